@@ -1,0 +1,281 @@
+"""Audio in any container, encoding, rate and channel count to a waveform: float32 [N], mono, 16 kHz, in [-1, 1].
+
+libsndfile (through soundfile) reads WAV, FLAC, OGG, MP3 and a dozen more. What it refuses goes to FFmpeg
+(through PyAV, the extra `media`): M4A/AAC, MP4, WebM, WMA, AMR and damaged files that FFmpeg is more patient
+with. Both give blocks of samples, which are averaged over the channels and resampled one by one, so that beside
+the result only one block is in memory.
+
+What is done with files that are not quite right:
+
+* Cut short, or with a wrong length in the header (a recorder that was killed, a WAV that was streamed and declares
+  0xFFFFFFFF or 0 bytes): what is there is decoded. Damage after the first decoded block ends the audio there
+  (libsndfile) or is skipped (FFmpeg); both are logged as warnings.
+* Valid but without samples: an empty waveform.
+* Nothing decodable, no audio track, NaN or infinite samples, a nonsensical rate: AudioError.
+
+Samples above 1, as lossy codecs produce for loud audio, are kept: clipping would only add distortion.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moulin.audio.pcm import PcmEncoding, pcm_to_float, sample_bytes, scale_to_float
+from moulin.audio.waveform import SAMPLE_RATE, check_waveform
+from moulin.errors import AudioError
+
+logger = logging.getLogger(__name__)
+
+# Small, because a FLAC that is cut short loses the block in which libsndfile notices.
+_BLOCK_FRAMES = 4096
+
+# Speech lies well within. A header of 1 Hz would make resampling turn one megabyte into gigabytes.
+_MIN_RATE, _MAX_RATE = 1_000, 768_000
+
+# A file that declares no samples though it is larger than any header: its writer never came to fill in the length.
+_MAX_HEADER_BYTES = 4096
+
+# FFmpeg also has demuxers for playlists (HLS, DASH, concat) that open other files and URLs named in the data; an
+# uploaded file must not be able to do that. Hence only containers that carry their audio themselves.
+_FFMPEG_CONTAINERS = (
+    "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,eac3,flac,flv,matroska,mov,mp3,mpeg,mpegts,ogg,rm,tta,w64,wav,wv"
+)
+
+# (sample rate in Hz, float32 samples [frames, channels])
+_Block = tuple[int, NDArray[np.float32]]
+
+
+class _CannotDecodeError(Exception):
+    """A decoder library got nothing out of a file; str() is its reason."""
+
+
+def read_audio(
+    source: str | Path | bytes | BinaryIO,
+    *,
+    sample_rate: int = SAMPLE_RATE,
+    max_duration_sec: float | None = None,
+) -> NDArray[np.float32]:
+    """Decode an audio file: float32 [N], the mean of its channels, at `sample_rate` Hz.
+
+    `source` is a path, the file's content, or an open binary file (read from where it stands to its end, not
+    closed). Audio longer than `max_duration_sec` is refused while decoding, so that a small file that unpacks to
+    hours of silence cannot fill the memory.
+
+    Raises AudioError, with the file's name, when no audio can be decoded; the module's docstring lists the cases.
+    """
+    name, file = _open(source)
+    with file:
+        if file.seek(0, io.SEEK_END) == 0:
+            raise AudioError(f"{name} is empty (0 bytes), expected audio")
+        file.seek(0)
+        try:
+            return _assemble(name, _soundfile_blocks(name, file), sample_rate, max_duration_sec)
+        except _CannotDecodeError as refusal:
+            libsndfile_reason = refusal
+        file.seek(0)
+        try:
+            return _assemble(name, _ffmpeg_blocks(name, file), sample_rate, max_duration_sec)
+        except ModuleNotFoundError as error:
+            raise AudioError(
+                f"{name} cannot be decoded: libsndfile says '{libsndfile_reason}'",
+                hint="for M4A, AAC, WebM, WMA and video files: pip install 'moulin[media]'",
+            ) from error
+        except _CannotDecodeError as ffmpeg_reason:
+            raise AudioError(
+                f"{name} cannot be decoded as audio: libsndfile says '{libsndfile_reason}',"
+                f" FFmpeg says '{ffmpeg_reason}'"
+            ) from ffmpeg_reason
+
+
+def decode_pcm(
+    data: bytes, *, sample_rate: int, channels: int = 1, encoding: PcmEncoding = "s16le"
+) -> NDArray[np.float32]:
+    """Decode headerless PCM of `sample_rate` Hz with interleaved channels: float32 [N], their mean, at 16 kHz.
+
+    Raises AudioError when `data` does not hold a whole number of frames, for NaN or infinite samples, and for
+    parameters that make no sense.
+    """
+    if channels < 1:
+        raise AudioError(f"expected at least 1 channel of PCM, got {channels}")
+    frame_bytes = channels * sample_bytes(encoding)
+    if len(data) % frame_bytes:
+        raise AudioError(
+            f"expected whole frames of {frame_bytes} bytes ({encoding}, {channels} channel(s)) of PCM,"
+            f" got {len(data)} bytes",
+            hint="a frame was split, or the encoding or the number of channels is another",
+        )
+    samples = check_waveform(pcm_to_float(data, encoding), what="PCM data")
+    mono = samples.reshape(-1, channels).mean(axis=1) if channels > 1 else samples
+    return resample(mono, sample_rate, SAMPLE_RATE)
+
+
+def resample(samples: NDArray[np.float32], from_rate: int, to_rate: int) -> NDArray[np.float32]:
+    """Resample float32 [N] with soxr's high-quality setting to round(N * to_rate / from_rate) samples.
+
+    Returns `samples` itself when the rates are equal. Raises AudioError for rates that make no sense.
+    """
+    _check_rate(from_rate, "audio")
+    _check_rate(to_rate, "output audio")
+    if from_rate == to_rate or samples.size == 0:
+        return samples
+    import soxr
+
+    resampled: NDArray[np.float32] = soxr.resample(samples, from_rate, to_rate, quality="HQ")
+    return resampled
+
+
+def _open(source: str | Path | bytes | BinaryIO) -> tuple[str, io.FileIO | io.BytesIO]:
+    """What to call the audio in messages, and a seekable binary file of it."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return "audio data", io.BytesIO(source)
+    if not isinstance(source, str | Path):
+        content = source.read()
+        if not isinstance(content, bytes):
+            raise AudioError(f"expected a file opened in binary mode, got {type(content).__name__} from {source!r}")
+        return str(getattr(source, "name", "audio data")), io.BytesIO(content)
+    path = Path(source)
+    try:
+        file = path.open("rb", buffering=0)
+        if file.seekable():
+            return str(path), file
+        with file:  # a pipe, such as bash's <(...)
+            return str(path), io.BytesIO(file.read())
+    except FileNotFoundError as error:
+        raise AudioError(f"{path} does not exist, expected an audio file") from error
+    except IsADirectoryError as error:
+        raise AudioError(f"{path} is a directory, expected an audio file") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
+        raise AudioError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _assemble(
+    name: str, blocks: Iterator[_Block], sample_rate: int, max_duration_sec: float | None
+) -> NDArray[np.float32]:
+    """Check, mix down and resample blocks as they come, into one waveform."""
+    import soxr
+
+    rate, stream, frames = 0, None, 0
+    waveform = bytearray()  # grows in place, where a list of blocks would have to be copied together at the end
+    for block_rate, block in blocks:
+        if rate == 0:
+            _check_rate(block_rate, name)
+            rate = block_rate
+            if rate != sample_rate:
+                stream = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
+        elif block_rate != rate:
+            raise AudioError(
+                f"{name} changes its sample rate from {rate} to {block_rate} Hz after {frames / rate:.3f} s",
+                hint="convert it to a single rate, for example with ffmpeg -i INPUT -ar 16000 OUTPUT.wav",
+            )
+        _check_finite(name, block, frames, rate)
+        frames += len(block)
+        if max_duration_sec is not None and frames > max_duration_sec * rate:
+            raise AudioError(f"{name} is too long: expected at most {max_duration_sec:g} s of audio")
+        mono = block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
+        waveform += np.ascontiguousarray(stream.resample_chunk(mono) if stream else mono).data
+    if stream:
+        waveform += stream.resample_chunk(np.zeros(0, np.float32), last=True).data
+    return check_waveform(np.frombuffer(waveform, np.float32), what=name)
+
+
+def _soundfile_blocks(name: str, file: io.FileIO | io.BytesIO) -> Iterator[_Block]:
+    """Decode with libsndfile. Raises _CannotDecodeError when not even the first block can be had."""
+    import soundfile
+
+    # A descriptor, not the file object: soundfile would take `speech.raw` for headerless PCM because of its name.
+    handle = file.fileno() if isinstance(file, io.FileIO) else file
+    try:
+        sound = soundfile.SoundFile(handle, closefd=False)
+    except soundfile.LibsndfileError as error:
+        raise _CannotDecodeError(error.error_string.rstrip(".")) from error
+    # soundfile seeks after every read of a seekable file, to where it is already. An MP3 decoder loses its bit
+    # reservoir with each seek: read in blocks, a sound file turns into noise.
+    sound.seekable = lambda: False
+    with sound:
+        if sound.frames == 0 and file.seek(0, io.SEEK_END) > _MAX_HEADER_BYTES:
+            raise _CannotDecodeError("The header declares no samples")
+        done = 0
+        while True:
+            try:
+                block = sound.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)
+            except soundfile.LibsndfileError as error:
+                if done == 0:
+                    raise _CannotDecodeError(error.error_string.rstrip(".")) from error
+                logger.warning(
+                    "%s is damaged or cut short (%s); only its first %.3f s of a declared %.3f s were decoded",
+                    name, error.error_string, done / sound.samplerate, sound.frames / sound.samplerate,
+                )  # fmt: skip
+                return
+            if len(block) == 0:
+                return
+            done += len(block)
+            yield sound.samplerate, block
+
+
+def _ffmpeg_blocks(name: str, file: io.FileIO | io.BytesIO) -> Iterator[_Block]:
+    """Decode the first audio track with FFmpeg.
+
+    Raises _CannotDecodeError when nothing can be had, AudioError for a file without an audio track, and
+    ModuleNotFoundError when PyAV is not installed.
+    """
+    import av
+    from av.error import FFmpegError
+
+    try:
+        container = av.open(file, mode="r", options={"format_whitelist": _FFMPEG_CONTAINERS}, metadata_errors="ignore")
+    except FFmpegError as error:
+        raise _CannotDecodeError(error.strerror) from error
+    with container:
+        if not container.streams.audio:
+            kinds = " and ".join(sorted({stream.type for stream in container.streams}))
+            raise AudioError(f"{name} has no audio track, only {kinds or 'empty'} streams")
+        packets = container.demux(container.streams.audio[0])
+        damage: FFmpegError | None = None
+        decoded = False
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                break
+            except FFmpegError as error:  # the container ends in the middle of a packet
+                damage = error
+                break
+            try:
+                frames = packet.decode()
+            except FFmpegError as error:  # live recordings often start with packets that refer to earlier ones
+                damage = error
+                continue
+            for frame in frames:
+                decoded = True
+                samples = scale_to_float(frame.to_ndarray())
+                yield (
+                    frame.sample_rate,
+                    samples.T if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels),
+                )
+        if damage is not None and not decoded:
+            raise _CannotDecodeError(damage.strerror) from damage
+        if damage is not None:
+            logger.warning("%s is damaged or cut short (%s); the rest was decoded", name, damage.strerror)
+
+
+def _check_rate(rate: int, name: str) -> None:
+    if not _MIN_RATE <= rate <= _MAX_RATE:
+        raise AudioError(f"{name}: expected a sample rate of {_MIN_RATE} to {_MAX_RATE} Hz, got {rate}")
+
+
+def _check_finite(name: str, block: NDArray[np.float32], first_frame: int, rate: int) -> None:
+    finite = np.isfinite(block)
+    if not finite.all():
+        frame, channel = np.argwhere(~finite)[0]
+        raise AudioError(
+            f"{name}: expected finite samples, got {block[frame, channel]} at sample {first_frame + frame}"
+            f" ({(first_frame + frame) / rate:.3f} s)",
+            hint="the program that made this file divided by zero or overflowed",
+        )

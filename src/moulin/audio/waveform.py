@@ -1,0 +1,56 @@
+"""What moulin calls a waveform: float32 samples [N] of one channel in [-1, 1], 16,000 a second."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from moulin.errors import AudioError
+
+SAMPLE_RATE = 16000
+
+# Lossy codecs and resampling overshoot 1 a little and float recordings may be hot, but nothing that is really
+# in [-1, 1] gets near 16 (+24 dB), while 16-bit speech that somebody forgot to scale always does.
+_MAX_PEAK = 16.0
+
+
+def check_waveform(samples: ArrayLike, *, what: str = "waveform") -> NDArray[np.float32]:
+    """Return `samples` as a contiguous float32 array [N], without a copy where it already is one.
+
+    Floats of any width are taken as they are; int16 is divided by 32768. N may be 0. `what` names the audio in
+    the error message. Costs two passes (minimum and maximum) over the samples.
+
+    Raises AudioError for another shape or dtype, for NaN or infinity, and for floats on an integer scale.
+    """
+    array = np.asarray(samples)
+    if array.ndim != 1:
+        raise AudioError(
+            f"{what}: expected samples of one channel with shape [N], got shape {list(array.shape)}",
+            hint="average the channels first, and pass one utterance at a time",
+        )
+    if array.dtype == np.int16:
+        return array.astype(np.float32) / np.float32(32768)
+    if array.size == 0:
+        return np.zeros(0, np.float32)
+    if array.dtype.kind != "f":
+        raise AudioError(
+            f"{what}: expected float32 or int16 samples, got {array.dtype}",
+            hint="convert to float32 in [-1, 1]",
+        )
+    low, high = float(array.min()), float(array.max())  # NaN passes through both and fails the comparison
+    if not max(-low, high) <= _MAX_PEAK:
+        raise _diagnose(array, max(-low, high), what)
+    return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def _diagnose(array: NDArray[np.generic], peak: float, what: str) -> AudioError:
+    bad = np.flatnonzero(~np.isfinite(array))
+    if bad.size:
+        return AudioError(
+            f"{what}: expected finite samples, got {array[bad[0]]} at sample {bad[0]} of {array.size}",
+            hint="the program that made this audio divided by zero or overflowed",
+        )
+    return AudioError(
+        f"{what}: expected floats in [-1, 1], got a peak of {peak:.6g}",
+        hint="divide 16-bit samples by 32768",
+    )

@@ -1,0 +1,183 @@
+"""From a model directory to a checked `ModelSpec`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal
+
+from moulin.bundle.files import Precision, find_bundle_files
+from moulin.bundle.onnx_graph import OnnxGraph, TensorSpec, read_onnx_graph
+from moulin.bundle.spec import ModelSpec, StateSpec, StreamingSpec
+from moulin.bundle.tokens import read_tokens
+from moulin.errors import BundleError
+
+FAMILIES = ("conformer", "zipformer", "zipformer2", "lstm")
+
+# Where the batch is in each streaming state, by the state's name without its number (DESIGN section 4; the export
+# scripts of the recipes). Needed because an export without dynamic axes has a plain 1 there.
+_BATCH_AXES: dict[str, dict[str, int]] = {
+    "conformer": {"cached_attn": 2, "cached_conv": 2, "processed_lens": 0},
+    "zipformer": {
+        "cached_len": 1,
+        "cached_avg": 1,
+        "cached_key": 2,
+        "cached_val": 2,
+        "cached_val2": 2,
+        "cached_conv1": 1,
+        "cached_conv2": 1,
+    },
+    "zipformer2": {
+        "cached_key": 1,
+        "cached_nonlin_attn": 1,
+        "cached_val1": 1,
+        "cached_val2": 1,
+        "cached_conv1": 0,
+        "cached_conv2": 0,
+        "embed_states": 0,
+        "processed_lens": 0,
+    },
+    "lstm": {"state0": 1, "state1": 1},
+}
+
+
+def load_bundle(
+    model: Path, *, precision: Precision | None = None, expect: Literal["offline", "streaming"] | None = None
+) -> ModelSpec:
+    """Read and check the model in `model` (a directory, or the encoder file in one).
+
+    Raises BundleError, in one sentence with a hint, for anything missing, damaged or inconsistent, and where
+    `expect` names the other kind of model.
+    """
+    files = find_bundle_files(model, precision)
+    encoder, decoder, joiner = (read_onnx_graph(f) for f in (files.encoder, files.decoder, files.joiner))
+    _refuse_other_conventions(encoder)
+
+    context_size = _fact(decoder, "context_size", decoder.input("y", 0), axis=1)
+    vocab_size = _fact(decoder, "vocab_size", joiner.output("logit", 0), axis=-1)
+    joiner_dim = _fact(joiner, "joiner_dim", joiner.input("encoder_out", 0), axis=-1)
+    for graph, tensor in (
+        (encoder, encoder.output("encoder_out", 0)),
+        (decoder, decoder.output("decoder_out", 0)),
+        (joiner, joiner.input("decoder_out", 1)),
+    ):
+        _expect_size(graph, tensor, -1, joiner_dim, "joiner_dim of the joiner")
+    _expect_size(joiner, joiner.output("logit", 0), -1, vocab_size, "vocab_size of the decoder")
+
+    x = encoder.input("x", 0)
+    if len(x.shape) != 3 or not isinstance(x.shape[2], int):
+        raise BundleError(f"Expected x of {encoder.file} to be [N, T, feature_dim], got {list(x.shape)}")
+
+    family = encoder.metadata.get("model_type", "unknown")
+    streaming = _streaming_spec(encoder, family)
+    spec = ModelSpec(
+        files=files,
+        family=family,
+        encoder=encoder,
+        decoder=decoder,
+        joiner=joiner,
+        tokens=read_tokens(files.tokens, vocab_size),
+        feature_dim=x.shape[2],
+        vocab_size=vocab_size,
+        context_size=context_size,
+        joiner_dim=joiner_dim,
+        streaming=streaming,
+    )
+    if expect is not None and spec.mode != expect:
+        raise BundleError(
+            f"Expected an {expect} model, got the {spec.mode} {family} in {spec.path}"
+            if expect == "offline"
+            else f"Expected a {expect} model, got the {spec.mode} {family} in {spec.path}",
+            hint=f"export the checkpoint for {expect} use, or pass another folder",
+        )
+    return spec
+
+
+def _refuse_other_conventions(encoder: OnnxGraph) -> None:
+    """Models whose input is not Icefall's fbank would run and produce nonsense."""
+    inputs = [tensor.name for tensor in encoder.inputs]
+    outputs = [tensor.name for tensor in encoder.outputs]
+    if any("log_probs" in name for name in outputs) or encoder.metadata.get("model_type", "").endswith("_ctc"):
+        raise BundleError(f"{encoder.file} is a CTC model", hint="moulin serves transducers")
+    if encoder.metadata.get("feature") == "whisper":
+        raise BundleError(
+            f"{encoder.file} was trained on Whisper's log-mel features, which moulin does not compute",
+            hint="use an export of a model trained on Kaldi fbank (Icefall's default)",
+        )
+    if encoder.metadata.get("normalize_samples") == "0":
+        raise BundleError(
+            f"{encoder.file} expects samples scaled to 16-bit integers (normalize_samples=0), not Icefall's [-1, 1]",
+            hint="moulin serves models trained with Icefall",
+        )
+    if "audio_signal" in inputs:
+        raise BundleError(f"{encoder.file} is a NeMo model", hint="moulin serves models trained with Icefall")
+
+
+def _fact(graph: OnnxGraph, key: str, tensor: TensorSpec, axis: int) -> int:
+    """A dimension by its metadata key, else from the shape of the tensor that has it."""
+    value = graph.metadata_int(key)
+    if value is None:
+        size = tensor.shape[axis] if len(tensor.shape) > 1 else "?"
+        if not isinstance(size, int):
+            raise BundleError(
+                f"{graph.file} has no '{key}' in its metadata, and its shapes do not tell it",
+                hint="export it again with Icefall's export-onnx.py, which writes the metadata",
+            )
+        value = size
+    if value < 1:
+        raise BundleError(f"Expected '{key}' of {graph.file} to be positive, got {value}")
+    return value
+
+
+def _expect_size(graph: OnnxGraph, tensor: TensorSpec, axis: int, size: int, what: str) -> None:
+    got = tensor.shape[axis] if tensor.shape else "nothing"
+    if isinstance(got, int) and got != size:
+        raise BundleError(
+            f"Expected {tensor.name} of {graph.file} to have {size} channels ({what}), got {got}",
+            hint="the encoder, decoder and joiner must come from the same export",
+        )
+
+
+def _streaming_spec(encoder: OnnxGraph, family: str) -> StreamingSpec | None:
+    """None for an offline encoder: one whose inputs are x and, in nearly every export, x_lens."""
+    x = encoder.input("x", 0)
+    states = [tensor for tensor in encoder.inputs if tensor.name not in (x.name, "x_lens")]
+    if not states or (len(encoder.inputs) == 2 and len(states) == 1 and len(states[0].shape) == 1):
+        if isinstance(x.shape[1], int):
+            raise BundleError(
+                f"{encoder.file} takes exactly {x.shape[1]} frames and no states: it is a fixed-length export",
+                hint="export it with a dynamic time axis (export-onnx.py without --max-len)",
+            )
+        return None
+    if family not in _BATCH_AXES:
+        raise BundleError(
+            f"Expected model_type {', '.join(FAMILIES)} in the metadata of the streaming encoder {encoder.file}, "
+            f"got {family!r}",
+            hint="export it again with the recipe's export-onnx-streaming.py",
+        )
+    return StreamingSpec(
+        window_frames=_fact(encoder, "T", x, axis=1),
+        chunk_frames=_required_int(encoder, "decode_chunk_len"),
+        states=tuple(_state_spec(encoder, family, tensor) for tensor in states),
+    )
+
+
+def _required_int(graph: OnnxGraph, key: str) -> int:
+    value = graph.metadata_int(key)
+    if value is None or value < 1:
+        raise BundleError(
+            f"{graph.file} has no '{key}' in its metadata",
+            hint="export it again with the recipe's export-onnx-streaming.py, which writes it",
+        )
+    return value
+
+
+def _state_spec(encoder: OnnxGraph, family: str, tensor: TensorSpec) -> StateSpec:
+    kind = re.sub(r"_\d+$", "", tensor.name)
+    batch_axis = _BATCH_AXES[family].get(kind)
+    if batch_axis is None or batch_axis >= len(tensor.shape):
+        raise BundleError(f"{encoder.file} has a state '{tensor.name}' {list(tensor.shape)} that no {family} has")
+    shape = [1 if axis == batch_axis else size for axis, size in enumerate(tensor.shape)]
+    if not all(isinstance(size, int) for size in shape):
+        raise BundleError(f"Expected only the batch axis of '{tensor.name}' in {encoder.file} to be dynamic")
+    return StateSpec(tensor.name, tensor.dtype, tuple(int(size) for size in shape), batch_axis)

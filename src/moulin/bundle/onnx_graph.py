@@ -1,0 +1,141 @@
+"""The outside of an ONNX file: names, dtypes and shapes of its inputs and outputs, and its metadata.
+
+The graph is parsed, not run, and weights kept in external files are only checked to be there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from moulin.errors import BundleError, EngineError
+
+if TYPE_CHECKING:
+    import onnx
+
+Dimension = int | str
+"""A number where the export fixed it, the symbolic name (or "?") where it is dynamic."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output of a graph; `dtype` is numpy's name for it."""
+
+    name: str
+    dtype: str
+    shape: tuple[Dimension, ...]
+
+
+@dataclass(frozen=True)
+class OnnxGraph:
+    """What a caller must know of an ONNX file to run it."""
+
+    file: Path
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    metadata: Mapping[str, str]
+    external_files: tuple[Path, ...]
+    """Weights that the export keeps outside the file, beside it."""
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(file.stat().st_size for file in (self.file, *self.external_files))
+
+    def input(self, name: str, position: int) -> TensorSpec:
+        """The input called `name`, or the one at `position` (sherpa-onnx goes by position alone)."""
+        return self._pick(self.inputs, name, position, "input")
+
+    def output(self, name: str, position: int) -> TensorSpec:
+        """The output called `name`, or the one at `position`."""
+        return self._pick(self.outputs, name, position, "output")
+
+    def _pick(self, tensors: tuple[TensorSpec, ...], name: str, position: int, kind: str) -> TensorSpec:
+        for tensor in tensors:
+            if tensor.name == name:
+                return tensor
+        if position < len(tensors):
+            return tensors[position]
+        have = ", ".join(tensor.name for tensor in tensors) or "none"
+        raise BundleError(f"Expected {self.file} to have an {kind} '{name}', got {have}")
+
+    def metadata_int(self, key: str) -> int | None:
+        """The metadata value of `key` as a number; None where the export wrote none."""
+        value = self.metadata.get(key)
+        if value is None:
+            return None
+        try:
+            return int(value)
+        except ValueError:
+            raise BundleError(f"Expected a number as '{key}' in the metadata of {self.file}, got {value!r}") from None
+
+
+def read_onnx_graph(file: Path) -> OnnxGraph:
+    """Parse `file`. Raises BundleError where it is no complete ONNX model or misses its external weights."""
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
+    except ModuleNotFoundError as error:
+        raise EngineError(
+            f"Reading a model needs the package '{error.name}', which is not installed",
+            hint="pip install 'moulin[engine]'",
+        ) from error
+
+    try:
+        model = onnx.load(file, load_external_data=False)
+    except DecodeError:
+        raise BundleError(
+            f"{file} is not a complete ONNX file ({file.stat().st_size:,} bytes)",
+            hint="it may be truncated or a Git LFS pointer: fetch it again and compare its size",
+        ) from None
+    except OSError as error:
+        raise BundleError(f"{file} cannot be read: {error.strerror or error}") from None
+    if not model.graph.node:
+        raise BundleError(
+            f"{file} holds an empty ONNX graph",
+            hint="it may be truncated: fetch it again and compare its size",
+        )
+
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return OnnxGraph(
+        file=file,
+        inputs=tuple(_tensor_spec(value) for value in model.graph.input if value.name not in weights),
+        outputs=tuple(_tensor_spec(value) for value in model.graph.output),
+        metadata=MappingProxyType({entry.key: entry.value for entry in model.metadata_props}),
+        external_files=_external_files(model, file),
+    )
+
+
+def _tensor_spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    import onnx
+
+    tensor = value.type.tensor_type
+    shape = tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in tensor.shape.dim)
+    return TensorSpec(value.name, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name, shape)
+
+
+def _external_files(model: onnx.ModelProto, file: Path) -> tuple[Path, ...]:
+    """The files that hold the weights of `model`; BundleError where one is absent or too short."""
+    ends: dict[str, int] = {}
+    for tensor in model.graph.initializer:
+        where = {entry.key: entry.value for entry in tensor.external_data}
+        if "location" in where:
+            end = int(where.get("offset", 0)) + int(where.get("length", 0))
+            ends[where["location"]] = max(end, ends.get(where["location"], 0))
+    for location, end in ends.items():
+        data = file.parent / location
+        if not data.resolve().is_relative_to(file.parent.resolve()):
+            raise BundleError(f"{file} points outside its own folder for its weights ('{location}')")
+        if not data.is_file():
+            raise BundleError(
+                f"{file} keeps its weights in '{location}', which is not beside it",
+                hint="copy the external data file into the same folder",
+            )
+        if data.stat().st_size < end:
+            raise BundleError(
+                f"Expected at least {end:,} bytes of weights in {data}, got {data.stat().st_size:,}",
+                hint="it may be truncated: fetch it again",
+            )
+    return tuple(file.parent / location for location in sorted(ends))

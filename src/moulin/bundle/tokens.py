@@ -1,0 +1,184 @@
+"""tokens.txt, and the way from token ids to text and words.
+
+Four kinds of vocabulary occur in Icefall's recipes: BPE pieces with `▁` at the start of a word, single characters
+(Chinese), both mixed, and byte-level BPE in one of two spellings: SentencePiece's `<0xE4>` byte fallback, or
+pieces over 256 printable characters that stand for bytes (`icefall/byte_utils.py`). Every token is kept as the
+bytes of UTF-8 that it stands for, so that all four become text in the same way: join and decode.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from moulin.errors import BundleError
+
+BLANK_ID = 0
+_WORD_MARKER = "▁"
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_DISAMBIGUATION = re.compile(r"#\d+")
+_SPECIAL = re.compile(r"<(?!0x[0-9A-Fa-f]{2}>)[^<>]+>")
+_UNKNOWN = ("<unk>", "<UNK>")
+
+# Byte b is written as the b-th of these code points; those whose NFKC form is something else are left out
+# (icefall/byte_utils.py, PRINTABLE_BASE_CHARS).
+_BYTE_CODE_POINTS = [
+    *range(256, 288),
+    *range(32, 127),
+    *(c for c in range(288, 423) if c not in (306, 307, 319, 320, 329, 383)),
+]
+_CHAR_TO_BYTE = {chr(code_point): byte for byte, code_point in enumerate(_BYTE_CODE_POINTS)}
+
+
+@dataclass(frozen=True, slots=True)
+class WordSpan:
+    """A word and the tokens that spell it: positions `first` to `last` (both included) of the hypothesis."""
+
+    word: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class TokenTable:
+    """Token ids 0 to N-1 and their symbols. Blank is 0."""
+
+    symbols: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+    @cached_property
+    def unk_id(self) -> int | None:
+        """The id of `<unk>`, which searches never emit; None where the vocabulary has none."""
+        return next((self.symbols.index(symbol) for symbol in _UNKNOWN if symbol in self.symbols), None)
+
+    @cached_property
+    def kind(self) -> str:
+        """One of byte-bpe, bpe, char and bpe+char, for people to read."""
+        if self._is_byte_bpe:
+            return "byte-bpe"
+        cjk = any(_is_cjk(symbol[0]) for symbol in self.symbols)
+        if not self._marks_words:
+            return "char"
+        return "bpe+char" if cjk else "bpe"
+
+    def text(self, ids: Sequence[int]) -> str:
+        """What `ids` spell. Bytes that form no valid UTF-8 are dropped, as Icefall does."""
+        return b"".join(self._bytes[i] for i in ids).decode("utf-8", errors="ignore").strip()
+
+    def words(self, ids: Sequence[int]) -> list[WordSpan]:
+        """Group `ids` into words: at `▁`, and each Chinese or Japanese character by itself.
+
+        A vocabulary without any `▁` has one word a token (or, in byte BPE, a character).
+        """
+        words: list[WordSpan] = []
+        open_word = False
+        for char, first, last in self._characters(ids):
+            if char.isspace():
+                open_word = False
+            elif open_word and not _is_cjk(char) and not _is_cjk(words[-1].word[-1]) and self._joins(first, words[-1]):
+                words[-1] = WordSpan(words[-1].word + char, words[-1].first, last)
+            else:
+                words.append(WordSpan(char, first, last))
+                open_word = True
+        return words
+
+    def _joins(self, first: int, word: WordSpan) -> bool:
+        return self._marks_words or first <= word.last
+
+    def _characters(self, ids: Sequence[int]) -> Iterator[tuple[str, int, int]]:
+        """Each decoded character with the positions of the first and last token that hold its bytes."""
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="ignore")
+        first = 0
+        for position, token in enumerate(ids):
+            for byte in self._bytes[token]:
+                if not decoder.getstate()[0]:
+                    first = position
+                for char in decoder.decode(bytes([byte])):
+                    yield char, first, position
+
+    @cached_property
+    def _marks_words(self) -> bool:
+        return any(symbol.startswith(_WORD_MARKER) for symbol in self.symbols)
+
+    @cached_property
+    def _is_byte_bpe(self) -> bool:
+        plain = [s.replace(_WORD_MARKER, "") for s in self.symbols if not _SPECIAL.fullmatch(s)]
+        # Czech or Latvian pieces are made of some of the same characters, but never of those alone, and do not
+        # happen to spell valid multi-byte UTF-8.
+        return all(char in _CHAR_TO_BYTE for symbol in plain for char in symbol) and any(
+            _decodes_to_multibyte(symbol) for symbol in plain
+        )
+
+    @cached_property
+    def _bytes(self) -> tuple[bytes, ...]:
+        return tuple(self._symbol_bytes(symbol) for symbol in self.symbols)
+
+    def _symbol_bytes(self, symbol: str) -> bytes:
+        if byte := _BYTE_TOKEN.fullmatch(symbol):
+            return bytes([int(byte[1], 16)])
+        if _SPECIAL.fullmatch(symbol):
+            return b""
+        spaced = symbol.replace(_WORD_MARKER, " ")
+        if self._is_byte_bpe and all(char in _CHAR_TO_BYTE for char in spaced):
+            return bytes(_CHAR_TO_BYTE[char] for char in spaced)
+        return spaced.encode("utf-8")
+
+
+def read_tokens(file: Path, vocab_size: int) -> TokenTable:
+    """Read tokens.txt (`SYMBOL ID` a line), which must name the ids 0 to vocab_size - 1, each once.
+
+    Disambiguation symbols (`#0`) after them are ignored, as in Icefall.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{file} is not UTF-8 text (byte {error.start})") from None
+    symbols: dict[int, str] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        # The symbol may itself be a space: then the line holds the id alone.
+        *symbol, last = line.rsplit(maxsplit=1)
+        try:
+            token = int(last)
+        except ValueError:
+            raise BundleError(f"Expected 'SYMBOL ID' on line {number} of {file}, got {line!r}") from None
+        if token in symbols:
+            raise BundleError(f"{file} names token {token} twice, the second time on line {number}")
+        symbols[token] = symbol[0] if symbol else " "
+
+    words = [token for token, symbol in symbols.items() if not _DISAMBIGUATION.fullmatch(symbol)]
+    missing = next((token for token in range(vocab_size) if token not in symbols), None)
+    extra = next((token for token in sorted(words) if token >= vocab_size or token < 0), None)
+    if missing is not None or extra is not None:
+        detail = f"token {missing} is missing" if missing is not None else f"token {extra} is beyond the model"
+        raise BundleError(
+            f"Expected {vocab_size} tokens in {file}, as the model was exported with, got {len(words)} ({detail})",
+            hint="take tokens.txt from the same training as the ONNX files",
+        )
+    return TokenTable(tuple(symbols[token] for token in range(vocab_size)))
+
+
+def _decodes_to_multibyte(symbol: str) -> bool:
+    try:
+        return not bytes(_CHAR_TO_BYTE[char] for char in symbol).decode("utf-8").isascii()
+    except UnicodeDecodeError:
+        return False
+
+
+def _is_cjk(char: str) -> bool:
+    """Whether `char` is of a script written without spaces between words (Han, Kana; Korean has spaces)."""
+    code = ord(char)
+    return (
+        0x3040 <= code <= 0x30FF
+        or 0x3400 <= code <= 0x4DBF
+        or 0x4E00 <= code <= 0x9FFF
+        or 0xF900 <= code <= 0xFAFF
+        or 0x20000 <= code <= 0x3FFFF
+    )

@@ -1,0 +1,59 @@
+"""The `moulin` command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from moulin import __version__
+from moulin.cli import doctor, inspect, repo, serve, transcribe
+from moulin.errors import MoulinError
+
+# Plain help, no rich markup: it answers in a third of the time.
+app = typer.Typer(
+    name="moulin",
+    help="Serve transducer speech recognition (Icefall, k2) on NVIDIA Triton Inference Server.",
+    epilog="Try it: moulin serve, and in another terminal: moulin transcribe speech.wav",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for verb in (serve, transcribe, inspect, doctor):
+    verb.add_to(app)
+app.add_typer(repo.app, name="repo")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"moulin {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command; what moulin raises on purpose becomes one line and a hint, without a traceback."""
+    try:
+        app()
+    except MoulinError as error:
+        typer.secho(f"moulin: {error.message}", err=True, fg=typer.colors.RED)
+        if error.hint:
+            typer.echo(f"  hint: {error.hint}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output (head, less) has gone: not an error. Python would complain again on exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

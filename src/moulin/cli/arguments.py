@@ -1,0 +1,30 @@
+"""Options that several verbs share, so that they are spelled and explained alike."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from moulin.decoding.options import METHODS, DecodingOptions
+
+# Literals are spelled out again because typer reads them when the command is built.
+Precision = Literal["fp32", "fp16", "int8"]
+Method = Literal["greedy", "modified_beam_search"]
+
+PrecisionOption = Annotated[
+    Precision | None,
+    typer.Option(help="Which variant of the ONNX files to take.  [default: the most exact one there is]"),
+]
+MethodOption = Annotated[Method | None, typer.Option(help=f"Decoding method.  [default: {METHODS[0]}]")]
+BeamOption = Annotated[
+    int | None, typer.Option(help=f"Beam of modified_beam_search.  [default: {DecodingOptions().beam}]")
+]
+DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
+
+
+def decoding_changes(method: str | None, beam: int | None) -> dict[str, str | int]:
+    """The options that were given, checked; what was not given is left to the server or the defaults."""
+    changes = {name: value for name, value in (("method", method), ("beam", beam)) if value is not None}
+    DecodingOptions().updated(changes)
+    return changes

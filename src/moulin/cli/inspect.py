@@ -1,0 +1,76 @@
+"""`moulin inspect`: what a model is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from moulin.cli.arguments import PrecisionOption
+
+if TYPE_CHECKING:
+    from moulin.bundle.spec import ModelSpec
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(name="inspect", epilog="Example: moulin inspect models/zipformer --json | jq .vocab_size")(inspect)
+
+
+def inspect(
+    model: Annotated[Path, typer.Argument(help="A folder with ONNX files and tokens.txt, or the encoder file in one.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object instead of a table.")] = False,
+    precision: PrecisionOption = None,
+) -> None:
+    """Print what a model is, after checking that its files are complete and fit together."""
+    from moulin.bundle.load import load_bundle
+
+    facts = _facts(load_bundle(model, precision=precision))
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        return
+    width = max(len(name) for name in facts)
+    for name, value in facts.items():
+        typer.echo(f"{name.replace('_', ' '):{width}}  {_shown(value)}")
+
+
+def _facts(spec: ModelSpec) -> dict[str, Any]:
+    streaming = spec.streaming
+    facts: dict[str, Any] = {
+        "name": spec.name,
+        "path": str(spec.path),
+        "family": spec.family,
+        "mode": spec.mode,
+        "precision": spec.precision,
+        "size_mb": round(spec.size_bytes / 1e6, 1),
+        "feature_dim": spec.feature_dim,
+        "vocab_size": spec.vocab_size,
+        "vocabulary": spec.tokens.kind,
+        "context_size": spec.context_size,
+        "joiner_dim": spec.joiner_dim,
+        "frame_ms": round(spec.encoder_frame_sec * 1000),
+    }
+    if streaming:
+        facts |= {
+            "window_frames": streaming.window_frames,
+            "chunk_frames": streaming.chunk_frames,
+            "chunk_ms": round(streaming.chunk_sec * 1000),
+            "num_states": len(streaming.states),
+            "state_kb_per_stream": round(streaming.state_bytes / 1e3, 1),
+        }
+    facts["files"] = {
+        "encoder": spec.files.encoder.name,
+        "decoder": spec.files.decoder.name,
+        "joiner": spec.files.joiner.name,
+        "tokens": spec.files.tokens.name,
+        "bpe_model": spec.files.bpe_model.name if spec.files.bpe_model else None,
+    }
+    facts["metadata"] = dict(spec.encoder.metadata)
+    return facts
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {item}" for name, item in value.items() if item is not None) or "none"
+    return str(value)

@@ -1,0 +1,120 @@
+"""`moulin transcribe`: files in, text, JSON or subtitles out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from moulin.cli.arguments import BeamOption, DeviceOption, MethodOption, PrecisionOption, decoding_changes
+from moulin.errors import AudioError, ClientError, MoulinError, OptionsError
+from moulin.transcript_formats import SUBTITLES, to_json
+
+if TYPE_CHECKING:
+    from moulin.audio.source import AudioSource
+    from moulin.transcribe_files import Outcome
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(
+        name="transcribe",
+        epilog="Example: moulin transcribe calls/ --format json > calls.jsonl",
+        no_args_is_help=True,
+    )(transcribe)
+
+
+def transcribe(
+    files: Annotated[list[str], typer.Argument(metavar="FILES|FOLDERS...", help="Audio, folders of it, or - (stdin).")],
+    url: Annotated[str | None, typer.Option(help="gRPC address of the server.  [default: localhost:8001]")] = None,
+    model: Annotated[Path | None, typer.Option(help="Transcribe in this process with this model, no server.")] = None,
+    format: Annotated[  # the flag's name
+        Literal["text", "json", "srt", "vtt"], typer.Option(help="What to print.")
+    ] = "text",
+    to: Annotated[Path | None, typer.Option(help="Write a file for each recording into this folder instead.")] = None,
+    method: MethodOption = None,
+    beam: BeamOption = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Requests under way at once, or CPU threads with --model.")] = 8,
+    raw: Annotated[
+        str | None, typer.Option(metavar="ENCODING:RATE[:CHANNELS]", help="The files are headerless, e.g. s16le:8000.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="The model's name in Triton.")] = "transducer",
+    device: DeviceOption = "cpu",
+    precision: PrecisionOption = None,
+) -> None:
+    """Transcribe recordings of any format, rate and channel count.
+
+    One file prints its text; several print FILE<TAB>TEXT. JSON is an object a line: file, text, words, duration_sec.
+    A file that cannot be transcribed is reported and skipped, and the exit status is then 1.
+    """
+    from moulin.audio.source import find_sources, parse_raw_format
+    from moulin.transcribe_files import transcribe_in_process, transcribe_on_server
+
+    if url is not None and model is not None:
+        raise OptionsError("Expected --url or --model, got both", hint="--model transcribes without a server")
+    changes = decoding_changes(method, beam)
+    sources = find_sources(files, raw=parse_raw_format(raw) if raw else None)
+    if format in SUBTITLES and to is None and len(sources) > 1:
+        raise OptionsError(f"Subtitles of {len(sources)} recordings do not go into one file", hint="add --to FOLDER")
+
+    if model is not None:
+        outcomes = transcribe_in_process(
+            sources, model, changes=changes, precision=precision, device=device, threads=min(jobs, _cpus())
+        )
+    else:
+        outcomes = transcribe_on_server(sources, url or "localhost:8001", model=name, changes=changes, jobs=jobs)
+    failures = 0
+    for outcome in _with_progress(outcomes, len(sources)):
+        if isinstance(outcome.result, MoulinError):
+            if not isinstance(outcome.result, AudioError | ClientError):
+                raise outcome.result
+            failures += 1
+            typer.secho(f"{outcome.source.name}: {outcome.result}", err=True, fg=typer.colors.RED)
+        else:
+            _print(outcome.source, _formatted(outcome, format, several=len(sources) > 1 and to is None), format, to)
+    if failures:
+        typer.echo(f"{failures} of {len(sources)} recordings could not be transcribed", err=True)
+        raise typer.Exit(1)
+
+
+def _formatted(outcome: Outcome, format: str, *, several: bool) -> str:
+    transcript = outcome.result
+    assert not isinstance(transcript, MoulinError)
+    if format == "json":
+        return to_json(transcript, outcome.source.name)
+    if format in SUBTITLES:
+        return SUBTITLES[format](transcript).rstrip("\n")
+    return f"{outcome.source.name}\t{transcript.text}" if several else transcript.text
+
+
+def _print(source: AudioSource, text: str, format: str, to: Path | None) -> None:
+    if to is None:
+        typer.echo(text)
+        return
+    to.mkdir(parents=True, exist_ok=True)
+    suffix = {"text": "txt"}.get(format, format)
+    (to / f"{Path(source.name).stem}.{suffix}").write_text(text + "\n")
+
+
+def _with_progress(outcomes: Iterator[Outcome], total: int) -> Iterator[Outcome]:
+    """A progress bar on a terminal, where there is more than one recording to wait for."""
+    if total < 2 or not sys.stderr.isatty():
+        yield from outcomes
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("Transcribing", total=total)
+        for outcome in outcomes:
+            yield outcome
+            progress.advance(task)
+
+
+def _cpus() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,84 @@
+"""Requests and replies of the Triton contract, without a connection: both clients are made of this.
+
+Nothing here needs more than numpy and tritonclient.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.grpc import InferInput, InferRequestedOutput
+from tritonclient.utils import InferenceServerException
+
+from moulin.errors import AudioError, ClientError, ServerUnavailable
+from moulin.transcript import Transcript
+
+DEFAULT_URL = "localhost:8001"
+DEFAULT_MODEL = "transducer"
+
+Audio = NDArray[np.float32] | str | Path
+"""Samples (16 kHz, mono, float in [-1, 1] or int16), or a file, for which the audio packages are needed."""
+
+
+def waveform(audio: Audio) -> NDArray[np.float32]:
+    """`audio` as float32 samples."""
+    if isinstance(audio, str | Path):
+        from moulin.audio.decode import read_audio
+
+        return read_audio(audio)
+    samples = np.asarray(audio)
+    if samples.ndim != 1:
+        raise AudioError(f"Expected mono samples [num_samples], got an array of shape {list(samples.shape)}")
+    if samples.dtype == np.int16:
+        return samples.astype(np.float32) / 32768
+    return samples.astype(np.float32, copy=False)
+
+
+def request_tensors(waveforms: Sequence[NDArray[np.float32]], options: Mapping[str, Any] | None) -> list[InferInput]:
+    """WAV, WAV_LENS and, where there are any, OPTIONS for one request with a row for each waveform."""
+    # One sample at least: Triton takes no tensor without elements.
+    wav = np.zeros((len(waveforms), max((len(w) for w in waveforms), default=0) or 1), dtype=np.float32)
+    for row, samples in enumerate(waveforms):
+        wav[row, : len(samples)] = samples
+    tensors = {"WAV": wav, "WAV_LENS": np.array([[len(samples)] for samples in waveforms], dtype=np.int32)}
+    if options:
+        tensors["OPTIONS"] = np.full((len(waveforms), 1), json.dumps(dict(options)).encode(), dtype=np.object_)
+    datatypes = {"WAV": "FP32", "WAV_LENS": "INT32", "OPTIONS": "BYTES"}
+    inputs = []
+    for name, tensor in tensors.items():
+        item = InferInput(name, list(tensor.shape), datatypes[name])
+        item.set_data_from_numpy(tensor)
+        inputs.append(item)
+    return inputs
+
+
+def requested_outputs() -> list[InferRequestedOutput]:
+    return [InferRequestedOutput("RESULT")]
+
+
+def transcripts(result: Any) -> list[Transcript]:
+    """The transcript of each row of an `InferResult`."""
+    rows = result.as_numpy("RESULT")
+    if rows is None:
+        raise ClientError("The server sent no RESULT", hint="its model is not one that moulin wrote")
+    return [Transcript.from_dict(json.loads(row)) for row in rows.ravel()]
+
+
+def client_error(error: InferenceServerException, url: str) -> ClientError:
+    """Triton's exception as ours."""
+    status, message = error.status() or "", error.message() or "no message"
+    if "UNAVAILABLE" in status and "queue" not in message:
+        return ServerUnavailable(
+            f"No Triton server answers at {url}: {message}",
+            hint="start one with 'moulin serve', or name its gRPC address as HOST:PORT",
+        )
+    if "DEADLINE_EXCEEDED" in status:
+        return ClientError(
+            f"The server at {url} did not answer in time", hint="raise the timeout, or send less at once"
+        )
+    return ClientError(message)

@@ -1,0 +1,67 @@
+"""How to search: what a request, a flag or a caller may choose."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from moulin.errors import OptionsError
+
+Method = Literal["greedy", "modified_beam_search"]
+METHODS: tuple[Method, ...] = get_args(Method)
+MAX_BEAM = 32
+
+
+@dataclass(frozen=True, slots=True)
+class DecodingOptions:
+    """`beam` and `temperature` matter to modified beam search alone.
+
+    `blank_penalty` is subtracted from the logit of blank: more words, fewer deletions. Raises OptionsError.
+    """
+
+    method: Method = "greedy"
+    beam: int = 4
+    temperature: float = 1.0
+    blank_penalty: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise OptionsError(f"Expected a decoding method of {', '.join(METHODS)}, got {self.method!r}")
+        if not _is_int(self.beam) or not 1 <= self.beam <= MAX_BEAM:
+            raise OptionsError(f"Expected a beam of 1 to {MAX_BEAM}, got {self.beam!r}")
+        if not _is_number(self.temperature) or self.temperature <= 0:
+            raise OptionsError(f"Expected a temperature above 0, got {self.temperature!r}")
+        if not _is_number(self.blank_penalty):
+            raise OptionsError(f"Expected a number as blank_penalty, got {self.blank_penalty!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def updated(self, changes: Mapping[str, Any]) -> DecodingOptions:
+        """These options with `changes`; unknown names are refused."""
+        known = [field.name for field in fields(self)]
+        for name in changes:
+            if name not in known:
+                raise OptionsError(f"There is no decoding option {name!r}", hint=f"the options are {', '.join(known)}")
+        return DecodingOptions(**{**asdict(self), **changes})
+
+    def updated_from_json(self, text: str | bytes) -> DecodingOptions:
+        """These options with the changes of a JSON object such as `{"method": "modified_beam_search"}`."""
+        try:
+            changes = json.loads(text or "{}")
+        except ValueError as error:
+            raise OptionsError(f"The decoding options are not JSON: {error}") from None
+        if not isinstance(changes, dict):
+            raise OptionsError(f"Expected a JSON object as decoding options, got {type(changes).__name__}")
+        return self.updated(changes)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,1 @@
+"""What `moulin serve` serves without a model, and the demonstration of it."""

@@ -1,0 +1,141 @@
+"""Offline recognition: waveforms in, transcripts out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+
+import numpy as np
+
+from moulin.audio.fbank import Fbank, FbankOptions, pad_features
+from moulin.audio.waveform import SAMPLE_RATE, check_waveform
+from moulin.bundle.spec import MIN_FRAMES, ModelSpec
+from moulin.decoding.network import Floats, Hypothesis, Ints
+from moulin.decoding.options import DecodingOptions
+from moulin.decoding.search import SEARCHES
+from moulin.engine.batching import micro_batches
+from moulin.engine.runner import Runner
+from moulin.errors import AudioError
+from moulin.transcript import Transcript, Word
+
+TAIL_PADDING_SEC = 0.3
+"""Silence appended to every utterance: a recording that stops with the last sound loses its last word otherwise."""
+
+MAX_AUDIO_SEC = 120.0
+"""Self-attention needs memory with the square of the length: two minutes are about 2 GB, ten would be 40."""
+
+
+class Recognizer:
+    """Transcribes batches of utterances with one offline model. Safe to call from several threads."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        runner: Runner,
+        *,
+        options: DecodingOptions | None = None,
+        tail_padding_sec: float = TAIL_PADDING_SEC,
+        max_audio_sec: float = MAX_AUDIO_SEC,
+    ) -> None:
+        self.spec = spec
+        self.options = options or DecodingOptions()
+        self.max_audio_sec = max_audio_sec
+        self._runner = runner
+        self._fbank = Fbank(FbankOptions(num_mel_bins=spec.feature_dim))
+        self._tail = np.zeros(round(tail_padding_sec * SAMPLE_RATE), dtype=np.float32)
+        self._workers = ThreadPoolExecutor(runner.num_workers, thread_name_prefix="moulin-encoder")
+
+    def transcribe(
+        self, waveforms: Sequence[Floats], options: Sequence[DecodingOptions] | None = None
+    ) -> list[Transcript]:
+        """Transcribe float32 waveforms [num_samples] (16 kHz, mono, in [-1, 1]), each with its own `options`.
+
+        Raises AudioError where one of them cannot be transcribed (see `check`).
+        """
+        waveforms = [self.check(waveform) for waveform in waveforms]
+        encoder_out, encoder_out_lens = self._encode(waveforms)
+        hypotheses = self._search(encoder_out, encoder_out_lens, options or [self.options] * len(waveforms))
+        return [self._transcript(*pair) for pair in zip(waveforms, hypotheses, strict=True)]
+
+    def check(self, waveform: Floats) -> Floats:
+        """`waveform` as `transcribe` can use it. Raises AudioError for NaN, a wrong scale or too great a length."""
+        waveform = check_waveform(waveform)
+        duration_sec = len(waveform) / SAMPLE_RATE
+        if duration_sec > self.max_audio_sec:
+            raise AudioError(
+                f"Expected at most {self.max_audio_sec:g} s of audio at once, got {duration_sec:.1f} s",
+                hint="cut it at silences, or raise --max-audio-sec where memory allows",
+            )
+        return waveform
+
+    def close(self) -> None:
+        """Stop the worker threads."""
+        self._workers.shutdown()
+
+    def __enter__(self) -> Recognizer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _encode(self, waveforms: Sequence[Floats]) -> tuple[Floats, Ints]:
+        """encoder_out float32 [N, T', joiner_dim], padded with zeros, and its lengths; an empty waveform has none."""
+        batches = micro_batches(
+            {i: self._fbank.num_frames(len(w) + len(self._tail)) for i, w in enumerate(waveforms) if len(w)},
+            max_batch_frames=self._runner.max_batch_frames,
+            num_workers=self._runner.num_workers,
+        )
+        alone = len(batches) == 1
+        outputs = list(
+            self._workers.map(lambda batch: self._encode_batch([waveforms[i] for i in batch], alone), batches)
+        )
+
+        encoder_out_lens = np.zeros(len(waveforms), dtype=np.int64)
+        longest = max((out.shape[1] for out, _ in outputs), default=0)
+        encoder_out = np.zeros((len(waveforms), longest, self.spec.joiner_dim), dtype=np.float32)
+        for batch, (out, lens) in zip(batches, outputs, strict=True):
+            encoder_out[batch, : out.shape[1]] = out
+            encoder_out_lens[batch] = lens
+        return encoder_out, encoder_out_lens
+
+    def _encode_batch(self, waveforms: Sequence[Floats], alone: bool) -> tuple[Floats, Ints]:
+        features = [self._fbank(np.concatenate([waveform, self._tail])) for waveform in waveforms]
+        x, x_lens = pad_features(features, MIN_FRAMES)
+        return self._runner.encoder(x, x_lens, alone=alone)
+
+    def _search(
+        self, encoder_out: Floats, encoder_out_lens: Ints, options: Sequence[DecodingOptions]
+    ) -> list[Hypothesis]:
+        """One search for each set of options that occurs."""
+        hypotheses: dict[int, Hypothesis] = {}
+        for chosen in dict.fromkeys(options):
+            rows = [row for row, wanted in enumerate(options) if wanted == chosen]
+            search = SEARCHES[chosen.method]
+            found = search(self._runner, encoder_out[rows], encoder_out_lens[rows], chosen)
+            hypotheses.update(zip(rows, found, strict=True))
+        return [hypotheses[row] for row in range(len(options))]
+
+    def _transcript(self, waveform: Floats, hypothesis: Hypothesis) -> Transcript:
+        duration_sec = len(waveform) / SAMPLE_RATE
+        frame_sec = self.spec.encoder_frame_sec
+
+        def word(text: str, first: int, last: int) -> Word:
+            log_probs = hypothesis.log_probs[first : last + 1]
+            return Word(
+                word=text,
+                # A token may be emitted in the tail padding, which the caller never sent.
+                start_sec=round(min(hypothesis.frames[first] * frame_sec, duration_sec), 3),
+                end_sec=round(min((hypothesis.frames[last] + 1) * frame_sec, duration_sec), 3),
+                confidence=round(math.exp(sum(log_probs) / len(log_probs)), 4),
+            )
+
+        spans = self.spec.tokens.words(hypothesis.tokens)
+        return Transcript(
+            text=self.spec.tokens.text(hypothesis.tokens),
+            words=tuple(word(span.word, span.first, span.last) for span in spans),
+            duration_sec=round(duration_sec, 3),
+        )

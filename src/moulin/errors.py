@@ -1,0 +1,56 @@
+"""Everything that moulin raises on purpose.
+
+    MoulinError
+    ├── BundleError        a model directory is missing something, damaged, or not what was asked for
+    ├── AudioError         a file or a waveform cannot be used as audio
+    ├── OptionsError       an option or argument has a value that does not make sense
+    ├── EngineError        the inference runtime is missing or refuses the model
+    ├── LaunchError        tritonserver cannot be found, started or kept running
+    └── ClientError        a request could not be answered
+        └── ServerUnavailable   nobody answers at that address, or the server is not ready
+
+A message is one sentence that says what was expected, what came and where. What to do about it is the hint,
+kept apart so that every surface (terminal, gRPC, HTTP) can lay it out in its own way.
+"""
+
+from __future__ import annotations
+
+
+class MoulinError(Exception):
+    """Base class: `except MoulinError` catches all that moulin raises on purpose."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} (hint: {self.hint})" if self.hint else self.message
+
+
+class BundleError(MoulinError):
+    """A model directory is missing something, damaged, or not what was asked for."""
+
+
+class AudioError(MoulinError):
+    """A file or a waveform cannot be used as audio."""
+
+
+class OptionsError(MoulinError):
+    """An option or argument has a value that does not make sense."""
+
+
+class EngineError(MoulinError):
+    """The inference runtime is missing or refuses the model."""
+
+
+class LaunchError(MoulinError):
+    """tritonserver cannot be found, started or kept running."""
+
+
+class ClientError(MoulinError):
+    """A request could not be answered."""
+
+
+class ServerUnavailable(ClientError):
+    """Nobody answers at that address, or the server is not ready."""

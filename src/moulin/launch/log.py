@@ -1,0 +1,74 @@
+"""What tritonserver says while it runs, and the one line in it that explains a failure."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+
+# Format of tritonserver 2.51 (24.10): severity and time, file and line, then the message in quotes with its
+# line breaks escaped.
+_QUOTED = re.compile(r'\] +"(?P<text>.*)"\s*$')
+_LOADING = re.compile(r"loading: (?P<model>.+):\d+$")
+_LOADED = re.compile(r"successfully loaded '(?P<model>[^']+)'")
+# In the order of how much they explain: a stub without libpython is also "not healthy" and "failed to load".
+_REASONS = (
+    re.compile(r"(?P<reason>[^/ ]+: error while loading shared libraries: .+)"),
+    re.compile(r"failed to load '(?P<model>[^']+)' version \d+: (?P<reason>.+)", re.DOTALL),
+    re.compile(r"Error parsing text-format (?P<reason>.+)"),
+    re.compile(r"Poll failed for model directory '(?P<model>[^']+)': (?P<reason>.+)"),
+    re.compile(r"(?P<reason>failed to start \w+ service: .+)"),
+    re.compile(r"(?P<reason>unrecognized option .+)"),
+    re.compile(r"^error: (?P<reason>.+)"),
+)
+_STATUS = re.compile(r"^(Internal|Invalid argument|Not found|Unavailable|Unknown|Unsupported|Already exists): ")
+
+
+class ServerLog:
+    """Takes the output line by line; keeps its tail, the models still loading, and the best reason so far."""
+
+    def __init__(self, tail_lines: int = 200) -> None:
+        self._tail: deque[str] = deque(maxlen=tail_lines)
+        self._loading: dict[str, None] = {}
+        self._reason: str | None = None
+        self._rank = len(_REASONS)
+
+    def feed(self, line: str) -> None:
+        self._tail.append(line)
+        quoted = _QUOTED.search(line)
+        text = _unescaped(quoted["text"]) if quoted else line
+        if match := _LOADING.search(text):
+            self._loading[match["model"]] = None
+        elif match := _LOADED.search(text):
+            self._loading.pop(match["model"], None)
+        # Only what explains more than what is known; the first of a kind is the cause, later ones follow from it.
+        for rank, pattern in enumerate(_REASONS[: self._rank]):
+            if match := pattern.search(text):
+                self._rank, self._reason = rank, _one_line(match.groupdict())
+                return
+
+    @property
+    def tail(self) -> list[str]:
+        """The last lines, without their line ends."""
+        return list(self._tail)
+
+    @property
+    def loading(self) -> list[str]:
+        """Models that have begun to load and are not loaded, in the order they began."""
+        return list(self._loading)
+
+    @property
+    def reason(self) -> str | None:
+        """Why the server gave up, in one line; None when it has not complained."""
+        return self._reason
+
+
+def _unescaped(text: str) -> str:
+    return text.replace("\\n", "\n").replace('\\"', '"')
+
+
+def _one_line(found: dict[str, str | None]) -> str:
+    # The python backend appends its stack after "At:"; the exception is what comes before.
+    text = (found["reason"] or "").split("\n\nAt:")[0]
+    text = _STATUS.sub("", " ".join(text.split()))
+    model = found.get("model")
+    return f"model '{model}': {text}" if model else text

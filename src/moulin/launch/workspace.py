@@ -1,0 +1,29 @@
+"""Folders that live as long as the process that made them, in the cache; what killed processes left is swept."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from moulin.launch.cache import cache_dir
+
+
+@contextmanager
+def workspace(name: str) -> Iterator[Path]:
+    """An empty folder called `name`, removed on leaving."""
+    parent = cache_dir() / "workspaces"
+    parent.mkdir(parents=True, exist_ok=True)
+    for folder in parent.iterdir():
+        owner = folder.name.partition("-")[0]
+        if owner.isdigit() and not Path("/proc", owner).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+    folder = parent / f"{os.getpid()}-{name}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

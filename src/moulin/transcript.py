@@ -1,0 +1,41 @@
+"""The result of recognition, the same in process, over Triton (`RESULT`) and in `--format json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word, or one character of a script that is written without spaces.
+
+    `start_sec` is when the word's first token was emitted and `end_sec` one encoder frame (40 ms) after its
+    last token was: a transducer says when it is sure of a token, not where its sound begins and ends.
+    `confidence` in (0, 1] is the geometric mean of the tokens' probabilities.
+    """
+
+    word: str
+    start_sec: float
+    end_sec: float
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """What was said in `duration_sec` seconds of audio; empty text where nothing was."""
+
+    text: str
+    words: tuple[Word, ...]
+    duration_sec: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: text, words (word, start_sec, end_sec, confidence), duration_sec."""
+        return asdict(self) | {"words": [asdict(word) for word in self.words]}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Transcript:
+        """The inverse of `to_dict`. Unknown keys are ignored, so that an old client reads a newer server."""
+        words = tuple(Word(w["word"], w["start_sec"], w["end_sec"], w["confidence"]) for w in fields.get("words", ()))
+        return cls(fields["text"], words, fields["duration_sec"])

@@ -1,0 +1,100 @@
+"""Transcripts as text, JSON and subtitles (SubRip, WebVTT)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from moulin.transcript import Transcript, Word
+
+Format = Literal["text", "json", "srt", "vtt"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+# Two lines of 42 characters and 7 seconds are what subtitling guides allow a cue at most; a pause of a second
+# starts a new one.
+_MAX_CUE_CHARS = 84
+_MAX_CUE_SEC = 7.0
+_PAUSE_SEC = 1.0
+_LINGER_SEC = 0.8
+"""How long a cue stays after its last word was certain, if nothing follows."""
+
+
+def to_json(transcript: Transcript, file: str) -> str:
+    """One line: file, text, words, duration_sec."""
+    return json.dumps({"file": file, **transcript.to_dict()}, ensure_ascii=False)
+
+
+def to_srt(transcript: Transcript) -> str:
+    """A SubRip file."""
+    cues = enumerate(_cues(transcript), start=1)
+    return "\n".join(f"{n}\n{_clock(c.start_sec, ',')} --> {_clock(c.end_sec, ',')}\n{c.text}\n" for n, c in cues)
+
+
+def to_vtt(transcript: Transcript) -> str:
+    """A WebVTT file."""
+    cues = (f"{_clock(c.start_sec, '.')} --> {_clock(c.end_sec, '.')}\n{_escape(c.text)}\n" for c in _cues(transcript))
+    return "\n".join(["WEBVTT\n", *cues])
+
+
+SUBTITLES: dict[str, Callable[[Transcript], str]] = {"srt": to_srt, "vtt": to_vtt}
+
+
+@dataclass(frozen=True, slots=True)
+class _Cue:
+    start_sec: float
+    end_sec: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A word and where it stands in the transcript's text, which alone knows where spaces belong."""
+
+    word: Word
+    begin: int
+    end: int
+
+
+def _cues(transcript: Transcript) -> Iterator[_Cue]:
+    groups = list(_groups(_placed(transcript)))
+    for group, following in zip(groups, [*groups[1:], None], strict=True):
+        spoken_until = group[-1].word.end_sec
+        latest = following[0].word.start_sec if following else max(transcript.duration_sec, spoken_until)
+        text = transcript.text[group[0].begin : group[-1].end]
+        yield _Cue(group[0].word.start_sec, min(spoken_until + _LINGER_SEC, latest), text)
+
+
+def _placed(transcript: Transcript) -> Iterator[_Placed]:
+    end = 0
+    for word in transcript.words:
+        begin = transcript.text.index(word.word, end)
+        end = begin + len(word.word)
+        yield _Placed(word, begin, end)
+
+
+def _groups(words: Iterable[_Placed]) -> Iterator[list[_Placed]]:
+    group: list[_Placed] = []
+    for placed in words:
+        if group and (
+            placed.word.start_sec - group[-1].word.end_sec > _PAUSE_SEC
+            or placed.word.end_sec - group[0].word.start_sec > _MAX_CUE_SEC
+            or placed.end - group[0].begin > _MAX_CUE_CHARS
+        ):
+            yield group
+            group = []
+        group.append(placed)
+    if group:
+        yield group
+
+
+def _clock(seconds: float, point: str) -> str:
+    milliseconds = round(seconds * 1000)
+    minutes, milliseconds = divmod(milliseconds, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02}:{minutes:02}:{milliseconds // 1000:02}{point}{milliseconds % 1000:03}"
+
+
+def _escape(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

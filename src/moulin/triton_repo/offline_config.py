@@ -1,0 +1,82 @@
+"""config.pbtxt of the offline model, through Triton's own protobuf."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tritonclient.grpc import model_config_pb2 as pb
+
+from moulin.decoding.options import DecodingOptions
+from moulin.engine.recognizer import MAX_AUDIO_SEC
+from moulin.errors import OptionsError
+from moulin.triton_repo import contract
+
+WARMUP_SAMPLES = 32_000
+
+
+@dataclass(frozen=True)
+class OfflineOptions:
+    """What an operator may choose about the offline service."""
+
+    model_name: str = contract.MODEL_NAME
+    device: str = "cpu"
+    max_batch: int = 64
+    """Utterances in one batch, and the most that one request may hold."""
+    instances: int = 1
+    """Processes that each hold the model; they share the device's threads."""
+    threads: int | None = None
+    """CPU threads of all instances together; by default all that the server may use."""
+    max_queue: int = 2048
+    """Requests that may wait. The next one is refused with UNAVAILABLE at once rather than after a timeout."""
+    queue_delay_ms: float = 0.0
+    """How long the first request of a batch waits for company. Under load batches form without any wait."""
+    max_audio_sec: float = MAX_AUDIO_SEC
+    decoding: DecodingOptions = field(default_factory=DecodingOptions)
+
+    def __post_init__(self) -> None:
+        for name in ("max_batch", "instances", "max_queue"):
+            if getattr(self, name) < 1:
+                raise OptionsError(f"Expected {name.replace('_', '-')} of at least 1, got {getattr(self, name)}")
+        if self.max_audio_sec <= 0:
+            raise OptionsError(f"Expected max-audio-sec above 0, got {self.max_audio_sec:g}")
+
+
+def offline_config(options: OfflineOptions, encoder_file: str) -> Any:
+    """The `inference.ModelConfig` message. `encoder_file` is relative to the version folder."""
+    config = pb.ModelConfig(name=options.model_name, backend="python", max_batch_size=options.max_batch)
+    # Ragged: requests of different lengths form one batch, and no client has to pad for others.
+    config.input.add(name=contract.WAV, data_type=pb.TYPE_FP32, dims=[-1], allow_ragged_batch=True)
+    config.input.add(name=contract.WAV_LENS, data_type=pb.TYPE_INT32, dims=[1])
+    config.input.add(name=contract.OPTIONS, data_type=pb.TYPE_STRING, dims=[1], optional=True)
+    config.output.add(name=contract.TRANSCRIPTS, data_type=pb.TYPE_STRING, dims=[1])
+    config.output.add(name=contract.RESULT, data_type=pb.TYPE_STRING, dims=[1])
+
+    config.dynamic_batching.max_queue_delay_microseconds = round(options.queue_delay_ms * 1000)
+    config.dynamic_batching.default_queue_policy.max_queue_size = options.max_queue
+
+    group = config.instance_group.add(count=options.instances, kind=pb.ModelInstanceGroup.KIND_CPU)
+    if options.device != "cpu":
+        group.kind = pb.ModelInstanceGroup.KIND_GPU
+        group.gpus.append(int(options.device.partition(":")[2] or 0))
+
+    warmup = config.model_warmup.add(name="two seconds of noise", batch_size=1)
+    for name, data_type, dims in (
+        (contract.WAV, pb.TYPE_FP32, [WARMUP_SAMPLES]),
+        (contract.WAV_LENS, pb.TYPE_INT32, [1]),
+    ):
+        warmup.inputs[name].data_type = data_type
+        warmup.inputs[name].dims.extend(dims)
+        warmup.inputs[name].input_data_file = name
+
+    parameters = {
+        "encoder": encoder_file,
+        "device": options.device,
+        "instances": str(options.instances),
+        "threads": str(options.threads or ""),
+        "max_audio_sec": f"{options.max_audio_sec:g}",
+        **{name: str(value) for name, value in options.decoding.to_dict().items()},
+    }
+    for name, value in parameters.items():
+        config.parameters[name].string_value = value
+    return config

@@ -1,0 +1,77 @@
+"""The python-backend model of the offline service. Runs inside Triton's stub process."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from moulin.decoding.options import DecodingOptions
+from moulin.engine.open_recognizer import open_recognizer
+from moulin.errors import AudioError, MoulinError, OptionsError
+from moulin.transcript import Transcript
+from moulin.triton_repo import contract
+from moulin.triton_repo.offline_service import OfflineRequest, OfflineService
+
+
+class TritonPythonModel:
+    """Tensors to `OfflineService` and back."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        version_dir = Path(args["model_repository"]) / args["model_version"]
+        values = json.loads(args["model_config"])["parameters"]
+        parameters = {name: value["string_value"] for name, value in values.items()}
+        threads = int(parameters["threads"] or len(os.sched_getaffinity(0)))
+        self._recognizer = open_recognizer(
+            version_dir / parameters["encoder"],
+            device=parameters["device"],
+            threads=max(1, threads // int(parameters["instances"])),
+            options=DecodingOptions(
+                method=parameters["method"],
+                beam=int(parameters["beam"]),
+                temperature=float(parameters["temperature"]),
+                blank_penalty=float(parameters["blank_penalty"]),
+            ),
+            max_audio_sec=float(parameters["max_audio_sec"]),
+        )
+        self._service = OfflineService(self._recognizer)
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        answers = self._service.answer([_parse(request) for request in requests])
+        return [_response(*pair) for pair in zip(requests, answers, strict=True)]
+
+    def finalize(self) -> None:
+        self._recognizer.close()
+
+
+def _parse(request: Any) -> OfflineRequest:
+    options = pb_utils.get_input_tensor_by_name(request, contract.OPTIONS)
+    return OfflineRequest(
+        wav=pb_utils.get_input_tensor_by_name(request, contract.WAV).as_numpy(),
+        wav_lens=pb_utils.get_input_tensor_by_name(request, contract.WAV_LENS).as_numpy(),
+        options=options.as_numpy().ravel().tolist() if options else None,
+    )
+
+
+def _response(request: Any, answer: list[Transcript] | MoulinError) -> Any:
+    if isinstance(answer, MoulinError):
+        invalid = isinstance(answer, AudioError | OptionsError)
+        code = pb_utils.TritonError.INVALID_ARG if invalid else pb_utils.TritonError.INTERNAL
+        return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(answer), code))
+    outputs = []
+    wanted = request.requested_output_names()
+    if contract.TRANSCRIPTS in wanted:
+        outputs.append(_column(contract.TRANSCRIPTS, [transcript.text for transcript in answer]))
+    if contract.RESULT in wanted:
+        results = [json.dumps(transcript.to_dict(), ensure_ascii=False) for transcript in answer]
+        outputs.append(_column(contract.RESULT, results))
+    return pb_utils.InferenceResponse(outputs)
+
+
+def _column(name: str, texts: list[str]) -> Any:
+    """A BYTES tensor [B, 1]. Clients join the words of a row, so it must be two-dimensional."""
+    return pb_utils.Tensor(name, np.array([[text.encode()] for text in texts], dtype=np.object_))

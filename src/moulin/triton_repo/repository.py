@@ -1,0 +1,67 @@
+"""Writes a Triton model repository: config.pbtxt, the shim that Triton loads, warm-up data and the model's files.
+
+DIR/transducer/config.pbtxt
+DIR/transducer/1/model.py         imports moulin, nothing else
+DIR/transducer/1/bundle/          the model's files (copied, or a link to where they are)
+DIR/transducer/warmup/            what Triton sends before it reports ready
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+from google.protobuf import text_format
+
+from moulin.bundle.spec import ModelSpec
+from moulin.errors import OptionsError
+from moulin.triton_repo import contract
+from moulin.triton_repo.offline_config import WARMUP_SAMPLES, OfflineOptions, offline_config
+
+_MODEL_PY = '''"""Loaded by Triton's python backend. Everything is in the package; see moulin.triton_repo."""
+
+from moulin.triton_repo.offline_shim import TritonPythonModel  # noqa: F401
+'''
+
+
+def build_offline_repository(spec: ModelSpec, to: Path, options: OfflineOptions, *, link: bool = False) -> Path:
+    """Write the repository for the offline model `spec` into `to`, replacing that model there and no other.
+
+    With `link` the files stay where they are; without, the repository can be moved to another machine. Returns the
+    model's folder. Raises OptionsError where `to` is something else than a repository.
+    """
+    if to.exists() and not to.is_dir():
+        raise OptionsError(f"Expected a folder to write the repository to, got the file {to}")
+    model_dir = to / options.model_name
+    if model_dir.exists():
+        if not (model_dir / "config.pbtxt").is_file():
+            raise OptionsError(f"{model_dir} exists and is not a Triton model", hint="choose another folder")
+        shutil.rmtree(model_dir)
+    version = model_dir / "1"
+    version.mkdir(parents=True)
+
+    _place_bundle(spec, version / "bundle", link=link)
+    (version / "model.py").write_text(_MODEL_PY)
+    config = offline_config(options, f"bundle/{spec.files.encoder.name}")
+    (model_dir / "config.pbtxt").write_text(text_format.MessageToString(config))
+
+    warmup = model_dir / "warmup"
+    warmup.mkdir()
+    noise = np.random.default_rng(0).normal(0, 0.01, WARMUP_SAMPLES).astype("<f4")
+    (warmup / contract.WAV).write_bytes(noise.tobytes())
+    (warmup / contract.WAV_LENS).write_bytes(np.array([WARMUP_SAMPLES], dtype="<i4").tobytes())
+    return model_dir
+
+
+def _place_bundle(spec: ModelSpec, to: Path, *, link: bool) -> None:
+    if link:
+        to.symlink_to(spec.path.resolve(), target_is_directory=True)
+        return
+    to.mkdir()
+    graphs = (spec.encoder, spec.decoder, spec.joiner)
+    files = [spec.files.tokens, *(f for graph in graphs for f in (graph.file, *graph.external_files))]
+    if spec.files.bpe_model:
+        files.append(spec.files.bpe_model)
+    for file in files:
+        shutil.copyfile(file, to / file.name)
