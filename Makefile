@@ -22,6 +22,7 @@ lint: $(VENV)/.test $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python scripts/benchmark-tables.py --check
 
 format: $(VENV)/.lint
 	$(BIN)/ruff check --fix .

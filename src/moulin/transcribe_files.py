@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moulin.audio.source import AudioSource
-from moulin.errors import AudioError, ClientError, ServerUnavailable
+from moulin.errors import AudioError, ClientError, EngineError, MoulinError, ServerUnavailable
 from moulin.transcript import Transcript
 
 if TYPE_CHECKING:
     from moulin.bundle.files import Precision
+    from moulin.engine.recognizer import Recognizer
 
 _FILES_AT_ONCE = 64
 """With a model in this process: enough to sort by length and keep all threads busy, few enough to hold in memory."""
@@ -29,7 +30,7 @@ class Outcome:
     """A recording and its transcript, or why there is none."""
 
     source: AudioSource
-    result: Transcript | AudioError | ClientError
+    result: Transcript | MoulinError
 
 
 def transcribe_on_server(
@@ -91,6 +92,16 @@ def transcribe_in_process(
         waiting = iter(sources)
         while group := list(islice(waiting, _FILES_AT_ONCE)):
             waveforms = list(pool.map(read, group))
-            transcripts = iter(recognizer.transcribe([w for w in waveforms if not isinstance(w, AudioError)]))
+            results = iter(_transcribe(recognizer, [w for w in waveforms if not isinstance(w, AudioError)]))
             for source, waveform in zip(group, waveforms, strict=True):
-                yield Outcome(source, waveform if isinstance(waveform, AudioError) else next(transcripts))
+                yield Outcome(source, waveform if isinstance(waveform, AudioError) else next(results))
+
+
+def _transcribe(recognizer: Recognizer, waveforms: Sequence[NDArray[np.float32]]) -> Sequence[Transcript | EngineError]:
+    """All in one batch; if that fails, each by itself, so that only the culprit has no transcript."""
+    try:
+        return recognizer.transcribe(waveforms)
+    except Exception as error:
+        if len(waveforms) == 1:
+            return [EngineError(f"Recognition failed: {error}")]
+        return [result for waveform in waveforms for result in _transcribe(recognizer, [waveform])]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Literal, get_args
 
 from moulin.transcript import Transcript, Word
@@ -59,7 +60,7 @@ class _Placed:
 
 def _cues(transcript: Transcript) -> Iterator[_Cue]:
     groups = list(_groups(_placed(transcript)))
-    for group, following in zip(groups, [*groups[1:], None], strict=True):
+    for group, following in zip_longest(groups, groups[1:]):
         spoken_until = group[-1].word.end_sec
         latest = following[0].word.start_sec if following else max(transcript.duration_sec, spoken_until)
         text = transcript.text[group[0].begin : group[-1].end]

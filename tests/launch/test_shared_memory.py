@@ -39,12 +39,11 @@ def test_sweep_waits_for_a_server_that_is_still_shutting_down(tmp_path: Path) ->
 
 def test_sweep_ends_stubs_that_the_dead_left(tmp_path: Path) -> None:
     dead = _prefix_of_a_dead_process()
-    stub = tmp_path / "triton_python_backend_stub"
-    stub.symlink_to("/bin/sleep")
-    # sleep adds its arguments up, so the region's name goes where a shell sees it only as $0.
-    with subprocess.Popen(
-        ["triton_python_backend_stub", "-c", "read x", f"{dead}region"], executable="/bin/sh", stdin=subprocess.PIPE
-    ) as process:
+    # A shell under the stub's name; it says when it runs, for /proc shows no arguments until exec is through.
+    command = ["triton_python_backend_stub", "-c", "echo running; read line", f"{dead}region"]
+    with subprocess.Popen(command, executable="/bin/sh", stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"running\n"
         sweep_orphans(tmp_path)
         assert process.wait(5) == -9
 

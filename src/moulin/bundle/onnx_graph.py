@@ -39,6 +39,8 @@ class OnnxGraph:
     metadata: Mapping[str, str]
     external_files: tuple[Path, ...]
     """Weights that the export keeps outside the file, beside it."""
+    max_positions: int | None = None
+    """The most steps in time for which the graph holds relative position encodings; None where it holds none."""
 
     @property
     def size_bytes(self) -> int:
@@ -92,28 +94,48 @@ def read_onnx_graph(file: Path) -> OnnxGraph:
         ) from None
     except OSError as error:
         raise BundleError(f"{file} cannot be read: {error.strerror or error}") from None
-    if not model.graph.node:
+    if not model.graph.node or not model.opset_import:  # what comes last in a file is lost first
         raise BundleError(
-            f"{file} holds an empty ONNX graph",
+            f"{file} holds no complete ONNX graph ({file.stat().st_size:,} bytes)",
             hint="it may be truncated: fetch it again and compare its size",
         )
 
     weights = {tensor.name for tensor in model.graph.initializer}
     return OnnxGraph(
         file=file,
-        inputs=tuple(_tensor_spec(value) for value in model.graph.input if value.name not in weights),
-        outputs=tuple(_tensor_spec(value) for value in model.graph.output),
+        inputs=tuple(_tensor_spec(value, file) for value in model.graph.input if value.name not in weights),
+        outputs=tuple(_tensor_spec(value, file) for value in model.graph.output),
         metadata=MappingProxyType({entry.key: entry.value for entry in model.metadata_props}),
         external_files=_external_files(model, file),
+        max_positions=_max_positions(model),
     )
 
 
-def _tensor_spec(value: onnx.ValueInfoProto) -> TensorSpec:
+def _tensor_spec(value: onnx.ValueInfoProto, file: Path) -> TensorSpec:
     import onnx
 
     tensor = value.type.tensor_type
+    if not tensor.elem_type:
+        raise BundleError(f"Expected '{value.name}' of {file} to be a tensor of a known type")
     shape = tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in tensor.shape.dim)
     return TensorSpec(value.name, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name, shape)
+
+
+def _max_positions(model: onnx.ModelProto) -> int | None:
+    """Exports hold the encodings of positions -(L-1) to L-1 as a constant [(1,) 2L-1, D] and slice what they need.
+
+    For a longer input the slice goes wrong and ONNX Runtime fails somewhere behind it.
+    """
+    sizes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.attribute[0].HasField("t"):
+            sizes[node.output[0]] = tuple(node.attribute[0].t.dims)
+    tables = [
+        sizes[node.input[0]][-2]
+        for node in model.graph.node
+        if node.op_type == "Slice" and len(sizes.get(node.input[0], ())) in (2, 3)
+    ]
+    return min(((rows + 1) // 2 for rows in tables if rows % 2), default=None)
 
 
 def _external_files(model: onnx.ModelProto, file: Path) -> tuple[Path, ...]:
@@ -122,11 +144,12 @@ def _external_files(model: onnx.ModelProto, file: Path) -> tuple[Path, ...]:
     for tensor in model.graph.initializer:
         where = {entry.key: entry.value for entry in tensor.external_data}
         if "location" in where:
-            end = int(where.get("offset", 0)) + int(where.get("length", 0))
+            end = _number(where, "offset", file) + _number(where, "length", file)
             ends[where["location"]] = max(end, ends.get(where["location"], 0))
     for location, end in ends.items():
         data = file.parent / location
-        if not data.resolve().is_relative_to(file.parent.resolve()):
+        # By name: in a hub cache the file and its weights are links to another folder.
+        if Path(location).is_absolute() or ".." in Path(location).parts:
             raise BundleError(f"{file} points outside its own folder for its weights ('{location}')")
         if not data.is_file():
             raise BundleError(
@@ -139,3 +162,10 @@ def _external_files(model: onnx.ModelProto, file: Path) -> tuple[Path, ...]:
                 hint="it may be truncated: fetch it again",
             )
     return tuple(file.parent / location for location in sorted(ends))
+
+
+def _number(external_data: Mapping[str, str], key: str, file: Path) -> int:
+    value = external_data.get(key, "0")
+    if not value.isdecimal():
+        raise BundleError(f"Expected a number as '{key}' of the external weights of {file}, got {value!r}")
+    return int(value)

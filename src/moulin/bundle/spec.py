@@ -100,5 +100,16 @@ class ModelSpec:
         return SUBSAMPLING_FACTOR * FRAME_SHIFT_SEC
 
     @property
+    def max_frames(self) -> int | None:
+        """The longest input that the offline encoder was exported for, in feature frames; None where any will do.
+
+        Conformer attends at 25 Hz, ((T-1)//2-1)//2 steps; Zipformer's first stack at 50 Hz, (T-7)//2 steps.
+        """
+        steps = self.encoder.max_positions
+        if steps is None or self.streaming:
+            return None
+        return 4 * steps + 6 if self.family == "conformer" else 2 * steps + 8
+
+    @property
     def size_bytes(self) -> int:
         return self.encoder.size_bytes + self.decoder.size_bytes + self.joiner.size_bytes

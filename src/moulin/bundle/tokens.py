@@ -32,6 +32,8 @@ _BYTE_CODE_POINTS = [
     *(c for c in range(288, 423) if c not in (306, 307, 319, 320, 329, 383)),
 ]
 _CHAR_TO_BYTE = {chr(code_point): byte for byte, code_point in enumerate(_BYTE_CODE_POINTS)}
+_CONTROL_CHARS = {char for char, byte in _CHAR_TO_BYTE.items() if byte < 0x20}
+_SPACES = re.compile(r"(?<=(\S))\s+(?=(\S))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,12 @@ class TokenTable:
         return "bpe+char" if cjk else "bpe"
 
     def text(self, ids: Sequence[int]) -> str:
-        """What `ids` spell. Bytes that form no valid UTF-8 are dropped, as Icefall does."""
-        return b"".join(self._bytes[i] for i in ids).decode("utf-8", errors="ignore").strip()
+        """What `ids` spell. Bytes that form no valid UTF-8 are dropped, as Icefall does.
+
+        So are spaces between Chinese or Japanese characters: a byte-BPE recipe puts them there for training.
+        """
+        text = b"".join(self._bytes[i] for i in ids).decode("utf-8", errors="ignore").strip()
+        return _SPACES.sub(_space_between_words, text)
 
     def words(self, ids: Sequence[int]) -> list[WordSpan]:
         """Group `ids` into words: at `▁`, and each Chinese or Japanese character by itself.
@@ -109,10 +115,14 @@ class TokenTable:
     @cached_property
     def _is_byte_bpe(self) -> bool:
         plain = [s.replace(_WORD_MARKER, "") for s in self.symbols if not _SPECIAL.fullmatch(s)]
-        # Czech or Latvian pieces are made of some of the same characters, but never of those alone, and do not
-        # happen to spell valid multi-byte UTF-8.
-        return all(char in _CHAR_TO_BYTE for symbol in plain for char in symbol) and any(
-            _decodes_to_multibyte(symbol) for symbol in plain
+        # Pieces of Latvian or Lithuanian are made of the same characters alone, and some happen to spell valid
+        # multi-byte UTF-8 ("žī"). But such languages write letters that would stand for control characters (ā, č,
+        # ė), which occur in no transcript; a byte vocabulary has those only where it has every byte.
+        letters = {char for symbol in plain for char in symbol}
+        return (
+            letters <= _CHAR_TO_BYTE.keys()
+            and (letters.isdisjoint(_CONTROL_CHARS) or letters >= _CONTROL_CHARS)
+            and any(_decodes_to_multibyte(symbol) for symbol in plain)
         )
 
     @cached_property
@@ -136,7 +146,7 @@ def read_tokens(file: Path, vocab_size: int) -> TokenTable:
     Disambiguation symbols (`#0`) after them are ignored, as in Icefall.
     """
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").split("\n")  # splitlines() would split at U+2028 too
     except UnicodeDecodeError as error:
         raise BundleError(f"{file} is not UTF-8 text (byte {error.start})") from None
     symbols: dict[int, str] = {}
@@ -170,6 +180,10 @@ def _decodes_to_multibyte(symbol: str) -> bool:
         return not bytes(_CHAR_TO_BYTE[char] for char in symbol).decode("utf-8").isascii()
     except UnicodeDecodeError:
         return False
+
+
+def _space_between_words(spaces: re.Match[str]) -> str:
+    return "" if _is_cjk(spaces[1]) and _is_cjk(spaces[2]) else spaces[0]
 
 
 def _is_cjk(char: str) -> bool:

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from moulin import __version__
-from moulin.cli import doctor, inspect, repo, serve, transcribe
+from moulin.cli import bench, doctor, inspect, repo, serve, transcribe
+from moulin.cli.messages import show_error
 from moulin.errors import MoulinError
 
 # Plain help, no rich markup: it answers in a third of the time.
@@ -25,6 +26,7 @@ app = typer.Typer(
 for verb in (serve, transcribe, inspect, doctor):
     verb.add_to(app)
 app.add_typer(repo.app, name="repo")
+app.add_typer(bench.app, name="bench")
 
 
 def _print_version(wanted: bool) -> None:
@@ -47,9 +49,7 @@ def main() -> None:
     try:
         app()
     except MoulinError as error:
-        typer.secho(f"moulin: {error.message}", err=True, fg=typer.colors.RED)
-        if error.hint:
-            typer.echo(f"  hint: {error.hint}", err=True)
+        show_error(error)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -57,3 +57,7 @@ def main() -> None:
         # The reader of our output (head, less) has gone: not an error. Python would complain again on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        # A full disk, a folder without permission: the system's own words say it best.
+        typer.secho(f"moulin: {error}", err=True, fg=typer.colors.RED)
+        sys.exit(1)

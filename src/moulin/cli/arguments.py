@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -12,6 +13,9 @@ from moulin.decoding.options import METHODS, DecodingOptions
 Precision = Literal["fp32", "fp16", "int8"]
 Method = Literal["greedy", "modified_beam_search"]
 
+ModelArgument = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="A folder with ONNX files and tokens.txt, or the encoder file in one.")
+]
 PrecisionOption = Annotated[
     Precision | None,
     typer.Option(help="Which variant of the ONNX files to take.  [default: the most exact one there is]"),
@@ -20,6 +24,7 @@ MethodOption = Annotated[Method | None, typer.Option(help=f"Decoding method.  [d
 BeamOption = Annotated[
     int | None, typer.Option(help=f"Beam of modified_beam_search.  [default: {DecodingOptions().beam}]")
 ]
+PortOption = Annotated[int, typer.Option(min=0, max=65535)]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 
 

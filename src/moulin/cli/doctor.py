@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
+
+from moulin.cli.arguments import PortOption
 
 
 def add_to(app: typer.Typer) -> None:
@@ -12,9 +12,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def doctor(
-    http_port: Annotated[int, typer.Option()] = 8000,
-    grpc_port: Annotated[int, typer.Option()] = 8001,
-    metrics_port: Annotated[int, typer.Option()] = 8002,
+    http_port: PortOption = 8000,
+    grpc_port: PortOption = 8001,
+    metrics_port: PortOption = 8002,
 ) -> None:
     """Check everything that `moulin serve` needs. Exits with 1 where something required is missing."""
     from moulin.launch.doctor import examine

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from moulin.cli.arguments import PrecisionOption
+from moulin.cli.arguments import ModelArgument, PrecisionOption
 
 if TYPE_CHECKING:
     from moulin.bundle.spec import ModelSpec
@@ -19,7 +18,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def inspect(
-    model: Annotated[Path, typer.Argument(help="A folder with ONNX files and tokens.txt, or the encoder file in one.")],
+    model: ModelArgument,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object instead of a table.")] = False,
     precision: PrecisionOption = None,
 ) -> None:
@@ -36,6 +35,8 @@ def inspect(
 
 
 def _facts(spec: ModelSpec) -> dict[str, Any]:
+    from moulin.bundle.spec import FRAME_SHIFT_SEC
+
     streaming = spec.streaming
     facts: dict[str, Any] = {
         "name": spec.name,
@@ -51,6 +52,8 @@ def _facts(spec: ModelSpec) -> dict[str, Any]:
         "joiner_dim": spec.joiner_dim,
         "frame_ms": round(spec.encoder_frame_sec * 1000),
     }
+    if spec.max_frames is not None:
+        facts["max_audio_sec"] = round(spec.max_frames * FRAME_SHIFT_SEC, 2)
     if streaming:
         facts |= {
             "window_frames": streaming.window_frames,

@@ -7,9 +7,21 @@ from typing import Annotated
 
 import typer
 
-from moulin.cli.arguments import BeamOption, DeviceOption, MethodOption, PrecisionOption, decoding_changes
+from moulin.cli.arguments import (
+    BeamOption,
+    DeviceOption,
+    MethodOption,
+    ModelArgument,
+    PrecisionOption,
+    decoding_changes,
+)
 
-app = typer.Typer(help="Build Triton model repositories.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Build Triton model repositories.",
+    epilog="Example: moulin repo build models/zipformer --to repository",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 
 @app.callback()
@@ -21,7 +33,7 @@ def _repo() -> None:
     epilog="Example: moulin repo build models/zipformer --to repository && tritonserver --model-repository repository"
 )
 def build(
-    model: Annotated[Path, typer.Argument(help="A folder with ONNX files and tokens.txt, or the encoder file in one.")],
+    model: ModelArgument,
     to: Annotated[Path, typer.Option(help="The repository to write into; other models in it are left alone.")],
     name: Annotated[str, typer.Option(help="The model's name in Triton.")] = "transducer",
     precision: PrecisionOption = None,

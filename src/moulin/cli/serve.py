@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moulin.cli.arguments import BeamOption, DeviceOption, MethodOption, PrecisionOption, decoding_changes
+from moulin.cli.arguments import BeamOption, DeviceOption, MethodOption, PortOption, PrecisionOption, decoding_changes
+from moulin.triton_repo.contract import MODEL_NAME
 
 if TYPE_CHECKING:
     from moulin.bundle.spec import ModelSpec
     from moulin.launch.server import TritonServer
+    from moulin.triton_repo.offline_config import OfflineOptions
 
 _PARENT_CHECK_SEC = 1.0
 
@@ -26,13 +28,16 @@ def add_to(app: typer.Typer) -> None:
 def serve(
     model: Annotated[
         Path | None,
-        typer.Argument(help="A folder with ONNX files and tokens.txt.  [default: the demo model, English digits]"),
+        typer.Argument(
+            metavar="MODEL",
+            help="A folder with ONNX files and tokens.txt.  [default: the demo model, English digits]",
+        ),
     ] = None,
-    name: Annotated[str, typer.Option(help="The model's name in Triton.")] = "transducer",
+    name: Annotated[str, typer.Option(help="The model's name in Triton.")] = MODEL_NAME,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for other machines too.")] = "127.0.0.1",
-    http_port: Annotated[int, typer.Option(help="0 takes a free one, here and below.")] = 8000,
-    grpc_port: Annotated[int, typer.Option()] = 8001,
-    metrics_port: Annotated[int, typer.Option()] = 8002,
+    http_port: PortOption = 8000,
+    grpc_port: PortOption = 8001,
+    metrics_port: PortOption = 8002,
     device: DeviceOption = "cpu",
     precision: PrecisionOption = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.  [default: all]")] = None,
@@ -45,8 +50,9 @@ def serve(
 ) -> None:
     """Serve MODEL on Triton until Ctrl-C, SIGTERM, or the end of the process that started this one.
 
-    Under nohup it outlives its parent.
+    Under nohup it outlives its parent. A port of 0 takes a free one.
     """
+    parent = os.getppid()
     from moulin.bundle.load import load_bundle
     from moulin.decoding.options import DecodingOptions
     from moulin.demo.files import DEMO_MODEL
@@ -70,16 +76,16 @@ def serve(
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
-    with workspace("repository") as repository:
-        build_offline_repository(spec, repository, options, link=True)
-        typer.echo(f"Loading {spec.name} ...", err=True)
-        try:
+    try:
+        with workspace("repository") as repository:
+            build_offline_repository(spec, repository, options, link=True)
+            typer.echo(f"Loading {spec.name} ...", err=True)
             with TritonServer(repository, server_options, on_line=None if quiet else _show_log) as server:
                 server.wait_ready()
-                _announce(spec, server, options.device)
-                _wait_for_the_end(server)
-        except KeyboardInterrupt:
-            typer.echo("Stopped.", err=True)
+                _announce(spec, server, options)
+                _wait_for_the_end(server, parent)
+    except KeyboardInterrupt:
+        typer.echo("Stopped.", err=True)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -90,23 +96,23 @@ def _show_log(line: str) -> None:
     typer.secho(line, err=True, dim=True)
 
 
-def _announce(spec: ModelSpec, server: TritonServer, device: str) -> None:
+def _announce(spec: ModelSpec, server: TritonServer, options: OfflineOptions) -> None:
+    name = "" if options.model_name == MODEL_NAME else f" --name {options.model_name}"
     typer.echo(
-        f"\nServing {spec.name} ({spec.family}, {spec.mode}, {spec.precision}) on {device}\n"
+        f"\nServing {spec.name} ({spec.family}, {spec.mode}, {spec.precision}) on {options.device}\n"
         f"  gRPC     {server.grpc_url}\n"
         f"  HTTP     {server.http_url}\n"
         f"  metrics  {server.metrics_url}\n\n"
-        f"Try it in another terminal:  moulin transcribe speech.wav --url {server.grpc_url}\n"
+        f"Try it in another terminal:  moulin transcribe speech.wav --url {server.grpc_url}{name}\n"
         "Ctrl-C stops it.\n",
         err=True,
     )
 
 
-def _wait_for_the_end(server: TritonServer) -> None:
-    """Until the server ends by itself, which is a failure, or our parent is gone."""
+def _wait_for_the_end(server: TritonServer, parent: int) -> None:
+    """Until the server ends by itself, which is a failure, or `parent`, the process that started us, is gone."""
     from moulin.errors import LaunchError
 
-    parent = os.getppid()
     outlives_parent = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup
     while server.wait(_PARENT_CHECK_SEC) is None:
         if os.getppid() != parent and not outlives_parent:

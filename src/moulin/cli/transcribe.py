@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from moulin.cli.arguments import BeamOption, DeviceOption, MethodOption, PrecisionOption, decoding_changes
-from moulin.errors import AudioError, ClientError, MoulinError, OptionsError
+from moulin.cli.messages import show_error
+from moulin.errors import MoulinError, OptionsError
 from moulin.transcript_formats import SUBTITLES, to_json
 
 if TYPE_CHECKING:
@@ -59,6 +60,9 @@ def transcribe(
     if format in SUBTITLES and to is None and len(sources) > 1:
         raise OptionsError(f"Subtitles of {len(sources)} recordings do not go into one file", hint="add --to FOLDER")
 
+    if to is not None:
+        _check_folder(to, sources)
+
     if model is not None:
         outcomes = transcribe_in_process(
             sources, model, changes=changes, precision=precision, device=device, threads=min(jobs, _cpus())
@@ -68,14 +72,13 @@ def transcribe(
     failures = 0
     for outcome in _with_progress(outcomes, len(sources)):
         if isinstance(outcome.result, MoulinError):
-            if not isinstance(outcome.result, AudioError | ClientError):
-                raise outcome.result
             failures += 1
-            typer.secho(f"{outcome.source.name}: {outcome.result}", err=True, fg=typer.colors.RED)
+            show_error(outcome.result, about=outcome.source.name)
         else:
             _print(outcome.source, _formatted(outcome, format, several=len(sources) > 1 and to is None), format, to)
     if failures:
-        typer.echo(f"{failures} of {len(sources)} recordings could not be transcribed", err=True)
+        if len(sources) > 1:
+            typer.echo(f"{failures} of {len(sources)} recordings could not be transcribed", err=True)
         raise typer.Exit(1)
 
 
@@ -93,9 +96,28 @@ def _print(source: AudioSource, text: str, format: str, to: Path | None) -> None
     if to is None:
         typer.echo(text)
         return
-    to.mkdir(parents=True, exist_ok=True)
     suffix = {"text": "txt"}.get(format, format)
-    (to / f"{Path(source.name).stem}.{suffix}").write_text(text + "\n")
+    (to / f"{_stem(source)}.{suffix}").write_text(text + "\n")
+
+
+def _check_folder(to: Path, sources: Sequence[AudioSource]) -> None:
+    """Make the folder, before any recording is read. Raises OptionsError where two would write the same file."""
+    names: dict[str, str] = {}
+    for source in sources:
+        first = names.setdefault(_stem(source), source.name)
+        if first != source.name:
+            raise OptionsError(
+                f"{first} and {source.name} would write the same file in {to}",
+                hint="transcribe them in two runs, each with a folder of its own",
+            )
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionsError(f"Cannot write into the folder {to}: {error.strerror}") from error
+
+
+def _stem(source: AudioSource) -> str:
+    return "stdin" if source.name == "-" else Path(source.name).stem
 
 
 def _with_progress(outcomes: Iterator[Outcome], total: int) -> Iterator[Outcome]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -24,7 +25,7 @@ class AsyncClient:
     def __init__(self, url: str = DEFAULT_URL, *, model: str = DEFAULT_MODEL, timeout_sec: float | None = None) -> None:
         """Connects on the first call; must be made where an event loop runs."""
         self.url, self.model, self.timeout_sec = url, model, timeout_sec
-        self._triton = triton.InferenceServerClient(url)
+        self._triton = triton.InferenceServerClient(protocol.check_url(url))
 
     async def transcribe(self, audio: Audio, **options: Any) -> Transcript:
         """See `Client.transcribe`."""
@@ -34,13 +35,17 @@ class AsyncClient:
         self, audios: Sequence[Audio], options: Mapping[str, Any] | None = None
     ) -> list[Transcript]:
         """See `Client.transcribe_batch`."""
-        inputs = protocol.request_tensors([protocol.waveform(audio) for audio in audios], options)
+        if not audios:
+            return []
+        # Reading a file takes as long as the disk and the codec want; other calls go on meanwhile.
+        waveforms = await asyncio.to_thread(lambda: [protocol.waveform(audio) for audio in audios])
+        inputs = protocol.request_tensors(waveforms, options)
         try:
             result = await self._triton.infer(
                 self.model, inputs, outputs=protocol.requested_outputs(), client_timeout=self.timeout_sec
             )
         except InferenceServerException as error:
-            raise protocol.client_error(error, self.url) from error
+            raise protocol.client_error(error, self.url, self.model) from error
         return protocol.transcripts(result)
 
     async def is_ready(self) -> bool:

@@ -6,6 +6,7 @@ Nothing here needs more than numpy and tritonclient.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,28 +16,37 @@ from numpy.typing import NDArray
 from tritonclient.grpc import InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
-from moulin.errors import AudioError, ClientError, ServerUnavailable
+from moulin.audio.waveform import check_waveform
+from moulin.errors import ClientError, OptionsError, ServerUnavailable
 from moulin.transcript import Transcript
 
 DEFAULT_URL = "localhost:8001"
 DEFAULT_MODEL = "transducer"
 
-Audio = NDArray[np.float32] | str | Path
+Audio = NDArray[np.float32] | NDArray[np.int16] | str | Path
 """Samples (16 kHz, mono, float in [-1, 1] or int16), or a file, for which the audio packages are needed."""
+
+_NOBODY = re.compile(r"failed to connect|resolving|resolution|socket closed|connection reset", re.IGNORECASE)
+_HINTED = re.compile(r"(?P<message>.*) \(hint: (?P<hint>.*)\)", re.DOTALL)
+
+
+def check_url(url: str) -> str:
+    """`url` as gRPC takes it. Raises OptionsError for a web address, which gRPC would look up as a host's name."""
+    if "://" in url:
+        raise OptionsError(
+            f"Expected the server's gRPC address as HOST:PORT, got {url!r}",
+            hint=f"for example {DEFAULT_URL}; HTTP has another port",
+        )
+    return url
 
 
 def waveform(audio: Audio) -> NDArray[np.float32]:
-    """`audio` as float32 samples."""
+    """`audio` as float32 samples. Raises AudioError."""
     if isinstance(audio, str | Path):
         from moulin.audio.decode import read_audio
 
         return read_audio(audio)
-    samples = np.asarray(audio)
-    if samples.ndim != 1:
-        raise AudioError(f"Expected mono samples [num_samples], got an array of shape {list(samples.shape)}")
-    if samples.dtype == np.int16:
-        return samples.astype(np.float32) / 32768
-    return samples.astype(np.float32, copy=False)
+    return check_waveform(audio)
 
 
 def request_tensors(waveforms: Sequence[NDArray[np.float32]], options: Mapping[str, Any] | None) -> list[InferInput]:
@@ -65,20 +75,41 @@ def transcripts(result: Any) -> list[Transcript]:
     """The transcript of each row of an `InferResult`."""
     rows = result.as_numpy("RESULT")
     if rows is None:
-        raise ClientError("The server sent no RESULT", hint="its model is not one that moulin wrote")
+        raise _foreign_model()
     return [Transcript.from_dict(json.loads(row)) for row in rows.ravel()]
 
 
-def client_error(error: InferenceServerException, url: str) -> ClientError:
+def client_error(error: InferenceServerException, url: str, model: str) -> ClientError:
     """Triton's exception as ours."""
     status, message = error.status() or "", error.message() or "no message"
-    if "UNAVAILABLE" in status and "queue" not in message:
-        return ServerUnavailable(
-            f"No Triton server answers at {url}: {message}",
-            hint="start one with 'moulin serve', or name its gRPC address as HOST:PORT",
+    if "UNAVAILABLE" in status:
+        return _unavailable(message, url)
+    if "NOT_FOUND" in status:
+        return ClientError(
+            f"The server at {url} has no model {model!r}", hint="give the name that it is served under (--name)"
         )
     if "DEADLINE_EXCEEDED" in status:
         return ClientError(
             f"The server at {url} did not answer in time", hint="raise the timeout, or send less at once"
         )
-    return ClientError(message)
+    if "unexpected inference output" in message:
+        return _foreign_model()
+    hinted = _HINTED.fullmatch(message)
+    return ClientError(hinted["message"], hint=hinted["hint"]) if hinted else ClientError(message)
+
+
+def _unavailable(message: str, url: str) -> ClientError:
+    if "queue size" in message:
+        return ClientError(
+            f"The server at {url} is busy: as many requests wait as may wait", hint="send less at once, or try later"
+        )
+    if _NOBODY.search(message):
+        return ServerUnavailable(
+            f"No Triton server answers at {url}: {message.rpartition(': ')[2].rstrip(']')}",
+            hint="start one with 'moulin serve', or name its gRPC address as HOST:PORT",
+        )
+    return ServerUnavailable(f"The server at {url} is not ready: {message}")
+
+
+def _foreign_model() -> ClientError:
+    return ClientError("The server sent no RESULT", hint="its model is not one that moulin wrote")

@@ -27,7 +27,7 @@ class Client:
     def __init__(self, url: str = DEFAULT_URL, *, model: str = DEFAULT_MODEL, timeout_sec: float | None = None) -> None:
         """Connects on the first call. `timeout_sec` bounds each call."""
         self.url, self.model, self.timeout_sec = url, model, timeout_sec
-        self._triton = triton.InferenceServerClient(url)
+        self._triton = triton.InferenceServerClient(protocol.check_url(url))
 
     def transcribe(self, audio: Audio, **options: Any) -> Transcript:
         """The transcript of one recording. `options` are those of `DecodingOptions`: method, beam, …"""
@@ -35,13 +35,15 @@ class Client:
 
     def transcribe_batch(self, audios: Sequence[Audio], options: Mapping[str, Any] | None = None) -> list[Transcript]:
         """Several recordings in one request; it is refused as a whole where one of them is bad."""
+        if not audios:
+            return []
         inputs = protocol.request_tensors([protocol.waveform(audio) for audio in audios], options)
         try:
             result = self._triton.infer(
                 self.model, inputs, outputs=protocol.requested_outputs(), client_timeout=self.timeout_sec
             )
         except InferenceServerException as error:
-            raise protocol.client_error(error, self.url) from error
+            raise protocol.client_error(error, self.url, self.model) from error
         return protocol.transcripts(result)
 
     def is_ready(self) -> bool:

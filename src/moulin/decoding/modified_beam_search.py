@@ -184,12 +184,16 @@ _HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, from the golden ratio: wrap
 
 def _top(totals: NDArray[np.float64], count: int) -> Ints:
     """The positions of the `count` largest values in each row, the largest first, of equal ones the leftmost."""
-    candidates = np.argpartition(-totals, count - 1, axis=1)[:, :count] if count < totals.shape[1] else None
-    if candidates is None:
+    if count >= totals.shape[1]:
         return np.argsort(-totals, axis=1, kind="stable")[:, :count]
+    candidates = np.argpartition(-totals, count - 1, axis=1)[:, :count]
     candidates.sort(axis=1)
-    order = np.argsort(-np.take_along_axis(totals, candidates, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(candidates, order, axis=1)
+    values = np.take_along_axis(totals, candidates, axis=1)
+    best = np.take_along_axis(candidates, np.argsort(-values, axis=1, kind="stable"), axis=1)
+    # Of several values equal to the last one kept, argpartition keeps any.
+    tied = np.flatnonzero(np.count_nonzero(totals >= values.min(axis=1, keepdims=True), axis=1) > count)
+    best[tied] = np.argsort(-totals[tied], axis=1, kind="stable")[:, :count]
+    return best
 
 
 def _merge(scores: NDArray[np.float64], hashes: NDArray[np.uint64], num_tokens: Ints) -> NDArray[np.float64]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
@@ -13,6 +12,9 @@ from moulin.errors import OptionsError
 Method = Literal["greedy", "modified_beam_search"]
 METHODS: tuple[Method, ...] = get_args(Method)
 MAX_BEAM = 32
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
+MAX_BLANK_PENALTY = 100.0
+"""Beyond these the arithmetic of float32 gives infinities and NaN instead of another result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +34,15 @@ class DecodingOptions:
             raise OptionsError(f"Expected a decoding method of {', '.join(METHODS)}, got {self.method!r}")
         if not _is_int(self.beam) or not 1 <= self.beam <= MAX_BEAM:
             raise OptionsError(f"Expected a beam of 1 to {MAX_BEAM}, got {self.beam!r}")
-        if not _is_number(self.temperature) or self.temperature <= 0:
-            raise OptionsError(f"Expected a temperature above 0, got {self.temperature!r}")
-        if not _is_number(self.blank_penalty):
-            raise OptionsError(f"Expected a number as blank_penalty, got {self.blank_penalty!r}")
+        if not _is_number(self.temperature) or not MIN_TEMPERATURE <= self.temperature <= MAX_TEMPERATURE:
+            raise OptionsError(
+                f"Expected a temperature of {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}, got {self.temperature!r}"
+            )
+        if not _is_number(self.blank_penalty) or not abs(self.blank_penalty) <= MAX_BLANK_PENALTY:
+            raise OptionsError(
+                f"Expected a blank_penalty of {-MAX_BLANK_PENALTY:g} to {MAX_BLANK_PENALTY:g}, "
+                f"got {self.blank_penalty!r}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -52,7 +59,7 @@ class DecodingOptions:
         """These options with the changes of a JSON object such as `{"method": "modified_beam_search"}`."""
         try:
             changes = json.loads(text or "{}")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise OptionsError(f"The decoding options are not JSON: {error}") from None
         if not isinstance(changes, dict):
             raise OptionsError(f"Expected a JSON object as decoding options, got {type(changes).__name__}")
@@ -64,4 +71,4 @@ def _is_int(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool)

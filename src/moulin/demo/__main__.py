@@ -52,5 +52,7 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except MoulinError as problem:
+    except (MoulinError, OSError) as problem:
         sys.exit(f"moulin demo: {problem}")
+    except KeyboardInterrupt:
+        sys.exit(130)

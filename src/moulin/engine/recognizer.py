@@ -11,7 +11,7 @@ import numpy as np
 
 from moulin.audio.fbank import Fbank, FbankOptions, pad_features
 from moulin.audio.waveform import SAMPLE_RATE, check_waveform
-from moulin.bundle.spec import MIN_FRAMES, ModelSpec
+from moulin.bundle.spec import FRAME_SHIFT_SEC, MIN_FRAMES, ModelSpec
 from moulin.decoding.network import Floats, Hypothesis, Ints
 from moulin.decoding.options import DecodingOptions
 from moulin.decoding.search import SEARCHES
@@ -24,7 +24,7 @@ TAIL_PADDING_SEC = 0.3
 """Silence appended to every utterance: a recording that stops with the last sound loses its last word otherwise."""
 
 MAX_AUDIO_SEC = 120.0
-"""Self-attention needs memory with the square of the length: two minutes are about 2 GB, ten would be 40."""
+"""Self-attention needs memory with the square of the length. A model may take less: see `ModelSpec.max_frames`."""
 
 
 class Recognizer:
@@ -45,7 +45,11 @@ class Recognizer:
         self._runner = runner
         self._fbank = Fbank(FbankOptions(num_mel_bins=spec.feature_dim))
         self._tail = np.zeros(round(tail_padding_sec * SAMPLE_RATE), dtype=np.float32)
-        self._workers = ThreadPoolExecutor(runner.num_workers, thread_name_prefix="moulin-encoder")
+        self._model_max_sec = (
+            math.inf if spec.max_frames is None else spec.max_frames * FRAME_SHIFT_SEC - tail_padding_sec
+        )
+        self._feature_workers = ThreadPoolExecutor(runner.threads, thread_name_prefix="moulin-fbank")
+        self._encoder_workers = ThreadPoolExecutor(runner.num_workers, thread_name_prefix="moulin-encoder")
 
     def transcribe(
         self, waveforms: Sequence[Floats], options: Sequence[DecodingOptions] | None = None
@@ -55,7 +59,8 @@ class Recognizer:
         Raises AudioError where one of them cannot be transcribed (see `check`).
         """
         waveforms = [self.check(waveform) for waveform in waveforms]
-        encoder_out, encoder_out_lens = self._encode(waveforms)
+        features = list(self._feature_workers.map(self._features, waveforms))
+        encoder_out, encoder_out_lens = self._encode(features)
         hypotheses = self._search(encoder_out, encoder_out_lens, options or [self.options] * len(waveforms))
         return [self._transcript(*pair) for pair in zip(waveforms, hypotheses, strict=True)]
 
@@ -63,6 +68,12 @@ class Recognizer:
         """`waveform` as `transcribe` can use it. Raises AudioError for NaN, a wrong scale or too great a length."""
         waveform = check_waveform(waveform)
         duration_sec = len(waveform) / SAMPLE_RATE
+        if duration_sec > self._model_max_sec:
+            raise AudioError(
+                f"Expected at most {self._model_max_sec:.1f} s of audio at once, for which this model was exported, "
+                f"got {duration_sec:.1f} s",
+                hint="cut it at silences",
+            )
         if duration_sec > self.max_audio_sec:
             raise AudioError(
                 f"Expected at most {self.max_audio_sec:g} s of audio at once, got {duration_sec:.1f} s",
@@ -72,7 +83,8 @@ class Recognizer:
 
     def close(self) -> None:
         """Stop the worker threads."""
-        self._workers.shutdown()
+        self._feature_workers.shutdown()
+        self._encoder_workers.shutdown()
 
     def __enter__(self) -> Recognizer:
         return self
@@ -82,30 +94,31 @@ class Recognizer:
     ) -> None:
         self.close()
 
-    def _encode(self, waveforms: Sequence[Floats]) -> tuple[Floats, Ints]:
-        """encoder_out float32 [N, T', joiner_dim], padded with zeros, and its lengths; an empty waveform has none."""
+    def _features(self, waveform: Floats) -> Floats:
+        """float32 [T, feature_dim] of the waveform and its tail of silence; nothing has no tail."""
+        return self._fbank(np.concatenate([waveform, self._tail]) if len(waveform) else waveform)
+
+    def _encode(self, features: Sequence[Floats]) -> tuple[Floats, Ints]:
+        """encoder_out float32 [N, T', joiner_dim], padded with zeros, and its lengths: 0 where there are no features."""
         batches = micro_batches(
-            {i: self._fbank.num_frames(len(w) + len(self._tail)) for i, w in enumerate(waveforms) if len(w)},
+            {position: len(frames) for position, frames in enumerate(features) if len(frames)},
             max_batch_frames=self._runner.max_batch_frames,
             num_workers=self._runner.num_workers,
         )
         alone = len(batches) == 1
-        outputs = list(
-            self._workers.map(lambda batch: self._encode_batch([waveforms[i] for i in batch], alone), batches)
-        )
 
-        encoder_out_lens = np.zeros(len(waveforms), dtype=np.int64)
+        def encode(batch: Sequence[int]) -> tuple[Floats, Ints]:
+            x, x_lens = pad_features([features[position] for position in batch], MIN_FRAMES)
+            return self._runner.encoder(x, x_lens, alone=alone)
+
+        outputs = list(self._encoder_workers.map(encode, batches))
+        encoder_out_lens = np.zeros(len(features), dtype=np.int64)
         longest = max((out.shape[1] for out, _ in outputs), default=0)
-        encoder_out = np.zeros((len(waveforms), longest, self.spec.joiner_dim), dtype=np.float32)
+        encoder_out = np.zeros((len(features), longest, self.spec.joiner_dim), dtype=np.float32)
         for batch, (out, lens) in zip(batches, outputs, strict=True):
             encoder_out[batch, : out.shape[1]] = out
             encoder_out_lens[batch] = lens
         return encoder_out, encoder_out_lens
-
-    def _encode_batch(self, waveforms: Sequence[Floats], alone: bool) -> tuple[Floats, Ints]:
-        features = [self._fbank(np.concatenate([waveform, self._tail])) for waveform in waveforms]
-        x, x_lens = pad_features(features, MIN_FRAMES)
-        return self._runner.encoder(x, x_lens, alone=alone)
 
     def _search(
         self, encoder_out: Floats, encoder_out_lens: Ints, options: Sequence[DecodingOptions]

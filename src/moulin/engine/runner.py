@@ -11,6 +11,10 @@ class Runner(PredictionNetwork, Protocol):
     """A loaded transducer. All methods may be called from several threads at once."""
 
     @property
+    def threads(self) -> int:
+        """How many CPU threads the service may use."""
+
+    @property
     def num_workers(self) -> int:
         """How many encoder calls are worth having under way at once."""
 

@@ -21,4 +21,5 @@ TRANSCRIPTS = "TRANSCRIPTS"
 """BYTES [B, 1]: the text of each row, UTF-8."""
 
 RESULT = "RESULT"
-"""BYTES [B, 1], only where the request names it: `Transcript.to_dict()` of each row as JSON."""
+"""BYTES [B, 1]: `Transcript.to_dict()` of each row as JSON. Like any output of Triton's it comes where the request
+names it, and where the request names no outputs at all."""

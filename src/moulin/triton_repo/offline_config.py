@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,8 @@ from moulin.errors import OptionsError
 from moulin.triton_repo import contract
 
 WARMUP_SAMPLES = 32_000
+_MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_DEVICE = re.compile(r"cpu|cuda(?::(?P<index>\d+))?")
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,27 @@ class OfflineOptions:
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
 
     def __post_init__(self) -> None:
-        for name in ("max_batch", "instances", "max_queue"):
-            if getattr(self, name) < 1:
-                raise OptionsError(f"Expected {name.replace('_', '-')} of at least 1, got {getattr(self, name)}")
-        if self.max_audio_sec <= 0:
+        if not _MODEL_NAME.fullmatch(self.model_name):
+            raise OptionsError(
+                f"Expected a model name of letters, digits, '_', '-' and '.', got {self.model_name!r}",
+                hint="it is the name of a folder and a part of the HTTP address",
+            )
+        if not _DEVICE.fullmatch(self.device):
+            raise OptionsError(f"Expected a device of cpu, cuda or cuda:N, got {self.device!r}")
+        for name in ("max_batch", "instances", "max_queue", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise OptionsError(f"Expected {name.replace('_', '-')} of at least 1, got {value}")
+        if not self.queue_delay_ms >= 0:
+            raise OptionsError(f"Expected queue-delay-ms of at least 0, got {self.queue_delay_ms:g}")
+        if not self.max_audio_sec > 0:
             raise OptionsError(f"Expected max-audio-sec above 0, got {self.max_audio_sec:g}")
+
+    @property
+    def gpu(self) -> int | None:
+        """The GPU's number, or None on the CPU."""
+        match = _DEVICE.fullmatch(self.device)
+        return None if match is None or self.device == "cpu" else int(match["index"] or 0)
 
 
 def offline_config(options: OfflineOptions, encoder_file: str) -> Any:
@@ -56,9 +75,9 @@ def offline_config(options: OfflineOptions, encoder_file: str) -> Any:
     config.dynamic_batching.default_queue_policy.max_queue_size = options.max_queue
 
     group = config.instance_group.add(count=options.instances, kind=pb.ModelInstanceGroup.KIND_CPU)
-    if options.device != "cpu":
+    if options.gpu is not None:
         group.kind = pb.ModelInstanceGroup.KIND_GPU
-        group.gpus.append(int(options.device.partition(":")[2] or 0))
+        group.gpus.append(options.gpu)
 
     warmup = config.model_warmup.add(name="two seconds of noise", batch_size=1)
     for name, data_type, dims in (

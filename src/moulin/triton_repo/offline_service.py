@@ -70,6 +70,8 @@ class OfflineService:
             return self._utterances(request)
         except MoulinError as error:
             return error
+        except Exception as error:  # whatever a request makes fail must stay its own failure
+            return EngineError(f"The request cannot be read: {type(error).__name__}: {error}")
 
     def _utterances(self, request: OfflineRequest) -> list[_Utterance]:
         if request.wav.ndim != 2 or request.wav_lens.size != len(request.wav):

@@ -9,6 +9,7 @@ DIR/transducer/warmup/            what Triton sends before it reports ready
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -29,15 +30,31 @@ def build_offline_repository(spec: ModelSpec, to: Path, options: OfflineOptions,
     """Write the repository for the offline model `spec` into `to`, replacing that model there and no other.
 
     With `link` the files stay where they are; without, the repository can be moved to another machine. Returns the
-    model's folder. Raises OptionsError where `to` is something else than a repository.
+    model's folder. The old model stays as it is until the new one is complete, so that `spec` may lie inside it.
+    Raises OptionsError where `to` cannot be written or the model's folder holds something else.
     """
-    if to.exists() and not to.is_dir():
-        raise OptionsError(f"Expected a folder to write the repository to, got the file {to}")
     model_dir = to / options.model_name
-    if model_dir.exists():
-        if not (model_dir / "config.pbtxt").is_file():
-            raise OptionsError(f"{model_dir} exists and is not a Triton model", hint="choose another folder")
-        shutil.rmtree(model_dir)
+    if model_dir.is_symlink() or (model_dir.exists() and not (model_dir / "config.pbtxt").is_file()):
+        raise OptionsError(
+            f"{model_dir} exists and is not a Triton model that moulin could replace", hint="choose another folder"
+        )
+    if link and spec.path.resolve().is_relative_to(model_dir.resolve()):
+        raise OptionsError(
+            f"Cannot link to {spec.path}, which lies in the model folder to replace", hint="build without --link"
+        )
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=to, prefix=".new-") as new:
+            _write_model(spec, Path(new) / "model", options, link=link)
+            if model_dir.exists():
+                model_dir.rename(Path(new) / "old")
+            (Path(new) / "model").rename(model_dir)
+    except OSError as error:
+        raise OptionsError(f"Cannot write the repository to {to}: {error.strerror or error}") from error
+    return model_dir
+
+
+def _write_model(spec: ModelSpec, model_dir: Path, options: OfflineOptions, *, link: bool) -> None:
     version = model_dir / "1"
     version.mkdir(parents=True)
 
@@ -51,7 +68,6 @@ def build_offline_repository(spec: ModelSpec, to: Path, options: OfflineOptions,
     noise = np.random.default_rng(0).normal(0, 0.01, WARMUP_SAMPLES).astype("<f4")
     (warmup / contract.WAV).write_bytes(noise.tobytes())
     (warmup / contract.WAV_LENS).write_bytes(np.array([WARMUP_SAMPLES], dtype="<i4").tobytes())
-    return model_dir
 
 
 def _place_bundle(spec: ModelSpec, to: Path, *, link: bool) -> None:

@@ -1,0 +1,82 @@
+#!/usr/bin/env python3
+"""Writes the tables in the docs from the raw figures in docs/benchmarks/results.
+
+Without arguments it rewrites them; with --check it changes nothing and exits with 1 where one is out of date.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "docs" / "benchmarks" / "results"
+PEER = "sherpa-onnx"
+
+
+def main() -> None:
+    check = sys.argv[1:] == ["--check"]
+    reports = {file.stem: json.loads(file.read_text()) for file in sorted(RESULTS.glob("*-offline*.json"))}
+    texts = {f"offline:{stem}": table(stem, report) for stem, report in reports.items()}
+    newest = max((stem for stem in reports if stem.endswith("cpu2-offline")), default=None)
+    if newest:
+        texts["ratio"] = ratio(reports[newest])
+    stale = [path for path in (ROOT / "README.md", *ROOT.glob("docs/**/*.md")) if fill(path, texts, check)]
+    if check and stale:
+        names = ", ".join(str(path.relative_to(ROOT)) for path in stale)
+        sys.exit(f"Out of date: {names} (hint: run scripts/benchmark-tables.py)")
+
+
+def fill(path: Path, texts: dict[str, str], check: bool) -> bool:
+    """Put the texts between their markers `<!-- benchmark:NAME --> … <!-- /benchmark:NAME -->`; whether it changed."""
+    old = path.read_text()
+
+    def replace(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name not in texts:
+            sys.exit(f"{path} wants the benchmark {name!r}, of which there is no result")
+        return f"<!-- benchmark:{name} -->{texts[name]}<!-- /benchmark:{name} -->"
+
+    new = re.sub(r"<!-- benchmark:(?P<name>\S+) -->.*?<!-- /benchmark:(?P=name) -->", replace, old, flags=re.DOTALL)
+    if not check and new != old:
+        path.write_text(new)
+    return new != old
+
+
+def table(stem: str, report: dict[str, Any]) -> str:
+    best_peer = max((t["rtfx_median"] for t in report["targets"] if t["name"].startswith(PEER)), default=None)
+    machine, model = report["machine"], report["model"]
+    lines = [
+        "",
+        f"{report['date']}, {machine.get('gpu', machine['cpu'])}, {machine['cores']} cores; model {model['name']} "
+        f"({model['family']}, {model['precision']}), {report['audio_sec']:g} s of audio a round, "
+        f"{report['threads']} threads, {len(report['targets'][0]['seconds'])} rounds",
+        "",
+        "| target | RTFx, median (worst to best round) | against the peer's best | WER |",
+        "|---|---|---|---|",
+    ]
+    for t in report["targets"]:
+        against = f"{t['rtfx_median'] / best_peer:.2f}" if best_peer else "-"
+        rtfx = f"{t['rtfx_median']} ({t['rtfx_worst']} to {t['rtfx_best']})"
+        lines.append(f"| {t['name']} | {rtfx} | {against} | {t['wer']:.2%} |")
+    packages = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    lines += ["", f"`{report['command']}`; {packages}. Raw: [results/{stem}.json](results/{stem}.json)", ""]
+    return "\n".join(lines)
+
+
+def ratio(report: dict[str, Any]) -> str:
+    rtfx = {t["name"]: t["rtfx_median"] for t in report["targets"]}
+    batches = max(value for name, value in rtfx.items() if name.startswith(f"{PEER}-batch"))
+    best = max(value for name, value in rtfx.items() if name.startswith(PEER))
+    return (
+        f"{rtfx['moulin'] / batches:.1f} times the throughput of sherpa-onnx's batch decoding on "
+        f"{report['machine']['cores']} CPU cores with the same model ({rtfx['moulin'] / best:.1f} times that of the "
+        "fastest way we found to call it), in the same run."
+    )
+
+
+if __name__ == "__main__":
+    main()

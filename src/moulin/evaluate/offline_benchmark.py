@@ -1,0 +1,83 @@
+"""Throughput of offline recognition, several targets in one run.
+
+Every target is set up and warmed up with one whole pass first. Then the rounds go through all targets in turn, so
+that whatever else the machine does meets all of them alike. The clock runs from the waveforms in memory to all the
+texts: reading and resampling the files is left out, features, search and (through Triton) the transport are in.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from moulin.audio.decode import read_audio
+from moulin.audio.waveform import SAMPLE_RATE
+from moulin.bundle.spec import ModelSpec
+from moulin.evaluate.manifest import Utterance
+from moulin.evaluate.offline_targets import target
+from moulin.evaluate.wer import Normalizer, WordErrors, count_word_errors
+
+
+@dataclass(frozen=True, slots=True)
+class TargetResult:
+    """One target's figures: seconds of each round for all the audio, and errors of the last round."""
+
+    name: str
+    seconds: tuple[float, ...]
+    audio_sec: float
+    word_errors: WordErrors
+
+    @property
+    def rtfx(self) -> float:
+        """Audio seconds a second, in the median round."""
+        return self.audio_sec / statistics.median(self.seconds)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "seconds": [round(value, 4) for value in self.seconds],
+            "rtfx_median": round(self.rtfx, 1),
+            "rtfx_best": round(self.audio_sec / min(self.seconds), 1),
+            "rtfx_worst": round(self.audio_sec / max(self.seconds), 1),
+            "wer": round(self.word_errors.rate, 4),
+            "word_errors": self.word_errors.errors,
+            "words": self.word_errors.words,
+        }
+
+
+def benchmark_offline(
+    spec: ModelSpec,
+    utterances: Sequence[Utterance],
+    targets: Sequence[str],
+    *,
+    threads: int,
+    device: str,
+    rounds: int,
+    repeat: int,
+    normalize: Normalizer,
+) -> list[TargetResult]:
+    """Measure `targets` over `rounds` rounds of all the recordings, each taken `repeat` times."""
+    waveforms = [read_audio(utterance.audio) for utterance in utterances] * repeat
+    references = [utterance.text for utterance in utterances] * repeat
+    audio_sec = sum(len(waveform) for waveform in waveforms) / SAMPLE_RATE
+    with ExitStack() as stack:
+        contenders = {name: stack.enter_context(target(name)(spec, threads, device)) for name in targets}
+        for transcribe in contenders.values():
+            transcribe(waveforms)
+        seconds: dict[str, list[float]] = {name: [] for name in targets}
+        texts: dict[str, list[str]] = {}
+        for _ in range(rounds):
+            for name, transcribe in contenders.items():
+                started = time.perf_counter()
+                texts[name] = transcribe(waveforms)
+                seconds[name].append(time.perf_counter() - started)
+
+    def errors(name: str) -> WordErrors:
+        pairs = zip(references, texts[name], strict=True)
+        return sum((count_word_errors(*pair, normalize=normalize) for pair in pairs), WordErrors())
+
+    return [TargetResult(name, tuple(seconds[name]), audio_sec, errors(name)) for name in targets]

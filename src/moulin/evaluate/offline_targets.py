@@ -1,0 +1,139 @@
+"""What `moulin bench offline` can measure: moulin in this process and through Triton, and sherpa-onnx beside them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moulin.audio.waveform import SAMPLE_RATE
+from moulin.bundle.spec import ModelSpec
+from moulin.engine.onnxruntime_runner import OnnxRuntimeRunner
+from moulin.engine.recognizer import TAIL_PADDING_SEC, Recognizer
+from moulin.errors import EngineError, OptionsError
+
+CONCURRENCY = 16
+"""Requests under way through Triton."""
+
+Waveforms = Sequence[NDArray[np.float32]]
+Transcribe = Callable[[Waveforms], list[str]]
+"""All the recordings to their texts, as fast as the target can: this call is what the clock runs for."""
+
+
+@contextmanager
+def in_process(spec: ModelSpec, threads: int, device: str) -> Iterator[Transcribe]:
+    """moulin's engine in this process, all recordings in one call."""
+    with Recognizer(spec, OnnxRuntimeRunner(spec, device=device, threads=threads)) as recognizer:
+        yield lambda waveforms: [transcript.text for transcript in recognizer.transcribe(waveforms)]
+
+
+@contextmanager
+def through_triton(spec: ModelSpec, threads: int, device: str) -> Iterator[Transcribe]:
+    """moulin's service: a request for each recording over gRPC, CONCURRENCY of them under way (closed loop).
+
+    The client shares the machine with the server.
+    """
+    from moulin.client import AsyncClient
+    from moulin.launch.server import ServerOptions, TritonServer
+    from moulin.launch.workspace import workspace
+    from moulin.triton_repo.offline_config import OfflineOptions
+    from moulin.triton_repo.repository import build_offline_repository
+
+    async def send_all(url: str, waveforms: Waveforms) -> list[str]:
+        slots = asyncio.Semaphore(CONCURRENCY)
+        async with AsyncClient(url) as client:
+
+            async def send(waveform: NDArray[np.float32]) -> str:
+                async with slots:
+                    return (await client.transcribe(waveform)).text
+
+            return list(await asyncio.gather(*map(send, waveforms)))
+
+    with workspace("bench") as repository:
+        build_offline_repository(spec, repository, OfflineOptions(device=device, threads=threads), link=True)
+        with TritonServer(repository, ServerOptions(http_port=0, grpc_port=0, metrics_port=0)) as server:
+            server.wait_ready()
+            yield lambda waveforms: asyncio.run(send_all(server.grpc_url, waveforms))
+
+
+@contextmanager
+def sherpa_onnx_batches(spec: ModelSpec, threads: int, device: str, *, batch: int) -> Iterator[Transcribe]:
+    """sherpa-onnx as its API suggests: num_threads for all, recordings sorted by length, decoded in batches."""
+    recognizer = _sherpa_onnx(spec, threads, device)
+
+    def transcribe(waveforms: Waveforms) -> list[str]:
+        texts = [""] * len(waveforms)
+        order = sorted(range(len(waveforms)), key=lambda i: len(waveforms[i]), reverse=True)
+        for start in range(0, len(order), batch):
+            rows = order[start : start + batch]
+            streams = [_stream(recognizer, waveforms[row]) for row in rows]
+            recognizer.decode_streams(streams)
+            for row, stream in zip(rows, streams, strict=True):
+                texts[row] = stream.result.text.strip()
+        return texts
+
+    yield transcribe
+
+
+@contextmanager
+def sherpa_onnx_threads(spec: ModelSpec, threads: int, device: str) -> Iterator[Transcribe]:
+    """sherpa-onnx with num_threads=1, called from `threads` Python threads at once, a recording a call."""
+    recognizer = _sherpa_onnx(spec, 1, device)
+
+    def one(waveform: NDArray[np.float32]) -> str:
+        stream = _stream(recognizer, waveform)
+        recognizer.decode_stream(stream)
+        return str(stream.result.text).strip()
+
+    with ThreadPoolExecutor(threads) as pool:
+        yield lambda waveforms: list(pool.map(one, waveforms))
+
+
+OfflineTarget = Callable[[ModelSpec, int, str], AbstractContextManager[Transcribe]]
+"""(spec, threads, device) to a target that is ready, and goes away with the context."""
+
+TARGETS: dict[str, OfflineTarget] = {
+    "moulin": in_process,
+    "moulin-triton": through_triton,
+    "sherpa-onnx-batch1": partial(sherpa_onnx_batches, batch=1),
+    "sherpa-onnx-batch4": partial(sherpa_onnx_batches, batch=4),
+    "sherpa-onnx-batch16": partial(sherpa_onnx_batches, batch=16),
+    "sherpa-onnx-threads": sherpa_onnx_threads,
+}
+
+
+def target(name: str) -> OfflineTarget:
+    """The target called `name`. Raises OptionsError."""
+    if name not in TARGETS:
+        raise OptionsError(f"There is no target {name!r}", hint=f"the targets are {', '.join(TARGETS)}")
+    return TARGETS[name]
+
+
+def _sherpa_onnx(spec: ModelSpec, threads: int, device: str) -> Any:
+    if device != "cpu":
+        raise OptionsError("sherpa-onnx as PyPI has it runs on the CPU only", hint="leave it out of --targets")
+    try:
+        import sherpa_onnx
+    except ModuleNotFoundError as error:
+        raise EngineError("The peer sherpa-onnx is not installed", hint="pip install 'moulin[bench]'") from error
+    return sherpa_onnx.OfflineRecognizer.from_transducer(
+        encoder=str(spec.files.encoder),
+        decoder=str(spec.files.decoder),
+        joiner=str(spec.files.joiner),
+        tokens=str(spec.files.tokens),
+        num_threads=threads,
+    )
+
+
+def _stream(recognizer: Any, waveform: NDArray[np.float32]) -> Any:
+    stream = recognizer.create_stream()
+    # The same tail of silence that moulin adds, so that both do the same work.
+    tail = np.zeros(round(TAIL_PADDING_SEC * SAMPLE_RATE), dtype=np.float32)
+    stream.accept_waveform(SAMPLE_RATE, np.concatenate([waveform, tail]))
+    return stream

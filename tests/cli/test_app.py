@@ -1,0 +1,64 @@
+"""What all verbs have in common."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from moulin import __version__
+
+from .command import moulin
+
+VERBS = [["serve"], ["transcribe"], ["inspect"], ["doctor"], ["repo"], ["repo", "build"]]
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+def test_help_has_an_example(verb: list[str]) -> None:
+    done = moulin(*verb, "--help").expect(0)
+    assert f"Usage: moulin {' '.join(verb)}" in done.out
+    assert f"Example: moulin {' '.join(verb)}" in done.out
+    assert done.err == ""
+
+
+def test_help_names_every_verb() -> None:
+    done = moulin("--help").expect(0)
+    for verb in VERBS:
+        assert f"\n  {verb[0]} " in done.out
+    assert "Try it: moulin serve" in done.out
+
+
+def test_version() -> None:
+    assert moulin("--version").expect(0).out == f"moulin {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["repo"], ["transcribe"]], ids=" ".join)
+def test_nothing_asked_for_shows_the_help(arguments: list[str]) -> None:
+    done = moulin(*arguments).expect(2)
+    assert "Usage: moulin" in done.err + done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--nonsense"], "No such option: --nonsense"),
+        (["sing"], "No such command 'sing'"),
+        *(([*verb, "--nonsense"], "No such option: --nonsense") for verb in VERBS),
+        (["transcribe", "x.wav", "--format", "doc"], "Invalid value for '--format'"),
+        (["transcribe", "x.wav", "--beam", "four"], "Invalid value for '--beam'"),
+        (["inspect"], "Missing argument 'MODEL'"),
+        (["repo", "build", "x"], "Missing option '--to'"),
+    ],
+)
+def test_usage_errors(arguments: list[str], message: str) -> None:
+    done = moulin(*arguments).expect(2)
+    assert message in done.err
+    assert done.out == ""
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys, moulin.cli; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    heavy = {"numpy", "onnx", "onnxruntime", "soundfile", "tritonclient", "grpc", "torch", "av", "rich"}
+    assert not heavy & set(modules)

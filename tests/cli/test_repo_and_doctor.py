@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from moulin.demo.files import DEMO_MODEL
+from tests.conftest import BUNDLES
+
+from .command import moulin
+
+
+def test_a_repository_is_built(tmp_path: Path) -> None:
+    to = tmp_path / "deep" / "repository"
+    done = moulin(
+        "repo", "build", DEMO_MODEL, "--to", to, "--name", "digits", "--method", "modified_beam_search"
+    ).expect(0)
+    assert done.out == ""
+    assert done.err == f"Wrote {to / 'digits'} (zipformer2, offline, int8)\n"
+    config = (to / "digits" / "config.pbtxt").read_text()
+    assert 'name: "digits"' in config
+    assert 'string_value: "modified_beam_search"' in config
+    assert not (to / "digits" / "1" / "bundle").is_symlink()
+    moulin("repo", "build", BUNDLES / "conformer-offline", "--to", to, "--link").expect(0)
+    assert (to / "transducer" / "1" / "bundle").is_symlink()
+    assert sorted(path.name for path in to.iterdir()) == ["digits", "transducer"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([BUNDLES / "zipformer-streaming"], "Expected an offline model, got the streaming zipformer in"),
+        (["/no/such"], "There is no model at /no/such"),
+        ([DEMO_MODEL, "--device", "cuda:x"], "Expected a device of cpu, cuda or cuda:N, got 'cuda:x'"),
+        ([DEMO_MODEL, "--name", "../up"], "Expected a model name of letters"),
+        ([DEMO_MODEL, "--instances", "0"], "Expected instances of at least 1, got 0"),
+        ([DEMO_MODEL, "--to", "/dev/null/x"], "Cannot write the repository to /dev/null/x"),
+    ],
+)
+def test_what_cannot_be_built(tmp_path: Path, arguments: list[object], message: str) -> None:
+    done = moulin("repo", "build", "--to", tmp_path / "repository", *arguments).expect(1)
+    assert done.err.startswith(f"moulin: {message}")
+    assert done.out == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "transducer").mkdir()
+    (tmp_path / "transducer" / "mine").touch()
+    done = moulin("repo", "build", DEMO_MODEL, "--to", tmp_path).expect(1)
+    assert "exists and is not a Triton model" in done.err
+    assert (tmp_path / "transducer" / "mine").exists()
+
+
+def test_doctor_finds_this_machine_well() -> None:
+    done = moulin("doctor", "--http-port", 0, "--grpc-port", 0, "--metrics-port", 0).expect(0)
+    for name in ("Python", "tritonserver", "python stub", "onnxruntime", "shared memory"):
+        assert any(line.startswith("ok ") and name in line for line in done.out.splitlines()), name
+    assert done.err == "\nReady to serve.\n"
+
+
+def test_doctor_names_what_is_missing() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        done = moulin("doctor", "--http-port", port, "--grpc-port", 0, "--metrics-port", 0)
+    assert any(line.startswith("missing") and f"port {port}" in line for line in done.out.splitlines())
+    assert "hint: " in done.out
+    assert done.expect(1).err == f"\nNot ready to serve: port {port}\n"

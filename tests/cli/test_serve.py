@@ -1,0 +1,156 @@
+"""`moulin serve` as a process: how it starts, how it says so, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from moulin.client import Client
+from tests.conftest import BUNDLES, Recording
+
+from .command import MOULIN, Serving, alive, eventually, moulin
+
+FREE_PORTS = ["--http-port=0", "--grpc-port=0", "--metrics-port=0"]
+SERVE = [MOULIN, "serve", str(BUNDLES / "conformer-offline"), *FREE_PORTS]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Serving]]:
+    started: list[Serving] = []
+
+    def run(*command: str) -> Serving:
+        started.append(Serving.start(list(command), tmp_path / str(len(started))))
+        return started[-1]
+
+    yield run
+    for serving in started:
+        serving.kill()
+
+
+@pytest.mark.triton
+def test_the_demo_model_is_announced_and_served(start: Callable[..., Serving], recordings: list[Recording]) -> None:
+    serving = start(MOULIN, "serve", *FREE_PORTS)
+    serving.wait_ready()
+    assert "Serving digits-en (zipformer2, offline, int8) on cpu" in serving.err
+    assert f"moulin transcribe speech.wav --url {serving.grpc_url}\n" in serving.err
+    with Client(serving.grpc_url) as client:
+        assert client.transcribe(recordings[0].file).text == recordings[0].text
+    serving.process.send_signal(signal.SIGTERM)
+    assert serving.process.wait(30) == 0
+    assert serving.err.endswith("Stopped.\n")
+    assert serving.out == ""
+    serving.assert_nothing_left(serving.process.pid)
+
+
+@pytest.mark.triton
+def test_ctrl_c_under_another_name(start: Callable[..., Serving]) -> None:
+    serving = start(*SERVE, "--name", "english", "--quiet")
+    serving.wait_ready()
+    assert serving.err.startswith(
+        "Loading conformer-offline ...\n\nServing conformer-offline (conformer, offline, fp32)"
+    )
+    assert f"--url {serving.grpc_url} --name english\n" in serving.err
+    serving.process.send_signal(signal.SIGINT)
+    assert serving.process.wait(30) == 0
+    serving.assert_nothing_left(serving.process.pid)
+
+
+@pytest.mark.triton
+def test_ctrl_c_while_it_loads(start: Callable[..., Serving]) -> None:
+    serving = start(*SERVE)
+    assert eventually(lambda: "Loading" in serving.err)
+    serving.family = serving.find_family()
+    serving.process.send_signal(signal.SIGINT)
+    assert serving.process.wait(30) == 0
+    assert "Traceback" not in serving.err
+    serving.assert_nothing_left(serving.process.pid)
+
+
+@pytest.mark.triton
+def test_it_ends_with_the_process_that_started_it(start: Callable[..., Serving]) -> None:
+    serving = start("sh", "-c", f"{shlex.join(SERVE)}; echo ended")
+    serving.wait_ready()
+    pid = serving.moulin_pid()
+    assert pid != serving.process.pid
+    serving.process.kill()
+    serving.process.wait()
+    serving.assert_nothing_left(pid)
+
+
+@pytest.mark.triton
+def test_under_nohup_it_outlives_its_parent_and_its_terminal(start: Callable[..., Serving]) -> None:
+    serving = start("sh", "-c", f"trap '' HUP; {shlex.join(SERVE)} & wait")
+    serving.wait_ready()
+    pid = serving.moulin_pid()
+    serving.process.kill()
+    serving.process.wait()
+    os.kill(pid, signal.SIGHUP)
+    # It looks for its parent once a second; that it still stands after two is the best that a test can say.
+    assert not eventually(lambda: not alive(pid), 2.5)
+    with Client(serving.grpc_url) as client:
+        assert client.is_ready()
+    os.kill(pid, signal.SIGTERM)
+    serving.assert_nothing_left(pid)
+
+
+@pytest.mark.triton
+def test_a_closed_terminal_stops_it(start: Callable[..., Serving]) -> None:
+    serving = start(*SERVE)
+    serving.wait_ready()
+    serving.process.send_signal(signal.SIGHUP)
+    assert serving.process.wait(30) == 0
+    serving.assert_nothing_left(serving.process.pid)
+
+
+@pytest.mark.triton
+def test_a_tritonserver_that_dies_is_an_error(start: Callable[..., Serving]) -> None:
+    serving = start(*SERVE)
+    serving.wait_ready()
+    (triton,) = [pid for pid in serving.family if Path(f"/proc/{pid}/comm").read_text().strip() == "tritonserver"]
+    os.kill(triton, signal.SIGKILL)
+    assert serving.process.wait(30) == 1
+    assert "moulin: tritonserver ended by itself with exit code -9" in serving.err
+    serving.assert_nothing_left(serving.process.pid)
+
+
+@pytest.mark.parametrize("flag", ["--http-port", "--grpc-port", "--metrics-port"])
+def test_a_port_in_use(flag: str) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        others = [option for option in FREE_PORTS if not option.startswith(flag)]
+        done = moulin("serve", *others, f"{flag}={port}").expect(1)
+    loading, message, hint = done.err.splitlines()
+    assert loading == "Loading digits-en ..."
+    assert message.startswith(f"moulin: Expected port {port} on 127.0.0.1 to be free")
+    assert hint == f"  hint: stop what listens there, or choose another port with {flag} (0 takes a free one)"
+    assert done.out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([BUNDLES / "lstm-streaming"], "moulin: Expected an offline model, got the streaming lstm in "),
+        (["/no/such/model"], "moulin: There is no model at /no/such/model\n  hint: pass a folder with encoder*.onnx"),
+        (["--device", "gpu"], "moulin: Expected a device of cpu, cuda or cuda:N, got 'gpu'\n"),
+        (["--name", "a/b"], "moulin: Expected a model name of letters, digits, '_', '-' and '.', got 'a/b'\n"),
+        (["--max-batch", "0"], "moulin: Expected max-batch of at least 1, got 0\n"),
+        (["--beam", "0"], "moulin: Expected a beam of 1 to "),
+    ],
+)
+def test_what_cannot_be_served(arguments: list[str], message: str) -> None:
+    done = moulin("serve", *FREE_PORTS, *arguments).expect(1)
+    assert done.err.startswith(message)
+    assert len(done.err.splitlines()) <= 2
+    assert done.out == ""
+
+
+def test_a_port_that_does_not_exist() -> None:
+    assert "Invalid value for '--grpc-port'" in moulin("serve", "--grpc-port", "99999").expect(2).err

@@ -1,0 +1,239 @@
+"""`moulin transcribe` as a process: what it prints where, and its exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from moulin.demo.files import DEMO_MODEL
+from moulin.launch import TritonServer
+from tests.conftest import BUNDLES, TINY_MODEL, Recording
+
+from .command import MOULIN, Finished, moulin
+
+Transcribe = Callable[..., Finished]
+
+
+@pytest.fixture(params=["model", pytest.param("url", marks=pytest.mark.triton)])
+def transcribe(request: pytest.FixtureRequest) -> Transcribe:
+    """`moulin transcribe` with the demo model in process, and through the server."""
+    if request.param == "model":
+        where = ["--model", str(DEMO_MODEL)]
+    else:
+        server: TritonServer = request.getfixturevalue("server")
+        where = ["--url", server.grpc_url]
+
+    def run(*arguments: object, stdin: bytes | None = None) -> Finished:
+        return moulin("transcribe", *where, *arguments, stdin=stdin)
+
+    return run
+
+
+def test_one_file_is_its_text_alone(transcribe: Transcribe, recordings: list[Recording]) -> None:
+    assert transcribe(recordings[0].file).expect(0) == Finished(0, recordings[0].text + "\n", "")
+
+
+def test_several_are_a_table_in_the_order_of_the_arguments(transcribe: Transcribe, recordings: list[Recording]) -> None:
+    chosen = [recordings[3], recordings[0], recordings[3], recordings[2]]
+    done = transcribe(*(recording.file for recording in chosen)).expect(0)
+    assert done.out == "".join(f"{recording.file}\t{recording.text}\n" for recording in chosen)
+    assert done.err == ""
+
+
+def test_json_is_an_object_a_line(transcribe: Transcribe, recordings: list[Recording]) -> None:
+    done = transcribe(recordings[0].file, recordings[1].file, "--format", "json").expect(0)
+    for line, recording in zip(done.out.splitlines(), recordings, strict=False):
+        entry = json.loads(line)
+        assert list(entry) == ["file", "text", "words", "duration_sec"]
+        assert (entry["file"], entry["text"]) == (str(recording.file), recording.text)
+        assert [word["word"] for word in entry["words"]] == recording.text.split()
+        assert list(entry["words"][0]) == ["word", "start_sec", "end_sec", "confidence"]
+
+
+@pytest.mark.parametrize(("format", "point"), [("srt", ","), ("vtt", ".")])
+def test_subtitles(transcribe: Transcribe, recordings: list[Recording], format: str, point: str) -> None:
+    lines = transcribe(recordings[0].file, "--format", format).expect(0).out.splitlines()
+    head, cue = lines[:2], lines[2:]
+    if format == "srt":
+        assert head[0] == "1"
+        cue = lines[1:]
+    else:
+        assert head == ["WEBVTT", ""]
+    begin, arrow, end = cue[0].split()
+    assert arrow == "-->"
+    assert begin < end
+    assert begin[-4] == end[-4] == point
+    assert " ".join(cue[1:]) == recordings[0].text
+
+
+def test_a_folder_and_what_is_in_it(transcribe: Transcribe, recordings: list[Recording], tmp_path: Path) -> None:
+    for place, recording in (("b.flac", recordings[1]), ("a/z.flac", recordings[0])):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        shutil.copy(recording.file, tmp_path / place)
+    (tmp_path / "notes.txt").write_text("not audio")
+    done = transcribe(tmp_path).expect(0)
+    assert done.out == f"{tmp_path}/a/z.flac\t{recordings[0].text}\n{tmp_path}/b.flac\t{recordings[1].text}\n"
+
+
+def test_standard_input(transcribe: Transcribe, recordings: list[Recording]) -> None:
+    data = recordings[0].file.read_bytes()
+    assert transcribe("-", stdin=data).expect(0).out == recordings[0].text + "\n"
+    assert json.loads(transcribe("-", "--format", "json", stdin=data).expect(0).out)["file"] == "-"
+
+
+def test_raw_samples_at_another_rate(transcribe: Transcribe, recordings: list[Recording], tmp_path: Path) -> None:
+    pcm = np.round(recordings[0].waveform * 32767).astype("<i2")
+    stereo = np.stack([pcm, pcm], axis=1).tobytes()
+    file = tmp_path / "speech.raw"
+    file.write_bytes(stereo)
+    text = recordings[0].text + "\n"
+    assert transcribe("-", "--raw", "s16le:16000", stdin=pcm.tobytes()).expect(0).out == text
+    assert transcribe(file, "--raw", "s16le:16000:2").expect(0).out == text
+    # Telephone quality: half the rate, and the server is still given 16 kHz.
+    done = transcribe("-", "--raw", "s16le:8000", "--format", "json", stdin=pcm[::2].tobytes()).expect(0)
+    assert json.loads(done.out)["duration_sec"] == recordings[0].heard.duration_sec
+
+
+def test_a_bad_file_among_good_ones(transcribe: Transcribe, recordings: list[Recording], tmp_path: Path) -> None:
+    bad = tmp_path / "bad.wav"
+    bad.write_text("this is not audio")
+    hot = tmp_path / "hot.wav"
+    soundfile.write(hot, np.full(1600, 20000.0, np.float32), 16000, subtype="FLOAT")
+    absent = tmp_path / "absent.wav"
+    done = transcribe(recordings[0].file, bad, absent, hot, recordings[1].file).expect(1)
+    assert done.out == "".join(f"{recording.file}\t{recording.text}\n" for recording in recordings[:2])
+    about_bad, about_absent, about_hot, *hints, summary = done.err.splitlines()
+    assert about_bad.startswith(f"{bad} cannot be decoded as audio")
+    assert about_absent == f"{absent} does not exist, expected an audio file"
+    assert about_hot.startswith(str(hot))
+    assert all(hint.startswith("  hint: ") for hint in hints)
+    assert summary == "3 of 5 recordings could not be transcribed"
+
+
+def test_audio_of_no_length(transcribe: Transcribe, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0, np.float32), 16000)
+    assert transcribe(tmp_path / "empty.wav").expect(0) == Finished(0, "\n", "")
+    assert "empty (0 bytes)" in transcribe("-", stdin=b"").expect(1).err
+
+
+def test_files_into_a_folder(transcribe: Transcribe, recordings: list[Recording], tmp_path: Path) -> None:
+    to = tmp_path / "new" / "folder"
+    for format, suffix in (("text", "txt"), ("vtt", "vtt")):
+        done = transcribe(recordings[0].file, recordings[1].file, "--format", format, "--to", to).expect(0)
+        assert (done.out, done.err) == ("", "")
+        written = (to / f"phone-01.{suffix}").read_text()
+        assert written.endswith("\n")
+    assert sorted(path.name for path in to.iterdir()) == [
+        "phone-00.txt",
+        "phone-00.vtt",
+        "phone-01.txt",
+        "phone-01.vtt",
+    ]
+    assert (to / "phone-01.vtt").read_text().startswith("WEBVTT\n\n00:00:")
+    assert (to / "phone-00.txt").read_text() == recordings[0].text + "\n"
+
+
+def test_a_name_that_is_not_unicode(transcribe: Transcribe, recordings: list[Recording], tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"caf\xe9.flac")
+    shutil.copy(recordings[0].file, odd)
+    command = [MOULIN, "transcribe", "--model", str(DEMO_MODEL), str(odd), str(odd)]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (os.fsencode(odd) + b"\t" + recordings[0].text.encode() + b"\n") * 2
+    assert transcribe(odd).expect(0).out == recordings[0].text + "\n"
+
+
+@pytest.mark.triton
+def test_another_model_of_the_server(server: TritonServer, recordings: list[Recording]) -> None:
+    file = recordings[0].file
+    local = moulin("transcribe", file, "--model", BUNDLES / "conformer-offline").expect(0)
+    assert moulin("transcribe", file, "--url", server.grpc_url, "--name", TINY_MODEL).expect(0).out == local.out
+    done = moulin("transcribe", file, "--url", server.grpc_url, "--name", "nobody").expect(1)
+    assert done.err.splitlines() == [
+        f"{file}: The server at {server.grpc_url} has no model 'nobody'",
+        "  hint: give the name that it is served under (--name)",
+    ]
+
+
+@pytest.mark.parametrize("method", [["--method", "modified_beam_search", "--beam", "2"], ["--method", "greedy"]])
+def test_decoding_options_reach_the_decoder(
+    transcribe: Transcribe, recordings: list[Recording], method: list[str]
+) -> None:
+    assert transcribe(recordings[6].file, *method).expect(0).out.split()[:3] == ["ONE", "TWO", "THREE"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (["--model", "m", "--url", "u"], "Expected --url or --model, got both", "--model transcribes without a server"),
+        (
+            ["--raw", "s16:8000"],
+            "Expected raw audio as ENCODING:RATE or ENCODING:RATE:CHANNELS, got 's16:8000'",
+            "s16le",
+        ),
+        (
+            ["--url", "http://localhost:8000"],
+            "gRPC address as HOST:PORT, got 'http://localhost:8000'",
+            "localhost:8001",
+        ),
+        (["--url", "127.0.0.1:1"], "No Triton server answers at 127.0.0.1:1: Connection refused", "moulin serve"),
+        (["--model", "/no/such"], "There is no model at /no/such", "encoder*.onnx"),
+        (["--model", BUNDLES / "lstm-streaming"], "Expected an offline model, got the streaming lstm in", "offline"),
+        (["--model", DEMO_MODEL, "--precision", "fp16"], "has no fp16 encoder, only int8", None),
+        (["--model", DEMO_MODEL, "--to", "/dev/null/x"], "Cannot write into the folder /dev/null/x", None),
+        (["--beam", "0"], "Expected a beam of 1 to", None),
+    ],
+)
+def test_what_is_refused_before_anything_is_read(
+    recordings: list[Recording], arguments: list[object], message: str, hint: str | None
+) -> None:
+    done = moulin("transcribe", recordings[0].file, *arguments).expect(1)
+    assert done.out == ""
+    first, *rest = done.err.splitlines()
+    assert first.startswith("moulin: ")
+    assert message in first
+    if hint is not None:
+        (line,) = rest
+        assert line.startswith("  hint: ")
+        assert hint in line
+
+
+def test_subtitles_of_several_files_need_a_folder(recordings: list[Recording]) -> None:
+    files = [recordings[0].file, recordings[1].file]
+    done = moulin("transcribe", *files, "--model", DEMO_MODEL, "--format", "srt").expect(1)
+    assert done.err == "moulin: Subtitles of 2 recordings do not go into one file\n  hint: add --to FOLDER\n"
+
+
+def test_two_files_never_become_one(recordings: list[Recording], tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(recordings[0].file, tmp_path / folder / "same.flac")
+    done = moulin("transcribe", tmp_path, "--model", DEMO_MODEL, "--to", tmp_path / "out").expect(1)
+    assert f"{tmp_path}/a/same.flac and {tmp_path}/b/same.flac would write the same file" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_audio(tmp_path: Path) -> None:
+    done = moulin("transcribe", tmp_path, "--model", DEMO_MODEL).expect(1)
+    assert done.err == f"moulin: There is no audio in the folder {tmp_path}\n  hint: name the files themselves\n"
+
+
+def test_a_reader_that_leaves(recordings: list[Recording]) -> None:
+    """`moulin transcribe … | head -1` is no reason to complain."""
+    files = [str(recording.file) for recording in recordings[:3]]
+    with subprocess.Popen(
+        [MOULIN, "transcribe", "--model", str(DEMO_MODEL), *files], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        process.wait(60)

@@ -1,0 +1,113 @@
+"""Versions in the report's header, the `gpu` marker, and one real tritonserver for all tests that talk to it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pytest
+
+from moulin.audio.decode import read_audio
+from moulin.bundle.load import load_bundle
+from moulin.decoding.network import Floats
+from moulin.demo.files import DEMO_MODEL, demo_clips
+from moulin.engine.open_recognizer import open_recognizer
+from moulin.launch import ServerOptions, TritonServer
+from moulin.transcript import Transcript
+from moulin.triton_repo.offline_config import OfflineOptions
+from moulin.triton_repo.repository import build_offline_repository
+
+BUNDLES = Path(__file__).parent / "data" / "bundles"
+
+# The second model of the server: random weights in fp32, small enough to answer hundreds of requests in seconds.
+TINY_MODEL = "tiny-conformer"
+MAX_BATCH = 16
+
+
+def pytest_report_header() -> str:
+    return ", ".join(
+        f"{package} {_version(package)}"
+        for package in ("onnxruntime", "numpy", "tritonclient", "sherpa-onnx", "nvidia-pytriton")
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reason = _why_no_gpu()
+    if reason is not None:
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def _why_no_gpu() -> str | None:
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return "no NVIDIA GPU: nvidia-smi does not run"
+    if "GPU 0" not in listed.stdout:
+        return "no NVIDIA GPU: nvidia-smi lists none"
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        return "ONNX Runtime has no CUDA provider"
+    return None
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A demo recording and what the engine, in this process and by itself, hears in it."""
+
+    file: Path
+    said: str
+    waveform: Floats
+    heard: Transcript
+
+    @property
+    def text(self) -> str:
+        return self.heard.text
+
+
+@pytest.fixture(scope="session")
+def recordings() -> list[Recording]:
+    """The 14 demo recordings."""
+    with open_recognizer(DEMO_MODEL) as recognizer:
+        return [
+            Recording(clip.audio, clip.text, waveform := read_audio(clip.audio), recognizer.transcribe([waveform])[0])
+            for clip in demo_clips()
+        ]
+
+
+@pytest.fixture(scope="session")
+def snippets(recordings: list[Recording]) -> list[tuple[Floats, str]]:
+    """Half seconds of speech, and what the tiny model makes of each alone: all different."""
+    with open_recognizer(BUNDLES / "conformer-offline") as recognizer:
+        heard = {
+            recognizer.transcribe([snippet])[0].text: snippet
+            for snippet in (recording.waveform[8000:16000] for recording in recordings)
+        }
+    assert len(heard) >= 8
+    return [(snippet, text) for text, snippet in heard.items()]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    """A running tritonserver with the demo model as `transducer` and the tiny one beside it."""
+    repository = tmp_path_factory.mktemp("repository")
+    demo = load_bundle(DEMO_MODEL, expect="offline")
+    tiny = load_bundle(BUNDLES / "conformer-offline", expect="offline")
+    build_offline_repository(demo, repository, OfflineOptions(max_batch=MAX_BATCH), link=True)
+    build_offline_repository(tiny, repository, OfflineOptions(model_name=TINY_MODEL, max_batch=MAX_BATCH))
+    with TritonServer(repository, ServerOptions(http_port=0, grpc_port=0, metrics_port=0)) as running:
+        running.wait_ready()
+        yield running
+        assert running.poll() is None, "tritonserver died during the tests"

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moulin.transcript import Transcript, Word
+
+SECONDS = st.floats(0, 1e5)
+WORDS = st.builds(Word, st.text(max_size=8), SECONDS, SECONDS, st.floats(0, 1))
+
+
+@given(st.text(), st.lists(WORDS, max_size=5).map(tuple), SECONDS)
+def test_through_json_and_back(text: str, words: tuple[Word, ...], duration_sec: float) -> None:
+    transcript = Transcript(text, words, duration_sec)
+    assert Transcript.from_dict(json.loads(json.dumps(transcript.to_dict()))) == transcript
+
+
+def test_to_dict_has_the_public_names() -> None:
+    """`--format json` and the RESULT tensor are these keys in this order."""
+    assert Transcript("HI", (Word("HI", 0.2, 0.24, 0.9),), 1.5).to_dict() == {
+        "text": "HI",
+        "words": [{"word": "HI", "start_sec": 0.2, "end_sec": 0.24, "confidence": 0.9}],
+        "duration_sec": 1.5,
+    }
+    assert list(Transcript("", (), 0.0).to_dict()) == ["text", "words", "duration_sec"]
+
+
+def test_an_old_client_reads_a_newer_server() -> None:
+    word = {"word": "HI", "start_sec": 0.2, "end_sec": 0.24, "confidence": 0.9, "speaker": 1}
+    newer = {"text": "HI", "words": [word], "duration_sec": 1.5, "language": "en"}
+    assert Transcript.from_dict(newer) == Transcript("HI", (Word("HI", 0.2, 0.24, 0.9),), 1.5)
+
+
+def test_words_may_be_left_out() -> None:
+    assert Transcript.from_dict({"text": "HI", "duration_sec": 1.5}) == Transcript("HI", (), 1.5)

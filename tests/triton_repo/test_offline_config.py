@@ -1,0 +1,136 @@
+"""config.pbtxt, parsed back by Triton's own protobuf: the numbers are written out here by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf import json_format, text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from moulin.bundle.load import load_bundle
+from moulin.decoding.options import DecodingOptions
+from moulin.errors import OptionsError
+from moulin.triton_repo.offline_config import OfflineOptions
+from moulin.triton_repo.repository import build_offline_repository
+from tests.conftest import BUNDLES
+
+DEFAULTS: dict[str, Any] = {
+    "name": "transducer",
+    "backend": "python",
+    "max_batch_size": 64,
+    "input": [
+        {"name": "WAV", "data_type": "TYPE_FP32", "dims": ["-1"], "allow_ragged_batch": True},
+        {"name": "WAV_LENS", "data_type": "TYPE_INT32", "dims": ["1"]},
+        {"name": "OPTIONS", "data_type": "TYPE_STRING", "dims": ["1"], "optional": True},
+    ],
+    "output": [
+        {"name": "TRANSCRIPTS", "data_type": "TYPE_STRING", "dims": ["1"]},
+        {"name": "RESULT", "data_type": "TYPE_STRING", "dims": ["1"]},
+    ],
+    "instance_group": [{"kind": "KIND_CPU", "count": 1}],
+    "dynamic_batching": {"default_queue_policy": {"max_queue_size": 2048}},
+    "model_warmup": [
+        {
+            "name": "two seconds of noise",
+            "batch_size": 1,
+            "inputs": {
+                "WAV": {"data_type": "TYPE_FP32", "dims": ["32000"], "input_data_file": "WAV"},
+                "WAV_LENS": {"data_type": "TYPE_INT32", "dims": ["1"], "input_data_file": "WAV_LENS"},
+            },
+        }
+    ],
+    "parameters": {
+        "encoder": {"string_value": "bundle/encoder-epoch-1-avg-1.onnx"},
+        "device": {"string_value": "cpu"},
+        "instances": {"string_value": "1"},
+        "threads": {},
+        "max_audio_sec": {"string_value": "120"},
+        "method": {"string_value": "greedy"},
+        "beam": {"string_value": "4"},
+        "temperature": {"string_value": "1.0"},
+        "blank_penalty": {"string_value": "0.0"},
+    },
+}
+
+
+def _built(to: Path, options: OfflineOptions, **choice: Any) -> dict[str, Any]:
+    spec = load_bundle(BUNDLES / "zipformer2-offline", **choice)
+    model_dir = build_offline_repository(spec, to, options, link=True)
+    assert model_dir == to / options.model_name
+    config = text_format.Parse((model_dir / "config.pbtxt").read_text(), pb.ModelConfig())
+    fields: dict[str, Any] = json_format.MessageToDict(config, preserving_proto_field_name=True)
+    return fields
+
+
+def test_every_field_of_the_default(tmp_path: Path) -> None:
+    assert _built(tmp_path, OfflineOptions()) == DEFAULTS
+
+
+def test_every_option_arrives(tmp_path: Path) -> None:
+    options = OfflineOptions(
+        model_name="english-v2",
+        device="cuda:1",
+        max_batch=7,
+        instances=3,
+        threads=5,
+        max_queue=11,
+        queue_delay_ms=2.5,
+        max_audio_sec=33.5,
+        decoding=DecodingOptions(method="modified_beam_search", beam=6, temperature=1.5, blank_penalty=-0.25),
+    )
+    # Every option must differ from its default, or the test would not notice that one is ignored.
+    for option in dataclasses.fields(OfflineOptions):
+        assert getattr(options, option.name) != getattr(OfflineOptions(), option.name), option.name
+    assert _built(tmp_path, options, precision="int8") == {
+        **DEFAULTS,
+        "name": "english-v2",
+        "max_batch_size": 7,
+        "instance_group": [{"kind": "KIND_GPU", "count": 3, "gpus": [1]}],
+        "dynamic_batching": {
+            "max_queue_delay_microseconds": "2500",
+            "default_queue_policy": {"max_queue_size": 11},
+        },
+        "parameters": {
+            "encoder": {"string_value": "bundle/encoder-epoch-1-avg-1.int8.onnx"},
+            "device": {"string_value": "cuda:1"},
+            "instances": {"string_value": "3"},
+            "threads": {"string_value": "5"},
+            "max_audio_sec": {"string_value": "33.5"},
+            "method": {"string_value": "modified_beam_search"},
+            "beam": {"string_value": "6"},
+            "temperature": {"string_value": "1.5"},
+            "blank_penalty": {"string_value": "-0.25"},
+        },
+    }
+
+
+@pytest.mark.parametrize(("device", "gpu"), [("cpu", None), ("cuda", 0), ("cuda:0", 0), ("cuda:12", 12)])
+def test_gpu_of_a_device(device: str, gpu: int | None) -> None:
+    assert OfflineOptions(device=device).gpu == gpu
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"model_name": ""}, "model name of letters, digits"),
+        ({"model_name": "../other"}, r"got '\.\./other'"),
+        ({"model_name": ".hidden"}, "model name"),
+        ({"model_name": "a b"}, "model name"),
+        ({"device": "gpu"}, "cpu, cuda or cuda:N, got 'gpu'"),
+        ({"device": "cuda:x"}, "got 'cuda:x'"),
+        ({"device": "cuda:-1"}, "got 'cuda:-1'"),
+        ({"max_batch": 0}, "max-batch of at least 1, got 0"),
+        ({"instances": -1}, "instances of at least 1, got -1"),
+        ({"threads": 0}, "threads of at least 1, got 0"),
+        ({"max_queue": 0}, "max-queue of at least 1, got 0"),
+        ({"queue_delay_ms": -1.0}, "queue-delay-ms of at least 0, got -1"),
+        ({"max_audio_sec": 0.0}, "max-audio-sec above 0, got 0"),
+        ({"max_audio_sec": float("nan")}, "max-audio-sec above 0, got nan"),
+    ],
+)
+def test_options_that_make_no_sense(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionsError, match=message):
+        OfflineOptions(**wrong)

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import re
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tritonclient.grpc as grpc
+from tritonclient.utils import InferenceServerException
+
+from moulin.bundle.load import load_bundle
+from moulin.decoding.network import Floats
+from moulin.demo.files import DEMO_MODEL
+from moulin.errors import LaunchError, OptionsError
+from moulin.launch import ServerOptions, TritonServer
+from moulin.triton_repo.offline_config import OfflineOptions
+from moulin.triton_repo.repository import build_offline_repository
+from tests.conftest import BUNDLES
+
+from .sherpa_client import infer, inputs, tensors, texts
+
+CONFORMER = BUNDLES / "conformer-offline"
+FREE_PORTS = ServerOptions(http_port=0, grpc_port=0, metrics_port=0)
+
+
+def _files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_copy_holds_the_chosen_files_and_no_links(tmp_path: Path) -> None:
+    source = shutil.copytree(DEMO_MODEL, tmp_path / "model")
+    (source / "bpe.model").touch()
+    model_dir = build_offline_repository(load_bundle(source), tmp_path / "repository", OfflineOptions())
+    chosen = {path.name for path in source.iterdir() if path.name != "MODEL_CARD.md"}
+    assert _files(model_dir) == {
+        "config.pbtxt",
+        "1/model.py",
+        "warmup/WAV",
+        "warmup/WAV_LENS",
+        *(f"1/bundle/{name}" for name in chosen),
+    }
+    assert not [path for path in model_dir.rglob("*") if path.is_symlink()]
+    assert str(source) not in (model_dir / "config.pbtxt").read_text()
+    assert sorted(path.name for path in (tmp_path / "repository").iterdir()) == ["transducer"]
+
+
+def test_every_file_that_the_config_names_exists(tmp_path: Path) -> None:
+    model_dir = build_offline_repository(load_bundle(CONFORMER), tmp_path, OfflineOptions())
+    config = (model_dir / "config.pbtxt").read_text()
+    (encoder,) = re.findall(r'string_value: "(bundle/[^"]+)"', config)
+    assert (model_dir / "1" / encoder).is_file()
+    warmup = re.findall(r'input_data_file: "([^"]+)"', config)
+    assert sorted(warmup) == ["WAV", "WAV_LENS"]
+    assert np.fromfile(model_dir / "warmup" / "WAV", "<f4").size == 32000
+    assert np.fromfile(model_dir / "warmup" / "WAV_LENS", "<i4").tolist() == [32000]
+
+
+def test_link_leaves_the_files_where_they_are(tmp_path: Path) -> None:
+    model_dir = build_offline_repository(load_bundle(CONFORMER), tmp_path, OfflineOptions(), link=True)
+    assert (model_dir / "1" / "bundle").readlink() == CONFORMER.resolve()
+
+
+def test_a_link_does_not_depend_on_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(CONFORMER.parent)
+    model_dir = build_offline_repository(load_bundle(Path(CONFORMER.name)), tmp_path, OfflineOptions(), link=True)
+    monkeypatch.chdir(tmp_path)
+    assert (model_dir / "1" / "bundle" / "tokens.txt").is_file()
+
+
+@pytest.mark.parametrize("link_first", [True, False])
+def test_building_again_replaces_that_model_alone(tmp_path: Path, link_first: bool) -> None:
+    other = build_offline_repository(load_bundle(CONFORMER), tmp_path, OfflineOptions(model_name="other"))
+    first = build_offline_repository(load_bundle(CONFORMER), tmp_path, OfflineOptions(), link=link_first)
+    (first / "1" / "leftover").touch()
+    before = _files(CONFORMER)
+    again = build_offline_repository(load_bundle(BUNDLES / "zipformer-offline"), tmp_path, OfflineOptions(max_batch=3))
+    assert "max_batch_size: 3" in (again / "config.pbtxt").read_text()
+    assert not (again / "1" / "leftover").exists()
+    assert load_bundle(again / "1" / "bundle").family == "zipformer"
+    assert load_bundle(other / "1" / "bundle").family == "conformer"
+    assert _files(CONFORMER) == before, "replacing a linked model touched the files it linked to"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "transducer"]
+
+
+def test_a_model_may_be_rebuilt_from_itself(tmp_path: Path) -> None:
+    model_dir = build_offline_repository(load_bundle(CONFORMER), tmp_path, OfflineOptions())
+    inside = load_bundle(model_dir / "1" / "bundle")
+    with pytest.raises(OptionsError, match="lies in the model folder to replace"):
+        build_offline_repository(inside, tmp_path, OfflineOptions(), link=True)
+    build_offline_repository(inside, tmp_path, OfflineOptions(max_batch=9))
+    assert "max_batch_size: 9" in (model_dir / "config.pbtxt").read_text()
+    assert load_bundle(model_dir / "1" / "bundle").family == "conformer"
+
+
+def test_an_interrupted_build_leaves_the_old_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model_dir = build_offline_repository(load_bundle(CONFORMER), tmp_path, OfflineOptions())
+
+    def full_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full_disk)
+    with pytest.raises(OptionsError, match=r"Cannot write the repository to .*: No space left on device"):
+        build_offline_repository(load_bundle(CONFORMER), tmp_path, OfflineOptions())
+    assert load_bundle(model_dir / "1" / "bundle").family == "conformer"
+    assert [path.name for path in tmp_path.iterdir()] == ["transducer"]
+
+
+def test_what_is_not_a_model_is_left_alone(tmp_path: Path) -> None:
+    spec = load_bundle(CONFORMER)
+    foreign = tmp_path / "repository" / "transducer"
+    foreign.mkdir(parents=True)
+    (foreign / "thesis.tex").touch()
+    with pytest.raises(OptionsError, match="exists and is not a Triton model"):
+        build_offline_repository(spec, tmp_path / "repository", OfflineOptions())
+    (tmp_path / "file").touch()
+    with pytest.raises(OptionsError, match=r"Cannot write the repository to .*file"):
+        build_offline_repository(spec, tmp_path / "file", OfflineOptions())
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "transducer").symlink_to(foreign)
+    with pytest.raises(OptionsError, match="exists and is not a Triton model"):
+        build_offline_repository(spec, linked, OfflineOptions())
+    assert (foreign / "thesis.tex").exists()
+
+
+@pytest.mark.triton
+def test_a_copied_repository_needs_nothing_else(tmp_path: Path, snippets: list[tuple[Floats, str]]) -> None:
+    """Built, moved, the source deleted; and a limit of the queue that a burst does reach."""
+    source = shutil.copytree(CONFORMER, tmp_path / "model")
+    options = OfflineOptions(max_queue=2, max_batch=1)
+    build_offline_repository(load_bundle(source), tmp_path / "built", options)
+    shutil.rmtree(source)
+    moved = (tmp_path / "built").rename(tmp_path / "moved")
+    waveform, text = snippets[0]
+    with TritonServer(moved, FREE_PORTS) as server:
+        server.wait_ready()
+        with grpc.InferenceServerClient(server.grpc_url) as client:
+            assert texts(infer(client, tensors([waveform]))) == [text]
+            _assert_a_burst_is_refused(client, np.tile(waveform, 16))
+            assert texts(infer(client, tensors([waveform]))) == [text]
+
+
+def _assert_a_burst_is_refused(client: grpc.InferenceServerClient, waveform: Floats) -> None:
+    (text,) = texts(infer(client, tensors([waveform])))
+    answers: list[object] = []
+    answered = threading.Semaphore(0)
+
+    def keep(result: object, error: object) -> None:
+        answers.append(error or result)
+        answered.release()
+
+    calls = [client.async_infer("transducer", inputs(tensors([waveform])), keep) for _ in range(50)]
+    assert all(answered.acquire(timeout=60) for _ in calls)
+    refused = [answer for answer in answers if isinstance(answer, InferenceServerException)]
+    assert 0 < len(refused) < 50
+    assert {str(error.status()) for error in refused} == {"StatusCode.UNAVAILABLE"}
+    assert all("Exceeds maximum queue size" in str(error) for error in refused)
+    assert all(texts(answer) == [text] for answer in answers if not isinstance(answer, InferenceServerException))
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        ("tokens", r"model 'transducer': .*tokens\.txt"),
+        ("encoder", r"model 'transducer': .*encoder-epoch-1-avg-1\.onnx"),
+        ("streaming", r"model 'transducer': .*Expected an offline model, got the streaming lstm"),
+    ],
+)
+def test_a_model_that_cannot_load_says_why(tmp_path: Path, damage: str, reason: str) -> None:
+    model_dir = build_offline_repository(load_bundle(CONFORMER), tmp_path, OfflineOptions())
+    bundle = model_dir / "1" / "bundle"
+    if damage == "tokens":
+        (bundle / "tokens.txt").write_text("<blk> 0\nnot a token line\n")
+    elif damage == "encoder":
+        (bundle / "encoder-epoch-1-avg-1.onnx").write_bytes(b"not a model")
+    else:
+        shutil.rmtree(bundle)
+        shutil.copytree(BUNDLES / "lstm-streaming", bundle)
+    with TritonServer(tmp_path, FREE_PORTS) as server, pytest.raises(LaunchError, match=reason) as caught:
+        server.wait_ready()
+    assert "\n" not in caught.value.message
+    assert "Traceback" not in str(caught.value)
