@@ -125,7 +125,7 @@ def test_searches_on_a_real_encoder_equal_their_references(clips: list[Floats], 
 
     options = DecodingOptions(method)
     with open_recognizer(DEMO_MODEL) as recognizer:
-        encoder_out, lens = recognizer._encode([clip[:30_000] for clip in clips[:3]])
+        encoder_out, lens = recognizer._encode([recognizer._features(clip[:30_000]) for clip in clips[:3]])
         fast = SEARCHES[method](recognizer._runner, encoder_out, lens, options)
         plain = REFERENCE_SEARCHES[method](recognizer._runner, encoder_out, lens, options)
     assert [hypothesis.tokens for hypothesis in fast] == [hypothesis.tokens for hypothesis in plain]

@@ -89,18 +89,7 @@ def test_tensors_as_json_over_http(server: TritonServer, snippets: list[tuple[Fl
         assert client.infer(TINY_MODEL, request, outputs=outputs).as_numpy("TRANSCRIPTS").tolist() == [[text]]
 
 
-@pytest.mark.parametrize(
-    "model",
-    [
-        TINY_MODEL,
-        pytest.param(
-            "transducer",
-            marks=pytest.mark.xfail(
-                strict=False, reason="a causal Zipformer2 exported for offline use fails below 121 feature frames"
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("model", [TINY_MODEL, "transducer"])
 @pytest.mark.parametrize("num_samples", [1, 160, 400, 1600, 4000])
 def test_audio_that_is_too_short_for_a_word(client: Any, model: str, num_samples: int) -> None:
     noise = np.random.default_rng(0).normal(0, 1e-4, num_samples).astype(np.float32)

@@ -22,8 +22,8 @@ class FakeTranscriber:
         self.options = DecodingOptions()
         self.batches: list[list[int]] = []
 
-    def check(self, waveform: Floats) -> Floats:
-        return check_waveform(waveform)
+    def check(self, waveform: Floats, *, what: str = "waveform") -> Floats:
+        return check_waveform(waveform, what=what)
 
     def transcribe(
         self, waveforms: Sequence[Floats], options: Sequence[DecodingOptions] | None = None

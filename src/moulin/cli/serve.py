@@ -56,6 +56,7 @@ def serve(
     from moulin.bundle.load import load_bundle
     from moulin.decoding.options import DecodingOptions
     from moulin.demo.files import DEMO_MODEL
+    from moulin.engine.onnxruntime_runner import check_device
     from moulin.launch.server import ServerOptions, TritonServer
     from moulin.launch.workspace import workspace
     from moulin.triton_repo.offline_config import OfflineOptions
@@ -72,6 +73,7 @@ def serve(
     )
     server_options = ServerOptions(http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port, host=host)
     spec = load_bundle(model or DEMO_MODEL, precision=precision, expect="offline")
+    check_device(device)
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:

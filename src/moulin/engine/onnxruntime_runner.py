@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,17 +12,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moulin.bundle.spec import ModelSpec
+from moulin.audio.fbank import PADDING_VALUE
+from moulin.bundle.onnx_graph import TensorSpec
+from moulin.bundle.spec import MIN_FRAMES, ModelSpec
 from moulin.decoding.network import Floats, Ints
 from moulin.errors import EngineError, OptionsError
 
 if TYPE_CHECKING:
     import onnxruntime
 
-# Measured in docs/benchmarks: on a CPU a larger batch costs padding and cache misses and wins nothing; a GPU wants
-# as much as it can get.
-_CPU_BATCH_FRAMES = 1_600
+# On a CPU a batch wins nothing over one utterance after another (8 to 10 ms for 100 frames of digits-en, whatever the
+# batch), and costs padding, cache misses and idle threads at the end. A GPU wants as much as it can get.
+_CPU_BATCH_FRAMES = 400
 _CUDA_BATCH_FRAMES = 64_000
+
+_LONGEST_MIN_FRAMES = 1024
+"""An encoder that does not run with ten seconds of audio does not run."""
 
 _DEVICE = re.compile(r"cpu|cuda(?::(?P<index>\d+))?")
 
@@ -48,6 +54,7 @@ class OnnxRuntimeRunner:
         self._whole_machine_encoder = (
             self._encoder if self.on_cuda or self._threads == 1 else _session(spec.encoder.file, device, self._threads)
         )
+        self._min_frames = self._find_min_frames()
 
     @property
     def on_cuda(self) -> bool:
@@ -77,39 +84,94 @@ class OnnxRuntimeRunner:
         return (0,) if unk_id is None else (0, unk_id)
 
     def encoder(self, x: Floats, x_lens: Ints, *, alone: bool = False) -> tuple[Floats, Ints]:
-        session = self._whole_machine_encoder if alone else self._encoder
-        values: list[NDArray[Any]] = [x, x_lens]
-        tensors = zip(self.spec.encoder.inputs, values, strict=False)  # an export may take no lengths
-        inputs = {tensor.name: value.astype(tensor.dtype, copy=False) for tensor, value in tensors}
-        encoder_out, *rest = _run(session, self._encoder_outputs, inputs)
+        missing = self._min_frames - x.shape[1]
+        if missing > 0:
+            x = np.pad(x, ((0, 0), (0, missing), (0, 0)), constant_values=PADDING_VALUE)
+        encoder_out, *rest = self._run_encoder(self._whole_machine_encoder if alone else self._encoder, x, x_lens)
         lengths = rest[0] if rest else np.full(len(x), encoder_out.shape[1])
         return encoder_out.astype(np.float32, copy=False), lengths.astype(np.int64, copy=False)
 
     def decoder(self, y: Ints) -> Floats:
-        tensor = self.spec.decoder.input("y", 0)
-        return _run(self._decoder, None, {tensor.name: y.astype(tensor.dtype, copy=False)})[0]
+        return _run(self._decoder, self._decoder_outputs, [(self._y, y)])[0].astype(np.float32, copy=False)
 
     def joiner(self, encoder_out: Floats, decoder_out: Floats) -> Floats:
-        encoder_name, decoder_name = self._joiner_inputs
-        return _run(self._joiner, None, {encoder_name: encoder_out, decoder_name: decoder_out})[0]
+        to_encoder, to_decoder = self._joiner_inputs
+        inputs: list[tuple[TensorSpec, NDArray[Any]]] = [(to_encoder, encoder_out), (to_decoder, decoder_out)]
+        return _run(self._joiner, self._joiner_outputs, inputs)[0].astype(np.float32, copy=False)
+
+    def _run_encoder(self, session: onnxruntime.InferenceSession, x: Floats, x_lens: Ints) -> list[NDArray[Any]]:
+        values: list[NDArray[Any]] = [x, x_lens]
+        # An export may take no lengths.
+        return _run(session, self._encoder_outputs, list(zip(self._encoder_inputs, values, strict=False)))
+
+    def _find_min_frames(self) -> int:
+        """The fewest frames that the encoder runs with; `encoder` pads up to them behind the given lengths.
+
+        Most exports run with MIN_FRAMES. Those of causal Zipformers need the whole reach of their convolutions, 121
+        frames for digits-en, and ONNX Runtime fails below. Raises EngineError for an encoder that never runs.
+        """
+
+        def runs_with(num_frames: int) -> EngineError | None:
+            x = np.full((1, num_frames, self.spec.feature_dim), PADDING_VALUE, dtype=np.float32)
+            try:
+                self._run_encoder(self._encoder, x, np.array([num_frames]))
+            except EngineError as error:
+                return error
+            return None
+
+        if runs_with(MIN_FRAMES) is None:
+            return MIN_FRAMES
+        too_few, enough = MIN_FRAMES, _LONGEST_MIN_FRAMES
+        if error := runs_with(enough):
+            raise error
+        while enough - too_few > 1:
+            middle = (too_few + enough) // 2
+            too_few, enough = (too_few, middle) if runs_with(middle) is None else (middle, enough)
+        return enough
 
     @cached_property
     def _takes_lengths(self) -> bool:
         return len(self.spec.encoder.inputs) > 1
 
     @cached_property
-    def _encoder_outputs(self) -> list[str]:
-        return [tensor.name for tensor in self.spec.encoder.outputs[:2]]
+    def _encoder_inputs(self) -> list[TensorSpec]:
+        encoder = self.spec.encoder
+        x = encoder.input("x", 0)
+        return [x, encoder.input("x_lens", 1)] if self._takes_lengths else [x]
 
     @cached_property
-    def _joiner_inputs(self) -> tuple[str, str]:
-        joiner = self.spec.joiner
-        return joiner.input("encoder_out", 0).name, joiner.input("decoder_out", 1).name
+    def _encoder_outputs(self) -> list[str]:
+        encoder = self.spec.encoder
+        names = [encoder.output("encoder_out", 0).name]
+        return [*names, encoder.output("encoder_out_lens", 1).name] if len(encoder.outputs) > 1 else names
+
+    @cached_property
+    def _y(self) -> TensorSpec:
+        return self.spec.decoder.input("y", 0)
+
+    @cached_property
+    def _decoder_outputs(self) -> list[str]:
+        return [self.spec.decoder.output("decoder_out", 0).name]
+
+    @cached_property
+    def _joiner_inputs(self) -> tuple[TensorSpec, TensorSpec]:
+        return self.spec.joiner.input("encoder_out", 0), self.spec.joiner.input("decoder_out", 1)
+
+    @cached_property
+    def _joiner_outputs(self) -> list[str]:
+        return [self.spec.joiner.output("logit", 0).name]
+
+
+def check_device(device: str) -> None:
+    """Raise OptionsError or EngineError where `device` is no device, or this ONNX Runtime cannot use it."""
+    if device != "cpu":
+        _providers(device, _onnxruntime().get_available_providers())
 
 
 def _run(
-    session: onnxruntime.InferenceSession, outputs: list[str] | None, inputs: dict[str, NDArray[Any]]
+    session: onnxruntime.InferenceSession, outputs: list[str], values: Sequence[tuple[TensorSpec, NDArray[Any]]]
 ) -> list[NDArray[Any]]:
+    inputs = {tensor.name: value.astype(tensor.dtype, copy=False) for tensor, value in values}
     try:
         return session.run(outputs, inputs)  # type: ignore[no-any-return]
     except Exception as error:  # ONNX Runtime has many exception types and no common base but this one
@@ -117,7 +179,7 @@ def _run(
         raise EngineError(f"ONNX Runtime failed on {shapes}: {_first_line(error)}") from error
 
 
-def _session(file: Path, device: str, threads: int) -> onnxruntime.InferenceSession:
+def _onnxruntime() -> Any:
     try:
         import onnxruntime
     except ModuleNotFoundError as error:
@@ -125,12 +187,17 @@ def _session(file: Path, device: str, threads: int) -> onnxruntime.InferenceSess
             "Running a model needs ONNX Runtime, which is not installed",
             hint="pip install 'moulin[engine]', or 'moulin[gpu]' on a machine with an NVIDIA GPU",
         ) from error
+    return onnxruntime
+
+
+def _session(file: Path, device: str, threads: int) -> onnxruntime.InferenceSession:
+    onnxruntime = _onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what goes wrong comes as an exception too
-    # A plan of memory for a shape that never comes again: the block is allocated anew, and its pages are faulted in,
-    # at every call. Without it the arena's chunks are reused; the encoder of digits-en takes a fifth less time.
+    # ONNX Runtime would keep a plan of its memory for every input shape that it has ever seen, and lengths of speech
+    # hardly repeat: no faster, and it never forgets one.
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     providers = _providers(device, onnxruntime.get_available_providers())

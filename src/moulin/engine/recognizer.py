@@ -64,19 +64,22 @@ class Recognizer:
         hypotheses = self._search(encoder_out, encoder_out_lens, options or [self.options] * len(waveforms))
         return [self._transcript(*pair) for pair in zip(waveforms, hypotheses, strict=True)]
 
-    def check(self, waveform: Floats) -> Floats:
-        """`waveform` as `transcribe` can use it. Raises AudioError for NaN, a wrong scale or too great a length."""
-        waveform = check_waveform(waveform)
+    def check(self, waveform: Floats, *, what: str = "waveform") -> Floats:
+        """`waveform`, which messages call `what`, as `transcribe` can use it.
+
+        Raises AudioError for NaN, a wrong scale or too great a length.
+        """
+        waveform = check_waveform(waveform, what=what)
         duration_sec = len(waveform) / SAMPLE_RATE
         if duration_sec > self._model_max_sec:
             raise AudioError(
-                f"Expected at most {self._model_max_sec:.1f} s of audio at once, for which this model was exported, "
-                f"got {duration_sec:.1f} s",
+                f"{what}: expected at most {self._model_max_sec:.1f} s of audio at once, for which this model was "
+                f"exported, got {duration_sec:.1f} s",
                 hint="cut it at silences",
             )
         if duration_sec > self.max_audio_sec:
             raise AudioError(
-                f"Expected at most {self.max_audio_sec:g} s of audio at once, got {duration_sec:.1f} s",
+                f"{what}: expected at most {self.max_audio_sec:g} s of audio at once, got {duration_sec:.1f} s",
                 hint="cut it at silences, or raise --max-audio-sec where memory allows",
             )
         return waveform
@@ -99,7 +102,7 @@ class Recognizer:
         return self._fbank(np.concatenate([waveform, self._tail]) if len(waveform) else waveform)
 
     def _encode(self, features: Sequence[Floats]) -> tuple[Floats, Ints]:
-        """encoder_out float32 [N, T', joiner_dim], padded with zeros, and its lengths: 0 where there are no features."""
+        """encoder_out float32 [N, T', joiner_dim], padded with zeros, and its lengths: 0 for no features."""
         batches = micro_batches(
             {position: len(frames) for position, frames in enumerate(features) if len(frames)},
             max_batch_frames=self._runner.max_batch_frames,
@@ -143,7 +146,7 @@ class Recognizer:
                 # A token may be emitted in the tail padding, which the caller never sent.
                 start_sec=round(min(hypothesis.frames[first] * frame_sec, duration_sec), 3),
                 end_sec=round(min((hypothesis.frames[last] + 1) * frame_sec, duration_sec), 3),
-                confidence=round(math.exp(sum(log_probs) / len(log_probs)), 4),
+                confidence=max(round(math.exp(sum(log_probs) / len(log_probs)), 4), 0.0001),
             )
 
         spans = self.spec.tokens.words(hypothesis.tokens)

@@ -18,7 +18,7 @@ from moulin.engine.onnxruntime_runner import OnnxRuntimeRunner
 from moulin.engine.recognizer import TAIL_PADDING_SEC, Recognizer
 from moulin.errors import EngineError, OptionsError
 
-CONCURRENCY = 16
+CONCURRENCY = 32
 """Requests under way through Triton."""
 
 Waveforms = Sequence[NDArray[np.float32]]

@@ -29,7 +29,7 @@ class Transcriber(Protocol):
 
     options: DecodingOptions
 
-    def check(self, waveform: Floats) -> Floats: ...
+    def check(self, waveform: Floats, *, what: str = ...) -> Floats: ...
 
     def transcribe(
         self, waveforms: Sequence[Floats], options: Sequence[DecodingOptions] | None = None
@@ -89,8 +89,5 @@ class OfflineService:
             options = self._recognizer.options
             if request.options:
                 options = options.updated_from_json(request.options[row])
-            try:
-                utterances.append((self._recognizer.check(wav[:length]), options))
-            except AudioError as error:
-                raise AudioError(f"WAV row {row}: {error.message}", hint=error.hint) from error
+            utterances.append((self._recognizer.check(wav[:length], what=f"WAV row {row}"), options))
         return utterances

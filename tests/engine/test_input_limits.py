@@ -1,4 +1,4 @@
-"""The limit that a model's position table sets, against what ONNX Runtime really does at and beyond it."""
+"""The lengths that a model takes, against what ONNX Runtime really does at and beyond them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pytest
 
 from moulin.bundle.load import load_bundle
 from moulin.decoding.options import DecodingOptions
+from moulin.demo.files import DEMO_MODEL
 from moulin.engine.onnxruntime_runner import OnnxRuntimeRunner
 from moulin.engine.recognizer import Recognizer
 from moulin.errors import AudioError, EngineError
@@ -41,3 +42,15 @@ def test_recognizer_refuses_what_the_model_cannot_take_and_takes_what_it_can() -
         assert recognizer.transcribe([np.zeros(limit, np.float32)])[0].duration_sec == 39.78
         with pytest.raises(AudioError, match=r"at most 39\.8 s .* exported, got 40\.8 s"):
             recognizer.transcribe([np.zeros(limit + 16000, np.float32)])
+
+
+def test_shortest_input_is_found_by_trying() -> None:
+    """Causal Zipformers do not run with the nine frames that others do."""
+    spec = load_bundle(DEMO_MODEL)
+    runner = OnnxRuntimeRunner(spec)
+    frames = np.random.default_rng(0).normal(-8, 3, (1, 20, spec.feature_dim)).astype(np.float32)
+    encoder_out, lens = runner.encoder(frames, np.array([20]))
+    assert lens.tolist() == [3]
+    assert encoder_out.shape[1] >= 3
+    with pytest.raises(EngineError, match="ConstantOfShape"):
+        runner._run_encoder(runner._encoder, frames, np.array([20]))
