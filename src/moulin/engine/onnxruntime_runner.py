@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moulin.audio.fbank import PADDING_VALUE
-from moulin.bundle.onnx_graph import TensorSpec
+from moulin.bundle.onnx_graph import OnnxGraph, TensorSpec
 from moulin.bundle.spec import MIN_FRAMES, ModelSpec
 from moulin.decoding.network import Floats, Ints
+from moulin.engine.swoosh import rewrite_swoosh
 from moulin.errors import EngineError, OptionsError
 
 if TYPE_CHECKING:
@@ -40,19 +41,35 @@ class OnnxRuntimeRunner:
     the decoder and joiner are so small that launching them costs more than computing them here.
     """
 
-    def __init__(self, spec: ModelSpec, *, device: str = "cpu", threads: int | None = None) -> None:
-        """`device` is cpu, cuda or cuda:N; `threads` is the CPU threads to use, by default all that this process
-        may. Raises EngineError where ONNX Runtime, the device or the model does not work."""
+    def __init__(
+        self,
+        spec: ModelSpec,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        workers: int | None = None,
+        rewrite: bool = True,
+    ) -> None:
+        """`device` is cpu, cuda or cuda:N; `threads` is the CPU threads to use, by default all that this process may;
+        `workers` is how many calls are to run beside each other on a CPU, by default as many as there are threads.
+
+        `rewrite` lets the encoder's graph be put into fewer operators (`swoosh.py`). Raises EngineError where ONNX
+        Runtime, the device or the model does not work.
+        """
         if threads is not None and threads < 1:
             raise OptionsError(f"Expected at least 1 thread, got {threads}")
         self.spec = spec
         self.device = device
         self._threads = threads or len(os.sched_getaffinity(0))
+        self._workers = workers or self._threads
         self._decoder = _session(spec.decoder.file, "cpu", 1)
         self._joiner = _session(spec.joiner.file, "cpu", 1)
-        self._encoder = _session(spec.encoder.file, device, 1)
+        encoder = _rewritten(spec.encoder) if rewrite else None
+        self._encoder = _session(spec.encoder.file, device, 1, encoder)
         self._whole_machine_encoder = (
-            self._encoder if self.on_cuda or self._threads == 1 else _session(spec.encoder.file, device, self._threads)
+            self._encoder
+            if self.on_cuda or self._threads == 1
+            else _session(spec.encoder.file, device, self._threads, encoder)
         )
         self._min_frames = self._find_min_frames()
 
@@ -66,7 +83,7 @@ class OnnxRuntimeRunner:
 
     @property
     def num_workers(self) -> int:
-        return 1 if self.on_cuda else self._threads
+        return 1 if self.on_cuda else self._workers
 
     @property
     def max_batch_frames(self) -> int:
@@ -190,7 +207,18 @@ def _onnxruntime() -> Any:
     return onnxruntime
 
 
-def _session(file: Path, device: str, threads: int) -> onnxruntime.InferenceSession:
+def _rewritten(graph: OnnxGraph) -> bytes | None:
+    """The model in a form that runs faster; None where it stays as it is."""
+    if graph.external_files:
+        return None  # weights outside the file, usually for their size: ONNX Runtime reads them in place
+    import onnx
+
+    model = onnx.load(graph.file)
+    return model.SerializeToString() if rewrite_swoosh(model) else None
+
+
+def _session(file: Path, device: str, threads: int, content: bytes | None = None) -> onnxruntime.InferenceSession:
+    """A session of the model in `file`, or of `content` in its place."""
     onnxruntime = _onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -202,7 +230,7 @@ def _session(file: Path, device: str, threads: int) -> onnxruntime.InferenceSess
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     providers = _providers(device, onnxruntime.get_available_providers())
     try:
-        session = onnxruntime.InferenceSession(file, options, providers=providers)
+        session = onnxruntime.InferenceSession(content or file, options, providers=providers)
     except Exception as error:  # as above
         raise EngineError(f"ONNX Runtime cannot load {file}: {_first_line(error)}") from error
     wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]

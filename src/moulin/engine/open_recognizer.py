@@ -17,15 +17,19 @@ def open_recognizer(
     precision: Precision | None = None,
     device: str = "cpu",
     threads: int | None = None,
+    workers: int | None = None,
     options: DecodingOptions | None = None,
     tail_padding_sec: float = TAIL_PADDING_SEC,
     max_audio_sec: float = MAX_AUDIO_SEC,
 ) -> Recognizer:
-    """Load the offline model in `model`. Raises BundleError, EngineError or OptionsError."""
+    """Load the offline model in `model`; see `OnnxRuntimeRunner` and `Recognizer` for the options.
+
+    Raises BundleError, EngineError or OptionsError.
+    """
     spec = load_bundle(model, precision=precision, expect="offline")
     return Recognizer(
         spec,
-        OnnxRuntimeRunner(spec, device=device, threads=threads),
+        OnnxRuntimeRunner(spec, device=device, threads=threads, workers=workers),
         options=options,
         tail_padding_sec=tail_padding_sec,
         max_audio_sec=max_audio_sec,

@@ -18,8 +18,8 @@ from moulin.engine.onnxruntime_runner import OnnxRuntimeRunner
 from moulin.engine.recognizer import TAIL_PADDING_SEC, Recognizer
 from moulin.errors import EngineError, OptionsError
 
-CONCURRENCY = 32
-"""Requests under way through Triton."""
+CONCURRENCY = 64
+"""Requests under way through Triton: as many as one batch holds, so that the server never waits for the client."""
 
 Waveforms = Sequence[NDArray[np.float32]]
 Transcribe = Callable[[Waveforms], list[str]]

@@ -29,7 +29,8 @@ class TritonPythonModel:
         self._recognizer = open_recognizer(
             version_dir / parameters["encoder"],
             device=parameters["device"],
-            threads=max(1, threads // int(parameters["instances"])),
+            threads=threads,
+            workers=max(1, threads // int(parameters["instances"])),
             options=DecodingOptions(
                 method=parameters["method"],
                 beam=int(parameters["beam"]),
