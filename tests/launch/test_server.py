@@ -55,8 +55,18 @@ def _eventually(condition: Callable[[], bool], timeout_sec: float = 10.0) -> boo
     return True
 
 
+_others: set[str] = set()
+
+
+@pytest.fixture(autouse=True)
+def remember_others() -> None:
+    """The server that the session shares may be running: its regions are not ours."""
+    _others.clear()
+    _others.update(_regions())
+
+
 def _regions() -> set[str]:
-    return {path.name for path in SHM_DIR.glob(f"moulin-*-{os.getpid()}-*")}
+    return {path.name for path in SHM_DIR.glob(f"moulin-*-{os.getpid()}-*")} - _others
 
 
 @pytest.mark.triton
