@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +15,7 @@ from moulin.audio.fbank import PADDING_VALUE
 from moulin.bundle.onnx_graph import OnnxGraph, TensorSpec
 from moulin.bundle.spec import MIN_FRAMES, ModelSpec
 from moulin.decoding.network import Floats, Ints
+from moulin.engine.device import gpu_index
 from moulin.engine.swoosh import rewrite_swoosh
 from moulin.errors import EngineError, OptionsError
 
@@ -29,8 +29,6 @@ _CUDA_BATCH_FRAMES = 64_000
 
 _LONGEST_MIN_FRAMES = 1024
 """An encoder that does not run with ten seconds of audio does not run."""
-
-_DEVICE = re.compile(r"cpu|cuda(?::(?P<index>\d+))?")
 
 
 class OnnxRuntimeRunner:
@@ -245,10 +243,8 @@ def _session(file: Path, device: str, threads: int, content: bytes | None = None
 
 
 def _providers(device: str, available: list[str]) -> list[Any]:
-    match = _DEVICE.fullmatch(device)
-    if match is None:
-        raise OptionsError(f"Expected a device of cpu, cuda or cuda:N, got {device!r}")
-    if device == "cpu":
+    index = gpu_index(device)
+    if index is None:
         return ["CPUExecutionProvider"]
     if "CUDAExecutionProvider" not in available:
         raise EngineError(
@@ -256,7 +252,7 @@ def _providers(device: str, available: list[str]) -> list[Any]:
             hint="pip uninstall onnxruntime && pip install 'moulin[gpu]'",
         )
     cuda = {
-        "device_id": int(match["index"] or 0),
+        "device_id": index,
         # The default tries every convolution algorithm for every new shape, and every batch has a new shape.
         "cudnn_conv_algo_search": "HEURISTIC",
     }

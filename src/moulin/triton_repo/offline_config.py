@@ -9,13 +9,13 @@ from typing import Any
 from tritonclient.grpc import model_config_pb2 as pb
 
 from moulin.decoding.options import DecodingOptions
+from moulin.engine.device import gpu_index
 from moulin.engine.recognizer import MAX_AUDIO_SEC
 from moulin.errors import OptionsError
 from moulin.triton_repo import contract
 
 WARMUP_SAMPLES = 32_000
 _MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_DEVICE = re.compile(r"cpu|cuda(?::(?P<index>\d+))?")
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,7 @@ class OfflineOptions:
                 f"Expected a model name of letters, digits, '_', '-' and '.', got {self.model_name!r}",
                 hint="it is the name of a folder and a part of the HTTP address",
             )
-        if not _DEVICE.fullmatch(self.device):
-            raise OptionsError(f"Expected a device of cpu, cuda or cuda:N, got {self.device!r}")
+        gpu_index(self.device)
         for name in ("max_batch", "instances", "max_queue", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -57,8 +56,7 @@ class OfflineOptions:
     @property
     def gpu(self) -> int | None:
         """The GPU's number, or None on the CPU."""
-        match = _DEVICE.fullmatch(self.device)
-        return None if match is None or self.device == "cpu" else int(match["index"] or 0)
+        return gpu_index(self.device)
 
 
 def offline_config(options: OfflineOptions, encoder_file: str) -> Any:
