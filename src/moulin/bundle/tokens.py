@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 
 from moulin.errors import BundleError
+from moulin.spacing import is_cjk
 
 BLANK_ID = 0
 _WORD_MARKER = "▁"
@@ -64,7 +65,7 @@ class TokenTable:
         """One of byte-bpe, bpe, char and bpe+char, for people to read."""
         if self._is_byte_bpe:
             return "byte-bpe"
-        cjk = any(_is_cjk(symbol[0]) for symbol in self.symbols)
+        cjk = any(is_cjk(symbol[0]) for symbol in self.symbols)
         if not self._marks_words:
             return "char"
         return "bpe+char" if cjk else "bpe"
@@ -87,7 +88,7 @@ class TokenTable:
         for char, first, last in self._characters(ids):
             if char.isspace():
                 open_word = False
-            elif open_word and not _is_cjk(char) and not _is_cjk(words[-1].word[-1]) and self._joins(first, words[-1]):
+            elif open_word and not is_cjk(char) and not is_cjk(words[-1].word[-1]) and self._joins(first, words[-1]):
                 words[-1] = WordSpan(words[-1].word + char, words[-1].first, last)
             else:
                 words.append(WordSpan(char, first, last))
@@ -183,16 +184,4 @@ def _decodes_to_multibyte(symbol: str) -> bool:
 
 
 def _space_between_words(spaces: re.Match[str]) -> str:
-    return "" if _is_cjk(spaces[1]) and _is_cjk(spaces[2]) else spaces[0]
-
-
-def _is_cjk(char: str) -> bool:
-    """Whether `char` is of a script written without spaces between words (Han, Kana; Korean has spaces)."""
-    code = ord(char)
-    return (
-        0x3040 <= code <= 0x30FF
-        or 0x3400 <= code <= 0x4DBF
-        or 0x4E00 <= code <= 0x9FFF
-        or 0xF900 <= code <= 0xFAFF
-        or 0x20000 <= code <= 0x3FFFF
-    )
+    return "" if is_cjk(spaces[1]) and is_cjk(spaces[2]) else spaces[0]
