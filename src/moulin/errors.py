@@ -5,6 +5,8 @@
     ├── AudioError         a file or a waveform cannot be used as audio
     ├── OptionsError       an option or argument has a value that does not make sense
     ├── EngineError        the inference runtime is missing or refuses the model
+    ├── StreamError        a stream cannot be opened, or the request does not fit its state
+    │   └── StreamsFull           as many streams are open as may be
     ├── LaunchError        tritonserver cannot be found, started or kept running
     └── ClientError        a request could not be answered
         └── ServerUnavailable   nobody answers at that address, or the server is not ready
@@ -42,6 +44,14 @@ class OptionsError(MoulinError):
 
 class EngineError(MoulinError):
     """The inference runtime is missing or refuses the model."""
+
+
+class StreamError(MoulinError):
+    """A stream cannot be opened, or the request does not fit its state."""
+
+
+class StreamsFull(StreamError):
+    """As many streams are open as may be."""
 
 
 class LaunchError(MoulinError):

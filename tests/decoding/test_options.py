@@ -97,7 +97,7 @@ def test_an_unknown_option_is_refused_with_the_known_ones() -> None:
         (" ", "are not JSON"),
         (b"\xff\xfe{}", "are not JSON"),
         ("[" * 200_000, "are not JSON"),
-        ("[]", "Expected a JSON object as decoding options, got list"),
+        ("[]", "Expected a JSON object of options, got list"),
         ('"greedy"', "got str"),
         ("null", "got NoneType"),
         ("4", "got int"),

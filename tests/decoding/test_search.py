@@ -10,10 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moulin.decoding.modified_beam_search import _top
-from moulin.decoding.network import Hypothesis, Search, log_softmax
+from moulin.decoding.modified_beam_search import (
+    _top,
+    advance_modified_beam_search,
+    start_modified_beam_search,
+)
+from moulin.decoding.network import Hypothesis, log_softmax
 from moulin.decoding.options import METHODS, DecodingOptions, Method
-from moulin.decoding.search import REFERENCE_SEARCHES, SEARCHES
+from moulin.decoding.search import REFERENCE_SEARCHES, SEARCHES, ReferenceSearch
 
 from .toy_network import JOINER_DIM, ToyNetwork, frames
 
@@ -111,7 +115,7 @@ def test_fast_equals_reference_anywhere(
 
 
 @pytest.mark.parametrize(("search", "method"), BOTH)
-def test_frames_beyond_an_utterance_are_never_looked_at(search: Search, method: Method) -> None:
+def test_frames_beyond_an_utterance_are_never_looked_at(search: ReferenceSearch, method: Method) -> None:
     """D8: padding is NaN in all these tests, which the network refuses; and a longer padding changes nothing."""
     network, options = ToyNetwork(), DecodingOptions(method)
     encoder_out, lens = frames(LENGTHS)
@@ -121,7 +125,7 @@ def test_frames_beyond_an_utterance_are_never_looked_at(search: Search, method: 
 
 
 @pytest.mark.parametrize(("search", "method"), BOTH)
-def test_a_hypothesis_is_well_formed(search: Search, method: Method) -> None:
+def test_a_hypothesis_is_well_formed(search: ReferenceSearch, method: Method) -> None:
     """At most one token a frame, in order, never blank or unk, with the probabilities that they had."""
     network = ToyNetwork()
     for length, hypothesis in zip(LENGTHS, search(network, *frames(LENGTHS), DecodingOptions(method)), strict=True):
@@ -135,7 +139,7 @@ def test_a_hypothesis_is_well_formed(search: Search, method: Method) -> None:
 
 
 @pytest.mark.parametrize(("search", "method"), BOTH)
-def test_unk_is_heard_as_silence(search: Search, method: Method) -> None:
+def test_unk_is_heard_as_silence(search: ReferenceSearch, method: Method) -> None:
     """A network that knows only `<unk>` says nothing and never sees it in its context."""
     network = ToyNetwork(skipped_ids=(0, 2))
     network.bias[2] += 100
@@ -151,7 +155,7 @@ def test_unk_is_heard_as_silence(search: Search, method: Method) -> None:
 
 @pytest.mark.parametrize(("search", "method"), BOTH)
 @pytest.mark.parametrize("context_size", [1, 2, 3])
-def test_the_first_context(search: Search, method: Method, context_size: int) -> None:
+def test_the_first_context(search: ReferenceSearch, method: Method, context_size: int) -> None:
     """[-1, ..., 0], as in Icefall's greedy_search_batch."""
     network = ToyNetwork(context_size=context_size)
     search(network, *frames([2]), DecodingOptions(method))
@@ -159,7 +163,7 @@ def test_the_first_context(search: Search, method: Method, context_size: int) ->
 
 
 @pytest.mark.parametrize(("search", "method"), BOTH)
-def test_order_of_the_batch_does_not_matter(search: Search, method: Method) -> None:
+def test_order_of_the_batch_does_not_matter(search: ReferenceSearch, method: Method) -> None:
     network, options = ToyNetwork(peaky=1.0), DecodingOptions(method)
     encoder_out, lens = frames(LENGTHS)
     wanted = search(network, encoder_out, lens, options)
@@ -169,7 +173,7 @@ def test_order_of_the_batch_does_not_matter(search: Search, method: Method) -> N
 
 
 @pytest.mark.parametrize(("search", "method"), BOTH)
-def test_a_batch_is_its_utterances_one_by_one(search: Search, method: Method) -> None:
+def test_a_batch_is_its_utterances_one_by_one(search: ReferenceSearch, method: Method) -> None:
     network, options = ToyNetwork(peaky=1.0), DecodingOptions(method)
     encoder_out, lens = frames(LENGTHS)
     alone = [
@@ -179,7 +183,7 @@ def test_a_batch_is_its_utterances_one_by_one(search: Search, method: Method) ->
 
 
 @pytest.mark.parametrize(("search", "method"), BOTH)
-def test_the_input_is_left_alone(search: Search, method: Method) -> None:
+def test_the_input_is_left_alone(search: ReferenceSearch, method: Method) -> None:
     encoder_out, lens = frames(LENGTHS)
     before = encoder_out.copy(), lens.copy()
     search(ToyNetwork(), encoder_out, lens, DecodingOptions(method, blank_penalty=1.0, temperature=2.0))
@@ -254,3 +258,59 @@ def test_top_takes_the_leftmost_of_equal_values(rows: list[list[int]], count: in
     totals = np.array(rows, dtype=np.float64)
     wanted = [sorted(range(9), key=lambda at: (-row[at], at))[:count] for row in rows]
     assert _top(totals, count).tolist() == wanted
+
+
+# ------------------------------------------------------------------------------------------------- piece by piece
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    method=st.sampled_from(METHODS),
+    beam=st.integers(1, 6),
+    peaky=st.sampled_from([0.0, 4.0, 9.0]),
+    pieces=st.lists(st.lists(st.integers(0, 9), min_size=3, max_size=3), min_size=1, max_size=8),
+    seed=st.integers(0, 1000),
+)
+def test_any_pieces_equal_the_whole(method: Method, beam: int, peaky: float, pieces: list[list[int]], seed: int) -> None:
+    """Three utterances whose frames come in pieces of different lengths, some of them empty."""
+    network = ToyNetwork(peaky=peaky, seed=seed)
+    options = DecodingOptions(method, beam=beam)
+    lengths = [sum(column) for column in zip(*pieces, strict=True)]
+    encoder_out, lens = frames(lengths, seed)
+    search = SEARCHES[method]
+    states = search.start(network, 3, options)
+    done = np.zeros(3, dtype=np.int64)
+    for piece in pieces:
+        chunk = np.full((3, max(piece), JOINER_DIM), np.nan, dtype=np.float32)
+        for row, count in enumerate(piece):
+            chunk[row, :count] = encoder_out[row, done[row] : done[row] + count]
+        search.advance(network, states, chunk, np.array(piece), options)
+        done += piece
+    assert [state.num_frames for state in states] == lengths
+    equal([state.hypothesis() for state in states], REFERENCE_SEARCHES[method](network, encoder_out, lens, options))
+
+
+def test_utterances_come_and_go_between_pieces() -> None:
+    """Who is in a batch may change with every piece."""
+    network = ToyNetwork(peaky=4.0)
+    encoder_out, lens = frames([24] * 4)
+    for method in METHODS:
+        options = DecodingOptions(method)
+        search = SEARCHES[method]
+        states = search.start(network, 4, options)
+        for first, rows in ((0, [0, 1]), (0, [3]), (8, [1, 0]), (0, [2]), (8, [2, 3]), (16, [3, 0, 2, 1])):
+            chunk = encoder_out[rows, first : first + 8]
+            search.advance(network, [states[row] for row in rows], chunk, np.full(len(rows), 8), options)
+        equal([state.hypothesis() for state in states], REFERENCE_SEARCHES[method](network, encoder_out, lens, options))
+
+
+def test_beam_search_keeps_little_of_a_long_utterance() -> None:
+    """What all hypotheses agree on is settled; only the end of each is kept apart."""
+    network = ToyNetwork(peaky=9.0)
+    options = DecodingOptions("modified_beam_search")
+    encoder_out, lens = frames([2000])
+    (state,) = start_modified_beam_search(network, 1, options)
+    for first in range(0, 2000, 8):
+        advance_modified_beam_search(network, [state], encoder_out[:, first : first + 8], np.array([8]), options)
+        assert len(state.hypothesis().tokens) - len(state.settled) < 200
+    equal([state.hypothesis()], REFERENCE_SEARCHES["modified_beam_search"](network, encoder_out, lens, options))

@@ -67,7 +67,7 @@ REFUSED: dict[str, tuple[Tensors, str]] = {
     "options not UTF-8": (with_options(tensors([SPEECH]), b"\xff\xfe\x00{"), r"options are not JSON"),
     "options a list": (
         with_options(tensors([SPEECH]), b"[4]"),
-        r"Expected a JSON object as decoding options, got list",
+        r"Expected a JSON object of options, got list",
     ),
     "options unknown": (
         with_options(tensors([SPEECH]), b'{"beams": 4}'),

@@ -8,7 +8,7 @@ from typing import Literal
 
 from moulin.bundle.files import Precision, find_bundle_files
 from moulin.bundle.onnx_graph import OnnxGraph, TensorSpec, read_onnx_graph
-from moulin.bundle.spec import ModelSpec, StateSpec, StreamingSpec
+from moulin.bundle.spec import SUBSAMPLING_FACTOR, ModelSpec, StateSpec, StreamingSpec
 from moulin.bundle.tokens import read_tokens
 from moulin.errors import BundleError
 
@@ -155,11 +155,36 @@ def _streaming_spec(encoder: OnnxGraph, family: str) -> StreamingSpec | None:
             f"got {family!r}",
             hint="export it again with the recipe's export-onnx-streaming.py",
         )
+    window_frames = _fact(encoder, "T", x, axis=1)
+    chunk_frames = _required_int(encoder, "decode_chunk_len")
+    if not 0 < chunk_frames <= window_frames:
+        raise BundleError(
+            f"Expected 'decode_chunk_len' of {encoder.file} to be 1 to T, which is {window_frames}, got {chunk_frames}"
+        )
+    # The Conformer's export returns all states but this one; its `chunk_size` is in encoder frames.
+    counter = "processed_lens" if family == "conformer" else None
+    outputs = _state_outputs(encoder, [tensor.name for tensor in states if tensor.name != counter])
+    increment = chunk_frames // SUBSAMPLING_FACTOR
     return StreamingSpec(
-        window_frames=_fact(encoder, "T", x, axis=1),
-        chunk_frames=_required_int(encoder, "decode_chunk_len"),
-        states=tuple(_state_spec(encoder, family, tensor) for tensor in states),
+        window_frames=window_frames,
+        chunk_frames=chunk_frames,
+        states=tuple(
+            _state_spec(encoder, family, tensor, outputs.get(tensor.name), 0 if tensor.name != counter else increment)
+            for tensor in states
+        ),
     )
+
+
+def _state_outputs(encoder: OnnxGraph, states: list[str]) -> dict[str, str]:
+    """The output that has the next value of each state: by name, else by position as in sherpa-onnx."""
+    outputs = [tensor.name for tensor in encoder.outputs if tensor != encoder.output("encoder_out", 0)]
+    if len(outputs) != len(states):
+        raise BundleError(
+            f"Expected {encoder.file} to return {len(states)} states, got {len(outputs)} outputs besides encoder_out"
+        )
+    if {f"new_{state}" for state in states} == set(outputs):
+        return {state: f"new_{state}" for state in states}
+    return dict(zip(states, outputs, strict=True))
 
 
 def _required_int(graph: OnnxGraph, key: str) -> int:
@@ -172,7 +197,7 @@ def _required_int(graph: OnnxGraph, key: str) -> int:
     return value
 
 
-def _state_spec(encoder: OnnxGraph, family: str, tensor: TensorSpec) -> StateSpec:
+def _state_spec(encoder: OnnxGraph, family: str, tensor: TensorSpec, output: str | None, increment: int) -> StateSpec:
     kind = re.sub(r"_\d+$", "", tensor.name)
     batch_axis = _BATCH_AXES[family].get(kind)
     if batch_axis is None or batch_axis >= len(tensor.shape):
@@ -180,4 +205,4 @@ def _state_spec(encoder: OnnxGraph, family: str, tensor: TensorSpec) -> StateSpe
     shape = [1 if axis == batch_axis else size for axis, size in enumerate(tensor.shape)]
     if not all(isinstance(size, int) for size in shape):
         raise BundleError(f"Expected only the batch axis of '{tensor.name}' in {encoder.file} to be dynamic")
-    return StateSpec(tensor.name, tensor.dtype, tuple(int(size) for size in shape), batch_axis)
+    return StateSpec(tensor.name, tensor.dtype, tuple(int(size) for size in shape), batch_axis, output, increment)

@@ -25,12 +25,18 @@ MIN_FRAMES = 9
 
 @dataclass(frozen=True, slots=True)
 class StateSpec:
-    """One recurrent state of a streaming encoder; `shape` has 1 where the batch goes. All start as zeros."""
+    """One recurrent state of a streaming encoder; `shape` has 1 where the batch goes. All start as zeros.
+
+    `output` is the encoder's output with the next value. Where it has none (the Conformer's `processed_lens`) whoever
+    runs the encoder adds `increment` after every chunk.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     batch_axis: int
+    output: str | None = None
+    increment: int = 0
 
     @property
     def size_bytes(self) -> int:

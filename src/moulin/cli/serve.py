@@ -56,7 +56,7 @@ def serve(
     from moulin.bundle.load import load_bundle
     from moulin.decoding.options import DecodingOptions
     from moulin.demo.files import DEMO_MODEL
-    from moulin.engine.onnxruntime_runner import check_device
+    from moulin.engine.onnxruntime_session import check_device
     from moulin.launch.server import ServerOptions, TritonServer
     from moulin.launch.workspace import workspace
     from moulin.triton_repo.offline_config import OfflineOptions

@@ -1,9 +1,13 @@
 """Greedy search: at every encoder frame the most likely token, at most one a frame.
 
-`greedy_search_reference` is the definition. `greedy_search` finds the same tokens with fewer, larger calls.
+`greedy_search_reference` is the definition. `advance_greedy` finds the same tokens with fewer, larger calls, and goes
+on where it stopped when more frames come.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -42,24 +46,56 @@ def greedy_search_reference(
     return hypotheses
 
 
-def greedy_search(
-    network: PredictionNetwork, encoder_out: Floats, encoder_out_lens: Ints, options: DecodingOptions
-) -> list[Hypothesis]:
-    """All utterances at once, a window of frames at a time.
+@dataclass(slots=True)
+class GreedyState:
+    """Where the search stands in one utterance."""
+
+    context: Ints  # [context_size]
+    decoder_out: Floats  # [joiner_dim]
+    num_frames: int = 0
+    score: float = 0.0
+    tokens: list[int] = field(default_factory=list)
+    frames: list[int] = field(default_factory=list)
+    log_probs: list[float] = field(default_factory=list)
+
+    def hypothesis(self) -> Hypothesis:
+        return Hypothesis(tuple(self.tokens), tuple(self.frames), tuple(self.log_probs), self.score)
+
+    def drop(self, count: int) -> None:
+        """Forget the first `count` tokens. The decoder's context stays, and so do the frames' numbers."""
+        del self.tokens[:count], self.frames[:count], self.log_probs[:count]
+        self.score = 0.0
+
+
+def start_greedy(network: PredictionNetwork, count: int, _options: DecodingOptions) -> list[GreedyState]:
+    """The states of `count` utterances before their first frames."""
+    context = np.array(initial_context(network.context_size), dtype=np.int64)
+    decoder_out = network.decoder(context[None])[0] if count else np.zeros(0, dtype=np.float32)
+    return [GreedyState(context, decoder_out) for _ in range(count)]
+
+
+def advance_greedy(
+    network: PredictionNetwork,
+    states: Sequence[GreedyState],
+    encoder_out: Floats,
+    encoder_out_lens: Ints,
+    options: DecodingOptions,
+) -> None:
+    """Search the next frames of all utterances at once, a window of frames at a time.
 
     The decoder's output changes only when a token is emitted. So each utterance joins its next WINDOW_FRAMES
     frames with the decoder output that it has, keeps what comes up to and including the first token emitted, and
     goes on behind that frame (label looping, arXiv 2406.06220, with a window). The loop runs once a token or
     window instead of once a frame.
     """
-    num_utterances = len(encoder_out)
+    if not states:
+        return
     lengths = np.asarray(encoder_out_lens, dtype=np.int64)
     offsets = np.arange(WINDOW_FRAMES)
-    context = np.tile(np.array(initial_context(network.context_size), dtype=np.int64), (num_utterances, 1))
-    decoder_out = network.decoder(context) if num_utterances else np.zeros((0, 0), np.float32)
-    frame = np.zeros(num_utterances, dtype=np.int64)
-    score = np.zeros(num_utterances)
-    emitted: list[list[tuple[int, int, float]]] = [[] for _ in range(num_utterances)]
+    context = np.stack([state.context for state in states])
+    decoder_out = np.stack([state.decoder_out for state in states])
+    frame = np.zeros(len(states), dtype=np.int64)
+    score = np.zeros(len(states))
 
     while (active := np.flatnonzero(frame < lengths)).size:
         window = frame[active, None] + offsets
@@ -92,17 +128,16 @@ def greedy_search(
             best_log_probs[emitting, at].tolist(),
             strict=True,
         ):
-            emitted[utterance].append((token, token_frame, log_prob))
+            state = states[utterance]
+            state.tokens.append(token)
+            state.frames.append(state.num_frames + token_frame)
+            state.log_probs.append(log_prob)
         context[winners, :-1] = context[winners, 1:]
         context[winners, -1] = new_tokens
         decoder_out[winners] = network.decoder(context[winners])
 
-    return [
-        Hypothesis(
-            tokens=tuple(token for token, _, _ in steps),
-            frames=tuple(token_frame for _, token_frame, _ in steps),
-            log_probs=tuple(log_prob for _, _, log_prob in steps),
-            score=float(total),
-        )
-        for steps, total in zip(emitted, score, strict=True)
-    ]
+    for row, state in enumerate(states):
+        # Copies: a view would keep the rows of all the others alive.
+        state.context, state.decoder_out = context[row].copy(), decoder_out[row].copy()
+        state.num_frames += int(lengths[row])
+        state.score += float(score[row])

@@ -5,12 +5,14 @@ those that now spell the same tokens are merged by adding their probabilities. T
 the best log-probability per token, where the initial context counts as tokens too (icefall and sherpa-onnx,
 `GetMostProbable(length_norm=true)`).
 
-`modified_beam_search_reference` is the definition. `modified_beam_search` does the same with arrays.
+`modified_beam_search_reference` is the definition. `advance_modified_beam_search` does the same with arrays, and goes
+on where it stopped when more frames come.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,68 +85,181 @@ class _Beam:
     num_tokens: Ints  # [N, B]
     hashes: NDArray[np.uint64]  # [N, B], of all tokens so far: equal hashes and counts mean equal tokens
 
-    def keep(self, num_utterances: int) -> None:
-        """Drop the utterances behind the first `num_utterances`."""
+    def rows(self, selected: slice) -> _Beam:
+        """Some of the utterances; shares the arrays."""
+        return _Beam(*(getattr(self, name)[selected] for name in self.__slots__))
+
+    def put(self, selected: slice, rows: _Beam) -> None:
+        """Replace those utterances."""
         for name in self.__slots__:
-            setattr(self, name, getattr(self, name)[:num_utterances])
+            getattr(self, name)[selected] = getattr(rows, name)
+
+    def place(self, number: int) -> _Beam:
+        """What is in that place of every utterance, in all places."""
+        every = range(self.scores.shape[1])
+        return _Beam(*(np.stack([getattr(self, name)[:, number] for _ in every], axis=1) for name in self.__slots__))
+
+    def copy(self) -> _Beam:
+        return _Beam(*(getattr(self, name).copy() for name in self.__slots__))
+
+    @classmethod
+    def join(cls, beams: Sequence[_Beam]) -> _Beam:
+        """The utterances of several beams as one."""
+        return cls(*(np.concatenate([getattr(beam, name) for beam in beams]) for name in cls.__slots__))
 
 
-def modified_beam_search(
-    network: PredictionNetwork, encoder_out: Floats, encoder_out_lens: Ints, options: DecodingOptions
-) -> list[Hypothesis]:
-    """All utterances and hypotheses at once.
+@dataclass(slots=True)
+class _Emission:
+    """A token of a hypothesis and the one before it. Hypotheses with the same beginning share it."""
+
+    before: _Emission | None
+    token: int
+    frame: int
+    log_prob: float
+
+
+@dataclass(slots=True)
+class BeamState:
+    """Where the search stands in one utterance.
+
+    What all hypotheses have in common is settled and kept as a list. Behind that each place of the beam has a chain
+    of emissions; chains of hypotheses that were dropped go away by themselves.
+    """
+
+    beam: _Beam  # N = 1
+    context_size: int
+    chains: list[_Emission | None]  # [B], the last emission of each place
+    settled_until: _Emission | None = None
+    settled: list[_Emission] = field(default_factory=list)
+    num_frames: int = 0
+
+    def hypothesis(self) -> Hypothesis:
+        place = self._best_place()
+        emissions = [*self.settled, *reversed(self._open(place))]
+        return Hypothesis(
+            tuple(emission.token for emission in emissions),
+            tuple(emission.frame for emission in emissions),
+            tuple(emission.log_prob for emission in emissions),
+            float(self.beam.scores[0, place]),
+        )
+
+    def drop(self, count: int) -> None:
+        """Decide for the best hypothesis and forget its first `count` tokens.
+
+        The decoder's context stays, and so do the frames' numbers.
+        """
+        best = self._best_place()
+        self.beam.put(slice(1), self.beam.place(best))
+        self.beam.scores[0] = -np.inf
+        self.beam.scores[0, 0] = 0.0
+        self.settled = [*self.settled, *reversed(self._open(best))][count:]
+        self.beam.num_tokens[:] = len(self.settled)
+        self.settled_until = self.settled[-1] if self.settled else None
+        self.chains = [self.settled_until] * len(self.chains)
+        for emission in self.settled:
+            emission.before = None
+
+    def _best_place(self) -> int:
+        return int((self.beam.scores[0] / (self.beam.num_tokens[0] + self.context_size)).argmax())
+
+    def settle(self) -> None:
+        """Move what all hypotheses have in common from the chains to the list."""
+        chains = [self._open(place) for place in np.flatnonzero(np.isfinite(self.beam.scores[0])).tolist()]
+        common = 0
+        # Chains that share an emission share everything before it.
+        for emissions in zip(*(reversed(chain) for chain in chains), strict=False):
+            if any(emission is not emissions[0] for emission in emissions):
+                break
+            common += 1
+        if common:
+            newly = list(reversed(chains[0]))[:common]
+            self.settled += newly
+            self.settled_until = newly[-1]
+            for emission in newly:
+                emission.before = None
+
+    def _open(self, place: int) -> list[_Emission]:
+        """The emissions of a place that are not settled, the last first."""
+        emissions = []
+        emission = self.chains[place]
+        while emission is not None and emission is not self.settled_until:
+            emissions.append(emission)
+            emission = emission.before
+        return emissions
+
+
+def start_modified_beam_search(network: PredictionNetwork, count: int, options: DecodingOptions) -> list[BeamState]:
+    """The states of `count` utterances before their first frames."""
+    if not count:
+        return []
+    start = np.array([initial_context(network.context_size)], dtype=np.int64)
+    decoder_out = network.decoder(start)
+    scores = np.full((1, options.beam), -np.inf)
+    scores[:, 0] = 0.0
+
+    def beam() -> _Beam:
+        return _Beam(
+            scores=scores.copy(),
+            context=np.tile(start, (1, options.beam, 1)),
+            decoder_out=np.tile(decoder_out, (1, options.beam, 1)),
+            num_tokens=np.zeros((1, options.beam), dtype=np.int64),
+            hashes=np.zeros((1, options.beam), dtype=np.uint64),
+        )
+
+    return [BeamState(beam(), network.context_size, [None] * options.beam) for _ in range(count)]
+
+
+def advance_modified_beam_search(
+    network: PredictionNetwork,
+    states: Sequence[BeamState],
+    encoder_out: Floats,
+    encoder_out_lens: Ints,
+    options: DecodingOptions,
+) -> None:
+    """Search the next frames of all utterances and hypotheses at once.
 
     Utterances are sorted by length, so that those still going on are always the first rows. Tokens are not copied
     from frame to frame: every frame stores which place each hypothesis came from and what it appended, and the
-    winners are read off backwards at the end. The decoder runs only for hypotheses that got a new token.
+    emissions of each place are read off backwards at the end. The decoder runs only for hypotheses that got a new
+    token.
     """
     lengths = np.asarray(encoder_out_lens, dtype=np.int64)
-    num_utterances, beam_size = len(lengths), options.beam
-    if not num_utterances:
-        return []
+    if not states or not lengths.any():
+        return
     order = np.argsort(-lengths, kind="stable")
-    num_frames = int(lengths[order[0]])
-    parents = np.zeros((num_frames, num_utterances, beam_size), dtype=np.int16)
-    tokens = np.zeros((num_frames, num_utterances, beam_size), dtype=np.int32)  # 0: nothing appended
-    log_probs = np.zeros((num_frames, num_utterances, beam_size), dtype=np.float32)
-    final_scores = np.full((num_utterances, beam_size), -np.inf)
-    final_num_tokens = np.zeros((num_utterances, beam_size), dtype=np.int64)
+    encoder_out, lengths = encoder_out[order], lengths[order]
+    states = [states[row] for row in order]
+    shape = (int(lengths[0]), len(states), options.beam)
+    parents = np.zeros(shape, dtype=np.int16)
+    tokens = np.zeros(shape, dtype=np.int32)  # 0: nothing appended
+    log_probs = np.zeros(shape, dtype=np.float32)
 
-    beam = _initial_beam(network, num_utterances, beam_size)
-    encoder_out = encoder_out[order]
-    ended = num_utterances
-    for frame in range(num_frames + 1):
-        going = int(np.count_nonzero(lengths > frame))
-        if going < ended:
-            final_scores[going:ended] = beam.scores[going:]
-            final_num_tokens[going:ended] = beam.num_tokens[going:]
-            beam.keep(going)
-            ended = going
-        if going:
-            parents[frame, :going], tokens[frame, :going], log_probs[frame, :going] = _advance(
-                network, encoder_out[:going, frame], beam, options
-            )
+    beam = _Beam.join([state.beam for state in states])
+    for frame in range(shape[0]):
+        going = slice(int(np.count_nonzero(lengths > frame)))
+        rows = beam.rows(going)
+        parents[frame, going], tokens[frame, going], log_probs[frame, going] = _advance(
+            network, encoder_out[going, frame], rows, options
+        )
+        beam.put(going, rows)
 
-    place = (final_scores / (final_num_tokens + network.context_size)).argmax(axis=1)
-    paths = _trace_back(parents, tokens, log_probs, lengths[order], place)
-    scores = final_scores[np.arange(num_utterances), place]
-    hypotheses: list[Hypothesis | None] = [None] * num_utterances
-    for position, path, score in zip(order, paths, scores, strict=True):
-        hypotheses[position] = Hypothesis(*path, float(score))
-    return [hypothesis for hypothesis in hypotheses if hypothesis is not None]
+    origins, tokens, log_probs = _trace_back(parents, tokens, log_probs, lengths)
+    for row, state in enumerate(states):
+        state.beam = beam.rows(slice(row, row + 1)).copy()
+        state.chains = [
+            _extend(state.chains[origin], state.num_frames, tokens[:, row, place], log_probs[:, row, place])
+            for place, origin in enumerate(origins[row].tolist())
+        ]
+        state.num_frames += int(lengths[row])
+        state.settle()
 
 
-def _initial_beam(network: PredictionNetwork, num_utterances: int, beam_size: int) -> _Beam:
-    start = np.array(initial_context(network.context_size), dtype=np.int64)
-    scores = np.full((num_utterances, beam_size), -np.inf)
-    scores[:, 0] = 0.0
-    return _Beam(
-        scores=scores,
-        context=np.tile(start, (num_utterances, beam_size, 1)),
-        decoder_out=np.tile(network.decoder(start[None]), (num_utterances, beam_size, 1)),
-        num_tokens=np.zeros((num_utterances, beam_size), dtype=np.int64),
-        hashes=np.zeros((num_utterances, beam_size), dtype=np.uint64),
-    )
+def _extend(
+    chain: _Emission | None, first_frame: int, tokens: NDArray[np.int32], log_probs: Floats
+) -> _Emission | None:
+    for frame in np.flatnonzero(tokens).tolist():
+        chain = _Emission(chain, int(tokens[frame]), first_frame + frame, float(log_probs[frame]))
+    return chain
 
 
 def _advance(
@@ -208,31 +323,19 @@ def _merge(scores: NDArray[np.float64], hashes: NDArray[np.uint64], num_tokens: 
 
 
 def _trace_back(
-    parents: NDArray[np.int16],
-    tokens: NDArray[np.int32],
-    log_probs: Floats,
-    lengths: Ints,
-    place: Ints,
-) -> list[tuple[tuple[int, ...], tuple[int, ...], tuple[float, ...]]]:
-    """Follow the winners (`place` [N]) from their last frame to the first: tokens, frames, log-probs of each."""
-    num_utterances = len(lengths)
-    place = place.copy()
-    path_tokens = np.zeros((len(parents), num_utterances), dtype=np.int64)
-    path_log_probs = np.zeros((len(parents), num_utterances))
-    for frame in range(len(parents) - 1, -1, -1):
-        going = np.arange(int(np.count_nonzero(lengths > frame)))
-        at = place[going]
-        path_tokens[frame, going] = tokens[frame, going, at]
-        path_log_probs[frame, going] = log_probs[frame, going, at]
-        place[going] = parents[frame, going, at]
-    paths = []
-    for utterance in range(num_utterances):
-        frames = np.flatnonzero(path_tokens[:, utterance])
-        paths.append(
-            (
-                tuple(path_tokens[frames, utterance].tolist()),
-                tuple(frames.tolist()),
-                tuple(path_log_probs[frames, utterance].tolist()),
-            )
-        )
-    return paths
+    parents: NDArray[np.int16], tokens: NDArray[np.int32], log_probs: Floats, lengths: Ints
+) -> tuple[Ints, NDArray[np.int32], Floats]:
+    """Follow every place from an utterance's last frame to the first.
+
+    Returns the place [N, B] that each came from, and the tokens and log-probs [T, N, B] on its way.
+    """
+    num_frames, num_utterances, beam_size = parents.shape
+    place = np.tile(np.arange(beam_size), (num_utterances, 1))
+    path_tokens, path_log_probs = np.zeros_like(tokens), np.zeros_like(log_probs)
+    for frame in range(num_frames - 1, -1, -1):
+        going = int(np.count_nonzero(lengths > frame))
+        at = place[:going]
+        path_tokens[frame, :going] = np.take_along_axis(tokens[frame, :going], at, axis=1)
+        path_log_probs[frame, :going] = np.take_along_axis(log_probs[frame, :going], at, axis=1)
+        place[:going] = np.take_along_axis(parents[frame, :going], at, axis=1)
+    return place, path_tokens, path_log_probs

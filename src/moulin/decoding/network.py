@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,13 +44,6 @@ class Hypothesis:
     frames: tuple[int, ...]
     log_probs: tuple[float, ...]
     score: float
-
-
-Search = Callable[[PredictionNetwork, Floats, Ints, DecodingOptions], list[Hypothesis]]
-"""(network, encoder_out float32 [N, T, joiner_dim], encoder_out_lens int64 [N], options) to N hypotheses.
-
-Frames at and beyond an utterance's length are never looked at.
-"""
 
 
 def initial_context(context_size: int) -> list[int]:

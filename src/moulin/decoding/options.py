@@ -57,13 +57,18 @@ class DecodingOptions:
 
     def updated_from_json(self, text: str | bytes) -> DecodingOptions:
         """These options with the changes of a JSON object such as `{"method": "modified_beam_search"}`."""
-        try:
-            changes = json.loads(text or "{}")
-        except (ValueError, RecursionError) as error:
-            raise OptionsError(f"The decoding options are not JSON: {error}") from None
-        if not isinstance(changes, dict):
-            raise OptionsError(f"Expected a JSON object as decoding options, got {type(changes).__name__}")
-        return self.updated(changes)
+        return self.updated(json_object(text))
+
+
+def json_object(text: str | bytes) -> dict[str, Any]:
+    """The JSON object in `text`; no text is an empty one. Raises OptionsError."""
+    try:
+        value = json.loads(text or "{}")
+    except (ValueError, RecursionError) as error:
+        raise OptionsError(f"The options are not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise OptionsError(f"Expected a JSON object of options, got {type(value).__name__}")
+    return value
 
 
 def _is_int(value: object) -> bool:

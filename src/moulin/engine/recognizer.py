@@ -17,8 +17,9 @@ from moulin.decoding.options import DecodingOptions
 from moulin.decoding.search import SEARCHES
 from moulin.engine.batching import micro_batches
 from moulin.engine.runner import Runner
+from moulin.engine.words import spell_words
 from moulin.errors import AudioError
-from moulin.transcript import Transcript, Word
+from moulin.transcript import Transcript
 
 TAIL_PADDING_SEC = 0.3
 """Silence appended to every utterance: a recording that stops with the last sound loses its last word otherwise."""
@@ -137,21 +138,9 @@ class Recognizer:
 
     def _transcript(self, waveform: Floats, hypothesis: Hypothesis) -> Transcript:
         duration_sec = len(waveform) / SAMPLE_RATE
-        frame_sec = self.spec.encoder_frame_sec
-
-        def word(text: str, first: int, last: int) -> Word:
-            log_probs = hypothesis.log_probs[first : last + 1]
-            return Word(
-                word=text,
-                # A token may be emitted in the tail padding, which the caller never sent.
-                start_sec=round(min(hypothesis.frames[first] * frame_sec, duration_sec), 3),
-                end_sec=round(min((hypothesis.frames[last] + 1) * frame_sec, duration_sec), 3),
-                confidence=max(round(math.exp(sum(log_probs) / len(log_probs)), 4), 0.0001),
-            )
-
-        spans = self.spec.tokens.words(hypothesis.tokens)
+        tokens, frame_sec = self.spec.tokens, self.spec.encoder_frame_sec
         return Transcript(
-            text=self.spec.tokens.text(hypothesis.tokens),
-            words=tuple(word(span.word, span.first, span.last) for span in spans),
+            text=tokens.text(hypothesis.tokens),
+            words=spell_words(tokens, hypothesis, frame_sec=frame_sec, duration_sec=duration_sec),
             duration_sec=round(duration_sec, 3),
         )

@@ -1,0 +1,106 @@
+"""Sessions of ONNX Runtime, with its CPU or CUDA execution provider."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from moulin.bundle.onnx_graph import TensorSpec
+from moulin.bundle.spec import ModelSpec
+from moulin.engine.device import gpu_index
+from moulin.engine.swoosh import rewrite_swoosh
+from moulin.errors import EngineError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+
+def check_device(device: str) -> None:
+    """Raise OptionsError or EngineError where `device` is no device, or this ONNX Runtime cannot use it."""
+    if device != "cpu":
+        _providers(device, _onnxruntime().get_available_providers())
+
+
+def run(
+    session: onnxruntime.InferenceSession, outputs: list[str], values: Sequence[tuple[TensorSpec, NDArray[Any]]]
+) -> list[NDArray[Any]]:
+    inputs = {tensor.name: value.astype(tensor.dtype, copy=False) for tensor, value in values}
+    try:
+        return session.run(outputs, inputs)  # type: ignore[no-any-return]
+    except Exception as error:  # ONNX Runtime has many exception types and no common base but this one
+        shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in inputs.items())
+        raise EngineError(f"ONNX Runtime failed on {shapes}: {_first_line(error)}") from error
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise EngineError(
+            "Running a model needs ONNX Runtime, which is not installed",
+            hint="pip install 'moulin[engine]', or 'moulin[gpu]' on a machine with an NVIDIA GPU",
+        ) from error
+    return onnxruntime
+
+
+def rewritten_encoder(spec: ModelSpec) -> bytes | None:
+    """The encoder in a form that runs faster; None where it stays as it is."""
+    if spec.encoder.external_files:
+        return None  # weights outside the file, usually for their size: ONNX Runtime reads them in place
+    if spec.precision == "int8":
+        # Rounding to integers makes whole steps of differences in the last digit, and the tokens would no longer be
+        # those of other runtimes.
+        return None
+    import onnx
+
+    model = onnx.load(spec.encoder.file)
+    return model.SerializeToString() if rewrite_swoosh(model) else None
+
+
+def new_session(file: Path, device: str, threads: int, content: bytes | None = None) -> onnxruntime.InferenceSession:
+    """A session of the model in `file`, or of `content` in its place."""
+    onnxruntime = _onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what goes wrong comes as an exception too
+    # ONNX Runtime would keep a plan of its memory for every input shape that it has ever seen, and lengths of speech
+    # hardly repeat: no faster, and it never forgets one.
+    options.enable_mem_pattern = False
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    providers = _providers(device, onnxruntime.get_available_providers())
+    try:
+        session = onnxruntime.InferenceSession(content or file, options, providers=providers)
+    except Exception as error:  # as above
+        raise EngineError(f"ONNX Runtime cannot load {file}: {_first_line(error)}") from error
+    wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
+    if wanted not in session.get_providers():
+        raise EngineError(
+            f"ONNX Runtime could not start {wanted} and would have run on the CPU",
+            hint="see that the CUDA and cuDNN libraries it was built for are installed and on LD_LIBRARY_PATH",
+        )
+    return session
+
+
+def _providers(device: str, available: list[str]) -> list[Any]:
+    index = gpu_index(device)
+    if index is None:
+        return ["CPUExecutionProvider"]
+    if "CUDAExecutionProvider" not in available:
+        raise EngineError(
+            f"This ONNX Runtime has no CUDA provider, only {', '.join(available)}",
+            hint="pip uninstall onnxruntime && pip install 'moulin[gpu]'",
+        )
+    cuda = {
+        "device_id": index,
+        # The default tries every convolution algorithm for every new shape, and every batch has a new shape.
+        "cudnn_conv_algo_search": "HEURISTIC",
+    }
+    return [("CUDAExecutionProvider", cuda), "CPUExecutionProvider"]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,188 @@
+"""Streaming recognition: pieces of audio in, growing transcripts out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+
+import numpy as np
+
+from moulin.audio.fbank import FbankOptions
+from moulin.audio.waveform import SAMPLE_RATE, check_waveform
+from moulin.bundle.spec import ModelSpec
+from moulin.decoding.network import Floats, Hypothesis
+from moulin.decoding.search import SEARCHES
+from moulin.engine.recognizer import TAIL_PADDING_SEC
+from moulin.engine.stream_runner import StreamRunner
+from moulin.engine.words import spell_words
+from moulin.errors import BundleError
+from moulin.live_transcript import Segment, StreamUpdate
+from moulin.spacing import join_texts
+from moulin.streaming.options import StreamOptions
+from moulin.streaming.slots import SlotPool
+from moulin.streaming.stream import Stream
+from moulin.streaming.windows import WindowedFbank
+
+
+class StreamRecognizer:
+    """Recognises many streams with one streaming model.
+
+    Has no threads, queues or clocks: whoever calls `step` decides which streams go together. Different streams may be
+    worked on from different threads, one stream only by one at a time.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        runner: StreamRunner,
+        *,
+        options: StreamOptions | None = None,
+        tail_padding_sec: float = TAIL_PADDING_SEC,
+    ) -> None:
+        if spec.streaming is None:
+            raise BundleError(f"Expected a streaming model, got the {spec.mode} {spec.family} in {spec.path}")
+        self.spec = spec
+        self.options = options or StreamOptions()
+        self.runner = runner
+        self._chunking = spec.streaming
+        self._fbank = FbankOptions(num_mel_bins=spec.feature_dim)
+        self._tail_samples = round(tail_padding_sec * SAMPLE_RATE)
+        self._slots = SlotPool(runner.capacity)
+
+    @property
+    def num_open(self) -> int:
+        """How many streams are open."""
+        return self._slots.num_taken
+
+    def open(self, options: StreamOptions | None = None) -> Stream:
+        """A new stream. Raises StreamsFull."""
+        options = options or self.options
+        slot = self._slots.acquire()
+        self.runner.reset(slot)
+        windows = WindowedFbank(self._fbank, self._chunking.window_frames, self._chunking.chunk_frames)
+        (search,) = SEARCHES[options.decoding.method].start(self.runner, 1, options.decoding)
+        return Stream(slot, options, windows, search)
+
+    def accept(self, stream: Stream, samples: Floats) -> None:
+        """More audio: float32 [n] (16 kHz, mono, in [-1, 1]), n may be 0. Raises AudioError for what is none."""
+        stream.windows.accept(check_waveform(samples))
+
+    def finish(self, stream: Stream) -> None:
+        """No more audio comes: what is there will be decoded to its last frame."""
+        stream.windows.finish(self._tail_samples)
+        if stream.ended:
+            self._close_segment(stream)
+
+    def is_ready(self, stream: Stream) -> bool:
+        """Whether there is audio enough for a step."""
+        return stream.windows.is_ready()
+
+    def step(self, streams: Sequence[Stream], *, alone: bool = False) -> None:
+        """Take every one of `streams`, all of them ready and different, one chunk further.
+
+        `alone` says that no other step is under way. Raises EngineError.
+        """
+        windows = np.stack([stream.windows.take() for stream in streams])
+        slots = np.array([stream.slot for stream in streams])
+        encoder_out = self.runner.encoder(windows, slots, alone=alone)
+        self._search(streams, encoder_out)
+        for stream in streams:
+            if stream.ended:
+                self._close_segment(stream)
+            elif stream.options.endpoint:
+                self._find_endpoint(stream)
+
+    def advance(self, stream: Stream) -> StreamUpdate:
+        """All the steps that are possible, and what they changed."""
+        while self.is_ready(stream):
+            self.step([stream], alone=True)
+        return self.update(stream)
+
+    def text(self, stream: Stream) -> str:
+        """All that has been said since the beginning."""
+        return join_texts(stream.closed_text, self.spec.tokens.text(stream.search.hypothesis().tokens))
+
+    def update(self, stream: Stream) -> StreamUpdate:
+        """What is new since the last update."""
+        segments = []
+        while stream.unreported:
+            number = stream.num_closed - len(stream.unreported)
+            segments.append(self._segment(stream, number, stream.unreported.popleft(), is_final=True))
+        open_hypothesis = stream.search.hypothesis()
+        if open_hypothesis.tokens:
+            segments.append(self._segment(stream, stream.num_closed, open_hypothesis, is_final=False))
+        endpoint, stream.endpoint = stream.endpoint, False
+        return StreamUpdate(tuple(segments), endpoint, stream.ended, round(self._duration_sec(stream), 3))
+
+    def close(self, stream: Stream) -> None:
+        """Give the stream's slot back; it must not be used again."""
+        self._slots.release(stream.slot)
+
+    def warm_up(self) -> None:
+        """Run two seconds of noise, alone and in a full batch, so that the first stream finds everything ready."""
+        noise = np.random.default_rng(0).normal(0, 0.01, 2 * SAMPLE_RATE).astype(np.float32)
+        streams = [self.open() for _ in range(min(self.runner.max_batch, self.runner.capacity))]
+        for stream in streams:
+            self.accept(stream, noise)
+        while self.is_ready(streams[0]):
+            self.step(streams)
+        self.finish(streams[0])
+        self.advance(streams[0])
+        for stream in streams:
+            self.close(stream)
+
+    def _search(self, streams: Sequence[Stream], encoder_out: Floats) -> None:
+        """One search for each set of options that occurs."""
+        lengths = np.full(len(streams), encoder_out.shape[1])
+        for options in dict.fromkeys(stream.options.decoding for stream in streams):
+            rows = [row for row, stream in enumerate(streams) if stream.options.decoding == options]
+            states = [streams[row].search for row in rows]
+            SEARCHES[options.method].advance(self.runner, states, encoder_out[rows], lengths[rows], options)
+
+    def _find_endpoint(self, stream: Stream) -> None:
+        """Close the open segment where the speaker has paused or it is too long."""
+        now, rules = stream.search.num_frames, stream.options.rules
+        hypothesis = stream.search.hypothesis()
+        last_said = hypothesis.frames[-1] + 1 if hypothesis.tokens else stream.segment_start_frame
+        frame_sec = self.spec.encoder_frame_sec
+        if rules.paused((now - last_said) * frame_sec, anything_said=bool(hypothesis.tokens)):
+            self._close_segment(stream)
+        elif rules.too_long((now - stream.segment_start_frame) * frame_sec):
+            # The last word may be but half said: it goes into the next segment.
+            words = self.spec.tokens.words(hypothesis.tokens)
+            self._close_segment(stream, words[-1].first if len(words) > 1 else None)
+        else:
+            return
+        stream.endpoint = True
+
+    def _close_segment(self, stream: Stream, count: int | None = None) -> None:
+        """Close the open segment after its first `count` tokens; the others begin the next one."""
+        stream.segment_start_frame = stream.search.num_frames
+        best = stream.search.hypothesis()
+        closed = Hypothesis(best.tokens[:count], best.frames[:count], best.log_probs[:count], best.score)
+        stream.search.drop(len(closed.tokens))
+        if closed.tokens:
+            stream.closed_text = join_texts(stream.closed_text, self.spec.tokens.text(closed.tokens))
+            stream.unreported.append(closed)
+            stream.num_closed += 1
+
+    def _segment(self, stream: Stream, number: int, hypothesis: Hypothesis, *, is_final: bool) -> Segment:
+        words = spell_words(
+            self.spec.tokens,
+            hypothesis,
+            frame_sec=self.spec.encoder_frame_sec,
+            duration_sec=self._duration_sec(stream),
+        )
+        return Segment(number, self.spec.tokens.text(hypothesis.tokens), words, is_final)
+
+    @staticmethod
+    def _duration_sec(stream: Stream) -> float:
+        return stream.windows.num_samples / SAMPLE_RATE
+
+    def __enter__(self) -> StreamRecognizer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Nothing to release but memory; here so that it is used like the offline recognizer."""

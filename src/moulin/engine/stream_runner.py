@@ -1,0 +1,42 @@
+"""The seam between streaming recognition and whatever runs the networks and keeps the encoders' states."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from moulin.decoding.network import Floats, Ints, PredictionNetwork
+
+
+class StreamRunner(PredictionNetwork, Protocol):
+    """A loaded streaming transducer with encoder states for `capacity` streams, each in a slot.
+
+    The states never leave the device that they live on. Calls for different slots may be made from several threads at
+    once.
+    """
+
+    @property
+    def capacity(self) -> int:
+        """How many streams may be open."""
+
+    @property
+    def threads(self) -> int:
+        """How many CPU threads may be used."""
+
+    @property
+    def num_workers(self) -> int:
+        """How many encoder calls are worth having under way at once."""
+
+    @property
+    def max_batch(self) -> int:
+        """How many streams one encoder call should take at most."""
+
+    def encoder(self, x: Floats, slots: Ints, *, alone: bool = False) -> Floats:
+        """Windows float32 [N, window_frames, feature_dim] of the streams in `slots` int64 [N] to encoder_out float32
+        [N, T', joiner_dim], all of whose frames are valid. Takes their states one chunk further.
+
+        `alone` says that no other call is under way, so that this one may use the whole machine. Raises EngineError,
+        and the states are then as before.
+        """
+
+    def reset(self, slot: int) -> None:
+        """Put the states of `slot` back to the beginning of a stream."""

@@ -1,0 +1,42 @@
+"""The encoder states of all streams, in memory of this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moulin.bundle.spec import StateSpec
+from moulin.decoding.network import Ints
+
+
+class EncoderStates:
+    """One array a state, with `capacity` slots on its batch axis.
+
+    The operating system gives the memory when a slot is first written, so that a large capacity costs nothing until
+    it is used. Different slots may be used from different threads.
+    """
+
+    def __init__(self, specs: Sequence[StateSpec], capacity: int) -> None:
+        self._axes = [spec.batch_axis for spec in specs]
+        self._arrays = [np.zeros(_with_batch(spec, capacity), dtype=spec.dtype) for spec in specs]
+
+    def gather(self, slots: Ints) -> list[NDArray[Any]]:
+        """The states of `slots` [N] as batches, in the order of the specs."""
+        return [np.take(array, slots, axis=axis) for array, axis in zip(self._arrays, self._axes, strict=True)]
+
+    def scatter(self, slots: Ints, batches: Sequence[NDArray[Any]]) -> None:
+        """Put batches back where `gather` took them from."""
+        for array, axis, batch in zip(self._arrays, self._axes, batches, strict=True):
+            array[(slice(None),) * axis + (slots,)] = batch
+
+    def reset(self, slots: Ints) -> None:
+        """Back to the beginning of a stream: all states start as zeros."""
+        for array, axis in zip(self._arrays, self._axes, strict=True):
+            array[(slice(None),) * axis + (slots,)] = 0
+
+
+def _with_batch(spec: StateSpec, size: int) -> tuple[int, ...]:
+    return (*spec.shape[: spec.batch_axis], size, *spec.shape[spec.batch_axis + 1 :])

@@ -1,0 +1,44 @@
+"""What a stream may choose when it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from moulin.decoding.options import DecodingOptions, json_object
+from moulin.errors import OptionsError
+from moulin.streaming.endpoint import EndpointRules
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOptions:
+    """How to search, and whether and where pauses cut the stream into segments."""
+
+    decoding: DecodingOptions = field(default_factory=DecodingOptions)
+    endpoint: bool = True
+    rules: EndpointRules = field(default_factory=EndpointRules)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.endpoint, bool):
+            raise OptionsError(f"Expected endpoint to be true or false, got {self.endpoint!r}")
+
+    def updated(self, changes: Mapping[str, Any]) -> StreamOptions:
+        """These options with `changes`: those of `DecodingOptions`, `endpoint`, and those of `EndpointRules`.
+
+        Raises OptionsError, also for unknown names.
+        """
+        rules = {name: changes[name] for name in changes if name in _RULES}
+        decoding = {name: changes[name] for name in changes if name not in _RULES and name != "endpoint"}
+        return StreamOptions(
+            decoding=self.decoding.updated(decoding),
+            endpoint=changes.get("endpoint", self.endpoint),
+            rules=replace(self.rules, **rules),
+        )
+
+    def updated_from_json(self, text: str | bytes) -> StreamOptions:
+        """These options with the changes of a JSON object."""
+        return self.updated(json_object(text))
+
+
+_RULES = tuple(field.name for field in fields(EndpointRules))
