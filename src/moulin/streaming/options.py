@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from moulin.decoding.options import DecodingOptions, json_object
@@ -22,6 +22,10 @@ class StreamOptions:
     def __post_init__(self) -> None:
         if not isinstance(self.endpoint, bool):
             raise OptionsError(f"Expected endpoint to be true or false, got {self.endpoint!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `updated` takes them."""
+        return {**self.decoding.to_dict(), "endpoint": self.endpoint, **asdict(self.rules)}
 
     def updated(self, changes: Mapping[str, Any]) -> StreamOptions:
         """These options with `changes`: those of `DecodingOptions`, `endpoint`, and those of `EndpointRules`.

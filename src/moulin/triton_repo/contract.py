@@ -8,6 +8,9 @@ from __future__ import annotations
 
 MODEL_NAME = "transducer"
 
+STREAMING_MODEL_NAME = "transducer_streaming"
+"""The streaming model's name on a server that has an offline one too; alone it is `MODEL_NAME`."""
+
 WAV = "WAV"
 """FP32 [B, N]: mono, 16 kHz, in [-1, 1], padded at the end to the longest."""
 
@@ -15,11 +18,21 @@ WAV_LENS = "WAV_LENS"
 """INT32 [B, 1]: how many samples of each row are audio."""
 
 OPTIONS = "OPTIONS"
-"""BYTES [B, 1], optional: a JSON object of decoding options for each row (`moulin.decoding.options`)."""
+"""BYTES [B, 1], optional: a JSON object of options for each row (`moulin.decoding.options`) or, with the first request
+of a stream, for the stream (`moulin.streaming.options`)."""
 
 TRANSCRIPTS = "TRANSCRIPTS"
-"""BYTES [B, 1]: the text of each row, UTF-8."""
+"""BYTES, UTF-8. Offline [B, 1]: the text of each row. Streaming [1]: all that has been said since the stream's start.
+
+Old clients join the items of the first row offline and of the whole array in streaming, so the shapes must differ.
+"""
 
 RESULT = "RESULT"
-"""BYTES [B, 1]: `Transcript.to_dict()` of each row as JSON. Like any output of Triton's it comes where the request
-names it, and where the request names no outputs at all."""
+"""BYTES, JSON. Offline [B, 1]: `Transcript.to_dict()` of each row. Streaming [1]: `StreamUpdate.to_dict()`.
+
+Like any output of Triton's it comes where the request names it, and where the request names no outputs at all.
+"""
+
+START, END, CORRID = "START", "END", "CORRID"
+"""What Triton tells the streaming model of a request's sequence: INT32 0 or 1, INT32 0 or 1, UINT64. No client sends
+these as tensors; they are parameters of the request."""

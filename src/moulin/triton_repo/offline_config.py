@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +12,9 @@ from moulin.engine.device import gpu_index
 from moulin.engine.recognizer import MAX_AUDIO_SEC
 from moulin.errors import OptionsError
 from moulin.triton_repo import contract
+from moulin.triton_repo.model_config import add_instances, add_parameters, check_model_name
 
 WARMUP_SAMPLES = 32_000
-_MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
@@ -38,11 +37,7 @@ class OfflineOptions:
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
 
     def __post_init__(self) -> None:
-        if not _MODEL_NAME.fullmatch(self.model_name):
-            raise OptionsError(
-                f"Expected a model name of letters, digits, '_', '-' and '.', got {self.model_name!r}",
-                hint="it is the name of a folder and a part of the HTTP address",
-            )
+        check_model_name(self.model_name)
         gpu_index(self.device)
         for name in ("max_batch", "instances", "max_queue", "threads"):
             value = getattr(self, name)
@@ -72,10 +67,7 @@ def offline_config(options: OfflineOptions, encoder_file: str) -> Any:
     config.dynamic_batching.max_queue_delay_microseconds = round(options.queue_delay_ms * 1000)
     config.dynamic_batching.default_queue_policy.max_queue_size = options.max_queue
 
-    group = config.instance_group.add(count=options.instances, kind=pb.ModelInstanceGroup.KIND_CPU)
-    if options.gpu is not None:
-        group.kind = pb.ModelInstanceGroup.KIND_GPU
-        group.gpus.append(options.gpu)
+    add_instances(config, options.instances, options.gpu)
 
     warmup = config.model_warmup.add(name="two seconds of noise", batch_size=1)
     for name, data_type, dims in (
@@ -86,14 +78,15 @@ def offline_config(options: OfflineOptions, encoder_file: str) -> Any:
         warmup.inputs[name].dims.extend(dims)
         warmup.inputs[name].input_data_file = name
 
-    parameters = {
-        "encoder": encoder_file,
-        "device": options.device,
-        "instances": str(options.instances),
-        "threads": str(options.threads or ""),
-        "max_audio_sec": f"{options.max_audio_sec:g}",
-        **{name: str(value) for name, value in options.decoding.to_dict().items()},
-    }
-    for name, value in parameters.items():
-        config.parameters[name].string_value = value
+    add_parameters(
+        config,
+        {
+            "encoder": encoder_file,
+            "device": options.device,
+            "instances": str(options.instances),
+            "threads": str(options.threads or ""),
+            "max_audio_sec": f"{options.max_audio_sec:g}",
+            **{name: str(value) for name, value in options.decoding.to_dict().items()},
+        },
+    )
     return config

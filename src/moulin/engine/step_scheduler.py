@@ -1,0 +1,92 @@
+"""Which streams step together, and when."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from moulin.engine.stream_recognizer import StreamRecognizer
+from moulin.streaming.stream import Stream
+
+Done = Callable[[Exception | None], None]
+"""Called on a worker's thread when a stream has no full window left, or with what went wrong in its steps."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    stream: Stream
+    done: Done
+
+
+class StepScheduler:
+    """Runs the steps of many streams on as many threads as the runner has workers.
+
+    A worker that is free takes the streams that have waited longest, as many as one encoder call should hold, and
+    never waits for more to come: batches form by themselves while all workers are busy. A stream that has audio for
+    several steps goes back to the end of the queue after each, so that one that sends much delays nobody.
+    """
+
+    def __init__(self, recognizer: StreamRecognizer) -> None:
+        self._recognizer = recognizer
+        self._max_batch = recognizer.runner.max_batch
+        self._queue: deque[_Waiting] = deque()
+        self._changed = threading.Condition()
+        self._num_idle = recognizer.runner.num_workers
+        self._closing = False
+        self._workers = [
+            threading.Thread(target=self._work, name=f"moulin-step-{number}", daemon=True)
+            for number in range(recognizer.runner.num_workers)
+        ]
+        for worker in self._workers:
+            worker.start()
+
+    def submit(self, stream: Stream, done: Done) -> None:
+        """Take `stream` as far as its audio goes, then call `done`. It must not be submitted again before that."""
+        with self._changed:
+            self._queue.append(_Waiting(stream, done))
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Finish the steps under way and stop; streams still waiting stay where they are and get no `done`."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        for worker in self._workers:
+            worker.join()
+
+    def _work(self) -> None:
+        while batch := self._take():
+            errors = self._step([waiting.stream for waiting in batch])
+            unfinished = []
+            for waiting, error in zip(batch, errors, strict=True):
+                if error is None and self._recognizer.is_ready(waiting.stream):
+                    unfinished.append(waiting)
+                else:
+                    waiting.done(error)
+            with self._changed:
+                self._num_idle += 1
+                self._queue.extend(unfinished)
+                self._changed.notify(len(unfinished))
+
+    def _take(self) -> list[_Waiting]:
+        """The next batch; empty when closing."""
+        with self._changed:
+            while not self._queue and not self._closing:
+                self._changed.wait()
+            if self._closing:
+                return []
+            # What waits is shared among all that are idle.
+            share = -(-len(self._queue) // self._num_idle)
+            batch = [self._queue.popleft() for _ in range(min(share, self._max_batch))]
+            self._num_idle -= 1
+            return batch
+
+    def _step(self, streams: Sequence[Stream]) -> list[Exception | None]:
+        """Step `streams` together. Returns what went wrong with each."""
+        try:
+            self._recognizer.step(streams, alone=self._num_idle == len(self._workers) - 1 and not self._queue)
+        except Exception as error:  # whatever a step makes fail must not stop the worker
+            return [error] * len(streams)
+        return [None] * len(streams)

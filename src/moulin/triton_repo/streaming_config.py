@@ -1,0 +1,98 @@
+"""config.pbtxt of the streaming model, through Triton's own protobuf."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from tritonclient.grpc import model_config_pb2 as pb
+
+from moulin.engine.device import gpu_index
+from moulin.engine.onnxruntime_stream_runner import MAX_STREAMS
+from moulin.errors import OptionsError
+from moulin.streaming.options import StreamOptions
+from moulin.triton_repo import contract
+from moulin.triton_repo.model_config import add_instances, add_parameters, check_model_name
+from moulin.triton_repo.streaming_service import IDLE_TIMEOUT_SEC
+
+# How many requests Triton may hand over in one call. They are only queued there, so this is no batch of the encoder.
+_MAX_REQUESTS = 64
+
+# Triton makes a sequence beyond its own limit wait without a word. Ours is to be reached first, and says so; Triton
+# also counts those that were refused, until they have been idle for long enough.
+_MAX_SEQUENCES = 65_536
+
+# Triton forgets idle sequences too, without telling the model. Ours is to be first here as well.
+_IDLE_MARGIN_SEC = 5.0
+
+
+@dataclass(frozen=True)
+class StreamingOptions:
+    """What an operator may choose about the streaming service."""
+
+    model_name: str = contract.MODEL_NAME
+    device: str = "cpu"
+    max_streams: int = MAX_STREAMS
+    """Streams that may be open at once. The next one is refused with UNAVAILABLE."""
+    max_batch: int | None = None
+    """Streams in one encoder step; by default what suits the device."""
+    instances: int = 1
+    """Processes that each hold the model and their share of the streams and of the device's threads."""
+    threads: int | None = None
+    """CPU threads of all instances together; by default all that the server may use."""
+    idle_timeout_sec: float = IDLE_TIMEOUT_SEC
+    """A stream without a request for so long is closed."""
+    stream: StreamOptions = field(default_factory=StreamOptions)
+
+    def __post_init__(self) -> None:
+        check_model_name(self.model_name)
+        gpu_index(self.device)
+        for name in ("max_streams", "max_batch", "instances", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise OptionsError(f"Expected {name.replace('_', '-')} of at least 1, got {value}")
+        if not 0 < self.idle_timeout_sec < 1e6:
+            raise OptionsError(f"Expected idle-timeout-sec above 0, got {self.idle_timeout_sec:g}")
+
+    @property
+    def gpu(self) -> int | None:
+        """The GPU's number, or None on the CPU."""
+        return gpu_index(self.device)
+
+
+def streaming_config(options: StreamingOptions, encoder_file: str) -> Any:
+    """The `inference.ModelConfig` message. `encoder_file` is relative to the version folder."""
+    config = pb.ModelConfig(name=options.model_name, backend="python", max_batch_size=_MAX_REQUESTS)
+    # Ragged: chunks of different lengths may come in one call.
+    config.input.add(name=contract.WAV, data_type=pb.TYPE_FP32, dims=[-1], allow_ragged_batch=True)
+    config.input.add(name=contract.WAV_LENS, data_type=pb.TYPE_INT32, dims=[1])
+    config.input.add(name=contract.OPTIONS, data_type=pb.TYPE_STRING, dims=[1], optional=True)
+    config.output.add(name=contract.TRANSCRIPTS, data_type=pb.TYPE_STRING, dims=[1])
+    config.output.add(name=contract.RESULT, data_type=pb.TYPE_STRING, dims=[1])
+
+    sequences = config.sequence_batching
+    sequences.max_sequence_idle_microseconds = round((options.idle_timeout_sec + _IDLE_MARGIN_SEC) * 1e6)
+    sequences.oldest.max_candidate_sequences = _MAX_SEQUENCES
+    control = pb.ModelSequenceBatching.Control
+    for name, kind in ((contract.START, control.CONTROL_SEQUENCE_START), (contract.END, control.CONTROL_SEQUENCE_END)):
+        sequences.control_input.add(name=name).control.add(kind=kind, int32_false_true=[0, 1])
+    sequences.control_input.add(name=contract.CORRID).control.add(
+        kind=control.CONTROL_SEQUENCE_CORRID, data_type=pb.TYPE_UINT64
+    )
+
+    add_instances(config, options.instances, options.gpu)
+    add_parameters(
+        config,
+        {
+            "encoder": encoder_file,
+            "device": options.device,
+            "instances": str(options.instances),
+            "threads": str(options.threads or ""),
+            "max_streams": str(options.max_streams),
+            "max_batch": str(options.max_batch or ""),
+            "idle_timeout_sec": f"{options.idle_timeout_sec:g}",
+            "options": json.dumps(options.stream.to_dict()),
+        },
+    )
+    return config

@@ -1,0 +1,287 @@
+"""What the streaming shim does, without Triton: requests that belong to sequences in, replies out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moulin.audio.waveform import SAMPLE_RATE, check_waveform
+from moulin.decoding.network import Floats
+from moulin.engine.step_scheduler import StepScheduler
+from moulin.engine.stream_recognizer import StreamRecognizer
+from moulin.errors import AudioError, EngineError, MoulinError, OptionsError, StreamError
+from moulin.live_transcript import StreamUpdate
+from moulin.streaming.stream import Stream
+
+IDLE_TIMEOUT_SEC = 15.0
+MAX_CHUNK_SEC = 600.0
+"""Audio in one request. It waits in memory until it is decoded, so there must be some limit."""
+
+_SWEEP_SEC = 0.5
+_LATE_SEC = 1.0
+"""A request that waits longer than this is asked whether its client is still there."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRequest:
+    """The tensors of one request, and what Triton says about its sequence.
+
+    `wav` float32 [1, N], `wav_lens` int32 [1, 1]; `options` is JSON, looked at when the stream starts.
+    `is_cancelled` asks whether the client has gone; it is called seldom and may take a while.
+    """
+
+    stream_id: int
+    start: bool
+    end: bool
+    wav: Floats
+    wav_lens: NDArray[np.int32]
+    options: bytes | None = None
+    wants_update: bool = False
+    is_cancelled: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True, slots=True)
+class StreamReply:
+    """`text` is all that has been said since the stream's start; `update` is None where the request wants none."""
+
+    text: str
+    update: StreamUpdate | None
+
+
+Respond = Callable[[StreamReply | MoulinError], None]
+"""Called exactly once a request, on any thread."""
+
+
+@dataclass(slots=True)
+class _Pending:
+    request: StreamRequest
+    samples: Floats
+    respond: Respond
+    since: float
+
+
+@dataclass(slots=True, eq=False)
+class _Open:
+    """An open stream and its requests, of which the first is being worked on and the others wait for it."""
+
+    stream: Stream
+    options: bytes | None
+    last_heard: float
+    pending: deque[_Pending] = field(default_factory=deque)
+    abandoned: bool = False
+
+
+class StreamingService:
+    """Keeps the streams of many clients apart. What is wrong with one request or client never touches another.
+
+    A stream is open from a request with `start` until one with `end`, until `idle_timeout_sec` seconds pass without a
+    request, or until a client is found to have gone. Requests of one stream are answered in their order.
+    """
+
+    def __init__(
+        self,
+        recognizer: StreamRecognizer,
+        *,
+        idle_timeout_sec: float = IDLE_TIMEOUT_SEC,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._recognizer = recognizer
+        self._idle_timeout_sec = idle_timeout_sec
+        self._clock = clock
+        self._scheduler = StepScheduler(recognizer)
+        # Streams that take further requests, by their id. One whose `end` has come is no longer here, so that its
+        # id may start again at once, but in `_all` until that request is answered.
+        self._accepting: dict[int, _Open] = {}
+        self._all: set[_Open] = set()
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._sweeper = threading.Thread(target=self._sweep_now_and_then, name="moulin-sweeper", daemon=True)
+        self._sweeper.start()
+
+    @property
+    def num_open(self) -> int:
+        """How many streams hold a slot."""
+        return self._recognizer.num_open
+
+    def submit(self, request: StreamRequest, respond: Respond) -> None:
+        """Take one request; `respond` gets its reply, or what is wrong with it."""
+        try:
+            self._submit(request, respond)
+        except MoulinError as error:
+            if request.end and not request.start:
+                self._give_up(request.stream_id)
+            respond(error)
+        except Exception as error:  # whatever a request makes fail must stay its own failure
+            respond(EngineError(f"The request cannot be read: {type(error).__name__}: {error}"))
+
+    def sweep(self) -> None:
+        """Close the streams that nobody has used for too long or whose clients have gone."""
+        now = self._clock()
+        with self._lock:
+            idle = [
+                number
+                for number, opened in self._accepting.items()
+                if not opened.pending and now - opened.last_heard > self._idle_timeout_sec
+            ]
+            for number in idle:
+                self._close(self._accepting.pop(number))
+            late = [opened for opened in self._all if opened.pending and now - opened.pending[0].since > _LATE_SEC]
+            heads = [(opened, opened.pending[0].request) for opened in late if not opened.abandoned]
+        for opened, head in heads:
+            if head.is_cancelled():
+                self._abandon(opened)
+
+    def close(self) -> None:
+        """Stop. Requests that wait are told so."""
+        self._closing.set()
+        self._sweeper.join()
+        self._scheduler.close()
+        with self._lock:
+            waiting = [pending for opened in self._all for pending in opened.pending]
+            self._accepting.clear()
+            for opened in list(self._all):
+                self._close(opened)
+        for pending in waiting:
+            pending.respond(StreamError("The server is shutting down"))
+
+    def _submit(self, request: StreamRequest, respond: Respond) -> None:
+        samples = _samples(request)
+        if self._closing.is_set():
+            raise StreamError("The server is shutting down")
+        with self._lock:
+            now = self._clock()
+            opened = self._start(request, now) if request.start else self._continue(request)
+            opened.last_heard = now
+            opened.pending.append(_Pending(request, samples, respond, now))
+            if request.end:
+                del self._accepting[request.stream_id]
+            if len(opened.pending) > 1:
+                return
+        self._work_on(opened)
+
+    def _start(self, request: StreamRequest, now: float) -> _Open:
+        if request.stream_id in self._accepting:
+            raise StreamError(
+                f"Stream {request.stream_id} is open: it was started before and has not ended",
+                hint=f"use another sequence_id, end it first, or wait until {self._idle_timeout_sec:g} s "
+                "have passed without a request for it",
+            )
+        options = self._recognizer.options
+        if request.options is not None:
+            options = options.updated_from_json(request.options)
+        opened = _Open(self._recognizer.open(options), request.options, now)
+        self._accepting[request.stream_id] = opened
+        self._all.add(opened)
+        return opened
+
+    def _continue(self, request: StreamRequest) -> _Open:
+        opened = self._accepting.get(request.stream_id)
+        if opened is None:
+            raise StreamError(
+                f"Stream {request.stream_id} is not open",
+                hint="the first request of a stream must have sequence_start; a stream is closed by sequence_end, by "
+                f"a failure, and when {self._idle_timeout_sec:g} s pass without a request",
+            )
+        if request.options is not None and request.options != opened.options:
+            raise OptionsError("The options of a stream cannot change", hint="give them with its first request")
+        return opened
+
+    def _work_on(self, opened: _Open) -> None:
+        """Take the first of the stream's pending requests, and those behind it that need no step."""
+        stream = opened.stream
+        more = True
+        while more:
+            pending = opened.pending[0]
+            self._recognizer.accept(stream, pending.samples)
+            if pending.request.end:
+                self._recognizer.finish(stream)
+            if self._recognizer.is_ready(stream):
+                self._scheduler.submit(stream, partial(self._stepped, opened))
+                return
+            more = self._answer(opened, None)
+
+    def _stepped(self, opened: _Open, error: Exception | None) -> None:
+        if self._answer(opened, error):
+            self._work_on(opened)
+
+    def _answer(self, opened: _Open, error: Exception | None) -> bool:
+        """Answer the first of the stream's pending requests. Returns whether another is to be worked on."""
+        request, respond = opened.pending[0].request, opened.pending[0].respond
+        reply = self._reply(opened, request, error)
+        failed = isinstance(reply, MoulinError)
+        with self._lock:
+            opened.pending.popleft()
+            opened.last_heard = self._clock()
+            unanswered = list(opened.pending) if failed else []
+            more = bool(opened.pending) and not failed
+            if failed and self._accepting.get(request.stream_id) is opened:
+                del self._accepting[request.stream_id]
+            if failed or request.end:
+                self._close(opened)
+        respond(reply)
+        for other in unanswered:
+            other.respond(StreamError(f"Stream {other.request.stream_id} failed before this request"))
+        return more
+
+    def _reply(self, opened: _Open, request: StreamRequest, error: Exception | None) -> StreamReply | MoulinError:
+        if opened.abandoned:
+            return StreamError("The client has gone")
+        try:
+            if error is not None:
+                raise error
+            update = self._recognizer.update(opened.stream) if request.wants_update else None
+            return StreamReply(self._recognizer.text(opened.stream), update)
+        except Exception as problem:  # must not stop the worker that calls us
+            return EngineError(f"Recognition failed, and the stream is closed: {problem}")
+
+    def _give_up(self, stream_id: int) -> None:
+        """A stream whose last request is refused ends without an answer."""
+        with self._lock:
+            opened = self._accepting.pop(stream_id, None)
+            if opened is None:
+                return
+            if not opened.pending:
+                self._close(opened)
+                return
+        self._abandon(opened)
+
+    def _abandon(self, opened: _Open) -> None:
+        """Nobody waits for this stream any more: do not decode what is left of its audio."""
+        opened.abandoned = True
+        opened.stream.windows.discard()
+
+    def _close(self, opened: _Open) -> None:
+        """Give the slot back. The lock is held."""
+        self._all.remove(opened)
+        self._recognizer.close(opened.stream)
+
+    def _sweep_now_and_then(self) -> None:
+        while not self._closing.wait(_SWEEP_SEC):
+            self.sweep()
+
+
+def _samples(request: StreamRequest) -> Floats:
+    """The audio of the request. Raises AudioError."""
+    wav, length = request.wav, int(request.wav_lens.ravel()[0]) if request.wav_lens.size == 1 else -1
+    if wav.ndim != 2 or len(wav) != 1 or request.wav_lens.size != 1:
+        raise AudioError(
+            f"Expected WAV [1, N] and WAV_LENS [1, 1], got {list(wav.shape)} and {list(request.wav_lens.shape)}"
+        )
+    if not 0 <= length <= wav.shape[1]:
+        raise AudioError(
+            f"Expected WAV_LENS of 0 to {wav.shape[1]}, the samples in WAV, got {length}",
+            hint="WAV_LENS counts samples, not bytes or seconds",
+        )
+    if length > MAX_CHUNK_SEC * SAMPLE_RATE:
+        raise AudioError(
+            f"Expected at most {MAX_CHUNK_SEC:g} s of audio in one request, got {length / SAMPLE_RATE:.1f} s",
+            hint="send it in pieces",
+        )
+    return check_waveform(wav[0, :length], what="WAV")
