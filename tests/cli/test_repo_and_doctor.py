@@ -27,10 +27,26 @@ def test_a_repository_is_built(tmp_path: Path) -> None:
     assert sorted(path.name for path in to.iterdir()) == ["digits", "transducer"]
 
 
+def test_both_kinds_in_one_repository(tmp_path: Path) -> None:
+    both = [BUNDLES / "zipformer2-streaming", BUNDLES / "zipformer2-offline"]
+    done = moulin("repo", "build", *both, "--to", tmp_path, "--max-streams", "7", "--no-endpoint").expect(0)
+    assert done.err.splitlines() == [
+        f"Wrote {tmp_path}/transducer (zipformer2, offline, fp32)",
+        f"Wrote {tmp_path}/transducer_streaming (zipformer2, streaming, fp32)",
+    ]
+    config = (tmp_path / "transducer_streaming" / "config.pbtxt").read_text()
+    assert "sequence_batching" in config
+    assert 'string_value: "7"' in config
+    assert '\\"endpoint\\": false' in config
+    moulin("repo", "build", both[0], "--streaming", "--to", tmp_path / "alone").expect(0)
+    assert [path.name for path in (tmp_path / "alone").iterdir()] == ["transducer"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([BUNDLES / "zipformer-streaming"], "Expected an offline model, got the streaming zipformer in"),
+        ([BUNDLES / "zipformer-streaming", "--offline"], "Expected offline models, got the streaming zipformer in"),
+        ([BUNDLES / "zipformer-offline", "--streaming"], "Expected streaming models, got the offline zipformer in"),
         (["/no/such"], "There is no model at /no/such"),
         ([DEMO_MODEL, "--device", "cuda:x"], "Expected a device of cpu, cuda or cuda:N, got 'cuda:x'"),
         ([DEMO_MODEL, "--name", "../up"], "Expected a model name of letters"),

@@ -11,10 +11,22 @@ from moulin.cli.arguments import (
     BeamOption,
     DeviceOption,
     MethodOption,
-    ModelArgument,
     PrecisionOption,
     decoding_changes,
 )
+from moulin.cli.models import (
+    EndpointOption,
+    IdleTimeoutOption,
+    InstancesOption,
+    MaxAudioOption,
+    MaxBatchOption,
+    MaxStreamsOption,
+    NameOption,
+    StreamingNameOption,
+    build_models,
+    load_models,
+)
+from moulin.errors import BundleError
 
 app = typer.Typer(
     help="Build Triton model repositories.",
@@ -33,32 +45,57 @@ def _repo() -> None:
     epilog="Example: moulin repo build models/zipformer --to repository && tritonserver --model-repository repository"
 )
 def build(
-    model: ModelArgument,
+    models: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="MODEL",
+            help="Folders with ONNX files and tokens.txt: an offline model, a streaming one, or both.",
+        ),
+    ],
     to: Annotated[Path, typer.Option(help="The repository to write into; other models in it are left alone.")],
-    name: Annotated[str, typer.Option(help="The model's name in Triton.")] = "transducer",
+    streaming: Annotated[
+        bool | None,
+        typer.Option("--streaming/--offline", help="Refuse models of the other kind.  [default: take what they are]"),
+    ] = None,
+    name: NameOption = None,
+    streaming_name: StreamingNameOption = None,
     precision: PrecisionOption = None,
     device: DeviceOption = "cpu",
-    max_batch: Annotated[int, typer.Option(help="Most utterances in a batch, and in a request.")] = 64,
-    instances: Annotated[int, typer.Option(help="Processes that each hold the model.")] = 1,
-    max_audio_sec: Annotated[float, typer.Option(help="Refuse longer utterances.")] = 120.0,
+    max_batch: MaxBatchOption = None,
+    instances: InstancesOption = 1,
+    max_audio_sec: MaxAudioOption = 120.0,
+    max_streams: MaxStreamsOption = 1024,
+    idle_timeout_sec: IdleTimeoutOption = 15.0,
+    endpoint: EndpointOption = True,
     method: MethodOption = None,
     beam: BeamOption = None,
     link: Annotated[bool, typer.Option("--link", help="Link to the model's files instead of copying them.")] = False,
 ) -> None:
-    """Write a Triton repository that serves MODEL with the public contract."""
-    from moulin.bundle.load import load_bundle
-    from moulin.decoding.options import DecodingOptions
-    from moulin.triton_repo.offline_config import OfflineOptions
-    from moulin.triton_repo.repository import build_offline_repository
-
-    options = OfflineOptions(
-        model_name=name,
+    """Write a Triton repository that serves models with the public contract."""
+    changes = decoding_changes(method, beam)
+    named = load_models(models, precision=precision, name=name, streaming_name=streaming_name)
+    if streaming is not None:
+        wanted = "streaming" if streaming else "offline"
+        for model in named:
+            if model.spec.mode != wanted:
+                raise BundleError(
+                    f"Expected {wanted} models, got the {model.spec.mode} {model.spec.family} in {model.spec.path}",
+                    hint=f"leave out --{wanted}, or pass another folder",
+                )
+    folders = build_models(
+        named,
+        to,
+        link=link,
         device=device,
+        threads=None,
         max_batch=max_batch,
         instances=instances,
         max_audio_sec=max_audio_sec,
-        decoding=DecodingOptions().updated(decoding_changes(method, beam)),
+        max_streams=max_streams,
+        idle_timeout_sec=idle_timeout_sec,
+        stream_changes={"endpoint": endpoint},
+        decoding_changes=changes,
     )
-    spec = load_bundle(model, precision=precision, expect="offline")
-    model_dir = build_offline_repository(spec, to, options, link=link)
-    typer.echo(f"Wrote {model_dir} ({spec.family}, {spec.mode}, {spec.precision})", err=True)
+    for model, folder in zip(named, folders, strict=True):
+        spec = model.spec
+        typer.echo(f"Wrote {folder} ({spec.family}, {spec.mode}, {spec.precision})", err=True)

@@ -1,9 +1,10 @@
-"""`moulin serve`: a model directory becomes a running Triton service."""
+"""`moulin serve`: model directories become a running Triton service."""
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -11,12 +12,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moulin.cli.arguments import BeamOption, DeviceOption, MethodOption, PortOption, PrecisionOption, decoding_changes
-from moulin.triton_repo.contract import MODEL_NAME
+from moulin.cli.models import (
+    EndpointOption,
+    IdleTimeoutOption,
+    InstancesOption,
+    MaxAudioOption,
+    MaxBatchOption,
+    MaxStreamsOption,
+    NamedModel,
+    NameOption,
+    StreamingNameOption,
+    build_models,
+    load_models,
+)
+from moulin.triton_repo.contract import MODEL_NAME, STREAMING_MODEL_NAME
 
 if TYPE_CHECKING:
-    from moulin.bundle.spec import ModelSpec
     from moulin.launch.server import TritonServer
-    from moulin.triton_repo.offline_config import OfflineOptions
 
 _PARENT_CHECK_SEC = 1.0
 
@@ -26,14 +38,16 @@ def add_to(app: typer.Typer) -> None:
 
 
 def serve(
-    model: Annotated[
-        Path | None,
+    models: Annotated[
+        list[Path] | None,
         typer.Argument(
             metavar="MODEL",
-            help="A folder with ONNX files and tokens.txt.  [default: the demo model, English digits]",
+            help="Folders with ONNX files and tokens.txt: an offline model, a streaming one, or both.  "
+            "[default: the two demo models, English digits]",
         ),
     ] = None,
-    name: Annotated[str, typer.Option(help="The model's name in Triton.")] = MODEL_NAME,
+    name: NameOption = None,
+    streaming_name: StreamingNameOption = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for other machines too.")] = "127.0.0.1",
     http_port: PortOption = 8000,
     grpc_port: PortOption = 8001,
@@ -41,38 +55,31 @@ def serve(
     device: DeviceOption = "cpu",
     precision: PrecisionOption = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.  [default: all]")] = None,
-    max_batch: Annotated[int, typer.Option(help="Most utterances in a batch, and in a request.")] = 64,
-    instances: Annotated[int, typer.Option(help="Processes that each hold the model and share the threads.")] = 1,
-    max_audio_sec: Annotated[float, typer.Option(help="Refuse longer utterances.")] = 120.0,
+    max_batch: MaxBatchOption = None,
+    instances: InstancesOption = 1,
+    max_audio_sec: MaxAudioOption = 120.0,
+    max_streams: MaxStreamsOption = 1024,
+    idle_timeout_sec: IdleTimeoutOption = 15.0,
+    endpoint: EndpointOption = True,
     method: MethodOption = None,
     beam: BeamOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Do not show Triton's log.")] = False,
 ) -> None:
-    """Serve MODEL on Triton until Ctrl-C, SIGTERM, or the end of the process that started this one.
+    """Serve models on Triton until Ctrl-C, SIGTERM, or the end of the process that started this one.
 
     Under nohup it outlives its parent. A port of 0 takes a free one.
     """
     parent = os.getppid()
-    from moulin.bundle.load import load_bundle
-    from moulin.decoding.options import DecodingOptions
-    from moulin.demo.files import DEMO_MODEL
+    from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL
     from moulin.engine.onnxruntime_session import check_device
     from moulin.launch.server import ServerOptions, TritonServer
     from moulin.launch.workspace import workspace
-    from moulin.triton_repo.offline_config import OfflineOptions
-    from moulin.triton_repo.repository import build_offline_repository
 
-    options = OfflineOptions(
-        model_name=name,
-        device=device,
-        threads=threads,
-        max_batch=max_batch,
-        instances=instances,
-        max_audio_sec=max_audio_sec,
-        decoding=DecodingOptions().updated(decoding_changes(method, beam)),
-    )
     server_options = ServerOptions(http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port, host=host)
-    spec = load_bundle(model or DEMO_MODEL, precision=precision, expect="offline")
+    changes = decoding_changes(method, beam)
+    named = load_models(
+        models or [DEMO_MODEL, DEMO_STREAMING_MODEL], precision=precision, name=name, streaming_name=streaming_name
+    )
     check_device(device)
 
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -80,11 +87,24 @@ def serve(
             signal.signal(number, _interrupt)
     try:
         with workspace("repository") as repository:
-            build_offline_repository(spec, repository, options, link=True)
-            typer.echo(f"Loading {spec.name} ...", err=True)
+            build_models(
+                named,
+                repository,
+                link=True,
+                device=device,
+                threads=threads,
+                max_batch=max_batch,
+                instances=instances,
+                max_audio_sec=max_audio_sec,
+                max_streams=max_streams,
+                idle_timeout_sec=idle_timeout_sec,
+                stream_changes={"endpoint": endpoint},
+                decoding_changes=changes,
+            )
+            typer.echo(f"Loading {' and '.join(model.spec.name for model in named)} ...", err=True)
             with TritonServer(repository, server_options, on_line=None if quiet else _show_log) as server:
                 server.wait_ready()
-                _announce(spec, server, options)
+                _announce(named, server, device)
                 _wait_for_the_end(server, parent)
     except KeyboardInterrupt:
         typer.echo("Stopped.", err=True)
@@ -98,17 +118,24 @@ def _show_log(line: str) -> None:
     typer.secho(line, err=True, dim=True)
 
 
-def _announce(spec: ModelSpec, server: TritonServer, options: OfflineOptions) -> None:
-    name = "" if options.model_name == MODEL_NAME else f" --name {options.model_name}"
+def _announce(models: Sequence[NamedModel], server: TritonServer, device: str) -> None:
+    typer.echo(err=True)
+    for model in models:
+        spec = model.spec
+        typer.echo(
+            f"Serving {spec.name} ({spec.family}, {spec.mode}, {spec.precision}) as {model.name} on {device}", err=True
+        )
     typer.echo(
-        f"\nServing {spec.name} ({spec.family}, {spec.mode}, {spec.precision}) on {options.device}\n"
-        f"  gRPC     {server.grpc_url}\n"
-        f"  HTTP     {server.http_url}\n"
-        f"  metrics  {server.metrics_url}\n\n"
-        f"Try it in another terminal:  moulin transcribe speech.wav --url {server.grpc_url}{name}\n"
-        "Ctrl-C stops it.\n",
+        f"  gRPC     {server.grpc_url}\n  HTTP     {server.http_url}\n  metrics  {server.metrics_url}\n\n"
+        "Try it in another terminal:",
         err=True,
     )
+    for model in models:
+        verb = "stream" if model.spec.streaming else "transcribe"
+        usual = (MODEL_NAME, STREAMING_MODEL_NAME) if model.spec.streaming else (MODEL_NAME,)
+        name = "" if model.name in usual else f" --name {model.name}"
+        typer.echo(f"  moulin {verb} speech.wav --url {server.grpc_url}{name}", err=True)
+    typer.echo("Ctrl-C stops it.\n", err=True)
 
 
 def _wait_for_the_end(server: TritonServer, parent: int) -> None:

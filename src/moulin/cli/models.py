@@ -1,0 +1,128 @@
+"""What `moulin serve` and `moulin repo build` share: from folders on the command line to models of a repository."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from moulin.errors import OptionsError
+from moulin.triton_repo.contract import MODEL_NAME, STREAMING_MODEL_NAME
+
+if TYPE_CHECKING:
+    from moulin.bundle.files import Precision
+    from moulin.bundle.spec import ModelSpec
+
+NameOption = Annotated[
+    str | None,
+    typer.Option(help=f"The model's name in Triton, with two models the offline one's.  [default: {MODEL_NAME}]"),
+]
+StreamingNameOption = Annotated[
+    str | None,
+    typer.Option(
+        help="The streaming model's name in Triton.  "
+        f"[default: {STREAMING_MODEL_NAME} beside an offline model, else {MODEL_NAME}]"
+    ),
+]
+MaxBatchOption = Annotated[
+    int | None,
+    typer.Option(help="Most utterances in a batch, and in a request; most streams in a step.  [default: 64; 16]"),
+]
+InstancesOption = Annotated[int, typer.Option(help="Processes that each hold the model and share the threads.")]
+MaxAudioOption = Annotated[float, typer.Option(help="Refuse longer utterances (offline).")]
+MaxStreamsOption = Annotated[int, typer.Option(help="Streams that may be open at once.")]
+IdleTimeoutOption = Annotated[float, typer.Option(help="Close a stream after so long without a request.")]
+EndpointOption = Annotated[
+    bool, typer.Option("--endpoint/--no-endpoint", help="Cut streams into segments at pauses; a stream may choose.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class NamedModel:
+    """A model and the name that it gets in Triton."""
+
+    spec: ModelSpec
+    name: str
+
+
+def load_models(
+    models: Sequence[Path], *, precision: Precision | None, name: str | None, streaming_name: str | None
+) -> list[NamedModel]:
+    """At most one offline and one streaming model, with their names. Raises BundleError or OptionsError."""
+    from moulin.bundle.load import load_bundle
+
+    specs: dict[str, ModelSpec] = {}
+    for model in models:
+        spec = load_bundle(model, precision=precision)
+        if spec.mode in specs:
+            raise OptionsError(
+                f"Expected one offline and one streaming model at most, got two {spec.mode} ones: "
+                f"{specs[spec.mode].path} and {spec.path}",
+                hint="serve the second one with other ports, or build both into one repository with --name",
+            )
+        specs[spec.mode] = spec
+    if streaming_name is not None and "streaming" not in specs:
+        raise OptionsError("--streaming-name is given, but there is no streaming model")
+    named = []
+    if "offline" in specs:
+        named.append(NamedModel(specs["offline"], name or MODEL_NAME))
+    if "streaming" in specs:
+        alone = name or MODEL_NAME
+        beside = STREAMING_MODEL_NAME if named else alone
+        named.append(NamedModel(specs["streaming"], streaming_name or beside))
+    if len({model.name for model in named}) < len(named):
+        raise OptionsError(f"Expected two different names, got {named[0].name!r} twice")
+    return named
+
+
+def build_models(
+    models: Sequence[NamedModel],
+    to: Path,
+    *,
+    link: bool,
+    device: str,
+    threads: int | None,
+    max_batch: int | None,
+    instances: int,
+    max_audio_sec: float,
+    max_streams: int,
+    idle_timeout_sec: float,
+    stream_changes: Mapping[str, Any],
+    decoding_changes: Mapping[str, Any],
+) -> list[Path]:
+    """Write each model's folder into the repository `to`. Every option is checked before anything is written."""
+    from moulin.decoding.options import DecodingOptions
+    from moulin.streaming.options import StreamOptions
+    from moulin.triton_repo.offline_config import OfflineOptions
+    from moulin.triton_repo.repository import build_offline_repository, build_streaming_repository
+    from moulin.triton_repo.streaming_config import StreamingOptions
+
+    name = models[0].name
+    offline = OfflineOptions(
+        model_name=name,
+        device=device,
+        threads=threads,
+        max_batch=OfflineOptions.max_batch if max_batch is None else max_batch,
+        instances=instances,
+        max_audio_sec=max_audio_sec,
+        decoding=DecodingOptions().updated(decoding_changes),
+    )
+    streaming = StreamingOptions(
+        model_name=models[-1].name,
+        device=device,
+        threads=threads,
+        max_batch=max_batch,
+        instances=instances,
+        max_streams=max_streams,
+        idle_timeout_sec=idle_timeout_sec,
+        stream=StreamOptions().updated({**decoding_changes, **stream_changes}),
+    )
+    return [
+        build_streaming_repository(model.spec, to, streaming, link=link)
+        if model.spec.streaming
+        else build_offline_repository(model.spec, to, offline, link=link)
+        for model in models
+    ]
