@@ -13,18 +13,26 @@ import pytest
 from moulin.audio.decode import read_audio
 from moulin.bundle.load import load_bundle
 from moulin.decoding.network import Floats
-from moulin.demo.files import DEMO_MODEL, demo_clips
+from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL, demo_clips
 from moulin.engine.open_recognizer import open_recognizer
+from moulin.engine.open_stream_recognizer import open_stream_recognizer
 from moulin.launch import ServerOptions, TritonServer
 from moulin.transcript import Transcript
+from moulin.triton_repo.contract import STREAMING_MODEL_NAME
 from moulin.triton_repo.offline_config import OfflineOptions
-from moulin.triton_repo.repository import build_offline_repository
+from moulin.triton_repo.repository import build_offline_repository, build_streaming_repository
+from moulin.triton_repo.streaming_config import StreamingOptions
 
 BUNDLES = Path(__file__).parent / "data" / "bundles"
 
 # The second model of the server: random weights in fp32, small enough to answer hundreds of requests in seconds.
 TINY_MODEL = "tiny-conformer"
 MAX_BATCH = 16
+
+# The fourth: few streams, and those that nobody uses are soon closed.
+TINY_STREAMING_MODEL = "tiny-zipformer2-streaming"
+MAX_STREAMS = 8
+IDLE_TIMEOUT_SEC = 3.0
 
 
 def pytest_report_header() -> str:
@@ -88,6 +96,21 @@ def recordings() -> list[Recording]:
 
 
 @pytest.fixture(scope="session")
+def heard_live(recordings: list[Recording]) -> list[str]:
+    """What the streaming engine, in this process, hears in each recording by itself."""
+    texts = []
+    with open_stream_recognizer(DEMO_STREAMING_MODEL) as recognizer:
+        for recording in recordings:
+            stream = recognizer.open()
+            recognizer.accept(stream, recording.waveform)
+            recognizer.finish(stream)
+            recognizer.advance(stream)
+            texts.append(recognizer.text(stream))
+            recognizer.close(stream)
+    return texts
+
+
+@pytest.fixture(scope="session")
 def snippets(recordings: list[Recording]) -> list[tuple[Floats, str]]:
     """Half seconds of speech, and what the tiny model makes of each alone: all different."""
     with open_recognizer(BUNDLES / "conformer-offline") as recognizer:
@@ -101,12 +124,17 @@ def snippets(recordings: list[Recording]) -> list[tuple[Floats, str]]:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
-    """A running tritonserver with the demo model as `transducer` and the tiny one beside it."""
+    """A running tritonserver: the demo models as `transducer` and `transducer_streaming`, a tiny one beside each."""
     repository = tmp_path_factory.mktemp("repository")
     demo = load_bundle(DEMO_MODEL, expect="offline")
     tiny = load_bundle(BUNDLES / "conformer-offline", expect="offline")
     build_offline_repository(demo, repository, OfflineOptions(max_batch=MAX_BATCH), link=True)
     build_offline_repository(tiny, repository, OfflineOptions(model_name=TINY_MODEL, max_batch=MAX_BATCH))
+    live = load_bundle(DEMO_STREAMING_MODEL, expect="streaming")
+    tiny_live = load_bundle(BUNDLES / "zipformer2-streaming", expect="streaming")
+    build_streaming_repository(live, repository, StreamingOptions(model_name=STREAMING_MODEL_NAME), link=True)
+    few = StreamingOptions(model_name=TINY_STREAMING_MODEL, max_streams=MAX_STREAMS, idle_timeout_sec=IDLE_TIMEOUT_SEC)
+    build_streaming_repository(tiny_live, repository, few)
     with TritonServer(repository, ServerOptions(http_port=0, grpc_port=0, metrics_port=0)) as running:
         running.wait_ready()
         yield running

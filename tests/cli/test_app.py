@@ -11,7 +11,18 @@ from moulin import __version__
 
 from .command import moulin
 
-VERBS = [["serve"], ["transcribe"], ["inspect"], ["doctor"], ["repo"], ["repo", "build"]]
+VERBS = [
+    ["serve"],
+    ["transcribe"],
+    ["stream"],
+    ["inspect"],
+    ["doctor"],
+    ["repo"],
+    ["repo", "build"],
+    ["bench"],
+    ["bench", "offline"],
+    ["bench", "streaming"],
+]
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)

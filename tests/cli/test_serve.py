@@ -34,13 +34,17 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Serving]]:
 
 
 @pytest.mark.triton
-def test_the_demo_model_is_announced_and_served(start: Callable[..., Serving], recordings: list[Recording]) -> None:
+def test_the_demo_models_are_announced_and_served(start: Callable[..., Serving], recordings: list[Recording]) -> None:
     serving = start(MOULIN, "serve", *FREE_PORTS)
     serving.wait_ready()
-    assert "Serving digits-en (zipformer2, offline, int8) on cpu" in serving.err
+    assert "Serving digits-en (zipformer2, offline, int8) as transducer on cpu\n" in serving.err
+    assert "Serving digits-en-streaming (zipformer2, streaming, fp32) as transducer_streaming on cpu\n" in serving.err
     assert f"moulin transcribe speech.wav --url {serving.grpc_url}\n" in serving.err
+    assert f"moulin stream speech.wav --url {serving.grpc_url}\n" in serving.err
     with Client(serving.grpc_url) as client:
         assert client.transcribe(recordings[0].file).text == recordings[0].text
+    streamed = moulin("stream", recordings[0].file, "--url", serving.grpc_url).expect(0)
+    assert streamed.out == "ONE THREE TWO FOUR FIVE FIVE SIX TWO THREE SEVEN FIVE\n"
     serving.process.send_signal(signal.SIGTERM)
     assert serving.process.wait(30) == 0
     assert serving.err.endswith("Stopped.\n")
@@ -128,7 +132,7 @@ def test_a_port_in_use(flag: str) -> None:
         others = [option for option in FREE_PORTS if not option.startswith(flag)]
         done = moulin("serve", *others, f"{flag}={port}").expect(1)
     loading, message, hint = done.err.splitlines()
-    assert loading == "Loading digits-en ..."
+    assert loading == "Loading digits-en and digits-en-streaming ..."
     assert message.startswith(f"moulin: Expected port {port} on 127.0.0.1 to be free")
     assert hint == f"  hint: stop what listens there, or choose another port with {flag} (0 takes a free one)"
     assert done.out == ""
@@ -137,7 +141,14 @@ def test_a_port_in_use(flag: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([BUNDLES / "lstm-streaming"], "moulin: Expected an offline model, got the streaming lstm in "),
+        (
+            [BUNDLES / "lstm-streaming", BUNDLES / "zipformer-streaming"],
+            "moulin: Expected one offline and one streaming model at most, got two streaming ones: ",
+        ),
+        ([BUNDLES / "conformer-offline", "--streaming-name", "x"], "moulin: --streaming-name is given, but there is"),
+        (["--name", "x", "--streaming-name", "x"], "moulin: Expected two different names, got 'x' twice\n"),
+        (["--max-streams", "0"], "moulin: Expected max-streams of at least 1, got 0\n"),
+        (["--idle-timeout-sec", "0"], "moulin: Expected idle-timeout-sec above 0, got 0\n"),
         (["/no/such/model"], "moulin: There is no model at /no/such/model\n  hint: pass a folder with encoder*.onnx"),
         (["--device", "gpu"], "moulin: Expected a device of cpu, cuda or cuda:N, got 'gpu'\n"),
         (["--name", "a/b"], "moulin: Expected a model name of letters, digits, '_', '-' and '.', got 'a/b'\n"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moulin.errors import OptionsError
-from moulin.triton_repo.contract import MODEL_NAME, STREAMING_MODEL_NAME
+from moulin.triton_repo.contract import MODEL_NAME, streaming_name_beside
 
 if TYPE_CHECKING:
     from moulin.bundle.files import Precision
@@ -24,7 +24,7 @@ StreamingNameOption = Annotated[
     str | None,
     typer.Option(
         help="The streaming model's name in Triton.  "
-        f"[default: {STREAMING_MODEL_NAME} beside an offline model, else {MODEL_NAME}]"
+        f"[default: {MODEL_NAME}, beside an offline model its name and _streaming]"
     ),
 ]
 MaxBatchOption = Annotated[
@@ -70,9 +70,8 @@ def load_models(
     if "offline" in specs:
         named.append(NamedModel(specs["offline"], name or MODEL_NAME))
     if "streaming" in specs:
-        alone = name or MODEL_NAME
-        beside = STREAMING_MODEL_NAME if named else alone
-        named.append(NamedModel(specs["streaming"], streaming_name or beside))
+        usual = streaming_name_beside(named[0].name) if named else name or MODEL_NAME
+        named.append(NamedModel(specs["streaming"], streaming_name or usual))
     if len({model.name for model in named}) < len(named):
         raise OptionsError(f"Expected two different names, got {named[0].name!r} twice")
     return named

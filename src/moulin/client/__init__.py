@@ -1,6 +1,8 @@
 """Clients of the service. They need numpy and tritonclient, and the audio packages only to read files."""
 
 from moulin.client.async_client import AsyncClient
+from moulin.client.async_stream import AsyncLiveStream
 from moulin.client.sync_client import Client
+from moulin.client.sync_stream import LiveStream
 
-__all__ = ["AsyncClient", "Client"]
+__all__ = ["AsyncClient", "AsyncLiveStream", "Client", "LiveStream"]

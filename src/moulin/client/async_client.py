@@ -1,9 +1,11 @@
-"""An asyncio client of the offline service."""
+"""An asyncio client of the service."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -11,7 +13,10 @@ import tritonclient.grpc.aio as triton
 from tritonclient.utils import InferenceServerException
 
 from moulin.client import protocol
+from moulin.client.async_stream import AsyncLiveStream
 from moulin.client.protocol import DEFAULT_MODEL, DEFAULT_URL, Audio
+from moulin.client.stream_session import StreamSession
+from moulin.errors import ClientError
 from moulin.transcript import Transcript
 
 
@@ -40,20 +45,37 @@ class AsyncClient:
         # Reading a file takes as long as the disk and the codec want; other calls go on meanwhile.
         waveforms = await asyncio.to_thread(lambda: [protocol.waveform(audio) for audio in audios])
         inputs = protocol.request_tensors(waveforms, options)
+        return protocol.transcripts(await self._infer(self.model, inputs=inputs, outputs=protocol.requested_outputs()))
+
+    @asynccontextmanager
+    async def stream(self, **options: Any) -> AsyncIterator[AsyncLiveStream]:
+        """See `Client.stream`."""
+        beside = protocol.streaming_name(self.model)
+        model = beside if await self._has(beside) else self.model
+        stream = AsyncLiveStream(partial(self._infer, model), StreamSession(options))
         try:
-            result = await self._triton.infer(
-                self.model, inputs, outputs=protocol.requested_outputs(), client_timeout=self.timeout_sec
-            )
-        except InferenceServerException as error:
-            raise protocol.client_error(error, self.url, self.model) from error
-        return protocol.transcripts(result)
+            yield stream
+        finally:
+            await stream.close()
 
     async def is_ready(self) -> bool:
         """Whether the server is up and has loaded the model."""
         try:
-            return bool(await self._triton.is_model_ready(self.model, client_timeout=self.timeout_sec))
-        except InferenceServerException:
+            return await self._has(self.model)
+        except ClientError:
             return False
+
+    async def _has(self, model: str) -> bool:
+        try:
+            return bool(await self._triton.is_model_ready(model, client_timeout=self.timeout_sec))
+        except InferenceServerException as error:
+            raise protocol.client_error(error, self.url, model) from error
+
+    async def _infer(self, model: str, **arguments: Any) -> triton.InferResult:
+        try:
+            return await self._triton.infer(model, **{"client_timeout": self.timeout_sec, **arguments})
+        except InferenceServerException as error:
+            raise protocol.client_error(error, self.url, model) from error
 
     async def close(self) -> None:
         await self._triton.close()

@@ -18,6 +18,7 @@ from tritonclient.utils import InferenceServerException
 
 from moulin.audio.waveform import check_waveform
 from moulin.errors import ClientError, OptionsError, ServerUnavailable
+from moulin.live_transcript import StreamUpdate
 from moulin.transcript import Transcript
 
 DEFAULT_URL = "localhost:8001"
@@ -73,10 +74,23 @@ def requested_outputs() -> list[InferRequestedOutput]:
 
 def transcripts(result: Any) -> list[Transcript]:
     """The transcript of each row of an `InferResult`."""
-    rows = result.as_numpy("RESULT")
-    if rows is None:
-        raise _foreign_model()
-    return [Transcript.from_dict(json.loads(row)) for row in rows.ravel()]
+    return [Transcript.from_dict(fields) for fields in _results(result)]
+
+
+def stream_update(result: Any) -> StreamUpdate:
+    """The update in the `InferResult` of a streaming model. Raises ClientError for that of an offline one."""
+    (fields,) = _results(result)
+    if "segments" not in fields:
+        raise ClientError(
+            "The model is an offline one: it takes whole recordings, not a stream",
+            hint="serve a streaming model, name it (--name), or use 'moulin transcribe'",
+        )
+    return StreamUpdate.from_dict(fields)
+
+
+def streaming_name(model: str) -> str:
+    """What the streaming model is called of a server that also offers the offline `model`."""
+    return f"{model}_streaming"
 
 
 def client_error(error: InferenceServerException, url: str, model: str) -> ClientError:
@@ -94,11 +108,23 @@ def client_error(error: InferenceServerException, url: str, model: str) -> Clien
         )
     if "unexpected inference output" in message:
         return _foreign_model()
+    if "correlation ID" in message:  # Triton's word for a sequence id, which only streams have
+        return ClientError(
+            f"The model {model!r} at {url} is a streaming one: it takes no whole recordings",
+            hint="use 'moulin stream' (Client.stream), or name an offline model (--name)",
+        )
+    return _refusal(message)
+
+
+def _refusal(message: str, hint: str | None = None) -> ClientError:
+    """The server's own words, with its own hint where it gives one."""
     hinted = _HINTED.fullmatch(message)
-    return ClientError(hinted["message"], hint=hinted["hint"]) if hinted else ClientError(message)
+    return ClientError(hinted["message"], hint=hinted["hint"]) if hinted else ClientError(message, hint=hint)
 
 
 def _unavailable(message: str, url: str) -> ClientError:
+    if "streams are in use" in message:
+        return _refusal(message, "try later, or raise --max-streams of 'moulin serve'")
     if "queue size" in message:
         return ClientError(
             f"The server at {url} is busy: as many requests wait as may wait", hint="send less at once, or try later"
@@ -109,6 +135,14 @@ def _unavailable(message: str, url: str) -> ClientError:
             hint="start one with 'moulin serve', or name its gRPC address as HOST:PORT",
         )
     return ServerUnavailable(f"The server at {url} is not ready: {message}")
+
+
+def _results(result: Any) -> list[dict[str, Any]]:
+    """RESULT of each row."""
+    rows = result.as_numpy("RESULT")
+    if rows is None:
+        raise _foreign_model()
+    return [json.loads(row) for row in rows.ravel()]
 
 
 def _foreign_model() -> ClientError:

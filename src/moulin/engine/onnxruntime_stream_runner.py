@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moulin.bundle.spec import ModelSpec
 from moulin.decoding.network import Floats, Ints
@@ -12,6 +14,9 @@ from moulin.engine.onnxruntime_prediction import OnnxRuntimePrediction
 from moulin.engine.onnxruntime_session import new_session, rewritten_encoder, run
 from moulin.errors import BundleError, OptionsError
 from moulin.streaming.encoder_states import EncoderStates
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 MAX_STREAMS = 1024
 
@@ -88,24 +93,25 @@ class OnnxRuntimeStreamRunner(OnnxRuntimePrediction):
         return self._max_batch
 
     def encoder(self, x: Floats, slots: Ints, *, alone: bool = False) -> Floats:
-        if len(slots) > 1 and not self._batches:
-            return np.concatenate([self.encoder(x[[i]], slots[[i]], alone=alone) for i in range(len(slots))])
-        states = self._states.gather(slots)
         session = self._whole_machine_encoder if alone else self._encoder
-        inputs = [(self._x, x), *zip(self._inputs, states, strict=True)]
-        encoder_out, *returned = run(session, self._outputs, inputs)
-        outputs = iter(returned)
-        self._states.scatter(
-            slots,
-            [
-                next(outputs) if spec.output is not None else state + spec.increment
-                for spec, state in zip(self._specs, states, strict=True)
-            ],
-        )
-        return encoder_out.astype(np.float32, copy=False)
+        batches = [np.arange(len(slots))] if self._batches else np.arange(len(slots))[:, None]
+        results = [self._run(session, x[rows], slots[rows]) for rows in batches]
+        for rows, (_, states) in zip(batches, results, strict=True):  # when nothing can fail any more
+            self._states.scatter(slots[rows], states)
+        return np.concatenate([encoder_out for encoder_out, _ in results])
 
     def reset(self, slot: int) -> None:
         self._states.reset(np.array([slot]))
+
+    def _run(self, session: onnxruntime.InferenceSession, x: Floats, slots: Ints) -> tuple[Floats, list[NDArray[Any]]]:
+        """encoder_out and the next states."""
+        states = self._states.gather(slots)
+        encoder_out, *returned = run(session, self._outputs, [(self._x, x), *zip(self._inputs, states, strict=True)])
+        outputs = iter(returned)
+        return encoder_out.astype(np.float32, copy=False), [
+            next(outputs) if spec.output is not None else state + spec.increment
+            for spec, state in zip(self._specs, states, strict=True)
+        ]
 
     @property
     def _batches(self) -> bool:

@@ -11,7 +11,10 @@ from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.streaming.stream import Stream
 
 Done = Callable[[Exception | None], None]
-"""Called on a worker's thread when a stream has no full window left, or with what went wrong in its steps."""
+"""Called on a worker's thread when a stream has no full window left, or with what went wrong in its steps.
+
+It must not raise: that would end the worker.
+"""
 
 
 @dataclass(slots=True)
@@ -35,6 +38,10 @@ class StepScheduler:
         self._changed = threading.Condition()
         self._num_idle = recognizer.runner.num_workers
         self._closing = False
+        self.num_steps = 0
+        """Encoder calls so far."""
+        self.num_stepped = 0
+        """Streams in them, so that the quotient is the mean batch."""
         self._workers = [
             threading.Thread(target=self._work, name=f"moulin-step-{number}", daemon=True)
             for number in range(recognizer.runner.num_workers)
@@ -43,7 +50,10 @@ class StepScheduler:
             worker.start()
 
     def submit(self, stream: Stream, done: Done) -> None:
-        """Take `stream` as far as its audio goes, then call `done`. It must not be submitted again before that."""
+        """Take `stream`, which must be ready, as far as its audio goes, then call `done`.
+
+        It must not be submitted again before that.
+        """
         with self._changed:
             self._queue.append(_Waiting(stream, done))
             self._changed.notify()
@@ -81,6 +91,8 @@ class StepScheduler:
             share = -(-len(self._queue) // self._num_idle)
             batch = [self._queue.popleft() for _ in range(min(share, self._max_batch))]
             self._num_idle -= 1
+            self.num_steps += 1
+            self.num_stepped += len(batch)
             return batch
 
     def _step(self, streams: Sequence[Stream]) -> list[Exception | None]:

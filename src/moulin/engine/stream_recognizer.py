@@ -58,9 +58,13 @@ class StreamRecognizer:
         """A new stream. Raises StreamsFull."""
         options = options or self.options
         slot = self._slots.acquire()
-        self.runner.reset(slot)
-        windows = WindowedFbank(self._fbank, self._chunking.window_frames, self._chunking.chunk_frames)
-        (search,) = SEARCHES[options.decoding.method].start(self.runner, 1, options.decoding)
+        try:
+            self.runner.reset(slot)
+            windows = WindowedFbank(self._fbank, self._chunking.window_frames, self._chunking.chunk_frames)
+            (search,) = SEARCHES[options.decoding.method].start(self.runner, 1, options.decoding)
+        except BaseException:
+            self._slots.release(slot)
+            raise
         return Stream(slot, options, windows, search)
 
     def accept(self, stream: Stream, samples: Floats) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 
 from moulin.errors import OptionsError
@@ -22,7 +21,7 @@ class EndpointRules:
     def __post_init__(self) -> None:
         for rule in fields(self):
             value = getattr(self, rule.name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value) or value <= 0:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:  # NaN neither
                 raise OptionsError(f"Expected {rule.name} to be a number of seconds above 0, got {value!r}")
 
     def paused(self, trailing_silence_sec: float, *, anything_said: bool) -> bool:

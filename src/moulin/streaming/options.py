@@ -32,6 +32,14 @@ class StreamOptions:
 
         Raises OptionsError, also for unknown names.
         """
+        known = list(self.to_dict())
+        for name in changes:
+            if name not in known:
+                raise OptionsError(f"There is no stream option {name!r}", hint=f"the options are {', '.join(known)}")
+        known = self.to_dict()
+        for name in changes:
+            if name not in known:
+                raise OptionsError(f"There is no option {name!r}", hint=f"the options are {', '.join(known)}")
         rules = {name: changes[name] for name in changes if name in _RULES}
         decoding = {name: changes[name] for name in changes if name not in _RULES and name != "endpoint"}
         return StreamOptions(

@@ -47,14 +47,16 @@ class WindowedFbank:
             self._num_samples += len(samples)
 
     def finish(self, tail_samples: int) -> None:
-        """No more audio comes: silence follows, enough for all frames of audio and `tail_samples` of it to be decoded.
+        """No more audio comes: silence follows, so much that every frame of audio is in the chunk of some window, and
+        `tail_samples` of the silence in a chunk or in what a window looks ahead beyond it.
 
-        What a window looks ahead beyond its chunk is not decoded by it. No audio at all has no windows.
+        No audio at all has no windows.
         """
         shift = self._options.frame_shift_samples
-        num_frames = (self._num_samples + tail_samples + shift // 2) // shift if self._num_samples else 0
+        num_frames = (self._num_samples + shift // 2) // shift
+        with_tail = (self._num_samples + tail_samples + shift // 2) // shift if self._num_samples else 0
         look_ahead = self._window_frames - self._chunk_frames
-        self._last_window = max(0, -(-(num_frames - look_ahead) // self._chunk_frames))
+        self._last_window = -(-max(num_frames, with_tail - look_ahead) // self._chunk_frames)
 
     def is_ready(self) -> bool:
         """Whether a whole window is there."""
@@ -76,9 +78,8 @@ class WindowedFbank:
         return window
 
     def discard(self) -> None:
-        """Forget the audio that is waiting; the stream has no more windows."""
-        self._pieces.clear()
-        self._last_window = self._num_taken
+        """The stream has no more windows, whatever audio is waiting. May be called while another thread takes one."""
+        self._last_window = 0
 
     def _samples_needed(self) -> int:
         """How many samples there must be for the next window: frames are centred, so the last overhangs its shift."""

@@ -8,8 +8,13 @@ from __future__ import annotations
 
 MODEL_NAME = "transducer"
 
-STREAMING_MODEL_NAME = "transducer_streaming"
-"""The streaming model's name on a server that has an offline one too; alone it is `MODEL_NAME`."""
+
+def streaming_name_beside(offline: str) -> str:
+    """The streaming model's name on a server that has an offline one too; alone it is `MODEL_NAME`."""
+    return f"{offline}_streaming"
+
+
+STREAMING_MODEL_NAME = streaming_name_beside(MODEL_NAME)
 
 WAV = "WAV"
 """FP32 [B, N]: mono, 16 kHz, in [-1, 1], padded at the end to the longest."""
@@ -33,6 +38,7 @@ RESULT = "RESULT"
 Like any output of Triton's it comes where the request names it, and where the request names no outputs at all.
 """
 
-START, END, CORRID = "START", "END", "CORRID"
-"""What Triton tells the streaming model of a request's sequence: INT32 0 or 1, INT32 0 or 1, UINT64. No client sends
-these as tensors; they are parameters of the request."""
+START, END = "START", "END"
+"""What Triton tells the streaming model of a request's sequence: INT32 0 or 1 each. No client sends these as tensors;
+they are parameters of the request. (Its third tensor, the correlation ID, is not used: for an ID that is a string
+Triton 2.51 fills it with whatever lies in memory.)"""

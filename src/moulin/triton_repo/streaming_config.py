@@ -23,8 +23,9 @@ _MAX_REQUESTS = 64
 # also counts those that were refused, until they have been idle for long enough.
 _MAX_SEQUENCES = 65_536
 
-# Triton forgets idle sequences too, without telling the model. Ours is to be first here as well.
-_IDLE_MARGIN_SEC = 5.0
+# Triton forgets idle sequences too, without telling the model. Ours is to be first here as well. And Triton counts from
+# the arrival of the last request, not from its reply: what takes longer than this costs a client its sequence.
+_IDLE_MARGIN_SEC = 60.0
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class StreamingOptions:
             if value is not None and value < 1:
                 raise OptionsError(f"Expected {name.replace('_', '-')} of at least 1, got {value}")
         if not 0 < self.idle_timeout_sec < 1e6:
-            raise OptionsError(f"Expected idle-timeout-sec above 0, got {self.idle_timeout_sec:g}")
+            raise OptionsError(f"Expected idle-timeout-sec above 0 and below 1e6, got {self.idle_timeout_sec:g}")
 
     @property
     def gpu(self) -> int | None:
@@ -73,13 +74,10 @@ def streaming_config(options: StreamingOptions, encoder_file: str) -> Any:
 
     sequences = config.sequence_batching
     sequences.max_sequence_idle_microseconds = round((options.idle_timeout_sec + _IDLE_MARGIN_SEC) * 1e6)
-    sequences.oldest.max_candidate_sequences = _MAX_SEQUENCES
+    sequences.oldest.max_candidate_sequences = max(_MAX_SEQUENCES, 2 * options.max_streams)
     control = pb.ModelSequenceBatching.Control
     for name, kind in ((contract.START, control.CONTROL_SEQUENCE_START), (contract.END, control.CONTROL_SEQUENCE_END)):
         sequences.control_input.add(name=name).control.add(kind=kind, int32_false_true=[0, 1])
-    sequences.control_input.add(name=contract.CORRID).control.add(
-        kind=control.CONTROL_SEQUENCE_CORRID, data_type=pb.TYPE_UINT64
-    )
 
     add_instances(config, options.instances, options.gpu)
     add_parameters(

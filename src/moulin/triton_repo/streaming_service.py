@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -16,13 +17,17 @@ from moulin.audio.waveform import SAMPLE_RATE, check_waveform
 from moulin.decoding.network import Floats
 from moulin.engine.step_scheduler import StepScheduler
 from moulin.engine.stream_recognizer import StreamRecognizer
-from moulin.errors import AudioError, EngineError, MoulinError, OptionsError, StreamError
+from moulin.errors import AudioError, EngineError, MoulinError, OptionsError, StreamError, StreamsFull
 from moulin.live_transcript import StreamUpdate
 from moulin.streaming.stream import Stream
+
+logger = logging.getLogger(__name__)
 
 IDLE_TIMEOUT_SEC = 15.0
 MAX_CHUNK_SEC = 600.0
 """Audio in one request. It waits in memory until it is decoded, so there must be some limit."""
+
+StreamId = int | str
 
 _SWEEP_SEC = 0.5
 _LATE_SEC = 1.0
@@ -34,10 +39,11 @@ class StreamRequest:
     """The tensors of one request, and what Triton says about its sequence.
 
     `wav` float32 [1, N], `wav_lens` int32 [1, 1]; `options` is JSON, looked at when the stream starts.
+    `stream_id` is the client's `sequence_id`, a number or a string; 5 and "5" are different streams.
     `is_cancelled` asks whether the client has gone; it is called seldom and may take a while.
     """
 
-    stream_id: int
+    stream_id: StreamId
     start: bool
     end: bool
     wav: Floats
@@ -57,6 +63,20 @@ class StreamReply:
 
 Respond = Callable[[StreamReply | MoulinError], None]
 """Called exactly once a request, on any thread."""
+
+
+@dataclass(slots=True)
+class StreamingCounters:
+    """What has happened since the service was started; for metrics."""
+
+    opened: int = 0
+    refused: int = 0  # for want of a slot
+    timed_out: int = 0
+    replies: int = 0
+    waited_sec: float = 0.0  # of all replies together, from the request's arrival
+    audio_sec: float = 0.0
+    steps: int = 0  # encoder calls
+    step_streams: int = 0  # streams in them
 
 
 @dataclass(slots=True)
@@ -98,9 +118,10 @@ class StreamingService:
         self._scheduler = StepScheduler(recognizer)
         # Streams that take further requests, by their id. One whose `end` has come is no longer here, so that its
         # id may start again at once, but in `_all` until that request is answered.
-        self._accepting: dict[int, _Open] = {}
+        self._accepting: dict[StreamId, _Open] = {}
         self._all: set[_Open] = set()
         self._lock = threading.Lock()
+        self._counters = StreamingCounters()
         self._closing = threading.Event()
         self._sweeper = threading.Thread(target=self._sweep_now_and_then, name="moulin-sweeper", daemon=True)
         self._sweeper.start()
@@ -110,16 +131,25 @@ class StreamingService:
         """How many streams hold a slot."""
         return self._recognizer.num_open
 
+    @property
+    def capacity(self) -> int:
+        """How many may."""
+        return self._recognizer.runner.capacity
+
+    def counters(self) -> StreamingCounters:
+        """What has happened so far."""
+        return replace(self._counters, steps=self._scheduler.num_steps, step_streams=self._scheduler.num_stepped)
+
     def submit(self, request: StreamRequest, respond: Respond) -> None:
         """Take one request; `respond` gets its reply, or what is wrong with it."""
         try:
             self._submit(request, respond)
-        except MoulinError as error:
-            if request.end and not request.start:
-                self._give_up(request.stream_id)
-            respond(error)
         except Exception as error:  # whatever a request makes fail must stay its own failure
-            respond(EngineError(f"The request cannot be read: {type(error).__name__}: {error}"))
+            if request.end and not request.start:
+                self._end(request.stream_id)
+            if not isinstance(error, MoulinError):
+                error = EngineError(f"The request cannot be read: {type(error).__name__}: {error}")
+            _tell(respond, error)
 
     def sweep(self) -> None:
         """Close the streams that nobody has used for too long or whose clients have gone."""
@@ -132,14 +162,15 @@ class StreamingService:
             ]
             for number in idle:
                 self._close(self._accepting.pop(number))
+                self._counters.timed_out += 1
             late = [opened for opened in self._all if opened.pending and now - opened.pending[0].since > _LATE_SEC]
             heads = [(opened, opened.pending[0].request) for opened in late if not opened.abandoned]
         for opened, head in heads:
-            if head.is_cancelled():
-                self._abandon(opened)
+            if _has_gone(head):
+                self._abandon(opened, head)
 
     def close(self) -> None:
-        """Stop. Requests that wait are told so."""
+        """Stop. Requests that wait are told so. No `submit` may be under way."""
         self._closing.set()
         self._sweeper.join()
         self._scheduler.close()
@@ -149,7 +180,7 @@ class StreamingService:
             for opened in list(self._all):
                 self._close(opened)
         for pending in waiting:
-            pending.respond(StreamError("The server is shutting down"))
+            _tell(pending.respond, StreamError("The server is shutting down"))
 
     def _submit(self, request: StreamRequest, respond: Respond) -> None:
         samples = _samples(request)
@@ -176,7 +207,13 @@ class StreamingService:
         options = self._recognizer.options
         if request.options is not None:
             options = options.updated_from_json(request.options)
-        opened = _Open(self._recognizer.open(options), request.options, now)
+        try:
+            stream = self._recognizer.open(options)
+        except StreamsFull:
+            self._counters.refused += 1
+            raise
+        self._counters.opened += 1
+        opened = _Open(stream, request.options, now)
         self._accepting[request.stream_id] = opened
         self._all.add(opened)
         return opened
@@ -195,17 +232,23 @@ class StreamingService:
 
     def _work_on(self, opened: _Open) -> None:
         """Take the first of the stream's pending requests, and those behind it that need no step."""
-        stream = opened.stream
         more = True
         while more:
-            pending = opened.pending[0]
+            error = self._feed(opened.stream, opened.pending[0])
+            if error is None and self._recognizer.is_ready(opened.stream):
+                self._scheduler.submit(opened.stream, partial(self._stepped, opened))
+                return
+            more = self._answer(opened, error)
+
+    def _feed(self, stream: Stream, pending: _Pending) -> Exception | None:
+        """Give the stream the audio of a request. Returns what went wrong."""
+        try:
             self._recognizer.accept(stream, pending.samples)
             if pending.request.end:
                 self._recognizer.finish(stream)
-            if self._recognizer.is_ready(stream):
-                self._scheduler.submit(stream, partial(self._stepped, opened))
-                return
-            more = self._answer(opened, None)
+        except Exception as error:  # must not stop the worker that calls us
+            return error
+        return None
 
     def _stepped(self, opened: _Open, error: Exception | None) -> None:
         if self._answer(opened, error):
@@ -215,24 +258,29 @@ class StreamingService:
         """Answer the first of the stream's pending requests. Returns whether another is to be worked on."""
         request, respond = opened.pending[0].request, opened.pending[0].respond
         reply = self._reply(opened, request, error)
-        failed = isinstance(reply, MoulinError)
         with self._lock:
-            opened.pending.popleft()
+            if opened.abandoned:
+                reply = StreamError("The client has gone")
+            failed = isinstance(reply, MoulinError)
+            done = opened.pending.popleft()
             opened.last_heard = self._clock()
+            self._counters.replies += 1
+            self._counters.waited_sec += opened.last_heard - done.since
+            self._counters.audio_sec += len(done.samples) / SAMPLE_RATE
             unanswered = list(opened.pending) if failed else []
             more = bool(opened.pending) and not failed
-            if failed and self._accepting.get(request.stream_id) is opened:
+            accepting = self._accepting.get(request.stream_id) is opened
+            if failed and accepting:
                 del self._accepting[request.stream_id]
-            if failed or request.end:
+            # Whoever takes the stream out of `_accepting` leaves it to the last of its requests to close it.
+            if failed or not (more or accepting):
                 self._close(opened)
-        respond(reply)
+        _tell(respond, reply)
         for other in unanswered:
-            other.respond(StreamError(f"Stream {other.request.stream_id} failed before this request"))
+            _tell(other.respond, StreamError(f"Stream {other.request.stream_id} failed before this request"))
         return more
 
     def _reply(self, opened: _Open, request: StreamRequest, error: Exception | None) -> StreamReply | MoulinError:
-        if opened.abandoned:
-            return StreamError("The client has gone")
         try:
             if error is not None:
                 raise error
@@ -241,21 +289,19 @@ class StreamingService:
         except Exception as problem:  # must not stop the worker that calls us
             return EngineError(f"Recognition failed, and the stream is closed: {problem}")
 
-    def _give_up(self, stream_id: int) -> None:
-        """A stream whose last request is refused ends without an answer."""
+    def _end(self, stream_id: StreamId) -> None:
+        """A stream whose last request is refused ends with the one before."""
         with self._lock:
             opened = self._accepting.pop(stream_id, None)
-            if opened is None:
-                return
-            if not opened.pending:
+            if opened is not None and not opened.pending:
                 self._close(opened)
-                return
-        self._abandon(opened)
 
-    def _abandon(self, opened: _Open) -> None:
-        """Nobody waits for this stream any more: do not decode what is left of its audio."""
-        opened.abandoned = True
-        opened.stream.windows.discard()
+    def _abandon(self, opened: _Open, head: StreamRequest) -> None:
+        """Whoever sent `head` has gone: do not decode what is left of the stream's audio."""
+        with self._lock:
+            if opened.pending and opened.pending[0].request is head:
+                opened.abandoned = True
+                opened.stream.windows.discard()
 
     def _close(self, opened: _Open) -> None:
         """Give the slot back. The lock is held."""
@@ -265,6 +311,20 @@ class StreamingService:
     def _sweep_now_and_then(self) -> None:
         while not self._closing.wait(_SWEEP_SEC):
             self.sweep()
+
+
+def _tell(respond: Respond, reply: StreamReply | MoulinError) -> None:
+    try:
+        respond(reply)
+    except Exception:  # must not stop the thread, which has others to tell
+        logger.exception("A reply could not be delivered")
+
+
+def _has_gone(request: StreamRequest) -> bool:
+    try:
+        return request.is_cancelled()
+    except Exception:  # must not stop the sweeper
+        return False
 
 
 def _samples(request: StreamRequest) -> Floats:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from moulin.engine.open_stream_recognizer import open_stream_recognizer
 from moulin.errors import AudioError, MoulinError, OptionsError, StreamError, StreamsFull
 from moulin.streaming.options import StreamOptions
 from moulin.triton_repo import contract
+from moulin.triton_repo.streaming_metrics import StreamingMetrics
 from moulin.triton_repo.streaming_service import StreamingService, StreamReply, StreamRequest
 
 
@@ -43,37 +44,60 @@ class TritonPythonModel:
         )
         recognizer.warm_up()
         self._service = StreamingService(recognizer, idle_timeout_sec=float(parameters["idle_timeout_sec"]))
+        labels = {
+            "model": args["model_name"],
+            "version": args["model_version"],
+            "instance": args["model_instance_name"],
+        }
+        self._metrics = StreamingMetrics(self._service, labels)
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:
-            sender = request.get_response_sender()
-            wanted = request.requested_output_names()
-            self._service.submit(_parse(request, sender, wanted), partial(_respond, sender, wanted))
+            client = _Client(request)
+            self._service.submit(_parse(request, client), client.respond)
 
     def finalize(self) -> None:
+        self._metrics.close()
         self._service.close()
 
 
-def _parse(request: Any, sender: Any, wanted: Sequence[str]) -> StreamRequest:
+class _Client:
+    """Whoever waits for the reply to one request."""
+
+    def __init__(self, request: Any) -> None:
+        self.wanted: Sequence[str] = request.requested_output_names()
+        self._sender = request.get_response_sender()
+        self._answered = False
+        self._lock = threading.Lock()
+
+    def respond(self, reply: StreamReply | MoulinError) -> None:
+        response = _response(self.wanted, reply)
+        with self._lock:
+            self._answered = True
+            self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+    def has_gone(self) -> bool:
+        # Asked about a request that has been answered, tritonserver 2.51 ends with a segmentation fault.
+        with self._lock:
+            return not self._answered and bool(self._sender.is_cancelled())
+
+
+def _parse(request: Any, client: _Client) -> StreamRequest:
     def tensor(name: str) -> Any:
         return pb_utils.get_input_tensor_by_name(request, name).as_numpy()
 
     options = pb_utils.get_input_tensor_by_name(request, contract.OPTIONS)
     return StreamRequest(
-        stream_id=int(tensor(contract.CORRID).item()),
+        stream_id=request.correlation_id(),
         start=bool(tensor(contract.START).item()),
         end=bool(tensor(contract.END).item()),
         # A copy: the request's memory is Triton's again as soon as `execute` returns.
         wav=tensor(contract.WAV).copy(),
         wav_lens=tensor(contract.WAV_LENS),
         options=options.as_numpy().item() if options else None,
-        wants_update=contract.RESULT in wanted,
-        is_cancelled=sender.is_cancelled,
+        wants_update=contract.RESULT in client.wanted,
+        is_cancelled=client.has_gone,
     )
-
-
-def _respond(sender: Any, wanted: Sequence[str], reply: StreamReply | MoulinError) -> None:
-    sender.send(_response(wanted, reply), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
 
 def _response(wanted: Sequence[str], reply: StreamReply | MoulinError) -> Any:

@@ -1,0 +1,54 @@
+"""Speech on a terminal while it is recognised."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from moulin.live_transcript import StreamUpdate
+
+
+class LiveText:
+    """The open segment grows in place, dim; when it is final it stays, a paragraph of its own.
+
+    On standard output where that is the terminal: what is final is then printed already. On standard error where the
+    output goes elsewhere. Where neither is a terminal nothing is shown.
+    """
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=not sys.stdout.isatty(), highlight=False)
+        self._growing = ""
+        # Written to by us alone, and only when something comes.
+        self._live = Live(
+            console=self._console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
+        )
+
+    def __enter__(self) -> LiveText:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def show(self, update: StreamUpdate) -> None:
+        if not self._console.is_terminal:
+            return
+        growing = "".join(segment.text for segment in update.segments if not segment.is_final)
+        if growing != self._growing:
+            self._live.update(self._last_lines(growing), refresh=True)
+            self._growing = growing
+        for segment in update.segments:
+            if segment.is_final:
+                self._console.print(Text(segment.text), soft_wrap=True)  # to be copied as one line
+
+    def _last_lines(self, text: str) -> Text:
+        """As much as the terminal is high: what has scrolled off the screen cannot be taken back."""
+        lines = Text(text, style="dim").wrap(self._console, self._console.width)
+        return Text("\n").join(lines[1 - self._console.height :])

@@ -1,0 +1,82 @@
+"""The streaming model's metrics on Triton's own metrics port.
+
+Triton cannot know how long a chunk was worked on: replies come after `execute` has returned. Imported only inside
+Triton's stub process.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+
+from moulin.triton_repo.streaming_service import StreamingService
+
+_INTERVAL_SEC = 1.0
+
+_GAUGES = {
+    "moulin_streams": "Streams that are open",
+    "moulin_streams_limit": "Streams that may be open",
+}
+_COUNTERS = {
+    "moulin_streams_opened_total": "Streams that were started",
+    "moulin_streams_refused_total": "Streams that were refused because all were in use",
+    "moulin_streams_timed_out_total": "Streams that were closed because no request came for too long",
+    "moulin_chunks_total": "Requests that were answered",
+    "moulin_chunk_seconds_total": "Seconds between the arrivals and the answers of those requests",
+    "moulin_audio_seconds_total": "Seconds of audio in those requests",
+    "moulin_steps_total": "Encoder calls",
+    "moulin_step_streams_total": "Streams in those calls",
+}
+
+
+class StreamingMetrics:
+    """Publishes a service's counters every second: each update is a message to Triton, too dear for every chunk."""
+
+    def __init__(self, service: StreamingService, labels: dict[str, str]) -> None:
+        self._service = service
+        self._published = dict.fromkeys(_COUNTERS, 0.0)
+        self._families: list[Any] = []  # a metric goes away with its family
+        self._gauges = {
+            name: self._metric(name, text, pb_utils.MetricFamily.GAUGE, labels) for name, text in _GAUGES.items()
+        }
+        self._counters = {
+            name: self._metric(name, text, pb_utils.MetricFamily.COUNTER, labels) for name, text in _COUNTERS.items()
+        }
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._publish_now_and_then, name="moulin-metrics", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def _metric(self, name: str, description: str, kind: Any, labels: dict[str, str]) -> Any:
+        family = pb_utils.MetricFamily(name=name, description=description, kind=kind)
+        self._families.append(family)
+        return family.Metric(labels=labels)
+
+    def _publish_now_and_then(self) -> None:
+        self._publish()
+        while not self._stopping.wait(_INTERVAL_SEC):
+            self._publish()
+
+    def _publish(self) -> None:
+        service, counters = self._service, self._service.counters()
+        self._gauges["moulin_streams"].set(service.num_open)
+        self._gauges["moulin_streams_limit"].set(service.capacity)
+        now = {
+            "moulin_streams_opened_total": counters.opened,
+            "moulin_streams_refused_total": counters.refused,
+            "moulin_streams_timed_out_total": counters.timed_out,
+            "moulin_chunks_total": counters.replies,
+            "moulin_chunk_seconds_total": counters.waited_sec,
+            "moulin_audio_seconds_total": counters.audio_sec,
+            "moulin_steps_total": counters.steps,
+            "moulin_step_streams_total": counters.step_streams,
+        }
+        for name, value in now.items():
+            if value > self._published[name]:
+                self._counters[name].increment(value - self._published[name])
+                self._published[name] = value

@@ -1,0 +1,260 @@
+"""`moulin stream` as a process, on a model of random weights in this process: what it prints where, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import tty
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from moulin.audio.decode import read_audio
+from moulin.live_transcript import LiveTranscript, StreamUpdate
+from moulin.stream_audio import cut, stream_in_process
+from tests.conftest import BUNDLES, Recording
+
+from .command import MOULIN, TIMEOUT_SEC, Finished, moulin
+
+MODEL = BUNDLES / "zipformer2-streaming"
+
+# A module that a `moulin` finds as sounddevice: the first two seconds of a file, then silence.
+FAKE_SOUNDDEVICE = """
+import os, threading, numpy as np, soundfile
+
+class PortAudioError(Exception): ...
+
+def query_devices(kind): return {"default_samplerate": 16000.0}
+def check_input_settings(**settings): ...
+
+class InputStream:
+    def __init__(self, blocksize, callback, **settings):
+        self.blocksize, self.callback, self.closing = blocksize, callback, threading.Event()
+    def start(self):
+        self.thread = threading.Thread(target=self._speak, daemon=True)
+        self.thread.start()
+    def _speak(self):
+        speech, _ = soundfile.read(os.environ["SPEECH"], dtype="float32", frames=32000)
+        while not self.closing.wait(0.01):
+            block = np.zeros((self.blocksize, 1), np.float32)
+            block[: len(speech[: self.blocksize]), 0] = speech[: self.blocksize]
+            speech = speech[self.blocksize :]
+            self.callback(block, self.blocksize, None, "")
+    def close(self):
+        self.closing.set()
+        self.thread.join()
+"""
+
+
+@pytest.fixture(scope="module")
+def clip(recordings: list[Recording]) -> Path:
+    return recordings[0].file
+
+
+@pytest.fixture(scope="module")
+def updates(clip: Path) -> list[StreamUpdate]:
+    """What the engine hears in the clip, in pieces of the length that is the default."""
+    return list(stream_in_process(cut(read_audio(clip), 320), MODEL, options={}))
+
+
+@pytest.fixture(scope="module")
+def said(updates: list[StreamUpdate]) -> LiveTranscript:
+    live = LiveTranscript()
+    for update in updates:
+        live.apply(update)
+    assert len(live.final) >= 1
+    return live
+
+
+def stream(*arguments: object, stdin: bytes | None = None) -> Finished:
+    return moulin("stream", *arguments, "--model", MODEL, stdin=stdin)
+
+
+def test_a_pipe_gets_the_text_once(clip: Path, said: LiveTranscript) -> None:
+    assert stream(clip).expect(0) == Finished(0, said.text + "\n", "")
+    assert stream("-", stdin=clip.read_bytes()).expect(0).out == said.text + "\n"
+
+
+def test_json_lines(clip: Path, updates: list[StreamUpdate], said: LiveTranscript) -> None:
+    *lines, last = map(json.loads, stream(clip, "--format", "json").expect(0).out.splitlines())
+    assert list(last) == ["file", "text", "words", "duration_sec"]
+    assert last == {"file": str(clip), **said.transcript().to_dict()}
+
+    live = LiveTranscript()
+    before = live.text
+    for line in lines:
+        assert list(line) == ["file", "text", "segments", "endpoint", "is_final", "duration_sec"]
+        live.apply(StreamUpdate.from_dict(line))
+        assert line["text"] == live.text
+        assert line["text"] != before or line["endpoint"] or line["is_final"]
+        before = live.text
+    assert [line["is_final"] for line in lines] == [False] * (len(lines) - 1) + [True]
+    assert live.transcript() == said.transcript()
+    assert len(lines) <= len(updates)
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_silence(tmp_path: Path, format: str) -> None:
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0, np.float32), 16000)
+    done = stream(tmp_path / "empty.wav", "--format", format).expect(0)
+    if format == "text":
+        assert done.out == "\n"
+    else:
+        update, last = map(json.loads, done.out.splitlines())
+        assert (update["segments"], update["is_final"], last["text"]) == ([], True, "")
+
+
+def test_options_reach_the_engine(clip: Path) -> None:
+    def segments(*arguments: str) -> list[int]:
+        lines = map(json.loads, stream(clip, "--format", "json", *arguments).expect(0).out.splitlines()[:-1])
+        return [segment["number"] for line in lines for segment in line["segments"] if segment["is_final"]]
+
+    assert segments("--no-endpoint") == [0]
+    assert segments("--no-endpoint", "--method", "modified_beam_search", "--beam", "2", "--chunk-ms", "77") == [0]
+
+
+def test_in_real_time_it_hears_the_same(tmp_path: Path, recordings: list[Recording]) -> None:
+    soundfile.write(tmp_path / "short.wav", recordings[0].waveform[:8000], 16000)
+    paced = stream(tmp_path / "short.wav", "--realtime").expect(0)
+    assert paced == stream(tmp_path / "short.wav").expect(0)
+
+
+def _on_a_terminal(command: Sequence[object], *, out: bool, size: tuple[int, int] = (24, 60)) -> tuple[str, str]:
+    """What a terminal is sent, and what standard output gets where that is none."""
+    with ExitStack() as files:
+        ours, theirs = pty.openpty()
+        files.callback(os.close, ours)
+        tty.setraw(theirs)  # line feeds as they are
+        environ = {**os.environ, "TERM": "xterm", "LINES": str(size[0]), "COLUMNS": str(size[1])}
+        process = subprocess.Popen(
+            [MOULIN, "stream", *map(str, command), "--model", str(MODEL)],
+            stdin=subprocess.DEVNULL,
+            stdout=theirs if out else subprocess.PIPE,
+            stderr=theirs,
+            env=environ,
+        )
+        os.close(theirs)
+        seen = b""
+        while chunk := _read(ours):
+            seen += chunk
+        printed = process.stdout.read() if process.stdout else b""
+        if process.stdout:
+            process.stdout.close()
+        assert process.wait(TIMEOUT_SEC) == 0, seen
+        return seen.decode(), printed.decode()
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # the other side is closed
+        return b""
+
+
+def _left_on_screen(sent: str) -> list[str]:
+    """The lines of a terminal that has been sent this: text, line feeds, and what rich moves and erases with."""
+    lines, row = [""], 0
+    for code, text in re.findall(r"(\x1b\[[0-9;?]*[A-Za-z]|\r|\n)|([^\x1b\r\n]+)", sent):
+        if code == "\n":
+            row += 1
+            lines += [""] * (row == len(lines))
+        elif code.endswith("A"):
+            row -= 1
+        elif code == "\x1b[2K":
+            lines[row] = ""
+        elif text:
+            lines[row] += text
+    return [line.rstrip() for line in lines]
+
+
+@pytest.mark.parametrize("out", [True, False], ids=["stdout", "stderr"])
+@pytest.mark.parametrize("size", [(24, 60), (4, 20)], ids=str)
+def test_a_terminal_shows_the_text_grow_and_settle(
+    clip: Path, said: LiveTranscript, updates: list[StreamUpdate], out: bool, size: tuple[int, int]
+) -> None:
+    seen, printed = _on_a_terminal([clip], out=out, size=size)
+    assert printed == ("" if out else said.text + "\n")
+    assert [line for line in _left_on_screen(seen) if line] == [segment.text for segment in said.final]
+    first = next(segment for update in updates for segment in update.segments)
+    assert f"\x1b[2m{first.text[: size[1]].rstrip()}" in seen, "the first partial was not shown dim"
+
+
+def test_json_on_a_terminal_is_json_alone(clip: Path) -> None:
+    seen, _ = _on_a_terminal([clip, "--format", "json"], out=True)
+    assert seen == stream(clip, "--format", "json").out
+
+
+def test_ctrl_c_with_a_file(clip: Path) -> None:
+    command = [MOULIN, "stream", str(clip), "--model", str(MODEL), "--realtime", "--format", "json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=TIMEOUT_SEC)
+    assert process.returncode == 130
+    assert err == b""
+    assert all("segments" in json.loads(line) for line in out.splitlines()), "a final result of what was cut off"
+
+
+def test_ctrl_c_with_the_microphone(clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "sounddevice.py").write_text(FAKE_SOUNDDEVICE)
+    environ = {**os.environ, "PYTHONPATH": str(tmp_path), "SPEECH": str(clip)}
+    command = [MOULIN, "stream", "--mic", "--model", str(MODEL), "--format", "json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environ) as process:
+        assert process.stdout is not None
+        first = json.loads(process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=TIMEOUT_SEC)
+    assert process.returncode == 0, err
+    assert err == b""
+    *_, update, last = map(json.loads, out.splitlines())
+    assert first["file"] == "microphone"
+    assert update["is_final"]
+    assert list(last) == ["file", "text", "words", "duration_sec"]
+    assert last["text"].startswith(first["text"])
+
+
+def test_a_reader_that_leaves(clip: Path) -> None:
+    command = [MOULIN, "stream", str(clip), "--model", str(MODEL), "--format", "json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        process.wait(TIMEOUT_SEC)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (["x.wav", "--mic"], "Expected a FILE or --mic, got both", None),
+        (["--realtime"], "Expected a FILE or --mic, got neither", None),
+        (["x.wav", "--url", "h:1", "--model", "m"], "Expected --url or --model, got both", "without a server"),
+        (["x.wav", "--beam", "0"], "Expected a beam of 1 to", None),
+        (["/no/such.wav"], "/no/such.wav does not exist", None),
+        (["CLIP", "--url", "http://h:1"], "gRPC address as HOST:PORT", "localhost:8001"),
+        (["CLIP", "--url", "127.0.0.1:1"], "No Triton server answers at 127.0.0.1:1", "moulin serve"),
+        (["CLIP", "--model", BUNDLES / "zipformer2-offline"], "Expected a streaming model", None),
+    ],
+)
+def test_what_is_refused(clip: Path, arguments: list[object], message: str, hint: str | None) -> None:
+    done = moulin("stream", *(clip if argument == "CLIP" else argument for argument in arguments)).expect(1)
+    assert done.out == ""
+    first, *rest = done.err.splitlines()
+    assert first.startswith("moulin: ")
+    assert message in first
+    assert hint is None or hint in rest[0]
+
+
+def test_help() -> None:
+    assert "Example: moulin stream " in moulin("stream", "--help").expect(0).out
+    assert "Usage: moulin stream" in moulin("stream").expect(2).err
+    assert "Invalid value for '--chunk-ms'" in moulin("stream", "x.wav", "--chunk-ms", "0").expect(2).err

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moulin.errors import OptionsError
+from moulin.streaming.endpoint import EndpointRules
+
+SECONDS = st.floats(0.01, 100)
+
+
+def test_the_defaults_are_sherpa_onnx_s() -> None:
+    assert EndpointRules() == EndpointRules(2.4, 1.2, 20.0)
+
+
+@pytest.mark.parametrize(
+    ("silence_sec", "anything_said", "paused"),
+    [
+        (0.0, False, False),
+        (2.36, False, False),
+        (2.4, False, True),
+        (0.0, True, False),
+        (1.16, True, False),
+        (1.2, True, True),
+        (1.2, False, False),
+        (3.0, True, True),
+    ],
+)
+def test_rules_1_and_2(silence_sec: float, anything_said: bool, paused: bool) -> None:
+    assert EndpointRules().paused(silence_sec, anything_said=anything_said) is paused
+
+
+@pytest.mark.parametrize(("length_sec", "too_long"), [(0.0, False), (19.96, False), (20.0, True), (100.0, True)])
+def test_rule_3(length_sec: float, too_long: bool) -> None:
+    assert EndpointRules().too_long(length_sec) is too_long
+
+
+@given(rule1=SECONDS, rule2=SECONDS, rule3=SECONDS, silence_sec=SECONDS, length_sec=SECONDS, said=st.booleans())
+def test_as_sherpa_onnx_writes_it(
+    rule1: float, rule2: float, rule3: float, silence_sec: float, length_sec: float, said: bool
+) -> None:
+    """Each rule: (something said, or it need not be) and silence long enough and utterance long enough. Rule 1 holds
+    whether or not something was said, which matters where its time is the shorter one."""
+    rules = EndpointRules(rule1, rule2, rule3)
+    by_rule_1 = silence_sec >= rule1
+    by_rule_2 = said and silence_sec >= rule2
+    assert rules.paused(silence_sec, anything_said=said) == (by_rule_1 or by_rule_2)
+    assert rules.too_long(length_sec) == (length_sec >= rule3)
+
+
+@given(frames=st.integers(1, 5000), rule=st.integers(1, 5000))
+def test_whole_frames_lose_nothing_to_rounding(frames: int, rule: int) -> None:
+    """A pause of n frames of 40 ms is as long as a rule of 0.04 n seconds, however that is written."""
+    rules = EndpointRules(rule2_min_trailing_silence_sec=round(rule * 0.04, 2), rule1_min_trailing_silence_sec=1e9)
+    assert rules.paused(frames * 0.04, anything_said=True) == (frames >= rule)
+
+
+@pytest.mark.parametrize("rule", ["rule1_min_trailing_silence_sec", "rule3_min_utterance_length_sec"])
+@pytest.mark.parametrize("value", [0, 0.0, -1, -0.1, math.nan, -math.inf, True, None, "2.4", [2.4]])
+def test_what_is_no_time(rule: str, value: Any) -> None:
+    with pytest.raises(OptionsError, match=f"Expected {rule} to be a number of seconds above 0, got") as caught:
+        EndpointRules(**{rule: value})
+    assert repr(value) in caught.value.message
+
+
+@pytest.mark.parametrize("value", [math.inf, 10**400])
+def test_a_rule_may_be_put_out_of_reach(value: float) -> None:
+    rules = EndpointRules(rule3_min_utterance_length_sec=value)
+    assert not rules.too_long(1e9)
