@@ -57,7 +57,7 @@ class OnnxRuntimeRunner(OnnxRuntimePrediction):
         self.device = device
         self._threads = threads or len(os.sched_getaffinity(0))
         self._workers = workers or self._threads
-        content = rewritten_encoder(spec) if rewrite else None
+        content = rewritten_encoder(spec, device) if rewrite else None
         self._encoder = new_session(spec.encoder.file, device, 1, content)
         self._whole_machine_encoder = (
             self._encoder

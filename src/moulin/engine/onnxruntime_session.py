@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from moulin.bundle.onnx_graph import TensorSpec
 from moulin.bundle.spec import ModelSpec
+from moulin.engine.depthwise import rewrite_depthwise
 from moulin.engine.device import gpu_index
 from moulin.engine.swoosh import rewrite_swoosh
 from moulin.errors import EngineError
@@ -46,8 +47,8 @@ def _onnxruntime() -> Any:
     return onnxruntime
 
 
-def rewritten_encoder(spec: ModelSpec) -> bytes | None:
-    """The encoder in a form that runs faster; None where it stays as it is."""
+def rewritten_encoder(spec: ModelSpec, device: str) -> bytes | None:
+    """The encoder in a form that runs faster on `device`; None where it stays as it is."""
     if spec.encoder.external_files:
         return None  # weights outside the file, usually for their size: ONNX Runtime reads them in place
     if spec.precision == "int8":
@@ -57,7 +58,10 @@ def rewritten_encoder(spec: ModelSpec) -> bytes | None:
     import onnx
 
     model = onnx.load(spec.encoder.file)
-    return model.SerializeToString() if rewrite_swoosh(model) else None
+    rewritten = rewrite_swoosh(model)
+    if device == "cpu":
+        rewritten += rewrite_depthwise(model)
+    return model.SerializeToString() if rewritten else None
 
 
 def new_session(file: Path, device: str, threads: int, content: bytes | None = None) -> onnxruntime.InferenceSession:

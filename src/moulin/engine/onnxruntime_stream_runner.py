@@ -68,7 +68,7 @@ class OnnxRuntimeStreamRunner(OnnxRuntimePrediction):
             spec.encoder.output("encoder_out", 0).name,
             *(state.output for state in self._specs if state.output is not None),
         ]
-        content = rewritten_encoder(spec) if rewrite else None
+        content = rewritten_encoder(spec, device) if rewrite else None
         self._encoder = new_session(spec.encoder.file, device, 1, content)
         self._whole_machine_encoder = (
             self._encoder
