@@ -17,6 +17,7 @@ from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL, demo_clips
 from moulin.engine.open_recognizer import open_recognizer
 from moulin.engine.open_stream_recognizer import open_stream_recognizer
 from moulin.launch import ServerOptions, TritonServer
+from moulin.live_transcript import LiveTranscript
 from moulin.transcript import Transcript
 from moulin.triton_repo.contract import STREAMING_MODEL_NAME
 from moulin.triton_repo.offline_config import OfflineOptions
@@ -30,9 +31,9 @@ TINY_MODEL = "tiny-conformer"
 MAX_BATCH = 16
 
 # The fourth: few streams, and those that nobody uses are soon closed.
-TINY_STREAMING_MODEL = "tiny-zipformer2-streaming"
+TINY_STREAMING_MODEL = "tiny-lstm"
 MAX_STREAMS = 8
-IDLE_TIMEOUT_SEC = 3.0
+IDLE_TIMEOUT_SEC = 4.0
 
 
 def pytest_report_header() -> str:
@@ -96,18 +97,19 @@ def recordings() -> list[Recording]:
 
 
 @pytest.fixture(scope="session")
-def heard_live(recordings: list[Recording]) -> list[str]:
+def heard_live(recordings: list[Recording]) -> list[Transcript]:
     """What the streaming engine, in this process, hears in each recording by itself."""
-    texts = []
+    heard = []
     with open_stream_recognizer(DEMO_STREAMING_MODEL) as recognizer:
         for recording in recordings:
             stream = recognizer.open()
             recognizer.accept(stream, recording.waveform)
             recognizer.finish(stream)
-            recognizer.advance(stream)
-            texts.append(recognizer.text(stream))
+            live = LiveTranscript()
+            live.apply(recognizer.advance(stream))
+            heard.append(live.transcript())
             recognizer.close(stream)
-    return texts
+    return heard
 
 
 @pytest.fixture(scope="session")
@@ -131,11 +133,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     build_offline_repository(demo, repository, OfflineOptions(max_batch=MAX_BATCH), link=True)
     build_offline_repository(tiny, repository, OfflineOptions(model_name=TINY_MODEL, max_batch=MAX_BATCH))
     live = load_bundle(DEMO_STREAMING_MODEL, expect="streaming")
-    tiny_live = load_bundle(BUNDLES / "zipformer2-streaming", expect="streaming")
+    tiny_live = load_bundle(BUNDLES / "lstm-streaming", expect="streaming")
     build_streaming_repository(live, repository, StreamingOptions(model_name=STREAMING_MODEL_NAME), link=True)
     few = StreamingOptions(model_name=TINY_STREAMING_MODEL, max_streams=MAX_STREAMS, idle_timeout_sec=IDLE_TIMEOUT_SEC)
     build_streaming_repository(tiny_live, repository, few)
-    with TritonServer(repository, ServerOptions(http_port=0, grpc_port=0, metrics_port=0)) as running:
+    # Triton waits that long for streams that some tests leave open.
+    options = ServerOptions(http_port=0, grpc_port=0, metrics_port=0, exit_timeout_sec=1)
+    with TritonServer(repository, options) as running:
         running.wait_ready()
         yield running
         assert running.poll() is None, "tritonserver died during the tests"

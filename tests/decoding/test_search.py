@@ -271,7 +271,9 @@ def test_top_takes_the_leftmost_of_equal_values(rows: list[list[int]], count: in
     pieces=st.lists(st.lists(st.integers(0, 9), min_size=3, max_size=3), min_size=1, max_size=8),
     seed=st.integers(0, 1000),
 )
-def test_any_pieces_equal_the_whole(method: Method, beam: int, peaky: float, pieces: list[list[int]], seed: int) -> None:
+def test_any_pieces_equal_the_whole(
+    method: Method, beam: int, peaky: float, pieces: list[list[int]], seed: int
+) -> None:
     """Three utterances whose frames come in pieces of different lengths, some of them empty."""
     network = ToyNetwork(peaky=peaky, seed=seed)
     options = DecodingOptions(method, beam=beam)

@@ -67,7 +67,7 @@ def test_values_that_make_no_sense(changes: dict[str, Any], match: str) -> None:
 
 @pytest.mark.parametrize("name", ["rule4", "endpoints", "rules", "decoding", ""])
 def test_unknown_names_are_refused_with_all_that_there_are(name: str) -> None:
-    with pytest.raises(OptionsError, match=f"There is no stream option '{name}'") as caught:
+    with pytest.raises(OptionsError, match=f"There is no option '{name}'") as caught:
         StreamOptions().updated({name: 1})
     for known in StreamOptions().to_dict():
         assert known in str(caught.value.hint)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,3 +56,50 @@ def texts(result: Any) -> list[str]:
     """Triton-ASR-Client: every row, of words or as a whole."""
     rows = result.as_numpy("TRANSCRIPTS")
     return [b" ".join(row).decode() if isinstance(row, np.ndarray) else row.decode() for row in rows]
+
+
+FIRST_SEQUENCE_ID = 10086
+"""Triton-ASR-Client: plus the task's number, for all the utterances of the task one after the other."""
+
+FIRST_CHUNK_SAMPLES, CHUNK_SAMPLES = 13_600, 10_240
+"""0.85 s and 0.64 s: a decoding window of 83 frames and two more, and then 16 encoder frames."""
+
+
+def chunks(waveform: NDArray[np.float32]) -> Iterator[tuple[Tensors, bool, bool]]:
+    """Triton-ASR-Client's `send_streaming`: requests of always the same size with whether each is the first or last.
+
+    The last is padded with zeros, and WAV_LENS has its true length.
+    """
+    start, size = 0, FIRST_CHUNK_SAMPLES
+    while start < len(waveform):
+        piece = waveform[start : start + size]
+        wav = np.zeros((1, size), np.float32)
+        wav[0, : len(piece)] = piece
+        last = start + size >= len(waveform)
+        yield {"WAV": wav, "WAV_LENS": np.array([[len(piece)]], np.int32)}, start == 0, last
+        start, size = start + size, CHUNK_SAMPLES
+
+
+async def send_streaming(
+    client: Any, waveform: NDArray[np.float32], sequence_id: int, *, model: str, simulate_streaming: bool = False
+) -> list[str]:
+    """The text after each chunk; `client` is of tritonclient.grpc.aio. With `simulate_streaming` as fast as speech."""
+    texts = []
+    for request, first, last in chunks(waveform):
+        if simulate_streaming:
+            await asyncio.sleep(int(request["WAV_LENS"][0, 0]) / 16000)
+        result = await client.infer(
+            model,
+            inputs(request),
+            outputs=[grpc.InferRequestedOutput("TRANSCRIPTS")],
+            sequence_id=sequence_id,
+            sequence_start=first,
+            sequence_end=last,
+        )
+        texts.append(streaming_text(result))
+    return texts
+
+
+def streaming_text(result: Any) -> str:
+    """All clients: the whole array joined, which for an array of two dimensions would be pointers as bytes."""
+    return b" ".join(result.as_numpy("TRANSCRIPTS")).decode()

@@ -16,12 +16,14 @@ from moulin.demo.files import DEMO_MODEL
 from moulin.errors import LaunchError, OptionsError
 from moulin.launch import ServerOptions, TritonServer
 from moulin.triton_repo.offline_config import OfflineOptions
-from moulin.triton_repo.repository import build_offline_repository
+from moulin.triton_repo.repository import build_offline_repository, build_streaming_repository
+from moulin.triton_repo.streaming_config import StreamingOptions
 from tests.conftest import BUNDLES
 
-from .sherpa_client import infer, inputs, tensors, texts
+from .sherpa_client import infer, inputs, streaming_text, tensors, texts
 
 CONFORMER = BUNDLES / "conformer-offline"
+LSTM = BUNDLES / "lstm-streaming"
 FREE_PORTS = ServerOptions(http_port=0, grpc_port=0, metrics_port=0)
 
 
@@ -55,6 +57,29 @@ def test_every_file_that_the_config_names_exists(tmp_path: Path) -> None:
     assert sorted(warmup) == ["WAV", "WAV_LENS"]
     assert np.fromfile(model_dir / "warmup" / "WAV", "<f4").size == 32000
     assert np.fromfile(model_dir / "warmup" / "WAV_LENS", "<i4").tolist() == [32000]
+
+
+def test_a_streaming_model_needs_no_warm_up(tmp_path: Path) -> None:
+    model_dir = build_streaming_repository(load_bundle(LSTM), tmp_path, StreamingOptions())
+    files = {path.name for path in LSTM.iterdir() if path.name != "recipe.json"}
+    assert _files(model_dir) == {"config.pbtxt", "1/model.py", *(f"1/bundle/{name}" for name in files)}
+    config = (model_dir / "config.pbtxt").read_text()
+    (encoder,) = re.findall(r'string_value: "(bundle/[^"]+)"', config)
+    assert (model_dir / "1" / encoder).is_file()
+    assert "moulin.triton_repo.streaming_shim" in (model_dir / "1" / "model.py").read_text()
+
+
+def test_a_model_of_the_other_mode_takes_its_place_or_stands_beside_it(tmp_path: Path) -> None:
+    build_offline_repository(load_bundle(CONFORMER), tmp_path, OfflineOptions())
+    live = StreamingOptions(model_name="transducer_streaming")
+    build_streaming_repository(load_bundle(LSTM), tmp_path, live, link=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["transducer", "transducer_streaming"]
+    again = build_streaming_repository(load_bundle(LSTM), tmp_path, StreamingOptions())
+    assert load_bundle(again / "1" / "bundle").family == "lstm"
+    assert not (again / "warmup").exists()
+    back = build_offline_repository(load_bundle(CONFORMER), tmp_path, OfflineOptions())
+    assert load_bundle(back / "1" / "bundle").family == "conformer"
+    assert (LSTM / "tokens.txt").exists()
 
 
 def test_link_leaves_the_files_where_they_are(tmp_path: Path) -> None:
@@ -161,6 +186,42 @@ def _assert_a_burst_is_refused(client: grpc.InferenceServerClient, waveform: Flo
 
 
 @pytest.mark.triton
+def test_a_copied_streaming_repository_needs_nothing_else(tmp_path: Path, snippets: list[tuple[Floats, str]]) -> None:
+    """Two instances: each holds its share of the streams, and a stream always comes to the same one."""
+    source = shutil.copytree(LSTM, tmp_path / "model")
+    options = StreamingOptions(instances=2, threads=2, max_streams=4)
+    build_streaming_repository(load_bundle(source), tmp_path / "built", options)
+    shutil.rmtree(source)
+    moved = (tmp_path / "built").rename(tmp_path / "moved")
+    with TritonServer(moved, FREE_PORTS) as server:
+        server.wait_ready()
+        with grpc.InferenceServerClient(server.grpc_url) as client:
+            waveforms = [waveform for waveform, _ in snippets[:4]]
+            whole = [
+                streaming_text(infer(client, tensors([w]), sequence_id=9, sequence_start=True, sequence_end=True))
+                for w in waveforms
+            ]
+            assert len(set(whole)) == 4
+            for start in range(0, 8000, 2000):
+                pieced = [
+                    streaming_text(
+                        infer(
+                            client,
+                            tensors([waveform[start : start + 2000]]),
+                            sequence_id=number,
+                            sequence_start=start == 0,
+                            sequence_end=start == 6000,
+                        )
+                    )
+                    for number, waveform in enumerate(waveforms, 1)
+                ]
+                if start == 0:
+                    with pytest.raises(InferenceServerException, match="streams are in use"):
+                        infer(client, tensors(waveforms[:1]), sequence_id=5, sequence_start=True, sequence_end=True)
+            assert pieced == whole
+
+
+@pytest.mark.triton
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
@@ -179,7 +240,33 @@ def test_a_model_that_cannot_load_says_why(tmp_path: Path, damage: str, reason: 
     else:
         shutil.rmtree(bundle)
         shutil.copytree(BUNDLES / "lstm-streaming", bundle)
-    with TritonServer(tmp_path, FREE_PORTS) as server, pytest.raises(LaunchError, match=reason) as caught:
+    _assert_does_not_load(tmp_path, reason)
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        ("decoder", r"model 'transducer': .*decoder-epoch-1-avg-1\.onnx"),
+        ("offline", r"model 'transducer': .*Expected a streaming model, got the offline conformer"),
+        ("options", r"model 'transducer': .*There is no .*option 'bean'"),
+    ],
+)
+def test_a_streaming_model_that_cannot_load_says_why(tmp_path: Path, damage: str, reason: str) -> None:
+    model_dir = build_streaming_repository(load_bundle(LSTM), tmp_path, StreamingOptions())
+    bundle, config = model_dir / "1" / "bundle", model_dir / "config.pbtxt"
+    if damage == "decoder":
+        (bundle / "decoder-epoch-1-avg-1.onnx").write_bytes(b"not a model")
+    elif damage == "offline":
+        shutil.rmtree(bundle)
+        shutil.copytree(CONFORMER, bundle)
+    else:
+        config.write_text(config.read_text().replace(r"\"beam\"", r"\"bean\""))
+    _assert_does_not_load(tmp_path, reason)
+
+
+def _assert_does_not_load(repository: Path, reason: str) -> None:
+    with TritonServer(repository, FREE_PORTS) as server, pytest.raises(LaunchError, match=reason) as caught:
         server.wait_ready()
     assert "\n" not in caught.value.message
     assert "Traceback" not in str(caught.value)

@@ -156,6 +156,8 @@ def _streaming_spec(encoder: OnnxGraph, family: str) -> StreamingSpec | None:
             hint="export it again with the recipe's export-onnx-streaming.py",
         )
     window_frames = _fact(encoder, "T", x, axis=1)
+    if isinstance(x.shape[1], int) and x.shape[1] != window_frames:
+        raise BundleError(f"Expected x of {encoder.file} to have {window_frames} frames, its 'T', got {x.shape[1]}")
     chunk_frames = _required_int(encoder, "decode_chunk_len")
     if not 0 < chunk_frames <= window_frames:
         raise BundleError(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from moulin.bundle.onnx_graph import TensorSpec
@@ -67,6 +68,9 @@ def rewritten_encoder(spec: ModelSpec, device: str) -> bytes | None:
 def new_session(file: Path, device: str, threads: int, content: bytes | None = None) -> onnxruntime.InferenceSession:
     """A session of the model in `file`, or of `content` in its place."""
     onnxruntime = _onnxruntime()
+    # A session that takes denormals for zero leaves the calling thread like that, and numpy warns if it first looks
+    # at the limits of floats there. What it has found it remembers.
+    np.finfo(np.float32), np.finfo(np.float64)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

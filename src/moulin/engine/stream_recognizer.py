@@ -11,11 +11,11 @@ from moulin.audio.fbank import FbankOptions
 from moulin.audio.waveform import SAMPLE_RATE, check_waveform
 from moulin.bundle.spec import ModelSpec
 from moulin.decoding.network import Floats, Hypothesis
-from moulin.decoding.search import SEARCHES
+from moulin.decoding.search import SEARCHES, SearchState
 from moulin.engine.recognizer import TAIL_PADDING_SEC
 from moulin.engine.stream_runner import StreamRunner
 from moulin.engine.words import spell_words
-from moulin.errors import BundleError
+from moulin.errors import BundleError, StreamError
 from moulin.live_transcript import Segment, StreamUpdate
 from moulin.spacing import join_texts
 from moulin.streaming.options import StreamOptions
@@ -61,21 +61,27 @@ class StreamRecognizer:
         try:
             self.runner.reset(slot)
             windows = WindowedFbank(self._fbank, self._chunking.window_frames, self._chunking.chunk_frames)
-            (search,) = SEARCHES[options.decoding.method].start(self.runner, 1, options.decoding)
+            search = self._new_search(options, 0)
         except BaseException:
             self._slots.release(slot)
             raise
         return Stream(slot, options, windows, search)
 
     def accept(self, stream: Stream, samples: Floats) -> None:
-        """More audio: float32 [n] (16 kHz, mono, in [-1, 1]), n may be 0. Raises AudioError for what is none."""
-        stream.windows.accept(check_waveform(samples))
+        """More audio: float32 [n] (16 kHz, mono, in [-1, 1]), n may be 0.
+
+        Raises AudioError for what is none, and StreamError after `finish`.
+        """
+        if stream.windows.finished:
+            raise StreamError("The stream's audio has been finished", hint="open another stream")
+        # A copy: audio waits until its window is whole, and the caller may use the array again.
+        stream.windows.accept(np.array(check_waveform(samples)))
 
     def finish(self, stream: Stream) -> None:
         """No more audio comes: what is there will be decoded to its last frame."""
         stream.windows.finish(self._tail_samples)
         if stream.ended:
-            self._close_segment(stream)
+            self._close_last_segment(stream)
 
     def is_ready(self, stream: Stream) -> bool:
         """Whether there is audio enough for a step."""
@@ -92,7 +98,7 @@ class StreamRecognizer:
         self._search(streams, encoder_out)
         for stream in streams:
             if stream.ended:
-                self._close_segment(stream)
+                self._close_last_segment(stream)
             elif stream.options.endpoint:
                 self._find_endpoint(stream)
 
@@ -150,25 +156,36 @@ class StreamRecognizer:
         last_said = hypothesis.frames[-1] + 1 if hypothesis.tokens else stream.segment_start_frame
         frame_sec = self.spec.encoder_frame_sec
         if rules.paused((now - last_said) * frame_sec, anything_said=bool(hypothesis.tokens)):
-            self._close_segment(stream)
+            self._close_segment(stream, len(hypothesis.tokens))
+            if not hypothesis.tokens:
+                # After so long a silence what was said before says little about what comes.
+                stream.search = self._new_search(stream.options, now)
         elif rules.too_long((now - stream.segment_start_frame) * frame_sec):
-            # The last word may be but half said: it goes into the next segment.
+            # The last word may be but half said: it goes into the next segment, and the search goes on.
             words = self.spec.tokens.words(hypothesis.tokens)
-            self._close_segment(stream, words[-1].first if len(words) > 1 else None)
+            self._close_segment(stream, words[-1].first if len(words) > 1 else len(hypothesis.tokens))
         else:
             return
         stream.endpoint = True
 
-    def _close_segment(self, stream: Stream, count: int | None = None) -> None:
+    def _close_last_segment(self, stream: Stream) -> None:
+        self._close_segment(stream, len(stream.search.hypothesis().tokens))
+
+    def _close_segment(self, stream: Stream, count: int) -> None:
         """Close the open segment after its first `count` tokens; the others begin the next one."""
         stream.segment_start_frame = stream.search.num_frames
         best = stream.search.hypothesis()
-        closed = Hypothesis(best.tokens[:count], best.frames[:count], best.log_probs[:count], best.score)
-        stream.search.drop(len(closed.tokens))
-        if closed.tokens:
+        stream.search.drop(count)
+        if count:
+            closed = Hypothesis(best.tokens[:count], best.frames[:count], best.log_probs[:count], best.score)
             stream.closed_text = join_texts(stream.closed_text, self.spec.tokens.text(closed.tokens))
             stream.unreported.append(closed)
             stream.num_closed += 1
+
+    def _new_search(self, options: StreamOptions, num_frames: int) -> SearchState:
+        (search,) = SEARCHES[options.decoding.method].start(self.runner, 1, options.decoding)
+        search.num_frames = num_frames
+        return search
 
     def _segment(self, stream: Stream, number: int, hypothesis: Hypothesis, *, is_final: bool) -> Segment:
         words = spell_words(

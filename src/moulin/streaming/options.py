@@ -32,10 +32,6 @@ class StreamOptions:
 
         Raises OptionsError, also for unknown names.
         """
-        known = list(self.to_dict())
-        for name in changes:
-            if name not in known:
-                raise OptionsError(f"There is no stream option {name!r}", hint=f"the options are {', '.join(known)}")
         known = self.to_dict()
         for name in changes:
             if name not in known:

@@ -14,11 +14,12 @@ class SlotPool:
         self.capacity = capacity
         # The one freed last is given out first: its memory is warm, and what was never needed is never touched.
         self._free = list(range(capacity - 1, -1, -1))
+        self._taken: set[int] = set()
         self._lock = threading.Lock()
 
     @property
     def num_taken(self) -> int:
-        return self.capacity - len(self._free)
+        return len(self._taken)
 
     def acquire(self) -> int:
         """A free slot. Raises StreamsFull."""
@@ -27,8 +28,12 @@ class SlotPool:
                 raise StreamsFull(
                     f"All {self.capacity} streams are in use", hint="try again later, or serve with more --max-streams"
                 )
-            return self._free.pop()
+            slot = self._free.pop()
+            self._taken.add(slot)
+            return slot
 
     def release(self, slot: int) -> None:
+        """Give a slot back. Raises KeyError where it is not taken: two streams would get it."""
         with self._lock:
+            self._taken.remove(slot)
             self._free.append(slot)

@@ -1,0 +1,170 @@
+"""The streaming model's config.pbtxt, parsed back by Triton's own protobuf: the numbers are written out by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf import json_format, text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from moulin.bundle.load import load_bundle
+from moulin.errors import OptionsError
+from moulin.streaming.options import StreamOptions
+from moulin.triton_repo.repository import build_streaming_repository
+from moulin.triton_repo.streaming_config import StreamingOptions
+from tests.conftest import BUNDLES
+
+STREAM = {
+    "method": "greedy",
+    "beam": 4,
+    "temperature": 1.0,
+    "blank_penalty": 0.0,
+    "endpoint": True,
+    "rule1_min_trailing_silence_sec": 2.4,
+    "rule2_min_trailing_silence_sec": 1.2,
+    "rule3_min_utterance_length_sec": 20.0,
+}
+
+DEFAULTS: dict[str, Any] = {
+    "name": "transducer",
+    "backend": "python",
+    "max_batch_size": 64,
+    "input": [
+        {"name": "WAV", "data_type": "TYPE_FP32", "dims": ["-1"], "allow_ragged_batch": True},
+        {"name": "WAV_LENS", "data_type": "TYPE_INT32", "dims": ["1"]},
+        {"name": "OPTIONS", "data_type": "TYPE_STRING", "dims": ["1"], "optional": True},
+    ],
+    "output": [
+        {"name": "TRANSCRIPTS", "data_type": "TYPE_STRING", "dims": ["1"]},
+        {"name": "RESULT", "data_type": "TYPE_STRING", "dims": ["1"]},
+    ],
+    "instance_group": [{"kind": "KIND_CPU", "count": 1}],
+    "sequence_batching": {
+        "max_sequence_idle_microseconds": "75000000",
+        "oldest": {"max_candidate_sequences": 65536},
+        "control_input": [
+            {"name": "START", "control": [{"int32_false_true": [0, 1]}]},  # CONTROL_SEQUENCE_START is the default
+            {"name": "END", "control": [{"kind": "CONTROL_SEQUENCE_END", "int32_false_true": [0, 1]}]},
+        ],
+    },
+    "parameters": {
+        "encoder": {"string_value": "bundle/encoder-epoch-1-avg-1-chunk-16-left-64.onnx"},
+        "device": {"string_value": "cpu"},
+        "instances": {"string_value": "1"},
+        "threads": {},
+        "max_streams": {"string_value": "1024"},
+        "max_batch": {},
+        "idle_timeout_sec": {"string_value": "15"},
+        "options": {"string_value": json.dumps(STREAM)},
+    },
+}
+
+
+def _built(to: Path, options: StreamingOptions) -> dict[str, Any]:
+    spec = load_bundle(BUNDLES / "zipformer2-streaming")
+    model_dir = build_streaming_repository(spec, to, options, link=True)
+    assert model_dir == to / options.model_name
+    config = text_format.Parse((model_dir / "config.pbtxt").read_text(), pb.ModelConfig())
+    fields: dict[str, Any] = json_format.MessageToDict(config, preserving_proto_field_name=True)
+    return fields
+
+
+def test_every_field_of_the_default(tmp_path: Path) -> None:
+    assert _built(tmp_path, StreamingOptions()) == DEFAULTS
+
+
+def test_every_option_arrives(tmp_path: Path) -> None:
+    stream = {
+        "method": "modified_beam_search",
+        "beam": 6,
+        "temperature": 1.5,
+        "blank_penalty": -0.25,
+        "endpoint": False,
+        "rule1_min_trailing_silence_sec": 3.5,
+        "rule2_min_trailing_silence_sec": 0.75,
+        "rule3_min_utterance_length_sec": 30.0,
+    }
+    options = StreamingOptions(
+        model_name="english-live",
+        device="cuda:1",
+        max_streams=100,
+        max_batch=7,
+        instances=3,
+        threads=5,
+        idle_timeout_sec=2.5,
+        stream=StreamOptions().updated(stream),
+    )
+    # Every option must differ from its default, or the test would not notice that one is ignored.
+    for option in dataclasses.fields(StreamingOptions):
+        assert getattr(options, option.name) != getattr(StreamingOptions(), option.name), option.name
+    assert stream.keys() == STREAM.keys()
+    assert all(value != STREAM[name] for name, value in stream.items())
+    assert _built(tmp_path, options) == {
+        **DEFAULTS,
+        "name": "english-live",
+        "instance_group": [{"kind": "KIND_GPU", "count": 3, "gpus": [1]}],
+        "sequence_batching": {**DEFAULTS["sequence_batching"], "max_sequence_idle_microseconds": "62500000"},
+        "parameters": {
+            "encoder": DEFAULTS["parameters"]["encoder"],
+            "device": {"string_value": "cuda:1"},
+            "instances": {"string_value": "3"},
+            "threads": {"string_value": "5"},
+            "max_streams": {"string_value": "100"},
+            "max_batch": {"string_value": "7"},
+            "idle_timeout_sec": {"string_value": "2.5"},
+            "options": {"string_value": json.dumps(stream)},
+        },
+    }
+
+
+@pytest.mark.parametrize("idle_timeout_sec", [0.001, 0.1, 15, 3600, 123_456.7, 999_999])
+def test_triton_forgets_a_sequence_after_we_do(tmp_path: Path, idle_timeout_sec: float) -> None:
+    config = _built(tmp_path, StreamingOptions(idle_timeout_sec=idle_timeout_sec))
+    ours = float(config["parameters"]["idle_timeout_sec"]["string_value"])
+    assert ours == pytest.approx(idle_timeout_sec, rel=1e-5)
+    assert int(config["sequence_batching"]["max_sequence_idle_microseconds"]) > ours * 1e6
+
+
+@pytest.mark.parametrize("max_streams", [1, 1024, 65_535, 65_536, 100_000])
+def test_our_limit_is_reached_before_tritons(tmp_path: Path, max_streams: int) -> None:
+    """Beyond its own, Triton lets a new sequence wait in silence."""
+    config = _built(tmp_path, StreamingOptions(max_streams=max_streams))
+    assert config["parameters"]["max_streams"] == {"string_value": str(max_streams)}
+    assert config["sequence_batching"]["oldest"]["max_candidate_sequences"] > max_streams
+
+
+def test_options_of_streams_come_back_as_they_were(tmp_path: Path) -> None:
+    stream = StreamOptions().updated({"rule1_min_trailing_silence_sec": 1e9, "blank_penalty": 1 / 3})
+    config = _built(tmp_path, StreamingOptions(stream=stream))
+    assert StreamOptions().updated_from_json(config["parameters"]["options"]["string_value"]) == stream
+
+
+@pytest.mark.parametrize(("device", "gpu"), [("cpu", None), ("cuda", 0), ("cuda:12", 12)])
+def test_gpu_of_a_device(device: str, gpu: int | None) -> None:
+    assert StreamingOptions(device=device).gpu == gpu
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"model_name": ""}, "model name of letters, digits"),
+        ({"model_name": "../other"}, r"got '\.\./other'"),
+        ({"device": "gpu"}, "cpu, cuda or cuda:N, got 'gpu'"),
+        ({"max_streams": 0}, "max-streams of at least 1, got 0"),
+        ({"max_batch": 0}, "max-batch of at least 1, got 0"),
+        ({"instances": -1}, "instances of at least 1, got -1"),
+        ({"threads": 0}, "threads of at least 1, got 0"),
+        ({"idle_timeout_sec": 0.0}, "idle-timeout-sec above 0 .*got 0"),
+        ({"idle_timeout_sec": -1.0}, "idle-timeout-sec above 0 .*got -1"),
+        ({"idle_timeout_sec": float("nan")}, "idle-timeout-sec above 0 .*got nan"),
+        ({"idle_timeout_sec": float("inf")}, "idle-timeout-sec above 0 .*got inf"),
+        ({"idle_timeout_sec": 1e6}, r"below 1e6, got 1e\+06"),
+    ],
+)
+def test_a_wrong_option_is_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionsError, match=message):
+        StreamingOptions(**wrong)

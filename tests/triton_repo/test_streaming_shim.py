@@ -1,0 +1,120 @@
+"""The streaming shim's dealings with Triton's response senders, with a double of `triton_python_backend_utils`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from moulin.errors import AudioError, EngineError, MoulinError, OptionsError, StreamError, StreamsFull
+from moulin.triton_repo.streaming_service import StreamReply
+
+_SHIM = "moulin.triton_repo.streaming_shim"
+_NEEDS_TRITON = (_SHIM, "moulin.triton_repo.streaming_metrics")
+
+
+class _TritonError:
+    INVALID_ARG, UNAVAILABLE, INTERNAL = "INVALID_ARG", "UNAVAILABLE", "INTERNAL"
+
+    def __init__(self, message: str, code: str) -> None:
+        self.message, self.code = message, code
+
+
+class _Sender:
+    """Crashes, as Triton's does, when it is asked about a request that has its reply."""
+
+    def __init__(self) -> None:
+        self.cancelled = False
+        self.asked = 0
+        self.asking = threading.Event()
+        self.sent: list[Any] = []
+        self.may_say = threading.Event()
+        self.may_say.set()
+
+    def is_cancelled(self) -> bool:
+        self.asked += 1
+        self.asking.set()
+        assert self.may_say.wait(60)
+        assert not self.sent, "segmentation fault"
+        return self.cancelled
+
+    def send(self, response: Any, flags: int) -> None:
+        assert flags == 1
+        self.sent.append(response)
+
+
+@pytest.fixture
+def shim(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    utils = SimpleNamespace(
+        TRITONSERVER_RESPONSE_COMPLETE_FINAL=1,
+        TritonError=_TritonError,
+        InferenceResponse=lambda outputs=(), error=None: SimpleNamespace(outputs=outputs, error=error),
+        Tensor=lambda name, array: (name, array.shape, array.tolist()),
+    )
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", utils)
+    for name in _NEEDS_TRITON:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    yield importlib.import_module(_SHIM)
+    for name in _NEEDS_TRITON:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def sender() -> _Sender:
+    return _Sender()
+
+
+@pytest.fixture
+def client(shim: Any, sender: _Sender) -> Any:
+    request = SimpleNamespace(
+        requested_output_names=lambda: ["TRANSCRIPTS"],
+        get_response_sender=lambda: sender,
+    )
+    return shim._Client(request)
+
+
+def test_a_client_says_whether_it_has_gone_until_it_has_its_reply(client: Any, sender: _Sender) -> None:
+    assert not client.has_gone()
+    sender.cancelled = True
+    assert client.has_gone()
+    client.respond(StreamReply("HELLO", None))
+    assert sender.sent[0].outputs == [("TRANSCRIPTS", (1,), [b"HELLO"])]
+    asked = sender.asked
+    assert not client.has_gone()
+    assert sender.asked == asked
+
+
+def test_a_reply_waits_for_the_question_that_is_under_way(client: Any, sender: _Sender) -> None:
+    sender.may_say.clear()
+    answers: list[bool] = []
+    asking = threading.Thread(target=lambda: answers.append(client.has_gone()))
+    replying = threading.Thread(target=client.respond, args=(StreamReply("HELLO", None),))
+    asking.start()
+    assert sender.asking.wait(60)
+    replying.start()
+    replying.join(0.05)
+    assert not sender.sent
+    sender.may_say.set()
+    asking.join()
+    replying.join()
+    assert (answers, len(sender.sent)) == ([False], 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (AudioError("a"), "INVALID_ARG"),
+        (OptionsError("a"), "INVALID_ARG"),
+        (StreamError("a"), "INVALID_ARG"),
+        (StreamsFull("a"), "UNAVAILABLE"),
+        (EngineError("a"), "INTERNAL"),
+    ],
+)
+def test_codes_of_errors(client: Any, sender: _Sender, error: MoulinError, code: str) -> None:
+    client.respond(error)
+    assert (sender.sent[0].error.message, sender.sent[0].error.code) == ("a", code)
