@@ -46,10 +46,6 @@ DEFAULTS: dict[str, Any] = {
     "sequence_batching": {
         "max_sequence_idle_microseconds": "75000000",
         "oldest": {"max_candidate_sequences": 65536},
-        "control_input": [
-            {"name": "START", "control": [{"int32_false_true": [0, 1]}]},  # CONTROL_SEQUENCE_START is the default
-            {"name": "END", "control": [{"kind": "CONTROL_SEQUENCE_END", "int32_false_true": [0, 1]}]},
-        ],
     },
     "parameters": {
         "encoder": {"string_value": "bundle/encoder-epoch-1-avg-1-chunk-16-left-64.onnx"},

@@ -37,8 +37,3 @@ RESULT = "RESULT"
 
 Like any output of Triton's it comes where the request names it, and where the request names no outputs at all.
 """
-
-START, END = "START", "END"
-"""What Triton tells the streaming model of a request's sequence: INT32 0 or 1 each. No client sends these as tensors;
-they are parameters of the request. (Its third tensor, the correlation ID, is not used: for an ID that is a string
-Triton 2.51 fills it with whatever lies in memory.)"""

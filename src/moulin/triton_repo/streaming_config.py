@@ -72,12 +72,11 @@ def streaming_config(options: StreamingOptions, encoder_file: str) -> Any:
     config.output.add(name=contract.TRANSCRIPTS, data_type=pb.TYPE_STRING, dims=[1])
     config.output.add(name=contract.RESULT, data_type=pb.TYPE_STRING, dims=[1])
 
+    # No control inputs: a request tells its flags and its sequence's id itself, which spares two tensors a chunk and,
+    # for an id that is a string, one that Triton 2.51 fills with whatever lies in memory.
     sequences = config.sequence_batching
     sequences.max_sequence_idle_microseconds = round((options.idle_timeout_sec + _IDLE_MARGIN_SEC) * 1e6)
     sequences.oldest.max_candidate_sequences = max(_MAX_SEQUENCES, 2 * options.max_streams)
-    control = pb.ModelSequenceBatching.Control
-    for name, kind in ((contract.START, control.CONTROL_SEQUENCE_START), (contract.END, control.CONTROL_SEQUENCE_END)):
-        sequences.control_input.add(name=name).control.add(kind=kind, int32_false_true=[0, 1])
 
     add_instances(config, options.instances, options.gpu)
     add_parameters(

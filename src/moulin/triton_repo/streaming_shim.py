@@ -86,11 +86,12 @@ def _parse(request: Any, client: _Client) -> StreamRequest:
     def tensor(name: str) -> Any:
         return pb_utils.get_input_tensor_by_name(request, name).as_numpy()
 
+    flags = request.flags()
     options = pb_utils.get_input_tensor_by_name(request, contract.OPTIONS)
     return StreamRequest(
         stream_id=request.correlation_id(),
-        start=bool(tensor(contract.START).item()),
-        end=bool(tensor(contract.END).item()),
+        start=bool(flags & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_START),
+        end=bool(flags & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_END),
         # A copy: the request's memory is Triton's again as soon as `execute` returns.
         wav=tensor(contract.WAV).copy(),
         wav_lens=tensor(contract.WAV_LENS),
