@@ -21,6 +21,8 @@ def main() -> None:
     check = sys.argv[1:] == ["--check"]
     reports = {file.stem: json.loads(file.read_text()) for file in sorted(RESULTS.glob("*-offline*.json"))}
     texts = {f"offline:{stem}": table(stem, report) for stem, report in reports.items()}
+    for file in sorted(RESULTS.glob("*-streaming*.json")):
+        texts[f"streaming:{file.stem}"] = streaming_table(file.stem, json.loads(file.read_text()))
     newest = max((stem for stem in reports if stem.endswith("cpu2-offline")), default=None)
     if newest:
         texts["ratio"] = ratio(reports[newest])
@@ -44,6 +46,28 @@ def fill(path: Path, texts: dict[str, str], check: bool) -> bool:
     if not check and new != old:
         path.write_text(new)
     return new != old
+
+
+def streaming_table(stem: str, report: dict[str, Any]) -> str:
+    machine, model = report["machine"], report["model"]
+    lines = [
+        "",
+        f"{report['date']}, {machine.get('gpu', machine['cpu'])}, {machine['cores']} cores, load generator included; "
+        f"model {model['name']} ({model['family']}, {model['precision']}), chunks of {report['chunk_ms']} ms, "
+        f"{report['runs'][0]['seconds']:g} s a run",
+        "",
+        "| streams | target | latency p50, ms | p95 | p99 | final p95 | failed | WER | cores: server, generator |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for run in sorted(report["runs"], key=lambda run: run["streams"]):
+        latency, seconds = run["latency_ms"], run["seconds"]
+        cores = f"{run['server_cpu_sec'] / seconds:.2f}, {run['generator_cpu_sec'] / seconds:.2f}"
+        lines.append(
+            f"| {run['streams']} | {run['target']} | {latency['p50']:.0f} | {latency['p95']:.0f} | {latency['p99']:.0f} "
+            f"| {run['final_latency_ms']['p95']:.0f} | {run['failures']} | {run['wer']:.2%} | {cores} |"
+        )
+    lines += ["", f"`{report['command']}` ([raw figures](results/{stem}.json))", ""]
+    return "\n".join(lines)
 
 
 def table(stem: str, report: dict[str, Any]) -> str:

@@ -45,7 +45,11 @@ DEFAULTS: dict[str, Any] = {
     "instance_group": [{"kind": "KIND_CPU", "count": 1}],
     "sequence_batching": {
         "max_sequence_idle_microseconds": "75000000",
-        "oldest": {"max_candidate_sequences": 65536},
+        "oldest": {
+            "max_candidate_sequences": 65536,
+            "max_queue_delay_microseconds": "10000",
+            "preferred_batch_size": [64],
+        },
     },
     "parameters": {
         "encoder": {"string_value": "bundle/encoder-epoch-1-avg-1-chunk-16-left-64.onnx"},
@@ -91,6 +95,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         max_batch=7,
         instances=3,
         threads=5,
+        queue_delay_ms=0.0,
         idle_timeout_sec=2.5,
         stream=StreamOptions().updated(stream),
     )
@@ -103,7 +108,10 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         **DEFAULTS,
         "name": "english-live",
         "instance_group": [{"kind": "KIND_GPU", "count": 3, "gpus": [1]}],
-        "sequence_batching": {**DEFAULTS["sequence_batching"], "max_sequence_idle_microseconds": "62500000"},
+        "sequence_batching": {
+            "max_sequence_idle_microseconds": "62500000",
+            "oldest": {"max_candidate_sequences": 65536},
+        },
         "parameters": {
             "encoder": DEFAULTS["parameters"]["encoder"],
             "device": {"string_value": "cuda:1"},

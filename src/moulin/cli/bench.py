@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 import sys
-from datetime import date
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from moulin.cli import bench_streaming
 from moulin.cli.arguments import DeviceOption, PrecisionOption
 
-app = typer.Typer(help="Measure, beside a peer in the same run.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Measure, beside a peer in the same run.",
+    epilog="Example: moulin bench streaming --streams 16,32,64",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 _DEFAULT_TARGETS = "moulin,moulin-triton,sherpa-onnx-batch1,sherpa-onnx-batch4,sherpa-onnx-batch16,sherpa-onnx-threads"
-
-
-@app.callback()
-def _bench() -> None:
-    pass
 
 
 @app.command(epilog="Example: moulin bench offline --model models/zipformer --data test/manifest.jsonl --rounds 7")
@@ -45,9 +43,9 @@ def offline(
 
     from moulin.bundle.load import load_bundle
     from moulin.demo.files import DEMO_MANIFEST, DEMO_MODEL
-    from moulin.evaluate.machine import machine, versions
     from moulin.evaluate.manifest import read_manifest
     from moulin.evaluate.offline_benchmark import benchmark_offline
+    from moulin.evaluate.report import write_report
     from moulin.evaluate.wer import digits_spelled_alike
 
     threads = threads or len(os.sched_getaffinity(0))
@@ -68,26 +66,14 @@ def offline(
             f"{result.name:20}  RTFx {result.rtfx:7.1f}  ({low:.1f} to {high:.1f})  WER {result.word_errors.rate:.2%}"
         )
     if to is not None:
-        report = {
-            "date": date.today().isoformat(),
-            "machine": machine(),
-            "versions": versions(),
-            "command": shlex.join(["moulin", *_without_output(sys.argv[1:])]),
-            "model": {"name": spec.name, "family": spec.family, "precision": spec.precision},
+        figures = {
             "threads": threads,
             "device": device,
             "repeat": repeat,
             "audio_sec": round(results[0].audio_sec, 2),
             "targets": [result.to_dict() for result in results],
         }
-        to.parent.mkdir(parents=True, exist_ok=True)
-        to.write_text(json.dumps(report, indent=1) + "\n")
+        write_report(to, sys.argv[1:], spec, figures)
 
 
-def _without_output(arguments: list[str]) -> list[str]:
-    """`arguments` without `--to FILE`: where the figures went does not matter to who repeats them."""
-    kept = list(arguments)
-    while "--to" in kept:
-        at = kept.index("--to")
-        del kept[at : at + 2]
-    return kept
+bench_streaming.add_to(app)

@@ -65,8 +65,14 @@ def rewritten_encoder(spec: ModelSpec, device: str) -> bytes | None:
     return model.SerializeToString() if rewritten else None
 
 
-def new_session(file: Path, device: str, threads: int, content: bytes | None = None) -> onnxruntime.InferenceSession:
-    """A session of the model in `file`, or of `content` in its place."""
+def new_session(
+    file: Path, device: str, threads: int, content: bytes | None = None, *, few_shapes: bool = False
+) -> onnxruntime.InferenceSession:
+    """A session of the model in `file`, or of `content` in its place.
+
+    `few_shapes` lets ONNX Runtime plan its memory, 3 % faster for batches of a streaming encoder. It keeps a plan for
+    every shape of input that it has ever seen, and lengths of whole recordings hardly repeat.
+    """
     onnxruntime = _onnxruntime()
     # A session that takes denormals for zero leaves the calling thread like that, and numpy warns if it first looks
     # at the limits of floats there. What it has found it remembers.
@@ -75,9 +81,7 @@ def new_session(file: Path, device: str, threads: int, content: bytes | None = N
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what goes wrong comes as an exception too
-    # ONNX Runtime would keep a plan of its memory for every input shape that it has ever seen, and lengths of speech
-    # hardly repeat: no faster, and it never forgets one.
-    options.enable_mem_pattern = False
+    options.enable_mem_pattern = few_shapes
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     providers = _providers(device, onnxruntime.get_available_providers())
     try:

@@ -69,11 +69,11 @@ class OnnxRuntimeStreamRunner(OnnxRuntimePrediction):
             *(state.output for state in self._specs if state.output is not None),
         ]
         content = rewritten_encoder(spec, device) if rewrite else None
-        self._encoder = new_session(spec.encoder.file, device, 1, content)
+        self._encoder = new_session(spec.encoder.file, device, 1, content, few_shapes=True)
         self._whole_machine_encoder = (
             self._encoder
             if device != "cpu" or self._threads == 1
-            else new_session(spec.encoder.file, device, self._threads, content)
+            else new_session(spec.encoder.file, device, self._threads, content, few_shapes=True)
         )
 
     @property

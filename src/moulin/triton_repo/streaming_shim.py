@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +22,15 @@ from moulin.triton_repo import contract
 from moulin.triton_repo.streaming_metrics import StreamingMetrics
 from moulin.triton_repo.streaming_service import StreamingService, StreamReply, StreamRequest
 
+logger = logging.getLogger(__name__)
+
 
 class TritonPythonModel:
     """Tensors to `StreamingService` and back.
 
-    Replies are sent when they are ready, from the threads that made them: `execute` only hands requests over, so that
-    Triton can bring the next ones while the encoder runs.
+    Replies are sent when they are ready: `execute` only hands requests over, so that Triton can bring the next ones
+    while the encoder runs. A thread of its own sends them, because that waits for tritonserver to take them, and the
+    threads that made them have the next step to do.
     """
 
     def initialize(self, args: dict[str, str]) -> None:
@@ -50,15 +56,20 @@ class TritonPythonModel:
             "instance": args["model_instance_name"],
         }
         self._metrics = StreamingMetrics(self._service, labels)
+        self._postman = ThreadPoolExecutor(1, thread_name_prefix="moulin-replies")
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:
             client = _Client(request)
-            self._service.submit(_parse(request, client), client.respond)
+            self._service.submit(_parse(request, client), partial(self._post, client))
+
+    def _post(self, client: _Client, reply: StreamReply | MoulinError) -> None:
+        self._postman.submit(client.respond, reply)
 
     def finalize(self) -> None:
         self._metrics.close()
         self._service.close()
+        self._postman.shutdown()
 
 
 class _Client:
@@ -71,10 +82,13 @@ class _Client:
         self._lock = threading.Lock()
 
     def respond(self, reply: StreamReply | MoulinError) -> None:
-        response = _response(self.wanted, reply)
-        with self._lock:
-            self._answered = True
-            self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        try:
+            response = _response(self.wanted, reply)
+            with self._lock:
+                self._answered = True
+                self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        except Exception:  # the others' replies are to be sent all the same
+            logger.exception("A reply could not be delivered")
 
     def has_gone(self) -> bool:
         # Asked about a request that has been answered, tritonserver 2.51 ends with a segmentation fault.

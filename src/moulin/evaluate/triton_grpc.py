@@ -1,0 +1,64 @@
+"""Requests to Triton over gRPC: serialised messages through one channel of grpc.aio."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import grpc.aio
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.grpc import service_pb2
+
+from moulin.evaluate.triton_streams import Done, Request
+from moulin.triton_repo import contract
+
+_METHOD = "/inference.GRPCInferenceService/ModelInfer"
+
+
+class GrpcWire:
+    """One channel to `url` (HOST:PORT)."""
+
+    def __init__(self, url: str) -> None:
+        self._channel = grpc.aio.insecure_channel(url)
+        # Without serialisers bytes go through as they are.
+        self._infer = self._channel.unary_unary(_METHOD)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def serialize(self, samples: NDArray[np.float32], *, valid: int, start: bool, end: bool) -> Request:
+        request = service_pb2.ModelInferRequest(model_name=contract.MODEL_NAME)
+        request.inputs.add(name=contract.WAV, datatype="FP32", shape=[1, len(samples)])
+        request.inputs.add(name=contract.WAV_LENS, datatype="INT32", shape=[1, 1])
+        request.outputs.add(name=contract.TRANSCRIPTS)
+        request.parameters["sequence_start"].bool_param = start
+        request.parameters["sequence_end"].bool_param = end
+        request.raw_input_contents.extend([samples.astype("<f4").tobytes(), np.array([valid], dtype="<i4").tobytes()])
+        return Request(request.SerializeToString(), b"")
+
+    def serialize_id(self, sequence_id: int) -> bytes:
+        parameters = service_pb2.ModelInferRequest()
+        parameters.parameters["sequence_id"].int64_param = sequence_id
+        serialized: bytes = parameters.SerializeToString()
+        return serialized
+
+    def request(self, message: bytes, done: Done) -> None:
+        task = asyncio.get_running_loop().create_task(self._request(message, done))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def text(self, body: bytes) -> str:
+        """The one output is a tensor of one element: its length and its bytes."""
+        reply = service_pb2.ModelInferResponse.FromString(body)
+        text: bytes = reply.raw_output_contents[0][4:]
+        return text.decode()
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    async def _request(self, message: bytes, done: Done) -> None:
+        try:
+            body = await self._infer(message)
+        except grpc.aio.AioRpcError as error:
+            done(b"", error.details() or error.code().name)
+        else:
+            done(body, None)

@@ -1,0 +1,82 @@
+"""The real servers, for a few seconds each: the load generator speaks their protocols, and leaves nothing behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from moulin.audio.decode import read_audio
+from moulin.bundle.load import load_bundle
+from moulin.bundle.spec import ModelSpec
+from moulin.demo.files import demo_clips
+from moulin.errors import EngineError, LaunchError, OptionsError
+from moulin.evaluate.process_usage import process_tree
+from moulin.evaluate.sherpa_server import BINARY, sherpa_server
+from moulin.evaluate.streaming_benchmark import Pace, measure
+from moulin.evaluate.streaming_clips import Clip, cut
+from moulin.evaluate.streaming_targets import TARGETS, ServerSettings, target
+from tests.bundles import BUNDLES
+
+
+@pytest.fixture(scope="module")
+def spec() -> ModelSpec:
+    return load_bundle(BUNDLES / "zipformer2-streaming", expect="streaming")
+
+
+@pytest.fixture(scope="module")
+def speech(spec: ModelSpec) -> list[Clip]:
+    """Two recordings of a good second, of lengths that are no whole chunks."""
+    assert spec.streaming is not None
+    waveforms = [read_audio(clip.audio)[8000:28123] for clip in demo_clips()[:2]]
+    return [cut(waveform, "ONE", spec.streaming, 5120) for waveform in waveforms]
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("name", TARGETS)
+def test_every_step_of_every_stream_is_answered(name: str, spec: ModelSpec, speech: list[Clip]) -> None:
+    measurement = measure(
+        name, spec, ServerSettings(threads=1), speech, 3, Pace(5120, seconds=3.0, warmup_sec=0.5), str.upper
+    )
+    assert measurement.failures == ()
+    assert measurement.streams_finished >= 3
+    assert measurement.chunks > 3
+    assert measurement.server_cpu_sec > 0
+    assert measurement.server_memory_mib > 10
+
+
+def test_a_server_that_refuses_its_options_says_which(spec: ModelSpec) -> None:
+    with pytest.raises(LaunchError, match="exited with code"), sherpa_server(spec, {"no-such-option": "1"}):
+        pass
+
+
+def test_the_peer_is_ended_with_the_context(spec: ModelSpec) -> None:
+    with sherpa_server(spec, {"num-work-threads": "1"}) as (pid, _):
+        assert process_tree(pid) == [pid]
+        assert Path(f"/proc/{pid}").exists()
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_without_the_peer_the_error_says_how_to_get_it(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", "/nowhere/python")
+    with pytest.raises(EngineError, match=BINARY) as caught, sherpa_server(spec, {}):
+        pass
+    assert caught.value.hint == "pip install 'moulin[bench]'"
+
+
+def test_the_peer_runs_on_the_cpu_only(spec: ModelSpec) -> None:
+    settings = ServerSettings(threads=1, device="cuda:0")
+    with pytest.raises(OptionsError, match="CPU only"), target("sherpa-onnx-server")(spec, settings):
+        pass
+
+
+def test_an_unknown_target_is_refused() -> None:
+    with pytest.raises(OptionsError, match="no-such"):
+        target("no-such")
+
+
+def test_a_report_names_the_settings_that_a_target_ran_with() -> None:
+    settings = ServerSettings(threads=2, sherpa={"max-batch-size": "99"})
+    assert settings.described("moulin-triton-http") == {"threads": 2, "device": "cpu"}
+    assert settings.described("sherpa-onnx-server")["max-batch-size"] == "99"
+    assert "num-work-threads" in settings.described("sherpa-onnx-server")
