@@ -63,7 +63,8 @@ def streaming_table(stem: str, report: dict[str, Any]) -> str:
         latency, seconds = run["latency_ms"], run["seconds"]
         cores = f"{run['server_cpu_sec'] / seconds:.2f}, {run['generator_cpu_sec'] / seconds:.2f}"
         lines.append(
-            f"| {run['streams']} | {run['target']} | {latency['p50']:.0f} | {latency['p95']:.0f} | {latency['p99']:.0f} "
+            f"| {run['streams']} | {run['target']} "
+            f"| {latency['p50']:.0f} | {latency['p95']:.0f} | {latency['p99']:.0f} "
             f"| {run['final_latency_ms']['p95']:.0f} | {run['failures']} | {run['wer']:.2%} | {cores} |"
         )
     lines += ["", f"`{report['command']}` ([raw figures](results/{stem}.json))", ""]

@@ -46,7 +46,6 @@ class FakeRecognizer:
     max_batch: int = 8
     gated: bool = False
     batches: list[list[FakeStream]] = field(default_factory=list)
-    alone: list[bool] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.runner = FakeRunner(self.num_workers, self.max_batch)
@@ -67,7 +66,7 @@ class FakeRecognizer:
     def step(self, streams: Sequence[FakeStream], *, alone: bool = False) -> None:
         with self._lock:
             self.batches.append(list(streams))
-            self.alone.append(alone)
+            assert not alone
             if not streams or len(streams) > self.max_batch:
                 self.faults.append(f"a batch of {len(streams)}")
             if len(set(streams)) < len(streams) or self._stepping & set(streams):
@@ -268,34 +267,6 @@ def test_steps_run_beside_each_other_on_all_workers() -> None:
             assert [stream.name for stream in recognizer.wait_for_step()] == [name]
         recognizer.let_through(3)
         finished.wait_for(3)
-
-
-def test_a_step_is_alone_when_nothing_else_is_under_way() -> None:
-    recognizer, finished = FakeRecognizer(num_workers=2, gated=True), Finished()
-    with scheduled(recognizer) as scheduler:
-        for name in "ab":
-            submit(scheduler, FakeStream(name), finished)
-            recognizer.wait_for_step()
-        recognizer.let_through(2)
-        finished.wait_for(2)
-    assert recognizer.alone == [True, False]
-
-
-def test_a_step_is_not_alone_when_others_wait() -> None:
-    """The one that leaves nobody behind may use the whole machine."""
-    recognizer, finished = FakeRecognizer(max_batch=1, gated=True), Finished()
-    with scheduled(recognizer) as scheduler:
-        submit(scheduler, FakeStream("a"), finished)
-        recognizer.wait_for_step()
-        for name in "bc":
-            submit(scheduler, FakeStream(name), finished)
-        recognizer.let_through(3)
-        finished.wait_for(3)
-    assert recognizer.names == ["a", "b", "c"]
-    assert recognizer.alone == [True, False, True]
-
-
-# ------------------------------------------------------------------------------------------------------ what goes wrong
 
 
 def test_a_step_that_fails_is_told_and_the_worker_goes_on() -> None:

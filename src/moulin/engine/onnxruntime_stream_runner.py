@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,8 +30,8 @@ _CUDA_MAX_BATCH = 512
 class OnnxRuntimeStreamRunner(OnnxRuntimePrediction):
     """Encoder, decoder and joiner as ONNX Runtime sessions; the encoder's states in main memory.
 
-    As offline, the encoder is there twice on a CPU: calls that run beside each other get one thread each and one that
-    is alone gets all.
+    On a CPU calls that run beside each other get one thread each; one that is said to be alone gets all, and the
+    encoder is then there twice.
     """
 
     def __init__(
@@ -68,13 +69,8 @@ class OnnxRuntimeStreamRunner(OnnxRuntimePrediction):
             spec.encoder.output("encoder_out", 0).name,
             *(state.output for state in self._specs if state.output is not None),
         ]
-        content = rewritten_encoder(spec, device) if rewrite else None
-        self._encoder = new_session(spec.encoder.file, device, 1, content, few_shapes=True)
-        self._whole_machine_encoder = (
-            self._encoder
-            if device != "cpu" or self._threads == 1
-            else new_session(spec.encoder.file, device, self._threads, content, few_shapes=True)
-        )
+        self._content = rewritten_encoder(spec, device) if rewrite else None
+        self._encoder = self._session(1)
 
     @property
     def capacity(self) -> int:
@@ -112,6 +108,14 @@ class OnnxRuntimeStreamRunner(OnnxRuntimePrediction):
             next(outputs) if spec.output is not None else state + spec.increment
             for spec, state in zip(self._specs, states, strict=True)
         ]
+
+    def _session(self, threads: int) -> onnxruntime.InferenceSession:
+        return new_session(self.spec.encoder.file, self.device, threads, self._content, few_shapes=True)
+
+    @cached_property
+    def _whole_machine_encoder(self) -> onnxruntime.InferenceSession:
+        """Loaded when it is first asked for: a service of many streams never does."""
+        return self._encoder if self.device != "cpu" or self._threads == 1 else self._session(self._threads)
 
     @property
     def _batches(self) -> bool:

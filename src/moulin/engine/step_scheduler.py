@@ -98,7 +98,9 @@ class StepScheduler:
     def _step(self, streams: Sequence[Stream]) -> list[Exception | None]:
         """Step `streams` together. Returns what went wrong with each."""
         try:
-            self._recognizer.step(streams, alone=self._num_idle == len(self._workers) - 1 and not self._queue)
+            # Never with the whole machine, even where nobody else steps: ONNX Runtime's threads keep a core busy for a
+            # while after their work, and the next stream is about to need it.
+            self._recognizer.step(streams)
         except Exception as error:  # whatever a step makes fail must not stop the worker
             return [error] * len(streams)
         return [None] * len(streams)

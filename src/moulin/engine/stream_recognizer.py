@@ -137,7 +137,8 @@ class StreamRecognizer:
         while self.is_ready(streams[0]):
             self.step(streams)
         self.finish(streams[0])
-        self.advance(streams[0])
+        while self.is_ready(streams[0]):
+            self.step(streams[:1])
         for stream in streams:
             self.close(stream)
 
