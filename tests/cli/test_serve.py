@@ -148,7 +148,7 @@ def test_a_port_in_use(flag: str) -> None:
         ([BUNDLES / "conformer-offline", "--streaming-name", "x"], "moulin: --streaming-name is given, but there is"),
         (["--name", "x", "--streaming-name", "x"], "moulin: Expected two different names, got 'x' twice\n"),
         (["--max-streams", "0"], "moulin: Expected max-streams of at least 1, got 0\n"),
-        (["--idle-timeout-sec", "0"], "moulin: Expected idle-timeout-sec above 0, got 0\n"),
+        (["--idle-timeout-sec", "0"], "moulin: Expected idle-timeout-sec above 0 and below 1e6, got 0\n"),
         (["/no/such/model"], "moulin: There is no model at /no/such/model\n  hint: pass a folder with encoder*.onnx"),
         (["--device", "gpu"], "moulin: Expected a device of cpu, cuda or cuda:N, got 'gpu'\n"),
         (["--name", "a/b"], "moulin: Expected a model name of letters, digits, '_', '-' and '.', got 'a/b'\n"),
