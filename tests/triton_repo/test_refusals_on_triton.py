@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from tritonclient.utils import InferenceServerException
 from moulin.launch import TritonServer
 from tests.conftest import MAX_BATCH, TINY_MODEL
 
+from .damaged_requests import Damaged, with_nan
 from .sherpa_client import Tensors, infer, inputs, tensors, texts, with_options
 
 pytestmark = pytest.mark.triton
@@ -28,28 +29,13 @@ def client(server: TritonServer) -> Iterator[grpc.InferenceServerClient]:
         yield connected
 
 
-def _wav(change: Callable[[Any], Any]) -> Tensors:
-    return {**tensors([SPEECH]), "WAV": change(SPEECH[None].copy())}
-
-
-def _lens(*lengths: int) -> Tensors:
-    return {**tensors([SPEECH]), "WAV_LENS": np.array([[length] for length in lengths], np.int32)}
-
-
-def _with_nan(wav: Any) -> Any:
-    wav[0, 7] = np.nan
-    return wav
-
-
-def _without(name: str) -> Tensors:
-    request = tensors([SPEECH])
-    del request[name]
-    return request
+_damaged = Damaged(SPEECH)
+_wav, _lens, _without = _damaged.wav, _damaged.lens, _damaged.without
 
 
 REFUSED: dict[str, tuple[Tensors, str]] = {
     # What moulin finds; each message has the bad value and what was expected.
-    "nan": (_wav(_with_nan), r"WAV row 0: .*expected finite samples, got nan at sample 7 of 4000"),
+    "nan": (_wav(with_nan), r"WAV row 0: .*expected finite samples, got nan at sample 7 of 4000"),
     "infinity": (_wav(lambda wav: np.full_like(wav, -np.inf)), r"WAV row 0: .*expected finite samples, got -inf"),
     "16-bit scale": (_wav(lambda wav: wav * 32768), r"expected floats in \[-1, 1\], got a peak .*divide .* by 32768"),
     "lens above N": (_lens(N + 1), rf"WAV_LENS of row 0 to be 0 to {N}, the samples in WAV, got {N + 1}"),

@@ -39,6 +39,7 @@ from moulin.triton_repo.repository import build_streaming_repository
 from moulin.triton_repo.streaming_config import StreamingOptions
 from tests.conftest import BUNDLES, IDLE_TIMEOUT_SEC, MAX_STREAMS, TINY_STREAMING_MODEL, Recording
 
+from .damaged_requests import Damaged, with_nan
 from .sherpa_client import (
     FIRST_SEQUENCE_ID,
     Tensors,
@@ -423,28 +424,13 @@ def test_options_of_each_stream(client: Any, recordings: list[Recording], heard_
 # ------------------------------------------------------------------------------------------------- what is refused
 
 
-def _wav(change: Callable[[Any], Any]) -> Tensors:
-    return {**tensors([SPEECH]), "WAV": change(SPEECH[None].copy())}
-
-
-def _lens(*lengths: int) -> Tensors:
-    return {**tensors([SPEECH]), "WAV_LENS": np.array([[length] for length in lengths], np.int32)}
-
-
-def _with_nan(wav: Any) -> Any:
-    wav[0, 7] = np.nan
-    return wav
-
-
-def _without(name: str) -> Tensors:
-    request = tensors([SPEECH])
-    del request[name]
-    return request
+_damaged = Damaged(SPEECH)
+_wav, _lens, _without = _damaged.wav, _damaged.lens, _damaged.without
 
 
 # What moulin finds; the message has the bad value and what was expected.
 OURS: dict[str, tuple[Tensors, str]] = {
-    "nan": (_wav(_with_nan), r"WAV: expected finite samples, got nan at sample 7 of 8000"),
+    "nan": (_wav(with_nan), r"WAV: expected finite samples, got nan at sample 7 of 8000"),
     "infinity": (_wav(lambda wav: np.full_like(wav, -np.inf)), r"expected finite samples, got -inf"),
     "16-bit scale": (_wav(lambda wav: wav * 32768), r"floats in \[-1, 1\], got a peak .*divide .* by 32768"),
     "lens above N": (_lens(N + 1), rf"WAV_LENS of 0 to {N}, the samples in WAV, got {N + 1}"),

@@ -54,6 +54,14 @@ class Search:
         return [state.hypothesis() for state in states]
 
 
+def rows_by_options(options: Sequence[DecodingOptions]) -> dict[DecodingOptions, list[int]]:
+    """The rows of a batch that go into one call of a search, for each set of options that occurs."""
+    rows: dict[DecodingOptions, list[int]] = {}
+    for row, chosen in enumerate(options):
+        rows.setdefault(chosen, []).append(row)
+    return rows
+
+
 SEARCHES: dict[Method, Search] = {
     "greedy": Search(start_greedy, advance_greedy),
     "modified_beam_search": Search(start_modified_beam_search, advance_modified_beam_search),

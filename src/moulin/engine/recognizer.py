@@ -14,7 +14,7 @@ from moulin.audio.waveform import SAMPLE_RATE, check_waveform
 from moulin.bundle.spec import FRAME_SHIFT_SEC, MIN_FRAMES, ModelSpec
 from moulin.decoding.network import Floats, Hypothesis, Ints
 from moulin.decoding.options import DecodingOptions
-from moulin.decoding.search import SEARCHES
+from moulin.decoding.search import SEARCHES, rows_by_options
 from moulin.engine.batching import micro_batches
 from moulin.engine.runner import Runner
 from moulin.engine.words import spell_words
@@ -129,8 +129,7 @@ class Recognizer:
     ) -> list[Hypothesis]:
         """One search for each set of options that occurs."""
         hypotheses: dict[int, Hypothesis] = {}
-        for chosen in dict.fromkeys(options):
-            rows = [row for row, wanted in enumerate(options) if wanted == chosen]
+        for chosen, rows in rows_by_options(options).items():
             search = SEARCHES[chosen.method]
             found = search(self._runner, encoder_out[rows], encoder_out_lens[rows], chosen)
             hypotheses.update(zip(rows, found, strict=True))

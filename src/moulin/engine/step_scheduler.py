@@ -68,9 +68,9 @@ class StepScheduler:
 
     def _work(self) -> None:
         while batch := self._take():
-            errors = self._step([waiting.stream for waiting in batch])
+            error = self._step([waiting.stream for waiting in batch])
             unfinished = []
-            for waiting, error in zip(batch, errors, strict=True):
+            for waiting in batch:
                 if error is None and self._recognizer.is_ready(waiting.stream):
                     unfinished.append(waiting)
                 else:
@@ -95,12 +95,12 @@ class StepScheduler:
             self.num_stepped += len(batch)
             return batch
 
-    def _step(self, streams: Sequence[Stream]) -> list[Exception | None]:
-        """Step `streams` together. Returns what went wrong with each."""
+    def _step(self, streams: Sequence[Stream]) -> Exception | None:
+        """Step `streams` together. Returns what went wrong."""
         try:
             # Never with the whole machine, even where nobody else steps: ONNX Runtime's threads keep a core busy for a
             # while after their work, and the next stream is about to need it.
             self._recognizer.step(streams)
         except Exception as error:  # whatever a step makes fail must not stop the worker
-            return [error] * len(streams)
-        return [None] * len(streams)
+            return error
+        return None

@@ -11,7 +11,7 @@ from moulin.audio.fbank import FbankOptions
 from moulin.audio.waveform import SAMPLE_RATE, check_waveform
 from moulin.bundle.spec import ModelSpec
 from moulin.decoding.network import Floats, Hypothesis
-from moulin.decoding.search import SEARCHES, SearchState
+from moulin.decoding.search import SEARCHES, SearchState, rows_by_options
 from moulin.engine.recognizer import TAIL_PADDING_SEC
 from moulin.engine.stream_runner import StreamRunner
 from moulin.engine.words import spell_words
@@ -145,8 +145,7 @@ class StreamRecognizer:
     def _search(self, streams: Sequence[Stream], encoder_out: Floats) -> None:
         """One search for each set of options that occurs."""
         lengths = np.full(len(streams), encoder_out.shape[1])
-        for options in dict.fromkeys(stream.options.decoding for stream in streams):
-            rows = [row for row, stream in enumerate(streams) if stream.options.decoding == options]
+        for options, rows in rows_by_options([stream.options.decoding for stream in streams]).items():
             states = [streams[row].search for row in rows]
             SEARCHES[options.method].advance(self.runner, states, encoder_out[rows], lengths[rows], options)
 
@@ -157,25 +156,26 @@ class StreamRecognizer:
         last_said = hypothesis.frames[-1] + 1 if hypothesis.tokens else stream.segment_start_frame
         frame_sec = self.spec.encoder_frame_sec
         if rules.paused((now - last_said) * frame_sec, anything_said=bool(hypothesis.tokens)):
-            self._close_segment(stream, len(hypothesis.tokens))
+            self._close_segment(stream, hypothesis, len(hypothesis.tokens))
             if not hypothesis.tokens:
                 # After so long a silence what was said before says little about what comes.
                 stream.search = self._new_search(stream.options, now)
         elif rules.too_long((now - stream.segment_start_frame) * frame_sec):
             # The last word may be but half said: it goes into the next segment, and the search goes on.
             words = self.spec.tokens.words(hypothesis.tokens)
-            self._close_segment(stream, words[-1].first if len(words) > 1 else len(hypothesis.tokens))
+            count = words[-1].first if len(words) > 1 else len(hypothesis.tokens)
+            self._close_segment(stream, hypothesis, count)
         else:
             return
         stream.endpoint = True
 
     def _close_last_segment(self, stream: Stream) -> None:
-        self._close_segment(stream, len(stream.search.hypothesis().tokens))
+        hypothesis = stream.search.hypothesis()
+        self._close_segment(stream, hypothesis, len(hypothesis.tokens))
 
-    def _close_segment(self, stream: Stream, count: int) -> None:
-        """Close the open segment after its first `count` tokens; the others begin the next one."""
+    def _close_segment(self, stream: Stream, best: Hypothesis, count: int) -> None:
+        """Close the open segment after the first `count` tokens of its `best` hypothesis; the others begin the next."""
         stream.segment_start_frame = stream.search.num_frames
-        best = stream.search.hypothesis()
         stream.search.drop(count)
         if count:
             closed = Hypothesis(best.tokens[:count], best.frames[:count], best.log_probs[:count], best.score)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tritonclient.grpc import model_config_pb2 as pb
 
 from moulin.errors import OptionsError
+from moulin.triton_repo import contract
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -20,6 +21,26 @@ def check_model_name(name: str) -> None:
             f"Expected a model name of letters, digits, '_', '-' and '.', got {name!r}",
             hint="it is the name of a folder and a part of the HTTP address",
         )
+
+
+def check_counts(options: object, names: Sequence[str]) -> None:
+    """Raises OptionsError where one of these attributes is below 1; None is left to the default."""
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise OptionsError(f"Expected {name.replace('_', '-')} of at least 1, got {value}")
+
+
+def new_config(name: str, max_batch_size: int) -> Any:
+    """The `inference.ModelConfig` message of a python model with the tensors of the contract."""
+    config = pb.ModelConfig(name=name, backend="python", max_batch_size=max_batch_size)
+    # Ragged: requests of different lengths come in one call, and no client has to pad for others.
+    config.input.add(name=contract.WAV, data_type=pb.TYPE_FP32, dims=[-1], allow_ragged_batch=True)
+    config.input.add(name=contract.WAV_LENS, data_type=pb.TYPE_INT32, dims=[1])
+    config.input.add(name=contract.OPTIONS, data_type=pb.TYPE_STRING, dims=[1], optional=True)
+    config.output.add(name=contract.TRANSCRIPTS, data_type=pb.TYPE_STRING, dims=[1])
+    config.output.add(name=contract.RESULT, data_type=pb.TYPE_STRING, dims=[1])
+    return config
 
 
 def add_instances(config: Any, count: int, gpu: int | None) -> None:

@@ -12,7 +12,7 @@ from moulin.engine.device import gpu_index
 from moulin.engine.recognizer import MAX_AUDIO_SEC
 from moulin.errors import OptionsError
 from moulin.triton_repo import contract
-from moulin.triton_repo.model_config import add_instances, add_parameters, check_model_name
+from moulin.triton_repo.model_config import add_instances, add_parameters, check_counts, check_model_name, new_config
 
 WARMUP_SAMPLES = 32_000
 
@@ -39,10 +39,7 @@ class OfflineOptions:
     def __post_init__(self) -> None:
         check_model_name(self.model_name)
         gpu_index(self.device)
-        for name in ("max_batch", "instances", "max_queue", "threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise OptionsError(f"Expected {name.replace('_', '-')} of at least 1, got {value}")
+        check_counts(self, ("max_batch", "instances", "max_queue", "threads"))
         if not self.queue_delay_ms >= 0:
             raise OptionsError(f"Expected queue-delay-ms of at least 0, got {self.queue_delay_ms:g}")
         if not self.max_audio_sec > 0:
@@ -56,13 +53,7 @@ class OfflineOptions:
 
 def offline_config(options: OfflineOptions, encoder_file: str) -> Any:
     """The `inference.ModelConfig` message. `encoder_file` is relative to the version folder."""
-    config = pb.ModelConfig(name=options.model_name, backend="python", max_batch_size=options.max_batch)
-    # Ragged: requests of different lengths form one batch, and no client has to pad for others.
-    config.input.add(name=contract.WAV, data_type=pb.TYPE_FP32, dims=[-1], allow_ragged_batch=True)
-    config.input.add(name=contract.WAV_LENS, data_type=pb.TYPE_INT32, dims=[1])
-    config.input.add(name=contract.OPTIONS, data_type=pb.TYPE_STRING, dims=[1], optional=True)
-    config.output.add(name=contract.TRANSCRIPTS, data_type=pb.TYPE_STRING, dims=[1])
-    config.output.add(name=contract.RESULT, data_type=pb.TYPE_STRING, dims=[1])
+    config = new_config(options.model_name, options.max_batch)
 
     config.dynamic_batching.max_queue_delay_microseconds = round(options.queue_delay_ms * 1000)
     config.dynamic_batching.default_queue_policy.max_queue_size = options.max_queue

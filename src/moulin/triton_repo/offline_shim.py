@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,28 +14,26 @@ from moulin.errors import AudioError, MoulinError, OptionsError
 from moulin.transcript import Transcript
 from moulin.triton_repo import contract
 from moulin.triton_repo.offline_service import OfflineRequest, OfflineService
+from moulin.triton_repo.shim_parameters import ShimParameters
 
 
 class TritonPythonModel:
     """Tensors to `OfflineService` and back."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        version_dir = Path(args["model_repository"]) / args["model_version"]
-        values = json.loads(args["model_config"])["parameters"]
-        parameters = {name: value["string_value"] for name, value in values.items()}
-        threads = int(parameters["threads"] or len(os.sched_getaffinity(0)))
+        parameters = ShimParameters.read(args)
         self._recognizer = open_recognizer(
-            version_dir / parameters["encoder"],
-            device=parameters["device"],
-            threads=threads,
-            workers=max(1, threads // int(parameters["instances"])),
+            parameters.encoder,
+            device=parameters.device,
+            threads=parameters.threads,
+            workers=parameters.workers,
             options=DecodingOptions(
-                method=parameters["method"],
-                beam=int(parameters["beam"]),
-                temperature=float(parameters["temperature"]),
-                blank_penalty=float(parameters["blank_penalty"]),
+                method=parameters.values["method"],
+                beam=int(parameters.values["beam"]),
+                temperature=float(parameters.values["temperature"]),
+                blank_penalty=float(parameters.values["blank_penalty"]),
             ),
-            max_audio_sec=float(parameters["max_audio_sec"]),
+            max_audio_sec=float(parameters.values["max_audio_sec"]),
         )
         self._service = OfflineService(self._recognizer)
 

@@ -6,14 +6,12 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from tritonclient.grpc import model_config_pb2 as pb
-
 from moulin.engine.device import gpu_index
 from moulin.engine.onnxruntime_stream_runner import MAX_STREAMS
 from moulin.errors import OptionsError
 from moulin.streaming.options import StreamOptions
 from moulin.triton_repo import contract
-from moulin.triton_repo.model_config import add_instances, add_parameters, check_model_name
+from moulin.triton_repo.model_config import add_instances, add_parameters, check_counts, check_model_name, new_config
 from moulin.triton_repo.streaming_service import IDLE_TIMEOUT_SEC
 
 # How many requests Triton may hand over in one call. They are only queued there, so this is no batch of the encoder.
@@ -51,10 +49,7 @@ class StreamingOptions:
     def __post_init__(self) -> None:
         check_model_name(self.model_name)
         gpu_index(self.device)
-        for name in ("max_streams", "max_batch", "instances", "threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise OptionsError(f"Expected {name.replace('_', '-')} of at least 1, got {value}")
+        check_counts(self, ("max_streams", "max_batch", "instances", "threads"))
         if not 0 <= self.queue_delay_ms < 1e6:
             raise OptionsError(f"Expected queue-delay-ms of at least 0, got {self.queue_delay_ms:g}")
         if not 0 < self.idle_timeout_sec < 1e6:
@@ -68,13 +63,7 @@ class StreamingOptions:
 
 def streaming_config(options: StreamingOptions, encoder_file: str) -> Any:
     """The `inference.ModelConfig` message. `encoder_file` is relative to the version folder."""
-    config = pb.ModelConfig(name=options.model_name, backend="python", max_batch_size=_MAX_REQUESTS)
-    # Ragged: chunks of different lengths may come in one call.
-    config.input.add(name=contract.WAV, data_type=pb.TYPE_FP32, dims=[-1], allow_ragged_batch=True)
-    config.input.add(name=contract.WAV_LENS, data_type=pb.TYPE_INT32, dims=[1])
-    config.input.add(name=contract.OPTIONS, data_type=pb.TYPE_STRING, dims=[1], optional=True)
-    config.output.add(name=contract.TRANSCRIPTS, data_type=pb.TYPE_STRING, dims=[1])
-    config.output.add(name=contract.RESULT, data_type=pb.TYPE_STRING, dims=[1])
+    config = new_config(options.model_name, _MAX_REQUESTS)
 
     # No control inputs: a request tells its flags and its sequence's id itself, which spares two tensors a chunk and,
     # for an id that is a string, one that Triton 2.51 fills with whatever lies in memory.

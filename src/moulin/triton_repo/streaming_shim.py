@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ from moulin.engine.open_stream_recognizer import open_stream_recognizer
 from moulin.errors import AudioError, MoulinError, OptionsError, StreamError, StreamsFull
 from moulin.streaming.options import StreamOptions
 from moulin.triton_repo import contract
+from moulin.triton_repo.shim_parameters import ShimParameters
 from moulin.triton_repo.streaming_metrics import StreamingMetrics
 from moulin.triton_repo.streaming_service import StreamingService, StreamReply, StreamRequest
 
@@ -34,22 +33,18 @@ class TritonPythonModel:
     """
 
     def initialize(self, args: dict[str, str]) -> None:
-        version_dir = Path(args["model_repository"]) / args["model_version"]
-        values = json.loads(args["model_config"])["parameters"]
-        parameters = {name: value["string_value"] for name, value in values.items()}
-        threads = int(parameters["threads"] or len(os.sched_getaffinity(0)))
-        instances = int(parameters["instances"])
+        parameters = ShimParameters.read(args)
         recognizer = open_stream_recognizer(
-            version_dir / parameters["encoder"],
-            device=parameters["device"],
-            threads=threads,
-            workers=max(1, threads // instances),
-            max_streams=-(-int(parameters["max_streams"]) // instances),
-            max_batch=int(parameters["max_batch"] or 0) or None,
-            options=StreamOptions().updated_from_json(parameters["options"]),
+            parameters.encoder,
+            device=parameters.device,
+            threads=parameters.threads,
+            workers=parameters.workers,
+            max_streams=-(-int(parameters.values["max_streams"]) // parameters.instances),
+            max_batch=int(parameters.values["max_batch"] or 0) or None,
+            options=StreamOptions().updated_from_json(parameters.values["options"]),
         )
         recognizer.warm_up()
-        self._service = StreamingService(recognizer, idle_timeout_sec=float(parameters["idle_timeout_sec"]))
+        self._service = StreamingService(recognizer, idle_timeout_sec=float(parameters.values["idle_timeout_sec"]))
         labels = {
             "model": args["model_name"],
             "version": args["model_version"],

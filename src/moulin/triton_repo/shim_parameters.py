@@ -1,0 +1,40 @@
+"""What a shim is told when Triton loads it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class ShimParameters:
+    """The parameters of config.pbtxt, and what both shims make of them."""
+
+    values: Mapping[str, Any]
+    encoder: Path
+    device: str
+    threads: int
+    """CPU threads of all instances together."""
+    instances: int
+
+    @classmethod
+    def read(cls, args: Mapping[str, str]) -> Self:
+        """From the `args` of the python backend's `initialize`."""
+        parameters = json.loads(args["model_config"])["parameters"]
+        values = {name: value["string_value"] for name, value in parameters.items()}
+        return cls(
+            values=values,
+            encoder=Path(args["model_repository"], args["model_version"], values["encoder"]),
+            device=values["device"],
+            threads=int(values["threads"] or len(os.sched_getaffinity(0))),
+            instances=int(values["instances"]),
+        )
+
+    @property
+    def workers(self) -> int:
+        """This instance's share of the threads."""
+        return max(1, self.threads // self.instances)
