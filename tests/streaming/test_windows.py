@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections import deque
+from collections.abc import Iterator
 
 import kaldi_native_fbank as knf
 import numpy as np
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from moulin.audio.fbank import Fbank, FbankOptions, kaldi_options
 from moulin.decoding.network import Floats
-from moulin.streaming.windows import WindowedFbank
+from moulin.streaming.windows import FeatureWindows
 
 OPTIONS = FbankOptions()
 TAIL_SAMPLES = 4800
@@ -26,9 +26,30 @@ def noise(num_samples: int, seed: int = 0) -> Floats:
     return samples
 
 
-def taken(windows: WindowedFbank) -> Iterator[Floats]:
+def features_of(frames: Floats, options: FbankOptions = OPTIONS) -> Floats:
+    """By kaldi-native-fbank, frame by frame: what comes out is then bit for bit what it makes of a recording."""
+    snipping = kaldi_options(options)
+    snipping.frame_opts.snip_edges = True
+    features = []
+    for frame in frames:
+        extractor = knf.OnlineFbank(snipping)
+        extractor.accept_waveform(options.sample_rate, frame.tolist())
+        features.append(extractor.get_frame(0))
+    return np.stack(features)
+
+
+def take(windows: FeatureWindows, options: FbankOptions = OPTIONS) -> Floats:
+    return windows.complete(features_of(windows.take_frames(), options))
+
+
+def taken(windows: FeatureWindows, options: FbankOptions = OPTIONS) -> Iterator[Floats]:
     while windows.is_ready():
-        yield windows.take()
+        yield take(windows, options)
+
+
+def unseen(windows: FeatureWindows) -> int:
+    """Samples that no frame has been cut from."""
+    return sum(map(len, windows._pieces))
 
 
 def slices(audio: Floats, count: int, window_frames: int, chunk_frames: int) -> list[Floats]:
@@ -63,7 +84,7 @@ def test_windows_are_slices_of_the_features_of_the_whole(
     chunk_frames = data.draw(st.integers(1, window_frames), label="chunk_frames")
     tail_samples = data.draw(st.sampled_from([0, 1, 160, TAIL_SAMPLES]), label="tail_samples")
     audio = noise(sum(pieces))
-    windows = WindowedFbank(OPTIONS, window_frames, chunk_frames)
+    windows = FeatureWindows(OPTIONS, window_frames, chunk_frames)
     got: list[Floats] = []
     done = 0
     for piece, takes in zip(pieces, takes_between, strict=False):
@@ -80,7 +101,7 @@ def test_windows_are_slices_of_the_features_of_the_whole(
 @pytest.mark.parametrize("size", [1, 7, 160, 5119, 5120, 5121, 100_000])
 def test_pieces_of_every_size(size: int) -> None:
     audio = noise(20_001)
-    windows = WindowedFbank(OPTIONS, WINDOW_FRAMES, CHUNK_FRAMES)
+    windows = FeatureWindows(OPTIONS, WINDOW_FRAMES, CHUNK_FRAMES)
     got: list[Floats] = []
     for first in range(0, len(audio), size):
         windows.accept(audio[first : first + size])
@@ -93,9 +114,9 @@ def test_pieces_of_every_size(size: int) -> None:
 def test_the_first_frames_are_those_of_offline_features() -> None:
     """D13 and D14: as the models were trained, with high_freq 7600 Hz and without snip_edges, also in streaming."""
     audio = noise(16_000)
-    windows = WindowedFbank(OPTIONS, WINDOW_FRAMES, CHUNK_FRAMES)
+    windows = FeatureWindows(OPTIONS, WINDOW_FRAMES, CHUNK_FRAMES)
     windows.accept(audio)
-    window = windows.take()
+    window = take(windows)
     np.testing.assert_array_equal(window, Fbank()(audio)[:WINDOW_FRAMES])
     to_8000_hz = Fbank(FbankOptions(high_freq=0.0))(audio)
     snipping_options = kaldi_options(OPTIONS)
@@ -110,12 +131,12 @@ def test_the_first_frames_are_those_of_offline_features() -> None:
 def test_other_sizes_come_from_the_options() -> None:
     options = FbankOptions(num_mel_bins=23, sample_rate=8000, high_freq=-200.0)
     audio = noise(8000)
-    windows = WindowedFbank(options, 20, 15)
+    windows = FeatureWindows(options, 20, 15)
     for first in range(0, 8000, 333):
         windows.accept(audio[first : first + 333])
     features = Fbank(options)(audio)
     # The last two frames of a recording see its end mirrored, so they are in no window before the end is known.
-    equal_bit_for_bit(list(taken(windows)), [features[first : first + 20] for first in range(0, 98 - 19, 15)])
+    equal_bit_for_bit(list(taken(windows, options)), [features[first : first + 20] for first in range(0, 98 - 19, 15)])
 
 
 # ---------------------------------------------------------------------------------------------------- when it is ready
@@ -125,7 +146,7 @@ def test_other_sizes_come_from_the_options() -> None:
 def test_a_window_is_ready_with_the_last_sample_that_it_sees(family: str) -> None:
     """Frame t is centred on sample 160 t + 80 and sees 200 samples to either side."""
     window_frames, chunk_frames = SHAPES[family]
-    windows = WindowedFbank(OPTIONS, window_frames, chunk_frames)
+    windows = FeatureWindows(OPTIONS, window_frames, chunk_frames)
     for number in range(3):
         last_frame = number * chunk_frames + window_frames - 1
         missing = 160 * last_frame + 80 + 200 - windows.num_samples
@@ -133,12 +154,12 @@ def test_a_window_is_ready_with_the_last_sample_that_it_sees(family: str) -> Non
         assert not windows.is_ready()
         windows.accept(noise(1))
         assert windows.is_ready()
-        windows.take()
+        windows.take_frames()
         assert not windows.is_ready()
 
 
 def test_nothing_is_never_ready() -> None:
-    windows = WindowedFbank(OPTIONS, 9, 4)
+    windows = FeatureWindows(OPTIONS, 9, 4)
     windows.accept(noise(0))
     assert (windows.is_ready(), windows.finished) == (False, False)
     windows.finish(TAIL_SAMPLES)
@@ -176,7 +197,7 @@ def test_nothing_is_never_ready() -> None:
     ],
 )
 def test_windows_after_the_end(num_samples: int, tail_samples: int, count: int) -> None:
-    windows = WindowedFbank(OPTIONS, WINDOW_FRAMES, CHUNK_FRAMES)
+    windows = FeatureWindows(OPTIONS, WINDOW_FRAMES, CHUNK_FRAMES)
     audio = noise(num_samples)
     windows.accept(audio)
     windows.finish(tail_samples)
@@ -194,7 +215,7 @@ def test_every_frame_is_in_a_chunk_and_the_tail_is_seen(
 ) -> None:
     """And there is no window more than that takes. Also for models that look further ahead than the tail is long."""
     chunk_frames = data.draw(st.integers(1, window_frames), label="chunk_frames")
-    windows = WindowedFbank(OPTIONS, window_frames, chunk_frames)
+    windows = FeatureWindows(OPTIONS, window_frames, chunk_frames)
     windows.accept(np.zeros(num_samples, np.float32))
     windows.finish(tail_samples)
     fbank = Fbank(OPTIONS)
@@ -211,7 +232,7 @@ def test_every_frame_is_in_a_chunk_and_the_tail_is_seen(
 def test_there_are_never_fewer_windows_than_have_been_ready(num_samples: int, family: str) -> None:
     window_frames, chunk_frames = SHAPES[family]
     ready = max(0, (num_samples - 280 - (window_frames - 1) * 160) // (chunk_frames * 160) + 1)
-    windows = WindowedFbank(OPTIONS, window_frames, chunk_frames)
+    windows = FeatureWindows(OPTIONS, window_frames, chunk_frames)
     windows.accept(np.zeros(num_samples, np.float32))
     windows.finish(0)
     assert windows._last_window is not None
@@ -221,66 +242,25 @@ def test_there_are_never_fewer_windows_than_have_been_ready(num_samples: int, fa
 # ------------------------------------------------------------------------------------------------------------- memory
 
 
-class Counting:
-    """kaldi-native-fbank's extractor, and what it was shown and what it keeps."""
-
-    def __init__(self, options: Any) -> None:
-        self._extractor = knf_online_fbank(options)
-        self.num_samples = 0
-        self.num_kept = 0
-        self.most_kept = 0
-
-    def accept_waveform(self, sample_rate: float, samples: Any) -> None:
-        before = self._extractor.num_frames_ready
-        self._extractor.accept_waveform(sample_rate, samples)
-        self.num_samples += len(samples)
-        self.num_kept += self._extractor.num_frames_ready - before
-        self.most_kept = max(self.most_kept, self.num_kept)
-
-    def get_frame(self, frame: int) -> Any:
-        return self._extractor.get_frame(frame)
-
-    def pop(self, count: int) -> None:
-        self._extractor.pop(count)
-        self.num_kept -= count
-
-
-knf_online_fbank = knf.OnlineFbank
-
-
-@pytest.fixture
-def counting(monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[WindowedFbank, Counting]]:
-    """A WindowedFbank and its extractor, which counts."""
-    monkeypatch.setattr(knf, "OnlineFbank", Counting)
-
-    def new() -> tuple[WindowedFbank, Counting]:
-        windows = WindowedFbank(OPTIONS, WINDOW_FRAMES, CHUNK_FRAMES)
-        extractor = windows._extractor
-        assert isinstance(extractor, Counting)
-        return windows, extractor
-
-    return new
-
-
-def test_an_hour_of_audio_leaves_nothing_behind(counting: Callable[[], tuple[WindowedFbank, Counting]]) -> None:
-    windows, extractor = counting()
+def test_an_hour_of_audio_leaves_nothing_behind() -> None:
+    windows = FeatureWindows(OPTIONS, WINDOW_FRAMES, CHUNK_FRAMES)
+    features = np.zeros((WINDOW_FRAMES, 80), np.float32)
     piece = noise(4001)
     pieces = 3600 * 16_000 // len(piece)
     num_windows = 0
     for _ in range(pieces):
         windows.accept(piece)
-        for _ in taken(windows):
+        while windows.is_ready():
+            windows.complete(features[: len(windows.take_frames())])
             num_windows += 1
-            assert extractor.num_kept == 0
         assert len(windows._pieces) <= 2 + WINDOW_FRAMES * 160 // len(piece)
         assert len(windows._overlap) <= WINDOW_FRAMES - CHUNK_FRAMES
+        assert windows._seen is None or (windows._seen.size, windows._seen.base) == (240, None)
     assert num_windows == (pieces * len(piece) - 280 - 44 * 160) // (32 * 160) + 1
-    assert extractor.most_kept == WINDOW_FRAMES
-    assert extractor.num_samples <= pieces * len(piece)
 
 
 def test_pieces_are_let_go_when_they_have_been_seen() -> None:
-    windows = WindowedFbank(OPTIONS, WINDOW_FRAMES, CHUNK_FRAMES)
+    windows = FeatureWindows(OPTIONS, WINDOW_FRAMES, CHUNK_FRAMES)
     pieces = [noise(16_000, seed) for seed in range(4)]
     alive = [weakref.ref(piece) for piece in pieces]
     while pieces:
@@ -292,19 +272,18 @@ def test_pieces_are_let_go_when_they_have_been_seen() -> None:
     assert [piece() is None for piece in alive] == [True, True, True, False]
 
 
-def test_nothing_is_computed_before_a_window_is_taken(
-    counting: Callable[[], tuple[WindowedFbank, Counting]],
-) -> None:
-    """Nor more of the audio looked at than the window needs: who sends an hour at once costs nobody else anything."""
-    windows, extractor = counting()
-    windows.accept(np.zeros(60 * 16_000, np.float32))
+def test_nothing_is_looked_at_before_a_window_is_taken() -> None:
+    """Nor more of the audio than the window needs: who sends an hour at once costs nobody else anything."""
+    windows = FeatureWindows(OPTIONS, WINDOW_FRAMES, CHUNK_FRAMES)
+    num_samples = 60 * 16_000
+    windows.accept(np.zeros(num_samples, np.float32))
     windows.finish(TAIL_SAMPLES)
     assert windows.is_ready()
-    assert extractor.num_samples == 0
-    windows.take()
-    assert extractor.num_samples == 44 * 160 + 280
-    windows.take()
-    assert extractor.num_samples == (44 + 32) * 160 + 280
+    assert unseen(windows) == num_samples
+    windows.take_frames()
+    assert unseen(windows) == num_samples - (44 * 160 + 280)
+    windows.take_frames()
+    assert unseen(windows) == num_samples - ((44 + 32) * 160 + 280)
 
 
 # ------------------------------------------------------------------------------------------------------------ discard
@@ -313,33 +292,29 @@ def test_nothing_is_computed_before_a_window_is_taken(
 @pytest.mark.parametrize("finishes", [False, True])
 @pytest.mark.parametrize("takes", [0, 2])
 def test_discard(takes: int, finishes: bool) -> None:
-    windows = WindowedFbank(OPTIONS, WINDOW_FRAMES, CHUNK_FRAMES)
+    windows = FeatureWindows(OPTIONS, WINDOW_FRAMES, CHUNK_FRAMES)
     windows.accept(noise(50_000))
     if finishes:
         windows.finish(TAIL_SAMPLES)
     for _ in range(takes):
-        windows.take()
+        windows.take_frames()
     windows.discard()
     assert windows.finished
     assert not windows.is_ready()
 
 
-def test_discard_while_a_window_is_being_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From another thread, at any moment: here whenever the extractor is shown something."""
-    plain, interrupted = (WindowedFbank(OPTIONS, WINDOW_FRAMES, CHUNK_FRAMES) for _ in range(2))
+def test_discard_while_a_window_is_being_taken() -> None:
+    """From another thread, at any moment: here whenever it takes a piece of the audio."""
+    plain, interrupted = (FeatureWindows(OPTIONS, WINDOW_FRAMES, CHUNK_FRAMES) for _ in range(2))
+
+    class Interrupting(deque[Floats]):
+        def popleft(self) -> Floats:
+            interrupted.discard()
+            return super().popleft()
+
+    interrupted._pieces = Interrupting()
     for windows in (plain, interrupted):
         for seed in range(10):
             windows.accept(noise(1000, seed))
-    extractor = interrupted._extractor
-
-    class Interrupting:
-        def accept_waveform(self, *arguments: Any) -> None:
-            interrupted.discard()
-            extractor.accept_waveform(*arguments)
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(extractor, name)
-
-    monkeypatch.setattr(interrupted, "_extractor", Interrupting())
-    np.testing.assert_array_equal(interrupted.take(), plain.take())
+    np.testing.assert_array_equal(take(interrupted), take(plain))
     assert not interrupted.is_ready()

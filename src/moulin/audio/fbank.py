@@ -58,6 +58,10 @@ class FbankOptions:
             )
 
     @property
+    def frame_length_samples(self) -> int:
+        return int(self.sample_rate * self.frame_length_ms / 1000)
+
+    @property
     def frame_shift_samples(self) -> int:
         return int(self.sample_rate * self.frame_shift_ms / 1000)
 

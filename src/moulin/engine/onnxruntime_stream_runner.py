@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moulin.audio.batched_fbank import BatchedFbank
+from moulin.audio.fbank import FbankOptions
 from moulin.bundle.spec import ModelSpec
 from moulin.decoding.network import Floats, Ints
+from moulin.engine.onnxruntime_fbank import OnnxRuntimeFbank
 from moulin.engine.onnxruntime_prediction import OnnxRuntimePrediction
 from moulin.engine.onnxruntime_session import new_session, rewritten_encoder, run
 from moulin.errors import BundleError, OptionsError
@@ -71,6 +74,7 @@ class OnnxRuntimeStreamRunner(OnnxRuntimePrediction):
         ]
         self._content = rewritten_encoder(spec, device) if rewrite else None
         self._encoder = self._session(1)
+        self._fbank = OnnxRuntimeFbank(BatchedFbank(FbankOptions(num_mel_bins=spec.feature_dim)), device)
 
     @property
     def capacity(self) -> int:
@@ -87,6 +91,9 @@ class OnnxRuntimeStreamRunner(OnnxRuntimePrediction):
     @property
     def max_batch(self) -> int:
         return self._max_batch
+
+    def fbank(self, frames: Floats) -> Floats:
+        return self._fbank(frames)
 
     def encoder(self, x: Floats, slots: Ints, *, alone: bool = False) -> Floats:
         session = self._whole_machine_encoder if alone else self._encoder

@@ -21,7 +21,7 @@ from moulin.spacing import join_texts
 from moulin.streaming.options import StreamOptions
 from moulin.streaming.slots import SlotPool
 from moulin.streaming.stream import Stream
-from moulin.streaming.windows import WindowedFbank
+from moulin.streaming.windows import FeatureWindows
 
 
 class StreamRecognizer:
@@ -60,7 +60,7 @@ class StreamRecognizer:
         slot = self._slots.acquire()
         try:
             self.runner.reset(slot)
-            windows = WindowedFbank(self._fbank, self._chunking.window_frames, self._chunking.chunk_frames)
+            windows = FeatureWindows(self._fbank, self._chunking.window_frames, self._chunking.chunk_frames)
             search = self._new_search(options, 0)
         except BaseException:
             self._slots.release(slot)
@@ -92,7 +92,7 @@ class StreamRecognizer:
 
         `alone` says that no other step is under way. Raises EngineError.
         """
-        windows = np.stack([stream.windows.take() for stream in streams])
+        windows = self._windows(streams)
         slots = np.array([stream.slot for stream in streams])
         encoder_out = self.runner.encoder(windows, slots, alone=alone)
         self._search(streams, encoder_out)
@@ -141,6 +141,13 @@ class StreamRecognizer:
             self.step(streams[:1])
         for stream in streams:
             self.close(stream)
+
+    def _windows(self, streams: Sequence[Stream]) -> Floats:
+        """The next window of each of `streams`."""
+        frames = [stream.windows.take_frames() for stream in streams]
+        ends = np.cumsum([len(new) for new in frames])
+        features = np.split(self.runner.fbank(np.concatenate(frames)), ends[:-1])
+        return np.stack([stream.windows.complete(new) for stream, new in zip(streams, features, strict=True)])
 
     def _search(self, streams: Sequence[Stream], encoder_out: Floats) -> None:
         """One search for each set of options that occurs."""

@@ -30,6 +30,9 @@ class StreamRunner(PredictionNetwork, Protocol):
     def max_batch(self) -> int:
         """How many streams one encoder call should take at most."""
 
+    def fbank(self, frames: Floats) -> Floats:
+        """Features of frames float32 [N, L], samples in [-1, 1]: float32 [N, feature_dim]."""
+
     def encoder(self, x: Floats, slots: Ints, *, alone: bool = False) -> Floats:
         """Windows float32 [N, window_frames, feature_dim] of the streams in `slots` int64 [N] to encoder_out float32
         [N, T', joiner_dim], all of whose frames are valid. Takes their states one chunk further.

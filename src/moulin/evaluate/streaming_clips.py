@@ -73,7 +73,7 @@ def steps(num_samples: int, window_frames: int, chunk_frames: int) -> int:
 
 
 def _peer_tail(num_samples: int, model: StreamingSpec) -> NDArray[np.float32]:
-    """TAIL_SAMPLES and what completes the last window that holds a frame of them (as `WindowedFbank.finish` does)."""
+    """TAIL_SAMPLES and what completes the last window that holds a frame of them (as `FeatureWindows.finish` does)."""
     frames = (num_samples + TAIL_SAMPLES + _SHIFT // 2) // _SHIFT
     look_ahead = model.window_frames - model.chunk_frames
     windows = -(-(frames - look_ahead) // model.chunk_frames)

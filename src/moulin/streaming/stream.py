@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from moulin.decoding.network import Hypothesis
 from moulin.decoding.search import SearchState
 from moulin.streaming.options import StreamOptions
-from moulin.streaming.windows import WindowedFbank
+from moulin.streaming.windows import FeatureWindows
 
 
 @dataclass(slots=True, eq=False)
@@ -17,7 +17,7 @@ class Stream:
 
     slot: int
     options: StreamOptions
-    windows: WindowedFbank
+    windows: FeatureWindows
     search: SearchState
     segment_start_frame: int = 0
     """Where the open segment begins, in encoder frames from the beginning of the stream."""

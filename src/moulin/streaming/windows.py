@@ -5,30 +5,31 @@ from __future__ import annotations
 from collections import deque
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
-from moulin.audio.fbank import FbankOptions, kaldi_options
+from moulin.audio.fbank import FbankOptions
 from moulin.decoding.network import Floats
 
 
-class WindowedFbank:
+class FeatureWindows:
     """Audio in, windows of `window_frames` features out, each `chunk_frames` after the one before.
 
-    Features are computed only when a window is taken, so that a client that sends an hour at once costs nobody else
-    anything, and no more audio is looked at than the window needs. They equal those of the whole recording
-    (`moulin.audio.fbank.Fbank`), bit for bit.
+    What is between them, features from frames, is computed elsewhere, for many streams at once: `take_frames` gives
+    the frames that the next window has and the last one had not, and `complete` makes the window from their features.
+
+    Frames are cut only when they are taken, so that a client that sends an hour at once costs nobody else anything,
+    and no more audio is looked at than the window needs. They are those of the whole recording
+    (`moulin.audio.fbank.Fbank`) with silence behind it.
     """
 
     def __init__(self, options: FbankOptions, window_frames: int, chunk_frames: int) -> None:
-        import kaldi_native_fbank as knf
-
-        self._options = options
+        self._length, self._shift = options.frame_length_samples, options.frame_shift_samples
         self._window_frames, self._chunk_frames = window_frames, chunk_frames
-        self._extractor = knf.OnlineFbank(kaldi_options(options))
-        self._pieces: deque[Floats] = deque()  # audio that the extractor has not seen
+        self._pieces: deque[Floats] = deque()  # audio that no frame has been cut from
         self._num_samples = 0
-        self._num_extracted = 0  # samples that the extractor has seen
         self._num_taken = 0  # windows
         self._last_window: int | None = None  # how many there will be; None while audio may come
+        self._seen: Floats | None = None  # the last samples of the last frame, which the next frame begins with
         self._overlap = np.zeros((0, options.num_mel_bins), dtype=np.float32)
 
     @property
@@ -52,7 +53,7 @@ class WindowedFbank:
 
         No audio at all has no windows.
         """
-        shift = self._options.frame_shift_samples
+        shift = self._shift
         num_frames = (self._num_samples + shift // 2) // shift
         with_tail = (self._num_samples + tail_samples + shift // 2) // shift if self._num_samples else 0
         look_ahead = self._window_frames - self._chunk_frames
@@ -62,38 +63,46 @@ class WindowedFbank:
         """Whether a whole window is there."""
         if self._last_window is not None:
             return self._num_taken < self._last_window
-        return self._num_samples >= self._samples_needed()
+        # Frames are centred, so the last overhangs its shift.
+        frames = self._num_taken * self._chunk_frames + self._window_frames
+        return self._num_samples >= frames * self._shift + self._overhang
 
-    def take(self) -> Floats:
-        """The next window, float32 [window_frames, num_mel_bins]; `is_ready` must hold."""
-        self._extract(self._samples_needed() - self._num_extracted)
-        first = self._num_taken * self._chunk_frames + len(self._overlap)
-        last = self._num_taken * self._chunk_frames + self._window_frames
-        frames = bytearray().join(map(self._extractor.get_frame, range(first, last)))
-        self._extractor.pop(last - first)
-        new = np.frombuffer(frames, np.float32).reshape(last - first, self._options.num_mel_bins)
-        window = np.concatenate([self._overlap, new])
-        self._overlap = window[self._chunk_frames :]
+    def take_frames(self) -> Floats:
+        """The next window's new frames, float32 [n, frame_length_samples]; `is_ready` must hold."""
+        if self._seen is None:
+            count = self._window_frames
+            audio = self._pull(count * self._shift + self._overhang)
+            # Kaldi sees the beginning of a recording mirrored.
+            audio = np.concatenate([audio[: self._overhang][::-1], audio])
+        else:
+            count = self._chunk_frames
+            audio = np.concatenate([self._seen, self._pull(count * self._shift)])
+        self._seen = audio[count * self._shift :].copy()
         self._num_taken += 1
+        return sliding_window_view(audio, self._length)[:: self._shift]
+
+    def complete(self, features: Floats) -> Floats:
+        """The window, float32 [window_frames, num_mel_bins], whose new frames have these `features`."""
+        window: Floats = np.concatenate([self._overlap, features])
+        self._overlap = window[self._chunk_frames :]
         return window
 
     def discard(self) -> None:
         """The stream has no more windows, whatever audio is waiting. May be called while another thread takes one."""
         self._last_window = 0
 
-    def _samples_needed(self) -> int:
-        """How many samples there must be for the next window: frames are centred, so the last overhangs its shift."""
-        frames = self._num_taken * self._chunk_frames + self._window_frames
-        shift = self._options.frame_shift_samples
-        length = round(self._options.sample_rate * self._options.frame_length_ms / 1000)
-        return (frames - 1) * shift + (length + shift) // 2
+    @property
+    def _overhang(self) -> int:
+        """By how many samples a frame is longer than its shift, to either side."""
+        return (self._length - self._shift) // 2
 
-    def _extract(self, count: int) -> None:
-        """Show the extractor `count` more samples; behind the audio comes silence."""
-        self._num_extracted += count
+    def _pull(self, count: int) -> Floats:
+        """The next `count` samples; behind the audio comes silence."""
+        parts: list[Floats] = []
         while count:
             piece = self._pieces.popleft() if self._pieces else np.zeros(count, dtype=np.float32)
             if len(piece) > count:
                 self._pieces.appendleft(piece[count:])
-            self._extractor.accept_waveform(self._options.sample_rate, piece[:count].data)
-            count -= min(count, len(piece))
+            parts.append(piece[:count])
+            count -= len(parts[-1])
+        return np.concatenate(parts)

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import kaldi_native_fbank as knf
+import numpy as np
+import pytest
+
+from moulin.audio.batched_fbank import BatchedFbank, Floats
+from moulin.audio.decode import read_audio
+from moulin.audio.fbank import FbankOptions, kaldi_options
+from moulin.demo.files import demo_clips
+from moulin.errors import OptionsError
+
+from .reference_fbank import cut_frames, reference_fbank
+
+
+def frames_of(samples: Floats) -> Floats:
+    return cut_frames(samples.astype(np.float64), snip_edges=False).astype(np.float32)
+
+
+def kaldi(frames: Floats, options: FbankOptions) -> Floats:
+    """By kaldi-native-fbank, frame by frame."""
+    snipping = kaldi_options(options)
+    snipping.frame_opts.snip_edges = True
+    features = []
+    for frame in frames:
+        extractor = knf.OnlineFbank(snipping)
+        extractor.accept_waveform(options.sample_rate, frame.tolist())
+        features.append(extractor.get_frame(0))
+    return np.stack(features)
+
+
+def noise(count: int, length: int = 400, scale: float = 0.1) -> Floats:
+    frames: Floats = scale * np.random.default_rng(0).standard_normal((count, length), dtype=np.float32)
+    return frames
+
+
+def test_speech_as_near_to_kaldis_definition_as_the_library_is() -> None:
+    options = FbankOptions()
+    batched = BatchedFbank(options)
+    for clip in demo_clips()[:5]:
+        samples = read_audio(clip.audio)
+        frames, exact = frames_of(samples), reference_fbank(samples)
+        ours, library = np.abs(batched(frames) - exact).max(), np.abs(kaldi(frames, options) - exact).max()
+        assert max(ours, library) < 3e-3
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        FbankOptions(),
+        FbankOptions(high_freq=0.0),
+        FbankOptions(num_mel_bins=100, low_freq=50.0),
+        FbankOptions(num_mel_bins=23, sample_rate=8000, high_freq=-200.0),
+        FbankOptions(frame_length_ms=32.0),
+    ],
+    ids=str,
+)
+def test_noise_is_that_of_the_library_for_all_options(options: FbankOptions) -> None:
+    frames = noise(50, options.frame_length_samples)
+    np.testing.assert_allclose(BatchedFbank(options)(frames), kaldi(frames, options), atol=2e-4, rtol=0)
+
+
+def test_an_offset_is_removed() -> None:
+    frames = noise(20)
+    np.testing.assert_allclose(
+        BatchedFbank(FbankOptions())(frames + 0.5), BatchedFbank(FbankOptions())(frames), atol=5e-3
+    )
+
+
+def test_silence_is_the_floor() -> None:
+    features = BatchedFbank(FbankOptions())(np.zeros((3, 400), np.float32))
+    np.testing.assert_array_equal(features, np.full((3, 80), np.log(np.finfo(np.float32).eps), np.float32))
+
+
+def test_filters_without_a_frequency_are_refused() -> None:
+    with pytest.raises(OptionsError, match="without any frequency"):
+        BatchedFbank(FbankOptions(num_mel_bins=500))
