@@ -117,9 +117,9 @@ class Finished:
 
 
 @contextmanager
-def scheduled(recognizer: FakeRecognizer) -> Iterator[StepScheduler]:
+def scheduled(recognizer: FakeRecognizer, patience_sec: float = PATIENCE_SEC) -> Iterator[StepScheduler]:
     fake: Any = recognizer
-    scheduler = StepScheduler(fake)
+    scheduler = StepScheduler(fake, patience_sec=patience_sec)
     try:
         yield scheduler
     finally:
@@ -247,8 +247,8 @@ def test_long_and_short_share_batches() -> None:
 
 
 def test_idle_workers_share_what_waits() -> None:
-    """Two workers become free with four streams waiting: neither takes all."""
-    recognizer, finished = FakeRecognizer(num_workers=2, gated=True), Finished()
+    """Two workers become free with four streams waiting, two half batches: neither takes all."""
+    recognizer, finished = FakeRecognizer(num_workers=2, max_batch=4, gated=True), Finished()
     with scheduled(recognizer) as scheduler:
         with scheduler._changed:  # both workers sleep until all four are there
             for name in "abcd":
@@ -259,8 +259,48 @@ def test_idle_workers_share_what_waits() -> None:
     assert sorted("".join(stream.name for stream in batch) for batch in begun) == ["ab", "cd"]
 
 
+def test_less_than_half_a_batch_is_not_shared() -> None:
+    recognizer, finished = FakeRecognizer(num_workers=2), Finished()
+    with scheduled(recognizer) as scheduler:
+        with scheduler._changed:
+            for name in "abcd":
+                submit(scheduler, FakeStream(name), finished)
+        finished.wait_for(4)
+    assert recognizer.names == ["abcd"]
+
+
+def test_beside_a_busy_worker_half_a_batch_is_waited_for() -> None:
+    recognizer, finished = FakeRecognizer(num_workers=2, max_batch=6, gated=True), Finished()
+    with scheduled(recognizer) as scheduler:
+        submit(scheduler, FakeStream("x"), finished)
+        recognizer.wait_for_step()
+        for name in "abc":
+            submit(scheduler, FakeStream(name), finished)
+        assert [stream.name for stream in recognizer.wait_for_step()] == ["a", "b", "c"]
+
+
+def test_nobody_waits_for_others_who_do_not_come() -> None:
+    """The busy worker never ends its step here."""
+    recognizer, finished = FakeRecognizer(num_workers=2, gated=True), Finished()
+    with scheduled(recognizer, patience_sec=0.01) as scheduler:
+        submit(scheduler, FakeStream("x"), finished)
+        recognizer.wait_for_step()
+        submit(scheduler, FakeStream("a"), finished)
+        assert [stream.name for stream in recognizer.wait_for_step()] == ["a"]
+
+
+def test_nobody_waits_for_others_when_all_workers_are_free() -> None:
+    """For as long as a test waits at all, and no longer."""
+    recognizer, finished = FakeRecognizer(num_workers=2), Finished()
+    with scheduled(recognizer) as scheduler:
+        for name in "ab":
+            submit(scheduler, FakeStream(name), finished)
+            finished.wait_for(1 + "ab".index(name))
+    assert recognizer.names == ["a", "b"]
+
+
 def test_steps_run_beside_each_other_on_all_workers() -> None:
-    recognizer, finished = FakeRecognizer(num_workers=3, gated=True), Finished()
+    recognizer, finished = FakeRecognizer(num_workers=3, max_batch=1, gated=True), Finished()
     with scheduled(recognizer) as scheduler:
         for name in "abc":
             submit(scheduler, FakeStream(name), finished)

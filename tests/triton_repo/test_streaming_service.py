@@ -217,8 +217,8 @@ def test_many_requests_that_need_no_step_behind_one_that_does(
 
 def test_streams_that_come_together_step_together(runner: FakeStreamRunner, service: StreamingService) -> None:
     with runner.held():
-        blockers = [send(service, 100 + number, AUDIO, start=True, end=True) for number in range(2)]
-        for _ in blockers:
+        for number in range(2):
+            send(service, 100 + number, AUDIO, start=True, end=True)
             assert runner.entered.acquire(timeout=60)
         answers = [send(service, number, AUDIO[number:], start=True, end=True) for number in range(20)]
     assert [answer.text for answer in answers] == [_alone(AUDIO[number:]) for number in range(20)]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.streaming.stream import Stream
+
+PATIENCE_SEC = 0.03
+"""How long a stream waits for others to step with, at most, while other steps are under way."""
 
 Done = Callable[[Exception | None], None]
 """Called on a worker's thread when a stream has no full window left, or with what went wrong in its steps.
@@ -21,19 +25,24 @@ It must not raise: that would end the worker.
 class _Waiting:
     stream: Stream
     done: Done
+    since: float
 
 
 class StepScheduler:
     """Runs the steps of many streams on as many threads as the runner has workers.
 
-    A worker that is free takes the streams that have waited longest, as many as one encoder call should hold, and
-    never waits for more to come: batches form by themselves while all workers are busy. A stream that has audio for
-    several steps goes back to the end of the queue after each, so that one that sends much delays nobody.
+    A worker that is free takes the streams that have waited longest, as many as one encoder call should hold. While
+    all others are free too it takes what there is; beside a busy one it waits a moment for half a full batch, which
+    costs less than two small ones: at half the load that two CPU cores can bear, an eighth of their work is saved. A
+    stream that has audio for several steps goes back to the end of the queue after each, so that one that sends much
+    delays nobody.
     """
 
-    def __init__(self, recognizer: StreamRecognizer) -> None:
+    def __init__(self, recognizer: StreamRecognizer, *, patience_sec: float = PATIENCE_SEC) -> None:
         self._recognizer = recognizer
+        self._patience_sec = patience_sec
         self._max_batch = recognizer.runner.max_batch
+        self._half_batch = -(-self._max_batch // 2)
         self._queue: deque[_Waiting] = deque()
         self._changed = threading.Condition()
         self._num_idle = recognizer.runner.num_workers
@@ -55,7 +64,7 @@ class StepScheduler:
         It must not be submitted again before that.
         """
         with self._changed:
-            self._queue.append(_Waiting(stream, done))
+            self._queue.append(_Waiting(stream, done, time.monotonic()))
             self._changed.notify()
 
     def close(self) -> None:
@@ -77,23 +86,33 @@ class StepScheduler:
                     waiting.done(error)
             with self._changed:
                 self._num_idle += 1
+                for waiting in unfinished:
+                    waiting.since = time.monotonic()
                 self._queue.extend(unfinished)
                 self._changed.notify(len(unfinished))
 
     def _take(self) -> list[_Waiting]:
         """The next batch; empty when closing."""
         with self._changed:
-            while not self._queue and not self._closing:
-                self._changed.wait()
+            while not self._closing and (delay := self._delay()) != 0:
+                self._changed.wait(delay)
             if self._closing:
                 return []
-            # What waits is shared among all that are idle.
-            share = -(-len(self._queue) // self._num_idle)
-            batch = [self._queue.popleft() for _ in range(min(share, self._max_batch))]
+            # What waits is shared among all that are idle, where it is worth a batch for each.
+            share = max(-(-len(self._queue) // self._num_idle), self._half_batch)
+            batch = [self._queue.popleft() for _ in range(min(share, self._max_batch, len(self._queue)))]
             self._num_idle -= 1
             self.num_steps += 1
             self.num_stepped += len(batch)
             return batch
+
+    def _delay(self) -> float | None:
+        """Seconds to wait before taking a batch; None for as long as nothing is there."""
+        if not self._queue:
+            return None
+        if self._num_idle == len(self._workers) or len(self._queue) >= self._half_batch:
+            return 0
+        return max(0, self._queue[0].since + self._patience_sec - time.monotonic())
 
     def _step(self, streams: Sequence[Stream]) -> Exception | None:
         """Step `streams` together. Returns what went wrong."""
