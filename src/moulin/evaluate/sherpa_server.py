@@ -40,7 +40,7 @@ SERVER_TAIL_SEC = 0.01
 """Silence that the server itself appends. It must be above 0; the streams send what a clip really needs."""
 
 BEST_SETTINGS: Mapping[str, str] = {
-    "max-batch-size": "8",
+    "max-batch-size": "16",
     "num-work-threads": "2",
     "num-threads": "1",
     "num-io-threads": "1",
