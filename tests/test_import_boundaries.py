@@ -13,7 +13,10 @@ ENGINE = {"onnxruntime", "onnx", "torch", "kaldi_native_fbank", "tensorrt"}
 @pytest.mark.parametrize(
     ("module", "barred"),
     [
-        ("moulin.cli.app", ENGINE | {"numpy", "rich", "tritonclient", "soundfile", "soxr", "grpc", "pytriton"}),
+        (
+            "moulin.cli.app",
+            ENGINE | {"huggingface_hub", "numpy", "rich", "tritonclient", "soundfile", "soxr", "grpc", "pytriton"},
+        ),
         ("moulin.client", ENGINE | {"soundfile", "soxr", "av", "pytriton", "moulin.engine", "moulin.bundle"}),
         ("moulin.bundle.load", {"onnxruntime", "torch", "tritonclient", "soundfile"}),
         ("moulin.decoding.search", {"onnxruntime", "onnx", "torch", "moulin.bundle", "moulin.audio"}),

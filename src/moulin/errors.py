@@ -7,6 +7,8 @@
     ├── EngineError        the inference runtime is missing or refuses the model
     ├── StreamError        a stream cannot be opened, or the request does not fit its state
     │   └── StreamsFull           as many streams are open as may be
+    ├── FetchError         a published model cannot be fetched (moulin.fetch.errors)
+    │   └── Unreachable           nobody answers
     ├── LaunchError        tritonserver cannot be found, started or kept running
     └── ClientError        a request could not be answered
         └── ServerUnavailable   nobody answers at that address, or the server is not ready

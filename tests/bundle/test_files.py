@@ -157,4 +157,4 @@ def test_missing_tokens(tmp_path: Path) -> None:
 def test_only_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"PyTorch checkpoints \(epoch-1.pt\) but no ONNX files") as caught:
         find_bundle_files(folder_of(tmp_path, "tokens.txt", "epoch-1.pt", "epoch-2.pt"))
-    assert "export-onnx.py" in str(caught.value.hint)
+    assert "moulin export epoch-1.pt" in str(caught.value.hint)

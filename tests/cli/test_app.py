@@ -16,6 +16,8 @@ VERBS = [
     ["transcribe"],
     ["stream"],
     ["inspect"],
+    ["export"],
+    ["fetch"],
     ["doctor"],
     ["repo"],
     ["repo", "build"],

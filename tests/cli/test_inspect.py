@@ -54,7 +54,7 @@ def test_a_variant(tmp_path: Path) -> None:
         ("empty encoder", "encoder-epoch-1-avg-1.onnx"),
         ("other joiner", "channels"),
         ("empty folder", "holds no transducer"),
-        ("checkpoints", "PyTorch checkpoints (epoch-1.pt) but no ONNX files\n  hint: export it"),
+        ("checkpoints", "epoch-1.pt cannot be read as a checkpoint"),
     ],
 )
 def test_broken_models(tmp_path: Path, damage: str, message: str) -> None:

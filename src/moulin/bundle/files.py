@@ -90,7 +90,7 @@ def _onnx_files(directory: Path) -> dict[str, _ByLabel]:
         if checkpoints:
             raise BundleError(
                 f"{directory} holds PyTorch checkpoints ({checkpoints[0]}) but no ONNX files",
-                hint="export it with the recipe's export-onnx.py or export-onnx-streaming.py",
+                hint=f"export it first: moulin export {checkpoints[0]} --to FOLDER, for live audio with --streaming",
             )
         raise BundleError(
             f"{directory} holds no transducer: expected encoder*.onnx, decoder*.onnx and joiner*.onnx",

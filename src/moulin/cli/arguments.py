@@ -13,12 +13,27 @@ from moulin.decoding.options import METHODS, DecodingOptions
 Precision = Literal["fp32", "fp16", "int8"]
 Method = Literal["greedy", "modified_beam_search"]
 
+
+def _fetched(context: typer.Context, model: Path) -> Path:
+    from moulin.cli.fetch import local_model
+
+    return local_model(model, context.params.get("precision"))
+
+
 ModelArgument = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="A folder with ONNX files and tokens.txt, or the encoder file in one.")
+    Path,
+    typer.Argument(
+        metavar="MODEL",
+        help="A folder with ONNX files and tokens.txt, the encoder file in one, or what `moulin fetch` takes.",
+        callback=_fetched,
+    ),
 ]
 PrecisionOption = Annotated[
     Precision | None,
-    typer.Option(help="Which variant of the ONNX files to take.  [default: the most exact one there is]"),
+    typer.Option(
+        help="Which variant of the ONNX files to take.  [default: the most exact one there is]",
+        is_eager=True,  # MODEL may have to be fetched, and then this says what of it
+    ),
 ]
 MethodOption = Annotated[Method | None, typer.Option(help=f"Decoding method.  [default: {METHODS[0]}]")]
 BeamOption = Annotated[

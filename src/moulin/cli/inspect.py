@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from moulin.cli.arguments import ModelArgument, PrecisionOption
+from moulin.cli.need_torch import need_torch
 
 if TYPE_CHECKING:
     from moulin.bundle.spec import ModelSpec
@@ -23,9 +26,10 @@ def inspect(
     precision: PrecisionOption = None,
 ) -> None:
     """Print what a model is, after checking that its files are complete and fit together."""
+    from moulin.bundle.checkpoint_files import is_checkpoint
     from moulin.bundle.load import load_bundle
 
-    facts = _facts(load_bundle(model, precision=precision))
+    facts = _checkpoint_facts(model) if is_checkpoint(model) else _facts(load_bundle(model, precision=precision))
     if as_json:
         typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
         return
@@ -71,6 +75,29 @@ def _facts(spec: ModelSpec) -> dict[str, Any]:
     }
     facts["metadata"] = dict(spec.encoder.metadata)
     return facts
+
+
+def _checkpoint_facts(path: Path) -> dict[str, Any]:
+    need_torch()
+    from moulin.bundle.checkpoint_files import find_checkpoint
+    from moulin.bundle.transducer import load_transducer
+
+    file = find_checkpoint(path)
+    transducer = load_transducer([file])
+    encoder = transducer.encoder
+    return {
+        "name": file.resolve().parent.name,
+        "path": str(file),
+        "family": encoder.family,
+        "mode": "checkpoint",
+        "parameters": sum(parameter.numel() for parameter in transducer.parameters()),
+        "feature_dim": encoder.feature_dim,
+        "vocab_size": transducer.joiner.vocab_size,
+        "context_size": transducer.decoder.context_size,
+        "decoder_dim": transducer.decoder.dim,
+        "joiner_dim": transducer.joiner.joiner_dim,
+        "encoder": dataclasses.asdict(encoder.config),
+    }
 
 
 def _shown(value: Any) -> str:

@@ -51,12 +51,16 @@ class NamedModel:
 def load_models(
     models: Sequence[Path], *, precision: Precision | None, name: str | None, streaming_name: str | None
 ) -> list[NamedModel]:
-    """At most one offline and one streaming model, with their names. Raises BundleError or OptionsError."""
+    """At most one offline and one streaming model, with their names. What is published elsewhere is fetched.
+
+    Raises BundleError, OptionsError or FetchError.
+    """
     from moulin.bundle.load import load_bundle
+    from moulin.cli.fetch import local_model
 
     specs: dict[str, ModelSpec] = {}
     for model in models:
-        spec = load_bundle(model, precision=precision)
+        spec = load_bundle(local_model(model, precision), precision=precision)
         if spec.mode in specs:
             raise OptionsError(
                 f"Expected one offline and one streaming model at most, got two {spec.mode} ones: "

@@ -51,6 +51,7 @@ def transcribe(
     A file that cannot be transcribed is reported and skipped, and the exit status is then 1.
     """
     from moulin.audio.source import find_sources, parse_raw_format
+    from moulin.cli.fetch import local_model
     from moulin.transcribe_files import transcribe_in_process, transcribe_on_server
 
     if url is not None and model is not None:
@@ -64,6 +65,7 @@ def transcribe(
         _check_folder(to, sources)
 
     if model is not None:
+        model = local_model(model, precision)
         outcomes = transcribe_in_process(
             sources, model, changes=changes, precision=precision, device=device, threads=min(jobs, _cpus())
         )

@@ -1,0 +1,51 @@
+"""moulin's own stored form of a transducer: one safetensors file, with what its tensors do not tell beside them.
+
+The names are Icefall's. Averages are already taken, factors of scaled parameters multiplied in, and what only training
+needs left out; the file is memory-mapped and cannot hold code.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from moulin.encoders.transducer import Transducer
+from moulin.errors import BundleError
+
+SUFFIX = ".safetensors"
+_FORMAT, _VERSION = "moulin-transducer", "1"
+
+
+def write_stored(transducer: Transducer, file: Path) -> None:
+    """Write `transducer` into `file`."""
+    from safetensors.torch import save_file
+
+    metadata = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "family": transducer.encoder.family,
+        "causal": str(transducer.causal).lower(),
+    }
+    save_file({name: tensor.contiguous() for name, tensor in transducer.tensors().items()}, file, metadata)
+
+
+def read_stored(file: Path) -> tuple[dict[str, Tensor], bool]:
+    """The tensors in `file`, and whether they are those of a causal model. Raises BundleError."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
+    except FileNotFoundError as error:
+        raise BundleError(f"There is no {file}") from error
+    except (OSError, SafetensorError) as error:
+        raise BundleError(f"{file} cannot be read: {error}") from error
+    if (metadata.get("format"), metadata.get("version")) != (_FORMAT, _VERSION):
+        raise BundleError(
+            f"Expected {file} to be a {_FORMAT} of version {_VERSION}, got "
+            f"{metadata.get('format', 'no format')} {metadata.get('version', '')}".rstrip(),
+            hint="moulin export --safetensors writes it from a checkpoint",
+        )
+    return tensors, metadata.get("causal") == "true"

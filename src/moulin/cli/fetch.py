@@ -1,0 +1,145 @@
+"""`moulin fetch`: a published model into the cache."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from moulin.cli.arguments import PrecisionOption
+
+if TYPE_CHECKING:
+    from moulin.bundle.files import Precision
+    from moulin.fetch.fetched import Fetched
+    from moulin.fetch.progress import Progress
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(name="fetch", epilog="Example: moulin fetch zipformer-en-streaming, or at once: moulin serve zipformer-en-streaming")(fetch)
+
+
+def fetch(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME|hf://OWNER/REPO|URL",
+            help="A known name, a model on the Hugging Face hub, or a .tar.bz2 as sherpa-onnx publishes them.",
+        ),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="A branch, tag or commit on the hub.  [default: the known one, or main]")
+    ] = None,
+    precision: PrecisionOption = None,
+    list_known: Annotated[bool, typer.Option("--list", help="Print the models that are known by name.")] = False,
+) -> None:
+    """Bring a model into the cache (~/.cache/moulin) and print its folder.
+
+    Only the files that are needed come, what is there does not come again, and an interrupted fetch goes on where it
+    stopped. hf://OWNER/REPO@REVISION/FOLDER names a revision and a folder, URL#sha256=... a checksum. The same names
+    work in place of MODEL: moulin serve hf://OWNER/REPO.
+    """
+    if list_known:
+        _list_known()
+        return
+    if model is None:
+        raise typer.BadParameter("a name, hf://OWNER/REPO or a URL; --list shows names", param_hint="MODEL")
+    typer.echo(_fetch(model, precision, revision).folder)
+
+
+def local_model(model: Path, precision: Precision | None) -> Path:
+    """A folder, or an encoder file, for what stands in place of MODEL: itself if it exists, else what it names."""
+    try:
+        if model.exists():
+            return model
+    except OSError:  # an address can be longer than a file's name may be
+        pass
+    from moulin.fetch.resolve import parse_source
+
+    if parse_source(str(model)) is None:
+        return model  # whoever reads it says what is wrong
+    return _fetch(str(model), precision).folder
+
+
+def _fetch(model: str, precision: Precision | None, revision: str | None = None) -> Fetched:
+    from moulin.fetch.errors import size_text
+    from moulin.fetch.known_models import known_model
+    from moulin.fetch.resolve import fetch_model
+    from moulin.launch.cache import cache_dir
+
+    known = known_model(model)
+    if known:
+        typer.echo(f"{known.name}: {known.languages}, {known.license} ({known.page})", err=True)
+    with _shown_progress() as progress:
+        fetched = fetch_model(model, cache_dir(), revision=revision, precision=precision, progress=progress)
+    if not fetched.reached:
+        typer.echo("The hub cannot be reached; taking what was fetched before.", err=True)
+    elif fetched.received_bytes:
+        typer.echo(f"Fetched {size_text(fetched.received_bytes)}.", err=True)
+    return fetched
+
+
+@contextmanager
+def _shown_progress() -> Iterator[Progress]:
+    """A bar for each file on a terminal, and else a line for each."""
+    if not sys.stderr.isatty():
+        yield _Lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+        tasks = {}
+
+        def show(name: str, done: int, total: int | None) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, completed=done, total=total)
+            bars.update(tasks[name], completed=done, total=total)
+
+        yield show
+
+
+class _Lines:
+    def __init__(self) -> None:
+        self._begun: set[str] = set()
+
+    def __call__(self, name: str, done: int, total: int | None) -> None:
+        from moulin.fetch.errors import size_text
+
+        if name not in self._begun:
+            self._begun.add(name)
+            rest = f" ({size_text(total - done)})" if total is not None else ""
+            typer.echo(f"{name}{rest} ...", err=True)
+
+
+def _list_known() -> None:
+    from moulin.fetch.known_models import KNOWN_MODELS
+
+    rows = [("NAME", "LICENCE", "SIZE", "INT8", "MODE", "LANGUAGE", "WHAT IT IS")]
+    rows += [
+        (
+            model.name,
+            model.license,
+            f"{model.size_mb} MB",
+            f"{model.int8_size_mb} MB",
+            model.mode,
+            model.languages,
+            f"{model.about}; {model.page}",
+        )
+        for model in KNOWN_MODELS
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    for row in rows:
+        cells = [f"{cell:{width}}" for cell, width in zip(row, widths, strict=False)]
+        typer.echo("  ".join([*cells, row[-1]]))

@@ -1,0 +1,42 @@
+"""The stateless decoder (prediction network): the last few tokens in, no recurrence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from moulin.encoders.tensors import expect_shape, load_tensors
+
+
+class Decoder(nn.Module):
+    """An embedding and, where it sees more than one token, a grouped convolution over them
+    (pruned_transducer_stateless*/decoder.py)."""
+
+    def __init__(self, vocab_size: int, dim: int, context_size: int, groups: int = 1) -> None:
+        super().__init__()
+        self.vocab_size, self.dim, self.context_size = vocab_size, dim, context_size
+        self.embedding = nn.Embedding(vocab_size, dim)
+        self.conv = nn.Conv1d(dim, dim, context_size, groups=groups, bias=False) if context_size > 1 else None
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
+        """A decoder of the sizes that `tensors` have, with their values. Raises ValueError where one is missing or has
+        an impossible shape."""
+        vocab_size, dim = expect_shape(tensors, "embedding.weight", (None, None))
+        context_size, groups = 1, 1
+        if "conv.weight" in tensors:
+            _, per_group, context_size = expect_shape(tensors, "conv.weight", (dim, None, None))
+            groups = dim // per_group
+        decoder = cls(vocab_size, dim, context_size, groups)
+        load_tensors(decoder, tensors)
+        return decoder
+
+    def forward(self, y: Tensor) -> Tensor:
+        """The last tokens int64 [N, context_size], -1 for "before the beginning", to [N, dim]."""
+        said = (y >= 0).unsqueeze(-1)
+        x = self.embedding(y.clamp(min=0)) * said
+        x = self.conv(x.transpose(1, 2)).squeeze(-1) if self.conv is not None else x.squeeze(1)
+        return torch.relu(x)

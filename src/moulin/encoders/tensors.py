@@ -1,0 +1,35 @@
+"""Tensors from a checkpoint into modules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+
+def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give every parameter of `module` the value of that name; names that it has not are left alone.
+
+    Raises ValueError, naming it, where one is missing or has another shape.
+    """
+    wanted = module.state_dict()
+    for name, parameter in wanted.items():
+        expect_shape(tensors, name, tuple(parameter.shape))
+    module.load_state_dict({name: tensors[name] for name in wanted})
+    module.eval().requires_grad_(False)
+
+
+def expect_shape(tensors: Mapping[str, Tensor], name: str, shape: tuple[int | None, ...]) -> tuple[int, ...]:
+    """The shape of the tensor `name`, which has to be `shape`; None allows any size. Raises ValueError."""
+    if name not in tensors:
+        raise ValueError(f"the tensor '{name}' is missing")
+    got = tuple(tensors[name].shape)
+    if len(got) != len(shape) or any(want not in (None, size) for want, size in zip(shape, got, strict=True)):
+        wanted = ", ".join("any" if size is None else str(size) for size in shape)
+        raise ValueError(f"expected the tensor '{name}' to have the shape [{wanted}], got {list(got)}")
+    return got
+
+
+def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

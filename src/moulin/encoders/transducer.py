@@ -1,0 +1,87 @@
+"""A whole transducer from the tensors of one checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Self
+
+from torch import Tensor, nn
+
+from moulin.encoders.conformer import Conformer
+from moulin.encoders.decoder import Decoder
+from moulin.encoders.encoder import Encoder
+from moulin.encoders.joiner import Joiner
+from moulin.encoders.lstm import Lstm
+from moulin.encoders.tensors import part
+from moulin.encoders.zipformer import Zipformer
+from moulin.encoders.zipformer2 import Zipformer2
+
+
+class Transducer(nn.Module):
+    """Encoder, decoder and joiner. What only training needs (simple_am_proj, a CTC head, ...) is left out."""
+
+    def __init__(self, encoder: Encoder, decoder: Decoder, joiner: Joiner, *, causal: bool = False) -> None:
+        super().__init__()
+        self.encoder, self.decoder, self.joiner = encoder, decoder, joiner
+        self.causal = causal
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], *, causal: bool = False) -> Self:
+        """The transducer whose parameters, under Icefall's names, are `tensors`; its sizes are theirs.
+
+        `causal` says that a Conformer or Zipformer (version 1) was trained for streaming, which its tensors do not
+        tell; it matters only for whole utterances. Raises ValueError for what is no transducer that moulin knows, and
+        where parts are missing or do not fit together.
+        """
+        encoder = _encoder(tensors, causal=causal)
+        decoder = Decoder.from_tensors(_named(tensors, "decoder."))
+        joiner = Joiner.from_tensors(_named(tensors, "joiner."))
+        for what, got, wanted in (
+            ("the encoder's channels", encoder.output_dim, joiner.encoder_proj.in_features),
+            ("the decoder's channels", decoder.dim, joiner.decoder_proj.in_features),
+            ("the decoder's vocabulary", decoder.vocab_size, joiner.vocab_size),
+        ):
+            if got != wanted:
+                raise ValueError(f"expected {what} to be {wanted} as in the joiner, got {got}")
+        return cls(encoder, decoder, joiner, causal=causal)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All parameters under Icefall's names: what `from_tensors` makes the same transducer from."""
+        # Zipformer2's embedding is beside its encoder, the others' within it.
+        embedded = "" if isinstance(self.encoder, Zipformer2) else "encoder."
+        parts = ((embedded, self.encoder), ("decoder.", self.decoder), ("joiner.", self.joiner))
+        return {f"{prefix}{name}": tensor for prefix, part in parts for name, tensor in part.state_dict().items()}
+
+    def encode(self, x: Tensor, x_lens: Tensor) -> tuple[Tensor, Tensor]:
+        """Features [N, T, feature_dim] and their lengths [N] to projected encoder frames [N, T', joiner_dim] and their
+        numbers [N]: what an exported encoder computes."""
+        encoder_out, lengths = self.encoder(x, x_lens)
+        return self.joiner.encoder_proj(encoder_out), lengths
+
+    def predict(self, y: Tensor) -> Tensor:
+        """The last tokens int64 [N, context_size] to [N, joiner_dim]: what an exported decoder computes."""
+        return self.joiner.decoder_proj(self.decoder(y))  # type: ignore[no-any-return]
+
+
+def _encoder(tensors: Mapping[str, Tensor], *, causal: bool) -> Encoder:
+    """An encoder of the family that the names tell."""
+    names = "\n".join(tensors)
+    if ".self_attn_weights." in names:
+        return Zipformer2.from_tensors(
+            {name: tensor for name, tensor in tensors.items() if name.startswith(("encoder.", "encoder_embed."))}
+        )
+    inner = part(tensors, "encoder.")
+    if "encoder.layers.0.lstm.weight_ih_l0" in inner:
+        return Lstm.from_tensors(inner)
+    if "encoder.layers.0.self_attn.pos_bias_u" in inner:
+        return Conformer.from_tensors(inner, causal=causal)
+    if any(name.startswith("encoders.0.") for name in inner):
+        return Zipformer.from_tensors(inner, causal=causal)
+    raise ValueError("its parameters are not those of a Conformer, Zipformer, Zipformer2 or LSTM transducer of Icefall")
+
+
+def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    found = part(tensors, prefix)
+    if not found:
+        raise ValueError(f"it has no '{prefix}*', so it is no transducer (a CTC or attention model?)")
+    return found

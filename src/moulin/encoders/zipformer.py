@@ -1,0 +1,580 @@
+"""Zipformer, the first version: stacks at several frame rates between one embedding and one output.
+
+Icefall's pruned_transducer_stateless7/zipformer.py for whole utterances and pruned_transducer_stateless7_streaming/
+zipformer.py for streams, in inference only.
+
+    features 100 Hz ─ encoder_embed ─ 50 Hz ─ stack 0 ─ stack 1 ─ … ─ downsample_output ─ 25 Hz
+
+Every stack but the first goes down to its own frame rate, through its layers, up again, and is added to what it was
+given. Where the frame rate rises from one stack to the next, an earlier stack's output is mixed in (`skip_modules`).
+
+The two recipes have the same parameters and differ in what a frame may see: the offline one has convolutions that look
+both ways and adds the mean of the whole utterance; the streaming one has convolutions that look back only and adds the
+mean of all frames so far.
+
+Shapes: N utterances or streams, T frames at the rate of the place, D channels, H heads, A channels of all queries,
+`left` frames before a chunk, K = left + T keys.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Self, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from moulin.encoders.activations import DoubleSwish
+from moulin.encoders.encoder import Encoder, EncoderState, StreamingLayout
+from moulin.encoders.norms import BasicNorm
+from moulin.encoders.tensors import expect_shape, load_tensors
+
+_Item = TypeVar("_Item")
+
+# What the recipes have without an option for it.
+_EMBED_CHANNELS = (8, 32, 128)
+_OUTPUT_DOWNSAMPLING = 2
+_NUM_LEFT_CHUNKS = 4
+_DECODE_CHUNK_LEN = 32
+
+
+class _StackSizes(NamedTuple):
+    """One stack's of `ZipformerConfig`, in the same order."""
+
+    num_layers: int
+    dim: int
+    attention_dim: int
+    nhead: int
+    feedforward_dim: int
+    kernel: int
+    factor: int
+
+
+@dataclass(frozen=True, slots=True)
+class ZipformerConfig:
+    """The sizes of a Zipformer; tuples have one entry a stack.
+
+    `downsampling_factors` are relative to the 50 Hz after the embedding. `pos_dim` is the size of a head's positional
+    query. Raises ValueError where no such network is possible.
+    """
+
+    num_encoder_layers: tuple[int, ...]
+    encoder_dims: tuple[int, ...]
+    attention_dims: tuple[int, ...]
+    nhead: tuple[int, ...]
+    feedforward_dims: tuple[int, ...]
+    cnn_module_kernels: tuple[int, ...]
+    downsampling_factors: tuple[int, ...]
+    feature_dim: int = 80
+    pos_dim: int = 4
+
+    def __post_init__(self) -> None:
+        input_dim = self.encoder_dims[0]
+        for i, stack in enumerate(self.stacks):
+            _expect(stack.kernel % 2 == 1, f"an odd kernel in stack {i}", stack.kernel)
+            _expect(stack.dim % 2 == 0, f"an even number of channels in stack {i}", stack.dim)
+            _expect(
+                stack.attention_dim % (2 * stack.nhead) == 0, f"even sizes of {stack.nhead} heads", stack.attention_dim
+            )
+            fits = stack.dim >= input_dim if stack.factor > 1 else stack.dim == input_dim
+            _expect(fits, f"a stack {i} that can follow one of {input_dim} channels", stack.dim)
+            input_dim = stack.dim
+
+    @property
+    def stacks(self) -> tuple[_StackSizes, ...]:
+        sizes = (self.num_encoder_layers, self.encoder_dims, self.attention_dims, self.nhead, self.feedforward_dims)
+        others = (self.cnn_module_kernels, self.downsampling_factors)
+        return tuple(_StackSizes(*stack) for stack in zip(*sizes, *others, strict=True))
+
+    @property
+    def skips(self) -> tuple[int | None, ...]:
+        """Of each stack, the earlier one whose output is mixed into its input: where the frame rate rises, the last
+        one at the stack's rate or a higher, which leaves out the detour through the lower rates."""
+        factors = self.downsampling_factors
+        return tuple(
+            next((j for j in range(i - 2, -1, -1) if factors[j] <= factor), 0)
+            if i > 1 and factors[i - 1] > factor
+            else None
+            for i, factor in enumerate(factors)
+        )
+
+
+class Zipformer(Encoder):
+    """With `causal`, `forward` is the streaming recipe's encoder with attention over the whole utterance (one of the
+    chunk sizes that it is trained with); else the offline recipe's. `streaming_forward` is always the streaming
+    recipe's, and means something only for a model that was trained by it: the parameters do not tell."""
+
+    family = "zipformer"
+
+    def __init__(self, config: ZipformerConfig, causal: bool = False) -> None:
+        super().__init__()
+        self.config, self.causal = config, causal
+        self.feature_dim, self.output_dim = config.feature_dim, config.encoder_dims[-1]
+        dims = config.encoder_dims
+        self.encoder_embed = _Embedding(config.feature_dim, dims[0])
+        input_dims = dims[:1] + dims[:-1]
+        self.encoders = nn.ModuleList(
+            _Stack(sizes, config.pos_dim, causal)
+            if sizes.factor == 1
+            else _DownsampledStack(input_dim, sizes, config.pos_dim, causal)
+            for input_dim, sizes in zip(input_dims, config.stacks, strict=True)
+        )
+        # Without parameters where nothing is skipped, so that the others have their stack's number in their names.
+        self.skip_modules = nn.ModuleList(
+            nn.Identity() if skip is None else _Combiner(dims[skip], input_dim)
+            for skip, input_dim in zip(config.skips, input_dims, strict=True)
+        )
+        self.downsample_output = _Downsample(dims[-1], dims[-1], _OUTPUT_DOWNSAMPLING)
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], causal: bool = False, pos_dim: int = 4) -> Self:
+        """As in `Encoder`. No shape tells whether the model is `causal`, that is trained by the streaming recipe, nor
+        `pos_dim`, which the recipes leave at 4. Of the possible numbers of features, it is the multiple of four: 80.
+        """
+        _, embed_inputs = expect_shape(tensors, "encoder_embed.out.weight", (None, None))
+        stacks = [_stack_sizes(tensors, i, pos_dim) for i in range(max(1, _count(tensors, "encoders.")))]
+        feature_dim = 4 * (embed_inputs // _EMBED_CHANNELS[-1]) + 4
+        layers, dims, attention_dims, heads, hidden_dims, kernels, factors = zip(*stacks, strict=True)
+        config = ZipformerConfig(
+            layers, dims, attention_dims, heads, hidden_dims, kernels, factors, feature_dim=feature_dim, pos_dim=pos_dim
+        )
+        encoder = cls(config, causal)
+        load_tensors(encoder, tensors)
+        return encoder
+
+    def forward(self, x: Tensor, x_lens: Tensor) -> tuple[Tensor, Tensor]:
+        """As in `Encoder`; the shortest utterance is of nine feature frames."""
+        x = self.encoder_embed(x)
+        # No number here is negative, so it is the same as //, which is a dozen operators in ONNX.
+        lengths = torch.div(x_lens - 7, 2, rounding_mode="trunc")
+        padding = torch.arange(x.size(1), device=x.device) >= lengths.unsqueeze(1)
+        outputs: list[Tensor] = []
+        for stack, skip, combiner in self._stacks():
+            x = stack(x if skip is None else combiner(outputs[skip], x), padding)
+            outputs.append(x)
+        return self.downsample_output(x), torch.div(lengths + 1, 2, rounding_mode="trunc")
+
+    def offline_metadata(self) -> Mapping[str, str]:
+        return {"model_type": self.family, "version": "1", "model_author": "k2-fsa", "comment": "stateless7"}
+
+    def streaming_layout(
+        self, chunk_size: int | None = None, left_context_frames: int | None = None
+    ) -> StreamingLayout:
+        """`chunk_size` is the recipe's `--decode-chunk-len`, in feature frames, 32 by default; `left_context_frames`
+        are at 50 Hz, four chunks by default (64), as the recipe has them (`num_left_chunks`)."""
+        config = self.config
+        chunk = _DECODE_CHUNK_LEN if chunk_size is None else chunk_size
+        left = _NUM_LEFT_CHUNKS * chunk // 2 if left_context_frames is None else left_context_frames
+        frames, shortest = 2 * math.lcm(2, *config.downsampling_factors), math.lcm(*config.downsampling_factors)
+        _expect(chunk > 0 and chunk % frames == 0, f"a chunk size that is a multiple of {frames}", chunk)
+        _expect(left > 0 and left % shortest == 0, f"left context frames that are a multiple of {shortest}", left)
+        lefts = [left // factor for factor in config.downsampling_factors]
+        lists = {
+            "num_encoder_layers": config.num_encoder_layers,
+            "encoder_dims": config.encoder_dims,
+            "attention_dims": config.attention_dims,
+            "cnn_module_kernels": config.cnn_module_kernels,
+            "left_context_len": lefts,
+        }
+        metadata = {"model_type": self.family, "version": "1", "model_author": "k2-fsa"}
+        metadata |= {"decode_chunk_len": str(chunk), "T": str(chunk + 7)}
+        metadata |= {name: ",".join(map(str, sizes)) for name, sizes in lists.items()}
+        states = [_stack_states(i, stack, lefts[i]) for i, stack in enumerate(config.stacks)]
+        return StreamingLayout(chunk + 7, chunk, tuple(_by_kind(states)), metadata)
+
+    def streaming_forward(self, x: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """As in `Encoder`. At the beginning of a stream its frames attend to the zeros before it, as in training they
+        never did: that is how Icefall has it."""
+        x = self.encoder_embed(x)
+        outputs: list[Tensor] = []
+        pasts: list[_Past] = []
+        for i, (stack, skip, combiner) in enumerate(self._stacks()):
+            past = _Past(*states[i :: len(self.encoders)])
+            x, past = stack.streaming_forward(x if skip is None else combiner(outputs[skip], x), past)
+            outputs.append(x)
+            pasts.append(past)
+        return self.downsample_output(x), _by_kind(pasts)
+
+    def _stacks(self) -> list[tuple[_Stack | _DownsampledStack, int | None, nn.Module]]:
+        stacks = cast("Sequence[_Stack | _DownsampledStack]", self.encoders)
+        return list(zip(stacks, self.config.skips, self.skip_modules, strict=True))
+
+
+class _Past(NamedTuple):
+    """What a layer knows of the frames before a chunk. A stack's has the layers as a second axis, [N, L, …]."""
+
+    length: Tensor  # int64 [N]: how many frames there were
+    average: Tensor  # [N, D]: their mean, where `_Pooling` takes it
+    key: Tensor  # [N, left, A]: of the last `left` frames, as the next two
+    value: Tensor  # [N, left, A / 2]
+    value2: Tensor  # [N, left, A / 2]
+    conv1: Tensor  # [N, D, kernel - 1]: of the last frames, what goes into the depthwise convolutions
+    conv2: Tensor  # [N, D, kernel - 1]
+
+
+def _stack_states(i: int, stack: _StackSizes, left: int) -> tuple[EncoderState, ...]:
+    """`_Past` of stack `i` as the export names it and shapes it but for the batch."""
+    layers, dim, value_dim = stack.num_layers, stack.dim, stack.attention_dim // 2
+    return (
+        EncoderState(f"cached_len_{i}", (layers,), batch_axis=1, dtype=torch.int64),
+        EncoderState(f"cached_avg_{i}", (layers, dim), batch_axis=1),
+        EncoderState(f"cached_key_{i}", (layers, left, stack.attention_dim), batch_axis=2),
+        EncoderState(f"cached_val_{i}", (layers, left, value_dim), batch_axis=2),
+        EncoderState(f"cached_val2_{i}", (layers, left, value_dim), batch_axis=2),
+        EncoderState(f"cached_conv1_{i}", (layers, dim, stack.kernel - 1), batch_axis=1),
+        EncoderState(f"cached_conv2_{i}", (layers, dim, stack.kernel - 1), batch_axis=1),
+    )
+
+
+def _by_kind(stacks: Sequence[tuple[_Item, ...]]) -> list[_Item]:
+    """The order of the export: one kind of state of all stacks, then the next."""
+    return [state for kind in zip(*stacks, strict=True) for state in kind]
+
+
+class _Embedding(nn.Module):
+    """Features [N, T, F] to [N, (T - 7) // 2, D]: three convolutions over time and frequency, then a projection of all
+    frequencies of a frame. Nothing is padded in time, so seven frames are lost."""
+
+    def __init__(self, feature_dim: int, dim: int) -> None:
+        super().__init__()
+        first, second, third = _EMBED_CHANNELS
+        convolutions = (
+            nn.Conv2d(1, first, kernel_size=3, padding=(0, 1)),
+            nn.Conv2d(first, second, kernel_size=3, stride=2),
+            nn.Conv2d(second, third, kernel_size=3, stride=(1, 2)),
+        )
+        # The identities stand where the recipe has balancers, for training: the numbers in the names count them.
+        self.conv = nn.Sequential(*(m for conv in convolutions for m in (conv, nn.Identity(), DoubleSwish())))
+        self.out = nn.Linear(third * (((feature_dim - 1) // 2 - 1) // 2), dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x.unsqueeze(1))  # [N, channels, T', F']
+        return self.out(x.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+class _Stack(nn.Module):
+    """Layers at one frame rate, which share their positional encoding: [N, T, D] to the same."""
+
+    def __init__(self, sizes: _StackSizes, pos_dim: int, causal: bool) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(_Layer(sizes, pos_dim, causal) for _ in range(sizes.num_layers))
+
+    def forward(self, x: Tensor, padding: Tensor) -> Tensor:
+        """`padding` is true [N, T] where there is no frame."""
+        positions = _relative_positions(x, 0)
+        for layer in self.layers:
+            x = layer(x, positions, padding)
+        return x
+
+    def streaming_forward(self, x: Tensor, past: _Past) -> tuple[Tensor, _Past]:
+        positions = _relative_positions(x, past.key.size(2))
+        pasts: list[_Past] = []
+        for i, layer in enumerate(cast("Sequence[_Layer]", self.layers)):
+            x, layer_past = layer.streaming_forward(x, positions, _Past(*(state[:, i] for state in past)))
+            pasts.append(layer_past)
+        return x, _Past(*(torch.stack(kind, dim=1) for kind in zip(*pasts, strict=True)))
+
+
+class _DownsampledStack(nn.Module):
+    """A stack at a `factor` lower frame rate, mixed with what it was given: [N, T, input_dim] to [N, T, D]."""
+
+    def __init__(self, input_dim: int, sizes: _StackSizes, pos_dim: int, causal: bool) -> None:
+        super().__init__()
+        self.factor = sizes.factor
+        self.downsample = _Downsample(input_dim, sizes.dim, sizes.factor)
+        self.encoder = _Stack(sizes, pos_dim, causal)
+        self.upsample = _Upsample(sizes.dim, sizes.factor)
+        self.out_combiner = _Combiner(input_dim, sizes.dim)
+
+    def forward(self, x: Tensor, padding: Tensor) -> Tensor:
+        """`padding` [N, T] is at the input's frame rate."""
+        y = self.encoder(self.downsample(x), padding[:, :: self.factor])
+        return self._combine(x, y)
+
+    def streaming_forward(self, x: Tensor, past: _Past) -> tuple[Tensor, _Past]:
+        y, past = self.encoder.streaming_forward(self.downsample(x), past)
+        return self._combine(x, y), past
+
+    def _combine(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.out_combiner(x, self.upsample(y)[:, : x.size(1)])  # type: ignore[no-any-return]
+
+
+class _Downsample(nn.Module):
+    """Every `factor` frames to one, their mean with learned weights: [N, T, input_dim] to [N, ceil(T / factor), D].
+
+    Channels that the output has more than the input are projections of all `factor` frames.
+    """
+
+    def __init__(self, input_dim: int, dim: int, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+        self.query = nn.Parameter(torch.zeros(input_dim))
+        self.extra_proj = nn.Linear(input_dim * factor, dim - input_dim, bias=False) if dim > input_dim else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        groups = (x.size(1) + self.factor - 1) // self.factor
+        # The last frame fills the last group. Always as many of it as could be needed: no branch on the length.
+        x = torch.cat((x, *[x[:, -1:]] * (self.factor - 1)), dim=1)[:, : groups * self.factor]
+        x = x.reshape(x.size(0), groups, self.factor, x.size(2))
+        weights = (x * self.query).sum(dim=-1, keepdim=True).softmax(dim=2)
+        mean = (x * weights).sum(dim=2)
+        return mean if self.extra_proj is None else torch.cat((mean, self.extra_proj(x.flatten(2))), dim=-1)
+
+
+class _Upsample(nn.Module):
+    """Every frame `factor` times, each time with another bias: [N, T, D] to [N, T factor, D]."""
+
+    def __init__(self, dim: int, factor: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(factor, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.unsqueeze(2) + self.bias).flatten(1, 2)
+
+
+class _Combiner(nn.Module):
+    """weight x + (1 - weight) y, where y may have more channels than x, to which x adds nothing."""
+
+    def __init__(self, dim: int, other_dim: int) -> None:
+        super().__init__()
+        self.missing = other_dim - dim
+        self.weight1 = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        wide = functional.pad(x, (0, self.missing)) if self.missing else x
+        return wide * self.weight1 + y * (1.0 - self.weight1)
+
+
+class _Layer(nn.Module):
+    """One block, [N, T, D] to the same. The attention weights are computed once and used twice."""
+
+    def __init__(self, sizes: _StackSizes, pos_dim: int, causal: bool) -> None:
+        super().__init__()
+        dim = sizes.dim
+        self.feed_forward1 = _FeedForward(dim, sizes.feedforward_dim)
+        self.pooling = _Pooling(dim, causal)
+        self.self_attn = _Attention(dim, sizes.attention_dim, sizes.nhead, pos_dim)
+        self.conv_module1 = _Convolution(dim, sizes.kernel, causal)
+        self.feed_forward2 = _FeedForward(dim, sizes.feedforward_dim)
+        self.conv_module2 = _Convolution(dim, sizes.kernel, causal)
+        self.feed_forward3 = _FeedForward(dim, sizes.feedforward_dim)
+        self.norm_final = BasicNorm()
+        self.bypass_scale = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x: Tensor, positions: Tensor, padding: Tensor) -> Tensor:
+        before = x
+        x = x + self.feed_forward1(x)
+        x = x + self.pooling(x, padding)
+        attended, weights = self.self_attn(x, positions, padding)
+        x = x + attended
+        x = x + self.conv_module1(x, padding)
+        x = x + self.feed_forward2(x)
+        x = x + self.self_attn.forward2(x, weights)
+        x = x + self.conv_module2(x, padding)
+        x = x + self.feed_forward3(x)
+        return self._bypass(before, x)
+
+    def streaming_forward(self, x: Tensor, positions: Tensor, past: _Past) -> tuple[Tensor, _Past]:
+        before = x
+        x = x + self.feed_forward1(x)
+        pooled, length, average = self.pooling.streaming_forward(x, past.length, past.average)
+        x = x + pooled
+        attended, weights, key, value = self.self_attn.streaming_forward(x, positions, past.key, past.value)
+        x = x + attended
+        convolved, conv1 = self.conv_module1.streaming_forward(x, past.conv1)
+        x = x + convolved
+        x = x + self.feed_forward2(x)
+        attended, value2 = self.self_attn.streaming_forward2(x, weights, past.value2)
+        x = x + attended
+        convolved, conv2 = self.conv_module2.streaming_forward(x, past.conv2)
+        x = x + convolved
+        x = x + self.feed_forward3(x)
+        return self._bypass(before, x), _Past(length, average, key, value, value2, conv1, conv2)
+
+    def _bypass(self, before: Tensor, x: Tensor) -> Tensor:
+        """The whole layer may be passed by: its input and its output, mixed."""
+        after: Tensor = self.norm_final(x)
+        return before + (after - before) * self.bypass_scale
+
+
+class _FeedForward(nn.Module):
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.in_proj = nn.Linear(dim, hidden_dim)
+        self.activation = DoubleSwish()
+        self.out_proj = nn.Linear(hidden_dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out_proj(self.activation(self.in_proj(x)))  # type: ignore[no-any-return]
+
+
+class _Pooling(nn.Module):
+    """A projection of the mean: of the whole utterance, the same for every frame, [N, 1, D]; or, causal, of a frame
+    and all before it, [N, T, D]."""
+
+    def __init__(self, dim: int, causal: bool) -> None:
+        super().__init__()
+        self.causal = causal
+        self.proj = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, x: Tensor, padding: Tensor) -> Tensor:
+        if self.causal:
+            counts = torch.arange(1, x.size(1) + 1, device=x.device, dtype=x.dtype)
+            return self.proj(x.cumsum(dim=1) / counts.unsqueeze(1))  # type: ignore[no-any-return]
+        valid = padding.logical_not().to(x.dtype)
+        weights = valid / valid.sum(dim=1, keepdim=True)
+        return self.proj(weights.unsqueeze(1) @ x)  # type: ignore[no-any-return]
+
+    def streaming_forward(self, x: Tensor, length: Tensor, average: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """To the projection and the next `length` [N] and `average` [N, D]."""
+        counts = length.unsqueeze(1) + torch.arange(1, x.size(1) + 1, device=x.device)
+        total = average * length.unsqueeze(1).to(x.dtype)
+        means = (x.cumsum(dim=1) + total.unsqueeze(1)) / counts.unsqueeze(2).to(x.dtype)
+        return self.proj(means), length + x.size(1), means[:, -1]
+
+
+class _Convolution(nn.Module):
+    """Gate, depthwise convolution over `kernel` frames, activation, projection: [N, T, D] to the same."""
+
+    def __init__(self, dim: int, kernel: int, causal: bool) -> None:
+        super().__init__()
+        self.kernel, self.causal = kernel, causal
+        self.pointwise_conv1 = nn.Conv1d(dim, 2 * dim, kernel_size=1)
+        self.depthwise_conv = nn.Conv1d(dim, dim, kernel_size=kernel, groups=dim)
+        self.activation = DoubleSwish()
+        self.pointwise_conv2 = nn.Conv1d(dim, dim, kernel_size=1)
+
+    def forward(self, x: Tensor, padding: Tensor) -> Tensor:
+        gated = self._gate(x).masked_fill(padding.unsqueeze(1), 0.0)
+        if not self.causal:
+            return self._convolve(gated, self.kernel // 2)
+        # The zeros are wanted on the left only: what has seen those on the right is left out.
+        return self._convolve(gated, self.kernel - 1)[:, : x.size(1)]
+
+    def streaming_forward(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        """`past` [N, D, kernel - 1] are the gated frames before; to the result and the next `past`."""
+        frames = x.size(1)
+        x = torch.cat((past, self._gate(x)), dim=2)
+        return self._convolve(x, 0), x[:, :, frames:]
+
+    def _gate(self, x: Tensor) -> Tensor:
+        """[N, T, D] to [N, D, T]."""
+        return functional.glu(self.pointwise_conv1(x.transpose(1, 2)), dim=1)
+
+    def _convolve(self, x: Tensor, padding: int) -> Tensor:
+        """[N, D, T] to [N, T + 2 padding + 1 - kernel, D]."""
+        depthwise = self.depthwise_conv
+        x = functional.conv1d(x, depthwise.weight, depthwise.bias, padding=padding, groups=depthwise.groups)
+        y: Tensor = self.pointwise_conv2(self.activation(x))
+        return y.transpose(1, 2)
+
+
+class _Attention(nn.Module):
+    """Self-attention whose weights are used for two values: `forward` computes them, `forward2` takes them again.
+
+    A head's queries and keys have A / H channels, its values half of that. The score of a key is query · key, without
+    the usual division by a root (it is learned), plus positional query · projected encoding of the distance.
+    """
+
+    def __init__(self, dim: int, attention_dim: int, nhead: int, pos_dim: int) -> None:
+        super().__init__()
+        self.nhead = nhead
+        # Query, key, value, positional query: one projection.
+        self.sizes = (attention_dim, attention_dim, attention_dim // 2, nhead * pos_dim)
+        self.in_proj = nn.Linear(dim, sum(self.sizes))
+        self.linear_pos = nn.Linear(dim, nhead * pos_dim, bias=False)
+        self.out_proj = nn.Linear(attention_dim // 2, dim)
+        self.in_proj2 = nn.Linear(dim, attention_dim // 2, bias=False)
+        self.out_proj2 = nn.Linear(attention_dim // 2, dim)
+
+    def forward(self, x: Tensor, positions: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
+        """To the attended values [N, T, D] and the weights [N, H, T, T]."""
+        query, key, value, pos_query = self.in_proj(x).split(self.sizes, dim=-1)
+        scores = self._scores(query, key, pos_query, positions)
+        weights = scores.masked_fill(padding[:, None, None, :], -math.inf).softmax(dim=-1)
+        return self.out_proj(self._attend(weights, value)), weights
+
+    def forward2(self, x: Tensor, weights: Tensor) -> Tensor:
+        return self.out_proj2(self._attend(weights, self.in_proj2(x)))  # type: ignore[no-any-return]
+
+    def streaming_forward(
+        self, x: Tensor, positions: Tensor, past_key: Tensor, past_value: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """To the attended values [N, T, D], the weights [N, H, T, K], and the next past keys and values."""
+        frames = x.size(1)
+        query, key, value, pos_query = self.in_proj(x).split(self.sizes, dim=-1)
+        key, value = torch.cat((past_key, key), dim=1), torch.cat((past_value, value), dim=1)
+        weights = self._scores(query, key, pos_query, positions).softmax(dim=-1)
+        return self.out_proj(self._attend(weights, value)), weights, key[:, frames:], value[:, frames:]
+
+    def streaming_forward2(self, x: Tensor, weights: Tensor, past_value: Tensor) -> tuple[Tensor, Tensor]:
+        value = torch.cat((past_value, self.in_proj2(x)), dim=1)
+        return self.out_proj2(self._attend(weights, value)), value[:, x.size(1) :]
+
+    def _scores(self, query: Tensor, key: Tensor, pos_query: Tensor, positions: Tensor) -> Tensor:
+        """[N, H, T, K], for `positions` [K + T, D] of `_relative_positions`, which become [H, pos_dim, K + T]."""
+        projected = self.linear_pos(positions).reshape(positions.size(0), self.nhead, -1).permute(1, 2, 0)
+        by_content = self._heads(query) @ self._heads(key).transpose(2, 3)
+        by_distance = _from_distances_to_keys(self._heads(pos_query) @ projected)
+        return by_content + by_distance
+
+    def _attend(self, weights: Tensor, value: Tensor) -> Tensor:
+        """[N, H, T, K] and [N, K, A / 2] to [N, T, A / 2]."""
+        return (weights @ self._heads(value)).transpose(1, 2).flatten(2)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """[N, T, H d] to [N, H, T, d]."""
+        return x.reshape(x.size(0), x.size(1), self.nhead, -1).transpose(1, 2)
+
+
+def _relative_positions(x: Tensor, left: int) -> Tensor:
+    """Encodings [left + 2 T, D] of the distances from a query back to a key, for `x` [N, T, D].
+
+    They fall from left + T - 1, the last query and the first key, to -T. One less than any key's, which
+    `_from_distances_to_keys` wants as a spacer. Sines are in the even channels, cosines in the odd.
+    """
+    frames, dim = x.size(1), x.size(2)
+    distances = left + frames - 1 - torch.arange(left + 2 * frames, device=x.device)
+    rates = torch.exp(torch.arange(0, dim, 2, device=x.device) * -(math.log(10000.0) / dim))
+    angles = distances.unsqueeze(1).to(rates.dtype) * rates
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1).to(x.dtype)
+
+
+def _from_distances_to_keys(scores: Tensor) -> Tensor:
+    """[N, H, T, K + T] by falling distance to [N, H, T, K] by key.
+
+    The row of query t begins T - 1 - t places before its first key, one place less with every row: in rows that are
+    one shorter, all begin at the same place.
+    """
+    batch, heads, queries, distances = scores.shape
+    rows = scores.flatten(2)[:, :, queries - 1 : -1].reshape(batch, heads, queries, distances - 1)
+    return rows[..., : distances - queries]
+
+
+def _stack_sizes(tensors: Mapping[str, Tensor], i: int, pos_dim: int) -> _StackSizes:
+    """What the shapes in the first layer of stack `i` say."""
+    factor, prefix = 1, f"encoders.{i}.layers."
+    if any(name.startswith(f"encoders.{i}.encoder.") for name in tensors):
+        factor, _ = expect_shape(tensors, f"encoders.{i}.upsample.bias", (None, None))
+        prefix = f"encoders.{i}.encoder.layers."
+    dim, values = expect_shape(tensors, f"{prefix}0.self_attn.out_proj.weight", (None, None))
+    pos_queries, _ = expect_shape(tensors, f"{prefix}0.self_attn.linear_pos.weight", (None, dim))
+    _expect(pos_queries % pos_dim == 0, f"a multiple of {pos_dim} rows in {prefix}0.self_attn.linear_pos", pos_queries)
+    feedforward_dim, _ = expect_shape(tensors, f"{prefix}0.feed_forward1.in_proj.weight", (None, dim))
+    _, _, kernel = expect_shape(tensors, f"{prefix}0.conv_module1.depthwise_conv.weight", (dim, 1, None))
+    heads = pos_queries // pos_dim
+    return _StackSizes(_count(tensors, prefix), dim, 2 * values, heads, feedforward_dim, kernel, factor)
+
+
+def _count(tensors: Mapping[str, Tensor], prefix: str) -> int:
+    """How many there are of what is numbered after `prefix`."""
+    numbers = (name.removeprefix(prefix).split(".")[0] for name in tensors if name.startswith(prefix))
+    return 1 + max((int(number) for number in numbers if number.isdecimal()), default=-1)
+
+
+def _expect(condition: bool, what: str, got: object) -> None:
+    if not condition:
+        raise ValueError(f"expected {what}, got {got}")

@@ -1,0 +1,151 @@
+"""Whether exported files compute what the checkpoint's own modules compute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from moulin.encoders.encoder import StreamingLayout
+from moulin.encoders.transducer import Transducer
+from moulin.export.to_onnx import OnnxFiles
+
+TOLERANCE = 1e-4
+"""The largest difference allowed, relative to the largest value where that is above one."""
+
+Floats = NDArray[np.float32]
+
+_CHUNKS = 20
+_LENGTHS = (9, 10, 63, 200, 1000)
+"""Frames: the fewest that leave one after subsampling, odd ones, and ten seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How far one file's outputs are from the modules': the largest difference, and the largest relative to its
+    tensor's largest value where that is above one. Infinite for other shapes, other integers and what is not finite."""
+
+    what: str
+    largest_error: float
+    largest_relative_error: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether they are the same up to rounding."""
+        return self.largest_relative_error <= TOLERANCE
+
+
+def compare(
+    transducer: Transducer, files: OnnxFiles, layout: StreamingLayout | None, speech: Sequence[Floats]
+) -> Iterator[Comparison]:
+    """Compare the three files on noise and on `speech`, features float32 [T, feature_dim].
+
+    An offline encoder gets several lengths, each alone and all in one padded batch; a streaming encoder 20 chunks in a
+    row of one stream and of three.
+    """
+    rng = np.random.default_rng(0)
+    size = transducer.encoder.feature_dim
+    noise = [rng.normal(-6.0, 4.0, (length, size)).astype(np.float32) for length in _LENGTHS]
+    features = [*noise, *(utterance for utterance in speech if utterance.shape[1] == size)]
+    with torch.inference_mode():
+        if layout is None:
+            yield _summary("encoder", _offline(transducer, files.encoder, features))
+        else:
+            yield _summary("encoder", _streaming(transducer, files.encoder, layout, features))
+        yield _summary("decoder", _decoder(transducer, files.decoder, rng))
+        yield _summary("joiner", _joiner(transducer, files.joiner, rng))
+
+
+Pair = tuple[Tensor, NDArray[Any]]
+
+
+def _summary(what: str, pairs: Iterator[Pair]) -> Comparison:
+    largest = relative = 0.0
+    for ours, theirs in pairs:
+        error = _error(ours.numpy(), theirs)
+        largest = max(largest, error)
+        relative = max(relative, error / max(1.0, float(ours.abs().amax()) if ours.numel() else 0.0))
+    return Comparison(what, largest, relative)
+
+
+def _error(ours: NDArray[Any], theirs: NDArray[Any]) -> float:
+    if ours.shape != theirs.shape or (ours.dtype.kind == "i" and not np.array_equal(ours, theirs)):
+        return float("inf")
+    difference = np.abs(ours.astype(np.float64) - theirs)
+    # Not a number must not get lost in a maximum.
+    return float(difference.max(initial=0.0)) if np.isfinite(difference).all() else float("inf")
+
+
+def _offline(transducer: Transducer, file: Path, features: Sequence[Floats]) -> Iterator[Pair]:
+    run = _session(file)
+    for batch in (*([utterance] for utterance in features), features):
+        lengths = np.array([len(utterance) for utterance in batch])
+        x = np.zeros((len(batch), int(lengths.max()), transducer.encoder.feature_dim), np.float32)
+        for row, utterance in zip(x, batch, strict=True):
+            row[: len(utterance)] = utterance
+        ours, our_lengths = transducer.encode(torch.from_numpy(x), torch.from_numpy(lengths))
+        theirs, their_lengths = run(x, lengths)
+        yield our_lengths, their_lengths
+        for row, length in enumerate(our_lengths.tolist()):
+            yield ours[row, :length], theirs[row, :length]
+
+
+def _streaming(
+    transducer: Transducer, file: Path, layout: StreamingLayout, features: Sequence[Floats]
+) -> Iterator[Pair]:
+    run = _session(file)
+    joined = np.concatenate(features)
+    needed = layout.window_frames + (_CHUNKS - 1) * layout.chunk_frames
+    for batch in (1, 3):
+        # Every stream begins somewhere else.
+        streams = np.stack(
+            [np.resize(np.roll(joined, -97 * row, axis=0), (needed, joined.shape[1])) for row in range(batch)]
+        )
+        ours = transducer.encoder.initial_states(layout, batch)
+        theirs = [state.movedim(0, spec.batch_axis).numpy() for state, spec in zip(ours, layout.states, strict=True)]
+        for chunk in range(_CHUNKS):
+            x = np.ascontiguousarray(streams[:, chunk * layout.chunk_frames :][:, : layout.window_frames])
+            encoder_out, ours = transducer.encoder.streaming_forward(torch.from_numpy(x), ours)
+            their_out, *returned = run(x, *theirs)
+            yield transducer.joiner.encoder_proj(encoder_out), their_out
+            following = iter(returned)
+            theirs = [
+                state + spec.increment if spec.increment else next(following)
+                for state, spec in zip(theirs, layout.states, strict=True)
+            ]
+            for state, their_state, spec in zip(ours, theirs, layout.states, strict=True):
+                yield state.movedim(0, spec.batch_axis), their_state
+
+
+def _decoder(transducer: Transducer, file: Path, rng: np.random.Generator) -> Iterator[Pair]:
+    decoder = transducer.decoder
+    y = rng.integers(0, decoder.vocab_size, (7, decoder.context_size))
+    y[0, :-1] = -1  # the beginning of an utterance
+    yield transducer.predict(torch.from_numpy(y)), _session(file)(y)[0]
+
+
+def _joiner(transducer: Transducer, file: Path, rng: np.random.Generator) -> Iterator[Pair]:
+    heard, said = rng.standard_normal((2, 7, transducer.joiner.joiner_dim), dtype=np.float32)
+    yield transducer.joiner(torch.from_numpy(heard), torch.from_numpy(said)), _session(file)(heard, said)[0]
+
+
+def _session(file: Path) -> Callable[..., list[NDArray[Any]]]:
+    """Takes arrays by position, as sherpa-onnx does."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    names = [tensor.name for tensor in session.get_inputs()]
+
+    def run(*arrays: NDArray[Any]) -> list[NDArray[Any]]:
+        outputs: list[NDArray[Any]] = session.run(None, dict(zip(names, arrays, strict=True)))
+        return outputs
+
+    return run

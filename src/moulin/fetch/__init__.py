@@ -1,0 +1,1 @@
+"""Models from elsewhere: the Hugging Face hub, release archives, and a short list of known ones."""

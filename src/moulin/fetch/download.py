@@ -1,0 +1,265 @@
+"""One file over HTTP: goes on where an earlier try stopped, and is only there when it is complete and right.
+
+huggingface_hub could download too, but since 1.x it starts an interrupted file anew in the next process, and nearly all
+of a model is one file.
+"""
+
+from __future__ import annotations
+
+import http.client
+import re
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from http.client import HTTPMessage, HTTPResponse
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+from moulin.fetch.digest import Digest
+from moulin.fetch.errors import FetchError, Unreachable, size_text
+from moulin.fetch.progress import Progress, silent
+
+_PIECE = 1 << 18
+_TIMEOUT_SEC = 30.0
+# A connection that broke is opened again as long as each one brought something.
+_MOST_CONNECTIONS = 20
+_GO_ON = "run the same command again: it goes on where it stopped"
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file at `url`, and what is known of it beforehand. `name` is what people read."""
+
+    url: str
+    name: str
+    size: int | None = None
+    digest: Digest | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def download(remote: RemoteFile, to: Path, progress: Progress = silent) -> int:
+    """Bring `remote` to `to`, in an existing folder; how many bytes came over the network. FetchError says why not.
+
+    What has come stays beside it as `<name>.part`, and the next call asks only for the rest. Nothing happens where `to`
+    is there already.
+    """
+    if to.is_file():
+        return 0
+    part = to.with_name(f"{to.name}.part")
+    received = 0
+    for _ in range(_MOST_CONNECTIONS):
+        came, complete = _one_connection(remote, part, progress)
+        received += came
+        if complete or not came:
+            break
+    if not complete:
+        raise _ended_early(remote, part)
+    _check(remote, part)
+    _origin(part).unlink(missing_ok=True)
+    part.rename(to)
+    return received
+
+
+def _one_connection(remote: RemoteFile, part: Path, progress: Progress) -> tuple[int, bool]:
+    """Append to `part` what one request brings: how many bytes, and whether the file is complete."""
+    have = _usable(remote, part)
+    if remote.size is not None and have == remote.size:
+        part.touch()
+        return 0, True
+    try:
+        response = _open(remote, part, have)
+    except _NothingMore:
+        return 0, True
+    with response:
+        have, total = _where_it_starts(remote, part, response, have)
+        if total is not None:
+            _expect_room(part.parent, remote, total - have)
+        _remember_origin(part, response)
+        came = 0
+        broke = False
+        progress(remote.name, have, total)
+        with part.open("r+b" if part.exists() else "wb") as file:
+            file.truncate(have)
+            file.seek(have)
+            try:
+                for piece in _pieces(response):
+                    file.write(piece)
+                    came += len(piece)
+                    progress(remote.name, have + came, total)
+            except _ConnectionBroke:
+                broke = True
+    return came, not broke and (total is None or have + came >= total)
+
+
+class _NothingMore(Exception):
+    """The server has nothing behind what is there."""
+
+
+class _ConnectionBroke(Exception):
+    """Before the end that the response announced."""
+
+
+def _usable(remote: RemoteFile, part: Path) -> int:
+    """How much of an earlier try can be kept: all, if it is certain to be of the same file."""
+    if not part.exists():
+        return 0
+    have = part.stat().st_size
+    same = remote.digest is not None or _origin(part).is_file()
+    return have if same and (remote.size is None or have <= remote.size) else 0
+
+
+def _open(remote: RemoteFile, part: Path, have: int) -> HTTPResponse:
+    headers = {"Accept-Encoding": "identity", "User-Agent": "moulin", **remote.headers}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+        if _origin(part).is_file():
+            headers["If-Range"] = _origin(part).read_text()
+    try:
+        opened = _opener().open(urllib.request.Request(remote.url, headers=headers), timeout=_TIMEOUT_SEC)
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code == 416 and have:
+                if _total_of(error.headers) in (None, have):
+                    raise _NothingMore from None
+                _discard(part)
+                return _open(remote, part, 0)
+            raise _refused(remote, error.code, error.reason) from None
+    except urllib.error.URLError as error:
+        raise _unreachable(remote.url, error.reason) from None
+    except (OSError, http.client.HTTPException) as error:
+        raise _unreachable(remote.url, error) from None
+    assert isinstance(opened, HTTPResponse)
+    return opened
+
+
+def _where_it_starts(remote: RemoteFile, part: Path, response: HTTPResponse, have: int) -> tuple[int, int | None]:
+    """From which byte the response goes on, and how long the whole file is."""
+    if response.status == 206:
+        match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        if match is None or int(match[1]) != have:
+            _discard(part)
+            raise FetchError(
+                f"{_host(remote.url)} sent another part of {remote.name} than the one asked for", hint="fetch it again"
+            )
+        total = None if match[2] == "*" else int(match[2])
+    else:
+        have = 0
+        length = response.headers.get("Content-Length")
+        total = int(length) if length is not None and length.isdecimal() else None
+    if None not in (total, remote.size) and total != remote.size:
+        raise FetchError(
+            f"Expected {remote.name} to have {remote.size:,} bytes, got {total:,} from {_host(remote.url)}",
+            hint="a proxy may have answered in its place",
+        )
+    return have, total if total is not None else remote.size
+
+
+def _pieces(response: HTTPResponse) -> Iterator[bytes]:
+    """What the connection brings. Where a length was announced, http.client says nothing about an early end."""
+    while True:
+        try:
+            piece = response.read(_PIECE)
+        except http.client.IncompleteRead as error:
+            yield error.partial
+            raise _ConnectionBroke from None
+        except (OSError, http.client.HTTPException):
+            raise _ConnectionBroke from None
+        if not piece:
+            return
+        yield piece
+
+
+def _check(remote: RemoteFile, part: Path) -> None:
+    size = part.stat().st_size
+    if remote.size is not None and size != remote.size:
+        _discard(part)
+        raise FetchError(f"Expected {remote.name} to have {remote.size:,} bytes, got {size:,}", hint="fetch it again")
+    if remote.digest is not None and (got := remote.digest.of(part)) != remote.digest.value:
+        _discard(part)
+        raise FetchError(
+            f"Expected {remote.name} to have the checksum {remote.digest.value}, got {got}",
+            hint="it was damaged on the way, or is not the file that was meant; fetch it again",
+        )
+
+
+def _discard(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _origin(part).unlink(missing_ok=True)
+
+
+def _origin(part: Path) -> Path:
+    """Which version of the remote file `part` began with, in the words of If-Range."""
+    return part.with_name(f"{part.name}.origin")
+
+
+def _remember_origin(part: Path, response: HTTPResponse) -> None:
+    etag = response.headers.get("ETag", "")
+    validator = response.headers.get("Last-Modified") if etag.startswith("W/") or not etag else etag
+    if validator:
+        _origin(part).write_text(validator)
+    else:
+        _origin(part).unlink(missing_ok=True)
+
+
+def _total_of(headers: HTTPMessage | Any) -> int | None:
+    _, _, total = str(headers.get("Content-Range", "")).rpartition("/")
+    return int(total) if total.isdecimal() else None
+
+
+def _expect_room(folder: Path, remote: RemoteFile, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise FetchError(
+            f"Expected {size_text(needed)} for {remote.name} on the disk of {folder}, got {size_text(free)}",
+            hint=f"make room, or set XDG_CACHE_HOME to a larger disk; then {_GO_ON}",
+        )
+
+
+def _ended_early(remote: RemoteFile, part: Path) -> FetchError:
+    have = part.stat().st_size if part.exists() else 0
+    wanted = f"{remote.size:,} bytes" if remote.size is not None else "all"
+    return FetchError(f"Expected {wanted} of {remote.name}, got {have:,} before the connection broke", hint=_GO_ON)
+
+
+def _refused(remote: RemoteFile, status: int, reason: str) -> FetchError:
+    where = _host(remote.url)
+    if status in (401, 403):
+        return FetchError(
+            f"{where} does not give {remote.name} to everybody ({status} {reason})",
+            hint="on the Hugging Face hub, accept the model's conditions in a browser and set HF_TOKEN",
+        )
+    if status in (404, 410):
+        return FetchError(f"There is no {remote.name} at {remote.url.partition('#')[0]}", hint="check the address")
+    busy = status == 429 or status >= 500
+    return FetchError(
+        f"{where} answers {status} {reason} for {remote.name}", hint=f"later, {_GO_ON}" if busy else "check the address"
+    )
+
+
+def _unreachable(url: str, why: object) -> Unreachable:
+    return Unreachable(f"Cannot reach {_host(url)}: {why}", hint=f"check the network or the proxy; then {_GO_ON}")
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
+class _KeepsSecrets(urllib.request.HTTPRedirectHandler):
+    """The hub sends to a content network, which has no business with the token."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> urllib.request.Request | None:
+        request = super().redirect_request(req, fp, code, msg, headers, newurl)
+        before, after = urlsplit(req.full_url), urlsplit(newurl)
+        if request is not None and (before.scheme, before.netloc) != (after.scheme, after.netloc):
+            request.remove_header("Authorization")
+        return request
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    return urllib.request.build_opener(_KeepsSecrets)

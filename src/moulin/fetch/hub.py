@@ -1,0 +1,215 @@
+"""Models on the Hugging Face hub.
+
+huggingface_hub says what is there, at which commit and with which checksums, and who is asking (HF_ENDPOINT, HF_TOKEN,
+HF_HUB_OFFLINE); `download` brings the files. A commit never changes, so its list of files is asked for once.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from moulin.bundle.files import Precision
+from moulin.fetch.cache_folder import locked, partial_folder, publish
+from moulin.fetch.choose_files import PublishedFile, choose_files
+from moulin.fetch.digest import Digest
+from moulin.fetch.download import RemoteFile, download
+from moulin.fetch.errors import FetchError, Unreachable
+from moulin.fetch.fetched import Fetched
+from moulin.fetch.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+_TIMEOUT_SEC = 20.0
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+_ALL = PurePosixPath()
+
+
+@dataclass(frozen=True, slots=True)
+class HubModel:
+    """`hf://repository[@revision][/inside]`; `inside` is a folder or an encoder file."""
+
+    repository: str
+    revision: str = "main"
+    inside: PurePosixPath = _ALL
+
+    def __str__(self) -> str:
+        revision = "" if self.revision == "main" else f"@{self.revision}"
+        return f"hf://{self.repository}{revision}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """A commit and what is in it."""
+
+    commit: str
+    files: tuple[PublishedFile, ...]
+
+
+def fetch_from_hub(
+    model: HubModel, cache: Path, *, precision: Precision | None = None, progress: Progress = silent
+) -> Fetched:
+    """Bring `model` into `cache`, as a flat folder with only what is needed; nothing that is there already comes again.
+
+    Where the hub cannot be reached, what the revision was the last time is taken.
+    """
+    home = cache / "hub" / model.repository
+    listing, reached = _listing(model, home)
+    choice = choose_files(listing.files, str(model), inside=model.inside, precision=precision)
+    folder = home / f"{listing.commit[:12]}-{choice.variant}" / home.name
+    received = 0
+    with locked(folder):
+        if not folder.is_dir():
+            partial = partial_folder(folder)
+            for remote, name in _remote_files(model.repository, listing.commit, choice.files):
+                received += download(remote, partial / name, progress)
+            publish(partial, folder)
+    return Fetched(folder, received_bytes=received, reached=reached)
+
+
+def _listing(model: HubModel, home: Path) -> tuple[_Listing, bool]:
+    """What the revision holds, and whether the hub was there to say so, or need not be asked."""
+    if _COMMIT.fullmatch(model.revision) and (known := _remembered(home, model.revision)):
+        return known, True
+    try:
+        listing = _ask(model)
+    except Unreachable:
+        ref = _ref(home, model.revision)
+        if ref.is_file() and (known := _remembered(home, ref.read_text())):
+            return known, False
+        raise
+    _remember(home, model.revision, listing)
+    return listing, True
+
+
+def _ask(model: HubModel) -> _Listing:
+    api = _api()
+    from huggingface_hub import errors
+
+    try:
+        info = api.model_info(model.repository, revision=model.revision, files_metadata=True, timeout=_TIMEOUT_SEC)
+    except errors.RevisionNotFoundError:
+        raise FetchError(
+            f"{model.repository} has no revision {model.revision!r}", hint="a branch, a tag or a commit"
+        ) from None
+    except errors.HFValidationError:
+        raise FetchError(f"Expected hf://owner/name, got {model}", hint="as in the model's address there") from None
+    except errors.HfHubHTTPError as error:
+        raise _refused(model, api.endpoint, error) from None
+    except Exception as error:  # whatever its HTTP library raises, which is another one in every major version
+        raise Unreachable(
+            f"Cannot reach {api.endpoint}: {_line(error)}", hint="check the network, the proxy or HF_ENDPOINT"
+        ) from None
+    commit = str(info.sha)
+    if not _COMMIT.fullmatch(commit):  # it becomes the name of a folder
+        raise FetchError(
+            f"Expected the commit of {model} from {api.endpoint}, got {commit!r}", hint="check HF_ENDPOINT"
+        )
+    return _Listing(commit, tuple(_published(sibling) for sibling in info.siblings or ()))
+
+
+def _refused(model: HubModel, endpoint: str, error: HfHubHTTPError) -> FetchError:
+    """The hub says 401 for what does not exist as well, unless one has a token."""
+    from huggingface_hub.errors import GatedRepoError
+
+    status = error.response.status_code
+    if isinstance(error, GatedRepoError) or status == 403:
+        return FetchError(
+            f"{model} is only for those who accepted its conditions",
+            hint=f"accept them on {endpoint}/{model.repository}, then set HF_TOKEN or run: hf auth login",
+        )
+    if status in (401, 404):
+        return FetchError(
+            f"There is no model {model.repository} on {endpoint}, or it is private",
+            hint="check the name; for a private model set HF_TOKEN or run: hf auth login",
+        )
+    return FetchError(f"{endpoint} does not say what is in {model}: {_line(error)}", hint="try later")
+
+
+def _api() -> HfApi:
+    try:
+        from huggingface_hub import HfApi
+    except ImportError:
+        raise FetchError(
+            "Expected huggingface_hub for models on the Hugging Face hub, it is not installed",
+            hint="pip install 'moulin[hub]'",
+        ) from None
+    return HfApi(library_name="moulin")
+
+
+def _published(sibling: Any) -> PublishedFile:
+    digest = None
+    if sibling.lfs is not None:
+        digest = Digest("sha256", sibling.lfs.sha256)
+    elif sibling.blob_id is not None:
+        digest = Digest("git", sibling.blob_id)
+    return PublishedFile(PurePosixPath(sibling.rfilename), sibling.size, digest)
+
+
+def _remote_files(repository: str, commit: str, files: Sequence[PublishedFile]) -> list[tuple[RemoteFile, str]]:
+    """Where each of `files` is downloaded from, and its name here."""
+    endpoint = _api().endpoint
+    from huggingface_hub import constants, get_token, hf_hub_url
+
+    if constants.HF_HUB_OFFLINE:
+        raise Unreachable(
+            f"HF_HUB_OFFLINE is set, and what is asked for of {repository} is not here yet", hint="unset it to fetch"
+        )
+    token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    return [
+        (
+            RemoteFile(
+                hf_hub_url(repository, str(file.path), revision=commit, endpoint=endpoint),
+                file.path.name,
+                file.size,
+                file.digest,
+                headers,
+            ),
+            file.path.name,
+        )
+        for file in files
+    ]
+
+
+def _ref(home: Path, revision: str) -> Path:
+    return home / "refs" / quote(revision, safe="")
+
+
+def _remember(home: Path, revision: str, listing: _Listing) -> None:
+    rows = [
+        [str(file.path), file.size, file.digest and [file.digest.kind, file.digest.value]] for file in listing.files
+    ]
+    _write(home / f"{listing.commit}.json", json.dumps(rows))
+    _write(_ref(home, revision), listing.commit)
+
+
+def _remembered(home: Path, commit: str) -> _Listing | None:
+    try:
+        rows = json.loads((home / f"{commit}.json").read_text())
+    except FileNotFoundError:
+        return None
+    files = (
+        PublishedFile(PurePosixPath(path), size, Digest(*digest) if digest else None) for path, size, digest in rows
+    )
+    return _Listing(commit, tuple(files))
+
+
+def _write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    beside = file.with_name(f".{file.name}.new")
+    beside.write_text(text)
+    beside.replace(file)
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

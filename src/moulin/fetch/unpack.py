@@ -1,0 +1,96 @@
+"""Archives from strangers: nothing is written outside the folder, and not more than is reasonable."""
+
+from __future__ import annotations
+
+import lzma
+import shutil
+import tarfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from moulin.fetch.errors import FetchError, size_text
+from moulin.fetch.progress import Progress, silent
+
+# A transducer of a billion parameters in fp32 has half of this.
+MAX_UNPACKED_BYTES = 8_000_000_000
+MAX_MEMBERS = 10_000
+_PIECE = 1 << 20
+
+
+def unpack(
+    archive: Path, into: Path, *, name: str, max_bytes: int = MAX_UNPACKED_BYTES, progress: Progress = silent
+) -> None:
+    """Unpack the tar `archive` (plain, gzip, bzip2 or xz), which people know as `name`, into the empty folder `into`.
+
+    FetchError for what is damaged, for absolute names, `..`, devices, links that lead out, names that come twice and
+    more than `max_bytes`; what was written until then is left to the caller.
+    """
+    total = 0
+    try:
+        with tarfile.open(archive) as tar:
+            for number, member in enumerate(tar):
+                where = into / _safe(member, name)
+                total += member.size
+                if total > max_bytes or number >= MAX_MEMBERS:
+                    raise _too_much(name, max_bytes)
+                _write(tar, member, where, into)
+                progress(f"unpacking {name}", total, None)
+            _read_on(tar, max_bytes, name)
+    except FileExistsError as error:
+        raise FetchError(f"{name} has {Path(error.filename).name} twice", hint="it is not a usual archive") from None
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise _damaged(name, error) from None
+    except (tarfile.TarError, EOFError, ValueError, OverflowError, zlib.error, lzma.LZMAError) as error:
+        raise _damaged(name, error) from None
+    except OSError as error:
+        if error.errno is not None:  # the disk, not the data
+            raise
+        raise _damaged(name, error) from None
+
+
+def _read_on(tar: tarfile.TarFile, max_bytes: int, name: str) -> None:
+    """To the end of the data: tarfile takes damage between two members for the end, the checksum behind it does not."""
+    assert tar.fileobj is not None
+    for _ in range(max_bytes // _PIECE + 1):
+        if not tar.fileobj.read(_PIECE):
+            return
+    raise _too_much(name, max_bytes)
+
+
+def _too_much(name: str, max_bytes: int) -> FetchError:
+    return FetchError(
+        f"{name} unpacks to more than {size_text(max_bytes)} or {MAX_MEMBERS:,} files",
+        hint="that is no speech recognition model; unpack it by hand if you trust it",
+    )
+
+
+def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, where: Path, into: Path) -> None:
+    if member.isdir():
+        where.mkdir(parents=True, exist_ok=True)
+        return
+    where.parent.mkdir(parents=True, exist_ok=True)
+    if member.issym():
+        where.symlink_to(member.linkname)
+    elif member.islnk():
+        where.hardlink_to(into / member.linkname)
+    else:
+        content = tar.extractfile(member)
+        assert content is not None
+        with content, where.open("xb") as file:
+            shutil.copyfileobj(content, file, _PIECE)
+
+
+def _safe(member: tarfile.TarInfo, name: str) -> PurePosixPath:
+    """The member's place, if it and what it links to are within. A link without `..` can only lead further down."""
+    for path, what in ((member.name, "a file"), (member.linkname, "a link")):
+        if path.startswith("/") or ".." in PurePosixPath(path).parts:
+            raise FetchError(
+                f"{name} has {what} that leads out of its folder: {path!r}", hint="do not trust where it comes from"
+            )
+    if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
+        raise FetchError(f"{name} has a device: {member.name!r}", hint="do not trust where it comes from")
+    return PurePosixPath(member.name)
+
+
+def _damaged(name: str, error: Exception) -> FetchError:
+    return FetchError(f"{name} is no tar archive, or damaged: {error}", hint="check the address, and fetch it again")

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from moulin.bundle.load import load_bundle
+from tests.bundles import BUNDLES, OFFLINE
+
+from .command import moulin
+
+CAUSAL = BUNDLES / "zipformer2-streaming" / "epoch-1.pt"
+
+
+def test_a_causal_model_in_both_forms(tmp_path: Path) -> None:
+    offline = moulin("export", CAUSAL, "--to", tmp_path / "offline").expect(0)
+    assert offline.out == f"{tmp_path / 'offline'}\n"
+    assert "encoder: largest error" in offline.err
+    streaming = moulin(
+        "export", CAUSAL, "--to", tmp_path / "streaming", "--streaming", "--chunk-size", 16, "--left-context-frames", 64
+    ).expect(0)
+    assert "streaming zipformer2" in streaming.err
+    names = {file.name for file in (tmp_path / "streaming").iterdir()}
+    assert names == {
+        "tokens.txt",
+        *(f"{part}-epoch-1-avg-1-chunk-16-left-64.onnx" for part in ("encoder", "decoder", "joiner")),
+    }
+    assert load_bundle(tmp_path / "offline").mode == "offline"
+    assert load_bundle(tmp_path / "streaming").streaming == load_bundle(CAUSAL.parent).streaming
+
+
+def test_fp16_and_int8(tmp_path: Path) -> None:
+    moulin(
+        "export",
+        BUNDLES / "conformer-offline",
+        "--to",
+        tmp_path,
+        "--fp16",
+        "--int8",
+        "--tokens",
+        BUNDLES / "conformer-offline" / "tokens.txt",
+    ).expect(0)
+    for precision in ("fp32", "fp16", "int8"):
+        done = moulin("inspect", tmp_path, "--precision", precision, "--json").expect(0)
+        assert json.loads(done.out)["precision"] == precision
+        clip = Path(__file__).parents[2] / "src" / "moulin" / "demo" / "audio"
+        (audio, *_) = sorted(clip.glob("*.flac"))
+        moulin(
+            "transcribe",
+            audio,
+            "--model",
+            next(tmp_path.glob("encoder*.onnx" if precision == "fp32" else f"encoder*.{precision}.onnx")),
+        ).expect(0)
+
+
+def test_the_average_of_two(tmp_path: Path) -> None:
+    source = BUNDLES / "lstm-streaming"
+    content = torch.load(source / "epoch-1.pt", weights_only=True)
+    for epoch in (1, 2):
+        torch.save(content, tmp_path / f"epoch-{epoch}.pt")
+    done = moulin(
+        "export",
+        tmp_path / "epoch-1.pt",
+        tmp_path / "epoch-2.pt",
+        "--to",
+        tmp_path / "out",
+        "--streaming",
+        "--tokens",
+        source / "tokens.txt",
+    ).expect(0)
+    assert (tmp_path / "out" / "encoder-epoch-2-avg-2-chunk-2.onnx").is_file(), done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.pt", "--to", "out"], "There is no checkpoint at nowhere.pt"),
+        ([BUNDLES / "conformer-offline" / "tokens.txt", "--to", "out"], "is no checkpoint"),
+        ([BUNDLES / OFFLINE[0] / "epoch-1.pt", "--to", "out", "--tokens", "none.txt"], "There is no none.txt"),
+        ([BUNDLES / OFFLINE[0] / "epoch-1.pt", "--to", "out", "--chunk-size", 16], "are for --streaming"),
+        ([BUNDLES / "zipformer2-offline" / "epoch-1.pt", "--to", "out", "--streaming"], "cannot be exported so"),
+        ([BUNDLES / "lstm-streaming", "--to", "out"], "is exported for streaming only"),
+        ([CAUSAL, "--to", "out", "--use-averaged-model"], "Expected two checkpoints"),
+    ],
+)
+def test_what_cannot_be_exported(
+    arguments: list[object], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = moulin("export", *arguments).expect(1)
+    assert message in done.err
+    assert len([line for line in done.err.splitlines() if line.startswith("moulin")]) == 1
+    assert done.out == ""
+    assert not list(tmp_path.glob("out/*.onnx"))
+
+
+def test_tokens_of_another_model(tmp_path: Path) -> None:
+    (tmp_path / "tokens.txt").write_text("<blk> 0\n<sos/eos> 1\n<unk> 2\na 3\n")
+    done = moulin("export", CAUSAL, "--to", tmp_path / "out", "--tokens", tmp_path / "tokens.txt").expect(1)
+    assert "37" in done.err
+    assert "4" in done.err
+
+
+def test_help_has_an_example() -> None:
+    assert "Example: moulin export" in moulin("export", "--help").expect(0).out
+
+
+@pytest.mark.parametrize("bundle", [*OFFLINE, "lstm-streaming", "zipformer2-streaming"])
+def test_inspect_a_checkpoint(bundle: str) -> None:
+    done = moulin("inspect", BUNDLES / bundle / "epoch-1.pt", "--json").expect(0)
+    facts = json.loads(done.out)
+    assert facts["family"] == bundle.partition("-")[0]
+    assert (facts["vocab_size"], facts["decoder_dim"], facts["joiner_dim"]) == (37, 40, 56)
+    assert facts["parameters"] > 100_000
