@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command(name="fetch", epilog="Example: moulin fetch zipformer-en-streaming, or at once: moulin serve zipformer-en-streaming")(fetch)
+    app.command(
+        name="fetch",
+        epilog="Example: moulin fetch zipformer-en-streaming (or at once: moulin serve zipformer-en-streaming)",
+    )(fetch)
 
 
 def fetch(
