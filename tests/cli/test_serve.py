@@ -66,6 +66,35 @@ def test_ctrl_c_under_another_name(start: Callable[..., Serving]) -> None:
 
 
 @pytest.mark.triton
+def test_a_checkpoint_for_live_audio_beside_an_offline_model(
+    start: Callable[..., Serving], recordings: list[Recording]
+) -> None:
+    checkpoint = BUNDLES / "lstm-streaming" / "epoch-1.pt"
+    serving = start(MOULIN, "serve", str(checkpoint), str(BUNDLES / "conformer-offline"), "--streaming", *FREE_PORTS)
+    serving.wait_ready()
+    assert "Serving lstm-streaming (lstm, streaming, fp32) as transducer_streaming on cpu\n" in serving.err
+    audio = recordings[0].file
+    streamed = moulin("stream", audio, "--url", serving.grpc_url).expect(0).out
+    assert len(streamed) > 20
+    assert streamed == moulin("stream", audio, "--model", checkpoint.parent).expect(0).out
+    assert streamed == moulin("stream", audio, "--model", checkpoint).expect(0).out
+    serving.process.send_signal(signal.SIGTERM)
+    assert serving.process.wait(30) == 0
+    serving.assert_nothing_left(serving.process.pid)
+
+
+@pytest.mark.triton
+def test_a_checkpoint_for_whole_utterances(start: Callable[..., Serving], recordings: list[Recording]) -> None:
+    checkpoint = BUNDLES / "zipformer2-offline" / "epoch-1.pt"
+    serving = start(MOULIN, "serve", str(checkpoint), *FREE_PORTS)
+    serving.wait_ready()
+    assert "Serving zipformer2-offline (zipformer2, offline, fp32) as transducer on cpu\n" in serving.err
+    files = [str(recording.file) for recording in recordings[:3]]
+    texts = moulin("transcribe", *files, "--url", serving.grpc_url).expect(0).out
+    assert texts == moulin("transcribe", *files, "--model", checkpoint.parent).expect(0).out
+
+
+@pytest.mark.triton
 def test_ctrl_c_while_it_loads(start: Callable[..., Serving]) -> None:
     serving = start(*SERVE)
     assert eventually(lambda: "Loading" in serving.err)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from moulin.errors import BundleError
+from moulin.errors import BundleError, EngineError
 
 STORED_NAME = "model.safetensors"
 _SUFFIXES = (".pt", ".safetensors")
@@ -38,6 +38,16 @@ def find_checkpoint(path: Path) -> Path:
         found = ", ".join(named) or "none"
         raise BundleError(f"Expected one checkpoint (*.pt) in {path}, found {found}", hint="name the file")
     return files[0]
+
+
+def require_torch() -> None:
+    """Raise EngineError where PyTorch, which reads checkpoints, is not installed."""
+    try:
+        import torch  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise EngineError(
+            "Reading checkpoints needs PyTorch, which is not installed", hint="pip install 'moulin[engine,torch]'"
+        ) from error
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from moulin.bundle.files import Precision, find_bundle_files
 from moulin.bundle.onnx_graph import OnnxGraph, TensorSpec, read_onnx_graph
-from moulin.bundle.spec import SUBSAMPLING_FACTOR, ModelSpec, StateSpec, StreamingSpec
+from moulin.bundle.spec import SUBSAMPLING_FACTOR, OnnxModelSpec, StateSpec, StreamingSpec
 from moulin.bundle.tokens import read_tokens
 from moulin.errors import BundleError
 
@@ -43,7 +43,7 @@ _BATCH_AXES: dict[str, dict[str, int]] = {
 
 def load_bundle(
     model: Path, *, precision: Precision | None = None, expect: Literal["offline", "streaming"] | None = None
-) -> ModelSpec:
+) -> OnnxModelSpec:
     """Read and check the model in `model` (a directory, or the encoder file in one).
 
     Raises BundleError, in one sentence with a hint, for anything missing, damaged or inconsistent, and where
@@ -70,7 +70,7 @@ def load_bundle(
 
     family = encoder.metadata.get("model_type", "unknown")
     streaming = _streaming_spec(encoder, family)
-    spec = ModelSpec(
+    spec = OnnxModelSpec(
         files=files,
         family=family,
         encoder=encoder,

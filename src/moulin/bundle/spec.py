@@ -6,6 +6,7 @@ Dimensions, state shapes, chunk sizes and limits all derive from here; none is e
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,18 +64,14 @@ class StreamingSpec:
 
 
 @dataclass(frozen=True)
-class ModelSpec:
-    """A transducer on disk. Built by `load_bundle`, which has checked that its parts fit together.
+class ModelSpec(ABC):
+    """A transducer on disk, whatever form it has there.
 
     `family` is the encoder's `model_type` (conformer, zipformer, zipformer2, lstm, or "unknown" where an offline
     export names none). `streaming` is None for an offline model.
     """
 
-    files: BundleFiles
     family: str
-    encoder: OnnxGraph
-    decoder: OnnxGraph
-    joiner: OnnxGraph
     tokens: TokenTable
     feature_dim: int
     vocab_size: int
@@ -83,19 +80,40 @@ class ModelSpec:
     streaming: StreamingSpec | None
 
     @property
+    @abstractmethod
+    def file(self) -> Path:
+        """The file that says in a folder which model is meant."""
+
+    @property
+    @abstractmethod
+    def all_files(self) -> tuple[Path, ...]:
+        """What has to be copied for the model to be elsewhere."""
+
+    @property
+    @abstractmethod
+    def precision(self) -> Precision:
+        """Of the encoder."""
+
+    @property
+    @abstractmethod
+    def size_bytes(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def max_frames(self) -> int | None:
+        """The longest input of an offline model, in feature frames; None where any will do."""
+
+    @property
     def path(self) -> Path:
-        return self.files.directory
+        """The model's folder."""
+        return self.file.parent
 
     @property
     def name(self) -> str:
         """The folder's name, or its parent's too where the folder only says which form it is."""
         path = self.path.resolve()
-        generic = path.name in ("offline", "streaming", "exp", "onnx", "model")
+        generic = path.name in ("offline", "streaming", "exp", "onnx", "model", "checkpoint")
         return f"{path.parent.name}/{path.name}" if generic else path.name
-
-    @property
-    def precision(self) -> Precision:
-        return self.files.precision
 
     @property
     def mode(self) -> str:
@@ -105,9 +123,33 @@ class ModelSpec:
     def encoder_frame_sec(self) -> float:
         return SUBSAMPLING_FACTOR * FRAME_SHIFT_SEC
 
+
+@dataclass(frozen=True)
+class OnnxModelSpec(ModelSpec):
+    """Three ONNX files. Built by `load_bundle`, which has checked that they fit together."""
+
+    files: BundleFiles
+    encoder: OnnxGraph
+    decoder: OnnxGraph
+    joiner: OnnxGraph
+
+    @property
+    def file(self) -> Path:
+        return self.files.encoder
+
+    @property
+    def all_files(self) -> tuple[Path, ...]:
+        graphs = (self.encoder, self.decoder, self.joiner)
+        files = [self.files.tokens, *(file for graph in graphs for file in (graph.file, *graph.external_files))]
+        return (*files, self.files.bpe_model) if self.files.bpe_model else tuple(files)
+
+    @property
+    def precision(self) -> Precision:
+        return self.files.precision
+
     @property
     def max_frames(self) -> int | None:
-        """The longest input that the offline encoder was exported for, in feature frames; None where any will do.
+        """What the offline encoder was exported for.
 
         Conformer attends at 25 Hz, ((T-1)//2-1)//2 steps; Zipformer's first stack at 50 Hz, (T-7)//2 steps.
         """
@@ -119,3 +161,32 @@ class ModelSpec:
     @property
     def size_bytes(self) -> int:
         return self.encoder.size_bytes + self.decoder.size_bytes + self.joiner.size_bytes
+
+
+@dataclass(frozen=True)
+class CheckpointSpec(ModelSpec):
+    """A checkpoint, and tokens.txt beside it. Built by `load_checkpoint_spec`, which has read it once."""
+
+    checkpoint: Path
+    tokens_file: Path
+
+    @property
+    def file(self) -> Path:
+        return self.checkpoint
+
+    @property
+    def all_files(self) -> tuple[Path, ...]:
+        return self.checkpoint, self.tokens_file
+
+    @property
+    def precision(self) -> Precision:
+        return "fp32"
+
+    @property
+    def max_frames(self) -> int | None:
+        """Positions are computed from the length: any will do."""
+        return None
+
+    @property
+    def size_bytes(self) -> int:
+        return self.checkpoint.stat().st_size

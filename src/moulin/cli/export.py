@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moulin.cli.need_torch import need_torch
 from moulin.errors import BundleError, EngineError, OptionsError
 
 if TYPE_CHECKING:
@@ -69,8 +68,9 @@ def export(
     """
     if not streaming and (chunk_size is not None or left_context_frames is not None):
         raise OptionsError("--chunk-size and --left-context-frames are for --streaming")
-    need_torch()
-    from moulin.bundle.checkpoint_files import find_checkpoint
+    from moulin.bundle.checkpoint_files import find_checkpoint, require_torch
+
+    require_torch()
     from moulin.bundle.load import load_bundle
     from moulin.bundle.tokens import read_tokens
     from moulin.bundle.transducer import load_transducer

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moulin.cli.arguments import ModelArgument, PrecisionOption
-from moulin.cli.need_torch import need_torch
 
 if TYPE_CHECKING:
-    from moulin.bundle.spec import ModelSpec
+    from moulin.bundle.spec import OnnxModelSpec
 
 
 def add_to(app: typer.Typer) -> None:
@@ -38,7 +37,7 @@ def inspect(
         typer.echo(f"{name.replace('_', ' '):{width}}  {_shown(value)}")
 
 
-def _facts(spec: ModelSpec) -> dict[str, Any]:
+def _facts(spec: OnnxModelSpec) -> dict[str, Any]:
     from moulin.bundle.spec import FRAME_SHIFT_SEC
 
     streaming = spec.streaming
@@ -78,8 +77,9 @@ def _facts(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _checkpoint_facts(path: Path) -> dict[str, Any]:
-    need_torch()
-    from moulin.bundle.checkpoint_files import find_checkpoint
+    from moulin.bundle.checkpoint_files import find_checkpoint, require_torch
+
+    require_torch()
     from moulin.bundle.transducer import load_transducer
 
     file = find_checkpoint(path)

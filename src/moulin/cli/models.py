@@ -49,18 +49,26 @@ class NamedModel:
 
 
 def load_models(
-    models: Sequence[Path], *, precision: Precision | None, name: str | None, streaming_name: str | None
+    models: Sequence[Path],
+    *,
+    precision: Precision | None,
+    name: str | None,
+    streaming_name: str | None,
+    streaming_checkpoints: bool = False,
 ) -> list[NamedModel]:
     """At most one offline and one streaming model, with their names. What is published elsewhere is fetched.
 
-    Raises BundleError, OptionsError or FetchError.
+    Checkpoints are offline models unless `streaming_checkpoints`. Raises BundleError, OptionsError or FetchError.
     """
-    from moulin.bundle.load import load_bundle
+    from moulin.bundle.checkpoint_files import is_checkpoint
+    from moulin.bundle.load_model import load_model
     from moulin.cli.fetch import local_model
 
     specs: dict[str, ModelSpec] = {}
     for model in models:
-        spec = load_bundle(local_model(model, precision), precision=precision)
+        folder = local_model(model, precision)
+        streaming = streaming_checkpoints and is_checkpoint(folder)
+        spec = load_model(folder, precision=precision, expect="streaming" if streaming else None)
         if spec.mode in specs:
             raise OptionsError(
                 f"Expected one offline and one streaming model at most, got two {spec.mode} ones: "

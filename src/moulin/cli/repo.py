@@ -73,7 +73,13 @@ def build(
 ) -> None:
     """Write a Triton repository that serves models with the public contract."""
     changes = decoding_changes(method, beam)
-    named = load_models(models, precision=precision, name=name, streaming_name=streaming_name)
+    named = load_models(
+        models,
+        precision=precision,
+        name=name,
+        streaming_name=streaming_name,
+        streaming_checkpoints=bool(streaming),
+    )
     if streaming is not None:
         wanted = "streaming" if streaming else "offline"
         for model in named:

@@ -42,10 +42,13 @@ def serve(
         list[Path] | None,
         typer.Argument(
             metavar="MODEL",
-            help="Folders with ONNX files and tokens.txt: an offline model, a streaming one, or both.  "
+            help="Folders with ONNX files or a checkpoint, and tokens.txt: an offline model, a streaming one, both.  "
             "[default: the two demo models, English digits]",
         ),
     ] = None,
+    streaming: Annotated[
+        bool, typer.Option("--streaming", help="Serve a checkpoint for live audio, not for whole utterances.")
+    ] = False,
     name: NameOption = None,
     streaming_name: StreamingNameOption = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for other machines too.")] = "127.0.0.1",
@@ -71,16 +74,21 @@ def serve(
     """
     parent = os.getppid()
     from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL
-    from moulin.engine.onnxruntime_session import check_device
+    from moulin.engine.check_device import check_device
     from moulin.launch.server import ServerOptions, TritonServer
     from moulin.launch.workspace import workspace
 
     server_options = ServerOptions(http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port, host=host)
     changes = decoding_changes(method, beam)
     named = load_models(
-        models or [DEMO_MODEL, DEMO_STREAMING_MODEL], precision=precision, name=name, streaming_name=streaming_name
+        models or [DEMO_MODEL, DEMO_STREAMING_MODEL],
+        precision=precision,
+        name=name,
+        streaming_name=streaming_name,
+        streaming_checkpoints=streaming,
     )
-    check_device(device)
+    for model in named:
+        check_device(device, model.spec)
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:

@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from moulin.bundle.onnx_graph import TensorSpec
-from moulin.bundle.spec import ModelSpec
+from moulin.bundle.spec import OnnxModelSpec
 from moulin.decoding.network import Floats, Ints
 from moulin.engine.onnxruntime_session import new_session, run
 
@@ -18,7 +18,7 @@ class OnnxRuntimePrediction:
     costs more than computing them here.
     """
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: OnnxModelSpec) -> None:
         """Raises EngineError where ONNX Runtime or the model does not work."""
         self.spec = spec
         self._decoder = new_session(spec.decoder.file, "cpu", 1)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from moulin.audio.fbank import PADDING_VALUE
 from moulin.bundle.onnx_graph import TensorSpec
-from moulin.bundle.spec import MIN_FRAMES, ModelSpec
+from moulin.bundle.spec import MIN_FRAMES, OnnxModelSpec
 from moulin.decoding.network import Floats, Ints
 from moulin.engine.onnxruntime_prediction import OnnxRuntimePrediction
 from moulin.engine.onnxruntime_session import new_session, rewritten_encoder, run
@@ -38,7 +38,7 @@ class OnnxRuntimeRunner(OnnxRuntimePrediction):
 
     def __init__(
         self,
-        spec: ModelSpec,
+        spec: OnnxModelSpec,
         *,
         device: str = "cpu",
         threads: int | None = None,

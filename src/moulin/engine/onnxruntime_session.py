@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moulin.bundle.onnx_graph import TensorSpec
-from moulin.bundle.spec import ModelSpec
+from moulin.bundle.spec import OnnxModelSpec
 from moulin.engine.depthwise import rewrite_depthwise
 from moulin.engine.device import gpu_index
 from moulin.engine.swoosh import rewrite_swoosh
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 
-def check_device(device: str) -> None:
+def check_provider(device: str) -> None:
     """Raise OptionsError or EngineError where `device` is no device, or this ONNX Runtime cannot use it."""
     if device != "cpu":
         _providers(device, _onnxruntime().get_available_providers())
@@ -48,7 +48,7 @@ def _onnxruntime() -> Any:
     return onnxruntime
 
 
-def rewritten_encoder(spec: ModelSpec, device: str) -> bytes | None:
+def rewritten_encoder(spec: OnnxModelSpec, device: str) -> bytes | None:
     """The encoder in a form that runs faster on `device`; None where it stays as it is."""
     if spec.encoder.external_files:
         return None  # weights outside the file, usually for their size: ONNX Runtime reads them in place

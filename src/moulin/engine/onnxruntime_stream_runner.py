@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from moulin.audio.batched_fbank import BatchedFbank
 from moulin.audio.fbank import FbankOptions
-from moulin.bundle.spec import ModelSpec
+from moulin.bundle.spec import OnnxModelSpec
 from moulin.decoding.network import Floats, Ints
 from moulin.engine.onnxruntime_fbank import OnnxRuntimeFbank
 from moulin.engine.onnxruntime_prediction import OnnxRuntimePrediction
@@ -39,7 +39,7 @@ class OnnxRuntimeStreamRunner(OnnxRuntimePrediction):
 
     def __init__(
         self,
-        spec: ModelSpec,
+        spec: OnnxModelSpec,
         *,
         device: str = "cpu",
         threads: int | None = None,

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from moulin.bundle.files import Precision
-from moulin.bundle.load import load_bundle
+from moulin.bundle.load_model import load_model
+from moulin.bundle.spec import CheckpointSpec, ModelSpec, OnnxModelSpec
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.onnxruntime_runner import OnnxRuntimeRunner
 from moulin.engine.recognizer import MAX_AUDIO_SEC, TAIL_PADDING_SEC, Recognizer
+from moulin.engine.runner import Runner
 
 
 def open_recognizer(
@@ -22,15 +24,27 @@ def open_recognizer(
     tail_padding_sec: float = TAIL_PADDING_SEC,
     max_audio_sec: float = MAX_AUDIO_SEC,
 ) -> Recognizer:
-    """Load the offline model in `model`; see `OnnxRuntimeRunner` and `Recognizer` for the options.
+    """Load the offline model in `model`, ONNX files or a checkpoint; see `OnnxRuntimeRunner` and `Recognizer` for the
+    options.
 
     Raises BundleError, EngineError or OptionsError.
     """
-    spec = load_bundle(model, precision=precision, expect="offline")
+    spec = load_model(model, precision=precision, expect="offline")
     return Recognizer(
         spec,
-        OnnxRuntimeRunner(spec, device=device, threads=threads, workers=workers),
+        _runner(spec, device, threads, workers),
         options=options,
         tail_padding_sec=tail_padding_sec,
         max_audio_sec=max_audio_sec,
     )
+
+
+def _runner(spec: ModelSpec, device: str, threads: int | None, workers: int | None) -> Runner:
+    match spec:
+        case CheckpointSpec():
+            from moulin.engine.torch_runner import TorchRunner
+
+            return TorchRunner(spec, device=device, threads=threads)
+        case OnnxModelSpec():
+            return OnnxRuntimeRunner(spec, device=device, threads=threads, workers=workers)
+    raise TypeError(f"No engine runs a {type(spec).__name__}")

@@ -18,7 +18,7 @@ import numpy as np
 
 from moulin.audio.decode import read_audio
 from moulin.audio.waveform import SAMPLE_RATE
-from moulin.bundle.spec import ModelSpec
+from moulin.bundle.spec import OnnxModelSpec
 from moulin.evaluate.manifest import Utterance
 from moulin.evaluate.offline_targets import target
 from moulin.evaluate.wer import Normalizer, WordErrors, count_word_errors
@@ -52,7 +52,7 @@ class TargetResult:
 
 
 def benchmark_offline(
-    spec: ModelSpec,
+    spec: OnnxModelSpec,
     utterances: Sequence[Utterance],
     targets: Sequence[str],
     *,

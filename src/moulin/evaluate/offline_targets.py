@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moulin.audio.waveform import SAMPLE_RATE
-from moulin.bundle.spec import ModelSpec
+from moulin.bundle.spec import OnnxModelSpec
 from moulin.engine.onnxruntime_runner import OnnxRuntimeRunner
 from moulin.engine.recognizer import TAIL_PADDING_SEC, Recognizer
 from moulin.errors import EngineError, OptionsError
@@ -27,14 +27,14 @@ Transcribe = Callable[[Waveforms], list[str]]
 
 
 @contextmanager
-def in_process(spec: ModelSpec, threads: int, device: str) -> Iterator[Transcribe]:
+def in_process(spec: OnnxModelSpec, threads: int, device: str) -> Iterator[Transcribe]:
     """moulin's engine in this process, all recordings in one call."""
     with Recognizer(spec, OnnxRuntimeRunner(spec, device=device, threads=threads)) as recognizer:
         yield lambda waveforms: [transcript.text for transcript in recognizer.transcribe(waveforms)]
 
 
 @contextmanager
-def through_triton(spec: ModelSpec, threads: int, device: str) -> Iterator[Transcribe]:
+def through_triton(spec: OnnxModelSpec, threads: int, device: str) -> Iterator[Transcribe]:
     """moulin's service: a request for each recording over gRPC, CONCURRENCY of them under way (closed loop).
 
     The client shares the machine with the server.
@@ -63,7 +63,7 @@ def through_triton(spec: ModelSpec, threads: int, device: str) -> Iterator[Trans
 
 
 @contextmanager
-def sherpa_onnx_batches(spec: ModelSpec, threads: int, device: str, *, batch: int) -> Iterator[Transcribe]:
+def sherpa_onnx_batches(spec: OnnxModelSpec, threads: int, device: str, *, batch: int) -> Iterator[Transcribe]:
     """sherpa-onnx as its API suggests: num_threads for all, recordings sorted by length, decoded in batches."""
     recognizer = _sherpa_onnx(spec, threads, device)
 
@@ -82,7 +82,7 @@ def sherpa_onnx_batches(spec: ModelSpec, threads: int, device: str, *, batch: in
 
 
 @contextmanager
-def sherpa_onnx_threads(spec: ModelSpec, threads: int, device: str) -> Iterator[Transcribe]:
+def sherpa_onnx_threads(spec: OnnxModelSpec, threads: int, device: str) -> Iterator[Transcribe]:
     """sherpa-onnx with num_threads=1, called from `threads` Python threads at once, a recording a call."""
     recognizer = _sherpa_onnx(spec, 1, device)
 
@@ -95,7 +95,7 @@ def sherpa_onnx_threads(spec: ModelSpec, threads: int, device: str) -> Iterator[
         yield lambda waveforms: list(pool.map(one, waveforms))
 
 
-OfflineTarget = Callable[[ModelSpec, int, str], AbstractContextManager[Transcribe]]
+OfflineTarget = Callable[[OnnxModelSpec, int, str], AbstractContextManager[Transcribe]]
 """(spec, threads, device) to a target that is ready, and goes away with the context."""
 
 TARGETS: dict[str, OfflineTarget] = {
@@ -115,7 +115,7 @@ def target(name: str) -> OfflineTarget:
     return TARGETS[name]
 
 
-def _sherpa_onnx(spec: ModelSpec, threads: int, device: str) -> Any:
+def _sherpa_onnx(spec: OnnxModelSpec, threads: int, device: str) -> Any:
     if device != "cpu":
         raise OptionsError("sherpa-onnx as PyPI has it runs on the CPU only", hint="leave it out of --targets")
     try:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from moulin.bundle.spec import ModelSpec
+from moulin.bundle.spec import OnnxModelSpec
 from moulin.errors import EngineError, LaunchError
 from moulin.evaluate.streaming_clips import Clip
 from moulin.evaluate.streaming_load import StreamRecord
@@ -52,7 +52,7 @@ _EXIT_SEC = 5.0
 
 
 @contextmanager
-def sherpa_server(spec: ModelSpec, settings: Mapping[str, str]) -> Iterator[tuple[int, int]]:
+def sherpa_server(spec: OnnxModelSpec, settings: Mapping[str, str]) -> Iterator[tuple[int, int]]:
     """A running server: its process id and port. Raises EngineError where it is not installed, LaunchError."""
     binary = Path(sys.executable).with_name(BINARY)
     if not binary.exists():

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from moulin.audio.waveform import SAMPLE_RATE
-from moulin.bundle.spec import ModelSpec
+from moulin.bundle.spec import OnnxModelSpec
 from moulin.evaluate.process_usage import cpu_sec, machine_cpu_sec, memory_bytes
 from moulin.evaluate.streaming_clips import Clip
 from moulin.evaluate.streaming_load import Load, StreamRecord, run_load
@@ -106,7 +106,7 @@ class Measurement:
 
 def measure(
     name: str,
-    spec: ModelSpec,
+    spec: OnnxModelSpec,
     settings: ServerSettings,
     clips: Sequence[Clip],
     streams: int,

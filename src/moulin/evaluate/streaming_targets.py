@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from moulin.bundle.spec import ModelSpec
+from moulin.bundle.spec import OnnxModelSpec
 from moulin.errors import OptionsError
 from moulin.evaluate.sherpa_server import BEST_SETTINGS
 from moulin.evaluate.streaming_clips import Clip
@@ -41,7 +41,7 @@ class RunningTarget:
 
 
 @contextmanager
-def moulin_triton_http(spec: ModelSpec, settings: ServerSettings) -> Iterator[RunningTarget]:
+def moulin_triton_http(spec: OnnxModelSpec, settings: ServerSettings) -> Iterator[RunningTarget]:
     """moulin's service over HTTP: a request for each chunk."""
     from moulin.evaluate.triton_http import HttpWire
     from moulin.evaluate.triton_streams import TritonConnection
@@ -52,7 +52,7 @@ def moulin_triton_http(spec: ModelSpec, settings: ServerSettings) -> Iterator[Ru
 
 
 @contextmanager
-def moulin_triton_grpc(spec: ModelSpec, settings: ServerSettings) -> Iterator[RunningTarget]:
+def moulin_triton_grpc(spec: OnnxModelSpec, settings: ServerSettings) -> Iterator[RunningTarget]:
     """moulin's service over gRPC: a unary ModelInfer for each chunk."""
     from moulin.evaluate.triton_grpc import GrpcWire
     from moulin.evaluate.triton_streams import TritonConnection
@@ -63,7 +63,7 @@ def moulin_triton_grpc(spec: ModelSpec, settings: ServerSettings) -> Iterator[Ru
 
 
 @contextmanager
-def sherpa_onnx_server(spec: ModelSpec, settings: ServerSettings) -> Iterator[RunningTarget]:
+def sherpa_onnx_server(spec: OnnxModelSpec, settings: ServerSettings) -> Iterator[RunningTarget]:
     """sherpa-onnx's online websocket server, with the best settings found and what `settings` changes of them."""
     from moulin.evaluate.sherpa_server import SherpaConnection, sherpa_server
 
@@ -73,7 +73,7 @@ def sherpa_onnx_server(spec: ModelSpec, settings: ServerSettings) -> Iterator[Ru
         yield RunningTarget(pid, lambda clips: SherpaConnection(port, clips))
 
 
-StreamingTarget = Callable[[ModelSpec, ServerSettings], AbstractContextManager[RunningTarget]]
+StreamingTarget = Callable[[OnnxModelSpec, ServerSettings], AbstractContextManager[RunningTarget]]
 
 TARGETS: dict[str, StreamingTarget] = {
     "moulin-triton-http": moulin_triton_http,
@@ -90,7 +90,7 @@ def target(name: str) -> StreamingTarget:
 
 
 @contextmanager
-def _triton(spec: ModelSpec, settings: ServerSettings) -> Iterator[TritonServer]:
+def _triton(spec: OnnxModelSpec, settings: ServerSettings) -> Iterator[TritonServer]:
     from moulin.launch.server import ServerOptions, TritonServer
     from moulin.launch.workspace import workspace
     from moulin.triton_repo.repository import build_streaming_repository

@@ -37,7 +37,7 @@ def build_offline_repository(spec: ModelSpec, to: Path, options: OfflineOptions,
     Raises OptionsError where `to` cannot be written or the model's folder holds something else.
     """
     with _new_model(spec, to / options.model_name, "offline_shim", link=link) as model_dir:
-        config = offline_config(options, f"bundle/{spec.files.encoder.name}")
+        config = offline_config(options, f"bundle/{spec.file.name}")
         (model_dir / "config.pbtxt").write_text(text_format.MessageToString(config))
         warmup = model_dir / "warmup"
         warmup.mkdir()
@@ -50,7 +50,7 @@ def build_offline_repository(spec: ModelSpec, to: Path, options: OfflineOptions,
 def build_streaming_repository(spec: ModelSpec, to: Path, options: StreamingOptions, *, link: bool = False) -> Path:
     """The same for the streaming model `spec`. It warms itself up: Triton's warm-up knows no sequences."""
     with _new_model(spec, to / options.model_name, "streaming_shim", link=link) as model_dir:
-        config = streaming_config(options, f"bundle/{spec.files.encoder.name}")
+        config = streaming_config(options, f"bundle/{spec.file.name}")
         (model_dir / "config.pbtxt").write_text(text_format.MessageToString(config))
     return to / options.model_name
 
@@ -88,9 +88,5 @@ def _place_bundle(spec: ModelSpec, to: Path, *, link: bool) -> None:
         to.symlink_to(spec.path.resolve(), target_is_directory=True)
         return
     to.mkdir()
-    graphs = (spec.encoder, spec.decoder, spec.joiner)
-    files = [spec.files.tokens, *(f for graph in graphs for f in (graph.file, *graph.external_files))]
-    if spec.files.bpe_model:
-        files.append(spec.files.bpe_model)
-    for file in files:
+    for file in spec.all_files:
         shutil.copyfile(file, to / file.name)

@@ -1,0 +1,56 @@
+"""From a checkpoint to a checked `CheckpointSpec`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from moulin.bundle.checkpoint_files import find_checkpoint
+from moulin.bundle.spec import CheckpointSpec, StateSpec, StreamingSpec
+from moulin.bundle.tokens import read_tokens
+from moulin.bundle.transducer import load_transducer
+from moulin.encoders.encoder import StreamingLayout
+from moulin.encoders.transducer import Transducer
+from moulin.errors import BundleError
+
+
+def load_checkpoint_spec(model: Path, *, streaming: bool) -> CheckpointSpec:
+    """Read and check the checkpoint that `model` names, and the tokens.txt beside it.
+
+    Streaming has the recipe's chunk and left context. Raises BundleError.
+    """
+    checkpoint = find_checkpoint(model)
+    transducer = load_transducer([checkpoint])
+    tokens = checkpoint.parent / "tokens.txt"
+    if not tokens.is_file():
+        raise BundleError(
+            f"{checkpoint.parent} has no tokens.txt",
+            hint="copy it from the language folder the model was trained with",
+        )
+    vocab_size = transducer.joiner.vocab_size
+    return CheckpointSpec(
+        family=transducer.encoder.family,
+        tokens=read_tokens(tokens, vocab_size),
+        feature_dim=transducer.encoder.feature_dim,
+        vocab_size=vocab_size,
+        context_size=transducer.decoder.context_size,
+        joiner_dim=transducer.joiner.joiner_dim,
+        streaming=_streaming_spec(layout_of(transducer, checkpoint)) if streaming else None,
+        checkpoint=checkpoint,
+        tokens_file=tokens,
+    )
+
+
+def layout_of(transducer: Transducer, checkpoint: Path) -> StreamingLayout:
+    """How `transducer` is fed chunk by chunk. Raises BundleError where it was not trained for that."""
+    try:
+        return transducer.encoder.streaming_layout()
+    except ValueError as error:
+        raise BundleError(f"{checkpoint} cannot stream: {error}", hint="serve it for whole utterances") from error
+
+
+def _streaming_spec(layout: StreamingLayout) -> StreamingSpec:
+    states = (
+        StateSpec(state.name, str(state.dtype).removeprefix("torch."), (1, *state.shape), batch_axis=0)
+        for state in layout.states
+    )
+    return StreamingSpec(layout.window_frames, layout.chunk_frames, tuple(states))

@@ -1,0 +1,32 @@
+"""From whatever people have, ONNX files or a checkpoint, to a `ModelSpec`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from moulin.bundle.checkpoint_files import is_checkpoint
+from moulin.bundle.files import Precision
+from moulin.bundle.load import load_bundle
+from moulin.bundle.spec import ModelSpec
+from moulin.errors import OptionsError
+
+
+def load_model(
+    model: Path, *, precision: Precision | None = None, expect: Literal["offline", "streaming"] | None = None
+) -> ModelSpec:
+    """`load_bundle`, or for a checkpoint `load_checkpoint_spec`. A checkpoint is what is expected of it, offline where
+    nothing is.
+
+    Raises BundleError, OptionsError, and EngineError where a checkpoint is there and PyTorch is not.
+    """
+    if not is_checkpoint(model):
+        return load_bundle(model, precision=precision, expect=expect)
+    if precision not in (None, "fp32"):
+        raise OptionsError(f"Expected a precision of fp32 for the checkpoint {model}, got {precision}")
+    from moulin.bundle.checkpoint_files import require_torch
+
+    require_torch()
+    from moulin.bundle.checkpoint_spec import load_checkpoint_spec
+
+    return load_checkpoint_spec(model, streaming=expect == "streaming")
