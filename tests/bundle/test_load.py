@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 
 from moulin.bundle.load import load_bundle
-from moulin.bundle.spec import ModelSpec
+from moulin.bundle.spec import OnnxModelSpec
 from moulin.demo.files import DEMO_MODEL
 from moulin.errors import BundleError
 from tests.bundles import BUNDLES, OFFLINE, STREAMING
@@ -29,7 +29,7 @@ FAMILIES = {
 }
 
 
-def encoder_session(spec: ModelSpec) -> onnxruntime.InferenceSession:
+def encoder_session(spec: OnnxModelSpec) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(spec.encoder.file, providers=["CPUExecutionProvider"])
 
 

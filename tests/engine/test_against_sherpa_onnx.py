@@ -13,7 +13,7 @@ import pytest
 import sherpa_onnx
 
 from moulin.bundle.load import load_bundle
-from moulin.bundle.spec import ModelSpec
+from moulin.bundle.spec import ModelSpec, OnnxModelSpec
 from moulin.decoding.network import Floats, Hypothesis
 from moulin.decoding.options import METHODS, DecodingOptions, Method
 from moulin.decoding.search import SEARCHES
@@ -35,6 +35,7 @@ class Recording(Recognizer):
 
 
 def sherpa(spec: ModelSpec, method: Method) -> Any:
+    assert isinstance(spec, OnnxModelSpec)
     files = spec.files
     return sherpa_onnx.OfflineRecognizer.from_transducer(
         encoder=str(files.encoder),

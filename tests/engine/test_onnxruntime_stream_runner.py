@@ -12,7 +12,7 @@ import pytest
 
 from moulin.audio.fbank import Fbank
 from moulin.bundle.load import load_bundle
-from moulin.bundle.spec import ModelSpec, StreamingSpec
+from moulin.bundle.spec import OnnxModelSpec, StreamingSpec
 from moulin.decoding.network import Floats, Ints
 from moulin.engine.onnxruntime_stream_runner import MAX_STREAMS, OnnxRuntimeStreamRunner
 from moulin.errors import BundleError, EngineError, OptionsError
@@ -24,7 +24,7 @@ CAPACITY = 6
 CHUNKS = 4
 
 
-def streaming_spec(spec: ModelSpec) -> StreamingSpec:
+def streaming_spec(spec: OnnxModelSpec) -> StreamingSpec:
     assert spec.streaming is not None
     return spec.streaming
 
@@ -34,17 +34,17 @@ def slots(*numbers: int) -> Ints:
 
 
 @pytest.fixture(scope="module", params=STREAMING)
-def spec(request: pytest.FixtureRequest) -> ModelSpec:
+def spec(request: pytest.FixtureRequest) -> OnnxModelSpec:
     return load_bundle(BUNDLES / request.param)
 
 
 @pytest.fixture(scope="module")
-def session(spec: ModelSpec) -> onnxruntime.InferenceSession:
+def session(spec: OnnxModelSpec) -> onnxruntime.InferenceSession:
     return plain_session(spec.encoder.file)
 
 
 @pytest.fixture(scope="module")
-def windows(spec: ModelSpec, clips: list[Floats]) -> Floats:
+def windows(spec: OnnxModelSpec, clips: list[Floats]) -> Floats:
     """[stream, chunk, window_frames, feature_dim]: the first chunks of some recordings."""
     streaming = streaming_spec(spec)
     features = [Fbank()(clip) for clip in clips[:CAPACITY]]
@@ -62,7 +62,7 @@ def wanted(session: onnxruntime.InferenceSession, windows: Floats) -> Floats:
 
 
 @pytest.fixture(scope="module")
-def shared_runner(spec: ModelSpec) -> OnnxRuntimeStreamRunner:
+def shared_runner(spec: OnnxModelSpec) -> OnnxRuntimeStreamRunner:
     return OnnxRuntimeStreamRunner(spec, threads=2, capacity=CAPACITY)
 
 
@@ -104,7 +104,7 @@ def test_is_the_export_whatever_streams_go_together(
     steps_equal_the_export(runner, windows, wanted, alone=alone)
 
 
-def test_without_the_rewriting_of_activations(spec: ModelSpec, windows: Floats, wanted: Floats) -> None:
+def test_without_the_rewriting_of_activations(spec: OnnxModelSpec, windows: Floats, wanted: Floats) -> None:
     runner = OnnxRuntimeStreamRunner(spec, threads=1, capacity=CAPACITY, rewrite=False)
     steps_equal_the_export(runner, windows, wanted, alone=False)
 
@@ -170,7 +170,7 @@ def fix_batch(model: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def one_by_one(spec: ModelSpec, tmp_path_factory: pytest.TempPathFactory) -> OnnxRuntimeStreamRunner:
+def one_by_one(spec: OnnxModelSpec, tmp_path_factory: pytest.TempPathFactory) -> OnnxRuntimeStreamRunner:
     folder = Path(shutil.copytree(spec.path, tmp_path_factory.mktemp("fixed") / spec.path.name))
     edit_onnx(folder / spec.encoder.file.name, fix_batch)
     return OnnxRuntimeStreamRunner(load_bundle(folder), threads=1, capacity=CAPACITY)
@@ -231,7 +231,7 @@ def test_a_wrong_window_is_an_engine_error(runner: OnnxRuntimeStreamRunner, wind
 # -------------------------------------------------------------------------------------------------- facts and refusals
 
 
-def test_facts(runner: OnnxRuntimeStreamRunner, spec: ModelSpec) -> None:
+def test_facts(runner: OnnxRuntimeStreamRunner, spec: OnnxModelSpec) -> None:
     assert (runner.capacity, runner.threads, runner.num_workers, runner.max_batch) == (CAPACITY, 2, 2, 16)
     assert runner.context_size == 2
     assert runner.skipped_ids == (0, 2)
@@ -295,7 +295,7 @@ def test_a_graph_that_parses_and_does_not_run(tmp_path: Path, role: str, damage:
     assert str(file) in caught.value.message
 
 
-def test_states_that_go_by_position(spec: ModelSpec, windows: Floats, wanted: Floats, tmp_path: Path) -> None:
+def test_states_that_go_by_position(spec: OnnxModelSpec, windows: Floats, wanted: Floats, tmp_path: Path) -> None:
     """Where an export names its new states otherwise, their order says which is which, as in sherpa-onnx."""
     folder = Path(shutil.copytree(spec.path, tmp_path / "model"))
     states = [tensor.name for tensor in spec.encoder.outputs if tensor.name != "encoder_out"]

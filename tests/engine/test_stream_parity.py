@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from moulin.audio.fbank import Fbank
 from moulin.bundle.load import load_bundle
-from moulin.bundle.spec import ModelSpec, StreamingSpec
+from moulin.bundle.spec import ModelSpec, OnnxModelSpec, StreamingSpec
 from moulin.decoding.network import Floats
 from moulin.decoding.options import METHODS, DecodingOptions, Method
 from moulin.decoding.search import REFERENCE_SEARCHES
@@ -47,6 +47,7 @@ def options(method: Method) -> StreamOptions:
 
 
 def sherpa(spec: ModelSpec, method: Method) -> Any:
+    assert isinstance(spec, OnnxModelSpec)
     files = spec.files
     return sherpa_onnx.OnlineRecognizer.from_transducer(
         encoder=str(files.encoder),
@@ -59,7 +60,7 @@ def sherpa(spec: ModelSpec, method: Method) -> Any:
     )
 
 
-def counted_as_sherpa_does(spec: ModelSpec) -> ModelSpec:
+def counted_as_sherpa_does(spec: OnnxModelSpec) -> OnnxModelSpec:
     """sherpa-onnx gives the Conformer as `processed_lens` the feature frames before the chunk, where Icefall gives
     encoder frames, a quarter of that. So it unmasks the zeros of the left context too early. Only a peer that does
     the same hears the same."""

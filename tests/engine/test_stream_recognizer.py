@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from moulin.audio.fbank import Fbank
 from moulin.bundle.load import load_bundle
-from moulin.bundle.spec import ModelSpec
+from moulin.bundle.spec import ModelSpec, OnnxModelSpec
 from moulin.decoding.greedy import GreedyState
 from moulin.decoding.network import Floats, Hypothesis, Ints
 from moulin.decoding.options import METHODS, DecodingOptions, Method
@@ -218,8 +218,9 @@ def test_streams_in_any_company_hear_what_each_hears_alone(cases: Cases, seed: i
 
 def test_an_export_without_batches_takes_several_streams(cases: Cases, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(cases.recognizer.spec.path, tmp_path / "model"))
-    edit_onnx(folder / cases.recognizer.spec.encoder.file.name, fix_batch)
+    edit_onnx(folder / cases.recognizer.spec.file.name, fix_batch)
     recognizer = open_stream_recognizer(folder, threads=1, max_streams=NUM_CASES)
+    assert isinstance(recognizer.spec, OnnxModelSpec)
     assert recognizer.spec.encoder.input("x", 0).shape[0] == 1
     streams = [recognizer.open(options) for options in OPTIONS]
     for stream, audio in zip(streams, cases.audios, strict=True):
@@ -365,6 +366,7 @@ def our_endpoints(recognizer: StreamRecognizer, audio: Floats, rules: EndpointRu
 
 
 def sherpas_endpoints(spec: ModelSpec, audio: Floats, rules: EndpointRules) -> list[Endpoint]:
+    assert isinstance(spec, OnnxModelSpec)
     recognizer: Any = sherpa_onnx.OnlineRecognizer.from_transducer(
         encoder=str(spec.files.encoder),
         decoder=str(spec.files.decoder),

@@ -8,7 +8,7 @@ import pytest
 
 from moulin.audio.decode import read_audio
 from moulin.bundle.load import load_bundle
-from moulin.bundle.spec import ModelSpec
+from moulin.bundle.spec import OnnxModelSpec
 from moulin.demo.files import demo_clips
 from moulin.errors import EngineError, LaunchError, OptionsError
 from moulin.evaluate.process_usage import process_tree
@@ -20,12 +20,12 @@ from tests.bundles import BUNDLES
 
 
 @pytest.fixture(scope="module")
-def spec() -> ModelSpec:
+def spec() -> OnnxModelSpec:
     return load_bundle(BUNDLES / "zipformer2-streaming", expect="streaming")
 
 
 @pytest.fixture(scope="module")
-def speech(spec: ModelSpec) -> list[Clip]:
+def speech(spec: OnnxModelSpec) -> list[Clip]:
     """Two recordings of a good second, of lengths that are no whole chunks."""
     assert spec.streaming is not None
     waveforms = [read_audio(clip.audio)[8000:28123] for clip in demo_clips()[:2]]
@@ -34,7 +34,7 @@ def speech(spec: ModelSpec) -> list[Clip]:
 
 @pytest.mark.triton
 @pytest.mark.parametrize("name", TARGETS)
-def test_every_step_of_every_stream_is_answered(name: str, spec: ModelSpec, speech: list[Clip]) -> None:
+def test_every_step_of_every_stream_is_answered(name: str, spec: OnnxModelSpec, speech: list[Clip]) -> None:
     measurement = measure(
         name, spec, ServerSettings(threads=1), speech, 3, Pace(5120, seconds=3.0, warmup_sec=0.5), str.upper
     )
@@ -45,26 +45,26 @@ def test_every_step_of_every_stream_is_answered(name: str, spec: ModelSpec, spee
     assert measurement.server_memory_mib > 10
 
 
-def test_a_server_that_refuses_its_options_says_which(spec: ModelSpec) -> None:
+def test_a_server_that_refuses_its_options_says_which(spec: OnnxModelSpec) -> None:
     with pytest.raises(LaunchError, match="exited with code"), sherpa_server(spec, {"no-such-option": "1"}):
         pass
 
 
-def test_the_peer_is_ended_with_the_context(spec: ModelSpec) -> None:
+def test_the_peer_is_ended_with_the_context(spec: OnnxModelSpec) -> None:
     with sherpa_server(spec, {"num-work-threads": "1"}) as (pid, _):
         assert process_tree(pid) == [pid]
         assert Path(f"/proc/{pid}").exists()
     assert not Path(f"/proc/{pid}").exists()
 
 
-def test_without_the_peer_the_error_says_how_to_get_it(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_peer_the_error_says_how_to_get_it(spec: OnnxModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "/nowhere/python")
     with pytest.raises(EngineError, match=BINARY) as caught, sherpa_server(spec, {}):
         pass
     assert caught.value.hint == "pip install 'moulin[bench]'"
 
 
-def test_the_peer_runs_on_the_cpu_only(spec: ModelSpec) -> None:
+def test_the_peer_runs_on_the_cpu_only(spec: OnnxModelSpec) -> None:
     settings = ServerSettings(threads=1, device="cuda:0")
     with pytest.raises(OptionsError, match="CPU only"), target("sherpa-onnx-server")(spec, settings):
         pass
