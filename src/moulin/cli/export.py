@@ -27,7 +27,7 @@ def add_to(app: typer.Typer) -> None:
 def export(
     checkpoints: Annotated[
         list[Path],
-        typer.Argument(metavar="CHECKPOINT…", help="epoch-N.pt, checkpoint-N.pt, pretrained.pt; several are averaged."),
+        typer.Argument(metavar="CHECKPOINT", help="epoch-N.pt, checkpoint-N.pt, pretrained.pt; several are averaged."),
     ],
     to: Annotated[Path, typer.Option(help="The folder to write into.")],
     tokens: Annotated[Path | None, typer.Option(help="tokens.txt.  [default: the one beside the checkpoint]")] = None,
