@@ -201,7 +201,7 @@ def test_short_streams_leave_nothing_behind(fate: str, count: int) -> None:
             assert service.num_open == 0
         del answers, answer
         gc.collect()
-        return sum(isinstance(found, Stream) for found in gc.get_objects()), sys.getallocatedblocks()
+        return sum(type(found) is Stream for found in gc.get_objects()), sys.getallocatedblocks()
 
     try:
         _, blocks = run(500)
