@@ -69,7 +69,7 @@ def transducer(encoder: Encoder, *, context_size: int = 2) -> Transducer:
     whole = Transducer(encoder, Decoder(29, 18, context_size, 3), Joiner(encoder.output_dim, 18, 22, 29)).eval()
     generator = torch.Generator().manual_seed(1)
     for name, parameter in whole.named_parameters():
-        spread = 0.1 if parameter.ndim > 1 else 0.02
+        spread = 0.03 if parameter.ndim > 1 else 0.02
         parameter.data += spread * torch.randn(parameter.shape, generator=generator)
         assert parameter.isfinite().all(), name
     return whole.requires_grad_(False)
