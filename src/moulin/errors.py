@@ -66,3 +66,8 @@ class ClientError(MoulinError):
 
 class ServerUnavailable(ClientError):
     """Nobody answers at that address, or the server is not ready."""
+
+
+def first_line(error: BaseException) -> str:
+    """What `error` says, as much as goes into one of our sentences; its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,32 +1,20 @@
 from __future__ import annotations
 
-import kaldi_native_fbank as knf
 import numpy as np
 import pytest
 
 from moulin.audio.batched_fbank import BatchedFbank, Floats
 from moulin.audio.decode import read_audio
-from moulin.audio.fbank import FbankOptions, kaldi_options
+from moulin.audio.fbank import FbankOptions
 from moulin.demo.files import demo_clips
 from moulin.errors import OptionsError
 
+from .kaldi_frames import features_of
 from .reference_fbank import cut_frames, reference_fbank
 
 
 def frames_of(samples: Floats) -> Floats:
     return cut_frames(samples.astype(np.float64), snip_edges=False).astype(np.float32)
-
-
-def kaldi(frames: Floats, options: FbankOptions) -> Floats:
-    """By kaldi-native-fbank, frame by frame."""
-    snipping = kaldi_options(options)
-    snipping.frame_opts.snip_edges = True
-    features = []
-    for frame in frames:
-        extractor = knf.OnlineFbank(snipping)
-        extractor.accept_waveform(options.sample_rate, frame.tolist())
-        features.append(extractor.get_frame(0))
-    return np.stack(features)
 
 
 def noise(count: int, length: int = 400, scale: float = 0.1) -> Floats:
@@ -40,7 +28,7 @@ def test_speech_as_near_to_kaldis_definition_as_the_library_is() -> None:
     for clip in demo_clips()[:5]:
         samples = read_audio(clip.audio)
         frames, exact = frames_of(samples), reference_fbank(samples)
-        ours, library = np.abs(batched(frames) - exact).max(), np.abs(kaldi(frames, options) - exact).max()
+        ours, library = np.abs(batched(frames) - exact).max(), np.abs(features_of(frames, options) - exact).max()
         assert max(ours, library) < 3e-3
 
 
@@ -57,7 +45,7 @@ def test_speech_as_near_to_kaldis_definition_as_the_library_is() -> None:
 )
 def test_noise_is_that_of_the_library_for_all_options(options: FbankOptions) -> None:
     frames = noise(50, options.frame_length_samples)
-    np.testing.assert_allclose(BatchedFbank(options)(frames), kaldi(frames, options), atol=2e-4, rtol=0)
+    np.testing.assert_allclose(BatchedFbank(options)(frames), features_of(frames, options), atol=2e-4, rtol=0)
 
 
 def test_an_offset_is_removed() -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from moulin.audio.fbank import Fbank, FbankOptions, kaldi_options
 from moulin.decoding.network import Floats
 from moulin.streaming.windows import FeatureWindows
+from tests.audio.kaldi_frames import features_of
 
 OPTIONS = FbankOptions()
 TAIL_SAMPLES = 4800
@@ -24,18 +25,6 @@ SHAPES = {"conformer": (75, 64), "lstm": (9, 4), "zipformer": (39, 32), "zipform
 def noise(num_samples: int, seed: int = 0) -> Floats:
     samples: Floats = 0.1 * np.random.default_rng(seed).standard_normal(num_samples, dtype=np.float32)
     return samples
-
-
-def features_of(frames: Floats, options: FbankOptions = OPTIONS) -> Floats:
-    """By kaldi-native-fbank, frame by frame: what comes out is then bit for bit what it makes of a recording."""
-    snipping = kaldi_options(options)
-    snipping.frame_opts.snip_edges = True
-    features = []
-    for frame in frames:
-        extractor = knf.OnlineFbank(snipping)
-        extractor.accept_waveform(options.sample_rate, frame.tolist())
-        features.append(extractor.get_frame(0))
-    return np.stack(features)
 
 
 def take(windows: FeatureWindows, options: FbankOptions = OPTIONS) -> Floats:

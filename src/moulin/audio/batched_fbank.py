@@ -77,9 +77,7 @@ def _mel_filters(options: FbankOptions, fft_size: int) -> Doubles:
 
     Kaldi leaves out the last frequency of the spectrum, the Nyquist frequency itself.
     """
-    nyquist = options.sample_rate / 2
-    top = options.high_freq if options.high_freq > 0 else nyquist + options.high_freq
-    first, last = _mel(np.array([options.low_freq, top]))
+    first, last = _mel(np.array([options.low_freq, options.top_freq]))
     points = np.linspace(first, last, options.num_mel_bins + 2)
     frequencies = _mel(np.arange(fft_size // 2) * options.sample_rate / fft_size)[:, None]
     rising = (frequencies - points[:-2]) / (points[1:-1] - points[:-2])

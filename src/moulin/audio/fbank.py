@@ -43,8 +43,7 @@ class FbankOptions:
 
     def __post_init__(self) -> None:
         nyquist = self.sample_rate / 2
-        top = self.high_freq if self.high_freq > 0 else nyquist + self.high_freq
-        if not 0 <= self.low_freq < top <= nyquist:
+        if not 0 <= self.low_freq < self.top_freq <= nyquist:
             raise OptionsError(
                 f"expected 0 <= low_freq < high_freq <= {nyquist:g} Hz,"
                 f" got low_freq {self.low_freq:g} and high_freq {self.high_freq:g}"
@@ -56,6 +55,11 @@ class FbankOptions:
                 "expected 0 < frame_shift_ms <= frame_length_ms,"
                 f" got {self.frame_shift_ms:g} and {self.frame_length_ms:g}"
             )
+
+    @property
+    def top_freq(self) -> float:
+        """`high_freq` counted from 0 Hz."""
+        return self.high_freq if self.high_freq > 0 else self.sample_rate / 2 + self.high_freq
 
     @property
     def frame_length_samples(self) -> int:

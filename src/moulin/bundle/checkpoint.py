@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moulin.errors import BundleError
+from moulin.errors import BundleError, first_line
 
 Tensors = dict[str, Tensor]
 
@@ -99,7 +99,7 @@ def _read(file: Path) -> Mapping[str, Any]:
             hint=f"if you trust it: torch.save({{'model': torch.load('{file.name}', weights_only=False)['model']}}, …)",
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise BundleError(f"{file} cannot be read as a checkpoint: {_first_line(error)}") from error
+        raise BundleError(f"{file} cannot be read as a checkpoint: {first_line(error)}") from error
     if not isinstance(content, Mapping):
         raise BundleError(f"Expected {file} to hold a dictionary with 'model', got a {type(content).__name__}")
     return content
@@ -144,7 +144,3 @@ def _expect_one_model(files: Sequence[Path], models: Sequence[Tensors]) -> None:
 
 def _kinds(content: Mapping[str, Any]) -> str:
     return ", ".join(f"'{name}'" for name in list(content)[:8]) or "nothing"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

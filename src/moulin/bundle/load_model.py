@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from moulin.bundle.checkpoint_files import is_checkpoint
+from moulin.bundle.checkpoint_files import is_checkpoint, require_torch
 from moulin.bundle.files import Precision
 from moulin.bundle.load import load_bundle
 from moulin.bundle.spec import ModelSpec
@@ -24,8 +24,6 @@ def load_model(
         return load_bundle(model, precision=precision, expect=expect)
     if precision not in (None, "fp32"):
         raise OptionsError(f"Expected a precision of fp32 for the checkpoint {model}, got {precision}")
-    from moulin.bundle.checkpoint_files import require_torch
-
     require_torch()
     from moulin.bundle.checkpoint_spec import load_checkpoint_spec
 

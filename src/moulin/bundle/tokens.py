@@ -61,6 +61,11 @@ class TokenTable:
         return next((self.symbols.index(symbol) for symbol in _UNKNOWN if symbol in self.symbols), None)
 
     @cached_property
+    def skipped_ids(self) -> tuple[int, ...]:
+        """The tokens that no search emits: blank, and `<unk>` where there is one."""
+        return (BLANK_ID,) if self.unk_id is None else (BLANK_ID, self.unk_id)
+
+    @cached_property
     def kind(self) -> str:
         """One of byte-bpe, bpe, char and bpe+char, for people to read."""
         if self._is_byte_bpe:

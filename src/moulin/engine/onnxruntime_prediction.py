@@ -28,10 +28,9 @@ class OnnxRuntimePrediction:
     def context_size(self) -> int:
         return self.spec.context_size
 
-    @cached_property
+    @property
     def skipped_ids(self) -> tuple[int, ...]:
-        unk_id = self.spec.tokens.unk_id
-        return (0,) if unk_id is None else (0, unk_id)
+        return self.spec.tokens.skipped_ids
 
     def decoder(self, y: Ints) -> Floats:
         return run(self._decoder, self._decoder_outputs, [(self._y, y)])[0].astype("float32", copy=False)

@@ -14,7 +14,7 @@ from moulin.bundle.spec import OnnxModelSpec
 from moulin.engine.depthwise import rewrite_depthwise
 from moulin.engine.device import gpu_index
 from moulin.engine.swoosh import rewrite_swoosh
-from moulin.errors import EngineError
+from moulin.errors import EngineError, first_line
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -34,7 +34,7 @@ def run(
         return session.run(outputs, inputs)  # type: ignore[no-any-return]
     except Exception as error:  # ONNX Runtime has many exception types and no common base but this one
         shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in inputs.items())
-        raise EngineError(f"ONNX Runtime failed on {shapes}: {_first_line(error)}") from error
+        raise EngineError(f"ONNX Runtime failed on {shapes}: {first_line(error)}") from error
 
 
 def _onnxruntime() -> Any:
@@ -87,7 +87,7 @@ def new_session(
     try:
         session = onnxruntime.InferenceSession(content or file, options, providers=providers)
     except Exception as error:  # as above
-        raise EngineError(f"ONNX Runtime cannot load {file}: {_first_line(error)}") from error
+        raise EngineError(f"ONNX Runtime cannot load {file}: {first_line(error)}") from error
     wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
     if wanted not in session.get_providers():
         raise EngineError(
@@ -112,7 +112,3 @@ def _providers(device: str, available: list[str]) -> list[Any]:
         "cudnn_conv_algo_search": "HEURISTIC",
     }
     return [("CUDAExecutionProvider", cuda), "CPUExecutionProvider"]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from moulin.bundle.spec import CheckpointSpec
 from moulin.bundle.transducer import load_transducer
 from moulin.decoding.network import Floats, Ints
 from moulin.engine.device import gpu_index
-from moulin.errors import EngineError, OptionsError
+from moulin.errors import EngineError, OptionsError, first_line
 
 
 class TorchPrediction:
@@ -45,10 +44,9 @@ class TorchPrediction:
     def context_size(self) -> int:
         return self.spec.context_size
 
-    @cached_property
+    @property
     def skipped_ids(self) -> tuple[int, ...]:
-        unk_id = self.spec.tokens.unk_id
-        return (0,) if unk_id is None else (0, unk_id)
+        return self.spec.tokens.skipped_ids
 
     @property
     def threads(self) -> int:
@@ -77,7 +75,7 @@ class TorchPrediction:
             with torch.inference_mode():
                 yield
         except RuntimeError as error:
-            raise EngineError(f"PyTorch failed on {self.device}: {str(error).strip().splitlines()[0]}") from error
+            raise EngineError(f"PyTorch failed on {self.device}: {first_line(error)}") from error
 
 
 def torch_device(device: str) -> torch.device:

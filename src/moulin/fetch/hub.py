@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from moulin.bundle.files import Precision
+from moulin.errors import first_line
 from moulin.fetch.cache_folder import locked, partial_folder, publish
 from moulin.fetch.choose_files import PublishedFile, choose_files
 from moulin.fetch.digest import Digest
@@ -107,7 +108,7 @@ def _ask(model: HubModel) -> _Listing:
         raise _refused(model, api.endpoint, error) from None
     except Exception as error:  # whatever its HTTP library raises, which is another one in every major version
         raise Unreachable(
-            f"Cannot reach {api.endpoint}: {_line(error)}", hint="check the network, the proxy or HF_ENDPOINT"
+            f"Cannot reach {api.endpoint}: {first_line(error)}", hint="check the network, the proxy or HF_ENDPOINT"
         ) from None
     commit = str(info.sha)
     if not _COMMIT.fullmatch(commit):  # it becomes the name of a folder
@@ -132,7 +133,7 @@ def _refused(model: HubModel, endpoint: str, error: HfHubHTTPError) -> FetchErro
             f"There is no model {model.repository} on {endpoint}, or it is private",
             hint="check the name; for a private model set HF_TOKEN or run: hf auth login",
         )
-    return FetchError(f"{endpoint} does not say what is in {model}: {_line(error)}", hint="try later")
+    return FetchError(f"{endpoint} does not say what is in {model}: {first_line(error)}", hint="try later")
 
 
 def _api() -> HfApi:
@@ -209,7 +210,3 @@ def _write(file: Path, text: str) -> None:
     beside = file.with_name(f".{file.name}.new")
     beside.write_text(text)
     beside.replace(file)
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from moulin.errors import MoulinError
+from moulin.errors import MoulinError, first_line
 from moulin.launch.ports import port_is_free
 from moulin.launch.tritonserver import find_libpython, find_tritonserver
 
@@ -99,7 +99,7 @@ def _onnxruntime() -> list[Check]:
 
         detail = f"{onnxruntime.__version__}, {', '.join(onnxruntime.get_available_providers())}"
     except Exception as error:  # a broken native library raises whatever it likes
-        return [Check("onnxruntime", False, True, _first_line(error), _ENGINE_HINT)]
+        return [Check("onnxruntime", False, True, first_line(error), _ENGINE_HINT)]
     return [Check("onnxruntime", True, True, detail)]
 
 
@@ -109,7 +109,7 @@ def _soundfile() -> list[Check]:
 
         detail = f"{soundfile.__version__}, {', '.join(sorted(soundfile.available_formats()))}"
     except Exception as error:  # OSError when libsndfile is missing, ImportError when soundfile is
-        return [Check("soundfile", False, True, _first_line(error), "pip install soundfile")]
+        return [Check("soundfile", False, True, first_line(error), "pip install soundfile")]
     return [Check("soundfile", True, True, detail)]
 
 
@@ -132,7 +132,7 @@ def _gpu() -> list[Check]:
     try:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return [Check("GPU", False, False, _first_line(error), hint)]
+        return [Check("GPU", False, False, first_line(error), hint)]
     gpus = "; ".join(line.strip() for line in answer.stdout.splitlines() if line.strip())
     if answer.returncode != 0 or not gpus:
         return [Check("GPU", False, False, gpus or "nvidia-smi sees no GPU", hint)]
@@ -149,11 +149,7 @@ def _shared_memory(shm_dir: Path) -> Check:
     try:
         free_mib = shutil.disk_usage(shm_dir).free // 2**20
     except OSError as error:
-        return Check("shared memory", False, True, _first_line(error), f"mount a tmpfs at {shm_dir}")
+        return Check("shared memory", False, True, first_line(error), f"mount a tmpfs at {shm_dir}")
     ok = free_mib >= _SHM_FREE_MIB
     hint = None if ok else "start the container with --shm-size=1g"
     return Check("shared memory", ok, True, f"{free_mib} MiB free in {shm_dir}", hint)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
