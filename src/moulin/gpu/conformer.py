@@ -1,0 +1,90 @@
+"""The Conformer on a GPU; `moulin.encoders.conformer` is its plain twin."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moulin.encoders.conformer import Conformer, ConformerLayer, relative_positions
+from moulin.encoders.joiner import Joiner
+from moulin.gpu.encoder import Addition, Counts, GpuEncoder, Projection, bias_of, embedding_projection, on
+from moulin.gpu.kernels.depthwise import Depthwise, depthwise
+from moulin.gpu.kernels.pointwise import activate_, basic_norm, gate
+from moulin.gpu.kernels.relative_attention import relative_attention
+from moulin.gpu.kernels.subsampling import Subsampling, subsampling
+
+
+class GpuConformer(GpuEncoder):
+    def __init__(
+        self, encoder: Conformer, joiner: Joiner, *, device: torch.device, dtype: torch.dtype, max_frames: int
+    ) -> None:
+        like = torch.empty(0, device=device, dtype=dtype)
+        self.dtype, self.feature_dim, self.max_frames = dtype, encoder.feature_dim, max_frames
+        embed = encoder.encoder_embed
+        one, two, three = (embed.conv[index] for index in (0, 2, 4))
+        self._convs = Subsampling.of(one, two, three, "double_swish", device, dtype)  # type: ignore[arg-type]
+        self._embed = embedding_projection(embed.out, embed.out.in_features // self._convs.channels[2], like)
+        self._embed_epsilon = float(embed.out_norm.eps.exp())
+        positions = relative_positions(*[self._convs.frames(max_frames)] * 2, encoder.output_dim, torch.empty(0))
+        self._layers = [_Layer(layer, positions, like) for layer in encoder.encoder.layers]  # type: ignore[arg-type]
+        self._encoder_proj = Projection.of(joiner.encoder_proj, missing=None, like=like)
+
+    def counts(self, frames: Counts) -> Counts:
+        """Feature frames and encoder frames."""
+        return np.stack([frames, (frames - 3) // 4]).astype(np.int32)
+
+    def __call__(self, features: Tensor, counts: Tensor) -> Tensor:
+        x = subsampling(features, counts[0], self._convs)
+        batch, frames = x.shape[:2]
+        rows = self._embed(x.view(batch * frames, -1))
+        rows = basic_norm(rows, torch.zeros_like(rows[0]), self._embed_epsilon)
+        for layer in self._layers:
+            rows = layer(rows, batch, counts[1])
+        return self._encoder_proj(rows).view(batch, frames, -1)
+
+
+class _Layer:
+    """`moulin.encoders.conformer.ConformerLayer`. Biases that are added to rows wait for the norm at the end."""
+
+    def __init__(self, layer: ConformerLayer, positions: Tensor, like: Tensor) -> None:
+        first, last = layer.feed_forward_macaron, layer.feed_forward
+        attention, conv = layer.self_attn, layer.conv_module
+        self._up1 = Projection.of(first[0], missing=None, like=like)
+        self._down1 = Addition.of(first[2], like=like)
+        missing = bias_of(first[2])
+        self._attention_in = Projection.of(attention.in_proj, missing=missing, like=like)
+        self._attention_out = Addition.of(attention.out_proj, like=like)
+        self._distances = on(attention.linear_pos(positions), like)
+        self._content_bias, self._position_bias = on(attention.pos_bias_u, like), on(attention.pos_bias_v, like)
+        missing = missing + bias_of(attention.out_proj)
+        self._conv_in = Projection.of(conv.pointwise_conv1, missing=missing, like=like)
+        depthwise_bias = conv.depthwise_conv.bias
+        assert depthwise_bias is not None
+        self._conv = Depthwise(
+            on(conv.depthwise_conv.weight[:, 0].t(), like),
+            on(depthwise_bias, like),
+            conv.kernel - 1 if conv.causal else conv.kernel // 2,
+        )
+        self._conv_out = Addition.of(conv.pointwise_conv2, like=like)
+        missing = missing + bias_of(conv.pointwise_conv2)
+        self._up2 = Projection.of(last[0], missing=missing, like=like)
+        self._down2 = Addition.of(last[2], like=like)
+        self._missing = on(missing + bias_of(last[2]), like, dtype=torch.float32)
+        self._epsilon = float(layer.norm_final.eps.exp())
+
+    def __call__(self, rows: Tensor, batch: int, lengths: Tensor) -> Tensor:
+        """Rows [B T, D] to new ones; the old ones are overwritten."""
+        rows = self._down1(rows, activate_(self._up1(rows), "double_swish"))
+        attended = relative_attention(
+            self._attention_in(rows).view(batch, -1, 3 * rows.shape[1]),
+            lengths,
+            self._distances,
+            self._content_bias,
+            self._position_bias,
+        )
+        rows = self._attention_out(rows, attended.view_as(rows))
+        gated = gate(self._conv_in(rows)).view(batch, -1, rows.shape[1])
+        rows = self._conv_out(rows, depthwise(gated, lengths, self._conv, "double_swish").view_as(rows))
+        rows = self._down2(rows, activate_(self._up2(rows), "double_swish"))
+        return basic_norm(rows, self._missing, self._epsilon)

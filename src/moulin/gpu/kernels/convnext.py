@@ -1,0 +1,149 @@
+"""Zipformer2's ConvNeXt in one kernel: each point's neighbourhood, a wide layer, a narrow one, added to the point.
+
+The wide layer's output, three times the input, never leaves the multiprocessor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.nn import functional
+
+from moulin.encoders.zipformer2 import CONVNEXT_PADDING, ConvNeXt
+from moulin.gpu.kernels.activations import activate
+from moulin.gpu.kernels.precision import dot_precision
+
+_KERNEL = 2 * CONVNEXT_PADDING + 1
+
+
+@dataclass(frozen=True, slots=True)
+class ConvNeXtWeights:
+    """Channels are padded to powers of two with zeros."""
+
+    depthwise: Tensor  # [49, C]
+    depthwise_bias: Tensor  # float32 [C]
+    weight1: Tensor  # [C, H]
+    bias1: Tensor
+    weight2: Tensor  # [H, C]
+    bias2: Tensor
+    module: ConvNeXt
+
+    @classmethod
+    def of(cls, module: ConvNeXt, device: torch.device, dtype: torch.dtype) -> ConvNeXtWeights:
+        channels, hidden = module.depthwise_conv.out_channels, module.pointwise_conv1.out_channels
+        wide, wider = max(16, triton.next_power_of_2(channels)), -(-hidden // 64) * 64
+
+        def padded(weight: Tensor, *sizes: int) -> Tensor:
+            weight = weight.detach().float()
+            missing = [amount for size, have in zip(sizes, weight.shape, strict=True) for amount in (size - have, 0)]
+            return functional.pad(weight, missing[::-1]).contiguous().to(device)
+
+        biases = (module.depthwise_conv.bias, module.pointwise_conv1.bias, module.pointwise_conv2.bias)
+        first, second, third = (bias for bias in biases if bias is not None)
+        depthwise = module.depthwise_conv.weight.flatten(1).t()
+        return cls(
+            padded(depthwise, depthwise.shape[0], wide).to(dtype),
+            padded(first, wide),
+            padded(module.pointwise_conv1.weight[:, :, 0, 0].t(), wide, wider).to(dtype),
+            padded(second, wider),
+            padded(module.pointwise_conv2.weight[:, :, 0, 0].t(), wider, wide).to(dtype),
+            padded(third, wide),
+            module,
+        )
+
+
+def convnext_plain(x: Tensor, lengths: Tensor, weights: ConvNeXtWeights) -> Tensor:
+    """What `convnext` computes, utterance by utterance; frames beyond an utterance are zeros."""
+    out = torch.zeros_like(x)
+    for row, length in enumerate(lengths.tolist()):
+        y, _ = weights.module(x[row, None, :length].permute(0, 3, 1, 2).float(), None)
+        out[row, :length] = y[0].permute(1, 2, 0).to(x.dtype)
+    return out
+
+
+def convnext(x: Tensor, lengths: Tensor, weights: ConvNeXtWeights) -> Tensor:
+    """x [B, T, bands, C] to the same shape; frames at and beyond `lengths` int32 [B] count as zeros."""
+    batch, frames, bands, channels = x.shape
+    out = torch.empty_like(x)
+    rows, block = batch * frames * bands, 64
+    wide, hidden = weights.weight1.shape
+    _convnext_kernel[(triton.cdiv(rows, block),)](
+        x,
+        lengths,
+        weights.depthwise,
+        weights.depthwise_bias,
+        weights.weight1,
+        weights.bias1,
+        weights.weight2,
+        weights.bias2,
+        out,
+        rows,
+        frames,
+        bands,
+        channels,
+        _KERNEL,
+        block,
+        wide,
+        hidden,
+        64,
+        dot_precision(x.dtype),
+        num_warps=4,
+        num_stages=2,
+    )
+    return out
+
+
+@triton.jit(do_not_specialize=["rows", "frames"])
+def _convnext_kernel(
+    x,
+    lengths,
+    depthwise,
+    depthwise_bias,
+    weight1,
+    bias1,
+    weight2,
+    bias2,
+    out,
+    rows,
+    frames,
+    bands,
+    channels,
+    KERNEL: tl.constexpr,
+    BLOCK: tl.constexpr,
+    C: tl.constexpr,
+    HIDDEN: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = place < rows
+    place = tl.where(inside, place, 0).to(tl.int64)
+    f = place % bands
+    t = place // bands % frames
+    length = tl.load(lengths + place // bands // frames)
+    c = tl.arange(0, C)
+    known = c < channels
+    around = tl.zeros((BLOCK, C), dtype=tl.float32)
+    for i in range(KERNEL * KERNEL):
+        dt, df = i // KERNEL - KERNEL // 2, i % KERNEL - KERNEL // 2
+        heard = (t + dt >= 0) & (t + dt < length) & (f + df >= 0) & (f + df < bands)
+        at = x + (place + dt * bands + df)[:, None] * channels + c[None, :]
+        seen = tl.load(at, mask=heard[:, None] & known[None, :], other=0.0).to(tl.float32)
+        around += seen * tl.load(depthwise + i * C + c).to(tl.float32)[None, :]
+    around = (around + tl.load(depthwise_bias + c)[None, :]).to(x.dtype.element_ty)
+
+    total = tl.zeros((BLOCK, C), dtype=tl.float32) + tl.load(bias2 + c)[None, :]
+    for start in range(0, HIDDEN, BLOCK_H):
+        h = start + tl.arange(0, BLOCK_H)
+        up = tl.load(weight1 + c[:, None] * HIDDEN + h[None, :])
+        hidden = tl.dot(around, up, input_precision=PRECISION) + tl.load(bias1 + h)[None, :]
+        hidden = activate(hidden, "swoosh_l").to(x.dtype.element_ty)
+        down = tl.load(weight2 + h[:, None] * C + c[None, :])
+        total = tl.dot(hidden, down, total, input_precision=PRECISION)
+    stored = inside[:, None] & known[None, :]
+    total += tl.load(x + place[:, None] * channels + c[None, :], mask=stored, other=0.0).to(tl.float32)
+    tl.store(out + place[:, None] * channels + c[None, :], total.to(out.dtype.element_ty), mask=stored)

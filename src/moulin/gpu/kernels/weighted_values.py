@@ -1,0 +1,156 @@
+"""What Zipformer's modules do with attention weights."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from moulin.gpu.kernels.attention_weights import KEY_BLOCK
+from moulin.gpu.kernels.precision import dot_precision
+
+
+def weighted_values_plain(weights: Tensor, values: Tensor, lengths: Tensor) -> Tensor:
+    """What `weighted_values` computes, for all pairs at once."""
+    batch, heads, frames, _ = weights.shape
+    heard = torch.arange(frames, device=lengths.device) < lengths[:, None]
+    split = values.float().reshape(batch, frames, heads, -1).transpose(1, 2)
+    seen = weights[..., :frames].float() * heard[:, None, None]
+    return (seen @ split).transpose(1, 2).flatten(2).to(values.dtype)
+
+
+def weighted_values(weights: Tensor, values: Tensor, lengths: Tensor) -> Tensor:
+    """`weights` [B, heads, T, T'] as of `attention_weights` times `values` [B, T, heads * dim]: the same shape."""
+    batch, heads, frames, width = weights.shape
+    dim = values.shape[2] // heads
+    out = torch.empty(batch, frames, heads * dim, dtype=values.dtype, device=values.device)
+    block_m = 64
+    _weighted_values_kernel[(triton.cdiv(frames, block_m), heads, batch)](
+        weights,
+        values,
+        lengths,
+        out,
+        frames,
+        width,
+        values.stride(1),
+        dim,
+        block_m,
+        KEY_BLOCK,
+        max(16, triton.next_power_of_2(dim)),
+        dot_precision(values.dtype),
+        num_warps=4,
+        num_stages=3,
+    )
+    return out
+
+
+@triton.jit(do_not_specialize=["frames"])
+def _weighted_values_kernel(
+    weights,
+    values,
+    lengths,
+    out,
+    frames,
+    width,
+    stride,
+    DIM: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    head, row = tl.program_id(1), tl.program_id(2).to(tl.int64)
+    heads = tl.num_programs(1)
+    m = (tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)
+    d = tl.arange(0, BLOCK_D)
+    length = tl.load(lengths + row)
+    inside = m < frames
+    weights += (row * heads + head) * frames * width
+    values += row * frames * stride + head * DIM
+    total = tl.zeros((BLOCK_M, BLOCK_D), dtype=tl.float32)
+    for start in range(0, length, BLOCK_N):
+        n = start + tl.arange(0, BLOCK_N)
+        weight = tl.load(weights + m[:, None] * width + n[None, :], mask=inside[:, None], other=0.0)
+        heard = (n < length)[:, None] & (d < DIM)[None, :]
+        value = tl.load(values + n[:, None] * stride + d[None, :], mask=heard, other=0.0)
+        total = tl.dot(weight, value, total, input_precision=PRECISION)
+    at = out + (row * frames + m[:, None]) * (heads * DIM) + head * DIM + d[None, :]
+    tl.store(at, total.to(out.dtype.element_ty), mask=inside[:, None] & (d < DIM)[None, :])
+
+
+def gated_values_plain(weights: Tensor, projected: Tensor, lengths: Tensor) -> Tensor:
+    """What `gated_values` computes, for all pairs at once."""
+    frames = projected.shape[1]
+    s, x, y = projected.float().chunk(3, dim=-1)
+    heard = torch.arange(frames, device=lengths.device) < lengths[:, None]
+    seen = weights[:, 0, :, :frames].float() * heard[:, None]
+    return (y * (seen @ (x * s.tanh()))).to(projected.dtype)
+
+
+def gated_values(weights: Tensor, projected: Tensor, lengths: Tensor) -> Tensor:
+    """Zipformer2's NonlinAttention between its projections: y * (weights @ (tanh(s) * x)), [B, T, C].
+
+    `projected` [B, T, 3 C] holds s, x and y; of `weights` [B, heads, T, T'] the first head's count.
+    """
+    batch, heads, frames, width = weights.shape
+    channels = projected.shape[2] // 3
+    out = torch.empty(batch, frames, channels, dtype=projected.dtype, device=projected.device)
+    block_m, block_c = 64, max(16, min(64, triton.next_power_of_2(channels)))
+    _gated_values_kernel[(triton.cdiv(frames, block_m), triton.cdiv(channels, block_c), batch)](
+        weights,
+        projected,
+        lengths,
+        out,
+        frames,
+        width,
+        heads,
+        projected.stride(1),
+        channels,
+        block_m,
+        KEY_BLOCK,
+        block_c,
+        dot_precision(projected.dtype),
+        num_warps=4,
+        num_stages=2,
+    )
+    return out
+
+
+@triton.jit(do_not_specialize=["frames"])
+def _gated_values_kernel(
+    weights,
+    projected,
+    lengths,
+    out,
+    frames,
+    width,
+    heads,
+    stride,
+    channels,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    row = tl.program_id(2).to(tl.int64)
+    m = (tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    length = tl.load(lengths + row)
+    inside, known = m < frames, c < channels
+    weights += row * heads * frames * width
+    projected += row * frames * stride
+    total = tl.zeros((BLOCK_M, BLOCK_C), dtype=tl.float32)
+    for start in range(0, length, BLOCK_N):
+        n = start + tl.arange(0, BLOCK_N)
+        weight = tl.load(weights + m[:, None] * width + n[None, :], mask=inside[:, None], other=0.0)
+        heard = (n < length)[:, None] & known[None, :]
+        at = projected + n[:, None] * stride + c[None, :]
+        s = tl.load(at, mask=heard, other=0.0).to(tl.float32)
+        x = tl.load(at + channels, mask=heard, other=0.0).to(tl.float32)
+        value = x * (2.0 * tl.sigmoid(2.0 * s) - 1.0)
+        total = tl.dot(weight, value.to(weight.dtype), total, input_precision=PRECISION)
+    stored = inside[:, None] & known[None, :]
+    y = tl.load(projected + m[:, None] * stride + 2 * channels + c[None, :], mask=stored, other=0.0)
+    total *= y.to(tl.float32)
+    tl.store(out + (row * frames + m[:, None]) * channels + c[None, :], total.to(out.dtype.element_ty), mask=stored)
