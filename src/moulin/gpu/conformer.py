@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moulin.encoders.conformer import Conformer, ConformerLayer, relative_positions
+from moulin.encoders.conformer import Conformer, ConformerLayer, RelativeAttention, relative_positions
 from moulin.encoders.joiner import Joiner
 from moulin.gpu.encoder import Addition, Counts, GpuEncoder, Projection, bias_of, embedding_projection, on
 from moulin.gpu.kernels.depthwise import Depthwise, depthwise
@@ -26,7 +26,7 @@ class GpuConformer(GpuEncoder):
         self._convs = Subsampling.of(one, two, three, "double_swish", device, dtype)  # type: ignore[arg-type]
         self._embed = embedding_projection(embed.out, embed.out.in_features // self._convs.channels[2], like)
         self._embed_epsilon = float(embed.out_norm.eps.exp())
-        positions = relative_positions(*[self._convs.frames(max_frames)] * 2, encoder.output_dim, torch.empty(0))
+        positions = relative_positions(*[self._convs.frames(max_frames) + 1] * 2, encoder.output_dim, torch.empty(0))
         self._layers = [_Layer(layer, positions, like) for layer in encoder.encoder.layers]  # type: ignore[arg-type]
         self._encoder_proj = Projection.of(joiner.encoder_proj, missing=None, like=like)
 
@@ -53,10 +53,10 @@ class _Layer:
         self._up1 = Projection.of(first[0], missing=None, like=like)
         self._down1 = Addition.of(first[2], like=like)
         missing = bias_of(first[2])
-        self._attention_in = Projection.of(attention.in_proj, missing=missing, like=like)
+        self._attention_in = _attention_in(attention, missing, like)
         self._attention_out = Addition.of(attention.out_proj, like=like)
         self._distances = on(attention.linear_pos(positions), like)
-        self._content_bias, self._position_bias = on(attention.pos_bias_u, like), on(attention.pos_bias_v, like)
+        self._content_shift = on(attention.pos_bias_u - attention.pos_bias_v, like)
         missing = missing + bias_of(attention.out_proj)
         self._conv_in = Projection.of(conv.pointwise_conv1, missing=missing, like=like)
         depthwise_bias = conv.depthwise_conv.bias
@@ -80,11 +80,22 @@ class _Layer:
             self._attention_in(rows).view(batch, -1, 3 * rows.shape[1]),
             lengths,
             self._distances,
-            self._content_bias,
-            self._position_bias,
+            self._content_shift,
         )
         rows = self._attention_out(rows, attended.view_as(rows))
         gated = gate(self._conv_in(rows)).view(batch, -1, rows.shape[1])
         rows = self._conv_out(rows, depthwise(gated, lengths, self._conv, "double_swish").view_as(rows))
         rows = self._down2(rows, activate_(self._up2(rows), "double_swish"))
         return basic_norm(rows, self._missing, self._epsilon)
+
+
+def _attention_in(attention: RelativeAttention, missing: Tensor, like: Tensor) -> Projection:
+    """Queries, keys and values in one product, queries as they are multiplied with distances: divided by the root of
+    the head's dimension, with `pos_bias_v` added."""
+    dim, scale = attention.dim, attention.head_dim**-0.5
+    layer = torch.nn.Linear(dim, 3 * dim)
+    weight, bias = attention.in_proj.weight.detach().clone(), attention.in_proj.bias.detach().clone()
+    weight[:dim] *= scale
+    bias[:dim] = bias[:dim] * scale + attention.pos_bias_v.detach().flatten()
+    layer.load_state_dict({"weight": weight, "bias": bias})
+    return Projection.of(layer, missing=missing, like=like)

@@ -24,7 +24,7 @@ from moulin.encoders.zipformer2 import (
     encoded_distances,
 )
 from moulin.gpu.encoder import Addition, Counts, GpuEncoder, Projection, bias_of, embedding_projection, on
-from moulin.gpu.kernels.attention_weights import attention_weights
+from moulin.gpu.kernels.attention_weights import AttentionWeights, attention_weights, distance_table
 from moulin.gpu.kernels.convnext import ConvNeXtWeights, convnext
 from moulin.gpu.kernels.depthwise import Depthwise, depthwise
 from moulin.gpu.kernels.pointwise import activate_, bias_norm, bias_norm_bypass, bypass, gate
@@ -132,8 +132,9 @@ class _Layer:
         # Both have the layer's input for theirs.
         self._in = Projection.of(weights.in_proj, layer.feed_forward1.in_proj, missing=None, like=like)
         self._hidden_at = weights.in_proj.out_features
-        table = weights.linear_pos(distances).t().unflatten(0, (heads, config.pos_head_dim))
-        self._distances = on(table, like)
+        self._pos_dim = config.pos_head_dim
+        by_head = weights.linear_pos(distances).unflatten(1, (heads, self._pos_dim)).transpose(0, 1)
+        self._distances = on(distance_table(by_head), like)
         self._down1 = Addition.of(layer.feed_forward1.out_proj, like=like)
         missing = bias_of(layer.feed_forward1.out_proj)
         self._nonlin_in = Projection.of(nonlin.in_proj, missing=missing, like=like)
@@ -167,6 +168,7 @@ class _Layer:
             query_dim=self._query_dim,
             key_at=self._key_at,
             position_at=2 * self._key_at,
+            pos_dim=self._pos_dim,
         )
         rows = self._down1.beside(before, activate_(projected[:, self._hidden_at :], "swoosh_l"))
         gates = self._nonlin_in(rows)
@@ -188,9 +190,9 @@ class _Attention:
         self._in = Projection.of(attention.in_proj, missing=missing, like=like)
         self._out = Addition.of(attention.out_proj, like=like)
 
-    def __call__(self, rows: Tensor, weights: Tensor, lengths: Tensor) -> Tensor:
+    def __call__(self, rows: Tensor, weights: AttentionWeights, lengths: Tensor) -> Tensor:
         values = self._in(rows)
-        mixed = weighted_values(weights, values.view(len(weights), -1, values.shape[1]), lengths)
+        mixed = weighted_values(weights, values.view(len(lengths), -1, values.shape[1]), lengths)
         return self._out(rows, mixed.view_as(values))
 
 

@@ -7,22 +7,41 @@ cheaper to compute for each pair of frames than to shift into place.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.nn import functional
 
 from moulin.gpu.kernels.precision import dot_precision
 
 KEY_BLOCK = 64
 
 
+class AttentionWeights(NamedTuple):
+    """Weights in blocks of KEY_BLOCK keys: block b of `blocks` [B, heads, T, T'] times `scales` float32 [B, heads,
+    T' / KEY_BLOCK, T] at b. T' is T rounded up; nothing is written in blocks that are wholly beyond an utterance.
+    """
+
+    blocks: Tensor
+    scales: Tensor
+
+    def matrix(self, lengths: Tensor) -> Tensor:
+        """float32 [B, heads, T, T]: zero for keys at and beyond `lengths`."""
+        frames = self.blocks.shape[2]
+        weights = self.blocks.float() * self.scales.repeat_interleave(KEY_BLOCK, dim=2).transpose(2, 3)
+        heard = torch.arange(frames, device=lengths.device) < lengths[:, None]
+        return weights[..., :frames].where(heard[:, None, None], 0.0)
+
+
 def attention_weights_plain(
     projected: Tensor, lengths: Tensor, table: Tensor, *, query_dim: int, key_at: int, position_at: int
 ) -> Tensor:
-    """What `attention_weights` computes, for all pairs at once."""
+    """`AttentionWeights.matrix` of what `attention_weights` computes, for all pairs at once."""
     batch, frames, _ = projected.shape
-    heads, pos_dim, distances = table.shape
+    heads, distances, pos_dim = table.shape
 
     def split(start: int, dim: int) -> Tensor:
         piece = projected[..., start : start + heads * dim].float()
@@ -30,37 +49,42 @@ def attention_weights_plain(
 
     scores = split(0, query_dim) @ split(key_at, query_dim).transpose(2, 3)
     place = torch.arange(frames, device=table.device)
-    by_pair = table.float()[:, :, place[None, :] - place[:, None] + distances // 2]  # [heads, pos_dim, T, T]
-    scores += torch.einsum("bhtp,hpts->bhts", split(position_at, pos_dim), by_pair)
+    by_pair = table.float()[:, place[None, :] - place[:, None] + distances // 2]  # [heads, T, T, pos_dim]
+    scores += torch.einsum("bhtp,htsp->bhts", split(position_at, pos_dim), by_pair)
     beyond = place >= lengths[:, None]
-    weights = scores.masked_fill(beyond[:, None, None], float("-inf")).softmax(dim=-1)
-    out = torch.zeros(batch, heads, frames, _padded(frames), dtype=projected.dtype, device=projected.device)
-    out[..., :frames] = weights.to(out.dtype)
-    return out
+    return scores.masked_fill(beyond[:, None, None], float("-inf")).softmax(dim=-1)
+
+
+def distance_table(distances: Tensor) -> Tensor:
+    """Projected encodings [heads, 2 R - 1, pos_dim] as `attention_weights` takes them: the last axis is padded to a
+    power of two, so that all of a distance is read at once."""
+    pos_dim = distances.shape[2]
+    return functional.pad(distances, (0, triton.next_power_of_2(pos_dim) - pos_dim)).contiguous()
 
 
 def attention_weights(
-    projected: Tensor, lengths: Tensor, table: Tensor, *, query_dim: int, key_at: int, position_at: int
-) -> Tensor:
-    """softmax(query key + position distance) over keys: [B, heads, T, T'], T' being T rounded up to KEY_BLOCK.
+    projected: Tensor, lengths: Tensor, table: Tensor, *, query_dim: int, key_at: int, position_at: int, pos_dim: int
+) -> AttentionWeights:
+    """softmax(query key + position distance) over keys.
 
     `projected` [B, T, C] holds queries from column 0 on, keys from `key_at` and positional queries from `position_at`,
-    each head by head. `table` [heads, pos_dim, 2 R - 1], R >= T, has the projected encodings of distances (key less
-    query) from -(R - 1) on. `lengths` int32 [B]: what is at and beyond them gets no weight; columns from the next
-    multiple of KEY_BLOCK on are not written at all.
+    each head by head. `table` of `distance_table` has the encodings of distances (key less query) from -(R - 1) on,
+    R >= T. `lengths` int32 [B]: what is at and beyond them gets no weight.
     """
     batch, frames, _ = projected.shape
-    heads, pos_dim, distances = table.shape
-    width = _padded(frames)
-    out = torch.empty(batch, heads, frames, width, dtype=projected.dtype, device=projected.device)
-    block_m = 64 if frames > 32 else 32
+    heads, distances, padded_pos_dim = table.shape
+    blocks = triton.cdiv(frames, KEY_BLOCK)
+    out = torch.empty(batch, heads, frames, blocks * KEY_BLOCK, dtype=projected.dtype, device=projected.device)
+    scales = torch.empty(batch, heads, blocks, frames, dtype=torch.float32, device=projected.device)
+    block_m = 32
     _attention_weights_kernel[(triton.cdiv(frames, block_m), heads, batch)](
         projected,
         lengths,
         table,
         out,
+        scales,
         frames,
-        width,
+        blocks * KEY_BLOCK,
         projected.stride(1),
         key_at,
         position_at,
@@ -70,43 +94,21 @@ def attention_weights(
         block_m,
         KEY_BLOCK,
         max(16, triton.next_power_of_2(query_dim)),
+        padded_pos_dim,
         dot_precision(projected.dtype),
         num_warps=4,
         num_stages=2,
     )
-    return out
+    return AttentionWeights(out, scales)
 
 
-def _padded(frames: int) -> int:
-    return triton.cdiv(frames, KEY_BLOCK) * KEY_BLOCK
-
-
-@triton.jit
-def _scores(
-    query, keys, position, table, start, m, length, stride, distances,
-    QUERY_DIM: tl.constexpr, POS_DIM: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
-    PRECISION: tl.constexpr,
-):  # fmt: skip
-    """Scores of a block of queries and the keys from `start` on, float32, in units of log 2."""
-    n = start + tl.arange(0, BLOCK_N)
-    d = tl.arange(0, BLOCK_D)
-    heard = n < length
-    key = tl.load(keys + n[None, :] * stride + d[:, None], mask=heard[None, :] & (d < QUERY_DIM)[:, None], other=0.0)
-    scores = tl.dot(query, key, input_precision=PRECISION)
-    at = n[None, :] - m[:, None] + distances // 2
-    possible = heard[None, :] & (m < length)[:, None]
-    for i in tl.static_range(POS_DIM):
-        part = tl.load(position + i + m * stride, mask=m < length, other=0.0).to(tl.float32)
-        scores += part[:, None] * tl.load(table + i * distances + at, mask=possible, other=0.0).to(tl.float32)
-    return tl.where(heard[None, :], scores * 1.4426950408889634, float("-inf"))
-
-
-@triton.jit(do_not_specialize=["frames"])
+@triton.jit(do_not_specialize=["frames", "distances"])
 def _attention_weights_kernel(
     projected,
     lengths,
     table,
     out,
+    scales,
     frames,
     width,
     stride,
@@ -118,43 +120,55 @@ def _attention_weights_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
+    BLOCK_P: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     head, row = tl.program_id(1), tl.program_id(2).to(tl.int64)
     heads = tl.num_programs(1)
     m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    d = tl.arange(0, BLOCK_D)
+    d, p = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_P)
     length = tl.load(lengths + row)
     projected += row * frames * stride
-    inside = m < frames
+    exists = m < frames
     query = tl.load(
         projected + head * QUERY_DIM + m[:, None] * stride + d[None, :],
-        mask=inside[:, None] & (d < QUERY_DIM)[None, :],
+        mask=exists[:, None] & (d < QUERY_DIM)[None, :],
         other=0.0,
     )
+    position = tl.load(
+        projected + position_at + head * POS_DIM + m[:, None] * stride + p[None, :],
+        mask=exists[:, None] & (p < POS_DIM)[None, :],
+        other=0.0,
+    ).to(tl.float32)
     keys = projected + key_at + head * QUERY_DIM
-    position = projected + position_at + head * POS_DIM
-    table += head * POS_DIM * distances
+    # The row of `table` for the distance from each query to key 0. Queries beyond the utterance take the last's.
+    places = table + (head * distances + distances // 2 - tl.minimum(m, frames - 1)) * BLOCK_P
+    out += (row * heads + head) * frames * width
+    blocks = width // BLOCK_N
+    scales += (row * heads + head) * blocks * frames
 
-    # Twice over the keys: once for the sums, once for the weights. Computing scores again costs less than storing them.
     peak = tl.full((BLOCK_M,), float("-inf"), dtype=tl.float32)
     total = tl.zeros((BLOCK_M,), dtype=tl.float32)
     for start in range(0, length, BLOCK_N):
-        scores = _scores(
-            query, keys, position, table, start, m, length, stride, distances,
-            QUERY_DIM, POS_DIM, BLOCK_N, BLOCK_D, PRECISION,
-        )  # fmt: skip
-        higher = tl.maximum(peak, tl.max(scores, axis=1))
-        total = total * tl.exp2(peak - higher) + tl.sum(tl.exp2(scores - higher[:, None]), axis=1)
-        peak = higher
-    share = 1.0 / total
-    out += (row * heads + head) * frames * width
-    for start in range(0, length, BLOCK_N):
-        scores = _scores(
-            query, keys, position, table, start, m, length, stride, distances,
-            QUERY_DIM, POS_DIM, BLOCK_N, BLOCK_D, PRECISION,
-        )  # fmt: skip
-        weights = tl.exp2(scores - peak[:, None]) * share[:, None]
         n = start + tl.arange(0, BLOCK_N)
-        tl.store(out + m[:, None].to(tl.int64) * width + n[None, :], weights.to(out.dtype.element_ty),
-                 mask=inside[:, None])  # fmt: skip
+        heard = n < length
+        known = heard[None, :] & (d < QUERY_DIM)[:, None]
+        key = tl.load(keys + n[None, :] * stride + d[:, None], mask=known, other=0.0)
+        scores = tl.dot(query, key, input_precision=PRECISION)
+        seen = tl.minimum(n, length - 1)
+        place = tl.load(places[:, None, None] + (seen * BLOCK_P)[None, :, None] + p[None, None, :])
+        scores += tl.sum(place.to(tl.float32) * position[:, None, :], axis=2)
+        scores = tl.where(heard[None, :], scores * 1.4426950408889634, float("-inf"))
+
+        higher = tl.maximum(peak, tl.max(scores, axis=1))
+        weights = tl.exp2(scores - higher[:, None])
+        total = total * tl.exp2(peak - higher) + tl.sum(weights, axis=1)
+        peak = higher
+        at = out + m[:, None].to(tl.int64) * width + n[None, :]
+        tl.store(at, weights.to(out.dtype.element_ty), mask=exists[:, None])
+        tl.store(scales + start // BLOCK_N * frames + m, peak, mask=exists)
+    # Each block's weights are relative to the highest score up to there.
+    tl.debug_barrier()
+    for start in range(0, length, BLOCK_N):
+        at = scales + start // BLOCK_N * frames + m
+        tl.store(at, tl.exp2(tl.load(at, mask=exists, other=0.0) - peak) / total, mask=exists)

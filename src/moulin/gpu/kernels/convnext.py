@@ -88,10 +88,11 @@ def convnext(x: Tensor, lengths: Tensor, weights: ConvNeXtWeights) -> Tensor:
         _KERNEL,
         block,
         wide,
+        wide == channels,
         hidden,
         64,
         dot_precision(x.dtype),
-        num_warps=4,
+        num_warps=8,
         num_stages=2,
     )
     return out
@@ -115,25 +116,34 @@ def _convnext_kernel(
     KERNEL: tl.constexpr,
     BLOCK: tl.constexpr,
     C: tl.constexpr,
+    EVEN_C: tl.constexpr,
     HIDDEN: tl.constexpr,
     BLOCK_H: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = place < rows
-    place = tl.where(inside, place, 0).to(tl.int64)
+    place = tl.where(inside, place, 0)
     f = place % bands
     t = place // bands % frames
     length = tl.load(lengths + place // bands // frames)
+    place = place.to(tl.int64)
+    centre = x + place * channels
     c = tl.arange(0, C)
     known = c < channels
     around = tl.zeros((BLOCK, C), dtype=tl.float32)
-    for i in range(KERNEL * KERNEL):
-        dt, df = i // KERNEL - KERNEL // 2, i % KERNEL - KERNEL // 2
-        heard = (t + dt >= 0) & (t + dt < length) & (f + df >= 0) & (f + df < bands)
-        at = x + (place + dt * bands + df)[:, None] * channels + c[None, :]
-        seen = tl.load(at, mask=heard[:, None] & known[None, :], other=0.0).to(tl.float32)
-        around += seen * tl.load(depthwise + i * C + c).to(tl.float32)[None, :]
+    for row in range(KERNEL):
+        dt = row - KERNEL // 2
+        for column in tl.static_range(KERNEL):
+            df = column - KERNEL // 2
+            heard = (t + dt >= 0) & (t + dt < length) & (f + df >= 0) & (f + df < bands)
+            at = (centre + (dt * bands + df) * channels)[:, None] + c[None, :]
+            if EVEN_C:
+                seen = tl.load(at, mask=heard[:, None], other=0.0)
+            else:
+                seen = tl.load(at, mask=heard[:, None] & known[None, :], other=0.0)
+            factor = tl.load(depthwise + (row * KERNEL + column) * C + c)
+            around += seen.to(tl.float32) * factor.to(tl.float32)[None, :]
     around = (around + tl.load(depthwise_bias + c)[None, :]).to(x.dtype.element_ty)
 
     total = tl.zeros((BLOCK, C), dtype=tl.float32) + tl.load(bias2 + c)[None, :]

@@ -1,8 +1,7 @@
 """The convolutions over time and frequency between features and encoder.
 
-Channels are last here, [B, T, bands, channels], so that a product of matrices over channels is a convolution: one for
-each of the kernel's nine points. The first convolution has one input channel and is cheaper to compute again for each
-point of the second than to store.
+Channels are last here, [B, T, bands, channels], so that three neighbouring bands are one vector, and a convolution the
+sum of three products of matrices, one for each row of its kernel.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ class Subsampling:
 
     weight1: Tensor  # float32 [9, C1]
     bias1: Tensor
-    weight2: Tensor  # [9, C1, C2]
+    weight2: Tensor  # [3, 3 C1, C2], of which only C2 and the middle axis are padded
     bias2: Tensor
-    weight3: Tensor  # [9, C2, C3]
+    weight3: Tensor  # [3, 3 C2, C3]
     bias3: Tensor
     channels: tuple[int, int, int]  # without the padding
     padding: tuple[int, int]
@@ -50,10 +49,12 @@ class Subsampling:
         dtype: torch.dtype,
     ) -> Subsampling:
         channels = one.out_channels, two.out_channels, three.out_channels
-        first, second, third = (max(16, triton.next_power_of_2(count)) for count in channels)
+        first = triton.next_power_of_2(channels[0])
+        second, third = (max(16, triton.next_power_of_2(count)) for count in channels[1:])
 
-        def taps(conv: nn.Conv2d, rows: int, columns: int) -> Tensor:
-            weight = conv.weight.detach().float().permute(2, 3, 1, 0).flatten(0, 1)
+        def by_row(conv: nn.Conv2d, columns: int) -> Tensor:
+            weight = conv.weight.detach().float().permute(2, 3, 1, 0).flatten(1, 2)  # [3, 3 in, out]
+            rows = max(16, triton.next_power_of_2(weight.shape[1]))
             missing = (0, columns - weight.shape[2], 0, rows - weight.shape[1])
             return functional.pad(weight, missing).contiguous().to(device, dtype)
 
@@ -67,9 +68,9 @@ class Subsampling:
         return cls(
             weight1.contiguous().to(device),
             bias(one, first),
-            taps(two, first, second),
+            by_row(two, second),
             bias(two, second),
-            taps(three, second, third),
+            by_row(three, third),
             bias(three, third),
             channels,
             (padding[0], padding[1]),
@@ -108,148 +109,136 @@ def subsampling(x: Tensor, lengths: Tensor, convs: Subsampling) -> Tensor:
     utterance does not reach are finite and mean nothing.
     """
     batch, frames, bands = x.shape
-    (pad_t, pad_f), dtype = convs.padding, convs.weight3.dtype
-    frames2, bands2 = (frames + 2 * pad_t - 5) // 2 + 1, (bands + 2 * pad_f - 5) // 2 + 1
-    frames3, bands3 = convs.frames(frames), convs.bands(bands)
-    between = torch.empty(batch, frames2, bands2, convs.channels[1], dtype=dtype, device=x.device)
-    rows, block = batch * frames2 * bands2, 64
-    _first_two_kernel[(triton.cdiv(rows, block),)](
+    (pad_t, pad_f), (one, two, three), dtype = convs.padding, convs.channels, convs.weight3.dtype
+    frames1, bands1 = frames + 2 * pad_t - 2, bands + 2 * pad_f - 2
+    first = torch.empty(batch, frames1, bands1, one, dtype=dtype, device=x.device)
+    rows, block = batch * frames1 * bands1, 256
+    _first_kernel[(triton.cdiv(rows, block),)](
         x,
         lengths,
         convs.weight1,
         convs.bias1,
-        convs.weight2,
-        convs.bias2,
-        between,
+        first,
         rows,
         frames,
         bands,
-        frames2,
-        bands2,
-        convs.channels[1],
+        frames1,
+        bands1,
+        one,
         pad_t,
         pad_f,
         convs.activation,
         block,
-        convs.weight2.shape[1],
-        convs.weight2.shape[2],
-        dot_precision(dtype),
+        convs.weight1.shape[1],
         num_warps=4,
     )
-    out = torch.empty(batch, frames3, bands3, convs.channels[2], dtype=dtype, device=x.device)
-    rows = batch * frames3 * bands3
-    _third_kernel[(triton.cdiv(rows, block),)](
-        between,
-        convs.weight3,
-        convs.bias3,
+    second = _convolve(first, convs.weight2, convs.bias2, two, 2, convs.activation)
+    return _convolve(second, convs.weight3, convs.bias3, three, convs.stride, convs.activation)
+
+
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor, channels: int, stride: int, activation: Activation) -> Tensor:
+    """A convolution without padding, with stride 2 over bands."""
+    batch, frames, bands, in_channels = x.shape
+    out_frames, out_bands = (frames - 3) // stride + 1, (bands - 3) // 2 + 1
+    out = torch.empty(batch, out_frames, out_bands, channels, dtype=x.dtype, device=x.device)
+    rows, block = batch * out_frames * out_bands, 64
+    _convolve_kernel[(triton.cdiv(rows, block),)](
+        x,
+        weight,
+        bias,
         out,
         rows,
-        frames2,
-        bands2,
-        frames3,
-        bands3,
-        convs.channels[1],
-        convs.channels[2],
-        convs.stride,
-        convs.activation,
+        frames,
+        bands,
+        out_frames,
+        out_bands,
+        in_channels,
+        channels,
+        stride,
+        activation,
         block,
-        convs.weight3.shape[1],
-        convs.weight3.shape[2],
-        dot_precision(dtype),
+        weight.shape[1],
+        weight.shape[2],
+        dot_precision(x.dtype),
         num_warps=4,
     )
     return out
 
 
-@triton.jit(do_not_specialize=["rows", "frames", "frames2"])
-def _first_two_kernel(
+@triton.jit(do_not_specialize=["rows", "frames", "frames1"])
+def _first_kernel(
     x,
     lengths,
-    weight1,
-    bias1,
-    weight2,
-    bias2,
+    weight,
+    bias,
     out,
     rows,
     frames,
     bands,
-    frames2,
-    bands2,
-    channels2,
+    frames1,
+    bands1,
+    channels,
     PAD_T: tl.constexpr,
     PAD_F: tl.constexpr,
     ACTIVATION: tl.constexpr,
     BLOCK: tl.constexpr,
-    C1: tl.constexpr,
-    C2: tl.constexpr,
-    PRECISION: tl.constexpr,
+    C: tl.constexpr,
 ):
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = place < rows
-    place = tl.where(inside, place, 0).to(tl.int64)
-    f2 = place % bands2
-    t2 = place // bands2 % frames2
-    row = place // bands2 // frames2
+    place = tl.where(inside, place, 0)
+    f = place % bands1 - PAD_F
+    t = place // bands1 % frames1 - PAD_T
+    row = place // bands1 // frames1
     length = tl.minimum(tl.load(lengths + row), frames)
-    x += row * frames * bands
-    c1, c2 = tl.arange(0, C1), tl.arange(0, C2)
-    total = tl.zeros((BLOCK, C2), dtype=tl.float32)
-    for point in tl.static_range(9):
-        # The first convolution at this point of the second one's window.
-        t1 = 2 * t2 + point // 3 - PAD_T
-        f1 = 2 * f2 + point % 3 - PAD_F
-        first = tl.zeros((BLOCK, C1), dtype=tl.float32) + tl.load(bias1 + c1)[None, :]
-        for i in tl.static_range(9):
-            t, f = t1 + i // 3, f1 + i % 3
-            heard = (t >= 0) & (t < length) & (f >= 0) & (f < bands)
-            sample = tl.load(x + t * bands + f, mask=heard, other=0.0).to(tl.float32)
-            first += sample[:, None] * tl.load(weight1 + i * C1 + c1)[None, :]
-        first = activate(first, ACTIVATION).to(weight2.dtype.element_ty)
-        weight = tl.load(weight2 + point * C1 * C2 + c1[:, None] * C2 + c2[None, :])
-        total = tl.dot(first, weight, total, input_precision=PRECISION)
-    y = activate(total + tl.load(bias2 + c2)[None, :], ACTIVATION)
-    at = out + place[:, None] * channels2 + c2[None, :]
-    tl.store(at, y.to(out.dtype.element_ty), mask=inside[:, None] & (c2 < channels2)[None, :])
+    start = x + row.to(tl.int64) * frames * bands + t * bands + f
+    c = tl.arange(0, C)
+    total = tl.zeros((BLOCK, C), dtype=tl.float32) + tl.load(bias + c)[None, :]
+    for i in tl.static_range(9):
+        dt, df = i // 3, i % 3
+        heard = (t + dt >= 0) & (t + dt < length) & (f + df >= 0) & (f + df < bands)
+        sample = tl.load(start + dt * bands + df, mask=heard, other=0.0).to(tl.float32)
+        total += sample[:, None] * tl.load(weight + i * C + c)[None, :]
+    y = activate(total, ACTIVATION).to(out.dtype.element_ty)
+    at = out + place[:, None].to(tl.int64) * channels + c[None, :]
+    tl.store(at, y, mask=inside[:, None] & (c < channels)[None, :])
 
 
-@triton.jit(do_not_specialize=["rows", "frames2", "frames3"])
-def _third_kernel(
+@triton.jit(do_not_specialize=["rows", "frames", "out_frames"])
+def _convolve_kernel(
     x,
     weight,
     bias,
     out,
     rows,
-    frames2,
-    bands2,
-    frames3,
-    bands3,
-    channels2,
-    channels3,
+    frames,
+    bands,
+    out_frames,
+    out_bands,
+    in_channels,
+    channels,
     STRIDE: tl.constexpr,
     ACTIVATION: tl.constexpr,
     BLOCK: tl.constexpr,
-    C2: tl.constexpr,
-    C3: tl.constexpr,
+    INNER: tl.constexpr,
+    C: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = place < rows
-    place = tl.where(inside, place, 0).to(tl.int64)
-    f3 = place % bands3
-    t3 = place // bands3 % frames3
-    row = place // bands3 // frames3
-    c2, c3 = tl.arange(0, C2), tl.arange(0, C3)
-    start = x + ((row * frames2 + t3 * STRIDE) * bands2 + 2 * f3) * channels2
-    total = tl.zeros((BLOCK, C3), dtype=tl.float32)
-    for point in tl.static_range(9):
-        at = start + (point // 3 * bands2 + point % 3) * channels2
-        seen = tl.load(at[:, None] + c2[None, :], mask=(c2 < channels2)[None, :], other=0.0)
-        total = tl.dot(
-            seen,
-            tl.load(weight + point * C2 * C3 + c2[:, None] * C3 + c3[None, :]),
-            total,
-            input_precision=PRECISION,
-        )
-    y = activate(total + tl.load(bias + c3)[None, :], ACTIVATION)
-    at = out + place[:, None] * channels3 + c3[None, :]
-    tl.store(at, y.to(out.dtype.element_ty), mask=inside[:, None] & (c3 < channels3)[None, :])
+    place = tl.where(inside, place, 0)
+    f = place % out_bands
+    t = place // out_bands % out_frames
+    row = (place // out_bands // out_frames).to(tl.int64)
+    k, c = tl.arange(0, INNER), tl.arange(0, C)
+    start = x + ((row * frames + t * STRIDE) * bands + 2 * f) * in_channels
+    total = tl.zeros((BLOCK, C), dtype=tl.float32)
+    for i in tl.static_range(3):
+        # Three neighbouring bands and all their channels.
+        at = (start + i * bands * in_channels)[:, None] + k[None, :]
+        seen = tl.load(at, mask=(k < 3 * in_channels)[None, :], other=0.0)
+        kernel = tl.load(weight + (i * INNER + k[:, None]) * C + c[None, :])
+        total = tl.dot(seen, kernel, total, input_precision=PRECISION)
+    y = activate(total + tl.load(bias + c)[None, :], ACTIVATION).to(out.dtype.element_ty)
+    at = out + place[:, None].to(tl.int64) * channels + c[None, :]
+    tl.store(at, y, mask=inside[:, None] & (c < channels)[None, :])

@@ -7,27 +7,26 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from moulin.gpu.kernels.attention_weights import KEY_BLOCK
+from moulin.gpu.kernels.attention_weights import KEY_BLOCK, AttentionWeights
 from moulin.gpu.kernels.precision import dot_precision
 
 
-def weighted_values_plain(weights: Tensor, values: Tensor, lengths: Tensor) -> Tensor:
-    """What `weighted_values` computes, for all pairs at once."""
+def weighted_values_plain(weights: Tensor, values: Tensor) -> Tensor:
+    """What `weighted_values` computes, of `weights` [B, heads, T, T]."""
     batch, heads, frames, _ = weights.shape
-    heard = torch.arange(frames, device=lengths.device) < lengths[:, None]
     split = values.float().reshape(batch, frames, heads, -1).transpose(1, 2)
-    seen = weights[..., :frames].float() * heard[:, None, None]
-    return (seen @ split).transpose(1, 2).flatten(2).to(values.dtype)
+    return (weights @ split).transpose(1, 2).flatten(2).to(values.dtype)
 
 
-def weighted_values(weights: Tensor, values: Tensor, lengths: Tensor) -> Tensor:
-    """`weights` [B, heads, T, T'] as of `attention_weights` times `values` [B, T, heads * dim]: the same shape."""
-    batch, heads, frames, width = weights.shape
+def weighted_values(weights: AttentionWeights, values: Tensor, lengths: Tensor) -> Tensor:
+    """`weights` times `values` [B, T, heads * dim]: the same shape."""
+    batch, heads, frames, width = weights.blocks.shape
     dim = values.shape[2] // heads
     out = torch.empty(batch, frames, heads * dim, dtype=values.dtype, device=values.device)
     block_m = 64
     _weighted_values_kernel[(triton.cdiv(frames, block_m), heads, batch)](
-        weights,
+        weights.blocks,
+        weights.scales,
         values,
         lengths,
         out,
@@ -48,6 +47,7 @@ def weighted_values(weights: Tensor, values: Tensor, lengths: Tensor) -> Tensor:
 @triton.jit(do_not_specialize=["frames"])
 def _weighted_values_kernel(
     weights,
+    scales,
     values,
     lengths,
     out,
@@ -67,6 +67,7 @@ def _weighted_values_kernel(
     length = tl.load(lengths + row)
     inside = m < frames
     weights += (row * heads + head) * frames * width
+    scales += (row * heads + head) * (width // BLOCK_N) * frames
     values += row * frames * stride + head * DIM
     total = tl.zeros((BLOCK_M, BLOCK_D), dtype=tl.float32)
     for start in range(0, length, BLOCK_N):
@@ -74,31 +75,30 @@ def _weighted_values_kernel(
         weight = tl.load(weights + m[:, None] * width + n[None, :], mask=inside[:, None], other=0.0)
         heard = (n < length)[:, None] & (d < DIM)[None, :]
         value = tl.load(values + n[:, None] * stride + d[None, :], mask=heard, other=0.0)
-        total = tl.dot(weight, value, total, input_precision=PRECISION)
+        scale = tl.load(scales + start // BLOCK_N * frames + m, mask=inside, other=0.0)
+        total += tl.dot(weight, value, input_precision=PRECISION) * scale[:, None]
     at = out + (row * frames + m[:, None]) * (heads * DIM) + head * DIM + d[None, :]
     tl.store(at, total.to(out.dtype.element_ty), mask=inside[:, None] & (d < DIM)[None, :])
 
 
-def gated_values_plain(weights: Tensor, projected: Tensor, lengths: Tensor) -> Tensor:
-    """What `gated_values` computes, for all pairs at once."""
-    frames = projected.shape[1]
+def gated_values_plain(weights: Tensor, projected: Tensor) -> Tensor:
+    """What `gated_values` computes, of `weights` [B, heads, T, T]."""
     s, x, y = projected.float().chunk(3, dim=-1)
-    heard = torch.arange(frames, device=lengths.device) < lengths[:, None]
-    seen = weights[:, 0, :, :frames].float() * heard[:, None]
-    return (y * (seen @ (x * s.tanh()))).to(projected.dtype)
+    return (y * (weights[:, 0] @ (x * s.tanh()))).to(projected.dtype)
 
 
-def gated_values(weights: Tensor, projected: Tensor, lengths: Tensor) -> Tensor:
+def gated_values(weights: AttentionWeights, projected: Tensor, lengths: Tensor) -> Tensor:
     """Zipformer2's NonlinAttention between its projections: y * (weights @ (tanh(s) * x)), [B, T, C].
 
-    `projected` [B, T, 3 C] holds s, x and y; of `weights` [B, heads, T, T'] the first head's count.
+    `projected` [B, T, 3 C] holds s, x and y; of `weights` the first head's count.
     """
-    batch, heads, frames, width = weights.shape
+    batch, heads, frames, width = weights.blocks.shape
     channels = projected.shape[2] // 3
     out = torch.empty(batch, frames, channels, dtype=projected.dtype, device=projected.device)
     block_m, block_c = 64, max(16, min(64, triton.next_power_of_2(channels)))
     _gated_values_kernel[(triton.cdiv(frames, block_m), triton.cdiv(channels, block_c), batch)](
-        weights,
+        weights.blocks,
+        weights.scales,
         projected,
         lengths,
         out,
@@ -120,6 +120,7 @@ def gated_values(weights: Tensor, projected: Tensor, lengths: Tensor) -> Tensor:
 @triton.jit(do_not_specialize=["frames"])
 def _gated_values_kernel(
     weights,
+    scales,
     projected,
     lengths,
     out,
@@ -139,6 +140,7 @@ def _gated_values_kernel(
     length = tl.load(lengths + row)
     inside, known = m < frames, c < channels
     weights += row * heads * frames * width
+    scales += row * heads * (width // BLOCK_N) * frames
     projected += row * frames * stride
     total = tl.zeros((BLOCK_M, BLOCK_C), dtype=tl.float32)
     for start in range(0, length, BLOCK_N):
@@ -149,7 +151,8 @@ def _gated_values_kernel(
         s = tl.load(at, mask=heard, other=0.0).to(tl.float32)
         x = tl.load(at + channels, mask=heard, other=0.0).to(tl.float32)
         value = x * (2.0 * tl.sigmoid(2.0 * s) - 1.0)
-        total = tl.dot(weight, value.to(weight.dtype), total, input_precision=PRECISION)
+        scale = tl.load(scales + start // BLOCK_N * frames + m, mask=inside, other=0.0)
+        total += tl.dot(weight, value.to(weight.dtype), input_precision=PRECISION) * scale[:, None]
     stored = inside[:, None] & known[None, :]
     y = tl.load(projected + m[:, None] * stride + 2 * channels + c[None, :], mask=stored, other=0.0)
     total *= y.to(tl.float32)

@@ -1,0 +1,210 @@
+"""Greedy search of whole utterances in one kernel: a program an utterance, from its first frame to its last.
+
+The decoder's output changes only when a token is emitted. So a program joins the next FRAMES frames with the output that
+it has, in one product of matrices, keeps what comes up to and including the first token emitted, and goes on behind that
+frame (label looping, arXiv 2406.06220, with a window; `moulin.decoding.greedy` does the same on the CPU).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from moulin.gpu.kernels.precision import dot_precision
+from moulin.gpu.predictor import Predictor
+
+_FRAMES = 16
+
+
+class Found(NamedTuple):
+    """Hypotheses of B utterances of at most T' frames: `count` int32 [B] of `tokens` int32, `frames` int32 and
+    `log_probs` float32 [B, T'] mean something; `score` float32 [B]."""
+
+    tokens: Tensor
+    frames: Tensor
+    log_probs: Tensor
+    count: Tensor
+    score: Tensor
+
+    @classmethod
+    def empty(cls, batch: int, frames: int, device: torch.device) -> Found:
+        integers = torch.empty(2, batch, frames, dtype=torch.int32, device=device)
+        return cls(
+            integers[0],
+            integers[1],
+            torch.empty(batch, frames, device=device),
+            torch.empty(batch, dtype=torch.int32, device=device),
+            torch.empty(batch, device=device),
+        )
+
+
+def greedy(
+    encoder_out: Tensor,
+    lengths: Tensor,
+    predictor: Predictor,
+    *,
+    unk_id: int,
+    blank_penalty: float = 0.0,
+    temperature: float = 1.0,
+) -> Found:
+    """The search of encoder_out [B, T', J], utterances of `lengths` int32 [B] frames. `unk_id` is not emitted; -1 where
+    there is none. The definition is `moulin.decoding.greedy.greedy_search_reference`."""
+    batch, frames, _ = encoder_out.shape
+    found = Found.empty(batch, frames, encoder_out.device)
+    width, vocab = predictor.weight.shape
+    earlier, later, projection, projection_bias = predictor.hidden or (None,) * 4
+    scratch = None
+    if predictor.hidden is not None:
+        scratch = torch.empty(batch, width, dtype=encoder_out.dtype, device=encoder_out.device)
+    block_v = min(vocab, 512)
+    _greedy_kernel[(batch,)](
+        encoder_out,
+        lengths,
+        predictor.table,
+        earlier,
+        later,
+        projection,
+        projection_bias,
+        scratch,
+        predictor.weight,
+        predictor.bias,
+        found.tokens,
+        found.frames,
+        found.log_probs,
+        found.count,
+        found.score,
+        frames,
+        predictor.joiner_dim,
+        predictor.vocab_size + 1,
+        unk_id,
+        blank_penalty,
+        1.0 / temperature,
+        1 if predictor.hidden is None else predictor.hidden[0].shape[1],
+        width,
+        vocab,
+        _FRAMES,
+        min(width, 64 if block_v > 256 else 128),
+        block_v,
+        dot_precision(encoder_out.dtype),
+        num_warps=8,
+        num_stages=3,
+    )
+    return found
+
+
+@triton.jit
+def project(
+    a, b, earlier, later, projection, projection_bias, out,
+    DEPTH: tl.constexpr, WIDTH: tl.constexpr, BLOCK_J: tl.constexpr,
+):  # fmt: skip
+    """The decoder's projected output for one context, into `out` [WIDTH]."""
+    d = tl.arange(0, DEPTH)
+    hidden = tl.load(earlier + a * DEPTH + d).to(tl.float32) + tl.load(later + b * DEPTH + d).to(tl.float32)
+    hidden = tl.maximum(hidden, 0.0)
+    for j0 in range(0, WIDTH, BLOCK_J):
+        j = j0 + tl.arange(0, BLOCK_J)
+        weight = tl.load(projection + d[:, None] * WIDTH + j[None, :]).to(tl.float32)
+        y = tl.sum(weight * hidden[:, None], axis=0) + tl.load(projection_bias + j)
+        tl.store(out + j, y.to(out.dtype.element_ty))
+
+
+@triton.jit
+def tanh(x):
+    return 2.0 * tl.sigmoid(2.0 * x) - 1.0
+
+
+@triton.jit(do_not_specialize=["frames", "unk_id", "blank_penalty", "sharpness"])
+def _greedy_kernel(
+    encoder_out,
+    lengths,
+    table,
+    earlier,
+    later,
+    projection,
+    projection_bias,
+    scratch,
+    weight,
+    bias,
+    tokens,
+    token_frames,
+    log_probs,
+    counts,
+    scores,
+    frames,
+    joiner_dim,
+    contexts,
+    unk_id,
+    blank_penalty,
+    sharpness,
+    DEPTH: tl.constexpr,
+    WIDTH: tl.constexpr,
+    VOCAB: tl.constexpr,
+    FRAMES: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_V: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64)
+    length = tl.load(lengths + row)
+    encoder_out += row * frames * joiner_dim
+    tokens += row * frames
+    token_frames += row * frames
+    log_probs += row * frames
+    step = tl.arange(0, FRAMES)
+    frame, count, score = 0, 0, 0.0
+    a, b = 0, 1  # before the beginning, then blank
+    if scratch is not None:
+        scratch += row * WIDTH
+        project(a, b, earlier, later, projection, projection_bias, scratch, DEPTH, WIDTH, 16)
+        tl.debug_barrier()
+    while frame < length:
+        t = frame + step
+        inside = t < length
+        decoder_out = table + (a * contexts + b).to(tl.int64) * WIDTH
+        if scratch is not None:
+            decoder_out = scratch
+        peak = tl.full((FRAMES,), float("-inf"), dtype=tl.float32)
+        total = tl.zeros((FRAMES,), dtype=tl.float32)
+        best = tl.zeros((FRAMES,), dtype=tl.int32)
+        for v0 in range(0, VOCAB, BLOCK_V):
+            v = v0 + tl.arange(0, BLOCK_V)
+            logits = tl.zeros((FRAMES, BLOCK_V), dtype=tl.float32)
+            for j0 in range(0, WIDTH, BLOCK_J):
+                j = j0 + tl.arange(0, BLOCK_J)
+                known = inside[:, None] & (j < joiner_dim)[None, :]
+                x = tl.load(encoder_out + t[:, None] * joiner_dim + j[None, :], mask=known, other=0.0).to(tl.float32)
+                y = tl.load(decoder_out + j).to(tl.float32)
+                joined = tanh(x + y[None, :]).to(weight.dtype.element_ty)
+                w = tl.load(weight + j[:, None] * VOCAB + v[None, :])
+                logits = tl.dot(joined, w, logits, input_precision=PRECISION)
+            logits += tl.load(bias + v)[None, :]
+            logits = (logits - tl.where(v == 0, blank_penalty, 0.0)[None, :]) * sharpness
+            highest, at = tl.max(logits, axis=1, return_indices=True)
+            best = tl.where(highest > peak, at + v0, best)
+            higher = tl.maximum(peak, highest)
+            total = total * tl.exp(peak - higher) + tl.sum(tl.exp(logits - higher[:, None]), axis=1)
+            peak = higher
+        log_prob = -tl.log(total)  # of the best token
+
+        emits = inside & (best != 0) & (best != unk_id)
+        first = tl.min(tl.where(emits, step, FRAMES), axis=0)
+        score += tl.sum(tl.where(inside & (step <= first), log_prob, 0.0), axis=0)
+        if first < FRAMES:
+            token = tl.sum(tl.where(step == first, best, 0), axis=0)
+            tl.store(tokens + count, token)
+            tl.store(token_frames + count, frame + first)
+            tl.store(log_probs + count, tl.sum(tl.where(step == first, log_prob, 0.0), axis=0))
+            count += 1
+            a = b
+            b = token + 1
+            if scratch is not None:
+                tl.debug_barrier()
+                project(a, b, earlier, later, projection, projection_bias, scratch, DEPTH, WIDTH, 16)
+                tl.debug_barrier()
+        frame += tl.minimum(first + 1, FRAMES)
+    tl.store(counts + row, count)
+    tl.store(scores + row, score)

@@ -1,0 +1,110 @@
+"""The decoder and joiner as the searches on the GPU use them.
+
+A stateless decoder that sees one or two tokens has so few contexts that its output, projected for the joiner, fits into
+a table. Where it would not, the two tokens' contributions are tabulated, which a ReLU and the projection join.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+import triton
+from torch import Tensor
+from torch.nn import functional
+
+from moulin.encoders.decoder import Decoder
+from moulin.encoders.joiner import Joiner
+
+MAX_TABLE_BYTES = 2 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Predictor:
+    """Contexts are two tokens (a, b), the earlier first, counted from 0 for "before the beginning": a + 1 and b + 1.
+    A decoder that sees one token has a in its contexts all the same, and the same output for every a.
+
+    J is the joiner's width, V the vocabulary. The last axes of `table`, `weight` and `bias` are padded to powers of two.
+    """
+
+    table: Tensor
+    """[(V + 1)^2, J] or, where `hidden` is not None, nothing of use."""
+
+    hidden: tuple[Tensor, Tensor, Tensor, Tensor] | None
+    """Of a + 1 [V + 1, D], of b + 1 [V + 1, D]; the projection [D, J] and its bias float32 [J]."""
+
+    weight: Tensor
+    """The joiner's output layer, transposed: [J, V]."""
+
+    bias: Tensor
+    """float32 [V]; -inf in the padding."""
+
+    vocab_size: int
+    joiner_dim: int
+    context_size: int
+
+    @classmethod
+    def of(
+        cls,
+        decoder: Decoder,
+        joiner: Joiner,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        max_table_bytes: int = MAX_TABLE_BYTES,
+    ) -> Self:
+        """Raises ValueError for a decoder that sees more than two tokens."""
+        if decoder.context_size > 2:
+            raise ValueError(f"expected a decoder that sees 1 or 2 tokens, got one that sees {decoder.context_size}")
+        vocab_size, joiner_dim = joiner.vocab_size, joiner.joiner_dim
+        earlier, later = (part.to(device) for part in _contributions(decoder))
+        projection = joiner.decoder_proj.weight.detach().float().t().contiguous().to(device)
+        projection_bias = joiner.decoder_proj.bias.detach().float().to(device)
+        width = triton.next_power_of_2(max(joiner_dim, 16))
+        tabulated = (vocab_size + 1) ** 2 * width * dtype.itemsize <= max_table_bytes
+        if tabulated:
+            table = torch.zeros((vocab_size + 1) ** 2, width, dtype=dtype, device=device)
+            by_context = table.view(vocab_size + 1, vocab_size + 1, width)
+            for a in range(vocab_size + 1):
+                rows = torch.relu(earlier[a] + later) @ projection + projection_bias
+                by_context[a, :, :joiner_dim] = rows.to(dtype)
+            hidden = None
+        else:
+            table = torch.zeros(1, width, dtype=dtype, device=device)
+            deep = triton.next_power_of_2(max(decoder.dim, 16)) - decoder.dim
+            hidden = (
+                functional.pad(earlier, (0, deep)).to(dtype),
+                functional.pad(later, (0, deep)).to(dtype),
+                functional.pad(projection, (0, width - joiner_dim, 0, deep)).to(dtype),
+                functional.pad(projection_bias, (0, width - joiner_dim)),
+            )
+        missing = triton.next_power_of_2(max(vocab_size, 16)) - vocab_size
+        output = joiner.output_linear
+        weight = functional.pad(output.weight.detach().float().t(), (0, missing, 0, width - joiner_dim))
+        bias = functional.pad(output.bias.detach().float(), (0, missing), value=float("-inf"))
+        return cls(
+            table,
+            hidden,
+            weight.contiguous().to(device, dtype),
+            bias.to(device),
+            vocab_size,
+            joiner_dim,
+            decoder.context_size,
+        )
+
+
+def _contributions(decoder: Decoder) -> tuple[Tensor, Tensor]:
+    """What each token adds to the decoder's output before its ReLU as the earlier and as the later of two: two
+    [V + 1, D], of which the first row is zeros."""
+    embedding = functional.pad(decoder.embedding.weight.detach().float(), (0, 0, 1, 0))
+    nothing = torch.zeros_like(embedding)
+    if decoder.conv is None:
+        return nothing, embedding
+
+    def convolved(*tokens: Tensor) -> Tensor:
+        assert decoder.conv is not None
+        with torch.no_grad():
+            return decoder.conv(torch.stack(tokens, dim=2)).squeeze(2)  # type: ignore[no-any-return]
+
+    return convolved(embedding, nothing), convolved(nothing, embedding)
