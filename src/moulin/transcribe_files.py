@@ -19,6 +19,7 @@ from moulin.transcript import Transcript
 
 if TYPE_CHECKING:
     from moulin.bundle.files import Precision
+    from moulin.engine.engines import Engine
     from moulin.engine.recognizer import Recognizer
 
 _FILES_AT_ONCE = 64
@@ -70,6 +71,7 @@ def transcribe_in_process(
     *,
     changes: Mapping[str, Any],
     precision: Precision | None = None,
+    engine: Engine | None = None,
     device: str = "cpu",
     threads: int | None = None,
 ) -> Iterator[Outcome]:
@@ -79,7 +81,9 @@ def transcribe_in_process(
 
     options = DecodingOptions().updated(changes)
     with (
-        open_recognizer(model, precision=precision, device=device, threads=threads, options=options) as recognizer,
+        open_recognizer(
+            model, precision=precision, engine=engine, device=device, threads=threads, options=options
+        ) as recognizer,
         ThreadPoolExecutor(threads) as pool,
     ):
 

@@ -318,13 +318,19 @@ def export(
         ((2, 2, 3, 4, 3, 2), (512, 768, 1024, 1536, 1024, 768), (192, 256, 384, 512, 384, 256), False, 65_549_011),
         ((2, 2, 3, 4, 3, 2), (512, 768, 1024, 1536, 1024, 768), (192, 256, 384, 512, 384, 256), True, 66_110_931),
         ((2, 2, 4, 5, 4, 2), (512, 768, 1536, 2048, 1536, 768), (192, 256, 512, 768, 512, 256), False, 148_439_574),
+        ((2, 2, 4, 5, 4, 2), (512, 1024, 2048, 3072, 2048, 1024), (192, 384, 768, 1024, 768, 384), False, 288_154_582),
     ],
-    ids=["S", "M", "M streaming", "L"],
+    ids=["S", "M", "M streaming", "L", "XL"],
 )
 def test_published_sizes(
     layers: tuple[int, ...], hidden: tuple[int, ...], dims: tuple[int, ...], causal: bool, published: int
 ) -> None:
-    """The LibriSpeech models, as egs/librispeech/ASR/RESULTS.md counts all parameters in training."""
+    """The LibriSpeech models, as egs/librispeech/ASR/RESULTS.md counts all parameters in training.
+
+    Of the XL (soundsgoodai/Zipformer-transducer-XL-290M) no exact count is published: its card says 288 M, the name
+    290 M, and the sizes are those with which its publisher's exporter is tested (SoundsGoodAI/fast-gpu-asr,
+    tests/export/test_export_zipformer.py). With 500 tokens and what only training needs they make 288.15 M.
+    """
     heads, kernels = (4, 4, 4, 8, 4, 4), (31, 31, 15, 15, 15, 31)
     config = Zipformer2Config(
         layers, (1, 2, 4, 8, 4, 2), dims, heads, (32,) * 6, (12,) * 6, hidden, kernels, causal=causal

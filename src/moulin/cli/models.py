@@ -15,6 +15,7 @@ from moulin.triton_repo.contract import MODEL_NAME, streaming_name_beside
 if TYPE_CHECKING:
     from moulin.bundle.files import Precision
     from moulin.bundle.spec import ModelSpec
+    from moulin.engine.engines import Engine
 
 NameOption = Annotated[
     str | None,
@@ -54,11 +55,13 @@ def load_models(
     precision: Precision | None,
     name: str | None,
     streaming_name: str | None,
+    engine: Engine | None = None,
     streaming_checkpoints: bool = False,
 ) -> list[NamedModel]:
     """At most one offline and one streaming model, with their names. What is published elsewhere is fetched.
 
-    Checkpoints are offline models unless `streaming_checkpoints`. Raises BundleError, OptionsError or FetchError.
+    Checkpoints are offline models unless `streaming_checkpoints`, and taken from a folder with both where the `engine`
+    runs checkpoints. Raises BundleError, OptionsError or FetchError.
     """
     from moulin.bundle.checkpoint_files import is_checkpoint
     from moulin.bundle.load_model import load_model
@@ -67,8 +70,14 @@ def load_models(
     specs: dict[str, ModelSpec] = {}
     for model in models:
         folder = local_model(model, precision)
-        streaming = streaming_checkpoints and is_checkpoint(folder)
-        spec = load_model(folder, precision=precision, expect="streaming" if streaming else None)
+        prefer_checkpoint = engine == "torch"
+        streaming = streaming_checkpoints and is_checkpoint(folder, preferred=prefer_checkpoint)
+        spec = load_model(
+            folder,
+            precision=precision,
+            expect="streaming" if streaming else None,
+            prefer_checkpoint=prefer_checkpoint,
+        )
         if spec.mode in specs:
             raise OptionsError(
                 f"Expected one offline and one streaming model at most, got two {spec.mode} ones: "
@@ -94,6 +103,7 @@ def build_models(
     to: Path,
     *,
     link: bool,
+    engine: Engine | None,
     device: str,
     threads: int | None,
     max_batch: int | None,
@@ -114,6 +124,7 @@ def build_models(
     name = models[0].name
     offline = OfflineOptions(
         model_name=name,
+        engine=engine,
         device=device,
         threads=threads,
         max_batch=OfflineOptions.max_batch if max_batch is None else max_batch,
@@ -123,6 +134,7 @@ def build_models(
     )
     streaming = StreamingOptions(
         model_name=models[-1].name,
+        engine=engine,
         device=device,
         threads=threads,
         max_batch=max_batch,

@@ -10,6 +10,7 @@ import typer
 from moulin.cli.arguments import (
     BeamOption,
     DeviceOption,
+    EngineOption,
     MethodOption,
     PrecisionOption,
     decoding_changes,
@@ -60,6 +61,7 @@ def build(
     name: NameOption = None,
     streaming_name: StreamingNameOption = None,
     precision: PrecisionOption = None,
+    engine: EngineOption = None,
     device: DeviceOption = "cpu",
     max_batch: MaxBatchOption = None,
     instances: InstancesOption = 1,
@@ -78,6 +80,7 @@ def build(
         precision=precision,
         name=name,
         streaming_name=streaming_name,
+        engine=engine,
         streaming_checkpoints=bool(streaming),
     )
     if streaming is not None:
@@ -92,6 +95,7 @@ def build(
         named,
         to,
         link=link,
+        engine=engine,
         device=device,
         threads=None,
         max_batch=max_batch,

@@ -24,6 +24,7 @@ class TritonPythonModel:
         parameters = ShimParameters.read(args)
         self._recognizer = open_recognizer(
             parameters.encoder,
+            engine=parameters.engine,
             device=parameters.device,
             threads=parameters.threads,
             workers=parameters.workers,

@@ -12,16 +12,21 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from google.protobuf import text_format
 
 from moulin.bundle.spec import ModelSpec
+from moulin.engine.engines import choose_engine
 from moulin.errors import OptionsError
 from moulin.triton_repo import contract
 from moulin.triton_repo.offline_config import WARMUP_SAMPLES, OfflineOptions, offline_config
 from moulin.triton_repo.streaming_config import StreamingOptions, streaming_config
+
+_Options = TypeVar("_Options", OfflineOptions, StreamingOptions)
 
 _MODEL_PY = '''"""Loaded by Triton's python backend. Everything is in the package; see moulin.triton_repo."""
 
@@ -34,10 +39,11 @@ def build_offline_repository(spec: ModelSpec, to: Path, options: OfflineOptions,
 
     With `link` the files stay where they are; without, the repository can be moved to another machine. Returns the
     model's folder. The old model stays as it is until the new one is complete, so that `spec` may lie inside it.
-    Raises OptionsError where `to` cannot be written or the model's folder holds something else.
+    Raises OptionsError where `to` cannot be written or the model's folder holds something else, and what
+    `choose_engine` does.
     """
     with _new_model(spec, to / options.model_name, "offline_shim", link=link) as model_dir:
-        config = offline_config(options, f"bundle/{spec.file.name}")
+        config = offline_config(_with_engine(options, spec), f"bundle/{spec.file.name}")
         (model_dir / "config.pbtxt").write_text(text_format.MessageToString(config))
         warmup = model_dir / "warmup"
         warmup.mkdir()
@@ -50,7 +56,7 @@ def build_offline_repository(spec: ModelSpec, to: Path, options: OfflineOptions,
 def build_streaming_repository(spec: ModelSpec, to: Path, options: StreamingOptions, *, link: bool = False) -> Path:
     """The same for the streaming model `spec`. It warms itself up: Triton's warm-up knows no sequences."""
     with _new_model(spec, to / options.model_name, "streaming_shim", link=link) as model_dir:
-        config = streaming_config(options, f"bundle/{spec.file.name}")
+        config = streaming_config(_with_engine(options, spec), f"bundle/{spec.file.name}")
         (model_dir / "config.pbtxt").write_text(text_format.MessageToString(config))
     return to / options.model_name
 
@@ -81,6 +87,10 @@ def _new_model(spec: ModelSpec, model_dir: Path, shim: str, *, link: bool) -> It
             new.rename(model_dir)
     except OSError as error:
         raise OptionsError(f"Cannot write the repository to {to}: {error.strerror or error}") from error
+
+
+def _with_engine(options: _Options, spec: ModelSpec) -> _Options:
+    return replace(options, engine=choose_engine(spec, options.engine))
 
 
 def _place_bundle(spec: ModelSpec, to: Path, *, link: bool) -> None:

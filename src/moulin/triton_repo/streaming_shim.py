@@ -36,6 +36,7 @@ class TritonPythonModel:
         parameters = ShimParameters.read(args)
         recognizer = open_stream_recognizer(
             parameters.encoder,
+            engine=parameters.engine,
             device=parameters.device,
             threads=parameters.threads,
             workers=parameters.workers,
