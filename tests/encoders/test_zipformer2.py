@@ -20,7 +20,7 @@ from torch.nn import functional
 from moulin.bundle.checkpoint import read_checkpoint
 from moulin.encoders.encoder import StreamingLayout
 from moulin.encoders.tensors import part
-from moulin.encoders.zipformer2 import LayerState, Zipformer2, Zipformer2Config, by_source
+from moulin.encoders.zipformer2 import LayerState, Zipformer2, Zipformer2Config
 from tests.bundles import BUNDLES
 
 OFFLINE = BUNDLES / "zipformer2-offline"
@@ -237,14 +237,6 @@ def test_streaming_layout_refuses_what_cannot_be() -> None:
     for frames in (0, -1, 33):
         with pytest.raises(ValueError, match=rf"left_context_frames to be a positive multiple of 2, got {frames}"):
             encoder.streaming_layout(16, frames)
-
-
-def test_scores_by_distance_become_scores_by_frame() -> None:
-    frames, keys = 3, 5
-    distances = torch.arange(-(keys - 1), frames).expand(2, 4, frames, -1)
-    # In frames from the first key on, the first of the last 3 frames is number 2.
-    expected = torch.arange(keys) - torch.arange(keys - frames, keys)[:, None]
-    assert torch.equal(by_source(distances), expected.expand(2, 4, -1, -1))
 
 
 @pytest.mark.parametrize("causal", [True, False])

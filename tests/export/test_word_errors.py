@@ -28,7 +28,7 @@ def waveforms() -> list[Floats]:
 @pytest.fixture(scope="module", params=["offline", "streaming"])
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp(request.param)
-    transducer = load_transducer([CHECKPOINT])
+    transducer = load_transducer([CHECKPOINT / "model.safetensors"])
     layout = transducer.encoder.streaming_layout() if request.param == "streaming" else None
     export_onnx(transducer, folder, request.param, layout)
     (folder / "tokens.txt").write_bytes((CHECKPOINT / "tokens.txt").read_bytes())

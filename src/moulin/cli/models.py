@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from moulin.bundle.files import Precision
     from moulin.bundle.spec import ModelSpec
     from moulin.engine.engines import Engine
+    from moulin.triton_repo.ensemble.components import Backend
 
 NameOption = Annotated[
     str | None,
@@ -36,6 +37,13 @@ InstancesOption = Annotated[int, typer.Option(help="Processes that each hold the
 MaxAudioOption = Annotated[float, typer.Option(help="Refuse longer utterances (offline).")]
 MaxStreamsOption = Annotated[int, typer.Option(help="Streams that may be open at once.")]
 IdleTimeoutOption = Annotated[float, typer.Option(help="Close a stream after so long without a request.")]
+LayoutOption = Annotated[
+    Literal["fused", "ensemble"],
+    typer.Option(
+        help="fused: one Triton model does everything. ensemble: sherpa's layout, a Triton model for each part "
+        "(offline models)."
+    ),
+]
 EndpointOption = Annotated[
     bool, typer.Option("--endpoint/--no-endpoint", help="Cut streams into segments at pauses; a stream may choose.")
 ]
@@ -103,6 +111,8 @@ def build_models(
     to: Path,
     *,
     link: bool,
+    layout: Literal["fused", "ensemble"],
+    backend: Backend,
     engine: Engine | None,
     device: str,
     threads: int | None,
@@ -117,6 +127,7 @@ def build_models(
     """Write each model's folder into the repository `to`. Every option is checked before anything is written."""
     from moulin.decoding.options import DecodingOptions
     from moulin.streaming.options import StreamOptions
+    from moulin.triton_repo.ensemble.repository import build_offline_ensemble
     from moulin.triton_repo.offline_config import OfflineOptions
     from moulin.triton_repo.repository import build_offline_repository, build_streaming_repository
     from moulin.triton_repo.streaming_config import StreamingOptions
@@ -143,9 +154,13 @@ def build_models(
         idle_timeout_sec=idle_timeout_sec,
         stream=StreamOptions().updated({**decoding_changes, **stream_changes}),
     )
-    return [
-        build_streaming_repository(model.spec, to, streaming, link=link)
-        if model.spec.streaming
-        else build_offline_repository(model.spec, to, offline, link=link)
-        for model in models
-    ]
+    folders = []
+    for model in models:
+        if layout == "ensemble":
+            folder = build_offline_ensemble(model.spec, to, offline, backend=backend, link=link)
+        elif model.spec.streaming:
+            folder = build_streaming_repository(model.spec, to, streaming, link=link)
+        else:
+            folder = build_offline_repository(model.spec, to, offline, link=link)
+        folders.append(folder)
+    return folders

@@ -9,8 +9,9 @@ from moulin.bundle.load_model import load_model
 from moulin.bundle.spec import CheckpointSpec, ModelSpec, OnnxModelSpec
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.engines import Engine, choose_engine
+from moulin.engine.features import MAX_AUDIO_SEC, TAIL_PADDING_SEC
 from moulin.engine.onnxruntime_runner import OnnxRuntimeRunner
-from moulin.engine.recognizer import MAX_AUDIO_SEC, TAIL_PADDING_SEC, Recognizer
+from moulin.engine.recognizer import Recognizer
 from moulin.engine.runner import Runner
 
 

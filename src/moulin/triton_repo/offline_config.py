@@ -10,7 +10,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.device import gpu_index
 from moulin.engine.engines import Engine
-from moulin.engine.recognizer import MAX_AUDIO_SEC
+from moulin.engine.features import MAX_AUDIO_SEC
 from moulin.errors import OptionsError
 from moulin.triton_repo import contract
 from moulin.triton_repo.model_config import add_instances, add_parameters, check_counts, check_model_name, new_config
