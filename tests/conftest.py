@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,10 @@ from moulin.triton_repo.contract import STREAMING_MODEL_NAME
 from moulin.triton_repo.offline_config import OfflineOptions
 from moulin.triton_repo.repository import build_offline_repository, build_streaming_repository
 from moulin.triton_repo.streaming_config import StreamingOptions
+
+# PyTorch's threads wait for each other by spinning: with tiny models, and others on the machine, they lose more than
+# they win. Read when PyTorch is first imported, here and in what the tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 BUNDLES = Path(__file__).parent / "data" / "bundles"
 

@@ -15,6 +15,7 @@ from moulin.live_transcript import StreamUpdate
 
 if TYPE_CHECKING:
     from moulin.bundle.files import Precision
+    from moulin.engine.engines import Engine
 
 Updates = Generator[StreamUpdate, None, None]
 
@@ -62,6 +63,7 @@ def stream_in_process(
     *,
     options: Mapping[str, Any],
     precision: Precision | None = None,
+    engine: Engine | None = None,
     device: str = "cpu",
 ) -> Updates:
     """`stream_to_server` without a server. Raises BundleError or EngineError where the model cannot be used."""
@@ -70,7 +72,7 @@ def stream_in_process(
 
     defaults = StreamOptions().updated(options)
     with open_stream_recognizer(
-        model, precision=precision, device=device, max_streams=1, options=defaults
+        model, precision=precision, engine=engine, device=device, max_streams=1, options=defaults
     ) as recognizer:
         stream = recognizer.open()
         try:

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moulin.audio.source import AudioSource
-from moulin.errors import AudioError, ClientError, EngineError, MoulinError, ServerUnavailable
+from moulin.errors import AudioError, ClientError, MoulinError, ServerUnavailable
 from moulin.transcript import Transcript
 
 if TYPE_CHECKING:
     from moulin.bundle.files import Precision
-    from moulin.engine.recognizer import Recognizer
+    from moulin.engine.engines import Engine
 
 _FILES_AT_ONCE = 64
 """With a model in this process: enough to sort by length and keep all threads busy, few enough to hold in memory."""
@@ -70,16 +70,20 @@ def transcribe_in_process(
     *,
     changes: Mapping[str, Any],
     precision: Precision | None = None,
+    engine: Engine | None = None,
     device: str = "cpu",
     threads: int | None = None,
 ) -> Iterator[Outcome]:
     """Outcomes in the order of `sources`. Raises BundleError or EngineError where the model cannot be used."""
     from moulin.decoding.options import DecodingOptions
     from moulin.engine.open_recognizer import open_recognizer
+    from moulin.engine.together import answer_together
 
     options = DecodingOptions().updated(changes)
     with (
-        open_recognizer(model, precision=precision, device=device, threads=threads, options=options) as recognizer,
+        open_recognizer(
+            model, precision=precision, engine=engine, device=device, threads=threads, options=options
+        ) as recognizer,
         ThreadPoolExecutor(threads) as pool,
     ):
 
@@ -92,16 +96,7 @@ def transcribe_in_process(
         waiting = iter(sources)
         while group := list(islice(waiting, _FILES_AT_ONCE)):
             waveforms = list(pool.map(read, group))
-            results = iter(_transcribe(recognizer, [w for w in waveforms if not isinstance(w, AudioError)]))
+            good = [waveform for waveform in waveforms if not isinstance(waveform, AudioError)]
+            results = iter(answer_together(good, recognizer.transcribe))
             for source, waveform in zip(group, waveforms, strict=True):
                 yield Outcome(source, waveform if isinstance(waveform, AudioError) else next(results))
-
-
-def _transcribe(recognizer: Recognizer, waveforms: Sequence[NDArray[np.float32]]) -> Sequence[Transcript | EngineError]:
-    """All in one batch; if that fails, each by itself, so that only the culprit has no transcript."""
-    try:
-        return recognizer.transcribe(waveforms)
-    except Exception as error:
-        if len(waveforms) == 1:
-            return [EngineError(f"Recognition failed: {error}")]
-        return [result for waveform in waveforms for result in _transcribe(recognizer, [waveform])]

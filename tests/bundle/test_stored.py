@@ -19,7 +19,7 @@ def test_what_is_stored_comes_back(bundle: str, causal: bool, tmp_path: Path) ->
     transducer = load_transducer([BUNDLES / bundle / "epoch-1.pt"], causal=causal)
     write_stored(transducer, tmp_path / "model.safetensors")
     assert is_checkpoint(tmp_path)
-    again = load_transducer([tmp_path])
+    again = load_transducer([find_checkpoint(tmp_path)])
     assert again.causal is causal
     assert again.encoder.config == transducer.encoder.config
     x, x_lens = torch.randn(2, 100, 80), torch.tensor([100, 77])

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import subprocess
 import sys
 import time
+import unittest.mock
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from moulin.cli import main
 
 MOULIN = str(Path(sys.executable).with_name("moulin"))
 TIMEOUT_SEC = 120
@@ -42,6 +46,23 @@ def moulin(*arguments: object, stdin: bytes | None = None, environ: dict[str, st
         env={**os.environ, **(environ or {})},
     )
     return Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def moulin_here(*arguments: object) -> Finished:
+    """The same in this process, for what imports PyTorch and starts no other process: importing takes a second."""
+    out, err = io.StringIO(), io.StringIO()
+    status: object = 0
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        unittest.mock.patch.object(sys, "argv", ["moulin", *map(str, arguments)]),
+    ):
+        try:
+            main()
+        except SystemExit as ended:
+            status = ended.code or 0
+    assert isinstance(status, int)
+    return Finished(status, out.getvalue(), err.getvalue())
 
 
 def eventually(condition: Callable[[], bool], timeout_sec: float = 30) -> bool:

@@ -9,7 +9,7 @@ import torch
 from moulin.bundle.load import load_bundle
 from tests.bundles import BUNDLES, OFFLINE
 
-from .command import moulin
+from .command import moulin, moulin_here
 
 CAUSAL = BUNDLES / "zipformer2-streaming" / "epoch-1.pt"
 
@@ -18,7 +18,7 @@ def test_a_causal_model_in_both_forms(tmp_path: Path) -> None:
     offline = moulin("export", CAUSAL, "--to", tmp_path / "offline").expect(0)
     assert offline.out == f"{tmp_path / 'offline'}\n"
     assert "encoder: largest error" in offline.err
-    streaming = moulin(
+    streaming = moulin_here(
         "export", CAUSAL, "--to", tmp_path / "streaming", "--streaming", "--chunk-size", 16, "--left-context-frames", 64
     ).expect(0)
     assert "streaming zipformer2" in streaming.err
@@ -32,7 +32,7 @@ def test_a_causal_model_in_both_forms(tmp_path: Path) -> None:
 
 
 def test_fp16_and_int8(tmp_path: Path) -> None:
-    moulin(
+    moulin_here(
         "export",
         BUNDLES / "conformer-offline",
         "--to",
@@ -60,7 +60,7 @@ def test_the_average_of_two(tmp_path: Path) -> None:
     content = torch.load(source / "epoch-1.pt", weights_only=True)
     for epoch in (1, 2):
         torch.save(content, tmp_path / f"epoch-{epoch}.pt")
-    done = moulin(
+    done = moulin_here(
         "export",
         tmp_path / "epoch-1.pt",
         tmp_path / "epoch-2.pt",
@@ -89,7 +89,7 @@ def test_what_cannot_be_exported(
     arguments: list[object], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = moulin("export", *arguments).expect(1)
+    done = moulin_here("export", *arguments).expect(1)
     assert message in done.err
     assert len([line for line in done.err.splitlines() if line.startswith("moulin")]) == 1
     assert done.out == ""
@@ -98,7 +98,7 @@ def test_what_cannot_be_exported(
 
 def test_tokens_of_another_model(tmp_path: Path) -> None:
     (tmp_path / "tokens.txt").write_text("<blk> 0\n<sos/eos> 1\n<unk> 2\na 3\n")
-    done = moulin("export", CAUSAL, "--to", tmp_path / "out", "--tokens", tmp_path / "tokens.txt").expect(1)
+    done = moulin_here("export", CAUSAL, "--to", tmp_path / "out", "--tokens", tmp_path / "tokens.txt").expect(1)
     assert "37" in done.err
     assert "4" in done.err
 
@@ -109,7 +109,7 @@ def test_help_has_an_example() -> None:
 
 @pytest.mark.parametrize("bundle", [*OFFLINE, "lstm-streaming", "zipformer2-streaming"])
 def test_inspect_a_checkpoint(bundle: str) -> None:
-    done = moulin("inspect", BUNDLES / bundle / "epoch-1.pt", "--json").expect(0)
+    done = moulin_here("inspect", BUNDLES / bundle / "epoch-1.pt", "--json").expect(0)
     facts = json.loads(done.out)
     assert facts["family"] == bundle.partition("-")[0]
     assert (facts["vocab_size"], facts["decoder_dim"], facts["joiner_dim"]) == (37, 40, 56)

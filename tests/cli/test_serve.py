@@ -70,7 +70,8 @@ def test_a_checkpoint_for_live_audio_beside_an_offline_model(
     start: Callable[..., Serving], recordings: list[Recording]
 ) -> None:
     checkpoint = BUNDLES / "lstm-streaming" / "epoch-1.pt"
-    serving = start(MOULIN, "serve", str(checkpoint), str(BUNDLES / "conformer-offline"), "--streaming", *FREE_PORTS)
+    models = [str(checkpoint), str(BUNDLES / "conformer-offline")]
+    serving = start(MOULIN, "serve", *models, "--streaming", *FREE_PORTS)
     serving.wait_ready()
     assert "Serving lstm-streaming (lstm, streaming, fp32) as transducer_streaming on cpu\n" in serving.err
     audio = recordings[0].file
@@ -86,12 +87,13 @@ def test_a_checkpoint_for_live_audio_beside_an_offline_model(
 @pytest.mark.triton
 def test_a_checkpoint_for_whole_utterances(start: Callable[..., Serving], recordings: list[Recording]) -> None:
     checkpoint = BUNDLES / "zipformer2-offline" / "epoch-1.pt"
-    serving = start(MOULIN, "serve", str(checkpoint), *FREE_PORTS)
+    serving = start(MOULIN, "serve", str(checkpoint.parent), "--engine", "torch", *FREE_PORTS)
     serving.wait_ready()
     assert "Serving zipformer2-offline (zipformer2, offline, fp32) as transducer on cpu\n" in serving.err
     files = [str(recording.file) for recording in recordings[:3]]
     texts = moulin("transcribe", *files, "--url", serving.grpc_url).expect(0).out
-    assert texts == moulin("transcribe", *files, "--model", checkpoint.parent).expect(0).out
+    assert texts == moulin("transcribe", *files, "--model", checkpoint.parent, "--engine", "onnxruntime").expect(0).out
+    assert texts == moulin("transcribe", *files, "--model", checkpoint).expect(0).out
 
 
 @pytest.mark.triton
@@ -180,6 +182,12 @@ def test_a_port_in_use(flag: str) -> None:
         (["--idle-timeout-sec", "0"], "moulin: Expected idle-timeout-sec above 0 and below 1e6, got 0\n"),
         (["/no/such/model"], "moulin: There is no model at /no/such/model\n  hint: pass a folder with encoder*.onnx"),
         (["--device", "gpu"], "moulin: Expected a device of cpu, cuda or cuda:N, got 'gpu'\n"),
+        (["--engine", "torch"], "moulin: The engine torch runs checkpoints, and "),
+        (["--engine", "tensorrt"], "moulin: The engine tensorrt cannot run models yet\n  hint: leave out --engine"),
+        (
+            [BUNDLES / "conformer-offline" / "epoch-1.pt", "--engine", "onnxruntime"],
+            "moulin: The engine onnxruntime runs ONNX files, and ",
+        ),
         (["--name", "a/b"], "moulin: Expected a model name of letters, digits, '_', '-' and '.', got 'a/b'\n"),
         (["--max-batch", "0"], "moulin: Expected max-batch of at least 1, got 0\n"),
         (["--beam", "0"], "moulin: Expected a beam of 1 to "),

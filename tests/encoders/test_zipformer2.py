@@ -20,7 +20,7 @@ from torch.nn import functional
 from moulin.bundle.checkpoint import read_checkpoint
 from moulin.encoders.encoder import StreamingLayout
 from moulin.encoders.tensors import part
-from moulin.encoders.zipformer2 import LayerState, Zipformer2, Zipformer2Config, by_source
+from moulin.encoders.zipformer2 import LayerState, Zipformer2, Zipformer2Config
 from tests.bundles import BUNDLES
 
 OFFLINE = BUNDLES / "zipformer2-offline"
@@ -239,14 +239,6 @@ def test_streaming_layout_refuses_what_cannot_be() -> None:
             encoder.streaming_layout(16, frames)
 
 
-def test_scores_by_distance_become_scores_by_frame() -> None:
-    frames, keys = 3, 5
-    distances = torch.arange(-(keys - 1), frames).expand(2, 4, frames, -1)
-    # In frames from the first key on, the first of the last 3 frames is number 2.
-    expected = torch.arange(keys) - torch.arange(keys - frames, keys)[:, None]
-    assert torch.equal(by_source(distances), expected.expand(2, 4, -1, -1))
-
-
 @pytest.mark.parametrize("causal", [True, False])
 def test_exports_for_any_batch_and_length(causal: bool, tmp_path: Path) -> None:
     encoder = random_encoder(replace(SMALL, causal=causal))
@@ -318,13 +310,19 @@ def export(
         ((2, 2, 3, 4, 3, 2), (512, 768, 1024, 1536, 1024, 768), (192, 256, 384, 512, 384, 256), False, 65_549_011),
         ((2, 2, 3, 4, 3, 2), (512, 768, 1024, 1536, 1024, 768), (192, 256, 384, 512, 384, 256), True, 66_110_931),
         ((2, 2, 4, 5, 4, 2), (512, 768, 1536, 2048, 1536, 768), (192, 256, 512, 768, 512, 256), False, 148_439_574),
+        ((2, 2, 4, 5, 4, 2), (512, 1024, 2048, 3072, 2048, 1024), (192, 384, 768, 1024, 768, 384), False, 288_154_582),
     ],
-    ids=["S", "M", "M streaming", "L"],
+    ids=["S", "M", "M streaming", "L", "XL"],
 )
 def test_published_sizes(
     layers: tuple[int, ...], hidden: tuple[int, ...], dims: tuple[int, ...], causal: bool, published: int
 ) -> None:
-    """The LibriSpeech models, as egs/librispeech/ASR/RESULTS.md counts all parameters in training."""
+    """The LibriSpeech models, as egs/librispeech/ASR/RESULTS.md counts all parameters in training.
+
+    Of the XL (soundsgoodai/Zipformer-transducer-XL-290M) no exact count is published: its card says 288 M, the name
+    290 M, and the sizes are those with which its publisher's exporter is tested (SoundsGoodAI/fast-gpu-asr,
+    tests/export/test_export_zipformer.py). With 500 tokens and what only training needs they make 288.15 M.
+    """
     heads, kernels = (4, 4, 4, 8, 4, 4), (31, 31, 15, 15, 15, 31)
     config = Zipformer2Config(
         layers, (1, 2, 4, 8, 4, 2), dims, heads, (32,) * 6, (12,) * 6, hidden, kernels, causal=causal

@@ -20,17 +20,18 @@ from moulin.decoding.search import SEARCHES
 from moulin.demo.files import DEMO_MODEL
 from moulin.engine.open_recognizer import open_recognizer
 from moulin.engine.recognizer import Recognizer
+from moulin.engine.scoring import Scorer
 from tests.bundle.byte_bpe import byte_encode
 from tests.bundles import BUNDLES, OFFLINE
 
 
-class Recording(Recognizer):
+class Recording(Scorer):
     """Keeps the hypotheses behind the last transcripts."""
 
     hypotheses: list[Hypothesis]
 
-    def _search(self, *arguments: Any) -> list[Hypothesis]:
-        self.hypotheses = super()._search(*arguments)
+    def search(self, *arguments: Any) -> list[Hypothesis]:
+        self.hypotheses = super().search(*arguments)
         return self.hypotheses
 
 
@@ -57,7 +58,8 @@ def heard_by(recognizer: Any, waveform: Floats) -> Any:
 
 @dataclass
 class Pair:
-    ours: Recording
+    ours: Recognizer
+    scorer: Recording
     theirs: Any
     options: DecodingOptions
 
@@ -68,10 +70,10 @@ CASES = [pytest.param((name, method), id=f"{name}-{method}") for name in (*OFFLI
 @pytest.fixture(scope="module", params=CASES)
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     name, method = request.param
-    with open_recognizer(DEMO_MODEL if name == "demo" else BUNDLES / name, tail_padding_sec=0.0) as plain:
-        ours = Recording(plain.spec, plain._runner, tail_padding_sec=0.0)
-        with ours:
-            yield Pair(ours, sherpa(plain.spec, method), DecodingOptions(method, beam=4))
+    with open_recognizer(DEMO_MODEL if name == "demo" else BUNDLES / name, tail_padding_sec=0.0) as ours:
+        scorer = Recording(ours.runner, ours.spec.tokens, frame_sec=ours.spec.encoder_frame_sec)
+        ours._score = scorer
+        yield Pair(ours, scorer, sherpa(ours.spec, method), DecodingOptions(method, beam=4))
 
 
 def test_tokens_times_and_text(pair: Pair, clips: list[Floats], noises: list[Floats]) -> None:
@@ -79,7 +81,7 @@ def test_tokens_times_and_text(pair: Pair, clips: list[Floats], noises: list[Flo
     for number, waveform in enumerate([*clips[:3], *noises]):
         result = heard_by(pair.theirs, waveform)
         [transcript] = pair.ours.transcribe([waveform], [pair.options])
-        [hypothesis] = pair.ours.hypotheses
+        [hypothesis] = pair.scorer.hypotheses
         symbols = [pair.ours.spec.tokens.symbols[token].replace("▁", " ") for token in hypothesis.tokens]
         assert symbols == result.tokens, f"waveform {number}"
         np.testing.assert_allclose([frame * 0.04 for frame in hypothesis.frames], result.timestamps, atol=1e-5)
@@ -126,8 +128,8 @@ def test_searches_on_a_real_encoder_equal_their_references(clips: list[Floats], 
 
     options = DecodingOptions(method)
     with open_recognizer(DEMO_MODEL) as recognizer:
-        encoder_out, lens = recognizer._encode([recognizer._features(clip[:30_000]) for clip in clips[:3]])
-        fast = SEARCHES[method](recognizer._runner, encoder_out, lens, options)
-        plain = REFERENCE_SEARCHES[method](recognizer._runner, encoder_out, lens, options)
+        encoder_out, lens = recognizer._encode(recognizer._features([clip[:30_000] for clip in clips[:3]]))
+        fast = SEARCHES[method](recognizer.runner, encoder_out, lens, options)
+        plain = REFERENCE_SEARCHES[method](recognizer.runner, encoder_out, lens, options)
     assert [hypothesis.tokens for hypothesis in fast] == [hypothesis.tokens for hypothesis in plain]
     assert [hypothesis.frames for hypothesis in fast] == [hypothesis.frames for hypothesis in plain]

@@ -44,6 +44,7 @@ DEFAULTS: dict[str, Any] = {
     ],
     "parameters": {
         "encoder": {"string_value": "bundle/encoder-epoch-1-avg-1.onnx"},
+        "engine": {"string_value": "onnxruntime"},
         "device": {"string_value": "cpu"},
         "instances": {"string_value": "1"},
         "threads": {},
@@ -72,6 +73,7 @@ def test_every_field_of_the_default(tmp_path: Path) -> None:
 def test_every_option_arrives(tmp_path: Path) -> None:
     options = OfflineOptions(
         model_name="english-v2",
+        engine="onnxruntime",
         device="cuda:1",
         max_batch=7,
         instances=3,
@@ -95,6 +97,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         },
         "parameters": {
             "encoder": {"string_value": "bundle/encoder-epoch-1-avg-1.int8.onnx"},
+            "engine": {"string_value": "onnxruntime"},
             "device": {"string_value": "cuda:1"},
             "instances": {"string_value": "3"},
             "threads": {"string_value": "5"},

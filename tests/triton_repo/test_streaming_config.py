@@ -53,6 +53,7 @@ DEFAULTS: dict[str, Any] = {
     },
     "parameters": {
         "encoder": {"string_value": "bundle/encoder-epoch-1-avg-1-chunk-16-left-64.onnx"},
+        "engine": {"string_value": "onnxruntime"},
         "device": {"string_value": "cpu"},
         "instances": {"string_value": "1"},
         "threads": {},
@@ -90,6 +91,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
     }
     options = StreamingOptions(
         model_name="english-live",
+        engine="onnxruntime",
         device="cuda:1",
         max_streams=100,
         max_batch=7,
@@ -114,6 +116,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         },
         "parameters": {
             "encoder": DEFAULTS["parameters"]["encoder"],
+            "engine": {"string_value": "onnxruntime"},
             "device": {"string_value": "cuda:1"},
             "instances": {"string_value": "3"},
             "threads": {"string_value": "5"},

@@ -12,10 +12,11 @@ _SUFFIXES = (".pt", ".safetensors")
 _NUMBERED = re.compile(r"(?P<kind>epoch|checkpoint)-(?P<number>\d+)\.pt")
 
 
-def is_checkpoint(path: Path) -> bool:
-    """Whether `path` is a checkpoint, or a folder that has one and no ONNX encoder."""
+def is_checkpoint(path: Path, *, preferred: bool = False) -> bool:
+    """Whether `path` is a checkpoint, or a folder that has one and no ONNX encoder. Where checkpoints are `preferred`
+    the folder may have both."""
     if path.is_dir():
-        return bool(_checkpoints(path)) and not any(path.glob("encoder*.onnx"))
+        return bool(_checkpoints(path)) and (preferred or not any(path.glob("encoder*.onnx")))
     return path.suffix in _SUFFIXES
 
 

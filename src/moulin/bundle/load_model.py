@@ -13,14 +13,18 @@ from moulin.errors import OptionsError
 
 
 def load_model(
-    model: Path, *, precision: Precision | None = None, expect: Literal["offline", "streaming"] | None = None
+    model: Path,
+    *,
+    precision: Precision | None = None,
+    expect: Literal["offline", "streaming"] | None = None,
+    prefer_checkpoint: bool = False,
 ) -> ModelSpec:
     """`load_bundle`, or for a checkpoint `load_checkpoint_spec`. A checkpoint is what is expected of it, offline where
-    nothing is.
+    nothing is. Of a folder with both the ONNX files are meant, unless `prefer_checkpoint`.
 
     Raises BundleError, OptionsError, and EngineError where a checkpoint is there and PyTorch is not.
     """
-    if not is_checkpoint(model):
+    if not is_checkpoint(model, preferred=prefer_checkpoint):
         return load_bundle(model, precision=precision, expect=expect)
     if precision not in (None, "fp32"):
         raise OptionsError(f"Expected a precision of fp32 for the checkpoint {model}, got {precision}")

@@ -24,6 +24,13 @@ MIN_FRAMES = 9
 """Fewer feature frames than this leave nothing after subsampling; shorter input is padded up to it."""
 
 
+def name_of(folder: Path) -> str:
+    """The name of the model in `folder`: the folder's, or its parent's too where it only says which form it is."""
+    path = folder.resolve()
+    generic = path.name in ("offline", "streaming", "exp", "onnx", "model", "checkpoint")
+    return f"{path.parent.name}/{path.name}" if generic else path.name
+
+
 @dataclass(frozen=True, slots=True)
 class StateSpec:
     """One recurrent state of a streaming encoder; `shape` has 1 where the batch goes. All start as zeros.
@@ -110,10 +117,7 @@ class ModelSpec(ABC):
 
     @property
     def name(self) -> str:
-        """The folder's name, or its parent's too where the folder only says which form it is."""
-        path = self.path.resolve()
-        generic = path.name in ("offline", "streaming", "exp", "onnx", "model", "checkpoint")
-        return f"{path.parent.name}/{path.name}" if generic else path.name
+        return name_of(self.path)
 
     @property
     def mode(self) -> str:

@@ -6,21 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from moulin.bundle.checkpoint import Tensors, average_between, average_checkpoints, read_checkpoint
-from moulin.bundle.checkpoint_files import find_checkpoint
 from moulin.bundle.stored import SUFFIX, read_stored
 from moulin.encoders.transducer import Transducer
 from moulin.errors import BundleError, OptionsError
 
 
-def load_transducer(
-    checkpoints: Sequence[Path], *, use_averaged_model: bool = False, causal: bool = False
-) -> Transducer:
-    """The transducer in a checkpoint, in moulin's stored form, or the average of several checkpoints.
+def load_transducer(files: Sequence[Path], *, use_averaged_model: bool = False, causal: bool = False) -> Transducer:
+    """The transducer in a checkpoint file, in moulin's stored form, or the average of several checkpoints.
 
     `use_averaged_model` takes, of two checkpoints, the average over all batches of training between them (Icefall's
     option of that name). `causal` as for `Transducer.from_tensors`. Raises BundleError and OptionsError.
     """
-    files = [find_checkpoint(checkpoint) for checkpoint in checkpoints]
     if not files:
         raise OptionsError("Expected at least one checkpoint")
     if len(files) == 1 and files[0].suffix == SUFFIX:

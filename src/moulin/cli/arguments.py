@@ -12,6 +12,7 @@ from moulin.decoding.options import METHODS, DecodingOptions
 # Literals are spelled out again because typer reads them when the command is built.
 Precision = Literal["fp32", "fp16", "int8"]
 Method = Literal["greedy", "modified_beam_search"]
+EngineName = Literal["onnxruntime", "torch", "tensorrt"]
 
 
 def _fetched(context: typer.Context, model: Path) -> Path:
@@ -40,6 +41,10 @@ BeamOption = Annotated[
     int | None, typer.Option(help=f"Beam of modified_beam_search.  [default: {DecodingOptions().beam}]")
 ]
 PortOption = Annotated[int, typer.Option(min=0, max=65535)]
+EngineOption = Annotated[
+    EngineName | None,
+    typer.Option(help="What runs the model.  [default: onnxruntime for ONNX files, torch for a checkpoint]"),
+]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 
 

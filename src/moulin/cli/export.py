@@ -76,9 +76,10 @@ def export(
     from moulin.bundle.transducer import load_transducer
     from moulin.export.to_onnx import export_onnx
 
+    checkpoints = [find_checkpoint(checkpoint) for checkpoint in checkpoints]
     _say("Reading " + ", ".join(map(str, checkpoints)))
     transducer = load_transducer(checkpoints, use_averaged_model=use_averaged_model, causal=causal)
-    tokens = tokens or find_checkpoint(checkpoints[-1]).parent / "tokens.txt"
+    tokens = tokens or checkpoints[-1].parent / "tokens.txt"
     if not tokens.is_file():
         raise BundleError(f"There is no {tokens}", hint="name the file with --tokens")
     read_tokens(tokens, transducer.joiner.vocab_size)
@@ -109,9 +110,7 @@ def _layout(transducer: Transducer, chunk_size: int | None, left_context_frames:
 
 def _label(checkpoints: Sequence[Path], layout: StreamingLayout | None) -> str:
     """What Icefall's scripts put into the files' names, say epoch-30-avg-9-chunk-16-left-128."""
-    from moulin.bundle.checkpoint_files import find_checkpoint
-
-    label = f"{find_checkpoint(checkpoints[-1]).stem}-avg-{len(checkpoints)}"
+    label = f"{checkpoints[-1].stem}-avg-{len(checkpoints)}"
     if layout is None:
         return label
     left = layout.metadata.get("left_context_len", layout.metadata.get("left_context", "")).split(",")[0]

@@ -80,13 +80,14 @@ def _checkpoint_facts(path: Path) -> dict[str, Any]:
     from moulin.bundle.checkpoint_files import find_checkpoint, require_torch
 
     require_torch()
+    from moulin.bundle.spec import name_of
     from moulin.bundle.transducer import load_transducer
 
     file = find_checkpoint(path)
     transducer = load_transducer([file])
     encoder = transducer.encoder
     return {
-        "name": file.resolve().parent.name,
+        "name": name_of(file.parent),
         "path": str(file),
         "family": encoder.family,
         "mode": "checkpoint",

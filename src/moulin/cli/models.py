@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -15,6 +15,8 @@ from moulin.triton_repo.contract import MODEL_NAME, streaming_name_beside
 if TYPE_CHECKING:
     from moulin.bundle.files import Precision
     from moulin.bundle.spec import ModelSpec
+    from moulin.engine.engines import Engine
+    from moulin.triton_repo.ensemble.components import Backend
 
 NameOption = Annotated[
     str | None,
@@ -35,6 +37,13 @@ InstancesOption = Annotated[int, typer.Option(help="Processes that each hold the
 MaxAudioOption = Annotated[float, typer.Option(help="Refuse longer utterances (offline).")]
 MaxStreamsOption = Annotated[int, typer.Option(help="Streams that may be open at once.")]
 IdleTimeoutOption = Annotated[float, typer.Option(help="Close a stream after so long without a request.")]
+LayoutOption = Annotated[
+    Literal["fused", "ensemble"],
+    typer.Option(
+        help="fused: one Triton model does everything. ensemble: sherpa's layout, a Triton model for each part "
+        "(offline models)."
+    ),
+]
 EndpointOption = Annotated[
     bool, typer.Option("--endpoint/--no-endpoint", help="Cut streams into segments at pauses; a stream may choose.")
 ]
@@ -54,11 +63,13 @@ def load_models(
     precision: Precision | None,
     name: str | None,
     streaming_name: str | None,
+    engine: Engine | None = None,
     streaming_checkpoints: bool = False,
 ) -> list[NamedModel]:
     """At most one offline and one streaming model, with their names. What is published elsewhere is fetched.
 
-    Checkpoints are offline models unless `streaming_checkpoints`. Raises BundleError, OptionsError or FetchError.
+    Checkpoints are offline models unless `streaming_checkpoints`, and taken from a folder with both where the `engine`
+    runs checkpoints. Raises BundleError, OptionsError or FetchError.
     """
     from moulin.bundle.checkpoint_files import is_checkpoint
     from moulin.bundle.load_model import load_model
@@ -67,8 +78,14 @@ def load_models(
     specs: dict[str, ModelSpec] = {}
     for model in models:
         folder = local_model(model, precision)
-        streaming = streaming_checkpoints and is_checkpoint(folder)
-        spec = load_model(folder, precision=precision, expect="streaming" if streaming else None)
+        prefer_checkpoint = engine == "torch"
+        streaming = streaming_checkpoints and is_checkpoint(folder, preferred=prefer_checkpoint)
+        spec = load_model(
+            folder,
+            precision=precision,
+            expect="streaming" if streaming else None,
+            prefer_checkpoint=prefer_checkpoint,
+        )
         if spec.mode in specs:
             raise OptionsError(
                 f"Expected one offline and one streaming model at most, got two {spec.mode} ones: "
@@ -94,6 +111,9 @@ def build_models(
     to: Path,
     *,
     link: bool,
+    layout: Literal["fused", "ensemble"],
+    backend: Backend,
+    engine: Engine | None,
     device: str,
     threads: int | None,
     max_batch: int | None,
@@ -107,6 +127,7 @@ def build_models(
     """Write each model's folder into the repository `to`. Every option is checked before anything is written."""
     from moulin.decoding.options import DecodingOptions
     from moulin.streaming.options import StreamOptions
+    from moulin.triton_repo.ensemble.repository import build_offline_ensemble
     from moulin.triton_repo.offline_config import OfflineOptions
     from moulin.triton_repo.repository import build_offline_repository, build_streaming_repository
     from moulin.triton_repo.streaming_config import StreamingOptions
@@ -114,6 +135,7 @@ def build_models(
     name = models[0].name
     offline = OfflineOptions(
         model_name=name,
+        engine=engine,
         device=device,
         threads=threads,
         max_batch=OfflineOptions.max_batch if max_batch is None else max_batch,
@@ -123,6 +145,7 @@ def build_models(
     )
     streaming = StreamingOptions(
         model_name=models[-1].name,
+        engine=engine,
         device=device,
         threads=threads,
         max_batch=max_batch,
@@ -131,9 +154,13 @@ def build_models(
         idle_timeout_sec=idle_timeout_sec,
         stream=StreamOptions().updated({**decoding_changes, **stream_changes}),
     )
-    return [
-        build_streaming_repository(model.spec, to, streaming, link=link)
-        if model.spec.streaming
-        else build_offline_repository(model.spec, to, offline, link=link)
-        for model in models
-    ]
+    folders = []
+    for model in models:
+        if layout == "ensemble":
+            folder = build_offline_ensemble(model.spec, to, offline, backend=backend, link=link)
+        elif model.spec.streaming:
+            folder = build_streaming_repository(model.spec, to, streaming, link=link)
+        else:
+            folder = build_offline_repository(model.spec, to, offline, link=link)
+        folders.append(folder)
+    return folders

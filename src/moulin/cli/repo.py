@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from moulin.cli.arguments import (
     BeamOption,
     DeviceOption,
+    EngineOption,
     MethodOption,
     PrecisionOption,
     decoding_changes,
@@ -18,6 +19,7 @@ from moulin.cli.models import (
     EndpointOption,
     IdleTimeoutOption,
     InstancesOption,
+    LayoutOption,
     MaxAudioOption,
     MaxBatchOption,
     MaxStreamsOption,
@@ -26,7 +28,7 @@ from moulin.cli.models import (
     build_models,
     load_models,
 )
-from moulin.errors import BundleError
+from moulin.errors import BundleError, OptionsError
 
 app = typer.Typer(
     help="Build Triton model repositories.",
@@ -60,6 +62,15 @@ def build(
     name: NameOption = None,
     streaming_name: StreamingNameOption = None,
     precision: PrecisionOption = None,
+    layout: LayoutOption = "fused",
+    backend: Annotated[
+        Literal["python", "onnxruntime", "tensorrt"] | None,
+        typer.Option(
+            help="What runs the networks of the ensemble: ONNX Runtime in the python backend, or a backend of Triton's "
+            "own.  [default: python]"
+        ),
+    ] = None,
+    engine: EngineOption = None,
     device: DeviceOption = "cpu",
     max_batch: MaxBatchOption = None,
     instances: InstancesOption = 1,
@@ -72,12 +83,15 @@ def build(
     link: Annotated[bool, typer.Option("--link", help="Link to the model's files instead of copying them.")] = False,
 ) -> None:
     """Write a Triton repository that serves models with the public contract."""
+    if backend is not None and layout != "ensemble":
+        raise OptionsError("--backend is for --layout ensemble")
     changes = decoding_changes(method, beam)
     named = load_models(
         models,
         precision=precision,
         name=name,
         streaming_name=streaming_name,
+        engine=engine,
         streaming_checkpoints=bool(streaming),
     )
     if streaming is not None:
@@ -92,6 +106,9 @@ def build(
         named,
         to,
         link=link,
+        layout=layout,
+        backend=backend or "python",
+        engine=engine,
         device=device,
         threads=None,
         max_batch=max_batch,

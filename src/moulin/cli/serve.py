@@ -11,11 +11,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moulin.cli.arguments import BeamOption, DeviceOption, MethodOption, PortOption, PrecisionOption, decoding_changes
+from moulin.cli.arguments import (
+    BeamOption,
+    DeviceOption,
+    EngineOption,
+    MethodOption,
+    PortOption,
+    PrecisionOption,
+    decoding_changes,
+)
 from moulin.cli.models import (
     EndpointOption,
     IdleTimeoutOption,
     InstancesOption,
+    LayoutOption,
     MaxAudioOption,
     MaxBatchOption,
     MaxStreamsOption,
@@ -55,6 +64,8 @@ def serve(
     http_port: PortOption = 8000,
     grpc_port: PortOption = 8001,
     metrics_port: PortOption = 8002,
+    layout: LayoutOption = "fused",
+    engine: EngineOption = None,
     device: DeviceOption = "cpu",
     precision: PrecisionOption = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.  [default: all]")] = None,
@@ -74,7 +85,7 @@ def serve(
     """
     parent = os.getppid()
     from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL
-    from moulin.engine.check_device import check_device
+    from moulin.engine.engines import check_engine
     from moulin.launch.server import ServerOptions, TritonServer
     from moulin.launch.workspace import workspace
 
@@ -85,10 +96,11 @@ def serve(
         precision=precision,
         name=name,
         streaming_name=streaming_name,
+        engine=engine,
         streaming_checkpoints=streaming,
     )
     for model in named:
-        check_device(device, model.spec)
+        check_engine(model.spec, engine, device)
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -99,6 +111,9 @@ def serve(
                 named,
                 repository,
                 link=True,
+                layout=layout,
+                backend="python",
+                engine=engine,
                 device=device,
                 threads=threads,
                 max_batch=max_batch,

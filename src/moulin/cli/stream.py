@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from moulin.cli.arguments import BeamOption, DeviceOption, MethodOption, PrecisionOption, decoding_changes
+from moulin.cli.arguments import BeamOption, DeviceOption, EngineOption, MethodOption, PrecisionOption, decoding_changes
 from moulin.errors import OptionsError
 from moulin.live_transcript import LiveTranscript, StreamUpdate
 from moulin.transcript_formats import to_json
@@ -46,6 +46,7 @@ def stream(
     method: MethodOption = None,
     beam: BeamOption = None,
     name: Annotated[str, typer.Option(help="The model's name in Triton.")] = "transducer",
+    engine: EngineOption = None,
     device: DeviceOption = "cpu",
     precision: PrecisionOption = None,
 ) -> None:
@@ -67,7 +68,9 @@ def stream(
 
     with _microphone(chunk_ms or 100) if file is None else _file(file, chunk_ms or 320, realtime=realtime) as chunks:
         if model is not None:
-            updates = stream_in_process(chunks, model, options=options, precision=precision, device=device)
+            updates = stream_in_process(
+                chunks, model, options=options, precision=precision, engine=engine, device=device
+            )
         else:
             updates = stream_to_server(chunks, url or "localhost:8001", model=name, options=options)
         # Closed at once when something fails or Ctrl-C is pressed, so that the server's slot is free again.

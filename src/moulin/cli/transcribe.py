@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from moulin.cli.arguments import BeamOption, DeviceOption, MethodOption, PrecisionOption, decoding_changes
+from moulin.cli.arguments import BeamOption, DeviceOption, EngineOption, MethodOption, PrecisionOption, decoding_changes
 from moulin.cli.messages import show_error
 from moulin.errors import MoulinError, OptionsError
 from moulin.transcript_formats import SUBTITLES, to_json
@@ -42,6 +42,7 @@ def transcribe(
         str | None, typer.Option(metavar="ENCODING:RATE[:CHANNELS]", help="The files are headerless, e.g. s16le:8000.")
     ] = None,
     name: Annotated[str, typer.Option(help="The model's name in Triton.")] = "transducer",
+    engine: EngineOption = None,
     device: DeviceOption = "cpu",
     precision: PrecisionOption = None,
 ) -> None:
@@ -67,7 +68,13 @@ def transcribe(
     if model is not None:
         model = local_model(model, precision)
         outcomes = transcribe_in_process(
-            sources, model, changes=changes, precision=precision, device=device, threads=min(jobs, _cpus())
+            sources,
+            model,
+            changes=changes,
+            precision=precision,
+            engine=engine,
+            device=device,
+            threads=min(jobs, _cpus()),
         )
     else:
         outcomes = transcribe_on_server(sources, url or "localhost:8001", model=name, changes=changes, jobs=jobs)

@@ -47,6 +47,12 @@ class DecodingOptions:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    @classmethod
+    def from_strings(cls, values: Mapping[str, str]) -> DecodingOptions:
+        """What `to_dict` gave, as strings and among others: the parameters of config.pbtxt."""
+        kinds = {"method": str, "beam": int, "temperature": float, "blank_penalty": float}
+        return cls(**{name: kind(values[name]) for name, kind in kinds.items()})
+
     def updated(self, changes: Mapping[str, Any]) -> DecodingOptions:
         """These options with `changes`; unknown names are refused."""
         known = [field.name for field in fields(self)]

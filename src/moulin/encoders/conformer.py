@@ -21,6 +21,7 @@ from torch.nn import functional
 from moulin.encoders.activations import DoubleSwish
 from moulin.encoders.encoder import Encoder, EncoderState, StreamingLayout
 from moulin.encoders.norms import BasicNorm
+from moulin.encoders.relative_shift import by_source
 from moulin.encoders.subsampling import Conv2dSubsampling, SubsamplingConfig, count_layers, feed_forward
 from moulin.encoders.tensors import expect_shape, load_tensors
 
@@ -100,7 +101,7 @@ class Conformer(Encoder):
         return self.encoder(x, positions, padding), lengths
 
     def offline_metadata(self) -> Mapping[str, str]:
-        return {"model_type": "conformer", "version": "1", "model_author": "k2-fsa", "comment": "stateless3"}
+        return {**self.identity(), "comment": "stateless3"}
 
     def streaming_layout(
         self, chunk_size: int | None = None, left_context_frames: int | None = None
@@ -122,9 +123,7 @@ class Conformer(Encoder):
                 EncoderState("processed_lens", (), batch_axis=0, dtype=torch.int64, increment=chunk),
             ),
             metadata={
-                "model_type": "conformer",
-                "version": "1",
-                "model_author": "k2-fsa",
+                **self.identity(),
                 "comment": "stateless5",
                 "pad_length": str(pad_length),
                 "decode_chunk_len": str(4 * chunk),
@@ -236,8 +235,8 @@ class RelativeAttention(nn.Module):
         key, value = functional.linear(memory, weight[dim:], bias[dim:]).chunk(2, dim=-1)
         content = (query + self.pos_bias_u.unsqueeze(1)) @ self._split(key).transpose(2, 3)
         distance = self._split(self.linear_pos(positions).unsqueeze(0))
-        place = relative_shift((query + self.pos_bias_v.unsqueeze(1)) @ distance.transpose(2, 3))
-        scores = content + place[..., : memory.shape[1]]
+        place = by_source((query + self.pos_bias_v.unsqueeze(1)) @ distance.transpose(2, 3))
+        scores = content + place
         weights = scores.masked_fill(masked.unsqueeze(1).unsqueeze(1), _MASKED).softmax(dim=-1)
         return self.out_proj((weights @ self._split(value)).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
@@ -292,15 +291,3 @@ def relative_positions(queries: int, keys: int, dim: int, like: Tensor) -> Tenso
     frequency = torch.exp(torch.arange(0, dim, 2, device=like.device).float() * -(math.log(10000.0) / dim))
     angle = distance * frequency
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1).to(like.dtype)
-
-
-def relative_shift(x: Tensor) -> Tensor:
-    """Scores by distance [N, H, T, R] to scores by key [N, H, T, R], of which the first R - T + 1 are meant: row i
-    moves T - 1 - i columns to the left, because in it the same key is that much nearer.
-
-    With one column more the matrix, read as R + 1 rows of T and then without the first of them as T rows of R, moves
-    one column further in every row. What is in that column (here a copy of the next) is not among what is meant.
-    """
-    batch, heads, rows, _ = x.shape
-    x = torch.cat([x[..., :1], x], dim=-1).reshape(batch, heads, -1, rows)
-    return x[:, :, 1:].reshape(batch, heads, rows, -1)

@@ -73,6 +73,10 @@ class Encoder(nn.Module, ABC):
         What is in the padding changes no frame of an utterance more than Icefall's own encoder lets it.
         """
 
+    def identity(self) -> dict[str, str]:
+        """What every export of Icefall's says of its encoder."""
+        return {"model_type": self.family, "version": "1", "model_author": "k2-fsa"}
+
     @abstractmethod
     def offline_metadata(self) -> Mapping[str, str]:
         """What Icefall's export of this encoder for whole utterances writes into the ONNX file."""

@@ -95,9 +95,7 @@ class Lstm(Encoder):
                 EncoderState("state1", (config.num_layers, config.cells), batch_axis=1),
             ),
             metadata={
-                "model_type": "lstm",
-                "version": "1",
-                "model_author": "k2-fsa",
+                **self.identity(),
                 "decode_chunk_len": str(chunk),
                 "T": str(window),
                 "num_encoder_layers": str(config.num_layers),

@@ -30,6 +30,7 @@ from torch.nn import functional
 from moulin.encoders.activations import DoubleSwish
 from moulin.encoders.encoder import Encoder, EncoderState, StreamingLayout
 from moulin.encoders.norms import BasicNorm
+from moulin.encoders.relative_shift import by_source
 from moulin.encoders.tensors import expect_shape, load_tensors
 
 _Item = TypeVar("_Item")
@@ -158,7 +159,7 @@ class Zipformer(Encoder):
         return self.downsample_output(x), torch.div(lengths + 1, 2, rounding_mode="trunc")
 
     def offline_metadata(self) -> Mapping[str, str]:
-        return {"model_type": self.family, "version": "1", "model_author": "k2-fsa", "comment": "stateless7"}
+        return {**self.identity(), "comment": "stateless7"}
 
     def streaming_layout(
         self, chunk_size: int | None = None, left_context_frames: int | None = None
@@ -179,8 +180,7 @@ class Zipformer(Encoder):
             "cnn_module_kernels": config.cnn_module_kernels,
             "left_context_len": lefts,
         }
-        metadata = {"model_type": self.family, "version": "1", "model_author": "k2-fsa"}
-        metadata |= {"decode_chunk_len": str(chunk), "T": str(chunk + 7)}
+        metadata = {**self.identity(), "decode_chunk_len": str(chunk), "T": str(chunk + 7)}
         metadata |= {name: ",".join(map(str, sizes)) for name, sizes in lists.items()}
         states = [_stack_states(i, stack, lefts[i]) for i, stack in enumerate(config.stacks)]
         return StreamingLayout(chunk + 7, chunk, tuple(_by_kind(states)), metadata)
@@ -515,10 +515,10 @@ class _Attention(nn.Module):
         return self.out_proj2(self._attend(weights, value)), value[:, x.size(1) :]
 
     def _scores(self, query: Tensor, key: Tensor, pos_query: Tensor, positions: Tensor) -> Tensor:
-        """[N, H, T, K], for `positions` [K + T, D] of `_relative_positions`, which become [H, pos_dim, K + T]."""
+        """[N, H, T, K], for `positions` [T + K - 1, D] of `_relative_positions`."""
         projected = self.linear_pos(positions).reshape(positions.size(0), self.nhead, -1).permute(1, 2, 0)
         by_content = self._heads(query) @ self._heads(key).transpose(2, 3)
-        by_distance = _from_distances_to_keys(self._heads(pos_query) @ projected)
+        by_distance = by_source(self._heads(pos_query) @ projected)
         return by_content + by_distance
 
     def _attend(self, weights: Tensor, value: Tensor) -> Tensor:
@@ -531,27 +531,16 @@ class _Attention(nn.Module):
 
 
 def _relative_positions(x: Tensor, left: int) -> Tensor:
-    """Encodings [left + 2 T, D] of the distances from a query back to a key, for `x` [N, T, D].
+    """Encodings [left + 2 T - 1, D] of the distances from a query back to a key, for `x` [N, T, D].
 
-    They fall from left + T - 1, the last query and the first key, to -T. One less than any key's, which
-    `_from_distances_to_keys` wants as a spacer. Sines are in the even channels, cosines in the odd.
+    They fall from left + T - 1, the last query and the first key, to 1 - T. Sines are in the even channels, cosines in
+    the odd.
     """
     frames, dim = x.size(1), x.size(2)
-    distances = left + frames - 1 - torch.arange(left + 2 * frames, device=x.device)
+    distances = left + frames - 1 - torch.arange(left + 2 * frames - 1, device=x.device)
     rates = torch.exp(torch.arange(0, dim, 2, device=x.device) * -(math.log(10000.0) / dim))
     angles = distances.unsqueeze(1).to(rates.dtype) * rates
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1).to(x.dtype)
-
-
-def _from_distances_to_keys(scores: Tensor) -> Tensor:
-    """[N, H, T, K + T] by falling distance to [N, H, T, K] by key.
-
-    The row of query t begins T - 1 - t places before its first key, one place less with every row: in rows that are
-    one shorter, all begin at the same place.
-    """
-    batch, heads, queries, distances = scores.shape
-    rows = scores.flatten(2)[:, :, queries - 1 : -1].reshape(batch, heads, queries, distances - 1)
-    return rows[..., : distances - queries]
 
 
 def _stack_sizes(tensors: Mapping[str, Tensor], i: int, pos_dim: int) -> _StackSizes:

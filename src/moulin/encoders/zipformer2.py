@@ -33,6 +33,7 @@ from torch.nn import functional
 from moulin.encoders.activations import SwooshL, SwooshR
 from moulin.encoders.encoder import Encoder, EncoderState, StreamingLayout
 from moulin.encoders.norms import BiasNorm
+from moulin.encoders.relative_shift import by_source
 from moulin.encoders.tensors import expect_shape, load_tensors
 
 # Defaults of zipformer/train.py and zipformer/export-onnx-streaming.py; frames are counted at 50 Hz.
@@ -436,7 +437,7 @@ class Zipformer2(Encoder):
     def offline_metadata(self) -> Mapping[str, str]:
         """As zipformer/export-onnx.py writes it."""
         comment = "non-streaming zipformer2"
-        return {"model_type": self.family, "version": "1", "model_author": "k2-fsa", "comment": comment}
+        return {**self.identity(), "comment": comment}
 
     def streaming_layout(
         self, chunk_size: int | None = None, left_context_frames: int | None = None
@@ -543,17 +544,6 @@ def encoded_distances(x: Tensor, keys: int, pos_dim: int) -> Tensor:
     angles = angle[:, None] * torch.arange(1, pos_dim // 2 + 1, device=x.device)
     terms = torch.stack((angles.cos(), angles.sin()), dim=-1).flatten(1)
     return torch.cat((terms[:, :-1], torch.ones_like(terms[:, :1])), dim=1).to(x.dtype)
-
-
-def by_source(scores: Tensor) -> Tensor:
-    """Scores by distance [N, heads, T, T + K - 1] to scores by the frame that is looked at, [N, heads, T, K].
-
-    Row t needs the columns from T - 1 - t on. With one more column in front and the first T values cut off, all rows
-    laid end to end, each row begins one column later than the one below it.
-    """
-    frames, distances = scores.shape[2:]
-    flat = functional.pad(scores, (1, 0)).flatten(2)[..., frames:]
-    return flat.reshape_as(scores)[..., : distances - frames + 1]
 
 
 def infer_config(tensors: Mapping[str, Tensor], pos_head_dim: int = POS_HEAD_DIM) -> Zipformer2Config:

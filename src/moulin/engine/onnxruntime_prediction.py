@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import Any
-
-from numpy.typing import NDArray
-
-from moulin.bundle.onnx_graph import TensorSpec
+from moulin.bundle.onnx_graph import OnnxGraph
 from moulin.bundle.spec import OnnxModelSpec
 from moulin.decoding.network import Floats, Ints
 from moulin.engine.onnxruntime_session import new_session, run
 
+DECODER, JOINER = (("y",), "decoder_out"), (("encoder_out", "decoder_out"), "logit")
+"""Names of the inputs, in Icefall's order, and of the output."""
+
+
+class OnnxRuntimeNetwork:
+    """A decoder or joiner. Always on the CPU with one thread: both are so small that launching them on a GPU costs more
+    than computing them here.
+    """
+
+    def __init__(self, graph: OnnxGraph, names: tuple[tuple[str, ...], str]) -> None:
+        """`names` is DECODER or JOINER. Raises EngineError where ONNX Runtime or the model does not work."""
+        inputs, output = names
+        self._session = new_session(graph.file, "cpu", 1)
+        self._inputs = [graph.input(name, position) for position, name in enumerate(inputs)]
+        self._outputs = [graph.output(output, 0).name]
+
+    def __call__(self, *values: Floats | Ints) -> Floats:
+        """[N, ...] each to float32 [N, ...]."""
+        (output,) = run(self._session, self._outputs, list(zip(self._inputs, values, strict=True)))
+        return output.astype("float32", copy=False)
+
 
 class OnnxRuntimePrediction:
-    """A `PredictionNetwork`. Always on the CPU with one thread: both networks are so small that launching them on a GPU
-    costs more than computing them here.
-    """
+    """A `PredictionNetwork`."""
 
     def __init__(self, spec: OnnxModelSpec) -> None:
         """Raises EngineError where ONNX Runtime or the model does not work."""
         self.spec = spec
-        self._decoder = new_session(spec.decoder.file, "cpu", 1)
-        self._joiner = new_session(spec.joiner.file, "cpu", 1)
+        self._decoder = OnnxRuntimeNetwork(spec.decoder, DECODER)
+        self._joiner = OnnxRuntimeNetwork(spec.joiner, JOINER)
 
     @property
     def context_size(self) -> int:
@@ -33,25 +47,7 @@ class OnnxRuntimePrediction:
         return self.spec.tokens.skipped_ids
 
     def decoder(self, y: Ints) -> Floats:
-        return run(self._decoder, self._decoder_outputs, [(self._y, y)])[0].astype("float32", copy=False)
+        return self._decoder(y)
 
     def joiner(self, encoder_out: Floats, decoder_out: Floats) -> Floats:
-        to_encoder, to_decoder = self._joiner_inputs
-        inputs: list[tuple[TensorSpec, NDArray[Any]]] = [(to_encoder, encoder_out), (to_decoder, decoder_out)]
-        return run(self._joiner, self._joiner_outputs, inputs)[0].astype("float32", copy=False)
-
-    @cached_property
-    def _y(self) -> TensorSpec:
-        return self.spec.decoder.input("y", 0)
-
-    @cached_property
-    def _decoder_outputs(self) -> list[str]:
-        return [self.spec.decoder.output("decoder_out", 0).name]
-
-    @cached_property
-    def _joiner_inputs(self) -> tuple[TensorSpec, TensorSpec]:
-        return self.spec.joiner.input("encoder_out", 0), self.spec.joiner.input("decoder_out", 1)
-
-    @cached_property
-    def _joiner_outputs(self) -> list[str]:
-        return [self.spec.joiner.output("logit", 0).name]
+        return self._joiner(encoder_out, decoder_out)

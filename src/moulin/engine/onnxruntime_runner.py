@@ -2,39 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
-
-from moulin.audio.fbank import PADDING_VALUE
-from moulin.bundle.onnx_graph import TensorSpec
-from moulin.bundle.spec import MIN_FRAMES, OnnxModelSpec
-from moulin.decoding.network import Floats, Ints
+from moulin.bundle.spec import OnnxModelSpec
+from moulin.engine.onnxruntime_encoder import OnnxRuntimeEncoder
 from moulin.engine.onnxruntime_prediction import OnnxRuntimePrediction
-from moulin.engine.onnxruntime_session import new_session, rewritten_encoder, run
-from moulin.errors import EngineError, OptionsError
-
-if TYPE_CHECKING:
-    import onnxruntime
-
-# On a CPU a batch wins nothing over one utterance after another (8 to 10 ms for 100 frames of digits-en, whatever the
-# batch), and costs padding, cache misses and idle threads at the end. A GPU wants as much as it can get.
-_CPU_BATCH_FRAMES = 400
-_CUDA_BATCH_FRAMES = 64_000
-
-_LONGEST_MIN_FRAMES = 1024
-"""An encoder that does not run with ten seconds of audio does not run."""
 
 
-class OnnxRuntimeRunner(OnnxRuntimePrediction):
-    """Encoder, decoder and joiner as ONNX Runtime sessions.
-
-    On the CPU the encoder is there twice: calls that run beside each other get one thread each, which wastes
-    nothing on synchronisation, and a call that is alone gets all `threads`. On a GPU only the encoder runs there.
-    """
+class OnnxRuntimeRunner(OnnxRuntimeEncoder, OnnxRuntimePrediction):
+    """Encoder, decoder and joiner as ONNX Runtime sessions. On a GPU only the encoder runs there."""
 
     def __init__(
         self,
@@ -45,95 +19,15 @@ class OnnxRuntimeRunner(OnnxRuntimePrediction):
         workers: int | None = None,
         rewrite: bool = True,
     ) -> None:
-        """`device` is cpu, cuda or cuda:N; `threads` is the CPU threads to use, by default all that this process may;
-        `workers` is how many calls are to run beside each other on a CPU, by default as many as there are threads.
-
-        `rewrite` lets the encoder's graph be put into fewer operators (`swoosh.py`). Raises EngineError where ONNX
-        Runtime, the device or the model does not work.
-        """
-        if threads is not None and threads < 1:
-            raise OptionsError(f"Expected at least 1 thread, got {threads}")
-        super().__init__(spec)
-        self.device = device
-        self._threads = threads or len(os.sched_getaffinity(0))
-        self._workers = workers or self._threads
-        content = rewritten_encoder(spec, device) if rewrite else None
-        self._encoder = new_session(spec.encoder.file, device, 1, content)
-        self._whole_machine_encoder = (
-            self._encoder
-            if self.on_cuda or self._threads == 1
-            else new_session(spec.encoder.file, device, self._threads, content)
+        """As for `OnnxRuntimeEncoder`."""
+        OnnxRuntimePrediction.__init__(self, spec)
+        OnnxRuntimeEncoder.__init__(
+            self,
+            spec.encoder,
+            feature_dim=spec.feature_dim,
+            precision=spec.precision,
+            device=device,
+            threads=threads,
+            workers=workers,
+            rewrite=rewrite,
         )
-        self._min_frames = self._find_min_frames()
-
-    @property
-    def on_cuda(self) -> bool:
-        return self.device != "cpu"
-
-    @property
-    def threads(self) -> int:
-        return self._threads
-
-    @property
-    def num_workers(self) -> int:
-        return 1 if self.on_cuda else self._workers
-
-    @property
-    def max_batch_frames(self) -> int:
-        if not self._takes_lengths:
-            return 1  # an export that takes no lengths cannot tell padding from speech: one by one
-        return _CUDA_BATCH_FRAMES if self.on_cuda else _CPU_BATCH_FRAMES
-
-    def encoder(self, x: Floats, x_lens: Ints, *, alone: bool = False) -> tuple[Floats, Ints]:
-        missing = self._min_frames - x.shape[1]
-        if missing > 0:
-            x = np.pad(x, ((0, 0), (0, missing), (0, 0)), constant_values=PADDING_VALUE)
-        encoder_out, *rest = self._run_encoder(self._whole_machine_encoder if alone else self._encoder, x, x_lens)
-        lengths = rest[0] if rest else np.full(len(x), encoder_out.shape[1])
-        return encoder_out.astype(np.float32, copy=False), lengths.astype(np.int64, copy=False)
-
-    def _run_encoder(self, session: onnxruntime.InferenceSession, x: Floats, x_lens: Ints) -> list[NDArray[Any]]:
-        values: list[NDArray[Any]] = [x, x_lens]
-        # An export may take no lengths.
-        return run(session, self._encoder_outputs, list(zip(self._encoder_inputs, values, strict=False)))
-
-    def _find_min_frames(self) -> int:
-        """The fewest frames that the encoder runs with; `encoder` pads up to them behind the given lengths.
-
-        Most exports run with MIN_FRAMES. Those of causal Zipformers need the whole reach of their convolutions, 121
-        frames for digits-en, and ONNX Runtime fails below. Raises EngineError for an encoder that never runs.
-        """
-
-        def runs_with(num_frames: int) -> EngineError | None:
-            x = np.full((1, num_frames, self.spec.feature_dim), PADDING_VALUE, dtype=np.float32)
-            try:
-                self._run_encoder(self._encoder, x, np.array([num_frames]))
-            except EngineError as error:
-                return error
-            return None
-
-        if runs_with(MIN_FRAMES) is None:
-            return MIN_FRAMES
-        too_few, enough = MIN_FRAMES, _LONGEST_MIN_FRAMES
-        if error := runs_with(enough):
-            raise error
-        while enough - too_few > 1:
-            middle = (too_few + enough) // 2
-            too_few, enough = (too_few, middle) if runs_with(middle) is None else (middle, enough)
-        return enough
-
-    @cached_property
-    def _takes_lengths(self) -> bool:
-        return len(self.spec.encoder.inputs) > 1
-
-    @cached_property
-    def _encoder_inputs(self) -> list[TensorSpec]:
-        encoder = self.spec.encoder
-        x = encoder.input("x", 0)
-        return [x, encoder.input("x_lens", 1)] if self._takes_lengths else [x]
-
-    @cached_property
-    def _encoder_outputs(self) -> list[str]:
-        encoder = self.spec.encoder
-        names = [encoder.output("encoder_out", 0).name]
-        return [*names, encoder.output("encoder_out_lens", 1).name] if len(encoder.outputs) > 1 else names

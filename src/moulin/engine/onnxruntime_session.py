@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moulin.bundle.onnx_graph import TensorSpec
-from moulin.bundle.spec import OnnxModelSpec
+from moulin.bundle.files import Precision
+from moulin.bundle.onnx_graph import OnnxGraph, TensorSpec
 from moulin.engine.depthwise import rewrite_depthwise
 from moulin.engine.device import gpu_index
 from moulin.engine.swoosh import rewrite_swoosh
@@ -48,17 +48,17 @@ def _onnxruntime() -> Any:
     return onnxruntime
 
 
-def rewritten_encoder(spec: OnnxModelSpec, device: str) -> bytes | None:
+def rewritten_encoder(encoder: OnnxGraph, precision: Precision, device: str) -> bytes | None:
     """The encoder in a form that runs faster on `device`; None where it stays as it is."""
-    if spec.encoder.external_files:
+    if encoder.external_files:
         return None  # weights outside the file, usually for their size: ONNX Runtime reads them in place
-    if spec.precision == "int8":
+    if precision == "int8":
         # Rounding to integers makes whole steps of differences in the last digit, and the tokens would no longer be
         # those of other runtimes.
         return None
     import onnx
 
-    model = onnx.load(spec.encoder.file)
+    model = onnx.load(encoder.file)
     rewritten = rewrite_swoosh(model)
     if device == "cpu":
         rewritten += rewrite_depthwise(model)

@@ -72,7 +72,7 @@ class OnnxRuntimeStreamRunner(OnnxRuntimePrediction):
             spec.encoder.output("encoder_out", 0).name,
             *(state.output for state in self._specs if state.output is not None),
         ]
-        self._content = rewritten_encoder(spec, device) if rewrite else None
+        self._content = rewritten_encoder(spec.encoder, spec.precision, device) if rewrite else None
         self._encoder = self._session(1)
         self._fbank = OnnxRuntimeFbank(BatchedFbank(FbankOptions(num_mel_bins=spec.feature_dim)), device)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from moulin.bundle.files import Precision
 from moulin.bundle.load_model import load_model
 from moulin.bundle.spec import CheckpointSpec, ModelSpec, OnnxModelSpec
+from moulin.engine.engines import Engine, choose_engine
 from moulin.engine.onnxruntime_stream_runner import MAX_STREAMS, OnnxRuntimeStreamRunner
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.engine.stream_runner import StreamRunner
@@ -17,6 +18,7 @@ def open_stream_recognizer(
     model: Path,
     *,
     precision: Precision | None = None,
+    engine: Engine | None = None,
     device: str = "cpu",
     threads: int | None = None,
     workers: int | None = None,
@@ -24,25 +26,33 @@ def open_stream_recognizer(
     max_batch: int | None = None,
     options: StreamOptions | None = None,
 ) -> StreamRecognizer:
-    """Load the streaming model in `model`, ONNX files or a checkpoint; see `OnnxRuntimeStreamRunner` and
-    `StreamRecognizer` for the options.
+    """Load the streaming model in `model`, ONNX files or a checkpoint; see `choose_engine`, `OnnxRuntimeStreamRunner`
+    and `StreamRecognizer` for the options.
 
     Raises BundleError, EngineError or OptionsError.
     """
-    spec = load_model(model, precision=precision, expect="streaming")
-    return StreamRecognizer(spec, _runner(spec, device, threads, workers, max_streams, max_batch), options=options)
+    spec = load_model(model, precision=precision, expect="streaming", prefer_checkpoint=engine == "torch")
+    runner = _runner(spec, engine, device, threads, workers, max_streams, max_batch)
+    return StreamRecognizer(spec, runner, options=options)
 
 
 def _runner(
-    spec: ModelSpec, device: str, threads: int | None, workers: int | None, capacity: int, max_batch: int | None
+    spec: ModelSpec,
+    engine: Engine | None,
+    device: str,
+    threads: int | None,
+    workers: int | None,
+    capacity: int,
+    max_batch: int | None,
 ) -> StreamRunner:
-    match spec:
-        case CheckpointSpec():
+    match choose_engine(spec, engine), spec:
+        case "torch", CheckpointSpec():
             from moulin.engine.torch_stream_runner import TorchStreamRunner
 
             return TorchStreamRunner(spec, device=device, threads=threads, capacity=capacity, max_batch=max_batch)
-        case OnnxModelSpec():
+        case "onnxruntime", OnnxModelSpec():
             return OnnxRuntimeStreamRunner(
                 spec, device=device, threads=threads, workers=workers, capacity=capacity, max_batch=max_batch
             )
-    raise TypeError(f"No engine runs a {type(spec).__name__}")
+        case chosen, _:
+            raise TypeError(f"{chosen} does not run a {type(spec).__name__}")

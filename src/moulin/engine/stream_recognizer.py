@@ -12,7 +12,7 @@ from moulin.audio.waveform import SAMPLE_RATE, check_waveform
 from moulin.bundle.spec import ModelSpec
 from moulin.decoding.network import Floats, Hypothesis
 from moulin.decoding.search import SEARCHES, SearchState, rows_by_options
-from moulin.engine.recognizer import TAIL_PADDING_SEC
+from moulin.engine.features import TAIL_PADDING_SEC
 from moulin.engine.stream_runner import StreamRunner
 from moulin.engine.words import spell_words
 from moulin.errors import BundleError, StreamError

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.bundle.spec import OnnxModelSpec
+from moulin.engine.features import TAIL_PADDING_SEC
 from moulin.engine.onnxruntime_runner import OnnxRuntimeRunner
-from moulin.engine.recognizer import TAIL_PADDING_SEC, Recognizer
+from moulin.engine.recognizer import Recognizer
 from moulin.errors import EngineError, OptionsError
 
 CONCURRENCY = 64

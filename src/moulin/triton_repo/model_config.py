@@ -34,13 +34,19 @@ def check_counts(options: object, names: Sequence[str]) -> None:
 def new_config(name: str, max_batch_size: int) -> Any:
     """The `inference.ModelConfig` message of a python model with the tensors of the contract."""
     config = pb.ModelConfig(name=name, backend="python", max_batch_size=max_batch_size)
+    add_contract(config)
     # Ragged: requests of different lengths come in one call, and no client has to pad for others.
-    config.input.add(name=contract.WAV, data_type=pb.TYPE_FP32, dims=[-1], allow_ragged_batch=True)
+    config.input[0].allow_ragged_batch = True
+    return config
+
+
+def add_contract(config: Any) -> None:
+    """The tensors that clients send and get."""
+    config.input.add(name=contract.WAV, data_type=pb.TYPE_FP32, dims=[-1])
     config.input.add(name=contract.WAV_LENS, data_type=pb.TYPE_INT32, dims=[1])
     config.input.add(name=contract.OPTIONS, data_type=pb.TYPE_STRING, dims=[1], optional=True)
     config.output.add(name=contract.TRANSCRIPTS, data_type=pb.TYPE_STRING, dims=[1])
     config.output.add(name=contract.RESULT, data_type=pb.TYPE_STRING, dims=[1])
-    return config
 
 
 def add_instances(config: Any, count: int, gpu: int | None) -> None:

@@ -9,7 +9,8 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.device import gpu_index
-from moulin.engine.recognizer import MAX_AUDIO_SEC
+from moulin.engine.engines import Engine
+from moulin.engine.features import MAX_AUDIO_SEC
 from moulin.errors import OptionsError
 from moulin.triton_repo import contract
 from moulin.triton_repo.model_config import add_instances, add_parameters, check_counts, check_model_name, new_config
@@ -22,6 +23,8 @@ class OfflineOptions:
     """What an operator may choose about the offline service."""
 
     model_name: str = contract.MODEL_NAME
+    engine: Engine | None = None
+    """By default the one for the form that the model has on disk."""
     device: str = "cpu"
     max_batch: int = 64
     """Utterances in one batch, and the most that one request may hold."""
@@ -73,6 +76,7 @@ def offline_config(options: OfflineOptions, encoder_file: str) -> Any:
         config,
         {
             "encoder": encoder_file,
+            "engine": options.engine or "",
             "device": options.device,
             "instances": str(options.instances),
             "threads": str(options.threads or ""),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from moulin.decoding.network import Floats
 from moulin.decoding.options import DecodingOptions
+from moulin.engine.together import answer_together
 from moulin.errors import AudioError, EngineError, MoulinError
 from moulin.transcript import Transcript
 
@@ -22,6 +23,32 @@ class OfflineRequest:
     wav: Floats
     wav_lens: NDArray[np.int32]
     options: Sequence[bytes] | None = None
+
+
+class Check(Protocol):
+    """`FeatureExtractor.check`."""
+
+    def __call__(self, waveform: Floats, *, what: str = ...) -> Floats: ...
+
+
+def read_waveforms(wav: Floats, wav_lens: NDArray[np.int32], check: Check) -> list[Floats]:
+    """The rows of WAV [B, N], each as long as WAV_LENS [B, 1] says. Raises AudioError."""
+    if wav.ndim != 2 or wav_lens.size != len(wav):
+        raise AudioError(f"Expected WAV [B, N] and WAV_LENS [B, 1], got {list(wav.shape)} and {list(wav_lens.shape)}")
+    waveforms = []
+    for row, (samples, length) in enumerate(zip(wav, wav_lens.ravel().tolist(), strict=True)):
+        if not 0 <= length <= len(samples):
+            raise AudioError(
+                f"Expected WAV_LENS of row {row} to be 0 to {len(samples)}, the samples in WAV, got {length}",
+                hint="WAV_LENS counts samples, not bytes or seconds",
+            )
+        waveforms.append(check(samples[:length], what=f"WAV row {row}"))
+    return waveforms
+
+
+def read_options(options: Sequence[bytes] | None, count: int, usual: DecodingOptions) -> list[DecodingOptions]:
+    """The options of `count` rows: what OPTIONS says of each, else the `usual` ones. Raises OptionsError."""
+    return [usual.updated_from_json(row) for row in options] if options else [usual] * count
 
 
 class Transcriber(Protocol):
@@ -49,20 +76,15 @@ class OfflineService:
         """The transcripts of each request, or what is wrong with it."""
         checked = [self._check(request) for request in requests]
         good = [utterances for utterances in checked if not isinstance(utterances, MoulinError)]
-        transcripts = iter(self._transcribe(good))
-        return [answer if isinstance(answer, MoulinError) else next(transcripts) for answer in checked]
+        answers = iter(answer_together(good, self._transcribe))
+        return [answer if isinstance(answer, MoulinError) else next(answers) for answer in checked]
 
-    def _transcribe(self, requests: Sequence[list[_Utterance]]) -> list[list[Transcript] | MoulinError]:
-        """All requests in one batch; if that fails, each by itself, so that only the culprit gets the error."""
+    def _transcribe(self, requests: Sequence[list[_Utterance]]) -> list[list[Transcript]]:
+        """All requests in one batch."""
         everything = [utterance for request in requests for utterance in request]
-        try:
-            transcripts = iter(
-                self._recognizer.transcribe([wav for wav, _ in everything], [options for _, options in everything])
-            )
-        except Exception as error:
-            if len(requests) == 1:
-                return [EngineError(f"Recognition failed: {error}")]
-            return [answer for request in requests for answer in self._transcribe([request])]
+        transcripts = iter(
+            self._recognizer.transcribe([wav for wav, _ in everything], [options for _, options in everything])
+        )
         return [[next(transcripts) for _ in request] for request in requests]
 
     def _check(self, request: OfflineRequest) -> list[_Utterance] | MoulinError:
@@ -74,20 +96,6 @@ class OfflineService:
             return EngineError(f"The request cannot be read: {type(error).__name__}: {error}")
 
     def _utterances(self, request: OfflineRequest) -> list[_Utterance]:
-        if request.wav.ndim != 2 or request.wav_lens.size != len(request.wav):
-            raise AudioError(
-                f"Expected WAV [B, N] and WAV_LENS [B, 1], got {list(request.wav.shape)} and "
-                f"{list(request.wav_lens.shape)}"
-            )
-        utterances = []
-        for row, (wav, length) in enumerate(zip(request.wav, request.wav_lens.ravel().tolist(), strict=True)):
-            if not 0 <= length <= len(wav):
-                raise AudioError(
-                    f"Expected WAV_LENS of row {row} to be 0 to {len(wav)}, the samples in WAV, got {length}",
-                    hint="WAV_LENS counts samples, not bytes or seconds",
-                )
-            options = self._recognizer.options
-            if request.options:
-                options = options.updated_from_json(request.options[row])
-            utterances.append((self._recognizer.check(wav[:length], what=f"WAV row {row}"), options))
-        return utterances
+        waveforms = read_waveforms(request.wav, request.wav_lens, self._recognizer.check)
+        options = read_options(request.options, len(waveforms), self._recognizer.options)
+        return list(zip(waveforms, options, strict=True))

@@ -10,10 +10,11 @@ import triton_python_backend_utils as pb_utils
 
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.open_recognizer import open_recognizer
-from moulin.errors import AudioError, MoulinError, OptionsError
+from moulin.errors import MoulinError
 from moulin.transcript import Transcript
 from moulin.triton_repo import contract
 from moulin.triton_repo.offline_service import OfflineRequest, OfflineService
+from moulin.triton_repo.shim_errors import is_invalid
 from moulin.triton_repo.shim_parameters import ShimParameters
 
 
@@ -24,15 +25,11 @@ class TritonPythonModel:
         parameters = ShimParameters.read(args)
         self._recognizer = open_recognizer(
             parameters.encoder,
+            engine=parameters.engine,
             device=parameters.device,
             threads=parameters.threads,
             workers=parameters.workers,
-            options=DecodingOptions(
-                method=parameters.values["method"],
-                beam=int(parameters.values["beam"]),
-                temperature=float(parameters.values["temperature"]),
-                blank_penalty=float(parameters.values["blank_penalty"]),
-            ),
+            options=DecodingOptions.from_strings(parameters.values),
             max_audio_sec=float(parameters.values["max_audio_sec"]),
         )
         self._service = OfflineService(self._recognizer)
@@ -56,8 +53,7 @@ def _parse(request: Any) -> OfflineRequest:
 
 def _response(request: Any, answer: list[Transcript] | MoulinError) -> Any:
     if isinstance(answer, MoulinError):
-        invalid = isinstance(answer, AudioError | OptionsError)
-        code = pb_utils.TritonError.INVALID_ARG if invalid else pb_utils.TritonError.INTERNAL
+        code = pb_utils.TritonError.INVALID_ARG if is_invalid(answer) else pb_utils.TritonError.INTERNAL
         return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(answer), code))
     outputs = []
     wanted = request.requested_output_names()

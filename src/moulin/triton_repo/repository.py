@@ -8,25 +8,22 @@ DIR/transducer/warmup/            what Triton sends before it reports ready (off
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
-from google.protobuf import text_format
 
 from moulin.bundle.spec import ModelSpec
-from moulin.errors import OptionsError
+from moulin.engine.engines import choose_engine
 from moulin.triton_repo import contract
+from moulin.triton_repo.model_folder import new_model, place_file, write_config, write_shim
 from moulin.triton_repo.offline_config import WARMUP_SAMPLES, OfflineOptions, offline_config
 from moulin.triton_repo.streaming_config import StreamingOptions, streaming_config
 
-_MODEL_PY = '''"""Loaded by Triton's python backend. Everything is in the package; see moulin.triton_repo."""
-
-from moulin.triton_repo.{shim} import TritonPythonModel  # noqa: F401
-'''
+_Options = TypeVar("_Options", OfflineOptions, StreamingOptions)
 
 
 def build_offline_repository(spec: ModelSpec, to: Path, options: OfflineOptions, *, link: bool = False) -> Path:
@@ -34,11 +31,11 @@ def build_offline_repository(spec: ModelSpec, to: Path, options: OfflineOptions,
 
     With `link` the files stay where they are; without, the repository can be moved to another machine. Returns the
     model's folder. The old model stays as it is until the new one is complete, so that `spec` may lie inside it.
-    Raises OptionsError where `to` cannot be written or the model's folder holds something else.
+    Raises OptionsError where `to` cannot be written or the model's folder holds something else, and what
+    `choose_engine` does.
     """
     with _new_model(spec, to / options.model_name, "offline_shim", link=link) as model_dir:
-        config = offline_config(options, f"bundle/{spec.file.name}")
-        (model_dir / "config.pbtxt").write_text(text_format.MessageToString(config))
+        write_config(model_dir, offline_config(_with_engine(options, spec), f"bundle/{spec.file.name}"))
         warmup = model_dir / "warmup"
         warmup.mkdir()
         noise = np.random.default_rng(0).normal(0, 0.01, WARMUP_SAMPLES).astype("<f4")
@@ -50,37 +47,21 @@ def build_offline_repository(spec: ModelSpec, to: Path, options: OfflineOptions,
 def build_streaming_repository(spec: ModelSpec, to: Path, options: StreamingOptions, *, link: bool = False) -> Path:
     """The same for the streaming model `spec`. It warms itself up: Triton's warm-up knows no sequences."""
     with _new_model(spec, to / options.model_name, "streaming_shim", link=link) as model_dir:
-        config = streaming_config(options, f"bundle/{spec.file.name}")
-        (model_dir / "config.pbtxt").write_text(text_format.MessageToString(config))
+        write_config(model_dir, streaming_config(_with_engine(options, spec), f"bundle/{spec.file.name}"))
     return to / options.model_name
 
 
 @contextmanager
 def _new_model(spec: ModelSpec, model_dir: Path, shim: str, *, link: bool) -> Iterator[Path]:
     """A folder with the model's files and code, which takes the place of `model_dir` on leaving."""
-    if model_dir.is_symlink() or (model_dir.exists() and not (model_dir / "config.pbtxt").is_file()):
-        raise OptionsError(
-            f"{model_dir} exists and is not a Triton model that moulin could replace", hint="choose another folder"
-        )
-    if link and spec.path.resolve().is_relative_to(model_dir.resolve()):
-        raise OptionsError(
-            f"Cannot link to {spec.path}, which lies in the model folder to replace", hint="build without --link"
-        )
-    to = model_dir.parent
-    try:
-        to.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=to, prefix=".new-") as folder:
-            new, old = Path(folder) / "model", Path(folder) / "old"
-            version = new / "1"
-            version.mkdir(parents=True)
-            _place_bundle(spec, version / "bundle", link=link)
-            (version / "model.py").write_text(_MODEL_PY.format(shim=shim))
-            yield new
-            if model_dir.exists():
-                model_dir.rename(old)
-            new.rename(model_dir)
-    except OSError as error:
-        raise OptionsError(f"Cannot write the repository to {to}: {error.strerror or error}") from error
+    with new_model(model_dir, linked=spec.path if link else None) as new:
+        _place_bundle(spec, new / "1" / "bundle", link=link)
+        write_shim(new, shim)
+        yield new
+
+
+def _with_engine(options: _Options, spec: ModelSpec) -> _Options:
+    return replace(options, engine=choose_engine(spec, options.engine))
 
 
 def _place_bundle(spec: ModelSpec, to: Path, *, link: bool) -> None:
@@ -89,4 +70,4 @@ def _place_bundle(spec: ModelSpec, to: Path, *, link: bool) -> None:
         return
     to.mkdir()
     for file in spec.all_files:
-        shutil.copyfile(file, to / file.name)
+        place_file(file, to / file.name, link=False)

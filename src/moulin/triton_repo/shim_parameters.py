@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from moulin.engine.engines import Engine
+
 
 @dataclass(frozen=True)
 class ShimParameters:
@@ -16,6 +18,7 @@ class ShimParameters:
 
     values: Mapping[str, Any]
     encoder: Path
+    engine: Engine | None
     device: str
     threads: int
     """CPU threads of all instances together."""
@@ -29,6 +32,7 @@ class ShimParameters:
         return cls(
             values=values,
             encoder=Path(args["model_repository"], args["model_version"], values["encoder"]),
+            engine=values["engine"] or None,
             device=values["device"],
             threads=int(values["threads"] or len(os.sched_getaffinity(0))),
             instances=int(values["instances"]),

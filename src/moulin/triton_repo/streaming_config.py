@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moulin.engine.device import gpu_index
+from moulin.engine.engines import Engine
 from moulin.engine.onnxruntime_stream_runner import MAX_STREAMS
 from moulin.errors import OptionsError
 from moulin.streaming.options import StreamOptions
@@ -31,6 +32,8 @@ class StreamingOptions:
     """What an operator may choose about the streaming service."""
 
     model_name: str = contract.MODEL_NAME
+    engine: Engine | None = None
+    """By default the one for the form that the model has on disk."""
     device: str = "cpu"
     max_streams: int = MAX_STREAMS
     """Streams that may be open at once. The next one is refused with UNAVAILABLE."""
@@ -80,6 +83,7 @@ def streaming_config(options: StreamingOptions, encoder_file: str) -> Any:
         config,
         {
             "encoder": encoder_file,
+            "engine": options.engine or "",
             "device": options.device,
             "instances": str(options.instances),
             "threads": str(options.threads or ""),

@@ -14,9 +14,10 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from moulin.engine.open_stream_recognizer import open_stream_recognizer
-from moulin.errors import AudioError, MoulinError, OptionsError, StreamError, StreamsFull
+from moulin.errors import MoulinError, StreamsFull
 from moulin.streaming.options import StreamOptions
 from moulin.triton_repo import contract
+from moulin.triton_repo.shim_errors import is_invalid
 from moulin.triton_repo.shim_parameters import ShimParameters
 from moulin.triton_repo.streaming_metrics import StreamingMetrics
 from moulin.triton_repo.streaming_service import StreamingService, StreamReply, StreamRequest
@@ -36,6 +37,7 @@ class TritonPythonModel:
         parameters = ShimParameters.read(args)
         recognizer = open_stream_recognizer(
             parameters.encoder,
+            engine=parameters.engine,
             device=parameters.device,
             threads=parameters.threads,
             workers=parameters.workers,
@@ -124,8 +126,7 @@ def _response(wanted: Sequence[str], reply: StreamReply | MoulinError) -> Any:
 def _code(error: MoulinError) -> Any:
     if isinstance(error, StreamsFull):
         return pb_utils.TritonError.UNAVAILABLE
-    invalid = isinstance(error, AudioError | OptionsError | StreamError)
-    return pb_utils.TritonError.INVALID_ARG if invalid else pb_utils.TritonError.INTERNAL
+    return pb_utils.TritonError.INVALID_ARG if is_invalid(error) else pb_utils.TritonError.INTERNAL
 
 
 def _text(name: str, text: str) -> Any:

@@ -1,0 +1,62 @@
+"""Features to encoder frames, in batches of similar length: the second part of offline recognition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+
+from moulin.audio.fbank import pad_features
+from moulin.bundle.spec import MIN_FRAMES
+from moulin.decoding.network import Floats, Ints
+from moulin.engine.batching import micro_batches
+
+
+class EncoderRunner(Protocol):
+    """The part of a `Runner` that is needed here."""
+
+    @property
+    def num_workers(self) -> int: ...
+
+    @property
+    def max_batch_frames(self) -> int: ...
+
+    def encoder(self, x: Floats, x_lens: Ints, *, alone: bool = False) -> tuple[Floats, Ints]: ...
+
+
+class BatchedEncoder:
+    """Spreads utterances over calls of the encoder, several of them at once. Safe to call from several threads."""
+
+    def __init__(self, runner: EncoderRunner, *, joiner_dim: int) -> None:
+        self._runner = runner
+        self._joiner_dim = joiner_dim
+        self._workers = ThreadPoolExecutor(runner.num_workers, thread_name_prefix="moulin-encoder")
+
+    def __call__(self, features: Sequence[Floats]) -> tuple[Floats, Ints]:
+        """float32 [T, feature_dim] each to encoder_out float32 [N, T', joiner_dim], padded with zeros, and its lengths
+        int64 [N]: 0 for no features."""
+        batches = micro_batches(
+            {position: len(frames) for position, frames in enumerate(features) if len(frames)},
+            max_batch_frames=self._runner.max_batch_frames,
+            num_workers=self._runner.num_workers,
+        )
+        alone = len(batches) == 1
+
+        def encode(batch: Sequence[int]) -> tuple[Floats, Ints]:
+            x, x_lens = pad_features([features[position] for position in batch], MIN_FRAMES)
+            return self._runner.encoder(x, x_lens, alone=alone)
+
+        outputs = list(self._workers.map(encode, batches))
+        encoder_out_lens = np.zeros(len(features), dtype=np.int64)
+        longest = max((out.shape[1] for out, _ in outputs), default=0)
+        encoder_out = np.zeros((len(features), longest, self._joiner_dim), dtype=np.float32)
+        for batch, (out, lens) in zip(batches, outputs, strict=True):
+            encoder_out[batch, : out.shape[1]] = out
+            encoder_out_lens[batch] = lens
+        return encoder_out, encoder_out_lens
+
+    def close(self) -> None:
+        """Stop the worker threads."""
+        self._workers.shutdown()

@@ -1,0 +1,58 @@
+"""Which engine runs a model, and whether it can on a device. What an engine is, is in `open_recognizer` and
+`open_stream_recognizer`."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from moulin.bundle.spec import CheckpointSpec, ModelSpec
+from moulin.engine.device import gpu_index
+from moulin.errors import EngineError, OptionsError
+
+Engine = Literal["onnxruntime", "torch", "tensorrt"]
+ENGINES: tuple[Engine, ...] = get_args(Engine)
+
+
+def choose_engine(spec: ModelSpec, wanted: Engine | None = None) -> Engine:
+    """`wanted`, or without a wish the one for the form that the model has on disk: `torch` for a checkpoint,
+    `onnxruntime` for ONNX files.
+
+    Raises OptionsError where the engine does not take that form, and EngineError for one that cannot run anything yet.
+    """
+    checkpoint = isinstance(spec, CheckpointSpec)
+    usual: Engine = "torch" if checkpoint else "onnxruntime"
+    if wanted is None or wanted == usual:
+        return usual
+    if wanted == "tensorrt":
+        raise EngineError(
+            "The engine tensorrt cannot run models yet", hint=f"leave out --engine: {usual} runs {spec.path}"
+        )
+    if wanted == "onnxruntime":
+        raise OptionsError(
+            f"The engine onnxruntime runs ONNX files, and {spec.file} is a checkpoint",
+            hint="`moulin export` writes ONNX files of it; or leave out --engine",
+        )
+    if wanted == "torch":
+        raise OptionsError(
+            f"The engine torch runs checkpoints, and {spec.path} holds ONNX files",
+            hint="name the checkpoint that they were exported from (epoch-N.pt, pretrained.pt); or leave out --engine",
+        )
+    raise OptionsError(f"Expected an engine of {', '.join(ENGINES)}, got {wanted!r}")
+
+
+def check_engine(spec: ModelSpec, engine: Engine | None, device: str) -> Engine:
+    """`choose_engine`, and whether it works on `device`, before anything is started.
+
+    Raises OptionsError or EngineError where `device` is no device, or the engine cannot use it.
+    """
+    gpu_index(device)
+    chosen = choose_engine(spec, engine)
+    if chosen == "torch":
+        from moulin.engine.torch_prediction import torch_device
+
+        torch_device(device)
+    else:
+        from moulin.engine.onnxruntime_session import check_provider
+
+        check_provider(device)
+    return chosen

@@ -1,0 +1,71 @@
+"""Waveforms to features: the first part of offline recognition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from moulin.audio.fbank import Fbank, FbankOptions
+from moulin.audio.waveform import SAMPLE_RATE, check_waveform
+from moulin.bundle.spec import FRAME_SHIFT_SEC
+from moulin.decoding.network import Floats
+from moulin.errors import AudioError
+
+TAIL_PADDING_SEC = 0.3
+"""Silence appended to every utterance: a recording that stops with the last sound loses its last word otherwise."""
+
+MAX_AUDIO_SEC = 120.0
+"""Self-attention needs memory with the square of the length. A model may take less: see `ModelSpec.max_frames`."""
+
+
+class FeatureExtractor:
+    """Features of whole utterances and the silence behind them. Safe to call from several threads."""
+
+    def __init__(
+        self,
+        *,
+        feature_dim: int,
+        threads: int,
+        max_frames: int | None = None,
+        tail_padding_sec: float = TAIL_PADDING_SEC,
+        max_audio_sec: float = MAX_AUDIO_SEC,
+    ) -> None:
+        """`max_frames` is the most that the encoder takes, and `max_audio_sec` what the operator allows."""
+        self.max_audio_sec = max_audio_sec
+        self._fbank = Fbank(FbankOptions(num_mel_bins=feature_dim))
+        self._tail = np.zeros(round(tail_padding_sec * SAMPLE_RATE), dtype=np.float32)
+        self._model_max_sec = None if max_frames is None else max_frames * FRAME_SHIFT_SEC - tail_padding_sec
+        self._workers = ThreadPoolExecutor(threads, thread_name_prefix="moulin-fbank")
+
+    def __call__(self, waveforms: Sequence[Floats]) -> list[Floats]:
+        """Checked waveforms [num_samples] to features, float32 [T, feature_dim] each; nothing has none."""
+        return list(self._workers.map(self._features, waveforms))
+
+    def check(self, waveform: Floats, *, what: str = "waveform") -> Floats:
+        """`waveform`, which messages call `what`, as float32.
+
+        Raises AudioError for NaN, a wrong scale or too great a length.
+        """
+        waveform = check_waveform(waveform, what=what)
+        duration_sec = len(waveform) / SAMPLE_RATE
+        if self._model_max_sec is not None and duration_sec > self._model_max_sec:
+            raise AudioError(
+                f"{what}: expected at most {self._model_max_sec:.1f} s of audio at once, for which this model was "
+                f"exported, got {duration_sec:.1f} s",
+                hint="cut it at silences",
+            )
+        if duration_sec > self.max_audio_sec:
+            raise AudioError(
+                f"{what}: expected at most {self.max_audio_sec:g} s of audio at once, got {duration_sec:.1f} s",
+                hint="cut it at silences, or raise --max-audio-sec where memory allows",
+            )
+        return waveform
+
+    def close(self) -> None:
+        """Stop the worker threads."""
+        self._workers.shutdown()
+
+    def _features(self, waveform: Floats) -> Floats:
+        return self._fbank(np.concatenate([waveform, self._tail]) if len(waveform) else waveform)

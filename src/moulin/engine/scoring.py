@@ -1,0 +1,51 @@
+"""Encoder frames to transcripts: the third part of offline recognition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from moulin.bundle.tokens import TokenTable
+from moulin.decoding.network import Floats, Hypothesis, Ints, PredictionNetwork
+from moulin.decoding.options import DecodingOptions
+from moulin.decoding.search import SEARCHES, rows_by_options
+from moulin.engine.words import spell_words
+from moulin.transcript import Transcript
+
+
+class Scorer:
+    """Searches the encoder's frames and spells what is found. Safe to call from several threads if `network` is."""
+
+    def __init__(self, network: PredictionNetwork, tokens: TokenTable, *, frame_sec: float) -> None:
+        self._network = network
+        self._tokens = tokens
+        self._frame_sec = frame_sec
+
+    def __call__(
+        self,
+        encoder_out: Floats,
+        encoder_out_lens: Ints,
+        durations_sec: Sequence[float],
+        options: Sequence[DecodingOptions],
+    ) -> list[Transcript]:
+        """The transcripts of encoder_out float32 [N, T', joiner_dim], each with its own `options`."""
+        hypotheses = self.search(encoder_out, encoder_out_lens, options)
+        return [self._transcript(*pair) for pair in zip(hypotheses, durations_sec, strict=True)]
+
+    def search(
+        self, encoder_out: Floats, encoder_out_lens: Ints, options: Sequence[DecodingOptions]
+    ) -> list[Hypothesis]:
+        """What is found in each utterance, by one search for each set of options that occurs."""
+        hypotheses: dict[int, Hypothesis] = {}
+        for chosen, rows in rows_by_options(options).items():
+            search = SEARCHES[chosen.method]
+            found = search(self._network, encoder_out[rows], encoder_out_lens[rows], chosen)
+            hypotheses.update(zip(rows, found, strict=True))
+        return [hypotheses[row] for row in range(len(options))]
+
+    def _transcript(self, hypothesis: Hypothesis, duration_sec: float) -> Transcript:
+        tokens = self._tokens
+        return Transcript(
+            text=tokens.text(hypothesis.tokens),
+            words=spell_words(tokens, hypothesis, frame_sec=self._frame_sec, duration_sec=duration_sec),
+            duration_sec=round(duration_sec, 3),
+        )

@@ -1,0 +1,12 @@
+"""The layout `ensemble`: sherpa's, with a Triton model for each part of a transducer and one that ties them together.
+
+    transducer            WAV, WAV_LENS, OPTIONS to TRANSCRIPTS, RESULT (Triton's own scheduler, no code)
+    ├── feature_extractor   waveforms to features, on the CPU
+    ├── encoder             features to encoder frames: python (ONNX Runtime), onnxruntime or tensorrt
+    └── scorer              encoder frames to text; asks for batches of rows from
+        ├── decoder
+        └── joiner
+
+The parts are those of `engine.recognizer`, so that the text is the same. It is for whoever runs the encoder with
+Triton's own backends; the layout `fused` has one process and no copies between its parts.
+"""

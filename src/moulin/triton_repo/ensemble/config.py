@@ -1,0 +1,202 @@
+"""config.pbtxt of the ensemble and of its parts, through Triton's own protobuf."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tritonclient.grpc import model_config_pb2 as pb
+
+from moulin.bundle.onnx_graph import TensorSpec
+from moulin.bundle.spec import OnnxModelSpec
+from moulin.decoding.greedy import WINDOW_FRAMES
+from moulin.triton_repo import contract
+from moulin.triton_repo.ensemble.components import MODEL_FILES, Backend, Interface, Part, component_name, interface
+from moulin.triton_repo.model_config import add_contract, add_instances, add_parameters
+from moulin.triton_repo.offline_config import OfflineOptions
+
+_TYPES = {
+    "float16": pb.TYPE_FP16,
+    "float32": pb.TYPE_FP32,
+    "int32": pb.TYPE_INT32,
+    "int64": pb.TYPE_INT64,
+}
+_STRING = "string"
+
+
+def ensemble_configs(
+    spec: OnnxModelSpec, options: OfflineOptions, backend: Backend, *, min_frames: int
+) -> dict[Part | None, Any]:
+    """The `inference.ModelConfig` messages of the parts and, under None, of the ensemble itself.
+
+    `min_frames` is the fewest features that the encoder runs with. Raises BundleError where `backend` cannot run the
+    model.
+    """
+    tensors = interface(spec, backend)
+    return {
+        None: _ensemble(options, tensors),
+        "feature_extractor": _feature_extractor(spec, options, backend, tensors, min_frames),
+        "encoder": _encoder(spec, options, backend, tensors),
+        "decoder": _network(options, backend, "decoder", [tensors.y], tensors.decoder_out),
+        "joiner": _network(
+            options, backend, "joiner", [tensors.joiner_encoder_out, tensors.joiner_decoder_out], tensors.logit
+        ),
+        "scorer": _scorer(spec, options, tensors),
+    }
+
+
+def _ensemble(options: OfflineOptions, tensors: Interface) -> Any:
+    config = pb.ModelConfig(name=options.model_name, platform="ensemble", max_batch_size=options.max_batch)
+    add_contract(config)
+    _step(
+        config,
+        "feature_extractor",
+        {"wav": contract.WAV, "wav_lens": contract.WAV_LENS},
+        {"x": "x", "x_lens": "x_lens"},
+    )
+    _step(
+        config,
+        "encoder",
+        {tensors.x.name: "x", tensors.x_lens.name: "x_lens"},
+        {tensors.encoder_out.name: "encoder_out", tensors.encoder_out_lens.name: "encoder_out_lens"},
+    )
+    named_alike = ("encoder_out", "encoder_out_lens", contract.WAV_LENS, contract.OPTIONS)
+    results = (contract.TRANSCRIPTS, contract.RESULT)
+    _step(config, "scorer", {name: name for name in named_alike}, {name: name for name in results})
+    return config
+
+
+def _feature_extractor(
+    spec: OnnxModelSpec, options: OfflineOptions, backend: Backend, tensors: Interface, min_frames: int
+) -> Any:
+    """On the CPU, whatever runs the encoder: so features cross to the GPU once and never come back (D15)."""
+    config = _part(options, "feature_extractor", "python")
+    _input(config, TensorSpec("wav", "float32", (-1,)), ragged=True)
+    _input(config, TensorSpec("wav_lens", "int32", (1,)))
+    _output(config, TensorSpec("x", tensors.x.dtype, tensors.x.shape))
+    _output(config, TensorSpec("x_lens", tensors.x_lens.dtype, (1,)))
+    _batching(config, options)
+    add_instances(config, 1, None)
+    parameters = {
+        "feature_dim": str(spec.feature_dim),
+        "max_frames": str(spec.max_frames or ""),
+        "max_audio_sec": f"{options.max_audio_sec:g}",
+        "min_frames": str(min_frames),
+        # Triton's own backends only batch requests of one length; ours sorts and pads by itself.
+        "pad_together": str(backend != "python").lower(),
+        "x_dtype": tensors.x.dtype,
+        "x_lens_dtype": tensors.x_lens.dtype,
+        "threads": str(options.threads or ""),
+    }
+    add_parameters(config, parameters)
+    return config
+
+
+def _encoder(spec: OnnxModelSpec, options: OfflineOptions, backend: Backend, tensors: Interface) -> Any:
+    config = _part(options, "encoder", backend)
+    native = backend != "python"
+    _input(config, tensors.x, ragged=not native)
+    _input(config, tensors.x_lens, scalar=native)
+    _output(config, tensors.encoder_out)
+    _output(config, tensors.encoder_out_lens, scalar=native)
+    _batching(config, options)
+    add_instances(config, options.instances, options.gpu)
+    if not native:
+        parameters = {
+            "joiner_dim": str(spec.joiner_dim),
+            "precision": spec.precision,
+            "device": options.device,
+            "instances": str(options.instances),
+            "threads": str(options.threads or ""),
+        }
+        add_parameters(config, parameters)
+    return config
+
+
+def _network(
+    options: OfflineOptions, backend: Backend, part: Part, inputs: list[TensorSpec], output: TensorSpec
+) -> Any:
+    config = _part(options, part, "onnxruntime" if backend == "tensorrt" else backend, _max_rows(options))
+    for tensor in inputs:
+        _input(config, tensor)
+    _output(config, output)
+    add_instances(config, 1, None)
+    return config
+
+
+def _scorer(spec: OnnxModelSpec, options: OfflineOptions, tensors: Interface) -> Any:
+    config = _part(options, "scorer", "python")
+    _input(config, TensorSpec("encoder_out", tensors.encoder_out.dtype, tensors.encoder_out.shape), ragged=True)
+    _input(config, TensorSpec("encoder_out_lens", tensors.encoder_out_lens.dtype, (1,)))
+    _input(config, TensorSpec(contract.WAV_LENS, "int32", (1,)))
+    _input(config, TensorSpec(contract.OPTIONS, _STRING, (1,)), optional=True)
+    for name in (contract.TRANSCRIPTS, contract.RESULT):
+        _output(config, TensorSpec(name, _STRING, (1,)))
+    _batching(config, options)
+    add_instances(config, 1, None)
+    networks: dict[Part, tuple[list[TensorSpec], TensorSpec]] = {
+        "decoder": ([tensors.y], tensors.decoder_out),
+        "joiner": ([tensors.joiner_encoder_out, tensors.joiner_decoder_out], tensors.logit),
+    }
+    for part, (inputs, output) in networks.items():
+        parameters = {
+            part: component_name(options.model_name, part),
+            f"{part}_inputs": " ".join(f"{tensor.name}:{tensor.dtype}" for tensor in inputs),
+            f"{part}_output": output.name,
+        }
+        add_parameters(config, parameters)
+    parameters = {
+        "max_rows": str(_max_rows(options)),
+        "context_size": str(spec.context_size),
+        "vocab_size": str(spec.vocab_size),
+        "frame_sec": f"{spec.encoder_frame_sec:g}",
+        **{name: str(value) for name, value in options.decoding.to_dict().items()},
+    }
+    add_parameters(config, parameters)
+    return config
+
+
+def _max_rows(options: OfflineOptions) -> int:
+    """What a search asks of the joiner at once for a full batch; more, with a larger beam, comes in several calls."""
+    return options.max_batch * max(WINDOW_FRAMES, options.decoding.beam)
+
+
+def _part(options: OfflineOptions, part: Part, backend: Backend, max_batch: int | None = None) -> Any:
+    config = pb.ModelConfig(
+        name=component_name(options.model_name, part), backend=backend, max_batch_size=max_batch or options.max_batch
+    )
+    if backend == "python":
+        add_parameters(config, {"part": part})
+    else:
+        config.default_model_filename = MODEL_FILES[backend]
+    return config
+
+
+def _batching(config: Any, options: OfflineOptions) -> None:
+    config.dynamic_batching.max_queue_delay_microseconds = round(options.queue_delay_ms * 1000)
+    config.dynamic_batching.default_queue_policy.max_queue_size = options.max_queue
+
+
+def _input(
+    config: Any, tensor: TensorSpec, *, ragged: bool = False, scalar: bool = False, optional: bool = False
+) -> None:
+    added = config.input.add(name=tensor.name, data_type=_type(tensor), dims=tensor.shape)
+    if scalar:
+        added.reshape.SetInParent()
+    added.allow_ragged_batch, added.optional = ragged, optional
+
+
+def _output(config: Any, tensor: TensorSpec, *, scalar: bool = False) -> None:
+    added = config.output.add(name=tensor.name, data_type=_type(tensor), dims=tensor.shape)
+    if scalar:  # lengths [N] in the graph, [N, 1] in Triton
+        added.reshape.SetInParent()
+
+
+def _type(tensor: TensorSpec) -> Any:
+    return pb.TYPE_STRING if tensor.dtype == _STRING else _TYPES[tensor.dtype]
+
+
+def _step(config: Any, part: Part, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
+    step = config.ensemble_scheduling.step.add(model_name=component_name(config.name, part), model_version=-1)
+    step.input_map.update(inputs)
+    step.output_map.update(outputs)

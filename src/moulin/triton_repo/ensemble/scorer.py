@@ -1,0 +1,138 @@
+"""The component `scorer`: encoder_out, encoder_out_lens, WAV_LENS, OPTIONS to TRANSCRIPTS, RESULT."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from moulin.audio.waveform import SAMPLE_RATE
+from moulin.decoding.network import Floats, Ints
+from moulin.decoding.options import DecodingOptions
+from moulin.engine.scoring import Scorer
+from moulin.engine.together import answer_together
+from moulin.errors import MoulinError, OptionsError
+from moulin.transcript import Transcript
+from moulin.triton_repo import contract
+from moulin.triton_repo.ensemble.part import Ask, Tensors
+from moulin.triton_repo.offline_service import read_options
+
+
+@dataclass(frozen=True)
+class RemoteNetwork:
+    """Another model of the repository as one of our networks: at most `max_rows` rows a call."""
+
+    ask: Ask
+    model: str
+    inputs: tuple[tuple[str, str], ...]
+    """Names and dtypes."""
+    output: str
+    max_rows: int
+
+    def __call__(self, *values: Floats | Ints) -> Floats:
+        found = []
+        for first in range(0, len(values[0]), self.max_rows):
+            rows = slice(first, first + self.max_rows)
+            tensors = {
+                name: np.ascontiguousarray(value[rows], dtype)
+                for (name, dtype), value in zip(self.inputs, values, strict=True)
+            }
+            found.append(self.ask(self.model, tensors, self.output))
+        return np.concatenate(found).astype(np.float32, copy=False)
+
+
+@dataclass(frozen=True)
+class RemotePrediction:
+    """A `PredictionNetwork` of the components `decoder` and `joiner`.
+
+    The searches ask for whole batches: for the next frames of all utterances and all hypotheses at once, not for one
+    frame of one utterance at a time (D12).
+    """
+
+    decoder_network: RemoteNetwork
+    joiner_network: RemoteNetwork
+    context_size: int
+    skipped_ids: tuple[int, ...]
+
+    def decoder(self, y: Ints) -> Floats:
+        return self.decoder_network(y)
+
+    def joiner(self, encoder_out: Floats, decoder_out: Floats) -> Floats:
+        return self.joiner_network(encoder_out, decoder_out)
+
+
+@dataclass(frozen=True)
+class _Request:
+    encoder_out: Floats
+    lengths: Ints
+    durations_sec: list[float]
+    options: list[DecodingOptions]
+
+
+@dataclass(frozen=True)
+class ScorerPart:
+    """Searches the utterances of all requests together. What is padding is never decoded, nor what nobody said."""
+
+    scorer: Scorer
+    options: DecodingOptions
+
+    def answer(self, requests: Sequence[Tensors]) -> list[Tensors | MoulinError]:
+        checked = [self._read(request) for request in requests]
+        good = [request for request in checked if not isinstance(request, MoulinError)]
+        answers = iter(answer_together(good, self._score))
+        return [answer if isinstance(answer, MoulinError) else _tensors(next(answers)) for answer in checked]
+
+    def close(self) -> None:
+        pass
+
+    def _read(self, request: Tensors) -> _Request | MoulinError:
+        encoder_out = request["encoder_out"]
+        samples = request[contract.WAV_LENS].ravel()
+        lengths = request["encoder_out_lens"].ravel()
+        if not (len(samples) == len(lengths) == len(encoder_out) and all(lengths <= encoder_out.shape[1])):
+            return OptionsError(
+                f"Expected encoder_out_lens of at most {encoder_out.shape[1]} and WAV_LENS for {len(encoder_out)} "
+                f"rows, got {lengths.tolist()} and {samples.tolist()}"
+            )
+        given = request.get(contract.OPTIONS)
+        try:
+            options = read_options(None if given is None else given.ravel().tolist(), len(samples), self.options)
+        except OptionsError as error:
+            return error
+        return _Request(
+            encoder_out.astype(np.float32, copy=False),
+            np.where(samples > 0, lengths, 0).astype(np.int64),
+            [samples / SAMPLE_RATE for samples in samples.tolist()],
+            options,
+        )
+
+    def _score(self, requests: Sequence[_Request]) -> list[list[Transcript]]:
+        longest = max(request.encoder_out.shape[1] for request in requests)
+        encoder_out = np.concatenate(
+            [
+                np.pad(request.encoder_out, ((0, 0), (0, longest - request.encoder_out.shape[1]), (0, 0)))
+                for request in requests
+            ]
+        )
+        transcripts = iter(
+            self.scorer(
+                encoder_out,
+                np.concatenate([request.lengths for request in requests]),
+                [duration for request in requests for duration in request.durations_sec],
+                [options for request in requests for options in request.options],
+            )
+        )
+        return [[next(transcripts) for _ in request.durations_sec] for request in requests]
+
+
+def _tensors(answer: list[Transcript] | MoulinError) -> Tensors | MoulinError:
+    if isinstance(answer, MoulinError):
+        return answer
+    texts = [transcript.text for transcript in answer]
+    results = [json.dumps(transcript.to_dict(), ensure_ascii=False) for transcript in answer]
+    return {
+        name: np.array([[text.encode()] for text in rows], dtype=np.object_)
+        for name, rows in ((contract.TRANSCRIPTS, texts), (contract.RESULT, results))
+    }
