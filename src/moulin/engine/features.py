@@ -56,11 +56,7 @@ class FeatureExtractor:
                 f"exported, got {duration_sec:.1f} s",
                 hint="cut it at silences",
             )
-        if duration_sec > self.max_audio_sec:
-            raise AudioError(
-                f"{what}: expected at most {self.max_audio_sec:g} s of audio at once, got {duration_sec:.1f} s",
-                hint="cut it at silences, or raise --max-audio-sec where memory allows",
-            )
+        check_duration(duration_sec, self.max_audio_sec, what=what)
         return waveform
 
     def close(self) -> None:
@@ -69,3 +65,12 @@ class FeatureExtractor:
 
     def _features(self, waveform: Floats) -> Floats:
         return self._fbank(np.concatenate([waveform, self._tail]) if len(waveform) else waveform)
+
+
+def check_duration(duration_sec: float, max_audio_sec: float, *, what: str) -> None:
+    """Raises AudioError for audio, which the message calls `what`, that is longer than the operator allows."""
+    if duration_sec > max_audio_sec:
+        raise AudioError(
+            f"{what}: expected at most {max_audio_sec:g} s of audio at once, got {duration_sec:.1f} s",
+            hint="cut it at silences, or raise --max-audio-sec where memory allows",
+        )

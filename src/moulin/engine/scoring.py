@@ -29,7 +29,10 @@ class Scorer:
     ) -> list[Transcript]:
         """The transcripts of encoder_out float32 [N, T', joiner_dim], each with its own `options`."""
         hypotheses = self.search(encoder_out, encoder_out_lens, options)
-        return [self._transcript(*pair) for pair in zip(hypotheses, durations_sec, strict=True)]
+        return [
+            spell(self._tokens, hypothesis, frame_sec=self._frame_sec, duration_sec=duration_sec)
+            for hypothesis, duration_sec in zip(hypotheses, durations_sec, strict=True)
+        ]
 
     def search(
         self, encoder_out: Floats, encoder_out_lens: Ints, options: Sequence[DecodingOptions]
@@ -42,10 +45,11 @@ class Scorer:
             hypotheses.update(zip(rows, found, strict=True))
         return [hypotheses[row] for row in range(len(options))]
 
-    def _transcript(self, hypothesis: Hypothesis, duration_sec: float) -> Transcript:
-        tokens = self._tokens
-        return Transcript(
-            text=tokens.text(hypothesis.tokens),
-            words=spell_words(tokens, hypothesis, frame_sec=self._frame_sec, duration_sec=duration_sec),
-            duration_sec=round(duration_sec, 3),
-        )
+
+def spell(tokens: TokenTable, hypothesis: Hypothesis, *, frame_sec: float, duration_sec: float) -> Transcript:
+    """Text and words of what was found in an utterance of `duration_sec`; encoder frames are `frame_sec` long."""
+    return Transcript(
+        text=tokens.text(hypothesis.tokens),
+        words=spell_words(tokens, hypothesis, frame_sec=frame_sec, duration_sec=duration_sec),
+        duration_sec=round(duration_sec, 3),
+    )

@@ -26,13 +26,15 @@ class GpuConformer(GpuEncoder):
         self._convs = Subsampling.of(one, two, three, "double_swish", device, dtype)  # type: ignore[arg-type]
         self._embed = embedding_projection(embed.out, embed.out.in_features // self._convs.channels[2], like)
         self._embed_epsilon = float(embed.out_norm.eps.exp())
-        positions = relative_positions(*[self._convs.frames(max_frames) + 1] * 2, encoder.output_dim, torch.empty(0))
+        frames = self._convs.frames(max_frames) + 1
+        positions = relative_positions(frames, frames, encoder.output_dim, torch.empty(0))
         self._layers = [_Layer(layer, positions, like) for layer in encoder.encoder.layers]  # type: ignore[arg-type]
         self._encoder_proj = Projection.of(joiner.encoder_proj, missing=None, like=like)
 
     def counts(self, frames: Counts) -> Counts:
         """Feature frames and encoder frames."""
-        return np.stack([frames, (frames - 3) // 4]).astype(np.int32)
+        counts: Counts = np.stack([frames, (frames - 3) // 4])
+        return counts
 
     def __call__(self, features: Tensor, counts: Tensor) -> Tensor:
         x = subsampling(features, counts[0], self._convs)

@@ -36,6 +36,14 @@ class GpuEncoder(ABC):
         """How many frames utterances of `frames` int32 [B] feature frames have at each of the encoder's frame rates:
         int32 [S, B]. The first row is `frames` itself, the last that of encoder_out."""
 
+    def counts_of(self, frames: int) -> Counts:
+        """`counts` of one utterance: int32 [S, 1]."""
+        return self.counts(np.array([frames], dtype=np.int32))
+
+    def out_frames(self, frames: int) -> int:
+        """T' of a batch of T = `frames`."""
+        return int(self.counts_of(frames)[-1, 0])
+
     @abstractmethod
     def __call__(self, features: Tensor, counts: Tensor) -> Tensor:
         """Features float32 [B, T, feature_dim] and `counts` int32 [S, B], all at least 1, to encoder_out

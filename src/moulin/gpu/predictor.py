@@ -25,7 +25,7 @@ class Predictor:
     """Contexts are two tokens (a, b), the earlier first, counted from 0 for "before the beginning": a + 1 and b + 1.
     A decoder that sees one token has a in its contexts all the same, and the same output for every a.
 
-    J is the joiner's width, V the vocabulary. The last axes of `table`, `weight` and `bias` are padded to powers of two.
+    J is the joiner's width, V the vocabulary. Last axes of `table`, `weight` and `bias` are padded to powers of two.
     """
 
     table: Tensor

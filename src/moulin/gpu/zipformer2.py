@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from moulin.encoders.joiner import Joiner
+from moulin.encoders.norms import BiasNorm
 from moulin.encoders.zipformer2 import (
     OUTPUT_DOWNSAMPLING,
-    BiasNorm,
     ChunkCausalConv1d,
     ConvModule,
     DownsampledStack,
@@ -59,7 +59,8 @@ class GpuZipformer2(GpuEncoder):
         """Feature frames, those after the embedding, those of each stack, and encoder frames."""
         embedded = (frames - 7) // 2
         stacks = [-(-embedded // factor) for factor in self._factors]
-        return np.stack([frames, embedded, *stacks, -(-embedded // OUTPUT_DOWNSAMPLING)]).astype(np.int32)
+        counts: Counts = np.stack([frames, embedded, *stacks, -(-embedded // OUTPUT_DOWNSAMPLING)])
+        return counts
 
     def __call__(self, features: Tensor, counts: Tensor) -> Tensor:
         embedded = counts[1]

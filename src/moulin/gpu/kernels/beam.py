@@ -67,8 +67,8 @@ def beam_search(
         found.tokens,
         found.frames,
         found.log_probs,
-        found.count,
-        found.score,
+        found.counts,
+        found.scores,
         batch,
         frames,
         predictor.joiner_dim,
@@ -83,11 +83,11 @@ def beam_search(
         1 if predictor.hidden is None else predictor.hidden[0].shape[1],
         width,
         vocab,
-        min(width, 64 if block_v > 256 else 128),
+        min(width, 32),
         block_v,
         dot_precision(encoder_out.dtype),
         num_warps=8,
-        num_stages=3,
+        num_stages=4,
     )
     return found
 

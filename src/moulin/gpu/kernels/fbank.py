@@ -16,7 +16,7 @@ from torch.nn import functional
 from moulin.audio.batched_fbank import EPSILON, BatchedFbank
 from moulin.audio.fbank import FbankOptions
 
-_BLOCK_F = 64
+_BLOCK = 32  # of frames and of frequencies: more, and tensor cores' operands do not fit into registers
 
 
 class FbankMatrices:
@@ -28,7 +28,7 @@ class FbankMatrices:
         self.length, self.shift = options.frame_length_samples, options.frame_shift_samples
         self.bins = options.num_mel_bins
         frequencies = plain.spectrum.shape[1] // 2
-        missing = -frequencies % _BLOCK_F
+        missing = -frequencies % _BLOCK
         real, imaginary = np.split(plain.spectrum, 2, axis=1)
         self.real = functional.pad(torch.from_numpy(real), (0, missing)).contiguous().to(device)
         self.imaginary = functional.pad(torch.from_numpy(imaginary), (0, missing)).contiguous().to(device)
@@ -59,15 +59,22 @@ def fbank_plain(
 
 
 def fbank(
-    samples: Tensor, starts: Tensor, lengths: Tensor, tail: int, max_frames: int, matrices: FbankMatrices
+    samples: Tensor,
+    starts: Tensor,
+    lengths: Tensor,
+    tail: int,
+    max_frames: int,
+    matrices: FbankMatrices,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Features float32 [B, max_frames, bins] of utterances in `samples`, int16 or float32 in [-1, 1].
 
     Utterance b is `lengths[b]` samples from `starts[b]` (int64 [B]) on, and `tail` zeros behind them. Frames beyond an
     utterance's are not written. An utterance with its tail has at least a frame's samples.
     """
-    out = torch.empty(len(starts), max_frames, matrices.bins, device=samples.device)
-    _fbank_kernel[(triton.cdiv(max_frames, _BLOCK_F), len(starts))](
+    if out is None:
+        out = torch.empty(len(starts), max_frames, matrices.bins, device=samples.device)
+    _fbank_kernel[(triton.cdiv(max_frames, _BLOCK), len(starts))](
         samples,
         starts,
         lengths,
@@ -83,9 +90,9 @@ def fbank(
         matrices.length,
         matrices.shift,
         matrices.real.shape[1],
-        _BLOCK_F,
+        _BLOCK,
         16,
-        _BLOCK_F,
+        _BLOCK,
         matrices.mel.shape[1],
         num_warps=4,
         num_stages=3,

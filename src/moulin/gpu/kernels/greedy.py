@@ -1,8 +1,8 @@
 """Greedy search of whole utterances in one kernel: a program an utterance, from its first frame to its last.
 
-The decoder's output changes only when a token is emitted. So a program joins the next FRAMES frames with the output that
-it has, in one product of matrices, keeps what comes up to and including the first token emitted, and goes on behind that
-frame (label looping, arXiv 2406.06220, with a window; `moulin.decoding.greedy` does the same on the CPU).
+The decoder's output changes only when a token is emitted. So a program joins the next FRAMES frames with the output
+that it has, in one product of matrices, keeps what comes up to and including the first token emitted, and goes on
+behind that frame (label looping, arXiv 2406.06220, with a window; `moulin.decoding.greedy` does the same on the CPU).
 """
 
 from __future__ import annotations
@@ -21,24 +21,31 @@ _FRAMES = 16
 
 
 class Found(NamedTuple):
-    """Hypotheses of B utterances of at most T' frames: `count` int32 [B] of `tokens` int32, `frames` int32 and
-    `log_probs` float32 [B, T'] mean something; `score` float32 [B]."""
+    """Hypotheses of B utterances of at most T' frames, in one piece of memory: `counts` int32 [B] of `tokens` int32,
+    `frames` int32 and `log_probs` float32 [B, T'] mean something; `scores` float32 [B]."""
 
+    memory: Tensor
     tokens: Tensor
     frames: Tensor
     log_probs: Tensor
-    count: Tensor
-    score: Tensor
+    counts: Tensor
+    scores: Tensor
 
     @classmethod
     def empty(cls, batch: int, frames: int, device: torch.device) -> Found:
-        integers = torch.empty(2, batch, frames, dtype=torch.int32, device=device)
+        return cls.of(torch.empty(batch * (3 * frames + 2), dtype=torch.int32, device=device), batch, frames)
+
+    @classmethod
+    def of(cls, memory: Tensor, batch: int, frames: int) -> Found:
+        """What lies in int32 [B (3 T' + 2)]."""
+        tokens, at, log_probs, counts, scores = memory.split([batch * frames] * 3 + [batch] * 2)
         return cls(
-            integers[0],
-            integers[1],
-            torch.empty(batch, frames, device=device),
-            torch.empty(batch, dtype=torch.int32, device=device),
-            torch.empty(batch, device=device),
+            memory,
+            tokens.view(batch, frames),
+            at.view(batch, frames),
+            log_probs.view(torch.float32).view(batch, frames),
+            counts,
+            scores.view(torch.float32),
         )
 
 
@@ -75,8 +82,8 @@ def greedy(
         found.tokens,
         found.frames,
         found.log_probs,
-        found.count,
-        found.score,
+        found.counts,
+        found.scores,
         frames,
         predictor.joiner_dim,
         predictor.vocab_size + 1,
@@ -87,11 +94,11 @@ def greedy(
         width,
         vocab,
         _FRAMES,
-        min(width, 64 if block_v > 256 else 128),
+        min(width, 32),
         block_v,
         dot_precision(encoder_out.dtype),
         num_warps=8,
-        num_stages=3,
+        num_stages=4,
     )
     return found
 

@@ -31,9 +31,7 @@ def activate_(x: Tensor, activation: Activation) -> Tensor:
 
 
 @triton.jit(do_not_specialize=["rows"])
-def _activate_kernel(
-    x, rows, columns, stride, ACTIVATION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr
-):
+def _activate_kernel(x, rows, columns, stride, ACTIVATION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
     m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     inside = (m[:, None] < rows) & (n[None, :] < columns)

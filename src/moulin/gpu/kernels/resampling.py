@@ -144,3 +144,71 @@ def _upsample_bypass_kernel(
         now += tl.load(place, mask=inside, other=0.0).to(tl.float32)
     now = was + (now - was) * tl.load(scale + d, mask=known, other=0.0).to(tl.float32)[None, :]
     tl.store(out + (row * frames + t)[:, None] * channels + d[None, :], now.to(out.dtype.element_ty), mask=inside)
+
+
+def attentive_downsample_plain(x: Tensor, lengths: Tensor, query: Tensor, factor: int, channels: int) -> Tensor:
+    """What `attentive_downsample` computes, utterance by utterance; frames beyond an utterance are zeros."""
+    batch, frames, dim = x.shape
+    out = torch.zeros(batch, -(-frames // factor), channels, dtype=x.dtype, device=x.device)
+    for row, length in enumerate(lengths.tolist()):
+        groups = -(-length // factor)
+        seen = torch.arange(groups * factor).clamp(max=length - 1)
+        grouped = x[row, seen].float().reshape(groups, factor, dim)
+        weights = (grouped * query.float()).sum(dim=2, keepdim=True).softmax(dim=1)
+        out[row, :groups, :dim] = (grouped * weights).sum(dim=1).to(x.dtype)
+    return out
+
+
+def attentive_downsample(x: Tensor, lengths: Tensor, query: Tensor, factor: int, channels: int) -> Tensor:
+    """The mean of every `factor` frames of x [B, T, D], weighted with the softmax of their products with `query` [D]:
+    [B, ceil(T / factor), channels], of which only the first D channels are written.
+
+    An utterance's last frame stands for those missing in its last group; `lengths` int32 [B] are in frames of x.
+    """
+    batch, frames, dim = x.shape
+    out_frames = triton.cdiv(frames, factor)
+    out = torch.empty(batch, out_frames, channels, dtype=x.dtype, device=x.device)
+    block_d = triton.next_power_of_2(dim)
+    block_t = max(1, 4096 // block_d)
+    _attentive_downsample_kernel[(triton.cdiv(out_frames, block_t), batch)](
+        x, lengths, query, out, frames, out_frames, dim, channels, factor, block_t, block_d
+    )
+    return out
+
+
+@triton.jit(do_not_specialize=["frames", "out_frames"])
+def _attentive_downsample_kernel(
+    x,
+    lengths,
+    query,
+    out,
+    frames,
+    out_frames,
+    dim,
+    channels,
+    FACTOR: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    row = tl.program_id(1).to(tl.int64)
+    t = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)
+    d = tl.arange(0, BLOCK_D)
+    known = d < dim
+    last = tl.maximum(tl.load(lengths + row) - 1, 0)
+    x += row * frames * dim
+    asked = tl.load(query + d, mask=known, other=0.0).to(tl.float32)
+    peak = tl.full((BLOCK_T,), float("-inf"), dtype=tl.float32)
+    weight = tl.zeros((BLOCK_T,), dtype=tl.float32)
+    total = tl.zeros((BLOCK_T, BLOCK_D), dtype=tl.float32)
+    for i in tl.static_range(FACTOR):
+        seen = tl.minimum(t * FACTOR + i, last)
+        frame = tl.load(x + seen[:, None] * dim + d[None, :], mask=known[None, :], other=0.0).to(tl.float32)
+        score = tl.sum(frame * asked[None, :], axis=1)
+        higher = tl.maximum(peak, score)
+        keep, share = tl.exp(peak - higher), tl.exp(score - higher)
+        total = total * keep[:, None] + frame * share[:, None]
+        weight = weight * keep + share
+        peak = higher
+    inside = (t < out_frames)[:, None] & known[None, :]
+    at = out + (row * out_frames + t)[:, None] * channels + d[None, :]
+    tl.store(at, (total / weight[:, None]).to(out.dtype.element_ty), mask=inside)

@@ -1,0 +1,107 @@
+"""Whole passes through an encoder as CUDA graphs, one for each size of batch that occurs.
+
+Launching the 500 kernels of a pass takes the host longer than the GPU needs to run them. A graph is launched at once,
+but fixes all sizes and addresses: so batches are filled up to one of a few sizes (`bucket`), inputs and output lie in
+the same memory for all of them, and what is in between in a pool that they share.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor
+
+from moulin.gpu.encoder import GpuEncoder
+
+MAX_GRAPHS = 512
+_STEPS = 16  # sizes between a number of frames and its double: at most a 16th of a batch is filling
+_MIN_STEP = 32
+
+
+def bucket_frames(frames: int) -> int:
+    """The feature frames that a batch of utterances of up to `frames` is filled up to."""
+    step = max(_MIN_STEP, (1 << (frames.bit_length() - 1)) // _STEPS)
+    return -(-frames // step) * step
+
+
+def bucket_rows(rows: int) -> int:
+    """The utterances that a batch of `rows` is filled up to: 1, 2, 3, 4, 6, 8, 12, 16, 24, ..."""
+    power = 1 << (rows - 1).bit_length()
+    return power * 3 // 4 if power > 2 and rows <= power * 3 // 4 else power
+
+
+class EncoderGraphs:
+    """An encoder on its device. Not thread-safe: one pass after the other, on one stream, not the default one."""
+
+    def __init__(
+        self, encoder: GpuEncoder, *, device: torch.device, joiner_dim: int, max_batch_frames: int, enabled: bool = True
+    ) -> None:
+        """Batches of more than `max_batch_frames` feature frames, filling included, run without a graph, and so do all
+        unless `enabled`."""
+        self._encoder, self._device, self._enabled = encoder, device, enabled
+        self._joiner_dim = joiner_dim
+        rates = encoder.counts_of(1).shape[0]
+        self._max_frames = max_batch_frames
+        self._features = torch.zeros(max_batch_frames * encoder.feature_dim, device=device)
+        # No utterance is shorter than 9 frames.
+        self._counts = torch.ones(rates * (max_batch_frames // 9), dtype=torch.int32, device=device)
+        self._encoder_out = torch.zeros(max_batch_frames // 4 * joiner_dim, dtype=encoder.dtype, device=device)
+        self._rates = rates
+        self._graphs: OrderedDict[tuple[int, int], torch.cuda.CUDAGraph | None] = OrderedDict()
+        self._pool: tuple[int, int] | None = None
+
+    def inputs(self, rows: int, frames: int) -> tuple[Tensor, Tensor]:
+        """Where `run` of a batch of that size expects features float32 [rows, frames, feature_dim] and counts int32
+        [S, rows]; both a bucket's. What is there is of no use after the next call."""
+        feature_dim = self._encoder.feature_dim
+        if not self._has_graph(rows, frames):
+            return (
+                torch.empty(rows, frames, feature_dim, device=self._device),
+                torch.empty(self._rates, rows, dtype=torch.int32, device=self._device),
+            )
+        features = self._features[: rows * frames * feature_dim].view(rows, frames, feature_dim)
+        return features, self._counts[: self._rates * rows].view(self._rates, rows)
+
+    def run(self, features: Tensor, counts: Tensor) -> Tensor:
+        """encoder_out [rows, T', joiner_dim] of `inputs`, filled; it is overwritten by the next run."""
+        rows, frames, _ = features.shape
+        if not self._has_graph(rows, frames):
+            return self._encoder(features, counts)
+        key = rows, frames
+        if key not in self._graphs:
+            # The first of its size is run as it is, which also compiles and tunes whatever has to be.
+            self._graphs[key] = None
+            return self._encoder(features, counts)
+        self._graphs.move_to_end(key)
+        graph = self._graphs[key]
+        out_frames = self._encoder.out_frames(frames)
+        out = self._encoder_out[: rows * out_frames * self._joiner_dim].view(rows, out_frames, self._joiner_dim)
+        if graph is None:
+            graph = self._graphs[key] = self._capture(features, counts, out)
+            if len(self._graphs) > MAX_GRAPHS:
+                self._graphs.popitem(last=False)
+        graph.replay()
+        return out
+
+    def warm_up(self, rows: int, frames: int) -> None:
+        """Have the graph of a bucket ready."""
+        features, counts = self.inputs(rows, frames)
+        features.fill_(-10.0)
+        counts.copy_(torch.from_numpy(self._encoder.counts_of(frames).repeat(rows, axis=1)))
+        for _ in range(2):
+            self.run(features, counts)
+
+    def _has_graph(self, rows: int, frames: int) -> bool:
+        return self._enabled and rows * frames <= self._max_frames
+
+    def _capture(self, features: Tensor, counts: Tensor, out: Tensor) -> torch.cuda.CUDAGraph:
+        # On the stream that it will run on: what cuBLAS works in belongs to a stream. Other threads may go on
+        # allocating; `torch.cuda.graph` would also collect garbage, which takes longer than the capture.
+        graph = torch.cuda.CUDAGraph()
+        graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+        out.copy_(self._encoder(features, counts))
+        graph.capture_end()
+        if self._pool is None:
+            self._pool = graph.pool()
+        return graph

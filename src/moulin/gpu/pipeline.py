@@ -1,0 +1,226 @@
+"""From waveforms in host memory to hypotheses, with the GPU never waiting for the host, nor the encoder for the search.
+
+    host     pack 1   pack 2   pack 3   read 1   read 2 ...
+    copies            1        2        3
+    encoder                    fbank+encoder 1   fbank+encoder 2 ...
+    search                                       1                2 ...
+
+Utterances of similar length go together in micro-batches, the longest first; each goes through three streams, and
+results are read when they are there. What is copied is in pinned memory, so that copies run beside everything else.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from moulin.audio.fbank import FbankOptions
+from moulin.decoding.network import Hypothesis
+from moulin.decoding.options import DecodingOptions
+from moulin.gpu.encoder import GpuEncoder
+from moulin.gpu.graphs import EncoderGraphs, bucket_frames, bucket_rows
+from moulin.gpu.kernels.beam import beam_search
+from moulin.gpu.kernels.fbank import FbankMatrices, fbank
+from moulin.gpu.kernels.greedy import Found, greedy
+from moulin.gpu.predictor import Predictor
+
+Samples = NDArray[np.float32] | NDArray[np.int16]
+
+MAX_BATCH_FRAMES = 65_536
+"""Feature frames of a micro-batch: beyond, larger ones are no faster."""
+
+_MIN_BATCH_FRAMES = 16_384
+"""Below this, more utterances cost hardly more time: it does not pay to split them for overlap."""
+
+_OVERLAPPING = 4  # micro-batches that a large batch is split into at least
+_MIN_FRAMES = 9  # less leaves nothing after subsampling
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A micro-batch that the GPU works on."""
+
+    positions: Sequence[int]
+    found: Found  # in pinned memory, once `done`
+    done: torch.cuda.Event
+
+
+class GpuPipeline:
+    """Features, encoder and search of one model on one GPU. Safe to call from several threads."""
+
+    def __init__(
+        self,
+        encoder: GpuEncoder,
+        predictor: Predictor,
+        *,
+        device: torch.device,
+        unk_id: int,
+        tail_samples: int,
+        max_batch_frames: int = MAX_BATCH_FRAMES,
+        cuda_graphs: bool = True,
+        threads: int = 4,
+    ) -> None:
+        """`tail_samples` zeros are appended to every utterance; `threads` pack waveforms."""
+        self._encoder, self._predictor, self._device = encoder, predictor, device
+        self._unk_id, self._tail, self._max_batch_frames = unk_id, tail_samples, max_batch_frames
+        self._matrices = FbankMatrices(FbankOptions(num_mel_bins=encoder.feature_dim), device)
+        self._graphs = EncoderGraphs(
+            encoder,
+            device=device,
+            joiner_dim=predictor.joiner_dim,
+            max_batch_frames=max_batch_frames,
+            enabled=cuda_graphs,
+        )
+        self._copying, self._encoding, self._searching = (torch.cuda.Stream(device) for _ in range(3))
+        self._submitting = threading.Lock()
+        self._packers = ThreadPoolExecutor(threads, thread_name_prefix="moulin-pack")
+
+    def __call__(
+        self,
+        waveforms: Sequence[Samples],
+        options: DecodingOptions,
+        result: Callable[[int, Hypothesis], None],
+    ) -> None:
+        """Calls `result` with the position of each waveform and what was found in it, in the order in which the GPU
+        finishes. Waveforms are 16 kHz, all float32 in [-1, 1] or all int16, and not empty.
+        """
+        with torch.cuda.device(self._device), torch.inference_mode():
+            pending: list[_Pending] = []
+            for batch in self.plan([len(waveform) for waveform in waveforms]):
+                pending.append(self._submit(batch, waveforms, options))
+                # While the GPU has one more to do, there is time to read what it has done.
+                while len(pending) > 2:
+                    self._read(pending.pop(0), result)
+            for running in pending:
+                self._read(running, result)
+
+    def plan(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Positions of utterances of `lengths` samples in micro-batches of similar length, the longest first."""
+        frames = [self._frames(length) for length in lengths]
+        share = max(_MIN_BATCH_FRAMES, sum(frames) // _OVERLAPPING)
+        limit = min(self._max_batch_frames, share)
+        batch: list[int] = []
+        for position in sorted(range(len(frames)), key=frames.__getitem__, reverse=True):
+            if batch and (len(batch) + 1) * bucket_frames(frames[batch[0]]) > limit:
+                yield batch
+                batch = []
+            batch.append(position)
+        if batch:
+            yield batch
+
+    def warm_up(self, longest_sec: float) -> None:
+        """Compile all kernels, and capture the graphs of single utterances and of full micro-batches up to a length."""
+        options = (DecodingOptions(), DecodingOptions(method="modified_beam_search"))
+        for chosen in options:
+            for dtype in (np.float32, np.int16):
+                self([np.zeros(16_000, dtype=dtype)], chosen, lambda *_: None)
+        with self._submitting, torch.cuda.device(self._device), torch.inference_mode():
+            frames, longest = 0, self._frames(round(longest_sec * 16_000))
+            while frames < longest:
+                frames = bucket_frames(frames + 1)
+                with torch.cuda.stream(self._encoding):
+                    self._graphs.warm_up(1, frames)
+            torch.cuda.synchronize(self._device)
+
+    def close(self) -> None:
+        self._packers.shutdown()
+
+    def _frames(self, length: int) -> int:
+        return max(self._matrices.num_frames(length + self._tail), _MIN_FRAMES)
+
+    def _submit(self, batch: Sequence[int], waveforms: Sequence[Samples], options: DecodingOptions) -> _Pending:
+        samples, lengths = self._pack([waveforms[position] for position in batch])
+        num_frames = np.array([self._frames(length) for length in lengths], dtype=np.int32)
+        rows, frames = bucket_rows(len(batch)), bucket_frames(int(num_frames.max()))
+        # What fills the batch up are utterances of the least length, of silence.
+        filling = rows - len(batch)
+        starts = np.concatenate([np.cumsum([0, *lengths])[:-1], np.zeros(filling, np.int64)]).astype(np.int64)
+        numbers = np.concatenate([lengths, np.zeros(filling, np.int64)]).astype(np.int32)
+        counts = self._encoder.counts(np.concatenate([num_frames, np.full(filling, _MIN_FRAMES, np.int32)]))
+
+        with self._submitting:
+            with torch.cuda.stream(self._copying):
+                on_gpu = [_pinned(array).to(self._device, non_blocking=True) for array in (starts, numbers, counts)]
+                samples_on_gpu = samples.to(self._device, non_blocking=True)
+            with torch.cuda.stream(self._encoding):
+                self._encoding.wait_stream(self._copying)
+                for tensor in (*on_gpu, samples_on_gpu):
+                    tensor.record_stream(self._encoding)
+                features, counts_in = self._graphs.inputs(rows, frames)
+                counts_in.copy_(on_gpu[2])
+                fbank(samples_on_gpu, on_gpu[0], on_gpu[1], self._tail, frames, self._matrices, out=features)
+                encoder_out = self._graphs.run(features, counts_in).clone()
+                out_counts = on_gpu[2][-1]
+            with torch.cuda.stream(self._searching):
+                self._searching.wait_stream(self._encoding)
+                encoder_out.record_stream(self._searching)
+                on_gpu[2].record_stream(self._searching)
+                found = self._search(encoder_out, out_counts, options)
+                memory = torch.empty(found.memory.shape, dtype=torch.int32, pin_memory=True)
+                memory.copy_(found.memory, non_blocking=True)
+                done = torch.cuda.Event()
+                done.record(self._searching)
+        return _Pending(batch, Found.of(memory, rows, encoder_out.shape[1]), done)
+
+    def _search(self, encoder_out: Tensor, counts: Tensor, options: DecodingOptions) -> Found:
+        if options.method == "greedy":
+            return greedy(
+                encoder_out,
+                counts,
+                self._predictor,
+                unk_id=self._unk_id,
+                blank_penalty=options.blank_penalty,
+                temperature=options.temperature,
+            )
+        return beam_search(
+            encoder_out,
+            counts,
+            self._predictor,
+            beam=options.beam,
+            unk_id=self._unk_id,
+            blank_penalty=options.blank_penalty,
+            temperature=options.temperature,
+        )
+
+    def _pack(self, waveforms: Sequence[Samples]) -> tuple[Tensor, NDArray[np.int64]]:
+        """All samples one after the other in pinned memory, and how many each has; too short ones get zeros."""
+        least = _MIN_FRAMES * self._matrices.shift - self._tail
+        lengths = np.array([max(len(waveform), least) for waveform in waveforms], dtype=np.int64)
+        ends = np.cumsum(lengths)
+        dtype = torch.int16 if waveforms[0].dtype == np.int16 else torch.float32
+        packed = torch.empty(int(ends[-1]), dtype=dtype, pin_memory=True)
+        array = packed.numpy()
+
+        def copy(row: int) -> None:
+            end, waveform = int(ends[row]), waveforms[row]
+            start = end - int(lengths[row])
+            array[start : start + len(waveform)] = waveform
+            array[start + len(waveform) : end] = 0
+
+        list(self._packers.map(copy, range(len(waveforms))))
+        return packed, lengths
+
+    @staticmethod
+    def _read(pending: _Pending, result: Callable[[int, Hypothesis], None]) -> None:
+        pending.done.synchronize()
+        _, tokens, frames, log_probs, counts, scores = (tensor.numpy() for tensor in pending.found)
+        for row, position in enumerate(pending.positions):
+            count = int(counts[row])
+            hypothesis = Hypothesis(
+                tuple(tokens[row, :count].tolist()),
+                tuple(frames[row, :count].tolist()),
+                tuple(log_probs[row, :count].tolist()),
+                float(scores[row]),
+            )
+            result(position, hypothesis)
+
+
+def _pinned(array: NDArray[np.int64] | NDArray[np.int32]) -> Tensor:
+    return torch.from_numpy(array).pin_memory()

@@ -1,0 +1,221 @@
+"""Zipformer, the first version, on a GPU; `moulin.encoders.zipformer` is its plain twin."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from moulin.encoders import zipformer as plain
+from moulin.encoders.joiner import Joiner
+from moulin.gpu.encoder import Addition, Counts, GpuEncoder, Projection, bias_of, embedding_projection, on
+from moulin.gpu.kernels.attention_weights import AttentionWeights, attention_weights, distance_table
+from moulin.gpu.kernels.depthwise import Depthwise, depthwise
+from moulin.gpu.kernels.pointwise import activate_, basic_norm_bypass, gate
+from moulin.gpu.kernels.resampling import attentive_downsample, upsample_bypass
+from moulin.gpu.kernels.subsampling import Subsampling, subsampling
+from moulin.gpu.kernels.weighted_values import weighted_values
+
+
+class GpuZipformer(GpuEncoder):
+    def __init__(
+        self, encoder: plain.Zipformer, joiner: Joiner, *, device: torch.device, dtype: torch.dtype, max_frames: int
+    ) -> None:
+        like = torch.empty(0, device=device, dtype=dtype)
+        config, embed = encoder.config, encoder.encoder_embed
+        self.dtype, self.feature_dim, self.max_frames = dtype, encoder.feature_dim, max_frames
+        self._factors, self._skips = config.downsampling_factors, config.skips
+        convs = [module for module in embed.conv if isinstance(module, nn.Conv2d)]
+        self._convs = Subsampling.of(convs[0], convs[1], convs[2], "double_swish", device, dtype)
+        self._embed = embedding_projection(embed.out, embed.out.in_features // convs[2].out_channels, like)
+        frames = self._convs.frames(max_frames)
+        self._stacks = [
+            _Stack(stack, sizes, config.pos_dim, frames, like)  # type: ignore[arg-type]
+            for stack, sizes in zip(encoder.encoders, config.stacks, strict=True)
+        ]
+        self._skip_scales = [
+            None if skip is None else _mix(module, dim, like)
+            for skip, module, dim in zip(self._skips, encoder.skip_modules, (0, *config.encoder_dims[:-1]), strict=True)
+        ]
+        self._out = _Downsample(encoder.downsample_output, like)
+        self._encoder_proj = Projection.of(joiner.encoder_proj, missing=None, like=like)
+
+    def counts(self, frames: Counts) -> Counts:
+        """Feature frames, those after the embedding, those of each stack, and encoder frames."""
+        embedded = (frames - 7) // 2
+        stacks = [-(-embedded // factor) for factor in self._factors]
+        counts: Counts = np.stack([frames, embedded, *stacks, -(-embedded // 2)])
+        return counts
+
+    def __call__(self, features: Tensor, counts: Tensor) -> Tensor:
+        embedded = counts[1]
+        x = subsampling(features, counts[0], self._convs)
+        batch, frames = x.shape[:2]
+        x = self._embed(x.view(batch * frames, -1)).view(batch, frames, -1)
+        outputs: list[Tensor] = []
+        for index, stack in enumerate(self._stacks):
+            skip, scale = self._skips[index], self._skip_scales[index]
+            if skip is not None and scale is not None:
+                x = upsample_bypass(outputs[skip], x, 1, scale)
+            x = stack(x, embedded, counts[2 + index])
+            outputs.append(x)
+        x = self._out(x, embedded)
+        return self._encoder_proj(x.view(-1, x.shape[2])).view(*x.shape[:2], -1)
+
+
+def _mix(combiner: nn.Module, dim: int, like: Tensor) -> Tensor:
+    """A combiner as a bypass: weight x + (1 - weight) y is x + (y - x) (1 - weight), in all `dim` channels."""
+    weight = combiner.weight1
+    assert isinstance(weight, Tensor)
+    return on((1.0 - weight.detach()).expand(dim), like, dtype=torch.float32)
+
+
+class _Downsample:
+    def __init__(self, module: plain._Downsample, like: Tensor) -> None:
+        self._factor, self._query = module.factor, on(module.query, like, dtype=torch.float32)
+        extra = module.extra_proj
+        self._extra = None if extra is None else Projection.of(extra, missing=None, like=like)
+        self._dim = len(module.query) + (0 if extra is None else extra.out_features)
+
+    def __call__(self, x: Tensor, lengths: Tensor) -> Tensor:
+        out = attentive_downsample(x, lengths, self._query, self._factor, self._dim)
+        if self._extra is not None:
+            batch, frames, dim = x.shape
+            groups = out.shape[1]
+            # An utterance's last frame fills its last group.
+            seen = torch.arange(groups * self._factor, device=x.device, dtype=torch.int64)
+            seen = torch.minimum(seen[None], (lengths[:, None] - 1).clamp(max=frames - 1).long())
+            grouped = x.gather(1, seen[:, :, None].expand(-1, -1, dim)).view(batch * groups, self._factor * dim)
+            out[..., dim:] = self._extra(grouped).view(batch, groups, -1)
+        return out
+
+
+class _Stack:
+    """Layers at one frame rate, and the way there and back."""
+
+    def __init__(
+        self,
+        stack: plain._Stack | plain._DownsampledStack,
+        sizes: plain._StackSizes,
+        pos_dim: int,
+        frames: int,
+        like: Tensor,
+    ) -> None:
+        self._dim, self._factor = sizes.dim, sizes.factor
+        layers = stack.layers if isinstance(stack, plain._Stack) else stack.encoder.layers
+        positions = plain._relative_positions(torch.empty(1, -(-frames // sizes.factor), sizes.dim), 0)
+        self._layers = [_Layer(layer, sizes, pos_dim, positions, like) for layer in layers]  # type: ignore[arg-type]
+        if isinstance(stack, plain._DownsampledStack):
+            self._downsample = _Downsample(stack.downsample, like)
+            self._shift = on(stack.upsample.bias, like, dtype=torch.float32)
+            self._scale = _mix(stack.out_combiner, sizes.dim, like)
+
+    def __call__(self, x: Tensor, before: Tensor, lengths: Tensor) -> Tensor:
+        """x [B, T, any width] of utterances of `before` frames, which are `lengths` at the stack's rate: [B, T, D]."""
+        if self._factor == 1:
+            return self._run(x, lengths)
+        after = self._run(self._downsample(x, before), lengths)
+        return upsample_bypass(x, after, self._factor, self._scale, self._shift)
+
+    def _run(self, x: Tensor, lengths: Tensor) -> Tensor:
+        rows = x.reshape(-1, self._dim)
+        for layer in self._layers:
+            rows = layer(rows, len(x), lengths)
+        return rows.view_as(x)
+
+
+class _Layer:
+    """`moulin.encoders.zipformer._Layer`. Biases that are added to rows wait for the bypass at the end."""
+
+    def __init__(
+        self, layer: plain._Layer, sizes: plain._StackSizes, pos_dim: int, positions: Tensor, like: Tensor
+    ) -> None:
+        attention = layer.self_attn
+        self._feed_forward1 = _FeedForward(layer.feed_forward1, None, like)
+        missing = bias_of(layer.feed_forward1.out_proj)
+        self._pooling = Projection.of(layer.pooling.proj, missing=missing, like=like)
+        self._causal = layer.pooling.causal
+        self._query_dim, self._pos_dim = sizes.attention_dim // sizes.nhead, pos_dim
+        self._attention_dim = sizes.attention_dim
+        self._attention_in = Projection.of(attention.in_proj, missing=missing, like=like)
+        by_head = attention.linear_pos(positions).unflatten(1, (sizes.nhead, pos_dim)).transpose(0, 1)
+        self._distances = on(distance_table(by_head), like)
+        self._attention_out = Addition.of(attention.out_proj, like=like)
+        missing = missing + bias_of(attention.out_proj)
+        self._conv1 = _Convolution(layer.conv_module1, missing, like)
+        missing = missing + bias_of(layer.conv_module1.pointwise_conv2)
+        self._feed_forward2 = _FeedForward(layer.feed_forward2, missing, like)
+        missing = missing + bias_of(layer.feed_forward2.out_proj)
+        self._attention_in2 = Projection.of(attention.in_proj2, missing=missing, like=like)
+        self._attention_out2 = Addition.of(attention.out_proj2, like=like)
+        missing = missing + bias_of(attention.out_proj2)
+        self._conv2 = _Convolution(layer.conv_module2, missing, like)
+        missing = missing + bias_of(layer.conv_module2.pointwise_conv2)
+        self._feed_forward3 = _FeedForward(layer.feed_forward3, missing, like)
+        self._missing = on(missing + bias_of(layer.feed_forward3.out_proj), like, dtype=torch.float32)
+        self._epsilon = float(layer.norm_final.eps.exp())
+        self._scale = on(layer.bypass_scale.expand(sizes.dim), like, dtype=torch.float32)
+
+    def __call__(self, before: Tensor, batch: int, lengths: Tensor) -> Tensor:
+        """Rows [B T, D] to new ones."""
+        rows = self._feed_forward1(before.clone())
+        rows = self._pool(rows, batch, lengths)
+        projected = self._attention_in(rows).view(batch, -1, self._attention_in.bias.shape[0])
+        width = self._attention_dim
+        weights = attention_weights(
+            projected,
+            lengths,
+            self._distances,
+            query_dim=self._query_dim,
+            key_at=width,
+            position_at=2 * width + width // 2,
+            pos_dim=self._pos_dim,
+        )
+        mixed = weighted_values(weights, projected[..., 2 * width : 2 * width + width // 2], lengths)
+        rows = self._attention_out(rows, mixed.view(len(rows), -1))
+        rows = self._conv1(rows, batch, lengths)
+        rows = self._feed_forward2(rows)
+        rows = self._attend_again(rows, weights, lengths)
+        rows = self._conv2(rows, batch, lengths)
+        rows = self._feed_forward3(rows)
+        return basic_norm_bypass(rows, self._missing, self._epsilon, before, self._scale)
+
+    def _pool(self, rows: Tensor, batch: int, lengths: Tensor) -> Tensor:
+        """The projected mean of the utterance, or of all frames so far, added to each frame, in place."""
+        x = rows.view(batch, -1, rows.shape[1])
+        place = torch.arange(x.shape[1], device=x.device)
+        if self._causal:
+            mean = x.float().cumsum(dim=1) / (place + 1)[:, None]
+            return rows.add_(self._pooling(mean.to(rows.dtype).view_as(rows)))
+        heard = (place < lengths[:, None]).to(torch.float32) / lengths[:, None]
+        mean = torch.bmm(heard.to(rows.dtype)[:, None], x)[:, 0]
+        x += self._pooling(mean)[:, None]
+        return rows
+
+    def _attend_again(self, rows: Tensor, weights: AttentionWeights, lengths: Tensor) -> Tensor:
+        values = self._attention_in2(rows)
+        mixed = weighted_values(weights, values.view(len(lengths), -1, values.shape[1]), lengths)
+        return self._attention_out2(rows, mixed.view_as(values))
+
+
+class _Convolution:
+    def __init__(self, module: plain._Convolution, missing: Tensor, like: Tensor) -> None:
+        self._in = Projection.of(module.pointwise_conv1, missing=missing, like=like)
+        conv = module.depthwise_conv
+        assert conv.bias is not None
+        left = module.kernel - 1 if module.causal else module.kernel // 2
+        self._conv = Depthwise(on(conv.weight[:, 0].t(), like), on(conv.bias, like), left)
+        self._out = Addition.of(module.pointwise_conv2, like=like)
+
+    def __call__(self, rows: Tensor, batch: int, lengths: Tensor) -> Tensor:
+        gated = gate(self._in(rows)).view(batch, -1, rows.shape[1])
+        return self._out(rows, depthwise(gated, lengths, self._conv, "double_swish").view_as(rows))
+
+
+class _FeedForward:
+    def __init__(self, module: plain._FeedForward, missing: Tensor | None, like: Tensor) -> None:
+        self._up = Projection.of(module.in_proj, missing=missing, like=like)
+        self._down = Addition.of(module.out_proj, like=like)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        return self._down(rows, activate_(self._up(rows), "double_swish"))
