@@ -24,7 +24,7 @@ Doubles = NDArray[np.float64]
 EPSILON = float(np.finfo(np.float32).eps)
 """Kaldi's floor of a mel filter's energy."""
 
-_PREEMPHASIS = 0.97
+PREEMPHASIS = 0.97
 _POVEY_EXPONENT = 0.85
 
 
@@ -38,12 +38,12 @@ class BatchedFbank:
     def __init__(self, options: FbankOptions) -> None:
         length = options.frame_length_samples
         fft_size = 1 << (length - 1).bit_length()
-        filters = _mel_filters(options, fft_size)
+        filters = mel_filters(options, fft_size)
         if not filters.any(axis=0).all():
             raise OptionsError(f"{options} has a filter without any frequency", hint="choose fewer num_mel_bins")
         (passed,) = np.nonzero(filters.any(axis=1))
         fourier = np.exp(-2j * np.pi * np.outer(passed, np.arange(length)) / fft_size)
-        spectrum = (fourier * _povey_window(length) @ _preemphasis(length) @ _dc_removal(length)).T
+        spectrum = (fourier * povey_window(length) @ _preemphasis(length) @ _dc_removal(length)).T
         self.spectrum: Floats = np.concatenate([spectrum.real, spectrum.imag], axis=1).astype(np.float32)
         self.mel: Floats = np.concatenate([filters[passed]] * 2).astype(np.float32)
 
@@ -54,7 +54,7 @@ class BatchedFbank:
         return features
 
 
-def _povey_window(length: int) -> Doubles:
+def povey_window(length: int) -> Doubles:
     """A Hann window to the power of 0.85."""
     window: Doubles = np.power(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / (length - 1)), _POVEY_EXPONENT)
     return window
@@ -62,8 +62,8 @@ def _povey_window(length: int) -> Doubles:
 
 def _preemphasis(length: int) -> Doubles:
     """Every sample less 0.97 of the one before it; the first less 0.97 of itself."""
-    matrix: Doubles = np.eye(length) - _PREEMPHASIS * np.eye(length, k=-1)
-    matrix[0, 0] -= _PREEMPHASIS
+    matrix: Doubles = np.eye(length) - PREEMPHASIS * np.eye(length, k=-1)
+    matrix[0, 0] -= PREEMPHASIS
     return matrix
 
 
@@ -72,7 +72,7 @@ def _dc_removal(length: int) -> Doubles:
     return matrix
 
 
-def _mel_filters(options: FbankOptions, fft_size: int) -> Doubles:
+def mel_filters(options: FbankOptions, fft_size: int) -> Doubles:
     """Triangles between points that are equally far apart on Kaldi's mel scale: [fft_size / 2, num_mel_bins].
 
     Kaldi leaves out the last frequency of the spectrum, the Nyquist frequency itself.

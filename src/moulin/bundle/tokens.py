@@ -90,29 +90,53 @@ class TokenTable:
         """
         words: list[WordSpan] = []
         open_word = False
-        for char, first, last in self._characters(ids):
-            if char.isspace():
+        for piece, first, last in self._pieces(ids):
+            if piece.isspace():
                 open_word = False
-            elif open_word and not is_cjk(char) and not is_cjk(words[-1].word[-1]) and self._joins(first, words[-1]):
-                words[-1] = WordSpan(words[-1].word + char, words[-1].first, last)
+                continue
+            if piece[0] == " ":
+                piece, open_word = piece[1:], False
+            if open_word and not is_cjk(piece[-1]) and not is_cjk(words[-1].word[-1]) and self._joins(first, words[-1]):
+                words[-1] = WordSpan(words[-1].word + piece, words[-1].first, last)
             else:
-                words.append(WordSpan(char, first, last))
+                words.append(WordSpan(piece, first, last))
                 open_word = True
         return words
 
     def _joins(self, first: int, word: WordSpan) -> bool:
         return self._marks_words or first <= word.last
 
-    def _characters(self, ids: Sequence[int]) -> Iterator[tuple[str, int, int]]:
-        """Each decoded character with the positions of the first and last token that hold its bytes."""
+    def _pieces(self, ids: Sequence[int]) -> Iterator[tuple[str, int, int]]:
+        """What `ids` spell in pieces, each with the positions of the first and last token that hold its bytes: whole
+        tokens where they can be taken as one, characters elsewhere."""
         decoder = codecs.getincrementaldecoder("utf-8")(errors="ignore")
-        first = 0
+        first, waiting = 0, False
         for position, token in enumerate(ids):
+            whole = self._whole[token]
+            if whole is not None and not waiting:
+                yield whole, position, position
+                continue
             for byte in self._bytes[token]:
-                if not decoder.getstate()[0]:
+                if not waiting:
                     first = position
                 for char in decoder.decode(bytes([byte])):
                     yield char, first, position
+                waiting = bool(decoder.getstate()[0])
+
+    @cached_property
+    def _whole(self) -> tuple[str | None, ...]:
+        """The text of each token that can be taken as one: a space or none, and then letters of a script with spaces
+        between words."""
+
+        def whole(data: bytes) -> str | None:
+            try:
+                text = data.decode("utf-8")
+            except UnicodeDecodeError:
+                return None
+            letters = text.removeprefix(" ")
+            return text if letters and not any(char.isspace() or is_cjk(char) for char in letters) else None
+
+        return tuple(whole(data) for data in self._bytes)
 
     @cached_property
     def _marks_words(self) -> bool:

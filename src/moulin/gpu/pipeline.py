@@ -3,14 +3,16 @@
     host     pack 1   pack 2   pack 3   read 1   read 2 ...
     copies            1        2        3
     encoder                    fbank+encoder 1   fbank+encoder 2 ...
-    search                                       1                2 ...
+    searches                                     1                2 ...
 
 Utterances of similar length go together in micro-batches, the longest first; each goes through three streams, and
-results are read when they are there. What is copied is in pinned memory, so that copies run beside everything else.
+results are read when they are there. What is copied is in pinned memory, so that copies run beside everything else. A
+search keeps few multiprocessors busy for long: several run beside each other and beside the encoder.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +41,7 @@ MAX_BATCH_FRAMES = 65_536
 _MIN_BATCH_FRAMES = 16_384
 """Below this, more utterances cost hardly more time: it does not pay to split them for overlap."""
 
+_SEARCHES = 4  # that may be under way
 _OVERLAPPING = 4  # micro-batches that a large batch is split into at least
 _MIN_FRAMES = 9  # less leaves nothing after subsampling
 
@@ -78,7 +81,8 @@ class GpuPipeline:
             max_batch_frames=max_batch_frames,
             enabled=cuda_graphs,
         )
-        self._copying, self._encoding, self._searching = (torch.cuda.Stream(device) for _ in range(3))
+        self._copying, self._encoding = torch.cuda.Stream(device), torch.cuda.Stream(device)
+        self._searches = itertools.cycle([torch.cuda.Stream(device) for _ in range(_SEARCHES)])
         self._submitting = threading.Lock()
         self._packers = ThreadPoolExecutor(threads, thread_name_prefix="moulin-pack")
 
@@ -96,7 +100,7 @@ class GpuPipeline:
             for batch in self.plan([len(waveform) for waveform in waveforms]):
                 pending.append(self._submit(batch, waveforms, options))
                 # While the GPU has one more to do, there is time to read what it has done.
-                while len(pending) > 2:
+                while len(pending) > _SEARCHES:
                     self._read(pending.pop(0), result)
             for running in pending:
                 self._read(running, result)
@@ -158,15 +162,16 @@ class GpuPipeline:
                 fbank(samples_on_gpu, on_gpu[0], on_gpu[1], self._tail, frames, self._matrices, out=features)
                 encoder_out = self._graphs.run(features, counts_in).clone()
                 out_counts = on_gpu[2][-1]
-            with torch.cuda.stream(self._searching):
-                self._searching.wait_stream(self._encoding)
-                encoder_out.record_stream(self._searching)
-                on_gpu[2].record_stream(self._searching)
+            searching = next(self._searches)
+            with torch.cuda.stream(searching):
+                searching.wait_stream(self._encoding)
+                encoder_out.record_stream(searching)
+                on_gpu[2].record_stream(searching)
                 found = self._search(encoder_out, out_counts, options)
                 memory = torch.empty(found.memory.shape, dtype=torch.int32, pin_memory=True)
                 memory.copy_(found.memory, non_blocking=True)
                 done = torch.cuda.Event()
-                done.record(self._searching)
+                done.record(searching)
         return _Pending(batch, Found.of(memory, rows, encoder_out.shape[1]), done)
 
     def _search(self, encoder_out: Tensor, counts: Tensor, options: DecodingOptions) -> Found:

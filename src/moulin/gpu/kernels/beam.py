@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from moulin.gpu.kernels.greedy import Found, tanh
+from moulin.gpu.kernels.greedy import Found, join, output_layer
 from moulin.gpu.kernels.precision import dot_precision
 from moulin.gpu.predictor import Predictor
 
@@ -47,6 +47,7 @@ def beam_search(
     decoded = None
     if predictor.hidden is not None:
         decoded = torch.empty(programs * rows, width, dtype=encoder_out.dtype, device=device)
+    joined = torch.empty(programs * rows, width, dtype=encoder_out.dtype, device=device)
     block_v = min(vocab, 512)
     logits = torch.empty(programs * rows, vocab, device=device) if vocab > block_v else None
     _beam_kernel[(programs,)](
@@ -58,6 +59,7 @@ def beam_search(
         projection,
         projection_bias,
         decoded,
+        joined,
         predictor.weight,
         predictor.bias,
         logits,
@@ -102,6 +104,7 @@ def _beam_kernel(
     projection,
     projection_bias,
     decoded,
+    joined,
     weight,
     bias,
     logits,
@@ -142,6 +145,7 @@ def _beam_kernel(
     row_frames = encoder_out + row_utterance.to(tl.int64) * frames * joiner_dim
     if decoded is not None:
         decoded += (program * ROWS).to(tl.int64) * WIDTH
+    joined += (program * ROWS).to(tl.int64) * WIDTH
     if logits is not None:
         logits += (program * ROWS).to(tl.int64) * VOCAB
 
@@ -166,22 +170,13 @@ def _beam_kernel(
             decoder_out = decoded + row * WIDTH
         else:
             decoder_out = table + (row_a * contexts + row_b).to(tl.int64) * WIDTH
-        frame = row_frames + t * joiner_dim
-        going = t < row_length
+        join(row_frames + t * joiner_dim, decoder_out, joined, t < row_length, joiner_dim, ROWS, WIDTH)
         peak = tl.full((ROWS,), float("-inf"), dtype=tl.float32)
         total = tl.zeros((ROWS,), dtype=tl.float32)
         values = tl.zeros((ROWS, BLOCK_V), dtype=tl.float32)
         for v0 in range(0, VOCAB, BLOCK_V):
             v = v0 + tl.arange(0, BLOCK_V)
-            values = tl.zeros((ROWS, BLOCK_V), dtype=tl.float32)
-            for j0 in range(0, WIDTH, BLOCK_J):
-                j = j0 + tl.arange(0, BLOCK_J)
-                known = going[:, None] & (j < joiner_dim)[None, :]
-                x = tl.load(frame[:, None] + j[None, :], mask=known, other=0.0).to(tl.float32)
-                y = tl.load(decoder_out[:, None] + j[None, :]).to(tl.float32)
-                joined = tanh(x + y).to(weight.dtype.element_ty)
-                w = tl.load(weight + j[:, None] * VOCAB + v[None, :])
-                values = tl.dot(joined, w, values, input_precision=PRECISION)
+            values = output_layer(joined, weight, v, ROWS, WIDTH, VOCAB, BLOCK_J, BLOCK_V, PRECISION)
             values += tl.load(bias + v)[None, :]
             values = (values - tl.where(v == 0, blank_penalty, 0.0)[None, :]) * sharpness
             higher = tl.maximum(peak, tl.max(values, axis=1))
@@ -196,28 +191,24 @@ def _beam_kernel(
         shift = tl.reshape(score, (ROWS,)) - (peak + tl.log(total))
         best = tl.full((UTTERANCES, PLACES), float("-inf"), dtype=tl.float32)
         chosen = tl.zeros((UTTERANCES, PLACES), dtype=tl.int32)  # place * VOCAB + token
-        last = tl.full((UTTERANCES,), float("inf"), dtype=tl.float32)
-        last_at = tl.full((UTTERANCES,), -1, dtype=tl.int32)
+        v = tl.arange(0, BLOCK_V)
+        ranks = _ranks(values + shift[:, None], row % PLACES, v, VOCAB)
+        last = tl.full((UTTERANCES,), 0x7FFFFFFFFFFFFFFF, dtype=tl.int64)
         for i in range(BEAM):
-            # The next in order: after `last`, or as good and further back.
-            value = tl.full((UTTERANCES,), float("-inf"), dtype=tl.float32)
-            at = tl.full((UTTERANCES,), 0, dtype=tl.int32)
+            highest = tl.full((UTTERANCES,), -0x8000000000000000, dtype=tl.int64)
             for v0 in range(0, VOCAB, BLOCK_V):
-                v = v0 + tl.arange(0, BLOCK_V)
                 if logits is not None:
-                    values = tl.load(logits + row[:, None] * VOCAB + v[None, :])
-                totals = tl.reshape(values + shift[:, None], (UTTERANCES, PLACES * BLOCK_V))
-                where = ((row % PLACES) * VOCAB)[:, None] + v[None, :]
-                where = tl.reshape(where, (UTTERANCES, PLACES * BLOCK_V))
-                later_on = (totals < last[:, None]) | ((totals == last[:, None]) & (where > last_at[:, None]))
-                highest, position = tl.max(tl.where(later_on, totals, float("-inf")), axis=1, return_indices=True)
-                position = position // BLOCK_V * VOCAB + position % BLOCK_V + v0
-                better = (highest > value) | ((highest == value) & (position < at))
-                at = tl.where(better, position, at)
-                value = tl.where(better, highest, value)
+                    values = tl.load(logits + row[:, None] * VOCAB + (v0 + v)[None, :])
+                    ranks = _ranks(values + shift[:, None], row % PLACES, v0 + v, VOCAB)
+                by_utterance = tl.reshape(ranks, (UTTERANCES, PLACES * BLOCK_V))
+                below = tl.where(by_utterance < last[:, None], by_utterance, -0x8000000000000000)
+                highest = tl.maximum(highest, tl.max(below, axis=1))
+            ordered = (highest >> 32).to(tl.int32)
+            value = tl.where(ordered < 0, ordered ^ 0x7FFFFFFF, ordered).to(tl.float32, bitcast=True)
+            at = 0x7FFFFFFF - (highest & 0x7FFFFFFF).to(tl.int32)
             best = tl.where((place == i)[None, :], value[:, None], best)
             chosen = tl.where((place == i)[None, :], at[:, None], chosen)
-            last, last_at = value, at
+            last = highest
         parent, token = chosen // VOCAB, chosen % VOCAB
 
         # ------------------------------------------------------------------ their places
@@ -292,3 +283,13 @@ def _decode(
             y = tl.dot(hidden.to(w.dtype), w, y, input_precision=PRECISION)
         y += tl.load(projection_bias + j)[None, :]
         tl.store(out + row[:, None] * WIDTH + j[None, :], y.to(out.dtype.element_ty))
+
+
+@triton.jit
+def _ranks(totals, places, v, VOCAB: tl.constexpr):
+    """An int64 for each of `totals` [ROWS, V], the higher the better, and of equal ones the further to the front: the
+    bits of the float32, so that they compare as integers, above what is left of the position's complement."""
+    bits = totals.to(tl.int32, bitcast=True)
+    ordered = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(tl.int64)
+    at = (places * VOCAB)[:, None] + v[None, :]
+    return (ordered << 32) | (0x7FFFFFFF - at).to(tl.int64)

@@ -1,4 +1,4 @@
-"""Zipformer2's ConvNeXt in one kernel: each point's neighbourhood, a wide layer, a narrow one, added to the point.
+"""Zipformer2's ConvNeXt in two kernels: each point's neighbourhood; a wide layer and a narrow one, added to the point.
 
 The wide layer's output, three times the input, never leaves the multiprocessor.
 """
@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from moulin.encoders.zipformer2 import CONVNEXT_PADDING, ConvNeXt
 from moulin.gpu.kernels.activations import activate
+from moulin.gpu.kernels.depthwise import part_type
 from moulin.gpu.kernels.precision import dot_precision
 
 _KERNEL = 2 * CONVNEXT_PADDING + 1
@@ -68,46 +69,55 @@ def convnext_plain(x: Tensor, lengths: Tensor, weights: ConvNeXtWeights) -> Tens
 def convnext(x: Tensor, lengths: Tensor, weights: ConvNeXtWeights) -> Tensor:
     """x [B, T, bands, C] to the same shape; frames at and beyond `lengths` int32 [B] count as zeros."""
     batch, frames, bands, channels = x.shape
-    out = torch.empty_like(x)
-    rows, block = batch * frames * bands, 64
+    around, out = torch.empty_like(x), torch.empty_like(x)
+    rows = batch * frames * bands
     wide, hidden = weights.weight1.shape
-    _convnext_kernel[(triton.cdiv(rows, block),)](
+    block, block_c = 32, min(wide, 64)
+    _neighbourhood_kernel[(triton.cdiv(rows, block), wide // block_c)](
         x,
         lengths,
         weights.depthwise,
         weights.depthwise_bias,
-        weights.weight1,
-        weights.bias1,
-        weights.weight2,
-        weights.bias2,
-        out,
+        around,
         rows,
         frames,
         bands,
         channels,
         _KERNEL,
         block,
+        block_c,
         wide,
         wide == channels,
+        num_warps=4,
+    )
+    block = 64
+    _layers_kernel[(triton.cdiv(rows, block),)](
+        x,
+        around,
+        weights.weight1,
+        weights.bias1,
+        weights.weight2,
+        weights.bias2,
+        out,
+        rows,
+        channels,
+        block,
+        wide,
         hidden,
         64,
         dot_precision(x.dtype),
-        num_warps=8,
+        num_warps=4,
         num_stages=2,
     )
     return out
 
 
 @triton.jit(do_not_specialize=["rows", "frames"])
-def _convnext_kernel(
+def _neighbourhood_kernel(
     x,
     lengths,
     depthwise,
     depthwise_bias,
-    weight1,
-    bias1,
-    weight2,
-    bias2,
     out,
     rows,
     frames,
@@ -115,11 +125,9 @@ def _convnext_kernel(
     channels,
     KERNEL: tl.constexpr,
     BLOCK: tl.constexpr,
+    BLOCK_C: tl.constexpr,
     C: tl.constexpr,
     EVEN_C: tl.constexpr,
-    HIDDEN: tl.constexpr,
-    BLOCK_H: tl.constexpr,
-    PRECISION: tl.constexpr,
 ):
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = place < rows
@@ -129,31 +137,58 @@ def _convnext_kernel(
     length = tl.load(lengths + place // bands // frames)
     place = place.to(tl.int64)
     centre = x + place * channels
-    c = tl.arange(0, C)
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     known = c < channels
-    around = tl.zeros((BLOCK, C), dtype=tl.float32)
+    around = tl.zeros((BLOCK, BLOCK_C), dtype=tl.float32)
     for row in range(KERNEL):
         dt = row - KERNEL // 2
+        heard_row = (t + dt >= 0) & (t + dt < length)
+        some = tl.zeros((BLOCK, BLOCK_C), dtype=part_type(x.dtype.element_ty))
         for column in tl.static_range(KERNEL):
             df = column - KERNEL // 2
-            heard = (t + dt >= 0) & (t + dt < length) & (f + df >= 0) & (f + df < bands)
+            heard = heard_row & (f + df >= 0) & (f + df < bands)
             at = (centre + (dt * bands + df) * channels)[:, None] + c[None, :]
             if EVEN_C:
                 seen = tl.load(at, mask=heard[:, None], other=0.0)
             else:
                 seen = tl.load(at, mask=heard[:, None] & known[None, :], other=0.0)
             factor = tl.load(depthwise + (row * KERNEL + column) * C + c)
-            around += seen.to(tl.float32) * factor.to(tl.float32)[None, :]
-    around = (around + tl.load(depthwise_bias + c)[None, :]).to(x.dtype.element_ty)
+            some += seen.to(some.dtype) * factor.to(some.dtype)[None, :]
+        around += some.to(tl.float32)
+    around += tl.load(depthwise_bias + c)[None, :]
+    at = out + place[:, None] * channels + c[None, :]
+    tl.store(at, around.to(out.dtype.element_ty), mask=inside[:, None] & known[None, :])
 
+
+@triton.jit(do_not_specialize=["rows"])
+def _layers_kernel(
+    x,
+    around,
+    weight1,
+    bias1,
+    weight2,
+    bias2,
+    out,
+    rows,
+    channels,
+    BLOCK: tl.constexpr,
+    C: tl.constexpr,
+    HIDDEN: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    place = (tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)).to(tl.int64)
+    c = tl.arange(0, C)
+    inside = (place < rows)[:, None] & (c < channels)[None, :]
+    at = place[:, None] * channels + c[None, :]
+    near = tl.load(around + at, mask=inside, other=0.0)
     total = tl.zeros((BLOCK, C), dtype=tl.float32) + tl.load(bias2 + c)[None, :]
     for start in range(0, HIDDEN, BLOCK_H):
         h = start + tl.arange(0, BLOCK_H)
         up = tl.load(weight1 + c[:, None] * HIDDEN + h[None, :])
-        hidden = tl.dot(around, up, input_precision=PRECISION) + tl.load(bias1 + h)[None, :]
+        hidden = tl.dot(near, up, input_precision=PRECISION) + tl.load(bias1 + h)[None, :]
         hidden = activate(hidden, "swoosh_l").to(x.dtype.element_ty)
         down = tl.load(weight2 + h[:, None] * C + c[None, :])
         total = tl.dot(hidden, down, total, input_precision=PRECISION)
-    stored = inside[:, None] & known[None, :]
-    total += tl.load(x + place[:, None] * channels + c[None, :], mask=stored, other=0.0).to(tl.float32)
-    tl.store(out + place[:, None] * channels + c[None, :], total.to(out.dtype.element_ty), mask=stored)
+    total += tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + at, total.to(out.dtype.element_ty), mask=inside)

@@ -67,6 +67,7 @@ def greedy(
     scratch = None
     if predictor.hidden is not None:
         scratch = torch.empty(batch, width, dtype=encoder_out.dtype, device=encoder_out.device)
+    joined = torch.empty(batch * _FRAMES, width, dtype=encoder_out.dtype, device=encoder_out.device)
     block_v = min(vocab, 512)
     _greedy_kernel[(batch,)](
         encoder_out,
@@ -77,6 +78,7 @@ def greedy(
         projection,
         projection_bias,
         scratch,
+        joined,
         predictor.weight,
         predictor.bias,
         found.tokens,
@@ -120,8 +122,33 @@ def project(
 
 
 @triton.jit
-def tanh(x):
-    return 2.0 * tl.sigmoid(2.0 * x) - 1.0
+def join(frames, decoder_out, joined, exists, joiner_dim, ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    """tanh of the sums of encoder frames and decoder outputs, which start at the addresses `frames` and `decoder_out`
+    [ROWS], into `joined` [ROWS, WIDTH]: so the product that follows reads its operands ahead, as any product does."""
+    j = tl.arange(0, WIDTH)
+    x = tl.load(frames[:, None] + j[None, :], mask=exists[:, None] & (j < joiner_dim)[None, :], other=0.0)
+    y = tl.load(decoder_out[:, None] + j[None, :])
+    x = 2.0 * (x.to(tl.float32) + y.to(tl.float32))
+    tanh = 2.0 * tl.sigmoid(x) - 1.0
+    tl.debug_barrier()  # the product before may still be reading
+    tl.store(joined + tl.arange(0, ROWS)[:, None] * WIDTH + j[None, :], tanh.to(joined.dtype.element_ty))
+    tl.debug_barrier()
+
+
+@triton.jit
+def output_layer(
+    joined, weight, v,
+    ROWS: tl.constexpr, WIDTH: tl.constexpr, VOCAB: tl.constexpr, BLOCK_J: tl.constexpr, BLOCK_V: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """`joined` [ROWS, WIDTH] times the columns `v` of `weight`, float32."""
+    rows, j = tl.arange(0, ROWS), tl.arange(0, BLOCK_J)
+    logits = tl.zeros((ROWS, BLOCK_V), dtype=tl.float32)
+    for j0 in range(0, WIDTH, BLOCK_J):
+        x = tl.load(joined + rows[:, None] * WIDTH + (j0 + j)[None, :])
+        w = tl.load(weight + (j0 + j)[:, None] * VOCAB + v[None, :])
+        logits = tl.dot(x, w, logits, input_precision=PRECISION)
+    return logits
 
 
 @triton.jit(do_not_specialize=["frames", "unk_id", "blank_penalty", "sharpness"])
@@ -134,6 +161,7 @@ def _greedy_kernel(
     projection,
     projection_bias,
     scratch,
+    joined,
     weight,
     bias,
     tokens,
@@ -157,6 +185,7 @@ def _greedy_kernel(
 ):
     row = tl.program_id(0).to(tl.int64)
     length = tl.load(lengths + row)
+    joined += row * FRAMES * WIDTH
     encoder_out += row * frames * joiner_dim
     tokens += row * frames
     token_frames += row * frames
@@ -174,20 +203,13 @@ def _greedy_kernel(
         decoder_out = table + (a * contexts + b).to(tl.int64) * WIDTH
         if scratch is not None:
             decoder_out = scratch
+        join(encoder_out + t * joiner_dim, decoder_out + step * 0, joined, inside, joiner_dim, FRAMES, WIDTH)
         peak = tl.full((FRAMES,), float("-inf"), dtype=tl.float32)
         total = tl.zeros((FRAMES,), dtype=tl.float32)
         best = tl.zeros((FRAMES,), dtype=tl.int32)
         for v0 in range(0, VOCAB, BLOCK_V):
             v = v0 + tl.arange(0, BLOCK_V)
-            logits = tl.zeros((FRAMES, BLOCK_V), dtype=tl.float32)
-            for j0 in range(0, WIDTH, BLOCK_J):
-                j = j0 + tl.arange(0, BLOCK_J)
-                known = inside[:, None] & (j < joiner_dim)[None, :]
-                x = tl.load(encoder_out + t[:, None] * joiner_dim + j[None, :], mask=known, other=0.0).to(tl.float32)
-                y = tl.load(decoder_out + j).to(tl.float32)
-                joined = tanh(x + y[None, :]).to(weight.dtype.element_ty)
-                w = tl.load(weight + j[:, None] * VOCAB + v[None, :])
-                logits = tl.dot(joined, w, logits, input_precision=PRECISION)
+            logits = output_layer(joined, weight, v, FRAMES, WIDTH, VOCAB, BLOCK_J, BLOCK_V, PRECISION)
             logits += tl.load(bias + v)[None, :]
             logits = (logits - tl.where(v == 0, blank_penalty, 0.0)[None, :]) * sharpness
             highest, at = tl.max(logits, axis=1, return_indices=True)

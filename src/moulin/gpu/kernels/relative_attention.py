@@ -37,13 +37,25 @@ def relative_attention(projected: Tensor, lengths: Tensor, table: Tensor, shift:
     the projected encodings p of distances (key less query) from -(R - 1) on. `lengths` int32 [B]: what is at and beyond
     them is not attended to; the output there is finite and means nothing.
     """
-    batch, frames, width = projected.shape
+    batch, frames, _ = projected.shape
     heads, dim = shift.shape
-    rows = projected.view(batch * frames, width)
-    zero = len(table) // 2
-    query = rows[:, : heads * dim].unflatten(1, (heads, dim)).transpose(0, 1)
-    distances = table[zero - frames : zero + frames].unflatten(1, (heads, dim)).permute(1, 2, 0)
-    by_distance = torch.bmm(query, distances)  # [heads, B T, 2 T]; distance 0 is in column T
+    rows, distances = batch * frames, 2 * frames
+    by_distance = torch.empty(heads, rows, distances, dtype=projected.dtype, device=projected.device)
+    _by_distance_kernel[(triton.cdiv(rows, 128) * triton.cdiv(distances, 128), heads)](
+        projected,
+        table,
+        by_distance,
+        rows,
+        distances,
+        projected.stride(1),
+        len(table) // 2 - frames,
+        dim,
+        128,
+        128,
+        max(16, triton.next_power_of_2(dim)),
+        dot_precision(projected.dtype),
+        num_warps=8,
+    )
     out = torch.empty(batch, frames, heads * dim, dtype=projected.dtype, device=projected.device)
     block = 64
     _relative_attention_kernel[(triton.cdiv(frames, block), heads, batch)](
@@ -53,7 +65,7 @@ def relative_attention(projected: Tensor, lengths: Tensor, table: Tensor, shift:
         shift,
         out,
         frames,
-        batch * frames,
+        rows,
         projected.stride(1),
         dim,
         block,
@@ -64,6 +76,41 @@ def relative_attention(projected: Tensor, lengths: Tensor, table: Tensor, shift:
         num_stages=2,
     )
     return out
+
+
+@triton.jit(do_not_specialize=["rows", "first"])
+def _by_distance_kernel(
+    projected,
+    table,
+    out,
+    rows,
+    distances,
+    stride,
+    first,
+    DIM: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Each query's score of each distance from -T, in column 0, to T - 1. It is all writing: [heads, B T, 2 T]."""
+    head, heads = tl.program_id(1).to(tl.int64), tl.num_programs(1)
+    blocks = tl.cdiv(distances, BLOCK_N)
+    m = (tl.program_id(0) // blocks * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)
+    n = tl.program_id(0) % blocks * BLOCK_N + tl.arange(0, BLOCK_N)
+    d = tl.arange(0, BLOCK_D)
+    known = d < DIM
+    query = tl.load(
+        projected + m[:, None] * stride + head * DIM + d[None, :], mask=(m < rows)[:, None] & known[None, :], other=0.0
+    )
+    place = tl.load(
+        table + (first + n)[None, :] * (heads * DIM) + head * DIM + d[:, None],
+        mask=(n < distances)[None, :] & known[:, None],
+        other=0.0,
+    )
+    scores = tl.dot(query, place, input_precision=PRECISION)
+    at = out + (head * rows + m[:, None]) * distances + n[None, :]
+    tl.store(at, scores.to(out.dtype.element_ty), mask=(m < rows)[:, None] & (n < distances)[None, :])
 
 
 @triton.jit(do_not_specialize=["frames", "rows"])
