@@ -26,6 +26,8 @@ def main() -> None:
         texts[f"streaming:{file.stem}"] = (largest_table if "largest" in report else streaming_table)(file.stem, report)
         if "largest" in report:
             texts["largest"] = largest(report)
+    for file in sorted(RESULTS.glob("*-encoder*.json")):
+        texts[f"encoder:{file.stem}"] = encoder_table(file.stem, json.loads(file.read_text()))
     newest = max((stem for stem in reports if stem.endswith("cpu2-offline")), default=None)
     if newest:
         texts["ratio"] = ratio(reports[newest])
@@ -68,6 +70,29 @@ def streaming_table(stem: str, report: dict[str, Any]) -> str:
             f"| {run['final_latency_ms']['p95']:.0f} | {run['failures']} | {run['wer']:.2%} | {cores} |"
         )
     lines += ["", f"`{report['command']}` ([raw figures](results/{stem}.json))", ""]
+    return "\n".join(lines)
+
+
+def encoder_table(stem: str, report: dict[str, Any]) -> str:
+    """A row for each batch size, with the latency and throughput of each runner."""
+    machine, model = report["machine"], report["model"]
+    runners = list(dict.fromkeys(run["runner"] for run in report["runs"]))
+    runs = {(run["batch"], run["runner"]): run for run in report["runs"]}
+    lines = [
+        "",
+        f"{report['date']}, {machine.get('gpu', machine['cpu'])}, {machine['cores']} cores; {model['name']} "
+        f"({model['family']}), {report['frames']} frames ({report['frames'] / 100:g} s) an utterance, on "
+        f"{report['device']}",
+        "",
+        "| batch | " + " | ".join(f"{runner}: ms | QPS" for runner in runners) + " |",
+        "|---" * (1 + 2 * len(runners)) + "|",
+    ]
+    for batch in dict.fromkeys(run["batch"] for run in report["runs"]):
+        found = (runs[batch, runner] for runner in runners)
+        cells = ("failed | -" if "failure" in run else f"{run['median_ms']:.2f} | {run['qps']:.1f}" for run in found)
+        lines.append(f"| {batch} | " + " | ".join(cells) + " |")
+    packages = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    lines += ["", f"`{report['command']}`; {packages}. Raw: [results/{stem}.json](results/{stem}.json)", ""]
     return "\n".join(lines)
 
 

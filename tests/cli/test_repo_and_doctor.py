@@ -42,9 +42,24 @@ def test_both_kinds_in_one_repository(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "alone").iterdir()] == ["transducer"]
 
 
+def test_the_layout_ensemble(tmp_path: Path) -> None:
+    done = moulin(
+        "repo", "build", DEMO_MODEL, "--to", tmp_path, "--layout", "ensemble", "--backend", "onnxruntime"
+    ).expect(0)
+    assert done.err == f"Wrote {tmp_path / 'transducer'} (zipformer2, offline, int8)\n"
+    parts = {"feature_extractor", "encoder", "decoder", "joiner", "scorer"}
+    assert {path.name for path in tmp_path.iterdir()} == {"transducer", *parts}
+    assert 'backend: "onnxruntime"' in (tmp_path / "encoder" / "config.pbtxt").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ([DEMO_MODEL, "--backend", "onnxruntime"], "--backend is for --layout ensemble"),
+        (
+            [BUNDLES / "zipformer-streaming", "--layout", "ensemble"],
+            "The layout ensemble serves whole utterances, and ",
+        ),
         ([BUNDLES / "zipformer-streaming", "--offline"], "Expected offline models, got the streaming zipformer in"),
         ([BUNDLES / "zipformer-offline", "--streaming"], "Expected streaming models, got the offline zipformer in"),
         (["/no/such"], "There is no model at /no/such"),

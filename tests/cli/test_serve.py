@@ -97,6 +97,17 @@ def test_a_checkpoint_for_whole_utterances(start: Callable[..., Serving], record
 
 
 @pytest.mark.triton
+def test_the_layout_ensemble(start: Callable[..., Serving], recordings: list[Recording]) -> None:
+    serving = start(*SERVE, "--layout", "ensemble", "--quiet")
+    serving.wait_ready()
+    text = moulin("transcribe", recordings[0].file, "--url", serving.grpc_url).expect(0).out
+    assert text == moulin("transcribe", recordings[0].file, "--model", BUNDLES / "conformer-offline").expect(0).out
+    serving.process.send_signal(signal.SIGINT)
+    assert serving.process.wait(30) == 0
+    serving.assert_nothing_left(serving.process.pid)
+
+
+@pytest.mark.triton
 def test_ctrl_c_while_it_loads(start: Callable[..., Serving]) -> None:
     serving = start(*SERVE)
     assert eventually(lambda: "Loading" in serving.err)

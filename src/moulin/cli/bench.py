@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from moulin.cli import bench_streaming
+from moulin.cli import bench_encoder, bench_streaming
 from moulin.cli.arguments import DeviceOption, PrecisionOption
 
 app = typer.Typer(
@@ -76,4 +76,5 @@ def offline(
         write_report(to, sys.argv[1:], spec, figures)
 
 
+bench_encoder.add_to(app)
 bench_streaming.add_to(app)

@@ -35,14 +35,22 @@ def open_recognizer(
     spec = load_model(model, precision=precision, expect="offline", prefer_checkpoint=engine == "torch")
     return Recognizer(
         spec,
-        _runner(spec, engine, device, threads, workers),
+        open_runner(spec, engine, device=device, threads=threads, workers=workers),
         options=options,
         tail_padding_sec=tail_padding_sec,
         max_audio_sec=max_audio_sec,
     )
 
 
-def _runner(spec: ModelSpec, engine: Engine | None, device: str, threads: int | None, workers: int | None) -> Runner:
+def open_runner(
+    spec: ModelSpec,
+    engine: Engine | None = None,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    workers: int | None = None,
+) -> Runner:
+    """What runs the networks of the offline model `spec`. Raises as `open_recognizer` does."""
     match choose_engine(spec, engine), spec:
         case "torch", CheckpointSpec():
             from moulin.engine.torch_runner import TorchRunner

@@ -14,6 +14,7 @@ _PACKAGES = (
     "numpy",
     "onnxruntime",
     "onnxruntime-gpu",
+    "torch",
     "kaldi-native-fbank",
     "nvidia-pytriton",
     "sherpa-onnx",

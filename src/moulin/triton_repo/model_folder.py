@@ -13,6 +13,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from moulin.errors import OptionsError
+from moulin.triton_repo.ensemble.components import PARTS, component_name
 
 _MODEL_PY = '''"""Loaded by Triton's python backend. Everything is in the package; see moulin.triton_repo."""
 
@@ -71,10 +72,12 @@ def place_file(file: Path, to: Path, *, link: bool) -> None:
 
 
 def _components(model_dir: Path) -> list[Path]:
-    """The folders of the models that the ensemble in `model_dir` is made of; none where it is no ensemble."""
+    """The folders of the models that the ensemble in `model_dir` is made of; none where it is no ensemble of ours."""
     try:
         config = text_format.Parse((model_dir / "config.pbtxt").read_text(), pb.ModelConfig())
     except (text_format.ParseError, UnicodeDecodeError):
         return []
-    folders = (model_dir.parent / step.model_name for step in config.ensemble_scheduling.step)
-    return [folder for folder in folders if (folder / "config.pbtxt").is_file()]
+    names = [component_name(model_dir.name, part) for part in PARTS]
+    if not {step.model_name for step in config.ensemble_scheduling.step} & set(names):
+        return []
+    return [folder for name in names if (folder := model_dir.parent / name).is_dir()]

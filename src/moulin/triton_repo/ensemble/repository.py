@@ -18,7 +18,7 @@ from moulin.bundle.spec import ModelSpec, OnnxModelSpec
 from moulin.engine.engines import choose_engine
 from moulin.engine.onnxruntime_encoder import OnnxRuntimeEncoder
 from moulin.errors import OptionsError
-from moulin.triton_repo.ensemble.components import MODEL_FILES, PARTS, Backend, Part, component_name
+from moulin.triton_repo.ensemble.components import MODEL_FILES, PARTS, Backend, Part, component_name, interface
 from moulin.triton_repo.ensemble.config import ensemble_configs
 from moulin.triton_repo.model_folder import new_model, place_file, write_config, write_shim
 from moulin.triton_repo.offline_config import OfflineOptions
@@ -48,6 +48,7 @@ def build_offline_ensemble(
             hint="choose the backend onnxruntime or python",
         )
     choose_engine(spec, options.engine)
+    interface(spec, backend)
     configs = ensemble_configs(spec, options, backend, min_frames=_min_frames(spec, backend))
     linked = spec.path if link else None
     with ExitStack() as folders:

@@ -1,0 +1,172 @@
+"""`moulin bench encoder`: latency and throughput of encoders, runners side by side."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from moulin.cli.arguments import DeviceOption
+from moulin.errors import OptionsError
+
+if TYPE_CHECKING:
+    from moulin.bundle.files import Precision
+    from moulin.bundle.spec import ModelSpec
+    from moulin.decoding.network import Floats, Ints
+    from moulin.engine.engines import Engine
+    from moulin.engine.runner import Runner
+    from moulin.evaluate.encoder_benchmark import Encode, Latencies
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(
+        epilog="Example: moulin bench encoder --size conformer-77m --runners onnxruntime,onnxruntime:fp16,torch "
+        "--device cuda"
+    )(encoder)
+
+
+def encoder(
+    model: Annotated[
+        Path | None, typer.Option(help="The folder of an offline model.  [default: the demo model]")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="A model of a published size with random weights instead, e.g. conformer-77m.")
+    ] = None,
+    runners: Annotated[
+        str | None,
+        typer.Option(
+            help="What to measure, separated by commas: ENGINE or ENGINE:PRECISION.  [default: the model's engine]"
+        ),
+    ] = None,
+    device: DeviceOption = "cpu",
+    batches: Annotated[str, typer.Option(help="Utterances in a call, separated by commas.")] = "1,8,16,32,64,128",
+    frames: Annotated[int, typer.Option(min=9, help="Length of every utterance, in features of 10 ms.")] = 663,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds through all runners, for each number of utterances.")] = 3,
+    seconds: Annotated[float, typer.Option(min=0, help="Length of a runner's turn in a round.")] = 1.0,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of every runner.  [default: all]")] = None,
+    to: Annotated[Path | None, typer.Option(help="Write the raw figures into this JSON file.")] = None,
+) -> None:
+    """Latency of the encoder alone and utterances a second (QPS), by how many go through it together.
+
+    The clock runs from features in memory to encoder frames in memory. The runners take turns.
+    """
+    from moulin.evaluate.encoder_benchmark import benchmark_encoders
+    from moulin.evaluate.report import write_report
+
+    if model is not None and size is not None:
+        raise OptionsError("Expected --model or --size, got both")
+    counts = _counts(batches)
+    with _opened(model, size, runners.split(",") if runners else [""], device, threads) as (spec, opened):
+        names = list(opened)
+        typer.echo(_line("batch", [f"{name} ms" for name in names], ["QPS"] * len(names)))
+        measured: list[Latencies] = []
+        for found in benchmark_encoders(
+            {name: _encode(runner) for name, runner in opened.items()},
+            counts,
+            num_frames=frames,
+            feature_dim=spec.feature_dim,
+            rounds=rounds,
+            seconds=seconds,
+        ):
+            measured += found
+            typer.echo(_row(found))
+        for latencies in measured:
+            if latencies.failure is not None:
+                typer.echo(f"{latencies.runner} failed with {latencies.batch}: {latencies.failure}", err=True)
+        if to is not None:
+            figures = {
+                "device": device,
+                "threads": next(iter(opened.values())).threads,
+                "frames": frames,
+                "rounds": rounds,
+                "runs": [latencies.to_dict() for latencies in measured],
+            }
+            write_report(to, sys.argv[1:], spec, figures)
+
+
+@contextmanager
+def _opened(
+    model: Path | None, size: str | None, runners: Sequence[str], device: str, threads: int | None
+) -> Iterator[tuple[ModelSpec, dict[str, Runner]]]:
+    """The runners by the names that they have in the table, and the model that the first of them runs."""
+    from moulin.bundle.load_model import load_model
+    from moulin.demo.files import DEMO_MODEL
+    from moulin.engine.engines import choose_engine
+    from moulin.engine.open_recognizer import open_runner
+    from moulin.launch.workspace import workspace
+
+    parsed = [_parsed(runner) for runner in runners]
+    with workspace("encoder-benchmark") as folder:
+        if size is not None:
+            from moulin.bundle.checkpoint_files import require_torch
+
+            require_torch()
+            from moulin.evaluate.published_sizes import write_random_model
+
+            precisions = {precision for _, precision in parsed}
+            typer.echo(f"Writing a model of the size {size} …", err=True)
+            folder = folder / size
+            folder.mkdir()
+            write_random_model(
+                size,
+                folder,
+                onnx=any(engine != "torch" for engine, _ in parsed),
+                fp16="fp16" in precisions,
+                int8="int8" in precisions,
+            )
+        opened: dict[str, Runner] = {}
+        specs = []
+        for engine, precision in parsed:
+            spec = load_model(
+                folder if size is not None else model or DEMO_MODEL,
+                precision=precision,
+                expect="offline",
+                prefer_checkpoint=engine == "torch",
+            )
+            chosen = choose_engine(spec, engine)
+            name = f"{chosen}:{precision}" if precision else chosen
+            opened[name] = open_runner(spec, chosen, device=device, threads=threads)
+            specs.append(spec)
+        yield specs[0], opened
+
+
+def _parsed(runner: str) -> tuple[Engine | None, Precision | None]:
+    """ENGINE:PRECISION, of which either may be missing."""
+    from moulin.bundle.files import PRECISIONS
+    from moulin.engine.engines import ENGINES
+
+    engine, _, precision = runner.partition(":")
+    if engine not in ("", *ENGINES) or precision not in ("", *PRECISIONS):
+        raise OptionsError(
+            f"Expected a runner as ENGINE or ENGINE:PRECISION, got {runner!r}",
+            hint=f"engines are {', '.join(ENGINES)}, precisions {', '.join(PRECISIONS)}",
+        )
+    return cast("Engine", engine) if engine else None, cast("Precision", precision) if precision else None
+
+
+def _encode(runner: Runner) -> Encode:
+    def encode(x: Floats, x_lens: Ints) -> object:
+        return runner.encoder(x, x_lens, alone=True)
+
+    return encode
+
+
+def _counts(text: str) -> list[int]:
+    counts = [int(count) if count.isdecimal() else 0 for count in text.split(",")]
+    if min(counts) < 1:
+        raise OptionsError(f"Expected numbers of utterances separated by commas for --batches, got {text!r}")
+    return counts
+
+
+def _row(found: Sequence[Latencies]) -> str:
+    latencies = ["failed" if one.failure is not None else f"{one.median_ms:.2f}" for one in found]
+    rates = ["-" if one.failure is not None else f"{one.qps:.1f}" for one in found]
+    return _line(str(found[0].batch), latencies, rates)
+
+
+def _line(batch: str, latencies: Sequence[str], rates: Sequence[str]) -> str:
+    return f"{batch:>5}" + "".join(f"{ms:>24}{qps:>10}" for ms, qps in zip(latencies, rates, strict=True))

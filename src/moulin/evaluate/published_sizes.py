@@ -1,0 +1,74 @@
+"""Models of published sizes with random weights, which is enough to measure speed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from moulin.bundle.checkpoint_files import STORED_NAME
+from moulin.bundle.stored import write_stored
+from moulin.encoders.conformer import Conformer, ConformerConfig
+from moulin.encoders.decoder import Decoder
+from moulin.encoders.encoder import Encoder
+from moulin.encoders.joiner import Joiner
+from moulin.encoders.transducer import Transducer
+from moulin.encoders.zipformer2 import Zipformer2, Zipformer2Config
+from moulin.errors import OptionsError
+from moulin.export.to_onnx import export_onnx
+from moulin.export.variants import write_fp16, write_int8
+
+_VOCABULARY, _INNER, _CONTEXT = 500, 512, 2
+"""Of all of them: 500 BPE pieces, and 512 channels in the decoder and joiner."""
+
+_SizeList = tuple[int, ...]
+
+
+def _zipformer2(layers: _SizeList, dims: _SizeList, hidden: _SizeList) -> Zipformer2:
+    heads, kernels = (4, 4, 4, 8, 4, 4), (31, 31, 15, 15, 15, 31)
+    return Zipformer2(Zipformer2Config(layers, (1, 2, 4, 8, 4, 2), dims, heads, (32,) * 6, (12,) * 6, hidden, kernels))
+
+
+SIZES: dict[str, Callable[[], Encoder]] = {
+    "conformer-77m": lambda: Conformer(ConformerConfig()),
+    "zipformer2-23m": lambda: _zipformer2(
+        (2, 2, 2, 2, 2, 2), (192, 256, 256, 256, 256, 256), (512, 768, 768, 768, 768, 768)
+    ),
+    "zipformer2-66m": lambda: _zipformer2(
+        (2, 2, 3, 4, 3, 2), (192, 256, 384, 512, 384, 256), (512, 768, 1024, 1536, 1024, 768)
+    ),
+    "zipformer2-148m": lambda: _zipformer2(
+        (2, 2, 4, 5, 4, 2), (192, 256, 512, 768, 512, 256), (512, 768, 1536, 2048, 1536, 768)
+    ),
+    "zipformer2-290m": lambda: _zipformer2(
+        (2, 2, 4, 5, 4, 2), (192, 384, 768, 1024, 768, 384), (512, 1024, 2048, 3072, 2048, 1024)
+    ),
+}
+"""Encoders of pruned_transducer_stateless3 on LibriSpeech, and of the recipe `zipformer` in S, M, L and XL."""
+
+
+def random_transducer(size: str) -> Transducer:
+    """A transducer of `size`, the same every time. Raises OptionsError."""
+    if size not in SIZES:
+        raise OptionsError(f"There is no size {size!r}", hint=f"the sizes are {', '.join(SIZES)}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        encoder = SIZES[size]()
+        decoder = Decoder(_VOCABULARY, _INNER, _CONTEXT, _INNER // 4)
+        joiner = Joiner(encoder.output_dim, _INNER, _INNER, _VOCABULARY)
+        return Transducer(encoder, decoder, joiner).eval().requires_grad_(False)
+
+
+def write_random_model(size: str, folder: Path, *, onnx: bool, fp16: bool = False, int8: bool = False) -> None:
+    """A checkpoint of `size` in `folder`, and its ONNX files where they are wanted. Raises OptionsError."""
+    transducer = random_transducer(size)
+    write_stored(transducer, folder / STORED_NAME)
+    symbols = ["<blk>", "<sos/eos>", "<unk>", *(f"▁t{number}" for number in range(_VOCABULARY - 3))]
+    (folder / "tokens.txt").write_text("".join(f"{symbol} {number}\n" for number, symbol in enumerate(symbols)))
+    if onnx:
+        files = export_onnx(transducer, folder, "")
+        if fp16:
+            write_fp16(files)
+        if int8:
+            write_int8(files)
