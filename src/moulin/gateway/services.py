@@ -1,0 +1,27 @@
+"""What the handlers share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from moulin.gateway.limits import Limits
+from moulin.gateway.metrics import Metrics
+from moulin.gateway.model_catalog import ModelCatalog
+from moulin.gateway.settings import GatewaySettings
+from moulin.gateway.triton_servers import TritonServers
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Made once by `create_app`; handlers close over it."""
+
+    settings: GatewaySettings
+    triton: TritonServers
+    catalog: ModelCatalog
+    limits: Limits
+    metrics: Metrics
+
+    @classmethod
+    def of(cls, settings: GatewaySettings) -> Services:
+        triton = TritonServers(settings.triton, timeout_sec=settings.triton_timeout_sec)
+        return cls(settings, triton, ModelCatalog(triton, settings), Limits(settings), Metrics())
