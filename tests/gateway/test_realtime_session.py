@@ -15,8 +15,9 @@ from openai.types.realtime import RealtimeServerEvent
 from pydantic import TypeAdapter
 
 from moulin.errors import ClientError, ServerBusy
+from moulin.gateway.live_steps import Event, Find, Forget, Hear, Step
 from moulin.gateway.realtime_config import RealtimeConfig
-from moulin.gateway.realtime_session import MAX_APPEND_BYTES, Event, Find, Forget, Hear, RealtimeSession, Step
+from moulin.gateway.realtime_session import MAX_APPEND_BYTES, RealtimeSession
 from moulin.live_transcript import Segment, StreamUpdate
 from moulin.transcript import Word
 
@@ -85,7 +86,7 @@ class Client:
                 self.forgotten += 1
             elif isinstance(step, Find):
                 step.model = step.name if step.name in MODELS else None
-            else:
+            elif isinstance(step, Hear):
                 events += self._taken(self._answer(step))
         return events
 
@@ -368,7 +369,7 @@ def test_settings_change_what_they_name_and_nothing_else() -> None:
     assert shown["transcription"] == {"model": "letters", "language": "en", "prompt": "A B C"}
     assert shown["format"] == {"type": "audio/pcm", "rate": 24000}
     client.say(1)
-    assert client.heard[0].config.model == "letters"
+    assert client.heard[0].model == "letters"
 
 
 @pytest.mark.parametrize(
@@ -385,7 +386,7 @@ def test_turn_detection_becomes_the_recognisers_rule(detection: dict[str, Any] |
     client = Client()
     client.send("session.update", session={"audio": {"input": {"turn_detection": detection}}})
     client.say(1)
-    assert client.heard[0].config.stream_options == {
+    assert client.heard[0].options == {
         "endpoint": True,
         "rule2_min_trailing_silence_sec": silence_sec,
     }
@@ -400,7 +401,7 @@ def test_settings_of_the_stream_end_it_and_hold_for_the_next() -> None:
     assert _kinds(events)[-3:] == ["transcription.completed", "conversation.item.done", "session.updated"]
     client.say(1)
     assert [step.end for step in client.heard] == [None, "rest", None]
-    assert client.heard[2].config.stream_options["rule2_min_trailing_silence_sec"] == 0.9
+    assert client.heard[2].options["rule2_min_trailing_silence_sec"] == 0.9
 
 
 def test_settings_that_do_not_concern_the_stream_leave_it_alone() -> None:
@@ -490,7 +491,7 @@ def test_mistakes_are_explained_and_survived(message: str | bytes, code: str, pa
     assert (error["code"], error["param"], error["type"]) == (code, param, "invalid_request_error")
     client.will_hear(_update({"ONE": 0.5}))
     assert _only(client.say(1), ".completed")["transcript"] == "ONE"
-    assert client.heard[0].config == RealtimeConfig("digits")
+    assert client.heard[0].model == "digits"
 
 
 def test_no_more_audio_in_an_event_than_openai_takes() -> None:

@@ -1,17 +1,8 @@
 """OpenAI's realtime transcription session without a socket, a server or a clock: events in, steps out.
 
-A step is an event for the client, or something to do with the stream on Triton. Whoever drives the session takes the
-steps of one event in their order, gives back what a `Hear` brought (`heard`, or `failed`), and then brings the next:
-
-    for step in session.receive(message):
-        match step:
-            case Event(): await socket.send(step.fields)
-            case Hear(): events = session.heard(step, await stream.send(step.samples, end=step.end is not None))
-            ...
-
-A stream on Triton begins with the first audio and ends with a commit, with a change of its options, and when no audio
-comes for a while (`rest`). Its segments become items. With turn detection an item lasts until the speaker pauses;
-without it, until the client commits.
+`live_steps.py` says how it is driven. A stream on Triton begins with the first audio and ends with a commit, with a
+change of its options, and when no audio comes for a while. Its segments become items. With turn detection an item
+lasts until the speaker pauses; without it, until the client commits.
 
 An item is announced (`conversation.item.added`) before its first delta, in progress; OpenAI announces it when it is
 committed, which is too late for deltas that come while the person speaks. What `clear` makes of an item that was
@@ -25,12 +16,13 @@ import binascii
 import json
 import secrets
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from itertools import zip_longest
 from typing import Any, Literal
 
 from moulin.gateway.api_error import ApiError, api_error
 from moulin.gateway.live_audio import Samples
+from moulin.gateway.live_steps import Event, Find, Forget, Hear, Step
 from moulin.gateway.live_timeline import Timeline
 from moulin.gateway.realtime_config import RealtimeConfig
 from moulin.gateway.realtime_item import Delta, Item, log_probs
@@ -45,57 +37,32 @@ _ONE_FRAME_SEC = 0.04
 """Times of words are encoder frames, ends one later."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """For the client."""
-
-    fields: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Hear:
-    """Audio for the stream on Triton, which begins here where none is open. `end` says why it ends here, if it does."""
-
-    samples: Samples
-    config: RealtimeConfig
-    end: Literal["commit", "rest"] | None = None
-
-
-@dataclass(slots=True, eq=False)
-class Find:
-    """The served model that a client means. Whoever drives fills in either of the two."""
-
-    name: str
-    model: str | None = None
-    refusal: ApiError | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Forget:
-    """End the stream on Triton, if one is open; what it heard does not matter."""
-
-
-Step = Event | Hear | Find | Forget
-
-
 def random_id(kind: str) -> str:
     """As OpenAI's look: item_7Qb…"""
     return f"{kind}_{secrets.token_hex(11)}"
 
 
+def realtime_refusal(
+    error: ApiError, event_id: str | None = None, new_id: Callable[[str], str] = random_id
+) -> dict[str, Any]:
+    """An `error` event, with the `event_id` of the client's that is at fault."""
+    return {"type": "error", "event_id": new_id("event"), "error": {**error.body()["error"], "event_id": event_id}}
+
+
 class RealtimeSession:
-    """One client's. Events are dicts that are ready for JSON."""
+    """One client's."""
 
     def __init__(
         self,
         config: RealtimeConfig,
         *,
         older: bool = False,
+        refusal: ApiError | None = None,
         new_id: Callable[[str], str] = random_id,
     ) -> None:
-        """`older`: the client asked for the API's beta form."""
-        self.config = config
-        self._older, self._new_id = older, new_id
+        """`older`: the client asked for the API's beta form. `refusal`: what it asked for first cannot be."""
+        self._config = config
+        self._older, self._refusal, self._new_id = older, refusal, new_id
         self._id = new_id("sess")
         self._audio = config.format.decoder()
         self._audio_sec = 0.0  # received in earlier formats
@@ -111,34 +78,30 @@ class RealtimeSession:
 
     @property
     def is_resting(self) -> bool:
-        """Whether no stream is open on Triton."""
         return not self._timeline.is_open
 
-    def opening(self) -> list[Event]:
-        """What the client gets first."""
+    def opening(self) -> Iterator[Event]:
         if self._older:
-            return [
-                self._event("transcription_session.created", session=self.config.to_older_dict(self._id)),
-            ]
-        return [self._event("session.created", session=self.config.to_dict(self._id))]
+            yield self._event("transcription_session.created", session=self._config.to_older_dict(self._id))
+        else:
+            yield self._event("session.created", session=self._config.to_dict(self._id))
+        if self._refusal is not None:
+            yield self.refused(self._refusal)
 
     def receive(self, message: str | bytes) -> Iterator[Step]:
-        """One event of the client's. What is wrong with it becomes an `error` event, and the session goes on."""
         event_id = None
         try:
             fields = _parsed(message)
             event_id = fields.get("event_id") if isinstance(fields.get("event_id"), str) else None
             yield from self._handler(fields)(self, fields)
         except ApiError as error:
-            yield self.error(error, event_id)
+            yield self.refused(error, event_id)
 
     def rest(self) -> Iterator[Step]:
-        """No audio has come for a while: take what is there for all, and let the stream on Triton go."""
         if not (self.is_resting and self._audio.is_empty):
             yield self._end_stream("rest")
 
     def heard(self, step: Hear, update: StreamUpdate) -> Iterator[Event]:
-        """What `step` brought."""
         update = self._timeline.placed(update)
         for segment, following in zip_longest(update.segments, update.segments[1:]):
             yield from self._say(segment)
@@ -148,11 +111,10 @@ class RealtimeSession:
             self._timeline.end()
         if self._item is not None and step.end == "commit":
             yield from self._complete()
-        elif self._item is not None and step.end == "rest" and self.config.turn_detection is not None:
+        elif self._item is not None and step.end == "rest" and self._config.turn_detection is not None:
             yield from self._stop(None)
 
     def failed(self, error: Exception) -> Iterator[Event]:
-        """The stream on Triton is lost, and with it what it had not said yet. The next audio begins another."""
         refusal = api_error(error)
         self._timeline.end()
         self._buffer_start_sec = self.received_sec
@@ -165,11 +127,11 @@ class RealtimeSession:
                 content_index=0,
                 error={"type": refusal.type, "code": refusal.code, "message": str(refusal), "param": None},
             )
-        yield self.error(refusal, None)
+        yield self.refused(refusal)
 
-    def error(self, error: ApiError, event_id: str | None = None) -> Event:
+    def refused(self, error: ApiError, event_id: str | None = None) -> Event:
         """`event_id` is the client's, of the event that is at fault."""
-        return self._event("error", error={**error.body()["error"], "event_id": event_id})
+        return Event(realtime_refusal(error, event_id, self._new_id))
 
     # The client's events
 
@@ -186,17 +148,17 @@ class RealtimeSession:
         return handler
 
     def _update(self, fields: dict[str, Any]) -> Iterator[Step]:
-        yield from self._change(self.config.updated(_required(fields, "session")))
-        yield self._event("session.updated", session=self.config.to_dict(self._id))
+        yield from self._change(self._config.updated(_required(fields, "session")))
+        yield self._event("session.updated", session=self._config.to_dict(self._id))
 
     def _update_older(self, fields: dict[str, Any]) -> Iterator[Step]:
-        yield from self._change(self.config.updated_older(_required(fields, "session")))
+        yield from self._change(self._config.updated_older(_required(fields, "session")))
         self._older = True
-        yield self._event("transcription_session.updated", session=self.config.to_older_dict(self._id))
+        yield self._event("transcription_session.updated", session=self._config.to_older_dict(self._id))
 
     def _change(self, config: RealtimeConfig) -> Iterator[Step]:
         """What concerns a stream that is open already ends it; the next has the new settings."""
-        old = self.config
+        old = self._config
         if config.model != old.model:
             find = Find(config.model)
             yield find
@@ -205,7 +167,7 @@ class RealtimeSession:
             config = replace(config, model=find.model)
         if (config.model, config.format, config.stream_options) != (old.model, old.format, old.stream_options):
             yield from self.rest()
-        self.config = config
+        self._config = config
         if config.format is not old.format:
             self._audio_sec += self._audio.received_sec
             self._audio = config.format.decoder()
@@ -246,7 +208,7 @@ class RealtimeSession:
 
     def _hear(self, piece: Samples, end: Literal["commit", "rest"] | None) -> Hear:
         self._timeline.send(len(piece))
-        return Hear(piece, self.config, end)
+        return Hear(piece, self._config.model, self._config.stream_options, end)
 
     def _end_stream(self, end: Literal["commit", "rest"]) -> Hear:
         return self._hear(self._audio.flush(), end)
@@ -255,7 +217,7 @@ class RealtimeSession:
 
     def _say(self, segment: Segment) -> Iterator[Event]:
         if self._item is None:
-            detection = self.config.turn_detection
+            detection = self._config.turn_detection
             if detection is None:
                 yield from self._announce(self._buffer_start_sec)
             else:
@@ -268,7 +230,7 @@ class RealtimeSession:
 
     def _pauses(self, segment: Segment, following: Segment | None, update: StreamUpdate) -> bool:
         """Whether the speaker paused after a closed segment, rather than spoke for as long as one may last."""
-        detection = self.config.turn_detection
+        detection = self._config.turn_detection
         if detection is None:
             return False
         if following is None:
@@ -286,7 +248,7 @@ class RealtimeSession:
 
     def _stop(self, last: Segment | None) -> Iterator[Event]:
         """The turn is over, by a pause after `last` or because no more audio comes."""
-        item, detection = self._item, self.config.turn_detection
+        item, detection = self._item, self._config.turn_detection
         assert item is not None
         assert detection is not None
         end_sec = self.received_sec
@@ -333,7 +295,7 @@ class RealtimeSession:
         )
 
     def _logprobs(self, words: Iterable[Word]) -> dict[str, Any]:
-        return {"logprobs": log_probs(tuple(words))} if self.config.logprobs else {}
+        return {"logprobs": log_probs(tuple(words))} if self._config.logprobs else {}
 
     def _event(self, kind: str, **fields: Any) -> Event:
         return Event({"type": kind, "event_id": self._new_id("event"), **fields})

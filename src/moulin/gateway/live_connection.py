@@ -1,0 +1,122 @@
+"""One live client from its first message to its last: a session, its socket and its streams on Triton."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+
+from moulin.errors import MoulinError
+from moulin.gateway.api_error import ApiError, api_error
+from moulin.gateway.live_recognition import LiveRecognition
+from moulin.gateway.live_socket import ClientGone, CloseCode, LiveSocket
+from moulin.gateway.live_steps import Event, Find, Finish, Forget, Hear, Session, Step
+from moulin.gateway.services import Services
+
+logger = logging.getLogger(__name__)
+
+_REST_SEC = 5.0
+"""Without audio for so long, the stream on Triton is ended: Triton itself would take it for dead in a while."""
+_MAX_FAILURES = 3
+"""Of streams in a row; what does not work will not work by trying on."""
+
+
+class _Closing(Exception):
+    """The connection is to be closed, after its last event has been sent."""
+
+    def __init__(self, code: CloseCode, reason: str) -> None:
+        super().__init__(reason)
+        self.code, self.reason = code, reason
+
+
+class LiveConnection:
+    """Does what the session wants, step by step; nothing is read while something is done."""
+
+    def __init__(
+        self,
+        services: Services,
+        socket: LiveSocket,
+        session: Session,
+        recognition: LiveRecognition,
+        *,
+        rest_sec: float = _REST_SEC,
+    ) -> None:
+        self._services, self._socket, self._session, self._recognition = services, socket, session, recognition
+        self._rest_sec = rest_sec
+        self._failures = 0
+
+    async def run(self) -> None:
+        """Until the client goes or is told to."""
+        try:
+            await self._take(self._session.opening())
+            await self._listen()
+        except ClientGone:
+            pass
+        except _Closing as closing:
+            await self._socket.close(closing.code, closing.reason)
+        except Exception as error:  # what nobody foresaw must not leave the client without a word
+            logger.exception("A live connection failed")
+            with_reason = api_error(error)
+            await self._last_word(with_reason)
+        finally:
+            await self._recognition.forget()
+
+    async def _listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        last_heard, idle_sec = loop.time(), self._services.settings.stream_idle_sec
+        while True:
+            wait_sec = last_heard + idle_sec - loop.time()
+            message = await self._socket.receive(
+                max(0.0, wait_sec) if self._session.is_resting else min(self._rest_sec, max(0.0, wait_sec))
+            )
+            if message is not None:
+                last_heard = loop.time()
+                await self._take(self._session.receive(message))
+            elif loop.time() < last_heard + idle_sec:
+                await self._take(self._session.rest())
+            else:
+                idle = ApiError(408, f"Nothing has come for {idle_sec:g} s", code="idle_timeout")
+                await self._take([*self._session.rest(), self._session.refused(idle)])
+                raise _Closing(CloseCode.IDLE, idle.message)
+
+    async def _take(self, steps: Iterable[Step]) -> None:
+        for step in steps:
+            match step:
+                case Event():
+                    await self._socket.send(step.fields)
+                case Hear():
+                    await self._hear(step)
+                case Find():
+                    await self._find(step)
+                case Forget():
+                    await self._recognition.forget()
+                case Finish():
+                    raise _Closing(CloseCode.DONE, "")
+
+    async def _hear(self, step: Hear) -> None:
+        try:
+            update = await self._recognition.hear(step)
+        except MoulinError as error:
+            await self._take(self._session.failed(error))
+            refusal = api_error(error)
+            self._failures += 1
+            if refusal.status in (429, 503):
+                raise _Closing(CloseCode.TRY_LATER, refusal.message) from error
+            if self._failures >= _MAX_FAILURES:
+                raise _Closing(CloseCode.of(refusal), refusal.message) from error
+        else:
+            self._failures = 0
+            await self._take(self._session.heard(step, update))
+
+    async def _find(self, step: Find) -> None:
+        try:
+            step.model = (await self._services.catalog.streaming(step.name)).name
+        except MoulinError as error:
+            step.refusal = api_error(error)
+
+    async def _last_word(self, error: ApiError) -> None:
+        try:
+            await self._take([self._session.refused(error)])
+        except ClientGone:
+            return
+        await self._socket.close(CloseCode.of(error), error.message)
