@@ -28,6 +28,11 @@ MAX_AUDIO_SEC = 120.0
 """Self-attention needs memory with the square of the length. A model may take less: see `ModelSpec.max_frames`."""
 
 
+def model_max_sec(spec: ModelSpec, tail_padding_sec: float = TAIL_PADDING_SEC) -> float:
+    """The longest utterance for which an offline model was exported; infinity where any will do."""
+    return math.inf if spec.max_frames is None else spec.max_frames * FRAME_SHIFT_SEC - tail_padding_sec
+
+
 class Recognizer:
     """Transcribes batches of utterances with one offline model. Safe to call from several threads."""
 
@@ -46,9 +51,7 @@ class Recognizer:
         self._runner = runner
         self._fbank = Fbank(FbankOptions(num_mel_bins=spec.feature_dim))
         self._tail = np.zeros(round(tail_padding_sec * SAMPLE_RATE), dtype=np.float32)
-        self._model_max_sec = (
-            math.inf if spec.max_frames is None else spec.max_frames * FRAME_SHIFT_SEC - tail_padding_sec
-        )
+        self._model_max_sec = model_max_sec(spec, tail_padding_sec)
         self._feature_workers = ThreadPoolExecutor(runner.threads, thread_name_prefix="moulin-fbank")
         self._encoder_workers = ThreadPoolExecutor(runner.num_workers, thread_name_prefix="moulin-encoder")
 
@@ -76,7 +79,7 @@ class Recognizer:
             raise AudioError(
                 f"{what}: expected at most {self._model_max_sec:.1f} s of audio at once, for which this model was "
                 f"exported, got {duration_sec:.1f} s",
-                hint="cut it at silences",
+                hint="cut it at silences, as 'moulin transcribe' and the gateway do",
             )
         if duration_sec > self.max_audio_sec:
             raise AudioError(
@@ -84,6 +87,11 @@ class Recognizer:
                 hint="cut it at silences, or raise --max-audio-sec where memory allows",
             )
         return waveform
+
+    @property
+    def max_utterance_sec(self) -> float:
+        """The longest waveform that `check` lets pass."""
+        return min(self._model_max_sec, self.max_audio_sec)
 
     def close(self) -> None:
         """Stop the worker threads."""

@@ -51,6 +51,7 @@ def create_app(settings: GatewaySettings) -> Starlette:
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with services.triton:
             yield
+        services.recordings.close()
 
     return Starlette(
         routes=[*http_routes.routes(services), *live_routes.routes(services)],

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from moulin.gateway.limits import Limits
 from moulin.gateway.metrics import Metrics
 from moulin.gateway.model_catalog import ModelCatalog
+from moulin.gateway.recordings import Recordings
 from moulin.gateway.settings import GatewaySettings
 from moulin.gateway.triton_servers import TritonServers
 
@@ -20,8 +21,11 @@ class Services:
     catalog: ModelCatalog
     limits: Limits
     metrics: Metrics
+    recordings: Recordings
 
     @classmethod
     def of(cls, settings: GatewaySettings) -> Services:
         triton = TritonServers(settings.triton, timeout_sec=settings.triton_timeout_sec)
-        return cls(settings, triton, ModelCatalog(triton, settings), Limits(settings), Metrics())
+        metrics = Metrics()
+        recordings = Recordings(triton, metrics)
+        return cls(settings, triton, ModelCatalog(triton, settings), Limits(settings), metrics, recordings)

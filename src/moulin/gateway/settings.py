@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from moulin.client.protocol import DEFAULT_MODEL
 from moulin.errors import OptionsError
-
-Ratio = Annotated[float, Field(gt=0)]
 
 OPENAI_MODELS = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
 """What programs written for OpenAI ask for; they get the default model."""
@@ -35,11 +32,15 @@ class GatewaySettings(BaseModel):
     """Serve other machines without a key."""
     allow_origins: tuple[str, ...] = ()
     """Web pages of other origins that may call (CORS, WebSockets); `*` for all."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses of reverse proxies, whose X-Forwarded-For says who calls."""
     tls_certificate: Path | None = None
     tls_key: Path | None = None
 
     max_upload_bytes: PositiveInt = 1 << 30
     max_audio_sec: PositiveFloat = 4 * 3600.0
+    max_upload_sec: PositiveFloat = 900.0
+    """An upload that takes longer is broken off."""
     max_requests: PositiveInt = 256
     """Recordings that are being received, waiting, or under way; the next is refused."""
     max_streams: PositiveInt = 256

@@ -51,8 +51,11 @@ class OfflineOptions:
         return gpu_index(self.device)
 
 
-def offline_config(options: OfflineOptions, encoder_file: str) -> Any:
-    """The `inference.ModelConfig` message. `encoder_file` is relative to the version folder."""
+def offline_config(options: OfflineOptions, encoder_file: str, *, max_utterance_sec: float) -> Any:
+    """The `inference.ModelConfig` message. `encoder_file` is relative to the version folder.
+
+    `max_utterance_sec` is for clients, which cut what is longer.
+    """
     config = new_config(options.model_name, options.max_batch)
 
     config.dynamic_batching.max_queue_delay_microseconds = round(options.queue_delay_ms * 1000)
@@ -77,6 +80,7 @@ def offline_config(options: OfflineOptions, encoder_file: str) -> Any:
             "instances": str(options.instances),
             "threads": str(options.threads or ""),
             "max_audio_sec": f"{options.max_audio_sec:g}",
+            "max_utterance_sec": f"{max_utterance_sec:g}",
             **{name: str(value) for name, value in options.decoding.to_dict().items()},
         },
     )

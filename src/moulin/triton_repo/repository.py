@@ -18,6 +18,7 @@ import numpy as np
 from google.protobuf import text_format
 
 from moulin.bundle.spec import ModelSpec
+from moulin.engine.recognizer import model_max_sec
 from moulin.errors import OptionsError
 from moulin.triton_repo import contract
 from moulin.triton_repo.offline_config import WARMUP_SAMPLES, OfflineOptions, offline_config
@@ -37,7 +38,8 @@ def build_offline_repository(spec: ModelSpec, to: Path, options: OfflineOptions,
     Raises OptionsError where `to` cannot be written or the model's folder holds something else.
     """
     with _new_model(spec, to / options.model_name, "offline_shim", link=link) as model_dir:
-        config = offline_config(options, f"bundle/{spec.file.name}")
+        longest_sec = min(model_max_sec(spec), options.max_audio_sec)
+        config = offline_config(options, f"bundle/{spec.file.name}", max_utterance_sec=longest_sec)
         (model_dir / "config.pbtxt").write_text(text_format.MessageToString(config))
         warmup = model_dir / "warmup"
         warmup.mkdir()
