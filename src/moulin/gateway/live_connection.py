@@ -15,7 +15,7 @@ from moulin.gateway.services import Services
 
 logger = logging.getLogger(__name__)
 
-_REST_SEC = 5.0
+REST_SEC = 5.0
 """Without audio for so long, the stream on Triton is ended: Triton itself would take it for dead in a while."""
 _MAX_FAILURES = 3
 """Of streams in a row; what does not work will not work by trying on."""
@@ -32,17 +32,8 @@ class _Closing(Exception):
 class LiveConnection:
     """Does what the session wants, step by step; nothing is read while something is done."""
 
-    def __init__(
-        self,
-        services: Services,
-        socket: LiveSocket,
-        session: Session,
-        recognition: LiveRecognition,
-        *,
-        rest_sec: float = _REST_SEC,
-    ) -> None:
+    def __init__(self, services: Services, socket: LiveSocket, session: Session, recognition: LiveRecognition) -> None:
         self._services, self._socket, self._session, self._recognition = services, socket, session, recognition
-        self._rest_sec = rest_sec
         self._failures = 0
 
     async def run(self) -> None:
@@ -56,8 +47,7 @@ class LiveConnection:
             await self._socket.close(closing.code, closing.reason)
         except Exception as error:  # what nobody foresaw must not leave the client without a word
             logger.exception("A live connection failed")
-            with_reason = api_error(error)
-            await self._last_word(with_reason)
+            await self._last_word(api_error(error))
         finally:
             await self._recognition.forget()
 
@@ -65,9 +55,9 @@ class LiveConnection:
         loop = asyncio.get_running_loop()
         last_heard, idle_sec = loop.time(), self._services.settings.stream_idle_sec
         while True:
-            wait_sec = last_heard + idle_sec - loop.time()
+            patience_sec = max(0.0, last_heard + idle_sec - loop.time())
             message = await self._socket.receive(
-                max(0.0, wait_sec) if self._session.is_resting else min(self._rest_sec, max(0.0, wait_sec))
+                patience_sec if self._session.is_resting else min(REST_SEC, patience_sec)
             )
             if message is not None:
                 last_heard = loop.time()

@@ -13,7 +13,6 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from moulin.gateway.api_error import ApiError
 
 _SLOW_SEC = 20.0
-"""A client that takes nothing for so long reads no more."""
 _CLOSE_SEC = 2.0
 _MAX_REASON_BYTES = 123
 
@@ -46,8 +45,9 @@ class ClientGone(Exception):
 class LiveSocket:
     """Used by one task. `send` and `receive` raise ClientGone."""
 
-    def __init__(self, websocket: WebSocket) -> None:
-        self._websocket = websocket
+    def __init__(self, websocket: WebSocket, *, slow_sec: float = _SLOW_SEC) -> None:
+        """`slow_sec`: how long a client may leave an event unread."""
+        self._websocket, self._slow_sec = websocket, slow_sec
 
     async def accept(self) -> None:
         """Where the client offers subprotocols, it gets the first that is not a key in disguise."""
@@ -74,10 +74,10 @@ class LiveSocket:
     async def send(self, fields: dict[str, Any]) -> None:
         """Waits while the client has not taken what is before it."""
         try:
-            async with asyncio.timeout(_SLOW_SEC):
+            async with asyncio.timeout(self._slow_sec):
                 await self._websocket.send_text(json.dumps(fields, ensure_ascii=False))
         except TimeoutError:
-            await self.close(CloseCode.SLOW, f"the client has read nothing for {_SLOW_SEC:g} s")
+            await self.close(CloseCode.SLOW, f"the client has read nothing for {self._slow_sec:g} s")
             raise ClientGone from None
         except (WebSocketDisconnect, RuntimeError) as error:  # starlette's for what is closed already
             raise ClientGone from error
