@@ -63,13 +63,14 @@ def gateway(
     max_requests_per_minute: Annotated[
         float | None, typer.Option(help="Of one API key, or of one address.  [default: no limit]")
     ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Log what goes wrong, not every request.")] = False,
     log_format: Annotated[LogFormat | None, typer.Option(help="[default: text on a terminal, else json]")] = None,
 ) -> None:
     """Offer OpenAI's audio API, live captions and a web page, on top of running Triton servers.
 
     Stops on Ctrl-C or SIGTERM, when requests under way have finished. A port of 0 takes a free one.
     """
-    _check_installed()
+    check_installed()
     from moulin.gateway.request_log import log_to_stderr
     from moulin.gateway.server import run
     from moulin.gateway.settings import gateway_settings
@@ -94,7 +95,7 @@ def gateway(
         max_streams=max_streams,
         **{name: value for name, value in given.items() if value is not None},
     )
-    log_to_stderr(log_format or ("text" if sys.stderr.isatty() else "json"))
+    log_to_stderr(log_format or ("text" if sys.stderr.isatty() else "json"), quiet=quiet)
     run(settings)
 
 
@@ -114,7 +115,8 @@ def read_api_keys(file: Path | None) -> Sequence[str]:
     return keys
 
 
-def _check_installed() -> None:
+def check_installed() -> None:
+    """Raises OptionsError where the extra `gateway` is missing."""
     from importlib.util import find_spec
 
     missing = [

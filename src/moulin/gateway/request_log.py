@@ -45,11 +45,11 @@ class TextFormatter(logging.Formatter):
         return super().format(record)
 
 
-def log_to_stderr(form: LogFormat) -> None:
-    """For the process that is the gateway: everything from INFO on, uvicorn's own from WARNING on."""
+def log_to_stderr(form: LogFormat, *, quiet: bool = False) -> None:
+    """For the process that is the gateway: a line a request unless `quiet`, and what goes wrong."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, handlers=[handler], force=True)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
 
