@@ -42,6 +42,8 @@ _MIN_RATE, _MAX_RATE = 1_000, 768_000
 # A file that declares no samples though it is larger than any header: its writer never came to fill in the length.
 _MAX_HEADER_BYTES = 4096
 
+_MAX_DECLARED_SEC = 7 * 24 * 3600.0
+
 # FFmpeg also has demuxers for playlists (HLS, DASH, concat) that open other files and URLs named in the data; an
 # uploaded file must not be able to do that. Hence only containers that carry their audio themselves.
 _FFMPEG_CONTAINERS = (
@@ -92,6 +94,18 @@ def audio_blocks(
             raise AudioError(f"{name} is empty (0 bytes), expected audio")
         file.seek(0)
         yield from _waveform_blocks(name, _decoded_blocks(name, file), sample_rate, max_duration_sec)
+
+
+def declared_duration_sec(path: str | Path) -> float | None:
+    """The length in the file's header, which may be wrong; None where it has none, or only FFmpeg reads it."""
+    import soundfile
+
+    try:
+        info = soundfile.info(str(path))
+    except soundfile.LibsndfileError:
+        return None
+    # Recorders that were killed, or that wrote to a pipe, leave 0 or the largest number there is.
+    return float(info.duration) if 0 < info.duration < _MAX_DECLARED_SEC else None
 
 
 def decode_pcm(

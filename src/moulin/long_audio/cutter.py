@@ -44,8 +44,8 @@ class Piece:
         return self.start_samples / SAMPLE_RATE
 
     @property
-    def duration_sec(self) -> float:
-        return len(self.waveform) / SAMPLE_RATE
+    def end_sec(self) -> float:
+        return self.start_sec + len(self.waveform) / SAMPLE_RATE
 
 
 class Cutter:
@@ -60,7 +60,7 @@ class Cutter:
         self._max_frames = max(int(max_piece_sec / _FRAME_SEC), 1)
         self._long_frames = self._max_frames // 2
         self._pause, self._breath, self._margin = (
-            round(seconds / _FRAME_SEC) for seconds in (_PAUSE_SEC, _BREATH_SEC, _MARGIN_SEC)
+            round(seconds / _FRAME_SEC) for seconds in (_PAUSE_SEC, _BREATH_SEC, min(_MARGIN_SEC, max_piece_sec / 4))
         )
         self._start = 0
         """Where `_samples` begins in the recording."""
@@ -120,12 +120,12 @@ class Cutter:
 
     def _least_speech(self) -> int:
         """The frame in the second half of the piece around which speech is least probable."""
-        window = np.ones(_BLUR_FRAMES) / _BLUR_FRAMES
-        blurred = np.convolve(self._frames, window, mode="same")
-        half = len(blurred) // 2
+        length = len(self._frames)
+        if length < 4 * _BLUR_FRAMES:
+            return length
+        blurred = np.convolve(self._frames, np.ones(_BLUR_FRAMES) / _BLUR_FRAMES, mode="same")
         # Not the very end, which the convolution takes for quiet.
-        last = max(len(blurred) - _BLUR_FRAMES // 2, half + 1)
-        return half + int(np.argmin(blurred[half:last])) if half else len(blurred)
+        return length // 2 + int(np.argmin(blurred[length // 2 : length - _BLUR_FRAMES // 2]))
 
     def _cut(self, frames: int) -> Piece:
         piece = Piece(self._start, self._samples[: frames * FRAME_SAMPLES])
