@@ -15,6 +15,7 @@ from moulin.gateway.live_recognition import LiveRecognition
 from moulin.gateway.live_session import Encoding, LiveSession
 from moulin.gateway.live_socket import ClientGone, CloseCode, LiveSocket
 from moulin.gateway.live_steps import Session
+from moulin.gateway.page import page_routes
 from moulin.gateway.realtime_config import RealtimeConfig
 from moulin.gateway.realtime_session import RealtimeSession, realtime_refusal
 from moulin.gateway.services import Services
@@ -33,7 +34,7 @@ def routes(services: Services) -> list[BaseRoute]:
         """Binary PCM in, JSON out."""
         await _serve(services, websocket, _live_session, lambda error: LiveSession.refused(error).fields)
 
-    return [WebSocketRoute("/v1/realtime", realtime), WebSocketRoute("/v1/stream", stream)]
+    return [WebSocketRoute("/v1/realtime", realtime), WebSocketRoute("/v1/stream", stream), *page_routes()]
 
 
 async def _serve(services: Services, websocket: WebSocket, open_session: _OpenSession, refusal: _Refusal) -> None:
