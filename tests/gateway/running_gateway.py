@@ -16,10 +16,10 @@ from moulin.gateway.settings import gateway_settings
 
 
 @contextmanager
-def running_gateway(triton: str, **settings: Any) -> Iterator[str]:
-    """Its HOST:PORT."""
+def running_gateway(triton: str, *, port: int = 0, **settings: Any) -> Iterator[str]:
+    """Its HOST:PORT; on a free port, or on that of one that has stopped."""
     app = create_app(gateway_settings(triton=(triton,), **settings))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server(("127.0.0.1", port)) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=2))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()

@@ -25,7 +25,8 @@ export function refusal(status, body) {
   }
 }
 
-// The models to choose from, offline and streaming ones of a kind together. Raises Refusal.
+// The models to choose from, offline and streaming ones of a kind together, and those with both first.
+// Raises Refusal.
 export async function models() {
   const response = await fetch("/v1/models", { headers: headers() }).catch(() => null);
   if (!response?.ok) throw refusal(response?.status ?? 0, response ? await response.text() : "");
@@ -36,7 +37,8 @@ export async function models() {
     kind[streaming ? "live" : "offline"] = id;
     kinds.set(name, kind);
   }
-  return [...kinds.values()];
+  const both = (kind) => Boolean(kind.live && kind.offline);
+  return [...kinds.values()].sort((a, b) => both(b) - both(a));
 }
 
 // The transcript of a file: { text, duration, words, segments }. `onsent` gets how much has been sent, 0 to 1.
