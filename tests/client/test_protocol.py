@@ -148,6 +148,13 @@ CONNECT = (
         ("INVALID_ARGUMENT", "Too long", RequestRefused, "Too long", None),
         ("INVALID_ARGUMENT", "unexpected inference output 'RESULT' for model 'm'", ClientError, "no RESULT", "moulin"),
         ("INTERNAL", None, ClientError, "no message", None),
+        (
+            "INTERNAL",
+            "Stub process 'm_0' is not healthy.",
+            ServerUnavailable,
+            "The model 'm' at h:1 has failed",
+            "restart",
+        ),
     ],
 )
 def test_errors(status: str, message: str | None, kind: type[ClientError], expected: str, hint: str | None) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
+from moulin.audio.decode import audio_blocks
 from moulin.decoding.network import Floats
 from moulin.demo.files import DEMO_MODEL
 from moulin.engine.open_recognizer import open_recognizer
@@ -40,13 +44,26 @@ def test_voice_activity_hears_speech_in_any_blocks(recordings: list[Recording]) 
 def test_what_a_model_takes_at_once_is_one_piece_whatever_is_in_it(length: int) -> None:
     pieces = Pieces(blocks(np.zeros(length, np.float32)), max_utterance_sec=3.0)
     (piece,) = pieces
-    assert (piece.start_samples, len(piece.waveform), pieces.decoded_samples) == (0, length, length)
+    assert (piece.start_samples, len(piece.waveform), pieces.decoded_sec) == (0, length, length / 16000)
 
 
 def test_a_sample_more_is_cut() -> None:
     pieces = Pieces(blocks(np.zeros(48001, np.float32)), max_utterance_sec=3.0)
     assert list(pieces) == []
-    assert pieces.decoded_samples == 48001
+    assert pieces.decoded_sec == 48001 / 16000
+
+
+def test_who_stops_early_leaves_no_file_open(recordings: list[Recording], tmp_path: Path) -> None:
+    """Without waiting for the garbage collector."""
+    soundfile.write(tmp_path / "a.wav", np.tile(recordings[0].waveform, 2), 16000)
+    pieces = Pieces(audio_blocks(tmp_path / "a.wav"), max_utterance_sec=6.0)
+    next(pieces)
+    gc.disable()
+    try:
+        del pieces
+        assert str(tmp_path / "a.wav") not in [str(fd.resolve()) for fd in Path("/proc/self/fd").iterdir()]
+    finally:
+        gc.enable()
 
 
 def test_an_error_on_the_way_comes_when_it_is_reached(recordings: list[Recording]) -> None:

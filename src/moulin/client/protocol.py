@@ -116,6 +116,8 @@ def client_error(error: InferenceServerException, url: str, model: str) -> Clien
         return ClientError(
             f"The server at {url} did not answer in time", hint="raise the timeout, or send less at once"
         )
+    if "is not healthy" in message:  # the model's own process has died
+        return ServerUnavailable(f"The model {model!r} at {url} has failed: {message}", hint="restart its server")
     if "unexpected inference output" in message:
         return _foreign_model()
     if "correlation ID" in message:  # Triton's word for a sequence id, which only streams have

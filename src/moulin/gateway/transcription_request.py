@@ -14,7 +14,7 @@ ResponseFormat = Literal["json", "text", "srt", "verbose_json", "vtt"]
 
 
 class TranscriptionRequest(BaseModel):
-    """As OpenAI defines them, and `method` and `beam` of moulin's own. Unknown fields are refused."""
+    """As OpenAI defines them, and `method`, `beam` and `blank_penalty` of moulin's own. Unknown fields are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,13 +33,14 @@ class TranscriptionRequest(BaseModel):
     include: tuple[Literal["logprobs"], ...] = Field((), alias="include[]")
     method: str | None = None
     beam: int | None = None
+    blank_penalty: float | None = None
 
     @property
     def decoding_changes(self) -> dict[str, Any]:
         """What is asked of the search. Raises OptionsError."""
-        changes = {name: value for name in ("method", "beam") if (value := getattr(self, name)) is not None}
-        DecodingOptions().updated(changes)
-        return changes
+        chosen = self.model_dump(include={"method", "beam", "blank_penalty"}, exclude_none=True)
+        DecodingOptions().updated(chosen)
+        return chosen
 
 
 def transcription_request(form: FormData) -> TranscriptionRequest:

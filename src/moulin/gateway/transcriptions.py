@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, aclosing
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from moulin.audio.decode import audio_blocks
 from moulin.errors import AudioError
@@ -17,6 +19,8 @@ from moulin.gateway.transcription_request import TranscriptionRequest, transcrip
 from moulin.gateway.upload import Recording, received_form, recording_in
 from moulin.long_audio.joined_transcript import JoinedTranscript
 from moulin.long_audio.pieces import Pieces
+
+logger = logging.getLogger(__name__)
 
 _CLIENT_GONE = 499
 """nginx's number for a client that has hung up; nobody reads the answer."""
@@ -46,13 +50,21 @@ class Transcriptions:
                     return await transcription.answer()
             except ClientDisconnect:
                 return Response(status_code=_CLIENT_GONE)
-            # The answer goes on after this function: the place and the file are kept until it has ended.
-            return StreamingResponse(
-                transcription.events(place.pop_all()),
-                media_type="text/event-stream",
-                headers={"cache-control": "no-cache", "x-accel-buffering": "no"},
-            )
+            return _EventStream(transcription.events(), place.pop_all())
         raise AssertionError("unreachable")
+
+
+class _EventStream(StreamingResponse):
+    """Server-sent events. Leaves `place`, and with it the file, when the last has been sent or nobody listens."""
+
+    def __init__(self, events: AsyncGenerator[bytes], place: AsyncExitStack) -> None:
+        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+        super().__init__(events, media_type="text/event-stream", headers=headers)
+        self._events, self._place = events, place
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._place, aclosing(self._events):
+            await super().__call__(scope, receive, send)
 
 
 class _Transcription:
@@ -82,19 +94,18 @@ class _Transcription:
                 raise ClientDisconnect
         return response(self._joined.transcript(self._pieces.decoded_sec), self._wanted)
 
-    async def events(self, place: AsyncExitStack) -> AsyncIterator[bytes]:
-        """The transcript as it grows, then all of it; or what went wrong. Leaves `place` at the end."""
-        async with place:
-            try:
-                async for delta in self._deltas():
-                    if delta:
-                        yield delta_event(delta)
-                yield done_event(self._joined.transcript(self._pieces.decoded_sec), self._wanted)
-            except Exception as error:
-                refusal = api_error(error)
-                if refusal.code == "internal_error":
-                    raise
-                yield event(refusal.body())
+    async def events(self) -> AsyncGenerator[bytes]:
+        """The transcript as it grows, then all of it; or what went wrong."""
+        try:
+            async for delta in self._deltas():
+                if delta:
+                    yield delta_event(delta)
+            yield done_event(self._joined.transcript(self._pieces.decoded_sec), self._wanted)
+        except Exception as error:
+            refusal = api_error(error)
+            if refusal.code == "internal_error":
+                logger.exception("The gateway failed")
+            yield event(refusal.body())
 
     async def _deltas(self) -> AsyncIterator[str]:
         """What each piece adds to the text."""

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 from starlette.types import Message
 
@@ -51,13 +53,17 @@ async def received_form(request: Request, *, max_bytes: int, max_sec: float) -> 
         message = await request.receive()
         received += len(message.get("body", b""))
         if received > limit:
-            raise _too_large(max_bytes)
+            raise MultiPartException("too large")  # for the parser, which then closes the file
         return message
 
     parsing = Request(request.scope, counted)
     try:
         async with asyncio.timeout(max_sec):
             form = await parsing.form(max_files=1, max_fields=_MAX_FIELDS)
+    except HTTPException as error:
+        raise (
+            _too_large(max_bytes) if received > limit else ApiError(400, f"The form is damaged: {error.detail}")
+        ) from None
     except TimeoutError:
         raise ApiError(408, f"Expected the upload to end within {max_sec:g} s, got {received} bytes so far") from None
     try:

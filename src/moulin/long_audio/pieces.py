@@ -28,11 +28,9 @@ class Pieces(Iterator[Piece]):
 
         `next` raises what `blocks` raises (AudioError), and EngineError where ONNX Runtime is needed and missing.
         """
-        self.decoded_samples = 0
-        """So far."""
-        self._max_sec = min(max_utterance_sec, MAX_PIECE_SEC)
-        self._blocks = self._counted(blocks)
-        self._pieces = self._cut()
+        self._blocks = _Blocks(blocks)
+        # Without a reference to self: with its last user, `blocks` and its file are closed at once.
+        self._pieces = _cut(self._blocks, min(max_utterance_sec, MAX_PIECE_SEC))
 
     def __next__(self) -> Piece:
         return next(self._pieces)
@@ -40,35 +38,38 @@ class Pieces(Iterator[Piece]):
     @property
     def decoded_sec(self) -> float:
         """The length of what has been decoded: of the recording, when there are no more pieces."""
-        return self.decoded_samples / SAMPLE_RATE
+        return self._blocks.taken_samples / SAMPLE_RATE
 
-    def _cut(self) -> Iterator[Piece]:
-        first = self._take(self._max_sec)
-        rest = self._take(_LOOKED_AT_ONCE_SEC) if self.decoded_sec >= self._max_sec else _NOTHING
-        if self.decoded_sec <= self._max_sec:
-            yield Piece(0, np.concatenate([first, rest]))
-            return
-        cutter = Cutter(self._max_sec, VoiceActivity())
-        yield from cutter.accept(np.concatenate([first, rest]))
-        while len(block := self._take(_LOOKED_AT_ONCE_SEC)):
-            yield from cutter.accept(block)
-        yield from cutter.finish()
 
-    def _take(self, seconds: float) -> Floats:
-        """The next blocks, of `seconds` together or a little more; less at the end."""
-        taken, samples = [_NOTHING], 0
+class _Blocks:
+    """Audio of any block length, taken in other lengths."""
+
+    def __init__(self, blocks: Iterator[Floats]) -> None:
+        self.taken_samples = 0
+        self._blocks = blocks
+
+    def take(self, seconds: float) -> Floats:
+        """The next `seconds` or a little more; less at the end."""
+        taken, samples = [np.zeros(0, np.float32)], 0
         while samples < seconds * SAMPLE_RATE:
             block = next(self._blocks, None)
             if block is None:
                 break
             taken.append(block)
             samples += len(block)
+        self.taken_samples += samples
         return np.concatenate(taken)
 
-    def _counted(self, blocks: Iterator[Floats]) -> Iterator[Floats]:
-        for block in blocks:
-            self.decoded_samples += len(block)
-            yield block
 
-
-_NOTHING = np.zeros(0, np.float32)
+def _cut(blocks: _Blocks, max_sec: float) -> Iterator[Piece]:
+    beginning = blocks.take(max_sec)
+    if len(beginning) == max_sec * SAMPLE_RATE:  # there may be more, or not
+        beginning = np.concatenate([beginning, blocks.take(_LOOKED_AT_ONCE_SEC)])
+    if len(beginning) <= max_sec * SAMPLE_RATE:
+        yield Piece(0, beginning)
+        return
+    cutter = Cutter(max_sec, VoiceActivity())
+    yield from cutter.accept(beginning)
+    while len(block := blocks.take(_LOOKED_AT_ONCE_SEC)):
+        yield from cutter.accept(block)
+    yield from cutter.finish()
