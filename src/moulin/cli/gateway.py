@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -96,7 +98,10 @@ def gateway(
         **{name: value for name, value in given.items() if value is not None},
     )
     log_to_stderr(log_format or ("text" if sys.stderr.isatty() else "json"), quiet=quiet)
-    run(settings)
+    # uvicorn raises again the signal that has stopped it, for whoever wants to know: nobody does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt):
+        run(settings)
 
 
 def read_api_keys(file: Path | None) -> Sequence[str]:

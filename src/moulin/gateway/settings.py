@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
-from moulin.client.protocol import DEFAULT_MODEL
+from moulin.client.protocol import DEFAULT_MODEL, check_url
 from moulin.errors import OptionsError
 
 OPENAI_MODELS = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
@@ -55,6 +55,8 @@ class GatewaySettings(BaseModel):
     def model_post_init(self, _context: object) -> None:
         if not self.triton:
             raise OptionsError("Expected the address of a Triton server at least, got none")
+        for address in self.triton:
+            check_url(address)
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise OptionsError("Expected a TLS certificate and its key, got one of the two")
         for file in (self.tls_certificate, self.tls_key):
