@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Iterable
 
 from moulin.errors import MoulinError
@@ -35,6 +36,7 @@ class LiveConnection:
     def __init__(self, services: Services, socket: LiveSocket, session: Session, recognition: LiveRecognition) -> None:
         self._services, self._socket, self._session, self._recognition = services, socket, session, recognition
         self._failures = 0
+        self._last_audio = 0.0
 
     async def run(self) -> None:
         """Until the client goes or is told to."""
@@ -52,22 +54,23 @@ class LiveConnection:
             await self._recognition.forget()
 
     async def _listen(self) -> None:
-        loop = asyncio.get_running_loop()
-        last_heard, idle_sec = loop.time(), self._services.settings.stream_idle_sec
+        now = asyncio.get_running_loop().time
+        idle_sec = self._services.settings.stream_idle_sec
+        last_message = now()
         while True:
-            patience_sec = max(0.0, last_heard + idle_sec - loop.time())
-            message = await self._socket.receive(
-                patience_sec if self._session.is_resting else min(REST_SEC, patience_sec)
-            )
-            if message is not None:
-                last_heard = loop.time()
-                await self._take(self._session.receive(message))
-            elif loop.time() < last_heard + idle_sec:
+            rests_at = math.inf if self._session.is_resting else self._last_audio + REST_SEC
+            idle_at = last_message + idle_sec
+            if now() >= min(rests_at, idle_at):
                 await self._take(self._session.rest())
+                if idle_at <= rests_at:
+                    idle = ApiError(408, f"Nothing has come for {idle_sec:g} s", code="idle_timeout")
+                    await self._take([self._session.refused(idle)])
+                    raise _Closing(CloseCode.IDLE, idle.message)
             else:
-                idle = ApiError(408, f"Nothing has come for {idle_sec:g} s", code="idle_timeout")
-                await self._take([*self._session.rest(), self._session.refused(idle)])
-                raise _Closing(CloseCode.IDLE, idle.message)
+                message = await self._socket.receive(min(rests_at, idle_at) - now())
+                if message is not None:
+                    last_message = now()
+                    await self._take(self._session.receive(message))
 
     async def _take(self, steps: Iterable[Step]) -> None:
         for step in steps:
@@ -84,6 +87,7 @@ class LiveConnection:
                     raise _Closing(CloseCode.DONE, "")
 
     async def _hear(self, step: Hear) -> None:
+        self._last_audio = asyncio.get_running_loop().time()
         try:
             update = await self._recognition.hear(step)
         except MoulinError as error:

@@ -17,7 +17,12 @@ export class Transcript {
     });
   }
 
-  set playable(yes) { this.section.classList.toggle("playable", yes); }
+  // A recording's transcript comes as a whole, and is not read out at once.
+  set playable(yes) {
+    this.section.classList.toggle("playable", yes);
+    byId("log").ariaLive = yes ? "off" : "polite";
+  }
+
   get playable() { return this.section.classList.contains("playable"); }
 
   showTimes(yes) {
