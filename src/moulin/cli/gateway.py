@@ -65,6 +65,9 @@ def gateway(
     max_requests_per_minute: Annotated[
         float | None, typer.Option(help="Of one API key, or of one address.  [default: no limit]")
     ] = None,
+    otlp_endpoint: Annotated[
+        str | None, typer.Option(metavar="URL", help="Send OpenTelemetry traces there, over OTLP/HTTP.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Log what goes wrong, not every request.")] = False,
     log_format: Annotated[LogFormat | None, typer.Option(help="[default: text on a terminal, else json]")] = None,
 ) -> None:
@@ -83,6 +86,7 @@ def gateway(
         "allow_origins": allow_origin,
         "trusted_proxies": trusted_proxy,
         "max_requests_per_minute": max_requests_per_minute,
+        "otlp_endpoint": otlp_endpoint,
     }
     settings = gateway_settings(
         host=host,

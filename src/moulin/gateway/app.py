@@ -52,11 +52,12 @@ def create_app(settings: GatewaySettings) -> Starlette:
         async with services.triton:
             yield
         services.recordings.close()
+        services.tracing.close()
 
     return Starlette(
         routes=[*http_routes.routes(services), *live_routes.routes(services)],
         middleware=[
-            Middleware(RequestContext, metrics=services.metrics),
+            Middleware(RequestContext, metrics=services.metrics, tracing=services.tracing),
             *_cors(settings),
             Middleware(Access, settings=settings, limits=services.limits),
         ],

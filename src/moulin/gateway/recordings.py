@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from moulin.gateway.metrics import Metrics
+from moulin.gateway.tracing import Attributes, Tracing
 from moulin.gateway.triton_servers import TritonServers
 from moulin.long_audio.cutter import Piece
 from moulin.long_audio.pieces import Pieces
@@ -27,8 +28,8 @@ _DECODERS = 8
 class Recordings:
     """Takes turns: all recordings get pieces through, and none more than a share of what is under way."""
 
-    def __init__(self, triton: TritonServers, metrics: Metrics) -> None:
-        self._triton, self._metrics = triton, metrics
+    def __init__(self, triton: TritonServers, metrics: Metrics, tracing: Tracing) -> None:
+        self._triton, self._metrics, self._tracing = triton, metrics, tracing
         self._turns = asyncio.Semaphore(_RECORDINGS_AT_ONCE)
         self._places = asyncio.Semaphore(_PIECES_AT_ONCE)
         self._decoders = ThreadPoolExecutor(
@@ -86,7 +87,13 @@ class Recordings:
         self, piece: Piece, model: str, options: Mapping[str, Any], request_id: str
     ) -> tuple[Piece, Transcript]:
         """Gives back the place that the piece has taken."""
+        about: Attributes = {
+            "moulin.model": model,
+            "moulin.start_sec": piece.start_sec,
+            "moulin.end_sec": piece.end_sec,
+        }
         try:
-            return piece, await self._triton.transcribe(model, piece.waveform, options, request_id=request_id)
+            with self._tracing.span("triton infer", about):
+                return piece, await self._triton.transcribe(model, piece.waveform, options, request_id=request_id)
         finally:
             self._places.release()

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moulin.gateway.api_error import api_error
 from moulin.gateway.metrics import Metrics
+from moulin.gateway.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -30,14 +31,15 @@ _QUIET = ("/healthz", "/readyz", "/metrics")
 class RequestContext:
     """Outermost ASGI middleware. Takes `X-Request-Id` from the client where it sends one, and answers with it."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+    def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing) -> None:
+        self._app, self._metrics, self._tracing = app, metrics, tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        offered = Headers(scope=scope).get("x-request-id", "")
+        headers = Headers(scope=scope)
+        offered = headers.get("x-request-id", "")
         request_id = offered if _SANE_ID.fullmatch(offered) else f"req_{secrets.token_hex(12)}"
         scope.setdefault("state", {})["request_id"] = request_id
         REQUEST_ID.set(request_id)
@@ -53,8 +55,11 @@ class RequestContext:
                 status = 403  # closed before it was accepted
             await send(message)
 
+        about = {"http.request.method": scope.get("method", "GET"), "url.path": scope["path"]}
         try:
-            await self._app(scope, receive, observed)
+            with self._tracing.request(_name(scope), headers, about | {"moulin.request_id": request_id}) as span:
+                await self._app(scope, receive, observed)
+                span.set_attribute("http.response.status_code", status)
         except Exception as error:
             logger.exception("The gateway failed")
             if status == 0 and scope["type"] == "http":
@@ -68,7 +73,7 @@ class RequestContext:
             self._report(scope, status, time.monotonic() - started)
 
     def _report(self, scope: Scope, status: int, seconds: float) -> None:
-        method = scope.get("method", "WEBSOCKET")
+        method = _method(scope)
         route = getattr(scope.get("route"), "path", "other")  # never the path itself: anybody can make up new ones
         self._metrics.requests.labels(route, method, str(status)).inc()
         self._metrics.request_seconds.labels(route).observe(seconds)
@@ -89,3 +94,12 @@ class RequestContext:
                 **scope["state"].get("log", {}),
             },
         )
+
+
+def _method(scope: Scope) -> str:
+    method: str = scope.get("method", "WEBSOCKET")
+    return method
+
+
+def _name(scope: Scope) -> str:
+    return f"{_method(scope)} {scope['path']}"

@@ -9,6 +9,7 @@ from moulin.gateway.metrics import Metrics
 from moulin.gateway.model_catalog import ModelCatalog
 from moulin.gateway.recordings import Recordings
 from moulin.gateway.settings import GatewaySettings
+from moulin.gateway.tracing import Tracing, open_tracing
 from moulin.gateway.triton_servers import TritonServers
 
 
@@ -22,10 +23,12 @@ class Services:
     limits: Limits
     metrics: Metrics
     recordings: Recordings
+    tracing: Tracing
 
     @classmethod
     def of(cls, settings: GatewaySettings) -> Services:
         triton = TritonServers(settings.triton, timeout_sec=settings.triton_timeout_sec)
         metrics = Metrics()
-        recordings = Recordings(triton, metrics)
-        return cls(settings, triton, ModelCatalog(triton, settings), Limits(settings), metrics, recordings)
+        tracing = open_tracing(settings.otlp_endpoint)
+        recordings = Recordings(triton, metrics, tracing)
+        return cls(settings, triton, ModelCatalog(triton, settings), Limits(settings), metrics, recordings, tracing)

@@ -51,6 +51,8 @@ class GatewaySettings(BaseModel):
     """A live stream that sends no audio for so long is closed."""
     triton_timeout_sec: PositiveFloat = 120.0
     """For one piece of audio."""
+    otlp_endpoint: str | None = None
+    """Where OpenTelemetry traces go: an OTLP collector's URL for traces over HTTP."""
 
     def model_post_init(self, _context: object) -> None:
         if not self.triton:
