@@ -50,6 +50,7 @@ $(VENV)/.demo: $(BIN)/python pyproject.toml
 
 $(VENV)/.test: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	scripts/browser.sh
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.lint: $(BIN)/python pyproject.toml

@@ -68,7 +68,7 @@ def _breaking(pieces: int) -> Iterator[Floats]:
 @pytest.fixture
 def triton(monkeypatch: pytest.MonkeyPatch) -> FakeTriton:
     fake = FakeTriton()
-    monkeypatch.setattr(tritonclient.grpc, "InferenceServerClient", lambda _url: fake)
+    monkeypatch.setattr(tritonclient.grpc, "InferenceServerClient", lambda _url, **_: fake)
     return fake
 
 

@@ -11,7 +11,9 @@
     │   └── Unreachable           nobody answers
     ├── LaunchError        tritonserver cannot be found, started or kept running
     └── ClientError        a request could not be answered
-        └── ServerUnavailable   nobody answers at that address, or the server is not ready
+        ├── ServerUnavailable   nobody answers at that address, or the server is not ready
+        ├── ServerBusy          it has as much to do as it takes on: later it may answer
+        └── RequestRefused      what was asked cannot be done: asking again gets the same answer
 
 A message is one sentence that says what was expected, what came and where. What to do about it is the hint,
 kept apart so that every surface (terminal, gRPC, HTTP) can lay it out in its own way.
@@ -66,6 +68,14 @@ class ClientError(MoulinError):
 
 class ServerUnavailable(ClientError):
     """Nobody answers at that address, or the server is not ready."""
+
+
+class ServerBusy(ClientError):
+    """The server has as much to do as it takes on: later it may answer."""
+
+
+class RequestRefused(ClientError):
+    """What was asked cannot be done: asking again gets the same answer."""
 
 
 def first_line(error: BaseException) -> str:

@@ -1,28 +1,40 @@
-"""Many recordings through a server or through a model in this process; what is wrong with one stops no other."""
+"""Many recordings through a server or through a model in this process; what is wrong with one stops no other.
+
+Recordings may be longer than a model takes at once: they are decoded and cut as they are transcribed.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from threading import Semaphore
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from moulin.audio.source import AudioSource
-from moulin.errors import AudioError, ClientError, MoulinError, ServerUnavailable
+from moulin.errors import AudioError, ClientError, EngineError, MoulinError, ServerUnavailable
+from moulin.long_audio.cutter import Piece
+from moulin.long_audio.joined_transcript import JoinedTranscript
+from moulin.long_audio.pieces import MAX_PIECE_SEC, Pieces
 from moulin.transcript import Transcript
 
 if TYPE_CHECKING:
     from moulin.bundle.files import Precision
+    from moulin.client.sync_client import Client
     from moulin.engine.engines import Engine
+    from moulin.engine.offline_recognizer import OfflineRecognizer
 
 _FILES_AT_ONCE = 64
 """With a model in this process: enough to sort by length and keep all threads busy, few enough to hold in memory."""
+
+_PIECES_AT_ONCE = 16
+"""Of long recordings: a batch of them holds 8 minutes."""
+
+OnProgress = Callable[[AudioSource, float], None]
+"""Told, from any thread, how many seconds of a recording have been transcribed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +45,17 @@ class Outcome:
     result: Transcript | MoulinError
 
 
+def _unheard(_source: AudioSource, _seconds: float) -> None: ...
+
+
 def transcribe_on_server(
-    sources: Sequence[AudioSource], url: str, *, model: str, changes: Mapping[str, Any], jobs: int
+    sources: Sequence[AudioSource],
+    url: str,
+    *,
+    model: str,
+    changes: Mapping[str, Any],
+    jobs: int,
+    on_progress: OnProgress = _unheard,
 ) -> Iterator[Outcome]:
     """Outcomes in the order of `sources`, with at most `jobs` requests under way.
 
@@ -42,26 +63,54 @@ def transcribe_on_server(
     """
     from moulin.client.sync_client import Client
 
-    with Client(url, model=model) as client:
+    with Client(url, model=model) as client, ThreadPoolExecutor(jobs) as readers, ThreadPoolExecutor(jobs) as senders:
+        longest_sec = _longest_sec(client)
+        places = Semaphore(2 * jobs)  # as many pieces are decoded ahead as are under way
+
+        def send(piece: Piece) -> Transcript:
+            try:
+                return client.transcribe(piece.waveform, **changes)
+            finally:
+                places.release()
 
         def one(source: AudioSource) -> Outcome:
+            pieces, joined = Pieces(source.blocks(), max_utterance_sec=longest_sec), JoinedTranscript()
+            running: deque[tuple[Piece, Future[Transcript]]] = deque()
+
+            def hear() -> None:
+                piece, heard = running.popleft()
+                joined.add(piece, heard.result())
+                on_progress(source, piece.end_sec)
+
             try:
-                return Outcome(source, client.transcribe(source.read(), **changes))
+                for piece in pieces:
+                    places.acquire()
+                    running.append((piece, senders.submit(send, piece)))
+                    while running and running[0][1].done():
+                        hear()
+                while running:
+                    hear()
+                return Outcome(source, joined.transcript(pieces.decoded_sec))
             except ServerUnavailable:
                 raise
-            except (AudioError, ClientError) as error:
+            except (AudioError, ClientError, EngineError) as error:
                 return Outcome(source, error)
 
-        with ThreadPoolExecutor(jobs) as pool:
-            # Only so many recordings are read ahead as there are jobs for.
-            waiting = iter(sources)
-            running: deque[Future[Outcome]] = deque(pool.submit(one, source) for source in islice(waiting, 2 * jobs))
-            try:
-                while running:
-                    yield running.popleft().result()
-                    running.extend(pool.submit(one, source) for source in islice(waiting, 1))
-            finally:
-                pool.shutdown(cancel_futures=True)
+        # Only so many recordings are read ahead as there are jobs for.
+        waiting = iter(sources)
+        outcomes: deque[Future[Outcome]] = deque(readers.submit(one, source) for source in islice(waiting, 2 * jobs))
+        try:
+            while outcomes:
+                yield outcomes.popleft().result()
+                outcomes.extend(readers.submit(one, source) for source in islice(waiting, 1))
+        finally:
+            readers.shutdown(cancel_futures=True)
+
+
+def _longest_sec(client: Client) -> float:
+    """What the client's model takes at once. A model that is not there will say so itself."""
+    served = {model.name: model for model in client.models()}
+    return served[client.model].max_utterance_sec if client.model in served else MAX_PIECE_SEC
 
 
 def transcribe_in_process(
@@ -73,30 +122,78 @@ def transcribe_in_process(
     engine: Engine | None = None,
     device: str = "cpu",
     threads: int | None = None,
+    on_progress: OnProgress = _unheard,
 ) -> Iterator[Outcome]:
     """Outcomes in the order of `sources`. Raises BundleError or EngineError where the model cannot be used."""
     from moulin.decoding.options import DecodingOptions
     from moulin.engine.open_recognizer import open_recognizer
-    from moulin.engine.together import answer_together
 
     options = DecodingOptions().updated(changes)
     with (
         open_recognizer(
             model, precision=precision, engine=engine, device=device, threads=threads, options=options
         ) as recognizer,
-        ThreadPoolExecutor(threads) as pool,
+        ThreadPoolExecutor(threads) as readers,
     ):
-
-        def read(source: AudioSource) -> NDArray[np.float32] | AudioError:
-            try:
-                return recognizer.check(source.read())
-            except AudioError as error:
-                return error
-
         waiting = iter(sources)
-        while group := list(islice(waiting, _FILES_AT_ONCE)):
-            waveforms = list(pool.map(read, group))
-            good = [waveform for waveform in waveforms if not isinstance(waveform, AudioError)]
-            results = iter(answer_together(good, recognizer.transcribe))
-            for source, waveform in zip(group, waveforms, strict=True):
-                yield Outcome(source, waveform if isinstance(waveform, AudioError) else next(results))
+        while group := [_Reading(source, recognizer) for source in islice(waiting, _FILES_AT_ONCE)]:
+            yield from _transcribe_group(group, recognizer, readers, on_progress)
+
+
+def _transcribe_group(
+    group: Sequence[_Reading], recognizer: OfflineRecognizer, readers: Executor, on_progress: OnProgress
+) -> Iterator[Outcome]:
+    """In rounds: some pieces of each recording are transcribed while the next ones are decoded."""
+    from moulin.engine.together import answer_together
+
+    unreported = deque(group)
+    taking = _start_taking(group, readers)
+    while unreported:
+        taken = [(reading, future.result()) for reading, future in taking]
+        taking = _start_taking([reading for reading, pieces in taken if pieces], readers)
+        batch = [(reading, piece) for reading, pieces in taken for piece in pieces]
+        heard = answer_together([piece.waveform for _, piece in batch], recognizer.transcribe)
+        for (reading, piece), result in zip(batch, heard, strict=True):
+            reading.add(piece, result)
+            on_progress(reading.source, piece.end_sec)
+        going = [reading for reading, _ in taking]
+        while unreported and unreported[0] not in going:
+            yield unreported.popleft().outcome()
+
+
+def _start_taking(readings: Sequence[_Reading], readers: Executor) -> list[tuple[_Reading, Future[list[Piece]]]]:
+    count = max(1, _PIECES_AT_ONCE // max(1, len(readings)))
+    return [(reading, readers.submit(reading.take, count)) for reading in readings]
+
+
+class _Reading:
+    """A recording that is being read and transcribed."""
+
+    def __init__(self, source: AudioSource, recognizer: OfflineRecognizer) -> None:
+        self.source = source
+        self._check = recognizer.check
+        self._pieces = Pieces(source.blocks(), max_utterance_sec=recognizer.max_utterance_sec)
+        self._joined = JoinedTranscript()
+        self._error: MoulinError | None = None
+
+    def take(self, count: int) -> list[Piece]:
+        """The next pieces, as many as there are; none where something went wrong."""
+        if self._error is not None:
+            return []
+        try:
+            pieces = list(islice(self._pieces, count))
+            for piece in pieces:
+                self._check(piece.waveform)
+        except (AudioError, EngineError) as error:
+            self._error = error
+            return []
+        return pieces
+
+    def add(self, piece: Piece, heard: Transcript | EngineError) -> None:
+        if isinstance(heard, EngineError):
+            self._error = heard
+        else:
+            self._joined.add(piece, heard)
+
+    def outcome(self) -> Outcome:
+        return Outcome(self.source, self._error or self._joined.transcript(self._pieces.decoded_sec))

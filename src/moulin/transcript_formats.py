@@ -29,24 +29,27 @@ def to_json(transcript: Transcript, file: str) -> str:
 
 def to_srt(transcript: Transcript) -> str:
     """A SubRip file."""
-    cues = enumerate(_cues(transcript), start=1)
-    return "\n".join(f"{n}\n{_clock(c.start_sec, ',')} --> {_clock(c.end_sec, ',')}\n{c.text}\n" for n, c in cues)
+    numbered = enumerate(cues(transcript), start=1)
+    return "\n".join(f"{n}\n{_clock(c.start_sec, ',')} --> {_clock(c.end_sec, ',')}\n{c.text}\n" for n, c in numbered)
 
 
 def to_vtt(transcript: Transcript) -> str:
     """A WebVTT file."""
-    cues = (f"{_clock(c.start_sec, '.')} --> {_clock(c.end_sec, '.')}\n{_escape(c.text)}\n" for c in _cues(transcript))
-    return "\n".join(["WEBVTT\n", *cues])
+    shown = (f"{_clock(c.start_sec, '.')} --> {_clock(c.end_sec, '.')}\n{_escape(c.text)}\n" for c in cues(transcript))
+    return "\n".join(["WEBVTT\n", *shown])
 
 
 SUBTITLES: dict[str, Callable[[Transcript], str]] = {"srt": to_srt, "vtt": to_vtt}
 
 
 @dataclass(frozen=True, slots=True)
-class _Cue:
+class Cue:
+    """Words that are shown together, from `start_sec` to `end_sec`."""
+
     start_sec: float
     end_sec: float
     text: str
+    words: tuple[Word, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +61,15 @@ class _Placed:
     end: int
 
 
-def _cues(transcript: Transcript) -> Iterator[_Cue]:
+def cues(transcript: Transcript) -> Iterator[Cue]:
+    """The transcript in parts of a line or two, which begin anew after a pause."""
     groups = list(_groups(_placed(transcript)))
     for group, following in zip_longest(groups, groups[1:]):
         spoken_until = group[-1].word.end_sec
         latest = following[0].word.start_sec if following else max(transcript.duration_sec, spoken_until)
         text = transcript.text[group[0].begin : group[-1].end]
-        yield _Cue(group[0].word.start_sec, min(spoken_until + _LINGER_SEC, latest), text)
+        words = tuple(placed.word for placed in group)
+        yield Cue(words[0].start_sec, min(spoken_until + _LINGER_SEC, latest), text, words)
 
 
 def _placed(transcript: Transcript) -> Iterator[_Placed]:

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from moulin.audio.decode import read_audio, resample
+from moulin.audio.decode import audio_blocks, declared_duration_sec, read_audio, resample
 from moulin.errors import AudioError
 
 SECONDS = 1.5
@@ -293,7 +293,7 @@ def test_says_where_a_float_wav_is_not_finite(bad: float, rate: int) -> None:
 
 
 def test_refuses_a_float_wav_on_the_scale_of_integers() -> None:
-    with pytest.raises(AudioError, match=r"audio data: expected floats in \[-1, 1\], got a peak of 98"):
+    with pytest.raises(AudioError, match=r"audio data: expected floats in \[-1, 1\], got a peak of \d{4}"):
         read_audio(bytes(sound_bytes(chirp() * 32768, subtype="FLOAT")))
 
 
@@ -332,3 +332,24 @@ def test_resample_refuses_nonsensical_rates() -> None:
         resample(chirp(), 0, 16000)
     with pytest.raises(AudioError, match="got -1"):
         resample(chirp(), 16000, -1)
+
+
+def test_blocks_are_the_whole_and_small() -> None:
+    data = bytes(sound_bytes(chirp(44100), 44100, "FLAC"))
+    blocks = list(audio_blocks(data))
+    assert len(blocks) > 5
+    assert max(map(len, blocks)) <= 4096
+    np.testing.assert_array_equal(np.concatenate(blocks), read_audio(data))
+
+
+def test_a_name_for_messages() -> None:
+    with pytest.raises(AudioError, match=r"^talk\.mp3 cannot be decoded"):
+        next(audio_blocks(b"not audio", name="talk.mp3"))
+
+
+def test_the_declared_length(tmp_path: Path) -> None:
+    (tmp_path / "a.flac").write_bytes(sound_bytes(chirp(48000), 48000, "FLAC"))
+    assert declared_duration_sec(tmp_path / "a.flac") == pytest.approx(len(chirp(48000)) / 48000)
+    (tmp_path / "b.flac").write_bytes(b"not audio")
+    assert declared_duration_sec(tmp_path / "b.flac") is None
+    assert declared_duration_sec(tmp_path / "absent") is None

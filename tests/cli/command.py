@@ -126,6 +126,12 @@ class Serving:
         assert match, self.err
         return match[1]
 
+    @property
+    def gateway_address(self) -> str:
+        match = re.search(r"OpenAI +http://(\S+)/v1", self.err)
+        assert match, self.err
+        return match[1]
+
     def find_family(self) -> set[int]:
         """moulin, which has our cache in its environment, and all that it started."""
         found = set()

@@ -9,14 +9,16 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from moulin.client import Client
+from moulin.launch.answers import answers
 from tests.conftest import BUNDLES, Recording
 
 from .command import MOULIN, Serving, alive, eventually, moulin
 
-FREE_PORTS = ["--http-port=0", "--grpc-port=0", "--metrics-port=0"]
+FREE_PORTS = ["--http-port=0", "--grpc-port=0", "--metrics-port=0", "--gateway-port=0"]
 SERVE = [MOULIN, "serve", str(BUNDLES / "conformer-offline"), *FREE_PORTS]
 
 
@@ -33,6 +35,20 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Serving]]:
         serving.kill()
 
 
+def _transcribed_by_gateway(serving: Serving, recording: Recording) -> str:
+    """What a program written for OpenAI gets."""
+    with recording.file.open("rb") as file:
+        answer = httpx.post(
+            f"http://{serving.gateway_address}/v1/audio/transcriptions",
+            files={"file": file},
+            data={"model": "whisper-1"},
+            timeout=60,
+        )
+    assert answer.status_code == 200, answer.text
+    text: str = answer.json()["text"]
+    return text
+
+
 @pytest.mark.triton
 def test_the_demo_models_are_announced_and_served(start: Callable[..., Serving], recordings: list[Recording]) -> None:
     serving = start(MOULIN, "serve", *FREE_PORTS)
@@ -41,6 +57,7 @@ def test_the_demo_models_are_announced_and_served(start: Callable[..., Serving],
     assert "Serving digits-en-streaming (zipformer2, streaming, fp32) as transducer_streaming on cpu\n" in serving.err
     assert f"moulin transcribe speech.wav --url {serving.grpc_url}\n" in serving.err
     assert f"moulin stream speech.wav --url {serving.grpc_url}\n" in serving.err
+    assert _transcribed_by_gateway(serving, recordings[0]) == recordings[0].text
     with Client(serving.grpc_url) as client:
         assert client.transcribe(recordings[0].file).text == recordings[0].text
     streamed = moulin("stream", recordings[0].file, "--url", serving.grpc_url).expect(0)
@@ -54,8 +71,9 @@ def test_the_demo_models_are_announced_and_served(start: Callable[..., Serving],
 
 @pytest.mark.triton
 def test_ctrl_c_under_another_name(start: Callable[..., Serving]) -> None:
-    serving = start(*SERVE, "--name", "english", "--quiet")
+    serving = start(*SERVE, "--name", "english", "--quiet", "--no-gateway")
     serving.wait_ready()
+    assert "OpenAI" not in serving.err
     assert serving.err.startswith(
         "Loading conformer-offline ...\n\nServing conformer-offline (conformer, offline, fp32)"
     )
@@ -163,6 +181,36 @@ def test_a_tritonserver_that_dies_is_an_error(start: Callable[..., Serving]) -> 
     assert serving.process.wait(30) == 1
     assert "moulin: tritonserver ended by itself with exit code -9" in serving.err
     serving.assert_nothing_left(serving.process.pid)
+
+
+@pytest.mark.triton
+def test_a_gateway_that_dies_is_started_again(start: Callable[..., Serving], recordings: list[Recording]) -> None:
+    serving = start(*SERVE, "--name", "english")
+    serving.wait_ready()
+    (gateway,) = [pid for pid in serving.family if b"\0gateway\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(gateway, signal.SIGKILL)
+    assert eventually(lambda: "The gateway ended with exit code -9; it is started again" in serving.err)
+    assert eventually(lambda: answers(serving.gateway_address, "/readyz"))
+    assert _transcribed_by_gateway(serving, recordings[0]) != ""
+    serving.family = serving.find_family()
+    serving.process.send_signal(signal.SIGTERM)
+    assert serving.process.wait(30) == 0
+    serving.assert_nothing_left(serving.process.pid)
+
+
+def test_other_machines_need_a_key() -> None:
+    done = moulin("serve", *FREE_PORTS, "--host", "0.0.0.0").expect(1)
+    assert done.err.startswith("moulin: Expected API keys for a gateway that listens on 0.0.0.0")
+    assert "--allow-anonymous" in done.err
+
+
+def test_a_gateway_port_in_use() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        done = moulin("serve", *FREE_PORTS, f"--gateway-port={port}").expect(1)
+    assert done.err.startswith(f"moulin: Expected port {port} on 127.0.0.1 to be free for the gateway, got: ")
 
 
 @pytest.mark.parametrize("flag", ["--http-port", "--grpc-port", "--metrics-port"])

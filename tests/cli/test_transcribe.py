@@ -237,3 +237,29 @@ def test_a_reader_that_leaves(recordings: list[Recording]) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         process.wait(60)
+
+
+def test_a_recording_longer_than_the_model_takes(
+    transcribe: Transcribe, recordings: list[Recording], tmp_path: Path
+) -> None:
+    """Two minutes, where the model takes 40 s; the times are those of the recording."""
+    silence = np.zeros(32000, np.float32)
+    joined = np.concatenate([part for recording in recordings for part in (recording.waveform, silence)])
+    soundfile.write(tmp_path / "long.flac", joined, 16000)
+    done = transcribe(tmp_path / "long.flac", recordings[0].file, "--format", "json").expect(0)
+    long, short = map(json.loads, done.out.splitlines())
+    assert short["text"] == recordings[0].text
+    assert long["duration_sec"] == pytest.approx(len(joined) / 16000, abs=0.001)
+    heard = [
+        [word["word"] for word in long["words"] if start <= word["start_sec"] < end]
+        for start, end in _spans(recordings)
+    ]
+    as_apart = sum(words == recording.text.split() for words, recording in zip(heard, recordings, strict=True))
+    assert as_apart >= 9  # a recording in a piece begins elsewhere, and some words of some recordings are a near thing
+    assert " ".join(word["word"] for word in long["words"]) == long["text"]
+
+
+def _spans(recordings: list[Recording]) -> list[tuple[float, float]]:
+    """From when to when each recording lasts, with two seconds of silence after each."""
+    lengths = [len(recording.waveform) / 16000 + 2.0 for recording in recordings]
+    return [(sum(lengths[:n]) - 0.1, sum(lengths[: n + 1]) - 0.1) for n in range(len(lengths))]

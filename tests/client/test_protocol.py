@@ -13,7 +13,7 @@ import pytest
 from tritonclient.utils import InferenceServerException, deserialize_bytes_tensor
 
 from moulin.client import protocol
-from moulin.errors import AudioError, ClientError, OptionsError, ServerUnavailable
+from moulin.errors import AudioError, ClientError, OptionsError, RequestRefused, ServerBusy, ServerUnavailable
 from moulin.transcript import Transcript, Word
 from moulin.triton_repo import contract
 
@@ -132,22 +132,29 @@ CONNECT = (
             "The server at h:1 is not ready: Request for unknown model: 'm' version 1 is not at ready state",
             None,
         ),
-        ("UNAVAILABLE", "Exceeds maximum queue size", ClientError, "The server at h:1 is busy", "later"),
-        ("UNAVAILABLE", "All 9 streams are in use", ClientError, "All 9 streams are in use", "--max-streams"),
-        ("UNAVAILABLE", "All 9 streams are in use (hint: wait)", ClientError, "All 9 streams are in use", "wait"),
+        ("UNAVAILABLE", "Exceeds maximum queue size", ServerBusy, "The server at h:1 is busy", "later"),
+        ("UNAVAILABLE", "All 9 streams are in use", ServerBusy, "All 9 streams are in use", "--max-streams"),
+        ("UNAVAILABLE", "All 9 streams are in use (hint: wait)", ServerBusy, "All 9 streams are in use", "wait"),
         (
             "INVALID_ARGUMENT",
             "inference request to model 'm' must specify a non-zero or non-empty correlation ID",
-            ClientError,
+            RequestRefused,
             "The model 'm' at h:1 is a streaming one: it takes no whole recordings",
             "moulin stream",
         ),
-        ("NOT_FOUND", "Request for unknown model: 'm' is not found", ClientError, "has no model 'm'", "--name"),
+        ("NOT_FOUND", "Request for unknown model: 'm' is not found", RequestRefused, "has no model 'm'", "--name"),
         ("DEADLINE_EXCEEDED", "Deadline Exceeded", ClientError, "The server at h:1 did not answer in time", "timeout"),
-        ("INVALID_ARGUMENT", "Too long (hint: cut it)", ClientError, "Too long", "cut it"),
-        ("INVALID_ARGUMENT", "Too long", ClientError, "Too long", None),
+        ("INVALID_ARGUMENT", "Too long (hint: cut it)", RequestRefused, "Too long", "cut it"),
+        ("INVALID_ARGUMENT", "Too long", RequestRefused, "Too long", None),
         ("INVALID_ARGUMENT", "unexpected inference output 'RESULT' for model 'm'", ClientError, "no RESULT", "moulin"),
         ("INTERNAL", None, ClientError, "no message", None),
+        (
+            "INTERNAL",
+            "Stub process 'm_0' is not healthy.",
+            ServerUnavailable,
+            "The model 'm' at h:1 has failed",
+            "restart",
+        ),
     ],
 )
 def test_errors(status: str, message: str | None, kind: type[ClientError], expected: str, hint: str | None) -> None:

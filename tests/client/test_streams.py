@@ -14,7 +14,7 @@ import tritonclient.grpc.aio
 from tritonclient.utils import InferenceServerException
 
 from moulin.client import AsyncClient, Client
-from moulin.errors import AudioError, ClientError, ServerUnavailable
+from moulin.errors import AudioError, ClientError, ServerBusy, ServerUnavailable
 from moulin.transcript import Transcript, Word
 
 from .fake_triton import AsyncFakeTriton, FakeTriton, heard, samples
@@ -60,7 +60,7 @@ class Streaming:
 def streaming(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Streaming:
     triton = AsyncFakeTriton() if request.param == "AsyncClient" else FakeTriton()
     place = tritonclient.grpc.aio if request.param == "AsyncClient" else tritonclient.grpc
-    monkeypatch.setattr(place, "InferenceServerClient", lambda _url: triton)
+    monkeypatch.setattr(place, "InferenceServerClient", lambda _url, **_: triton)
     return Streaming(request.param, triton)
 
 
@@ -165,7 +165,7 @@ def test_a_full_server(streaming: Streaming) -> None:
 
     with pytest.raises(ClientError, match="All 0 streams are in use") as caught:
         streaming.run(script)
-    assert caught.type is ClientError
+    assert caught.type is ServerBusy
     assert caught.value.hint == "raise --max-streams"
 
 

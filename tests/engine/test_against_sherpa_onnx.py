@@ -71,6 +71,7 @@ CASES = [pytest.param((name, method), id=f"{name}-{method}") for name in (*OFFLI
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     name, method = request.param
     with open_recognizer(DEMO_MODEL if name == "demo" else BUNDLES / name, tail_padding_sec=0.0) as ours:
+        assert isinstance(ours, Recognizer)
         scorer = Recording(ours.runner, ours.spec.tokens, frame_sec=ours.spec.encoder_frame_sec)
         ours._score = scorer
         yield Pair(ours, scorer, sherpa(ours.spec, method), DecodingOptions(method, beam=4))
@@ -128,6 +129,7 @@ def test_searches_on_a_real_encoder_equal_their_references(clips: list[Floats], 
 
     options = DecodingOptions(method)
     with open_recognizer(DEMO_MODEL) as recognizer:
+        assert isinstance(recognizer, Recognizer)
         encoder_out, lens = recognizer._encode(recognizer._features([clip[:30_000] for clip in clips[:3]]))
         fast = SEARCHES[method](recognizer.runner, encoder_out, lens, options)
         plain = REFERENCE_SEARCHES[method](recognizer.runner, encoder_out, lens, options)

@@ -42,6 +42,8 @@ _MIN_RATE, _MAX_RATE = 1_000, 768_000
 # A file that declares no samples though it is larger than any header: its writer never came to fill in the length.
 _MAX_HEADER_BYTES = 4096
 
+_MAX_DECLARED_SEC = 7 * 24 * 3600.0
+
 # FFmpeg also has demuxers for playlists (HLS, DASH, concat) that open other files and URLs named in the data; an
 # uploaded file must not be able to do that. Hence only containers that carry their audio themselves.
 _FFMPEG_CONTAINERS = (
@@ -61,37 +63,49 @@ def read_audio(
     *,
     sample_rate: int = SAMPLE_RATE,
     max_duration_sec: float | None = None,
+    name: str | None = None,
 ) -> NDArray[np.float32]:
     """Decode an audio file: float32 [N], the mean of its channels, at `sample_rate` Hz.
 
     `source` is a path, the file's content, or an open binary file (read from where it stands to its end, not
     closed). Audio longer than `max_duration_sec` is refused while decoding, so that a small file that unpacks to
-    hours of silence cannot fill the memory.
+    hours of silence cannot fill the memory. `name` is what messages call it, where that is not the path.
 
     Raises AudioError, with the file's name, when no audio can be decoded; the module's docstring lists the cases.
     """
-    name, file = _open(source)
+    waveform = bytearray()  # grows in place, where a list of blocks would have to be copied together at the end
+    for block in audio_blocks(source, sample_rate=sample_rate, max_duration_sec=max_duration_sec, name=name):
+        waveform += block.data
+    return np.frombuffer(waveform, np.float32)
+
+
+def audio_blocks(
+    source: str | Path | bytes | BinaryIO,
+    *,
+    sample_rate: int = SAMPLE_RATE,
+    max_duration_sec: float | None = None,
+    name: str | None = None,
+) -> Iterator[NDArray[np.float32]]:
+    """`read_audio` in blocks of a fraction of a second, as they are decoded: of a file of hours, one is in memory."""
+    path_name, file = _open(source)
+    name = path_name if name is None else name
     with file:
         if file.seek(0, io.SEEK_END) == 0:
             raise AudioError(f"{name} is empty (0 bytes), expected audio")
         file.seek(0)
-        try:
-            return _assemble(name, _soundfile_blocks(name, file), sample_rate, max_duration_sec)
-        except _CannotDecodeError as refusal:
-            libsndfile_reason = refusal
-        file.seek(0)
-        try:
-            return _assemble(name, _ffmpeg_blocks(name, file), sample_rate, max_duration_sec)
-        except ModuleNotFoundError as error:
-            raise AudioError(
-                f"{name} cannot be decoded: libsndfile says '{libsndfile_reason}'",
-                hint="for M4A, AAC, WebM, WMA and video files: pip install 'moulin[media]'",
-            ) from error
-        except _CannotDecodeError as ffmpeg_reason:
-            raise AudioError(
-                f"{name} cannot be decoded as audio: libsndfile says '{libsndfile_reason}',"
-                f" FFmpeg says '{ffmpeg_reason}'"
-            ) from ffmpeg_reason
+        yield from _waveform_blocks(name, _decoded_blocks(name, file), sample_rate, max_duration_sec)
+
+
+def declared_duration_sec(path: str | Path) -> float | None:
+    """The length in the file's header, which may be wrong; None where it has none, or only FFmpeg reads it."""
+    import soundfile
+
+    try:
+        info = soundfile.info(str(path))
+    except soundfile.LibsndfileError:
+        return None
+    # Recorders that were killed, or that wrote to a pipe, leave 0 or the largest number there is.
+    return float(info.duration) if 0 < info.duration < _MAX_DECLARED_SEC else None
 
 
 def decode_pcm(
@@ -155,14 +169,34 @@ def _open(source: str | Path | bytes | BinaryIO) -> tuple[str, io.FileIO | io.By
         raise AudioError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _assemble(
+def _decoded_blocks(name: str, file: io.FileIO | io.BytesIO) -> Iterator[_Block]:
+    """What libsndfile makes of it, or else FFmpeg."""
+    try:
+        yield from _soundfile_blocks(name, file)
+        return
+    except _CannotDecodeError as refusal:
+        libsndfile_reason = refusal
+    file.seek(0)
+    try:
+        yield from _ffmpeg_blocks(name, file)
+    except ModuleNotFoundError as error:
+        raise AudioError(
+            f"{name} cannot be decoded: libsndfile says '{libsndfile_reason}'",
+            hint="for M4A, AAC, WebM, WMA and video files: pip install 'moulin[media]'",
+        ) from error
+    except _CannotDecodeError as ffmpeg_reason:
+        raise AudioError(
+            f"{name} cannot be decoded as audio: libsndfile says '{libsndfile_reason}', FFmpeg says '{ffmpeg_reason}'"
+        ) from ffmpeg_reason
+
+
+def _waveform_blocks(
     name: str, blocks: Iterator[_Block], sample_rate: int, max_duration_sec: float | None
-) -> NDArray[np.float32]:
-    """Check, mix down and resample blocks as they come, into one waveform."""
+) -> Iterator[NDArray[np.float32]]:
+    """Check, mix down and resample blocks as they come."""
     import soxr
 
     rate, stream, frames = 0, None, 0
-    waveform = bytearray()  # grows in place, where a list of blocks would have to be copied together at the end
     for block_rate, block in blocks:
         if rate == 0:
             _check_rate(block_rate, name)
@@ -179,10 +213,9 @@ def _assemble(
         if max_duration_sec is not None and frames > max_duration_sec * rate:
             raise AudioError(f"{name} is too long: expected at most {max_duration_sec:g} s of audio")
         mono = block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
-        waveform += np.ascontiguousarray(stream.resample_chunk(mono) if stream else mono).data
+        yield check_waveform(stream.resample_chunk(mono) if stream else mono, what=name)
     if stream:
-        waveform += stream.resample_chunk(np.zeros(0, np.float32), last=True).data
-    return check_waveform(np.frombuffer(waveform, np.float32), what=name)
+        yield check_waveform(stream.resample_chunk(np.zeros(0, np.float32), last=True), what=name)
 
 
 def _soundfile_blocks(name: str, file: io.FileIO | io.BytesIO) -> Iterator[_Block]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, get_args
@@ -12,7 +12,7 @@ from typing import cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from moulin.audio.decode import decode_pcm, read_audio
+from moulin.audio.decode import audio_blocks, declared_duration_sec, decode_pcm, read_audio
 from moulin.audio.pcm import PcmEncoding
 from moulin.errors import AudioError, OptionsError
 
@@ -51,6 +51,17 @@ class AudioSource:
             return self._decode_raw(Path(self.name).read_bytes(), self.raw)
         except OSError as error:
             raise AudioError(f"{self.name} cannot be read: {error.strerror or error}") from error
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """`read` in blocks, as they are decoded; headerless audio is one block. Raises AudioError on the way."""
+        if self.raw is not None:
+            yield self.read()
+        else:
+            yield from audio_blocks(sys.stdin.buffer.read() if self.name == "-" else self.name)
+
+    def declared_sec(self) -> float | None:
+        """The length that the file claims to have, where it can be had without decoding it."""
+        return None if self.raw or self.name == "-" else declared_duration_sec(self.name)
 
     @staticmethod
     def _decode_raw(data: bytes, raw: RawFormat) -> NDArray[np.float32]:

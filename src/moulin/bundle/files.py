@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 from moulin.errors import BundleError, OptionsError
 
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 _ROLES = ("encoder", "decoder", "joiner")
 _ONNX_NAME = re.compile(r"(?P<role>encoder|decoder|joiner)(?P<label>.*?)(?:\.(?P<precision>int8|fp16))?\.onnx")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -26,9 +27,10 @@ def load_model(
     """
     if not is_checkpoint(model, preferred=prefer_checkpoint):
         return load_bundle(model, precision=precision, expect=expect)
-    if precision not in (None, "fp32"):
-        raise OptionsError(f"Expected a precision of fp32 for the checkpoint {model}, got {precision}")
+    possible = ("fp32",) if expect == "streaming" else ("fp32", "fp16", "bf16")
+    if precision is not None and precision not in possible:
+        raise OptionsError(f"Expected a precision of {', '.join(possible)} for the checkpoint {model}, got {precision}")
     require_torch()
     from moulin.bundle.checkpoint_spec import load_checkpoint_spec
 
-    return load_checkpoint_spec(model, streaming=expect == "streaming")
+    return replace(load_checkpoint_spec(model, streaming=expect == "streaming"), run_in=precision)

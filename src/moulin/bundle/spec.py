@@ -173,6 +173,8 @@ class CheckpointSpec(ModelSpec):
 
     checkpoint: Path
     tokens_file: Path
+    run_in: Precision | None = None
+    """The precision that was asked for; None leaves it to the engine."""
 
     @property
     def file(self) -> Path:
@@ -184,7 +186,7 @@ class CheckpointSpec(ModelSpec):
 
     @property
     def precision(self) -> Precision:
-        return "fp32"
+        return self.run_in or "fp32"
 
     @property
     def max_frames(self) -> int | None:

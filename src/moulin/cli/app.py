@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from moulin import __version__
-from moulin.cli import bench, doctor, export, fetch, inspect, repo, serve, stream, transcribe
+from moulin.cli import bench, doctor, export, fetch, gateway, inspect, repo, serve, stream, transcribe
 from moulin.cli.messages import show_error
 from moulin.errors import MoulinError
 
@@ -23,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for verb in (serve, transcribe, stream, inspect, export, fetch, doctor):
+for verb in (serve, gateway, transcribe, stream, inspect, export, fetch, doctor):
     verb.add_to(app)
 app.add_typer(repo.app, name="repo")
 app.add_typer(bench.app, name="bench")

@@ -10,7 +10,7 @@ import typer
 from moulin.decoding.options import METHODS, DecodingOptions
 
 # Literals are spelled out again because typer reads them when the command is built.
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Method = Literal["greedy", "modified_beam_search"]
 EngineName = Literal["onnxruntime", "torch", "tensorrt"]
 
@@ -32,7 +32,8 @@ ModelArgument = Annotated[
 PrecisionOption = Annotated[
     Precision | None,
     typer.Option(
-        help="Which variant of the ONNX files to take.  [default: the most exact one there is]",
+        help="Which variant of the ONNX files to take; in what to run a checkpoint.  "
+        "[default: the most exact file there is; a checkpoint in fp32, on a GPU in fp16]",
         is_eager=True,  # MODEL may have to be fetched, and then this says what of it
     ),
 ]

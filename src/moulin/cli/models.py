@@ -34,6 +34,12 @@ MaxBatchOption = Annotated[
     typer.Option(help="Most utterances in a batch, and in a request; most streams in a step.  [default: 64; 16]"),
 ]
 InstancesOption = Annotated[int, typer.Option(help="Processes that each hold the model and share the threads.")]
+CudaGraphsOption = Annotated[
+    bool,
+    typer.Option(
+        "--cuda-graphs/--no-cuda-graphs", help="Launch whole passes of a checkpoint on a GPU at once (offline)."
+    ),
+]
 MaxAudioOption = Annotated[float, typer.Option(help="Refuse longer utterances (offline).")]
 MaxStreamsOption = Annotated[int, typer.Option(help="Streams that may be open at once.")]
 IdleTimeoutOption = Annotated[float, typer.Option(help="Close a stream after so long without a request.")]
@@ -115,6 +121,7 @@ def build_models(
     backend: Backend,
     engine: Engine | None,
     device: str,
+    cuda_graphs: bool,
     threads: int | None,
     max_batch: int | None,
     instances: int,
@@ -137,6 +144,7 @@ def build_models(
         model_name=name,
         engine=engine,
         device=device,
+        cuda_graphs=cuda_graphs,
         threads=threads,
         max_batch=OfflineOptions.max_batch if max_batch is None else max_batch,
         instances=instances,

@@ -16,6 +16,7 @@ from moulin.cli.arguments import (
     decoding_changes,
 )
 from moulin.cli.models import (
+    CudaGraphsOption,
     EndpointOption,
     IdleTimeoutOption,
     InstancesOption,
@@ -72,6 +73,7 @@ def build(
     ] = None,
     engine: EngineOption = None,
     device: DeviceOption = "cpu",
+    cuda_graphs: CudaGraphsOption = True,
     max_batch: MaxBatchOption = None,
     instances: InstancesOption = 1,
     max_audio_sec: MaxAudioOption = 120.0,
@@ -110,6 +112,7 @@ def build(
         backend=backend or "python",
         engine=engine,
         device=device,
+        cuda_graphs=cuda_graphs,
         threads=None,
         max_batch=max_batch,
         instances=instances,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -20,7 +21,10 @@ from moulin.cli.arguments import (
     PrecisionOption,
     decoding_changes,
 )
+from moulin.cli.gateway import AllowAnonymousOption, ApiKeysOption
+from moulin.cli.gateway_place import GatewayPlace
 from moulin.cli.models import (
+    CudaGraphsOption,
     EndpointOption,
     IdleTimeoutOption,
     InstancesOption,
@@ -37,6 +41,7 @@ from moulin.cli.models import (
 from moulin.triton_repo.contract import MODEL_NAME, STREAMING_MODEL_NAME
 
 if TYPE_CHECKING:
+    from moulin.launch.gateway import GatewayProcess
     from moulin.launch.server import TritonServer
 
 _PARENT_CHECK_SEC = 1.0
@@ -66,7 +71,14 @@ def serve(
     metrics_port: PortOption = 8002,
     layout: LayoutOption = "fused",
     engine: EngineOption = None,
+    gateway_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="OpenAI's API and the web page; more options: moulin gateway.")
+    ] = 9000,
+    no_gateway: Annotated[bool, typer.Option("--no-gateway", help="Triton alone.")] = False,
+    api_keys: ApiKeysOption = None,
+    allow_anonymous: AllowAnonymousOption = False,
     device: DeviceOption = "cpu",
+    cuda_graphs: CudaGraphsOption = True,
     precision: PrecisionOption = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.  [default: all]")] = None,
     max_batch: MaxBatchOption = None,
@@ -77,7 +89,7 @@ def serve(
     endpoint: EndpointOption = True,
     method: MethodOption = None,
     beam: BeamOption = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Do not show Triton's log.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Do not show Triton's log, nor a line a request.")] = False,
 ) -> None:
     """Serve models on Triton until Ctrl-C, SIGTERM, or the end of the process that started this one.
 
@@ -89,6 +101,11 @@ def serve(
     from moulin.launch.server import ServerOptions, TritonServer
     from moulin.launch.workspace import workspace
 
+    gateway = (
+        None
+        if no_gateway
+        else GatewayPlace.of(host, gateway_port, api_keys, allow_anonymous=allow_anonymous, quiet=quiet)
+    )
     server_options = ServerOptions(http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port, host=host)
     changes = decoding_changes(method, beam)
     named = load_models(
@@ -115,6 +132,7 @@ def serve(
                 backend="python",
                 engine=engine,
                 device=device,
+                cuda_graphs=cuda_graphs,
                 threads=threads,
                 max_batch=max_batch,
                 instances=instances,
@@ -127,8 +145,9 @@ def serve(
             typer.echo(f"Loading {' and '.join(model.spec.name for model in named)} ...", err=True)
             with TritonServer(repository, server_options, on_line=None if quiet else _show_log) as server:
                 server.wait_ready()
-                _announce(named, server, device)
-                _wait_for_the_end(server, parent)
+                with gateway.process(server.grpc_url, named[0].name) if gateway else nullcontext() as running:
+                    _announce(named, server, device, gateway)
+                    _wait_for_the_end(server, running, parent)
     except KeyboardInterrupt:
         typer.echo("Stopped.", err=True)
 
@@ -141,7 +160,7 @@ def _show_log(line: str) -> None:
     typer.secho(line, err=True, dim=True)
 
 
-def _announce(models: Sequence[NamedModel], server: TritonServer, device: str) -> None:
+def _announce(models: Sequence[NamedModel], server: TritonServer, device: str, gateway: GatewayPlace | None) -> None:
     typer.echo(err=True)
     for model in models:
         spec = model.spec
@@ -149,7 +168,9 @@ def _announce(models: Sequence[NamedModel], server: TritonServer, device: str) -
             f"Serving {spec.name} ({spec.family}, {spec.mode}, {spec.precision}) as {model.name} on {device}", err=True
         )
     typer.echo(
-        f"  gRPC     {server.grpc_url}\n  HTTP     {server.http_url}\n  metrics  {server.metrics_url}\n\n"
+        f"  gRPC     {server.grpc_url}\n  HTTP     {server.http_url}\n  metrics  {server.metrics_url}\n"
+        + (f"  OpenAI   http://{gateway.address}/v1\n  page     http://{gateway.address}/\n" if gateway else "")
+        + "\n"
         "Try it in another terminal:",
         err=True,
     )
@@ -161,14 +182,20 @@ def _announce(models: Sequence[NamedModel], server: TritonServer, device: str) -
     typer.echo("Ctrl-C stops it.\n", err=True)
 
 
-def _wait_for_the_end(server: TritonServer, parent: int) -> None:
-    """Until the server ends by itself, which is a failure, or `parent`, the process that started us, is gone."""
+def _wait_for_the_end(server: TritonServer, gateway: GatewayProcess | None, parent: int) -> None:
+    """Until the server ends by itself, which is a failure, or `parent`, the process that started us, is gone.
+
+    A gateway that has ended is started again: those who talk to Triton need not notice.
+    """
     from moulin.errors import LaunchError
 
     outlives_parent = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup
     while server.wait(_PARENT_CHECK_SEC) is None:
         if os.getppid() != parent and not outlives_parent:
             raise KeyboardInterrupt
+        if gateway is not None and gateway.poll() is not None:
+            typer.secho(f"The gateway ended with exit code {gateway.poll()}; it is started again", err=True)
+            gateway.start()
     raise LaunchError(
         f"tritonserver ended by itself with exit code {server.poll()}: "
         f"{next((line for line in reversed(server.log_tail) if line.strip()), 'it printed nothing')}"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -46,13 +45,14 @@ def transcribe(
     device: DeviceOption = "cpu",
     precision: PrecisionOption = None,
 ) -> None:
-    """Transcribe recordings of any format, rate and channel count.
+    """Transcribe recordings of any format, rate, channel count and length; long ones are cut at silences.
 
     One file prints its text; several print FILE<TAB>TEXT. JSON is an object a line: file, text, words, duration_sec.
     A file that cannot be transcribed is reported and skipped, and the exit status is then 1.
     """
     from moulin.audio.source import find_sources, parse_raw_format
     from moulin.cli.fetch import local_model
+    from moulin.cli.transcribing_progress import transcribing_progress
     from moulin.transcribe_files import transcribe_in_process, transcribe_on_server
 
     if url is not None and model is not None:
@@ -67,24 +67,31 @@ def transcribe(
 
     if model is not None:
         model = local_model(model, precision)
-        outcomes = transcribe_in_process(
-            sources,
-            model,
-            changes=changes,
-            precision=precision,
-            engine=engine,
-            device=device,
-            threads=min(jobs, _cpus()),
-        )
-    else:
-        outcomes = transcribe_on_server(sources, url or "localhost:8001", model=name, changes=changes, jobs=jobs)
     failures = 0
-    for outcome in _with_progress(outcomes, len(sources)):
-        if isinstance(outcome.result, MoulinError):
-            failures += 1
-            show_error(outcome.result, about=outcome.source.name)
-        else:
-            _print(outcome.source, _formatted(outcome, format, several=len(sources) > 1 and to is None), format, to)
+    with transcribing_progress(sources) as progress:
+        outcomes = (
+            transcribe_in_process(
+                sources,
+                model,
+                changes=changes,
+                precision=precision,
+                engine=engine,
+                device=device,
+                threads=min(jobs, _cpus()),
+                on_progress=progress.heard,
+            )
+            if model is not None
+            else transcribe_on_server(
+                sources, url or "localhost:8001", model=name, changes=changes, jobs=jobs, on_progress=progress.heard
+            )
+        )
+        for outcome in outcomes:
+            progress.ended(outcome.source)
+            if isinstance(outcome.result, MoulinError):
+                failures += 1
+                show_error(outcome.result, about=outcome.source.name)
+            else:
+                _print(outcome.source, _formatted(outcome, format, several=len(sources) > 1 and to is None), format, to)
     if failures:
         if len(sources) > 1:
             typer.echo(f"{failures} of {len(sources)} recordings could not be transcribed", err=True)
@@ -127,22 +134,6 @@ def _check_folder(to: Path, sources: Sequence[AudioSource]) -> None:
 
 def _stem(source: AudioSource) -> str:
     return "stdin" if source.name == "-" else Path(source.name).stem
-
-
-def _with_progress(outcomes: Iterator[Outcome], total: int) -> Iterator[Outcome]:
-    """A progress bar on a terminal, where there is more than one recording to wait for."""
-    if total < 2 or not sys.stderr.isatty():
-        yield from outcomes
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("Transcribing", total=total)
-        for outcome in outcomes:
-            yield outcome
-            progress.advance(task)
 
 
 def _cpus() -> int:

@@ -14,7 +14,8 @@ from tritonclient.utils import InferenceServerException
 
 from moulin.client import protocol
 from moulin.client.async_stream import AsyncLiveStream
-from moulin.client.protocol import DEFAULT_MODEL, DEFAULT_URL, Audio
+from moulin.client.protocol import CHANNEL_ARGUMENTS, DEFAULT_MODEL, DEFAULT_URL, Audio
+from moulin.client.served_model import ServedModel, ready_models, served_models
 from moulin.client.stream_session import StreamSession
 from moulin.errors import ClientError
 from moulin.transcript import Transcript
@@ -30,14 +31,19 @@ class AsyncClient:
     def __init__(self, url: str = DEFAULT_URL, *, model: str = DEFAULT_MODEL, timeout_sec: float | None = None) -> None:
         """Connects on the first call; must be made where an event loop runs."""
         self.url, self.model, self.timeout_sec = url, model, timeout_sec
-        self._triton = triton.InferenceServerClient(protocol.check_url(url))
+        self._triton = triton.InferenceServerClient(protocol.check_url(url), channel_args=CHANNEL_ARGUMENTS)
 
     async def transcribe(self, audio: Audio, **options: Any) -> Transcript:
         """See `Client.transcribe`."""
         return (await self.transcribe_batch([audio], options))[0]
 
     async def transcribe_batch(
-        self, audios: Sequence[Audio], options: Mapping[str, Any] | None = None
+        self,
+        audios: Sequence[Audio],
+        options: Mapping[str, Any] | None = None,
+        *,
+        model: str | None = None,
+        request_id: str = "",
     ) -> list[Transcript]:
         """See `Client.transcribe_batch`."""
         if not audios:
@@ -45,14 +51,20 @@ class AsyncClient:
         # Reading a file takes as long as the disk and the codec want; other calls go on meanwhile.
         waveforms = await asyncio.to_thread(lambda: [protocol.waveform(audio) for audio in audios])
         inputs = protocol.request_tensors(waveforms, options)
-        return protocol.transcripts(await self._infer(self.model, inputs=inputs, outputs=protocol.requested_outputs()))
+        outputs = protocol.requested_outputs()
+        return protocol.transcripts(
+            await self._infer(model or self.model, inputs=inputs, outputs=outputs, request_id=request_id)
+        )
 
     @asynccontextmanager
-    async def stream(self, **options: Any) -> AsyncIterator[AsyncLiveStream]:
+    async def stream(
+        self, *, model: str | None = None, request_id: str = "", **options: Any
+    ) -> AsyncIterator[AsyncLiveStream]:
         """See `Client.stream`."""
-        beside = protocol.streaming_name(self.model)
-        model = beside if await self._has(beside) else self.model
-        stream = AsyncLiveStream(partial(self._infer, model), StreamSession(options))
+        if model is None:
+            beside = protocol.streaming_name(self.model)
+            model = beside if await self._has(beside) else self.model
+        stream = AsyncLiveStream(partial(self._infer, model, request_id=request_id), StreamSession(options))
         try:
             yield stream
         finally:
@@ -64,6 +76,17 @@ class AsyncClient:
             return await self._has(self.model)
         except ClientError:
             return False
+
+    async def models(self) -> list[ServedModel]:
+        """See `Client.models`."""
+        limit = {"client_timeout": self.timeout_sec}
+        try:
+            ready = ready_models(await self._triton.get_model_repository_index(**limit))
+            return served_models(
+                await asyncio.gather(*(self._triton.get_model_config(name, **limit) for name in ready))
+            )
+        except InferenceServerException as error:
+            raise protocol.client_error(error, self.url, self.model) from error
 
     async def _has(self, model: str) -> bool:
         try:

@@ -17,7 +17,7 @@ from tritonclient.grpc import InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
 from moulin.audio.waveform import check_waveform
-from moulin.errors import ClientError, OptionsError, ServerUnavailable
+from moulin.errors import ClientError, OptionsError, RequestRefused, ServerBusy, ServerUnavailable
 from moulin.live_transcript import StreamUpdate
 from moulin.transcript import Transcript
 
@@ -26,6 +26,16 @@ DEFAULT_MODEL = "transducer"
 
 Audio = NDArray[np.float32] | NDArray[np.int16] | str | Path
 """Samples (16 kHz, mono, float in [-1, 1] or int16), or a file, for which the audio packages are needed."""
+
+CHANNEL_ARGUMENTS = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # A server that comes back is found within a second, where gRPC would wait for up to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.dns_min_time_between_resolutions_ms", 1000),
+]
 
 _NOBODY = re.compile(r"failed to connect|resolving|resolution|socket closed|connection reset", re.IGNORECASE)
 _HINTED = re.compile(r"(?P<message>.*) \(hint: (?P<hint>.*)\)", re.DOTALL)
@@ -99,34 +109,36 @@ def client_error(error: InferenceServerException, url: str, model: str) -> Clien
     if "UNAVAILABLE" in status:
         return _unavailable(message, url)
     if "NOT_FOUND" in status:
-        return ClientError(
+        return RequestRefused(
             f"The server at {url} has no model {model!r}", hint="give the name that it is served under (--name)"
         )
     if "DEADLINE_EXCEEDED" in status:
         return ClientError(
             f"The server at {url} did not answer in time", hint="raise the timeout, or send less at once"
         )
+    if "is not healthy" in message:  # the model's own process has died
+        return ServerUnavailable(f"The model {model!r} at {url} has failed: {message}", hint="restart its server")
     if "unexpected inference output" in message:
         return _foreign_model()
     if "correlation ID" in message:  # Triton's word for a sequence id, which only streams have
-        return ClientError(
+        return RequestRefused(
             f"The model {model!r} at {url} is a streaming one: it takes no whole recordings",
             hint="use 'moulin stream' (Client.stream), or name an offline model (--name)",
         )
-    return _refusal(message)
+    return _said(RequestRefused if "INVALID_ARGUMENT" in status else ClientError, message)
 
 
-def _refusal(message: str, hint: str | None = None) -> ClientError:
+def _said(kind: type[ClientError], message: str, hint: str | None = None) -> ClientError:
     """The server's own words, with its own hint where it gives one."""
     hinted = _HINTED.fullmatch(message)
-    return ClientError(hinted["message"], hint=hinted["hint"]) if hinted else ClientError(message, hint=hint)
+    return kind(hinted["message"], hint=hinted["hint"]) if hinted else kind(message, hint=hint)
 
 
 def _unavailable(message: str, url: str) -> ClientError:
     if "streams are in use" in message:
-        return _refusal(message, "try later, or raise --max-streams of 'moulin serve'")
+        return _said(ServerBusy, message, "try later, or raise --max-streams of 'moulin serve'")
     if "queue size" in message:
-        return ClientError(
+        return ServerBusy(
             f"The server at {url} is busy: as many requests wait as may wait", hint="send less at once, or try later"
         )
     if _NOBODY.search(message):

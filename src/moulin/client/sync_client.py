@@ -12,7 +12,8 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from moulin.client import protocol
-from moulin.client.protocol import DEFAULT_MODEL, DEFAULT_URL, Audio
+from moulin.client.protocol import CHANNEL_ARGUMENTS, DEFAULT_MODEL, DEFAULT_URL, Audio
+from moulin.client.served_model import ServedModel, ready_models, served_models
 from moulin.client.stream_session import StreamSession
 from moulin.client.sync_stream import LiveStream
 from moulin.errors import ClientError
@@ -36,29 +37,44 @@ class Client:
     def __init__(self, url: str = DEFAULT_URL, *, model: str = DEFAULT_MODEL, timeout_sec: float | None = None) -> None:
         """Connects on the first call. `timeout_sec` bounds each call."""
         self.url, self.model, self.timeout_sec = url, model, timeout_sec
-        self._triton = triton.InferenceServerClient(protocol.check_url(url))
+        self._triton = triton.InferenceServerClient(protocol.check_url(url), channel_args=CHANNEL_ARGUMENTS)
 
     def transcribe(self, audio: Audio, **options: Any) -> Transcript:
         """The transcript of one recording. `options` are those of `DecodingOptions`: method, beam, …"""
         return self.transcribe_batch([audio], options)[0]
 
-    def transcribe_batch(self, audios: Sequence[Audio], options: Mapping[str, Any] | None = None) -> list[Transcript]:
-        """Several recordings in one request; it is refused as a whole where one of them is bad."""
+    def transcribe_batch(
+        self,
+        audios: Sequence[Audio],
+        options: Mapping[str, Any] | None = None,
+        *,
+        model: str | None = None,
+        request_id: str = "",
+    ) -> list[Transcript]:
+        """Several recordings in one request; it is refused as a whole where one of them is bad.
+
+        `model` is another one than this client's; `request_id` stands in Triton's log.
+        """
         if not audios:
             return []
         inputs = protocol.request_tensors([protocol.waveform(audio) for audio in audios], options)
-        return protocol.transcripts(self._infer(self.model, inputs=inputs, outputs=protocol.requested_outputs()))
+        outputs = protocol.requested_outputs()
+        return protocol.transcripts(
+            self._infer(model or self.model, inputs=inputs, outputs=outputs, request_id=request_id)
+        )
 
     @contextmanager
-    def stream(self, **options: Any) -> Iterator[LiveStream]:
+    def stream(self, *, model: str | None = None, request_id: str = "", **options: Any) -> Iterator[LiveStream]:
         """A stream of live speech. `options` are those of `StreamOptions`: method, beam, endpoint, …
 
-        It goes to the model `MODEL_streaming` where the server has one beside this client's `model`, else to that.
+        It goes to `model`; without one to `MODEL_streaming` where the server has that beside this client's model,
+        else to that.
         Leaving the context without `finish` ends the stream on the server too.
         """
-        beside = protocol.streaming_name(self.model)
-        model = beside if self._has(beside) else self.model
-        stream = LiveStream(partial(self._infer, model), StreamSession(options))
+        if model is None:
+            beside = protocol.streaming_name(self.model)
+            model = beside if self._has(beside) else self.model
+        stream = LiveStream(partial(self._infer, model, request_id=request_id), StreamSession(options))
         try:
             yield stream
         finally:
@@ -70,6 +86,15 @@ class Client:
             return self._has(self.model)
         except ClientError:
             return False
+
+    def models(self) -> list[ServedModel]:
+        """Those of moulin's that the server has loaded, by name."""
+        limit = {"client_timeout": self.timeout_sec}
+        try:
+            ready = ready_models(self._triton.get_model_repository_index(**limit))
+            return served_models([self._triton.get_model_config(name, **limit) for name in ready])
+        except InferenceServerException as error:
+            raise protocol.client_error(error, self.url, self.model) from error
 
     def _has(self, model: str) -> bool:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from moulin.audio.fbank import Fbank, FbankOptions
 from moulin.audio.waveform import SAMPLE_RATE, check_waveform
-from moulin.bundle.spec import FRAME_SHIFT_SEC
+from moulin.bundle.spec import FRAME_SHIFT_SEC, ModelSpec
 from moulin.decoding.network import Floats
 from moulin.errors import AudioError
 
@@ -18,6 +19,11 @@ TAIL_PADDING_SEC = 0.3
 
 MAX_AUDIO_SEC = 120.0
 """Self-attention needs memory with the square of the length. A model may take less: see `ModelSpec.max_frames`."""
+
+
+def model_max_sec(spec: ModelSpec, tail_padding_sec: float = TAIL_PADDING_SEC) -> float:
+    """The longest utterance for which an offline model was exported; infinity where any will do."""
+    return math.inf if spec.max_frames is None else spec.max_frames * FRAME_SHIFT_SEC - tail_padding_sec
 
 
 class FeatureExtractor:
@@ -36,7 +42,7 @@ class FeatureExtractor:
         self.max_audio_sec = max_audio_sec
         self._fbank = Fbank(FbankOptions(num_mel_bins=feature_dim))
         self._tail = np.zeros(round(tail_padding_sec * SAMPLE_RATE), dtype=np.float32)
-        self._model_max_sec = None if max_frames is None else max_frames * FRAME_SHIFT_SEC - tail_padding_sec
+        self._model_max_sec = math.inf if max_frames is None else max_frames * FRAME_SHIFT_SEC - tail_padding_sec
         self._workers = ThreadPoolExecutor(threads, thread_name_prefix="moulin-fbank")
 
     def __call__(self, waveforms: Sequence[Floats]) -> list[Floats]:
@@ -50,14 +56,19 @@ class FeatureExtractor:
         """
         waveform = check_waveform(waveform, what=what)
         duration_sec = len(waveform) / SAMPLE_RATE
-        if self._model_max_sec is not None and duration_sec > self._model_max_sec:
+        if duration_sec > self._model_max_sec:
             raise AudioError(
                 f"{what}: expected at most {self._model_max_sec:.1f} s of audio at once, for which this model was "
                 f"exported, got {duration_sec:.1f} s",
-                hint="cut it at silences",
+                hint="cut it at silences, as 'moulin transcribe' and the gateway do",
             )
         check_duration(duration_sec, self.max_audio_sec, what=what)
         return waveform
+
+    @property
+    def max_utterance_sec(self) -> float:
+        """The longest waveform that `check` lets pass."""
+        return min(self._model_max_sec, self.max_audio_sec)
 
     def close(self) -> None:
         """Stop the worker threads."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from types import TracebackType
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from moulin.decoding.network import Floats, Hypothesis
 from moulin.decoding.options import DecodingOptions
 from moulin.decoding.search import rows_by_options
 from moulin.engine.features import MAX_AUDIO_SEC, TAIL_PADDING_SEC, check_duration
+from moulin.engine.offline_recognizer import OfflineRecognizer
 from moulin.engine.scoring import spell
 from moulin.engine.torch_prediction import torch_device
 from moulin.errors import EngineError, first_line
@@ -27,25 +27,30 @@ WARM_UP_SEC = 20.0
 """Graphs of single utterances up to here are captured before the first one comes; others when they are first needed."""
 
 
-class GpuRecognizer:
-    """What `Recognizer` does, for checkpoints, on a GPU from waveform to hypothesis. Safe to call from several threads."""
+_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class GpuRecognizer(OfflineRecognizer):
+    """Features, networks and search of a checkpoint on a GPU, by `moulin.gpu`."""
 
     def __init__(
         self,
         spec: CheckpointSpec,
         *,
         device: str = "cuda",
-        dtype: torch.dtype = torch.float16,
         cuda_graphs: bool = True,
         options: DecodingOptions | None = None,
         tail_padding_sec: float = TAIL_PADDING_SEC,
         max_audio_sec: float = MAX_AUDIO_SEC,
     ) -> None:
-        """Raises BundleError for the checkpoint, and EngineError where the device does not work or the model has a form
-        that the GPU engine does not know."""
-        self.spec, self.max_audio_sec = spec, max_audio_sec
+        """In the spec's precision, fp16 or bf16.
+
+        Raises BundleError for the checkpoint, and EngineError where the device does not work or the model has a form
+        that the GPU engine does not know.
+        """
+        self.spec, self._max_audio_sec = spec, max_audio_sec
         self.options = options or DecodingOptions()
-        on = torch_device(device)
+        on, dtype = torch_device(device), _DTYPES[spec.precision]
         transducer = load_transducer([spec.checkpoint])
         max_frames = round((max_audio_sec + tail_padding_sec) / FRAME_SHIFT_SEC) + 1
         encoder = gpu_encoder(transducer, device=on, dtype=dtype, max_frames=max_frames)
@@ -53,7 +58,9 @@ class GpuRecognizer:
         try:
             predictor = Predictor.of(transducer.decoder, transducer.joiner, device=on, dtype=dtype)
         except ValueError as error:
-            raise EngineError(f"{spec.checkpoint}: {error}", hint="serve it with --no-gpu-search") from error
+            raise EngineError(
+                f"{spec.checkpoint}: {error}", hint="--precision fp32 runs it without our GPU engine"
+            ) from error
         self._pipeline = GpuPipeline(
             encoder,
             predictor,
@@ -65,15 +72,12 @@ class GpuRecognizer:
 
     def warm_up(self, longest_sec: float = WARM_UP_SEC) -> None:
         """Compile kernels and capture graphs, that no utterance waits for it."""
-        self._pipeline.warm_up(min(longest_sec, self.max_audio_sec))
+        self._pipeline.warm_up(min(longest_sec, self._max_audio_sec))
 
     def transcribe(
         self, waveforms: Sequence[Floats], options: Sequence[DecodingOptions] | None = None
     ) -> list[Transcript]:
-        """Transcribe waveforms [num_samples] (16 kHz, mono; float32 in [-1, 1] or int16), each with its own `options`.
-
-        Raises AudioError where one of them cannot be transcribed (see `check`).
-        """
+        """See the base class; int16 waveforms stay what they are, which halves what is copied."""
         waveforms = [self.check(waveform) for waveform in waveforms]
         nothing = Hypothesis((), (), (), 0.0)
         transcripts = [self._spell(nothing, 0)] * len(waveforms)
@@ -91,27 +95,18 @@ class GpuRecognizer:
         return transcripts
 
     def check(self, waveform: Floats, *, what: str = "waveform") -> Floats:
-        """`waveform`, which messages call `what`, as `transcribe` can use it: int16 stays what it is.
-
-        Raises AudioError for NaN, a wrong scale or too great a length.
-        """
         waveform = np.asarray(waveform)
         if waveform.ndim != 1 or waveform.dtype != np.int16:
             waveform = check_waveform(waveform, what=what)
-        check_duration(len(waveform) / SAMPLE_RATE, self.max_audio_sec, what=what)
+        check_duration(len(waveform) / SAMPLE_RATE, self._max_audio_sec, what=what)
         return waveform
 
+    @property
+    def max_utterance_sec(self) -> float:
+        return self._max_audio_sec
+
     def close(self) -> None:
-        """Stop the worker threads."""
         self._pipeline.close()
-
-    def __enter__(self) -> GpuRecognizer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _run(
         self, waveforms: Sequence[Floats], options: DecodingOptions, result: Callable[[int, Hypothesis], None]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from moulin.bundle.files import Precision
 from moulin.bundle.load_model import load_model
 from moulin.bundle.spec import CheckpointSpec, ModelSpec, OnnxModelSpec
 from moulin.decoding.options import DecodingOptions
+from moulin.engine.device import gpu_index
 from moulin.engine.engines import Engine, choose_engine
 from moulin.engine.features import MAX_AUDIO_SEC, TAIL_PADDING_SEC
+from moulin.engine.offline_recognizer import OfflineRecognizer
 from moulin.engine.onnxruntime_runner import OnnxRuntimeRunner
 from moulin.engine.recognizer import Recognizer
 from moulin.engine.runner import Runner
+from moulin.errors import OptionsError
 
 
 def open_recognizer(
@@ -26,13 +30,32 @@ def open_recognizer(
     options: DecodingOptions | None = None,
     tail_padding_sec: float = TAIL_PADDING_SEC,
     max_audio_sec: float = MAX_AUDIO_SEC,
-) -> Recognizer:
+    cuda_graphs: bool = True,
+) -> OfflineRecognizer:
     """Load the offline model in `model`, ONNX files or a checkpoint; see `choose_engine`, `OnnxRuntimeRunner` and
     `Recognizer` for the options.
 
-    Raises BundleError, EngineError or OptionsError.
+    A checkpoint runs on a GPU in fp16 or bf16 by our GPU engine (`GpuRecognizer`, with or without `cuda_graphs`), in
+    fp32 as its modules are. Raises BundleError, EngineError or OptionsError.
     """
     spec = load_model(model, precision=precision, expect="offline", prefer_checkpoint=engine == "torch")
+    if isinstance(spec, CheckpointSpec) and choose_engine(spec, engine) == "torch":
+        on_gpu = gpu_index(device) is not None
+        if on_gpu and precision != "fp32":
+            from moulin.engine.gpu_recognizer import GpuRecognizer
+
+            recognizer = GpuRecognizer(
+                replace(spec, run_in=precision or "fp16"),
+                device=device,
+                options=options,
+                tail_padding_sec=tail_padding_sec,
+                max_audio_sec=max_audio_sec,
+                cuda_graphs=cuda_graphs,
+            )
+            recognizer.warm_up()
+            return recognizer
+        if not on_gpu and precision not in (None, "fp32"):
+            raise OptionsError(f"A checkpoint runs in {precision} on a GPU only", hint="add --device cuda")
     return Recognizer(
         spec,
         open_runner(spec, engine, device=device, threads=threads, workers=workers),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
 
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.bundle.spec import ModelSpec
@@ -11,13 +10,14 @@ from moulin.decoding.network import Floats
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.encoding import BatchedEncoder
 from moulin.engine.features import MAX_AUDIO_SEC, TAIL_PADDING_SEC, FeatureExtractor
+from moulin.engine.offline_recognizer import OfflineRecognizer
 from moulin.engine.runner import Runner
 from moulin.engine.scoring import Scorer
 from moulin.transcript import Transcript
 
 
-class Recognizer:
-    """Transcribes batches of utterances with one offline model. Safe to call from several threads."""
+class Recognizer(OfflineRecognizer):
+    """Features on the CPU, the networks by a `Runner`, the search on the CPU."""
 
     def __init__(
         self,
@@ -44,31 +44,18 @@ class Recognizer:
     def transcribe(
         self, waveforms: Sequence[Floats], options: Sequence[DecodingOptions] | None = None
     ) -> list[Transcript]:
-        """Transcribe float32 waveforms [num_samples] (16 kHz, mono, in [-1, 1]), each with its own `options`.
-
-        Raises AudioError where one of them cannot be transcribed (see `check`).
-        """
         waveforms = [self.check(waveform) for waveform in waveforms]
         encoder_out, encoder_out_lens = self._encode(self._features(waveforms))
         durations_sec = [len(waveform) / SAMPLE_RATE for waveform in waveforms]
         return self._score(encoder_out, encoder_out_lens, durations_sec, options or [self.options] * len(waveforms))
 
     def check(self, waveform: Floats, *, what: str = "waveform") -> Floats:
-        """`waveform`, which messages call `what`, as `transcribe` can use it.
-
-        Raises AudioError for NaN, a wrong scale or too great a length.
-        """
         return self._features.check(waveform, what=what)
 
+    @property
+    def max_utterance_sec(self) -> float:
+        return self._features.max_utterance_sec
+
     def close(self) -> None:
-        """Stop the worker threads."""
         self._features.close()
         self._encode.close()
-
-    def __enter__(self) -> Recognizer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from moulin.encoders.conformer import Conformer, ConformerLayer, RelativeAttention, relative_positions
 from moulin.encoders.joiner import Joiner
@@ -50,11 +50,11 @@ class _Layer:
     """`moulin.encoders.conformer.ConformerLayer`. Biases that are added to rows wait for the norm at the end."""
 
     def __init__(self, layer: ConformerLayer, positions: Tensor, like: Tensor) -> None:
-        first, last = layer.feed_forward_macaron, layer.feed_forward
+        (up1, down1), (up2, down2) = _linear_layers(layer.feed_forward_macaron), _linear_layers(layer.feed_forward)
         attention, conv = layer.self_attn, layer.conv_module
-        self._up1 = Projection.of(first[0], missing=None, like=like)
-        self._down1 = Addition.of(first[2], like=like)
-        missing = bias_of(first[2])
+        self._up1 = Projection.of(up1, missing=None, like=like)
+        self._down1 = Addition.of(down1, like=like)
+        missing = bias_of(down1)
         self._attention_in = _attention_in(attention, missing, like)
         self._attention_out = Addition.of(attention.out_proj, like=like)
         self._distances = on(attention.linear_pos(positions), like)
@@ -70,9 +70,9 @@ class _Layer:
         )
         self._conv_out = Addition.of(conv.pointwise_conv2, like=like)
         missing = missing + bias_of(conv.pointwise_conv2)
-        self._up2 = Projection.of(last[0], missing=missing, like=like)
-        self._down2 = Addition.of(last[2], like=like)
-        self._missing = on(missing + bias_of(last[2]), like, dtype=torch.float32)
+        self._up2 = Projection.of(up2, missing=missing, like=like)
+        self._down2 = Addition.of(down2, like=like)
+        self._missing = on(missing + bias_of(down2), like, dtype=torch.float32)
         self._epsilon = float(layer.norm_final.eps.exp())
 
     def __call__(self, rows: Tensor, batch: int, lengths: Tensor) -> Tensor:
@@ -95,9 +95,16 @@ def _attention_in(attention: RelativeAttention, missing: Tensor, like: Tensor) -
     """Queries, keys and values in one product, queries as they are multiplied with distances: divided by the root of
     the head's dimension, with `pos_bias_v` added."""
     dim, scale = attention.dim, attention.head_dim**-0.5
-    layer = torch.nn.Linear(dim, 3 * dim)
+    layer = nn.Linear(dim, 3 * dim)
     weight, bias = attention.in_proj.weight.detach().clone(), attention.in_proj.bias.detach().clone()
     weight[:dim] *= scale
     bias[:dim] = bias[:dim] * scale + attention.pos_bias_v.detach().flatten()
     layer.load_state_dict({"weight": weight, "bias": bias})
     return Projection.of(layer, missing=missing, like=like)
+
+
+def _linear_layers(module: nn.Sequential) -> tuple[nn.Linear, nn.Linear]:
+    up, _, down = module
+    assert isinstance(up, nn.Linear)
+    assert isinstance(down, nn.Linear)
+    return up, down

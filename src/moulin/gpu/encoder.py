@@ -110,6 +110,6 @@ def embedding_projection(out: nn.Linear, bands: int, like: Tensor) -> Projection
     """The projection after the convolutions, for channels last: its inputs are [bands, channels] instead of [channels,
     bands]."""
     swapped = nn.Linear(out.in_features, out.out_features)
-    weight = out.weight.detach().unflatten(1, (-1, bands)).transpose(1, 2).flatten(1)
+    weight = out.weight.detach().reshape(len(out.weight), -1, bands).transpose(1, 2).flatten(1)
     swapped.load_state_dict({"weight": weight, "bias": out.bias.detach()})
     return Projection.of(swapped, missing=None, like=like)

@@ -8,6 +8,7 @@ the same memory for all of them, and what is in between in a pool that they shar
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,7 +50,7 @@ class EncoderGraphs:
         self._encoder_out = torch.zeros(max_batch_frames // 4 * joiner_dim, dtype=encoder.dtype, device=device)
         self._rates = rates
         self._graphs: OrderedDict[tuple[int, int], torch.cuda.CUDAGraph | None] = OrderedDict()
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None
 
     def inputs(self, rows: int, frames: int) -> tuple[Tensor, Tensor]:
         """Where `run` of a batch of that size expects features float32 [rows, frames, feature_dim] and counts int32

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,8 +82,9 @@ class GpuPipeline:
             max_batch_frames=max_batch_frames,
             enabled=cuda_graphs,
         )
-        self._copying, self._encoding = torch.cuda.Stream(device), torch.cuda.Stream(device)
-        self._searches = itertools.cycle([torch.cuda.Stream(device) for _ in range(_SEARCHES)])
+        streams: list[Any] = [torch.cuda.Stream(device) for _ in range(2 + _SEARCHES)]  # type: ignore[no-untyped-call]
+        self._copying, self._encoding = streams[:2]
+        self._searches = itertools.cycle(streams[2:])
         self._submitting = threading.Lock()
         self._packers = ThreadPoolExecutor(threads, thread_name_prefix="moulin-pack")
 
@@ -121,10 +123,10 @@ class GpuPipeline:
 
     def warm_up(self, longest_sec: float) -> None:
         """Compile all kernels, and capture the graphs of single utterances and of full micro-batches up to a length."""
-        options = (DecodingOptions(), DecodingOptions(method="modified_beam_search"))
-        for chosen in options:
-            for dtype in (np.float32, np.int16):
-                self([np.zeros(16_000, dtype=dtype)], chosen, lambda *_: None)
+        second: tuple[Samples, ...] = (np.zeros(16_000, np.float32), np.zeros(16_000, np.int16))
+        for options in (DecodingOptions(), DecodingOptions(method="modified_beam_search")):
+            for waveform in second:
+                self([waveform], options, lambda *_: None)
         with self._submitting, torch.cuda.device(self._device), torch.inference_mode():
             frames, longest = 0, self._frames(round(longest_sec * 16_000))
             while frames < longest:
@@ -170,7 +172,7 @@ class GpuPipeline:
                 found = self._search(encoder_out, out_counts, options)
                 memory = torch.empty(found.memory.shape, dtype=torch.int32, pin_memory=True)
                 memory.copy_(found.memory, non_blocking=True)
-                done = torch.cuda.Event()
+                done = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 done.record(searching)
         return _Pending(batch, Found.of(memory, rows, encoder_out.shape[1]), done)
 

@@ -200,7 +200,7 @@ class _Attention:
 class _Convolution:
     def __init__(self, module: ConvModule, missing: Tensor, like: Tensor) -> None:
         self._in = Projection.of(module.in_proj, missing=missing, like=like)
-        self._conv = _depthwise(module.depthwise_conv, like)  # type: ignore[arg-type]
+        self._conv = _depthwise(module.depthwise_conv, like)
         self._out = Addition.of(module.out_proj, like=like)
 
     def __call__(self, rows: Tensor, batch: int, lengths: Tensor) -> Tensor:

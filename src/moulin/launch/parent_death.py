@@ -18,7 +18,7 @@ if __name__ == "__main__":
         sys.exit(f"error: prctl(PR_SET_PDEATHSIG): {os.strerror(ctypes.get_errno())}")
     # The parent may have died before the call above, and then no signal ever comes.
     if os.getppid() != int(sys.argv[1]):
-        sys.exit("error: the process that wanted tritonserver is gone")
+        sys.exit("error: the process that wanted this one is gone")
     try:
         os.execv(sys.argv[2], sys.argv[2:])
     except OSError as error:

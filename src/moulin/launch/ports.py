@@ -1,4 +1,4 @@
-"""TCP ports that tritonserver is about to take."""
+"""TCP ports that a server is about to take."""
 
 from __future__ import annotations
 
@@ -19,8 +19,15 @@ def port_is_free(host: str, port: int) -> bool:
     return True
 
 
-def claim_ports(host: str, wanted: Mapping[str, int]) -> dict[str, int]:
-    """Check the ports by flag (`{"--http-port": 8000}`); 0 becomes a free one.
+def reachable(host: str, port: int) -> str:
+    """`host:port` at which this machine reaches a server that listens there."""
+    # Nobody can connect to "all addresses".
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def claim_ports(host: str, wanted: Mapping[str, int], *, owner: str = "tritonserver") -> dict[str, int]:
+    """Check the ports by flag (`{"--http-port": 8000}`), of which `owner` will listen; 0 becomes a free one.
 
     Raises:
         LaunchError: a port is taken, or wanted twice.
@@ -38,7 +45,7 @@ def claim_ports(host: str, wanted: Mapping[str, int]) -> dict[str, int]:
                 probe.bind((host, port))
             except OSError as error:
                 raise LaunchError(
-                    f"Expected port {port} on {host} to be free for tritonserver, got: {error.strerror}",
+                    f"Expected port {port} on {host} to be free for {owner}, got: {error.strerror}",
                     hint=f"stop what listens there, or choose another port with {flag} (0 takes a free one)",
                 ) from error
             claimed[flag] = probe.getsockname()[1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import os
 import re
 import signal
@@ -18,13 +17,13 @@ from types import TracebackType
 from typing import Self
 
 from moulin.errors import LaunchError
+from moulin.launch.answers import answers
 from moulin.launch.log import ServerLog
-from moulin.launch.ports import claim_ports
+from moulin.launch.ports import claim_ports, reachable
 from moulin.launch.shared_memory import region_prefix, remove_regions, sweep_orphans
 from moulin.launch.tritonserver import TritonInstallation, find_tritonserver
 
 _POLL_SEC = 0.1
-_REQUEST_TIMEOUT_SEC = 2.0
 # Triton counts its own exit timeout from when it has noticed the signal, and unloads models after it.
 _EXIT_GRACE_SEC = 5.0
 _PUMP_GRACE_SEC = 2.0
@@ -167,7 +166,7 @@ class TritonServer:
 
     def is_ready(self) -> bool:
         """Whether our process is alive and says that it and all its models are ready."""
-        return self._process is not None and not self._exited.is_set() and _answers(self.http_url, "/v2/health/ready")
+        return self._process is not None and not self._exited.is_set() and answers(self.http_url, "/v2/health/ready")
 
     def poll(self) -> int | None:
         """The exit code (negative: the signal), or None while it runs or has not been started."""
@@ -207,9 +206,7 @@ class TritonServer:
         return [*command, *options.extra_args]
 
     def _url(self, flag: str, port: int) -> str:
-        # Nobody can connect to "all addresses".
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.options.host, self.options.host)
-        return f"{f'[{host}]' if ':' in host else host}:{self._ports.get(flag, port)}"
+        return reachable(self.options.host, self._ports.get(flag, port))
 
     def _own(self, installation: TritonInstallation) -> None:
         """Start the process, see it end, and clear up after it, whoever ended it.
@@ -269,7 +266,7 @@ class TritonServer:
 
     def _metrics_answer(self) -> bool:
         address, _, _ = self.metrics_url.removeprefix("http://").partition("/")
-        return _answers(address, "/metrics")
+        return answers(address, "/metrics")
 
     def _early_exit(self) -> LaunchError:
         code = self.poll() or 0
@@ -278,16 +275,3 @@ class TritonServer:
         hinted = _HINTED.match(reason)
         message, hint = (hinted["message"], hinted["hint"]) if hinted else (reason, None)
         return LaunchError(f"Expected tritonserver to become ready, got: {how}: {message}", hint=hint)
-
-
-def _answers(address: str, path: str) -> bool:
-    """Whether a GET of `path` at `host:port` succeeds."""
-    host, _, port = address.rpartition(":")
-    connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=_REQUEST_TIMEOUT_SEC)
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()

@@ -7,6 +7,7 @@ from typing import Any
 
 from tritonclient.grpc import model_config_pb2 as pb
 
+from moulin.bundle.files import Precision
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.device import gpu_index
 from moulin.engine.engines import Engine
@@ -25,7 +26,10 @@ class OfflineOptions:
     model_name: str = contract.MODEL_NAME
     engine: Engine | None = None
     """By default the one for the form that the model has on disk."""
+    precision: Precision | None = None
+    """Of a checkpoint; by default the engine's usual one."""
     device: str = "cpu"
+    cuda_graphs: bool = True
     max_batch: int = 64
     """Utterances in one batch, and the most that one request may hold."""
     instances: int = 1
@@ -54,8 +58,11 @@ class OfflineOptions:
         return gpu_index(self.device)
 
 
-def offline_config(options: OfflineOptions, encoder_file: str) -> Any:
-    """The `inference.ModelConfig` message. `encoder_file` is relative to the version folder."""
+def offline_config(options: OfflineOptions, encoder_file: str, *, max_utterance_sec: float) -> Any:
+    """The `inference.ModelConfig` message. `encoder_file` is relative to the version folder.
+
+    `max_utterance_sec` is for clients, which cut what is longer.
+    """
     config = new_config(options.model_name, options.max_batch)
 
     config.dynamic_batching.max_queue_delay_microseconds = round(options.queue_delay_ms * 1000)
@@ -77,10 +84,13 @@ def offline_config(options: OfflineOptions, encoder_file: str) -> Any:
         {
             "encoder": encoder_file,
             "engine": options.engine or "",
+            "precision": options.precision or "",
             "device": options.device,
+            "cuda_graphs": str(int(options.cuda_graphs)),
             "instances": str(options.instances),
             "threads": str(options.threads or ""),
             "max_audio_sec": f"{options.max_audio_sec:g}",
+            "max_utterance_sec": f"{max_utterance_sec:g}",
             **{name: str(value) for name, value in options.decoding.to_dict().items()},
         },
     )

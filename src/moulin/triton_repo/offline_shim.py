@@ -26,7 +26,9 @@ class TritonPythonModel:
         self._recognizer = open_recognizer(
             parameters.encoder,
             engine=parameters.engine,
+            precision=parameters.values["precision"] or None,
             device=parameters.device,
+            cuda_graphs=parameters.values["cuda_graphs"] == "1",
             threads=parameters.threads,
             workers=parameters.workers,
             options=DecodingOptions.from_strings(parameters.values),

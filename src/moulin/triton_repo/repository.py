@@ -16,8 +16,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from moulin.bundle.spec import ModelSpec
+from moulin.bundle.spec import CheckpointSpec, ModelSpec
 from moulin.engine.engines import choose_engine
+from moulin.engine.features import model_max_sec
 from moulin.triton_repo import contract
 from moulin.triton_repo.model_folder import new_model, place_file, write_config, write_shim
 from moulin.triton_repo.offline_config import WARMUP_SAMPLES, OfflineOptions, offline_config
@@ -35,7 +36,11 @@ def build_offline_repository(spec: ModelSpec, to: Path, options: OfflineOptions,
     `choose_engine` does.
     """
     with _new_model(spec, to / options.model_name, "offline_shim", link=link) as model_dir:
-        write_config(model_dir, offline_config(_with_engine(options, spec), f"bundle/{spec.file.name}"))
+        longest_sec = min(model_max_sec(spec), options.max_audio_sec)
+        if isinstance(spec, CheckpointSpec):
+            options = replace(options, precision=spec.run_in)
+        config = offline_config(_with_engine(options, spec), f"bundle/{spec.file.name}", max_utterance_sec=longest_sec)
+        write_config(model_dir, config)
         warmup = model_dir / "warmup"
         warmup.mkdir()
         noise = np.random.default_rng(0).normal(0, 0.01, WARMUP_SAMPLES).astype("<f4")

@@ -1,0 +1,82 @@
+"""Refusals as OpenAI's API words them: a status and `{"error": {"message", "type", "param", "code"}}`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from moulin.errors import (
+    AudioError,
+    MoulinError,
+    OptionsError,
+    RequestRefused,
+    ServerBusy,
+    ServerUnavailable,
+    StreamError,
+)
+
+RETRY_AFTER_SEC = 1.0
+"""When the reason is one that passes by itself."""
+
+
+class ApiError(MoulinError):
+    """What a client is told, over HTTP or in an `error` event of a WebSocket."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        hint: str | None = None,
+        retry_after_sec: float | None = None,
+    ) -> None:
+        """`param` names the field of the request that is at fault; `code` is for programs."""
+        super().__init__(message, hint=hint)
+        self.status, self.code, self.param, self.retry_after_sec = status, code, param, retry_after_sec
+
+    @property
+    def type(self) -> str:
+        """OpenAI's class of error for the status."""
+        if self.status == 401:
+            return "authentication_error"
+        if self.status == 403:
+            return "permission_error"
+        if self.status == 429:
+            return "rate_limit_error"
+        return "invalid_request_error" if self.status < 500 else "server_error"
+
+    def body(self) -> dict[str, Any]:
+        return {"error": {"message": str(self), "type": self.type, "param": self.param, "code": self.code}}
+
+    def headers(self) -> dict[str, str]:
+        headers = {}
+        if self.retry_after_sec is not None:
+            headers["retry-after"] = str(max(1, math.ceil(self.retry_after_sec)))
+        if self.status == 401:
+            headers["www-authenticate"] = "Bearer"
+        return headers
+
+
+def api_error(error: Exception) -> ApiError:
+    """Any failure as what the client is told. What nobody foresaw is not shown: it may say too much."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, ServerBusy):
+        return _refusal(error, 429, "server_busy", retry_after_sec=RETRY_AFTER_SEC)
+    if isinstance(error, ServerUnavailable):
+        return _refusal(error, 503, "server_unavailable", retry_after_sec=RETRY_AFTER_SEC)
+    if isinstance(error, AudioError):
+        return _refusal(error, 400, "invalid_audio", param="file")
+    if isinstance(error, OptionsError | RequestRefused | StreamError):
+        return _refusal(error, 400, "invalid_request")
+    if isinstance(error, MoulinError):
+        return _refusal(error, 500, "recognition_failed")
+    return ApiError(500, "Something went wrong in the gateway", code="internal_error", hint="its log has the reason")
+
+
+def _refusal(
+    error: MoulinError, status: int, code: str, *, param: str | None = None, retry_after_sec: float | None = None
+) -> ApiError:
+    return ApiError(status, error.message, code=code, param=param, hint=error.hint, retry_after_sec=retry_after_sec)

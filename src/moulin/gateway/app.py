@@ -1,0 +1,98 @@
+"""The gateway as an ASGI application: OpenAI's API and live speech in front of Triton.
+
+`create_app` is the whole of it. A handler never sees a request without its place and its permission:
+
+    RequestContext   an id (`request.state.request_id`), a line in the log, metrics, what nobody foresaw
+    Access           API key, origin, rate; WebSockets are refused before they are accepted
+    CORS             only where origins are named
+    routes           `http_routes.routes(services)`, and `live_routes.routes(services)` for WebSockets and the page
+
+The seam for routes is that one function, `routes(services: Services) -> list[BaseRoute]`. What a handler uses:
+
+* `services.settings`: limits and times, see `GatewaySettings`.
+* `await services.catalog.streaming(name)` (or `.offline(name)`): the served model that a client's `model` means, or
+  an ApiError 404 that lists what there is. `None` is the default model.
+* `services.triton.stream(model.name, request_id=..., **options)`: an `AsyncLiveStream` on one of the servers.
+* `with services.limits.stream():` around a live stream; raises ApiError 429 where the house is full.
+* `services.metrics`: `active_streams`, `first_partial_seconds`, `final_seconds`, `audio_seconds.labels("stream")`.
+* `moulin.gateway.api_error.api_error(exception)`: any exception as what the client is told; `.status`, `.body()`.
+* `request.state.log` (a dict, if set): more fields for the request's line in the log.
+
+HTTP handlers simply raise: MoulinErrors and HTTPExceptions become OpenAI's error body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from moulin.errors import MoulinError
+from moulin.gateway import http_routes, live_routes
+from moulin.gateway.access import Access
+from moulin.gateway.api_error import ApiError, api_error
+from moulin.gateway.request_context import RequestContext
+from moulin.gateway.services import Services
+from moulin.gateway.settings import GatewaySettings
+
+
+def create_app(settings: GatewaySettings) -> Starlette:
+    """An application without anything global: any number of them may run in a process."""
+    services = Services.of(settings)
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        async with services.triton:
+            yield
+        services.recordings.close()
+        services.tracing.close()
+
+    return Starlette(
+        routes=[*http_routes.routes(services), *live_routes.routes(services)],
+        middleware=[
+            Middleware(RequestContext, metrics=services.metrics, tracing=services.tracing),
+            *_cors(settings),
+            Middleware(Access, settings=settings, limits=services.limits),
+        ],
+        exception_handlers=_EXCEPTION_HANDLERS,
+        lifespan=lifespan,
+    )
+
+
+def _cors(settings: GatewaySettings) -> list[Middleware]:
+    if not settings.allow_origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=settings.allow_origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("*",),
+            expose_headers=("x-request-id", "retry-after"),
+        )
+    ]
+
+
+async def _answer_error(_request: Request, error: Exception) -> Response:
+    refusal = api_error(error)
+    return JSONResponse(refusal.body(), refusal.status, refusal.headers())
+
+
+async def _answer_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message = f"{request.method} {request.url.path}: {error.detail}"
+    refusal = ApiError(error.status_code, message, code="not_found" if error.status_code == 404 else None)
+    return JSONResponse(refusal.body(), refusal.status, dict(error.headers or {}))
+
+
+_EXCEPTION_HANDLERS: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {
+    MoulinError: _answer_error,
+    HTTPException: _answer_http_exception,
+}

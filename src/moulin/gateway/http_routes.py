@@ -1,0 +1,68 @@
+"""What is answered over plain HTTP."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from moulin.client.served_model import ServedModel
+from moulin.errors import ServerUnavailable
+from moulin.gateway.api_error import ApiError
+from moulin.gateway.services import Services
+from moulin.gateway.transcriptions import Transcriptions
+
+
+def routes(services: Services) -> list[BaseRoute]:
+    async def health(_request: Request) -> Response:
+        """Whether the gateway itself is alive."""
+        return JSONResponse({"status": "ok"})
+
+    async def ready(_request: Request) -> Response:
+        """Whether a recording would be transcribed now."""
+        if not await services.triton.is_ready():
+            raise ServerUnavailable(f"No model is ready on {', '.join(services.settings.triton)}")
+        return JSONResponse({"status": "ready"})
+
+    async def metrics(_request: Request) -> Response:
+        return PlainTextResponse(services.metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def models(_request: Request) -> Response:
+        """As OpenAI lists them; `created` is not known."""
+        served = [_model_object(model) for model in await services.catalog.models()]
+        return JSONResponse({"object": "list", "data": served})
+
+    async def model(request: Request) -> Response:
+        name = request.path_params["name"]
+        for served in await services.catalog.models():
+            if served.name == name:
+                return JSONResponse(_model_object(served))
+        raise ApiError(404, f"The model {name!r} does not exist", code="model_not_found", param="model")
+
+    async def translations(_request: Request) -> Response:
+        raise ApiError(
+            404,
+            "Expected a transcription, got a translation: the models here write down what they hear, in its language",
+            code="unsupported_endpoint",
+            hint="use /v1/audio/transcriptions",
+        )
+
+    return [
+        Route("/healthz", health),
+        Route("/readyz", ready),
+        Route("/metrics", metrics),
+        Route("/v1/models", models),
+        Route("/v1/models/{name}", model),
+        Route("/v1/audio/transcriptions", Transcriptions(services).transcribe, methods=["POST"]),
+        Route("/v1/audio/translations", translations, methods=["POST"]),
+    ]
+
+
+def _model_object(model: ServedModel) -> dict[str, object]:
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "moulin",
+        "streaming": model.streaming,
+    }

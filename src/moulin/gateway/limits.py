@@ -1,0 +1,73 @@
+"""How much is taken on at once, and from one caller in a minute."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from moulin.gateway.api_error import RETRY_AFTER_SEC, ApiError
+from moulin.gateway.settings import GatewaySettings
+
+_MAX_CALLERS = 10_000
+"""Whose rates are remembered; addresses are cheap to come by."""
+
+
+class Limits:
+    """Counts of one worker process. What is beyond them is refused at once with 429 and a time to try again."""
+
+    def __init__(self, settings: GatewaySettings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings, self._clock = settings, clock
+        self._requests = self._streams = 0
+        self._full_at: dict[str, float] = {}
+        """When each caller's allowance is whole again, in the order of last use."""
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Hold the place of one recording. Raises ApiError."""
+        if self._requests >= self._settings.max_requests:
+            raise _full(f"{self._requests} recordings are being transcribed, as many as may be")
+        self._requests += 1
+        try:
+            yield
+        finally:
+            self._requests -= 1
+
+    @contextmanager
+    def stream(self) -> Iterator[None]:
+        """Hold the place of one live stream. Raises ApiError."""
+        if self._streams >= self._settings.max_streams:
+            raise _full(f"{self._streams} live streams are open, as many as may be")
+        self._streams += 1
+        try:
+            yield
+        finally:
+            self._streams -= 1
+
+    def count(self, caller: str) -> None:
+        """Take one from the allowance of `caller`, which grows back evenly. Raises ApiError where nothing is left.
+
+        A minute's allowance may be used at once (a token bucket, kept as the time at which it is full again).
+        """
+        per_minute = self._settings.max_requests_per_minute
+        if per_minute is None:
+            return
+        now, one_sec = self._clock(), 60.0 / per_minute
+        full_at = max(self._full_at.pop(caller, now), now)
+        # At most a minute behind; of less than one request a minute, one may still be made.
+        wait_sec = full_at + one_sec - now - max(60.0, one_sec)
+        if wait_sec > 1e-9:
+            self._full_at[caller] = full_at
+            raise ApiError(
+                429,
+                f"Expected at most {per_minute:g} requests a minute, got more",
+                code="rate_limit_exceeded",
+                retry_after_sec=wait_sec,
+            )
+        self._full_at[caller] = full_at + one_sec
+        if len(self._full_at) > _MAX_CALLERS:
+            del self._full_at[next(iter(self._full_at))]
+
+
+def _full(message: str) -> ApiError:
+    return ApiError(429, message, code="server_busy", hint="try again later", retry_after_sec=RETRY_AFTER_SEC)

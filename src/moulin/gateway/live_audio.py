@@ -1,0 +1,106 @@
+"""Audio as clients send it while it is recorded: bytes in, 16 kHz in pieces worth a request out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moulin.audio.pcm import PcmEncoding, pcm_to_float, sample_bytes
+from moulin.audio.waveform import SAMPLE_RATE, check_waveform
+from moulin.errors import AudioError
+
+MIN_RATE, MAX_RATE = 8_000, 192_000
+
+_MIN_PIECE = SAMPLE_RATE // 10
+"""Samples that are worth a request. Microphones send every 10 or 20 ms, models step every 320 ms or so."""
+_MAX_PIECE = 5 * SAMPLE_RATE
+"""Of a minute that comes at once the first words should be there before the last second is recognised."""
+
+Samples = NDArray[np.float32]
+
+
+class LiveAudio:
+    """Decodes and resamples one stream of PCM as it comes, whatever it is cut into.
+
+    Bytes of a sample that is not complete yet wait for the next call.
+    """
+
+    def __init__(self, encoding: PcmEncoding = "s16le", sample_rate: int = SAMPLE_RATE) -> None:
+        """Mono audio. Raises AudioError for what is no encoding or no rate of speech."""
+        if not MIN_RATE <= sample_rate <= MAX_RATE:
+            raise AudioError(f"Expected a sample rate of {MIN_RATE} to {MAX_RATE} Hz, got {sample_rate}")
+        self._encoding, self._sample_bytes = encoding, sample_bytes(encoding)
+        self._sample_rate = sample_rate
+        self._received = 0
+        self._bytes = b""
+        self._waiting: list[Samples] = []
+        self._waiting_samples = 0
+        self._touched = False
+        self._start()
+
+    @property
+    def received_sec(self) -> float:
+        """All the audio that `accept` has taken."""
+        return self._received / self._sample_rate
+
+    def accept(self, data: bytes) -> list[Samples]:
+        """The pieces that `data` completes, float32 [n] at 16 kHz.
+
+        Raises AudioError for samples that are no waveform; they are left out, and the stream goes on.
+        """
+        self._bytes += data
+        whole = len(self._bytes) - len(self._bytes) % self._sample_bytes
+        taken, self._bytes = self._bytes[:whole], self._bytes[whole:]
+        samples = check_waveform(pcm_to_float(taken, self._encoding), what="audio")
+        self._received += len(samples)
+        self._touched = self._touched or len(samples) > 0
+        self._add(samples)
+        pieces = []
+        while self._waiting_samples >= _MIN_PIECE:
+            pieces.append(self._take(min(self._waiting_samples, _MAX_PIECE)))
+        return pieces
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether `flush` has nothing to give."""
+        return not self._touched
+
+    def flush(self) -> Samples:
+        """What is left, if anything; half a sample is forgotten.
+
+        What comes afterwards is resampled as a recording of its own.
+        """
+        self._add(np.zeros(0, np.float32), last=True)
+        rest = self._take(self._waiting_samples)
+        self._start()
+        return rest
+
+    def discard(self) -> None:
+        """Forget what has not become a piece yet."""
+        self._start()
+
+    def _start(self) -> None:
+        self._bytes, self._waiting, self._waiting_samples, self._touched = b"", [], 0, False
+        self._resampler = _resampler(self._sample_rate)
+
+    def _add(self, samples: Samples, *, last: bool = False) -> None:
+        if self._resampler is not None:
+            samples = self._resampler.resample_chunk(samples, last=last)
+        self._waiting.append(samples)
+        self._waiting_samples += len(samples)
+
+    def _take(self, count: int) -> Samples:
+        waiting = np.concatenate(self._waiting)
+        self._waiting, self._waiting_samples = [waiting[count:]], len(waiting) - count
+        return waiting[:count]
+
+
+def _resampler(sample_rate: int) -> Any:
+    """soxr's, or None where there is nothing to do."""
+    if sample_rate == SAMPLE_RATE:
+        return None
+    import soxr
+
+    return soxr.ResampleStream(sample_rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")

@@ -1,0 +1,116 @@
+"""One live client from its first message to its last: a session, its socket and its streams on Triton."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Iterable
+
+from moulin.errors import MoulinError
+from moulin.gateway.api_error import ApiError, api_error
+from moulin.gateway.live_recognition import LiveRecognition
+from moulin.gateway.live_socket import ClientGone, CloseCode, LiveSocket
+from moulin.gateway.live_steps import Event, Find, Finish, Forget, Hear, Session, Step
+from moulin.gateway.services import Services
+
+logger = logging.getLogger(__name__)
+
+REST_SEC = 5.0
+"""Without audio for so long, the stream on Triton is ended: Triton itself would take it for dead in a while."""
+_MAX_FAILURES = 3
+"""Of streams in a row; what does not work will not work by trying on."""
+
+
+class _Closing(Exception):
+    """The connection is to be closed, after its last event has been sent."""
+
+    def __init__(self, code: CloseCode, reason: str) -> None:
+        super().__init__(reason)
+        self.code, self.reason = code, reason
+
+
+class LiveConnection:
+    """Does what the session wants, step by step; nothing is read while something is done."""
+
+    def __init__(self, services: Services, socket: LiveSocket, session: Session, recognition: LiveRecognition) -> None:
+        self._services, self._socket, self._session, self._recognition = services, socket, session, recognition
+        self._failures = 0
+        self._last_audio = 0.0
+
+    async def run(self) -> None:
+        """Until the client goes or is told to."""
+        try:
+            await self._take(self._session.opening())
+            await self._listen()
+        except ClientGone:
+            pass
+        except _Closing as closing:
+            await self._socket.close(closing.code, closing.reason)
+        except Exception as error:  # what nobody foresaw must not leave the client without a word
+            logger.exception("A live connection failed")
+            await self._last_word(api_error(error))
+        finally:
+            await self._recognition.forget()
+
+    async def _listen(self) -> None:
+        now = asyncio.get_running_loop().time
+        idle_sec = self._services.settings.stream_idle_sec
+        last_message = now()
+        while True:
+            rests_at = math.inf if self._session.is_resting else self._last_audio + REST_SEC
+            idle_at = last_message + idle_sec
+            if now() >= min(rests_at, idle_at):
+                await self._take(self._session.rest())
+                if idle_at <= rests_at:
+                    idle = ApiError(408, f"Nothing has come for {idle_sec:g} s", code="idle_timeout")
+                    await self._take([self._session.refused(idle)])
+                    raise _Closing(CloseCode.IDLE, idle.message)
+            else:
+                message = await self._socket.receive(min(rests_at, idle_at) - now())
+                if message is not None:
+                    last_message = now()
+                    await self._take(self._session.receive(message))
+
+    async def _take(self, steps: Iterable[Step]) -> None:
+        for step in steps:
+            match step:
+                case Event():
+                    await self._socket.send(step.fields)
+                case Hear():
+                    await self._hear(step)
+                case Find():
+                    await self._find(step)
+                case Forget():
+                    await self._recognition.forget()
+                case Finish():
+                    raise _Closing(CloseCode.DONE, "")
+
+    async def _hear(self, step: Hear) -> None:
+        self._last_audio = asyncio.get_running_loop().time()
+        try:
+            update = await self._recognition.hear(step)
+        except MoulinError as error:
+            await self._take(self._session.failed(error))
+            refusal = api_error(error)
+            self._failures += 1
+            if refusal.status in (429, 503):
+                raise _Closing(CloseCode.TRY_LATER, refusal.message) from error
+            if self._failures >= _MAX_FAILURES:
+                raise _Closing(CloseCode.of(refusal), refusal.message) from error
+        else:
+            self._failures = 0
+            await self._take(self._session.heard(step, update))
+
+    async def _find(self, step: Find) -> None:
+        try:
+            step.model = (await self._services.catalog.streaming(step.name)).name
+        except MoulinError as error:
+            step.refusal = api_error(error)
+
+    async def _last_word(self, error: ApiError) -> None:
+        try:
+            await self._take([self._session.refused(error)])
+        except ClientGone:
+            return
+        await self._socket.close(CloseCode.of(error), error.message)

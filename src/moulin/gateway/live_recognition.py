@@ -1,0 +1,67 @@
+"""A live client's streams on Triton, one after another, and what is measured of them."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AsyncExitStack
+
+from moulin.audio.waveform import SAMPLE_RATE
+from moulin.client import AsyncLiveStream
+from moulin.gateway.live_steps import Hear
+from moulin.gateway.services import Services
+from moulin.live_transcript import StreamUpdate
+
+
+class LiveRecognition:
+    """Opens a stream with the first piece and closes it with the one that ends it, on failure, or by `forget`."""
+
+    def __init__(self, services: Services, request_id: str) -> None:
+        self._services, self._request_id = services, request_id
+        self._open = AsyncExitStack()
+        self._stream: AsyncLiveStream | None = None
+        self._arrivals: list[tuple[float, float]] | None = []
+        """Of the pieces before the first text: where each ends in the stream, and when it came."""
+        self.audio_sec = 0.0
+
+    async def hear(self, step: Hear) -> StreamUpdate:
+        """Send the piece. Raises what `TritonServers.stream` does; the stream is gone then."""
+        came = time.monotonic()
+        try:
+            if self._stream is None:
+                self._arrivals = []
+                self._stream = await self._open.enter_async_context(
+                    self._services.triton.stream(step.model, request_id=self._request_id, **step.options)
+                )
+            update = await self._stream.send(step.samples, end=step.end is not None)
+        except BaseException as error:
+            await self._leave(error)
+            raise
+        self._measure(step, update, came)
+        if step.end is not None:
+            await self.forget()
+        return update
+
+    async def forget(self) -> None:
+        """End the stream, if one is open."""
+        await self._leave(None)
+
+    async def _leave(self, error: BaseException | None) -> None:
+        """What went wrong concerns the choice of the server for the next stream."""
+        self._stream, stack, self._open = None, self._open, AsyncExitStack()
+        await stack.__aexit__(type(error) if error else None, error, error.__traceback__ if error else None)
+
+    def _measure(self, step: Hear, update: StreamUpdate, came: float) -> None:
+        metrics, now = self._services.metrics, time.monotonic()
+        seconds = len(step.samples) / SAMPLE_RATE
+        self.audio_sec += seconds
+        metrics.audio_seconds.labels("stream").inc(seconds)
+        if step.end is not None:
+            metrics.final_seconds.observe(now - came)
+        if self._arrivals is None:
+            return
+        self._arrivals.append((update.duration_sec, came))
+        if update.segments and update.segments[0].words:
+            spoken = update.segments[0].words[0].start_sec
+            arrived = next((at for end_sec, at in self._arrivals if end_sec > spoken), came)
+            metrics.first_partial_seconds.observe(now - arrived)
+            self._arrivals = None

@@ -1,0 +1,103 @@
+"""Live speech: `WS /v1/realtime`, `WS /v1/stream` and the web page."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, get_args
+
+from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from moulin.errors import AudioError, MoulinError
+from moulin.gateway.api_error import ApiError, api_error
+from moulin.gateway.live_connection import LiveConnection
+from moulin.gateway.live_recognition import LiveRecognition
+from moulin.gateway.live_session import Encoding, LiveSession
+from moulin.gateway.live_socket import ClientGone, CloseCode, LiveSocket
+from moulin.gateway.live_steps import Session
+from moulin.gateway.page import page_routes
+from moulin.gateway.realtime_config import RealtimeConfig
+from moulin.gateway.realtime_session import RealtimeSession, realtime_refusal
+from moulin.gateway.services import Services
+
+_OpenSession = Callable[[Services, WebSocket], Awaitable[Session]]
+"""Raises MoulinError for a client that cannot be served."""
+_Refusal = Callable[[ApiError], dict[str, Any]]
+
+
+def routes(services: Services) -> list[BaseRoute]:
+    async def realtime(websocket: WebSocket) -> None:
+        """OpenAI's realtime transcription session."""
+        await _serve(services, websocket, _realtime_session, realtime_refusal)
+
+    async def stream(websocket: WebSocket) -> None:
+        """Binary PCM in, JSON out."""
+        await _serve(services, websocket, _live_session, lambda error: LiveSession.refused(error).fields)
+
+    return [WebSocketRoute("/v1/realtime", realtime), WebSocketRoute("/v1/stream", stream), *page_routes()]
+
+
+async def _serve(services: Services, websocket: WebSocket, open_session: _OpenSession, refusal: _Refusal) -> None:
+    """Browsers see neither status nor body of a WebSocket that was refused: clients are accepted, and told."""
+    socket = LiveSocket(websocket)
+    await socket.accept()
+    try:
+        with services.limits.stream(), services.metrics.active_streams.track_inprogress():
+            session = await open_session(services, websocket)
+            recognition = LiveRecognition(services, websocket.state.request_id)
+            await LiveConnection(services, socket, session, recognition).run()
+            websocket.state.log = {"audio_sec": round(recognition.audio_sec, 3)}
+    except MoulinError as error:
+        refused = api_error(error)
+        try:
+            await socket.send(refusal(refused))
+        except ClientGone:
+            return
+        await socket.close(CloseCode.of(refused), refused.message)
+
+
+async def _realtime_session(services: Services, websocket: WebSocket) -> Session:
+    query = websocket.query_params
+    older = "realtime=v1" in websocket.headers.get("openai-beta", "")
+    refusal = None
+    try:
+        model = await services.catalog.streaming(query.get("model"))
+    except ApiError as error:  # the client can still choose another with session.update
+        model, refusal = await services.catalog.streaming(None), error
+    return RealtimeSession(RealtimeConfig(model.name), older=older, refusal=refusal)
+
+
+async def _live_session(services: Services, websocket: WebSocket) -> Session:
+    query = websocket.query_params
+    unknown = set(query) - {"model", "encoding", "sample_rate"}
+    if unknown:
+        raise ApiError(
+            400,
+            f"Unknown parameter: {min(unknown)!r}",
+            code="unknown_parameter",
+            param=min(unknown),
+            hint="the address takes model, encoding and sample_rate; options are sent as a message",
+        )
+    encoding = _choice(query, "encoding", get_args(Encoding), "s16le")
+    rate = _integer(query, "sample_rate", 16_000)
+    model = await services.catalog.streaming(query.get("model"))
+    try:
+        return LiveSession(model.name, encoding, rate)
+    except AudioError as error:
+        raise ApiError(400, error.message, code="invalid_value", param="sample_rate", hint=error.hint) from None
+
+
+def _choice(query: Mapping[str, str], name: str, choices: tuple[Any, ...], default: Any) -> Any:
+    value = query.get(name, default)
+    if value not in choices:
+        raise ApiError(
+            400, f"Expected {name} to be one of {', '.join(choices)}, got {value!r}", code="invalid_value", param=name
+        )
+    return value
+
+
+def _integer(query: Mapping[str, str], name: str, default: int) -> int:
+    value = query.get(name, str(default))
+    if not (value.isascii() and value.isdecimal() and len(value) < 10):
+        raise ApiError(400, f"Expected {name} to be a number, got {value!r}", code="invalid_value", param=name)
+    return int(value)

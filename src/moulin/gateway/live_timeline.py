@@ -1,0 +1,56 @@
+"""Several streams on Triton, one after another, as one: times and numbers of segments go on counting."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from moulin.audio.waveform import SAMPLE_RATE
+from moulin.live_transcript import Segment, StreamUpdate
+
+
+class Timeline:
+    """Where the pieces that are sent stand in all the audio of a client."""
+
+    def __init__(self) -> None:
+        self._sent_sec = 0.0
+        self._start_sec: float | None = None
+        self._first_number = self._closed = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a stream on Triton is open."""
+        return self._start_sec is not None
+
+    @property
+    def sent_sec(self) -> float:
+        """The audio so far."""
+        return self._sent_sec
+
+    def send(self, count: int) -> None:
+        """The next `count` samples of 16 kHz are sent; they open a stream where none is."""
+        if self._start_sec is None:
+            self._start_sec = self._sent_sec
+            self._first_number = self._closed
+        self._sent_sec += count / SAMPLE_RATE
+
+    def skip_to(self, second: float) -> None:
+        """The next piece begins there: what is before was not sent."""
+        self._sent_sec = second
+
+    def end(self) -> None:
+        """The stream on Triton is over."""
+        self._start_sec = None
+
+    def placed(self, update: StreamUpdate) -> StreamUpdate:
+        """What came of a piece, counted from the beginning of all the audio."""
+        segments = tuple(self._placed(segment) for segment in update.segments)
+        self._closed += sum(segment.is_final for segment in segments)
+        return replace(update, segments=segments, duration_sec=round(update.duration_sec + (self._start_sec or 0.0), 3))
+
+    def _placed(self, segment: Segment) -> Segment:
+        start = self._start_sec or 0.0
+        words = tuple(
+            replace(word, start_sec=round(word.start_sec + start, 3), end_sec=round(word.end_sec + start, 3))
+            for word in segment.words
+        )
+        return replace(segment, number=segment.number + self._first_number, words=words)

@@ -1,0 +1,56 @@
+"""What Prometheus reads at /metrics."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_LATENCY_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+
+class Metrics:
+    """Counters of one gateway, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.requests = Counter(
+            "moulin_gateway_requests", "Requests answered.", ("route", "method", "status"), registry=registry
+        )
+        self.request_seconds = Histogram(
+            "moulin_gateway_request_seconds",
+            "From a request's first byte to its answer's last.",
+            ("route",),
+            buckets=_LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.uploads = Gauge("moulin_gateway_uploads", "Recordings that are being received.", registry=registry)
+        self.queued = Gauge(
+            "moulin_gateway_queued", "Recordings that have been received and wait for their turn.", registry=registry
+        )
+        self.transcribing = Gauge(
+            "moulin_gateway_transcribing", "Recordings that are being transcribed.", registry=registry
+        )
+        self.audio_seconds = Counter("moulin_gateway_audio_seconds", "Audio transcribed.", ("kind",), registry=registry)
+        """`kind` is `recording` or `stream`."""
+        self.rtfx = Histogram(
+            "moulin_gateway_rtfx",
+            "Seconds of audio transcribed in a second, of a whole recording.",
+            buckets=(0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
+            registry=registry,
+        )
+        self.active_streams = Gauge("moulin_gateway_active_streams", "Live streams that are open.", registry=registry)
+        self.first_partial_seconds = Histogram(
+            "moulin_gateway_first_partial_seconds",
+            "From the first audio with speech of a live stream to its first text.",
+            buckets=_LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.final_seconds = Histogram(
+            "moulin_gateway_final_seconds",
+            "From the end of a live stream's audio to its final text.",
+            buckets=_LATENCY_BUCKETS,
+            registry=registry,
+        )
+
+    def exposition(self) -> bytes:
+        """Prometheus' text format."""
+        return bytes(generate_latest(self.registry))

@@ -1,0 +1,49 @@
+"""From the name that a client gives to a model that is served."""
+
+from __future__ import annotations
+
+from moulin.client.protocol import streaming_name
+from moulin.client.served_model import ServedModel
+from moulin.gateway.api_error import ApiError
+from moulin.gateway.settings import GatewaySettings
+from moulin.gateway.triton_servers import TritonServers
+
+
+class ModelCatalog:
+    """Models by their names in Triton, and the default one by OpenAI's names too."""
+
+    def __init__(self, triton: TritonServers, settings: GatewaySettings) -> None:
+        self._triton, self._settings = triton, settings
+
+    async def models(self) -> list[ServedModel]:
+        """All that are served. Raises ServerUnavailable."""
+        return list((await self._triton.models()).values())
+
+    async def offline(self, name: str | None) -> ServedModel:
+        """The model for recordings that `name`, or an alias, means. Raises ApiError or ServerUnavailable."""
+        return await self._find(name, streaming=False)
+
+    async def streaming(self, name: str | None) -> ServedModel:
+        """The model for live streams: also by the name of the offline one that it stands beside."""
+        return await self._find(name, streaming=True)
+
+    async def _find(self, name: str | None, *, streaming: bool) -> ServedModel:
+        models = await self._triton.models()
+        wanted = name or self._settings.default_model
+        if name in self._settings.aliases and name not in models:
+            wanted = self._settings.default_model
+        for candidate in (streaming_name(wanted), wanted) if streaming else (wanted,):
+            if candidate in models and models[candidate].streaming == streaming:
+                return models[candidate]
+        fitting = [model.name for model in models.values() if model.streaming == streaming]
+        if wanted == self._settings.default_model and len(fitting) == 1:
+            return models[fitting[0]]  # there is only one, whatever it is called
+        kind = "live streams" if streaming else "recordings"
+        other = f"; {wanted!r} is for {'recordings' if streaming else 'live streams'}" if wanted in models else ""
+        raise ApiError(
+            404,
+            f"There is no model {name or wanted!r} for {kind}{other}",
+            code="model_not_found",
+            param="model",
+            hint=f"the models for {kind} are {', '.join(fitting)}" if fitting else f"no model for {kind} is served",
+        )

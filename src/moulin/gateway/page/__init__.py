@@ -1,0 +1,55 @@
+"""The web page at `/`: plain files beside this one, served as they are. No build step, nothing from elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from importlib.resources import files
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+_TYPES = {
+    "html": "text/html; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+}
+
+# Scripts and styles come from this server alone, and none stands in the page itself; blob: is a recording that the
+# browser plays from its own memory.
+_HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; media-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "permissions-policy": "microphone=(self), camera=(), geolocation=()",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    # Asked for again each time, and sent only where it has changed.
+    "cache-control": "no-cache",
+}
+
+_START = "index.html"
+
+
+def page_routes() -> list[BaseRoute]:
+    """`/` and what it needs, below `/page/`."""
+    contents = {
+        file.name: file.read_bytes() for file in files(__name__).iterdir() if file.name.rpartition(".")[2] in _TYPES
+    }
+    return [
+        Route("/" if name == _START else f"/page/{name}", _answer(name, content))
+        for name, content in sorted(contents.items())
+    ]
+
+
+def _answer(name: str, content: bytes) -> Callable[[Request], Awaitable[Response]]:
+    kind = _TYPES[name.rpartition(".")[2]]
+    headers = {**_HEADERS, "etag": f'"{hashlib.sha256(content).hexdigest()[:24]}"'}
+
+    async def answer(request: Request) -> Response:
+        if request.headers.get("if-none-match") == headers["etag"]:
+            return Response(status_code=304, headers=headers)
+        return Response(content, media_type=kind, headers=headers)
+
+    return answer

@@ -1,0 +1,49 @@
+// Subtitle files of segments: { text, words, start_sec, end_sec }. One that came from the server as a cue is one already.
+
+// Two lines of 42 characters and 7 seconds are what subtitling guides allow; a pause of a second starts a new cue.
+const MAX_CHARS = 84, MAX_SEC = 7, PAUSE_SEC = 1;
+const LINGER_SEC = 0.8; // a cue stays a little, if nothing follows
+
+export const text = (segments) => segments.map((segment) => segment.text).join("\n") + "\n";
+
+export const srt = (segments) =>
+  cues(segments).map(({ text, start, end }, i) => `${i + 1}\n${clock(start, ",")} --> ${clock(end, ",")}\n${text}\n`).join("\n");
+
+export const vtt = (segments) =>
+  ["WEBVTT\n", ...cues(segments).map(({ text, start, end }) => `${clock(start, ".")} --> ${clock(end, ".")}\n${escaped(text)}\n`)].join("\n");
+
+function cues(segments) {
+  const found = segments.flatMap((segment) => segment.isCue
+    ? [{ text: segment.text, start: segment.start_sec, end: segment.end_sec }]
+    : groups(segment).map((group) => ({ ...group, lingers: true })));
+  found.forEach((cue, i) => {
+    if (cue.lingers) cue.end = Math.max(cue.end, Math.min(cue.end + LINGER_SEC, found[i + 1]?.start ?? Infinity));
+  });
+  return found;
+}
+
+// A segment's words, as many together as a cue holds.
+function groups({ text, words }) {
+  const found = [];
+  let end = 0;
+  for (const word of words) {
+    const begin = text.indexOf(word.word, end);
+    if (begin < 0) continue;
+    end = begin + word.word.length;
+    const group = found.at(-1);
+    if (!group || word.start_sec - group.end > PAUSE_SEC || word.end_sec - group.start > MAX_SEC || end - group.begin > MAX_CHARS) {
+      found.push({ begin, start: word.start_sec });
+    }
+    Object.assign(found.at(-1), { end: word.end_sec, text: text.slice(found.at(-1).begin, end) });
+  }
+  return found;
+}
+
+// 3725.5 as 01:02:05.500, the point as given.
+function clock(seconds, point) {
+  const ms = Math.round(seconds * 1000);
+  const pad = (value, width = 2) => String(Math.floor(value)).padStart(width, "0");
+  return `${pad(ms / 3600000)}:${pad(ms / 60000 % 60)}:${pad(ms / 1000 % 60)}${point}${pad(ms % 1000, 3)}`;
+}
+
+const escaped = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");

@@ -1,0 +1,375 @@
+// The page: speaking, opening recordings, and telling honestly what goes wrong.
+
+import * as captions from "/page/captions.js";
+import { Live } from "/page/live.js";
+import { Microphone, MicrophoneError } from "/page/microphone.js";
+import { key, models, transcribe, useKey } from "/page/server.js";
+import { Transcript } from "/page/transcript.js";
+import { Waveform } from "/page/waveform.js";
+
+const byId = (id) => document.getElementById(id);
+const player = byId("player");
+const seek = (seconds) => { player.currentTime = seconds; player.play().catch(() => {}); };
+const transcript = new Transcript(seek);
+const waveform = new Waveform(byId("waveform"), byId("canvas"), seek);
+
+let choices = [];
+let name = "transcript"; // of downloads
+
+// Saying what is going on
+
+function status(text) { byId("status").textContent = text; }
+
+function notice(text, hint = "", action = null) {
+  byId("notice").hidden = false;
+  // Words that are there already are not read out again each second while a countdown runs.
+  if (byId("notice-text").textContent !== text) byId("notice-text").textContent = text;
+  byId("notice-hint").textContent = hint;
+  byId("notice-action").hidden = !action;
+  if (action) {
+    byId("notice-action").textContent = action.label;
+    byId("notice-action").onclick = action.run;
+  }
+}
+
+function noNotice() {
+  byId("notice").hidden = true;
+  byId("notice-text").textContent = "";
+}
+
+function tell(error, action = null) {
+  if (error.status === 401) askForKey();
+  else notice(error.message, error.hint ?? "", action);
+}
+
+// Models
+
+const chosen = () => choices.find((choice) => choice.name === byId("model").value) ?? null;
+
+const RETRY_MS = 5000;
+let retry = 0;
+
+async function loadModels() {
+  clearTimeout(retry);
+  if (byId("notice").hidden) status("Looking for models");
+  try {
+    choices = await models();
+  } catch (error) {
+    status("Not ready");
+    tell(error, { label: "Try again", run: loadModels });
+    if (error.status === 0 || error.status === 503) retry = setTimeout(loadModels, RETRY_MS);
+    return;
+  }
+  noNotice();
+  const before = byId("model").value;
+  byId("model").replaceChildren(...choices.map((choice) => {
+    const only = choice.live && choice.offline ? "" : choice.live ? " (live only)" : " (recordings only)";
+    return new Option(choice.name + only, choice.name);
+  }));
+  if (choices.some((choice) => choice.name === before)) byId("model").value = before;
+  if (!choices.length) notice("The server offers no model.", "Serve one with moulin serve MODEL.", { label: "Try again", run: loadModels });
+  ready();
+}
+
+// What can be done now; `text` is what has been done.
+function ready(text = "") {
+  const busy = Boolean(session || upload), choice = chosen();
+  byId("model").disabled = busy || !choices.length;
+  byId("speak").disabled = Boolean(upload) || (!session && !choice?.live);
+  byId("open").disabled = busy || !choice?.offline;
+  if (busy) return;
+  if (text) status(text);
+  else if (!choice) status("Not ready");
+  else if (!choice.live) status("This model takes recordings only");
+  else if (!choice.offline) status("This model is for live speech only");
+  else status("Ready");
+}
+
+function askForKey() {
+  noNotice();
+  byId("key-label").textContent = key()
+    ? "This server does not know that API key. Another one?"
+    : "This server asks for an API key. It stays in this tab.";
+  byId("key-form").hidden = false;
+  byId("key").focus();
+  status("A key is needed");
+}
+
+byId("key-form").onsubmit = (event) => {
+  event.preventDefault();
+  useKey(byId("key").value.trim());
+  byId("key").value = "";
+  byId("key-form").hidden = true;
+  loadModels();
+};
+
+byId("model").onchange = () => ready();
+
+// Speaking
+
+let session = null;
+
+class Speaking {
+  constructor(model) {
+    this.model = model;
+    this.microphone = new Microphone({ onchunk: (chunk) => this.live?.push(chunk), onlost: () => this.lostMicrophone() });
+    this.roundTrip = null;
+    this.delays = [];
+  }
+
+  async start() {
+    noNotice();
+    forgetRecording();
+    transcript.clear();
+    name = "speech";
+    button(true, "Stop");
+    status("Waiting for the microphone");
+    await this.microphone.start();
+    if (this.stopped) { await this.microphone.stop(); return; }
+    status("Connecting");
+    this.live = new Live(this.model, {
+      listening: () => { this.noRetry(); noNotice(); status("Listening"); },
+      partial: (segment) => transcript.partial(segment),
+      final: (segment) => transcript.final(segment),
+      gap: (seconds) => transcript.gap(`Connection lost: ${Math.round(seconds)} s were not heard.`),
+      retry: (seconds, reason) => this.retry(seconds, reason),
+      roundTrip: (ms) => { this.roundTrip = ms; },
+      delay: (seconds) => { this.delays = [...this.delays.slice(-4), seconds]; },
+      failed: (message, hint) => { this.stop(); notice(message, hint); },
+      refused: () => { this.stop(); askForKey(); },
+    });
+    this.meter();
+    this.wakeLock = await navigator.wakeLock?.request("screen").catch(() => null);
+  }
+
+  async stop() {
+    if (this.stopped) return;
+    this.stopped = true;
+    this.noRetry();
+    cancelAnimationFrame(this.frame);
+    showLevel(-Infinity);
+    byId("speak").disabled = true;
+    status("Finishing");
+    await this.microphone.stop();
+    await this.live?.end();
+    transcript.settle();
+    this.wakeLock?.release();
+    byId("figures").textContent = "";
+    session = null;
+    button(false, "Speak");
+    ready();
+  }
+
+  lostMicrophone() {
+    notice("The microphone went away.", "What was said until then is below.");
+    this.stop();
+  }
+
+  // Until the next attempt, by the second.
+  retry(seconds, reason) {
+    this.noRetry();
+    status("Waiting to connect again");
+    const at = performance.now() + seconds * 1000;
+    const show = () => {
+      const left = Math.max(0, Math.ceil((at - performance.now()) / 1000));
+      const hint = left ? `Trying again in ${left} s. What you say meanwhile is kept for a minute.` : "Trying again.";
+      notice(reason, hint, { label: "Try now", run: () => this.live.retryNow() });
+    };
+    show();
+    this.countdown = setInterval(show, 500);
+  }
+
+  noRetry() { clearInterval(this.countdown); }
+
+  meter() {
+    showLevel(this.microphone.level());
+    const delay = [...this.delays].sort((a, b) => a - b)[this.delays.length >> 1];
+    const waiting = this.live.state === "listening" ? this.live.waitingSec : 0;
+    byId("figures").textContent = [
+      waiting > 1 ? `network ${waiting.toFixed(0)} s behind` : "",
+      delay === undefined ? "" : `text after ${delay.toFixed(1)} s`,
+      this.roundTrip === null ? "" : `${Math.round(this.roundTrip)} ms to the server`,
+    ].filter(Boolean).join(" · ");
+    this.frame = requestAnimationFrame(() => this.meter());
+  }
+}
+
+function button(on, label) {
+  byId("speak").classList.toggle("on", on);
+  byId("speak-label").textContent = label;
+  byId("speak").disabled = false;
+  ready();
+}
+
+function showLevel(decibels) {
+  const shown = Math.round(Math.max(-60, Math.min(0, decibels)));
+  if (byId("level").ariaValueNow === String(shown)) return;
+  byId("level-bar").style.transform = `scaleX(${(shown + 60) / 60})`;
+  byId("level").classList.toggle("loud", shown > -3);
+  byId("level").ariaValueNow = shown;
+  byId("level").ariaValueText = decibels === -Infinity ? "off" : `${Math.round(shown)} decibels`;
+}
+
+byId("speak").onclick = async () => {
+  if (session) { session.stop(); return; }
+  const speaking = session = new Speaking(chosen().live);
+  try {
+    await speaking.start();
+  } catch (error) {
+    await speaking.stop();
+    if (!(error instanceof MicrophoneError)) console.error(error);
+    tell(error);
+  }
+};
+
+// Recordings
+
+let upload = null;
+
+async function open(file) {
+  if (session || upload || !chosen()?.offline) return;
+  noNotice();
+  forgetRecording();
+  transcript.clear();
+  upload = new AbortController();
+  ready();
+  status("Transcribing a recording");
+  name = file.name.replace(/\.[^.]*$/, "") || "transcript";
+  byId("recording").hidden = byId("progress").hidden = false;
+  byId("recording-name").textContent = file.name;
+  const began = performance.now();
+  const clock = setInterval(() => showProgress(began), 250);
+  let done = "";
+  sent = 0;
+  try {
+    const heard = await transcribe(file, chosen().offline, { signal: upload.signal, onsent: (part) => { sent = part; } });
+    byId("progress").hidden = true;
+    done = tookText(heard.duration, (performance.now() - began) / 1000);
+    await showRecording(file, heard);
+  } catch (error) {
+    forgetRecording();
+    if (error.name !== "AbortError") tell(error);
+  } finally {
+    clearInterval(clock);
+    upload = null;
+    ready(done);
+  }
+}
+
+let sent = 0;
+
+function showProgress(began) {
+  const seconds = Math.floor((performance.now() - began) / 1000);
+  const bar = byId("progress-bar");
+  if (sent < 1) bar.value = sent;
+  else bar.removeAttribute("value"); // how long recognition takes is not known
+  const text = sent < 1 ? `Sending, ${Math.round(sent * 100)} %` : `Transcribing${seconds > 2 ? ` for ${seconds} s` : ""}`;
+  if (byId("progress-text").textContent !== text) byId("progress-text").textContent = text;
+}
+
+function tookText(durationSec, tookSec) {
+  const speed = durationSec / tookSec;
+  const times = speed >= 2 ? `, ${Math.round(speed)} times real time` : "";
+  return `Transcribed ${durationSec.toFixed(1)} s in ${tookSec.toFixed(1)} s${times}`;
+}
+
+async function showRecording(file, heard) {
+  transcript.playable = true;
+  const words = (heard.words ?? []).map(({ word, start, end }) => ({ word, start_sec: start, end_sec: end }));
+  let next = 0;
+  for (const { text, start, end } of heard.segments ?? []) {
+    const own = [];
+    while (next < words.length && words[next].start_sec < end) own.push(words[next++]);
+    transcript.final({ text, start_sec: start, end_sec: end, words: own, isCue: true });
+  }
+  if (!words.length) transcript.gap("No words were recognised in this recording.");
+  player.src = URL.createObjectURL(file);
+  player.hidden = false;
+  await waveform.load(file, heard.duration);
+  waveform.show(words);
+}
+
+function forgetRecording() {
+  byId("recording").hidden = byId("waveform").hidden = player.hidden = true;
+  if (player.src) {
+    URL.revokeObjectURL(player.src);
+    player.removeAttribute("src");
+    player.load();
+  }
+}
+
+player.ontimeupdate = () => {
+  transcript.mark(player.currentTime);
+  waveform.mark(player.currentTime);
+};
+player.onerror = () => { player.hidden = true; }; // the server reads more than browsers play
+
+byId("cancel").onclick = () => upload?.abort();
+byId("open").onclick = () => byId("file").click();
+byId("file").onchange = () => {
+  const [file] = byId("file").files;
+  byId("file").value = "";
+  if (file) open(file);
+};
+
+let dragged = 0;
+const holdsFiles = (event) => event.dataTransfer?.types.includes("Files");
+addEventListener("dragenter", (event) => { if (holdsFiles(event)) byId("drop").hidden = !++dragged; });
+addEventListener("dragleave", (event) => { if (holdsFiles(event)) byId("drop").hidden = !(dragged = Math.max(0, dragged - 1)); });
+addEventListener("dragover", (event) => { if (holdsFiles(event)) event.preventDefault(); });
+addEventListener("drop", (event) => {
+  if (!holdsFiles(event)) return;
+  event.preventDefault();
+  dragged = 0;
+  byId("drop").hidden = true;
+  if (session || upload) notice("One thing at a time: stop speaking first.");
+  else if (!chosen()?.offline) notice("This model takes no recordings.", "Choose another above.");
+  else open(event.dataTransfer.files[0]);
+});
+
+// Tools
+
+function save(ending, type, content) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([content], { type: `${type};charset=utf-8` }));
+  link.download = `${name}.${ending}`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+
+byId("save-txt").onclick = () => save("txt", "text/plain", captions.text(transcript.segments));
+byId("save-srt").onclick = () => save("srt", "application/x-subrip", captions.srt(transcript.segments));
+byId("save-vtt").onclick = () => save("vtt", "text/vtt", captions.vtt(transcript.segments));
+byId("copy").onclick = async () => {
+  try {
+    await navigator.clipboard.writeText(captions.text(transcript.segments));
+    status("Copied");
+  } catch {
+    notice("The browser does not let this page copy.", "Text saves it as a file.");
+  }
+};
+byId("clear").onclick = () => {
+  transcript.clear();
+  if (!session) forgetRecording();
+  byId(session ? "transcript" : "speak").focus();
+};
+
+const TIMES = "moulin-times";
+byId("times").checked = localStorage.getItem(TIMES) !== "no";
+byId("times").onchange = () => {
+  localStorage.setItem(TIMES, byId("times").checked ? "yes" : "no");
+  transcript.showTimes(byId("times").checked);
+};
+transcript.showTimes(byId("times").checked);
+
+byId("transcript").addEventListener("transcript", () => {
+  byId("empty").hidden = !transcript.isEmpty || !byId("recording").hidden;
+  byId("tools").hidden = !transcript.segments.length;
+  // Whoever has scrolled up to read stays there.
+  const below = document.documentElement.scrollHeight - innerHeight - scrollY;
+  if (session && below < 240) scrollTo({ top: document.documentElement.scrollHeight });
+});
+
+addEventListener("beforeunload", () => { session?.microphone.stop(); });
+
+loadModels();

@@ -1,0 +1,83 @@
+// The microphone as chunks of 16 kHz, 16 bit mono.
+
+// Why there is no microphone, for a person to read.
+export class MicrophoneError extends Error {
+  constructor(message, hint = "") {
+    super(message);
+    this.hint = hint;
+  }
+}
+
+const REASONS = {
+  NotAllowedError: ["The microphone was not allowed.", "Allow it for this page in the browser's address bar, then press Speak again."],
+  NotFoundError: ["No microphone was found.", "Plug one in, or open a recording instead."],
+  NotReadableError: ["The microphone cannot be read.", "Another program may be using it."],
+  OverconstrainedError: ["No microphone that fits was found.", "Plug one in, or open a recording instead."],
+};
+
+export class Microphone {
+  // `onchunk` gets an Int16Array every tenth of a second; `onlost` is called when the microphone goes away.
+  constructor({ onchunk, onlost }) {
+    this.onchunk = onchunk;
+    this.onlost = onlost;
+  }
+
+  // Raises MicrophoneError.
+  async start() {
+    if (!window.isSecureContext || !navigator.mediaDevices) {
+      throw new MicrophoneError(
+        "The browser lets pages use the microphone only over HTTPS or on localhost.",
+        "Serve the gateway with --tls-certificate, or open a recording instead.",
+      );
+    }
+    try {
+      // The recogniser wants what was said, not what a telephone makes of it.
+      const plain = { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false };
+      this.media = await navigator.mediaDevices.getUserMedia({ audio: plain });
+    } catch (error) {
+      const [message, hint] = REASONS[error.name] ?? [`The microphone cannot be used: ${error.message || error.name}.`, ""];
+      throw new MicrophoneError(message, hint);
+    }
+    try {
+      await this.connect();
+    } catch (error) {
+      await this.stop();
+      throw new MicrophoneError(`The browser cannot record: ${error.message}.`);
+    }
+  }
+
+  async connect() {
+    this.context = new AudioContext({ latencyHint: "interactive" });
+    await this.context.audioWorklet.addModule("/page/capture.js");
+    this.capture = new AudioWorkletNode(this.context, "capture", { numberOfOutputs: 0 });
+    this.capture.port.onmessage = ({ data }) => data ? this.onchunk(data) : this.flushed?.();
+    this.analyser = new AnalyserNode(this.context, { fftSize: 1024, smoothingTimeConstant: 0 });
+    this.window = new Float32Array(this.analyser.fftSize);
+    const source = this.context.createMediaStreamSource(this.media);
+    source.connect(this.capture);
+    source.connect(this.analyser);
+    for (const track of this.media.getTracks()) track.onended = () => this.onlost();
+    await this.context.resume();
+  }
+
+  // Of the last moments, in dB of full scale.
+  level() {
+    if (!this.analyser) return -Infinity;
+    this.analyser.getFloatTimeDomainData(this.window);
+    const power = this.window.reduce((sum, sample) => sum + sample * sample, 0) / this.window.length;
+    return 10 * Math.log10(power);
+  }
+
+  // What is still on its way from the audio thread comes before this is done.
+  async stop() {
+    for (const track of this.media?.getTracks() ?? []) { track.onended = null; track.stop(); }
+    if (this.capture && this.context.state === "running") {
+      const flushed = new Promise((resolve) => { this.flushed = resolve; setTimeout(resolve, 500); });
+      this.capture.port.postMessage("flush");
+      await flushed;
+    }
+    this.analyser = null;
+    await this.context?.close();
+    this.context = this.media = this.capture = null;
+  }
+}

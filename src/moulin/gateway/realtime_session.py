@@ -1,0 +1,361 @@
+"""OpenAI's realtime transcription session without a socket, a server or a clock: events in, steps out.
+
+`live_steps.py` says how it is driven. A stream on Triton begins with the first audio and ends with a commit, with a
+change of its options, and when no audio comes for a while. Its segments become items. With turn detection an item
+lasts until the speaker pauses; without it, until the client commits.
+
+An item is announced (`conversation.item.added`) before its first delta, in progress; OpenAI announces it when it is
+committed, which is too late for deltas that come while the person speaks. What `clear` makes of an item that was
+announced is said by `conversation.item.deleted`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, replace
+from itertools import zip_longest
+from typing import Any, Literal
+
+from moulin.gateway.api_error import ApiError, api_error
+from moulin.gateway.live_audio import Samples
+from moulin.gateway.live_steps import Event, Find, Forget, Hear, Step
+from moulin.gateway.live_timeline import Timeline
+from moulin.gateway.realtime_config import RealtimeConfig
+from moulin.gateway.realtime_item import Delta, Item, log_probs
+from moulin.live_transcript import Segment, StreamUpdate
+from moulin.transcript import Word
+
+MAX_APPEND_BYTES = 15 << 20
+"""What OpenAI takes in one event, as base64."""
+MIN_COMMIT_SEC = 0.1
+
+_ONE_FRAME_SEC = 0.04
+"""Times of words are encoder frames, ends one later."""
+
+
+def random_id(kind: str) -> str:
+    """As OpenAI's look: item_7Qb…"""
+    return f"{kind}_{secrets.token_hex(11)}"
+
+
+def realtime_refusal(
+    error: ApiError, event_id: str | None = None, new_id: Callable[[str], str] = random_id
+) -> dict[str, Any]:
+    """An `error` event, with the `event_id` of the client's that is at fault."""
+    return {"type": "error", "event_id": new_id("event"), "error": {**error.body()["error"], "event_id": event_id}}
+
+
+class RealtimeSession:
+    """One client's."""
+
+    def __init__(
+        self,
+        config: RealtimeConfig,
+        *,
+        older: bool = False,
+        refusal: ApiError | None = None,
+        new_id: Callable[[str], str] = random_id,
+    ) -> None:
+        """`older`: the client asked for the API's beta form. `refusal`: what it asked for first cannot be."""
+        self._config = config
+        self._older, self._refusal, self._new_id = older, refusal, new_id
+        self._id = new_id("sess")
+        self._audio = config.format.decoder()
+        self._audio_sec = 0.0  # received in earlier formats
+        self._timeline = Timeline()
+        self._buffer_start_sec = 0.0  # where the audio begins that belongs to no committed item
+        self._item: Item | None = None
+        self._last_item_id: str | None = None
+
+    @property
+    def received_sec(self) -> float:
+        """All the audio of the session."""
+        return self._audio_sec + self._audio.received_sec
+
+    @property
+    def is_resting(self) -> bool:
+        return not self._timeline.is_open
+
+    def opening(self) -> Iterator[Event]:
+        if self._older:
+            yield self._event("transcription_session.created", session=self._config.to_older_dict(self._id))
+        else:
+            yield self._event("session.created", session=self._config.to_dict(self._id))
+        if self._refusal is not None:
+            yield self.refused(self._refusal)
+
+    def receive(self, message: str | bytes) -> Iterator[Step]:
+        event_id = None
+        try:
+            fields = _parsed(message)
+            event_id = fields.get("event_id") if isinstance(fields.get("event_id"), str) else None
+            yield from self._handler(fields)(self, fields)
+        except ApiError as error:
+            yield self.refused(error, event_id)
+
+    def rest(self) -> Iterator[Step]:
+        if not (self.is_resting and self._audio.is_empty):
+            yield self._end_stream("rest")
+
+    def heard(self, step: Hear, update: StreamUpdate) -> Iterator[Event]:
+        update = self._timeline.placed(update)
+        for segment, following in zip_longest(update.segments, update.segments[1:]):
+            yield from self._say(segment)
+            if segment.is_final and step.end != "commit" and self._pauses(segment, following, update):
+                yield from self._stop(segment)
+        if step.end is not None:
+            self._timeline.end()
+        if self._item is not None and step.end == "commit":
+            yield from self._complete()
+        elif self._item is not None and step.end == "rest" and self._config.turn_detection is not None:
+            yield from self._stop(None)
+
+    def failed(self, error: Exception) -> Iterator[Event]:
+        refusal = api_error(error)
+        self._timeline.end()
+        self._buffer_start_sec = self.received_sec
+        item = self._item
+        if item is not None:
+            self._item, self._last_item_id = None, item.id
+            yield self._event(
+                "conversation.item.input_audio_transcription.failed",
+                item_id=item.id,
+                content_index=0,
+                error={"type": refusal.type, "code": refusal.code, "message": str(refusal), "param": None},
+            )
+        yield self.refused(refusal)
+
+    def refused(self, error: ApiError, event_id: str | None = None) -> Event:
+        """`event_id` is the client's, of the event that is at fault."""
+        return Event(realtime_refusal(error, event_id, self._new_id))
+
+    # The client's events
+
+    def _handler(self, fields: dict[str, Any]) -> Callable[[RealtimeSession, dict[str, Any]], Iterator[Step]]:
+        kind = fields.get("type")
+        if kind is None:
+            raise ApiError(400, "Missing required parameter: 'type'.", code="missing_required_parameter", param="type")
+        handler = _HANDLERS.get(kind) if isinstance(kind, str) else None
+        if handler is None:
+            known = ", ".join(f"'{name}'" for name in _HANDLERS)
+            raise ApiError(
+                400, f"Invalid value: {kind!r}. Supported values are: {known}.", code="invalid_value", param="type"
+            )
+        return handler
+
+    def _update(self, fields: dict[str, Any]) -> Iterator[Step]:
+        yield from self._change(self._config.updated(_required(fields, "session")))
+        yield self._event("session.updated", session=self._config.to_dict(self._id))
+
+    def _update_older(self, fields: dict[str, Any]) -> Iterator[Step]:
+        yield from self._change(self._config.updated_older(_required(fields, "session")))
+        self._older = True
+        yield self._event("transcription_session.updated", session=self._config.to_older_dict(self._id))
+
+    def _change(self, config: RealtimeConfig) -> Iterator[Step]:
+        """What concerns a stream that is open already ends it; the next has the new settings."""
+        old = self._config
+        if config.model != old.model:
+            find = Find(config.model)
+            yield find
+            if find.model is None:
+                raise find.refusal or ApiError(404, f"There is no model {find.name!r}", code="model_not_found")
+            config = replace(config, model=find.model)
+        if (config.model, config.format, config.stream_options) != (old.model, old.format, old.stream_options):
+            yield from self.rest()
+        self._config = config
+        if config.format is not old.format:
+            self._audio_sec += self._audio.received_sec
+            self._audio = config.format.decoder()
+
+    def _append(self, fields: dict[str, Any]) -> Iterator[Step]:
+        for piece in self._audio.accept(_decoded(_required(fields, "audio"))):
+            yield self._hear(piece, None)
+
+    def _commit(self, _fields: dict[str, Any]) -> Iterator[Step]:
+        buffered_sec = self.received_sec - self._buffer_start_sec
+        if buffered_sec < MIN_COMMIT_SEC:
+            raise ApiError(
+                400,
+                "Error committing input audio buffer: buffer too small. Expected at least "
+                f"{MIN_COMMIT_SEC * 1000:.0f}ms of audio, but buffer only has {buffered_sec * 1000:.2f}ms of audio.",
+                code="input_audio_buffer_commit_empty",
+            )
+        if self._item is None:
+            yield from self._announce(self._buffer_start_sec)
+        yield self._committed()
+        if self.is_resting and self._audio.is_empty:
+            yield from self._complete()
+        else:
+            yield self._end_stream("commit")
+
+    def _clear(self, _fields: dict[str, Any]) -> Iterator[Step]:
+        self._audio.discard()
+        self._timeline.end()
+        self._timeline.skip_to(self.received_sec)
+        self._buffer_start_sec = self.received_sec
+        yield Forget()
+        if self._item is not None:
+            yield self._event("conversation.item.deleted", item_id=self._item.id)
+            self._item = None
+        yield self._event("input_audio_buffer.cleared")
+
+    # The stream on Triton
+
+    def _hear(self, piece: Samples, end: Literal["commit", "rest"] | None) -> Hear:
+        self._timeline.send(len(piece))
+        return Hear(piece, self._config.model, self._config.stream_options, end)
+
+    def _end_stream(self, end: Literal["commit", "rest"]) -> Hear:
+        return self._hear(self._audio.flush(), end)
+
+    # Items
+
+    def _say(self, segment: Segment) -> Iterator[Event]:
+        if self._item is None:
+            detection = self._config.turn_detection
+            if detection is None:
+                yield from self._announce(self._buffer_start_sec)
+            else:
+                start_sec = max(self._buffer_start_sec, segment.start_sec - detection.prefix_padding_ms / 1000)
+                yield from self._announce(start_sec, speech=True)
+        assert self._item is not None
+        delta = self._item.close_segment(segment) if segment.is_final else self._item.grow(segment)
+        if delta.text:
+            yield self._delta(self._item, delta)
+
+    def _pauses(self, segment: Segment, following: Segment | None, update: StreamUpdate) -> bool:
+        """Whether the speaker paused after a closed segment, rather than spoke for as long as one may last."""
+        detection = self._config.turn_detection
+        if detection is None:
+            return False
+        if following is None:
+            return not update.is_final
+        return following.start_sec - segment.end_sec > detection.silence_sec - 2 * _ONE_FRAME_SEC
+
+    def _announce(self, start_sec: float, *, speech: bool = False) -> Iterator[Event]:
+        item = self._item = Item(self._new_id("item"), self._last_item_id, start_sec)
+        if speech:
+            yield self._event("input_audio_buffer.speech_started", item_id=item.id, audio_start_ms=_ms(start_sec))
+        name = "created" if self._older else "added"
+        yield self._event(
+            f"conversation.item.{name}", previous_item_id=item.previous_id, item=_user_message(item, "in_progress")
+        )
+
+    def _stop(self, last: Segment | None) -> Iterator[Event]:
+        """The turn is over, by a pause after `last` or because no more audio comes."""
+        item, detection = self._item, self._config.turn_detection
+        assert item is not None
+        assert detection is not None
+        end_sec = self.received_sec
+        if last is not None:
+            end_sec = min(end_sec, last.end_sec + detection.silence_sec)
+        yield self._event("input_audio_buffer.speech_stopped", item_id=item.id, audio_end_ms=_ms(end_sec))
+        yield self._committed()
+        self._buffer_start_sec = end_sec
+        yield from self._complete(end_sec)
+
+    def _committed(self) -> Event:
+        assert self._item is not None
+        return self._event(
+            "input_audio_buffer.committed", item_id=self._item.id, previous_item_id=self._item.previous_id
+        )
+
+    def _complete(self, end_sec: float | None = None) -> Iterator[Event]:
+        item = self._item
+        assert item is not None
+        self._item, self._last_item_id = None, item.id
+        self._buffer_start_sec = self.received_sec if end_sec is None else end_sec
+        seconds = round(self._buffer_start_sec - item.start_sec, 3)
+        yield self._event(
+            "conversation.item.input_audio_transcription.completed",
+            item_id=item.id,
+            content_index=0,
+            transcript=item.text,
+            usage={"type": "duration", "seconds": seconds},
+            words=[asdict(word) for word in item.words],
+            **self._logprobs(item.words),
+        )
+        if not self._older:
+            yield self._event(
+                "conversation.item.done", previous_item_id=item.previous_id, item=_user_message(item, "completed")
+            )
+
+    def _delta(self, item: Item, delta: Delta) -> Event:
+        return self._event(
+            "conversation.item.input_audio_transcription.delta",
+            item_id=item.id,
+            content_index=0,
+            delta=delta.text,
+            **self._logprobs(delta.words),
+        )
+
+    def _logprobs(self, words: Iterable[Word]) -> dict[str, Any]:
+        return {"logprobs": log_probs(tuple(words))} if self._config.logprobs else {}
+
+    def _event(self, kind: str, **fields: Any) -> Event:
+        return Event({"type": kind, "event_id": self._new_id("event"), **fields})
+
+
+_HANDLERS: dict[str, Callable[[RealtimeSession, dict[str, Any]], Iterator[Step]]] = {
+    "session.update": RealtimeSession._update,
+    "transcription_session.update": RealtimeSession._update_older,
+    "input_audio_buffer.append": RealtimeSession._append,
+    "input_audio_buffer.commit": RealtimeSession._commit,
+    "input_audio_buffer.clear": RealtimeSession._clear,
+}
+
+
+def _parsed(message: str | bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(message)
+    except (ValueError, RecursionError) as error:
+        raise ApiError(400, f"The event is not JSON: {error}", code="invalid_json") from None
+    if not isinstance(fields, dict):
+        raise ApiError(400, f"Expected a JSON object as an event, got {type(fields).__name__}", code="invalid_event")
+    return fields
+
+
+def _required(fields: dict[str, Any], name: str) -> Any:
+    if name not in fields:
+        raise ApiError(400, f"Missing required parameter: '{name}'.", code="missing_required_parameter", param=name)
+    return fields[name]
+
+
+def _decoded(audio: Any) -> bytes:
+    if not isinstance(audio, str):
+        raise ApiError(
+            400, f"Expected audio as a base64 string, got {type(audio).__name__}", code="invalid_type", param="audio"
+        )
+    if len(audio) > MAX_APPEND_BYTES:
+        raise ApiError(
+            400,
+            f"Expected at most {MAX_APPEND_BYTES >> 20} MiB of base64 in one event, got {len(audio)} bytes",
+            code="audio_too_large",
+            param="audio",
+            hint="append it in pieces",
+        )
+    try:
+        return base64.b64decode(audio, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ApiError(400, f"The audio is not base64: {error}", code="invalid_audio", param="audio") from None
+
+
+def _user_message(item: Item, status: str) -> dict[str, Any]:
+    transcript = item.text if status == "completed" else None
+    return {
+        "id": item.id,
+        "object": "realtime.item",
+        "type": "message",
+        "status": status,
+        "role": "user",
+        "content": [{"type": "input_audio", "transcript": transcript}],
+    }
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

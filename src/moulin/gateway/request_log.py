@@ -1,0 +1,58 @@
+"""Log records as JSON lines or as text, each with the id of the request that it belongs to."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from moulin.gateway.request_context import REQUEST_ID
+
+LogFormat = Literal["text", "json"]
+
+_USUAL = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", "color_message", "about"}
+"""What every record has; the rest came as `extra`."""
+
+
+class JsonFormatter(logging.Formatter):
+    """An object a line: time, level, logger, message, request_id, and whatever `extra` holds."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_request_id(),
+            **{name: value for name, value in vars(record).items() if name not in _USUAL},
+        }
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields, ensure_ascii=False, default=str)
+
+
+class TextFormatter(logging.Formatter):
+    """For people at a terminal."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(message)s%(about)s", "%H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        extra = {name: value for name, value in vars(record).items() if name not in _USUAL}
+        shown = {name: extra[name] for name in ("duration_ms", "model", "audio_sec") if name in extra} | _request_id()
+        record.about = "".join(f"  {name}={value}" for name, value in shown.items())
+        return super().format(record)
+
+
+def log_to_stderr(form: LogFormat, *, quiet: bool = False) -> None:
+    """For the process that is the gateway: a line a request unless `quiet`, and what goes wrong."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+
+
+def _request_id() -> dict[str, str]:
+    request_id = REQUEST_ID.get()
+    return {"request_id": request_id} if request_id else {}

@@ -1,0 +1,34 @@
+"""What the handlers share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from moulin.gateway.limits import Limits
+from moulin.gateway.metrics import Metrics
+from moulin.gateway.model_catalog import ModelCatalog
+from moulin.gateway.recordings import Recordings
+from moulin.gateway.settings import GatewaySettings
+from moulin.gateway.tracing import Tracing, open_tracing
+from moulin.gateway.triton_servers import TritonServers
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Made once by `create_app`; handlers close over it."""
+
+    settings: GatewaySettings
+    triton: TritonServers
+    catalog: ModelCatalog
+    limits: Limits
+    metrics: Metrics
+    recordings: Recordings
+    tracing: Tracing
+
+    @classmethod
+    def of(cls, settings: GatewaySettings) -> Services:
+        triton = TritonServers(settings.triton, timeout_sec=settings.triton_timeout_sec)
+        metrics = Metrics()
+        tracing = open_tracing(settings.otlp_endpoint)
+        recordings = Recordings(triton, metrics, tracing)
+        return cls(settings, triton, ModelCatalog(triton, settings), Limits(settings), metrics, recordings, tracing)

@@ -1,0 +1,98 @@
+"""What an operator may choose about the gateway: read once, checked, and never changed."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+
+from moulin.client.protocol import DEFAULT_MODEL, check_url
+from moulin.errors import OptionsError
+
+OPENAI_MODELS = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
+"""What programs written for OpenAI ask for; they get the default model."""
+
+
+class GatewaySettings(BaseModel):
+    """Sizes in bytes, times in seconds; `None` means no limit. Limits count in each worker process by itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    triton: tuple[str, ...] = ("localhost:8001",)
+    """gRPC addresses. Requests go to the server with the least to do; a stream stays where it began."""
+    default_model: str = DEFAULT_MODEL
+    aliases: tuple[str, ...] = OPENAI_MODELS
+    """Names under which the default model can be asked for, too."""
+
+    host: str = "127.0.0.1"
+    port: NonNegativeInt = 9000
+    api_keys: tuple[str, ...] = ()
+    allow_anonymous: bool = False
+    """Serve other machines without a key."""
+    allow_origins: tuple[str, ...] = ()
+    """Web pages of other origins that may call (CORS, WebSockets); `*` for all."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses of reverse proxies, whose X-Forwarded-For says who calls."""
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+
+    max_upload_bytes: PositiveInt = 1 << 30
+    max_audio_sec: PositiveFloat = 4 * 3600.0
+    max_upload_sec: PositiveFloat = 900.0
+    """An upload that takes longer is broken off."""
+    max_requests: PositiveInt = 256
+    """Recordings that are being received, waiting, or under way; the next is refused."""
+    max_streams: PositiveInt = 256
+    """Live streams that may be open at once."""
+    max_requests_per_minute: PositiveFloat | None = None
+    """Of one API key, or of one address where there are no keys."""
+    stream_idle_sec: PositiveFloat = 60.0
+    """A live stream that sends no audio for so long is closed."""
+    triton_timeout_sec: PositiveFloat = 120.0
+    """For one piece of audio."""
+    otlp_endpoint: str | None = None
+    """Where OpenTelemetry traces go: an OTLP collector's URL for traces over HTTP."""
+
+    def model_post_init(self, _context: object) -> None:
+        if not self.triton:
+            raise OptionsError("Expected the address of a Triton server at least, got none")
+        for address in self.triton:
+            check_url(address)
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise OptionsError("Expected a TLS certificate and its key, got one of the two")
+        for file in (self.tls_certificate, self.tls_key):
+            if file is not None and not file.is_file():
+                raise OptionsError(f"Expected a PEM file at {file}, got no such file")
+        for key in self.api_keys:
+            if not key.isascii() or not key.isprintable() or " " in key or not key:
+                raise OptionsError("Expected API keys of printable ASCII without spaces, got another character in one")
+        if not (self.api_keys or self.allow_anonymous or is_loopback(self.host)):
+            raise OptionsError(
+                f"Expected API keys for a gateway that listens on {self.host}, where other machines reach it, got none",
+                hint="give --api-keys FILE, or --allow-anonymous to serve everybody",
+            )
+
+    @property
+    def tls(self) -> bool:
+        return self.tls_certificate is not None
+
+
+def gateway_settings(**fields: object) -> GatewaySettings:
+    """Settings from what a person gave. Raises OptionsError, in one line, for what does not fit."""
+    try:
+        return GatewaySettings.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise OptionsError(f"Gateway setting {name}: {first['msg']}, got {first['input']!r}") from None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server that listens on `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,97 @@
+"""A transcript in the forms of OpenAI's API."""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from typing import Any
+
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from moulin.gateway.transcription_request import TranscriptionRequest
+from moulin.transcript import Transcript, Word
+from moulin.transcript_formats import Cue, cues, to_srt, to_vtt
+
+
+def response(transcript: Transcript, request: TranscriptionRequest) -> Response:
+    """The answer in the `response_format` that was asked for."""
+    match request.response_format:
+        case "text":
+            return PlainTextResponse(transcript.text + "\n")
+        case "srt":
+            return PlainTextResponse(to_srt(transcript))
+        case "vtt":
+            return PlainTextResponse(to_vtt(transcript), media_type="text/vtt")
+        case "verbose_json":
+            return JSONResponse(_verbose(transcript, request))
+        case "json":
+            return JSONResponse(_plain(transcript, request))
+
+
+def event(fields: dict[str, Any]) -> bytes:
+    """A server-sent event whose data is this object."""
+    return f"data: {json.dumps(fields, ensure_ascii=False)}\n\n".encode()
+
+
+def delta_event(text: str) -> bytes:
+    return event({"type": "transcript.text.delta", "delta": text})
+
+
+def done_event(transcript: Transcript, request: TranscriptionRequest) -> bytes:
+    return event({"type": "transcript.text.done", "text": transcript.text, **_log_probs(transcript, request)})
+
+
+def _plain(transcript: Transcript, request: TranscriptionRequest) -> dict[str, Any]:
+    usage = {"type": "duration", "seconds": math.ceil(transcript.duration_sec)}
+    return {"text": transcript.text, "usage": usage, **_log_probs(transcript, request)}
+
+
+def _verbose(transcript: Transcript, request: TranscriptionRequest) -> dict[str, Any]:
+    fields = {
+        "task": "transcribe",
+        "language": request.language or "unknown",
+        "duration": transcript.duration_sec,
+        **_plain(transcript, request),
+    }
+    wanted = request.timestamp_granularities or ("segment",)
+    if "word" in wanted:
+        fields["words"] = [
+            {"word": word.word, "start": word.start_sec, "end": word.end_sec} for word in transcript.words
+        ]
+    if "segment" in wanted:
+        fields["segments"] = [_segment(number, cue, request.temperature) for number, cue in enumerate(cues(transcript))]
+    return fields
+
+
+def _segment(number: int, cue: Cue, temperature: float) -> dict[str, Any]:
+    """Whisper's fields. What a transducer does not have is empty: tokens of Whisper's, a probability of no speech."""
+    text = cue.text.encode()
+    return {
+        "id": number,
+        "seek": round(cue.start_sec * 100),
+        "start": cue.start_sec,
+        "end": cue.end_sec,
+        "text": cue.text,
+        "tokens": [],
+        "temperature": temperature,
+        "avg_logprob": sum(map(_log_prob, cue.words)) / len(cue.words),
+        "compression_ratio": round(len(text) / len(zlib.compress(text)), 3),
+        "no_speech_prob": 0.0,
+    }
+
+
+def _log_probs(transcript: Transcript, request: TranscriptionRequest) -> dict[str, Any]:
+    """One entry a word, where they were asked for: the mean over its tokens."""
+    if "logprobs" not in request.include:
+        return {}
+    return {
+        "logprobs": [
+            {"token": word.word, "bytes": list(word.word.encode()), "logprob": _log_prob(word)}
+            for word in transcript.words
+        ]
+    }
+
+
+def _log_prob(word: Word) -> float:
+    return round(math.log(word.confidence), 4)

@@ -1,0 +1,89 @@
+"""The fields of `POST /v1/audio/transcriptions`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.datastructures import FormData
+
+from moulin.decoding.options import DecodingOptions
+from moulin.gateway.api_error import ApiError
+
+ResponseFormat = Literal["json", "text", "srt", "verbose_json", "vtt"]
+
+
+class TranscriptionRequest(BaseModel):
+    """As OpenAI defines them, and `method`, `beam` and `blank_penalty` of moulin's own. Unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    response_format: ResponseFormat = "json"
+    timestamp_granularities: tuple[Literal["word", "segment"], ...] = Field((), alias="timestamp_granularities[]")
+    stream: bool = False
+    language: str | None = None
+    """Accepted; a model hears the language that it was trained on."""
+    prompt: str | None = None
+    """Accepted; no model that is served here takes one."""
+    temperature: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Accepted; a transducer's search is not random."""
+    chunking_strategy: str | None = None
+    """Accepted; long recordings are always cut at silences."""
+    include: tuple[Literal["logprobs"], ...] = Field((), alias="include[]")
+    method: str | None = None
+    beam: int | None = None
+    blank_penalty: float | None = None
+
+    @property
+    def decoding_changes(self) -> dict[str, Any]:
+        """What is asked of the search. Raises OptionsError."""
+        chosen = self.model_dump(include={"method", "beam", "blank_penalty"}, exclude_none=True)
+        DecodingOptions().updated(chosen)
+        return chosen
+
+
+def transcription_request(form: FormData) -> TranscriptionRequest:
+    """The fields of `form` but for its file. Raises ApiError 400 for what does not fit."""
+    fields: dict[str, Any] = {}
+    for name, value in form.multi_items():
+        if name == "file":
+            continue
+        if name in ("timestamp_granularities", "include"):
+            name = f"{name}[]"
+        if name.endswith("[]"):
+            fields.setdefault(name, []).append(value)
+        else:
+            fields[name] = value
+    try:
+        request = TranscriptionRequest.model_validate(fields)
+    except ValidationError as error:
+        raise _refusal(error) from None
+    _check_together(request)
+    return request
+
+
+def _check_together(request: TranscriptionRequest) -> None:
+    if request.timestamp_granularities and request.response_format != "verbose_json":
+        raise ApiError(
+            400,
+            f"Expected response_format verbose_json with timestamp_granularities, got {request.response_format}",
+            param="timestamp_granularities",
+        )
+    if request.stream and request.response_format not in ("json", "text"):
+        raise ApiError(
+            400,
+            f"Expected response_format json with stream=true, whose events hold text, got {request.response_format}",
+            param="response_format",
+        )
+
+
+def _refusal(error: ValidationError) -> ApiError:
+    first = error.errors()[0]
+    name = str(first["loc"][0])
+    if first["type"] == "missing":
+        return ApiError(400, f"Expected a field {name!r}, got none", code="missing_required_parameter", param=name)
+    if first["type"] == "extra_forbidden":
+        return ApiError(400, f"Unknown parameter: {name!r}", code="unknown_parameter", param=name)
+    wanted = first["msg"].removeprefix("Input should be ")
+    return ApiError(400, f"Expected {name} to be {wanted}, got {first['input']!r}", code="invalid_value", param=name)

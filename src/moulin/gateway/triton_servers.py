@@ -1,0 +1,131 @@
+"""One or several Triton servers as one: requests go where there is least to do, streams stay where they began."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from moulin.client import AsyncClient, AsyncLiveStream
+from moulin.client.protocol import Audio
+from moulin.client.served_model import ServedModel
+from moulin.errors import ClientError, ServerUnavailable
+from moulin.transcript import Transcript
+
+_AVOIDED_SEC = 1.0
+"""For so long a server that did not answer is asked only if there is no other."""
+
+_MODELS_KEPT_SEC = 5.0
+
+
+@dataclass(eq=False, slots=True)
+class _Server:
+    client: AsyncClient
+    models: dict[str, ServedModel] = field(default_factory=dict)
+    under_way: int = 0
+    avoided_until: float = 0.0
+
+
+class TritonServers:
+    """Shared by all handlers; an asynchronous context manager that must be entered in the event loop.
+
+    Nothing here is retried on the same server; what another one can answer, it is asked.
+    """
+
+    def __init__(
+        self, urls: Sequence[str], *, timeout_sec: float | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._urls, self._timeout_sec, self._clock = urls, timeout_sec, clock
+        self._servers: list[_Server] = []
+        self._models_until = 0.0
+        self._refreshing = asyncio.Lock()
+
+    async def __aenter__(self) -> TritonServers:
+        self._servers = [_Server(AsyncClient(url, timeout_sec=self._timeout_sec)) for url in self._urls]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for server in self._servers:
+            await server.client.close()
+
+    async def models(self) -> dict[str, ServedModel]:
+        """What is served, by name; seconds old at most. A server that does not answer keeps what it had.
+
+        Raises ServerUnavailable where no server has ever answered.
+        """
+        async with self._refreshing:
+            if self._clock() >= self._models_until:
+                await self._refresh()
+        return {name: model for server in self._servers for name, model in server.models.items()}
+
+    async def is_ready(self) -> bool:
+        """Whether a server answers now and serves a model of moulin's."""
+        found = await asyncio.gather(*(server.client.models() for server in self._servers), return_exceptions=True)
+        return any(isinstance(models, list) and models for models in found)
+
+    async def transcribe(
+        self, model: str, audio: Audio, options: Mapping[str, Any] | None = None, *, request_id: str = ""
+    ) -> Transcript:
+        """The transcript of one piece that is not longer than the model takes at once.
+
+        Raises ServerUnavailable where no server answers, ServerBusy, RequestRefused, or another ClientError.
+        """
+        error: ServerUnavailable | None = None
+        for server in self._by_preference(model):
+            try:
+                with self._asking(server):
+                    (transcript,) = await server.client.transcribe_batch(
+                        [audio], options, model=model, request_id=request_id
+                    )
+                return transcript
+            except ServerUnavailable as unavailable:
+                error = unavailable
+        raise error or ServerUnavailable(f"No Triton server offers the model {model!r}")
+
+    @asynccontextmanager
+    async def stream(self, model: str, *, request_id: str = "", **options: Any) -> AsyncIterator[AsyncLiveStream]:
+        """A live stream with a streaming model, on one server until its end. `options` are those of `StreamOptions`.
+
+        Nothing is sent before the first `send`. Raises as `transcribe` does, then and there.
+        """
+        for server in self._by_preference(model):
+            with self._asking(server):
+                async with server.client.stream(model=model, request_id=request_id, **options) as stream:
+                    yield stream
+            return
+        raise ServerUnavailable(f"No Triton server offers the model {model!r}")
+
+    async def _refresh(self) -> None:
+        async def ask(server: _Server) -> ClientError | None:
+            try:
+                server.models = {model.name: model for model in await server.client.models()}
+            except ClientError as error:
+                return error
+            return None
+
+        errors = await asyncio.gather(*(ask(server) for server in self._servers))
+        if None in errors:
+            self._models_until = self._clock() + _MODELS_KEPT_SEC
+        elif not any(server.models for server in self._servers):
+            raise next(error for error in errors if error is not None)
+
+    def _by_preference(self, model: str) -> list[_Server]:
+        now = self._clock()
+        return sorted(
+            (server for server in self._servers if model in server.models),
+            key=lambda server: (server.avoided_until > now, server.under_way),
+        )
+
+    @contextmanager
+    def _asking(self, server: _Server) -> Iterator[None]:
+        server.under_way += 1
+        try:
+            yield
+        except ServerUnavailable:
+            server.avoided_until = self._clock() + _AVOIDED_SEC
+            raise
+        finally:
+            server.under_way -= 1

@@ -1,0 +1,1 @@
+"""Recordings of any length: cut at silences into pieces that a model takes, and put together again."""

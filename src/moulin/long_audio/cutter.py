@@ -1,0 +1,143 @@
+"""Where to cut a recording of hours: at silences, and in any case before a piece gets too long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moulin.audio.waveform import SAMPLE_RATE
+from moulin.long_audio.voice_activity import FRAME_SAMPLES
+
+Floats = NDArray[np.float32]
+
+_FRAME_SEC = FRAME_SAMPLES / SAMPLE_RATE
+
+# A word must not be taken for silence: what is lost here no model can hear. Noise taken for speech costs time only.
+_SPEECH = 0.25
+
+_PAUSE_SEC = 1.0
+"""A silence that always ends a piece."""
+
+_BREATH_SEC = 0.3
+"""One that ends a piece which has got long."""
+
+_MARGIN_SEC = 0.5
+"""Silence left before and after speech. What is more than that between two pieces is in neither."""
+
+_BLUR_FRAMES = 5
+"""Where nobody pauses, the cut is where speech is least probable over so many frames (0.16 s)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Part of a recording, in which somebody speaks."""
+
+    start_samples: int
+    """Where it begins in the recording."""
+    waveform: Floats
+
+    @property
+    def start_sec(self) -> float:
+        return self.start_samples / SAMPLE_RATE
+
+    @property
+    def end_sec(self) -> float:
+        return self.start_sec + len(self.waveform) / SAMPLE_RATE
+
+
+class Cutter:
+    """Audio in, in blocks of any length; pieces out. Holds no more than one piece and what a pause takes.
+
+    Without input, output or threads: `voice_activity` maps samples [N * FRAME_SAMPLES] to probabilities [N].
+    """
+
+    def __init__(self, max_piece_sec: float, voice_activity: Callable[[Floats], Floats]) -> None:
+        """No piece is longer than `max_piece_sec`, of which the half is already long."""
+        self._voice_activity = voice_activity
+        self._max_frames = max(int(max_piece_sec / _FRAME_SEC), 1)
+        self._long_frames = self._max_frames // 2
+        self._pause, self._breath, self._margin = (
+            round(seconds / _FRAME_SEC) for seconds in (_PAUSE_SEC, _BREATH_SEC, min(_MARGIN_SEC, max_piece_sec / 4))
+        )
+        self._start = 0
+        """Where `_samples` begins in the recording."""
+        self._samples = np.zeros(0, np.float32)
+        self._frames: list[float] = []
+        """Probabilities of the frames of `_samples` that have been looked at."""
+        self._last_speech: int | None = None
+        """The last of them with speech, if there is one."""
+
+    def accept(self, block: Floats) -> list[Piece]:
+        """The pieces that end in `block` [N], 16 kHz, mono."""
+        self._samples = np.concatenate([self._samples, block])
+        return self._look()
+
+    def finish(self) -> list[Piece]:
+        """What is left when the recording has ended."""
+        end = len(self._samples)
+        missing = -end % FRAME_SAMPLES
+        self._samples = np.concatenate([self._samples, np.zeros(missing, np.float32)])
+        pieces = self._look()
+        self._samples = self._samples[: len(self._samples) - missing]
+        if self._last_speech is not None:
+            pieces.append(self._cut(self._last_speech + 1 + self._margin))
+        return pieces
+
+    def _look(self) -> list[Piece]:
+        """Look at the frames that are complete and new."""
+        begin, end = len(self._frames) * FRAME_SAMPLES, len(self._samples) // FRAME_SAMPLES * FRAME_SAMPLES
+        pieces: list[Piece] = []
+        if end > begin:
+            for probability in self._voice_activity(self._samples[begin:end]).tolist():
+                self._frames.append(probability)
+                if probability >= _SPEECH:
+                    if self._last_speech is None:
+                        self._drop(len(self._frames) - 1 - self._margin)
+                    self._last_speech = len(self._frames) - 1
+                cut = self._where_to_cut()
+                if cut is not None:
+                    pieces.append(self._cut(cut))
+        if self._last_speech is None:
+            self._drop(len(self._frames) - self._margin)
+        return pieces
+
+    def _where_to_cut(self) -> int | None:
+        """The number of frames in the piece that is complete, or None where it goes on."""
+        if self._last_speech is None:
+            return None
+        length = len(self._frames)
+        silence = length - 1 - self._last_speech
+        if silence >= self._pause:
+            return length - silence + self._margin
+        if length >= self._long_frames and silence >= self._breath:
+            return length - silence // 2
+        if length >= self._max_frames:
+            return self._least_speech()
+        return None
+
+    def _least_speech(self) -> int:
+        """The frame in the second half of the piece around which speech is least probable."""
+        length = len(self._frames)
+        if length < 4 * _BLUR_FRAMES:
+            return length
+        blurred = np.convolve(self._frames, np.ones(_BLUR_FRAMES) / _BLUR_FRAMES, mode="same")
+        # Not the very end, which the convolution takes for quiet.
+        return length // 2 + int(np.argmin(blurred[length // 2 : length - _BLUR_FRAMES // 2]))
+
+    def _cut(self, frames: int) -> Piece:
+        piece = Piece(self._start, self._samples[: frames * FRAME_SAMPLES])
+        self._drop(frames)
+        return piece
+
+    def _drop(self, frames: int) -> None:
+        """Forget the first `frames`."""
+        frames = min(max(frames, 0), len(self._frames))
+        if frames == 0:
+            return
+        self._samples = self._samples[frames * FRAME_SAMPLES :].copy()
+        self._start += frames * FRAME_SAMPLES
+        del self._frames[:frames]
+        self._last_speech = next((at for at in reversed(range(len(self._frames))) if self._frames[at] >= _SPEECH), None)

@@ -1,0 +1,57 @@
+"""How probably somebody speaks, every 32 ms: Silero VAD on ONNX Runtime.
+
+`silero_vad.onnx` is `silero_vad_16k_sequence.onnx` of the PyPI package silero-vad 6.2.3 (MIT, SILERO_VAD_LICENSE;
+sha256 9ccdacc4...). It is here because that package brings PyTorch along. Many frames go through it in one call: one
+CPU thread does 550 seconds of audio in a second, and lets other threads run meanwhile.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moulin.errors import EngineError
+
+FRAME_SAMPLES = 512
+_CONTEXT_SAMPLES = 64
+"""The model sees the end of the frame before, too."""
+
+_MODEL = Path(__file__).with_name("silero_vad.onnx")
+
+
+class VoiceActivity:
+    """One recording's; what it returns for a frame depends on all frames before it."""
+
+    def __init__(self) -> None:
+        """Raises EngineError where ONNX Runtime is not installed."""
+        self._session = _session()
+        self._context = np.zeros(_CONTEXT_SAMPLES, np.float32)
+        self._hidden = self._cell = np.zeros((1, 1, 128), np.float32)
+
+    def __call__(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probabilities [N] of the recording's next N frames: samples [N * FRAME_SAMPLES], 16 kHz, mono; N >= 1."""
+        frames = samples.reshape(-1, FRAME_SAMPLES)
+        contexts = np.vstack([self._context, frames[:-1, -_CONTEXT_SAMPLES:]])
+        self._context = frames[-1, -_CONTEXT_SAMPLES:].copy()
+        inputs = {"input": np.hstack([contexts, frames]), "h": self._hidden, "c": self._cell}
+        probabilities, self._hidden, self._cell = self._session.run(["speech_probs", "hn", "cn"], inputs)
+        return np.asarray(probabilities, np.float32).reshape(-1)
+
+
+@cache
+def _session() -> Any:
+    """One for all recordings; its threads are the callers'."""
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise EngineError(
+            "Long recordings need ONNX Runtime, which is not installed", hint="pip install 'moulin[gateway]'"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(_MODEL), options, providers=["CPUExecutionProvider"])

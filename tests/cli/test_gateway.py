@@ -1,0 +1,127 @@
+"""`moulin gateway` as a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import ssl
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from moulin.launch import TritonServer
+from moulin.launch.ports import claim_ports
+from tests.conftest import Recording
+
+from .command import MOULIN, eventually, moulin
+
+TLS = Path(__file__).parents[1] / "data" / "tls"
+Start = Callable[..., tuple[str, subprocess.Popen[bytes], Path]]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Runs it with these arguments: its address, the process and its log."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def run(*arguments: str, **environ: str) -> tuple[str, subprocess.Popen[bytes], Path]:
+        port = claim_ports("127.0.0.1", {"--port": 0})["--port"]
+        log = tmp_path / f"log-{port}"
+        with log.open("wb") as err:
+            running.append(
+                subprocess.Popen(
+                    [MOULIN, "gateway", "--port", str(port), *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stderr=err,
+                    env={**os.environ, **environ},
+                )
+            )
+        return f"localhost:{port}", running[-1], log
+
+    yield run
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def _answers(url: str, **options: Any) -> bool:
+    try:
+        return httpx.get(f"{url}/healthz", **options).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+@pytest.mark.triton
+def test_a_key_tls_and_a_line_of_json(start: Start, server: TritonServer, recordings: list[Recording]) -> None:
+    address, process, log = start(
+        *("--triton", server.grpc_url, "--host", "0.0.0.0"),
+        *("--tls-certificate", str(TLS / "certificate.pem"), "--tls-key", str(TLS / "key.pem")),
+        MOULIN_API_KEYS="one, two",
+    )
+    trusted = ssl.create_default_context(cafile=TLS / "certificate.pem")
+    assert eventually(lambda: _answers(f"https://{address}", verify=trusted)), log.read_text()
+    url = f"https://{address}/v1/audio/transcriptions"
+    form: dict[str, Any] = {
+        "files": {"file": recordings[0].file.read_bytes()},
+        "data": {"model": "whisper-1"},
+        "timeout": 60,
+    }
+    assert httpx.post(url, **form, verify=trusted).status_code == 401
+    headers = {"authorization": "Bearer two", "x-request-id": "order-66"}
+    answer = httpx.post(url, **form, verify=trusted, headers=headers)
+    assert answer.json()["text"] == recordings[0].text
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["status"] for line in lines] == [401, 200]
+    assert lines[1]["request_id"] == "order-66"
+    assert lines[1]["model"] == "transducer"
+    assert lines[1]["audio_sec"] == pytest.approx(recordings[0].heard.duration_sec, abs=0.001)
+    assert "two" not in log.read_text().split()
+
+
+def test_it_waits_for_a_triton_that_is_not_there_yet(start: Start) -> None:
+    address, process, log = start("--triton", "127.0.0.1:1", "--log-format", "text")
+    assert eventually(lambda: _answers(f"http://{address}")), log.read_text()
+    assert httpx.get(f"http://{address}/readyz").status_code == 503
+    assert httpx.get(f"http://{address}/v1/models").status_code == 503
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
+    assert "GET /v1/models 503" in log.read_text()
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--host", "0.0.0.0"], "Expected API keys for a gateway that listens on 0.0.0.0"),
+        (["--tls-key", "/no/key.pem"], "Expected a TLS certificate and its key"),
+        (["--api-keys", "/no/keys"], "Cannot read the API keys in /no/keys: No such file or directory"),
+        (["--max-streams", "0"], "Gateway setting max_streams: "),
+        (["--triton", "http://x:1"], "Expected the server's gRPC address as HOST:PORT, got 'http://x:1'"),
+    ],
+)
+def test_what_cannot_be_served(arguments: list[str], message: str) -> None:
+    done = moulin("gateway", *arguments).expect(1)
+    assert done.err.startswith(f"moulin: {message}")
+    assert len(done.err.splitlines()) <= 2
+
+
+def test_an_empty_file_of_keys(tmp_path: Path) -> None:
+    """Would otherwise let everybody in."""
+    (tmp_path / "keys").write_text("# none yet\n\n")
+    done = moulin("gateway", "--api-keys", tmp_path / "keys").expect(1)
+    assert done.err.startswith(f"moulin: Expected an API key a line in {tmp_path / 'keys'}, got none")
+
+
+def test_a_port_in_use(start: Start) -> None:
+    address, _, log = start("--triton", "127.0.0.1:1")
+    assert eventually(lambda: _answers(f"http://{address}")), log.read_text()
+    port = address.rpartition(":")[2]
+    done = moulin("gateway", "--port", port).expect(1)
+    assert done.err.startswith(f"moulin: Expected port {port} on 127.0.0.1 to be free for the gateway")

@@ -1,0 +1,275 @@
+"""The page as a person uses it: in headless Chromium, with a microphone that plays a real recording."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, WebSocket, expect
+from websockets.sync.client import connect
+
+from moulin.evaluate.wer import count_word_errors
+from moulin.launch import TritonServer
+from tests.conftest import Recording
+from tests.gateway.running_gateway import running_gateway
+
+from .conftest import PATIENCE_MS, OpenPage
+
+pytestmark = [pytest.mark.triton, pytest.mark.browser]
+
+
+@pytest.fixture(scope="module")
+def gateway(server: TritonServer) -> Iterator[str]:
+    with running_gateway(server.grpc_url) as address:
+        yield address
+
+
+def notice(page: Page) -> str:
+    expect(page.locator("#notice")).to_be_visible(timeout=PATIENCE_MS)
+    return page.inner_text("#notice")
+
+
+def words(page: Page, place: str) -> list[str]:
+    """Those shown in `place`, without their times."""
+    found: list[str] = page.locator(f"{place} ruby").evaluate_all("all => all.map(one => one.firstChild.data)")
+    return found
+
+
+def stop(page: Page) -> None:
+    page.click("#speak")
+    expect(page.locator("#status")).to_have_text("Ready", timeout=PATIENCE_MS)
+
+
+def assert_nearly(heard: list[str], recording: Recording) -> None:
+    """A microphone, which resamples, may cost a word or two of what the engine hears in the file."""
+    assert count_word_errors(recording.said, " ".join(heard)).errors <= 4, (recording.said, heard)
+
+
+def test_words_appear_while_they_are_spoken(
+    gateway: str, listening_browser: Browser, open_page: OpenPage, recordings: list[Recording]
+) -> None:
+    page = open_page(listening_browser, gateway)
+    messages: list[dict[str, object]] = []
+
+    def watch(socket: WebSocket) -> None:
+        socket.on("framereceived", lambda frame: messages.append(json.loads(frame)))
+
+    page.on("websocket", watch)
+    page.click("#speak")
+    expect(page.locator("#status")).to_have_text("Listening")
+    expect(page.locator("#speak")).to_have_text("Stop")
+    expect(page.locator("#partial ruby").nth(2)).to_be_visible(timeout=PATIENCE_MS)
+    begun = words(page, "#partial")
+    assert words(page, "#finals") == []
+    assert len(begun) < len(recordings[0].said.split())  # there is more to come
+    level = float(page.get_attribute("#level", "aria-valuenow") or "nan")
+    assert -60 <= level <= 0
+    expect(page.locator("#figures")).to_contain_text(re.compile(r"text after \d+\.\d s · \d+ ms to the server"))
+
+    expect(page.locator("#finals ruby").first).to_be_visible(timeout=PATIENCE_MS)  # the speaker has paused
+    heard = words(page, "#finals")
+    assert heard[:2] == begun[:2]
+    assert_nearly(heard, recordings[0])
+    times = [float(time) for time in page.locator("#finals rt").all_inner_texts()]
+    assert times == sorted(times)
+    assert 0.5 < times[0] < times[-1] < 0.5 + len(recordings[0].waveform) / 16_000
+    expect(page.locator("#partial")).to_be_hidden()
+    stop(page)
+    assert words(page, "#finals") == heard
+
+    partials = [message for message in messages if message["type"] == "partial"]
+    assert float(str(partials[2]["duration_sec"])) < times[-2]  # of the audio the server had heard by then
+    with page.expect_download() as download:
+        page.click("#save-vtt")
+    saved = Path(download.value.path()).read_text()
+    assert saved.startswith("WEBVTT\n")
+    assert "".join(re.findall(r"\w+$", saved, re.MULTILINE)[1:]).isupper()
+    assert download.value.suggested_filename == "speech.vtt"
+
+
+def test_stopping_keeps_what_was_just_said(gateway: str, listening_browser: Browser, open_page: OpenPage) -> None:
+    page = open_page(listening_browser, gateway)
+    page.click("#speak")
+    expect(page.locator("#partial ruby").nth(1)).to_be_visible(timeout=PATIENCE_MS)
+    begun = words(page, "#partial")
+    stop(page)
+    assert words(page, "#finals")[:2] == begun[:2]
+    page.click("#clear")
+    expect(page.locator("#empty")).to_be_visible()
+
+
+def test_a_lost_connection_is_found_again_and_nothing_is_lost(
+    server: TritonServer, listening_browser: Browser, open_page: OpenPage, recordings: list[Recording]
+) -> None:
+    with ExitStack() as first:
+        address = first.enter_context(running_gateway(server.grpc_url))
+        page = open_page(listening_browser, address)
+        page.click("#speak")
+        expect(page.locator("#partial ruby").nth(1)).to_be_visible(timeout=PATIENCE_MS)
+        first.close()
+        said = notice(page)
+        assert "The connection was lost." in said
+        assert re.search(r"Trying again", said)
+        expect(page.locator("#speak")).to_have_text("Stop")
+    with running_gateway(server.grpc_url, port=int(address.rpartition(":")[2])):
+        page.click("#notice-action")
+        expect(page.locator("#status")).to_have_text("Listening", timeout=PATIENCE_MS)
+        expect(page.locator("#notice")).to_be_hidden()
+        expect(page.locator("#finals ruby").first).to_be_visible(timeout=PATIENCE_MS)
+        stop(page)
+        assert_nearly(words(page, "#finals"), recordings[0])
+        page.close()
+
+
+def test_a_full_server_is_waited_for(server: TritonServer, listening_browser: Browser, open_page: OpenPage) -> None:
+    with running_gateway(server.grpc_url, max_streams=1) as address:
+        page = open_page(listening_browser, address)
+        with connect(f"ws://{address}/v1/stream") as other:
+            other.recv()
+            page.click("#speak")
+            assert "The server is full." in notice(page)
+        expect(page.locator("#status")).to_have_text("Listening", timeout=PATIENCE_MS)
+        expect(page.locator("#notice")).to_be_hidden()
+        stop(page)
+        page.close()
+
+
+def test_no_microphone(gateway: str, browser: Browser, open_page: OpenPage) -> None:
+    page = open_page(browser, gateway)
+    page.click("#speak")
+    assert "No microphone was found." in notice(page)
+    expect(page.locator("#speak")).to_have_text("Speak")
+    expect(page.locator("#status")).to_have_text("Ready")
+
+
+def test_a_microphone_that_is_not_allowed(gateway: str, listening_browser: Browser, open_page: OpenPage) -> None:
+    page = open_page(listening_browser, gateway, may_listen=False)
+    page.click("#speak")
+    assert "The microphone was not allowed." in notice(page)
+
+
+def test_an_address_that_browsers_do_not_trust(gateway: str, browser: Browser, open_page: OpenPage) -> None:
+    page = open_page(browser, gateway.replace("127.0.0.1", "moulin.test"), may_listen=False)
+    page.click("#speak")
+    assert "only over HTTPS or on localhost" in notice(page)
+
+
+def test_a_recording(gateway: str, browser: Browser, open_page: OpenPage, recordings: list[Recording]) -> None:
+    page = open_page(browser, gateway)
+    page.set_input_files("#file", recordings[1].file)
+    expect(page.locator("#status")).to_contain_text("Transcribed", timeout=PATIENCE_MS)
+    assert words(page, "#finals") == recordings[1].text.split()
+    shown = [float(time) for time in page.locator("#finals rt").all_inner_texts()]
+    assert shown == pytest.approx([word.start_sec for word in recordings[1].heard.words], abs=0.01)
+    expect(page.locator("#recording-name")).to_have_text(recordings[1].file.name)
+
+    canvas = page.locator("#canvas")
+    expect(canvas).to_have_attribute("aria-label", re.compile(f"with {len(shown)} words"))
+    drawn = canvas.evaluate("c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some(v => v)")
+    assert drawn
+
+    for ending in ("srt", "vtt"):
+        with page.expect_download() as download:
+            page.click(f"#save-{ending}")
+        assert download.value.suggested_filename == f"{recordings[1].file.stem}.{ending}"
+        assert Path(download.value.path()).read_text() == _transcribed(gateway, recordings[1].file, ending)
+
+    # A word is where it is played.
+    page.locator("#finals ruby").nth(3).click()
+    page.wait_for_timeout(200)
+    at = page.locator("#player").evaluate("player => player.currentTime")
+    assert at == pytest.approx(shown[3], abs=1.0)
+    expect(page.locator(".spoken")).to_be_visible()
+
+
+def _transcribed(gateway: str, file: Path, response_format: str) -> str:
+    """What the server itself makes of the file."""
+    boundary = "b0undary"
+    fields = {"model": "whisper-1", "response_format": response_format}
+    body = b"".join(
+        f'--{boundary}\r\ncontent-disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
+        for name, value in fields.items()
+    )
+    body += f'--{boundary}\r\ncontent-disposition: form-data; name="file"; filename="a.flac"\r\n\r\n'.encode()
+    body += file.read_bytes() + f"\r\n--{boundary}--\r\n".encode()
+    request = urllib.request.Request(
+        f"http://{gateway}/v1/audio/transcriptions",
+        body,
+        {"content-type": f"multipart/form-data; boundary={boundary}"},
+    )
+    with urllib.request.urlopen(request) as answer:
+        text: str = answer.read().decode()
+    return text
+
+
+def test_a_file_that_is_no_recording(gateway: str, browser: Browser, open_page: OpenPage) -> None:
+    page = open_page(browser, gateway)
+    page.set_input_files("#file", {"name": "letter.txt", "mimeType": "text/plain", "buffer": b"Dear Sirs, " * 99})
+    assert "letter.txt cannot be decoded as audio" in notice(page)
+    expect(page.locator("#recording")).to_be_hidden()
+    expect(page.locator("#open")).to_be_enabled()
+
+
+def test_dropping_a_recording(gateway: str, browser: Browser, open_page: OpenPage, recordings: list[Recording]) -> None:
+    page = open_page(browser, gateway)
+    content = list(recordings[2].file.read_bytes())
+    data = page.evaluate_handle(
+        """content => {
+            const data = new DataTransfer();
+            data.items.add(new File([new Uint8Array(content)], "dropped.flac"));
+            return data;
+        }""",
+        content,
+    )
+    page.dispatch_event("body", "dragenter", {"dataTransfer": data})
+    expect(page.locator("#drop")).to_be_visible()
+    page.dispatch_event("body", "drop", {"dataTransfer": data})
+    expect(page.locator("#drop")).to_be_hidden()
+    expect(page.locator("#status")).to_contain_text("Transcribed", timeout=PATIENCE_MS)
+    assert words(page, "#finals") == recordings[2].text.split()
+
+
+def test_a_server_with_keys(server: TritonServer, listening_browser: Browser, open_page: OpenPage) -> None:
+    with running_gateway(server.grpc_url, api_keys=("secret",)) as address:
+        page = open_page(listening_browser, address, ready=False)
+        expect(page.locator("#key-form")).to_contain_text("asks for an API key")
+        page.fill("#key", "guess")
+        page.press("#key", "Enter")
+        expect(page.locator("#key-form")).to_contain_text("does not know that API key")
+        page.fill("#key", "secret")
+        page.press("#key", "Enter")
+        expect(page.locator("#key-form")).to_be_hidden()
+        expect(page.locator("#status")).to_have_text("Ready")
+        page.click("#speak")
+        expect(page.locator("#status")).to_have_text("Listening", timeout=PATIENCE_MS)
+        stop(page)
+        page.close()
+
+
+def test_no_triton(browser: Browser, open_page: OpenPage) -> None:
+    with running_gateway("127.0.0.1:9") as address:
+        page = open_page(browser, address, ready=False)
+        assert "No Triton server answers" in notice(page)
+        expect(page.locator("#speak")).to_be_disabled()
+        page.close()
+
+
+def test_models_of_one_kind(gateway: str, browser: Browser, open_page: OpenPage) -> None:
+    page = open_page(browser, gateway)
+    assert page.locator("#model option").all_inner_texts() == [
+        "transducer",
+        "tiny-conformer (recordings only)",
+        "tiny-lstm (live only)",
+    ]
+    page.select_option("#model", "tiny-lstm")
+    expect(page.locator("#open")).to_be_disabled()
+    expect(page.locator("#speak")).to_be_enabled()
+    page.select_option("#model", "tiny-conformer")
+    expect(page.locator("#open")).to_be_enabled()
+    expect(page.locator("#speak")).to_be_disabled()
+    expect(page.locator("#status")).to_have_text("This model takes recordings only")

@@ -1,0 +1,86 @@
+"""How much is taken on, with a clock of the tests' own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from moulin.gateway.api_error import ApiError
+from moulin.gateway.limits import Limits
+from moulin.gateway.settings import gateway_settings
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def limits(clock: Clock, **settings: Any) -> Limits:
+    return Limits(gateway_settings(**settings), clock)
+
+
+def test_a_minutes_allowance_at_once_and_then_evenly(clock: Clock) -> None:
+    house = limits(clock, max_requests_per_minute=30)
+    for _ in range(30):
+        house.count("a")
+    with pytest.raises(ApiError, match="at most 30 requests a minute") as caught:
+        house.count("a")
+    assert caught.value.status == 429
+    assert caught.value.headers()["retry-after"] == "2"
+    house.count("b")  # nobody else is touched
+    clock.now += 1.9
+    with pytest.raises(ApiError):
+        house.count("a")
+    clock.now += 0.2
+    house.count("a")
+    clock.now += 3600
+    for _ in range(30):
+        house.count("a")
+    with pytest.raises(ApiError):
+        house.count("a")
+
+
+def test_less_than_one_a_minute(clock: Clock) -> None:
+    house = limits(clock, max_requests_per_minute=0.5)
+    house.count("a")
+    with pytest.raises(ApiError) as caught:
+        house.count("a")
+    assert caught.value.headers()["retry-after"] == "120"
+    clock.now += 121
+    house.count("a")
+
+
+def test_no_limit_by_default(clock: Clock) -> None:
+    house = limits(clock)
+    for _ in range(10_000):
+        house.count("a")
+
+
+def test_many_callers_take_no_more_memory_than_some(clock: Clock) -> None:
+    house = limits(clock, max_requests_per_minute=1)
+    for number in range(20_000):
+        house.count(f"10.0.{number >> 8}.{number & 255}")
+    assert len(house._full_at) <= 10_000
+
+
+@pytest.mark.parametrize("kind", ["request", "stream"])
+def test_places_are_given_back(clock: Clock, kind: str) -> None:
+    house = limits(clock, max_requests=2, max_streams=2)
+    place = getattr(house, kind)
+    with place():
+        with pytest.raises(KeyError), place():
+            raise KeyError
+        with place(), pytest.raises(ApiError, match="as many as may be") as caught, place():
+            raise AssertionError("a third one")
+        assert (caught.value.status, caught.value.code) == (429, "server_busy")
+        assert caught.value.headers() == {"retry-after": "1"}
+    with place(), place():
+        pass

@@ -1,0 +1,401 @@
+"""`POST /v1/audio/transcriptions` on the real Triton, with OpenAI's own client and without it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import openai
+import pytest
+import soundfile
+
+from moulin.decoding.options import DecodingOptions
+from moulin.demo.files import DEMO_MODEL
+from moulin.engine.open_recognizer import open_recognizer
+from moulin.launch import TritonServer
+from tests.cli.command import eventually
+from tests.conftest import TINY_MODEL, Recording
+
+from .running_gateway import running_gateway
+
+pytestmark = pytest.mark.triton
+TRANSCRIPTIONS = "/v1/audio/transcriptions"
+TRANSCRIBED = 'moulin_gateway_audio_seconds_total{kind="recording"}'
+
+
+@pytest.fixture(scope="module")
+def gateway(server: TritonServer) -> Iterator[str]:
+    with running_gateway(server.grpc_url, max_upload_bytes=8_000_000, max_audio_sec=600) as address:
+        yield f"http://{address}"
+
+
+@pytest.fixture(scope="module")
+def client(gateway: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{gateway}/v1", api_key="unused", max_retries=0) as connected:
+        yield connected
+
+
+@pytest.fixture(scope="module")
+def long_file(recordings: list[Recording], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nearly two minutes: more than the model takes at once."""
+    silence = np.zeros(32000, np.float32)
+    file = tmp_path_factory.mktemp("long") / "long.flac"
+    soundfile.write(file, np.concatenate([part for r in recordings for part in (r.waveform, silence)]), 16000)
+    return file
+
+
+def test_the_models(client: openai.OpenAI) -> None:
+    models = {model.id: model for model in client.models.list()}
+    assert set(models) >= {"transducer", "transducer_streaming", TINY_MODEL}
+    assert client.models.retrieve("transducer") == models["transducer"]
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.models.retrieve("nobody")
+    assert caught.value.code == "model_not_found"
+
+
+@pytest.mark.parametrize("model", ["whisper-1", "gpt-4o-transcribe", "transducer"])
+def test_json(client: openai.OpenAI, recordings: list[Recording], model: str) -> None:
+    heard = client.audio.transcriptions.create(file=recordings[0].file, model=model)
+    assert heard.text == recordings[0].text
+    assert heard.usage is not None
+    assert heard.usage.type == "duration"
+    assert heard.usage.seconds == 9  # of 8.1
+    assert heard.logprobs is None
+
+
+def test_text(client: openai.OpenAI, recordings: list[Recording]) -> None:
+    text = client.audio.transcriptions.create(file=recordings[0].file, model="whisper-1", response_format="text")
+    assert text == recordings[0].text + "\n"
+
+
+def test_subtitles(client: openai.OpenAI, recordings: list[Recording]) -> None:
+    file, words = recordings[4].file, recordings[4].heard.words
+    srt = client.audio.transcriptions.create(file=file, model="whisper-1", response_format="srt")
+    vtt = client.audio.transcriptions.create(file=file, model="whisper-1", response_format="vtt")
+    assert srt.startswith(f"1\n00:00:00,{round(words[0].start_sec * 1000):03} --> ")
+    assert vtt.startswith(f"WEBVTT\n\n00:00:00.{round(words[0].start_sec * 1000):03} --> ")
+    for subtitles in (srt, vtt):
+        spoken = [line for line in subtitles.splitlines() if line[:1].isalpha() and line != "WEBVTT"]
+        assert " ".join(spoken) == recordings[4].text
+
+
+@pytest.mark.parametrize("wanted", [["word"], ["segment"], ["word", "segment"], None])
+def test_verbose_json(client: openai.OpenAI, recordings: list[Recording], wanted: Any) -> None:
+    options = {} if wanted is None else {"timestamp_granularities": wanted}
+    heard = client.audio.transcriptions.create(
+        file=recordings[0].file, model="whisper-1", response_format="verbose_json", language="en", **options
+    )
+    expected = recordings[0].heard
+    assert (heard.text, heard.duration, heard.language) == (expected.text, expected.duration_sec, "en")
+    if wanted and "word" in wanted:
+        assert heard.words is not None
+        spans = [(word.word, word.start, word.end) for word in heard.words]
+        assert spans == [(word.word, word.start_sec, word.end_sec) for word in expected.words]
+    else:
+        assert heard.words is None
+    if wanted is None or "segment" in wanted:
+        assert heard.segments is not None
+        assert " ".join(segment.text for segment in heard.segments) == expected.text
+        assert [segment.id for segment in heard.segments] == list(range(len(heard.segments)))
+        assert heard.segments[0].start == expected.words[0].start_sec
+        assert -2 < heard.segments[0].avg_logprob < 0
+    else:
+        assert heard.segments is None
+
+
+def test_log_probabilities(client: openai.OpenAI, recordings: list[Recording]) -> None:
+    heard = client.audio.transcriptions.create(file=recordings[0].file, model="whisper-1", include=["logprobs"])
+    assert heard.logprobs is not None
+    assert [entry.token for entry in heard.logprobs] == recordings[0].text.split()
+    confidences = [word.confidence for word in recordings[0].heard.words]
+    assert [np.exp(entry.logprob or 0) for entry in heard.logprobs] == pytest.approx(confidences, abs=1e-4)
+
+
+def test_what_is_accepted_and_changes_nothing(client: openai.OpenAI, recordings: list[Recording]) -> None:
+    heard = client.audio.transcriptions.create(
+        file=recordings[0].file,
+        model="whisper-1",
+        language="en",
+        prompt="numbers",
+        temperature=0.5,
+        chunking_strategy="auto",
+    )
+    assert heard.text == recordings[0].text
+
+
+def test_the_search_may_be_chosen(client: openai.OpenAI, recordings: list[Recording]) -> None:
+    with open_recognizer(DEMO_MODEL) as recognizer:
+        options = DecodingOptions(method="modified_beam_search", beam=8, blank_penalty=2.0)
+        expected = recognizer.transcribe([recordings[0].waveform], [options])[0].text
+    assert expected != recordings[0].text
+    chosen = {"method": "modified_beam_search", "beam": 8, "blank_penalty": 2.0}
+    heard = client.audio.transcriptions.create(file=recordings[0].file, model="whisper-1", extra_body=chosen)
+    assert heard.text == expected
+
+
+def test_asyncio(gateway: str, recordings: list[Recording]) -> None:
+    async def run() -> list[str]:
+        async with openai.AsyncOpenAI(base_url=f"{gateway}/v1", api_key="unused", max_retries=0) as client:
+            heard = await asyncio.gather(
+                *(client.audio.transcriptions.create(file=r.file, model="whisper-1") for r in recordings)
+            )
+            return [transcription.text for transcription in heard]
+
+    assert asyncio.run(run()) == [recording.text for recording in recordings]
+
+
+def test_a_stream_of_a_short_recording(client: openai.OpenAI, recordings: list[Recording]) -> None:
+    first, last = client.audio.transcriptions.create(file=recordings[0].file, model="whisper-1", stream=True)
+    assert first.type == "transcript.text.delta"
+    assert last.type == "transcript.text.done"
+    assert first.delta == last.text == recordings[0].text
+
+
+def test_a_stream_of_a_long_recording_comes_in_parts(client: openai.OpenAI, long_file: Path) -> None:
+    *deltas, done = client.audio.transcriptions.create(file=long_file, model="whisper-1", stream=True)
+    assert len(deltas) > 10
+    assert done.type == "transcript.text.done"
+    assert "".join(event.delta for event in deltas if event.type == "transcript.text.delta") == done.text
+    whole = client.audio.transcriptions.create(
+        file=long_file, model="whisper-1", response_format="verbose_json", timestamp_granularities=["word"]
+    )
+    assert whole.text == done.text
+    assert whole.words is not None
+    assert len(whole.words) > 120
+    assert whole.duration == pytest.approx(soundfile.info(long_file).duration, abs=0.001)
+    starts = [word.start for word in whole.words]
+    assert starts == sorted(starts)
+    assert starts[-1] > 100
+
+
+def test_an_asynchronous_stream(gateway: str, recordings: list[Recording]) -> None:
+    async def run() -> list[str]:
+        async with openai.AsyncOpenAI(base_url=f"{gateway}/v1", api_key="unused") as client:
+            stream = await client.audio.transcriptions.create(file=recordings[1].file, model="whisper-1", stream=True)
+            return [event.type async for event in stream]
+
+    assert asyncio.run(run()) == ["transcript.text.delta", "transcript.text.done"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "code", "param", "message"),
+    [
+        ({}, 400, "missing_required_parameter", "model", "Expected a field 'model', got none"),
+        ({"model": "nobody"}, 404, "model_not_found", "model", "There is no model 'nobody' for recordings"),
+        ({"model": "transducer_streaming"}, 404, "model_not_found", "model", "'transducer_streaming' is for live"),
+        ({"model": "m", "response_format": "xml"}, 400, "invalid_value", "response_format", "got 'xml'"),
+        ({"model": "m", "temperature": "2"}, 400, "invalid_value", "temperature", "less than or equal to 1, got '2'"),
+        ({"model": "m", "temperature": "nan"}, 400, "invalid_value", "temperature", "got 'nan'"),
+        ({"model": "m", "stream": "perhaps"}, 400, "invalid_value", "stream", "got 'perhaps'"),
+        ({"model": "m", "colour": "red"}, 400, "unknown_parameter", "colour", "Unknown parameter: 'colour'"),
+        (
+            {"model": "m", "timestamp_granularities[]": "word"},
+            *(400, None, "timestamp_granularities", "Expected response_format verbose_json"),
+        ),
+        (
+            {"model": "m", "stream": "true", "response_format": "srt"},
+            *(400, None, "response_format", "Expected response_format json with stream=true"),
+        ),
+        ({"model": "whisper-1", "beam": "99"}, 400, "invalid_request", None, "Expected a beam of 1 to 32, got 99"),
+        ({"model": "whisper-1", "method": "x"}, 400, "invalid_request", None, "Expected a decoding method of greedy"),
+    ],
+)
+def test_fields_that_do_not_fit(
+    gateway: str,
+    recordings: list[Recording],
+    fields: dict[str, str],
+    status: int,
+    code: str | None,
+    param: str | None,
+    message: str,
+) -> None:
+    answer = httpx.post(gateway + TRANSCRIPTIONS, files={"file": recordings[0].file.read_bytes()}, data=fields)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (status, code, param)
+    assert error["type"] == "invalid_request_error"
+    assert message in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "talk.mp3 is empty (0 bytes), expected audio"),
+        (b"<html>not found</html>", "talk.mp3 cannot be decoded as audio: libsndfile says"),
+    ],
+)
+def test_files_that_are_no_audio(client: openai.OpenAI, content: bytes, message: str) -> None:
+    with pytest.raises(openai.BadRequestError, match=message.replace("(", r"\(").replace(")", r"\)")) as caught:
+        client.audio.transcriptions.create(file=("talk.mp3", content), model="whisper-1")
+    assert (caught.value.code, caught.value.param) == ("invalid_audio", "file")
+
+
+def test_bodies_that_are_no_form(gateway: str) -> None:
+    for content, kind, status in (
+        (b"{}", "application/json", 415),
+        (b"", "", 415),
+        (b"x", "multipart/form-data", 400),
+        (b"x", "multipart/form-data; boundary=b", 400),
+    ):
+        answer = httpx.post(gateway + TRANSCRIPTIONS, content=content, headers={"content-type": kind})
+        assert answer.status_code == status, answer.text
+        assert answer.json()["error"]["type"] == "invalid_request_error"
+    for files, message in (
+        ({"audio": b"x"}, "Unknown parameter: 'audio'"),
+        ({"file": (None, b"x")}, "Expected a file in the field 'file', got text"),
+        ({"language": (None, b"en")}, "Expected a file in the field 'file', got none"),
+    ):
+        answer = httpx.post(gateway + TRANSCRIPTIONS, files=files, data={"model": "whisper-1"})
+        assert answer.status_code == 400
+        assert message in answer.json()["error"]["message"]
+
+
+def test_translation_is_refused(gateway: str) -> None:
+    answer = httpx.post(f"{gateway}/v1/audio/translations", files={"file": b"x"}, data={"model": "whisper-1"})
+    assert answer.status_code == 404
+    assert "use /v1/audio/transcriptions" in answer.json()["error"]["message"]
+    assert httpx.get(gateway + TRANSCRIPTIONS).status_code == 405
+
+
+def test_a_file_that_is_too_large_is_refused_before_it_has_come(gateway: str) -> None:
+    """At once where its length is announced, and else when it goes on for too long: nothing hangs, nothing is kept."""
+    head = "POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
+    host, _, port = gateway.removeprefix("http://").rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=30) as announced:
+        announced.sendall(f"{head}Content-Length: 99000000\r\n\r\n".encode())
+        answer = announced.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 413")
+
+    def endless() -> Iterator[bytes]:
+        yield part
+        for _ in range(100):
+            yield bytes(1_000_000)
+
+    refused = httpx.post(
+        gateway + TRANSCRIPTIONS, content=endless(), headers={"content-type": "multipart/form-data; boundary=b"}
+    )
+    assert refused.status_code == 413
+    error = refused.json()["error"]
+    assert (error["code"], error["param"]) == ("file_too_large", "file")
+    assert "at most 8000000 bytes" in error["message"]
+    assert _unnamed_files() == []
+
+
+def test_hours_in_a_small_file_are_refused(gateway: str, tmp_path: Path) -> None:
+    """A decompression bomb: 20 minutes of nothing are a hundred kilobytes of FLAC."""
+    soundfile.write(tmp_path / "bomb.flac", np.zeros(20 * 60 * 16000, np.int16), 16000)
+    assert (tmp_path / "bomb.flac").stat().st_size < 500_000
+    answer = httpx.post(
+        gateway + TRANSCRIPTIONS,
+        files={"file": ("bomb.flac", (tmp_path / "bomb.flac").read_bytes())},
+        data={"model": "whisper-1"},
+        timeout=60,
+    )
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "audio_too_long")
+    assert "bomb.flac is too long: expected at most 600 s" in answer.json()["error"]["message"]
+
+
+def test_damage_in_a_stream_is_an_event(gateway: str, recordings: list[Recording], tmp_path: Path) -> None:
+    """The status has long been sent; OpenAI's client raises what the event says."""
+    samples = np.tile(recordings[0].waveform, 8)
+    samples[-1] = np.nan
+    soundfile.write(tmp_path / "broken.wav", samples, 16000, subtype="FLOAT")
+    with openai.OpenAI(base_url=f"{gateway}/v1", api_key="unused", max_retries=0) as client:
+        stream = client.audio.transcriptions.create(file=tmp_path / "broken.wav", model="whisper-1", stream=True)
+        with pytest.raises(openai.APIError, match="expected finite samples, got nan"):
+            list(stream)
+
+
+def test_nothing_is_left_of_an_upload(client: openai.OpenAI, long_file: Path) -> None:
+    client.audio.transcriptions.create(file=long_file, model="whisper-1")
+    *_, done = client.audio.transcriptions.create(file=long_file, model="whisper-1", stream=True)
+    assert done.type == "transcript.text.done"
+    assert eventually(lambda: _unnamed_files() == []), _unnamed_files()
+
+
+def test_who_hangs_up_is_not_worked_for(gateway: str, long_file: Path) -> None:
+    audio_before = _metric(gateway, TRANSCRIBED)
+    form: Any = {"files": {"file": long_file.read_bytes()}, "data": {"model": "whisper-1", "stream": "true"}}
+    with httpx.stream("POST", gateway + TRANSCRIPTIONS, **form) as answer:
+        next(answer.iter_bytes())
+    form["data"] = {"model": "whisper-1"}
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(gateway + TRANSCRIPTIONS, **form, timeout=httpx.Timeout(30, read=0.2))
+    assert eventually(lambda: _metric(gateway, "moulin_gateway_transcribing") == 0)
+    assert eventually(lambda: _unnamed_files() == []), _unnamed_files()
+    assert _metric(gateway, TRANSCRIBED) == audio_before
+
+
+def test_the_request_id_comes_back(gateway: str, client: openai.OpenAI, recordings: list[Recording]) -> None:
+    given = httpx.get(f"{gateway}/v1/models", headers={"x-request-id": "order-66"})
+    assert given.headers["x-request-id"] == "order-66"
+    odd = httpx.get(f"{gateway}/v1/models", headers={"x-request-id": "a b"})
+    assert odd.headers["x-request-id"].startswith("req_")
+    made = client.audio.transcriptions.with_raw_response.create(file=recordings[0].file, model="whisper-1")
+    assert made.request_id is not None
+    assert made.request_id.startswith("req_")
+
+
+def test_metrics_and_health(gateway: str, client: openai.OpenAI, recordings: list[Recording]) -> None:
+    before = _metric(gateway, TRANSCRIBED)
+    client.audio.transcriptions.create(file=recordings[0].file, model="whisper-1")
+    after = _metric(gateway, TRANSCRIBED)
+    assert after - before == pytest.approx(recordings[0].heard.duration_sec, abs=0.001)
+    answered = 'moulin_gateway_requests_total{method="POST",route="/v1/audio/transcriptions",status="200"}'
+    assert _metric(gateway, answered) >= 1
+    for name in ("uploads", "queued", "transcribing"):
+        assert _metric(gateway, f"moulin_gateway_{name}") == 0
+    assert httpx.get(f"{gateway}/healthz").json() == {"status": "ok"}
+    assert httpx.get(f"{gateway}/readyz").json() == {"status": "ready"}
+
+
+def test_a_full_house(server: TritonServer, long_file: Path) -> None:
+    """With one place, the others are told to come again; what has been taken on is finished."""
+
+    async def run(address: str) -> list[httpx.Response]:
+        async with httpx.AsyncClient(base_url=f"http://{address}", timeout=60) as client:
+            content = long_file.read_bytes()
+            return await asyncio.gather(
+                *(client.post(TRANSCRIPTIONS, files={"file": content}, data={"model": "whisper-1"}) for _ in range(4))
+            )
+
+    with running_gateway(server.grpc_url, max_requests=1) as address:
+        answers = asyncio.run(run(address))
+    assert sorted({answer.status_code for answer in answers}) == [200, 429]
+    for answer in answers:
+        if answer.status_code == 429:
+            assert answer.headers["retry-after"] == "1"
+            assert answer.json()["error"]["code"] == "server_busy"
+            assert answer.json()["error"]["type"] == "rate_limit_error"
+
+
+def _metric(gateway: str, name: str) -> float:
+    for line in httpx.get(f"{gateway}/metrics").text.splitlines():
+        if line.startswith(f"{name} "):
+            return float(line.rpartition(" ")[2])
+    raise AssertionError(f"no metric {name}")
+
+
+def _unnamed_files() -> list[str]:
+    """What the gateway, which runs in this process, holds open of uploads; not what pytest holds of our output."""
+    output = {str(Path(f"/proc/self/fd/{fd}").resolve()) for fd in (1, 2)}
+    found = [str(entry.resolve()) for entry in Path("/proc/self/fd").iterdir()]
+    return [file for file in found if file.startswith(f"{tempfile.gettempdir()}/#") and file not in output]
+
+
+def test_json_of_unusual_characters_is_utf8() -> None:
+    """SSE data of another script is readable as it stands."""
+    from moulin.gateway.transcription_formats import delta_event
+
+    assert delta_event("你好") == 'data: {"type": "transcript.text.delta", "delta": "你好"}\n\n'.encode()
+    assert json.loads(delta_event("a\nb").decode().removeprefix("data: ")) == {
+        "type": "transcript.text.delta",
+        "delta": "a\nb",
+    }
