@@ -78,7 +78,7 @@ class GpuRecognizer(OfflineRecognizer):
         self, waveforms: Sequence[Floats], options: Sequence[DecodingOptions] | None = None
     ) -> list[Transcript]:
         """See the base class; int16 waveforms stay what they are, which halves what is copied."""
-        waveforms = [self.check(waveform) for waveform in waveforms]
+        waveforms = self._pipeline.map(self.check, waveforms)
         nothing = Hypothesis((), (), (), 0.0)
         transcripts = [self._spell(nothing, 0)] * len(waveforms)
         chosen = options or [self.options] * len(waveforms)

@@ -27,9 +27,17 @@ def bucket_frames(frames: int) -> int:
 
 
 def bucket_rows(rows: int) -> int:
-    """The utterances that a batch of `rows` is filled up to: 1, 2, 3, 4, 6, 8, 12, 16, 24, ..."""
-    power = 1 << (rows - 1).bit_length()
-    return power * 3 // 4 if power > 2 and rows <= power * 3 // 4 else power
+    """The utterances that a batch of `rows` is filled up to: 1 to 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, ..."""
+    step = max(1, (1 << (rows - 1).bit_length()) // 8)
+    return -(-rows // step) * step
+
+
+def most_rows(limit: int) -> int:
+    """The largest number of utterances up to `limit`, at least 1, that needs no filling up."""
+    rows = max(limit, 1)
+    while bucket_rows(rows) > rows:
+        rows -= 1
+    return rows
 
 
 class EncoderGraphs:

@@ -28,7 +28,7 @@ from moulin.audio.fbank import FbankOptions
 from moulin.decoding.network import Hypothesis
 from moulin.decoding.options import DecodingOptions
 from moulin.gpu.encoder import GpuEncoder
-from moulin.gpu.graphs import EncoderGraphs, bucket_frames, bucket_rows
+from moulin.gpu.graphs import EncoderGraphs, bucket_frames, bucket_rows, most_rows
 from moulin.gpu.kernels.beam import beam_search
 from moulin.gpu.kernels.fbank import FbankMatrices, fbank
 from moulin.gpu.kernels.greedy import Found, greedy
@@ -69,7 +69,7 @@ class GpuPipeline:
         tail_samples: int,
         max_batch_frames: int = MAX_BATCH_FRAMES,
         cuda_graphs: bool = True,
-        threads: int = 4,
+        threads: int = 8,
     ) -> None:
         """`tail_samples` zeros are appended to every utterance; `threads` pack waveforms."""
         self._encoder, self._predictor, self._device = encoder, predictor, device
@@ -114,7 +114,7 @@ class GpuPipeline:
         limit = min(self._max_batch_frames, share)
         batch: list[int] = []
         for position in sorted(range(len(frames)), key=frames.__getitem__, reverse=True):
-            if batch and (len(batch) + 1) * bucket_frames(frames[batch[0]]) > limit:
+            if batch and len(batch) == most_rows(limit // bucket_frames(frames[batch[0]])):
                 yield batch
                 batch = []
             batch.append(position)
@@ -134,6 +134,10 @@ class GpuPipeline:
                 with torch.cuda.stream(self._encoding):
                     self._graphs.warm_up(1, frames)
             torch.cuda.synchronize(self._device)
+
+    def map(self, function: Callable[[Any], Any], waveforms: Sequence[Any]) -> list[Any]:
+        """`function` of each waveform, on the threads that pack them."""
+        return list(self._packers.map(function, waveforms))
 
     def close(self) -> None:
         self._packers.shutdown()

@@ -20,6 +20,7 @@ from moulin.gpu.kernels.precision import dot_precision
 from moulin.gpu.predictor import Predictor
 
 _ROWS = 16
+_BLOCK_J, _WARPS, _STAGES = 32, 8, 4
 
 
 def beam_search(
@@ -85,11 +86,11 @@ def beam_search(
         1 if predictor.hidden is None else predictor.hidden[0].shape[1],
         width,
         vocab,
-        min(width, 32),
+        min(width, _BLOCK_J),
         block_v,
         dot_precision(encoder_out.dtype),
-        num_warps=8,
-        num_stages=4,
+        num_warps=_WARPS,
+        num_stages=_STAGES,
     )
     return found
 

@@ -39,7 +39,7 @@ def relative_attention(projected: Tensor, lengths: Tensor, table: Tensor, shift:
     """
     batch, frames, _ = projected.shape
     heads, dim = shift.shape
-    rows, distances = batch * frames, 2 * frames
+    rows, distances = batch * frames, triton.cdiv(2 * frames, 64) * 64  # rows that are written in whole vectors
     by_distance = torch.empty(heads, rows, distances, dtype=projected.dtype, device=projected.device)
     _by_distance_kernel[(triton.cdiv(rows, 128) * triton.cdiv(distances, 128), heads)](
         projected,
@@ -49,6 +49,7 @@ def relative_attention(projected: Tensor, lengths: Tensor, table: Tensor, shift:
         distances,
         projected.stride(1),
         len(table) // 2 - frames,
+        len(table),
         dim,
         128,
         128,
@@ -66,6 +67,7 @@ def relative_attention(projected: Tensor, lengths: Tensor, table: Tensor, shift:
         out,
         frames,
         rows,
+        distances,
         projected.stride(1),
         dim,
         block,
@@ -78,7 +80,7 @@ def relative_attention(projected: Tensor, lengths: Tensor, table: Tensor, shift:
     return out
 
 
-@triton.jit(do_not_specialize=["rows", "first"])
+@triton.jit(do_not_specialize=["rows", "first", "table_rows"])
 def _by_distance_kernel(
     projected,
     table,
@@ -87,13 +89,15 @@ def _by_distance_kernel(
     distances,
     stride,
     first,
+    table_rows,
     DIM: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Each query's score of each distance from -T, in column 0, to T - 1. It is all writing: [heads, B T, 2 T]."""
+    """Each query's score of each distance from -T, in column 0, to T - 1 and some more. It is nearly all writing:
+    [heads, B T, 2 T]."""
     head, heads = tl.program_id(1).to(tl.int64), tl.num_programs(1)
     blocks = tl.cdiv(distances, BLOCK_N)
     m = (tl.program_id(0) // blocks * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)
@@ -105,7 +109,7 @@ def _by_distance_kernel(
     )
     place = tl.load(
         table + (first + n)[None, :] * (heads * DIM) + head * DIM + d[:, None],
-        mask=(n < distances)[None, :] & known[:, None],
+        mask=(first + n < table_rows)[None, :] & known[:, None],
         other=0.0,
     )
     scores = tl.dot(query, place, input_precision=PRECISION)
@@ -122,6 +126,7 @@ def _relative_attention_kernel(
     out,
     frames,
     rows,
+    distances,
     stride,
     DIM: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -139,7 +144,7 @@ def _relative_attention_kernel(
     length = tl.load(lengths + row)
     projected += row * frames * stride + head * DIM
     # Of query m the column of key 0 is T - m.
-    places = by_distance + ((head.to(tl.int64) * rows + row * frames + m) * (2 * frames) + frames - m)[:, None]
+    places = by_distance + ((head.to(tl.int64) * rows + row * frames + m) * distances + frames - m)[:, None]
 
     query = tl.load(projected + m[:, None] * stride + d[None, :], mask=inside, other=0.0).to(tl.float32)
     query += tl.load(shift + head * DIM + d, mask=known, other=0.0).to(tl.float32)[None, :]
