@@ -18,13 +18,17 @@ def spell_words(
     times are the end of the audio.
     """
 
-    def word(text: str, first: int, last: int) -> Word:
-        log_probs = hypothesis.log_probs[first : last + 1]
-        return Word(
-            word=text,
-            start_sec=round(min(hypothesis.frames[first] * frame_sec, duration_sec), 3),
-            end_sec=round(min((hypothesis.frames[last] + 1) * frame_sec, duration_sec), 3),
-            confidence=max(round(math.exp(sum(log_probs) / len(log_probs)), 4), 0.0001),
+    frames, log_probs = hypothesis.frames, hypothesis.log_probs
+    words = []
+    for span in tokens.words(hypothesis.tokens):
+        first, last = span.first, span.last
+        confidence = math.exp(sum(log_probs[first : last + 1]) / (last + 1 - first))
+        words.append(
+            Word(
+                span.word,
+                round(min(frames[first] * frame_sec, duration_sec), 3),
+                round(min((frames[last] + 1) * frame_sec, duration_sec), 3),
+                max(round(confidence, 4), 0.0001),
+            )
         )
-
-    return tuple(word(span.word, span.first, span.last) for span in tokens.words(hypothesis.tokens))
+    return tuple(words)

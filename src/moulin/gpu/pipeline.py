@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,9 +43,21 @@ MAX_BATCH_FRAMES = 65_536
 _MIN_BATCH_FRAMES = 16_384
 """Below this, more utterances cost hardly more time: it does not pay to split them for overlap."""
 
-_SEARCHES = 4  # that may be under way
+_SEARCHES = 4  # beside each other
+_PACKED_AHEAD = 3  # micro-batches that wait in pinned memory for the GPU
+_UNDER_WAY = 8  # micro-batches that the GPU may have before it
 _OVERLAPPING = 4  # micro-batches that a large batch is split into at least
 _MIN_FRAMES = 9  # less leaves nothing after subsampling
+
+
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    """A micro-batch whose waveforms are one after the other in pinned memory, once all `copies` are done."""
+
+    positions: Sequence[int]
+    samples: Tensor
+    lengths: NDArray[np.int64]
+    copies: Sequence[Future[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +67,9 @@ class _Pending:
     positions: Sequence[int]
     found: Found  # in pinned memory, once `done`
     done: torch.cuda.Event
+
+    def is_done(self) -> bool:
+        return bool(self.done.query())  # type: ignore[no-untyped-call]
 
 
 class GpuPipeline:
@@ -86,7 +102,7 @@ class GpuPipeline:
         self._copying, self._encoding = streams[:2]
         self._searches = itertools.cycle(streams[2:])
         self._submitting = threading.Lock()
-        self._packers = ThreadPoolExecutor(threads, thread_name_prefix="moulin-pack")
+        self._packers, self._num_packers = ThreadPoolExecutor(threads, thread_name_prefix="moulin-pack"), threads
 
     def __call__(
         self,
@@ -98,14 +114,17 @@ class GpuPipeline:
         finishes. Waveforms are 16 kHz, all float32 in [-1, 1] or all int16, and not empty.
         """
         with torch.cuda.device(self._device), torch.inference_mode():
-            pending: list[_Pending] = []
-            for batch in self.plan([len(waveform) for waveform in waveforms]):
-                pending.append(self._submit(batch, waveforms, options))
-                # While the GPU has one more to do, there is time to read what it has done.
-                while len(pending) > _SEARCHES:
-                    self._read(pending.pop(0), result)
-            for running in pending:
-                self._read(running, result)
+            plan = self.plan([len(waveform) for waveform in waveforms])
+            packed = deque(self._pack(batch, waveforms) for batch in itertools.islice(plan, _PACKED_AHEAD))
+            pending: deque[_Pending] = deque()
+            while packed:
+                pending.append(self._submit(packed.popleft(), options))
+                packed.extend(self._pack(batch, waveforms) for batch in itertools.islice(plan, 1))
+                # What is there is read while the GPU does the rest.
+                while pending and (pending[0].is_done() or len(pending) > _UNDER_WAY):
+                    self._read(pending.popleft(), result)
+            while pending:
+                self._read(pending.popleft(), result)
 
     def plan(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         """Positions of utterances of `lengths` samples in micro-batches of similar length, the longest first."""
@@ -137,6 +156,8 @@ class GpuPipeline:
 
     def map(self, function: Callable[[Any], Any], waveforms: Sequence[Any]) -> list[Any]:
         """`function` of each waveform, on the threads that pack them."""
+        if len(waveforms) == 1:
+            return [function(waveforms[0])]
         return list(self._packers.map(function, waveforms))
 
     def close(self) -> None:
@@ -145,12 +166,14 @@ class GpuPipeline:
     def _frames(self, length: int) -> int:
         return max(self._matrices.num_frames(length + self._tail), _MIN_FRAMES)
 
-    def _submit(self, batch: Sequence[int], waveforms: Sequence[Samples], options: DecodingOptions) -> _Pending:
-        samples, lengths = self._pack([waveforms[position] for position in batch])
-        num_frames = np.array([self._frames(length) for length in lengths], dtype=np.int32)
+    def _submit(self, packed: _Packed, options: DecodingOptions) -> _Pending:
+        batch, lengths = packed.positions, packed.lengths
+        num_frames = np.array([self._frames(length) for length in lengths.tolist()], dtype=np.int32)
         rows, frames = bucket_rows(len(batch)), bucket_frames(int(num_frames.max()))
         # What fills the batch up are utterances of the least length, of silence.
         filling = rows - len(batch)
+        for copied in packed.copies:
+            copied.result()
         starts = np.concatenate([np.cumsum([0, *lengths])[:-1], np.zeros(filling, np.int64)]).astype(np.int64)
         numbers = np.concatenate([lengths, np.zeros(filling, np.int64)]).astype(np.int32)
         counts = self._encoder.counts(np.concatenate([num_frames, np.full(filling, _MIN_FRAMES, np.int32)]))
@@ -158,7 +181,7 @@ class GpuPipeline:
         with self._submitting:
             with torch.cuda.stream(self._copying):
                 on_gpu = [_pinned(array).to(self._device, non_blocking=True) for array in (starts, numbers, counts)]
-                samples_on_gpu = samples.to(self._device, non_blocking=True)
+                samples_on_gpu = packed.samples.to(self._device, non_blocking=True)
             with torch.cuda.stream(self._encoding):
                 self._encoding.wait_stream(self._copying)
                 for tensor in (*on_gpu, samples_on_gpu):
@@ -200,23 +223,28 @@ class GpuPipeline:
             temperature=options.temperature,
         )
 
-    def _pack(self, waveforms: Sequence[Samples]) -> tuple[Tensor, NDArray[np.int64]]:
-        """All samples one after the other in pinned memory, and how many each has; too short ones get zeros."""
+    def _pack(self, batch: Sequence[int], waveforms: Sequence[Samples]) -> _Packed:
+        """Start to copy the samples of a micro-batch into pinned memory; too short ones get zeros."""
         least = _MIN_FRAMES * self._matrices.shift - self._tail
-        lengths = np.array([max(len(waveform), least) for waveform in waveforms], dtype=np.int64)
-        ends = np.cumsum(lengths)
-        dtype = torch.int16 if waveforms[0].dtype == np.int16 else torch.float32
-        packed = torch.empty(int(ends[-1]), dtype=dtype, pin_memory=True)
-        array = packed.numpy()
+        lengths = np.array([max(len(waveforms[position]), least) for position in batch], dtype=np.int64)
+        ends = np.cumsum(lengths).tolist()
+        dtype = torch.int16 if waveforms[batch[0]].dtype == np.int16 else torch.float32
+        samples = torch.empty(ends[-1], dtype=dtype, pin_memory=True)
+        array = samples.numpy()
 
-        def copy(row: int) -> None:
-            end, waveform = int(ends[row]), waveforms[row]
-            start = end - int(lengths[row])
-            array[start : start + len(waveform)] = waveform
-            array[start + len(waveform) : end] = 0
+        def copy(rows: range) -> None:
+            for row in rows:
+                end, waveform = ends[row], waveforms[batch[row]]
+                start = end - int(lengths[row])
+                array[start : start + len(waveform)] = waveform
+                array[start + len(waveform) : end] = 0
 
-        list(self._packers.map(copy, range(len(waveforms))))
-        return packed, lengths
+        share = -(-len(batch) // self._num_packers)
+        copies = [
+            self._packers.submit(copy, range(first, min(first + share, len(batch))))
+            for first in range(0, len(batch), share)
+        ]
+        return _Packed(batch, samples, lengths, copies)
 
     @staticmethod
     def _read(pending: _Pending, result: Callable[[int, Hypothesis], None]) -> None:

@@ -20,7 +20,7 @@ from moulin.gpu.kernels.precision import dot_precision
 from moulin.gpu.predictor import Predictor
 
 _ROWS = 16
-_BLOCK_J, _WARPS, _STAGES = 32, 8, 4
+_BLOCK_J, _WARPS, _STAGES = 64, 8, 3
 
 
 def beam_search(
