@@ -1,0 +1,57 @@
+"""Encoders on the GPU against their plain twins: every utterance of a padded batch as if it were alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from moulin.bundle.checkpoint import read_checkpoint
+from moulin.encoders.transducer import Transducer
+from moulin.errors import EngineError
+from moulin.gpu.open_encoder import gpu_encoder
+from tests.bundles import BUNDLES
+
+NAMES = [
+    "conformer-offline",
+    "conformer-streaming",
+    "zipformer-offline",
+    "zipformer-streaming",
+    "zipformer2-offline",
+    "zipformer2-streaming",
+]
+LENGTHS = np.array([58, 9, 31], dtype=np.int32)
+FILLED_UP = 64
+
+
+def load(name: str) -> Transducer:
+    return Transducer.from_tensors(read_checkpoint(BUNDLES / name / "epoch-1.pt"), causal="streaming" in name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_equals_the_plain_encoder(name: str, device: torch.device) -> None:
+    transducer = load(name)
+    encoder = gpu_encoder(transducer, device=device, dtype=torch.float32, max_frames=80)
+    x = torch.randn(len(LENGTHS), FILLED_UP, encoder.feature_dim) * 3 - 5
+    counts = encoder.counts(LENGTHS)
+    out = encoder(x.to(device), torch.from_numpy(counts).to(device)).cpu()
+    assert out.shape[1] == encoder.out_frames(FILLED_UP)
+    assert torch.isfinite(out).all()
+    for row, length in enumerate(LENGTHS.tolist()):
+        wanted, frames = transducer.encode(x[row : row + 1, :length], torch.tensor([length]))
+        assert int(frames) == counts[-1, row]
+        assert float((out[row, : int(frames)] - wanted[0, : int(frames)]).abs().max()) < 1e-4
+
+
+def test_half_precision_stays_near(device: torch.device) -> None:
+    transducer = load("zipformer2-offline")
+    encoder = gpu_encoder(transducer, device=device, dtype=torch.float16, max_frames=80)
+    x = torch.randn(1, 40, encoder.feature_dim) * 3 - 5
+    out = encoder(x.to(device), torch.from_numpy(encoder.counts_of(40)).to(device)).float().cpu()
+    wanted, _ = transducer.encode(x, torch.tensor([40]))
+    assert float((out - wanted).norm() / wanted.norm()) < 5e-3
+
+
+def test_an_lstm_is_refused(device: torch.device) -> None:
+    with pytest.raises(EngineError, match="does not know the lstm encoder"):
+        gpu_encoder(load("lstm-streaming"), device=device, dtype=torch.float32, max_frames=80)

@@ -1,0 +1,29 @@
+"""What batches are filled up to."""
+
+from __future__ import annotations
+
+from moulin.gpu.graphs import bucket_frames, bucket_rows, most_rows
+
+
+def test_frames_are_filled_up_by_a_sixteenth_at_most() -> None:
+    sizes = {bucket_frames(frames) for frames in range(1, 12_001)}
+    assert len(sizes) < 120
+    for frames in range(1, 12_001):
+        size = bucket_frames(frames)
+        assert frames <= size < frames + max(32, frames // 16 + 1)
+        assert bucket_frames(size) == size
+
+
+def test_rows_are_filled_up_by_a_quarter_at_most() -> None:
+    for rows in range(1, 600):
+        size = bucket_rows(rows)
+        assert rows <= size <= 1.25 * rows
+        assert bucket_rows(size) == size
+
+
+def test_the_most_rows_need_no_filling_up() -> None:
+    for limit in range(600):
+        rows = most_rows(limit)
+        assert bucket_rows(rows) == rows
+        assert 1 <= rows <= max(limit, 1)
+        assert bucket_rows(rows + 1) > max(limit, 1)
