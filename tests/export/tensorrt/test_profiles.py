@@ -11,6 +11,7 @@ import pytest
 from moulin.bundle.load import load_bundle
 from moulin.bundle.spec import OnnxModelSpec
 from moulin.errors import OptionsError
+from moulin.export.tensorrt.build import prepare
 from moulin.export.tensorrt.profiles import Profile, Range, profiles
 from tests.bundles import BUNDLES, OFFLINE, STREAMING
 
@@ -55,11 +56,16 @@ def test_whole_utterances_of_any_length_that_the_model_takes(bundle: str) -> Non
 
 @pytest.mark.parametrize("bundle", STREAMING)
 def test_streams(bundle: str) -> None:
-    """Shapes of states, with the batch where the graph has it."""
+    """Windows, and all states as one row."""
     spec = load_bundle(BUNDLES / bundle)
-    (profile,) = profiles(spec, max_batch=3, min_frames=1)
-    assert all(runs(spec, shapes) for shapes in corners([profile]))
-    assert [shapes.largest.count(3) >= 1 for shapes in profile.values()] == [True] * len(profile)
+    prepared = prepare(spec, precision="fp32", max_batch=3)
+    (profile,) = prepared.profiles
+    session = onnxruntime.InferenceSession(prepared.model.SerializeToString())
+    assert [tensor.name for tensor in session.get_inputs()] == list(profile) == ["x", "states"]
+    for shapes in corners([profile]):
+        out, states = session.run(None, {name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
+        assert np.isfinite(out).all()
+        assert states.shape == shapes["states"]
 
 
 def test_limits_of_the_user_and_of_the_service() -> None:

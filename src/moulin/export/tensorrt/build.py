@@ -13,6 +13,7 @@ import onnx
 from moulin.bundle.spec import ModelSpec, OnnxModelSpec
 from moulin.engine.onnxruntime_encoder import OnnxRuntimeEncoder
 from moulin.errors import EngineError, OptionsError
+from moulin.export.packed_states import pack_states
 from moulin.export.tensorrt.builders import Builder, BuildRequest
 from moulin.export.tensorrt.operators import refusals
 from moulin.export.tensorrt.plan import Machine, PlanFacts, PlanPrecision, file_hash, write_facts
@@ -34,7 +35,8 @@ class Preparation:
 def prepare(
     spec: ModelSpec, *, precision: PlanPrecision = "fp16", max_batch: int = 64, max_seconds: float | None = None
 ) -> Preparation:
-    """The encoder of `spec` as TensorRT takes it, and the profiles to build it with.
+    """The encoder of `spec` as TensorRT takes it, a streaming one with its states packed, and the profiles to build it
+    with.
 
     Raises OptionsError for a checkpoint or impossible limits, and EngineError where the graph holds what TensorRT does
     not take.
@@ -49,7 +51,8 @@ def prepare(
             f"An engine is built from fp32 files, and {spec.file.name} is {spec.precision}",
             hint="name a folder that has fp32 files too; the engine's precision is --precision",
         )
-    model = sanitise(onnx.load(spec.encoder.file))
+    loaded = onnx.load(spec.encoder.file)
+    model = sanitise(pack_states(loaded, spec.streaming) if spec.streaming else loaded)
     if found := refusals(model):
         raise EngineError(
             f"TensorRT does not take {spec.encoder.file}: it has {', '.join(map(str, found))}",

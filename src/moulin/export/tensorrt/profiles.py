@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from moulin.bundle.spec import FRAME_SHIFT_SEC, OnnxModelSpec
 from moulin.engine.features import MAX_AUDIO_SEC, TAIL_PADDING_SEC
 from moulin.errors import OptionsError
+from moulin.export.packed_states import STATES, packed_size
 
 Shape = tuple[int, ...]
 
@@ -36,8 +37,8 @@ def profiles(
     """Profiles for batches of 1 to `max_batch`, from the facts of the model.
 
     An offline encoder gets several that together reach from `min_frames` to `max_seconds` of audio, by default as much
-    as the model takes or, where there is no limit, the service allows. A streaming one always takes the same windows.
-    Raises OptionsError.
+    as the model takes or, where there is no limit, the service allows. A streaming one always takes the same windows,
+    and its states packed. Raises OptionsError.
     """
     if max_batch < 1:
         raise OptionsError(f"Expected max-batch of at least 1, got {max_batch}")
@@ -48,12 +49,9 @@ def profiles(
             hint="export it with a dynamic batch: `moulin export`, or Icefall's --dynamic-batch",
         )
     if spec.streaming is not None:
-        window = spec.streaming.window_frames
-        ranges = {x.name: _batches((window, spec.feature_dim), 0, max_batch)}
-        for state in spec.streaming.states:
-            rest = tuple(size for axis, size in enumerate(state.shape) if axis != state.batch_axis)
-            ranges[state.name] = _batches(rest, state.batch_axis, max_batch)
-        return [ranges]
+        window = (spec.streaming.window_frames, spec.feature_dim)
+        size = packed_size(spec.streaming)
+        return [{x.name: _batches(window, max_batch), STATES: _batches((size,), max_batch)}]
     longest = _max_frames(spec, max_seconds)
     if longest < min_frames:
         raise OptionsError(
@@ -69,7 +67,7 @@ def profiles(
         found.append(
             {
                 x.name: Range((1, *lengths[0]), (max_batch, *lengths[1]), (max_batch, *lengths[2])),
-                spec.encoder.input("x_lens", 1).name: _batches((), 0, max_batch),
+                spec.encoder.input("x_lens", 1).name: _batches((), max_batch),
             }
         )
         if largest == longest:
@@ -77,10 +75,9 @@ def profiles(
         least, largest = largest, _STEP * largest
 
 
-def _batches(rest: Shape, axis: int, max_batch: int) -> Range:
-    """`rest` with a batch at `axis`; the best batch is the largest."""
-    one, many = ((*rest[:axis], size, *rest[axis:]) for size in (1, max_batch))
-    return Range(one, many, many)
+def _batches(rest: Shape, max_batch: int) -> Range:
+    """`rest` behind a batch; the best batch is the largest."""
+    return Range((1, *rest), (max_batch, *rest), (max_batch, *rest))
 
 
 def _max_frames(spec: OnnxModelSpec, max_seconds: float | None) -> int:
