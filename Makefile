@@ -1,6 +1,6 @@
 # make demo   set up, start the real Triton, transcribe real speech, show it, stop everything
 # make test   set up and run the tests
-# make lint   ruff and mypy
+# make lint   ruff, mypy, and hadolint for the images
 # make serve  serve the demo model, or another with MODEL=folder
 
 VENV := .venv
@@ -23,6 +23,7 @@ lint: $(VENV)/.test $(VENV)/.lint
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python scripts/benchmark-tables.py --check
+	$(BIN)/hadolint deploy/docker/*.Dockerfile
 
 format: $(VENV)/.lint
 	$(BIN)/ruff check --fix .

@@ -43,12 +43,17 @@ def test_both_kinds_in_one_repository(tmp_path: Path) -> None:
 
 
 def test_the_layout_ensemble(tmp_path: Path) -> None:
+    models = [DEMO_MODEL, BUNDLES / "lstm-streaming"]
     done = moulin(
-        "repo", "build", DEMO_MODEL, "--to", tmp_path, "--layout", "ensemble", "--backend", "onnxruntime"
+        "repo", "build", *models, "--to", tmp_path, "--layout", "ensemble", "--backend", "onnxruntime"
     ).expect(0)
-    assert done.err == f"Wrote {tmp_path / 'transducer'} (zipformer2, offline, int8)\n"
+    assert done.err.splitlines() == [
+        f"Wrote {tmp_path / 'transducer'} (zipformer2, offline, int8)",
+        f"Wrote {tmp_path / 'transducer_streaming'} (lstm, streaming, fp32)",
+    ]
     parts = {"feature_extractor", "encoder", "decoder", "joiner", "scorer"}
-    assert {path.name for path in tmp_path.iterdir()} == {"transducer", *parts}
+    live = {f"transducer_streaming{part}" for part in ("", "_encoder", "_decoder", "_joiner")}
+    assert {path.name for path in tmp_path.iterdir()} == {"transducer", *parts, *live}
     assert 'backend: "onnxruntime"' in (tmp_path / "encoder" / "config.pbtxt").read_text()
 
 
@@ -57,8 +62,8 @@ def test_the_layout_ensemble(tmp_path: Path) -> None:
     [
         ([DEMO_MODEL, "--backend", "onnxruntime"], "--backend is for --layout ensemble"),
         (
-            [BUNDLES / "zipformer-streaming", "--layout", "ensemble"],
-            "The layout ensemble serves whole utterances, and ",
+            [BUNDLES / "zipformer-offline" / "epoch-1.pt", "--layout", "ensemble"],
+            "The layout ensemble takes ONNX files, and ",
         ),
         ([BUNDLES / "zipformer-streaming", "--offline"], "Expected offline models, got the streaming zipformer in"),
         ([BUNDLES / "zipformer-offline", "--streaming"], "Expected streaming models, got the offline zipformer in"),

@@ -14,7 +14,12 @@ from moulin.audio.decode import read_audio
 from moulin.bundle.load import load_bundle
 from moulin.demo.files import demo_clips
 from moulin.encoders.encoder import StreamingLayout
+from moulin.engine.open_recognizer import open_recognizer
+from moulin.engine.open_stream_recognizer import open_stream_recognizer
+from moulin.export.tensorrt.operators import refusals
+from moulin.export.tensorrt.sanitise import fold_constants
 from moulin.export.to_onnx import OnnxFiles, operators
+from moulin.export.variants import write_fp16
 from tests.bundles import STREAMING
 
 from .conftest import Exported
@@ -60,6 +65,7 @@ def test_no_operator_that_tensorrt_refuses(exported: Exported) -> None:
     """D4: users had to comment lines out of zipformer.py first."""
     files = exported.files
     assert not operators([files.encoder, files.decoder, files.joiner]) & REFUSED_BY_TENSORRT
+    assert not refusals(fold_constants(onnx.load(files.encoder)))
 
 
 def test_moulin_loads_it_as_it_loads_icefalls(exported: Exported) -> None:
@@ -165,3 +171,18 @@ def test_the_batch_is_dynamic(exported: Exported, part: str) -> None:
     graph = onnx.load(getattr(exported.files, part)).graph
     for tensor in (*graph.input, *graph.output):
         assert "N" in [dim.dim_param for dim in tensor.type.tensor_type.shape.dim], tensor.name
+
+
+def test_half_precision_runs_on_a_cpu(exported: Exported) -> None:
+    """ONNX Runtime 1.32 ended the process with some of these."""
+    encoder = write_fp16(exported.files).encoder
+    if exported.layout is None:
+        with open_recognizer(encoder) as recognizer:
+            assert recognizer.transcribe([read_audio(demo_clips()[0].audio)[:30_000]])[0].text
+    else:
+        live = open_stream_recognizer(encoder, max_streams=1)
+        stream = live.open()
+        live.accept(stream, read_audio(demo_clips()[0].audio)[:30_000])
+        live.finish(stream)
+        live.advance(stream)
+        assert live.text(stream)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from moulin import __version__
-from moulin.cli import bench, doctor, export, fetch, gateway, inspect, repo, serve, stream, transcribe
+from moulin.cli import bench, doctor, export, fetch, gateway, inspect, repo, serve, stream, transcribe, trt
 from moulin.cli.messages import show_error
 from moulin.errors import MoulinError
 
@@ -27,6 +27,7 @@ for verb in (serve, gateway, transcribe, stream, inspect, export, fetch, doctor)
     verb.add_to(app)
 app.add_typer(repo.app, name="repo")
 app.add_typer(bench.app, name="bench")
+app.add_typer(trt.app, name="trt")
 
 
 def _print_version(wanted: bool) -> None:

@@ -46,8 +46,7 @@ IdleTimeoutOption = Annotated[float, typer.Option(help="Close a stream after so 
 LayoutOption = Annotated[
     Literal["fused", "ensemble"],
     typer.Option(
-        help="fused: one Triton model does everything. ensemble: sherpa's layout, a Triton model for each part "
-        "(offline models)."
+        help="fused: one Triton model does everything. ensemble: sherpa's layout, a Triton model for each part."
     ),
 ]
 EndpointOption = Annotated[
@@ -134,7 +133,7 @@ def build_models(
     """Write each model's folder into the repository `to`. Every option is checked before anything is written."""
     from moulin.decoding.options import DecodingOptions
     from moulin.streaming.options import StreamOptions
-    from moulin.triton_repo.ensemble.repository import build_offline_ensemble
+    from moulin.triton_repo.ensemble.repository import build_offline_ensemble, build_tied_streams
     from moulin.triton_repo.offline_config import OfflineOptions
     from moulin.triton_repo.repository import build_offline_repository, build_streaming_repository
     from moulin.triton_repo.streaming_config import StreamingOptions
@@ -164,7 +163,9 @@ def build_models(
     )
     folders = []
     for model in models:
-        if layout == "ensemble":
+        if layout == "ensemble" and model.spec.streaming:
+            folder = build_tied_streams(model.spec, to, streaming, backend=backend, link=link)
+        elif layout == "ensemble":
             folder = build_offline_ensemble(model.spec, to, offline, backend=backend, link=link)
         elif model.spec.streaming:
             folder = build_streaming_repository(model.spec, to, streaming, link=link)

@@ -61,11 +61,11 @@ class OnnxRuntimeEncoder:
         self._threads = threads or len(os.sched_getaffinity(0))
         self._workers = workers or self._threads
         content = rewritten_encoder(graph, precision, device) if rewrite else None
-        self._encoder = new_session(graph.file, device, 1, content)
+        self._encoder = new_session(graph.file, device, 1, content, precision=precision)
         self._whole_machine_encoder = (
             self._encoder
             if self.on_cuda or self._threads == 1
-            else new_session(graph.file, device, self._threads, content)
+            else new_session(graph.file, device, self._threads, content, precision=precision)
         )
         self.min_frames = self._find_min_frames()
 

@@ -117,7 +117,14 @@ class OnnxRuntimeStreamRunner(OnnxRuntimePrediction):
         ]
 
     def _session(self, threads: int) -> onnxruntime.InferenceSession:
-        return new_session(self.spec.encoder.file, self.device, threads, self._content, few_shapes=True)
+        return new_session(
+            self.spec.encoder.file,
+            self.device,
+            threads,
+            self._content,
+            few_shapes=True,
+            precision=self.spec.precision,
+        )
 
     @cached_property
     def _whole_machine_encoder(self) -> onnxruntime.InferenceSession:

@@ -13,16 +13,24 @@ from moulin.export.to_onnx import OnnxFiles
 
 def write_fp16(files: OnnxFiles) -> OnnxFiles:
     """Weights and arithmetic in half precision, inputs and outputs as they were: `*.fp16.onnx` beside the files."""
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
     written = _beside(files, ".fp16.onnx")
     for source, target in _pairs(files, written):
-        with warnings.catch_warnings():
-            # Values below the smallest of half precision become that: said once for each tensor.
-            warnings.simplefilter("ignore")
-            model = convert_float_to_float16(onnx.load(source), keep_io_types=True)
-        onnx.save(model, target)
+        onnx.save(in_half_precision(onnx.load(source)), target)
     return written
+
+
+def in_half_precision(model: onnx.ModelProto) -> onnx.ModelProto:
+    """`model` with weights and arithmetic in half precision, inputs and outputs as they were."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
+
+    with warnings.catch_warnings():
+        # Values below the smallest of half precision become that: said once for each tensor.
+        warnings.simplefilter("ignore")
+        converted = convert_float_to_float16(model, keep_io_types=True)
+    # It puts the nodes that convert inputs behind those that use them.
+    OnnxModel(converted).topological_sort()
+    return converted  # type: ignore[no-any-return]
 
 
 def write_int8(files: OnnxFiles) -> OnnxFiles:

@@ -72,12 +72,14 @@ def place_file(file: Path, to: Path, *, link: bool) -> None:
 
 
 def _components(model_dir: Path) -> list[Path]:
-    """The folders of the models that the ensemble in `model_dir` is made of; none where it is no ensemble of ours."""
+    """The folders of the models that the one in `model_dir` ties together; none where it ties none of ours."""
     try:
         config = text_format.Parse((model_dir / "config.pbtxt").read_text(), pb.ModelConfig())
     except (text_format.ParseError, UnicodeDecodeError):
         return []
     names = [component_name(model_dir.name, part) for part in PARTS]
-    if not {step.model_name for step in config.ensemble_scheduling.step} & set(names):
+    tied = {step.model_name for step in config.ensemble_scheduling.step}
+    tied |= {value.string_value for key, value in config.parameters.items() if key.endswith("_model")}
+    if not tied & set(names):
         return []
     return [folder for name in names if (folder := model_dir.parent / name).is_dir()]

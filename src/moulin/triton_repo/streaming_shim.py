@@ -14,6 +14,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from moulin.engine.open_stream_recognizer import open_stream_recognizer
+from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.errors import MoulinError, StreamsFull
 from moulin.streaming.options import StreamOptions
 from moulin.triton_repo import contract
@@ -35,17 +36,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         parameters = ShimParameters.read(args)
-        recognizer = open_stream_recognizer(
-            parameters.encoder,
-            engine=parameters.engine,
-            device=parameters.device,
-            threads=parameters.threads,
-            workers=parameters.workers,
-            max_streams=-(-int(parameters.values["max_streams"]) // parameters.instances),
-            max_batch=int(parameters.values["max_batch"] or 0) or None,
-            options=StreamOptions().updated_from_json(parameters.values["options"]),
-        )
-        recognizer.warm_up()
+        recognizer = self._open(parameters, -(-int(parameters.values["max_streams"]) // parameters.instances))
         self._service = StreamingService(recognizer, idle_timeout_sec=float(parameters.values["idle_timeout_sec"]))
         labels = {
             "model": args["model_name"],
@@ -54,6 +45,20 @@ class TritonPythonModel:
         }
         self._metrics = StreamingMetrics(self._service, labels)
         self._postman = ThreadPoolExecutor(1, thread_name_prefix="moulin-replies")
+
+    def _open(self, parameters: ShimParameters, capacity: int) -> StreamRecognizer:
+        recognizer = open_stream_recognizer(
+            parameters.encoder,
+            engine=parameters.engine,
+            device=parameters.device,
+            threads=parameters.threads,
+            workers=parameters.workers,
+            max_streams=capacity,
+            max_batch=int(parameters.values["max_batch"] or 0) or None,
+            options=StreamOptions().updated_from_json(parameters.values["options"]),
+        )
+        recognizer.warm_up()
+        return recognizer
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:

@@ -136,8 +136,8 @@ def test_names_options_and_links(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"english", *(f"english_{part}" for part in PARTS)}
     assert (tmp_path / "english_encoder" / "1" / "model.onnx").is_symlink()
     scorer = {key: value.string_value for key, value in read_config(tmp_path / "english_scorer").parameters.items()}
-    assert scorer["joiner"] == "english_joiner"
-    assert (scorer["beam"], scorer["max_rows"]) == ("16", "112")
+    assert scorer["joiner_model"] == "english_joiner"
+    assert (scorer["beam"], scorer["joiner_max_rows"]) == ("16", "112")
     assert read_config(tmp_path / "english_joiner").max_batch_size == 112
     features = read_config(tmp_path / "english_feature_extractor")
     assert features.parameters["max_audio_sec"].string_value == "12.5"
@@ -169,9 +169,9 @@ def test_a_folder_that_is_no_model_stops_it_before_anything_is_written(tmp_path:
 def test_what_the_layout_does_not_serve(tmp_path: Path) -> None:
     with pytest.raises(OptionsError, match=r"takes ONNX files, and .*epoch-1\.pt is a checkpoint .*moulin export"):
         build_offline_ensemble(load_model(CONFORMER / "epoch-1.pt"), tmp_path, OfflineOptions())
-    with pytest.raises(OptionsError, match="serves whole utterances"):
+    with pytest.raises(OptionsError, match="Expected an offline model, got the streaming one"):
         build_offline_ensemble(load_bundle(BUNDLES / "lstm-streaming"), tmp_path, OfflineOptions())
-    with pytest.raises(OptionsError, match="needs an engine file"):
+    with pytest.raises(OptionsError, match="The backend tensorrt cannot be used yet"):
         build_offline_ensemble(load_bundle(CONFORMER), tmp_path, OfflineOptions(), backend="tensorrt")
     with pytest.raises(EngineError, match="tensorrt cannot run models yet"):
         build_offline_ensemble(load_bundle(CONFORMER), tmp_path, OfflineOptions(engine="tensorrt"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from moulin.engine.scoring import Scorer
 from moulin.errors import AudioError, EngineError, MoulinError, OptionsError
 from moulin.triton_repo.ensemble.encoder import EncoderPart
 from moulin.triton_repo.ensemble.feature_extractor import FeatureExtractorPart
-from moulin.triton_repo.ensemble.scorer import RemoteNetwork, RemotePrediction, ScorerPart
+from moulin.triton_repo.ensemble.remote_networks import RemoteNetwork, RemotePrediction
+from moulin.triton_repo.ensemble.scorer import ScorerPart
 from tests.bundles import BUNDLES
 
 
@@ -96,22 +98,22 @@ class Models:
     def __init__(self) -> None:
         self.rows: dict[str, list[int]] = {"decoder": [], "joiner": []}
 
-    def __call__(self, model: str, tensors: Any, output: str) -> Any:
+    def __call__(self, model: str, tensors: Any, outputs: Sequence[str]) -> Any:
         rows = len(next(iter(tensors.values())))
         self.rows[model].append(rows)
         if model == "decoder":
-            assert (output, tensors["y"].dtype) == ("decoder_out", np.int64)
-            return np.zeros((rows, 4), np.float32)
-        assert (output, tensors["encoder_out"].dtype) == ("logit", np.float16)
+            assert (outputs, tensors["y"].dtype) == (("decoder_out",), np.int64)
+            return [np.zeros((rows, 4), np.float32)]
+        assert (outputs, tensors["encoder_out"].dtype) == (("logit",), np.float16)
         logits = np.zeros((rows, 37), np.float32)
         logits[np.arange(rows), tensors["encoder_out"][:, 0].astype(int)] = 9
-        return logits
+        return [logits]
 
 
 def scorer(models: Models, max_rows: int = 100) -> ScorerPart:
     network = RemotePrediction(
-        RemoteNetwork(models, "decoder", (("y", "int64"),), "decoder_out", max_rows),
-        RemoteNetwork(models, "joiner", (("encoder_out", "float16"), ("decoder_out", "float16")), "logit", max_rows),
+        RemoteNetwork(models, "decoder", (("y", "int64"),), ("decoder_out",), max_rows),
+        RemoteNetwork(models, "joiner", (("encoder_out", "float16"), ("decoder_out", "float16")), ("logit",), max_rows),
         context_size=2,
         skipped_ids=(0,),
     )
@@ -168,15 +170,15 @@ def test_options_of_a_request() -> None:
 
 
 def test_a_model_that_fails_and_lengths_that_do_not_fit() -> None:
-    def fails(model: str, tensors: Any, output: str) -> Any:
-        raise EngineError(f"The model {model} failed: {output} {len(tensors)}")
+    def fails(model: str, tensors: Any, outputs: Sequence[str]) -> Any:
+        raise EngineError(f"The model {model} failed: {outputs[0]} {len(tensors)}")
 
     part = scorer(Models())
     broken = ScorerPart(
         Scorer(
             RemotePrediction(
-                RemoteNetwork(fails, "decoder", (("y", "int64"),), "decoder_out", 9),
-                RemoteNetwork(fails, "joiner", (), "logit", 9),
+                RemoteNetwork(fails, "decoder", (("y", "int64"),), ("decoder_out",), 9),
+                RemoteNetwork(fails, "joiner", (), ("logit",), 9),
                 2,
                 (0,),
             ),

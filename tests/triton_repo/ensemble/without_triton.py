@@ -85,10 +85,11 @@ class Component:
             columns[tensor.name] = np.split(value[:, None] if tensor.HasField("reshape") else value, ends)
         return [{name: rows[number] for name, rows in columns.items()} for number in range(len(requests))]
 
-    def _ask(self, model: str, tensors: Tensors, output: str) -> NDArray[Any]:
+    def _ask(self, model: str, tensors: Tensors, outputs: Sequence[str]) -> list[NDArray[Any]]:
         if model not in self._others:
             self._others[model] = Component(self._repository, model)
-        return self._others[model]([tensors])[0][output]
+        (answer,) = self._others[model]([tensors])
+        return [answer[output] for output in outputs]
 
 
 def _reshaped(tensor: Any, batch: Tensors) -> NDArray[Any]:

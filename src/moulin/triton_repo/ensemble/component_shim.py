@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ class TritonPythonModel:
         self._inputs = [tensor["name"] for tensor in config["input"]]
         values = {name: value["string_value"] for name, value in config["parameters"].items()}
         version = Path(args["model_repository"], args["model_version"])
-        self._part = open_part(values["part"], values, version, _ask)
+        self._part = open_part(values["part"], values, version, ask)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         answers = self._part.answer([self._tensors(request) for request in requests])
@@ -44,15 +45,16 @@ def _response(request: Any, answer: Tensors | MoulinError) -> Any:
     return pb_utils.InferenceResponse([pb_utils.Tensor(name, answer[name]) for name in answer if name in wanted])
 
 
-def _ask(model: str, tensors: Tensors, output: str) -> Any:
+def ask(model: str, tensors: Tensors, outputs: Sequence[str]) -> list[Any]:
     """One call of another model. Its answer comes in the CPU's memory, where the search is."""
     request = pb_utils.InferenceRequest(
         model_name=model,
-        requested_output_names=[output],
+        requested_output_names=list(outputs),
         inputs=[pb_utils.Tensor(name, value) for name, value in tensors.items()],
         preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
     )
     response = request.exec()
     if response.has_error():
         raise EngineError(f"The model {model} failed: {response.error().message()}")
-    return pb_utils.get_output_tensor_by_name(response, output).as_numpy()
+    # Copies: the response's memory is Triton's.
+    return [pb_utils.get_output_tensor_by_name(response, output).as_numpy().copy() for output in outputs]

@@ -27,17 +27,14 @@ def component_name(model_name: str, part: Part) -> str:
 
 
 @dataclass(frozen=True)
-class Interface:
-    """The tensors of encoder, decoder and joiner as the components declare them.
+class PredictionInterface:
+    """The tensors of decoder and joiner as the components declare them.
 
     Those in python are sherpa's and of the types that we use everywhere. A backend of Triton's own takes what the graph
-    has, so that neither a name (D2) nor a type (D1) can differ from it.
+    has, so that neither a name (D2) nor a type (D1) can differ from it. Shapes are without the batch, -1 where they
+    vary.
     """
 
-    x: TensorSpec
-    x_lens: TensorSpec
-    encoder_out: TensorSpec
-    encoder_out_lens: TensorSpec
     y: TensorSpec
     decoder_out: TensorSpec
     joiner_encoder_out: TensorSpec
@@ -45,31 +42,51 @@ class Interface:
     logit: TensorSpec
 
 
-def interface(spec: OnnxModelSpec, backend: Backend) -> Interface:
-    """Shapes are without the batch, -1 where they vary. Raises BundleError where `backend` cannot run the model."""
-    encoder, decoder, joiner = spec.encoder, spec.decoder, spec.joiner
-    if backend != "python" and (len(encoder.inputs) < 2 or len(encoder.outputs) < 2):
+@dataclass(frozen=True)
+class EncoderInterface:
+    """The same of an offline encoder."""
+
+    x: TensorSpec
+    x_lens: TensorSpec
+    encoder_out: TensorSpec
+    encoder_out_lens: TensorSpec
+
+
+def prediction_interface(spec: OnnxModelSpec, backend: Backend) -> PredictionInterface:
+    decoder, joiner = spec.decoder, spec.joiner
+    return PredictionInterface(
+        y=_declared(backend, decoder.input("y", 0), "y", "int64", spec.context_size),
+        decoder_out=_declared(backend, decoder.output("decoder_out", 0), "decoder_out", "float32", spec.joiner_dim),
+        joiner_encoder_out=_declared(
+            backend, joiner.input("encoder_out", 0), "encoder_out", "float32", spec.joiner_dim
+        ),
+        joiner_decoder_out=_declared(
+            backend, joiner.input("decoder_out", 1), "decoder_out", "float32", spec.joiner_dim
+        ),
+        logit=_declared(backend, joiner.output("logit", 0), "logit", "float32", spec.vocab_size),
+    )
+
+
+def encoder_interface(spec: OnnxModelSpec, backend: Backend) -> EncoderInterface:
+    """Raises BundleError where `backend` cannot run the encoder."""
+    encoder = spec.encoder
+    x, encoder_out = encoder.input("x", 0), encoder.output("encoder_out", 0)
+    if backend == "python":
+        x_lens = encoder_out_lens = x  # whatever the graph has, or has not
+    elif len(encoder.inputs) < 2 or len(encoder.outputs) < 2:
         raise BundleError(
             f"Expected {encoder.file} to take and return lengths, which Triton's {backend} backend batches with",
             hint="export it again with lengths, or use the python backend",
         )
-
-    def tensor(found: TensorSpec | None, name: str, dtype: str, *shape: int) -> TensorSpec:
-        if backend == "python" or found is None:
-            return TensorSpec(name, dtype, shape)
-        return TensorSpec(found.name, found.dtype, shape)
-
-    has_lengths = backend != "python"
-    return Interface(
-        x=tensor(encoder.input("x", 0), "x", "float32", -1, spec.feature_dim),
-        x_lens=tensor(encoder.input("x_lens", 1) if has_lengths else None, "x_lens", "int64", 1),
-        encoder_out=tensor(encoder.output("encoder_out", 0), "encoder_out", "float32", -1, spec.joiner_dim),
-        encoder_out_lens=tensor(
-            encoder.output("encoder_out_lens", 1) if has_lengths else None, "encoder_out_lens", "int64", 1
-        ),
-        y=tensor(decoder.input("y", 0), "y", "int64", spec.context_size),
-        decoder_out=tensor(decoder.output("decoder_out", 0), "decoder_out", "float32", spec.joiner_dim),
-        joiner_encoder_out=tensor(joiner.input("encoder_out", 0), "encoder_out", "float32", spec.joiner_dim),
-        joiner_decoder_out=tensor(joiner.input("decoder_out", 1), "decoder_out", "float32", spec.joiner_dim),
-        logit=tensor(joiner.output("logit", 0), "logit", "float32", spec.vocab_size),
+    else:
+        x_lens, encoder_out_lens = encoder.input("x_lens", 1), encoder.output("encoder_out_lens", 1)
+    return EncoderInterface(
+        x=_declared(backend, x, "x", "float32", -1, spec.feature_dim),
+        x_lens=_declared(backend, x_lens, "x_lens", "int64", 1),
+        encoder_out=_declared(backend, encoder_out, "encoder_out", "float32", -1, spec.joiner_dim),
+        encoder_out_lens=_declared(backend, encoder_out_lens, "encoder_out_lens", "int64", 1),
     )
+
+
+def _declared(backend: Backend, found: TensorSpec, name: str, dtype: str, *shape: int) -> TensorSpec:
+    return TensorSpec(name, dtype, shape) if backend == "python" else TensorSpec(found.name, found.dtype, shape)

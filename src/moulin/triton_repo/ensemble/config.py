@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tritonclient.grpc import model_config_pb2 as pb
@@ -10,10 +11,21 @@ from tritonclient.grpc import model_config_pb2 as pb
 from moulin.bundle.onnx_graph import TensorSpec
 from moulin.bundle.spec import OnnxModelSpec
 from moulin.decoding.greedy import WINDOW_FRAMES
+from moulin.export.packed_states import NEW_STATES, STATES, packed_size
 from moulin.triton_repo import contract
-from moulin.triton_repo.ensemble.components import MODEL_FILES, Backend, Interface, Part, component_name, interface
+from moulin.triton_repo.ensemble.components import (
+    MODEL_FILES,
+    Backend,
+    EncoderInterface,
+    Part,
+    PredictionInterface,
+    component_name,
+    encoder_interface,
+    prediction_interface,
+)
 from moulin.triton_repo.model_config import add_contract, add_instances, add_parameters
 from moulin.triton_repo.offline_config import OfflineOptions
+from moulin.triton_repo.streaming_config import StreamingOptions, streaming_config
 
 _TYPES = {
     "float16": pb.TYPE_FP16,
@@ -23,29 +35,81 @@ _TYPES = {
 }
 _STRING = "string"
 
+_MAX_STEP = 16
+"""Streams in a step of the encoder, as of the fused layout on a CPU."""
+
 
 def ensemble_configs(
     spec: OnnxModelSpec, options: OfflineOptions, backend: Backend, *, min_frames: int
 ) -> dict[Part | None, Any]:
-    """The `inference.ModelConfig` messages of the parts and, under None, of the ensemble itself.
+    """The `inference.ModelConfig` messages of an offline model's parts and, under None, of the ensemble itself.
 
     `min_frames` is the fewest features that the encoder runs with. Raises BundleError where `backend` cannot run the
     model.
     """
-    tensors = interface(spec, backend)
+    tensors = encoder_interface(spec, backend)
+    prediction = prediction_interface(spec, backend)
+    rows = options.max_batch * max(WINDOW_FRAMES, options.decoding.beam)
     return {
         None: _ensemble(options, tensors),
         "feature_extractor": _feature_extractor(spec, options, backend, tensors, min_frames),
         "encoder": _encoder(spec, options, backend, tensors),
-        "decoder": _network(options, backend, "decoder", [tensors.y], tensors.decoder_out),
-        "joiner": _network(
-            options, backend, "joiner", [tensors.joiner_encoder_out, tensors.joiner_decoder_out], tensors.logit
-        ),
-        "scorer": _scorer(spec, options, tensors),
+        **_networks(options.model_name, backend, prediction, rows),
+        "scorer": _scorer(spec, options, tensors, prediction, rows),
     }
 
 
-def _ensemble(options: OfflineOptions, tensors: Interface) -> Any:
+def tied_configs(spec: OnnxModelSpec, options: StreamingOptions, backend: Backend) -> dict[Part | None, Any]:
+    """The same for a streaming model, whose encoder has its states packed, and which a python model ties together.
+
+    Triton's own ensembles run every part once a request; a stream's request may need no step of the encoder or many.
+    """
+    assert spec.streaming is not None
+    prediction = prediction_interface(spec, backend)
+    max_batch = options.max_batch or _MAX_STEP
+    rows = max_batch * max(WINDOW_FRAMES, options.stream.decoding.beam)
+    size = packed_size(spec.streaming)
+    x, states, encoder_out, new_states = (
+        TensorSpec("x", spec.encoder.input("x", 0).dtype, (spec.streaming.window_frames, spec.feature_dim)),
+        TensorSpec(STATES, "float32", (size,)),
+        TensorSpec("encoder_out", spec.encoder.output("encoder_out", 0).dtype, (-1, spec.joiner_dim)),
+        TensorSpec(NEW_STATES, "float32", (size,)),
+    )
+    encoder = _model(component_name(options.model_name, "encoder"), backend, max_batch)
+    for tensor in (x, states):
+        _input(encoder, tensor)
+    for tensor in (encoder_out, new_states):
+        _output(encoder, tensor)
+    add_instances(encoder, 1, options.gpu)
+    if backend == "python":
+        parameters = {
+            "part": "packed_encoder",
+            "precision": spec.precision,
+            "device": options.device,
+            "threads": str(options.threads or ""),
+        }
+        add_parameters(encoder, parameters)
+    # What asks is on the CPU, whatever the encoder runs on.
+    tied = streaming_config(replace(options, device="cpu", instances=1), "tokens.txt")
+    add_parameters(
+        tied,
+        {
+            "family": spec.family,
+            "feature_dim": str(spec.feature_dim),
+            "vocab_size": str(spec.vocab_size),
+            "context_size": str(spec.context_size),
+            "joiner_dim": str(spec.joiner_dim),
+            "window_frames": str(spec.streaming.window_frames),
+            "chunk_frames": str(spec.streaming.chunk_frames),
+            "state_size": str(size),
+            **_network_parameters(options.model_name, "encoder", [x, states], [encoder_out, new_states], max_batch),
+            **_prediction_parameters(options.model_name, prediction, rows),
+        },
+    )
+    return {None: tied, "encoder": encoder, **_networks(options.model_name, backend, prediction, rows)}
+
+
+def _ensemble(options: OfflineOptions, tensors: EncoderInterface) -> Any:
     config = pb.ModelConfig(name=options.model_name, platform="ensemble", max_batch_size=options.max_batch)
     add_contract(config)
     _step(
@@ -67,7 +131,7 @@ def _ensemble(options: OfflineOptions, tensors: Interface) -> Any:
 
 
 def _feature_extractor(
-    spec: OnnxModelSpec, options: OfflineOptions, backend: Backend, tensors: Interface, min_frames: int
+    spec: OnnxModelSpec, options: OfflineOptions, backend: Backend, tensors: EncoderInterface, min_frames: int
 ) -> Any:
     """On the CPU, whatever runs the encoder: so features cross to the GPU once and never come back (D15)."""
     config = _part(options, "feature_extractor", "python")
@@ -92,7 +156,7 @@ def _feature_extractor(
     return config
 
 
-def _encoder(spec: OnnxModelSpec, options: OfflineOptions, backend: Backend, tensors: Interface) -> Any:
+def _encoder(spec: OnnxModelSpec, options: OfflineOptions, backend: Backend, tensors: EncoderInterface) -> Any:
     config = _part(options, "encoder", backend)
     native = backend != "python"
     _input(config, tensors.x, ragged=not native)
@@ -113,18 +177,32 @@ def _encoder(spec: OnnxModelSpec, options: OfflineOptions, backend: Backend, ten
     return config
 
 
-def _network(
-    options: OfflineOptions, backend: Backend, part: Part, inputs: list[TensorSpec], output: TensorSpec
+def _networks(model_name: str, backend: Backend, tensors: PredictionInterface, max_rows: int) -> dict[Part | None, Any]:
+    """Decoder and joiner. For TensorRT they are too small: ONNX Runtime runs them on the CPU."""
+    small: Backend = "onnxruntime" if backend == "tensorrt" else backend
+    configs: dict[Part | None, Any] = {}
+    parts: dict[Part, tuple[list[TensorSpec], TensorSpec]] = {
+        "decoder": ([tensors.y], tensors.decoder_out),
+        "joiner": ([tensors.joiner_encoder_out, tensors.joiner_decoder_out], tensors.logit),
+    }
+    for part, (inputs, output) in parts.items():
+        config = configs[part] = _model(component_name(model_name, part), small, max_rows)
+        for tensor in inputs:
+            _input(config, tensor)
+        _output(config, output)
+        add_instances(config, 1, None)
+        if small == "python":
+            add_parameters(config, {"part": part})
+    return configs
+
+
+def _scorer(
+    spec: OnnxModelSpec,
+    options: OfflineOptions,
+    tensors: EncoderInterface,
+    prediction: PredictionInterface,
+    max_rows: int,
 ) -> Any:
-    config = _part(options, part, "onnxruntime" if backend == "tensorrt" else backend, _max_rows(options))
-    for tensor in inputs:
-        _input(config, tensor)
-    _output(config, output)
-    add_instances(config, 1, None)
-    return config
-
-
-def _scorer(spec: OnnxModelSpec, options: OfflineOptions, tensors: Interface) -> Any:
     config = _part(options, "scorer", "python")
     _input(config, TensorSpec("encoder_out", tensors.encoder_out.dtype, tensors.encoder_out.shape), ragged=True)
     _input(config, TensorSpec("encoder_out_lens", tensors.encoder_out_lens.dtype, (1,)))
@@ -134,40 +212,48 @@ def _scorer(spec: OnnxModelSpec, options: OfflineOptions, tensors: Interface) ->
         _output(config, TensorSpec(name, _STRING, (1,)))
     _batching(config, options)
     add_instances(config, 1, None)
-    networks: dict[Part, tuple[list[TensorSpec], TensorSpec]] = {
-        "decoder": ([tensors.y], tensors.decoder_out),
-        "joiner": ([tensors.joiner_encoder_out, tensors.joiner_decoder_out], tensors.logit),
-    }
-    for part, (inputs, output) in networks.items():
-        parameters = {
-            part: component_name(options.model_name, part),
-            f"{part}_inputs": " ".join(f"{tensor.name}:{tensor.dtype}" for tensor in inputs),
-            f"{part}_output": output.name,
-        }
-        add_parameters(config, parameters)
     parameters = {
-        "max_rows": str(_max_rows(options)),
         "context_size": str(spec.context_size),
         "vocab_size": str(spec.vocab_size),
         "frame_sec": f"{spec.encoder_frame_sec:g}",
+        **_prediction_parameters(options.model_name, prediction, max_rows),
         **{name: str(value) for name, value in options.decoding.to_dict().items()},
     }
     add_parameters(config, parameters)
     return config
 
 
-def _max_rows(options: OfflineOptions) -> int:
-    """What a search asks of the joiner at once for a full batch; more, with a larger beam, comes in several calls."""
-    return options.max_batch * max(WINDOW_FRAMES, options.decoding.beam)
+def _prediction_parameters(model_name: str, tensors: PredictionInterface, max_rows: int) -> dict[str, str]:
+    """`max_rows` is what a search asks for at once for a full batch; with a larger beam it takes several calls."""
+    joiner_inputs = [tensors.joiner_encoder_out, tensors.joiner_decoder_out]
+    return {
+        **_network_parameters(model_name, "decoder", [tensors.y], [tensors.decoder_out], max_rows),
+        **_network_parameters(model_name, "joiner", joiner_inputs, [tensors.logit], max_rows),
+    }
 
 
-def _part(options: OfflineOptions, part: Part, backend: Backend, max_batch: int | None = None) -> Any:
-    config = pb.ModelConfig(
-        name=component_name(options.model_name, part), backend=backend, max_batch_size=max_batch or options.max_batch
-    )
+def _network_parameters(
+    model_name: str, part: Part, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], max_rows: int
+) -> dict[str, str]:
+    """What `RemoteNetwork.read` reads."""
+    return {
+        f"{part}_model": component_name(model_name, part),
+        f"{part}_inputs": " ".join(f"{tensor.name}:{tensor.dtype}" for tensor in inputs),
+        f"{part}_outputs": " ".join(tensor.name for tensor in outputs),
+        f"{part}_max_rows": str(max_rows),
+    }
+
+
+def _part(options: OfflineOptions, part: Part, backend: Backend) -> Any:
+    config = _model(component_name(options.model_name, part), backend, options.max_batch)
     if backend == "python":
         add_parameters(config, {"part": part})
-    else:
+    return config
+
+
+def _model(name: str, backend: Backend, max_batch: int) -> Any:
+    config = pb.ModelConfig(name=name, backend=backend, max_batch_size=max_batch)
+    if backend != "python":
         config.default_model_filename = MODEL_FILES[backend]
     return config
 

@@ -8,19 +8,26 @@ from pathlib import Path
 
 from moulin.bundle.files import Precision
 from moulin.bundle.onnx_graph import read_onnx_graph
-from moulin.bundle.tokens import read_tokens
+from moulin.bundle.spec import StreamingSpec
+from moulin.bundle.tokens import TokenTable, read_tokens
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.encoding import BatchedEncoder
 from moulin.engine.features import FeatureExtractor
 from moulin.engine.onnxruntime_encoder import OnnxRuntimeEncoder
 from moulin.engine.onnxruntime_prediction import DECODER, JOINER, OnnxRuntimeNetwork
 from moulin.engine.scoring import Scorer
+from moulin.engine.stream_recognizer import StreamRecognizer
+from moulin.streaming.options import StreamOptions
 from moulin.triton_repo.ensemble.components import MODEL_FILES
 from moulin.triton_repo.ensemble.encoder import EncoderPart
 from moulin.triton_repo.ensemble.feature_extractor import FeatureExtractorPart
 from moulin.triton_repo.ensemble.network import NetworkPart
+from moulin.triton_repo.ensemble.packed_encoder import PackedEncoderPart
 from moulin.triton_repo.ensemble.part import Ask, Part
-from moulin.triton_repo.ensemble.scorer import RemoteNetwork, RemotePrediction, ScorerPart
+from moulin.triton_repo.ensemble.remote_networks import RemoteNetwork, RemotePrediction
+from moulin.triton_repo.ensemble.remote_stream_runner import ComponentsSpec, RemoteStreamRunner
+from moulin.triton_repo.ensemble.scorer import ScorerPart
+from moulin.triton_repo.shim_parameters import ShimParameters
 
 Values = Mapping[str, str]
 
@@ -35,6 +42,8 @@ def open_part(part: str, values: Values, version: Path, ask: Ask) -> Part:
             return _feature_extractor(values)
         case "encoder":
             return _encoder(values, version)
+        case "packed_encoder":
+            return _packed_encoder(values, version)
         case "decoder" | "joiner":
             names = DECODER if part == "decoder" else JOINER
             inputs, output = names
@@ -79,21 +88,53 @@ def _encoder(values: Values, version: Path) -> EncoderPart:
 def _scorer(values: Values, version: Path, ask: Ask) -> ScorerPart:
     tokens = read_tokens(version / "tokens.txt", int(values["vocab_size"]))
 
-    def network(part: str) -> RemoteNetwork:
-        inputs = (tensor.rsplit(":", 1) for tensor in values[f"{part}_inputs"].split(" "))
-        return RemoteNetwork(
-            ask,
-            values[part],
-            tuple((name, dtype) for name, dtype in inputs),
-            values[f"{part}_output"],
-            int(values["max_rows"]),
-        )
-
-    prediction = RemotePrediction(
-        network("decoder"), network("joiner"), int(values["context_size"]), tokens.skipped_ids
-    )
+    prediction = _prediction(values, tokens, ask)
     return ScorerPart(
         Scorer(prediction, tokens, frame_sec=float(values["frame_sec"])), DecodingOptions.from_strings(values)
+    )
+
+
+def open_tied_streams(parameters: ShimParameters, ask: Ask, *, capacity: int) -> StreamRecognizer:
+    """The streaming model that asks `ask` for its networks' answers. Raises BundleError."""
+    values, tokens_file = parameters.values, parameters.encoder
+    tokens = read_tokens(tokens_file, int(values["vocab_size"]))
+    spec = ComponentsSpec(
+        family=values["family"],
+        tokens=tokens,
+        feature_dim=int(values["feature_dim"]),
+        vocab_size=int(values["vocab_size"]),
+        context_size=int(values["context_size"]),
+        joiner_dim=int(values["joiner_dim"]),
+        streaming=StreamingSpec(int(values["window_frames"]), int(values["chunk_frames"]), ()),
+        tokens_file=tokens_file,
+    )
+    runner = RemoteStreamRunner(
+        _prediction(values, tokens, ask),
+        RemoteNetwork.read("encoder", values, ask),
+        state_size=int(values["state_size"]),
+        feature_dim=spec.feature_dim,
+        capacity=capacity,
+        threads=parameters.threads,
+    )
+    return StreamRecognizer(spec, runner, options=StreamOptions().updated_from_json(values["options"]))
+
+
+def _prediction(values: Values, tokens: TokenTable, ask: Ask) -> RemotePrediction:
+    return RemotePrediction(
+        RemoteNetwork.read("decoder", values, ask),
+        RemoteNetwork.read("joiner", values, ask),
+        int(values["context_size"]),
+        tokens.skipped_ids,
+    )
+
+
+def _packed_encoder(values: Values, version: Path) -> PackedEncoderPart:
+    precision: Precision = values["precision"]  # type: ignore[assignment]
+    return PackedEncoderPart(
+        read_onnx_graph(version / MODEL_FILES["python"]),
+        precision=precision,
+        device=values["device"],
+        threads=_threads(values),
     )
 
 

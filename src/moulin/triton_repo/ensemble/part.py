@@ -12,8 +12,8 @@ from moulin.errors import MoulinError
 Tensors = Mapping[str, NDArray[Any]]
 """By name, each with the rows of one request first; an optional input that was not given is not there."""
 
-Ask = Callable[[str, Tensors, str], NDArray[Any]]
-"""(model, inputs, name of the output) to that output of another model of the repository. Raises EngineError."""
+Ask = Callable[[str, Tensors, Sequence[str]], Sequence[NDArray[Any]]]
+"""(model, inputs, names of outputs) to these outputs of another model of the repository. Raises EngineError."""
 
 
 class Part(Protocol):

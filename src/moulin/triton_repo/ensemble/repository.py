@@ -9,19 +9,24 @@ DIR/scorer/1/               model.py, tokens.txt
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from moulin.bundle.onnx_graph import OnnxGraph
 from moulin.bundle.spec import ModelSpec, OnnxModelSpec
-from moulin.engine.engines import choose_engine
+from moulin.engine.engines import Engine, choose_engine
 from moulin.engine.onnxruntime_encoder import OnnxRuntimeEncoder
-from moulin.errors import OptionsError
-from moulin.triton_repo.ensemble.components import MODEL_FILES, PARTS, Backend, Part, component_name, interface
-from moulin.triton_repo.ensemble.config import ensemble_configs
+from moulin.errors import BundleError, OptionsError
+from moulin.export.packed_states import pack_states
+from moulin.triton_repo.ensemble.components import MODEL_FILES, PARTS, Backend, Part, component_name, encoder_interface
+from moulin.triton_repo.ensemble.config import ensemble_configs, tied_configs
 from moulin.triton_repo.model_folder import new_model, place_file, write_config, write_shim
 from moulin.triton_repo.offline_config import OfflineOptions
+from moulin.triton_repo.streaming_config import StreamingOptions
 
 
 def build_offline_ensemble(
@@ -32,33 +37,79 @@ def build_offline_ensemble(
     Returns the ensemble's folder. With `link` the components have links to the model's files. Raises OptionsError where
     `to` cannot be written or the layout does not fit the model, and BundleError where `backend` cannot run it.
     """
+    spec = _checked(spec, options.engine, backend)
+    if spec.streaming:
+        raise OptionsError(f"Expected an offline model, got the streaming one in {spec.path}")
+    encoder_interface(spec, backend)
+    configs = ensemble_configs(spec, options, backend, min_frames=_min_frames(spec, backend))
+    with _new_models(spec, to, options.model_name, configs, link=link) as folders:
+        for part in PARTS:
+            _write_component(spec, folders[part], part, link=link)
+            if configs[part].backend == "python":
+                write_shim(folders[part], "ensemble.component_shim")
+    return to / options.model_name
+
+
+def build_tied_streams(
+    spec: ModelSpec, to: Path, options: StreamingOptions, *, backend: Backend = "python", link: bool = False
+) -> Path:
+    """The same for a streaming model. Its encoder is written anew, with its states packed into one tensor."""
+    spec = _checked(spec, options.engine, backend)
+    if spec.streaming is None:
+        raise OptionsError(f"Expected a streaming model, got the offline one in {spec.path}")
+    if isinstance(spec.encoder.input("x", 0).shape[0], int):
+        raise BundleError(
+            f"{spec.encoder.file} was exported for one stream at a time",
+            hint="export it with a dynamic batch: `moulin export --streaming`, or Icefall's --dynamic-batch",
+        )
+    configs = tied_configs(spec, options, backend)
+    with _new_models(spec, to, options.model_name, configs, link=link) as folders:
+        packed = pack_states(onnx.load(spec.encoder.file), spec.streaming)
+        file = folders["encoder"] / "1" / MODEL_FILES["onnxruntime"]
+        onnx.save(packed, file, save_as_external_data=packed.ByteSize() > 2**30, location="model.data")
+        _write_component(spec, folders["decoder"], "decoder", link=link)
+        _write_component(spec, folders["joiner"], "joiner", link=link)
+        networks: tuple[Part, ...] = ("encoder", "decoder", "joiner")
+        for part in networks:
+            if configs[part].backend == "python":
+                write_shim(folders[part], "ensemble.component_shim")
+        place_file(spec.files.tokens, folders[None] / "1" / "tokens.txt", link=link)
+        write_shim(folders[None], "ensemble.streaming_shim")
+    return to / options.model_name
+
+
+def _checked(spec: ModelSpec, engine: Engine | None, backend: Backend) -> OnnxModelSpec:
     if not isinstance(spec, OnnxModelSpec):
         raise OptionsError(
             f"The layout ensemble takes ONNX files, and {spec.file} is a checkpoint",
             hint="`moulin export` writes ONNX files of it; or leave out --layout",
         )
-    if spec.streaming:
-        raise OptionsError(
-            f"The layout ensemble serves whole utterances, and {spec.path} is a streaming model",
-            hint="leave out --layout for it",
-        )
     if backend == "tensorrt":
         raise OptionsError(
-            "The backend tensorrt needs an engine file, which moulin cannot build yet",
+            "The backend tensorrt cannot be used yet: no engine has been run",
             hint="choose the backend onnxruntime or python",
         )
-    choose_engine(spec, options.engine)
-    interface(spec, backend)
-    configs = ensemble_configs(spec, options, backend, min_frames=_min_frames(spec, backend))
+    choose_engine(spec, engine)
+    return spec
+
+
+@contextmanager
+def _new_models(
+    spec: OnnxModelSpec, to: Path, name: str, configs: Mapping[Part | None, Any], *, link: bool
+) -> Iterator[dict[Part | None, Path]]:
+    """Folders of the components and, under None, of what ties them together, each with its config.
+
+    All are written before any takes its place. The one of None does so first, and takes the components of what was
+    there away.
+    """
     linked = spec.path if link else None
     with ExitStack() as folders:
-        # All are written before any takes its place. The ensemble's does so first, and takes the components of the
-        # ensemble that was there away.
-        for part in PARTS:
-            folder = folders.enter_context(new_model(to / component_name(options.model_name, part), linked=linked))
-            _write_component(spec, folder, part, configs[part], link=link)
-        write_config(folders.enter_context(new_model(to / options.model_name, linked=linked)), configs[None])
-    return to / options.model_name
+        found: dict[Part | None, Path] = {}
+        for part, config in sorted(configs.items(), key=lambda item: item[0] is None):
+            folder = to / (name if part is None else component_name(name, part))
+            found[part] = folders.enter_context(new_model(folder, linked=linked))
+            write_config(found[part], config)
+        yield found
 
 
 def _min_frames(spec: OnnxModelSpec, backend: Backend) -> int:
@@ -70,8 +121,8 @@ def _min_frames(spec: OnnxModelSpec, backend: Backend) -> int:
     ).min_frames
 
 
-def _write_component(spec: OnnxModelSpec, model_dir: Path, part: Part, config: Any, *, link: bool) -> None:
-    write_config(model_dir, config)
+def _write_component(spec: OnnxModelSpec, model_dir: Path, part: Part, *, link: bool) -> None:
+    """The files of a component, without its config and code."""
     graphs: dict[Part, OnnxGraph] = {"encoder": spec.encoder, "decoder": spec.decoder, "joiner": spec.joiner}
     version = model_dir / "1"
     if part in graphs:
@@ -80,5 +131,3 @@ def _write_component(spec: OnnxModelSpec, model_dir: Path, part: Part, config: A
             place_file(file, version / file.name, link=link)
     if part == "scorer":
         place_file(spec.files.tokens, version / "tokens.txt", link=link)
-    if config.backend == "python":
-        write_shim(model_dir, "ensemble.component_shim")

@@ -16,51 +16,8 @@ from moulin.engine.together import answer_together
 from moulin.errors import MoulinError, OptionsError
 from moulin.transcript import Transcript
 from moulin.triton_repo import contract
-from moulin.triton_repo.ensemble.part import Ask, Tensors
+from moulin.triton_repo.ensemble.part import Tensors
 from moulin.triton_repo.offline_service import read_options
-
-
-@dataclass(frozen=True)
-class RemoteNetwork:
-    """Another model of the repository as one of our networks: at most `max_rows` rows a call."""
-
-    ask: Ask
-    model: str
-    inputs: tuple[tuple[str, str], ...]
-    """Names and dtypes."""
-    output: str
-    max_rows: int
-
-    def __call__(self, *values: Floats | Ints) -> Floats:
-        found = []
-        for first in range(0, len(values[0]), self.max_rows):
-            rows = slice(first, first + self.max_rows)
-            tensors = {
-                name: np.ascontiguousarray(value[rows], dtype)
-                for (name, dtype), value in zip(self.inputs, values, strict=True)
-            }
-            found.append(self.ask(self.model, tensors, self.output))
-        return np.concatenate(found).astype(np.float32, copy=False)
-
-
-@dataclass(frozen=True)
-class RemotePrediction:
-    """A `PredictionNetwork` of the components `decoder` and `joiner`.
-
-    The searches ask for whole batches: for the next frames of all utterances and all hypotheses at once, not for one
-    frame of one utterance at a time (D12).
-    """
-
-    decoder_network: RemoteNetwork
-    joiner_network: RemoteNetwork
-    context_size: int
-    skipped_ids: tuple[int, ...]
-
-    def decoder(self, y: Ints) -> Floats:
-        return self.decoder_network(y)
-
-    def joiner(self, encoder_out: Floats, decoder_out: Floats) -> Floats:
-        return self.joiner_network(encoder_out, decoder_out)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,27 @@
+# The whole service on CPUs: tritonserver from pip, ONNX Runtime, the gateway's packages and the demo models.
+#
+#   docker build -f deploy/docker/cpu.Dockerfile -t moulin:cpu .
+#   docker run --rm --shm-size 1g -p 8000-8002:8000-8002 -v ./models:/models:ro moulin:cpu \
+#       serve /models/zipformer --host 0.0.0.0 --no-gateway
+ARG PYTHON_VERSION=3.12
+
+FROM python:${PYTHON_VERSION}-slim-bookworm AS build
+ARG EXTRAS=serve,hub
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY src src
+RUN python -m venv /opt/moulin \
+    && /opt/moulin/bin/pip install --no-cache-dir ".[${EXTRAS}]"
+
+FROM python:${PYTHON_VERSION}-slim-bookworm
+COPY --from=build /opt/moulin /opt/moulin
+COPY deploy/docker/healthcheck.py /usr/local/bin/healthcheck.py
+RUN useradd --system --uid 10001 --create-home moulin
+# Triton's python backend takes the environment of the first python3 on PATH.
+ENV PATH=/opt/moulin/bin:$PATH
+USER 10001
+EXPOSE 8000 8001 8002 9000
+HEALTHCHECK --interval=10s --timeout=6s --start-period=120s \
+    CMD ["python3", "/usr/local/bin/healthcheck.py", "http://127.0.0.1:8000/v2/health/ready"]
+ENTRYPOINT ["moulin"]
+CMD ["serve", "--host", "0.0.0.0", "--no-gateway"]

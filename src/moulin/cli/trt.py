@@ -1,0 +1,63 @@
+"""`moulin trt`: TensorRT engines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from moulin.errors import OptionsError
+
+app = typer.Typer(
+    help="Build TensorRT engines.",
+    epilog="Example: moulin trt build models/zipformer --to engines --max-batch 64",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def _trt() -> None:
+    pass
+
+
+@app.command(epilog="Example: moulin trt build models/zipformer --to engines --dry-run")
+def build(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A folder with fp32 ONNX files and tokens.txt.")],
+    to: Annotated[Path, typer.Option(help="The folder to write the engine into.")],
+    precision: Annotated[Literal["fp16", "fp32"], typer.Option(help="What the engine computes with.")] = "fp16",
+    max_batch: Annotated[int, typer.Option(help="Most utterances, or streams, that go through it together.")] = 64,
+    max_seconds: Annotated[
+        float | None, typer.Option(help="Longest utterance.  [default: what the model takes, at most 120]")
+    ] = None,
+    workspace_gib: Annotated[float, typer.Option(help="GPU memory that TensorRT may take for trying.")] = 4.0,
+    gpu: Annotated[int, typer.Option(min=0, help="The GPU to build for, by number.")] = 0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only check the model, and print what trtexec would be told.")
+    ] = False,
+) -> None:
+    """Build the TensorRT engine of a model's encoder, for this GPU.
+
+    An engine that is there already, built from the same files with the same settings, is kept.
+    """
+    from moulin.bundle.load_model import load_model
+    from moulin.bundle.spec import OnnxModelSpec
+    from moulin.cli.fetch import local_model
+    from moulin.export.tensorrt.build import build_plan, prepare, this_gpu
+    from moulin.export.tensorrt.builders import BuildRequest, find_builder, trtexec_arguments
+
+    if not workspace_gib > 0:
+        raise OptionsError(f"Expected workspace-gib above 0, got {workspace_gib:g}")
+    spec = load_model(local_model(model, "fp32"))
+    prepared = prepare(spec, precision=precision, max_batch=max_batch, max_seconds=max_seconds)
+    nodes = len(prepared.model.graph.node)
+    typer.echo(f"TensorRT takes the encoder of {spec.name}: {nodes} operators, {precision}", err=True)
+    if dry_run:
+        request = BuildRequest(Path("encoder.onnx"), Path("encoder.plan"), prepared.profiles, workspace_gib)
+        typer.echo(" \\\n  ".join(["trtexec", *trtexec_arguments(request)]))
+        return
+    builder, name = find_builder(), this_gpu(gpu)
+    typer.echo(f"Building it with TensorRT {builder.version} for {name} ...", err=True)
+    assert isinstance(spec, OnnxModelSpec)
+    typer.echo(build_plan(spec, prepared, to, builder, name, precision=precision, workspace_gib=workspace_gib))

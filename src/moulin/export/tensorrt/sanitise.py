@@ -1,0 +1,89 @@
+"""A graph that says the same with what TensorRT takes: no conditional paddings, constants folded."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import onnx
+from onnx import GraphProto, ModelProto, NodeProto
+
+from moulin.errors import EngineError, first_line
+
+
+def sanitise(model: ModelProto) -> ModelProto:
+    """`model`, whose weights are loaded, for TensorRT. Raises EngineError where ONNX Runtime cannot load it."""
+    without = ModelProto()
+    without.CopyFrom(model)
+    inline_paddings(without.graph)
+    return fold_constants(without)
+
+
+def inline_paddings(graph: GraphProto) -> int:
+    """Take the condition off every `If` that pads a tensor where something is missing and else leaves it alone.
+
+    Icefall's Zipformer2 has one for each downsampling (`if pad > 0: ...`), for which its users had to comment lines of
+    zipformer.py out before TensorRT took the export. Padding by nothing is the same as not padding, so what is done
+    conditionally can be done always. Returns how many there were.
+    """
+    nodes: list[NodeProto] = []
+    inlined = 0
+    for node in graph.node:
+        padding = _padding(node)
+        if padding is None:
+            nodes.append(node)
+            continue
+        inlined += 1
+        result = padding.output[0].name
+        for inner in padding.node:
+            # The names of a branch are its own, but for those that it takes from around it.
+            inner.output[:] = [node.output[0] if name == result else name for name in inner.output]
+            nodes.append(inner)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return inlined
+
+
+def _padding(node: NodeProto) -> GraphProto | None:
+    """The branch of an `If` that concatenates something to a tensor which the other branch hands on."""
+    if node.op_type != "If" or len(node.output) != 1:
+        return None
+    branches: dict[str, GraphProto] = {attribute.name: attribute.g for attribute in node.attribute}
+    then, otherwise = branches["then_branch"], branches["else_branch"]
+    if len(otherwise.node) != 1 or otherwise.node[0].op_type != "Identity":
+        return None
+    last = then.node[-1]
+    kept = otherwise.node[0].input[0]
+    pads = last.op_type == "Concat" and last.input[0] == kept and last.output[0] == then.output[0].name
+    return then if pads else None
+
+
+def fold_constants(model: ModelProto) -> ModelProto:
+    """What ONNX Runtime makes of `model` at its basic level: constants folded, what is not needed left out, and no
+    operators but ONNX's own."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.log_severity_level = 4  # what goes wrong comes as an exception too
+    with tempfile.TemporaryDirectory() as folder:
+        source, folded = Path(folder) / "model.onnx", Path(folder) / "folded.onnx"
+        onnx.save(model, source, save_as_external_data=_is_large(model), location="model.data")
+        options.optimized_model_filepath = str(folded)
+        if _is_large(model):
+            options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "folded.data")
+        try:
+            onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime has many exception types and no common base but this one
+            raise EngineError(f"ONNX Runtime cannot load the encoder: {first_line(error)}") from error
+        result = onnx.load(folded)
+    used = {node.domain for node in result.graph.node}
+    kept = [opset for opset in result.opset_import if opset.domain in used | {""}]
+    del result.opset_import[:]
+    result.opset_import.extend(kept)
+    return result
+
+
+def _is_large(model: ModelProto) -> bool:
+    """Protobuf holds no more than two gigabytes."""
+    return bool(model.ByteSize() > 2**30)

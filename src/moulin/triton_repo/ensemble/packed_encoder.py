@@ -1,0 +1,40 @@
+"""The component `encoder` of a streaming model in python: x, states to encoder_out, new_states."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from moulin.bundle.files import Precision
+from moulin.bundle.onnx_graph import OnnxGraph
+from moulin.engine.onnxruntime_session import new_session, rewritten_encoder, run
+from moulin.engine.together import answer_together
+from moulin.errors import MoulinError
+from moulin.export.packed_states import NEW_STATES, STATES
+from moulin.triton_repo.ensemble.part import Tensors
+
+_INPUTS, _OUTPUTS = ("x", STATES), ("encoder_out", NEW_STATES)
+
+
+class PackedEncoderPart:
+    """All rows of all requests in one call. Keeps nothing: the states come and go."""
+
+    def __init__(self, graph: OnnxGraph, *, precision: Precision, device: str, threads: int) -> None:
+        """Raises EngineError where ONNX Runtime, the device or the model does not work."""
+        content = rewritten_encoder(graph, precision, device)
+        self._session = new_session(graph.file, device, threads, content, few_shapes=True, precision=precision)
+        self._inputs = [graph.input(name, position) for position, name in enumerate(_INPUTS)]
+
+    def answer(self, requests: Sequence[Tensors]) -> list[Tensors | MoulinError]:
+        return list(answer_together(requests, self._run, what="The encoder"))
+
+    def close(self) -> None:
+        pass
+
+    def _run(self, requests: Sequence[Tensors]) -> list[Tensors]:
+        values = [np.concatenate([request[name] for request in requests]) for name in _INPUTS]
+        found = run(self._session, list(_OUTPUTS), list(zip(self._inputs, values, strict=True)))
+        ends = np.cumsum([len(request["x"]) for request in requests])[:-1]
+        rows = [np.split(value.astype(np.float32, copy=False), ends) for value in found]
+        return [dict(zip(_OUTPUTS, answer, strict=True)) for answer in zip(*rows, strict=True)]

@@ -1,0 +1,67 @@
+"""Other models of the repository as our networks: what the search and the steps of streams ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from moulin.decoding.network import Floats, Ints
+from moulin.triton_repo.ensemble.part import Ask
+
+
+@dataclass(frozen=True)
+class RemoteNetwork:
+    """One model: at most `max_rows` rows a call."""
+
+    ask: Ask
+    model: str
+    inputs: tuple[tuple[str, str], ...]
+    """Names and dtypes."""
+    outputs: tuple[str, ...]
+    max_rows: int
+
+    @classmethod
+    def read(cls, part: str, values: Mapping[str, str], ask: Ask) -> RemoteNetwork:
+        """From the parameters of config.pbtxt (`ensemble.config.network_parameters`)."""
+        inputs = (tensor.rsplit(":", 1) for tensor in values[f"{part}_inputs"].split(" "))
+        return cls(
+            ask,
+            values[f"{part}_model"],
+            tuple((name, dtype) for name, dtype in inputs),
+            tuple(values[f"{part}_outputs"].split(" ")),
+            int(values[f"{part}_max_rows"]),
+        )
+
+    def __call__(self, *values: Floats | Ints) -> list[Floats]:
+        """[N, ...] each to float32 [N, ...] each."""
+        found = []
+        for first in range(0, len(values[0]), self.max_rows):
+            rows = slice(first, first + self.max_rows)
+            tensors = {
+                name: np.ascontiguousarray(value[rows], dtype)
+                for (name, dtype), value in zip(self.inputs, values, strict=True)
+            }
+            found.append(self.ask(self.model, tensors, self.outputs))
+        return [np.concatenate(parts).astype(np.float32, copy=False) for parts in zip(*found, strict=True)]
+
+
+@dataclass(frozen=True)
+class RemotePrediction:
+    """A `PredictionNetwork` of the components `decoder` and `joiner`.
+
+    The searches ask for whole batches: for the next frames of all utterances and all hypotheses at once, not for one
+    frame of one utterance at a time (D12).
+    """
+
+    decoder_network: RemoteNetwork
+    joiner_network: RemoteNetwork
+    context_size: int
+    skipped_ids: tuple[int, ...]
+
+    def decoder(self, y: Ints) -> Floats:
+        return self.decoder_network(y)[0]
+
+    def joiner(self, encoder_out: Floats, decoder_out: Floats) -> Floats:
+        return self.joiner_network(encoder_out, decoder_out)[0]

@@ -1,0 +1,105 @@
+"""A `StreamRunner` whose networks are other models of the repository."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from moulin.audio.batched_fbank import BatchedFbank
+from moulin.audio.fbank import FbankOptions
+from moulin.bundle.files import Precision
+from moulin.bundle.spec import ModelSpec
+from moulin.decoding.network import Floats, Ints
+from moulin.engine.onnxruntime_fbank import OnnxRuntimeFbank
+from moulin.triton_repo.ensemble.remote_networks import RemoteNetwork, RemotePrediction
+
+
+@dataclass(frozen=True)
+class ComponentsSpec(ModelSpec):
+    """A model of which only tokens.txt is here: its networks are other models of the repository."""
+
+    tokens_file: Path
+
+    @property
+    def file(self) -> Path:
+        return self.tokens_file
+
+    @property
+    def all_files(self) -> tuple[Path, ...]:
+        return (self.tokens_file,)
+
+    @property
+    def precision(self) -> Precision:
+        return "fp32"
+
+    @property
+    def size_bytes(self) -> int:
+        return self.tokens_file.stat().st_size
+
+    @property
+    def max_frames(self) -> int | None:
+        return None
+
+
+class RemoteStreamRunner:
+    """Keeps the states of all streams, a row each, and sends those of a step along with its windows."""
+
+    def __init__(
+        self,
+        prediction: RemotePrediction,
+        encoder: RemoteNetwork,
+        *,
+        state_size: int,
+        feature_dim: int,
+        capacity: int,
+        threads: int,
+    ) -> None:
+        self._prediction = prediction
+        self._encoder = encoder
+        self._states = np.zeros((capacity, state_size), np.float32)
+        self._threads = threads
+        self._fbank = OnnxRuntimeFbank(BatchedFbank(FbankOptions(num_mel_bins=feature_dim)), "cpu")
+
+    @property
+    def context_size(self) -> int:
+        return self._prediction.context_size
+
+    @property
+    def skipped_ids(self) -> tuple[int, ...]:
+        return self._prediction.skipped_ids
+
+    @property
+    def capacity(self) -> int:
+        return len(self._states)
+
+    @property
+    def threads(self) -> int:
+        return self._threads
+
+    @property
+    def num_workers(self) -> int:
+        """One: the encoder's model takes one request after the other."""
+        return 1
+
+    @property
+    def max_batch(self) -> int:
+        return self._encoder.max_rows
+
+    def fbank(self, frames: Floats) -> Floats:
+        return self._fbank(frames)
+
+    def encoder(self, x: Floats, slots: Ints, *, alone: bool = False) -> Floats:  # noqa: ARG002
+        encoder_out, states = self._encoder(x, self._states[slots])
+        self._states[slots] = states  # when nothing can fail any more
+        return encoder_out
+
+    def reset(self, slot: int) -> None:
+        self._states[slot] = 0
+
+    def decoder(self, y: Ints) -> Floats:
+        return self._prediction.decoder(y)
+
+    def joiner(self, encoder_out: Floats, decoder_out: Floats) -> Floats:
+        return self._prediction.joiner(encoder_out, decoder_out)

@@ -1,0 +1,17 @@
+"""The python-backend model that ties a streaming model's components together. Runs inside Triton's stub process."""
+
+from __future__ import annotations
+
+from moulin.engine.stream_recognizer import StreamRecognizer
+from moulin.triton_repo import streaming_shim
+from moulin.triton_repo.ensemble.component_shim import ask
+from moulin.triton_repo.ensemble.open_part import open_tied_streams
+from moulin.triton_repo.shim_parameters import ShimParameters
+
+
+class TritonPythonModel(streaming_shim.TritonPythonModel):
+    """The fused model, but for whom it asks."""
+
+    def _open(self, parameters: ShimParameters, capacity: int) -> StreamRecognizer:
+        # Not warmed up: other models cannot be asked before all are loaded.
+        return open_tied_streams(parameters, ask, capacity=capacity)

@@ -1,0 +1,40 @@
+"""`moulin trt` as a person runs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from moulin.demo.files import DEMO_MODEL
+from tests.bundles import BUNDLES
+
+from .command import moulin, moulin_here
+
+
+def test_a_dry_run_says_what_would_be_built(tmp_path: Path) -> None:
+    model = BUNDLES / "zipformer2-offline"
+    done = moulin("trt", "build", model, "--to", tmp_path / "engines", "--max-batch", 4, "--dry-run").expect(0)
+    assert "TensorRT takes the encoder of zipformer2-offline: " in done.err
+    assert done.out.startswith("trtexec \\\n  --onnx=encoder.onnx")
+    assert "--maxShapes=x:4x4008x80,x_lens:4\n" in done.out
+    assert not (tmp_path / "engines").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([BUNDLES / "conformer-offline"], "needs TensorRT, and there is neither the Python package tensorrt nor trt"),
+        ([DEMO_MODEL], "An engine is built from fp32 files, and "),
+        ([BUNDLES / "conformer-offline" / "epoch-1.pt"], "An engine is built from ONNX files, and "),
+        ([BUNDLES / "conformer-offline", "--max-batch", 0], "Expected max-batch of at least 1, got 0"),
+        ([BUNDLES / "conformer-offline", "--max-seconds", 300], "Expected max-seconds of at most 199.8, for which"),
+        ([BUNDLES / "conformer-offline", "--workspace-gib", 0], "Expected workspace-gib above 0, got 0"),
+        (["/no/such"], "There is no model at /no/such"),
+    ],
+)
+def test_what_cannot_be_built(arguments: list[object], message: str, tmp_path: Path) -> None:
+    done = moulin_here("trt", "build", *arguments, "--to", tmp_path / "engines").expect(1)
+    assert message in done.err
+    assert done.out == ""
+    assert not list(tmp_path.glob("engines/*"))

@@ -1,0 +1,142 @@
+"""The images and the compose file without a Docker engine: what they name is there and takes what they say."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+import yaml
+
+from moulin.cli.app import app
+from moulin.gateway.metrics import Metrics
+from moulin.launch import TritonServer
+from moulin.launch.ports import claim_ports
+
+ROOT = Path(__file__).parents[2]
+DOCKER = ROOT / "deploy" / "docker"
+DOCKERFILES = sorted(DOCKER.glob("*.Dockerfile"))
+HEALTHCHECK = DOCKER / "healthcheck.py"
+
+
+def instructions(file: Path) -> list[tuple[str, str]]:
+    """(FROM, ...), (RUN, ...), with continued lines joined."""
+    lines = [line for line in file.read_text().splitlines() if not line.startswith("#")]
+    joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
+    found = (line.partition(" ") for line in joined.splitlines() if line.strip())
+    return [(name, rest.strip()) for name, _, rest in found]
+
+
+def expect_command(words: list[str]) -> None:
+    """That `moulin` takes these arguments. Raises click's error where it does not."""
+    command: Any = typer.main.get_command(app)
+    assert words[0] in command.commands, words
+    command.commands[words[0]].make_context(words[0], words[1:])
+
+
+@pytest.mark.parametrize("file", DOCKERFILES, ids=lambda file: file.name)
+def test_an_image_is_pinned_unprivileged_and_says_how_it_is(file: Path) -> None:
+    found = instructions(file)
+    assert all(":" in rest.split()[0] and "latest" not in rest for name, rest in found if name == "FROM")
+    assert [rest for name, rest in found if name == "USER"] == ["10001"]
+    (check,) = (rest for name, rest in found if name == "HEALTHCHECK")
+    assert "/usr/local/bin/healthcheck.py" in check
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    for name, rest in found:
+        if name == "COPY" and not rest.startswith("--from"):
+            for source in rest.split()[:-1]:
+                assert (ROOT / source).exists()
+                assert f"!{source}" in ignored, f"{source} is not sent to the builder"
+
+
+@pytest.mark.parametrize("file", DOCKERFILES, ids=lambda file: file.name)
+def test_extras_and_commands_exist(file: Path) -> None:
+    extras = re.findall(r"^ARG EXTRAS=(.*)$", file.read_text(), flags=re.MULTILINE)
+    declared = re.findall(r"^([a-z-]+) = \[", (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE)
+    assert extras
+    assert set(extras[0].split(",")) <= set(declared)
+    command = json.loads(next(rest for name, rest in instructions(file) if name == "CMD"))
+    if command[0] != "tritonserver":
+        expect_command(command)
+    # The example above the file.
+    for example in re.findall(r"moulin:\w+ (?:\\\n#\s+)(.*)", file.read_text()):
+        words = shlex.split(example)
+        expect_command(words[1:] if words[0] == "moulin" else words)
+
+
+def compose(*names: str) -> dict[str, Any]:
+    """Merged as docker does it for what is here: later files win."""
+    services: dict[str, Any] = {}
+    for name in names:
+        for service, settings in yaml.safe_load((DOCKER / name).read_text())["services"].items():
+            known = services.setdefault(service, {})
+            known |= {**settings, "build": {**known.get("build", {}), **settings.get("build", {})}}
+    return services
+
+
+@pytest.mark.parametrize("names", [("compose.yaml",), ("compose.yaml", "compose.gpu.yaml")])
+def test_services(names: tuple[str, ...]) -> None:
+    services = compose(*names)
+    assert set(services) == {"server", "gateway", "prometheus", "grafana"}
+    for name, service in services.items():
+        if service["build"]:
+            assert (ROOT / service["build"]["dockerfile"]).is_file()
+        else:
+            assert re.fullmatch(r"\S+:\$\{\w+:-[\w.]+\}", service["image"]), name
+        for volume in service.get("volumes", ()):
+            if volume.startswith("./"):
+                assert (DOCKER / volume.split(":")[0]).exists()
+        command = service.get("command", [])
+        if isinstance(command, str):
+            command = shlex.split(re.sub(r"\$\{(?:[^{}]|\$\{[^{}]*\})*\}", "model", command))
+        if command:
+            expect_command(command[1:] if command[0] == "moulin" else command)
+    assert services["gateway"]["depends_on"]["server"]["condition"] == "service_healthy"
+    assert services["server"]["shm_size"] == "1g"
+
+
+def test_prometheus_asks_the_ports_that_are_served() -> None:
+    config = yaml.safe_load((DOCKER / "prometheus.yaml").read_text())
+    targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in config["scrape_configs"]}
+    assert targets == {"triton": ["server:8002"], "gateway": ["gateway:9000"]}
+    secrets = yaml.safe_load((DOCKER / "compose.yaml").read_text())["secrets"]
+    (gateway,) = (job for job in config["scrape_configs"] if job["job_name"] == "gateway")
+    assert Path(gateway["authorization"]["credentials_file"]).name in secrets
+
+
+@pytest.mark.triton
+def test_every_metric_of_the_dashboard_is_published(server: TritonServer) -> None:
+    dashboard = json.loads((DOCKER / "grafana" / "dashboards" / "moulin.json").read_text())
+    shown = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    wanted = {name for expression in shown for name in re.findall(r"\b(?:nv|moulin)_\w+", expression)}
+    with urllib.request.urlopen(server.metrics_url) as answer:
+        text = answer.read().decode()
+    published = set(re.findall(r"^# TYPE (\w+)", text + Metrics().exposition().decode(), flags=re.MULTILINE))
+    # The samples of a histogram; a counter's total is its name in Triton, and an addition to it in the gateway.
+    published |= {f"{name}_bucket" for name in published} | {f"{name}_total" for name in published}
+    on_a_gpu = {name for name in wanted if name.startswith("nv_gpu_")}
+    assert on_a_gpu == {"nv_gpu_utilization", "nv_gpu_memory_used_bytes", "nv_gpu_memory_total_bytes"}
+    assert wanted - on_a_gpu <= published
+    source = yaml.safe_load((DOCKER / "grafana/provisioning/datasources/prometheus.yaml").read_text())
+    assert {panel["datasource"]["uid"] for panel in dashboard["panels"]} == {source["datasources"][0]["uid"]}
+
+
+def healthy(address: str) -> bool:
+    done = subprocess.run([sys.executable, HEALTHCHECK, address], capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    return done.returncode == 0
+
+
+@pytest.mark.triton
+def test_the_health_check(server: TritonServer) -> None:
+    assert healthy(f"http://{server.http_url}/v2/health/ready")
+    assert not healthy(f"http://{server.http_url}/v2/health/nothing")
+    port = claim_ports("127.0.0.1", {"--http-port": 0})["--http-port"]
+    assert not healthy(f"http://127.0.0.1:{port}/v2/health/ready")
