@@ -10,6 +10,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from moulin.bundle.onnx_graph import TensorSpec
 from moulin.bundle.spec import OnnxModelSpec
 from moulin.decoding.greedy import WINDOW_FRAMES
+from moulin.engine.features import model_max_sec
 from moulin.triton_repo import contract
 from moulin.triton_repo.ensemble.components import MODEL_FILES, Backend, Interface, Part, component_name, interface
 from moulin.triton_repo.model_config import add_contract, add_instances, add_parameters
@@ -34,7 +35,7 @@ def ensemble_configs(
     """
     tensors = interface(spec, backend)
     return {
-        None: _ensemble(options, tensors),
+        None: _ensemble(options, tensors, max_utterance_sec=min(model_max_sec(spec), options.max_audio_sec)),
         "feature_extractor": _feature_extractor(spec, options, backend, tensors, min_frames),
         "encoder": _encoder(spec, options, backend, tensors),
         "decoder": _network(options, backend, "decoder", [tensors.y], tensors.decoder_out),
@@ -45,8 +46,9 @@ def ensemble_configs(
     }
 
 
-def _ensemble(options: OfflineOptions, tensors: Interface) -> Any:
+def _ensemble(options: OfflineOptions, tensors: Interface, *, max_utterance_sec: float) -> Any:
     config = pb.ModelConfig(name=options.model_name, platform="ensemble", max_batch_size=options.max_batch)
+    add_parameters(config, {"max_utterance_sec": f"{max_utterance_sec:g}"})  # for clients, which cut what is longer
     add_contract(config)
     _step(
         config,
