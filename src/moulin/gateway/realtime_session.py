@@ -165,8 +165,15 @@ class RealtimeSession:
             if find.model is None:
                 raise find.refusal or ApiError(404, f"There is no model {find.name!r}", code="model_not_found")
             config = replace(config, model=find.model)
-        if (config.model, config.format, config.stream_options) != (old.model, old.format, old.stream_options):
+        detects, detected = config.turn_detection is not None, old.turn_detection is not None
+        if (config.model, config.format, config.stream_options, detects) != (
+            (old.model, old.format, old.stream_options, detected)
+        ):
             yield from self.rest()
+        if detects and self._item is not None and not detected:
+            # Begun by the client, and not to be ended by a pause that ends speech which never started.
+            yield self._committed()
+            yield from self._complete()
         self._config = config
         if config.format is not old.format:
             self._audio_sec += self._audio.received_sec
@@ -256,7 +263,6 @@ class RealtimeSession:
             end_sec = min(end_sec, last.end_sec + detection.silence_sec)
         yield self._event("input_audio_buffer.speech_stopped", item_id=item.id, audio_end_ms=_ms(end_sec))
         yield self._committed()
-        self._buffer_start_sec = end_sec
         yield from self._complete(end_sec)
 
     def _committed(self) -> Event:

@@ -108,6 +108,7 @@ byId("model").onchange = () => ready();
 // Speaking
 
 let session = null;
+let spokenSec = 0; // whoever stops and speaks again goes on where he was
 
 class Speaking {
   constructor(model) {
@@ -119,25 +120,28 @@ class Speaking {
 
   async start() {
     noNotice();
-    forgetRecording();
-    transcript.clear();
-    name = "speech";
     button(true, "Stop");
     status("Waiting for the microphone");
     await this.microphone.start();
     if (this.stopped) { await this.microphone.stop(); return; }
+    if (!byId("recording").hidden) { // what is on the page was not spoken here
+      forgetRecording();
+      transcript.clear();
+      spokenSec = 0;
+    }
+    name = "speech";
     status("Connecting");
     this.live = new Live(this.model, {
-      listening: () => { this.noRetry(); noNotice(); status("Listening"); },
+      listening: () => { this.noRetry(); status("Listening"); },
       partial: (segment) => transcript.partial(segment),
       final: (segment) => transcript.final(segment),
-      gap: (seconds) => transcript.gap(`Connection lost: ${Math.round(seconds)} s were not heard.`),
+      gap: (seconds) => this.missed(seconds),
       retry: (seconds, reason) => this.retry(seconds, reason),
       roundTrip: (ms) => { this.roundTrip = ms; },
       delay: (seconds) => { this.delays = [...this.delays.slice(-4), seconds]; },
       failed: (message, hint) => { this.stop(); notice(message, hint); },
       refused: () => { this.stop(); askForKey(); },
-    });
+    }, spokenSec);
     this.meter();
     this.wakeLock = await navigator.wakeLock?.request("screen").catch(() => null);
   }
@@ -152,6 +156,7 @@ class Speaking {
     status("Finishing");
     await this.microphone.stop();
     await this.live?.end();
+    spokenSec = this.live?.capturedSec ?? spokenSec;
     transcript.settle();
     this.wakeLock?.release();
     byId("figures").textContent = "";
@@ -165,10 +170,17 @@ class Speaking {
     this.stop();
   }
 
+  // After a break that was longer than what is kept, or at the end of one that does not end.
+  missed(seconds) {
+    if (seconds < 0.5) return;
+    transcript.settle();
+    transcript.gap(`Not connected: ${Math.round(seconds)} s were not heard.`);
+  }
+
   // Until the next attempt, by the second.
   retry(seconds, reason) {
     this.noRetry();
-    status("Waiting to connect again");
+    status("Reconnecting");
     const at = performance.now() + seconds * 1000;
     const show = () => {
       const left = Math.max(0, Math.ceil((at - performance.now()) / 1000));
@@ -179,13 +191,18 @@ class Speaking {
     this.countdown = setInterval(show, 500);
   }
 
-  noRetry() { clearInterval(this.countdown); }
+  noRetry() {
+    if (this.countdown) noNotice();
+    clearInterval(this.countdown);
+    this.countdown = 0;
+  }
 
   meter() {
     showLevel(this.microphone.level());
     const delay = [...this.delays].sort((a, b) => a - b)[this.delays.length >> 1];
-    const waiting = this.live.state === "listening" ? this.live.waitingSec : 0;
-    byId("figures").textContent = [
+    const connected = this.live.state === "listening";
+    const waiting = connected ? this.live.waitingSec : 0;
+    byId("figures").textContent = !connected ? "" : [
       waiting > 1 ? `network ${waiting.toFixed(0)} s behind` : "",
       delay === undefined ? "" : `text after ${delay.toFixed(1)} s`,
       this.roundTrip === null ? "" : `${Math.round(this.roundTrip)} ms to the server`,
@@ -231,11 +248,13 @@ async function open(file) {
   noNotice();
   forgetRecording();
   transcript.clear();
+  spokenSec = 0;
   upload = new AbortController();
   ready();
   status("Transcribing a recording");
   name = file.name.replace(/\.[^.]*$/, "") || "transcript";
   byId("recording").hidden = byId("progress").hidden = false;
+  transcript.changed();
   byId("recording-name").textContent = file.name;
   const began = performance.now();
   const clock = setInterval(() => showProgress(began), 250);
@@ -291,6 +310,7 @@ async function showRecording(file, heard) {
 
 function forgetRecording() {
   byId("recording").hidden = byId("waveform").hidden = player.hidden = true;
+  transcript.changed();
   if (player.src) {
     URL.revokeObjectURL(player.src);
     player.removeAttribute("src");
@@ -350,6 +370,7 @@ byId("copy").onclick = async () => {
 };
 byId("clear").onclick = () => {
   transcript.clear();
+  spokenSec = 0;
   if (!session) forgetRecording();
   byId(session ? "transcript" : "speak").focus();
 };
