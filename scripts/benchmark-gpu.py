@@ -45,8 +45,8 @@ def corpus(recordings: Floats, count: int, seed: int) -> list[Floats]:
     return [recordings[start : start + length].copy() for start, length in zip(starts, lengths, strict=True)]
 
 
-def encoder_latencies(size: str, frames: int) -> dict[str, float]:
-    """Milliseconds of a pass as a CUDA graph in fp16, features on the GPU: the median of five."""
+def encoder_latencies(size: str, frames: int) -> dict[str, Any]:
+    """Milliseconds of a pass in fp16, features on the GPU, as a CUDA graph and by the plain modules: medians of five."""
     from moulin.gpu.graphs import EncoderGraphs
     from moulin.gpu.open_encoder import gpu_encoder
 
@@ -54,6 +54,7 @@ def encoder_latencies(size: str, frames: int) -> dict[str, float]:
     device = torch.device("cuda")
     encoder = gpu_encoder(transducer, device=device, dtype=torch.float16, max_frames=3000)
     latencies: dict[str, float] = {}
+    plain: dict[str, float] = {}
     for batch in BATCHES:
         graphs = EncoderGraphs(encoder, device=device, joiner_dim=512, max_batch_frames=batch * frames)
         with torch.cuda.stream(torch.cuda.Stream()):  # type: ignore[no-untyped-call]
@@ -72,7 +73,20 @@ def encoder_latencies(size: str, frames: int) -> dict[str, float]:
                 torch.cuda.synchronize()
                 times.append(begin.elapsed_time(end) / 4)
         latencies[str(batch)] = statistics.median(times)
-    return latencies
+    modules = transducer.encoder.to(device, torch.float16)
+    with torch.inference_mode():
+        for batch in BATCHES:
+            x = torch.randn(batch, frames, encoder.feature_dim, device=device, dtype=torch.float16)
+            lengths = torch.full((batch,), frames, device=device)
+            times = []
+            for _ in range(6):
+                torch.cuda.synchronize()
+                begin_sec = time.perf_counter()
+                modules(x, lengths)
+                torch.cuda.synchronize()
+                times.append((time.perf_counter() - begin_sec) * 1e3)
+            plain[str(batch)] = statistics.median(times[1:])
+    return {"size": size, "frames": frames, "ms": latencies, "plain_modules_ms": plain}
 
 
 @contextmanager
@@ -258,7 +272,7 @@ def main() -> None:
 
     if "encoder" in parts:
         for size in ("conformer-77m", "zipformer2-66m"):
-            add("encoder", {"size": size, "frames": FRAMES, "ms": encoder_latencies(size, FRAMES)})
+            add("encoder", encoder_latencies(size, FRAMES))
     for size, beam in (("zipformer2-66m", 4), ("zipformer2-290m", 6)):
         if size not in parts and not (beam == 4 and {"memory", "triton"} & set(parts)):
             continue
