@@ -46,7 +46,7 @@ def corpus(recordings: Floats, count: int, seed: int) -> list[Floats]:
 
 
 def encoder_latencies(size: str, frames: int) -> dict[str, Any]:
-    """Milliseconds of a pass in fp16, features on the GPU, as a CUDA graph and by the plain modules: medians of five."""
+    """Milliseconds of a pass in fp16, features on the GPU, as a CUDA graph and by the modules: medians of five."""
     from moulin.gpu.graphs import EncoderGraphs
     from moulin.gpu.open_encoder import gpu_encoder
 

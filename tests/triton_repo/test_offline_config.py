@@ -77,6 +77,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
     options = OfflineOptions(
         model_name="english-v2",
         engine="onnxruntime",
+        precision="bf16",
         device="cuda:1",
         cuda_graphs=False,
         max_batch=7,
@@ -102,7 +103,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         "parameters": {
             "encoder": {"string_value": "bundle/encoder-epoch-1-avg-1.int8.onnx"},
             "engine": {"string_value": "onnxruntime"},
-            "precision": {},
+            "precision": {"string_value": "bf16"},
             "device": {"string_value": "cuda:1"},
             "cuda_graphs": {"string_value": "0"},
             "instances": {"string_value": "3"},
