@@ -46,9 +46,12 @@ export class Live {
   // Wait for the last words. Idempotent.
   async end() {
     if (this.state === "ended") return;
-    const lost = this.state !== "listening";
     clearTimeout(this.timer);
-    if (lost) { this.close(); return; }
+    if (this.state !== "listening") { // there is nobody to wait for
+      if (this.captured > this.sent) this.on.gap((this.captured - this.sent) / RATE);
+      this.close();
+      return;
+    }
     this.state = "ending";
     const done = new Promise((resolve) => { this.done = resolve; setTimeout(resolve, DONE_SEC * 1000); });
     this.socket.send(JSON.stringify({ type: "end" }));

@@ -128,10 +128,10 @@ class Speaking {
     if (this.stopped) { await this.microphone.stop(); return; }
     status("Connecting");
     this.live = new Live(this.model, {
-      listening: () => { this.noRetry(); noNotice(); status("Listening"); },
+      listening: () => { this.noRetry(); status("Listening"); },
       partial: (segment) => transcript.partial(segment),
       final: (segment) => transcript.final(segment),
-      gap: (seconds) => transcript.gap(`Connection lost: ${Math.round(seconds)} s were not heard.`),
+      gap: (seconds) => this.missed(seconds),
       retry: (seconds, reason) => this.retry(seconds, reason),
       roundTrip: (ms) => { this.roundTrip = ms; },
       delay: (seconds) => { this.delays = [...this.delays.slice(-4), seconds]; },
@@ -165,10 +165,17 @@ class Speaking {
     this.stop();
   }
 
+  // After a break that was longer than what is kept, or at the end of one that does not end.
+  missed(seconds) {
+    if (seconds < 0.5) return;
+    transcript.settle();
+    transcript.gap(`Not connected: ${Math.round(seconds)} s were not heard.`);
+  }
+
   // Until the next attempt, by the second.
   retry(seconds, reason) {
     this.noRetry();
-    status("Waiting to connect again");
+    status("Reconnecting");
     const at = performance.now() + seconds * 1000;
     const show = () => {
       const left = Math.max(0, Math.ceil((at - performance.now()) / 1000));
@@ -179,13 +186,18 @@ class Speaking {
     this.countdown = setInterval(show, 500);
   }
 
-  noRetry() { clearInterval(this.countdown); }
+  noRetry() {
+    if (this.countdown) noNotice();
+    clearInterval(this.countdown);
+    this.countdown = 0;
+  }
 
   meter() {
     showLevel(this.microphone.level());
     const delay = [...this.delays].sort((a, b) => a - b)[this.delays.length >> 1];
-    const waiting = this.live.state === "listening" ? this.live.waitingSec : 0;
-    byId("figures").textContent = [
+    const connected = this.live.state === "listening";
+    const waiting = connected ? this.live.waitingSec : 0;
+    byId("figures").textContent = !connected ? "" : [
       waiting > 1 ? `network ${waiting.toFixed(0)} s behind` : "",
       delay === undefined ? "" : `text after ${delay.toFixed(1)} s`,
       this.roundTrip === null ? "" : `${Math.round(this.roundTrip)} ms to the server`,
@@ -236,6 +248,7 @@ async function open(file) {
   status("Transcribing a recording");
   name = file.name.replace(/\.[^.]*$/, "") || "transcript";
   byId("recording").hidden = byId("progress").hidden = false;
+  transcript.changed();
   byId("recording-name").textContent = file.name;
   const began = performance.now();
   const clock = setInterval(() => showProgress(began), 250);
@@ -291,6 +304,7 @@ async function showRecording(file, heard) {
 
 function forgetRecording() {
   byId("recording").hidden = byId("waveform").hidden = player.hidden = true;
+  transcript.changed();
   if (player.src) {
     URL.revokeObjectURL(player.src);
     player.removeAttribute("src");
