@@ -11,16 +11,17 @@ from typing import Any
 
 import uvicorn
 
-from moulin.gateway.app import create_app
+from moulin.gateway.server import server_config
 from moulin.gateway.settings import gateway_settings
 
 
 @contextmanager
 def running_gateway(triton: str, *, port: int = 0, **settings: Any) -> Iterator[str]:
     """Its HOST:PORT; on a free port, or on that of one that has stopped."""
-    app = create_app(gateway_settings(triton=(triton,), **settings))
+    config = server_config(gateway_settings(triton=(triton,), **settings))
+    config.timeout_graceful_shutdown = 2
     with socket.create_server(("127.0.0.1", port)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=2))
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         deadline = time.monotonic() + 30

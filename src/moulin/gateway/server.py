@@ -40,6 +40,7 @@ def server_config(settings: GatewaySettings) -> uvicorn.Config:
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies),
         ws_max_size=_WEBSOCKET_MESSAGE_BYTES,
+        ws_per_message_deflate=False,  # audio hardly gets smaller, and every live stream would pay for the attempt
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,
     )
