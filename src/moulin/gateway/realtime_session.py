@@ -256,7 +256,6 @@ class RealtimeSession:
             end_sec = min(end_sec, last.end_sec + detection.silence_sec)
         yield self._event("input_audio_buffer.speech_stopped", item_id=item.id, audio_end_ms=_ms(end_sec))
         yield self._committed()
-        self._buffer_start_sec = end_sec
         yield from self._complete(end_sec)
 
     def _committed(self) -> Event:
