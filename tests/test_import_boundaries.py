@@ -22,6 +22,11 @@ ENGINE = {"onnxruntime", "onnx", "torch", "kaldi_native_fbank", "tensorrt"}
         ("moulin.decoding.search", {"onnxruntime", "onnx", "torch", "moulin.bundle", "moulin.audio"}),
         ("moulin.engine.engines", {"onnxruntime", "torch", "moulin.audio", "tritonclient"}),
         ("moulin.engine.open_recognizer", {"torch", "tritonclient", "moulin.client", "moulin.cli"}),
+        (
+            "moulin.gateway.server",
+            ENGINE | {"moulin.engine", "moulin.bundle", "soundfile", "soxr", "av", "opentelemetry"},
+        ),
+        ("moulin.long_audio.pieces", ENGINE | {"soundfile", "soxr", "tritonclient", "moulin.engine"}),
         ("moulin.transcript_formats", {"numpy", *ENGINE}),
     ],
 )
