@@ -18,7 +18,7 @@ from moulin.launch import TritonServer
 from moulin.launch.ports import claim_ports
 from tests.conftest import Recording
 
-from .command import MOULIN, eventually, moulin
+from .command import MOULIN, alive, eventually, moulin
 
 TLS = Path(__file__).parents[1] / "data" / "tls"
 Start = Callable[..., tuple[str, subprocess.Popen[bytes], Path]]
@@ -77,12 +77,40 @@ def test_a_key_tls_and_a_line_of_json(start: Start, server: TritonServer, record
     assert answer.json()["text"] == recordings[0].text
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 0
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    listening, *lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert listening["message"] == f"Listening on https://0.0.0.0:{address.rpartition(':')[2]}"
     assert [line["status"] for line in lines] == [401, 200]
     assert lines[1]["request_id"] == "order-66"
     assert lines[1]["model"] == "transducer"
     assert lines[1]["audio_sec"] == pytest.approx(recordings[0].heard.duration_sec, abs=0.001)
     assert "two" not in log.read_text().split()
+
+
+@pytest.mark.triton
+def test_workers_share_a_port_and_their_metrics(
+    start: Start, server: TritonServer, recordings: list[Recording]
+) -> None:
+    address, process, log = start("--triton", server.grpc_url, "--workers", "2")
+    assert eventually(lambda: _answers(f"http://{address}")), log.read_text()
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    first, second = map(int, children.read_text().split())
+    form: dict[str, Any] = {"files": {"file": recordings[0].file.read_bytes()}, "data": {"model": "whisper-1"}}
+    for _ in range(6):
+        answer = httpx.post(f"http://{address}/v1/audio/transcriptions", **form, timeout=60)
+        assert answer.json()["text"] == recordings[0].text
+    answered = 'moulin_gateway_requests_total{method="POST",route="/v1/audio/transcriptions",status="200"} 6.0'
+    for _ in range(6):  # whichever of them answers
+        metrics = httpx.get(f"http://{address}/metrics").text
+        assert answered in metrics
+        assert "moulin_gateway_transcribing 0.0" in metrics
+    os.kill(first, signal.SIGKILL)
+    assert eventually(lambda: "A worker ended with exit code -9; it is started again" in log.read_text())
+    assert eventually(lambda: len(children.read_text().split()) == 2)
+    assert httpx.post(f"http://{address}/v1/audio/transcriptions", **form, timeout=60).status_code == 200
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+    assert eventually(lambda: not alive(second))
+    assert "Traceback" not in log.read_text()
 
 
 def test_it_waits_for_a_triton_that_is_not_there_yet(start: Start) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
 import typer
@@ -27,6 +31,10 @@ AllowAnonymousOption = Annotated[
 LogFormat = Literal["text", "json"]
 
 KEYS_VARIABLE = "MOULIN_API_KEYS"
+_METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+"""prometheus_client's name for it, which it reads when it is imported."""
+
+logger = logging.getLogger(__name__)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -65,6 +73,8 @@ def gateway(
     max_requests_per_minute: Annotated[
         float | None, typer.Option(help="Of one API key, or of one address.  [default: no limit]")
     ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that serve together; limits count in each.")] = 1,
+    listen_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     otlp_endpoint: Annotated[
         str | None, typer.Option(metavar="URL", help="Send OpenTelemetry traces there, over OTLP/HTTP.")
     ] = None,
@@ -77,7 +87,7 @@ def gateway(
     """
     check_installed()
     from moulin.gateway.request_log import log_to_stderr
-    from moulin.gateway.server import run
+    from moulin.gateway.server import listen, run
     from moulin.gateway.settings import gateway_settings
 
     given: dict[str, Any] = {
@@ -87,6 +97,7 @@ def gateway(
         "trusted_proxies": trusted_proxy,
         "max_requests_per_minute": max_requests_per_minute,
         "otlp_endpoint": otlp_endpoint,
+        "metrics_folder": os.environ.get(_METRICS_VARIABLE),
     }
     settings = gateway_settings(
         host=host,
@@ -102,16 +113,51 @@ def gateway(
         **{name: value for name, value in given.items() if value is not None},
     )
     log_to_stderr(log_format or ("text" if sys.stderr.isatty() else "json"), quiet=quiet)
+    listener = listen(settings) if listen_fd is None else socket.socket(fileno=listen_fd)
+    if listen_fd is None:
+        logger.info("Listening on %s", _url(listener, "https" if settings.tls else "http"))
     # uvicorn raises again the signal that has stopped it, for whoever wants to know: nobody does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
-        run(settings)
+        if workers > 1:
+            _run_workers(listener, workers)
+        else:
+            run(settings, listener)
+
+
+def _run_workers(listener: socket.socket, count: int) -> None:
+    """This same command for each worker, on our socket and with metrics in a folder of all."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    from moulin.launch.workers import run_workers
+
+    with TemporaryDirectory(prefix="moulin-metrics-") as folder:
+
+        def ended(pid: int, code: int) -> None:
+            mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
+            logger.warning("A worker ended with exit code %d; it is started again", code)
+
+        command = [
+            sys.executable,
+            "-m",
+            "moulin",
+            *sys.argv[1:],
+            "--workers",
+            "1",
+            "--listen-fd",
+            f"{listener.fileno()}",
+        ]
+        environ = {**os.environ, _METRICS_VARIABLE: folder}
+        run_workers(command, count, environ=environ, pass_fd=listener.fileno(), on_end=ended)
+
+
+def _url(listener: socket.socket, scheme: str) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def read_api_keys(file: Path | None) -> Sequence[str]:
     """From the file, or from the environment. Raises OptionsError; no message ever holds a key."""
-    import os
-
     if file is None:
         return [key.strip() for key in os.environ.get(KEYS_VARIABLE, "").split(",") if key.strip()]
     try:

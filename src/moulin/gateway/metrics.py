@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 _LATENCY_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
 class Metrics:
-    """Counters of one gateway, in a registry of their own."""
+    """Counters of one gateway, in a registry of their own, or of all its workers together."""
 
-    def __init__(self) -> None:
+    def __init__(self, shared_folder: Path | None = None) -> None:
+        """`shared_folder` is that of PROMETHEUS_MULTIPROC_DIR, which prometheus_client itself reads."""
+        self._shared_folder = shared_folder
         self.registry = registry = CollectorRegistry()
         self.requests = Counter(
             "moulin_gateway_requests", "Requests answered.", ("route", "method", "status"), registry=registry
@@ -22,13 +27,11 @@ class Metrics:
             buckets=_LATENCY_BUCKETS,
             registry=registry,
         )
-        self.uploads = Gauge("moulin_gateway_uploads", "Recordings that are being received.", registry=registry)
-        self.queued = Gauge(
-            "moulin_gateway_queued", "Recordings that have been received and wait for their turn.", registry=registry
+        self.uploads = _gauge("moulin_gateway_uploads", "Recordings that are being received.", registry)
+        self.queued = _gauge(
+            "moulin_gateway_queued", "Recordings that have been received and wait for their turn.", registry
         )
-        self.transcribing = Gauge(
-            "moulin_gateway_transcribing", "Recordings that are being transcribed.", registry=registry
-        )
+        self.transcribing = _gauge("moulin_gateway_transcribing", "Recordings that are being transcribed.", registry)
         self.audio_seconds = Counter("moulin_gateway_audio_seconds", "Audio transcribed.", ("kind",), registry=registry)
         """`kind` is `recording` or `stream`."""
         self.rtfx = Histogram(
@@ -37,7 +40,7 @@ class Metrics:
             buckets=(0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
             registry=registry,
         )
-        self.active_streams = Gauge("moulin_gateway_active_streams", "Live streams that are open.", registry=registry)
+        self.active_streams = _gauge("moulin_gateway_active_streams", "Live streams that are open.", registry)
         self.first_partial_seconds = Histogram(
             "moulin_gateway_first_partial_seconds",
             "From the first audio with speech of a live stream to its first text.",
@@ -53,4 +56,13 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """Prometheus' text format."""
-        return bytes(generate_latest(self.registry))
+        if self._shared_folder is None:
+            return bytes(generate_latest(self.registry))
+        everybodys = CollectorRegistry()
+        MultiProcessCollector(everybodys, str(self._shared_folder))  # type: ignore[no-untyped-call]
+        return bytes(generate_latest(everybodys))
+
+
+def _gauge(name: str, help: str, registry: CollectorRegistry) -> Gauge:
+    """Of several workers, the sum over those that live."""
+    return Gauge(name, help, multiprocess_mode="livesum", registry=registry)

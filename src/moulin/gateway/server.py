@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
+import socket
+
 import uvicorn
 
 from moulin.errors import LaunchError
 from moulin.gateway.app import create_app
 from moulin.gateway.settings import GatewaySettings
-from moulin.launch.ports import port_is_free
 
 _GRACE_SEC = 10
 """For requests under way when the gateway is told to stop."""
+
+_BACKLOG = 2048
 
 _WEBSOCKET_MESSAGE_BYTES = 16 << 20
 """OpenAI's limit for one message with audio is 15 MiB."""
 
 
-def run(settings: GatewaySettings) -> None:
-    """Serve until SIGINT or SIGTERM; requests under way get ten seconds to finish. Raises LaunchError."""
-    if settings.port and not port_is_free(settings.host, settings.port):
+def listen(settings: GatewaySettings) -> socket.socket:
+    """A socket on which any number of `run`s may serve together. Raises LaunchError."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
+    except OSError as error:
         raise LaunchError(
-            f"Expected port {settings.port} on {settings.host} to be free for the gateway, got one in use",
+            f"Expected port {settings.port} on {settings.host} to be free for the gateway, got: {error.strerror}",
             hint="stop what listens there, or choose another port",
-        )
-    uvicorn.Server(server_config(settings)).run()
+        ) from error
+
+
+def run(settings: GatewaySettings, listener: socket.socket) -> None:
+    """Serve until SIGINT or SIGTERM; requests under way get ten seconds to finish."""
+    uvicorn.Server(server_config(settings)).run([listener])
 
 
 def server_config(settings: GatewaySettings) -> uvicorn.Config:
     """Logging is the caller's."""
     return uvicorn.Config(
         create_app(settings),
-        host=settings.host,
-        port=settings.port,
         log_config=None,
         access_log=False,
         server_header=False,

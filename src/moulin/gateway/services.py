@@ -28,7 +28,7 @@ class Services:
     @classmethod
     def of(cls, settings: GatewaySettings) -> Services:
         triton = TritonServers(settings.triton, timeout_sec=settings.triton_timeout_sec)
-        metrics = Metrics()
+        metrics = Metrics(settings.metrics_folder)
         tracing = open_tracing(settings.otlp_endpoint)
         recordings = Recordings(triton, metrics, tracing)
         return cls(settings, triton, ModelCatalog(triton, settings), Limits(settings), metrics, recordings, tracing)

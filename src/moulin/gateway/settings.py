@@ -51,6 +51,8 @@ class GatewaySettings(BaseModel):
     """A live stream that sends no audio for so long is closed."""
     triton_timeout_sec: PositiveFloat = 120.0
     """For one piece of audio."""
+    metrics_folder: Path | None = None
+    """Where the workers of one gateway write their metrics, so that any of them can answer for all."""
     otlp_endpoint: str | None = None
     """Where OpenTelemetry traces go: an OTLP collector's URL for traces over HTTP."""
 
