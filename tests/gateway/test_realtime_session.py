@@ -404,6 +404,22 @@ def test_settings_of_the_stream_end_it_and_hold_for_the_next() -> None:
     assert client.heard[2].options["rule2_min_trailing_silence_sec"] == 0.9
 
 
+def test_turn_detection_ends_a_turn_that_the_client_began() -> None:
+    client = Client(turn_detection=False)
+    client.will_hear(_update(growing={"ONE": 0.5}), _update({"ONE": 0.5}, last=True))
+    client.say(1)
+    events = client.send("session.update", session={"audio": {"input": {"turn_detection": {"type": "server_vad"}}}})
+    assert _kinds(events) == [
+        "transcription.delta",
+        "input_audio_buffer.committed",
+        "transcription.completed",
+        "conversation.item.done",
+        "session.updated",
+    ]
+    client.will_hear(_update(growing={"TWO": 0.5}))
+    assert _kinds(client.say(1)) == ["input_audio_buffer.speech_started", "conversation.item.added"]
+
+
 def test_settings_that_do_not_concern_the_stream_leave_it_alone() -> None:
     client = Client()
     client.say(1)

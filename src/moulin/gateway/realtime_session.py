@@ -165,8 +165,15 @@ class RealtimeSession:
             if find.model is None:
                 raise find.refusal or ApiError(404, f"There is no model {find.name!r}", code="model_not_found")
             config = replace(config, model=find.model)
-        if (config.model, config.format, config.stream_options) != (old.model, old.format, old.stream_options):
+        detects, detected = config.turn_detection is not None, old.turn_detection is not None
+        if (config.model, config.format, config.stream_options, detects) != (
+            (old.model, old.format, old.stream_options, detected)
+        ):
             yield from self.rest()
+        if detects and self._item is not None and not detected:
+            # Begun by the client, and not to be ended by a pause that ends speech which never started.
+            yield self._committed()
+            yield from self._complete()
         self._config = config
         if config.format is not old.format:
             self._audio_sec += self._audio.received_sec
