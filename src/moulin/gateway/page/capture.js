@@ -3,18 +3,18 @@
 
 const RATE = 16000;
 const CHUNK = RATE / 10;
-const ZERO_CROSSINGS = 16; // of the sinc on each side, at the lower of the two rates
+const ZERO_CROSSINGS = 32; // of the sinc on each side, at the lower of the two rates
 const PHASES = 512;
 
 // A low-pass filter at most of the lower rate's half, sampled at PHASES points between two input samples.
 class Resampler {
   constructor(from) {
     this.step = from / RATE;
-    const cutoff = 0.94 * Math.min(1, RATE / from);
+    const cutoff = 0.96 * Math.min(1, RATE / from);
     this.half = Math.ceil(ZERO_CROSSINGS / cutoff);
     this.kernels = Array.from({ length: PHASES + 1 }, (_, phase) => this.kernel(cutoff, phase / PHASES));
     this.input = new Float32Array(this.half); // silence before the first sample
-    this.position = this.half - 1; // of the next output sample, in `input`
+    this.position = this.half; // of the next output sample, in `input`
   }
 
   kernel(cutoff, fraction) {
