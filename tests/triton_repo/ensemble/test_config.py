@@ -141,6 +141,7 @@ def test_names_options_and_links(tmp_path: Path) -> None:
     assert read_config(tmp_path / "english_joiner").max_batch_size == 112
     features = read_config(tmp_path / "english_feature_extractor")
     assert features.parameters["max_audio_sec"].string_value == "12.5"
+    assert read_config(folder).parameters["max_utterance_sec"].string_value == "12.5"
     assert features.parameters["threads"].string_value == "3"
     assert features.max_batch_size == 7
 

@@ -11,6 +11,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from moulin.bundle.onnx_graph import TensorSpec
 from moulin.bundle.spec import OnnxModelSpec
 from moulin.decoding.greedy import WINDOW_FRAMES
+from moulin.engine.features import model_max_sec
 from moulin.export.packed_states import NEW_STATES, STATES, packed_size
 from moulin.triton_repo import contract
 from moulin.triton_repo.ensemble.components import (
@@ -51,7 +52,7 @@ def ensemble_configs(
     prediction = prediction_interface(spec, backend)
     rows = options.max_batch * max(WINDOW_FRAMES, options.decoding.beam)
     return {
-        None: _ensemble(options, tensors),
+        None: _ensemble(options, tensors, max_utterance_sec=min(model_max_sec(spec), options.max_audio_sec)),
         "feature_extractor": _feature_extractor(spec, options, backend, tensors, min_frames),
         "encoder": _encoder(spec, options, backend, tensors),
         **_networks(options.model_name, backend, prediction, rows),
@@ -109,8 +110,9 @@ def tied_configs(spec: OnnxModelSpec, options: StreamingOptions, backend: Backen
     return {None: tied, "encoder": encoder, **_networks(options.model_name, backend, prediction, rows)}
 
 
-def _ensemble(options: OfflineOptions, tensors: EncoderInterface) -> Any:
+def _ensemble(options: OfflineOptions, tensors: EncoderInterface, *, max_utterance_sec: float) -> Any:
     config = pb.ModelConfig(name=options.model_name, platform="ensemble", max_batch_size=options.max_batch)
+    add_parameters(config, {"max_utterance_sec": f"{max_utterance_sec:g}"})  # for clients, which cut what is longer
     add_contract(config)
     _step(
         config,
