@@ -77,11 +77,11 @@ class Cutter:
 
     def finish(self) -> list[Piece]:
         """What is left when the recording has ended."""
-        end = len(self._samples)
-        missing = -end % FRAME_SAMPLES
-        self._samples = np.concatenate([self._samples, np.zeros(missing, np.float32)])
-        pieces = self._look()
-        self._samples = self._samples[: len(self._samples) - missing]
+        end = self._start + len(self._samples)
+        padding = np.zeros(-len(self._samples) % FRAME_SAMPLES, np.float32)
+        self._samples = np.concatenate([self._samples, padding])
+        pieces = [Piece(piece.start_samples, piece.waveform[: end - piece.start_samples]) for piece in self._look()]
+        self._samples = self._samples[: end - self._start]
         if self._last_speech is not None:
             pieces.append(self._cut(self._last_speech + 1 + self._margin))
         return pieces
