@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,11 +21,14 @@ from websockets.exceptions import ConnectionClosed
 
 from moulin.audio.decode import resample
 from moulin.audio.pcm import pcm_to_float
+from moulin.bundle.load import load_bundle
 from moulin.decoding.network import Floats
 from moulin.gateway import live_connection
-from moulin.launch import TritonServer
+from moulin.launch import ServerOptions, TritonServer
 from moulin.transcript import Transcript
-from tests.conftest import MAX_STREAMS, TINY_STREAMING_MODEL, Recording
+from moulin.triton_repo.repository import build_streaming_repository
+from moulin.triton_repo.streaming_config import StreamingOptions
+from tests.conftest import BUNDLES, MAX_STREAMS, TINY_STREAMING_MODEL, Recording
 
 from .running_gateway import running_gateway
 
@@ -308,6 +314,49 @@ def test_no_triton() -> None:
 
     with running_gateway("127.0.0.1:9") as address:
         run(script(address))
+
+
+def test_triton_dies_while_someone_speaks(tmp_path: Path, recordings: list[Recording]) -> None:
+    """Whoever speaks is told, and to come back; a new connection is told the same."""
+    build_streaming_repository(
+        load_bundle(BUNDLES / "lstm-streaming", expect="streaming"), tmp_path, StreamingOptions(model_name="transducer")
+    )
+    audio = base64.b64encode(s16(recordings[0].waveform)).decode()
+    append = json.dumps({"type": "input_audio_buffer.append", "audio": audio})
+
+    async def told(connection: ClientConnection) -> str:
+        """The code of the error, after which the connection is closed."""
+        message = await receive(connection)
+        while message["type"] != "error":
+            message = await receive(connection)
+        code: str = message.get("error", message)["code"]
+        assert (await closed(connection))[0] == 1013
+        return code
+
+    async def script(gateway: str, triton: TritonServer) -> None:
+        async with (
+            connect(f"ws://{gateway}/v1/stream", max_queue=None) as plain,
+            connect(f"ws://{gateway}/v1/realtime", max_queue=None) as openai,
+        ):
+            await plain.send(s16(recordings[0].waveform))
+            await openai.send(append)
+            await until(plain, "partial")
+            await until(openai, "conversation.item.added")
+            assert triton.pid is not None
+            os.kill(triton.pid, signal.SIGKILL)
+            await plain.send(s16(recordings[0].waveform))
+            await openai.send(append)
+            assert [await told(plain), await told(openai)] == ["server_unavailable"] * 2
+        async with connect(f"ws://{gateway}/v1/stream") as late:
+            assert (await receive(late))["type"] == "ready"  # the model is known; whether it is there, nobody asks yet
+            await late.send(s16(recordings[0].waveform))
+            assert await told(late) == "server_unavailable"
+
+    options = ServerOptions(http_port=0, grpc_port=0, metrics_port=0, exit_timeout_sec=1)
+    with TritonServer(tmp_path, options) as triton:
+        triton.wait_ready()
+        with running_gateway(triton.grpc_url) as address:
+            run(script(address, triton))
 
 
 def test_keys_may_come_as_a_subprotocol(server: TritonServer) -> None:
