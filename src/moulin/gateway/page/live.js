@@ -15,14 +15,12 @@ const REASONS = { server_busy: "The server is full.", server_unavailable: "The r
 
 export class Live {
   // `on` has: listening(), partial(segment), final(segment), retry(seconds, reason), gap(seconds), roundTrip(ms),
-  // delay(seconds), failed(message, hint), refused()
-  constructor(model, on) {
+  // delay(seconds), failed(message, hint), refused(). Times count on from `fromSec`.
+  constructor(model, on, fromSec = 0) {
     this.model = model;
     this.on = on;
     this.kept = []; // chunks from `keptFrom` on
-    this.keptFrom = 0; // in samples of the recording
-    this.captured = 0;
-    this.sent = 0; // also in samples of the recording
+    this.keptFrom = this.captured = this.sent = Math.round(fromSec * RATE); // in samples, from the first that was spoken
     this.missed = 0; // of the break that goes on
     this.attempt = 0;
     this.state = "new"; // connecting, listening, waiting, ending, ended

@@ -108,6 +108,7 @@ byId("model").onchange = () => ready();
 // Speaking
 
 let session = null;
+let spokenSec = 0; // whoever stops and speaks again goes on where he was
 
 class Speaking {
   constructor(model) {
@@ -119,13 +120,16 @@ class Speaking {
 
   async start() {
     noNotice();
-    forgetRecording();
-    transcript.clear();
-    name = "speech";
     button(true, "Stop");
     status("Waiting for the microphone");
     await this.microphone.start();
     if (this.stopped) { await this.microphone.stop(); return; }
+    if (!byId("recording").hidden) { // what is on the page was not spoken here
+      forgetRecording();
+      transcript.clear();
+      spokenSec = 0;
+    }
+    name = "speech";
     status("Connecting");
     this.live = new Live(this.model, {
       listening: () => { this.noRetry(); status("Listening"); },
@@ -137,7 +141,7 @@ class Speaking {
       delay: (seconds) => { this.delays = [...this.delays.slice(-4), seconds]; },
       failed: (message, hint) => { this.stop(); notice(message, hint); },
       refused: () => { this.stop(); askForKey(); },
-    });
+    }, spokenSec);
     this.meter();
     this.wakeLock = await navigator.wakeLock?.request("screen").catch(() => null);
   }
@@ -152,6 +156,7 @@ class Speaking {
     status("Finishing");
     await this.microphone.stop();
     await this.live?.end();
+    spokenSec = this.live?.capturedSec ?? spokenSec;
     transcript.settle();
     this.wakeLock?.release();
     byId("figures").textContent = "";
@@ -243,6 +248,7 @@ async function open(file) {
   noNotice();
   forgetRecording();
   transcript.clear();
+  spokenSec = 0;
   upload = new AbortController();
   ready();
   status("Transcribing a recording");
@@ -364,6 +370,7 @@ byId("copy").onclick = async () => {
 };
 byId("clear").onclick = () => {
   transcript.clear();
+  spokenSec = 0;
   if (!session) forgetRecording();
   byId(session ? "transcript" : "speak").focus();
 };
