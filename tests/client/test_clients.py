@@ -16,7 +16,7 @@ from moulin.client import AsyncClient, Client
 from moulin.decoding.network import Floats
 from moulin.errors import AudioError, ClientError, OptionsError, ServerUnavailable
 from moulin.launch import ServerOptions, TritonServer
-from tests.conftest import MAX_BATCH, TINY_MODEL, Recording
+from tests.conftest import MAX_BATCH, TINY_MODEL, TINY_STREAMING_MODEL, Recording
 from tests.launch.repository import write_model
 
 
@@ -163,3 +163,20 @@ instance_group [{kind: KIND_CPU count: 1}]
         with pytest.raises(ClientError, match="no RESULT"):
             call(foreign.grpc_url, "transcribe", np.zeros(160, np.float32))
     shutil.rmtree(repository)
+
+
+@pytest.mark.triton
+def test_the_models(call: Call, server: TritonServer) -> None:
+    models = {model.name: model for model in call(server.grpc_url, "models")}
+    assert set(models) == {"transducer", "transducer_streaming", TINY_MODEL, TINY_STREAMING_MODEL}
+    assert [models[name].streaming for name in ("transducer", "transducer_streaming")] == [False, True]
+    assert models["transducer"].max_utterance_sec == 39.78  # what the export takes, less the silence appended
+    with pytest.raises(ServerUnavailable):
+        call("127.0.0.1:1", "models")
+
+
+@pytest.mark.triton
+def test_another_model_for_a_call(call: Call, server: TritonServer, snippets: list[tuple[Floats, str]]) -> None:
+    waveform, text = snippets[0]
+    (heard,) = call(server.grpc_url, "transcribe_batch", [waveform], model=TINY_MODEL, request_id="order-66")
+    assert heard.text == text

@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -286,6 +287,23 @@ def test_a_file_that_is_too_large_is_refused_before_it_has_come(gateway: str) ->
     assert (error["code"], error["param"]) == ("file_too_large", "file")
     assert "at most 8000000 bytes" in error["message"]
     assert _unnamed_files() == []
+
+
+def test_an_upload_that_does_not_end(server: TritonServer) -> None:
+    """It holds a place, and must not do so for ever."""
+
+    def trickle() -> Iterator[bytes]:
+        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
+        for _ in range(600):
+            time.sleep(0.1)
+            yield b"x"
+
+    with running_gateway(server.grpc_url, max_upload_sec=0.5, max_requests=1) as address:
+        url = f"http://{address}{TRANSCRIPTIONS}"
+        slow = httpx.post(url, content=trickle(), headers={"content-type": "multipart/form-data; boundary=b"})
+        assert slow.status_code == 408
+        assert "Expected the upload to end within 0.5 s" in slow.json()["error"]["message"]
+        assert httpx.post(url, files={"file": b"x"}, data={"model": "whisper-1"}).status_code == 400  # not 429
 
 
 def test_hours_in_a_small_file_are_refused(gateway: str, tmp_path: Path) -> None:

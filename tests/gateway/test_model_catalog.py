@@ -1,0 +1,100 @@
+"""From the names that clients give to models."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from moulin.client.served_model import ServedModel
+from moulin.gateway.api_error import ApiError
+from moulin.gateway.model_catalog import ModelCatalog
+from moulin.gateway.settings import gateway_settings
+from moulin.gateway.triton_servers import TritonServers
+
+
+class Served:
+    """The part of `TritonServers` that is asked."""
+
+    def __init__(self, **models: bool) -> None:
+        """Name to whether it is a streaming model."""
+        self._models = {name: ServedModel(name, streaming, 30.0) for name, streaming in models.items()}
+
+    async def models(self) -> dict[str, ServedModel]:
+        return self._models
+
+
+BOTH = {"transducer": False, "transducer_streaming": True, "other": False}
+
+
+def find(models: dict[str, bool], kind: str, name: str | None, **settings: Any) -> str:
+    catalog = ModelCatalog(cast(TritonServers, Served(**models)), gateway_settings(**settings))
+    found: ServedModel = asyncio.run(getattr(catalog, kind)(name))
+    return found.name
+
+
+@pytest.mark.parametrize(
+    ("models", "kind", "name", "found"),
+    [
+        (BOTH, "offline", "other", "other"),
+        (BOTH, "offline", None, "transducer"),
+        (BOTH, "offline", "whisper-1", "transducer"),
+        (BOTH, "streaming", "gpt-4o-transcribe", "transducer_streaming"),
+        (BOTH, "streaming", "transducer", "transducer_streaming"),
+        (BOTH, "streaming", "transducer_streaming", "transducer_streaming"),
+        ({"transducer": True}, "streaming", None, "transducer"),
+        ({"whisper-1": False, "transducer": False}, "offline", "whisper-1", "whisper-1"),
+        ({"english": False}, "offline", "whisper-1", "english"),
+        ({"english": False, "live": True}, "streaming", None, "live"),
+    ],
+)
+def test_found(models: dict[str, bool], kind: str, name: str | None, found: str) -> None:
+    assert find(models, kind, name) == found
+
+
+def test_the_default_model_may_be_another() -> None:
+    assert find(BOTH, "offline", "whisper-1", default_model="other") == "other"
+    assert find(BOTH, "offline", "my-name", aliases=("my-name",)) == "transducer"
+
+
+@pytest.mark.parametrize(
+    ("models", "kind", "name", "message"),
+    [
+        (
+            BOTH,
+            "offline",
+            "nobody",
+            "'nobody' for recordings (hint: the models for recordings are tra",
+        ),
+        (
+            BOTH,
+            "streaming",
+            "other",
+            "'other' for live streams; 'other' is for recordings (hint: the",
+        ),
+        (
+            {"a": False, "b": False},
+            "offline",
+            "whisper-1",
+            "'whisper-1' for recordings (hint: the mod",
+        ),
+        (
+            {"a": False},
+            "streaming",
+            None,
+            "'transducer' for live streams (hint: no model for live st",
+        ),
+        (
+            {},
+            "offline",
+            None,
+            "'transducer' for recordings (hint: no model for recordings is served)",
+        ),
+    ],
+)
+def test_not_found(models: dict[str, bool], kind: str, name: str | None, message: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        find(models, kind, name)
+    assert (caught.value.status, caught.value.code, caught.value.param) == (404, "model_not_found", "model")
+    assert str(caught.value).startswith(f"There is no model {message}")
