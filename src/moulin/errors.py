@@ -12,6 +12,7 @@
     ├── LaunchError        tritonserver cannot be found, started or kept running
     └── ClientError        a request could not be answered
         ├── ServerUnavailable   nobody answers at that address, or the server is not ready
+        ├── ServerTimeout       it takes longer than the client waits
         ├── ServerBusy          it has as much to do as it takes on: later it may answer
         └── RequestRefused      what was asked cannot be done: asking again gets the same answer
 
@@ -68,6 +69,10 @@ class ClientError(MoulinError):
 
 class ServerUnavailable(ClientError):
     """Nobody answers at that address, or the server is not ready."""
+
+
+class ServerTimeout(ClientError):
+    """The server takes longer than the client waits."""
 
 
 class ServerBusy(ClientError):

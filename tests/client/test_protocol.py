@@ -13,7 +13,15 @@ import pytest
 from tritonclient.utils import InferenceServerException, deserialize_bytes_tensor
 
 from moulin.client import protocol
-from moulin.errors import AudioError, ClientError, OptionsError, RequestRefused, ServerBusy, ServerUnavailable
+from moulin.errors import (
+    AudioError,
+    ClientError,
+    OptionsError,
+    RequestRefused,
+    ServerBusy,
+    ServerTimeout,
+    ServerUnavailable,
+)
 from moulin.transcript import Transcript, Word
 from moulin.triton_repo import contract
 
@@ -143,7 +151,13 @@ CONNECT = (
             "moulin stream",
         ),
         ("NOT_FOUND", "Request for unknown model: 'm' is not found", RequestRefused, "has no model 'm'", "--name"),
-        ("DEADLINE_EXCEEDED", "Deadline Exceeded", ClientError, "The server at h:1 did not answer in time", "timeout"),
+        (
+            "DEADLINE_EXCEEDED",
+            "Deadline Exceeded",
+            ServerTimeout,
+            "The server at h:1 did not answer in time",
+            "timeout",
+        ),
         ("INVALID_ARGUMENT", "Too long (hint: cut it)", RequestRefused, "Too long", "cut it"),
         ("INVALID_ARGUMENT", "Too long", RequestRefused, "Too long", None),
         ("INVALID_ARGUMENT", "unexpected inference output 'RESULT' for model 'm'", ClientError, "no RESULT", "moulin"),

@@ -123,6 +123,15 @@ def test_cors_is_off(open_to_all: str) -> None:
     assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
+def test_pages_of_other_origins_may_not_post_either(open_to_all: str) -> None:
+    """CORS keeps them from reading the answer, not from having us work."""
+    url = f"http://{open_to_all}/v1/audio/transcriptions"
+    refused = httpx.post(url, files={"file": b"x"}, headers={"origin": "https://evil.example"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "origin_not_allowed")
+    own = httpx.post(url, files={"file": b"x"}, headers={"origin": f"http://{open_to_all}"})
+    assert (own.status_code, own.json()["error"]["param"]) == (400, "model")
+
+
 def test_named_origins(start: Start) -> None:
     address = start(allow_origins=("https://app.example",), api_keys=KEYS)
     ask = {

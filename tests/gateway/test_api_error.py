@@ -11,6 +11,7 @@ from moulin.errors import (
     OptionsError,
     RequestRefused,
     ServerBusy,
+    ServerTimeout,
     ServerUnavailable,
     StreamError,
 )
@@ -28,6 +29,7 @@ from moulin.gateway.api_error import ApiError, api_error
         (StreamError("m"), 400, "invalid_request_error", "invalid_request", {}),
         (ServerBusy("m"), 429, "rate_limit_error", "server_busy", {"retry-after": "1"}),
         (ServerUnavailable("m"), 503, "server_error", "server_unavailable", {"retry-after": "1"}),
+        (ServerTimeout("m"), 504, "server_error", "server_timeout", {}),
         (ClientError("m"), 500, "server_error", "recognition_failed", {}),
         (EngineError("m"), 500, "server_error", "recognition_failed", {}),
         (KeyError("m"), 500, "server_error", "internal_error", {}),

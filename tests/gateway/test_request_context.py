@@ -59,6 +59,13 @@ def test_a_line_of_the_log(client: TestClient, caplog: pytest.LogCaptureFixture)
     assert "secret" not in str(vars(line))
 
 
+def test_a_path_does_not_write_lines_into_the_log(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="moulin.gateway"):
+        client.get("/fine/1%0a2026-01-01%20all%20is%20well")
+    assert "GET /fine/1%0A2026-01-01%20all%20is%20well 200" in caplog.text
+    assert "\n2026-01-01" not in caplog.text
+
+
 def test_paths_that_people_make_up_do_not_fill_the_metrics(client: TestClient, metrics: Metrics) -> None:
     for number in range(50):
         client.get(f"/fine/{number}")

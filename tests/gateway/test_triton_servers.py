@@ -35,6 +35,8 @@ class FakeClient:
 
     async def models(self) -> list[ServedModel]:
         self.asked_for_models += 1
+        if self.hold:
+            await self.hold.wait()
         if self.fail:
             raise self.fail
         return list(self.offered)
@@ -176,6 +178,24 @@ def test_nobody_has_ever_answered(servers: Servers) -> None:
             assert list(await servers.both.models()) == ["m"]
 
     asyncio.run(script())
+
+
+def test_a_server_that_hangs_keeps_nobody_waiting(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton_servers, "_ASKED_FOR_SEC", 0.05)
+
+    async def script() -> None:
+        servers.a.hold = asyncio.Event()
+        servers.clock.now += 5.1
+        first = asyncio.create_task(servers.both.models())
+        await asyncio.sleep(0)
+        assert list(await servers.both.models()) == ["m"]  # what was known, at once
+        assert not first.done()
+        assert list(await first) == ["m"]
+        assert await servers.both.is_ready()
+        servers.b.hold = servers.a.hold
+        assert not await servers.both.is_ready()
+
+    run(servers, script)
 
 
 def test_a_stream_stays_where_it_began(servers: Servers) -> None:

@@ -17,7 +17,7 @@ from tritonclient.grpc import InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
 from moulin.audio.waveform import check_waveform
-from moulin.errors import ClientError, OptionsError, RequestRefused, ServerBusy, ServerUnavailable
+from moulin.errors import ClientError, OptionsError, RequestRefused, ServerBusy, ServerTimeout, ServerUnavailable
 from moulin.live_transcript import StreamUpdate
 from moulin.transcript import Transcript
 
@@ -113,7 +113,7 @@ def client_error(error: InferenceServerException, url: str, model: str) -> Clien
             f"The server at {url} has no model {model!r}", hint="give the name that it is served under (--name)"
         )
     if "DEADLINE_EXCEEDED" in status:
-        return ClientError(
+        return ServerTimeout(
             f"The server at {url} did not answer in time", hint="raise the timeout, or send less at once"
         )
     if "is not healthy" in message:  # the model's own process has died

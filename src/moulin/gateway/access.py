@@ -45,15 +45,19 @@ class Access:
 
     def _check(self, connection: HTTPConnection) -> None:
         path = connection.url.path
-        if connection.scope["type"] == "websocket":
+        if connection.scope["type"] == "websocket" or (path.startswith("/v1/") and not self._keys):
             self._check_origin(connection.headers)
-        elif path in _OPEN_PATHS or path.startswith(_OPEN_FOLDER) or connection.scope["method"] == "OPTIONS":
+        if connection.scope["type"] == "http" and self._is_open(path, connection.scope["method"]):
             return
         caller = connection.client.host if connection.client else ""
         if self._keys:
             caller = self._key_number(_offered_key(connection.headers))
         if path.startswith("/v1/"):
             self._limits.count(caller)
+
+    def _is_open(self, path: str, method: str) -> bool:
+        """Whether everybody may have this."""
+        return path in _OPEN_PATHS or path.startswith(_OPEN_FOLDER) or method == "OPTIONS"
 
     def _key_number(self, offered: str) -> str:
         """Which of the keys it is; all are compared, so that the time says nothing. Raises ApiError."""
@@ -67,7 +71,8 @@ class Access:
         return f"key {matches.index(True)}"
 
     def _check_origin(self, headers: Headers) -> None:
-        """A browser opens WebSockets from any page to any address; only our own page and those named may.
+        """Browsers let any page open WebSockets to any address, and post files there without reading the answer. Who
+        has no key gets through only from our own page and those named, or from no browser at all.
 
         Raises ApiError.
         """

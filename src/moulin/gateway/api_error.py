@@ -11,6 +11,7 @@ from moulin.errors import (
     OptionsError,
     RequestRefused,
     ServerBusy,
+    ServerTimeout,
     ServerUnavailable,
     StreamError,
 )
@@ -67,6 +68,8 @@ def api_error(error: Exception) -> ApiError:
         return _refusal(error, 429, "server_busy", retry_after_sec=RETRY_AFTER_SEC)
     if isinstance(error, ServerUnavailable):
         return _refusal(error, 503, "server_unavailable", retry_after_sec=RETRY_AFTER_SEC)
+    if isinstance(error, ServerTimeout):
+        return _refusal(error, 504, "server_timeout")
     if isinstance(error, AudioError):
         return _refusal(error, 400, "invalid_audio", param="file")
     if isinstance(error, OptionsError | RequestRefused | StreamError):

@@ -7,6 +7,7 @@ import re
 import secrets
 import time
 from contextvars import ContextVar
+from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
@@ -55,7 +56,7 @@ class RequestContext:
                 status = 403  # closed before it was accepted
             await send(message)
 
-        about = {"http.request.method": scope.get("method", "GET"), "url.path": scope["path"]}
+        about = {"http.request.method": scope.get("method", "GET"), "url.path": _path(scope)}
         try:
             with self._tracing.request(_name(scope), headers, about | {"moulin.request_id": request_id}) as span:
                 await self._app(scope, receive, observed)
@@ -83,11 +84,11 @@ class RequestContext:
         logger.info(
             "%s %s %d",
             method,
-            scope["path"],
+            _path(scope),
             status,
             extra={
                 "method": method,
-                "path": scope["path"],
+                "path": _path(scope),
                 "status": status,
                 "duration_ms": round(seconds * 1000, 1),
                 "client": client[0] if client else None,
@@ -102,4 +103,9 @@ def _method(scope: Scope) -> str:
 
 
 def _name(scope: Scope) -> str:
-    return f"{_method(scope)} {scope['path']}"
+    return f"{_method(scope)} {_path(scope)}"
+
+
+def _path(scope: Scope) -> str:
+    """Encoded, so that nobody writes lines into the log."""
+    return quote(scope["path"])

@@ -19,6 +19,8 @@ _AVOIDED_SEC = 1.0
 """For so long a server that did not answer is asked only if there is no other."""
 
 _MODELS_KEPT_SEC = 5.0
+_ASKED_FOR_SEC = 5.0
+"""A server that does not say in that time what it serves has stopped or is unreachable."""
 
 
 @dataclass(eq=False, slots=True)
@@ -56,14 +58,17 @@ class TritonServers:
 
         Raises ServerUnavailable where no server has ever answered.
         """
-        async with self._refreshing:
-            if self._clock() >= self._models_until:
-                await self._refresh()
-        return {name: model for server in self._servers for name, model in server.models.items()}
+        known = self._known()
+        if not (known and self._refreshing.locked()):  # nobody waits for what is good enough
+            async with self._refreshing:
+                if self._clock() >= self._models_until:
+                    await self._refresh()
+            known = self._known()
+        return known
 
     async def is_ready(self) -> bool:
         """Whether a server answers now and serves a model of moulin's."""
-        found = await asyncio.gather(*(server.client.models() for server in self._servers), return_exceptions=True)
+        found = await asyncio.gather(*map(_offered, self._servers))
         return any(isinstance(models, list) and models for models in found)
 
     async def transcribe(
@@ -99,18 +104,20 @@ class TritonServers:
         raise ServerUnavailable(f"No Triton server offers the model {model!r}")
 
     async def _refresh(self) -> None:
-        async def ask(server: _Server) -> ClientError | None:
-            try:
-                server.models = {model.name: model for model in await server.client.models()}
-            except ClientError as error:
-                return error
-            return None
-
-        errors = await asyncio.gather(*(ask(server) for server in self._servers))
-        if None in errors:
+        found = await asyncio.gather(*map(_offered, self._servers))
+        errors = []
+        for server, models in zip(self._servers, found, strict=True):
+            if isinstance(models, ClientError):
+                errors.append(models)
+            else:
+                server.models = {model.name: model for model in models}
+        if len(errors) < len(found) or self._known():
             self._models_until = self._clock() + _MODELS_KEPT_SEC
-        elif not any(server.models for server in self._servers):
-            raise next(error for error in errors if error is not None)
+        else:
+            raise errors[0]
+
+    def _known(self) -> dict[str, ServedModel]:
+        return {name: model for server in self._servers for name, model in server.models.items()}
 
     def _by_preference(self, model: str) -> list[_Server]:
         now = self._clock()
@@ -129,3 +136,14 @@ class TritonServers:
             raise
         finally:
             server.under_way -= 1
+
+
+async def _offered(server: _Server) -> list[ServedModel] | ClientError:
+    """What the server says that it serves now, or why it does not say."""
+    try:
+        async with asyncio.timeout(_ASKED_FOR_SEC):
+            return await server.client.models()
+    except TimeoutError:
+        return ServerUnavailable(f"The server at {server.client.url} does not answer")
+    except ClientError as error:
+        return error
