@@ -39,7 +39,7 @@ def test_an_offline_model_is_refused() -> None:
 @pytest.mark.slow
 def test_runs_are_printed_and_reported(tmp_path: Path) -> None:
     to = tmp_path / "results" / "streaming.json"
-    command = ["--targets", "sherpa-onnx-server", "--streams", "1,2", "--seconds", "1", "--to", str(to)]
+    command = ["--targets", "sherpa-onnx-server", "--streams", "1,2", "--seconds", "1", "--tries", "1", "--to", str(to)]
     done = moulin("bench", "streaming", "--model", MODEL, *command, "--sherpa-options", "max-batch-size=3").expect(0)
     header, *rows = done.out.splitlines()
     assert header.startswith("target")
@@ -55,8 +55,19 @@ def test_runs_are_printed_and_reported(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_ctrl_c_leaves_what_there_is(tmp_path: Path) -> None:
-    to, log = tmp_path / "streaming.json", tmp_path / "stdout"
-    arguments = ["--targets", "sherpa-onnx-server", "--streams", "1,1,1,1,1,1,1,1", "--seconds", "1", "--to", str(to)]
+    to, log, streams = tmp_path / "streaming.json", tmp_path / "stdout", "1,1,1,1,1,1,1,1"
+    arguments = [
+        "--targets",
+        "sherpa-onnx-server",
+        "--streams",
+        streams,
+        "--seconds",
+        "1",
+        "--tries",
+        "1",
+        "--to",
+        str(to),
+    ]
     with log.open("wb") as out:
         process = subprocess.Popen(
             [MOULIN, "bench", "streaming", "--model", str(MODEL), *arguments],

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from moulin.evaluate.connection import Record
 from moulin.evaluate.streaming_clips import Clip
-from moulin.evaluate.streaming_load import StreamRecord
 
 CHUNK_SEC = 0.32
 CHUNK_SAMPLES = 5120
@@ -41,12 +41,13 @@ class FakeServer:
     ) -> None:
         self._delay, self.in_order, self.fail_at, self.never_answer = delay, in_order, fail_at, never_answer
         self.streams: list[FakeStream] = []
+        self.num_requests = 0
         self.closed = False
 
     def delay(self, now: float) -> float:
         return self._delay(now) if callable(self._delay) else self._delay
 
-    def open(self, record: StreamRecord) -> FakeStream:
+    def open(self, record: Record) -> FakeStream:
         self.streams.append(FakeStream(self, record))
         return self.streams[-1]
 
@@ -55,7 +56,7 @@ class FakeServer:
 
 
 class FakeStream:
-    def __init__(self, server: FakeServer, record: StreamRecord) -> None:
+    def __init__(self, server: FakeServer, record: Record) -> None:
         self._server, self._record = server, record
         self._loop = asyncio.get_running_loop()
         self.opened = self._loop.time()
@@ -75,6 +76,7 @@ class FakeStream:
     def _deliver(self) -> None:
         index, now = self._waiting.popleft(), self._loop.time()
         self._record.sent[index] = now
+        self._server.num_requests += 1
         self.received.append(index)
         self._busy = True
         if index != self._server.never_answer:
@@ -83,10 +85,10 @@ class FakeStream:
     def _reply(self, index: int) -> None:
         self._busy = False
         if index == self._server.fail_at:
-            self._record.failure = "no more room"
+            self._record.fail("no more room")
             return
         self._record.replied[index] = self._loop.time()
         if index == len(self._record.replied) - 1:
-            self._record.text = self._record.clip.text
+            self._record.finish(self._record.clip.text)
         elif self._waiting and self._server.in_order:
             self._deliver()

@@ -6,31 +6,37 @@ import itertools
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from moulin.evaluate.largest_load import RESOLUTION, find_largest, largest_that_held, search
-from moulin.evaluate.streaming_benchmark import Measurement
+from moulin.evaluate.latencies import Latencies
+from moulin.evaluate.measurement import Measurement
+from moulin.evaluate.run import Run
+from moulin.evaluate.target_usage import TargetUsage
 from moulin.evaluate.wer import WordErrors
 
 
 def measurement(target: str, streams: int, p95_ms: float, *, failures: tuple[str, ...] = ()) -> Measurement:
-    percentiles = dict.fromkeys((50, 90, 95, 99, 100), p95_ms)
+    constant = Latencies(np.linspace(0, 20, 100), np.full(100, p95_ms))
     return Measurement(
         target=target,
-        streams=streams,
+        unit="streams",
+        load=streams,
         seconds=20,
-        latency_ms=percentiles,
-        late_p95_ms=p95_ms,
-        final_ms=percentiles,
-        chunks=1000,
+        latency=constant,
+        final=constant,
+        first_text=constant,
         failures=failures,
-        streams_finished=10,
+        finished=10,
+        audio_sec_a_sec=streams,
         word_errors=WordErrors(),
-        server_cpu_sec=0,
+        character_errors=WordErrors(),
+        partials=0,
+        revised_words=0,
+        usage=TargetUsage(0.0, 0.0, 0),
         generator_cpu_sec=0,
-        others_cpu_sec=0,
         generator_late_ms=0,
-        server_memory_mib=0,
         cores=2,
     )
 
@@ -69,14 +75,15 @@ def test_an_accident_in_three_runs_does_not_decide() -> None:
 def test_targets_take_turns_and_see_the_same_seeds() -> None:
     calls: list[tuple[str, int]] = []
 
-    def measure(name: str, streams: int, seed: int) -> Measurement:
+    def measure(name: str, streams: int, seed: int) -> Run:
         calls.append((name, seed))
-        return measurement(name, streams, 100 if streams <= {"ours": 120, "peer": 100}[name] else 900)
+        p95_ms = 100 if streams <= {"ours": 120, "peer": 100}[name] else 900
+        return Run(measurement(name, streams, p95_ms), [], 0.0)
 
     runs = list(find_largest(["ours", "peer"], measure, p95_ms=320, start=64))
     assert calls[:6] == [("ours", 0), ("peer", 0), ("ours", 1), ("peer", 1), ("ours", 2), ("peer", 2)]
     assert len(runs) == len(calls)
-    largest = largest_that_held(runs, 320)
+    largest = largest_that_held([run.measurement for run in runs], 320)
     assert 116 <= largest["ours"] <= 120
     assert 97 <= largest["peer"] <= 100
 

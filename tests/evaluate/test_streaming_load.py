@@ -10,26 +10,33 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from moulin.evaluate.streaming_benchmark import Measurement, evaluate
+from moulin.evaluate.measurement import Measurement, evaluate
 from moulin.evaluate.streaming_clips import Clip
-from moulin.evaluate.streaming_load import Load, run_load
-from tests.evaluate.fake_server import CHUNK_SEC, FakeServer, clip
+from moulin.evaluate.streaming_load import Load, Pace, run_load
+from moulin.evaluate.target_usage import TargetUsage
+from tests.evaluate.fake_server import CHUNK_SAMPLES, CHUNK_SEC, FakeServer, clip
 from tests.evaluate.virtual_time import run_virtually
 
 
 def load(
-    server: FakeServer, clips: Sequence[Clip], *, streams: int = 1, seconds: float = 10.0, warmup_sec: float = 2.0
+    server: FakeServer,
+    clips: Sequence[Clip],
+    *,
+    streams: int = 1,
+    seconds: float = 10.0,
+    warmup_sec: float = 2.0,
+    jitter_sec: float = 0.0,
 ) -> Load:
+    pace = Pace(CHUNK_SAMPLES, seconds, warmup_sec=warmup_sec, jitter_sec=jitter_sec)
+
     async def run() -> Load:
-        return await run_load(
-            server, clips, streams=streams, seconds=seconds, warmup_sec=warmup_sec, chunk_sec=CHUNK_SEC
-        )
+        return await run_load(server, clips, pace, streams=streams)
 
     return run_virtually(run())
 
 
 def figures(result: Load, streams: int = 1) -> Measurement:
-    return evaluate("fake", streams, result, (1.0, 2.0), 2**20, str.upper)
+    return evaluate("fake", "streams", streams, result, TargetUsage(1.0, 2.0, 2**20), str.upper)
 
 
 def test_chunks_are_due_one_chunk_apart_and_recordings_follow_without_a_pause() -> None:
@@ -57,13 +64,13 @@ def test_every_line_begins_with_another_clip_at_another_phase_and_the_seed_decid
 
 def test_a_constant_delay_is_every_percentile() -> None:
     measurement = figures(load(FakeServer(0.05), [clip(8)], streams=4), 4)
-    assert list(measurement.latency_ms.values()) == pytest.approx([50.0] * 5)
-    assert list(measurement.final_ms.values()) == pytest.approx([50.0] * 5)
+    assert list(measurement.latency.ms) == pytest.approx([50.0] * len(measurement.latency))
+    assert list(measurement.final.ms) == pytest.approx([50.0] * len(measurement.final))
     assert measurement.failures == ()
     assert measurement.holds(50.1)
     assert not measurement.holds(49.9)
     # 4 lines, 10 s; of the 8 chunks of 2.56 s of speech 6 are measured.
-    assert measurement.chunks == pytest.approx(4 * 10 / 2.56 * 6, abs=4)
+    assert len(measurement.latency) == pytest.approx(4 * 10 / 2.56 * 6, abs=4)
 
 
 def test_delays_that_are_known_give_percentiles_that_are_known() -> None:
@@ -71,10 +78,10 @@ def test_delays_that_are_known_give_percentiles_that_are_known() -> None:
     delays = iter(range(10_000))
     server = FakeServer(lambda _: next(delays) % 100 / 1000)
     measurement = figures(load(server, [clip(1000)], seconds=CHUNK_SEC * 100, warmup_sec=CHUNK_SEC * 4))
-    assert measurement.chunks == 100
-    assert measurement.latency_ms[50] == pytest.approx(np.percentile(range(100), 50))
-    assert measurement.latency_ms[95] == pytest.approx(np.percentile(range(100), 95))
-    assert measurement.latency_ms[100] == pytest.approx(99)
+    assert len(measurement.latency) == 100
+    assert measurement.latency.percentile(50) == pytest.approx(np.percentile(range(100), 50))
+    assert measurement.latency.percentile(95) == pytest.approx(np.percentile(range(100), 95))
+    assert measurement.latency.percentile(100) == pytest.approx(99)
 
 
 @pytest.mark.parametrize("in_order", [False, True])
@@ -93,7 +100,7 @@ def test_a_stall_is_paid_for_by_every_chunk_that_was_due_in_it(in_order: bool) -
     # Each waits until the stall is over; in order, each also for the one millisecond that those before it take.
     queue = 0.001 * np.arange(10) if in_order else 0
     assert replied[stalled] - due[stalled] == pytest.approx(stall_to - due[stalled] + queue, abs=1e-6)
-    assert figures(result).latency_ms[100] > 2900
+    assert figures(result).latency.percentile(100) > 2900
 
 
 def test_a_server_that_cannot_keep_up_does_not_hold_however_short_its_first_latencies() -> None:
@@ -108,7 +115,7 @@ def test_a_server_that_cannot_keep_up_does_not_hold_however_short_its_first_late
 
 def test_warm_up_is_not_measured() -> None:
     measurement = figures(load(FakeServer(lambda now: 1.0 if now < 1000 + 1.5 else 0.01), [clip(1000)], warmup_sec=3))
-    assert measurement.latency_ms[100] == pytest.approx(10)
+    assert measurement.latency.percentile(100) == pytest.approx(10)
 
 
 def test_failures_are_counted_and_the_line_goes_on_with_the_next_recording() -> None:
@@ -129,20 +136,20 @@ def test_what_is_never_answered_is_a_failure_and_the_run_ends_all_the_same() -> 
     measurement = figures(load(FakeServer(0.01, never_answer=3), [clip(6)], seconds=6))
     assert set(measurement.failures) == {"no reply in time"}
     assert not measurement.holds(1000)
-    assert measurement.latency_ms[100] == pytest.approx(10)
+    assert measurement.latency.percentile(100) == pytest.approx(10)
 
 
 def test_replies_after_the_window_still_count_for_chunks_that_were_due_in_it() -> None:
     measurement = figures(load(FakeServer(1.5), [clip(1000)], seconds=6))
     assert measurement.failures == ()
-    assert measurement.latency_ms[50] == pytest.approx(1500)
+    assert measurement.latency.percentile(50) == pytest.approx(1500)
 
 
 def test_a_text_only_counts_when_its_stream_has_ended() -> None:
     result = load(FakeServer(0.01), [clip(5, text="ONE TWO"), clip(6, text="SIX")], streams=2, seconds=5)
     measurement = figures(result, 2)
     finished = [record for record in result.records if record.text is not None]
-    assert measurement.streams_finished == len(finished) > 0
+    assert measurement.finished == len(finished) > 0
     assert measurement.word_errors.words == sum(len(record.clip.text.split()) for record in finished)
     assert measurement.word_errors.errors == 0
 
@@ -159,9 +166,7 @@ def test_cancelling_abandons_the_streams_and_leaves_the_collector_as_it_was() ->
     server = FakeServer(0.01)
 
     async def cancelled() -> None:
-        task = asyncio.create_task(
-            run_load(server, [clip(50)], streams=2, seconds=100, warmup_sec=1, chunk_sec=CHUNK_SEC)
-        )
+        task = asyncio.create_task(run_load(server, [clip(50)], Pace(CHUNK_SAMPLES, 100, warmup_sec=1), streams=2))
         await asyncio.sleep(5)
         assert not gc.isenabled()
         task.cancel()
@@ -173,34 +178,39 @@ def test_cancelling_abandons_the_streams_and_leaves_the_collector_as_it_was() ->
     assert [stream.abandoned for stream in server.streams] == [True, True]
 
 
-def test_the_window_is_announced() -> None:
-    async def run() -> tuple[Load, float, float]:
-        opened, closed, loop = asyncio.Event(), asyncio.Event(), asyncio.get_running_loop()
-        task = asyncio.create_task(
-            run_load(
-                FakeServer(0.01),
-                [clip(50)],
-                streams=1,
-                seconds=5,
-                warmup_sec=1,
-                chunk_sec=CHUNK_SEC,
-                window_opened=opened,
-                window_closed=closed,
-            )
-        )
-        await opened.wait()
-        opened_at = loop.time()
-        await closed.wait()
-        return await task, opened_at, loop.time()
+def test_the_window_is_known_beforehand_and_lines_may_be_shared() -> None:
+    """Two generators with half of the lines each speak at the same times as one with all."""
+    pace = Pace(CHUNK_SAMPLES, 5.0, warmup_sec=1.0)
 
-    result, opened_at, _ = run_virtually(run())
-    assert opened_at == pytest.approx(result.first_sec)
-    assert result.end_sec - result.first_sec == pytest.approx(5)
+    async def part(lines: Sequence[int] | None) -> Load:
+        begin = asyncio.get_running_loop().time() + 2
+        result = await run_load(FakeServer(0.01), [clip(50), clip(7)], pace, streams=4, lines=lines, begin=begin)
+        assert (result.first_sec, result.end_sec) == pace.window(begin)
+        return result
+
+    whole, even, odd = (run_virtually(part(lines)) for lines in (None, (0, 2), (1, 3)))
+    assert sorted(it.begin for it in whole.records) == sorted(it.begin for it in [*even.records, *odd.records])
+    assert whole.end_sec - whole.first_sec == pytest.approx(5)
+
+
+def test_jitter_delays_chunks_without_reordering_them_and_latency_counts_from_their_arrival() -> None:
+    result = load(FakeServer(0.05), [clip(40)], seconds=15, jitter_sec=0.5)
+    record = result.records[0]
+    due = np.array(record.due)
+    spoken = record.begin + CHUNK_SEC * np.arange(1, 41)
+    delay = due - spoken
+    assert (delay >= -1e-9).all()
+    assert (delay < 0.5 + 1e-9).all()
+    assert delay.std() > 0.05
+    assert (np.diff(due) >= 0).all()
+    assert figures(result).latency.percentile(100) == pytest.approx(50)
+    # The speaker is not slowed down by the network.
+    assert result.records[1].begin == pytest.approx(record.begin + 40 * CHUNK_SEC)
 
 
 def test_cpu_time_is_divided_among_server_generator_and_others() -> None:
     result = load(FakeServer(0.01), [clip(5)], seconds=10)
     measurement = figures(result)
-    assert measurement.server_cpu_sec == 1.0
+    assert measurement.usage.server_cpu_sec == 1.0
     assert measurement.others_cpu_sec == pytest.approx(1.0 - measurement.generator_cpu_sec)
     assert measurement.to_dict()["latency_ms"]["p95"] == 10.0

@@ -5,9 +5,18 @@ from __future__ import annotations
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from moulin.errors import EngineError
-from moulin.evaluate.wer import WordErrors, count_word_errors, digits_spelled_alike
+from moulin.evaluate.wer import (
+    WordErrors,
+    align_words,
+    alignment_view,
+    count_character_errors,
+    count_word_errors,
+    digits_spelled_alike,
+)
 
 
 @pytest.mark.parametrize(
@@ -52,3 +61,35 @@ def test_without_kaldialign_the_error_says_how_to_get_it(monkeypatch: pytest.Mon
     with pytest.raises(EngineError, match="kaldialign") as caught:
         count_word_errors("ONE", "ONE")
     assert caught.value.hint == "pip install 'moulin[bench]'"
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "expected"),
+    [
+        ("ab cd", "abcd", WordErrors(4, 0, 0, 0)),
+        ("你好世界", "你好界", WordErrors(4, 0, 1, 0)),
+        ("", "ab", WordErrors(0, 2, 0, 0)),
+    ],
+)
+def test_characters_without_their_spaces(reference: str, hypothesis: str, expected: WordErrors) -> None:
+    assert count_character_errors(reference, hypothesis) == expected
+
+
+def test_an_alignment_shows_what_is_wrong_in_three_lines() -> None:
+    pairs = align_words("one two three four", "two five four six")
+    assert pairs == [("ONE", None), ("TWO", "TWO"), ("THREE", "FIVE"), ("FOUR", "FOUR"), (None, "SIX")]
+    assert alignment_view(pairs).splitlines() == [
+        "said  ONE TWO THREE FOUR ***",
+        "heard *** TWO FIVE  FOUR SIX",
+        "      D       S          I",
+    ]
+    assert alignment_view([]) == "said\nheard"
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=8), st.lists(st.sampled_from("abc"), max_size=8))
+def test_an_alignment_has_as_many_errors_as_are_counted_and_loses_no_word(said: list[str], heard: list[str]) -> None:
+    pairs = align_words(" ".join(said), " ".join(heard), normalize=str)
+    counted = count_word_errors(" ".join(said), " ".join(heard), normalize=str)
+    assert sum(a != b for a, b in pairs) == counted.errors
+    assert [a for a, _ in pairs if a is not None] == said
+    assert [b for _, b in pairs if b is not None] == heard

@@ -17,7 +17,7 @@ from moulin.audio.pcm import PcmEncoding
 from moulin.errors import AudioError, OptionsError
 
 # What a folder is searched for; a file that is named is read whatever it is called.
-_AUDIO_SUFFIXES = (
+AUDIO_SUFFIXES = (
     *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".wma", ".amr", ".aiff", ".aif", ".au"),
     *(".caf", ".w64", ".sph", ".mp4", ".webm", ".mka", ".mkv"),
 )
@@ -76,7 +76,7 @@ def find_sources(names: Sequence[str], raw: RawFormat | None = None) -> list[Aud
     sources: list[AudioSource] = []
     for name in names:
         if name != "-" and Path(name).is_dir():
-            found = sorted(p for p in Path(name).rglob("*") if p.suffix.lower() in _AUDIO_SUFFIXES and p.is_file())
+            found = sorted(p for p in Path(name).rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file())
             if not found:
                 raise AudioError(f"There is no audio in the folder {name}", hint="name the files themselves")
             sources.extend(AudioSource(str(path), raw) for path in found)

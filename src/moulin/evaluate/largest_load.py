@@ -1,10 +1,11 @@
-"""The largest number of streams that holds, found by trying: by runs that are noisy, so each number has up to three."""
+"""The largest load that holds, found by trying: by runs that are noisy, so each load has up to three."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
-from moulin.evaluate.streaming_benchmark import Measurement
+from moulin.evaluate.measurement import Measurement
+from moulin.evaluate.run import Run
 
 RESOLUTION = 0.03
 """The search ends when what held and what did not are this close, relatively."""
@@ -14,11 +15,11 @@ _VOTES = 2  # of at most three
 
 
 def find_largest(
-    targets: Sequence[str], measure: Callable[[str, int, int], Measurement], *, p95_ms: float, start: int
-) -> Iterator[Measurement]:
+    targets: Sequence[str], measure: Callable[[str, int, int], Run], *, p95_ms: float, start: int
+) -> Iterator[Run]:
     """Search for all targets at once, a run of each in turn, so that the machine's moods meet all of them alike.
 
-    `measure(target, streams, seed)` makes a run; every target sees the same seeds. Yields every run;
+    `measure(target, load, seed)` makes a run; every target sees the same seeds. Yields every run;
     `largest_that_held` reads the result from them.
     """
     searches = {name: search(start) for name in targets}
@@ -26,37 +27,37 @@ def find_largest(
     seed = 0
     while wanted:
         for name in list(wanted):
-            measurement = measure(name, wanted[name], seed)
-            yield measurement
+            run = measure(name, wanted[name], seed)
+            yield run
             try:
-                wanted[name] = searches[name].send(measurement.holds(p95_ms))
+                wanted[name] = searches[name].send(run.measurement.holds(p95_ms))
             except StopIteration:
                 del wanted[name]
         seed += 1
 
 
-def largest_that_held(measurements: Sequence[Measurement], p95_ms: float) -> Mapping[str, int]:
-    """By target: the largest number of streams that held in most of its runs; 0 where none did."""
-    votes: dict[str, dict[int, list[bool]]] = {}
+def largest_that_held(measurements: Sequence[Measurement], p95_ms: float) -> Mapping[str, float]:
+    """By target: the largest load that held in most of its runs; 0 where none did."""
+    votes: dict[str, dict[float, list[bool]]] = {}
     for run in measurements:
-        votes.setdefault(run.target, {}).setdefault(run.streams, []).append(run.holds(p95_ms))
+        votes.setdefault(run.target, {}).setdefault(run.load, []).append(run.holds(p95_ms))
     return {
-        target: max((streams for streams, held in runs.items() if sum(held) * 2 > len(held)), default=0)
+        target: max((load for load, held in runs.items() if sum(held) * 2 > len(held)), default=0)
         for target, runs in votes.items()
     }
 
 
 def search(start: int) -> Generator[int, bool, int]:
-    """Yields numbers to try, is sent whether each try held; returns the largest that did (0: not even one stream)."""
+    """Yields loads to try, is sent whether each try held; returns the largest that did (0: not even the least)."""
     low, high = 0, 0
-    streams = start
+    load = start
     while not low or not high:
-        if (yield from _held(streams)):
-            low, streams = streams, max(streams + 1, round(streams * _GROWTH))
-        elif streams == 1:
+        if (yield from _held(load)):
+            low, load = load, max(load + 1, round(load * _GROWTH))
+        elif load == 1:
             return 0
         else:
-            high, streams = streams, max(1, min(streams - 1, round(streams / _GROWTH)))
+            high, load = load, max(1, min(load - 1, round(load / _GROWTH)))
     while high - low > max(1, RESOLUTION * low):
         middle = (low + high) // 2
         if (yield from _held(middle)):
@@ -66,11 +67,11 @@ def search(start: int) -> Generator[int, bool, int]:
     return low
 
 
-def _held(streams: int) -> Generator[int, bool, bool]:
+def _held(load: int) -> Generator[int, bool, bool]:
     """The majority of up to three tries."""
     held = failed = 0
     while max(held, failed) < _VOTES:
-        if (yield streams):
+        if (yield load):
             held += 1
         else:
             failed += 1

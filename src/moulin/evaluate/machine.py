@@ -18,6 +18,8 @@ _PACKAGES = (
     "kaldi-native-fbank",
     "nvidia-pytriton",
     "sherpa-onnx",
+    "torch",
+    "kaldialign",
 )
 
 

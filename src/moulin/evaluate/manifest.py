@@ -1,37 +1,104 @@
-"""What to measure on: recordings with what is said in them, one JSON object a line (`audio`, `text`)."""
+"""What to measure on: recordings with what is said in them, in the forms in which people keep them."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from moulin.errors import OptionsError
+import numpy as np
+from numpy.typing import NDArray
+
+from moulin.errors import AudioError, OptionsError
+
+FORMS = (
+    "JSONL with audio and text, Lhotse cuts or recordings and supervisions, Kaldi's wav.scp and text, or a folder of "
+    "audio with a transcript beside each file"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """A recording and its reference text."""
+    """A recording, or a piece of one, and its reference text."""
 
     audio: Path
     text: str
+    id: str = ""
+    """Unique within its manifest; what pairs the results of two runs."""
+    start_sec: float = 0.0
+    duration_sec: float | None = None
+    """None is to the end of the file."""
+    load: Callable[[], NDArray[np.float32]] | None = None
+    """Reads it where `audio` is not a file that says it all (a Lhotse cut): float32 [n], 16 kHz, mono."""
+
+    def waveform(self) -> NDArray[np.float32]:
+        """float32 [n], 16 kHz, mono. Raises AudioError."""
+        from moulin.audio.decode import read_audio
+        from moulin.audio.waveform import SAMPLE_RATE
+
+        if self.load is not None:
+            return self.load()
+        samples = read_audio(self.audio)
+        first = round(self.start_sec * SAMPLE_RATE)
+        end = None if self.duration_sec is None else first + round(self.duration_sec * SAMPLE_RATE)
+        if first > len(samples):
+            raise AudioError(
+                f"{self.id or self.audio} begins at {self.start_sec:g} s of {self.audio}, which is "
+                f"{len(samples) / SAMPLE_RATE:g} s long"
+            )
+        return samples[first:end]
 
 
-def read_manifest(file: Path) -> list[Utterance]:
-    """The recordings of a JSONL manifest, whose paths are relative to its folder. Raises OptionsError."""
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise OptionsError(f"{file} cannot be read: {error.strerror or error}") from error
-    utterances = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-            utterances.append(Utterance(file.parent / entry["audio"], entry["text"]))
-        except (ValueError, KeyError, TypeError):
-            raise OptionsError(f'Expected {{"audio": …, "text": …}} on line {number} of {file}, got {line!r}') from None
+def read_manifest(source: Path, text: Path | None = None) -> list[Utterance]:
+    """The recordings that `source` lists: a file or a folder in one of FORMS, told apart by what is in it.
+
+    `text` holds the transcripts where they are in another file: Lhotse's supervisions, Kaldi's text; by default the
+    one beside `source`. Paths are relative to the manifest's folder (Kaldi's and Lhotse's also to the current one).
+    Raises OptionsError where something cannot be read, and where audio files are missing.
+    """
+    from moulin.evaluate.manifests import kaldi, lhotse_manifest, transcribed_folder
+    from moulin.evaluate.manifests.jsonl import read_jsonl
+
+    if source.is_dir():
+        if (source / "wav.scp").is_file():
+            utterances = kaldi.read_kaldi(source / "wav.scp", text)
+        elif (listed := lhotse_manifest.find_in(source)) is not None:
+            utterances = lhotse_manifest.read_lhotse(listed, text)
+        elif (source / "manifest.jsonl").is_file():
+            utterances = read_jsonl(source / "manifest.jsonl")
+        else:
+            utterances = transcribed_folder.read_transcribed_folder(source)
+    elif not source.exists():
+        raise OptionsError(f"{source} does not exist", hint=f"expected {FORMS}")
+    elif source.suffix == ".scp":
+        utterances = kaldi.read_kaldi(source, text)
+    elif lhotse_manifest.is_lhotse(source):
+        utterances = lhotse_manifest.read_lhotse(source, text)
+    else:
+        utterances = read_jsonl(source)
     if not utterances:
-        raise OptionsError(f"{file} names no recordings")
+        raise OptionsError(f"{source} names no recordings")
+    return _checked(source, _with_ids(utterances))
+
+
+def _with_ids(utterances: Sequence[Utterance]) -> list[Utterance]:
+    """Every utterance with an id: its own, or its file's name, with a number where that occurs again."""
+    from dataclasses import replace
+
+    seen: dict[str, int] = {}
+    named = []
+    for utterance in utterances:
+        name = utterance.id or utterance.audio.stem
+        seen[name] = seen.get(name, 0) + 1
+        named.append(replace(utterance, id=name if seen[name] == 1 else f"{name}#{seen[name]}"))
+    return named
+
+
+def _checked(source: Path, utterances: list[Utterance]) -> list[Utterance]:
+    missing = [utterance.audio for utterance in utterances if utterance.load is None and not utterance.audio.is_file()]
+    if missing:
+        raise OptionsError(
+            f"{len(missing)} of the {len(utterances)} recordings of {source} are missing, the first is {missing[0]}",
+            hint="paths are relative to the manifest's folder",
+        )
     return utterances

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from moulin.audio.decode import read_audio
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.bundle.spec import OnnxModelSpec
 from moulin.evaluate.manifest import Utterance
@@ -32,6 +31,8 @@ class TargetResult:
     seconds: tuple[float, ...]
     audio_sec: float
     word_errors: WordErrors
+    utterances: dict[str, WordErrors] = field(default_factory=dict)
+    """By recording, all its repetitions together."""
 
     @property
     def rtfx(self) -> float:
@@ -48,6 +49,12 @@ class TargetResult:
             "wer": round(self.word_errors.rate, 4),
             "word_errors": self.word_errors.errors,
             "words": self.word_errors.words,
+            "insertions": self.word_errors.insertions,
+            "deletions": self.word_errors.deletions,
+            "substitutions": self.word_errors.substitutions,
+            "utterances": {
+                name: {"errors": errors.errors, "words": errors.words} for name, errors in self.utterances.items()
+            },
         }
 
 
@@ -61,30 +68,36 @@ def benchmark_offline(
     rounds: int,
     repeat: int,
     normalize: Normalizer,
+    on_round: Callable[[int, list[TargetResult]], None] = lambda *_: None,
 ) -> list[TargetResult]:
     """Measure `targets` over `rounds` rounds of all the recordings, each taken `repeat` times.
 
     Every repetition has 30 ms more silence at its end: in life, too, lengths hardly repeat, and a runtime that plans
-    for a length it has seen must not gain by it.
+    for a length it has seen must not gain by it. `on_round` gets the number of each round and what there is so far.
     """
-    recordings = [read_audio(utterance.audio) for utterance in utterances]
+    recordings = [utterance.waveform() for utterance in utterances]
     waveforms = [np.pad(samples, (0, 480 * again)) for again in range(repeat) for samples in recordings]
-    references = [utterance.text for utterance in utterances] * repeat
     audio_sec = sum(len(waveform) for waveform in waveforms) / SAMPLE_RATE
+    seconds: dict[str, list[float]] = {name: [] for name in targets}
+    texts: dict[str, list[str]] = {}
+
+    def result(name: str) -> TargetResult:
+        by_utterance: dict[str, WordErrors] = {}
+        for utterance, text in zip([*utterances] * repeat, texts[name], strict=True):
+            errors = count_word_errors(utterance.text, text, normalize=normalize)
+            key = utterance.id or utterance.audio.stem
+            by_utterance[key] = by_utterance.get(key, WordErrors()) + errors
+        total = sum(by_utterance.values(), WordErrors())
+        return TargetResult(name, tuple(seconds[name]), audio_sec, total, by_utterance)
+
     with ExitStack() as stack:
         contenders = {name: stack.enter_context(target(name)(spec, threads, device)) for name in targets}
         for transcribe in contenders.values():
             transcribe(waveforms)
-        seconds: dict[str, list[float]] = {name: [] for name in targets}
-        texts: dict[str, list[str]] = {}
-        for _ in range(rounds):
+        for number in range(1, rounds + 1):
             for name, transcribe in contenders.items():
                 started = time.perf_counter()
                 texts[name] = transcribe(waveforms)
                 seconds[name].append(time.perf_counter() - started)
-
-    def errors(name: str) -> WordErrors:
-        pairs = zip(references, texts[name], strict=True)
-        return sum((count_word_errors(*pair, normalize=normalize) for pair in pairs), WordErrors())
-
-    return [TargetResult(name, tuple(seconds[name]), audio_sec, errors(name)) for name in targets]
+            on_round(number, [result(name) for name in targets])
+    return [result(name) for name in targets]

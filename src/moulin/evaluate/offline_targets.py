@@ -17,7 +17,7 @@ from moulin.bundle.spec import OnnxModelSpec
 from moulin.engine.features import TAIL_PADDING_SEC
 from moulin.engine.onnxruntime_runner import OnnxRuntimeRunner
 from moulin.engine.recognizer import Recognizer
-from moulin.errors import EngineError, OptionsError
+from moulin.errors import OptionsError
 
 CONCURRENCY = 64
 """Requests under way through Triton: as many as one batch holds, so that the server never waits for the client."""
@@ -117,19 +117,10 @@ def target(name: str) -> OfflineTarget:
 
 
 def _sherpa_onnx(spec: OnnxModelSpec, threads: int, device: str) -> Any:
-    if device != "cpu":
-        raise OptionsError("sherpa-onnx as PyPI has it runs on the CPU only", hint="leave it out of --targets")
-    try:
-        import sherpa_onnx
-    except ModuleNotFoundError as error:
-        raise EngineError("The peer sherpa-onnx is not installed", hint="pip install 'moulin[bench]'") from error
-    return sherpa_onnx.OfflineRecognizer.from_transducer(
-        encoder=str(spec.files.encoder),
-        decoder=str(spec.files.decoder),
-        joiner=str(spec.files.joiner),
-        tokens=str(spec.files.tokens),
-        num_threads=threads,
-    )
+    from moulin.evaluate.targets.in_process import sherpa_offline
+    from moulin.evaluate.targets.target import ServerSettings
+
+    return sherpa_offline(spec, threads, ServerSettings(threads, device))
 
 
 def _stream(recognizer: Any, waveform: NDArray[np.float32]) -> Any:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from moulin.audio.decode import read_audio
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.bundle.spec import StreamingSpec
 from moulin.errors import AudioError
@@ -40,21 +39,37 @@ class Clip:
     tail: NDArray[np.float32]
     peer_steps: tuple[int, ...]
     measured: tuple[bool, ...]
+    id: str = ""
+    whole: bool = False
+    """A recording that is sent in one piece, to a system that takes no streams."""
 
     @property
     def num_samples(self) -> int:
         return sum(map(len, self.chunks))
 
 
-def read_clips(utterances: Sequence[Utterance], model: StreamingSpec, chunk_samples: int) -> list[Clip]:
-    """Raises AudioError for files that cannot be read."""
-    return [cut(read_audio(utterance.audio), utterance.text, model, chunk_samples) for utterance in utterances]
+def read_clips(utterances: Sequence[Utterance], model: StreamingSpec | None, chunk_samples: int) -> list[Clip]:
+    """Recordings in chunks; of a `model` that is not known every chunk counts. Raises AudioError."""
+    return [cut(it.waveform(), it.text, model, chunk_samples, it.id or it.audio.stem) for it in utterances]
 
 
-def cut(samples: NDArray[np.float32], text: str, model: StreamingSpec, chunk_samples: int) -> Clip:
+def whole_clips(utterances: Sequence[Utterance]) -> list[Clip]:
+    """Recordings that are sent whole: clips of one chunk. Raises AudioError for files that cannot be read."""
+    return [
+        Clip(it.text, (it.waveform(),), np.zeros(0, dtype=np.float32), (1,), (True,), it.id or it.audio.stem, True)
+        for it in utterances
+    ]
+
+
+def cut(
+    samples: NDArray[np.float32], text: str, model: StreamingSpec | None, chunk_samples: int, name: str = ""
+) -> Clip:
     if not len(samples):
-        raise AudioError("Expected a recording to stream, got one without samples")
+        raise AudioError(f"Expected a recording to stream, got one without samples{f': {name}' if name else ''}")
     chunks = [samples[start : start + chunk_samples] for start in range(0, len(samples), chunk_samples)]
+    if model is None:
+        nothing = np.zeros(0, dtype=np.float32)
+        return Clip(text, tuple(chunks), nothing, (), (*(True for _ in chunks[1:]), False), name)
     ends = [0, *np.cumsum([len(chunk) for chunk in chunks]).tolist()]
     ours = [steps(end, model.window_frames, model.chunk_frames) for end in ends]
     theirs = [steps(end, model.window_frames + 1, model.chunk_frames) for end in ends]
@@ -63,7 +78,7 @@ def cut(samples: NDArray[np.float32], text: str, model: StreamingSpec, chunk_sam
     # At the end the peer's frames reach to the last sample, and the last is not followed by any.
     total = (len(samples) + len(tail) + _SHIFT // 2) // _SHIFT - model.window_frames - 1
     theirs[-1] = max(theirs[-1], 0 if total < 0 else total // model.chunk_frames + 1)
-    return Clip(text, tuple(chunks), tail, tuple(theirs[1:]), (*both[:-1], False))
+    return Clip(text, tuple(chunks), tail, tuple(theirs[1:]), (*both[:-1], False), name)
 
 
 def steps(num_samples: int, window_frames: int, chunk_frames: int) -> int:

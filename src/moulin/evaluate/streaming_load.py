@@ -14,11 +14,13 @@ import math
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
 
 from moulin.audio.waveform import SAMPLE_RATE
+from moulin.evaluate.connection import Connection, Record, Stream
 from moulin.evaluate.streaming_clips import Clip
+
+WARMUP_SEC = 4.0
 
 GRACE_SEC = 3.0
 """How long replies are waited for after the last chunk; what has not come by then is a failure."""
@@ -26,50 +28,39 @@ GRACE_SEC = 3.0
 _POLL_SEC = 0.02
 
 
-@dataclass(slots=True)
-class StreamRecord:
-    """What became of one stream: seconds of the event loop's clock for each chunk, NaN where it has not happened."""
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How the load is run: `seconds` are measured, after a warm-up that is not. `seed` decides what is random."""
 
-    clip: Clip
-    due: list[float] = field(init=False)
-    sent: list[float] = field(init=False)
-    replied: list[float] = field(init=False)
-    text: str | None = None
-    """Of the whole stream, once it has ended well."""
-    failure: str | None = None
+    chunk_samples: int
+    seconds: float
+    seed: int = 0
+    warmup_sec: float = WARMUP_SEC
+    jitter_sec: float = 0.0
+    """Chunks come up to so much later than they were spoken, each by another time, as over a network; none overtakes
+    another. Their latency counts from when they come."""
 
-    def __post_init__(self) -> None:
-        self.due, self.sent, self.replied = ([math.nan] * len(self.clip.chunks) for _ in range(3))
+    @property
+    def chunk_sec(self) -> float:
+        return self.chunk_samples / SAMPLE_RATE
 
-
-class Stream(Protocol):
-    """One stream of a target. What happens goes into the record that it was opened with."""
-
-    def send(self, index: int) -> None:
-        """Send the clip's chunk `index`, behind those before it; return at once. The last one ends the stream."""
-
-    def abandon(self) -> None:
-        """Free the server's side, if the stream has not ended."""
-
-
-class Connection(Protocol):
-    """A target that is running, for one event loop."""
-
-    def open(self, record: StreamRecord) -> Stream:
-        """Open a stream for `record.clip`; return at once, connected or not."""
-
-    async def close(self) -> None: ...
+    def window(self, begin: float) -> tuple[float, float]:
+        """When measuring begins and ends of lines that start at `begin`."""
+        first = begin + self.chunk_sec + self.warmup_sec
+        return first, first + self.seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
     """What one run did. `first_sec` and `end_sec` are the measured window, by the event loop's clock."""
 
-    records: list[StreamRecord]
+    records: list[Record]
     first_sec: float
     end_sec: float
     cpu_sec: float
     """CPU seconds of this process within the window: the load generator's own cost."""
+    thread_cpu_sec: float
+    """The same of the event loop's thread alone: the generator's cost where a target is in the same process."""
     lateness_sec: list[float]
     """How late each chunk of the window was handed over, by the generator's own fault."""
 
@@ -77,54 +68,48 @@ class Load:
 async def run_load(
     connection: Connection,
     clips: Sequence[Clip],
+    pace: Pace,
     *,
     streams: int,
-    seconds: float,
-    warmup_sec: float,
-    chunk_sec: float,
-    seed: int = 0,
-    window_opened: asyncio.Event | None = None,
-    window_closed: asyncio.Event | None = None,
+    lines: Sequence[int] | None = None,
+    begin: float | None = None,
 ) -> Load:
-    """`streams` lines for `warmup_sec`, which are not measured, and `seconds`, which are.
+    """`streams` lines, of which this process takes `lines` (by default all), from `begin` (by default now) on.
 
-    The events tell others when the window begins and ends. Cancelling leaves no stream open.
+    Cancelling leaves no stream open.
     """
     loop = asyncio.get_running_loop()
-    phases = random.Random(seed)
-    records: list[StreamRecord] = []
+    begin = loop.time() if begin is None else begin
+    phases = random.Random(pace.seed)
+    starts = [begin + phases.uniform(0, pace.chunk_sec) for _ in range(streams)]
+    first, end = pace.window(begin)
+    records: list[Record] = []
     lateness: list[float] = []
-    now = loop.time()
-    lines = [
-        _Line(connection, clips, number, now + phases.uniform(0, chunk_sec), records, lateness)
-        for number in range(streams)
+    mine = [
+        _Line(connection, clips, number, starts[number], pace, records, lateness)
+        for number in (range(streams) if lines is None else lines)
     ]
     # A collection stops every line for longer than a chunk's handling takes; a run is short enough to do without.
     collecting = gc.isenabled()
     gc.disable()
     try:
-        for line in lines:
+        for line in mine:
             line.start()
-        first = now + chunk_sec + warmup_sec
         await asyncio.sleep(first - loop.time())
-        if window_opened:
-            window_opened.set()
         lateness.clear()
-        cpu = time.process_time()
-        await asyncio.sleep(first + seconds - loop.time())
-        cpu = time.process_time() - cpu
-        if window_closed:
-            window_closed.set()
-        for line in lines:
+        cpu, thread_cpu = time.process_time(), time.thread_time()
+        await asyncio.sleep(end - loop.time())
+        cpu, thread_cpu = time.process_time() - cpu, time.thread_time() - thread_cpu
+        for line in mine:
             line.hang_up()
-        await _replies(records, loop.time() + GRACE_SEC)
+        await replies(records, loop.time() + GRACE_SEC)
     finally:
-        for line in lines:
+        for line in mine:
             line.hang_up()
             line.abandon()
         if collecting:
             gc.enable()
-    return Load(records, first, first + seconds, cpu, lateness)
+    return Load(records, first, end, cpu, thread_cpu, lateness)
 
 
 class _Line:
@@ -136,15 +121,18 @@ class _Line:
         clips: Sequence[Clip],
         number: int,
         begin: float,
-        records: list[StreamRecord],
+        pace: Pace,
+        records: list[Record],
         lateness: list[float],
     ) -> None:
         self._connection, self._clips, self._next_clip = connection, clips, number
         self._records, self._lateness = records, lateness
+        self._jitter_sec = pace.jitter_sec
+        self._random = random.Random(f"{pace.seed}/{number}")
         self._begin, self._due, self._index = begin, begin, 0
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        self._streams: list[tuple[StreamRecord, Stream]] = []
+        self._streams: list[tuple[Record, Stream]] = []
 
     def start(self) -> None:
         self._timer = self._loop.call_at(self._begin, self._begin_clip)
@@ -155,11 +143,11 @@ class _Line:
 
     def abandon(self) -> None:
         for record, stream in self._streams:
-            if record.text is None and record.failure is None:
+            if not record.ended:
                 stream.abandon()
 
     def _begin_clip(self) -> None:
-        self._record = StreamRecord(self._clips[self._next_clip % len(self._clips)])
+        self._record = Record(self._clips[self._next_clip % len(self._clips)], begin=self._begin)
         self._next_clip += 1
         self._records.append(self._record)
         self._stream = self._connection.open(self._record)
@@ -168,9 +156,10 @@ class _Line:
         self._schedule()
 
     def _schedule(self) -> None:
-        """The chunk is due when its last sample has been spoken."""
+        """The chunk is due when its last sample has been spoken, and has come as far as here."""
         self._num_samples += len(self._record.clip.chunks[self._index])
-        self._due = self._begin + self._num_samples / SAMPLE_RATE
+        spoken = self._begin + self._num_samples / SAMPLE_RATE
+        self._due = max(self._due, spoken + self._random.uniform(0, self._jitter_sec))
         self._timer = self._loop.call_at(self._due, self._send)
 
     def _send(self) -> None:
@@ -184,11 +173,11 @@ class _Line:
         if self._index < len(record.clip.chunks):
             self._schedule()
         else:
-            self._begin = self._due
+            self._begin += self._num_samples / SAMPLE_RATE
             self._begin_clip()
 
 
-async def _replies(records: list[StreamRecord], deadline: float) -> None:
+async def replies(records: list[Record], deadline: float) -> None:
     """Return when nothing that was due is without a reply, or at the deadline."""
     loop = asyncio.get_running_loop()
     waiting = [record for record in records if _waits(record)]
@@ -197,10 +186,8 @@ async def _replies(records: list[StreamRecord], deadline: float) -> None:
         waiting = [record for record in waiting if _waits(record)]
 
 
-def _waits(record: StreamRecord) -> bool:
+def _waits(record: Record) -> bool:
     return record.failure is None and any(
         math.isnan(replied) and not math.isnan(due) and (measured or index == len(record.due) - 1)
-        for index, (due, replied, measured) in enumerate(
-            zip(record.due, record.replied, record.clip.measured, strict=True)
-        )
+        for index, (due, replied, measured) in enumerate(zip(record.due, record.replied, record.measured, strict=True))
     )

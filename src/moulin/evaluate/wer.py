@@ -1,18 +1,22 @@
-"""Word error rate, with kaldialign's alignment."""
+"""Word and character error rates, with kaldialign's alignment."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from moulin.errors import EngineError
 
 Normalizer = Callable[[str], str]
 
+Pair = tuple[str | None, str | None]
+"""(said, heard); None is nothing: an insertion, a deletion."""
+
 
 @dataclass(frozen=True, slots=True)
 class WordErrors:
-    """Errors against a reference of `words` words; add them up over recordings for the pooled rate."""
+    """Errors against a reference of `words` words (or characters); add them up over recordings for the pooled rate."""
 
     words: int = 0
     insertions: int = 0
@@ -36,18 +40,59 @@ class WordErrors:
             self.substitutions + other.substitutions,
         )
 
+    def to_dict(self) -> dict[str, int | float]:
+        return {
+            "rate": round(self.rate, 6),
+            "errors": self.errors,
+            "insertions": self.insertions,
+            "deletions": self.deletions,
+            "substitutions": self.substitutions,
+            "reference": self.words,
+        }
+
 
 def count_word_errors(reference: str, hypothesis: str, *, normalize: Normalizer = str.upper) -> WordErrors:
     """Align the words of two texts, both normalised first."""
-    try:
-        import kaldialign
-    except ModuleNotFoundError as error:
-        raise EngineError("Word error rates need kaldialign", hint="pip install 'moulin[bench]'") from error
-    words = normalize(reference).split()
-    counts = kaldialign.edit_distance(words, normalize(hypothesis).split())
-    return WordErrors(len(words), counts["ins"], counts["del"], counts["sub"])
+    return _count(normalize(reference).split(), normalize(hypothesis).split())
+
+
+def count_character_errors(reference: str, hypothesis: str, *, normalize: Normalizer = str.upper) -> WordErrors:
+    """The same for characters, without the spaces: what says something of scripts that have none."""
+    return _count(list("".join(normalize(reference).split())), list("".join(normalize(hypothesis).split())))
+
+
+def align_words(reference: str, hypothesis: str, *, normalize: Normalizer = str.upper) -> list[Pair]:
+    """The words of two texts beside each other."""
+    nothing = ""  # no word is empty
+    pairs = _kaldialign().align(normalize(reference).split(), normalize(hypothesis).split(), nothing)
+    return [(said or None, heard or None) for said, heard in pairs]
+
+
+def alignment_view(pairs: Sequence[Pair]) -> str:
+    """Three lines in a fixed pitch: what was said, what was heard, and which of them are wrong (S, I, D)."""
+    said, heard, marks = ["said "], ["heard"], ["     "]
+    for expected, got in pairs:
+        width = max(len(expected or ""), len(got or ""), 1)
+        mark = "" if expected == got else "I" if expected is None else "D" if got is None else "S"
+        said.append((expected or "*" * width).ljust(width))
+        heard.append((got or "*" * width).ljust(width))
+        marks.append(mark.ljust(width))
+    return "\n".join(" ".join(line).rstrip() for line in (said, heard, marks)).rstrip()
 
 
 def digits_spelled_alike(text: str) -> str:
     """The normaliser of the digits-en recordings: people say OH for 0, the references write ZERO."""
     return " ".join("ZERO" if word == "OH" else word for word in text.upper().split())
+
+
+def _count(reference: list[str], hypothesis: list[str]) -> WordErrors:
+    counts = _kaldialign().edit_distance(reference, hypothesis)
+    return WordErrors(len(reference), counts["ins"], counts["del"], counts["sub"])
+
+
+def _kaldialign() -> Any:
+    try:
+        import kaldialign
+    except ModuleNotFoundError as error:
+        raise EngineError("Word error rates need kaldialign", hint="pip install 'moulin[bench]'") from error
+    return kaldialign

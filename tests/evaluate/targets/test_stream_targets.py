@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,13 @@ from moulin.bundle.spec import OnnxModelSpec
 from moulin.demo.files import demo_clips
 from moulin.errors import EngineError, LaunchError, OptionsError
 from moulin.evaluate.process_usage import process_tree
-from moulin.evaluate.sherpa_server import BINARY, sherpa_server
-from moulin.evaluate.streaming_benchmark import Pace, measure
+from moulin.evaluate.run import run_plan
+from moulin.evaluate.streaming_benchmark import plan
 from moulin.evaluate.streaming_clips import Clip, cut
-from moulin.evaluate.streaming_targets import TARGETS, ServerSettings, target
+from moulin.evaluate.streaming_load import Pace
+from moulin.evaluate.targets.sherpa_server import BINARY, sherpa_server
+from moulin.evaluate.targets.stream_targets import TARGETS, target
+from moulin.evaluate.targets.target import ServerSettings
 from tests.bundles import BUNDLES
 
 
@@ -35,14 +39,19 @@ def speech(spec: OnnxModelSpec) -> list[Clip]:
 @pytest.mark.triton
 @pytest.mark.parametrize("name", TARGETS)
 def test_every_step_of_every_stream_is_answered(name: str, spec: OnnxModelSpec, speech: list[Clip]) -> None:
-    measurement = measure(
-        name, spec, ServerSettings(threads=1), speech, 3, Pace(5120, seconds=3.0, warmup_sec=0.5), str.upper
-    )
+    load = plan(speech, 3, Pace(5120, seconds=2.5, warmup_sec=0.5))
+    with target(name)(spec, ServerSettings(threads=1)) as running:
+        run = asyncio.run(run_plan(name, running, load, str.upper))
+    measurement = run.measurement
     assert measurement.failures == ()
-    assert measurement.streams_finished >= 3
-    assert measurement.chunks > 3
-    assert measurement.server_cpu_sec > 0
-    assert measurement.server_memory_mib > 10
+    assert measurement.finished >= 3
+    assert len(measurement.latency) > 3
+    assert measurement.usage.server_cpu_sec is not None
+    assert measurement.usage.server_cpu_sec > 0
+    assert measurement.usage.peak_memory_bytes > 10_000_000
+    assert len(run.lines()) == len(run.records)
+    if measurement.statistics:
+        assert measurement.statistics.requests == measurement.requests > 0
 
 
 def test_a_server_that_refuses_its_options_says_which(spec: OnnxModelSpec) -> None:

@@ -11,9 +11,9 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from moulin.evaluate.sherpa_server import SherpaConnection, SherpaStream
+from moulin.evaluate.connection import Record
 from moulin.evaluate.streaming_clips import Clip
-from moulin.evaluate.streaming_load import StreamRecord
+from moulin.evaluate.targets.sherpa_server import SherpaConnection, SherpaStream
 from tests.evaluate.virtual_time import run_virtually
 
 
@@ -64,9 +64,9 @@ SPEECH = Clip(
 )
 
 
-def stream_and_wire() -> tuple[StreamRecord, SherpaStream, Wire]:
-    record = StreamRecord(SPEECH)
-    stream = SherpaConnection(1, [SPEECH]).open(record)
+def stream_and_wire() -> tuple[Record, SherpaStream, Wire]:
+    record = Record(SPEECH)
+    stream = SherpaConnection("ws://127.0.0.1:1", [SPEECH]).open(record)
     wire = Wire(stream)
     return record, stream, wire
 
@@ -142,9 +142,9 @@ def test_a_connection_that_is_lost_is_a_failure_unless_all_was_said(
 
 
 def test_nobody_listening_is_a_failure() -> None:
-    async def run() -> StreamRecord:
-        record = StreamRecord(SPEECH)
-        connection = SherpaConnection(1, [SPEECH])
+    async def run() -> Record:
+        record = Record(SPEECH)
+        connection = SherpaConnection("ws://127.0.0.1:1", [SPEECH])
         stream = connection.open(record)
         await stream.connect()
         stream.abandon()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
-from moulin.evaluate.triton_streams import Done, Request
+from moulin.evaluate.targets.triton_streams import Done, Request
 from moulin.triton_repo import contract
 
 _METHOD = "/inference.GRPCInferenceService/ModelInfer"
@@ -19,21 +20,37 @@ _METHOD = "/inference.GRPCInferenceService/ModelInfer"
 class GrpcWire:
     """One channel to `url` (HOST:PORT)."""
 
-    def __init__(self, url: str) -> None:
-        self._channel = grpc.aio.insecure_channel(url)
+    def __init__(self, url: str, model: str = contract.MODEL_NAME) -> None:
+        self._model = model
+        # A whole recording may be larger than gRPC's 4 MiB.
+        self._channel = grpc.aio.insecure_channel(url, [("grpc.max_send_message_length", -1)])
         # Without serialisers bytes go through as they are.
         self._infer = self._channel.unary_unary(_METHOD)
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def serialize(self, samples: NDArray[np.float32], *, valid: int, start: bool, end: bool) -> Request:
-        request = service_pb2.ModelInferRequest(model_name=contract.MODEL_NAME)
+    def serialize(
+        self, samples: NDArray[np.float32], *, valid: int, start: bool, end: bool, options: str = ""
+    ) -> Request:
+        request = self._message(samples, valid, options if start else "")
+        request.parameters["sequence_start"].bool_param = start
+        request.parameters["sequence_end"].bool_param = end
+        return Request(request.SerializeToString(), b"")
+
+    def serialize_whole(self, samples: NDArray[np.float32], options: str = "") -> bytes:
+        serialized: bytes = self._message(samples, len(samples), options).SerializeToString()
+        return serialized
+
+    def _message(self, samples: NDArray[np.float32], valid: int, options: str) -> Any:
+        request = service_pb2.ModelInferRequest(model_name=self._model)
         request.inputs.add(name=contract.WAV, datatype="FP32", shape=[1, len(samples)])
         request.inputs.add(name=contract.WAV_LENS, datatype="INT32", shape=[1, 1])
         request.outputs.add(name=contract.TRANSCRIPTS)
-        request.parameters["sequence_start"].bool_param = start
-        request.parameters["sequence_end"].bool_param = end
         request.raw_input_contents.extend([samples.astype("<f4").tobytes(), np.array([valid], dtype="<i4").tobytes()])
-        return Request(request.SerializeToString(), b"")
+        if options:
+            request.inputs.add(name=contract.OPTIONS, datatype="BYTES", shape=[1, 1])
+            data = options.encode()
+            request.raw_input_contents.append(len(data).to_bytes(4, "little") + data)
+        return request
 
     def serialize_id(self, sequence_id: int) -> bytes:
         parameters = service_pb2.ModelInferRequest()

@@ -11,7 +11,7 @@ import json
 import numpy as np
 from numpy.typing import NDArray
 
-from moulin.evaluate.triton_streams import Done, Request
+from moulin.evaluate.targets.triton_streams import Done, Request
 from moulin.triton_repo import contract
 
 _ID_DIGITS = 20  # of the largest uint64; JSON does not mind the spaces before a shorter one
@@ -21,33 +21,55 @@ _ID_PLACE = "@"
 class HttpWire:
     """Connections to `url` (HOST:PORT), as many as there are requests under way, kept open."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, model: str = contract.MODEL_NAME) -> None:
+        self._model = model
         host, _, port = url.rpartition(":")
         self._host, self._port = host, int(port)
         self._idle: list[_HttpConnection] = []
+        self._connections: list[_HttpConnection] = []
         self._opening: set[asyncio.Task[None]] = set()
 
-    def serialize(self, samples: NDArray[np.float32], *, valid: int, start: bool, end: bool) -> Request:
+    def serialize(
+        self, samples: NDArray[np.float32], *, valid: int, start: bool, end: bool, options: str = ""
+    ) -> Request:
+        parameters = {"sequence_id": _ID_PLACE, "sequence_start": start, "sequence_end": end}
+        before, after = self._message(samples, valid, options if start else "", parameters)
+        return Request(before, after)
+
+    def serialize_whole(self, samples: NDArray[np.float32], options: str = "") -> bytes:
+        return self._message(samples, len(samples), options, {})[0]
+
+    def _message(
+        self, samples: NDArray[np.float32], valid: int, options: str, parameters: dict[str, object]
+    ) -> tuple[bytes, bytes]:
+        """What comes before and after the place of the sequence's id; all of it comes before where there is none."""
         count = len(samples)
         body = samples.astype("<f4").tobytes() + np.array([valid], dtype="<i4").tobytes()
+        inputs = [
+            _tensor(contract.WAV, "FP32", [1, count], {"binary_data_size": 4 * count}),
+            _tensor(contract.WAV_LENS, "INT32", [1, 1], {"binary_data_size": 4}),
+        ]
+        if options:
+            data = options.encode()
+            body += len(data).to_bytes(4, "little") + data
+            inputs.append(_tensor(contract.OPTIONS, "BYTES", [1, 1], {"binary_data_size": 4 + len(data)}))
         request = {
-            "parameters": {"sequence_id": _ID_PLACE, "sequence_start": start, "sequence_end": end},
-            "inputs": [
-                _tensor(contract.WAV, "FP32", [1, count], {"binary_data_size": 4 * count}),
-                _tensor(contract.WAV_LENS, "INT32", [1, 1], {"binary_data_size": 4}),
-            ],
+            "parameters": parameters,
+            "inputs": inputs,
             "outputs": [{"name": contract.TRANSCRIPTS, "parameters": {"binary_data": True}}],
         }
-        before, after = (part.encode() for part in json.dumps(request).split(f'"{_ID_PLACE}"'))
-        json_bytes = len(before) + _ID_DIGITS + len(after)
+        before, place, after = (part.encode() for part in json.dumps(request).partition(f'"{_ID_PLACE}"'))
+        json_bytes = len(before) + (_ID_DIGITS if place else 0) + len(after)
         head = (
-            f"POST /v2/models/{contract.MODEL_NAME}/infer HTTP/1.1\r\n"
+            f"POST /v2/models/{self._model}/infer HTTP/1.1\r\n"
             f"Host: {self._host}:{self._port}\r\n"
             "Content-Type: application/octet-stream\r\n"
             f"Inference-Header-Content-Length: {json_bytes}\r\n"
             f"Content-Length: {json_bytes + len(body)}\r\n\r\n"
         )
-        return Request(head.encode() + before, after + body)
+        if not place:
+            return head.encode() + before + body, b""
+        return head.encode() + before, after + body
 
     def serialize_id(self, sequence_id: int) -> bytes:
         return str(sequence_id).rjust(_ID_DIGITS).encode()
@@ -69,7 +91,7 @@ class HttpWire:
     async def close(self) -> None:
         for task in self._opening:
             task.cancel()
-        for connection in self._idle:
+        for connection in self._connections:
             connection.abort()
 
     async def _connect(self, message: bytes, done: Done) -> None:
@@ -80,6 +102,7 @@ class HttpWire:
         except OSError as error:
             done(b"", f"cannot connect: {error.strerror or error}")
         else:
+            self._connections.append(connection)
             connection.request(message, done)
 
 

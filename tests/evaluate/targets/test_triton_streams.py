@@ -11,10 +11,10 @@ import pytest
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
-from moulin.evaluate.streaming_load import StreamRecord
-from moulin.evaluate.triton_grpc import GrpcWire
-from moulin.evaluate.triton_http import HttpWire
-from moulin.evaluate.triton_streams import Done, Request, TritonConnection
+from moulin.evaluate.connection import Record
+from moulin.evaluate.targets.triton_grpc import GrpcWire
+from moulin.evaluate.targets.triton_http import HttpWire
+from moulin.evaluate.targets.triton_streams import Done, Request, TritonConnection
 from tests.evaluate.fake_server import clip
 from tests.evaluate.virtual_time import run_virtually
 
@@ -27,8 +27,14 @@ class FakeWire:
         self.waiting: list[Done] = []
         self.closed = False
 
-    def serialize(self, samples: NDArray[np.float32], *, valid: int, start: bool, end: bool) -> Request:
+    def serialize(
+        self, samples: NDArray[np.float32], *, valid: int, start: bool, end: bool, options: str = ""
+    ) -> Request:
+        assert not options
         return Request(f"{len(samples)}/{valid}{' start' if start else ''}{' end' if end else ''} #".encode(), b"!")
+
+    def serialize_whole(self, samples: NDArray[np.float32], options: str = "") -> bytes:
+        return f"{len(samples)} whole {options}".encode()
 
     def serialize_id(self, sequence_id: int) -> bytes:
         return str(sequence_id).encode()
@@ -47,16 +53,16 @@ class FakeWire:
         self.waiting.pop(0)(body, failure)
 
 
-def with_stream(test: Callable[[FakeWire, TritonConnection, StreamRecord], None], num_chunks: int = 3) -> None:
+def with_stream(test: Callable[[FakeWire, TritonConnection, Record], None], num_chunks: int = 3) -> None:
     async def run() -> None:
         wire, speech = FakeWire(), clip(num_chunks, last_samples=100)
-        test(wire, TritonConnection(wire, [speech]), StreamRecord(speech))
+        test(wire, TritonConnection(wire, [speech]), Record(speech))
 
     run_virtually(run())
 
 
 def test_a_chunk_waits_for_the_reply_to_the_one_before() -> None:
-    def check(wire: FakeWire, connection: TritonConnection, record: StreamRecord) -> None:
+    def check(wire: FakeWire, connection: TritonConnection, record: Record) -> None:
         stream = connection.open(record)
         for index in range(3):
             stream.send(index)
@@ -74,7 +80,7 @@ def test_a_chunk_waits_for_the_reply_to_the_one_before() -> None:
 
 
 def test_a_stream_of_one_chunk_starts_and_ends_at_once() -> None:
-    def check(wire: FakeWire, connection: TritonConnection, record: StreamRecord) -> None:
+    def check(wire: FakeWire, connection: TritonConnection, record: Record) -> None:
         connection.open(record).send(0)
         assert wire.sent == [b"100/100 start end #1!"]
 
@@ -82,16 +88,16 @@ def test_a_stream_of_one_chunk_starts_and_ends_at_once() -> None:
 
 
 def test_every_stream_is_a_sequence_of_its_own() -> None:
-    def check(wire: FakeWire, connection: TritonConnection, record: StreamRecord) -> None:
+    def check(wire: FakeWire, connection: TritonConnection, record: Record) -> None:
         connection.open(record).send(0)
-        connection.open(StreamRecord(record.clip)).send(0)
+        connection.open(Record(record.clip)).send(0)
         assert wire.sent == [b"5120/5120 start #1!", b"5120/5120 start #2!"]
 
     with_stream(check)
 
 
 def test_a_refusal_ends_the_stream_and_what_waits_is_not_sent() -> None:
-    def check(wire: FakeWire, connection: TritonConnection, record: StreamRecord) -> None:
+    def check(wire: FakeWire, connection: TritonConnection, record: Record) -> None:
         stream = connection.open(record)
         stream.send(0)
         stream.send(1)
@@ -106,8 +112,8 @@ def test_a_refusal_ends_the_stream_and_what_waits_is_not_sent() -> None:
 def test_an_abandoned_stream_is_ended_behind_what_is_under_way_and_closing_waits_for_it() -> None:
     async def run() -> None:
         wire, speech = FakeWire(), clip(4)
-        connection, record = TritonConnection(wire, [speech]), StreamRecord(speech)
-        stream, unused = connection.open(record), connection.open(StreamRecord(speech))
+        connection, record = TritonConnection(wire, [speech]), Record(speech)
+        stream, unused = connection.open(record), connection.open(Record(speech))
         stream.send(0)
         stream.send(1)
         stream.abandon()
@@ -129,7 +135,7 @@ def test_closing_does_not_wait_for_ever() -> None:
     async def run() -> None:
         wire, speech = FakeWire(), clip(4)
         connection = TritonConnection(wire, [speech])
-        stream = connection.open(StreamRecord(speech))
+        stream = connection.open(Record(speech))
         stream.send(0)
         stream.abandon()
         await connection.close()

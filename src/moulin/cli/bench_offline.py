@@ -1,0 +1,256 @@
+"""`moulin bench offline`: throughput of whole recordings, and the latency of requests under a load."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from moulin.cli.arguments import BeamOption, DeviceOption, MethodOption, PrecisionOption, decoding_changes
+from moulin.cli.bench_options import (
+    AlikeOption,
+    ApiKeyOption,
+    DataOption,
+    NormalizerOption,
+    SherpaOption,
+    TextOption,
+    ThreadsOption,
+    ToOption,
+    TriesOption,
+    all_cpus,
+    described_data,
+    positive_numbers,
+    read_data,
+    sherpa_settings,
+    text_normalizer,
+)
+from moulin.errors import OptionsError
+
+if TYPE_CHECKING:
+    from moulin.bundle.spec import ModelSpec
+    from moulin.evaluate.manifest import Utterance
+    from moulin.evaluate.normalizer import TextNormalizer
+    from moulin.evaluate.offline_benchmark import TargetResult
+    from moulin.evaluate.request_load import Arrivals, Workers
+    from moulin.evaluate.run import Run
+    from moulin.evaluate.targets.target import ServerSettings
+
+_BATCH_TARGETS = "moulin,moulin-triton,sherpa-onnx-batch1,sherpa-onnx-batch4,sherpa-onnx-batch16,sherpa-onnx-threads"
+_REQUEST_TARGETS = "moulin-triton-grpc,sherpa-onnx"
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(epilog="Example: moulin bench offline --model models/zipformer --data test/ --workers 1,8,64")(offline)
+
+
+def offline(
+    model: Annotated[Path | None, typer.Option(help="The model's folder.  [default: the demo model]")] = None,
+    data: DataOption = None,
+    text: TextOption = None,
+    targets: Annotated[
+        str | None, typer.Option(help="What to measure, separated by commas; a wrong name lists them.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds through all targets.")] = 5,
+    repeat: Annotated[int, typer.Option(min=1, help="How often each recording occurs in a round.")] = 1,
+    workers: Annotated[
+        str | None, typer.Option(metavar="N,…", help="A closed loop of requests instead: so many under way at once.")
+    ] = None,
+    rate: Annotated[
+        str | None,
+        typer.Option(metavar="R,…", help="An open loop instead: so many requests a second, at random times."),
+    ] = None,
+    evenly: Annotated[
+        bool, typer.Option("--evenly", help="With --rate: at even distances, not as a Poisson process.")
+    ] = False,
+    find_max: Annotated[
+        bool, typer.Option("--find-max", help="With --rate: search the highest rate that holds --p95-ms.")
+    ] = False,
+    p95_ms: Annotated[float, typer.Option(min=1, help="The latency to hold, 95th percentile.")] = 1000.0,
+    seconds: Annotated[float, typer.Option(min=1, help="Length of each run of --workers or --rate.")] = 20.0,
+    method: MethodOption = None,
+    beam: BeamOption = None,
+    normalizer: NormalizerOption = "basic",
+    alike: AlikeOption = None,
+    threads: ThreadsOption = None,
+    device: DeviceOption = "cpu",
+    precision: PrecisionOption = None,
+    tries: TriesOption = 3,
+    sherpa_options: SherpaOption = "",
+    api_key: ApiKeyOption = "",
+    to: ToOption = None,
+) -> None:
+    """Throughput (RTFx: audio seconds a second) and word error rate of whole recordings.
+
+    All recordings at once, round after round, or with --workers or --rate a request each, with its latency. Ctrl-C ends
+    with what there is.
+    """
+    from moulin.bundle.load import load_bundle
+    from moulin.demo.files import DEMO_MODEL
+    from moulin.evaluate.report import check_outputs, make_report, write
+    from moulin.evaluate.targets.target import ServerSettings
+
+    check_outputs(to or [])
+    if workers and rate:
+        raise OptionsError("Expected --workers or --rate, got both", hint="a closed loop or an open one")
+    if (find_max or evenly) and not rate:
+        raise OptionsError(
+            f"Expected --rate with {'--find-max' if find_max else '--evenly'}", hint="for example --rate 4 --find-max"
+        )
+    requests = bool(workers or rate)
+    names = (targets or (_REQUEST_TARGETS if requests else _BATCH_TARGETS)).split(",")
+    settings = ServerSettings(
+        all_cpus(threads), device, sherpa_settings(sherpa_options), decoding_changes(method, beam), api_key
+    )
+    at_addresses = requests and all("=" in name for name in names)
+    spec = (
+        None
+        if at_addresses and model is None
+        else load_bundle(model or DEMO_MODEL, precision=precision, expect="offline")
+    )
+    utterances = read_data(data, text)
+    normalize = text_normalizer(normalizer, alike, data)
+    measured: dict[str, Any]
+    if requests:
+        shapes = _shapes(workers, rate, evenly=evenly)
+        measured, lines, interrupted = _requests(
+            names, spec, settings, utterances, normalize, shapes, seconds, tries, p95_ms if find_max else None
+        )
+    else:
+        assert spec is not None
+        measured, interrupted = _batches(names, spec, settings, utterances, normalize, rounds, repeat)
+        lines = []
+    if to and measured:
+        figures = {
+            "kind": "requests" if requests else "offline",
+            **described_data(data, utterances, normalize),
+            "threads": settings.threads,
+            "device": device,
+            "decoding": dict(settings.decoding),
+            "interrupted": interrupted,
+            **measured,
+        }
+        write(make_report(sys.argv[1:], spec, figures), to, lines)
+    if interrupted:
+        raise typer.Exit(130)
+
+
+def _batches(
+    names: Sequence[str],
+    spec: ModelSpec,
+    settings: ServerSettings,
+    utterances: Sequence[Utterance],
+    normalize: TextNormalizer,
+    rounds: int,
+    repeat: int,
+) -> tuple[dict[str, Any], bool]:
+    """All recordings at once, and whether it was interrupted."""
+    from moulin.bundle.spec import OnnxModelSpec
+    from moulin.evaluate.offline_benchmark import benchmark_offline
+
+    assert isinstance(spec, OnnxModelSpec)
+    if settings.decoding:
+        raise OptionsError("--method and --beam need --workers or --rate", hint="or use 'moulin bench accuracy'")
+    results: list[TargetResult] = []
+
+    def on_round(number: int, so_far: list[TargetResult]) -> None:
+        results[:] = so_far
+        typer.echo(f"round {number} of {rounds}", err=True)
+
+    interrupted = False
+    try:
+        benchmark_offline(
+            spec,
+            utterances,
+            names,
+            threads=settings.threads,
+            device=settings.device,
+            rounds=rounds,
+            repeat=repeat,
+            normalize=normalize,
+            on_round=on_round,
+        )
+    except KeyboardInterrupt:
+        interrupted = True
+    for result in results:
+        low, high = (result.audio_sec / seconds for seconds in (max(result.seconds), min(result.seconds)))
+        typer.echo(
+            f"{result.name:20}  RTFx {result.rtfx:7.1f}  ({low:.1f} to {high:.1f})  WER {result.word_errors.rate:.2%}"
+        )
+    if not results:
+        return {}, interrupted
+    return {
+        "repeat": repeat,
+        "audio_sec": round(results[0].audio_sec, 2),
+        "targets": [result.to_dict() for result in results],
+    }, interrupted
+
+
+def _requests(
+    names: Sequence[str],
+    spec: ModelSpec | None,
+    settings: ServerSettings,
+    utterances: Sequence[Utterance],
+    normalize: TextNormalizer,
+    shapes: Sequence[Workers | Arrivals],
+    seconds: float,
+    tries: int,
+    p95_limit_ms: float | None,
+) -> tuple[dict[str, Any], list[dict[str, Any]], bool]:
+    """A request each: figures, a line for every request, and whether it was interrupted."""
+    from moulin.cli.bench_runs import HEADER, row, run_all
+    from moulin.evaluate.largest_load import find_largest, largest_that_held
+    from moulin.evaluate.request_benchmark import measure_requests
+    from moulin.evaluate.request_load import WARMUP_SEC, Arrivals
+    from moulin.evaluate.streaming_clips import whole_clips
+    from moulin.evaluate.targets.request_targets import target
+
+    for name in names:
+        target(name)
+    clips = whole_clips(utterances)
+
+    def run(name: str, shape: Workers | Arrivals, seed: int) -> Run:
+        return measure_requests(name, spec, settings, clips, shape, normalize, seconds=seconds, seed=seed, tries=tries)
+
+    typer.echo(HEADER, err=p95_limit_ms is not None)
+    searching = p95_limit_ms is not None
+    if p95_limit_ms is not None:
+        first = shapes[0]
+        assert isinstance(first, Arrivals)
+
+        def at_rate(name: str, tenths: int, seed: int) -> Run:
+            return run(name, Arrivals(tenths / _STEPS, first.poisson), seed)
+
+        planned = find_largest(names, at_rate, p95_ms=p95_limit_ms, start=max(1, round(first.per_sec * _STEPS)))
+    else:
+        planned = (run(name, shape, 0) for shape in shapes for name in names)
+    runs, interrupted = run_all(planned, lambda done: typer.echo(row(done.measurement), err=searching))
+    measured: dict[str, Any] = {
+        "seconds": seconds,
+        "warmup_sec": WARMUP_SEC,
+        "servers": {name: settings.described(name) for name in names},
+        "runs": [done.measurement.to_dict(brief=searching) for done in runs],
+    }
+    if p95_limit_ms is not None:
+        largest = largest_that_held([done.measurement for done in runs], p95_limit_ms)
+        measured |= {"p95_limit_ms": p95_limit_ms, "largest": largest}
+        for name, most in largest.items():
+            typer.echo(f"{name:20} {most:g} requests a second with a p95 latency under {p95_limit_ms:g} ms")
+    return measured if runs else {}, [line for done in runs for line in done.lines()], interrupted
+
+
+_STEPS = 10
+"""Rates are searched in tenths of a request a second."""
+
+
+def _shapes(workers: str | None, rate: str | None, *, evenly: bool) -> Sequence[Workers | Arrivals]:
+    from moulin.evaluate.request_load import Arrivals, Workers
+
+    if workers:
+        return [Workers(count) for count in positive_numbers(workers, "--workers", "workers")]
+    try:
+        return [Arrivals(float(part), poisson=not evenly) for part in (rate or "").split(",")]
+    except ValueError:
+        raise OptionsError(f"Expected requests a second separated by commas for --rate, got {rate!r}") from None

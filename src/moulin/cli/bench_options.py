@@ -1,0 +1,102 @@
+"""Options that the benchmarks share, and what is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from moulin.errors import OptionsError
+
+if TYPE_CHECKING:
+    from moulin.evaluate.manifest import Utterance
+    from moulin.evaluate.normalizer import TextNormalizer
+
+# Literals are spelled out again because typer reads them when the command is built.
+NormalizerName = Literal["none", "case", "basic"]
+
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="What to measure on: JSONL (audio, text), Lhotse cuts or recordings, Kaldi's folder or wav.scp, or a "
+        "folder of audio with a .txt beside each.  [default: the demo recordings]"
+    ),
+]
+TextOption = Annotated[
+    Path | None, typer.Option(help="The transcripts, where Kaldi's text or Lhotse's supervisions lie elsewhere.")
+]
+NormalizerOption = Annotated[
+    NormalizerName,
+    typer.Option(help="What is made of both texts: basic (NFKC, upper case, no punctuation), case (upper case), none."),
+]
+AlikeOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="WORD=OTHER", help="Words that count as others, any number of times.  [demo: OH=ZERO]"),
+]
+ToOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FILE",
+        help="Write the result into it, any number of times: .json figures, .html a page, .md its text, .jsonl a line "
+        "for every request.",
+    ),
+]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads of every target.  [default: all]")]
+SherpaOption = Annotated[
+    str, typer.Option(help="Options of sherpa-onnx's server: max-batch-size=8,num-work-threads=2,…")
+]
+TriesOption = Annotated[int, typer.Option(min=1, help="How often a run that other processes disturb is made, at most.")]
+ApiKeyOption = Annotated[
+    str, typer.Option(envvar="MOULIN_API_KEY", show_envvar=True, help="For targets at an address that want one.")
+]
+
+
+def read_data(data: Path | None, text: Path | None) -> list[Utterance]:
+    """The recordings to measure on."""
+    from moulin.demo.files import DEMO_MANIFEST
+    from moulin.evaluate.manifest import read_manifest
+
+    return read_manifest(data or DEMO_MANIFEST, text)
+
+
+def text_normalizer(name: str, alike: Sequence[str] | None, data: Path | None) -> TextNormalizer:
+    """The speakers of the demo recordings say OH for 0; the references write ZERO."""
+    from moulin.evaluate.normalizer import TextNormalizer, parse_alike
+
+    pairs = ["OH=ZERO"] if alike is None and data is None else alike or ()
+    return TextNormalizer(name, parse_alike(pairs, name))
+
+
+def described_data(data: Path | None, utterances: Sequence[Utterance], normalizer: TextNormalizer) -> dict[str, Any]:
+    """What was measured on, for a report."""
+    return {
+        "data": {"name": data.name if data else "demo recordings", "recordings": len(utterances)},
+        "normalizer": normalizer.description,
+    }
+
+
+def all_cpus(threads: int | None) -> int:
+    import os
+
+    return threads or len(os.sched_getaffinity(0))
+
+
+def sherpa_settings(text: str) -> dict[str, str]:
+    """--sherpa-options. Raises OptionsError."""
+    pairs = [part.partition("=") for part in text.split(",") if part]
+    if not all(name and value for name, _, value in pairs):
+        raise OptionsError(f"Expected NAME=VALUE separated by commas for --sherpa-options, got {text!r}")
+    return {name.removeprefix("--"): value for name, _, value in pairs}
+
+
+def positive_numbers(text: str, option: str, what: str) -> list[int]:
+    """Whole numbers above 0 that commas separate. Raises OptionsError."""
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 1:
+        raise OptionsError(f"Expected numbers of {what} separated by commas for {option}, got {text!r}")
+    return numbers

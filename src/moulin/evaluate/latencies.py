@@ -1,0 +1,65 @@
+"""Latencies of one run: how they are distributed, and how they went over time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+PERCENTILES = (50, 90, 95, 99, 100)
+_TIMELINE_BINS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Latencies:
+    """`ms` [n] of what was due at `at_sec` [n], in seconds from the beginning of the measured window."""
+
+    at_sec: NDArray[np.float64]
+    ms: NDArray[np.float64]
+
+    @classmethod
+    def between(cls, pairs: Sequence[tuple[float, float]], first_sec: float = 0.0) -> Latencies:
+        """Of (due, replied) in seconds."""
+        due, replied = np.array(pairs, dtype=np.float64).reshape(-1, 2).T
+        return cls(due - first_sec, (replied - due) * 1e3)
+
+    def __len__(self) -> int:
+        return len(self.ms)
+
+    def percentile(self, percent: float) -> float:
+        """NaN where there are none."""
+        return float(np.percentile(self.ms, percent)) if len(self.ms) else math.nan
+
+    def since(self, sec: float) -> Latencies:
+        """Those that were due at `sec` or later."""
+        late = self.at_sec >= sec
+        return Latencies(self.at_sec[late], self.ms[late])
+
+    def to_dict(self) -> dict[str, float | None]:
+        """p50, p90, p95, p99 and max in milliseconds; JSON has no NaN."""
+        return {
+            "max" if percent == 100 else f"p{percent}": _rounded(self.percentile(percent)) for percent in PERCENTILES
+        }
+
+    def distribution(self) -> list[float]:
+        """The percentiles 0, 1, … 100; empty where there are none."""
+        return [round(float(ms), 1) for ms in np.percentile(self.ms, range(101))] if len(self.ms) else []
+
+    def timeline(self, seconds: float) -> list[list[float]]:
+        """[second, p50, p95] of each of 40 parts of the window, or of each second of a shorter one."""
+        width = max(1.0, seconds / _TIMELINE_BINS)
+        rows = []
+        for start in np.arange(0, seconds, width):
+            ms = self.ms[(self.at_sec >= start) & (self.at_sec < start + width)]
+            if len(ms):
+                rows.append(
+                    [round(float(start + width / 2), 2), *(round(float(np.percentile(ms, p)), 1) for p in (50, 95))]
+                )
+        return rows
+
+
+def _rounded(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 1)

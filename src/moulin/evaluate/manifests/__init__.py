@@ -1,0 +1,1 @@
+"""One file a form in which recordings and their transcripts are kept."""

@@ -1,0 +1,51 @@
+"""A report as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from moulin.evaluate.pages.document import (
+    Alignment,
+    Block,
+    Code,
+    Facts,
+    Paragraph,
+    Plots,
+    Table,
+    document,
+)
+from moulin.evaluate.wer import alignment_view
+
+
+def to_markdown(report: Mapping[str, Any]) -> str:
+    """All that the page says but its plots, whose figures are in the tables."""
+    whole = document(report)
+    parts = [f"# {whole.title}", whole.subtitle]
+    for section in whole.sections:
+        if section.title:
+            parts.append(f"## {section.title}")
+        parts += [text for block in section.blocks if (text := _block(block))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _block(block: Block) -> str:
+    match block:
+        case Paragraph(text, warning):
+            return f"**{_escaped(text)}**" if warning else text
+        case Facts(facts):
+            lines = [f"* **{it.value}** {it.name}{f' ({it.note})' if it.note else ''}" for it in facts]
+            return "\n".join(lines)
+        case Table(header, rows):
+            cells = [header, ["---"] * len(header), *([_escaped(cell) for cell in row] for row in rows)]
+            return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+        case Alignment(title, pairs):
+            return f"{title}\n\n```\n{alignment_view(pairs)}\n```"
+        case Code(text):
+            return f"```\n{text}\n```"
+        case Plots():
+            return ""
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|")

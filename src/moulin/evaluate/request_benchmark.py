@@ -1,0 +1,56 @@
+"""Runs of whole recordings, a request each, in a closed or an open loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from moulin.bundle.spec import ModelSpec
+from moulin.evaluate.request_load import WARMUP_SEC, Arrivals, Workers, run_requests
+from moulin.evaluate.run import TRIES, Generated, Plan, Run, measure_plan
+from moulin.evaluate.streaming_clips import Clip
+from moulin.evaluate.targets.request_targets import target
+from moulin.evaluate.targets.target import RunningTarget, ServerSettings
+from moulin.evaluate.wer import Normalizer
+
+
+def measure_requests(
+    name: str,
+    spec: ModelSpec | None,
+    settings: ServerSettings,
+    clips: Sequence[Clip],
+    shape: Workers | Arrivals,
+    normalize: Normalizer,
+    *,
+    seconds: float,
+    warmup_sec: float = WARMUP_SEC,
+    seed: int = 0,
+    tries: int = TRIES,
+) -> Run:
+    """Start the target called `name`, put the load on it, and stop it."""
+    plan = requests_plan(clips, shape, seconds=seconds, warmup_sec=warmup_sec, seed=seed)
+    return measure_plan(name, target(name), spec, settings, plan, normalize, tries=tries)
+
+
+def requests_plan(
+    clips: Sequence[Clip], shape: Workers | Arrivals, *, seconds: float, warmup_sec: float = WARMUP_SEC, seed: int = 0
+) -> Plan:
+    """`shape` for `seconds` after a warm-up that is not measured."""
+
+    async def generate(running: RunningTarget, begin: float) -> Generated:
+        connection = running.connect(clips, 0)
+        try:
+            load = await run_requests(
+                connection, clips, shape, seconds=seconds, warmup_sec=warmup_sec, seed=seed, begin=begin
+            )
+        finally:
+            await connection.close()
+        return Generated(load, connection.num_requests)
+
+    def window(begin: float) -> tuple[float, float]:
+        return begin + warmup_sec, begin + warmup_sec + seconds
+
+    match shape:
+        case Workers(count):
+            return Plan("workers", count, window, generate)
+        case Arrivals(per_sec):
+            return Plan("requests_per_sec", per_sec, window, generate)

@@ -1,0 +1,126 @@
+"""One run of a load against a target: what they did, in figures and record by record."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from moulin.audio.waveform import SAMPLE_RATE
+from moulin.bundle.spec import ModelSpec
+from moulin.evaluate.connection import Record
+from moulin.evaluate.measurement import Measurement, evaluate
+from moulin.evaluate.streaming_load import Load
+from moulin.evaluate.target_usage import watch
+from moulin.evaluate.targets.target import RunningTarget, ServerSettings, Start
+from moulin.evaluate.wer import Normalizer
+
+TRIES = 3
+"""A run that others disturb is made again, up to so many times in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run's figures, and what became of each of its streams or requests."""
+
+    measurement: Measurement
+    records: Sequence[Record]
+    first_sec: float
+
+    def lines(self) -> list[dict[str, Any]]:
+        """A JSON-ready object for each record. Times are seconds from the beginning of the measured window."""
+        measurement = self.measurement
+        setting = {"target": measurement.target, measurement.unit: measurement.load}
+        return [{**setting, **record_line(record, self.first_sec)} for record in self.records]
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """What the load generator did, in one process or several."""
+
+    load: Load
+    num_requests: int
+
+
+Generate = Callable[[RunningTarget, float], Awaitable[Generated]]
+"""Puts the load on a target from a time of the event loop's clock on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A load: `load` `unit` of it; when it is measured if it begins at a time; and how it is put on."""
+
+    unit: str
+    load: float
+    window: Callable[[float], tuple[float, float]]
+    generate: Generate
+    lead_sec: float = 0.0
+    """How long the generator needs before it can begin."""
+
+
+def measure_plan(
+    name: str,
+    start: Start,
+    spec: ModelSpec | None,
+    settings: ServerSettings,
+    plan: Plan,
+    normalize: Normalizer,
+    *,
+    tries: int = TRIES,
+) -> Run:
+    """A fresh target for the run. What others disturbed is run again, up to `tries` times in all."""
+    attempt = 0
+    while True:
+        attempt += 1
+        with start(spec, settings) as running:
+            run = asyncio.run(run_plan(name, running, plan, normalize))
+        if attempt >= tries or not run.measurement.disturbed:
+            return replace(run, measurement=replace(run.measurement, attempts=attempt))
+
+
+async def run_plan(name: str, running: RunningTarget, plan: Plan, normalize: Normalizer) -> Run:
+    """On a target that is running."""
+    before = await asyncio.to_thread(running.statistics) if running.statistics else None
+    begin = asyncio.get_running_loop().time() + plan.lead_sec
+    watching = asyncio.create_task(watch(running.pid, *plan.window(begin)))
+    try:
+        generated = await plan.generate(running, begin)
+        usage = await watching
+    finally:
+        watching.cancel()
+    after = await asyncio.to_thread(running.statistics) if running.statistics else None
+    measurement = evaluate(
+        name,
+        plan.unit,
+        plan.load,
+        generated.load,
+        usage,
+        normalize,
+        in_process=running.in_process,
+        requests=generated.num_requests,
+        statistics=after - before if after and before else None,
+    )
+    return Run(measurement, generated.load.records, generated.load.first_sec)
+
+
+def record_line(record: Record, first_sec: float) -> Mapping[str, Any]:
+    """`latency_ms` has one value for each piece; null is one that was never sent or never answered."""
+    return {
+        "id": record.clip.id,
+        "audio_sec": round(record.clip.num_samples / SAMPLE_RATE, 3),
+        "begin_sec": _rounded(record.begin - first_sec, 4),
+        "due_sec": [_rounded(due - first_sec, 4) for due in record.due],
+        "latency_ms": [
+            _rounded((replied - due) * 1e3, 2) for due, replied in zip(record.due, record.replied, strict=True)
+        ],
+        "measured": [bool(measured) for measured in record.measured],
+        "partials": [[_rounded(at - first_sec, 4), text] for at, text in record.partials],
+        "text": record.text,
+        "failure": record.failure,
+    }
+
+
+def _rounded(value: float, digits: int) -> float | None:
+    """JSON has no NaN."""
+    return None if value != value else round(value, digits)

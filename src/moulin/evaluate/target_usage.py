@@ -1,0 +1,38 @@
+"""What a target uses while it is measured."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from moulin.evaluate.gpu_usage import GpuUsage, GpuWatch
+from moulin.evaluate.process_usage import cpu_sec, machine_cpu_sec, memory_bytes
+
+_INTERVAL_SEC = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class TargetUsage:
+    """Within the measured window. A server elsewhere (`server_cpu_sec` None) tells nothing of itself."""
+
+    server_cpu_sec: float | None
+    machine_cpu_sec: float
+    peak_memory_bytes: int
+    gpus: tuple[GpuUsage, ...] = ()
+
+
+async def watch(pid: int | None, first_sec: float, end_sec: float) -> TargetUsage:
+    """Of the process `pid` and all that it started, between two times of the event loop's clock."""
+    loop = asyncio.get_running_loop()
+    await asyncio.sleep(first_sec - loop.time())
+    server, machine, peak = cpu_sec(pid) if pid else 0.0, machine_cpu_sec(), 0
+    gpus = GpuWatch()
+    gpus.start()
+    try:
+        while (left := end_sec - loop.time()) > 0:
+            peak = max(peak, memory_bytes(pid) if pid else 0)
+            await asyncio.sleep(min(left, _INTERVAL_SEC))
+        used = cpu_sec(pid) - server if pid else None
+        return TargetUsage(used, machine_cpu_sec() - machine, peak, tuple(gpus.stop()))
+    finally:
+        gpus.stop()

@@ -1,0 +1,31 @@
+"""A model that does nothing but answer: through it one sees what Triton and the load generator cost by themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from google.protobuf import text_format
+
+from moulin.bundle.spec import ModelSpec
+from moulin.triton_repo.offline_config import OfflineOptions, offline_config
+from moulin.triton_repo.streaming_config import StreamingOptions, streaming_config
+
+_MODEL_PY = """import numpy as np
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        text = pb_utils.Tensor("TRANSCRIPTS", np.array([{shape}], dtype=np.object_))
+        return [pb_utils.InferenceResponse([text]) for _ in requests]
+"""
+
+
+def build_echo_repository(to: Path, spec: ModelSpec) -> None:
+    """Write it with the configuration that the model of `spec` would have, under the same name."""
+    config = streaming_config(StreamingOptions(), "") if spec.streaming else offline_config(OfflineOptions(), "")
+    config.ClearField("model_warmup")
+    version = to / config.name / "1"
+    version.mkdir(parents=True)
+    (version.parent / "config.pbtxt").write_text(text_format.MessageToString(config))
+    (version / "model.py").write_text(_MODEL_PY.format(shape='b"echo"' if spec.streaming else '[b"echo"]'))

@@ -1,0 +1,91 @@
+"""`moulin bench accuracy` and `moulin bench compare` as a person runs them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL, demo_clips
+from tests.cli.command import moulin
+
+
+def test_the_demo_model_by_default_in_all_forms(tmp_path: Path) -> None:
+    outputs = [tmp_path / f"result.{suffix}" for suffix in ("json", "html", "md", "jsonl")]
+    arguments = [argument for output in outputs for argument in ("--to", output)]
+    done = moulin("bench", "accuracy", "--targets", "moulin", "--show", 1, *arguments).expect(0)
+    assert "moulin: WER 6.43% (9 errors in 140 words: 1 ins, 3 del, 5 sub), CER 6.24%" in done.out
+    assert done.out.count("    said ") == done.out.count("    heard ") == 1
+    report = json.loads(outputs[0].read_text())
+    assert report["normalizer"].endswith("OH counts as ZERO")
+    (result,) = report["accuracy"]
+    assert result["wer"] | {"rate": 0} == {
+        "rate": 0,
+        "errors": 9,
+        "insertions": 1,
+        "deletions": 3,
+        "substitutions": 5,
+        "reference": 140,
+    }
+    lines = [json.loads(line) for line in outputs[3].read_text().splitlines()]
+    assert len(lines) == 14
+    assert sum(a != b for line in lines for a, b in line["alignment"]) == 9
+    assert "6.43%" in outputs[1].read_text()
+    same = moulin("bench", "compare", outputs[0], outputs[0], "--fail-on-worse").expect(0)
+    assert "WER of moulin" in same.out
+    assert "within noise (14 recordings, paired)" in same.out
+
+
+def test_other_data_has_no_words_alike_unless_told(tmp_path: Path) -> None:
+    """References that say oh where the model says ZERO."""
+    folder = tmp_path / "calls"
+    folder.mkdir()
+    for clip in demo_clips():
+        (folder / clip.audio.name).symlink_to(clip.audio)
+        (folder / clip.audio.name).with_suffix(".txt").write_text(clip.text.lower().replace("zero", "oh") + ".")
+    command = ["bench", "accuracy", "--targets", "moulin", "--show", 0, "--data", folder]
+    plain = moulin(*command).expect(0).out
+    alike = moulin(*command, "--alike", "oh=zero").expect(0).out
+    assert "WER 6.43%" in alike
+    assert "WER 6.43%" not in plain
+    assert "WER 100.71% (141 errors" in moulin(*command, "--normalizer", "none").expect(0).out
+
+
+def test_a_streaming_model(tmp_path: Path) -> None:
+    to = tmp_path / "x.json"
+    done = moulin("bench", "accuracy", "--model", DEMO_STREAMING_MODEL, "--targets", "moulin", "--to", to).expect(0)
+    assert "moulin: WER 12.86% (18 errors in 140 words" in done.out
+
+
+def test_a_recording_that_fails_is_said_and_the_exit_status_shows_it(tmp_path: Path) -> None:
+    manifest = tmp_path / "list.jsonl"
+    (tmp_path / "broken.wav").write_bytes(b"RIFF, or so it says")
+    good = demo_clips()[0]
+    lines = [{"audio": str(good.audio), "text": good.text}, {"audio": "broken.wav", "text": "ONE"}]
+    manifest.write_text("\n".join(map(json.dumps, lines)))
+    done = moulin("bench", "accuracy", "--data", manifest, "--targets", "moulin").expect(1)
+    assert "1 FAILED (not in the rates)" in done.out
+    assert "broken" in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--targets", "nobody"], "There is no target 'nobody'"),
+        (["--data", "nowhere"], "nowhere does not exist"),
+        (["--alike", "OH"], "Expected WORD=OTHER"),
+        (["--to", "x.pdf"], "Expected a file that ends in"),
+        (["--targets", "rest=ftp://x"], "Expected http://HOST:PORT"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_first(arguments: list[str], message: str) -> None:
+    done = moulin("bench", "accuracy", "--model", DEMO_MODEL, *arguments).expect(1)
+    assert message in done.err
+    assert done.out == ""
+
+
+def test_comparing_what_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("{}")
+    done = moulin("bench", "compare", tmp_path / "a.json", tmp_path / "b.json").expect(1)
+    assert "is no result of moulin bench" in done.err

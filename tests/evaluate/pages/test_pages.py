@@ -1,0 +1,181 @@
+"""A report of each kind as a page and as Markdown: whole, escaped, and with nothing from elsewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moulin.errors import OptionsError
+from moulin.evaluate.accuracy import Accuracy, score
+from moulin.evaluate.connection import Record
+from moulin.evaluate.measurement import evaluate
+from moulin.evaluate.offline_benchmark import TargetResult
+from moulin.evaluate.pages.html import to_html
+from moulin.evaluate.pages.markdown import to_markdown
+from moulin.evaluate.report import check_outputs, make_report, read_report, to_json, write
+from moulin.evaluate.request_load import Workers
+from moulin.evaluate.streaming_load import Load
+from moulin.evaluate.target_usage import TargetUsage
+from moulin.evaluate.targets.triton_statistics import TritonStatistics
+from moulin.evaluate.wer import WordErrors
+from tests.evaluate.fake_server import FakeServer, clip
+from tests.evaluate.test_request_load import load as run_requests
+from tests.evaluate.test_request_load import recording
+from tests.evaluate.test_streaming_load import load as run_streams
+
+HOSTILE = '<script>alert("&")</script> | x'
+RESULTS = Path(__file__).parents[3] / "docs" / "benchmarks" / "results"
+
+
+def report(figures: dict[str, Any]) -> dict[str, Any]:
+    made = make_report(["bench", "x", "--to", "somewhere.html", "--to=else.json"], None, figures)
+    # As it is read back.
+    return dict(json.loads(to_json(made)))
+
+
+def accuracy_report() -> dict[str, Any]:
+    accuracy = Accuracy("moulin")
+    heard = {"a": "ONE TWO", "b": "ONE", "c": f"ONE {HOSTILE} TWO"}
+    for name, text in heard.items():
+        record = Record(recording(name))
+        record.finish(text)
+        accuracy.scored.append(score(record, str))
+    failed = Record(recording("d"))
+    failed.fail(HOSTILE)
+    accuracy.scored.append(score(failed, str))
+    return report({"kind": "accuracy", "accuracy": [accuracy.to_dict()], "interrupted": True})
+
+
+def offline_report() -> dict[str, Any]:
+    result = TargetResult("moulin", (1.0, 1.1), 100.0, WordErrors(10, 1, 0, 0), {"a": WordErrors(10, 1, 0, 0)})
+    return report({"kind": "offline", "audio_sec": 100.0, "threads": 2, "targets": [result.to_dict()]})
+
+
+def measured(result: Load, unit: str, load: float) -> dict[str, Any]:
+    usage, statistics = TargetUsage(3.0, 4.0, 2**30), TritonStatistics(7, 0, 3, 0.1, 0.2)
+    return evaluate("fake", unit, load, result, usage, str.upper, requests=7, statistics=statistics).to_dict()
+
+
+def streaming_report() -> dict[str, Any]:
+    runs = [measured(run_streams(FakeServer(0.05), [clip(8)], streams=n), "streams", n) for n in (2, 4)]
+    return report({"kind": "streaming", "runs": runs, "chunk_ms": 320})
+
+
+def requests_report() -> dict[str, Any]:
+    runs = [measured(run_requests(FakeServer(0.5), Workers(n)), "workers", n) for n in (1, 2)]
+    failing = measured(run_requests(FakeServer(0.5, fail_at=0), Workers(3)), "workers", 3)
+    return report({"kind": "requests", "runs": [*runs, failing]})
+
+
+REPORTS = {
+    "accuracy": accuracy_report,
+    "offline": offline_report,
+    "streaming": streaming_report,
+    "requests": requests_report,
+}
+
+
+class Checker(HTMLParser):
+    """Finds what a page loads, and tags that do not close."""
+
+    VOID = frozenset({"meta", "link", "br", "img", "line", "circle", "rect"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.loaded: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.loaded += [str(value) for name, value in attrs if name in ("src", "href", "srcset")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize("kind", REPORTS)
+def test_a_page_is_whole_and_needs_nothing_else(kind: str) -> None:
+    page = to_html(REPORTS[kind]())
+    checker = Checker()
+    checker.feed(page)
+    assert checker.open == []
+    assert checker.loaded == []
+    assert "script" not in checker.tags
+    assert "svg" in checker.tags
+    assert not re.search(r"url\(|@import|https?://", page)
+    assert "nan" not in re.sub(r"<style>.*</style>", "", page, flags=re.DOTALL).lower()
+    assert "prefers-color-scheme: dark" in page
+    assert "moulin bench x</pre>" in page  # without where it was written to
+
+
+@pytest.mark.parametrize("kind", REPORTS)
+def test_markdown_says_the_same_in_whole_tables(kind: str) -> None:
+    text = to_markdown(REPORTS[kind]())
+    assert text.startswith("# ")
+    assert "<svg" not in text
+    for table in re.findall(r"(?:^\|.*\|\n)+", text, flags=re.MULTILINE):
+        columns = {len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}
+        assert len(columns) == 1
+
+
+def test_what_was_heard_is_text_and_no_markup() -> None:
+    page, text = to_html(accuracy_report()), to_markdown(accuracy_report())
+    assert "&lt;script&gt;" in page
+    assert "1 failed" in page
+    assert "Interrupted" in page
+    assert "said  ONE TWO" in text
+    assert "WER" in text
+
+
+def test_old_results_are_read_too() -> None:
+    """Those in the repository were written by all versions that there were."""
+    files = sorted(RESULTS.glob("*.json"))
+    assert files
+    for file in files:
+        old = read_report(file)
+        assert to_html(old).startswith("<!doctype html>")
+        assert to_markdown(old).startswith("# ")
+
+
+def test_every_form_is_written(tmp_path: Path) -> None:
+    files = [tmp_path / "new" / f"result{suffix}" for suffix in (".json", ".html", ".md", ".jsonl")]
+    check_outputs(files)
+    write(offline_report(), files, [{"id": "a"}, {"id": "É"}])
+    assert read_report(files[0]) == offline_report()
+    assert files[1].read_text().startswith("<!doctype html>")
+    assert files[2].read_text().startswith("# Offline throughput")
+    assert files[3].read_text().splitlines() == ['{"id": "a"}', '{"id": "É"}']
+
+
+def test_lists_of_numbers_stand_on_one_line() -> None:
+    text = to_json({"command": "x", "latency": [1.0, 2.5], "runs": [{"a": [1, 2]}]})
+    assert '"latency": [ 1.0, 2.5 ]' in text
+    assert json.loads(text) == {"command": "x", "latency": [1.0, 2.5], "runs": [{"a": [1, 2]}]}
+
+
+@pytest.mark.parametrize(("name", "message"), [("result.pdf", "Expected a file that ends in"), ("", "Expected|folder")])
+def test_files_that_cannot_be_written_are_said_beforehand(name: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(OptionsError, match=message):
+        check_outputs([tmp_path / name])
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "no json", '{"id": 1}\n{"id": 2}'])
+def test_files_that_are_no_results(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    file.write_text(content)
+    with pytest.raises(OptionsError, match="is no result of moulin bench"):
+        read_report(file)
+    with pytest.raises(OptionsError, match="cannot be read"):
+        read_report(tmp_path / "nowhere.json")
