@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from moulin.evaluate.largest_load import RESOLUTION, find_largest, largest_that_held, search
+from moulin.evaluate.largest_load import RESOLUTION, Verdict, find_largest, largest_that_held, search
 from moulin.evaluate.latencies import Latencies
 from moulin.evaluate.measurement import Measurement
 from moulin.evaluate.run import Run
@@ -47,7 +47,7 @@ def answer(bears: Callable[[int], bool], start: int) -> tuple[int, list[int]]:
         streams = next(running)
         while True:
             tried.append(streams)
-            streams = running.send(bears(streams))
+            streams = running.send(Verdict.HELD if bears(streams) else Verdict.FAILED)
     except StopIteration as done:
         return done.value, tried
 
@@ -77,7 +77,7 @@ def test_targets_take_turns_and_see_the_same_seeds() -> None:
 
     def measure(name: str, streams: int, seed: int) -> Run:
         calls.append((name, seed))
-        p95_ms = 100 if streams <= {"ours": 120, "peer": 100}[name] else 900
+        p95_ms = 200 if streams <= {"ours": 120, "peer": 100}[name] else 900
         return Run(measurement(name, streams, p95_ms), [], 0.0)
 
     runs = list(find_largest(["ours", "peer"], measure, p95_ms=320, start=64))
@@ -90,12 +90,21 @@ def test_targets_take_turns_and_see_the_same_seeds() -> None:
 
 def test_the_result_is_read_from_the_runs_so_that_an_interrupted_search_has_one() -> None:
     runs = [
-        measurement("ours", 64, 50),
-        measurement("ours", 80, 50),
+        measurement("ours", 64, 250),
+        measurement("ours", 80, 250),
         measurement("ours", 80, 500),
-        measurement("ours", 80, 60),
-        measurement("ours", 90, 50),
+        measurement("ours", 80, 260),
+        measurement("ours", 90, 250),
         measurement("ours", 90, 500),
         measurement("peer", 64, 50, failures=("closed",)),
     ]
     assert largest_that_held(runs, 320) == {"ours": 80, "peer": 0}
+
+
+def test_one_run_far_under_the_limit_is_enough() -> None:
+    running = search(100)
+    tried = [next(running)]
+    for verdict in (Verdict.CLEARLY_HELD, Verdict.FAILED, Verdict.FAILED, Verdict.HELD, Verdict.HELD):
+        tried.append(running.send(verdict))
+    assert tried == [100, 125, 125, 112, 112, 118]
+    assert largest_that_held([measurement("ours", 100, 150), measurement("ours", 100, 900)], 320) == {"ours": 100}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moulin.cli.arguments import BeamOption, DeviceOption, MethodOption, PrecisionOption, decoding_changes
+from moulin.cli.arguments import BeamOption, DeviceOption, EngineOption, MethodOption, PrecisionOption, decoding_changes
 from moulin.cli.bench_options import (
     AlikeOption,
     ApiKeyOption,
@@ -23,6 +23,7 @@ from moulin.cli.bench_options import (
     ToOption,
     all_cpus,
     described_data,
+    load_measured_model,
     read_data,
     sherpa_settings,
     text_normalizer,
@@ -60,6 +61,7 @@ def accuracy(
         bool, typer.Option("--streaming", help="Targets at an address take streams (where no --model says so).")
     ] = False,
     threads: ThreadsOption = None,
+    engine: EngineOption = None,
     device: DeviceOption = "cpu",
     precision: PrecisionOption = None,
     sherpa_options: SherpaOption = "",
@@ -71,7 +73,6 @@ def accuracy(
     Recordings that fail are counted by themselves and are not in the rates; the exit status is then 1. Ctrl-C ends
     with what there is.
     """
-    from moulin.bundle.load_model import load_model
     from moulin.demo.files import DEMO_MODEL
     from moulin.evaluate.accuracy import Accuracy, measure_accuracy
     from moulin.evaluate.report import check_outputs, make_report, write
@@ -82,12 +83,16 @@ def accuracy(
     names = targets.split(",")
     check_outputs(to or [])
     at_addresses = all("=" in name for name in names)
-    spec = None if at_addresses and model is None else load_model(model or DEMO_MODEL, precision=precision)
+    spec = (
+        None
+        if at_addresses and model is None
+        else load_measured_model(model or DEMO_MODEL, precision, engine, device, None)
+    )
     streams = streaming or (spec is not None and spec.streaming is not None)
     known = stream_targets.target if streams else request_targets.target
     starts: dict[str, Start] = {name: known(name) for name in names}
     changes = decoding_changes(method, beam)
-    settings = ServerSettings(all_cpus(threads), device, sherpa_settings(sherpa_options), changes, api_key)
+    settings = ServerSettings(all_cpus(threads), device, engine, sherpa_settings(sherpa_options), changes, api_key)
     normalize = text_normalizer(normalizer, alike, data)
     utterances = read_data(data, text)
 

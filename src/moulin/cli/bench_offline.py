@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from moulin.cli.arguments import BeamOption, DeviceOption, MethodOption, PrecisionOption, decoding_changes
+from moulin.cli.arguments import BeamOption, DeviceOption, EngineOption, MethodOption, PrecisionOption, decoding_changes
 from moulin.cli.bench_options import (
     AlikeOption,
     ApiKeyOption,
@@ -22,6 +22,7 @@ from moulin.cli.bench_options import (
     TriesOption,
     all_cpus,
     described_data,
+    load_measured_model,
     positive_numbers,
     read_data,
     sherpa_settings,
@@ -75,6 +76,7 @@ def offline(
     normalizer: NormalizerOption = "basic",
     alike: AlikeOption = None,
     threads: ThreadsOption = None,
+    engine: EngineOption = None,
     device: DeviceOption = "cpu",
     precision: PrecisionOption = None,
     tries: TriesOption = 3,
@@ -87,7 +89,6 @@ def offline(
     All recordings at once, round after round, or with --workers or --rate a request each, with its latency. Ctrl-C ends
     with what there is.
     """
-    from moulin.bundle.load import load_bundle
     from moulin.demo.files import DEMO_MODEL
     from moulin.evaluate.report import check_outputs, make_report, write
     from moulin.evaluate.targets.target import ServerSettings
@@ -102,13 +103,13 @@ def offline(
     requests = bool(workers or rate)
     names = (targets or (_REQUEST_TARGETS if requests else _BATCH_TARGETS)).split(",")
     settings = ServerSettings(
-        all_cpus(threads), device, sherpa_settings(sherpa_options), decoding_changes(method, beam), api_key
+        all_cpus(threads), device, engine, sherpa_settings(sherpa_options), decoding_changes(method, beam), api_key
     )
     at_addresses = requests and all("=" in name for name in names)
     spec = (
         None
         if at_addresses and model is None
-        else load_bundle(model or DEMO_MODEL, precision=precision, expect="offline")
+        else load_measured_model(model or DEMO_MODEL, precision, engine, device, "offline")
     )
     utterances = read_data(data, text)
     normalize = text_normalizer(normalizer, alike, data)
@@ -150,7 +151,8 @@ def _batches(
     from moulin.bundle.spec import OnnxModelSpec
     from moulin.evaluate.offline_benchmark import benchmark_offline
 
-    assert isinstance(spec, OnnxModelSpec)
+    if not isinstance(spec, OnnxModelSpec):
+        raise OptionsError("Expected ONNX files, got a checkpoint", hint="measure it with --workers or --rate")
     if settings.decoding:
         raise OptionsError("--method and --beam need --workers or --rate", hint="or use 'moulin bench accuracy'")
     results: list[TargetResult] = []

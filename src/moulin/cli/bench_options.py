@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from moulin.cli.arguments import EngineName, Precision
 from moulin.errors import OptionsError
 
 if TYPE_CHECKING:
+    from moulin.bundle.spec import ModelSpec
     from moulin.evaluate.manifest import Utterance
     from moulin.evaluate.normalizer import TextNormalizer
 
@@ -51,6 +53,24 @@ TriesOption = Annotated[int, typer.Option(min=1, help="How often a run that othe
 ApiKeyOption = Annotated[
     str, typer.Option(envvar="MOULIN_API_KEY", show_envvar=True, help="For targets at an address that want one.")
 ]
+
+
+def load_measured_model(
+    model: Path,
+    precision: Precision | None,
+    engine: EngineName | None,
+    device: str,
+    expect: Literal["offline", "streaming"] | None,
+) -> ModelSpec:
+    """The model of a benchmark, fetched where it is published elsewhere. Raises BundleError, OptionsError, EngineError."""
+    from moulin.bundle.load_model import load_model
+    from moulin.cli.fetch import local_model
+    from moulin.engine.engines import check_engine
+
+    folder = local_model(model, precision)
+    spec = load_model(folder, precision=precision, expect=expect, prefer_checkpoint=engine == "torch")
+    check_engine(spec, engine, device)
+    return spec
 
 
 def read_data(data: Path | None, text: Path | None) -> list[Utterance]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from moulin.cli.arguments import BeamOption, DeviceOption, MethodOption, PrecisionOption, decoding_changes
+from moulin.cli.arguments import BeamOption, DeviceOption, EngineOption, MethodOption, PrecisionOption, decoding_changes
 from moulin.cli.bench_options import (
     AlikeOption,
     ApiKeyOption,
@@ -21,6 +21,7 @@ from moulin.cli.bench_options import (
     TriesOption,
     all_cpus,
     described_data,
+    load_measured_model,
     positive_numbers,
     read_data,
     sherpa_settings,
@@ -62,6 +63,7 @@ def streaming(
     normalizer: NormalizerOption = "basic",
     alike: AlikeOption = None,
     threads: ThreadsOption = None,
+    engine: EngineOption = None,
     device: DeviceOption = "cpu",
     precision: PrecisionOption = None,
     tries: TriesOption = 3,
@@ -74,7 +76,6 @@ def streaming(
     Every run has a fresh server, the targets take turns, and a run that other processes disturb is made again. Ctrl-C
     ends with what there is.
     """
-    from moulin.bundle.load_model import load_model
     from moulin.cli.bench_runs import HEADER, row, run_all
     from moulin.demo.files import DEMO_STREAMING_MODEL
     from moulin.evaluate.largest_load import find_largest, largest_that_held
@@ -90,13 +91,13 @@ def streaming(
     for name in names:
         target(name)
     settings = ServerSettings(
-        all_cpus(threads), device, sherpa_settings(sherpa_options), decoding_changes(method, beam), api_key
+        all_cpus(threads), device, engine, sherpa_settings(sherpa_options), decoding_changes(method, beam), api_key
     )
     at_addresses = all("=" in name for name in names)
     spec = (
         None
         if at_addresses and model is None
-        else load_model(model or DEMO_STREAMING_MODEL, precision=precision, expect="streaming")
+        else load_measured_model(model or DEMO_STREAMING_MODEL, precision, engine, device, "streaming")
     )
     chunk_samples = chunk_ms * _SAMPLES_A_MS
     utterances = read_data(data, text)

@@ -1,8 +1,12 @@
-"""The largest load that holds, found by trying: by runs that are noisy, so each load has up to three."""
+"""The largest load that holds, found by trying: by runs that are noisy, so each load has up to three.
+
+A run that stays under half the limit decides by itself: noise makes runs slower, not faster.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from enum import Enum
 
 from moulin.evaluate.measurement import Measurement
 from moulin.evaluate.run import Run
@@ -30,25 +34,43 @@ def find_largest(
             run = measure(name, wanted[name], seed)
             yield run
             try:
-                wanted[name] = searches[name].send(run.measurement.holds(p95_ms))
+                wanted[name] = searches[name].send(verdict(run.measurement, p95_ms))
             except StopIteration:
                 del wanted[name]
         seed += 1
 
 
 def largest_that_held(measurements: Sequence[Measurement], p95_ms: float) -> Mapping[str, float]:
-    """By target: the largest load that held in most of its runs; 0 where none did."""
-    votes: dict[str, dict[float, list[bool]]] = {}
+    """By target: the largest load that clearly held in a run, or held in most of them; 0 where none did."""
+    verdicts: dict[str, dict[float, list[Verdict]]] = {}
     for run in measurements:
-        votes.setdefault(run.target, {}).setdefault(run.load, []).append(run.holds(p95_ms))
+        verdicts.setdefault(run.target, {}).setdefault(run.load, []).append(verdict(run, p95_ms))
     return {
-        target: max((load for load, held in runs.items() if sum(held) * 2 > len(held)), default=0)
-        for target, runs in votes.items()
+        target: max((load for load, found in loads.items() if _holds(found)), default=0)
+        for target, loads in verdicts.items()
     }
 
 
-def search(start: int) -> Generator[int, bool, int]:
-    """Yields loads to try, is sent whether each try held; returns the largest that did (0: not even the least)."""
+def _holds(found: Sequence[Verdict]) -> bool:
+    return Verdict.CLEARLY_HELD in found or found.count(Verdict.HELD) * 2 > len(found)
+
+
+class Verdict(Enum):
+    """What a run says of its load."""
+
+    CLEARLY_HELD = "clearly held"
+    HELD = "held"
+    FAILED = "failed"
+
+
+def verdict(run: Measurement, p95_ms: float) -> Verdict:
+    if run.holds(p95_ms / 2):
+        return Verdict.CLEARLY_HELD
+    return Verdict.HELD if run.holds(p95_ms) else Verdict.FAILED
+
+
+def search(start: int) -> Generator[int, Verdict, int]:
+    """Yields loads to try, is sent what each try says; returns the largest that held (0: not even the least)."""
     low, high = 0, 0
     load = start
     while not low or not high:
@@ -67,12 +89,15 @@ def search(start: int) -> Generator[int, bool, int]:
     return low
 
 
-def _held(load: int) -> Generator[int, bool, bool]:
-    """The majority of up to three tries."""
+def _held(load: int) -> Generator[int, Verdict, bool]:
+    """The majority of up to three tries, unless one is clear."""
     held = failed = 0
     while max(held, failed) < _VOTES:
-        if (yield load):
-            held += 1
-        else:
-            failed += 1
+        match (yield load):
+            case Verdict.CLEARLY_HELD:
+                return True
+            case Verdict.HELD:
+                held += 1
+            case Verdict.FAILED:
+                failed += 1
     return held > failed

@@ -42,6 +42,7 @@ def moulin_recordings(spec: ModelSpec | None, settings: ServerSettings) -> Itera
     with open_recognizer(
         needed(spec).file,
         precision=needed(spec).precision,
+        engine=settings.engine,
         device=settings.device,
         threads=settings.threads,
         options=options,
@@ -63,6 +64,7 @@ def moulin_streams(spec: ModelSpec | None, settings: ServerSettings) -> Iterator
     recognizer = open_stream_recognizer(
         needed(spec).file,
         precision=needed(spec).precision,
+        engine=settings.engine,
         device=settings.device,
         threads=settings.threads,
         options=StreamOptions().updated(settings.decoding),

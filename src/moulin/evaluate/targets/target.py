@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from moulin.bundle.spec import ModelSpec, OnnxModelSpec
+from moulin.engine.engines import Engine
 from moulin.errors import OptionsError
 from moulin.evaluate.connection import Connection
 from moulin.evaluate.streaming_clips import Clip
@@ -30,6 +31,8 @@ class ServerSettings:
 
     threads: int
     device: str = "cpu"
+    engine: Engine | None = None
+    """Of moulin's targets; by default the one for the model's form."""
     sherpa: Mapping[str, str] = field(default_factory=dict)
     decoding: Mapping[str, str | int] = field(default_factory=dict)
     """Of every target: `method` and `beam`, where they are not the default."""
@@ -47,7 +50,8 @@ class ServerSettings:
             return dict(self.decoding)
         if name.startswith("sherpa-onnx-server"):
             return {**SHERPA_SETTINGS, **self.sherpa, **self.decoding}
-        return {"threads": self.threads, "device": self.device, **self.decoding}
+        engine = {"engine": self.engine} if self.engine else {}
+        return {"threads": self.threads, "device": self.device, **engine, **self.decoding}
 
 
 Connect = Callable[[Sequence[Clip], int], Connection]

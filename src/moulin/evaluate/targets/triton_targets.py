@@ -90,10 +90,10 @@ def _moulin(spec: ModelSpec, settings: ServerSettings) -> Iterator[TritonServer]
 
     with workspace("bench") as repository:
         if spec.streaming:
-            streaming = StreamingOptions(device=settings.device, threads=settings.threads)
+            streaming = StreamingOptions(engine=settings.engine, device=settings.device, threads=settings.threads)
             build_streaming_repository(spec, repository, streaming, link=True)
         else:
-            offline = OfflineOptions(device=settings.device, threads=settings.threads)
+            offline = OfflineOptions(engine=settings.engine, device=settings.device, threads=settings.threads)
             build_offline_repository(spec, repository, offline, link=True)
         with _triton(repository) as server:
             yield server
