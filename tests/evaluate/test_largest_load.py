@@ -103,8 +103,8 @@ def test_the_result_is_read_from_the_runs_so_that_an_interrupted_search_has_one(
 
 def test_one_run_far_under_the_limit_is_enough() -> None:
     running = search(100)
-    tried = [next(running)]
-    for verdict in (Verdict.CLEARLY_HELD, Verdict.FAILED, Verdict.FAILED, Verdict.HELD, Verdict.HELD):
-        tried.append(running.send(verdict))
+    first = next(running)
+    said = (Verdict.CLEARLY_HELD, Verdict.FAILED, Verdict.FAILED, Verdict.HELD, Verdict.HELD)
+    tried = [first, *map(running.send, said)]
     assert tried == [100, 125, 125, 112, 112, 118]
     assert largest_that_held([measurement("ours", 100, 150), measurement("ours", 100, 900)], 320) == {"ours": 100}

@@ -62,7 +62,7 @@ def load_measured_model(
     device: str,
     expect: Literal["offline", "streaming"] | None,
 ) -> ModelSpec:
-    """The model of a benchmark, fetched where it is published elsewhere. Raises BundleError, OptionsError, EngineError."""
+    """The model of a benchmark, fetched where it is not here. Raises BundleError, OptionsError, EngineError."""
     from moulin.bundle.load_model import load_model
     from moulin.cli.fetch import local_model
     from moulin.engine.engines import check_engine
