@@ -28,6 +28,13 @@ def main() -> None:
             texts["largest"] = largest(report)
     for file in sorted(RESULTS.glob("*-encoder*.json")):
         texts[f"encoder:{file.stem}"] = encoder_table(file.stem, json.loads(file.read_text()))
+    for kind, write in (("accuracy", accuracy_table), ("requests", requests_table), ("generator", generator_table)):
+        for file in sorted(RESULTS.glob(f"*-{kind}.json")):
+            texts[f"{kind}:{file.stem}"] = write(file.stem, json.loads(file.read_text()))
+    for first in sorted(RESULTS.glob("*-find-max-first.json")):
+        stem = first.stem.removesuffix("-first")
+        twice = [json.loads((RESULTS / f"{stem}-{time}.json").read_text()) for time in ("first", "second")]
+        texts[f"find-max:{stem}"] = find_max_table(stem, twice)
     newest = max((stem for stem in reports if stem.endswith("cpu2-offline")), default=None)
     if newest:
         texts["ratio"] = ratio(reports[newest])
@@ -114,6 +121,89 @@ def largest_table(stem: str, report: dict[str, Any]) -> str:
         lines.append(f"| {target} | {most} | {f'{most / best_peer:.2f}' if best_peer else '-'} | {listed} |")
     lines += ["", f"`{report['command']}` ([raw figures](results/{stem}.json))", ""]
     return "\n".join(lines)
+
+
+def accuracy_table(stem: str, report: dict[str, Any]) -> str:
+    lines = [
+        "",
+        f"{setting(report)}; {report['data']['recordings']} recordings; {report['normalizer']}",
+        "",
+        "| target | WER | errors (ins, del, sub) | words | CER | recordings with errors | failed |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for result in report["accuracy"]:
+        wer = result["wer"]
+        kinds = ", ".join(str(wer[kind]) for kind in ("insertions", "deletions", "substitutions"))
+        lines.append(
+            f"| {result['target']} | {wer['rate']:.2%} | {wer['errors']} ({kinds}) | {wer['reference']} "
+            f"| {result['cer']['rate']:.2%} | {result['sentence_errors']} of {result['recordings']} "
+            f"| {result['failures']} |"
+        )
+    return "\n".join([*lines, *source(stem, report)])
+
+
+def requests_table(stem: str, report: dict[str, Any]) -> str:
+    lines = [
+        "",
+        f"{setting(report)}, load generator included; {report['seconds']:g} s a run",
+        "",
+        "| workers | target | audio s a s | latency p50, ms | p95 | p99 | failed | WER | cores: server, generator |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for run in sorted(report["runs"], key=lambda run: run["workers"]):
+        latency, seconds = run["latency_ms"], run["seconds"]
+        lines.append(
+            f"| {run['workers']} | {run['target']} | {run['audio_sec_a_sec']:.0f} "
+            f"| {latency['p50']:.0f} | {latency['p95']:.0f} | {latency['p99']:.0f} | {run['failures']} "
+            f"| {run['wer']:.2%} | {run['server_cpu_sec'] / seconds:.2f}, {run['generator_cpu_sec'] / seconds:.2f} |"
+        )
+    return "\n".join([*lines, *source(stem, report)])
+
+
+def generator_table(stem: str, report: dict[str, Any]) -> str:
+    lines = [
+        "",
+        f"{setting(report)}; chunks of {report['chunk_ms']} ms, {report['runs'][0]['seconds']:g} s a run, one process",
+        "",
+        "| streams | generator, cores | a stream, % of a core | late by p95, ms | reply p50, ms | p95 | p99 | failed |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for run in report["runs"]:
+        latency, cores = run["latency_ms"], run["generator_cpu_sec"] / run["seconds"]
+        lines.append(
+            f"| {run['streams']} | {cores:.2f} | {100 * cores / run['streams']:.3f} "
+            f"| {run['generator_late_p95_ms']:.1f} | {latency['p50']:.1f} | {latency['p95']:.1f} "
+            f"| {latency['p99']:.1f} | {run['failures']} |"
+        )
+    return "\n".join([*lines, *source(stem, report)])
+
+
+def find_max_table(stem: str, twice: list[dict[str, Any]]) -> str:
+    lines = [
+        "",
+        f"{streaming_setting(twice[0])}, p95 under {twice[0]['p95_limit_ms']:g} ms",
+        "",
+        "| search | target | streams that held | runs | raw |",
+        "|---|---|---|---|---|",
+    ]
+    for time, report in zip(("first", "second"), twice, strict=True):
+        for target, most in report["largest"].items():
+            raw = f"[results/{stem}-{time}.json](results/{stem}-{time}.json)"
+            lines.append(f"| {time} | {target} | {most} | {len(report['runs'])} | {raw} |")
+    lines += ["", f"`{twice[0]['command']}`", ""]
+    return "\n".join(lines)
+
+
+def setting(report: dict[str, Any]) -> str:
+    machine, model = report["machine"], report["model"]
+    return (
+        f"{report['date']}, {machine.get('gpu', machine['cpu'])}, {machine['cores']} cores; model {model['name']} "
+        f"({model['family']}, {model['precision']})"
+    )
+
+
+def source(stem: str, report: dict[str, Any]) -> list[str]:
+    return ["", f"`{report['command']}` ([raw figures](results/{stem}.json))", ""]
 
 
 def streaming_setting(report: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from moulin.audio.decode import read_audio
@@ -15,11 +16,12 @@ from moulin.errors import EngineError, LaunchError, OptionsError
 from moulin.evaluate.process_usage import process_tree
 from moulin.evaluate.run import run_plan
 from moulin.evaluate.streaming_benchmark import plan
-from moulin.evaluate.streaming_clips import Clip, cut
+from moulin.evaluate.streaming_clips import Clip, cut, read_clips
 from moulin.evaluate.streaming_load import Pace
 from moulin.evaluate.targets.sherpa_server import BINARY, sherpa_server
 from moulin.evaluate.targets.stream_targets import TARGETS, target
 from moulin.evaluate.targets.target import ServerSettings
+from moulin.launch import TritonServer
 from tests.bundles import BUNDLES
 
 
@@ -89,3 +91,34 @@ def test_a_report_names_the_settings_that_a_target_ran_with() -> None:
     assert settings.described("moulin-triton-http") == {"threads": 2, "device": "cpu"}
     assert settings.described("sherpa-onnx-server")["max-batch-size"] == "99"
     assert "num-work-threads" in settings.described("sherpa-onnx-server")
+
+
+def test_the_peer_without_its_model_is_refused() -> None:
+    clip = cut(np.zeros(6000, dtype=np.float32), "ONE", None, 5120)
+    refused = pytest.raises(OptionsError, match="does not say which chunk it answers")
+    with target("sherpa=127.0.0.1:1")(None, ServerSettings(threads=1)) as running, refused:
+        running.connect([clip], 0)
+
+
+@pytest.mark.triton
+def test_streams_of_several_processes_to_a_server_that_runs(server: TritonServer) -> None:
+    """Without its model; sequences of one generator are not those of another."""
+    clips = read_clips(demo_clips()[:3], None, 5120)
+    load = plan(clips, 5, Pace(5120, seconds=1.5, warmup_sec=0.5, jitter_sec=0.1), generators=2)
+    name = f"triton-grpc={server.grpc_url}/transducer_streaming"
+    with target(name)(None, ServerSettings(threads=1)) as running:
+        run = asyncio.run(run_plan(name, running, load, str.upper))
+    measurement = run.measurement
+    assert measurement.failures == ()
+    assert len(run.records) == 5
+    assert len(measurement.latency) > 10
+    assert measurement.statistics is not None
+    assert measurement.statistics.requests == measurement.requests > 20
+    assert measurement.generator_cpu_sec > 0
+
+
+def test_a_target_in_this_process_takes_one_generator(spec: OnnxModelSpec, speech: list[Clip]) -> None:
+    load = plan(speech, 2, Pace(5120, seconds=1), generators=2)
+    refused = pytest.raises(OptionsError, match="takes one load generator")
+    with target("moulin")(spec, ServerSettings(threads=1)) as running, refused:
+        asyncio.run(run_plan("moulin", running, load, str.upper))

@@ -30,6 +30,10 @@ def started(spec: ModelSpec | None, settings: ServerSettings) -> Iterator[Runnin
 def connect(url: str, clips: Sequence[Clip], _generator: int = 0) -> Connection:
     """To the online server for chunks, to the offline one for whole recordings."""
     whole = all(clip.whole for clip in clips)
+    if not whole and not all(clip.peer_steps for clip in clips):
+        raise OptionsError(
+            "sherpa-onnx's server does not say which chunk it answers", hint="name its model (--model), which does"
+        )
     return SherpaOfflineConnection(url, clips) if whole else SherpaConnection(url, clips)
 
 

@@ -27,6 +27,12 @@ def _realtime_at(address: str, settings: ServerSettings) -> RunningTarget:
     return realtime_at(address, settings)
 
 
+def _stream_at(address: str, settings: ServerSettings) -> RunningTarget:
+    from moulin.evaluate.targets.gateway_stream import stream_at
+
+    return stream_at(address, settings)
+
+
 TARGETS: dict[str, Start] = {
     "moulin": _moulin,
     "moulin-triton-http": triton_targets.started_http,
@@ -41,6 +47,7 @@ ADDRESSED: dict[str, ConnectTo] = {
     "triton-http": triton_targets.http_at,
     "triton-grpc": triton_targets.grpc_at,
     "sherpa": sherpa_targets.at,
+    "stream": _stream_at,
     "realtime": _realtime_at,
 }
 """What runs already, as NAME=ADDRESS."""
