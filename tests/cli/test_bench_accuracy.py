@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL, demo_clips
-from tests.cli.command import moulin
+from tests.cli.command import MOULIN, TIMEOUT_SEC, moulin
 
 
 def test_the_demo_model_by_default_in_all_forms(tmp_path: Path) -> None:
@@ -83,6 +87,45 @@ def test_what_cannot_be_measured_is_said_first(arguments: list[str], message: st
     done = moulin("bench", "accuracy", "--model", DEMO_MODEL, *arguments).expect(1)
     assert message in done.err
     assert done.out == ""
+
+
+def test_ctrl_c_leaves_what_there_is(tmp_path: Path) -> None:
+    """A service that answers two recordings, and then no more."""
+    to, waiting, answered = tmp_path / "x.json", threading.Event(), list[str]()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            if len(answered) == 2:
+                process.send_signal(signal.SIGINT)
+                waiting.wait()
+            answered.append(self.path)
+            body = b'{"text": "ONE"}'
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as service:
+        service.daemon_threads = True
+        threading.Thread(target=service.serve_forever, daemon=True).start()
+        address = f"rest=http://127.0.0.1:{service.server_port}"
+        command = [MOULIN, "bench", "accuracy", "--targets", address, "--workers", "1", "--to", str(to)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            out, err = process.communicate(timeout=TIMEOUT_SEC)
+            assert process.returncode == 130, err
+        waiting.set()
+        service.shutdown()
+    assert "Interrupted after 2 of 14 recordings" in err
+    assert "Traceback" not in err
+    assert "20 words" in out
+    report = json.loads(to.read_text())
+    assert report["interrupted"] is True
+    assert report["model"] is None
+    assert len(report["accuracy"][0]["utterances"]) == 2
 
 
 def test_comparing_what_is_none(tmp_path: Path) -> None:

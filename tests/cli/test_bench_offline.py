@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from moulin.launch import TritonServer
-from tests.cli.command import moulin
+from tests.cli.command import MOULIN, TIMEOUT_SEC, eventually, moulin
 
 
 def test_rounds_of_all_recordings(tmp_path: Path) -> None:
@@ -22,6 +24,20 @@ def test_rounds_of_all_recordings(tmp_path: Path) -> None:
     assert sum(it["errors"] for it in target["utterances"].values()) == target["word_errors"] == 9
     again = moulin("bench", "compare", to, to).expect(0)
     assert "cannot be said (2 and 2 rounds)" in again.out
+
+
+def test_ctrl_c_leaves_the_rounds_that_there_are(tmp_path: Path) -> None:
+    to, log = tmp_path / "x.json", tmp_path / "stderr"
+    command = [MOULIN, "bench", "offline", "--targets", "moulin", "--rounds", "100000", "--to", str(to)]
+    with log.open("wb") as err, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=err, text=True) as process:
+        assert eventually(lambda: "round 2 of" in log.read_text(), TIMEOUT_SEC)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=TIMEOUT_SEC)
+    assert process.returncode == 130
+    assert out.startswith("moulin ")
+    report = json.loads(to.read_text())
+    assert report["interrupted"] is True
+    assert len(report["targets"][0]["seconds"]) >= 2
 
 
 @pytest.mark.triton

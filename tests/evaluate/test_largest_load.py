@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from moulin.evaluate.largest_load import RESOLUTION, Verdict, find_largest, largest_that_held, search
+from moulin.evaluate.largest_load import RESOLUTION, Verdict, find_largest, largest_that_held, search, verdict
 from moulin.evaluate.latencies import Latencies
 from moulin.evaluate.measurement import Measurement
 from moulin.evaluate.run import Run
@@ -108,3 +109,16 @@ def test_one_run_far_under_the_limit_is_enough() -> None:
     tried = [first, *map(running.send, said)]
     assert tried == [100, 125, 125, 112, 112, 118]
     assert largest_that_held([measurement("ours", 100, 150), measurement("ours", 100, 900)], 320) == {"ours": 100}
+
+
+def test_what_failed_while_others_took_the_machine_is_no_vote_but_what_held_is() -> None:
+    running = search(100)
+    first = next(running)
+    said = (Verdict.DISTURBED, Verdict.HELD, Verdict.DISTURBED, Verdict.HELD)
+    assert [first, *map(running.send, said)] == [100, 100, 100, 100, 125]
+    never_quiet = [running.send(Verdict.DISTURBED) for _ in range(5)]
+    assert never_quiet == [125, 125, 125, 125, 112]
+    disturbed = replace(measurement("ours", 100, 900), usage=TargetUsage(0.0, 20.0, 0))
+    assert disturbed.disturbed
+    assert verdict(disturbed, 320) is Verdict.DISTURBED
+    assert largest_that_held([disturbed, measurement("ours", 100, 300)], 320) == {"ours": 100}

@@ -109,7 +109,10 @@ def accuracy(
     except KeyboardInterrupt:
         interrupted = True
         if results and results[-1].scored:
-            typer.echo(f"Interrupted; of {results[-1].target} there are {len(results[-1].scored)} recordings", err=True)
+            typer.echo(
+                f"Interrupted after {len(results[-1].scored)} of {len(utterances)} recordings of {results[-1].target}",
+                err=True,
+            )
             _print(results[-1], show)
     if to and results:
         figures = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,7 +55,10 @@ def offline(
     targets: Annotated[
         str | None, typer.Option(help="What to measure, separated by commas; a wrong name lists them.")
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds through all targets.")] = 5,
+    rounds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rounds through all targets.  [default: 5; 1 with --workers or --rate]"),
+    ] = None,
     repeat: Annotated[int, typer.Option(min=1, help="How often each recording occurs in a round.")] = 1,
     workers: Annotated[
         str | None, typer.Option(metavar="N,…", help="A closed loop of requests instead: so many under way at once.")
@@ -116,12 +120,11 @@ def offline(
     measured: dict[str, Any]
     if requests:
         shapes = _shapes(workers, rate, evenly=evenly)
-        measured, lines, interrupted = _requests(
-            names, spec, settings, utterances, normalize, shapes, seconds, tries, p95_ms if find_max else None
-        )
+        runs = _Runs(shapes, seconds, rounds or 1, tries, p95_ms if find_max else None)
+        measured, lines, interrupted = _requests(names, spec, settings, utterances, normalize, runs)
     else:
         assert spec is not None
-        measured, interrupted = _batches(names, spec, settings, utterances, normalize, rounds, repeat)
+        measured, interrupted = _batches(names, spec, settings, utterances, normalize, rounds or 5, repeat)
         lines = []
     if to and measured:
         figures = {
@@ -190,16 +193,24 @@ def _batches(
     }, interrupted
 
 
+@dataclass(frozen=True, slots=True)
+class _Runs:
+    """Which runs are wanted; `p95_limit_ms` of a search for the highest rate."""
+
+    shapes: Sequence[Workers | Arrivals]
+    seconds: float
+    rounds: int
+    tries: int
+    p95_limit_ms: float | None
+
+
 def _requests(
     names: Sequence[str],
     spec: ModelSpec | None,
     settings: ServerSettings,
     utterances: Sequence[Utterance],
     normalize: TextNormalizer,
-    shapes: Sequence[Workers | Arrivals],
-    seconds: float,
-    tries: int,
-    p95_limit_ms: float | None,
+    wanted: _Runs,
 ) -> tuple[dict[str, Any], list[dict[str, Any]], bool]:
     """A request each: figures, a line for every request, and whether it was interrupted."""
     from moulin.cli.bench_runs import HEADER, row, run_all
@@ -211,35 +222,48 @@ def _requests(
 
     for name in names:
         target(name)
+    limit_ms = wanted.p95_limit_ms
+    searching = limit_ms is not None
     clips = whole_clips(utterances)
 
     def run(name: str, shape: Workers | Arrivals, seed: int) -> Run:
-        return measure_requests(name, spec, settings, clips, shape, normalize, seconds=seconds, seed=seed, tries=tries)
+        load = f"{shape.per_sec:g} requests a second" if isinstance(shape, Arrivals) else f"{shape.count} workers"
+        typer.echo(f"{name}, {load} …", err=True)
+        return measure_requests(
+            name,
+            spec,
+            settings,
+            clips,
+            shape,
+            normalize,
+            seconds=wanted.seconds,
+            seed=seed,
+            tries=1 if searching else wanted.tries,
+        )
 
-    typer.echo(HEADER, err=p95_limit_ms is not None)
-    searching = p95_limit_ms is not None
-    if p95_limit_ms is not None:
-        first = shapes[0]
+    typer.echo(HEADER, err=searching)
+    if limit_ms is not None:
+        first = wanted.shapes[0]
         assert isinstance(first, Arrivals)
 
         def at_rate(name: str, tenths: int, seed: int) -> Run:
             return run(name, Arrivals(tenths / _STEPS, first.poisson), seed)
 
-        planned = find_largest(names, at_rate, p95_ms=p95_limit_ms, start=max(1, round(first.per_sec * _STEPS)))
+        planned = find_largest(names, at_rate, p95_ms=limit_ms, start=max(1, round(first.per_sec * _STEPS)))
     else:
-        planned = (run(name, shape, 0) for shape in shapes for name in names)
+        planned = (run(name, shape, seed) for seed in range(wanted.rounds) for shape in wanted.shapes for name in names)
     runs, interrupted = run_all(planned, lambda done: typer.echo(row(done.measurement), err=searching))
     measured: dict[str, Any] = {
-        "seconds": seconds,
+        "seconds": wanted.seconds,
         "warmup_sec": WARMUP_SEC,
         "servers": {name: settings.described(name) for name in names},
         "runs": [done.measurement.to_dict(brief=searching) for done in runs],
     }
-    if p95_limit_ms is not None:
-        largest = largest_that_held([done.measurement for done in runs], p95_limit_ms)
-        measured |= {"p95_limit_ms": p95_limit_ms, "largest": largest}
+    if limit_ms is not None:
+        largest = largest_that_held([done.measurement for done in runs], limit_ms)
+        measured |= {"p95_limit_ms": limit_ms, "largest": largest}
         for name, most in largest.items():
-            typer.echo(f"{name:20} {most:g} requests a second with a p95 latency under {p95_limit_ms:g} ms")
+            typer.echo(f"{name:20} {most:g} requests a second with a p95 latency under {limit_ms:g} ms")
     return measured if runs else {}, [line for done in runs for line in done.lines()], interrupted
 
 

@@ -107,7 +107,9 @@ def streaming(
     def run(name: str, count: int, seed: int) -> Run:
         typer.echo(f"{name}, {count} streams …", err=True)
         pace = Pace(chunk_samples, seconds, seed, jitter_sec=jitter_ms / 1000)
-        return measure_streams(name, spec, settings, clips, count, pace, normalize, generators=generators, tries=tries)
+        return measure_streams(
+            name, spec, settings, clips, count, pace, normalize, generators=generators, tries=1 if find_max else tries
+        )
 
     # The runs of a search are its progress; those that were asked for are the result.
     typer.echo(HEADER, err=find_max)

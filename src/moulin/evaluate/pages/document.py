@@ -250,7 +250,7 @@ def _loads(report: Mapping[str, Any]) -> list[Section]:
     if not facts:
         heaviest = max(run[unit] for run in runs)
         facts = [
-            Fact(f"{_figure(_p(run, 95))} ms", f"p95 of {run['target']}", f"at {run[unit]:g} {_UNITS[unit]}")
+            Fact(f"{_figure(_p(run, 95))} ms", f"p95 of {run['target']}", f"at {_counted(run[unit], unit)}")
             for run in runs
             if run[unit] == heaviest
         ][:_MAX_PANELS]
@@ -263,13 +263,13 @@ def _loads(report: Mapping[str, Any]) -> list[Section]:
         for run in runs
         if run[unit] == heaviest
     }
-    wer = _utterance_plot(by_utterance, colours, note=f"at {heaviest:g} {_UNITS[unit]}" if several else "")
+    wer = _utterance_plot(by_utterance, colours, note=f"at {_counted(heaviest, unit)}" if several else "")
     cpu = [] if searched else _cpu_plot(runs, unit)
     panels = []
     detailed = [run for run in runs if run.get("latency_distribution_ms") or run.get("final_distribution_ms")]
     for load in sorted({run[unit] for run in detailed}, reverse=True)[:_MAX_PANELS]:
         here = [run for run in detailed if run[unit] == load]
-        panels += _panels(here, f"{load:g} {_UNITS[unit]}", colours, keys)
+        panels += _panels(here, _counted(load, unit), colours, keys)
     # In pairs, so that what belongs together stands side by side.
     plots = [_load_plot(runs, unit, colours, keys, limit_ms), *cpu, *panels, *wer] if several else [*panels, *cpu, *wer]
     blocks.append(Plots(plots))
@@ -286,26 +286,33 @@ def _loads(report: Mapping[str, Any]) -> list[Section]:
 def _load_plot(
     runs: Sequence[Mapping[str, Any]], unit: str, colours: Mapping[str, int], keys: str, limit_ms: float | None
 ) -> Plot:
-    """p95 against load, the median where there are several runs of one."""
+    """p95 against load, the median where there are several runs of one. Of a closed loop the load is what came out."""
+    closed = unit == "workers"
     series = []
     for name, colour in colours.items():
-        by_load: dict[float, list[float]] = {}
+        by_load: dict[float, list[tuple[float, float]]] = {}
         for run in runs:
             if run["target"] == name and (p95_ms := _p(run, 95)) is not None:
-                by_load.setdefault(run[unit], []).append(p95_ms)
-        points = [(load, median(values)) for load, values in sorted(by_load.items())]
-        series.append(Series(name, points, colour))
+                by_load.setdefault(run[unit], []).append((run["audio_sec_a_sec"] if closed else run[unit], p95_ms))
+        points = [tuple(map(median, zip(*found, strict=True))) for _, found in sorted(by_load.items())]
+        series.append(Series(name, [(x, y) for x, y in points], colour))
     limit = (limit_ms, f"limit {limit_ms:g} ms") if limit_ms else None
-    chart = line_chart(series, x_label=_UNITS[unit], y_label="p95 latency, ms", log_y=True, limit=limit)
+    x_label = "throughput, audio seconds a second" if closed else _UNITS[unit]
+    chart = line_chart(series, x_label=x_label, y_label="p95 latency, ms", log_y=True, limit=limit)
     repeated = len({(run["target"], run[unit]) for run in runs}) < len(runs)
-    return Plot(f"Latency against load{' (median of the runs)' if repeated else ''}", chart + keys)
+    title = f"Latency against throughput: {_loads_listed(runs, unit)}" if closed else "Latency against load"
+    return Plot(f"{title}{' (median of the runs)' if repeated else ''}", chart + keys)
+
+
+def _loads_listed(runs: Sequence[Mapping[str, Any]], unit: str) -> str:
+    return f"{', '.join(f'{load:g}' for load in sorted({run[unit] for run in runs}))} {_UNITS[unit]}"
 
 
 def _cpu_plot(runs: Sequence[Mapping[str, Any]], unit: str) -> list[Plot]:
     known = [run for run in runs if run.get("server_cpu_sec") is not None][:_MAX_ROWS]
     if not known:
         return []
-    kinds = (("server", "s0"), ("load generator", "s1"), ("others", "s4"))
+    kinds = (("server", "s0"), ("load generator", "s1"), ("others", "other"))
     fields = ("server_cpu_sec", "generator_cpu_sec", "others_cpu_sec")
     rows = [
         Row(
@@ -512,11 +519,16 @@ def _machine(report: Mapping[str, Any]) -> str:
 
 def _data(report: Mapping[str, Any]) -> str:
     data = report.get("data")
-    return f"{data['recordings']} recordings of {data['name']}" if data else ""
+    return f"{data['name']} ({data['recordings']})" if data else ""
 
 
 def _colours(names: Sequence[str]) -> dict[str, int]:
     return {name: number % NUM_COLOURS for number, name in enumerate(names)}
+
+
+def _counted(load: float, unit: str) -> str:
+    name = _UNITS[unit]
+    return f"1 {name.removesuffix('s')}" if load == 1 and " " not in name else f"{load:g} {name}"
 
 
 def _p(run: Mapping[str, Any], percent: int) -> float | None:

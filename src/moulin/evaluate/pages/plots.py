@@ -1,7 +1,7 @@
 """Plots as SVG text, for a page that needs nothing else: lines, bars and strips.
 
-Colours are CSS classes (`s0` to `s5`, `ink`, `grid`), so that a page decides what they are in light and in dark. Every
-mark has a title that browsers show under the pointer.
+Colours are CSS classes (`s0` to `s5` of the palette, `other` for what matters less), so that a page decides what they
+are in light and in dark. Every mark has a title that browsers show under the pointer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from html import escape
 NUM_COLOURS = 6
 
 _WIDTH, _HEIGHT = 620, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 16, 12, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 66, 16, 12, 44
 _ROW = 30
 _CHARACTER = 6.6  # of the labels, in 12 px
 
