@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from moulin.launch import TritonServer
+from tests.bundles import BUNDLES
 from tests.cli.command import MOULIN, TIMEOUT_SEC, eventually, moulin
 
 
@@ -24,6 +25,16 @@ def test_rounds_of_all_recordings(tmp_path: Path) -> None:
     assert sum(it["errors"] for it in target["utterances"].values()) == target["word_errors"] == 9
     again = moulin("bench", "compare", to, to).expect(0)
     assert "cannot be said (2 and 2 rounds)" in again.out
+
+
+def test_a_checkpoint_by_another_method(tmp_path: Path) -> None:
+    to = tmp_path / "x.json"
+    model = BUNDLES / "conformer-offline"
+    arguments = ["--engine", "torch", "--method", "modified_beam_search", "--targets", "moulin", "--rounds", 1]
+    moulin("bench", "offline", "--model", model, *arguments, "--to", to).expect(0)
+    report = json.loads(to.read_text())
+    assert report["decoding"] == {"method": "modified_beam_search"}
+    assert report["targets"][0]["words"] == 140
 
 
 def test_ctrl_c_leaves_the_rounds_that_there_are(tmp_path: Path) -> None:
@@ -70,7 +81,7 @@ def test_requests_to_a_server_that_runs(server: TritonServer, tmp_path: Path) ->
         (["--rate", "0"], "Expected a rate above 0"),
         (["--workers", "0"], "Expected numbers of workers separated by commas for --workers, got '0'"),
         (["--workers", "1", "--targets", "sherpa-onnx-batch4"], "There is no target 'sherpa-onnx-batch4'"),
-        (["--method", "greedy"], "--method and --beam need --workers or --rate"),
+        (["--beam", "0"], "Expected a beam of 1 to"),
     ],
 )
 def test_what_cannot_be_measured_is_said_first(arguments: list[str], message: str) -> None:

@@ -151,13 +151,8 @@ def _batches(
     repeat: int,
 ) -> tuple[dict[str, Any], bool]:
     """All recordings at once, and whether it was interrupted."""
-    from moulin.bundle.spec import OnnxModelSpec
     from moulin.evaluate.offline_benchmark import benchmark_offline
 
-    if not isinstance(spec, OnnxModelSpec):
-        raise OptionsError("Expected ONNX files, got a checkpoint", hint="measure it with --workers or --rate")
-    if settings.decoding:
-        raise OptionsError("--method and --beam need --workers or --rate", hint="or use 'moulin bench accuracy'")
     results: list[TargetResult] = []
 
     def on_round(number: int, so_far: list[TargetResult]) -> None:
@@ -175,6 +170,8 @@ def _batches(
             rounds=rounds,
             repeat=repeat,
             normalize=normalize,
+            engine=settings.engine,
+            decoding=settings.decoding,
             on_round=on_round,
         )
     except KeyboardInterrupt:

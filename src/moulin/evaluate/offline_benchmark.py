@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 
 from moulin.audio.waveform import SAMPLE_RATE
-from moulin.bundle.spec import OnnxModelSpec
+from moulin.bundle.spec import ModelSpec
+from moulin.engine.engines import Engine
 from moulin.evaluate.manifest import Utterance
 from moulin.evaluate.offline_targets import target
+from moulin.evaluate.targets.target import ServerSettings
 from moulin.evaluate.wer import Normalizer, WordErrors, count_word_errors
 
 
@@ -59,7 +61,7 @@ class TargetResult:
 
 
 def benchmark_offline(
-    spec: OnnxModelSpec,
+    spec: ModelSpec,
     utterances: Sequence[Utterance],
     targets: Sequence[str],
     *,
@@ -68,6 +70,8 @@ def benchmark_offline(
     rounds: int,
     repeat: int,
     normalize: Normalizer,
+    engine: Engine | None = None,
+    decoding: Mapping[str, str | int] | None = None,
     on_round: Callable[[int, list[TargetResult]], None] = lambda *_: None,
 ) -> list[TargetResult]:
     """Measure `targets` over `rounds` rounds of all the recordings, each taken `repeat` times.
@@ -75,6 +79,8 @@ def benchmark_offline(
     Every repetition has 30 ms more silence at its end: in life, too, lengths hardly repeat, and a runtime that plans
     for a length it has seen must not gain by it. `on_round` gets the number of each round and what there is so far.
     """
+    count_word_errors("", "")  # without kaldialign it shall fail before the rounds, not after them
+    settings = ServerSettings(threads, device, engine, decoding=decoding or {})
     recordings = [utterance.waveform() for utterance in utterances]
     waveforms = [np.pad(samples, (0, 480 * again)) for again in range(repeat) for samples in recordings]
     audio_sec = sum(len(waveform) for waveform in waveforms) / SAMPLE_RATE
@@ -91,7 +97,7 @@ def benchmark_offline(
         return TargetResult(name, tuple(seconds[name]), audio_sec, total, by_utterance)
 
     with ExitStack() as stack:
-        contenders = {name: stack.enter_context(target(name)(spec, threads, device)) for name in targets}
+        contenders = {name: stack.enter_context(target(name)(spec, settings)) for name in targets}
         for transcribe in contenders.values():
             transcribe(waveforms)
         for number in range(1, rounds + 1):

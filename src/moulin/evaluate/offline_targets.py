@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moulin.audio.waveform import SAMPLE_RATE
-from moulin.bundle.spec import OnnxModelSpec
+from moulin.bundle.spec import ModelSpec
+from moulin.decoding.options import DecodingOptions
 from moulin.engine.features import TAIL_PADDING_SEC
-from moulin.engine.onnxruntime_runner import OnnxRuntimeRunner
-from moulin.engine.recognizer import Recognizer
 from moulin.errors import OptionsError
+from moulin.evaluate.targets.in_process import open_offline, sherpa_offline
+from moulin.evaluate.targets.target import ServerSettings, onnx
 
 CONCURRENCY = 64
 """Requests under way through Triton: as many as one batch holds, so that the server never waits for the client."""
@@ -28,14 +29,14 @@ Transcribe = Callable[[Waveforms], list[str]]
 
 
 @contextmanager
-def in_process(spec: OnnxModelSpec, threads: int, device: str) -> Iterator[Transcribe]:
+def in_process(spec: ModelSpec, settings: ServerSettings) -> Iterator[Transcribe]:
     """moulin's engine in this process, all recordings in one call."""
-    with Recognizer(spec, OnnxRuntimeRunner(spec, device=device, threads=threads)) as recognizer:
+    with open_offline(spec, settings) as recognizer:
         yield lambda waveforms: [transcript.text for transcript in recognizer.transcribe(waveforms)]
 
 
 @contextmanager
-def through_triton(spec: OnnxModelSpec, threads: int, device: str) -> Iterator[Transcribe]:
+def through_triton(spec: ModelSpec, settings: ServerSettings) -> Iterator[Transcribe]:
     """moulin's service: a request for each recording over gRPC, CONCURRENCY of them under way (closed loop).
 
     The client shares the machine with the server.
@@ -57,16 +58,22 @@ def through_triton(spec: OnnxModelSpec, threads: int, device: str) -> Iterator[T
             return list(await asyncio.gather(*map(send, waveforms)))
 
     with workspace("bench") as repository:
-        build_offline_repository(spec, repository, OfflineOptions(device=device, threads=threads), link=True)
+        options = OfflineOptions(
+            engine=settings.engine,
+            device=settings.device,
+            threads=settings.threads,
+            decoding=DecodingOptions().updated(settings.decoding),
+        )
+        build_offline_repository(spec, repository, options, link=True)
         with TritonServer(repository, ServerOptions(http_port=0, grpc_port=0, metrics_port=0)) as server:
             server.wait_ready()
             yield lambda waveforms: asyncio.run(send_all(server.grpc_url, waveforms))
 
 
 @contextmanager
-def sherpa_onnx_batches(spec: OnnxModelSpec, threads: int, device: str, *, batch: int) -> Iterator[Transcribe]:
+def sherpa_onnx_batches(spec: ModelSpec, settings: ServerSettings, *, batch: int) -> Iterator[Transcribe]:
     """sherpa-onnx as its API suggests: num_threads for all, recordings sorted by length, decoded in batches."""
-    recognizer = _sherpa_onnx(spec, threads, device)
+    recognizer = sherpa_offline(onnx(spec), settings.threads, settings)
 
     def transcribe(waveforms: Waveforms) -> list[str]:
         texts = [""] * len(waveforms)
@@ -83,21 +90,21 @@ def sherpa_onnx_batches(spec: OnnxModelSpec, threads: int, device: str, *, batch
 
 
 @contextmanager
-def sherpa_onnx_threads(spec: OnnxModelSpec, threads: int, device: str) -> Iterator[Transcribe]:
-    """sherpa-onnx with num_threads=1, called from `threads` Python threads at once, a recording a call."""
-    recognizer = _sherpa_onnx(spec, 1, device)
+def sherpa_onnx_threads(spec: ModelSpec, settings: ServerSettings) -> Iterator[Transcribe]:
+    """sherpa-onnx with num_threads=1, called from `settings.threads` Python threads at once, a recording a call."""
+    recognizer = sherpa_offline(onnx(spec), 1, settings)
 
     def one(waveform: NDArray[np.float32]) -> str:
         stream = _stream(recognizer, waveform)
         recognizer.decode_stream(stream)
         return str(stream.result.text).strip()
 
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(settings.threads) as pool:
         yield lambda waveforms: list(pool.map(one, waveforms))
 
 
-OfflineTarget = Callable[[OnnxModelSpec, int, str], AbstractContextManager[Transcribe]]
-"""(spec, threads, device) to a target that is ready, and goes away with the context."""
+OfflineTarget = Callable[[ModelSpec, ServerSettings], AbstractContextManager[Transcribe]]
+"""A model and how to run it to a target that is ready, and goes away with the context."""
 
 TARGETS: dict[str, OfflineTarget] = {
     "moulin": in_process,
@@ -114,13 +121,6 @@ def target(name: str) -> OfflineTarget:
     if name not in TARGETS:
         raise OptionsError(f"There is no target {name!r}", hint=f"the targets are {', '.join(TARGETS)}")
     return TARGETS[name]
-
-
-def _sherpa_onnx(spec: OnnxModelSpec, threads: int, device: str) -> Any:
-    from moulin.evaluate.targets.in_process import sherpa_offline
-    from moulin.evaluate.targets.target import ServerSettings
-
-    return sherpa_offline(spec, threads, ServerSettings(threads, device))
 
 
 def _stream(recognizer: Any, waveform: NDArray[np.float32]) -> Any:

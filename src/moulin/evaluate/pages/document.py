@@ -92,12 +92,13 @@ class Document:
 def document(report: Mapping[str, Any]) -> Document:
     """The document of a report that any of the benchmarks wrote."""
     kind = report_kind(report)
-    sections = {"accuracy": _accuracy, "offline": _offline}.get(kind, _loads)(report)
+    sections = {"accuracy": _accuracy, "offline": _offline, "encoder": _encoder}.get(kind, _loads)(report)
     titles = {
         "accuracy": "Accuracy",
         "offline": "Offline throughput",
         "requests": "Requests under load",
         "streaming": "Real-time streams",
+        "encoder": "Encoders alone",
     }
     model = report.get("model")
     about = [f"{model['name']} ({model['family']}, {model['precision']})" if model else "", _data(report)]
@@ -111,10 +112,12 @@ def document(report: Mapping[str, Any]) -> Document:
 
 
 def report_kind(report: Mapping[str, Any]) -> str:
-    """accuracy, offline, requests or streaming; old reports do not say it."""
+    """accuracy, offline, requests, streaming or encoder; not every report says it."""
     if "kind" in report:
         return str(report["kind"])
-    return "offline" if "targets" in report else "streaming"
+    if "targets" in report:
+        return "offline"
+    return "encoder" if "runner" in report["runs"][0] else "streaming"
 
 
 def load_unit(run: Mapping[str, Any]) -> str:
@@ -233,6 +236,44 @@ def _offline(report: Mapping[str, Any]) -> list[Section]:
         ],
     )
     return [Section("", [Facts(facts)]), Section("Throughput", [Plots(plots), table])]
+
+
+def _encoder(report: Mapping[str, Any]) -> list[Section]:
+    runs = [run for run in report["runs"] if "failure" not in run]
+    names = list(dict.fromkeys(run["runner"] for run in report["runs"]))
+    colours = _colours(names)
+    facts = [
+        Fact(f"{best['qps']:,.0f}", f"utterances a second, {name}", f"in batches of {best['batch']}")
+        for name in names
+        if (best := max((run for run in runs if run["runner"] == name), key=lambda run: run["qps"], default=None))
+    ]
+    keys = legend([(name, f"s{colours[name]}") for name in names])
+
+    def lines(key: str) -> list[Series]:
+        found = {name: [(run["batch"], run[key]) for run in runs if run["runner"] == name] for name in names}
+        return [Series(name, points, colours[name]) for name, points in found.items() if points]
+
+    plots = [
+        Plot(title, line_chart(lines(key), x_label="utterances in a call", y_label=label, log_y=True) + keys)
+        for title, key, label in (
+            ("Throughput", "qps", "utterances a second"),
+            ("Latency, median", "median_ms", "milliseconds a call"),
+        )
+    ]
+    rows = [
+        (str(run["batch"]), run["runner"], "-", "-", "-", "-", run["failure"])
+        if "failure" in run
+        else (
+            str(run["batch"]),
+            run["runner"],
+            f"{run['qps']:,.1f}",
+            *(f"{run[key]:,.2f}" for key in ("median_ms", "best_ms", "worst_ms")),
+            "",
+        )
+        for run in sorted(report["runs"], key=lambda run: run["batch"])
+    ]
+    table = Table(("batch", "runner", "utterances a second", "median, ms", "best", "worst", "failed"), rows)
+    return [Section("", [Facts(facts), Plots(plots)]), Section("Every batch", [table])]
 
 
 def _loads(report: Mapping[str, Any]) -> list[Section]:
@@ -476,7 +517,17 @@ def _setup(report: Mapping[str, Any], kind: str) -> Section:
     rows += [("data", _data(report)), ("texts compared as", str(report.get("normalizer", "")))]
     rows += [
         (name.replace("_", " "), str(report[name]))
-        for name in ("threads", "device", "chunk_ms", "jitter_ms", "generators", "warmup_sec", "repeat", "p95_limit_ms")
+        for name in (
+            "threads",
+            "device",
+            "frames",
+            "chunk_ms",
+            "jitter_ms",
+            "generators",
+            "warmup_sec",
+            "repeat",
+            "p95_limit_ms",
+        )
         if report.get(name)
     ]
     rows += [
@@ -490,6 +541,18 @@ def _setup(report: Mapping[str, Any], kind: str) -> Section:
     )
 
 
+_SETTINGS = [
+    "threads",
+    "device",
+    "frames",
+    "chunk_ms",
+    "jitter_ms",
+    "generators",
+    "warmup_sec",
+    "repeat",
+    "p95_limit_ms",
+]
+
 _METHOD = {
     "accuracy": (
         "Every recording once. Errors are those of the alignment with the fewest; rates are pooled over all words or "
@@ -498,6 +561,10 @@ _METHOD = {
     "offline": (
         "All recordings in one call, from waveforms in memory to texts, after one whole pass that is not measured; the "
         "targets take turns, round after round."
+    ),
+    "encoder": (
+        "Features in the host's memory to encoder frames in the host's memory; each batch size is warmed up, and the "
+        "runners take turns. Utterances a second are the batch over the median latency."
     ),
     "requests": (
         "A request for each recording. Latency counts from when a request was due, whether or not the generator was "

@@ -7,6 +7,7 @@ from pathlib import Path
 from google.protobuf import text_format
 
 from moulin.bundle.spec import ModelSpec
+from moulin.engine.features import MAX_AUDIO_SEC
 from moulin.triton_repo.offline_config import OfflineOptions, offline_config
 from moulin.triton_repo.streaming_config import StreamingOptions, streaming_config
 
@@ -23,7 +24,11 @@ class TritonPythonModel:
 
 def build_echo_repository(to: Path, spec: ModelSpec) -> None:
     """Write it with the configuration that the model of `spec` would have, under the same name."""
-    config = streaming_config(StreamingOptions(), "") if spec.streaming else offline_config(OfflineOptions(), "")
+    config = (
+        streaming_config(StreamingOptions(), "")
+        if spec.streaming
+        else offline_config(OfflineOptions(), "", max_utterance_sec=MAX_AUDIO_SEC)
+    )
     config.ClearField("model_warmup")
     version = to / config.name / "1"
     version.mkdir(parents=True)

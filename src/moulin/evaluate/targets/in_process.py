@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 
 from moulin.audio.waveform import SAMPLE_RATE
-from moulin.bundle.spec import ModelSpec, OnnxModelSpec
+from moulin.bundle.files import Precision
+from moulin.bundle.spec import CheckpointSpec, ModelSpec, OnnxModelSpec
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.features import TAIL_PADDING_SEC
+from moulin.engine.offline_recognizer import OfflineRecognizer
 from moulin.engine.open_recognizer import open_recognizer
 from moulin.engine.open_stream_recognizer import open_stream_recognizer
-from moulin.engine.recognizer import Recognizer
 from moulin.engine.step_scheduler import StepScheduler
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.errors import EngineError, MoulinError, OptionsError, first_line
@@ -38,15 +39,7 @@ _MAX_BATCH = 64
 @contextmanager
 def moulin_recordings(spec: ModelSpec | None, settings: ServerSettings) -> Iterator[RunningTarget]:
     """moulin's offline engine: what has come while a batch was under way is the next one."""
-    options = DecodingOptions().updated(settings.decoding)
-    with open_recognizer(
-        needed(spec).file,
-        precision=needed(spec).precision,
-        engine=settings.engine,
-        device=settings.device,
-        threads=settings.threads,
-        options=options,
-    ) as recognizer:
+    with open_offline(needed(spec), settings) as recognizer:
         yield RunningTarget(os.getpid(), lambda *_: _Batches(recognizer), in_process=True)
 
 
@@ -63,7 +56,7 @@ def moulin_streams(spec: ModelSpec | None, settings: ServerSettings) -> Iterator
     """moulin's streaming engine with the service's scheduler, without Triton."""
     recognizer = open_stream_recognizer(
         needed(spec).file,
-        precision=needed(spec).precision,
+        precision=_asked_precision(needed(spec)),
         engine=settings.engine,
         device=settings.device,
         threads=settings.threads,
@@ -88,6 +81,18 @@ def sherpa_streams(spec: ModelSpec | None, settings: ServerSettings) -> Iterator
         worker.close()
 
 
+def open_offline(spec: ModelSpec, settings: ServerSettings) -> OfflineRecognizer:
+    """moulin's offline recognizer."""
+    return open_recognizer(
+        spec.file,
+        precision=_asked_precision(spec),
+        engine=settings.engine,
+        device=settings.device,
+        threads=settings.threads,
+        options=DecodingOptions().updated(settings.decoding),
+    )
+
+
 def sherpa_offline(spec: OnnxModelSpec, threads: int, settings: ServerSettings) -> Any:
     """sherpa-onnx's offline recognizer. Raises EngineError where it is not installed, OptionsError with a GPU."""
     return _sherpa_onnx(settings.device).OfflineRecognizer.from_transducer(
@@ -98,7 +103,7 @@ def sherpa_offline(spec: OnnxModelSpec, threads: int, settings: ServerSettings) 
 class _Batches:
     """moulin's offline engine as a `Connection`."""
 
-    def __init__(self, recognizer: Recognizer) -> None:
+    def __init__(self, recognizer: OfflineRecognizer) -> None:
         self._recognizer = recognizer
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
@@ -356,6 +361,11 @@ def _answer(record: Record, index: int, text: str) -> None:
     record.heard(text, now)
     if index == len(record.replied) - 1:
         record.finish(text)
+
+
+def _asked_precision(spec: ModelSpec) -> Precision | None:
+    """Of ONNX files the one that was chosen; of a checkpoint the one that was asked for, if any."""
+    return spec.run_in if isinstance(spec, CheckpointSpec) else spec.precision
 
 
 def _sherpa_online(spec: OnnxModelSpec, settings: ServerSettings) -> Any:
