@@ -65,16 +65,18 @@ def streaming_table(stem: str, report: dict[str, Any]) -> str:
         "",
         streaming_setting(report),
         "",
-        "| streams | target | latency p50, ms | p95 | p99 | final p95 | failed | WER | cores: server, generator |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| streams | target | latency p50, ms | p95 | p99 | final p95 | first text p50 | failed | WER "
+        "| cores: server, generator |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for run in sorted(report["runs"], key=lambda run: run["streams"]):
         latency, seconds = run["latency_ms"], run["seconds"]
         cores = f"{run['server_cpu_sec'] / seconds:.2f}, {run['generator_cpu_sec'] / seconds:.2f}"
         lines.append(
-            f"| {run['streams']} | {run['target']} "
+            f"| {streams(run)} | {run['target']} "
             f"| {latency['p50']:.0f} | {latency['p95']:.0f} | {latency['p99']:.0f} "
-            f"| {run['final_latency_ms']['p95']:.0f} | {run['failures']} | {run['wer']:.2%} | {cores} |"
+            f"| {run['final_latency_ms']['p95']:.0f} | {run['first_text_ms']['p50']:.0f} "
+            f"| {run['failures']} | {run['wer']:.2%} | {cores} |"
         )
     lines += ["", f"`{report['command']}` ([raw figures](results/{stem}.json))", ""]
     return "\n".join(lines)
@@ -101,6 +103,10 @@ def encoder_table(stem: str, report: dict[str, Any]) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     lines += ["", f"`{report['command']}`; {packages}. Raw: [results/{stem}.json](results/{stem}.json)", ""]
     return "\n".join(lines)
+
+
+def streams(run: dict[str, Any]) -> str:
+    return f"{run['streams']}{' (disturbed)' if run['disturbed'] else ''}"
 
 
 def largest_table(stem: str, report: dict[str, Any]) -> str:
@@ -147,7 +153,7 @@ def requests_table(stem: str, report: dict[str, Any]) -> str:
         "",
         f"{setting(report)}, load generator included; {report['seconds']:g} s a run",
         "",
-        "| workers | target | audio s a s | latency p50, ms | p95 | p99 | failed | WER | cores: server, generator |",
+        "| workers | target | audio s/s | latency p50, ms | p95 | p99 | failed | WER | cores: server, generator |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for run in sorted(report["runs"], key=lambda run: run["workers"]):
@@ -171,7 +177,7 @@ def generator_table(stem: str, report: dict[str, Any]) -> str:
     for run in report["runs"]:
         latency, cores = run["latency_ms"], run["generator_cpu_sec"] / run["seconds"]
         lines.append(
-            f"| {run['streams']} | {cores:.2f} | {100 * cores / run['streams']:.3f} "
+            f"| {streams(run)} | {cores:.2f} | {100 * cores / run['streams']:.3f} "
             f"| {run['generator_late_p95_ms']:.1f} | {latency['p50']:.1f} | {latency['p95']:.1f} "
             f"| {latency['p99']:.1f} | {run['failures']} |"
         )
