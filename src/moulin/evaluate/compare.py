@@ -132,6 +132,8 @@ def _loads(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Change]:
             old, new = (side[which, load] for side, which in zip(sides, name, strict=True))
             about = f"{_label(name)} at {load:g}"
             for what, read in _LATENCIES.items():
+                if what == "final p95" and load_unit(old[0]) != "streams":
+                    continue  # of whole recordings it is the same again
                 values = [
                     np.array([read(run) for run in runs if read(run) is not None], dtype=float) for runs in (old, new)
                 ]
