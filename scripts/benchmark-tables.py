@@ -35,6 +35,8 @@ def main() -> None:
         stem = first.stem.removesuffix("-first")
         twice = [json.loads((RESULTS / f"{stem}-{time}.json").read_text()) for time in ("first", "second")]
         texts[f"find-max:{stem}"] = find_max_table(stem, twice)
+    for file in sorted(RESULTS.glob("*-gpu-*.json")):
+        texts[f"gpu:{file.stem}"] = gpu_tables(file.stem, json.loads(file.read_text()))
     newest = max((stem for stem in reports if stem.endswith("cpu2-offline")), default=None)
     if newest:
         texts["ratio"] = ratio(reports[newest])
@@ -58,6 +60,46 @@ def fill(path: Path, texts: dict[str, str], check: bool) -> bool:
     if not check and new != old:
         path.write_text(new)
     return new != old
+
+
+def gpu_tables(stem: str, report: dict[str, Any]) -> str:
+    """What there is of encoders, the pipeline in process, memory and the service on a GPU."""
+    machine, versions = report["machine"], report["versions"]
+    lines = ["", f"{report['date']}, {machine['gpu']}, {machine['cores']} cores, PyTorch {versions['torch']}"]
+    for encoder in report.get("encoder", []):
+        batches, plain = encoder["ms"], encoder["plain_modules_ms"]
+        lines += [
+            "",
+            f"| {encoder['size']}, {encoder['frames']} frames, batch | {' | '.join(batches)} |",
+            "|---" * (len(batches) + 1) + "|",
+            "| passes a second | " + " | ".join(f"{1e3 * int(n) / ms:,.0f}" for n, ms in batches.items()) + " |",
+            "| the modules in PyTorch, fp16 | "
+            + " | ".join(f"{1e3 * int(n) / ms:,.0f}" for n, ms in plain.items())
+            + " |",
+        ]
+    if "pipeline" in report:
+        lines += ["", "| in process | batch | RTFx, float32 | RTFx, int16 |", "|---|---|---|---|"]
+    for run in report.get("pipeline", []):
+        method = "greedy" if run["method"] == "greedy" else f"beam {run['beam']}"
+        rates = " | ".join(f"{run[dtype]['rtfx']:,.0f}" for dtype in ("float32", "int16"))
+        lines.append(f"| {run['size']}, {method} | {run['batch']} | {rates} |")
+    for run in report.get("memory", []):
+        reserved = ", ".join(map(str, run["reserved_mib"]))
+        lines += ["", f"GPU memory over {run['utterances']:,} utterances, MiB: {reserved}."]
+    if "triton" in report:
+        lines += [
+            "",
+            "| through Triton | instances | requests under way | RTFx | p50, ms | p95 | p99 | failed |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+    for run in report.get("triton", []):
+        latencies = " | ".join(f"{run[name]:.0f}" for name in ("p50_ms", "p95_ms", "p99_ms"))
+        lines.append(
+            f"| {run.get('size', 'zipformer2-66m')} | {run['instances']} | {run['clients'] * run['concurrency']} "
+            f"| {run['rtfx']:,.0f} | {latencies} | {run['failures']} |"
+        )
+    lines += ["", f"`{report['command']}` ([raw figures](results/{stem}.json))", ""]
+    return "\n".join(lines)
 
 
 def streaming_table(stem: str, report: dict[str, Any]) -> str:

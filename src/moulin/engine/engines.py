@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Literal, get_args
 
 from moulin.bundle.spec import CheckpointSpec, ModelSpec
@@ -38,6 +39,18 @@ def choose_engine(spec: ModelSpec, wanted: Engine | None = None) -> Engine:
             hint="name the checkpoint that they were exported from (epoch-N.pt, pretrained.pt); or leave out --engine",
         )
     raise OptionsError(f"Expected an engine of {', '.join(ENGINES)}, got {wanted!r}")
+
+
+def check_gpu_engine(device: str) -> None:
+    """Raises OptionsError or EngineError where our GPU engine cannot run on `device`."""
+    from moulin.engine.torch_prediction import torch_device
+
+    torch_device(device)
+    if importlib.util.find_spec("triton") is None:
+        raise EngineError(
+            "The GPU engine needs Triton-lang, which is not installed",
+            hint="install PyTorch for CUDA, which brings it; --precision fp32 runs a checkpoint without",
+        )
 
 
 def check_engine(spec: ModelSpec, engine: Engine | None, device: str) -> Engine:

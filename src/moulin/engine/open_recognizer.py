@@ -10,7 +10,7 @@ from moulin.bundle.load_model import load_model
 from moulin.bundle.spec import CheckpointSpec, ModelSpec, OnnxModelSpec
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.device import gpu_index
-from moulin.engine.engines import Engine, choose_engine
+from moulin.engine.engines import Engine, check_gpu_engine, choose_engine
 from moulin.engine.features import MAX_AUDIO_SEC, TAIL_PADDING_SEC
 from moulin.engine.offline_recognizer import OfflineRecognizer
 from moulin.engine.onnxruntime_runner import OnnxRuntimeRunner
@@ -42,6 +42,7 @@ def open_recognizer(
     if isinstance(spec, CheckpointSpec) and choose_engine(spec, engine) == "torch":
         on_gpu = gpu_index(device) is not None
         if on_gpu and precision != "fp32":
+            check_gpu_engine(device)
             from moulin.engine.gpu_recognizer import GpuRecognizer
 
             recognizer = GpuRecognizer(
