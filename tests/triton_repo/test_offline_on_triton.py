@@ -15,6 +15,7 @@ import tritonclient.grpc.aio as grpc_aio
 import tritonclient.http as http
 from tritonclient.utils import InferenceServerException
 
+from moulin.client import Client
 from moulin.decoding.network import Floats
 from moulin.evaluate.wer import WordErrors, count_word_errors, digits_spelled_alike
 from moulin.launch import TritonServer
@@ -73,6 +74,14 @@ def test_the_server_hears_what_the_engine_hears(server: TritonServer, recordings
             assert texts(result) == [recording.text]
             total += count_word_errors(recording.said, texts(result)[0], normalize=digits_spelled_alike)
     assert f"{total.rate:.2%}" == "6.43%"
+
+
+def test_samples_in_16_bits(server: TritonServer, recordings: list[Recording]) -> None:
+    with Client(server.grpc_url, int16=True) as client:
+        assert client.transcribe(recordings[0].waveform) == recordings[0].heard
+        assert [t.text for t in client.transcribe_batch([r.waveform for r in recordings[:3]])] == [
+            recording.text for recording in recordings[:3]
+        ]
 
 
 def test_tensors_as_json_over_http(server: TritonServer, snippets: list[tuple[Floats, str]]) -> None:

@@ -46,6 +46,17 @@ def request(
     )
 
 
+def test_samples_in_16_bits() -> None:
+    samples, lens = np.zeros((1, 10), np.int16), np.array([[7]], np.int32)
+    neither, both = OfflineRequest(None, lens), OfflineRequest(np.zeros((1, 10), np.float32), lens, None, samples)
+    answers = OfflineService(FakeTranscriber()).answer([OfflineRequest(None, lens, None, samples), neither, both])
+    assert heard(answers[0]) == ["7 greedy 4"]
+    assert [str(answer) for answer in answers[1:]] == [
+        "Expected either WAV or WAV_INT16, got neither",
+        "Expected either WAV or WAV_INT16, got both",
+    ]
+
+
 def heard(answer: list[Transcript] | MoulinError) -> list[str]:
     assert not isinstance(answer, MoulinError), answer
     return [transcript.text for transcript in answer]

@@ -71,8 +71,8 @@ REFUSED: dict[str, tuple[Tensors, str]] = {
     "rank 1": (_wav(lambda wav: wav[0]), r"batch size does not match|batch-size must be"),
     "rank 3": (_wav(lambda wav: wav[None]), r"unexpected shape for input 'WAV'.*Expected \[-1,-1\], got \[1,1,4000\]"),
     "lens rank 1": ({**_lens(N), "WAV_LENS": np.array([N], np.int32)}, r"Expected \[-1,1\], got \[1\]"),
-    "no lens": (_without("WAV_LENS"), r"missing required input\(s\) \['WAV_LENS'\]"),
-    "no wav": (_without("WAV"), r"missing required input\(s\) \['WAV'\]"),
+    "no lens": (_without("WAV_LENS"), r"Expected WAV_LENS, how many samples of each row are audio, got none"),
+    "no wav": (_without("WAV"), r"Expected either WAV or WAV_INT16, got neither"),
     "rows differ": (_lens(N, N), r"batch size does not match"),
     "options rows differ": (with_options(tensors([SPEECH]), b"", b""), r"batch size does not match"),
     "no rows": (

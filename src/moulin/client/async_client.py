@@ -28,9 +28,16 @@ class AsyncClient:
         transcripts = await asyncio.gather(*(client.transcribe(file) for file in files))
     """
 
-    def __init__(self, url: str = DEFAULT_URL, *, model: str = DEFAULT_MODEL, timeout_sec: float | None = None) -> None:
-        """Connects on the first call; must be made where an event loop runs."""
-        self.url, self.model, self.timeout_sec = url, model, timeout_sec
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        model: str = DEFAULT_MODEL,
+        timeout_sec: float | None = None,
+        int16: bool = False,
+    ) -> None:
+        """See `Client`; must be made where an event loop runs."""
+        self.url, self.model, self.timeout_sec, self.int16 = url, model, timeout_sec, int16
         self._triton = triton.InferenceServerClient(protocol.check_url(url), channel_args=CHANNEL_ARGUMENTS)
 
     async def transcribe(self, audio: Audio, **options: Any) -> Transcript:
@@ -50,7 +57,7 @@ class AsyncClient:
             return []
         # Reading a file takes as long as the disk and the codec want; other calls go on meanwhile.
         waveforms = await asyncio.to_thread(lambda: [protocol.waveform(audio) for audio in audios])
-        inputs = protocol.request_tensors(waveforms, options)
+        inputs = protocol.request_tensors(waveforms, options, int16=self.int16)
         outputs = protocol.requested_outputs()
         return protocol.transcripts(
             await self._infer(model or self.model, inputs=inputs, outputs=outputs, request_id=request_id)

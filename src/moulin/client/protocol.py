@@ -60,22 +60,31 @@ def waveform(audio: Audio) -> NDArray[np.float32]:
     return check_waveform(audio)
 
 
-def request_tensors(waveforms: Sequence[NDArray[np.float32]], options: Mapping[str, Any] | None) -> list[InferInput]:
-    """WAV, WAV_LENS and, where there are any, OPTIONS for one request with a row for each waveform."""
+def request_tensors(
+    waveforms: Sequence[NDArray[np.float32]], options: Mapping[str, Any] | None, *, int16: bool = False
+) -> list[InferInput]:
+    """WAV (or WAV_INT16), WAV_LENS and, where there are any, OPTIONS for one request with a row for each waveform."""
     # One sample at least: Triton takes no tensor without elements.
     wav = np.zeros((len(waveforms), max((len(w) for w in waveforms), default=0) or 1), dtype=np.float32)
-    for row, samples in enumerate(waveforms):
-        wav[row, : len(samples)] = samples
-    tensors = {"WAV": wav, "WAV_LENS": np.array([[len(samples)] for samples in waveforms], dtype=np.int32)}
+    for row, waveform in enumerate(waveforms):
+        wav[row, : len(waveform)] = waveform
+    samples: dict[str, NDArray[Any]] = {"WAV_INT16": _in_16_bits(wav)} if int16 else {"WAV": wav}
+    tensors = {**samples, "WAV_LENS": np.array([[len(waveform)] for waveform in waveforms], dtype=np.int32)}
     if options:
         tensors["OPTIONS"] = np.full((len(waveforms), 1), json.dumps(dict(options)).encode(), dtype=np.object_)
-    datatypes = {"WAV": "FP32", "WAV_LENS": "INT32", "OPTIONS": "BYTES"}
+    datatypes = {"WAV": "FP32", "WAV_INT16": "INT16", "WAV_LENS": "INT32", "OPTIONS": "BYTES"}
     inputs = []
     for name, tensor in tensors.items():
         item = InferInput(name, list(tensor.shape), datatypes[name])
         item.set_data_from_numpy(tensor)
         inputs.append(item)
     return inputs
+
+
+def _in_16_bits(wav: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Exactly what samples were that came from 16 bits."""
+    scaled: NDArray[np.int16] = np.clip(np.rint(wav * 32768), -32768, 32767).astype(np.int16)
+    return scaled
 
 
 def requested_outputs() -> list[InferRequestedOutput]:

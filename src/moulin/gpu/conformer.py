@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from moulin.encoders.conformer import Conformer, ConformerLayer, RelativeAttention, relative_positions
 from moulin.encoders.joiner import Joiner
 from moulin.gpu.encoder import Addition, Counts, GpuEncoder, Projection, bias_of, embedding_projection, on
-from moulin.gpu.kernels.depthwise import Depthwise, depthwise
-from moulin.gpu.kernels.pointwise import activate_, basic_norm, gate
+from moulin.gpu.kernels.depthwise import Depthwise
+from moulin.gpu.kernels.pointwise import basic_norm
 from moulin.gpu.kernels.relative_attention import relative_attention
 from moulin.gpu.kernels.subsampling import Subsampling, subsampling
+from moulin.gpu.modules import Convolution, FeedForward
 
 
 class GpuConformer(GpuEncoder):
@@ -52,32 +53,27 @@ class _Layer:
     def __init__(self, layer: ConformerLayer, positions: Tensor, like: Tensor) -> None:
         (up1, down1), (up2, down2) = _linear_layers(layer.feed_forward_macaron), _linear_layers(layer.feed_forward)
         attention, conv = layer.self_attn, layer.conv_module
-        self._up1 = Projection.of(up1, missing=None, like=like)
-        self._down1 = Addition.of(down1, like=like)
+        self._feed_forward1 = FeedForward(up1, down1, "double_swish", missing=None, like=like)
         missing = bias_of(down1)
         self._attention_in = _attention_in(attention, missing, like)
         self._attention_out = Addition.of(attention.out_proj, like=like)
         self._distances = on(attention.linear_pos(positions), like)
         self._content_shift = on(attention.pos_bias_u - attention.pos_bias_v, like)
         missing = missing + bias_of(attention.out_proj)
-        self._conv_in = Projection.of(conv.pointwise_conv1, missing=missing, like=like)
         depthwise_bias = conv.depthwise_conv.bias
         assert depthwise_bias is not None
-        self._conv = Depthwise(
-            on(conv.depthwise_conv.weight[:, 0].t(), like),
-            on(depthwise_bias, like),
-            conv.kernel - 1 if conv.causal else conv.kernel // 2,
-        )
-        self._conv_out = Addition.of(conv.pointwise_conv2, like=like)
+        left = conv.kernel - 1 if conv.causal else conv.kernel // 2
+        prepared = Depthwise(on(conv.depthwise_conv.weight[:, 0].t(), like), on(depthwise_bias, like), left)
+        first, last = conv.pointwise_conv1, conv.pointwise_conv2
+        self._conv = Convolution(first, prepared, last, "double_swish", missing=missing, like=like)
         missing = missing + bias_of(conv.pointwise_conv2)
-        self._up2 = Projection.of(up2, missing=missing, like=like)
-        self._down2 = Addition.of(down2, like=like)
+        self._feed_forward2 = FeedForward(up2, down2, "double_swish", missing=missing, like=like)
         self._missing = on(missing + bias_of(down2), like, dtype=torch.float32)
         self._epsilon = float(layer.norm_final.eps.exp())
 
     def __call__(self, rows: Tensor, batch: int, lengths: Tensor) -> Tensor:
         """Rows [B T, D] to new ones; the old ones are overwritten."""
-        rows = self._down1(rows, activate_(self._up1(rows), "double_swish"))
+        rows = self._feed_forward1(rows)
         attended = relative_attention(
             self._attention_in(rows).view(batch, -1, 3 * rows.shape[1]),
             lengths,
@@ -85,9 +81,8 @@ class _Layer:
             self._content_shift,
         )
         rows = self._attention_out(rows, attended.view_as(rows))
-        gated = gate(self._conv_in(rows)).view(batch, -1, rows.shape[1])
-        rows = self._conv_out(rows, depthwise(gated, lengths, self._conv, "double_swish").view_as(rows))
-        rows = self._down2(rows, activate_(self._up2(rows), "double_swish"))
+        rows = self._conv(rows, batch, lengths)
+        rows = self._feed_forward2(rows)
         return basic_norm(rows, self._missing, self._epsilon)
 
 

@@ -10,11 +10,12 @@ from moulin.encoders import zipformer as plain
 from moulin.encoders.joiner import Joiner
 from moulin.gpu.encoder import Addition, Counts, GpuEncoder, Projection, bias_of, embedding_projection, on
 from moulin.gpu.kernels.attention_weights import AttentionWeights, attention_weights, distance_table
-from moulin.gpu.kernels.depthwise import Depthwise, depthwise
-from moulin.gpu.kernels.pointwise import activate_, basic_norm_bypass, gate
+from moulin.gpu.kernels.depthwise import Depthwise
+from moulin.gpu.kernels.pointwise import basic_norm_bypass
 from moulin.gpu.kernels.resampling import attentive_downsample, upsample_bypass
 from moulin.gpu.kernels.subsampling import Subsampling, subsampling
 from moulin.gpu.kernels.weighted_values import weighted_values
+from moulin.gpu.modules import Convolution, FeedForward
 
 
 class GpuZipformer(GpuEncoder):
@@ -131,7 +132,7 @@ class _Layer:
         self, layer: plain._Layer, sizes: plain._StackSizes, pos_dim: int, positions: Tensor, like: Tensor
     ) -> None:
         attention = layer.self_attn
-        self._feed_forward1 = _FeedForward(layer.feed_forward1, None, like)
+        self._feed_forward1 = _feed_forward(layer.feed_forward1, None, like)
         missing = bias_of(layer.feed_forward1.out_proj)
         self._pooling = Projection.of(layer.pooling.proj, missing=missing, like=like)
         self._causal = layer.pooling.causal
@@ -142,16 +143,16 @@ class _Layer:
         self._distances = on(distance_table(by_head), like)
         self._attention_out = Addition.of(attention.out_proj, like=like)
         missing = missing + bias_of(attention.out_proj)
-        self._conv1 = _Convolution(layer.conv_module1, missing, like)
+        self._conv1 = _convolution(layer.conv_module1, missing, like)
         missing = missing + bias_of(layer.conv_module1.pointwise_conv2)
-        self._feed_forward2 = _FeedForward(layer.feed_forward2, missing, like)
+        self._feed_forward2 = _feed_forward(layer.feed_forward2, missing, like)
         missing = missing + bias_of(layer.feed_forward2.out_proj)
         self._attention_in2 = Projection.of(attention.in_proj2, missing=missing, like=like)
         self._attention_out2 = Addition.of(attention.out_proj2, like=like)
         missing = missing + bias_of(attention.out_proj2)
-        self._conv2 = _Convolution(layer.conv_module2, missing, like)
+        self._conv2 = _convolution(layer.conv_module2, missing, like)
         missing = missing + bias_of(layer.conv_module2.pointwise_conv2)
-        self._feed_forward3 = _FeedForward(layer.feed_forward3, missing, like)
+        self._feed_forward3 = _feed_forward(layer.feed_forward3, missing, like)
         self._missing = on(missing + bias_of(layer.feed_forward3.out_proj), like, dtype=torch.float32)
         self._epsilon = float(layer.norm_final.eps.exp())
         self._scale = on(layer.bypass_scale.expand(sizes.dim), like, dtype=torch.float32)
@@ -198,24 +199,14 @@ class _Layer:
         return self._attention_out2(rows, mixed.view_as(values))
 
 
-class _Convolution:
-    def __init__(self, module: plain._Convolution, missing: Tensor, like: Tensor) -> None:
-        self._in = Projection.of(module.pointwise_conv1, missing=missing, like=like)
-        conv = module.depthwise_conv
-        assert conv.bias is not None
-        left = module.kernel - 1 if module.causal else module.kernel // 2
-        self._conv = Depthwise(on(conv.weight[:, 0].t(), like), on(conv.bias, like), left)
-        self._out = Addition.of(module.pointwise_conv2, like=like)
-
-    def __call__(self, rows: Tensor, batch: int, lengths: Tensor) -> Tensor:
-        gated = gate(self._in(rows)).view(batch, -1, rows.shape[1])
-        return self._out(rows, depthwise(gated, lengths, self._conv, "double_swish").view_as(rows))
+def _convolution(module: plain._Convolution, missing: Tensor, like: Tensor) -> Convolution:
+    conv = module.depthwise_conv
+    assert conv.bias is not None
+    left = module.kernel - 1 if module.causal else module.kernel // 2
+    prepared = Depthwise(on(conv.weight[:, 0].t(), like), on(conv.bias, like), left)
+    first, last = module.pointwise_conv1, module.pointwise_conv2
+    return Convolution(first, prepared, last, "double_swish", missing=missing, like=like)
 
 
-class _FeedForward:
-    def __init__(self, module: plain._FeedForward, missing: Tensor | None, like: Tensor) -> None:
-        self._up = Projection.of(module.in_proj, missing=missing, like=like)
-        self._down = Addition.of(module.out_proj, like=like)
-
-    def __call__(self, rows: Tensor) -> Tensor:
-        return self._down(rows, activate_(self._up(rows), "double_swish"))
+def _feed_forward(module: plain._FeedForward, missing: Tensor | None, like: Tensor) -> FeedForward:
+    return FeedForward(module.in_proj, module.out_proj, "double_swish", missing=missing, like=like)

@@ -15,7 +15,6 @@ from moulin.encoders.zipformer2 import (
     ChunkCausalConv1d,
     ConvModule,
     DownsampledStack,
-    FeedForward,
     Layer,
     SelfAttention,
     Stack,
@@ -23,14 +22,16 @@ from moulin.encoders.zipformer2 import (
     Zipformer2Config,
     encoded_distances,
 )
+from moulin.encoders.zipformer2 import FeedForward as PlainFeedForward
 from moulin.gpu.encoder import Addition, Counts, GpuEncoder, Projection, bias_of, embedding_projection, on
 from moulin.gpu.kernels.attention_weights import AttentionWeights, attention_weights, distance_table
 from moulin.gpu.kernels.convnext import ConvNeXtWeights, convnext
-from moulin.gpu.kernels.depthwise import Depthwise, depthwise
-from moulin.gpu.kernels.pointwise import activate_, bias_norm, bias_norm_bypass, bypass, gate
+from moulin.gpu.kernels.depthwise import Depthwise
+from moulin.gpu.kernels.pointwise import activate_, bias_norm, bias_norm_bypass, bypass
 from moulin.gpu.kernels.resampling import downsample, upsample_bypass
 from moulin.gpu.kernels.subsampling import Subsampling, subsampling
 from moulin.gpu.kernels.weighted_values import gated_values, weighted_values
+from moulin.gpu.modules import Convolution, FeedForward
 
 
 class GpuZipformer2(GpuEncoder):
@@ -143,18 +144,18 @@ class _Layer:
         missing = missing + bias_of(nonlin.out_proj)
         self._attention1 = _Attention(layer.self_attn1, missing, like)
         missing = missing + bias_of(layer.self_attn1.out_proj)
-        self._conv1 = _Convolution(layer.conv_module1, missing, like)
+        self._conv1 = _convolution(layer.conv_module1, missing, like)
         missing = missing + bias_of(layer.conv_module1.out_proj)
-        self._feed_forward2 = _FeedForward(layer.feed_forward2, missing, like)
+        self._feed_forward2 = _feed_forward(layer.feed_forward2, missing, like)
         missing = missing + bias_of(layer.feed_forward2.out_proj)
         self._missing_mid = on(missing, like, dtype=torch.float32)
         self._scale_mid = on(layer.bypass_mid.bypass_scale, like, dtype=torch.float32)
 
         self._attention2 = _Attention(layer.self_attn2, None, like)
         missing = bias_of(layer.self_attn2.out_proj)
-        self._conv2 = _Convolution(layer.conv_module2, missing, like)
+        self._conv2 = _convolution(layer.conv_module2, missing, like)
         missing = missing + bias_of(layer.conv_module2.out_proj)
-        self._feed_forward3 = _FeedForward(layer.feed_forward3, missing, like)
+        self._feed_forward3 = _feed_forward(layer.feed_forward3, missing, like)
         self._missing = on(missing + bias_of(layer.feed_forward3.out_proj), like, dtype=torch.float32)
         self._norm = _Norm(layer.norm, like)
         self._scale = on(layer.bypass.bypass_scale, like, dtype=torch.float32)
@@ -197,24 +198,13 @@ class _Attention:
         return self._out(rows, mixed.view_as(values))
 
 
-class _Convolution:
-    def __init__(self, module: ConvModule, missing: Tensor, like: Tensor) -> None:
-        self._in = Projection.of(module.in_proj, missing=missing, like=like)
-        self._conv = _depthwise(module.depthwise_conv, like)
-        self._out = Addition.of(module.out_proj, like=like)
-
-    def __call__(self, rows: Tensor, batch: int, lengths: Tensor) -> Tensor:
-        gated = gate(self._in(rows)).view(batch, -1, rows.shape[1])
-        return self._out(rows, depthwise(gated, lengths, self._conv, "swoosh_r").view_as(rows))
+def _convolution(module: ConvModule, missing: Tensor, like: Tensor) -> Convolution:
+    conv = _depthwise(module.depthwise_conv, like)
+    return Convolution(module.in_proj, conv, module.out_proj, "swoosh_r", missing=missing, like=like)
 
 
-class _FeedForward:
-    def __init__(self, module: FeedForward, missing: Tensor, like: Tensor) -> None:
-        self._up = Projection.of(module.in_proj, missing=missing, like=like)
-        self._down = Addition.of(module.out_proj, like=like)
-
-    def __call__(self, rows: Tensor) -> Tensor:
-        return self._down(rows, activate_(self._up(rows), "swoosh_l"))
+def _feed_forward(module: PlainFeedForward, missing: Tensor, like: Tensor) -> FeedForward:
+    return FeedForward(module.in_proj, module.out_proj, "swoosh_l", missing=missing, like=like)
 
 
 def _depthwise(conv: nn.Conv1d | ChunkCausalConv1d, like: Tensor) -> Depthwise:

@@ -1,7 +1,7 @@
 """The public Triton contract: tensor names that clients everywhere depend on (DESIGN section 3).
 
-WAV, WAV_LENS and TRANSCRIPTS are sherpa's, unchanged. OPTIONS and RESULT are moulin's and optional: a client that
-does not know them gets what it always got.
+WAV, WAV_LENS and TRANSCRIPTS are sherpa's, unchanged. WAV_INT16, OPTIONS and RESULT are moulin's and optional: a client
+that does not know them gets what it always got.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ STREAMING_MODEL_NAME = streaming_name_beside(MODEL_NAME)
 
 WAV = "WAV"
 """FP32 [B, N]: mono, 16 kHz, in [-1, 1], padded at the end to the longest."""
+
+WAV_INT16 = "WAV_INT16"
+"""INT16 [B, N], optional, of offline models in the layout `fused`: WAV in 16 bits, which stands instead of it."""
 
 WAV_LENS = "WAV_LENS"
 """INT32 [B, 1]: how many samples of each row are audio."""

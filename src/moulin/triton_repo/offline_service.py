@@ -18,11 +18,28 @@ from moulin.transcript import Transcript
 
 @dataclass(frozen=True)
 class OfflineRequest:
-    """The tensors of one request: `wav` float32 [B, N], `wav_lens` int32 [B, 1], `options` JSON for each row."""
+    """The tensors of one request: `wav` float32 [B, N] or `wav_int16` int16 [B, N], `wav_lens` int32 [B, 1], `options`
+    JSON for each row."""
 
-    wav: Floats
-    wav_lens: NDArray[np.int32]
+    wav: Floats | None
+    wav_lens: NDArray[np.int32] | None
     options: Sequence[bytes] | None = None
+    wav_int16: NDArray[np.int16] | None = None
+
+    @property
+    def samples(self) -> Floats | NDArray[np.int16]:
+        """Those that are there. Raises AudioError where none or both are."""
+        given = [samples for samples in (self.wav, self.wav_int16) if samples is not None]
+        if len(given) != 1:
+            raise AudioError(f"Expected either WAV or WAV_INT16, got {'both' if given else 'neither'}")
+        return given[0]
+
+    @property
+    def lengths(self) -> NDArray[np.int32]:
+        """`wav_lens`. Raises AudioError where there are none: with an optional input Triton no longer looks."""
+        if self.wav_lens is None:
+            raise AudioError("Expected WAV_LENS, how many samples of each row are audio, got none")
+        return self.wav_lens
 
 
 class Check(Protocol):
@@ -31,7 +48,7 @@ class Check(Protocol):
     def __call__(self, waveform: Floats, *, what: str = ...) -> Floats: ...
 
 
-def read_waveforms(wav: Floats, wav_lens: NDArray[np.int32], check: Check) -> list[Floats]:
+def read_waveforms(wav: Floats | NDArray[np.int16], wav_lens: NDArray[np.int32], check: Check) -> list[Floats]:
     """The rows of WAV [B, N], each as long as WAV_LENS [B, 1] says. Raises AudioError."""
     if wav.ndim != 2 or wav_lens.size != len(wav):
         raise AudioError(f"Expected WAV [B, N] and WAV_LENS [B, 1], got {list(wav.shape)} and {list(wav_lens.shape)}")
@@ -96,6 +113,6 @@ class OfflineService:
             return EngineError(f"The request cannot be read: {type(error).__name__}: {error}")
 
     def _utterances(self, request: OfflineRequest) -> list[_Utterance]:
-        waveforms = read_waveforms(request.wav, request.wav_lens, self._recognizer.check)
+        waveforms = read_waveforms(request.samples, request.lengths, self._recognizer.check)
         options = read_options(request.options, len(waveforms), self._recognizer.options)
         return list(zip(waveforms, options, strict=True))

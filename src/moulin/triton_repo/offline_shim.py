@@ -45,11 +45,15 @@ class TritonPythonModel:
 
 
 def _parse(request: Any) -> OfflineRequest:
-    options = pb_utils.get_input_tensor_by_name(request, contract.OPTIONS)
+    wav, wav_int16, wav_lens, options = (
+        pb_utils.get_input_tensor_by_name(request, name)
+        for name in (contract.WAV, contract.WAV_INT16, contract.WAV_LENS, contract.OPTIONS)
+    )
     return OfflineRequest(
-        wav=pb_utils.get_input_tensor_by_name(request, contract.WAV).as_numpy(),
-        wav_lens=pb_utils.get_input_tensor_by_name(request, contract.WAV_LENS).as_numpy(),
+        wav=wav.as_numpy() if wav else None,
+        wav_lens=wav_lens.as_numpy() if wav_lens else None,
         options=options.as_numpy().ravel().tolist() if options else None,
+        wav_int16=wav_int16.as_numpy() if wav_int16 else None,
     )
 
 
