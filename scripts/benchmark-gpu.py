@@ -162,7 +162,9 @@ def flat_memory(recognizer: GpuRecognizer, penalty: float, recordings: Floats, u
     }
 
 
-def through_triton(folder: Path, penalty: float, instances: int, clients: int, concurrency: int) -> dict[str, Any]:
+def through_triton(
+    folder: Path, penalty: float, instances: int, clients: int, concurrency: int, *, int16: bool
+) -> dict[str, Any]:
     """A request an utterance over gRPC from processes of their own, so many under way each (closed loop)."""
     from moulin.bundle.checkpoint_spec import load_checkpoint_spec
     from moulin.launch.server import ServerOptions, TritonServer
@@ -180,6 +182,7 @@ def through_triton(folder: Path, penalty: float, instances: int, clients: int, c
         with TritonServer(Path(repository), ServerOptions(http_port=0, grpc_port=0, metrics_port=0)) as server:
             server.wait_ready()
             command = [sys.executable, __file__, "--client", server.grpc_url, "--concurrency", str(concurrency)]
+            command += ["--int16"] if int16 else []
             processes = [
                 subprocess.Popen([*command, "--seed", str(seed)], stdout=subprocess.PIPE, text=True)
                 for seed in range(clients)
@@ -188,7 +191,9 @@ def through_triton(folder: Path, penalty: float, instances: int, clients: int, c
     latencies = np.concatenate([answer["latencies"] for answer in answers])
     p50, p95, p99 = np.quantile(latencies, [0.5, 0.95, 0.99]) * 1e3
     return {
+        "size": "zipformer2-66m",
         "instances": instances,
+        "int16": int16,
         "clients": clients,
         "concurrency": concurrency,
         "rtfx": sum(answer["audio_sec"] for answer in answers) / CLIENT_SEC,
@@ -203,7 +208,7 @@ def through_triton(folder: Path, penalty: float, instances: int, clients: int, c
 CLIENT_SEC, CLIENT_WARM_UP_SEC = 10.0, 4.0
 
 
-def client(url: str, concurrency: int, seed: int) -> None:
+def client(url: str, concurrency: int, seed: int, *, int16: bool) -> None:
     from moulin.client import AsyncClient
 
     random = np.random.default_rng(seed)
@@ -212,7 +217,7 @@ def client(url: str, concurrency: int, seed: int) -> None:
     audio_sec, failures = 0.0, 0
 
     async def send_all() -> None:
-        async with AsyncClient(url) as connection:
+        async with AsyncClient(url, int16=int16) as connection:
             start = time.perf_counter() + CLIENT_WARM_UP_SEC
 
             async def send_on() -> None:
@@ -249,10 +254,11 @@ def main() -> None:
     parser.add_argument("--utterances", type=int, default=100_000, help="for the part memory")
     parser.add_argument("--client", help=argparse.SUPPRESS)
     parser.add_argument("--concurrency", type=int, default=64, help=argparse.SUPPRESS)
+    parser.add_argument("--int16", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.client:
-        client(arguments.client, arguments.concurrency, arguments.seed)
+        client(arguments.client, arguments.concurrency, arguments.seed, int16=arguments.int16)
         return
     parts = arguments.parts.split(",")
     recordings = read_recordings()
@@ -285,8 +291,9 @@ def main() -> None:
             if beam == 4 and "memory" in parts:
                 add("memory", flat_memory(recognizer, penalty, recordings, arguments.utterances))
             if beam == 4 and "triton" in parts:
-                for instances in (1, 3):
-                    add("triton", through_triton(folder, penalty, instances, clients=8, concurrency=64))
+                for instances, int16 in ((1, False), (3, False), (3, True)):
+                    served = through_triton(folder, penalty, instances, clients=8, concurrency=64, int16=int16)
+                    add("triton", served)
 
 
 if __name__ == "__main__":
