@@ -94,8 +94,9 @@ def gpu_tables(stem: str, report: dict[str, Any]) -> str:
         ]
     for run in report.get("triton", []):
         latencies = " | ".join(f"{run[name]:.0f}" for name in ("p50_ms", "p95_ms", "p99_ms"))
+        what = f"{run['size']}, int16" if run.get("int16") else run["size"]
         lines.append(
-            f"| {run['size']}{', int16' if run.get('int16') else ''} | {run['instances']} | {run['clients'] * run['concurrency']} "
+            f"| {what} | {run['instances']} | {run['clients'] * run['concurrency']} "
             f"| {run['rtfx']:,.0f} | {latencies} | {run['failures']} |"
         )
     lines += ["", f"`{report['command']}` ([raw figures](results/{stem}.json))", ""]
