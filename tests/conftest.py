@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ from moulin.triton_repo.streaming_config import StreamingOptions
 # PyTorch's threads wait for each other by spinning: with tiny models, and others on the machine, they lose more than
 # they win. Read when PyTorch is first imported, here and in what the tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Where the tests run in a shell's background, SIGINT is ignored, and so it would be in all commands that they interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BUNDLES = Path(__file__).parent / "data" / "bundles"
 
