@@ -30,7 +30,7 @@ from moulin.triton_repo.streaming_config import StreamingOptions
 # they win. Read when PyTorch is first imported, here and in what the tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Where the tests run in a shell's background, SIGINT is ignored, and so it would be in all commands that they interrupt.
+# In a shell's background SIGINT is ignored, and so it would be in the commands that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BUNDLES = Path(__file__).parent / "data" / "bundles"
