@@ -23,7 +23,11 @@ MAX_AUDIO_SEC = 120.0
 
 def model_max_sec(spec: ModelSpec, tail_padding_sec: float = TAIL_PADDING_SEC) -> float:
     """The longest utterance for which an offline model was exported; infinity where any will do."""
-    return math.inf if spec.max_frames is None else spec.max_frames * FRAME_SHIFT_SEC - tail_padding_sec
+    return _max_sec(spec.max_frames, tail_padding_sec)
+
+
+def _max_sec(max_frames: int | None, tail_padding_sec: float) -> float:
+    return math.inf if max_frames is None else max_frames * FRAME_SHIFT_SEC - tail_padding_sec
 
 
 class FeatureExtractor:
@@ -42,7 +46,7 @@ class FeatureExtractor:
         self.max_audio_sec = max_audio_sec
         self._fbank = Fbank(FbankOptions(num_mel_bins=feature_dim))
         self._tail = np.zeros(round(tail_padding_sec * SAMPLE_RATE), dtype=np.float32)
-        self._model_max_sec = math.inf if max_frames is None else max_frames * FRAME_SHIFT_SEC - tail_padding_sec
+        self._model_max_sec = _max_sec(max_frames, tail_padding_sec)
         self._workers = ThreadPoolExecutor(threads, thread_name_prefix="moulin-fbank")
 
     def __call__(self, waveforms: Sequence[Floats]) -> list[Floats]:

@@ -21,7 +21,7 @@ class GpuConformer(GpuEncoder):
         self, encoder: Conformer, joiner: Joiner, *, device: torch.device, dtype: torch.dtype, max_frames: int
     ) -> None:
         like = torch.empty(0, device=device, dtype=dtype)
-        self.dtype, self.feature_dim, self.max_frames = dtype, encoder.feature_dim, max_frames
+        self.dtype, self.feature_dim = dtype, encoder.feature_dim
         embed = encoder.encoder_embed
         one, two, three = (embed.conv[index] for index in (0, 2, 4))
         self._convs = Subsampling.of(one, two, three, "double_swish", device, dtype)  # type: ignore[arg-type]

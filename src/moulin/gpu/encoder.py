@@ -28,8 +28,6 @@ class GpuEncoder(ABC):
 
     dtype: torch.dtype
     feature_dim: int
-    max_frames: int
-    """The most feature frames of an utterance: positions are encoded up to there."""
 
     @abstractmethod
     def counts(self, frames: Counts) -> Counts:

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -141,7 +142,7 @@ class GpuPipeline:
             yield batch
 
     def warm_up(self, longest_sec: float) -> None:
-        """Compile all kernels, and capture the graphs of single utterances and of full micro-batches up to a length."""
+        """Compile all kernels, and capture the graphs of single utterances up to a length."""
         second: tuple[Samples, ...] = (np.zeros(16_000, np.float32), np.zeros(16_000, np.int16))
         for options in (DecodingOptions(), DecodingOptions(method="modified_beam_search")):
             for waveform in second:
@@ -204,20 +205,11 @@ class GpuPipeline:
         return _Pending(batch, Found.of(memory, rows, encoder_out.shape[1]), done)
 
     def _search(self, encoder_out: Tensor, counts: Tensor, options: DecodingOptions) -> Found:
-        if options.method == "greedy":
-            return greedy(
-                encoder_out,
-                counts,
-                self._predictor,
-                unk_id=self._unk_id,
-                blank_penalty=options.blank_penalty,
-                temperature=options.temperature,
-            )
-        return beam_search(
+        search = greedy if options.method == "greedy" else partial(beam_search, beam=options.beam)
+        return search(
             encoder_out,
             counts,
             self._predictor,
-            beam=options.beam,
             unk_id=self._unk_id,
             blank_penalty=options.blank_penalty,
             temperature=options.temperature,

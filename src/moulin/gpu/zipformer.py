@@ -24,7 +24,7 @@ class GpuZipformer(GpuEncoder):
     ) -> None:
         like = torch.empty(0, device=device, dtype=dtype)
         config, embed = encoder.config, encoder.encoder_embed
-        self.dtype, self.feature_dim, self.max_frames = dtype, encoder.feature_dim, max_frames
+        self.dtype, self.feature_dim = dtype, encoder.feature_dim
         self._factors, self._skips = config.downsampling_factors, config.skips
         convs = [module for module in embed.conv if isinstance(module, nn.Conv2d)]
         self._convs = Subsampling.of(convs[0], convs[1], convs[2], "double_swish", device, dtype)

@@ -40,7 +40,7 @@ class GpuZipformer2(GpuEncoder):
     ) -> None:
         like = torch.empty(0, device=device, dtype=dtype)
         config, embed = encoder.config, encoder.encoder_embed
-        self.dtype, self.feature_dim, self.max_frames = dtype, encoder.feature_dim, max_frames
+        self.dtype, self.feature_dim = dtype, encoder.feature_dim
         self._factors = config.downsampling_factors
         one, two, three = (embed.conv[index] for index in (0, 2, 4))
         self._convs = Subsampling.of(one, two, three, "swoosh_r", device, dtype)  # type: ignore[arg-type]

@@ -22,7 +22,6 @@ class FbankMatrices:
     """Window and filters of `options` on a device, padded to what kernels take."""
 
     def __init__(self, options: FbankOptions, device: torch.device) -> None:
-        self.options = options
         self.length, self.shift = options.frame_length_samples, options.frame_shift_samples
         self.bins, self.fft_size = options.num_mel_bins, triton.next_power_of_2(options.frame_length_samples)
         window = torch.from_numpy(povey_window(self.length)).float()
