@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from moulin.errors import BundleError
 from moulin.spacing import is_cjk
@@ -37,8 +38,7 @@ _CONTROL_CHARS = {char for char, byte in _CHAR_TO_BYTE.items() if byte < 0x20}
 _SPACES = re.compile(r"(?<=(\S))\s+(?=(\S))")
 
 
-@dataclass(frozen=True, slots=True)
-class WordSpan:
+class WordSpan(NamedTuple):
     """A word and the tokens that spell it: positions `first` to `last` (both included) of the hypothesis."""
 
     word: str
@@ -80,6 +80,8 @@ class TokenTable:
 
         So are spaces between Chinese or Japanese characters: a byte-BPE recipe puts them there for training.
         """
+        if (pieces := self._whole_pieces(ids)) is not None:
+            return "".join(pieces).strip()
         text = b"".join(self._bytes[i] for i in ids).decode("utf-8", errors="ignore").strip()
         return _SPACES.sub(_space_between_words, text)
 
@@ -88,6 +90,8 @@ class TokenTable:
 
         A vocabulary without any `▁` has one word a token (or, in byte BPE, a character).
         """
+        if self._marks_words and (pieces := self._whole_pieces(ids)) is not None:
+            return _words_of_whole(pieces)
         words: list[WordSpan] = []
         open_word = False
         for piece, first, last in self._pieces(ids):
@@ -105,6 +109,13 @@ class TokenTable:
 
     def _joins(self, first: int, word: WordSpan) -> bool:
         return self._marks_words or first <= word.last
+
+    def _whole_pieces(self, ids: Sequence[int]) -> list[str] | None:
+        """The texts of `ids` where all can be taken as one. So they are in most recordings of languages with spaces,
+        and a GPU hears thousands of tokens in the time that taking them apart would need."""
+        whole = self._whole
+        pieces = [text for i in ids if (text := whole[i]) is not None]
+        return pieces if len(pieces) == len(ids) else None
 
     def _pieces(self, ids: Sequence[int]) -> Iterator[tuple[str, int, int]]:
         """What `ids` spell in pieces, each with the positions of the first and last token that hold its bytes: whole
@@ -126,7 +137,7 @@ class TokenTable:
     @cached_property
     def _whole(self) -> tuple[str | None, ...]:
         """The text of each token that can be taken as one: a space or none, and then letters of a script with spaces
-        between words."""
+        between words; or a space alone."""
 
         def whole(data: bytes) -> str | None:
             try:
@@ -134,6 +145,8 @@ class TokenTable:
             except UnicodeDecodeError:
                 return None
             letters = text.removeprefix(" ")
+            if text == " ":
+                return text
             return text if letters and not any(char.isspace() or is_cjk(char) for char in letters) else None
 
         return tuple(whole(data) for data in self._bytes)
@@ -168,6 +181,23 @@ class TokenTable:
         if self._is_byte_bpe and all(char in _CHAR_TO_BYTE for char in spaced):
             return bytes(_CHAR_TO_BYTE[char] for char in spaced)
         return spaced.encode("utf-8")
+
+
+def _words_of_whole(pieces: Sequence[str]) -> list[WordSpan]:
+    """`TokenTable.words` of tokens that can all be taken as one, where spaces part words and nothing else does."""
+    words: list[WordSpan] = []
+    word, first, last = "", 0, 0
+    for position, piece in enumerate(pieces):
+        if piece[0] != " " and word and last == position - 1:
+            word += piece
+            last = position
+            continue
+        if word:
+            words.append(WordSpan(word, first, last))
+        word, first, last = piece.removeprefix(" "), position, position
+    if word:
+        words.append(WordSpan(word, first, last))
+    return words
 
 
 def read_tokens(file: Path, vocab_size: int) -> TokenTable:

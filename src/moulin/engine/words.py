@@ -20,14 +20,14 @@ def spell_words(
 
     frames, log_probs = hypothesis.frames, hypothesis.log_probs
     words = []
-    for span in tokens.words(hypothesis.tokens):
-        first, last = span.first, span.last
+    for word, first, last in tokens.words(hypothesis.tokens):
         confidence = math.exp(sum(log_probs[first : last + 1]) / (last + 1 - first))
+        start_sec, end_sec = frames[first] * frame_sec, (frames[last] + 1) * frame_sec
         words.append(
             Word(
-                span.word,
-                round(min(frames[first] * frame_sec, duration_sec), 3),
-                round(min((frames[last] + 1) * frame_sec, duration_sec), 3),
+                word,
+                round(min(start_sec, duration_sec), 3),
+                round(min(end_sec, duration_sec), 3),
                 max(round(confidence, 4), 0.0001),
             )
         )
