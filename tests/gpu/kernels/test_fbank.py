@@ -34,3 +34,24 @@ def test_equals_kaldi(kind: type, device: torch.device) -> None:
         wanted = torch.from_numpy(kaldi(np.concatenate([heard, np.zeros(TAIL, np.float32)])).copy())
         assert float((ours[row, : len(wanted)] - wanted).abs().max()) < 1e-3
         assert float((ours[row, : len(wanted)] - plain[row, : len(wanted)]).abs().max()) < 2e-3
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # the interpreter's, of NaN
+@pytest.mark.parametrize("kind", [np.float32, np.int16])
+def test_peaks(kind: type, device: torch.device) -> None:
+    """Also of the first and the last sample, of NaN and of infinity, and with no tail."""
+    waveforms = np.zeros((5, 1003), kind)
+    waveforms[0, 0], waveforms[1, -1] = -kind(3), kind(2)
+    wanted = np.array([3, 2, 0, 0, 0], np.float32)
+    if kind is np.int16:
+        wanted /= 32768
+    else:
+        waveforms[2, 500], waveforms[3, 999], waveforms[3, 2] = -np.inf, -np.nan, np.inf
+        wanted[2:4] = np.inf, np.nan
+    lengths = torch.full((5,), 1003, dtype=torch.int32, device=device)
+    peaks = torch.zeros(5, device=device)
+    samples = torch.from_numpy(waveforms.ravel()).to(device)
+    fbank(
+        samples, (lengths.cumsum(0) - lengths).long(), lengths, 0, 8, FbankMatrices(FbankOptions(), device), None, peaks
+    )
+    np.testing.assert_array_equal(peaks.cpu().numpy(), wanted)

@@ -65,8 +65,12 @@ def fbank(
     max_frames: int,
     matrices: FbankMatrices,
     out: Tensor | None = None,
+    peaks: Tensor | None = None,
 ) -> Tensor:
     """Features float32 [B, max_frames, bins] of utterances in `samples`, int16 or float32 in [-1, 1].
+
+    `peaks`, float32 zeros [B], become each utterance's largest absolute sample, and NaN where one is NaN: to refuse an
+    utterance, the host need not read it.
 
     Utterance b is `lengths[b]` samples from `starts[b]` (int64 [B]) on, and `tail` zeros behind them. What is in frames
     beyond an utterance's means nothing. An utterance with its tail has at least a frame's samples.
@@ -81,6 +85,7 @@ def fbank(
         lengths,
         matrices.window,
         windowed,
+        None if peaks is None else peaks.view(torch.int32),
         tail,
         max_frames,
         1.0 / 32768 if samples.dtype == torch.int16 else 1.0,
@@ -114,6 +119,7 @@ def _windowed_kernel(
     lengths,
     window,
     out,
+    peaks,
     tail,
     max_frames,
     scale,
@@ -133,6 +139,10 @@ def _windowed_kernel(
     exists = (frame < (whole + SHIFT // 2) // SHIFT)[:, None] & (n < LENGTH)[None, :]
     x = _sample(samples, first[:, None] + n[None, :], length, whole, exists) * scale
     before = _sample(samples, first[:, None] + tl.maximum(n - 1, 0)[None, :], length, whole, exists) * scale
+    if peaks is not None:
+        # Without their sign, floats compare as their bits do, infinity above all numbers and NaN above infinity.
+        magnitudes = x.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+        tl.atomic_max(peaks + row, tl.max(tl.max(magnitudes, axis=1), axis=0))
     mean = tl.sum(x, axis=1) / LENGTH
     y = (x - mean[:, None]) - preemphasis * (before - mean[:, None])
     y = tl.where(exists, y * tl.load(window + n)[None, :], 0.0)
