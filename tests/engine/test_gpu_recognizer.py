@@ -14,7 +14,7 @@ from moulin.decoding.network import Floats
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.offline_recognizer import OfflineRecognizer
 from moulin.engine.open_recognizer import open_recognizer
-from moulin.errors import AudioError, OptionsError
+from moulin.errors import AudioError, EngineError, MoulinError, OptionsError
 from tests.bundles import BUNDLES
 
 DIGITS = Path(__file__).parents[1] / "data" / "digits-en"
@@ -100,6 +100,41 @@ def test_what_is_wrong_is_refused(ours: OfflineRecognizer) -> None:
         ours.transcribe([np.array([0.0, np.nan], np.float32)])
     with pytest.raises(AudioError, match="at most 120 s"):
         ours.transcribe([np.zeros(121 * 16000, np.float32)])
+
+
+@on_gpu
+def test_what_is_wrong_with_one_harms_no_other(ours: OfflineRecognizer, clips: list[Floats]) -> None:
+    """All in one micro-batch; the GPU finds it, and the next batch works in the same memory."""
+    nan, loud, infinite = (clip.copy() for clip in clips[:3])
+    nan[1000], loud[-1], infinite[0] = np.nan, 17.0, -np.inf
+    mixed = [nan, *clips[3:], loud, infinite, (clips[0] * 32767).astype(np.float32)]
+    options, names = [DecodingOptions()] * len(mixed), [f"number {at}" for at in range(len(mixed))]
+    wanted = [transcript.text for transcript in ours.transcribe(clips)]
+    for _ in range(3):
+        answers = ours.transcribe_each(mixed, options, names)
+        errors = [answer for answer in answers if isinstance(answer, AudioError)]
+        assert [error.message.partition(", got")[0] for error in errors] == [
+            "number 0: expected finite samples",
+            "number 12: expected floats in [-1, 1]",
+            "number 13: expected finite samples",
+            "number 14: expected floats in [-1, 1]",
+        ]
+        assert [answer.text for answer in answers if not isinstance(answer, MoulinError)] == wanted[3:]
+    assert [transcript.text for transcript in ours.transcribe(clips)] == wanted
+
+
+@on_gpu
+def test_too_little_precision_is_said(clips: list[Floats], tmp_path: Path) -> None:
+    """What goes into the first layer is more than fp16 can be."""
+    bundle = BUNDLES / "zipformer2-offline"
+    checkpoint = torch.load(bundle / "epoch-1.pt", weights_only=True)
+    checkpoint["model"]["encoder_embed.out.bias"] += 1e6
+    torch.save(checkpoint, tmp_path / "epoch-1.pt")
+    (tmp_path / "tokens.txt").symlink_to(bundle / "tokens.txt")
+    with pytest.raises(EngineError, match=r"needs more than fp16 .*--precision bf16"):
+        open_recognizer(tmp_path, device="cuda")
+    with open_recognizer(tmp_path, device="cuda", precision="bf16") as recognizer:
+        recognizer.transcribe(clips[:1])
 
 
 @on_gpu

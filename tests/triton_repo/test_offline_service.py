@@ -16,25 +16,26 @@ from moulin.triton_repo.offline_service import OfflineRequest, OfflineService
 
 
 class FakeTranscriber:
-    """Hears the length of each waveform, and fails on batches that hold the number 0.5."""
+    """Hears the length of each waveform, refuses those that hold 0.25, and fails on batches that hold 0.5."""
 
     def __init__(self) -> None:
         self.options = DecodingOptions()
         self.batches: list[list[int]] = []
 
-    def check(self, waveform: Floats, *, what: str = "waveform") -> Floats:
+    def check_form(self, waveform: Floats, *, what: str = "waveform") -> Floats:
         return check_waveform(waveform, what=what)
 
-    def transcribe(
-        self, waveforms: Sequence[Floats], options: Sequence[DecodingOptions] | None = None
-    ) -> list[Transcript]:
+    def transcribe_each(
+        self, waveforms: Sequence[Floats], options: Sequence[DecodingOptions], names: Sequence[str]
+    ) -> list[Transcript | MoulinError]:
         self.batches.append([len(waveform) for waveform in waveforms])
         if any(0.5 in waveform for waveform in waveforms):
             raise RuntimeError("out of memory")
-        assert options is not None
         return [
-            Transcript(f"{len(waveform)} {chosen.method} {chosen.beam}", (), len(waveform) / 16000)
-            for waveform, chosen in zip(waveforms, options, strict=True)
+            AudioError(f"{name}: a quarter")
+            if 0.25 in waveform
+            else Transcript(f"{len(waveform)} {chosen.method} {chosen.beam}", (), len(waveform) / 16000)
+            for waveform, chosen, name in zip(waveforms, options, names, strict=True)
         ]
 
 
@@ -55,6 +56,18 @@ def test_samples_in_16_bits() -> None:
         "Expected either WAV or WAV_INT16, got neither",
         "Expected either WAV or WAV_INT16, got both",
     ]
+
+
+def test_what_the_batch_finds_wrong_is_one_requests_own() -> None:
+    transcriber = FakeTranscriber()
+    wav = np.zeros((2, 10), np.float32)
+    wav[1, 3] = 0.25
+    bad = OfflineRequest(wav, np.array([[4], [5]], np.int32))
+    first, refused, last = OfflineService(transcriber).answer([request(1), bad, request(2, 3)])
+    assert len(transcriber.batches) == 1  # nobody waits for a second
+    assert isinstance(refused, AudioError)
+    assert str(refused) == "WAV row 1: a quarter"
+    assert heard(first) + heard(last) == ["1 greedy 4", "2 greedy 4", "3 greedy 4"]
 
 
 def heard(answer: list[Transcript] | MoulinError) -> list[str]:

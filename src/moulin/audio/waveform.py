@@ -11,7 +11,7 @@ SAMPLE_RATE = 16000
 
 # Lossy codecs and resampling overshoot 1 a little and float recordings may be hot, but nothing that is really
 # in [-1, 1] gets near 16 (+24 dB), while 16-bit speech that somebody forgot to scale always does.
-_MAX_PEAK = 16.0
+MAX_PEAK = 16.0
 
 
 def check_waveform(samples: ArrayLike, *, what: str = "waveform") -> NDArray[np.float32]:
@@ -38,7 +38,7 @@ def check_waveform(samples: ArrayLike, *, what: str = "waveform") -> NDArray[np.
             hint="convert to float32 in [-1, 1]",
         )
     low, high = float(array.min()), float(array.max())  # NaN passes through both and fails the comparison
-    if not max(-low, high) <= _MAX_PEAK:
+    if not max(-low, high) <= MAX_PEAK:
         raise _diagnose(array, max(-low, high), what)
     return np.ascontiguousarray(array, dtype=np.float32)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from moulin.audio.waveform import SAMPLE_RATE, check_waveform
+from moulin.audio.waveform import MAX_PEAK, SAMPLE_RATE, check_waveform
 from moulin.bundle.spec import FRAME_SHIFT_SEC, CheckpointSpec
 from moulin.bundle.transducer import load_transducer
 from moulin.decoding.network import Floats, Hypothesis
@@ -17,9 +18,9 @@ from moulin.engine.features import MAX_AUDIO_SEC, TAIL_PADDING_SEC, check_durati
 from moulin.engine.offline_recognizer import OfflineRecognizer
 from moulin.engine.scoring import spell
 from moulin.engine.torch_prediction import torch_device
-from moulin.errors import EngineError, first_line
+from moulin.errors import AudioError, EngineError, MoulinError, first_line
 from moulin.gpu.open_encoder import gpu_encoder
-from moulin.gpu.pipeline import GpuPipeline
+from moulin.gpu.pipeline import GpuPipeline, Result
 from moulin.gpu.predictor import Predictor
 from moulin.transcript import Transcript
 
@@ -71,28 +72,52 @@ class GpuRecognizer(OfflineRecognizer):
         )
 
     def warm_up(self, longest_sec: float = WARM_UP_SEC) -> None:
-        """Compile kernels and capture graphs, that no utterance waits for it."""
+        """Compile kernels and capture graphs, that no utterance waits for it.
+
+        Raises EngineError where the precision is not enough for this checkpoint.
+        """
         self._pipeline.warm_up(min(longest_sec, self._max_audio_sec))
+        noise = np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE).astype(np.float32)
+        self.transcribe([noise])
 
     def transcribe(
         self, waveforms: Sequence[Floats], options: Sequence[DecodingOptions] | None = None
     ) -> list[Transcript]:
         """See the base class; int16 waveforms stay what they are, which halves what is copied."""
-        waveforms = self._pipeline.map(self.check, waveforms)
-        nothing = Hypothesis((), (), (), 0.0)
-        transcripts = [self._spell(nothing, 0)] * len(waveforms)
+        waveforms = [self.check_form(waveform) for waveform in waveforms]
         chosen = options or [self.options] * len(waveforms)
-        for each, rows in rows_by_options(chosen).items():
+        transcripts = []
+        for answer in self.transcribe_each(waveforms, chosen, ["waveform"] * len(waveforms)):
+            if isinstance(answer, MoulinError):
+                raise answer
+            transcripts.append(answer)
+        return transcripts
+
+    def transcribe_each(
+        self, waveforms: Sequence[Floats], options: Sequence[DecodingOptions], names: Sequence[str]
+    ) -> list[Transcript | MoulinError]:
+        nothing = self._spell(Hypothesis((), (), (), 0.0), 0)
+        answers: list[Transcript | MoulinError] = [nothing] * len(waveforms)
+        for each, rows in rows_by_options(options).items():
             for dtype in (np.float32, np.int16):
                 some = [row for row in rows if waveforms[row].dtype == dtype and len(waveforms[row])]
 
-                def result(position: int, hypothesis: Hypothesis, some: list[int] = some) -> None:
+                def result(position: int, hypothesis: Hypothesis, peak: float, some: list[int] = some) -> None:
                     row = some[position]
-                    transcripts[row] = self._spell(hypothesis, len(waveforms[row]))
+                    wrong = self._wrong(waveforms[row], hypothesis, peak, names[row])
+                    answers[row] = wrong or self._spell(hypothesis, len(waveforms[row]))
 
                 if some:
                     self._run([waveforms[row] for row in some], each, result)
-        return transcripts
+        return answers
+
+    def check_form(self, waveform: Floats, *, what: str = "waveform") -> Floats:
+        """`check` without a look at the samples, of which the GPU tells the peak."""
+        waveform = np.asarray(waveform)
+        if waveform.ndim != 1 or waveform.dtype != np.float32:
+            return self.check(waveform, what=what)
+        check_duration(len(waveform) / SAMPLE_RATE, self._max_audio_sec, what=what)
+        return waveform
 
     def check(self, waveform: Floats, *, what: str = "waveform") -> Floats:
         waveform = np.asarray(waveform)
@@ -108,9 +133,22 @@ class GpuRecognizer(OfflineRecognizer):
     def close(self) -> None:
         self._pipeline.close()
 
-    def _run(
-        self, waveforms: Sequence[Floats], options: DecodingOptions, result: Callable[[int, Hypothesis], None]
-    ) -> None:
+    def _wrong(self, waveform: Floats, hypothesis: Hypothesis, peak: float, what: str) -> MoulinError | None:
+        """Why there is no transcript of `waveform`, if there is none."""
+        if not peak <= MAX_PEAK:
+            try:
+                check_waveform(waveform, what=what)
+            except AudioError as error:
+                return error
+        if not math.isfinite(hypothesis.score):
+            return EngineError(
+                f"{what}: expected numbers from {self.spec.file}, got NaN or infinity: it needs more than "
+                f"{self.spec.precision}",
+                hint="--precision bf16 has the range of fp32; --precision fp32 has its exactness too",
+            )
+        return None
+
+    def _run(self, waveforms: Sequence[Floats], options: DecodingOptions, result: Result) -> None:
         try:
             self._pipeline(waveforms, options, result)
         except RuntimeError as error:  # want of memory, say

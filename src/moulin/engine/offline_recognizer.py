@@ -10,6 +10,7 @@ from typing import Self
 from moulin.bundle.spec import ModelSpec
 from moulin.decoding.network import Floats
 from moulin.decoding.options import DecodingOptions
+from moulin.errors import MoulinError
 from moulin.transcript import Transcript
 
 
@@ -28,6 +29,20 @@ class OfflineRecognizer(ABC):
 
         Raises AudioError where one of them cannot be transcribed (see `check`).
         """
+
+    def transcribe_each(
+        self,
+        waveforms: Sequence[Floats],
+        options: Sequence[DecodingOptions],
+        names: Sequence[str],  # noqa: ARG002 - of those that find something
+    ) -> list[Transcript | MoulinError]:
+        """Transcribe what `check_form` has passed, or say what is wrong with it, calling it by its name of `names`: one
+        that cannot be transcribed takes no other along."""
+        return list(self.transcribe(waveforms, options))
+
+    def check_form(self, waveform: Floats, *, what: str = "waveform") -> Floats:
+        """`check`, less what `transcribe_each` finds by itself. Raises AudioError."""
+        return self.check(waveform, what=what)
 
     @abstractmethod
     def check(self, waveform: Floats, *, what: str = "waveform") -> Floats:

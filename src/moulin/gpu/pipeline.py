@@ -67,10 +67,17 @@ class _Pending:
 
     positions: Sequence[int]
     found: Found  # in pinned memory, once `done`
+    peaks: Tensor  # float32 [rows], likewise
     done: torch.cuda.Event
 
     def is_done(self) -> bool:
         return bool(self.done.query())  # type: ignore[no-untyped-call]
+
+
+Result = Callable[[int, Hypothesis, float], None]
+"""(position, hypothesis, peak): what was found in a waveform, and its largest absolute sample (int16 divided by
+32768). The peak is NaN where a sample is; then, and where it is out of scale, the hypothesis means nothing. Where the
+score is not finite and the peak is, the encoder's precision was not enough."""
 
 
 class GpuPipeline:
@@ -85,12 +92,16 @@ class GpuPipeline:
         unk_id: int,
         tail_samples: int,
         max_batch_frames: int = MAX_BATCH_FRAMES,
+        first_batch_frames: int = MAX_BATCH_FRAMES,
         cuda_graphs: bool = True,
         threads: int = 8,
     ) -> None:
-        """`tail_samples` zeros are appended to every utterance; `threads` pack waveforms."""
+        """`tail_samples` zeros are appended to every utterance; `threads` pack waveforms. The GPU waits for the first
+        micro-batch to be packed, which is sooner the fewer `first_batch_frames` of features it may have.
+        """
         self._encoder, self._predictor, self._device = encoder, predictor, device
         self._unk_id, self._tail, self._max_batch_frames = unk_id, tail_samples, max_batch_frames
+        self.first_batch_frames = first_batch_frames
         self._matrices = FbankMatrices(FbankOptions(num_mel_bins=encoder.feature_dim), device)
         self._graphs = EncoderGraphs(
             encoder,
@@ -109,10 +120,10 @@ class GpuPipeline:
         self,
         waveforms: Sequence[Samples],
         options: DecodingOptions,
-        result: Callable[[int, Hypothesis], None],
+        result: Result,
     ) -> None:
-        """Calls `result` with the position of each waveform and what was found in it, in the order in which the GPU
-        finishes. Waveforms are 16 kHz, all float32 in [-1, 1] or all int16, and not empty.
+        """Calls `result` for each waveform, in the order in which the GPU finishes. Waveforms are 16 kHz, all float32
+        in [-1, 1] or all int16, and not empty. One with samples that are no audio harms no other.
         """
         with torch.cuda.device(self._device), torch.inference_mode():
             plan = self.plan([len(waveform) for waveform in waveforms])
@@ -131,12 +142,13 @@ class GpuPipeline:
         """Positions of utterances of `lengths` samples in micro-batches of similar length, the longest first."""
         frames = [self._frames(length) for length in lengths]
         share = max(_MIN_BATCH_FRAMES, sum(frames) // _OVERLAPPING)
-        limit = min(self._max_batch_frames, share)
+        usual = min(self._max_batch_frames, share)
+        limit = min(usual, self.first_batch_frames)
         batch: list[int] = []
         for position in sorted(range(len(frames)), key=frames.__getitem__, reverse=True):
             if batch and len(batch) == most_rows(limit // bucket_frames(frames[batch[0]])):
                 yield batch
-                batch = []
+                batch, limit = [], usual
             batch.append(position)
         if batch:
             yield batch
@@ -154,12 +166,6 @@ class GpuPipeline:
                 with torch.cuda.stream(self._encoding):
                     self._graphs.warm_up(1, frames)
             torch.cuda.synchronize(self._device)
-
-    def map(self, function: Callable[[Any], Any], waveforms: Sequence[Any]) -> list[Any]:
-        """`function` of each waveform, on the threads that pack them."""
-        if len(waveforms) == 1:
-            return [function(waveforms[0])]
-        return list(self._packers.map(function, waveforms))
 
     def close(self) -> None:
         self._packers.shutdown()
@@ -189,7 +195,8 @@ class GpuPipeline:
                     tensor.record_stream(self._encoding)
                 features, counts_in = self._graphs.inputs(rows, frames)
                 counts_in.copy_(on_gpu[2])
-                fbank(samples_on_gpu, on_gpu[0], on_gpu[1], self._tail, frames, self._matrices, out=features)
+                peaks = torch.zeros(rows, device=self._device)
+                fbank(samples_on_gpu, on_gpu[0], on_gpu[1], self._tail, frames, self._matrices, features, peaks)
                 encoder_out = self._graphs.run(features, counts_in).clone()
                 out_counts = on_gpu[2][-1]
             searching = next(self._searches)
@@ -197,12 +204,15 @@ class GpuPipeline:
                 searching.wait_stream(self._encoding)
                 encoder_out.record_stream(searching)
                 on_gpu[2].record_stream(searching)
+                peaks.record_stream(searching)
                 found = self._search(encoder_out, out_counts, options)
                 memory = torch.empty(found.memory.shape, dtype=torch.int32, pin_memory=True)
                 memory.copy_(found.memory, non_blocking=True)
+                read_peaks = torch.empty(rows, pin_memory=True)
+                read_peaks.copy_(peaks, non_blocking=True)
                 done = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 done.record(searching)
-        return _Pending(batch, Found.of(memory, rows, encoder_out.shape[1]), done)
+        return _Pending(batch, Found.of(memory, rows, encoder_out.shape[1]), read_peaks, done)
 
     def _search(self, encoder_out: Tensor, counts: Tensor, options: DecodingOptions) -> Found:
         search = greedy if options.method == "greedy" else partial(beam_search, beam=options.beam)
@@ -239,18 +249,17 @@ class GpuPipeline:
         return _Packed(batch, samples, lengths, copies)
 
     @staticmethod
-    def _read(pending: _Pending, result: Callable[[int, Hypothesis], None]) -> None:
+    def _read(pending: _Pending, result: Result) -> None:
         pending.done.synchronize()
         _, tokens, frames, log_probs, counts, scores = (tensor.numpy() for tensor in pending.found)
-        for row, position in enumerate(pending.positions):
-            count = int(counts[row])
-            hypothesis = Hypothesis(
-                tuple(tokens[row, :count].tolist()),
-                tuple(frames[row, :count].tolist()),
-                tuple(log_probs[row, :count].tolist()),
-                float(scores[row]),
-            )
-            result(position, hypothesis)
+        batch = len(pending.positions)
+        most = int(counts[:batch].max())
+        # Python's own numbers, made for the whole micro-batch at once: not row by row.
+        found = (array[:batch, :most].tolist() for array in (tokens, frames, log_probs))
+        each = zip(pending.positions, counts.tolist(), *found, scores.tolist(), pending.peaks.tolist(), strict=False)
+        for position, count, ids, at, log_prob, score, peak in each:
+            hypothesis = Hypothesis(tuple(ids[:count]), tuple(at[:count]), tuple(log_prob[:count]), score)
+            result(position, hypothesis, peak)
 
 
 def _pinned(array: NDArray[np.int64] | NDArray[np.int32]) -> Tensor:

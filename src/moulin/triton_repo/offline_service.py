@@ -73,14 +73,15 @@ class Transcriber(Protocol):
 
     options: DecodingOptions
 
-    def check(self, waveform: Floats, *, what: str = ...) -> Floats: ...
+    def check_form(self, waveform: Floats, *, what: str = ...) -> Floats: ...
 
-    def transcribe(
-        self, waveforms: Sequence[Floats], options: Sequence[DecodingOptions] | None = None
-    ) -> list[Transcript]: ...
+    def transcribe_each(
+        self, waveforms: Sequence[Floats], options: Sequence[DecodingOptions], names: Sequence[str]
+    ) -> list[Transcript | MoulinError]: ...
 
 
-_Utterance = tuple[Floats, DecodingOptions]
+_Utterance = tuple[Floats, DecodingOptions, str]
+"""With what messages call it."""
 
 
 class OfflineService:
@@ -96,13 +97,12 @@ class OfflineService:
         answers = iter(answer_together(good, self._transcribe))
         return [answer if isinstance(answer, MoulinError) else next(answers) for answer in checked]
 
-    def _transcribe(self, requests: Sequence[list[_Utterance]]) -> list[list[Transcript]]:
+    def _transcribe(self, requests: Sequence[list[_Utterance]]) -> list[list[Transcript] | MoulinError]:
         """All requests in one batch."""
         everything = [utterance for request in requests for utterance in request]
-        transcripts = iter(
-            self._recognizer.transcribe([wav for wav, _ in everything], [options for _, options in everything])
-        )
-        return [[next(transcripts) for _ in request] for request in requests]
+        waveforms, options, names = zip(*everything, strict=True) if everything else ((), (), ())
+        answers = iter(self._recognizer.transcribe_each(waveforms, options, names))
+        return [_together([next(answers) for _ in request]) for request in requests]
 
     def _check(self, request: OfflineRequest) -> list[_Utterance] | MoulinError:
         try:
@@ -113,6 +113,16 @@ class OfflineService:
             return EngineError(f"The request cannot be read: {type(error).__name__}: {error}")
 
     def _utterances(self, request: OfflineRequest) -> list[_Utterance]:
-        waveforms = read_waveforms(request.samples, request.lengths, self._recognizer.check)
+        waveforms = read_waveforms(request.samples, request.lengths, self._recognizer.check_form)
         options = read_options(request.options, len(waveforms), self._recognizer.options)
-        return list(zip(waveforms, options, strict=True))
+        return [(*pair, f"WAV row {row}") for row, pair in enumerate(zip(waveforms, options, strict=True))]
+
+
+def _together(answers: Sequence[Transcript | MoulinError]) -> list[Transcript] | MoulinError:
+    """The transcripts of one request, or the first thing that is wrong with it."""
+    transcripts = []
+    for answer in answers:
+        if isinstance(answer, MoulinError):
+            return answer
+        transcripts.append(answer)
+    return transcripts

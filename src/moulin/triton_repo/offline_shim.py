@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from typing import Any
 
@@ -35,6 +36,9 @@ class TritonPythonModel:
             max_audio_sec=float(parameters.values["max_audio_sec"]),
         )
         self._service = OfflineService(self._recognizer)
+        # What is there now stays: the garbage collector need not walk through all of PyTorch while requests wait.
+        gc.collect()
+        gc.freeze()
 
     def execute(self, requests: list[Any]) -> list[Any]:
         answers = self._service.answer([_parse(request) for request in requests])
