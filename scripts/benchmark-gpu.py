@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -141,6 +142,87 @@ def pipeline(
     return result
 
 
+def breakdown(recognizer: GpuRecognizer, penalty: float, recordings: Floats) -> Iterator[dict[str, Any]]:
+    """Where a call of 256 utterances spends its time: milliseconds of the calling thread in each step (medians of 12;
+    `_read` includes `_spell` and waits for the GPU), and for how long the GPU runs anything. For each size of the first
+    micro-batch, first with the garbage collector as it is and then without what is there already to walk through."""
+    engine = recognizer._pipeline
+    batches = [corpus(recordings, 256, seed) for seed in range(4)]
+    options = [replace(GREEDY, blank_penalty=penalty)] * 256
+    usual = engine.first_batch_frames
+    for frozen in (False, True):
+        if frozen:
+            gc.collect()
+            gc.freeze()
+        for first in (usual, 16_384, 8_192, 4_096):
+            engine.first_batch_frames = first
+            for _ in range(3):
+                for one in batches:
+                    recognizer.transcribe(one, options)
+            calls: list[dict[str, float]] = []
+            timed = [(engine, name) for name in ("plan", "_pack", "_submit", "_read")] + [(recognizer, "_spell")]
+            with timing(timed) as spent:
+                for one in batches * 3:
+                    spent.clear()
+                    begin = time.perf_counter()
+                    recognizer.transcribe(one, options)
+                    calls.append({"call": time.perf_counter() - begin, **spent})
+            ms = {name: round(1e3 * statistics.median(call[name] for call in calls), 2) for name in calls[0]}
+            seconds = sum(sum(map(len, one)) for one in batches) / 16_000
+            yield {
+                "first_batch_frames": first,
+                "collector_frozen": frozen,
+                "rtfx": 3 * seconds / sum(call["call"] for call in calls),
+                "ms": ms,
+                "gpu_busy_ms": gpu_busy_ms(lambda: recognizer.transcribe(batches[0], options)),
+            }
+    engine.first_batch_frames = usual
+    gc.unfreeze()
+
+
+@contextmanager
+def timing(methods: list[tuple[Any, str]]) -> Iterator[dict[str, float]]:
+    """Seconds within each of `methods` of objects, by name, as long as the context lasts. A generator's are those of
+    running it to its end."""
+    spent: dict[str, float] = {}
+
+    def timed(name: str, method: Any) -> Any:
+        def call(*args: Any) -> Any:
+            begin = time.perf_counter()
+            result = method(*args)
+            if isinstance(result, Iterator):
+                result = iter(list(result))
+            spent[name] = spent.get(name, 0.0) + time.perf_counter() - begin
+            return result
+
+        return call
+
+    for owner, name in methods:
+        setattr(owner, name, timed(name, getattr(owner, name)))
+    try:
+        yield spent
+    finally:
+        for owner, name in methods:
+            delattr(owner, name)  # the class's own is behind it
+
+
+def gpu_busy_ms(work: Callable[[], object]) -> float:
+    """For how long at least one kernel or copy is under way during `work`."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        work()
+        torch.cuda.synchronize()
+    spans = sorted(
+        (event.time_range.start, event.time_range.end)
+        for event in profile.events() or []
+        if event.device_type.name == "CUDA"
+    )
+    busy_us, until = 0.0, 0.0
+    for start, end in spans:
+        busy_us += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return round(busy_us / 1e3, 2)
+
+
 def times_ms(times: list[float]) -> list[float]:
     return [round(1e3 * value, 2) for value in times]
 
@@ -250,7 +332,7 @@ def read_recordings() -> Floats:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--to", type=Path)
-    parser.add_argument("--parts", default="encoder,zipformer2-66m,zipformer2-290m,memory,triton")
+    parser.add_argument("--parts", default="encoder,breakdown,zipformer2-66m,zipformer2-290m,memory,triton")
     parser.add_argument("--utterances", type=int, default=100_000, help="for the part memory")
     parser.add_argument("--client", help=argparse.SUPPRESS)
     parser.add_argument("--concurrency", type=int, default=64, help=argparse.SUPPRESS)
@@ -280,9 +362,12 @@ def main() -> None:
         for size in ("conformer-77m", "zipformer2-66m"):
             add("encoder", encoder_latencies(size, FRAMES))
     for size, beam in (("zipformer2-66m", 4), ("zipformer2-290m", 6)):
-        if size not in parts and not (beam == 4 and {"memory", "triton"} & set(parts)):
+        if size not in parts and not (beam == 4 and {"breakdown", "memory", "triton"} & set(parts)):
             continue
         with model(size, recordings) as (recognizer, penalty, folder):
+            if beam == 4 and "breakdown" in parts:
+                for measured in breakdown(recognizer, penalty, recordings):
+                    add("breakdown", {"size": size, **measured})
             if size in parts:
                 for options in (GREEDY, replace(BEAM, beam=beam)):
                     for batch, calls in ((256, 4), (1, 60)):

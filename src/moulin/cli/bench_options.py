@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -64,12 +65,15 @@ def load_measured_model(
 ) -> ModelSpec:
     """The model of a benchmark, fetched where it is not here. Raises BundleError, OptionsError, EngineError."""
     from moulin.bundle.load_model import load_model
+    from moulin.bundle.spec import CheckpointSpec
     from moulin.cli.fetch import local_model
-    from moulin.engine.engines import check_engine
+    from moulin.engine.engines import check_engine, running_precision
 
     folder = local_model(model, precision)
     spec = load_model(folder, precision=precision, expect=expect, prefer_checkpoint=engine == "torch")
-    check_engine(spec, engine, device)
+    running_in = running_precision(spec, check_engine(spec, engine, device), device)
+    if isinstance(spec, CheckpointSpec) and running_in != spec.precision:
+        return replace(spec, run_in=running_in)  # so that reports say it
     return spec
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.util
 from typing import Literal, get_args
 
+from moulin.bundle.files import Precision
 from moulin.bundle.spec import CheckpointSpec, ModelSpec
 from moulin.engine.device import gpu_index
 from moulin.errors import EngineError, OptionsError
@@ -39,6 +40,13 @@ def choose_engine(spec: ModelSpec, wanted: Engine | None = None) -> Engine:
             hint="name the checkpoint that they were exported from (epoch-N.pt, pretrained.pt); or leave out --engine",
         )
     raise OptionsError(f"Expected an engine of {', '.join(ENGINES)}, got {wanted!r}")
+
+
+def running_precision(spec: ModelSpec, engine: Engine, device: str) -> Precision:
+    """What the encoder runs in on `device`: unless another was asked for, an offline checkpoint in fp16 on a GPU."""
+    if isinstance(spec, CheckpointSpec) and spec.run_in is None and spec.streaming is None and engine == "torch":
+        return "fp32" if gpu_index(device) is None else "fp16"
+    return spec.precision
 
 
 def check_gpu_engine(device: str) -> None:

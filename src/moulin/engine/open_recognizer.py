@@ -10,7 +10,7 @@ from moulin.bundle.load_model import load_model
 from moulin.bundle.spec import CheckpointSpec, ModelSpec, OnnxModelSpec
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.device import gpu_index
-from moulin.engine.engines import Engine, check_gpu_engine, choose_engine
+from moulin.engine.engines import Engine, check_gpu_engine, choose_engine, running_precision
 from moulin.engine.features import MAX_AUDIO_SEC, TAIL_PADDING_SEC
 from moulin.engine.offline_recognizer import OfflineRecognizer
 from moulin.engine.onnxruntime_runner import OnnxRuntimeRunner
@@ -46,7 +46,7 @@ def open_recognizer(
             from moulin.engine.gpu_recognizer import GpuRecognizer
 
             recognizer = GpuRecognizer(
-                replace(spec, run_in=precision or "fp16"),
+                replace(spec, run_in=running_precision(spec, "torch", device)),
                 device=device,
                 options=options,
                 tail_padding_sec=tail_padding_sec,
