@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moulin.long_audio.cutter import Cutter, Floats, Piece
@@ -76,6 +76,7 @@ def test_a_word_after_a_long_silence_does_not_bring_the_silence_along() -> None:
     assert spans([piece]) == [(49.6, 51.4)]
 
 
+@settings(deadline=None)
 @given(
     parts=st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.3, 0.6, 0.95]), st.floats(0.04, 6)), max_size=20),
     max_sec=st.sampled_from([0.03, 0.1, 1.0, 2.7, 10.0, 30.0]),
