@@ -11,6 +11,7 @@ Needs the extras `serve` and `test`. Prints JSON.
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import random
@@ -33,7 +34,7 @@ import websockets
 from moulin.audio.decode import read_audio
 from moulin.bundle.load import load_bundle
 from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL, demo_clips
-from moulin.evaluate.wer import count_word_errors, digits_spelled_alike
+from moulin.evaluate.wer import align_words, count_word_errors, digits_spelled_alike
 from moulin.launch.gateway import GatewayProcess
 from moulin.launch.ports import claim_ports
 from moulin.launch.server import ServerOptions, TritonServer
@@ -87,34 +88,82 @@ def long(hours: float = 3.0) -> dict[str, Any]:
     waveforms = [read_audio(clip.audio) for clip in clips]
     chance = random.Random(1)
     order: list[int] = []
+    ends: list[float] = []
     with service() as running, tempfile.NamedTemporaryFile(suffix=".wav") as file:
         with soundfile.SoundFile(file.name, "w", RATE, 1) as sound:
             while sound.tell() < hours * 3600 * RATE:
                 order.append(chance.randrange(len(clips)))
                 sound.write(waveforms[order[-1]])
+                ends.append(sound.tell() / RATE)
                 sound.write(np.zeros(int(chance.uniform(0.8, 6.0) * RATE), np.float32))
             samples = sound.tell()
-        form: dict[str, Any] = {"data": {"model": "whisper-1", "response_format": "verbose_json"}}
         with httpx.Client(base_url=f"http://{running.address}", timeout=3600) as client:
-            alone = [
-                client.post(TRANSCRIPTIONS, files={"file": clip.audio.read_bytes()}, **form).json()["text"]
-                for clip in clips
-            ]
+            alone = [[_words(client, _wav(waveform, delay)) for delay in DELAYS] for waveform in waveforms]
             began = time.monotonic()
             with Path(file.name).open("rb") as upload:
-                answer = client.post(TRANSCRIPTIONS, files={"file": upload}, **form)
+                words = _words(client, upload)
             seconds = time.monotonic() - began
-        answer.raise_for_status()
-        said = " ".join(clips[each].text for each in order)
+        heard: list[list[str]] = [[] for _ in order]
+        for word in words:
+            # The last word of a clip may come a little after its end, and nothing is said for 0.8 s.
+            at = int(np.searchsorted(np.array(ends) + 0.4, word["start"]))
+            heard[min(at, len(order) - 1)].append(word["word"])
         return {
             "audio_sec": samples / RATE,
             "clips": len(order),
             "file_mb": Path(file.name).stat().st_size / 1e6,
             "seconds": round(seconds, 1),
             "gateway_peak_mb": round(running.peak_memory_mb(), 1),
-            "long": _errors(said, answer.json()["text"]),
-            "clip_by_clip": _errors(said, " ".join(alone[each] for each in order)),
+            "long": _errors(" ".join(clips[each].text for each in order), " ".join(word["word"] for word in words)),
+            "clip_by_clip": _errors(
+                " ".join(clips[each].text for each in order), " ".join(_text(alone[each][0]) for each in order)
+            ),
+            "words": _compared(
+                [clips[each].text for each in order],
+                [" ".join(each) for each in heard],
+                [[_text(words) for words in alone[each]] for each in order],
+            ),
         }
+
+
+DELAYS = range(0, RATE // 25, RATE // 400)
+"""Samples of silence before a clip, up to one of the encoder's frames of 40 ms: what depends on them the model hears by
+chance, wherever a recording is cut."""
+
+
+def _words(client: httpx.Client, recording: Any) -> list[dict[str, Any]]:
+    form = {"model": "whisper-1", "response_format": "verbose_json", "timestamp_granularities[]": "word"}
+    answer = client.post(TRANSCRIPTIONS, files={"file": recording}, data=form)
+    answer.raise_for_status()
+    words: list[dict[str, Any]] = answer.json()["words"]
+    return words
+
+
+def _text(words: list[dict[str, Any]]) -> str:
+    return " ".join(word["word"] for word in words)
+
+
+def _wav(waveform: Any, delay: int) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, np.concatenate([np.zeros(delay, np.float32), waveform]), RATE, format="WAV")
+    return file.getvalue()
+
+
+def _compared(said: list[str], heard: list[str], alone: list[list[str]]) -> dict[str, int]:
+    """Words of clips that were heard right in the long recording or alone; `alone` has a text for each of DELAYS."""
+    counts: Counter[str] = Counter(lost=0, lost_that_are_always_heard_alone=0, gained=0)
+    for truth, text, texts in zip(said, heard, alone, strict=True):
+        here, there = _right(truth, text), np.array([_right(truth, each) for each in texts])
+        counts["lost"] += int((there[0] & ~here).sum())
+        counts["lost_that_are_always_heard_alone"] += int((there.all(axis=0) & ~here).sum())
+        counts["gained"] += int((here & ~there[0]).sum())
+    return dict(counts)
+
+
+def _right(said: str, heard: str) -> Any:
+    """Of each word of `said`, whether it was heard: bool [W]."""
+    pairs = align_words(said, heard, normalize=digits_spelled_alike)
+    return np.array([expected == got for expected, got in pairs if expected is not None])
 
 
 def _errors(said: str, heard: str) -> dict[str, Any]:
@@ -127,6 +176,7 @@ def many(uploads: int = 200, streams: int = 64) -> dict[str, Any]:
     waveforms = [(read_audio(clip.audio) * 32767).astype("<i2") for clip in clips]
     outcomes: Counter[str] = Counter()
     seconds: list[float] = []
+    finals: list[float] = []
 
     async def upload(client: httpx.AsyncClient, number: int) -> None:
         began = time.monotonic()
@@ -138,13 +188,16 @@ def many(uploads: int = 200, streams: int = 64) -> dict[str, Any]:
     async def stream(address: str, number: int) -> None:
         samples = waveforms[number % len(waveforms)]
         async with websockets.connect(f"ws://{address}/v1/stream") as socket:
+            ended = 0.0
 
             async def speak() -> None:
+                nonlocal ended
                 due = time.monotonic()
                 for at in range(0, len(samples), RATE // 10):
                     await socket.send(samples[at : at + RATE // 10].tobytes())
                     due += 0.1
                     await asyncio.sleep(max(0.0, due - time.monotonic()))
+                ended = time.monotonic()
                 await socket.send(json.dumps({"type": "end"}))
 
             speaking = asyncio.create_task(speak())
@@ -153,6 +206,7 @@ def many(uploads: int = 200, streams: int = 64) -> dict[str, Any]:
                 last = json.loads(message)
             await speaking
             outcomes[f"stream {last.get('type')}"] += 1
+            finals.append(time.monotonic() - ended)
 
     async def counted(work: Awaitable[None], what: str) -> None:
         try:
@@ -177,6 +231,7 @@ def many(uploads: int = 200, streams: int = 64) -> dict[str, Any]:
             "outcomes": dict(outcomes),
             "seconds": round(time.monotonic() - began, 1),
             "upload_p50_p95_sec": [round(value, 2) for value in np.percentile(seconds, [50, 95])],
+            "stream_end_to_last_word_p50_p95_sec": [round(value, 2) for value in np.percentile(finals, [50, 95])],
             "gateway_peak_mb": round(running.peak_memory_mb(), 1),
         }
 

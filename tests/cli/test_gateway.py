@@ -131,6 +131,7 @@ def test_it_waits_for_a_triton_that_is_not_there_yet(start: Start) -> None:
         (["--tls-key", "/no/key.pem"], "Expected a TLS certificate and its key"),
         (["--api-keys", "/no/keys"], "Cannot read the API keys in /no/keys: No such file or directory"),
         (["--max-streams", "0"], "Gateway setting max_streams: "),
+        (["--stream-idle-sec", "0"], "Gateway setting stream_idle_sec: "),
         (["--triton", "http://x:1"], "Expected the server's gRPC address as HOST:PORT, got 'http://x:1'"),
     ],
 )

@@ -35,15 +35,19 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Serving]]:
         serving.kill()
 
 
-def _transcribed_by_gateway(serving: Serving, recording: Recording) -> str:
+def _answer_of_gateway(serving: Serving, recording: Recording) -> httpx.Response:
     """What a program written for OpenAI gets."""
     with recording.file.open("rb") as file:
-        answer = httpx.post(
+        return httpx.post(
             f"http://{serving.gateway_address}/v1/audio/transcriptions",
             files={"file": file},
             data={"model": "whisper-1"},
             timeout=60,
         )
+
+
+def _transcribed_by_gateway(serving: Serving, recording: Recording) -> str:
+    answer = _answer_of_gateway(serving, recording)
     assert answer.status_code == 200, answer.text
     text: str = answer.json()["text"]
     return text
@@ -173,13 +177,19 @@ def test_a_closed_terminal_stops_it(start: Callable[..., Serving]) -> None:
 
 
 @pytest.mark.triton
-def test_a_tritonserver_that_dies_is_an_error(start: Callable[..., Serving]) -> None:
+def test_a_model_whose_process_dies_is_served_again(start: Callable[..., Serving], recordings: list[Recording]) -> None:
     serving = start(*SERVE)
     serving.wait_ready()
-    (triton,) = [pid for pid in serving.family if Path(f"/proc/{pid}/comm").read_text().strip() == "tritonserver"]
-    os.kill(triton, signal.SIGKILL)
-    assert serving.process.wait(30) == 1
-    assert "moulin: tritonserver ended by itself with exit code -9" in serving.err
+    expected = _transcribed_by_gateway(serving, recordings[0])
+    (stub,) = [pid for pid in serving.family if b"\0transducer_0_0\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(stub, signal.SIGKILL)
+    assert eventually(lambda: "The process of transducer_0_0 has died; Triton is started again" in serving.err)
+    assert eventually(lambda: _answer_of_gateway(serving, recordings[0]).status_code == 503)
+    assert eventually(lambda: _answer_of_gateway(serving, recordings[0]).status_code == 200)
+    assert _transcribed_by_gateway(serving, recordings[0]) == expected
+    serving.family |= serving.find_family()
+    serving.process.send_signal(signal.SIGTERM)
+    assert serving.process.wait(30) == 0
     serving.assert_nothing_left(serving.process.pid)
 
 

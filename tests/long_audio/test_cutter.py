@@ -6,14 +6,14 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moulin.long_audio.cutter import Cutter, Floats, Piece
 from moulin.long_audio.voice_activity import FRAME_SAMPLES
 
 FRAME_SEC = FRAME_SAMPLES / 16000
-MARGIN_FRAMES = 16
+MARGIN_FRAMES = 12
 
 
 def audio(*parts: tuple[float, float]) -> Floats:
@@ -39,9 +39,9 @@ def spans(pieces: list[Piece]) -> list[tuple[float, float]]:
     return [(round(piece.start_sec, 1), round(piece.end_sec, 1)) for piece in pieces]
 
 
-def test_pauses_end_pieces_and_leave_half_a_second() -> None:
-    pieces = cut(audio((0, 3), (0.9, 4), (0, 1.5), (0.9, 2), (0, 8), (0.9, 1), (0, 4)))
-    assert spans(pieces) == [(2.5, 7.5), (8.0, 11.0), (18.0, 20.0)]
+def test_pauses_end_pieces_and_leave_silence_around_speech() -> None:
+    pieces = cut(audio((0, 3), (0.9, 4), (0, 0.85), (0.9, 2), (0, 0.7), (0.9, 2), (0, 8), (0.9, 1), (0, 4)))
+    assert spans(pieces) == [(2.6, 7.4), (7.5, 12.9), (20.2, 21.9)]
 
 
 def test_a_breath_ends_a_piece_only_when_it_is_long() -> None:
@@ -73,9 +73,10 @@ def test_the_last_samples_are_there() -> None:
 
 def test_a_word_after_a_long_silence_does_not_bring_the_silence_along() -> None:
     (piece,) = cut(audio((0, 50), (0.9, 1), (0, 1)), block=1 << 30)
-    assert spans([piece]) == [(49.5, 51.5)]
+    assert spans([piece]) == [(49.6, 51.4)]
 
 
+@settings(deadline=None)
 @given(
     parts=st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.3, 0.6, 0.95]), st.floats(0.04, 6)), max_size=20),
     max_sec=st.sampled_from([0.03, 0.1, 1.0, 2.7, 10.0, 30.0]),

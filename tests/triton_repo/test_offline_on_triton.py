@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +20,7 @@ from moulin.client import Client
 from moulin.decoding.network import Floats
 from moulin.evaluate.wer import WordErrors, count_word_errors, digits_spelled_alike
 from moulin.launch import TritonServer
+from moulin.launch.stubs import running_stubs
 from moulin.transcript import Transcript
 from tests.conftest import MAX_BATCH, TINY_MODEL, Recording
 
@@ -55,6 +57,12 @@ def test_several_utterances_padded_by_up_to_ten_seconds(client: Any, recordings:
         result = infer(client, request, request_id=str(10086 + start))
         assert texts(result) == [recording.text for recording in group]
     assert len({len(recording.text.split()) for recording in recordings}) > 1
+
+
+def test_live_streams_get_the_cpu_first(server: TritonServer) -> None:
+    assert server.pid is not None
+    nice = {name: os.getpriority(os.PRIO_PROCESS, pid) for pid, name in running_stubs(server.pid).items()}
+    assert nice["transducer_0_0"] > nice["transducer_streaming_0_0"]
 
 
 @pytest.mark.parametrize("padding_sec", [0.1, 1, 10, 60])

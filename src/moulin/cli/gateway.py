@@ -73,6 +73,9 @@ def gateway(
     max_requests_per_minute: Annotated[
         float | None, typer.Option(help="Of one API key, or of one address.  [default: no limit]")
     ] = None,
+    stream_idle_sec: Annotated[
+        float, typer.Option(help="Close a live stream on which nothing comes for so long.")
+    ] = 60,
     workers: Annotated[int, typer.Option(min=1, help="Processes that serve together; limits count in each.")] = 1,
     listen_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     otlp_endpoint: Annotated[
@@ -110,6 +113,7 @@ def gateway(
         max_audio_sec=max_audio_sec,
         max_requests=max_requests,
         max_streams=max_streams,
+        stream_idle_sec=stream_idle_sec,
         **{name: value for name, value in given.items() if value is not None},
     )
     log_to_stderr(log_format or ("text" if sys.stderr.isatty() else "json"), quiet=quiet)

@@ -42,9 +42,10 @@ from moulin.triton_repo.contract import MODEL_NAME, STREAMING_MODEL_NAME
 
 if TYPE_CHECKING:
     from moulin.launch.gateway import GatewayProcess
+    from moulin.launch.kept_server import KeptServer
     from moulin.launch.server import TritonServer
 
-_PARENT_CHECK_SEC = 1.0
+_CHECK_SEC = 1.0
 
 
 def add_to(app: typer.Typer) -> None:
@@ -98,7 +99,8 @@ def serve(
     parent = os.getppid()
     from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL
     from moulin.engine.engines import check_engine
-    from moulin.launch.server import ServerOptions, TritonServer
+    from moulin.launch.kept_server import KeptServer
+    from moulin.launch.server import ServerOptions
     from moulin.launch.workspace import workspace
 
     gateway = (
@@ -143,11 +145,12 @@ def serve(
                 decoding_changes=changes,
             )
             typer.echo(f"Loading {' and '.join(model.spec.name for model in named)} ...", err=True)
-            with TritonServer(repository, server_options, on_line=None if quiet else _show_log) as server:
-                server.wait_ready()
-                with gateway.process(server.grpc_url, named[0].name) if gateway else nullcontext() as running:
-                    _announce(named, server, device, gateway)
-                    _wait_for_the_end(server, running, parent)
+            on_line = None if quiet else _show_log
+            with KeptServer(repository, server_options, on_line=on_line, on_restart=_say_restart) as kept:
+                url = kept.server.grpc_url
+                with gateway.process(url, named[0].name) if gateway else nullcontext() as running:
+                    _announce(named, kept.server, device, gateway)
+                    _wait_for_the_end(kept, running, parent)
     except KeyboardInterrupt:
         typer.echo("Stopped.", err=True)
 
@@ -182,21 +185,20 @@ def _announce(models: Sequence[NamedModel], server: TritonServer, device: str, g
     typer.echo("Ctrl-C stops it.\n", err=True)
 
 
-def _wait_for_the_end(server: TritonServer, gateway: GatewayProcess | None, parent: int) -> None:
-    """Until the server ends by itself, which is a failure, or `parent`, the process that started us, is gone.
+def _say_restart(reason: str) -> None:
+    typer.secho(f"{reason}; Triton is started again", err=True)
+
+
+def _wait_for_the_end(triton: KeptServer, gateway: GatewayProcess | None, parent: int) -> None:
+    """Until Triton has died too often, which is a failure, or `parent`, the process that started us, is gone.
 
     A gateway that has ended is started again: those who talk to Triton need not notice.
     """
-    from moulin.errors import LaunchError
-
     outlives_parent = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup
-    while server.wait(_PARENT_CHECK_SEC) is None:
+    while True:
+        triton.watch(_CHECK_SEC)
         if os.getppid() != parent and not outlives_parent:
             raise KeyboardInterrupt
         if gateway is not None and gateway.poll() is not None:
             typer.secho(f"The gateway ended with exit code {gateway.poll()}; it is started again", err=True)
             gateway.start()
-    raise LaunchError(
-        f"tritonserver ended by itself with exit code {server.poll()}: "
-        f"{next((line for line in reversed(server.log_tail) if line.strip()), 'it printed nothing')}"
-    )

@@ -48,7 +48,7 @@ class GatewaySettings(BaseModel):
     max_requests_per_minute: PositiveFloat | None = None
     """Of one API key, or of one address where there are no keys."""
     stream_idle_sec: PositiveFloat = 60.0
-    """A live stream that sends no audio for so long is closed."""
+    """A live stream on which nothing comes for so long is closed."""
     triton_timeout_sec: PositiveFloat = 120.0
     """For one piece of audio."""
     metrics_folder: Path | None = None

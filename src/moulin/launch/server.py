@@ -21,6 +21,7 @@ from moulin.launch.answers import answers
 from moulin.launch.log import ServerLog
 from moulin.launch.ports import claim_ports, reachable
 from moulin.launch.shared_memory import region_prefix, remove_regions, sweep_orphans
+from moulin.launch.stubs import has_ended, running_stubs
 from moulin.launch.tritonserver import TritonInstallation, find_tritonserver
 
 _POLL_SEC = 0.1
@@ -73,6 +74,7 @@ class TritonServer:
         self._log = ServerLog()
         self._ports: dict[str, int] = {}
         self._prefix = ""
+        self._stubs: dict[int, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._spawn_error: OSError | None = None
         self._spawned = threading.Event()
@@ -163,6 +165,8 @@ class TritonServer:
         while not self._metrics_answer() and time.monotonic() < deadline:
             if self._exited.wait(_POLL_SEC):
                 raise self._early_exit()
+        assert self._process is not None
+        self._stubs = running_stubs(self._process.pid)
 
     def is_ready(self) -> bool:
         """Whether our process is alive and says that it and all its models are ready."""
@@ -178,6 +182,15 @@ class TritonServer:
             return None
         self._exited.wait(timeout_sec)
         return self.poll()
+
+    def lost_instances(self) -> list[str]:
+        """Instances of models whose process has died since `wait_ready`: Triton calls them ready for ever."""
+        return sorted(instance for pid, instance in self._stubs.items() if has_ended(pid))
+
+    def kill(self) -> None:
+        """End the server and all that belongs to it at once, whatever is in flight."""
+        self._signal(signal.SIGKILL)
+        self.wait()
 
     def stop(self) -> None:
         """Stop the server and all that belongs to it; requests in flight get the exit timeout. Idempotent."""

@@ -18,13 +18,14 @@ _FRAME_SEC = FRAME_SAMPLES / SAMPLE_RATE
 # A word must not be taken for silence: what is lost here no model can hear. Noise taken for speech costs time only.
 _SPEECH = 0.25
 
-_PAUSE_SEC = 1.0
-"""A silence that always ends a piece."""
+_PAUSE_SEC = 0.8
+"""A silence that always ends a piece, and has room for the margins of two. A model that was trained on utterances hears
+more of what follows a pause when a piece begins there (docs/gateway.md has figures)."""
 
 _BREATH_SEC = 0.3
 """One that ends a piece which has got long."""
 
-_MARGIN_SEC = 0.5
+_MARGIN_SEC = 0.4
 """Silence left before and after speech. What is more than that between two pieces is in neither."""
 
 _BLUR_FRAMES = 5

@@ -1,0 +1,126 @@
+"""A tritonserver that is kept running: started again where it, or a process of one of its models, has died."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from moulin.errors import LaunchError
+from moulin.launch.ports import claim_ports
+from moulin.launch.server import ServerOptions, TritonServer
+from moulin.launch.tritonserver import TritonInstallation
+
+_RESTARTS = 5
+_WITHIN_SEC = 600.0
+_FIRST_PAUSE_SEC = 1.0
+"""Doubles with every restart of the last ten minutes: what dies as soon as it starts is not started in a frenzy."""
+
+
+class KeptServer:
+    """Owns one TritonServer after the other, all on the same ports; a context manager that returns when it is ready.
+
+    Triton cannot bring back a model whose process has died, but for its model control, which would let whoever
+    reaches the server load what they like. So all of it is started again; what is under way fails as unavailable.
+    """
+
+    def __init__(
+        self,
+        model_repository: Path,
+        options: ServerOptions,
+        *,
+        installation: TritonInstallation | None = None,
+        on_line: Callable[[str], None] | None = None,
+        on_restart: Callable[[str], None],
+    ) -> None:
+        """`on_line` as of TritonServer; `on_restart` is told why there will be another one."""
+        self._repository, self._options, self._installation = model_repository, options, installation
+        self._on_line, self._on_restart = on_line, on_restart
+        self._restarts: deque[float] = deque(maxlen=_RESTARTS)
+        self._server: TritonServer | None = None
+
+    def __enter__(self) -> Self:
+        wanted = self._options
+        ports = claim_ports(
+            wanted.host,
+            {
+                "--http-port": wanted.http_port,
+                "--grpc-port": wanted.grpc_port,
+                "--metrics-port": wanted.metrics_port,
+            },
+        )
+        self._options = replace(
+            wanted,
+            http_port=ports["--http-port"],
+            grpc_port=ports["--grpc-port"],
+            metrics_port=ports["--metrics-port"],
+        )
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def server(self) -> TritonServer:
+        """The one that runs now."""
+        assert self._server is not None, "enter the context first"
+        return self._server
+
+    def watch(self, seconds: float) -> None:
+        """Return after `seconds`, or when something had died and there is another server, ready.
+
+        Raises LaunchError where that has happened too often.
+        """
+        self.server.wait(seconds)
+        reason = _failure(self.server)
+        while reason is not None:
+            self._pause(reason)
+            self.server.kill()
+            try:
+                self._start()
+                return
+            except LaunchError as error:
+                reason = error.message
+
+    def stop(self) -> None:
+        """As TritonServer does. Idempotent."""
+        if self._server is not None:
+            self._server.stop()
+
+    def _start(self) -> None:
+        self._server = TritonServer(
+            self._repository, self._options, installation=self._installation, on_line=self._on_line
+        )
+        self._server.start()
+        self._server.wait_ready()
+
+    def _pause(self, reason: str) -> None:
+        now = time.monotonic()
+        while self._restarts and self._restarts[0] < now - _WITHIN_SEC:
+            self._restarts.popleft()
+        if len(self._restarts) == _RESTARTS:
+            raise LaunchError(f"{reason}, for the {_RESTARTS + 1}th time in {_WITHIN_SEC / 60:g} minutes")
+        self._on_restart(reason)
+        time.sleep(_FIRST_PAUSE_SEC * 2 ** len(self._restarts))
+        self._restarts.append(now)
+
+
+def _failure(server: TritonServer) -> str | None:
+    """What has died."""
+    if (code := server.poll()) is not None:
+        last_line = next((line for line in reversed(server.log_tail) if line.strip()), "it printed nothing")
+        return f"tritonserver ended by itself with exit code {code}: {last_line}"
+    if lost := server.lost_instances():
+        return f"The process of {', '.join(lost)} has died"
+    return None
