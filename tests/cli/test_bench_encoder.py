@@ -48,7 +48,7 @@ def test_a_published_size(tmp_path: Path) -> None:
         (["--size", "conformer-7b"], "There is no size 'conformer-7b'"),
         (["--batches", "1,x"], "Expected numbers of utterances separated by commas for --batches, got '1,x'"),
         (["--model", MODEL, "--runners", "torch:int4"], "Expected a runner as NAME or NAME:PRECISION, got"),
-        (["--model", MODEL, "--runners", "tensorrt"], "The engine tensorrt cannot run models yet"),
+        (["--model", MODEL, "--runners", "tensorrt"], "The engine tensorrt needs TensorRT's Python package"),
         (["--model", MODEL, "--runners", "gpu"], "The runner gpu runs on a GPU only"),
         (["--model", BUNDLES / "lstm-streaming"], "Expected an offline model, got the streaming lstm"),
     ],

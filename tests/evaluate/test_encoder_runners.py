@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from moulin.bundle.load_model import load_model
+from moulin.engine import open_tensorrt
 from moulin.evaluate.encoder_runners import Kind, open_encoder
 from tests.bundles import BUNDLES
+from tests.tensorrt_stand_in import StandIn
 
 
 @pytest.mark.parametrize("kind", ["onnxruntime", "torch"])
@@ -23,6 +27,19 @@ def test_what_is_measured_is_the_encoder(kind: Kind, on_device: bool) -> None:
     assert (usual, chosen) == ("onnxruntime", kind)
     for row, frames in enumerate((16, 11)):
         assert np.abs(found[row, :frames] - wanted[row, :frames]).max() < 1e-4
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_an_engine_of_tensorrt(on_device: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(open_tensorrt, "_module_and_gpu", lambda _device: (StandIn(), torch.device("cpu")))
+    monkeypatch.setattr(open_tensorrt, "gpu_name", lambda _gpu: "NVIDIA H200, 9.0")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    spec = load_model(BUNDLES / "conformer-offline")
+    limits: Any = {"max_batch": 2, "num_frames": 70}
+    chosen, encoder = open_encoder(spec, "tensorrt", device="cpu", threads=1, on_device=on_device, **limits)
+    found: Any = encoder.prepare(np.zeros((2, 70, 80), np.float32), np.array([70, 70]))()
+    out = found["encoder_out"].numpy() if on_device else found[0]
+    assert (chosen, out.shape) == ("tensorrt", (2, 16, spec.joiner_dim))
 
 
 def _result(folder: Any, kind: Kind | None, x: Any, lengths: Any, *, on_device: bool) -> tuple[Kind, Any]:

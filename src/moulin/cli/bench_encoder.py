@@ -38,7 +38,7 @@ def encoder(
     runners: Annotated[
         str | None,
         typer.Option(
-            help="What to measure, separated by commas: onnxruntime, torch, gpu (our GPU engine for checkpoints); "
+            help="What to measure, separated by commas: onnxruntime, torch, tensorrt, gpu (ours, for checkpoints); "
             "in another precision as onnxruntime:fp16.  [default: the model's engine]"
         ),
     ] = None,
@@ -65,7 +65,8 @@ def encoder(
         raise OptionsError("Expected --model or --size, got both")
     counts = _counts(batches)
     wanted = runners.split(",") if runners else [""]
-    with _opened(model, size, wanted, device, threads, on_device=on_device) as (spec, opened):
+    limits = max(counts), frames
+    with _opened(model, size, wanted, device, threads, limits, on_device=on_device) as (spec, opened):
         names = list(opened)
         typer.echo(_line("batch", [f"{name} ms" for name in names], ["QPS"] * len(names)))
         measured: list[Latencies] = []
@@ -101,10 +102,12 @@ def _opened(
     runners: Sequence[str],
     device: str,
     threads: int | None,
+    limits: tuple[int, int],
     *,
     on_device: bool,
 ) -> Iterator[tuple[ModelSpec, dict[str, MeasuredEncoder]]]:
-    """The runners by the names that they have in the table, and the model that the first of them runs."""
+    """The runners by the names that they have in the table, and the model that the first of them runs. `limits` are the
+    most utterances in a call, and their frames."""
     from moulin.bundle.load_model import load_model
     from moulin.demo.files import DEMO_MODEL
     from moulin.evaluate.encoder_runners import CHECKPOINT_KINDS, open_encoder
@@ -134,11 +137,20 @@ def _opened(
         for kind, precision in parsed:
             spec = load_model(
                 folder if size is not None else model or DEMO_MODEL,
-                precision=precision,
+                precision="fp32" if kind == "tensorrt" else precision,
                 expect="offline",
                 prefer_checkpoint=kind in CHECKPOINT_KINDS,
             )
-            chosen, opening = open_encoder(spec, kind, device=device, threads=threads, on_device=on_device)
+            chosen, opening = open_encoder(
+                spec,
+                kind,
+                device=device,
+                threads=threads,
+                on_device=on_device,
+                precision=precision,
+                max_batch=limits[0],
+                num_frames=limits[1],
+            )
             opened[f"{chosen}:{precision}" if precision else chosen] = opening
             specs.append(spec)
         yield specs[0], opened

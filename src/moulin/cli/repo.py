@@ -85,6 +85,8 @@ def build(
     link: Annotated[bool, typer.Option("--link", help="Link to the model's files instead of copying them.")] = False,
 ) -> None:
     """Write a Triton repository that serves models with the public contract."""
+    from moulin.engine.engines import check_engine
+
     if backend is not None and layout != "ensemble":
         raise OptionsError("--backend is for --layout ensemble")
     changes = decoding_changes(method, beam)
@@ -104,6 +106,9 @@ def build(
                     f"Expected {wanted} models, got the {model.spec.mode} {model.spec.family} in {model.spec.path}",
                     hint=f"leave out --{wanted}, or pass another folder",
                 )
+    if engine == "tensorrt":  # the only one that is needed for building
+        for model in named:
+            check_engine(model.spec, engine, device)
     folders = build_models(
         named,
         to,
@@ -112,6 +117,7 @@ def build(
         backend=backend or "python",
         engine=engine,
         device=device,
+        precision=precision,
         cuda_graphs=cuda_graphs,
         threads=None,
         max_batch=max_batch,

@@ -97,7 +97,7 @@ def serve(
     """
     parent = os.getppid()
     from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL
-    from moulin.engine.engines import check_engine
+    from moulin.engine.engines import check_engine, device_of
     from moulin.launch.server import ServerOptions, TritonServer
     from moulin.launch.workspace import workspace
 
@@ -132,6 +132,7 @@ def serve(
                 backend="python",
                 engine=engine,
                 device=device,
+                precision=precision,
                 cuda_graphs=cuda_graphs,
                 threads=threads,
                 max_batch=max_batch,
@@ -146,7 +147,7 @@ def serve(
             with TritonServer(repository, server_options, on_line=None if quiet else _show_log) as server:
                 server.wait_ready()
                 with gateway.process(server.grpc_url, named[0].name) if gateway else nullcontext() as running:
-                    _announce(named, server, device, gateway)
+                    _announce(named, server, device_of(engine, device), gateway)
                     _wait_for_the_end(server, running, parent)
     except KeyboardInterrupt:
         typer.echo("Stopped.", err=True)

@@ -12,9 +12,10 @@ from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
-from moulin.bundle.spec import CheckpointSpec, ModelSpec, OnnxModelSpec
+from moulin.bundle.files import Precision
+from moulin.bundle.spec import FRAME_SHIFT_SEC, CheckpointSpec, ModelSpec, OnnxModelSpec
 from moulin.decoding.network import Floats, Ints
-from moulin.engine.engines import Engine, choose_engine
+from moulin.engine.engines import Engine, choose_engine, device_of
 from moulin.engine.onnxruntime_encoder import OnnxRuntimeEncoder
 from moulin.errors import EngineError, OptionsError, first_line
 
@@ -33,9 +34,18 @@ class MeasuredEncoder(Protocol):
 
 
 def open_encoder(
-    spec: ModelSpec, kind: Kind | None, *, device: str, threads: int | None, on_device: bool
+    spec: ModelSpec,
+    kind: Kind | None,
+    *,
+    device: str,
+    threads: int | None,
+    on_device: bool,
+    precision: Precision | None = None,
+    max_batch: int = 1,
+    num_frames: int = 1000,
 ) -> tuple[Kind, MeasuredEncoder]:
-    """The encoder of the offline model `spec`; without a `kind` by the usual engine. Raises as the engines do."""
+    """The encoder of the offline model `spec`; without a `kind` by the usual engine. For TensorRT an engine is built in
+    `precision` for the batches that come. Raises as the engines do."""
     chosen: Kind = "gpu" if kind == "gpu" else choose_engine(spec, kind)
     if chosen in CHECKPOINT_KINDS:
         if not isinstance(spec, CheckpointSpec):
@@ -50,6 +60,13 @@ def open_encoder(
         check_gpu_engine(device)
         return chosen, GpuEngineEncoder(spec, device=device, on_device=on_device)
     assert isinstance(spec, OnnxModelSpec)
+    if chosen == "tensorrt":
+        from moulin.engine.open_tensorrt import open_plan, ready_plan
+        from moulin.evaluate.torch_encoders import PlanEncoder
+
+        device, longest = device_of(chosen, device), num_frames * FRAME_SHIFT_SEC
+        plan = ready_plan(spec, device=device, precision=precision, max_batch=max_batch, max_audio_sec=longest)
+        return chosen, PlanEncoder(spec, open_plan(spec, plan, device=device), on_device=on_device)
     encoder = OnnxRuntimeEncoder(
         spec.encoder, feature_dim=spec.feature_dim, precision=spec.precision, device=device, threads=threads
     )

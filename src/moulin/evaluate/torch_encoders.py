@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from moulin.bundle.files import Precision
-from moulin.bundle.spec import CheckpointSpec
+from moulin.bundle.spec import CheckpointSpec, OnnxModelSpec
 from moulin.bundle.transducer import load_transducer
 from moulin.decoding.network import Floats, Ints
+from moulin.engine.tensorrt_plan import TensorRtPlan
+from moulin.engine.tensorrt_runner import TensorRtEncoder
 from moulin.engine.torch_prediction import torch_device
 from moulin.errors import EngineError, first_line
 from moulin.gpu.graphs import EncoderGraphs, bucket_frames, bucket_rows
@@ -87,6 +89,28 @@ class GpuEngineEncoder:
                 return encoder_out if self._on_device else encoder_out.float().cpu()
 
         return _call(forward, self._device, on_device=self._on_device)
+
+
+class PlanEncoder:
+    """TensorRT's engine of an ONNX file."""
+
+    def __init__(self, spec: OnnxModelSpec, plan: TensorRtPlan, *, on_device: bool) -> None:
+        self._encoder, self._plan, self._on_device = TensorRtEncoder(spec, plan), plan, on_device
+
+    def prepare(self, x: Floats, x_lens: Ints) -> Callable[[], object]:
+        if not self._on_device:
+            return lambda: self._encoder.encoder(x, x_lens)
+        with self._plan.computing():
+            tensors = self._encoder.tensors(x, x_lens)
+
+        def call() -> object:
+            with self._plan.computing():
+                found = self._plan.run(tensors)
+                if self._plan.device.type == "cuda":
+                    torch.cuda.synchronize(self._plan.device)
+                return found
+
+        return call
 
 
 def _call(forward: Callable[[], Tensor], device: torch.device, *, on_device: bool) -> Callable[[], object]:

@@ -84,6 +84,11 @@ def _checked(spec: ModelSpec, engine: Engine | None, backend: Backend) -> OnnxMo
             f"The layout ensemble takes ONNX files, and {spec.file} is a checkpoint",
             hint="`moulin export` writes ONNX files of it; or leave out --layout",
         )
+    if engine == "tensorrt":
+        raise OptionsError(
+            "The engine tensorrt is for the layout fused; in the ensemble TensorRT is a backend",
+            hint="moulin repo build --layout ensemble --backend tensorrt",
+        )
     if backend == "tensorrt":
         raise OptionsError(
             "The backend tensorrt cannot be used yet: no engine has been run",
