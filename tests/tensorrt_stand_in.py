@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import json
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,9 +18,22 @@ import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
+import torch
 from onnx import TensorProto, numpy_helper
 
+from moulin.engine import open_tensorrt
+
 Arrays = dict[str, Any]
+
+
+def install(monkeypatch: pytest.MonkeyPatch, cache: Path) -> StandIn:
+    """TensorRT as if it were there, on a GPU whose memory is the machine's, with engines in `cache`."""
+    module = StandIn()
+    monkeypatch.setattr(open_tensorrt, "_module_and_gpu", lambda _device: (module, torch.device("cpu")))
+    monkeypatch.setattr(open_tensorrt, "gpu_name", lambda _gpu: "NVIDIA H200, 9.0")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    return module
 
 
 class Logger:

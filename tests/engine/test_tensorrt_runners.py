@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ from moulin.errors import BundleError, EngineError, OptionsError
 from moulin.live_transcript import LiveTranscript
 from moulin.triton_repo.shim_parameters import ShimParameters
 from tests.bundles import BUNDLES
-from tests.tensorrt_stand_in import Arrays, StandIn
+from tests.tensorrt_stand_in import Arrays, StandIn, install
 
 CPU = torch.device("cpu")
 OFFLINE = [f"{family}-offline" for family in ("conformer", "zipformer", "zipformer2")]
@@ -38,12 +39,7 @@ STREAMING = [f"{family}-streaming" for family in ("conformer", "zipformer", "zip
 
 @pytest.fixture
 def tensorrt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> StandIn:
-    """TensorRT as if it were installed, on a GPU whose memory is the machine's, and an empty cache."""
-    module = StandIn()
-    monkeypatch.setattr(open_tensorrt, "_module_and_gpu", lambda _device: (module, CPU))
-    monkeypatch.setattr(open_tensorrt, "gpu_name", lambda _gpu: "NVIDIA H200, 9.0")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return module
+    return install(monkeypatch, tmp_path / "cache")
 
 
 @pytest.mark.parametrize("name", OFFLINE)
@@ -161,17 +157,17 @@ def test_a_repository_has_its_engine(name: str, tensorrt: StandIn, tmp_path: Pat
     }
     parameters = ShimParameters.read(args)
     assert parameters.plan == folder / "1" / "encoder.plan"
-    opened = {"engine": parameters.engine, "device": parameters.device, "plan": parameters.plan}
+    opened: dict[str, Any] = {"engine": parameters.engine, "device": parameters.device, "plan": parameters.plan}
     noise = np.random.default_rng(0).normal(0, 0.1, 32_000).astype(np.float32)
     if "streaming" in name:
-        with open_stream_recognizer(parameters.encoder, **opened) as live:  # type: ignore[arg-type]
+        with open_stream_recognizer(parameters.encoder, **opened) as live:
             assert isinstance(live.runner, TensorRtStreamRunner)
             stream = live.open()
             live.accept(stream, noise)
             live.finish(stream)
             live.advance(stream)
     else:
-        with open_recognizer(parameters.encoder, **opened) as offline:  # type: ignore[arg-type]
+        with open_recognizer(parameters.encoder, **opened) as offline:
             offline.transcribe([noise, noise[:9000], noise[:20]])
     assert tensorrt.builds == 1
 

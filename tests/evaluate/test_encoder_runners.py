@@ -7,13 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from moulin.bundle.load_model import load_model
-from moulin.engine import open_tensorrt
 from moulin.evaluate.encoder_runners import Kind, open_encoder
 from tests.bundles import BUNDLES
-from tests.tensorrt_stand_in import StandIn
+from tests.tensorrt_stand_in import install
 
 
 @pytest.mark.parametrize("kind", ["onnxruntime", "torch"])
@@ -31,9 +29,7 @@ def test_what_is_measured_is_the_encoder(kind: Kind, on_device: bool) -> None:
 
 @pytest.mark.parametrize("on_device", [False, True])
 def test_an_engine_of_tensorrt(on_device: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(open_tensorrt, "_module_and_gpu", lambda _device: (StandIn(), torch.device("cpu")))
-    monkeypatch.setattr(open_tensorrt, "gpu_name", lambda _gpu: "NVIDIA H200, 9.0")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    install(monkeypatch, tmp_path)
     spec = load_model(BUNDLES / "conformer-offline")
     limits: Any = {"max_batch": 2, "num_frames": 70}
     chosen, encoder = open_encoder(spec, "tensorrt", device="cpu", threads=1, on_device=on_device, **limits)

@@ -144,7 +144,9 @@ def build_models(
     from moulin.triton_repo.repository import build_offline_repository, build_streaming_repository
     from moulin.triton_repo.streaming_config import StreamingOptions
 
-    name, device = models[0].name, device_of(engine, device)
+    # An engine for our own process, or for Triton's backend.
+    on_tensorrt = backend == "tensorrt" if layout == "ensemble" else engine == "tensorrt"
+    name, device = models[0].name, device_of("tensorrt" if on_tensorrt else engine, device)
     offline = OfflineOptions(
         model_name=name,
         engine=engine,
@@ -167,7 +169,7 @@ def build_models(
         idle_timeout_sec=idle_timeout_sec,
         stream=StreamOptions().updated({**decoding_changes, **stream_changes}),
     )
-    if engine == "tensorrt" and layout == "fused":
+    if on_tensorrt:
         from moulin.engine.open_tensorrt import ready_plan
 
         for model in models:

@@ -90,12 +90,13 @@ def build(
     if backend is not None and layout != "ensemble":
         raise OptionsError("--backend is for --layout ensemble")
     changes = decoding_changes(method, beam)
+    runs_on = "tensorrt" if backend == "tensorrt" else engine
     named = load_models(
         models,
         precision=precision,
         name=name,
         streaming_name=streaming_name,
-        engine=engine,
+        engine=runs_on,
         streaming_checkpoints=bool(streaming),
     )
     if streaming is not None:
@@ -106,9 +107,9 @@ def build(
                     f"Expected {wanted} models, got the {model.spec.mode} {model.spec.family} in {model.spec.path}",
                     hint=f"leave out --{wanted}, or pass another folder",
                 )
-    if engine == "tensorrt":  # the only one that is needed for building
+    if runs_on == "tensorrt":  # the only one that is needed for building
         for model in named:
-            check_engine(model.spec, engine, device)
+            check_engine(model.spec, runs_on, device)
     folders = build_models(
         named,
         to,

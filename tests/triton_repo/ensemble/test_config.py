@@ -172,7 +172,7 @@ def test_what_the_layout_does_not_serve(tmp_path: Path) -> None:
         build_offline_ensemble(load_model(CONFORMER / "epoch-1.pt"), tmp_path, OfflineOptions())
     with pytest.raises(OptionsError, match="Expected an offline model, got the streaming one"):
         build_offline_ensemble(load_bundle(BUNDLES / "lstm-streaming"), tmp_path, OfflineOptions())
-    with pytest.raises(OptionsError, match="The backend tensorrt cannot be used yet"):
+    with pytest.raises(OptionsError, match="The backend tensorrt needs the encoder's engine"):
         build_offline_ensemble(load_bundle(CONFORMER), tmp_path, OfflineOptions(), backend="tensorrt")
     with pytest.raises(OptionsError, match="in the ensemble TensorRT is a backend"):
         build_offline_ensemble(load_bundle(CONFORMER), tmp_path, OfflineOptions(engine="tensorrt"))

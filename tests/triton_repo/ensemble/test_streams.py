@@ -136,7 +136,7 @@ def test_what_cannot_be_tied(tmp_path: Path) -> None:
         build_tied_streams(load_model(LSTM / "epoch-1.pt", expect="streaming"), tmp_path, StreamingOptions())
     with pytest.raises(OptionsError, match="Expected a streaming model, got the offline one"):
         build_tied_streams(load_bundle(BUNDLES / "conformer-offline"), tmp_path, StreamingOptions())
-    with pytest.raises(OptionsError, match="The backend tensorrt cannot be used yet"):
+    with pytest.raises(OptionsError, match="The backend tensorrt needs the encoder's engine"):
         build_tied_streams(spec, tmp_path, StreamingOptions(), backend="tensorrt")
     with pytest.raises(OptionsError, match="in the ensemble TensorRT is a backend"):
         build_tied_streams(spec, tmp_path, StreamingOptions(engine="tensorrt"))

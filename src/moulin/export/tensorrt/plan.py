@@ -67,6 +67,11 @@ def is_checked(plan: Path) -> bool:
     return _read_facts(plan).get("drift") is not None
 
 
+def num_profiles(plan: Path) -> int:
+    """How many profiles the engine has. Raises BundleError."""
+    return len(_read_facts(plan)["profiles"])
+
+
 def check_plan(plan: Path, machine: Machine, model: str) -> None:
     """Raise BundleError where `plan` is not there or not described, and EngineError where it was built elsewhere or of
     another model than that with the hash `model`."""
@@ -93,7 +98,7 @@ def check_plan(plan: Path, machine: Machine, model: str) -> None:
 def _read_facts(plan: Path) -> dict[str, Any]:
     try:
         facts: dict[str, Any] = json.loads(facts_file(plan).read_text())
-        Machine(**facts["machine"]), facts["model"]
+        Machine(**facts["machine"]), facts["model"], facts["profiles"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(
             f"{facts_file(plan)}, which says what {plan.name} was built with, cannot be read: {error}",
