@@ -246,10 +246,6 @@ def test_a_port_in_use(flag: str) -> None:
             [BUNDLES / "conformer-offline", "--engine", "tensorrt"],
             "moulin: The engine tensorrt needs TensorRT's Python package, which cannot be",
         ),
-        (
-            [BUNDLES / "conformer-offline" / "epoch-1.pt", "--engine", "onnxruntime"],
-            "moulin: The engine onnxruntime runs ONNX files, and ",
-        ),
         (["--name", "a/b"], "moulin: Expected a model name of letters, digits, '_', '-' and '.', got 'a/b'\n"),
         (["--max-batch", "0"], "moulin: Expected max-batch of at least 1, got 0\n"),
         (["--beam", "0"], "moulin: Expected a beam of 1 to "),

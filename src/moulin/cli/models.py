@@ -75,10 +75,12 @@ def load_models(
     """At most one offline and one streaming model, with their names. What is published elsewhere is fetched.
 
     Checkpoints are offline models unless `streaming_checkpoints`, and taken from a folder with both where the `engine`
-    runs checkpoints. Raises BundleError, OptionsError or FetchError.
+    runs checkpoints; where the engine that was asked for runs ONNX files, these are exported into the cache. Raises
+    BundleError, OptionsError, EngineError or FetchError.
     """
     from moulin.bundle.checkpoint_files import is_checkpoint
     from moulin.bundle.load_model import load_model
+    from moulin.cli.export import exported_model
     from moulin.cli.fetch import local_model
     from moulin.engine.engines import file_precision
 
@@ -88,6 +90,8 @@ def load_models(
         folder = local_model(model, precision)
         prefer_checkpoint = engine == "torch"
         streaming = streaming_checkpoints and is_checkpoint(folder, preferred=prefer_checkpoint)
+        if engine in ("onnxruntime", "tensorrt") and is_checkpoint(folder):
+            folder = exported_model(folder, streaming=streaming)
         spec = load_model(
             folder,
             precision=precision,

@@ -85,12 +85,15 @@ def build(
     link: Annotated[bool, typer.Option("--link", help="Link to the model's files instead of copying them.")] = False,
 ) -> None:
     """Write a Triton repository that serves models with the public contract."""
-    from moulin.engine.engines import check_engine
+    from moulin.engine.engines import device_of
+    from moulin.engine.open_tensorrt import check_tensorrt
 
     if backend is not None and layout != "ensemble":
         raise OptionsError("--backend is for --layout ensemble")
     changes = decoding_changes(method, beam)
     runs_on = "tensorrt" if backend == "tensorrt" else engine
+    if runs_on == "tensorrt":  # before anything is fetched for it
+        check_tensorrt(device_of(runs_on, device))
     named = load_models(
         models,
         precision=precision,
@@ -107,9 +110,6 @@ def build(
                     f"Expected {wanted} models, got the {model.spec.mode} {model.spec.family} in {model.spec.path}",
                     hint=f"leave out --{wanted}, or pass another folder",
                 )
-    if runs_on == "tensorrt":  # the only one that is needed for building
-        for model in named:
-            check_engine(model.spec, runs_on, device)
     folders = build_models(
         named,
         to,

@@ -98,6 +98,7 @@ def serve(
     parent = os.getppid()
     from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL
     from moulin.engine.engines import check_engine, device_of
+    from moulin.engine.open_tensorrt import check_tensorrt
     from moulin.launch.server import ServerOptions, TritonServer
     from moulin.launch.workspace import workspace
 
@@ -108,6 +109,8 @@ def serve(
     )
     server_options = ServerOptions(http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port, host=host)
     changes = decoding_changes(method, beam)
+    if engine == "tensorrt":  # before anything is fetched for it
+        check_tensorrt(device_of(engine, device))
     named = load_models(
         models or [DEMO_MODEL, DEMO_STREAMING_MODEL],
         precision=precision,

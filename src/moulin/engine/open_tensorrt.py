@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from moulin.bundle.files import Precision
 from moulin.bundle.spec import ModelSpec, OnnxModelSpec
 from moulin.engine.features import MAX_AUDIO_SEC, model_max_sec
-from moulin.errors import EngineError, OptionsError
+from moulin.errors import EngineError, OptionsError, first_line
 from moulin.launch.cache import cache_dir
 
 if TYPE_CHECKING:
@@ -25,6 +26,20 @@ Say = Callable[[str], None]
 
 def _silent(_text: str) -> None:
     pass
+
+
+def tensorrt_module() -> Any:
+    """TensorRT's Python package. Raises EngineError where it is not installed or older than 10."""
+    try:
+        tensorrt = importlib.import_module("tensorrt")
+    except ImportError as error:
+        raise EngineError(
+            f"The engine tensorrt needs TensorRT's Python package, which cannot be loaded: {first_line(error)}",
+            hint="pip install tensorrt; or leave out --engine: ONNX Runtime runs the model with --device cuda",
+        ) from error
+    if int(tensorrt.__version__.partition(".")[0]) < 10:
+        raise EngineError(f"The engine tensorrt needs TensorRT 10 or later, and {tensorrt.__version__} is installed")
+    return tensorrt
 
 
 def check_tensorrt(device: str) -> None:
@@ -121,6 +136,7 @@ def gpu_name(gpu: torch.device) -> str:
 def _module_and_gpu(device: str) -> tuple[Any, torch.device]:
     if device == "cpu":
         raise OptionsError("The engine tensorrt runs on a GPU only", hint="add --device cuda, or leave out --engine")
+    tensorrt = tensorrt_module()
     try:
         import torch  # noqa: F401
     except ModuleNotFoundError as error:
@@ -128,7 +144,6 @@ def _module_and_gpu(device: str) -> tuple[Any, torch.device]:
             "The engine tensorrt takes memory and streams of the GPU from PyTorch, which is not installed",
             hint="pip install 'moulin[gpu,torch]' tensorrt",
         ) from error
-    from moulin.engine.tensorrt_plan import tensorrt_module
     from moulin.engine.torch_prediction import torch_device
 
-    return tensorrt_module(), torch_device(device)
+    return tensorrt, torch_device(device)

@@ -5,7 +5,6 @@ PyTorch lends memory and the stream; all that is computed is TensorRT's.
 
 from __future__ import annotations
 
-import importlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -18,20 +17,6 @@ from torch import Tensor
 
 from moulin.errors import EngineError, first_line
 from moulin.export.tensorrt.profiles import Profile, Range, Shape
-
-
-def tensorrt_module() -> Any:
-    """TensorRT's Python package. Raises EngineError where it is not installed or older than 10."""
-    try:
-        tensorrt = importlib.import_module("tensorrt")
-    except ImportError as error:
-        raise EngineError(
-            f"The engine tensorrt needs TensorRT's Python package, which cannot be loaded: {first_line(error)}",
-            hint="pip install tensorrt; or leave out --engine: ONNX Runtime runs the model with --device cuda",
-        ) from error
-    if int(tensorrt.__version__.partition(".")[0]) < 10:
-        raise EngineError(f"The engine tensorrt needs TensorRT 10 or later, and {tensorrt.__version__} is installed")
-    return tensorrt
 
 
 class TensorRtPlan:
