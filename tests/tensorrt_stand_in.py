@@ -156,7 +156,7 @@ class Engine:
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[Any]:
         return list(self.profiles[profile][name])
 
-    @functools.cache  # noqa: B019: lives as long as its test
+    @functools.cache  # noqa: B019
     def shapes_for(self, inputs: tuple[tuple[str, tuple[int, ...]], ...]) -> dict[str, tuple[int, ...]]:
         """Of the outputs, found by running it once."""
         ones = {name: np.ones(shape, self.get_tensor_dtype(name)) for name, shape in inputs}
