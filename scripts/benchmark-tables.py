@@ -134,7 +134,7 @@ def encoder_table(stem: str, report: dict[str, Any]) -> str:
         "",
         f"{report['date']}, {machine.get('gpu', machine['cpu'])}, {machine['cores']} cores; {model['name']} "
         f"({model['family']}), {report['frames']} frames ({report['frames'] / 100:g} s) an utterance, on "
-        f"{report['device']}",
+        f"{report['device']}{', where features come from and encoder frames stay' if report.get('on_device') else ''}",
         "",
         "| batch | " + " | ".join(f"{runner}: ms | QPS" for runner in runners) + " |",
         "|---" * (1 + 2 * len(runners)) + "|",

@@ -30,6 +30,7 @@ def test_runners_side_by_side(tmp_path: Path) -> None:
     assert runs == [(name, batch) for batch in (1, 3) for name in ("onnxruntime:int8", "torch")]
     assert all(run["calls"] == 1 and run["qps"] > 0 for run in report["runs"])
     assert "torch" in report["versions"]
+    assert report["on_device"] is False
 
 
 def test_a_published_size(tmp_path: Path) -> None:
@@ -46,8 +47,9 @@ def test_a_published_size(tmp_path: Path) -> None:
         (["--model", MODEL, "--size", "conformer-77m"], "Expected --model or --size, got both"),
         (["--size", "conformer-7b"], "There is no size 'conformer-7b'"),
         (["--batches", "1,x"], "Expected numbers of utterances separated by commas for --batches, got '1,x'"),
-        (["--model", MODEL, "--runners", "torch:int4"], "Expected a runner as ENGINE or ENGINE:PRECISION, got"),
-        (["--model", MODEL, "--runners", "tensorrt"], "The engine tensorrt cannot run models yet"),
+        (["--model", MODEL, "--runners", "torch:int4"], "Expected a runner as NAME or NAME:PRECISION, got"),
+        (["--model", MODEL, "--runners", "tensorrt"], "The engine tensorrt needs TensorRT's Python package"),
+        (["--model", MODEL, "--runners", "gpu"], "The runner gpu runs on a GPU only"),
         (["--model", BUNDLES / "lstm-streaming"], "Expected an offline model, got the streaming lstm"),
     ],
 )

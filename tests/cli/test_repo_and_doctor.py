@@ -65,6 +65,10 @@ def test_the_layout_ensemble(tmp_path: Path) -> None:
             [BUNDLES / "zipformer-offline" / "epoch-1.pt", "--layout", "ensemble"],
             "The layout ensemble takes ONNX files, and ",
         ),
+        (
+            [BUNDLES / "conformer-offline", "--layout", "ensemble", "--backend", "tensorrt"],
+            "The engine tensorrt needs TensorRT's Python package",
+        ),
         ([BUNDLES / "zipformer-streaming", "--offline"], "Expected offline models, got the streaming zipformer in"),
         ([BUNDLES / "zipformer-offline", "--streaming"], "Expected streaming models, got the offline zipformer in"),
         (["/no/such"], "There is no model at /no/such"),

@@ -252,10 +252,9 @@ def test_a_port_in_use(flag: str) -> None:
         (["/no/such/model"], "moulin: There is no model at /no/such/model\n  hint: pass a folder with encoder*.onnx"),
         (["--device", "gpu"], "moulin: Expected a device of cpu, cuda or cuda:N, got 'gpu'\n"),
         (["--engine", "torch"], "moulin: The engine torch runs checkpoints, and "),
-        (["--engine", "tensorrt"], "moulin: The engine tensorrt cannot run models yet\n  hint: leave out --engine"),
         (
-            [BUNDLES / "conformer-offline" / "epoch-1.pt", "--engine", "onnxruntime"],
-            "moulin: The engine onnxruntime runs ONNX files, and ",
+            [BUNDLES / "conformer-offline", "--engine", "tensorrt"],
+            "moulin: The engine tensorrt needs TensorRT's Python package, which cannot be",
         ),
         (["--name", "a/b"], "moulin: Expected a model name of letters, digits, '_', '-' and '.', got 'a/b'\n"),
         (["--max-batch", "0"], "moulin: Expected max-batch of at least 1, got 0\n"),

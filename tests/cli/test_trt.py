@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from moulin.demo.files import DEMO_MODEL
 from tests.bundles import BUNDLES
+from tests.tensorrt_stand_in import install
 
 from .command import moulin, moulin_here
 
@@ -19,6 +21,22 @@ def test_a_dry_run_says_what_would_be_built(tmp_path: Path) -> None:
     assert done.out.startswith("trtexec \\\n  --onnx=encoder.onnx")
     assert "--maxShapes=x:4x4008x80,x_lens:4\n" in done.out
     assert not (tmp_path / "engines").exists()
+
+
+def test_an_engine_is_built_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for TensorRT."""
+    tensorrt = install(monkeypatch, tmp_path / "cache")
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt)
+    monkeypatch.setattr("moulin.export.tensorrt.build.this_gpu", lambda _index: "NVIDIA H200, 9.0")
+    options = ["--precision", "bf16", "--max-batch", 2, "--max-seconds", 3]
+    done = moulin_here("trt", "build", BUNDLES / "conformer-offline", *options).expect(0)
+    plan = Path(done.out.removesuffix("\n"))
+    assert plan.is_file()
+    assert plan.parent == tmp_path / "cache" / "moulin" / "engines" / "conformer-offline"
+    assert "Building it with TensorRT 10.13.2 for NVIDIA H200, 9.0 ..." in done.err
+    assert "It differs from ONNX Runtime by 0." in done.err
+    assert moulin_here("trt", "build", BUNDLES / "conformer-offline", *options).expect(0).out == done.out
+    assert tensorrt.builds == 1
 
 
 @pytest.mark.parametrize(

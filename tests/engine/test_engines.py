@@ -51,8 +51,13 @@ def test_the_form_on_disk_has_its_usual_engine(onnx: ModelSpec, checkpoint: Mode
             "The engine onnxruntime runs ONNX files, and {file} is a checkpoint",
             "`moulin export`",
         ),
-        (FILES, "tensorrt", EngineError, "The engine tensorrt cannot run models yet", "onnxruntime runs {path}"),
-        (CHECKPOINT, "tensorrt", EngineError, "The engine tensorrt cannot run models yet", "torch runs {path}"),
+        (
+            CHECKPOINT,
+            "tensorrt",
+            OptionsError,
+            "The engine tensorrt runs ONNX files, and {file} is a checkpoint",
+            "`moulin export`",
+        ),
         (FILES, "tensorflow", OptionsError, "Expected an engine of onnxruntime, torch, tensorrt, got", "tensorflow"),
     ],
 )

@@ -53,6 +53,7 @@ def test_the_layout_of_icefall() -> None:
         (["exp/epoch-30.pt", "exp/pretrained.pt", "exp/best-valid-loss.pt"], "exp/pretrained.pt"),
         (["pretrained.pt", "old/pretrained.pt"], "pretrained.pt"),
         (["epoch-9.pt", "model.safetensors"], "model.safetensors"),
+        (["exp/pretrained-iter-1224000-avg-14.pt", "exp/cpu_jit.pt"], "exp/pretrained-iter-1224000-avg-14.pt"),
     ],
 )
 def test_one_checkpoint_where_there_is_no_onnx(checkpoints: list[str], best: str) -> None:
@@ -71,9 +72,16 @@ def test_an_encoder_names_one_of_several_labels() -> None:
     assert chosen(*several, "tokens.txt", inside="encoder-b.onnx") == {*several[3:], "tokens.txt"}
 
 
+def test_a_checkpoint_names_one_of_several() -> None:
+    several = ["exp/pretrained-iter-1-avg-2.pt", "exp/pretrained-epoch-3-avg-4.pt"]
+    vocabulary = {"data/lang_bpe_500/tokens.txt", "data/lang_bpe_500/bpe.model"}
+    assert chosen(*ICEFALL, *several, inside=several[0]) == {several[0], *vocabulary}
+
+
 @pytest.mark.parametrize(
     ("names", "inside", "precision", "message"),
     [
+        (["pretrained-a.pt", "pretrained-b.pt", "tokens.txt"], "", None, "holds 2 checkpoints: pretrained-a.pt, pret"),
         (["README.md", "model.int8.onnx"], "", None, "There is no transducer in hf://a/b: expected .*CTC"),
         ([*MODEL, "tokens.txt"], "exp", None, "There is no transducer in hf://a/b/exp: "),
         ([*MODEL, "tokens.txt"], "encoder-b.onnx", None, "There is no transducer in hf://a/b/encoder-b.onnx: "),

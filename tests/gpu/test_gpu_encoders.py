@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from moulin.bundle.checkpoint import read_checkpoint
+from moulin.bundle.checkpoint_spec import load_checkpoint_spec
 from moulin.encoders.transducer import Transducer
 from moulin.errors import EngineError
+from moulin.evaluate.torch_encoders import GpuEngineEncoder
 from moulin.gpu.open_encoder import gpu_encoder
 from tests.bundles import BUNDLES
 
@@ -48,6 +52,17 @@ def test_equals_the_plain_encoder(name: str, device: torch.device) -> None:
         wanted, frames = transducer.encode(x[row : row + 1, :length], torch.tensor([length]))
         assert int(frames) == counts[-1, row]
         assert float((out[row, : int(frames)] - wanted[0, : int(frames)]).abs().max()) < 1e-4
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_the_benchmark_measures_this_encoder(on_device: bool, device: torch.device) -> None:
+    spec = replace(load_checkpoint_spec(BUNDLES / "conformer-offline", streaming=False), run_in="fp32")
+    measured = GpuEngineEncoder(spec, device=str(device), on_device=on_device, cuda_graphs=device.type == "cuda")
+    x = torch.randn(2, 40, 80) * 3 - 5
+    call = measured.prepare(x.numpy(), np.array([40, 40]))
+    found = [torch.as_tensor(call()).cpu() for _ in range(3)][-1]  # by then as a graph, where there are any
+    wanted, frames = load("conformer-offline").encode(x, torch.tensor([40, 40]))
+    assert float((found[:, : int(frames[0])] - wanted).abs().max()) < 1e-4
 
 
 def test_half_precision_stays_near(device: torch.device) -> None:

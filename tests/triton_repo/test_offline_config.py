@@ -74,6 +74,14 @@ def test_every_field_of_the_default(tmp_path: Path) -> None:
     assert _built(tmp_path, OfflineOptions()) == DEFAULTS
 
 
+def _plan(folder: Path) -> Path:
+    """Stands for an engine and what it was built with."""
+    plan = folder / "encoder-fp16-0123.plan"
+    plan.write_bytes(b"plan")
+    plan.with_suffix(".json").write_text("{}")
+    return plan
+
+
 def test_every_option_arrives(tmp_path: Path) -> None:
     options = OfflineOptions(
         model_name="english-v2",
@@ -88,6 +96,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         queue_delay_ms=2.5,
         max_audio_sec=33.5,
         decoding=DecodingOptions(method="modified_beam_search", beam=6, temperature=1.5, blank_penalty=-0.25),
+        plan=_plan(tmp_path),
     )
     # Every option must differ from its default, or the test would not notice that one is ignored.
     for option in dataclasses.fields(OfflineOptions):
@@ -115,8 +124,11 @@ def test_every_option_arrives(tmp_path: Path) -> None:
             "beam": {"string_value": "6"},
             "temperature": {"string_value": "1.5"},
             "blank_penalty": {"string_value": "-0.25"},
+            "plan": {"string_value": "encoder.plan"},
         },
     }
+    version = tmp_path / "english-v2" / "1"
+    assert ((version / "encoder.plan").read_bytes(), (version / "encoder.json").read_text()) == (b"plan", "{}")
 
 
 @pytest.mark.parametrize(("device", "gpu"), [("cpu", None), ("cuda", 0), ("cuda:0", 0), ("cuda:12", 12)])

@@ -78,6 +78,14 @@ def test_every_field_of_the_default(tmp_path: Path) -> None:
     assert _built(tmp_path, StreamingOptions()) == DEFAULTS
 
 
+def _plan(folder: Path) -> Path:
+    """Stands for an engine and what it was built with."""
+    plan = folder / "encoder-fp16-0123.plan"
+    plan.write_bytes(b"plan")
+    plan.with_suffix(".json").write_text("{}")
+    return plan
+
+
 def test_every_option_arrives(tmp_path: Path) -> None:
     stream = {
         "method": "modified_beam_search",
@@ -100,6 +108,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         queue_delay_ms=0.0,
         idle_timeout_sec=2.5,
         stream=StreamOptions().updated(stream),
+        plan=_plan(tmp_path),
     )
     # Every option must differ from its default, or the test would not notice that one is ignored.
     for option in dataclasses.fields(StreamingOptions):
@@ -124,8 +133,11 @@ def test_every_option_arrives(tmp_path: Path) -> None:
             "max_batch": {"string_value": "7"},
             "idle_timeout_sec": {"string_value": "2.5"},
             "options": {"string_value": json.dumps(stream)},
+            "plan": {"string_value": "encoder.plan"},
         },
     }
+    version = tmp_path / "english-live" / "1"
+    assert ((version / "encoder.plan").read_bytes(), (version / "encoder.json").read_text()) == (b"plan", "{}")
 
 
 @pytest.mark.parametrize("idle_timeout_sec", [0.001, 0.1, 15, 3600, 123_456.7, 999_999])

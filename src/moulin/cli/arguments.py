@@ -32,8 +32,8 @@ ModelArgument = Annotated[
 PrecisionOption = Annotated[
     Precision | None,
     typer.Option(
-        help="Which variant of the ONNX files to take; in what to run a checkpoint.  "
-        "[default: the most exact file there is; a checkpoint in fp32, on a GPU in fp16]",
+        help="Which variant of the ONNX files to take; in what to run a checkpoint or an engine of TensorRT.  "
+        "[default: the most exact file there is; a checkpoint in fp32, on a GPU in fp16; TensorRT in fp16]",
         is_eager=True,  # MODEL may have to be fetched, and then this says what of it
     ),
 ]
@@ -46,7 +46,7 @@ EngineOption = Annotated[
     EngineName | None,
     typer.Option(help="What runs the model.  [default: onnxruntime for ONNX files, torch for a checkpoint]"),
 ]
-DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
+DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or cuda:N; with TensorRT always a GPU.")]
 
 
 def decoding_changes(method: str | None, beam: int | None) -> dict[str, str | int]:

@@ -11,21 +11,20 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from moulin.cli.arguments import DeviceOption
+from moulin.cli.bench_options import all_cpus
 from moulin.errors import OptionsError
 
 if TYPE_CHECKING:
     from moulin.bundle.files import Precision
     from moulin.bundle.spec import ModelSpec
-    from moulin.decoding.network import Floats, Ints
-    from moulin.engine.engines import Engine
-    from moulin.engine.runner import Runner
-    from moulin.evaluate.encoder_benchmark import Encode, Latencies
+    from moulin.evaluate.encoder_benchmark import Latencies
+    from moulin.evaluate.encoder_runners import Kind, MeasuredEncoder
 
 
 def add_to(app: typer.Typer) -> None:
     app.command(
-        epilog="Example: moulin bench encoder --size conformer-77m --runners onnxruntime,onnxruntime:fp16,torch "
-        "--device cuda"
+        epilog="Example: moulin bench encoder --size conformer-77m --runners onnxruntime,onnxruntime:fp16,gpu "
+        "--device cuda --on-device"
     )(encoder)
 
 
@@ -39,10 +38,15 @@ def encoder(
     runners: Annotated[
         str | None,
         typer.Option(
-            help="What to measure, separated by commas: ENGINE or ENGINE:PRECISION.  [default: the model's engine]"
+            help="What to measure, separated by commas: onnxruntime, torch, tensorrt, gpu (ours, for checkpoints); "
+            "in another precision as onnxruntime:fp16.  [default: the model's engine]"
         ),
     ] = None,
     device: DeviceOption = "cpu",
+    on_device: Annotated[
+        bool,
+        typer.Option("--on-device", help="Features and encoder frames stay on the device; no copies in the clock."),
+    ] = False,
     batches: Annotated[str, typer.Option(help="Utterances in a call, separated by commas.")] = "1,8,16,32,64,128",
     frames: Annotated[int, typer.Option(min=9, help="Length of every utterance, in features of 10 ms.")] = 663,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds through all runners, for each number of utterances.")] = 3,
@@ -52,7 +56,7 @@ def encoder(
 ) -> None:
     """Latency of the encoder alone and utterances a second (QPS), by how many go through it together.
 
-    The clock runs from features in memory to encoder frames in memory. The runners take turns.
+    The clock runs from features in the host's memory to encoder frames there. The runners take turns.
     """
     from moulin.evaluate.encoder_benchmark import benchmark_encoders
     from moulin.evaluate.report import write_report
@@ -60,12 +64,14 @@ def encoder(
     if model is not None and size is not None:
         raise OptionsError("Expected --model or --size, got both")
     counts = _counts(batches)
-    with _opened(model, size, runners.split(",") if runners else [""], device, threads) as (spec, opened):
+    wanted = runners.split(",") if runners else [""]
+    limits = max(counts), frames
+    with _opened(model, size, wanted, device, threads, limits, on_device=on_device) as (spec, opened):
         names = list(opened)
         typer.echo(_line("batch", [f"{name} ms" for name in names], ["QPS"] * len(names)))
         measured: list[Latencies] = []
         for found in benchmark_encoders(
-            {name: _encode(runner) for name, runner in opened.items()},
+            opened,
             counts,
             num_frames=frames,
             feature_dim=spec.feature_dim,
@@ -80,7 +86,8 @@ def encoder(
         if to is not None:
             figures = {
                 "device": device,
-                "threads": next(iter(opened.values())).threads,
+                "on_device": on_device,
+                "threads": all_cpus(threads),
                 "frames": frames,
                 "rounds": rounds,
                 "runs": [latencies.to_dict() for latencies in measured],
@@ -90,13 +97,20 @@ def encoder(
 
 @contextmanager
 def _opened(
-    model: Path | None, size: str | None, runners: Sequence[str], device: str, threads: int | None
-) -> Iterator[tuple[ModelSpec, dict[str, Runner]]]:
-    """The runners by the names that they have in the table, and the model that the first of them runs."""
+    model: Path | None,
+    size: str | None,
+    runners: Sequence[str],
+    device: str,
+    threads: int | None,
+    limits: tuple[int, int],
+    *,
+    on_device: bool,
+) -> Iterator[tuple[ModelSpec, dict[str, MeasuredEncoder]]]:
+    """The runners by the names that they have in the table, and the model that the first of them runs. `limits` are the
+    most utterances in a call, and their frames."""
     from moulin.bundle.load_model import load_model
     from moulin.demo.files import DEMO_MODEL
-    from moulin.engine.engines import choose_engine
-    from moulin.engine.open_recognizer import open_runner
+    from moulin.evaluate.encoder_runners import CHECKPOINT_KINDS, open_encoder
     from moulin.launch.workspace import workspace
 
     parsed = [_parsed(runner) for runner in runners]
@@ -107,52 +121,53 @@ def _opened(
             require_torch()
             from moulin.evaluate.published_sizes import write_random_model
 
-            precisions = {precision for _, precision in parsed}
+            of_files = {precision for kind, precision in parsed if kind not in CHECKPOINT_KINDS}
             typer.echo(f"Writing a model of the size {size} …", err=True)
             folder = folder / size
             folder.mkdir()
             write_random_model(
                 size,
                 folder,
-                onnx=any(engine != "torch" for engine, _ in parsed),
-                fp16="fp16" in precisions,
-                int8="int8" in precisions,
+                onnx=any(kind not in CHECKPOINT_KINDS for kind, _ in parsed),
+                fp16="fp16" in of_files,
+                int8="int8" in of_files,
             )
-        opened: dict[str, Runner] = {}
+        opened: dict[str, MeasuredEncoder] = {}
         specs = []
-        for engine, precision in parsed:
+        for kind, precision in parsed:
             spec = load_model(
                 folder if size is not None else model or DEMO_MODEL,
-                precision=precision,
+                precision="fp32" if kind == "tensorrt" else precision,
                 expect="offline",
-                prefer_checkpoint=engine == "torch",
+                prefer_checkpoint=kind in CHECKPOINT_KINDS,
             )
-            chosen = choose_engine(spec, engine)
-            name = f"{chosen}:{precision}" if precision else chosen
-            opened[name] = open_runner(spec, chosen, device=device, threads=threads)
+            chosen, opening = open_encoder(
+                spec,
+                kind,
+                device=device,
+                threads=threads,
+                on_device=on_device,
+                precision=precision,
+                max_batch=limits[0],
+                num_frames=limits[1],
+            )
+            opened[f"{chosen}:{precision}" if precision else chosen] = opening
             specs.append(spec)
         yield specs[0], opened
 
 
-def _parsed(runner: str) -> tuple[Engine | None, Precision | None]:
-    """ENGINE:PRECISION, of which either may be missing."""
+def _parsed(runner: str) -> tuple[Kind | None, Precision | None]:
+    """RUNNER:PRECISION, of which either may be missing."""
     from moulin.bundle.files import PRECISIONS
-    from moulin.engine.engines import ENGINES
+    from moulin.evaluate.encoder_runners import KINDS
 
-    engine, _, precision = runner.partition(":")
-    if engine not in ("", *ENGINES) or precision not in ("", *PRECISIONS):
+    kind, _, precision = runner.partition(":")
+    if kind not in ("", *KINDS) or precision not in ("", *PRECISIONS):
         raise OptionsError(
-            f"Expected a runner as ENGINE or ENGINE:PRECISION, got {runner!r}",
-            hint=f"engines are {', '.join(ENGINES)}, precisions {', '.join(PRECISIONS)}",
+            f"Expected a runner as NAME or NAME:PRECISION, got {runner!r}",
+            hint=f"names are {', '.join(KINDS)}, precisions {', '.join(PRECISIONS)}",
         )
-    return cast("Engine", engine) if engine else None, cast("Precision", precision) if precision else None
-
-
-def _encode(runner: Runner) -> Encode:
-    def encode(x: Floats, x_lens: Ints) -> object:
-        return runner.encoder(x, x_lens, alone=True)
-
-    return encode
+    return cast("Kind", kind) if kind else None, cast("Precision", precision) if precision else None
 
 
 def _counts(text: str) -> list[int]:

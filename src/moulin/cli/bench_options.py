@@ -67,8 +67,11 @@ def load_measured_model(
     from moulin.bundle.load_model import load_model
     from moulin.bundle.spec import CheckpointSpec
     from moulin.cli.fetch import local_model
-    from moulin.engine.engines import check_engine, running_precision
+    from moulin.engine.engines import check_engine, file_precision, running_precision
 
+    if engine == "tensorrt" and precision not in (None, "fp16"):
+        raise OptionsError(f"TensorRT is measured in fp16, got {precision}")
+    precision = file_precision(engine, precision)
     folder = local_model(model, precision)
     spec = load_model(folder, precision=precision, expect=expect, prefer_checkpoint=engine == "torch")
     running_in = running_precision(spec, check_engine(spec, engine, device), device)

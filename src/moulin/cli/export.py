@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -99,6 +100,43 @@ def export(
     _write_variants(files, fp16=fp16, int8=int8)
     load_bundle(files.encoder)
     typer.echo(to)
+
+
+def exported_model(model: Path, *, streaming: bool) -> Path:
+    """A folder in the cache with ONNX files of the checkpoint `model`, or of the one in that folder.
+
+    For engines that run no checkpoints. The files are written, and compared with the checkpoint, the first time. Raises
+    BundleError, EngineError and OptionsError.
+    """
+    from moulin.bundle.checkpoint_files import find_checkpoint, require_torch
+
+    require_torch()
+    from moulin.bundle.spec import name_of
+    from moulin.bundle.transducer import load_transducer
+    from moulin.export.tensorrt.plan import file_hash
+    from moulin.export.to_onnx import export_onnx
+    from moulin.launch.cache import cache_dir
+
+    checkpoint = find_checkpoint(model)
+    tokens = checkpoint.parent / "tokens.txt"
+    if not tokens.is_file():
+        raise BundleError(f"There is no {tokens}", hint="put the vocabulary beside the checkpoint")
+    key = file_hash(checkpoint, tokens)[:16] + ("-streaming" if streaming else "")
+    to = cache_dir() / "exported" / key / name_of(checkpoint.parent).replace("/", "-")
+    if to.is_dir():
+        return to
+    _say(f"Writing ONNX files of {checkpoint} for the engine, into {to}")
+    transducer = load_transducer([checkpoint])
+    layout = _layout(transducer, None, None) if streaming else None
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=to.parent, prefix=".new-") as folder:
+        new = Path(folder) / "model"
+        new.mkdir()
+        files = export_onnx(transducer, new, _label([checkpoint], layout), layout)
+        _copy_beside(tokens, new)
+        _check(transducer, files, layout)
+        new.rename(to)
+    return to
 
 
 def _layout(transducer: Transducer, chunk_size: int | None, left_context_frames: int | None) -> StreamingLayout:

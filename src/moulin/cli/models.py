@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -74,17 +75,23 @@ def load_models(
     """At most one offline and one streaming model, with their names. What is published elsewhere is fetched.
 
     Checkpoints are offline models unless `streaming_checkpoints`, and taken from a folder with both where the `engine`
-    runs checkpoints. Raises BundleError, OptionsError or FetchError.
+    runs checkpoints; where the engine that was asked for runs ONNX files, these are exported into the cache. Raises
+    BundleError, OptionsError, EngineError or FetchError.
     """
     from moulin.bundle.checkpoint_files import is_checkpoint
     from moulin.bundle.load_model import load_model
+    from moulin.cli.export import exported_model
     from moulin.cli.fetch import local_model
+    from moulin.engine.engines import file_precision
 
+    precision = file_precision(engine, precision)
     specs: dict[str, ModelSpec] = {}
     for model in models:
         folder = local_model(model, precision)
         prefer_checkpoint = engine == "torch"
         streaming = streaming_checkpoints and is_checkpoint(folder, preferred=prefer_checkpoint)
+        if engine in ("onnxruntime", "tensorrt") and is_checkpoint(folder):
+            folder = exported_model(folder, streaming=streaming)
         spec = load_model(
             folder,
             precision=precision,
@@ -120,6 +127,7 @@ def build_models(
     backend: Backend,
     engine: Engine | None,
     device: str,
+    precision: Precision | None,
     cuda_graphs: bool,
     threads: int | None,
     max_batch: int | None,
@@ -130,15 +138,19 @@ def build_models(
     stream_changes: Mapping[str, Any],
     decoding_changes: Mapping[str, Any],
 ) -> list[Path]:
-    """Write each model's folder into the repository `to`. Every option is checked before anything is written."""
+    """Write each model's folder into the repository `to`. Every option is checked before anything is written, and
+    engines for TensorRT are built."""
     from moulin.decoding.options import DecodingOptions
+    from moulin.engine.engines import device_of
     from moulin.streaming.options import StreamOptions
     from moulin.triton_repo.ensemble.repository import build_offline_ensemble, build_tied_streams
     from moulin.triton_repo.offline_config import OfflineOptions
     from moulin.triton_repo.repository import build_offline_repository, build_streaming_repository
     from moulin.triton_repo.streaming_config import StreamingOptions
 
-    name = models[0].name
+    # An engine for our own process, or for Triton's backend.
+    on_tensorrt = backend == "tensorrt" if layout == "ensemble" else engine == "tensorrt"
+    name, device = models[0].name, device_of("tensorrt" if on_tensorrt else engine, device)
     offline = OfflineOptions(
         model_name=name,
         engine=engine,
@@ -161,6 +173,22 @@ def build_models(
         idle_timeout_sec=idle_timeout_sec,
         stream=StreamOptions().updated({**decoding_changes, **stream_changes}),
     )
+    if on_tensorrt:
+        from moulin.engine.open_tensorrt import ready_plan
+
+        for model in models:
+            plan = ready_plan(
+                model.spec,
+                device=device,
+                precision=precision,
+                max_batch=max_batch,
+                max_audio_sec=max_audio_sec,
+                say=partial(typer.echo, err=True),
+            )
+            if model.spec.streaming:
+                streaming = replace(streaming, plan=plan)
+            else:
+                offline = replace(offline, plan=plan)
     folders = []
     for model in models:
         if layout == "ensemble" and model.spec.streaming:

@@ -98,7 +98,8 @@ def serve(
     """
     parent = os.getppid()
     from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL
-    from moulin.engine.engines import check_engine
+    from moulin.engine.engines import check_engine, device_of
+    from moulin.engine.open_tensorrt import check_tensorrt
     from moulin.launch.kept_server import KeptServer
     from moulin.launch.server import ServerOptions
     from moulin.launch.workspace import workspace
@@ -110,6 +111,8 @@ def serve(
     )
     server_options = ServerOptions(http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port, host=host)
     changes = decoding_changes(method, beam)
+    if engine == "tensorrt":  # before anything is fetched for it
+        check_tensorrt(device_of(engine, device))
     named = load_models(
         models or [DEMO_MODEL, DEMO_STREAMING_MODEL],
         precision=precision,
@@ -134,6 +137,7 @@ def serve(
                 backend="python",
                 engine=engine,
                 device=device,
+                precision=precision,
                 cuda_graphs=cuda_graphs,
                 threads=threads,
                 max_batch=max_batch,
@@ -149,7 +153,7 @@ def serve(
             with KeptServer(repository, server_options, on_line=on_line, on_restart=_say_restart) as kept:
                 url = kept.server.grpc_url
                 with gateway.process(url, named[0].name) if gateway else nullcontext() as running:
-                    _announce(named, kept.server, device, gateway)
+                    _announce(named, kept.server, device_of(engine, device), gateway)
                     _wait_for_the_end(kept, running, parent)
     except KeyboardInterrupt:
         typer.echo("Stopped.", err=True)

@@ -53,6 +53,7 @@ def transcribe(
     from moulin.audio.source import find_sources, parse_raw_format
     from moulin.cli.fetch import local_model
     from moulin.cli.transcribing_progress import transcribing_progress
+    from moulin.engine.engines import file_precision
     from moulin.transcribe_files import transcribe_in_process, transcribe_on_server
 
     if url is not None and model is not None:
@@ -66,7 +67,7 @@ def transcribe(
         _check_folder(to, sources)
 
     if model is not None:
-        model = local_model(model, precision)
+        model = local_model(model, file_precision(engine, precision))
     failures = 0
     with transcribing_progress(sources) as progress:
         outcomes = (

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from moulin.errors import OptionsError
+from moulin.errors import EngineError, OptionsError
 
 app = typer.Typer(
     help="Build TensorRT engines.",
@@ -25,8 +25,11 @@ def _trt() -> None:
 @app.command(epilog="Example: moulin trt build models/zipformer --to engines --dry-run")
 def build(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A folder with fp32 ONNX files and tokens.txt.")],
-    to: Annotated[Path, typer.Option(help="The folder to write the engine into.")],
-    precision: Annotated[Literal["fp16", "fp32"], typer.Option(help="What the engine computes with.")] = "fp16",
+    to: Annotated[
+        Path | None,
+        typer.Option(help="The folder to write the engine into.  [default: the cache, where --engine tensorrt looks]"),
+    ] = None,
+    precision: Annotated[Literal["fp16", "bf16", "fp32"], typer.Option(help="What the engine computes with.")] = "fp16",
     max_batch: Annotated[int, typer.Option(help="Most utterances, or streams, that go through it together.")] = 64,
     max_seconds: Annotated[
         float | None, typer.Option(help="Longest utterance.  [default: what the model takes, at most 120]")
@@ -37,13 +40,15 @@ def build(
         bool, typer.Option("--dry-run", help="Only check the model, and print what trtexec would be told.")
     ] = False,
 ) -> None:
-    """Build the TensorRT engine of a model's encoder, for this GPU.
+    """Build the TensorRT engine of a model's encoder, for this GPU, and hold it against ONNX Runtime on speech.
 
-    An engine that is there already, built from the same files with the same settings, is kept.
+    An engine that is there already, built from the same files with the same settings, is kept; one that gives NaN, or
+    differs by more than its precision explains, is not.
     """
     from moulin.bundle.load_model import load_model
     from moulin.bundle.spec import OnnxModelSpec
     from moulin.cli.fetch import local_model
+    from moulin.engine.open_tensorrt import drift_check, engines_folder
     from moulin.export.tensorrt.build import build_plan, prepare, this_gpu
     from moulin.export.tensorrt.builders import BuildRequest, find_builder, trtexec_arguments
 
@@ -57,7 +62,19 @@ def build(
         request = BuildRequest(Path("encoder.onnx"), Path("encoder.plan"), prepared.profiles, workspace_gib)
         typer.echo(" \\\n  ".join(["trtexec", *trtexec_arguments(request)]))
         return
-    builder, name = find_builder(), this_gpu(gpu)
+    builder, name = find_builder(say=_say), this_gpu(gpu)
     typer.echo(f"Building it with TensorRT {builder.version} for {name} ...", err=True)
     assert isinstance(spec, OnnxModelSpec)
-    typer.echo(build_plan(spec, prepared, to, builder, name, precision=precision, workspace_gib=workspace_gib))
+    try:
+        check = drift_check(spec, precision, device=f"cuda:{gpu}", say=_say)
+    except EngineError as error:
+        check = None
+        _say(f"It will not be compared with ONNX Runtime: {error}")
+    plan = build_plan(
+        spec, prepared, to or engines_folder(spec), builder, name, precision, workspace_gib=workspace_gib, check=check
+    )
+    typer.echo(plan)
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)

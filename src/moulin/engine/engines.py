@@ -19,19 +19,17 @@ def choose_engine(spec: ModelSpec, wanted: Engine | None = None) -> Engine:
     """`wanted`, or without a wish the one for the form that the model has on disk: `torch` for a checkpoint,
     `onnxruntime` for ONNX files.
 
-    Raises OptionsError where the engine does not take that form, and EngineError for one that cannot run anything yet.
+    Raises OptionsError where the engine does not take that form.
     """
     checkpoint = isinstance(spec, CheckpointSpec)
     usual: Engine = "torch" if checkpoint else "onnxruntime"
     if wanted is None or wanted == usual:
         return usual
-    if wanted == "tensorrt":
-        raise EngineError(
-            "The engine tensorrt cannot run models yet", hint=f"leave out --engine: {usual} runs {spec.path}"
-        )
-    if wanted == "onnxruntime":
+    if wanted == "tensorrt" and not checkpoint:
+        return wanted
+    if wanted in ("onnxruntime", "tensorrt"):
         raise OptionsError(
-            f"The engine onnxruntime runs ONNX files, and {spec.file} is a checkpoint",
+            f"The engine {wanted} runs ONNX files, and {spec.file} is a checkpoint",
             hint="`moulin export` writes ONNX files of it; or leave out --engine",
         )
     if wanted == "torch":
@@ -61,6 +59,18 @@ def check_gpu_engine(device: str) -> None:
         )
 
 
+def device_of(engine: Engine | None, device: str) -> str:
+    """Where `engine` runs if `device` is what was asked for. TensorRT has no CPUs: there cpu, the default of the
+    command line, means the first GPU."""
+    return "cuda" if engine == "tensorrt" and device == "cpu" else device
+
+
+def file_precision(engine: Engine | None, precision: Precision | None) -> Precision | None:
+    """Which files to take if `precision` was asked for: engines of TensorRT are built from fp32 ones, and are what
+    `precision` is about."""
+    return "fp32" if engine == "tensorrt" else precision
+
+
 def check_engine(spec: ModelSpec, engine: Engine | None, device: str) -> Engine:
     """`choose_engine`, and whether it works on `device`, before anything is started.
 
@@ -72,6 +82,10 @@ def check_engine(spec: ModelSpec, engine: Engine | None, device: str) -> Engine:
         from moulin.engine.torch_prediction import torch_device
 
         torch_device(device)
+    elif chosen == "tensorrt":
+        from moulin.engine.open_tensorrt import check_tensorrt
+
+        check_tensorrt(device_of(chosen, device))
     else:
         from moulin.engine.onnxruntime_session import check_provider
 

@@ -14,6 +14,7 @@ from moulin.bundle.files import Precision
 from moulin.bundle.onnx_graph import OnnxGraph, TensorSpec
 from moulin.bundle.spec import MIN_FRAMES
 from moulin.decoding.network import Floats, Ints
+from moulin.engine.device import gpu_index
 from moulin.engine.onnxruntime_session import new_session, rewritten_encoder, run
 from moulin.errors import EngineError, OptionsError
 
@@ -94,6 +95,23 @@ class OnnxRuntimeEncoder:
         encoder_out, *rest = self._run_encoder(self._whole_machine_encoder if alone else self._encoder, x, x_lens)
         lengths = rest[0] if rest else np.full(len(x), encoder_out.shape[1])
         return encoder_out.astype(np.float32, copy=False), lengths.astype(np.int64, copy=False)
+
+    def bound(self, x: Floats, x_lens: Ints) -> tuple[Any, onnxruntime.InferenceSession]:
+        """The same with everything where the encoder runs: an I/O binding with the features there already, and the
+        session to run it with. The outputs are the binding's."""
+        from onnxruntime import OrtValue
+
+        index = gpu_index(self.device)
+        place = ("cpu", 0) if index is None else ("cuda", index)
+        session = self._whole_machine_encoder
+        binding = session.io_binding()
+        values: list[NDArray[Any]] = [x, x_lens]
+        for tensor, value in zip(self._encoder_inputs, values, strict=False):
+            on_device = OrtValue.ortvalue_from_numpy(value.astype(tensor.dtype, copy=False), *place)
+            binding.bind_ortvalue_input(tensor.name, on_device)
+        for name in self._encoder_outputs:
+            binding.bind_output(name, *place)
+        return binding, session
 
     def _run_encoder(self, session: onnxruntime.InferenceSession, x: Floats, x_lens: Ints) -> list[NDArray[Any]]:
         values: list[NDArray[Any]] = [x, x_lens]

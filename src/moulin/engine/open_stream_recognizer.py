@@ -7,7 +7,7 @@ from pathlib import Path
 from moulin.bundle.files import Precision
 from moulin.bundle.load_model import load_model
 from moulin.bundle.spec import CheckpointSpec, ModelSpec, OnnxModelSpec
-from moulin.engine.engines import Engine, choose_engine
+from moulin.engine.engines import Engine, choose_engine, device_of, file_precision
 from moulin.engine.onnxruntime_stream_runner import MAX_STREAMS, OnnxRuntimeStreamRunner
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.engine.stream_runner import StreamRunner
@@ -25,13 +25,27 @@ def open_stream_recognizer(
     max_streams: int = MAX_STREAMS,
     max_batch: int | None = None,
     options: StreamOptions | None = None,
+    plan: Path | None = None,
 ) -> StreamRecognizer:
     """Load the streaming model in `model`, ONNX files or a checkpoint; see `choose_engine`, `OnnxRuntimeStreamRunner`
-    and `StreamRecognizer` for the options.
+    and `StreamRecognizer` for the options; `plan` is the engine for TensorRT,
+    without one it is taken from the cache or built into it.
 
     Raises BundleError, EngineError or OptionsError.
     """
-    spec = load_model(model, precision=precision, expect="streaming", prefer_checkpoint=engine == "torch")
+    spec = load_model(
+        model, precision=file_precision(engine, precision), expect="streaming", prefer_checkpoint=engine == "torch"
+    )
+    if isinstance(spec, OnnxModelSpec) and choose_engine(spec, engine) == "tensorrt":
+        from moulin.engine.open_tensorrt import open_plan, ready_plan
+        from moulin.engine.tensorrt_stream_runner import TensorRtStreamRunner
+
+        on = device_of("tensorrt", device)
+        opened = open_plan(
+            spec, plan or ready_plan(spec, device=on, precision=precision, max_batch=max_batch), device=on
+        )
+        on_tensorrt = TensorRtStreamRunner(spec, opened, capacity=max_streams, threads=threads, max_batch=max_batch)
+        return StreamRecognizer(spec, on_tensorrt, options=options)
     runner = _runner(spec, engine, device, threads, workers, max_streams, max_batch)
     return StreamRecognizer(spec, runner, options=options)
 

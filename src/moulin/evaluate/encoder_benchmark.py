@@ -1,8 +1,7 @@
 """Latency and throughput of encoders alone, several runners in one run.
 
 Every batch goes to all runners in turn, round after round, so that whatever else the machine does meets all of them
-alike. The clock runs from features in the host's memory to encoder frames in the host's memory: what a GPU computes
-has to come and go.
+alike. What the clock is around is in `encoder_runners.py`.
 """
 
 from __future__ import annotations
@@ -11,16 +10,12 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from moulin.decoding.network import Floats, Ints
 from moulin.errors import EngineError, OptionsError, first_line
-
-Encode = Callable[[Floats, Ints], object]
-"""Features [N, T, feature_dim] and their lengths [N] in; what comes out is there when the call returns."""
+from moulin.evaluate.encoder_runners import MeasuredEncoder
 
 _WARMUP_CALLS = 2
 
@@ -57,7 +52,7 @@ class Latencies:
 
 
 def benchmark_encoders(
-    runners: Mapping[str, Encode],
+    runners: Mapping[str, MeasuredEncoder],
     batches: Sequence[int],
     *,
     num_frames: int,
@@ -78,16 +73,18 @@ def benchmark_encoders(
         x = rng.normal(-6, 4, (batch, num_frames, feature_dim)).astype(np.float32)
         x_lens = np.full(batch, num_frames)
         found = {name: Latencies(name, batch) for name in runners}
+        calls: dict[str, Callable[[], object]] = {}
         for turn in range(-1, rounds):
-            for name, encode in runners.items():
+            for name, runner in runners.items():
                 if found[name].failure is not None:
                     continue
                 try:
                     if turn < 0:
+                        calls[name] = runner.prepare(x, x_lens)
                         for _ in range(_WARMUP_CALLS):
-                            encode(x, x_lens)
+                            calls[name]()
                     else:
-                        found[name].seconds.extend(_call_for(seconds, partial(encode, x, x_lens), clock))
+                        found[name].seconds.extend(_call_for(seconds, calls[name], clock))
                 except EngineError as error:
                     found[name] = Latencies(name, batch, failure=first_line(error))
         yield list(found.values())

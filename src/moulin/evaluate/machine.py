@@ -18,7 +18,7 @@ _PACKAGES = (
     "kaldi-native-fbank",
     "nvidia-pytriton",
     "sherpa-onnx",
-    "torch",
+    "triton",
     "kaldialign",
 )
 

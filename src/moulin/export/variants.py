@@ -6,7 +6,10 @@ import tempfile
 import warnings
 from pathlib import Path
 
+import ml_dtypes  # ONNX's own
+import numpy as np
 import onnx
+import onnx.numpy_helper
 
 from moulin.export.to_onnx import OnnxFiles
 
@@ -31,6 +34,37 @@ def in_half_precision(model: onnx.ModelProto) -> onnx.ModelProto:
     # It puts the nodes that convert inputs behind those that use them.
     OnnxModel(converted).topological_sort()
     return converted  # type: ignore[no-any-return]
+
+
+def in_brain_precision(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same in bfloat16, which reaches as far as float32 with three bits less than half precision.
+
+    ONNX Runtime has no tool for it: what it does for half precision is done, and then every type and weight exchanged.
+    """
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    half, brain = onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16
+    # It changes the model that it is given; the weights are taken as they were before.
+    untouched = onnx.ModelProto()
+    untouched.CopyFrom(model)
+    converted = in_half_precision(untouched)
+    for tensor in converted.graph.initializer:
+        if tensor.data_type == half:
+            tensor.CopyFrom(_brain(weights.get(tensor.name, tensor), tensor.name))
+    for node in converted.graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.TENSOR and attribute.t.data_type == half:
+                attribute.t.CopyFrom(_brain(attribute.t, attribute.t.name))
+            elif node.op_type == "Cast" and attribute.name == "to" and attribute.i == half:
+                attribute.i = brain
+    for value in converted.graph.value_info:
+        if value.type.tensor_type.elem_type == half:
+            value.type.tensor_type.elem_type = brain
+    return converted
+
+
+def _brain(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
+    values = onnx.numpy_helper.to_array(tensor).astype(np.float32)
+    return onnx.numpy_helper.from_array(values.astype(ml_dtypes.bfloat16), name)
 
 
 def write_int8(files: OnnxFiles) -> OnnxFiles:

@@ -18,7 +18,7 @@ from moulin.fetch.errors import FetchError
 
 _HERE = PurePosixPath()
 # More than these would bring what is no checkpoint of Icefall's, like jit_script.pt.
-_CHECKPOINT = re.compile(r"pretrained\.pt|(epoch|checkpoint)-\d+\.pt|model\.safetensors")
+_CHECKPOINT = re.compile(r"pretrained(-[\w-]+)?\.pt|(epoch|checkpoint)-\d+\.pt|model\.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,11 @@ def choose_files(
 ) -> Choice:
     """What is needed of `published` by the rules of `find_bundle_files`: one ONNX model, else one checkpoint.
 
-    `inside` is a folder of it, or an encoder file. Icefall's own layout (`exp/`, `data/lang_*/tokens.txt`) is
-    understood. FetchError, about `source`, where there is no model, or more than one.
+    `inside` is a folder of it, an encoder file or a checkpoint. Icefall's own layout (`exp/`,
+    `data/lang_*/tokens.txt`) is understood. FetchError, about `source`, where there is no model, or more than one.
     """
+    if named := [file for file in published if file.path == inside and inside.suffix == ".pt"]:
+        return _checkpoint_choice(published, named[0], source)
     encoder = inside if inside.suffix == ".onnx" else None
     top = encoder.parent if encoder else inside
     below = [file for file in published if file.path.is_relative_to(top)]
@@ -60,13 +62,19 @@ def choose_files(
     checkpoints = [file for file in below if _CHECKPOINT.fullmatch(file.path.name)]
     if checkpoints and encoder is None:
         folder = _one_folder(checkpoints, top, source)
-        best = _best_checkpoint([file for file in checkpoints if file.path.parent == folder])
-        return Choice((*_vocabulary(published, folder, source), best), "-".join((*folder.parts, best.path.stem)))
+        best = _best_checkpoint([file for file in checkpoints if file.path.parent == folder], source)
+        return _checkpoint_choice(published, best, source)
     where = f"{source}/{inside}" if inside.parts else source
     raise FetchError(
         f"There is no transducer in {where}: expected encoder*.onnx, decoder*.onnx and joiner*.onnx, or a checkpoint",
         hint="look at its files in a browser; a CTC or attention model is another kind of model",
     )
+
+
+def _checkpoint_choice(published: Sequence[PublishedFile], checkpoint: PublishedFile, source: str) -> Choice:
+    folder = checkpoint.path.parent
+    files = (*_vocabulary(published, folder, source), checkpoint)
+    return Choice(files, "-".join((*folder.parts, checkpoint.path.stem)))
 
 
 def _onnx_choice(
@@ -135,9 +143,16 @@ def _owner(weights: str, onnx: Sequence[str] | dict[str, PublishedFile]) -> str 
     return max(named, key=len, default=None)
 
 
-def _best_checkpoint(checkpoints: Sequence[PublishedFile]) -> PublishedFile:
+def _best_checkpoint(checkpoints: Sequence[PublishedFile], source: str) -> PublishedFile:
     with _stand_in([file.path.name for file in checkpoints]) as folder:
-        best = find_checkpoint(folder).name
+        try:
+            best = find_checkpoint(folder).name
+        except BundleError:
+            found = ", ".join(sorted(str(file.path) for file in checkpoints))
+            raise FetchError(
+                f"{source} holds {len(checkpoints)} checkpoints: {found}",
+                hint=f"name one: {source}/{checkpoints[0].path}",
+            ) from None
     return next(file for file in checkpoints if file.path.name == best)
 
 

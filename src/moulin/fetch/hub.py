@@ -37,7 +37,7 @@ _ALL = PurePosixPath()
 
 @dataclass(frozen=True, slots=True)
 class HubModel:
-    """`hf://repository[@revision][/inside]`; `inside` is a folder or an encoder file."""
+    """`hf://repository[@revision][/inside]`; `inside` is a folder, an encoder file or a checkpoint."""
 
     repository: str
     revision: str = "main"

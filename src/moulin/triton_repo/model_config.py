@@ -11,6 +11,9 @@ from tritonclient.grpc import model_config_pb2 as pb
 from moulin.errors import OptionsError
 from moulin.triton_repo import contract
 
+PLAN_NAME = "encoder.plan"
+"""Of a TensorRT engine in a version's folder; what it was built with lies beside it."""
+
 _MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 

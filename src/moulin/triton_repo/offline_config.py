@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tritonclient.grpc import model_config_pb2 as pb
@@ -14,7 +15,14 @@ from moulin.engine.engines import Engine
 from moulin.engine.features import MAX_AUDIO_SEC
 from moulin.errors import OptionsError
 from moulin.triton_repo import contract
-from moulin.triton_repo.model_config import add_instances, add_parameters, check_counts, check_model_name, new_config
+from moulin.triton_repo.model_config import (
+    PLAN_NAME,
+    add_instances,
+    add_parameters,
+    check_counts,
+    check_model_name,
+    new_config,
+)
 
 WARMUP_SAMPLES = 32_000
 
@@ -42,6 +50,8 @@ class OfflineOptions:
     """How long the first request of a batch waits for company. Under load batches form without any wait."""
     max_audio_sec: float = MAX_AUDIO_SEC
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
+    plan: Path | None = None
+    """The engine, for TensorRT; it comes into the model's folder."""
 
     def __post_init__(self) -> None:
         check_model_name(self.model_name)
@@ -99,4 +109,6 @@ def offline_config(options: OfflineOptions, encoder_file: str, *, max_utterance_
             **{name: str(value) for name, value in options.decoding.to_dict().items()},
         },
     )
+    if options.plan is not None:
+        add_parameters(config, {"plan": PLAN_NAME})
     return config

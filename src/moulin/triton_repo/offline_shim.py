@@ -39,6 +39,7 @@ class TritonPythonModel:
             threads=parameters.threads,
             workers=parameters.workers,
             options=DecodingOptions.from_strings(parameters.values),
+            plan=parameters.plan,
             max_audio_sec=float(parameters.values["max_audio_sec"]),
         )
         self._service = OfflineService(self._recognizer)

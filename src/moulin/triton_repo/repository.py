@@ -19,7 +19,9 @@ import numpy as np
 from moulin.bundle.spec import CheckpointSpec, ModelSpec
 from moulin.engine.engines import choose_engine
 from moulin.engine.features import model_max_sec
+from moulin.export.tensorrt.plan import facts_file
 from moulin.triton_repo import contract
+from moulin.triton_repo.model_config import PLAN_NAME
 from moulin.triton_repo.model_folder import new_model, place_file, write_config, write_shim
 from moulin.triton_repo.offline_config import WARMUP_SAMPLES, OfflineOptions, offline_config
 from moulin.triton_repo.streaming_config import StreamingOptions, streaming_config
@@ -35,7 +37,7 @@ def build_offline_repository(spec: ModelSpec, to: Path, options: OfflineOptions,
     Raises OptionsError where `to` cannot be written or the model's folder holds something else, and what
     `choose_engine` does.
     """
-    with _new_model(spec, to / options.model_name, "offline_shim", link=link) as model_dir:
+    with _new_model(spec, to / options.model_name, "offline_shim", options.plan, link=link) as model_dir:
         longest_sec = min(model_max_sec(spec), options.max_audio_sec)
         if isinstance(spec, CheckpointSpec):
             options = replace(options, precision=spec.run_in)
@@ -51,16 +53,19 @@ def build_offline_repository(spec: ModelSpec, to: Path, options: OfflineOptions,
 
 def build_streaming_repository(spec: ModelSpec, to: Path, options: StreamingOptions, *, link: bool = False) -> Path:
     """The same for the streaming model `spec`. It warms itself up: Triton's warm-up knows no sequences."""
-    with _new_model(spec, to / options.model_name, "streaming_shim", link=link) as model_dir:
+    with _new_model(spec, to / options.model_name, "streaming_shim", options.plan, link=link) as model_dir:
         write_config(model_dir, streaming_config(_with_engine(options, spec), f"bundle/{spec.file.name}"))
     return to / options.model_name
 
 
 @contextmanager
-def _new_model(spec: ModelSpec, model_dir: Path, shim: str, *, link: bool) -> Iterator[Path]:
+def _new_model(spec: ModelSpec, model_dir: Path, shim: str, plan: Path | None, *, link: bool) -> Iterator[Path]:
     """A folder with the model's files and code, which takes the place of `model_dir` on leaving."""
     with new_model(model_dir, linked=spec.path if link else None) as new:
         _place_bundle(spec, new / "1" / "bundle", link=link)
+        if plan is not None:
+            place_file(plan, new / "1" / PLAN_NAME, link=link)
+            place_file(facts_file(plan), facts_file(new / "1" / PLAN_NAME), link=link)
         write_shim(new, shim)
         yield new
 

@@ -23,19 +23,23 @@ class ShimParameters:
     threads: int
     """CPU threads of all instances together."""
     instances: int
+    plan: Path | None = None
+    """The engine, for TensorRT."""
 
     @classmethod
     def read(cls, args: Mapping[str, str]) -> Self:
         """From the `args` of the python backend's `initialize`."""
         parameters = json.loads(args["model_config"])["parameters"]
         values = {name: value["string_value"] for name, value in parameters.items()}
+        version = Path(args["model_repository"], args["model_version"])
         return cls(
             values=values,
-            encoder=Path(args["model_repository"], args["model_version"], values["encoder"]),
+            encoder=version / values["encoder"],
             engine=values["engine"] or None,
             device=values["device"],
             threads=int(values["threads"] or len(os.sched_getaffinity(0))),
             instances=int(values["instances"]),
+            plan=version / values["plan"] if values.get("plan") else None,
         )
 
     @property

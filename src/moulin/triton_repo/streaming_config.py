@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from moulin.engine.device import gpu_index
@@ -12,7 +13,14 @@ from moulin.engine.onnxruntime_stream_runner import MAX_STREAMS
 from moulin.errors import OptionsError
 from moulin.streaming.options import StreamOptions
 from moulin.triton_repo import contract
-from moulin.triton_repo.model_config import add_instances, add_parameters, check_counts, check_model_name, new_config
+from moulin.triton_repo.model_config import (
+    PLAN_NAME,
+    add_instances,
+    add_parameters,
+    check_counts,
+    check_model_name,
+    new_config,
+)
 from moulin.triton_repo.streaming_service import IDLE_TIMEOUT_SEC
 
 # How many requests Triton may hand over in one call. They are only queued there, so this is no batch of the encoder.
@@ -48,6 +56,8 @@ class StreamingOptions:
     idle_timeout_sec: float = IDLE_TIMEOUT_SEC
     """A stream without a request for so long is closed."""
     stream: StreamOptions = field(default_factory=StreamOptions)
+    plan: Path | None = None
+    """The engine, for TensorRT; it comes into the model's folder."""
 
     def __post_init__(self) -> None:
         check_model_name(self.model_name)
@@ -93,4 +103,6 @@ def streaming_config(options: StreamingOptions, encoder_file: str) -> Any:
             "options": json.dumps(options.stream.to_dict()),
         },
     )
+    if options.plan is not None:
+        add_parameters(config, {"plan": PLAN_NAME})
     return config

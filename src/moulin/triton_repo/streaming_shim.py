@@ -53,6 +53,7 @@ class TritonPythonModel:
             device=parameters.device,
             threads=parameters.threads,
             workers=parameters.workers,
+            plan=parameters.plan,
             max_streams=capacity,
             max_batch=int(parameters.values["max_batch"] or 0) or None,
             options=StreamOptions().updated_from_json(parameters.values["options"]),

@@ -23,8 +23,9 @@ from moulin.export.tensorrt.builders import (
     find_builder,
     trtexec_arguments,
 )
-from moulin.export.tensorrt.plan import Machine, PlanFacts, check_plan, facts_file
+from moulin.export.tensorrt.plan import Machine, PlanFacts, check_plan, facts_file, file_hash
 from moulin.export.tensorrt.profiles import Range
+from moulin.export.variants import in_brain_precision
 from tests.bundles import BUNDLES
 
 CONFORMER = BUNDLES / "conformer-offline"
@@ -58,7 +59,7 @@ def test_a_plan_by_trtexec(tmp_path: Path) -> None:
     spec = load_bundle(CONFORMER)
     prepared = prepare(spec, max_batch=8, max_seconds=3)
     to = tmp_path / "engines"
-    plan = build_plan(spec, prepared, to, builder, "NVIDIA H200, 9.0", precision="fp16")
+    plan = build_plan(spec, prepared, to, builder, "NVIDIA H200, 9.0", "fp16")
     told = (tmp_path / "told").read_text().splitlines()
     assert [line for line in told if "Shapes" in line or line.startswith("--profile")] == [
         "--minShapes=x:1x9x80,x_lens:1",
@@ -72,9 +73,9 @@ def test_a_plan_by_trtexec(tmp_path: Path) -> None:
     assert [tensor.name for tensor in given.graph.input] == ["x", "x_lens"]
     assert sorted(path.name for path in to.iterdir()) == sorted([plan.name, facts_file(plan).name])
     # The second time it is there.
-    assert build_plan(spec, prepared, to, builder, "NVIDIA H200, 9.0", precision="fp16") == plan
+    assert build_plan(spec, prepared, to, builder, "NVIDIA H200, 9.0", "fp16") == plan
     assert (tmp_path / "told").read_text().splitlines() == told
-    other = build_plan(spec, prepared, to, builder, "NVIDIA L4, 8.9", precision="fp16")
+    other = build_plan(spec, prepared, to, builder, "NVIDIA L4, 8.9", "fp16")
     assert other != plan
 
 
@@ -114,7 +115,7 @@ def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
     spec = load_bundle(CONFORMER)
     builder = TrtexecBuilder(trtexec(tmp_path, ends="exit 1"))
     with pytest.raises(EngineError):
-        build_plan(spec, prepare(spec), tmp_path / "engines", builder, "g", precision="fp16")
+        build_plan(spec, prepare(spec), tmp_path / "engines", builder, "g", "fp16")
     assert not list((tmp_path / "engines").iterdir())
 
 
@@ -210,17 +211,42 @@ def test_what_no_engine_is_built_from() -> None:
 def test_a_plan_of_another_machine_is_refused(tmp_path: Path) -> None:
     spec = load_bundle(CONFORMER)
     builder = TrtexecBuilder(trtexec(tmp_path))
-    plan = build_plan(spec, prepare(spec), tmp_path / "e", builder, "NVIDIA A100, 8.0", precision="fp16")
-    check_plan(plan, Machine("NVIDIA A100, 8.0", "10.3.0"))
+    plan = build_plan(spec, prepare(spec), tmp_path / "e", builder, "NVIDIA A100, 8.0", "fp16")
+    model = file_hash(spec.encoder.file)
+    check_plan(plan, Machine("NVIDIA A100, 8.0", "10.3.0"), model)
     with pytest.raises(EngineError, match=r"built for the GPU NVIDIA A100, 8.0, and here is NVIDIA H200, 9.0 \(hint"):
-        check_plan(plan, Machine("NVIDIA H200, 9.0", "10.3.0"))
+        check_plan(plan, Machine("NVIDIA H200, 9.0", "10.3.0"), model)
     with pytest.raises(EngineError, match=r"with TensorRT 10.3.0, and here is 10.9.0 .*run `moulin trt build` here"):
-        check_plan(plan, Machine("NVIDIA A100, 8.0", "10.9.0"))
+        check_plan(plan, Machine("NVIDIA A100, 8.0", "10.9.0"), model)
     facts_file(plan).write_text("{}")
     with pytest.raises(BundleError, match="cannot be read"):
-        check_plan(plan, Machine("NVIDIA A100, 8.0", "10.3.0"))
+        check_plan(plan, Machine("NVIDIA A100, 8.0", "10.3.0"), model)
     with pytest.raises(BundleError, match="There is no engine at"):
-        check_plan(tmp_path / "none.plan", Machine("", ""))
+        check_plan(tmp_path / "none.plan", Machine("", ""), model)
+
+
+def test_bf16_has_the_range_of_fp32(tmp_path: Path) -> None:
+    spec = load_bundle(CONFORMER)
+    model = prepare(spec, precision="bf16", max_seconds=3).model
+    onnx.save(model, tmp_path / "bf16.onnx")
+    onnx.checker.check_model(tmp_path / "bf16.onnx")
+    types = {tensor.data_type for tensor in model.graph.initializer}
+    assert onnx.TensorProto.BFLOAT16 in types
+    assert onnx.TensorProto.FLOAT16 not in types
+    casts = {attribute.i for node in model.graph.node if node.op_type == "Cast" for attribute in node.attribute}
+    assert onnx.TensorProto.FLOAT16 not in casts
+    assert [tensor.type.tensor_type.elem_type for tensor in model.graph.input][:1] == [onnx.TensorProto.FLOAT]
+    huge = onnx.helper.make_tensor("huge", onnx.TensorProto.FLOAT, [1], [3e30])
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Mul", ["a", "huge"], ["b"])],
+        "g",
+        [onnx.helper.make_tensor_value_info("a", onnx.TensorProto.FLOAT, [1])],
+        [onnx.helper.make_tensor_value_info("b", onnx.TensorProto.FLOAT, [1])],
+        [huge],
+    )
+    converted = in_brain_precision(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)]))
+    (weight,) = converted.graph.initializer
+    assert onnx.numpy_helper.to_array(weight).astype(float)[0] == pytest.approx(3e30, rel=0.01)
 
 
 def test_every_fact_makes_another_key() -> None:

@@ -17,7 +17,7 @@ from moulin.decoding.network import Floats
 from moulin.decoding.options import DecodingOptions
 from moulin.demo.files import demo_clips
 from moulin.engine.open_recognizer import open_recognizer
-from moulin.errors import BundleError, EngineError, OptionsError
+from moulin.errors import BundleError, OptionsError
 from moulin.triton_repo.ensemble.components import BACKENDS, PARTS, Backend, component_name
 from moulin.triton_repo.ensemble.config import ensemble_configs
 from moulin.triton_repo.ensemble.repository import build_offline_ensemble
@@ -172,9 +172,9 @@ def test_what_the_layout_does_not_serve(tmp_path: Path) -> None:
         build_offline_ensemble(load_model(CONFORMER / "epoch-1.pt"), tmp_path, OfflineOptions())
     with pytest.raises(OptionsError, match="Expected an offline model, got the streaming one"):
         build_offline_ensemble(load_bundle(BUNDLES / "lstm-streaming"), tmp_path, OfflineOptions())
-    with pytest.raises(OptionsError, match="The backend tensorrt cannot be used yet"):
+    with pytest.raises(OptionsError, match="The backend tensorrt needs the encoder's engine"):
         build_offline_ensemble(load_bundle(CONFORMER), tmp_path, OfflineOptions(), backend="tensorrt")
-    with pytest.raises(EngineError, match="tensorrt cannot run models yet"):
+    with pytest.raises(OptionsError, match="in the ensemble TensorRT is a backend"):
         build_offline_ensemble(load_bundle(CONFORMER), tmp_path, OfflineOptions(engine="tensorrt"))
     spec = load_bundle(CONFORMER)
     assert isinstance(spec, OnnxModelSpec)

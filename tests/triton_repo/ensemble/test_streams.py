@@ -18,7 +18,7 @@ from moulin.decoding.network import Floats
 from moulin.demo.files import demo_clips
 from moulin.engine.open_stream_recognizer import open_stream_recognizer
 from moulin.engine.stream_recognizer import StreamRecognizer
-from moulin.errors import BundleError, ClientError, EngineError, OptionsError
+from moulin.errors import BundleError, ClientError, OptionsError
 from moulin.launch import ServerOptions, TritonServer
 from moulin.triton_repo.ensemble.components import Backend
 from moulin.triton_repo.ensemble.open_part import open_tied_streams
@@ -136,9 +136,9 @@ def test_what_cannot_be_tied(tmp_path: Path) -> None:
         build_tied_streams(load_model(LSTM / "epoch-1.pt", expect="streaming"), tmp_path, StreamingOptions())
     with pytest.raises(OptionsError, match="Expected a streaming model, got the offline one"):
         build_tied_streams(load_bundle(BUNDLES / "conformer-offline"), tmp_path, StreamingOptions())
-    with pytest.raises(OptionsError, match="The backend tensorrt cannot be used yet"):
+    with pytest.raises(OptionsError, match="The backend tensorrt needs the encoder's engine"):
         build_tied_streams(spec, tmp_path, StreamingOptions(), backend="tensorrt")
-    with pytest.raises(EngineError, match="tensorrt cannot run models yet"):
+    with pytest.raises(OptionsError, match="in the ensemble TensorRT is a backend"):
         build_tied_streams(spec, tmp_path, StreamingOptions(engine="tensorrt"))
     x, *states = spec.encoder.inputs
     one = replace(spec, encoder=replace(spec.encoder, inputs=(replace(x, shape=(1, *x.shape[1:])), *states)))

@@ -12,13 +12,16 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import torch
 from google.protobuf import text_format
 from numpy.typing import NDArray
 from tritonclient.grpc import model_config_pb2 as pb
 
+from moulin.engine.tensorrt_plan import TensorRtPlan
 from moulin.errors import MoulinError
 from moulin.triton_repo.ensemble.open_part import open_part
 from moulin.triton_repo.ensemble.part import Part, Tensors
+from tests.tensorrt_stand_in import StandIn
 
 _DTYPES = {pb.TYPE_FP32: "float32", pb.TYPE_FP16: "float16", pb.TYPE_INT64: "int64", pb.TYPE_INT32: "int32"}
 
@@ -39,9 +42,12 @@ class Component:
         if self.config.backend == "python":
             values = {key: value.string_value for key, value in self.config.parameters.items()}
             self._part = open_part(values["part"], values, version, self._ask)
+        elif self.config.backend == "onnxruntime":
+            self._session: Any = onnxruntime.InferenceSession(version / self.config.default_model_filename)
         else:
-            assert self.config.backend == "onnxruntime"
-            self._session = onnxruntime.InferenceSession(version / self.config.default_model_filename)
+            assert self.config.backend == "tensorrt"
+            (group,) = self.config.instance_group
+            self._session = PlanSession(version / self.config.default_model_filename, list(group.profile))
         self._repository = repository
         self._others: dict[str, Component] = {}
 
@@ -90,6 +96,21 @@ class Component:
             self._others[model] = Component(self._repository, model)
         (answer,) = self._others[model]([tensors])
         return [answer[output] for output in outputs]
+
+
+class PlanSession:
+    """A plan as Triton's TensorRT backend runs it: by the profiles that the config names."""
+
+    def __init__(self, file: Path, profiles: list[str]) -> None:
+        self._plan = TensorRtPlan(file, StandIn(), torch.device("cpu"))
+        assert profiles == [str(number) for number in range(len(self._plan.profiles))] or not profiles
+
+    def run(self, outputs: list[str], inputs: Tensors) -> list[NDArray[Any]]:
+        assert set(outputs) == set(self._plan.outputs)
+        assert {name: torch.from_numpy(value).dtype for name, value in inputs.items()} == self._plan.inputs
+        with self._plan.computing():
+            found = self._plan.run({name: torch.from_numpy(value) for name, value in inputs.items()})
+        return [found[name].numpy() for name in outputs]
 
 
 def _reshaped(tensor: Any, batch: Tensors) -> NDArray[Any]:

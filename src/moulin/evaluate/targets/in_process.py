@@ -56,7 +56,7 @@ def moulin_streams(spec: ModelSpec | None, settings: ServerSettings) -> Iterator
     """moulin's streaming engine with the service's scheduler, without Triton."""
     recognizer = open_stream_recognizer(
         needed(spec).file,
-        precision=_asked_precision(needed(spec)),
+        precision=_asked_precision(needed(spec), settings),
         engine=settings.engine,
         device=settings.device,
         threads=settings.threads,
@@ -85,7 +85,7 @@ def open_offline(spec: ModelSpec, settings: ServerSettings) -> OfflineRecognizer
     """moulin's offline recognizer."""
     return open_recognizer(
         spec.file,
-        precision=_asked_precision(spec),
+        precision=_asked_precision(spec, settings),
         engine=settings.engine,
         device=settings.device,
         threads=settings.threads,
@@ -363,8 +363,11 @@ def _answer(record: Record, index: int, text: str) -> None:
         record.finish(text)
 
 
-def _asked_precision(spec: ModelSpec) -> Precision | None:
-    """Of ONNX files the one that was chosen; of a checkpoint the one that was asked for, if any."""
+def _asked_precision(spec: ModelSpec, settings: ServerSettings) -> Precision | None:
+    """Of ONNX files the one that was chosen; of a checkpoint the one that was asked for, if any. TensorRT makes its own
+    of fp32 files."""
+    if settings.engine == "tensorrt":
+        return None
     return spec.run_in if isinstance(spec, CheckpointSpec) else spec.precision
 
 

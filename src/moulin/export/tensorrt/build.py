@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from moulin.errors import EngineError, OptionsError
 from moulin.export.packed_states import pack_states
 from moulin.export.tensorrt.builders import Builder, BuildRequest
 from moulin.export.tensorrt.operators import refusals
-from moulin.export.tensorrt.plan import Machine, PlanFacts, PlanPrecision, file_hash, write_facts
+from moulin.export.tensorrt.plan import Machine, PlanFacts, PlanPrecision, file_hash, is_checked, write_facts
 from moulin.export.tensorrt.profiles import Profile, profiles
 from moulin.export.tensorrt.sanitise import sanitise
 
@@ -74,13 +75,16 @@ def build_plan(
     to: Path,
     builder: Builder,
     gpu: str,
-    *,
     precision: PlanPrecision,
+    *,
     workspace_gib: float = WORKSPACE_GIB,
+    check: Callable[[Path], float] | None = None,
 ) -> Path:
     """Build the engine into the folder `to`, or find it there; returns its file. Raises EngineError.
 
-    The name tells one engine from another: GPU, version of TensorRT, precision, profiles and the model itself.
+    The name tells one engine from another: GPU, version of TensorRT, precision, profiles and the model itself. `check`
+    is given every engine that nobody has checked yet, and returns its drift or raises EngineError; what it raises for
+    is not kept.
     """
     facts = PlanFacts(
         Machine(gpu, builder.version),
@@ -92,12 +96,14 @@ def build_plan(
     to.mkdir(parents=True, exist_ok=True)
     plan = to / f"encoder-{precision}-{facts.key}.plan"
     if plan.is_file():
+        if check is not None and not is_checked(plan):
+            write_facts(plan, facts, check(plan))
         return plan
     with tempfile.TemporaryDirectory(dir=to, prefix=".new-") as folder:
         source, new = Path(folder) / "encoder.onnx", Path(folder) / "encoder.plan"
         onnx.save(prepared.model, source, save_as_external_data=prepared.model.ByteSize() > 2**30)
         builder.build(BuildRequest(source, new, prepared.profiles, workspace_gib))
-        write_facts(plan, facts)
+        write_facts(plan, facts, None if check is None else check(new))
         new.rename(plan)
     return plan
 
@@ -117,6 +123,6 @@ def _in_precision(model: onnx.ModelProto, precision: PlanPrecision) -> onnx.Mode
     """The graph in the types that the engine is to compute with; its inputs and outputs stay as they are."""
     if precision == "fp32":
         return model
-    from moulin.export.variants import in_half_precision
+    from moulin.export.variants import in_brain_precision, in_half_precision
 
-    return in_half_precision(model)
+    return in_half_precision(model) if precision == "fp16" else in_brain_precision(model)

@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,10 +39,10 @@ class Builder(Protocol):
         """Write the plan. Raises EngineError with TensorRT's reason."""
 
 
-def find_builder() -> Builder:
+def find_builder(*, say: Callable[[str], None] | None = None) -> Builder:
     """TensorRT's Python API where it is installed, else trtexec. Raises EngineError where there is neither."""
     try:
-        return PythonBuilder(importlib.import_module("tensorrt"))
+        return PythonBuilder(importlib.import_module("tensorrt"), say=say)
     except ModuleNotFoundError:
         pass
     places = [shutil.which("trtexec"), *_TRTEXEC_PLACES]
@@ -119,9 +120,9 @@ def _spelled(shape: Shape) -> str:
 class PythonBuilder:
     """TensorRT's Python API, 10 and later."""
 
-    def __init__(self, tensorrt: Any) -> None:
-        """`tensorrt` is the module."""
-        self._tensorrt = tensorrt
+    def __init__(self, tensorrt: Any, *, say: Callable[[str], None] | None = None) -> None:
+        """`tensorrt` is the module; `say` is told how far a build is."""
+        self._tensorrt, self._say = tensorrt, say
 
     @property
     def version(self) -> str:
@@ -145,6 +146,8 @@ class PythonBuilder:
             for name, found in wanted.items():
                 profile.set_shape(name, found.least, found.best, found.largest)
             config.add_optimization_profile(profile)
+        if self._say is not None:
+            config.progress_monitor = _progress_monitor(trt, self._say)
         plan = builder.build_serialized_network(network, config)
         if plan is None:
             raise EngineError(
@@ -152,6 +155,29 @@ class PythonBuilder:
                 hint="where memory is short, lower --workspace-gib, --max-batch or --max-seconds",
             )
         request.plan.write_bytes(bytes(plan))
+
+
+def _progress_monitor(trt: Any, say: Callable[[str], None]) -> Any:
+    """TensorRT builds in phases within phases; the outermost ones are told, with their time."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self._started: dict[str, float] = {}
+
+        def phase_start(self, phase: str, parent: str | None, num_steps: int) -> None:
+            if parent is None:
+                self._started[phase] = time.monotonic()
+                say(f"  {phase}: {num_steps} steps ...")
+
+        def step_complete(self, _phase: str, _step: int) -> bool:
+            return True  # go on
+
+        def phase_finish(self, phase: str) -> None:
+            if phase in self._started:
+                say(f"  {phase}: {time.monotonic() - self._started.pop(phase):.0f} s")
+
+    return Monitor()
 
 
 def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:

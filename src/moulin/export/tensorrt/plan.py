@@ -7,12 +7,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from moulin.errors import BundleError, EngineError
 from moulin.export.tensorrt.profiles import Profile
 
-PlanPrecision = Literal["fp32", "fp16"]
+PlanPrecision = Literal["fp32", "fp16", "bf16"]
+PLAN_PRECISIONS: tuple[PlanPrecision, ...] = get_args(PlanPrecision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +57,28 @@ def facts_file(plan: Path) -> Path:
     return plan.with_suffix(".json")
 
 
-def write_facts(plan: Path, facts: PlanFacts) -> None:
-    facts_file(plan).write_text(json.dumps(facts.to_dict(), indent=1) + "\n")
+def write_facts(plan: Path, facts: PlanFacts, drift: float | None) -> None:
+    """`drift` is how far the engine was from ONNX Runtime; None where nobody has looked."""
+    facts_file(plan).write_text(json.dumps(facts.to_dict() | {"drift": drift}, indent=1) + "\n")
 
 
-def check_plan(plan: Path, machine: Machine) -> None:
-    """Raise BundleError where `plan` is not there or not described, and EngineError where it was built elsewhere."""
+def is_checked(plan: Path) -> bool:
+    """Whether the engine has been held against ONNX Runtime. Raises BundleError."""
+    return _read_facts(plan).get("drift") is not None
+
+
+def num_profiles(plan: Path) -> int:
+    """How many profiles the engine has. Raises BundleError."""
+    return len(_read_facts(plan)["profiles"])
+
+
+def check_plan(plan: Path, machine: Machine, model: str) -> None:
+    """Raise BundleError where `plan` is not there or not described, and EngineError where it was built elsewhere or of
+    another model than that with the hash `model`."""
     if not plan.is_file():
         raise BundleError(f"There is no engine at {plan}", hint="`moulin trt build` makes it")
-    try:
-        built = Machine(**json.loads(facts_file(plan).read_text())["machine"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BundleError(
-            f"{facts_file(plan)}, which says what {plan.name} was built with, cannot be read: {error}",
-            hint="build the engine again with `moulin trt build`",
-        ) from error
+    facts = _read_facts(plan)
+    built = Machine(**facts["machine"])
     different = [
         f"{what} {getattr(built, name)}, and here is {getattr(machine, name)}"
         for name, what in (("gpu", "for the GPU"), ("tensorrt", "with TensorRT"))
@@ -81,6 +89,22 @@ def check_plan(plan: Path, machine: Machine) -> None:
             f"{plan} was built {'; '.join(different)}",
             hint="an engine runs only where it was built: run `moulin trt build` here",
         )
+    if facts["model"] != model:
+        raise EngineError(
+            f"{plan} was built of other files than the model's", hint="run `moulin trt build` with this model"
+        )
+
+
+def _read_facts(plan: Path) -> dict[str, Any]:
+    try:
+        facts: dict[str, Any] = json.loads(facts_file(plan).read_text())
+        Machine(**facts["machine"]), facts["model"], facts["profiles"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(
+            f"{facts_file(plan)}, which says what {plan.name} was built with, cannot be read: {error}",
+            hint="build the engine again with `moulin trt build`",
+        ) from error
+    return facts
 
 
 def file_hash(*files: Path) -> str:

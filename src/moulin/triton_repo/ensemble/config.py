@@ -41,11 +41,12 @@ _MAX_STEP = 16
 
 
 def ensemble_configs(
-    spec: OnnxModelSpec, options: OfflineOptions, backend: Backend, *, min_frames: int
+    spec: OnnxModelSpec, options: OfflineOptions, backend: Backend, *, min_frames: int, num_profiles: int = 1
 ) -> dict[Part | None, Any]:
     """The `inference.ModelConfig` messages of an offline model's parts and, under None, of the ensemble itself.
 
-    `min_frames` is the fewest features that the encoder runs with. Raises BundleError where `backend` cannot run the
+    `min_frames` is the fewest features that the encoder runs with, `num_profiles` how many profiles its TensorRT engine
+    has. Raises BundleError where `backend` cannot run the
     model.
     """
     tensors = encoder_interface(spec, backend)
@@ -54,7 +55,7 @@ def ensemble_configs(
     return {
         None: _ensemble(options, tensors, max_utterance_sec=min(model_max_sec(spec), options.max_audio_sec)),
         "feature_extractor": _feature_extractor(spec, options, backend, tensors, min_frames),
-        "encoder": _encoder(spec, options, backend, tensors),
+        "encoder": _encoder(spec, options, backend, tensors, num_profiles),
         **_networks(options.model_name, backend, prediction, rows),
         "scorer": _scorer(spec, options, tensors, prediction, rows),
     }
@@ -70,10 +71,12 @@ def tied_configs(spec: OnnxModelSpec, options: StreamingOptions, backend: Backen
     max_batch = options.max_batch or _MAX_STEP
     rows = max_batch * max(WINDOW_FRAMES, options.stream.decoding.beam)
     size = packed_size(spec.streaming)
+    found_x, found_out = spec.encoder.input("x", 0), spec.encoder.output("encoder_out", 0)
+    names = ("x", "encoder_out") if backend == "python" else (found_x.name, found_out.name)
     x, states, encoder_out, new_states = (
-        TensorSpec("x", spec.encoder.input("x", 0).dtype, (spec.streaming.window_frames, spec.feature_dim)),
+        TensorSpec(names[0], found_x.dtype, (spec.streaming.window_frames, spec.feature_dim)),
         TensorSpec(STATES, "float32", (size,)),
-        TensorSpec("encoder_out", spec.encoder.output("encoder_out", 0).dtype, (-1, spec.joiner_dim)),
+        TensorSpec(names[1], found_out.dtype, (-1, spec.joiner_dim)),
         TensorSpec(NEW_STATES, "float32", (size,)),
     )
     encoder = _model(component_name(options.model_name, "encoder"), backend, max_batch)
@@ -158,7 +161,9 @@ def _feature_extractor(
     return config
 
 
-def _encoder(spec: OnnxModelSpec, options: OfflineOptions, backend: Backend, tensors: EncoderInterface) -> Any:
+def _encoder(
+    spec: OnnxModelSpec, options: OfflineOptions, backend: Backend, tensors: EncoderInterface, num_profiles: int
+) -> Any:
     config = _part(options, "encoder", backend)
     native = backend != "python"
     _input(config, tensors.x, ragged=not native)
@@ -167,6 +172,9 @@ def _encoder(spec: OnnxModelSpec, options: OfflineOptions, backend: Backend, ten
     _output(config, tensors.encoder_out_lens, scalar=native)
     _batching(config, options)
     add_instances(config, options.instances, options.gpu)
+    if backend == "tensorrt":
+        # Triton takes the first profile alone, unless it is told of the others: then it chooses for each batch.
+        config.instance_group[0].profile.extend(map(str, range(num_profiles)))
     if not native:
         parameters = {
             "joiner_dim": str(spec.joiner_dim),

@@ -2,7 +2,7 @@
 
 DIR/transducer/             config.pbtxt and an empty version: Triton runs it by itself
 DIR/feature_extractor/1/    model.py
-DIR/encoder/1/              model.onnx, and model.py where python runs it
+DIR/encoder/1/              model.onnx, and model.py where python runs it; model.plan for TensorRT
 DIR/decoder/1/, joiner/1/   the same
 DIR/scorer/1/               model.py, tokens.txt
 """
@@ -18,10 +18,11 @@ import onnx
 
 from moulin.bundle.onnx_graph import OnnxGraph
 from moulin.bundle.spec import ModelSpec, OnnxModelSpec
-from moulin.engine.engines import Engine, choose_engine
+from moulin.engine.engines import choose_engine
 from moulin.engine.onnxruntime_encoder import OnnxRuntimeEncoder
 from moulin.errors import BundleError, OptionsError
 from moulin.export.packed_states import pack_states
+from moulin.export.tensorrt.plan import facts_file, num_profiles
 from moulin.triton_repo.ensemble.components import MODEL_FILES, PARTS, Backend, Part, component_name, encoder_interface
 from moulin.triton_repo.ensemble.config import ensemble_configs, tied_configs
 from moulin.triton_repo.model_folder import new_model, place_file, write_config, write_shim
@@ -37,14 +38,19 @@ def build_offline_ensemble(
     Returns the ensemble's folder. With `link` the components have links to the model's files. Raises OptionsError where
     `to` cannot be written or the layout does not fit the model, and BundleError where `backend` cannot run it.
     """
-    spec = _checked(spec, options.engine, backend)
+    spec = _checked(spec, options, backend)
     if spec.streaming:
         raise OptionsError(f"Expected an offline model, got the streaming one in {spec.path}")
     encoder_interface(spec, backend)
-    configs = ensemble_configs(spec, options, backend, min_frames=_min_frames(spec, backend))
+    profiles = num_profiles(options.plan) if options.plan and backend == "tensorrt" else 1
+    min_frames = _min_frames(spec, backend)
+    configs = ensemble_configs(spec, options, backend, min_frames=min_frames, num_profiles=profiles)
     with _new_models(spec, to, options.model_name, configs, link=link) as folders:
         for part in PARTS:
-            _write_component(spec, folders[part], part, link=link)
+            if part == "encoder" and backend == "tensorrt":
+                _write_plan(options.plan, folders[part], link=link)
+            else:
+                _write_component(spec, folders[part], part, link=link)
             if configs[part].backend == "python":
                 write_shim(folders[part], "ensemble.component_shim")
     return to / options.model_name
@@ -54,7 +60,7 @@ def build_tied_streams(
     spec: ModelSpec, to: Path, options: StreamingOptions, *, backend: Backend = "python", link: bool = False
 ) -> Path:
     """The same for a streaming model. Its encoder is written anew, with its states packed into one tensor."""
-    spec = _checked(spec, options.engine, backend)
+    spec = _checked(spec, options, backend)
     if spec.streaming is None:
         raise OptionsError(f"Expected a streaming model, got the offline one in {spec.path}")
     if isinstance(spec.encoder.input("x", 0).shape[0], int):
@@ -64,9 +70,12 @@ def build_tied_streams(
         )
     configs = tied_configs(spec, options, backend)
     with _new_models(spec, to, options.model_name, configs, link=link) as folders:
-        packed = pack_states(onnx.load(spec.encoder.file), spec.streaming)
-        file = folders["encoder"] / "1" / MODEL_FILES["onnxruntime"]
-        onnx.save(packed, file, save_as_external_data=packed.ByteSize() > 2**30, location="model.data")
+        if backend == "tensorrt":
+            _write_plan(options.plan, folders["encoder"], link=link)
+        else:
+            packed = pack_states(onnx.load(spec.encoder.file), spec.streaming)
+            file = folders["encoder"] / "1" / MODEL_FILES["onnxruntime"]
+            onnx.save(packed, file, save_as_external_data=packed.ByteSize() > 2**30, location="model.data")
         _write_component(spec, folders["decoder"], "decoder", link=link)
         _write_component(spec, folders["joiner"], "joiner", link=link)
         networks: tuple[Part, ...] = ("encoder", "decoder", "joiner")
@@ -78,18 +87,24 @@ def build_tied_streams(
     return to / options.model_name
 
 
-def _checked(spec: ModelSpec, engine: Engine | None, backend: Backend) -> OnnxModelSpec:
+def _checked(spec: ModelSpec, options: OfflineOptions | StreamingOptions, backend: Backend) -> OnnxModelSpec:
     if not isinstance(spec, OnnxModelSpec):
         raise OptionsError(
             f"The layout ensemble takes ONNX files, and {spec.file} is a checkpoint",
             hint="`moulin export` writes ONNX files of it; or leave out --layout",
         )
-    if backend == "tensorrt":
+    if options.engine == "tensorrt":
         raise OptionsError(
-            "The backend tensorrt cannot be used yet: no engine has been run",
-            hint="choose the backend onnxruntime or python",
+            "The engine tensorrt is for the layout fused; in the ensemble TensorRT is a backend",
+            hint="moulin repo build --layout ensemble --backend tensorrt",
         )
-    choose_engine(spec, engine)
+    if backend == "tensorrt" and options.plan is None:
+        raise OptionsError(
+            "The backend tensorrt needs the encoder's engine", hint="`moulin repo build` on the GPU's machine builds it"
+        )
+    if backend == "tensorrt" and options.gpu is None:
+        raise OptionsError("The backend tensorrt runs on a GPU only", hint="add --device cuda")
+    choose_engine(spec, options.engine)
     return spec
 
 
@@ -119,6 +134,14 @@ def _min_frames(spec: OnnxModelSpec, backend: Backend) -> int:
     return OnnxRuntimeEncoder(
         spec.encoder, feature_dim=spec.feature_dim, precision=spec.precision, threads=1
     ).min_frames
+
+
+def _write_plan(plan: Path | None, model_dir: Path, *, link: bool) -> None:
+    """The engine, and beside it what it was built with."""
+    assert plan is not None
+    to = model_dir / "1" / MODEL_FILES["tensorrt"]
+    place_file(plan, to, link=link)
+    place_file(facts_file(plan), facts_file(to), link=link)
 
 
 def _write_component(spec: OnnxModelSpec, model_dir: Path, part: Part, *, link: bool) -> None:

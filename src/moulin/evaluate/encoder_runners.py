@@ -1,0 +1,101 @@
+"""What `moulin bench encoder` measures: a model's encoder by each of the engines, with the clock around the same work.
+
+An encoder is prepared with a batch, outside the clock, and then called again and again. By default a call takes
+features from the host's memory and leaves encoder frames there. With `on_device` both stay where the encoder runs, as
+where features are computed there too; a call then ends when the device is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, Protocol, get_args
+
+import numpy as np
+
+from moulin.bundle.files import Precision
+from moulin.bundle.spec import FRAME_SHIFT_SEC, CheckpointSpec, ModelSpec, OnnxModelSpec
+from moulin.decoding.network import Floats, Ints
+from moulin.engine.engines import Engine, choose_engine, device_of
+from moulin.engine.onnxruntime_encoder import OnnxRuntimeEncoder
+from moulin.errors import EngineError, OptionsError, first_line
+
+Kind = Engine | Literal["gpu"]
+KINDS: tuple[Kind, ...] = (*get_args(Engine), "gpu")
+"""The engines, of which torch runs a checkpoint's plain modules, and our GPU engine."""
+CHECKPOINT_KINDS: tuple[Kind, ...] = ("torch", "gpu")
+
+Call = Callable[[], object]
+
+
+class MeasuredEncoder(Protocol):
+    def prepare(self, x: Floats, x_lens: Ints) -> Call:
+        """A pass of features float32 [N, T, feature_dim] and lengths int64 [N]; it raises EngineError. What comes out
+        is there when it returns."""
+
+
+def open_encoder(
+    spec: ModelSpec,
+    kind: Kind | None,
+    *,
+    device: str,
+    threads: int | None,
+    on_device: bool,
+    precision: Precision | None = None,
+    max_batch: int = 1,
+    num_frames: int = 1000,
+) -> tuple[Kind, MeasuredEncoder]:
+    """The encoder of the offline model `spec`; without a `kind` by the usual engine. For TensorRT an engine is built in
+    `precision` for the batches that come. Raises as the engines do."""
+    chosen: Kind = "gpu" if kind == "gpu" else choose_engine(spec, kind)
+    if chosen in CHECKPOINT_KINDS:
+        if not isinstance(spec, CheckpointSpec):
+            raise OptionsError(f"The runner {chosen} takes checkpoints, and {spec.path} holds ONNX files")
+        from moulin.engine.engines import check_gpu_engine
+        from moulin.evaluate.torch_encoders import GpuEngineEncoder, ModulesEncoder
+
+        if chosen == "torch":
+            return chosen, ModulesEncoder(spec, device=device, threads=threads, on_device=on_device)
+        if device == "cpu":
+            raise OptionsError("The runner gpu runs on a GPU only", hint="add --device cuda")
+        check_gpu_engine(device)
+        return chosen, GpuEngineEncoder(spec, device=device, on_device=on_device)
+    assert isinstance(spec, OnnxModelSpec)
+    if chosen == "tensorrt":
+        from moulin.engine.open_tensorrt import open_plan, ready_plan
+        from moulin.evaluate.torch_encoders import PlanEncoder
+
+        device, longest = device_of(chosen, device), num_frames * FRAME_SHIFT_SEC
+        plan = ready_plan(spec, device=device, precision=precision, max_batch=max_batch, max_audio_sec=longest)
+        return chosen, PlanEncoder(spec, open_plan(spec, plan, device=device), on_device=on_device)
+    encoder = OnnxRuntimeEncoder(
+        spec.encoder, feature_dim=spec.feature_dim, precision=spec.precision, device=device, threads=threads
+    )
+    return chosen, BoundOnnxEncoder(encoder) if on_device else OnnxEncoder(encoder)
+
+
+class OnnxEncoder:
+    def __init__(self, encoder: OnnxRuntimeEncoder) -> None:
+        self._encoder = encoder
+
+    def prepare(self, x: Floats, x_lens: Ints) -> Call:
+        return lambda: self._encoder.encoder(x, x_lens, alone=True)
+
+
+class BoundOnnxEncoder:
+    """By ONNX Runtime's I/O binding: inputs and outputs in the memory of its device."""
+
+    def __init__(self, encoder: OnnxRuntimeEncoder) -> None:
+        self._encoder = encoder
+
+    def prepare(self, x: Floats, x_lens: Ints) -> Call:
+        binding, session = self._encoder.bound(x, x_lens)
+
+        def call() -> Any:
+            try:
+                session.run_with_iobinding(binding)
+                binding.synchronize_outputs()
+            except Exception as error:  # ONNX Runtime has many exception types and no common base but this one
+                raise EngineError(f"ONNX Runtime failed on x {list(np.shape(x))}: {first_line(error)}") from error
+            return binding.get_outputs()
+
+        return call
