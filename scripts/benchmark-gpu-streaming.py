@@ -16,7 +16,7 @@ import math
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from moulin.decoding.options import DecodingOptions
 from moulin.demo.files import demo_clips
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.engine.torch_stream_runner import TorchStreamRunner
+from moulin.evaluate.connection import Connection
 from moulin.evaluate.machine import machine, versions
 from moulin.evaluate.process_usage import cpu_sec_by_process
 from moulin.evaluate.published_sizes import random_transducer
@@ -40,7 +41,7 @@ from moulin.evaluate.streaming_benchmark import plan
 from moulin.evaluate.streaming_clips import Clip, cut
 from moulin.evaluate.streaming_load import Pace
 from moulin.evaluate.targets.target import RunningTarget
-from moulin.evaluate.targets.triton_targets import connect_grpc, connect_http
+from moulin.evaluate.targets.triton_targets import connect_grpc, connect_grpc_stream, connect_http
 from moulin.launch.server import ServerOptions, TritonServer
 from moulin.streaming.options import StreamOptions
 from moulin.triton_repo import contract
@@ -48,7 +49,13 @@ from moulin.triton_repo.repository import build_streaming_repository
 from moulin.triton_repo.streaming_config import StreamingOptions
 
 TOKENS_A_FRAME = 0.11
-CONNECT = {"grpc": connect_grpc, "http": connect_http}
+CONNECT: dict[str, Callable[..., Connection]] = {
+    "grpc": connect_grpc,
+    "grpc-int16": partial(connect_grpc, int16=True),
+    "grpc-stream": connect_grpc_stream,
+    "grpc-stream-int16": partial(connect_grpc_stream, int16=True),
+    "http": connect_http,
+}
 
 
 @contextmanager
@@ -117,13 +124,15 @@ def through_triton(
             assert server.pid is not None
             url = server.grpc_url if wire.startswith("grpc") else server.http_url
             running = RunningTarget(server.pid, partial(CONNECT[wire], url, contract.MODEL_NAME, ""))
-            before, begin = cpu_sec_by_process(server.pid), time.monotonic()
+            before = cpu_sec_by_process(server.pid)
             load = plan(clips, streams, pace, arguments.processes)
             run = asyncio.run(run_plan(wire, running, load, str.upper))
-            after, wall = cpu_sec_by_process(server.pid), time.monotonic() - begin
+            after = cpu_sec_by_process(server.pid)
             metrics = _metrics(server.metrics_url)
-    cores = {pid: round((sec - before.get(pid, 0.0)) / wall, 2) for pid, sec in after.items()}
     figures = run.measurement.to_dict(brief=True)
+    requests = figures["requests_sent"]
+    cpu_us = {pid: round((sec - before.get(pid, 0.0)) / requests * 1e6, 1) for pid, sec in after.items()}
+    requests_a_sec = streams * 1000 / arguments.chunk_ms
     kept = ("latency_ms", "last_quarter_p95_ms", "failures", "failure_examples", "generator_late_p95_ms", "gpus")
     return {
         "wire": wire,
@@ -135,9 +144,12 @@ def through_triton(
         "chunks_measured": figures["chunks_measured"],
         **{name: figures[name] for name in kept if name in figures},
         "generator_cores": round(figures["generator_cpu_sec"] / arguments.seconds, 2),
-        # From the first request to the last, warm-up included.
-        "tritonserver_cores": cores.pop(server.pid),
-        "stub_cores": sorted(cores.values(), reverse=True),
+        "requests_sent": requests,
+        # Of all requests from the first to the last, warm-up included; and what that is at the pace of the run.
+        "tritonserver_us_a_request": cpu_us[server.pid],
+        "tritonserver_cores": round(cpu_us.pop(server.pid) * requests_a_sec / 1e6, 2),
+        "stubs_us_a_request": round(sum(cpu_us.values()), 1),
+        "stub_cores": sorted((round(us * requests_a_sec / 1e6, 2) for us in cpu_us.values()), reverse=True),
         "server_memory_mib": figures["server_memory_mib"],
         "metrics": metrics,
     }

@@ -34,9 +34,10 @@ DEFAULTS: dict[str, Any] = {
     "backend": "python",
     "max_batch_size": 64,
     "input": [
-        {"name": "WAV", "data_type": "TYPE_FP32", "dims": ["-1"], "allow_ragged_batch": True},
+        {"name": "WAV", "data_type": "TYPE_FP32", "dims": ["-1"], "allow_ragged_batch": True, "optional": True},
         {"name": "WAV_LENS", "data_type": "TYPE_INT32", "dims": ["1"]},
         {"name": "OPTIONS", "data_type": "TYPE_STRING", "dims": ["1"], "optional": True},
+        {"name": "WAV_INT16", "data_type": "TYPE_INT16", "dims": ["-1"], "optional": True, "allow_ragged_batch": True},
     ],
     "output": [
         {"name": "TRANSCRIPTS", "data_type": "TYPE_STRING", "dims": ["1"]},
@@ -58,6 +59,7 @@ DEFAULTS: dict[str, Any] = {
         "instances": {"string_value": "1"},
         "threads": {},
         "max_streams": {"string_value": "1024"},
+        "max_step_ms": {},
         "max_batch": {},
         "idle_timeout_sec": {"string_value": "15"},
         "options": {"string_value": json.dumps(STREAM)},

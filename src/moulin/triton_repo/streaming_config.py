@@ -12,7 +12,14 @@ from moulin.engine.onnxruntime_stream_runner import MAX_STREAMS
 from moulin.errors import OptionsError
 from moulin.streaming.options import StreamOptions
 from moulin.triton_repo import contract
-from moulin.triton_repo.model_config import add_instances, add_parameters, check_counts, check_model_name, new_config
+from moulin.triton_repo.model_config import (
+    add_instances,
+    add_int16,
+    add_parameters,
+    check_counts,
+    check_model_name,
+    new_config,
+)
 from moulin.triton_repo.streaming_service import IDLE_TIMEOUT_SEC
 
 # How many requests Triton may hand over in one call. They are only queued there, so this is no batch of the encoder.
@@ -47,6 +54,8 @@ class StreamingOptions:
     """How long Triton may keep a chunk to hand it over together with others."""
     idle_timeout_sec: float = IDLE_TIMEOUT_SEC
     """A stream without a request for so long is closed."""
+    max_step_ms: float | None = None
+    """No stream is started while a chunk takes longer, from its arrival at the scheduler on; None starts all."""
     stream: StreamOptions = field(default_factory=StreamOptions)
 
     def __post_init__(self) -> None:
@@ -55,6 +64,8 @@ class StreamingOptions:
         check_counts(self, ("max_streams", "max_batch", "instances", "threads"))
         if not 0 <= self.queue_delay_ms < 1e6:
             raise OptionsError(f"Expected queue-delay-ms of at least 0, got {self.queue_delay_ms:g}")
+        if self.max_step_ms is not None and not 0 < self.max_step_ms < 1e6:
+            raise OptionsError(f"Expected max-step-ms above 0 and below 1e6, got {self.max_step_ms:g}")
         if not 0 < self.idle_timeout_sec < 1e6:
             raise OptionsError(f"Expected idle-timeout-sec above 0 and below 1e6, got {self.idle_timeout_sec:g}")
 
@@ -67,6 +78,7 @@ class StreamingOptions:
 def streaming_config(options: StreamingOptions, encoder_file: str) -> Any:
     """The `inference.ModelConfig` message. `encoder_file` is relative to the version folder."""
     config = new_config(options.model_name, _MAX_REQUESTS)
+    add_int16(config)
 
     # No control inputs: a request tells its flags and its sequence's id itself, which spares two tensors a chunk and,
     # for an id that is a string, one that Triton 2.51 fills with whatever lies in memory.
@@ -89,6 +101,7 @@ def streaming_config(options: StreamingOptions, encoder_file: str) -> Any:
             "threads": str(options.threads or ""),
             "max_streams": str(options.max_streams),
             "max_batch": str(options.max_batch or ""),
+            "max_step_ms": "" if options.max_step_ms is None else f"{options.max_step_ms:g}",
             "idle_timeout_sec": f"{options.idle_timeout_sec:g}",
             "options": json.dumps(options.stream.to_dict()),
         },

@@ -6,8 +6,8 @@ import json
 import logging
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -37,14 +37,20 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         parameters = ShimParameters.read(args)
         recognizer = self._open(parameters, -(-int(parameters.values["max_streams"]) // parameters.instances))
-        self._service = StreamingService(recognizer, idle_timeout_sec=float(parameters.values["idle_timeout_sec"]))
+        max_step_ms = parameters.values["max_step_ms"]
+        self._service = StreamingService(
+            recognizer,
+            idle_timeout_sec=float(parameters.values["idle_timeout_sec"]),
+            max_step_sec=float(max_step_ms) / 1000 if max_step_ms else None,
+            instances=parameters.instances,
+        )
         labels = {
             "model": args["model_name"],
             "version": args["model_version"],
             "instance": args["model_instance_name"],
         }
         self._metrics = StreamingMetrics(self._service, labels)
-        self._postman = ThreadPoolExecutor(1, thread_name_prefix="moulin-replies")
+        self._postman = _Postman()
 
     def _open(self, parameters: ShimParameters, capacity: int) -> StreamRecognizer:
         recognizer = open_stream_recognizer(
@@ -63,19 +69,40 @@ class TritonPythonModel:
     def execute(self, requests: list[Any]) -> None:
         for request in requests:
             client = _Client(request)
-            self._service.submit(_parse(request, client), partial(self._post, client))
-
-    def _post(self, client: _Client, reply: StreamReply | MoulinError) -> None:
-        self._postman.submit(client.respond, reply)
+            self._service.submit(_parse(request, client), partial(self._postman.post, client))
 
     def finalize(self) -> None:
         self._metrics.close()
         self._service.close()
-        self._postman.shutdown()
+        self._postman.close()
+
+
+class _Postman:
+    """Sends replies in the order in which they were posted, on a thread of its own."""
+
+    def __init__(self) -> None:
+        self._letters: SimpleQueue[tuple[_Client, StreamReply | MoulinError] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._deliver, name="moulin-replies", daemon=True)
+        self._thread.start()
+
+    def post(self, client: _Client, reply: StreamReply | MoulinError) -> None:
+        self._letters.put((client, reply))
+
+    def close(self) -> None:
+        """Return when all that was posted is sent."""
+        self._letters.put(None)
+        self._thread.join()
+
+    def _deliver(self) -> None:
+        while letter := self._letters.get():
+            client, reply = letter
+            client.respond(reply)
 
 
 class _Client:
     """Whoever waits for the reply to one request."""
+
+    __slots__ = ("_answered", "_lock", "_sender", "wanted")
 
     def __init__(self, request: Any) -> None:
         self.wanted: Sequence[str] = request.requested_output_names()
@@ -99,21 +126,20 @@ class _Client:
 
 
 def _parse(request: Any, client: _Client) -> StreamRequest:
-    def tensor(name: str) -> Any:
-        return pb_utils.get_input_tensor_by_name(request, name).as_numpy()
-
     flags = request.flags()
-    options = pb_utils.get_input_tensor_by_name(request, contract.OPTIONS)
+    # The usual request has two of the four tensors: asking for them one by one takes longer.
+    tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+    options = tensors.get(contract.OPTIONS)
     return StreamRequest(
         stream_id=request.correlation_id(),
         start=bool(flags & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_START),
         end=bool(flags & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_END),
-        # A copy: the request's memory is Triton's again as soon as `execute` returns.
-        wav=tensor(contract.WAV).copy(),
-        wav_lens=tensor(contract.WAV_LENS),
-        options=options.as_numpy().item() if options else None,
+        wav=tensors.get(contract.WAV),
+        wav_lens=tensors.get(contract.WAV_LENS),
+        options=None if options is None else options.item(),
         wants_update=contract.RESULT in client.wanted,
         is_cancelled=client.has_gone,
+        wav_int16=tensors.get(contract.WAV_INT16),
     )
 
 
