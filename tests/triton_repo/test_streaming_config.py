@@ -101,6 +101,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         threads=5,
         queue_delay_ms=0.0,
         idle_timeout_sec=2.5,
+        max_step_ms=320.0,
         stream=StreamOptions().updated(stream),
     )
     # Every option must differ from its default, or the test would not notice that one is ignored.
@@ -124,6 +125,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
             "threads": {"string_value": "5"},
             "max_streams": {"string_value": "100"},
             "max_batch": {"string_value": "7"},
+            "max_step_ms": {"string_value": "320"},
             "idle_timeout_sec": {"string_value": "2.5"},
             "options": {"string_value": json.dumps(stream)},
         },
