@@ -111,6 +111,7 @@ def through_triton(
         max_streams=instances * math.ceil(1.3 * streams / instances),
         max_batch=arguments.max_batch,
         queue_delay_ms=arguments.queue_delay_ms,
+        linger_ms=arguments.linger_ms,
     )
     chunk_samples = arguments.chunk_ms * 16
     clips: list[Clip] = [
@@ -140,6 +141,7 @@ def through_triton(
         "streams": streams,
         "seconds": arguments.seconds,
         "chunk_ms": arguments.chunk_ms,
+        "linger_ms": arguments.linger_ms,
         "processes": arguments.processes,
         "chunks_measured": figures["chunks_measured"],
         **{name: figures[name] for name in kept if name in figures},
@@ -188,6 +190,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=4, help="load generators")
     parser.add_argument("--max-batch", type=int)
     parser.add_argument("--queue-delay-ms", type=float, default=StreamingOptions.queue_delay_ms)
+    parser.add_argument("--linger-ms", type=float, default=0.0, help="see StreamingOptions")
     arguments = parser.parse_args()
     parts = arguments.parts.split(",")
     result: dict[str, Any] = {

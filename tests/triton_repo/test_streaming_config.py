@@ -59,6 +59,7 @@ DEFAULTS: dict[str, Any] = {
         "instances": {"string_value": "1"},
         "threads": {},
         "max_streams": {"string_value": "1024"},
+        "linger_ms": {"string_value": "0"},
         "max_step_ms": {},
         "max_batch": {},
         "idle_timeout_sec": {"string_value": "15"},
@@ -101,6 +102,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         threads=5,
         queue_delay_ms=0.0,
         idle_timeout_sec=2.5,
+        linger_ms=50.0,
         max_step_ms=320.0,
         stream=StreamOptions().updated(stream),
     )
@@ -125,6 +127,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
             "threads": {"string_value": "5"},
             "max_streams": {"string_value": "100"},
             "max_batch": {"string_value": "7"},
+            "linger_ms": {"string_value": "50"},
             "max_step_ms": {"string_value": "320"},
             "idle_timeout_sec": {"string_value": "2.5"},
             "options": {"string_value": json.dumps(stream)},

@@ -29,9 +29,10 @@ logger = logging.getLogger(__name__)
 class TritonPythonModel:
     """Tensors to `StreamingService` and back.
 
-    Replies are sent when they are ready: `execute` only hands requests over, so that Triton can bring the next ones
-    while the encoder runs. A thread of its own sends them, because that waits for tritonserver to take them, and the
-    threads that made them have the next step to do.
+    Replies that are all there at once (to audio that completes no chunk), or soon where `execute` is to linger, go
+    back together when `execute` returns, which costs Triton and us less than one by one. Otherwise they are sent when
+    they are ready, so that Triton can bring the next requests while the encoder runs: by a thread of its own, because
+    that waits for tritonserver to take them, and the threads that made them have the next step to do.
     """
 
     def initialize(self, args: dict[str, str]) -> None:
@@ -51,6 +52,7 @@ class TritonPythonModel:
         }
         self._metrics = StreamingMetrics(self._service, labels)
         self._postman = _Postman()
+        self._linger_sec = float(parameters.values["linger_ms"]) / 1000
 
     def _open(self, parameters: ShimParameters, capacity: int) -> StreamRecognizer:
         recognizer = open_stream_recognizer(
@@ -66,15 +68,50 @@ class TritonPythonModel:
         recognizer.warm_up()
         return recognizer
 
-    def execute(self, requests: list[Any]) -> None:
-        for request in requests:
-            client = _Client(request)
-            self._service.submit(_parse(request, client), partial(self._postman.post, client))
+    def execute(self, requests: list[Any]) -> list[Any] | None:
+        clients = [_Client(request) for request in requests]
+        call = _Call(len(clients), self._postman)
+        for request, client in zip(requests, clients, strict=True):
+            self._service.submit(_parse(request, client), partial(call.post, client))
+        replies = call.collect(self._linger_sec)
+        # All of them or none: what Triton does with some now and others later is documented nowhere.
+        if len(replies) == len(clients):
+            return [client.response(replies[client]) for client in clients]
+        for client, reply in replies.items():
+            self._postman.post(client, reply)
+        return None
 
     def finalize(self) -> None:
         self._metrics.close()
         self._service.close()
         self._postman.close()
+
+
+class _Call:
+    """The replies to the requests of one `execute`: collected until it returns, then left to the postman."""
+
+    def __init__(self, num_requests: int, postman: _Postman) -> None:
+        self._num_requests, self._postman = num_requests, postman
+        self._replies: dict[_Client, StreamReply | MoulinError] = {}
+        self._returning = False
+        self._complete = threading.Condition()
+
+    def post(self, client: _Client, reply: StreamReply | MoulinError) -> None:
+        with self._complete:
+            if not self._returning:
+                self._replies[client] = reply
+                if len(self._replies) == self._num_requests:
+                    self._complete.notify()
+                return
+        self._postman.post(client, reply)
+
+    def collect(self, linger_sec: float) -> dict[_Client, StreamReply | MoulinError]:
+        """Those that came, waiting up to `linger_sec` for all."""
+        with self._complete:
+            if linger_sec:
+                self._complete.wait_for(lambda: len(self._replies) == self._num_requests, linger_sec)
+            self._returning = True
+            return self._replies
 
 
 class _Postman:
@@ -118,6 +155,12 @@ class _Client:
                 self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
         except Exception:  # the others' replies are to be sent all the same
             logger.exception("A reply could not be delivered")
+
+    def response(self, reply: StreamReply | MoulinError) -> Any:
+        """The reply for `execute` to return."""
+        with self._lock:
+            self._answered = True
+        return _response(self.wanted, reply)
 
     def has_gone(self) -> bool:
         # Asked about a request that has been answered, tritonserver 2.51 ends with a segmentation fault.
