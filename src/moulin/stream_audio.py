@@ -50,7 +50,7 @@ def stream_to_server(chunks: Chunks, url: str, *, model: str, options: Mapping[s
     """
     from moulin.client.sync_client import Client
 
-    with Client(url, model=model) as client, client.stream(**options) as stream:
+    with Client(url, model=model, int16=True) as client, client.stream(**options) as stream:
         for chunk in chunks:
             yield stream.send(chunk)
         # A request of its own: whether a chunk is the last is only known when the next does not come.

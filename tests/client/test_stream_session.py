@@ -157,3 +157,9 @@ def test_models_that_do_not_stream(reply: Reply, message: str) -> None:
         session.update(reply)
     with pytest.raises(ClientError, match="was not answered"):
         session.request(AUDIO)
+
+
+def test_16_bits_where_they_are_wanted() -> None:
+    (sent,) = (tensors(StreamSession(int16=True).request(np.array([-1, 0.5, 2], np.float32))["inputs"]),)
+    assert sorted(sent) == ["WAV_INT16", "WAV_LENS"]
+    assert sent["WAV_INT16"].tolist() == [[-32768, 16384, 32767]]

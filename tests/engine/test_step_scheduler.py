@@ -15,6 +15,7 @@ import pytest
 
 from moulin.bundle.load import load_bundle
 from moulin.decoding.network import Floats
+from moulin.engine import step_scheduler
 from moulin.engine.onnxruntime_stream_runner import OnnxRuntimeStreamRunner
 from moulin.engine.step_scheduler import StepScheduler
 from moulin.engine.stream_recognizer import StreamRecognizer
@@ -426,3 +427,29 @@ def test_real_streams_hear_what_they_hear_alone(clips: list[Floats]) -> None:
     assert [recognizer.text(stream) for stream in streams] == wanted
     assert all(stream.ended for stream in streams)
     assert len(set(wanted)) == 10
+
+
+# ------------------------------------------------------------------------------------------------------------- times
+
+
+def test_the_latency_is_that_of_who_waits_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(step_scheduler.time, "monotonic", lambda: now[0])
+    recognizer, finished = FakeRecognizer(gated=True), Finished()
+    with scheduled(recognizer) as scheduler:
+        assert scheduler.latency_sec() == 0
+        submit(scheduler, FakeStream("a"), finished)
+        recognizer.wait_for_step()
+        submit(scheduler, FakeStream("b"), finished)
+        now[0] += 3
+        assert scheduler.latency_sec() == 3, "b waits"
+        recognizer.let_through()
+        recognizer.wait_for_step()
+        now[0] += 1
+        recognizer.let_through()
+        finished.wait_for(2)
+        assert (scheduler.step_sec, scheduler.wait_sec) == (4, 3)
+        # A fifth of a's three seconds, then a fifth of the way from there to b's four.
+        assert scheduler.latency_sec() == pytest.approx(0.6 + 0.2 * (4 - 0.6))
+        now[0] += 10
+        assert scheduler.latency_sec() == 0, "nobody has stepped for long"

@@ -34,9 +34,10 @@ DEFAULTS: dict[str, Any] = {
     "backend": "python",
     "max_batch_size": 64,
     "input": [
-        {"name": "WAV", "data_type": "TYPE_FP32", "dims": ["-1"], "allow_ragged_batch": True},
+        {"name": "WAV", "data_type": "TYPE_FP32", "dims": ["-1"], "allow_ragged_batch": True, "optional": True},
         {"name": "WAV_LENS", "data_type": "TYPE_INT32", "dims": ["1"]},
         {"name": "OPTIONS", "data_type": "TYPE_STRING", "dims": ["1"], "optional": True},
+        {"name": "WAV_INT16", "data_type": "TYPE_INT16", "dims": ["-1"], "optional": True, "allow_ragged_batch": True},
     ],
     "output": [
         {"name": "TRANSCRIPTS", "data_type": "TYPE_STRING", "dims": ["1"]},
@@ -58,6 +59,8 @@ DEFAULTS: dict[str, Any] = {
         "instances": {"string_value": "1"},
         "threads": {},
         "max_streams": {"string_value": "1024"},
+        "linger_ms": {"string_value": "0"},
+        "max_step_ms": {},
         "max_batch": {},
         "idle_timeout_sec": {"string_value": "15"},
         "options": {"string_value": json.dumps(STREAM)},
@@ -107,6 +110,8 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         threads=5,
         queue_delay_ms=0.0,
         idle_timeout_sec=2.5,
+        linger_ms=50.0,
+        max_step_ms=320.0,
         stream=StreamOptions().updated(stream),
         plan=_plan(tmp_path),
     )
@@ -131,6 +136,8 @@ def test_every_option_arrives(tmp_path: Path) -> None:
             "threads": {"string_value": "5"},
             "max_streams": {"string_value": "100"},
             "max_batch": {"string_value": "7"},
+            "linger_ms": {"string_value": "50"},
+            "max_step_ms": {"string_value": "320"},
             "idle_timeout_sec": {"string_value": "2.5"},
             "options": {"string_value": json.dumps(stream)},
             "plan": {"string_value": "encoder.plan"},

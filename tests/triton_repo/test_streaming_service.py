@@ -655,3 +655,70 @@ def test_counters(clock: Clock) -> None:
     assert (counters.opened, counters.refused, counters.timed_out, counters.replies) == (2, 1, 2, 2)
     assert (counters.waited_sec, counters.audio_sec) == (3.0, 1.0)
     assert counters.steps == counters.step_streams == runner.num_chunks > 0
+
+
+# -------------------------------------------------------------------------------------------------------- 16-bit audio
+
+
+def test_16_bits_are_heard_as_the_same_floats(service: StreamingService) -> None:
+    in_16_bits = np.rint(AUDIO * 32767).astype(np.int16)
+    pieces = _pieces(np.arange(len(AUDIO)).astype(np.float32), 3200)
+    for number, piece in enumerate(pieces):
+        first = int(piece[0])
+        answer = send(
+            service,
+            7,
+            piece,
+            wav=None,
+            wav_int16=in_16_bits[None, first : first + len(piece)],
+            start=number == 0,
+            end=number == len(pieces) - 1,
+        )
+    assert answer.text == _alone(in_16_bits.astype(np.float32) / 32768)
+
+
+@pytest.mark.parametrize("given", ["neither", "both"])
+def test_audio_comes_once(service: StreamingService, given: str) -> None:
+    wav = {"neither": None, "both": AUDIO[None]}[given]
+    wav_int16 = None if given == "neither" else np.zeros((1, len(AUDIO)), np.int16)
+    error = send(service, 7, AUDIO, wav=wav, wav_int16=wav_int16, start=True).error
+    assert str(error) == f"Expected either WAV or WAV_INT16, got {given}"
+
+
+def test_audio_that_waits_is_a_copy(service: StreamingService, runner: FakeStreamRunner) -> None:
+    """Triton's memory is written over as soon as `submit` returns."""
+    memory = AUDIO.copy()
+    with runner.held():
+        answers = [send(service, 7, memory[:8000], start=True), send(service, 7, memory[8000:], end=True)]
+        memory[:] = 0.5
+    assert answers[1].text == _alone(AUDIO)
+
+
+# ------------------------------------------------------------------------------------------------------------ refusals
+
+
+def test_nobody_is_let_in_while_chunks_take_too_long(recognizer: StreamRecognizer) -> None:
+    service = StreamingService(recognizer, max_step_sec=1e-9)
+    try:
+        first = send(service, 1, AUDIO, start=True)
+        assert first.text
+        refused = send(service, 2, AUDIO, start=True).error
+        assert isinstance(refused, StreamsFull)
+        assert "Too busy for another stream: a chunk takes" in str(refused)
+        assert send(service, 1, AUDIO, end=True).text, "who is in stays in"
+        counters = service.counters()
+        assert (counters.opened, counters.refused, counters.refused_for_load) == (1, 0, 1)
+        assert counters.step_sec > 0
+        assert counters.step_wait_sec > 0
+    finally:
+        service.close()
+
+
+def test_a_full_instance_says_that_it_is_one_of_several() -> None:
+    service = StreamingService(StreamRecognizer(SPEC, FakeStreamRunner(1)), instances=3)
+    try:
+        assert send(service, 1, NOTHING, start=True).text == ""
+        message = str(send(service, 2, NOTHING, start=True).error)
+        assert message.startswith("All 1 streams are in use of the instance that Triton chose among 3")
+    finally:
+        service.close()

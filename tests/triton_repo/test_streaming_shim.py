@@ -118,3 +118,20 @@ def test_a_reply_waits_for_the_question_that_is_under_way(client: Any, sender: _
 def test_codes_of_errors(client: Any, sender: _Sender, error: MoulinError, code: str) -> None:
     client.respond(error)
     assert (sender.sent[0].error.message, sender.sent[0].error.code) == ("a", code)
+
+
+def test_replies_that_come_in_time_go_back_together_and_others_by_post(shim: Any) -> None:
+    posted: list[Any] = []
+    postman = SimpleNamespace(post=lambda *letter: posted.append(letter))
+    in_time = shim._Call(2, postman)
+    in_time.post("a", "A")
+    replying = threading.Timer(0.01, in_time.post, ("b", "B"))
+    replying.start()
+    assert in_time.collect(60) == {"a": "A", "b": "B"}
+    replying.join()
+    late = shim._Call(2, postman)
+    late.post("a", "A")
+    assert late.collect(0) == {"a": "A"}
+    assert not posted
+    late.post("b", "B")
+    assert posted == [("b", "B")]

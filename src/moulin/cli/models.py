@@ -43,6 +43,10 @@ CudaGraphsOption = Annotated[
 ]
 MaxAudioOption = Annotated[float, typer.Option(help="Refuse longer utterances (offline).")]
 MaxStreamsOption = Annotated[int, typer.Option(help="Streams that may be open at once.")]
+MaxStepOption = Annotated[
+    float | None,
+    typer.Option(help="Refuse new streams while a chunk takes longer than so many milliseconds.  [default: never]"),
+]
 IdleTimeoutOption = Annotated[float, typer.Option(help="Close a stream after so long without a request.")]
 LayoutOption = Annotated[
     Literal["fused", "ensemble"],
@@ -135,6 +139,7 @@ def build_models(
     max_audio_sec: float,
     max_streams: int,
     idle_timeout_sec: float,
+    max_step_ms: float | None,
     stream_changes: Mapping[str, Any],
     decoding_changes: Mapping[str, Any],
 ) -> list[Path]:
@@ -171,6 +176,7 @@ def build_models(
         instances=instances,
         max_streams=max_streams,
         idle_timeout_sec=idle_timeout_sec,
+        max_step_ms=max_step_ms,
         stream=StreamOptions().updated({**decoding_changes, **stream_changes}),
     )
     if on_tensorrt:

@@ -23,6 +23,7 @@ from moulin.cli.models import (
     LayoutOption,
     MaxAudioOption,
     MaxBatchOption,
+    MaxStepOption,
     MaxStreamsOption,
     NameOption,
     StreamingNameOption,
@@ -79,6 +80,7 @@ def build(
     max_audio_sec: MaxAudioOption = 120.0,
     max_streams: MaxStreamsOption = 1024,
     idle_timeout_sec: IdleTimeoutOption = 15.0,
+    max_step_ms: MaxStepOption = None,
     endpoint: EndpointOption = True,
     method: MethodOption = None,
     beam: BeamOption = None,
@@ -126,6 +128,7 @@ def build(
         max_audio_sec=max_audio_sec,
         max_streams=max_streams,
         idle_timeout_sec=idle_timeout_sec,
+        max_step_ms=max_step_ms,
         stream_changes={"endpoint": endpoint},
         decoding_changes=changes,
     )

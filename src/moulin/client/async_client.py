@@ -38,6 +38,7 @@ class AsyncClient:
     ) -> None:
         """See `Client`; must be made where an event loop runs."""
         self.url, self.model, self.timeout_sec, self.int16 = url, model, timeout_sec, int16
+        self._int16_models: dict[str, bool] = {}
         self._triton = triton.InferenceServerClient(protocol.check_url(url), channel_args=CHANNEL_ARGUMENTS)
 
     async def transcribe(self, audio: Audio, **options: Any) -> Transcript:
@@ -71,7 +72,8 @@ class AsyncClient:
         if model is None:
             beside = protocol.streaming_name(self.model)
             model = beside if await self._has(beside) else self.model
-        stream = AsyncLiveStream(partial(self._infer, model, request_id=request_id), StreamSession(options))
+        session = StreamSession(options, int16=self.int16 and await self._takes_int16(model))
+        stream = AsyncLiveStream(partial(self._infer, model, request_id=request_id), session)
         try:
             yield stream
         finally:
@@ -100,6 +102,16 @@ class AsyncClient:
             return bool(await self._triton.is_model_ready(model, client_timeout=self.timeout_sec))
         except InferenceServerException as error:
             raise protocol.client_error(error, self.url, model) from error
+
+    async def _takes_int16(self, model: str) -> bool:
+        """Asked once a model: a server with many streams has more to do than to describe itself."""
+        if model not in self._int16_models:
+            try:
+                metadata = await self._triton.get_model_metadata(model, client_timeout=self.timeout_sec)
+            except InferenceServerException as error:
+                raise protocol.client_error(error, self.url, model) from error
+            self._int16_models[model] = protocol.takes_int16(metadata)
+        return self._int16_models[model]
 
     async def _infer(self, model: str, **arguments: Any) -> triton.InferResult:
         try:

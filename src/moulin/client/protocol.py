@@ -96,6 +96,11 @@ def transcripts(result: Any) -> list[Transcript]:
     return [Transcript.from_dict(fields) for fields in _results(result)]
 
 
+def takes_int16(metadata: Any) -> bool:
+    """Whether the model of this `ModelMetadataResponse` has WAV_INT16; servers of before had not, for streams."""
+    return any(tensor.name == "WAV_INT16" for tensor in metadata.inputs)
+
+
 def stream_update(result: Any) -> StreamUpdate:
     """The update in the `InferResult` of a streaming model. Raises ClientError for that of an offline one."""
     (fields,) = _results(result)
@@ -144,7 +149,7 @@ def _said(kind: type[ClientError], message: str, hint: str | None = None) -> Cli
 
 
 def _unavailable(message: str, url: str) -> ClientError:
-    if "streams are in use" in message:
+    if "streams are in use" in message or "busy for another stream" in message:
         return _said(ServerBusy, message, "try later, or raise --max-streams of 'moulin serve'")
     if "queue size" in message:
         return ServerBusy(

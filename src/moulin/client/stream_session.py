@@ -35,8 +35,12 @@ class StreamSession:
     no more. `farewell` then tells the server that it may free the stream's slot.
     """
 
-    def __init__(self, options: Mapping[str, Any] | None = None, sequence_id: int | None = None) -> None:
+    def __init__(
+        self, options: Mapping[str, Any] | None = None, sequence_id: int | None = None, *, int16: bool = False
+    ) -> None:
         """`options` are those of `StreamOptions`: method, beam, endpoint, …; the server checks them.
+
+        `int16` sends audio in 16 bits, half as many bytes, which the server must offer.
 
         The id is random by default, so that clients that know nothing of each other do not collide.
 
@@ -49,7 +53,7 @@ class StreamSession:
         self.sequence_id = sequence_id
         self.live = LiveTranscript()
         """What was said so far."""
-        self._options = options
+        self._options, self._int16 = options, int16
         self._state: Literal["new", "open", "waiting", "ended"] = "new"
         self._ending = False
 
@@ -94,7 +98,7 @@ class StreamSession:
 
     def _arguments(self, waveform: NDArray[np.float32], *, start: bool, end: bool) -> dict[str, Any]:
         return {
-            "inputs": protocol.request_tensors([waveform], self._options if start else None),
+            "inputs": protocol.request_tensors([waveform], self._options if start else None, int16=self._int16),
             "outputs": protocol.requested_outputs(),
             "sequence_id": self.sequence_id,
             "sequence_start": start,

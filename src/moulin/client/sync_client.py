@@ -44,9 +44,11 @@ class Client:
     ) -> None:
         """Connects on the first call. `timeout_sec` bounds each call.
 
-        `int16` sends recordings in 16 bits, half as many bytes; models in the layout `fused` take that.
+        `int16` sends audio in 16 bits, half as many bytes: recordings (models in the layout `fused` take that), and
+        streams where the server offers it.
         """
         self.url, self.model, self.timeout_sec, self.int16 = url, model, timeout_sec, int16
+        self._int16_models: dict[str, bool] = {}
         self._triton = triton.InferenceServerClient(protocol.check_url(url), channel_args=CHANNEL_ARGUMENTS)
 
     def transcribe(self, audio: Audio, **options: Any) -> Transcript:
@@ -84,7 +86,8 @@ class Client:
         if model is None:
             beside = protocol.streaming_name(self.model)
             model = beside if self._has(beside) else self.model
-        stream = LiveStream(partial(self._infer, model, request_id=request_id), StreamSession(options))
+        session = StreamSession(options, int16=self.int16 and self._takes_int16(model))
+        stream = LiveStream(partial(self._infer, model, request_id=request_id), session)
         try:
             yield stream
         finally:
@@ -111,6 +114,16 @@ class Client:
             return bool(self._triton.is_model_ready(model, client_timeout=self.timeout_sec))
         except InferenceServerException as error:
             raise protocol.client_error(error, self.url, model) from error
+
+    def _takes_int16(self, model: str) -> bool:
+        """Asked once a model: a server with many streams has more to do than to describe itself."""
+        if model not in self._int16_models:
+            try:
+                metadata = self._triton.get_model_metadata(model, client_timeout=self.timeout_sec)
+            except InferenceServerException as error:
+                raise protocol.client_error(error, self.url, model) from error
+            self._int16_models[model] = protocol.takes_int16(metadata)
+        return self._int16_models[model]
 
     def _infer(self, model: str, **arguments: Any) -> triton.InferResult:
         try:

@@ -14,6 +14,12 @@ from moulin.streaming.stream import Stream
 PATIENCE_SEC = 0.03
 """How long a stream waits for others to step with, at most, while other steps are under way."""
 
+_LATENCY_SHARE = 0.2
+"""Of the last step in the moving average of their latencies."""
+
+_LATENCY_FORGOTTEN_SEC = 1.0
+"""After so long without a step the average says nothing: nobody would be let in who could make it better."""
+
 Done = Callable[[Exception | None], None]
 """Called on a worker's thread when a stream has no full window left, or with what went wrong in its steps.
 
@@ -51,6 +57,12 @@ class StepScheduler:
         """Encoder calls so far."""
         self.num_stepped = 0
         """Streams in them, so that the quotient is the mean batch."""
+        self.step_sec = 0.0
+        """Seconds of those calls together, and of the search after each."""
+        self.wait_sec = 0.0
+        """Seconds that those streams have waited for their calls to begin."""
+        self._latency_sec = 0.0
+        self._last_step_end = time.monotonic()
         self._workers = [
             threading.Thread(target=self._work, name=f"moulin-step-{number}", daemon=True)
             for number in range(recognizer.runner.num_workers)
@@ -67,6 +79,18 @@ class StepScheduler:
             self._queue.append(_Waiting(stream, done, time.monotonic()))
             self._changed.notify()
 
+    def latency_sec(self) -> float:
+        """How long a step takes at present, from when its longest waiting stream was submitted to its end.
+
+        A moving average over steps, or the wait of who waits longer; 0 when nobody has stepped for a while.
+        """
+        with self._changed:
+            now = time.monotonic()
+            waiting = now - self._queue[0].since if self._queue else 0.0
+            all_idle = self._num_idle == len(self._workers)
+            recent = not all_idle or now - self._last_step_end < _LATENCY_FORGOTTEN_SEC
+            return max(waiting, self._latency_sec if recent else 0.0)
+
     def close(self) -> None:
         """Finish the steps under way and stop; streams still waiting stay where they are and get no `done`."""
         with self._changed:
@@ -77,7 +101,9 @@ class StepScheduler:
 
     def _work(self) -> None:
         while batch := self._take():
+            begin = time.monotonic()
             error = self._step([waiting.stream for waiting in batch])
+            end = time.monotonic()
             unfinished = []
             for waiting in batch:
                 if error is None and self._recognizer.is_ready(waiting.stream):
@@ -86,10 +112,19 @@ class StepScheduler:
                     waiting.done(error)
             with self._changed:
                 self._num_idle += 1
+                self._note_times(batch, begin, end)
+                now = time.monotonic()
                 for waiting in unfinished:
-                    waiting.since = time.monotonic()
+                    waiting.since = now
                 self._queue.extend(unfinished)
                 self._changed.notify(len(unfinished))
+
+    def _note_times(self, batch: Sequence[_Waiting], begin: float, end: float) -> None:
+        """The lock is held, and `since` is still when each of `batch` began to wait."""
+        self.step_sec += end - begin
+        self.wait_sec += begin * len(batch) - sum(waiting.since for waiting in batch)
+        self._latency_sec += _LATENCY_SHARE * (end - batch[0].since - self._latency_sec)
+        self._last_step_end = end
 
     def _take(self) -> list[_Waiting]:
         """The next batch; empty when closing."""

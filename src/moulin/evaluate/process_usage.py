@@ -11,14 +11,19 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 def cpu_sec(pid: int) -> float:
     """User and system seconds so far of `pid` and its living descendants."""
-    ticks = 0
+    return sum(cpu_sec_by_process(pid).values())
+
+
+def cpu_sec_by_process(pid: int) -> dict[int, float]:
+    """The same of each of them."""
+    seconds = {}
     for process in process_tree(pid):
         try:
             fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / _TICKS_PER_SEC
+        seconds[process] = (int(fields[11]) + int(fields[12])) / _TICKS_PER_SEC
+    return seconds
 
 
 def machine_cpu_sec() -> float:

@@ -25,9 +25,10 @@ _VOCABULARY, _INNER, _CONTEXT = 500, 512, 2
 _SizeList = tuple[int, ...]
 
 
-def _zipformer2(layers: _SizeList, dims: _SizeList, hidden: _SizeList) -> Zipformer2:
+def _zipformer2(layers: _SizeList, dims: _SizeList, hidden: _SizeList, *, causal: bool = False) -> Zipformer2:
     heads, kernels = (4, 4, 4, 8, 4, 4), (31, 31, 15, 15, 15, 31)
-    return Zipformer2(Zipformer2Config(layers, (1, 2, 4, 8, 4, 2), dims, heads, (32,) * 6, (12,) * 6, hidden, kernels))
+    factors, query, value = (1, 2, 4, 8, 4, 2), (32,) * 6, (12,) * 6
+    return Zipformer2(Zipformer2Config(layers, factors, dims, heads, query, value, hidden, kernels, causal=causal))
 
 
 SIZES: dict[str, Callable[[], Encoder]] = {
@@ -38,6 +39,9 @@ SIZES: dict[str, Callable[[], Encoder]] = {
     "zipformer2-66m": lambda: _zipformer2(
         (2, 2, 3, 4, 3, 2), (192, 256, 384, 512, 384, 256), (512, 768, 1024, 1536, 1024, 768)
     ),
+    "zipformer2-causal-66m": lambda: _zipformer2(
+        (2, 2, 3, 4, 3, 2), (192, 256, 384, 512, 384, 256), (512, 768, 1024, 1536, 1024, 768), causal=True
+    ),
     "zipformer2-148m": lambda: _zipformer2(
         (2, 2, 4, 5, 4, 2), (192, 256, 512, 768, 512, 256), (512, 768, 1536, 2048, 1536, 768)
     ),
@@ -45,7 +49,8 @@ SIZES: dict[str, Callable[[], Encoder]] = {
         (2, 2, 4, 5, 4, 2), (192, 384, 768, 1024, 768, 384), (512, 1024, 2048, 3072, 2048, 1024)
     ),
 }
-"""Encoders of pruned_transducer_stateless3 on LibriSpeech, and of the recipe `zipformer` in S, M, L and XL."""
+"""Encoders of pruned_transducer_stateless3 on LibriSpeech, and of the recipe `zipformer` in S, M (also for streams), L
+and XL."""
 
 
 def random_transducer(size: str) -> Transducer:

@@ -20,7 +20,8 @@ WAV = "WAV"
 """FP32 [B, N]: mono, 16 kHz, in [-1, 1], padded at the end to the longest."""
 
 WAV_INT16 = "WAV_INT16"
-"""INT16 [B, N], optional, of offline models in the layout `fused`: WAV in 16 bits, which stands instead of it."""
+"""INT16 [B, N], optional, of streaming models and of offline ones in the layout `fused`: WAV in 16 bits, which stands
+instead of it."""
 
 WAV_LENS = "WAV_LENS"
 """INT32 [B, 1]: how many samples of each row are audio."""

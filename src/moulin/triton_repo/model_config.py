@@ -52,6 +52,14 @@ def add_contract(config: Any) -> None:
     config.output.add(name=contract.RESULT, data_type=pb.TYPE_STRING, dims=[1])
 
 
+def add_int16(config: Any) -> None:
+    """Either WAV or WAV_INT16: half as many bytes for who has 16-bit samples."""
+    config.input[0].optional = True
+    config.input.add(
+        name=contract.WAV_INT16, data_type=pb.TYPE_INT16, dims=[-1], optional=True, allow_ragged_batch=True
+    )
+
+
 def add_instances(config: Any, count: int, gpu: int | None) -> None:
     """`count` processes, on the CPU or bound to one GPU."""
     group = config.instance_group.add(count=count, kind=pb.ModelInstanceGroup.KIND_CPU)

@@ -18,6 +18,7 @@ from moulin.triton_repo import contract
 from moulin.triton_repo.model_config import (
     PLAN_NAME,
     add_instances,
+    add_int16,
     add_parameters,
     check_counts,
     check_model_name,
@@ -74,11 +75,7 @@ def offline_config(options: OfflineOptions, encoder_file: str, *, max_utterance_
     `max_utterance_sec` is for clients, which cut what is longer.
     """
     config = new_config(options.model_name, options.max_batch)
-    # Either of them: half as many bytes for who has 16-bit samples.
-    config.input[0].optional = True
-    config.input.add(
-        name=contract.WAV_INT16, data_type=pb.TYPE_INT16, dims=[-1], optional=True, allow_ragged_batch=True
-    )
+    add_int16(config)
 
     config.dynamic_batching.max_queue_delay_microseconds = round(options.queue_delay_ms * 1000)
     config.dynamic_batching.default_queue_policy.max_queue_size = options.max_queue

@@ -22,12 +22,15 @@ _GAUGES = {
 _COUNTERS = {
     "moulin_streams_opened_total": "Streams that were started",
     "moulin_streams_refused_total": "Streams that were refused because all were in use",
+    "moulin_streams_refused_for_load_total": "Streams that were refused because chunks took too long",
     "moulin_streams_timed_out_total": "Streams that were closed because no request came for too long",
     "moulin_chunks_total": "Requests that were answered",
     "moulin_chunk_seconds_total": "Seconds between the arrivals and the answers of those requests",
     "moulin_audio_seconds_total": "Seconds of audio in those requests",
     "moulin_steps_total": "Encoder calls",
     "moulin_step_streams_total": "Streams in those calls",
+    "moulin_step_seconds_total": "Seconds in those calls, and in the search after them",
+    "moulin_step_wait_seconds_total": "Seconds that those streams waited for their call to begin",
 }
 
 
@@ -69,12 +72,15 @@ class StreamingMetrics:
         now = {
             "moulin_streams_opened_total": counters.opened,
             "moulin_streams_refused_total": counters.refused,
+            "moulin_streams_refused_for_load_total": counters.refused_for_load,
             "moulin_streams_timed_out_total": counters.timed_out,
             "moulin_chunks_total": counters.replies,
             "moulin_chunk_seconds_total": counters.waited_sec,
             "moulin_audio_seconds_total": counters.audio_sec,
             "moulin_steps_total": counters.steps,
             "moulin_step_streams_total": counters.step_streams,
+            "moulin_step_seconds_total": counters.step_sec,
+            "moulin_step_wait_seconds_total": counters.step_wait_sec,
         }
         for name, value in now.items():
             if value > self._published[name]:

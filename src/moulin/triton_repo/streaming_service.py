@@ -34,11 +34,12 @@ _LATE_SEC = 1.0
 """A request that waits longer than this is asked whether its client is still there."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StreamRequest:
     """The tensors of one request, and what Triton says about its sequence.
 
-    `wav` float32 [1, N], `wav_lens` int32 [1, 1]; `options` is JSON, looked at when the stream starts.
+    `wav` float32 [1, N] or `wav_int16` int16 [1, N], `wav_lens` int32 [1, 1]: Triton's memory, which is read before
+    `submit` returns and never after. `options` is JSON, looked at when the stream starts.
     `stream_id` is the client's `sequence_id`, a number or a string; 5 and "5" are different streams.
     `is_cancelled` asks whether the client has gone; it is called seldom and may take a while.
     """
@@ -46,14 +47,15 @@ class StreamRequest:
     stream_id: StreamId
     start: bool
     end: bool
-    wav: Floats
-    wav_lens: NDArray[np.int32]
+    wav: Floats | None
+    wav_lens: NDArray[np.int32] | None
     options: bytes | None = None
     wants_update: bool = False
     is_cancelled: Callable[[], bool] = lambda: False
+    wav_int16: NDArray[np.int16] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StreamReply:
     """`text` is all that has been said since the stream's start; `update` is None where the request wants none."""
 
@@ -71,20 +73,25 @@ class StreamingCounters:
 
     opened: int = 0
     refused: int = 0  # for want of a slot
+    refused_for_load: int = 0  # because steps take too long
     timed_out: int = 0
     replies: int = 0
     waited_sec: float = 0.0  # of all replies together, from the request's arrival
     audio_sec: float = 0.0
     steps: int = 0  # encoder calls
     step_streams: int = 0  # streams in them
+    step_sec: float = 0.0  # of all encoder calls together
+    step_wait_sec: float = 0.0  # of all streams in them together, until the call began
 
 
 @dataclass(slots=True)
 class _Pending:
     request: StreamRequest
-    samples: Floats
+    samples: Floats | None
+    """None once the recognizer has it."""
     respond: Respond
     since: float
+    num_samples: int
 
 
 @dataclass(slots=True, eq=False)
@@ -110,9 +117,17 @@ class StreamingService:
         recognizer: StreamRecognizer,
         *,
         idle_timeout_sec: float = IDLE_TIMEOUT_SEC,
+        max_step_sec: float | None = None,
+        instances: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """No stream is started while a chunk takes longer than `max_step_sec`, its wait included; None starts all.
+
+        `instances` such services share the streams of the model, and who is refused is told so.
+        """
         self._recognizer = recognizer
+        self._max_step_sec = max_step_sec
+        self._instances = instances
         self._idle_timeout_sec = idle_timeout_sec
         self._clock = clock
         self._scheduler = StepScheduler(recognizer)
@@ -138,7 +153,14 @@ class StreamingService:
 
     def counters(self) -> StreamingCounters:
         """What has happened so far."""
-        return replace(self._counters, steps=self._scheduler.num_steps, step_streams=self._scheduler.num_stepped)
+        scheduler = self._scheduler
+        return replace(
+            self._counters,
+            steps=scheduler.num_steps,
+            step_streams=scheduler.num_stepped,
+            step_sec=scheduler.step_sec,
+            step_wait_sec=scheduler.wait_sec,
+        )
 
     def submit(self, request: StreamRequest, respond: Respond) -> None:
         """Take one request; `respond` gets its reply, or what is wrong with it."""
@@ -184,16 +206,20 @@ class StreamingService:
 
     def _submit(self, request: StreamRequest, respond: Respond) -> None:
         samples = _samples(request)
+        request.wav = request.wav_int16 = request.wav_lens = None  # Triton may have its memory back
         if self._closing.is_set():
             raise StreamError("The server is shutting down")
         with self._lock:
             now = self._clock()
             opened = self._start(request, now) if request.start else self._continue(request)
             opened.last_heard = now
-            opened.pending.append(_Pending(request, samples, respond, now))
+            pending = _Pending(request, samples, respond, now, len(samples))
+            opened.pending.append(pending)
             if request.end:
                 del self._accepting[request.stream_id]
             if len(opened.pending) > 1:
+                # It waits in memory of its own; what does not wait is copied by the recognizer alone.
+                pending.samples = samples.copy()
                 return
         self._work_on(opened)
 
@@ -207,16 +233,36 @@ class StreamingService:
         options = self._recognizer.options
         if request.options is not None:
             options = options.updated_from_json(request.options)
+        self._check_load()
         try:
             stream = self._recognizer.open(options)
-        except StreamsFull:
+        except StreamsFull as full:
             self._counters.refused += 1
-            raise
+            raise self._all_in_use(full) from None
         self._counters.opened += 1
         opened = _Open(stream, request.options, now)
         self._accepting[request.stream_id] = opened
         self._all.add(opened)
         return opened
+
+    def _check_load(self) -> None:
+        """Those that are open come before those that would be. Raises StreamsFull."""
+        if self._max_step_sec is not None and (latency := self._scheduler.latency_sec()) > self._max_step_sec:
+            self._counters.refused_for_load += 1
+            raise StreamsFull(
+                f"Too busy for another stream: a chunk takes {latency * 1000:.0f} ms, "
+                f"more than the {self._max_step_sec * 1000:.0f} ms that it may",
+                hint="try again later, serve with more --instances or GPUs, or raise --max-step-ms",
+            )
+
+    def _all_in_use(self, full: StreamsFull) -> StreamsFull:
+        """Triton chooses the instance; others may have room."""
+        if self._instances == 1:
+            return full
+        return StreamsFull(
+            f"All {self.capacity} streams are in use of the instance that Triton chose among {self._instances}",
+            hint=full.hint,
+        )
 
     def _continue(self, request: StreamRequest) -> _Open:
         opened = self._accepting.get(request.stream_id)
@@ -243,7 +289,9 @@ class StreamingService:
     def _feed(self, stream: Stream, pending: _Pending) -> Exception | None:
         """Give the stream the audio of a request. Returns what went wrong."""
         try:
+            assert pending.samples is not None
             self._recognizer.accept(stream, pending.samples)
+            pending.samples = None
             if pending.request.end:
                 self._recognizer.finish(stream)
         except Exception as error:  # must not stop the worker that calls us
@@ -266,7 +314,7 @@ class StreamingService:
             opened.last_heard = self._clock()
             self._counters.replies += 1
             self._counters.waited_sec += opened.last_heard - done.since
-            self._counters.audio_sec += len(done.samples) / SAMPLE_RATE
+            self._counters.audio_sec += done.num_samples / SAMPLE_RATE
             unanswered = list(opened.pending) if failed else []
             more = bool(opened.pending) and not failed
             accepting = self._accepting.get(request.stream_id) is opened
@@ -329,14 +377,18 @@ def _has_gone(request: StreamRequest) -> bool:
 
 def _samples(request: StreamRequest) -> Floats:
     """The audio of the request. Raises AudioError."""
-    wav, length = request.wav, int(request.wav_lens.ravel()[0]) if request.wav_lens.size == 1 else -1
-    if wav.ndim != 2 or len(wav) != 1 or request.wav_lens.size != 1:
-        raise AudioError(
-            f"Expected WAV [1, N] and WAV_LENS [1, 1], got {list(wav.shape)} and {list(request.wav_lens.shape)}"
-        )
+    name, wav = ("WAV", request.wav) if request.wav_int16 is None else ("WAV_INT16", request.wav_int16)
+    lengths = request.wav_lens
+    if wav is None or (request.wav is not None and request.wav_int16 is not None):
+        raise AudioError(f"Expected either WAV or WAV_INT16, got {'neither' if wav is None else 'both'}")
+    if lengths is None:
+        raise AudioError("Expected WAV_LENS, got none", hint="it says how many samples are audio")
+    if wav.ndim != 2 or len(wav) != 1 or lengths.size != 1:
+        raise AudioError(f"Expected {name} [1, N] and WAV_LENS [1, 1], got {list(wav.shape)} and {list(lengths.shape)}")
+    length = int(lengths.item())
     if not 0 <= length <= wav.shape[1]:
         raise AudioError(
-            f"Expected WAV_LENS of 0 to {wav.shape[1]}, the samples in WAV, got {length}",
+            f"Expected WAV_LENS of 0 to {wav.shape[1]}, the samples in {name}, got {length}",
             hint="WAV_LENS counts samples, not bytes or seconds",
         )
     if length > MAX_CHUNK_SEC * SAMPLE_RATE:
@@ -344,4 +396,4 @@ def _samples(request: StreamRequest) -> Floats:
             f"Expected at most {MAX_CHUNK_SEC:g} s of audio in one request, got {length / SAMPLE_RATE:.1f} s",
             hint="send it in pieces",
         )
-    return check_waveform(wav[0, :length], what="WAV")
+    return check_waveform(wav[0, :length], what=name)

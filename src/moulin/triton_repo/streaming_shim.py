@@ -6,8 +6,8 @@ import json
 import logging
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -29,22 +29,30 @@ logger = logging.getLogger(__name__)
 class TritonPythonModel:
     """Tensors to `StreamingService` and back.
 
-    Replies are sent when they are ready: `execute` only hands requests over, so that Triton can bring the next ones
-    while the encoder runs. A thread of its own sends them, because that waits for tritonserver to take them, and the
-    threads that made them have the next step to do.
+    Replies that are all there at once (to audio that completes no chunk), or soon where `execute` is to linger, go
+    back together when `execute` returns, which costs Triton and us less than one by one. Otherwise they are sent when
+    they are ready, so that Triton can bring the next requests while the encoder runs: by a thread of its own, because
+    that waits for tritonserver to take them, and the threads that made them have the next step to do.
     """
 
     def initialize(self, args: dict[str, str]) -> None:
         parameters = ShimParameters.read(args)
         recognizer = self._open(parameters, -(-int(parameters.values["max_streams"]) // parameters.instances))
-        self._service = StreamingService(recognizer, idle_timeout_sec=float(parameters.values["idle_timeout_sec"]))
+        max_step_ms = parameters.values["max_step_ms"]
+        self._service = StreamingService(
+            recognizer,
+            idle_timeout_sec=float(parameters.values["idle_timeout_sec"]),
+            max_step_sec=float(max_step_ms) / 1000 if max_step_ms else None,
+            instances=parameters.instances,
+        )
         labels = {
             "model": args["model_name"],
             "version": args["model_version"],
             "instance": args["model_instance_name"],
         }
         self._metrics = StreamingMetrics(self._service, labels)
-        self._postman = ThreadPoolExecutor(1, thread_name_prefix="moulin-replies")
+        self._postman = _Postman()
+        self._linger_sec = float(parameters.values["linger_ms"]) / 1000
 
     def _open(self, parameters: ShimParameters, capacity: int) -> StreamRecognizer:
         recognizer = open_stream_recognizer(
@@ -61,22 +69,78 @@ class TritonPythonModel:
         recognizer.warm_up()
         return recognizer
 
-    def execute(self, requests: list[Any]) -> None:
-        for request in requests:
-            client = _Client(request)
-            self._service.submit(_parse(request, client), partial(self._post, client))
-
-    def _post(self, client: _Client, reply: StreamReply | MoulinError) -> None:
-        self._postman.submit(client.respond, reply)
+    def execute(self, requests: list[Any]) -> list[Any] | None:
+        clients = [_Client(request) for request in requests]
+        call = _Call(len(clients), self._postman)
+        for request, client in zip(requests, clients, strict=True):
+            self._service.submit(_parse(request, client), partial(call.post, client))
+        replies = call.collect(self._linger_sec)
+        # All of them or none: what Triton does with some now and others later is documented nowhere.
+        if len(replies) == len(clients):
+            return [client.response(replies[client]) for client in clients]
+        for client, reply in replies.items():
+            self._postman.post(client, reply)
+        return None
 
     def finalize(self) -> None:
         self._metrics.close()
         self._service.close()
-        self._postman.shutdown()
+        self._postman.close()
+
+
+class _Call:
+    """The replies to the requests of one `execute`: collected until it returns, then left to the postman."""
+
+    def __init__(self, num_requests: int, postman: _Postman) -> None:
+        self._num_requests, self._postman = num_requests, postman
+        self._replies: dict[_Client, StreamReply | MoulinError] = {}
+        self._returning = False
+        self._complete = threading.Condition()
+
+    def post(self, client: _Client, reply: StreamReply | MoulinError) -> None:
+        with self._complete:
+            if not self._returning:
+                self._replies[client] = reply
+                if len(self._replies) == self._num_requests:
+                    self._complete.notify()
+                return
+        self._postman.post(client, reply)
+
+    def collect(self, linger_sec: float) -> dict[_Client, StreamReply | MoulinError]:
+        """Those that came, waiting up to `linger_sec` for all."""
+        with self._complete:
+            if linger_sec:
+                self._complete.wait_for(lambda: len(self._replies) == self._num_requests, linger_sec)
+            self._returning = True
+            return self._replies
+
+
+class _Postman:
+    """Sends replies in the order in which they were posted, on a thread of its own."""
+
+    def __init__(self) -> None:
+        self._letters: SimpleQueue[tuple[_Client, StreamReply | MoulinError] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._deliver, name="moulin-replies", daemon=True)
+        self._thread.start()
+
+    def post(self, client: _Client, reply: StreamReply | MoulinError) -> None:
+        self._letters.put((client, reply))
+
+    def close(self) -> None:
+        """Return when all that was posted is sent."""
+        self._letters.put(None)
+        self._thread.join()
+
+    def _deliver(self) -> None:
+        while letter := self._letters.get():
+            client, reply = letter
+            client.respond(reply)
 
 
 class _Client:
     """Whoever waits for the reply to one request."""
+
+    __slots__ = ("_answered", "_lock", "_sender", "wanted")
 
     def __init__(self, request: Any) -> None:
         self.wanted: Sequence[str] = request.requested_output_names()
@@ -93,6 +157,12 @@ class _Client:
         except Exception:  # the others' replies are to be sent all the same
             logger.exception("A reply could not be delivered")
 
+    def response(self, reply: StreamReply | MoulinError) -> Any:
+        """The reply for `execute` to return."""
+        with self._lock:
+            self._answered = True
+        return _response(self.wanted, reply)
+
     def has_gone(self) -> bool:
         # Asked about a request that has been answered, tritonserver 2.51 ends with a segmentation fault.
         with self._lock:
@@ -100,21 +170,20 @@ class _Client:
 
 
 def _parse(request: Any, client: _Client) -> StreamRequest:
-    def tensor(name: str) -> Any:
-        return pb_utils.get_input_tensor_by_name(request, name).as_numpy()
-
     flags = request.flags()
-    options = pb_utils.get_input_tensor_by_name(request, contract.OPTIONS)
+    # The usual request has two of the four tensors: asking for them one by one takes longer.
+    tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+    options = tensors.get(contract.OPTIONS)
     return StreamRequest(
         stream_id=request.correlation_id(),
         start=bool(flags & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_START),
         end=bool(flags & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_END),
-        # A copy: the request's memory is Triton's again as soon as `execute` returns.
-        wav=tensor(contract.WAV).copy(),
-        wav_lens=tensor(contract.WAV_LENS),
-        options=options.as_numpy().item() if options else None,
+        wav=tensors.get(contract.WAV),
+        wav_lens=tensors.get(contract.WAV_LENS),
+        options=None if options is None else options.item(),
         wants_update=contract.RESULT in client.wanted,
         is_cancelled=client.has_gone,
+        wav_int16=tensors.get(contract.WAV_INT16),
     )
 
 

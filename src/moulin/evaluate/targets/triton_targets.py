@@ -25,12 +25,24 @@ def connect_http(url: str, model: str, options: str, clips: Sequence[Clip], gene
     return triton_connection(HttpWire(url, model), clips, generator, options)
 
 
-def connect_grpc(url: str, model: str, options: str, clips: Sequence[Clip], generator: int) -> Connection:
-    """The same over gRPC."""
+def connect_grpc(
+    url: str, model: str, options: str, clips: Sequence[Clip], generator: int, *, int16: bool = False
+) -> Connection:
+    """The same over gRPC; `int16` sends samples in 16 bits."""
     from moulin.evaluate.targets.triton_grpc import GrpcWire
     from moulin.evaluate.targets.triton_streams import triton_connection
 
-    return triton_connection(GrpcWire(url, model), clips, generator, options)
+    return triton_connection(GrpcWire(url, model, int16=int16), clips, generator, options)
+
+
+def connect_grpc_stream(
+    url: str, model: str, options: str, clips: Sequence[Clip], generator: int, *, int16: bool = False
+) -> Connection:
+    """The same over a few bidirectional gRPC streams."""
+    from moulin.evaluate.targets.triton_grpc_stream import GrpcStreamWire
+    from moulin.evaluate.targets.triton_streams import triton_connection
+
+    return triton_connection(GrpcStreamWire(url, model, int16=int16), clips, generator, options)
 
 
 @contextmanager

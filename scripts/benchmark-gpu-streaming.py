@@ -1,0 +1,231 @@
+"""Measures live streams on a GPU.
+
+    python scripts/benchmark-gpu-streaming.py --parts triton --instances 1,2,4 --streams 2500,5000 --to RESULT.json
+
+The model is a causal Zipformer2 M with random weights, with blank favoured so far that it emits a token every nine
+frames, about as English does; `--model` takes another. Streams speak the demo recordings in chunks of 320 ms, paced in
+real time by processes of their own (`moulin.evaluate.streaming_load`); a chunk's latency counts from when it was due.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from moulin.audio.decode import read_audio
+from moulin.bundle.checkpoint_spec import load_checkpoint_spec
+from moulin.bundle.load_model import load_model
+from moulin.bundle.spec import CheckpointSpec, ModelSpec
+from moulin.decoding.options import DecodingOptions
+from moulin.demo.files import demo_clips
+from moulin.engine.stream_recognizer import StreamRecognizer
+from moulin.engine.torch_stream_runner import TorchStreamRunner
+from moulin.evaluate.connection import Connection
+from moulin.evaluate.machine import machine, versions
+from moulin.evaluate.process_usage import cpu_sec_by_process
+from moulin.evaluate.published_sizes import random_transducer
+from moulin.evaluate.run import run_plan
+from moulin.evaluate.streaming_benchmark import plan
+from moulin.evaluate.streaming_clips import Clip, cut
+from moulin.evaluate.streaming_load import Pace
+from moulin.evaluate.targets.target import RunningTarget
+from moulin.evaluate.targets.triton_targets import connect_grpc, connect_grpc_stream, connect_http
+from moulin.launch.server import ServerOptions, TritonServer
+from moulin.streaming.options import StreamOptions
+from moulin.triton_repo import contract
+from moulin.triton_repo.repository import build_streaming_repository
+from moulin.triton_repo.streaming_config import StreamingOptions
+
+TOKENS_A_FRAME = 0.11
+CONNECT: dict[str, Callable[..., Connection]] = {
+    "grpc": connect_grpc,
+    "grpc-int16": partial(connect_grpc, int16=True),
+    "grpc-stream": connect_grpc_stream,
+    "grpc-stream-int16": partial(connect_grpc_stream, int16=True),
+    "http": connect_http,
+}
+
+
+@contextmanager
+def random_model(device: str) -> Iterator[CheckpointSpec]:
+    """A checkpoint that emits as much as speech does."""
+    transducer = random_transducer("zipformer2-causal-66m")
+    with torch.no_grad():
+        torch.nn.init.normal_(transducer.joiner.output_linear.weight, std=0.15)
+        torch.nn.init.normal_(transducer.joiner.output_linear.weight[:1], std=0.6)
+    pieces = [("▁" if i % 3 == 0 else "") + chr(97 + i % 26) + chr(97 + i // 26) for i in range(497)]
+    lines = [f"{token} {i}\n" for i, token in enumerate(["<blk>", "<sos/eos>", "<unk>", *pieces])]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "tokens.txt").write_text("".join(lines), encoding="utf-8")
+        torch.save({"model": transducer.tensors()}, folder / "epoch-1.pt")
+        penalty = _penalty(load_checkpoint_spec(folder, streaming=True), device)
+        with torch.no_grad():
+            transducer.joiner.output_linear.bias[0] -= penalty
+        torch.save({"model": transducer.tensors()}, folder / "epoch-1.pt")
+        yield load_checkpoint_spec(folder, streaming=True)
+
+
+def _penalty(spec: CheckpointSpec, device: str) -> float:
+    """What the blank's logit is lowered by for TOKENS_A_FRAME."""
+    recordings = [read_audio(clip.audio)[: 6 * 16_000] for clip in demo_clips()]
+    runner = TorchStreamRunner(spec, device=device, capacity=len(recordings))
+    recognizer = StreamRecognizer(spec, runner)
+    low, high = -20.0, 20.0
+    for _ in range(10):
+        middle = (low + high) / 2
+        options = StreamOptions(DecodingOptions(blank_penalty=middle), endpoint=False)
+        streams = [recognizer.open(options) for _ in recordings]
+        for stream, recording in zip(streams, recordings, strict=True):
+            recognizer.accept(stream, recording)
+        while ready := [stream for stream in streams if recognizer.is_ready(stream)]:
+            recognizer.step(ready)
+        tokens = sum(len(stream.search.hypothesis().tokens) for stream in streams)
+        frames = sum(stream.search.num_frames for stream in streams)
+        low, high = (low, middle) if tokens / frames > TOKENS_A_FRAME else (middle, high)
+        for stream in streams:
+            recognizer.close(stream)
+    return low
+
+
+def through_triton(
+    spec: ModelSpec, arguments: argparse.Namespace, instances: int, streams: int, wire: str
+) -> dict[str, Any]:
+    """One server, one run."""
+    options = StreamingOptions(
+        device=arguments.device,
+        instances=instances,
+        # Each instance has its share of the slots, and Triton deals sequences out as it likes.
+        max_streams=instances * math.ceil(1.3 * streams / instances),
+        max_batch=arguments.max_batch,
+        queue_delay_ms=arguments.queue_delay_ms,
+        linger_ms=arguments.linger_ms,
+    )
+    chunk_samples = arguments.chunk_ms * 16
+    clips: list[Clip] = [
+        cut(read_audio(clip.audio), clip.text, spec.streaming, chunk_samples, clip.audio.stem) for clip in demo_clips()
+    ]
+    pace = Pace(chunk_samples, arguments.seconds, warmup_sec=arguments.warmup)
+    with tempfile.TemporaryDirectory() as repository:
+        build_streaming_repository(spec, Path(repository), options, link=True)
+        with TritonServer(Path(repository), ServerOptions(http_port=0, grpc_port=0, metrics_port=0)) as server:
+            server.wait_ready(timeout_sec=300)
+            assert server.pid is not None
+            url = server.grpc_url if wire.startswith("grpc") else server.http_url
+            running = RunningTarget(server.pid, partial(CONNECT[wire], url, contract.MODEL_NAME, ""))
+            before = cpu_sec_by_process(server.pid)
+            load = plan(clips, streams, pace, arguments.processes)
+            run = asyncio.run(run_plan(wire, running, load, str.upper))
+            after = cpu_sec_by_process(server.pid)
+            metrics = _metrics(server.metrics_url)
+    figures = run.measurement.to_dict(brief=True)
+    requests = figures["requests_sent"]
+    cpu_us = {pid: round((sec - before.get(pid, 0.0)) / requests * 1e6, 1) for pid, sec in after.items()}
+    requests_a_sec = streams * 1000 / arguments.chunk_ms
+    kept = ("latency_ms", "last_quarter_p95_ms", "failures", "failure_examples", "generator_late_p95_ms", "gpus")
+    return {
+        "wire": wire,
+        "instances": instances,
+        "streams": streams,
+        "seconds": arguments.seconds,
+        "chunk_ms": arguments.chunk_ms,
+        "linger_ms": arguments.linger_ms,
+        "processes": arguments.processes,
+        "chunks_measured": figures["chunks_measured"],
+        **{name: figures[name] for name in kept if name in figures},
+        "generator_cores": round(figures["generator_cpu_sec"] / arguments.seconds, 2),
+        "requests_sent": requests,
+        # Of all requests from the first to the last, warm-up included; and what that is at the pace of the run.
+        "tritonserver_us_a_request": cpu_us[server.pid],
+        "tritonserver_cores": round(cpu_us.pop(server.pid) * requests_a_sec / 1e6, 2),
+        "stubs_us_a_request": round(sum(cpu_us.values()), 1),
+        "stub_cores": sorted((round(us * requests_a_sec / 1e6, 2) for us in cpu_us.values()), reverse=True),
+        "server_memory_mib": figures["server_memory_mib"],
+        "metrics": metrics,
+    }
+
+
+def _metrics(url: str) -> dict[str, float]:
+    """moulin's own, summed over instances."""
+    from urllib.request import urlopen
+
+    time.sleep(1.5)  # they are published every second
+    sums: dict[str, float] = {}
+    with urlopen(url, timeout=10) as reply:
+        for line in reply.read().decode().splitlines():
+            if line.startswith("moulin_"):
+                name, value = line.partition("{")[0], float(line.rpartition(" ")[2])
+                sums[name] = round(sums.get(name, 0.0) + value, 3)
+    return sums
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--to", type=Path)
+    parser.add_argument("--parts", default="triton")
+    parser.add_argument("--model", type=Path, help="a streaming model's folder instead of random weights")
+    parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--instances", type=_numbers, default=[1, 2, 4])
+    parser.add_argument("--streams", type=_numbers, default=[2500])
+    parser.add_argument("--wires", default="grpc", help=f"of {', '.join(CONNECT)}")
+    parser.add_argument("--seconds", type=float, default=15.0)
+    parser.add_argument("--warmup", type=float, default=5.0)
+    parser.add_argument("--chunk-ms", type=int, default=320)
+    parser.add_argument("--processes", type=int, default=4, help="load generators")
+    parser.add_argument("--max-batch", type=int)
+    parser.add_argument("--queue-delay-ms", type=float, default=StreamingOptions.queue_delay_ms)
+    parser.add_argument("--linger-ms", type=float, default=0.0, help="see StreamingOptions")
+    arguments = parser.parse_args()
+    parts = arguments.parts.split(",")
+    result: dict[str, Any] = {
+        "kind": "gpu-streaming",
+        "date": time.strftime("%Y-%m-%d"),
+        "command": " ".join(["python", "scripts/benchmark-gpu-streaming.py", *sys.argv[1:]]),
+        "machine": machine(),
+        "versions": versions(),
+    }
+
+    def add(name: str, measured: dict[str, Any]) -> None:
+        result.setdefault(name, []).append(measured)
+        print(name, json.dumps(measured), file=sys.stderr, flush=True)
+        if arguments.to:
+            arguments.to.write_text(json.dumps(result, indent=1) + "\n")
+
+    def measure(spec: ModelSpec) -> None:
+        if "triton" in parts:
+            for wire in arguments.wires.split(","):
+                for instances in arguments.instances:
+                    for streams in arguments.streams:
+                        try:
+                            add("triton", through_triton(spec, arguments, instances, streams, wire))
+                        except Exception as error:  # the other runs are worth having
+                            add(
+                                "triton",
+                                {"wire": wire, "instances": instances, "streams": streams, "error": repr(error)},
+                            )
+
+    if arguments.model:
+        measure(load_model(arguments.model, expect="streaming"))
+    else:
+        with random_model(arguments.device) as spec:
+            measure(spec)
+
+
+if __name__ == "__main__":
+    main()
