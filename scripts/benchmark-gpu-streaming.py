@@ -18,10 +18,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from moulin.audio.decode import read_audio
@@ -30,6 +32,7 @@ from moulin.bundle.load_model import load_model
 from moulin.bundle.spec import CheckpointSpec, ModelSpec
 from moulin.decoding.options import DecodingOptions
 from moulin.demo.files import demo_clips
+from moulin.engine.gpu_stream_runner import GpuStreamRunner
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.engine.torch_stream_runner import TorchStreamRunner
 from moulin.evaluate.connection import Connection
@@ -98,6 +101,38 @@ def _penalty(spec: CheckpointSpec, device: str) -> float:
         for stream in streams:
             recognizer.close(stream)
     return low
+
+
+def steps(spec: CheckpointSpec, device: str) -> Iterator[dict[str, Any]]:
+    """A step of the encoder: windows in host memory to encoder_out there, and the GPU's part of it alone; beside it the
+    plain modules in fp32."""
+    assert spec.streaming is not None
+    capacity, largest = 8192, 4096
+    before = torch.cuda.memory_allocated()
+    for name, make in (
+        ("gpu", partial(GpuStreamRunner, replace(spec, run_in="fp16"), max_batch=largest)),
+        ("torch", partial(TorchStreamRunner, spec, max_batch=largest)),
+    ):
+        runner = make(capacity=capacity, device=device)
+        rng = np.random.default_rng(0)
+        for batch in (1, 16, 64, 256, 512, 1024, 2048, 4096):
+            if name == "torch" and batch > 1024:
+                break
+            windows = rng.normal(-8, 3, (batch, spec.streaming.window_frames, spec.feature_dim)).astype(np.float32)
+            times = []
+            for _ in range(30):
+                slots = rng.permutation(capacity)[:batch]
+                start = time.perf_counter()
+                runner.encoder(windows, slots)
+                times.append((time.perf_counter() - start) * 1e3)
+            times = sorted(times[5:])
+            step = {"runner": name, "batch": batch, "p50_ms": times[len(times) // 2], "p95_ms": times[-2]}
+            if isinstance(runner, GpuStreamRunner):
+                step["gpu_ms"] = runner.replay_ms(batch)
+            step["memory_mib"] = (torch.cuda.memory_allocated() - before) >> 20
+            yield step
+        del runner
+        torch.cuda.empty_cache()
 
 
 def through_triton(
@@ -208,6 +243,10 @@ def main() -> None:
             arguments.to.write_text(json.dumps(result, indent=1) + "\n")
 
     def measure(spec: ModelSpec) -> None:
+        if "steps" in parts:
+            assert isinstance(spec, CheckpointSpec)
+            for step in steps(spec, arguments.device):
+                add("steps", step)
         if "triton" in parts:
             for wire in arguments.wires.split(","):
                 for instances in arguments.instances:

@@ -12,7 +12,7 @@ from tritonclient.utils import InferenceServerException, deserialize_bytes_tenso
 from moulin.live_transcript import Segment, StreamUpdate
 from moulin.transcript import Word
 
-_DTYPES = {"INT16": np.int16, "FP32": "<f4", "INT32": "<i4"}
+_DTYPES: dict[str, Any] = {"INT16": np.int16, "FP32": "<f4", "INT32": "<i4"}
 
 
 class Reply:

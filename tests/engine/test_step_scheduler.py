@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,6 @@ import pytest
 
 from moulin.bundle.load import load_bundle
 from moulin.decoding.network import Floats
-from moulin.engine import step_scheduler
 from moulin.engine.onnxruntime_stream_runner import OnnxRuntimeStreamRunner
 from moulin.engine.step_scheduler import StepScheduler
 from moulin.engine.stream_recognizer import StreamRecognizer
@@ -434,7 +434,7 @@ def test_real_streams_hear_what_they_hear_alone(clips: list[Floats]) -> None:
 
 def test_the_latency_is_that_of_who_waits_longest(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(step_scheduler.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     recognizer, finished = FakeRecognizer(gated=True), Finished()
     with scheduled(recognizer) as scheduler:
         assert scheduler.latency_sec() == 0

@@ -21,8 +21,7 @@ def check_waveform(samples: ArrayLike, *, what: str = "waveform") -> NDArray[np.
     """Return `samples` as a contiguous float32 array [N], without a copy where it already is one.
 
     Floats of any width are taken as they are; int16 is divided by 32768. N may be 0. `what` names the audio in
-    the error message. Costs two passes over the samples, minimum and maximum, or
-    one over few and quiet ones.
+    the error message. Costs two passes over the samples, minimum and maximum, or one over few and quiet ones.
 
     Raises AudioError for another shape or dtype, for NaN or infinity, and for floats on an integer scale.
     """
@@ -42,7 +41,7 @@ def check_waveform(samples: ArrayLike, *, what: str = "waveform") -> NDArray[np.
             hint="convert to float32 in [-1, 1]",
         )
     # One pass where it will do: with so little energy no sample is above the peak, and none is NaN.
-    if array.size <= _MAX_DOT and array.dtype == np.float32 and float(np.dot(array, array)) <= _MAX_PEAK**2:
+    if array.size <= _MAX_DOT and array.dtype == np.float32 and float(np.dot(array, array)) <= MAX_PEAK**2:
         return np.ascontiguousarray(array)
     low, high = float(array.min()), float(array.max())  # NaN passes through both and fails the comparison
     if not max(-low, high) <= MAX_PEAK:

@@ -41,9 +41,11 @@ def choose_engine(spec: ModelSpec, wanted: Engine | None = None) -> Engine:
 
 
 def running_precision(spec: ModelSpec, engine: Engine, device: str) -> Precision:
-    """What the encoder runs in on `device`: unless another was asked for, an offline checkpoint in fp16 on a GPU."""
-    if isinstance(spec, CheckpointSpec) and spec.run_in is None and spec.streaming is None and engine == "torch":
-        return "fp32" if gpu_index(device) is None else "fp16"
+    """What the encoder runs in on `device`: unless another was asked for, a checkpoint in fp16 on a GPU, but for
+    streaming ones that are no Zipformer2, which our GPU engine does not know."""
+    if isinstance(spec, CheckpointSpec) and spec.run_in is None and engine == "torch":
+        known = spec.streaming is None or spec.family == "zipformer2"
+        return "fp16" if known and gpu_index(device) is not None else "fp32"
     return spec.precision
 
 

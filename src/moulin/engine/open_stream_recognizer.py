@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from moulin.bundle.files import Precision
 from moulin.bundle.load_model import load_model
 from moulin.bundle.spec import CheckpointSpec, ModelSpec, OnnxModelSpec
-from moulin.engine.engines import Engine, choose_engine, device_of, file_precision
+from moulin.engine.device import gpu_index
+from moulin.engine.engines import (
+    Engine,
+    check_gpu_engine,
+    choose_engine,
+    device_of,
+    file_precision,
+    running_precision,
+)
 from moulin.engine.onnxruntime_stream_runner import MAX_STREAMS, OnnxRuntimeStreamRunner
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.engine.stream_runner import StreamRunner
+from moulin.errors import OptionsError
 from moulin.streaming.options import StreamOptions
 
 
@@ -61,6 +71,19 @@ def _runner(
 ) -> StreamRunner:
     match choose_engine(spec, engine), spec:
         case "torch", CheckpointSpec():
+            on_gpu = gpu_index(device) is not None
+            running_in = running_precision(spec, "torch", device)
+            if on_gpu and spec.family == "zipformer2" and running_in != "fp32":
+                check_gpu_engine(device)
+                from moulin.engine.gpu_stream_runner import GpuStreamRunner
+
+                in_half = replace(spec, run_in=running_in)
+                return GpuStreamRunner(in_half, device=device, threads=threads, capacity=capacity, max_batch=max_batch)
+            if running_in != "fp32":
+                raise OptionsError(
+                    f"Streams of a {spec.family} checkpoint run in fp32 on {device}, not in {running_in}",
+                    hint="leave out --precision; in fp16 and bf16 streams of Zipformer2 run, with --device cuda",
+                )
             from moulin.engine.torch_stream_runner import TorchStreamRunner
 
             return TorchStreamRunner(spec, device=device, threads=threads, capacity=capacity, max_batch=max_batch)

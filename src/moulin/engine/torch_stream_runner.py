@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from moulin.audio.batched_fbank import EPSILON, BatchedFbank
-from moulin.audio.fbank import FbankOptions
 from moulin.bundle.checkpoint_spec import layout_of
 from moulin.bundle.spec import CheckpointSpec
 from moulin.decoding.network import Floats, Ints
+from moulin.engine.torch_fbank import TorchFbank
 from moulin.engine.torch_prediction import TorchPrediction
 from moulin.errors import OptionsError
 
@@ -37,9 +36,7 @@ class TorchStreamRunner(TorchPrediction):
         self._capacity = capacity
         layout = layout_of(self._transducer, spec.checkpoint)
         self._states = self._encoder.initial_states(layout, capacity, self.device)
-        fbank = BatchedFbank(FbankOptions(num_mel_bins=spec.feature_dim))
-        self._spectrum = torch.from_numpy(fbank.spectrum).to(self.device)
-        self._mel = torch.from_numpy(fbank.mel).to(self.device)
+        self._fbank = TorchFbank(spec.feature_dim, self.device)
 
     @property
     def capacity(self) -> int:
@@ -51,9 +48,7 @@ class TorchStreamRunner(TorchPrediction):
 
     def fbank(self, frames: Floats) -> Floats:
         with self._computing():
-            energies = (torch.from_numpy(frames).to(self.device) @ self._spectrum).square() @ self._mel
-            features: Floats = energies.clamp(min=EPSILON).log().cpu().numpy()
-            return features
+            return self._fbank(frames)
 
     def encoder(self, x: Floats, slots: Ints, *, alone: bool = False) -> Floats:  # noqa: ARG002
         with self._computing():

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -13,10 +16,8 @@ from moulin.encoders.norms import BiasNorm
 from moulin.encoders.zipformer2 import (
     OUTPUT_DOWNSAMPLING,
     ChunkCausalConv1d,
-    ConvModule,
     DownsampledStack,
     Layer,
-    SelfAttention,
     Stack,
     Zipformer2,
     Zipformer2Config,
@@ -26,12 +27,15 @@ from moulin.encoders.zipformer2 import FeedForward as PlainFeedForward
 from moulin.gpu.encoder import Addition, Counts, GpuEncoder, Projection, bias_of, embedding_projection, on
 from moulin.gpu.kernels.attention_weights import AttentionWeights, attention_weights, distance_table
 from moulin.gpu.kernels.convnext import ConvNeXtWeights, convnext
-from moulin.gpu.kernels.depthwise import Depthwise
-from moulin.gpu.kernels.pointwise import activate_, bias_norm, bias_norm_bypass, bypass
+from moulin.gpu.kernels.depthwise import Depthwise, depthwise
+from moulin.gpu.kernels.pointwise import activate_, bias_norm, bias_norm_bypass, bypass, gate
 from moulin.gpu.kernels.resampling import downsample, upsample_bypass
 from moulin.gpu.kernels.subsampling import Subsampling, subsampling
 from moulin.gpu.kernels.weighted_values import gated_values, weighted_values
-from moulin.gpu.modules import Convolution, FeedForward
+from moulin.gpu.modules import FeedForward
+
+At = TypeVar("At")
+"""Where a batch's frames are: what a layer needs to know of it."""
 
 
 class GpuZipformer2(GpuEncoder):
@@ -46,10 +50,10 @@ class GpuZipformer2(GpuEncoder):
         self._convs = Subsampling.of(one, two, three, "swoosh_r", device, dtype)  # type: ignore[arg-type]
         self._convnext = ConvNeXtWeights.of(embed.convnext, device, dtype)
         self._embed = embedding_projection(embed.out, config.embed_bands, like)
-        self._embed_norm = _Norm(embed.out_norm, like)
+        self._embed_norm = Norm(embed.out_norm, like)
         frames = self._convs.frames(max_frames)
         self._stacks = [
-            _Stack(stack, config, index, frames, like)  # type: ignore[arg-type]
+            Zipformer2Stack(stack, config, index, partial(_UtteranceLayer, frames=frames), like)  # type: ignore[arg-type]
             for index, stack in enumerate(encoder.encoder.encoders)
         ]
         self._dims = config.encoder_dims
@@ -72,20 +76,21 @@ class GpuZipformer2(GpuEncoder):
         for index, stack in enumerate(self._stacks):
             x = stack(x, embedded, counts[2 + index])
             outputs.append(x)
-        x = downsample(self._widest(outputs), embedded, self._downsampling, max(self._dims))
+        x = downsample(widest(outputs, self._dims), embedded, self._downsampling, max(self._dims))
         return self._encoder_proj(x.view(-1, x.shape[2])).view(*x.shape[:2], -1)
 
-    def _widest(self, outputs: Sequence[Tensor]) -> Tensor:
-        """The last stack's output; channels that it does not have are those of the last stack that has them."""
-        pieces, width = [outputs[-1]], self._dims[-1]
-        for output, dim in zip(reversed(outputs), reversed(self._dims), strict=True):
-            if dim > width:
-                pieces.append(output[..., width:dim])
-                width = dim
-        return torch.cat(pieces, dim=-1) if len(pieces) > 1 else pieces[0]
+
+def widest(outputs: Sequence[Tensor], dims: Sequence[int]) -> Tensor:
+    """The last stack's output; channels that it does not have are those of the last stack that has them."""
+    pieces, width = [outputs[-1]], dims[-1]
+    for output, dim in zip(reversed(outputs), reversed(dims), strict=True):
+        if dim > width:
+            pieces.append(output[..., width:dim])
+            width = dim
+    return torch.cat(pieces, dim=-1) if len(pieces) > 1 else pieces[0]
 
 
-class _Norm:
+class Norm:
     def __init__(self, norm: BiasNorm, like: Tensor) -> None:
         self.bias = on(norm.bias, like, dtype=torch.float32)
         self.gain = float(norm.log_scale.exp())
@@ -94,42 +99,50 @@ class _Norm:
         return bias_norm(rows, self.bias, self.gain)
 
 
-class _Stack:
+class Zipformer2Stack(Generic[At]):
     """Layers at one frame rate, and the way there and back."""
 
     def __init__(
-        self, stack: Stack | DownsampledStack, config: Zipformer2Config, index: int, frames: int, like: Tensor
+        self,
+        stack: Stack | DownsampledStack,
+        config: Zipformer2Config,
+        index: int,
+        make_layer: Callable[[Layer, Zipformer2Config, int, Tensor], Zipformer2Layer[At]],
+        like: Tensor,
     ) -> None:
         self._dim, self._factor = config.encoder_dims[index], config.downsampling_factors[index]
         layers = stack.layers if isinstance(stack, Stack) else stack.encoder.layers
-        frames = -(-frames // self._factor)
-        distances = encoded_distances(torch.empty(1, frames, 1), frames, config.pos_dim)
-        self._layers = [_Layer(layer, config, index, distances, like) for layer in layers]  # type: ignore[arg-type]
+        self._layers = [make_layer(layer, config, index, like) for layer in layers]  # type: ignore[arg-type]
         if isinstance(stack, DownsampledStack):
             self._weights = on(stack.downsample.bias.softmax(dim=0), like, dtype=torch.float32)
             self._scale = on(stack.out_combiner.bypass_scale, like, dtype=torch.float32)
 
-    def __call__(self, x: Tensor, before: Tensor, lengths: Tensor) -> Tensor:
-        """x [B, T, any width] of utterances of `before` frames, which are `lengths` at the stack's rate: [B, T, D]."""
+    def __call__(self, x: Tensor, before: Tensor, at: At) -> Tensor:
+        """x [B, T, any width], which hold `before` int32 [B] frames each, to [B, T, D]; `at` is for the layers."""
         if self._factor == 1:
             fitted = x if x.shape[2] == self._dim else nn.functional.pad(x, (0, self._dim - x.shape[2])).contiguous()
-            return self._run(fitted, lengths)
-        after = self._run(downsample(x, before, self._weights, self._dim), lengths)
+            return self._run(fitted, at)
+        after = self._run(downsample(x, before, self._weights, self._dim), at)
         return upsample_bypass(x, after, self._factor, self._scale)
 
-    def _run(self, x: Tensor, lengths: Tensor) -> Tensor:
+    def _run(self, x: Tensor, at: At) -> Tensor:
         rows = x.view(-1, self._dim)
         for layer in self._layers:
-            rows = layer(rows, len(x), lengths)
+            rows = layer(rows, at)
         return rows.view_as(x)
 
 
-class _Layer:
-    """`moulin.encoders.zipformer2.Layer`. Biases that are added to rows wait for the next bypass."""
+class Zipformer2Layer(ABC, Generic[At]):
+    """`moulin.encoders.zipformer2.Layer`. Biases that are added to rows wait for the next bypass.
 
-    def __init__(self, layer: Layer, config: Zipformer2Config, index: int, distances: Tensor, like: Tensor) -> None:
+    What mixes frames depends on where the others are: in the same utterances, or in the past of streams. `At` says
+    what a batch is about.
+    """
+
+    def __init__(self, layer: Layer, config: Zipformer2Config, stack: int, distances: Tensor, like: Tensor) -> None:
+        """`distances` are `encoded_distances` between any two frames."""
         weights, nonlin = layer.self_attn_weights, layer.nonlin_attention
-        heads, self._query_dim = config.num_heads[index], config.query_head_dims[index]
+        heads, self._query_dim = config.num_heads[stack], config.query_head_dims[stack]
         self._key_at = heads * self._query_dim
         # Both have the layer's input for theirs.
         self._in = Projection.of(weights.in_proj, layer.feed_forward1.in_proj, missing=None, like=like)
@@ -142,65 +155,96 @@ class _Layer:
         self._nonlin_in = Projection.of(nonlin.in_proj, missing=missing, like=like)
         self._nonlin_out = Addition.of(nonlin.out_proj, like=like)
         missing = missing + bias_of(nonlin.out_proj)
-        self._attention1 = _Attention(layer.self_attn1, missing, like)
+        self._values1 = Projection.of(layer.self_attn1.in_proj, missing=missing, like=like)
+        self._mixed1 = Addition.of(layer.self_attn1.out_proj, like=like)
         missing = missing + bias_of(layer.self_attn1.out_proj)
-        self._conv1 = _convolution(layer.conv_module1, missing, like)
+        self._gates1 = Projection.of(layer.conv_module1.in_proj, missing=missing, like=like)
+        self._convolved1 = Addition.of(layer.conv_module1.out_proj, like=like)
+        self._conv1 = _depthwise(layer.conv_module1.depthwise_conv, like)
         missing = missing + bias_of(layer.conv_module1.out_proj)
         self._feed_forward2 = _feed_forward(layer.feed_forward2, missing, like)
         missing = missing + bias_of(layer.feed_forward2.out_proj)
         self._missing_mid = on(missing, like, dtype=torch.float32)
         self._scale_mid = on(layer.bypass_mid.bypass_scale, like, dtype=torch.float32)
 
-        self._attention2 = _Attention(layer.self_attn2, None, like)
+        self._values2 = Projection.of(layer.self_attn2.in_proj, missing=None, like=like)
+        self._mixed2 = Addition.of(layer.self_attn2.out_proj, like=like)
         missing = bias_of(layer.self_attn2.out_proj)
-        self._conv2 = _convolution(layer.conv_module2, missing, like)
+        self._gates2 = Projection.of(layer.conv_module2.in_proj, missing=missing, like=like)
+        self._convolved2 = Addition.of(layer.conv_module2.out_proj, like=like)
+        self._conv2 = _depthwise(layer.conv_module2.depthwise_conv, like)
         missing = missing + bias_of(layer.conv_module2.out_proj)
         self._feed_forward3 = _feed_forward(layer.feed_forward3, missing, like)
         self._missing = on(missing + bias_of(layer.feed_forward3.out_proj), like, dtype=torch.float32)
-        self._norm = _Norm(layer.norm, like)
+        self._norm = Norm(layer.norm, like)
         self._scale = on(layer.bypass.bypass_scale, like, dtype=torch.float32)
 
-    def __call__(self, before: Tensor, batch: int, lengths: Tensor) -> Tensor:
+    def __call__(self, before: Tensor, at: At) -> Tensor:
         """Rows [B T, D] to new ones."""
         projected = self._in(before)
-        weights = attention_weights(
-            projected.view(batch, -1, projected.shape[1]),
-            lengths,
+        weights = self._weigh(projected, at)
+        rows = self._down1.beside(before, activate_(projected[:, self._hidden_at :], "swoosh_l"))
+        rows = self._nonlin_out(rows, self._gate(weights, self._nonlin_in(rows), at))
+        rows = self._mixed1(rows, self._mix(weights, self._values1(rows), at, 0))
+        rows = self._convolved1(rows, self._convolve(self._gates1(rows), self._conv1, at, 0))
+        rows = self._feed_forward2(rows)
+        rows = bypass(rows, self._missing_mid, before, self._scale_mid)
+
+        rows = self._mixed2(rows, self._mix(weights, self._values2(rows), at, 1))
+        rows = self._convolved2(rows, self._convolve(self._gates2(rows), self._conv2, at, 1))
+        rows = self._feed_forward3(rows)
+        return bias_norm_bypass(rows, self._missing, self._norm.bias, self._norm.gain, before, self._scale)
+
+    @abstractmethod
+    def _weigh(self, projected: Tensor, at: At) -> Any:
+        """Attention weights, as `_gate` and `_mix` take them: `projected` rows hold queries, keys from `_key_at` on and
+        positional queries behind these."""
+
+    @abstractmethod
+    def _gate(self, weights: Any, projected: Tensor, at: At) -> Tensor:
+        """y * (weights @ (tanh(s) * x)) of rows of s, x and y, by the first head."""
+
+    @abstractmethod
+    def _mix(self, weights: Any, values: Tensor, at: At, module: int) -> Tensor:
+        """Weighted `values`, in the layer's first (0) or second attention module."""
+
+    @abstractmethod
+    def _convolve(self, projected: Tensor, conv: Depthwise, at: At, module: int) -> Tensor:
+        """Values times the sigmoid of gates, convolved and activated, in the first or second module."""
+
+
+class _UtteranceLayer(Zipformer2Layer[Tensor]):
+    """In a batch of utterances of lengths int32 [B]."""
+
+    def __init__(self, layer: Layer, config: Zipformer2Config, stack: int, like: Tensor, *, frames: int) -> None:
+        frames = -(-frames // config.downsampling_factors[stack])
+        distances = encoded_distances(torch.empty(1, frames, 1), frames, config.pos_dim)
+        super().__init__(layer, config, stack, distances, like)
+
+    def _weigh(self, projected: Tensor, at: Tensor) -> AttentionWeights:
+        return attention_weights(
+            _by_utterance(projected, at),
+            at,
             self._distances,
             query_dim=self._query_dim,
             key_at=self._key_at,
             position_at=2 * self._key_at,
             pos_dim=self._pos_dim,
         )
-        rows = self._down1.beside(before, activate_(projected[:, self._hidden_at :], "swoosh_l"))
-        gates = self._nonlin_in(rows)
-        gated = gated_values(weights, gates.view(batch, -1, gates.shape[1]), lengths)
-        rows = self._nonlin_out(rows, gated.view(len(rows), -1))
-        rows = self._attention1(rows, weights, lengths)
-        rows = self._conv1(rows, batch, lengths)
-        rows = self._feed_forward2(rows)
-        rows = bypass(rows, self._missing_mid, before, self._scale_mid)
 
-        rows = self._attention2(rows, weights, lengths)
-        rows = self._conv2(rows, batch, lengths)
-        rows = self._feed_forward3(rows)
-        return bias_norm_bypass(rows, self._missing, self._norm.bias, self._norm.gain, before, self._scale)
+    def _gate(self, weights: AttentionWeights, projected: Tensor, at: Tensor) -> Tensor:
+        return gated_values(weights, _by_utterance(projected, at), at).flatten(0, 1)
+
+    def _mix(self, weights: AttentionWeights, values: Tensor, at: Tensor, module: int) -> Tensor:  # noqa: ARG002
+        return weighted_values(weights, _by_utterance(values, at), at).flatten(0, 1)
+
+    def _convolve(self, projected: Tensor, conv: Depthwise, at: Tensor, module: int) -> Tensor:  # noqa: ARG002
+        return depthwise(_by_utterance(gate(projected), at), at, conv, "swoosh_r").flatten(0, 1)
 
 
-class _Attention:
-    def __init__(self, attention: SelfAttention, missing: Tensor | None, like: Tensor) -> None:
-        self._in = Projection.of(attention.in_proj, missing=missing, like=like)
-        self._out = Addition.of(attention.out_proj, like=like)
-
-    def __call__(self, rows: Tensor, weights: AttentionWeights, lengths: Tensor) -> Tensor:
-        values = self._in(rows)
-        mixed = weighted_values(weights, values.view(len(lengths), -1, values.shape[1]), lengths)
-        return self._out(rows, mixed.view_as(values))
-
-
-def _convolution(module: ConvModule, missing: Tensor, like: Tensor) -> Convolution:
-    conv = _depthwise(module.depthwise_conv, like)
-    return Convolution(module.in_proj, conv, module.out_proj, "swoosh_r", missing=missing, like=like)
+def _by_utterance(rows: Tensor, lengths: Tensor) -> Tensor:
+    """Rows [B T, D] as [B, T, D]."""
+    return rows.view(len(lengths), -1, rows.shape[1])
 
 
 def _feed_forward(module: PlainFeedForward, missing: Tensor, like: Tensor) -> FeedForward:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from moulin.audio.decode import read_audio
 from moulin.audio.fbank import Fbank, FbankOptions
@@ -40,7 +43,7 @@ def test_equals_kaldi(kind: type, device: torch.device) -> None:
 @pytest.mark.parametrize("kind", [np.float32, np.int16])
 def test_peaks(kind: type, device: torch.device) -> None:
     """Also of the first and the last sample, of NaN and of infinity, and with no tail."""
-    waveforms = np.zeros((5, 1003), kind)
+    waveforms: NDArray[Any] = np.zeros((5, 1003), kind)
     waveforms[0, 0], waveforms[1, -1] = -kind(3), kind(2)
     wanted = np.array([3, 2, 0, 0, 0], np.float32)
     if kind is np.int16:

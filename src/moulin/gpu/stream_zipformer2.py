@@ -1,0 +1,142 @@
+"""Causal Zipformer2 on a GPU, chunk by chunk, with the states of all streams on the card.
+
+What a stream leaves behind is written where its slot is, once, and read where it lies: a step gathers and moves
+nothing. `moulin.encoders.zipformer2.Zipformer2.streaming_forward` is the plain twin.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from moulin.encoders.joiner import Joiner
+from moulin.encoders.zipformer2 import (
+    CHUNK_SIZE,
+    CONVNEXT_PADDING,
+    LEFT_CONTEXT_FRAMES,
+    OUTPUT_DOWNSAMPLING,
+    Layer,
+    Zipformer2,
+    Zipformer2Config,
+    encoded_distances,
+)
+from moulin.gpu.encoder import Projection, embedding_projection, on
+from moulin.gpu.kernels.convnext import ConvNeXtWeights, convnext
+from moulin.gpu.kernels.depthwise import Depthwise
+from moulin.gpu.kernels.resampling import downsample
+from moulin.gpu.kernels.stream_attention import Chunks, ring_attention_weights, ring_gated_values, ring_values
+from moulin.gpu.kernels.stream_convolutions import ring_depthwise, with_past
+from moulin.gpu.kernels.subsampling import Subsampling, subsampling
+from moulin.gpu.zipformer2 import Norm, Zipformer2Layer, Zipformer2Stack, widest
+
+
+class GpuStreamZipformer2:
+    """Feature windows to what the joiner takes of them, for streams in `capacity` slots.
+
+    Slots need no reset: chunk 0 of a stream looks at nothing that another left there.
+    """
+
+    def __init__(
+        self,
+        encoder: Zipformer2,
+        joiner: Joiner,
+        *,
+        capacity: int,
+        max_batch: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        chunk_size: int = CHUNK_SIZE,
+        left_context_frames: int = LEFT_CONTEXT_FRAMES,
+    ) -> None:
+        """`chunk_size` and `left_context_frames` are counted at 50 Hz. Raises ValueError for a model that is not
+        causal, and for sizes that its frame rates do not divide."""
+        encoder.streaming_layout(chunk_size, left_context_frames)
+        like = torch.empty(0, device=device, dtype=dtype)
+        config, embed = encoder.config, encoder.encoder_embed
+        self.dtype, self._chunk, self._dims = dtype, chunk_size, config.encoder_dims
+        one, two, three = (embed.conv[index] for index in (0, 2, 4))
+        self._convs = Subsampling.of(one, two, three, "swoosh_r", device, dtype)  # type: ignore[arg-type]
+        self._convnext = ConvNeXtWeights.of(embed.convnext, device, dtype)
+        self._embed = embedding_projection(embed.out, config.embed_bands, like)
+        self._embed_norm = Norm(embed.out_norm, like)
+        self._embed_past = torch.zeros(
+            capacity, CONVNEXT_PADDING, config.embed_bands, config.embed_channels[-1], device=device, dtype=dtype
+        )
+        make_layer = partial(_StreamLayer, capacity=capacity, chunk=chunk_size, left=left_context_frames)
+        self._stacks = [
+            Zipformer2Stack(stack, config, index, make_layer, like)  # type: ignore[arg-type]
+            for index, stack in enumerate(encoder.encoder.encoders)
+        ]
+        self._downsampling = on(encoder.encoder.downsample_output.bias.softmax(dim=0), like, dtype=torch.float32)
+        self._encoder_proj = Projection.of(joiner.encoder_proj, missing=None, like=like)
+        window = 2 * chunk_size + 7 + 2 * CONVNEXT_PADDING
+        # No window is shorter than another: lengths of a batch, at the rates that something is told of.
+        lengths = (window, chunk_size + 2 * CONVNEXT_PADDING, chunk_size)
+        self._lengths = [torch.full((max_batch,), length, dtype=torch.int32, device=device) for length in lengths]
+
+    @property
+    def out_frames(self) -> int:
+        """Encoder frames of a chunk."""
+        return self._chunk // OUTPUT_DOWNSAMPLING
+
+    def __call__(self, windows: Tensor, at: Chunks) -> Tensor:
+        """Windows float32 [B, T, feature_dim] of the chunks `at` to encoder_out [B, out_frames, joiner_dim]."""
+        batch = len(windows)
+        features, around, frames = (length[:batch] for length in self._lengths)
+        x = subsampling(windows, features, self._convs)
+        x = with_past(x, at, self._embed_past, self._chunk)
+        x = convnext(x, around, self._convnext)[:, CONVNEXT_PADDING:-CONVNEXT_PADDING]
+        rows = x.reshape(batch * self._chunk, -1)
+        x = self._embed_norm(self._embed(rows)).view(batch, self._chunk, -1)
+        outputs: list[Tensor] = []
+        for stack in self._stacks:
+            x = stack(x, frames, at)
+            outputs.append(x)
+        x = downsample(widest(outputs, self._dims), frames, self._downsampling, max(self._dims))
+        return self._encoder_proj(x.view(-1, x.shape[2])).view(*x.shape[:2], -1)
+
+
+class _StreamLayer(Zipformer2Layer[Chunks]):
+    """With rings for the past of every stream."""
+
+    def __init__(
+        self, layer: Layer, config: Zipformer2Config, stack: int, like: Tensor, *, capacity: int, chunk: int, left: int
+    ) -> None:
+        factor = config.downsampling_factors[stack]
+        self._chunk = chunk // factor
+        ring = (left + chunk) // factor
+        distances = encoded_distances(torch.empty(1, self._chunk, 1), ring, config.pos_dim)
+        super().__init__(layer, config, stack, distances, like)
+        heads, dim = config.num_heads[stack], config.encoder_dims[stack]
+
+        def rings(frames: int, width: int) -> Tensor:
+            return torch.zeros(capacity, frames, width, device=like.device, dtype=like.dtype)
+
+        self._keys = rings(ring, heads * config.query_head_dims[stack])
+        self._gated = rings(ring, 3 * dim // 4)
+        self._values = [rings(ring, heads * config.value_head_dims[stack]) for _ in range(2)]
+        self._convs = [rings(config.conv_kernels[stack] // 2 + self._chunk, dim) for _ in range(2)]
+
+    def _weigh(self, projected: Tensor, at: Chunks) -> Tensor:
+        return ring_attention_weights(
+            projected,
+            at,
+            self._keys,
+            self._distances,
+            chunk=self._chunk,
+            query_dim=self._query_dim,
+            key_at=self._key_at,
+            position_at=2 * self._key_at,
+            pos_dim=self._pos_dim,
+        )
+
+    def _gate(self, weights: Tensor, projected: Tensor, at: Chunks) -> Tensor:
+        return ring_gated_values(weights, projected, at, self._gated)
+
+    def _mix(self, weights: Tensor, values: Tensor, at: Chunks, module: int) -> Tensor:
+        return ring_values(weights, values, at, self._values[module])
+
+    def _convolve(self, projected: Tensor, conv: Depthwise, at: Chunks, module: int) -> Tensor:
+        return ring_depthwise(projected, at, self._convs[module], conv, "swoosh_r")
