@@ -50,7 +50,8 @@ class GpuStreamRunner(TorchPrediction):
             if value is not None and value < 1:
                 raise OptionsError(f"Expected at least 1 of {name}, got {value}")
         super().__init__(spec, device=device, threads=threads)
-        plain = self._encoder
+        # What is made of them goes to the device, in another form.
+        plain, _ = self._encoder.cpu(), self._joiner.cpu()
         if not isinstance(plain, Zipformer2):
             raise EngineError(f"The GPU engine does not know the {plain.family} encoder of streams")
         self._capacity, self._max_batch = capacity, most_rows(max_batch or MAX_BATCH)
@@ -113,7 +114,7 @@ class GpuStreamRunner(TorchPrediction):
         self._at.slots.fill_(self._capacity)
         captured = self._graphs[rows]
         assert captured is not None
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         with torch.cuda.stream(self._stream):
             start.record()
             for _ in range(rounds):

@@ -133,11 +133,11 @@ def ring_gated_values(weights: Tensor, projected: Tensor, at: Chunks, ring: Tens
 
 
 def _block(ring: int) -> int:
-    return max(16, min(64, triton.next_power_of_2(ring)))
+    return int(max(16, min(64, triton.next_power_of_2(ring))))
 
 
 def _width(ring: int) -> int:
-    return triton.cdiv(ring, _block(ring)) * _block(ring)
+    return -(-ring // _block(ring)) * _block(ring)
 
 
 @triton.jit
