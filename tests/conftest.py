@@ -30,8 +30,9 @@ from moulin.triton_repo.streaming_config import StreamingOptions
 # they win. Read when PyTorch is first imported, here and in what the tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# In a shell's background SIGINT is ignored, and so it would be in the commands that tests interrupt.
+# In a shell's background SIGINT is ignored, and under nohup SIGHUP: so they would be in what tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 BUNDLES = Path(__file__).parent / "data" / "bundles"
 

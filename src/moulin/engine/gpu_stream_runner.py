@@ -111,11 +111,11 @@ class GpuStreamRunner(TorchPrediction):
 
     def replay_ms(self, rows: int, rounds: int = 20) -> float:
         """The GPU's time for a step of `rows` streams, a size that has a graph; for benchmarks."""
-        self._at.slots.fill_(self._capacity)
         captured = self._graphs[rows]
         assert captured is not None
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-        with torch.cuda.stream(self._stream):
+        with self._computing(), torch.cuda.stream(self._stream):
+            self._at.slots.fill_(self._capacity)
             start.record()
             for _ in range(rounds):
                 captured[0].replay()
@@ -127,9 +127,9 @@ class GpuStreamRunner(TorchPrediction):
         """Have all graphs, that no stream waits for one."""
         if not self._cuda_graphs:
             return
-        self._at.slots.fill_(self._capacity)
         rows = 0
         with self._computing(), torch.cuda.stream(self._stream):
+            self._at.slots.fill_(self._capacity)
             while rows < self._max_batch:
                 rows = bucket_rows(rows + 1)
                 for _ in range(2):
