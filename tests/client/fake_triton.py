@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from tritonclient.grpc.service_pb2 import ModelMetadataResponse
 from tritonclient.utils import InferenceServerException, deserialize_bytes_tensor
 
 from moulin.live_transcript import Segment, StreamUpdate
@@ -59,6 +60,10 @@ class FakeTriton:
     asked: list[dict[str, Any]] = field(default_factory=list)
     fail: Exception | None = None
     """What the next request raises instead of an answer."""
+
+    def get_model_metadata(self, name: str, **_: Any) -> Any:  # noqa: ARG002
+        """Of a server that takes no 16-bit samples."""
+        return ModelMetadataResponse(inputs=[ModelMetadataResponse.TensorMetadata(name="WAV")])
 
     def is_model_ready(self, name: str, **_: Any) -> bool:
         if self.fail is not None:
