@@ -38,7 +38,7 @@ from moulin.engine.torch_stream_runner import TorchStreamRunner
 from moulin.evaluate.connection import Connection
 from moulin.evaluate.machine import machine, versions
 from moulin.evaluate.process_usage import cpu_sec_by_process
-from moulin.evaluate.published_sizes import random_transducer
+from moulin.evaluate.published_sizes import write_speaking_checkpoint
 from moulin.evaluate.run import run_plan
 from moulin.evaluate.streaming_benchmark import plan
 from moulin.evaluate.streaming_clips import Clip, cut
@@ -64,16 +64,9 @@ CONNECT: dict[str, Callable[..., Connection]] = {
 @contextmanager
 def random_model(device: str) -> Iterator[CheckpointSpec]:
     """A checkpoint that emits as much as speech does."""
-    transducer = random_transducer("zipformer2-causal-66m")
-    with torch.no_grad():
-        torch.nn.init.normal_(transducer.joiner.output_linear.weight, std=0.15)
-        torch.nn.init.normal_(transducer.joiner.output_linear.weight[:1], std=0.6)
-    pieces = [("▁" if i % 3 == 0 else "") + chr(97 + i % 26) + chr(97 + i // 26) for i in range(497)]
-    lines = [f"{token} {i}\n" for i, token in enumerate(["<blk>", "<sos/eos>", "<unk>", *pieces])]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "tokens.txt").write_text("".join(lines), encoding="utf-8")
-        torch.save({"model": transducer.tensors()}, folder / "epoch-1.pt")
+        transducer = write_speaking_checkpoint("zipformer2-causal-66m", folder)
         penalty = _penalty(load_checkpoint_spec(folder, streaming=True), device)
         with torch.no_grad():
             transducer.joiner.output_linear.bias[0] -= penalty

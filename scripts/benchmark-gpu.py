@@ -31,7 +31,7 @@ from moulin.decoding.network import Floats
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.gpu_recognizer import GpuRecognizer
 from moulin.evaluate.machine import machine, versions
-from moulin.evaluate.published_sizes import random_transducer
+from moulin.evaluate.published_sizes import random_transducer, write_speaking_checkpoint
 
 TOKENS_A_FRAME = 0.11
 BATCHES = (1, 8, 16, 32, 64, 128)
@@ -95,16 +95,9 @@ def model(size: str, recordings: Floats) -> Iterator[tuple[GpuRecognizer, float,
     """A recognizer, the blank penalty at which it emits as much as speech does, and its folder."""
     from moulin.bundle.checkpoint_spec import load_checkpoint_spec
 
-    transducer = random_transducer(size)
-    with torch.no_grad():
-        torch.nn.init.normal_(transducer.joiner.output_linear.weight, std=0.15)
-        torch.nn.init.normal_(transducer.joiner.output_linear.weight[:1], std=0.6)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        pieces = [("▁" if i % 3 == 0 else "") + chr(97 + i % 26) + chr(97 + i // 26) for i in range(497)]
-        lines = [f"{token} {i}\n" for i, token in enumerate(["<blk>", "<sos/eos>", "<unk>", *pieces])]
-        (folder / "tokens.txt").write_text("".join(lines), encoding="utf-8")
-        torch.save({"model": transducer.tensors()}, folder / "epoch-1.pt")
+        write_speaking_checkpoint(size, folder)
         spec = load_checkpoint_spec(folder, streaming=False)
         with GpuRecognizer(replace(spec, run_in="fp16")) as recognizer:
             recognizer.warm_up()

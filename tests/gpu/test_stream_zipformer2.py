@@ -27,6 +27,21 @@ def chunks(slots: list[int], numbers: list[int], device: torch.device) -> Chunks
     return Chunks(*(torch.tensor(values, dtype=torch.int32, device=device) for values in (slots, numbers)))
 
 
+def on_gpu(
+    transducer: Transducer, encoder: Zipformer2, capacity: int, dtype: torch.dtype, device: torch.device
+) -> GpuStreamZipformer2:
+    return GpuStreamZipformer2(
+        encoder,
+        transducer.joiner,
+        capacity=capacity,
+        max_batch=capacity,
+        device=device,
+        dtype=dtype,
+        chunk_size=CHUNK,
+        left_context_frames=LEFT,
+    )
+
+
 class PlainStream:
     def __init__(self, transducer: Transducer, layout: StreamingLayout) -> None:
         self._transducer, self._encoder = transducer, transducer.encoder
@@ -41,16 +56,7 @@ def test_equals_the_plain_encoder(device: torch.device) -> None:
     """Streams come and go in three slots, in changing order and company, for more chunks than a ring holds."""
     transducer, encoder = load("zipformer2-streaming")
     layout = encoder.streaming_layout(CHUNK, LEFT)
-    ours = GpuStreamZipformer2(
-        encoder,
-        transducer.joiner,
-        capacity=3,
-        max_batch=4,
-        device=device,
-        dtype=torch.float32,
-        chunk_size=CHUNK,
-        left_context_frames=LEFT,
-    )
+    ours = on_gpu(transducer, encoder, 3, torch.float32, device)
     streams: dict[int, PlainStream] = {}
     numbers = dict.fromkeys(range(3), 0)
     for slots, starting in [
@@ -74,16 +80,7 @@ def test_equals_the_plain_encoder(device: torch.device) -> None:
 def test_a_slot_keeps_nothing_of_the_stream_before(device: torch.device) -> None:
     """Not even NaN."""
     transducer, encoder = load("zipformer2-streaming")
-    ours = GpuStreamZipformer2(
-        encoder,
-        transducer.joiner,
-        capacity=2,
-        max_batch=2,
-        device=device,
-        dtype=torch.float16,
-        chunk_size=CHUNK,
-        left_context_frames=LEFT,
-    )
+    ours = on_gpu(transducer, encoder, 2, torch.float16, device)
     window = torch.randn(1, encoder.streaming_layout(CHUNK, LEFT).window_frames, encoder.feature_dim, device=device)
     fresh = ours(window, chunks([0], [0], device))
     assert ours(window * torch.nan, chunks([1], [0], device)).isnan().any()

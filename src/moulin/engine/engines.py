@@ -41,12 +41,17 @@ def choose_engine(spec: ModelSpec, wanted: Engine | None = None) -> Engine:
 
 
 def running_precision(spec: ModelSpec, engine: Engine, device: str) -> Precision:
-    """What the encoder runs in on `device`: unless another was asked for, a checkpoint in fp16 on a GPU, but for
-    streaming ones that are no Zipformer2, which our GPU engine does not know."""
+    """What the encoder runs in on `device`: unless another was asked for, a checkpoint that our GPU engine knows in
+    fp16 on a GPU."""
     if isinstance(spec, CheckpointSpec) and spec.run_in is None and engine == "torch":
-        known = spec.streaming is None or spec.family == "zipformer2"
-        return "fp16" if known and gpu_index(device) is not None else "fp32"
+        return "fp16" if gpu_engine_knows(spec) and gpu_index(device) is not None else "fp32"
     return spec.precision
+
+
+def gpu_engine_knows(spec: ModelSpec) -> bool:
+    """Whether our GPU engine is for the checkpoint: for all offline ones (it refuses what it cannot run), and of
+    streaming ones for Zipformer2."""
+    return spec.streaming is None or spec.family == "zipformer2"
 
 
 def check_gpu_engine(device: str) -> None:

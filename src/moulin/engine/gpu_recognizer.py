@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from moulin.audio.waveform import MAX_PEAK, SAMPLE_RATE, check_waveform
 from moulin.bundle.spec import FRAME_SHIFT_SEC, CheckpointSpec
@@ -17,7 +16,7 @@ from moulin.decoding.search import rows_by_options
 from moulin.engine.features import MAX_AUDIO_SEC, TAIL_PADDING_SEC, check_duration
 from moulin.engine.offline_recognizer import OfflineRecognizer
 from moulin.engine.scoring import spell
-from moulin.engine.torch_prediction import torch_device
+from moulin.engine.torch_prediction import DTYPES, torch_device
 from moulin.errors import AudioError, EngineError, MoulinError, first_line
 from moulin.gpu.open_encoder import gpu_encoder
 from moulin.gpu.pipeline import GpuPipeline, Result
@@ -26,9 +25,6 @@ from moulin.transcript import Transcript
 
 WARM_UP_SEC = 20.0
 """Graphs of single utterances up to here are captured before the first one comes; others when they are first needed."""
-
-
-_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class GpuRecognizer(OfflineRecognizer):
@@ -51,7 +47,7 @@ class GpuRecognizer(OfflineRecognizer):
         """
         self.spec, self._max_audio_sec = spec, max_audio_sec
         self.options = options or DecodingOptions()
-        on, dtype = torch_device(device), _DTYPES[spec.precision]
+        on, dtype = torch_device(device), DTYPES[spec.precision]
         transducer = load_transducer([spec.checkpoint])
         max_frames = round((max_audio_sec + tail_padding_sec) / FRAME_SHIFT_SEC) + 1
         encoder = gpu_encoder(transducer, device=on, dtype=dtype, max_frames=max_frames)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,19 +12,17 @@ from moulin.bundle.checkpoint_spec import layout_of
 from moulin.bundle.spec import CheckpointSpec
 from moulin.decoding.network import Floats, Ints
 from moulin.encoders.zipformer2 import CHUNK_SIZE, LEFT_CONTEXT_FRAMES, Zipformer2
-from moulin.engine.torch_fbank import TorchFbank
-from moulin.engine.torch_prediction import TorchPrediction
-from moulin.errors import EngineError, OptionsError
-from moulin.gpu.graphs import bucket_rows, most_rows
+from moulin.engine.torch_prediction import DTYPES
+from moulin.engine.torch_streaming import TorchStreaming
+from moulin.errors import EngineError
+from moulin.gpu.graphs import bucket_rows, capture, most_rows
 from moulin.gpu.kernels.stream_attention import Chunks
 from moulin.gpu.stream_zipformer2 import GpuStreamZipformer2
 
 MAX_BATCH = 1024
 
-_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
-
-class GpuStreamRunner(TorchPrediction):
+class GpuStreamRunner(TorchStreaming):
     """A `StreamRunner`. The states of all streams are on the card, and a step is a CUDA graph, one for each of a few
     sizes of batch; what fills one up is a stream of its own, in a slot that nobody else has.
 
@@ -46,16 +45,19 @@ class GpuStreamRunner(TorchPrediction):
         Raises BundleError for the checkpoint, and EngineError where the device does not work or the encoder is no
         causal Zipformer2.
         """
-        for name, value in (("streams", capacity), ("streams in a batch", max_batch)):
-            if value is not None and value < 1:
-                raise OptionsError(f"Expected at least 1 of {name}, got {value}")
-        super().__init__(spec, device=device, threads=threads)
+        super().__init__(
+            spec,
+            capacity=capacity,
+            device=device,
+            threads=threads,
+            max_batch=max_batch,
+            usual_max_batch=MAX_BATCH,
+        )
         # What is made of them goes to the device, in another form.
         plain, _ = self._encoder.cpu(), self._joiner.cpu()
         if not isinstance(plain, Zipformer2):
             raise EngineError(f"The GPU engine does not know the {plain.family} encoder of streams")
-        self._capacity, self._max_batch = capacity, most_rows(max_batch or MAX_BATCH)
-        self._fbank = TorchFbank(spec.feature_dim, self.device)
+        self._max_batch = most_rows(self._max_batch)
         layout = layout_of(self._transducer, spec.checkpoint)
         with self._computing():
             self._step = GpuStreamZipformer2(
@@ -64,7 +66,7 @@ class GpuStreamRunner(TorchPrediction):
                 capacity=capacity + 1,
                 max_batch=self._max_batch,
                 device=self.device,
-                dtype=_DTYPES[spec.precision],
+                dtype=DTYPES[spec.precision],
                 chunk_size=CHUNK_SIZE,
                 left_context_frames=LEFT_CONTEXT_FRAMES,
             )
@@ -74,24 +76,11 @@ class GpuStreamRunner(TorchPrediction):
                 *(torch.zeros(self._max_batch, dtype=torch.int32, device=self.device) for _ in Chunks._fields)
             )
         self._numbers = np.zeros(capacity + 1, dtype=np.int32)  # chunks of each slot's stream so far
-        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, torch.Tensor] | None] = {}
-        self._cuda_graphs = cuda_graphs and self.device.type == "cuda"
-        self._pool: Any = None
-        self._stream: Any = torch.cuda.Stream(self.device) if self._cuda_graphs else None  # type: ignore[no-untyped-call]
-
-        self._capture_all()
-
-    @property
-    def capacity(self) -> int:
-        return self._capacity
-
-    @property
-    def max_batch(self) -> int:
-        return self._max_batch
-
-    def fbank(self, frames: Floats) -> Floats:
-        with self._computing():
-            return self._fbank(frames)
+        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, torch.Tensor]] = {}
+        self._stream: Any = None
+        if cuda_graphs and self.device.type == "cuda":
+            self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+            self._capture_all()
 
     def encoder(self, x: Floats, slots: Ints, *, alone: bool = False) -> Floats:  # noqa: ARG002
         count = len(slots)
@@ -111,48 +100,38 @@ class GpuStreamRunner(TorchPrediction):
 
     def replay_ms(self, rows: int, rounds: int = 20) -> float:
         """The GPU's time for a step of `rows` streams, a size that has a graph; for benchmarks."""
-        captured = self._graphs[rows]
-        assert captured is not None
+        graph, _ = self._graphs[rows]
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         with self._computing(), torch.cuda.stream(self._stream):
             self._at.slots.fill_(self._capacity)
             start.record()
             for _ in range(rounds):
-                captured[0].replay()
+                graph.replay()
             end.record()
         end.synchronize()
         return float(start.elapsed_time(end)) / rounds
 
     def _capture_all(self) -> None:
-        """Have all graphs, that no stream waits for one."""
-        if not self._cuda_graphs:
-            return
-        rows = 0
+        """Have the graphs of all sizes, that no stream waits for one."""
+        rows, pool = 0, None
         with self._computing(), torch.cuda.stream(self._stream):
             self._at.slots.fill_(self._capacity)
             while rows < self._max_batch:
                 rows = bucket_rows(rows + 1)
-                for _ in range(2):
-                    self._run(rows)
+                step = partial(self._step, *self._inputs(rows))
+                step()  # which compiles what has to be
+                self._graphs[rows] = capture(step, pool)
+                pool = self._graphs[rows][0].pool()
             torch.cuda.synchronize(self.device)
+
+    def _inputs(self, rows: int) -> tuple[torch.Tensor, Chunks]:
+        return self._windows[:rows], Chunks(*(of_all[:rows] for of_all in self._at))
 
     def _run(self, rows: int) -> torch.Tensor:
         """The step of the first `rows` streams. Its states are written at their places: a step that is run again
         writes the same, but for what the convolution at the front looks back on."""
-        windows, at = self._windows[:rows], Chunks(*(of_all[:rows] for of_all in self._at))
-        if not self._cuda_graphs:
-            return self._step(windows, at)
-        if rows not in self._graphs:
-            # The first of its size is run as it is, which also compiles what has to be.
-            self._graphs[rows] = None
-            return self._step(windows, at)
-        captured = self._graphs[rows]
-        if captured is None:
-            graph = torch.cuda.CUDAGraph()
-            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
-            out = self._step(windows, at)
-            graph.capture_end()
-            self._pool = self._pool or graph.pool()
-            captured = self._graphs[rows] = graph, out
-        captured[0].replay()
-        return captured[1]
+        if not self._graphs:
+            return self._step(*self._inputs(rows))
+        graph, out = self._graphs[rows]
+        graph.replay()
+        return out

@@ -16,7 +16,8 @@ from moulin.decoding.network import Floats, Ints
 from moulin.engine.onnxruntime_fbank import OnnxRuntimeFbank
 from moulin.engine.onnxruntime_prediction import OnnxRuntimePrediction
 from moulin.engine.onnxruntime_session import new_session, rewritten_encoder, run
-from moulin.errors import BundleError, OptionsError
+from moulin.engine.stream_runner import check_counts
+from moulin.errors import BundleError
 from moulin.streaming.encoder_states import EncoderStates
 
 if TYPE_CHECKING:
@@ -55,9 +56,7 @@ class OnnxRuntimeStreamRunner(OnnxRuntimePrediction):
         """
         if spec.streaming is None:
             raise BundleError(f"Expected a streaming model, got the {spec.mode} {spec.family} in {spec.path}")
-        for name, value in (("threads", threads), ("streams", capacity), ("streams in a batch", max_batch)):
-            if value is not None and value < 1:
-                raise OptionsError(f"Expected at least 1 of {name}, got {value}")
+        check_counts({"threads": threads, "streams": capacity, "streams in a batch": max_batch})
         super().__init__(spec)
         self.device = device
         self._capacity = capacity

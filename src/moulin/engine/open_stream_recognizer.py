@@ -15,6 +15,7 @@ from moulin.engine.engines import (
     choose_engine,
     device_of,
     file_precision,
+    gpu_engine_knows,
     running_precision,
 )
 from moulin.engine.onnxruntime_stream_runner import MAX_STREAMS, OnnxRuntimeStreamRunner
@@ -73,7 +74,7 @@ def _runner(
         case "torch", CheckpointSpec():
             on_gpu = gpu_index(device) is not None
             running_in = running_precision(spec, "torch", device)
-            if on_gpu and spec.family == "zipformer2" and running_in != "fp32":
+            if on_gpu and gpu_engine_knows(spec) and running_in != "fp32":
                 check_gpu_engine(device)
                 from moulin.engine.gpu_stream_runner import GpuStreamRunner
 

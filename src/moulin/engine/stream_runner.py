@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from moulin.decoding.network import Floats, Ints, PredictionNetwork
+from moulin.errors import OptionsError
 
 
 class StreamRunner(PredictionNetwork, Protocol):
@@ -43,3 +45,10 @@ class StreamRunner(PredictionNetwork, Protocol):
 
     def reset(self, slot: int) -> None:
         """Put the states of `slot` back to the beginning of a stream."""
+
+
+def check_counts(counts: Mapping[str, int | None]) -> None:
+    """Raises OptionsError where one of them, by its name, is given and below 1."""
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise OptionsError(f"Expected at least 1 of {name}, got {value}")

@@ -12,9 +12,10 @@ from moulin.bundle.spec import OnnxModelSpec
 from moulin.decoding.network import Floats, Ints
 from moulin.engine.onnxruntime_fbank import OnnxRuntimeFbank
 from moulin.engine.onnxruntime_prediction import OnnxRuntimePrediction
+from moulin.engine.stream_runner import check_counts
 from moulin.engine.tensorrt_plan import TensorRtPlan
 from moulin.engine.tensorrt_runner import check_tensors
-from moulin.errors import BundleError, OptionsError
+from moulin.errors import BundleError
 from moulin.export.packed_states import NEW_STATES, STATES, packed_size
 
 
@@ -35,9 +36,7 @@ class TensorRtStreamRunner(OnnxRuntimePrediction):
         the plan was built for. Raises EngineError where the plan is none of the model's encoder."""
         if spec.streaming is None:
             raise BundleError(f"Expected a streaming model, got the {spec.mode} {spec.family} in {spec.path}")
-        for name, value in (("streams", capacity), ("streams in a batch", max_batch)):
-            if value is not None and value < 1:
-                raise OptionsError(f"Expected at least 1 of {name}, got {value}")
+        check_counts({"streams": capacity, "streams in a batch": max_batch})
         super().__init__(spec)
         self._plan = plan
         self._x, self._out = spec.encoder.input("x", 0).name, spec.encoder.output("encoder_out", 0).name

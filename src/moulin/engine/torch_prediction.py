@@ -9,11 +9,14 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from moulin.bundle.files import Precision
 from moulin.bundle.spec import CheckpointSpec
 from moulin.bundle.transducer import load_transducer
 from moulin.decoding.network import Floats, Ints
 from moulin.engine.device import gpu_index
 from moulin.errors import EngineError, OptionsError, first_line
+
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class TorchPrediction:

@@ -7,15 +7,14 @@ import torch
 from moulin.bundle.checkpoint_spec import layout_of
 from moulin.bundle.spec import CheckpointSpec
 from moulin.decoding.network import Floats, Ints
-from moulin.engine.torch_fbank import TorchFbank
-from moulin.engine.torch_prediction import TorchPrediction
-from moulin.errors import OptionsError
+from moulin.engine.device import gpu_index
+from moulin.engine.torch_streaming import TorchStreaming
 
 _CPU_MAX_BATCH = 16
 _CUDA_MAX_BATCH = 512
 
 
-class TorchStreamRunner(TorchPrediction):
+class TorchStreamRunner(TorchStreaming):
     """A `StreamRunner`: the encoder eagerly, and the states of all streams on its device, [capacity, ...] each."""
 
     def __init__(
@@ -28,27 +27,16 @@ class TorchStreamRunner(TorchPrediction):
         max_batch: int | None = None,
     ) -> None:
         """`capacity` streams may be open, and `max_batch` of them go through the encoder together."""
-        for name, value in (("streams", capacity), ("streams in a batch", max_batch)):
-            if value is not None and value < 1:
-                raise OptionsError(f"Expected at least 1 of {name}, got {value}")
-        super().__init__(spec, device=device, threads=threads)
-        self._max_batch = max_batch or (_CPU_MAX_BATCH if self.device.type == "cpu" else _CUDA_MAX_BATCH)
-        self._capacity = capacity
+        super().__init__(
+            spec,
+            capacity=capacity,
+            device=device,
+            threads=threads,
+            max_batch=max_batch,
+            usual_max_batch=_CPU_MAX_BATCH if gpu_index(device) is None else _CUDA_MAX_BATCH,
+        )
         layout = layout_of(self._transducer, spec.checkpoint)
         self._states = self._encoder.initial_states(layout, capacity, self.device)
-        self._fbank = TorchFbank(spec.feature_dim, self.device)
-
-    @property
-    def capacity(self) -> int:
-        return self._capacity
-
-    @property
-    def max_batch(self) -> int:
-        return self._max_batch
-
-    def fbank(self, frames: Floats) -> Floats:
-        with self._computing():
-            return self._fbank(frames)
 
     def encoder(self, x: Floats, slots: Ints, *, alone: bool = False) -> Floats:  # noqa: ARG002
         with self._computing():

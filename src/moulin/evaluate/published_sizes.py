@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -69,11 +69,29 @@ def write_random_model(size: str, folder: Path, *, onnx: bool, fp16: bool = Fals
     """A checkpoint of `size` in `folder`, and its ONNX files where they are wanted. Raises OptionsError."""
     transducer = random_transducer(size)
     write_stored(transducer, folder / STORED_NAME)
-    symbols = ["<blk>", "<sos/eos>", "<unk>", *(f"▁t{number}" for number in range(_VOCABULARY - 3))]
-    (folder / "tokens.txt").write_text("".join(f"{symbol} {number}\n" for number, symbol in enumerate(symbols)))
+    _write_tokens(folder, (f"▁t{number}" for number in range(_VOCABULARY - 3)))
     if onnx:
         files = export_onnx(transducer, folder, "")
         if fp16:
             write_fp16(files)
         if int8:
             write_int8(files)
+
+
+def write_speaking_checkpoint(size: str, folder: Path) -> Transducer:
+    """A checkpoint `epoch-1.pt` of `size` in `folder`, whose random tokens differ enough in their chances to follow the
+    audio, and are spelt with letters; the model. Raises OptionsError."""
+    transducer = random_transducer(size)
+    torch.nn.init.normal_(transducer.joiner.output_linear.weight, std=0.15)
+    torch.nn.init.normal_(transducer.joiner.output_linear.weight[:1], std=0.6)
+    letters = (chr(97 + number % 26) + chr(97 + number // 26) for number in range(_VOCABULARY - 3))
+    pieces = (("▁" if number % 3 == 0 else "") + pair for number, pair in enumerate(letters))
+    _write_tokens(folder, pieces)
+    torch.save({"model": transducer.tensors()}, folder / "epoch-1.pt")
+    return transducer
+
+
+def _write_tokens(folder: Path, pieces: Iterable[str]) -> None:
+    symbols = ["<blk>", "<sos/eos>", "<unk>", *pieces]
+    lines = [f"{symbol} {number}\n" for number, symbol in enumerate(symbols)]
+    (folder / "tokens.txt").write_text("".join(lines), encoding="utf-8")

@@ -10,25 +10,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moulin.bundle.files import Precision
 from moulin.bundle.spec import CheckpointSpec, OnnxModelSpec
 from moulin.bundle.transducer import load_transducer
 from moulin.decoding.network import Floats, Ints
 from moulin.engine.tensorrt_plan import TensorRtPlan
 from moulin.engine.tensorrt_runner import TensorRtEncoder
-from moulin.engine.torch_prediction import torch_device
+from moulin.engine.torch_prediction import DTYPES, torch_device
 from moulin.errors import EngineError, first_line
 from moulin.gpu.graphs import EncoderGraphs, bucket_frames, bucket_rows
 from moulin.gpu.open_encoder import gpu_encoder
-
-_DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class ModulesEncoder:
     """The modules of `moulin.encoders` as they are, operator by operator; in fp32 unless the spec says else."""
 
     def __init__(self, spec: CheckpointSpec, *, device: str, threads: int | None, on_device: bool) -> None:
-        self._device, self._dtype, self._on_device = torch_device(device), _DTYPES[spec.precision], on_device
+        self._device, self._dtype, self._on_device = torch_device(device), DTYPES[spec.precision], on_device
         if threads is not None:
             torch.set_num_threads(threads)
         transducer = load_transducer([spec.checkpoint])
@@ -55,7 +52,7 @@ class GpuEngineEncoder:
 
     def __init__(self, spec: CheckpointSpec, *, device: str, on_device: bool, cuda_graphs: bool = True) -> None:
         self._device, self._on_device, self._enabled = torch_device(device), on_device, cuda_graphs
-        self._transducer, self._dtype = load_transducer([spec.checkpoint]), _DTYPES[spec.run_in or "fp16"]
+        self._transducer, self._dtype = load_transducer([spec.checkpoint]), DTYPES[spec.run_in or "fp16"]
 
     def prepare(self, x: Floats, x_lens: Ints) -> Callable[[], object]:
         rows, frames = bucket_rows(len(x)), bucket_frames(x.shape[1])

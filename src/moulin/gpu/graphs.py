@@ -8,6 +8,7 @@ the same memory for all of them, and what is in between in a pool that they shar
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -105,12 +106,20 @@ class EncoderGraphs:
         return self._enabled and rows * frames <= self._max_frames
 
     def _capture(self, features: Tensor, counts: Tensor, out: Tensor) -> torch.cuda.CUDAGraph:
-        # On the stream that it will run on: what cuBLAS works in belongs to a stream. Other threads may go on
-        # allocating; `torch.cuda.graph` would also collect garbage, which takes longer than the capture.
-        graph = torch.cuda.CUDAGraph()
-        graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
-        out.copy_(self._encoder(features, counts))
-        graph.capture_end()
+        graph, _ = capture(lambda: out.copy_(self._encoder(features, counts)), self._pool)
         if self._pool is None:
             self._pool = graph.pool()
         return graph
+
+
+def capture(run: Callable[[], Tensor], pool: Any) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+    """What `run` does as a graph, and where its result will be; memory from `pool`, of which None makes a new one.
+
+    To be called on the stream that the graph will run on: what cuBLAS works in belongs to a stream.
+    """
+    # Other threads may go on allocating; `torch.cuda.graph` would also collect garbage, which takes longer than this.
+    graph = torch.cuda.CUDAGraph()
+    graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+    out = run()
+    graph.capture_end()
+    return graph, out

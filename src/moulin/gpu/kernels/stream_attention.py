@@ -206,6 +206,29 @@ def _ring_weights_kernel(
 
 
 @triton.jit
+def _weighted_ring(
+    weights, own, ring, before, m, columns, num_columns, stride,
+    WIDTH: tl.constexpr, CHUNK: tl.constexpr, RING: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """`weights` [CHUNK, WIDTH] times the `columns` below `num_columns` of a stream's `ring` [RING, stride], which first
+    takes the chunk's `own` [m, columns]; float32. What nobody put there may be NaN, which no weight makes zero, and is
+    not read."""
+    start = before % RING
+    known = (columns < num_columns)[None, :]
+    at = ring + ((start + m) % RING)[:, None] * stride + columns[None, :]
+    tl.store(at, own, mask=(m < CHUNK)[:, None] & known)
+    tl.debug_barrier()
+    total = tl.zeros((m.shape[0], columns.shape[0]), dtype=tl.float32)
+    for first in tl.static_range(0, WIDTH, BLOCK_N):
+        n = first + tl.arange(0, BLOCK_N)
+        heard = (n < RING) & (before + frames_after(n, start, CHUNK, RING) >= 0)
+        weight = tl.load(weights + m[:, None] * WIDTH + n[None, :], mask=(m < CHUNK)[:, None], other=0.0)
+        seen = tl.load(ring + n[:, None] * stride + columns[None, :], mask=heard[:, None] & known, other=0.0)
+        total = tl.dot(weight, seen, total, input_precision=PRECISION)
+    return total
+
+
+@triton.jit
 def _ring_values_kernel(
     weights,
     values,
@@ -225,22 +248,12 @@ def _ring_values_kernel(
 ):
     row, head, heads = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
     before = tl.load(numbers + row) * CHUNK
-    start = before % RING
     m, d = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_D)
     inside = (m < CHUNK)[:, None] & (d < DIM)[None, :]
     own = tl.load(values + (row * CHUNK + m[:, None]) * stride + head * DIM + d[None, :], mask=inside, other=0.0)
     ring += tl.load(slots + row).to(tl.int64) * RING * heads * DIM + head * DIM
-    tl.store(ring + ((start + m) % RING)[:, None] * (heads * DIM) + d[None, :], own, mask=inside)
-    tl.debug_barrier()
     weights += (row * heads + head) * CHUNK * WIDTH
-    total = tl.zeros((BLOCK_M, BLOCK_D), dtype=tl.float32)
-    for first in tl.static_range(0, WIDTH, BLOCK_N):
-        n = first + tl.arange(0, BLOCK_N)
-        heard = (n < RING) & (before + frames_after(n, start, CHUNK, RING) >= 0)
-        weight = tl.load(weights + m[:, None] * WIDTH + n[None, :], mask=(m < CHUNK)[:, None], other=0.0)
-        at = ring + n[:, None] * (heads * DIM) + d[None, :]
-        value = tl.load(at, mask=heard[:, None] & (d < DIM)[None, :], other=0.0)
-        total = tl.dot(weight, value, total, input_precision=PRECISION)
+    total = _weighted_ring(weights, own, ring, before, m, d, DIM, heads * DIM, WIDTH, CHUNK, RING, BLOCK_N, PRECISION)
     at = out + (row * CHUNK + m[:, None]) * (heads * DIM) + head * DIM + d[None, :]
     tl.store(at, total.to(out.dtype.element_ty), mask=inside)
 
@@ -266,7 +279,6 @@ def _ring_gated_kernel(
 ):
     row = tl.program_id(0).to(tl.int64)
     before = tl.load(numbers + row) * CHUNK
-    start = before % RING
     m, c = tl.arange(0, BLOCK_M), tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     known = (c < channels)[None, :]
     inside = (m < CHUNK)[:, None] & known
@@ -276,16 +288,8 @@ def _ring_gated_kernel(
     y = tl.load(at + 2 * channels, mask=inside, other=0.0).to(tl.float32)
     own = (x * (2.0 * tl.sigmoid(2.0 * s) - 1.0)).to(ring.dtype.element_ty)
     ring += tl.load(slots + row).to(tl.int64) * RING * channels
-    tl.store(ring + ((start + m) % RING)[:, None] * channels + c[None, :], own, mask=inside)
-    tl.debug_barrier()
     weights += row * heads * CHUNK * WIDTH
-    total = tl.zeros((BLOCK_M, BLOCK_C), dtype=tl.float32)
-    for first in tl.static_range(0, WIDTH, BLOCK_N):
-        n = first + tl.arange(0, BLOCK_N)
-        heard = (n < RING) & (before + frames_after(n, start, CHUNK, RING) >= 0)
-        weight = tl.load(weights + m[:, None] * WIDTH + n[None, :], mask=(m < CHUNK)[:, None], other=0.0)
-        value = tl.load(ring + n[:, None] * channels + c[None, :], mask=heard[:, None] & known, other=0.0)
-        total = tl.dot(weight, value, total, input_precision=PRECISION)
+    total = _weighted_ring(weights, own, ring, before, m, c, channels, channels, WIDTH, CHUNK, RING, BLOCK_N, PRECISION)
     tl.store(
         out + (row * CHUNK + m[:, None]) * channels + c[None, :], (total * y).to(out.dtype.element_ty), mask=inside
     )
