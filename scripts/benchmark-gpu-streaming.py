@@ -33,7 +33,7 @@ from moulin.bundle.spec import CheckpointSpec, ModelSpec
 from moulin.decoding.options import DecodingOptions
 from moulin.demo.files import demo_clips
 from moulin.engine.gpu_stream_runner import GpuStreamRunner
-from moulin.engine.stream_recognizer import StreamRecognizer
+from moulin.engine.host_stream_recognizer import HostStreamRecognizer
 from moulin.engine.torch_stream_runner import TorchStreamRunner
 from moulin.evaluate.connection import Connection
 from moulin.evaluate.machine import machine, versions
@@ -78,7 +78,7 @@ def _penalty(spec: CheckpointSpec, device: str) -> float:
     """What the blank's logit is lowered by for TOKENS_A_FRAME."""
     recordings = [read_audio(clip.audio)[: 6 * 16_000] for clip in demo_clips()]
     runner = TorchStreamRunner(spec, device=device, capacity=len(recordings))
-    recognizer = StreamRecognizer(spec, runner)
+    recognizer = HostStreamRecognizer(spec, runner)
     low, high = -20.0, 20.0
     for _ in range(10):
         middle = (low + high) / 2

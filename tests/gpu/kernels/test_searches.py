@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,7 +107,7 @@ def test_greedy_in_chunks(network: Network, predictor: Predictor, device: torch.
     slots, contexts = [4, 0, 2], torch.full((5, 2), 3, dtype=torch.int32, device=device)
     lengths = torch.full((3,), 8, dtype=torch.int32, device=device)
 
-    def tensor(values: list[float], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    def tensor(values: Sequence[float], dtype: torch.dtype = torch.float32) -> torch.Tensor:
         return torch.tensor(values, dtype=dtype, device=device)
 
     said: list[list[tuple[int, int]]] = [[], [], []]

@@ -7,8 +7,8 @@ import torch
 
 from moulin.audio.fbank import Fbank, FbankOptions
 from moulin.gpu.kernels.fbank import FbankMatrices
-from moulin.gpu.kernels.stream_fbank import WindowLayout, stream_fbank, stream_fbank_plain
-from moulin.streaming.windows import FeatureWindows
+from moulin.gpu.kernels.stream_fbank import stream_fbank, stream_fbank_plain
+from moulin.streaming.window_layout import WindowLayout
 
 LAYOUT = WindowLayout(window_frames=45, chunk_frames=32, frame_length=400, frame_shift=160)
 RING = 4 * LAYOUT.chunk
@@ -34,24 +34,13 @@ def test_equals_kaldi(device: torch.device) -> None:
             given += 1
         inbox[0, : len(short)] = torch.from_numpy(short)
         begin = number * LAYOUT.chunk - LAYOUT.overhang
-        at = [
+        slots, numbers, heard = (
             torch.tensor(values, dtype=torch.int32, device=device)
             for values in ([2, 0], [number, 0], [min(len(long) - begin, LAYOUT.samples), 130 + LAYOUT.overhang])
-        ]
-        ours = stream_fbank(inbox, *at, LAYOUT, matrices).cpu()
-        plain = stream_fbank_plain(inbox, *at, LAYOUT, matrices).cpu()
+        )
+        ours = stream_fbank(inbox, slots, numbers, heard, LAYOUT, matrices).cpu()
+        plain = stream_fbank_plain(inbox, slots, numbers, heard, LAYOUT, matrices).cpu()
         for row, (features, first) in enumerate(zip(wanted, (32 * number, 0), strict=True)):
             window = torch.from_numpy(features[first : first + 45].copy())
             assert float((ours[row] - window).abs().max()) < 1e-3
         assert float((ours - plain).abs().max()) < 2e-3
-
-
-def test_windows_are_ready_when_those_of_the_plain_engine_are() -> None:
-    windows = FeatureWindows(FbankOptions(), 45, 32)
-    for samples in range(0, 24_000, 40):
-        taken = 0
-        while windows.is_ready():
-            windows.complete(np.zeros((len(windows.take_frames()), 80), np.float32))
-            taken += 1
-        assert LAYOUT.windows(samples) - LAYOUT.windows(samples - 40 if samples else 0) == taken
-        windows.accept(np.zeros(40, np.float32))

@@ -7,8 +7,6 @@ anything behind.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import triton
 import triton.language as tl
@@ -16,37 +14,10 @@ from torch import Tensor
 
 from moulin.audio.batched_fbank import EPSILON, PREEMPHASIS
 from moulin.gpu.kernels.fbank import FbankMatrices, filtered, shaped
+from moulin.streaming.window_layout import WindowLayout
 
 _BLOCK_N = 1024  # samples that one program fetches
 _BLOCK_F = 8  # frames that one program cuts out
-
-
-class WindowLayout(NamedTuple):
-    """Of the windows of a stream, in samples: window c begins with frame c * `chunk_frames`."""
-
-    window_frames: int
-    chunk_frames: int
-    frame_length: int
-    frame_shift: int
-
-    @property
-    def samples(self) -> int:
-        """In a window."""
-        return (self.window_frames - 1) * self.frame_shift + self.frame_length
-
-    @property
-    def chunk(self) -> int:
-        """From one window to the next."""
-        return self.chunk_frames * self.frame_shift
-
-    @property
-    def overhang(self) -> int:
-        """By how many samples a window begins before its first frame's shift: frames are centred."""
-        return (self.frame_length - self.frame_shift) // 2
-
-    def windows(self, samples: int) -> int:
-        """How many whole windows `samples` samples from a stream's beginning give."""
-        return max(0, (samples + self.overhang - self.samples) // self.chunk + 1)
 
 
 def stream_fbank_plain(
