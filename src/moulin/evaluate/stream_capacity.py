@@ -133,7 +133,8 @@ class PacedStreams:
         self._streams += [self.recognizer.open() for _ in range(first, count)]
         for at in range(first, count, self._max_batch):
             new = self._streams[at : min(at + self._max_batch, count)]
-            accept_together(self.recognizer, new, self._rows[: len(new), : self._lead_samples])
+            for lead in range(self._lead_samples, 0, -self._chunk_samples):
+                accept_together(self.recognizer, new, self._rows[: len(new), :lead])
 
     def _speak(self, count: int, total_sec: float, warmup_sec: float) -> _Turns:
         phases = np.sort(self._random.uniform(0, self.chunk_sec, count))

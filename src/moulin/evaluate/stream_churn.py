@@ -141,11 +141,15 @@ def run_churn(
     report = ChurnReport(churn)
     crowd = _Crowd(recognizer, audio, churn, report)
     begin = time.perf_counter()
-    for quarter in (1, 2, 3, 4):
-        crowd.go_on(until_gone=churn.streams * quarter // 4)
-        gc.collect()
-        report.quarters.append(memory())
-        on_quarter(quarter)
+    try:
+        for quarter in (1, 2, 3, 4):
+            crowd.go_on(until_gone=churn.streams * quarter // 4)
+            gc.collect()
+            report.quarters.append(memory())
+            on_quarter(quarter)
+    except StreamsFull as full:
+        report.faults.append(f"Expected a slot for another stream beside {crowd.num_open}, got: {full}")
+        crowd.close()
     report.seconds = time.perf_counter() - begin
     report.faults += _lost_slots(recognizer)
     report.faults += _growth(report.quarters)
@@ -184,6 +188,16 @@ class _Crowd:
     def _num_gone(self) -> int:
         return self._report.ended + self._report.vanished
 
+    @property
+    def num_open(self) -> int:
+        return int(self._open.sum())
+
+    def close(self) -> None:
+        """Everybody goes, however far they were heard."""
+        self._vanishes[:] = True
+        for place in np.flatnonzero(self._open).tolist():
+            self._close(place)
+
     def go_on(self, *, until_gone: int) -> None:
         """Turns until so many streams have gone."""
         while self._num_gone < until_gone:
@@ -210,10 +224,10 @@ class _Crowd:
         self._sent[free] = self._steps[free] = 0
         self._speaks_again[free] = self._turn
         self._finished[free] = False
-        self._open[free] = True
         chosen = random.choice(len(OPTIONS), count, p=[share for share, _ in OPTIONS])
         for place, option in zip(free.tolist(), chosen.tolist(), strict=True):
             self._streams[place] = self._recognizer.open(OPTIONS[option][1])
+            self._open[place] = True
             if self._num_opened % self._churn.one_sampled_in == 0:
                 self._sampled[place] = LiveTranscript()
             self._num_opened += 1
@@ -328,8 +342,8 @@ def _lost_slots(recognizer: StreamRecognizer) -> Iterator[str]:
 
 
 def _growth(quarters: Sequence[Memory]) -> Iterator[str]:
-    for name, first in quarters[0].items():
-        grown = max(quarter[name] for quarter in quarters[1:]) - first
+    for name, first in quarters[0].items() if quarters else ():
+        grown = max(quarter[name] for quarter in quarters) - first
         if grown > MAX_GROWTH_MIB:
             yield f"Expected {name} to stay at {first:.0f} MiB, got {grown:.0f} MiB more"
 
