@@ -1,10 +1,18 @@
 """Measures live streams on a GPU.
 
+    python scripts/benchmark-gpu-streaming.py --parts steps,capacity,churn --to RESULT.json
     python scripts/benchmark-gpu-streaming.py --parts triton --instances 1,2,4 --streams 2500,5000 --to RESULT.json
 
 The model is a causal Zipformer2 M with random weights, with blank favoured so far that it emits a token every nine
-frames, about as English does; `--model` takes another. Streams speak the demo recordings in chunks of 320 ms, paced in
-real time by processes of their own (`moulin.evaluate.streaming_load`); a chunk's latency counts from when it was due.
+frames, about as English does; `--model` takes another. The parts:
+
+steps     a step of the encoder alone, by the number of streams in it
+capacity  the most real-time streams in this process with 95 % of chunks under a latency (`evaluate.stream_capacity`)
+churn     streams that start, stop, vanish and lag at random (`evaluate.stream_churn`); what is wrong then makes the
+          exit status 1
+triton    streams through Triton, paced by processes of their own (`evaluate.streaming_load`)
+
+A chunk's latency counts from when it was due. RESULT.json is written anew after every figure.
 """
 
 from __future__ import annotations
@@ -13,6 +21,7 @@ import argparse
 import asyncio
 import json
 import math
+import os
 import sys
 import tempfile
 import time
@@ -25,21 +34,29 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from moulin.audio.decode import read_audio
 from moulin.bundle.checkpoint_spec import load_checkpoint_spec
+from moulin.bundle.files import PRECISIONS
 from moulin.bundle.load_model import load_model
 from moulin.bundle.spec import CheckpointSpec, ModelSpec
+from moulin.decoding.network import Ints
 from moulin.decoding.options import DecodingOptions
 from moulin.demo.files import demo_clips
+from moulin.engine.device import gpu_index
 from moulin.engine.gpu_stream_runner import GpuStreamRunner
 from moulin.engine.host_stream_recognizer import HostStreamRecognizer
+from moulin.engine.open_stream_recognizer import open_stream_recognizer
+from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.engine.torch_stream_runner import TorchStreamRunner
 from moulin.evaluate.connection import Connection
 from moulin.evaluate.machine import machine, versions
-from moulin.evaluate.process_usage import cpu_sec_by_process
+from moulin.evaluate.process_usage import cpu_sec_by_process, memory_bytes
 from moulin.evaluate.published_sizes import write_speaking_checkpoint
 from moulin.evaluate.run import run_plan
+from moulin.evaluate.stream_capacity import PacedStreams, largest_load
+from moulin.evaluate.stream_churn import Churn, run_churn
 from moulin.evaluate.streaming_benchmark import plan
 from moulin.evaluate.streaming_clips import Clip, cut
 from moulin.evaluate.streaming_load import Pace
@@ -47,6 +64,7 @@ from moulin.evaluate.targets.target import RunningTarget
 from moulin.evaluate.targets.triton_targets import connect_grpc, connect_grpc_stream, connect_http
 from moulin.launch.server import ServerOptions, TritonServer
 from moulin.streaming.options import StreamOptions
+from moulin.streaming.turns import Turns
 from moulin.triton_repo import contract
 from moulin.triton_repo.repository import build_streaming_repository
 from moulin.triton_repo.streaming_config import StreamingOptions
@@ -96,36 +114,139 @@ def _penalty(spec: CheckpointSpec, device: str) -> float:
     return low
 
 
+def _step(runner: GpuStreamRunner, turns: Callable[[Ints], Turns], slots: Ints) -> None:
+    runner.step(turns(slots), np.zeros(0, np.int64))
+
+
 def steps(spec: CheckpointSpec, device: str) -> Iterator[dict[str, Any]]:
-    """A step of the encoder: windows in host memory to encoder_out there, and the GPU's part of it alone; beside it the
-    plain modules in fp32."""
+    """A step from samples in host memory to tokens there, and the GPU's part of it alone; beside it the encoder as
+    plain modules in fp32, from features to encoder frames."""
     assert spec.streaming is not None
     capacity, largest = 8192, 4096
     before = torch.cuda.memory_allocated()
-    for name, make in (
-        ("gpu", partial(GpuStreamRunner, replace(spec, run_in="fp16"), max_batch=largest)),
-        ("torch", partial(TorchStreamRunner, spec, max_batch=largest)),
-    ):
-        runner = make(capacity=capacity, device=device)
-        rng = np.random.default_rng(0)
-        for batch in (1, 16, 64, 256, 512, 1024, 2048, 4096):
-            if name == "torch" and batch > 1024:
-                break
-            windows = rng.normal(-8, 3, (batch, spec.streaming.window_frames, spec.feature_dim)).astype(np.float32)
-            times = []
-            for _ in range(30):
-                slots = rng.permutation(capacity)[:batch]
-                start = time.perf_counter()
-                runner.encoder(windows, slots)
-                times.append((time.perf_counter() - start) * 1e3)
-            times = sorted(times[5:])
-            step = {"runner": name, "batch": batch, "p50_ms": times[len(times) // 2], "p95_ms": times[-2]}
-            if isinstance(runner, GpuStreamRunner):
-                step["gpu_ms"] = runner.replay_ms(batch)
-            step["memory_mib"] = (torch.cuda.memory_allocated() - before) >> 20
-            yield step
-        del runner
-        torch.cuda.empty_cache()
+    rng = np.random.default_rng(0)
+
+    def report(name: str, batch: int, run: Callable[[Ints], Any]) -> dict[str, Any]:
+        times = []
+        for _ in range(30):
+            slots = rng.permutation(capacity)[:batch]
+            start = time.perf_counter()
+            run(slots)
+            times.append((time.perf_counter() - start) * 1e3)
+        times = sorted(times[5:])
+        used = (torch.cuda.memory_allocated() - before) >> 20
+        return {
+            "runner": name,
+            "batch": batch,
+            "p50_ms": times[len(times) // 2],
+            "p95_ms": times[-2],
+            "memory_mib": used,
+        }
+
+    ours = GpuStreamRunner(replace(spec, run_in="fp16"), max_batch=largest, capacity=capacity, device=device)
+    ours.inbox[:] = rng.normal(0, 0.05, ours.inbox.shape)
+    for batch in (1, 16, 64, 256, 512, 1024, 2048, 4096):
+        numbers, heard = np.full(batch, 10, np.int32), np.full(batch, ours.windows.samples, np.int32)
+        fresh, zeros, ones = np.zeros(batch, np.bool_), np.zeros(batch, np.float32), np.ones(batch, np.float32)
+        turns = partial(Turns, numbers=numbers, heard=heard, fresh=fresh, blank_penalties=zeros, sharpness=ones)
+        yield {**report("gpu", batch, partial(_step, ours, turns)), "gpu_ms": ours.pipeline.replay_ms(batch)}
+    del ours
+    torch.cuda.empty_cache()
+    plain = TorchStreamRunner(spec, max_batch=largest, capacity=capacity, device=device)
+    for batch in (1, 16, 64, 256, 512, 1024):
+        size = (batch, spec.streaming.window_frames, spec.feature_dim)
+        windows = rng.normal(-8, 3, size).astype(np.float32)
+        yield report("torch", batch, partial(plain.encoder, windows))
+
+
+def capacity(spec: ModelSpec, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Every run of the search, and what it found."""
+    lowest, highest = arguments.capacity_streams
+    recognizer = _recognizer(spec, arguments, highest)
+    speech = _speech()
+    streams = PacedStreams(recognizer, speech if arguments.capacity_dtype == "int16" else speech / np.float32(32768))
+    deadline = time.monotonic() + arguments.capacity_budget_sec
+    found = 0
+
+    def run(count: int) -> bool:
+        _say(f"capacity: {count} streams")
+        measured = streams.run(count, seconds=arguments.capacity_seconds)
+        runs.append({**measured.to_dict(), "characters": _characters(streams), "memory_mib": memory(arguments.device)})
+        return measured.holds(arguments.limit_ms)
+
+    runs: list[dict[str, Any]] = []
+    for count, held in largest_load(run, lowest, highest):
+        found = max(found, count if held else 0)
+        yield {**runs[-1], "held": held}
+        if time.monotonic() > deadline:
+            _say("capacity: out of time, the search is not complete")
+            break
+    streams.close()
+    yield {"largest": found, "p95_below_ms": arguments.limit_ms, "audio": arguments.capacity_dtype, "slots": highest}
+
+
+def _characters(streams: PacedStreams, count: int = 100) -> float:
+    """That a stream has said so far, the mean of some."""
+    some = streams.streams[:count]
+    return round(sum(len(streams.recognizer.text(stream)) for stream in some) / len(some), 1)
+
+
+def churn(spec: ModelSpec, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Streams by the hundred thousand, and samples of them by the plain modules in fp32."""
+    wanted = Churn(streams=arguments.churn_streams, open_at_once=arguments.churn_open, seed=arguments.seed)
+    recognizer = _recognizer(spec, arguments, wanted.open_at_once)
+    if isinstance(spec, CheckpointSpec):
+        plain: StreamRecognizer = HostStreamRecognizer(
+            spec, TorchStreamRunner(spec, device=arguments.device, capacity=512)
+        )
+    else:
+        plain = open_stream_recognizer(spec.path, max_streams=512)
+    exact = arguments.precision == "fp32" or gpu_index(arguments.device) is None
+    report = run_churn(
+        recognizer,
+        plain,
+        _speech(),
+        wanted,
+        memory=partial(memory, arguments.device),
+        max_differing=0.0 if exact else arguments.max_differing,
+        on_quarter=lambda number: _say(f"churn: {number} of 4 quarters have gone"),
+    )
+    return report.to_dict()
+
+
+def memory(device: str) -> dict[str, float]:
+    """MiB of this process, of its tensors on the card, and of all that is used there."""
+    used = {"resident": memory_bytes(os.getpid()) / 2**20}
+    if gpu_index(device) is not None:
+        torch.cuda.synchronize(device)
+        free, total = torch.cuda.mem_get_info(device)
+        used["card_tensors"] = torch.cuda.memory_allocated(device) / 2**20
+        used["card_reserved"] = torch.cuda.memory_reserved(device) / 2**20
+        used["card"] = (total - free) / 2**20
+    return {name: round(mib, 1) for name, mib in used.items()}
+
+
+def _recognizer(spec: ModelSpec, arguments: argparse.Namespace, max_streams: int) -> StreamRecognizer:
+    """As the service opens it."""
+    _say(f"opening the recognizer with {max_streams} slots")
+    begin = time.monotonic()
+    recognizer = open_stream_recognizer(
+        spec.path,
+        precision=arguments.precision,
+        device=arguments.device,
+        max_streams=max_streams,
+        max_batch=arguments.max_batch,
+    )
+    recognizer.warm_up()
+    _say(f"{type(recognizer).__name__} ready after {time.monotonic() - begin:.1f} s, {memory(arguments.device)} MiB")
+    return recognizer
+
+
+def _speech() -> NDArray[np.int16]:
+    """All demo recordings behind each other."""
+    samples = np.concatenate([read_audio(clip.audio) for clip in demo_clips()])
+    speech: NDArray[np.int16] = np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
+    return speech
 
 
 def through_triton(
@@ -199,6 +320,14 @@ def _metrics(url: str) -> dict[str, float]:
     return sums
 
 
+_BEGIN = time.monotonic()
+
+
+def _say(what: str) -> None:
+    """Progress, for whoever sees only what had been written when the time was up."""
+    print(f"[{time.monotonic() - _BEGIN:6.1f} s] {what}", file=sys.stderr, flush=True)
+
+
 def _numbers(text: str) -> list[int]:
     return [int(number) for number in text.split(",")]
 
@@ -209,6 +338,19 @@ def main() -> None:
     parser.add_argument("--parts", default="triton")
     parser.add_argument("--model", type=Path, help="a streaming model's folder instead of random weights")
     parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--precision", choices=PRECISIONS, help="by default fp16 on a GPU, fp32 on the CPU")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--max-batch", type=int)
+    of_capacity = parser.add_argument_group("capacity")
+    of_capacity.add_argument("--capacity-streams", type=_numbers, default=[2000, 60_000], metavar="LOWEST,HIGHEST")
+    of_capacity.add_argument("--capacity-seconds", type=float, default=6.0, help="measured of each run")
+    of_capacity.add_argument("--capacity-budget-sec", type=float, default=100.0, help="after which no run begins")
+    of_capacity.add_argument("--capacity-dtype", choices=["int16", "float32"], default="int16")
+    of_capacity.add_argument("--limit-ms", type=float, default=160.0, help="for 95 of 100 chunks")
+    of_churn = parser.add_argument_group("churn")
+    of_churn.add_argument("--churn-streams", type=int, default=100_000)
+    of_churn.add_argument("--churn-open", type=int, default=2000, help="at once")
+    of_churn.add_argument("--max-differing", type=float, default=0.03, help="share of characters, in fp16 or bf16")
     parser.add_argument("--instances", type=_numbers, default=[1, 2, 4])
     parser.add_argument("--streams", type=_numbers, default=[2500])
     parser.add_argument("--wires", default="grpc", help=f"of {', '.join(CONNECT)}")
@@ -216,7 +358,6 @@ def main() -> None:
     parser.add_argument("--warmup", type=float, default=5.0)
     parser.add_argument("--chunk-ms", type=int, default=320)
     parser.add_argument("--processes", type=int, default=4, help="load generators")
-    parser.add_argument("--max-batch", type=int)
     parser.add_argument("--queue-delay-ms", type=float, default=StreamingOptions.queue_delay_ms)
     parser.add_argument("--linger-ms", type=float, default=0.0, help="see StreamingOptions")
     arguments = parser.parse_args()
@@ -231,7 +372,7 @@ def main() -> None:
 
     def add(name: str, measured: dict[str, Any]) -> None:
         result.setdefault(name, []).append(measured)
-        print(name, json.dumps(measured), file=sys.stderr, flush=True)
+        _say(f"{name} {json.dumps(measured)}")
         if arguments.to:
             arguments.to.write_text(json.dumps(result, indent=1) + "\n")
 
@@ -240,6 +381,11 @@ def main() -> None:
             assert isinstance(spec, CheckpointSpec)
             for step in steps(spec, arguments.device):
                 add("steps", step)
+        if "capacity" in parts:
+            for run in capacity(spec, arguments):
+                add("capacity", run)
+        if "churn" in parts:
+            add("churn", churn(spec, arguments))
         if "triton" in parts:
             for wire in arguments.wires.split(","):
                 for instances in arguments.instances:
@@ -257,6 +403,8 @@ def main() -> None:
     else:
         with random_model(arguments.device) as spec:
             measure(spec)
+    if faults := [fault for report in result.get("churn", ()) for fault in report["faults"]]:
+        sys.exit("\n".join(faults))
 
 
 if __name__ == "__main__":
