@@ -41,10 +41,12 @@ from moulin.bundle.checkpoint_spec import load_checkpoint_spec
 from moulin.bundle.files import PRECISIONS
 from moulin.bundle.load_model import load_model
 from moulin.bundle.spec import CheckpointSpec, ModelSpec
+from moulin.decoding.network import Ints
 from moulin.decoding.options import DecodingOptions
 from moulin.demo.files import demo_clips
 from moulin.engine.device import gpu_index
 from moulin.engine.gpu_stream_runner import GpuStreamRunner
+from moulin.engine.host_stream_recognizer import HostStreamRecognizer
 from moulin.engine.open_stream_recognizer import open_stream_recognizer
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.engine.torch_stream_runner import TorchStreamRunner
@@ -62,6 +64,7 @@ from moulin.evaluate.targets.target import RunningTarget
 from moulin.evaluate.targets.triton_targets import connect_grpc, connect_grpc_stream, connect_http
 from moulin.launch.server import ServerOptions, TritonServer
 from moulin.streaming.options import StreamOptions
+from moulin.streaming.turns import Turns
 from moulin.triton_repo import contract
 from moulin.triton_repo.repository import build_streaming_repository
 from moulin.triton_repo.streaming_config import StreamingOptions
@@ -93,7 +96,7 @@ def _penalty(spec: CheckpointSpec, device: str) -> float:
     """What the blank's logit is lowered by for TOKENS_A_FRAME."""
     recordings = [read_audio(clip.audio)[: 6 * 16_000] for clip in demo_clips()]
     runner = TorchStreamRunner(spec, device=device, capacity=len(recordings))
-    recognizer = StreamRecognizer(spec, runner)
+    recognizer = HostStreamRecognizer(spec, runner)
     low, high = -20.0, 20.0
     for _ in range(10):
         middle = (low + high) / 2
@@ -111,36 +114,49 @@ def _penalty(spec: CheckpointSpec, device: str) -> float:
     return low
 
 
+def _step(runner: GpuStreamRunner, turns: Callable[[Ints], Turns], slots: Ints) -> None:
+    runner.step(turns(slots), np.zeros(0, np.int64))
+
+
 def steps(spec: CheckpointSpec, device: str) -> Iterator[dict[str, Any]]:
-    """A step of the encoder: windows in host memory to encoder_out there, and the GPU's part of it alone; beside it the
-    plain modules in fp32."""
+    """A step from samples in host memory to tokens there, and the GPU's part of it alone; beside it the encoder as
+    plain modules in fp32, from features to encoder frames."""
     assert spec.streaming is not None
     capacity, largest = 8192, 4096
     before = torch.cuda.memory_allocated()
-    for name, make in (
-        ("gpu", partial(GpuStreamRunner, replace(spec, run_in="fp16"), max_batch=largest)),
-        ("torch", partial(TorchStreamRunner, spec, max_batch=largest)),
-    ):
-        runner = make(capacity=capacity, device=device)
-        rng = np.random.default_rng(0)
-        for batch in (1, 16, 64, 256, 512, 1024, 2048, 4096):
-            if name == "torch" and batch > 1024:
-                break
-            windows = rng.normal(-8, 3, (batch, spec.streaming.window_frames, spec.feature_dim)).astype(np.float32)
-            times = []
-            for _ in range(30):
-                slots = rng.permutation(capacity)[:batch]
-                start = time.perf_counter()
-                runner.encoder(windows, slots)
-                times.append((time.perf_counter() - start) * 1e3)
-            times = sorted(times[5:])
-            step = {"runner": name, "batch": batch, "p50_ms": times[len(times) // 2], "p95_ms": times[-2]}
-            if isinstance(runner, GpuStreamRunner):
-                step["gpu_ms"] = runner.replay_ms(batch)
-            step["memory_mib"] = (torch.cuda.memory_allocated() - before) >> 20
-            yield step
-        del runner
-        torch.cuda.empty_cache()
+    rng = np.random.default_rng(0)
+
+    def report(name: str, batch: int, run: Callable[[Ints], Any]) -> dict[str, Any]:
+        times = []
+        for _ in range(30):
+            slots = rng.permutation(capacity)[:batch]
+            start = time.perf_counter()
+            run(slots)
+            times.append((time.perf_counter() - start) * 1e3)
+        times = sorted(times[5:])
+        used = (torch.cuda.memory_allocated() - before) >> 20
+        return {
+            "runner": name,
+            "batch": batch,
+            "p50_ms": times[len(times) // 2],
+            "p95_ms": times[-2],
+            "memory_mib": used,
+        }
+
+    ours = GpuStreamRunner(replace(spec, run_in="fp16"), max_batch=largest, capacity=capacity, device=device)
+    ours.inbox[:] = rng.normal(0, 0.05, ours.inbox.shape)
+    for batch in (1, 16, 64, 256, 512, 1024, 2048, 4096):
+        numbers, heard = np.full(batch, 10, np.int32), np.full(batch, ours.windows.samples, np.int32)
+        fresh, zeros, ones = np.zeros(batch, np.bool_), np.zeros(batch, np.float32), np.ones(batch, np.float32)
+        turns = partial(Turns, numbers=numbers, heard=heard, fresh=fresh, blank_penalties=zeros, sharpness=ones)
+        yield {**report("gpu", batch, partial(_step, ours, turns)), "gpu_ms": ours.pipeline.replay_ms(batch)}
+    del ours
+    torch.cuda.empty_cache()
+    plain = TorchStreamRunner(spec, max_batch=largest, capacity=capacity, device=device)
+    for batch in (1, 16, 64, 256, 512, 1024):
+        size = (batch, spec.streaming.window_frames, spec.feature_dim)
+        windows = rng.normal(-8, 3, size).astype(np.float32)
+        yield report("torch", batch, partial(plain.encoder, windows))
 
 
 def capacity(spec: ModelSpec, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -180,7 +196,9 @@ def churn(spec: ModelSpec, arguments: argparse.Namespace) -> dict[str, Any]:
     wanted = Churn(streams=arguments.churn_streams, open_at_once=arguments.churn_open, seed=arguments.seed)
     recognizer = _recognizer(spec, arguments, wanted.open_at_once)
     if isinstance(spec, CheckpointSpec):
-        plain = StreamRecognizer(spec, TorchStreamRunner(spec, device=arguments.device, capacity=512))
+        plain: StreamRecognizer = HostStreamRecognizer(
+            spec, TorchStreamRunner(spec, device=arguments.device, capacity=512)
+        )
     else:
         plain = open_stream_recognizer(spec.path, max_streams=512)
     exact = arguments.precision == "fp32" or gpu_index(arguments.device) is None
@@ -227,7 +245,8 @@ def _recognizer(spec: ModelSpec, arguments: argparse.Namespace, max_streams: int
 def _speech() -> NDArray[np.int16]:
     """All demo recordings behind each other."""
     samples = np.concatenate([read_audio(clip.audio) for clip in demo_clips()])
-    return np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
+    speech: NDArray[np.int16] = np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
+    return speech
 
 
 def through_triton(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from moulin.engine.stream_recognizer import StreamRecognizer
+from moulin.engine.host_stream_recognizer import HostStreamRecognizer
 from moulin.errors import StreamsFull
 from moulin.evaluate.stream_capacity import Audio, PacedStreams, largest_load
 from moulin.streaming.stream import Stream
@@ -16,7 +16,7 @@ AUDIO = np.random.default_rng(0).integers(-3000, 3000, 20 * CHUNK_SAMPLES + 7, d
 CAPACITY = 6
 
 
-class Together(StreamRecognizer):
+class Together(HostStreamRecognizer):
     """Takes the audio of many streams at once, and remembers what it was given."""
 
     def __init__(self, *, step_sec: float = 0.0) -> None:
@@ -35,7 +35,7 @@ class Together(StreamRecognizer):
 
 
 def test_every_chunk_is_a_step_of_its_stream() -> None:
-    recognizer = StreamRecognizer(SPEC, FakeStreamRunner(CAPACITY))
+    recognizer = HostStreamRecognizer(SPEC, FakeStreamRunner(CAPACITY))
     streams = PacedStreams(recognizer, AUDIO)
     run = streams.run(CAPACITY, seconds=0.4, warmup_sec=0.2)
     assert run.holds(2000)

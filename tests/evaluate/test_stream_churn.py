@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from moulin.decoding.network import Floats
-from moulin.engine.stream_recognizer import StreamRecognizer
+from moulin.engine.host_stream_recognizer import HostStreamRecognizer
 from moulin.evaluate.stream_churn import OPTIONS, Churn, run_churn
 from moulin.streaming.stream import Stream
 from tests.triton_repo.fake_stream_runner import SPEC, FakeStreamRunner
@@ -18,7 +18,7 @@ AUDIO = np.random.default_rng(0).integers(-3000, 3000, 32_000, dtype=np.int16)
 CHURN = Churn(streams=200, open_at_once=40, longest_sec=0.6, one_sampled_in=2)
 
 
-class Flawed(StreamRecognizer):
+class Flawed(HostStreamRecognizer):
     """With a `flaw` that shows now and then."""
 
     def __init__(self, flaw: str = "") -> None:

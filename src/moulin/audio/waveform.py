@@ -49,6 +49,22 @@ def check_waveform(samples: ArrayLike, *, what: str = "waveform") -> NDArray[np.
     return np.ascontiguousarray(array, dtype=np.float32)
 
 
+def check_waveforms(samples: ArrayLike, *, what: str = "waveform") -> NDArray[np.float32]:
+    """`check_waveform` of every row of [N, n], in one pass over all: float32 [N, n].
+
+    Raises AudioError, which names the first row that is no audio.
+    """
+    array = np.asarray(samples)
+    if array.ndim != 2:
+        raise AudioError(f"{what}: expected waveforms of equal length with shape [N, n], got {list(array.shape)}")
+    try:
+        return check_waveform(array.reshape(-1), what=what).reshape(array.shape)
+    except AudioError:
+        for row, each in enumerate(array):
+            check_waveform(each, what=f"{what} {row}")
+        raise
+
+
 def _diagnose(array: NDArray[np.generic], peak: float, what: str) -> AudioError:
     bad = np.flatnonzero(~np.isfinite(array))
     if bad.size:
