@@ -22,10 +22,11 @@ import asyncio
 import json
 import math
 import os
+import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -50,6 +51,7 @@ from moulin.engine.host_stream_recognizer import HostStreamRecognizer
 from moulin.engine.open_stream_recognizer import open_stream_recognizer
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.engine.torch_stream_runner import TorchStreamRunner
+from moulin.errors import LaunchError
 from moulin.evaluate.connection import Connection
 from moulin.evaluate.machine import machine, versions
 from moulin.evaluate.process_usage import cpu_sec_by_process, memory_bytes
@@ -60,6 +62,7 @@ from moulin.evaluate.stream_churn import Churn, run_churn
 from moulin.evaluate.streaming_benchmark import plan
 from moulin.evaluate.streaming_clips import Clip, cut
 from moulin.evaluate.streaming_load import Pace
+from moulin.evaluate.targets.echo_model import build_echo_repository
 from moulin.evaluate.targets.target import RunningTarget
 from moulin.evaluate.targets.triton_targets import connect_grpc, connect_grpc_stream, connect_http
 from moulin.launch.server import ServerOptions, TritonServer
@@ -70,12 +73,16 @@ from moulin.triton_repo.repository import build_streaming_repository
 from moulin.triton_repo.streaming_config import StreamingOptions
 
 TOKENS_A_FRAME = 0.11
+_TOO_LATE_MS = 1000.0
+_TOLD = re.compile(r"^[EW]\d{4} |ModelInstanceInitialize")
+_COUNTER = re.compile(r"(?P<name>moulin_\w+_total)\{(?P<labels>[^}]*)\} (?P<value>\S+)")
 CONNECT: dict[str, Callable[..., Connection]] = {
     "grpc": connect_grpc,
     "grpc-int16": partial(connect_grpc, int16=True),
     "grpc-stream": connect_grpc_stream,
     "grpc-stream-int16": partial(connect_grpc_stream, int16=True),
     "http": connect_http,
+    "http-int16": partial(connect_http, int16=True),
 }
 
 
@@ -250,35 +257,70 @@ def _speech() -> NDArray[np.int16]:
 
 
 def through_triton(
-    spec: ModelSpec, arguments: argparse.Namespace, instances: int, streams: int, wire: str
-) -> dict[str, Any]:
-    """One server, one run."""
+    spec: ModelSpec, arguments: argparse.Namespace, instances: int, loads: Sequence[int]
+) -> Iterator[dict[str, Any]]:
+    """One server, a run for each wire and number of streams; after one that was too many, none with more."""
     options = StreamingOptions(
         device=arguments.device,
         instances=instances,
         # Each instance has its share of the slots, and Triton deals sequences out as it likes.
-        max_streams=instances * math.ceil(1.3 * streams / instances),
+        max_streams=instances * math.ceil(1.3 * max(loads) / instances),
         max_batch=arguments.max_batch,
         queue_delay_ms=arguments.queue_delay_ms,
         linger_ms=arguments.linger_ms,
     )
-    chunk_samples = arguments.chunk_ms * 16
-    clips: list[Clip] = [
-        cut(read_audio(clip.audio), clip.text, spec.streaming, chunk_samples, clip.audio.stem) for clip in demo_clips()
+    clips = [
+        cut(read_audio(clip.audio), clip.text, spec.streaming, arguments.chunk_ms * 16, clip.audio.stem)
+        for clip in demo_clips()
     ]
-    pace = Pace(chunk_samples, arguments.seconds, warmup_sec=arguments.warmup)
     with tempfile.TemporaryDirectory() as repository:
-        build_streaming_repository(spec, Path(repository), options, link=True)
-        with TritonServer(Path(repository), ServerOptions(http_port=0, grpc_port=0, metrics_port=0)) as server:
-            server.wait_ready(timeout_sec=300)
-            assert server.pid is not None
-            url = server.grpc_url if wire.startswith("grpc") else server.http_url
-            running = RunningTarget(server.pid, partial(CONNECT[wire], url, contract.MODEL_NAME, ""))
-            before = cpu_sec_by_process(server.pid)
-            load = plan(clips, streams, pace, arguments.processes)
-            run = asyncio.run(run_plan(wire, running, load, str.upper))
-            after = cpu_sec_by_process(server.pid)
-            metrics = _metrics(server.metrics_url)
+        if arguments.echo:
+            build_echo_repository(Path(repository), spec, replace(options, device="cpu"))
+        else:
+            build_streaming_repository(spec, Path(repository), options, link=True)
+        with _server(Path(repository), instances, arguments.ready_sec) as server:
+            for wire in arguments.wires.split(","):
+                for streams in sorted(loads):
+                    _say(f"triton: {instances} instances, {wire}, {streams} streams")
+                    measured = _run_through_triton(server, clips, arguments, wire, streams)
+                    yield {"instances": instances, **measured}
+                    if measured["failures"] or (measured["latency_ms"]["p95"] or math.inf) > _TOO_LATE_MS:
+                        break
+
+
+@contextmanager
+def _server(repository: Path, instances: int, ready_sec: float) -> Iterator[TritonServer]:
+    """A tritonserver that is ready, or the end of its log."""
+    _say(f"triton: starting a server with {instances} instances")
+    options = ServerOptions(http_port=0, grpc_port=0, metrics_port=0, exit_timeout_sec=3)
+    with TritonServer(repository, options, on_line=_warning) as server:
+        try:
+            server.wait_ready(timeout_sec=ready_sec)
+        except LaunchError:
+            _say("\n".join(["triton: the end of the log:", *server.log_tail[-40:]]))
+            raise
+        _say("triton: ready")
+        yield server
+        _say("triton: stopping the server")
+    _say("triton: stopped")
+
+
+def _warning(line: str) -> None:
+    """Of tritonserver's lines those that one would want to have seen."""
+    if _TOLD.search(line):
+        _say(line[:300])
+
+
+def _run_through_triton(
+    server: TritonServer, clips: Sequence[Clip], arguments: argparse.Namespace, wire: str, streams: int
+) -> dict[str, Any]:
+    assert server.pid is not None
+    url = server.grpc_url if wire.startswith("grpc") else server.http_url
+    running = RunningTarget(server.pid, partial(CONNECT[wire], url, contract.MODEL_NAME, ""))
+    pace = Pace(arguments.chunk_ms * 16, arguments.seconds, warmup_sec=arguments.warmup)
+    before, metrics = cpu_sec_by_process(server.pid), _metrics(server.metrics_url)
+    run = asyncio.run(run_plan(wire, running, plan(clips, streams, pace, arguments.processes), str.upper))
+    after, metrics_after = cpu_sec_by_process(server.pid), _metrics(server.metrics_url)
     figures = run.measurement.to_dict(brief=True)
     requests = figures["requests_sent"]
     cpu_us = {pid: round((sec - before.get(pid, 0.0)) / requests * 1e6, 1) for pid, sec in after.items()}
@@ -286,11 +328,12 @@ def through_triton(
     kept = ("latency_ms", "last_quarter_p95_ms", "failures", "failure_examples", "generator_late_p95_ms", "gpus")
     return {
         "wire": wire,
-        "instances": instances,
+        "model": "echo" if arguments.echo else "transducer",
         "streams": streams,
         "seconds": arguments.seconds,
         "chunk_ms": arguments.chunk_ms,
         "linger_ms": arguments.linger_ms,
+        "queue_delay_ms": arguments.queue_delay_ms,
         "processes": arguments.processes,
         "chunks_measured": figures["chunks_measured"],
         **{name: figures[name] for name in kept if name in figures},
@@ -302,22 +345,26 @@ def through_triton(
         "stubs_us_a_request": round(sum(cpu_us.values()), 1),
         "stub_cores": sorted((round(us * requests_a_sec / 1e6, 2) for us in cpu_us.values()), reverse=True),
         "server_memory_mib": figures["server_memory_mib"],
-        "metrics": metrics,
+        # Of the run alone, and for each instance by itself: that Triton shares the streams among them.
+        "metrics": {name: _changes(metrics.get(name, {}), its) for name, its in metrics_after.items()},
     }
 
 
-def _metrics(url: str) -> dict[str, float]:
-    """moulin's own, summed over instances."""
+def _changes(before: Mapping[str, float], after: Mapping[str, float]) -> list[float]:
+    return [round(value - before.get(instance, 0.0), 3) for instance, value in sorted(after.items())]
+
+
+def _metrics(url: str) -> dict[str, dict[str, float]]:
+    """moulin's own counters, by instance."""
     from urllib.request import urlopen
 
     time.sleep(1.5)  # they are published every second
-    sums: dict[str, float] = {}
+    found: dict[str, dict[str, float]] = {}
     with urlopen(url, timeout=10) as reply:
         for line in reply.read().decode().splitlines():
-            if line.startswith("moulin_"):
-                name, value = line.partition("{")[0], float(line.rpartition(" ")[2])
-                sums[name] = round(sums.get(name, 0.0) + value, 3)
-    return sums
+            if counter := _COUNTER.match(line):
+                found.setdefault(counter["name"], {})[counter["labels"]] = float(counter["value"])
+    return found
 
 
 _BEGIN = time.monotonic()
@@ -351,15 +398,18 @@ def main() -> None:
     of_churn.add_argument("--churn-streams", type=int, default=100_000)
     of_churn.add_argument("--churn-open", type=int, default=2000, help="at once")
     of_churn.add_argument("--max-differing", type=float, default=0.03, help="share of characters, in fp16 or bf16")
-    parser.add_argument("--instances", type=_numbers, default=[1, 2, 4])
-    parser.add_argument("--streams", type=_numbers, default=[2500])
-    parser.add_argument("--wires", default="grpc", help=f"of {', '.join(CONNECT)}")
-    parser.add_argument("--seconds", type=float, default=15.0)
-    parser.add_argument("--warmup", type=float, default=5.0)
-    parser.add_argument("--chunk-ms", type=int, default=320)
-    parser.add_argument("--processes", type=int, default=4, help="load generators")
-    parser.add_argument("--queue-delay-ms", type=float, default=StreamingOptions.queue_delay_ms)
-    parser.add_argument("--linger-ms", type=float, default=0.0, help="see StreamingOptions")
+    of_triton = parser.add_argument_group("triton")
+    of_triton.add_argument("--instances", type=_numbers, default=[1, 2, 4])
+    of_triton.add_argument("--streams", type=_numbers, default=[2500])
+    of_triton.add_argument("--wires", default="grpc", help=f"of {', '.join(CONNECT)}")
+    of_triton.add_argument("--seconds", type=float, default=15.0)
+    of_triton.add_argument("--warmup", type=float, default=5.0)
+    of_triton.add_argument("--chunk-ms", type=int, default=320)
+    of_triton.add_argument("--processes", type=int, default=4, help="load generators")
+    of_triton.add_argument("--queue-delay-ms", type=float, default=StreamingOptions.queue_delay_ms)
+    of_triton.add_argument("--linger-ms", type=float, default=0.0, help="see StreamingOptions")
+    of_triton.add_argument("--ready-sec", type=float, default=240.0, help="how long a server may take to start")
+    of_triton.add_argument("--echo", action="store_true", help="a model that does nothing: what all the others cost")
     arguments = parser.parse_args()
     parts = arguments.parts.split(",")
     result: dict[str, Any] = {
@@ -387,16 +437,12 @@ def main() -> None:
         if "churn" in parts:
             add("churn", churn(spec, arguments))
         if "triton" in parts:
-            for wire in arguments.wires.split(","):
-                for instances in arguments.instances:
-                    for streams in arguments.streams:
-                        try:
-                            add("triton", through_triton(spec, arguments, instances, streams, wire))
-                        except Exception as error:  # the other runs are worth having
-                            add(
-                                "triton",
-                                {"wire": wire, "instances": instances, "streams": streams, "error": repr(error)},
-                            )
+            for instances in arguments.instances:
+                try:
+                    for run in through_triton(spec, arguments, instances, arguments.streams):
+                        add("triton", run)
+                except Exception as error:  # what others measure is worth having
+                    add("triton", {"instances": instances, "error": repr(error)})
 
     if arguments.model:
         measure(load_model(arguments.model, expect="streaming"))
