@@ -74,31 +74,29 @@ def load_models(
     name: str | None,
     streaming_name: str | None,
     engine: Engine | None = None,
+    device: str = "cpu",
     streaming_checkpoints: bool = False,
 ) -> list[NamedModel]:
-    """At most one offline and one streaming model, with their names. What is published elsewhere is fetched.
+    """At most one offline and one streaming model, with their names, by `runnable_model`.
 
     Checkpoints are offline models unless `streaming_checkpoints`, and taken from a folder with both where the `engine`
-    runs checkpoints; where the engine that was asked for runs ONNX files, these are exported into the cache. Raises
-    BundleError, OptionsError, EngineError or FetchError.
+    runs checkpoints. Raises BundleError, OptionsError, EngineError or FetchError.
     """
     from moulin.bundle.checkpoint_files import is_checkpoint
     from moulin.bundle.load_model import load_model
-    from moulin.cli.export import exported_model
-    from moulin.cli.fetch import local_model
+    from moulin.cli.runnable_model import runnable_model
     from moulin.engine.engines import file_precision
 
-    precision = file_precision(engine, precision)
     specs: dict[str, ModelSpec] = {}
     for model in models:
-        folder = local_model(model, precision)
+        folder = runnable_model(
+            model, engine=engine, precision=precision, device=device, streaming=streaming_checkpoints
+        )
         prefer_checkpoint = engine == "torch"
         streaming = streaming_checkpoints and is_checkpoint(folder, preferred=prefer_checkpoint)
-        if engine in ("onnxruntime", "tensorrt") and is_checkpoint(folder):
-            folder = exported_model(folder, streaming=streaming)
         spec = load_model(
             folder,
-            precision=precision,
+            precision=file_precision(engine, precision),
             expect="streaming" if streaming else None,
             prefer_checkpoint=prefer_checkpoint,
         )

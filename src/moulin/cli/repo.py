@@ -87,21 +87,17 @@ def build(
     link: Annotated[bool, typer.Option("--link", help="Link to the model's files instead of copying them.")] = False,
 ) -> None:
     """Write a Triton repository that serves models with the public contract."""
-    from moulin.engine.engines import device_of
-    from moulin.engine.open_tensorrt import check_tensorrt
-
     if backend is not None and layout != "ensemble":
         raise OptionsError("--backend is for --layout ensemble")
     changes = decoding_changes(method, beam)
     runs_on = "tensorrt" if backend == "tensorrt" else engine
-    if runs_on == "tensorrt":  # before anything is fetched for it
-        check_tensorrt(device_of(runs_on, device))
     named = load_models(
         models,
         precision=precision,
         name=name,
         streaming_name=streaming_name,
         engine=runs_on,
+        device=device,
         streaming_checkpoints=bool(streaming),
     )
     if streaming is not None:

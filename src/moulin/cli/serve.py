@@ -101,7 +101,6 @@ def serve(
     parent = os.getppid()
     from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL
     from moulin.engine.engines import check_engine, device_of
-    from moulin.engine.open_tensorrt import check_tensorrt
     from moulin.launch.kept_server import KeptServer
     from moulin.launch.server import ServerOptions
     from moulin.launch.workspace import workspace
@@ -113,14 +112,13 @@ def serve(
     )
     server_options = ServerOptions(http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port, host=host)
     changes = decoding_changes(method, beam)
-    if engine == "tensorrt":  # before anything is fetched for it
-        check_tensorrt(device_of(engine, device))
     named = load_models(
         models or [DEMO_MODEL, DEMO_STREAMING_MODEL],
         precision=precision,
         name=name,
         streaming_name=streaming_name,
         engine=engine,
+        device=device,
         streaming_checkpoints=streaming,
     )
     for model in named:
