@@ -37,15 +37,20 @@ MaxBatchOption = Annotated[
 InstancesOption = Annotated[int, typer.Option(help="Processes that each hold the model and share the threads.")]
 CudaGraphsOption = Annotated[
     bool,
-    typer.Option(
-        "--cuda-graphs/--no-cuda-graphs", help="Launch whole passes of a checkpoint on a GPU at once (offline)."
-    ),
+    typer.Option("--cuda-graphs/--no-cuda-graphs", help="Launch whole passes of a checkpoint on a GPU at once."),
 ]
 MaxAudioOption = Annotated[float, typer.Option(help="Refuse longer utterances (offline).")]
 MaxStreamsOption = Annotated[int, typer.Option(help="Streams that may be open at once.")]
 MaxStepOption = Annotated[
     float | None,
     typer.Option(help="Refuse new streams while a chunk takes longer than so many milliseconds.  [default: never]"),
+]
+LingerOption = Annotated[
+    float,
+    typer.Option(
+        help="Let a call of Triton's wait so many milliseconds for its replies, to give them back together (streams on "
+        "a GPU)."
+    ),
 ]
 IdleTimeoutOption = Annotated[float, typer.Option(help="Close a stream after so long without a request.")]
 LayoutOption = Annotated[
@@ -138,6 +143,7 @@ def build_models(
     max_streams: int,
     idle_timeout_sec: float,
     max_step_ms: float | None,
+    linger_ms: float,
     stream_changes: Mapping[str, Any],
     decoding_changes: Mapping[str, Any],
 ) -> list[Path]:
@@ -169,12 +175,14 @@ def build_models(
         model_name=models[-1].name,
         engine=engine,
         device=device,
+        cuda_graphs=cuda_graphs,
         threads=threads,
         max_batch=max_batch,
         instances=instances,
         max_streams=max_streams,
         idle_timeout_sec=idle_timeout_sec,
         max_step_ms=max_step_ms,
+        linger_ms=linger_ms,
         stream=StreamOptions().updated({**decoding_changes, **stream_changes}),
     )
     if on_tensorrt:

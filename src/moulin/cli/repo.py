@@ -21,6 +21,7 @@ from moulin.cli.models import (
     IdleTimeoutOption,
     InstancesOption,
     LayoutOption,
+    LingerOption,
     MaxAudioOption,
     MaxBatchOption,
     MaxStepOption,
@@ -81,6 +82,7 @@ def build(
     max_streams: MaxStreamsOption = 1024,
     idle_timeout_sec: IdleTimeoutOption = 15.0,
     max_step_ms: MaxStepOption = None,
+    linger_ms: LingerOption = 0.0,
     endpoint: EndpointOption = True,
     method: MethodOption = None,
     beam: BeamOption = None,
@@ -125,6 +127,7 @@ def build(
         max_streams=max_streams,
         idle_timeout_sec=idle_timeout_sec,
         max_step_ms=max_step_ms,
+        linger_ms=linger_ms,
         stream_changes={"endpoint": endpoint},
         decoding_changes=changes,
     )
