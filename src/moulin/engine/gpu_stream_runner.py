@@ -14,7 +14,7 @@ from moulin.engine.torch_prediction import DTYPES, TorchPrediction
 from moulin.errors import EngineError
 from moulin.gpu.graphs import most_rows
 from moulin.gpu.predictor import Predictor
-from moulin.gpu.stream_pipeline import UNDER_WAY, GpuStreamPipeline
+from moulin.gpu.stream_pipeline import GpuStreamPipeline
 from moulin.gpu.stream_zipformer2 import GpuStreamZipformer2
 from moulin.streaming.turns import Said, Turns
 from moulin.streaming.window_layout import WindowLayout
@@ -87,11 +87,6 @@ class GpuStreamRunner(TorchPrediction):
     @property
     def max_batch(self) -> int:
         return self.pipeline.max_batch
-
-    @property
-    def num_workers(self) -> int:
-        """While the card works on one step, the next is made ready and the last is read."""
-        return UNDER_WAY
 
     @property
     def inbox(self) -> Floats:

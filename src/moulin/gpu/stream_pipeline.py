@@ -31,20 +31,6 @@ from moulin.streaming.inbox import ring_samples
 from moulin.streaming.turns import Said, Turns
 from moulin.streaming.window_layout import WindowLayout
 
-UNDER_WAY = 2
-"""Steps that the host may have begun and not read: one that the card works on, one that waits for it."""
-
-
-class _Place:
-    """Host memory of a step under way, pinned on a GPU, and what says that the card has done with it."""
-
-    def __init__(self, max_batch: int, found_size: int, device: torch.device) -> None:
-        pinned = device.type == "cuda"
-        self.turns = torch.zeros(_Fields.COUNT, max_batch, dtype=torch.int32, pin_memory=pinned)
-        self.found = torch.zeros(found_size, dtype=torch.int32, pin_memory=pinned)
-        self.encoder_out = torch.zeros(0)
-        self.done: Any = torch.cuda.Event() if pinned else None  # type: ignore[no-untyped-call]
-
 
 class _Fields:
     """Rows of what the host tells the card of a step."""
@@ -55,7 +41,7 @@ class _Fields:
 
 class GpuStreamPipeline:
     """Features, encoder and greedy search of streams in `capacity` slots. Safe to call from several threads, for
-    different streams."""
+    different streams: one step after the other."""
 
     def __init__(
         self,
@@ -74,17 +60,20 @@ class GpuStreamPipeline:
         self._encoder, self._predictor, self._layout, self._unk_id = encoder, predictor, layout, unk_id
         self._device, self._filling = device, capacity
         self.max_batch = most_rows(max_batch)
-        rings = torch.zeros(capacity + 1, ring_samples(layout), pin_memory=device.type == "cuda")
-        self._rings = rings
+        self._rings = torch.zeros(capacity + 1, ring_samples(layout), pin_memory=device.type == "cuda")
         self._matrices = FbankMatrices(FbankOptions(num_mel_bins=feature_dim), device)
         self._contexts = torch.zeros(capacity + 1, 2, dtype=torch.int32, device=device)
         self._turns = torch.zeros(_Fields.COUNT, self.max_batch, dtype=torch.int32, device=device)
         self._turns[_Fields.SLOT].fill_(capacity)
         self._lengths = torch.full((self.max_batch,), encoder.out_frames, dtype=torch.int32, device=device)
+        # The host's side of both, and what says that the card has done its part.
+        pinned = device.type == "cuda"
+        self._turns_here = torch.zeros(_Fields.COUNT, self.max_batch, dtype=torch.int32, pin_memory=pinned)
         found_size = self.max_batch * (3 * encoder.out_frames + 2)
-        self._places = [_Place(self.max_batch, found_size, device) for _ in range(UNDER_WAY)]
-        self._free = threading.Semaphore(UNDER_WAY)
-        self._submitting = threading.Lock()
+        self._found_here = torch.zeros(found_size, dtype=torch.int32, pin_memory=pinned)
+        # Who waits sleeps: other processes need the core, and may have the card meanwhile.
+        self._done: Any = torch.cuda.Event(blocking=True) if pinned else None  # type: ignore[no-untyped-call]
+        self._stepping = threading.Lock()
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, tuple[Tensor, Tensor]]] = {}
         self._stream: Any = None
         if device.type == "cuda":
@@ -101,29 +90,24 @@ class GpuStreamPipeline:
     def step(self, turns: Turns, encoder_out_of: Ints) -> Said:
         """Take the streams one chunk further, and bring the `encoder_out` of the rows `encoder_out_of` [N] too."""
         count = len(turns.slots)
-        with self._free:
-            with self._submitting, torch.inference_mode(), torch.cuda.stream(self._stream):
-                place = self._places.pop()
-                rows = self._send(turns, place)
-                memory, encoder_out = self._run(rows)
-                place.found[: memory.numel()].copy_(memory, non_blocking=True)
-                place.encoder_out = self._fetch(encoder_out, encoder_out_of)
-                if place.done is not None:
-                    place.done.record()
-            if place.done is not None:
-                place.done.synchronize()  # others may submit meanwhile
-            found = Found.of(place.found[: memory.numel()], rows, self._encoder.out_frames)
-            # Copies: the next step will be written there.
-            said = Said(
-                found.counts[:count].numpy().copy(),
-                found.tokens[:count].numpy().copy(),
-                found.frames[:count].numpy().copy(),
-                found.log_probs[:count].numpy().copy(),
-                found.scores[:count].numpy().copy(),
-                place.encoder_out.numpy(),
-            )
-            self._places.append(place)
-            return said
+        with self._stepping, torch.inference_mode(), torch.cuda.stream(self._stream):
+            rows = self._send(turns)
+            memory, encoder_out = self._run(rows)
+            here = self._found_here[: memory.numel()]
+            here.copy_(memory, non_blocking=True)
+            if self._done is not None:
+                self._done.record()
+                self._done.synchronize()
+            found = Found.of(here.clone(), rows, self._encoder.out_frames)
+            wanted = self._bring(encoder_out, encoder_out_of)
+        return Said(
+            found.counts[:count].numpy(),
+            found.tokens[:count].numpy(),
+            found.frames[:count].numpy(),
+            found.log_probs[:count].numpy(),
+            found.scores[:count].numpy(),
+            wanted,
+        )
 
     def replay_ms(self, rows: int, rounds: int = 20) -> float:
         """The GPU's time for a step of `rows` streams, a size that has a graph; for benchmarks."""
@@ -138,11 +122,11 @@ class GpuStreamPipeline:
         end.synchronize()
         return float(start.elapsed_time(end)) / rounds
 
-    def _send(self, turns: Turns, place: _Place) -> int:
+    def _send(self, turns: Turns) -> int:
         """Tell the card of the streams. Returns how many there are with what fills the batch up."""
         count = len(turns.slots)
         rows = bucket_rows(count)
-        fields = place.turns.numpy()
+        fields = self._turns_here.numpy()
         fields[:, count:rows] = 0  # nobody hears them, so nothing is said
         fields[_Fields.SLOT, count:rows] = self._filling
         fields[_Fields.SLOT, :count] = turns.slots
@@ -153,7 +137,7 @@ class GpuStreamPipeline:
         floats[_Fields.SHARPNESS, count:rows] = 1
         floats[_Fields.BLANK_PENALTY, :count] = turns.blank_penalties
         floats[_Fields.SHARPNESS, :count] = turns.sharpness
-        self._turns.copy_(place.turns, non_blocking=True)
+        self._turns.copy_(self._turns_here, non_blocking=True)
         return rows
 
     def _run(self, rows: int) -> tuple[Tensor, Tensor]:
@@ -174,11 +158,12 @@ class GpuStreamPipeline:
         found = greedy(encoder_out, self._lengths[:rows], self._predictor, unk_id=self._unk_id, going_on=going_on)
         return found.memory, encoder_out
 
-    def _fetch(self, encoder_out: Tensor, rows: Ints) -> Tensor:
+    def _bring(self, encoder_out: Tensor, rows: Ints) -> Floats:
         """What of it is for searches on the host: few streams, if any."""
         if not len(rows):
-            return torch.zeros(0, *encoder_out.shape[1:])
-        return encoder_out[torch.from_numpy(rows).to(self._device)].float().cpu()
+            return np.zeros((0, *encoder_out.shape[1:]), np.float32)
+        some: Floats = encoder_out[torch.from_numpy(rows).to(self._device)].float().cpu().numpy()
+        return some
 
     def _capture_all(self) -> None:
         """Have the graphs of all sizes, that no stream waits for one."""
