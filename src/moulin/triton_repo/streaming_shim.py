@@ -59,7 +59,7 @@ class TritonPythonModel:
             parameters.encoder,
             engine=parameters.engine,
             device=parameters.device,
-            threads=parameters.threads,
+            threads=parameters.call_threads,
             workers=parameters.workers,
             plan=parameters.plan,
             max_streams=capacity,
