@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import deque
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from moulin.audio.waveform import as_floats
 from moulin.decoding.network import Floats, Ints
 from moulin.streaming.window_layout import WindowLayout
 
 _GOES_ON = -1
+_ROWS = 32
 
 
 def ring_samples(layout: WindowLayout) -> int:
@@ -52,22 +55,29 @@ class Inbox:
         if count < len(samples):
             self._waiting[slot] = deque([samples[count:].copy()])
 
-    def accept_many(self, slots: Ints, samples: Floats) -> None:
-        """Float32 [N, n], a row for each of `slots`, all different."""
+    def accept_many(self, slots: Ints, samples: Floats | NDArray[np.int16]) -> None:
+        """Float32 or int16 [N, n], a row for each of `slots`, all different."""
         count = samples.shape[1]
         starts = self._in_ring[slots]
         at = starts % self._ring
         fits = (starts + count <= self._room_end(slots)) & (at + count <= self._ring)
         if self._waiting:
             fits &= [slot not in self._waiting for slot in slots.tolist()]
-        # Streams whose chunks have the same length are at few places.
-        for first in np.unique(at[fits]):
-            rows = np.flatnonzero(fits & (at == first))
-            self._rings[slots[rows], first : first + count] = samples[rows]
+        first = slots * self._ring + at
+        # Wherever `count` samples may begin, so that one call puts many rows at places of their own.
+        places = sliding_window_view(self._rings.reshape(-1), count, writeable=True) if count else self._rings
+        for begin in range(0, len(slots), _ROWS):  # what is converted is still in the cache when it is copied
+            rows = slice(begin, begin + _ROWS)
+            block = as_floats(samples[rows])
+            fitting = fits[rows]
+            if fitting.all():
+                places[first[rows]] = block
+            else:
+                places[first[rows][fitting]] = block[fitting]
+                for row in np.flatnonzero(~fitting):
+                    self.accept(int(slots[begin + row]), block[row])
         self._in_ring[slots[fits]] += count
         self.num_samples[slots[fits]] += count
-        for row in np.flatnonzero(~fits).tolist():
-            self.accept(int(slots[row]), samples[row])
 
     def finish(self, slot: int, tail_samples: int) -> None:
         """No more audio comes: silence follows; see `WindowLayout.all_windows`."""
