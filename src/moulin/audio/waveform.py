@@ -62,7 +62,7 @@ def check_waveforms(samples: ArrayLike, *, what: str = "waveform") -> NDArray[np
     # As above: with so little energy no sample is above the peak; else two passes tell.
     if array.dtype == np.float32 and (
         float(np.einsum("ij,ij->i", array, array).max(initial=0)) <= MAX_PEAK**2
-        or (-MAX_PEAK <= array.min() and array.max() <= MAX_PEAK)
+        or (array.min() >= -MAX_PEAK and array.max() <= MAX_PEAK)
     ):
         return array
     rows = [check_waveform(each, what=f"{what} {row}") for row, each in enumerate(array)]
