@@ -37,11 +37,12 @@ def open_stream_recognizer(
     max_streams: int = MAX_STREAMS,
     max_batch: int | None = None,
     options: StreamOptions | None = None,
+    cuda_graphs: bool = True,
     plan: Path | None = None,
 ) -> StreamRecognizer:
     """Load the streaming model in `model`, ONNX files or a checkpoint; see `choose_engine`, `OnnxRuntimeStreamRunner`
     and `StreamRecognizer` for the options; `plan` is the engine for TensorRT,
-    without one it is taken from the cache or built into it.
+    without one it is taken from the cache or built into it. `cuda_graphs` is for our GPU engine (`GpuStreamRunner`).
 
     Raises BundleError, EngineError or OptionsError.
     """
@@ -64,7 +65,14 @@ def open_stream_recognizer(
 
         check_gpu_engine(device)
         in_half = replace(spec, run_in=running_precision(spec, "torch", device))
-        on_gpu = GpuStreamRunner(in_half, device=device, threads=threads, capacity=max_streams, max_batch=max_batch)
+        on_gpu = GpuStreamRunner(
+            in_half,
+            device=device,
+            threads=threads,
+            capacity=max_streams,
+            max_batch=max_batch,
+            cuda_graphs=cuda_graphs,
+        )
         return GpuStreamRecognizer(in_half, on_gpu, options=options)
     runner = _runner(spec, engine, device, threads, workers, max_streams, max_batch)
     return HostStreamRecognizer(spec, runner, options=options)
