@@ -320,7 +320,9 @@ def _run_through_triton(
     pace = Pace(arguments.chunk_ms * 16, arguments.seconds, warmup_sec=arguments.warmup)
     before, metrics = cpu_sec_by_process(server.pid), _metrics(server.metrics_url)
     run = asyncio.run(run_plan(wire, running, plan(clips, streams, pace, arguments.processes), str.upper))
-    after, metrics_after = cpu_sec_by_process(server.pid), _metrics(server.metrics_url)
+    after = cpu_sec_by_process(server.pid)
+    time.sleep(1.5)
+    metrics_after = _metrics(server.metrics_url)
     figures = run.measurement.to_dict(brief=True)
     requests = figures["requests_sent"]
     cpu_us = {pid: round((sec - before.get(pid, 0.0)) / requests * 1e6, 1) for pid, sec in after.items()}
@@ -355,10 +357,9 @@ def _changes(before: Mapping[str, float], after: Mapping[str, float]) -> list[fl
 
 
 def _metrics(url: str) -> dict[str, dict[str, float]]:
-    """moulin's own counters, by instance."""
+    """moulin's own counters, by instance; they are published every second."""
     from urllib.request import urlopen
 
-    time.sleep(1.5)  # they are published every second
     found: dict[str, dict[str, float]] = {}
     with urlopen(url, timeout=10) as reply:
         for line in reply.read().decode().splitlines():

@@ -1,16 +1,19 @@
 """How many real-time streams a recognizer bears in this process: microphones without a network, a gateway or Triton.
 
-Every stream's next chunk is due a chunk's time after its last, each at a phase of its own. A turn takes all that are
-due by the clock, as many as a step may have. A chunk's latency counts from when it was due to the end of its step, so
-that whoever is late pays for it. There is no Python for each stream, or a turn would measure that.
+Every stream's next chunk is due a chunk's time after its last, each at a phase of its own. As many threads as the
+runner has workers take all that are due by the clock, as many as a step may have. A chunk's latency counts from when
+it was due to the end of its step, so that whoever is late pays for it. There is no Python for each stream, or a turn
+would measure that.
 """
 
 from __future__ import annotations
 
 import gc
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +35,8 @@ RESOLUTION = 0.03
 _HOPELESS_SEC = 2.0
 """Whoever is so late after the warm-up will not hold."""
 
+_POLL_SEC = 1e-4
+
 Audio = NDArray[np.int16] | Floats
 
 
@@ -47,9 +52,9 @@ class PacedRun:
     batches: NDArray[np.int64]
     """Streams in each step."""
     step_sec: float
-    """Of the measured time, in `step`: on a GPU that is mostly waiting for it."""
+    """In `step`, of all workers together: on a GPU that is mostly waiting for it."""
     accept_sec: float
-    """Handing over audio."""
+    """Handing over audio, the same."""
     gpus: Sequence[GpuUsage]
     hopeless: bool
 
@@ -59,7 +64,7 @@ class PacedRun:
         return not self.hopeless and self.chunk.percentile(95) < p95_ms and last.percentile(95) < p95_ms
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON. Shares are of the measured time; what is in neither of them was spent waiting for the clock."""
+        """For JSON. Shares are of the measured time, and above 1 where workers did it beside each other."""
         return {
             "streams": self.streams,
             "seconds": round(self.seconds, 2),
@@ -137,31 +142,78 @@ class PacedStreams:
                 accept_together(self.recognizer, new, self._rows[: len(new), :lead])
 
     def _speak(self, count: int, total_sec: float, warmup_sec: float) -> _Turns:
-        phases = np.sort(self._random.uniform(0, self.chunk_sec, count))
+        dues = _Dues(np.sort(self._random.uniform(0, self.chunk_sec, count)), self.chunk_sec, self._max_batch)
         turns, clock = _Turns(), time.perf_counter
-        begin, num_done = clock(), 0  # chunks, in the order in which they are due
-        while (now := clock() - begin) < total_sec:
-            num_rounds, first = divmod(num_done, count)
-            over, rest = divmod(now, self.chunk_sec)
-            num_due = int(over) * count + int(np.searchsorted(phases, rest, "right"))
-            if num_due <= num_done:
-                time.sleep(max(0.0, num_rounds * self.chunk_sec + phases[first] - now))
-                continue
-            last = min(first + min(num_due - num_done, self._max_batch), count)
-            row = (num_rounds + first) % self._num_rows
-            streams = self._streams[first:last]
-            accept_together(self.recognizer, streams, self._rows[row : row + len(streams)])
-            accepted = clock() - begin
-            self.recognizer.step(streams)
-            ended = clock() - begin
-            due = num_rounds * self.chunk_sec + phases[first:last]
-            turns.add(due, now, accepted, ended)
-            if now > warmup_sec and ended - due[0] > _HOPELESS_SEC:
-                turns.hopeless = True
-                break
-            num_done += len(streams)
+        begin = clock()
+
+        def work() -> None:
+            while not turns.hopeless and (now := clock() - begin) < total_sec:
+                due = dues.take(now)
+                if due is None:
+                    time.sleep(dues.wait_sec(now))
+                    continue
+                row = (due.round + due.first) % self._num_rows
+                streams = self._streams[due.first : due.last]
+                accept_together(self.recognizer, streams, self._rows[row : row + len(streams)])
+                accepted = clock() - begin
+                self.recognizer.step(streams)
+                ended = clock() - begin
+                dues.have_stepped(due)
+                turns.add(due.sec, now, accepted, ended)
+                if now > warmup_sec and ended - due.sec[0] > _HOPELESS_SEC:
+                    turns.hopeless = True
+
+        workers = self.recognizer.runner.num_workers
+        with ThreadPoolExecutor(workers) as pool:
+            for worker in [pool.submit(work) for _ in range(workers)]:
+                worker.result()
         turns.end_sec = min(clock() - begin, total_sec)
         return turns
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """Streams `first` to `last` - 1, whose chunk of that `round` was due at `sec` [n]."""
+
+    round: int
+    first: int
+    last: int
+    sec: NDArray[np.float64]
+
+
+class _Dues:
+    """Whose turn it is. Safe to ask from several threads."""
+
+    def __init__(self, phases: NDArray[np.float64], chunk_sec: float, max_batch: int) -> None:
+        """`phases` [streams] are sorted."""
+        self._phases, self._chunk_sec, self._max_batch = phases, chunk_sec, max_batch
+        self._next = 0  # chunk, in the order in which they are due
+        self._under_way: set[int] = set()
+        self._lock = threading.Lock()
+
+    def take(self, now: float) -> _Due | None:
+        """All who are due and not in a step, as many as it may have, of one round; None where there is nobody."""
+        count = len(self._phases)
+        with self._lock:
+            over, rest = divmod(now, self._chunk_sec)
+            end = int(over) * count + int(np.searchsorted(self._phases, rest, "right"))
+            end = min(end, min(self._under_way, default=self._next) + count, self._next + self._max_batch)
+            number, first = divmod(self._next, count)
+            last = min(first + end - self._next, count)
+            if last <= first:
+                return None
+            self._under_way.add(self._next)
+            self._next += last - first
+        return _Due(number, first, last, number * self._chunk_sec + self._phases[first:last])
+
+    def have_stepped(self, due: _Due) -> None:
+        with self._lock:
+            self._under_way.remove(due.round * len(self._phases) + due.first)
+
+    def wait_sec(self, now: float) -> float:
+        """Until somebody may be due."""
+        number, first = divmod(self._next, len(self._phases))
+        return max(_POLL_SEC, number * self._chunk_sec + float(self._phases[first]) - now)
 
 
 class _Turns:

@@ -36,7 +36,7 @@ class TritonPythonModel:
             precision=parameters.values["precision"] or None,
             device=parameters.device,
             cuda_graphs=parameters.values["cuda_graphs"] == "1",
-            threads=parameters.threads,
+            threads=parameters.call_threads,
             workers=parameters.workers,
             options=DecodingOptions.from_strings(parameters.values),
             plan=parameters.plan,

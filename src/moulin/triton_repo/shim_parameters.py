@@ -43,6 +43,12 @@ class ShimParameters:
         )
 
     @property
+    def call_threads(self) -> int:
+        """CPU threads of one call: all, where other instances may be idle. With PyTorch this instance's share: its
+        threads wait for each other by spinning, and those of several processes would do it on the same cores."""
+        return self.workers if self.engine == "torch" else self.threads
+
+    @property
     def workers(self) -> int:
         """This instance's share of the threads."""
         return max(1, self.threads // self.instances)

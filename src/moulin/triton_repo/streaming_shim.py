@@ -60,7 +60,7 @@ class TritonPythonModel:
             engine=parameters.engine,
             device=parameters.device,
             cuda_graphs=parameters.values["cuda_graphs"] == "1",
-            threads=parameters.threads,
+            threads=parameters.call_threads,
             workers=parameters.workers,
             plan=parameters.plan,
             max_streams=capacity,
