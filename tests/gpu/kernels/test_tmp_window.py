@@ -1,0 +1,132 @@
+"""Greedy and beam search in one kernel against the definitions, token for token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from moulin.decoding.network import Floats, Ints
+from moulin.decoding.options import DecodingOptions
+from moulin.decoding.search import REFERENCE_SEARCHES
+from moulin.encoders.decoder import Decoder
+from moulin.encoders.joiner import Joiner
+from moulin.gpu.kernels.window_beam import window_beam_search as beam_search
+from moulin.gpu.kernels.greedy import Found, greedy
+from moulin.gpu.predictor import Predictor
+
+LENGTHS = [30, 1, 17, 23, 8]
+
+
+@dataclass(frozen=True)
+class Network:
+    """The plain form, as the reference searches take it."""
+
+    decoder_module: Decoder
+    joiner_module: Joiner
+    skipped_ids: tuple[int, ...]
+
+    @property
+    def context_size(self) -> int:
+        return self.decoder_module.context_size
+
+    def decoder(self, y: Ints) -> Floats:
+        out: Floats = self.joiner_module.decoder_proj(self.decoder_module(torch.from_numpy(y))).numpy()
+        return out
+
+    def joiner(self, encoder_out: Floats, decoder_out: Floats) -> Floats:
+        out: Floats = self.joiner_module(torch.from_numpy(encoder_out), torch.from_numpy(decoder_out)).numpy()
+        return out
+
+
+# Vocabulary, joiner and decoder channels, context, what blank is favoured by, <unk>. The second vocabulary is larger
+# than what a kernel holds at once.
+CASES = [(37, 21, 10, 2, 4.0, 2), (600, 32, 24, 2, 5.0, -1), (20, 16, 8, 1, 1.0, -1)]
+
+
+@pytest.fixture(params=CASES, ids=["odd", "large vocabulary", "one token of context"])
+def network(request: pytest.FixtureRequest) -> Network:
+    vocab_size, joiner_dim, dim, context_size, blank, unk = request.param
+    decoder = Decoder(vocab_size, dim, context_size, groups=dim if context_size > 1 else 1)
+    joiner = Joiner(20, dim, joiner_dim, vocab_size)
+    for parameter in [*decoder.parameters(), *joiner.parameters()]:
+        nn.init.normal_(parameter, std=0.5)
+    joiner.output_linear.bias[0] += blank
+    return Network(decoder, joiner, (0,) if unk < 0 else (0, unk))
+
+
+@pytest.fixture(params=[1 << 30, 0], ids=["table", "no table"])
+def predictor(request: pytest.FixtureRequest, network: Network, device: torch.device) -> Predictor:
+    predictor = Predictor.of(
+        network.decoder_module,
+        network.joiner_module,
+        device=device,
+        dtype=torch.float32,
+        max_table_bytes=request.param,
+    )
+    assert (predictor.hidden is None) == (request.param > 0)
+    return predictor
+
+
+def check(found: Found, network: Network, encoder_out: torch.Tensor, options: DecodingOptions) -> None:
+    search = REFERENCE_SEARCHES[options.method]
+    wanted = search(network, encoder_out.numpy(), np.array(LENGTHS, dtype=np.int64), options)
+    assert sum(len(hypothesis.tokens) for hypothesis in wanted) > 20
+    for row, hypothesis in enumerate(wanted):
+        count = int(found.counts[row])
+        assert tuple(found.tokens[row, :count].tolist()) == hypothesis.tokens
+        assert tuple(found.frames[row, :count].tolist()) == hypothesis.frames
+        np.testing.assert_allclose(found.log_probs[row, :count].cpu(), hypothesis.log_probs, atol=1e-4)
+        assert float(found.scores[row]) == pytest.approx(hypothesis.score, abs=1e-3)
+
+
+def inputs(network: Network, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    encoder_out = torch.randn(len(LENGTHS), max(LENGTHS), network.joiner_module.joiner_dim) * 1.5
+    return encoder_out, encoder_out.to(device), torch.tensor(LENGTHS, dtype=torch.int32, device=device)
+
+
+@pytest.mark.parametrize(("blank_penalty", "temperature"), [(0.0, 1.0), (1.5, 2.0)])
+def test_greedy(
+    network: Network, predictor: Predictor, blank_penalty: float, temperature: float, device: torch.device
+) -> None:
+    options = DecodingOptions(blank_penalty=blank_penalty, temperature=temperature)
+    encoder_out, on_device, lengths = inputs(network, device)
+    unk = network.skipped_ids[1] if len(network.skipped_ids) > 1 else -1
+    found = greedy(on_device, lengths, predictor, unk_id=unk, blank_penalty=blank_penalty, temperature=temperature)
+    check(found, network, encoder_out, options)
+
+
+@pytest.mark.parametrize(("beam", "blank_penalty", "temperature"), [(1, 0.0, 1.0), (4, 1.5, 2.0), (6, 0.0, 1.0)])
+def test_modified_beam_search(
+    network: Network, predictor: Predictor, beam: int, blank_penalty: float, temperature: float, device: torch.device
+) -> None:
+    options = DecodingOptions("modified_beam_search", beam, temperature, blank_penalty)
+    encoder_out, on_device, lengths = inputs(network, device)
+    unk = network.skipped_ids[1] if len(network.skipped_ids) > 1 else -1
+    found = beam_search(
+        on_device,
+        lengths,
+        predictor,
+        beam=beam,
+        unk_id=unk,
+        blank_penalty=blank_penalty,
+        temperature=temperature,
+    )
+    check(found, network, encoder_out, options)
+
+
+def test_a_wide_beam(device: torch.device) -> None:
+    decoder, joiner = Decoder(9, 8, 2, groups=8), Joiner(8, 8, 16, 9)
+    network = Network(decoder, joiner, (0,))
+    predictor = Predictor.of(decoder, joiner, device=device, dtype=torch.float32)
+    encoder_out, on_device, lengths = inputs(network, device)
+    found = beam_search(on_device, lengths, predictor, beam=10, unk_id=-1)
+    check(found, network, encoder_out, DecodingOptions("modified_beam_search", 10))
+
+
+def test_contexts_of_three_tokens_are_refused(device: torch.device) -> None:
+    with pytest.raises(ValueError, match="sees 1 or 2 tokens, got one that sees 3"):
+        Predictor.of(Decoder(9, 8, 3, groups=8), Joiner(8, 8, 16, 9), device=device, dtype=torch.float32)
