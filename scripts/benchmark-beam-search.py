@@ -3,7 +3,7 @@
     python scripts/benchmark-beam-search.py > results.json
 
 500 tokens, 512 channels, fp16, a beam of 4; random weights with blank favoured so far that the greedy search emits a
-token every nine frames. Microseconds of the GPU, medians of 15.
+token every nine frames. Microseconds of the GPU, medians of 9.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from moulin.decoding.options import DecodingOptions
 from moulin.encoders.decoder import Decoder
 from moulin.encoders.joiner import Joiner
 from moulin.gpu.kernels.beam import beam_search
+from moulin.gpu.kernels.beam2 import beam_search as second_beam_search
 from moulin.gpu.kernels.greedy import Found, greedy
-from moulin.gpu.kernels.split_beam import split_beam_search
 from moulin.gpu.kernels.window_beam import window_beam_search
 from moulin.gpu.predictor import Predictor
 
-FRAMES, VOCAB, WIDTH, BEAM, UNK = 275, 500, 512, 4, 2
+FRAMES, VOCAB, WIDTH, UNK = 275, 500, 512, 2
 TOKENS_A_FRAME = 0.11
-BATCHES = (1, 2, 4, 8, 16, 64, 256)
+BATCHES = (1, 8, 64, 256)
 CHECKED = 4
 
 
@@ -86,7 +86,7 @@ def microseconds(work: Callable[[], object]) -> float:
     times = []
     for _ in range(3):
         work()
-    for _ in range(15):
+    for _ in range(9):
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda._sleep(400_000)
         begin.record()
@@ -97,17 +97,28 @@ def microseconds(work: Callable[[], object]) -> float:
     return round(statistics.median(times), 1)
 
 
-def variants() -> Iterator[tuple[str, Any, int]]:
-    """Name, search, and programs an utterance."""
-    yield "current", beam_search, 0
-    for window, block_j, warps, stages in (
-        (4, 64, 8, 3), (8, 64, 8, 3), (8, 32, 8, 4), (8, 64, 16, 3), (16, 32, 8, 3), (16, 32, 16, 3), (16, 64, 16, 2),
-    ):  # fmt: skip
-        keywords = {"window": window, "block_j": block_j, "num_warps": warps, "num_stages": stages}
-        yield f"window {window} {block_j}x{warps}x{stages}", partial(window_beam_search, **keywords), 0
-    for splits, warps, parts in ((8, 4, 1), (8, 4, 4), (16, 4, 1), (16, 4, 4), (16, 8, 8), (16, 2, 2), (32, 1, 1)):
-        keywords = {"splits": splits, "num_warps": warps, "k_parts": parts}
-        yield f"split {splits} {warps}x{parts}", partial(split_beam_search, **keywords), splits
+def variants() -> Iterator[tuple[str, int, Any]]:
+    """Name, beam and search."""
+    yield "current", 4, beam_search
+    yield "window 8 64x8x3", 4, window_beam_search
+    for text in (
+        "",
+        "argmax=True",
+        "num_stages=2",
+        "num_stages=4",
+        "block_j=128,num_stages=2",
+        "resident=64",
+        "resident=64,num_stages=2",
+        "resident=128,block_j=32",
+        "resident=128,num_stages=2",
+        "product_rows=16",
+        "resident=128,block_j=32,product_rows=16",
+    ):
+        yield f"second {text}", 4, partial(second_beam_search, **eval(f"dict({text})"))
+    yield "current", 6, beam_search
+    yield "window 4", 6, partial(window_beam_search, window=4)
+    yield "second", 6, second_beam_search
+    yield "second argmax", 6, partial(second_beam_search, argmax=True)
 
 
 def main() -> None:
@@ -120,45 +131,46 @@ def main() -> None:
         middle = (low + high) / 2
         counts = greedy(x[:16], lengths[:16], predictor, unk_id=UNK, blank_penalty=middle).counts
         low, high = (low, middle) if float(counts.float().mean()) > TOKENS_A_FRAME * FRAMES else (middle, high)
-    options = DecodingOptions("modified_beam_search", BEAM, 1.0, low)
-    wanted = modified_beam_search_reference(
-        Network(predictor), x[:CHECKED].float().cpu().numpy(), np.full(CHECKED, FRAMES), options
-    )
+    wanted = {
+        beam: modified_beam_search_reference(
+            Network(predictor),
+            x[:CHECKED].float().cpu().numpy(),
+            np.full(CHECKED, FRAMES),
+            DecodingOptions("modified_beam_search", beam, 1.0, low),
+        )
+        for beam in (4, 6)
+    }
     result: dict[str, Any] = {
         "device": torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "triton": triton.__version__,
         "blank_penalty": low,
-        "tokens": [len(hypothesis.tokens) for hypothesis in wanted],
+        "tokens": [len(hypothesis.tokens) for hypothesis in wanted[4]],
         "greedy_us": {n: microseconds(lambda: greedy(x[:n], lengths[:n], predictor, unk_id=UNK, blank_penalty=low))
                       for n in BATCHES},
         "variants": {},
     }  # fmt: skip
-    processors = torch.cuda.get_device_properties(device).multi_processor_count
-    current: list[Any] = []
-    for name, search, splits in variants():
-        search = partial(search, predictor=predictor, beam=BEAM, unk_id=UNK)
+    current: dict[int, list[Any]] = {}
+    for name, beam, search in variants():
+        name = f"beam {beam}: {name}"
+        search = partial(search, predictor=predictor, beam=beam, unk_id=UNK)
         measured: dict[str, Any] = {}
         result["variants"][name] = measured
         start = time.perf_counter()
         try:
             usual = partial(search, blank_penalty=low)
-            most = min(64, processors // splits) if splits else 64
+            most = 64
             found = found_tokens(usual(x[:most], lengths[:most]))
             measured["compile_s"] = round(time.perf_counter() - start, 2)
             again = found_tokens(usual(x[:most], lengths[:most]))
-            current = current or found
+            current.setdefault(beam, found)
             measured["like_definition"] = sum(
                 (list(hypothesis.tokens), list(hypothesis.frames)) == one
-                for hypothesis, one in zip(wanted, found, strict=False)
+                for hypothesis, one in zip(wanted[beam], found, strict=False)
             )
-            measured["like_current"] = f"{sum(map(list.__eq__, map(list, found), map(list, current)))} of {len(found)}"
+            measured["like_current"] = f"{sum(map(list.__eq__, map(list, found), map(list, current[beam])))} of {len(found)}"
             measured["the_same_again"] = again == found
-            measured["us"] = {
-                n: microseconds(partial(usual, x[:n], lengths[:n]))
-                for n in BATCHES
-                if not splits or n * splits <= processors
-            }
+            measured["us"] = {n: microseconds(partial(usual, x[:n], lengths[:n])) for n in BATCHES}
             measured["us_of_one_all_blank"] = microseconds(partial(search, x[:1], lengths[:1], blank_penalty=low - 100))
             measured["us_of_one_many_tokens"] = microseconds(partial(search, x[:1], lengths[:1], blank_penalty=low + 9))
         except Exception as error:
