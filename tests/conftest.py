@@ -27,8 +27,10 @@ from moulin.triton_repo.repository import build_offline_repository, build_stream
 from moulin.triton_repo.streaming_config import StreamingOptions
 
 # PyTorch's threads wait for each other by spinning: with tiny models, and others on the machine, they lose more than
-# they win. Read when PyTorch is first imported, here and in what the tests start.
+# they win: a small LSTM takes six times the CPU time in two threads, and our engine asks for as many as there are CPUs.
+# Read when PyTorch is first imported, here and in what the tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # In a shell's background SIGINT is ignored, and under nohup SIGHUP: so they would be in what tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -133,7 +133,7 @@ def test_a_cue_does_not_outlast_the_recording() -> None:
     assert parse("srt", to_srt(transcript)) == [Cue(2_900, 3_000, "END")]
 
 
-GAPS = st.floats(0, 4, allow_subnormal=False)
+GAPS = st.floats(0, 4)
 SPOKEN_WORDS = st.lists(st.tuples(GAPS, GAPS, st.text("ABc今é&<", min_size=1, max_size=30)), max_size=40)
 
 

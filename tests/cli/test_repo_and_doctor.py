@@ -4,6 +4,8 @@ import socket
 from pathlib import Path
 
 import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
 
 from moulin.demo.files import DEMO_MODEL
 from tests.conftest import BUNDLES
@@ -42,6 +44,17 @@ def test_both_kinds_in_one_repository(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "alone").iterdir()] == ["transducer"]
 
 
+def test_options_of_the_engine_reach_both_models(tmp_path: Path) -> None:
+    both = [BUNDLES / "lstm-streaming", BUNDLES / "conformer-offline"]
+    moulin("repo", "build", *both, "--to", tmp_path, "--linger-ms", 40, "--no-cuda-graphs").expect(0)
+    offline, live = (
+        text_format.Parse((tmp_path / name / "config.pbtxt").read_text(), pb.ModelConfig()).parameters
+        for name in ("transducer", "transducer_streaming")
+    )
+    assert (offline["cuda_graphs"].string_value, live["cuda_graphs"].string_value) == ("0", "0")
+    assert live["linger_ms"].string_value == "40"
+
+
 def test_the_layout_ensemble(tmp_path: Path) -> None:
     models = [DEMO_MODEL, BUNDLES / "lstm-streaming"]
     done = moulin(
@@ -60,6 +73,7 @@ def test_the_layout_ensemble(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ([DEMO_MODEL, "--linger-ms", "-1"], "Expected linger-ms of at least 0, got -1"),
         ([DEMO_MODEL, "--backend", "onnxruntime"], "--backend is for --layout ensemble"),
         (
             [BUNDLES / "zipformer-offline" / "epoch-1.pt", "--layout", "ensemble"],

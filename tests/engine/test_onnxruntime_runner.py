@@ -101,6 +101,12 @@ def test_facts(runner: OnnxRuntimeRunner) -> None:
     assert not runner.on_cuda
 
 
+def test_floats_of_the_calling_thread_stay_as_they_are(runner: OnnxRuntimeRunner) -> None:
+    """ONNX Runtime can make zeros of denormals, and then does so for whoever opened the first model."""
+    runner.decoder(np.zeros((1, 2), np.int64))
+    assert np.float32(1e-40) * np.float32(0.5) > 0
+
+
 def test_int8() -> None:
     exact = OnnxRuntimeRunner(load_bundle(BUNDLES / "zipformer2-offline"), threads=1)
     coarse = OnnxRuntimeRunner(load_bundle(BUNDLES / "zipformer2-offline", precision="int8"), threads=1)

@@ -16,9 +16,9 @@ import pytest
 
 from moulin.bundle.load import load_bundle
 from moulin.decoding.network import Floats
+from moulin.engine.host_stream_recognizer import HostStreamRecognizer
 from moulin.engine.onnxruntime_stream_runner import OnnxRuntimeStreamRunner
 from moulin.engine.step_scheduler import StepScheduler
-from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.streaming.options import StreamOptions
 from tests.bundles import BUNDLES
 
@@ -386,7 +386,7 @@ def test_real_streams_hear_what_they_hear_alone(clips: list[Floats]) -> None:
     """Ten streams of different audio and length from two threads, on three workers, in batches of up to four."""
     spec = load_bundle(BUNDLES / "zipformer2-streaming")
     runner = OnnxRuntimeStreamRunner(spec, threads=1, workers=3, capacity=10, max_batch=4)
-    recognizer = StreamRecognizer(spec, runner, options=StreamOptions(endpoint=False))
+    recognizer = HostStreamRecognizer(spec, runner, options=StreamOptions(endpoint=False))
     audios = [clip[: 16_000 + 1_000 * number] for number, clip in enumerate(clips[:10])]
 
     def text_alone(audio: Floats) -> str:

@@ -21,6 +21,7 @@ from moulin.decoding.network import Floats
 from moulin.decoding.options import METHODS, DecodingOptions, Method
 from moulin.decoding.search import REFERENCE_SEARCHES
 from moulin.demo.files import DEMO_STREAMING_MODEL
+from moulin.engine.host_stream_recognizer import HostStreamRecognizer
 from moulin.engine.onnxruntime_stream_runner import OnnxRuntimeStreamRunner
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.streaming.options import StreamOptions
@@ -149,7 +150,7 @@ def same(ours: Heard, theirs: Heard) -> None:
 def pair(request: pytest.FixtureRequest, recordings: list[Floats]) -> Pair:
     spec = load_bundle(DEMO_STREAMING_MODEL if request.param == "demo" else BUNDLES / request.param)
     spec = counted_as_sherpa_does(spec)
-    return Pair(StreamRecognizer(spec, OnnxRuntimeStreamRunner(spec, threads=1, capacity=1)), recordings)
+    return Pair(HostStreamRecognizer(spec, OnnxRuntimeStreamRunner(spec, threads=1, capacity=1)), recordings)
 
 
 # -------------------------------------------------------------------------------------------------------- sherpa-onnx
@@ -184,7 +185,7 @@ def test_hears_what_the_recipes_own_loop_hears(name: str, recordings: list[Float
     """With `processed_lens` as it was trained, and the searches that define the others."""
     spec = load_bundle(DEMO_STREAMING_MODEL if name == "demo" else BUNDLES / name)
     runner = OnnxRuntimeStreamRunner(spec, threads=1, capacity=1)
-    pair = Pair(StreamRecognizer(spec, runner), recordings)
+    pair = Pair(HostStreamRecognizer(spec, runner), recordings)
     session = plain_session(spec.encoder.file)
     for number, audio in enumerate(recordings):
         encoder = PlainEncoder(session)

@@ -22,6 +22,7 @@ from moulin.decoding.network import Floats, Hypothesis, Ints
 from moulin.decoding.options import METHODS, DecodingOptions, Method
 from moulin.decoding.search import SEARCHES
 from moulin.demo.files import DEMO_STREAMING_MODEL, demo_clips
+from moulin.engine.host_stream_recognizer import HostStreamRecognizer
 from moulin.engine.onnxruntime_stream_runner import OnnxRuntimeStreamRunner
 from moulin.engine.open_stream_recognizer import open_stream_recognizer
 from moulin.engine.stream_recognizer import StreamRecognizer
@@ -302,12 +303,14 @@ def test_features_are_those_that_the_model_was_trained_on(demo: StreamRecognizer
     class Watching:
         def encoder(self, x: Floats, slots: Ints, *, alone: bool = False) -> Floats:
             seen.append(x)
-            return demo.runner.encoder(x, slots, alone=alone)
+            return runner.encoder(x, slots, alone=alone)
 
         def __getattr__(self, name: str) -> Any:
-            return getattr(demo.runner, name)
+            return getattr(runner, name)
 
-    watching = StreamRecognizer(demo.spec, Watching())
+    assert isinstance(demo, HostStreamRecognizer)
+    runner = demo.runner
+    watching = HostStreamRecognizer(demo.spec, Watching())
     stream = watching.open()
     watching.accept(stream, clips[0][:16_000])
     watching.advance(stream)
@@ -653,7 +656,7 @@ def test_an_offline_model_is_refused() -> None:
         open_stream_recognizer(BUNDLES / "conformer-offline")
     runner: Any = None
     with pytest.raises(BundleError, match="Expected a streaming model, got the offline conformer"):
-        StreamRecognizer(load_bundle(BUNDLES / "conformer-offline"), runner)
+        HostStreamRecognizer(load_bundle(BUNDLES / "conformer-offline"), runner)
 
 
 def test_opening_passes_its_options_on() -> None:

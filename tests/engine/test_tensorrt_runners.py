@@ -139,6 +139,7 @@ def test_a_repository_has_its_engine(name: str, tensorrt: StandIn, tmp_path: Pat
         threads=None,
         max_batch=2,
         max_step_ms=None,
+        linger_ms=0.0,
         instances=1,
         max_audio_sec=5,
         max_streams=2,

@@ -11,6 +11,7 @@ from moulin.bundle.load_model import load_model
 from moulin.bundle.spec import CheckpointSpec, OnnxModelSpec
 from moulin.decoding.network import Floats
 from moulin.decoding.options import DecodingOptions, Method
+from moulin.engine.host_stream_recognizer import HostStreamRecognizer
 from moulin.engine.open_recognizer import open_recognizer
 from moulin.engine.open_stream_recognizer import open_stream_recognizer
 from moulin.engine.stream_recognizer import StreamRecognizer
@@ -91,6 +92,8 @@ def test_features_are_those_of_the_numpy_reference() -> None:
     recognizer = open_stream_recognizer(checkpoint("lstm-streaming"), max_streams=1)
     onnx = open_stream_recognizer(BUNDLES / "lstm-streaming", max_streams=1)
     frames = 0.1 * np.random.default_rng(0).standard_normal((50, 400), dtype=np.float32)
+    assert isinstance(recognizer, HostStreamRecognizer)
+    assert isinstance(onnx, HostStreamRecognizer)
     np.testing.assert_allclose(recognizer.runner.fbank(frames), onnx.runner.fbank(frames), atol=2e-4)
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -80,7 +80,8 @@ class Site:
         handler.send_header("Content-Length", str(len(content) - start))
         handler.end_headers()
         pending = self.breaks.get(path)
-        handler.wfile.write(content[start : start + pending.pop(0)] if pending else content[start:])
+        with suppress(ConnectionError):  # of a client that has seen enough
+            handler.wfile.write(content[start : start + pending.pop(0)] if pending else content[start:])
         handler.close_connection = True
 
 

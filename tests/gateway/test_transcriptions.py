@@ -294,7 +294,7 @@ def test_an_upload_that_does_not_end(server: TritonServer) -> None:
 
     def trickle() -> Iterator[bytes]:
         yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
-        for _ in range(600):
+        for _ in range(20):  # the client sends it all before it reads the answer
             time.sleep(0.1)
             yield b"x"
 

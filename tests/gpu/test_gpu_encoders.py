@@ -24,9 +24,9 @@ NAMES = [
     "zipformer2-offline",
     "zipformer2-streaming",
 ]
-LENGTHS = np.array([58, 9, 12, 31], dtype=np.int32)
+LENGTHS = np.array([9, 41, 12], dtype=np.int32)
 DAMAGED = 2
-FILLED_UP = 64
+FILLED_UP = 48
 
 
 def load(name: str) -> Transducer:
@@ -60,7 +60,8 @@ def test_the_benchmark_measures_this_encoder(on_device: bool, device: torch.devi
     measured = GpuEngineEncoder(spec, device=str(device), on_device=on_device, cuda_graphs=device.type == "cuda")
     x = torch.randn(2, 40, 80) * 3 - 5
     call = measured.prepare(x.numpy(), np.array([40, 40]))
-    found = [torch.as_tensor(call()).cpu() for _ in range(3)][-1]  # by then as a graph, where there are any
+    calls = 3 if device.type == "cuda" else 1  # the third as a graph
+    found = [torch.as_tensor(call()).cpu() for _ in range(calls)][-1]
     wanted, frames = load("conformer-offline").encode(x, torch.tensor([40, 40]))
     assert float((found[:, : int(frames[0])] - wanted).abs().max()) < 1e-4
 

@@ -14,7 +14,7 @@ from moulin.gpu.kernels.stream_attention import Chunks
 from moulin.gpu.stream_zipformer2 import GpuStreamZipformer2
 from tests.bundles import BUNDLES
 
-CHUNK, LEFT = 16, 32
+CHUNK, LEFT = 8, 16
 
 
 def load(name: str) -> tuple[Transducer, Zipformer2]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from moulin.decoding.network import Floats
-from moulin.engine.stream_recognizer import StreamRecognizer
+from moulin.engine.host_stream_recognizer import HostStreamRecognizer
 from moulin.errors import AudioError, EngineError, MoulinError, OptionsError, StreamError, StreamsFull
 from moulin.streaming.stream import Stream
 from moulin.triton_repo.streaming_service import StreamId, StreamingService, StreamReply
@@ -53,8 +53,8 @@ class Interleavings(RuleBasedStateMachine):
         super().__init__()
         self.runner = FakeStreamRunner(CAPACITY, max_batch=2)
         self.clock = Clock()
-        self.service = StreamingService(StreamRecognizer(SPEC, self.runner), clock=self.clock)
-        self.reference = StreamRecognizer(SPEC, FakeStreamRunner(1))
+        self.service = StreamingService(HostStreamRecognizer(SPEC, self.runner), clock=self.clock)
+        self.reference = HostStreamRecognizer(SPEC, FakeStreamRunner(1))
         self.open: dict[StreamId, _Speaker] = {}
         self.sent: list[_Sent] = []
         self.answered: list[int] = []
@@ -186,7 +186,7 @@ TestInterleavings = Interleavings.TestCase
 def test_short_streams_leave_nothing_behind(fate: str, count: int) -> None:
     """Each has its own id, so that whatever is kept by id would grow."""
     runner, clock = FakeStreamRunner(256, max_batch=4), Clock()
-    service = StreamingService(StreamRecognizer(SPEC, runner, tail_padding_sec=0), clock=clock)
+    service = StreamingService(HostStreamRecognizer(SPEC, runner, tail_padding_sec=0), clock=clock)
     runner.failure = "out of memory" if fate == "fail" else None
     numbers = itertools.count(1)
 

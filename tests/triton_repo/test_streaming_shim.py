@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from google.protobuf import json_format
 
 from moulin.errors import AudioError, EngineError, MoulinError, OptionsError, StreamError, StreamsFull
+from moulin.streaming.options import StreamOptions
+from moulin.triton_repo.shim_parameters import ShimParameters
+from moulin.triton_repo.streaming_config import StreamingOptions, streaming_config
 from moulin.triton_repo.streaming_service import StreamReply
 
 _SHIM = "moulin.triton_repo.streaming_shim"
@@ -135,3 +141,33 @@ def test_replies_that_come_in_time_go_back_together_and_others_by_post(shim: Any
     assert not posted
     late.post("b", "B")
     assert posted == [("b", "B")]
+
+
+@pytest.mark.parametrize("cuda_graphs", [True, False])
+def test_what_config_pbtxt_says_reaches_the_engine(
+    shim: Any, monkeypatch: pytest.MonkeyPatch, cuda_graphs: bool
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def open_stream_recognizer(encoder: Path, **options: Any) -> Any:
+        asked.update(options, encoder=encoder)
+        return SimpleNamespace(warm_up=lambda: None)
+
+    monkeypatch.setattr(shim, "open_stream_recognizer", open_stream_recognizer)
+    options = StreamingOptions(engine="torch", device="cuda:1", max_batch=7, threads=4, cuda_graphs=cuda_graphs)
+    config = json_format.MessageToDict(streaming_config(options, "bundle/epoch-1.pt"), preserving_proto_field_name=True)
+    values = {name: {"string_value": "", **value} for name, value in config["parameters"].items()}
+    args = {"model_config": json.dumps({"parameters": values}), "model_repository": "/models/m", "model_version": "1"}
+    shim.TritonPythonModel()._open(ShimParameters.read(args), 3)
+    assert asked == {
+        "encoder": Path("/models/m/1/bundle/epoch-1.pt"),
+        "engine": "torch",
+        "device": "cuda:1",
+        "cuda_graphs": cuda_graphs,
+        "threads": 4,
+        "workers": 4,
+        "plan": None,
+        "max_streams": 3,
+        "max_batch": 7,
+        "options": StreamOptions(),
+    }

@@ -16,6 +16,7 @@ from moulin.errors import BundleError, OptionsError
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+_OR_TENSORRT = " and --engine tensorrt, which takes fp32 files"
 _ROLES = ("encoder", "decoder", "joiner")
 _ONNX_NAME = re.compile(r"(?P<role>encoder|decoder|joiner)(?P<label>.*?)(?:\.(?P<precision>int8|fp16))?\.onnx")
 
@@ -54,7 +55,8 @@ def find_bundle_files(model: Path, precision: Precision | None = None) -> Bundle
     chosen = precision or next(p for p in PRECISIONS if p in encoders)
     if chosen not in encoders:
         raise BundleError(
-            f"{directory} has no {chosen} encoder, only {', '.join(p for p in PRECISIONS if p in encoders)}"
+            f"{directory} has no {chosen} encoder, only {', '.join(p for p in PRECISIONS if p in encoders)}",
+            hint=f"leave out --precision{_OR_TENSORRT if chosen == 'fp32' else ''}, or name another model",
         )
     tokens = directory / "tokens.txt"
     if not tokens.is_file():

@@ -109,7 +109,9 @@ def _opened(
     """The runners by the names that they have in the table, and the model that the first of them runs. `limits` are the
     most utterances in a call, and their frames."""
     from moulin.bundle.load_model import load_model
+    from moulin.cli.runnable_model import runnable_model
     from moulin.demo.files import DEMO_MODEL
+    from moulin.engine.engines import file_precision
     from moulin.evaluate.encoder_runners import CHECKPOINT_KINDS, open_encoder
     from moulin.launch.workspace import workspace
 
@@ -135,9 +137,17 @@ def _opened(
         opened: dict[str, MeasuredEncoder] = {}
         specs = []
         for kind, precision in parsed:
+            engine = "torch" if kind == "gpu" else kind
+            found = (
+                folder
+                if size is not None
+                else runnable_model(
+                    model or DEMO_MODEL, engine=engine, precision=precision, device=device, streaming=False
+                )
+            )
             spec = load_model(
-                folder if size is not None else model or DEMO_MODEL,
-                precision="fp32" if kind == "tensorrt" else precision,
+                found,
+                precision=file_precision(engine, precision),
                 expect="offline",
                 prefer_checkpoint=kind in CHECKPOINT_KINDS,
             )

@@ -63,17 +63,18 @@ def load_measured_model(
     device: str,
     expect: Literal["offline", "streaming"] | None,
 ) -> ModelSpec:
-    """The model of a benchmark, fetched where it is not here. Raises BundleError, OptionsError, EngineError."""
+    """The model of a benchmark, by `runnable_model`. Raises BundleError, OptionsError, EngineError."""
     from moulin.bundle.load_model import load_model
     from moulin.bundle.spec import CheckpointSpec
-    from moulin.cli.fetch import local_model
+    from moulin.cli.runnable_model import runnable_model
     from moulin.engine.engines import check_engine, file_precision, running_precision
 
     if engine == "tensorrt" and precision not in (None, "fp16"):
         raise OptionsError(f"TensorRT is measured in fp16, got {precision}")
-    precision = file_precision(engine, precision)
-    folder = local_model(model, precision)
-    spec = load_model(folder, precision=precision, expect=expect, prefer_checkpoint=engine == "torch")
+    folder = runnable_model(model, engine=engine, precision=precision, device=device, streaming=expect == "streaming")
+    spec = load_model(
+        folder, precision=file_precision(engine, precision), expect=expect, prefer_checkpoint=engine == "torch"
+    )
     running_in = running_precision(spec, check_engine(spec, engine, device), device)
     if isinstance(spec, CheckpointSpec) and running_in != spec.precision:
         return replace(spec, run_in=running_in)  # so that reports say it

@@ -12,6 +12,7 @@ import typer
 from moulin.errors import BundleError, EngineError, OptionsError
 
 if TYPE_CHECKING:
+    from moulin.bundle.files import Precision
     from moulin.decoding.network import Floats
     from moulin.encoders.encoder import StreamingLayout
     from moulin.encoders.transducer import Transducer
@@ -102,11 +103,11 @@ def export(
     typer.echo(to)
 
 
-def exported_model(model: Path, *, streaming: bool) -> Path:
+def exported_model(model: Path, *, streaming: bool, precision: Precision | None = None) -> Path:
     """A folder in the cache with ONNX files of the checkpoint `model`, or of the one in that folder.
 
-    For engines that run no checkpoints. The files are written, and compared with the checkpoint, the first time. Raises
-    BundleError, EngineError and OptionsError.
+    For engines that run no checkpoints. The files are written, and compared with the checkpoint, the first time; where
+    `precision` is fp16 or int8, those too. Raises BundleError, EngineError and OptionsError.
     """
     from moulin.bundle.checkpoint_files import find_checkpoint, require_torch
 
@@ -121,7 +122,9 @@ def exported_model(model: Path, *, streaming: bool) -> Path:
     tokens = checkpoint.parent / "tokens.txt"
     if not tokens.is_file():
         raise BundleError(f"There is no {tokens}", hint="put the vocabulary beside the checkpoint")
-    key = file_hash(checkpoint, tokens)[:16] + ("-streaming" if streaming else "")
+    fp16, int8 = precision == "fp16", precision == "int8"
+    form = ("-streaming" if streaming else "") + (f"-{precision}" if fp16 or int8 else "")
+    key = file_hash(checkpoint, tokens)[:16] + form
     to = cache_dir() / "exported" / key / name_of(checkpoint.parent).replace("/", "-")
     if to.is_dir():
         return to
@@ -135,6 +138,7 @@ def exported_model(model: Path, *, streaming: bool) -> Path:
         files = export_onnx(transducer, new, _label([checkpoint], layout), layout)
         _copy_beside(tokens, new)
         _check(transducer, files, layout)
+        _write_variants(files, fp16=fp16, int8=int8)
         new.rename(to)
     return to
 

@@ -37,15 +37,20 @@ MaxBatchOption = Annotated[
 InstancesOption = Annotated[int, typer.Option(help="Processes that each hold the model and share the threads.")]
 CudaGraphsOption = Annotated[
     bool,
-    typer.Option(
-        "--cuda-graphs/--no-cuda-graphs", help="Launch whole passes of a checkpoint on a GPU at once (offline)."
-    ),
+    typer.Option("--cuda-graphs/--no-cuda-graphs", help="Launch whole passes of a checkpoint on a GPU at once."),
 ]
 MaxAudioOption = Annotated[float, typer.Option(help="Refuse longer utterances (offline).")]
 MaxStreamsOption = Annotated[int, typer.Option(help="Streams that may be open at once.")]
 MaxStepOption = Annotated[
     float | None,
     typer.Option(help="Refuse new streams while a chunk takes longer than so many milliseconds.  [default: never]"),
+]
+LingerOption = Annotated[
+    float,
+    typer.Option(
+        help="Let a call of Triton's wait so many milliseconds for its replies, to give them back together (streams on "
+        "a GPU)."
+    ),
 ]
 IdleTimeoutOption = Annotated[float, typer.Option(help="Close a stream after so long without a request.")]
 LayoutOption = Annotated[
@@ -74,31 +79,29 @@ def load_models(
     name: str | None,
     streaming_name: str | None,
     engine: Engine | None = None,
+    device: str = "cpu",
     streaming_checkpoints: bool = False,
 ) -> list[NamedModel]:
-    """At most one offline and one streaming model, with their names. What is published elsewhere is fetched.
+    """At most one offline and one streaming model, with their names, by `runnable_model`.
 
     Checkpoints are offline models unless `streaming_checkpoints`, and taken from a folder with both where the `engine`
-    runs checkpoints; where the engine that was asked for runs ONNX files, these are exported into the cache. Raises
-    BundleError, OptionsError, EngineError or FetchError.
+    runs checkpoints. Raises BundleError, OptionsError, EngineError or FetchError.
     """
     from moulin.bundle.checkpoint_files import is_checkpoint
     from moulin.bundle.load_model import load_model
-    from moulin.cli.export import exported_model
-    from moulin.cli.fetch import local_model
+    from moulin.cli.runnable_model import runnable_model
     from moulin.engine.engines import file_precision
 
-    precision = file_precision(engine, precision)
     specs: dict[str, ModelSpec] = {}
     for model in models:
-        folder = local_model(model, precision)
+        folder = runnable_model(
+            model, engine=engine, precision=precision, device=device, streaming=streaming_checkpoints
+        )
         prefer_checkpoint = engine == "torch"
         streaming = streaming_checkpoints and is_checkpoint(folder, preferred=prefer_checkpoint)
-        if engine in ("onnxruntime", "tensorrt") and is_checkpoint(folder):
-            folder = exported_model(folder, streaming=streaming)
         spec = load_model(
             folder,
-            precision=precision,
+            precision=file_precision(engine, precision),
             expect="streaming" if streaming else None,
             prefer_checkpoint=prefer_checkpoint,
         )
@@ -140,6 +143,7 @@ def build_models(
     max_streams: int,
     idle_timeout_sec: float,
     max_step_ms: float | None,
+    linger_ms: float,
     stream_changes: Mapping[str, Any],
     decoding_changes: Mapping[str, Any],
 ) -> list[Path]:
@@ -171,12 +175,14 @@ def build_models(
         model_name=models[-1].name,
         engine=engine,
         device=device,
+        cuda_graphs=cuda_graphs,
         threads=threads,
         max_batch=max_batch,
         instances=instances,
         max_streams=max_streams,
         idle_timeout_sec=idle_timeout_sec,
         max_step_ms=max_step_ms,
+        linger_ms=linger_ms,
         stream=StreamOptions().updated({**decoding_changes, **stream_changes}),
     )
     if on_tensorrt:

@@ -21,6 +21,7 @@ from moulin.cli.models import (
     IdleTimeoutOption,
     InstancesOption,
     LayoutOption,
+    LingerOption,
     MaxAudioOption,
     MaxBatchOption,
     MaxStepOption,
@@ -81,27 +82,24 @@ def build(
     max_streams: MaxStreamsOption = 1024,
     idle_timeout_sec: IdleTimeoutOption = 15.0,
     max_step_ms: MaxStepOption = None,
+    linger_ms: LingerOption = 0.0,
     endpoint: EndpointOption = True,
     method: MethodOption = None,
     beam: BeamOption = None,
     link: Annotated[bool, typer.Option("--link", help="Link to the model's files instead of copying them.")] = False,
 ) -> None:
     """Write a Triton repository that serves models with the public contract."""
-    from moulin.engine.engines import device_of
-    from moulin.engine.open_tensorrt import check_tensorrt
-
     if backend is not None and layout != "ensemble":
         raise OptionsError("--backend is for --layout ensemble")
     changes = decoding_changes(method, beam)
     runs_on = "tensorrt" if backend == "tensorrt" else engine
-    if runs_on == "tensorrt":  # before anything is fetched for it
-        check_tensorrt(device_of(runs_on, device))
     named = load_models(
         models,
         precision=precision,
         name=name,
         streaming_name=streaming_name,
         engine=runs_on,
+        device=device,
         streaming_checkpoints=bool(streaming),
     )
     if streaming is not None:
@@ -129,6 +127,7 @@ def build(
         max_streams=max_streams,
         idle_timeout_sec=idle_timeout_sec,
         max_step_ms=max_step_ms,
+        linger_ms=linger_ms,
         stream_changes={"endpoint": endpoint},
         decoding_changes=changes,
     )

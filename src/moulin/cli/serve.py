@@ -29,6 +29,7 @@ from moulin.cli.models import (
     IdleTimeoutOption,
     InstancesOption,
     LayoutOption,
+    LingerOption,
     MaxAudioOption,
     MaxBatchOption,
     MaxStepOption,
@@ -89,6 +90,7 @@ def serve(
     max_streams: MaxStreamsOption = 1024,
     idle_timeout_sec: IdleTimeoutOption = 15.0,
     max_step_ms: MaxStepOption = None,
+    linger_ms: LingerOption = 0.0,
     endpoint: EndpointOption = True,
     method: MethodOption = None,
     beam: BeamOption = None,
@@ -101,7 +103,6 @@ def serve(
     parent = os.getppid()
     from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL
     from moulin.engine.engines import check_engine, device_of
-    from moulin.engine.open_tensorrt import check_tensorrt
     from moulin.launch.kept_server import KeptServer
     from moulin.launch.server import ServerOptions
     from moulin.launch.workspace import workspace
@@ -113,14 +114,13 @@ def serve(
     )
     server_options = ServerOptions(http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port, host=host)
     changes = decoding_changes(method, beam)
-    if engine == "tensorrt":  # before anything is fetched for it
-        check_tensorrt(device_of(engine, device))
     named = load_models(
         models or [DEMO_MODEL, DEMO_STREAMING_MODEL],
         precision=precision,
         name=name,
         streaming_name=streaming_name,
         engine=engine,
+        device=device,
         streaming_checkpoints=streaming,
     )
     for model in named:
@@ -148,6 +148,7 @@ def serve(
                 max_streams=max_streams,
                 idle_timeout_sec=idle_timeout_sec,
                 max_step_ms=max_step_ms,
+                linger_ms=linger_ms,
                 stream_changes={"endpoint": endpoint},
                 decoding_changes=changes,
             )

@@ -55,8 +55,7 @@ def stream(
     On a terminal the text grows and settles as you listen; elsewhere it is printed when all is said. JSON is an
     object a line for every change, and the last line is that of 'moulin transcribe'.
     """
-    from moulin.cli.fetch import local_model
-    from moulin.engine.engines import file_precision
+    from moulin.cli.runnable_model import runnable_model
     from moulin.stream_audio import stream_in_process, stream_to_server
 
     if mic == (file is not None):
@@ -64,7 +63,7 @@ def stream(
     if url is not None and model is not None:
         raise OptionsError("Expected --url or --model, got both", hint="--model recognises without a server")
     if model is not None:
-        model = local_model(model, file_precision(engine, precision))
+        model = runnable_model(model, engine=engine, precision=precision, device=device, streaming=True)
     options = decoding_changes(method, beam) | ({} if endpoint is None else {"endpoint": endpoint})
 
     with _microphone(chunk_ms or 100) if file is None else _file(file, chunk_ms or 320, realtime=realtime) as chunks:

@@ -51,9 +51,8 @@ def transcribe(
     A file that cannot be transcribed is reported and skipped, and the exit status is then 1.
     """
     from moulin.audio.source import find_sources, parse_raw_format
-    from moulin.cli.fetch import local_model
+    from moulin.cli.runnable_model import runnable_model
     from moulin.cli.transcribing_progress import transcribing_progress
-    from moulin.engine.engines import file_precision
     from moulin.transcribe_files import transcribe_in_process, transcribe_on_server
 
     if url is not None and model is not None:
@@ -67,7 +66,7 @@ def transcribe(
         _check_folder(to, sources)
 
     if model is not None:
-        model = local_model(model, file_precision(engine, precision))
+        model = runnable_model(model, engine=engine, precision=precision, device=device, streaming=False)
     failures = 0
     with transcribing_progress(sources) as progress:
         outcomes = (

@@ -25,8 +25,9 @@ Frames at and beyond an utterance's length are never looked at.
 class SearchState(Protocol):
     """Where a search stands in one utterance."""
 
-    num_frames: int
-    """Encoder frames searched so far."""
+    @property
+    def num_frames(self) -> int:
+        """Encoder frames searched so far."""
 
     def hypothesis(self) -> Hypothesis:
         """The best one so far."""
@@ -35,11 +36,17 @@ class SearchState(Protocol):
         """Decide for the best hypothesis and forget its first `count` tokens. The decoder's context stays."""
 
 
+class HostSearchState(SearchState, Protocol):
+    """Of the searches below."""
+
+    num_frames: int
+
+
 @dataclass(frozen=True, slots=True)
 class Search:
     """A search that goes on as frames come. The utterances of one call all have the same options."""
 
-    start: Callable[[PredictionNetwork, int, DecodingOptions], Sequence[SearchState]]
+    start: Callable[[PredictionNetwork, int, DecodingOptions], Sequence[HostSearchState]]
     """(network, count, options) to the states of `count` utterances of which nothing has been heard."""
 
     advance: Callable[[PredictionNetwork, Sequence[Any], Floats, Ints, DecodingOptions], None]

@@ -1,32 +1,30 @@
-"""Streaming runner for causal Zipformer2 checkpoints on a GPU: the encoder by `moulin.gpu`, in half precision."""
+"""What streams of causal Zipformer2 checkpoints run on with a GPU: `moulin.gpu.stream_pipeline`, in half precision."""
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
-
-import numpy as np
 import torch
 
+from moulin.audio.fbank import FbankOptions
 from moulin.bundle.checkpoint_spec import layout_of
 from moulin.bundle.spec import CheckpointSpec
 from moulin.decoding.network import Floats, Ints
 from moulin.encoders.zipformer2 import CHUNK_SIZE, LEFT_CONTEXT_FRAMES, Zipformer2
-from moulin.engine.torch_prediction import DTYPES
-from moulin.engine.torch_streaming import TorchStreaming
+from moulin.engine.stream_runner import check_counts
+from moulin.engine.torch_prediction import DTYPES, TorchPrediction
 from moulin.errors import EngineError
-from moulin.gpu.graphs import bucket_rows, capture, most_rows
-from moulin.gpu.kernels.stream_attention import Chunks
+from moulin.gpu.graphs import most_rows
+from moulin.gpu.predictor import Predictor
+from moulin.gpu.stream_pipeline import GpuStreamPipeline
 from moulin.gpu.stream_zipformer2 import GpuStreamZipformer2
+from moulin.streaming.turns import Said, Turns
+from moulin.streaming.window_layout import WindowLayout
 
 MAX_BATCH = 1024
 
 
-class GpuStreamRunner(TorchStreaming):
-    """A `StreamRunner`. The states of all streams are on the card, and a step is a CUDA graph, one for each of a few
-    sizes of batch; what fills one up is a stream of its own, in a slot that nobody else has.
-
-    Steps are one after the other. The searches are on the CPU.
+class GpuStreamRunner(TorchPrediction):
+    """A `StreamStepper`. Decoder and joiner are there twice: on the card for greedy search, and on the CPU for searches
+    that run there.
     """
 
     def __init__(
@@ -39,99 +37,78 @@ class GpuStreamRunner(TorchStreaming):
         max_batch: int | None = None,
         cuda_graphs: bool = True,
     ) -> None:
-        """In the spec's precision, fp16 or bf16. `capacity` streams may be open, and `max_batch` of them go through the
-        encoder together.
+        """In the spec's precision. `capacity` streams may be open, and `max_batch` of them go through the encoder
+        together.
 
-        Raises BundleError for the checkpoint, and EngineError where the device does not work or the encoder is no
-        causal Zipformer2.
+        Raises BundleError for the checkpoint, EngineError where the device does not work or the model has a form that
+        the GPU engine does not know, and OptionsError.
         """
-        super().__init__(
-            spec,
-            capacity=capacity,
-            device=device,
-            threads=threads,
-            max_batch=max_batch,
-            usual_max_batch=MAX_BATCH,
-        )
-        # What is made of them goes to the device, in another form.
+        check_counts({"streams": capacity, "streams in a batch": max_batch})
+        super().__init__(spec, device=device, threads=threads)
+        # What is made of it goes to the device, in another form; the projection is part of it.
         plain, _ = self._encoder.cpu(), self._joiner.cpu()
         if not isinstance(plain, Zipformer2):
             raise EngineError(f"The GPU engine does not know the {plain.family} encoder of streams")
-        self._max_batch = most_rows(self._max_batch)
+        self._capacity = capacity
+        largest = most_rows(max_batch or MAX_BATCH)
         layout = layout_of(self._transducer, spec.checkpoint)
+        fbank = FbankOptions(num_mel_bins=spec.feature_dim)
+        self._windows = WindowLayout.of(fbank, layout.window_frames, layout.chunk_frames)
+        dtype = DTYPES[spec.precision]
+        unknown = [token for token in spec.tokens.skipped_ids if token != 0]
         with self._computing():
-            self._step = GpuStreamZipformer2(
+            encoder = GpuStreamZipformer2(
                 plain,
                 self._joiner,
                 capacity=capacity + 1,
-                max_batch=self._max_batch,
+                max_batch=largest,
                 device=self.device,
-                dtype=DTYPES[spec.precision],
+                dtype=dtype,
                 chunk_size=CHUNK_SIZE,
                 left_context_frames=LEFT_CONTEXT_FRAMES,
             )
-            size = (self._max_batch, layout.window_frames, spec.feature_dim)
-            self._windows = torch.zeros(size, device=self.device)
-            self._at = Chunks(
-                *(torch.zeros(self._max_batch, dtype=torch.int32, device=self.device) for _ in Chunks._fields)
+            self.pipeline = GpuStreamPipeline(
+                encoder,
+                self._predictor(dtype),
+                self._windows,
+                feature_dim=spec.feature_dim,
+                capacity=capacity,
+                max_batch=largest,
+                device=self.device,
+                unk_id=unknown[0] if unknown else -1,
+                cuda_graphs=cuda_graphs,
             )
-        self._numbers = np.zeros(capacity + 1, dtype=np.int32)  # chunks of each slot's stream so far
-        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, torch.Tensor]] = {}
-        self._stream: Any = None
-        if cuda_graphs and self.device.type == "cuda":
-            self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-            self._capture_all()
+        self._chunk_encoder_frames = encoder.out_frames
 
-    def encoder(self, x: Floats, slots: Ints, *, alone: bool = False) -> Floats:  # noqa: ARG002
-        count = len(slots)
-        rows = bucket_rows(count)
-        chosen = np.full(rows, self._capacity, dtype=np.int32)
-        chosen[:count] = slots
-        with self._computing(), torch.cuda.stream(self._stream):
-            self._windows[:count].copy_(torch.from_numpy(x))
-            self._at.slots[:rows].copy_(torch.from_numpy(chosen))
-            self._at.numbers[:rows].copy_(torch.from_numpy(self._numbers[chosen]))
-            encoder_out: Floats = self._run(rows)[:count].float().cpu().numpy()
-        self._numbers[slots] += 1
-        return encoder_out
+    @property
+    def capacity(self) -> int:
+        return self._capacity
 
-    def reset(self, slot: int) -> None:
-        self._numbers[slot] = 0
+    @property
+    def max_batch(self) -> int:
+        return self.pipeline.max_batch
 
-    def replay_ms(self, rows: int, rounds: int = 20) -> float:
-        """The GPU's time for a step of `rows` streams, a size that has a graph; for benchmarks."""
-        graph, _ = self._graphs[rows]
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-        with self._computing(), torch.cuda.stream(self._stream):
-            self._at.slots.fill_(self._capacity)
-            start.record()
-            for _ in range(rounds):
-                graph.replay()
-            end.record()
-        end.synchronize()
-        return float(start.elapsed_time(end)) / rounds
+    @property
+    def inbox(self) -> Floats:
+        return self.pipeline.inbox
 
-    def _capture_all(self) -> None:
-        """Have the graphs of all sizes, that no stream waits for one."""
-        rows, pool = 0, None
-        with self._computing(), torch.cuda.stream(self._stream):
-            self._at.slots.fill_(self._capacity)
-            while rows < self._max_batch:
-                rows = bucket_rows(rows + 1)
-                step = partial(self._step, *self._inputs(rows))
-                step()  # which compiles what has to be
-                self._graphs[rows] = capture(step, pool)
-                pool = self._graphs[rows][0].pool()
-            torch.cuda.synchronize(self.device)
+    @property
+    def windows(self) -> WindowLayout:
+        return self._windows
 
-    def _inputs(self, rows: int) -> tuple[torch.Tensor, Chunks]:
-        return self._windows[:rows], Chunks(*(of_all[:rows] for of_all in self._at))
+    @property
+    def chunk_encoder_frames(self) -> int:
+        return self._chunk_encoder_frames
 
-    def _run(self, rows: int) -> torch.Tensor:
-        """The step of the first `rows` streams. Its states are written at their places: a step that is run again
-        writes the same, but for what the convolution at the front looks back on."""
-        if not self._graphs:
-            return self._step(*self._inputs(rows))
-        graph, out = self._graphs[rows]
-        graph.replay()
-        return out
+    def step(self, turns: Turns, encoder_out_of: Ints) -> Said:
+        with self._computing():
+            return self.pipeline.step(turns, encoder_out_of)
+
+    def _predictor(self, dtype: torch.dtype) -> Predictor:
+        transducer = self._transducer
+        try:
+            return Predictor.of(transducer.decoder, transducer.joiner, device=self.device, dtype=dtype)
+        except ValueError as error:
+            raise EngineError(
+                f"{self.spec.checkpoint}: {error}", hint="--precision fp32 runs it without our GPU engine"
+            ) from error

@@ -18,6 +18,7 @@ from moulin.engine.engines import (
     gpu_engine_knows,
     running_precision,
 )
+from moulin.engine.host_stream_recognizer import HostStreamRecognizer
 from moulin.engine.onnxruntime_stream_runner import MAX_STREAMS, OnnxRuntimeStreamRunner
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.engine.stream_runner import StreamRunner
@@ -36,11 +37,12 @@ def open_stream_recognizer(
     max_streams: int = MAX_STREAMS,
     max_batch: int | None = None,
     options: StreamOptions | None = None,
+    cuda_graphs: bool = True,
     plan: Path | None = None,
 ) -> StreamRecognizer:
     """Load the streaming model in `model`, ONNX files or a checkpoint; see `choose_engine`, `OnnxRuntimeStreamRunner`
     and `StreamRecognizer` for the options; `plan` is the engine for TensorRT,
-    without one it is taken from the cache or built into it.
+    without one it is taken from the cache or built into it. `cuda_graphs` is for our GPU engine (`GpuStreamRunner`).
 
     Raises BundleError, EngineError or OptionsError.
     """
@@ -56,9 +58,30 @@ def open_stream_recognizer(
             spec, plan or ready_plan(spec, device=on, precision=precision, max_batch=max_batch), device=on
         )
         on_tensorrt = TensorRtStreamRunner(spec, opened, capacity=max_streams, threads=threads, max_batch=max_batch)
-        return StreamRecognizer(spec, on_tensorrt, options=options)
+        return HostStreamRecognizer(spec, on_tensorrt, options=options)
+    if isinstance(spec, CheckpointSpec) and _on_gpu_engine(spec, engine, device):
+        from moulin.engine.gpu_stream_recognizer import GpuStreamRecognizer
+        from moulin.engine.gpu_stream_runner import GpuStreamRunner
+
+        check_gpu_engine(device)
+        in_half = replace(spec, run_in=running_precision(spec, "torch", device))
+        on_gpu = GpuStreamRunner(
+            in_half,
+            device=device,
+            threads=threads,
+            capacity=max_streams,
+            max_batch=max_batch,
+            cuda_graphs=cuda_graphs,
+        )
+        return GpuStreamRecognizer(in_half, on_gpu, options=options)
     runner = _runner(spec, engine, device, threads, workers, max_streams, max_batch)
-    return StreamRecognizer(spec, runner, options=options)
+    return HostStreamRecognizer(spec, runner, options=options)
+
+
+def _on_gpu_engine(spec: CheckpointSpec, engine: Engine | None, device: str) -> bool:
+    if choose_engine(spec, engine) != "torch" or gpu_index(device) is None or not gpu_engine_knows(spec):
+        return False
+    return running_precision(spec, "torch", device) != "fp32"
 
 
 def _runner(
@@ -72,14 +95,7 @@ def _runner(
 ) -> StreamRunner:
     match choose_engine(spec, engine), spec:
         case "torch", CheckpointSpec():
-            on_gpu = gpu_index(device) is not None
             running_in = running_precision(spec, "torch", device)
-            if on_gpu and gpu_engine_knows(spec) and running_in != "fp32":
-                check_gpu_engine(device)
-                from moulin.engine.gpu_stream_runner import GpuStreamRunner
-
-                in_half = replace(spec, run_in=running_in)
-                return GpuStreamRunner(in_half, device=device, threads=threads, capacity=capacity, max_batch=max_batch)
             if running_in != "fp32":
                 raise OptionsError(
                     f"Streams of a {spec.family} checkpoint run in fp32 on {device}, not in {running_in}",

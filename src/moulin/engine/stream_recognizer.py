@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from types import TracebackType
 
 import numpy as np
 
-from moulin.audio.fbank import FbankOptions
 from moulin.audio.waveform import SAMPLE_RATE, check_waveform
 from moulin.bundle.spec import ModelSpec
 from moulin.decoding.network import Floats, Hypothesis
 from moulin.decoding.search import SEARCHES, SearchState, rows_by_options
 from moulin.engine.features import TAIL_PADDING_SEC
-from moulin.engine.stream_runner import StreamRunner
+from moulin.engine.stream_runner import StreamLimits
 from moulin.engine.words import spell_words
 from moulin.errors import BundleError, StreamError
 from moulin.live_transcript import Segment, StreamUpdate
 from moulin.spacing import join_texts
 from moulin.streaming.options import StreamOptions
 from moulin.streaming.slots import SlotPool
-from moulin.streaming.stream import Stream
-from moulin.streaming.windows import FeatureWindows
+from moulin.streaming.stream import Audio, Stream
 
 
-class StreamRecognizer:
+class StreamRecognizer(ABC):
     """Recognises many streams with one streaming model.
 
     Has no threads, queues or clocks: whoever calls `step` decides which streams go together. Different streams may be
@@ -34,7 +33,7 @@ class StreamRecognizer:
     def __init__(
         self,
         spec: ModelSpec,
-        runner: StreamRunner,
+        runner: StreamLimits,
         *,
         options: StreamOptions | None = None,
         tail_padding_sec: float = TAIL_PADDING_SEC,
@@ -44,8 +43,6 @@ class StreamRecognizer:
         self.spec = spec
         self.options = options or StreamOptions()
         self.runner = runner
-        self._chunking = spec.streaming
-        self._fbank = FbankOptions(num_mel_bins=spec.feature_dim)
         self._tail_samples = round(tail_padding_sec * SAMPLE_RATE)
         self._slots = SlotPool(runner.capacity)
 
@@ -56,16 +53,13 @@ class StreamRecognizer:
 
     def open(self, options: StreamOptions | None = None) -> Stream:
         """A new stream. Raises StreamsFull."""
-        options = options or self.options
         slot = self._slots.acquire()
         try:
-            self.runner.reset(slot)
-            windows = FeatureWindows(self._fbank, self._chunking.window_frames, self._chunking.chunk_frames)
-            search = self._new_search(options, 0)
+            options = options or self.options
+            return Stream(slot, options, self._new_audio(slot), self._new_search(slot, options, 0))
         except BaseException:
             self._slots.release(slot)
             raise
-        return Stream(slot, options, windows, search)
 
     def accept(self, stream: Stream, samples: Floats) -> None:
         """More audio: float32 [n] (16 kHz, mono, in [-1, 1]), n may be 0.
@@ -87,20 +81,20 @@ class StreamRecognizer:
         """Whether there is audio enough for a step."""
         return stream.windows.is_ready()
 
+    @abstractmethod
     def step(self, streams: Sequence[Stream], *, alone: bool = False) -> None:
         """Take every one of `streams`, all of them ready and different, one chunk further.
 
         `alone` says that no other step is under way. Raises EngineError.
         """
-        windows = self._windows(streams)
-        slots = np.array([stream.slot for stream in streams])
-        encoder_out = self.runner.encoder(windows, slots, alone=alone)
-        self._search(streams, encoder_out)
-        for stream in streams:
-            if stream.ended:
-                self._close_last_segment(stream)
-            elif stream.options.endpoint:
-                self._find_endpoint(stream)
+
+    @abstractmethod
+    def _new_audio(self, slot: int) -> Audio:
+        """Of a stream that begins in `slot`, whatever another has left there."""
+
+    @abstractmethod
+    def _new_search(self, slot: int, options: StreamOptions, num_frames: int) -> SearchState:
+        """Of the stream in `slot`, of which nothing is to be remembered, and `num_frames` encoder frames were heard."""
 
     def advance(self, stream: Stream) -> StreamUpdate:
         """All the steps that are possible, and what they changed."""
@@ -142,19 +136,24 @@ class StreamRecognizer:
         for stream in streams:
             self.close(stream)
 
-    def _windows(self, streams: Sequence[Stream]) -> Floats:
-        """The next window of each of `streams`."""
-        frames = [stream.windows.take_frames() for stream in streams]
-        ends = np.cumsum([len(new) for new in frames])
-        features = np.split(self.runner.fbank(np.concatenate(frames)), ends[:-1])
-        return np.stack([stream.windows.complete(new) for stream, new in zip(streams, features, strict=True)])
-
     def _search(self, streams: Sequence[Stream], encoder_out: Floats) -> None:
-        """One search for each set of options that occurs."""
+        """One search on the host for each set of options that occurs."""
         lengths = np.full(len(streams), encoder_out.shape[1])
         for options, rows in rows_by_options([stream.options.decoding for stream in streams]).items():
             states = [streams[row].search for row in rows]
             SEARCHES[options.method].advance(self.runner, states, encoder_out[rows], lengths[rows], options)
+
+    def _new_host_search(self, options: StreamOptions, num_frames: int) -> SearchState:
+        (search,) = SEARCHES[options.decoding.method].start(self.runner, 1, options.decoding)
+        search.num_frames = num_frames
+        return search
+
+    def _cut(self, stream: Stream) -> None:
+        """Close the open segment where the stream has ended, the speaker has paused, or it is too long."""
+        if stream.ended:
+            self._close_last_segment(stream)
+        elif stream.options.endpoint:
+            self._find_endpoint(stream)
 
     def _find_endpoint(self, stream: Stream) -> None:
         """Close the open segment where the speaker has paused or it is too long."""
@@ -166,7 +165,7 @@ class StreamRecognizer:
             self._close_segment(stream, hypothesis, len(hypothesis.tokens))
             if not hypothesis.tokens:
                 # After so long a silence what was said before says little about what comes.
-                stream.search = self._new_search(stream.options, now)
+                stream.search = self._new_search(stream.slot, stream.options, now)
         elif rules.too_long((now - stream.segment_start_frame) * frame_sec):
             # The last word may be but half said: it goes into the next segment, and the search goes on.
             words = self.spec.tokens.words(hypothesis.tokens)
@@ -190,11 +189,6 @@ class StreamRecognizer:
             stream.unreported.append(closed)
             stream.num_closed += 1
 
-    def _new_search(self, options: StreamOptions, num_frames: int) -> SearchState:
-        (search,) = SEARCHES[options.decoding.method].start(self.runner, 1, options.decoding)
-        search.num_frames = num_frames
-        return search
-
     def _segment(self, stream: Stream, number: int, hypothesis: Hypothesis, *, is_final: bool) -> Segment:
         words = spell_words(
             self.spec.tokens,
@@ -211,7 +205,7 @@ class StreamRecognizer:
     def __enter__(self) -> StreamRecognizer:
         return self
 
-    def __exit__(
+    def __exit__(  # noqa: B027 - it does nothing on purpose
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Nothing to release but memory; here so that it is used like the offline recognizer."""

@@ -7,14 +7,12 @@ from typing import Protocol
 
 from moulin.decoding.network import Floats, Ints, PredictionNetwork
 from moulin.errors import OptionsError
+from moulin.streaming.turns import Said, Turns
+from moulin.streaming.window_layout import WindowLayout
 
 
-class StreamRunner(PredictionNetwork, Protocol):
-    """A loaded streaming transducer with encoder states for `capacity` streams, each in a slot.
-
-    The states never leave the device that they live on. Calls for different slots may be made from several threads at
-    once.
-    """
+class StreamLimits(PredictionNetwork, Protocol):
+    """How many streams a loaded streaming transducer takes, and how."""
 
     @property
     def capacity(self) -> int:
@@ -32,6 +30,14 @@ class StreamRunner(PredictionNetwork, Protocol):
     def max_batch(self) -> int:
         """How many streams one encoder call should take at most."""
 
+
+class StreamRunner(StreamLimits, Protocol):
+    """A loaded streaming transducer with encoder states for `capacity` streams, each in a slot.
+
+    The states never leave the device that they live on. Calls for different slots may be made from several threads at
+    once.
+    """
+
     def fbank(self, frames: Floats) -> Floats:
         """Features of frames float32 [N, L], samples in [-1, 1]: float32 [N, feature_dim]."""
 
@@ -45,6 +51,26 @@ class StreamRunner(PredictionNetwork, Protocol):
 
     def reset(self, slot: int) -> None:
         """Put the states of `slot` back to the beginning of a stream."""
+
+
+class StreamStepper(StreamLimits, Protocol):
+    """A loaded streaming transducer that takes streams from samples to tokens by itself, each in a slot."""
+
+    @property
+    def inbox(self) -> Floats:
+        """Where the streams' audio is put: the rings of a `moulin.streaming.inbox.Inbox`."""
+
+    @property
+    def windows(self) -> WindowLayout:
+        """Which samples the encoder's windows are made from."""
+
+    @property
+    def chunk_encoder_frames(self) -> int:
+        """Encoder frames of a step."""
+
+    def step(self, turns: Turns, encoder_out_of: Ints) -> Said:
+        """Take the streams one chunk further, and bring the `encoder_out` of the rows `encoder_out_of` [N] too.
+        Raises EngineError."""
 
 
 def check_counts(counts: Mapping[str, int | None]) -> None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import torch
 
+from moulin.audio.batched_fbank import EPSILON, BatchedFbank
+from moulin.audio.fbank import FbankOptions
 from moulin.bundle.checkpoint_spec import layout_of
 from moulin.bundle.spec import CheckpointSpec
 from moulin.decoding.network import Floats, Ints
 from moulin.engine.device import gpu_index
-from moulin.engine.torch_streaming import TorchStreaming
+from moulin.engine.stream_runner import check_counts
+from moulin.engine.torch_prediction import TorchPrediction
 
 _CPU_MAX_BATCH = 16
 _CUDA_MAX_BATCH = 512
 
 
-class TorchStreamRunner(TorchStreaming):
+class TorchStreamRunner(TorchPrediction):
     """A `StreamRunner`: the encoder eagerly, and the states of all streams on its device, [capacity, ...] each."""
 
     def __init__(
@@ -26,17 +29,33 @@ class TorchStreamRunner(TorchStreaming):
         threads: int | None = None,
         max_batch: int | None = None,
     ) -> None:
-        """`capacity` streams may be open, and `max_batch` of them go through the encoder together."""
-        super().__init__(
-            spec,
-            capacity=capacity,
-            device=device,
-            threads=threads,
-            max_batch=max_batch,
-            usual_max_batch=_CPU_MAX_BATCH if gpu_index(device) is None else _CUDA_MAX_BATCH,
-        )
+        """`capacity` streams may be open, and `max_batch` of them go through the encoder together.
+
+        Raises OptionsError, and as `TorchPrediction` does.
+        """
+        check_counts({"streams": capacity, "streams in a batch": max_batch})
+        super().__init__(spec, device=device, threads=threads)
+        usual_max_batch = _CPU_MAX_BATCH if gpu_index(device) is None else _CUDA_MAX_BATCH
+        self._capacity, self._max_batch = capacity, max_batch or usual_max_batch
+        fbank = BatchedFbank(FbankOptions(num_mel_bins=spec.feature_dim))
+        self._spectrum = torch.from_numpy(fbank.spectrum).to(self.device)
+        self._mel = torch.from_numpy(fbank.mel).to(self.device)
         layout = layout_of(self._transducer, spec.checkpoint)
         self._states = self._encoder.initial_states(layout, capacity, self.device)
+
+    @property
+    def capacity(self) -> int:
+        return self._capacity
+
+    @property
+    def max_batch(self) -> int:
+        return self._max_batch
+
+    def fbank(self, frames: Floats) -> Floats:
+        with self._computing():
+            energies = (torch.from_numpy(frames).to(self.device) @ self._spectrum).square() @ self._mel
+            features: Floats = energies.clamp(min=EPSILON).log().cpu().numpy()
+            return features
 
     def encoder(self, x: Floats, slots: Ints, *, alone: bool = False) -> Floats:  # noqa: ARG002
         with self._computing():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from moulin.bundle.spec import ModelSpec
 from moulin.evaluate.request_load import WARMUP_SEC, Arrivals, Workers, run_requests
-from moulin.evaluate.run import TRIES, Generated, Plan, Run, measure_plan
+from moulin.evaluate.run import TRIES, Generate, Generated, Plan, Run, measure_plan
 from moulin.evaluate.streaming_clips import Clip
 from moulin.evaluate.targets.request_targets import target
 from moulin.evaluate.targets.target import RunningTarget, ServerSettings
@@ -36,21 +37,26 @@ def requests_plan(
 ) -> Plan:
     """`shape` for `seconds` after a warm-up that is not measured."""
 
-    async def generate(running: RunningTarget, begin: float) -> Generated:
+    @asynccontextmanager
+    async def generator(running: RunningTarget) -> AsyncIterator[Generate]:
         connection = running.connect(clips, 0)
-        try:
-            load = await run_requests(
-                connection, clips, shape, seconds=seconds, warmup_sec=warmup_sec, seed=seed, begin=begin
-            )
-        finally:
-            await connection.close()
-        return Generated(load, connection.num_requests)
+
+        async def generate(begin: float) -> Generated:
+            try:
+                load = await run_requests(
+                    connection, clips, shape, seconds=seconds, warmup_sec=warmup_sec, seed=seed, begin=begin
+                )
+            finally:
+                await connection.close()
+            return Generated(load, connection.num_requests)
+
+        yield generate
 
     def window(begin: float) -> tuple[float, float]:
         return begin + warmup_sec, begin + warmup_sec + seconds
 
     match shape:
         case Workers(count):
-            return Plan("workers", count, window, generate)
+            return Plan("workers", count, window, generator)
         case Arrivals(per_sec):
-            return Plan("requests_per_sec", per_sec, window, generate)
+            return Plan("requests_per_sec", per_sec, window, generator)

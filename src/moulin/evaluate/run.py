@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,9 @@ from moulin.evaluate.streaming_load import Load
 from moulin.evaluate.target_usage import watch
 from moulin.evaluate.targets.target import RunningTarget, ServerSettings, Start
 from moulin.evaluate.wer import Normalizer
+
+_LEAD_SEC = 0.1
+"""From when all are ready to the beginning, so that nobody is told too late."""
 
 TRIES = 3
 """A run that others disturb is made again, up to so many times in all."""
@@ -43,20 +47,19 @@ class Generated:
     num_requests: int
 
 
-Generate = Callable[[RunningTarget, float], Awaitable[Generated]]
-"""Puts the load on a target from a time of the event loop's clock on."""
+Generate = Callable[[float], Awaitable[Generated]]
+"""Puts the load on from a time of the event loop's clock on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A load: `load` `unit` of it; when it is measured if it begins at a time; and how it is put on."""
+    """A load: `load` `unit` of it; when it is measured if it begins at a time; and who puts it on a target."""
 
     unit: str
     load: float
     window: Callable[[float], tuple[float, float]]
-    generate: Generate
-    lead_sec: float = 0.0
-    """How long the generator needs before it can begin."""
+    generator: Callable[[RunningTarget], AbstractAsyncContextManager[Generate]]
+    """Starts it and waits until it is ready."""
 
 
 def measure_plan(
@@ -82,13 +85,14 @@ def measure_plan(
 async def run_plan(name: str, running: RunningTarget, plan: Plan, normalize: Normalizer) -> Run:
     """On a target that is running."""
     before = await asyncio.to_thread(running.statistics) if running.statistics else None
-    begin = asyncio.get_running_loop().time() + plan.lead_sec
-    watching = asyncio.create_task(watch(running.pid, *plan.window(begin)))
-    try:
-        generated = await plan.generate(running, begin)
-        usage = await watching
-    finally:
-        watching.cancel()
+    async with plan.generator(running) as generate:
+        begin = asyncio.get_running_loop().time() + _LEAD_SEC
+        watching = asyncio.create_task(watch(running.pid, *plan.window(begin)))
+        try:
+            generated = await generate(begin)
+            usage = await watching
+        finally:
+            watching.cancel()
     after = await asyncio.to_thread(running.statistics) if running.statistics else None
     measurement = evaluate(
         name,

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from moulin.bundle.spec import ModelSpec
 from moulin.errors import OptionsError
-from moulin.evaluate.run import TRIES, Generated, Plan, Run, measure_plan
+from moulin.evaluate.generator_processes import generator_processes
+from moulin.evaluate.run import TRIES, Generate, Generated, Plan, Run, measure_plan
 from moulin.evaluate.streaming_clips import Clip
 from moulin.evaluate.streaming_load import Load, Pace, run_load
 from moulin.evaluate.targets.stream_targets import target
 from moulin.evaluate.targets.target import Connect, RunningTarget, ServerSettings
 from moulin.evaluate.wer import Normalizer
-
-_START_PROCESSES_SEC = 6.0
 
 
 def measure_streams(
@@ -42,52 +41,47 @@ def measure_streams(
 def plan(clips: Sequence[Clip], streams: int, pace: Pace, generators: int = 1) -> Plan:
     """`streams` lines from `generators` processes."""
 
-    async def here(running: RunningTarget, begin: float) -> Generated:
-        return await _drive(running.connect, clips, streams, pace, range(streams), begin, 0)
+    @asynccontextmanager
+    async def here(running: RunningTarget) -> AsyncIterator[Generate]:
+        yield await _Lines(running.connect, clips, streams, pace, 1)(0)
 
-    async def beside(running: RunningTarget, begin: float) -> Generated:
+    @asynccontextmanager
+    async def beside(running: RunningTarget) -> AsyncIterator[Generate]:
         if running.in_process:
             raise OptionsError("A target in this process takes one load generator", hint="leave --generators out")
-        loop = asyncio.get_running_loop()
-        with ProcessPoolExecutor(generators, mp_context=get_context("spawn")) as pool:
-            parts = await asyncio.gather(
-                *(
-                    loop.run_in_executor(
-                        pool,
-                        _generate,
-                        running.connect,
-                        clips,
-                        streams,
-                        pace,
-                        range(number, streams, generators),
-                        begin,
-                        number,
-                    )
-                    for number in range(generators)
-                )
-            )
-        return _joined(parts)
+        lines = _Lines(running.connect, clips, streams, pace, generators)
+        async with generator_processes(lines, generators) as generates:
 
-    alone = generators == 1
-    return Plan("streams", streams, pace.window, here if alone else beside, 0.0 if alone else _START_PROCESSES_SEC)
+            async def generate(begin: float) -> Generated:
+                return _joined(await asyncio.gather(*(generate(begin) for generate in generates)))
+
+            yield generate
+
+    return Plan("streams", streams, pace.window, here if generators == 1 else beside)
 
 
-def _generate(
-    connect: Connect, clips: Sequence[Clip], streams: int, pace: Pace, lines: range, begin: float, number: int
-) -> Generated:
-    """In a process of its own. The event loops' clocks are the machine's monotonic one, so that times agree."""
-    return asyncio.run(_drive(connect, clips, streams, pace, lines, begin, number))
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """The share of the lines that each of `generators` generators has."""
 
+    connect: Connect
+    clips: Sequence[Clip]
+    streams: int
+    pace: Pace
+    generators: int
 
-async def _drive(
-    connect: Connect, clips: Sequence[Clip], streams: int, pace: Pace, lines: range, begin: float, number: int
-) -> Generated:
-    connection = connect(clips, number)
-    try:
-        load = await run_load(connection, clips, pace, streams=streams, lines=lines, begin=begin)
-    finally:
-        await connection.close()
-    return Generated(load, connection.num_requests)
+    async def __call__(self, number: int) -> Generate:
+        connection = self.connect(self.clips, number)
+        lines = range(number, self.streams, self.generators)
+
+        async def generate(begin: float) -> Generated:
+            try:
+                load = await run_load(connection, self.clips, self.pace, streams=self.streams, lines=lines, begin=begin)
+            finally:
+                await connection.close()
+            return Generated(load, connection.num_requests)
+
+        return generate
 
 
 def _joined(parts: Sequence[Generated]) -> Generated:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from moulin.gpu.encoder import GpuEncoder
+
+Out = TypeVar("Out")  # tensors, one or several
 
 MAX_GRAPHS = 512
 _STEPS = 16  # sizes between a number of frames and its double: at most a 16th of a batch is filling
@@ -112,7 +114,7 @@ class EncoderGraphs:
         return graph
 
 
-def capture(run: Callable[[], Tensor], pool: Any) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+def capture(run: Callable[[], Out], pool: Any) -> tuple[torch.cuda.CUDAGraph, Out]:
     """What `run` does as a graph, and where its result will be; memory from `pool`, of which None makes a new one.
 
     To be called on the stream that the graph will run on: what cuBLAS works in belongs to a stream.

@@ -4,11 +4,35 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from moulin.decoding.network import Hypothesis
+from moulin.decoding.network import Floats, Hypothesis
 from moulin.decoding.search import SearchState
 from moulin.streaming.options import StreamOptions
-from moulin.streaming.windows import FeatureWindows
+
+
+class Audio(Protocol):
+    """What has been heard of a stream, and which windows that gives."""
+
+    @property
+    def num_samples(self) -> int:
+        """Of audio so far, without the silence behind it."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether no more audio comes."""
+
+    def accept(self, samples: Floats) -> None:
+        """More audio: float32 [n], n may be 0; it must not be changed any more."""
+
+    def finish(self, tail_samples: int) -> None:
+        """No more audio comes: silence follows; see `WindowLayout.all_windows`."""
+
+    def is_ready(self) -> bool:
+        """Whether a whole window is there."""
+
+    def discard(self) -> None:
+        """The stream has no more windows, whatever audio is waiting. May be called while another thread takes one."""
 
 
 @dataclass(slots=True, eq=False)
@@ -17,7 +41,7 @@ class Stream:
 
     slot: int
     options: StreamOptions
-    windows: FeatureWindows
+    windows: Audio
     search: SearchState
     segment_start_frame: int = 0
     """Where the open segment begins, in encoder frames from the beginning of the stream."""

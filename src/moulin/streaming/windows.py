@@ -9,6 +9,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from moulin.audio.fbank import FbankOptions
 from moulin.decoding.network import Floats
+from moulin.streaming.window_layout import WindowLayout
 
 
 class FeatureWindows:
@@ -23,8 +24,7 @@ class FeatureWindows:
     """
 
     def __init__(self, options: FbankOptions, window_frames: int, chunk_frames: int) -> None:
-        self._length, self._shift = options.frame_length_samples, options.frame_shift_samples
-        self._window_frames, self._chunk_frames = window_frames, chunk_frames
+        self._layout = WindowLayout.of(options, window_frames, chunk_frames)
         self._pieces: deque[Floats] = deque()  # audio that no frame has been cut from
         self._num_samples = 0
         self._num_taken = 0  # windows
@@ -48,53 +48,39 @@ class FeatureWindows:
             self._num_samples += len(samples)
 
     def finish(self, tail_samples: int) -> None:
-        """No more audio comes: silence follows, so much that every frame of audio is in the chunk of some window, and
-        `tail_samples` of the silence in a chunk or in what a window looks ahead beyond it.
-
-        No audio at all has no windows.
-        """
-        shift = self._shift
-        num_frames = (self._num_samples + shift // 2) // shift
-        with_tail = (self._num_samples + tail_samples + shift // 2) // shift if self._num_samples else 0
-        look_ahead = self._window_frames - self._chunk_frames
-        self._last_window = -(-max(num_frames, with_tail - look_ahead) // self._chunk_frames)
+        """No more audio comes: silence follows; see `WindowLayout.all_windows`."""
+        self._last_window = self._layout.all_windows(self._num_samples, tail_samples)
 
     def is_ready(self) -> bool:
         """Whether a whole window is there."""
         if self._last_window is not None:
             return self._num_taken < self._last_window
-        # Frames are centred, so the last overhangs its shift.
-        frames = self._num_taken * self._chunk_frames + self._window_frames
-        return self._num_samples >= frames * self._shift + self._overhang
+        return self._num_taken < self._layout.whole_windows(self._num_samples)
 
     def take_frames(self) -> Floats:
         """The next window's new frames, float32 [n, frame_length_samples]; `is_ready` must hold."""
+        layout = self._layout
         if self._seen is None:
-            count = self._window_frames
-            audio = self._pull(count * self._shift + self._overhang)
+            count = layout.window_frames
+            audio = self._pull(layout.samples - layout.overhang)
             # Kaldi sees the beginning of a recording mirrored.
-            audio = np.concatenate([audio[: self._overhang][::-1], audio])
+            audio = np.concatenate([audio[: layout.overhang][::-1], audio])
         else:
-            count = self._chunk_frames
-            audio = np.concatenate([self._seen, self._pull(count * self._shift)])
-        self._seen = audio[count * self._shift :].copy()
+            count = layout.chunk_frames
+            audio = np.concatenate([self._seen, self._pull(layout.chunk)])
+        self._seen = audio[count * layout.frame_shift :].copy()
         self._num_taken += 1
-        return sliding_window_view(audio, self._length)[:: self._shift]
+        return sliding_window_view(audio, layout.frame_length)[:: layout.frame_shift]
 
     def complete(self, features: Floats) -> Floats:
         """The window, float32 [window_frames, num_mel_bins], whose new frames have these `features`."""
         window: Floats = np.concatenate([self._overlap, features])
-        self._overlap = window[self._chunk_frames :]
+        self._overlap = window[self._layout.chunk_frames :]
         return window
 
     def discard(self) -> None:
         """The stream has no more windows, whatever audio is waiting. May be called while another thread takes one."""
         self._last_window = 0
-
-    @property
-    def _overhang(self) -> int:
-        """By how many samples a frame is longer than its shift, to either side."""
-        return (self._length - self._shift) // 2
 
     def _pull(self, count: int) -> Floats:
         """The next `count` samples; behind the audio comes silence."""

@@ -45,6 +45,7 @@ class StreamingOptions:
     engine: Engine | None = None
     """By default the one for the form that the model has on disk."""
     device: str = "cpu"
+    cuda_graphs: bool = True
     max_streams: int = MAX_STREAMS
     """Streams that may be open at once. The next one is refused with UNAVAILABLE."""
     max_batch: int | None = None
@@ -108,6 +109,7 @@ def streaming_config(options: StreamingOptions, encoder_file: str) -> Any:
             "encoder": encoder_file,
             "engine": options.engine or "",
             "device": options.device,
+            "cuda_graphs": str(int(options.cuda_graphs)),
             "instances": str(options.instances),
             "threads": str(options.threads or ""),
             "max_streams": str(options.max_streams),

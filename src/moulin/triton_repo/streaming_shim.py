@@ -59,6 +59,7 @@ class TritonPythonModel:
             parameters.encoder,
             engine=parameters.engine,
             device=parameters.device,
+            cuda_graphs=parameters.values["cuda_graphs"] == "1",
             threads=parameters.threads,
             workers=parameters.workers,
             plan=parameters.plan,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +16,10 @@ from moulin.decoding.search import REFERENCE_SEARCHES
 from moulin.encoders.decoder import Decoder
 from moulin.encoders.joiner import Joiner
 from moulin.gpu.kernels.beam import beam_search
-from moulin.gpu.kernels.greedy import Found, greedy
+from moulin.gpu.kernels.greedy import Found, GoingOn, greedy
 from moulin.gpu.predictor import Predictor
 
-LENGTHS = [30, 1, 17, 23, 8]
+LENGTHS = [20, 1, 11, 15, 6]
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,40 @@ def test_greedy(
     unk = network.skipped_ids[1] if len(network.skipped_ids) > 1 else -1
     found = greedy(on_device, lengths, predictor, unk_id=unk, blank_penalty=blank_penalty, temperature=temperature)
     check(found, network, encoder_out, options)
+
+
+def test_greedy_in_chunks(network: Network, predictor: Predictor, device: torch.device) -> None:
+    """Three streams in slots of their own, each with its options; the slot of the last has another's context in it."""
+    each = [DecodingOptions(), DecodingOptions(blank_penalty=1.5), DecodingOptions(temperature=2.0)]
+    encoder_out = torch.randn(3, 24, network.joiner_module.joiner_dim) * 1.5
+    slots, contexts = [4, 0, 2], torch.full((5, 2), 3, dtype=torch.int32, device=device)
+    lengths = torch.full((3,), 8, dtype=torch.int32, device=device)
+
+    def tensor(values: Sequence[float], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return torch.tensor(values, dtype=dtype, device=device)
+
+    said: list[list[tuple[int, int]]] = [[], [], []]
+    for chunk in range(3):
+        at = GoingOn(
+            contexts,
+            tensor(slots, torch.int32),
+            tensor([chunk == 0] * 3, torch.int32),
+            tensor([options.blank_penalty for options in each]),
+            tensor([1 / options.temperature for options in each]),
+        )
+        part = encoder_out[:, 8 * chunk : 8 * chunk + 8].contiguous().to(device)
+        unk = network.skipped_ids[1] if len(network.skipped_ids) > 1 else -1
+        found = greedy(part, lengths, predictor, unk_id=unk, going_on=at)
+        for row, tokens in enumerate(said):
+            for index in range(int(found.counts[row])):
+                tokens.append((int(found.tokens[row, index]), 8 * chunk + int(found.frames[row, index])))
+    for row, options in enumerate(each):
+        wanted = REFERENCE_SEARCHES["greedy"](
+            network, encoder_out[row : row + 1].numpy(), np.array([24], dtype=np.int64), options
+        )[0]
+        assert said[row] == list(zip(wanted.tokens, wanted.frames, strict=True))
+    assert sum(map(len, said)) > 10
+    assert contexts[[1, 3]].tolist() == [[3, 3], [3, 3]]
 
 
 @pytest.mark.parametrize(("beam", "blank_penalty", "temperature"), [(1, 0.0, 1.0), (4, 1.5, 2.0), (6, 0.0, 1.0)])

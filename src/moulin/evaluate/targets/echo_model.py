@@ -22,10 +22,11 @@ class TritonPythonModel:
 """
 
 
-def build_echo_repository(to: Path, spec: ModelSpec) -> None:
-    """Write it with the configuration that the model of `spec` would have, under the same name."""
+def build_echo_repository(to: Path, spec: ModelSpec, streaming: StreamingOptions | None = None) -> None:
+    """Write it with the configuration that the model of `spec` would have, under the same name; `streaming` for one of
+    streams."""
     config = (
-        streaming_config(StreamingOptions(), "")
+        streaming_config(streaming or StreamingOptions(), "")
         if spec.streaming
         else offline_config(OfflineOptions(), "", max_utterance_sec=MAX_AUDIO_SEC)
     )

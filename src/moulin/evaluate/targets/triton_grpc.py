@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
-from moulin.evaluate.targets.triton_streams import Done, Request
+from moulin.evaluate.targets.triton_streams import Done, Request, serialize_audio
 from moulin.triton_repo import contract
 
 _METHOD = "/inference.GRPCInferenceService/ModelInfer"
@@ -42,12 +42,11 @@ class GrpcWire:
 
     def _message(self, samples: NDArray[np.float32], valid: int, options: str) -> Any:
         request = service_pb2.ModelInferRequest(model_name=self._model)
-        name, datatype = (contract.WAV_INT16, "INT16") if self._int16 else (contract.WAV, "FP32")
+        name, datatype, audio = serialize_audio(samples, int16=self._int16)
         request.inputs.add(name=name, datatype=datatype, shape=[1, len(samples)])
         request.inputs.add(name=contract.WAV_LENS, datatype="INT32", shape=[1, 1])
         request.outputs.add(name=contract.TRANSCRIPTS)
-        data = np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2") if self._int16 else samples.astype("<f4")
-        request.raw_input_contents.extend([data.tobytes(), np.array([valid], dtype="<i4").tobytes()])
+        request.raw_input_contents.extend([audio, np.array([valid], dtype="<i4").tobytes()])
         if options:
             request.inputs.add(name=contract.OPTIONS, datatype="BYTES", shape=[1, 1])
             text = options.encode()

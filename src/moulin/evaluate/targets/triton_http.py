@@ -11,7 +11,7 @@ import json
 import numpy as np
 from numpy.typing import NDArray
 
-from moulin.evaluate.targets.triton_streams import Done, Request
+from moulin.evaluate.targets.triton_streams import Done, Request, serialize_audio
 from moulin.triton_repo import contract
 
 _ID_DIGITS = 20  # of the largest uint64; JSON does not mind the spaces before a shorter one
@@ -19,10 +19,11 @@ _ID_PLACE = "@"
 
 
 class HttpWire:
-    """Connections to `url` (HOST:PORT), as many as there are requests under way, kept open."""
+    """Connections to `url` (HOST:PORT), as many as there are requests under way, kept open. `int16` sends samples in
+    16 bits."""
 
-    def __init__(self, url: str, model: str = contract.MODEL_NAME) -> None:
-        self._model = model
+    def __init__(self, url: str, model: str = contract.MODEL_NAME, *, int16: bool = False) -> None:
+        self._model, self._int16 = model, int16
         host, _, port = url.rpartition(":")
         self._host, self._port = host, int(port)
         self._idle: list[_HttpConnection] = []
@@ -44,9 +45,10 @@ class HttpWire:
     ) -> tuple[bytes, bytes]:
         """What comes before and after the place of the sequence's id; all of it comes before where there is none."""
         count = len(samples)
-        body = samples.astype("<f4").tobytes() + np.array([valid], dtype="<i4").tobytes()
+        name, datatype, audio = serialize_audio(samples, int16=self._int16)
+        body = audio + np.array([valid], dtype="<i4").tobytes()
         inputs = [
-            _tensor(contract.WAV, "FP32", [1, count], {"binary_data_size": 4 * count}),
+            _tensor(name, datatype, [1, count], {"binary_data_size": len(audio)}),
             _tensor(contract.WAV_LENS, "INT32", [1, 1], {"binary_data_size": 4}),
         ]
         if options:

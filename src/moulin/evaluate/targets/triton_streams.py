@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from moulin.evaluate.connection import Record
 from moulin.evaluate.streaming_clips import Clip
+from moulin.triton_repo import contract
 
 _CLOSE_SEC = 2.0
 
@@ -184,6 +185,13 @@ class TritonStream:
             record.finish(text)
         elif self._waiting:
             self._next()
+
+
+def serialize_audio(samples: NDArray[np.float32], *, int16: bool) -> tuple[str, str, bytes]:
+    """The name, datatype and content of the tensor for `samples` [n]."""
+    if int16:
+        return contract.WAV_INT16, "INT16", np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2").tobytes()
+    return contract.WAV, "FP32", samples.astype("<f4").tobytes()
 
 
 def _requests(wire: Wire, clip: Clip, options: str) -> Iterator[Request]:

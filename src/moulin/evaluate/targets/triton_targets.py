@@ -17,18 +17,21 @@ from moulin.launch.workspace import workspace
 from moulin.triton_repo import contract
 
 
-def connect_http(url: str, model: str, options: str, clips: Sequence[Clip], generator: int) -> Connection:
-    """`clips` as sequences of chunks, or, where all are whole, as one request each."""
+def connect_http(
+    url: str, model: str, options: str, clips: Sequence[Clip], generator: int, *, int16: bool = False
+) -> Connection:
+    """`clips` as sequences of chunks, or, where all are whole, as one request each; `int16` sends samples in 16
+    bits."""
     from moulin.evaluate.targets.triton_http import HttpWire
     from moulin.evaluate.targets.triton_streams import triton_connection
 
-    return triton_connection(HttpWire(url, model), clips, generator, options)
+    return triton_connection(HttpWire(url, model, int16=int16), clips, generator, options)
 
 
 def connect_grpc(
     url: str, model: str, options: str, clips: Sequence[Clip], generator: int, *, int16: bool = False
 ) -> Connection:
-    """The same over gRPC; `int16` sends samples in 16 bits."""
+    """The same over gRPC."""
     from moulin.evaluate.targets.triton_grpc import GrpcWire
     from moulin.evaluate.targets.triton_streams import triton_connection
 

@@ -95,8 +95,13 @@ def fbank(
         fft_size,
         _BLOCK_F,
     )
+    return filtered(windowed, matrices, out)
+
+
+def filtered(windowed: Tensor, matrices: FbankMatrices, out: Tensor) -> Tensor:
+    """Log mel energies of windowed frames float32 [B, T, fft_size], into `out` [B, T, bins]."""
     spectrum = torch.view_as_real(torch.fft.rfft(windowed))
-    rows = batch * max_frames
+    rows = windowed.shape[0] * windowed.shape[1]
     _filter_kernel[(triton.cdiv(rows, _BLOCK_M),)](
         spectrum,
         matrices.filters,
@@ -104,7 +109,7 @@ def fbank(
         rows,
         matrices.bins,
         EPSILON,
-        fft_size // 2,
+        matrices.fft_size // 2,
         matrices.filters.shape[1],
         _BLOCK_M,
         32,
@@ -143,11 +148,18 @@ def _windowed_kernel(
         # Without their sign, floats compare as their bits do, infinity above all numbers and NaN above infinity.
         magnitudes = x.to(tl.int32, bitcast=True) & 0x7FFFFFFF
         tl.atomic_max(peaks + row, tl.max(tl.max(magnitudes, axis=1), axis=0))
-    mean = tl.sum(x, axis=1) / LENGTH
-    y = (x - mean[:, None]) - preemphasis * (before - mean[:, None])
-    y = tl.where(exists, y * tl.load(window + n)[None, :], 0.0)
+    y = shaped(x, before, exists, window + n, preemphasis, LENGTH)
     at = out + (row.to(tl.int64) * max_frames + frame[:, None]) * SIZE + n[None, :]
     tl.store(at, y, mask=(frame < max_frames)[:, None])
+
+
+@triton.jit
+def shaped(x, before, exists, window, preemphasis, LENGTH: tl.constexpr):
+    """Frames [F, N] of samples, whose first LENGTH exist, without their mean, pre-emphasised and windowed. `before` has
+    the sample before each; `window` [N] are addresses."""
+    mean = tl.sum(x, axis=1) / LENGTH
+    y = (x - mean[:, None]) - preemphasis * (before - mean[:, None])
+    return tl.where(exists, y * tl.load(window)[None, :], 0.0)
 
 
 @triton.jit

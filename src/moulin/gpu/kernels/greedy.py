@@ -1,4 +1,4 @@
-"""Greedy search of whole utterances in one kernel: a program an utterance, from its first frame to its last.
+"""Greedy search in one kernel: a program an utterance, from its first frame to its last, or a program a stream's chunk.
 
 The decoder's output changes only when a token is emitted. So a program joins the next FRAMES frames with the output
 that it has, in one product of matrices, keeps what comes up to and including the first token emitted, and goes on
@@ -52,6 +52,21 @@ class Found(NamedTuple):
         )
 
 
+class GoingOn(NamedTuple):
+    """Searches that go on where they stopped, each in a slot, and each with options of its own."""
+
+    contexts: Tensor
+    """int32 [slots, 2]: what the decoder sees next, as `Predictor` counts."""
+    slots: Tensor
+    """int32 [B]"""
+    fresh: Tensor
+    """int32 [B], not 0 where nothing has been said before, whatever the slot holds."""
+    blank_penalties: Tensor
+    """float32 [B]"""
+    sharpness: Tensor
+    """float32 [B], one by the temperature."""
+
+
 def greedy(
     encoder_out: Tensor,
     lengths: Tensor,
@@ -60,9 +75,14 @@ def greedy(
     unk_id: int,
     blank_penalty: float = 0.0,
     temperature: float = 1.0,
+    going_on: GoingOn | None = None,
 ) -> Found:
     """The search of encoder_out [B, T', J], utterances of `lengths` int32 [B] frames. `unk_id` is not emitted; -1 where
-    there is none. The definition is `moulin.decoding.greedy.greedy_search_reference`."""
+    there is none. The definition is `moulin.decoding.greedy.greedy_search_reference`.
+
+    With `going_on` the frames are the next ones of streams, which have their own penalties and temperatures; frames and
+    scores found are those of this call.
+    """
     batch, frames, _ = encoder_out.shape
     found = Found.empty(batch, frames, encoder_out.device)
     width, vocab = predictor.weight.shape
@@ -86,6 +106,7 @@ def greedy(
         unk_id,
         blank_penalty,
         1.0 / temperature,
+        *(going_on or (None,) * 5),
         predictor.depth,
         width,
         vocab,
@@ -169,6 +190,11 @@ def _greedy_kernel(
     unk_id,
     blank_penalty,
     sharpness,
+    contexts_of_slots,
+    slots,
+    fresh,
+    blank_penalties,
+    each_sharpness,
     DEPTH: tl.constexpr,
     WIDTH: tl.constexpr,
     VOCAB: tl.constexpr,
@@ -187,6 +213,13 @@ def _greedy_kernel(
     step = tl.arange(0, FRAMES)
     frame, count, score = 0, 0, 0.0
     a, b = 0, 1  # before the beginning, then blank
+    if slots is not None:
+        contexts_of_slots += tl.load(slots + row).to(tl.int64) * 2
+        goes_on = tl.load(fresh + row) == 0
+        a = tl.load(contexts_of_slots, mask=goes_on, other=0)
+        b = tl.load(contexts_of_slots + 1, mask=goes_on, other=1)
+        blank_penalty = tl.load(blank_penalties + row)
+        sharpness = tl.load(each_sharpness + row)
     if scratch is not None:
         scratch += row * WIDTH
         project(a, b, earlier, later, projection, projection_bias, scratch, DEPTH, WIDTH, 16)
@@ -229,5 +262,8 @@ def _greedy_kernel(
                 project(a, b, earlier, later, projection, projection_bias, scratch, DEPTH, WIDTH, 16)
                 tl.debug_barrier()
         frame += tl.minimum(first + 1, FRAMES)
+    if slots is not None:
+        tl.store(contexts_of_slots, a)
+        tl.store(contexts_of_slots + 1, b)
     tl.store(counts + row, count)
     tl.store(scores + row, score)

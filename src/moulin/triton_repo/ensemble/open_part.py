@@ -13,6 +13,7 @@ from moulin.bundle.tokens import TokenTable, read_tokens
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.encoding import BatchedEncoder
 from moulin.engine.features import FeatureExtractor
+from moulin.engine.host_stream_recognizer import HostStreamRecognizer
 from moulin.engine.onnxruntime_encoder import OnnxRuntimeEncoder
 from moulin.engine.onnxruntime_prediction import DECODER, JOINER, OnnxRuntimeNetwork
 from moulin.engine.scoring import Scorer
@@ -116,7 +117,7 @@ def open_tied_streams(parameters: ShimParameters, ask: Ask, *, capacity: int) ->
         capacity=capacity,
         threads=parameters.threads,
     )
-    return StreamRecognizer(spec, runner, options=StreamOptions().updated_from_json(values["options"]))
+    return HostStreamRecognizer(spec, runner, options=StreamOptions().updated_from_json(values["options"]))
 
 
 def _prediction(values: Values, tokens: TokenTable, ask: Ask) -> RemotePrediction:

@@ -1,0 +1,231 @@
+"""How many real-time streams a recognizer bears in this process: microphones without a network, a gateway or Triton.
+
+Every stream's next chunk is due a chunk's time after its last, each at a phase of its own. A turn takes all that are
+due by the clock, as many as a step may have. A chunk's latency counts from when it was due to the end of its step, so
+that whoever is late pays for it. There is no Python for each stream, or a turn would measure that.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moulin.audio.fbank import FbankOptions
+from moulin.audio.waveform import SAMPLE_RATE
+from moulin.decoding.network import Floats
+from moulin.engine.stream_recognizer import StreamRecognizer
+from moulin.evaluate.gpu_usage import GpuUsage, GpuWatch
+from moulin.evaluate.latencies import Latencies
+from moulin.streaming.stream import Stream
+
+WARMUP_SEC = 2.0
+RESOLUTION = 0.03
+"""The search ends when what held and what did not are this close, relatively."""
+
+_HOPELESS_SEC = 2.0
+"""Whoever is so late after the warm-up will not hold."""
+
+Audio = NDArray[np.int16] | Floats
+
+
+@dataclass(frozen=True, slots=True)
+class PacedRun:
+    """One load. `step` has the steps, at the time when each began."""
+
+    streams: int
+    seconds: float
+    """Measured, fewer than asked for where it was hopeless."""
+    chunk: Latencies
+    step: Latencies
+    batches: NDArray[np.int64]
+    """Streams in each step."""
+    step_sec: float
+    """Of the measured time, in `step`: on a GPU that is mostly waiting for it."""
+    accept_sec: float
+    """Handing over audio."""
+    gpus: Sequence[GpuUsage]
+    hopeless: bool
+
+    def holds(self, p95_ms: float) -> bool:
+        """Whether 95 of 100 chunks were in time, to the end: of a queue that grows the last are late."""
+        last = self.chunk.since(self.seconds * 3 / 4)  # NaN where none of them was heard
+        return not self.hopeless and self.chunk.percentile(95) < p95_ms and last.percentile(95) < p95_ms
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON. Shares are of the measured time; what is in neither of them was spent waiting for the clock."""
+        return {
+            "streams": self.streams,
+            "seconds": round(self.seconds, 2),
+            "chunk_latency_ms": self.chunk.to_dict(),
+            "last_quarter_p95_ms": _rounded(self.chunk.since(self.seconds * 3 / 4).percentile(95)),
+            "step_ms": self.step.to_dict(),
+            "chunks": len(self.chunk),
+            "steps": len(self.batches),
+            "mean_batch": _rounded(float(self.batches.mean()) if len(self.batches) else math.nan),
+            "largest_batch": int(self.batches.max(initial=0)),
+            "step_share": round(self.step_sec / self.seconds, 3) if self.seconds else None,
+            "accept_share": round(self.accept_sec / self.seconds, 3) if self.seconds else None,
+            "gpus": [gpu.to_dict() for gpu in self.gpus],
+            "hopeless": self.hopeless,
+        }
+
+
+class PacedStreams:
+    """Streams of one recognizer that go on from run to run, so that each run opens only what the one before lacked."""
+
+    def __init__(self, recognizer: StreamRecognizer, audio: Audio, *, seed: int = 0) -> None:
+        """`audio` int16 or float32 [n] is what all of them say, each from another chunk on, over and over again."""
+        assert recognizer.spec.streaming is not None
+        self.recognizer, self._random = recognizer, np.random.default_rng(seed)
+        fbank, layout = FbankOptions(), recognizer.spec.streaming
+        self._chunk_samples = layout.chunk_frames * fbank.frame_shift_samples
+        overhang = (fbank.frame_length_samples - fbank.frame_shift_samples) // 2  # the last frame's, beyond its centre
+        first_window = layout.window_frames * fbank.frame_shift_samples + overhang
+        self._lead_samples = first_window - self._chunk_samples
+        self._max_batch = recognizer.runner.max_batch
+        # A batch is a slice of rows, so that no turn copies audio: who is next in turn is a chunk ahead in it.
+        chunks = audio[: len(audio) // self._chunk_samples * self._chunk_samples].reshape(-1, self._chunk_samples)
+        self._num_rows = len(chunks)
+        self._rows = np.resize(chunks, (self._num_rows + self._max_batch, self._chunk_samples))
+        self._streams: list[Stream] = []
+
+    @property
+    def chunk_sec(self) -> float:
+        return self._chunk_samples / SAMPLE_RATE
+
+    @property
+    def streams(self) -> Sequence[Stream]:
+        """Those that are open."""
+        return self._streams
+
+    def run(self, count: int, *, seconds: float, warmup_sec: float = WARMUP_SEC) -> PacedRun:
+        """Let the first `count` streams speak for so long, and measure `seconds` of it. Raises StreamsFull."""
+        self._open(count)
+        collecting = gc.isenabled()
+        gc.collect()
+        gc.disable()  # a collection looks at everything that all streams have
+        watch = GpuWatch()
+        watch.start()
+        try:
+            turns = self._speak(count, warmup_sec + seconds, warmup_sec)
+        finally:
+            gpus = watch.stop()
+            if collecting:
+                gc.enable()
+        return turns.measured(count, warmup_sec, gpus)
+
+    def close(self) -> None:
+        """Close all streams, whatever they have said."""
+        for stream in self._streams:
+            self.recognizer.close(stream)
+        self._streams.clear()
+
+    def _open(self, count: int) -> None:
+        """Those that lack get so much audio that every chunk from now on completes a window."""
+        first = len(self._streams)
+        self._streams += [self.recognizer.open() for _ in range(first, count)]
+        for at in range(first, count, self._max_batch):
+            new = self._streams[at : min(at + self._max_batch, count)]
+            for lead in range(self._lead_samples, 0, -self._chunk_samples):
+                accept_together(self.recognizer, new, self._rows[: len(new), :lead])
+
+    def _speak(self, count: int, total_sec: float, warmup_sec: float) -> _Turns:
+        phases = np.sort(self._random.uniform(0, self.chunk_sec, count))
+        turns, clock = _Turns(), time.perf_counter
+        begin, num_done = clock(), 0  # chunks, in the order in which they are due
+        while (now := clock() - begin) < total_sec:
+            num_rounds, first = divmod(num_done, count)
+            over, rest = divmod(now, self.chunk_sec)
+            num_due = int(over) * count + int(np.searchsorted(phases, rest, "right"))
+            if num_due <= num_done:
+                time.sleep(max(0.0, num_rounds * self.chunk_sec + phases[first] - now))
+                continue
+            last = min(first + min(num_due - num_done, self._max_batch), count)
+            row = (num_rounds + first) % self._num_rows
+            streams = self._streams[first:last]
+            accept_together(self.recognizer, streams, self._rows[row : row + len(streams)])
+            accepted = clock() - begin
+            self.recognizer.step(streams)
+            ended = clock() - begin
+            due = num_rounds * self.chunk_sec + phases[first:last]
+            turns.add(due, now, accepted, ended)
+            if now > warmup_sec and ended - due[0] > _HOPELESS_SEC:
+                turns.hopeless = True
+                break
+            num_done += len(streams)
+        turns.end_sec = min(clock() - begin, total_sec)
+        return turns
+
+
+class _Turns:
+    """What happened when, in seconds from the beginning of a run."""
+
+    def __init__(self) -> None:
+        self._due: list[NDArray[np.float64]] = []
+        self._times: list[tuple[float, float, float]] = []  # begun, accepted, ended
+        self.end_sec = 0.0
+        self.hopeless = False
+
+    def add(self, due: NDArray[np.float64], begun: float, accepted: float, ended: float) -> None:
+        self._due.append(due)
+        self._times.append((begun, accepted, ended))
+
+    def measured(self, streams: int, warmup_sec: float, gpus: Sequence[GpuUsage]) -> PacedRun:
+        """Of what was due, or for steps began, after the warm-up."""
+        batches = np.array([len(due) for due in self._due], dtype=np.int64)
+        begun, accepted, ended = np.array(self._times, dtype=np.float64).reshape(-1, 3).T
+        due = np.concatenate([*self._due, np.zeros(0)])
+        late = Latencies(due - warmup_sec, (np.repeat(ended, batches) - due) * 1e3).since(0.0)
+        counted = accepted >= warmup_sec
+        return PacedRun(
+            streams=streams,
+            seconds=max(0.0, self.end_sec - warmup_sec),
+            chunk=late,
+            step=Latencies(accepted[counted] - warmup_sec, (ended - accepted)[counted] * 1e3),
+            batches=batches[counted],
+            step_sec=float((ended - accepted)[counted].sum()),
+            accept_sec=float((accepted - begun)[counted].sum()),
+            gpus=gpus,
+            hopeless=self.hopeless,
+        )
+
+
+def accept_together(recognizer: StreamRecognizer, streams: Sequence[Stream], samples: Audio) -> None:
+    """More audio for each of `streams`, int16 or float32 [N, n]: at once where the recognizer can do that."""
+    accept_many: Callable[[Sequence[Stream], Audio], None] | None = getattr(recognizer, "accept_many", None)
+    if accept_many is not None:
+        accept_many(streams, samples)
+        return
+    for stream, its in zip(streams, samples, strict=True):
+        recognizer.accept(stream, its)
+
+
+def largest_load(run: Callable[[int], bool], lowest: int, highest: int) -> Iterator[tuple[int, bool]]:
+    """Try loads between two: doubled until one does not hold, then in the middle between the best and the worst, to
+    the RESOLUTION. Yields each with what `run` said of it, so that whoever has no more time can stop."""
+    low, high, load = 0, highest + 1, lowest
+    while load > low and load < high:
+        held = run(load)
+        yield load, held
+        if held:
+            low = load
+            doubling = high > highest
+            load = min(2 * load, highest) if doubling else (low + high) // 2
+        else:
+            high = load
+            load = (low + high) // 2
+        if low and high - low <= RESOLUTION * low:
+            return
+        if not low and load < lowest / 8:
+            return
+
+
+def _rounded(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 1)

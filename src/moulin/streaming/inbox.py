@@ -1,0 +1,149 @@
+"""The audio of all streams, a ring of samples each, from which the card takes its windows."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from moulin.audio.waveform import as_floats
+from moulin.decoding.network import Floats, Ints
+from moulin.streaming.window_layout import WindowLayout
+
+_GOES_ON = -1
+_ROWS = 32
+
+
+def ring_samples(layout: WindowLayout) -> int:
+    """What a stream's ring holds: a window, and two chunks more to be filled meanwhile."""
+    return (-(-layout.samples // layout.chunk) + 2) * layout.chunk
+
+
+class Inbox:
+    """Rings float32 [slots, ring_samples]: sample i of a stream is at i modulo the ring's length.
+
+    Everything is an array over slots, so that many streams cost few calls. What a ring has no room for waits in the
+    order in which it came. Different slots may be used from different threads.
+    """
+
+    def __init__(self, rings: Floats, layout: WindowLayout) -> None:
+        slots, self._ring = rings.shape
+        self._rings, self._layout = rings, layout
+        self.num_samples = np.zeros(slots, dtype=np.int64)
+        """Of audio so far, without the silence behind it."""
+        self.num_taken = np.zeros(slots, dtype=np.int32)
+        """Windows."""
+        self._in_ring = np.zeros(slots, dtype=np.int64)
+        self._num_windows = np.full(slots, _GOES_ON, dtype=np.int64)
+        self._waiting: dict[int, deque[Floats]] = {}
+
+    def open(self, slot: int) -> None:
+        """A new stream. What another has left in the ring is never read."""
+        self.num_samples[slot] = self.num_taken[slot] = self._in_ring[slot] = 0
+        self._num_windows[slot] = _GOES_ON
+        self._waiting.pop(slot, None)
+
+    def accept(self, slot: int, samples: Floats) -> None:
+        """More audio: float32 [n], n may be 0. It is copied."""
+        self.num_samples[slot] += len(samples)
+        if slot in self._waiting:
+            self._waiting[slot].append(samples.copy())
+            return
+        count = self._fill(slot, samples)
+        if count < len(samples):
+            self._waiting[slot] = deque([samples[count:].copy()])
+
+    def accept_many(self, slots: Ints, samples: Floats | NDArray[np.int16]) -> None:
+        """Float32 or int16 [N, n], a row for each of `slots`, all different."""
+        count = samples.shape[1]
+        starts = self._in_ring[slots]
+        at = starts % self._ring
+        fits = (starts + count <= self._room_end(slots)) & (at + count <= self._ring)
+        if self._waiting:
+            fits &= [slot not in self._waiting for slot in slots.tolist()]
+        first = slots * self._ring + at
+        # Wherever `count` samples may begin, so that one call puts many rows at places of their own.
+        places = sliding_window_view(self._rings.reshape(-1), count, writeable=True) if count else self._rings
+        for begin in range(0, len(slots), _ROWS):  # what is converted is still in the cache when it is copied
+            rows = slice(begin, begin + _ROWS)
+            block = as_floats(samples[rows])
+            fitting = fits[rows]
+            if fitting.all():
+                places[first[rows]] = block
+            else:
+                places[first[rows][fitting]] = block[fitting]
+                for row in np.flatnonzero(~fitting):
+                    self.accept(int(slots[begin + row]), block[row])
+        self._in_ring[slots[fits]] += count
+        self.num_samples[slots[fits]] += count
+
+    def finish(self, slot: int, tail_samples: int) -> None:
+        """No more audio comes: silence follows; see `WindowLayout.all_windows`."""
+        self._num_windows[slot] = self._layout.all_windows(int(self.num_samples[slot]), tail_samples)
+
+    def discard(self, slot: int) -> None:
+        """The stream has no more windows, whatever audio is waiting."""
+        self._num_windows[slot] = 0
+
+    def finished(self, slot: int) -> bool:
+        return bool(self._num_windows[slot] != _GOES_ON)
+
+    def is_ready(self, slot: int) -> bool:
+        """Whether a whole window is there."""
+        return bool(self.ready(np.array([slot]))[0])
+
+    def ready(self, slots: Ints) -> NDArray[np.bool_]:
+        """Which of `slots` have a whole window."""
+        whole = (self.num_samples[slots] + self._layout.overhang - self._layout.samples) // self._layout.chunk + 1
+        ends = self._num_windows[slots]
+        ready: NDArray[np.bool_] = self.num_taken[slots] < np.where(ends == _GOES_ON, whole, ends)
+        return ready
+
+    def ended(self, slots: Ints) -> NDArray[np.bool_]:
+        """Which of `slots` are finished and have no window left."""
+        ends = self._num_windows[slots]
+        ended: NDArray[np.bool_] = (ends != _GOES_ON) & (self.num_taken[slots] >= ends)
+        return ended
+
+    def heard(self, slots: Ints) -> NDArray[np.int32]:
+        """How many samples of their next windows are there, counted from the window's beginning."""
+        begin = self.num_taken[slots].astype(np.int64) * self._layout.chunk - self._layout.overhang
+        heard: NDArray[np.int32] = np.minimum(self.num_samples[slots] - begin, self._layout.samples).astype(np.int32)
+        return heard
+
+    def take(self, slots: Ints) -> None:
+        """The next window of each of `slots` is not needed any more."""
+        self.num_taken[slots] += 1
+        if self._waiting:
+            for slot in slots.tolist():
+                if slot in self._waiting:
+                    self._refill(slot)
+
+    def _refill(self, slot: int) -> None:
+        pieces = self._waiting[slot]
+        while pieces:
+            count = self._fill(slot, pieces[0])
+            if count < len(pieces[0]):
+                pieces[0] = pieces[0][count:]
+                return
+            pieces.popleft()
+        del self._waiting[slot]
+
+    def _fill(self, slot: int, samples: Floats) -> int:
+        """Put as many of `samples` into the ring as there is room for. Returns how many."""
+        start = int(self._in_ring[slot])
+        count = min(len(samples), int(self._room_end(slot)) - start)
+        at = start % self._ring
+        behind = min(count, self._ring - at)
+        self._rings[slot, at : at + behind] = samples[:behind]
+        self._rings[slot, : count - behind] = samples[behind:count]
+        self._in_ring[slot] = start + count
+        return count
+
+    def _room_end(self, slots: int | Ints) -> Ints:
+        """The first sample that would overwrite one of the next window."""
+        taken = np.asarray(self.num_taken[slots], dtype=np.int64)
+        end: Ints = np.maximum(taken * self._layout.chunk - self._layout.overhang, 0) + self._ring
+        return end

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from moulin.engine.host_stream_recognizer import HostStreamRecognizer
+from moulin.errors import StreamsFull
+from moulin.evaluate.stream_capacity import Audio, PacedStreams, largest_load
+from moulin.streaming.stream import Stream
+from tests.triton_repo.fake_stream_runner import CHUNK_SAMPLES, SPEC, WINDOW_SAMPLES, FakeStreamRunner
+
+AUDIO = np.random.default_rng(0).integers(-3000, 3000, 20 * CHUNK_SAMPLES + 7, dtype=np.int16)
+CAPACITY = 6
+
+
+class Together(HostStreamRecognizer):
+    """Takes the audio of many streams at once, and remembers what it was given."""
+
+    def __init__(self, *, step_sec: float = 0.0) -> None:
+        super().__init__(SPEC, FakeStreamRunner(CAPACITY))
+        self.step_sec = step_sec
+        self.heard: dict[Stream, list[Audio]] = {}
+
+    def accept_many(self, streams: Sequence[Stream], samples: Audio) -> None:
+        for stream, its in zip(streams, samples, strict=True):
+            self.heard.setdefault(stream, []).append(its)
+            self.accept(stream, its)
+
+    def step(self, streams: Sequence[Stream], *, alone: bool = False) -> None:
+        time.sleep(self.step_sec)
+        super().step(streams, alone=alone)
+
+
+def test_every_chunk_is_a_step_of_its_stream() -> None:
+    recognizer = HostStreamRecognizer(SPEC, FakeStreamRunner(CAPACITY))
+    streams = PacedStreams(recognizer, AUDIO)
+    run = streams.run(CAPACITY, seconds=0.4, warmup_sec=0.2)
+    assert run.holds(2000)
+    assert 0 < len(run.chunk) <= CAPACITY * 11  # ten are due, less those of a machine that others use
+    assert len(run.chunk) == run.batches.sum()
+    assert run.batches.max() <= recognizer.runner.max_batch
+    for stream in streams.streams:
+        assert not recognizer.is_ready(stream)
+        assert stream.search.num_frames > 0
+    streams.close()
+    assert recognizer.num_open == 0
+
+
+def test_streams_go_on_with_what_they_say() -> None:
+    """Each hears all chunks in turn, from another on than its neighbours."""
+    recognizer = Together()
+    streams = PacedStreams(recognizer, AUDIO)
+    for count in (2, 5):
+        streams.run(count, seconds=0.1, warmup_sec=0.0)
+    chunks = AUDIO[: 20 * CHUNK_SAMPLES].reshape(20, CHUNK_SAMPLES)
+    for number, stream in enumerate(streams.streams):
+        first, second, *others = recognizer.heard[stream]
+        assert len(first) + len(second) == WINDOW_SAMPLES - CHUNK_SAMPLES
+        wanted = [chunks[(number + turn) % 20] for turn in range(len(others))]
+        if number >= 2:  # those of the first run have had a second beginning
+            np.testing.assert_array_equal(others, wanted)
+
+
+def test_a_slow_engine_does_not_hold() -> None:
+    streams = PacedStreams(Together(step_sec=0.1), AUDIO)
+    run = streams.run(CAPACITY, seconds=1.0, warmup_sec=0.0)
+    assert not run.holds(160)
+    assert run.to_dict()["step_share"] > 0.9
+    with pytest.raises(StreamsFull):
+        streams.run(CAPACITY + 1, seconds=0.1)
+
+
+@pytest.mark.parametrize("limit", [0, 900, 2000, 2001, 17_000, 41_234, 59_999, 60_000, 80_000])
+def test_the_largest_load_is_found(limit: int) -> None:
+    tried = list(largest_load(lambda load: load <= limit, 2000, 60_000))
+    found = max((load for load, held in tried if held), default=0)
+    assert len({load for load, _ in tried}) == len(tried) <= 11
+    assert all(load <= 60_000 for load, _ in tried)
+    if limit >= 60_000:
+        assert found == 60_000
+    elif limit:
+        assert 0.96 * limit <= found <= limit
+    else:
+        assert found == 0

@@ -1,0 +1,247 @@
+"""Streams whose states and searches an engine keeps, beside the plain recognizer: the same words, whatever the company.
+
+On a GPU the engine is `GpuStreamRunner`, in fp32; elsewhere its definition, and `GpuStreamRunner` for two chunks.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from moulin.bundle.checkpoint_spec import load_checkpoint_spec
+from moulin.decoding.network import Floats, Ints
+from moulin.decoding.options import DecodingOptions
+from moulin.engine.gpu_stream_recognizer import GpuStreamRecognizer
+from moulin.engine.gpu_stream_runner import GpuStreamRunner
+from moulin.engine.host_stream_recognizer import HostStreamRecognizer
+from moulin.engine.stream_recognizer import StreamRecognizer
+from moulin.engine.torch_stream_runner import TorchStreamRunner
+from moulin.errors import AudioError, EngineError, StreamError, StreamsFull
+from moulin.live_transcript import LiveTranscript
+from moulin.streaming.endpoint import EndpointRules
+from moulin.streaming.open_hypotheses import OpenHypotheses
+from moulin.streaming.options import StreamOptions
+from moulin.streaming.stream import Stream
+from moulin.streaming.turns import Said, Turns
+from tests.bundles import BUNDLES
+
+from .plain_stepper import PlainStepper
+
+SPEC = replace(load_checkpoint_spec(BUNDLES / "zipformer2-streaming", streaming=True), run_in="fp32")
+CAPACITY = 3
+OPTIONS = [
+    StreamOptions(endpoint=False),
+    StreamOptions(rules=EndpointRules(0.6, 0.3, 9.0)),
+    StreamOptions(DecodingOptions(blank_penalty=2.0, temperature=1.5), rules=EndpointRules(9.0, 9.0, 0.7)),
+    StreamOptions(DecodingOptions("modified_beam_search", beam=2), rules=EndpointRules(0.5, 0.2, 0.9)),
+]
+
+
+@pytest.fixture(scope="module")
+def plain() -> StreamRecognizer:
+    return HostStreamRecognizer(SPEC, TorchStreamRunner(SPEC, capacity=1))
+
+
+@pytest.fixture(scope="module")
+def ours() -> GpuStreamRecognizer:
+    return GpuStreamRecognizer(SPEC, on_gpu(CAPACITY) if torch.cuda.is_available() else PlainStepper(SPEC, CAPACITY))
+
+
+def on_gpu(capacity: int) -> GpuStreamRunner:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with torch.inference_mode():
+        return GpuStreamRunner(SPEC, capacity=capacity, max_batch=capacity, device=device)
+
+
+def audio(seed: int, duration_sec: float) -> Floats:
+    """Noise that comes and goes."""
+    rng = np.random.default_rng(seed)
+    count = round(duration_sec * 16000)
+    loudness = np.repeat(rng.choice([0.0, 0.01, 0.3], count // 800 + 1), 800)[:count]
+    noise: Floats = (loudness * rng.normal(0, 1, count)).astype(np.float32)
+    return noise
+
+
+def updates_of(recognizer: StreamRecognizer, stream: Stream, live: LiveTranscript) -> list[Any]:
+    """What an update says, without the confidences, which differ in their last digits."""
+    update = recognizer.update(stream)
+    live.apply(update)
+    segments = [
+        (s.number, s.text, s.is_final, [(w.word, w.start_sec, w.end_sec) for w in s.words]) for s in update.segments
+    ]
+    return [segments, update.endpoint, update.is_final, update.duration_sec, recognizer.text(stream), live.text]
+
+
+def alone(recognizer: StreamRecognizer, samples: Floats, options: StreamOptions, pieces: list[int]) -> list[Any]:
+    """All updates of a stream whose audio comes in `pieces`."""
+    stream, live, said, at = recognizer.open(options), LiveTranscript(), [], 0
+    for piece in pieces:
+        recognizer.accept(stream, samples[at : at + piece])
+        at += piece
+        while recognizer.is_ready(stream):
+            recognizer.step([stream])
+        said.append(updates_of(recognizer, stream, live))
+    recognizer.finish(stream)
+    while recognizer.is_ready(stream):
+        recognizer.step([stream])
+    said.append(updates_of(recognizer, stream, live))
+    recognizer.close(stream)
+    return said
+
+
+def split(total: int, rng: random.Random) -> list[int]:
+    pieces: list[int] = []
+    while sum(pieces) < total:
+        pieces.append(min(rng.choice([0, 100, 3000, 5120, 9000, 30_000]), total - sum(pieces)))
+    return pieces
+
+
+def test_any_company_and_any_split(ours: GpuStreamRecognizer, plain: StreamRecognizer) -> None:
+    """Streams of all kinds come and go in three slots; what a stream hears is compared at each of its pieces."""
+    rng = random.Random(0)
+    waiting = [(seed, 0.3 + 0.55 * (seed % 5), OPTIONS[seed % len(OPTIONS)]) for seed in range(24)]
+    going: dict[Stream, tuple[list[int], Floats, list[Any], list[Any], LiveTranscript]] = {}
+    compared = said = endpoints = 0
+    while waiting or going:
+        while waiting and len(going) < CAPACITY:
+            seed, duration_sec, options = waiting.pop()
+            samples = audio(seed, duration_sec)
+            pieces = split(len(samples), rng)
+            wanted = alone(plain, samples, options, pieces)
+            said += len(wanted[-1][-2]) > 0
+            endpoints += sum(update[1] for update in wanted)
+            going[ours.open(options)] = pieces, samples, wanted, [], LiveTranscript()
+        chosen = rng.sample(list(going), rng.randint(1, len(going)))
+        for stream in chosen:
+            pieces, samples, *_ = going[stream]
+            if pieces:
+                at = stream.windows.num_samples
+                ours.accept(stream, samples[at : at + pieces.pop(0)])
+            else:
+                ours.finish(stream)
+        while ready := [stream for stream in chosen if ours.is_ready(stream)]:
+            ours.step(ready)
+        for stream in chosen:
+            *_, wanted, got, live = going[stream]
+            got.append(updates_of(ours, stream, live))
+            assert got[-1] == wanted[len(got) - 1]
+            compared += 1
+            if stream.windows.finished:
+                assert len(got) == len(wanted)
+                ours.close(stream)
+                del going[stream]
+    assert compared > 100
+    assert said > 15
+    assert endpoints > 10
+    assert ours.num_open == 0
+
+
+def test_many_accept_at_once(ours: GpuStreamRecognizer, plain: StreamRecognizer) -> None:
+    """Rows at different places of their rings, with and without room for what comes, float32 and int16."""
+    samples = [audio(seed, 4.0) for seed in range(CAPACITY)]
+    exact = [np.round(each * 8192).astype(np.int16) for each in samples]
+    streams = [ours.open(OPTIONS[0]) for _ in samples]
+    heads = [0, 1111, 17_000]  # the last more than its ring takes
+    for stream, each, head in zip(streams, exact, heads, strict=True):
+        ours.accept(stream, each[:head].astype(np.float32) / 32768)
+    given = 0
+    for _ in range(6):
+        rows = np.stack([each[head + given : head + given + 5120] for each, head in zip(exact, heads, strict=True)])
+        ours.accept_many(streams, rows if given % 2 else rows.astype(np.float32) / 32768)
+        given += 5120
+        while ready := [stream for stream in streams if ours.is_ready(stream)]:
+            ours.step(ready)
+    for stream, each, head in zip(streams, exact, heads, strict=True):
+        ours.finish(stream)
+        while ours.is_ready(stream):
+            ours.step([stream])
+        heard = each[: head + given].astype(np.float32) / 32768
+        assert ours.text(stream) == alone(plain, heard, OPTIONS[0], [len(heard)])[-1][-2]
+        ours.close(stream)
+
+
+def test_what_is_no_audio_changes_nothing(ours: GpuStreamRecognizer) -> None:
+    streams = [ours.open(), ours.open()]
+    rows = np.zeros((2, 8000), np.float32)
+    rows[1, 77] = np.nan
+    with pytest.raises(AudioError, match="waveform 1: expected finite samples, got nan at sample 77"):
+        ours.accept_many(streams, rows)
+    with pytest.raises(AudioError, match="shape"):
+        ours.accept_many(streams, rows[0])
+    with pytest.raises(AudioError, match="finite"):
+        ours.accept(streams[1], rows[1])
+    assert [stream.windows.num_samples for stream in streams] == [0, 0]
+    ours.finish(streams[0])
+    with pytest.raises(StreamError, match="has been finished"):
+        ours.accept_many(streams, rows[:, :10])
+    ours.open()
+    with pytest.raises(StreamsFull):
+        ours.open()
+    for slot in range(CAPACITY):
+        ours._slots.release(slot)
+
+
+def test_more_than_a_segment_usually_says(ours: GpuStreamRecognizer) -> None:
+    """Endless speech without endpoints."""
+    small = OpenHypotheses(CAPACITY, max_tokens=20)
+    before, ours._said = ours._said, small
+    stream = ours.open(StreamOptions(DecodingOptions(blank_penalty=9.0), endpoint=False))
+    samples = audio(3, 6.0)
+    for at in range(0, len(samples), 5120):
+        ours.accept(stream, samples[at : at + 5120])
+        while ours.is_ready(stream):
+            ours.step([stream])
+    hypothesis = stream.search.hypothesis()
+    assert len(hypothesis.tokens) == len(hypothesis.frames) == len(hypothesis.log_probs) > 60
+    assert list(hypothesis.frames) == sorted(set(hypothesis.frames))
+    assert ours.text(stream) == ours.spec.tokens.text(hypothesis.tokens)
+    ours.close(stream)
+    ours._said = before
+
+
+def test_the_card_hears_it_too(plain: StreamRecognizer) -> None:
+    ours = GpuStreamRecognizer(SPEC, on_gpu(1))
+    samples = audio(1, 0.8)
+    stream, reference = ours.open(OPTIONS[0]), plain.open(OPTIONS[0])
+    for recognizer, each in ((ours, stream), (plain, reference)):
+        recognizer.accept(each, samples)
+        while recognizer.is_ready(each):
+            recognizer.step([each])
+    heard, wanted = stream.search.hypothesis(), reference.search.hypothesis()
+    assert stream.search.num_frames == reference.search.num_frames == 16
+    assert (heard.tokens, heard.frames) == (wanted.tokens, wanted.frames)
+    assert len(heard.tokens) > 3
+    np.testing.assert_allclose(heard.log_probs, wanted.log_probs, atol=2e-3)
+    ours.close(stream)
+    plain.close(reference)
+
+
+def test_a_precision_that_is_not_enough_is_said(ours: GpuStreamRecognizer) -> None:
+    """Of the stream alone that it is not enough for."""
+    broken, well = ours.open(), ours.open()
+    for stream in (broken, well):
+        ours.accept(stream, audio(0, 0.5))
+    ours.step([broken, well])
+    ours._broken[broken.slot] = True
+    with pytest.raises(EngineError, match="got NaN or infinity: it needs more than fp32"):
+        ours.text(broken)
+    ours.text(well)
+    ours.close(broken)
+    ours.close(well)
+    ours.warm_up()
+
+
+def test_warming_up_tells_of_a_precision_that_is_not_enough() -> None:
+    class Overflowing(PlainStepper):
+        def step(self, turns: Turns, encoder_out_of: Ints) -> Said:
+            said = super().step(turns, encoder_out_of)
+            said.scores[0] = np.nan
+            return said
+
+    with pytest.raises(EngineError, match="for streams, got NaN or infinity"):
+        GpuStreamRecognizer(SPEC, Overflowing(SPEC, 1)).warm_up()
