@@ -17,6 +17,9 @@ from torch import Tensor
 from moulin.gpu.kernels.precision import dot_precision
 from moulin.gpu.predictor import Predictor
 
+MAX_BLOCK_V = 512
+"""Tokens whose logits a program has in registers at once."""
+
 _FRAMES = 16
 
 
@@ -83,21 +86,12 @@ def greedy(
     batch, frames, _ = encoder_out.shape
     found = Found.empty(batch, frames, encoder_out.device)
     width, vocab = predictor.weight.shape
-    earlier, later, projection, projection_bias = predictor.hidden or (None,) * 4
-    scratch = None
-    if predictor.hidden is not None:
-        scratch = torch.empty(batch, width, dtype=encoder_out.dtype, device=encoder_out.device)
     joined = torch.empty(batch * _FRAMES, width, dtype=encoder_out.dtype, device=encoder_out.device)
-    block_v = min(vocab, 512)
     _greedy_kernel[(batch,)](
         encoder_out,
         lengths,
-        predictor.table,
-        earlier,
-        later,
-        projection,
-        projection_bias,
-        scratch,
+        *predictor.arguments,
+        predictor.scratch(batch),
         joined,
         predictor.weight,
         predictor.bias,
@@ -113,12 +107,12 @@ def greedy(
         blank_penalty,
         1.0 / temperature,
         *(going_on or (None,) * 5),
-        1 if predictor.hidden is None else predictor.hidden[0].shape[1],
+        predictor.depth,
         width,
         vocab,
         _FRAMES,
         min(width, 32),
-        block_v,
+        min(vocab, MAX_BLOCK_V),
         dot_precision(encoder_out.dtype),
         num_warps=8,
         num_stages=4,
