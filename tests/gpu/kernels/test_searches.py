@@ -113,7 +113,6 @@ def test_greedy_in_chunks(network: Network, predictor: Predictor, device: torch.
     said: list[list[tuple[int, int]]] = [[], [], []]
     for chunk in range(3):
         at = GoingOn(
-            contexts,
             tensor(slots, torch.int32),
             tensor([chunk == 0] * 3, torch.int32),
             tensor([options.blank_penalty for options in each]),
@@ -121,7 +120,7 @@ def test_greedy_in_chunks(network: Network, predictor: Predictor, device: torch.
         )
         part = encoder_out[:, 8 * chunk : 8 * chunk + 8].contiguous().to(device)
         unk = network.skipped_ids[1] if len(network.skipped_ids) > 1 else -1
-        found = greedy(part, lengths, predictor, unk_id=unk, going_on=at)
+        found = greedy(part, lengths, predictor, unk_id=unk, going_on=at, contexts=contexts)
         for row, tokens in enumerate(said):
             for index in range(int(found.counts[row])):
                 tokens.append((int(found.tokens[row, index]), 8 * chunk + int(found.frames[row, index])))

@@ -1,4 +1,4 @@
-"""Modified beam search of whole utterances in one kernel: a program an utterance, from its first frame to its last.
+"""Modified beam search in one kernel: a program an utterance, from its first frame to its last, or a stream's chunk.
 
 At most frames blank wins for every hypothesis that is kept, and no context changes. So a program joins the next frames
 with all contexts that it has, in one product of matrices, and keeps of each pair the tokens that are likely enough to
@@ -11,12 +11,15 @@ backwards at the end.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from moulin.gpu.kernels.greedy import MAX_BLOCK_V, Found, join, output_layer
+from moulin.gpu.kernels.greedy import MAX_BLOCK_V, Found, GoingOn, join, output_layer
 from moulin.gpu.kernels.precision import dot_precision
 from moulin.gpu.predictor import Predictor
 
@@ -26,6 +29,88 @@ has a new context at every sixth frame."""
 
 _LEAST_ROWS = 16  # that tensor cores multiply
 _BLOCK_J, _WARPS, _STAGES = 64, 8, 3
+
+
+class Beams(NamedTuple):
+    """Beams of streams, each in a slot, and what the host has decided about those of a batch."""
+
+    scores: Tensor
+    """float32 [slots, P], of each place, less `settled`; -inf where it holds no hypothesis."""
+    settled: Tensor
+    """float64 [slots]"""
+    counts: Tensor
+    """int32 [slots, P], of tokens."""
+    hashes: Tensor
+    """int64 [slots, P], which tell tokens apart."""
+    contexts: Tensor
+    """int32 [slots, P, 2]: what the decoder sees next, as `Predictor` counts."""
+    sizes: Tensor
+    """int32 [B], of each beam, at most P; 0 for a stream that is to be left alone."""
+    decided: Tensor
+    """int32 [B], the place of the hypothesis that the search goes on with alone, and in the first place; -1 for all."""
+    kept: Tensor
+    """int32 [B], how many tokens that hypothesis has now."""
+
+    @classmethod
+    def memory(cls, slots: int, places: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """The first five. What is there before a stream's first chunk is never read."""
+
+        def each(*size: int, dtype: torch.dtype = torch.int32) -> Tensor:
+            return torch.zeros(slots, *size, dtype=dtype, device=device)
+
+        return (
+            each(places, dtype=torch.float32),
+            each(dtype=torch.float64),
+            each(places),
+            each(places, dtype=torch.int64),
+            each(places, 2),
+        )
+
+
+class FoundByBeams(NamedTuple):
+    """What became of P places of B beams in T' frames, in one piece of memory: the place that each hypothesis goes on
+    from, int32 [B, P], `counts` int32 [B, P] of `tokens` int32, `frames` int32 and `log_probs` float32 [B, P, T'] that
+    it adds, and its whole score, float32 [B, P]."""
+
+    memory: Tensor
+    tokens: Tensor
+    frames: Tensor
+    log_probs: Tensor
+    counts: Tensor
+    scores: Tensor
+    origins: Tensor
+
+    @classmethod
+    def size(cls, batch: int, places: int, frames: int) -> int:
+        return batch * places * (3 * frames + 3)
+
+    @classmethod
+    def of(cls, memory: Tensor, batch: int, places: int, frames: int) -> FoundByBeams:
+        """What lies in int32 [`size`]."""
+        many, one = batch * places * frames, batch * places
+        tokens, at, log_probs, counts, scores, origins = memory.split([many] * 3 + [one] * 3)
+        return cls(
+            memory,
+            tokens.view(batch, places, frames),
+            at.view(batch, places, frames),
+            log_probs.view(torch.float32).view(batch, places, frames),
+            counts.view(batch, places),
+            scores.view(torch.float32).view(batch, places),
+            origins.view(batch, places),
+        )
+
+
+def stream_beam_search(
+    encoder_out: Tensor, lengths: Tensor, predictor: Predictor, going_on: GoingOn, beams: Beams, *, unk_id: int
+) -> FoundByBeams:
+    """The next frames of streams, encoder_out [B, T', J], of which `lengths` int32 [B] count. What is found of a stream
+    whose beam has no size means nothing. `unk_id` is not emitted; -1 where there is none."""
+    batch, frames, _ = encoder_out.shape
+    places = beams.scores.shape[1]
+    memory = torch.empty(FoundByBeams.size(batch, places, frames), dtype=torch.int32, device=encoder_out.device)
+    found = FoundByBeams.of(memory, batch, places, frames)
+    _launch(encoder_out, lengths, predictor, found[1:6], places, unk_id, 0.0, 1.0, (found.origins, *going_on, *beams))
+    return found
 
 
 def beam_search(
@@ -41,8 +126,26 @@ def beam_search(
     """The search of encoder_out [B, T', J], utterances of `lengths` int32 [B] frames. `unk_id` is not emitted; -1 where
     there is none. The definition is `moulin.decoding.modified_beam_search.modified_beam_search_reference`."""
     batch, frames, _ = encoder_out.shape
+    found = Found.empty(batch, frames, encoder_out.device)
+    _launch(
+        encoder_out, lengths, predictor, found[1:], beam, unk_id, blank_penalty, 1.0 / temperature, (None,) * 13
+    )
+    return found
+
+
+def _launch(
+    encoder_out: Tensor,
+    lengths: Tensor,
+    predictor: Predictor,
+    found: Sequence[Tensor],
+    beam: int,
+    unk_id: int,
+    blank_penalty: float,
+    sharpness: float,
+    of_streams: Sequence[Tensor | None],
+) -> None:
+    batch, frames, _ = encoder_out.shape
     device = encoder_out.device
-    found = Found.empty(batch, frames, device)
     width, vocab = predictor.weight.shape
     places = triton.next_power_of_2(beam)
     window = max(1, _ROWS // places)
@@ -68,17 +171,14 @@ def beam_search(
         emissions[0],
         emissions[1],
         emission_log_probs,
-        found.tokens,
-        found.frames,
-        found.log_probs,
-        found.counts,
-        found.scores,
+        *found,
         frames,
         predictor.joiner_dim,
         predictor.vocab_size + 1,
         unk_id,
         blank_penalty,
-        1.0 / temperature,
+        sharpness,
+        *of_streams,
         predictor.context_size,
         beam,
         places,
@@ -93,7 +193,6 @@ def beam_search(
         num_warps=_WARPS,
         num_stages=_STAGES,
     )
-    return found
 
 
 @triton.jit(do_not_specialize=["frames", "unk_id", "blank_penalty", "sharpness"])
@@ -126,6 +225,19 @@ def _beam_kernel(
     unk_id,
     blank_penalty,
     sharpness,
+    origins,
+    slots,
+    fresh,
+    blank_penalties,
+    each_sharpness,
+    slot_scores,
+    slot_settled,
+    slot_counts,
+    slot_hashes,
+    slot_contexts,
+    sizes,
+    decided,
+    kept,
     CONTEXT_SIZE: tl.constexpr,
     BEAM: tl.constexpr,
     PLACES: tl.constexpr,
@@ -166,7 +278,26 @@ def _beam_kernel(
     hashes = tl.zeros((PLACES,), dtype=tl.int64)
     a = tl.zeros((PLACES,), dtype=tl.int32)  # before the beginning
     b = tl.full((PLACES,), 1, dtype=tl.int32)  # blank
-    emission = tl.zeros((PLACES,), dtype=tl.int32)
+    emission = -1 - place  # before its first, the place that it comes from
+    beam = BEAM
+    added = tl.zeros((PLACES,), dtype=tl.int32)
+    if slots is not None:
+        beam = tl.load(sizes + utterance)
+        length = tl.where(beam > 0, length, 0)
+        blank_penalty, sharpness = tl.load(blank_penalties + utterance), tl.load(each_sharpness + utterance)
+        goes_on = (beam > 0) & (tl.load(fresh + utterance) == 0)
+        slot = tl.load(slots + utterance).to(tl.int64)
+        decision = tl.load(decided + utterance)
+        alone = goes_on & (decision >= 0)
+        of_slot = slot * PLACES + place
+        heir = slot * PLACES + tl.where(alone, decision, place)
+        score = tl.load(slot_scores + of_slot, mask=goes_on & (decision < 0), other=score)
+        settled += tl.load(slot_settled + slot, mask=goes_on & (decision < 0), other=0.0)
+        count = tl.load(slot_counts + heir, mask=goes_on, other=0)
+        count = tl.where(alone, tl.load(kept + utterance), count)
+        hashes = tl.load(slot_hashes + heir, mask=goes_on, other=0)
+        a = tl.load(slot_contexts + 2 * heir, mask=goes_on, other=0)
+        b = tl.load(slot_contexts + 2 * heir + 1, mask=goes_on, other=1)
     t = 0
     while t < length:
         # ------------------------------------------------------------------ the joiner, for a window of frames
@@ -195,13 +326,13 @@ def _beam_kernel(
             # -------------------------------------------------------------- the best extensions
             at = ((t - start) * PLACES + tl.gather(joined_in, of_place, 0)) * PLACES + rank
             tokens_of, log_probs_of = tl.load(likely + at), tl.load(likely_log_probs + at)
-            totals = tl.where(rank < BEAM, log_probs_of + tl.gather(score, of_place, 0), float("-inf"))
+            totals = tl.where(rank < beam, log_probs_of + tl.gather(score, of_place, 0), float("-inf"))
             best = tl.full((PLACES,), float("-inf"), dtype=tl.float32)
             chosen = tl.zeros((PLACES,), dtype=tl.int32)
             for i in tl.static_range(BEAM):
                 highest, which = tl.max(totals, axis=0, return_indices=True)
                 totals = tl.where(of_place * PLACES + rank == which, float("-inf"), totals)
-                best = tl.where(place == i, highest, best)
+                best = tl.where((place == i) & (i < beam), highest, best)
                 chosen = tl.where(place == i, which, chosen)
             parent = chosen // PLACES
             token = tl.gather(tokens_of, chosen, 0)
@@ -212,6 +343,8 @@ def _beam_kernel(
             hashes, count = tl.gather(hashes, parent, 0), tl.gather(count, parent, 0)
             hashes = tl.where(adds, hashes * 6364136223846793005 + token + 1, hashes)
             count += adds.to(tl.int32)
+            if slots is not None:
+                added = tl.gather(added, parent, 0) + adds.to(tl.int32)
             last, before = tl.gather(b, parent, 0), tl.gather(emission, parent, 0)
             a = tl.where(adds, last, tl.gather(a, parent, 0))
             b = tl.where(adds, token + 1, last)
@@ -238,22 +371,44 @@ def _beam_kernel(
             until = tl.where(tl.max(tl.where(alive, joined_in, 0), axis=0) < PLACES, until, t)
             joined_in %= PLACES  # of places without a hypothesis any will do
 
-    # ---------------------------------------------------------------------- the winner, backwards
     whole = score.to(tl.float64) + settled
-    _, winner = tl.max(whole / (count + CONTEXT_SIZE), axis=0, return_indices=True)
-    is_winner = place == winner
-    remaining = tl.sum(tl.where(is_winner, count, 0), axis=0)
-    at = tl.sum(tl.where(is_winner, emission, 0), axis=0)
-    tl.store(counts + utterance, remaining)
-    tl.store(scores + utterance, tl.sum(tl.where(is_winner, whole, 0.0), axis=0).to(tl.float32))
     tl.debug_barrier()
-    while remaining > 0:
-        remaining -= 1
-        out = utterance * frames + remaining
-        tl.store(tokens + out, tl.load(emitted + at))
-        tl.store(token_frames + out, at // PLACES)
-        tl.store(log_probs + out, tl.load(emitted_log_probs + at))
-        at = tl.load(emitted_before + at)
+    if slots is not None:
+        # ------------------------------------------------------------------ all places, backwards
+        if length > 0:
+            tl.store(slot_scores + of_slot, score)
+            tl.store(slot_settled + slot + tl.arange(0, 1), settled)
+            tl.store(slot_counts + of_slot, count)
+            tl.store(slot_hashes + of_slot, hashes)
+            tl.store(slot_contexts + 2 * of_slot, a)
+            tl.store(slot_contexts + 2 * of_slot + 1, b)
+            out = utterance * PLACES + place
+            tl.store(counts + out, added)
+            tl.store(scores + out, whole.to(tl.float32))
+            at = emission
+            for i in range(0, length):
+                says = at >= 0
+                to = out * frames + added - 1 - i
+                tl.store(tokens + to, tl.load(emitted + at, mask=says, other=0), mask=says)
+                tl.store(token_frames + to, at // PLACES, mask=says)
+                tl.store(log_probs + to, tl.load(emitted_log_probs + at, mask=says, other=0.0), mask=says)
+                at = tl.where(says, tl.load(emitted_before + at, mask=says, other=0), at)
+            tl.store(origins + out, -1 - at)
+    else:
+        # ------------------------------------------------------------------ the winner, backwards
+        _, winner = tl.max(whole / (count + CONTEXT_SIZE), axis=0, return_indices=True)
+        is_winner = place == winner
+        remaining = tl.sum(tl.where(is_winner, count, 0), axis=0)
+        at = tl.sum(tl.where(is_winner, emission, 0), axis=0)
+        tl.store(counts + utterance, remaining)
+        tl.store(scores + utterance, tl.sum(tl.where(is_winner, whole, 0.0), axis=0).to(tl.float32))
+        while remaining > 0:
+            remaining -= 1
+            out = utterance * frames + remaining
+            tl.store(tokens + out, tl.load(emitted + at))
+            tl.store(token_frames + out, at // PLACES)
+            tl.store(log_probs + out, tl.load(emitted_log_probs + at))
+            at = tl.load(emitted_before + at)
 
 
 @triton.jit

@@ -55,8 +55,6 @@ class Found(NamedTuple):
 class GoingOn(NamedTuple):
     """Searches that go on where they stopped, each in a slot, and each with options of its own."""
 
-    contexts: Tensor
-    """int32 [slots, 2]: what the decoder sees next, as `Predictor` counts."""
     slots: Tensor
     """int32 [B]"""
     fresh: Tensor
@@ -76,12 +74,14 @@ def greedy(
     blank_penalty: float = 0.0,
     temperature: float = 1.0,
     going_on: GoingOn | None = None,
+    contexts: Tensor | None = None,
 ) -> Found:
     """The search of encoder_out [B, T', J], utterances of `lengths` int32 [B] frames. `unk_id` is not emitted; -1 where
     there is none. The definition is `moulin.decoding.greedy.greedy_search_reference`.
 
     With `going_on` the frames are the next ones of streams, which have their own penalties and temperatures; frames and
-    scores found are those of this call.
+    scores found are those of this call. `contexts` int32 [slots, 2] are what the decoder sees next, as `Predictor`
+    counts.
     """
     batch, frames, _ = encoder_out.shape
     found = Found.empty(batch, frames, encoder_out.device)
@@ -106,7 +106,8 @@ def greedy(
         unk_id,
         blank_penalty,
         1.0 / temperature,
-        *(going_on or (None,) * 5),
+        contexts,
+        *(going_on or (None,) * 4),
         predictor.depth,
         width,
         vocab,
