@@ -117,6 +117,7 @@ def _providers(device: str, available: list[str]) -> list[Any]:
     cuda = {
         "device_id": index,
         # The default tries every convolution algorithm for every new shape, and every batch has a new shape.
-        "cudnn_conv_algo_search": "HEURISTIC",
+        "cudnn_conv_algo_search": "EXHAUSTIVE",
+        "cudnn_conv1d_pad_to_nc1d": "1",
     }
     return [("CUDAExecutionProvider", cuda), "CPUExecutionProvider"]
