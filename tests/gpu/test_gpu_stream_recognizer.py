@@ -212,20 +212,27 @@ def test_more_than_a_segment_usually_says(ours: GpuStreamRecognizer, plain: Stre
 
 
 def test_the_card_hears_it_too(plain: StreamRecognizer) -> None:
-    ours = GpuStreamRecognizer(SPEC, on_gpu(1))
-    samples = audio(1, 0.8)
-    stream, reference = ours.open(OPTIONS[0]), plain.open(OPTIONS[0])
-    for recognizer, each in ((ours, stream), (plain, reference)):
-        recognizer.accept(each, samples)
-        while recognizer.is_ready(each):
-            recognizer.step([each])
-    heard, wanted = stream.search.hypothesis(), reference.search.hypothesis()
-    assert stream.search.num_frames == reference.search.num_frames == 16
-    assert (heard.tokens, heard.frames) == (wanted.tokens, wanted.frames)
-    assert len(heard.tokens) > 3
-    np.testing.assert_allclose(heard.log_probs, wanted.log_probs, atol=2e-3)
-    ours.close(stream)
-    plain.close(reference)
+    """Greedily and by a beam, side by side."""
+    ours = GpuStreamRecognizer(SPEC, on_gpu(2))
+    samples, some = audio(1, 0.8), [OPTIONS[0], StreamOptions(DecodingOptions("modified_beam_search"), endpoint=False)]
+    streams = [ours.open(options) for options in some]
+    for stream in streams:
+        ours.accept(stream, samples)
+    while ready := [stream for stream in streams if ours.is_ready(stream)]:
+        ours.step(ready)
+    for stream, options in zip(streams, some, strict=True):
+        reference = plain.open(options)
+        plain.accept(reference, samples)
+        while plain.is_ready(reference):
+            plain.step([reference])
+        heard, wanted = stream.search.hypothesis(), reference.search.hypothesis()
+        assert stream.search.num_frames == reference.search.num_frames == 16
+        assert (heard.tokens, heard.frames) == (wanted.tokens, wanted.frames)
+        assert len(heard.tokens) > 3
+        np.testing.assert_allclose(heard.log_probs, wanted.log_probs, atol=2e-3)
+        assert heard.score == pytest.approx(wanted.score, abs=2e-2)
+        ours.close(stream)
+        plain.close(reference)
 
 
 def test_a_precision_that_is_not_enough_is_said(ours: GpuStreamRecognizer) -> None:

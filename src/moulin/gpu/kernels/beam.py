@@ -127,9 +127,7 @@ def beam_search(
     there is none. The definition is `moulin.decoding.modified_beam_search.modified_beam_search_reference`."""
     batch, frames, _ = encoder_out.shape
     found = Found.empty(batch, frames, encoder_out.device)
-    _launch(
-        encoder_out, lengths, predictor, found[1:], beam, unk_id, blank_penalty, 1.0 / temperature, (None,) * 13
-    )
+    _launch(encoder_out, lengths, predictor, found[1:], beam, unk_id, blank_penalty, 1.0 / temperature, (None,) * 13)
     return found
 
 

@@ -36,11 +36,15 @@ class Found(NamedTuple):
 
     @classmethod
     def empty(cls, batch: int, frames: int, device: torch.device) -> Found:
-        return cls.of(torch.empty(batch * (3 * frames + 2), dtype=torch.int32, device=device), batch, frames)
+        return cls.of(torch.empty(cls.size(batch, frames), dtype=torch.int32, device=device), batch, frames)
+
+    @classmethod
+    def size(cls, batch: int, frames: int) -> int:
+        return batch * (3 * frames + 2)
 
     @classmethod
     def of(cls, memory: Tensor, batch: int, frames: int) -> Found:
-        """What lies in int32 [B (3 T' + 2)]."""
+        """What lies in int32 [`size`]."""
         tokens, at, log_probs, counts, scores = memory.split([batch * frames] * 3 + [batch] * 2)
         return cls(
             memory,
