@@ -32,6 +32,10 @@ from moulin.triton_repo.streaming_config import StreamingOptions
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# Kernels run in Triton's interpreter where there is no GPU. Read when one is first imported, by whatever test.
+if not Path("/dev/nvidiactl").exists():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 # In a shell's background SIGINT is ignored, and under nohup SIGHUP: so they would be in what tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""Kernels run on a GPU where there is one, and in Triton's interpreter on the CPU elsewhere."""
+"""Kernels run on a GPU where there is one, and in Triton's interpreter on the CPU elsewhere (`tests/conftest.py`)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # before anything imports a kernel
+if "TRITON_INTERPRET" in os.environ:
     from triton.runtime import interpreter
 
     # Whether integers overflow is not looked at on a GPU either, and takes a third of the time.
