@@ -171,7 +171,8 @@ def capacity(spec: ModelSpec, arguments: argparse.Namespace) -> Iterator[dict[st
     lowest, highest = arguments.capacity_streams
     recognizer = _recognizer(spec, arguments, highest)
     speech = _speech()
-    streams = PacedStreams(recognizer, speech if arguments.capacity_dtype == "int16" else speech / np.float32(32768))
+    audio = speech if arguments.capacity_dtype == "int16" else speech / np.float32(32768)
+    streams = PacedStreams(recognizer, audio, threads=arguments.capacity_threads)
     deadline = time.monotonic() + arguments.capacity_budget_sec
     found = 0
 
@@ -394,6 +395,7 @@ def main() -> None:
     of_capacity.add_argument("--capacity-seconds", type=float, default=6.0, help="measured of each run")
     of_capacity.add_argument("--capacity-budget-sec", type=float, default=100.0, help="after which no run begins")
     of_capacity.add_argument("--capacity-dtype", choices=["int16", "float32"], default="int16")
+    of_capacity.add_argument("--capacity-threads", type=int, help="by default as many as the runner has workers")
     of_capacity.add_argument("--limit-ms", type=float, default=160.0, help="for 95 of 100 chunks")
     of_churn = parser.add_argument_group("churn")
     of_churn.add_argument("--churn-streams", type=int, default=100_000)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike, NDArray
 
-from moulin.audio.waveform import check_waveform
+from moulin.audio.waveform import check_waveform, check_waveforms
 from moulin.errors import AudioError
 
 
@@ -83,3 +83,22 @@ def test_importing_the_room_imports_no_audio_library() -> None:
     )
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
+
+
+def test_many_waveforms_at_once() -> None:
+    loud = np.full((3, 5000), 0.9, np.float32)
+    assert check_waveforms(loud) is loud
+    assert check_waveforms(np.zeros((0, 5), np.float32)).shape == (0, 5)
+    integers = np.array([[1, -2]], np.int16)
+    assert check_waveforms(integers) is integers
+    doubles = check_waveforms(np.full((2, 3), 0.5))
+    assert doubles.dtype == np.float32
+    for value, message in ((np.nan, "got nan at sample 7"), (np.inf, "got inf"), (17.0, "got a peak of 17")):
+        broken = loud.copy()
+        broken[2, 7] = value
+        with pytest.raises(AudioError, match=f"waveform 2: .*{message}"):
+            check_waveforms(broken)
+    with pytest.raises(AudioError, match=r"shape \[N, n\], got \[4\]"):
+        check_waveforms(np.zeros(4, np.float32))
+    with pytest.raises(AudioError, match="expected float32 or int16 samples, got int32"):
+        check_waveforms(np.zeros((1, 4), np.int32))

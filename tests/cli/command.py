@@ -49,7 +49,7 @@ def moulin(*arguments: object, stdin: bytes | None = None, environ: dict[str, st
 
 
 def moulin_here(*arguments: object) -> Finished:
-    """The same in this process, for what imports PyTorch and starts no other process: importing takes a second."""
+    """The same in this process, for what starts no other process: importing takes a second, with PyTorch two."""
     out, err = io.StringIO(), io.StringIO()
     status: object = 0
     with (

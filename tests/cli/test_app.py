@@ -9,7 +9,7 @@ import pytest
 
 from moulin import __version__
 
-from .command import moulin
+from .command import moulin, moulin_here
 
 VERBS = [
     ["serve"],
@@ -65,7 +65,7 @@ def test_nothing_asked_for_shows_the_help(arguments: list[str]) -> None:
     ],
 )
 def test_usage_errors(arguments: list[str], message: str) -> None:
-    done = moulin(*arguments).expect(2)
+    done = moulin_here(*arguments).expect(2)
     assert message in done.err
     assert done.out == ""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL, demo_clips
-from tests.cli.command import MOULIN, TIMEOUT_SEC, moulin
+from tests.cli.command import MOULIN, TIMEOUT_SEC, moulin, moulin_here
 
 
 def test_the_demo_model_by_default_in_all_forms(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_recording_that_fails_is_said_and_the_exit_status_shows_it(tmp_path: P
     ],
 )
 def test_what_cannot_be_measured_is_said_first(arguments: list[str], message: str) -> None:
-    done = moulin("bench", "accuracy", "--model", DEMO_MODEL, *arguments).expect(1)
+    done = moulin_here("bench", "accuracy", "--model", DEMO_MODEL, *arguments).expect(1)
     assert message in done.err
     assert done.out == ""
 

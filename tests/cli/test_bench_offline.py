@@ -11,7 +11,7 @@ import pytest
 
 from moulin.launch import TritonServer
 from tests.bundles import BUNDLES
-from tests.cli.command import MOULIN, TIMEOUT_SEC, eventually, moulin
+from tests.cli.command import MOULIN, TIMEOUT_SEC, eventually, moulin, moulin_here
 
 
 def test_rounds_of_all_recordings(tmp_path: Path) -> None:
@@ -85,6 +85,6 @@ def test_requests_to_a_server_that_runs(server: TritonServer, tmp_path: Path) ->
     ],
 )
 def test_what_cannot_be_measured_is_said_first(arguments: list[str], message: str) -> None:
-    done = moulin("bench", "offline", *arguments).expect(1)
+    done = moulin_here("bench", "offline", *arguments).expect(1)
     assert message in done.err
     assert done.out == ""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.bundles import BUNDLES
-from tests.cli.command import MOULIN, TIMEOUT_SEC, eventually, moulin
+from tests.cli.command import MOULIN, TIMEOUT_SEC, eventually, moulin, moulin_here
 
 MODEL = BUNDLES / "zipformer2-streaming"
 
@@ -26,13 +26,13 @@ MODEL = BUNDLES / "zipformer2-streaming"
     ],
 )
 def test_what_cannot_be_measured_is_said_before_anything_starts(arguments: list[str], message: str) -> None:
-    done = moulin("bench", "streaming", "--model", MODEL, *arguments).expect(1)
+    done = moulin_here("bench", "streaming", "--model", MODEL, *arguments).expect(1)
     assert message in done.err
     assert done.out == ""
 
 
 def test_an_offline_model_is_refused() -> None:
-    done = moulin("bench", "streaming", "--model", BUNDLES / "zipformer2-offline").expect(1)
+    done = moulin_here("bench", "streaming", "--model", BUNDLES / "zipformer2-offline").expect(1)
     assert "streaming" in done.err
 
 

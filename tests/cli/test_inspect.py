@@ -10,14 +10,14 @@ from moulin.bundle.load import load_bundle
 from moulin.demo.files import DEMO_MODEL
 from tests.conftest import BUNDLES
 
-from .command import moulin
+from .command import moulin, moulin_here
 
 ALL = [DEMO_MODEL, *sorted(path for path in BUNDLES.iterdir() if path.is_dir())]
 
 
 @pytest.mark.parametrize("model", ALL, ids=lambda path: path.name)
 def test_table_and_json_say_the_same(model: Path) -> None:
-    facts = json.loads(moulin("inspect", model, "--json").expect(0).out)
+    facts = json.loads(moulin_here("inspect", model, "--json").expect(0).out)
     spec = load_bundle(model)
     assert facts["path"] == str(model)
     for name in ("name", "family", "mode", "precision", "vocab_size", "joiner_dim", "context_size", "feature_dim"):
@@ -25,7 +25,7 @@ def test_table_and_json_say_the_same(model: Path) -> None:
     assert ("chunk_frames" in facts) == (spec.mode == "streaming")
     assert facts["files"]["encoder"] == spec.files.encoder.name
 
-    done = moulin("inspect", model).expect(0)
+    done = moulin_here("inspect", model).expect(0)
     assert done.err == ""
     table = dict(line.split("  ", 1) for line in done.out.splitlines())
     assert [name.replace(" ", "_") for name in table] == list(facts)
@@ -78,7 +78,7 @@ def test_broken_models(tmp_path: Path, damage: str, message: str) -> None:
                 file.unlink()
             if damage == "checkpoints":
                 (model / "epoch-1.pt").touch()
-    done = moulin("inspect", model, "--json").expect(1)
+    done = moulin_here("inspect", model, "--json").expect(1)
     assert done.out == ""
     assert done.err.startswith("moulin: ")
     assert message in done.err

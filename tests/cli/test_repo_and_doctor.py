@@ -10,7 +10,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from moulin.demo.files import DEMO_MODEL
 from tests.conftest import BUNDLES
 
-from .command import moulin
+from .command import moulin, moulin_here
 
 
 def test_a_repository_is_built(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_the_layout_ensemble(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_built(tmp_path: Path, arguments: list[object], message: str) -> None:
-    done = moulin("repo", "build", "--to", tmp_path / "repository", *arguments).expect(1)
+    done = moulin_here("repo", "build", "--to", tmp_path / "repository", *arguments).expect(1)
     assert done.err.startswith(f"moulin: {message}")
     assert done.out == ""
     assert not list(tmp_path.iterdir())

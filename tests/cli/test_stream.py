@@ -22,7 +22,7 @@ from moulin.live_transcript import LiveTranscript, StreamUpdate
 from moulin.stream_audio import cut, stream_in_process
 from tests.conftest import BUNDLES, Recording
 
-from .command import MOULIN, TIMEOUT_SEC, Finished, moulin
+from .command import MOULIN, TIMEOUT_SEC, Finished, moulin, moulin_here
 
 MODEL = BUNDLES / "zipformer2-streaming"
 
@@ -246,7 +246,7 @@ def test_a_reader_that_leaves(clip: Path) -> None:
     ],
 )
 def test_what_is_refused(clip: Path, arguments: list[object], message: str, hint: str | None) -> None:
-    done = moulin("stream", *(clip if argument == "CLIP" else argument for argument in arguments)).expect(1)
+    done = moulin_here("stream", *(clip if argument == "CLIP" else argument for argument in arguments)).expect(1)
     assert done.out == ""
     first, *rest = done.err.splitlines()
     assert first.startswith("moulin: ")

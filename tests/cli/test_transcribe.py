@@ -17,7 +17,7 @@ from moulin.demo.files import DEMO_MODEL
 from moulin.launch import TritonServer
 from tests.conftest import BUNDLES, TINY_MODEL, Recording
 
-from .command import MOULIN, Finished, moulin
+from .command import MOULIN, Finished, moulin, moulin_here
 
 Transcribe = Callable[..., Finished]
 
@@ -199,7 +199,7 @@ def test_decoding_options_reach_the_decoder(
 def test_what_is_refused_before_anything_is_read(
     recordings: list[Recording], arguments: list[object], message: str, hint: str | None
 ) -> None:
-    done = moulin("transcribe", recordings[0].file, *arguments).expect(1)
+    done = moulin_here("transcribe", recordings[0].file, *arguments).expect(1)
     assert done.out == ""
     first, *rest = done.err.splitlines()
     assert first.startswith("moulin: ")

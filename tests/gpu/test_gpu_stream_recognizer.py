@@ -15,7 +15,7 @@ import torch
 
 from moulin.bundle.checkpoint_spec import load_checkpoint_spec
 from moulin.decoding.network import Floats, Ints
-from moulin.decoding.options import DecodingOptions
+from moulin.decoding.options import METHODS, DecodingOptions, Method
 from moulin.engine.gpu_stream_recognizer import GpuStreamRecognizer
 from moulin.engine.gpu_stream_runner import GpuStreamRunner
 from moulin.engine.host_stream_recognizer import HostStreamRecognizer
@@ -39,6 +39,8 @@ OPTIONS = [
     StreamOptions(rules=EndpointRules(0.6, 0.3, 9.0)),
     StreamOptions(DecodingOptions(blank_penalty=2.0, temperature=1.5), rules=EndpointRules(9.0, 9.0, 0.7)),
     StreamOptions(DecodingOptions("modified_beam_search", beam=2), rules=EndpointRules(0.5, 0.2, 0.9)),
+    StreamOptions(DecodingOptions("modified_beam_search", temperature=2.0), rules=EndpointRules(9.0, 9.0, 0.6)),
+    StreamOptions(DecodingOptions("modified_beam_search", beam=5), endpoint=False),
 ]
 
 
@@ -77,7 +79,9 @@ def updates_of(recognizer: StreamRecognizer, stream: Stream, live: LiveTranscrip
     return [segments, update.endpoint, update.is_final, update.duration_sec, recognizer.text(stream), live.text]
 
 
-def alone(recognizer: StreamRecognizer, samples: Floats, options: StreamOptions, pieces: list[int]) -> list[Any]:
+def alone(
+    recognizer: StreamRecognizer, samples: Floats, options: StreamOptions, pieces: list[int], *, finish: bool = True
+) -> list[Any]:
     """All updates of a stream whose audio comes in `pieces`."""
     stream, live, said, at = recognizer.open(options), LiveTranscript(), [], 0
     for piece in pieces:
@@ -86,10 +90,11 @@ def alone(recognizer: StreamRecognizer, samples: Floats, options: StreamOptions,
         while recognizer.is_ready(stream):
             recognizer.step([stream])
         said.append(updates_of(recognizer, stream, live))
-    recognizer.finish(stream)
-    while recognizer.is_ready(stream):
-        recognizer.step([stream])
-    said.append(updates_of(recognizer, stream, live))
+    if finish:
+        recognizer.finish(stream)
+        while recognizer.is_ready(stream):
+            recognizer.step([stream])
+        said.append(updates_of(recognizer, stream, live))
     recognizer.close(stream)
     return said
 
@@ -186,11 +191,12 @@ def test_what_is_no_audio_changes_nothing(ours: GpuStreamRecognizer) -> None:
         ours._slots.release(slot)
 
 
-def test_more_than_a_segment_usually_says(ours: GpuStreamRecognizer) -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_more_than_a_segment_usually_says(ours: GpuStreamRecognizer, plain: StreamRecognizer, method: Method) -> None:
     """Endless speech without endpoints."""
-    small = OpenHypotheses(CAPACITY, max_tokens=20)
+    small = OpenHypotheses(CAPACITY, ours.runner.beam_places, ours.runner.context_size, max_tokens=20)
     before, ours._said = ours._said, small
-    stream = ours.open(StreamOptions(DecodingOptions(blank_penalty=9.0), endpoint=False))
+    stream = ours.open(StreamOptions(DecodingOptions(method, blank_penalty=9.0), endpoint=False))
     samples = audio(3, 6.0)
     for at in range(0, len(samples), 5120):
         ours.accept(stream, samples[at : at + 5120])
@@ -200,25 +206,33 @@ def test_more_than_a_segment_usually_says(ours: GpuStreamRecognizer) -> None:
     assert len(hypothesis.tokens) == len(hypothesis.frames) == len(hypothesis.log_probs) > 60
     assert list(hypothesis.frames) == sorted(set(hypothesis.frames))
     assert ours.text(stream) == ours.spec.tokens.text(hypothesis.tokens)
+    assert ours.text(stream) == alone(plain, samples, stream.options, [len(samples)], finish=False)[-1][-2]
     ours.close(stream)
     ours._said = before
 
 
 def test_the_card_hears_it_too(plain: StreamRecognizer) -> None:
-    ours = GpuStreamRecognizer(SPEC, on_gpu(1))
-    samples = audio(1, 0.8)
-    stream, reference = ours.open(OPTIONS[0]), plain.open(OPTIONS[0])
-    for recognizer, each in ((ours, stream), (plain, reference)):
-        recognizer.accept(each, samples)
-        while recognizer.is_ready(each):
-            recognizer.step([each])
-    heard, wanted = stream.search.hypothesis(), reference.search.hypothesis()
-    assert stream.search.num_frames == reference.search.num_frames == 16
-    assert (heard.tokens, heard.frames) == (wanted.tokens, wanted.frames)
-    assert len(heard.tokens) > 3
-    np.testing.assert_allclose(heard.log_probs, wanted.log_probs, atol=2e-3)
-    ours.close(stream)
-    plain.close(reference)
+    """Greedily and by a beam, side by side."""
+    ours = GpuStreamRecognizer(SPEC, on_gpu(2))
+    samples, some = audio(1, 0.8), [OPTIONS[0], StreamOptions(DecodingOptions("modified_beam_search"), endpoint=False)]
+    streams = [ours.open(options) for options in some]
+    for stream in streams:
+        ours.accept(stream, samples)
+    while ready := [stream for stream in streams if ours.is_ready(stream)]:
+        ours.step(ready)
+    for stream, options in zip(streams, some, strict=True):
+        reference = plain.open(options)
+        plain.accept(reference, samples)
+        while plain.is_ready(reference):
+            plain.step([reference])
+        heard, wanted = stream.search.hypothesis(), reference.search.hypothesis()
+        assert stream.search.num_frames == reference.search.num_frames == 16
+        assert (heard.tokens, heard.frames) == (wanted.tokens, wanted.frames)
+        assert len(heard.tokens) > 3
+        np.testing.assert_allclose(heard.log_probs, wanted.log_probs, atol=2e-3)
+        assert heard.score == pytest.approx(wanted.score, abs=2e-2)
+        ours.close(stream)
+        plain.close(reference)
 
 
 def test_a_precision_that_is_not_enough_is_said(ours: GpuStreamRecognizer) -> None:

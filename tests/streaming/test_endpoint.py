@@ -3,12 +3,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from moulin.errors import OptionsError
-from moulin.streaming.endpoint import EndpointRules
+from moulin.streaming.endpoint import EndpointRules, EndpointTable
 
 SECONDS = st.floats(0.01, 100)
 
@@ -71,3 +72,20 @@ def test_what_is_no_time(rule: str, value: Any) -> None:
 def test_a_rule_may_be_put_out_of_reach(value: float) -> None:
     rules = EndpointRules(rule3_min_utterance_length_sec=value)
     assert not rules.too_long(1e9)
+
+
+def test_a_table_of_rules_says_what_each_says() -> None:
+    each = [EndpointRules(), EndpointRules(0.5, 0.9, 2.0), None, EndpointRules(1.0, 0.2, 0.7)]
+    table = EndpointTable(len(each))
+    for slot, rules in enumerate(each):
+        table.set(slot, rules)
+    slots = np.array([3, 0, 1, 2])
+    for silence_sec in (0.1, 0.2, 0.6, 1.2, 2.4, 99.0):
+        for length_sec in (0.3, 0.7, 2.5, 20.0):
+            for said in (False, True):
+                held = table.hold(slots, np.full(4, silence_sec), np.full(4, length_sec), np.full(4, said))
+                wanted = [
+                    rules is not None and (rules.paused(silence_sec, anything_said=said) or rules.too_long(length_sec))
+                    for rules in (each[slot] for slot in slots)
+                ]
+                assert held.tolist() == wanted

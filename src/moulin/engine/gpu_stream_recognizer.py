@@ -2,7 +2,7 @@
 
 What is known of the streams is in arrays by slot (`moulin.streaming.inbox`, `open_hypotheses`, and those below), which
 a step reads and changes for all of its streams at once. One by one go only streams of which there is something to say
-to their callers (a pause, their end) and those that ask for a search which runs on the host.
+to their callers (a pause, their end) and those whose beams are wider than the engine's, which are searched on the host.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from moulin.streaming.inbox import Inbox
 from moulin.streaming.open_hypotheses import OpenHypotheses
 from moulin.streaming.options import StreamOptions
 from moulin.streaming.stream import Stream
-from moulin.streaming.turns import Turns
+from moulin.streaming.turns import Said, Turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +95,13 @@ class GpuStreamRecognizer(StreamRecognizer):
         super().__init__(spec, runner, options=options, tail_padding_sec=tail_padding_sec)
         capacity = runner.capacity
         self._inbox = Inbox(runner.inbox, runner.windows)
-        self._said = OpenHypotheses(capacity)
+        self._said = OpenHypotheses(capacity, runner.beam_places, runner.context_size)
         self._endpoints = EndpointTable(capacity)
         self._segment_starts = np.zeros(capacity, dtype=np.int64)  # in encoder frames
         self._fresh = np.zeros(capacity, dtype=np.bool_)  # nothing said yet that the next token depends on
         self._blank_penalties = np.zeros(capacity, dtype=np.float32)
         self._sharpness = np.ones(capacity, dtype=np.float32)
+        self._beams = np.zeros(capacity, dtype=np.int32)  # 0 for greedy search
         self._on_host = np.zeros(capacity, dtype=np.bool_)  # whose search is
         self._broken = np.zeros(capacity, dtype=np.bool_)  # of which the encoder made no numbers
         self._texts: list[tuple[int, int, str]] = [(0, 0, "")] * capacity
@@ -127,24 +128,24 @@ class GpuStreamRecognizer(StreamRecognizer):
             self._fresh[slots],
             self._blank_penalties[slots],
             self._sharpness[slots],
+            self._beams[slots],
+            self._said.decided[slots],
+            self._said.kept[slots],
         )
         said = self.runner.step(turns, on_host)
-        first_frames = turns.numbers * self.runner.chunk_encoder_frames
         self._inbox.take(slots)
         self._fresh[slots] = False
-        self._broken[slots] |= ~np.isfinite(said.scores)
-        self._said.append(
-            slots, said.counts, said.tokens, said.frames + first_frames[:, None], said.log_probs, said.scores
-        )
+        self._said.decided[slots] = -1
+        self._note(turns, said)
         if len(on_host):
             self._search([streams[row] for row in on_host], said.encoder_out)
         for row in np.flatnonzero(self._inbox.ended(slots) | self._on_host[slots] | self._at_endpoint(slots)):
             self._cut(streams[row])
 
     def text(self, stream: Stream) -> str:
-        """As the base class, but spelt again only where something was said since."""
+        """As the base class, but after greedy search spelt again only where something was said since."""
         self._check_precision(stream)
-        if self._on_host[stream.slot]:
+        if self._on_host[stream.slot] or self._beams[stream.slot]:
             return super().text(stream)
         closed, count = stream.num_closed, self._said.count(stream.slot)
         closed_then, count_then, text = self._texts[stream.slot]
@@ -172,7 +173,9 @@ class GpuStreamRecognizer(StreamRecognizer):
     def _new_search(self, slot: int, options: StreamOptions, num_frames: int) -> SearchState:
         decoding = options.decoding
         self._endpoints.set(slot, options.rules if options.endpoint else None)
-        self._on_host[slot] = decoding.method != "greedy"
+        beam = 0 if decoding.method == "greedy" else decoding.beam
+        self._on_host[slot] = beam > self.runner.beam_places
+        self._beams[slot] = 0 if self._on_host[slot] else beam
         self._fresh[slot] = True
         self._blank_penalties[slot] = decoding.blank_penalty
         self._sharpness[slot] = 1.0 / decoding.temperature
@@ -181,6 +184,34 @@ class GpuStreamRecognizer(StreamRecognizer):
         if self._on_host[slot]:
             return self._new_host_search(options, num_frames)
         return _SlotSearch(self._said, self._inbox, slot, self.runner.chunk_encoder_frames)
+
+    def _note(self, turns: Turns, said: Said) -> None:
+        """What was said in a step."""
+        slots, beams = turns.slots, said.by_beams
+        first_frames = turns.numbers * self.runner.chunk_encoder_frames
+        by_beam = turns.beams > 0
+        greedy = ~by_beam
+        self._said.append(
+            slots[greedy],
+            said.counts[greedy],
+            said.tokens[greedy],
+            (said.frames + first_frames[:, None])[greedy],
+            said.log_probs[greedy],
+            said.scores[greedy],
+        )
+        scores = said.scores
+        if by_beam.any():
+            self._said.advance(
+                slots[by_beam],
+                beams.origins,
+                beams.counts,
+                beams.tokens,
+                beams.frames + first_frames[by_beam, None, None],
+                beams.log_probs,
+                beams.scores,
+            )
+            scores[by_beam] = beams.scores.max(axis=1)
+        self._broken[slots] |= ~np.isfinite(scores)
 
     def _close_segment(self, stream: Stream, best: Hypothesis, count: int) -> None:
         super()._close_segment(stream, best, count)

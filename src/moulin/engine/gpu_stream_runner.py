@@ -8,23 +8,25 @@ from moulin.audio.fbank import FbankOptions
 from moulin.bundle.checkpoint_spec import layout_of
 from moulin.bundle.spec import CheckpointSpec
 from moulin.decoding.network import Floats, Ints
+from moulin.decoding.options import DecodingOptions
 from moulin.encoders.zipformer2 import CHUNK_SIZE, LEFT_CONTEXT_FRAMES, Zipformer2
 from moulin.engine.stream_runner import check_counts
 from moulin.engine.torch_prediction import DTYPES, TorchPrediction
 from moulin.errors import EngineError
 from moulin.gpu.graphs import most_rows
 from moulin.gpu.predictor import Predictor
-from moulin.gpu.stream_pipeline import UNDER_WAY, GpuStreamPipeline
+from moulin.gpu.stream_pipeline import GpuStreamPipeline
 from moulin.gpu.stream_zipformer2 import GpuStreamZipformer2
 from moulin.streaming.turns import Said, Turns
 from moulin.streaming.window_layout import WindowLayout
 
 MAX_BATCH = 1024
+DEFAULT_BEAM = DecodingOptions().beam
 
 
 class GpuStreamRunner(TorchPrediction):
-    """A `StreamStepper`. Decoder and joiner are there twice: on the card for greedy search, and on the CPU for searches
-    that run there.
+    """A `StreamStepper`. Decoder and joiner are there twice: on the card, and on the CPU for beams that are too wide
+    for it.
     """
 
     def __init__(
@@ -35,10 +37,11 @@ class GpuStreamRunner(TorchPrediction):
         device: str = "cuda",
         threads: int | None = None,
         max_batch: int | None = None,
+        beam: int = DEFAULT_BEAM,
         cuda_graphs: bool = True,
     ) -> None:
         """In the spec's precision. `capacity` streams may be open, and `max_batch` of them go through the encoder
-        together.
+        together. Beams up to `beam`, or a little more, are searched on the card.
 
         Raises BundleError for the checkpoint, EngineError where the device does not work or the model has a form that
         the GPU engine does not know, and OptionsError.
@@ -49,7 +52,7 @@ class GpuStreamRunner(TorchPrediction):
         plain, _ = self._encoder.cpu(), self._joiner.cpu()
         if not isinstance(plain, Zipformer2):
             raise EngineError(f"The GPU engine does not know the {plain.family} encoder of streams")
-        self._capacity = capacity
+        self._capacity, self._beam_places = capacity, 1 << (beam - 1).bit_length()
         largest = most_rows(max_batch or MAX_BATCH)
         layout = layout_of(self._transducer, spec.checkpoint)
         fbank = FbankOptions(num_mel_bins=spec.feature_dim)
@@ -76,6 +79,7 @@ class GpuStreamRunner(TorchPrediction):
                 max_batch=largest,
                 device=self.device,
                 unk_id=unknown[0] if unknown else -1,
+                beam_places=self._beam_places,
                 cuda_graphs=cuda_graphs,
             )
         self._chunk_encoder_frames = encoder.out_frames
@@ -89,11 +93,6 @@ class GpuStreamRunner(TorchPrediction):
         return self.pipeline.max_batch
 
     @property
-    def num_workers(self) -> int:
-        """While the card works on one step, the next is made ready and the last is read."""
-        return UNDER_WAY
-
-    @property
     def inbox(self) -> Floats:
         return self.pipeline.inbox
 
@@ -104,6 +103,10 @@ class GpuStreamRunner(TorchPrediction):
     @property
     def chunk_encoder_frames(self) -> int:
         return self._chunk_encoder_frames
+
+    @property
+    def beam_places(self) -> int:
+        return self._beam_places
 
     def step(self, turns: Turns, encoder_out_of: Ints) -> Said:
         with self._computing():

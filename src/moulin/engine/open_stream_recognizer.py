@@ -8,6 +8,7 @@ from pathlib import Path
 from moulin.bundle.files import Precision
 from moulin.bundle.load_model import load_model
 from moulin.bundle.spec import CheckpointSpec, ModelSpec, OnnxModelSpec
+from moulin.decoding.options import DecodingOptions
 from moulin.engine.device import gpu_index
 from moulin.engine.engines import (
     Engine,
@@ -71,6 +72,7 @@ def open_stream_recognizer(
             threads=threads,
             capacity=max_streams,
             max_batch=max_batch,
+            beam=max((options or StreamOptions()).decoding.beam, DecodingOptions().beam),
             cuda_graphs=cuda_graphs,
         )
         return GpuStreamRecognizer(in_half, on_gpu, options=options)

@@ -68,6 +68,10 @@ class StreamStepper(StreamLimits, Protocol):
     def chunk_encoder_frames(self) -> int:
         """Encoder frames of a step."""
 
+    @property
+    def beam_places(self) -> int:
+        """The largest beam that it searches with."""
+
     def step(self, turns: Turns, encoder_out_of: Ints) -> Said:
         """Take the streams one chunk further, and bring the `encoder_out` of the rows `encoder_out_of` [N] too.
         Raises EngineError."""

@@ -85,8 +85,11 @@ class PacedRun:
 class PacedStreams:
     """Streams of one recognizer that go on from run to run, so that each run opens only what the one before lacked."""
 
-    def __init__(self, recognizer: StreamRecognizer, audio: Audio, *, seed: int = 0) -> None:
-        """`audio` int16 or float32 [n] is what all of them say, each from another chunk on, over and over again."""
+    def __init__(
+        self, recognizer: StreamRecognizer, audio: Audio, *, threads: int | None = None, seed: int = 0
+    ) -> None:
+        """`audio` int16 or float32 [n] is what all of them say, each from another chunk on, over and over again.
+        `threads` take turns with them, by default as many as the runner has workers."""
         assert recognizer.spec.streaming is not None
         self.recognizer, self._random = recognizer, np.random.default_rng(seed)
         fbank, layout = FbankOptions(), recognizer.spec.streaming
@@ -94,7 +97,7 @@ class PacedStreams:
         overhang = (fbank.frame_length_samples - fbank.frame_shift_samples) // 2  # the last frame's, beyond its centre
         first_window = layout.window_frames * fbank.frame_shift_samples + overhang
         self._lead_samples = first_window - self._chunk_samples
-        self._max_batch = recognizer.runner.max_batch
+        self._max_batch, self._threads = recognizer.runner.max_batch, threads
         # A batch is a slice of rows, so that no turn copies audio: who is next in turn is a chunk ahead in it.
         chunks = audio[: len(audio) // self._chunk_samples * self._chunk_samples].reshape(-1, self._chunk_samples)
         self._num_rows = len(chunks)
@@ -163,7 +166,7 @@ class PacedStreams:
                 if now > warmup_sec and ended - due.sec[0] > _HOPELESS_SEC:
                     turns.hopeless = True
 
-        workers = self.recognizer.runner.num_workers
+        workers = self._threads or self.recognizer.runner.num_workers
         with ThreadPoolExecutor(workers) as pool:
             for worker in [pool.submit(work) for _ in range(workers)]:
                 worker.result()

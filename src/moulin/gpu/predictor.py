@@ -44,6 +44,20 @@ class Predictor:
     joiner_dim: int
     context_size: int
 
+    @property
+    def arguments(self) -> tuple[Tensor | None, ...]:
+        """What a kernel takes to find the decoder's outputs: `table` and the four of `hidden`, or None for each."""
+        return (self.table, *(self.hidden or (None,) * 4))
+
+    @property
+    def depth(self) -> int:
+        """D, or 1 where `hidden` is None."""
+        return 1 if self.hidden is None else self.hidden[0].shape[1]
+
+    def scratch(self, rows: int) -> Tensor | None:
+        """[rows, J] for the decoder's outputs that a kernel computes; None where the table has them all."""
+        return None if self.hidden is None else self.table.new_empty(rows, self.table.shape[1])
+
     @classmethod
     def of(
         cls,

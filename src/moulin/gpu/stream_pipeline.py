@@ -1,8 +1,8 @@
 """A step of many streams on a GPU, from samples in host memory to tokens there, as one CUDA graph.
 
-    inbox (pinned, host) ── fetch ─► windows ─► fbank ─► encoder ─► greedy search ─► outbox (pinned, host)
-                                                          │  ▲           │  ▲
-                                                     rings by slot   contexts by slot
+    inbox (pinned, host) ── fetch ─► windows ─► fbank ─► encoder ─► searches ─► outbox (pinned, host)
+                                                          │  ▲        │  ▲
+                                                     rings by slot  contexts and beams by slot
 
 The host says which streams take part and how far each is, and reads what they said: what it does for a step does not
 depend on how many they are, but for arrays of a few numbers a stream.
@@ -21,6 +21,7 @@ from torch import Tensor
 from moulin.audio.fbank import FbankOptions
 from moulin.decoding.network import Floats, Ints
 from moulin.gpu.graphs import bucket_rows, capture, most_rows
+from moulin.gpu.kernels.beam import Beams, FoundByBeams, stream_beam_search
 from moulin.gpu.kernels.fbank import FbankMatrices
 from moulin.gpu.kernels.greedy import Found, GoingOn, greedy
 from moulin.gpu.kernels.stream_attention import Chunks
@@ -28,34 +29,20 @@ from moulin.gpu.kernels.stream_fbank import stream_fbank
 from moulin.gpu.predictor import Predictor
 from moulin.gpu.stream_zipformer2 import GpuStreamZipformer2
 from moulin.streaming.inbox import ring_samples
-from moulin.streaming.turns import Said, Turns
+from moulin.streaming.turns import Said, SaidByBeams, Turns
 from moulin.streaming.window_layout import WindowLayout
-
-UNDER_WAY = 2
-"""Steps that the host may have begun and not read: one that the card works on, one that waits for it."""
-
-
-class _Place:
-    """Host memory of a step under way, pinned on a GPU, and what says that the card has done with it."""
-
-    def __init__(self, max_batch: int, found_size: int, device: torch.device) -> None:
-        pinned = device.type == "cuda"
-        self.turns = torch.zeros(_Fields.COUNT, max_batch, dtype=torch.int32, pin_memory=pinned)
-        self.found = torch.zeros(found_size, dtype=torch.int32, pin_memory=pinned)
-        self.encoder_out = torch.zeros(0)
-        self.done: Any = torch.cuda.Event() if pinned else None  # type: ignore[no-untyped-call]
 
 
 class _Fields:
     """Rows of what the host tells the card of a step."""
 
-    SLOT, NUMBER, HEARD, FRESH, BLANK_PENALTY, SHARPNESS = range(6)
-    COUNT = 6
+    SLOT, NUMBER, HEARD, FRESH, BLANK_PENALTY, SHARPNESS, BEAM, DECIDED, KEPT = range(9)
+    COUNT = 9
 
 
 class GpuStreamPipeline:
-    """Features, encoder and greedy search of streams in `capacity` slots. Safe to call from several threads, for
-    different streams."""
+    """Features, encoder and searches of streams in `capacity` slots. Safe to call from several threads, for
+    different streams: one step after the other."""
 
     def __init__(
         self,
@@ -68,24 +55,30 @@ class GpuStreamPipeline:
         max_batch: int,
         device: torch.device,
         unk_id: int,
+        beam_places: int,
         cuda_graphs: bool = True,
     ) -> None:
-        """The encoder has one slot more, the last, for what fills a batch up."""
+        """The encoder has one slot more, the last, for what fills a batch up. Beams are of at most `beam_places`, a
+        power of two."""
         self._encoder, self._predictor, self._layout, self._unk_id = encoder, predictor, layout, unk_id
         self._device, self._filling = device, capacity
         self.max_batch = most_rows(max_batch)
-        rings = torch.zeros(capacity + 1, ring_samples(layout), pin_memory=device.type == "cuda")
-        self._rings = rings
+        self._rings = torch.zeros(capacity + 1, ring_samples(layout), pin_memory=device.type == "cuda")
         self._matrices = FbankMatrices(FbankOptions(num_mel_bins=feature_dim), device)
         self._contexts = torch.zeros(capacity + 1, 2, dtype=torch.int32, device=device)
+        self._beams, self._beam_places = Beams.memory(capacity + 1, beam_places, device), beam_places
         self._turns = torch.zeros(_Fields.COUNT, self.max_batch, dtype=torch.int32, device=device)
         self._turns[_Fields.SLOT].fill_(capacity)
         self._lengths = torch.full((self.max_batch,), encoder.out_frames, dtype=torch.int32, device=device)
-        found_size = self.max_batch * (3 * encoder.out_frames + 2)
-        self._places = [_Place(self.max_batch, found_size, device) for _ in range(UNDER_WAY)]
-        self._free = threading.Semaphore(UNDER_WAY)
-        self._submitting = threading.Lock()
-        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, tuple[Tensor, Tensor]]] = {}
+        # The host's side of both, and what says that the card has done its part.
+        pinned = device.type == "cuda"
+        self._turns_here = torch.zeros(_Fields.COUNT, self.max_batch, dtype=torch.int32, pin_memory=pinned)
+        _, found_size = self._sizes(self.max_batch)
+        self._found_here = torch.zeros(found_size, dtype=torch.int32, pin_memory=pinned)
+        # Who waits sleeps: other processes need the core, and may have the card meanwhile.
+        self._done: Any = torch.cuda.Event(blocking=True) if pinned else None  # type: ignore[no-untyped-call]
+        self._stepping = threading.Lock()
+        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, tuple[Tensor, Tensor, Tensor]]] = {}
         self._stream: Any = None
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -101,29 +94,29 @@ class GpuStreamPipeline:
     def step(self, turns: Turns, encoder_out_of: Ints) -> Said:
         """Take the streams one chunk further, and bring the `encoder_out` of the rows `encoder_out_of` [N] too."""
         count = len(turns.slots)
-        with self._free:
-            with self._submitting, torch.inference_mode(), torch.cuda.stream(self._stream):
-                place = self._places.pop()
-                rows = self._send(turns, place)
-                memory, encoder_out = self._run(rows)
-                place.found[: memory.numel()].copy_(memory, non_blocking=True)
-                place.encoder_out = self._fetch(encoder_out, encoder_out_of)
-                if place.done is not None:
-                    place.done.record()
-            if place.done is not None:
-                place.done.synchronize()  # others may submit meanwhile
-            found = Found.of(place.found[: memory.numel()], rows, self._encoder.out_frames)
-            # Copies: the next step will be written there.
-            said = Said(
-                found.counts[:count].numpy().copy(),
-                found.tokens[:count].numpy().copy(),
-                found.frames[:count].numpy().copy(),
-                found.log_probs[:count].numpy().copy(),
-                found.scores[:count].numpy().copy(),
-                place.encoder_out.numpy(),
-            )
-            self._places.append(place)
-            return said
+        with self._stepping, torch.inference_mode(), torch.cuda.stream(self._stream):
+            rows = self._send(turns)
+            found, found_by_beams, encoder_out = self._run(rows)
+            greedy_size, both = self._sizes(rows)
+            here = self._found_here[:both]
+            here[:greedy_size].copy_(found, non_blocking=True)
+            if turns.beams.any():
+                here[greedy_size:].copy_(found_by_beams, non_blocking=True)
+            if self._done is not None:
+                self._done.record()
+                self._done.synchronize()
+            here = here.clone()  # the next step will be written there
+            wanted = self._bring(encoder_out, encoder_out_of)
+        greedily = Found.of(here[:greedy_size], rows, self._encoder.out_frames)
+        return Said(
+            greedily.counts[:count].numpy(),
+            greedily.tokens[:count].numpy(),
+            greedily.frames[:count].numpy(),
+            greedily.log_probs[:count].numpy(),
+            greedily.scores[:count].numpy(),
+            self._said_by_beams(here[greedy_size:], rows, np.flatnonzero(turns.beams)),
+            wanted,
+        )
 
     def replay_ms(self, rows: int, rounds: int = 20) -> float:
         """The GPU's time for a step of `rows` streams, a size that has a graph; for benchmarks."""
@@ -138,11 +131,11 @@ class GpuStreamPipeline:
         end.synchronize()
         return float(start.elapsed_time(end)) / rounds
 
-    def _send(self, turns: Turns, place: _Place) -> int:
+    def _send(self, turns: Turns) -> int:
         """Tell the card of the streams. Returns how many there are with what fills the batch up."""
         count = len(turns.slots)
         rows = bucket_rows(count)
-        fields = place.turns.numpy()
+        fields = self._turns_here.numpy()
         fields[:, count:rows] = 0  # nobody hears them, so nothing is said
         fields[_Fields.SLOT, count:rows] = self._filling
         fields[_Fields.SLOT, :count] = turns.slots
@@ -153,32 +146,58 @@ class GpuStreamPipeline:
         floats[_Fields.SHARPNESS, count:rows] = 1
         floats[_Fields.BLANK_PENALTY, :count] = turns.blank_penalties
         floats[_Fields.SHARPNESS, :count] = turns.sharpness
-        self._turns.copy_(place.turns, non_blocking=True)
+        fields[_Fields.BEAM, :count] = turns.beams
+        fields[_Fields.DECIDED, :count] = turns.decided
+        fields[_Fields.KEPT, :count] = turns.kept
+        self._turns.copy_(self._turns_here, non_blocking=True)
         return rows
 
-    def _run(self, rows: int) -> tuple[Tensor, Tensor]:
+    def _run(self, rows: int) -> tuple[Tensor, Tensor, Tensor]:
         if not self._graphs:
             return self._compute(rows)
         graph, results = self._graphs[rows]
         graph.replay()
         return results
 
-    def _compute(self, rows: int) -> tuple[Tensor, Tensor]:
-        """The memory of what is found, and encoder_out [rows, T', J]."""
-        slots, numbers, heard, fresh, blank_penalties, sharpness = (field[:rows] for field in self._turns)
+    def _compute(self, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The memory of what is found greedily and by beams, and encoder_out [rows, T', J]."""
+        slots, numbers, heard, fresh, blank_penalties, sharpness, sizes, decided, kept = (
+            field[:rows] for field in self._turns
+        )
         windows = stream_fbank(self._rings, slots, numbers, heard, self._layout, self._matrices)
         encoder_out = self._encoder(windows, Chunks(slots, numbers))
-        going_on = GoingOn(
-            self._contexts, slots, fresh, blank_penalties.view(torch.float32), sharpness.view(torch.float32)
+        going_on = GoingOn(slots, fresh, blank_penalties.view(torch.float32), sharpness.view(torch.float32))
+        lengths, predictor, unk_id = self._lengths[:rows], self._predictor, self._unk_id
+        found = greedy(
+            encoder_out, lengths * (sizes == 0), predictor, unk_id=unk_id, going_on=going_on, contexts=self._contexts
         )
-        found = greedy(encoder_out, self._lengths[:rows], self._predictor, unk_id=self._unk_id, going_on=going_on)
-        return found.memory, encoder_out
+        beams = Beams(*self._beams, sizes, decided, kept)
+        by_beams = stream_beam_search(encoder_out, lengths, predictor, going_on, beams, unk_id=unk_id)
+        return found.memory, by_beams.memory, encoder_out
 
-    def _fetch(self, encoder_out: Tensor, rows: Ints) -> Tensor:
+    def _sizes(self, rows: int) -> tuple[int, int]:
+        """Of what is found greedily, and of that and what is found by beams."""
+        frames = self._encoder.out_frames
+        greedily = Found.size(rows, frames)
+        return greedily, greedily + FoundByBeams.size(rows, self._beam_places, frames)
+
+    def _said_by_beams(self, memory: Tensor, rows: int, of: Ints) -> SaidByBeams:
+        found = FoundByBeams.of(memory, rows, self._beam_places, self._encoder.out_frames)
+        return SaidByBeams(
+            found.origins.numpy()[of],
+            found.counts.numpy()[of],
+            found.tokens.numpy()[of],
+            found.frames.numpy()[of],
+            found.log_probs.numpy()[of],
+            found.scores.numpy()[of],
+        )
+
+    def _bring(self, encoder_out: Tensor, rows: Ints) -> Floats:
         """What of it is for searches on the host: few streams, if any."""
         if not len(rows):
-            return torch.zeros(0, *encoder_out.shape[1:])
-        return encoder_out[torch.from_numpy(rows).to(self._device)].float().cpu()
+            return np.zeros((0, *encoder_out.shape[1:]), np.float32)
+        some: Floats = encoder_out[torch.from_numpy(rows).to(self._device)].float().cpu().numpy()
+        return some
 
     def _capture_all(self) -> None:
         """Have the graphs of all sizes, that no stream waits for one."""

@@ -58,14 +58,16 @@ class Inbox:
     def accept_many(self, slots: Ints, samples: Floats | NDArray[np.int16]) -> None:
         """Float32 or int16 [N, n], a row for each of `slots`, all different."""
         count = samples.shape[1]
+        if not count:
+            return
         starts = self._in_ring[slots]
         at = starts % self._ring
         fits = (starts + count <= self._room_end(slots)) & (at + count <= self._ring)
         if self._waiting:
             fits &= [slot not in self._waiting for slot in slots.tolist()]
         first = slots * self._ring + at
-        # Wherever `count` samples may begin, so that one call puts many rows at places of their own.
-        places = sliding_window_view(self._rings.reshape(-1), count, writeable=True) if count else self._rings
+        # Wherever so many samples may begin, so that one call puts many rows at places of their own.
+        places = sliding_window_view(self._rings.reshape(-1), min(count, self._ring), writeable=True)
         for begin in range(0, len(slots), _ROWS):  # what is converted is still in the cache when it is copied
             rows = slice(begin, begin + _ROWS)
             block = as_floats(samples[rows])
@@ -73,7 +75,8 @@ class Inbox:
             if fitting.all():
                 places[first[rows]] = block
             else:
-                places[first[rows][fitting]] = block[fitting]
+                if fitting.any():
+                    places[first[rows][fitting]] = block[fitting]
                 for row in np.flatnonzero(~fitting):
                     self.accept(int(slots[begin + row]), block[row])
         self._in_ring[slots[fits]] += count

@@ -1,4 +1,4 @@
-"""The best hypotheses of all streams' open segments, in arrays that many streams are added to at once."""
+"""The hypotheses of all streams' open segments, in arrays that many streams are added to at once."""
 
 from __future__ import annotations
 
@@ -8,29 +8,40 @@ from numpy.typing import NDArray
 from moulin.decoding.network import Floats, Hypothesis, Ints
 
 MAX_TOKENS = 512
-"""A stream has at once; earlier ones go into a list of its own. A segment of 20 s says some 100."""
+"""A hypothesis has at once; earlier ones go into a list of its own. A segment of 20 s says some 100."""
 
 
 class OpenHypotheses:
-    """Of each slot: tokens, the frames at which they were emitted, and their log-probabilities. Greedy search alone:
-    what is said is never taken back.
+    """Of each slot, `places` hypotheses: tokens, the frames at which they were emitted, and their log-probabilities.
+    Greedy search has one, in the first place.
 
     The operating system gives the memory when it is first written. Different slots may be used from different threads.
     """
 
-    def __init__(self, slots: int, max_tokens: int = MAX_TOKENS) -> None:
-        self._max_tokens = max_tokens
-        self._tokens = np.zeros((slots, max_tokens), dtype=np.int32)
-        self._frames = np.zeros((slots, max_tokens), dtype=np.int32)
-        self._log_probs = np.zeros((slots, max_tokens), dtype=np.float32)
-        self._counts = np.zeros(slots, dtype=np.int64)
-        self._scores = np.zeros(slots)
+    def __init__(self, slots: int, places: int, context_size: int, max_tokens: int = MAX_TOKENS) -> None:
+        """`context_size` is the decoder's: the winner is found as in `moulin.decoding.modified_beam_search`."""
+        self._places, self._context_size, self._max_tokens = places, context_size, max_tokens
+        rows = slots * places  # slot * places + place
+        self._tokens = np.zeros((rows, max_tokens), dtype=np.int32)
+        self._frames = np.zeros((rows, max_tokens), dtype=np.int32)
+        self._log_probs = np.zeros((rows, max_tokens), dtype=np.float32)
+        self._counts = np.zeros(rows, dtype=np.int64)
+        self._scores = np.zeros(rows)
         self._earlier: dict[int, tuple[list[int], list[int], list[float]]] = {}
+        self._num_earlier = np.zeros(rows, dtype=np.int64)
+        self._best = np.zeros(slots, dtype=np.int64)  # place
+        self.decided = np.full(slots, -1, dtype=np.int32)
+        """Places whose hypotheses were decided for since the last step; -1 where the search goes on with all."""
+        self.kept = np.zeros(slots, dtype=np.int32)
+        """How many tokens those have."""
 
     def clear(self, slot: int) -> None:
         """Nothing has been said."""
-        self._counts[slot] = self._scores[slot] = 0
-        self._earlier.pop(slot, None)
+        for row in range(slot * self._places, (slot + 1) * self._places):
+            self._counts[row] = self._scores[row] = self._num_earlier[row] = 0
+            self._earlier.pop(row, None)
+        self._best[slot] = 0
+        self.decided[slot] = -1
 
     def append(
         self,
@@ -41,64 +52,130 @@ class OpenHypotheses:
         log_probs: Floats,
         scores: Floats,
     ) -> None:
-        """`counts` [N] more `tokens` [N, n] of each of `slots`; what is beyond the count means nothing."""
-        if (full := self._counts[slots] + tokens.shape[1] > self._max_tokens).any():
-            for slot in slots[full].tolist():
-                self._set_aside(slot)
-        rows, columns = np.nonzero(np.arange(tokens.shape[1]) < counts[:, None])
-        where, at = slots[rows], self._counts[slots[rows]] + columns
-        self._tokens[where, at] = tokens[rows, columns]
-        self._frames[where, at] = frames[rows, columns]
-        self._log_probs[where, at] = log_probs[rows, columns]
-        self._counts[slots] += counts
-        self._scores[slots] += scores
+        """`counts` [N] more `tokens` [N, n] of each of `slots`, none of which is taken back, and what they add to its
+        score; what is beyond the count means nothing."""
+        rows = slots * self._places
+        self._append(rows, counts, tokens, frames, log_probs)
+        self._scores[rows] += scores
+
+    def advance(
+        self,
+        slots: Ints,
+        origins: NDArray[np.int32],
+        counts: NDArray[np.int32],
+        tokens: NDArray[np.int32],
+        frames: NDArray[np.int32],
+        log_probs: Floats,
+        scores: Floats,
+    ) -> None:
+        """What has become of all hypotheses of each of `slots`: which place [N, P] each goes on from, `counts` [N, P]
+        of `tokens` [N, P, n] that it adds, and its score [N, P], -inf where a place holds none."""
+        first = slots[:, None] * self._places
+        rows, sources = (first + np.arange(self._places)).ravel(), (first + origins).ravel()
+        moved = rows != sources
+        self._copy(rows[moved], sources[moved])
+        length = tokens.shape[-1]
+        self._append(
+            rows,
+            counts.ravel(),
+            tokens.reshape(-1, length),
+            frames.reshape(-1, length),
+            log_probs.reshape(-1, length),
+        )
+        self._scores[rows] = scores.ravel()
+        num_tokens = (self._counts[rows] + self._num_earlier[rows]).reshape(scores.shape)
+        self._best[slots] = (scores / (num_tokens + self._context_size)).argmax(axis=1)
 
     def count(self, slot: int) -> int:
-        """How many tokens the slot has."""
-        return int(self._counts[slot]) + len(self._earlier.get(slot, ([],))[0])
+        """How many tokens the slot's best hypothesis has."""
+        row = self._row(slot)
+        return int(self._counts[row] + self._num_earlier[row])
 
     def last_frames(self, slots: Ints) -> Ints:
-        """The frames of the last tokens, -1 where there is none."""
-        counts = self._counts[slots]
-        last: Ints = np.where(counts > 0, self._frames[slots, counts - 1], -1)
+        """The frames of the last tokens of the best hypotheses, -1 where there is none."""
+        rows = slots * self._places + self._best[slots]
+        counts = self._counts[rows]
+        last: Ints = np.where(counts > 0, self._frames[rows, counts - 1], -1)
         return last
 
     def hypothesis(self, slot: int) -> Hypothesis:
-        tokens, frames, log_probs = self._all(slot)
-        return Hypothesis(tuple(tokens), tuple(frames), tuple(log_probs), float(self._scores[slot]))
+        """The best."""
+        row = self._row(slot)
+        count = self._counts[row]
+        earlier = self._earlier.get(row, ([], [], []))
+        return Hypothesis(
+            (*earlier[0], *self._tokens[row, :count].tolist()),
+            (*earlier[1], *self._frames[row, :count].tolist()),
+            (*earlier[2], *self._log_probs[row, :count].tolist()),
+            float(self._scores[row]),
+        )
 
     def drop(self, slot: int, count: int) -> None:
-        """Forget the first `count` tokens, and the score with them."""
-        earlier = self._earlier.get(slot, ([], [], []))
-        kept_earlier = len(earlier[0]) - count
-        for of_slot in earlier:
-            del of_slot[:count]
-        if kept_earlier <= 0:
-            self._earlier.pop(slot, None)
-            self._forget(slot, -kept_earlier)
-        self._scores[slot] = 0
+        """Decide for the best hypothesis, and forget its first `count` tokens and its score."""
+        row, best = slot * self._places, int(self._best[slot])
+        if best:
+            self._copy(np.array([row]), np.array([row + best]))
+        earlier = self._earlier.get(row, ([], [], []))
+        from_array = max(0, count - len(earlier[0]))
+        for of_row in earlier:
+            del of_row[:count]
+        self._num_earlier[row] = len(earlier[0])
+        self._forget(row, from_array)
+        self._scores[row] = 0
+        self._best[slot] = 0
+        # Twice before a step: the search knows only the first place.
+        if self.decided[slot] < 0:
+            self.decided[slot] = best
+        self.kept[slot] = self.count(slot)
 
-    def _set_aside(self, slot: int) -> None:
-        """Make room; the last token stays where `last_frames` finds it."""
-        moved = int(self._counts[slot]) - 1
-        earlier = self._earlier.setdefault(slot, ([], [], []))
-        earlier[0].extend(self._tokens[slot, :moved].tolist())
-        earlier[1].extend(self._frames[slot, :moved].tolist())
-        earlier[2].extend(self._log_probs[slot, :moved].tolist())
-        self._forget(slot, moved)
+    def _row(self, slot: int) -> int:
+        return slot * self._places + int(self._best[slot])
 
-    def _forget(self, slot: int, count: int) -> None:
-        """Move what is behind the first `count` tokens to the front."""
-        kept = int(self._counts[slot]) - count
+    def _append(
+        self,
+        rows: Ints,
+        counts: NDArray[np.int32],
+        tokens: NDArray[np.int32],
+        frames: NDArray[np.int32],
+        log_probs: Floats,
+    ) -> None:
+        if (full := self._counts[rows] + tokens.shape[1] > self._max_tokens).any():
+            for row in rows[full].tolist():
+                self._set_aside(row)
+        some, columns = np.nonzero(np.arange(tokens.shape[1]) < counts[:, None])
+        where, at = rows[some], self._counts[rows[some]] + columns
+        self._tokens[where, at] = tokens[some, columns]
+        self._frames[where, at] = frames[some, columns]
+        self._log_probs[where, at] = log_probs[some, columns]
+        self._counts[rows] += counts
+
+    def _copy(self, rows: Ints, sources: Ints) -> None:
+        """Rows become what `sources` are, all at once."""
+        length = int(self._counts[sources].max(initial=0))
         for of_all in (self._tokens, self._frames, self._log_probs):
-            of_all[slot, :kept] = of_all[slot, count : count + kept].copy()
-        self._counts[slot] = kept
+            of_all[rows, :length] = of_all[sources, :length]
+        for of_each in (self._counts, self._num_earlier, self._scores):
+            of_each[rows] = of_each[sources]
+        if self._earlier:
+            copies = [self._earlier.get(source) for source in sources.tolist()]
+            for row, earlier in zip(rows.tolist(), copies, strict=True):
+                self._earlier.pop(row, None)
+                if earlier is not None:
+                    self._earlier[row] = earlier[0].copy(), earlier[1].copy(), earlier[2].copy()
 
-    def _all(self, slot: int) -> tuple[list[int], list[int], list[float]]:
-        count = self._counts[slot]
-        earlier = self._earlier.get(slot, ([], [], []))
-        return (
-            earlier[0] + self._tokens[slot, :count].tolist(),
-            earlier[1] + self._frames[slot, :count].tolist(),
-            earlier[2] + self._log_probs[slot, :count].tolist(),
-        )
+    def _set_aside(self, row: int) -> None:
+        """Make room; the last token stays where `last_frames` finds it."""
+        moved = int(self._counts[row]) - 1
+        earlier = self._earlier.setdefault(row, ([], [], []))
+        earlier[0].extend(self._tokens[row, :moved].tolist())
+        earlier[1].extend(self._frames[row, :moved].tolist())
+        earlier[2].extend(self._log_probs[row, :moved].tolist())
+        self._num_earlier[row] = len(earlier[0])
+        self._forget(row, moved)
+
+    def _forget(self, row: int, count: int) -> None:
+        """Move what is behind the first `count` tokens to the front."""
+        kept = int(self._counts[row]) - count
+        for of_all in (self._tokens, self._frames, self._log_probs):
+            of_all[row, :kept] = of_all[row, count : count + kept].copy()
+        self._counts[row] = kept

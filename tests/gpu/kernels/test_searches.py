@@ -12,10 +12,10 @@ from torch import nn
 
 from moulin.decoding.network import Floats, Ints
 from moulin.decoding.options import DecodingOptions
-from moulin.decoding.search import REFERENCE_SEARCHES
+from moulin.decoding.search import REFERENCE_SEARCHES, SEARCHES
 from moulin.encoders.decoder import Decoder
 from moulin.encoders.joiner import Joiner
-from moulin.gpu.kernels.beam import beam_search
+from moulin.gpu.kernels.beam import Beams, beam_search, stream_beam_search
 from moulin.gpu.kernels.greedy import Found, GoingOn, greedy
 from moulin.gpu.predictor import Predictor
 
@@ -113,7 +113,6 @@ def test_greedy_in_chunks(network: Network, predictor: Predictor, device: torch.
     said: list[list[tuple[int, int]]] = [[], [], []]
     for chunk in range(3):
         at = GoingOn(
-            contexts,
             tensor(slots, torch.int32),
             tensor([chunk == 0] * 3, torch.int32),
             tensor([options.blank_penalty for options in each]),
@@ -121,7 +120,7 @@ def test_greedy_in_chunks(network: Network, predictor: Predictor, device: torch.
         )
         part = encoder_out[:, 8 * chunk : 8 * chunk + 8].contiguous().to(device)
         unk = network.skipped_ids[1] if len(network.skipped_ids) > 1 else -1
-        found = greedy(part, lengths, predictor, unk_id=unk, going_on=at)
+        found = greedy(part, lengths, predictor, unk_id=unk, going_on=at, contexts=contexts)
         for row, tokens in enumerate(said):
             for index in range(int(found.counts[row])):
                 tokens.append((int(found.tokens[row, index]), 8 * chunk + int(found.frames[row, index])))
@@ -151,6 +150,61 @@ def test_modified_beam_search(
         temperature=temperature,
     )
     check(found, network, encoder_out, options)
+
+
+def test_beams_in_chunks(network: Network, predictor: Predictor, device: torch.device) -> None:
+    """Streams in slots of their own, with beams of their own, beside one that is left alone; the slots hold what others
+    have left. The second stream's best hypothesis is decided for after its first chunk."""
+    sizes, slots, places = [4, 2, 0, 3], [4, 0, 1, 2], 4
+    each = [DecodingOptions("modified_beam_search", size or 1, 1.5, 1.0) for size in sizes]
+    encoder_out = torch.randn(4, 24, network.joiner_module.joiner_dim) * 1.5
+
+    def tensor(values: Sequence[float], dtype: torch.dtype = torch.int32) -> torch.Tensor:
+        return torch.tensor(values, dtype=dtype, device=device)
+
+    memory = Beams.memory(5, places, device)
+    for tensor_of_slots in memory:
+        tensor_of_slots.fill_(7)
+    states = [SEARCHES["modified_beam_search"].start(network, 1, options)[0] for options in each]
+    said: list[list[list[tuple[int, int]]]] = [[[] for _ in range(places)] for _ in sizes]
+    scores = np.zeros((4, places))
+    decided, kept = [-1] * 4, [0] * 4
+    unk = network.skipped_ids[1] if len(network.skipped_ids) > 1 else -1
+    for chunk in range(3):
+        part = encoder_out[:, 8 * chunk : 8 * chunk + 8].contiguous()
+        going_on = GoingOn(
+            tensor(slots),
+            tensor([chunk == 0] * 4),
+            tensor([options.blank_penalty for options in each], torch.float32),
+            tensor([1 / options.temperature for options in each], torch.float32),
+        )
+        beams = Beams(*memory, tensor(sizes), tensor(decided), tensor(kept))
+        found = stream_beam_search(part.to(device), tensor([8] * 4), predictor, going_on, beams, unk_id=unk)
+        for row in (0, 1, 3):
+            SEARCHES["modified_beam_search"].advance(
+                network, [states[row]], part[row : row + 1].numpy(), np.array([8], dtype=np.int64), each[row]
+            )
+            before = said[row]
+            said[row] = [before[int(found.origins[row, place])].copy() for place in range(places)]
+            scores[row] = found.scores[row].cpu()
+            for place in range(places):
+                for index in range(int(found.counts[row, place])):
+                    at = 8 * chunk + int(found.frames[row, place, index])
+                    said[row][place].append((int(found.tokens[row, place, index]), at))
+            assert (scores[row, sizes[row] :] == -np.inf).all()
+            best = int((scores[row] / ([len(tokens) + network.context_size for tokens in said[row]])).argmax())
+            wanted = states[row].hypothesis()
+            assert said[row][best] == list(zip(wanted.tokens, wanted.frames, strict=True))
+            assert scores[row, best] == pytest.approx(wanted.score, abs=1e-3)
+        decided, kept = [-1] * 4, [0] * 4
+        if chunk == 0:
+            count = len(said[1][0]) // 2
+            row_best = int((scores[1] / ([len(tokens) + network.context_size for tokens in said[1]])).argmax())
+            said[1] = [said[1][row_best][count:]] * places
+            states[1].drop(count)
+            decided[1], kept[1] = row_best, len(said[1][0])
+    assert sum(len(tokens[0]) for tokens in said) > 20
+    assert all((of_slots[[1, 3]] == 7).all() for of_slots in memory)
 
 
 def test_a_wide_beam(device: torch.device) -> None:

@@ -17,6 +17,9 @@ from torch import Tensor
 from moulin.gpu.kernels.precision import dot_precision
 from moulin.gpu.predictor import Predictor
 
+MAX_BLOCK_V = 512
+"""Tokens whose logits a program has in registers at once."""
+
 _FRAMES = 16
 
 
@@ -33,11 +36,15 @@ class Found(NamedTuple):
 
     @classmethod
     def empty(cls, batch: int, frames: int, device: torch.device) -> Found:
-        return cls.of(torch.empty(batch * (3 * frames + 2), dtype=torch.int32, device=device), batch, frames)
+        return cls.of(torch.empty(cls.size(batch, frames), dtype=torch.int32, device=device), batch, frames)
+
+    @classmethod
+    def size(cls, batch: int, frames: int) -> int:
+        return batch * (3 * frames + 2)
 
     @classmethod
     def of(cls, memory: Tensor, batch: int, frames: int) -> Found:
-        """What lies in int32 [B (3 T' + 2)]."""
+        """What lies in int32 [`size`]."""
         tokens, at, log_probs, counts, scores = memory.split([batch * frames] * 3 + [batch] * 2)
         return cls(
             memory,
@@ -52,8 +59,6 @@ class Found(NamedTuple):
 class GoingOn(NamedTuple):
     """Searches that go on where they stopped, each in a slot, and each with options of its own."""
 
-    contexts: Tensor
-    """int32 [slots, 2]: what the decoder sees next, as `Predictor` counts."""
     slots: Tensor
     """int32 [B]"""
     fresh: Tensor
@@ -73,31 +78,24 @@ def greedy(
     blank_penalty: float = 0.0,
     temperature: float = 1.0,
     going_on: GoingOn | None = None,
+    contexts: Tensor | None = None,
 ) -> Found:
     """The search of encoder_out [B, T', J], utterances of `lengths` int32 [B] frames. `unk_id` is not emitted; -1 where
     there is none. The definition is `moulin.decoding.greedy.greedy_search_reference`.
 
     With `going_on` the frames are the next ones of streams, which have their own penalties and temperatures; frames and
-    scores found are those of this call.
+    scores found are those of this call. `contexts` int32 [slots, 2] are what the decoder sees next, as `Predictor`
+    counts.
     """
     batch, frames, _ = encoder_out.shape
     found = Found.empty(batch, frames, encoder_out.device)
     width, vocab = predictor.weight.shape
-    earlier, later, projection, projection_bias = predictor.hidden or (None,) * 4
-    scratch = None
-    if predictor.hidden is not None:
-        scratch = torch.empty(batch, width, dtype=encoder_out.dtype, device=encoder_out.device)
     joined = torch.empty(batch * _FRAMES, width, dtype=encoder_out.dtype, device=encoder_out.device)
-    block_v = min(vocab, 512)
     _greedy_kernel[(batch,)](
         encoder_out,
         lengths,
-        predictor.table,
-        earlier,
-        later,
-        projection,
-        projection_bias,
-        scratch,
+        *predictor.arguments,
+        predictor.scratch(batch),
         joined,
         predictor.weight,
         predictor.bias,
@@ -112,13 +110,14 @@ def greedy(
         unk_id,
         blank_penalty,
         1.0 / temperature,
-        *(going_on or (None,) * 5),
-        1 if predictor.hidden is None else predictor.hidden[0].shape[1],
+        contexts,
+        *(going_on or (None,) * 4),
+        predictor.depth,
         width,
         vocab,
         _FRAMES,
         min(width, 32),
-        block_v,
+        min(vocab, MAX_BLOCK_V),
         dot_precision(encoder_out.dtype),
         num_warps=8,
         num_stages=4,

@@ -1,0 +1,122 @@
+"""Rings of audio by slot, beside the windows that the plain engine cuts from the same pieces."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moulin.audio.fbank import FbankOptions
+from moulin.decoding.network import Floats
+from moulin.streaming.inbox import Inbox, ring_samples
+from moulin.streaming.window_layout import WindowLayout
+from moulin.streaming.windows import FeatureWindows
+
+OPTIONS = FbankOptions()
+LAYOUT = WindowLayout.of(OPTIONS, 45, 32)
+RING = ring_samples(LAYOUT)
+
+
+def new_inbox(slots: int = 3) -> Inbox:
+    """Full of what others have left."""
+    inbox = Inbox(np.full((slots, RING), 99, np.float32), LAYOUT)
+    for slot in range(slots):
+        inbox.open(slot)
+    return inbox
+
+
+def window(inbox: Inbox, slot: int) -> Floats:
+    """The samples of the next window, as the card reads them, from the first of the stream on."""
+    begin = int(inbox.num_taken[slot]) * LAYOUT.chunk - LAYOUT.overhang
+    heard = int(inbox.heard(np.array([slot]))[0])
+    at = np.arange(max(begin, 0), begin + heard)
+    samples = np.zeros(LAYOUT.samples - (at[0] - begin if len(at) else 0), np.float32)
+    samples[: len(at)] = inbox._rings[slot, at % RING]
+    return samples
+
+
+def speech(count: int, seed: int = 0) -> Floats:
+    return np.random.default_rng(seed).normal(0, 0.1, count).astype(np.float32)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.sampled_from([0, 1, 77, 1600, 5120, 7320, 10_000, 60_000]), max_size=6),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 9000),
+)
+def test_windows_are_those_of_the_plain_engine(pieces: list[int], at_once: bool, many: bool, tail: int) -> None:
+    """Whether windows are taken as they come or all in the end, when most of the audio has waited for room."""
+    audio = speech(sum(pieces))
+    inbox, plain = new_inbox(), FeatureWindows(OPTIONS, LAYOUT.window_frames, LAYOUT.chunk_frames)
+    slots = np.array([1])
+    taken = 0
+
+    def take() -> int:
+        count = 0
+        while inbox.is_ready(1):
+            assert plain.is_ready()
+            plain.take_frames()
+            begin = (taken + count) * LAYOUT.chunk - LAYOUT.overhang
+            wanted = np.concatenate([audio[max(begin, 0) :], np.zeros(LAYOUT.samples, np.float32)])
+            got = window(inbox, 1)
+            np.testing.assert_array_equal(got, wanted[: len(got)])
+            inbox.take(slots)
+            count += 1
+        assert not plain.is_ready()
+        return count
+
+    at = 0
+    for piece in pieces:
+        samples = audio[at : at + piece]
+        at += piece
+        if many:
+            inbox.accept_many(slots, samples[None])
+        else:
+            inbox.accept(1, samples)
+        plain.accept(samples)
+        if not at_once:
+            taken += take()
+    assert inbox.num_samples[1] == plain.num_samples
+    inbox.finish(1, tail)
+    plain.finish(tail)
+    assert inbox.finished(1)
+    taken += take()
+    assert inbox.ended(np.arange(3)).tolist() == [False, True, False]
+    assert (inbox._rings[[0, 2]] == 99).all()
+    assert not inbox._waiting
+
+
+def test_the_caller_may_use_the_array_again() -> None:
+    inbox = new_inbox()
+    samples = speech(40_000)
+    kept = samples.copy()
+    inbox.accept(0, samples)
+    samples[:] = 5
+    for _ in range(4):
+        got = window(inbox, 0)
+        begin = max(int(inbox.num_taken[0]) * LAYOUT.chunk - LAYOUT.overhang, 0)
+        np.testing.assert_array_equal(got, kept[begin : begin + len(got)])
+        inbox.take(np.array([0]))
+
+
+def test_integers_are_scaled() -> None:
+    inbox = new_inbox(40)
+    samples = np.random.default_rng(0).integers(-32768, 32768, (40, 500)).astype(np.int16)
+    inbox.accept_many(np.arange(39, -1, -1), samples)
+    np.testing.assert_array_equal(inbox._rings[::-1, :500], samples / np.float32(32768))
+
+
+def test_a_new_stream_in_the_slot_of_one_that_was_discarded() -> None:
+    inbox = new_inbox()
+    inbox.accept(0, speech(90_000))
+    inbox.discard(0)
+    assert not inbox.is_ready(0)
+    assert inbox.ended(np.array([0])).all()
+    inbox.open(0)
+    assert not inbox.finished(0)
+    assert not inbox.is_ready(0)
+    assert inbox.num_samples[0] == 0
+    inbox.accept(0, speech(8000, seed=1))
+    np.testing.assert_array_equal(window(inbox, 0), speech(8000, seed=1)[: LAYOUT.samples - LAYOUT.overhang])
