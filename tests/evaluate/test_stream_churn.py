@@ -41,7 +41,8 @@ def test_what_is_right_has_no_fault() -> None:
     assert report.ended + report.vanished == 200
     assert 20 <= report.vanished <= 60
     assert len(report.samples) == 100
-    assert {sample.options for sample in report.samples} == {options for _, options in OPTIONS}
+    # Of the rarest there may be none.
+    assert {sample.options for sample in report.samples} >= {options for share, options in OPTIONS if share > 0.03}
     assert any(sample.steps is not None and sample.text for sample in report.samples)
     assert report.errors.words > 500
     assert report.chunks > report.steps

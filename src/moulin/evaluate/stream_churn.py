@@ -31,12 +31,15 @@ from moulin.streaming.endpoint import EndpointRules
 from moulin.streaming.options import StreamOptions
 from moulin.streaming.stream import Stream
 
+_SHORT = EndpointRules(0.8, 0.4, 2.0)
 OPTIONS: tuple[tuple[float, StreamOptions], ...] = (
-    (0.45, StreamOptions()),
+    (0.42, StreamOptions()),
     (0.2, StreamOptions(endpoint=False)),
-    (0.2, StreamOptions(DecodingOptions(blank_penalty=1.0), rules=EndpointRules(0.8, 0.4, 2.0))),
+    (0.2, StreamOptions(DecodingOptions(blank_penalty=1.0), rules=_SHORT)),
     (0.1, StreamOptions(DecodingOptions(blank_penalty=-1.0), endpoint=False)),
-    (0.05, StreamOptions(DecodingOptions("modified_beam_search"), rules=EndpointRules(0.8, 0.4, 2.0))),
+    (0.05, StreamOptions(DecodingOptions("modified_beam_search"), rules=_SHORT)),
+    (0.02, StreamOptions(DecodingOptions("modified_beam_search", beam=2, temperature=1.5, blank_penalty=0.5))),
+    (0.01, StreamOptions(DecodingOptions("modified_beam_search", beam=12), rules=_SHORT)),
 )
 """What streams choose, and how many of them."""
 
