@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from moulin.decoding.network import Floats
+from moulin.decoding.options import METHODS
 from moulin.engine.host_stream_recognizer import HostStreamRecognizer
 from moulin.evaluate.stream_churn import OPTIONS, Churn, run_churn
 from moulin.streaming.stream import Stream
@@ -41,7 +42,8 @@ def test_what_is_right_has_no_fault() -> None:
     assert report.ended + report.vanished == 200
     assert 20 <= report.vanished <= 60
     assert len(report.samples) == 100
-    assert {sample.options for sample in report.samples} == {options for _, options in OPTIONS}
+    # Of the rarest there may be none.
+    assert {sample.options for sample in report.samples} >= {options for share, options in OPTIONS if share > 0.03}
     assert any(sample.steps is not None and sample.text for sample in report.samples)
     assert report.errors.words > 500
     assert report.chunks > report.steps
@@ -64,7 +66,9 @@ def test_a_slot_that_is_lost() -> None:
 def test_audio_that_is_lost() -> None:
     report = run_churn(Flawed("loses audio"), Flawed(), AUDIO, CHURN)
     assert any("characters to differ" in fault for fault in report.faults)
-    assert report.differing
+    told = report.to_dict()["differing"][0]
+    assert told["expected"] != told["got"]
+    assert told["method"] in METHODS
     tolerant = run_churn(Flawed("loses audio"), Flawed(), AUDIO, CHURN, max_differing=0.9)
     assert tolerant.faults == []
 

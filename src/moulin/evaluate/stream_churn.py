@@ -31,18 +31,22 @@ from moulin.streaming.endpoint import EndpointRules
 from moulin.streaming.options import StreamOptions
 from moulin.streaming.stream import Stream
 
+_SHORT = EndpointRules(0.8, 0.4, 2.0)
 OPTIONS: tuple[tuple[float, StreamOptions], ...] = (
-    (0.45, StreamOptions()),
+    (0.42, StreamOptions()),
     (0.2, StreamOptions(endpoint=False)),
-    (0.2, StreamOptions(DecodingOptions(blank_penalty=1.0), rules=EndpointRules(0.8, 0.4, 2.0))),
+    (0.2, StreamOptions(DecodingOptions(blank_penalty=1.0), rules=_SHORT)),
     (0.1, StreamOptions(DecodingOptions(blank_penalty=-1.0), endpoint=False)),
-    (0.05, StreamOptions(DecodingOptions("modified_beam_search"), rules=EndpointRules(0.8, 0.4, 2.0))),
+    (0.05, StreamOptions(DecodingOptions("modified_beam_search"), rules=_SHORT)),
+    (0.02, StreamOptions(DecodingOptions("modified_beam_search", beam=2, temperature=1.5, blank_penalty=0.5))),
+    (0.01, StreamOptions(DecodingOptions("modified_beam_search", beam=12), rules=_SHORT)),
 )
 """What streams choose, and how many of them."""
 
 MAX_GROWTH_MIB = 64.0
 """What any kind of memory may have grown by since the first quarter: allocators do not give all back at once."""
 
+_EXAMPLES = 20
 _PIECE_SAMPLES = 10_240  # at most, of who does not lag; half of it on average
 _HALF_STEPS = 0.25  # of turns, in which only half of those that are ready step
 
@@ -97,8 +101,8 @@ class ChurnReport:
     samples: list[Sample] = field(default_factory=list)
     errors: WordErrors = field(default_factory=WordErrors)
     """Characters of the samples, against those of the other recognizer."""
-    differing: list[tuple[str, str]] = field(default_factory=list)
-    """(what the other heard, what was heard)."""
+    differing: list[tuple[Sample, str]] = field(default_factory=list)
+    """Those with another text, and what the other heard."""
     faults: list[str] = field(default_factory=list)
     """Why this was no success; empty if it was one."""
 
@@ -118,7 +122,16 @@ class ChurnReport:
             "samples": len(self.samples),
             "samples_differing": len(self.differing),
             "sample_errors": self.errors.to_dict(),
-            "differing": self.differing[:5],
+            "differing": [
+                {
+                    "expected": expected,
+                    "got": sample.text,
+                    "seconds": round(len(sample.samples) / SAMPLE_RATE, 2),
+                    "finished": sample.finished,
+                    **sample.options.decoding.to_dict(),
+                }
+                for sample, expected in self.differing[:_EXAMPLES]
+            ],
             "faults": self.faults,
         }
 
@@ -355,7 +368,7 @@ def _compare(report: ChurnReport, plain: StreamRecognizer) -> None:
         for sample, text in zip(group, hear_again(plain, group), strict=True):
             report.errors += count_character_errors(text, sample.text, normalize=str)
             if text != sample.text:
-                report.differing.append((text, sample.text))
+                report.differing.append((sample, text))
 
 
 def hear_again(recognizer: StreamRecognizer, samples: Sequence[Sample]) -> list[str]:
