@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 
 from moulin.audio.fbank import FbankOptions
@@ -16,11 +18,16 @@ from moulin.errors import EngineError
 from moulin.gpu.graphs import most_rows
 from moulin.gpu.predictor import Predictor
 from moulin.gpu.stream_pipeline import GpuStreamPipeline
-from moulin.gpu.stream_zipformer2 import GpuStreamZipformer2
+from moulin.gpu.stream_zipformer2 import GpuStreamZipformer2, values_a_stream
 from moulin.streaming.turns import Said, Turns
 from moulin.streaming.window_layout import WindowLayout
 
+logger = logging.getLogger(__name__)
+
 MAX_BATCH = 1024
+_STEP_BYTES = 5_500_000
+"""What a step works in for each of its streams, graphs of all sizes together: 4.4 GB for 1,024, 21.2 GB for 4,096."""
+
 DEFAULT_BEAM = DecodingOptions().beam
 
 
@@ -58,6 +65,11 @@ class GpuStreamRunner(TorchPrediction):
         fbank = FbankOptions(num_mel_bins=spec.feature_dim)
         self._windows = WindowLayout.of(fbank, layout.window_frames, layout.chunk_frames)
         dtype = DTYPES[spec.precision]
+        stream_bytes = values_a_stream(plain.config, CHUNK_SIZE, LEFT_CONTEXT_FRAMES) * dtype.itemsize
+        if self.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.device)
+            check_memory(free, capacity, stream_bytes, largest)
+        logger.info("%d streams of %.2f MB on %s", capacity, stream_bytes / 1e6, self.device)
         unknown = [token for token in spec.tokens.skipped_ids if token != 0]
         with self._computing():
             encoder = GpuStreamZipformer2(
@@ -120,3 +132,16 @@ class GpuStreamRunner(TorchPrediction):
             raise EngineError(
                 f"{self.spec.checkpoint}: {error}", hint="--precision fp32 runs it without our GPU engine"
             ) from error
+
+
+def check_memory(free: int, capacity: int, stream_bytes: int, max_batch: int) -> None:
+    """Raises EngineError where `free` bytes do not hold so many streams and what steps work in."""
+    steps = max_batch * _STEP_BYTES
+    if capacity * stream_bytes + steps <= free:
+        return
+    fitting = (free - steps) // stream_bytes
+    raise EngineError(
+        f"{capacity:,} streams of {stream_bytes / 1e6:.2f} MB and steps of {max_batch:,} streams need "
+        f"{(capacity * stream_bytes + steps) / 1e9:.1f} GB of the GPU's memory, of which {free / 1e9:.1f} GB are free",
+        hint=f"--max-streams {fitting}" if fitting > 0 else "a smaller --max-batch, or fewer --instances",
+    )

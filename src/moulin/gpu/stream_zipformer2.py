@@ -6,6 +6,7 @@ nothing. `moulin.encoders.zipformer2.Zipformer2.streaming_forward` is the plain 
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import torch
@@ -61,9 +62,7 @@ class GpuStreamZipformer2:
         self._convnext = ConvNeXtWeights.of(embed.convnext, device, dtype)
         self._embed = embedding_projection(embed.out, config.embed_bands, like)
         self._embed_norm = Norm(embed.out_norm, like)
-        self._embed_past = torch.zeros(
-            capacity, CONVNEXT_PADDING, config.embed_bands, config.embed_channels[-1], device=device, dtype=dtype
-        )
+        self._embed_past = torch.zeros(capacity, *_embed_past_size(config), device=device, dtype=dtype)
         make_layer = partial(_StreamLayer, capacity=capacity, chunk=chunk_size, left=left_context_frames)
         self._stacks = [
             Zipformer2Stack(stack, config, index, make_layer, like)  # type: ignore[arg-type]
@@ -98,6 +97,27 @@ class GpuStreamZipformer2:
         return self._encoder_proj(x.view(-1, x.shape[2])).view(*x.shape[:2], -1)
 
 
+def values_a_stream(config: Zipformer2Config, chunk_size: int, left_context_frames: int) -> int:
+    """How many numbers a stream's states are."""
+    values = math.prod(_embed_past_size(config))
+    for stack, num_layers in enumerate(config.num_layers):
+        values += num_layers * sum(map(math.prod, _ring_sizes(config, stack, chunk_size, left_context_frames)))
+    return values
+
+
+def _embed_past_size(config: Zipformer2Config) -> tuple[int, int, int]:
+    return CONVNEXT_PADDING, config.embed_bands, config.embed_channels[-1]
+
+
+def _ring_sizes(config: Zipformer2Config, stack: int, chunk: int, left: int) -> list[tuple[int, int]]:
+    """Frames and width of a layer's rings: of keys, of what gates, of values twice, of convolutions' inputs twice."""
+    factor, heads, dim = config.downsampling_factors[stack], config.num_heads[stack], config.encoder_dims[stack]
+    ring = (left + chunk) // factor
+    values = ring, heads * config.value_head_dims[stack]
+    convs = config.conv_kernels[stack] // 2 + chunk // factor, dim
+    return [(ring, heads * config.query_head_dims[stack]), (ring, 3 * dim // 4), values, values, convs, convs]
+
+
 class _StreamLayer(Zipformer2Layer[Chunks]):
     """With rings for the past of every stream."""
 
@@ -109,15 +129,11 @@ class _StreamLayer(Zipformer2Layer[Chunks]):
         ring = (left + chunk) // factor
         distances = encoded_distances(torch.empty(1, self._chunk, 1), ring, config.pos_dim)
         super().__init__(layer, config, stack, distances, like)
-        heads, dim = config.num_heads[stack], config.encoder_dims[stack]
-
-        def rings(frames: int, width: int) -> Tensor:
-            return torch.zeros(capacity, frames, width, device=like.device, dtype=like.dtype)
-
-        self._keys = rings(ring, heads * config.query_head_dims[stack])
-        self._gated = rings(ring, 3 * dim // 4)
-        self._values = [rings(ring, heads * config.value_head_dims[stack]) for _ in range(2)]
-        self._convs = [rings(config.conv_kernels[stack] // 2 + self._chunk, dim) for _ in range(2)]
+        rings = [
+            torch.zeros(capacity, *size, device=like.device, dtype=like.dtype)
+            for size in _ring_sizes(config, stack, chunk, left)
+        ]
+        self._keys, self._gated, self._values, self._convs = rings[0], rings[1], rings[2:4], rings[4:]
 
     def _weigh(self, projected: Tensor, at: Chunks) -> Tensor:
         return ring_attention_weights(
