@@ -46,6 +46,9 @@ class FakeRecognizer:
     num_workers: int = 1
     max_batch: int = 8
     gated: bool = False
+    gathering_sec: float = 0.0
+    num_open: int = 1000
+    chunk_sec: float = 0.32
     batches: list[list[FakeStream]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -298,6 +301,25 @@ def test_nobody_waits_for_others_when_all_workers_are_free() -> None:
             submit(scheduler, FakeStream(name), finished)
             finished.wait_for(1 + "ab".index(name))
     assert recognizer.names == ["a", "b"]
+
+
+def test_where_a_step_costs_the_same_for_many_a_free_worker_waits_for_half_a_batch() -> None:
+    recognizer, finished = FakeRecognizer(max_batch=8, gathering_sec=PATIENCE_SEC), Finished()
+    with scheduled(recognizer) as scheduler:
+        for name in "abcd":
+            submit(scheduler, FakeStream(name), finished)
+        finished.wait_for(4)
+    assert recognizer.names == ["abcd"]
+
+
+def test_it_waits_for_nobody_who_is_not_likely_to_come() -> None:
+    """Of three others, each with a chunk in four times the wait, not one."""
+    recognizer = FakeRecognizer(gathering_sec=PATIENCE_SEC, chunk_sec=4 * PATIENCE_SEC, num_open=4)
+    finished = Finished()
+    with scheduled(recognizer) as scheduler:
+        submit(scheduler, FakeStream("a"), finished)
+        finished.wait_for(1)
+    assert recognizer.names == ["a"]
 
 
 def test_steps_run_beside_each_other_on_all_workers() -> None:

@@ -82,6 +82,7 @@ class GpuStreamRecognizer(StreamRecognizer):
     """On a `StreamStepper`."""
 
     runner: StreamStepper
+    gathering_sec = 0.01
 
     def __init__(
         self,

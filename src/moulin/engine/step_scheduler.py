@@ -42,6 +42,9 @@ class StepScheduler:
     costs less than two small ones: at half the load that two CPU cores can bear, an eighth of their work is saved. A
     stream that has audio for several steps goes back to the end of the queue after each, so that one that sends much
     delays nobody.
+
+    Where a step costs hardly more for many streams than for one (`StreamRecognizer.gathering_sec`), a free worker too
+    waits that moment, if others are likely to come within it: the fewer steps, the more streams they may be for.
     """
 
     def __init__(self, recognizer: StreamRecognizer, *, patience_sec: float = PATIENCE_SEC) -> None:
@@ -145,9 +148,17 @@ class StepScheduler:
         """Seconds to wait before taking a batch; None for as long as nothing is there."""
         if not self._queue:
             return None
-        if self._num_idle == len(self._workers) or len(self._queue) >= self._half_batch:
+        if len(self._queue) >= self._half_batch:
             return 0
-        return max(0, self._queue[0].since + self._patience_sec - time.monotonic())
+        patience_sec = self._patience_sec
+        if self._num_idle == len(self._workers):
+            recognizer = self._recognizer
+            # Of all streams those that wait are a part, and of the others some come within so long.
+            others = recognizer.num_open - len(self._queue)
+            patience_sec = recognizer.gathering_sec
+            if others * patience_sec < recognizer.chunk_sec:
+                return 0
+        return max(0, self._queue[0].since + patience_sec - time.monotonic())
 
     def _step(self, streams: Sequence[Stream]) -> Exception | None:
         """Step `streams` together. Returns what went wrong."""

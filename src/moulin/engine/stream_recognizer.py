@@ -9,7 +9,7 @@ from types import TracebackType
 import numpy as np
 
 from moulin.audio.waveform import SAMPLE_RATE, check_waveform
-from moulin.bundle.spec import ModelSpec
+from moulin.bundle.spec import FRAME_SHIFT_SEC, ModelSpec
 from moulin.decoding.network import Floats, Hypothesis
 from moulin.decoding.search import SEARCHES, SearchState, rows_by_options
 from moulin.engine.features import TAIL_PADDING_SEC
@@ -30,6 +30,9 @@ class StreamRecognizer(ABC):
     worked on from different threads, one stream only by one at a time.
     """
 
+    gathering_sec = 0.0
+    """How long a step is worth waiting for, that more streams take part."""
+
     def __init__(
         self,
         spec: ModelSpec,
@@ -41,6 +44,8 @@ class StreamRecognizer(ABC):
         if spec.streaming is None:
             raise BundleError(f"Expected a streaming model, got the {spec.mode} {spec.family} in {spec.path}")
         self.spec = spec
+        self.chunk_sec = spec.streaming.chunk_frames * FRAME_SHIFT_SEC
+        """From a stream's step to its next, in real time."""
         self.options = options or StreamOptions()
         self.runner = runner
         self._tail_samples = round(tail_padding_sec * SAMPLE_RATE)
