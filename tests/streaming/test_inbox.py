@@ -81,7 +81,7 @@ def test_windows_are_those_of_the_plain_engine(pieces: list[int], at_once: bool,
     assert inbox.num_samples[1] == plain.num_samples
     inbox.finish(1, tail)
     plain.finish(tail)
-    assert inbox.finished(1)
+    assert inbox.finished(slots).all()
     taken += take()
     assert inbox.ended(np.arange(3)).tolist() == [False, True, False]
     assert (inbox._rings[[0, 2]] == 99).all()
@@ -108,6 +108,25 @@ def test_integers_are_scaled() -> None:
     np.testing.assert_array_equal(inbox._rings[::-1, :500], samples / np.float32(32768))
 
 
+def test_rows_that_end_where_their_rings_begin_anew() -> None:
+    """Beside one that does not, and one without room."""
+    inbox, audio = new_inbox(4), np.stack([speech(RING + 9000, seed) for seed in range(4)])
+    slots, heads = np.array([3, 0, 1, 2]), [RING - 3000, RING - 3000, 100, RING]
+    for slot, head, samples in zip(slots.tolist(), heads, audio, strict=True):
+        inbox.accept(slot, samples[:head])
+        if head > 100:
+            inbox.take(np.array([slot]))
+            inbox.take(np.array([slot]))
+    inbox.take(np.array([2]))
+    more = np.stack([samples[head : head + 9000] for samples, head in zip(audio, heads, strict=True)])
+    inbox.accept_many(slots, more)
+    assert inbox._waiting == {}
+    for slot, head, samples in zip(slots.tolist(), heads, audio, strict=True):
+        begin = max(0, int(inbox.num_taken[slot]) * LAYOUT.chunk - LAYOUT.overhang)
+        at = np.arange(begin, head + 9000)
+        np.testing.assert_array_equal(inbox._rings[slot, at % RING], samples[begin : head + 9000])
+
+
 def test_a_new_stream_in_the_slot_of_one_that_was_discarded() -> None:
     inbox = new_inbox()
     inbox.accept(0, speech(90_000))
@@ -115,7 +134,7 @@ def test_a_new_stream_in_the_slot_of_one_that_was_discarded() -> None:
     assert not inbox.is_ready(0)
     assert inbox.ended(np.array([0])).all()
     inbox.open(0)
-    assert not inbox.finished(0)
+    assert not inbox.finished(np.array([0])).any()
     assert not inbox.is_ready(0)
     assert inbox.num_samples[0] == 0
     inbox.accept(0, speech(8000, seed=1))

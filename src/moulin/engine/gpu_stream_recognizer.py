@@ -43,7 +43,7 @@ class _SlotAudio:
 
     @property
     def finished(self) -> bool:
-        return self.inbox.finished(self.slot)
+        return bool(self.inbox.finished(np.array([self.slot]))[0])
 
     def accept(self, samples: Floats) -> None:
         self.inbox.accept(self.slot, samples)
@@ -115,7 +115,7 @@ class GpuStreamRecognizer(StreamRecognizer):
     def accept_many(self, streams: Sequence[Stream], samples: ArrayLike) -> None:
         """More audio of many streams, all different: float32 or int16 [N, n], a row each. As `accept`."""
         slots = _slots(streams)
-        if any(self._inbox.finished(slot) for slot in slots):
+        if self._inbox.finished(slots).any():
             raise StreamError("A stream's audio has been finished", hint="open another stream")
         self._inbox.accept_many(slots, check_waveforms(samples))
 

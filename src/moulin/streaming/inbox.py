@@ -62,25 +62,21 @@ class Inbox:
             return
         starts = self._in_ring[slots]
         at = starts % self._ring
-        fits = (starts + count <= self._room_end(slots)) & (at + count <= self._ring)
+        fits = starts + count <= self._room_end(slots)
         if self._waiting:
             fits &= [slot not in self._waiting for slot in slots.tolist()]
-        first = slots * self._ring + at
-        # Wherever so many samples may begin, so that one call puts many rows at places of their own.
-        places = sliding_window_view(self._rings.reshape(-1), min(count, self._ring), writeable=True)
-        for begin in range(0, len(slots), _ROWS):  # what is converted is still in the cache when it is copied
-            rows = slice(begin, begin + _ROWS)
-            block = as_floats(samples[rows])
-            fitting = fits[rows]
-            if fitting.all():
-                places[first[rows]] = block
-            else:
-                if fitting.any():
-                    places[first[rows][fitting]] = block[fitting]
-                for row in np.flatnonzero(~fitting):
-                    self.accept(int(slots[begin + row]), block[row])
+        straight = fits & (at + count <= self._ring)
+        self._put(slots[straight], at[straight], samples if straight.all() else samples[straight])
+        # Of streams whose chunks have the same length few begin at different places before the ring's end.
+        for first in np.unique(at[fits & ~straight]):
+            rows = np.flatnonzero(fits & (at == first))
+            block, behind = as_floats(samples[rows]), self._ring - first
+            self._rings[slots[rows], first:] = block[:, :behind]
+            self._rings[slots[rows], : count - behind] = block[:, behind:]
         self._in_ring[slots[fits]] += count
         self.num_samples[slots[fits]] += count
+        for row in np.flatnonzero(~fits).tolist():
+            self.accept(int(slots[row]), as_floats(samples[row]))
 
     def finish(self, slot: int, tail_samples: int) -> None:
         """No more audio comes: silence follows; see `WindowLayout.all_windows`."""
@@ -90,19 +86,17 @@ class Inbox:
         """The stream has no more windows, whatever audio is waiting."""
         self._num_windows[slot] = 0
 
-    def finished(self, slot: int) -> bool:
-        return bool(self._num_windows[slot] != _GOES_ON)
+    def finished(self, slots: Ints) -> NDArray[np.bool_]:
+        """To which of `slots` no more audio comes."""
+        finished: NDArray[np.bool_] = self._num_windows[slots] != _GOES_ON
+        return finished
 
     def is_ready(self, slot: int) -> bool:
         """Whether a whole window is there."""
-        return bool(self.ready(np.array([slot]))[0])
-
-    def ready(self, slots: Ints) -> NDArray[np.bool_]:
-        """Which of `slots` have a whole window."""
-        whole = (self.num_samples[slots] + self._layout.overhang - self._layout.samples) // self._layout.chunk + 1
-        ends = self._num_windows[slots]
-        ready: NDArray[np.bool_] = self.num_taken[slots] < np.where(ends == _GOES_ON, whole, ends)
-        return ready
+        end = self._num_windows[slot]
+        if end == _GOES_ON:
+            end = self._layout.whole_windows(int(self.num_samples[slot]))
+        return bool(self.num_taken[slot] < end)
 
     def ended(self, slots: Ints) -> NDArray[np.bool_]:
         """Which of `slots` are finished and have no window left."""
@@ -123,6 +117,16 @@ class Inbox:
             for slot in slots.tolist():
                 if slot in self._waiting:
                     self._refill(slot)
+
+    def _put(self, slots: Ints, at: Ints, samples: Floats | NDArray[np.int16]) -> None:
+        """Rows [N, n] to their places, none of which reaches the end of its ring."""
+        count = min(samples.shape[1], self._ring)
+        # Wherever so many samples may begin, so that one call puts many rows at places of their own.
+        places = sliding_window_view(self._rings.reshape(-1), count, writeable=True)
+        first = slots * self._ring + at
+        for begin in range(0, len(slots), _ROWS):  # what is converted is still in the cache when it is copied
+            rows = slice(begin, begin + _ROWS)
+            places[first[rows]] = as_floats(samples[rows])
 
     def _refill(self, slot: int) -> None:
         pieces = self._waiting[slot]
