@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from moulin.bundle.files import Precision
 from moulin.bundle.onnx_graph import OnnxGraph, TensorSpec
-from moulin.engine.depthwise import rewrite_depthwise
+from moulin.engine.depthwise import rewrite_depthwise, widen_depthwise
 from moulin.engine.device import gpu_index
 from moulin.engine.swoosh import rewrite_swoosh
 from moulin.errors import EngineError, first_line
@@ -61,6 +61,8 @@ def rewritten_encoder(encoder: OnnxGraph, precision: Precision, device: str) -> 
     rewritten = rewrite_swoosh(model)
     if device == "cpu":
         rewritten += rewrite_depthwise(model)
+    elif precision == "fp16":
+        rewritten += widen_depthwise(model)
     return model.SerializeToString() if rewritten else None
 
 
