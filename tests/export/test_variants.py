@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -18,7 +20,7 @@ CHANNELS = 64
 def encoded_distances(*, named: bool = True) -> onnx.ModelProto:
     """x [N, T] to the sines [T, 64] of the frames' numbers at 64 frequencies, times x."""
     frequencies = np.exp(np.arange(CHANNELS) * -(np.log(10000.0) / CHANNELS)).astype(np.float32)
-    steps: list[tuple[str, list[str], str, dict[str, int]]] = [
+    steps: list[tuple[str, list[str], str, dict[str, Any]]] = [
         ("Shape", ["x"], "shape", {}),
         ("Gather", ["shape", "one"], "T", {"axis": 0}),
         ("Range", ["zero", "T", "one"], "frames", {}),
