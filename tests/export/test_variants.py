@@ -72,7 +72,7 @@ def test_only_the_angles_stay_in_single_precision() -> None:
 
 
 def test_angles_of_exported_encoders(exported: Exported) -> None:
-    """Those of the encoders that have any: in streaming ones they are constants."""
+    """Those of the encoders that have any: the streaming Conformer's are constants."""
     for convert in (in_half_precision, in_brain_precision):
         model = convert(onnx.load(exported.files.encoder))
         onnx.checker.check_model(model)
