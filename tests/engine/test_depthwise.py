@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -9,7 +11,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from moulin.bundle.load import load_bundle
-from moulin.engine.depthwise import rewrite_depthwise
+from moulin.bundle.onnx_graph import read_onnx_graph
+from moulin.engine.depthwise import rewrite_depthwise, widen_depthwise
+from moulin.engine.onnxruntime_session import rewritten_encoder
+from moulin.export.variants import in_half_precision
 from tests.bundles import BUNDLES, OFFLINE, STREAMING
 
 
@@ -90,3 +95,49 @@ def test_what_is_left_alone(model: onnx.ModelProto) -> None:
     before = model.SerializeToString()
     assert rewrite_depthwise(model) == 0
     assert model.SerializeToString() == before
+
+
+def convolved_in(model: onnx.ModelProto) -> list[int]:
+    """The types that the convolutions over time compute in."""
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True)
+    types = {value.name: value.type.tensor_type for value in (*inferred.graph.value_info, *inferred.graph.output)}
+    kinds = [types[node.output[0]] for node in model.graph.node if node.op_type == "Conv"]
+    return [kind.elem_type for kind in kinds if len(kind.shape.dim) == 3]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_half_precision_is_widened(stride: int, shared: bool) -> None:
+    x = np.random.default_rng(1).normal(0, 1, (2, 6, 40)).astype(np.float32)
+    wanted = run(graph(stride=stride, shared=shared), x)
+    model = in_half_precision(graph(stride=stride, shared=shared))
+    assert convolved_in(model) == [TensorProto.FLOAT16]
+    assert widen_depthwise(model) == 1
+    onnx.checker.check_model(model)
+    assert convolved_in(model) == [TensorProto.FLOAT]
+    np.testing.assert_allclose(run(model, x), wanted, rtol=5e-3, atol=5e-3)
+    assert widen_depthwise(model) == 0
+
+
+def test_single_precision_is_wide_enough() -> None:
+    model = graph()
+    before = model.SerializeToString()
+    assert widen_depthwise(model) == 0
+    assert model.SerializeToString() == before
+
+
+@pytest.mark.parametrize(("device", "kind"), [("cuda", TensorProto.FLOAT), ("cpu", TensorProto.FLOAT16)])
+def test_encoders_are_widened_for_a_gpu_only(device: str, kind: int, tmp_path: Path) -> None:
+    half = in_half_precision(onnx.load(load_bundle(BUNDLES / "conformer-offline").encoder.file))
+    onnx.save(half, tmp_path / "encoder.onnx")
+    content = rewritten_encoder(read_onnx_graph(tmp_path / "encoder.onnx"), "fp16", device)
+    assert content is not None
+    model = onnx.load_from_string(content)
+    inferred = onnx.shape_inference.infer_shapes(model)
+    types = {value.name: value.type.tensor_type.elem_type for value in inferred.graph.value_info}
+    found = {
+        types[node.output[0]]
+        for node in model.graph.node
+        if node.op_type == "Conv" and any(one.name == "group" and one.i > 1 for one in node.attribute)
+    }
+    assert found == {kind}

@@ -47,12 +47,13 @@ class OnnxRuntimeEncoder:
         threads: int | None = None,
         workers: int | None = None,
         rewrite: bool = True,
+        fixed_shapes: bool = False,
     ) -> None:
         """`device` is cpu, cuda or cuda:N; `threads` is the CPU threads to use, by default all that this process may;
         `workers` is how many calls are to run beside each other on a CPU, by default as many as there are threads.
 
-        `rewrite` lets the graph be put into fewer operators (`swoosh.py`). Raises EngineError where ONNX Runtime, the
-        device or the model does not work.
+        `rewrite` lets the graph be put into fewer operators (`swoosh.py`); `fixed_shapes` lets a GPU take seconds over
+        the first batch of every shape. Raises EngineError where ONNX Runtime, the device or the model does not work.
         """
         if threads is not None and threads < 1:
             raise OptionsError(f"Expected at least 1 thread, got {threads}")
@@ -61,8 +62,8 @@ class OnnxRuntimeEncoder:
         self._feature_dim = feature_dim
         self._threads = threads or len(os.sched_getaffinity(0))
         self._workers = workers or self._threads
-        content = rewritten_encoder(graph, precision, device) if rewrite else None
-        self._encoder = new_session(graph.file, device, 1, content, precision=precision)
+        content = rewritten_encoder(graph, precision, device, fixed_shapes=fixed_shapes) if rewrite else None
+        self._encoder = new_session(graph.file, device, 1, content, fixed_shapes=fixed_shapes, precision=precision)
         self._whole_machine_encoder = (
             self._encoder
             if self.on_cuda or self._threads == 1

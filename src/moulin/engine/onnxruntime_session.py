@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from moulin.bundle.files import Precision
 from moulin.bundle.onnx_graph import OnnxGraph, TensorSpec
-from moulin.engine.depthwise import rewrite_depthwise
+from moulin.engine.depthwise import rewrite_depthwise, widen_depthwise
 from moulin.engine.device import gpu_index
 from moulin.engine.swoosh import rewrite_swoosh
 from moulin.errors import EngineError, first_line
@@ -47,8 +47,10 @@ def _onnxruntime() -> Any:
     return onnxruntime
 
 
-def rewritten_encoder(encoder: OnnxGraph, precision: Precision, device: str) -> bytes | None:
-    """The encoder in a form that runs faster on `device`; None where it stays as it is."""
+def rewritten_encoder(
+    encoder: OnnxGraph, precision: Precision, device: str, *, fixed_shapes: bool = False
+) -> bytes | None:
+    """The encoder in a form that runs faster on `device`; None where it stays as it is. See `new_session`."""
     if encoder.external_files:
         return None  # weights outside the file, usually for their size: ONNX Runtime reads them in place
     if precision == "int8":
@@ -61,6 +63,8 @@ def rewritten_encoder(encoder: OnnxGraph, precision: Precision, device: str) -> 
     rewritten = rewrite_swoosh(model)
     if device == "cpu":
         rewritten += rewrite_depthwise(model)
+    elif precision == "fp16" and not fixed_shapes:
+        rewritten += widen_depthwise(model)
     return model.SerializeToString() if rewritten else None
 
 
@@ -71,6 +75,7 @@ def new_session(
     content: bytes | None = None,
     *,
     few_shapes: bool = False,
+    fixed_shapes: bool = False,
     precision: Precision = "fp32",
 ) -> onnxruntime.InferenceSession:
     """A session of the model in `file`, or of `content` in its place.
@@ -79,7 +84,8 @@ def new_session(
     them out for a CPU, so there it must not.
 
     `few_shapes` lets ONNX Runtime plan its memory, 3 % faster for batches of a streaming encoder. It keeps a plan for
-    every shape of input that it has ever seen, and lengths of whole recordings hardly repeat.
+    every shape of input that it has ever seen, and lengths of whole recordings hardly repeat. `fixed_shapes` lets a GPU
+    take long over every new one, to be the faster from then on.
     """
     onnxruntime = _onnxruntime()
     options = onnxruntime.SessionOptions()
@@ -91,7 +97,7 @@ def new_session(
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     # Without session.set_denormal_as_zero: the first session of a process leaves the thread that makes it, whoever's it
     # is, taking denormals for zero; and digits-en hears neither speech nor silence faster with it.
-    providers = _providers(device, onnxruntime.get_available_providers())
+    providers = _providers(device, onnxruntime.get_available_providers(), fixed_shapes=fixed_shapes)
     try:
         session = onnxruntime.InferenceSession(content or file, options, providers=providers)
     except Exception as error:  # as above
@@ -105,7 +111,7 @@ def new_session(
     return session
 
 
-def _providers(device: str, available: list[str]) -> list[Any]:
+def _providers(device: str, available: list[str], *, fixed_shapes: bool = False) -> list[Any]:
     index = gpu_index(device)
     if index is None:
         return ["CPUExecutionProvider"]
@@ -116,8 +122,9 @@ def _providers(device: str, available: list[str]) -> list[Any]:
         )
     cuda = {
         "device_id": index,
-        # The default tries every convolution algorithm for every new shape, and every batch has a new shape.
-        "cudnn_conv_algo_search": "EXHAUSTIVE",
-        "cudnn_conv1d_pad_to_nc1d": "1",
+        # Where nearly every batch has a new shape, the search for the fastest convolutions costs most of a second for
+        # each (a Conformer of 77 M in half precision, H200), and two with those of one dimension laid out as of two.
+        "cudnn_conv_algo_search": "EXHAUSTIVE" if fixed_shapes else "HEURISTIC",
+        "cudnn_conv1d_pad_to_nc1d": "1" if fixed_shapes else "0",
     }
     return [("CUDAExecutionProvider", cuda), "CPUExecutionProvider"]

@@ -42,7 +42,7 @@ def rewrite_swoosh(model: onnx.ModelProto) -> int:
     for node in nodes:
         swoosh = by_output.get(node.output[0])
         model.graph.node.extend([node] if swoosh is None else _replacement(model, swoosh))
-    _remove_dead_nodes(model)
+    remove_dead_nodes(model)
     return len(found)
 
 
@@ -139,7 +139,8 @@ def _replacement(model: onnx.ModelProto, swoosh: _Swoosh) -> list[onnx.NodeProto
     ]
 
 
-def _remove_dead_nodes(model: onnx.ModelProto) -> None:
+def remove_dead_nodes(model: onnx.ModelProto) -> None:
+    """Remove the nodes of `model` that no output comes from."""
     graph = model.graph
     while True:
         used = {output.name for output in graph.output} | _read_names(graph)

@@ -68,7 +68,13 @@ def open_encoder(
         plan = ready_plan(spec, device=device, precision=precision, max_batch=max_batch, max_audio_sec=longest)
         return chosen, PlanEncoder(spec, open_plan(spec, plan, device=device), on_device=on_device)
     encoder = OnnxRuntimeEncoder(
-        spec.encoder, feature_dim=spec.feature_dim, precision=spec.precision, device=device, threads=threads
+        spec.encoder,
+        feature_dim=spec.feature_dim,
+        precision=spec.precision,
+        device=device,
+        threads=threads,
+        # Where nothing is copied, the encoder is to show its best; a service's batches have other shapes all the time.
+        fixed_shapes=on_device,
     )
     return chosen, BoundOnnxEncoder(encoder) if on_device else OnnxEncoder(encoder)
 
