@@ -68,7 +68,8 @@ class GpuStreamPipeline:
         self._contexts = torch.zeros(capacity + 1, 2, dtype=torch.int32, device=device)
         self._beams, self._beam_places = Beams.memory(capacity + 1, beam_places, device), beam_places
         self._turns = torch.zeros(_Fields.COUNT, self.max_batch, dtype=torch.int32, device=device)
-        self._turns[_Fields.SLOT].fill_(capacity)
+        self._turns[_Fields.SLOT].fill_(capacity)  # graphs are captured with what fills batches up
+        self._turns[_Fields.SHARPNESS].view(torch.float32).fill_(1.0)
         self._lengths = torch.full((self.max_batch,), encoder.out_frames, dtype=torch.int32, device=device)
         # The host's side of both, and what says that the card has done its part.
         pinned = device.type == "cuda"
@@ -123,7 +124,7 @@ class GpuStreamPipeline:
         graph, _ = self._graphs[rows]
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         with torch.inference_mode(), torch.cuda.stream(self._stream):
-            self._turns[_Fields.SLOT].fill_(self._filling)
+            self._turns[_Fields.SLOT].copy_(torch.arange(self.max_batch) % (self._filling + 1))
             start.record()
             for _ in range(rounds):
                 graph.replay()
