@@ -38,6 +38,7 @@ import torch
 from numpy.typing import NDArray
 
 from moulin.audio.decode import read_audio
+from moulin.audio.waveform import in_16_bits
 from moulin.bundle.checkpoint_spec import load_checkpoint_spec
 from moulin.bundle.files import PRECISIONS
 from moulin.bundle.load_model import load_model
@@ -255,9 +256,7 @@ def _recognizer(spec: ModelSpec, arguments: argparse.Namespace, max_streams: int
 
 def _speech() -> NDArray[np.int16]:
     """All demo recordings behind each other."""
-    samples = np.concatenate([read_audio(clip.audio) for clip in demo_clips()])
-    speech: NDArray[np.int16] = np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
-    return speech
+    return in_16_bits(np.concatenate([read_audio(clip.audio) for clip in demo_clips()]))
 
 
 def through_triton(

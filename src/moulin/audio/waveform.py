@@ -77,6 +77,12 @@ def as_floats(samples: NDArray[np.float32] | NDArray[np.int16]) -> NDArray[np.fl
     return samples.astype(np.float32, copy=False)
 
 
+def in_16_bits(samples: NDArray[np.float32]) -> NDArray[np.int16]:
+    """The nearest int16 of samples of any shape: exactly what they were where they came from 16 bits."""
+    rounded: NDArray[np.int16] = np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
+    return rounded
+
+
 def _diagnose(array: NDArray[np.generic], peak: float, what: str) -> AudioError:
     bad = np.flatnonzero(~np.isfinite(array))
     if bad.size:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
-from moulin.audio.waveform import check_waveform
+from moulin.audio.waveform import check_waveform, in_16_bits
 from moulin.errors import ClientError, OptionsError, RequestRefused, ServerBusy, ServerTimeout, ServerUnavailable
 from moulin.live_transcript import StreamUpdate
 from moulin.transcript import Transcript
@@ -68,7 +68,7 @@ def request_tensors(
     wav = np.zeros((len(waveforms), max((len(w) for w in waveforms), default=0) or 1), dtype=np.float32)
     for row, waveform in enumerate(waveforms):
         wav[row, : len(waveform)] = waveform
-    samples: dict[str, NDArray[Any]] = {"WAV_INT16": _in_16_bits(wav)} if int16 else {"WAV": wav}
+    samples: dict[str, NDArray[Any]] = {"WAV_INT16": in_16_bits(wav)} if int16 else {"WAV": wav}
     tensors = {**samples, "WAV_LENS": np.array([[len(waveform)] for waveform in waveforms], dtype=np.int32)}
     if options:
         tensors["OPTIONS"] = np.full((len(waveforms), 1), json.dumps(dict(options)).encode(), dtype=np.object_)
@@ -79,12 +79,6 @@ def request_tensors(
         item.set_data_from_numpy(tensor)
         inputs.append(item)
     return inputs
-
-
-def _in_16_bits(wav: NDArray[np.float32]) -> NDArray[np.int16]:
-    """Exactly what samples were that came from 16 bits."""
-    scaled: NDArray[np.int16] = np.clip(np.rint(wav * 32768), -32768, 32767).astype(np.int16)
-    return scaled
 
 
 def requested_outputs() -> list[InferRequestedOutput]:

@@ -14,13 +14,13 @@ from moulin.decoding.network import Floats, Hypothesis
 from moulin.decoding.options import DecodingOptions
 from moulin.decoding.search import rows_by_options
 from moulin.engine.features import MAX_AUDIO_SEC, TAIL_PADDING_SEC, check_duration
+from moulin.engine.gpu_model import open_predictor, precision_error, unk_id
 from moulin.engine.offline_recognizer import OfflineRecognizer
 from moulin.engine.scoring import spell
 from moulin.engine.torch_prediction import DTYPES, torch_device
 from moulin.errors import AudioError, EngineError, MoulinError, first_line
 from moulin.gpu.open_encoder import gpu_encoder
 from moulin.gpu.pipeline import GpuPipeline, Result
-from moulin.gpu.predictor import Predictor
 from moulin.transcript import Transcript
 
 WARM_UP_SEC = 20.0
@@ -51,18 +51,12 @@ class GpuRecognizer(OfflineRecognizer):
         transducer = load_transducer([spec.checkpoint])
         max_frames = round((max_audio_sec + tail_padding_sec) / FRAME_SHIFT_SEC) + 1
         encoder = gpu_encoder(transducer, device=on, dtype=dtype, max_frames=max_frames)
-        unknown = [token for token in spec.tokens.skipped_ids if token != 0]
-        try:
-            predictor = Predictor.of(transducer.decoder, transducer.joiner, device=on, dtype=dtype)
-        except ValueError as error:
-            raise EngineError(
-                f"{spec.checkpoint}: {error}", hint="--precision fp32 runs it without our GPU engine"
-            ) from error
+        predictor = open_predictor(spec, transducer, device=on, dtype=dtype)
         self._pipeline = GpuPipeline(
             encoder,
             predictor,
             device=on,
-            unk_id=unknown[0] if unknown else -1,
+            unk_id=unk_id(spec),
             tail_samples=round(tail_padding_sec * SAMPLE_RATE),
             cuda_graphs=cuda_graphs,
         )
@@ -137,11 +131,7 @@ class GpuRecognizer(OfflineRecognizer):
             except AudioError as error:
                 return error
         if not math.isfinite(hypothesis.score):
-            return EngineError(
-                f"{what}: expected numbers from {self.spec.file}, got NaN or infinity: it needs more than "
-                f"{self.spec.precision}",
-                hint="--precision bf16 has the range of fp32; --precision fp32 has its exactness too",
-            )
+            return precision_error(self.spec, f"{what}: expected numbers from {self.spec.file}")
         return None
 
     def _run(self, waveforms: Sequence[Floats], options: DecodingOptions, result: Result) -> None:

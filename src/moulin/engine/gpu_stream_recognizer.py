@@ -18,6 +18,7 @@ from moulin.bundle.spec import CheckpointSpec
 from moulin.decoding.network import Floats, Hypothesis, Ints
 from moulin.decoding.search import SearchState
 from moulin.engine.features import TAIL_PADDING_SEC
+from moulin.engine.gpu_model import precision_error
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.engine.stream_runner import StreamStepper
 from moulin.errors import EngineError, StreamError
@@ -232,11 +233,7 @@ class GpuStreamRecognizer(StreamRecognizer):
             raise self._precision_error("a stream")
 
     def _precision_error(self, what: str) -> EngineError:
-        return EngineError(
-            f"Expected numbers from {self.spec.file} for {what}, got NaN or infinity: it needs more than "
-            f"{self.spec.precision}",
-            hint="--precision bf16 has the range of fp32; --precision fp32 has its exactness too",
-        )
+        return precision_error(self.spec, f"Expected numbers from {self.spec.file} for {what}")
 
 
 def _slots(streams: Sequence[Stream]) -> Ints:

@@ -12,11 +12,11 @@ from moulin.bundle.spec import CheckpointSpec
 from moulin.decoding.network import Floats, Ints
 from moulin.decoding.options import DecodingOptions
 from moulin.encoders.zipformer2 import CHUNK_SIZE, LEFT_CONTEXT_FRAMES, Zipformer2
+from moulin.engine.gpu_model import open_predictor, unk_id
 from moulin.engine.stream_runner import check_counts
 from moulin.engine.torch_prediction import DTYPES, TorchPrediction
 from moulin.errors import EngineError
 from moulin.gpu.graphs import most_rows
-from moulin.gpu.predictor import Predictor
 from moulin.gpu.stream_pipeline import GpuStreamPipeline
 from moulin.gpu.stream_zipformer2 import GpuStreamZipformer2, values_a_stream
 from moulin.streaming.turns import Said, Turns
@@ -70,7 +70,6 @@ class GpuStreamRunner(TorchPrediction):
             free, _ = torch.cuda.mem_get_info(self.device)
             check_memory(free, capacity, stream_bytes, largest)
         logger.info("%d streams of %.2f MB on %s", capacity, stream_bytes / 1e6, self.device)
-        unknown = [token for token in spec.tokens.skipped_ids if token != 0]
         with self._computing():
             encoder = GpuStreamZipformer2(
                 plain,
@@ -84,13 +83,13 @@ class GpuStreamRunner(TorchPrediction):
             )
             self.pipeline = GpuStreamPipeline(
                 encoder,
-                self._predictor(dtype),
+                open_predictor(spec, self._transducer, device=self.device, dtype=dtype),
                 self._windows,
                 feature_dim=spec.feature_dim,
                 capacity=capacity,
                 max_batch=largest,
                 device=self.device,
-                unk_id=unknown[0] if unknown else -1,
+                unk_id=unk_id(spec),
                 beam_places=self._beam_places,
                 cuda_graphs=cuda_graphs,
             )
@@ -123,15 +122,6 @@ class GpuStreamRunner(TorchPrediction):
     def step(self, turns: Turns, encoder_out_of: Ints) -> Said:
         with self._computing():
             return self.pipeline.step(turns, encoder_out_of)
-
-    def _predictor(self, dtype: torch.dtype) -> Predictor:
-        transducer = self._transducer
-        try:
-            return Predictor.of(transducer.decoder, transducer.joiner, device=self.device, dtype=dtype)
-        except ValueError as error:
-            raise EngineError(
-                f"{self.spec.checkpoint}: {error}", hint="--precision fp32 runs it without our GPU engine"
-            ) from error
 
 
 def check_memory(free: int, capacity: int, stream_bytes: int, max_batch: int) -> None:

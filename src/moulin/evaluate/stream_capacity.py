@@ -27,6 +27,7 @@ from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.evaluate.gpu_usage import GpuUsage, GpuWatch
 from moulin.evaluate.latencies import Latencies
 from moulin.streaming.stream import Stream
+from moulin.streaming.window_layout import WindowLayout
 
 WARMUP_SEC = 2.0
 RESOLUTION = 0.03
@@ -92,11 +93,10 @@ class PacedStreams:
         `threads` take turns with them, by default as many as the runner has workers."""
         assert recognizer.spec.streaming is not None
         self.recognizer, self._random = recognizer, np.random.default_rng(seed)
-        fbank, layout = FbankOptions(), recognizer.spec.streaming
-        self._chunk_samples = layout.chunk_frames * fbank.frame_shift_samples
-        overhang = (fbank.frame_length_samples - fbank.frame_shift_samples) // 2  # the last frame's, beyond its centre
-        first_window = layout.window_frames * fbank.frame_shift_samples + overhang
-        self._lead_samples = first_window - self._chunk_samples
+        streaming = recognizer.spec.streaming
+        layout = WindowLayout.of(FbankOptions(), streaming.window_frames, streaming.chunk_frames)
+        self._chunk_samples = layout.chunk
+        self._lead_samples = layout.samples - layout.overhang - layout.chunk  # what the first window has before it
         self._max_batch, self._threads = recognizer.runner.max_batch, threads
         # A batch is a slice of rows, so that no turn copies audio: who is next in turn is a chunk ahead in it.
         chunks = audio[: len(audio) // self._chunk_samples * self._chunk_samples].reshape(-1, self._chunk_samples)

@@ -106,16 +106,17 @@ class GpuStreamPipeline:
             if self._done is not None:
                 self._done.record()
                 self._done.synchronize()
-            here = here.clone()  # the next step will be written there
+            # Copies, both: the next step will be written there.
+            greedily = Found.of(here[:greedy_size].clone(), rows, self._encoder.out_frames)
+            by_beams = self._said_by_beams(here[greedy_size:], rows, np.flatnonzero(turns.beams))
             wanted = self._bring(encoder_out, encoder_out_of)
-        greedily = Found.of(here[:greedy_size], rows, self._encoder.out_frames)
         return Said(
             greedily.counts[:count].numpy(),
             greedily.tokens[:count].numpy(),
             greedily.frames[:count].numpy(),
             greedily.log_probs[:count].numpy(),
             greedily.scores[:count].numpy(),
-            self._said_by_beams(here[greedy_size:], rows, np.flatnonzero(turns.beams)),
+            by_beams,
             wanted,
         )
 
@@ -183,6 +184,7 @@ class GpuStreamPipeline:
         return greedily, greedily + FoundByBeams.size(rows, self._beam_places, frames)
 
     def _said_by_beams(self, memory: Tensor, rows: int, of: Ints) -> SaidByBeams:
+        """Copies of what was found in the rows `of` [N]."""
         found = FoundByBeams.of(memory, rows, self._beam_places, self._encoder.out_frames)
         return SaidByBeams(
             found.origins.numpy()[of],

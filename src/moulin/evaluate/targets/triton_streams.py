@@ -17,6 +17,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from moulin.audio.waveform import in_16_bits
 from moulin.evaluate.connection import Record
 from moulin.evaluate.streaming_clips import Clip
 from moulin.triton_repo import contract
@@ -190,7 +191,7 @@ class TritonStream:
 def serialize_audio(samples: NDArray[np.float32], *, int16: bool) -> tuple[str, str, bytes]:
     """The name, datatype and content of the tensor for `samples` [n]."""
     if int16:
-        return contract.WAV_INT16, "INT16", np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2").tobytes()
+        return contract.WAV_INT16, "INT16", in_16_bits(samples).astype("<i2").tobytes()
     return contract.WAV, "FP32", samples.astype("<f4").tobytes()
 
 
