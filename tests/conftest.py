@@ -25,6 +25,7 @@ from moulin.triton_repo.contract import STREAMING_MODEL_NAME
 from moulin.triton_repo.offline_config import OfflineOptions
 from moulin.triton_repo.repository import build_offline_repository, build_streaming_repository
 from moulin.triton_repo.streaming_config import StreamingOptions
+from tests.bundles import BUNDLES
 
 # PyTorch's threads wait for each other by spinning: with tiny models, and others on the machine, they lose more than
 # they win: a small LSTM takes six times the CPU time in two threads, and our engine asks for as many as there are CPUs.
@@ -39,8 +40,6 @@ if not Path("/dev/nvidiactl").exists():
 # In a shell's background SIGINT is ignored, and under nohup SIGHUP: so they would be in what tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
-BUNDLES = Path(__file__).parent / "data" / "bundles"
 
 # The second model of the server: random weights in fp32, small enough to answer hundreds of requests in seconds.
 TINY_MODEL = "tiny-conformer"

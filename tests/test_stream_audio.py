@@ -18,8 +18,9 @@ from moulin.decoding.network import Floats
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.errors import AudioError, OptionsError
 
+from .bundles import BUNDLES
 from .client.fake_triton import FakeTriton, samples
-from .conftest import BUNDLES, Recording
+from .conftest import Recording
 
 
 @given(st.integers(0, 2000), st.integers(1, 200))

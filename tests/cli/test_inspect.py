@@ -8,7 +8,7 @@ import pytest
 
 from moulin.bundle.load import load_bundle
 from moulin.demo.files import DEMO_MODEL
-from tests.conftest import BUNDLES
+from tests.bundles import BUNDLES
 
 from .command import moulin, moulin_here
 

@@ -8,7 +8,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from moulin.demo.files import DEMO_MODEL
-from tests.conftest import BUNDLES
+from tests.bundles import BUNDLES
 
 from .command import moulin, moulin_here
 

@@ -14,7 +14,8 @@ import pytest
 
 from moulin.client import Client
 from moulin.launch.answers import answers
-from tests.conftest import BUNDLES, Recording
+from tests.bundles import BUNDLES
+from tests.conftest import Recording
 
 from .command import MOULIN, Serving, alive, eventually, moulin
 

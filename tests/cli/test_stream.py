@@ -20,7 +20,8 @@ import soundfile
 from moulin.audio.decode import read_audio
 from moulin.live_transcript import LiveTranscript, StreamUpdate
 from moulin.stream_audio import cut, stream_in_process
-from tests.conftest import BUNDLES, Recording
+from tests.bundles import BUNDLES
+from tests.conftest import Recording
 
 from .command import MOULIN, TIMEOUT_SEC, Finished, moulin, moulin_here
 

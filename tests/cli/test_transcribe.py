@@ -15,7 +15,8 @@ import soundfile
 
 from moulin.demo.files import DEMO_MODEL
 from moulin.launch import TritonServer
-from tests.conftest import BUNDLES, TINY_MODEL, Recording
+from tests.bundles import BUNDLES
+from tests.conftest import TINY_MODEL, Recording
 
 from .command import MOULIN, Finished, moulin, moulin_here
 

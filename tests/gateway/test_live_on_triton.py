@@ -28,7 +28,8 @@ from moulin.launch import ServerOptions, TritonServer
 from moulin.transcript import Transcript
 from moulin.triton_repo.repository import build_streaming_repository
 from moulin.triton_repo.streaming_config import StreamingOptions
-from tests.conftest import BUNDLES, MAX_STREAMS, TINY_STREAMING_MODEL, Recording
+from tests.bundles import BUNDLES
+from tests.conftest import MAX_STREAMS, TINY_STREAMING_MODEL, Recording
 
 from .running_gateway import running_gateway
 

@@ -17,8 +17,9 @@ from moulin.launch import ServerOptions, TritonServer
 from moulin.launch.ports import claim_ports
 from moulin.triton_repo.offline_config import OfflineOptions
 from moulin.triton_repo.repository import build_offline_repository
+from tests.bundles import BUNDLES
 from tests.cli.command import eventually
-from tests.conftest import BUNDLES, Recording
+from tests.conftest import Recording
 
 from .running_gateway import running_gateway
 

@@ -15,7 +15,7 @@ from moulin.decoding.network import Floats, Ints
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.errors import MoulinError
 from moulin.triton_repo.streaming_service import StreamId, StreamingService, StreamReply, StreamRequest
-from tests.conftest import BUNDLES
+from tests.bundles import BUNDLES
 
 SPEC = load_bundle(BUNDLES / "lstm-streaming")
 """Its windows (9 frames, a new one every 4) and its tokens are used, its networks are not."""

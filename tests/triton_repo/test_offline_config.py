@@ -15,7 +15,7 @@ from moulin.decoding.options import DecodingOptions
 from moulin.errors import OptionsError
 from moulin.triton_repo.offline_config import OfflineOptions
 from moulin.triton_repo.repository import build_offline_repository
-from tests.conftest import BUNDLES
+from tests.bundles import BUNDLES
 
 DEFAULTS: dict[str, Any] = {
     "name": "transducer",

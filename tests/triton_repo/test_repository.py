@@ -18,7 +18,7 @@ from moulin.launch import ServerOptions, TritonServer
 from moulin.triton_repo.offline_config import OfflineOptions
 from moulin.triton_repo.repository import build_offline_repository, build_streaming_repository
 from moulin.triton_repo.streaming_config import StreamingOptions
-from tests.conftest import BUNDLES
+from tests.bundles import BUNDLES
 
 from .sherpa_client import infer, inputs, streaming_text, tensors, texts
 

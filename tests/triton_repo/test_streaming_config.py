@@ -16,7 +16,7 @@ from moulin.errors import OptionsError
 from moulin.streaming.options import StreamOptions
 from moulin.triton_repo.repository import build_streaming_repository
 from moulin.triton_repo.streaming_config import StreamingOptions
-from tests.conftest import BUNDLES
+from tests.bundles import BUNDLES
 
 STREAM = {
     "method": "greedy",

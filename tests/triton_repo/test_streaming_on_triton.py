@@ -37,7 +37,8 @@ from moulin.transcript import Transcript
 from moulin.triton_repo.contract import STREAMING_MODEL_NAME
 from moulin.triton_repo.repository import build_streaming_repository
 from moulin.triton_repo.streaming_config import StreamingOptions
-from tests.conftest import BUNDLES, IDLE_TIMEOUT_SEC, MAX_STREAMS, TINY_STREAMING_MODEL, Recording
+from tests.bundles import BUNDLES
+from tests.conftest import IDLE_TIMEOUT_SEC, MAX_STREAMS, TINY_STREAMING_MODEL, Recording
 
 from .damaged_requests import Damaged, with_nan
 from .sherpa_client import (

@@ -20,7 +20,7 @@ from moulin.live_transcript import LiveTranscript
 from moulin.streaming.options import StreamOptions
 from moulin.streaming.windows import FeatureWindows
 from moulin.triton_repo.streaming_service import MAX_CHUNK_SEC, StreamingService, StreamReply
-from tests.conftest import BUNDLES
+from tests.bundles import BUNDLES
 
 from .fake_stream_runner import (
     CHUNK_SAMPLES,
