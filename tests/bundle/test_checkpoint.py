@@ -27,7 +27,7 @@ def model(value: float, count: int = 0) -> dict[str, Tensor]:
 
 def test_scales_are_multiplied_in() -> None:
     raw = torch.load(LSTM, weights_only=True)["model"]
-    tensors = read_checkpoint(LSTM)
+    tensors = read_checkpoint(LSTM).tensors
     for name, scale in (
         ("encoder.encoder_embed.conv.0.weight", "encoder.encoder_embed.conv.0.weight_scale"),
         ("encoder.encoder.layers.1.lstm.weight_hr_l0", "encoder.encoder.layers.1.lstm.weight_hr_l0_scale"),
@@ -52,7 +52,7 @@ def test_what_only_looks_like_a_scale_stays() -> None:
 
 def test_the_average_of_several(tmp_path: Path) -> None:
     files = [save(tmp_path, f"epoch-{n}.pt", model=model(float(n), n)) for n in (1, 2, 6)]
-    average = average_checkpoints(files)
+    average = average_checkpoints(files).tensors
     assert average["a.weight"].tolist() == [[3.0] * 3] * 2
     assert average["a.weight"].dtype == torch.float32
     assert average["a.count"] == 6
@@ -62,7 +62,7 @@ def test_the_average_between_two(tmp_path: Path) -> None:
     """The running means over 100 and 400 batches are 1 and 4: over the 300 between them it is 5."""
     first = save(tmp_path, "epoch-1.pt", model=model(9.0), model_avg=model(1.0), batch_idx_train=100)
     last = save(tmp_path, "epoch-4.pt", model=model(9.0), model_avg=model(4.0, 7), batch_idx_train=400)
-    average = average_between(first, last)
+    average = average_between(first, last).tensors
     torch.testing.assert_close(average["a.weight"], torch.full((2, 3), 5.0))
     assert average["a.count"] == 7
     with pytest.raises(BundleError, match="to be earlier in training"):
@@ -77,9 +77,9 @@ def test_a_running_average_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_bare_state_dict_and_one_from_several_gpus(tmp_path: Path) -> None:
     torch.save(model(1.0), tmp_path / "bare.pt")
-    assert read_checkpoint(tmp_path / "bare.pt").keys() == model(1.0).keys()
+    assert read_checkpoint(tmp_path / "bare.pt").tensors.keys() == model(1.0).keys()
     wrapped = save(tmp_path, "ddp.pt", model={f"module.{name}": value for name, value in model(1.0).items()})
-    assert read_checkpoint(wrapped).keys() == model(1.0).keys()
+    assert read_checkpoint(wrapped).tensors.keys() == model(1.0).keys()
 
 
 class Hostile:

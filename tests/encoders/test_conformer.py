@@ -34,7 +34,7 @@ class Projected(nn.Module):
 
     def __init__(self, bundle: str) -> None:
         super().__init__()
-        tensors = read_checkpoint(BUNDLES / bundle / "epoch-1.pt")
+        tensors = read_checkpoint(BUNDLES / bundle / "epoch-1.pt").tensors
         self.encoder = Conformer.from_tensors(part(tensors, "encoder."))
         self.project = Joiner.from_tensors(part(tensors, "joiner.")).encoder_proj
 
@@ -147,7 +147,7 @@ def test_impossible_chunks(streaming: Streaming, chunk: int, left: int | None) -
 
 def test_causal_convolutions() -> None:
     """An utterance that is one chunk, after nothing, is a whole utterance to a causal encoder."""
-    tensors = part(read_checkpoint(BUNDLES / "conformer-streaming" / "epoch-1.pt"), "encoder.")
+    tensors = part(read_checkpoint(BUNDLES / "conformer-streaming" / "epoch-1.pt").tensors, "encoder.")
     x, x_lens = batch([131])
     causal, other = (Conformer.from_tensors(tensors, causal=causal) for causal in (True, False))
     assert causal.config.causal
@@ -250,7 +250,7 @@ def exported(
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_exports_with_free_batch_and_length(tmp_path: Path, causal: bool) -> None:
-    tensors = part(read_checkpoint(BUNDLES / "conformer-offline" / "epoch-1.pt"), "encoder.")
+    tensors = part(read_checkpoint(BUNDLES / "conformer-offline" / "epoch-1.pt").tensors, "encoder.")
     encoder = Conformer.from_tensors(tensors, causal=causal)
     x, x_lens = batch([50, 40])
     axes = {"x": {0: "N", 1: "T"}, "x_lens": {0: "N"}, "y": {0: "N", 1: "U"}, "y_lens": {0: "N"}}

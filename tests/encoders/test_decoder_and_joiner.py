@@ -19,7 +19,7 @@ def session(bundle: str, role: str) -> onnxruntime.InferenceSession:
 
 @pytest.mark.parametrize("bundle", [*OFFLINE, *STREAMING])
 def test_equal_icefalls_exports(bundle: str) -> None:
-    tensors = read_checkpoint(BUNDLES / bundle / "epoch-1.pt")
+    tensors = read_checkpoint(BUNDLES / bundle / "epoch-1.pt").tensors
     decoder, joiner = Decoder.from_tensors(part(tensors, "decoder.")), Joiner.from_tensors(part(tensors, "joiner."))
     rng = np.random.default_rng(0)
     y = rng.integers(-1, decoder.vocab_size, (50, decoder.context_size))

@@ -30,7 +30,7 @@ class Streaming(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        tensors = read_checkpoint(BUNDLE / "epoch-1.pt")
+        tensors = read_checkpoint(BUNDLE / "epoch-1.pt").tensors
         self.encoder = Lstm.from_tensors(part(tensors, "encoder."))
         self.project = Joiner.from_tensors(part(tensors, "joiner.")).encoder_proj
 

@@ -77,7 +77,7 @@ def scalars(request: pytest.FixtureRequest) -> Mapping[str, float]:
 def tensors(scalars: Mapping[str, float]) -> dict[str, Tensor]:
     return {
         name: torch.tensor(scalars[name.split(".")[-1]]) if name.split(".")[-1] in scalars else tensor
-        for name, tensor in read_checkpoint(OFFLINE / "epoch-1.pt").items()
+        for name, tensor in read_checkpoint(OFFLINE / "epoch-1.pt").tensors.items()
     }
 
 

@@ -72,7 +72,7 @@ def one_thread() -> Iterator[None]:
 
 
 def tensors_of(bundle: Path) -> dict[str, Tensor]:
-    return read_checkpoint(bundle / "epoch-1.pt")
+    return read_checkpoint(bundle / "epoch-1.pt").tensors
 
 
 def load(bundle: Path) -> Zipformer2:

@@ -30,7 +30,7 @@ FILLED_UP = 48
 
 
 def load(name: str) -> Transducer:
-    return Transducer.from_tensors(read_checkpoint(BUNDLES / name / "epoch-1.pt"), causal="streaming" in name)
+    return Transducer.from_tensors(read_checkpoint(BUNDLES / name / "epoch-1.pt").tensors, causal="streaming" in name)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # the interpreter's, of NaN

@@ -18,7 +18,9 @@ CHUNK, LEFT = 8, 16
 
 
 def load(name: str) -> tuple[Transducer, Zipformer2]:
-    transducer = Transducer.from_tensors(read_checkpoint(BUNDLES / name / "epoch-1.pt"), causal="streaming" in name)
+    transducer = Transducer.from_tensors(
+        read_checkpoint(BUNDLES / name / "epoch-1.pt").tensors, causal="streaming" in name
+    )
     assert isinstance(transducer.encoder, Zipformer2)
     return transducer, transducer.encoder
 

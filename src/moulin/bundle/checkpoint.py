@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +16,37 @@ from moulin.errors import BundleError, first_line
 Tensors = dict[str, Tensor]
 
 
-def read_checkpoint(file: Path) -> Tensors:
-    """The model's tensors in `file`, on the CPU, with the factors of scaled parameters multiplied in.
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model's tensors, on the CPU, with the factors of scaled parameters multiplied in, and what training said of it.
+
+    `parameters` are what Icefall's training keeps beside the model under its options' names (`context_size`,
+    `num_heads`, `causal`, …): strings, numbers, None, and containers of these. Empty for a stripped file.
+    """
+
+    tensors: Tensors
+    parameters: Mapping[str, Any]
+
+
+def read_checkpoint(file: Path) -> Checkpoint:
+    """The checkpoint in `file`.
 
     Nothing in the file is executed: it is read with `weights_only`. Raises BundleError for what is no checkpoint.
     """
-    return without_scales(_tensors(_read(file), "model", file))
+    content = _read(file)
+    return Checkpoint(without_scales(_tensors(content, "model", file)), _parameters(content))
 
 
-def average_checkpoints(files: Sequence[Path]) -> Tensors:
+def average_checkpoints(files: Sequence[Path]) -> Checkpoint:
     """The mean of several checkpoints' parameters (Icefall's `--avg N --use-averaged-model 0`).
 
     Tensors of integers, which only count, are those of the last. Raises BundleError where the checkpoints are not of
     one model.
     """
-    models = [_tensors(_read(file), "model", file) for file in files]
+    contents = [_read(file) for file in files]
+    models = [_tensors(content, "model", file) for content, file in zip(contents, files, strict=True)]
     _expect_one_model(files, models)
-    return without_scales(
+    mean = without_scales(
         {
             name: torch.stack([model[name].double() for model in models]).mean(dim=0).to(last.dtype)
             if last.is_floating_point()
@@ -39,9 +54,10 @@ def average_checkpoints(files: Sequence[Path]) -> Tensors:
             for name, last in models[-1].items()
         }
     )
+    return Checkpoint(mean, _parameters(contents[-1]))
 
 
-def average_between(start: Path, end: Path) -> Tensors:
+def average_between(start: Path, end: Path) -> Checkpoint:
     """The mean of the parameters over all batches from checkpoint `start` to checkpoint `end` (Icefall's default,
     `--use-averaged-model 1`).
 
@@ -59,7 +75,7 @@ def average_between(start: Path, end: Path) -> Tensors:
             hint="name the earlier checkpoint first",
         )
     weight = after / (after - before)
-    return without_scales(
+    mean = without_scales(
         {
             name: (weight * tensor.double() + (1 - weight) * first[name].double()).to(tensor.dtype)
             if tensor.is_floating_point()
@@ -67,6 +83,7 @@ def average_between(start: Path, end: Path) -> Tensors:
             for name, tensor in last.items()
         }
     )
+    return Checkpoint(mean, _parameters(contents[-1]))
 
 
 def without_scales(tensors: Mapping[str, Tensor]) -> Tensors:
@@ -125,6 +142,10 @@ def _tensors(content: Mapping[str, Any], key: str, file: Path) -> Tensors:
         if value.is_floating_point() and not bool(value.isfinite().all()):
             raise BundleError(f"'{name}' of {file} has values that are not finite", hint="use an earlier checkpoint")
     return tensors
+
+
+def _parameters(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: value for name, value in content.items() if isinstance(value, str | int | float | None)}
 
 
 def _batches(content: Mapping[str, Any], file: Path) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from moulin.bundle.checkpoint import Tensors, average_between, average_checkpoints, read_checkpoint
+from moulin.bundle.checkpoint import Checkpoint, average_between, average_checkpoints, read_checkpoint
 from moulin.bundle.stored import SUFFIX, read_stored
 from moulin.encoders.transducer import Transducer
 from moulin.errors import BundleError, OptionsError
@@ -22,14 +22,14 @@ def load_transducer(files: Sequence[Path], *, use_averaged_model: bool = False, 
     if len(files) == 1 and files[0].suffix == SUFFIX:
         tensors, causal = read_stored(files[0])
     else:
-        tensors = _read(files, use_averaged_model)
+        tensors = _read(files, use_averaged_model).tensors
     try:
         return Transducer.from_tensors(tensors, causal=causal)
     except ValueError as error:
         raise BundleError(f"{files[-1]} does not fit: {error}") from error
 
 
-def _read(files: Sequence[Path], use_averaged_model: bool) -> Tensors:
+def _read(files: Sequence[Path], use_averaged_model: bool) -> Checkpoint:
     if use_averaged_model:
         if len(files) != 2:
             raise OptionsError(
