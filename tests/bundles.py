@@ -47,5 +47,7 @@ def _stamp(folder: Path) -> Path:
 
 
 BUNDLES = unpacked(_DATA / "bundles")
+TRAINING = unpacked(_DATA / "checkpoints")
+"""Checkpoints that Icefall's training wrote, with most of their values zero; tests/data/README.md says more."""
 OFFLINE = ("conformer-offline", "zipformer-offline", "zipformer2-offline")
 STREAMING = ("conformer-streaming", "lstm-streaming", "zipformer-streaming", "zipformer2-streaming")
