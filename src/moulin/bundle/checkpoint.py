@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moulin.errors import BundleError, first_line
+from moulin.bundle.parameters import plain_parameters
+from moulin.bundle.torch_file import Placeholder, StoredTensor, TorchFile, open_torch_file
+from moulin.errors import BundleError
 
 Tensors = dict[str, Tensor]
+_Model = Mapping[str, StoredTensor]
+# What wraps a model in training on several GPUs or by torch.compile, and with it every name.
+_WRAPPERS = ("module.", "_orig_mod.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,32 +35,34 @@ class Checkpoint:
 
 
 def read_checkpoint(file: Path) -> Checkpoint:
-    """The checkpoint in `file`.
+    """The checkpoint in `file`: its `model`, or where there is only `model_avg`, that.
 
-    Nothing in the file is executed: it is read with `weights_only`. Raises BundleError for what is no checkpoint.
+    Nothing that the file names is imported or called, and only the model's tensors are read. Raises BundleError for
+    what is no checkpoint.
     """
-    content = _read(file)
-    return Checkpoint(without_scales(_tensors(content, "model", file)), _parameters(content))
+    with open_torch_file(file) as opened:
+        model = _model(opened, "model")
+        return Checkpoint(
+            _tensors([model], lambda name: _finite(opened, model, name)), plain_parameters(opened.content)
+        )
 
 
 def average_checkpoints(files: Sequence[Path]) -> Checkpoint:
-    """The mean of several checkpoints' parameters (Icefall's `--avg N --use-averaged-model 0`).
+    """The mean of several checkpoints' parameters (Icefall's `--avg N --use-averaged-model 0`), taken in double
+    precision, a tensor at a time. The mean of integers is rounded down, as there.
 
-    Tensors of integers, which only count, are those of the last. Raises BundleError where the checkpoints are not of
-    one model.
+    Raises BundleError where the checkpoints are not of one model.
     """
-    contents = [_read(file) for file in files]
-    models = [_tensors(content, "model", file) for content, file in zip(contents, files, strict=True)]
-    _expect_one_model(files, models)
-    mean = without_scales(
-        {
-            name: torch.stack([model[name].double() for model in models]).mean(dim=0).to(last.dtype)
-            if last.is_floating_point()
-            else last
-            for name, last in models[-1].items()
-        }
-    )
-    return Checkpoint(mean, _parameters(contents[-1]))
+    with ExitStack() as stack:
+        opened = [stack.enter_context(open_torch_file(file)) for file in files]
+        models = [_model(file, "model") for file in opened]
+        _expect_one_model(files, models)
+
+        def mean(name: str) -> Tensor:
+            read = (_finite(file, model, name) for file, model in zip(opened, models, strict=True))
+            return _mean(read, len(files))
+
+        return Checkpoint(_tensors(models, mean), plain_parameters(opened[-1].content))
 
 
 def average_between(start: Path, end: Path) -> Checkpoint:
@@ -63,27 +71,28 @@ def average_between(start: Path, end: Path) -> Checkpoint:
 
     Training keeps in `model_avg` the mean over the batches since its beginning, so that the mean between two moments is
     a difference: (end.model_avg * end.batches - start.model_avg * start.batches) / (end.batches - start.batches), with
-    `batch_idx_train` for batches (icefall/checkpoint.py). Raises BundleError where a checkpoint keeps no average.
+    `batch_idx_train` for batches, rounded down to when `model_avg` was last brought up to date (every `average_period`
+    batches; icefall/checkpoint.py). Integers are those of `end`. Raises BundleError where there is no `model_avg`.
     """
-    contents = [_read(file) for file in (start, end)]
-    first, last = (_tensors(content, "model_avg", file) for content, file in zip(contents, (start, end), strict=True))
-    _expect_one_model((start, end), (first, last))
-    before, after = (_batches(content, file) for content, file in zip(contents, (start, end), strict=True))
-    if before >= after:
-        raise BundleError(
-            f"Expected {start} to be earlier in training than {end}, got {before} and {after} batches",
-            hint="name the earlier checkpoint first",
-        )
-    weight = after / (after - before)
-    mean = without_scales(
-        {
-            name: (weight * tensor.double() + (1 - weight) * first[name].double()).to(tensor.dtype)
-            if tensor.is_floating_point()
-            else tensor
-            for name, tensor in last.items()
-        }
-    )
-    return Checkpoint(mean, _parameters(contents[-1]))
+    with open_torch_file(start) as first, open_torch_file(end) as last:
+        models = _model(first, "model_avg"), _model(last, "model_avg")
+        _expect_one_model((start, end), models)
+        period = max(1, _count(first, "average_period", default=1))
+        before, after = (_count(file, "batch_idx_train") // period * period for file in (first, last))
+        if before >= after:
+            raise BundleError(
+                f"Expected {start} to be earlier in training than {end}, got {before} and {after} batches",
+                hint="name the earlier checkpoint first",
+            )
+        weight = after / (after - before)
+
+        def mean(name: str) -> Tensor:
+            tensor = _finite(last, models[1], name)
+            if not tensor.is_floating_point():
+                return tensor
+            return tensor.double().mul_(weight).add_(_finite(first, models[0], name), alpha=1 - weight).to(tensor.dtype)
+
+        return Checkpoint(_tensors(models, mean), plain_parameters(last.content))
 
 
 def without_scales(tensors: Mapping[str, Tensor]) -> Tensors:
@@ -92,76 +101,126 @@ def without_scales(tensors: Mapping[str, Tensor]) -> Tensors:
     Icefall's ScaledLinear, ScaledConv1d, ScaledConv2d, ScaledLSTM and ScaledEmbedding learn the logarithm of a factor
     beside each parameter (pruned_transducer_stateless2/scaling.py). In ScaledEmbedding it is called just `scale`.
     """
-    owners = {}
-    for name, tensor in tensors.items():
-        owner = f"{name[:-5]}weight" if name.endswith(".scale") else name.removesuffix("_scale")
-        if owner != name and owner in tensors and tensor.ndim == 0:
-            owners[owner] = name
-    folded = set(owners.values())
+    scales = _scales({name: tensor.shape for name, tensor in tensors.items()})
+    folded = set(scales.values())
     return {
-        name: tensor * tensors[owners[name]].exp() if name in owners else tensor
+        name: tensor * tensors[scales[name]].exp() if name in scales else tensor
         for name, tensor in tensors.items()
         if name not in folded
     }
 
 
-def _read(file: Path) -> Mapping[str, Any]:
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise BundleError(f"There is no {file}") from error
-    except pickle.UnpicklingError as error:
+def _scales(shapes: Mapping[str, Sequence[int]]) -> dict[str, str]:
+    """The name of the logarithm of its factor, for each name that has one."""
+    scales = {}
+    for name, shape in shapes.items():
+        owner = f"{name[:-5]}weight" if name.endswith(".scale") else name.removesuffix("_scale")
+        if owner != name and owner in shapes and len(shape) == 0:
+            scales[owner] = name
+    return scales
+
+
+def _tensors(models: Sequence[_Model], read: Callable[[str], Tensor]) -> Tensors:
+    """`without_scales` of what `read` gives for each name of `models`, one at a time. Names that stand for one and the
+    same tensor get one."""
+    scales = _scales({name: tensor.size for name, tensor in models[-1].items()})
+    folded = set(scales.values())
+    places = {
+        name: (scales.get(name), *(model[name].place for model in models)) for name in models[-1] if name not in folded
+    }
+    uses = Counter(places.values())
+    shared: dict[object, Tensor] = {}
+    tensors: Tensors = {}
+    for name, place in places.items():
+        tensor = shared.get(place)
+        if tensor is None:
+            tensor = read(name) * read(scales[name]).exp() if name in scales else read(name)
+        if uses[place] > 1:
+            shared[place] = tensor
+        tensors[name] = tensor
+    return tensors
+
+
+def _mean(tensors: Iterator[Tensor], count: int) -> Tensor:
+    """The mean of `count` tensors of one shape, in the type of the last."""
+    total: Tensor | None = None
+    for tensor in tensors:
+        if total is None:
+            total = tensor.double() if tensor.is_floating_point() else tensor.clone()
+        elif tensor.dtype == torch.bool or tensor.is_complex():
+            total = tensor
+        else:
+            total = total.add_(tensor)
+    assert total is not None
+    if tensor.is_floating_point():
+        return total.div_(count).to(tensor.dtype)
+    return total if tensor.dtype == torch.bool or tensor.is_complex() else total.floor_divide_(count)
+
+
+def _finite(opened: TorchFile, model: _Model, name: str) -> Tensor:
+    tensor = opened.read(model[name], name)
+    checked = tensor.float() if tensor.is_floating_point() and tensor.itemsize == 1 else tensor
+    if tensor.is_floating_point() and not bool(checked.isfinite().all()):
+        raise BundleError(f"'{name}' of {opened.path} has values that are not finite", hint="use an earlier checkpoint")
+    return tensor
+
+
+def _model(opened: TorchFile, key: str) -> _Model:
+    """The state dict under `key`; a file that is nothing but a state dict counts as its 'model', and so does
+    `model_avg` where there is no other."""
+    content, file = opened.content, opened.path
+    if not isinstance(content, dict):
         raise BundleError(
-            f"{file} is no checkpoint, or holds more than tensors and plain values; loading it could run any code",
-            hint=f"if you trust it: torch.save({{'model': torch.load('{file.name}', weights_only=False)['model']}}, …)",
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise BundleError(f"{file} cannot be read as a checkpoint: {first_line(error)}") from error
-    if not isinstance(content, Mapping):
-        raise BundleError(f"Expected {file} to hold a dictionary with 'model', got a {type(content).__name__}")
-    return content
-
-
-def _tensors(content: Mapping[str, Any], key: str, file: Path) -> Tensors:
-    """The state dict under `key`; a file that is nothing but a state dict counts as its 'model'."""
+            f"Expected {file} to hold a dictionary with 'model', got {_said(content)}",
+            hint="save the state dict: torch.save({'model': model.state_dict()}, FILE)",
+        )
     found = content.get(key)
-    if found is None and key == "model" and content and all(isinstance(value, Tensor) for value in content.values()):
-        found = content
     if found is None and key == "model_avg":
         raise BundleError(
             f"{file} keeps no running average of its parameters ('model_avg')",
             hint="give several checkpoints to average over instead",
         )
-    if not isinstance(found, Mapping) or not found:
-        raise BundleError(f"Expected {file} to hold the model's parameters under '{key}', got {_kinds(content)}")
-    # Training on several GPUs wraps the model, and with it every name.
-    tensors = {str(name).removeprefix("module."): value for name, value in found.items()}
-    for name, value in tensors.items():
-        if not isinstance(value, Tensor):
-            raise BundleError(f"Expected '{name}' of {file} to be a tensor, got a {type(value).__name__}")
-        if value.is_floating_point() and not bool(value.isfinite().all()):
-            raise BundleError(f"'{name}' of {file} has values that are not finite", hint="use an earlier checkpoint")
-    return tensors
+    if found is None:
+        found = content.get("model_avg")
+    if found is None and sum(isinstance(value, StoredTensor) for value in content.values()) * 2 > len(content):
+        found = content
+    if not isinstance(found, dict) or not found:
+        got = _held(content) if found is None or isinstance(found, dict) else f"{_said(found)} there"
+        raise BundleError(f"Expected {file} to hold the model's parameters under '{key}', got {got}")
+    model = {_unwrapped(str(name)): value for name, value in found.items()}
+    for name, value in model.items():
+        if not isinstance(value, StoredTensor):
+            raise BundleError(
+                f"Expected '{name}' of {file} to be a tensor, got {_said(value)}",
+                hint="save it dense and unquantised" if isinstance(value, Placeholder) else None,
+            )
+    return model
 
 
-def _parameters(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {name: value for name, value in content.items() if isinstance(value, str | int | float | None)}
+def _unwrapped(name: str) -> str:
+    for wrapper in _WRAPPERS:
+        name = name.removeprefix(wrapper)
+    return name
 
 
-def _batches(content: Mapping[str, Any], file: Path) -> int:
-    batches = content.get("batch_idx_train")
-    if not isinstance(batches, int):
-        raise BundleError(f"{file} does not say how many batches it has seen ('batch_idx_train')")
-    return batches
+def _count(opened: TorchFile, key: str, default: int | None = None) -> int:
+    count = opened.content.get(key, default)
+    if not isinstance(count, int):
+        raise BundleError(f"{opened.path} does not say how many batches it has seen ('{key}')")
+    return count
 
 
-def _expect_one_model(files: Sequence[Path], models: Sequence[Tensors]) -> None:
-    shapes = {name: tensor.shape for name, tensor in models[0].items()}
+def _expect_one_model(files: Sequence[Path], models: Sequence[_Model]) -> None:
+    shapes = {name: tensor.size for name, tensor in models[0].items()}
     for file, model in zip(files[1:], models[1:], strict=True):
-        different = shapes.keys() ^ model.keys() or {name for name in shapes if model[name].shape != shapes[name]}
+        different = shapes.keys() ^ model.keys() or {name for name in shapes if model[name].size != shapes[name]}
         if different:
             raise BundleError(f"{file} is not of the same model as {files[0]}: they differ in '{sorted(different)[0]}'")
 
 
-def _kinds(content: Mapping[str, Any]) -> str:
-    return ", ".join(f"'{name}'" for name in list(content)[:8]) or "nothing"
+def _held(content: Mapping[object, object]) -> str:
+    return ", ".join(f"'{str(name)[:80]}'" for name in list(content)[:8]) or "nothing"
+
+
+def _said(value: object) -> str:
+    return value.name if isinstance(value, Placeholder) else f"a {type(value).__name__}"
