@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -34,7 +34,8 @@ class TorchFile:
     everything else."""
 
     def __init__(self, path: Path, file: IO[bytes], size: int, contents: Contents) -> None:
-        self.path, self.content = path, contents.pickled
+        self.path = path
+        self.content: Any = contents.pickled
         self._file, self._contents = file, contents
         # Tensors may overlap in memory. Without a limit a small file could stand for any number of elements.
         self._bytes_left = max(_SMALL, _OVERLAP * size)

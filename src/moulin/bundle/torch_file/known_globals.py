@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import chain
 from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class NumpyDtype:
 
 
 def _mapping(items: object = ()) -> dict[object, object]:
-    pairs = items.items() if isinstance(items, dict) else _sequence(items)
+    pairs: list[Any] = list(items.items()) if isinstance(items, dict) else _sequence(items)
     return {as_key(key): value for key, value in pairs}
 
 
@@ -98,7 +99,7 @@ def _numpy_dtype(code: object, *_: object) -> NumpyDtype:
 def _numpy_scalar(dtype: object, content: object = b"") -> object:
     if not isinstance(dtype, NumpyDtype):
         raise TypeError("no type")
-    kind = np.dtype(dtype.code).newbyteorder(dtype.order)  # type: ignore[call-overload]
+    kind: np.dtype[Any] = np.dtype(dtype.order + dtype.code)
     data = content if isinstance(content, bytes) else _encoded(content, "latin-1")
     if len(data) != kind.itemsize:
         raise ValueError("no value of its type")
@@ -150,7 +151,7 @@ def _new_object(kind: object, *arguments: object) -> object:
     return rebuilt(kind, arguments)
 
 
-_FUNCTIONS = {
+_FUNCTIONS: Mapping[str, Callable[..., object]] = {
     "collections.OrderedDict": _mapping,
     "collections.Counter": _mapping,
     "collections.defaultdict": _defaultdict,

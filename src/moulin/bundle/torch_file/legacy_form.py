@@ -1,7 +1,7 @@
 """PyTorch's files before 1.6, and of `torch.save(..., _use_new_zipfile_serialization=False)`.
 
-Five pickles in a row (a magic number, the version, facts of the machine, the object, the keys of its storages), then the
-storages in that order: each its number of elements as int64 and their bytes, always little-endian.
+Five pickles in a row (a magic number, the version, facts of the machine, the object, the keys of its storages), then
+the storages in that order: each its number of elements as int64 and their bytes, always little-endian.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class Contents:
 
 
 class Part:
-    """The bytes [begin, end) of `file`, for `pickletools` to read. Asked for more than is left, it gives what is left."""
+    """The bytes [begin, end) of `file`, for `pickletools` to read. Asked for more than is left, it gives the rest."""
 
     def __init__(self, file: IO[bytes], begin: int, end: int) -> None:
         self._file, self._end = file, end

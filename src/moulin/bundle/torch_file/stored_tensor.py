@@ -73,12 +73,13 @@ def stored_tensor(
     if not isinstance(storage, Storage):
         return Placeholder("a tensor without a storage")
     name = storage.type.dtype if dtype is None else str(dtype).removeprefix("torch.")
-    if name not in ITEM_SIZES:
+    if name is None or name not in ITEM_SIZES:
         return Placeholder("a quantised tensor")
     lengths, steps = _counts(size), _counts(stride)
     if len(lengths) != len(steps) or len(lengths) > _MOST_DIMENSIONS:
         raise ValueError("a tensor without a shape")
-    return StoredTensor(storage, name, *_counts((offset,)), lengths, steps)
+    (first,) = _counts((offset,))
+    return StoredTensor(storage, name, first, lengths, steps)
 
 
 def _counts(values: object) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickletools
 from collections.abc import Callable, Mapping
-from typing import IO, Any
+from typing import Any, Protocol
 
 from moulin.bundle.torch_file.inert import Placeholder, as_key, rebuilt
 
@@ -31,13 +31,21 @@ class PickleError(ValueError):
     """A pickle is damaged, or too large. The message is the end of a sentence."""
 
 
+class Stream(Protocol):
+    """What `pickletools` reads from."""
+
+    def read(self, size: int, /) -> bytes: ...
+    def readline(self) -> bytes: ...
+    def tell(self) -> int: ...
+
+
 class Unpickler:
     """One or more pickles in a row, from `stream`.
 
     `known` gives what a global's name stands for, and `persistent` what a persistent id does.
     """
 
-    def __init__(self, stream: IO[bytes], known: Mapping[str, object], persistent: Callable[[object], object]) -> None:
+    def __init__(self, stream: Stream, known: Mapping[str, object], persistent: Callable[[object], object]) -> None:
         self._stream, self._known, self._persistent = stream, known, persistent
         self._left = MOST_OPERATIONS
 
@@ -47,7 +55,7 @@ class Unpickler:
         self._marked: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
         try:
-            for operation, argument, _ in pickletools.genops(self._stream):
+            for operation, argument, _ in pickletools.genops(self._stream):  # type: ignore[arg-type]
                 self._charge(1)
                 self._do(operation.name, argument)
             return self._stack.pop()
