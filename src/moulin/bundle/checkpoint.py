@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moulin.bundle.parameters import plain_parameters
+from moulin.bundle.plain_parameters import plain_parameters
 from moulin.bundle.torch_file import Placeholder, StoredTensor, TorchFile, open_torch_file
 from moulin.errors import BundleError
 
