@@ -19,6 +19,7 @@ from moulin.bundle.checkpoint import read_checkpoint
 from moulin.encoders.conformer import Conformer, ConformerConfig
 from moulin.encoders.decoder import Decoder
 from moulin.encoders.joiner import Joiner
+from moulin.encoders.recipe import Recipe
 from moulin.encoders.subsampling import SubsamplingConfig
 from moulin.encoders.tensors import part
 from tests.bundles import BUNDLES
@@ -149,7 +150,7 @@ def test_causal_convolutions() -> None:
     """An utterance that is one chunk, after nothing, is a whole utterance to a causal encoder."""
     tensors = part(read_checkpoint(BUNDLES / "conformer-streaming" / "epoch-1.pt").tensors, "encoder.")
     x, x_lens = batch([131])
-    causal, other = (Conformer.from_tensors(tensors, causal=causal) for causal in (True, False))
+    causal, other = (Conformer.from_tensors(tensors, Recipe(causal=causal)) for causal in (True, None))
     assert causal.config.causal
     chunk, _ = other.streaming_forward(x, other.initial_states(other.streaming_layout(30), 1))
     # Nothing else than the frames at the edges, which streaming throws away, may differ: so they are nothing here.
@@ -173,7 +174,7 @@ def test_sizes_come_from_the_tensors(config: ConformerConfig) -> None:
         nn.init.normal_(parameter, std=0.2)
     # What only training has is ignored: stateless5 once mixed the outputs of layers with parameters.
     extra = {"encoder.combiner.linear.0.weight": torch.zeros(3, 3)}
-    read = Conformer.from_tensors({**made.state_dict(), **extra}, causal=config.causal)
+    read = Conformer.from_tensors({**made.state_dict(), **extra}, Recipe(causal=config.causal or None))
     assert read.config == config
     x = torch.randn(2, 50, config.subsampling.feature_dim)
     torch.testing.assert_close(read(x, torch.tensor([50, 31])), made(x, torch.tensor([50, 31])))
@@ -251,7 +252,7 @@ def exported(
 @pytest.mark.parametrize("causal", [False, True])
 def test_exports_with_free_batch_and_length(tmp_path: Path, causal: bool) -> None:
     tensors = part(read_checkpoint(BUNDLES / "conformer-offline" / "epoch-1.pt").tensors, "encoder.")
-    encoder = Conformer.from_tensors(tensors, causal=causal)
+    encoder = Conformer.from_tensors(tensors, Recipe(causal=causal))
     x, x_lens = batch([50, 40])
     axes = {"x": {0: "N", 1: "T"}, "x_lens": {0: "N"}, "y": {0: "N", 1: "U"}, "y_lens": {0: "N"}}
     session, operators = exported(encoder, tmp_path / "offline.onnx", {"x": x, "x_lens": x_lens}, ["y", "y_lens"], axes)

@@ -15,6 +15,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from moulin.bundle.checkpoint import read_checkpoint
+from moulin.encoders.recipe import Recipe
 from moulin.encoders.tensors import part
 from moulin.encoders.zipformer import Zipformer, ZipformerConfig
 from tests.bundles import BUNDLES
@@ -176,7 +177,7 @@ def test_sizes_are_read_from_the_shapes(config: ZipformerConfig, causal: bool) -
     source = random_encoder(config, causal)
     training_only = {"encoders.0.layers.0.balancer.count": torch.tensor(7)}
 
-    encoder = Zipformer.from_tensors({**source.state_dict(), **training_only}, causal=causal)
+    encoder = Zipformer.from_tensors({**source.state_dict(), **training_only}, Recipe(causal=causal))
 
     assert encoder.config == config
     assert encoder.feature_dim == config.feature_dim
@@ -188,9 +189,11 @@ def test_sizes_are_read_from_the_shapes(config: ZipformerConfig, causal: bool) -
 def test_the_size_of_positional_queries_can_be_told() -> None:
     config = replace(ODD, pos_dim=5)
 
-    assert Zipformer.from_tensors(random_encoder(config).state_dict(), pos_dim=5).config == config
+    tensors = random_encoder(config).state_dict()
+    assert Zipformer.from_tensors(tensors, Recipe(pos_head_dim=(5,))).config == config
+    assert Zipformer.from_tensors(tensors, Recipe(num_heads=config.nhead)).config == config
     with pytest.raises(ValueError, match="linear_pos"):
-        Zipformer.from_tensors(random_encoder(config).state_dict())
+        Zipformer.from_tensors(tensors)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from moulin.bundle.checkpoint import read_checkpoint
 from moulin.encoders.encoder import StreamingLayout
+from moulin.encoders.recipe import Recipe
 from moulin.encoders.tensors import part
 from moulin.encoders.zipformer2 import LayerState, Zipformer2, Zipformer2Config
 from tests.bundles import BUNDLES
@@ -115,7 +116,7 @@ def random_encoder(config: Zipformer2Config) -> Zipformer2:
             name: tensor + 0.3 * torch.randn(tensor.shape, generator=generator)
             for name, tensor in encoder.state_dict().items()
         },
-        pos_head_dim=config.pos_head_dim,
+        Recipe(num_heads=config.num_heads),
     )
 
 
@@ -170,7 +171,8 @@ def test_metadata_is_that_of_icefalls_exports() -> None:
 def test_sizes_come_from_the_tensors(config: Zipformer2Config) -> None:
     made = random_encoder(config)
     assert made.config == config
-    read = Zipformer2.from_tensors(made.state_dict())
+    read = Zipformer2.from_tensors(made.state_dict(), Recipe(pos_head_dim=config.pos_head_dims))
+    assert read.config == config
     x, x_lens = features(2, 75, config.feature_dim), torch.tensor([75, 50])
     out, out_lens = read(x, x_lens)
     torch.testing.assert_close(out, made(x, x_lens)[0])
@@ -180,9 +182,11 @@ def test_sizes_come_from_the_tensors(config: Zipformer2Config) -> None:
 
 
 def test_the_size_of_heads_for_positions_is_told() -> None:
-    config = Zipformer2Config((1,), (1,), (10,), (2,), (3,), (4,), (12,), (15,), pos_dim=6, pos_head_dim=3)
+    config = Zipformer2Config((1,), (1,), (10,), (2,), (3,), (4,), (12,), (15,), pos_dim=6, pos_head_dims=(3,))
     assert random_encoder(config).config == config
-    with pytest.raises(ValueError, match=r"expected a multiple of 4 in the tensor '.*linear_pos.weight', got 6"):
+    with pytest.raises(
+        ValueError, match=r"6 channels for queries, 6 for positions and 8 for values, which 1 or 2 heads"
+    ):
         Zipformer2.from_tensors(Zipformer2(config).state_dict())
 
 

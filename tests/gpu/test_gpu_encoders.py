@@ -10,6 +10,7 @@ import torch
 
 from moulin.bundle.checkpoint import read_checkpoint
 from moulin.bundle.checkpoint_spec import load_checkpoint_spec
+from moulin.encoders.recipe import Recipe
 from moulin.encoders.transducer import Transducer
 from moulin.errors import EngineError
 from moulin.evaluate.torch_encoders import GpuEngineEncoder
@@ -23,14 +24,19 @@ NAMES = [
     "zipformer-streaming",
     "zipformer2-offline",
     "zipformer2-streaming",
+    "zipformer2-offline-pos8",
 ]
+HEADS = {"zipformer2-offline-pos8": (4,)}
+"""Where a bare state dict does not tell them."""
 LENGTHS = np.array([9, 41, 12], dtype=np.int32)
 DAMAGED = 2
 FILLED_UP = 48
 
 
 def load(name: str) -> Transducer:
-    return Transducer.from_tensors(read_checkpoint(BUNDLES / name / "epoch-1.pt").tensors, causal="streaming" in name)
+    tensors = read_checkpoint(BUNDLES / name / "epoch-1.pt").tensors
+    causal = True if "streaming" in name else None
+    return Transducer.from_tensors(tensors, Recipe(causal=causal, num_heads=HEADS.get(name)))
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # the interpreter's, of NaN

@@ -18,9 +18,7 @@ CHUNK, LEFT = 8, 16
 
 
 def load(name: str) -> tuple[Transducer, Zipformer2]:
-    transducer = Transducer.from_tensors(
-        read_checkpoint(BUNDLES / name / "epoch-1.pt").tensors, causal="streaming" in name
-    )
+    transducer = Transducer.from_tensors(read_checkpoint(BUNDLES / name / "epoch-1.pt").tensors)
     assert isinstance(transducer.encoder, Zipformer2)
     return transducer, transducer.encoder
 

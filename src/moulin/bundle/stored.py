@@ -6,10 +6,11 @@ needs left out; the file is memory-mapped and cannot hold code.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from torch import Tensor
-
+from moulin.bundle.checkpoint import Checkpoint
+from moulin.bundle.parameters import as_parameters
 from moulin.encoders.transducer import Transducer
 from moulin.errors import BundleError
 
@@ -18,20 +19,20 @@ _FORMAT, _VERSION = "moulin-transducer", "1"
 
 
 def write_stored(transducer: Transducer, file: Path) -> None:
-    """Write `transducer` into `file`."""
+    """Write `transducer` into `file`, with what was said of it (`Encoder.recipe`)."""
     from safetensors.torch import save_file
 
     metadata = {
         "format": _FORMAT,
         "version": _VERSION,
         "family": transducer.encoder.family,
-        "causal": str(transducer.causal).lower(),
+        "parameters": json.dumps(as_parameters(transducer.encoder.recipe)),
     }
     save_file({name: tensor.contiguous() for name, tensor in transducer.tensors().items()}, file, metadata)
 
 
-def read_stored(file: Path) -> tuple[dict[str, Tensor], bool]:
-    """The tensors in `file`, and whether they are those of a causal model. Raises BundleError."""
+def read_stored(file: Path) -> Checkpoint:
+    """The tensors in `file` and what was said of them. Raises BundleError."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -48,4 +49,16 @@ def read_stored(file: Path) -> tuple[dict[str, Tensor], bool]:
             f"{metadata.get('format', 'no format')} {metadata.get('version', '')}".rstrip(),
             hint="moulin export --safetensors writes it from a checkpoint",
         )
-    return tensors, metadata.get("causal") == "true"
+    return Checkpoint(tensors, _parameters(metadata, file))
+
+
+def _parameters(metadata: dict[str, str], file: Path) -> dict[str, object]:
+    if "parameters" not in metadata:  # of before they were kept
+        return {"causal": True} if metadata.get("causal") == "true" else {}
+    try:
+        parameters = json.loads(metadata["parameters"])
+    except ValueError as error:
+        raise BundleError(f"Expected 'parameters' of {file} to be JSON: {error}") from error
+    if not isinstance(parameters, dict):
+        raise BundleError(f"Expected 'parameters' of {file} to be a JSON object, got a {type(parameters).__name__}")
+    return parameters

@@ -3,30 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from moulin.bundle.checkpoint import Checkpoint, average_between, average_checkpoints, read_checkpoint
+from moulin.bundle.facts import Fact, Said, doubts, facts_of
+from moulin.bundle.parameters import check_sizes
 from moulin.bundle.stored import SUFFIX, read_stored
-from moulin.encoders.transducer import Transducer
+from moulin.encoders.recipe import NOTHING_SAID, Recipe
+from moulin.encoders.transducer import Transducer, family_of
 from moulin.errors import BundleError, OptionsError
 
 
-def load_transducer(files: Sequence[Path], *, use_averaged_model: bool = False, causal: bool = False) -> Transducer:
+@dataclass(frozen=True)
+class LoadedTransducer:
+    """A transducer and where its facts come from."""
+
+    transducer: Transducer
+    file: Path
+    checkpoint: Checkpoint
+    said: Said
+
+    @property
+    def facts(self) -> list[Fact]:
+        return facts_of(self.transducer, self.checkpoint.tensors, self.said)
+
+    def doubts(self, *, streaming: bool) -> list[str]:
+        """What was taken for granted, a sentence each."""
+        found = doubts(self.transducer, self.checkpoint.tensors, self.said, streaming=streaming)
+        return [f"{self.file}: {doubt}" for doubt in found]
+
+
+def load_transducer(
+    files: Sequence[Path], *, use_averaged_model: bool = False, recipe: Recipe = NOTHING_SAID
+) -> Transducer:
     """The transducer in a checkpoint file, in moulin's stored form, or the average of several checkpoints.
 
     `use_averaged_model` takes, of two checkpoints, the average over all batches of training between them (Icefall's
-    option of that name). `causal` as for `Transducer.from_tensors`. Raises BundleError and OptionsError.
+    option of that name). `recipe` is what a person says of the model (`bundle.facts.Said`). Raises BundleError and
+    OptionsError.
     """
+    return load_with_facts(files, use_averaged_model=use_averaged_model, recipe=recipe).transducer
+
+
+def load_with_facts(
+    files: Sequence[Path], *, use_averaged_model: bool = False, recipe: Recipe = NOTHING_SAID
+) -> LoadedTransducer:
+    """As `load_transducer`, with the origin of its facts."""
     if not files:
         raise OptionsError("Expected at least one checkpoint")
     if len(files) == 1 and files[0].suffix == SUFFIX:
-        tensors, causal = read_stored(files[0])
+        checkpoint = read_stored(files[0])
     else:
-        tensors = _read(files, use_averaged_model).tensors
+        checkpoint = _read(files, use_averaged_model)
     try:
-        return Transducer.from_tensors(tensors, causal=causal)
+        said = Said.by(checkpoint.parameters, recipe, family_of(checkpoint.tensors).family)
+        transducer = Transducer.from_tensors(checkpoint.tensors, said.recipe)
+        check_sizes(checkpoint.parameters, transducer)
     except ValueError as error:
         raise BundleError(f"{files[-1]} does not fit: {error}") from error
+    except BundleError as error:
+        raise BundleError(f"{files[-1]} does not fit: {error}", hint=error.hint) from error
+    return LoadedTransducer(transducer, files[-1], checkpoint, said)
 
 
 def _read(files: Sequence[Path], use_averaged_model: bool) -> Checkpoint:

@@ -21,13 +21,15 @@ from torch.nn import functional
 from moulin.encoders.activations import DoubleSwish
 from moulin.encoders.encoder import Encoder, EncoderState, StreamingLayout
 from moulin.encoders.norms import BasicNorm
+from moulin.encoders.recipe import NOTHING_SAID, Recipe, per_stack
 from moulin.encoders.relative_shift import by_source
 from moulin.encoders.subsampling import Conv2dSubsampling, SubsamplingConfig, count_layers, feed_forward
 from moulin.encoders.tensors import expect_shape, load_tensors
 
-# The sizes in stateless5/export-onnx-streaming.py, in encoder frames of 40 ms.
+# The sizes in stateless5/export-onnx-streaming.py and the recipes' streaming_decode.py, in encoder frames of 40 ms.
 CHUNK_SIZE = 16
 LEFT_CONTEXT = 64
+RIGHT_CONTEXT = 0
 
 # What a masked score becomes. Finite, also in half precision, so that a row that sees nothing gives no NaN; exp of the
 # distance to any other score is exactly 0.
@@ -56,15 +58,20 @@ class ConformerConfig:
             raise ValueError(f"expected convolutions over an odd number of frames, got {self.kernel}")
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], causal: bool = False) -> ConformerConfig:
+    def from_tensors(cls, tensors: Mapping[str, Tensor], recipe: Recipe = NOTHING_SAID) -> ConformerConfig:
         """The sizes of `tensors`, of which the first layer stands for all. Raises ValueError."""
         layer = "encoder.layers.0"
         dim, _ = expect_shape(tensors, "encoder_embed.out.weight", (None, None))
         num_heads, _ = expect_shape(tensors, f"{layer}.self_attn.pos_bias_u", (None, None))
         hidden, _ = expect_shape(tensors, f"{layer}.feed_forward.0.weight", (None, dim))
         _, _, kernel = expect_shape(tensors, f"{layer}.conv_module.depthwise_conv.weight", (dim, 1, None))
-        subsampling = SubsamplingConfig.from_tensors(tensors, padding=1)
-        return cls(count_layers(tensors), dim, num_heads, hidden, kernel, subsampling, causal)
+        if recipe.num_heads is not None and per_stack("num_heads", recipe.num_heads, 1) != (num_heads,):
+            raise ValueError(
+                f"expected {num_heads} heads, as in the shape of '{layer}.self_attn.pos_bias_u', "
+                f"num_heads says {recipe.num_heads[0]}"
+            )
+        subsampling = SubsamplingConfig.from_tensors(tensors, 1, recipe)
+        return cls(count_layers(tensors), dim, num_heads, hidden, kernel, subsampling, recipe.causal or False)
 
 
 class Conformer(Encoder):
@@ -85,10 +92,11 @@ class Conformer(Encoder):
         self.eval()
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], causal: bool = False) -> Self:
+    def from_tensors(cls, tensors: Mapping[str, Tensor], recipe: Recipe = NOTHING_SAID) -> Self:
         """See the base class. No tensor tells whether a model was trained with causal convolutions, as streaming ones
-        are: `causal` says it, for `forward`. `streaming_forward` is always causal."""
-        encoder = cls(ConformerConfig.from_tensors(tensors, causal))
+        are: `recipe.causal` says it, for `forward`. `streaming_forward` is always causal."""
+        encoder = cls(ConformerConfig.from_tensors(tensors, recipe))
+        encoder.recipe = recipe
         load_tensors(encoder, tensors)
         return encoder
 
@@ -106,14 +114,22 @@ class Conformer(Encoder):
     def streaming_layout(
         self, chunk_size: int | None = None, left_context_frames: int | None = None
     ) -> StreamingLayout:
-        """See the base class; both are counted in encoder frames of 40 ms, 16 and 64 by default."""
-        chunk = CHUNK_SIZE if chunk_size is None else chunk_size
-        left = LEFT_CONTEXT if left_context_frames is None else left_context_frames
+        """See the base class; both are counted in encoder frames of 40 ms, 16 and 64 by default, and so is
+        `recipe.right_context`, 0 by default: so many frames of the next chunk are in a window too, attended to and
+        heard by convolutions, and left out of its output and of the states."""
+        said = self.recipe
+        if said.causal is False:
+            raise ValueError("this Conformer was not trained for streaming: its convolutions are not causal")
+        chunk = next(size for size in (chunk_size, said.chunk_size, CHUNK_SIZE) if size is not None)
+        left = next(size for size in (left_context_frames, said.left_context_frames, LEFT_CONTEXT) if size is not None)
+        right = self.right_context
         if chunk < 1 or left < 1:
             raise ValueError(f"expected chunks and a left context of at least one frame, got {chunk} and {left}")
+        if right < 0:
+            raise ValueError(f"expected a right context of 0 frames or more, got {right}")
         layers, dim, past = self.config.num_layers, self.config.dim, self.config.kernel - 1
         # The subsampling takes 3 frames more than it gives back, and its first and last vector are thrown away.
-        pad_length = 3 + 2 * 4
+        pad_length = 3 + (2 + right) * 4
         return StreamingLayout(
             window_frames=4 * chunk + pad_length,
             chunk_frames=4 * chunk,
@@ -131,7 +147,7 @@ class Conformer(Encoder):
                 "num_encoder_layers": str(layers),
                 "cnn_module_kernel": str(self.config.kernel),
                 "left_context": str(left),
-                "right_context": "0",
+                "right_context": str(right),
                 "chunk_size": str(chunk),
                 "T": str(4 * chunk + pad_length),
             },
@@ -147,13 +163,19 @@ class Conformer(Encoder):
         cached_attn, cached_conv, processed_lens = states
         # The first and the last vector have seen the zeros around the window instead of the frames there.
         x = self.encoder_embed(x)[:, 1:-1]
-        chunk, left = int(x.shape[1]), int(cached_attn.shape[2])
+        frames, left = int(x.shape[1]), int(cached_attn.shape[2])
+        chunk = frames - self.right_context
         # At the beginning of a stream not all of the left context has been heard. Frames of the chunk have age <= 0.
-        age = left - torch.arange(left + chunk, device=x.device)
+        age = left - torch.arange(left + frames, device=x.device)
         unheard = age > processed_lens.unsqueeze(1)
-        positions = relative_positions(chunk, left + chunk, self.output_dim, x)
-        x, cached_attn, cached_conv = self.encoder.step(x, positions, unheard, cached_attn, cached_conv)
-        return x, [cached_attn, cached_conv, processed_lens + chunk]
+        positions = relative_positions(frames, left + frames, self.output_dim, x)
+        x, cached_attn, cached_conv = self.encoder.step(x, positions, unheard, cached_attn, cached_conv, chunk)
+        return x[:, :chunk], [cached_attn, cached_conv, processed_lens + chunk]
+
+    @property
+    def right_context(self) -> int:
+        """Encoder frames of the next chunk that a window has too."""
+        return RIGHT_CONTEXT if self.recipe.right_context is None else self.recipe.right_context
 
 
 class ConformerLayers(nn.Module):
@@ -169,14 +191,15 @@ class ConformerLayers(nn.Module):
         return x
 
     def step(
-        self, x: Tensor, positions: Tensor, unheard: Tensor, cached_attn: Tensor, cached_conv: Tensor
+        self, x: Tensor, positions: Tensor, unheard: Tensor, cached_attn: Tensor, cached_conv: Tensor, chunk: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """One chunk [N, T, D] after `left` frames; `unheard` bool [N, left + T] is true where there is nothing to
-        attend to. Returns the chunk and the two caches, which are those of `Conformer.streaming_forward`."""
+        """Frames [N, T, D] after `left` others, of which the first `chunk` come into the caches; `unheard` bool
+        [N, left + T] is true where there is nothing to attend to. Returns the frames and the two caches, which are
+        those of `Conformer.streaming_forward`."""
         attn, conv = list(cached_attn.unbind(1)), list(cached_conv.unbind(1))
         for i, layer in enumerate(self.layers):
             assert isinstance(layer, ConformerLayer)
-            x, attn[i], conv[i] = layer.step(x, positions, unheard, attn[i], conv[i])
+            x, attn[i], conv[i] = layer.step(x, positions, unheard, attn[i], conv[i], chunk)
         return x, torch.stack(attn, dim=1), torch.stack(conv, dim=1)
 
 
@@ -200,18 +223,18 @@ class ConformerLayer(nn.Module):
         return self.norm_final(x)  # type: ignore[no-any-return]
 
     def step(
-        self, x: Tensor, positions: Tensor, unheard: Tensor, cached_attn: Tensor, cached_conv: Tensor
+        self, x: Tensor, positions: Tensor, unheard: Tensor, cached_attn: Tensor, cached_conv: Tensor, chunk: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """One chunk, with the layer's caches [N, left, D] and [N, kernel - 1, D]."""
-        chunk = x.shape[1]
+        """As `ConformerLayers.step`, with the layer's caches [N, left, D] and [N, kernel - 1, D]."""
+        left = cached_attn.shape[1]
         x = x + self.feed_forward_macaron(x)
         # Cached before the projection to keys and values: half the memory, for projecting the past in every chunk.
         memory = torch.cat([cached_attn, x], dim=1)
         x = x + self.self_attn(x, memory, positions, unheard)
-        mixed, cached_conv = self.conv_module.step(x, cached_conv)
+        mixed, cached_conv = self.conv_module.step(x, cached_conv, chunk)
         x = x + mixed
         x = x + self.feed_forward(x)
-        return self.norm_final(x), memory[:, chunk:], cached_conv
+        return self.norm_final(x), memory[:, chunk : chunk + left], cached_conv
 
 
 class RelativeAttention(nn.Module):
@@ -264,10 +287,11 @@ class ConvolutionModule(nn.Module):
             return self._mix(gated, padding=self.kernel - 1)[:, : x.shape[1]]
         return self._mix(gated, padding=self.kernel // 2)
 
-    def step(self, x: Tensor, cache: Tensor) -> tuple[Tensor, Tensor]:
-        """One chunk, and the kernel - 1 gated frames before it [N, kernel - 1, D] and before the next."""
+    def step(self, x: Tensor, cache: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
+        """The frames of a window, and the kernel - 1 gated frames before it [N, kernel - 1, D] and before the next,
+        which begins `chunk` frames later."""
         gated = torch.cat([cache.transpose(1, 2), self._gate(x)], dim=2)
-        return self._mix(gated), gated[:, :, x.shape[1] :].transpose(1, 2)
+        return self._mix(gated), gated[:, :, chunk : chunk + self.kernel - 1].transpose(1, 2)
 
     def _gate(self, x: Tensor) -> Tensor:
         """[N, T, D] to [N, D, T]."""

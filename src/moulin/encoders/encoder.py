@@ -10,6 +10,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from moulin.encoders.recipe import NOTHING_SAID, Recipe
+
 
 @dataclass(frozen=True, slots=True)
 class EncoderState:
@@ -54,15 +56,18 @@ class Encoder(nn.Module, ABC):
     """A frozen dataclass of the encoder's sizes."""
     feature_dim: int
     output_dim: int
+    recipe: Recipe = NOTHING_SAID
+    """What was said of it beside its tensors."""
 
     @classmethod
     @abstractmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
+    def from_tensors(cls, tensors: Mapping[str, Tensor], recipe: Recipe = NOTHING_SAID) -> Self:
         """An encoder of the sizes that `tensors` have, with their values.
 
         `tensors` are the encoder's part of a checkpoint, without its prefix, with the factors of scaled parameters
-        (`weight_scale`) multiplied in. What only training needs may be there and is left out. Raises ValueError, saying
-        which, where a tensor is missing or has no possible shape.
+        (`weight_scale`) multiplied in. What only training needs may be there and is left out. `recipe` says what no
+        shape tells. Raises ValueError, saying which, where a tensor is missing or has no possible shape, and where
+        `recipe` and the shapes contradict each other.
         """
 
     @abstractmethod
@@ -86,7 +91,7 @@ class Encoder(nn.Module, ABC):
         self, chunk_size: int | None = None, left_context_frames: int | None = None
     ) -> StreamingLayout:
         """The layout for chunks of `chunk_size` and attention over `left_context_frames` before them, both counted as
-        the recipe's export script counts them; None takes that script's default.
+        the recipe's export script counts them; None takes what `self.recipe` says, else that script's default.
 
         Raises ValueError where the encoder was not trained for streaming or the sizes are impossible.
         """

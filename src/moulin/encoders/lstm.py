@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from moulin.encoders.encoder import Encoder, EncoderState, StreamingLayout
 from moulin.encoders.norms import BasicNorm
+from moulin.encoders.recipe import NOTHING_SAID, Recipe
 from moulin.encoders.subsampling import Conv2dSubsampling, SubsamplingConfig, count_layers, feed_forward
 from moulin.encoders.tensors import expect_shape, load_tensors
 
@@ -39,13 +40,13 @@ class LstmConfig:
             )
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> LstmConfig:
+    def from_tensors(cls, tensors: Mapping[str, Tensor], recipe: Recipe = NOTHING_SAID) -> LstmConfig:
         """The sizes of `tensors`, of which the first layer stands for all. Raises ValueError."""
         layer = "encoder.layers.0"
         dim, _ = expect_shape(tensors, "encoder_embed.out.weight", (None, None))
         gates, _ = expect_shape(tensors, f"{layer}.lstm.weight_ih_l0", (None, dim))
         hidden, _ = expect_shape(tensors, f"{layer}.feed_forward.0.weight", (None, dim))
-        subsampling = SubsamplingConfig.from_tensors(tensors, padding=0)
+        subsampling = SubsamplingConfig.from_tensors(tensors, 0, recipe)
         return cls(count_layers(tensors), dim, gates // 4, hidden, subsampling)
 
 
@@ -64,8 +65,9 @@ class Lstm(Encoder):
         self.eval()
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
-        encoder = cls(LstmConfig.from_tensors(tensors))
+    def from_tensors(cls, tensors: Mapping[str, Tensor], recipe: Recipe = NOTHING_SAID) -> Self:
+        encoder = cls(LstmConfig.from_tensors(tensors, recipe))
+        encoder.recipe = recipe
         load_tensors(encoder, tensors)
         return encoder
 
@@ -83,7 +85,10 @@ class Lstm(Encoder):
         self, chunk_size: int | None = None, left_context_frames: int | None = None
     ) -> StreamingLayout:
         """See the base class. There is nothing to choose: a chunk is one frame, and the past is in the states."""
-        if chunk_size is not None or left_context_frames is not None:
+        said = self.recipe
+        if any(
+            size is not None for size in (chunk_size, left_context_frames, said.chunk_size, said.left_context_frames)
+        ):
             raise ValueError("an LSTM encoder has neither a chunk size nor a left context to choose")
         config = self.config
         window, chunk = 4 + self.encoder_embed.lost_frames, 4

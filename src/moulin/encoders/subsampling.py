@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from moulin.encoders.activations import DoubleSwish
 from moulin.encoders.norms import BasicNorm
+from moulin.encoders.recipe import NOTHING_SAID, Recipe, feature_dim_of
 from moulin.encoders.tensors import expect_shape
 
 
@@ -29,7 +30,9 @@ class SubsamplingConfig:
         return 5 - 2 * self.padding
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], padding: int) -> SubsamplingConfig:
+    def from_tensors(
+        cls, tensors: Mapping[str, Tensor], padding: int, recipe: Recipe = NOTHING_SAID
+    ) -> SubsamplingConfig:
         """The sizes of `tensors`, which are named `encoder_embed.*`. Raises ValueError."""
         prefix = "encoder_embed"
         first, _, _, _ = expect_shape(tensors, f"{prefix}.conv.0.weight", (None, 1, 3, 3))
@@ -38,8 +41,7 @@ class SubsamplingConfig:
         _, width = expect_shape(tensors, f"{prefix}.out.weight", (None, None))
         if width % third:
             raise ValueError(f"expected '{prefix}.out.weight' to take a multiple of {third} channels, got {width}")
-        # Four sizes of the features lead to this width. One of them is a multiple of four, as Icefall's 80 is.
-        feature_dim = 4 * (width // third) + 8 - 4 * padding
+        feature_dim = feature_dim_of(recipe, 4 * (width // third) + 5 - 2 * padding)
         return cls(feature_dim, (first, second, third), padding)
 
 

@@ -12,6 +12,7 @@ from moulin.encoders.decoder import Decoder
 from moulin.encoders.encoder import Encoder
 from moulin.encoders.joiner import Joiner
 from moulin.encoders.lstm import Lstm
+from moulin.encoders.recipe import NOTHING_SAID, Recipe
 from moulin.encoders.tensors import part
 from moulin.encoders.zipformer import Zipformer
 from moulin.encoders.zipformer2 import Zipformer2
@@ -20,21 +21,19 @@ from moulin.encoders.zipformer2 import Zipformer2
 class Transducer(nn.Module):
     """Encoder, decoder and joiner. What only training needs (simple_am_proj, a CTC head, ...) is left out."""
 
-    def __init__(self, encoder: Encoder, decoder: Decoder, joiner: Joiner, *, causal: bool = False) -> None:
+    def __init__(self, encoder: Encoder, decoder: Decoder, joiner: Joiner) -> None:
         super().__init__()
         self.encoder, self.decoder, self.joiner = encoder, decoder, joiner
-        self.causal = causal
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], *, causal: bool = False) -> Self:
+    def from_tensors(cls, tensors: Mapping[str, Tensor], recipe: Recipe = NOTHING_SAID) -> Self:
         """The transducer whose parameters, under Icefall's names, are `tensors`; its sizes are theirs.
 
-        `causal` says that a Conformer or Zipformer (version 1) was trained for streaming, which its tensors do not
-        tell; it matters only for whole utterances. Raises ValueError for what is no transducer that moulin knows, and
-        where parts are missing or do not fit together.
+        `recipe` says what no shape tells. Raises ValueError for what is no transducer that moulin knows, where parts
+        are missing or do not fit together, and where `recipe` contradicts the shapes.
         """
-        encoder = _encoder(tensors, causal=causal)
-        decoder = Decoder.from_tensors(_named(tensors, "decoder."))
+        encoder = _encoder(tensors, recipe)
+        decoder = Decoder.from_tensors(_named(tensors, "decoder."), bigram_relu=not isinstance(encoder, Zipformer2))
         joiner = Joiner.from_tensors(_named(tensors, "joiner."))
         for what, got, wanted in (
             ("the encoder's channels", encoder.output_dim, joiner.encoder_proj.in_features),
@@ -43,7 +42,7 @@ class Transducer(nn.Module):
         ):
             if got != wanted:
                 raise ValueError(f"expected {what} to be {wanted} as in the joiner, got {got}")
-        return cls(encoder, decoder, joiner, causal=causal)
+        return cls(encoder, decoder, joiner)
 
     def tensors(self) -> dict[str, Tensor]:
         """All parameters under Icefall's names: what `from_tensors` makes the same transducer from."""
@@ -63,21 +62,27 @@ class Transducer(nn.Module):
         return self.joiner.decoder_proj(self.decoder(y))  # type: ignore[no-any-return]
 
 
-def _encoder(tensors: Mapping[str, Tensor], *, causal: bool) -> Encoder:
-    """An encoder of the family that the names tell."""
+def family_of(tensors: Mapping[str, Tensor]) -> type[Encoder]:
+    """The encoder's class, as the names tell. Raises ValueError."""
     names = "\n".join(tensors)
     if ".self_attn_weights." in names:
-        return Zipformer2.from_tensors(
-            {name: tensor for name, tensor in tensors.items() if name.startswith(("encoder.", "encoder_embed."))}
-        )
-    inner = part(tensors, "encoder.")
-    if "encoder.layers.0.lstm.weight_ih_l0" in inner:
-        return Lstm.from_tensors(inner)
-    if "encoder.layers.0.self_attn.pos_bias_u" in inner:
-        return Conformer.from_tensors(inner, causal=causal)
-    if any(name.startswith("encoders.0.") for name in inner):
-        return Zipformer.from_tensors(inner, causal=causal)
+        return Zipformer2
+    if "encoder.encoder.layers.0.lstm.weight_ih_l0" in tensors:
+        return Lstm
+    if "encoder.encoder.layers.0.self_attn.pos_bias_u" in tensors:
+        return Conformer
+    if any(name.startswith("encoder.encoders.0.") for name in tensors):
+        return Zipformer
     raise ValueError("its parameters are not those of a Conformer, Zipformer, Zipformer2 or LSTM transducer of Icefall")
+
+
+def _encoder(tensors: Mapping[str, Tensor], recipe: Recipe) -> Encoder:
+    family = family_of(tensors)
+    # Zipformer2's embedding is beside its encoder, the others' within it.
+    if family is Zipformer2:
+        named = {name: tensor for name, tensor in tensors.items() if name.startswith(("encoder.", "encoder_embed."))}
+        return Zipformer2.from_tensors(named, recipe)
+    return family.from_tensors(part(tensors, "encoder."), recipe)
 
 
 def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -30,6 +30,7 @@ from torch.nn import functional
 from moulin.encoders.activations import DoubleSwish
 from moulin.encoders.encoder import Encoder, EncoderState, StreamingLayout
 from moulin.encoders.norms import BasicNorm
+from moulin.encoders.recipe import NOTHING_SAID, Recipe, feature_dim_of, per_stack
 from moulin.encoders.relative_shift import by_source
 from moulin.encoders.tensors import expect_shape, load_tensors
 
@@ -38,8 +39,9 @@ _Item = TypeVar("_Item")
 # What the recipes have without an option for it.
 _EMBED_CHANNELS = (8, 32, 128)
 _OUTPUT_DOWNSAMPLING = 2
-_NUM_LEFT_CHUNKS = 4
-_DECODE_CHUNK_LEN = 32
+NUM_LEFT_CHUNKS = 4
+DECODE_CHUNK_LEN = 32
+_POS_DIM = 4
 
 
 class _StackSizes(NamedTuple):
@@ -131,18 +133,25 @@ class Zipformer(Encoder):
         self.downsample_output = _Downsample(dims[-1], dims[-1], _OUTPUT_DOWNSAMPLING)
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], causal: bool = False, pos_dim: int = 4) -> Self:
-        """As in `Encoder`. No shape tells whether the model is `causal`, that is trained by the streaming recipe, nor
-        `pos_dim`, which the recipes leave at 4. Of the possible numbers of features, it is the multiple of four: 80.
-        """
+    def from_tensors(cls, tensors: Mapping[str, Tensor], recipe: Recipe = NOTHING_SAID) -> Self:
+        """As in `Encoder`. No shape tells whether the model is causal, that is trained by the streaming recipe, nor
+        the size of a head's positional query (`recipe.pos_head_dim`), which the recipes leave at 4."""
         _, embed_inputs = expect_shape(tensors, "encoder_embed.out.weight", (None, None))
-        stacks = [_stack_sizes(tensors, i, pos_dim) for i in range(max(1, _count(tensors, "encoders.")))]
-        feature_dim = 4 * (embed_inputs // _EMBED_CHANNELS[-1]) + 4
+        count = max(1, _count(tensors, "encoders."))
+        pos_dim = _pos_dim(tensors, recipe, count)
+        stacks = [_stack_sizes(tensors, i, pos_dim) for i in range(count)]
+        feature_dim = feature_dim_of(recipe, 4 * (embed_inputs // _EMBED_CHANNELS[-1]) + 3)
         layers, dims, attention_dims, heads, hidden_dims, kernels, factors = zip(*stacks, strict=True)
+        if recipe.num_heads is not None and per_stack("num_heads", recipe.num_heads, count) != heads:
+            raise ValueError(
+                f"num_heads says {','.join(map(str, recipe.num_heads))}, and the shapes of the tensors "
+                f"'*.self_attn.linear_pos.weight' with {pos_dim} channels a head say {','.join(map(str, heads))}"
+            )
         config = ZipformerConfig(
             layers, dims, attention_dims, heads, hidden_dims, kernels, factors, feature_dim=feature_dim, pos_dim=pos_dim
         )
-        encoder = cls(config, causal)
+        encoder = cls(config, recipe.causal or False)
+        encoder.recipe = recipe
         load_tensors(encoder, tensors)
         return encoder
 
@@ -166,9 +175,15 @@ class Zipformer(Encoder):
     ) -> StreamingLayout:
         """`chunk_size` is the recipe's `--decode-chunk-len`, in feature frames, 32 by default; `left_context_frames`
         are at 50 Hz, four chunks by default (64), as the recipe has them (`num_left_chunks`)."""
-        config = self.config
-        chunk = _DECODE_CHUNK_LEN if chunk_size is None else chunk_size
-        left = _NUM_LEFT_CHUNKS * chunk // 2 if left_context_frames is None else left_context_frames
+        config, said = self.config, self.recipe
+        if said.causal is False:
+            raise ValueError("this Zipformer was not trained for streaming")
+        if chunk_size is None:
+            chunk_size = said.chunk_size
+        if left_context_frames is None:
+            left_context_frames = said.left_context_frames
+        chunk = DECODE_CHUNK_LEN if chunk_size is None else chunk_size
+        left = NUM_LEFT_CHUNKS * chunk // 2 if left_context_frames is None else left_context_frames
         frames, shortest = 2 * math.lcm(2, *config.downsampling_factors), math.lcm(*config.downsampling_factors)
         _expect(chunk > 0 and chunk % frames == 0, f"a chunk size that is a multiple of {frames}", chunk)
         _expect(left > 0 and left % shortest == 0, f"left context frames that are a multiple of {shortest}", left)
@@ -543,12 +558,37 @@ def _relative_positions(x: Tensor, left: int) -> Tensor:
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1).to(x.dtype)
 
 
+def _pos_dim(tensors: Mapping[str, Tensor], recipe: Recipe, stacks: int) -> int:
+    """The size of a head's positional query: what `recipe` says, else what follows from its number of heads, else 4.
+    Raises ValueError for different sizes."""
+    if recipe.pos_head_dim is not None:
+        sizes = set(per_stack("pos_head_dim", recipe.pos_head_dim, stacks))
+    elif recipe.num_heads is not None:
+        sizes = set()
+        for i, heads in enumerate(per_stack("num_heads", recipe.num_heads, stacks)):
+            name = f"{_layers(tensors, i)}0.self_attn.linear_pos.weight"
+            rows, _ = expect_shape(tensors, name, (None, None))
+            _expect(
+                heads > 0 and rows % heads == 0, f"num_heads of stack {i} to divide the {rows} rows of {name}", heads
+            )
+            sizes.add(rows // heads)
+    else:
+        return _POS_DIM
+    _expect(len(sizes) == 1 and min(sizes) > 0, "positional queries of one size in all stacks", sorted(sizes))
+    return sizes.pop()
+
+
+def _layers(tensors: Mapping[str, Tensor], i: int) -> str:
+    """The prefix of the layers of stack `i`."""
+    wrapped = any(name.startswith(f"encoders.{i}.encoder.") for name in tensors)
+    return f"encoders.{i}.encoder.layers." if wrapped else f"encoders.{i}.layers."
+
+
 def _stack_sizes(tensors: Mapping[str, Tensor], i: int, pos_dim: int) -> _StackSizes:
     """What the shapes in the first layer of stack `i` say."""
-    factor, prefix = 1, f"encoders.{i}.layers."
-    if any(name.startswith(f"encoders.{i}.encoder.") for name in tensors):
+    factor, prefix = 1, _layers(tensors, i)
+    if ".encoder.layers." in prefix:
         factor, _ = expect_shape(tensors, f"encoders.{i}.upsample.bias", (None, None))
-        prefix = f"encoders.{i}.encoder.layers."
     dim, values = expect_shape(tensors, f"{prefix}0.self_attn.out_proj.weight", (None, None))
     pos_queries, _ = expect_shape(tensors, f"{prefix}0.self_attn.linear_pos.weight", (None, dim))
     _expect(pos_queries % pos_dim == 0, f"a multiple of {pos_dim} rows in {prefix}0.self_attn.linear_pos", pos_queries)

@@ -32,12 +32,13 @@ from torch.nn import functional
 
 from moulin.encoders.activations import SwooshL, SwooshR
 from moulin.encoders.encoder import Encoder, EncoderState, StreamingLayout
+from moulin.encoders.head_split import POS_HEAD_DIM, HeadProducts, choose_heads
 from moulin.encoders.norms import BiasNorm
+from moulin.encoders.recipe import NOTHING_SAID, Recipe, feature_dim_of
 from moulin.encoders.relative_shift import by_source
 from moulin.encoders.tensors import expect_shape, load_tensors
 
-# Defaults of zipformer/train.py and zipformer/export-onnx-streaming.py; frames are counted at 50 Hz.
-POS_HEAD_DIM = 4
+# Of the sizes that zipformer/train.py trains with by default; frames are counted at 50 Hz.
 CHUNK_SIZE = 16
 LEFT_CONTEXT_FRAMES = 128
 
@@ -61,10 +62,15 @@ class Zipformer2Config:
     feedforward_dims: tuple[int, ...]
     conv_kernels: tuple[int, ...]
     pos_dim: int = 48
-    pos_head_dim: int = POS_HEAD_DIM
+    pos_head_dims: tuple[int, ...] = ()
+    """Without any, 4 in each stack."""
     causal: bool = False
     feature_dim: int = 80
     embed_channels: tuple[int, int, int] = (8, 32, 128)
+
+    def __post_init__(self) -> None:
+        if not self.pos_head_dims:
+            object.__setattr__(self, "pos_head_dims", (POS_HEAD_DIM,) * len(self.num_heads))
 
     @property
     def embed_bands(self) -> int:
@@ -151,7 +157,7 @@ class AttentionWeights(nn.Module):
     def __init__(self, config: Zipformer2Config, stack: int) -> None:
         super().__init__()
         self._heads = config.num_heads[stack]
-        query, position = self._heads * config.query_head_dims[stack], self._heads * config.pos_head_dim
+        query, position = self._heads * config.query_head_dims[stack], self._heads * config.pos_head_dims[stack]
         self._widths = [query, query, position]
         self.in_proj = nn.Linear(config.encoder_dims[stack], sum(self._widths))
         self.linear_pos = nn.Linear(config.pos_dim, position, bias=False)
@@ -416,10 +422,11 @@ class Zipformer2(Encoder):
         self.encoder = Stacks(config)
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], *, pos_head_dim: int = POS_HEAD_DIM) -> Self:
-        """See `Encoder`; `pos_head_dim` is the one size that no shape tells."""
+    def from_tensors(cls, tensors: Mapping[str, Tensor], recipe: Recipe = NOTHING_SAID) -> Self:
+        """See `Encoder`; of the heads shapes tell only products (`head_split`)."""
         with torch.device("meta"):
-            model = cls(infer_config(tensors, pos_head_dim))
+            model = cls(infer_config(tensors, recipe))
+        model.recipe = recipe
         load_tensors(model.to_empty(device="cpu"), tensors)
         unknown = sorted(name for name in tensors.keys() - model.state_dict().keys() if not _UNUSED.search(name))
         if unknown:
@@ -444,8 +451,8 @@ class Zipformer2(Encoder):
     ) -> StreamingLayout:
         """See `Encoder`; sizes are counted at 50 Hz, after the embedding."""
         config = self.config
-        chunk = CHUNK_SIZE if chunk_size is None else chunk_size
-        left = LEFT_CONTEXT_FRAMES if left_context_frames is None else left_context_frames
+        chunk = self.chunk_size if chunk_size is None else chunk_size
+        left = self.left_context_frames if left_context_frames is None else left_context_frames
         if not config.causal:
             raise ValueError("this Zipformer2 was not trained for streaming: its convolutions are not causal")
         for what, frames, factors in (
@@ -471,6 +478,16 @@ class Zipformer2(Encoder):
             "num_heads": _listed(config.num_heads),
         }
         return StreamingLayout(window, 2 * chunk, tuple(self._states(lefts)), metadata)
+
+    @property
+    def chunk_size(self) -> int:
+        """Of streams, unless their layout is asked for with another; so is `left_context_frames`."""
+        return CHUNK_SIZE if self.recipe.chunk_size is None else self.recipe.chunk_size
+
+    @property
+    def left_context_frames(self) -> int:
+        said = self.recipe.left_context_frames
+        return LEFT_CONTEXT_FRAMES if said is None else said
 
     def streaming_forward(self, x: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         *layer_states, embed_state, processed = states
@@ -546,16 +563,18 @@ def encoded_distances(x: Tensor, keys: int, pos_dim: int) -> Tensor:
     return torch.cat((terms[:, :-1], torch.ones_like(terms[:, :1])), dim=1).to(x.dtype)
 
 
-def infer_config(tensors: Mapping[str, Tensor], pos_head_dim: int = POS_HEAD_DIM) -> Zipformer2Config:
-    """The sizes of a checkpoint; ValueError where one cannot be.
-
-    Of the four numbers of features that give the same number of bands it takes the multiple of 4 (80, 128).
-    """
+def infer_config(tensors: Mapping[str, Tensor], recipe: Recipe = NOTHING_SAID) -> Zipformer2Config:
+    """The sizes of a checkpoint; ValueError where one cannot be, or `recipe` says another."""
     causal = any(".causal_conv." in name for name in tensors)
-    stacks = [
-        _stack_sizes(tensors, index, pos_head_dim, causal) for index in range(_count(tensors, "encoder.encoders."))
-    ]
-    layers, factors, dims, heads, query_dims, value_dims, hidden, kernels = zip(*stacks, strict=True)
+    if recipe.causal not in (None, causal):
+        with_or_without = "" if causal else "no "
+        raise ValueError(f"causal says {recipe.causal}, and its tensors have {with_or_without}causal convolutions")
+    stacks = [_stack_sizes(tensors, index, causal) for index in range(_count(tensors, "encoder.encoders."))]
+    layers, factors, dims, hidden, kernels = zip(*stacks, strict=True)
+    products = head_products(tensors)
+    heads = choose_heads(products, recipe)
+    split = [stack.head_dims(number) for stack, number in zip(products, heads, strict=True)]
+    query_dims, pos_dims, value_dims = zip(*split, strict=True)
     first_layers, _ = _layers(tensors, 0)
     _, pos_dim = expect_shape(tensors, f"{first_layers}0.self_attn_weights.linear_pos.weight", (None, None))
     one, two, three = (_length(tensors, f"encoder_embed.conv.{index}.bias") for index in (0, 4, 7))
@@ -570,20 +589,30 @@ def infer_config(tensors: Mapping[str, Tensor], pos_head_dim: int = POS_HEAD_DIM
         feedforward_dims=hidden,
         conv_kernels=kernels,
         pos_dim=pos_dim,
-        pos_head_dim=pos_head_dim,
+        pos_head_dims=pos_dims,
         causal=causal,
-        feature_dim=4 * (bands // three + 1),
+        feature_dim=feature_dim_of(recipe, 4 * (bands // three) + 3),
         embed_channels=(one, two, three),
     )
 
 
-def _stack_sizes(tensors: Mapping[str, Tensor], index: int, pos_head_dim: int, causal: bool) -> tuple[int, ...]:
-    """A stack's sizes, in the order of Zipformer2Config."""
+def head_products(tensors: Mapping[str, Tensor]) -> list[HeadProducts]:
+    """What shapes tell of each stack's heads. Raises ValueError where a tensor is missing or has no possible shape."""
+    products = []
+    for index in range(_count(tensors, "encoder.encoders.")):
+        layers, _ = _layers(tensors, index)
+        layer = f"{layers}0."
+        rows, _ = expect_shape(tensors, f"{layer}self_attn_weights.linear_pos.weight", (None, None))
+        in_proj = f"{layer}self_attn_weights.in_proj.bias"
+        query = _divided(_length(tensors, in_proj) - rows, 2, in_proj)
+        products.append(HeadProducts(query, rows, _length(tensors, f"{layer}self_attn1.in_proj.bias")))
+    return products
+
+
+def _stack_sizes(tensors: Mapping[str, Tensor], index: int, causal: bool) -> tuple[int, ...]:
+    """A stack's layers, downsampling factor, width, hidden width and kernel."""
     layers, wrapped = _layers(tensors, index)
     layer = f"{layers}0."
-    rows, _ = expect_shape(tensors, f"{layer}self_attn_weights.linear_pos.weight", (None, None))
-    heads = _divided(rows, pos_head_dim, f"{layer}self_attn_weights.linear_pos.weight")
-    queries_and_keys = _length(tensors, f"{layer}self_attn_weights.in_proj.bias") - rows
     conv = f"{layer}conv_module1.depthwise_conv.{'chunkwise_conv.' if causal else ''}weight"
     *_, kernel = expect_shape(tensors, conv, (None, 1, None))
     if kernel % 2 == 0:
@@ -592,9 +621,6 @@ def _stack_sizes(tensors: Mapping[str, Tensor], index: int, pos_head_dim: int, c
         _count(tensors, layers),
         _length(tensors, f"encoder.encoders.{index}.downsample.bias") if wrapped else 1,
         _length(tensors, f"{layer}norm.bias"),
-        heads,
-        _divided(queries_and_keys, 2 * heads, f"{layer}self_attn_weights.in_proj.bias"),
-        _length(tensors, f"{layer}self_attn1.in_proj.bias", heads),
         _length(tensors, f"{layer}feed_forward2.in_proj.bias"),
         kernel,
     )
@@ -607,9 +633,9 @@ def _layers(tensors: Mapping[str, Tensor], index: int) -> tuple[str, bool]:
     return f"{stack}encoder.layers." if wrapped else f"{stack}layers.", wrapped
 
 
-def _length(tensors: Mapping[str, Tensor], bias: str, divisor: int = 1) -> int:
+def _length(tensors: Mapping[str, Tensor], bias: str) -> int:
     (length,) = expect_shape(tensors, bias, (None,))
-    return _divided(length, divisor, bias)
+    return _divided(length, 1, bias)
 
 
 def _divided(size: int, divisor: int, name: str) -> int:

@@ -1,7 +1,8 @@
 """The decoder and joiner as the searches on the GPU use them.
 
 A stateless decoder that sees one or two tokens has so few contexts that its output, projected for the joiner, fits into
-a table. Where it would not, the two tokens' contributions are tabulated, which a ReLU and the projection join.
+a table. Where it would not, the two tokens' contributions are tabulated, which a ReLU and the projection join. A
+decoder without a ReLU is then one with twice as many channels: x is relu(x) - relu(-x).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Predictor:
     """[(V + 1)^2, J] or, where `hidden` is not None, nothing of use."""
 
     hidden: tuple[Tensor, Tensor, Tensor, Tensor] | None
-    """Of a + 1 [V + 1, D], of b + 1 [V + 1, D]; the projection [D, J] and its bias float32 [J]."""
+    """Of a + 1 [V + 1, D], of b + 1 [V + 1, D]; the projection [D, J] and its bias float32 [J]. Joined by a ReLU."""
 
     weight: Tensor
     """The joiner's output layer, transposed: [J, V]."""
@@ -81,12 +82,16 @@ class Predictor:
             table = torch.zeros((vocab_size + 1) ** 2, width, dtype=dtype, device=device)
             by_context = table.view(vocab_size + 1, vocab_size + 1, width)
             for a in range(vocab_size + 1):
-                rows = torch.relu(earlier[a] + later) @ projection + projection_bias
+                summed = earlier[a] + later
+                rows = (torch.relu(summed) if decoder.relu else summed) @ projection + projection_bias
                 by_context[a, :, :joiner_dim] = rows.to(dtype)
             hidden = None
         else:
             table = torch.zeros(1, width, dtype=dtype, device=device)
-            deep = triton.next_power_of_2(max(decoder.dim, 16)) - decoder.dim
+            if not decoder.relu:
+                earlier, later = (torch.cat((part, -part), dim=1) for part in (earlier, later))
+                projection = torch.cat((projection, -projection))
+            deep = triton.next_power_of_2(max(len(projection), 16)) - len(projection)
             hidden = (
                 functional.pad(earlier, (0, deep)).to(dtype),
                 functional.pad(later, (0, deep)).to(dtype),

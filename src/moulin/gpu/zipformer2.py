@@ -147,7 +147,7 @@ class Zipformer2Layer(ABC, Generic[At]):
         # Both have the layer's input for theirs.
         self._in = Projection.of(weights.in_proj, layer.feed_forward1.in_proj, missing=None, like=like)
         self._hidden_at = weights.in_proj.out_features
-        self._pos_dim = config.pos_head_dim
+        self._pos_dim = config.pos_head_dims[stack]
         by_head = weights.linear_pos(distances).unflatten(1, (heads, self._pos_dim)).transpose(0, 1)
         self._distances = on(distance_table(by_head), like)
         self._down1 = Addition.of(layer.feed_forward1.out_proj, like=like)
