@@ -22,7 +22,7 @@ from moulin.bundle.torch_file.zip_form import read_zip
 from moulin.errors import BundleError, first_line
 
 _OVERLAP = 8
-_SMALL = 2**26
+_SMALL, _LARGE = 2**26, 2**20
 _OTHERS = {
     b"version https://git-lfs": ("is a pointer of Git LFS, not the file itself", "git lfs pull"),
     b"<": ("is a page, not a checkpoint", "download the file itself"),
@@ -62,7 +62,8 @@ class TorchFile:
         if self._contents.big_endian:
             _swap(buffer, item_size // 2 if dtype.is_complex else item_size)
         found = torch.frombuffer(buffer, dtype=dtype).as_strided(tensor.size, tensor.stride)
-        return found.clone() if tensor.extent > 2 * tensor.numel else found  # hardly anything of what was read
+        wasted = (tensor.extent - tensor.numel) * item_size
+        return found.clone() if wasted > max(_LARGE, tensor.numel * item_size) else found
 
     def _bytes(self, storage: Storage, begin: int, count: int) -> bytearray:
         """`count` bytes of `storage`. Raises FormatError where they are not all there."""

@@ -20,7 +20,7 @@ _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": (
 _EMPTY: Mapping[str, Callable[[], object]] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set}
 _ARGUMENTS = {
     "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
-    "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
+    "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
 }  # fmt: skip
 _STRINGS = {"STRING", "BINSTRING", "SHORT_BINSTRING"}
 _IGNORED = {"PROTO", "FRAME", "READONLY_BUFFER"}
@@ -206,6 +206,9 @@ class Unpickler:
     def _pop_mark(self, _: Any) -> None:
         self._since_mark()
 
+    def _bytearray(self, argument: bytearray) -> None:
+        self._stack.append(bytes(argument))
+
     def _dup(self, _: Any) -> None:
         self._stack.append(self._stack[-1])
 
@@ -254,6 +257,7 @@ _OPERATIONS: Mapping[str, Callable[[Unpickler, Any], None]] = {
     "PERSID": Unpickler._persistent_text,
     "POP": Unpickler._pop,
     "POP_MARK": Unpickler._pop_mark,
+    "BYTEARRAY8": Unpickler._bytearray,
     "DUP": Unpickler._dup,
     "NEXT_BUFFER": Unpickler._next_buffer,
     "STOP": Unpickler._stop,

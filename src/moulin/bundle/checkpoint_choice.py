@@ -1,0 +1,149 @@
+"""Which checkpoints of a training are meant by `--epoch`, `--iter`, `--avg` and `--use-averaged-model`: Icefall's rules
+(`zipformer/export.py`, and the same in every recipe). Imports no torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from moulin.bundle.checkpoint_files import find_checkpoint
+from moulin.errors import BundleError, OptionsError
+
+_NUMBERED = re.compile(r"(?P<kind>epoch|checkpoint)-(?P<number>\d+)\.pt")
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointChoice:
+    """What a person asks for. `iteration` goes before `epoch`, as in Icefall, where 0 stands for none.
+
+    `avg` checkpoints up to that one are averaged; with `use_averaged_model` two, the first of them `avg` before, stand
+    for all of training between them.
+    """
+
+    epoch: int | None = None
+    iteration: int | None = None
+    avg: int | None = None
+    use_averaged_model: bool = False
+
+    @property
+    def is_made(self) -> bool:
+        return self != CheckpointChoice()
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenCheckpoints:
+    """Files, the latest last, and what Icefall's scripts call the model that they make, say `epoch-30-avg-9`."""
+
+    files: tuple[Path, ...]
+    label: str
+    use_averaged_model: bool = False
+
+    @property
+    def is_average(self) -> bool:
+        return len(self.files) > 1
+
+
+def choose_checkpoints(named: Sequence[Path], choice: CheckpointChoice) -> ChosenCheckpoints:
+    """The checkpoints that `choice` means in the folder `named`, or several `named` ones (files, or folders that
+    `find_checkpoint` understands), which are averaged. Raises OptionsError, and BundleError where a file is missing."""
+    if choice.avg is not None and choice.avg < 1:
+        raise OptionsError(f"Expected --avg of at least 1, got {choice.avg}")
+    if choice.epoch is None and not choice.iteration:
+        return _named(named, choice)
+    if len(named) != 1 or not named[0].is_dir():
+        raise OptionsError(
+            f"Expected one folder of checkpoints for --epoch and --iter, got {', '.join(map(str, named))}",
+            hint="name the training's exp folder, or name files and leave out --epoch and --iter",
+        )
+    folder, avg = named[0], choice.avg or 1
+    if choice.iteration:
+        files = _iterations(folder, choice.iteration, avg + choice.use_averaged_model)
+        label = f"iter-{choice.iteration}-avg-{avg}"
+    else:
+        epoch = choice.epoch or 0
+        files = _epochs(folder, epoch, avg, use_averaged_model=choice.use_averaged_model)
+        label = f"epoch-{epoch}-avg-{avg}"
+    if choice.use_averaged_model:
+        files = [files[0], files[-1]]
+    return ChosenCheckpoints(tuple(files), label, choice.use_averaged_model)
+
+
+def _named(named: Sequence[Path], choice: CheckpointChoice) -> ChosenCheckpoints:
+    files = tuple(find_checkpoint(path) for path in named)
+    if choice.avg is not None and choice.avg != len(files):
+        raise OptionsError(
+            f"--avg {choice.avg} needs --epoch or --iter, which say up to where", hint="--epoch 30 --avg 9, for example"
+        )
+    if choice.use_averaged_model and len(files) != 2:
+        raise OptionsError(
+            "Expected two checkpoints to average between, an earlier and a later one, or --epoch or --iter, got "
+            f"{', '.join(map(str, files))}"
+        )
+    return ChosenCheckpoints(files, f"{files[-1].stem}-avg-{_apart(files, choice)}", choice.use_averaged_model)
+
+
+def _apart(files: Sequence[Path], choice: CheckpointChoice) -> int:
+    """Icefall's `--avg` for `files`: with the running average the epochs from the one to the other, else how many."""
+    numbers = [int(match["number"]) for file in files if (match := _NUMBERED.fullmatch(file.name))]
+    epochs = len(numbers) == len(files) and all(file.name.startswith("epoch-") for file in files)
+    return numbers[-1] - numbers[0] if choice.use_averaged_model and epochs else len(files)
+
+
+def _epochs(folder: Path, epoch: int, avg: int, *, use_averaged_model: bool) -> list[Path]:
+    """`avg` epochs up to `epoch`, none before 1; with the running average the one before these, and the last."""
+    if use_averaged_model:
+        start = epoch - avg
+        if start < 1:
+            raise OptionsError(
+                f"--epoch {epoch} --avg {avg} --use-averaged-model averages from epoch {start} on; the first is 1",
+                hint=f"--avg {epoch - 1} at most" if epoch > 1 else "leave out --use-averaged-model",
+            )
+        wanted = [start, epoch]
+    else:
+        wanted = [epoch] if avg == 1 else [number for number in range(epoch - avg + 1, epoch + 1) if number >= 1]
+    files = [folder / f"epoch-{number}.pt" for number in wanted]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing or not files:
+        raise BundleError(
+            f"{folder} has no {' and no '.join(missing) or f'epoch-{epoch}.pt'}; {_said(folder)}",
+            hint="choose --epoch and --avg among these",
+        )
+    return files
+
+
+def _iterations(folder: Path, iteration: int, count: int) -> list[Path]:
+    """The latest `count` of checkpoint-N.pt with N up to `iteration`."""
+    there = [(number, file) for number, file in _there(folder)["checkpoint"] if number <= iteration]
+    if len(there) < count:
+        raise BundleError(
+            f"Expected {count} checkpoint-N.pt up to {iteration} in {folder}, found {len(there)}; {_said(folder)}",
+            hint="choose --iter and --avg among these (--use-averaged-model needs one more than --avg)",
+        )
+    return [file for _, file in there[-count:]]
+
+
+def _there(folder: Path) -> dict[str, list[tuple[int, Path]]]:
+    found: dict[str, list[tuple[int, Path]]] = {"epoch": [], "checkpoint": []}
+    for file in folder.iterdir():
+        if match := _NUMBERED.fullmatch(file.name):
+            found[match["kind"]].append((int(match["number"]), file))
+    return {kind: sorted(files) for kind, files in found.items()}
+
+
+def _said(folder: Path) -> str:
+    """What is there, in few words: runs of epochs as their first and last."""
+    names = []
+    for kind, files in _there(folder).items():
+        numbers = [number for number, _ in files]
+        for index, number in enumerate(numbers):
+            begins = kind == "checkpoint" or index == 0 or number != numbers[index - 1] + 1
+            if begins:
+                names.append([f"{kind}-{number}.pt"])
+            else:
+                names[-1][1:] = [f"{kind}-{number}.pt"]
+    shown = [" to ".join(run) for run in names]
+    return (
+        f"there are {', '.join(shown[:12])}{', …' if len(shown) > 12 else ''}" if shown else "it has no epochs at all"
+    )
