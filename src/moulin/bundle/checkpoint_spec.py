@@ -7,7 +7,7 @@ from pathlib import Path
 from moulin.bundle.checkpoint_files import find_checkpoint
 from moulin.bundle.spec import CheckpointSpec, StateSpec, StreamingSpec
 from moulin.bundle.tokens import read_tokens
-from moulin.bundle.transducer import load_transducer
+from moulin.bundle.transducer import load_with_facts
 from moulin.encoders.encoder import StreamingLayout
 from moulin.encoders.transducer import Transducer
 from moulin.errors import BundleError
@@ -16,10 +16,11 @@ from moulin.errors import BundleError
 def load_checkpoint_spec(model: Path, *, streaming: bool) -> CheckpointSpec:
     """Read and check the checkpoint that `model` names, and the tokens.txt beside it.
 
-    Streaming has the recipe's chunk and left context. Raises BundleError.
+    Streaming has the chunk and the left context of its parameters, else the recipe's. Raises BundleError.
     """
     checkpoint = find_checkpoint(model)
-    transducer = load_transducer([checkpoint])
+    loaded = load_with_facts([checkpoint])
+    transducer = loaded.transducer
     tokens = checkpoint.parent / "tokens.txt"
     if not tokens.is_file():
         raise BundleError(
@@ -37,6 +38,7 @@ def load_checkpoint_spec(model: Path, *, streaming: bool) -> CheckpointSpec:
         streaming=_streaming_spec(layout_of(transducer, checkpoint)) if streaming else None,
         checkpoint=checkpoint,
         tokens_file=tokens,
+        doubts=tuple(loaded.doubts(streaming=streaming)),
     )
 
 

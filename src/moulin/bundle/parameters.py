@@ -90,12 +90,18 @@ def recipe_of(parameters: Parameters, family: str) -> Recipe:
     feature_dim = _number(parameters, "feature_dim")
     if family == "lstm":
         return Recipe(feature_dim=feature_dim)
-    heads = [_numbers(parameters, names.get(name, name), name) for name in _HEADS]
-    sizes = _streaming_sizes(parameters, family)
-    return Recipe(_causal(parameters, family), *heads, feature_dim, *sizes)
-
-
-_HEADS = ("num_heads", "query_head_dim", "pos_head_dim", "value_head_dim")
+    chunk, left, right = _streaming_sizes(parameters, family)
+    return Recipe(
+        causal=_causal(parameters, family),
+        num_heads=_numbers(parameters, names.get("num_heads", "num_heads"), "num_heads"),
+        query_head_dim=_numbers(parameters, "query_head_dim"),
+        pos_head_dim=_numbers(parameters, "pos_head_dim"),
+        value_head_dim=_numbers(parameters, "value_head_dim"),
+        feature_dim=feature_dim,
+        chunk_size=chunk,
+        left_context_frames=left,
+        right_context=right,
+    )
 
 
 def is_trained_by(parameters: Parameters, family: str) -> bool:
@@ -145,8 +151,11 @@ def _causal(parameters: Parameters, family: str) -> bool | None:
 
 
 def _streaming_sizes(parameters: Parameters, family: str) -> tuple[int | None, int | None, int | None]:
-    """Chunk, left and right context to stream with. A Zipformer2 is trained with several, of which -1 is everything: the usual one where it is
-    among them, else the smallest chunk and the longest left context."""
+    """Chunk, left and right context to stream with.
+
+    A Zipformer2 is trained with several, of which -1 is everything: the usual one where it is among them, else the
+    smallest chunk and the longest left context.
+    """
     chunks, lefts = _numbers(parameters, "chunk_size") or (), _numbers(parameters, "left_context_frames") or ()
     chunk = _preferred(chunks, CHUNK_SIZE, min)
     left = _preferred(lefts, LEFT_CONTEXT_FRAMES, max)

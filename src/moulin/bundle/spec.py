@@ -175,6 +175,8 @@ class CheckpointSpec(ModelSpec):
     tokens_file: Path
     run_in: Precision | None = None
     """The precision that was asked for; None leaves it to the engine."""
+    doubts: tuple[str, ...] = ()
+    """What was taken for granted of it, a sentence each."""
 
     @property
     def file(self) -> Path:

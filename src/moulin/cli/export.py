@@ -9,6 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from moulin.cli.recipe_options import (
+    CausalOption,
+    ChunkSizeOption,
+    LeftContextOption,
+    NumHeadsOption,
+    PosHeadDimOption,
+    RightContextOption,
+    recipe_of_options,
+)
 from moulin.errors import BundleError, EngineError, OptionsError
 
 if TYPE_CHECKING:
@@ -34,20 +43,12 @@ def export(
     to: Annotated[Path, typer.Option(help="The folder to write into.")],
     tokens: Annotated[Path | None, typer.Option(help="tokens.txt.  [default: the one beside the checkpoint]")] = None,
     streaming: Annotated[bool, typer.Option("--streaming", help="For live audio, chunk by chunk.")] = False,
-    chunk_size: Annotated[
-        int | None, typer.Option(help="Chunk of a streaming model, as its recipe counts it.  [default: the recipe's]")
-    ] = None,
-    left_context_frames: Annotated[
-        int | None, typer.Option(help="What a chunk sees of the ones before.  [default: the recipe's]")
-    ] = None,
-    causal: Annotated[
-        bool,
-        typer.Option(
-            "--causal",
-            help="A Conformer or Zipformer (version 1) that was trained for streaming, exported for whole utterances: "
-            "its checkpoint does not tell.",
-        ),
-    ] = False,
+    chunk_size: ChunkSizeOption = None,
+    left_context_frames: LeftContextOption = None,
+    right_context: RightContextOption = None,
+    causal: CausalOption = None,
+    num_heads: NumHeadsOption = None,
+    pos_head_dim: PosHeadDimOption = None,
     use_averaged_model: Annotated[
         bool,
         typer.Option(
@@ -63,35 +64,48 @@ def export(
     fp16: Annotated[bool, typer.Option("--fp16", help="Also write *.fp16.onnx.")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="Also write *.int8.onnx.")] = False,
 ) -> None:
-    """Export an Icefall checkpoint to ONNX and check the files against it.
+    """Export an Icefall checkpoint to ONNX, and compare the files with the PyTorch modules they were made from.
 
     Names, order and metadata are those of Icefall's own export scripts, so that Icefall's tools and sherpa-onnx load
     the files too.
     """
-    if not streaming and (chunk_size is not None or left_context_frames is not None):
-        raise OptionsError("--chunk-size and --left-context-frames are for --streaming")
+    recipe = recipe_of_options(
+        causal=causal,
+        num_heads=num_heads,
+        pos_head_dim=pos_head_dim,
+        chunk_size=chunk_size,
+        left_context_frames=left_context_frames,
+        right_context=right_context,
+        streaming=streaming,
+    )
     from moulin.bundle.checkpoint_files import find_checkpoint, require_torch
 
     require_torch()
     from moulin.bundle.load import load_bundle
     from moulin.bundle.tokens import read_tokens
-    from moulin.bundle.transducer import load_transducer
+    from moulin.bundle.transducer import load_with_facts
+    from moulin.cli.messages import warn
+    from moulin.cli.stored_model import copy_vocabulary
+    from moulin.encoders.recipe import NOTHING_SAID
     from moulin.export.to_onnx import export_onnx
 
     checkpoints = [find_checkpoint(checkpoint) for checkpoint in checkpoints]
     _say("Reading " + ", ".join(map(str, checkpoints)))
-    transducer = load_transducer(checkpoints, use_averaged_model=use_averaged_model, causal=causal)
+    loaded = load_with_facts(checkpoints, use_averaged_model=use_averaged_model, recipe=recipe or NOTHING_SAID)
+    transducer = loaded.transducer
+    for doubt in loaded.doubts(streaming=streaming):
+        warn(doubt)
     tokens = tokens or checkpoints[-1].parent / "tokens.txt"
     if not tokens.is_file():
         raise BundleError(f"There is no {tokens}", hint="name the file with --tokens")
     read_tokens(tokens, transducer.joiner.vocab_size)
-    layout = _layout(transducer, chunk_size, left_context_frames) if streaming else None
+    layout = _layout(transducer) if streaming else None
 
     to.mkdir(parents=True, exist_ok=True)
     label = _label(checkpoints, layout)
     _say(f"Writing a {'streaming' if layout else 'whole-utterance'} {transducer.encoder.family} into {to}")
     files = export_onnx(transducer, to, label, layout)
-    _copy_beside(tokens, to)
+    copy_vocabulary(tokens, to)
     _check(transducer, files, layout)
     if safetensors:
         from moulin.bundle.checkpoint_files import STORED_NAME
@@ -113,7 +127,9 @@ def exported_model(model: Path, *, streaming: bool, precision: Precision | None 
 
     require_torch()
     from moulin.bundle.spec import name_of
-    from moulin.bundle.transducer import load_transducer
+    from moulin.bundle.transducer import load_with_facts
+    from moulin.cli.messages import warn
+    from moulin.cli.stored_model import copy_vocabulary
     from moulin.export.tensorrt.plan import file_hash
     from moulin.export.to_onnx import export_onnx
     from moulin.launch.cache import cache_dir
@@ -129,23 +145,26 @@ def exported_model(model: Path, *, streaming: bool, precision: Precision | None 
     if to.is_dir():
         return to
     _say(f"Writing ONNX files of {checkpoint} for the engine, into {to}")
-    transducer = load_transducer([checkpoint])
-    layout = _layout(transducer, None, None) if streaming else None
+    loaded = load_with_facts([checkpoint])
+    for doubt in loaded.doubts(streaming=streaming):
+        warn(doubt)
+    transducer = loaded.transducer
+    layout = _layout(transducer) if streaming else None
     to.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=to.parent, prefix=".new-") as folder:
         new = Path(folder) / "model"
         new.mkdir()
         files = export_onnx(transducer, new, _label([checkpoint], layout), layout)
-        _copy_beside(tokens, new)
+        copy_vocabulary(tokens, new)
         _check(transducer, files, layout)
         _write_variants(files, fp16=fp16, int8=int8)
         new.rename(to)
     return to
 
 
-def _layout(transducer: Transducer, chunk_size: int | None, left_context_frames: int | None) -> StreamingLayout:
+def _layout(transducer: Transducer) -> StreamingLayout:
     try:
-        return transducer.encoder.streaming_layout(chunk_size, left_context_frames)
+        return transducer.encoder.streaming_layout()
     except ValueError as error:
         raise OptionsError(f"This {transducer.encoder.family} cannot be exported so: {error}") from error
 
@@ -156,20 +175,17 @@ def _label(checkpoints: Sequence[Path], layout: StreamingLayout | None) -> str:
     if layout is None:
         return label
     left = layout.metadata.get("left_context_len", layout.metadata.get("left_context", "")).split(",")[0]
-    return f"{label}-chunk-{layout.chunk_frames // 2}" + (f"-left-{left}" if left else "")
-
-
-def _copy_beside(tokens: Path, to: Path) -> None:
-    """tokens.txt, and the bpe.model that it was made from."""
-    for source, name in ((tokens, "tokens.txt"), (tokens.parent / "bpe.model", "bpe.model")):
-        if source.is_file() and source.resolve() != (to / name).resolve():
-            (to / name).write_bytes(source.read_bytes())
+    right = layout.metadata.get("right_context", "0")
+    label += f"-chunk-{layout.chunk_frames // 2}" + (f"-left-{left}" if left else "")
+    return label if right == "0" else f"{label}-right-{right}"
 
 
 def _check(transducer: Transducer, files: OnnxFiles, layout: StreamingLayout | None) -> None:
-    """Compare the files with the checkpoint. Raises EngineError, and deletes nothing, where they differ."""
+    """Compare the files with the modules that they were traced from. Raises EngineError, and deletes nothing, where
+    they differ."""
     from moulin.export.parity import TOLERANCE, compare
 
+    _say("Comparing the ONNX files with moulin's own PyTorch modules, on noise and on two recordings of speech")
     failed: list[str] = []
     for comparison in compare(transducer, files, layout, _speech(transducer.encoder.feature_dim)):
         _say(f"  {comparison.what}: largest error {comparison.largest_error:.1e}")
@@ -177,7 +193,8 @@ def _check(transducer: Transducer, files: OnnxFiles, layout: StreamingLayout | N
             failed.append(comparison.what)
     if failed:
         raise EngineError(
-            f"The exported {' and '.join(failed)} differ from the checkpoint by more than {TOLERANCE:g}",
+            f"The exported {' and '.join(failed)} differ from moulin's own PyTorch modules by more than {TOLERANCE:g} "
+            "on noise and two recordings of speech",
             hint=f"the files are in {files.encoder.parent}; do not serve them, and report it with the recipe's name",
         )
 

@@ -10,9 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moulin.cli.arguments import ModelArgument, PrecisionOption
+from moulin.cli.recipe_options import (
+    CausalOption,
+    ChunkSizeOption,
+    LeftContextOption,
+    NumHeadsOption,
+    PosHeadDimOption,
+    RightContextOption,
+    recipe_of_options,
+)
+from moulin.errors import OptionsError
 
 if TYPE_CHECKING:
     from moulin.bundle.spec import OnnxModelSpec
+    from moulin.encoders.recipe import Recipe
 
 
 def add_to(app: typer.Typer) -> None:
@@ -23,15 +34,44 @@ def inspect(
     model: ModelArgument,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object instead of a table.")] = False,
     precision: PrecisionOption = None,
+    chunk_size: ChunkSizeOption = None,
+    left_context_frames: LeftContextOption = None,
+    right_context: RightContextOption = None,
+    causal: CausalOption = None,
+    num_heads: NumHeadsOption = None,
+    pos_head_dim: PosHeadDimOption = None,
 ) -> None:
-    """Print what a model is, after checking that its files are complete and fit together."""
+    """Print what a model is, after checking that its files are complete and fit together.
+
+    Of a checkpoint each fact with where it comes from: its own parameters, the shapes of its tensors, a flag, or the
+    recipe's default.
+    """
+    recipe = recipe_of_options(
+        causal=causal,
+        num_heads=num_heads,
+        pos_head_dim=pos_head_dim,
+        chunk_size=chunk_size,
+        left_context_frames=left_context_frames,
+        right_context=right_context,
+        streaming=True,
+    )
     from moulin.bundle.checkpoint_files import is_checkpoint
     from moulin.bundle.load import load_bundle
 
-    facts = _checkpoint_facts(model) if is_checkpoint(model) else _facts(load_bundle(model, precision=precision))
+    if is_checkpoint(model):
+        facts = _checkpoint_facts(model, recipe)
+    elif recipe is None:
+        facts = _facts(load_bundle(model, precision=precision))
+    else:
+        raise OptionsError(f"What a checkpoint does not tell was given, and {model} holds ONNX files")
     if as_json:
         typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
         return
+    # In the table a checkpoint's facts are lines of their own.
+    origins = facts.pop("facts", {})
+    if origins:
+        facts = {name: value for name, value in facts.items() if name not in origins and name != "encoder"}
+    facts |= {name: f"{_joined(fact['value'])}  ({fact['source']})" for name, fact in origins.items()}
     width = max(len(name) for name in facts)
     for name, value in facts.items():
         typer.echo(f"{name.replace('_', ' '):{width}}  {_shown(value)}")
@@ -76,16 +116,20 @@ def _facts(spec: OnnxModelSpec) -> dict[str, Any]:
     return facts
 
 
-def _checkpoint_facts(path: Path) -> dict[str, Any]:
+def _checkpoint_facts(path: Path, recipe: Recipe | None) -> dict[str, Any]:
     from moulin.bundle.checkpoint_files import find_checkpoint, require_torch
 
     require_torch()
     from moulin.bundle.spec import name_of
-    from moulin.bundle.transducer import load_transducer
+    from moulin.bundle.transducer import load_with_facts
+    from moulin.cli.messages import warn
+    from moulin.encoders.recipe import NOTHING_SAID
 
     file = find_checkpoint(path)
-    transducer = load_transducer([file])
-    encoder = transducer.encoder
+    loaded = load_with_facts([file], recipe=recipe or NOTHING_SAID)
+    for doubt in loaded.doubts(streaming=False):
+        warn(doubt)
+    transducer, encoder = loaded.transducer, loaded.transducer.encoder
     return {
         "name": name_of(file.parent),
         "path": str(file),
@@ -98,6 +142,7 @@ def _checkpoint_facts(path: Path) -> dict[str, Any]:
         "decoder_dim": transducer.decoder.dim,
         "joiner_dim": transducer.joiner.joiner_dim,
         "encoder": dataclasses.asdict(encoder.config),
+        "facts": {fact.name: {"value": fact.value, "source": fact.source} for fact in loaded.facts},
     }
 
 
@@ -105,3 +150,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {item}" for name, item in value.items() if item is not None) or "none"
     return str(value)
+
+
+def _joined(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from moulin.errors import MoulinError
+
+if TYPE_CHECKING:
+    from moulin.bundle.spec import ModelSpec
 
 
 def show_error(error: MoulinError, about: str = "moulin") -> None:
@@ -13,3 +18,16 @@ def show_error(error: MoulinError, about: str = "moulin") -> None:
     typer.secho(line, err=True, fg=typer.colors.RED)
     if error.hint:
         typer.echo(f"  hint: {error.hint}", err=True)
+
+
+def warn(doubt: str) -> None:
+    """A line about what may be otherwise."""
+    typer.echo(f"warning: {doubt}", err=True)
+
+
+def warn_of(spec: ModelSpec) -> None:
+    """A line for each thing that was taken for granted of a model."""
+    from moulin.bundle.spec import CheckpointSpec
+
+    for doubt in spec.doubts if isinstance(spec, CheckpointSpec) else ():
+        warn(doubt)

@@ -16,6 +16,7 @@ from moulin.triton_repo.contract import MODEL_NAME, streaming_name_beside
 if TYPE_CHECKING:
     from moulin.bundle.files import Precision
     from moulin.bundle.spec import ModelSpec
+    from moulin.encoders.recipe import Recipe
     from moulin.engine.engines import Engine
     from moulin.triton_repo.ensemble.components import Backend
 
@@ -81,21 +82,24 @@ def load_models(
     engine: Engine | None = None,
     device: str = "cpu",
     streaming_checkpoints: bool = False,
+    recipe: Recipe | None = None,
 ) -> list[NamedModel]:
     """At most one offline and one streaming model, with their names, by `runnable_model`.
 
     Checkpoints are offline models unless `streaming_checkpoints`, and taken from a folder with both where the `engine`
-    runs checkpoints. Raises BundleError, OptionsError, EngineError or FetchError.
+    runs checkpoints. `recipe` says of them what they do not tell. Raises BundleError, OptionsError, EngineError or
+    FetchError.
     """
     from moulin.bundle.checkpoint_files import is_checkpoint
     from moulin.bundle.load_model import load_model
+    from moulin.cli.messages import warn_of
     from moulin.cli.runnable_model import runnable_model
     from moulin.engine.engines import file_precision
 
     specs: dict[str, ModelSpec] = {}
     for model in models:
         folder = runnable_model(
-            model, engine=engine, precision=precision, device=device, streaming=streaming_checkpoints
+            model, engine=engine, precision=precision, device=device, streaming=streaming_checkpoints, recipe=recipe
         )
         prefer_checkpoint = engine == "torch"
         streaming = streaming_checkpoints and is_checkpoint(folder, preferred=prefer_checkpoint)
@@ -105,6 +109,7 @@ def load_models(
             expect="streaming" if streaming else None,
             prefer_checkpoint=prefer_checkpoint,
         )
+        warn_of(spec)
         if spec.mode in specs:
             raise OptionsError(
                 f"Expected one offline and one streaming model at most, got two {spec.mode} ones: "

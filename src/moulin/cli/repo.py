@@ -31,6 +31,15 @@ from moulin.cli.models import (
     build_models,
     load_models,
 )
+from moulin.cli.recipe_options import (
+    CausalOption,
+    ChunkSizeOption,
+    LeftContextOption,
+    NumHeadsOption,
+    PosHeadDimOption,
+    RightContextOption,
+    recipe_of_options,
+)
 from moulin.errors import BundleError, OptionsError
 
 app = typer.Typer(
@@ -62,6 +71,12 @@ def build(
         bool | None,
         typer.Option("--streaming/--offline", help="Refuse models of the other kind.  [default: take what they are]"),
     ] = None,
+    chunk_size: ChunkSizeOption = None,
+    left_context_frames: LeftContextOption = None,
+    right_context: RightContextOption = None,
+    causal: CausalOption = None,
+    num_heads: NumHeadsOption = None,
+    pos_head_dim: PosHeadDimOption = None,
     name: NameOption = None,
     streaming_name: StreamingNameOption = None,
     precision: PrecisionOption = None,
@@ -93,6 +108,15 @@ def build(
         raise OptionsError("--backend is for --layout ensemble")
     changes = decoding_changes(method, beam)
     runs_on = "tensorrt" if backend == "tensorrt" else engine
+    recipe = recipe_of_options(
+        causal=causal,
+        num_heads=num_heads,
+        pos_head_dim=pos_head_dim,
+        chunk_size=chunk_size,
+        left_context_frames=left_context_frames,
+        right_context=right_context,
+        streaming=bool(streaming),
+    )
     named = load_models(
         models,
         precision=precision,
@@ -101,6 +125,7 @@ def build(
         engine=runs_on,
         device=device,
         streaming_checkpoints=bool(streaming),
+        recipe=recipe,
     )
     if streaming is not None:
         wanted = "streaming" if streaming else "offline"

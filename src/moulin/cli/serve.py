@@ -40,6 +40,15 @@ from moulin.cli.models import (
     build_models,
     load_models,
 )
+from moulin.cli.recipe_options import (
+    CausalOption,
+    ChunkSizeOption,
+    LeftContextOption,
+    NumHeadsOption,
+    PosHeadDimOption,
+    RightContextOption,
+    recipe_of_options,
+)
 from moulin.triton_repo.contract import MODEL_NAME, STREAMING_MODEL_NAME
 
 if TYPE_CHECKING:
@@ -66,6 +75,12 @@ def serve(
     streaming: Annotated[
         bool, typer.Option("--streaming", help="Serve a checkpoint for live audio, not for whole utterances.")
     ] = False,
+    chunk_size: ChunkSizeOption = None,
+    left_context_frames: LeftContextOption = None,
+    right_context: RightContextOption = None,
+    causal: CausalOption = None,
+    num_heads: NumHeadsOption = None,
+    pos_head_dim: PosHeadDimOption = None,
     name: NameOption = None,
     streaming_name: StreamingNameOption = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for other machines too.")] = "127.0.0.1",
@@ -114,6 +129,15 @@ def serve(
     )
     server_options = ServerOptions(http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port, host=host)
     changes = decoding_changes(method, beam)
+    recipe = recipe_of_options(
+        causal=causal,
+        num_heads=num_heads,
+        pos_head_dim=pos_head_dim,
+        chunk_size=chunk_size,
+        left_context_frames=left_context_frames,
+        right_context=right_context,
+        streaming=streaming,
+    )
     named = load_models(
         models or [DEMO_MODEL, DEMO_STREAMING_MODEL],
         precision=precision,
@@ -122,6 +146,7 @@ def serve(
         engine=engine,
         device=device,
         streaming_checkpoints=streaming,
+        recipe=recipe,
     )
     for model in named:
         check_engine(model.spec, engine, device)

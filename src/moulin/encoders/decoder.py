@@ -35,8 +35,8 @@ class Decoder(nn.Module):
             _, per_group, context_size = expect_shape(tensors, "conv.weight", (dim, None, None))
             if context_size < 2 or per_group < 1 or dim % per_group:
                 raise ValueError(
-                    f"expected the tensor 'conv.weight' to join at least 2 tokens and groups that divide {dim} channels, "
-                    f"got {context_size} and groups of {per_group}"
+                    f"expected the tensor 'conv.weight' to join 2 tokens or more in groups that divide {dim} channels, "
+                    f"got {context_size} in groups of {per_group}"
                 )
             groups = dim // per_group
         decoder = cls(vocab_size, dim, context_size, groups, bigram_relu=bigram_relu)

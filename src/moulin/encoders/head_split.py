@@ -1,7 +1,8 @@
 """How many heads a Zipformer2's stacks have, of which tensors tell only products.
 
-A stack's projections have heads * query_head_dim, heads * pos_head_dim and heads * value_head_dim channels. Every common
-divisor of the three is a possible number of heads; four heads of eight channels have the shapes of eight of four.
+A stack's projections have heads * query_head_dim, heads * pos_head_dim and heads * value_head_dim channels. Every
+common divisor of the three is a possible number of heads: four heads of eight channels have the shapes of eight of
+four.
 """
 
 from __future__ import annotations

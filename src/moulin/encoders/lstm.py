@@ -85,10 +85,8 @@ class Lstm(Encoder):
         self, chunk_size: int | None = None, left_context_frames: int | None = None
     ) -> StreamingLayout:
         """See the base class. There is nothing to choose: a chunk is one frame, and the past is in the states."""
-        said = self.recipe
-        if any(
-            size is not None for size in (chunk_size, left_context_frames, said.chunk_size, said.left_context_frames)
-        ):
+        sizes = (chunk_size, left_context_frames, self.recipe.chunk_size, self.recipe.left_context_frames)
+        if any(size is not None for size in sizes):
             raise ValueError("an LSTM encoder has neither a chunk size nor a left context to choose")
         config = self.config
         window, chunk = 4 + self.encoder_embed.lost_frames, 4
