@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -15,26 +14,11 @@ Method = Literal["greedy", "modified_beam_search"]
 EngineName = Literal["onnxruntime", "torch", "tensorrt"]
 
 
-def _fetched(context: typer.Context, model: Path) -> Path:
-    from moulin.cli.fetch import local_model
-
-    return local_model(model, context.params.get("precision"))
-
-
-ModelArgument = Annotated[
-    Path,
-    typer.Argument(
-        metavar="MODEL",
-        help="A folder with ONNX files and tokens.txt, the encoder file in one, or what `moulin fetch` takes.",
-        callback=_fetched,
-    ),
-]
 PrecisionOption = Annotated[
     Precision | None,
     typer.Option(
         help="Which variant of the ONNX files to take; in what to run a checkpoint or an engine of TensorRT.  "
         "[default: the most exact file there is; a checkpoint in fp32, on a GPU in fp16; TensorRT in fp16]",
-        is_eager=True,  # MODEL may have to be fetched, and then this says what of it
     ),
 ]
 MethodOption = Annotated[Method | None, typer.Option(help=f"Decoding method.  [default: {METHODS[0]}]")]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from moulin.cli.checkpoint_options import AveragedModelOption, AvgOption, EpochOption, IterOption, TokensOption
 from moulin.cli.recipe_options import (
     CausalOption,
     ChunkSizeOption,
@@ -31,17 +31,20 @@ if TYPE_CHECKING:
 def add_to(app: typer.Typer) -> None:
     app.command(
         name="export",
-        epilog="Example: moulin export exp/epoch-30.pt --tokens data/lang_bpe_500/tokens.txt --to model --streaming",
+        epilog="Example: moulin export exp --epoch 30 --avg 9 --use-averaged-model --to model --streaming",
     )(export)
 
 
 def export(
     checkpoints: Annotated[
         list[Path],
-        typer.Argument(metavar="CHECKPOINT", help="epoch-N.pt, checkpoint-N.pt, pretrained.pt; several are averaged."),
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="epoch-N.pt, checkpoint-N.pt, pretrained.pt; several are averaged. Or a folder of them.",
+        ),
     ],
     to: Annotated[Path, typer.Option(help="The folder to write into.")],
-    tokens: Annotated[Path | None, typer.Option(help="tokens.txt.  [default: the one beside the checkpoint]")] = None,
+    tokens: TokensOption = None,
     streaming: Annotated[bool, typer.Option("--streaming", help="For live audio, chunk by chunk.")] = False,
     chunk_size: ChunkSizeOption = None,
     left_context_frames: LeftContextOption = None,
@@ -49,12 +52,10 @@ def export(
     causal: CausalOption = None,
     num_heads: NumHeadsOption = None,
     pos_head_dim: PosHeadDimOption = None,
-    use_averaged_model: Annotated[
-        bool,
-        typer.Option(
-            "--use-averaged-model", help="Of two checkpoints, average over all of training between them (model_avg)."
-        ),
-    ] = False,
+    epoch: EpochOption = None,
+    iteration: IterOption = None,
+    avg: AvgOption = None,
+    use_averaged_model: AveragedModelOption = False,
     safetensors: Annotated[
         bool,
         typer.Option(
@@ -78,34 +79,36 @@ def export(
         right_context=right_context,
         streaming=streaming,
     )
-    from moulin.bundle.checkpoint_files import find_checkpoint, require_torch
+    from moulin.bundle.checkpoint_choice import CheckpointChoice, choose_checkpoints
+    from moulin.bundle.checkpoint_files import require_torch
 
     require_torch()
     from moulin.bundle.load import load_bundle
     from moulin.bundle.tokens import read_tokens
     from moulin.bundle.transducer import load_with_facts
+    from moulin.cli.chosen_model import copy_vocabulary, tokens_of
     from moulin.cli.messages import warn
-    from moulin.cli.stored_model import copy_vocabulary
     from moulin.encoders.recipe import NOTHING_SAID
     from moulin.export.to_onnx import export_onnx
 
-    checkpoints = [find_checkpoint(checkpoint) for checkpoint in checkpoints]
-    _say("Reading " + ", ".join(map(str, checkpoints)))
-    loaded = load_with_facts(checkpoints, use_averaged_model=use_averaged_model, recipe=recipe or NOTHING_SAID)
+    chosen = choose_checkpoints(checkpoints, CheckpointChoice(epoch, iteration, avg, use_averaged_model))
+    last = chosen.files[-1]
+    _say("Reading " + ", ".join(map(str, chosen.files)))
+    loaded = load_with_facts(chosen.files, use_averaged_model=chosen.use_averaged_model, recipe=recipe or NOTHING_SAID)
     transducer = loaded.transducer
     for doubt in loaded.doubts(streaming=streaming):
         warn(doubt)
-    tokens = tokens or checkpoints[-1].parent / "tokens.txt"
-    if not tokens.is_file():
-        raise BundleError(f"There is no {tokens}", hint="name the file with --tokens")
-    read_tokens(tokens, transducer.joiner.vocab_size)
+    vocabulary = tokens_of(last, tokens)
+    if vocabulary is None:
+        raise BundleError(f"There is no {last.parent / 'tokens.txt'}", hint="name the file with --tokens")
+    read_tokens(vocabulary, transducer.joiner.vocab_size)
     layout = _layout(transducer) if streaming else None
 
     to.mkdir(parents=True, exist_ok=True)
-    label = _label(checkpoints, layout)
+    label = _label(chosen.label, layout)
     _say(f"Writing a {'streaming' if layout else 'whole-utterance'} {transducer.encoder.family} into {to}")
     files = export_onnx(transducer, to, label, layout)
-    copy_vocabulary(tokens, to)
+    copy_vocabulary(vocabulary, to)
     _check(transducer, files, layout)
     if safetensors:
         from moulin.bundle.checkpoint_files import STORED_NAME
@@ -128,8 +131,8 @@ def exported_model(model: Path, *, streaming: bool, precision: Precision | None 
     require_torch()
     from moulin.bundle.spec import name_of
     from moulin.bundle.transducer import load_with_facts
+    from moulin.cli.chosen_model import copy_vocabulary
     from moulin.cli.messages import warn
-    from moulin.cli.stored_model import copy_vocabulary
     from moulin.export.tensorrt.plan import file_hash
     from moulin.export.to_onnx import export_onnx
     from moulin.launch.cache import cache_dir
@@ -154,7 +157,7 @@ def exported_model(model: Path, *, streaming: bool, precision: Precision | None 
     with tempfile.TemporaryDirectory(dir=to.parent, prefix=".new-") as folder:
         new = Path(folder) / "model"
         new.mkdir()
-        files = export_onnx(transducer, new, _label([checkpoint], layout), layout)
+        files = export_onnx(transducer, new, _label(f"{checkpoint.stem}-avg-1", layout), layout)
         copy_vocabulary(tokens, new)
         _check(transducer, files, layout)
         _write_variants(files, fp16=fp16, int8=int8)
@@ -169,9 +172,8 @@ def _layout(transducer: Transducer) -> StreamingLayout:
         raise OptionsError(f"This {transducer.encoder.family} cannot be exported so: {error}") from error
 
 
-def _label(checkpoints: Sequence[Path], layout: StreamingLayout | None) -> str:
+def _label(label: str, layout: StreamingLayout | None) -> str:
     """What Icefall's scripts put into the files' names, say epoch-30-avg-9-chunk-16-left-128."""
-    label = f"{checkpoints[-1].stem}-avg-{len(checkpoints)}"
     if layout is None:
         return label
     left = layout.metadata.get("left_context_len", layout.metadata.get("left_context", "")).split(",")[0]

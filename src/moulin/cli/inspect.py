@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from moulin.cli.arguments import ModelArgument, PrecisionOption
+from moulin.bundle.checkpoint_choice import CheckpointChoice, ChosenCheckpoints, choose_checkpoints
+from moulin.cli.arguments import PrecisionOption
+from moulin.cli.checkpoint_options import AveragedModelOption, AvgOption, EpochOption, IterOption, TokensOption
 from moulin.cli.recipe_options import (
     CausalOption,
     ChunkSizeOption,
@@ -31,9 +33,21 @@ def add_to(app: typer.Typer) -> None:
 
 
 def inspect(
-    model: ModelArgument,
+    models: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="MODEL",
+            help="A folder with ONNX files and tokens.txt, the encoder file in one, or what `moulin fetch` takes. A "
+            "checkpoint, or a folder of them; several files are averaged.",
+        ),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object instead of a table.")] = False,
     precision: PrecisionOption = None,
+    epoch: EpochOption = None,
+    iteration: IterOption = None,
+    avg: AvgOption = None,
+    use_averaged_model: AveragedModelOption = False,
+    tokens: TokensOption = None,
     chunk_size: ChunkSizeOption = None,
     left_context_frames: LeftContextOption = None,
     right_context: RightContextOption = None,
@@ -57,13 +71,16 @@ def inspect(
     )
     from moulin.bundle.checkpoint_files import is_checkpoint
     from moulin.bundle.load import load_bundle
+    from moulin.cli.fetch import local_model
 
-    if is_checkpoint(model):
-        facts = _checkpoint_facts(model, recipe)
+    choice = CheckpointChoice(epoch, iteration, avg, use_averaged_model)
+    local = [local_model(model, precision) for model in models]
+    if choice.is_made or tokens is not None or len(local) > 1 or is_checkpoint(local[0]):
+        facts = _checkpoint_facts(choose_checkpoints(local, choice), tokens, recipe)
     elif recipe is None:
-        facts = _facts(load_bundle(model, precision=precision))
+        facts = _facts(load_bundle(local[0], precision=precision))
     else:
-        raise OptionsError(f"What a checkpoint does not tell was given, and {model} holds ONNX files")
+        raise OptionsError(f"What a checkpoint does not tell was given, and {local[0]} holds ONNX files")
     if as_json:
         typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
         return
@@ -116,28 +133,38 @@ def _facts(spec: OnnxModelSpec) -> dict[str, Any]:
     return facts
 
 
-def _checkpoint_facts(path: Path, recipe: Recipe | None) -> dict[str, Any]:
-    from moulin.bundle.checkpoint_files import find_checkpoint, require_torch
+def _checkpoint_facts(chosen: ChosenCheckpoints, tokens: Path | None, recipe: Recipe | None) -> dict[str, Any]:
+    from moulin.bundle.checkpoint_files import require_torch
 
     require_torch()
     from moulin.bundle.spec import name_of
+    from moulin.bundle.tokens import read_tokens
     from moulin.bundle.transducer import load_with_facts
+    from moulin.cli.chosen_model import tokens_of
     from moulin.cli.messages import warn
     from moulin.encoders.recipe import NOTHING_SAID
 
-    file = find_checkpoint(path)
-    loaded = load_with_facts([file], recipe=recipe or NOTHING_SAID)
+    file = chosen.files[-1]
+    loaded = load_with_facts(chosen.files, use_averaged_model=chosen.use_averaged_model, recipe=recipe or NOTHING_SAID)
     for doubt in loaded.doubts(streaming=False):
         warn(doubt)
     transducer, encoder = loaded.transducer, loaded.transducer.encoder
+    vocabulary = tokens_of(file, tokens)
+    said_of_tokens = {}
+    if vocabulary is not None:
+        kind = read_tokens(vocabulary, transducer.joiner.vocab_size).kind
+        said_of_tokens = {"vocabulary": kind, "tokens": str(vocabulary)}
+    average = {"average": chosen.label, "averaged": [part.name for part in chosen.files]}
     return {
         "name": name_of(file.parent),
         "path": str(file),
+        **(average if chosen.is_average else {}),
         "family": encoder.family,
         "mode": "checkpoint",
         "parameters": sum(parameter.numel() for parameter in transducer.parameters()),
         "feature_dim": encoder.feature_dim,
         "vocab_size": transducer.joiner.vocab_size,
+        **said_of_tokens,
         "context_size": transducer.decoder.context_size,
         "decoder_dim": transducer.decoder.dim,
         "joiner_dim": transducer.joiner.joiner_dim,
@@ -149,6 +176,8 @@ def _checkpoint_facts(path: Path, recipe: Recipe | None) -> dict[str, Any]:
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {item}" for name, item in value.items() if item is not None) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
     return str(value)
 
 

@@ -14,6 +14,7 @@ from moulin.errors import OptionsError
 from moulin.triton_repo.contract import MODEL_NAME, streaming_name_beside
 
 if TYPE_CHECKING:
+    from moulin.bundle.checkpoint_choice import CheckpointChoice
     from moulin.bundle.files import Precision
     from moulin.bundle.spec import ModelSpec
     from moulin.encoders.recipe import Recipe
@@ -83,19 +84,28 @@ def load_models(
     device: str = "cpu",
     streaming_checkpoints: bool = False,
     recipe: Recipe | None = None,
+    choice: CheckpointChoice | None = None,
+    tokens: Path | None = None,
 ) -> list[NamedModel]:
     """At most one offline and one streaming model, with their names, by `runnable_model`.
+
+    Several checkpoint files are one model, their average; `choice` and `tokens` as for `chosen_model`.
 
     Checkpoints are offline models unless `streaming_checkpoints`, and taken from a folder with both where the `engine`
     runs checkpoints. `recipe` says of them what they do not tell. Raises BundleError, OptionsError, EngineError or
     FetchError.
     """
+    from moulin.bundle.checkpoint_choice import CheckpointChoice
     from moulin.bundle.checkpoint_files import is_checkpoint
     from moulin.bundle.load_model import load_model
+    from moulin.cli.chosen_model import chosen_model
     from moulin.cli.messages import warn_of
     from moulin.cli.runnable_model import runnable_model
     from moulin.engine.engines import file_precision
 
+    files = len(models) > 1 and all(model.suffix == ".pt" for model in models)
+    if files or tokens is not None or (choice is not None and choice.is_made):
+        models, recipe = [chosen_model(models, choice or CheckpointChoice(), tokens=tokens, recipe=recipe)], None
     specs: dict[str, ModelSpec] = {}
     for model in models:
         folder = runnable_model(

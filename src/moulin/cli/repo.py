@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from moulin.bundle.checkpoint_choice import CheckpointChoice
 from moulin.cli.arguments import (
     BeamOption,
     DeviceOption,
@@ -15,6 +16,7 @@ from moulin.cli.arguments import (
     PrecisionOption,
     decoding_changes,
 )
+from moulin.cli.checkpoint_options import AveragedModelOption, AvgOption, EpochOption, IterOption, TokensOption
 from moulin.cli.models import (
     CudaGraphsOption,
     EndpointOption,
@@ -71,6 +73,11 @@ def build(
         bool | None,
         typer.Option("--streaming/--offline", help="Refuse models of the other kind.  [default: take what they are]"),
     ] = None,
+    epoch: EpochOption = None,
+    iteration: IterOption = None,
+    avg: AvgOption = None,
+    use_averaged_model: AveragedModelOption = False,
+    tokens: TokensOption = None,
     chunk_size: ChunkSizeOption = None,
     left_context_frames: LeftContextOption = None,
     right_context: RightContextOption = None,
@@ -126,6 +133,8 @@ def build(
         device=device,
         streaming_checkpoints=bool(streaming),
         recipe=recipe,
+        choice=CheckpointChoice(epoch, iteration, avg, use_averaged_model),
+        tokens=tokens,
     )
     if streaming is not None:
         wanted = "streaming" if streaming else "offline"

@@ -24,11 +24,12 @@ def runnable_model(
 ) -> Path:
     """A folder, or an encoder or checkpoint file. What is published elsewhere is fetched; a checkpoint is exported into
     the cache, for `streaming` or for whole utterances, where the `engine` that was asked for runs ONNX files. What
-    `recipe` says of a checkpoint is kept with a copy of it in the cache.
+    `recipe` says of a checkpoint is kept with a copy of it in the cache (`chosen_model`).
 
     Raises BundleError, OptionsError, EngineError or FetchError.
     """
     from moulin.bundle.checkpoint_files import is_checkpoint
+    from moulin.cli.chosen_model import chosen_model
     from moulin.cli.export import exported_model
     from moulin.cli.fetch import local_model
     from moulin.engine.engines import device_of, file_precision
@@ -38,15 +39,13 @@ def runnable_model(
         check_tensorrt(device_of(engine, device))
     wanted = file_precision(engine, precision)
     folder = local_model(model, wanted)
-    if recipe is not None:
-        if not is_checkpoint(folder, preferred=engine == "torch"):
-            raise OptionsError(
-                f"{', '.join(_flags(recipe))}: for what a checkpoint does not tell, and {folder} holds ONNX files",
-                hint="leave them out, or take the checkpoint beside the files with --engine torch",
-            )
-        from moulin.cli.stored_model import stored_model
-
-        folder = stored_model(folder, recipe)
+    if is_checkpoint(folder, preferred=engine == "torch"):
+        folder = chosen_model([folder], recipe=recipe)
+    elif recipe is not None:
+        raise OptionsError(
+            f"{', '.join(_flags(recipe))}: for what a checkpoint does not tell, and {folder} holds ONNX files",
+            hint="leave them out, or take the checkpoint beside the files with --engine torch",
+        )
     if engine in ("onnxruntime", "tensorrt") and is_checkpoint(folder):
         return exported_model(folder, streaming=streaming, precision=wanted)
     return folder

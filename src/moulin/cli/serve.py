@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from moulin.bundle.checkpoint_choice import CheckpointChoice
 from moulin.cli.arguments import (
     BeamOption,
     DeviceOption,
@@ -21,6 +22,7 @@ from moulin.cli.arguments import (
     PrecisionOption,
     decoding_changes,
 )
+from moulin.cli.checkpoint_options import AveragedModelOption, AvgOption, EpochOption, IterOption, TokensOption
 from moulin.cli.gateway import AllowAnonymousOption, ApiKeysOption
 from moulin.cli.gateway_place import GatewayPlace
 from moulin.cli.models import (
@@ -75,6 +77,11 @@ def serve(
     streaming: Annotated[
         bool, typer.Option("--streaming", help="Serve a checkpoint for live audio, not for whole utterances.")
     ] = False,
+    epoch: EpochOption = None,
+    iteration: IterOption = None,
+    avg: AvgOption = None,
+    use_averaged_model: AveragedModelOption = False,
+    tokens: TokensOption = None,
     chunk_size: ChunkSizeOption = None,
     left_context_frames: LeftContextOption = None,
     right_context: RightContextOption = None,
@@ -147,6 +154,8 @@ def serve(
         device=device,
         streaming_checkpoints=streaming,
         recipe=recipe,
+        choice=CheckpointChoice(epoch, iteration, avg, use_averaged_model),
+        tokens=tokens,
     )
     for model in named:
         check_engine(model.spec, engine, device)

@@ -1,0 +1,135 @@
+"""A checkpoint, or an average of several, with its vocabulary and what a person says of it, as one path that every
+engine and every process opens."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from moulin.bundle.checkpoint_choice import CheckpointChoice, ChosenCheckpoints, choose_checkpoints
+from moulin.errors import BundleError
+
+if TYPE_CHECKING:
+    from moulin.encoders.recipe import Recipe
+
+_TAIL = 2**20
+
+
+def chosen_model(
+    named: Sequence[Path],
+    choice: CheckpointChoice = CheckpointChoice(),  # noqa: B008 (it cannot change)
+    *,
+    tokens: Path | None = None,
+    recipe: Recipe | None = None,
+) -> Path:
+    """The checkpoint that `choice` means of those `named`, as a file with tokens.txt beside it.
+
+    That is the file itself where it is one and has its vocabulary. Else it is in a folder in the cache, made the first
+    time: a link to the file, or moulin's stored form for an average and where `recipe` says something of it, and the
+    vocabulary.
+    Raises BundleError, OptionsError, and EngineError where PyTorch is missing.
+    """
+    from moulin.bundle.checkpoint_files import require_torch
+
+    chosen = choose_checkpoints(named, choice)
+    last = chosen.files[-1]
+    vocabulary = tokens_of(last, tokens)
+    stored = chosen.is_average or recipe is not None
+    if not stored and vocabulary in (None, last.parent / "tokens.txt"):
+        return last
+    if vocabulary is None:
+        raise BundleError(
+            f"{last.parent} has no tokens.txt, nor is there a ../data/lang*/tokens.txt",
+            hint="name it with --tokens, or copy it from the language folder the model was trained with",
+        )
+    require_torch()
+    to = _folder(chosen, vocabulary, recipe)
+    if not to.is_dir():
+        if chosen.is_average:
+            typer.echo(f"{_said(chosen)}, into {to}", err=True)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=to.parent, prefix=".new-") as folder:
+            new = Path(folder) / "model"
+            new.mkdir()
+            _write(chosen, vocabulary, recipe, new, stored=stored)
+            try:
+                new.rename(to)
+            except OSError:  # another process was first
+                if not to.is_dir():
+                    raise
+    return next(file for file in to.iterdir() if file.suffix in (".pt", ".safetensors"))
+
+
+def tokens_of(checkpoint: Path, named: Path | None) -> Path | None:
+    """`find_tokens`, which says so where they are neither named nor beside the checkpoint."""
+    from moulin.bundle.vocabulary_files import find_tokens
+
+    found = find_tokens(checkpoint, named)
+    if found is not None and named is None and found.parent != checkpoint.parent:
+        typer.echo(f"Taking the vocabulary {found}", err=True)
+    return found
+
+
+def copy_vocabulary(tokens: Path, to: Path) -> None:
+    """tokens.txt, and the bpe.model that it was made from, into the folder `to`."""
+    for source, name in ((tokens, "tokens.txt"), (tokens.parent / "bpe.model", "bpe.model")):
+        if source.is_file() and source.resolve() != (to / name).resolve():
+            (to / name).write_bytes(source.read_bytes())
+
+
+def _write(chosen: ChosenCheckpoints, tokens: Path, recipe: Recipe | None, to: Path, *, stored: bool) -> None:
+    if stored:
+        from moulin.bundle.checkpoint_files import STORED_NAME
+        from moulin.bundle.stored import write_stored
+        from moulin.bundle.transducer import load_transducer
+        from moulin.encoders.recipe import NOTHING_SAID
+
+        averaged = chosen.use_averaged_model
+        transducer = load_transducer(chosen.files, use_averaged_model=averaged, recipe=recipe or NOTHING_SAID)
+        write_stored(transducer, to / STORED_NAME)
+    else:
+        (to / chosen.files[-1].name).symlink_to(chosen.files[-1].resolve())
+    copy_vocabulary(tokens, to)
+
+
+def _folder(chosen: ChosenCheckpoints, tokens: Path, recipe: Recipe | None) -> Path:
+    from moulin.bundle.parameters import as_parameters
+    from moulin.bundle.spec import name_of
+    from moulin.launch.cache import cache_dir
+
+    facts = {
+        "files": [_fingerprint(file) for file in chosen.files],
+        "averaged": chosen.use_averaged_model,
+        "said": as_parameters(recipe) if recipe else {},
+        "vocabulary": [_digest(tokens), _digest(tokens.parent / "bpe.model")],
+    }
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    name = name_of(chosen.files[-1].parent).replace("/", "-")
+    return cache_dir() / "checkpoints" / key / (f"{name}-{chosen.label}" if chosen.is_average else name)
+
+
+def _fingerprint(file: Path) -> list[object]:
+    """What changes with the file, without reading gigabytes: where it is, when it was written, and its end, where a zip
+    archive has the checksums of all that is in it."""
+    stat = file.stat()
+    with file.open("rb") as opened:
+        opened.seek(max(0, stat.st_size - _TAIL))
+        tail = hashlib.sha256(opened.read()).hexdigest()
+    return [str(file.resolve()), stat.st_size, stat.st_mtime_ns, tail]
+
+
+def _digest(file: Path) -> str | None:
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+
+
+def _said(chosen: ChosenCheckpoints) -> str:
+    names = [file.name for file in chosen.files]
+    if chosen.use_averaged_model:
+        return f"Averaging over the training from {names[0]} to {names[1]}"
+    return f"Averaging {', '.join(names)}"
