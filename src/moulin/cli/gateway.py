@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from moulin.errors import OptionsError
+from moulin.extras import install_hint
 
 ApiKeysOption = Annotated[
     Path | None,
@@ -185,5 +186,5 @@ def check_installed() -> None:
     ]
     if missing:
         raise OptionsError(
-            f"The gateway needs {', '.join(missing)}, which is not installed", hint="pip install 'moulin[gateway]'"
+            f"The gateway needs {', '.join(missing)}, which is not installed", hint=install_hint("gateway")
         )
