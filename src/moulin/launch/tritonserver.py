@@ -42,6 +42,10 @@ STUB_NAME = "triton_python_backend_stub"
 _BACKEND_FILES = ("libtriton_python.so", "triton_python_backend_utils.py")
 
 
+class NoTriton(LaunchError):
+    """None is there yet, and none was to be made."""
+
+
 @dataclass(frozen=True, slots=True)
 class TritonInstallation:
     """A tritonserver that can be started."""
@@ -106,7 +110,7 @@ def find_tritonserver(
     if serving is None and make:
         serving = make_serving_environment(requirements, cache, say)
     if serving is None:
-        raise LaunchError(
+        raise NoTriton(
             "Expected tritonserver in this Python, on PATH or in an environment of moulin's own, got none yet",
             hint="`moulin serve` makes the environment when it first starts",
         )
