@@ -148,7 +148,7 @@ def test_without_pyav_the_message_says_what_to_install(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(AudioError, match="cannot be decoded") as caught:
         read_audio(data)
-    assert "pip install 'moulin[media]'" in (caught.value.hint or "")
+    assert "pip install '.[media]' in moulin's folder" in (caught.value.hint or "")
 
 
 # Where audio comes from.

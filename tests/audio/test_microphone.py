@@ -143,7 +143,7 @@ def test_no_library(pretend: Callable[[object], None]) -> None:
     pretend(None)  # as if it were not installed
     with pytest.raises(AudioError, match="needs sounddevice") as caught, Microphone():
         pass
-    assert caught.value.hint == "pip install 'moulin[mic]'"
+    assert caught.value.hint == "pip install '.[mic]' in moulin's folder"
 
 
 def test_no_portaudio(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:

@@ -138,7 +138,7 @@ def test_cuda_without_its_provider(monkeypatch: pytest.MonkeyPatch, device: str)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(EngineError, match="no CUDA provider, only CPUExecutionProvider") as caught:
         OnnxRuntimeRunner(load_bundle(BUNDLES / OFFLINE[0]), device=device)
-    assert "moulin[gpu]" in str(caught.value.hint)
+    assert ".[engine-gpu]" in str(caught.value.hint)
 
 
 def shrink_a_weight(model: Any) -> None:

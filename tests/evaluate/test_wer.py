@@ -60,7 +60,7 @@ def test_without_kaldialign_the_error_says_how_to_get_it(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "kaldialign", None)
     with pytest.raises(EngineError, match="kaldialign") as caught:
         count_word_errors("ONE", "ONE")
-    assert caught.value.hint == "pip install 'moulin[bench]'"
+    assert caught.value.hint == "pip install '.[bench]' in moulin's folder"
 
 
 @pytest.mark.parametrize(

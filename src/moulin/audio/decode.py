@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from moulin.audio.pcm import PcmEncoding, pcm_to_float, sample_bytes, scale_to_float
 from moulin.audio.waveform import SAMPLE_RATE, check_waveform
 from moulin.errors import AudioError
+from moulin.extras import install_hint
 
 logger = logging.getLogger(__name__)
 
@@ -182,7 +183,7 @@ def _decoded_blocks(name: str, file: io.FileIO | io.BytesIO) -> Iterator[_Block]
     except ModuleNotFoundError as error:
         raise AudioError(
             f"{name} cannot be decoded: libsndfile says '{libsndfile_reason}'",
-            hint="for M4A, AAC, WebM, WMA and video files: pip install 'moulin[media]'",
+            hint=f"for M4A, AAC, WebM, WMA and video files: {install_hint('media')}",
         ) from error
     except _CannotDecodeError as ffmpeg_reason:
         raise AudioError(

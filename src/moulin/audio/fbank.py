@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from moulin.audio.waveform import check_waveform
 from moulin.errors import AudioError, EngineError, OptionsError
+from moulin.extras import install_hint
 
 # log(1e-10), with which lhotse pads features of a batch in training.
 PADDING_VALUE = -23.025850929940457
@@ -80,7 +81,7 @@ def kaldi_options(options: FbankOptions) -> Any:
     except ModuleNotFoundError as error:
         raise EngineError(
             "kaldi-native-fbank, which computes the features, is not installed",
-            hint="pip install 'moulin[engine]'",
+            hint=install_hint("engine"),
         ) from error
     kaldi = knf.FbankOptions()
     kaldi.frame_opts.samp_freq = options.sample_rate

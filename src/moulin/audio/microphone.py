@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.errors import AudioError
+from moulin.extras import install_hint
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ def _sounddevice() -> Any:
     try:
         import sounddevice
     except ModuleNotFoundError as error:
-        raise AudioError("The microphone needs sounddevice", hint="pip install 'moulin[mic]'") from error
+        raise AudioError("The microphone needs sounddevice", hint=install_hint("mic")) from error
     except OSError as error:  # its wheel for Linux leaves PortAudio to the system
         raise AudioError(
             "The microphone needs PortAudio", hint="install it, for example with apt install libportaudio2"

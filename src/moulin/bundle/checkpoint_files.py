@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from moulin.errors import BundleError, EngineError
+from moulin.extras import install_hint
 
 STORED_NAME = "model.safetensors"
 _SUFFIXES = (".pt", ".safetensors")
@@ -47,7 +48,7 @@ def require_torch() -> None:
         import torch  # noqa: F401
     except ModuleNotFoundError as error:
         raise EngineError(
-            "Reading checkpoints needs PyTorch, which is not installed", hint="pip install 'moulin[engine,torch]'"
+            "Reading checkpoints needs PyTorch, which is not installed", hint=install_hint("engine,torch")
         ) from error
 
 

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from moulin.errors import BundleError, EngineError
+from moulin.extras import install_hint
 
 if TYPE_CHECKING:
     import onnx
@@ -82,7 +83,7 @@ def read_onnx_graph(file: Path) -> OnnxGraph:
     except ModuleNotFoundError as error:
         raise EngineError(
             f"Reading a model needs the package '{error.name}', which is not installed",
-            hint="pip install 'moulin[engine]'",
+            hint=install_hint("engine"),
         ) from error
 
     try:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from moulin.errors import OptionsError
+from moulin.extras import install_hint
 
 ApiKeysOption = Annotated[
     Path | None,
@@ -178,12 +179,10 @@ def check_installed() -> None:
     """Raises OptionsError where the extra `gateway` is missing."""
     from importlib.util import find_spec
 
-    missing = [
-        name
-        for name in ("starlette", "uvicorn", "websockets", "multipart", "pydantic", "prometheus_client")
-        if find_spec(name) is None
-    ]
+    from moulin.launch.doctor import GATEWAY_MODULES
+
+    missing = [package for module, package in GATEWAY_MODULES.items() if find_spec(module) is None]
     if missing:
         raise OptionsError(
-            f"The gateway needs {', '.join(missing)}, which is not installed", hint="pip install 'moulin[gateway]'"
+            f"The gateway needs {', '.join(missing)}, which is not installed", hint=install_hint("gateway")
         )

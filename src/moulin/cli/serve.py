@@ -126,7 +126,9 @@ def serve(
     from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL
     from moulin.engine.engines import check_engine, device_of
     from moulin.launch.kept_server import KeptServer
+    from moulin.launch.ports import claim_ports
     from moulin.launch.server import ServerOptions
+    from moulin.launch.tritonserver import find_tritonserver
     from moulin.launch.workspace import workspace
 
     gateway = (
@@ -157,13 +159,15 @@ def serve(
         choice=CheckpointChoice(epoch, iteration, avg, use_averaged_model),
         tokens=tokens,
     )
-    for model in named:
-        check_engine(model.spec, engine, device)
+    engines = {check_engine(model.spec, engine, device) for model in named}
+    # Before minutes may go by in which the environment for Triton is made.
+    claim_ports(host, {"--http-port": http_port, "--grpc-port": grpc_port, "--metrics-port": metrics_port})
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
     try:
+        triton = find_tritonserver(engines=engines, say=_say)
         with workspace("repository") as repository:
             build_models(
                 named,
@@ -188,7 +192,9 @@ def serve(
             )
             typer.echo(f"Loading {' and '.join(model.spec.name for model in named)} ...", err=True)
             on_line = None if quiet else _show_log
-            with KeptServer(repository, server_options, on_line=on_line, on_restart=_say_restart) as kept:
+            with KeptServer(
+                repository, server_options, installation=triton, on_line=on_line, on_restart=_say_restart
+            ) as kept:
                 url = kept.server.grpc_url
                 with gateway.process(url, named[0].name) if gateway else nullcontext() as running:
                     _announce(named, kept.server, device_of(engine, device), gateway)
@@ -199,6 +205,10 @@ def serve(
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
 
 
 def _show_log(line: str) -> None:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from moulin.errors import MoulinError
 from moulin.evaluate.manifest import Utterance
 from moulin.evaluate.wer import WordErrors, count_word_errors, digits_spelled_alike
 from moulin.launch.server import ServerOptions, TritonServer
+from moulin.launch.tritonserver import find_tritonserver
 from moulin.launch.workspace import workspace
 from moulin.transcribe_files import transcribe_on_server
 from moulin.transcript import Transcript
@@ -32,6 +34,7 @@ _CHUNK_SAMPLES = 5120  # 320 ms
 
 def main() -> None:
     """Exit status 0 when every recording was transcribed."""
+    triton = find_tritonserver(say=partial(print, flush=True))
     started = time.perf_counter()
     clips = list(demo_clips())
     with workspace("demo") as repository:
@@ -40,7 +43,8 @@ def main() -> None:
         build_offline_repository(offline, repository, OfflineOptions(), link=True)
         build_streaming_repository(streaming, repository, StreamingOptions(model_name=STREAMING_MODEL_NAME), link=True)
         print(f"Starting Triton with {offline.name} and {streaming.name} ({offline.family}) ...", flush=True)
-        with TritonServer(repository, ServerOptions(http_port=0, grpc_port=0, metrics_port=0)) as server:
+        ports = ServerOptions(http_port=0, grpc_port=0, metrics_port=0)
+        with TritonServer(repository, ports, installation=triton) as server:
             server.wait_ready()
             print(f"Ready on {server.grpc_url} after {time.perf_counter() - started:.1f} s\n", flush=True)
             _transcribe(server.grpc_url, clips)

@@ -14,6 +14,7 @@ from moulin.engine.depthwise import rewrite_depthwise, widen_depthwise
 from moulin.engine.device import gpu_index
 from moulin.engine.swoosh import rewrite_swoosh
 from moulin.errors import EngineError, first_line
+from moulin.extras import install_hint
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -42,7 +43,7 @@ def _onnxruntime() -> Any:
     except ModuleNotFoundError as error:
         raise EngineError(
             "Running a model needs ONNX Runtime, which is not installed",
-            hint="pip install 'moulin[engine]', or 'moulin[gpu]' on a machine with an NVIDIA GPU",
+            hint=f"{install_hint('engine')}, or '.[engine-gpu]' on a machine with an NVIDIA GPU",
         ) from error
     return onnxruntime
 
@@ -118,7 +119,7 @@ def _providers(device: str, available: list[str], *, fixed_shapes: bool = False)
     if "CUDAExecutionProvider" not in available:
         raise EngineError(
             f"This ONNX Runtime has no CUDA provider, only {', '.join(available)}",
-            hint="pip uninstall onnxruntime && pip install 'moulin[gpu]'",
+            hint=f"pip uninstall onnxruntime; then {install_hint('engine-gpu')}",
         )
     cuda = {
         "device_id": index,

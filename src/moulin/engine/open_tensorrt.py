@@ -11,6 +11,7 @@ from moulin.bundle.files import Precision
 from moulin.bundle.spec import ModelSpec, OnnxModelSpec
 from moulin.engine.features import MAX_AUDIO_SEC, model_max_sec
 from moulin.errors import EngineError, OptionsError, first_line
+from moulin.extras import install_hint
 from moulin.launch.cache import cache_dir
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def _module_and_gpu(device: str) -> tuple[Any, torch.device]:
     except ModuleNotFoundError as error:
         raise EngineError(
             "The engine tensorrt takes memory and streams of the GPU from PyTorch, which is not installed",
-            hint="pip install 'moulin[gpu,torch]' tensorrt",
+            hint=install_hint("gpu,torch", "tensorrt"),
         ) from error
     from moulin.engine.torch_prediction import torch_device
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.bundle.spec import ModelSpec
 from moulin.decoding.options import DecodingOptions
+from moulin.engine.engines import choose_engine
 from moulin.engine.features import TAIL_PADDING_SEC
 from moulin.errors import OptionsError
 from moulin.evaluate.targets.in_process import open_offline, sherpa_offline
@@ -43,6 +45,7 @@ def through_triton(spec: ModelSpec, settings: ServerSettings) -> Iterator[Transc
     """
     from moulin.client import AsyncClient
     from moulin.launch.server import ServerOptions, TritonServer
+    from moulin.launch.tritonserver import find_tritonserver
     from moulin.launch.workspace import workspace
     from moulin.triton_repo.offline_config import OfflineOptions
     from moulin.triton_repo.repository import build_offline_repository
@@ -65,7 +68,9 @@ def through_triton(spec: ModelSpec, settings: ServerSettings) -> Iterator[Transc
             decoding=DecodingOptions().updated(settings.decoding),
         )
         build_offline_repository(spec, repository, options, link=True)
-        with TritonServer(repository, ServerOptions(http_port=0, grpc_port=0, metrics_port=0)) as server:
+        triton = find_tritonserver(engines={choose_engine(spec, settings.engine)}, say=partial(print, file=sys.stderr))
+        ports = ServerOptions(http_port=0, grpc_port=0, metrics_port=0)
+        with TritonServer(repository, ports, installation=triton) as server:
             server.wait_ready()
             yield lambda waveforms: asyncio.run(send_all(server.grpc_url, waveforms))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moulin.errors import EngineError
+from moulin.extras import install_hint
 
 Normalizer = Callable[[str], str]
 
@@ -94,5 +95,5 @@ def _kaldialign() -> Any:
     try:
         import kaldialign
     except ModuleNotFoundError as error:
-        raise EngineError("Word error rates need kaldialign", hint="pip install 'moulin[bench]'") from error
+        raise EngineError("Word error rates need kaldialign", hint=install_hint("bench")) from error
     return kaldialign

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from moulin.bundle.files import Precision
 from moulin.errors import first_line
+from moulin.extras import install_hint
 from moulin.fetch.cache_folder import locked, partial_folder, publish
 from moulin.fetch.choose_files import PublishedFile, choose_files
 from moulin.fetch.digest import Digest
@@ -142,7 +143,7 @@ def _api() -> HfApi:
     except ImportError:
         raise FetchError(
             "Expected huggingface_hub for models on the Hugging Face hub, it is not installed",
-            hint="pip install 'moulin[hub]'",
+            hint=install_hint("hub"),
         ) from None
     return HfApi(library_name="moulin")
 

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 from moulin.errors import OptionsError
+from moulin.extras import install_hint
 
 Attributes = Mapping[str, str | int | float]
 
@@ -64,9 +65,7 @@ def open_tracing(endpoint: str | None) -> Tracing:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
         from opentelemetry.trace import SpanKind
     except ModuleNotFoundError as error:
-        raise OptionsError(
-            f"Traces need {error.name}, which is not installed", hint="pip install 'moulin[tracing]'"
-        ) from None
+        raise OptionsError(f"Traces need {error.name}, which is not installed", hint=install_hint("tracing")) from None
     provider = TracerProvider(resource=Resource.create({"service.name": "moulin-gateway"}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
     tracer = provider.get_tracer("moulin.gateway")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -12,11 +14,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moulin.errors import MoulinError, first_line
+from moulin.extras import install_hint
+from moulin.launch.cache import cache_dir
+from moulin.launch.interpreters import Interpreter
 from moulin.launch.ports import port_is_free
-from moulin.launch.tritonserver import find_libpython, find_tritonserver
+from moulin.launch.serving_environment import NEEDED_MIB, interpreter_to_use
+from moulin.launch.tritonserver import NoTriton, TritonInstallation, find_tritonserver
+
+GATEWAY_MODULES = {
+    "starlette": "starlette",
+    "uvicorn": "uvicorn",
+    "websockets": "websockets",
+    "multipart": "python-multipart",
+    "pydantic": "pydantic",
+    "prometheus_client": "prometheus-client",
+}
+"""What the gateway imports, and the package that has it."""
 
 _SHM_FREE_MIB = 64
-_ENGINE_HINT = "pip install 'moulin[serve]'"
+_CACHE_FREE_MIB = 64
+"""For a model repository (links to the model) and uploads on their way to the gateway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,44 +52,61 @@ def examine(
     http_port: int = 8000,
     grpc_port: int = 8001,
     metrics_port: int = 8002,
+    gateway_port: int | None = 9000,
     host: str = "127.0.0.1",
     tritonserver: Path | None = None,
     shm_dir: Path = Path("/dev/shm"),
+    cache: Path | None = None,
 ) -> list[Check]:
-    """Every check, in the order a reader wants them; takes about a second and never raises."""
+    """Every check, in the order a reader wants them; takes about a second, makes nothing and never raises.
+
+    `gateway_port` None is for Triton alone.
+    """
+    cache = cache or cache_dir()
+    with_gateway = gateway_port is not None
+    ports = {"--http-port": http_port, "--grpc-port": grpc_port, "--metrics-port": metrics_port}
+    if gateway_port is not None:
+        ports["--gateway-port"] = gateway_port
     checks: list[Callable[[], list[Check]]] = [
         _python,
-        lambda: _tritonserver(tritonserver),
-        _libpython,
+        lambda: _triton(tritonserver, cache),
+        lambda: [_imported("numpy", "numpy", install_hint("serve"))],
+        lambda: [_package("onnx", "onnx", True, install_hint("serve"))],
         _onnxruntime,
-        lambda: [_package("kaldi-native-fbank", "kaldi_native_fbank", True, _ENGINE_HINT)],
+        lambda: [_package("kaldi-native-fbank", "kaldi_native_fbank", True, install_hint("serve"))],
         _soundfile,
-        lambda: [_package("PyAV (M4A, WebM, video)", "av", False, "pip install 'moulin[media]'")],
-        _gpu,
+        lambda: [_imported("soxr", "soxr", install_hint("serve"))],
+        lambda: [_imported("tritonclient", "tritonclient.grpc", install_hint("serve"))],
+        lambda: [_package("PyAV (M4A, WebM, video)", "av", with_gateway, install_hint("media"))],
         lambda: [
-            _port(host, http_port, "--http-port"),
-            _port(host, grpc_port, "--grpc-port"),
-            _port(host, metrics_port, "--metrics-port"),
+            _package(package, module, with_gateway, install_hint("gateway"))
+            for module, package in GATEWAY_MODULES.items()
         ],
-        lambda: [_shared_memory(shm_dir)],
+        lambda: [_package("PyTorch (checkpoints)", "torch", False, install_hint("serve,torch"))],
+        _gpu,
+        lambda: [_port(host, port, flag, ports) for flag, port in ports.items()],
+        lambda: [_shared_memory(shm_dir), _cache(cache)],
     ]
     return [finding for check in checks for finding in check()]
 
 
 def _python() -> list[Check]:
-    version = ".".join(str(part) for part in sys.version_info[:3])
-    ok = (3, 11) <= sys.version_info[:2] < (3, 13)
-    return [Check("Python", ok, True, version, None if ok else "use Python 3.11 or 3.12")]
+    ok = (3, 11) <= sys.version_info[:2] < (3, 14)
+    hint = None if ok else "use Python 3.11, 3.12 or 3.13"
+    return [Check("Python", ok, True, f"{platform.python_version()}, {sys.executable}", hint)]
 
 
-def _tritonserver(binary: Path | None) -> list[Check]:
+def _triton(binary: Path | None, cache: Path) -> list[Check]:
     try:
-        found = find_tritonserver(binary)
+        found = find_tritonserver(binary, cache=cache, make=False)
+    except NoTriton:
+        return [_environment_to_make(cache)]
     except MoulinError as error:
         return [Check("tritonserver", False, True, error.message, error.hint)]
     origin = "nvidia-pytriton" if found.source == "pip" else "tritonserver"
     stub = found.python_stub
     return [
+        _environment(found),
         Check("tritonserver", True, True, f"{origin} {found.version or '(unknown version)'}, {found.binary}"),
         Check(
             "python stub",
@@ -81,16 +115,36 @@ def _tritonserver(binary: Path | None) -> list[Check]:
             str(stub) if stub else f"none beside {found.binary}",
             None if stub else "install a tritonserver with the python backend",
         ),
+        *([Check("libpython", True, True, str(found.libpython_dir))] if found.libpython_dir else []),
     ]
 
 
-def _libpython() -> list[Check]:
-    found = find_libpython()
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if found is None:
-        hint = f"make system, or apt-get install libpython{version}"
-        return [Check("libpython", False, True, f"libpython{version}.so.1.0 not found", hint)]
-    return [Check("libpython", True, True, str(found))]
+def _environment(found: TritonInstallation) -> Check:
+    """In which Python the models run."""
+    serving = found.serving
+    if serving is not None:
+        detail = f"Python {serving.interpreter.version}, numpy {serving.numpy}, moulin's own in {serving.folder}"
+    else:
+        detail = f"Python {platform.python_version()}, numpy {_version('numpy')}, this one"
+    return Check("serving environment", True, True, detail)
+
+
+def _environment_to_make(cache: Path) -> Check:
+    """Whether `moulin serve` could make one."""
+    name = "serving environment"
+    try:
+        source = interpreter_to_use(cache)
+    except MoulinError as error:
+        return Check(name, False, True, error.message, error.hint)
+    if isinstance(source, Interpreter):
+        how = f"with Python {source.version} ({source.executable})"
+    else:
+        how = f"with a Python that uv downloads ({source})"
+    free_mib = _free_mib(cache)
+    if free_mib < NEEDED_MIB:
+        detail = f"not made yet; {free_mib} MiB free for it in {cache}, of {NEEDED_MIB} MiB"
+        return Check(name, False, True, detail, "free some space, or set XDG_CACHE_HOME to where there is some")
+    return Check(name, True, True, f"not made yet: `moulin serve` makes one in {cache} when it first starts, {how}")
 
 
 def _onnxruntime() -> list[Check]:
@@ -99,7 +153,7 @@ def _onnxruntime() -> list[Check]:
 
         detail = f"{onnxruntime.__version__}, {', '.join(onnxruntime.get_available_providers())}"
     except Exception as error:  # a broken native library raises whatever it likes
-        return [Check("onnxruntime", False, True, first_line(error), _ENGINE_HINT)]
+        return [Check("onnxruntime", False, True, first_line(error), install_hint("serve"))]
     return [Check("onnxruntime", True, True, detail)]
 
 
@@ -113,14 +167,27 @@ def _soundfile() -> list[Check]:
     return [Check("soundfile", True, True, detail)]
 
 
+def _imported(package: str, module: str, hint: str) -> Check:
+    """A required package that is light enough to be tried out."""
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # a broken native library raises whatever it likes
+        return Check(package, False, True, first_line(error), hint)
+    return Check(package, True, True, _version(package))
+
+
 def _package(name: str, module: str, required: bool, hint: str) -> Check:
     if importlib.util.find_spec(module) is None:
         return Check(name, False, required, "not installed", hint)
+    package = GATEWAY_MODULES.get(module, module)
+    return Check(name, True, required, _version(package))
+
+
+def _version(package: str) -> str:
     try:
-        version = importlib.metadata.version(module)
+        return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        version = "installed"
-    return Check(name, True, required, version)
+        return "installed"
 
 
 def _gpu() -> list[Check]:
@@ -139,10 +206,12 @@ def _gpu() -> list[Check]:
     return [Check("GPU", True, False, gpus)]
 
 
-def _port(host: str, port: int, flag: str) -> Check:
+def _port(host: str, port: int, flag: str, ports: dict[str, int]) -> Check:
+    if port and list(ports.values()).count(port) > 1:
+        return Check(f"port {port}", False, True, "wanted twice", f"choose another {flag}")
     if port == 0 or port_is_free(host, port):
         return Check(f"port {port}", True, True, f"free ({flag})")
-    return Check(f"port {port}", False, True, "in use", f"stop what listens there, or choose another {flag}")
+    return Check(f"port {port}", False, True, f"in use ({flag})", f"stop what listens there, or choose another {flag}")
 
 
 def _shared_memory(shm_dir: Path) -> Check:
@@ -153,3 +222,25 @@ def _shared_memory(shm_dir: Path) -> Check:
     ok = free_mib >= _SHM_FREE_MIB
     hint = None if ok else "start the container with --shm-size=1g"
     return Check("shared memory", ok, True, f"{free_mib} MiB free in {shm_dir}", hint)
+
+
+def _cache(cache: Path) -> Check:
+    """That the cache folder, or the one in which it will be, can be written, and has room."""
+    there = _existing(cache)
+    hint = "set XDG_CACHE_HOME to a folder that you can write, with some space"
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        return Check("cache", False, True, f"{cache} cannot be written", hint)
+    free_mib = _free_mib(cache)
+    ok = free_mib >= _CACHE_FREE_MIB
+    return Check("cache", ok, True, f"{free_mib} MiB free in {cache}", None if ok else hint)
+
+
+def _existing(folder: Path) -> Path:
+    return next(parent for parent in (folder, *folder.parents) if parent.exists())
+
+
+def _free_mib(folder: Path) -> int:
+    try:
+        return shutil.disk_usage(_existing(folder)).free // 2**20
+    except OSError:
+        return 0

@@ -1,16 +1,19 @@
-"""Finds a tritonserver and makes it fit the running Python.
+"""Finds a tritonserver and the Python in which its python backend runs moulin's models.
 
 nvidia-pytriton carries the whole server, but its python backend and the stub for each Python version lie in
 different folders, and the server wants them side by side. They are brought together as symbolic links in a
-folder of moulin's cache; site-packages is never written to. Two facts about the stub shape this file:
+folder of moulin's cache; site-packages is never written to. Three facts about the stub shape this file:
 
 * it is linked with `libpython3.X.so.1.0`, which is not on the loader's path for most Pythons;
 * it starts its interpreter in isolated mode: `PYTHONPATH` and `PYTHONHOME` are ignored, and the environment is
-  the one of the first `python3` on `PATH`. That one must be ours, or the models cannot import moulin.
+  the one of the first `python3` on `PATH`. That one must have moulin and what its models need;
+* it reads arrays of numpy 1 only, which has no wheels for Python 3.13. Where this Python is another, models run in
+  an environment of moulin's own (`serving_environment.py`), with links to the moulin that runs here.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -18,18 +21,29 @@ import os
 import re
 import shutil
 import sys
-import sysconfig
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from moulin.errors import LaunchError
 from moulin.launch.cache import cache_dir
+from moulin.launch.interpreters import SERVING_VERSIONS
+from moulin.launch.libpython import find_libpython
+from moulin.launch.serving_environment import (
+    ServingEnvironment,
+    find_serving_environment,
+    make_serving_environment,
+    mark_used,
+)
+from moulin.launch.serving_requirements import serving_requirements
 
 STUB_NAME = "triton_python_backend_stub"
 _BACKEND_FILES = ("libtriton_python.so", "triton_python_backend_utils.py")
-_PIP_HINT = "pip install 'moulin[serve]'"
+
+
+class NoTriton(LaunchError):
+    """None is there yet, and none was to be made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,55 +59,68 @@ class TritonInstallation:
     source: Literal["pip", "path"]
     version: str | None
     """Version of nvidia-pytriton ('pip') or of tritonserver ('path'), where known."""
+    python_dir: Path | None = None
+    """Folder of the `python3` whose environment the stub takes; None for the running one's."""
+    serving: ServingEnvironment | None = None
+    """moulin's own environment, where the stub does not run in this one."""
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
-        """`base` changed so that the stub finds libpython and this Python's packages."""
+        """`base` changed so that the stub finds libpython and the packages of its Python."""
         environ = dict(base)
-        interpreter_dir = str(Path(sys.executable).parent)
-        environ["PATH"] = _prepended(interpreter_dir, environ.get("PATH", os.defpath))
+        python_dir = self.python_dir or Path(sys.executable).parent
+        environ["PATH"] = _prepended(str(python_dir), environ.get("PATH", os.defpath))
+        if self.serving is not None:
+            for folder in _cuda_libraries():
+                environ["LD_LIBRARY_PATH"] = _prepended(str(folder), environ.get("LD_LIBRARY_PATH", ""))
         if self.libpython_dir is not None:
             environ["LD_LIBRARY_PATH"] = _prepended(str(self.libpython_dir), environ.get("LD_LIBRARY_PATH", ""))
         return environ
 
 
-def find_tritonserver(binary: Path | None = None, *, cache: Path | None = None) -> TritonInstallation:
-    """The tritonserver at `binary`, else nvidia-pytriton's, else the one on PATH or in /opt/tritonserver.
+def find_tritonserver(
+    binary: Path | None = None,
+    *,
+    cache: Path | None = None,
+    engines: Collection[str] = (),
+    make: bool = True,
+    say: Callable[[str], None] = lambda _line: None,
+) -> TritonInstallation:
+    """The tritonserver at `binary`; else nvidia-pytriton's, where this Python suits it; else the one on PATH or in
+    /opt/tritonserver; else nvidia-pytriton's in an environment of moulin's own.
 
-    `cache` is where the private backend folder is built (default: `cache_dir()`).
+    That environment is made where it is missing, for models that run by `engines`, unless `make` is False; `say` is
+    told how far it is. `cache` is where it and the private backend folder are built (default: `cache_dir()`).
 
     Raises:
-        LaunchError: none is there, or a piece of it is missing.
+        LaunchError: none is there and none can be made, or a piece of it is missing.
     """
+    cache = cache or cache_dir()
     if binary is not None:
         if not (binary.is_file() and os.access(binary, os.X_OK)):
             raise LaunchError(f"Expected the tritonserver executable at {binary}, got no such executable")
         return _from_binary(binary)
     package = _pytriton_dir()
-    if package is not None:
-        return _from_pytriton(package / "tritonserver", cache or cache_dir())
+    if package is not None and suits_stub(_python_version(), _numpy_version()):
+        return _from_pytriton(package / "tritonserver", cache)
     found = shutil.which("tritonserver") or shutil.which("tritonserver", path="/opt/tritonserver/bin")
-    if found is None:
-        raise LaunchError(
-            "Expected tritonserver from nvidia-pytriton or on PATH, got neither",
-            hint=f"{_PIP_HINT}, or run in NVIDIA's container nvcr.io/nvidia/tritonserver",
+    if found is not None:
+        return _from_binary(Path(found))
+    requirements = serving_requirements(engines)
+    serving = find_serving_environment(requirements, cache)
+    if serving is None and make:
+        serving = make_serving_environment(requirements, cache, say)
+    if serving is None:
+        raise NoTriton(
+            "Expected tritonserver in this Python, on PATH or in an environment of moulin's own, got none yet",
+            hint="`moulin serve` makes the environment when it first starts",
         )
-    return _from_binary(Path(found))
+    mark_used(serving)
+    return _from_serving(serving, cache)
 
 
-def find_libpython() -> Path | None:
-    """The shared library of the running Python's version; None where it is not installed."""
-    name = f"libpython{_python_version()}.so.1.0"
-    lib_dir = Path(str(sysconfig.get_config_var("LIBDIR") or "/usr/lib"))
-    multiarch = str(sysconfig.get_config_var("MULTIARCH") or "x86_64-linux-gnu")
-    folders = (
-        Path(sys.base_prefix) / "lib",
-        lib_dir,
-        lib_dir / multiarch,
-        Path("/usr/lib") / multiarch,
-        Path("/usr/lib64"),
-        Path("/usr/local/lib"),
-    )
-    return next((folder / name for folder in folders if (folder / name).is_file()), None)
+def suits_stub(python: str, numpy: str | None) -> bool:
+    """Whether nvidia-pytriton's stub runs in Python `python` ('3.X') with this numpy."""
+    return python in SERVING_VERSIONS and numpy is not None and numpy.partition(".")[0] == "1"
 
 
 def stub_python_version(stub: Path) -> str | None:
@@ -104,6 +131,20 @@ def stub_python_version(stub: Path) -> str | None:
 
 def _python_version() -> str:
     return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def _numpy_version() -> str | None:
+    try:
+        return importlib.metadata.version("numpy")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cuda_libraries() -> list[Path]:
+    """Folders of CUDA's libraries that pip has installed for the running Python: any other can load them too."""
+    spec = importlib.util.find_spec("nvidia")
+    roots = (Path(root) for root in (spec.submodule_search_locations or ())) if spec is not None else ()
+    return sorted(folder for root in roots for folder in root.glob("*/lib") if folder.is_dir())
 
 
 def _prepended(entry: str, path_list: str) -> str:
@@ -126,11 +167,49 @@ def _pytriton_version() -> str | None:
 
 
 def _from_pytriton(root: Path, cache: Path) -> TritonInstallation:
+    """nvidia-pytriton's server in `root`, with the running Python."""
     python = _python_version()
-    binary = root / "bin" / "tritonserver"
+    _check_files(root, python)
+    libpython = find_libpython()
+    if libpython is None:
+        raise LaunchError(
+            f"Expected the shared library libpython{python}.so.1.0, which the python stub is linked with, "
+            f"got none in this Python or in the system",
+            hint=f"make system, or apt-get install libpython{python}",
+        )
+    version = _pytriton_version()
+    home = _private_home(cache, f"{version or 'unknown'}-py{python}", root, libpython)
+    _link(_backend_links(home, root, python, libpython))
+    return _installation(home, root, version)
+
+
+def _from_serving(serving: ServingEnvironment, cache: Path) -> TritonInstallation:
+    """The server of moulin's own environment, with the running moulin's code and that environment's packages.
+
+    They are brought together in a virtual environment of nothing but links, one for each installation of moulin.
+    """
+    root, interpreter = serving.tritonserver, serving.interpreter
+    _check_files(root, interpreter.minor)
+    code = Path(__file__).resolve().parents[1]
+    home = _private_home(cache, f"{serving.pytriton}-py{interpreter.minor}", root, interpreter.libpython, code)
+    python = home / "python"
+    packages = python / "lib" / f"python{interpreter.minor}" / "site-packages"
+    links = _backend_links(home, root, interpreter.minor, interpreter.libpython)
+    _link(links | {python / "bin" / "python3": interpreter.executable, packages / "moulin": code})
+    try:
+        _write(python / "pyvenv.cfg", f"home = {interpreter.executable.parent}\ninclude-system-site-packages = false\n")
+        _write(packages / "serving.pth", f"{serving.packages}\n")
+    except OSError as error:
+        raise _unwritable(error) from error
+    installation = _installation(home, root, serving.pytriton)
+    return dataclasses.replace(installation, python_dir=python / "bin", serving=serving)
+
+
+def _check_files(root: Path, python: str) -> None:
+    """That nvidia-pytriton's folder `root` has a server, a python backend and the stub for Python `python`."""
     stub = root / "python_backend_stubs" / python / STUB_NAME
     backend = root / "backends" / "python"
-    for path in (binary, *(backend / name for name in _BACKEND_FILES)):
+    for path in (root / "bin" / "tritonserver", *(backend / name for name in _BACKEND_FILES)):
         if not path.is_file():
             raise LaunchError(
                 f"Expected {path} from nvidia-pytriton, got no such file",
@@ -143,29 +222,19 @@ def _from_pytriton(root: Path, cache: Path) -> TritonInstallation:
             f"got stubs for {', '.join(have) or 'no Python at all'}",
             hint="run moulin with Python 3.11 or 3.12",
         )
-    libpython = find_libpython()
-    if libpython is None:
-        raise LaunchError(
-            f"Expected the shared library libpython{python}.so.1.0, which the python stub is linked with, "
-            f"got none in this Python or in the system",
-            hint=f"make system, or apt-get install libpython{python}",
-        )
-    version = _pytriton_version()
-    home = _private_home(cache, root, version, libpython)
+
+
+def _backend_links(home: Path, root: Path, python: str, libpython: Path) -> dict[Path, Path]:
+    backend = root / "backends" / "python"
     links = {home / "backends" / "python" / name: backend / name for name in _BACKEND_FILES}
-    links[home / "backends" / "python" / STUB_NAME] = stub
+    links[home / "backends" / "python" / STUB_NAME] = root / "python_backend_stubs" / python / STUB_NAME
     # A folder of its own: the library's real folder may hold a libstdc++ that is not Triton's (conda).
-    links[home / "lib" / libpython.name] = libpython
-    try:
-        for link, target in links.items():
-            _point(link, target)
-    except OSError as error:
-        raise LaunchError(
-            f"Expected a writable cache folder for the python backend, got {error}",
-            hint="set XDG_CACHE_HOME to a folder that you can write",
-        ) from error
+    return links | {home / "lib" / libpython.name: libpython}
+
+
+def _installation(home: Path, root: Path, version: str | None) -> TritonInstallation:
     return TritonInstallation(
-        binary=binary,
+        binary=root / "bin" / "tritonserver",
         backends=home / "backends",
         python_stub=home / "backends" / "python" / STUB_NAME,
         libpython_dir=home / "lib",
@@ -174,10 +243,34 @@ def _from_pytriton(root: Path, cache: Path) -> TritonInstallation:
     )
 
 
-def _private_home(cache: Path, root: Path, version: str | None, libpython: Path) -> Path:
+def _private_home(cache: Path, name: str, *parts: Path) -> Path:
     # Each installation gets a folder of its own, so that two virtual environments never repoint each other's links.
-    key = hashlib.sha256(f"{root}\0{libpython}".encode()).hexdigest()[:12]
-    return cache / "triton" / f"{version or 'unknown'}-py{_python_version()}-{key}"
+    key = hashlib.sha256("\0".join(str(part) for part in parts).encode()).hexdigest()[:12]
+    return cache / "triton" / f"{name}-{key}"
+
+
+def _link(links: Mapping[Path, Path]) -> None:
+    try:
+        for link, target in links.items():
+            _point(link, target)
+    except OSError as error:
+        raise _unwritable(error) from error
+
+
+def _unwritable(error: OSError) -> LaunchError:
+    return LaunchError(
+        f"Expected a writable cache folder for the python backend, got {error}",
+        hint="set XDG_CACHE_HOME to a folder that you can write",
+    )
+
+
+def _write(file: Path, text: str) -> None:
+    """Make `file` hold `text`; a server that starts at the same moment never sees half of it."""
+    if file.is_file() and file.read_text() == text:
+        return
+    fresh = file.with_name(f".{file.name}.{os.getpid()}")
+    fresh.write_text(text)
+    fresh.replace(file)
 
 
 def _point(link: Path, target: Path) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moulin.errors import EngineError
+from moulin.extras import install_hint
 
 FRAME_SAMPLES = 512
 _CONTEXT_SAMPLES = 64
@@ -49,7 +50,7 @@ def _session() -> Any:
         import onnxruntime
     except ModuleNotFoundError as error:
         raise EngineError(
-            "Long recordings need ONNX Runtime, which is not installed", hint="pip install 'moulin[gateway]'"
+            "Long recordings need ONNX Runtime, which is not installed", hint=install_hint("gateway")
         ) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1

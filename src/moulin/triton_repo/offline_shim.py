@@ -18,6 +18,7 @@ from moulin.triton_repo import contract
 from moulin.triton_repo.offline_service import OfflineRequest, OfflineService
 from moulin.triton_repo.shim_errors import is_invalid
 from moulin.triton_repo.shim_parameters import ShimParameters
+from moulin.triton_repo.stub_check import check_stub
 
 _NICENESS = 10
 """Whoever speaks waits for words, whoever uploads for minutes: a streaming model beside gets the CPU first."""
@@ -27,6 +28,7 @@ class TritonPythonModel:
     """Tensors to `OfflineService` and back."""
 
     def initialize(self, args: dict[str, str]) -> None:
+        check_stub(pb_utils.Tensor)
         parameters = ShimParameters.read(args)
         if parameters.device == "cpu":
             os.nice(_NICENESS)  # before there are other threads, which inherit it

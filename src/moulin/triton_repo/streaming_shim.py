@@ -22,6 +22,7 @@ from moulin.triton_repo.shim_errors import is_invalid
 from moulin.triton_repo.shim_parameters import ShimParameters
 from moulin.triton_repo.streaming_metrics import StreamingMetrics
 from moulin.triton_repo.streaming_service import StreamingService, StreamReply, StreamRequest
+from moulin.triton_repo.stub_check import check_stub
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class TritonPythonModel:
     """
 
     def initialize(self, args: dict[str, str]) -> None:
+        check_stub(pb_utils.Tensor)
         parameters = ShimParameters.read(args)
         recognizer = self._open(parameters, -(-int(parameters.values["max_streams"]) // parameters.instances))
         max_step_ms = parameters.values["max_step_ms"]

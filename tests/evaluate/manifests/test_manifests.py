@@ -148,7 +148,7 @@ def test_without_lhotse_the_error_says_how_to_get_it(folder: Path, monkeypatch: 
     monkeypatch.setitem(__import__("sys").modules, "lhotse", None)
     with pytest.raises(EngineError, match="Lhotse") as caught:
         read_manifest(folder / "cuts_test.jsonl.gz")
-    assert caught.value.hint == "pip install 'moulin[lhotse]'"
+    assert caught.value.hint == "pip install '.[lhotse]' in moulin's folder"
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_without_the_peer_the_error_says_how_to_get_it(spec: OnnxModelSpec, monk
     monkeypatch.setattr("sys.executable", "/nowhere/python")
     with pytest.raises(EngineError, match=BINARY) as caught, sherpa_server(spec, {}):
         pass
-    assert caught.value.hint == "pip install 'moulin[bench]'"
+    assert caught.value.hint == "pip install '.[bench]' in moulin's folder"
 
 
 def test_the_peer_runs_on_the_cpu_only(spec: OnnxModelSpec) -> None:

@@ -15,6 +15,7 @@ from moulin.audio.waveform import SAMPLE_RATE, check_waveform
 from moulin.errors import AudioError, EngineError, OptionsError, first_line
 from moulin.evaluate.manifest import Utterance
 from moulin.evaluate.manifests.lines import read_lines
+from moulin.extras import install_hint
 
 if TYPE_CHECKING:
     from lhotse import CutSet
@@ -54,7 +55,7 @@ def read_lhotse(file: Path, supervisions: Path | None = None) -> list[Utterance]
         from lhotse import CutSet, RecordingSet, SupervisionSet
     except ModuleNotFoundError as error:
         raise EngineError(
-            f"{file} is a manifest of Lhotse's, which is not installed", hint="pip install 'moulin[lhotse]'"
+            f"{file} is a manifest of Lhotse's, which is not installed", hint=install_hint("lhotse")
         ) from error
     try:
         if "sources" not in _first_entry(file):

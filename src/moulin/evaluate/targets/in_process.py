@@ -30,6 +30,7 @@ from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.errors import EngineError, MoulinError, OptionsError, first_line
 from moulin.evaluate.connection import Record
 from moulin.evaluate.targets.target import RunningTarget, ServerSettings, needed, onnx
+from moulin.extras import install_hint
 from moulin.spacing import join_texts
 from moulin.streaming.options import StreamOptions
 
@@ -386,7 +387,7 @@ def _sherpa_onnx(device: str) -> Any:
     try:
         import sherpa_onnx
     except ModuleNotFoundError as error:
-        raise EngineError("The peer sherpa-onnx is not installed", hint="pip install 'moulin[bench]'") from error
+        raise EngineError("The peer sherpa-onnx is not installed", hint=install_hint("bench")) from error
     return sherpa_onnx
 
 

@@ -27,6 +27,7 @@ from moulin.errors import EngineError, LaunchError
 from moulin.evaluate.connection import Record
 from moulin.evaluate.streaming_clips import Clip
 from moulin.evaluate.targets.web_socket import WebSocketConnection, WebSocketStream
+from moulin.extras import install_hint
 from moulin.launch import parent_death
 from moulin.launch.ports import claim_ports
 from moulin.launch.workspace import workspace
@@ -61,7 +62,7 @@ def sherpa_server(spec: OnnxModelSpec, settings: Mapping[str, str]) -> Iterator[
         settings = {option: value for option, value in settings.items() if option not in _OFFLINE_UNKNOWN}
     binary = Path(sys.executable).with_name(name)
     if not binary.exists():
-        raise EngineError(f"The peer {name} is not installed", hint="pip install 'moulin[bench]'")
+        raise EngineError(f"The peer {name} is not installed", hint=install_hint("bench"))
     port = claim_ports("127.0.0.1", {"--port": 0})["--port"]
     with workspace("bench-sherpa") as folder:
         command = [

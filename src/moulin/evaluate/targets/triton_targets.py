@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from moulin.bundle.spec import ModelSpec
+from moulin.engine.engines import choose_engine
 from moulin.evaluate.connection import Connection
 from moulin.evaluate.streaming_clips import Clip
 from moulin.evaluate.targets import triton_statistics
 from moulin.evaluate.targets.target import RunningTarget, ServerSettings, needed, split_model
 from moulin.launch.server import ServerOptions, TritonServer
+from moulin.launch.tritonserver import find_tritonserver
 from moulin.launch.workspace import workspace
 from moulin.triton_repo import contract
 
@@ -110,12 +113,15 @@ def _moulin(spec: ModelSpec, settings: ServerSettings) -> Iterator[TritonServer]
         else:
             offline = OfflineOptions(engine=settings.engine, device=settings.device, threads=settings.threads)
             build_offline_repository(spec, repository, offline, link=True)
-        with _triton(repository) as server:
+        with _triton(repository, choose_engine(spec, settings.engine)) as server:
             yield server
 
 
 @contextmanager
-def _triton(repository: Path) -> Iterator[TritonServer]:
-    with TritonServer(repository, ServerOptions(http_port=0, grpc_port=0, metrics_port=0)) as server:
+def _triton(repository: Path, engine: str = "onnxruntime") -> Iterator[TritonServer]:
+    triton = find_tritonserver(engines={engine}, say=partial(print, file=sys.stderr))
+    with TritonServer(
+        repository, ServerOptions(http_port=0, grpc_port=0, metrics_port=0), installation=triton
+    ) as server:
         server.wait_ready()
         yield server

@@ -13,12 +13,14 @@ from moulin.errors import EngineError, MoulinError
 from moulin.triton_repo.ensemble.open_part import open_part
 from moulin.triton_repo.ensemble.part import Tensors
 from moulin.triton_repo.shim_errors import is_invalid
+from moulin.triton_repo.stub_check import check_stub
 
 
 class TritonPythonModel:
     """Tensors to a `Part` and back."""
 
     def initialize(self, args: dict[str, str]) -> None:
+        check_stub(pb_utils.Tensor)
         config = json.loads(args["model_config"])
         self._inputs = [tensor["name"] for tensor in config["input"]]
         values = {name: value["string_value"] for name, value in config["parameters"].items()}

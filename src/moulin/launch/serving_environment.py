@@ -1,0 +1,239 @@
+"""A Python environment of moulin's own, in its cache, in which Triton and its python stub run.
+
+nvidia-pytriton's stub cannot read numpy 2, and numpy 1.26 has no wheels for Python 3.13: whoever has either keeps
+them, and Triton gets an environment of its own. It holds packages and the server, not moulin's code, which
+`tritonserver.py` links to; so all installations of moulin that need the same packages share one.
+
+    cache/serving/py3.12-<hash of the requirements>/     a virtual environment
+    cache/serving/py3.12-<hash>/moulin-serving.json      what it is; written last
+    cache/serving/.new-<process>/                        one that is being made
+    cache/serving/.lock                                  held by whoever makes one
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from moulin.errors import LaunchError
+from moulin.launch.interpreters import (
+    Interpreter,
+    download_interpreter,
+    find_interpreter,
+    find_uv,
+    minor_of,
+    preferred_versions,
+)
+from moulin.launch.pip import install_packages, run_python
+from moulin.launch.serving_requirements import TRITON_REQUIREMENT
+
+NEEDED_MIB = 1024
+"""Disk space with ONNX Runtime (about 500 MiB) and what pip needs while it installs."""
+
+_FACTS = "moulin-serving.json"
+_KEPT_SEC = 30 * 86400.0
+_WAIT_SEC = 0.2
+_CHECK = (
+    "import importlib, importlib.metadata, json, sys\n"
+    "for name in sys.argv[1:]: importlib.import_module(name)\n"
+    "print(json.dumps({name: importlib.metadata.version(name) for name in ('numpy', 'nvidia-pytriton')}))\n"
+)
+_MODULES = ("numpy", "onnx", "onnxruntime", "kaldi_native_fbank")
+
+
+@dataclass(frozen=True, slots=True)
+class ServingEnvironment:
+    """One that is complete."""
+
+    folder: Path
+    interpreter: Interpreter
+    numpy: str
+    pytriton: str
+
+    @property
+    def packages(self) -> Path:
+        """site-packages."""
+        return _packages(self.folder, self.interpreter.minor)
+
+    @property
+    def tritonserver(self) -> Path:
+        """nvidia-pytriton's folder of the server."""
+        return self.packages / "pytriton" / "tritonserver"
+
+
+def find_serving_environment(requirements: Sequence[str], cache: Path) -> ServingEnvironment | None:
+    """One with exactly these requirements, whole; None where there is none. Starts no process."""
+    found = (_read(_folder(cache, minor, requirements)) for minor in preferred_versions())
+    return next((environment for environment in found if environment is not None), None)
+
+
+def make_serving_environment(
+    requirements: Sequence[str], cache: Path, say: Callable[[str], None] = lambda _line: None
+) -> ServingEnvironment:
+    """One with these requirements: found, or made with a Python of this machine or one that `uv` brings.
+
+    It is made under another name and renamed when it is whole, by one process at a time; others wait for it. `say` is
+    told how far it is, a line at a time. Raises LaunchError where none can be made.
+    """
+    root = _root(cache)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with _lock(root / ".lock", say):
+            found = find_serving_environment(requirements, cache)
+            return found if found is not None else _make(requirements, cache, say)
+    except OSError as error:
+        raise LaunchError(
+            f"Expected to make an environment for Triton in {root}, got: {error.strerror or error}",
+            hint=f"set XDG_CACHE_HOME to a folder that you can write, with {NEEDED_MIB} MiB free",
+        ) from error
+
+
+def interpreter_to_use(cache: Path) -> Interpreter | Path:
+    """The Python that a new environment would get, or the `uv` that would bring one. Raises LaunchError for neither."""
+    try:
+        return find_interpreter(_managed(cache))
+    except LaunchError:
+        uv = find_uv()
+        if uv is None:
+            raise
+        return uv
+
+
+def _make(requirements: Sequence[str], cache: Path, say: Callable[[str], None]) -> ServingEnvironment:
+    root = _root(cache)
+    _sweep(root)
+    source = interpreter_to_use(cache)
+    interpreter = source if isinstance(source, Interpreter) else download_interpreter(source, _managed(cache), say)
+    folder = _folder(cache, interpreter.minor, requirements)
+    say(
+        f"Making an environment for Triton, which needs numpy 1: Python {interpreter.version}, in {folder}. "
+        "This is done once"
+    )
+    new = root / f".new-{os.getpid()}"
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        _fill(new, interpreter, requirements, say)
+        _replace(new, folder)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    made = _read(folder)
+    if made is None:
+        raise LaunchError(f"Expected a whole environment in {folder}, got one that has just been changed")
+    say("The environment for Triton is ready")
+    return made
+
+
+def _fill(new: Path, interpreter: Interpreter, requirements: Sequence[str], say: Callable[[str], None]) -> None:
+    # Without pip: Debian's Python has it only with another package, and pip of the running Python can install there.
+    run_python(interpreter.executable, ["-I", "-m", "venv", "--without-pip", str(new)], what="a virtual environment")
+    python = new / "bin" / "python3"
+    install_packages(python, requirements, say)
+    install_packages(python, ["--no-deps", TRITON_REQUIREMENT], say)
+    answer = run_python(python, ["-I", "-c", _CHECK, *_MODULES], what="the packages for Triton")
+    versions = json.loads(answer.splitlines()[-1])
+    facts = {
+        "executable": str(interpreter.executable),
+        "python": interpreter.version,
+        "libpython": str(interpreter.libpython),
+        "numpy": versions["numpy"],
+        "pytriton": versions["nvidia-pytriton"],
+        "requirements": list(requirements),
+    }
+    (new / _FACTS).write_text(json.dumps(facts, indent=1))
+
+
+def _read(folder: Path) -> ServingEnvironment | None:
+    """The environment in `folder`; None where something of it is missing, its Python included."""
+    try:
+        facts = json.loads((folder / _FACTS).read_text())
+        interpreter = Interpreter(Path(facts["executable"]), facts["python"], Path(facts["libpython"]))
+        environment = ServingEnvironment(folder, interpreter, facts["numpy"], facts["pytriton"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    needed = (
+        interpreter.executable,
+        interpreter.libpython,
+        environment.tritonserver / "bin" / "tritonserver",
+        *(environment.packages / module for module in _MODULES),
+    )
+    return environment if all(path.exists() for path in needed) else None
+
+
+def _replace(new: Path, folder: Path) -> None:
+    """Give `new` its name; what has it is not whole, or it would have been used."""
+    if folder.exists():
+        old = folder.with_name(f".old-{os.getpid()}")
+        folder.rename(old)
+        shutil.rmtree(old, ignore_errors=True)
+    new.rename(folder)
+
+
+def _sweep(root: Path) -> None:
+    """Remove what interrupted processes left, and environments of which no server has been started for a month.
+
+    Called with the lock held: nobody is making one.
+    """
+    for folder in (*root.glob(".new-*"), *root.glob(".old-*")):
+        shutil.rmtree(folder, ignore_errors=True)
+    for folder in root.glob("py3.*"):
+        with contextlib.suppress(OSError):
+            if (folder / _FACTS).stat().st_mtime < time.time() - _KEPT_SEC and not _in_use(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _in_use(folder: Path) -> bool:
+    """Whether a tritonserver runs from it."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "exe").readlink().is_relative_to(folder.resolve()):
+                return True
+    return False
+
+
+def mark_used(environment: ServingEnvironment) -> None:
+    """Note that a server is started from it, now."""
+    with contextlib.suppress(OSError):
+        os.utime(environment.folder / _FACTS)
+
+
+@contextlib.contextmanager
+def _lock(file: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Held until the process ends, however it ends, or the block does."""
+    with file.open("w") as held:
+        waiting = False
+        while True:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not waiting:
+                    say("Waiting for another process that makes an environment for Triton")
+                waiting = True
+                time.sleep(_WAIT_SEC)
+        yield
+
+
+def _root(cache: Path) -> Path:
+    return cache / "serving"
+
+
+def _managed(cache: Path) -> Path:
+    return _root(cache) / "pythons"
+
+
+def _folder(cache: Path, minor: str, requirements: Sequence[str]) -> Path:
+    key = hashlib.sha256("\0".join([*requirements, TRITON_REQUIREMENT]).encode()).hexdigest()[:12]
+    return _root(cache) / f"py{minor_of(minor)}-{key}"
+
+
+def _packages(folder: Path, minor: str) -> Path:
+    return folder / "lib" / f"python{minor}" / "site-packages"

@@ -1,0 +1,47 @@
+"""What Triton's stub process needs to run a model of moulin, as pip takes it.
+
+The same ranges as in pyproject.toml, for that part of them which runs in the stub, and numpy below 2.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Collection
+
+from moulin.errors import LaunchError
+from moulin.extras import install_hint
+
+TRITON_REQUIREMENT = "nvidia-pytriton==0.7.0"
+"""Installed without what it depends on: only its tritonserver is used."""
+
+_ALWAYS = ("numpy>=1.26,<2", "onnx>=1.16", "kaldi-native-fbank>=1.20")
+_BESIDE = {"torch": ("torch", "safetensors"), "tensorrt": ("tensorrt",)}
+"""Packages of an engine. Large ones, which differ by machine: the release that is installed here is taken."""
+
+
+def serving_requirements(engines: Collection[str] = ()) -> tuple[str, ...]:
+    """For models that run by `engines` (`onnxruntime`, `torch`, `tensorrt`); ONNX Runtime is always there, with CUDA
+    if the one in this Python has it.
+
+    Raises LaunchError where the packages of an engine are not installed here.
+    """
+    runtime = "onnxruntime" if _version("onnxruntime-gpu") is None else "onnxruntime-gpu"
+    beside = [_same_release(package) for engine in sorted(engines) for package in _BESIDE.get(engine, ())]
+    return (*_ALWAYS, f"{runtime}>=1.18", *beside)
+
+
+def _same_release(package: str) -> str:
+    version = _version(package)
+    if version is None:
+        raise LaunchError(
+            f"Expected {package} in this Python, which the models to serve run with, got none",
+            hint=install_hint("torch") if package != "tensorrt" else "pip install tensorrt",
+        )
+    return f"{package}=={version.partition('+')[0]}"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
