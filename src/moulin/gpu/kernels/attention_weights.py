@@ -1,8 +1,8 @@
 """Zipformer's attention: weights that are computed once and used by several modules.
 
 As matrices of half precision the weights are a hundredth of what an encoder reads and writes, so they are stored rather
-than computed again by each module. The score of a distance is a product of four numbers (`pos_head_dim`), which is
-cheaper to compute for each pair of frames than to shift into place.
+than computed again by each module. The score of a distance is a product of four numbers, in few models of more
+(`pos_head_dim`), which is cheaper to compute for each pair of frames than to shift into place.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def attention_weights(
         max(16, triton.next_power_of_2(query_dim)),
         padded_pos_dim,
         dot_precision(projected.dtype),
-        num_warps=4,
+        num_warps=4 if padded_pos_dim <= 8 else 8,
         num_stages=2,
     )
     return AttentionWeights(out, scales)

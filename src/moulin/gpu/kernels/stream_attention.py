@@ -17,6 +17,9 @@ from torch import Tensor
 
 from moulin.gpu.kernels.precision import dot_precision
 
+MAX_BLOCK = 1 << 20
+"""Triton-lang's limit for the elements of a block."""
+
 
 class Chunks(NamedTuple):
     """Which streams a batch is about."""
@@ -71,9 +74,21 @@ def ring_attention_weights(
         max(16, triton.next_power_of_2(query_dim)),
         padded_pos_dim,
         dot_precision(projected.dtype),
-        num_warps=4,
+        num_warps=_warps(block_size(chunk, ring, pos_dim)),
     )
     return out
+
+
+def block_size(chunk: int, ring: int, pos_dim: int) -> int:
+    """Elements of the largest block that `ring_attention_weights` works in: of frames, keys, and channels of a head for
+    positions. MAX_BLOCK at most."""
+    sizes = max(16, triton.next_power_of_2(chunk)), triton.next_power_of_2(_width(ring))
+    return int(sizes[0] * sizes[1] * triton.next_power_of_2(pos_dim))
+
+
+def _warps(block: int) -> int:
+    """As many as keep a block of the usual sizes, 16 frames of 256 keys and 4 channels, in registers: 128 a thread."""
+    return min(16, max(4, block // (128 * 32)))
 
 
 def ring_values(weights: Tensor, values: Tensor, at: Chunks, ring: Tensor) -> Tensor:
