@@ -4,6 +4,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
+from moulin.bundle.choice import Wish
 from moulin.bundle.files import Precision
 from moulin.fetch.choose_files import PublishedFile, choose_files
 from moulin.fetch.errors import FetchError
@@ -15,7 +16,7 @@ ICEFALL = ("data/lang_bpe_500/tokens.txt", "data/lang_bpe_500/bpe.model", "data/
 
 def chosen(*names: str, inside: str = "", precision: Precision | None = None) -> set[str]:
     published = [PublishedFile(PurePosixPath(name)) for name in names]
-    choice = choose_files(published, "hf://a/b", inside=PurePosixPath(inside), precision=precision)
+    choice = choose_files(published, "hf://a/b", inside=PurePosixPath(inside), wish=Wish(precision))
     return {str(file.path) for file in choice.files}
 
 
@@ -82,9 +83,9 @@ def test_a_checkpoint_names_one_of_several() -> None:
     ("names", "inside", "precision", "message"),
     [
         (["pretrained-a.pt", "pretrained-b.pt", "tokens.txt"], "", None, "holds 2 checkpoints: pretrained-a.pt, pret"),
-        (["README.md", "model.int8.onnx"], "", None, "There is no transducer in hf://a/b: expected .*CTC"),
-        ([*MODEL, "tokens.txt"], "exp", None, "There is no transducer in hf://a/b/exp: "),
-        ([*MODEL, "tokens.txt"], "encoder-b.onnx", None, "There is no transducer in hf://a/b/encoder-b.onnx: "),
+        (["README.md", "model.int8.onnx"], "", None, "hf://a/b holds no transducer: expected .*CTC"),
+        ([*MODEL, "tokens.txt"], "exp", None, "hf://a/b/exp holds no transducer: "),
+        ([*MODEL, "tokens.txt"], "encoder-b.onnx", None, "There is no encoder-b.onnx in hf://a/b"),
         ([*MODEL], "", None, "hf://a/b has no tokens.txt"),
         ([*MODEL, "x/tokens.txt", "y/tokens.txt"], "", None, "hf://a/b has 2 vocabularies: x/tokens.txt, y/tokens.txt"),
         ([*MODEL[:2], "tokens.txt"], "", None, r"hf://a/b has no joiner\*.onnx"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from moulin.bundle.checkpoint_files import find_checkpoint
+from moulin.bundle.files import vocabulary_on_disk
 from moulin.bundle.spec import CheckpointSpec, StateSpec, StreamingSpec
 from moulin.bundle.tokens import read_tokens
 from moulin.bundle.transducer import load_transducer
@@ -14,18 +15,13 @@ from moulin.errors import BundleError
 
 
 def load_checkpoint_spec(model: Path, *, streaming: bool) -> CheckpointSpec:
-    """Read and check the checkpoint that `model` names, and the tokens.txt beside it.
+    """Read and check the checkpoint that `model` names, and its tokens.txt or bpe.model.
 
     Streaming has the recipe's chunk and left context. Raises BundleError.
     """
     checkpoint = find_checkpoint(model)
     transducer = load_transducer([checkpoint])
-    tokens = checkpoint.parent / "tokens.txt"
-    if not tokens.is_file():
-        raise BundleError(
-            f"{checkpoint.parent} has no tokens.txt",
-            hint="copy it from the language folder the model was trained with",
-        )
+    tokens, _ = vocabulary_on_disk(checkpoint)
     vocab_size = transducer.joiner.vocab_size
     return CheckpointSpec(
         family=transducer.encoder.family,

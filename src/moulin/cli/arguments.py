@@ -16,9 +16,10 @@ EngineName = Literal["onnxruntime", "torch", "tensorrt"]
 
 
 def _fetched(context: typer.Context, model: Path) -> Path:
+    from moulin.bundle.choice import Wish
     from moulin.cli.fetch import local_model
 
-    return local_model(model, context.params.get("precision"))
+    return local_model(model, Wish(context.params.get("precision"), language=context.params.get("language"))).path
 
 
 ModelArgument = Annotated[
@@ -35,6 +36,13 @@ PrecisionOption = Annotated[
         help="Which variant of the ONNX files to take; in what to run a checkpoint or an engine of TensorRT.  "
         "[default: the most exact file there is; a checkpoint in fp32, on a GPU in fp16; TensorRT in fp16]",
         is_eager=True,  # MODEL may have to be fetched, and then this says what of it
+    ),
+]
+LanguageOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Which one, where a model's files are there for several languages (de_encoder.onnx, or a folder de).",
+        is_eager=True,  # as --precision
     ),
 ]
 MethodOption = Annotated[Method | None, typer.Option(help=f"Decoding method.  [default: {METHODS[0]}]")]

@@ -13,6 +13,7 @@ from moulin.errors import BundleError, EngineError, OptionsError
 
 if TYPE_CHECKING:
     from moulin.bundle.files import Precision
+    from moulin.bundle.tokens import TokenTable
     from moulin.decoding.network import Floats
     from moulin.encoders.encoder import StreamingLayout
     from moulin.encoders.transducer import Transducer
@@ -73,6 +74,7 @@ def export(
     from moulin.bundle.checkpoint_files import find_checkpoint, require_torch
 
     require_torch()
+    from moulin.bundle.files import vocabulary_on_disk
     from moulin.bundle.load import load_bundle
     from moulin.bundle.tokens import read_tokens
     from moulin.bundle.transducer import load_transducer
@@ -81,17 +83,17 @@ def export(
     checkpoints = [find_checkpoint(checkpoint) for checkpoint in checkpoints]
     _say("Reading " + ", ".join(map(str, checkpoints)))
     transducer = load_transducer(checkpoints, use_averaged_model=use_averaged_model, causal=causal)
-    tokens = tokens or checkpoints[-1].parent / "tokens.txt"
+    tokens = tokens or vocabulary_on_disk(checkpoints[-1])[0]
     if not tokens.is_file():
         raise BundleError(f"There is no {tokens}", hint="name the file with --tokens")
-    read_tokens(tokens, transducer.joiner.vocab_size)
+    table = read_tokens(tokens, transducer.joiner.vocab_size)
     layout = _layout(transducer, chunk_size, left_context_frames) if streaming else None
 
     to.mkdir(parents=True, exist_ok=True)
     label = _label(checkpoints, layout)
     _say(f"Writing a {'streaming' if layout else 'whole-utterance'} {transducer.encoder.family} into {to}")
     files = export_onnx(transducer, to, label, layout)
-    _copy_beside(tokens, to)
+    _copy_beside(tokens, to, table)
     _check(transducer, files, layout)
     if safetensors:
         from moulin.bundle.checkpoint_files import STORED_NAME
@@ -112,16 +114,16 @@ def exported_model(model: Path, *, streaming: bool, precision: Precision | None 
     from moulin.bundle.checkpoint_files import find_checkpoint, require_torch
 
     require_torch()
+    from moulin.bundle.files import vocabulary_on_disk
     from moulin.bundle.spec import name_of
+    from moulin.bundle.tokens import read_tokens
     from moulin.bundle.transducer import load_transducer
     from moulin.export.tensorrt.plan import file_hash
     from moulin.export.to_onnx import export_onnx
     from moulin.launch.cache import cache_dir
 
     checkpoint = find_checkpoint(model)
-    tokens = checkpoint.parent / "tokens.txt"
-    if not tokens.is_file():
-        raise BundleError(f"There is no {tokens}", hint="put the vocabulary beside the checkpoint")
+    tokens, _ = vocabulary_on_disk(checkpoint)
     fp16, int8 = precision == "fp16", precision == "int8"
     form = ("-streaming" if streaming else "") + (f"-{precision}" if fp16 or int8 else "")
     key = file_hash(checkpoint, tokens)[:16] + form
@@ -136,7 +138,7 @@ def exported_model(model: Path, *, streaming: bool, precision: Precision | None 
         new = Path(folder) / "model"
         new.mkdir()
         files = export_onnx(transducer, new, _label([checkpoint], layout), layout)
-        _copy_beside(tokens, new)
+        _copy_beside(tokens, new, read_tokens(tokens, transducer.joiner.vocab_size))
         _check(transducer, files, layout)
         _write_variants(files, fp16=fp16, int8=int8)
         new.rename(to)
@@ -159,8 +161,14 @@ def _label(checkpoints: Sequence[Path], layout: StreamingLayout | None) -> str:
     return f"{label}-chunk-{layout.chunk_frames // 2}" + (f"-left-{left}" if left else "")
 
 
-def _copy_beside(tokens: Path, to: Path) -> None:
-    """tokens.txt, and the bpe.model that it was made from."""
+def _copy_beside(tokens: Path, to: Path, table: TokenTable) -> None:
+    """tokens.txt, and the bpe.model that it was made from; where there is only this, tokens.txt is written of it."""
+    from moulin.bundle.tokens import tokens_text
+
+    if tokens.suffix == ".model":
+        (to / "tokens.txt").write_text(tokens_text(table), encoding="utf-8")
+        (to / "bpe.model").write_bytes(tokens.read_bytes())
+        return
     for source, name in ((tokens, "tokens.txt"), (tokens.parent / "bpe.model", "bpe.model")):
         if source.is_file() and source.resolve() != (to / name).resolve():
             (to / name).write_bytes(source.read_bytes())

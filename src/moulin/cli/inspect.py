@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from moulin.cli.arguments import ModelArgument, PrecisionOption
+from moulin.cli.arguments import LanguageOption, ModelArgument, PrecisionOption
 
 if TYPE_CHECKING:
     from moulin.bundle.spec import OnnxModelSpec
@@ -23,6 +23,7 @@ def inspect(
     model: ModelArgument,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object instead of a table.")] = False,
     precision: PrecisionOption = None,
+    language: LanguageOption = None,  # noqa: ARG001 (MODEL's callback reads it)
 ) -> None:
     """Print what a model is, after checking that its files are complete and fit together."""
     from moulin.bundle.checkpoint_files import is_checkpoint

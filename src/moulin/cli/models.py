@@ -14,6 +14,7 @@ from moulin.errors import OptionsError
 from moulin.triton_repo.contract import MODEL_NAME, streaming_name_beside
 
 if TYPE_CHECKING:
+    from moulin.bundle.choice import Mode
     from moulin.bundle.files import Precision
     from moulin.bundle.spec import ModelSpec
     from moulin.engine.engines import Engine
@@ -80,27 +81,36 @@ def load_models(
     streaming_name: str | None,
     engine: Engine | None = None,
     device: str = "cpu",
-    streaming_checkpoints: bool = False,
+    mode: Mode | None = None,
+    language: str | None = None,
+    onnx_only: bool = False,
 ) -> list[NamedModel]:
-    """At most one offline and one streaming model, with their names, by `runnable_model`.
+    """At most one offline and one streaming model, with their names, by `runnable_of_mode`.
 
-    Checkpoints are offline models unless `streaming_checkpoints`, and taken from a folder with both where the `engine`
-    runs checkpoints. Raises BundleError, OptionsError, EngineError or FetchError.
+    Checkpoints are of the `mode` that is asked for, else offline unless their exports are streaming ones, and taken
+    from a folder with both where the `engine` runs checkpoints. Raises BundleError, OptionsError, EngineError or
+    FetchError.
     """
     from moulin.bundle.checkpoint_files import is_checkpoint
     from moulin.bundle.load_model import load_model
-    from moulin.cli.runnable_model import runnable_model
+    from moulin.cli.runnable_model import runnable_of_mode
     from moulin.engine.engines import file_precision
 
     specs: dict[str, ModelSpec] = {}
     for model in models:
-        folder = runnable_model(
-            model, engine=engine, precision=precision, device=device, streaming=streaming_checkpoints
+        found = runnable_of_mode(
+            model,
+            engine=engine,
+            precision=precision,
+            device=device,
+            mode=mode,
+            language=language,
+            onnx_only=onnx_only,
         )
         prefer_checkpoint = engine == "torch"
-        streaming = streaming_checkpoints and is_checkpoint(folder, preferred=prefer_checkpoint)
+        streaming = found.mode == "streaming" and is_checkpoint(found.path, preferred=prefer_checkpoint)
         spec = load_model(
-            folder,
+            found.path,
             precision=file_precision(engine, precision),
             expect="streaming" if streaming else None,
             prefer_checkpoint=prefer_checkpoint,

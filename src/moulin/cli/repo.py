@@ -11,6 +11,7 @@ from moulin.cli.arguments import (
     BeamOption,
     DeviceOption,
     EngineOption,
+    LanguageOption,
     MethodOption,
     PrecisionOption,
     decoding_changes,
@@ -64,6 +65,7 @@ def build(
     ] = None,
     name: NameOption = None,
     streaming_name: StreamingNameOption = None,
+    language: LanguageOption = None,
     precision: PrecisionOption = None,
     layout: LayoutOption = "fused",
     backend: Annotated[
@@ -100,7 +102,9 @@ def build(
         streaming_name=streaming_name,
         engine=runs_on,
         device=device,
-        streaming_checkpoints=bool(streaming),
+        mode=None if streaming is None else "streaming" if streaming else "offline",
+        language=language,
+        onnx_only=layout == "ensemble",
     )
     if streaming is not None:
         wanted = "streaming" if streaming else "offline"

@@ -6,28 +6,61 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from moulin.bundle.files import Precision
+    from moulin.bundle.choice import Mode
+    from moulin.bundle.precision import Precision
+    from moulin.cli.fetch import LocalModel
     from moulin.engine.engines import Engine
 
 
 def runnable_model(
-    model: Path, *, engine: Engine | None, precision: Precision | None, device: str, streaming: bool
+    model: Path,
+    *,
+    engine: Engine | None,
+    precision: Precision | None,
+    device: str,
+    streaming: bool,
+    language: str | None = None,
 ) -> Path:
     """A folder, or an encoder or checkpoint file. What is published elsewhere is fetched; a checkpoint is exported into
     the cache, for `streaming` or for whole utterances, where the `engine` that was asked for runs ONNX files.
 
     Raises BundleError, OptionsError, EngineError or FetchError.
     """
+    return runnable_of_mode(
+        model,
+        engine=engine,
+        precision=precision,
+        device=device,
+        mode="streaming" if streaming else "offline",
+        language=language,
+    ).path
+
+
+def runnable_of_mode(
+    model: Path,
+    *,
+    engine: Engine | None,
+    precision: Precision | None,
+    device: str,
+    mode: Mode | None,
+    language: str | None = None,
+    onnx_only: bool = False,
+) -> LocalModel:
+    """`runnable_model` for a verb that serves both kinds: without a `mode` it is what the files' names tell, and
+    None where they tell nothing."""
     from moulin.bundle.checkpoint_files import is_checkpoint
     from moulin.cli.export import exported_model
-    from moulin.cli.fetch import local_model
+    from moulin.cli.fetch import LocalModel, local_model
+    from moulin.cli.wish import wish_of
     from moulin.engine.engines import device_of, file_precision
     from moulin.engine.open_tensorrt import check_tensorrt
 
     if engine == "tensorrt":  # before anything is fetched or exported for it
         check_tensorrt(device_of(engine, device))
     wanted = file_precision(engine, precision)
-    folder = local_model(model, wanted)
-    if engine in ("onnxruntime", "tensorrt") and is_checkpoint(folder):
-        return exported_model(folder, streaming=streaming, precision=wanted)
-    return folder
+    wish = wish_of(precision=wanted, device=device, engine=engine, mode=mode, language=language, onnx_only=onnx_only)
+    found = local_model(model, wish)
+    if engine in ("onnxruntime", "tensorrt") and is_checkpoint(found.path):
+        exported = exported_model(found.path, streaming=found.mode == "streaming", precision=wanted)
+        return LocalModel(exported, found.mode)
+    return found

@@ -16,6 +16,7 @@ from moulin.cli.arguments import (
     BeamOption,
     DeviceOption,
     EngineOption,
+    LanguageOption,
     MethodOption,
     PortOption,
     PrecisionOption,
@@ -64,8 +65,14 @@ def serve(
         ),
     ] = None,
     streaming: Annotated[
-        bool, typer.Option("--streaming", help="Serve a checkpoint for live audio, not for whole utterances.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--streaming/--offline",
+            help="Serve a checkpoint, or of several exports one, for live audio or for whole utterances.  [default: "
+            "exports are taken as they are, a checkpoint is for whole utterances]",
+        ),
+    ] = None,
+    language: LanguageOption = None,
     name: NameOption = None,
     streaming_name: StreamingNameOption = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for other machines too.")] = "127.0.0.1",
@@ -121,7 +128,9 @@ def serve(
         streaming_name=streaming_name,
         engine=engine,
         device=device,
-        streaming_checkpoints=streaming,
+        mode=None if streaming is None else "streaming" if streaming else "offline",
+        language=language,
+        onnx_only=layout == "ensemble",
     )
     for model in named:
         check_engine(model.spec, engine, device)
