@@ -224,7 +224,7 @@ class _Folder:
             return encoders
         if wanted is None:
             notes.append(
-                f"{self._about_folder(folder)} holds an offline export ({plain[0].path.name}) and streaming ones; "
+                f"{self._about_folder(folder)} holds an offline export ({_one_a_label(plain)[0]}) and streaming ones; "
                 "taking a streaming one (for whole utterances --offline, or name that file)"
             )
         return plain if wanted == "offline" else streaming

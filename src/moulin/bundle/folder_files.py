@@ -24,7 +24,7 @@ def files_around(model: Path) -> tuple[frozenset[PurePosixPath], PurePosixPath]:
     top = absolute if absolute.is_dir() else absolute.parent
     try:
         found = list(_below(top, _MAX_DEPTH if top == absolute else 0))
-        found += _vocabularies(top.parent)
+        found += [*_vocabularies(top), *_vocabularies(top.parent)]
         if top.parent.name in _EXPERIMENTS:
             found += _vocabularies(top.parent.parent)
     except OSError as error:
