@@ -8,11 +8,14 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from moulin.bundle.choice import NO_WISH, Wish
+from moulin.bundle.choice import NO_WISH, Form, Wish
 from moulin.bundle.files import choose_on_disk, vocabulary_on_disk
 from moulin.errors import MoulinError
 from moulin.fetch.choose_files import PublishedFile, choose_files
 from moulin.fetch.errors import FetchError
+from moulin.fetch.hub import HubModel
+from moulin.fetch.known_models import KNOWN_MODELS, KnownModel
+from moulin.fetch.resolve import parse_source
 
 from .listings import LISTINGS
 
@@ -82,6 +85,9 @@ KROKO_2025 = "Banafo/Kroko-ASR (since 2025)"
 PARAFORMER = "Paraformer for streams, as sherpa-onnx has it"
 NEMO_JOINT = "a NeMo export of another tool"
 WHISPER = "Whisper tiny, as sherpa-onnx has it"
+
+REAZON_JA = "csukuangfj/reazonspeech-k2-v2"
+REAZON_JA_EN = "reazon-research/reazonspeech-k2-v2-ja-en"
 
 BPE = ("tokens.txt", "bpe.model")
 LANG_BPE = ("data/lang_bpe_500/tokens.txt", "data/lang_bpe_500/bpe.model")
@@ -205,6 +211,8 @@ TAKEN = [
     Taken(GIGASPEECH, NO_WISH, (*onnx("-epoch-30-avg-1"), *BPE)),
     Taken(MULTIDATASET, INT8, (*onnx("-epoch-30-avg-4.int8", "exp/"), LANG_BPE[0])),
     Taken(REAZON, FP16, (*onnx("-epoch-35-avg-1.fp16"), "tokens.txt")),
+    Taken(REAZON_JA, NO_WISH, (*onnx("-epoch-99-avg-1"), "tokens.txt")),
+    Taken(REAZON_JA_EN, INT8, (*onnx("-epoch-35-avg-1.int8"), "tokens.txt")),
     Taken(CONFORMER_ZH, NO_WISH, (*onnx("-epoch-99-avg-1"), "tokens.txt")),
     Taken(MULTI_ZH, NO_WISH, (*onnx("-epoch-20-avg-1-chunk-16-left-128"), *BPE), mode="streaming"),
     Taken(SMALL_6M, NO_WISH, ("exp/pretrained-epoch-30-avg-1.pt", *LANG_BPE)),
@@ -288,3 +296,25 @@ def test_what_is_refused(case: Refused, tmp_path: Path) -> None:
     clone(case.repository, tmp_path)
     with pytest.raises(MoulinError):
         found_on_disk(tmp_path / case.inside, case.wish)
+
+
+WITH_A_LISTING = [model for model in KNOWN_MODELS if model.page.removeprefix("https://huggingface.co/") in LISTINGS]
+
+
+@pytest.mark.parametrize("model", WITH_A_LISTING, ids=lambda model: model.name)
+@pytest.mark.parametrize("form", [None, "checkpoint"])
+def test_known_models(model: KnownModel, form: Form | None) -> None:
+    source = parse_source(model.name)
+    assert isinstance(source, HubModel)
+    wish = Wish(mode=model.mode, form=form)
+    choice = choose_files(published(source.repository), str(source), inside=source.inside, wish=wish)
+    assert choice.mode == model.mode
+    assert any(file.path.name.startswith(("tokens", "bpe")) for file in choice.files)
+    if form is None and model.int8_size_mb is not None:
+        choose_files(published(source.repository), str(source), inside=source.inside, wish=Wish("int8", model.mode))
+
+
+def test_most_known_models_have_a_listing() -> None:
+    """All but those whose files we know by their sizes alone."""
+    without = {model.name for model in KNOWN_MODELS} - {model.name for model in WITH_A_LISTING}
+    assert without == {"zipformer-zh-en-streaming"}

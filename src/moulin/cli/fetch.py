@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated
 
@@ -142,6 +142,7 @@ def _fetch(model: str, wish: Wish, revision: str | None = None) -> Fetched:
     known = known_model(model)
     if known:
         typer.echo(f"{known.name}: {known.languages}, {known.license} ({known.page})", err=True)
+        wish = replace(wish, mode=wish.mode or known.mode)
     with _shown_progress() as progress:
         fetched = fetch_model(model, cache_dir(), revision=revision, wish=wish, progress=progress)
     _say_notes(fetched.notes)
@@ -201,8 +202,8 @@ def _list_known() -> None:
         (
             model.name,
             model.license,
-            f"{model.size_mb} MB",
-            f"{model.int8_size_mb} MB",
+            _megabytes(model.size_mb),
+            _megabytes(model.int8_size_mb),
             model.mode,
             model.languages,
             f"{model.about}; {model.page}",
@@ -213,3 +214,7 @@ def _list_known() -> None:
     for row in rows:
         cells = [f"{cell:{width}}" for cell, width in zip(row, widths, strict=False)]
         typer.echo("  ".join([*cells, row[-1]]))
+
+
+def _megabytes(size: int | None) -> str:
+    return "-" if size is None else f"{size} MB"
