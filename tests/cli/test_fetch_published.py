@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from moulin.bundle.files import find_bundle_files
 from moulin.bundle.load import load_bundle
 from moulin.bundle.load_model import load_model
 from moulin.demo.files import demo_clips
@@ -29,8 +30,10 @@ LANGUAGES = "/many-languages.tar.bz2"
 
 def networks(bundle: str, name: str = "{}.onnx", folder: str = "") -> dict[str, bytes]:
     """The three networks of a bundle under names of this form."""
+    files = find_bundle_files(BUNDLES / bundle, "fp32")
     return {
-        folder + name.format(role): (BUNDLES / bundle / f"{role}-epoch-1-avg-1.onnx").read_bytes() for role in ROLES
+        folder + name.format(role): file.read_bytes()
+        for role, file in zip(ROLES, (files.encoder, files.decoder, files.joiner), strict=True)
     }
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from moulin.errors import EngineError, OptionsError
+from moulin.errors import BundleError, EngineError, OptionsError
 
 app = typer.Typer(
     help="Build TensorRT engines.",
@@ -55,7 +55,11 @@ def build(
 
     if not workspace_gib > 0:
         raise OptionsError(f"Expected workspace-gib above 0, got {workspace_gib:g}")
-    spec = load_model(local_model(model, Wish(precision="fp32", form="onnx")).path)
+    try:
+        found = local_model(model, Wish(precision="fp32", form="onnx")).path
+    except BundleError:
+        found = model  # what cannot be built of it is said below
+    spec = load_model(found)
     prepared = prepare(spec, precision=precision, max_batch=max_batch, max_seconds=max_seconds)
     nodes = len(prepared.model.graph.node)
     typer.echo(f"TensorRT takes the encoder of {spec.name}: {nodes} operators, {precision}", err=True)
