@@ -98,8 +98,9 @@ def _chosen_on_disk(model: Path, wish: Wish) -> LocalModel:
         return LocalModel(model, wish.mode)
     choice = choose_on_disk(model, wish)
     _say_notes(choice.notes)
-    usual = choice.file if not choice.notes and wish.language is None else None
-    return LocalModel(model if _default_of(model) == usual else Path(choice.file), choice.mode)
+    # The folder itself where whoever reads it next, without a wish, takes the same file.
+    alone = not choice.notes and _default_of(model) == choice.file
+    return LocalModel(model if alone else Path(choice.file), choice.mode)
 
 
 def _default_of(model: Path) -> PurePosixPath | None:
