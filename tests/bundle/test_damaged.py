@@ -199,7 +199,7 @@ def test_a_ctc_model(copy_bundle: CopyBundle) -> None:
 def test_a_nemo_model(copy_bundle: CopyBundle) -> None:
     folder = copy_bundle("conformer-offline")
     rename_tensors(part(folder, "encoder"), {"x": "audio_signal", "x_lens": "length", "encoder_out": "outputs"})
-    refused(folder, part(folder, "encoder"), "is a NeMo model")
+    refused(folder, part(folder, "encoder"), "is a NeMo export")
 
 
 def test_a_fixed_length_export(copy_bundle: CopyBundle) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from moulin.bundle.files import Precision, find_bundle_files
+from moulin.bundle.files import Precision, choose_on_disk, find_bundle_files
 from moulin.demo.files import DEMO_MODEL
 from moulin.errors import BundleError, OptionsError
 from tests.bundles import BUNDLES
@@ -88,16 +88,26 @@ TWO_LABELS = [
 ]
 
 
-def test_two_models_in_a_folder_need_a_choice(tmp_path: Path) -> None:
+def test_of_two_epochs_of_one_training_the_last_is_taken(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, "tokens.txt", *TWO_LABELS)
-    with pytest.raises(BundleError, match=r"holds 2 models: encoder-epoch-.*, encoder-epoch-.*") as caught:
-        find_bundle_files(folder)
-    assert caught.value.hint == "pass the encoder file instead of the folder"
     for epoch in (9, 30):
         label = f"-epoch-{epoch}-avg-1-chunk-16-left-128.onnx"
         assert chosen(folder / f"encoder{label}") == tuple(
             f"{role}{label}" for role in ("encoder", "decoder", "joiner")
         )
+    assert chosen(folder) == chosen(folder / "encoder-epoch-30-avg-1-chunk-16-left-128.onnx")
+    (note,) = choose_on_disk(folder).notes
+    assert note == (
+        f"{folder} holds one model in 2 exports; taking encoder-epoch-30-avg-1-chunk-16-left-128.onnx, the last of the "
+        "training (to take another name its encoder file: encoder-epoch-9-avg-1-chunk-16-left-128.onnx)"
+    )
+
+
+def test_two_models_in_a_folder_need_a_choice(tmp_path: Path) -> None:
+    names = [f"{role}-{label}.onnx" for role in ("encoder", "decoder", "joiner") for label in ("big", "small")]
+    with pytest.raises(BundleError, match=r"holds 2 models: encoder-big.onnx, encoder-small.onnx") as caught:
+        find_bundle_files(folder_of(tmp_path, "tokens.txt", *names))
+    assert caught.value.hint == f"name the encoder file instead: {tmp_path}/encoder-big.onnx"
 
 
 def test_one_decoder_and_joiner_serve_two_encoders(tmp_path: Path) -> None:
@@ -155,6 +165,6 @@ def test_missing_tokens(tmp_path: Path) -> None:
 
 
 def test_only_a_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"PyTorch checkpoints \(epoch-1.pt\) but no ONNX files") as caught:
+    with pytest.raises(BundleError, match=r"PyTorch checkpoints \(epoch-2.pt\) but no ONNX files") as caught:
         find_bundle_files(folder_of(tmp_path, "tokens.txt", "epoch-1.pt", "epoch-2.pt"))
-    assert "moulin export epoch-1.pt" in str(caught.value.hint)
+    assert "moulin export epoch-2.pt" in str(caught.value.hint)

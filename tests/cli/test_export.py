@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from moulin.bundle.load import load_bundle
+from tests.bundle.sentence_pieces import pieces_of, trained
 from tests.bundles import BUNDLES, OFFLINE
 
 from .command import moulin, moulin_here
@@ -114,3 +115,15 @@ def test_inspect_a_checkpoint(bundle: str) -> None:
     assert facts["family"] == bundle.partition("-")[0]
     assert (facts["vocab_size"], facts["decoder_dim"], facts["joiner_dim"]) == (37, 40, 56)
     assert facts["parameters"] > 100_000
+
+
+def test_a_checkpoint_with_a_bpe_model(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "model.pt").symlink_to(BUNDLES / "lstm-streaming" / "epoch-1.pt")
+    (source / "bpe.model").write_bytes(trained(37))
+    to = tmp_path / "to"
+    moulin_here("export", source, "--to", to, "--streaming").expect(0)
+    assert (to / "bpe.model").read_bytes() == trained(37)
+    assert list(load_bundle(to).tokens.symbols) == pieces_of(trained(37))
+    assert (to / "tokens.txt").is_file()

@@ -113,5 +113,6 @@ def test_the_list() -> None:
     assert done.out.startswith("NAME ")
     for model in KNOWN_MODELS:
         row = next(line for line in done.out.splitlines() if line.startswith(f"{model.name} "))
-        for fact in (model.license, model.languages, model.page, f"{model.size_mb} MB"):
+        size = "-" if model.size_mb is None else f"{model.size_mb} MB"
+        for fact in (model.license, model.languages, model.page, model.mode, size):
             assert fact in row

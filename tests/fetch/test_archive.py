@@ -171,7 +171,7 @@ def test_damaged_archives(site: Site, content: bytes, tmp_path: Path, damage: st
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ([a_file("m/model.int8.onnx"), a_file("m/tokens.txt")], f"There is no transducer in {NAME}"),
+        ([a_file("m/model.int8.onnx"), a_file("m/tokens.txt")], f"{NAME} holds no transducer"),
         ([*model_members("a"), *model_members("b")], f"{NAME} holds 2 models: a, b"),
     ],
 )

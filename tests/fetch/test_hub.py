@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from moulin.bundle.choice import Wish
 from moulin.bundle.load import load_bundle
+from moulin.bundle.precision import Precision
 from moulin.fetch.errors import FetchError, Unreachable
 from moulin.fetch.hub import HubModel, fetch_from_hub
 from tests.bundles import BUNDLES
@@ -87,8 +89,9 @@ def test_a_new_commit_comes_and_the_old_one_stays(published: Site, tmp_path: Pat
 
 def test_variants_are_folders_of_their_own(hub: Site, tmp_path: Path) -> None:
     publish(hub, files_of(BUNDLES / "zipformer2-offline"))
-    for precision in ("int8", "fp32"):
-        folder = fetch_from_hub(MODEL, tmp_path, precision=precision).folder
+    precisions: tuple[Precision, ...] = ("int8", "fp32")
+    for precision in precisions:
+        folder = fetch_from_hub(MODEL, tmp_path, wish=Wish(precision)).folder
         assert load_bundle(folder).precision == precision
         assert len(list(folder.iterdir())) == 4
 

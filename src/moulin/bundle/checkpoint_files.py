@@ -2,44 +2,49 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from moulin.bundle.choice import Wish
+from moulin.bundle.file_names import STORED_NAME as STORED_NAME
+from moulin.bundle.file_names import is_checkpoint_name
+from moulin.bundle.files import choose_on_disk
+from moulin.bundle.folder_files import files_around
 from moulin.errors import BundleError, EngineError
 from moulin.extras import install_hint
 
-STORED_NAME = "model.safetensors"
 _SUFFIXES = (".pt", ".safetensors")
-_NUMBERED = re.compile(r"(?P<kind>epoch|checkpoint)-(?P<number>\d+)\.pt")
 
 
 def is_checkpoint(path: Path, *, preferred: bool = False) -> bool:
     """Whether `path` is a checkpoint, or a folder that has one and no ONNX encoder. Where checkpoints are `preferred`
     the folder may have both."""
-    if path.is_dir():
-        return bool(_checkpoints(path)) and (preferred or not any(path.glob("encoder*.onnx")))
-    return path.suffix in _SUFFIXES
+    if not path.is_dir():
+        return path.suffix in _SUFFIXES
+    try:
+        return choose_on_disk(path, Wish(form="checkpoint" if preferred else "onnx")).form == "checkpoint"
+    except BundleError:  # whoever reads the folder says what is wrong with it
+        return False
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The checkpoint that `path` names: itself, or in a folder `model.safetensors`, else `pretrained.pt`, else the last
-    epoch, else the last `checkpoint-N.pt`, else the only one. Raises BundleError."""
+    """The checkpoint that `path` names: itself, or the one of a folder by the rules of `choice`. Raises BundleError."""
     if not path.is_dir():
         if not path.exists():
             raise BundleError(f"There is no checkpoint at {path}")
         return path
-    files = _checkpoints(path)
-    named = {file.name: file for file in files}
-    for name in (STORED_NAME, "pretrained.pt"):
-        if name in named:
-            return named[name]
-    numbered = [(match["kind"] == "epoch", int(match["number"]), file) for file in files if (match := _match(file))]
-    if numbered:
-        return max(numbered)[2]
-    if len(files) != 1:
-        found = ", ".join(named) or "none"
-        raise BundleError(f"Expected one checkpoint (*.pt) in {path}, found {found}", hint="name the file")
-    return files[0]
+    try:
+        choice = choose_on_disk(path, Wish(form="checkpoint"))
+    except BundleError as error:
+        raise BundleError(f"Expected one checkpoint (*.pt) in {path}, found {_names(path)}", hint=error.hint) from None
+    if choice.form != "checkpoint":
+        raise BundleError(f"Expected one checkpoint (*.pt) in {path}, found none", hint="name the file")
+    return Path(choice.file)
+
+
+def _names(folder: Path) -> str:
+    paths, top = files_around(folder)
+    names = [str(path.relative_to(top)) for path in sorted(paths) if path.is_relative_to(top)]
+    return ", ".join(name for name in names if is_checkpoint_name(PurePosixPath(name))) or "none"
 
 
 def require_torch() -> None:
@@ -50,11 +55,3 @@ def require_torch() -> None:
         raise EngineError(
             "Reading checkpoints needs PyTorch, which is not installed", hint=install_hint("engine,torch")
         ) from error
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix in _SUFFIXES)
-
-
-def _match(file: Path) -> re.Match[str] | None:
-    return _NUMBERED.fullmatch(file.name)

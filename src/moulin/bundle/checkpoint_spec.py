@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from moulin.bundle.checkpoint_files import find_checkpoint
+from moulin.bundle.files import vocabulary_on_disk
 from moulin.bundle.spec import CheckpointSpec, StateSpec, StreamingSpec
 from moulin.bundle.tokens import read_tokens
 from moulin.bundle.transducer import load_with_facts
@@ -14,19 +15,14 @@ from moulin.errors import BundleError
 
 
 def load_checkpoint_spec(model: Path, *, streaming: bool) -> CheckpointSpec:
-    """Read and check the checkpoint that `model` names, and the tokens.txt beside it.
+    """Read and check the checkpoint that `model` names, and its tokens.txt or bpe.model.
 
     Streaming has the chunk and the left context of its parameters, else the recipe's. Raises BundleError.
     """
     checkpoint = find_checkpoint(model)
     loaded = load_with_facts([checkpoint])
     transducer = loaded.transducer
-    tokens = checkpoint.parent / "tokens.txt"
-    if not tokens.is_file():
-        raise BundleError(
-            f"{checkpoint.parent} has no tokens.txt",
-            hint="copy it from the language folder the model was trained with",
-        )
+    tokens, _ = vocabulary_on_disk(checkpoint)
     vocab_size = transducer.joiner.vocab_size
     return CheckpointSpec(
         family=transducer.encoder.family,

@@ -6,7 +6,9 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from moulin.bundle.files import Precision, find_bundle_files
+from moulin.bundle.choice import Wish
+from moulin.bundle.files import BundleFiles, Precision, find_bundle_files
+from moulin.bundle.foreign import refuse_foreign, refuse_foreign_decoder
 from moulin.bundle.onnx_graph import OnnxGraph, TensorSpec, read_onnx_graph
 from moulin.bundle.spec import SUBSAMPLING_FACTOR, OnnxModelSpec, StateSpec, StreamingSpec
 from moulin.bundle.tokens import read_tokens
@@ -49,9 +51,10 @@ def load_bundle(
     Raises BundleError, in one sentence with a hint, for anything missing, damaged or inconsistent, and where
     `expect` names the other kind of model.
     """
-    files = find_bundle_files(model, precision)
+    files = _find(model, precision, expect)
     encoder, decoder, joiner = (read_onnx_graph(f) for f in (files.encoder, files.decoder, files.joiner))
-    _refuse_other_conventions(encoder)
+    refuse_foreign(encoder)
+    refuse_foreign_decoder(decoder)
 
     context_size = _fact(decoder, "context_size", decoder.input("y", 0), axis=1)
     vocab_size = _fact(decoder, "vocab_size", joiner.output("logit", 0), axis=-1)
@@ -93,24 +96,16 @@ def load_bundle(
     return spec
 
 
-def _refuse_other_conventions(encoder: OnnxGraph) -> None:
-    """Models whose input is not Icefall's fbank would run and produce nonsense."""
-    inputs = [tensor.name for tensor in encoder.inputs]
-    outputs = [tensor.name for tensor in encoder.outputs]
-    if any("log_probs" in name for name in outputs) or encoder.metadata.get("model_type", "").endswith("_ctc"):
-        raise BundleError(f"{encoder.file} is a CTC model", hint="moulin serves transducers")
-    if encoder.metadata.get("feature") == "whisper":
-        raise BundleError(
-            f"{encoder.file} was trained on Whisper's log-mel features, which moulin does not compute",
-            hint="use an export of a model trained on Kaldi fbank (Icefall's default)",
-        )
-    if encoder.metadata.get("normalize_samples") == "0":
-        raise BundleError(
-            f"{encoder.file} expects samples scaled to 16-bit integers (normalize_samples=0), not Icefall's [-1, 1]",
-            hint="moulin serves models trained with Icefall",
-        )
-    if "audio_signal" in inputs:
-        raise BundleError(f"{encoder.file} is a NeMo model", hint="moulin serves models trained with Icefall")
+def _find(model: Path, precision: Precision | None, expect: Literal["offline", "streaming"] | None) -> BundleFiles:
+    """`find_bundle_files`; where a part is missing because the model is of another kind, that is what is said."""
+    try:
+        return find_bundle_files(model, precision, wish=Wish(mode=expect))
+    except BundleError as error:
+        if " has no " in error.message and "joiner*.onnx" in error.message:
+            folder = model if model.is_dir() else model.parent
+            for encoder in sorted(folder.glob("*encoder*.onnx"))[:1]:
+                refuse_foreign(read_onnx_graph(encoder))
+        raise
 
 
 def _fact(graph: OnnxGraph, key: str, tensor: TensorSpec, axis: int) -> int:

@@ -145,7 +145,9 @@ class OnnxModelSpec(ModelSpec):
     def all_files(self) -> tuple[Path, ...]:
         graphs = (self.encoder, self.decoder, self.joiner)
         files = [self.files.tokens, *(file for graph in graphs for file in (graph.file, *graph.external_files))]
-        return (*files, self.files.bpe_model) if self.files.bpe_model else tuple(files)
+        if self.files.bpe_model not in (None, self.files.tokens):
+            files.append(self.files.bpe_model)
+        return tuple(files)
 
     @property
     def precision(self) -> Precision:
@@ -169,7 +171,7 @@ class OnnxModelSpec(ModelSpec):
 
 @dataclass(frozen=True)
 class CheckpointSpec(ModelSpec):
-    """A checkpoint, and tokens.txt beside it. Built by `load_checkpoint_spec`, which has read it once."""
+    """A checkpoint, and its tokens.txt or bpe.model. Built by `load_checkpoint_spec`, which has read it once."""
 
     checkpoint: Path
     tokens_file: Path

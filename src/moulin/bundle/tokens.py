@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from moulin.bundle.sentencepiece_model import read_pieces
 from moulin.errors import BundleError
 from moulin.spacing import is_cjk
 
@@ -201,10 +202,19 @@ def _words_of_whole(pieces: Sequence[str]) -> list[WordSpan]:
 
 
 def read_tokens(file: Path, vocab_size: int) -> TokenTable:
-    """Read tokens.txt (`SYMBOL ID` a line), which must name the ids 0 to vocab_size - 1, each once.
+    """Read tokens.txt (`SYMBOL ID` a line), which must name the ids 0 to vocab_size - 1, each once; or a bpe.model
+    (`*.model`), which must have as many pieces.
 
-    Disambiguation symbols (`#0`) after them are ignored, as in Icefall.
+    Disambiguation symbols (`#0`) after them are ignored, as in Icefall. Raises BundleError.
     """
+    if file.suffix == ".model":
+        pieces = read_pieces(file)
+        if len(pieces) != vocab_size:
+            raise BundleError(
+                f"Expected {vocab_size} pieces in {file}, as many as the model has tokens, got {len(pieces)}",
+                hint="its vocabulary is not this bpe.model alone: take tokens.txt from the training",
+            )
+        return TokenTable(pieces)
     try:
         lines = file.read_text(encoding="utf-8-sig").split("\n")  # splitlines() would split at U+2028 too
     except UnicodeDecodeError as error:
@@ -233,6 +243,11 @@ def read_tokens(file: Path, vocab_size: int) -> TokenTable:
             hint="take tokens.txt from the same training as the ONNX files",
         )
     return TokenTable(tuple(symbols[token] for token in range(vocab_size)))
+
+
+def tokens_text(tokens: TokenTable) -> str:
+    """What tokens.txt says of `tokens`: `SYMBOL ID` a line."""
+    return "".join(f"{symbol} {token}\n" for token, symbol in enumerate(tokens.symbols))
 
 
 def _decodes_to_multibyte(symbol: str) -> bool:

@@ -21,6 +21,13 @@ PrecisionOption = Annotated[
         "[default: the most exact file there is; a checkpoint in fp32, on a GPU in fp16; TensorRT in fp16]",
     ),
 ]
+LanguageOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Which one, where a model's files are there for several languages (de_encoder.onnx, or a folder de).",
+        is_eager=True,  # as --precision
+    ),
+]
 MethodOption = Annotated[Method | None, typer.Option(help=f"Decoding method.  [default: {METHODS[0]}]")]
 BeamOption = Annotated[
     int | None, typer.Option(help=f"Beam of modified_beam_search.  [default: {DecodingOptions().beam}]")

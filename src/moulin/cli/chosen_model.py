@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from moulin.bundle.checkpoint_choice import CheckpointChoice, ChosenCheckpoints, choose_checkpoints
-from moulin.errors import BundleError
 
 if TYPE_CHECKING:
+    from moulin.bundle.tokens import TokenTable
     from moulin.encoders.recipe import Recipe
 
 _TAIL = 2**20
@@ -28,26 +28,21 @@ def chosen_model(
     tokens: Path | None = None,
     recipe: Recipe | None = None,
 ) -> Path:
-    """The checkpoint that `choice` means of those `named`, as a file with tokens.txt beside it.
+    """The checkpoint that `choice` means of those `named`, as a file whose vocabulary is found without being told.
 
-    That is the file itself where it is one and has its vocabulary. Else it is in a folder in the cache, made the first
-    time: a link to the file, or moulin's stored form for an average and where `recipe` says something of it, and the
-    vocabulary.
+    That is the file itself where it is one and no `tokens` are named. Else it is in a folder in the cache, made the
+    first time: a link to the file, or moulin's stored form for an average and where `recipe` says something of it, and
+    the vocabulary.
     Raises BundleError, OptionsError, and EngineError where PyTorch is missing.
     """
     from moulin.bundle.checkpoint_files import require_torch
 
     chosen = choose_checkpoints(named, choice)
     last = chosen.files[-1]
-    vocabulary = tokens_of(last, tokens)
+    vocabulary = vocabulary_of(last, tokens)
     stored = chosen.is_average or recipe is not None
-    if not stored and vocabulary in (None, last.parent / "tokens.txt"):
+    if not stored and tokens is None:
         return last
-    if vocabulary is None:
-        raise BundleError(
-            f"{last.parent} has no tokens.txt, nor is there a ../data/lang*/tokens.txt",
-            hint="name it with --tokens, or copy it from the language folder the model was trained with",
-        )
     require_torch()
     to = _folder(chosen, vocabulary, recipe)
     if not to.is_dir():
@@ -66,19 +61,30 @@ def chosen_model(
     return next(file for file in to.iterdir() if file.suffix in (".pt", ".safetensors"))
 
 
-def tokens_of(checkpoint: Path, named: Path | None) -> Path | None:
-    """`find_tokens`, which says so where they are neither named nor beside the checkpoint."""
-    from moulin.bundle.vocabulary_files import find_tokens
+def vocabulary_of(checkpoint: Path, named: Path | None) -> Path:
+    """`vocabulary_on_disk`, which says so where the file is neither named nor beside the checkpoint."""
+    from moulin.bundle.files import vocabulary_on_disk
 
-    found = find_tokens(checkpoint, named)
-    if found is not None and named is None and found.parent != checkpoint.parent:
+    found, _ = vocabulary_on_disk(checkpoint, named=named)
+    if named is None and found.parent != checkpoint.absolute().parent:
         typer.echo(f"Taking the vocabulary {found}", err=True)
     return found
 
 
-def copy_vocabulary(tokens: Path, to: Path) -> None:
-    """tokens.txt, and the bpe.model that it was made from, into the folder `to`."""
-    for source, name in ((tokens, "tokens.txt"), (tokens.parent / "bpe.model", "bpe.model")):
+def copy_vocabulary(vocabulary: Path, to: Path, table: TokenTable | None = None) -> None:
+    """tokens.txt, and the bpe.model beside it, into the folder `to`.
+
+    Where the vocabulary is a bpe.model alone, this is copied, and tokens.txt is written of `table` where one is given.
+    """
+    from moulin.bundle.tokens import tokens_text
+
+    if vocabulary.suffix == ".model":
+        sources = [(vocabulary, "bpe.model")]
+        if table is not None:
+            (to / "tokens.txt").write_text(tokens_text(table), encoding="utf-8")
+    else:
+        sources = [(vocabulary, "tokens.txt"), (vocabulary.parent / "bpe.model", "bpe.model")]
+    for source, name in sources:
         if source.is_file() and source.resolve() != (to / name).resolve():
             (to / name).write_bytes(source.read_bytes())
 

@@ -18,7 +18,7 @@ from moulin.cli.recipe_options import (
     RightContextOption,
     recipe_of_options,
 )
-from moulin.errors import BundleError, EngineError, OptionsError
+from moulin.errors import EngineError, OptionsError
 
 if TYPE_CHECKING:
     from moulin.bundle.files import Precision
@@ -86,7 +86,7 @@ def export(
     from moulin.bundle.load import load_bundle
     from moulin.bundle.tokens import read_tokens
     from moulin.bundle.transducer import load_with_facts
-    from moulin.cli.chosen_model import copy_vocabulary, tokens_of
+    from moulin.cli.chosen_model import copy_vocabulary, vocabulary_of
     from moulin.cli.messages import warn
     from moulin.encoders.recipe import NOTHING_SAID
     from moulin.export.to_onnx import export_onnx
@@ -98,17 +98,15 @@ def export(
     transducer = loaded.transducer
     for doubt in loaded.doubts(streaming=streaming):
         warn(doubt)
-    vocabulary = tokens_of(last, tokens)
-    if vocabulary is None:
-        raise BundleError(f"There is no {last.parent / 'tokens.txt'}", hint="name the file with --tokens")
-    read_tokens(vocabulary, transducer.joiner.vocab_size)
+    vocabulary = vocabulary_of(last, tokens)
+    table = read_tokens(vocabulary, transducer.joiner.vocab_size)
     layout = _layout(transducer) if streaming else None
 
     to.mkdir(parents=True, exist_ok=True)
     label = _label(chosen.label, layout)
     _say(f"Writing a {'streaming' if layout else 'whole-utterance'} {transducer.encoder.family} into {to}")
     files = export_onnx(transducer, to, label, layout)
-    copy_vocabulary(vocabulary, to)
+    copy_vocabulary(vocabulary, to, table)
     _check(transducer, files, layout)
     if safetensors:
         from moulin.bundle.checkpoint_files import STORED_NAME
@@ -129,7 +127,9 @@ def exported_model(model: Path, *, streaming: bool, precision: Precision | None 
     from moulin.bundle.checkpoint_files import find_checkpoint, require_torch
 
     require_torch()
+    from moulin.bundle.files import vocabulary_on_disk
     from moulin.bundle.spec import name_of
+    from moulin.bundle.tokens import read_tokens
     from moulin.bundle.transducer import load_with_facts
     from moulin.cli.chosen_model import copy_vocabulary
     from moulin.cli.messages import warn
@@ -138,9 +138,7 @@ def exported_model(model: Path, *, streaming: bool, precision: Precision | None 
     from moulin.launch.cache import cache_dir
 
     checkpoint = find_checkpoint(model)
-    tokens = checkpoint.parent / "tokens.txt"
-    if not tokens.is_file():
-        raise BundleError(f"There is no {tokens}", hint="put the vocabulary beside the checkpoint")
+    tokens, _ = vocabulary_on_disk(checkpoint)
     fp16, int8 = precision == "fp16", precision == "int8"
     form = ("-streaming" if streaming else "") + (f"-{precision}" if fp16 or int8 else "")
     key = file_hash(checkpoint, tokens)[:16] + form
@@ -158,7 +156,7 @@ def exported_model(model: Path, *, streaming: bool, precision: Precision | None 
         new = Path(folder) / "model"
         new.mkdir()
         files = export_onnx(transducer, new, _label(f"{checkpoint.stem}-avg-1", layout), layout)
-        copy_vocabulary(tokens, new)
+        copy_vocabulary(tokens, new, read_tokens(tokens, transducer.joiner.vocab_size))
         _check(transducer, files, layout)
         _write_variants(files, fp16=fp16, int8=int8)
         new.rename(to)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moulin.cli.arguments import PrecisionOption
+from moulin.cli.arguments import DeviceOption, LanguageOption, PrecisionOption
 
 if TYPE_CHECKING:
-    from moulin.bundle.files import Precision
+    from moulin.bundle.choice import Mode, Wish
     from moulin.fetch.fetched import Fetched
     from moulin.fetch.progress import Progress
 
@@ -37,6 +38,14 @@ def fetch(
         str | None, typer.Option(help="A branch, tag or commit on the hub.  [default: the known one, or main]")
     ] = None,
     precision: PrecisionOption = None,
+    language: LanguageOption = None,
+    streaming: Annotated[
+        bool | None,
+        typer.Option(
+            "--streaming/--offline", help="Which export, where there are some of both kinds.  [default: streaming]"
+        ),
+    ] = None,
+    device: DeviceOption = "cpu",
     list_known: Annotated[bool, typer.Option("--list", help="Print the models that are known by name.")] = False,
 ) -> None:
     """Bring a model into the cache (~/.cache/moulin) and print its folder.
@@ -50,24 +59,82 @@ def fetch(
         return
     if model is None:
         raise typer.BadParameter("a name, hf://OWNER/REPO or a URL; --list shows names", param_hint="MODEL")
-    typer.echo(_fetch(model, precision, revision).folder)
+    from moulin.cli.wish import wish_of
+
+    mode: Mode | None = None if streaming is None else "streaming" if streaming else "offline"
+    folder = _fetch(model, wish_of(precision=precision, device=device, mode=mode, language=language), revision).folder
+    _refuse_foreign(folder)
+    typer.echo(folder)
 
 
-def local_model(model: Path, precision: Precision | None) -> Path:
-    """A folder, or an encoder file, for what stands in place of MODEL: itself if it exists, else what it names."""
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """A folder, or an encoder or checkpoint file; `mode` is what its name or its neighbours' tell."""
+
+    path: Path
+    mode: Mode | None = None
+
+
+def local_model(model: Path, wish: Wish) -> LocalModel:
+    """What stands in place of MODEL: itself if it exists, else what it names, which is fetched. Where a folder holds
+    several models the file of the one that is meant, and a line says which."""
     try:
         if model.exists():
-            return model
+            return _chosen_on_disk(model, wish)
     except OSError:  # an address can be longer than a file's name may be
         pass
     from moulin.fetch.resolve import parse_source
 
     if parse_source(str(model)) is None:
-        return model  # whoever reads it says what is wrong
-    return _fetch(str(model), precision).folder
+        return LocalModel(model)  # whoever reads it says what is wrong
+    fetched = _fetch(str(model), wish)
+    return LocalModel(fetched.folder, fetched.mode)
 
 
-def _fetch(model: str, precision: Precision | None, revision: str | None = None) -> Fetched:
+def _chosen_on_disk(model: Path, wish: Wish) -> LocalModel:
+    from moulin.bundle.files import choose_on_disk
+
+    if not model.is_dir():
+        return LocalModel(model, wish.mode)
+    choice = choose_on_disk(model, wish)
+    _say_notes(choice.notes)
+    # The folder itself where whoever reads it next, without a wish, takes the same file.
+    alone = not choice.notes and _default_of(model) == choice.file
+    return LocalModel(model if alone else Path(choice.file), choice.mode)
+
+
+def _default_of(model: Path) -> PurePosixPath | None:
+    """What is taken of the folder where nothing is wished."""
+    from moulin.bundle.files import choose_on_disk
+    from moulin.errors import BundleError
+
+    try:
+        return choose_on_disk(model).file
+    except BundleError:
+        return None
+
+
+def _refuse_foreign(model: Path) -> None:
+    """Say now, and not when it is served, that what came is a model of another kind. Needs the package onnx."""
+    from moulin.bundle.checkpoint_files import is_checkpoint
+    from moulin.bundle.files import find_bundle_files
+    from moulin.errors import EngineError
+
+    if is_checkpoint(model):
+        return
+    from moulin.bundle.foreign import refuse_foreign
+    from moulin.bundle.onnx_graph import read_onnx_graph
+
+    with suppress(EngineError):
+        refuse_foreign(read_onnx_graph(find_bundle_files(model).encoder))
+
+
+def _say_notes(notes: Sequence[str]) -> None:
+    for note in notes:
+        typer.echo(note, err=True)
+
+
+def _fetch(model: str, wish: Wish, revision: str | None = None) -> Fetched:
     from moulin.fetch.errors import size_text
     from moulin.fetch.known_models import known_model
     from moulin.fetch.resolve import fetch_model
@@ -76,8 +143,10 @@ def _fetch(model: str, precision: Precision | None, revision: str | None = None)
     known = known_model(model)
     if known:
         typer.echo(f"{known.name}: {known.languages}, {known.license} ({known.page})", err=True)
+        wish = replace(wish, mode=wish.mode or known.mode)
     with _shown_progress() as progress:
-        fetched = fetch_model(model, cache_dir(), revision=revision, precision=precision, progress=progress)
+        fetched = fetch_model(model, cache_dir(), revision=revision, wish=wish, progress=progress)
+    _say_notes(fetched.notes)
     if not fetched.reached:
         typer.echo("The hub cannot be reached; taking what was fetched before.", err=True)
     elif fetched.received_bytes:
@@ -134,8 +203,8 @@ def _list_known() -> None:
         (
             model.name,
             model.license,
-            f"{model.size_mb} MB",
-            f"{model.int8_size_mb} MB",
+            _megabytes(model.size_mb),
+            _megabytes(model.int8_size_mb),
             model.mode,
             model.languages,
             f"{model.about}; {model.page}",
@@ -146,3 +215,7 @@ def _list_known() -> None:
     for row in rows:
         cells = [f"{cell:{width}}" for cell, width in zip(row, widths, strict=False)]
         typer.echo("  ".join([*cells, row[-1]]))
+
+
+def _megabytes(size: int | None) -> str:
+    return "-" if size is None else f"{size} MB"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moulin.bundle.checkpoint_choice import CheckpointChoice, ChosenCheckpoints, choose_checkpoints
-from moulin.cli.arguments import PrecisionOption
+from moulin.cli.arguments import LanguageOption, PrecisionOption
 from moulin.cli.checkpoint_options import AveragedModelOption, AvgOption, EpochOption, IterOption, TokensOption
 from moulin.cli.recipe_options import (
     CausalOption,
@@ -21,7 +21,7 @@ from moulin.cli.recipe_options import (
     RightContextOption,
     recipe_of_options,
 )
-from moulin.errors import OptionsError
+from moulin.errors import BundleError, OptionsError
 
 if TYPE_CHECKING:
     from moulin.bundle.spec import OnnxModelSpec
@@ -54,6 +54,7 @@ def inspect(
     causal: CausalOption = None,
     num_heads: NumHeadsOption = None,
     pos_head_dim: PosHeadDimOption = None,
+    language: LanguageOption = None,
 ) -> None:
     """Print what a model is, after checking that its files are complete and fit together.
 
@@ -70,11 +71,13 @@ def inspect(
         streaming=True,
     )
     from moulin.bundle.checkpoint_files import is_checkpoint
+    from moulin.bundle.choice import Wish
     from moulin.bundle.load import load_bundle
     from moulin.cli.fetch import local_model
 
+    wish = Wish(precision, language=language)
     choice = CheckpointChoice(epoch, iteration, avg, use_averaged_model)
-    local = [local_model(model, precision) for model in models]
+    local = [local_model(model, wish).path for model in models]
     if choice.is_made or tokens is not None or len(local) > 1 or is_checkpoint(local[0]):
         facts = _checkpoint_facts(choose_checkpoints(local, choice), tokens, recipe)
     elif recipe is None:
@@ -140,7 +143,7 @@ def _checkpoint_facts(chosen: ChosenCheckpoints, tokens: Path | None, recipe: Re
     from moulin.bundle.spec import name_of
     from moulin.bundle.tokens import read_tokens
     from moulin.bundle.transducer import load_with_facts
-    from moulin.cli.chosen_model import tokens_of
+    from moulin.cli.chosen_model import vocabulary_of
     from moulin.cli.messages import warn
     from moulin.encoders.recipe import NOTHING_SAID
 
@@ -149,9 +152,14 @@ def _checkpoint_facts(chosen: ChosenCheckpoints, tokens: Path | None, recipe: Re
     for doubt in loaded.doubts(streaming=False):
         warn(doubt)
     transducer, encoder = loaded.transducer, loaded.transducer.encoder
-    vocabulary = tokens_of(file, tokens)
     said_of_tokens = {}
-    if vocabulary is not None:
+    try:
+        vocabulary = vocabulary_of(file, tokens)
+    except BundleError as error:  # a checkpoint can be looked at without one
+        if tokens is not None:
+            raise
+        warn(f"{error.message}: serve and export need it")
+    else:
         kind = read_tokens(vocabulary, transducer.joiner.vocab_size).kind
         said_of_tokens = {"vocabulary": kind, "tokens": str(vocabulary)}
     average = {"average": chosen.label, "averaged": [part.name for part in chosen.files]}

@@ -15,6 +15,7 @@ from moulin.triton_repo.contract import MODEL_NAME, streaming_name_beside
 
 if TYPE_CHECKING:
     from moulin.bundle.checkpoint_choice import CheckpointChoice
+    from moulin.bundle.choice import Mode
     from moulin.bundle.files import Precision
     from moulin.bundle.spec import ModelSpec
     from moulin.encoders.recipe import Recipe
@@ -82,25 +83,26 @@ def load_models(
     streaming_name: str | None,
     engine: Engine | None = None,
     device: str = "cpu",
-    streaming_checkpoints: bool = False,
     recipe: Recipe | None = None,
     choice: CheckpointChoice | None = None,
     tokens: Path | None = None,
+    mode: Mode | None = None,
+    language: str | None = None,
+    onnx_only: bool = False,
 ) -> list[NamedModel]:
-    """At most one offline and one streaming model, with their names, by `runnable_model`.
+    """At most one offline and one streaming model, with their names, by `runnable_of_mode`.
 
-    Several checkpoint files are one model, their average; `choice` and `tokens` as for `chosen_model`.
-
-    Checkpoints are offline models unless `streaming_checkpoints`, and taken from a folder with both where the `engine`
-    runs checkpoints. `recipe` says of them what they do not tell. Raises BundleError, OptionsError, EngineError or
-    FetchError.
+    Several checkpoint files are one model, their average; `choice` and `tokens` as for `chosen_model`, and `recipe`
+    says of checkpoints what they do not tell. Checkpoints are of the `mode` that is asked for, else offline unless
+    their exports are streaming ones, and taken from a folder with both where the `engine` runs checkpoints. Raises
+    BundleError, OptionsError, EngineError or FetchError.
     """
     from moulin.bundle.checkpoint_choice import CheckpointChoice
     from moulin.bundle.checkpoint_files import is_checkpoint
     from moulin.bundle.load_model import load_model
     from moulin.cli.chosen_model import chosen_model
     from moulin.cli.messages import warn_of
-    from moulin.cli.runnable_model import runnable_model
+    from moulin.cli.runnable_model import runnable_of_mode
     from moulin.engine.engines import file_precision
 
     files = len(models) > 1 and all(model.suffix == ".pt" for model in models)
@@ -108,13 +110,20 @@ def load_models(
         models, recipe = [chosen_model(models, choice or CheckpointChoice(), tokens=tokens, recipe=recipe)], None
     specs: dict[str, ModelSpec] = {}
     for model in models:
-        folder = runnable_model(
-            model, engine=engine, precision=precision, device=device, streaming=streaming_checkpoints, recipe=recipe
+        found = runnable_of_mode(
+            model,
+            engine=engine,
+            precision=precision,
+            device=device,
+            mode=mode,
+            language=language,
+            onnx_only=onnx_only,
+            recipe=recipe,
         )
         prefer_checkpoint = engine == "torch"
-        streaming = streaming_checkpoints and is_checkpoint(folder, preferred=prefer_checkpoint)
+        streaming = found.mode == "streaming" and is_checkpoint(found.path, preferred=prefer_checkpoint)
         spec = load_model(
-            folder,
+            found.path,
             precision=file_precision(engine, precision),
             expect="streaming" if streaming else None,
             prefer_checkpoint=prefer_checkpoint,

@@ -12,6 +12,7 @@ from moulin.cli.arguments import (
     BeamOption,
     DeviceOption,
     EngineOption,
+    LanguageOption,
     MethodOption,
     PrecisionOption,
     decoding_changes,
@@ -86,6 +87,7 @@ def build(
     pos_head_dim: PosHeadDimOption = None,
     name: NameOption = None,
     streaming_name: StreamingNameOption = None,
+    language: LanguageOption = None,
     precision: PrecisionOption = None,
     layout: LayoutOption = "fused",
     backend: Annotated[
@@ -131,10 +133,12 @@ def build(
         streaming_name=streaming_name,
         engine=runs_on,
         device=device,
-        streaming_checkpoints=bool(streaming),
         recipe=recipe,
         choice=CheckpointChoice(epoch, iteration, avg, use_averaged_model),
         tokens=tokens,
+        mode=None if streaming is None else "streaming" if streaming else "offline",
+        language=language,
+        onnx_only=layout == "ensemble",
     )
     if streaming is not None:
         wanted = "streaming" if streaming else "offline"

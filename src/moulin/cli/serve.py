@@ -17,6 +17,7 @@ from moulin.cli.arguments import (
     BeamOption,
     DeviceOption,
     EngineOption,
+    LanguageOption,
     MethodOption,
     PortOption,
     PrecisionOption,
@@ -75,8 +76,13 @@ def serve(
         ),
     ] = None,
     streaming: Annotated[
-        bool, typer.Option("--streaming", help="Serve a checkpoint for live audio, not for whole utterances.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--streaming/--offline",
+            help="Serve a checkpoint, or of several exports one, for live audio or for whole utterances.  [default: "
+            "exports are taken as they are, a checkpoint is for whole utterances]",
+        ),
+    ] = None,
     epoch: EpochOption = None,
     iteration: IterOption = None,
     avg: AvgOption = None,
@@ -88,6 +94,7 @@ def serve(
     causal: CausalOption = None,
     num_heads: NumHeadsOption = None,
     pos_head_dim: PosHeadDimOption = None,
+    language: LanguageOption = None,
     name: NameOption = None,
     streaming_name: StreamingNameOption = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for other machines too.")] = "127.0.0.1",
@@ -145,7 +152,7 @@ def serve(
         chunk_size=chunk_size,
         left_context_frames=left_context_frames,
         right_context=right_context,
-        streaming=streaming,
+        streaming=bool(streaming),
     )
     named = load_models(
         models or [DEMO_MODEL, DEMO_STREAMING_MODEL],
@@ -154,10 +161,12 @@ def serve(
         streaming_name=streaming_name,
         engine=engine,
         device=device,
-        streaming_checkpoints=streaming,
         recipe=recipe,
         choice=CheckpointChoice(epoch, iteration, avg, use_averaged_model),
         tokens=tokens,
+        mode=None if streaming is None else "streaming" if streaming else "offline",
+        language=language,
+        onnx_only=layout == "ensemble",
     )
     engines = {check_engine(model.spec, engine, device) for model in named}
     # Before minutes may go by in which the environment for Triton is made.

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from moulin.cli.arguments import BeamOption, DeviceOption, EngineOption, MethodOption, PrecisionOption, decoding_changes
+from moulin.cli.arguments import (
+    BeamOption,
+    DeviceOption,
+    EngineOption,
+    LanguageOption,
+    MethodOption,
+    PrecisionOption,
+    decoding_changes,
+)
 from moulin.errors import OptionsError
 from moulin.live_transcript import LiveTranscript, StreamUpdate
 from moulin.transcript_formats import to_json
@@ -49,6 +57,7 @@ def stream(
     engine: EngineOption = None,
     device: DeviceOption = "cpu",
     precision: PrecisionOption = None,
+    language: LanguageOption = None,
 ) -> None:
     """Recognise speech while it is spoken.
 
@@ -63,7 +72,9 @@ def stream(
     if url is not None and model is not None:
         raise OptionsError("Expected --url or --model, got both", hint="--model recognises without a server")
     if model is not None:
-        model = runnable_model(model, engine=engine, precision=precision, device=device, streaming=True)
+        model = runnable_model(
+            model, engine=engine, precision=precision, device=device, streaming=True, language=language
+        )
     options = decoding_changes(method, beam) | ({} if endpoint is None else {"endpoint": endpoint})
 
     with _microphone(chunk_ms or 100) if file is None else _file(file, chunk_ms or 320, realtime=realtime) as chunks:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from moulin.cli.arguments import BeamOption, DeviceOption, EngineOption, MethodOption, PrecisionOption, decoding_changes
+from moulin.cli.arguments import (
+    BeamOption,
+    DeviceOption,
+    EngineOption,
+    LanguageOption,
+    MethodOption,
+    PrecisionOption,
+    decoding_changes,
+)
 from moulin.cli.messages import show_error
 from moulin.errors import MoulinError, OptionsError
 from moulin.transcript_formats import SUBTITLES, to_json
@@ -44,6 +52,7 @@ def transcribe(
     engine: EngineOption = None,
     device: DeviceOption = "cpu",
     precision: PrecisionOption = None,
+    language: LanguageOption = None,
 ) -> None:
     """Transcribe recordings of any format, rate, channel count and length; long ones are cut at silences.
 
@@ -66,7 +75,9 @@ def transcribe(
         _check_folder(to, sources)
 
     if model is not None:
-        model = runnable_model(model, engine=engine, precision=precision, device=device, streaming=False)
+        model = runnable_model(
+            model, engine=engine, precision=precision, device=device, streaming=False, language=language
+        )
     failures = 0
     with transcribing_progress(sources) as progress:
         outcomes = (

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from moulin.errors import EngineError, OptionsError
+from moulin.errors import BundleError, EngineError, OptionsError
 
 app = typer.Typer(
     help="Build TensorRT engines.",
@@ -45,6 +45,7 @@ def build(
     An engine that is there already, built from the same files with the same settings, is kept; one that gives NaN, or
     differs by more than its precision explains, is not.
     """
+    from moulin.bundle.choice import Wish
     from moulin.bundle.load_model import load_model
     from moulin.bundle.spec import OnnxModelSpec
     from moulin.cli.fetch import local_model
@@ -54,7 +55,11 @@ def build(
 
     if not workspace_gib > 0:
         raise OptionsError(f"Expected workspace-gib above 0, got {workspace_gib:g}")
-    spec = load_model(local_model(model, "fp32"))
+    try:
+        found = local_model(model, Wish(precision="fp32", form="onnx")).path
+    except BundleError:
+        found = model  # what cannot be built of it is said below
+    spec = load_model(found)
     prepared = prepare(spec, precision=precision, max_batch=max_batch, max_seconds=max_seconds)
     nodes = len(prepared.model.graph.node)
     typer.echo(f"TensorRT takes the encoder of {spec.name}: {nodes} operators, {precision}", err=True)

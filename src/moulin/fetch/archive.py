@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
+from moulin.bundle.choice import NO_WISH, Wish, choose_model
+from moulin.bundle.folder_files import files_around
+from moulin.bundle.vocabulary_files import find_vocabulary
+from moulin.errors import BundleError
 from moulin.fetch.cache_folder import locked, partial_folder, publish, remove
 from moulin.fetch.digest import Digest
 from moulin.fetch.download import RemoteFile, download
@@ -52,7 +56,13 @@ def parse_archive_url(text: str) -> ArchiveUrl:
     return ArchiveUrl(url, match[1].lower())
 
 
-def fetch_archive(archive: ArchiveUrl, cache: Path, *, progress: Progress = silent) -> Fetched:
+def fetch_archive(
+    archive: ArchiveUrl,
+    cache: Path,
+    *,
+    wish: Wish = NO_WISH,
+    progress: Progress = silent,
+) -> Fetched:
     """Bring the model in `archive` into `cache`. An archive is taken not to change: what is there is not asked for."""
     name = archive.file_name
     key = hashlib.sha256(f"{archive.url}#{archive.sha256}".encode()).hexdigest()[:12]
@@ -68,30 +78,41 @@ def fetch_archive(archive: ArchiveUrl, cache: Path, *, progress: Progress = sile
             unpacked.mkdir()
             try:
                 unpack(partial / "archive", unpacked, name=name, progress=progress)
-                _model_folder(unpacked, name)
             except FetchError:
                 remove(partial)
                 raise
             publish(unpacked, folder)
             remove(partial)
-        return Fetched(_model_folder(folder, name), received)
+        return _chosen(folder, name, wish, received)
 
 
-def _model_folder(unpacked: Path, name: str) -> Path:
-    folders = sorted(set(_folders_with_models(unpacked)))
-    if len(folders) == 1:
-        return folders[0]
-    if not folders:
-        raise FetchError(
-            f"There is no transducer in {name}: expected encoder*.onnx, decoder*.onnx and joiner*.onnx with tokens.txt",
-            hint="a CTC or attention model is another kind of model, which moulin does not serve",
-        )
-    choices = ", ".join(str(folder.relative_to(unpacked)) for folder in folders)
-    raise FetchError(f"{name} holds {len(folders)} models: {choices}", hint="unpack it by hand and pass the one")
+def _chosen(unpacked: Path, name: str, wish: Wish, received: int) -> Fetched:
+    """The model in the folder `unpacked`, by the rules for folders. Raises FetchError about `name`."""
+    paths, inside = files_around(unpacked)
+    own = {path for path in paths if path.is_relative_to(inside)}
+    top = _only_folder(own, inside)
+    try:
+        choice = choose_model(own, top, name, wish)
+        find_vocabulary(own, choice.file, name, choice.language)
+    except BundleError as error:
+        by_name = error.hint is None or error.hint.startswith("name ")
+        hint = "unpack it by hand and pass the folder or file" if by_name else error.hint
+        raise FetchError(error.message.replace(f"{top}/", ""), hint=hint) from None
+    folder = Path(choice.file).parent
+    alone = _default(own, PurePosixPath(folder), name) == choice.file
+    return Fetched(folder if alone else Path(choice.file), received, mode=choice.mode, notes=choice.notes)
 
 
-def _folders_with_models(unpacked: Path) -> Iterator[Path]:
-    for pattern in ("encoder*.onnx", "pretrained.pt", "epoch-*.pt", "checkpoint-*.pt"):
-        for file in unpacked.rglob(pattern):
-            if (file.parent / "tokens.txt").is_file():
-                yield file.parent
+def _only_folder(paths: Collection[PurePosixPath], top: PurePosixPath) -> PurePosixPath:
+    """The folder that all is in: archives have one that is called as they are."""
+    folders = {path.relative_to(top).parts[0] for path in paths if len(path.relative_to(top).parts) > 1}
+    loose = any(path.parent == top for path in paths)
+    return top / folders.pop() if len(folders) == 1 and not loose else top
+
+
+def _default(paths: Collection[PurePosixPath], folder: PurePosixPath, name: str) -> PurePosixPath | None:
+    """What is taken where only the folder is named."""
+    try:
+        return choose_model(paths, folder, name).file
+    except BundleError:
+        return None

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from moulin.bundle.files import Precision
+from moulin.bundle.choice import NO_WISH, Wish
 from moulin.errors import first_line
 from moulin.extras import install_hint
 from moulin.fetch.cache_folder import locked, partial_folder, publish
@@ -58,7 +58,11 @@ class _Listing:
 
 
 def fetch_from_hub(
-    model: HubModel, cache: Path, *, precision: Precision | None = None, progress: Progress = silent
+    model: HubModel,
+    cache: Path,
+    *,
+    wish: Wish = NO_WISH,
+    progress: Progress = silent,
 ) -> Fetched:
     """Bring `model` into `cache`, as a flat folder with only what is needed; nothing that is there already comes again.
 
@@ -66,7 +70,7 @@ def fetch_from_hub(
     """
     home = cache / "hub" / model.repository
     listing, reached = _listing(model, home)
-    choice = choose_files(listing.files, str(model), inside=model.inside, precision=precision)
+    choice = choose_files(listing.files, str(model), inside=model.inside, wish=wish)
     folder = home / f"{listing.commit[:12]}-{choice.variant}" / home.name
     received = 0
     with locked(folder):
@@ -75,7 +79,7 @@ def fetch_from_hub(
             for remote, name in _remote_files(model.repository, listing.commit, choice.files):
                 received += download(remote, partial / name, progress)
             publish(partial, folder)
-    return Fetched(folder, received_bytes=received, reached=reached)
+    return Fetched(folder, received_bytes=received, reached=reached, mode=choice.mode, notes=choice.notes)
 
 
 def _listing(model: HubModel, home: Path) -> tuple[_Listing, bool]:

@@ -12,21 +12,23 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class KnownModel:
-    """Sizes are of a download, in megabytes: of the fp32 variant, and of the int8 one."""
+    """Sizes are of a download, in megabytes: of the fp32 variant, and of the int8 one; None where there is no such
+    variant, or its page does not say."""
 
     name: str
     source: str
     license: str
     languages: str
     mode: Literal["offline", "streaming"]
-    size_mb: int
-    int8_size_mb: int
+    size_mb: int | None
+    int8_size_mb: int | None
     about: str
 
     @property
     def page(self) -> str:
         """Where people read about it, its licence included."""
-        return f"https://huggingface.co/{self.source.removeprefix('hf://').partition('@')[0]}"
+        owner, name = self.source.removeprefix("hf://").partition("@")[0].split("/")[:2]
+        return f"https://huggingface.co/{owner}/{name}"
 
 
 KNOWN_MODELS = (
@@ -90,6 +92,86 @@ KNOWN_MODELS = (
         size_mb=270,
         int8_size_mb=73,
         about="Zipformer by Reazon",
+    ),
+    KnownModel(
+        name="zipformer-zh",
+        source="hf://pkufool/icefall-asr-zipformer-wenetspeech-20230615",
+        license="Apache-2.0",
+        languages="Chinese",
+        mode="offline",
+        size_mb=284,
+        int8_size_mb=75,
+        about="Zipformer trained on WenetSpeech; with its checkpoint",
+    ),
+    KnownModel(
+        name="wenetspeech-zh-streaming",
+        source="hf://pkufool/icefall-asr-zipformer-streaming-wenetspeech-20230615",
+        license="Apache-2.0",
+        languages="Chinese",
+        mode="streaming",
+        size_mb=286,
+        int8_size_mb=86,
+        about="Zipformer trained on WenetSpeech, 320 ms chunks; with its checkpoint",
+    ),
+    KnownModel(
+        name="conformer-zh",
+        source="hf://csukuangfj/sherpa-onnx-conformer-zh-stateless2-2023-05-23",
+        license="Apache-2.0",
+        languages="Chinese",
+        mode="offline",
+        size_mb=354,
+        int8_size_mb=141,
+        about="Conformer",
+    ),
+    KnownModel(
+        name="zipformer-medium-streaming",
+        source="hf://pkufool/zipformer-medium-streaming",
+        license="Apache-2.0",
+        languages="Chinese, English",
+        mode="streaming",
+        size_mb=None,
+        int8_size_mb=None,
+        about="Zipformer of 65 M parameters, 2026, 320 ms chunks; with its checkpoint",
+    ),
+    KnownModel(
+        name="x-asr-zh-en",
+        source="hf://GilgameshWind/X-ASR-zh-en/deployment/models/chunk-480ms-model",
+        license="Apache-2.0",
+        languages="Chinese, English",
+        mode="streaming",
+        size_mb=None,
+        int8_size_mb=None,
+        about="X-ASR with punctuation and casing, 480 ms chunks (also chunk-160ms-model, 960ms, 1920ms)",
+    ),
+    KnownModel(
+        name="vosk-model-ru",
+        source="hf://alphacep/vosk-model-ru",
+        license="Apache-2.0",
+        languages="Russian",
+        mode="offline",
+        size_mb=262,
+        int8_size_mb=70,
+        about="Zipformer by Alpha Cephei; with its checkpoint",
+    ),
+    KnownModel(
+        name="vosk-model-small-ru",
+        source="hf://alphacep/vosk-model-small-ru@4d68c4017bcfa44e2a79581f7933339e916a35da",
+        license="Apache-2.0",
+        languages="Russian",
+        mode="offline",
+        size_mb=94,
+        int8_size_mb=27,
+        about="small Zipformer by Alpha Cephei",
+    ),
+    KnownModel(
+        name="conformer-en-streaming",
+        source="hf://pkufool/icefall_librispeech_streaming_pruned_transducer_stateless3_giga_0.9_20220625",
+        license="Apache-2.0",
+        languages="English",
+        mode="streaming",
+        size_mb=321,
+        int8_size_mb=None,
+        about="Conformer trained on LibriSpeech and GigaSpeech, as a checkpoint",
     ),
 )
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from moulin.bundle.files import Precision
+from moulin.bundle.choice import NO_WISH, Wish
 from moulin.errors import OptionsError
 from moulin.fetch.archive import ArchiveUrl, fetch_archive, parse_archive_url
 from moulin.fetch.errors import FetchError
@@ -55,16 +55,16 @@ def fetch_model(
     cache: Path,
     *,
     revision: str | None = None,
-    precision: Precision | None = None,
+    wish: Wish = NO_WISH,
     progress: Progress = silent,
 ) -> Fetched:
     """Bring the model that `text` names into `cache`, unless it is there."""
     source = parse_source(text, revision)
     try:
         if isinstance(source, HubModel):
-            return fetch_from_hub(source, cache, precision=precision, progress=progress)
+            return fetch_from_hub(source, cache, wish=wish, progress=progress)
         if isinstance(source, ArchiveUrl):
-            return fetch_archive(source, cache, progress=progress)
+            return fetch_archive(source, cache, wish=wish, progress=progress)
     except OSError as error:
         raise FetchError(
             f"Cannot keep {text} in {cache}: {error.strerror or error}",

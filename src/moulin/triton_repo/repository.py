@@ -75,9 +75,9 @@ def _with_engine(options: _Options, spec: ModelSpec) -> _Options:
 
 
 def _place_bundle(spec: ModelSpec, to: Path, *, link: bool) -> None:
-    if link:
+    if link and all(file.parent == spec.path for file in spec.all_files):
         to.symlink_to(spec.path.resolve(), target_is_directory=True)
         return
     to.mkdir()
-    for file in spec.all_files:
-        place_file(file, to / file.name, link=False)
+    for file in spec.all_files:  # also of a clone, where the vocabulary is in another folder
+        place_file(file, to / file.name, link=link)

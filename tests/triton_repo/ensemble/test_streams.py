@@ -13,6 +13,7 @@ import pytest
 from moulin.audio.decode import read_audio
 from moulin.bundle.load import load_bundle
 from moulin.bundle.load_model import load_model
+from moulin.bundle.tokens import read_tokens
 from moulin.client import Client
 from moulin.decoding.network import Floats
 from moulin.demo.files import demo_clips
@@ -27,6 +28,7 @@ from moulin.triton_repo.ensemble.repository import build_tied_streams
 from moulin.triton_repo.repository import build_streaming_repository
 from moulin.triton_repo.shim_parameters import ShimParameters
 from moulin.triton_repo.streaming_config import StreamingOptions
+from tests.bundle.sentence_pieces import trained
 from tests.bundles import BUNDLES, STREAMING
 
 from .without_triton import Component, read_config
@@ -128,6 +130,17 @@ def test_a_wrong_option_is_the_streams_own_failure(tied: TritonServer, speech: l
         with client.stream() as live:
             assert live.send(speech[0]) is not None
             assert live.finish().text
+
+
+def test_tokens_of_a_bpe_model(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in LSTM.glob("*.onnx"):
+        (folder / file.name).symlink_to(file)
+    (folder / "bpe.model").write_bytes(trained(37))
+    spec = load_bundle(folder)
+    model = build_tied_streams(spec, tmp_path / "repository", StreamingOptions())
+    assert read_tokens(model / "1" / "tokens.txt", 37) == spec.tokens
 
 
 def test_what_cannot_be_tied(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.bundle.spec import OnnxModelSpec
+from moulin.bundle.tokens import tokens_text
 from moulin.engine.features import TAIL_PADDING_SEC
 from moulin.errors import EngineError, LaunchError
 from moulin.evaluate.connection import Record
@@ -65,13 +66,17 @@ def sherpa_server(spec: OnnxModelSpec, settings: Mapping[str, str]) -> Iterator[
         raise EngineError(f"The peer {name} is not installed", hint=install_hint("bench"))
     port = claim_ports("127.0.0.1", {"--port": 0})["--port"]
     with workspace("bench-sherpa") as folder:
+        tokens = spec.files.tokens
+        if tokens.suffix == ".model":
+            tokens = folder / "tokens.txt"
+            tokens.write_text(tokens_text(spec.tokens), encoding="utf-8")
         command = [
             str(binary),
             f"--port={port}",
             f"--encoder={spec.files.encoder}",
             f"--decoder={spec.files.decoder}",
             f"--joiner={spec.files.joiner}",
-            f"--tokens={spec.files.tokens}",
+            f"--tokens={tokens}",
             f"--log-file={folder / 'connections.log'}",
             *(f"--{name}={value}" for name, value in settings.items()),
         ]

@@ -18,6 +18,7 @@ import onnx
 
 from moulin.bundle.onnx_graph import OnnxGraph
 from moulin.bundle.spec import ModelSpec, OnnxModelSpec
+from moulin.bundle.tokens import tokens_text
 from moulin.engine.engines import choose_engine
 from moulin.engine.onnxruntime_encoder import OnnxRuntimeEncoder
 from moulin.errors import BundleError, OptionsError
@@ -82,7 +83,7 @@ def build_tied_streams(
         for part in networks:
             if configs[part].backend == "python":
                 write_shim(folders[part], "ensemble.component_shim")
-        place_file(spec.files.tokens, folders[None] / "1" / "tokens.txt", link=link)
+        _place_tokens(spec, folders[None] / "1" / "tokens.txt", link=link)
         write_shim(folders[None], "ensemble.streaming_shim")
     return to / options.model_name
 
@@ -153,4 +154,12 @@ def _write_component(spec: OnnxModelSpec, model_dir: Path, part: Part, *, link: 
         for file in graphs[part].external_files:
             place_file(file, version / file.name, link=link)
     if part == "scorer":
-        place_file(spec.files.tokens, version / "tokens.txt", link=link)
+        _place_tokens(spec, version / "tokens.txt", link=link)
+
+
+def _place_tokens(spec: OnnxModelSpec, to: Path, *, link: bool) -> None:
+    """The model's tokens.txt; written where the model has a bpe.model instead."""
+    if spec.files.tokens.suffix == ".model":
+        to.write_text(tokens_text(spec.tokens), encoding="utf-8")
+    else:
+        place_file(spec.files.tokens, to, link=link)

@@ -1,0 +1,145 @@
+"""What the names of a model's files say: Icefall's own, and those that people publish models under.
+
+An ONNX file is `encoder`, `decoder` or `joiner`, a label (`-epoch-99-avg-1-chunk-16-left-128`) and a variant (`.int8`,
+`.fp16`); where one folder has several languages, each file begins with one (`de_encoder.onnx`) or ends so
+(`encoder-de.onnx`). A checkpoint is any `.pt` that is no TorchScript and no graph of k2's.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from moulin.bundle.precision import Precision
+
+STORED_NAME = "model.safetensors"
+ROLES = ("encoder", "decoder", "joiner")
+
+_LANGUAGE = r"[a-z]{2,3}(?:[-_](?:[a-z]{2,3}|[A-Z]{2}|[A-Z][a-z]{3}))*"
+_ONNX = re.compile(
+    rf"(?:(?P<language>{_LANGUAGE})_)?(?P<role>encoder|decoder|joiner)(?P<label>.*?)"
+    r"(?:[._-](?P<precision>int8|fp16|fp32))?\.onnx"
+)
+# What stands before `_encoder.onnx` without being a language.
+_NO_LANGUAGES = frozenset({"ctc", "lm", "rnn", "asr", "am", "kws", "tts", "vad", "my", "new", "old"})
+_LANGUAGE_LABEL = re.compile(r"[-_](?P<language>[a-z]{2}(?:[-_](?:[a-z]{2}|[A-Z]{2}))*)")
+_CHUNK = re.compile(r"[-_]chunk[-_](?P<frames>-?\d+)")
+_CHUNK_MS = re.compile(r"[-_](?:chunk[-_])?(?P<ms>\d+)ms")
+_LEFT = re.compile(r"[-_]left[-_](?P<frames>-?\d+)")
+_TRAINED = re.compile(r"(?P<kind>epoch|iter|checkpoint)[-_](?P<number>\d+)")
+_AVERAGE = re.compile(r"avg[-_](?P<number>\d+)")
+_SUFFIXES = (".pt", ".safetensors")
+_TORCHSCRIPT = re.compile(r"(?:^|[-_.])(?:jit|traced?|scripted|torchscript)(?:[-_.]|$)|jit[-_](?:script|model|trace)")
+_GRAPH = re.compile(
+    r"[HLG]+|L_?disambig|Linv|H?LG[-_].*|G[-_]\d.*|.*[-_]gram|optimizer|scheduler|sampler", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxName:
+    """One of a transducer's three networks, by its file's name. `key` is the same for the three of one export."""
+
+    path: PurePosixPath
+    role: str
+    language: str | None
+    label: str
+    precision: Precision
+
+    @property
+    def key(self) -> tuple[str | None, str]:
+        return self.language, self.label
+
+    @property
+    def chunk(self) -> float | None:
+        """The chunk of a streaming export, as a number to compare with others; None where the name has none."""
+        if match := _CHUNK_MS.search(self.label):
+            return float(match["ms"])
+        if (match := _CHUNK.search(self.label)) and int(match["frames"]) > 0:
+            return 20.0 * int(match["frames"])
+        return None
+
+    @property
+    def left_context(self) -> float:
+        """Larger is more; an unlimited one is written -1."""
+        match = _LEFT.search(self.label)
+        if match is None:
+            return -1.0
+        return math.inf if int(match["frames"]) < 0 else float(match["frames"])
+
+    @property
+    def training(self) -> str:
+        """The label without chunk and left context: which training, epoch and average it is."""
+        return _LEFT.sub("", _CHUNK_MS.sub("", _CHUNK.sub("", self.label)))
+
+
+def parse_onnx_name(path: PurePosixPath) -> OnnxName | None:
+    """None for what is no encoder, decoder or joiner by its name."""
+    match = _ONNX.fullmatch(path.name)
+    if match is None or match["language"] in _NO_LANGUAGES or is_projection(path):
+        return None
+    language, label = match["language"], match["label"]
+    if language is None and (named := _LANGUAGE_LABEL.fullmatch(label)):
+        language, label = named["language"], ""
+    precision: Precision = "fp32"
+    if match["precision"] in ("int8", "fp16"):
+        precision = "int8" if match["precision"] == "int8" else "fp16"
+    return OnnxName(path, match["role"], language, label, precision)
+
+
+def is_projection(path: PurePosixPath) -> bool:
+    """Whether the file is one of the two that only Icefall's exports of 2022 have beside the joiner."""
+    return path.suffix == ".onnx" and path.name.startswith(("joiner_encoder_proj", "joiner_decoder_proj"))
+
+
+def is_checkpoint_name(path: PurePosixPath) -> bool:
+    """Whether the file may hold a checkpoint's tensors: neither TorchScript (`cpu_jit.pt`, `jit_script.pt`), nor a
+    graph of k2's (`HLG.pt`, `L_disambig.pt`) or a part of the training's state."""
+    return (
+        path.suffix in _SUFFIXES
+        and not _TORCHSCRIPT.search(path.stem.lower())
+        and not (path.suffix == ".pt" and _GRAPH.fullmatch(path.stem))
+    )
+
+
+def checkpoint_rank(path: PurePosixPath) -> tuple[int, ...] | None:
+    """How much a checkpoint's name says that it is the one to use, largest first; None where the name says nothing.
+
+    `model.safetensors`, `pretrained.pt`, `model.pt`, then averages that somebody chose and named (`pretrained-…`,
+    `finetuned_…`), then training checkpoints (`epoch-N.pt`, `checkpoint-N.pt`), then those that training found best.
+    Of several of a kind the last epoch, then the last iteration, then the longest average.
+    """
+    name, stem = path.name, path.stem.lower()
+    if name == STORED_NAME:
+        return (9,)
+    if path.suffix != ".pt":
+        return None
+    if stem in ("pretrained", "model"):
+        return (8 if stem == "pretrained" else 7,)
+    if re.match(r"pre_?trained|fine?[-_]?tuned?", stem):
+        return (6, *training_rank(stem))
+    if re.fullmatch(r"epoch-\d+", stem):
+        return (5, *training_rank(stem))
+    if re.fullmatch(r"checkpoint-\d+", stem):
+        return (4, *training_rank(stem))
+    if re.search(r"epoch[-_]\d|iter[-_]\d", stem):
+        return (3, *training_rank(stem))
+    if stem in ("best-valid-loss", "best-train-loss"):
+        return (2 if stem == "best-valid-loss" else 1,)
+    return None
+
+
+def training_rank(label: str) -> tuple[int, int, int]:
+    """Epochs before iterations, then the number, then how many were averaged."""
+    trained, average = _TRAINED.search(label), _AVERAGE.search(label)
+    return (
+        int(trained is not None and trained["kind"] == "epoch"),
+        int(trained["number"]) if trained else -1,
+        int(average["number"]) if average else 0,
+    )
+
+
+def names_a_training(label: str) -> bool:
+    """Whether the label says which epoch or iteration it is, so that it can be compared with others."""
+    return _TRAINED.search(label) is not None

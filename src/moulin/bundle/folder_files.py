@@ -1,0 +1,59 @@
+"""The files of a model's folder, and of the folders around it where recipes keep a vocabulary."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from moulin.errors import BundleError
+
+# A git clone of a published recipe is `data/lang_bpe_500/tokens.txt`, `exp/onnx/encoder.onnx`; what is deeper, or in a
+# folder with very many files, is no model.
+_MAX_DEPTH = 4
+_MAX_FILES = 20_000
+_VOCABULARIES = ("*tokens*.txt", "*.model")
+_EXPERIMENTS = ("exp", "onnx", "am", "am-onnx")
+
+
+def files_around(model: Path) -> tuple[frozenset[PurePosixPath], PurePosixPath]:
+    """Absolute paths of the files in and below the folder `model`, or the folder of the file `model`; with them the
+    vocabularies one folder up. And `model` itself as such a path. Raises BundleError where the folder cannot be read.
+    """
+    absolute = Path(os.path.abspath(model))  # noqa: PTH100 (resolve() would leave a hub cache's folder of links)
+    top = absolute if absolute.is_dir() else absolute.parent
+    try:
+        found = list(_below(top, _MAX_DEPTH if top == absolute else 0))
+        found += [*_vocabularies(top), *_vocabularies(top.parent)]
+        if top.parent.name in _EXPERIMENTS:
+            found += _vocabularies(top.parent.parent)
+    except OSError as error:
+        raise BundleError(f"{model} cannot be read: {error.strerror or error}") from None
+    return frozenset(map(PurePosixPath, found)), PurePosixPath(absolute)
+
+
+def _below(top: Path, depth: int) -> Iterator[Path]:
+    count = 0
+    for folder, folders, files in os.walk(top, followlinks=True):
+        level = len(Path(folder).relative_to(top).parts)
+        # A folder in place of a network is for whoever reads the network to complain about.
+        files += [name for name in folders if name.endswith(".onnx")]
+        folders[:] = sorted(name for name in folders if not name.startswith(".")) if level < depth else []
+        for name in files:
+            count += 1
+            if count > _MAX_FILES:
+                return
+            yield Path(folder, name)
+
+
+def _vocabularies(folder: Path) -> list[Path]:
+    """`tokens.txt` and `bpe.model` in `folder` and its `data/`, `data/lang_*/` and `lang*/`."""
+    places = [folder, folder / "data", *_matching(folder, "lang*"), *_matching(folder / "data", "lang*")]
+    return [file for place in places for pattern in _VOCABULARIES for file in _matching(place, pattern)]
+
+
+def _matching(folder: Path, pattern: str) -> list[Path]:
+    try:
+        return sorted(folder.glob(pattern))
+    except PermissionError:  # somebody else's folder above the model
+        return []

@@ -1,0 +1,121 @@
+"""Models of other kinds whose files have the names of a transducer's, told by metadata and tensor names.
+
+What they are is said before anything is computed: with other features or another decoder they would run and give
+nonsense, or fail somewhere deep. The metadata are those that the export scripts of sherpa-onnx write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from moulin.bundle.onnx_graph import OnnxGraph
+from moulin.bundle.spec import SUBSAMPLING_FACTOR
+from moulin.errors import BundleError
+
+_TRANSDUCERS = "moulin serves transducers trained with Icefall"
+
+
+class _Kind(NamedTuple):
+    """`what` it is and why it is not served, `model_types` by the beginnings of that metadata, `inputs` any of which
+    tells."""
+
+    what: str
+    hint: str
+    model_types: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+
+
+_KINDS = (
+    _Kind(
+        "is a NeMo export ({type}): its features are normalised, its decoder is an LSTM",
+        f"sherpa-onnx runs it; {_TRANSDUCERS}",
+        ("EncDec",),
+        ("audio_signal", "targets", "target_length"),
+    ),
+    _Kind("is a Whisper model", f"sherpa-onnx runs it; {_TRANSDUCERS}", ("whisper",), ("mel", "input_features")),
+    _Kind("is a Moonshine model", f"sherpa-onnx runs it; {_TRANSDUCERS}", ("moonshine",)),
+    _Kind(
+        "is a Paraformer or SenseVoice model of FunASR",
+        f"sherpa-onnx runs it; {_TRANSDUCERS}",
+        ("paraformer", "sense_voice", "funasr"),
+        ("textnorm",),
+    ),
+    _Kind("is a FireRedASR model", f"sherpa-onnx runs it; {_TRANSDUCERS}", ("fire-red-asr", "fire_red_asr")),
+    _Kind(
+        "is a WeNet model: its encoder keeps other states than Icefall's Conformer",
+        f"WeNet's runtime and sherpa-onnx run it; {_TRANSDUCERS}",
+        ("wenet", "u2"),
+        ("att_cache", "cnn_cache", "required_cache_size", "chunk_xs"),
+    ),
+    _Kind("is an ESPnet model", f"ESPnet runs it; {_TRANSDUCERS}", ("espnet",), ("feats", "feats_length")),
+    _Kind(
+        "is a ConvEmformer of Icefall, an encoder that moulin does not have",
+        "sherpa-ncnn runs it; of Icefall's streaming encoders moulin serves Zipformer2, Zipformer, Conformer and LSTM",
+        ("conv-emformer", "emformer"),
+    ),
+    _Kind("is a text or translation model", _TRANSDUCERS, (), ("input_ids",)),
+)
+
+
+def refuse_foreign(encoder: OnnxGraph) -> None:
+    """Raise BundleError, with what it is, where `encoder` is no encoder of an Icefall transducer."""
+    model_type = encoder.metadata.get("model_type", "")
+    if any("log_prob" in tensor.name for tensor in encoder.outputs) or model_type.endswith("_ctc"):
+        raise BundleError(f"{encoder.file} is a CTC model", hint="moulin serves transducers")
+    inputs = {tensor.name for tensor in encoder.inputs}
+    for kind in _KINDS:
+        if _starts(model_type, kind.model_types) or inputs.intersection(kind.inputs):
+            what = kind.what.format(type=model_type or ", ".join(sorted(inputs.intersection(kind.inputs))))
+            raise BundleError(f"{encoder.file} {what}", hint=kind.hint)
+    _refuse_other_features(encoder)
+
+
+def refuse_foreign_decoder(decoder: OnnxGraph) -> None:
+    """The same for a decoder: a stateless one takes tokens alone."""
+    inputs = {tensor.name for tensor in decoder.inputs}
+    if inputs.intersection(("targets", "target_length")) or len(inputs) > 1:
+        states = ", ".join(tensor.name for tensor in decoder.inputs)
+        raise BundleError(
+            f"{decoder.file} is no stateless decoder: expected the tokens y alone, got {states}, as NeMo and other "
+            "recurrent decoders take",
+            hint=f"sherpa-onnx runs NeMo's exports; {_TRANSDUCERS}",
+        )
+
+
+def _refuse_other_features(encoder: OnnxGraph) -> None:
+    """Models whose input is not Icefall's fbank, or whose frames are not Icefall's."""
+    tests: tuple[tuple[str, Callable[[str], bool], str, str], ...] = (
+        (
+            "feature",
+            lambda value: value == "whisper",
+            "was trained on Whisper's log-mel features, which moulin does not compute",
+            "use an export of a model trained on Kaldi fbank (Icefall's default)",
+        ),
+        (
+            "normalize_samples",
+            lambda value: value == "0",
+            "expects samples scaled to 16-bit integers (normalize_samples=0), not Icefall's [-1, 1]",
+            "moulin serves models trained with Icefall",
+        ),
+        (
+            "normalize_type",
+            lambda value: value not in ("", "NA", "none"),
+            "expects features normalised over the recording (normalize_type), as NeMo's are",
+            "moulin serves models trained with Icefall",
+        ),
+        (
+            "subsampling_factor",
+            lambda value: value != str(SUBSAMPLING_FACTOR),
+            f"makes one frame of another number of features than Icefall's {SUBSAMPLING_FACTOR} (subsampling_factor)",
+            "moulin serves models trained with Icefall",
+        ),
+    )
+    for key, differs, what, hint in tests:
+        value = encoder.metadata.get(key)
+        if value is not None and differs(value):
+            raise BundleError(f"{encoder.file} {what}", hint=hint)
+
+
+def _starts(model_type: str, beginnings: tuple[str, ...]) -> bool:
+    return bool(beginnings) and model_type.lower().startswith(tuple(beginning.lower() for beginning in beginnings))

@@ -1,0 +1,74 @@
+"""The pieces of a SentencePiece model (`bpe.model`), in the order of their ids.
+
+A model is a protobuf message (sentencepiece_model.proto): field 1 is the list of pieces, each with its text (1), its
+score (2) and its type (3). Everything else, the normalizer among it, matters only for making ids of text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from moulin.errors import BundleError
+
+_BLANKS = ("<blk>", "<blank>", "<eps>")
+_UNKNOWN_TYPE = 2
+_UNKNOWN = ("<unk>", "<UNK>")
+
+
+def read_pieces(file: Path) -> tuple[str, ...]:
+    """The pieces of `file` by id, which are the symbols of the tokens.txt that Icefall makes of it.
+
+    Raises BundleError where `file` is no SentencePiece model, or one without a blank as its first piece, which no
+    transducer was trained with.
+    """
+    pieces = tuple(_pieces(file))
+    if not pieces:
+        raise BundleError(f"{file} is no SentencePiece model: it holds no pieces", hint="fetch it again")
+    if pieces[0] not in _BLANKS:
+        raise BundleError(
+            f"Expected {_BLANKS[0]} as the first piece of {file}, got {pieces[0]!r}",
+            hint="the vocabulary is not this bpe.model alone: take tokens.txt from the training",
+        )
+    return pieces
+
+
+def _pieces(file: Path) -> Iterator[str]:
+    from google.protobuf.message import DecodeError
+
+    model = _message_class()()
+    try:
+        model.ParseFromString(file.read_bytes())
+    except OSError as error:
+        raise BundleError(f"{file} cannot be read: {error.strerror or error}") from None
+    except (DecodeError, UnicodeDecodeError):
+        raise BundleError(
+            f"{file} is no complete SentencePiece model ({file.stat().st_size:,} bytes)",
+            hint="it may be truncated or a Git LFS pointer: fetch it again and compare its size",
+        ) from None
+    for piece in model.pieces:
+        # Whatever the training called it, searches know the unknown piece by this name.
+        unknown = piece.type == _UNKNOWN_TYPE and piece.piece not in _UNKNOWN
+        yield _UNKNOWN[0] if unknown else piece.piece
+
+
+@cache
+def _message_class() -> Any:
+    """The two messages that are read, in a descriptor pool of their own: the package sentencepiece may have put the
+    whole definition into the common one."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+    field = descriptor_pb2.FieldDescriptorProto
+    definition = descriptor_pb2.FileDescriptorProto(name="pieces.proto", package="moulin", syntax="proto2")
+    piece = definition.message_type.add(name="Piece")
+    piece.field.add(name="piece", number=1, type=field.TYPE_STRING, label=field.LABEL_OPTIONAL)
+    piece.field.add(name="type", number=3, type=field.TYPE_INT32, label=field.LABEL_OPTIONAL, default_value="1")
+    model = definition.message_type.add(name="Model")
+    model.field.add(
+        name="pieces", number=1, type=field.TYPE_MESSAGE, label=field.LABEL_REPEATED, type_name=".moulin.Piece"
+    )
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(definition)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("moulin.Model"))

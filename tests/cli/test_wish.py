@@ -1,0 +1,92 @@
+"""Which of a folder's forms options on the command line mean."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moulin.bundle.choice import Mode, Wish
+from moulin.bundle.spec import CheckpointSpec, ModelSpec
+from moulin.cli.models import load_models
+from moulin.cli.wish import wish_of
+from moulin.engine.engines import Engine
+from moulin.errors import BundleError, OptionsError
+from tests.bundles import BUNDLES
+
+from .command import moulin_here
+
+CAUSAL = BUNDLES / "zipformer2-streaming"  # streaming exports and the checkpoint
+
+
+@pytest.mark.parametrize(
+    ("options", "form"),
+    [
+        ({}, None),
+        ({"device": "cuda"}, "checkpoint"),
+        ({"device": "cuda:1"}, "checkpoint"),
+        ({"engine": "torch"}, "checkpoint"),
+        ({"engine": "onnxruntime", "device": "cuda"}, "onnx"),
+        ({"engine": "tensorrt"}, "onnx"),
+        ({"onnx_only": True, "device": "cuda"}, "onnx"),
+    ],
+)
+def test_forms(options: dict[str, Any], form: str | None) -> None:
+    assert wish_of(**{"precision": None, "device": "cpu", **options}) == Wish(form=form)  # type: ignore[arg-type]
+
+
+def test_a_gpu_without_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    assert wish_of(precision=None, device="cuda").form is None
+
+
+def test_no_device() -> None:
+    with pytest.raises(OptionsError, match="Expected a device of cpu, cuda or cuda:N, got 'gpu'"):
+        wish_of(precision=None, device="gpu")
+
+
+def loaded(device: str = "cpu", engine: Engine | None = None, mode: Mode | None = None, **options: Any) -> ModelSpec:
+    (named,) = load_models(
+        [CAUSAL], precision=None, name=None, streaming_name=None, engine=engine, device=device, mode=mode, **options
+    )
+    return named.spec
+
+
+@pytest.mark.parametrize(
+    ("options", "checkpoint", "mode"),
+    [
+        ({}, False, "streaming"),
+        ({"device": "cuda"}, True, "streaming"),  # as its exports are
+        ({"device": "cuda", "mode": "offline"}, True, "offline"),
+        ({"device": "cuda", "onnx_only": True}, False, "streaming"),
+        ({"device": "cuda", "engine": "onnxruntime"}, False, "streaming"),
+        ({"engine": "torch"}, True, "streaming"),
+        ({"mode": "offline"}, True, "offline"),
+    ],
+)
+def test_what_is_served_of_a_folder_with_both(
+    options: dict[str, Any], checkpoint: bool, mode: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = loaded(**options)
+    assert (isinstance(spec, CheckpointSpec), spec.mode) == (checkpoint, mode)
+    assert ("checkpoint" in capsys.readouterr().err) is checkpoint
+
+
+def test_a_language_that_is_not_there() -> None:
+    with pytest.raises(BundleError, match="has no files for the language de: its files name no language"):
+        loaded(language="de")
+
+
+@pytest.mark.parametrize("verb", ["transcribe", "stream"])
+def test_language_in_verbs_that_run_a_model(verb: str, tmp_path: Path) -> None:
+    for language in ("de", "en"):
+        for role in ("encoder", "decoder", "joiner"):
+            (tmp_path / f"{language}_{role}.onnx").touch()
+        (tmp_path / f"{language}_tokens.txt").touch()
+    clip = next(iter(sorted((Path(__file__).parents[2] / "src/moulin/demo/audio").glob("*.flac"))))
+    done = moulin_here(verb, clip, "--model", tmp_path).expect(1)
+    assert f"{tmp_path} holds models of 2 languages: de, en" in done.err
+    done = moulin_here(verb, clip, "--model", tmp_path, "--language", "en").expect(1)
+    assert "en_encoder.onnx holds no complete ONNX graph" in done.err
