@@ -162,5 +162,5 @@ def test_the_token_goes_along(published: Site, tmp_path: Path, monkeypatch: pyte
 
 def test_without_huggingface_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(FetchError, match=r"it is not installed \(hint: pip install 'moulin\[hub\]'\)"):
+    with pytest.raises(FetchError, match=r"it is not installed \(hint: pip install '.\[hub\]' in moulin's folder\)"):
         fetch_from_hub(MODEL, tmp_path)

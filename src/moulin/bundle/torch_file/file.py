@@ -25,7 +25,10 @@ _OVERLAP = 8
 _SMALL, _LARGE = 2**26, 2**20
 _OTHERS = {
     b"version https://git-lfs": ("is a pointer of Git LFS, not the file itself", "git lfs pull"),
-    b"<": ("is a page, not a checkpoint", "download the file itself"),
+    **{
+        page: ("is a page, not a checkpoint", "download the file itself")
+        for page in (b"<!doctype", b"<!DOCTYPE", b"<html", b"<HTML")
+    },
 }
 
 
