@@ -96,7 +96,7 @@ def attention_weights(
         max(16, triton.next_power_of_2(query_dim)),
         padded_pos_dim,
         dot_precision(projected.dtype),
-        num_warps=4 if padded_pos_dim <= 8 else 8,
+        num_warps=4,
         num_stages=2,
     )
     return AttentionWeights(out, scales)

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from moulin.gpu.kernels.precision import dot_precision
 
-MAX_BLOCK = 1 << 20
-"""Triton-lang's limit for the elements of a block."""
+MAX_BLOCK = 1 << 17
+"""The largest `block_size` that is compiled: chunks of 64 frames with 256 before them, and 4 channels for positions.
+Twice as much did not compile in five minutes (H200, Triton-lang 3.6)."""
 
 
 class Chunks(NamedTuple):
@@ -74,7 +75,7 @@ def ring_attention_weights(
         max(16, triton.next_power_of_2(query_dim)),
         padded_pos_dim,
         dot_precision(projected.dtype),
-        num_warps=_warps(block_size(chunk, ring, pos_dim)),
+        num_warps=4,
     )
     return out
 
@@ -84,11 +85,6 @@ def block_size(chunk: int, ring: int, pos_dim: int) -> int:
     positions. MAX_BLOCK at most."""
     sizes = max(16, triton.next_power_of_2(chunk)), triton.next_power_of_2(_width(ring))
     return int(sizes[0] * sizes[1] * triton.next_power_of_2(pos_dim))
-
-
-def _warps(block: int) -> int:
-    """As many as keep a block of the usual sizes, 16 frames of 256 keys and 4 channels, in registers: 128 a thread."""
-    return min(16, max(4, block // (128 * 32)))
 
 
 def ring_values(weights: Tensor, values: Tensor, at: Chunks, ring: Tensor) -> Tensor:
