@@ -70,6 +70,8 @@ class NamedModel:
 
     spec: ModelSpec
     name: str
+    precision: Precision
+    """What runs."""
 
 
 def load_models(
@@ -90,7 +92,8 @@ def load_models(
     from moulin.bundle.checkpoint_files import is_checkpoint
     from moulin.bundle.load_model import load_model
     from moulin.cli.runnable_model import runnable_model
-    from moulin.engine.engines import file_precision
+    from moulin.engine.engines import choose_engine, device_of, file_precision
+    from moulin.engine.precisions import precision_for, running
 
     specs: dict[str, ModelSpec] = {}
     for model in models:
@@ -105,6 +108,8 @@ def load_models(
             expect="streaming" if streaming else None,
             prefer_checkpoint=prefer_checkpoint,
         )
+        chosen = choose_engine(spec, engine)
+        spec = running(spec, chosen, device_of(chosen, device), precision)
         if spec.mode in specs:
             raise OptionsError(
                 f"Expected one offline and one streaming model at most, got two {spec.mode} ones: "
@@ -114,12 +119,17 @@ def load_models(
         specs[spec.mode] = spec
     if streaming_name is not None and "streaming" not in specs:
         raise OptionsError("--streaming-name is given, but there is no streaming model")
+
+    def named_as(spec: ModelSpec, its_name: str) -> NamedModel:
+        chosen = choose_engine(spec, engine)
+        return NamedModel(spec, its_name, precision_for(spec, chosen, device_of(chosen, device), precision))
+
     named = []
     if "offline" in specs:
-        named.append(NamedModel(specs["offline"], name or MODEL_NAME))
+        named.append(named_as(specs["offline"], name or MODEL_NAME))
     if "streaming" in specs:
         usual = streaming_name_beside(named[0].name) if named else name or MODEL_NAME
-        named.append(NamedModel(specs["streaming"], streaming_name or usual))
+        named.append(named_as(specs["streaming"], streaming_name or usual))
     if len({model.name for model in named}) < len(named):
         raise OptionsError(f"Expected two different names, got {named[0].name!r} twice")
     return named
@@ -134,7 +144,6 @@ def build_models(
     backend: Backend,
     engine: Engine | None,
     device: str,
-    precision: Precision | None,
     cuda_graphs: bool,
     threads: int | None,
     max_batch: int | None,
@@ -192,7 +201,7 @@ def build_models(
             plan = ready_plan(
                 model.spec,
                 device=device,
-                precision=precision,
+                precision=model.precision,
                 max_batch=max_batch,
                 max_audio_sec=max_audio_sec,
                 say=partial(typer.echo, err=True),
@@ -208,8 +217,9 @@ def build_models(
         elif layout == "ensemble":
             folder = build_offline_ensemble(model.spec, to, offline, backend=backend, link=link)
         elif model.spec.streaming:
-            folder = build_streaming_repository(model.spec, to, streaming, link=link)
+            in_what = replace(streaming, precision=model.precision)
+            folder = build_streaming_repository(model.spec, to, in_what, link=link)
         else:
-            folder = build_offline_repository(model.spec, to, offline, link=link)
+            folder = build_offline_repository(model.spec, to, replace(offline, precision=model.precision), link=link)
         folders.append(folder)
     return folders

@@ -23,7 +23,9 @@ def runnable_model(
     from moulin.cli.fetch import local_model
     from moulin.engine.engines import device_of, file_precision
     from moulin.engine.open_tensorrt import check_tensorrt
+    from moulin.engine.precisions import check_precision
 
+    check_precision(engine, precision)
     if engine == "tensorrt":  # before anything is fetched or exported for it
         check_tensorrt(device_of(engine, device))
     wanted = file_precision(engine, precision)

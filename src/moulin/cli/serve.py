@@ -139,7 +139,6 @@ def serve(
                 backend="python",
                 engine=engine,
                 device=device,
-                precision=precision,
                 cuda_graphs=cuda_graphs,
                 threads=threads,
                 max_batch=max_batch,
@@ -176,7 +175,7 @@ def _announce(models: Sequence[NamedModel], server: TritonServer, device: str, g
     for model in models:
         spec = model.spec
         typer.echo(
-            f"Serving {spec.name} ({spec.family}, {spec.mode}, {spec.precision}) as {model.name} on {device}", err=True
+            f"Serving {spec.name} ({spec.family}, {spec.mode}, {model.precision}) as {model.name} on {device}", err=True
         )
     typer.echo(
         f"  gRPC     {server.grpc_url}\n  HTTP     {server.http_url}\n  metrics  {server.metrics_url}\n"
