@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from moulin.cli.interrupt import unfinished
 from moulin.errors import BundleError, EngineError, OptionsError
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def export(
     from moulin.bundle.load import load_bundle
     from moulin.bundle.tokens import read_tokens
     from moulin.bundle.transducer import load_transducer
-    from moulin.export.to_onnx import export_onnx
+    from moulin.export.to_onnx import OnnxFiles, export_onnx
 
     checkpoints = [find_checkpoint(checkpoint) for checkpoint in checkpoints]
     _say("Reading " + ", ".join(map(str, checkpoints)))
@@ -90,15 +91,21 @@ def export(
     to.mkdir(parents=True, exist_ok=True)
     label = _label(checkpoints, layout)
     _say(f"Writing a {'streaming' if layout else 'whole-utterance'} {transducer.encoder.family} into {to}")
-    files = export_onnx(transducer, to, label, layout)
-    _copy_beside(tokens, to)
-    _check(transducer, files, layout)
-    if safetensors:
-        from moulin.bundle.checkpoint_files import STORED_NAME
-        from moulin.bundle.stored import write_stored
+    with unfinished(to / f".{label}.part") as new:
+        new.mkdir(exist_ok=True)
+        written = export_onnx(transducer, new, label, layout)
+        _copy_beside(tokens, new)
+        if safetensors:
+            from moulin.bundle.checkpoint_files import STORED_NAME
+            from moulin.bundle.stored import write_stored
 
-        write_stored(transducer, to / STORED_NAME)
-    _write_variants(files, fp16=fp16, int8=int8)
+            write_stored(transducer, new / STORED_NAME)
+        _write_variants(written, fp16=fp16, int8=int8)
+        for file in new.iterdir():
+            file.replace(to / file.name)
+        new.rmdir()
+    files = OnnxFiles(*(to / file.name for file in (written.encoder, written.decoder, written.joiner)))
+    _check(transducer, files, layout)
     load_bundle(files.encoder)
     typer.echo(to)
 
@@ -132,7 +139,7 @@ def exported_model(model: Path, *, streaming: bool, precision: Precision | None 
     transducer = load_transducer([checkpoint])
     layout = _layout(transducer, None, None) if streaming else None
     to.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=to.parent, prefix=".new-") as folder:
+    with tempfile.TemporaryDirectory(dir=to.parent, prefix=".new-") as folder, unfinished(Path(folder)):
         new = Path(folder) / "model"
         new.mkdir()
         files = export_onnx(transducer, new, _label([checkpoint], layout), layout)

@@ -23,6 +23,7 @@ from moulin.cli.arguments import (
 )
 from moulin.cli.gateway import AllowAnonymousOption, ApiKeysOption
 from moulin.cli.gateway_place import GatewayPlace
+from moulin.cli.interrupt import interrupts, unfinished
 from moulin.cli.models import (
     CudaGraphsOption,
     EndpointOption,
@@ -101,6 +102,7 @@ def serve(
     Under nohup it outlives its parent. A port of 0 takes a free one.
     """
     parent = os.getppid()
+    interrupts.allow(None)  # requests under way may finish
     from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL
     from moulin.engine.engines import check_engine, device_of
     from moulin.launch.kept_server import KeptServer
@@ -130,7 +132,7 @@ def serve(
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
     try:
-        with workspace("repository") as repository:
+        with workspace("repository") as repository, unfinished(repository):
             build_models(
                 named,
                 repository,
@@ -153,11 +155,12 @@ def serve(
             )
             typer.echo(f"Loading {' and '.join(model.spec.name for model in named)} ...", err=True)
             on_line = None if quiet else _show_log
-            with KeptServer(repository, server_options, on_line=on_line, on_restart=_say_restart) as kept:
-                url = kept.server.grpc_url
-                with gateway.process(url, named[0].name) if gateway else nullcontext() as running:
+            kept = KeptServer(repository, server_options, on_line=on_line, on_restart=_say_restart)
+            with interrupts.at_the_end(kept.kill), kept:
+                beside = gateway.process(kept.server.grpc_url, named[0].name) if gateway else None
+                with interrupts.at_the_end(beside.kill) if beside else nullcontext(), beside or nullcontext():
                     _announce(named, kept.server, device_of(engine, device), gateway)
-                    _wait_for_the_end(kept, running, parent)
+                    _wait_for_the_end(kept, beside, parent)
     except KeyboardInterrupt:
         typer.echo("Stopped.", err=True)
 

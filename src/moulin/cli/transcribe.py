@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from moulin.cli.arguments import BeamOption, DeviceOption, EngineOption, MethodOption, PrecisionOption, decoding_changes
+from moulin.cli.interrupt import unfinished
 from moulin.cli.messages import show_error
 from moulin.errors import MoulinError, OptionsError
 from moulin.transcript_formats import SUBTITLES, to_json
@@ -113,7 +114,10 @@ def _print(source: AudioSource, text: str, format: str, to: Path | None) -> None
         typer.echo(text)
         return
     suffix = {"text": "txt"}.get(format, format)
-    (to / f"{_stem(source)}.{suffix}").write_text(text + "\n")
+    file = to / f"{_stem(source)}.{suffix}"
+    with unfinished(file.with_name(f".{file.name}.part")) as part:
+        part.write_text(text + "\n")
+        part.replace(file)
 
 
 def _check_folder(to: Path, sources: Sequence[AudioSource]) -> None:
