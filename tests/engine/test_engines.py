@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -9,7 +8,7 @@ import pytest
 from moulin.bundle.load_model import load_model
 from moulin.bundle.spec import CheckpointSpec, ModelSpec, OnnxModelSpec
 from moulin.cli.arguments import EngineName
-from moulin.engine.engines import ENGINES, Engine, check_engine, choose_engine, running_precision
+from moulin.engine.engines import ENGINES, Engine, check_engine, choose_engine
 from moulin.engine.open_recognizer import open_recognizer
 from moulin.engine.open_stream_recognizer import open_stream_recognizer
 from moulin.engine.torch_stream_runner import TorchStreamRunner
@@ -85,14 +84,3 @@ def test_an_engine_is_checked_on_its_device(onnx: ModelSpec, checkpoint: ModelSp
         check_engine(onnx, None, "gpu")
     with pytest.raises(EngineError, match=r"sees \d GPUs, and cuda:7 was asked for"):
         check_engine(checkpoint, None, "cuda:7")
-
-
-def test_what_a_model_runs_in(onnx: ModelSpec) -> None:
-    offline = load_model(CHECKPOINT, expect="offline")
-    streaming = load_model(BUNDLES / "lstm-streaming", expect="streaming", prefer_checkpoint=True)
-    assert isinstance(offline, CheckpointSpec)
-    assert running_precision(offline, "torch", "cpu") == "fp32"
-    assert running_precision(offline, "torch", "cuda") == "fp16"
-    assert running_precision(replace(offline, run_in="fp32"), "torch", "cuda") == "fp32"
-    assert running_precision(streaming, "torch", "cuda") == "fp32"
-    assert running_precision(onnx, "onnxruntime", "cuda") == onnx.precision

@@ -134,7 +134,6 @@ def test_a_repository_has_its_engine(name: str, tensorrt: StandIn, tmp_path: Pat
         backend="python",
         engine="tensorrt",
         device="cpu",
-        precision="bf16",
         cuda_graphs=True,
         threads=None,
         max_batch=2,

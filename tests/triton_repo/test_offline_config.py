@@ -46,7 +46,7 @@ DEFAULTS: dict[str, Any] = {
     "parameters": {
         "encoder": {"string_value": "bundle/encoder-epoch-1-avg-1.onnx"},
         "engine": {"string_value": "onnxruntime"},
-        "precision": {},
+        "precision": {"string_value": "fp32"},
         "device": {"string_value": "cpu"},
         "cuda_graphs": {"string_value": "1"},
         "instances": {"string_value": "1"},
@@ -86,7 +86,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
     options = OfflineOptions(
         model_name="english-v2",
         engine="onnxruntime",
-        precision="bf16",
+        precision="int8",
         device="cuda:1",
         cuda_graphs=False,
         max_batch=7,
@@ -113,7 +113,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         "parameters": {
             "encoder": {"string_value": "bundle/encoder-epoch-1-avg-1.int8.onnx"},
             "engine": {"string_value": "onnxruntime"},
-            "precision": {"string_value": "bf16"},
+            "precision": {"string_value": "int8"},
             "device": {"string_value": "cuda:1"},
             "cuda_graphs": {"string_value": "0"},
             "instances": {"string_value": "3"},

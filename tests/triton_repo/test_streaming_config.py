@@ -55,6 +55,7 @@ DEFAULTS: dict[str, Any] = {
     "parameters": {
         "encoder": {"string_value": "bundle/encoder-epoch-1-avg-1-chunk-16-left-64.onnx"},
         "engine": {"string_value": "onnxruntime"},
+        "precision": {"string_value": "fp32"},
         "device": {"string_value": "cpu"},
         "cuda_graphs": {"string_value": "1"},
         "instances": {"string_value": "1"},
@@ -104,6 +105,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
     options = StreamingOptions(
         model_name="english-live",
         engine="onnxruntime",
+        precision="fp32",
         device="cuda:1",
         cuda_graphs=False,
         max_streams=100,
@@ -133,6 +135,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         "parameters": {
             "encoder": DEFAULTS["parameters"]["encoder"],
             "engine": {"string_value": "onnxruntime"},
+            "precision": {"string_value": "fp32"},
             "device": {"string_value": "cuda:1"},
             "cuda_graphs": {"string_value": "0"},
             "instances": {"string_value": "3"},

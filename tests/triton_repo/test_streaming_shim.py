@@ -154,7 +154,9 @@ def test_what_config_pbtxt_says_reaches_the_engine(
         return SimpleNamespace(warm_up=lambda: None)
 
     monkeypatch.setattr(shim, "open_stream_recognizer", open_stream_recognizer)
-    options = StreamingOptions(engine="torch", device="cuda:1", max_batch=7, threads=4, cuda_graphs=cuda_graphs)
+    options = StreamingOptions(
+        engine="torch", precision="bf16", device="cuda:1", max_batch=7, threads=4, cuda_graphs=cuda_graphs
+    )
     config = json_format.MessageToDict(streaming_config(options, "bundle/epoch-1.pt"), preserving_proto_field_name=True)
     values = {name: {"string_value": "", **value} for name, value in config["parameters"].items()}
     args = {"model_config": json.dumps({"parameters": values}), "model_repository": "/models/m", "model_version": "1"}
@@ -162,6 +164,7 @@ def test_what_config_pbtxt_says_reaches_the_engine(
     assert asked == {
         "encoder": Path("/models/m/1/bundle/epoch-1.pt"),
         "engine": "torch",
+        "precision": "bf16",
         "device": "cuda:1",
         "cuda_graphs": cuda_graphs,
         "threads": 4,

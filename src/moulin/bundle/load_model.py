@@ -12,6 +12,9 @@ from moulin.bundle.load import load_bundle
 from moulin.bundle.spec import ModelSpec
 from moulin.errors import OptionsError
 
+CHECKPOINT_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
+"""What a checkpoint can be run in by one engine or another: `moulin.engine.precisions` knows which."""
+
 
 def load_model(
     model: Path,
@@ -27,9 +30,11 @@ def load_model(
     """
     if not is_checkpoint(model, preferred=prefer_checkpoint):
         return load_bundle(model, precision=precision, expect=expect)
-    possible = ("fp32",) if expect == "streaming" else ("fp32", "fp16", "bf16")
-    if precision is not None and precision not in possible:
-        raise OptionsError(f"Expected a precision of {', '.join(possible)} for the checkpoint {model}, got {precision}")
+    if precision not in (None, *CHECKPOINT_PRECISIONS):
+        raise OptionsError(
+            f"Expected a precision of {', '.join(CHECKPOINT_PRECISIONS)} for the checkpoint {model}, got {precision}",
+            hint="--engine onnxruntime exports it, and runs it in int8 too",
+        )
     require_torch()
     from moulin.bundle.checkpoint_spec import load_checkpoint_spec
 

@@ -10,6 +10,7 @@ import typer
 
 from moulin import __version__
 from moulin.cli import bench, doctor, export, fetch, gateway, inspect, repo, serve, stream, transcribe, trt
+from moulin.cli.interrupt import STATUS, interrupts
 from moulin.cli.messages import show_error
 from moulin.errors import MoulinError
 
@@ -46,14 +47,34 @@ def _options(
 
 
 def main() -> None:
-    """Run the command; what moulin raises on purpose becomes one line and a hint, without a traceback."""
+    """Run the command; what moulin raises on purpose becomes one line and a hint, without a traceback.
+
+    After Ctrl-C, unless the command is one that Ctrl-C ends (`serve`, `gateway`), the exit status is 130.
+    """
+    with interrupts.watching():
+        try:
+            _run()
+        except SystemExit:
+            # typer has its own idea of KeyboardInterrupt, and what fails while a command ends is no news.
+            if interrupts.count and not interrupts.is_usual_end:
+                raise _interrupted() from None
+            raise
+
+
+def _interrupted() -> SystemExit:
+    interrupts.say()
+    return SystemExit(STATUS)
+
+
+def _run() -> None:
     try:
         app()
     except MoulinError as error:
-        show_error(error)
+        if not interrupts.count:
+            show_error(error)
         sys.exit(1)
     except KeyboardInterrupt:
-        sys.exit(130)
+        raise _interrupted() from None
     except BrokenPipeError:
         # The reader of our output (head, less) has gone: not an error. Python would complain again on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

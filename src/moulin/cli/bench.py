@@ -5,6 +5,9 @@ from __future__ import annotations
 import typer
 
 from moulin.cli import bench_accuracy, bench_compare, bench_encoder, bench_offline, bench_streaming
+from moulin.cli.interrupt import interrupts
+
+_REPORT_SEC = 5.0
 
 app = typer.Typer(
     help="Measure whether it is right and how fast it is, beside a peer in the same run.",
@@ -12,5 +15,13 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+
+@app.callback()
+def _bench() -> None:
+    # Ctrl-C ends the runs; what was measured is still printed and written.
+    interrupts.allow(_REPORT_SEC)
+
+
 for verb in (bench_accuracy, bench_offline, bench_streaming, bench_encoder, bench_compare):
     verb.add_to(app)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -65,9 +64,9 @@ def load_measured_model(
 ) -> ModelSpec:
     """The model of a benchmark, by `runnable_model`. Raises BundleError, OptionsError, EngineError."""
     from moulin.bundle.load_model import load_model
-    from moulin.bundle.spec import CheckpointSpec
     from moulin.cli.runnable_model import runnable_model
-    from moulin.engine.engines import check_engine, file_precision, running_precision
+    from moulin.engine.engines import check_engine, device_of, file_precision
+    from moulin.engine.precisions import running
 
     if engine == "tensorrt" and precision not in (None, "fp16"):
         raise OptionsError(f"TensorRT is measured in fp16, got {precision}")
@@ -75,10 +74,8 @@ def load_measured_model(
     spec = load_model(
         folder, precision=file_precision(engine, precision), expect=expect, prefer_checkpoint=engine == "torch"
     )
-    running_in = running_precision(spec, check_engine(spec, engine, device), device)
-    if isinstance(spec, CheckpointSpec) and running_in != spec.precision:
-        return replace(spec, run_in=running_in)  # so that reports say it
-    return spec
+    chosen = check_engine(spec, engine, device)
+    return running(spec, chosen, device_of(chosen, device), precision)  # so that reports say it
 
 
 def read_data(data: Path | None, text: Path | None) -> list[Utterance]:

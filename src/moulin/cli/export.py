@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moulin.cli.checkpoint_options import AveragedModelOption, AvgOption, EpochOption, IterOption, TokensOption
+from moulin.cli.interrupt import unfinished
 from moulin.cli.recipe_options import (
     CausalOption,
     ChunkSizeOption,
@@ -89,7 +90,7 @@ def export(
     from moulin.cli.chosen_model import copy_vocabulary, vocabulary_of
     from moulin.cli.messages import warn
     from moulin.encoders.recipe import NOTHING_SAID
-    from moulin.export.to_onnx import export_onnx
+    from moulin.export.to_onnx import OnnxFiles, export_onnx
 
     chosen = choose_checkpoints(checkpoints, CheckpointChoice(epoch, iteration, avg, use_averaged_model))
     last = chosen.files[-1]
@@ -105,15 +106,21 @@ def export(
     to.mkdir(parents=True, exist_ok=True)
     label = _label(chosen.label, layout)
     _say(f"Writing a {'streaming' if layout else 'whole-utterance'} {transducer.encoder.family} into {to}")
-    files = export_onnx(transducer, to, label, layout)
-    copy_vocabulary(vocabulary, to, table)
-    _check(transducer, files, layout)
-    if safetensors:
-        from moulin.bundle.checkpoint_files import STORED_NAME
-        from moulin.bundle.stored import write_stored
+    with unfinished(to / f".{label}.part") as new:
+        new.mkdir(exist_ok=True)
+        written = export_onnx(transducer, new, label, layout)
+        copy_vocabulary(vocabulary, new, table)
+        if safetensors:
+            from moulin.bundle.checkpoint_files import STORED_NAME
+            from moulin.bundle.stored import write_stored
 
-        write_stored(transducer, to / STORED_NAME)
-    _write_variants(files, fp16=fp16, int8=int8)
+            write_stored(transducer, new / STORED_NAME)
+        _write_variants(written, fp16=fp16, int8=int8)
+        for file in new.iterdir():
+            file.replace(to / file.name)
+        new.rmdir()
+    files = OnnxFiles(*(to / file.name for file in (written.encoder, written.decoder, written.joiner)))
+    _check(transducer, files, layout)
     load_bundle(files.encoder)
     typer.echo(to)
 
@@ -152,7 +159,7 @@ def exported_model(model: Path, *, streaming: bool, precision: Precision | None 
     transducer = loaded.transducer
     layout = _layout(transducer) if streaming else None
     to.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=to.parent, prefix=".new-") as folder:
+    with tempfile.TemporaryDirectory(dir=to.parent, prefix=".new-") as folder, unfinished(Path(folder)):
         new = Path(folder) / "model"
         new.mkdir()
         files = export_onnx(transducer, new, _label(f"{checkpoint.stem}-avg-1", layout), layout)

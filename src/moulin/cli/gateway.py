@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from moulin.cli.interrupt import interrupts
 from moulin.errors import OptionsError
 from moulin.extras import install_hint
 
@@ -121,6 +122,7 @@ def gateway(
     listener = listen(settings) if listen_fd is None else socket.socket(fileno=listen_fd)
     if listen_fd is None:
         logger.info("Listening on %s", _url(listener, "https" if settings.tls else "http"))
+    interrupts.allow(None)
     # uvicorn raises again the signal that has stopped it, for whoever wants to know: nobody does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):

@@ -73,6 +73,8 @@ class NamedModel:
 
     spec: ModelSpec
     name: str
+    precision: Precision
+    """What runs."""
 
 
 def load_models(
@@ -103,7 +105,8 @@ def load_models(
     from moulin.cli.chosen_model import chosen_model
     from moulin.cli.messages import warn_of
     from moulin.cli.runnable_model import runnable_of_mode
-    from moulin.engine.engines import file_precision
+    from moulin.engine.engines import choose_engine, device_of, file_precision
+    from moulin.engine.precisions import precision_for, running
 
     files = len(models) > 1 and all(model.suffix == ".pt" for model in models)
     if files or tokens is not None or (choice is not None and choice.is_made):
@@ -129,6 +132,8 @@ def load_models(
             prefer_checkpoint=prefer_checkpoint,
         )
         warn_of(spec)
+        chosen = choose_engine(spec, engine)
+        spec = running(spec, chosen, device_of(chosen, device), precision)
         if spec.mode in specs:
             raise OptionsError(
                 f"Expected one offline and one streaming model at most, got two {spec.mode} ones: "
@@ -138,12 +143,17 @@ def load_models(
         specs[spec.mode] = spec
     if streaming_name is not None and "streaming" not in specs:
         raise OptionsError("--streaming-name is given, but there is no streaming model")
+
+    def named_as(spec: ModelSpec, its_name: str) -> NamedModel:
+        chosen = choose_engine(spec, engine)
+        return NamedModel(spec, its_name, precision_for(spec, chosen, device_of(chosen, device), precision))
+
     named = []
     if "offline" in specs:
-        named.append(NamedModel(specs["offline"], name or MODEL_NAME))
+        named.append(named_as(specs["offline"], name or MODEL_NAME))
     if "streaming" in specs:
         usual = streaming_name_beside(named[0].name) if named else name or MODEL_NAME
-        named.append(NamedModel(specs["streaming"], streaming_name or usual))
+        named.append(named_as(specs["streaming"], streaming_name or usual))
     if len({model.name for model in named}) < len(named):
         raise OptionsError(f"Expected two different names, got {named[0].name!r} twice")
     return named
@@ -158,7 +168,6 @@ def build_models(
     backend: Backend,
     engine: Engine | None,
     device: str,
-    precision: Precision | None,
     cuda_graphs: bool,
     threads: int | None,
     max_batch: int | None,
@@ -216,7 +225,7 @@ def build_models(
             plan = ready_plan(
                 model.spec,
                 device=device,
-                precision=precision,
+                precision=model.precision,
                 max_batch=max_batch,
                 max_audio_sec=max_audio_sec,
                 say=partial(typer.echo, err=True),
@@ -232,8 +241,9 @@ def build_models(
         elif layout == "ensemble":
             folder = build_offline_ensemble(model.spec, to, offline, backend=backend, link=link)
         elif model.spec.streaming:
-            folder = build_streaming_repository(model.spec, to, streaming, link=link)
+            in_what = replace(streaming, precision=model.precision)
+            folder = build_streaming_repository(model.spec, to, in_what, link=link)
         else:
-            folder = build_offline_repository(model.spec, to, offline, link=link)
+            folder = build_offline_repository(model.spec, to, replace(offline, precision=model.precision), link=link)
         folders.append(folder)
     return folders

@@ -156,7 +156,6 @@ def build(
         backend=backend or "python",
         engine=engine,
         device=device,
-        precision=precision,
         cuda_graphs=cuda_graphs,
         threads=None,
         max_batch=max_batch,
@@ -171,4 +170,4 @@ def build(
     )
     for model, folder in zip(named, folders, strict=True):
         spec = model.spec
-        typer.echo(f"Wrote {folder} ({spec.family}, {spec.mode}, {spec.precision})", err=True)
+        typer.echo(f"Wrote {folder} ({spec.family}, {spec.mode}, {model.precision})", err=True)

@@ -60,7 +60,9 @@ def runnable_of_mode(
     from moulin.cli.wish import wish_of
     from moulin.engine.engines import device_of, file_precision
     from moulin.engine.open_tensorrt import check_tensorrt
+    from moulin.engine.precisions import check_precision
 
+    check_precision(engine, precision)
     if engine == "tensorrt":  # before anything is fetched or exported for it
         check_tensorrt(device_of(engine, device))
     wanted = file_precision(engine, precision)

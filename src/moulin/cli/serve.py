@@ -26,6 +26,7 @@ from moulin.cli.arguments import (
 from moulin.cli.checkpoint_options import AveragedModelOption, AvgOption, EpochOption, IterOption, TokensOption
 from moulin.cli.gateway import AllowAnonymousOption, ApiKeysOption
 from moulin.cli.gateway_place import GatewayPlace
+from moulin.cli.interrupt import interrupts, unfinished
 from moulin.cli.models import (
     CudaGraphsOption,
     EndpointOption,
@@ -130,6 +131,7 @@ def serve(
     Under nohup it outlives its parent. A port of 0 takes a free one.
     """
     parent = os.getppid()
+    interrupts.allow(None)  # requests under way may finish
     from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL
     from moulin.engine.engines import check_engine, device_of
     from moulin.launch.kept_server import KeptServer
@@ -177,7 +179,7 @@ def serve(
             signal.signal(number, _interrupt)
     try:
         triton = find_tritonserver(engines=engines, say=_say)
-        with workspace("repository") as repository:
+        with workspace("repository") as repository, unfinished(repository):
             build_models(
                 named,
                 repository,
@@ -186,7 +188,6 @@ def serve(
                 backend="python",
                 engine=engine,
                 device=device,
-                precision=precision,
                 cuda_graphs=cuda_graphs,
                 threads=threads,
                 max_batch=max_batch,
@@ -201,13 +202,12 @@ def serve(
             )
             typer.echo(f"Loading {' and '.join(model.spec.name for model in named)} ...", err=True)
             on_line = None if quiet else _show_log
-            with KeptServer(
-                repository, server_options, installation=triton, on_line=on_line, on_restart=_say_restart
-            ) as kept:
-                url = kept.server.grpc_url
-                with gateway.process(url, named[0].name) if gateway else nullcontext() as running:
+            kept = KeptServer(repository, server_options, installation=triton, on_line=on_line, on_restart=_say_restart)
+            with interrupts.at_the_end(kept.kill), kept:
+                beside = gateway.process(kept.server.grpc_url, named[0].name) if gateway else None
+                with interrupts.at_the_end(beside.kill) if beside else nullcontext(), beside or nullcontext():
                     _announce(named, kept.server, device_of(engine, device), gateway)
-                    _wait_for_the_end(kept, running, parent)
+                    _wait_for_the_end(kept, beside, parent)
     except KeyboardInterrupt:
         typer.echo("Stopped.", err=True)
 
@@ -229,7 +229,7 @@ def _announce(models: Sequence[NamedModel], server: TritonServer, device: str, g
     for model in models:
         spec = model.spec
         typer.echo(
-            f"Serving {spec.name} ({spec.family}, {spec.mode}, {spec.precision}) as {model.name} on {device}", err=True
+            f"Serving {spec.name} ({spec.family}, {spec.mode}, {model.precision}) as {model.name} on {device}", err=True
         )
     typer.echo(
         f"  gRPC     {server.grpc_url}\n  HTTP     {server.http_url}\n  metrics  {server.metrics_url}\n"

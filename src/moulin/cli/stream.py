@@ -22,6 +22,7 @@ from moulin.cli.arguments import (
     PrecisionOption,
     decoding_changes,
 )
+from moulin.cli.interrupt import interrupts
 from moulin.errors import OptionsError
 from moulin.live_transcript import LiveTranscript, StreamUpdate
 from moulin.transcript_formats import to_json
@@ -110,7 +111,7 @@ def _microphone(chunk_ms: int) -> Iterator[Chunks]:
         signal.signal(signal.SIGINT, usual)
         microphone.stop()
 
-    with Microphone(chunk_ms / 1000) as microphone:
+    with Microphone(chunk_ms / 1000) as microphone, interrupts.first_taken():
         usual = signal.signal(signal.SIGINT, stop)
         if sys.stderr.isatty():
             typer.echo("Listening; Ctrl-C ends it.", err=True)

@@ -17,6 +17,7 @@ from moulin.cli.arguments import (
     PrecisionOption,
     decoding_changes,
 )
+from moulin.cli.interrupt import unfinished
 from moulin.cli.messages import show_error
 from moulin.errors import MoulinError, OptionsError
 from moulin.transcript_formats import SUBTITLES, to_json
@@ -124,7 +125,10 @@ def _print(source: AudioSource, text: str, format: str, to: Path | None) -> None
         typer.echo(text)
         return
     suffix = {"text": "txt"}.get(format, format)
-    (to / f"{_stem(source)}.{suffix}").write_text(text + "\n")
+    file = to / f"{_stem(source)}.{suffix}"
+    with unfinished(file.with_name(f".{file.name}.part")) as part:
+        part.write_text(text + "\n")
+        part.replace(file)
 
 
 def _check_folder(to: Path, sources: Sequence[AudioSource]) -> None:

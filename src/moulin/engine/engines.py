@@ -40,20 +40,6 @@ def choose_engine(spec: ModelSpec, wanted: Engine | None = None) -> Engine:
     raise OptionsError(f"Expected an engine of {', '.join(ENGINES)}, got {wanted!r}")
 
 
-def running_precision(spec: ModelSpec, engine: Engine, device: str) -> Precision:
-    """What the encoder runs in on `device`: unless another was asked for, a checkpoint that our GPU engine knows in
-    fp16 on a GPU."""
-    if isinstance(spec, CheckpointSpec) and spec.run_in is None and engine == "torch":
-        return "fp16" if gpu_engine_knows(spec) and gpu_index(device) is not None else "fp32"
-    return spec.precision
-
-
-def gpu_engine_knows(spec: ModelSpec) -> bool:
-    """Whether our GPU engine is for the checkpoint: for all offline ones (it refuses what it cannot run), and of
-    streaming ones for Zipformer2."""
-    return spec.streaming is None or spec.family == "zipformer2"
-
-
 def check_gpu_engine(device: str) -> None:
     """Raises OptionsError or EngineError where our GPU engine cannot run on `device`."""
     from moulin.engine.torch_prediction import torch_device

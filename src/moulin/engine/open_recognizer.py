@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from moulin.bundle.files import Precision
 from moulin.bundle.load_model import load_model
 from moulin.bundle.spec import CheckpointSpec, ModelSpec, OnnxModelSpec
 from moulin.decoding.options import DecodingOptions
-from moulin.engine.device import gpu_index
 from moulin.engine.engines import (
     Engine,
     check_gpu_engine,
     choose_engine,
     device_of,
     file_precision,
-    running_precision,
 )
 from moulin.engine.features import MAX_AUDIO_SEC, TAIL_PADDING_SEC
 from moulin.engine.offline_recognizer import OfflineRecognizer
 from moulin.engine.onnxruntime_runner import OnnxRuntimeRunner
+from moulin.engine.precisions import check_precision, running, runs_on_gpu_engine
 from moulin.engine.recognizer import Recognizer
 from moulin.engine.runner import Runner
-from moulin.errors import OptionsError
 
 
 def open_recognizer(
@@ -46,16 +43,19 @@ def open_recognizer(
     `plan` is the engine for TensorRT; without one it is taken from the cache or built into it.
 
     A checkpoint runs on a GPU in fp16 or bf16 by our GPU engine (`GpuRecognizer`, with or without `cuda_graphs`), in
-    fp32 as its modules are. Raises BundleError, EngineError or OptionsError.
+    fp32 as its modules are: `precision_for`. Raises BundleError, EngineError or OptionsError.
     """
+    check_precision(engine, precision)
     spec = load_model(
         model, precision=file_precision(engine, precision), expect="offline", prefer_checkpoint=engine == "torch"
     )
-    if isinstance(spec, OnnxModelSpec) and choose_engine(spec, engine) == "tensorrt":
+    chosen = choose_engine(spec, engine)
+    on = device_of(chosen, device)
+    spec = running(spec, chosen, on, precision)
+    if isinstance(spec, OnnxModelSpec) and chosen == "tensorrt":
         from moulin.engine.open_tensorrt import open_plan, ready_plan
         from moulin.engine.tensorrt_runner import TensorRtRunner
 
-        on = device_of("tensorrt", device)
         plan = plan or ready_plan(spec, device=on, precision=precision, max_audio_sec=max_audio_sec)
         return Recognizer(
             spec,
@@ -64,24 +64,20 @@ def open_recognizer(
             tail_padding_sec=tail_padding_sec,
             max_audio_sec=max_audio_sec,
         )
-    if isinstance(spec, CheckpointSpec) and choose_engine(spec, engine) == "torch":
-        on_gpu = gpu_index(device) is not None
-        if on_gpu and precision != "fp32":
-            check_gpu_engine(device)
-            from moulin.engine.gpu_recognizer import GpuRecognizer
+    if isinstance(spec, CheckpointSpec) and runs_on_gpu_engine(spec, device, spec.precision):
+        check_gpu_engine(device)
+        from moulin.engine.gpu_recognizer import GpuRecognizer
 
-            recognizer = GpuRecognizer(
-                replace(spec, run_in=running_precision(spec, "torch", device)),
-                device=device,
-                options=options,
-                tail_padding_sec=tail_padding_sec,
-                max_audio_sec=max_audio_sec,
-                cuda_graphs=cuda_graphs,
-            )
-            recognizer.warm_up()
-            return recognizer
-        if not on_gpu and precision not in (None, "fp32"):
-            raise OptionsError(f"A checkpoint runs in {precision} on a GPU only", hint="add --device cuda")
+        recognizer = GpuRecognizer(
+            spec,
+            device=device,
+            options=options,
+            tail_padding_sec=tail_padding_sec,
+            max_audio_sec=max_audio_sec,
+            cuda_graphs=cuda_graphs,
+        )
+        recognizer.warm_up()
+        return recognizer
     return Recognizer(
         spec,
         open_runner(spec, engine, device=device, threads=threads, workers=workers),

@@ -73,6 +73,11 @@ class GatewayProcess:
         """The exit code, or None while it runs or has not been started."""
         return self._process.poll() if self._process else None
 
+    def kill(self) -> None:
+        """End it at once."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+
     def stop(self) -> None:
         """Requests under way may finish. Idempotent."""
         if self._process is None or self._process.poll() is not None:

@@ -98,6 +98,11 @@ class KeptServer:
         if self._server is not None:
             self._server.stop()
 
+    def kill(self) -> None:
+        """As TritonServer does."""
+        if self._server is not None:
+            self._server.kill()
+
     def _start(self) -> None:
         self._server = TritonServer(
             self._repository, self._options, installation=self._installation, on_line=self._on_line

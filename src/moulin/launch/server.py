@@ -87,7 +87,11 @@ class TritonServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        # Whoever presses Ctrl-C waits for nobody's requests.
+        if isinstance(error, KeyboardInterrupt):
+            self.kill()
+        else:
+            self.stop()
 
     @property
     def http_url(self) -> str:

@@ -36,7 +36,7 @@ class OfflineOptions:
     engine: Engine | None = None
     """By default the one for the form that the model has on disk."""
     precision: Precision | None = None
-    """Of a checkpoint; by default the engine's usual one."""
+    """What the encoder runs in; by default what `precision_for` says."""
     device: str = "cpu"
     cuda_graphs: bool = True
     max_batch: int = 64

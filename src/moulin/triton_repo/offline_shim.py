@@ -35,7 +35,7 @@ class TritonPythonModel:
         self._recognizer = open_recognizer(
             parameters.encoder,
             engine=parameters.engine,
-            precision=parameters.values["precision"] or None,
+            precision=parameters.precision,
             device=parameters.device,
             cuda_graphs=parameters.values["cuda_graphs"] == "1",
             threads=parameters.call_threads,

@@ -16,9 +16,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from moulin.bundle.spec import CheckpointSpec, ModelSpec
-from moulin.engine.engines import choose_engine
+from moulin.bundle.spec import ModelSpec
+from moulin.engine.engines import choose_engine, device_of
 from moulin.engine.features import model_max_sec
+from moulin.engine.precisions import precision_for
 from moulin.export.tensorrt.plan import facts_file
 from moulin.triton_repo import contract
 from moulin.triton_repo.model_config import PLAN_NAME
@@ -35,13 +36,12 @@ def build_offline_repository(spec: ModelSpec, to: Path, options: OfflineOptions,
     With `link` the files stay where they are; without, the repository can be moved to another machine. Returns the
     model's folder. The old model stays as it is until the new one is complete, so that `spec` may lie inside it.
     Raises OptionsError where `to` cannot be written or the model's folder holds something else, and what
-    `choose_engine` does.
+    `choose_engine` and `precision_for` do.
     """
+    options = _settled(options, spec)
     with _new_model(spec, to / options.model_name, "offline_shim", options.plan, link=link) as model_dir:
         longest_sec = min(model_max_sec(spec), options.max_audio_sec)
-        if isinstance(spec, CheckpointSpec):
-            options = replace(options, precision=spec.run_in)
-        config = offline_config(_with_engine(options, spec), f"bundle/{spec.file.name}", max_utterance_sec=longest_sec)
+        config = offline_config(options, f"bundle/{spec.file.name}", max_utterance_sec=longest_sec)
         write_config(model_dir, config)
         warmup = model_dir / "warmup"
         warmup.mkdir()
@@ -53,8 +53,9 @@ def build_offline_repository(spec: ModelSpec, to: Path, options: OfflineOptions,
 
 def build_streaming_repository(spec: ModelSpec, to: Path, options: StreamingOptions, *, link: bool = False) -> Path:
     """The same for the streaming model `spec`. It warms itself up: Triton's warm-up knows no sequences."""
+    options = _settled(options, spec)
     with _new_model(spec, to / options.model_name, "streaming_shim", options.plan, link=link) as model_dir:
-        write_config(model_dir, streaming_config(_with_engine(options, spec), f"bundle/{spec.file.name}"))
+        write_config(model_dir, streaming_config(options, f"bundle/{spec.file.name}"))
     return to / options.model_name
 
 
@@ -70,8 +71,11 @@ def _new_model(spec: ModelSpec, model_dir: Path, shim: str, plan: Path | None, *
         yield new
 
 
-def _with_engine(options: _Options, spec: ModelSpec) -> _Options:
-    return replace(options, engine=choose_engine(spec, options.engine))
+def _settled(options: _Options, spec: ModelSpec) -> _Options:
+    """`options` with what will run: the engine, and its precision. Raises OptionsError where it cannot."""
+    engine = choose_engine(spec, options.engine)
+    running_in = precision_for(spec, engine, device_of(engine, options.device), options.precision)
+    return replace(options, engine=engine, precision=running_in)
 
 
 def _place_bundle(spec: ModelSpec, to: Path, *, link: bool) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from moulin.bundle.files import Precision
 from moulin.engine.engines import Engine
 
 
@@ -25,6 +26,8 @@ class ShimParameters:
     instances: int
     plan: Path | None = None
     """The engine, for TensorRT."""
+    precision: Precision | None = None
+    """What runs; None in a repository that was written before it said so for streams."""
 
     @classmethod
     def read(cls, args: Mapping[str, str]) -> Self:
@@ -36,6 +39,7 @@ class ShimParameters:
             values=values,
             encoder=version / values["encoder"],
             engine=values["engine"] or None,
+            precision=values.get("precision") or None,
             device=values["device"],
             threads=int(values["threads"] or len(os.sched_getaffinity(0))),
             instances=int(values["instances"]),

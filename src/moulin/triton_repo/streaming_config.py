@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from moulin.bundle.files import Precision
 from moulin.engine.device import gpu_index
 from moulin.engine.engines import Engine
 from moulin.engine.onnxruntime_stream_runner import MAX_STREAMS
@@ -44,6 +45,8 @@ class StreamingOptions:
     model_name: str = contract.MODEL_NAME
     engine: Engine | None = None
     """By default the one for the form that the model has on disk."""
+    precision: Precision | None = None
+    """What the encoder runs in; by default what `precision_for` says."""
     device: str = "cpu"
     cuda_graphs: bool = True
     max_streams: int = MAX_STREAMS
@@ -108,6 +111,7 @@ def streaming_config(options: StreamingOptions, encoder_file: str) -> Any:
         {
             "encoder": encoder_file,
             "engine": options.engine or "",
+            "precision": options.precision or "",
             "device": options.device,
             "cuda_graphs": str(int(options.cuda_graphs)),
             "instances": str(options.instances),

@@ -60,6 +60,7 @@ class TritonPythonModel:
         recognizer = open_stream_recognizer(
             parameters.encoder,
             engine=parameters.engine,
+            precision=parameters.precision,
             device=parameters.device,
             cuda_graphs=parameters.values["cuda_graphs"] == "1",
             threads=parameters.call_threads,

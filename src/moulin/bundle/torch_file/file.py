@@ -25,10 +25,11 @@ _OVERLAP = 8
 _SMALL, _LARGE = 2**26, 2**20
 _OTHERS = {
     b"version https://git-lfs": ("is a pointer of Git LFS, not the file itself", "git lfs pull"),
-    **{
-        page: ("is a page, not a checkpoint", "download the file itself")
-        for page in (b"<!doctype", b"<!DOCTYPE", b"<html", b"<HTML")
-    },
+    **dict.fromkeys(
+        (b"<!doctype", b"<!DOCTYPE", b"<html", b"<HTML"), ("is a page, not a checkpoint", "download the file itself")
+    ),
+        (b"<!doctype", b"<!DOCTYPE", b"<html", b"<HTML"), ("is a page, not a checkpoint", "download the file itself")
+    ),
 }
 
 

@@ -1,0 +1,146 @@
+"""Ctrl-C: the first ends a command within a second, with what is there; the second ends it at once.
+
+Python raises KeyboardInterrupt between two of its own steps. That is late while a native call runs (a batch in ONNX
+Runtime, an export), and it does not reach the threads of an executor, for which a `with` block and the end of the
+interpreter wait. So beside it a thread is told of the signal by the C handler itself (`signal.set_wakeup_fd`): it gives
+the command `GRACE_SEC` to unwind and print, then removes what is unfinished and ends the process with status 130.
+
+Where SIGINT is ignored (a shell's background job) nothing is changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+GRACE_SEC = 0.7
+"""From Ctrl-C to the end of a command that does not end by itself."""
+
+STATUS = 130
+
+
+class _Interrupts:
+    """What the thread and the command know of each other."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        """Signals so far, without those that somebody else takes."""
+        self._grace_sec: float | None = GRACE_SEC
+        self._taken = False
+        self._said = False
+        self._lock = threading.Lock()
+        self._cleanups: list[Callable[[], None]] = []
+        self._timer: threading.Timer | None = None
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Only in the main thread, and only where SIGINT raises KeyboardInterrupt."""
+        usable = threading.current_thread() is threading.main_thread()
+        if not usable or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            yield
+            return
+        heard, told = socket.socketpair()
+        told.setblocking(False)
+        self.count, self._said, self._taken, self._grace_sec = 0, False, False, GRACE_SEC
+        before = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+        thread = threading.Thread(target=self._listen, args=(heard,), name="moulin-interrupt", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            if not self.count:  # else the thread is needed to the very end: executors are joined on exit
+                signal.set_wakeup_fd(before)
+                told.close()
+                thread.join()
+                heard.close()
+
+    def allow(self, grace_sec: float | None) -> None:
+        """How long a command may take to end; None for as long as it likes. A second Ctrl-C ends it all the same."""
+        self._grace_sec = grace_sec
+
+    @property
+    def is_usual_end(self) -> bool:
+        """Whether Ctrl-C is how the command is meant to be ended."""
+        return self._grace_sec is None
+
+    @contextmanager
+    def first_taken(self) -> Iterator[None]:
+        """The next Ctrl-C is no end: the caller has a handler of its own for it."""
+        self._taken = True
+        try:
+            yield
+        finally:
+            self._taken = False
+
+    @contextmanager
+    def at_the_end(self, cleanup: Callable[[], None]) -> Iterator[None]:
+        """`cleanup` is called should the process be ended within the block, from another thread."""
+        self._cleanups.append(cleanup)
+        try:
+            yield
+        finally:
+            self._cleanups.remove(cleanup)
+
+    def say(self) -> None:
+        """The line on standard error; once."""
+        with self._lock:
+            if self._said:
+                return
+            self._said = True
+        # On a terminal a progress bar may have hidden the cursor.
+        line = b"\r\x1b[K\x1b[?25hInterrupted.\n" if os.isatty(2) else b"Interrupted.\n"
+        with contextlib.suppress(OSError):
+            os.write(2, line)
+
+    def _listen(self, heard: socket.socket) -> None:
+        while numbers := heard.recv(16):
+            for number in numbers:
+                if number == signal.SIGINT:
+                    self._note()
+
+    def _note(self) -> None:
+        if self._taken:
+            self._taken = False
+            return
+        self.count += 1
+        if self.count > 1:
+            self._end()
+        if self._grace_sec is not None:
+            self._timer = threading.Timer(self._grace_sec, self._end)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _end(self) -> None:
+        for cleanup in reversed(self._cleanups):
+            with contextlib.suppress(Exception):
+                cleanup()
+        self.say()
+        os._exit(STATUS)
+
+
+interrupts = _Interrupts()
+
+
+@contextmanager
+def unfinished(path: Path) -> Iterator[Path]:
+    """A file or folder that is removed unless the block comes to its end, whatever stops it."""
+
+    def remove() -> None:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+    with interrupts.at_the_end(remove):
+        try:
+            yield path
+        except BaseException:
+            remove()
+            raise
