@@ -161,7 +161,7 @@ def test_onnx_files_on_a_cpu_and_the_checkpoint_on_a_gpu(environ: dict[str, str]
     checkpoint = moulin("fetch", "hf://a/clone", "--device", "cuda", environ=environ)
     assert names(folder_of(checkpoint)) == {"pretrained.pt", "tokens.txt"}
     assert (
-        "hf://a/clone has ONNX files and a checkpoint; taking exp/pretrained.pt, which the GPU engine runs (--engine "
+        "hf://a/clone has ONNX files and a checkpoint; taking exp/pretrained.pt for PyTorch and the GPU engine (--engine "
         "onnxruntime takes the ONNX files)\n"
     ) in checkpoint.err
     int8 = moulin("fetch", "hf://a/clone", "--device", "cuda", "--precision", "int8", environ=environ).expect(1)

@@ -131,7 +131,7 @@ class _Folder:
             return []
         if wish.form == "checkpoint":
             return [
-                f"{self._about} has ONNX files and a checkpoint; taking {shown}, which the GPU engine runs "
+                f"{self._about} has ONNX files and a checkpoint; taking {shown} for PyTorch and the GPU engine "
                 "(--engine onnxruntime takes the ONNX files)"
             ]
         return [
