@@ -272,10 +272,10 @@ class _Folder:
     ) -> None:
         names = _one_a_label(encoders)
         taken = _one_a_label(chosen)
-        others = ", ".join(name for name in names if name not in taken)
+        others = [name for name in names if name not in taken]
         notes.append(
             f"{self._about_folder(folder)} holds one model in {len(names)} {kind}; taking {taken[0]}, {what} "
-            f"(to take another name its encoder file: {others})"
+            f"(others: {', '.join(others)}; to take one: {self._path_of(folder / others[0])})"
         )
 
     # ------------------------------------------------------------------------------------------------- checkpoints
