@@ -99,7 +99,8 @@ def test_of_two_epochs_of_one_training_the_last_is_taken(tmp_path: Path) -> None
     (note,) = choose_on_disk(folder).notes
     assert note == (
         f"{folder} holds one model in 2 exports; taking encoder-epoch-30-avg-1-chunk-16-left-128.onnx, the last of the "
-        "training (to take another name its encoder file: encoder-epoch-9-avg-1-chunk-16-left-128.onnx)"
+        "training (others: encoder-epoch-9-avg-1-chunk-16-left-128.onnx; to take one: "
+        f"{folder}/encoder-epoch-9-avg-1-chunk-16-left-128.onnx)"
     )
 
 

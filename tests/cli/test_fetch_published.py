@@ -110,15 +110,15 @@ def facts(*arguments: object, environ: dict[str, str]) -> dict[str, object]:
 
 
 def test_the_known_model_with_two_forms(environ: dict[str, str]) -> None:
+    other = f"hf://{KNOWN}@{KNOWN_COMMIT}/encoder-epoch-99-avg-1-chunk-16-left-64.onnx"
     done = moulin("fetch", "zipformer-en-streaming", environ=environ)
     label = "-epoch-99-avg-1-chunk-16-left-128"
     assert names(folder_of(done)) == {*(f"{role}{label}.onnx" for role in ROLES), "tokens.txt"}
     assert (
-        f"holds one model in 2 forms; taking encoder{label}.onnx, the smallest chunk with the largest left context (to "
-        "take another name its encoder file: encoder-epoch-99-avg-1-chunk-16-left-64.onnx)"
+        f"holds one model in 2 forms; taking encoder{label}.onnx, the smallest chunk with the largest left context "
+        f"(others: encoder-epoch-99-avg-1-chunk-16-left-64.onnx; to take one: {other})"
     ) in done.err
     assert load_bundle(folder_of(done)).family == "lstm"
-    other = f"hf://{KNOWN}@{KNOWN_COMMIT}/encoder-epoch-99-avg-1-chunk-16-left-64.onnx"
     assert facts(other, environ=environ)["family"] == "zipformer2"
 
 
@@ -161,8 +161,8 @@ def test_onnx_files_on_a_cpu_and_the_checkpoint_on_a_gpu(environ: dict[str, str]
     checkpoint = moulin("fetch", "hf://a/clone", "--device", "cuda", environ=environ)
     assert names(folder_of(checkpoint)) == {"pretrained.pt", "tokens.txt"}
     assert (
-        "hf://a/clone has ONNX files and a checkpoint; taking exp/pretrained.pt, which the GPU engine runs (--engine "
-        "onnxruntime takes the ONNX files)\n"
+        "hf://a/clone has ONNX files and a checkpoint; taking exp/pretrained.pt for PyTorch and the GPU engine "
+        "(--engine onnxruntime takes the ONNX files)\n"
     ) in checkpoint.err
     int8 = moulin("fetch", "hf://a/clone", "--device", "cuda", "--precision", "int8", environ=environ).expect(1)
     assert "has no int8 encoder, only fp32" in int8.err

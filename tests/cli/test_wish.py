@@ -74,6 +74,20 @@ def test_what_is_served_of_a_folder_with_both(
     assert ("checkpoint" in capsys.readouterr().err) is checkpoint
 
 
+def test_a_checkpoint_that_is_called_streaming(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing but a name says that it is for streams: it stays what checkpoints are, and a line says so."""
+    for name in ("epoch-1.pt", "tokens.txt"):
+        (tmp_path / "asr-streaming").mkdir(exist_ok=True)
+        (tmp_path / "asr-streaming" / name).symlink_to(CAUSAL / name)
+    for mode, said in ((None, True), ("streaming", False), ("offline", False)):
+        wished: Any = mode
+        (named,) = load_models(
+            [tmp_path / "asr-streaming"], precision=None, name=None, streaming_name=None, mode=wished
+        )
+        assert named.spec.mode == (mode or "offline")
+        assert ("is taken for whole utterances; --streaming" in capsys.readouterr().err) is said
+
+
 def test_a_language_that_is_not_there() -> None:
     with pytest.raises(BundleError, match="has no files for the language de: its files name no language"):
         loaded(language="de")

@@ -103,8 +103,31 @@ def test_exports_of_several_languages() -> None:
         chosen(*folders)
     # One language needs no choice.
     assert chosen(*before[:3], "de_tokens.txt") == {*before[:3], "de_tokens.txt"}
+    dashes = [f"{lang}-{role}-epoch-9-avg-1.onnx" for lang in ("DE", "yue") for role in roles]
+    assert chosen(*dashes, "tokens.txt", language="de") == {*dashes[:3], "tokens.txt"}
+    labels = [f"{role}-{lang}-epoch-9-avg-1.onnx" for lang in ("de", "en") for role in roles]
+    assert chosen(*labels, "tokens.txt", language="en") == {*labels[3:], "tokens.txt"}
+    with pytest.raises(FetchError, match="hf://a/b holds models of 2 languages: de, en"):
+        chosen(*labels, "tokens.txt")
+    checkpoints = ("de/pretrained.pt", "de/tokens.txt", "en/pretrained.pt", "en/tokens.txt")
+    assert chosen(*checkpoints, language="en") == {*checkpoints[2:]}
+    with pytest.raises(FetchError, match="hf://a/b has no checkpoint for the language fr"):
+        chosen(*checkpoints, language="fr")
     # What stands before is no language.
     assert chosen(*MODEL, "tokens.txt", "ctc_encoder.onnx") == {*MODEL, "tokens.txt"}
+
+
+@pytest.mark.parametrize("labels", [("-small-epoch-9-avg-1", "-large-epoch-9-avg-1"), ("-a", "-epoch-9-avg-1")])
+def test_labels_that_are_different_models(labels: tuple[str, str]) -> None:
+    names = [f"{role}{label}.onnx" for label in labels for role in ("encoder", "decoder", "joiner")]
+    with pytest.raises(FetchError, match="hf://a/b holds 2 models: encoder-"):
+        chosen(*names, "tokens.txt")
+
+
+def test_averages_of_one_training() -> None:
+    labels = ("-epoch-30-avg-9", "-epoch-30-avg-10-with-averaged-model")
+    names = [f"{role}{label}.onnx" for label in labels for role in ("encoder", "decoder", "joiner")]
+    assert chosen(*names, "tokens.txt") == {*names[3:], "tokens.txt"}
 
 
 def test_folders_named_by_what_they_are_for() -> None:

@@ -18,8 +18,10 @@ from moulin.bundle.file_names import (
     is_checkpoint_name,
     is_projection,
     names_a_training,
+    names_language,
     parse_onnx_name,
     training_rank,
+    what_was_trained,
 )
 from moulin.bundle.precision import PRECISIONS, Precision
 from moulin.errors import BundleError
@@ -111,6 +113,8 @@ class _Folder:
     def _prefers_checkpoint(self, exports: Sequence[PurePosixPath], wish: Wish) -> bool:
         if wish.precision == "int8":
             return False  # no checkpoint runs in it
+        if all(checkpoint_rank(path) is None for path in self._checkpoints):
+            return False  # what is beside the exports, and says nothing of itself, may be anything
         return wish.form == "checkpoint" or (wish.form is None and wish.mode == "offline" and self._all_stream(exports))
 
     def _all_stream(self, folders: Collection[PurePosixPath]) -> bool:
@@ -127,7 +131,7 @@ class _Folder:
             return []
         if wish.form == "checkpoint":
             return [
-                f"{self._about} has ONNX files and a checkpoint; taking {shown}, which the GPU engine runs "
+                f"{self._about} has ONNX files and a checkpoint; taking {shown} for PyTorch and the GPU engine "
                 "(--engine onnxruntime takes the ONNX files)"
             ]
         return [
@@ -234,7 +238,8 @@ class _Folder:
         trainings = sorted({name.training for name in encoders})
         if len(trainings) == 1:
             return encoders
-        if not all(names_a_training(training) for training in trainings if training):
+        one = len({what_was_trained(training) for training in trainings if training}) == 1
+        if not one or not all(names_a_training(training) for training in trainings if training):
             names = ", ".join(_one_a_label(encoders))
             raise BundleError(
                 f"{self._about_folder(folder)} holds {len(_one_a_label(encoders))} models: {names}",
@@ -267,19 +272,27 @@ class _Folder:
     ) -> None:
         names = _one_a_label(encoders)
         taken = _one_a_label(chosen)
-        others = ", ".join(name for name in names if name not in taken)
+        others = [name for name in names if name not in taken]
         notes.append(
             f"{self._about_folder(folder)} holds one model in {len(names)} {kind}; taking {taken[0]}, {what} "
-            f"(to take another name its encoder file: {others})"
+            f"(others: {', '.join(others)}; to take one: {self._path_of(folder / others[0])})"
         )
 
     # ------------------------------------------------------------------------------------------------- checkpoints
 
     def _checkpoint(self, wish: Wish) -> Choice:
-        folders = sorted({path.parent for path in self._checkpoints})
-        ranked = [path for path in self._checkpoints if checkpoint_rank(path) is not None]
+        checkpoints = self._checkpoints
+        if wish.language is not None:
+            checkpoints = [path for path in checkpoints if names_language(path, wish.language)]
+            if not checkpoints:
+                raise BundleError(
+                    f"{self._about} has no checkpoint for the language {wish.language}: no name says so",
+                    hint="leave out --language",
+                )
+        folders = sorted({path.parent for path in checkpoints})
+        ranked = [path for path in checkpoints if checkpoint_rank(path) is not None]
         folder, notes = self._one_folder(sorted({path.parent for path in ranked}) or folders, wish)
-        here = [path for path in self._checkpoints if path.parent == folder]
+        here = [path for path in checkpoints if path.parent == folder]
         known = sorted((rank, path) for path in here if (rank := checkpoint_rank(path)) is not None)
         tied = [path for rank, path in known if rank == known[-1][0]] if known else here
         if len(tied) > 1:

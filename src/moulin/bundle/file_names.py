@@ -17,14 +17,20 @@ from moulin.bundle.precision import Precision
 STORED_NAME = "model.safetensors"
 ROLES = ("encoder", "decoder", "joiner")
 
-_LANGUAGE = r"[a-z]{2,3}(?:[-_](?:[a-z]{2,3}|[A-Z]{2}|[A-Z][a-z]{3}))*"
+_LANGUAGE = r"[A-Za-z]{2,3}(?:[-_](?:[A-Za-z]{2,3}|[A-Z][a-z]{3}))*"
 _ONNX = re.compile(
-    rf"(?:(?P<language>{_LANGUAGE})_)?(?P<role>encoder|decoder|joiner)(?P<label>.*?)"
+    rf"(?:(?P<language>{_LANGUAGE})[-_])?(?P<role>encoder|decoder|joiner)(?P<label>.*?)"
     r"(?:[._-](?P<precision>int8|fp16|fp32))?\.onnx"
 )
-# What stands before `_encoder.onnx` without being a language.
-_NO_LANGUAGES = frozenset({"ctc", "lm", "rnn", "asr", "am", "kws", "tts", "vad", "my", "new", "old"})
-_LANGUAGE_LABEL = re.compile(r"[-_](?P<language>[a-z]{2}(?:[-_](?:[a-z]{2}|[A-Z]{2}))*)")
+# ISO 639-1, and of ISO 639-3 what speech models are published under.
+_CODES = (
+    "af am ar as az ba be bg bn bo br bs ca cs cy da de el en eo es et eu fa fi fo fr fy ga gd gl gu ha he hi hr ht hu "
+    "hy id ig is it ja jv ka kk km kn ko ku ky la lb lo lt lv mg mi mk ml mn mr ms mt my nb ne nl nn no oc om or pa pl "
+    "ps pt ro ru rw sa sd si sk sl sn so sq sr su sv sw ta te tg th ti tk tl tr tt ug uk ur uz vi wo xh yi yo zh zu "
+    "ara ceb cmn deu eng fil fra hak haw hin ita jpn kor nan nld pol por rus spa tha tur ukr vie wuu yue zho"
+)
+_LANGUAGES = frozenset(_CODES.split())
+_LANGUAGE_LABEL = re.compile(rf"[-_](?P<language>{_LANGUAGE}?)(?P<rest>(?:[-_](?:epoch|iter|chunk|\d+ms).*)?)")
 _CHUNK = re.compile(r"[-_]chunk[-_](?P<frames>-?\d+)")
 _CHUNK_MS = re.compile(r"[-_](?:chunk[-_])?(?P<ms>\d+)ms")
 _LEFT = re.compile(r"[-_]left[-_](?P<frames>-?\d+)")
@@ -77,15 +83,22 @@ class OnnxName:
 def parse_onnx_name(path: PurePosixPath) -> OnnxName | None:
     """None for what is no encoder, decoder or joiner by its name."""
     match = _ONNX.fullmatch(path.name)
-    if match is None or match["language"] in _NO_LANGUAGES or is_projection(path):
+    if match is None or is_projection(path):
         return None
     language, label = match["language"], match["label"]
-    if language is None and (named := _LANGUAGE_LABEL.fullmatch(label)):
-        language, label = named["language"], ""
+    if language is not None and not is_language(language):
+        return None
+    if language is None and (named := _LANGUAGE_LABEL.fullmatch(label)) and is_language(named["language"]):
+        language, label = named["language"], named["rest"]
     precision: Precision = "fp32"
     if match["precision"] in ("int8", "fp16"):
         precision = "int8" if match["precision"] == "int8" else "fp16"
     return OnnxName(path, match["role"], language, label, precision)
+
+
+def is_language(code: str) -> bool:
+    """Whether `code` (`de`, `zh-en`, `pt_BR`, `yue`) begins as the code of a language does."""
+    return re.split("[-_]", code.lower())[0] in _LANGUAGES
 
 
 def is_projection(path: PurePosixPath) -> bool:
@@ -143,3 +156,16 @@ def training_rank(label: str) -> tuple[int, int, int]:
 def names_a_training(label: str) -> bool:
     """Whether the label says which epoch or iteration it is, so that it can be compared with others."""
     return _TRAINED.search(label) is not None
+
+
+def what_was_trained(label: str) -> str:
+    """The label without epoch, iteration and average: the same for all of one training."""
+    rest = _AVERAGE.sub("", _TRAINED.sub("", label)).replace("with-averaged-model", "")
+    return re.sub(r"[-_]+", "-", rest).strip("-")
+
+
+def names_language(path: PurePosixPath, language: str) -> bool:
+    """Whether a word of the file's name, or of its folder's, is `language`."""
+    wanted = language.lower().replace("_", "-")
+    words = f"{path.parent.name}-{path.stem}".lower().replace("_", "-")
+    return f"-{wanted}-" in f"-{words}-"

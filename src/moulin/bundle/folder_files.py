@@ -34,7 +34,13 @@ def files_around(model: Path) -> tuple[frozenset[PurePosixPath], PurePosixPath]:
 
 def _below(top: Path, depth: int) -> Iterator[Path]:
     count = 0
+    seen: set[Path] = set()
     for folder, folders, files in os.walk(top, followlinks=True):
+        real = Path(folder).resolve()
+        if real in seen:  # by a link
+            folders.clear()
+            continue
+        seen.add(real)
         level = len(Path(folder).relative_to(top).parts)
         # A folder in place of a network is for whoever reads the network to complain about.
         files += [name for name in folders if name.endswith(".onnx")]

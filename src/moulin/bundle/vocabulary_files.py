@@ -63,7 +63,8 @@ def _token_names(language: str | None) -> list[str]:
 
 
 def _bpe_names(language: str | None) -> list[str]:
-    return ([f"{language}_bpe.model", f"{language}-bpe.model"] if language else []) + ["bpe.model"]
+    """Byte-level BPE has a name of its own in Icefall's recipes."""
+    return ([f"{language}_bpe.model", f"{language}-bpe.model"] if language else []) + ["bpe.model", "bbpe.model"]
 
 
 def _beside(

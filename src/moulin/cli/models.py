@@ -124,7 +124,10 @@ def load_models(
             recipe=recipe,
         )
         prefer_checkpoint = engine == "torch"
-        streaming = found.mode == "streaming" and is_checkpoint(found.path, preferred=prefer_checkpoint)
+        checkpoint = is_checkpoint(found.path, preferred=prefer_checkpoint)
+        streaming = found.mode == "streaming" and checkpoint
+        if checkpoint and found.mode is None and "streaming" in str(model).lower():
+            typer.echo(f"{model} is taken for whole utterances; --streaming is for live audio", err=True)
         spec = load_model(
             found.path,
             precision=file_precision(engine, precision),

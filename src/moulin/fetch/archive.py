@@ -92,14 +92,13 @@ def _chosen(unpacked: Path, name: str, wish: Wish, received: int) -> Fetched:
     own = {path for path in paths if path.is_relative_to(inside)}
     top = _only_folder(own, inside)
     try:
-        choice = choose_model(own, top, name, wish)
-        find_vocabulary(own, choice.file, name, choice.language)
+        choice = choose_model(own, top, str(top), wish)
+        find_vocabulary(own, choice.file, str(top), choice.language)
     except BundleError as error:
-        by_name = error.hint is None or error.hint.startswith("name ")
-        hint = "unpack it by hand and pass the folder or file" if by_name else error.hint
-        raise FetchError(error.message.replace(f"{top}/", ""), hint=hint) from None
+        message = error.message.replace(f"{top}/", "").replace(str(top), name)
+        raise FetchError(message, hint=error.hint or f"it is unpacked in {top}") from None
     folder = Path(choice.file).parent
-    alone = _default(own, PurePosixPath(folder), name) == choice.file
+    alone = _default(own, PurePosixPath(folder)) == choice.file
     return Fetched(folder if alone else Path(choice.file), received, mode=choice.mode, notes=choice.notes)
 
 
@@ -110,9 +109,9 @@ def _only_folder(paths: Collection[PurePosixPath], top: PurePosixPath) -> PurePo
     return top / folders.pop() if len(folders) == 1 and not loose else top
 
 
-def _default(paths: Collection[PurePosixPath], folder: PurePosixPath, name: str) -> PurePosixPath | None:
+def _default(paths: Collection[PurePosixPath], folder: PurePosixPath) -> PurePosixPath | None:
     """What is taken where only the folder is named."""
     try:
-        return choose_model(paths, folder, name).file
+        return choose_model(paths, folder, str(folder)).file
     except BundleError:
         return None

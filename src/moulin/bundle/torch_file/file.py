@@ -28,8 +28,6 @@ _OTHERS = {
     **dict.fromkeys(
         (b"<!doctype", b"<!DOCTYPE", b"<html", b"<HTML"), ("is a page, not a checkpoint", "download the file itself")
     ),
-        (b"<!doctype", b"<!DOCTYPE", b"<html", b"<HTML"), ("is a page, not a checkpoint", "download the file itself")
-    ),
 }
 
 
