@@ -113,6 +113,10 @@ def test_exports_of_several_languages() -> None:
     assert chosen(*checkpoints, language="en") == {*checkpoints[2:]}
     with pytest.raises(FetchError, match="hf://a/b has no checkpoint for the language fr"):
         chosen(*checkpoints, language="fr")
+    # A checkpoint that names no language is no reason to refuse the exports that do.
+    published = [PublishedFile(PurePosixPath(name)) for name in (*before, "tokens.txt", "pretrained.pt")]
+    choice = choose_files(published, "hf://a/b", wish=Wish(language="de", form="checkpoint"))
+    assert {str(file.path) for file in choice.files} == {*before[:3], "tokens.txt"}
     # What stands before is no language.
     assert chosen(*MODEL, "tokens.txt", "ctc_encoder.onnx") == {*MODEL, "tokens.txt"}
 

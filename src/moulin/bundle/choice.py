@@ -115,6 +115,8 @@ class _Folder:
             return False  # no checkpoint runs in it
         if all(checkpoint_rank(path) is None for path in self._checkpoints):
             return False  # what is beside the exports, and says nothing of itself, may be anything
+        if wish.language is not None and not any(names_language(path, wish.language) for path in self._checkpoints):
+            return False
         return wish.form == "checkpoint" or (wish.form is None and wish.mode == "offline" and self._all_stream(exports))
 
     def _all_stream(self, folders: Collection[PurePosixPath]) -> bool:
