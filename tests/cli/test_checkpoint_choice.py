@@ -72,7 +72,8 @@ def test_the_average_is_made_once(
 
 def test_a_file_that_needs_nothing_is_itself() -> None:
     assert chosen_model([OFFLINE], CheckpointChoice(epoch=2)) == OFFLINE / "epoch-2.pt"
-    assert chosen_model([OFFLINE]) == OFFLINE / "epoch-3.pt"
+    assert chosen_model([OFFLINE]) == OFFLINE
+    assert chosen_model([OFFLINE / "epoch-1.pt"], tokens=OFFLINE) == OFFLINE / "epoch-1.pt"
 
 
 def test_what_changes_is_made_anew(icefalls: Path) -> None:

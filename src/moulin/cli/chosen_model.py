@@ -30,7 +30,7 @@ def chosen_model(
 ) -> Path:
     """The checkpoint that `choice` means of those `named`, as a file with tokens.txt beside it.
 
-    That is the file itself where it is one and has its vocabulary. Else it is in a folder in the cache, made the first
+    That is the file itself where it is one and has its vocabulary, or the folder that was named for it. Else it is in a folder in the cache, made the first
     time: a link to the file, or moulin's stored form for an average and where `recipe` says something of it, and the
     vocabulary.
     Raises BundleError, OptionsError, and EngineError where PyTorch is missing.
@@ -42,7 +42,7 @@ def chosen_model(
     vocabulary = tokens_of(last, tokens)
     stored = chosen.is_average or recipe is not None
     if not stored and vocabulary in (None, last.parent / "tokens.txt"):
-        return last
+        return last if choice.is_made or tokens is not None or len(named) > 1 else named[0]
     if vocabulary is None:
         raise BundleError(
             f"{last.parent} has no tokens.txt, nor is there a ../data/lang*/tokens.txt",

@@ -26,8 +26,10 @@ _OVERLAP = 8
 _SMALL, _LARGE = 2**26, 2**20
 _PAGES = 2**16
 _OTHERS = {
-    b"version https://git-lfs": ("is a pointer of Git LFS, not the file itself", "git lfs pull"),
-    b"<": ("is a page, not a checkpoint", "download the file itself"),
+    b"version https://git-lfs": ("is no checkpoint: it is a pointer of Git LFS, not the file itself", "git lfs pull"),
+    **dict.fromkeys(
+        (b"<!doctype", b"<!DOCTYPE", b"<html", b"<?xml"), ("is no checkpoint: it is a page", "download the file itself")
+    ),
 }
 
 
