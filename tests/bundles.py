@@ -51,3 +51,6 @@ TRAINING = unpacked(_DATA / "checkpoints")
 """Checkpoints that Icefall's training wrote, with most of their values zero; tests/data/README.md says more."""
 OFFLINE = ("conformer-offline", "zipformer-offline", "zipformer2-offline")
 STREAMING = ("conformer-streaming", "lstm-streaming", "zipformer-streaming", "zipformer2-streaming")
+MORE_OFFLINE = ("zipformer2-offline-pos8", "zipformer2-ctc-offline")
+MORE_STREAMING = ("conformer-streaming-right2", "zipformer2-streaming-context1", "zipformer2-ctc-streaming")
+"""Other sizes and options of the recipes, and a CTC head beside the transducer."""

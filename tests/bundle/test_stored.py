@@ -19,7 +19,7 @@ from tests.bundles import BUNDLES, OFFLINE, STREAMING
 def test_what_is_stored_comes_back(bundle: str, said: bool, tmp_path: Path) -> None:
     recipe = Recipe()
     if said and not bundle.startswith("lstm"):
-        heads = (4,) if bundle.startswith("conformer") else (2, 2, 4) if bundle.startswith("zipformer2") else (2, 2, 2)
+        heads = (4,) if bundle.startswith("conformer") else (2, 2, 4) if bundle.startswith("zipformer2") else (4, 4, 4)
         recipe = Recipe(causal="streaming" in bundle, num_heads=heads, chunk_size=16, left_context_frames=32)
     transducer = load_transducer([BUNDLES / bundle / "epoch-1.pt"], recipe=recipe)
     write_stored(transducer, tmp_path / "model.safetensors")

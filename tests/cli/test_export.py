@@ -8,6 +8,7 @@ import torch
 
 from moulin.bundle.load import load_bundle
 from tests.bundles import BUNDLES, OFFLINE
+from tests.icefall import CASES, with_parameters
 
 from .command import moulin, moulin_here
 
@@ -105,6 +106,69 @@ def test_tokens_of_another_model(tmp_path: Path) -> None:
 
 def test_help_has_an_example() -> None:
     assert "Example: moulin export" in moulin("export", "--help").expect(0).out
+
+
+@pytest.mark.parametrize(
+    ("bundle", "flags", "streaming"),
+    [
+        ("zipformer2-offline-pos8", ["--num-heads", 4], []),
+        ("zipformer2-offline-pos8", ["--pos-head-dim", "8,8"], []),
+        ("zipformer2-streaming-context1", ["--num-heads", "4,2,4"], ["--streaming"]),
+        ("conformer-streaming-right2", [], ["--streaming", "--right-context", 2]),
+    ],
+)
+def test_what_a_checkpoint_does_not_tell_is_said_by_flags(
+    bundle: str, flags: list[object], streaming: list[object], tmp_path: Path
+) -> None:
+    """Without them a line says what is taken for granted, and the files are others."""
+    checkpoint = BUNDLES / bundle / "epoch-1.pt"
+    if flags:
+        bare = moulin_here("export", checkpoint, "--to", tmp_path / "bare", *streaming).expect(0)
+        warnings = [line for line in bare.err.splitlines() if line.startswith("warning: ")]
+        assert len(warnings) == 1
+        assert "--num-heads or --pos-head-dim" in warnings[0]
+    told = moulin_here("export", checkpoint, "--to", tmp_path / "told", *flags, *streaming).expect(0)
+    assert "warning" not in told.err
+    assert "Comparing the ONNX files with moulin's own PyTorch modules, on noise and on two recordings" in told.err
+    ours, icefalls = load_bundle(tmp_path / "told"), load_bundle(checkpoint.parent)
+    assert ours.streaming == icefalls.streaming
+    if "--right-context" in streaming:
+        assert ours.files.encoder.name == "encoder-epoch-1-avg-1-chunk-32-left-64-right-2.onnx"
+
+
+def test_training_parameters_say_it_themselves(tmp_path: Path) -> None:
+    case = next(case for case in CASES if case.bundle == "zipformer2-offline-pos8")
+    file = with_parameters(case, tmp_path / "epoch-1.pt")
+    (tmp_path / "tokens.txt").write_bytes(case.checkpoint.with_name("tokens.txt").read_bytes())
+    assert "warning" not in moulin_here("export", file, "--to", tmp_path / "out").expect(0).err
+    facts = json.loads(moulin_here("inspect", file, "--json").expect(0).out)["facts"]
+    assert facts["num_heads"] == {"value": [4, 4], "source": "parameters"}
+    assert facts["pos_head_dim"] == {"value": [8, 8], "source": "parameters"}
+    shown = moulin_here("inspect", file).expect(0)
+    assert shown.err == ""
+    assert any(line.split() == ["pos", "head", "dim", "8,8", "(parameters)"] for line in shown.out.splitlines())
+    refused = moulin_here("inspect", file, "--num-heads", 8).expect(1)
+    assert "--num-heads says 8, the checkpoint's own parameters say 4" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ["--num-heads", "4,x"],
+            "Expected --num-heads to be a positive number, or several joined by commas, got '4,x'",
+        ),
+        (["--pos-head-dim", 0], "Expected --pos-head-dim to be a positive number"),
+        (["--num-heads", "4,2"], "num_heads to be one number or 3, one for each stack, got 4,2"),
+        (["--num-heads", 3], "num_heads says 3 for stack 0"),
+        (["--right-context", 2, "--streaming"], "--right-context is for a Conformer"),
+        (["--right-context", 2], "are for --streaming"),
+        (["--no-causal"], "causal says False, and its tensors have causal convolutions"),
+    ],
+)
+def test_flags_that_cannot_be(flags: list[object], message: str, tmp_path: Path) -> None:
+    done = moulin_here("export", CAUSAL, "--to", tmp_path / "out", *flags).expect(1)
+    assert message in done.err
 
 
 @pytest.mark.parametrize("bundle", [*OFFLINE, "lstm-streaming", "zipformer2-streaming"])

@@ -7,6 +7,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
+from moulin.bundle.load_model import load_model
 from moulin.demo.files import DEMO_MODEL
 from tests.bundles import BUNDLES
 
@@ -94,9 +95,27 @@ def test_the_layout_ensemble(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_built(tmp_path: Path, arguments: list[object], message: str) -> None:
     done = moulin_here("repo", "build", "--to", tmp_path / "repository", *arguments).expect(1)
-    assert done.err.startswith(f"moulin: {message}")
+    assert any(line.startswith(f"moulin: {message}") for line in done.err.splitlines())
     assert done.out == ""
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_checkpoint_does_not_tell_is_kept_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a copy that the server reads in a process of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    checkpoint = BUNDLES / "conformer-streaming-right2" / "epoch-1.pt"
+    sizes = ["--streaming", "--right-context", 2, "--chunk-size", 8, "--left-context-frames", 32]
+    done = moulin_here("repo", "build", checkpoint, "--to", tmp_path / "repository", *sizes).expect(0)
+    assert "warning" not in done.err
+    [stored] = (tmp_path / "repository").rglob("model.safetensors")
+    spec = load_model(stored, expect="streaming")
+    assert spec.streaming is not None
+    assert (spec.streaming.window_frames, spec.streaming.chunk_frames) == (4 * (8 + 2 + 2) + 3, 32)
+    assert spec.streaming.states[0].shape == (1, 3, 32, 48)
+    bare = moulin_here("repo", "build", checkpoint, "--to", tmp_path / "bare").expect(0)
+    assert [line for line in bare.err.splitlines() if line.startswith("warning: ") and "--causal" in line]
+    refused = moulin_here("repo", "build", checkpoint.parent, "--to", tmp_path / "onnx", "--num-heads", 4).expect(1)
+    assert "--num-heads: for what a checkpoint does not tell, and" in refused.err
 
 
 def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:

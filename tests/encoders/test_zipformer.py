@@ -191,7 +191,7 @@ def test_the_size_of_positional_queries_can_be_told() -> None:
 
     tensors = random_encoder(config).state_dict()
     assert Zipformer.from_tensors(tensors, Recipe(pos_head_dim=(5,))).config == config
-    assert Zipformer.from_tensors(tensors, Recipe(num_heads=config.nhead)).config == config
+    assert Zipformer.from_tensors(tensors, Recipe(pos_head_dim=(5,), num_heads=config.nhead)).config == config
     with pytest.raises(ValueError, match="linear_pos"):
         Zipformer.from_tensors(tensors)
 

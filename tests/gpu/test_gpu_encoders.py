@@ -17,6 +17,8 @@ from moulin.evaluate.torch_encoders import GpuEngineEncoder
 from moulin.gpu.open_encoder import gpu_encoder
 from tests.bundles import BUNDLES
 
+from .random_zipformer2 import random_zipformer2
+
 NAMES = [
     "conformer-offline",
     "conformer-streaming",
@@ -58,6 +60,16 @@ def test_equals_the_plain_encoder(name: str, device: torch.device) -> None:
         wanted, frames = transducer.encode(x[row : row + 1, :length], torch.tensor([length]))
         assert int(frames) == counts[-1, row]
         assert float((out[row, : int(frames)] - wanted[0, : int(frames)]).abs().max()) < 1e-4
+
+
+def test_other_sizes_in_every_stack(device: torch.device) -> None:
+    """Heads, and their channels for queries, positions and values."""
+    transducer = random_zipformer2(causal=False)
+    encoder = gpu_encoder(transducer, device=device, dtype=torch.float32, max_frames=80)
+    x = torch.randn(1, 41, encoder.feature_dim) * 3 - 5
+    out = encoder(x.to(device), torch.from_numpy(encoder.counts_of(41)).to(device)).cpu()
+    wanted, _ = transducer.encode(x, torch.tensor([41]))
+    assert float((out - wanted).abs().max()) < 1e-4 * float(wanted.abs().max())
 
 
 @pytest.mark.parametrize("on_device", [False, True])

@@ -102,7 +102,7 @@ def facts_of(transducer: Transducer, tensors: Mapping[str, Tensor], said: Said) 
         names = ("nhead", "num_heads") if name == "nhead" else (name,)
         in_heads = family == "zipformer2" and name in ("num_heads", "query_head_dim", "pos_head_dim", "value_head_dim")
         otherwise: Source = split if in_heads else "shapes"
-        if family == "zipformer" and name == "pos_head_dim" and said.recipe.num_heads is None:
+        if family == "zipformer" and name == "pos_head_dim":
             otherwise = "recipe's default"
         facts.append(Fact(name, value, said.source(*names, otherwise=otherwise)))
     return [*facts, *_of_streaming(transducer, said)]

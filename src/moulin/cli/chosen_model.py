@@ -30,9 +30,9 @@ def chosen_model(
 ) -> Path:
     """The checkpoint that `choice` means of those `named`, as a file with tokens.txt beside it.
 
-    That is the file itself where it is one and has its vocabulary, or the folder that was named for it. Else it is in a folder in the cache, made the first
-    time: a link to the file, or moulin's stored form for an average and where `recipe` says something of it, and the
-    vocabulary.
+    That is the file itself where it is one and has its vocabulary, or the folder that was named for it. Else it is in a
+    folder in the cache, made the first time: a link to the file, or moulin's stored form for an average and where
+    `recipe` says something of it, and the vocabulary.
     Raises BundleError, OptionsError, and EngineError where PyTorch is missing.
     """
     from moulin.bundle.checkpoint_files import require_torch

@@ -63,7 +63,7 @@ def recipe_of_options(
     }
     given = [flag for flag, size in sizes.items() if size is not None]
     if given and not streaming:
-        raise OptionsError(f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} for --streaming")
+        raise OptionsError(f"{', '.join(sizes)} are for --streaming")
     heads, positions = _numbers("--num-heads", num_heads), _numbers("--pos-head-dim", pos_head_dim)
     if not given and causal is None and heads is None and positions is None:
         return None

@@ -138,7 +138,9 @@ class Zipformer(Encoder):
         the size of a head's positional query (`recipe.pos_head_dim`), which the recipes leave at 4."""
         _, embed_inputs = expect_shape(tensors, "encoder_embed.out.weight", (None, None))
         count = max(1, _count(tensors, "encoders."))
-        pos_dim = _pos_dim(tensors, recipe, count)
+        pos_dims = set(per_stack("pos_head_dim", recipe.pos_head_dim or (_POS_DIM,), count))
+        pos_dim = pos_dims.pop()
+        _expect(not pos_dims and pos_dim > 0, "one positive pos_head_dim for all stacks", recipe.pos_head_dim)
         stacks = [_stack_sizes(tensors, i, pos_dim) for i in range(count)]
         feature_dim = feature_dim_of(recipe, 4 * (embed_inputs // _EMBED_CHANNELS[-1]) + 3)
         layers, dims, attention_dims, heads, hidden_dims, kernels, factors = zip(*stacks, strict=True)
@@ -556,26 +558,6 @@ def _relative_positions(x: Tensor, left: int) -> Tensor:
     rates = torch.exp(torch.arange(0, dim, 2, device=x.device) * -(math.log(10000.0) / dim))
     angles = distances.unsqueeze(1).to(rates.dtype) * rates
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1).to(x.dtype)
-
-
-def _pos_dim(tensors: Mapping[str, Tensor], recipe: Recipe, stacks: int) -> int:
-    """The size of a head's positional query: what `recipe` says, else what follows from its number of heads, else 4.
-    Raises ValueError for different sizes."""
-    if recipe.pos_head_dim is not None:
-        sizes = set(per_stack("pos_head_dim", recipe.pos_head_dim, stacks))
-    elif recipe.num_heads is not None:
-        sizes = set()
-        for i, heads in enumerate(per_stack("num_heads", recipe.num_heads, stacks)):
-            name = f"{_layers(tensors, i)}0.self_attn.linear_pos.weight"
-            rows, _ = expect_shape(tensors, name, (None, None))
-            _expect(
-                heads > 0 and rows % heads == 0, f"num_heads of stack {i} to divide the {rows} rows of {name}", heads
-            )
-            sizes.add(rows // heads)
-    else:
-        return _POS_DIM
-    _expect(len(sizes) == 1 and min(sizes) > 0, "positional queries of one size in all stacks", sorted(sizes))
-    return sizes.pop()
 
 
 def _layers(tensors: Mapping[str, Tensor], i: int) -> str:

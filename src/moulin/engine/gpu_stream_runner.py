@@ -11,7 +11,7 @@ from moulin.bundle.checkpoint_spec import layout_of
 from moulin.bundle.spec import CheckpointSpec
 from moulin.decoding.network import Floats, Ints
 from moulin.decoding.options import DecodingOptions
-from moulin.encoders.zipformer2 import CHUNK_SIZE, LEFT_CONTEXT_FRAMES, Zipformer2
+from moulin.encoders.zipformer2 import Zipformer2
 from moulin.engine.gpu_model import open_predictor, unk_id
 from moulin.engine.stream_runner import check_counts
 from moulin.engine.torch_prediction import DTYPES, TorchPrediction
@@ -65,7 +65,7 @@ class GpuStreamRunner(TorchPrediction):
         fbank = FbankOptions(num_mel_bins=spec.feature_dim)
         self._windows = WindowLayout.of(fbank, layout.window_frames, layout.chunk_frames)
         dtype = DTYPES[spec.precision]
-        stream_bytes = values_a_stream(plain.config, CHUNK_SIZE, LEFT_CONTEXT_FRAMES) * dtype.itemsize
+        stream_bytes = values_a_stream(plain.config, plain.chunk_size, plain.left_context_frames) * dtype.itemsize
         if self.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self.device)
             check_memory(free, capacity, stream_bytes, largest)
@@ -78,8 +78,8 @@ class GpuStreamRunner(TorchPrediction):
                 max_batch=largest,
                 device=self.device,
                 dtype=dtype,
-                chunk_size=CHUNK_SIZE,
-                left_context_frames=LEFT_CONTEXT_FRAMES,
+                chunk_size=plain.chunk_size,
+                left_context_frames=plain.left_context_frames,
             )
             self.pipeline = GpuStreamPipeline(
                 encoder,

@@ -23,11 +23,19 @@ from moulin.encoders.zipformer2 import (
     Zipformer2Config,
     encoded_distances,
 )
+from moulin.errors import EngineError
 from moulin.gpu.encoder import Projection, embedding_projection, on
 from moulin.gpu.kernels.convnext import ConvNeXtWeights, convnext
 from moulin.gpu.kernels.depthwise import Depthwise
 from moulin.gpu.kernels.resampling import downsample
-from moulin.gpu.kernels.stream_attention import Chunks, ring_attention_weights, ring_gated_values, ring_values
+from moulin.gpu.kernels.stream_attention import (
+    MAX_BLOCK,
+    Chunks,
+    block_size,
+    ring_attention_weights,
+    ring_gated_values,
+    ring_values,
+)
 from moulin.gpu.kernels.stream_convolutions import ring_depthwise, with_past
 from moulin.gpu.kernels.subsampling import Subsampling, subsampling
 from moulin.gpu.zipformer2 import Norm, Zipformer2Layer, Zipformer2Stack, widest
@@ -52,8 +60,10 @@ class GpuStreamZipformer2:
         left_context_frames: int = LEFT_CONTEXT_FRAMES,
     ) -> None:
         """`chunk_size` and `left_context_frames` are counted at 50 Hz. Raises ValueError for a model that is not
-        causal, and for sizes that its frame rates do not divide."""
+        causal, and for sizes that its frame rates do not divide, and EngineError for those that the kernels do not
+        take."""
         encoder.streaming_layout(chunk_size, left_context_frames)
+        _check_sizes(encoder.config, chunk_size, left_context_frames)
         like = torch.empty(0, device=device, dtype=dtype)
         config, embed = encoder.config, encoder.encoder_embed
         self.dtype, self._chunk, self._dims = dtype, chunk_size, config.encoder_dims
@@ -103,6 +113,22 @@ def values_a_stream(config: Zipformer2Config, chunk_size: int, left_context_fram
     for stack, num_layers in enumerate(config.num_layers):
         values += num_layers * sum(map(math.prod, _ring_sizes(config, stack, chunk_size, left_context_frames)))
     return values
+
+
+def _check_sizes(config: Zipformer2Config, chunk: int, left: int) -> None:
+    """Raises EngineError for sizes that the kernels do not take."""
+    if chunk < CONVNEXT_PADDING:
+        raise EngineError(
+            f"The GPU engine takes chunks of {CONVNEXT_PADDING} frames or more, got {chunk}",
+            hint="a larger --chunk-size, or --precision fp32, which runs without our GPU engine",
+        )
+    for factor, pos_dim in zip(config.downsampling_factors, config.pos_head_dims, strict=True):
+        if block_size(chunk // factor, (left + chunk) // factor, pos_dim) > MAX_BLOCK:
+            raise EngineError(
+                f"The GPU engine takes no chunk of {chunk} frames with a left context of {left} and heads of {pos_dim} "
+                "channels for positions: a block of scores would be too large",
+                hint="a smaller --left-context-frames, or --precision fp32, which runs without our GPU engine",
+            )
 
 
 def _embed_past_size(config: Zipformer2Config) -> tuple[int, int, int]:

@@ -43,15 +43,20 @@ class Network:
         return out
 
 
-# Vocabulary, joiner and decoder channels, context, what blank is favoured by, <unk>. The second vocabulary is larger
-# than what a kernel holds at once.
-CASES = [(37, 21, 10, 2, 4.0, 2), (600, 32, 24, 2, 5.0, -1), (20, 16, 8, 1, 1.0, -1)]
+# Vocabulary, joiner and decoder channels, context, whether one token of context has a ReLU, what blank is favoured by,
+# <unk>. The second vocabulary is larger than what a kernel holds at once.
+CASES = [
+    (37, 21, 10, 2, True, 4.0, 2),
+    (600, 32, 24, 2, True, 5.0, -1),
+    (20, 16, 8, 1, True, 1.0, -1),
+    (20, 16, 9, 1, False, 1.0, -1),
+]
 
 
-@pytest.fixture(params=CASES, ids=["odd", "large vocabulary", "one token of context"])
+@pytest.fixture(params=CASES, ids=["odd", "large vocabulary", "one token of context", "one token without a ReLU"])
 def network(request: pytest.FixtureRequest) -> Network:
-    vocab_size, joiner_dim, dim, context_size, blank, unk = request.param
-    decoder = Decoder(vocab_size, dim, context_size, groups=dim if context_size > 1 else 1)
+    vocab_size, joiner_dim, dim, context_size, relu, blank, unk = request.param
+    decoder = Decoder(vocab_size, dim, context_size, groups=dim if context_size > 1 else 1, bigram_relu=relu)
     joiner = Joiner(20, dim, joiner_dim, vocab_size)
     for parameter in [*decoder.parameters(), *joiner.parameters()]:
         nn.init.normal_(parameter, std=0.5)

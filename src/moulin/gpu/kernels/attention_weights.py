@@ -1,8 +1,8 @@
 """Zipformer's attention: weights that are computed once and used by several modules.
 
 As matrices of half precision the weights are a hundredth of what an encoder reads and writes, so they are stored rather
-than computed again by each module. The score of a distance is a product of four numbers (`pos_head_dim`), which is
-cheaper to compute for each pair of frames than to shift into place.
+than computed again by each module. The score of a distance is a product of four numbers, in few models of more
+(`pos_head_dim`), which is cheaper to compute for each pair of frames than to shift into place.
 """
 
 from __future__ import annotations

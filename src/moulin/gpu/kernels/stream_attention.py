@@ -17,6 +17,10 @@ from torch import Tensor
 
 from moulin.gpu.kernels.precision import dot_precision
 
+MAX_BLOCK = 1 << 17
+"""The largest `block_size` that is compiled: chunks of 64 frames with 256 before them, and 4 channels for positions.
+Twice as much did not compile in five minutes (H200, Triton-lang 3.6)."""
+
 
 class Chunks(NamedTuple):
     """Which streams a batch is about."""
@@ -74,6 +78,13 @@ def ring_attention_weights(
         num_warps=4,
     )
     return out
+
+
+def block_size(chunk: int, ring: int, pos_dim: int) -> int:
+    """Elements of the largest block that `ring_attention_weights` works in: of frames, keys, and channels of a head for
+    positions. MAX_BLOCK at most."""
+    sizes = max(16, triton.next_power_of_2(chunk)), triton.next_power_of_2(_width(ring))
+    return int(sizes[0] * sizes[1] * triton.next_power_of_2(pos_dim))
 
 
 def ring_values(weights: Tensor, values: Tensor, at: Chunks, ring: Tensor) -> Tensor:
