@@ -58,9 +58,11 @@ def average_checkpoints(files: Sequence[Path]) -> Checkpoint:
         models = [_model(file, "model") for file in opened]
         _expect_one_model(files, models)
 
+        sums, terms = _Doubles(models[0]), _Doubles(models[0])
+
         def mean(name: str) -> Tensor:
             read = (_finite(file, model, name) for file, model in zip(opened, models, strict=True))
-            return _mean(read, len(files))
+            return _mean(read, len(files), sums, terms)
 
         return Checkpoint(_tensors(models, mean), plain_parameters(opened[-1].content))
 
@@ -85,12 +87,14 @@ def average_between(start: Path, end: Path) -> Checkpoint:
                 hint="name the earlier checkpoint first",
             )
         weight = after / (after - before)
+        sums, terms = _Doubles(models[1]), _Doubles(models[1])
 
         def mean(name: str) -> Tensor:
-            tensor = _finite(last, models[1], name)
+            tensor = _finite(last, models[1], name).contiguous()
             if not tensor.is_floating_point():
                 return tensor
-            return tensor.double().mul_(weight).add_(_finite(first, models[0], name), alpha=1 - weight).to(tensor.dtype)
+            total = sums.of(tensor).mul_(weight)
+            return tensor.copy_(total.add_(terms.of(_finite(first, models[0], name)), alpha=1 - weight))
 
         return Checkpoint(_tensors(models, mean), plain_parameters(last.content))
 
@@ -141,27 +145,43 @@ def _tensors(models: Sequence[_Model], read: Callable[[str], Tensor]) -> Tensors
     return tensors
 
 
-def _mean(tensors: Iterator[Tensor], count: int) -> Tensor:
-    """The mean of `count` tensors of one shape, in the type of the last."""
-    total: Tensor | None = None
+class _Doubles:
+    """Memory for one tensor at a time in double precision, as large as the largest of `model` and taken once: taken
+    anew for each tensor, it leaves holes in the heap that add up to twice the model."""
+
+    def __init__(self, model: _Model) -> None:
+        largest = max((tensor.numel for tensor in model.values()), default=0)
+        self._memory = torch.empty(largest, dtype=torch.float64)
+
+    def of(self, tensor: Tensor) -> Tensor:
+        return self._memory[: tensor.numel()].view(tensor.shape).copy_(tensor)
+
+
+def _mean(tensors: Iterator[Tensor], count: int, sums: _Doubles, terms: _Doubles) -> Tensor:
+    """The mean of `count` tensors of one shape and type, which takes the first one's memory. Truth values and complex
+    numbers are those of the last."""
+    mean = next(tensors).contiguous()
+    if mean.dtype == torch.bool or mean.is_complex():
+        for tensor in tensors:
+            mean = tensor
+        return mean
+    if not mean.is_floating_point():
+        return (sum(tensors, mean.long()) // count).to(mean.dtype)
+    total = sums.of(mean)
     for tensor in tensors:
-        if total is None:
-            total = tensor.double() if tensor.is_floating_point() else tensor.clone()
-        elif tensor.dtype == torch.bool or tensor.is_complex():
-            total = tensor
-        else:
-            total = total.add_(tensor)
-    assert total is not None
-    if tensor.is_floating_point():
-        return total.div_(count).to(tensor.dtype)
-    return total if tensor.dtype == torch.bool or tensor.is_complex() else total.floor_divide_(count)
+        total += terms.of(tensor)
+    return mean.copy_(total.div_(count))
 
 
 def _finite(opened: TorchFile, model: _Model, name: str) -> Tensor:
     tensor = opened.read(model[name], name)
-    checked = tensor.float() if tensor.is_floating_point() and tensor.itemsize == 1 else tensor
-    if tensor.is_floating_point() and not bool(checked.isfinite().all()):
-        raise BundleError(f"'{name}' of {opened.path} has values that are not finite", hint="use an earlier checkpoint")
+    if tensor.is_floating_point() and tensor.numel():
+        checked = tensor.float() if tensor.itemsize == 1 else tensor
+        # Not isfinite(), which takes the tensor's memory once more.
+        if not all(bool(end.isfinite()) for end in checked.aminmax()):
+            raise BundleError(
+                f"'{name}' of {opened.path} has values that are not finite", hint="use an earlier checkpoint"
+            )
     return tensor
 
 

@@ -149,15 +149,20 @@ def refused(file: Path, match: str, *, hint: bool = True) -> None:
     [
         (b"", "is no checkpoint: it is empty", False),
         (b"not a checkpoint", "is no checkpoint: torch.save did not write it", False),
+        (b"<blk> 0\n<unk> 1\n", "is no checkpoint: torch.save did not write it", False),
         (bytes(4096), "is no checkpoint: torch.save did not write it", False),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 7\n", "is a pointer of Git LFS", True),
-        (b"<!DOCTYPE html><html></html>", "is a page, not a checkpoint", True),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 7\n",
+            "is no checkpoint: it is a pointer of Git LFS",
+            True,
+        ),
+        (b"<!DOCTYPE html><html></html>", "is no checkpoint: it is a page", True),
         (b"\x80\x02}q\x00.", "it is a pickle, but not one that torch.save wrote", True),
         (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02K\x05.", "of a version of PyTorch's format", False),
         (b"PK\x03\x04" + bytes(100), "the directory at its end is missing or damaged", True),
         (b"\x00" * 257 + b"ustar" + bytes(400), "is a tar archive", True),
     ],
-    ids=["empty", "text", "zeros", "git-lfs", "page", "pickle", "version", "zip cut off", "tar"],
+    ids=["empty", "text", "tokens", "zeros", "git-lfs", "page", "pickle", "version", "zip cut off", "tar"],
 )
 def test_what_is_no_checkpoint(tmp_path: Path, content: bytes, match: str, hint: bool) -> None:
     (tmp_path / "epoch-1.pt").write_bytes(content)

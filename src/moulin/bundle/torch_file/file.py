@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import zlib
 from collections.abc import Iterator
@@ -23,10 +24,11 @@ from moulin.errors import BundleError, first_line
 
 _OVERLAP = 8
 _SMALL, _LARGE = 2**26, 2**20
+_PAGES = 2**16
 _OTHERS = {
-    b"version https://git-lfs": ("is a pointer of Git LFS, not the file itself", "git lfs pull"),
+    b"version https://git-lfs": ("is no checkpoint: it is a pointer of Git LFS, not the file itself", "git lfs pull"),
     **dict.fromkeys(
-        (b"<!doctype", b"<!DOCTYPE", b"<html", b"<HTML"), ("is a page, not a checkpoint", "download the file itself")
+        (b"<!doctype", b"<!DOCTYPE", b"<html", b"<?xml"), ("is no checkpoint: it is a page", "download the file itself")
     ),
 }
 
@@ -67,7 +69,7 @@ class TorchFile:
         wasted = (tensor.extent - tensor.numel) * item_size
         return found.clone() if wasted > max(_LARGE, tensor.numel * item_size) else found
 
-    def _bytes(self, storage: Storage, begin: int, count: int) -> bytearray:
+    def _bytes(self, storage: Storage, begin: int, count: int) -> bytearray | mmap.mmap:
         """`count` bytes of `storage`. Raises FormatError where they are not all there."""
         record = self._contents.record(storage.key)
         whole = (storage.offset + storage.numel) * storage.type.item_size
@@ -75,7 +77,7 @@ class TorchFile:
             raise FormatError(f"has a storage of {record.size} bytes, expected {whole}", "copy the file here once more")
         if begin + count > whole:
             raise FormatError(f"goes beyond its storage, byte {begin + count} of {whole}")
-        buffer = bytearray(count)
+        buffer = _memory(count)
         self._file.seek(record.begin + begin)
         view = memoryview(buffer)
         while view:
@@ -133,7 +135,15 @@ def _contents(file: IO[bytes], size: int) -> Contents:
     return read_zip(file, size) if start.startswith(ZIP_MAGIC) else read_legacy(file, size)
 
 
-def _swap(buffer: bytearray, size: int) -> None:
+def _memory(count: int) -> bytearray | mmap.mmap:
+    """`count` bytes. Large ones are pages of their own: among what is read and given back in between, an average of
+    checkpoints took twice its size on the heap."""
+    if count < _PAGES:
+        return bytearray(count)
+    return mmap.mmap(-1, count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+
+def _swap(buffer: bytearray | mmap.mmap, size: int) -> None:
     """Turn the byte order of every `size` bytes around, in place."""
     if size > 1:
         np.frombuffer(buffer, f"u{size}").byteswap(inplace=True)
