@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -117,6 +118,20 @@ def test_a_bad_file_among_good_ones(transcribe: Transcribe, recordings: list[Rec
     assert about_hot.startswith(str(hot))
     assert all(hint.startswith("  hint: ") for hint in hints)
     assert summary == "3 of 5 recordings could not be transcribed"
+
+
+def test_a_decoder_that_fails_in_a_way_of_its_own(
+    recordings: list[Recording], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "talk.m4a").write_bytes(b"only FFmpeg might know")
+
+    def fails(*_arguments: object, **_options: object) -> object:
+        raise TypeError("an argument of another version")
+
+    monkeypatch.setattr(av, "open", fails)
+    done = moulin_here("transcribe", "--model", DEMO_MODEL, recordings[0].file, tmp_path / "talk.m4a").expect(1)
+    assert done.out == f"{recordings[0].file}\t{recordings[0].text}\n"
+    assert "FFmpeg says 'TypeError: an argument of another version'" in done.err
 
 
 def test_audio_of_no_length(transcribe: Transcribe, tmp_path: Path) -> None:

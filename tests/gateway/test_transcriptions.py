@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import httpx
 import numpy as np
 import openai
@@ -235,6 +236,26 @@ def test_files_that_are_no_audio(client: openai.OpenAI, content: bytes, message:
     with pytest.raises(openai.BadRequestError, match=message.replace("(", r"\(").replace(")", r"\)")) as caught:
         client.audio.transcriptions.create(file=("talk.mp3", content), model="whisper-1")
     assert (caught.value.code, caught.value.param) == ("invalid_audio", "file")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("error", [TypeError("no"), KeyError("x"), OSError(5, "Input/output error"), MemoryError()])
+def test_a_decoder_that_fails_in_a_way_of_its_own(
+    client: openai.OpenAI, recordings: list[Recording], monkeypatch: pytest.MonkeyPatch, error: Exception, stream: bool
+) -> None:
+    """Not an internal error: the file is at fault as far as anybody can tell, and the answer names the exception."""
+
+    def read(*_arguments: object, **_options: object) -> object:
+        raise error
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", read)
+    monkeypatch.setattr(av, "open", read)
+    with pytest.raises(openai.APIError, match=type(error).__name__) as caught:
+        heard = client.audio.transcriptions.create(file=recordings[0].file, model="whisper-1", stream=stream)
+        list(heard)
+    assert caught.value.code == "invalid_audio"
+    if not stream:
+        assert isinstance(caught.value, openai.BadRequestError)
 
 
 def test_bodies_that_are_no_form(gateway: str) -> None:

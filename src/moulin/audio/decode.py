@@ -12,6 +12,8 @@ What is done with files that are not quite right:
   (libsndfile) or is skipped (FFmpeg); both are logged as warnings.
 * Valid but without samples: an empty waveform.
 * Nothing decodable, no audio track, NaN or infinite samples, a nonsensical rate: AudioError.
+* An exception that no decoder is known to raise (another version of a library, a bug in one, no memory): AudioError
+  that names the exception's type; its traceback goes to the log, at level DEBUG.
 
 Samples above 1, as lossy codecs produce for loud audio, are kept: clipping would only add distortion.
 """
@@ -27,36 +29,18 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from moulin.audio.pcm import PcmEncoding, pcm_to_float, sample_bytes, scale_to_float
+from moulin.audio.decoders import Block, CannotDecodeError, PyAvMissingError, described, ffmpeg_blocks, soundfile_blocks
+from moulin.audio.pcm import PcmEncoding, pcm_to_float, sample_bytes
 from moulin.audio.waveform import SAMPLE_RATE, check_waveform
-from moulin.errors import AudioError
+from moulin.errors import AudioError, MoulinError
 from moulin.extras import install_hint
 
 logger = logging.getLogger(__name__)
 
-# Small, because a FLAC that is cut short loses the block in which libsndfile notices.
-_BLOCK_FRAMES = 4096
-
 # Speech lies well within. A header of 1 Hz would make resampling turn one megabyte into gigabytes.
 _MIN_RATE, _MAX_RATE = 1_000, 768_000
 
-# A file that declares no samples though it is larger than any header: its writer never came to fill in the length.
-_MAX_HEADER_BYTES = 4096
-
 _MAX_DECLARED_SEC = 7 * 24 * 3600.0
-
-# FFmpeg also has demuxers for playlists (HLS, DASH, concat) that open other files and URLs named in the data; an
-# uploaded file must not be able to do that. Hence only containers that carry their audio themselves.
-_FFMPEG_CONTAINERS = (
-    "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,eac3,flac,flv,matroska,mov,mp3,mpeg,mpegts,ogg,rm,tta,w64,wav,wv"
-)
-
-# (sample rate in Hz, float32 samples [frames, channels])
-_Block = tuple[int, NDArray[np.float32]]
-
-
-class _CannotDecodeError(Exception):
-    """A decoder library got nothing out of a file; str() is its reason."""
 
 
 def read_audio(
@@ -91,19 +75,25 @@ def audio_blocks(
     path_name, file = _open(source)
     name = path_name if name is None else name
     with file:
-        if file.seek(0, io.SEEK_END) == 0:
-            raise AudioError(f"{name} is empty (0 bytes), expected audio")
-        file.seek(0)
-        yield from _waveform_blocks(name, _decoded_blocks(name, file), sample_rate, max_duration_sec)
+        try:
+            if file.seek(0, io.SEEK_END) == 0:
+                raise AudioError(f"{name} is empty (0 bytes), expected audio")
+            file.seek(0)
+            yield from _waveform_blocks(name, _decoded_blocks(name, file), sample_rate, max_duration_sec)
+        except MoulinError:
+            raise
+        except Exception as error:
+            raise _unexpected(name, error) from error
 
 
 def declared_duration_sec(path: str | Path) -> float | None:
     """The length in the file's header, which may be wrong; None where it has none, or only FFmpeg reads it."""
-    import soundfile
-
     try:
+        import soundfile
+
         info = soundfile.info(str(path))
-    except soundfile.LibsndfileError:
+    except Exception as error:  # whatever it is, decoding the file will tell
+        logger.debug("%s: no duration could be had from the header (%s)", path, described(error))
         return None
     # Recorders that were killed, or that wrote to a pipe, leave 0 or the largest number there is.
     return float(info.duration) if 0 < info.duration < _MAX_DECLARED_SEC else None
@@ -140,28 +130,45 @@ def resample(samples: NDArray[np.float32], from_rate: int, to_rate: int) -> NDAr
     _check_rate(to_rate, "output audio")
     if from_rate == to_rate or samples.size == 0:
         return samples
-    import soxr
+    try:
+        import soxr
 
-    resampled: NDArray[np.float32] = soxr.resample(samples, from_rate, to_rate, quality="HQ")
+        resampled: NDArray[np.float32] = soxr.resample(samples, from_rate, to_rate, quality="HQ")
+    except Exception as error:
+        raise _unexpected("audio", error) from error
     return resampled
+
+
+class _InMemory(io.BytesIO):
+    """A seek to before the beginning, to which broken headers send libsndfile, stays where it is: libsndfile calls from
+    C, where an exception is not raised but printed."""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        try:
+            return super().seek(offset, whence)
+        except ValueError:
+            return self.tell()
 
 
 def _open(source: str | Path | bytes | BinaryIO) -> tuple[str, io.FileIO | io.BytesIO]:
     """What to call the audio in messages, and a seekable binary file of it."""
     if isinstance(source, bytes | bytearray | memoryview):
-        return "audio data", io.BytesIO(source)
+        return "audio data", _InMemory(source)
     if not isinstance(source, str | Path):
-        content = source.read()
+        try:
+            content = source.read()
+        except Exception as error:
+            raise AudioError(f"{getattr(source, 'name', 'audio data')} cannot be read: {described(error)}") from error
         if not isinstance(content, bytes):
             raise AudioError(f"expected a file opened in binary mode, got {type(content).__name__} from {source!r}")
-        return str(getattr(source, "name", "audio data")), io.BytesIO(content)
+        return str(getattr(source, "name", "audio data")), _InMemory(content)
     path = Path(source)
     try:
         file = path.open("rb", buffering=0)
         if file.seekable():
             return str(path), file
         with file:  # a pipe, such as bash's <(...)
-            return str(path), io.BytesIO(file.read())
+            return str(path), _InMemory(file.read())
     except FileNotFoundError as error:
         raise AudioError(f"{path} does not exist, expected an audio file") from error
     except IsADirectoryError as error:
@@ -170,29 +177,29 @@ def _open(source: str | Path | bytes | BinaryIO) -> tuple[str, io.FileIO | io.By
         raise AudioError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _decoded_blocks(name: str, file: io.FileIO | io.BytesIO) -> Iterator[_Block]:
+def _decoded_blocks(name: str, file: io.FileIO | io.BytesIO) -> Iterator[Block]:
     """What libsndfile makes of it, or else FFmpeg."""
     try:
-        yield from _soundfile_blocks(name, file)
+        yield from soundfile_blocks(name, file)
         return
-    except _CannotDecodeError as refusal:
+    except CannotDecodeError as refusal:
         libsndfile_reason = refusal
     file.seek(0)
     try:
-        yield from _ffmpeg_blocks(name, file)
-    except ModuleNotFoundError as error:
+        yield from ffmpeg_blocks(name, file)
+    except PyAvMissingError as error:
         raise AudioError(
             f"{name} cannot be decoded: libsndfile says '{libsndfile_reason}'",
             hint=f"for M4A, AAC, WebM, WMA and video files: {install_hint('media')}",
         ) from error
-    except _CannotDecodeError as ffmpeg_reason:
+    except CannotDecodeError as ffmpeg_reason:
         raise AudioError(
             f"{name} cannot be decoded as audio: libsndfile says '{libsndfile_reason}', FFmpeg says '{ffmpeg_reason}'"
         ) from ffmpeg_reason
 
 
 def _waveform_blocks(
-    name: str, blocks: Iterator[_Block], sample_rate: int, max_duration_sec: float | None
+    name: str, blocks: Iterator[Block], sample_rate: int, max_duration_sec: float | None
 ) -> Iterator[NDArray[np.float32]]:
     """Check, mix down and resample blocks as they come."""
     import soxr
@@ -213,90 +220,20 @@ def _waveform_blocks(
         frames += len(block)
         if max_duration_sec is not None and frames > max_duration_sec * rate:
             raise AudioError(f"{name} is too long: expected at most {max_duration_sec:g} s of audio")
-        mono = block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
+        with np.errstate(over="ignore"):  # channels of 3e38 add up to infinity, which is refused
+            mono = block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
         yield check_waveform(stream.resample_chunk(mono) if stream else mono, what=name)
     if stream:
         yield check_waveform(stream.resample_chunk(np.zeros(0, np.float32), last=True), what=name)
 
 
-def _soundfile_blocks(name: str, file: io.FileIO | io.BytesIO) -> Iterator[_Block]:
-    """Decode with libsndfile. Raises _CannotDecodeError when not even the first block can be had."""
-    import soundfile
-
-    # A descriptor, not the file object: soundfile would take `speech.raw` for headerless PCM because of its name.
-    handle = file.fileno() if isinstance(file, io.FileIO) else file
-    try:
-        sound = soundfile.SoundFile(handle, closefd=False)
-    except soundfile.LibsndfileError as error:
-        raise _CannotDecodeError(error.error_string.rstrip(".")) from error
-    # soundfile seeks after every read of a seekable file, to where it is already. An MP3 decoder loses its bit
-    # reservoir with each seek: read in blocks, a sound file turns into noise.
-    sound.seekable = lambda: False
-    with sound:
-        if sound.frames == 0 and file.seek(0, io.SEEK_END) > _MAX_HEADER_BYTES:
-            raise _CannotDecodeError("The header declares no samples")
-        done = 0
-        while True:
-            try:
-                block = sound.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)
-            except soundfile.LibsndfileError as error:
-                if done == 0:
-                    raise _CannotDecodeError(error.error_string.rstrip(".")) from error
-                logger.warning(
-                    "%s is damaged or cut short (%s); only its first %.3f s of a declared %.3f s were decoded",
-                    name, error.error_string, done / sound.samplerate, sound.frames / sound.samplerate,
-                )  # fmt: skip
-                return
-            if len(block) == 0:
-                return
-            done += len(block)
-            yield sound.samplerate, block
-
-
-def _ffmpeg_blocks(name: str, file: io.FileIO | io.BytesIO) -> Iterator[_Block]:
-    """Decode the first audio track with FFmpeg.
-
-    Raises _CannotDecodeError when nothing can be had, AudioError for a file without an audio track, and
-    ModuleNotFoundError when PyAV is not installed.
-    """
-    import av
-    from av.error import FFmpegError
-
-    try:
-        container = av.open(file, mode="r", options={"format_whitelist": _FFMPEG_CONTAINERS}, metadata_errors="ignore")
-    except FFmpegError as error:
-        raise _CannotDecodeError(error.strerror) from error
-    with container:
-        if not container.streams.audio:
-            kinds = " and ".join(sorted({stream.type for stream in container.streams}))
-            raise AudioError(f"{name} has no audio track, only {kinds or 'empty'} streams")
-        packets = container.demux(container.streams.audio[0])
-        damage: FFmpegError | None = None
-        decoded = False
-        while True:
-            try:
-                packet = next(packets)
-            except StopIteration:
-                break
-            except FFmpegError as error:  # the container ends in the middle of a packet
-                damage = error
-                break
-            try:
-                frames = packet.decode()
-            except FFmpegError as error:  # live recordings often start with packets that refer to earlier ones
-                damage = error
-                continue
-            for frame in frames:
-                decoded = True
-                samples = scale_to_float(frame.to_ndarray())
-                yield (
-                    frame.sample_rate,
-                    samples.T if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels),
-                )
-        if damage is not None and not decoded:
-            raise _CannotDecodeError(damage.strerror) from damage
-        if damage is not None:
-            logger.warning("%s is damaged or cut short (%s); the rest was decoded", name, damage.strerror)
+def _unexpected(name: str, error: Exception) -> AudioError:
+    """An exception that no decoder is known to raise, for the user; all of it is for the log."""
+    logger.debug("%s: decoding failed with an unexpected exception", name, exc_info=error)
+    return AudioError(
+        f"{name} cannot be decoded: the decoder failed with {described(error)}",
+        hint="ffmpeg -i INPUT -ar 16000 OUTPUT.wav may make a file of it that can be read",
+    )
 
 
 def _check_rate(rate: int, name: str) -> None:
