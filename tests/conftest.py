@@ -57,12 +57,15 @@ _MAY_BE_ABSENT = ("torch", "lhotse", "playwright")
 
 # A folder whose conftest.py needs such a package cannot be skipped: its conftest.py is imported before any hook.
 _FOLDERS = {"encoders": "torch", "export": "torch", "gpu": "torch", "gateway/page": "playwright"}
-collect_ignore = [folder for folder, package in _FOLDERS.items() if importlib.util.find_spec(package) is None]
+collect_ignore = ["wheel"]  # of the installed package: scripts/test-wheel.sh
+collect_ignore += [folder for folder, package in _FOLDERS.items() if importlib.util.find_spec(package) is None]
 
 
 def pytest_report_header() -> list[str]:
     packages = ("onnxruntime", "numpy", "tritonclient", "sherpa-onnx", "nvidia-pytriton")
-    absent = [f"not run: tests/{folder}, which needs {_FOLDERS[folder]}" for folder in collect_ignore]
+    absent = [
+        f"not run: tests/{folder}, which needs {_FOLDERS[folder]}" for folder in collect_ignore if folder in _FOLDERS
+    ]
     return [", ".join(f"{package} {_version(package)}" for package in packages), *absent]
 
 
