@@ -1,22 +1,32 @@
 # make demo   set up, start the real Triton, transcribe real speech, show it, stop everything
-# make test   set up and run the tests
+# make test   set up and run the tests; test-pythons: a smaller suite on each other Python that is here
+# make constraints   renew deploy/constraints-*.txt
 # make lint   ruff, mypy, and hadolint for the images
 # make serve  serve the demo model, or another with MODEL=folder
 
 VENV := .venv
 BIN := $(VENV)/bin
-# The first Python 3.11 or 3.12 that runs (a pyenv shim may be there and not run).
-PYTHON ?= $(shell for p in python3 python3.12 python3.11 /usr/bin/python3; do \
-	$$p -c 'import sys, venv, ensurepip; assert (3, 11) <= sys.version_info[:2] < (3, 13)' 2>/dev/null && echo $$p && break; done)
+# The first Python that runs (a pyenv shim may be there and not run): 3.11 or 3.12, in which Triton runs too, else 3.13.
+PYTHON ?= $(shell for last in 12 13; do for p in python3 python3.12 python3.11 python3.13 /usr/bin/python3; do \
+	$$p -c "import sys, venv, ensurepip; assert (3, 11) <= sys.version_info[:2] <= (3, $$last)" 2>/dev/null \
+	&& echo $$p && break 2; done; done)
+# Every supported Python of this machine but the one of .venv.
+OTHER_PYTHONS = $(shell scripts/other-pythons.sh $(BIN)/python)
 MODEL ?=
 
-.PHONY: demo test lint format serve system clean
+.PHONY: demo test test-pythons constraints lint format serve system clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m moulin.demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
+
+test-pythons: $(BIN)/python
+	@test -z "$(OTHER_PYTHONS)" || scripts/test-wheel.sh $(OTHER_PYTHONS)
+
+constraints: $(BIN)/python
+	$(BIN)/python scripts/renew-constraints.py $(BIN)/python $(OTHER_PYTHONS)
 
 lint: $(VENV)/.test $(VENV)/.lint
 	$(BIN)/ruff check .
@@ -40,7 +50,7 @@ clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
-	@test -n "$(PYTHON)" || { echo "moulin needs Python 3.11 or 3.12 with venv: apt-get install python3-venv" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "moulin needs Python 3.11, 3.12 or 3.13 with venv: apt-get install python3-venv" >&2; exit 1; }
 	$(MAKE) system
 	"$(PYTHON)" -m venv $(VENV)
 

@@ -136,7 +136,7 @@ def test_what_serve_loads(streaming: bool) -> None:
         precision=None,
         name=None,
         streaming_name=None,
-        streaming_checkpoints=streaming,
+        mode="streaming" if streaming else None,
         choice=CheckpointChoice(epoch=3, avg=2, use_averaged_model=True),
     )
     assert model.spec.mode == ("streaming" if streaming else "offline")
