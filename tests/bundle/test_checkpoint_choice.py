@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from moulin.bundle.checkpoint_choice import CheckpointChoice, choose_checkpoints
-from moulin.bundle.vocabulary_files import find_tokens
+from moulin.bundle.files import vocabulary_on_disk
 from moulin.errors import BundleError, MoulinError, OptionsError
 
 
@@ -117,20 +117,23 @@ def test_the_vocabulary(tmp_path: Path, above: str) -> None:
     """Beside the checkpoint, else in Icefall's folders, where there is one language alone."""
     checkpoint = tmp_path / above / "exp" / "epoch-1.pt"
     checkpoint.parent.mkdir(parents=True)
-    assert find_tokens(checkpoint) is None
-    for lang in ("lang_bpe_500", "lang_phone"):
+    checkpoint.touch()
+    with pytest.raises(BundleError, match=r"has no tokens\.txt"):
+        vocabulary_on_disk(checkpoint)
+    for lang in ("lang_bpe_500", "lang_bpe_5000", "lang_phone"):
         (tmp_path / "data" / lang).mkdir(parents=True)
+    (tmp_path / "data" / "lang_phone" / "tokens.txt").touch()
     first = tmp_path / "data" / "lang_bpe_500" / "tokens.txt"
     first.touch()
-    assert find_tokens(checkpoint) == first
-    second = tmp_path / "data" / "lang_phone" / "tokens.txt"
+    assert vocabulary_on_disk(checkpoint) == (first, None)
+    second = tmp_path / "data" / "lang_bpe_5000" / "tokens.txt"
     second.touch()
-    with pytest.raises(BundleError, match=r"There are 2 vocabularies for .*lang_bpe_500/tokens\.txt, .*lang_phone"):
-        find_tokens(checkpoint)
-    assert find_tokens(checkpoint, second) == second
-    assert find_tokens(checkpoint, second.parent) == second
+    with pytest.raises(BundleError, match=r"has 2 vocabularies: .*lang_bpe_500/tokens\.txt, .*lang_bpe_5000"):
+        vocabulary_on_disk(checkpoint)
+    assert vocabulary_on_disk(checkpoint, named=second) == (second, None)
+    assert vocabulary_on_disk(checkpoint, named=second.parent) == (second, None)
     with pytest.raises(BundleError, match="There is no"):
-        find_tokens(checkpoint, tmp_path / "nothing.txt")
+        vocabulary_on_disk(checkpoint, named=tmp_path / "nothing.txt")
     beside = checkpoint.parent / "tokens.txt"
     beside.touch()
-    assert find_tokens(checkpoint) == beside
+    assert vocabulary_on_disk(checkpoint) == (beside, None)

@@ -251,8 +251,7 @@ def test_a_decoder_that_fails_in_a_way_of_its_own(
     monkeypatch.setattr(soundfile.SoundFile, "read", read)
     monkeypatch.setattr(av, "open", read)
     with pytest.raises(openai.APIError, match=type(error).__name__) as caught:
-        heard = client.audio.transcriptions.create(file=recordings[0].file, model="whisper-1", stream=stream)
-        list(heard)
+        list(client.audio.transcriptions.create(file=recordings[0].file, model="whisper-1", stream=stream))
     assert caught.value.code == "invalid_audio"
     if not stream:
         assert isinstance(caught.value, openai.BadRequestError)

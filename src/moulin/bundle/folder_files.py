@@ -18,14 +18,15 @@ _EXPERIMENTS = ("exp", "onnx", "am", "am-onnx")
 
 def files_around(model: Path) -> tuple[frozenset[PurePosixPath], PurePosixPath]:
     """Absolute paths of the files in and below the folder `model`, or the folder of the file `model`; with them the
-    vocabularies one folder up. And `model` itself as such a path. Raises BundleError where the folder cannot be read.
+    vocabularies one folder up, and of a recipe's experiment two. And `model` itself as such a path. Raises BundleError
+    where the folder cannot be read.
     """
     absolute = Path(os.path.abspath(model))  # noqa: PTH100 (resolve() would leave a hub cache's folder of links)
     top = absolute if absolute.is_dir() else absolute.parent
     try:
         found = list(_below(top, _MAX_DEPTH if top == absolute else 0))
         found += [*_vocabularies(top), *_vocabularies(top.parent)]
-        if top.parent.name in _EXPERIMENTS:
+        if top.parent.name in _EXPERIMENTS or top.name.startswith("exp"):  # zipformer/exp, data/lang_bpe_500
             found += _vocabularies(top.parent.parent)
     except OSError as error:
         raise BundleError(f"{model} cannot be read: {error.strerror or error}") from None

@@ -28,8 +28,8 @@ def find_vocabulary(
         what = f"{language}_tokens.txt or tokens.txt" if language else "tokens.txt"
         raise BundleError(
             f"{about} has no {what}",
-            hint="copy it from the language folder the model was trained with; its bpe.model will do, where the "
-            "vocabulary is that of a bpe.model",
+            hint="copy it, or the bpe.model, from the language folder the model was trained with; for a checkpoint "
+            "--tokens names it",
         )
     return bpe_model, bpe_model
 
@@ -48,7 +48,7 @@ def _find(
         if len(elsewhere) > 1:
             raise BundleError(
                 f"{about} has {len(elsewhere)} vocabularies: {', '.join(map(str, elsewhere))}",
-                hint="copy the one that the model was trained with beside the model",
+                hint="copy the one that the model was trained with beside it; for a checkpoint --tokens names it",
             )
         if elsewhere:
             return elsewhere[0]

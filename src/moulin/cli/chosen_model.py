@@ -30,8 +30,8 @@ def chosen_model(
 ) -> Path:
     """The checkpoint that `choice` means of those `named`, as a file whose vocabulary is found without being told.
 
-    That is the file itself where it is one and no `tokens` are named, or the folder that was named for it. Else it is
-    in a folder in the cache, made the first time: a link to the file, or moulin's stored form for an average and where
+    That is the file itself where it is one and no other `tokens` are named, or the folder that was named for it. Else
+    it is in a folder in the cache, made the first time: a link to the file, or moulin's stored form for an average and where
     `recipe` says something of it, and the vocabulary.
     Raises BundleError, OptionsError, and EngineError where PyTorch is missing.
     """
@@ -41,8 +41,8 @@ def chosen_model(
     last = chosen.files[-1]
     vocabulary = vocabulary_of(last, tokens)
     stored = chosen.is_average or recipe is not None
-    if not stored and tokens is None:
-        return last if choice.is_made or len(named) > 1 else named[0]
+    if not stored and (tokens is None or vocabulary.absolute() == last.absolute().parent / "tokens.txt"):
+        return last if choice.is_made or tokens is not None or len(named) > 1 else named[0]
     require_torch()
     to = _folder(chosen, vocabulary, recipe)
     if not to.is_dir():
