@@ -54,16 +54,20 @@ $(BIN)/python:
 	$(MAKE) system
 	"$(PYTHON)" -m venv $(VENV)
 
+# The releases that deploy/constraints-3.X.txt names for this Python.
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint \
+	deploy/constraints-$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt --editable
+
 # What is installed is remembered in stamp files, so that a second run starts at once.
 $(VENV)/.demo: $(BIN)/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo]'
+	$(INSTALL) '.[demo]'
 	@touch $@
 
 $(VENV)/.test: $(BIN)/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(INSTALL) '.[test]'
 	scripts/browser.sh
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.lint: $(BIN)/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[lint]'
+	$(INSTALL) '.[lint]'
 	@touch $@

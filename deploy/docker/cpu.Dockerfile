@@ -6,12 +6,13 @@
 ARG PYTHON_VERSION=3.12
 
 FROM python:${PYTHON_VERSION}-slim-bookworm AS build
-ARG EXTRAS=serve,hub
+ARG EXTRAS=serve,triton,hub
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
+COPY deploy/constraints-3.11.txt deploy/constraints-3.12.txt deploy/constraints-3.13.txt deploy/
 RUN python -m venv /opt/moulin \
-    && /opt/moulin/bin/pip install --no-cache-dir ".[${EXTRAS}]"
+    && /opt/moulin/bin/pip install --no-cache-dir --constraint "deploy/constraints-${PYTHON_VERSION}.txt" ".[${EXTRAS}]"
 
 FROM python:${PYTHON_VERSION}-slim-bookworm
 COPY --from=build /opt/moulin /opt/moulin

@@ -10,8 +10,9 @@ ARG EXTRAS=gateway,tracing
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
+COPY deploy/constraints-3.11.txt deploy/constraints-3.12.txt deploy/constraints-3.13.txt deploy/
 RUN python -m venv /opt/moulin \
-    && /opt/moulin/bin/pip install --no-cache-dir ".[${EXTRAS}]"
+    && /opt/moulin/bin/pip install --no-cache-dir --constraint "deploy/constraints-${PYTHON_VERSION}.txt" ".[${EXTRAS}]"
 
 FROM python:${PYTHON_VERSION}-slim-bookworm
 COPY --from=build /opt/moulin /opt/moulin

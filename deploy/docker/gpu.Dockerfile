@@ -5,7 +5,7 @@
 #       moulin serve /models/zipformer --device cuda --host 0.0.0.0 --no-gateway
 #
 # Without a command it serves the repository that is mounted at /model-repository (`moulin repo build`).
-# The container's release must have Python 3.11 or 3.12: 24.11 and later have 3.12.
+# The container's release must have Python 3.12: 24.11 and later have.
 ARG TRITON_VERSION=24.12
 
 FROM nvcr.io/nvidia/tritonserver:${TRITON_VERSION}-py3
@@ -13,10 +13,12 @@ ARG EXTRAS=engine-gpu,web,hub
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
+COPY deploy/constraints-3.12.txt deploy/
 COPY deploy/docker/healthcheck.py /usr/local/bin/healthcheck.py
 # A virtual environment that sees the container's packages: Ubuntu's Python takes none of pip's.
 RUN python3 -m venv --system-site-packages --without-pip /opt/moulin \
-    && python3 -m pip --python /opt/moulin/bin/python3 install --no-cache-dir ".[${EXTRAS}]" \
+    && python3 -m pip --python /opt/moulin/bin/python3 install --no-cache-dir \
+        --constraint deploy/constraints-3.12.txt ".[${EXTRAS}]" \
     && rm -rf /src \
     && useradd --system --uid 10001 --create-home moulin \
     && install -d -o moulin /model-repository

@@ -17,7 +17,8 @@ from pathlib import Path
 from moulin.cli import main
 
 MOULIN = str(Path(sys.executable).with_name("moulin"))
-TIMEOUT_SEC = 120
+TIMEOUT_SEC = 600
+"""Ends what hangs; far more than anything needs on a busy machine."""
 
 
 @dataclass(frozen=True)

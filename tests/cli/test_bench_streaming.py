@@ -78,7 +78,7 @@ def test_ctrl_c_leaves_what_there_is(tmp_path: Path) -> None:
     try:
         assert eventually(lambda: len(log.read_text().splitlines()) == 2, TIMEOUT_SEC)
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
+        assert process.wait(300) == 130
     finally:
         process.kill()
         process.wait()

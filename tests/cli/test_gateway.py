@@ -76,7 +76,7 @@ def test_a_key_tls_and_a_line_of_json(start: Start, server: TritonServer, record
     answer = httpx.post(url, **form, verify=trusted, headers=headers)
     assert answer.json()["text"] == recordings[0].text
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+    assert process.wait(300) == 0
     listening, *lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert listening["message"] == f"Listening on https://0.0.0.0:{address.rpartition(':')[2]}"
     assert [line["status"] for line in lines] == [401, 200]
@@ -108,7 +108,7 @@ def test_workers_share_a_port_and_their_metrics(
     assert eventually(lambda: len(children.read_text().split()) == 2)
     assert httpx.post(f"http://{address}/v1/audio/transcriptions", **form, timeout=60).status_code == 200
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+    assert process.wait(300) == 0
     assert eventually(lambda: not alive(second))
     assert "Traceback" not in log.read_text()
 
@@ -119,7 +119,7 @@ def test_it_waits_for_a_triton_that_is_not_there_yet(start: Start) -> None:
     assert httpx.get(f"http://{address}/readyz").status_code == 503
     assert httpx.get(f"http://{address}/v1/models").status_code == 503
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 0
+    assert process.wait(300) == 0
     assert "GET /v1/models 503" in log.read_text()
     assert "Traceback" not in log.read_text()
 

@@ -68,7 +68,7 @@ def test_the_demo_models_are_announced_and_served(start: Callable[..., Serving],
     streamed = moulin("stream", recordings[0].file, "--url", serving.grpc_url).expect(0)
     assert streamed.out == "ONE THREE TWO FOUR FIVE FIVE SIX TWO THREE SEVEN FIVE\n"
     serving.process.send_signal(signal.SIGTERM)
-    assert serving.process.wait(30) == 0
+    assert serving.process.wait(300) == 0
     assert serving.err.endswith("Stopped.\n")
     assert serving.out == ""
     serving.assert_nothing_left(serving.process.pid)
@@ -84,7 +84,7 @@ def test_ctrl_c_under_another_name(start: Callable[..., Serving]) -> None:
     )
     assert f"--url {serving.grpc_url} --name english\n" in serving.err
     serving.process.send_signal(signal.SIGINT)
-    assert serving.process.wait(30) == 0
+    assert serving.process.wait(300) == 0
     serving.assert_nothing_left(serving.process.pid)
 
 
@@ -103,7 +103,7 @@ def test_a_checkpoint_for_live_audio_beside_an_offline_model(
     assert streamed == moulin("stream", audio, "--model", checkpoint.parent).expect(0).out
     assert streamed == moulin("stream", audio, "--model", checkpoint).expect(0).out
     serving.process.send_signal(signal.SIGTERM)
-    assert serving.process.wait(30) == 0
+    assert serving.process.wait(300) == 0
     serving.assert_nothing_left(serving.process.pid)
 
 
@@ -126,7 +126,7 @@ def test_the_layout_ensemble(start: Callable[..., Serving], recordings: list[Rec
     text = moulin("transcribe", recordings[0].file, "--url", serving.grpc_url).expect(0).out
     assert text == moulin("transcribe", recordings[0].file, "--model", BUNDLES / "conformer-offline").expect(0).out
     serving.process.send_signal(signal.SIGINT)
-    assert serving.process.wait(30) == 0
+    assert serving.process.wait(300) == 0
     serving.assert_nothing_left(serving.process.pid)
 
 
@@ -136,7 +136,7 @@ def test_ctrl_c_while_it_loads(start: Callable[..., Serving]) -> None:
     assert eventually(lambda: "Loading" in serving.err)
     serving.family = serving.find_family()
     serving.process.send_signal(signal.SIGINT)
-    assert serving.process.wait(30) == 0
+    assert serving.process.wait(300) == 0
     assert "Traceback" not in serving.err
     serving.assert_nothing_left(serving.process.pid)
 
@@ -173,7 +173,7 @@ def test_a_closed_terminal_stops_it(start: Callable[..., Serving]) -> None:
     serving = start(*SERVE)
     serving.wait_ready()
     serving.process.send_signal(signal.SIGHUP)
-    assert serving.process.wait(30) == 0
+    assert serving.process.wait(300) == 0
     serving.assert_nothing_left(serving.process.pid)
 
 
@@ -190,7 +190,7 @@ def test_a_model_whose_process_dies_is_served_again(start: Callable[..., Serving
     assert _transcribed_by_gateway(serving, recordings[0]) == expected
     serving.family |= serving.find_family()
     serving.process.send_signal(signal.SIGTERM)
-    assert serving.process.wait(30) == 0
+    assert serving.process.wait(300) == 0
     serving.assert_nothing_left(serving.process.pid)
 
 
@@ -205,7 +205,7 @@ def test_a_gateway_that_dies_is_started_again(start: Callable[..., Serving], rec
     assert _transcribed_by_gateway(serving, recordings[0]) != ""
     serving.family = serving.find_family()
     serving.process.send_signal(signal.SIGTERM)
-    assert serving.process.wait(30) == 0
+    assert serving.process.wait(300) == 0
     serving.assert_nothing_left(serving.process.pid)
 
 

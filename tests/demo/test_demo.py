@@ -28,7 +28,7 @@ def test_the_files_are_there() -> None:
 def test_the_demonstration(tmp_path: Path) -> None:
     demo = Serving.start([sys.executable, "-m", "moulin.demo"], tmp_path)
     try:
-        assert demo.process.wait(120) == 0, demo.err
+        assert demo.process.wait(600) == 0, demo.err
         assert demo.err == ""
         lines = demo.out.splitlines()
         assert lines[0] == "Starting Triton with digits-en and digits-en-streaming (zipformer2) ..."

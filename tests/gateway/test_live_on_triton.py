@@ -35,7 +35,7 @@ from .running_gateway import running_gateway
 
 pytestmark = pytest.mark.triton
 
-TIMEOUT_SEC = 60.0
+TIMEOUT_SEC = 300.0
 
 
 @pytest.fixture(scope="module")

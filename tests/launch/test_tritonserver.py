@@ -132,7 +132,7 @@ def test_nothing_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("shutil.which", lambda *_args, **_kwargs: None)
     with pytest.raises(LaunchError) as caught:
         find_tritonserver(cache=tmp_path)
-    assert "pip install 'moulin[serve]'" in str(caught.value.hint)
+    assert "pip install '.[serve]'" in str(caught.value.hint)
 
 
 def test_tritonserver_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ CHUNK_SAMPLES = 4 * 160
 """Audio for each chunk after it."""
 
 _TOKENS = [token for token in range(1, SPEC.vocab_size) if token != SPEC.tokens.unk_id]
-_PATIENCE_SEC = 60.0
+_PATIENCE_SEC = 300.0
 
 
 class FakeStreamRunner:

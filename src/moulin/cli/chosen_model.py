@@ -31,9 +31,9 @@ def chosen_model(
     """The checkpoint that `choice` means of those `named`, as a file whose vocabulary is found without being told.
 
     That is the file itself where it is one and no other `tokens` are named, or the folder that was named for it. Else
-    it is in a folder in the cache, made the first time: a link to the file, or moulin's stored form for an average and where
-    `recipe` says something of it, and the vocabulary.
-    Raises BundleError, OptionsError, and EngineError where PyTorch is missing.
+    it is in a folder in the cache, made the first time, with the vocabulary: a link to the file; or moulin's stored
+    form of an average, and where `recipe` says something of it. Raises BundleError, OptionsError, and EngineError where
+    PyTorch is missing.
     """
     from moulin.bundle.checkpoint_files import require_torch
 

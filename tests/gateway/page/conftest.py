@@ -26,7 +26,7 @@ _FLAGS = (
     "--host-resolver-rules=MAP moulin.test 127.0.0.1",
 )
 
-PATIENCE_MS = 15_000
+PATIENCE_MS = 120_000
 
 OpenPage = Callable[..., Page]
 
