@@ -100,7 +100,7 @@ def test_bench_keeps_what_it_has(tmp_path: Path) -> None:
     line = "\n".join(f'{{"audio": "{clip.audio}", "text": "{clip.text}"}}' for clip in demo_clips())
     slow.write_text("\n".join([line] * 200))
     with running(MOULIN, *command, "--data", slow) as process:
-        _, _, took_sec = interrupted(process, after_sec=10)
+        _, _, took_sec = interrupted(process, after_sec=20)
     assert process.returncode == 130
     assert took_sec < SOON_SEC
     assert '"interrupted": true' in report.read_text()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -43,7 +45,7 @@ from moulin.cli.recipe_options import (
     RightContextOption,
     recipe_of_options,
 )
-from moulin.errors import BundleError, OptionsError
+from moulin.errors import BundleError, LaunchError, OptionsError
 
 app = typer.Typer(
     help="Build Triton model repositories.",
@@ -59,7 +61,7 @@ def _repo() -> None:
 
 
 @app.command(
-    epilog="Example: moulin repo build models/zipformer --to repository && tritonserver --model-repository repository"
+    epilog="Example: moulin repo build models/zipformer --to repository && moulin serve --repository repository"
 )
 def build(
     models: Annotated[
@@ -112,7 +114,10 @@ def build(
     beam: BeamOption = None,
     link: Annotated[bool, typer.Option("--link", help="Link to the model's files instead of copying them.")] = False,
 ) -> None:
-    """Write a Triton repository that serves models with the public contract."""
+    """Write a Triton repository that serves models with the public contract.
+
+    It is run by `moulin serve --repository DIR`, or by a tritonserver with the command that is printed in the end.
+    """
     if backend is not None and layout != "ensemble":
         raise OptionsError("--backend is for --layout ensemble")
     changes = decoding_changes(method, beam)
@@ -171,3 +176,24 @@ def build(
     for model, folder in zip(named, folders, strict=True):
         spec = model.spec
         typer.echo(f"Wrote {folder} ({spec.family}, {spec.mode}, {model.precision})", err=True)
+    from moulin.engine.engines import choose_engine
+
+    _say_how_to_serve(to, {choose_engine(model.spec, runs_on) for model in named})
+
+
+def _say_how_to_serve(repository: Path, engines: Collection[str]) -> None:
+    from moulin.launch.bare_command import bare_command
+    from moulin.launch.tritonserver import find_tritonserver
+
+    typer.echo(f"\nServe it:\n  moulin serve --repository {shlex.quote(str(repository))}", err=True)
+    try:
+        installation = find_tritonserver(engines=engines, make=False)
+    except LaunchError:
+        # Built here, served elsewhere: in NVIDIA's container, say, where moulin is installed too.
+        typer.echo(
+            "or, where tritonserver and moulin are installed:\n"
+            "  tritonserver --model-repository=DIR --disable-auto-complete-config",
+            err=True,
+        )
+        return
+    typer.echo(f"or without moulin's care:\n  {bare_command(installation, repository)}", err=True)

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -38,7 +39,6 @@ from moulin.cli.models import (
     MaxBatchOption,
     MaxStepOption,
     MaxStreamsOption,
-    NamedModel,
     NameOption,
     StreamingNameOption,
     build_models,
@@ -53,12 +53,13 @@ from moulin.cli.recipe_options import (
     RightContextOption,
     recipe_of_options,
 )
+from moulin.errors import OptionsError
 from moulin.triton_repo.contract import MODEL_NAME, STREAMING_MODEL_NAME
 
 if TYPE_CHECKING:
     from moulin.launch.gateway import GatewayProcess
     from moulin.launch.kept_server import KeptServer
-    from moulin.launch.server import TritonServer
+    from moulin.launch.server import ServerOptions, TritonServer
 
 _CHECK_SEC = 1.0
 
@@ -68,6 +69,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def serve(
+    context: typer.Context,
     models: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -75,6 +77,9 @@ def serve(
             help="Folders with ONNX files or a checkpoint, and tokens.txt: an offline model, a streaming one, both.  "
             "[default: the two demo models, English digits]",
         ),
+    ] = None,
+    repository: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Serve what `moulin repo build` wrote, as it is.")
     ] = None,
     streaming: Annotated[
         bool | None,
@@ -146,6 +151,16 @@ def serve(
         else GatewayPlace.of(host, gateway_port, api_keys, allow_anonymous=allow_anonymous, quiet=quiet)
     )
     server_options = ServerOptions(http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port, host=host)
+    if repository is not None:
+        _refuse_model_options(context, repository)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _interrupt)
+        try:
+            _serve_repository(repository, server_options, gateway, parent, quiet=quiet)
+        except KeyboardInterrupt:
+            typer.echo("Stopped.", err=True)
+        return
     changes = decoding_changes(method, beam)
     recipe = recipe_of_options(
         causal=causal,
@@ -179,10 +194,10 @@ def serve(
             signal.signal(number, _interrupt)
     try:
         triton = find_tritonserver(engines=engines, say=_say)
-        with workspace("repository") as repository, unfinished(repository):
+        with workspace("repository") as built, unfinished(built):
             build_models(
                 named,
-                repository,
+                built,
                 link=True,
                 layout=layout,
                 backend="python",
@@ -202,14 +217,78 @@ def serve(
             )
             typer.echo(f"Loading {' and '.join(model.spec.name for model in named)} ...", err=True)
             on_line = None if quiet else _show_log
-            kept = KeptServer(repository, server_options, installation=triton, on_line=on_line, on_restart=_say_restart)
-            with interrupts.at_the_end(kept.kill), kept:
-                beside = gateway.process(kept.server.grpc_url, named[0].name) if gateway else None
-                with interrupts.at_the_end(beside.kill) if beside else nullcontext(), beside or nullcontext():
-                    _announce(named, kept.server, device_of(engine, device), gateway)
-                    _wait_for_the_end(kept, beside, parent)
+            kept = KeptServer(built, server_options, installation=triton, on_line=on_line, on_restart=_say_restart)
+            on = device_of(engine, device)
+            served = [
+                Served(
+                    model.name,
+                    bool(model.spec.streaming),
+                    f"{model.spec.name} ({model.spec.family}, {model.spec.mode}, {model.precision})",
+                    on,
+                )
+                for model in named
+            ]
+            _serve(kept, served, gateway, parent)
     except KeyboardInterrupt:
         typer.echo("Stopped.", err=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What is said of a model."""
+
+    name: str
+    streaming: bool
+    what: str
+    device: str
+
+
+def _serve(kept: KeptServer, served: Sequence[Served], gateway: GatewayPlace | None, parent: int) -> None:
+    with interrupts.at_the_end(kept.kill), kept:
+        beside = gateway.process(kept.server.grpc_url, served[0].name) if gateway else None
+        with interrupts.at_the_end(beside.kill) if beside else nullcontext(), beside or nullcontext():
+            _announce(served, kept.server, gateway)
+            _wait_for_the_end(kept, beside, parent)
+
+
+_FOR_A_REPOSITORY = {
+    *("repository", "host", "http_port", "grpc_port", "metrics_port", "gateway_port", "no_gateway", "api_keys"),
+    *("allow_anonymous", "quiet"),
+}
+
+
+def _refuse_model_options(context: typer.Context, repository: Path) -> None:
+    """Raises OptionsError for what was decided when the repository was built."""
+    for name, value in context.params.items():
+        source = context.get_parameter_source(name)
+        if name in _FOR_A_REPOSITORY or source is None or source.name not in ("COMMANDLINE", "ENVIRONMENT"):
+            continue
+        given = f"the model {value[0]}" if name == "models" and value else f"--{name.replace('_', '-')}"
+        if name == "models" and not value:
+            continue
+        raise OptionsError(
+            f"Expected --repository {repository} alone, got {given} too",
+            hint="what a repository serves, and how, was decided by `moulin repo build`; build it anew",
+        )
+
+
+def _serve_repository(
+    repository: Path, options: ServerOptions, gateway: GatewayPlace | None, parent: int, *, quiet: bool
+) -> None:
+    from moulin.launch.kept_server import KeptServer
+    from moulin.launch.tritonserver import find_tritonserver
+    from moulin.triton_repo.built_models import built_models
+
+    models = built_models(repository)
+    triton = find_tritonserver(engines={model.engine or "onnxruntime" for model in models}, say=_say)
+    served = []
+    for model in models:
+        known = [model.engine or "ensemble", "streaming" if model.streaming else "offline", model.precision]
+        served.append(Served(model.name, model.streaming, f"({', '.join(filter(None, known))})", model.device))
+    typer.echo(f"Loading {' and '.join(model.name for model in models)} from {repository} ...", err=True)
+    on_line = None if quiet else _show_log
+    kept = KeptServer(repository, options, installation=triton, on_line=on_line, on_restart=_say_restart)
+    _serve(kept, served, gateway, parent)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -224,13 +303,10 @@ def _show_log(line: str) -> None:
     typer.secho(line, err=True, dim=True)
 
 
-def _announce(models: Sequence[NamedModel], server: TritonServer, device: str, gateway: GatewayPlace | None) -> None:
+def _announce(models: Sequence[Served], server: TritonServer, gateway: GatewayPlace | None) -> None:
     typer.echo(err=True)
     for model in models:
-        spec = model.spec
-        typer.echo(
-            f"Serving {spec.name} ({spec.family}, {spec.mode}, {model.precision}) as {model.name} on {device}", err=True
-        )
+        typer.echo(f"Serving {model.what} as {model.name} on {model.device}", err=True)
     typer.echo(
         f"  gRPC     {server.grpc_url}\n  HTTP     {server.http_url}\n  metrics  {server.metrics_url}\n"
         + (f"  OpenAI   http://{gateway.address}/v1\n  page     http://{gateway.address}/\n" if gateway else "")
@@ -239,8 +315,8 @@ def _announce(models: Sequence[NamedModel], server: TritonServer, device: str, g
         err=True,
     )
     for model in models:
-        verb = "stream" if model.spec.streaming else "transcribe"
-        usual = (MODEL_NAME, STREAMING_MODEL_NAME) if model.spec.streaming else (MODEL_NAME,)
+        verb = "stream" if model.streaming else "transcribe"
+        usual = (MODEL_NAME, STREAMING_MODEL_NAME) if model.streaming else (MODEL_NAME,)
         name = "" if model.name in usual else f" --name {model.name}"
         typer.echo(f"  moulin {verb} speech.wav --url {server.grpc_url}{name}", err=True)
     typer.echo("Ctrl-C stops it.\n", err=True)
