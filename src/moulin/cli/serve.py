@@ -229,6 +229,7 @@ def _serve_repository(
     repository: Path, options: ServerOptions, gateway: GatewayPlace | None, parent: int, *, quiet: bool
 ) -> None:
     from moulin.launch.kept_server import KeptServer
+    from moulin.launch.workspace import workspace
     from moulin.triton_repo.built_models import built_models
 
     models = built_models(repository)
@@ -238,7 +239,11 @@ def _serve_repository(
         served.append(Served(model.name, model.streaming, f"({', '.join(filter(None, known))})", model.device))
     typer.echo(f"Loading {' and '.join(model.name for model in models)} from {repository} ...", err=True)
     on_line = None if quiet else _show_log
-    _serve(KeptServer(repository, options, on_line=on_line, on_restart=_say_restart), served, gateway, parent)
+    with workspace("repository") as place, unfinished(place):
+        # Triton's python stubs fail where there is a space in the path.
+        link = place / "repository"
+        link.symlink_to(repository.resolve(), target_is_directory=True)
+        _serve(KeptServer(link, options, on_line=on_line, on_restart=_say_restart), served, gateway, parent)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
