@@ -196,4 +196,9 @@ def _say_how_to_serve(repository: Path, engines: Collection[str]) -> None:
             err=True,
         )
         return
+    if len(str(repository.resolve()).split()) > 1:
+        typer.echo(
+            "or with a tritonserver, from a folder without a space in its path: its python stubs fail else", err=True
+        )
+        return
     typer.echo(f"or without moulin's care:\n  {bare_command(installation, repository)}", err=True)

@@ -277,6 +277,7 @@ def _serve_repository(
 ) -> None:
     from moulin.launch.kept_server import KeptServer
     from moulin.launch.tritonserver import find_tritonserver
+    from moulin.launch.workspace import workspace
     from moulin.triton_repo.built_models import built_models
 
     models = built_models(repository)
@@ -287,8 +288,12 @@ def _serve_repository(
         served.append(Served(model.name, model.streaming, f"({', '.join(filter(None, known))})", model.device))
     typer.echo(f"Loading {' and '.join(model.name for model in models)} from {repository} ...", err=True)
     on_line = None if quiet else _show_log
-    kept = KeptServer(repository, options, installation=triton, on_line=on_line, on_restart=_say_restart)
-    _serve(kept, served, gateway, parent)
+    with workspace("repository") as place, unfinished(place):
+        # Triton's python stubs fail where there is a space in the path.
+        link = place / "repository"
+        link.symlink_to(repository.resolve(), target_is_directory=True)
+        kept = KeptServer(link, options, installation=triton, on_line=on_line, on_restart=_say_restart)
+        _serve(kept, served, gateway, parent)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
