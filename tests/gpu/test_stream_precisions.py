@@ -1,0 +1,69 @@
+"""Streams of a checkpoint on a GPU in each precision: it runs in what was asked for, and hears the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+from pathlib import Path
+
+import pytest
+import torch
+
+from moulin.audio.decode import read_audio
+from moulin.bundle.files import Precision
+from moulin.decoding.network import Floats
+from moulin.demo.files import demo_clips
+from moulin.engine.gpu_stream_recognizer import GpuStreamRecognizer
+from moulin.engine.gpu_stream_runner import GpuStreamRunner
+from moulin.engine.host_stream_recognizer import HostStreamRecognizer
+from moulin.engine.open_stream_recognizer import open_stream_recognizer
+from moulin.engine.stream_recognizer import StreamRecognizer
+from moulin.streaming.options import StreamOptions
+
+DIGITS = Path(__file__).parents[1] / "data" / "digits-en"
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: PyTorch sees none")
+
+
+@pytest.fixture(scope="module")
+def clips() -> list[Floats]:
+    return [read_audio(clip.audio) for clip in demo_clips()[:6]]
+
+
+@pytest.fixture(scope="module")
+def wanted(clips: list[Floats]) -> list[str]:
+    """In fp32 on the CPU."""
+    with open_stream_recognizer(DIGITS, max_streams=len(clips)) as recognizer:
+        return texts(recognizer, clips)
+
+
+def texts(recognizer: StreamRecognizer, clips: Sequence[Floats]) -> list[str]:
+    streams = [recognizer.open(StreamOptions(endpoint=False)) for _ in clips]
+    for stream, clip in zip(streams, clips, strict=True):
+        recognizer.accept(stream, clip)
+        recognizer.finish(stream)
+    while ready := [stream for stream in streams if recognizer.is_ready(stream)]:
+        recognizer.step(ready)
+    said = [recognizer.text(stream) for stream in streams]
+    for stream in streams:
+        recognizer.close(stream)
+    return said
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", None])
+def test_hears_the_same(precision: Precision | None, clips: list[Floats], wanted: list[str]) -> None:
+    with open_stream_recognizer(DIGITS, device="cuda", precision=precision, max_streams=len(clips)) as recognizer:
+        assert recognizer.spec.precision == (precision or "fp16")
+        if precision == "fp32":
+            assert isinstance(recognizer, HostStreamRecognizer)
+        else:
+            assert isinstance(recognizer, GpuStreamRecognizer)
+            assert isinstance(recognizer.runner, GpuStreamRunner)
+            dtype = torch.bfloat16 if precision == "bf16" else torch.float16
+            assert recognizer.runner.pipeline._encoder.dtype == dtype
+        said = texts(recognizer, clips)
+    if precision == "fp32":
+        assert said == wanted
+    heard, reference = " ".join(said).split(), " ".join(wanted).split()
+    assert len(reference) > 40
+    assert SequenceMatcher(None, heard, reference, autojunk=False).ratio() > 0.95
