@@ -25,9 +25,12 @@ def files_around(model: Path) -> tuple[frozenset[PurePosixPath], PurePosixPath]:
     top = absolute if absolute.is_dir() else absolute.parent
     try:
         found = list(_below(top, _MAX_DEPTH if top == absolute else 0))
-        found += [*_vocabularies(top), *_vocabularies(top.parent)]
-        if top.parent.name in _EXPERIMENTS or top.name.startswith("exp"):  # zipformer/exp, data/lang_bpe_500
-            found += _vocabularies(top.parent.parent)
+        vocabularies = [*_vocabularies(top), *_vocabularies(top.parent)]
+        if top.parent.name in _EXPERIMENTS:
+            vocabularies += _vocabularies(top.parent.parent)
+        elif not vocabularies and top.name.startswith("exp"):  # zipformer/exp beside data/lang_bpe_500
+            vocabularies += _of_languages(top.parent.parent)
+        found += vocabularies
     except OSError as error:
         raise BundleError(f"{model} cannot be read: {error.strerror or error}") from None
     return frozenset(map(PurePosixPath, found)), PurePosixPath(absolute)
@@ -55,7 +58,12 @@ def _below(top: Path, depth: int) -> Iterator[Path]:
 
 def _vocabularies(folder: Path) -> list[Path]:
     """`tokens.txt` and `bpe.model` in `folder` and its `data/`, `data/lang_*/` and `lang*/`."""
-    places = [folder, folder / "data", *_matching(folder, "lang*"), *_matching(folder / "data", "lang*")]
+    beside = [file for pattern in _VOCABULARIES for file in _matching(folder, pattern)]
+    return [*beside, *_of_languages(folder)]
+
+
+def _of_languages(folder: Path) -> list[Path]:
+    places = [folder / "data", *_matching(folder, "lang*"), *_matching(folder / "data", "lang*")]
     return [file for place in places for pattern in _VOCABULARIES for file in _matching(place, pattern)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import pathlib
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ def test_paths_of_other_pythons(tmp_path: Path, pickled: bytes, path: str) -> No
 
 @pytest.mark.parametrize("module", ["numpy.core.multiarray", "numpy._core.multiarray"])
 def test_scalars_of_numpy_1_and_2(tmp_path: Path, module: str) -> None:
-    pickled = pickle.dumps(np.float64(1.5), 2).replace(b"numpy.core.multiarray", module.encode())
+    pickled = re.sub(rb"numpy\.(_?)core\.multiarray", module.encode(), pickle.dumps(np.float64(1.5), 2))
     assert module.encode() in pickled
     assert unpickled(pickled, tmp_path) == 1.5
 
@@ -195,6 +196,7 @@ def test_parameters_are_plain() -> None:
 @pytest.mark.filterwarnings("ignore")  # lhotse advises on how to shuffle
 def test_a_sampler_of_lhotse(tmp_path: Path) -> None:
     """As Icefall's save_checkpoint keeps it in checkpoint-N.pt."""
+    pytest.importorskip("lhotse", reason="needs lhotse, which is not installed")
     from lhotse import CutSet
     from lhotse.dataset import DynamicBucketingSampler
     from lhotse.testing.dummies import DummyManifest
