@@ -1,5 +1,5 @@
 # make demo   set up, start the real Triton, transcribe real speech, show it, stop everything
-# make test   set up and run the tests; test-pythons: a smaller suite on each other Python that is here
+# make test   set up and run the tests; with PYTHONS=all also a smaller suite on each other Python that is here
 # make constraints   renew deploy/constraints-*.txt
 # make lint   ruff, mypy, and hadolint for the images
 # make serve  serve the demo model, or another with MODEL=folder
@@ -12,18 +12,19 @@ PYTHON ?= $(shell for last in 12 13; do for p in python3 python3.12 python3.11 p
 	&& echo $$p && break 2; done; done)
 # Every supported Python of this machine but the one of .venv.
 OTHER_PYTHONS = $(shell scripts/other-pythons.sh $(BIN)/python)
+PYTHONS ?=
 MODEL ?=
 
-.PHONY: demo test test-pythons constraints lint format serve system clean
+.PHONY: demo test constraints lint format serve system clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m moulin.demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
-
-test-pythons: $(BIN)/python
+ifeq ($(PYTHONS),all)
 	@test -z "$(OTHER_PYTHONS)" || scripts/test-wheel.sh $(OTHER_PYTHONS)
+endif
 
 constraints: $(BIN)/python
 	$(BIN)/python scripts/renew-constraints.py $(BIN)/python $(OTHER_PYTHONS)
