@@ -130,7 +130,7 @@ def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_doctor_finds_this_machine_well() -> None:
-    done = moulin("doctor", "--http-port", 0, "--grpc-port", 0, "--metrics-port", 0).expect(0)
+    done = moulin("doctor", "--http-port", 0, "--grpc-port", 0, "--metrics-port", 0, "--gateway-port", 0).expect(0)
     for name in ("Python", "tritonserver", "python stub", "onnxruntime", "shared memory"):
         assert any(line.startswith("ok ") and name in line for line in done.out.splitlines()), name
     assert done.err == "\nReady to serve.\n"
@@ -141,7 +141,7 @@ def test_doctor_names_what_is_missing() -> None:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         port = listener.getsockname()[1]
-        done = moulin("doctor", "--http-port", port, "--grpc-port", 0, "--metrics-port", 0)
+        done = moulin("doctor", "--http-port", port, "--grpc-port", 0, "--metrics-port", 0, "--gateway-port", 0)
     assert any(line.startswith("missing") and f"port {port}" in line for line in done.out.splitlines())
     assert "hint: " in done.out
     assert done.expect(1).err == f"\nNot ready to serve: port {port}\n"

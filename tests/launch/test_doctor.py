@@ -12,7 +12,7 @@ from moulin.launch import doctor, examine
 
 
 def test_this_machine() -> None:
-    checks = {check.name: check for check in examine(http_port=0, grpc_port=0, metrics_port=0)}
+    checks = {check.name: check for check in examine(http_port=0, grpc_port=0, metrics_port=0, gateway_port=0)}
     assert checks["Python"].ok
     for name in ("tritonserver", "python stub", "libpython", "onnxruntime", "kaldi-native-fbank", "soundfile"):
         assert checks[name].required
@@ -23,7 +23,7 @@ def test_this_machine() -> None:
 
 
 def test_a_missing_tritonserver_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(_binary: Path | None) -> None:
+    def missing(_binary: Path | None, **_options: object) -> None:
         raise LaunchError("Expected tritonserver, got none", hint="install it")
 
     monkeypatch.setattr(doctor, "find_tritonserver", missing)
