@@ -54,9 +54,10 @@ def main() -> None:
     with interrupts.watching():
         try:
             _run()
-        except SystemExit:
-            # typer has its own idea of KeyboardInterrupt, and what fails while a command ends is no news.
-            if interrupts.count and not interrupts.is_usual_end:
+        except SystemExit as end:
+            # typer makes a status of KeyboardInterrupt, perhaps before the thread has counted it; and what fails while a
+            # command ends is no news.
+            if (interrupts.count or end.code == STATUS) and not interrupts.is_usual_end:
                 raise _interrupted() from None
             raise
 
