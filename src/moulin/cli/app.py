@@ -55,8 +55,8 @@ def main() -> None:
         try:
             _run()
         except SystemExit as end:
-            # typer makes a status of KeyboardInterrupt, perhaps before the thread has counted it; and what fails while a
-            # command ends is no news.
+            # typer makes a status of KeyboardInterrupt, perhaps before the thread has counted it; and what fails while
+            # a command ends is no news.
             if (interrupts.count or end.code == STATUS) and not interrupts.is_usual_end:
                 raise _interrupted() from None
             raise
