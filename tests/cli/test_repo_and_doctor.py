@@ -32,6 +32,14 @@ def test_a_repository_is_built(tmp_path: Path) -> None:
     assert sorted(path.name for path in to.iterdir()) == ["digits", "transducer"]
 
 
+def test_a_repository_for_a_backend_that_the_triton_from_pip_has_not_says_where_it_runs(tmp_path: Path) -> None:
+    build = ["repo", "build", BUNDLES / "conformer-offline", "--to", tmp_path, "--layout", "ensemble"]
+    done = moulin(*build, "--backend", "onnxruntime").expect(0)
+    assert "Serve it where Triton has its own onnxruntime backend" in done.err
+    assert f"  tritonserver --model-repository={tmp_path} --disable-auto-complete-config" in done.err
+    assert "moulin serve" not in done.err
+
+
 def test_both_kinds_in_one_repository(tmp_path: Path) -> None:
     both = [BUNDLES / "zipformer2-streaming", BUNDLES / "zipformer2-offline"]
     done = moulin("repo", "build", *both, "--to", tmp_path, "--max-streams", "7", "--no-endpoint").expect(0)

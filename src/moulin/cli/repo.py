@@ -178,21 +178,29 @@ def build(
         typer.echo(f"Wrote {folder} ({spec.family}, {spec.mode}, {model.precision})", err=True)
     from moulin.engine.engines import choose_engine
 
-    _say_how_to_serve(to, {choose_engine(model.spec, runs_on) for model in named})
+    _say_how_to_serve(to, {choose_engine(model.spec, runs_on) for model in named}, backend)
 
 
-def _say_how_to_serve(repository: Path, engines: Collection[str]) -> None:
+def _say_how_to_serve(repository: Path, engines: Collection[str], backend: str | None) -> None:
     from moulin.launch.bare_command import bare_command
     from moulin.launch.tritonserver import find_tritonserver
 
+    plain = f"  tritonserver --model-repository={shlex.quote(str(repository.resolve()))} --disable-auto-complete-config"
+    if backend not in (None, "python"):
+        typer.echo(
+            f"\nServe it where Triton has its own {backend} backend and moulin is installed, as in NVIDIA's container "
+            f"(the tritonserver from pip has no such backend):\n{plain}",
+            err=True,
+        )
+        return
     typer.echo(f"\nServe it:\n  moulin serve --repository {shlex.quote(str(repository))}", err=True)
     try:
         installation = find_tritonserver(engines=engines, make=False)
     except LaunchError:
         # Built here, served elsewhere: in NVIDIA's container, say, where moulin is installed too.
         typer.echo(
-            "or, where tritonserver and moulin are installed:\n"
-            "  tritonserver --model-repository=DIR --disable-auto-complete-config",
+            f"or, where a tritonserver has moulin in its Python, as in NVIDIA's container:\n{plain}\n"
+            "The command for the tritonserver from pip is printed here once `moulin serve` has run.",
             err=True,
         )
         return
