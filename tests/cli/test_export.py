@@ -82,7 +82,7 @@ def test_the_average_of_two(tmp_path: Path) -> None:
         ([BUNDLES / "conformer-offline" / "tokens.txt", "--to", "out"], "is no checkpoint"),
         ([BUNDLES / OFFLINE[0] / "epoch-1.pt", "--to", "out", "--tokens", "none.txt"], "There is no none.txt"),
         ([BUNDLES / OFFLINE[0] / "epoch-1.pt", "--to", "out", "--chunk-size", 16], "are for --streaming"),
-        ([BUNDLES / "zipformer2-offline" / "epoch-1.pt", "--to", "out", "--streaming"], "cannot be exported so"),
+        ([BUNDLES / "zipformer2-offline" / "epoch-1.pt", "--to", "out", "--streaming"], "be exported for streams"),
         ([BUNDLES / "lstm-streaming", "--to", "out"], "is exported for streaming only"),
         ([CAUSAL, "--to", "out", "--use-averaged-model"], "Expected two checkpoints"),
     ],

@@ -43,7 +43,10 @@ def layout_of(transducer: Transducer, checkpoint: Path) -> StreamingLayout:
     try:
         return transducer.encoder.streaming_layout()
     except ValueError as error:
-        raise BundleError(f"{checkpoint} cannot stream: {error}", hint="serve it for whole utterances") from error
+        raise BundleError(
+            f"{checkpoint} cannot stream: {error}",
+            hint="use it for whole utterances: without --streaming, or with moulin transcribe",
+        ) from error
 
 
 def _streaming_spec(layout: StreamingLayout) -> StreamingSpec:

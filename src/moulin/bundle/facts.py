@@ -117,8 +117,8 @@ def doubts(transducer: Transducer, tensors: Mapping[str, Tensor], said: Said, *,
         if not all(stack.is_usual for stack in products):
             config = encoder.config
             found.append(
-                f"Its shapes do not tell how many heads share their channels; taken are num_heads "
-                f"{shown(config.num_heads)} with pos_head_dim {shown(config.pos_head_dims)}: where it was trained with "
+                f"Its shapes do not tell how many heads share their channels; moulin takes num_heads "
+                f"{shown(config.num_heads)} with pos_head_dim {shown(config.pos_head_dims)}: if it was trained with "
                 "others, say so with --num-heads or --pos-head-dim"
             )
     if encoder.family in ("conformer", "zipformer") and said.recipe.causal is None:
@@ -127,8 +127,8 @@ def doubts(transducer: Transducer, tensors: Mapping[str, Tensor], said: Said, *,
             found.append("Its parameters do not say that it was trained for streaming")
         elif not streaming and not trained:
             found.append(
-                "Nothing in it says whether it was trained for streaming; taken is that it was not: where it was, say "
-                "--causal, else --no-causal"
+                "Nothing in it says whether it was trained for streaming, and moulin takes it that it was not: say "
+                "--causal if it was, or --no-causal to leave this warning out"
             )
     return found
 

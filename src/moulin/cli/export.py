@@ -174,7 +174,10 @@ def _layout(transducer: Transducer) -> StreamingLayout:
     try:
         return transducer.encoder.streaming_layout()
     except ValueError as error:
-        raise OptionsError(f"This {transducer.encoder.family} cannot be exported so: {error}") from error
+        raise OptionsError(
+            f"This {transducer.encoder.family} cannot be exported for streams: {error}",
+            hint="export it for whole utterances, without --streaming",
+        ) from error
 
 
 def _label(label: str, layout: StreamingLayout | None) -> str:

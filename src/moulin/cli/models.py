@@ -141,7 +141,8 @@ def load_models(
             raise OptionsError(
                 f"Expected one offline and one streaming model at most, got two {spec.mode} ones: "
                 f"{specs[spec.mode].path} and {spec.path}",
-                hint="serve the second one with other ports, or build both into one repository with --name",
+                hint="serve the second one with other ports, or build both into one repository with --name"
+                + ("; to serve a checkpoint for streams beside it, `moulin export --streaming` it first" * checkpoint),
             )
         specs[spec.mode] = spec
     if streaming_name is not None and "streaming" not in specs:

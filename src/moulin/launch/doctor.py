@@ -144,7 +144,8 @@ def _environment_to_make(cache: Path) -> Check:
     if free_mib < NEEDED_MIB:
         detail = f"not made yet; {free_mib} MiB free for it in {cache}, of {NEEDED_MIB} MiB"
         return Check(name, False, True, detail, "free some space, or set XDG_CACHE_HOME to where there is some")
-    return Check(name, True, True, f"not made yet: `moulin serve` makes one in {cache} when it first starts, {how}")
+    when = f"`moulin serve` makes one in {cache} when it first starts"
+    return Check(name, True, True, f"not made yet: {when}, {how} and with packages from pip's index")
 
 
 def _onnxruntime() -> list[Check]:

@@ -16,7 +16,7 @@ SERVING_VERSIONS = ("3.12", "3.11")
 _PROBE_SEC = 60.0
 """Far more than a Python needs to start, also on a busy machine."""
 _INSTALL_HINT = (
-    "install one of them and start again: apt-get install python3.12 libpython3.12 (Debian 12: 3.11), dnf install "
+    "install one of these, then start again: apt-get install python3.12 libpython3.12 (Debian 12: 3.11), dnf install "
     "python3.12, `uv python install 3.12`, or conda; a Python that was built by pyenv needs --enable-shared"
 )
 
