@@ -84,6 +84,38 @@ def test_a_bare_state_dict_and_one_from_several_gpus(tmp_path: Path) -> None:
     assert read_checkpoint(wrapped).tensors.keys() == model(1.0).keys()
 
 
+@pytest.mark.parametrize(
+    "wrapped",
+    ["_orig_mod.encoder.a", "module._orig_mod.encoder.a", "_orig_mod.module.encoder.a", "encoder._orig_mod.a"],
+)
+def test_models_that_training_compiled(tmp_path: Path, wrapped: str) -> None:
+    file = save(tmp_path, "epoch-1.pt", model={wrapped: torch.ones(2), "joiner.module.b": torch.ones(1)})
+    assert read_checkpoint(file).tensors.keys() == {"encoder.a", "joiner.module.b"}
+
+
+def test_one_name_with_and_without_its_wrapper(tmp_path: Path) -> None:
+    file = save(tmp_path, "epoch-1.pt", model={"module.encoder.a": torch.ones(2), "encoder.a": torch.zeros(2)})
+    with pytest.raises(BundleError, match="several tensors of one name"):
+        read_checkpoint(file)
+
+
+def test_what_is_beside_a_transducer_may_be_anything(tmp_path: Path) -> None:
+    file = save(
+        tmp_path,
+        "epoch-1.pt",
+        model={
+            "encoder.a": torch.ones(2),
+            "encoder._extra_state": {"step": 1},
+            "lm": None,
+            "teacher": torch.eye(2).to_sparse(),
+        },
+    )
+    assert read_checkpoint(file).tensors.keys() == {"encoder.a"}
+    file = save(tmp_path, "epoch-1.pt", model={"encoder.a": torch.ones(2), "encoder.b": torch.eye(2).to_sparse()})
+    with pytest.raises(BundleError, match=r"Expected 'encoder\.b' of .* to be a tensor"):
+        read_checkpoint(file)
+
+
 class Hostile:
     def __reduce__(self) -> Any:
         return (Path.touch, (Path("/nonexistent/never"),))

@@ -91,6 +91,13 @@ def test_gaps_are_said(exp: Path) -> None:
     )
 
 
+def test_a_link_that_leads_nowhere_is_not_there(exp: Path) -> None:
+    (exp / "epoch-31.pt").symlink_to(exp / "gone.pt")
+    with pytest.raises(BundleError, match=r"no epoch-31\.pt; there are epoch-1\.pt to epoch-30\.pt, check"):
+        choose_checkpoints([exp], CheckpointChoice(epoch=31))
+    assert choose_checkpoints([exp], CheckpointChoice(epoch=30)).files == (exp / "epoch-30.pt",)
+
+
 def test_an_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"has no epoch-3\.pt; it has no epochs at all"):
         choose_checkpoints([tmp_path], CheckpointChoice(epoch=3))

@@ -50,6 +50,25 @@ def test_what_parameters_say_comes_from_them(case: Any, tmp_path: Path) -> None:
     assert "flag" not in facts.values()
 
 
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_tensors_that_belong_to_nothing_are_doubted(case: Any, tmp_path: Path) -> None:
+    """Not those that only training uses, which every genuine checkpoint has."""
+    file = with_parameters(case, tmp_path / "epoch-1.pt")
+    assert load_with_facts([file]).doubts(streaming=case.streaming) == []
+    content = torch.load(file, weights_only=True)
+    content["model"] |= {"decoder.adapter.weight": torch.ones(3), "joiner.adapter.bias": torch.ones(3)}
+    torch.save(content, file)
+    [doubt] = load_with_facts([file]).doubts(streaming=case.streaming)
+    assert "'decoder.adapter.weight' and 1 more of its tensors are of no" in doubt
+
+
+def test_a_transducer_that_separates_speakers_is_refused(tmp_path: Path) -> None:
+    model = state_dict("zipformer-offline") | {"mask_encoder.rnn.weight": torch.ones(3)}
+    torch.save({"model": model}, tmp_path / "epoch-1.pt")
+    with pytest.raises(BundleError, match=r"'mask_encoder\.\*': it separates people who speak at once"):
+        load_with_facts([tmp_path / "epoch-1.pt"])
+
+
 @pytest.mark.parametrize("flag", ["num_heads", "pos_head_dim"])
 def test_a_flag_says_what_shapes_leave_open(flag: str, tmp_path: Path) -> None:
     bare = read(tmp_path, "zipformer2-offline-pos8")

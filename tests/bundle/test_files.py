@@ -123,6 +123,18 @@ def test_two_strange_decoders_are_ambiguous(tmp_path: Path) -> None:
         find_bundle_files(folder)
 
 
+def test_a_decoder_of_another_epoch_is_not_taken(tmp_path: Path) -> None:
+    """As where a newer model was only half copied."""
+    names = [f"{role}-epoch-30-avg-4.onnx" for role in ("encoder", "decoder", "joiner")]
+    for name in (*names, "encoder-epoch-99-avg-1.onnx", "tokens.txt"):
+        (tmp_path / name).touch()
+    message = r"None of decoder-epoch-30-avg-4\.onnx has the label '-epoch-99-avg-1' of the encoder"
+    for model in (tmp_path, tmp_path / "encoder-epoch-99-avg-1.onnx"):
+        with pytest.raises(BundleError, match=message):
+            find_bundle_files(model)
+    assert find_bundle_files(tmp_path / names[0]).joiner.name == names[2]
+
+
 def test_other_files_are_ignored(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(ZIPFORMER2, tmp_path / "model"))
     folder_of(folder, "ctc-encoder.onnx", "encoder.onnx.part", "my-joiner.onnx", "silero_vad.onnx", "README.md")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -18,8 +19,10 @@ from moulin.errors import BundleError
 
 Tensors = dict[str, Tensor]
 _Model = Mapping[str, StoredTensor]
-# What wraps a model in training on several GPUs or by torch.compile, and with it every name.
-_WRAPPERS = ("module.", "_orig_mod.")
+# What wraps a model, or one of its parts, in training on several GPUs or by torch.compile, and with it the names.
+_WRAPPER = re.compile(r"^(?:module\.|_orig_mod\.)+|(?<=\.)_orig_mod\.")
+# The names of a transducer's parts; what is beside them (a CTC head, an attention decoder) is not needed.
+_PARTS = ("encoder", "decoder", "joiner")
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,20 +210,20 @@ def _model(opened: TorchFile, key: str) -> _Model:
     if not isinstance(found, dict) or not found:
         got = _held(content) if found is None or isinstance(found, dict) else f"{_said(found)} there"
         raise BundleError(f"Expected {file} to hold the model's parameters under '{key}', got {got}")
-    model = {_unwrapped(str(name)): value for name, value in found.items()}
-    for name, value in model.items():
-        if not isinstance(value, StoredTensor):
+    model = {_WRAPPER.sub("", str(name)): value for name, value in found.items()}
+    if len(model) < len(found):
+        raise BundleError(f"Expected one model in {file}, got several tensors of one name with and without 'module.'")
+    for name, value in list(model.items()):
+        if isinstance(value, StoredTensor):
+            continue
+        if len(model) > 1 and (name.endswith("_extra_state") or not name.startswith(_PARTS)):
+            del model[name]
+        else:
             raise BundleError(
                 f"Expected '{name}' of {file} to be a tensor, got {_said(value)}",
                 hint="save it dense and unquantised" if isinstance(value, Placeholder) else None,
             )
     return model
-
-
-def _unwrapped(name: str) -> str:
-    for wrapper in _WRAPPERS:
-        name = name.removeprefix(wrapper)
-    return name
 
 
 def _count(opened: TorchFile, key: str, default: int | None = None) -> int:

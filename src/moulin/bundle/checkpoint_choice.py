@@ -127,7 +127,7 @@ def _iterations(folder: Path, iteration: int, count: int) -> list[Path]:
 def _there(folder: Path) -> dict[str, list[tuple[int, Path]]]:
     found: dict[str, list[tuple[int, Path]]] = {"epoch": [], "checkpoint": []}
     for file in folder.iterdir():
-        if match := _NUMBERED.fullmatch(file.name):
+        if (match := _NUMBERED.fullmatch(file.name)) and file.is_file():  # a link may lead nowhere
             found[match["kind"]].append((int(match["number"]), file))
     return {kind: sorted(files) for kind, files in found.items()}
 

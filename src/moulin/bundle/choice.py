@@ -407,12 +407,12 @@ def _with_companions(
 
 def _companion(encoder: OnnxName, candidates: Sequence[OnnxName], about: str) -> PurePosixPath:
     """The decoder or joiner of `encoder`, in its precision where there is one: with the same label, else of the same
-    training, else the only one."""
+    training, else the only one that is not expressly of another training."""
     same_language = [name for name in candidates if name.language == encoder.language]
     tests: tuple[Callable[[OnnxName], bool], ...] = (
         lambda name: name.label == encoder.label,
         lambda name: name.training == encoder.training and name.chunk is None,
-        lambda _: True,
+        lambda name: not _other_training(name, encoder),
     )
     pool = same_language or [name for name in candidates if name.language is None]
     for test in tests:
@@ -423,6 +423,11 @@ def _companion(encoder: OnnxName, candidates: Sequence[OnnxName], about: str) ->
     names = ", ".join(_one_a_label(candidates))
     label = f"{encoder.language}_" if encoder.language else encoder.label
     raise BundleError(f"None of {names} has the label '{label}' of the encoder", hint=f"look at the files of {about}")
+
+
+def _other_training(one: OnnxName, other: OnnxName) -> bool:
+    """Whether both say of which epoch or iteration they are, and not of the same."""
+    return one.training != other.training and names_a_training(one.training) and names_a_training(other.training)
 
 
 def _without_joiner(names: Sequence[OnnxName]) -> str:

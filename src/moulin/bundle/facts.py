@@ -112,6 +112,12 @@ def doubts(transducer: Transducer, tensors: Mapping[str, Tensor], said: Said, *,
     """What was taken for granted though neither parameters nor shapes tell it, a sentence each."""
     found = []
     encoder = transducer.encoder
+    if unknown := transducer.unknown(tensors):
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        found.append(
+            f"'{unknown[0]}'{more} of its tensors are of no {encoder.family} that moulin knows, and left out: where "
+            "it was trained with them, transcripts are wrong"
+        )
     if encoder.family == "zipformer2" and _source_of_heads(tensors, said) == "recipe's default":
         products = head_products(tensors)
         if not all(stack.is_usual for stack in products):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Self
 
 from torch import Tensor, nn
@@ -16,6 +17,14 @@ from moulin.encoders.recipe import NOTHING_SAID, Recipe
 from moulin.encoders.tensors import part
 from moulin.encoders.zipformer import Zipformer
 from moulin.encoders.zipformer2 import Zipformer2
+
+# Modules that some recipes have beside the three, and without which the three hear something else.
+_NEEDED_ELSEWHERE = {
+    "mask_encoder.": "it separates people who speak at once (SURT)",
+    "joint_encoder_layer.": "it hears several channels together (SURT)",
+}
+# What only training uses: counters of balancers, and a parameter of Zipformer2's layers.
+_UNUSED = re.compile(r"\.count$|layers\.\d+\.bypass_scale$")
 
 
 class Transducer(nn.Module):
@@ -32,6 +41,9 @@ class Transducer(nn.Module):
         `recipe` says what no shape tells. Raises ValueError for what is no transducer that moulin knows, where parts
         are missing or do not fit together, and where `recipe` contradicts the shapes.
         """
+        for prefix, what in _NEEDED_ELSEWHERE.items():
+            if any(name.startswith(prefix) for name in tensors):
+                raise ValueError(f"it has '{prefix}*': {what}, which moulin does not do")
         encoder = _encoder(tensors, recipe)
         decoder = Decoder.from_tensors(_named(tensors, "decoder."), bigram_relu=not isinstance(encoder, Zipformer2))
         joiner = Joiner.from_tensors(_named(tensors, "joiner."))
@@ -50,6 +62,14 @@ class Transducer(nn.Module):
         embedded = "" if isinstance(self.encoder, Zipformer2) else "encoder."
         parts = ((embedded, self.encoder), ("decoder.", self.decoder), ("joiner.", self.joiner))
         return {f"{prefix}{name}": tensor for prefix, part in parts for name, tensor in part.state_dict().items()}
+
+    def unknown(self, names: Iterable[str]) -> list[str]:
+        """Those of a checkpoint's `names` that are within its three parts, and that nothing here stands for."""
+        known = self.tensors().keys()
+        parts = ("encoder.", "encoder_embed.", "decoder.", "joiner.")
+        return sorted(
+            name for name in names if name.startswith(parts) and name not in known and not _UNUSED.search(name)
+        )
 
     def encode(self, x: Tensor, x_lens: Tensor) -> tuple[Tensor, Tensor]:
         """Features [N, T, feature_dim] and their lengths [N] to projected encoder frames [N, T', joiner_dim] and their

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import tarfile
 import zipfile
@@ -178,6 +179,9 @@ def test_a_tar_archive_and_other_places(tmp_path: Path) -> None:
         read(tmp_path / "nothing.pt")
     with pytest.raises(BundleError, match="cannot be read: Is a directory"):
         read(tmp_path)
+    os.mkfifo(tmp_path / "pipe.pt")
+    with pytest.raises(BundleError, match="it is a pipe"):
+        read(tmp_path / "pipe.pt")
 
 
 @pytest.mark.parametrize("scripted", [True, False])

@@ -97,6 +97,8 @@ def open_torch_file(path: Path) -> Iterator[TorchFile]:
     Raises BundleError for what torch.save did not write.
     """
     try:
+        if path.is_fifo():  # opening it would wait for whoever writes
+            raise BundleError(f"{path} cannot be read: it is a pipe", hint="write it into a file first")
         file = path.open("rb", buffering=2**16)
     except FileNotFoundError as error:
         raise BundleError(f"There is no {path}") from error
