@@ -61,10 +61,12 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --con
 
 # What is installed is remembered in stamp files, so that a second run starts at once.
 $(VENV)/.demo: $(BIN)/python pyproject.toml
+	@echo "Installing what the demo needs into $(VENV), about a minute ..." >&2
 	$(INSTALL) '.[demo]'
 	@touch $@
 
 $(VENV)/.test: $(BIN)/python pyproject.toml
+	@echo "Installing what the tests need into $(VENV), one to three minutes ..." >&2
 	$(INSTALL) '.[test]'
 	scripts/browser.sh
 	@touch $@ $(VENV)/.demo

@@ -69,6 +69,17 @@ def test_half_of_one_is_never_left(fault: BaseException, tmp_path: Path, monkeyp
     assert [path.name for path in (tmp_path / "serving").iterdir()] == [".lock"]
 
 
+def test_one_with_more_will_do(fills: list[str], tmp_path: Path) -> None:
+    with_torch = make_serving_environment((*REQUIREMENTS, "torch==2.11.0"), tmp_path)
+    fills.clear()
+    assert find_serving_environment(REQUIREMENTS, tmp_path) == with_torch
+    assert make_serving_environment(REQUIREMENTS, tmp_path) == with_torch
+    assert fills == []
+    assert find_serving_environment((*REQUIREMENTS, "torch==2.12.0"), tmp_path) is None
+    alone = make_serving_environment((*REQUIREMENTS, "tensorrt==11.0"), tmp_path)
+    assert alone != with_torch
+
+
 def test_what_a_killed_process_left_is_swept(fills: list[str], tmp_path: Path) -> None:
     (tmp_path / "serving" / ".new-1").mkdir(parents=True)
     make_serving_environment(REQUIREMENTS, tmp_path)

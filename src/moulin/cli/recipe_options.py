@@ -32,15 +32,25 @@ PosHeadDimOption = Annotated[
 ]
 ChunkSizeOption = Annotated[
     int | None,
-    typer.Option(help="Chunk of a streaming checkpoint, as its recipe counts it.  [default: what it was trained for]"),
+    typer.Option(
+        min=1,
+        max=1024,
+        help="Chunk of a streaming checkpoint, as its recipe counts it.  [default: what it was trained for]",
+    ),
 ]
 LeftContextOption = Annotated[
     int | None,
-    typer.Option(help="What a chunk sees of the ones before, counted alike.  [default: what it was trained for]"),
+    typer.Option(
+        min=0,
+        max=8192,
+        help="What a chunk sees of the ones before, counted alike.  [default: what it was trained for]",
+    ),
 ]
 RightContextOption = Annotated[
     int | None,
-    typer.Option(min=0, help="Frames of 40 ms that a streaming Conformer's chunk sees of the next one.  [default: 0]"),
+    typer.Option(
+        min=0, max=1024, help="Frames of 40 ms that a streaming Conformer's chunk sees of the next one.  [default: 0]"
+    ),
 ]
 
 

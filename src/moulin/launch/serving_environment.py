@@ -70,8 +70,10 @@ class ServingEnvironment:
 
 
 def find_serving_environment(requirements: Sequence[str], cache: Path) -> ServingEnvironment | None:
-    """One with exactly these requirements, whole; None where there is none. Starts no process."""
-    found = (_read(_folder(cache, minor, requirements)) for minor in preferred_versions())
+    """One with these requirements, whole, and rather without more; None where there is none. Starts no process."""
+    exact = [_folder(cache, minor, requirements) for minor in preferred_versions()]
+    with_more = [folder for folder in sorted(_root(cache).glob("py3.*")) if set(requirements) < _requirements(folder)]
+    found = map(_read, (*exact, *with_more))
     return next((environment for environment in found if environment is not None), None)
 
 
@@ -149,6 +151,16 @@ def _fill(new: Path, interpreter: Interpreter, requirements: Sequence[str], say:
         "requirements": list(requirements),
     }
     (new / _FACTS).write_text(json.dumps(facts, indent=1))
+
+
+def _requirements(folder: Path) -> set[str]:
+    """What the environment in `folder` was made for; empty where it does not say so, or is of another Triton."""
+    try:
+        facts = json.loads((folder / _FACTS).read_text())
+        of_this_triton = facts["pytriton"] == TRITON_REQUIREMENT.partition("==")[2]
+        return set(facts["requirements"]) if of_this_triton else set()
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 def _read(folder: Path) -> ServingEnvironment | None:
