@@ -1,4 +1,4 @@
-"""Versions in the report's header, the `gpu` marker, and one real tritonserver for all tests that talk to it."""
+"""Versions in the report's header, the markers `gpu` and `needs`, and one tritonserver for all that talk to it."""
 
 from __future__ import annotations
 
@@ -70,6 +70,10 @@ def pytest_report_header() -> list[str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for marker in item.iter_markers("needs"):
+            if importlib.util.find_spec(package := marker.args[0]) is None:
+                item.add_marker(pytest.mark.skip(reason=f"needs {package}, which is not installed"))
     reason = _why_no_gpu()
     if reason is not None:
         for item in items:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from moulin.cli import main
+from moulin.launch.cache import cache_dir
+from moulin.launch.tritonserver import find_tritonserver
 
 MOULIN = str(Path(sys.executable).with_name("moulin"))
 TIMEOUT_SEC = 600
@@ -84,6 +86,13 @@ def alive(pid: int) -> bool:
         return False
 
 
+def _share_serving_environment(cache: Path) -> None:
+    """Where this Python is not Triton's, its environment is made once for all tests: not in each one's `cache` anew."""
+    if find_tritonserver().serving is not None:
+        (cache / "moulin").mkdir(parents=True)
+        (cache / "moulin" / "serving").symlink_to(cache_dir() / "serving")
+
+
 @dataclass
 class Serving:
     """A `moulin serve`, or a shell that runs one, whose output goes to files so that nothing ever blocks."""
@@ -97,6 +106,7 @@ class Serving:
     def start(cls, command: list[str], folder: Path) -> Serving:
         folder.mkdir(parents=True, exist_ok=True)
         log, cache = folder / "stderr", folder / "cache"
+        _share_serving_environment(cache)
         with log.open("wb") as err, (folder / "stdout").open("wb") as out:
             process = subprocess.Popen(
                 command,

@@ -12,8 +12,10 @@ from tests.bundles import BUNDLES
 from .command import moulin, moulin_here
 
 MODEL = BUNDLES / "zipformer2-offline"
+needs_torch = pytest.mark.needs("torch")
 
 
+@needs_torch
 def test_runners_side_by_side(tmp_path: Path) -> None:
     to = tmp_path / "results" / "encoder.json"
     command = ["--runners", "onnxruntime:int8,torch", "--batches", "1,3", "--frames", "100"]
@@ -33,6 +35,7 @@ def test_runners_side_by_side(tmp_path: Path) -> None:
     assert report["on_device"] is False
 
 
+@needs_torch
 def test_a_published_size(tmp_path: Path) -> None:
     to = tmp_path / "encoder.json"
     options = ["--batches", "1", "--frames", "50", "--rounds", 1, "--seconds", 0, "--to", to]
@@ -45,11 +48,11 @@ def test_a_published_size(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--model", MODEL, "--size", "conformer-77m"], "Expected --model or --size, got both"),
-        (["--size", "conformer-7b"], "There is no size 'conformer-7b'"),
+        pytest.param(["--size", "conformer-7b"], "There is no size 'conformer-7b'", marks=needs_torch),
         (["--batches", "1,x"], "Expected numbers of utterances separated by commas for --batches, got '1,x'"),
         (["--model", MODEL, "--runners", "torch:int4"], "Expected a runner as NAME or NAME:PRECISION, got"),
         (["--model", MODEL, "--runners", "tensorrt"], "The engine tensorrt needs TensorRT's Python package"),
-        (["--model", MODEL, "--runners", "gpu"], "The runner gpu runs on a GPU only"),
+        pytest.param(["--model", MODEL, "--runners", "gpu"], "The runner gpu runs on a GPU only", marks=needs_torch),
         (["--model", BUNDLES / "lstm-streaming"], "Expected an offline model, got the streaming lstm"),
     ],
 )

@@ -27,6 +27,7 @@ def test_rounds_of_all_recordings(tmp_path: Path) -> None:
     assert "cannot be said (2 and 2 rounds)" in again.out
 
 
+@pytest.mark.needs("torch")
 def test_a_checkpoint_by_another_method(tmp_path: Path) -> None:
     to = tmp_path / "x.json"
     model = BUNDLES / "conformer-offline"

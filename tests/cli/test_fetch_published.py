@@ -136,6 +136,7 @@ def test_one_of_several_languages(environ: dict[str, str], tmp_path: Path) -> No
     assert load_bundle(repository / "transducer" / "1" / "bundle").family == "lstm"
 
 
+@pytest.mark.needs("torch")
 def test_a_checkpoint_with_a_bpe_model_alone(environ: dict[str, str]) -> None:
     folder = folder_of(moulin("fetch", "hf://a/checkpoint", environ=environ))
     assert names(folder) == {"model.pt", "bpe.model"}
@@ -154,6 +155,7 @@ def test_a_nemo_export_is_refused_after_the_download(environ: dict[str, str]) ->
     assert "is a NeMo export" in done.err
 
 
+@pytest.mark.needs("torch")
 def test_onnx_files_on_a_cpu_and_the_checkpoint_on_a_gpu(environ: dict[str, str]) -> None:
     onnx = moulin("fetch", "hf://a/clone", environ=environ)
     assert names(folder_of(onnx)) == {*(f"{role}-epoch-1-avg-1.onnx" for role in ROLES), "tokens.txt"}
@@ -168,6 +170,7 @@ def test_onnx_files_on_a_cpu_and_the_checkpoint_on_a_gpu(environ: dict[str, str]
     assert "has no int8 encoder, only fp32" in int8.err
 
 
+@pytest.mark.needs("torch")
 def test_an_archive_in_icefalls_layout(site: Site, environ: dict[str, str]) -> None:
     folder = folder_of(moulin("fetch", site.url + ARCHIVE, environ=environ))
     assert folder.parts[-2:] == ("icefall-asr-tiny", "exp")
@@ -187,6 +190,7 @@ def test_an_archive_of_several_languages(site: Site, environ: dict[str, str]) ->
     assert load_bundle(file).family == "conformer"
 
 
+@pytest.mark.needs("torch")
 def test_a_clone_on_disk(environ: dict[str, str], tmp_path: Path) -> None:
     folder = tmp_path / "icefall-asr-tiny"
     for name, data in clone().items():

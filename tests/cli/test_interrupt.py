@@ -106,6 +106,7 @@ def test_bench_keeps_what_it_has(tmp_path: Path) -> None:
     assert '"interrupted": true' in report.read_text()
 
 
+@pytest.mark.needs("torch")
 def test_export_leaves_nothing_that_looks_complete(tmp_path: Path) -> None:
     to = tmp_path / "exported"
     with running(MOULIN, "export", BUNDLES / "zipformer-offline" / "epoch-1.pt", "--to", to) as process:

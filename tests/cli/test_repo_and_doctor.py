@@ -86,9 +86,10 @@ def test_the_layout_ensemble(tmp_path: Path) -> None:
     [
         ([DEMO_MODEL, "--linger-ms", "-1"], "Expected linger-ms of at least 0, got -1"),
         ([DEMO_MODEL, "--backend", "onnxruntime"], "--backend is for --layout ensemble"),
-        (
+        pytest.param(
             [BUNDLES / "zipformer-offline" / "epoch-1.pt", "--layout", "ensemble"],
             "The layout ensemble takes ONNX files, and ",
+            marks=pytest.mark.needs("torch"),
         ),
         (
             [BUNDLES / "conformer-offline", "--layout", "ensemble", "--backend", "tensorrt"],
@@ -111,6 +112,7 @@ def test_what_cannot_be_built(tmp_path: Path, arguments: list[object], message: 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.needs("torch")
 def test_what_a_checkpoint_does_not_tell_is_kept_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a copy that the server reads in a process of its own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

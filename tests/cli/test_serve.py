@@ -88,6 +88,7 @@ def test_ctrl_c_under_another_name(start: Callable[..., Serving]) -> None:
     serving.assert_nothing_left(serving.process.pid)
 
 
+@pytest.mark.needs("torch")
 @pytest.mark.triton
 def test_a_checkpoint_for_live_audio_beside_an_offline_model(
     start: Callable[..., Serving], recordings: list[Recording]
@@ -107,6 +108,7 @@ def test_a_checkpoint_for_live_audio_beside_an_offline_model(
     serving.assert_nothing_left(serving.process.pid)
 
 
+@pytest.mark.needs("torch")
 @pytest.mark.triton
 def test_a_checkpoint_for_whole_utterances(start: Callable[..., Serving], recordings: list[Recording]) -> None:
     checkpoint = BUNDLES / "zipformer2-offline" / "epoch-1.pt"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from moulin.errors import BundleError, OptionsError
 from tests.bundles import BUNDLES
 
 from .command import moulin_here
+
+needs_torch = pytest.mark.needs("torch")
 
 CAUSAL = BUNDLES / "zipformer2-streaming"  # streaming exports and the checkpoint
 
@@ -33,7 +36,8 @@ CAUSAL = BUNDLES / "zipformer2-streaming"  # streaming exports and the checkpoin
         ({"onnx_only": True, "device": "cuda"}, "onnx"),
     ],
 )
-def test_forms(options: dict[str, Any], form: str | None) -> None:
+def test_forms(options: dict[str, Any], form: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: ModuleSpec(name, None))  # PyTorch is there
     assert wish_of(**{"precision": None, "device": "cpu", **options}) == Wish(form=form)  # type: ignore[arg-type]
 
 
@@ -58,12 +62,12 @@ def loaded(device: str = "cpu", engine: Engine | None = None, mode: Mode | None 
     ("options", "checkpoint", "mode"),
     [
         ({}, False, "streaming"),
-        ({"device": "cuda"}, True, "streaming"),  # as its exports are
-        ({"device": "cuda", "mode": "offline"}, True, "offline"),
+        pytest.param({"device": "cuda"}, True, "streaming", marks=needs_torch),  # as its exports are
+        pytest.param({"device": "cuda", "mode": "offline"}, True, "offline", marks=needs_torch),
         ({"device": "cuda", "onnx_only": True}, False, "streaming"),
         ({"device": "cuda", "engine": "onnxruntime"}, False, "streaming"),
-        ({"engine": "torch"}, True, "streaming"),
-        ({"mode": "offline"}, True, "offline"),
+        pytest.param({"engine": "torch"}, True, "streaming", marks=needs_torch),
+        pytest.param({"mode": "offline"}, True, "offline", marks=needs_torch),
     ],
 )
 def test_what_is_served_of_a_folder_with_both(
@@ -74,6 +78,7 @@ def test_what_is_served_of_a_folder_with_both(
     assert ("checkpoint" in capsys.readouterr().err) is checkpoint
 
 
+@needs_torch
 def test_a_checkpoint_that_is_called_streaming(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing but a name says that it is for streams: it stays what checkpoints are, and a line says so."""
     for name in ("epoch-1.pt", "tokens.txt"):

@@ -49,6 +49,7 @@ RUNS: dict[tuple[Engine, str, str], dict[str, dict[Precision | None, Precision]]
 }
 WISHES: list[Precision | None] = [None, *PRECISIONS]
 COMBINATIONS = [(*key, device, wish) for key, device, wish in product(RUNS, ("cpu", "cuda"), WISHES)]
+needs_torch = pytest.mark.needs("torch")
 
 
 def model_of(form: str, bundle: str) -> Path:
@@ -113,6 +114,7 @@ def expected_opening(engine: Engine, device: str, runs_in: Precision) -> tuple[s
     return ("plan" if engine == "tensorrt" else "onnxruntime"), runs_in
 
 
+@needs_torch  # whose runners the stand-ins replace
 @pytest.mark.parametrize(("engine", "form", "bundle", "device", "wish"), COMBINATIONS)
 @pytest.mark.usefixtures("no_gpu_needed")
 def test_the_whole_way_of_a_service(
@@ -200,7 +202,10 @@ def open_as_the_shim_does(parameters: ShimParameters, *, streaming: bool) -> Non
     )
 
 
-@pytest.mark.parametrize(("engine", "form", "bundle", "device", "wish"), COMBINATIONS)
+@pytest.mark.parametrize(
+    ("engine", "form", "bundle", "device", "wish"),
+    [pytest.param(*one, marks=needs_torch if one[1] == "checkpoint" else ()) for one in COMBINATIONS],
+)
 def test_the_table_answers_for_itself(
     engine: Engine, form: str, bundle: str, device: str, wish: Precision | None
 ) -> None:
@@ -216,6 +221,7 @@ def test_the_table_answers_for_itself(
         assert precision_for(spec, engine, on, wish) == runs_in
 
 
+@needs_torch
 @pytest.mark.parametrize("bundle", [OFFLINE, STREAMING, OTHER_STREAMING, "conformer-streaming", "zipformer-streaming"])
 @pytest.mark.parametrize("wish", ["fp16", "bf16"])
 def test_half_precision_of_a_checkpoint_on_a_cpu_says_why_not(bundle: str, wish: Precision) -> None:
@@ -247,6 +253,7 @@ def test_what_an_engine_never_runs_is_refused_before_anything_is_fetched(
         runnable_model(Path("hf://nobody/nothing"), engine=engine, precision=wish, device="cpu", streaming=False)
 
 
+@needs_torch
 def test_the_spec_of_a_checkpoint_remembers_what_runs() -> None:
     (named,) = load_models(
         [model_of("checkpoint", STREAMING)],
@@ -260,17 +267,17 @@ def test_the_spec_of_a_checkpoint_remembers_what_runs() -> None:
     assert (named.precision, named.spec.run_in) == ("fp16", "fp16")
 
 
+@pytest.mark.parametrize("form", ["onnx", pytest.param("checkpoint", marks=needs_torch)])
 @pytest.mark.parametrize("bundle", [OFFLINE, STREAMING])
-def test_without_a_wish_nothing_is_refused(bundle: str) -> None:
-    for form in ("onnx", "checkpoint"):
-        try:
-            load_models(
-                [model_of(form, bundle)],
-                precision=None,
-                name=None,
-                streaming_name=None,
-                device="cuda",
-                mode="streaming" if "streaming" in bundle else None,
-            )
-        except MoulinError as error:  # pragma: no cover
-            pytest.fail(str(error))
+def test_without_a_wish_nothing_is_refused(bundle: str, form: str) -> None:
+    try:
+        load_models(
+            [model_of(form, bundle)],
+            precision=None,
+            name=None,
+            streaming_name=None,
+            device="cuda",
+            mode="streaming" if "streaming" in bundle else None,
+        )
+    except MoulinError as error:  # pragma: no cover
+        pytest.fail(str(error))

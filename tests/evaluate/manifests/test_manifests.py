@@ -97,6 +97,9 @@ def test_pieces_of_a_recording(folder: Path) -> None:
         Utterance(folder / "a.wav", "", "late", start_sec=3).waveform()
 
 
+needs_lhotse = pytest.mark.needs("lhotse")
+
+
 def lhotse_manifests(folder: Path) -> None:
     """As Lhotse's own recipes write them."""
     from lhotse import CutSet, Recording, RecordingSet, SupervisionSegment, SupervisionSet
@@ -114,6 +117,7 @@ def lhotse_manifests(folder: Path) -> None:
     cuts.to_file(folder / "cuts_test.jsonl.gz")
 
 
+@needs_lhotse
 @pytest.mark.parametrize("name", ["cuts_test.jsonl.gz", "recordings_test.jsonl.gz", "."])
 def test_lhotse(name: str, folder: Path) -> None:
     lhotse_manifests(folder)
@@ -123,6 +127,7 @@ def test_lhotse(name: str, folder: Path) -> None:
     np.testing.assert_allclose(utterances[0].waveform(), np.arange(16000) / 16000, atol=1e-4)
 
 
+@needs_lhotse
 def test_a_mixed_cut_is_what_lhotse_mixes(folder: Path) -> None:
     from lhotse import CutSet
 
@@ -134,6 +139,7 @@ def test_a_mixed_cut_is_what_lhotse_mixes(folder: Path) -> None:
     assert len(mixed.waveform()) == 40000
 
 
+@needs_lhotse
 def test_supervisions_that_lie_elsewhere(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     lhotse_manifests(folder)
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "texts.jsonl.gz"
@@ -144,7 +150,8 @@ def test_supervisions_that_lie_elsewhere(folder: Path, tmp_path_factory: pytest.
 
 
 def test_without_lhotse_the_error_says_how_to_get_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lhotse_manifests(folder)
+    with gzip.open(folder / "cuts_test.jsonl.gz", "wt") as cuts:
+        cuts.write(json.dumps({"id": "a", "type": "MonoCut", "start": 0.0, "duration": 1.0, "channel": 0}) + "\n")
     monkeypatch.setitem(__import__("sys").modules, "lhotse", None)
     with pytest.raises(EngineError, match="Lhotse") as caught:
         read_manifest(folder / "cuts_test.jsonl.gz")

@@ -103,6 +103,7 @@ def test_a_recording_that_is_too_long_fails_alone_in_process(spec: OnnxModelSpec
     assert "expected at most" in str(failed.failure)
 
 
+@pytest.mark.needs("torch")
 def test_a_checkpoint_runs_in_process_and_the_peer_refuses_it() -> None:
     spec = load_model(BUNDLES / "conformer-offline" / "epoch-1.pt")
     accuracy = Accuracy("moulin")
