@@ -123,7 +123,6 @@ def gateway(
     if listen_fd is None:
         logger.info("Listening on %s", _url(listener, "https" if settings.tls else "http"))
     interrupts.allow(None)
-    # uvicorn raises again the signal that has stopped it, for whoever wants to know: nobody does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
         if workers > 1:

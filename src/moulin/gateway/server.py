@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import uvicorn
 
@@ -33,7 +37,24 @@ def listen(settings: GatewaySettings) -> socket.socket:
 
 def run(settings: GatewaySettings, listener: socket.socket) -> None:
     """Serve until SIGINT or SIGTERM; requests under way get ten seconds to finish."""
-    uvicorn.Server(server_config(settings)).run([listener])
+    server = uvicorn.Server(server_config(settings))
+    with _not_raised_again():
+        server.run([listener])
+
+
+@contextmanager
+def _not_raised_again() -> Iterator[None]:
+    """uvicorn has handlers of its own while it serves, and in the end raises the signal again that has stopped it:
+    nobody wants to know, and it is no second Ctrl-C. So what it finds and restores ignores them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def server_config(settings: GatewaySettings) -> uvicorn.Config:
