@@ -50,7 +50,8 @@ NO_WISH = Wish()
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """`networks` are the encoder, the decoder and the joiner, or a checkpoint alone, whose `precision` is None.
+    """The files of one model. `networks` has the encoder, the decoder and the joiner in this order, or one checkpoint;
+    `precision` is the encoder's, None for a checkpoint.
 
     `mode` is what the names tell of it or what was wished, `language` the files' own. Each of `notes` is a line for
     people about what was passed over.
@@ -65,7 +66,7 @@ class Choice:
 
     @property
     def file(self) -> PurePosixPath:
-        """The encoder or the checkpoint, whose name says which model is meant."""
+        """The encoder, or the checkpoint: the path that names the model."""
         return self.networks[0]
 
 

@@ -46,7 +46,7 @@ def _below(top: Path, depth: int) -> Iterator[Path]:
             continue
         seen.add(real)
         level = len(Path(folder).relative_to(top).parts)
-        # A folder in place of a network is for whoever reads the network to complain about.
+        # A folder called *.onnx is listed as a file: `read_onnx_graph` then refuses it with a message.
         files += [name for name in folders if name.endswith(".onnx")]
         folders[:] = sorted(name for name in folders if not name.startswith(".")) if level < depth else []
         for name in files:

@@ -1,7 +1,7 @@
-"""Models of other kinds whose files have the names of a transducer's, told by metadata and tensor names.
+"""Recognises ONNX models that are no Icefall transducers although their files have the same names.
 
-What they are is said before anything is computed: with other features or another decoder they would run and give
-nonsense, or fail somewhere deep. The metadata are those that the export scripts of sherpa-onnx write.
+NeMo, Whisper, Paraformer and others are known by metadata and tensor names and refused before anything is computed:
+they would run and give nonsense, or fail with an unclear error. The metadata are those of sherpa-onnx's export scripts.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def refuse_foreign_decoder(decoder: OnnxGraph) -> None:
 
 
 def _refuse_other_features(encoder: OnnxGraph) -> None:
-    """Models whose input is not Icefall's fbank, or whose frames are not Icefall's."""
+    """Refuse a model whose input is not Icefall's fbank, or whose output frames are not 40 ms. Raises BundleError."""
     tests: tuple[tuple[str, Callable[[str], bool], str, str], ...] = (
         (
             "feature",

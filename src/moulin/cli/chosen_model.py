@@ -28,7 +28,7 @@ def chosen_model(
     tokens: Path | None = None,
     recipe: Recipe | None = None,
 ) -> Path:
-    """The checkpoint that `choice` means of those `named`, as a file whose vocabulary is found without being told.
+    """A path to the checkpoint that `choice` selects from `named`, beside which its vocabulary is found.
 
     That is the file itself where it is one and no other `tokens` are named, or the folder that was named for it. Else
     it is in a folder in the cache, made the first time, with the vocabulary: a link to the file; or moulin's stored

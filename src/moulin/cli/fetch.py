@@ -59,9 +59,9 @@ def fetch(
         return
     if model is None:
         raise typer.BadParameter("a name, hf://OWNER/REPO or a URL; --list shows names", param_hint="MODEL")
-    from moulin.cli.wish import wish_of
+    from moulin.cli.wish import mode_of, wish_of
 
-    mode: Mode | None = None if streaming is None else "streaming" if streaming else "offline"
+    mode = mode_of(streaming)
     folder = _fetch(model, wish_of(precision=precision, device=device, mode=mode, language=language), revision).folder
     _refuse_foreign(folder)
     typer.echo(folder)
@@ -98,7 +98,8 @@ def _chosen_on_disk(model: Path, wish: Wish) -> LocalModel:
         return LocalModel(model, wish.mode)
     choice = choose_on_disk(model, wish)
     _say_notes(choice.notes)
-    # The folder itself where whoever reads it next, without a wish, takes the same file.
+    # The folder itself is returned where `find_bundle_files` and `find_checkpoint`, which get no wish, take the file
+    # that was chosen.
     alone = not choice.notes and _default_of(model) == choice.file
     return LocalModel(model if alone else Path(choice.file), choice.mode)
 

@@ -45,6 +45,7 @@ from moulin.cli.recipe_options import (
     RightContextOption,
     recipe_of_options,
 )
+from moulin.cli.wish import mode_of
 from moulin.errors import BundleError, LaunchError, OptionsError
 
 app = typer.Typer(
@@ -131,6 +132,7 @@ def build(
         right_context=right_context,
         streaming=bool(streaming),
     )
+    wanted = mode_of(streaming)
     named = load_models(
         models,
         precision=precision,
@@ -141,12 +143,11 @@ def build(
         recipe=recipe,
         choice=CheckpointChoice(epoch, iteration, avg, use_averaged_model),
         tokens=tokens,
-        mode=None if streaming is None else "streaming" if streaming else "offline",
+        mode=wanted,
         language=language,
         onnx_only=layout == "ensemble",
     )
-    if streaming is not None:
-        wanted = "streaming" if streaming else "offline"
+    if wanted is not None:
         for model in named:
             if model.spec.mode != wanted:
                 raise BundleError(

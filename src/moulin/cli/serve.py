@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -53,6 +53,7 @@ from moulin.cli.recipe_options import (
     RightContextOption,
     recipe_of_options,
 )
+from moulin.cli.wish import mode_of
 from moulin.errors import OptionsError
 from moulin.triton_repo.contract import MODEL_NAME, STREAMING_MODEL_NAME
 
@@ -153,13 +154,8 @@ def serve(
     server_options = ServerOptions(http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port, host=host)
     if repository is not None:
         _refuse_model_options(context, repository)
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, _interrupt)
-        try:
+        with _until_stopped():
             _serve_repository(repository, server_options, gateway, parent, quiet=quiet)
-        except KeyboardInterrupt:
-            typer.echo("Stopped.", err=True)
         return
     changes = decoding_changes(method, beam)
     recipe = recipe_of_options(
@@ -181,7 +177,7 @@ def serve(
         recipe=recipe,
         choice=CheckpointChoice(epoch, iteration, avg, use_averaged_model),
         tokens=tokens,
-        mode=None if streaming is None else "streaming" if streaming else "offline",
+        mode=mode_of(streaming),
         language=language,
         onnx_only=layout == "ensemble",
     )
@@ -189,10 +185,7 @@ def serve(
     # Before minutes may go by in which the environment for Triton is made.
     claim_ports(host, {"--http-port": http_port, "--grpc-port": grpc_port, "--metrics-port": metrics_port})
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _interrupt)
-    try:
+    with _until_stopped():
         triton = find_tritonserver(engines=engines, say=_say)
         with workspace("repository") as built, unfinished(built):
             build_models(
@@ -229,6 +222,16 @@ def serve(
                 for model in named
             ]
             _serve(kept, served, gateway, parent)
+
+
+@contextmanager
+def _until_stopped() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the block as Ctrl-C does, unless they are ignored (nohup); then a line says so."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+    try:
+        yield
     except KeyboardInterrupt:
         typer.echo("Stopped.", err=True)
 

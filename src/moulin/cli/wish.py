@@ -11,6 +11,13 @@ if TYPE_CHECKING:
     from moulin.engine.engines import Engine
 
 
+def mode_of(streaming: bool | None) -> Mode | None:
+    """What `--streaming/--offline` asks for; None where neither was given."""
+    if streaming is None:
+        return None
+    return "streaming" if streaming else "offline"
+
+
 def wish_of(
     *,
     precision: Precision | None,

@@ -1,4 +1,4 @@
-"""In what an engine runs a model: one table for recordings and streams, whoever asks (commands, Triton's models, code).
+"""The precision in which an engine runs a model: one table for recordings and streams, commands and Triton's models.
 
 | form       | engine      | on  | of                  | runs in (without a wish in the first) |
 |------------|-------------|-----|---------------------|---------------------------------------|
