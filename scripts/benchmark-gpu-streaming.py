@@ -37,25 +37,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from moulin.arrays import Ints
 from moulin.audio.decode import read_audio
 from moulin.audio.waveform import in_16_bits
 from moulin.bundle.checkpoint_spec import load_checkpoint_spec
 from moulin.bundle.files import PRECISIONS
 from moulin.bundle.load_model import load_model
 from moulin.bundle.spec import CheckpointSpec, ModelSpec
-from moulin.decoding.network import Ints
 from moulin.decoding.options import DecodingOptions
-from moulin.demo.files import demo_clips
 from moulin.engine.device import gpu_index
-from moulin.engine.gpu_stream_recognizer import GpuStreamRecognizer
-from moulin.engine.gpu_stream_runner import GpuStreamRunner
+from moulin.engine.gpu.stream_recognizer import GpuStreamRecognizer
+from moulin.engine.gpu.stream_runner import GpuStreamRunner
 from moulin.engine.host_stream_recognizer import HostStreamRecognizer
-from moulin.engine.open_stream_recognizer import open_stream_recognizer
 from moulin.engine.stream_recognizer import StreamRecognizer
-from moulin.engine.torch_stream_runner import TorchStreamRunner
+from moulin.engine.torch.stream_runner import TorchStreamRunner
 from moulin.errors import LaunchError
 from moulin.evaluate.connection import Connection
 from moulin.evaluate.machine import machine, versions
+from moulin.evaluate.manifest import demo_clips
 from moulin.evaluate.process_usage import cpu_sec_by_process, memory_bytes
 from moulin.evaluate.published_sizes import write_speaking_checkpoint
 from moulin.evaluate.run import run_plan
@@ -68,6 +67,7 @@ from moulin.evaluate.targets.echo_model import build_echo_repository
 from moulin.evaluate.targets.target import RunningTarget
 from moulin.evaluate.targets.triton_targets import connect_grpc, connect_grpc_stream, connect_http
 from moulin.launch.server import ServerOptions, TritonServer
+from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.streaming.options import StreamOptions
 from moulin.streaming.turns import Turns
 from moulin.triton_repo import contract

@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from moulin.decoding.network import Floats
+from moulin.arrays import Floats
 from moulin.decoding.options import DecodingOptions
-from moulin.engine.gpu_recognizer import GpuRecognizer
+from moulin.engine.gpu.recognizer import GpuRecognizer
 from moulin.evaluate.machine import machine, versions
 from moulin.evaluate.published_sizes import random_transducer, write_speaking_checkpoint
 
@@ -316,7 +316,7 @@ def client(url: str, concurrency: int, seed: int, *, int16: bool) -> None:
 
 def read_recordings() -> Floats:
     from moulin.audio.decode import read_audio
-    from moulin.demo.files import demo_clips
+    from moulin.evaluate.manifest import demo_clips
 
     whole = np.concatenate([read_audio(clip.audio) for clip in demo_clips()])
     return np.concatenate([whole, whole])

@@ -33,7 +33,8 @@ import websockets
 
 from moulin.audio.decode import read_audio
 from moulin.bundle.load import load_bundle
-from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL, demo_clips
+from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL
+from moulin.evaluate.manifest import demo_clips
 from moulin.evaluate.wer import align_words, count_word_errors, digits_spelled_alike
 from moulin.launch.gateway import GatewayProcess
 from moulin.launch.ports import claim_ports

@@ -13,14 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from moulin.arrays import Floats
 from moulin.audio.decode import read_audio
 from moulin.bundle.load import load_bundle
-from moulin.decoding.network import Floats
-from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL, demo_clips
-from moulin.engine.open_recognizer import open_recognizer
-from moulin.engine.open_stream_recognizer import open_stream_recognizer
+from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL
+from moulin.evaluate.manifest import demo_clips
 from moulin.launch import ServerOptions, TritonServer
 from moulin.live_transcript import LiveTranscript
+from moulin.models.open_recognizer import open_recognizer
+from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.transcript import Transcript
 from moulin.triton_repo.contract import STREAMING_MODEL_NAME
 from moulin.triton_repo.offline_config import OfflineOptions

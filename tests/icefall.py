@@ -13,14 +13,13 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
+from moulin.arrays import Floats
 from moulin.audio.decode import read_audio
 from moulin.audio.fbank import Fbank
 from moulin.bundle.files import find_bundle_files
-from moulin.demo.files import demo_clips
 from moulin.encoders.recipe import Recipe
+from moulin.evaluate.manifest import demo_clips
 from tests.bundles import BUNDLES
-
-Floats = NDArray[np.float32]
 
 TOLERANCE = 2e-5
 """The largest difference allowed, relative to the largest value."""

@@ -23,7 +23,7 @@ import pytest
 import torch
 from onnx import TensorProto, numpy_helper
 
-from moulin.engine import open_tensorrt
+from moulin.tensorrt_engine import ready_plan as open_tensorrt
 
 Arrays = dict[str, Any]
 

@@ -20,8 +20,8 @@ ENGINE = {"onnxruntime", "onnx", "torch", "kaldi_native_fbank", "tensorrt"}
         ("moulin.client", ENGINE | {"soundfile", "soxr", "av", "pytriton", "moulin.engine", "moulin.bundle"}),
         ("moulin.bundle.load", {"onnxruntime", "torch", "tritonclient", "soundfile"}),
         ("moulin.decoding.search", {"onnxruntime", "onnx", "torch", "moulin.bundle", "moulin.audio"}),
-        ("moulin.engine.engines", {"onnxruntime", "torch", "moulin.audio", "tritonclient"}),
-        ("moulin.engine.open_recognizer", {"torch", "tritonclient", "moulin.client", "moulin.cli"}),
+        ("moulin.models.engines", {"onnxruntime", "torch", "moulin.audio", "tritonclient"}),
+        ("moulin.models.open_recognizer", {"torch", "tritonclient", "moulin.client", "moulin.cli"}),
         (
             "moulin.gateway.server",
             ENGINE | {"moulin.engine", "moulin.bundle", "soundfile", "soxr", "av", "opentelemetry"},

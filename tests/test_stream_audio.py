@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moulin import stream_audio
-from moulin.decoding.network import Floats
+from moulin.arrays import Floats
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.errors import AudioError, OptionsError
 

@@ -15,7 +15,7 @@ from moulin.live_transcript import StreamUpdate
 
 if TYPE_CHECKING:
     from moulin.bundle.files import Precision
-    from moulin.engine.engines import Engine
+    from moulin.models.engines import Engine
 
 Updates = Generator[StreamUpdate, None, None]
 
@@ -67,7 +67,7 @@ def stream_in_process(
     device: str = "cpu",
 ) -> Updates:
     """`stream_to_server` without a server. Raises BundleError or EngineError where the model cannot be used."""
-    from moulin.engine.open_stream_recognizer import open_stream_recognizer
+    from moulin.models.open_stream_recognizer import open_stream_recognizer
     from moulin.streaming.options import StreamOptions
 
     defaults = StreamOptions().updated(options)

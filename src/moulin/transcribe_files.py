@@ -24,8 +24,8 @@ from moulin.transcript import Transcript
 if TYPE_CHECKING:
     from moulin.bundle.files import Precision
     from moulin.client.sync_client import Client
-    from moulin.engine.engines import Engine
     from moulin.engine.offline_recognizer import OfflineRecognizer
+    from moulin.models.engines import Engine
 
 _FILES_AT_ONCE = 64
 """With a model in this process: enough to sort by length and keep all threads busy, few enough to hold in memory."""
@@ -126,7 +126,7 @@ def transcribe_in_process(
 ) -> Iterator[Outcome]:
     """Outcomes in the order of `sources`. Raises BundleError or EngineError where the model cannot be used."""
     from moulin.decoding.options import DecodingOptions
-    from moulin.engine.open_recognizer import open_recognizer
+    from moulin.models.open_recognizer import open_recognizer
 
     options = DecodingOptions().updated(changes)
     with (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import kaldi_native_fbank as knf
 import numpy as np
 
-from moulin.audio.batched_fbank import Floats
+from moulin.arrays import Floats
 from moulin.audio.fbank import FbankOptions, kaldi_options
 
 

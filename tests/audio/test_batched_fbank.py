@@ -3,11 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from moulin.audio.batched_fbank import BatchedFbank, Floats
+from moulin.arrays import Floats
+from moulin.audio.batched_fbank import BatchedFbank
 from moulin.audio.decode import read_audio
 from moulin.audio.fbank import FbankOptions
-from moulin.demo.files import demo_clips
 from moulin.errors import OptionsError
+from moulin.evaluate.manifest import demo_clips
 
 from .kaldi_frames import features_of
 from .reference_fbank import cut_frames, reference_fbank

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from moulin.arrays import Floats
 from moulin.audio.decode import resample
 from moulin.audio.microphone import Microphone
-from moulin.decoding.network import Floats
 from moulin.errors import AudioError
 
 

@@ -11,7 +11,7 @@ import pytest
 from moulin.bundle.files import find_bundle_files
 from moulin.bundle.load import load_bundle
 from moulin.bundle.load_model import load_model
-from moulin.demo.files import demo_clips
+from moulin.evaluate.manifest import demo_clips
 from tests.bundle.sentence_pieces import trained
 from tests.bundle.test_foreign import write_nemo
 from tests.bundles import BUNDLES

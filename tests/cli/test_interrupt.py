@@ -95,7 +95,7 @@ def test_bench_keeps_what_it_has(tmp_path: Path) -> None:
     report = tmp_path / "result.json"
     command = ["bench", "accuracy", "--model", DEMO_MODEL, "--workers", "1", "--to", report]
     slow = tmp_path / "slow.jsonl"
-    from moulin.demo.files import demo_clips
+    from moulin.evaluate.manifest import demo_clips
 
     line = "\n".join(f'{{"audio": "{clip.audio}", "text": "{clip.text}"}}' for clip in demo_clips())
     slow.write_text("\n".join([line] * 200))

@@ -21,8 +21,8 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from moulin.audio.decode import read_audio
 from moulin.client import Client
-from moulin.demo.files import demo_clips
-from moulin.engine.open_recognizer import open_recognizer
+from moulin.evaluate.manifest import demo_clips
+from moulin.models.open_recognizer import open_recognizer
 from moulin.triton_repo.shim_parameters import ShimParameters
 from tests.bundles import BUNDLES
 from tests.fetch.site import Site, publish, running

@@ -11,9 +11,9 @@ import pytest
 from moulin.bundle.spec import OnnxModelSpec
 from moulin.cli.bench_options import load_measured_model
 from moulin.cli.runnable_model import runnable_model
-from moulin.demo.files import demo_clips
-from moulin.engine.engines import Engine
 from moulin.errors import EngineError
+from moulin.evaluate.manifest import demo_clips
+from moulin.models.engines import Engine
 from tests.bundles import BUNDLES
 from tests.tensorrt_stand_in import install
 

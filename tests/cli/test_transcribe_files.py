@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import soundfile
 
+from moulin.arrays import Floats
 from moulin.audio.decode import read_audio
 from moulin.audio.source import AudioSource
-from moulin.decoding.network import Floats
-from moulin.demo.files import demo_clips
-from moulin.engine import open_recognizer
 from moulin.errors import AudioError, EngineError
+from moulin.evaluate.manifest import demo_clips
+from moulin.models import open_recognizer
 from moulin.transcribe_files import transcribe_in_process
 from moulin.transcript import Transcript
 

@@ -27,7 +27,7 @@ def test_an_engine_is_built_and_compared(tmp_path: Path, monkeypatch: pytest.Mon
     """With a stand-in for TensorRT."""
     tensorrt = install(monkeypatch, tmp_path / "cache")
     monkeypatch.setitem(sys.modules, "tensorrt", tensorrt)
-    monkeypatch.setattr("moulin.export.tensorrt.build.this_gpu", lambda _index: "NVIDIA H200, 9.0")
+    monkeypatch.setattr("moulin.tensorrt_engine.build.this_gpu", lambda _index: "NVIDIA H200, 9.0")
     options = ["--precision", "bf16", "--max-batch", 2, "--max-seconds", 3]
     done = moulin_here("trt", "build", BUNDLES / "conformer-offline", *options).expect(0)
     plan = Path(done.out.removesuffix("\n"))

@@ -13,8 +13,8 @@ from moulin.bundle.choice import Mode, Wish
 from moulin.bundle.spec import CheckpointSpec, ModelSpec
 from moulin.cli.models import load_models
 from moulin.cli.wish import wish_of
-from moulin.engine.engines import Engine
 from moulin.errors import BundleError, OptionsError
+from moulin.models.engines import Engine
 from tests.bundles import BUNDLES
 
 from .command import moulin_here

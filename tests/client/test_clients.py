@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 import pytest
 
+from moulin.arrays import Floats
 from moulin.client import AsyncClient, Client
-from moulin.decoding.network import Floats
 from moulin.errors import AudioError, ClientError, OptionsError, ServerUnavailable
 from moulin.launch import ServerOptions, TritonServer
 from tests.conftest import MAX_BATCH, TINY_MODEL, TINY_STREAMING_MODEL, Recording

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from moulin.decoding.network import Floats, Ints
+from moulin.arrays import Floats, Ints
 
 JOINER_DIM = 6
 

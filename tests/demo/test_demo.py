@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from moulin.bundle.load import load_bundle
-from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL, demo_clips
+from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL
+from moulin.evaluate.manifest import demo_clips
 from tests.cli.command import Serving
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from moulin.decoding.network import Floats
-from moulin.demo.files import demo_clips
+from moulin.arrays import Floats
+from moulin.evaluate.manifest import demo_clips
 
 
 @pytest.fixture(scope="session")

@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 import sherpa_onnx
 
+from moulin.arrays import Floats
 from moulin.bundle.load import load_bundle
 from moulin.bundle.spec import CheckpointSpec, OnnxModelSpec
 from moulin.bundle.stored import write_stored
 from moulin.bundle.transducer import load_with_facts
-from moulin.decoding.network import Floats
 from moulin.engine.host_stream_recognizer import HostStreamRecognizer
-from moulin.engine.onnxruntime_stream_runner import OnnxRuntimeStreamRunner
-from moulin.engine.open_recognizer import open_recognizer
-from moulin.engine.open_stream_recognizer import open_stream_recognizer
+from moulin.engine.onnxruntime.stream_runner import OnnxRuntimeStreamRunner
 from moulin.engine.recognizer import Recognizer
 from moulin.engine.stream_recognizer import StreamRecognizer
+from moulin.models.open_recognizer import open_recognizer
+from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.streaming.options import StreamOptions
 from tests.bundles import BUNDLES, MORE_OFFLINE, MORE_STREAMING
 from tests.icefall import CASES, Case, with_parameters

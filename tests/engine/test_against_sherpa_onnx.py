@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 import sherpa_onnx
 
+from moulin.arrays import Floats
 from moulin.bundle.load import load_bundle
 from moulin.bundle.spec import ModelSpec, OnnxModelSpec
-from moulin.decoding.network import Floats, Hypothesis
+from moulin.decoding.network import Hypothesis
 from moulin.decoding.options import METHODS, DecodingOptions, Method
 from moulin.decoding.search import SEARCHES
 from moulin.demo.files import DEMO_MODEL
-from moulin.engine.open_recognizer import open_recognizer
 from moulin.engine.recognizer import Recognizer
 from moulin.engine.scoring import Scorer
+from moulin.models.open_recognizer import open_recognizer
 from tests.bundle.byte_bpe import byte_encode
 from tests.bundles import BUNDLES, OFFLINE
 

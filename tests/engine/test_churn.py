@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from moulin.arrays import Floats
 from moulin.bundle.files import Precision
-from moulin.decoding.network import Floats
-from moulin.engine.open_stream_recognizer import open_stream_recognizer
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.evaluate.stream_churn import Churn, run_churn
+from moulin.models.open_stream_recognizer import open_stream_recognizer
 from tests.bundles import BUNDLES
 
 DIGITS = Path(__file__).parents[1] / "data" / "digits-en"

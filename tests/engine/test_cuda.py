@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from moulin.arrays import Floats
 from moulin.audio.decode import read_audio
 from moulin.bundle.load import load_bundle
 from moulin.client import Client
-from moulin.decoding.network import Floats
 from moulin.decoding.options import DecodingOptions, Method
-from moulin.demo.files import DEMO_MODEL, demo_clips
-from moulin.engine.onnxruntime_runner import OnnxRuntimeRunner
-from moulin.engine.open_recognizer import open_recognizer
+from moulin.demo.files import DEMO_MODEL
+from moulin.engine.onnxruntime.runner import OnnxRuntimeRunner
+from moulin.evaluate.manifest import demo_clips
 from moulin.launch import ServerOptions, TritonServer
+from moulin.models.open_recognizer import open_recognizer
 from moulin.triton_repo.offline_config import OfflineOptions
 from moulin.triton_repo.repository import build_offline_repository
 from tests.bundles import BUNDLES, OFFLINE

@@ -8,7 +8,7 @@ import pytest
 from moulin.bundle.load import load_bundle
 from moulin.decoding.options import DecodingOptions
 from moulin.demo.files import DEMO_MODEL
-from moulin.engine.onnxruntime_runner import OnnxRuntimeRunner
+from moulin.engine.onnxruntime.runner import OnnxRuntimeRunner
 from moulin.engine.recognizer import Recognizer
 from moulin.errors import AudioError, EngineError
 from tests.bundles import BUNDLES

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moulin.decoding.network import Floats
+from moulin.arrays import Floats
 from moulin.decoding.options import METHODS, DecodingOptions, Method
-from moulin.demo.files import DEMO_MODEL, demo_clips
+from moulin.demo.files import DEMO_MODEL
 from moulin.engine.offline_recognizer import OfflineRecognizer
-from moulin.engine.open_recognizer import open_recognizer
 from moulin.errors import AudioError, BundleError
+from moulin.evaluate.manifest import demo_clips
 from moulin.evaluate.wer import WordErrors, count_word_errors, digits_spelled_alike
+from moulin.models.open_recognizer import open_recognizer
 from moulin.transcript import Transcript
 from tests.bundles import BUNDLES, OFFLINE
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
+from moulin.arrays import Floats
 from moulin.bundle.load import load_bundle
-from moulin.decoding.network import Floats
 from moulin.engine.host_stream_recognizer import HostStreamRecognizer
-from moulin.engine.onnxruntime_stream_runner import OnnxRuntimeStreamRunner
+from moulin.engine.onnxruntime.stream_runner import OnnxRuntimeStreamRunner
 from moulin.engine.step_scheduler import StepScheduler
 from moulin.streaming.options import StreamOptions
 from tests.bundles import BUNDLES

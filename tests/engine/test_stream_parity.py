@@ -14,15 +14,15 @@ import sherpa_onnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moulin.arrays import Floats
 from moulin.audio.fbank import Fbank
 from moulin.bundle.load import load_bundle
 from moulin.bundle.spec import ModelSpec, OnnxModelSpec, StreamingSpec
-from moulin.decoding.network import Floats
 from moulin.decoding.options import METHODS, DecodingOptions, Method
 from moulin.decoding.search import REFERENCE_SEARCHES
 from moulin.demo.files import DEMO_STREAMING_MODEL
 from moulin.engine.host_stream_recognizer import HostStreamRecognizer
-from moulin.engine.onnxruntime_stream_runner import OnnxRuntimeStreamRunner
+from moulin.engine.onnxruntime.stream_runner import OnnxRuntimeStreamRunner
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.streaming.options import StreamOptions
 from tests.bundles import BUNDLES, STREAMING

@@ -14,21 +14,23 @@ import sherpa_onnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moulin.arrays import Floats, Ints
 from moulin.audio.fbank import Fbank
 from moulin.bundle.load import load_bundle
 from moulin.bundle.spec import ModelSpec, OnnxModelSpec
 from moulin.decoding.greedy import GreedyState
-from moulin.decoding.network import Floats, Hypothesis, Ints
+from moulin.decoding.network import Hypothesis
 from moulin.decoding.options import METHODS, DecodingOptions, Method
 from moulin.decoding.search import SEARCHES
-from moulin.demo.files import DEMO_STREAMING_MODEL, demo_clips
+from moulin.demo.files import DEMO_STREAMING_MODEL
 from moulin.engine.host_stream_recognizer import HostStreamRecognizer
-from moulin.engine.onnxruntime_stream_runner import OnnxRuntimeStreamRunner
-from moulin.engine.open_stream_recognizer import open_stream_recognizer
+from moulin.engine.onnxruntime.stream_runner import OnnxRuntimeStreamRunner
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.errors import AudioError, BundleError, EngineError, StreamsFull
+from moulin.evaluate.manifest import demo_clips
 from moulin.evaluate.wer import WordErrors, count_word_errors, digits_spelled_alike
 from moulin.live_transcript import LiveTranscript, Segment, StreamUpdate
+from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.streaming.endpoint import EndpointRules
 from moulin.streaming.options import StreamOptions
 from moulin.streaming.stream import Stream
@@ -36,7 +38,7 @@ from tests.bundle.damage import edit_onnx
 from tests.bundles import BUNDLES, STREAMING
 from tests.streaming.splits import EVERYTHING_AT_ONCE, SPLITS, pieces
 
-from .test_onnxruntime_stream_runner import fix_batch
+from .onnxruntime.test_stream_runner import fix_batch
 
 MAX_STREAMS = 4
 CHUNK_320_MS = (5120,)

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from moulin.decoding.network import Floats, Ints
+from moulin.arrays import Floats, Ints
 from moulin.errors import EngineError, OptionsError
 from moulin.evaluate.encoder_benchmark import Latencies, benchmark_encoders
 from moulin.evaluate.published_sizes import SIZES, random_transducer

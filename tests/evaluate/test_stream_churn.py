@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from moulin.decoding.network import Floats
+from moulin.arrays import Floats
 from moulin.decoding.options import METHODS
 from moulin.engine.host_stream_recognizer import HostStreamRecognizer
 from moulin.evaluate.stream_churn import OPTIONS, Churn, run_churn

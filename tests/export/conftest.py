@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from moulin.bundle.files import find_bundle_files
+from moulin.bundle.onnx_files import OnnxFiles
 from moulin.bundle.transducer import load_transducer
 from moulin.encoders.encoder import StreamingLayout
 from moulin.encoders.transducer import Transducer
-from moulin.export.to_onnx import OnnxFiles, export_onnx
+from moulin.export.to_onnx import export_onnx
 from tests.bundles import BUNDLES, OFFLINE, STREAMING
 
 SIZES = {"zipformer2-streaming": (16, 64)}

@@ -6,8 +6,8 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from moulin.bundle.onnx_files import OnnxFiles
 from moulin.export.parity import _summary, compare
-from moulin.export.to_onnx import OnnxFiles
 
 from .conftest import Exported
 

@@ -12,14 +12,15 @@ import sherpa_onnx
 
 from moulin.audio.decode import read_audio
 from moulin.bundle.load import load_bundle
-from moulin.demo.files import demo_clips
+from moulin.bundle.onnx_files import OnnxFiles
 from moulin.encoders.encoder import StreamingLayout
-from moulin.engine.open_recognizer import open_recognizer
-from moulin.engine.open_stream_recognizer import open_stream_recognizer
-from moulin.export.tensorrt.operators import refusals
-from moulin.export.tensorrt.sanitise import fold_constants
-from moulin.export.to_onnx import OnnxFiles, operators
-from moulin.export.variants import write_fp16
+from moulin.evaluate.manifest import demo_clips
+from moulin.export.to_onnx import operators
+from moulin.models.open_recognizer import open_recognizer
+from moulin.models.open_stream_recognizer import open_stream_recognizer
+from moulin.onnx_rewrites.variants import write_fp16
+from moulin.tensorrt_engine.operators import refusals
+from moulin.tensorrt_engine.sanitise import fold_constants
 from tests.bundles import STREAMING
 
 from .conftest import Exported

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from moulin.arrays import Floats
 from moulin.audio.decode import read_audio
 from moulin.bundle.transducer import load_transducer
-from moulin.decoding.network import Floats
-from moulin.demo.files import DEMO_MODEL, demo_clips
-from moulin.engine.open_recognizer import open_recognizer
-from moulin.engine.open_stream_recognizer import open_stream_recognizer
+from moulin.demo.files import DEMO_MODEL
+from moulin.evaluate.manifest import demo_clips
 from moulin.evaluate.wer import WordErrors, count_word_errors, digits_spelled_alike
 from moulin.export.to_onnx import export_onnx
+from moulin.models.open_recognizer import open_recognizer
+from moulin.models.open_stream_recognizer import open_stream_recognizer
 
 CHECKPOINT = Path(__file__).parents[1] / "data" / "digits-en"
 

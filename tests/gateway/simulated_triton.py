@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from moulin.decoding.network import Floats
+from moulin.arrays import Floats
 from moulin.gateway.live_steps import Hear
 from moulin.live_transcript import Segment, StreamUpdate
 from moulin.transcript import Word

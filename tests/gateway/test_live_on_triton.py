@@ -19,10 +19,10 @@ from openai.resources.realtime.realtime import AsyncRealtimeConnection
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from moulin.arrays import Floats
 from moulin.audio.decode import resample
 from moulin.audio.pcm import pcm_to_float
 from moulin.bundle.load import load_bundle
-from moulin.decoding.network import Floats
 from moulin.gateway import live_connection
 from moulin.launch import ServerOptions, TritonServer
 from moulin.transcript import Transcript

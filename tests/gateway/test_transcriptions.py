@@ -20,8 +20,8 @@ import soundfile
 
 from moulin.decoding.options import DecodingOptions
 from moulin.demo.files import DEMO_MODEL
-from moulin.engine.open_recognizer import open_recognizer
 from moulin.launch import TritonServer
+from moulin.models.open_recognizer import open_recognizer
 from tests.cli.command import eventually
 from tests.conftest import TINY_MODEL, Recording
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from moulin.arrays import Floats, Ints
 from moulin.audio.fbank import FbankOptions
 from moulin.bundle.spec import CheckpointSpec
 from moulin.decoding.greedy import GreedyState, advance_greedy, start_greedy
@@ -14,9 +15,8 @@ from moulin.decoding.modified_beam_search import (
     advance_modified_beam_search,
     start_modified_beam_search,
 )
-from moulin.decoding.network import Floats, Ints
 from moulin.decoding.options import DecodingOptions
-from moulin.engine.torch_stream_runner import TorchStreamRunner
+from moulin.engine.torch.stream_runner import TorchStreamRunner
 from moulin.gpu.kernels.fbank import FbankMatrices
 from moulin.gpu.kernels.stream_fbank import stream_fbank_plain
 from moulin.streaming.inbox import ring_samples

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 
+from moulin.arrays import Floats, Ints
 from moulin.bundle.checkpoint_spec import load_checkpoint_spec
-from moulin.decoding.network import Floats, Ints
 from moulin.decoding.options import METHODS, DecodingOptions, Method
-from moulin.engine.gpu_stream_recognizer import GpuStreamRecognizer
-from moulin.engine.gpu_stream_runner import GpuStreamRunner
+from moulin.engine.gpu.stream_recognizer import GpuStreamRecognizer
+from moulin.engine.gpu.stream_runner import GpuStreamRunner
 from moulin.engine.host_stream_recognizer import HostStreamRecognizer
 from moulin.engine.stream_recognizer import StreamRecognizer
-from moulin.engine.torch_stream_runner import TorchStreamRunner
+from moulin.engine.torch.stream_runner import TorchStreamRunner
 from moulin.errors import AudioError, EngineError, StreamError, StreamsFull
 from moulin.live_transcript import LiveTranscript
 from moulin.streaming.endpoint import EndpointRules

@@ -10,7 +10,7 @@ import torch
 
 from moulin.bundle.checkpoint_spec import load_checkpoint_spec
 from moulin.encoders.zipformer2 import CHUNK_SIZE, LEFT_CONTEXT_FRAMES
-from moulin.engine.gpu_stream_runner import GpuStreamRunner, check_memory
+from moulin.engine.gpu.stream_runner import GpuStreamRunner, check_memory
 from moulin.errors import EngineError, OptionsError
 from moulin.gpu.stream_zipformer2 import GpuStreamZipformer2, values_a_stream
 from tests.bundles import BUNDLES

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from moulin.bundle.checkpoint_spec import load_checkpoint_spec
-from moulin.engine.gpu_stream_recognizer import GpuStreamRecognizer
-from moulin.engine.gpu_stream_runner import GpuStreamRunner
-from moulin.engine.open_stream_recognizer import open_stream_recognizer
+from moulin.engine.gpu.stream_recognizer import GpuStreamRecognizer
+from moulin.engine.gpu.stream_runner import GpuStreamRunner
 from moulin.engine.stream_runner import StreamStepper
 from moulin.evaluate.stream_churn import Churn, run_churn
+from moulin.models.open_stream_recognizer import open_stream_recognizer
 from tests.bundles import BUNDLES
 
 from .plain_stepper import PlainStepper

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from moulin.arrays import Floats
 from moulin.audio.decode import read_audio
 from moulin.bundle.files import Precision
-from moulin.decoding.network import Floats
-from moulin.demo.files import demo_clips
-from moulin.engine.gpu_stream_recognizer import GpuStreamRecognizer
-from moulin.engine.gpu_stream_runner import GpuStreamRunner
+from moulin.engine.gpu.stream_recognizer import GpuStreamRecognizer
+from moulin.engine.gpu.stream_runner import GpuStreamRunner
 from moulin.engine.host_stream_recognizer import HostStreamRecognizer
-from moulin.engine.open_stream_recognizer import open_stream_recognizer
 from moulin.engine.stream_recognizer import StreamRecognizer
+from moulin.evaluate.manifest import demo_clips
+from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.streaming.options import StreamOptions
 
 DIGITS = Path(__file__).parents[1] / "data" / "digits-en"

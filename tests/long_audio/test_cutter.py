@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moulin.long_audio.cutter import Cutter, Floats, Piece
+from moulin.arrays import Floats
+from moulin.long_audio.cutter import Cutter, Piece
 from moulin.long_audio.voice_activity import FRAME_SAMPLES
 
 FRAME_SEC = FRAME_SAMPLES / 16000

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import soundfile
 
+from moulin.arrays import Floats
 from moulin.audio.decode import audio_blocks
-from moulin.decoding.network import Floats
 from moulin.demo.files import DEMO_MODEL
-from moulin.engine.open_recognizer import open_recognizer
 from moulin.errors import AudioError
 from moulin.long_audio.joined_transcript import JoinedTranscript
 from moulin.long_audio.pieces import Pieces
 from moulin.long_audio.voice_activity import FRAME_SAMPLES, VoiceActivity
+from moulin.models.open_recognizer import open_recognizer
 from tests.conftest import Recording
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from moulin.decoding.network import Floats
+from moulin.arrays import Floats
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from hypothesis import strategies as st
 
-from moulin.decoding.network import Floats
+from moulin.arrays import Floats
 
 EVERYTHING_AT_ONCE = (10**9,)
 

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from moulin.arrays import Ints
 from moulin.bundle.load import load_bundle
 from moulin.bundle.spec import StateSpec
-from moulin.decoding.network import Ints
 from moulin.streaming.encoder_states import EncoderStates
 from tests.bundles import BUNDLES, STREAMING
 

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moulin.arrays import Floats
 from moulin.audio.fbank import FbankOptions
-from moulin.decoding.network import Floats
 from moulin.streaming.inbox import Inbox, ring_samples
 from moulin.streaming.window_layout import WindowLayout
 from moulin.streaming.windows import FeatureWindows

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moulin.arrays import Floats
 from moulin.audio.fbank import Fbank, FbankOptions, kaldi_options
-from moulin.decoding.network import Floats
 from moulin.streaming.windows import FeatureWindows
 from tests.audio.kaldi_frames import features_of
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from moulin.decoding.network import Floats
+from moulin.arrays import Floats
 
 from .sherpa_client import Tensors, tensors
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from moulin.arrays import Floats, Ints
 from moulin.bundle.load import load_bundle
-from moulin.decoding.network import Floats, Ints
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.errors import MoulinError
 from moulin.triton_repo.streaming_service import StreamId, StreamingService, StreamReply, StreamRequest

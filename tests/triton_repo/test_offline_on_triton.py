@@ -16,8 +16,8 @@ import tritonclient.grpc.aio as grpc_aio
 import tritonclient.http as http
 from tritonclient.utils import InferenceServerException
 
+from moulin.arrays import Floats
 from moulin.client import Client
-from moulin.decoding.network import Floats
 from moulin.evaluate.wer import WordErrors, count_word_errors, digits_spelled_alike
 from moulin.launch import TritonServer
 from moulin.launch.stubs import running_stubs

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from moulin.arrays import Floats
 from moulin.audio.waveform import check_waveform
-from moulin.decoding.network import Floats
 from moulin.decoding.options import DecodingOptions
 from moulin.errors import AudioError, EngineError, MoulinError, OptionsError
 from moulin.transcript import Transcript

@@ -10,8 +10,8 @@ import pytest
 import tritonclient.grpc as grpc
 from tritonclient.utils import InferenceServerException
 
+from moulin.arrays import Floats
 from moulin.bundle.load import load_bundle
-from moulin.decoding.network import Floats
 from moulin.demo.files import DEMO_MODEL
 from moulin.errors import LaunchError, OptionsError
 from moulin.launch import ServerOptions, TritonServer

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, assume, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from moulin.decoding.network import Floats
+from moulin.arrays import Floats
 from moulin.engine.host_stream_recognizer import HostStreamRecognizer
 from moulin.errors import AudioError, EngineError, MoulinError, OptionsError, StreamError, StreamsFull
 from moulin.streaming.stream import Stream

@@ -23,16 +23,17 @@ import tritonclient.grpc.aio as grpc_aio
 import tritonclient.http as http
 from tritonclient.utils import InferenceServerException
 
+from moulin.arrays import Floats
 from moulin.audio.decode import read_audio
 from moulin.bundle.load import load_bundle
-from moulin.decoding.network import Floats
-from moulin.demo.files import DEMO_STREAMING_MODEL, demo_clips
-from moulin.engine.open_stream_recognizer import open_stream_recognizer
+from moulin.demo.files import DEMO_STREAMING_MODEL
 from moulin.engine.stream_recognizer import StreamRecognizer
+from moulin.evaluate.manifest import demo_clips
 from moulin.evaluate.wer import WordErrors, count_word_errors, digits_spelled_alike
 from moulin.launch import ServerOptions, TritonServer
 from moulin.launch.shared_memory import SHM_DIR
 from moulin.live_transcript import LiveTranscript, StreamUpdate
+from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.transcript import Transcript
 from moulin.triton_repo.contract import STREAMING_MODEL_NAME
 from moulin.triton_repo.repository import build_streaming_repository

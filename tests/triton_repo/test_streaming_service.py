@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moulin.decoding.network import Floats
+from moulin.arrays import Floats
 from moulin.engine.host_stream_recognizer import HostStreamRecognizer
-from moulin.engine.open_stream_recognizer import open_stream_recognizer
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.errors import AudioError, EngineError, MoulinError, OptionsError, StreamError, StreamsFull
 from moulin.live_transcript import LiveTranscript
+from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.streaming.options import StreamOptions
 from moulin.streaming.windows import FeatureWindows
 from moulin.triton_repo.streaming_service import MAX_CHUNK_SEC, StreamingService, StreamReply

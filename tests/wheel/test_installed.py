@@ -24,7 +24,8 @@ import pytest
 
 import moulin
 from moulin.audio.decode import read_audio
-from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL, demo_clips
+from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL
+from moulin.evaluate.manifest import demo_clips
 from moulin.evaluate.wer import digits_spelled_alike
 
 MOULIN = Path(sys.executable).with_name("moulin")

@@ -14,13 +14,10 @@ anything.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from moulin.arrays import Doubles, Floats
 from moulin.audio.fbank import FbankOptions
 from moulin.errors import OptionsError
-
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
 
 EPSILON = float(np.finfo(np.float32).eps)
 """Kaldi's floor of a mel filter's energy."""

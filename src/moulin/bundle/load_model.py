@@ -13,7 +13,7 @@ from moulin.bundle.spec import ModelSpec
 from moulin.errors import OptionsError
 
 CHECKPOINT_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
-"""What a checkpoint can be run in by one engine or another: `moulin.engine.precisions` knows which."""
+"""What a checkpoint can be run in by one engine or another: `moulin.models.precisions` knows which."""
 
 
 def load_model(

@@ -111,9 +111,9 @@ def _opened(
     from moulin.bundle.load_model import load_model
     from moulin.cli.runnable_model import runnable_model
     from moulin.demo.files import DEMO_MODEL
-    from moulin.engine.engines import file_precision
     from moulin.evaluate.encoder_runners import CHECKPOINT_KINDS, open_encoder
     from moulin.launch.workspace import workspace
+    from moulin.models.engines import file_precision
 
     parsed = [_parsed(runner) for runner in runners]
     with workspace("encoder-benchmark") as folder:

@@ -33,12 +33,12 @@ from moulin.errors import OptionsError
 
 if TYPE_CHECKING:
     from moulin.bundle.spec import ModelSpec
-    from moulin.evaluate.manifest import Utterance
     from moulin.evaluate.normalizer import TextNormalizer
     from moulin.evaluate.offline_benchmark import TargetResult
     from moulin.evaluate.request_load import Arrivals, Workers
     from moulin.evaluate.run import Run
     from moulin.evaluate.targets.target import ServerSettings
+    from moulin.evaluate.utterance import Utterance
 
 _BATCH_TARGETS = "moulin,moulin-triton,sherpa-onnx-batch1,sherpa-onnx-batch4,sherpa-onnx-batch16,sherpa-onnx-threads"
 _REQUEST_TARGETS = "moulin-triton-grpc,sherpa-onnx"

@@ -13,8 +13,8 @@ from moulin.errors import OptionsError
 
 if TYPE_CHECKING:
     from moulin.bundle.spec import ModelSpec
-    from moulin.evaluate.manifest import Utterance
     from moulin.evaluate.normalizer import TextNormalizer
+    from moulin.evaluate.utterance import Utterance
 
 # Literals are spelled out again because typer reads them when the command is built.
 NormalizerName = Literal["none", "case", "basic"]
@@ -65,8 +65,8 @@ def load_measured_model(
     """The model of a benchmark, by `runnable_model`. Raises BundleError, OptionsError, EngineError."""
     from moulin.bundle.load_model import load_model
     from moulin.cli.runnable_model import runnable_model
-    from moulin.engine.engines import check_engine, device_of, file_precision
-    from moulin.engine.precisions import running
+    from moulin.models.engines import check_engine, device_of, file_precision
+    from moulin.models.precisions import running
 
     if engine == "tensorrt" and precision not in (None, "fp16"):
         raise OptionsError(f"TensorRT is measured in fp16, got {precision}")

@@ -22,11 +22,11 @@ from moulin.cli.recipe_options import (
 from moulin.errors import EngineError, OptionsError
 
 if TYPE_CHECKING:
+    from moulin.arrays import Floats
     from moulin.bundle.files import Precision
-    from moulin.decoding.network import Floats
+    from moulin.bundle.onnx_files import OnnxFiles
     from moulin.encoders.encoder import StreamingLayout
     from moulin.encoders.transducer import Transducer
-    from moulin.export.to_onnx import OnnxFiles
 
 
 def add_to(app: typer.Typer) -> None:
@@ -85,12 +85,13 @@ def export(
 
     require_torch()
     from moulin.bundle.load import load_bundle
+    from moulin.bundle.onnx_files import OnnxFiles
     from moulin.bundle.tokens import read_tokens
     from moulin.bundle.transducer import load_with_facts
     from moulin.cli.chosen_model import copy_vocabulary, vocabulary_of
     from moulin.cli.messages import warn
     from moulin.encoders.recipe import NOTHING_SAID
-    from moulin.export.to_onnx import OnnxFiles, export_onnx
+    from moulin.export.to_onnx import export_onnx
 
     chosen = choose_checkpoints(checkpoints, CheckpointChoice(epoch, iteration, avg, use_averaged_model))
     last = chosen.files[-1]
@@ -140,9 +141,9 @@ def exported_model(model: Path, *, streaming: bool, precision: Precision | None 
     from moulin.bundle.transducer import load_with_facts
     from moulin.cli.chosen_model import copy_vocabulary
     from moulin.cli.messages import warn
-    from moulin.export.tensorrt.plan import file_hash
     from moulin.export.to_onnx import export_onnx
     from moulin.launch.cache import cache_dir
+    from moulin.tensorrt_engine.plan_file import file_hash
 
     checkpoint = find_checkpoint(model)
     tokens, _ = vocabulary_on_disk(checkpoint)
@@ -211,16 +212,15 @@ def _check(transducer: Transducer, files: OnnxFiles, layout: StreamingLayout | N
 
 def _speech(num_mel_bins: int) -> list[Floats]:
     """Features of real speech: two of the demo's recordings."""
-    from moulin.audio.decode import read_audio
     from moulin.audio.fbank import Fbank, FbankOptions
-    from moulin.demo.files import demo_clips
+    from moulin.demo.files import demo_speech
 
     fbank = Fbank(FbankOptions(num_mel_bins=num_mel_bins))
-    return [fbank(read_audio(clip.audio)) for clip in demo_clips()[:2]]
+    return [fbank(waveform) for waveform in demo_speech()[:2]]
 
 
 def _write_variants(files: OnnxFiles, *, fp16: bool, int8: bool) -> None:
-    from moulin.export.variants import write_fp16, write_int8
+    from moulin.onnx_rewrites.variants import write_fp16, write_int8
 
     for wanted, write, what in ((fp16, write_fp16, "fp16"), (int8, write_int8, "int8")):
         if wanted:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from moulin.bundle.files import Precision
     from moulin.bundle.spec import ModelSpec
     from moulin.encoders.recipe import Recipe
-    from moulin.engine.engines import Engine
+    from moulin.models.engines import Engine
     from moulin.triton_repo.ensemble.components import Backend
 
 NameOption = Annotated[
@@ -105,8 +105,8 @@ def load_models(
     from moulin.cli.chosen_model import chosen_model
     from moulin.cli.messages import warn_of
     from moulin.cli.runnable_model import runnable_of_mode
-    from moulin.engine.engines import choose_engine, device_of, file_precision
-    from moulin.engine.precisions import precision_for, running
+    from moulin.models.engines import choose_engine, device_of, file_precision
+    from moulin.models.precisions import precision_for, running
 
     files = len(models) > 1 and all(model.suffix == ".pt" for model in models)
     if files or tokens is not None or (choice is not None and choice.is_made):
@@ -187,7 +187,7 @@ def build_models(
     """Write each model's folder into the repository `to`. Every option is checked before anything is written, and
     engines for TensorRT are built."""
     from moulin.decoding.options import DecodingOptions
-    from moulin.engine.engines import device_of
+    from moulin.models.engines import device_of
     from moulin.streaming.options import StreamOptions
     from moulin.triton_repo.ensemble.repository import build_offline_ensemble, build_tied_streams
     from moulin.triton_repo.offline_config import OfflineOptions
@@ -223,12 +223,14 @@ def build_models(
         stream=StreamOptions().updated({**decoding_changes, **stream_changes}),
     )
     if on_tensorrt:
-        from moulin.engine.open_tensorrt import ready_plan
+        from moulin.demo.files import demo_speech
+        from moulin.tensorrt_engine.ready_plan import ready_plan
 
         for model in models:
             plan = ready_plan(
                 model.spec,
                 device=device,
+                speech=demo_speech,
                 precision=model.precision,
                 max_batch=max_batch,
                 max_audio_sec=max_audio_sec,

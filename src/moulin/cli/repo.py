@@ -177,7 +177,7 @@ def build(
     for model, folder in zip(named, folders, strict=True):
         spec = model.spec
         typer.echo(f"Wrote {folder} ({spec.family}, {spec.mode}, {model.precision})", err=True)
-    from moulin.engine.engines import choose_engine
+    from moulin.models.engines import choose_engine
 
     _say_how_to_serve(to, {choose_engine(model.spec, runs_on) for model in named}, backend)
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from moulin.bundle.precision import Precision
     from moulin.cli.fetch import LocalModel
     from moulin.encoders.recipe import Recipe
-    from moulin.engine.engines import Engine
+    from moulin.models.engines import Engine
 
 
 def runnable_model(
@@ -58,9 +58,9 @@ def runnable_of_mode(
     from moulin.cli.export import exported_model
     from moulin.cli.fetch import LocalModel, local_model
     from moulin.cli.wish import wish_of
-    from moulin.engine.engines import device_of, file_precision
-    from moulin.engine.open_tensorrt import check_tensorrt
-    from moulin.engine.precisions import check_precision
+    from moulin.models.engines import device_of, file_precision
+    from moulin.models.precisions import check_precision
+    from moulin.tensorrt_engine.ready_plan import check_tensorrt
 
     check_precision(engine, precision)
     if engine == "tensorrt":  # before anything is fetched or exported for it

@@ -139,12 +139,12 @@ def serve(
     parent = os.getppid()
     interrupts.allow(None)  # requests under way may finish
     from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL
-    from moulin.engine.engines import check_engine, device_of
     from moulin.launch.kept_server import KeptServer
     from moulin.launch.ports import claim_ports
     from moulin.launch.server import ServerOptions
     from moulin.launch.tritonserver import find_tritonserver
     from moulin.launch.workspace import workspace
+    from moulin.models.engines import check_engine, device_of
 
     gateway = (
         None

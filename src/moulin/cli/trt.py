@@ -49,9 +49,10 @@ def build(
     from moulin.bundle.load_model import load_model
     from moulin.bundle.spec import OnnxModelSpec
     from moulin.cli.fetch import local_model
-    from moulin.engine.open_tensorrt import drift_check, engines_folder
-    from moulin.export.tensorrt.build import build_plan, prepare, this_gpu
-    from moulin.export.tensorrt.builders import BuildRequest, find_builder, trtexec_arguments
+    from moulin.demo.files import demo_speech
+    from moulin.tensorrt_engine.build import build_plan, prepare, this_gpu
+    from moulin.tensorrt_engine.builders import BuildRequest, find_builder, trtexec_arguments
+    from moulin.tensorrt_engine.ready_plan import drift_check, engines_folder
 
     if not workspace_gib > 0:
         raise OptionsError(f"Expected workspace-gib above 0, got {workspace_gib:g}")
@@ -71,7 +72,7 @@ def build(
     typer.echo(f"Building it with TensorRT {builder.version} for {name} ...", err=True)
     assert isinstance(spec, OnnxModelSpec)
     try:
-        check = drift_check(spec, precision, device=f"cuda:{gpu}", say=_say)
+        check = drift_check(spec, precision, demo_speech, device=f"cuda:{gpu}", say=_say)
     except EngineError as error:
         check = None
         _say(f"It will not be compared with ONNX Runtime: {error}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from moulin.bundle.choice import Form, Mode, Wish
     from moulin.bundle.precision import Precision
-    from moulin.engine.engines import Engine
+    from moulin.models.engines import Engine
 
 
 def mode_of(streaming: bool | None) -> Mode | None:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from moulin.decoding.network import Floats, Hypothesis, Ints, PredictionNetwork, initial_context, log_softmax
+from moulin.arrays import Floats, Ints
+from moulin.decoding.network import Hypothesis, PredictionNetwork, initial_context, log_softmax
 from moulin.decoding.options import DecodingOptions
 
 WINDOW_FRAMES = 8

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from moulin.decoding.network import Floats, Hypothesis, Ints, PredictionNetwork, initial_context, log_softmax
+from moulin.arrays import Floats, Ints
+from moulin.decoding.network import Hypothesis, PredictionNetwork, initial_context, log_softmax
 from moulin.decoding.options import DecodingOptions
 
 # ---------------------------------------------------------------------------------------------- the definition

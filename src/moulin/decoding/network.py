@@ -6,12 +6,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from moulin.arrays import Floats, Ints
 from moulin.decoding.options import DecodingOptions
-
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 
 class PredictionNetwork(Protocol):

@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from moulin.arrays import Floats, Ints
 from moulin.decoding.greedy import advance_greedy, greedy_search_reference, start_greedy
 from moulin.decoding.modified_beam_search import (
     advance_modified_beam_search,
     modified_beam_search_reference,
     start_modified_beam_search,
 )
-from moulin.decoding.network import Floats, Hypothesis, Ints, PredictionNetwork
+from moulin.decoding.network import Hypothesis, PredictionNetwork
 from moulin.decoding.options import DecodingOptions, Method
 
 ReferenceSearch = Callable[[PredictionNetwork, Floats, Ints, DecodingOptions], list[Hypothesis]]

@@ -15,9 +15,10 @@ from moulin.audio.decode import read_audio
 from moulin.audio.source import AudioSource
 from moulin.bundle.load import load_bundle
 from moulin.client import Client
-from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL, demo_clips
+from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL
 from moulin.errors import MoulinError
-from moulin.evaluate.manifest import Utterance
+from moulin.evaluate.manifest import demo_clips
+from moulin.evaluate.utterance import Utterance
 from moulin.evaluate.wer import WordErrors, count_word_errors, digits_spelled_alike
 from moulin.launch.server import ServerOptions, TritonServer
 from moulin.launch.tritonserver import find_tritonserver

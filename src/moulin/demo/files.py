@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from moulin.evaluate.manifest import Utterance, read_manifest
+import numpy as np
+from numpy.typing import NDArray
+
+from moulin.audio.decode import read_audio
 
 _HERE = Path(__file__).parent
 DEMO_MODEL = _HERE / "digits-en"
@@ -18,6 +21,6 @@ DEMO_MANIFEST = _HERE / "audio" / "manifest.jsonl"
 """14 phone numbers read by 14 people whom the model never heard."""
 
 
-def demo_clips() -> list[Utterance]:
-    """The recordings and what is said in them."""
-    return read_manifest(DEMO_MANIFEST)
+def demo_speech() -> list[NDArray[np.float32]]:
+    """The samples of the recordings: float32 [n] each, 16 kHz, mono."""
+    return [read_audio(file) for file in sorted(DEMO_MANIFEST.parent.glob("*.flac"))]

@@ -16,7 +16,7 @@ class DoubleSwish(nn.Module):
 class Swoosh(nn.Module):
     """log(1 + exp(x - offset)) - 0.08 x - constant (Zipformer2).
 
-    Written as in `moulin.engine.swoosh`: fewer operators in ONNX than the formula has, and nothing overflows.
+    Written as in `moulin.onnx_rewrites.swoosh`: fewer operators in ONNX than the formula has, and nothing overflows.
     """
 
     def __init__(self, offset: float, constant: float) -> None:

@@ -8,9 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
+from moulin.arrays import Floats, Ints
 from moulin.audio.fbank import pad_features
 from moulin.bundle.spec import MIN_FRAMES
-from moulin.decoding.network import Floats, Ints
 from moulin.engine.batching import micro_batches
 
 

@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from moulin.arrays import Floats
 from moulin.audio.fbank import Fbank, FbankOptions
 from moulin.audio.waveform import SAMPLE_RATE, check_waveform
 from moulin.bundle.spec import FRAME_SHIFT_SEC, ModelSpec
-from moulin.decoding.network import Floats
 from moulin.errors import AudioError
 
 TAIL_PADDING_SEC = 0.3

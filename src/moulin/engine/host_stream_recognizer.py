@@ -7,9 +7,9 @@ from typing import cast
 
 import numpy as np
 
+from moulin.arrays import Floats
 from moulin.audio.fbank import FbankOptions
 from moulin.bundle.spec import ModelSpec
-from moulin.decoding.network import Floats
 from moulin.decoding.search import SearchState
 from moulin.engine.features import TAIL_PADDING_SEC
 from moulin.engine.stream_recognizer import StreamRecognizer

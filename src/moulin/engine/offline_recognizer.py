@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+from moulin.arrays import Floats
 from moulin.bundle.spec import ModelSpec
-from moulin.decoding.network import Floats
 from moulin.decoding.options import DecodingOptions
 from moulin.errors import MoulinError
 from moulin.transcript import Transcript

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from moulin.arrays import Floats
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.bundle.spec import ModelSpec
-from moulin.decoding.network import Floats
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.encoding import BatchedEncoder
 from moulin.engine.features import MAX_AUDIO_SEC, TAIL_PADDING_SEC, FeatureExtractor

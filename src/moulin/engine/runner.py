@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from moulin.decoding.network import Floats, Ints, PredictionNetwork
+from moulin.arrays import Floats, Ints
+from moulin.decoding.network import PredictionNetwork
 
 
 class Runner(PredictionNetwork, Protocol):

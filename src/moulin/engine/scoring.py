@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from moulin.arrays import Floats, Ints
 from moulin.bundle.tokens import TokenTable
-from moulin.decoding.network import Floats, Hypothesis, Ints, PredictionNetwork
+from moulin.decoding.network import Hypothesis, PredictionNetwork
 from moulin.decoding.options import DecodingOptions
 from moulin.decoding.search import SEARCHES, rows_by_options
 from moulin.engine.words import spell_words

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from moulin.decoding.network import Floats, Ints, PredictionNetwork
+from moulin.arrays import Floats, Ints
+from moulin.decoding.network import PredictionNetwork
 from moulin.errors import OptionsError
 from moulin.streaming.turns import Said, Turns
 from moulin.streaming.window_layout import WindowLayout

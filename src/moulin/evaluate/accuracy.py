@@ -11,10 +11,10 @@ from typing import Any
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.errors import AudioError
 from moulin.evaluate.connection import Record
-from moulin.evaluate.manifest import Utterance
 from moulin.evaluate.request_load import run_once
 from moulin.evaluate.streaming_clips import Clip
 from moulin.evaluate.targets.target import RunningTarget
+from moulin.evaluate.utterance import Utterance
 from moulin.evaluate.wer import Normalizer, Pair, WordErrors, align_words, count_character_errors, count_word_errors
 
 _BLOCK_SEC = 1800.0

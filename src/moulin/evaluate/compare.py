@@ -12,16 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from moulin.arrays import Doubles
 from moulin.errors import OptionsError
 from moulin.evaluate.pages.document import load_unit, report_kind
 
 REPLICATES = 10_000
 _SEED = 0
 _MIN_RUNS = 3
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +163,7 @@ def _error_rate(what: str, a: Mapping[str, tuple[int, int]], b: Mapping[str, tup
     return Change(what, rates[0], rates[1], low, high, "%", "lower", f"{len(both)} recordings, paired")
 
 
-def _unpaired(what: str, a: Floats, b: Floats, *, unit: str, better: str, of: str) -> Change:
+def _unpaired(what: str, a: Doubles, b: Doubles, *, unit: str, better: str, of: str) -> Change:
     """Medians of runs that were made at other times. Fewer than three of each say nothing of the noise."""
     low = high = None
     if min(len(a), len(b)) >= _MIN_RUNS:
@@ -176,7 +174,7 @@ def _unpaired(what: str, a: Floats, b: Floats, *, unit: str, better: str, of: st
     return Change(what, float(np.median(a)), float(np.median(b)), low, high, unit, better, basis)
 
 
-def _interval(differences: Floats) -> tuple[float, float]:
+def _interval(differences: Doubles) -> tuple[float, float]:
     low, high = np.percentile(differences, (2.5, 97.5))
     return float(low), float(high)
 

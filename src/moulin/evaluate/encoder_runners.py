@@ -12,12 +12,13 @@ from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
+from moulin.arrays import Floats, Ints
 from moulin.bundle.files import Precision
 from moulin.bundle.spec import FRAME_SHIFT_SEC, CheckpointSpec, ModelSpec, OnnxModelSpec
-from moulin.decoding.network import Floats, Ints
-from moulin.engine.engines import Engine, choose_engine, device_of
-from moulin.engine.onnxruntime_encoder import OnnxRuntimeEncoder
+from moulin.demo.files import demo_speech
+from moulin.engine.onnxruntime.encoder import OnnxRuntimeEncoder
 from moulin.errors import EngineError, OptionsError, first_line
+from moulin.models.engines import Engine, choose_engine, device_of
 
 Kind = Engine | Literal["gpu"]
 KINDS: tuple[Kind, ...] = (*get_args(Engine), "gpu")
@@ -50,8 +51,8 @@ def open_encoder(
     if chosen in CHECKPOINT_KINDS:
         if not isinstance(spec, CheckpointSpec):
             raise OptionsError(f"The runner {chosen} takes checkpoints, and {spec.path} holds ONNX files")
-        from moulin.engine.engines import check_gpu_engine
         from moulin.evaluate.torch_encoders import GpuEngineEncoder, ModulesEncoder
+        from moulin.models.engines import check_gpu_engine
 
         if chosen == "torch":
             return chosen, ModulesEncoder(spec, device=device, threads=threads, on_device=on_device)
@@ -61,11 +62,13 @@ def open_encoder(
         return chosen, GpuEngineEncoder(spec, device=device, on_device=on_device)
     assert isinstance(spec, OnnxModelSpec)
     if chosen == "tensorrt":
-        from moulin.engine.open_tensorrt import open_plan, ready_plan
         from moulin.evaluate.torch_encoders import PlanEncoder
+        from moulin.tensorrt_engine.ready_plan import open_plan, ready_plan
 
         device, longest = device_of(chosen, device), num_frames * FRAME_SHIFT_SEC
-        plan = ready_plan(spec, device=device, precision=precision, max_batch=max_batch, max_audio_sec=longest)
+        plan = ready_plan(
+            spec, device=device, speech=demo_speech, precision=precision, max_batch=max_batch, max_audio_sec=longest
+        )
         return chosen, PlanEncoder(spec, open_plan(spec, plan, device=device), on_device=on_device)
     encoder = OnnxRuntimeEncoder(
         spec.encoder,

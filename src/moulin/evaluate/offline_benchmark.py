@@ -18,11 +18,11 @@ import numpy as np
 
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.bundle.spec import ModelSpec
-from moulin.engine.engines import Engine
-from moulin.evaluate.manifest import Utterance
 from moulin.evaluate.offline_targets import target
 from moulin.evaluate.targets.target import ServerSettings
+from moulin.evaluate.utterance import Utterance
 from moulin.evaluate.wer import Normalizer, WordErrors, count_word_errors
+from moulin.models.engines import Engine
 
 
 @dataclass(frozen=True, slots=True)

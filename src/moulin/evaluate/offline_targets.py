@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.bundle.spec import ModelSpec
 from moulin.decoding.options import DecodingOptions
-from moulin.engine.engines import choose_engine
 from moulin.engine.features import TAIL_PADDING_SEC
 from moulin.errors import OptionsError
 from moulin.evaluate.targets.in_process import open_offline, sherpa_offline
 from moulin.evaluate.targets.target import ServerSettings, onnx
+from moulin.models.engines import choose_engine
 
 CONCURRENCY = 64
 """Requests under way through Triton: as many as one batch holds, so that the server never waits for the client."""

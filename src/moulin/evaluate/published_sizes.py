@@ -17,7 +17,7 @@ from moulin.encoders.transducer import Transducer
 from moulin.encoders.zipformer2 import Zipformer2, Zipformer2Config
 from moulin.errors import OptionsError
 from moulin.export.to_onnx import export_onnx
-from moulin.export.variants import write_fp16, write_int8
+from moulin.onnx_rewrites.variants import write_fp16, write_int8
 
 _VOCABULARY, _INNER, _CONTEXT = 500, 512, 2
 """Of all of them: 500 BPE pieces, and 512 channels in the decoder and joiner."""

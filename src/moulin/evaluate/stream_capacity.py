@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moulin.arrays import Floats
 from moulin.audio.fbank import FbankOptions
 from moulin.audio.waveform import SAMPLE_RATE
-from moulin.decoding.network import Floats
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.evaluate.gpu_usage import GpuUsage, GpuWatch
 from moulin.evaluate.latencies import Latencies

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from moulin.arrays import Ints
 from moulin.audio.waveform import SAMPLE_RATE
-from moulin.decoding.network import Ints
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.errors import StreamsFull

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.bundle.spec import StreamingSpec
 from moulin.errors import AudioError
-from moulin.evaluate.manifest import Utterance
+from moulin.evaluate.utterance import Utterance
 
 TAIL_SAMPLES = round(0.3 * SAMPLE_RATE)
 """The silence with which a stream's last words are flushed."""

@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from moulin.arrays import Floats, Ints
 from moulin.bundle.spec import CheckpointSpec, OnnxModelSpec
 from moulin.bundle.transducer import load_transducer
-from moulin.decoding.network import Floats, Ints
-from moulin.engine.tensorrt_plan import TensorRtPlan
-from moulin.engine.tensorrt_runner import TensorRtEncoder
-from moulin.engine.torch_prediction import DTYPES, torch_device
+from moulin.engine.torch.prediction import DTYPES, torch_device
 from moulin.errors import EngineError, first_line
 from moulin.gpu.graphs import EncoderGraphs, bucket_frames, bucket_rows
 from moulin.gpu.open_encoder import gpu_encoder
+from moulin.tensorrt_engine.loaded_plan import TensorRtPlan
+from moulin.tensorrt_engine.runner import TensorRtEncoder
 
 
 class ModulesEncoder:

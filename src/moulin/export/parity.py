@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from moulin.arrays import Floats
+from moulin.bundle.onnx_files import OnnxFiles
 from moulin.encoders.encoder import StreamingLayout
 from moulin.encoders.transducer import Transducer
-from moulin.export.to_onnx import OnnxFiles
 
 TOLERANCE = 1e-4
 """The largest difference allowed, relative to the largest value where that is above one."""
 
-Floats = NDArray[np.float32]
 
 _CHUNKS = 20
 _LENGTHS = (9, 10, 63, 200, 1000)

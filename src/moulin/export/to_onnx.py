@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 import torch
 from torch import Tensor, nn
 
+from moulin.bundle.onnx_files import OnnxFiles
 from moulin.encoders.encoder import StreamingLayout
 from moulin.encoders.lstm import Lstm
 from moulin.encoders.transducer import Transducer
@@ -20,15 +20,6 @@ from moulin.export.onnx_graphs import OfflineEncoder, ProjectedDecoder, Streamin
 _OPSET = 13
 """That of Icefall's exports."""
 _TRACED_FRAMES = 100
-
-
-@dataclass(frozen=True, slots=True)
-class OnnxFiles:
-    """One model's three files."""
-
-    encoder: Path
-    decoder: Path
-    joiner: Path
 
 
 def export_onnx(

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from moulin.arrays import Floats, Ints
 from moulin.audio.fbank import FbankOptions
-from moulin.decoding.network import Floats, Ints
 from moulin.gpu.graphs import bucket_rows, capture, most_rows
 from moulin.gpu.kernels.beam import Beams, FoundByBeams, stream_beam_search
 from moulin.gpu.kernels.fbank import FbankMatrices

@@ -6,12 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from moulin.arrays import Floats
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.long_audio.voice_activity import FRAME_SAMPLES
-
-Floats = NDArray[np.float32]
 
 _FRAME_SEC = FRAME_SAMPLES / SAMPLE_RATE
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from moulin.arrays import Floats
 from moulin.audio.waveform import SAMPLE_RATE
-from moulin.long_audio.cutter import Cutter, Floats, Piece
+from moulin.long_audio.cutter import Cutter, Piece
 from moulin.long_audio.voice_activity import VoiceActivity
 
 MAX_PIECE_SEC = 30.0

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moulin.arrays import Ints
 from moulin.bundle.spec import StateSpec
-from moulin.decoding.network import Ints
 
 
 class EncoderStates:

@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from moulin.decoding.network import Ints
+from moulin.arrays import Ints
 from moulin.errors import OptionsError
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from moulin.arrays import Floats, Ints
 from moulin.audio.waveform import as_floats
-from moulin.decoding.network import Floats, Ints
 from moulin.streaming.window_layout import WindowLayout
 
 _GOES_ON = -1

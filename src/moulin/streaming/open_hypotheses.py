@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from moulin.decoding.network import Floats, Hypothesis, Ints
+from moulin.arrays import Floats, Ints
+from moulin.decoding.network import Hypothesis
 
 MAX_TOKENS = 512
 """A hypothesis has at once; earlier ones go into a list of its own. A segment of 20 s says some 100."""

@@ -6,7 +6,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from moulin.decoding.network import Floats, Hypothesis
+from moulin.arrays import Floats
+from moulin.decoding.network import Hypothesis
 from moulin.decoding.search import SearchState
 from moulin.streaming.options import StreamOptions
 

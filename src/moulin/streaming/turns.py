@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from moulin.decoding.network import Floats, Ints
+from moulin.arrays import Floats, Ints
 
 
 @dataclass(frozen=True, slots=True)

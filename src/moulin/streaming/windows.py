@@ -7,8 +7,8 @@ from collections import deque
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from moulin.arrays import Floats
 from moulin.audio.fbank import FbankOptions
-from moulin.decoding.network import Floats
 from moulin.streaming.window_layout import WindowLayout
 
 

@@ -11,9 +11,9 @@ from tritonclient.grpc import model_config_pb2 as pb
 from moulin.bundle.files import Precision
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.device import gpu_index
-from moulin.engine.engines import Engine
 from moulin.engine.features import MAX_AUDIO_SEC
 from moulin.errors import OptionsError
+from moulin.models.engines import Engine
 from moulin.triton_repo import contract
 from moulin.triton_repo.model_config import (
     PLAN_NAME,

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from moulin.decoding.network import Floats
+from moulin.arrays import Floats
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.together import answer_together
 from moulin.errors import AudioError, EngineError, MoulinError

@@ -11,8 +11,8 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from moulin.decoding.options import DecodingOptions
-from moulin.engine.open_recognizer import open_recognizer
 from moulin.errors import MoulinError
+from moulin.models.open_recognizer import open_recognizer
 from moulin.transcript import Transcript
 from moulin.triton_repo import contract
 from moulin.triton_repo.offline_service import OfflineRequest, OfflineService

@@ -17,10 +17,10 @@ from typing import TypeVar
 import numpy as np
 
 from moulin.bundle.spec import ModelSpec
-from moulin.engine.engines import choose_engine, device_of
 from moulin.engine.features import model_max_sec
-from moulin.engine.precisions import precision_for
-from moulin.export.tensorrt.plan import facts_file
+from moulin.models.engines import choose_engine, device_of
+from moulin.models.precisions import precision_for
+from moulin.tensorrt_engine.plan_file import facts_file
 from moulin.triton_repo import contract
 from moulin.triton_repo.model_config import PLAN_NAME
 from moulin.triton_repo.model_folder import new_model, place_file, write_config, write_shim

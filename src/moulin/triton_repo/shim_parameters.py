@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from moulin.bundle.files import Precision
-from moulin.engine.engines import Engine
+from moulin.models.engines import Engine
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any
 
 from moulin.bundle.files import Precision
 from moulin.engine.device import gpu_index
-from moulin.engine.engines import Engine
-from moulin.engine.onnxruntime_stream_runner import MAX_STREAMS
+from moulin.engine.onnxruntime.stream_runner import MAX_STREAMS
 from moulin.errors import OptionsError
+from moulin.models.engines import Engine
 from moulin.streaming.options import StreamOptions
 from moulin.triton_repo import contract
 from moulin.triton_repo.model_config import (

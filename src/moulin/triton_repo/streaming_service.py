@@ -13,8 +13,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from moulin.arrays import Floats
 from moulin.audio.waveform import SAMPLE_RATE, check_waveform
-from moulin.decoding.network import Floats
 from moulin.engine.step_scheduler import StepScheduler
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.errors import AudioError, EngineError, MoulinError, OptionsError, StreamError, StreamsFull

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from moulin.engine.open_stream_recognizer import open_stream_recognizer
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.errors import MoulinError, StreamsFull
+from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.streaming.options import StreamOptions
 from moulin.triton_repo import contract
 from moulin.triton_repo.shim_errors import is_invalid

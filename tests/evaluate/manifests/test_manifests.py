@@ -13,7 +13,8 @@ import soundfile
 
 from moulin.demo.files import DEMO_MANIFEST
 from moulin.errors import AudioError, EngineError, OptionsError
-from moulin.evaluate.manifest import Utterance, read_manifest
+from moulin.evaluate.manifest import read_manifest
+from moulin.evaluate.utterance import Utterance
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from functools import partial
 
 import pytest
 
-from moulin.demo.files import demo_clips
 from moulin.evaluate.accuracy import Accuracy, Cut, measure_accuracy
+from moulin.evaluate.manifest import demo_clips
 from moulin.evaluate.run import run_plan
 from moulin.evaluate.streaming_benchmark import plan
 from moulin.evaluate.streaming_clips import read_clips, whole_clips

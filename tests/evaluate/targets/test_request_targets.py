@@ -12,9 +12,10 @@ import pytest
 from moulin.bundle.load import load_bundle
 from moulin.bundle.load_model import load_model
 from moulin.bundle.spec import OnnxModelSpec
-from moulin.demo.files import DEMO_MODEL, demo_clips
+from moulin.demo.files import DEMO_MODEL
 from moulin.errors import OptionsError
 from moulin.evaluate.accuracy import Accuracy, measure_accuracy
+from moulin.evaluate.manifest import demo_clips
 from moulin.evaluate.request_benchmark import requests_plan
 from moulin.evaluate.request_load import Arrivals, Workers
 from moulin.evaluate.run import run_plan

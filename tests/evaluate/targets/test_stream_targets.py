@@ -11,8 +11,8 @@ import pytest
 from moulin.audio.decode import read_audio
 from moulin.bundle.load import load_bundle
 from moulin.bundle.spec import OnnxModelSpec
-from moulin.demo.files import demo_clips
 from moulin.errors import EngineError, LaunchError, OptionsError
+from moulin.evaluate.manifest import demo_clips
 from moulin.evaluate.process_usage import process_tree
 from moulin.evaluate.run import run_plan
 from moulin.evaluate.streaming_benchmark import plan

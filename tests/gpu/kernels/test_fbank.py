@@ -9,10 +9,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from moulin.arrays import Floats
 from moulin.audio.decode import read_audio
 from moulin.audio.fbank import Fbank, FbankOptions
-from moulin.decoding.network import Floats
-from moulin.demo.files import demo_clips
+from moulin.evaluate.manifest import demo_clips
 from moulin.gpu.kernels.fbank import FbankMatrices, fbank, fbank_plain
 
 TAIL = 4800

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from moulin.decoding.network import Floats, Ints
+from moulin.arrays import Floats, Ints
 from moulin.decoding.options import DecodingOptions
 from moulin.decoding.search import REFERENCE_SEARCHES, SEARCHES
 from moulin.encoders.decoder import Decoder

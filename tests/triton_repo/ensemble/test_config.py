@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from tritonclient.grpc import model_config_pb2 as pb
 
+from moulin.arrays import Floats
 from moulin.audio.decode import read_audio
 from moulin.bundle.load import load_bundle
 from moulin.bundle.load_model import load_model
 from moulin.bundle.onnx_graph import OnnxGraph
 from moulin.bundle.spec import OnnxModelSpec
-from moulin.decoding.network import Floats
 from moulin.decoding.options import DecodingOptions
-from moulin.demo.files import demo_clips
-from moulin.engine.open_recognizer import open_recognizer
 from moulin.errors import BundleError, OptionsError
+from moulin.evaluate.manifest import demo_clips
+from moulin.models.open_recognizer import open_recognizer
 from moulin.triton_repo.ensemble.components import BACKENDS, PARTS, Backend, component_name
 from moulin.triton_repo.ensemble.config import ensemble_configs
 from moulin.triton_repo.ensemble.repository import build_offline_ensemble

@@ -13,17 +13,18 @@ import torch
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
+from moulin.arrays import Floats
 from moulin.audio.decode import read_audio
 from moulin.bundle.load import load_bundle
 from moulin.client import Client
-from moulin.decoding.network import Floats
-from moulin.demo.files import demo_clips
-from moulin.engine.open_recognizer import open_recognizer
-from moulin.engine.open_stream_recognizer import open_stream_recognizer
-from moulin.engine.open_tensorrt import ready_plan
-from moulin.engine.tensorrt_plan import TensorRtPlan
+from moulin.demo.files import demo_speech
 from moulin.errors import OptionsError
+from moulin.evaluate.manifest import demo_clips
 from moulin.launch import ServerOptions, TritonServer
+from moulin.models.open_recognizer import open_recognizer
+from moulin.models.open_stream_recognizer import open_stream_recognizer
+from moulin.tensorrt_engine.loaded_plan import TensorRtPlan
+from moulin.tensorrt_engine.ready_plan import ready_plan
 from moulin.triton_repo.ensemble.open_part import open_tied_streams
 from moulin.triton_repo.ensemble.repository import build_offline_ensemble, build_tied_streams
 from moulin.triton_repo.offline_config import OfflineOptions
@@ -72,7 +73,7 @@ def test_an_offline_ensemble_of_tensorrt(tmp_path: Path, monkeypatch: pytest.Mon
     """Step by step after the configs, with the plan's own types and profiles."""
     install(monkeypatch, tmp_path / "cache")
     spec = load_bundle(BUNDLES / "conformer-offline")
-    plan = ready_plan(spec, device="cuda", precision="fp32", max_batch=8, max_audio_sec=20)
+    plan = ready_plan(spec, device="cuda", speech=demo_speech, precision="fp32", max_batch=8, max_audio_sec=20)
     options = OfflineOptions(max_batch=8, device="cuda:1", max_audio_sec=20, plan=plan)
     repository = tmp_path / "repository"
     build_offline_ensemble(spec, repository, options, backend="tensorrt")
@@ -94,7 +95,7 @@ def test_streams_on_tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sp
     install(monkeypatch, tmp_path / "cache")
     bundle = BUNDLES / "zipformer-streaming"
     spec = load_bundle(bundle)
-    plan = ready_plan(spec, device="cuda", precision="fp32", max_batch=4)
+    plan = ready_plan(spec, device="cuda", speech=demo_speech, precision="fp32", max_batch=4)
     repository = tmp_path / "repository"
     with pytest.raises(OptionsError, match="The backend tensorrt runs on a GPU only"):
         build_tied_streams(spec, repository, StreamingOptions(plan=plan), backend="tensorrt")

@@ -12,12 +12,12 @@ import pytest
 import tritonclient.grpc as grpc
 from tritonclient.utils import InferenceServerException
 
+from moulin.arrays import Floats
 from moulin.bundle.load import load_bundle
 from moulin.client import Client
-from moulin.decoding.network import Floats
 from moulin.demo.files import DEMO_MODEL
-from moulin.engine.open_recognizer import open_recognizer
 from moulin.launch import ServerOptions, TritonServer
+from moulin.models.open_recognizer import open_recognizer
 from moulin.transcript import Transcript
 from moulin.triton_repo.ensemble.repository import build_offline_ensemble
 from moulin.triton_repo.offline_config import OfflineOptions

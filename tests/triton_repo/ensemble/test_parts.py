@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from moulin.arrays import Floats, Ints
 from moulin.bundle.tokens import TokenTable, read_tokens
-from moulin.decoding.network import Floats, Ints
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.encoding import BatchedEncoder
 from moulin.engine.features import FeatureExtractor

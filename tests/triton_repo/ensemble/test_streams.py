@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
+from moulin.arrays import Floats
 from moulin.audio.decode import read_audio
 from moulin.bundle.load import load_bundle
 from moulin.bundle.load_model import load_model
 from moulin.bundle.tokens import read_tokens
 from moulin.client import Client
-from moulin.decoding.network import Floats
-from moulin.demo.files import demo_clips
-from moulin.engine.open_stream_recognizer import open_stream_recognizer
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.errors import BundleError, ClientError, OptionsError
+from moulin.evaluate.manifest import demo_clips
 from moulin.launch import ServerOptions, TritonServer
+from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.triton_repo.ensemble.components import Backend
 from moulin.triton_repo.ensemble.open_part import open_tied_streams
 from moulin.triton_repo.ensemble.part import Tensors

@@ -17,8 +17,8 @@ from google.protobuf import text_format
 from numpy.typing import NDArray
 from tritonclient.grpc import model_config_pb2 as pb
 
-from moulin.engine.tensorrt_plan import TensorRtPlan
 from moulin.errors import MoulinError
+from moulin.tensorrt_engine.loaded_plan import TensorRtPlan
 from moulin.triton_repo.ensemble.open_part import open_part
 from moulin.triton_repo.ensemble.part import Part, Tensors
 from tests.tensorrt_stand_in import StandIn

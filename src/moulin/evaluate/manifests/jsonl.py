@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from moulin.errors import OptionsError
-from moulin.evaluate.manifest import Utterance
 from moulin.evaluate.manifests.lines import read_lines
+from moulin.evaluate.utterance import Utterance
 
 
 def read_jsonl(file: Path) -> list[Utterance]:

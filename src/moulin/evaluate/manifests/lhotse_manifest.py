@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from moulin.audio.decode import resample
 from moulin.audio.waveform import SAMPLE_RATE, check_waveform
 from moulin.errors import AudioError, EngineError, OptionsError, first_line
-from moulin.evaluate.manifest import Utterance
 from moulin.evaluate.manifests.lines import read_lines
+from moulin.evaluate.utterance import Utterance
 from moulin.extras import install_hint
 
 if TYPE_CHECKING:

@@ -23,14 +23,14 @@ from moulin.bundle.spec import CheckpointSpec, ModelSpec, OnnxModelSpec
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.features import TAIL_PADDING_SEC
 from moulin.engine.offline_recognizer import OfflineRecognizer
-from moulin.engine.open_recognizer import open_recognizer
-from moulin.engine.open_stream_recognizer import open_stream_recognizer
 from moulin.engine.step_scheduler import StepScheduler
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.errors import EngineError, MoulinError, OptionsError, first_line
 from moulin.evaluate.connection import Record
 from moulin.evaluate.targets.target import RunningTarget, ServerSettings, needed, onnx
 from moulin.extras import install_hint
+from moulin.models.open_recognizer import open_recognizer
+from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.spacing import join_texts
 from moulin.streaming.options import StreamOptions
 

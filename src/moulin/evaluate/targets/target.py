@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from moulin.bundle.spec import ModelSpec, OnnxModelSpec
-from moulin.engine.engines import Engine
 from moulin.errors import OptionsError
 from moulin.evaluate.connection import Connection
 from moulin.evaluate.streaming_clips import Clip
 from moulin.evaluate.targets.triton_statistics import ReadStatistics
+from moulin.models.engines import Engine
 
 SHERPA_SETTINGS: Mapping[str, str] = {
     "max-batch-size": "16",

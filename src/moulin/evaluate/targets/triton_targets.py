@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 from moulin.bundle.spec import ModelSpec
-from moulin.engine.engines import choose_engine
 from moulin.evaluate.connection import Connection
 from moulin.evaluate.streaming_clips import Clip
 from moulin.evaluate.targets import triton_statistics
@@ -17,6 +16,7 @@ from moulin.evaluate.targets.target import RunningTarget, ServerSettings, needed
 from moulin.launch.server import ServerOptions, TritonServer
 from moulin.launch.tritonserver import find_tritonserver
 from moulin.launch.workspace import workspace
+from moulin.models.engines import choose_engine
 from moulin.triton_repo import contract
 
 

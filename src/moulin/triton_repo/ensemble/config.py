@@ -12,7 +12,7 @@ from moulin.bundle.onnx_graph import TensorSpec
 from moulin.bundle.spec import OnnxModelSpec
 from moulin.decoding.greedy import WINDOW_FRAMES
 from moulin.engine.features import model_max_sec
-from moulin.export.packed_states import NEW_STATES, STATES, packed_size
+from moulin.onnx_rewrites.packed_states import NEW_STATES, STATES, packed_size
 from moulin.triton_repo import contract
 from moulin.triton_repo.ensemble.components import (
     MODEL_FILES,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moulin.decoding.network import Floats
+from moulin.arrays import Floats
 from moulin.engine.encoding import BatchedEncoder
 from moulin.engine.together import answer_together
 from moulin.errors import MoulinError, OptionsError

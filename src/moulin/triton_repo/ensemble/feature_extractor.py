@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from moulin.arrays import Floats
 from moulin.audio.fbank import PADDING_VALUE, pad_features
 from moulin.bundle.spec import MIN_FRAMES
-from moulin.decoding.network import Floats
 from moulin.engine.features import FeatureExtractor
 from moulin.engine.together import answer_together
 from moulin.errors import EngineError, MoulinError

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moulin.engine.onnxruntime_prediction import OnnxRuntimeNetwork
+from moulin.engine.onnxruntime.prediction import OnnxRuntimeNetwork
 from moulin.engine.together import answer_together
 from moulin.errors import MoulinError
 from moulin.triton_repo.ensemble.part import Tensors

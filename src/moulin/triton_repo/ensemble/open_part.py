@@ -14,8 +14,8 @@ from moulin.decoding.options import DecodingOptions
 from moulin.engine.encoding import BatchedEncoder
 from moulin.engine.features import FeatureExtractor
 from moulin.engine.host_stream_recognizer import HostStreamRecognizer
-from moulin.engine.onnxruntime_encoder import OnnxRuntimeEncoder
-from moulin.engine.onnxruntime_prediction import DECODER, JOINER, OnnxRuntimeNetwork
+from moulin.engine.onnxruntime.encoder import OnnxRuntimeEncoder
+from moulin.engine.onnxruntime.prediction import DECODER, JOINER, OnnxRuntimeNetwork
 from moulin.engine.scoring import Scorer
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.streaming.options import StreamOptions

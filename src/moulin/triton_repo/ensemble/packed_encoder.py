@@ -8,10 +8,10 @@ import numpy as np
 
 from moulin.bundle.files import Precision
 from moulin.bundle.onnx_graph import OnnxGraph
-from moulin.engine.onnxruntime_session import new_session, rewritten_encoder, run
+from moulin.engine.onnxruntime.session import new_session, rewritten_encoder, run
 from moulin.engine.together import answer_together
 from moulin.errors import MoulinError
-from moulin.export.packed_states import NEW_STATES, STATES
+from moulin.onnx_rewrites.packed_states import NEW_STATES, STATES
 from moulin.triton_repo.ensemble.part import Tensors
 
 _INPUTS, _OUTPUTS = ("x", STATES), ("encoder_out", NEW_STATES)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moulin.decoding.network import Floats, Ints
+from moulin.arrays import Floats, Ints
 from moulin.triton_repo.ensemble.part import Ask
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from moulin.arrays import Floats, Ints
 from moulin.audio.batched_fbank import BatchedFbank
 from moulin.audio.fbank import FbankOptions
 from moulin.bundle.files import Precision
 from moulin.bundle.spec import ModelSpec
-from moulin.decoding.network import Floats, Ints
-from moulin.engine.onnxruntime_fbank import OnnxRuntimeFbank
+from moulin.engine.onnxruntime.fbank import OnnxRuntimeFbank
 from moulin.triton_repo.ensemble.remote_networks import RemoteNetwork, RemotePrediction
 
 

@@ -19,11 +19,11 @@ import onnx
 from moulin.bundle.onnx_graph import OnnxGraph
 from moulin.bundle.spec import ModelSpec, OnnxModelSpec
 from moulin.bundle.tokens import tokens_text
-from moulin.engine.engines import choose_engine
-from moulin.engine.onnxruntime_encoder import OnnxRuntimeEncoder
+from moulin.engine.onnxruntime.encoder import OnnxRuntimeEncoder
 from moulin.errors import BundleError, OptionsError
-from moulin.export.packed_states import pack_states
-from moulin.export.tensorrt.plan import facts_file, num_profiles
+from moulin.models.engines import choose_engine
+from moulin.onnx_rewrites.packed_states import pack_states
+from moulin.tensorrt_engine.plan_file import facts_file, num_profiles
 from moulin.triton_repo.ensemble.components import MODEL_FILES, PARTS, Backend, Part, component_name, encoder_interface
 from moulin.triton_repo.ensemble.config import ensemble_configs, tied_configs
 from moulin.triton_repo.model_folder import new_model, place_file, write_config, write_shim

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from moulin.arrays import Floats, Ints
 from moulin.audio.waveform import SAMPLE_RATE
-from moulin.decoding.network import Floats, Ints
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.scoring import Scorer
 from moulin.engine.together import answer_together

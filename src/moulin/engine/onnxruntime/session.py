@@ -1,0 +1,131 @@
+"""Sessions of ONNX Runtime, with its CPU or CUDA execution provider."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from moulin.bundle.files import Precision
+from moulin.bundle.onnx_graph import OnnxGraph, TensorSpec
+from moulin.engine.device import gpu_index
+from moulin.errors import EngineError, first_line
+from moulin.extras import install_hint
+from moulin.onnx_rewrites.depthwise import rewrite_depthwise, widen_depthwise
+from moulin.onnx_rewrites.swoosh import rewrite_swoosh
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+
+def check_provider(device: str) -> None:
+    """Raise OptionsError or EngineError where `device` is no device, or this ONNX Runtime cannot use it."""
+    if device != "cpu":
+        _providers(device, _onnxruntime().get_available_providers())
+
+
+def run(
+    session: onnxruntime.InferenceSession, outputs: list[str], values: Sequence[tuple[TensorSpec, NDArray[Any]]]
+) -> list[NDArray[Any]]:
+    inputs = {tensor.name: value.astype(tensor.dtype, copy=False) for tensor, value in values}
+    try:
+        return session.run(outputs, inputs)  # type: ignore[no-any-return]
+    except Exception as error:  # ONNX Runtime has many exception types and no common base but this one
+        shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in inputs.items())
+        raise EngineError(f"ONNX Runtime failed on {shapes}: {first_line(error)}") from error
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise EngineError(
+            "Running a model needs ONNX Runtime, which is not installed",
+            hint=f"{install_hint('engine')}, or '.[engine-gpu]' on a machine with an NVIDIA GPU",
+        ) from error
+    return onnxruntime
+
+
+def rewritten_encoder(
+    encoder: OnnxGraph, precision: Precision, device: str, *, fixed_shapes: bool = False
+) -> bytes | None:
+    """The encoder in a form that runs faster on `device`; None where it stays as it is. See `new_session`."""
+    if encoder.external_files:
+        return None  # weights outside the file, usually for their size: ONNX Runtime reads them in place
+    if precision == "int8":
+        # Rounding to integers makes whole steps of differences in the last digit, and the tokens would no longer be
+        # those of other runtimes.
+        return None
+    import onnx
+
+    model = onnx.load(encoder.file)
+    rewritten = rewrite_swoosh(model)
+    if device == "cpu":
+        rewritten += rewrite_depthwise(model)
+    elif precision == "fp16" and not fixed_shapes:
+        rewritten += widen_depthwise(model)
+    return model.SerializeToString() if rewritten else None
+
+
+def new_session(
+    file: Path,
+    device: str,
+    threads: int,
+    content: bytes | None = None,
+    *,
+    few_shapes: bool = False,
+    fixed_shapes: bool = False,
+    precision: Precision = "fp32",
+) -> onnxruntime.InferenceSession:
+    """A session of the model in `file`, or of `content` in its place.
+
+    `precision` is the model's: for some convolutions in half precision ONNX Runtime 1.32 ends the process when it lays
+    them out for a CPU, so there it must not.
+
+    `few_shapes` lets ONNX Runtime plan its memory, 3 % faster for batches of a streaming encoder. It keeps a plan for
+    every shape of input that it has ever seen, and lengths of whole recordings hardly repeat. `fixed_shapes` lets a GPU
+    take long over every new one, to be the faster from then on.
+    """
+    onnxruntime = _onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what goes wrong comes as an exception too
+    options.enable_mem_pattern = few_shapes
+    if precision == "fp16" and device == "cpu":
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    # Without session.set_denormal_as_zero: the first session of a process leaves the thread that makes it, whoever's it
+    # is, taking denormals for zero; and digits-en hears neither speech nor silence faster with it.
+    providers = _providers(device, onnxruntime.get_available_providers(), fixed_shapes=fixed_shapes)
+    try:
+        session = onnxruntime.InferenceSession(content or file, options, providers=providers)
+    except Exception as error:  # as above
+        raise EngineError(f"ONNX Runtime cannot load {file}: {first_line(error)}") from error
+    wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
+    if wanted not in session.get_providers():
+        raise EngineError(
+            f"ONNX Runtime could not start {wanted} and would have run on the CPU",
+            hint="see that the CUDA and cuDNN libraries it was built for are installed and on LD_LIBRARY_PATH",
+        )
+    return session
+
+
+def _providers(device: str, available: list[str], *, fixed_shapes: bool = False) -> list[Any]:
+    index = gpu_index(device)
+    if index is None:
+        return ["CPUExecutionProvider"]
+    if "CUDAExecutionProvider" not in available:
+        raise EngineError(
+            f"This ONNX Runtime has no CUDA provider, only {', '.join(available)}",
+            hint=f"pip uninstall onnxruntime; then {install_hint('engine-gpu')}",
+        )
+    cuda = {
+        "device_id": index,
+        # Where nearly every batch has a new shape, the search for the fastest convolutions costs most of a second for
+        # each (a Conformer of 77 M in half precision, H200), and two with those of one dimension laid out as of two.
+        "cudnn_conv_algo_search": "EXHAUSTIVE" if fixed_shapes else "HEURISTIC",
+        "cudnn_conv1d_pad_to_nc1d": "1" if fixed_shapes else "0",
+    }
+    return [("CUDAExecutionProvider", cuda), "CPUExecutionProvider"]

@@ -1,0 +1,128 @@
+"""From a model's ONNX encoder to a TensorRT plan."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from moulin.bundle.spec import ModelSpec, OnnxModelSpec
+from moulin.engine.onnxruntime.encoder import OnnxRuntimeEncoder
+from moulin.errors import EngineError, OptionsError
+from moulin.onnx_rewrites.packed_states import pack_states
+from moulin.tensorrt_engine.builders import Builder, BuildRequest
+from moulin.tensorrt_engine.operators import refusals
+from moulin.tensorrt_engine.plan_file import Machine, PlanFacts, PlanPrecision, file_hash, is_checked, write_facts
+from moulin.tensorrt_engine.profiles import Profile, profiles
+from moulin.tensorrt_engine.sanitise import sanitise
+
+WORKSPACE_GIB = 4.0
+"""What TensorRT may take for trying: without a bound it has taken more than the GPU has."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """All that there is before TensorRT is asked."""
+
+    model: onnx.ModelProto
+    profiles: list[Profile]
+
+
+def prepare(
+    spec: ModelSpec, *, precision: PlanPrecision = "fp16", max_batch: int = 64, max_seconds: float | None = None
+) -> Preparation:
+    """The encoder of `spec` as TensorRT takes it, a streaming one with its states packed, and the profiles to build it
+    with.
+
+    Raises OptionsError for a checkpoint or impossible limits, and EngineError where the graph holds what TensorRT does
+    not take.
+    """
+    if not isinstance(spec, OnnxModelSpec):
+        raise OptionsError(
+            f"An engine is built from ONNX files, and {spec.file} is a checkpoint",
+            hint="`moulin export` writes ONNX files of it",
+        )
+    if spec.precision != "fp32":
+        raise OptionsError(
+            f"An engine is built from fp32 files, and {spec.file.name} is {spec.precision}",
+            hint="name a folder that has fp32 files too; the engine's precision is --precision",
+        )
+    loaded = onnx.load(spec.encoder.file)
+    model = sanitise(pack_states(loaded, spec.streaming) if spec.streaming else loaded)
+    if found := refusals(model):
+        raise EngineError(
+            f"TensorRT does not take {spec.encoder.file}: it has {', '.join(map(str, found))}",
+            hint="export the checkpoint with `moulin export`, whose files have nothing of the kind",
+        )
+    min_frames = 1
+    if spec.streaming is None:
+        encoder = OnnxRuntimeEncoder(
+            spec.encoder, feature_dim=spec.feature_dim, precision=spec.precision, threads=1, rewrite=False
+        )
+        min_frames = encoder.min_frames
+    made_for = profiles(spec, max_batch=max_batch, min_frames=min_frames, max_seconds=max_seconds)
+    return Preparation(_in_precision(model, precision), made_for)
+
+
+def build_plan(
+    spec: OnnxModelSpec,
+    prepared: Preparation,
+    to: Path,
+    builder: Builder,
+    gpu: str,
+    precision: PlanPrecision,
+    *,
+    workspace_gib: float = WORKSPACE_GIB,
+    check: Callable[[Path], float] | None = None,
+) -> Path:
+    """Build the engine into the folder `to`, or find it there; returns its file. Raises EngineError.
+
+    The name tells one engine from another: GPU, version of TensorRT, precision, profiles and the model itself. `check`
+    is given every engine that nobody has checked yet, and returns its drift or raises EngineError; what it raises for
+    is not kept.
+    """
+    facts = PlanFacts(
+        Machine(gpu, builder.version),
+        precision,
+        file_hash(spec.encoder.file, *spec.encoder.external_files),
+        prepared.profiles,
+        workspace_gib,
+    )
+    to.mkdir(parents=True, exist_ok=True)
+    plan = to / f"encoder-{precision}-{facts.key}.plan"
+    if plan.is_file():
+        if check is not None and not is_checked(plan):
+            write_facts(plan, facts, check(plan))
+        return plan
+    with tempfile.TemporaryDirectory(dir=to, prefix=".new-") as folder:
+        source, new = Path(folder) / "encoder.onnx", Path(folder) / "encoder.plan"
+        onnx.save(prepared.model, source, save_as_external_data=prepared.model.ByteSize() > 2**30)
+        builder.build(BuildRequest(source, new, prepared.profiles, workspace_gib))
+        write_facts(plan, facts, None if check is None else check(new))
+        new.rename(plan)
+    return plan
+
+
+def this_gpu(index: int = 0) -> str:
+    """The GPU's name and compute capability, as nvidia-smi says. Raises EngineError where there is none."""
+    query = ["nvidia-smi", f"--id={index}", "--query-gpu=name,compute_cap", "--format=csv,noheader"]
+    if shutil.which("nvidia-smi") is None:
+        raise EngineError("Building an engine needs an NVIDIA GPU, and nvidia-smi is not there")
+    done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
+    if done.returncode != 0 or not done.stdout.strip():
+        raise EngineError(f"nvidia-smi finds no GPU {index}: {(done.stdout + done.stderr).strip()}")
+    return done.stdout.strip()
+
+
+def _in_precision(model: onnx.ModelProto, precision: PlanPrecision) -> onnx.ModelProto:
+    """The graph in the types that the engine is to compute with; its inputs and outputs stay as they are."""
+    if precision == "fp32":
+        return model
+    from moulin.onnx_rewrites.variants import in_brain_precision, in_half_precision
+
+    return in_half_precision(model) if precision == "fp16" else in_brain_precision(model)

@@ -1,0 +1,189 @@
+"""Whatever makes an engine of an ONNX file: TensorRT's Python API, or trtexec."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from moulin.errors import EngineError
+from moulin.tensorrt_engine.profiles import Profile, Range, Shape
+
+_TRTEXEC_PLACES = ("/usr/src/tensorrt/bin/trtexec", "/opt/tensorrt/bin/trtexec")
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """An ONNX file to make a plan of. Its types are those of the graph ("strongly typed"): the precision is in it."""
+
+    onnx: Path
+    plan: Path
+    profiles: Sequence[Profile]
+    workspace_gib: float
+
+
+class Builder(Protocol):
+    @property
+    def version(self) -> str:
+        """TensorRT's, as 10.3.0."""
+
+    def build(self, request: BuildRequest) -> None:
+        """Write the plan. Raises EngineError with TensorRT's reason."""
+
+
+def find_builder(*, say: Callable[[str], None] | None = None) -> Builder:
+    """TensorRT's Python API where it is installed, else trtexec. Raises EngineError where there is neither."""
+    try:
+        return PythonBuilder(importlib.import_module("tensorrt"), say=say)
+    except ModuleNotFoundError:
+        pass
+    places = [shutil.which("trtexec"), *_TRTEXEC_PLACES]
+    for place in places:
+        if place is not None and Path(place).is_file():
+            return TrtexecBuilder(Path(place))
+    raise EngineError(
+        "Building an engine needs TensorRT, and there is neither the Python package tensorrt nor trtexec",
+        hint="run it in NVIDIA's container (nvcr.io/nvidia/tritonserver has TensorRT), or pip install tensorrt; "
+        "--dry-run shows what would be built",
+    )
+
+
+class TrtexecBuilder:
+    """The command line tool that comes with TensorRT."""
+
+    def __init__(self, binary: Path) -> None:
+        """Raises EngineError where `binary` does not say which version it is."""
+        self._binary = binary
+        self._version = self._read_version()
+
+    @property
+    def version(self) -> str:
+        return self._version
+
+    def build(self, request: BuildRequest) -> None:
+        done = _run([str(self._binary), *trtexec_arguments(request)])
+        if done.returncode != 0 or not request.plan.is_file():
+            errors = re.findall(r"\[E\] (.*)", done.stdout)
+            reason = errors[0] if errors else f"exit status {done.returncode}"
+            raise EngineError(
+                f"trtexec could not build the engine: {reason}",
+                hint=f"run it yourself: {shlex.join([self._binary.name, *trtexec_arguments(request)])}",
+            )
+
+    def _read_version(self) -> str:
+        printed = _run([str(self._binary), "--help"]).stdout
+        match = re.search(r"\[TensorRT v(\d+)\]", printed)
+        if match is None:
+            raise EngineError(f"{self._binary} does not say its version: got {printed[:80]!r}")
+        number = int(match[1])
+        # 8.6.1 is 8601, 10.3.0 is 100300.
+        major, rest = divmod(number, 10_000) if number >= 100_000 else divmod(number, 1000)
+        return f"{major}.{rest // 100}.{rest % 100}"
+
+
+def trtexec_arguments(request: BuildRequest) -> list[str]:
+    """What trtexec is told."""
+    arguments = [
+        f"--onnx={request.onnx}",
+        f"--saveEngine={request.plan}",
+        "--stronglyTyped",
+        f"--memPoolSize=workspace:{round(1024 * request.workspace_gib)}M",
+        "--skipInference",
+    ]
+    for number, profile in enumerate(request.profiles):
+        if len(request.profiles) > 1:
+            arguments.append(f"--profile={number}")
+        for flag, pick in _PICKS:
+            arguments.append(f"--{flag}=" + ",".join(f"{name}:{_spelled(pick(r))}" for name, r in profile.items()))
+    return arguments
+
+
+_PICKS: tuple[tuple[str, Callable[[Range], Shape]], ...] = (
+    ("minShapes", lambda found: found.least),
+    ("optShapes", lambda found: found.best),
+    ("maxShapes", lambda found: found.largest),
+)
+
+
+def _spelled(shape: Shape) -> str:
+    return "x".join(map(str, shape))
+
+
+class PythonBuilder:
+    """TensorRT's Python API, 10 and later."""
+
+    def __init__(self, tensorrt: Any, *, say: Callable[[str], None] | None = None) -> None:
+        """`tensorrt` is the module; `say` is told how far a build is."""
+        self._tensorrt, self._say = tensorrt, say
+
+    @property
+    def version(self) -> str:
+        return ".".join(self._tensorrt.__version__.split(".")[:3])
+
+    def build(self, request: BuildRequest) -> None:
+        trt = self._tensorrt
+        logger = trt.Logger(trt.Logger.WARNING)
+        builder = trt.Builder(logger)
+        # Since 11 every network is strongly typed, and the flag may be gone.
+        flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+        network = builder.create_network(0 if flag is None else 1 << int(flag))
+        parser = trt.OnnxParser(network, logger)
+        if not parser.parse_from_file(str(request.onnx)):
+            errors = [str(parser.get_error(number)) for number in range(parser.num_errors)]
+            raise EngineError(f"TensorRT does not take the encoder: {errors[0] if errors else 'it gives no reason'}")
+        config = builder.create_builder_config()
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, round(request.workspace_gib * _GIB))
+        for wanted in request.profiles:
+            profile = builder.create_optimization_profile()
+            for name, found in wanted.items():
+                profile.set_shape(name, found.least, found.best, found.largest)
+            config.add_optimization_profile(profile)
+        if self._say is not None:
+            config.progress_monitor = _progress_monitor(trt, self._say)
+        plan = builder.build_serialized_network(network, config)
+        if plan is None:
+            raise EngineError(
+                "TensorRT could not build the engine; its log says why",
+                hint="where memory is short, lower --workspace-gib, --max-batch or --max-seconds",
+            )
+        request.plan.write_bytes(bytes(plan))
+
+
+def _progress_monitor(trt: Any, say: Callable[[str], None]) -> Any:
+    """TensorRT builds in phases within phases; the outermost ones are told, with their time."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self._started: dict[str, float] = {}
+
+        def phase_start(self, phase: str, parent: str | None, num_steps: int) -> None:
+            if parent is None:
+                self._started[phase] = time.monotonic()
+                say(f"  {phase}: {num_steps} steps ...")
+
+        def step_complete(self, _phase: str, _step: int) -> bool:
+            return True  # go on
+
+        def phase_finish(self, phase: str) -> None:
+            if phase in self._started:
+                say(f"  {phase}: {time.monotonic() - self._started.pop(phase):.0f} s")
+
+    return Monitor()
+
+
+def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False
+        )
+    except OSError as error:
+        raise EngineError(f"{command[0]} cannot be started: {error.strerror or error}") from error

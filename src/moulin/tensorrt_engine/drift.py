@@ -1,0 +1,103 @@
+"""How far an engine is from ONNX Runtime in fp32, on real speech: what a build does not say.
+
+An engine that was built may still give NaN, where half precision overflows, or drift, where it cancels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from moulin.arrays import Floats
+from moulin.audio.fbank import Fbank, FbankOptions
+from moulin.bundle.spec import OnnxModelSpec
+from moulin.engine.onnxruntime.runner import OnnxRuntimeRunner
+from moulin.engine.onnxruntime.stream_runner import OnnxRuntimeStreamRunner
+from moulin.errors import EngineError
+from moulin.tensorrt_engine.loaded_plan import TensorRtPlan
+from moulin.tensorrt_engine.plan_file import PlanPrecision
+from moulin.tensorrt_engine.runner import TensorRtEncoder
+from moulin.tensorrt_engine.stream_runner import TensorRtStreamRunner
+
+TOLERANCES: dict[PlanPrecision, float] = {"fp32": 0.01, "fp16": 0.03, "bf16": 0.15}
+"""The largest drift that is taken for rounding: the norm of the difference over that of ONNX Runtime's encoder frames.
+Rounding of digits-en-streaming to fp16 makes 0.1 %, and that of its weights alone to bf16 1 % (in ONNX Runtime); deeper
+models get a margin of ten. fp32 leaves room for TF32, which TensorRT multiplies in."""
+
+_UTTERANCES, _STREAMS, _CHUNKS = 4, 3, 20
+
+
+def measure_drift(
+    spec: OnnxModelSpec, plan: TensorRtPlan, precision: PlanPrecision, waveforms: Sequence[Floats]
+) -> float:
+    """The drift of the encoder `plan` of `spec`, on `waveforms` of speech, float32 [n] each, 16 kHz.
+
+    Raises EngineError where the engine gives what is no number, or drifts by more than TOLERANCES allow."""
+    fbank = Fbank(FbankOptions(num_mel_bins=spec.feature_dim))
+    speech = [fbank(waveform) for waveform in waveforms[:_UTTERANCES]]
+    pairs = (_streaming if spec.streaming else _offline)(spec, plan, speech)
+    difference = norm = 0.0
+    frames = broken = 0
+    for found, wanted in pairs:
+        finite = np.isfinite(found).all(axis=-1)
+        frames, broken = frames + finite.size, broken + int((~finite).sum())
+        difference += float(np.square(found[finite] - wanted[finite], dtype=np.float64).sum())
+        norm += float(np.square(wanted, dtype=np.float64).sum())
+    wider = {"fp16": "build it with --precision bf16 or fp32", "bf16": "build it with --precision fp32"}
+    hint = wider.get(precision, "serve the model with --engine onnxruntime, and report it with the recipe's name")
+    if broken:
+        raise EngineError(
+            f"The engine of {spec.name} in {precision} gives NaN or infinity in {broken} of {frames} encoder frames of "
+            "speech, and ONNX Runtime gives numbers",
+            hint=hint,
+        )
+    drift = float(np.sqrt(difference / norm))
+    if drift > TOLERANCES[precision]:
+        raise EngineError(
+            f"The engine of {spec.name} in {precision} differs from ONNX Runtime by {drift:.2%} on speech, and "
+            f"{TOLERANCES[precision]:.0%} is the most that rounding explains",
+            hint=hint,
+        )
+    return drift
+
+
+def _offline(spec: OnnxModelSpec, plan: TensorRtPlan, speech: Sequence[Floats]) -> Iterator[tuple[Floats, Floats]]:
+    """Valid frames of both: of recordings in one batch, and of one as long as each profile's best."""
+    engine = TensorRtEncoder(spec, plan)
+    reference = OnnxRuntimeRunner(spec, rewrite=False)
+    lengths = np.array([min(len(features), engine.max_frames) for features in speech[: engine.max_batch]])
+    batch = np.zeros((len(lengths), lengths.max(), spec.feature_dim), np.float32)
+    for row, length in enumerate(lengths):
+        batch[row, :length] = speech[row][:length]
+    inputs = [(batch, lengths)]
+    whole = np.concatenate(speech)
+    x = spec.encoder.input("x", 0).name
+    for profile in plan.profiles:
+        frames = profile[x].best[1]
+        repeated = np.resize(whole, (1, frames, spec.feature_dim))
+        inputs.append((repeated, np.array([frames])))
+    for features, counts in inputs:
+        found, out_lens = engine.encoder(features, counts)
+        wanted, wanted_lens = reference.encoder(features, counts, alone=True)
+        if found.shape != wanted.shape or not np.array_equal(out_lens, wanted_lens):
+            raise EngineError(
+                f"The engine of {spec.name} gives {list(found.shape)} with lengths {out_lens.tolist()} for "
+                f"{list(features.shape)}, and ONNX Runtime {list(wanted.shape)} with {wanted_lens.tolist()}"
+            )
+        for row, length in enumerate(wanted_lens.tolist()):
+            yield found[row, :length], wanted[row, :length]
+
+
+def _streaming(spec: OnnxModelSpec, plan: TensorRtPlan, speech: Sequence[Floats]) -> Iterator[tuple[Floats, Floats]]:
+    """Frames of several streams side by side, whose states go on from chunk to chunk."""
+    assert spec.streaming is not None
+    window, chunk = spec.streaming.window_frames, spec.streaming.chunk_frames
+    engine = TensorRtStreamRunner(spec, plan, capacity=_STREAMS)
+    reference = OnnxRuntimeStreamRunner(spec, capacity=_STREAMS, rewrite=False)
+    whole = np.concatenate(speech)
+    slots = np.arange(min(_STREAMS, engine.max_batch))
+    for step in range(_CHUNKS):
+        first = [(step + _CHUNKS * slot) * chunk for slot in slots.tolist()]
+        x = np.stack([np.take(whole, range(start, start + window), axis=0, mode="wrap") for start in first])
+        yield engine.encoder(x, slots), reference.encoder(x, slots, alone=True)

@@ -1,0 +1,137 @@
+"""TensorRT's own calls (10 and later): a plan that takes and gives tensors of PyTorch on one GPU.
+
+PyTorch lends memory and the stream; all that is computed is TensorRT's.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moulin.errors import EngineError, first_line
+from moulin.tensorrt_engine.profiles import Profile, Range, Shape
+
+
+class TensorRtPlan:
+    """A deserialised plan with one execution context. One caller at a time: whoever is in `computing`."""
+
+    def __init__(self, file: Path, tensorrt: Any, device: torch.device) -> None:
+        """`tensorrt` is the module. `device` is a GPU; what stands for TensorRT in tests has a CPU's memory.
+
+        Raises EngineError where TensorRT does not take the plan, or the GPU has too little memory for it.
+        """
+        self.file, self.device, self._tensorrt = file, device, tensorrt
+        self._lock = threading.Lock()
+        on_gpu = device.type == "cuda"
+        self._stream: Any = torch.cuda.Stream(device) if on_gpu else None  # type: ignore[no-untyped-call]
+        # What the engine logs to and lives in has to outlive it.
+        self._logger = tensorrt.Logger(tensorrt.Logger.WARNING)
+        self._runtime = tensorrt.Runtime(self._logger)
+        with self.computing():
+            self._engine = self._runtime.deserialize_cuda_engine(file.read_bytes())
+            if self._engine is None:
+                raise EngineError(
+                    f"TensorRT {tensorrt.__version__} cannot load {file}; its log says why",
+                    hint="build the engine again with `moulin trt build`",
+                )
+            self._context = self._engine.create_execution_context()
+            if self._context is None:
+                raise EngineError(
+                    f"TensorRT cannot make room for running {file}; its log says why",
+                    hint="a smaller --max-batch or --max-audio-sec needs less of the GPU's memory",
+                )
+        engine = self._engine
+        names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
+        inputs = {name for name in names if engine.get_tensor_mode(name) == tensorrt.TensorIOMode.INPUT}
+        self.inputs = {name: self._dtype(name) for name in names if name in inputs}
+        self.outputs = {name: self._dtype(name) for name in names if name not in inputs}
+        self.profiles: Sequence[Profile] = [
+            {name: Range(*map(_shape, engine.get_tensor_profile_shape(name, number))) for name in self.inputs}
+            for number in range(engine.num_optimization_profiles)
+        ]
+        self._profile = 0  # a context begins with it
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """The plan's GPU and stream, for everything that happens to its tensors. Raises EngineError for what PyTorch
+        raises, say for want of memory."""
+        on_gpu = self._stream is not None
+        try:
+            with self._lock, torch.inference_mode(), torch.cuda.stream(self._stream) if on_gpu else nullcontext():
+                yield
+        except RuntimeError as error:
+            raise EngineError(f"Running {self.file.name} failed on {self.device}: {first_line(error)}") from error
+
+    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The outputs of `inputs`, tensors on the device, by name; within `computing`, and on the device when the
+        stream has come so far.
+
+        Raises EngineError for shapes that no profile holds, and for whatever TensorRT fails on.
+        """
+        self._choose_profile({name: tuple(tensor.shape) for name, tensor in inputs.items()})
+        context = self._context
+        # What TensorRT reads is to live until it has.
+        given = {name: inputs[name].to(dtype).contiguous() for name, dtype in self.inputs.items()}
+        for name, tensor in given.items():
+            self._check(context.set_input_shape(name, tuple(tensor.shape)), f"the shape {_spelled(tensor)} of {name}")
+            self._check(context.set_tensor_address(name, tensor.data_ptr()), f"the memory of {name}")
+        found: dict[str, Tensor] = {}
+        for name, dtype in self.outputs.items():
+            shape = _shape(context.get_tensor_shape(name))
+            if min(shape, default=0) < 0:
+                raise EngineError(f"{self.file.name} does not say the shape of {name}: TensorRT gives {list(shape)}")
+            found[name] = torch.empty(shape, dtype=dtype, device=self.device)
+            self._check(context.set_tensor_address(name, found[name].data_ptr()), f"the memory of {name}")
+        self._check(context.execute_async_v3(self._stream_handle), "the whole pass")
+        return found
+
+    def _choose_profile(self, shapes: Mapping[str, Shape]) -> None:
+        """The first that holds `shapes`: they are sorted by length, and the shorter ones are faster."""
+        fitting = [number for number, profile in enumerate(self.profiles) if _holds(profile, shapes)]
+        if not fitting:
+            given = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+            reach = "; ".join(_reach(profile) for profile in self.profiles)
+            raise EngineError(f"{self.file.name} was built for {reach}, got {given}")
+        if fitting[0] != self._profile:
+            chosen = self._context.set_optimization_profile_async(fitting[0], self._stream_handle)
+            self._check(chosen, f"profile {fitting[0]}")
+            self._profile = fitting[0]
+
+    def _check(self, done: bool, what: str) -> None:
+        if not done:
+            raise EngineError(f"TensorRT failed on {what} with {self.file.name}; its log says why")
+
+    def _dtype(self, name: str) -> torch.dtype:
+        numpy_dtype = np.dtype(self._tensorrt.nptype(self._engine.get_tensor_dtype(name)))
+        return torch.from_numpy(np.empty(0, numpy_dtype)).dtype
+
+    @property
+    def _stream_handle(self) -> int:
+        return 0 if self._stream is None else self._stream.cuda_stream
+
+
+def _shape(dims: Sequence[int]) -> Shape:
+    return tuple(int(size) for size in dims)
+
+
+def _holds(profile: Profile, shapes: Mapping[str, Shape]) -> bool:
+    return all(
+        len(shapes[name]) == len(reach.least)
+        and all(low <= size <= high for low, size, high in zip(reach.least, shapes[name], reach.largest, strict=True))
+        for name, reach in profile.items()
+    )
+
+
+def _reach(profile: Profile) -> str:
+    return ", ".join(f"{name} {list(reach.least)} to {list(reach.largest)}" for name, reach in profile.items())
+
+
+def _spelled(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape))

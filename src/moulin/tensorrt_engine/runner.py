@@ -1,0 +1,90 @@
+"""Offline runner on TensorRT."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moulin.arrays import Floats, Ints
+from moulin.audio.fbank import PADDING_VALUE
+from moulin.bundle.spec import OnnxModelSpec
+from moulin.engine.onnxruntime.prediction import OnnxRuntimePrediction
+from moulin.errors import EngineError
+from moulin.tensorrt_engine.loaded_plan import TensorRtPlan
+
+_BATCH_FRAMES = 64_000  # as much as it can get, as in `onnxruntime_encoder`
+
+
+class TensorRtEncoder:
+    """The encoder of an offline model as a plan."""
+
+    def __init__(self, spec: OnnxModelSpec, plan: TensorRtPlan) -> None:
+        """Raises EngineError where the plan is none of such an encoder."""
+        self._plan = plan
+        self._x, self._x_lens = spec.encoder.input("x", 0).name, spec.encoder.input("x_lens", 1).name
+        self._out, self._out_lens = (
+            spec.encoder.output("encoder_out", 0).name,
+            spec.encoder.output("encoder_out_lens", 1).name,
+        )
+        check_tensors(plan, {self._x, self._x_lens}, {self._out, self._out_lens})
+        reaches = [profile[self._x] for profile in plan.profiles]
+        self.max_batch = min(reach.largest[0] for reach in reaches)
+        self.min_frames = min(reach.least[1] for reach in reaches)
+        self.max_frames = max(reach.largest[1] for reach in reaches)
+
+    def encoder(self, x: Floats, x_lens: Ints, *, alone: bool = False) -> tuple[Floats, Ints]:  # noqa: ARG002
+        missing = self.min_frames - x.shape[1]
+        if missing > 0:
+            x = np.pad(x, ((0, 0), (0, missing), (0, 0)), constant_values=PADDING_VALUE)
+        found = [
+            self._run(x[first : first + self.max_batch], x_lens[first : first + self.max_batch])
+            for first in range(0, len(x), self.max_batch)
+        ]
+        return np.concatenate([rows for rows, _ in found]), np.concatenate([lengths for _, lengths in found])
+
+    def tensors(self, x: Floats, x_lens: Ints) -> dict[str, Tensor]:
+        """What the plan runs on; within its `computing`."""
+        return {
+            name: torch.from_numpy(value).to(self._plan.device)
+            for name, value in ((self._x, x), (self._x_lens, x_lens))
+        }
+
+    def _run(self, x: Floats, x_lens: Ints) -> tuple[Floats, Ints]:
+        with self._plan.computing():
+            found = self._plan.run(self.tensors(x, x_lens))
+            return found[self._out].float().cpu().numpy(), found[self._out_lens].long().cpu().numpy()
+
+
+class TensorRtRunner(TensorRtEncoder, OnnxRuntimePrediction):
+    """A `Runner`: the encoder as a plan on a GPU, decoder and joiner as ONNX Runtime sessions on the CPU."""
+
+    def __init__(self, spec: OnnxModelSpec, plan: TensorRtPlan, *, threads: int | None = None) -> None:
+        """Raises EngineError where the plan is none of the model's encoder."""
+        OnnxRuntimePrediction.__init__(self, spec)
+        TensorRtEncoder.__init__(self, spec, plan)
+        self._threads = threads or len(os.sched_getaffinity(0))
+
+    @property
+    def threads(self) -> int:
+        return self._threads
+
+    @property
+    def num_workers(self) -> int:
+        return 1
+
+    @property
+    def max_batch_frames(self) -> int:
+        return _BATCH_FRAMES
+
+
+def check_tensors(plan: TensorRtPlan, inputs: set[str], outputs: set[str]) -> None:
+    """Raises EngineError where `plan` takes or gives other tensors."""
+    for what, wanted, found in (("inputs", inputs, plan.inputs), ("outputs", outputs, plan.outputs)):
+        if wanted != set(found):
+            raise EngineError(
+                f"Expected {plan.file} to have the {what} {', '.join(sorted(wanted))}, got {', '.join(sorted(found))}",
+                hint="build the engine of this model with `moulin trt build`",
+            )

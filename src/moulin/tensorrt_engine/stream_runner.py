@@ -1,0 +1,81 @@
+"""Streaming runner on TensorRT."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from moulin.arrays import Floats, Ints
+from moulin.audio.batched_fbank import BatchedFbank
+from moulin.audio.fbank import FbankOptions
+from moulin.bundle.spec import OnnxModelSpec
+from moulin.engine.onnxruntime.fbank import OnnxRuntimeFbank
+from moulin.engine.onnxruntime.prediction import OnnxRuntimePrediction
+from moulin.engine.stream_runner import check_counts
+from moulin.errors import BundleError
+from moulin.onnx_rewrites.packed_states import NEW_STATES, STATES, packed_size
+from moulin.tensorrt_engine.loaded_plan import TensorRtPlan
+from moulin.tensorrt_engine.runner import check_tensors
+
+
+class TensorRtStreamRunner(OnnxRuntimePrediction):
+    """A `StreamRunner`: the encoder as a plan, and on its GPU the states of all streams, float32 [capacity, S], a row
+    each (`packed_states`). Decoder and joiner are ONNX Runtime sessions on the CPU, and so are the features."""
+
+    def __init__(
+        self,
+        spec: OnnxModelSpec,
+        plan: TensorRtPlan,
+        *,
+        capacity: int,
+        threads: int | None = None,
+        max_batch: int | None = None,
+    ) -> None:
+        """`capacity` streams may be open, and `max_batch` of them go through the encoder together, at most as many as
+        the plan was built for. Raises EngineError where the plan is none of the model's encoder."""
+        if spec.streaming is None:
+            raise BundleError(f"Expected a streaming model, got the {spec.mode} {spec.family} in {spec.path}")
+        check_counts({"streams": capacity, "streams in a batch": max_batch})
+        super().__init__(spec)
+        self._plan = plan
+        self._x, self._out = spec.encoder.input("x", 0).name, spec.encoder.output("encoder_out", 0).name
+        check_tensors(plan, {self._x, STATES}, {self._out, NEW_STATES})
+        self._threads = threads or len(os.sched_getaffinity(0))
+        most = min(profile[self._x].largest[0] for profile in plan.profiles)
+        self._max_batch = min(max_batch or most, most)
+        with plan.computing():
+            self._states = torch.zeros(capacity, packed_size(spec.streaming), device=plan.device)
+        self._fbank = OnnxRuntimeFbank(BatchedFbank(FbankOptions(num_mel_bins=spec.feature_dim)), "cpu")
+
+    @property
+    def capacity(self) -> int:
+        return len(self._states)
+
+    @property
+    def threads(self) -> int:
+        return self._threads
+
+    @property
+    def num_workers(self) -> int:
+        return 1
+
+    @property
+    def max_batch(self) -> int:
+        return self._max_batch
+
+    def fbank(self, frames: Floats) -> Floats:
+        return self._fbank(frames)
+
+    def encoder(self, x: Floats, slots: Ints, *, alone: bool = False) -> Floats:  # noqa: ARG002
+        with self._plan.computing():
+            windows, rows = (torch.from_numpy(array).to(self._plan.device) for array in (x, slots))
+            parts = [slice(first, first + self._max_batch) for first in range(0, len(slots), self._max_batch)]
+            found = [self._plan.run({self._x: windows[part], STATES: self._states[rows[part]]}) for part in parts]
+            encoder_out: Floats = torch.cat([step[self._out].float() for step in found]).cpu().numpy()
+            self._states[rows] = torch.cat([step[NEW_STATES] for step in found])  # when nothing can fail any more
+            return encoder_out
+
+    def reset(self, slot: int) -> None:
+        with self._plan.computing():
+            self._states[slot] = 0

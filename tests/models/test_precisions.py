@@ -1,0 +1,281 @@
+"""--precision for every engine, device, form of the model and mode: what runs, or the reason why it does not.
+
+`RUNS` is written out by hand. Each combination goes the whole way that a service goes: the model's spec, config.pbtxt,
+the shim's parameters, the recognizer; what needs a GPU is replaced by a stand-in that notes in what it was to run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from moulin.bundle.files import PRECISIONS, Precision
+from moulin.bundle.load_model import load_model
+from moulin.bundle.spec import CheckpointSpec, ModelSpec
+from moulin.cli.models import NamedModel, build_models, load_models
+from moulin.errors import BundleError, MoulinError, OptionsError
+from moulin.models import open_recognizer as opening
+from moulin.models import open_stream_recognizer as opening_streams
+from moulin.models.engines import Engine, choose_engine
+from moulin.models.precisions import precision_for
+from moulin.triton_repo.shim_parameters import ShimParameters
+from tests.bundles import BUNDLES
+
+# (engine, form) -> mode and family -> device -> what a wish runs in; a wish that is missing is refused.
+ANY_FILE: dict[Precision | None, Precision] = {None: "fp32", "fp32": "fp32", "int8": "int8"}
+PLANS: dict[Precision | None, Precision] = {None: "fp16", "fp16": "fp16", "bf16": "bf16", "fp32": "fp32"}
+MODULES: dict[Precision | None, Precision] = {None: "fp32", "fp32": "fp32"}
+GPU_ENGINE: dict[Precision | None, Precision] = {None: "fp16", "fp16": "fp16", "bf16": "bf16", "fp32": "fp32"}
+
+# Bundles: of zipformer2 there are int8 files too, of none fp16 ones.
+OFFLINE, STREAMING, OTHER_STREAMING = "zipformer2-offline", "zipformer2-streaming", "lstm-streaming"
+RUNS: dict[tuple[Engine, str, str], dict[str, dict[Precision | None, Precision]]] = {
+    ("onnxruntime", "onnx", OFFLINE): {"cpu": ANY_FILE, "cuda": ANY_FILE},
+    ("onnxruntime", "onnx", STREAMING): {"cpu": MODULES, "cuda": MODULES},
+    ("onnxruntime", "onnx", OTHER_STREAMING): {"cpu": MODULES, "cuda": MODULES},
+    ("tensorrt", "onnx", OFFLINE): {"cpu": PLANS, "cuda": PLANS},  # cpu means the first GPU there
+    ("tensorrt", "onnx", STREAMING): {"cpu": PLANS, "cuda": PLANS},
+    ("tensorrt", "onnx", OTHER_STREAMING): {"cpu": PLANS, "cuda": PLANS},
+    ("torch", "checkpoint", OFFLINE): {"cpu": MODULES, "cuda": GPU_ENGINE},
+    ("torch", "checkpoint", STREAMING): {"cpu": MODULES, "cuda": GPU_ENGINE},
+    ("torch", "checkpoint", OTHER_STREAMING): {"cpu": MODULES, "cuda": MODULES},
+}
+WISHES: list[Precision | None] = [None, *PRECISIONS]
+COMBINATIONS = [(*key, device, wish) for key, device, wish in product(RUNS, ("cpu", "cuda"), WISHES)]
+needs_torch = pytest.mark.needs("torch")
+
+
+def model_of(form: str, bundle: str) -> Path:
+    return BUNDLES / bundle / "epoch-1.pt" if form == "checkpoint" else BUNDLES / bundle
+
+
+class Opened(Exception):
+    """Raised in place of a GPU's recognizer, with what it was to be."""
+
+    def __init__(self, what: str, precision: str) -> None:
+        super().__init__(what, precision)
+        self.what, self.precision = what, precision
+
+
+@pytest.fixture
+def no_gpu_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    from moulin.engine.gpu import recognizer as gpu_recognizer
+    from moulin.engine.gpu import stream_runner as gpu_stream_runner
+    from moulin.engine.torch import runner as torch_runner
+    from moulin.engine.torch import stream_runner as torch_stream_runner
+    from moulin.tensorrt_engine import ready_plan as open_tensorrt
+    from moulin.tensorrt_engine import runner as tensorrt_runner
+    from moulin.tensorrt_engine import stream_runner as tensorrt_stream_runner
+    from moulin.tensorrt_engine.plan_file import facts_file
+
+    def opened(what: str) -> Any:
+        def make(spec: ModelSpec, *_arguments: Any, **_options: Any) -> Any:
+            raise Opened(what, spec.precision)
+
+        return make
+
+    def ready(_spec: ModelSpec, *, precision: Precision | None = None, **_options: Any) -> Path:
+        running_in = open_tensorrt.plan_precision(precision)
+        plan = tmp_path / f"encoder-{running_in}.plan"
+        plan.write_text(running_in)
+        facts_file(plan).write_text("{}")
+        return plan
+
+    def open_plan(_spec: ModelSpec, plan: Path, **_options: Any) -> Any:
+        raise Opened("plan", plan.read_text())
+
+    for module in (opening, opening_streams):
+        monkeypatch.setattr(module, "check_gpu_engine", lambda _device: None)
+    monkeypatch.setattr(open_tensorrt, "check_tensorrt", lambda _device: None)
+    monkeypatch.setattr(open_tensorrt, "ready_plan", ready)
+    monkeypatch.setattr(open_tensorrt, "open_plan", open_plan)
+    monkeypatch.setattr(gpu_recognizer, "GpuRecognizer", opened("gpu engine"))
+    monkeypatch.setattr(gpu_stream_runner, "GpuStreamRunner", opened("gpu engine"))
+    monkeypatch.setattr(torch_runner, "TorchRunner", opened("modules"))
+    monkeypatch.setattr(torch_stream_runner, "TorchStreamRunner", opened("modules"))
+    monkeypatch.setattr(opening, "OnnxRuntimeRunner", opened("onnxruntime"))
+    monkeypatch.setattr(opening_streams, "OnnxRuntimeStreamRunner", opened("onnxruntime"))
+    yield
+    del tensorrt_runner, tensorrt_stream_runner  # imported before the stand-ins, so that they load as ever
+
+
+def expected_opening(engine: Engine, device: str, runs_in: Precision) -> tuple[str, str]:
+    if engine == "torch":
+        return ("gpu engine" if device == "cuda" and runs_in != "fp32" else "modules"), runs_in
+    return ("plan" if engine == "tensorrt" else "onnxruntime"), runs_in
+
+
+@needs_torch  # whose runners the stand-ins replace
+@pytest.mark.parametrize(("engine", "form", "bundle", "device", "wish"), COMBINATIONS)
+@pytest.mark.usefixtures("no_gpu_needed")
+def test_the_whole_way_of_a_service(
+    engine: Engine, form: str, bundle: str, device: str, wish: Precision | None, tmp_path: Path
+) -> None:
+    model, streaming = model_of(form, bundle), "streaming" in bundle
+    runs_in = RUNS[engine, form, bundle][device].get(wish)
+
+    def load() -> list[NamedModel]:
+        return load_models(
+            [model],
+            precision=wish,
+            name=None,
+            streaming_name=None,
+            engine=engine,
+            device=device,
+            mode="streaming" if streaming else None,
+        )
+
+    def open_in_process() -> object:
+        if streaming:
+            return opening_streams.open_stream_recognizer(model, precision=wish, engine=engine, device=device)
+        return opening.open_recognizer(model, precision=wish, engine=engine, device=device)
+
+    if runs_in is None:
+        for attempt in (load, open_in_process):
+            with pytest.raises((OptionsError, BundleError)) as refused:
+                attempt()
+            assert str(wish) in refused.value.message
+            assert refused.value.hint
+        return
+    with pytest.raises(Opened) as opened:
+        open_in_process()
+    assert (opened.value.what, opened.value.precision) == expected_opening(engine, device, runs_in)
+
+    named = load()
+    assert [one.precision for one in named] == [runs_in]  # what `serve` and `repo build` say
+    parameters = built_parameters(named, tmp_path / "repository", engine, device)
+    assert parameters.precision == runs_in
+    with pytest.raises(Opened) as opened:
+        open_as_the_shim_does(parameters, streaming=streaming)
+    assert (opened.value.what, opened.value.precision) == expected_opening(engine, device, runs_in)
+
+
+def built_parameters(named: list[NamedModel], to: Path, engine: Engine, device: str) -> ShimParameters:
+    (folder,) = build_models(
+        named,
+        to,
+        link=True,
+        layout="fused",
+        backend="python",
+        engine=engine,
+        device=device,
+        cuda_graphs=True,
+        threads=None,
+        max_batch=2,
+        max_step_ms=None,
+        linger_ms=0.0,
+        instances=1,
+        max_audio_sec=5,
+        max_streams=2,
+        idle_timeout_sec=15,
+        stream_changes={},
+        decoding_changes={},
+    )
+    config = text_format.Parse((folder / "config.pbtxt").read_text(), pb.ModelConfig())
+    values = {name: {"string_value": value.string_value} for name, value in config.parameters.items()}
+    return ShimParameters.read(
+        {
+            "model_config": json.dumps({"parameters": values}),
+            "model_repository": str(folder),
+            "model_version": "1",
+        }
+    )
+
+
+def open_as_the_shim_does(parameters: ShimParameters, *, streaming: bool) -> None:
+    open_it: Any = opening_streams.open_stream_recognizer if streaming else opening.open_recognizer
+    open_it(
+        parameters.encoder,
+        engine=parameters.engine,
+        precision=parameters.precision,
+        device=parameters.device,
+        plan=parameters.plan,
+    )
+
+
+@pytest.mark.parametrize(
+    ("engine", "form", "bundle", "device", "wish"),
+    [pytest.param(*one, marks=needs_torch if one[1] == "checkpoint" else ()) for one in COMBINATIONS],
+)
+def test_the_table_answers_for_itself(
+    engine: Engine, form: str, bundle: str, device: str, wish: Precision | None
+) -> None:
+    """`precision_for` of a spec that was loaded without a wish; ONNX files are what they are."""
+    spec = load_model(model_of(form, bundle), expect="streaming" if "streaming" in bundle else "offline")
+    assert choose_engine(spec, engine) == engine
+    on = "cuda" if engine == "tensorrt" else device
+    runs_in = RUNS[engine, form, bundle][device].get(wish)
+    if runs_in is None or (engine == "onnxruntime" and wish not in (None, spec.precision)):
+        with pytest.raises(OptionsError):
+            precision_for(spec, engine, on, wish)
+    else:
+        assert precision_for(spec, engine, on, wish) == runs_in
+
+
+@needs_torch
+@pytest.mark.parametrize("bundle", [OFFLINE, STREAMING, OTHER_STREAMING, "conformer-streaming", "zipformer-streaming"])
+@pytest.mark.parametrize("wish", ["fp16", "bf16"])
+def test_half_precision_of_a_checkpoint_on_a_cpu_says_why_not(bundle: str, wish: Precision) -> None:
+    what = "Streams" if "streaming" in bundle else "Recordings"
+    with pytest.raises(OptionsError, match=f"{what} of a checkpoint run in fp32 on a CPU, not in {wish}"):
+        load_models(
+            [model_of("checkpoint", bundle)],
+            precision=wish,
+            name=None,
+            streaming_name=None,
+            mode="streaming" if "streaming" in bundle else None,
+        )
+
+
+@pytest.mark.parametrize(
+    ("engine", "wish", "message"),
+    [
+        ("onnxruntime", "bf16", "ONNX Runtime runs ONNX files in fp32, fp16 and int8, not in bf16"),
+        ("tensorrt", "int8", "TensorRT builds its engines in fp16, bf16 and fp32, not in int8"),
+        ("torch", "int8", "PyTorch runs checkpoints in fp32, fp16 and bf16, not in int8"),
+    ],
+)
+def test_what_an_engine_never_runs_is_refused_before_anything_is_fetched(
+    engine: Engine, wish: Precision, message: str
+) -> None:
+    from moulin.cli.runnable_model import runnable_model
+
+    with pytest.raises(OptionsError, match=message):
+        runnable_model(Path("hf://nobody/nothing"), engine=engine, precision=wish, device="cpu", streaming=False)
+
+
+@needs_torch
+def test_the_spec_of_a_checkpoint_remembers_what_runs() -> None:
+    (named,) = load_models(
+        [model_of("checkpoint", STREAMING)],
+        precision=None,
+        name=None,
+        streaming_name=None,
+        device="cuda",
+        mode="streaming",
+    )
+    assert isinstance(named.spec, CheckpointSpec)
+    assert (named.precision, named.spec.run_in) == ("fp16", "fp16")
+
+
+@pytest.mark.parametrize("form", ["onnx", pytest.param("checkpoint", marks=needs_torch)])
+@pytest.mark.parametrize("bundle", [OFFLINE, STREAMING])
+def test_without_a_wish_nothing_is_refused(bundle: str, form: str) -> None:
+    try:
+        load_models(
+            [model_of(form, bundle)],
+            precision=None,
+            name=None,
+            streaming_name=None,
+            device="cuda",
+            mode="streaming" if "streaming" in bundle else None,
+        )
+    except MoulinError as error:  # pragma: no cover
+        pytest.fail(str(error))

@@ -1,0 +1,84 @@
+"""Half precision where it is enough, and single precision where it is not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from moulin.onnx_rewrites.variants import in_brain_precision, in_half_precision
+
+from .conftest import Exported
+
+CHANNELS = 64
+
+
+def encoded_distances(*, named: bool = True) -> onnx.ModelProto:
+    """x [N, T] to the sines [T, 64] of the frames' numbers at 64 frequencies, times x."""
+    frequencies = np.exp(np.arange(CHANNELS) * -(np.log(10000.0) / CHANNELS)).astype(np.float32)
+    steps: list[tuple[str, list[str], str, dict[str, Any]]] = [
+        ("Shape", ["x"], "shape", {}),
+        ("Gather", ["shape", "one"], "T", {"axis": 0}),
+        ("Range", ["zero", "T", "one"], "frames", {}),
+        ("Cast", ["frames"], "numbers", {"to": TensorProto.FLOAT}),
+        ("Unsqueeze", ["numbers", "last"], "column", {}),
+        ("Mul", ["column", "frequencies"], "angles", {}),
+        ("Sin", ["angles"], "sines", {}),
+        ("MatMul", ["x", "sines"], "y", {}),
+    ]
+    constants = {"zero": np.int64(0), "one": np.int64(1), "last": np.array([1]), "frequencies": frequencies}
+    graph = helper.make_graph(
+        [
+            helper.make_node(kind, inputs, [output], name=f"node_{output}" if named else "", **attributes)
+            for kind, inputs, output, attributes in steps
+        ],
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", "T"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", CHANNELS])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+
+
+def one_frame(model: onnx.ModelProto, frame: int) -> np.ndarray:  # type: ignore[type-arg]
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    x = np.zeros((1, frame + 1), np.float32)
+    x[0, frame] = 1.0
+    return session.run(["y"], {"x": x})[0][0]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("frame", [3, 333, 3333, 70_000])
+def test_angles_are_exact_however_distant_the_frame(frame: int, named: bool) -> None:
+    model = encoded_distances(named=named)
+    exact = one_frame(model, frame)
+    np.testing.assert_allclose(one_frame(in_half_precision(model), frame), exact, atol=1e-3)
+
+
+def test_only_the_angles_stay_in_single_precision() -> None:
+    half = in_half_precision(encoded_distances())
+    inferred = onnx.shape_inference.infer_shapes(half, strict_mode=True)
+    types = {value.name: value.type.tensor_type.elem_type for value in inferred.graph.value_info}
+    [sine] = [node for node in half.graph.node if node.op_type == "Sin"]
+    [product] = [node for node in half.graph.node if node.op_type == "MatMul"]
+    assert types[sine.input[0]] == TensorProto.FLOAT
+    assert {types[name] for name in product.input} == {TensorProto.FLOAT16}
+    # x and y, the numbers of the frames, and the sines: nothing goes from one precision to another and back.
+    assert sum(node.op_type == "Cast" for node in half.graph.node) == 4
+
+
+def test_angles_of_exported_encoders(exported: Exported) -> None:
+    """Those of the encoders that have any: the streaming Conformer's are constants."""
+    for convert in (in_half_precision, in_brain_precision):
+        model = convert(onnx.load(exported.files.encoder))
+        onnx.checker.check_model(model)
+        types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+        inferred = onnx.shape_inference.infer_shapes(model)
+        types |= {value.name: value.type.tensor_type.elem_type for value in inferred.graph.value_info}
+        for node in model.graph.node:
+            if node.op_type in ("Sin", "Cos"):
+                assert types[node.input[0]] == TensorProto.FLOAT, (exported.bundle, node.name)
