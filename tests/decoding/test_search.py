@@ -15,7 +15,8 @@ from moulin.decoding.modified_beam_search import (
     advance_modified_beam_search,
     start_modified_beam_search,
 )
-from moulin.decoding.network import Hypothesis, log_softmax
+from moulin.decoding.found import Hypothesis
+from moulin.decoding.network import log_softmax
 from moulin.decoding.options import METHODS, DecodingOptions, Method
 from moulin.decoding.search import REFERENCE_SEARCHES, SEARCHES, ReferenceSearch
 

@@ -15,7 +15,7 @@ import sherpa_onnx
 from moulin.arrays import Floats
 from moulin.bundle.load import load_bundle
 from moulin.bundle.spec import ModelSpec, OnnxModelSpec
-from moulin.decoding.network import Hypothesis
+from moulin.decoding.found import Hypothesis
 from moulin.decoding.options import METHODS, DecodingOptions, Method
 from moulin.decoding.search import SEARCHES
 from moulin.demo.files import DEMO_MODEL

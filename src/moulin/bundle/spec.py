@@ -65,6 +65,11 @@ class StreamingSpec:
         return self.chunk_frames * FRAME_SHIFT_SEC
 
     @property
+    def chunk_encoder_frames(self) -> int:
+        """Encoder frames of a chunk."""
+        return self.chunk_frames // SUBSAMPLING_FACTOR
+
+    @property
     def state_bytes(self) -> int:
         """Bytes of encoder state a stream."""
         return sum(state.size_bytes for state in self.states)

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from moulin.arrays import Floats, Ints
 from moulin.bundle.tokens import TokenTable
-from moulin.decoding.network import Hypothesis, PredictionNetwork
+from moulin.decoding.found import Hypothesis
+from moulin.decoding.network import PredictionNetwork
 from moulin.decoding.options import DecodingOptions
-from moulin.decoding.search import SEARCHES, rows_by_options
+from moulin.decoding.row_options import RowOptions
+from moulin.decoding.search import search
 from moulin.engine.words import spell_words
 from moulin.transcript import Transcript
 
@@ -29,22 +31,11 @@ class Scorer:
         options: Sequence[DecodingOptions],
     ) -> list[Transcript]:
         """The transcripts of encoder_out float32 [N, T', joiner_dim], each with its own `options`."""
-        hypotheses = self.search(encoder_out, encoder_out_lens, options)
+        found = search(self._network, encoder_out, encoder_out_lens, RowOptions.of(options))
         return [
             spell(self._tokens, hypothesis, frame_sec=self._frame_sec, duration_sec=duration_sec)
-            for hypothesis, duration_sec in zip(hypotheses, durations_sec, strict=True)
+            for hypothesis, duration_sec in zip(found.hypotheses(), durations_sec, strict=True)
         ]
-
-    def search(
-        self, encoder_out: Floats, encoder_out_lens: Ints, options: Sequence[DecodingOptions]
-    ) -> list[Hypothesis]:
-        """What is found in each utterance, by one search for each set of options that occurs."""
-        hypotheses: dict[int, Hypothesis] = {}
-        for chosen, rows in rows_by_options(options).items():
-            search = SEARCHES[chosen.method]
-            found = search(self._network, encoder_out[rows], encoder_out_lens[rows], chosen)
-            hypotheses.update(zip(rows, found, strict=True))
-        return [hypotheses[row] for row in range(len(options))]
 
 
 def spell(tokens: TokenTable, hypothesis: Hypothesis, *, frame_sec: float, duration_sec: float) -> Transcript:

@@ -11,7 +11,7 @@ import numpy as np
 from moulin.arrays import Floats
 from moulin.audio.waveform import SAMPLE_RATE, check_waveform
 from moulin.bundle.spec import FRAME_SHIFT_SEC, ModelSpec
-from moulin.decoding.network import Hypothesis
+from moulin.decoding.found import Hypothesis
 from moulin.decoding.search import SEARCHES, SearchState, rows_by_options
 from moulin.engine.features import TAIL_PADDING_SEC
 from moulin.engine.stream_runner import StreamLimits

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from moulin.bundle.tokens import TokenTable
-from moulin.decoding.network import Hypothesis
+from moulin.decoding.found import Hypothesis
 from moulin.transcript import Word
 
 

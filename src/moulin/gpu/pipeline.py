@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from moulin.audio.fbank import FbankOptions
-from moulin.decoding.network import Hypothesis
+from moulin.decoding.found import Hypothesis
 from moulin.decoding.options import DecodingOptions
 from moulin.gpu.encoder import GpuEncoder
 from moulin.gpu.graphs import EncoderGraphs, bucket_frames, bucket_rows, most_rows

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from moulin.arrays import Floats
-from moulin.decoding.network import Hypothesis
+from moulin.decoding.found import Hypothesis
 from moulin.decoding.search import SearchState
 from moulin.streaming.options import StreamOptions
 

@@ -17,7 +17,7 @@ from moulin.errors import AudioError, EngineError, MoulinError, OptionsError
 from moulin.models.open_recognizer import open_recognizer
 from tests.bundles import BUNDLES
 
-DIGITS = Path(__file__).parents[1] / "data" / "digits-en"
+DIGITS = Path(__file__).parents[2] / "data" / "digits-en"
 BEAM = DecodingOptions("modified_beam_search")
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: PyTorch sees none")

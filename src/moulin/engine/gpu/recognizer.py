@@ -11,7 +11,7 @@ from moulin.arrays import Floats
 from moulin.audio.waveform import MAX_PEAK, SAMPLE_RATE, check_waveform
 from moulin.bundle.spec import FRAME_SHIFT_SEC, CheckpointSpec
 from moulin.bundle.transducer import load_transducer
-from moulin.decoding.network import Hypothesis
+from moulin.decoding.found import Hypothesis
 from moulin.decoding.options import DecodingOptions
 from moulin.decoding.search import rows_by_options
 from moulin.engine.features import MAX_AUDIO_SEC, TAIL_PADDING_SEC, check_duration

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from moulin.arrays import Floats, Ints
 from moulin.audio.waveform import check_waveform, check_waveforms
 from moulin.bundle.spec import CheckpointSpec
-from moulin.decoding.network import Hypothesis
+from moulin.decoding.found import Hypothesis
 from moulin.decoding.search import SearchState
 from moulin.engine.features import TAIL_PADDING_SEC
 from moulin.engine.gpu.model import precision_error
