@@ -71,8 +71,9 @@ def stream_in_process(
     from moulin.streaming.options import StreamOptions
 
     defaults = StreamOptions().updated(options)
+    # One worker has all threads.
     with open_stream_recognizer(
-        model, precision=precision, engine=engine, device=device, max_streams=1, options=defaults
+        model, precision=precision, engine=engine, device=device, workers=1, max_streams=1, options=defaults
     ) as recognizer:
         stream = recognizer.open()
         try:

@@ -227,7 +227,7 @@ def test_one_number_is_for_every_stack(tmp_path: Path) -> None:
         ("zipformer2-offline", Recipe(num_heads=(2,)), "--num-heads says 2, the checkpoint's own parameters say 4,2,4"),
         ("zipformer2-offline", Recipe(causal=True), "--causal says True, the checkpoint's own parameters say False"),
         ("zipformer2-offline", Recipe(right_context=2), "--right-context is for a Conformer"),
-        ("lstm-streaming", Recipe(chunk_size=4), "--chunk-size says nothing of an LSTM"),
+        ("lstm-streaming", Recipe(chunk_size=4), "--chunk-size does not apply to an LSTM"),
     ],
 )
 def test_a_flag_that_contradicts_parameters_is_refused(

@@ -17,7 +17,9 @@ from moulin.bundle.load import load_bundle
 from moulin.bundle.spec import ModelSpec, OnnxModelSpec
 from moulin.decoding.found import Hypothesis
 from moulin.decoding.options import METHODS, DecodingOptions, Method
-from moulin.decoding.search import SEARCHES
+from moulin.decoding.reference import search_reference
+from moulin.decoding.row_options import RowOptions
+from moulin.decoding.search import search
 from moulin.demo.files import DEMO_MODEL
 from moulin.engine.recognizer import Recognizer
 from moulin.engine.scoring import Scorer
@@ -126,13 +128,11 @@ def test_text_of_other_vocabularies(tmp_path: Path, clips: list[Floats], noises:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_searches_on_a_real_encoder_equal_their_references(clips: list[Floats], method: Method) -> None:
-    from moulin.decoding.search import REFERENCE_SEARCHES
-
-    options = DecodingOptions(method)
+    options = RowOptions.of([DecodingOptions(method)] * 3)
     with open_recognizer(DEMO_MODEL) as recognizer:
         assert isinstance(recognizer, Recognizer)
         encoder_out, lens = recognizer._encode(recognizer._features([clip[:30_000] for clip in clips[:3]]))
-        fast = SEARCHES[method](recognizer.runner, encoder_out, lens, options)
-        plain = REFERENCE_SEARCHES[method](recognizer.runner, encoder_out, lens, options)
+        fast = search(recognizer.runner, encoder_out, lens, options).hypotheses()
+        plain = search_reference(recognizer.runner, encoder_out, lens, options).hypotheses()
     assert [hypothesis.tokens for hypothesis in fast] == [hypothesis.tokens for hypothesis in plain]
     assert [hypothesis.frames for hypothesis in fast] == [hypothesis.frames for hypothesis in plain]

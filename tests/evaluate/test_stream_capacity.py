@@ -5,8 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 
-from moulin.engine.host_stream_recognizer import HostStreamRecognizer
+from moulin.engine.host_stepper import HostStepper
+from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.errors import StreamsFull
 from moulin.evaluate.stream_capacity import Audio, PacedStreams, _Dues, largest_load
 from moulin.streaming.stream import Stream
@@ -16,35 +18,35 @@ AUDIO = np.random.default_rng(0).integers(-3000, 3000, 20 * CHUNK_SAMPLES + 7, d
 CAPACITY = 6
 
 
-class Together(HostStreamRecognizer):
+class Together(StreamRecognizer):
     """Takes the audio of many streams at once, and remembers what it was given."""
 
     def __init__(self, *, step_sec: float = 0.0) -> None:
-        super().__init__(SPEC, FakeStreamRunner(CAPACITY))
+        super().__init__(SPEC, HostStepper(SPEC, FakeStreamRunner(CAPACITY)))
         self.step_sec = step_sec
         self.heard: dict[Stream, list[Audio]] = {}
 
-    def accept_many(self, streams: Sequence[Stream], samples: Audio) -> None:
-        for stream, its in zip(streams, samples, strict=True):
+    def accept_many(self, streams: Sequence[Stream], samples: ArrayLike) -> None:
+        for stream, its in zip(streams, np.asarray(samples), strict=True):
             self.heard.setdefault(stream, []).append(its)
             self.accept(stream, its)
 
-    def step(self, streams: Sequence[Stream], *, alone: bool = False) -> None:
+    def step(self, streams: Sequence[Stream]) -> None:
         time.sleep(self.step_sec)
-        super().step(streams, alone=alone)
+        super().step(streams)
 
 
 def test_every_chunk_is_a_step_of_its_stream() -> None:
-    recognizer = HostStreamRecognizer(SPEC, FakeStreamRunner(CAPACITY))
+    recognizer = StreamRecognizer(SPEC, HostStepper(SPEC, FakeStreamRunner(CAPACITY)))
     streams = PacedStreams(recognizer, AUDIO)
     run = streams.run(CAPACITY, seconds=0.4, warmup_sec=0.2)
     assert run.holds(2000)
     assert 0 < len(run.chunk) <= CAPACITY * 11  # ten are due, less those of a machine that others use
     assert abs(len(run.chunk) - run.batches.sum()) <= CAPACITY  # some were due before the measured time began
-    assert run.batches.max() <= recognizer.runner.max_batch
+    assert run.batches.max() <= recognizer.limits.max_batch
     for stream in streams.streams:
         assert not recognizer.is_ready(stream)
-        assert stream.search.num_frames > 0
+        assert recognizer.text(stream)
     streams.close()
     assert recognizer.num_open == 0
 

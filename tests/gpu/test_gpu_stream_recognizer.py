@@ -12,19 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from moulin.streaming.open_hypotheses import OpenHypotheses
 
 from moulin.arrays import Floats, Ints
 from moulin.bundle.checkpoint_spec import load_checkpoint_spec
 from moulin.decoding.options import METHODS, DecodingOptions, Method
-from moulin.engine.gpu.stream_recognizer import GpuStreamRecognizer
 from moulin.engine.gpu.stream_runner import GpuStreamRunner
-from moulin.engine.host_stream_recognizer import HostStreamRecognizer
+from moulin.engine.host_stepper import HostStepper
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.engine.torch.stream_runner import TorchStreamRunner
 from moulin.errors import AudioError, EngineError, StreamError, StreamsFull
 from moulin.live_transcript import LiveTranscript
 from moulin.streaming.endpoint import EndpointRules
-from moulin.streaming.open_hypotheses import OpenHypotheses
 from moulin.streaming.options import StreamOptions
 from moulin.streaming.stream import Stream
 from moulin.streaming.turns import Said, Turns
@@ -46,12 +45,12 @@ OPTIONS = [
 
 @pytest.fixture(scope="module")
 def plain() -> StreamRecognizer:
-    return HostStreamRecognizer(SPEC, TorchStreamRunner(SPEC, capacity=1))
+    return StreamRecognizer(SPEC, HostStepper(SPEC, TorchStreamRunner(SPEC, capacity=1)))
 
 
 @pytest.fixture(scope="module")
-def ours() -> GpuStreamRecognizer:
-    return GpuStreamRecognizer(SPEC, on_gpu(CAPACITY) if torch.cuda.is_available() else PlainStepper(SPEC, CAPACITY))
+def ours() -> StreamRecognizer:
+    return StreamRecognizer(SPEC, on_gpu(CAPACITY) if torch.cuda.is_available() else PlainStepper(SPEC, CAPACITY))
 
 
 def on_gpu(capacity: int) -> GpuStreamRunner:
@@ -106,7 +105,7 @@ def split(total: int, rng: random.Random) -> list[int]:
     return pieces
 
 
-def test_any_company_and_any_split(ours: GpuStreamRecognizer, plain: StreamRecognizer) -> None:
+def test_any_company_and_any_split(ours: StreamRecognizer, plain: StreamRecognizer) -> None:
     """Streams of all kinds come and go in three slots; what a stream hears is compared at each of its pieces."""
     rng = random.Random(0)
     waiting = [(seed, 0.3 + 0.55 * (seed % 5), OPTIONS[seed % len(OPTIONS)]) for seed in range(24)]
@@ -146,7 +145,7 @@ def test_any_company_and_any_split(ours: GpuStreamRecognizer, plain: StreamRecog
     assert ours.num_open == 0
 
 
-def test_many_accept_at_once(ours: GpuStreamRecognizer, plain: StreamRecognizer) -> None:
+def test_many_accept_at_once(ours: StreamRecognizer, plain: StreamRecognizer) -> None:
     """Rows at different places of their rings, with and without room for what comes, float32 and int16."""
     samples = [audio(seed, 4.0) for seed in range(CAPACITY)]
     exact = [np.round(each * 8192).astype(np.int16) for each in samples]
@@ -170,7 +169,7 @@ def test_many_accept_at_once(ours: GpuStreamRecognizer, plain: StreamRecognizer)
         ours.close(stream)
 
 
-def test_what_is_no_audio_changes_nothing(ours: GpuStreamRecognizer) -> None:
+def test_what_is_no_audio_changes_nothing(ours: StreamRecognizer) -> None:
     streams = [ours.open(), ours.open()]
     rows = np.zeros((2, 8000), np.float32)
     rows[1, 77] = np.nan
@@ -192,7 +191,7 @@ def test_what_is_no_audio_changes_nothing(ours: GpuStreamRecognizer) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_more_than_a_segment_usually_says(ours: GpuStreamRecognizer, plain: StreamRecognizer, method: Method) -> None:
+def test_more_than_a_segment_usually_says(ours: StreamRecognizer, plain: StreamRecognizer, method: Method) -> None:
     """Endless speech without endpoints."""
     small = OpenHypotheses(CAPACITY, ours.runner.beam_places, ours.runner.context_size, max_tokens=20)
     before, ours._said = ours._said, small
@@ -213,7 +212,7 @@ def test_more_than_a_segment_usually_says(ours: GpuStreamRecognizer, plain: Stre
 
 def test_the_card_hears_it_too(plain: StreamRecognizer) -> None:
     """Greedily and by a beam, side by side."""
-    ours = GpuStreamRecognizer(SPEC, on_gpu(2))
+    ours = StreamRecognizer(SPEC, on_gpu(2))
     samples, some = audio(1, 0.8), [OPTIONS[0], StreamOptions(DecodingOptions("modified_beam_search"), endpoint=False)]
     streams = [ours.open(options) for options in some]
     for stream in streams:
@@ -235,7 +234,7 @@ def test_the_card_hears_it_too(plain: StreamRecognizer) -> None:
         plain.close(reference)
 
 
-def test_a_precision_that_is_not_enough_is_said(ours: GpuStreamRecognizer) -> None:
+def test_a_precision_that_is_not_enough_is_said(ours: StreamRecognizer) -> None:
     """Of the stream alone that it is not enough for."""
     broken, well = ours.open(), ours.open()
     for stream in (broken, well):
@@ -258,4 +257,4 @@ def test_warming_up_tells_of_a_precision_that_is_not_enough() -> None:
             return said
 
     with pytest.raises(EngineError, match="for streams, got NaN or infinity"):
-        GpuStreamRecognizer(SPEC, Overflowing(SPEC, 1)).warm_up()
+        StreamRecognizer(SPEC, Overflowing(SPEC, 1)).warm_up()

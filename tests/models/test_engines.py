@@ -8,6 +8,7 @@ import pytest
 from moulin.bundle.load_model import load_model
 from moulin.bundle.spec import CheckpointSpec, ModelSpec, OnnxModelSpec
 from moulin.cli.arguments import EngineName
+from moulin.engine.host_stepper import HostStepper
 from moulin.engine.torch.stream_runner import TorchStreamRunner
 from moulin.errors import EngineError, MoulinError, OptionsError
 from moulin.models.engines import ENGINES, Engine, check_engine, choose_engine
@@ -76,7 +77,8 @@ def test_a_folder_with_both_forms_is_what_the_engine_runs() -> None:
         assert isinstance(torch.spec, CheckpointSpec)
         assert isinstance(usual.spec, OnnxModelSpec)
     live = open_stream_recognizer(BUNDLES / "lstm-streaming", engine="torch", max_streams=1)
-    assert isinstance(live.runner, TorchStreamRunner)
+    assert isinstance(live.stepper, HostStepper)
+    assert isinstance(live.stepper.runner, TorchStreamRunner)
 
 
 def test_an_engine_is_checked_on_its_device(onnx: ModelSpec, checkpoint: ModelSpec) -> None:

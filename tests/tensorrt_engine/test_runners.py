@@ -16,6 +16,7 @@ import moulin.cli.models as cli_models
 from moulin.audio.decode import read_audio
 from moulin.bundle.load import load_bundle
 from moulin.demo.files import DEMO_STREAMING_MODEL, demo_speech
+from moulin.engine.host_stepper import HostStepper
 from moulin.engine.onnxruntime.runner import OnnxRuntimeRunner
 from moulin.engine.onnxruntime.stream_runner import OnnxRuntimeStreamRunner
 from moulin.errors import BundleError, EngineError, OptionsError
@@ -83,8 +84,8 @@ def test_a_streaming_encoder_keeps_its_states(name: str, tensorrt: StandIn) -> N
                 runner.encoder(x, np.array(slots))
             tensorrt.failing = set()
         if step == 4:
-            runner.reset(1)
-            usual.reset(1)
+            runner.reset(np.array([1]))
+            usual.reset(np.array([1]))
         found, wanted = runner.encoder(x, np.array(slots)), usual.encoder(x, np.array(slots))
         assert found.shape == wanted.shape
         assert np.abs(found - wanted).max() < 1e-4, step
@@ -165,7 +166,8 @@ def test_a_repository_has_its_engine(name: str, tensorrt: StandIn, tmp_path: Pat
     noise = np.random.default_rng(0).normal(0, 0.1, 32_000).astype(np.float32)
     if "streaming" in name:
         with open_stream_recognizer(parameters.encoder, **opened) as live:
-            assert isinstance(live.runner, TensorRtStreamRunner)
+            assert isinstance(live.stepper, HostStepper)
+            assert isinstance(live.stepper.runner, TensorRtStreamRunner)
             stream = live.open()
             live.accept(stream, noise)
             live.finish(stream)

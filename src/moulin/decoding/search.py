@@ -53,6 +53,8 @@ class Searches:
         count; frames beyond are never looked at. Where the network fails, the searches stay where they are."""
         slots, places = continuation.slots, options.places
         beams = self._beams.take(slots, places)
+        # Further places hold what a wider search has left in the slot.
+        beams.scores[np.arange(places) >= np.maximum(options.beams, 1)[:, None]] = -np.inf
         going_on = np.flatnonzero((continuation.decided >= 0) & ~continuation.fresh)
         beams.decide(going_on, continuation.decided[going_on], continuation.kept[going_on])
         beams.begin(np.flatnonzero(continuation.fresh), self._network)

@@ -31,11 +31,17 @@ class Scorer:
         options: Sequence[DecodingOptions],
     ) -> list[Transcript]:
         """The transcripts of encoder_out float32 [N, T', joiner_dim], each with its own `options`."""
-        found = search(self._network, encoder_out, encoder_out_lens, RowOptions.of(options))
+        hypotheses = self.search(encoder_out, encoder_out_lens, options)
         return [
             spell(self._tokens, hypothesis, frame_sec=self._frame_sec, duration_sec=duration_sec)
-            for hypothesis, duration_sec in zip(found.hypotheses(), durations_sec, strict=True)
+            for hypothesis, duration_sec in zip(hypotheses, durations_sec, strict=True)
         ]
+
+    def search(
+        self, encoder_out: Floats, encoder_out_lens: Ints, options: Sequence[DecodingOptions]
+    ) -> list[Hypothesis]:
+        """What is found in each utterance."""
+        return search(self._network, encoder_out, encoder_out_lens, RowOptions.of(options)).hypotheses()
 
 
 def spell(tokens: TokenTable, hypothesis: Hypothesis, *, frame_sec: float, duration_sec: float) -> Transcript:

@@ -43,18 +43,18 @@ class StepScheduler:
     stream that has audio for several steps goes back to the end of the queue after each, so that one that sends much
     delays nobody.
 
-    Where a step costs hardly more for many streams than for one (`StreamRecognizer.gathering_sec`), a free worker too
+    Where a step costs hardly more for many streams than for one (`StepLimits.gathering_sec`), a free worker too
     waits that moment, if others are likely to come within it: the fewer steps, the more streams they may be for.
     """
 
     def __init__(self, recognizer: StreamRecognizer, *, patience_sec: float = PATIENCE_SEC) -> None:
         self._recognizer = recognizer
         self._patience_sec = patience_sec
-        self._max_batch = recognizer.runner.max_batch
+        self._max_batch = recognizer.limits.max_batch
         self._half_batch = -(-self._max_batch // 2)
         self._queue: deque[_Waiting] = deque()
         self._changed = threading.Condition()
-        self._num_idle = recognizer.runner.num_workers
+        self._num_idle = recognizer.limits.num_workers
         self._closing = False
         self.num_steps = 0
         """Encoder calls so far."""
@@ -68,7 +68,7 @@ class StepScheduler:
         self._last_step_end = time.monotonic()
         self._workers = [
             threading.Thread(target=self._work, name=f"moulin-step-{number}", daemon=True)
-            for number in range(recognizer.runner.num_workers)
+            for number in range(recognizer.limits.num_workers)
         ]
         for worker in self._workers:
             worker.start()
@@ -155,7 +155,7 @@ class StepScheduler:
             recognizer = self._recognizer
             # Of all streams those that wait are a part, and of the others some come within so long.
             others = recognizer.num_open - len(self._queue)
-            patience_sec = recognizer.gathering_sec
+            patience_sec = recognizer.limits.gathering_sec
             if others * patience_sec < recognizer.chunk_sec:
                 return 0
         return max(0, self._queue[0].since + patience_sec - time.monotonic())
@@ -163,8 +163,6 @@ class StepScheduler:
     def _step(self, streams: Sequence[Stream]) -> Exception | None:
         """Step `streams` together. Returns what went wrong."""
         try:
-            # Never with the whole machine, even where nobody else steps: ONNX Runtime's threads keep a core busy for a
-            # while after their work, and the next stream is about to need it.
             self._recognizer.step(streams)
         except Exception as error:  # whatever a step makes fail must not stop the worker
             return error

@@ -97,7 +97,7 @@ class PacedStreams:
         layout = WindowLayout.of(FbankOptions(), streaming.window_frames, streaming.chunk_frames)
         self._chunk_samples = layout.chunk
         self._lead_samples = layout.samples - layout.overhang - layout.chunk  # what the first window has before it
-        self._max_batch, self._threads = recognizer.runner.max_batch, threads
+        self._max_batch, self._threads = recognizer.limits.max_batch, threads
         # A batch is a slice of rows, so that no turn copies audio: who is next in turn is a chunk ahead in it.
         chunks = audio[: len(audio) // self._chunk_samples * self._chunk_samples].reshape(-1, self._chunk_samples)
         self._num_rows = len(chunks)
@@ -166,7 +166,7 @@ class PacedStreams:
                 if now > warmup_sec and ended - due.sec[0] > _HOPELESS_SEC:
                     turns.hopeless = True
 
-        workers = self._threads or self.recognizer.runner.num_workers
+        workers = self._threads or self.recognizer.limits.num_workers
         with ThreadPoolExecutor(workers) as pool:
             for worker in [pool.submit(work) for _ in range(workers)]:
                 worker.result()

@@ -291,7 +291,7 @@ class _Crowd:
         self._random.shuffle(ready)
         if self._random.random() < _HALF_STEPS:
             ready = ready[len(ready) // 2 :]
-        max_batch = self._recognizer.runner.max_batch
+        max_batch = self._recognizer.limits.max_batch
         for at in range(0, len(ready), max_batch):
             batch = ready[at : at + max_batch]
             self._recognizer.step(self._at(batch))
@@ -344,12 +344,12 @@ def _lost_slots(recognizer: StreamRecognizer) -> Iterator[str]:
         yield f"Expected no stream to be open, got {recognizer.num_open}"
     streams: list[Stream] = []
     try:
-        while len(streams) <= recognizer.runner.capacity:
+        while len(streams) <= recognizer.limits.capacity:
             streams.append(recognizer.open())
     except StreamsFull:
         pass
-    if len(streams) != recognizer.runner.capacity:
-        yield f"Expected {recognizer.runner.capacity} streams to find a slot, got {len(streams)}"
+    if len(streams) != recognizer.limits.capacity:
+        yield f"Expected {recognizer.limits.capacity} streams to find a slot, got {len(streams)}"
     for stream in streams:
         recognizer.close(stream)
 
@@ -364,7 +364,7 @@ def _growth(quarters: Sequence[Memory]) -> Iterator[str]:
 def _compare(report: ChurnReport, plain: StreamRecognizer) -> None:
     """Hear the samples again, as many as `plain` has room for at a time."""
     samples = iter(report.samples)
-    while group := list(itertools.islice(samples, plain.runner.capacity)):
+    while group := list(itertools.islice(samples, plain.limits.capacity)):
         for sample, text in zip(group, hear_again(plain, group), strict=True):
             report.errors += count_character_errors(text, sample.text, normalize=str)
             if text != sample.text:
@@ -378,7 +378,7 @@ def hear_again(recognizer: StreamRecognizer, samples: Sequence[Sample]) -> list[
         recognizer.accept(stream, sample.samples)  # type: ignore[arg-type]
         if sample.finished:
             recognizer.finish(stream)
-    max_batch = recognizer.runner.max_batch
+    max_batch = recognizer.limits.max_batch
     for num_done in itertools.count():
         ready = [
             stream

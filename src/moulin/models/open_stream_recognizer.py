@@ -9,7 +9,7 @@ from moulin.bundle.load_model import load_model
 from moulin.bundle.spec import CheckpointSpec, ModelSpec, OnnxModelSpec
 from moulin.decoding.options import DecodingOptions
 from moulin.demo.files import demo_speech
-from moulin.engine.host_stream_recognizer import HostStreamRecognizer
+from moulin.engine.host_stepper import HostStepper
 from moulin.engine.onnxruntime.stream_runner import MAX_STREAMS, OnnxRuntimeStreamRunner
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.engine.stream_runner import StreamRunner
@@ -40,7 +40,7 @@ def open_stream_recognizer(
 ) -> StreamRecognizer:
     """Load the streaming model in `model`, ONNX files or a checkpoint; see `choose_engine`, `OnnxRuntimeStreamRunner`
     and `StreamRecognizer` for the options; `plan` is the engine for TensorRT,
-    without one it is taken from the cache or built into it. `cuda_graphs` is for our GPU engine (`GpuStreamRunner`).
+    without one it is taken from the cache or built into it. `cuda_graphs` is for our GPU engine (`GpuStepper`).
 
     In which `precision` which model runs on what is in `precision_for`: the same for streams as for recordings. Raises
     BundleError, EngineError or OptionsError.
@@ -61,14 +61,13 @@ def open_stream_recognizer(
             plan or ready_plan(spec, device=on, speech=demo_speech, precision=precision, max_batch=max_batch),
             device=on,
         )
-        on_tensorrt = TensorRtStreamRunner(spec, opened, capacity=max_streams, threads=threads, max_batch=max_batch)
-        return HostStreamRecognizer(spec, on_tensorrt, options=options)
+        on_tensorrt = TensorRtStreamRunner(spec, opened, capacity=max_streams, max_batch=max_batch)
+        return StreamRecognizer(spec, HostStepper(spec, on_tensorrt), options=options)
     if isinstance(spec, CheckpointSpec) and runs_on_gpu_engine(spec, device, spec.precision):
-        from moulin.engine.gpu.stream_recognizer import GpuStreamRecognizer
-        from moulin.engine.gpu.stream_runner import GpuStreamRunner
+        from moulin.engine.gpu.stepper import GpuStepper
 
         check_gpu_engine(device)
-        on_gpu = GpuStreamRunner(
+        on_gpu = GpuStepper(
             spec,
             device=device,
             threads=threads,
@@ -77,9 +76,9 @@ def open_stream_recognizer(
             beam=max((options or StreamOptions()).decoding.beam, DecodingOptions().beam),
             cuda_graphs=cuda_graphs,
         )
-        return GpuStreamRecognizer(spec, on_gpu, options=options)
+        return StreamRecognizer(spec, on_gpu, options=options)
     runner = _runner(spec, engine, device, threads, workers, max_streams, max_batch)
-    return HostStreamRecognizer(spec, runner, options=options)
+    return StreamRecognizer(spec, HostStepper(spec, runner), options=options)
 
 
 def _runner(

@@ -96,8 +96,8 @@ def _streaming(spec: OnnxModelSpec, plan: TensorRtPlan, speech: Sequence[Floats]
     engine = TensorRtStreamRunner(spec, plan, capacity=_STREAMS)
     reference = OnnxRuntimeStreamRunner(spec, capacity=_STREAMS, rewrite=False)
     whole = np.concatenate(speech)
-    slots = np.arange(min(_STREAMS, engine.max_batch))
+    slots = np.arange(min(_STREAMS, engine.limits.max_batch))
     for step in range(_CHUNKS):
         first = [(step + _CHUNKS * slot) * chunk for slot in slots.tolist()]
         x = np.stack([np.take(whole, range(start, start + window), axis=0, mode="wrap") for start in first])
-        yield engine.encoder(x, slots), reference.encoder(x, slots, alone=True)
+        yield engine.encoder(x, slots), reference.encoder(x, slots)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
 from moulin.arrays import Floats, Ints
@@ -12,6 +10,7 @@ from moulin.audio.fbank import FbankOptions
 from moulin.bundle.spec import OnnxModelSpec
 from moulin.engine.onnxruntime.fbank import OnnxRuntimeFbank
 from moulin.engine.onnxruntime.prediction import OnnxRuntimePrediction
+from moulin.engine.stepper import StepLimits
 from moulin.engine.stream_runner import check_counts
 from moulin.errors import BundleError
 from moulin.onnx_rewrites.packed_states import NEW_STATES, STATES, packed_size
@@ -29,7 +28,6 @@ class TensorRtStreamRunner(OnnxRuntimePrediction):
         plan: TensorRtPlan,
         *,
         capacity: int,
-        threads: int | None = None,
         max_batch: int | None = None,
     ) -> None:
         """`capacity` streams may be open, and `max_batch` of them go through the encoder together, at most as many as
@@ -41,41 +39,26 @@ class TensorRtStreamRunner(OnnxRuntimePrediction):
         self._plan = plan
         self._x, self._out = spec.encoder.input("x", 0).name, spec.encoder.output("encoder_out", 0).name
         check_tensors(plan, {self._x, STATES}, {self._out, NEW_STATES})
-        self._threads = threads or len(os.sched_getaffinity(0))
         most = min(profile[self._x].largest[0] for profile in plan.profiles)
-        self._max_batch = min(max_batch or most, most)
+        self.limits = StepLimits(capacity, min(max_batch or most, most))
         with plan.computing():
             self._states = torch.zeros(capacity, packed_size(spec.streaming), device=plan.device)
         self._fbank = OnnxRuntimeFbank(BatchedFbank(FbankOptions(num_mel_bins=spec.feature_dim)), "cpu")
 
-    @property
-    def capacity(self) -> int:
-        return len(self._states)
-
-    @property
-    def threads(self) -> int:
-        return self._threads
-
-    @property
-    def num_workers(self) -> int:
-        return 1
-
-    @property
-    def max_batch(self) -> int:
-        return self._max_batch
-
     def fbank(self, frames: Floats) -> Floats:
         return self._fbank(frames)
 
-    def encoder(self, x: Floats, slots: Ints, *, alone: bool = False) -> Floats:  # noqa: ARG002
+    def encoder(self, x: Floats, slots: Ints) -> Floats:
         with self._plan.computing():
             windows, rows = (torch.from_numpy(array).to(self._plan.device) for array in (x, slots))
-            parts = [slice(first, first + self._max_batch) for first in range(0, len(slots), self._max_batch)]
+            parts = [
+                slice(first, first + self.limits.max_batch) for first in range(0, len(slots), self.limits.max_batch)
+            ]
             found = [self._plan.run({self._x: windows[part], STATES: self._states[rows[part]]}) for part in parts]
             encoder_out: Floats = torch.cat([step[self._out].float() for step in found]).cpu().numpy()
             self._states[rows] = torch.cat([step[NEW_STATES] for step in found])  # when nothing can fail any more
             return encoder_out
 
-    def reset(self, slot: int) -> None:
+    def reset(self, slots: Ints) -> None:
         with self._plan.computing():
-            self._states[slot] = 0
+            self._states[torch.from_numpy(slots).to(self._plan.device)] = 0

@@ -149,7 +149,7 @@ class StreamingService:
     @property
     def capacity(self) -> int:
         """How many may."""
-        return self._recognizer.runner.capacity
+        return self._recognizer.limits.capacity
 
     def counters(self) -> StreamingCounters:
         """What has happened so far."""
@@ -349,7 +349,7 @@ class StreamingService:
         with self._lock:
             if opened.pending and opened.pending[0].request is head:
                 opened.abandoned = True
-                opened.stream.windows.discard()
+                self._recognizer.discard(opened.stream)
 
     def _close(self, opened: _Open) -> None:
         """Give the slot back. The lock is held."""

@@ -43,7 +43,7 @@ def test_the_streaming_encoder_and_its_features(bundle: str) -> None:
         x = features.reshape(3, spec.streaming.window_frames, 80)
         np.testing.assert_allclose(cuda.encoder(x, slots), cpu.encoder(x, slots), rtol=0, atol=1e-4)
         for runner in (cpu, cuda):
-            runner.reset(int(slots[0]))
+            runner.reset(slots[:1])
 
 
 def test_texts() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from moulin.bundle.spec import CheckpointSpec, ModelSpec
+from moulin.bundle.spec import CheckpointSpec
 from moulin.encoders.transducer import Transducer
 from moulin.errors import EngineError
 from moulin.gpu.predictor import Predictor
@@ -26,11 +26,3 @@ def open_predictor(
 def unk_id(spec: CheckpointSpec) -> int:
     """The token that is not emitted beside blank, -1 where there is none."""
     return next((token for token in spec.tokens.skipped_ids if token != 0), -1)
-
-
-def precision_error(spec: ModelSpec, expected: str) -> EngineError:
-    """Says that the encoder's numbers left the range of its precision; `expected` is the beginning."""
-    return EngineError(
-        f"{expected}, got NaN or infinity: it needs more than {spec.precision}",
-        hint="--precision bf16 has the range of fp32; --precision fp32 has its exactness too",
-    )

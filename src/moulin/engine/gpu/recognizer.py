@@ -15,8 +15,9 @@ from moulin.decoding.found import Hypothesis
 from moulin.decoding.options import DecodingOptions
 from moulin.decoding.search import rows_by_options
 from moulin.engine.features import MAX_AUDIO_SEC, TAIL_PADDING_SEC, check_duration
-from moulin.engine.gpu.model import open_predictor, precision_error, unk_id
+from moulin.engine.gpu.model import open_predictor, unk_id
 from moulin.engine.offline_recognizer import OfflineRecognizer
+from moulin.engine.precision_error import precision_error
 from moulin.engine.scoring import spell
 from moulin.engine.torch.prediction import DTYPES, torch_device
 from moulin.errors import AudioError, EngineError, MoulinError, first_line

@@ -10,6 +10,7 @@ from moulin.audio.fbank import FbankOptions
 from moulin.bundle.checkpoint_spec import layout_of
 from moulin.bundle.spec import CheckpointSpec
 from moulin.engine.device import gpu_index
+from moulin.engine.stepper import StepLimits
 from moulin.engine.stream_runner import check_counts
 from moulin.engine.torch.prediction import TorchPrediction
 
@@ -36,20 +37,12 @@ class TorchStreamRunner(TorchPrediction):
         check_counts({"streams": capacity, "streams in a batch": max_batch})
         super().__init__(spec, device=device, threads=threads)
         usual_max_batch = _CPU_MAX_BATCH if gpu_index(device) is None else _CUDA_MAX_BATCH
-        self._capacity, self._max_batch = capacity, max_batch or usual_max_batch
+        self.limits = StepLimits(capacity, max_batch or usual_max_batch)
         fbank = BatchedFbank(FbankOptions(num_mel_bins=spec.feature_dim))
         self._spectrum = torch.from_numpy(fbank.spectrum).to(self.device)
         self._mel = torch.from_numpy(fbank.mel).to(self.device)
         layout = layout_of(self._transducer, spec.checkpoint)
         self._states = self._encoder.initial_states(layout, capacity, self.device)
-
-    @property
-    def capacity(self) -> int:
-        return self._capacity
-
-    @property
-    def max_batch(self) -> int:
-        return self._max_batch
 
     def fbank(self, frames: Floats) -> Floats:
         with self._computing():
@@ -57,7 +50,7 @@ class TorchStreamRunner(TorchPrediction):
             features: Floats = energies.clamp(min=EPSILON).log().cpu().numpy()
             return features
 
-    def encoder(self, x: Floats, slots: Ints, *, alone: bool = False) -> Floats:  # noqa: ARG002
+    def encoder(self, x: Floats, slots: Ints) -> Floats:
         with self._computing():
             rows = torch.from_numpy(slots).to(self.device)
             states = [state[rows] for state in self._states]
@@ -67,7 +60,8 @@ class TorchStreamRunner(TorchPrediction):
                 state[rows] = new
             return projected
 
-    def reset(self, slot: int) -> None:
+    def reset(self, slots: Ints) -> None:
         with self._computing():
+            rows = torch.from_numpy(slots).to(self.device)
             for state in self._states:
-                state[slot] = 0
+                state[rows] = 0

@@ -13,7 +13,7 @@ from moulin.bundle.tokens import TokenTable, read_tokens
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.encoding import BatchedEncoder
 from moulin.engine.features import FeatureExtractor
-from moulin.engine.host_stream_recognizer import HostStreamRecognizer
+from moulin.engine.host_stepper import HostStepper
 from moulin.engine.onnxruntime.encoder import OnnxRuntimeEncoder
 from moulin.engine.onnxruntime.prediction import DECODER, JOINER, OnnxRuntimeNetwork
 from moulin.engine.scoring import Scorer
@@ -115,9 +115,10 @@ def open_tied_streams(parameters: ShimParameters, ask: Ask, *, capacity: int) ->
         state_size=int(values["state_size"]),
         feature_dim=spec.feature_dim,
         capacity=capacity,
-        threads=parameters.threads,
     )
-    return HostStreamRecognizer(spec, runner, options=StreamOptions().updated_from_json(values["options"]))
+    return StreamRecognizer(
+        spec, HostStepper(spec, runner), options=StreamOptions().updated_from_json(values["options"])
+    )
 
 
 def _prediction(values: Values, tokens: TokenTable, ask: Ask) -> RemotePrediction:
