@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -21,7 +22,7 @@ def gpu_encoder(transducer: Transducer, *, device: torch.device, dtype: torch.dt
     """
     form: type[GpuEncoder] = _form(OFFLINE_FAMILIES, transducer.encoder, "encoder")
     with torch.inference_mode():
-        return form.of(transducer, device=device, dtype=dtype, max_frames=max_frames)
+        return form(transducer.encoder, transducer.joiner, device=device, dtype=dtype, max_frames=max_frames)
 
 
 def gpu_stream_encoder(
@@ -32,22 +33,23 @@ def gpu_stream_encoder(
     Raises EngineError for a family without a form for streams on the GPU, and for sizes that it does not take.
     """
     form = _stream_form(transducer.encoder)
+    encoder, joiner = transducer.encoder, transducer.joiner
     with torch.inference_mode():
-        return form.of(transducer, capacity=capacity, max_batch=max_batch, device=device, dtype=dtype)
+        return form(encoder, joiner, capacity=capacity, max_batch=max_batch, device=device, dtype=dtype)
 
 
-def values_a_stream(transducer: Transducer) -> int:
-    """How many numbers `gpu_stream_encoder` keeps for each slot. Raises EngineError for a family without a form."""
-    return _stream_form(transducer.encoder).values_a_stream(transducer)
+def values_a_stream(encoder: Encoder) -> int:
+    """How many numbers the form of `encoder` keeps for each slot. Raises EngineError for a family without one."""
+    return _stream_form(encoder).values_a_stream(encoder)
 
 
 def _stream_form(encoder: Encoder) -> type[GpuStreamEncoder]:
-    return _form(STREAM_FAMILIES, encoder, "encoder of streams")
+    form: type[GpuStreamEncoder] = _form(STREAM_FAMILIES, encoder, "encoder of streams")
+    return form
 
 
-def _form[Form](families: Mapping[str, str], encoder: Encoder, what: str) -> type[Form]:
+def _form(families: Mapping[str, str], encoder: Encoder, what: str) -> Any:
     if encoder.family not in families:
         raise EngineError(f"The GPU engine does not know the {encoder.family} {what}")
     module, _, name = families[encoder.family].partition(":")
-    form: type[Form] = getattr(importlib.import_module(module), name)
-    return form
+    return getattr(importlib.import_module(module), name)

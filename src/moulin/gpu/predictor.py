@@ -99,7 +99,7 @@ class Predictor:
                 summed = earlier[a] + later
                 rows = (torch.relu(summed) if decoder.relu else summed) @ projection + projection_bias
                 by_context[a, :, :joiner_dim] = rows.to(dtype)
-            hidden: tuple[Tensor, ...] | tuple[None, ...] = (None,) * 4
+            hidden: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None] = (None, None, None, None)
         else:
             table = torch.zeros(1, width, dtype=dtype, device=device)
             if not decoder.relu:
@@ -116,7 +116,8 @@ class Predictor:
         output = joiner.output_linear
         weight = functional.pad(output.weight.detach().float().t(), (0, missing, 0, width - joiner_dim))
         bias = functional.pad(output.bias.detach().float(), (0, missing), value=float("-inf"))
-        tensors = PredictorTensors(table, *hidden, weight.contiguous().to(device, dtype), bias.to(device))
+        output_layer = weight.contiguous().to(device, dtype)
+        tensors = PredictorTensors(table, *hidden, weight=output_layer, bias=bias.to(device))
         return cls(tensors, vocab_size, joiner_dim, decoder.context_size, unk_id)
 
 

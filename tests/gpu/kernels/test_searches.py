@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from numpy.typing import ArrayLike
 from torch import nn
 
 from moulin.arrays import Floats, Ints
 from moulin.decoding.found import Found
 from moulin.decoding.hypotheses import OpenHypotheses
-from moulin.decoding.options import DecodingOptions
+from moulin.decoding.options import METHODS, DecodingOptions, Method
 from moulin.decoding.reference import search_reference
 from moulin.decoding.row_options import RowOptions
 from moulin.decoding.search import Continuation, Searches
@@ -25,7 +26,7 @@ from moulin.gpu.kernels.searches import FoundTensors, SearchOptions, SlotMemory,
 from moulin.gpu.predictor import Predictor
 
 LENGTHS = [20, 1, 11, 15, 6, 0]
-BEAM = "modified_beam_search"
+BEAM: Method = "modified_beam_search"
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def on_device(network: Network, device: torch.device, max_table_bytes: int = 1 <
     )
 
 
-def tensor(values: Sequence[float] | np.ndarray, device: torch.device, dtype: torch.dtype = torch.int32) -> torch.Tensor:
+def tensor(values: ArrayLike, device: torch.device, dtype: torch.dtype = torch.int32) -> torch.Tensor:
     return torch.tensor(np.asarray(values), dtype=dtype, device=device)
 
 
@@ -98,6 +99,11 @@ def on_card(options: RowOptions, device: torch.device) -> SearchOptions:
         tensor(options.blank_penalties, device, torch.float32),
         tensor(options.sharpness, device, torch.float32),
     )
+
+
+def on_card_at(at: Continuation, memory: SlotMemory, device: torch.device) -> StreamSearches:
+    slots, fresh, decided, kept = (tensor(values, device) for values in (at.slots, at.fresh, at.decided, at.kept))
+    return StreamSearches(slots, fresh, decided, kept, memory)
 
 
 def searched(
@@ -216,9 +222,7 @@ def test_streams(network: Network, predictor: Predictor, device: torch.device) -
         at = Continuation(slots, fresh, ours.decided[slots], ours.kept[slots])
         found = FoundTensors.empty(rows, chunk, places, device)
         found.memory.fill_(77)
-        streams = StreamSearches(
-            *(tensor(values, device) for values in (at.slots, at.fresh, at.decided, at.kept)), memory
-        )
+        streams = on_card_at(at, memory, device)
         arguments = part.to(device), tensor([chunk] * rows, device), on_card(each, device), predictor, found, streams
         stream_beam_search(*arguments)
         greedy(*arguments)
@@ -240,17 +244,16 @@ def test_streams(network: Network, predictor: Predictor, device: torch.device) -
     assert all((part[[3, 5]] == 7).all() for part in memory)
 
 
-@pytest.mark.parametrize("method", ["greedy", BEAM])
-def test_a_streams_score_is_since_the_decision(method: str, network: Network, device: torch.device) -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_a_streams_score_is_since_the_decision(method: Method, network: Network, device: torch.device) -> None:
     encoder_out = frames_of(network, 1, 24)
-    options = RowOptions.of([DecodingOptions(method)])  # type: ignore[arg-type]
+    options = RowOptions.of([DecodingOptions(method)])
     memory, scores = SlotMemory.zeros(1, 4, device), []
     predictor = on_device(network, device)
     for number, decided in enumerate([-1, -1, 0]):
         found = FoundTensors.empty(1, 8, 4, device)
-        streams = StreamSearches(
-            *(tensor([value], device) for value in (0, number == 0, decided, 0)), memory
-        )
+        at = Continuation(np.zeros(1, np.int64), *(np.array([value]) for value in (number == 0, decided, 0)))
+        streams = on_card_at(at, memory, device)
         part = encoder_out[:, 8 * number : 8 * number + 8].contiguous().to(device)
         search = greedy if method == "greedy" else stream_beam_search
         search(part, tensor([8], device), on_card(options, device), predictor, found, streams)

@@ -46,7 +46,7 @@ class _Scratch(NamedTuple):
     emitted: Tensor
     """int32 [B, T, P]: the token that each place emitted at each frame."""
     emitted_before: Tensor
-    """int32 [B, T, P]: where the one before it is, as frame * P + place, or -1 - place for the place that it began in."""
+    """int32 [B, T, P]: where the one before it is, as frame * P + place; or -1 - the place that it began in."""
     emitted_log_probs: Tensor
     """float32 [B, T, P]"""
 

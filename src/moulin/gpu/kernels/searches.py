@@ -78,8 +78,8 @@ class FoundTensors(NamedTuple):
     """
 
     memory: Tensor
-    """int32 [P, B' (3 T + 3)]; all others are views of it. B' is B rounded up to whole 16 bytes, so that kernels are not
-    compiled anew for where a batch's size puts the parts."""
+    """int32 [P, B' (3 T + 3)]; all others are views of it. B' is B rounded up to whole 16 bytes: else kernels would be
+    compiled anew for wherever a batch's size puts the parts."""
     tokens: Tensor
     """int32 [P, B, T]"""
     frames: Tensor
