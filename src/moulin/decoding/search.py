@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Self
 
 import numpy as np
@@ -36,6 +36,10 @@ class Continuation:
         return cls(
             np.arange(rows), np.ones(rows, np.bool_), np.full(rows, -1, np.int32), np.zeros(rows, dtype=np.int32)
         )
+
+    def take(self, rows: Ints) -> Self:
+        """Copies of `rows` [M], in that order."""
+        return type(self)(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 class Searches:

@@ -14,13 +14,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-Counts = NDArray[np.int32]
+from moulin.arrays import Ints32
+from moulin.encoders.joiner import Joiner
+from moulin.gpu.kernels.stream_attention import Chunks
+
+Counts = Ints32
 
 
 class GpuEncoder(ABC):
@@ -28,6 +32,13 @@ class GpuEncoder(ABC):
 
     dtype: torch.dtype
     feature_dim: int
+
+    @abstractmethod
+    def __init__(
+        self, encoder: Any, joiner: Joiner, *, device: torch.device, dtype: torch.dtype, max_frames: int
+    ) -> None:
+        """The form of `encoder`, which is of the family that `moulin.gpu.families` has it for, and of the joiner's
+        projection, for utterances of up to `max_frames` feature frames."""
 
     @abstractmethod
     def counts(self, frames: Counts) -> Counts:
@@ -46,6 +57,41 @@ class GpuEncoder(ABC):
     def __call__(self, features: Tensor, counts: Tensor) -> Tensor:
         """Features float32 [B, T, feature_dim] and `counts` int32 [S, B], all at least 1, to encoder_out
         [B, T', joiner_dim]."""
+
+
+class GpuStreamEncoder(Protocol):
+    """Feature windows of streams to what the joiner takes of them; the states of all streams are on the card, by slot.
+
+    Slots need no reset: chunk 0 of a stream looks at nothing that another left there. A chunk that is computed again
+    gives the same.
+    """
+
+    dtype: torch.dtype
+    feature_dim: int
+
+    def __init__(
+        self,
+        encoder: Any,
+        joiner: Joiner,
+        *,
+        capacity: int,
+        max_batch: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        """The form of `encoder`, which is of the family that `moulin.gpu.families` has it for, and of the joiner's
+        projection, for streams in `capacity` slots. Raises EngineError for sizes that the kernels do not take."""
+
+    @staticmethod
+    def values_a_stream(encoder: Any) -> int:
+        """How many numbers of `dtype` a stream's states are."""
+
+    @property
+    def out_frames(self) -> int:
+        """Encoder frames of a chunk."""
+
+    def __call__(self, windows: Tensor, at: Chunks) -> Tensor:
+        """Windows float32 [B, T, feature_dim] of the chunks `at` to encoder_out [B, out_frames, joiner_dim]."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from moulin.bundle.spec import MIN_FRAMES
 from moulin.gpu.encoder import GpuEncoder
 
 Out = TypeVar("Out")  # tensors, one or several
@@ -56,8 +57,7 @@ class EncoderGraphs:
         rates = encoder.counts_of(1).shape[0]
         self._max_frames = max_batch_frames
         self._features = torch.zeros(max_batch_frames * encoder.feature_dim, device=device)
-        # No utterance is shorter than 9 frames.
-        self._counts = torch.ones(rates * (max_batch_frames // 9), dtype=torch.int32, device=device)
+        self._counts = torch.ones(rates * (max_batch_frames // MIN_FRAMES), dtype=torch.int32, device=device)
         self._encoder_out = torch.zeros(max_batch_frames // 4 * joiner_dim, dtype=encoder.dtype, device=device)
         self._rates = rates
         self._graphs: OrderedDict[tuple[int, int], torch.cuda.CUDAGraph | None] = OrderedDict()

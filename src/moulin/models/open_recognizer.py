@@ -67,10 +67,12 @@ def open_recognizer(
         )
     if isinstance(spec, CheckpointSpec) and runs_on_gpu_engine(spec, device, spec.precision):
         check_gpu_engine(device)
+        from moulin.bundle.transducer import load_transducer
         from moulin.engine.gpu.recognizer import GpuRecognizer
 
         recognizer = GpuRecognizer(
             spec,
+            load_transducer([spec.checkpoint]),
             device=device,
             options=options,
             tail_padding_sec=tail_padding_sec,

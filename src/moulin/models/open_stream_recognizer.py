@@ -64,11 +64,13 @@ def open_stream_recognizer(
         on_tensorrt = TensorRtStreamRunner(spec, opened, capacity=max_streams, max_batch=max_batch)
         return StreamRecognizer(spec, HostStepper(spec, on_tensorrt), options=options)
     if isinstance(spec, CheckpointSpec) and runs_on_gpu_engine(spec, device, spec.precision):
+        from moulin.bundle.transducer import load_transducer
         from moulin.engine.gpu.stepper import GpuStepper
 
         check_gpu_engine(device)
         on_gpu = GpuStepper(
             spec,
+            load_transducer([spec.checkpoint]),
             device=device,
             threads=threads,
             capacity=max_streams,

@@ -10,12 +10,12 @@ import numpy as np
 from moulin.arrays import Floats
 from moulin.audio.waveform import MAX_PEAK, SAMPLE_RATE, check_waveform
 from moulin.bundle.spec import FRAME_SHIFT_SEC, CheckpointSpec
-from moulin.bundle.transducer import load_transducer
 from moulin.decoding.found import Hypothesis
 from moulin.decoding.options import DecodingOptions
-from moulin.decoding.search import rows_by_options
+from moulin.decoding.row_options import RowOptions
+from moulin.encoders.transducer import Transducer
 from moulin.engine.features import MAX_AUDIO_SEC, TAIL_PADDING_SEC, check_duration
-from moulin.engine.gpu.model import open_predictor, unk_id
+from moulin.engine.gpu.model import open_predictor
 from moulin.engine.offline_recognizer import OfflineRecognizer
 from moulin.engine.precision_error import precision_error
 from moulin.engine.scoring import spell
@@ -35,6 +35,7 @@ class GpuRecognizer(OfflineRecognizer):
     def __init__(
         self,
         spec: CheckpointSpec,
+        transducer: Transducer,
         *,
         device: str = "cuda",
         cuda_graphs: bool = True,
@@ -42,15 +43,13 @@ class GpuRecognizer(OfflineRecognizer):
         tail_padding_sec: float = TAIL_PADDING_SEC,
         max_audio_sec: float = MAX_AUDIO_SEC,
     ) -> None:
-        """In the spec's precision, fp16 or bf16.
+        """`transducer` is the loaded one of `spec`, in whose precision it runs, fp16 or bf16.
 
-        Raises BundleError for the checkpoint, and EngineError where the device does not work or the model has a form
-        that the GPU engine does not know.
+        Raises EngineError where the device does not work or the model has a form that the GPU engine does not know.
         """
         self.spec, self._max_audio_sec = spec, max_audio_sec
         self.options = options or DecodingOptions()
         on, dtype = torch_device(device), DTYPES[spec.precision]
-        transducer = load_transducer([spec.checkpoint])
         max_frames = round((max_audio_sec + tail_padding_sec) / FRAME_SHIFT_SEC) + 1
         encoder = gpu_encoder(transducer, device=on, dtype=dtype, max_frames=max_frames)
         predictor = open_predictor(spec, transducer, device=on, dtype=dtype)
@@ -58,7 +57,6 @@ class GpuRecognizer(OfflineRecognizer):
             encoder,
             predictor,
             device=on,
-            unk_id=unk_id(spec),
             tail_samples=round(tail_padding_sec * SAMPLE_RATE),
             cuda_graphs=cuda_graphs,
         )
@@ -90,17 +88,17 @@ class GpuRecognizer(OfflineRecognizer):
     ) -> list[Transcript | MoulinError]:
         nothing = self._spell(Hypothesis((), (), (), 0.0), 0)
         answers: list[Transcript | MoulinError] = [nothing] * len(waveforms)
-        for each, rows in rows_by_options(options).items():
-            for dtype in (np.float32, np.int16):
-                some = [row for row in rows if waveforms[row].dtype == dtype and len(waveforms[row])]
+        for dtype in (np.float32, np.int16):
+            some = [row for row, waveform in enumerate(waveforms) if waveform.dtype == dtype and len(waveform)]
 
-                def result(position: int, hypothesis: Hypothesis, peak: float, some: list[int] = some) -> None:
-                    row = some[position]
-                    wrong = self._wrong(waveforms[row], hypothesis, peak, names[row])
-                    answers[row] = wrong or self._spell(hypothesis, len(waveforms[row]))
+            def result(position: int, hypothesis: Hypothesis, peak: float, some: list[int] = some) -> None:
+                row = some[position]
+                wrong = self._wrong(waveforms[row], hypothesis, peak, names[row])
+                answers[row] = wrong or self._spell(hypothesis, len(waveforms[row]))
 
-                if some:
-                    self._run([waveforms[row] for row in some], each, result)
+            if some:
+                chosen = RowOptions.of([options[row] for row in some])
+                self._run([waveforms[row] for row in some], chosen, result)
         return answers
 
     def check_form(self, waveform: Floats, *, what: str = "waveform") -> Floats:
@@ -136,7 +134,7 @@ class GpuRecognizer(OfflineRecognizer):
             return precision_error(self.spec, f"{what}: expected numbers from {self.spec.file}")
         return None
 
-    def _run(self, waveforms: Sequence[Floats], options: DecodingOptions, result: Result) -> None:
+    def _run(self, waveforms: Sequence[Floats], options: RowOptions, result: Result) -> None:
         try:
             self._pipeline(waveforms, options, result)
         except RuntimeError as error:  # want of memory, say

@@ -8,14 +8,14 @@ import torch
 from moulin.arrays import Floats, Ints
 from moulin.audio.fbank import PADDING_VALUE
 from moulin.bundle.spec import MIN_FRAMES
-from moulin.engine.torch.prediction import TorchPrediction
+from moulin.engine.torch.prediction import TorchNetworks
 
 # One utterance after another on a CPU, as much as it can get for a GPU (as in `onnxruntime_runner`).
 _CPU_BATCH_FRAMES = 400
 _CUDA_BATCH_FRAMES = 64_000
 
 
-class TorchRunner(TorchPrediction):
+class TorchRunner(TorchNetworks):
     """A `Runner`: the encoder eagerly, operator by operator."""
 
     @property

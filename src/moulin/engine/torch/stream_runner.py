@@ -12,13 +12,13 @@ from moulin.bundle.spec import CheckpointSpec
 from moulin.engine.device import gpu_index
 from moulin.engine.stepper import StepLimits
 from moulin.engine.stream_runner import check_counts
-from moulin.engine.torch.prediction import TorchPrediction
+from moulin.engine.torch.prediction import TorchNetworks
 
 _CPU_MAX_BATCH = 16
 _CUDA_MAX_BATCH = 512
 
 
-class TorchStreamRunner(TorchPrediction):
+class TorchStreamRunner(TorchNetworks):
     """A `StreamRunner`: the encoder eagerly, and the states of all streams on its device, [capacity, ...] each."""
 
     def __init__(
@@ -32,7 +32,7 @@ class TorchStreamRunner(TorchPrediction):
     ) -> None:
         """`capacity` streams may be open, and `max_batch` of them go through the encoder together.
 
-        Raises OptionsError, and as `TorchPrediction` does.
+        Raises OptionsError, and as `TorchNetworks` does.
         """
         check_counts({"streams": capacity, "streams in a batch": max_batch})
         super().__init__(spec, device=device, threads=threads)
