@@ -85,8 +85,8 @@ class StepScheduler:
     def latency_sec(self) -> float:
         """How long a step takes at present, from when its longest waiting stream was submitted to its end.
 
-        A moving average over steps, or how long the first in the queue has waited where that is more; 0 when there was no
-        step for a while.
+        A moving average over steps, or how long the first in the queue has waited where that is more; 0 when nothing
+        has stepped for a while.
         """
         with self._changed:
             now = time.monotonic()
