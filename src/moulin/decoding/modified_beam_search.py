@@ -51,12 +51,16 @@ def _advance(
     """
     num_rows, num_places = beams.scores.shape
     rows = np.arange(num_rows)[:, None]
-    # Places without a hypothesis are not joined. A score of NaN is one, so that a broken encoder shows.
-    alive = ~np.isneginf(beams.scores)
+    alive = np.isfinite(beams.scores)  # places without a hypothesis are not joined
     alive_rows, _ = np.nonzero(alive)
+    if not alive_rows.size:
+        nothing = np.zeros((num_rows, num_places), dtype=np.int64)
+        return nothing, nothing, nothing.astype(np.float32)
     logits = network.joiner(encoder_frame[alive_rows], beams.decoder_out[alive])
     log_probs = log_softmax(logits, options.blank_penalties[alive_rows], options.sharpness[alive_rows])
     vocab_size = log_probs.shape[1]
+    if (broken := np.isnan(log_probs[:, 0])).any():
+        log_probs[broken] = -np.inf  # an encoder that gives no numbers leaves its row without a hypothesis
     totals = np.full((num_rows, num_places, vocab_size), -np.inf)
     totals[alive] = log_probs + beams.scores[alive][:, None]
     best = _top(totals.reshape(num_rows, -1), num_places)
@@ -73,7 +77,7 @@ def _advance(
 
     beams.contexts[:] = beams.contexts[rows, parent]
     beams.decoder_out[:] = beams.decoder_out[rows, parent]
-    changed = appended & ~np.isneginf(beams.scores)
+    changed = appended & np.isfinite(beams.scores)
     if changed.any():
         shifted = np.concatenate([beams.contexts[changed][:, 1:], token[changed][:, None]], axis=1)
         beams.contexts[changed] = shifted
@@ -103,7 +107,7 @@ def _merge(scores: Doubles, hashes: NDArray[np.uint64], num_tokens: Ints) -> Dou
     """Add up the probabilities of places with the same tokens into the first of them; the others become -inf."""
     same = (hashes[:, :, None] == hashes[:, None, :]) & (num_tokens[:, :, None] == num_tokens[:, None, :])
     is_first = same.argmax(axis=2) == np.arange(scores.shape[1])
-    peak = scores[:, :1]  # the places come sorted
+    peak = np.where(np.isfinite(scores[:, :1]), scores[:, :1], 0.0)  # the places come sorted
     shares = np.exp(scores - peak)
     with np.errstate(divide="ignore"):
         summed = np.log(np.where(same, shares[:, None, :], 0.0).sum(axis=2)) + peak

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from moulin.arrays import Floats
@@ -11,6 +12,7 @@ from moulin.decoding.row_options import RowOptions
 from moulin.decoding.search import search
 from moulin.engine.encoding import BatchedEncoder
 from moulin.engine.features import MAX_AUDIO_SEC, TAIL_PADDING_SEC, FeatureExtractor
+from moulin.engine.precision_error import precision_error
 from moulin.engine.runner import Runner
 from moulin.errors import MoulinError
 
@@ -26,7 +28,7 @@ class HostPipeline:
         tail_padding_sec: float = TAIL_PADDING_SEC,
         max_audio_sec: float = MAX_AUDIO_SEC,
     ) -> None:
-        self.runner = runner
+        self._spec, self.runner = spec, runner
         self.features = FeatureExtractor(
             feature_dim=spec.feature_dim,
             threads=runner.threads,
@@ -40,8 +42,13 @@ class HostPipeline:
         self, waveforms: Sequence[Floats], options: RowOptions, names: Sequence[str]
     ) -> list[Hypothesis | MoulinError]:
         encoder_out, encoder_out_lens = self.encode(self.features(waveforms))
-        found = search(self.runner, encoder_out, encoder_out_lens, options)
-        return list(found.hypotheses())
+        found = search(self.runner, encoder_out, encoder_out_lens, options).hypotheses()
+        return [
+            hypothesis
+            if math.isfinite(hypothesis.score)
+            else precision_error(self._spec, f"{name}: expected numbers from {self._spec.file}")
+            for hypothesis, name in zip(found, names, strict=True)
+        ]
 
     @property
     def max_utterance_sec(self) -> float:
