@@ -24,7 +24,7 @@ from moulin.transcript import Transcript
 if TYPE_CHECKING:
     from moulin.bundle.files import Precision
     from moulin.client.sync_client import Client
-    from moulin.engine.offline_recognizer import OfflineRecognizer
+    from moulin.engine.recognizer import Recognizer
     from moulin.models.engines import Engine
 
 _FILES_AT_ONCE = 64
@@ -141,7 +141,7 @@ def transcribe_in_process(
 
 
 def _transcribe_group(
-    group: Sequence[_Reading], recognizer: OfflineRecognizer, readers: Executor, on_progress: OnProgress
+    group: Sequence[_Reading], recognizer: Recognizer, readers: Executor, on_progress: OnProgress
 ) -> Iterator[Outcome]:
     """In rounds: some pieces of each recording are transcribed while the next ones are decoded."""
     from moulin.engine.together import answer_together
@@ -169,7 +169,7 @@ def _start_taking(readings: Sequence[_Reading], readers: Executor) -> list[tuple
 class _Reading:
     """A recording that is being read and transcribed."""
 
-    def __init__(self, source: AudioSource, recognizer: OfflineRecognizer) -> None:
+    def __init__(self, source: AudioSource, recognizer: Recognizer) -> None:
         self.source = source
         self._check = recognizer.check
         self._pieces = Pieces(source.blocks(), max_utterance_sec=recognizer.max_utterance_sec)

@@ -36,7 +36,7 @@ class OpenHypotheses:
         """As `Continuation.kept`."""
 
     def clear(self, slot: int) -> None:
-        """Nothing has been said."""
+        """Forget all hypotheses of `slot`."""
         rows = slice(slot * self._places, (slot + 1) * self._places)
         self._counts[rows] = self._scores[rows] = self._num_earlier[rows] = 0
         if self._earlier:
@@ -75,7 +75,7 @@ class OpenHypotheses:
         return last
 
     def hypothesis(self, slot: int) -> Hypothesis:
-        """The best."""
+        """The best one of `slot`."""
         row = self._row(slot)
         count = self._counts[row]
         earlier = self._earlier.get(row, ([], [], []))
@@ -99,7 +99,7 @@ class OpenHypotheses:
         self._forget(row, from_array)
         self._scores[row] = 0
         self._best[slot] = 0
-        # Twice before a step: the search knows only the first place.
+        # drop() may run twice before a step; the search still uses the old numbering, so keep the first choice.
         if self.decided[slot] < 0:
             self.decided[slot] = best
         self.kept[slot] = self.count(slot)
@@ -126,7 +126,7 @@ class OpenHypotheses:
         self._counts[rows] += counts
 
     def _copy(self, rows: Ints, sources: Ints) -> None:
-        """Rows become what `sources` are, all at once."""
+        """Copy row `sources[i]` to `rows[i]`; all sources are read first."""
         length = int(self._counts[sources].max(initial=0))
         for of_all in (self._tokens, self._frames, self._log_probs):
             of_all[rows, :length] = of_all[sources, :length]
@@ -140,7 +140,7 @@ class OpenHypotheses:
                     self._earlier[row] = earlier[0].copy(), earlier[1].copy(), earlier[2].copy()
 
     def _set_aside(self, row: int) -> None:
-        """Make room; the last token stays where `last_frames` finds it."""
+        """Move all tokens but the last to the lists; `last_frames` reads the last one from the arrays."""
         moved = int(self._counts[row]) - 1
         earlier = self._earlier.setdefault(row, ([], [], []))
         earlier[0].extend(self._tokens[row, :moved].tolist())
@@ -150,7 +150,7 @@ class OpenHypotheses:
         self._forget(row, moved)
 
     def _forget(self, row: int, count: int) -> None:
-        """Move what is behind the first `count` tokens to the front."""
+        """Remove the first `count` tokens from the arrays."""
         kept = int(self._counts[row]) - count
         for of_all in (self._tokens, self._frames, self._log_probs):
             of_all[row, :kept] = of_all[row, count : count + kept].copy()

@@ -39,7 +39,8 @@ class HostStepper:
 
     def step(self, turns: Turns) -> Found:
         slots = turns.continuation.slots
-        self.runner.reset(slots[turns.numbers == 0])
+        if len(beginning := slots[turns.numbers == 0]):
+            self.runner.reset(beginning)
         windows = self._windows(turns)
         encoder_out = self.runner.encoder(windows, slots)
         self._windows.keep(slots, windows)

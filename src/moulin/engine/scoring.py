@@ -1,4 +1,4 @@
-"""Encoder frames to transcripts: the third part of offline recognition."""
+"""Encoder frames to transcripts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from moulin.decoding.network import PredictionNetwork
 from moulin.decoding.options import DecodingOptions
 from moulin.decoding.row_options import RowOptions
 from moulin.decoding.search import search
-from moulin.engine.words import spell_words
+from moulin.engine.spelling import spell
 from moulin.transcript import Transcript
 
 
@@ -42,12 +42,3 @@ class Scorer:
     ) -> list[Hypothesis]:
         """What is found in each utterance."""
         return search(self._network, encoder_out, encoder_out_lens, RowOptions.of(options)).hypotheses()
-
-
-def spell(tokens: TokenTable, hypothesis: Hypothesis, *, frame_sec: float, duration_sec: float) -> Transcript:
-    """Text and words of what was found in an utterance of `duration_sec`; encoder frames are `frame_sec` long."""
-    return Transcript(
-        text=tokens.text(hypothesis.tokens),
-        words=spell_words(tokens, hypothesis, frame_sec=frame_sec, duration_sec=duration_sec),
-        duration_sec=round(duration_sec, 3),
-    )

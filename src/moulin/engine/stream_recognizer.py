@@ -19,8 +19,8 @@ from moulin.decoding.row_options import RowOptions
 from moulin.decoding.search import Continuation
 from moulin.engine.features import TAIL_PADDING_SEC
 from moulin.engine.precision_error import precision_error
+from moulin.engine.spelling import spell_words
 from moulin.engine.stepper import StepLimits, Stepper
-from moulin.engine.words import spell_words
 from moulin.errors import BundleError, EngineError, StreamError
 from moulin.live_transcript import Segment, StreamUpdate
 from moulin.spacing import join_texts

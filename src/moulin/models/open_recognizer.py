@@ -10,7 +10,7 @@ from moulin.bundle.spec import CheckpointSpec, ModelSpec, OnnxModelSpec
 from moulin.decoding.options import DecodingOptions
 from moulin.demo.files import demo_speech
 from moulin.engine.features import MAX_AUDIO_SEC, TAIL_PADDING_SEC
-from moulin.engine.offline_recognizer import OfflineRecognizer
+from moulin.engine.host_pipeline import HostPipeline
 from moulin.engine.onnxruntime.runner import OnnxRuntimeRunner
 from moulin.engine.recognizer import Recognizer
 from moulin.engine.runner import Runner
@@ -37,14 +37,14 @@ def open_recognizer(
     max_audio_sec: float = MAX_AUDIO_SEC,
     cuda_graphs: bool = True,
     plan: Path | None = None,
-) -> OfflineRecognizer:
+) -> Recognizer:
     """Load the offline model in `model`, ONNX files or a checkpoint; see `choose_engine`, `OnnxRuntimeRunner` and
     `Recognizer` for the options.
 
     `plan` is the engine for TensorRT; without one it is taken from the cache or built into it.
 
-    A checkpoint runs on a GPU in fp16 or bf16 by our GPU engine (`GpuRecognizer`, with or without `cuda_graphs`), in
-    fp32 as its modules are: `precision_for`. Raises BundleError, EngineError or OptionsError.
+    A checkpoint runs on a GPU in fp16 or bf16 by our GPU engine, with or without `cuda_graphs`, in fp32 as its modules
+    are: `precision_for`. Raises BundleError, EngineError or OptionsError.
     """
     check_precision(engine, precision)
     spec = load_model(
@@ -58,36 +58,27 @@ def open_recognizer(
         from moulin.tensorrt_engine.runner import TensorRtRunner
 
         plan = plan or ready_plan(spec, device=on, speech=demo_speech, precision=precision, max_audio_sec=max_audio_sec)
-        return Recognizer(
-            spec,
-            TensorRtRunner(spec, open_plan(spec, plan, device=on), threads=threads),
-            options=options,
-            tail_padding_sec=tail_padding_sec,
-            max_audio_sec=max_audio_sec,
-        )
+        on_tensorrt = TensorRtRunner(spec, open_plan(spec, plan, device=on), threads=threads)
+        host = HostPipeline(spec, on_tensorrt, tail_padding_sec=tail_padding_sec, max_audio_sec=max_audio_sec)
+        return Recognizer(spec, host, options=options)
     if isinstance(spec, CheckpointSpec) and runs_on_gpu_engine(spec, device, spec.precision):
         check_gpu_engine(device)
         from moulin.bundle.transducer import load_transducer
-        from moulin.engine.gpu.recognizer import GpuRecognizer
+        from moulin.engine.gpu.pipeline import GpuEnginePipeline
 
-        recognizer = GpuRecognizer(
+        on_gpu = GpuEnginePipeline(
             spec,
             load_transducer([spec.checkpoint]),
             device=device,
-            options=options,
             tail_padding_sec=tail_padding_sec,
             max_audio_sec=max_audio_sec,
             cuda_graphs=cuda_graphs,
         )
-        recognizer.warm_up()
-        return recognizer
-    return Recognizer(
-        spec,
-        open_runner(spec, engine, device=device, threads=threads, workers=workers),
-        options=options,
-        tail_padding_sec=tail_padding_sec,
-        max_audio_sec=max_audio_sec,
-    )
+        on_gpu.warm_up()
+        return Recognizer(spec, on_gpu, options=options)
+    runner = open_runner(spec, engine, device=device, threads=threads, workers=workers)
+    host = HostPipeline(spec, runner, tail_padding_sec=tail_padding_sec, max_audio_sec=max_audio_sec)
+    return Recognizer(spec, host, options=options)
 
 
 def open_runner(

@@ -32,9 +32,9 @@ class Inbox:
         slots, self._ring = rings.shape
         self.rings, self.layout = rings, layout
         self.num_samples = np.zeros(slots, dtype=np.int64)
-        """Of audio so far, without the silence behind it."""
+        """Samples of audio so far, [slots]; the silence after the end does not count."""
         self.num_taken = np.zeros(slots, dtype=np.int32)
-        """Windows."""
+        """Windows taken so far, [slots]."""
         self._in_ring = np.zeros(slots, dtype=np.int64)
         self._num_windows = np.full(slots, _GOES_ON, dtype=np.int64)
         self._waiting: dict[int, deque[Floats]] = {}
@@ -87,7 +87,7 @@ class Inbox:
         self._num_windows[slot] = 0
 
     def finished(self, slots: Ints) -> NDArray[np.bool_]:
-        """To which of `slots` no more audio comes."""
+        """Which of `slots` get no more audio."""
         finished: NDArray[np.bool_] = self._num_windows[slots] != _GOES_ON
         return finished
 
@@ -105,13 +105,13 @@ class Inbox:
         return ended
 
     def heard(self, slots: Ints) -> NDArray[np.int32]:
-        """How many samples of their next windows are there, counted from the window's beginning."""
+        """Samples that are there of the next window of each of `slots`, counted from the window's first."""
         begin = self.num_taken[slots].astype(np.int64) * self.layout.chunk - self.layout.overhang
         heard: NDArray[np.int32] = np.minimum(self.num_samples[slots] - begin, self.layout.samples).astype(np.int32)
         return heard
 
     def take(self, slots: Ints) -> None:
-        """The next window of each of `slots` is not needed any more."""
+        """Move each of `slots` past its next window, which makes room in the rings."""
         self.num_taken[slots] += 1
         if self._waiting:
             for slot in slots.tolist():
@@ -119,9 +119,9 @@ class Inbox:
                     self._refill(slot)
 
     def _put(self, slots: Ints, at: Ints, samples: Floats | NDArray[np.int16]) -> None:
-        """Rows [N, n] to their places, none of which reaches the end of its ring."""
+        """Write rows [N, n] to places of their rings, none of which reaches the ring's end."""
         count = min(samples.shape[1], self._ring)
-        # Wherever so many samples may begin, so that one call puts many rows at places of their own.
+        # A view of every place where so many samples may begin: one assignment fills many rows, each at its own.
         places = sliding_window_view(self.rings.reshape(-1), count, writeable=True)
         first = slots * self._ring + at
         for begin in range(0, len(slots), _ROWS):  # what is converted is still in the cache when it is copied

@@ -22,7 +22,7 @@ from moulin.bundle.files import Precision
 from moulin.bundle.spec import CheckpointSpec, ModelSpec, OnnxModelSpec
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.features import TAIL_PADDING_SEC
-from moulin.engine.offline_recognizer import OfflineRecognizer
+from moulin.engine.recognizer import Recognizer
 from moulin.engine.step_scheduler import StepScheduler
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.errors import EngineError, MoulinError, OptionsError, first_line
@@ -82,7 +82,7 @@ def sherpa_streams(spec: ModelSpec | None, settings: ServerSettings) -> Iterator
         worker.close()
 
 
-def open_offline(spec: ModelSpec, settings: ServerSettings) -> OfflineRecognizer:
+def open_offline(spec: ModelSpec, settings: ServerSettings) -> Recognizer:
     """moulin's offline recognizer."""
     return open_recognizer(
         spec.file,
@@ -104,7 +104,7 @@ def sherpa_offline(spec: OnnxModelSpec, threads: int, settings: ServerSettings) 
 class _Batches:
     """moulin's offline engine as a `Connection`."""
 
-    def __init__(self, recognizer: OfflineRecognizer) -> None:
+    def __init__(self, recognizer: Recognizer) -> None:
         self._recognizer = recognizer
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
