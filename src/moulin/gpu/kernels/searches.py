@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -115,11 +116,11 @@ class FoundTensors(NamedTuple):
         def by_row(tensor: Tensor) -> Tensor:
             return tensor.transpose(0, 1)[:count]
 
-        scores = by_row(self.scores).double().numpy()
-        scores[beams == 0, 1:] = -float("inf")
+        counts, scores = by_row(self.counts).numpy(), by_row(self.scores).double().numpy()
+        counts[beams == 0, 1:], scores[beams == 0, 1:] = 0, -np.inf
         return Found(
             by_row(self.origins).numpy(),
-            by_row(self.counts).numpy(),
+            counts,
             by_row(self.tokens).numpy(),
             by_row(self.frames).numpy(),
             by_row(self.log_probs).numpy(),
