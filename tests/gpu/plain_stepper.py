@@ -8,6 +8,7 @@ import torch
 from moulin.arrays import Floats, Ints
 from moulin.audio.fbank import FbankOptions
 from moulin.bundle.spec import CheckpointSpec
+from moulin.bundle.transducer import load_transducer
 from moulin.decoding.greedy import GreedyState, advance_greedy, start_greedy
 from moulin.decoding.modified_beam_search import (
     BeamState,
@@ -28,7 +29,7 @@ class PlainStepper(TorchStreamRunner):
     """A `StreamStepper`."""
 
     def __init__(self, spec: CheckpointSpec, capacity: int) -> None:
-        super().__init__(spec, capacity=capacity)
+        super().__init__(spec, load_transducer([spec.checkpoint]), capacity=capacity)
         assert spec.streaming is not None
         fbank = FbankOptions(num_mel_bins=spec.feature_dim)
         self.windows = WindowLayout.of(fbank, spec.streaming.window_frames, spec.streaming.chunk_frames)

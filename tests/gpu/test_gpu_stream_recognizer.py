@@ -15,6 +15,7 @@ import torch
 
 from moulin.arrays import Floats, Ints
 from moulin.bundle.checkpoint_spec import load_checkpoint_spec
+from moulin.bundle.transducer import load_transducer
 from moulin.decoding.options import METHODS, DecodingOptions, Method
 from moulin.engine.gpu.stream_recognizer import GpuStreamRecognizer
 from moulin.engine.gpu.stream_runner import GpuStreamRunner
@@ -46,7 +47,7 @@ OPTIONS = [
 
 @pytest.fixture(scope="module")
 def plain() -> StreamRecognizer:
-    return HostStreamRecognizer(SPEC, TorchStreamRunner(SPEC, capacity=1))
+    return HostStreamRecognizer(SPEC, TorchStreamRunner(SPEC, load_transducer([SPEC.checkpoint]), capacity=1))
 
 
 @pytest.fixture(scope="module")

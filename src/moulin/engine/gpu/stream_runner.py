@@ -10,6 +10,7 @@ from moulin.arrays import Floats, Ints
 from moulin.audio.fbank import FbankOptions
 from moulin.bundle.checkpoint_spec import layout_of
 from moulin.bundle.spec import CheckpointSpec
+from moulin.bundle.transducer import load_transducer
 from moulin.decoding.options import DecodingOptions
 from moulin.encoders.zipformer2 import Zipformer2
 from moulin.engine.gpu.model import open_predictor, unk_id
@@ -54,7 +55,7 @@ class GpuStreamRunner(TorchPrediction):
         the GPU engine does not know, and OptionsError.
         """
         check_counts({"streams": capacity, "streams in a batch": max_batch})
-        super().__init__(spec, device=device, threads=threads)
+        super().__init__(spec, load_transducer([spec.checkpoint]), device=device, threads=threads)
         # What is made of it goes to the device, in another form; the projection is part of it.
         plain, _ = self._encoder.cpu(), self._joiner.cpu()
         if not isinstance(plain, Zipformer2):

@@ -13,6 +13,7 @@ from moulin.arrays import Floats, Ints
 from moulin.audio.batched_fbank import BatchedFbank
 from moulin.audio.fbank import FbankOptions
 from moulin.bundle.spec import OnnxModelSpec
+from moulin.engine.batching import CPU_BATCH_STREAMS, GPU_BATCH_STREAMS
 from moulin.engine.onnxruntime.fbank import OnnxRuntimeFbank
 from moulin.engine.onnxruntime.prediction import OnnxRuntimePrediction
 from moulin.engine.onnxruntime.session import new_session, rewritten_encoder, run
@@ -25,17 +26,11 @@ if TYPE_CHECKING:
 
 MAX_STREAMS = 1024
 
-# Beyond this a batch no longer fits the caches of a CPU core: digits-en costs 4.2 ms a stream with one, 2.0 with 8,
-# 1.9 with 16 and 2.4 with 32 on two cores.
-_CPU_MAX_BATCH = 16
-_CUDA_MAX_BATCH = 512
-
 
 class OnnxRuntimeStreamRunner(OnnxRuntimePrediction):
     """Encoder, decoder and joiner as ONNX Runtime sessions; the encoder's states in main memory.
 
-    On a CPU calls that run beside each other get one thread each; one that is said to be alone gets all, and the
-    encoder is then there twice.
+    On a CPU concurrent calls get one thread each; a call that is `alone` gets all, in a second session of the encoder.
     """
 
     def __init__(
@@ -49,8 +44,8 @@ class OnnxRuntimeStreamRunner(OnnxRuntimePrediction):
         max_batch: int | None = None,
         rewrite: bool = True,
     ) -> None:
-        """`threads`, `workers` and `rewrite` as for `OnnxRuntimeRunner`; `capacity` streams may be open, and
-        `max_batch` of them go through the encoder together.
+        """`threads`, `workers` and `rewrite` are those of `OnnxRuntimeRunner`; `capacity` is the limit on open streams,
+        `max_batch` on streams in an encoder batch.
 
         Raises EngineError where ONNX Runtime, the device or the model does not work.
         """
@@ -62,7 +57,7 @@ class OnnxRuntimeStreamRunner(OnnxRuntimePrediction):
         self._capacity = capacity
         self._threads = threads or len(os.sched_getaffinity(0))
         self._workers = workers or self._threads
-        self._max_batch = max_batch or (_CPU_MAX_BATCH if device == "cpu" else _CUDA_MAX_BATCH)
+        self._max_batch = max_batch or (CPU_BATCH_STREAMS if device == "cpu" else GPU_BATCH_STREAMS)
         self._specs = spec.streaming.states
         self._states = EncoderStates(self._specs, capacity)
         self._x = spec.encoder.input("x", 0)
@@ -98,7 +93,7 @@ class OnnxRuntimeStreamRunner(OnnxRuntimePrediction):
         session = self._whole_machine_encoder if alone else self._encoder
         batches = [np.arange(len(slots))] if self._batches else np.arange(len(slots))[:, None]
         results = [self._run(session, x[rows], slots[rows]) for rows in batches]
-        for rows, (_, states) in zip(batches, results, strict=True):  # when nothing can fail any more
+        for rows, (_, states) in zip(batches, results, strict=True):  # after all batches have succeeded
             self._states.scatter(slots[rows], states)
         return np.concatenate([encoder_out for encoder_out, _ in results])
 
@@ -106,7 +101,7 @@ class OnnxRuntimeStreamRunner(OnnxRuntimePrediction):
         self._states.reset(np.array([slot]))
 
     def _run(self, session: onnxruntime.InferenceSession, x: Floats, slots: Ints) -> tuple[Floats, list[NDArray[Any]]]:
-        """encoder_out and the next states."""
+        """Returns encoder_out and the next states."""
         states = self._states.gather(slots)
         encoder_out, *returned = run(session, self._outputs, [(self._x, x), *zip(self._inputs, states, strict=True)])
         outputs = iter(returned)
@@ -127,7 +122,7 @@ class OnnxRuntimeStreamRunner(OnnxRuntimePrediction):
 
     @cached_property
     def _whole_machine_encoder(self) -> onnxruntime.InferenceSession:
-        """Loaded when it is first asked for: a service of many streams never does."""
+        """Loaded at its first use: a service of many streams never needs it."""
         return self._encoder if self.device != "cpu" or self._threads == 1 else self._session(self._threads)
 
     @property

@@ -1,4 +1,4 @@
-"""A transducer in PyTorch, with its decoder and joiner, the same offline and streaming."""
+"""A transducer in PyTorch, with the decoder and joiner for offline and streaming models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from moulin.arrays import Floats, Ints
 from moulin.bundle.files import Precision
 from moulin.bundle.spec import CheckpointSpec
-from moulin.bundle.transducer import load_transducer
+from moulin.encoders.transducer import Transducer
 from moulin.engine.device import gpu_index
 from moulin.errors import EngineError, OptionsError, first_line
 
@@ -20,14 +20,17 @@ DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.flo
 
 
 class TorchPrediction:
-    """A `PredictionNetwork`. Its networks stay on the CPU: both are so small that launching them on a GPU costs more
-    than computing them here. Only the encoder is on the `device`.
+    """A `PredictionNetwork`. Decoder and joiner stay on the CPU: both are so small that a launch on a GPU costs more
+    than the computation. Only the encoder is on the `device`.
     """
 
-    def __init__(self, spec: CheckpointSpec, *, device: str = "cpu", threads: int | None = None) -> None:
-        """`threads` is PyTorch's for the whole process, by default all that it may use.
+    def __init__(
+        self, spec: CheckpointSpec, transducer: Transducer, *, device: str = "cpu", threads: int | None = None
+    ) -> None:
+        """`transducer` is the model of `spec`, and is moved to the device. `threads` is PyTorch's number for the whole
+        process, by default all CPUs that it may use.
 
-        Raises BundleError for the checkpoint and EngineError where the device does not work.
+        Raises OptionsError, and EngineError where the device does not work.
         """
         if threads is not None and threads < 1:
             raise OptionsError(f"Expected at least 1 thread, got {threads}")
@@ -35,12 +38,12 @@ class TorchPrediction:
         self.device = torch_device(device)
         self._threads = threads or len(os.sched_getaffinity(0))
         torch.set_num_threads(self._threads)
-        # On a GPU convolutions would else keep three digits of their inputs: fp32 is to mean fp32.
+        # TF32 would keep only three digits of a convolution's inputs; fp32 must mean fp32.
         torch.backends.cudnn.allow_tf32 = False
-        self._transducer = load_transducer([spec.checkpoint])
+        self._transducer = transducer
         self._encoder = self._transducer.encoder.to(self.device)
         self._joiner = self._transducer.joiner
-        # Once a frame, where the encoder's frames are.
+        # Applied once for each encoder frame, on the encoder's device.
         self._encoder_proj = self._joiner.encoder_proj.to(self.device)
 
     @property
@@ -57,7 +60,7 @@ class TorchPrediction:
 
     @property
     def num_workers(self) -> int:
-        """One: PyTorch's own threads share a call's work."""
+        """One: PyTorch's own threads share the work of a call."""
         return 1
 
     def decoder(self, y: Ints) -> Floats:
@@ -73,7 +76,7 @@ class TorchPrediction:
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
-        """Raises EngineError for what PyTorch raises, say for want of memory."""
+        """Inference mode, in which PyTorch's exceptions, for example for lack of memory, become EngineError."""
         try:
             with torch.inference_mode():
                 yield
@@ -82,14 +85,14 @@ class TorchPrediction:
 
 
 def torch_device(device: str) -> torch.device:
-    """cpu, cuda or cuda:N. Raises OptionsError for what is none and EngineError for one that is not there."""
+    """The device cpu, cuda or cuda:N. Raises OptionsError for other names and EngineError for a missing GPU."""
     index = gpu_index(device)
     if index is None:
         return torch.device("cpu")
     if index >= torch.cuda.device_count():
         raise EngineError(
-            f"PyTorch {torch.__version__} sees {torch.cuda.device_count()} GPUs, and {device} was asked for",
-            hint="see that this PyTorch was built for CUDA, and what nvidia-smi says",
+            f"Expected a GPU {device}, PyTorch {torch.__version__} finds {torch.cuda.device_count()} GPUs",
+            hint="check that this PyTorch was built for CUDA, and the output of nvidia-smi",
         )
     return torch.device("cuda", index)
 

@@ -1,4 +1,4 @@
-"""Streaming runner on PyTorch, for checkpoints as they are."""
+"""Streaming runner on PyTorch, for checkpoints without an export."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from moulin.audio.batched_fbank import EPSILON, BatchedFbank
 from moulin.audio.fbank import FbankOptions
 from moulin.bundle.checkpoint_spec import layout_of
 from moulin.bundle.spec import CheckpointSpec
+from moulin.encoders.transducer import Transducer
+from moulin.engine.batching import CPU_BATCH_STREAMS, GPU_BATCH_STREAMS
 from moulin.engine.device import gpu_index
 from moulin.engine.stream_runner import check_counts
 from moulin.engine.torch.prediction import TorchPrediction
 
-_CPU_MAX_BATCH = 16
-_CUDA_MAX_BATCH = 512
-
 
 class TorchStreamRunner(TorchPrediction):
-    """A `StreamRunner`: the encoder eagerly, and the states of all streams on its device, [capacity, ...] each."""
+    """A `StreamRunner` whose encoder runs eagerly, with the states of all streams, [capacity, ...], on its device."""
 
     def __init__(
         self,
         spec: CheckpointSpec,
+        transducer: Transducer,
         *,
         capacity: int,
         device: str = "cpu",
         threads: int | None = None,
         max_batch: int | None = None,
     ) -> None:
-        """`capacity` streams may be open, and `max_batch` of them go through the encoder together.
+        """`capacity` is the limit on open streams, `max_batch` on streams in an encoder batch.
 
-        Raises OptionsError, and as `TorchPrediction` does.
+        Raises BundleError for a model that cannot stream, OptionsError, and EngineError as `TorchPrediction` does.
         """
         check_counts({"streams": capacity, "streams in a batch": max_batch})
-        super().__init__(spec, device=device, threads=threads)
-        usual_max_batch = _CPU_MAX_BATCH if gpu_index(device) is None else _CUDA_MAX_BATCH
+        super().__init__(spec, transducer, device=device, threads=threads)
+        usual_max_batch = CPU_BATCH_STREAMS if gpu_index(device) is None else GPU_BATCH_STREAMS
         self._capacity, self._max_batch = capacity, max_batch or usual_max_batch
         fbank = BatchedFbank(FbankOptions(num_mel_bins=spec.feature_dim))
         self._spectrum = torch.from_numpy(fbank.spectrum).to(self.device)
@@ -63,7 +63,7 @@ class TorchStreamRunner(TorchPrediction):
             states = [state[rows] for state in self._states]
             encoder_out, following = self._encoder.streaming_forward(torch.from_numpy(x).to(self.device), states)
             projected = self._projected(encoder_out)
-            for state, new in zip(self._states, following, strict=True):  # when nothing can fail any more
+            for state, new in zip(self._states, following, strict=True):  # after the step has succeeded
                 state[rows] = new
             return projected
 
