@@ -1,7 +1,7 @@
-"""Causal Zipformer2 on a GPU, chunk by chunk, with the states of all streams on the card.
+"""Causal Zipformer2 on a GPU, chunk by chunk, with the states of all streams in GPU memory.
 
-What a stream leaves behind is written where its slot is, once, and read where it lies: a step gathers and moves
-nothing. `moulin.encoders.zipformer2.Zipformer2.streaming_forward` is the plain twin.
+States are written into a stream's slot once and read in place: a step gathers and moves nothing.
+`moulin.encoders.zipformer2.Zipformer2.streaming_forward` is the plain twin.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ from moulin.gpu.zipformer2 import Norm, Zipformer2Layer, Zipformer2Stack, widest
 
 
 class GpuStreamZipformer2:
-    """Feature windows to what the joiner takes of them, for streams in `capacity` slots.
+    """From feature windows to encoder frames, projected for the joiner, for streams in `capacity` slots.
 
-    Slots need no reset: chunk 0 of a stream looks at nothing that another left there.
+    Slots need no reset: chunk 0 of a stream does not read the slot's earlier content.
     """
 
     def __init__(
@@ -59,9 +59,9 @@ class GpuStreamZipformer2:
         chunk_size: int = CHUNK_SIZE,
         left_context_frames: int = LEFT_CONTEXT_FRAMES,
     ) -> None:
-        """`chunk_size` and `left_context_frames` are counted at 50 Hz. Raises ValueError for a model that is not
-        causal, and for sizes that its frame rates do not divide, and EngineError for those that the kernels do not
-        take."""
+        """`chunk_size` and `left_context_frames` are counted at 50 Hz. Raises ValueError for a model that is not causal
+        and for sizes that its downsampling factors do not divide, and EngineError for sizes that the kernels do not
+        support."""
         encoder.streaming_layout(chunk_size, left_context_frames)
         _check_sizes(encoder.config, chunk_size, left_context_frames)
         like = torch.empty(0, device=device, dtype=dtype)
@@ -81,7 +81,7 @@ class GpuStreamZipformer2:
         self._downsampling = on(encoder.encoder.downsample_output.bias.softmax(dim=0), like, dtype=torch.float32)
         self._encoder_proj = Projection.of(joiner.encoder_proj, missing=None, like=like)
         window = 2 * chunk_size + 7 + 2 * CONVNEXT_PADDING
-        # No window is shorter than another: lengths of a batch, at the rates that something is told of.
+        # All windows have the same length: lengths of a batch, at each frame rate whose kernels take them.
         lengths = (window, chunk_size + 2 * CONVNEXT_PADDING, chunk_size)
         self._lengths = [torch.full((max_batch,), length, dtype=torch.int32, device=device) for length in lengths]
 
@@ -108,7 +108,7 @@ class GpuStreamZipformer2:
 
 
 def values_a_stream(config: Zipformer2Config, chunk_size: int, left_context_frames: int) -> int:
-    """How many numbers a stream's states are."""
+    """The number of values in a stream's states."""
     values = math.prod(_embed_past_size(config))
     for stack, num_layers in enumerate(config.num_layers):
         values += num_layers * sum(map(math.prod, _ring_sizes(config, stack, chunk_size, left_context_frames)))
@@ -116,18 +116,18 @@ def values_a_stream(config: Zipformer2Config, chunk_size: int, left_context_fram
 
 
 def _check_sizes(config: Zipformer2Config, chunk: int, left: int) -> None:
-    """Raises EngineError for sizes that the kernels do not take."""
+    """Raise EngineError for sizes that the kernels do not support."""
     if chunk < CONVNEXT_PADDING:
         raise EngineError(
             f"The GPU engine takes chunks of {CONVNEXT_PADDING} frames or more, got {chunk}",
-            hint="a larger --chunk-size, or --precision fp32, which runs without our GPU engine",
+            hint="a larger --chunk-size, or --precision fp32, which runs without the GPU engine",
         )
     for factor, pos_dim in zip(config.downsampling_factors, config.pos_head_dims, strict=True):
         if block_size(chunk // factor, (left + chunk) // factor, pos_dim) > MAX_BLOCK:
             raise EngineError(
                 f"The GPU engine takes no chunk of {chunk} frames with a left context of {left} and heads of {pos_dim} "
                 "channels for positions: a block of scores would be too large",
-                hint="a smaller --left-context-frames, or --precision fp32, which runs without our GPU engine",
+                hint="a smaller --left-context-frames, or --precision fp32, which runs without the GPU engine",
             )
 
 
@@ -136,7 +136,7 @@ def _embed_past_size(config: Zipformer2Config) -> tuple[int, int, int]:
 
 
 def _ring_sizes(config: Zipformer2Config, stack: int, chunk: int, left: int) -> list[tuple[int, int]]:
-    """Frames and width of a layer's rings: of keys, of what gates, of values twice, of convolutions' inputs twice."""
+    """Frames and width of a layer's rings: keys, gated values, values (2) and convolution inputs (2)."""
     factor, heads, dim = config.downsampling_factors[stack], config.num_heads[stack], config.encoder_dims[stack]
     ring = (left + chunk) // factor
     values = ring, heads * config.value_head_dims[stack]
@@ -145,7 +145,7 @@ def _ring_sizes(config: Zipformer2Config, stack: int, chunk: int, left: int) -> 
 
 
 class _StreamLayer(Zipformer2Layer[Chunks]):
-    """With rings for the past of every stream."""
+    """A layer with rings for the past of every stream."""
 
     def __init__(
         self, layer: Layer, config: Zipformer2Config, stack: int, like: Tensor, *, capacity: int, chunk: int, left: int
