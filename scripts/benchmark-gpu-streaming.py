@@ -44,6 +44,7 @@ from moulin.bundle.checkpoint_spec import load_checkpoint_spec
 from moulin.bundle.files import PRECISIONS
 from moulin.bundle.load_model import load_model
 from moulin.bundle.spec import CheckpointSpec, ModelSpec
+from moulin.bundle.transducer import load_transducer
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.device import gpu_index
 from moulin.engine.gpu.stream_recognizer import GpuStreamRecognizer
@@ -104,7 +105,7 @@ def random_model(device: str) -> Iterator[CheckpointSpec]:
 def _penalty(spec: CheckpointSpec, device: str) -> float:
     """What the blank's logit is lowered by for TOKENS_A_FRAME."""
     recordings = [read_audio(clip.audio)[: 6 * 16_000] for clip in demo_clips()]
-    runner = TorchStreamRunner(spec, device=device, capacity=len(recordings))
+    runner = TorchStreamRunner(spec, load_transducer([spec.checkpoint]), device=device, capacity=len(recordings))
     recognizer = HostStreamRecognizer(spec, runner)
     low, high = -20.0, 20.0
     for _ in range(10):
@@ -161,7 +162,9 @@ def steps(spec: CheckpointSpec, device: str) -> Iterator[dict[str, Any]]:
         yield {**report("gpu", batch, partial(_step, ours, turns)), "gpu_ms": ours.pipeline.replay_ms(batch)}
     del ours
     torch.cuda.empty_cache()
-    plain = TorchStreamRunner(spec, max_batch=largest, capacity=capacity, device=device)
+    plain = TorchStreamRunner(
+        spec, load_transducer([spec.checkpoint]), max_batch=largest, capacity=capacity, device=device
+    )
     for batch in (1, 16, 64, 256, 512, 1024):
         size = (batch, spec.streaming.window_frames, spec.feature_dim)
         windows = rng.normal(-8, 3, size).astype(np.float32)
@@ -207,7 +210,7 @@ def churn(spec: ModelSpec, arguments: argparse.Namespace) -> dict[str, Any]:
     recognizer = _recognizer(spec, arguments, wanted.open_at_once)
     if isinstance(spec, CheckpointSpec):
         plain: StreamRecognizer = HostStreamRecognizer(
-            spec, TorchStreamRunner(spec, device=arguments.device, capacity=512)
+            spec, TorchStreamRunner(spec, load_transducer([spec.checkpoint]), device=arguments.device, capacity=512)
         )
     else:
         plain = open_stream_recognizer(spec.path, max_streams=512)

@@ -7,6 +7,7 @@ import torch
 
 from moulin.audio.fbank import FbankOptions
 from moulin.bundle.spec import CheckpointSpec
+from moulin.bundle.transducer import load_transducer
 from moulin.decoding.found import Found
 from moulin.engine.host_stepper import HostStepper
 from moulin.engine.torch.stream_runner import TorchStreamRunner
@@ -19,7 +20,7 @@ class PlainStepper(HostStepper):
     """A `Stepper` with the features of the GPU engine's plain twin, of whole windows."""
 
     def __init__(self, spec: CheckpointSpec, capacity: int) -> None:
-        super().__init__(spec, TorchStreamRunner(spec, capacity=capacity))
+        super().__init__(spec, TorchStreamRunner(spec, load_transducer([spec.checkpoint]), capacity=capacity))
         self._matrices = FbankMatrices(FbankOptions(num_mel_bins=spec.feature_dim), torch.device("cpu"))
 
     def step(self, turns: Turns) -> Found:

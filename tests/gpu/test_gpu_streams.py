@@ -47,7 +47,9 @@ OPTIONS = [
 
 @pytest.fixture(scope="module")
 def plain() -> StreamRecognizer:
-    return StreamRecognizer(SPEC, HostStepper(SPEC, TorchStreamRunner(SPEC, capacity=1)))
+    return StreamRecognizer(
+        SPEC, HostStepper(SPEC, TorchStreamRunner(SPEC, load_transducer([SPEC.checkpoint]), capacity=1))
+    )
 
 
 @pytest.fixture(scope="module")

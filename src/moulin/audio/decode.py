@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from moulin.audio.decoders import Block, CannotDecodeError, PyAvMissingError, described, ffmpeg_blocks, soundfile_blocks
 from moulin.audio.pcm import PcmEncoding, pcm_to_float, sample_bytes
 from moulin.audio.waveform import SAMPLE_RATE, check_waveform
-from moulin.errors import AudioError, MoulinError
+from moulin.errors import AudioError, AudioTooLong, MoulinError
 from moulin.extras import install_hint
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def read_audio(
     Audio longer than `max_duration_sec` is refused while decoding, so that a small file that unpacks to hours of
     silence cannot fill the memory. `name` replaces the path in error messages.
 
-    Raises AudioError, with the file's name, when no audio can be decoded; the module's docstring lists the cases.
+    Raises AudioTooLong, and AudioError when no audio can be decoded; the module's docstring lists the cases.
     """
     waveform = bytearray()  # grows in place; a list of blocks would need one more copy at the end
     for block in audio_blocks(source, sample_rate=sample_rate, max_duration_sec=max_duration_sec, name=name):
@@ -219,7 +219,7 @@ def _waveform_blocks(
         _check_finite(name, block, frames, rate)
         frames += len(block)
         if max_duration_sec is not None and frames > max_duration_sec * rate:
-            raise AudioError(f"{name} is too long: expected at most {max_duration_sec:g} s of audio")
+            raise AudioTooLong(f"{name} is too long: expected at most {max_duration_sec:g} s of audio")
         with np.errstate(over="ignore"):  # channels of 3e38 add up to infinity, which is refused
             mono = block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
         yield check_waveform(stream.resample_chunk(mono) if stream else mono, what=name)

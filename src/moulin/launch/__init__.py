@@ -1,4 +1,4 @@
-"""Finds tritonserver, owns its process, waits until it is ready."""
+"""tritonserver as a process: found, started, watched and stopped; with the gateway beside it."""
 
 from moulin.launch.cache import cache_dir
 from moulin.launch.doctor import Check, examine

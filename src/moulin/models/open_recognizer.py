@@ -92,9 +92,10 @@ def open_runner(
     """What runs the networks of the offline model `spec`. Raises as `open_recognizer` does."""
     match choose_engine(spec, engine), spec:
         case "torch", CheckpointSpec():
+            from moulin.bundle.transducer import load_transducer
             from moulin.engine.torch.runner import TorchRunner
 
-            return TorchRunner(spec, device=device, threads=threads)
+            return TorchRunner(spec, load_transducer([spec.checkpoint]), device=device, threads=threads)
         case "onnxruntime", OnnxModelSpec():
             return OnnxRuntimeRunner(spec, device=device, threads=threads, workers=workers)
         case chosen, _:

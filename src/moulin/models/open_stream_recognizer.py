@@ -94,9 +94,13 @@ def _runner(
 ) -> StreamRunner:
     match choose_engine(spec, engine), spec:
         case "torch", CheckpointSpec():
+            from moulin.bundle.transducer import load_transducer
             from moulin.engine.torch.stream_runner import TorchStreamRunner
 
-            return TorchStreamRunner(spec, device=device, threads=threads, capacity=capacity, max_batch=max_batch)
+            transducer = load_transducer([spec.checkpoint])
+            return TorchStreamRunner(
+                spec, transducer, device=device, threads=threads, capacity=capacity, max_batch=max_batch
+            )
         case "onnxruntime", OnnxModelSpec():
             return OnnxRuntimeStreamRunner(
                 spec, device=device, threads=threads, workers=workers, capacity=capacity, max_batch=max_batch

@@ -19,8 +19,8 @@ from moulin.tensorrt_engine.runner import check_tensors
 
 
 class TensorRtStreamRunner(OnnxRuntimePrediction):
-    """A `StreamRunner`: the encoder as a plan, and on its GPU the states of all streams, float32 [capacity, S], a row
-    each (`packed_states`). Decoder and joiner are ONNX Runtime sessions on the CPU, and so are the features."""
+    """A `StreamRunner`: the encoder as a plan, with the states of all streams on its GPU, float32 [capacity, S], one
+    row for each stream (`packed_states`). Features, decoder and joiner are computed on the CPU."""
 
     def __init__(
         self,
@@ -30,8 +30,8 @@ class TensorRtStreamRunner(OnnxRuntimePrediction):
         capacity: int,
         max_batch: int | None = None,
     ) -> None:
-        """`capacity` streams may be open, and `max_batch` of them go through the encoder together, at most as many as
-        the plan was built for. Raises EngineError where the plan is none of the model's encoder."""
+        """`capacity` is the limit on open streams, `max_batch` on streams in an encoder batch (the plan's largest batch
+        is a limit too). Raises EngineError where the plan is not of the model's encoder."""
         if spec.streaming is None:
             raise BundleError(f"Expected a streaming model, got the {spec.mode} {spec.family} in {spec.path}")
         check_counts({"streams": capacity, "streams in a batch": max_batch})
@@ -56,7 +56,7 @@ class TensorRtStreamRunner(OnnxRuntimePrediction):
             ]
             found = [self._plan.run({self._x: windows[part], STATES: self._states[rows[part]]}) for part in parts]
             encoder_out: Floats = torch.cat([step[self._out].float() for step in found]).cpu().numpy()
-            self._states[rows] = torch.cat([step[NEW_STATES] for step in found])  # when nothing can fail any more
+            self._states[rows] = torch.cat([step[NEW_STATES] for step in found])  # after all batches have succeeded
             return encoder_out
 
     def reset(self, slots: Ints) -> None:

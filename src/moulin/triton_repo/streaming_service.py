@@ -250,7 +250,7 @@ class StreamingService:
         if self._max_step_sec is not None and (latency := self._scheduler.latency_sec()) > self._max_step_sec:
             self._counters.refused_for_load += 1
             raise StreamsFull(
-                f"Too busy for another stream: a chunk takes {latency * 1000:.0f} ms, "
+                f"Too {StreamsFull.BUSY}: a chunk takes {latency * 1000:.0f} ms, "
                 f"more than the {self._max_step_sec * 1000:.0f} ms that it may",
                 hint="try again later, serve with more --instances or GPUs, or raise --max-step-ms",
             )
@@ -260,7 +260,7 @@ class StreamingService:
         if self._instances == 1:
             return full
         return StreamsFull(
-            f"All {self.capacity} streams are in use of the instance that Triton chose among {self._instances}",
+            f"All {self.capacity} {StreamsFull.IN_USE} of the instance that Triton chose among {self._instances}",
             hint=full.hint,
         )
 

@@ -112,7 +112,7 @@ def test_what_a_checkpoint_cannot_be(tmp_path: Path) -> None:
 
 
 def test_a_gpu_that_is_not_there() -> None:
-    with pytest.raises(EngineError, match=r"sees \d GPUs, and cuda:7 was asked for"):
+    with pytest.raises(EngineError, match=r"Expected a GPU cuda:7, PyTorch .* finds \d GPUs"):
         open_recognizer(checkpoint("conformer-offline"), device="cuda:7")
 
 

@@ -12,6 +12,7 @@ from moulin.arrays import Floats, Ints
 from moulin.audio.batched_fbank import BatchedFbank
 from moulin.audio.fbank import FbankOptions
 from moulin.bundle.spec import OnnxModelSpec
+from moulin.engine.batching import CPU_BATCH_STREAMS, GPU_BATCH_STREAMS
 from moulin.engine.onnxruntime.fbank import OnnxRuntimeFbank
 from moulin.engine.onnxruntime.prediction import OnnxRuntimePrediction
 from moulin.engine.onnxruntime.session import new_session, rewritten_encoder, run
@@ -22,16 +23,11 @@ from moulin.streaming.encoder_states import EncoderStates
 
 MAX_STREAMS = 1024
 
-# Beyond this a batch no longer fits the caches of a CPU core: digits-en costs 4.2 ms a stream with one, 2.0 with 8,
-# 1.9 with 16 and 2.4 with 32 on two cores.
-_CPU_MAX_BATCH = 16
-_CUDA_MAX_BATCH = 512
-
 
 class OnnxRuntimeStreamRunner(OnnxRuntimePrediction):
     """Encoder, decoder and joiner as ONNX Runtime sessions; the encoder's states in main memory.
 
-    On a CPU the encoder calls that run beside each other share the threads.
+    On a CPU concurrent encoder calls share the threads.
     """
 
     def __init__(
@@ -45,9 +41,8 @@ class OnnxRuntimeStreamRunner(OnnxRuntimePrediction):
         max_batch: int | None = None,
         rewrite: bool = True,
     ) -> None:
-        """`threads` and `rewrite` as for `OnnxRuntimeRunner`; `workers` encoder calls share the threads on a CPU, by
-        default as many as there are. `capacity` streams may be open, and `max_batch` of them go through the
-        encoder together.
+        """`threads` and `rewrite` are those of `OnnxRuntimeRunner`; `workers` is the number of concurrent encoder calls
+        on a CPU, by default one a thread. `capacity` is the limit on open streams, `max_batch` on streams in a batch.
 
         Raises EngineError where ONNX Runtime, the device or the model does not work.
         """
@@ -58,7 +53,7 @@ class OnnxRuntimeStreamRunner(OnnxRuntimePrediction):
         on_cpu = device == "cpu"
         threads = threads or len(os.sched_getaffinity(0))
         workers = (workers or threads) if on_cpu else 1
-        self.limits = StepLimits(capacity, max_batch or (_CPU_MAX_BATCH if on_cpu else _CUDA_MAX_BATCH), workers)
+        self.limits = StepLimits(capacity, max_batch or (CPU_BATCH_STREAMS if on_cpu else GPU_BATCH_STREAMS), workers)
         self._specs = spec.streaming.states
         self._states = EncoderStates(self._specs, capacity)
         self._x = spec.encoder.input("x", 0)
@@ -83,7 +78,7 @@ class OnnxRuntimeStreamRunner(OnnxRuntimePrediction):
     def encoder(self, x: Floats, slots: Ints) -> Floats:
         batches = [np.arange(len(slots))] if self._batches else np.arange(len(slots))[:, None]
         results = [self._run(x[rows], slots[rows]) for rows in batches]
-        for rows, (_, states) in zip(batches, results, strict=True):  # when nothing can fail any more
+        for rows, (_, states) in zip(batches, results, strict=True):  # after all batches have succeeded
             self._states.scatter(slots[rows], states)
         return np.concatenate([encoder_out for encoder_out, _ in results])
 
@@ -91,7 +86,7 @@ class OnnxRuntimeStreamRunner(OnnxRuntimePrediction):
         self._states.reset(slots)
 
     def _run(self, x: Floats, slots: Ints) -> tuple[Floats, list[NDArray[Any]]]:
-        """encoder_out and the next states."""
+        """Returns encoder_out and the next states."""
         states = self._states.gather(slots)
         encoder_out, *returned = run(
             self._encoder, self._outputs, [(self._x, x), *zip(self._inputs, states, strict=True)]

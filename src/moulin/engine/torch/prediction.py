@@ -12,7 +12,6 @@ from torch import Tensor
 from moulin.arrays import Floats, Ints
 from moulin.bundle.files import Precision
 from moulin.bundle.spec import CheckpointSpec
-from moulin.bundle.transducer import load_transducer
 from moulin.encoders.transducer import Transducer
 from moulin.engine.device import gpu_index
 from moulin.errors import EngineError, OptionsError, first_line
@@ -21,11 +20,12 @@ DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.flo
 
 
 class TorchPrediction:
-    """A `PredictionNetwork` of a loaded transducer, on the CPU: its networks are so small that launching them on a GPU
-    costs more than computing them here."""
+    """A `PredictionNetwork` of a loaded transducer, on the CPU: both networks are so small that a launch on a GPU costs
+    more than the computation."""
 
     def __init__(self, spec: CheckpointSpec, transducer: Transducer, *, threads: int | None = None) -> None:
-        """`threads` is PyTorch's for the whole process, by default all that it may use. Raises OptionsError."""
+        """`threads` is PyTorch's number for the whole process, by default all CPUs that it may use. Raises
+        OptionsError."""
         if threads is not None and threads < 1:
             raise OptionsError(f"Expected at least 1 thread, got {threads}")
         self.spec = spec
@@ -55,22 +55,27 @@ class TorchPrediction:
 
 
 class TorchNetworks(TorchPrediction):
-    """A whole transducer from a checkpoint's file, with the encoder on the `device`."""
+    """A whole transducer, with the encoder on the `device`."""
 
-    def __init__(self, spec: CheckpointSpec, *, device: str = "cpu", threads: int | None = None) -> None:
-        """Raises BundleError for the checkpoint and EngineError where the device does not work."""
+    def __init__(
+        self, spec: CheckpointSpec, transducer: Transducer, *, device: str = "cpu", threads: int | None = None
+    ) -> None:
+        """`transducer` is the loaded one of `spec`, and its encoder is moved to the device.
+
+        Raises OptionsError, and EngineError where the device does not work.
+        """
         self.device = torch_device(device)
-        # On a GPU convolutions would else keep three digits of their inputs: fp32 is to mean fp32.
+        # TF32 would keep only three digits of a convolution's inputs; fp32 must mean fp32.
         torch.backends.cudnn.allow_tf32 = False
-        self._transducer = load_transducer([spec.checkpoint])
-        super().__init__(spec, self._transducer, threads=threads)
-        self._encoder = self._transducer.encoder.to(self.device)
-        # Once a frame, where the encoder's frames are.
+        super().__init__(spec, transducer, threads=threads)
+        self._transducer = transducer
+        self._encoder = transducer.encoder.to(self.device)
+        # Applied once for each encoder frame, on the encoder's device.
         self._encoder_proj = self._joiner.encoder_proj.to(self.device)
 
     @property
     def num_workers(self) -> int:
-        """One: PyTorch's own threads share a call's work."""
+        """One: PyTorch's own threads share the work of a call."""
         return 1
 
     def _projected(self, encoder_out: Tensor) -> Floats:
@@ -82,7 +87,7 @@ class TorchNetworks(TorchPrediction):
 
 @contextmanager
 def computing(device: torch.device | str) -> Iterator[None]:
-    """Inference; raises EngineError for what PyTorch raises, say for want of memory."""
+    """Inference mode, in which PyTorch's exceptions, for example for lack of memory, become EngineError."""
     try:
         with torch.inference_mode():
             yield

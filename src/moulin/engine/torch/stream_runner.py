@@ -9,34 +9,34 @@ from moulin.audio.batched_fbank import EPSILON, BatchedFbank
 from moulin.audio.fbank import FbankOptions
 from moulin.bundle.checkpoint_spec import layout_of
 from moulin.bundle.spec import CheckpointSpec
+from moulin.encoders.transducer import Transducer
+from moulin.engine.batching import CPU_BATCH_STREAMS, GPU_BATCH_STREAMS
 from moulin.engine.device import gpu_index
 from moulin.engine.stepper import StepLimits
 from moulin.engine.stream_runner import check_counts
 from moulin.engine.torch.prediction import TorchNetworks
 
-_CPU_MAX_BATCH = 16
-_CUDA_MAX_BATCH = 512
-
 
 class TorchStreamRunner(TorchNetworks):
-    """A `StreamRunner`: the encoder eagerly, and the states of all streams on its device, [capacity, ...] each."""
+    """A `StreamRunner` whose encoder runs eagerly, with the states of all streams, [capacity, ...], on its device."""
 
     def __init__(
         self,
         spec: CheckpointSpec,
+        transducer: Transducer,
         *,
         capacity: int,
         device: str = "cpu",
         threads: int | None = None,
         max_batch: int | None = None,
     ) -> None:
-        """`capacity` streams may be open, and `max_batch` of them go through the encoder together.
+        """`capacity` is the limit on open streams, `max_batch` on streams in an encoder batch.
 
-        Raises OptionsError, and as `TorchNetworks` does.
+        Raises BundleError for a model that cannot stream, OptionsError, and EngineError as `TorchNetworks` does.
         """
         check_counts({"streams": capacity, "streams in a batch": max_batch})
-        super().__init__(spec, device=device, threads=threads)
-        usual_max_batch = _CPU_MAX_BATCH if gpu_index(device) is None else _CUDA_MAX_BATCH
+        super().__init__(spec, transducer, device=device, threads=threads)
+        usual_max_batch = CPU_BATCH_STREAMS if gpu_index(device) is None else GPU_BATCH_STREAMS
         self.limits = StepLimits(capacity, max_batch or usual_max_batch)
         fbank = BatchedFbank(FbankOptions(num_mel_bins=spec.feature_dim))
         self._spectrum = torch.from_numpy(fbank.spectrum).to(self.device)
