@@ -35,6 +35,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from moulin.engine.gpu.stream_recognizer import GpuStreamRecognizer
+from moulin.engine.gpu.stream_runner import GpuStreamRunner
+from moulin.engine.host_stream_recognizer import HostStreamRecognizer
 from numpy.typing import NDArray
 
 from moulin.arrays import Ints
@@ -47,9 +50,6 @@ from moulin.bundle.spec import CheckpointSpec, ModelSpec
 from moulin.bundle.transducer import load_transducer
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.device import gpu_index
-from moulin.engine.gpu.stream_recognizer import GpuStreamRecognizer
-from moulin.engine.gpu.stream_runner import GpuStreamRunner
-from moulin.engine.host_stream_recognizer import HostStreamRecognizer
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.engine.torch.stream_runner import TorchStreamRunner
 from moulin.errors import LaunchError
@@ -67,13 +67,15 @@ from moulin.evaluate.streaming_load import Pace
 from moulin.evaluate.targets.echo_model import build_echo_repository
 from moulin.evaluate.targets.target import RunningTarget
 from moulin.evaluate.targets.triton_targets import connect_grpc, connect_grpc_stream, connect_http
-from moulin.launch.server import ServerOptions, TritonServer
+from moulin.launch.server import TritonServer
+from moulin.launch.server_options import ServerOptions
+from moulin.models.engine_choice import EngineChoice
 from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.streaming.options import StreamOptions
 from moulin.streaming.turns import Turns
 from moulin.triton_repo import contract
 from moulin.triton_repo.repository import build_streaming_repository
-from moulin.triton_repo.streaming_config import StreamingOptions
+from moulin.triton_repo.streaming_options import StreamingOptions
 
 TOKENS_A_FRAME = 0.11
 _TOO_LATE_MS = 1000.0
@@ -246,12 +248,18 @@ def _recognizer(spec: ModelSpec, arguments: argparse.Namespace, max_streams: int
     """As the service opens it; but in fp32 the GPU engine too, where the service has the plain modules."""
     _say(f"opening the recognizer with {max_streams} slots")
     begin = time.monotonic()
-    sizes = {"max_batch": arguments.max_batch, "device": arguments.device}
+    batch, device = arguments.max_batch, arguments.device
     if isinstance(spec, CheckpointSpec) and gpu_index(arguments.device) is not None and arguments.precision == "fp32":
         exact = replace(spec, run_in="fp32")
-        recognizer: StreamRecognizer = GpuStreamRecognizer(exact, GpuStreamRunner(exact, capacity=max_streams, **sizes))
+        runner = GpuStreamRunner(exact, capacity=max_streams, max_batch=batch, device=device)
+        recognizer: StreamRecognizer = GpuStreamRecognizer(exact, runner)
     else:
-        recognizer = open_stream_recognizer(spec.path, precision=arguments.precision, max_streams=max_streams, **sizes)
+        recognizer = open_stream_recognizer(
+            spec.path,
+            EngineChoice(device=device, precision=arguments.precision),
+            max_streams=max_streams,
+            max_batch=batch,
+        )
     recognizer.warm_up()
     _say(f"{type(recognizer).__name__} ready after {time.monotonic() - begin:.1f} s, {memory(arguments.device)} MiB")
     return recognizer
@@ -267,7 +275,7 @@ def through_triton(
 ) -> Iterator[dict[str, Any]]:
     """One server, a run for each wire and number of streams; after one that was too many, none with more."""
     options = StreamingOptions(
-        device=arguments.device,
+        engine=EngineChoice(device=arguments.device),
         instances=instances,
         # Each instance has its share of the slots, and Triton deals sequences out as it likes.
         max_streams=instances * math.ceil(1.3 * max(loads) / instances),
@@ -281,7 +289,7 @@ def through_triton(
     ]
     with tempfile.TemporaryDirectory() as repository:
         if arguments.echo:
-            build_echo_repository(Path(repository), spec, replace(options, device="cpu"))
+            build_echo_repository(Path(repository), spec, replace(options, engine=EngineChoice()))
         else:
             build_streaming_repository(spec, Path(repository), options, link=True)
         with _server(Path(repository), instances, arguments.ready_sec) as server:

@@ -26,10 +26,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from moulin.engine.gpu.recognizer import GpuRecognizer
 
 from moulin.arrays import Floats
 from moulin.decoding.options import DecodingOptions
-from moulin.engine.gpu.recognizer import GpuRecognizer
 from moulin.evaluate.machine import machine, versions
 from moulin.evaluate.published_sizes import random_transducer, write_speaking_checkpoint
 
@@ -242,12 +242,14 @@ def through_triton(
 ) -> dict[str, Any]:
     """A request an utterance over gRPC from processes of their own, so many under way each (closed loop)."""
     from moulin.bundle.checkpoint_spec import load_checkpoint_spec
-    from moulin.launch.server import ServerOptions, TritonServer
-    from moulin.triton_repo.offline_config import OfflineOptions
+    from moulin.launch.server import TritonServer
+    from moulin.launch.server_options import ServerOptions
+    from moulin.models.engine_choice import EngineChoice
+    from moulin.triton_repo.offline_options import OfflineOptions
     from moulin.triton_repo.repository import build_offline_repository
 
     options = OfflineOptions(
-        device="cuda:0",
+        engine=EngineChoice(device="cuda:0"),
         instances=instances,
         max_batch=128,
         decoding=DecodingOptions(blank_penalty=penalty),

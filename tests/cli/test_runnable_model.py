@@ -13,7 +13,7 @@ from moulin.cli.bench_options import load_measured_model
 from moulin.cli.runnable_model import runnable_model
 from moulin.errors import EngineError
 from moulin.evaluate.manifest import demo_clips
-from moulin.models.engines import Engine
+from moulin.models.engine_choice import Engine, EngineChoice
 from tests.bundles import BUNDLES
 from tests.tensorrt_stand_in import install
 
@@ -98,7 +98,7 @@ def test_without_tensorrt_nothing_is_exported(verb: str, cache: Path, tmp_path: 
 @pytest.mark.parametrize("engine", [None, "torch"])
 def test_a_checkpoint_stays_one_for_the_engine_that_runs_it(engine: Engine | None, cache: Path, tmp_path: Path) -> None:
     folder = _checkpoint("conformer-offline", tmp_path)
-    found = runnable_model(folder, engine=engine, precision=None, device="cpu", streaming=False)
+    found = runnable_model(folder, EngineChoice(engine), streaming=False)
     assert found == folder
     assert not cache.exists()
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from moulin.decoding.options import DecodingOptions
 from moulin.errors import OptionsError
-from moulin.streaming.endpoint import Cut, EndpointRules
+from moulin.streaming.endpoint import Cut
+from moulin.streaming.endpoint_rules import EndpointRules
 from moulin.streaming.options import StreamOptions
 
 from .test_endpoint import cut

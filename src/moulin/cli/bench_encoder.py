@@ -113,7 +113,7 @@ def _opened(
     from moulin.demo.files import DEMO_MODEL
     from moulin.evaluate.encoder_runners import CHECKPOINT_KINDS, open_encoder
     from moulin.launch.workspace import workspace
-    from moulin.models.engines import file_precision
+    from moulin.models.engine_choice import EngineChoice
 
     parsed = [_parsed(runner) for runner in runners]
     with workspace("encoder-benchmark") as folder:
@@ -137,17 +137,11 @@ def _opened(
         opened: dict[str, MeasuredEncoder] = {}
         specs = []
         for kind, precision in parsed:
-            engine = "torch" if kind == "gpu" else kind
-            found = (
-                folder
-                if size is not None
-                else runnable_model(
-                    model or DEMO_MODEL, engine=engine, precision=precision, device=device, streaming=False
-                )
-            )
+            choice = EngineChoice("torch" if kind == "gpu" else kind, device, precision=precision)
+            found = folder if size is not None else runnable_model(model or DEMO_MODEL, choice, streaming=False)
             spec = load_model(
                 found,
-                precision=file_precision(engine, precision),
+                precision=choice.file_precision,
                 expect="offline",
                 prefer_checkpoint=kind in CHECKPOINT_KINDS,
             )

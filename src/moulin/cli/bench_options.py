@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from moulin.cli.arguments import EngineName, Precision
+from moulin.bundle.precision import Precision
+from moulin.cli.arguments import EngineName
 from moulin.errors import OptionsError
 
 if TYPE_CHECKING:
@@ -63,19 +64,18 @@ def load_measured_model(
     expect: Literal["offline", "streaming"] | None,
 ) -> ModelSpec:
     """The model of a benchmark, by `runnable_model`. Raises BundleError, OptionsError, EngineError."""
-    from moulin.bundle.load_model import load_model
     from moulin.cli.runnable_model import runnable_model
-    from moulin.models.engines import check_engine, device_of, file_precision
-    from moulin.models.precisions import running
+    from moulin.models.engine_choice import EngineChoice
+    from moulin.models.engines import check_engine
+    from moulin.models.load_for_engine import load_for_engine
 
     if engine == "tensorrt" and precision not in (None, "fp16"):
         raise OptionsError(f"TensorRT is measured in fp16, got {precision}")
-    folder = runnable_model(model, engine=engine, precision=precision, device=device, streaming=expect == "streaming")
-    spec = load_model(
-        folder, precision=file_precision(engine, precision), expect=expect, prefer_checkpoint=engine == "torch"
-    )
-    chosen = check_engine(spec, engine, device)
-    return running(spec, chosen, device_of(chosen, device), precision)  # so that reports say it
+    choice = EngineChoice(engine, device, precision=precision)
+    folder = runnable_model(model, choice, streaming=expect == "streaming")
+    spec, settled = load_for_engine(folder, choice, expect)
+    check_engine(spec, settled)
+    return spec  # so that reports say it
 
 
 def read_data(data: Path | None, text: Path | None) -> list[Utterance]:

@@ -11,7 +11,8 @@ from moulin.decoding.found import Hypothesis
 from moulin.decoding.row_options import RowOptions
 from moulin.decoding.search import search
 from moulin.engine.encoding import BatchedEncoder
-from moulin.engine.features import MAX_AUDIO_SEC, TAIL_PADDING_SEC, FeatureExtractor
+from moulin.engine.features import TAIL_PADDING_SEC, FeatureExtractor
+from moulin.engine.limits import MAX_AUDIO_SEC
 from moulin.engine.precision_error import precision_error
 from moulin.engine.runner import Runner
 from moulin.errors import MoulinError

@@ -18,7 +18,8 @@ from moulin.bundle.spec import FRAME_SHIFT_SEC, CheckpointSpec, ModelSpec, OnnxM
 from moulin.demo.files import demo_speech
 from moulin.engine.onnxruntime.encoder import OnnxRuntimeEncoder
 from moulin.errors import EngineError, OptionsError, first_line
-from moulin.models.engines import Engine, choose_engine, device_of
+from moulin.models.engine_choice import Engine, EngineChoice
+from moulin.models.engines import choose_engine
 
 Kind = Engine | Literal["gpu"]
 KINDS: tuple[Kind, ...] = (*get_args(Engine), "gpu")
@@ -65,7 +66,7 @@ def open_encoder(
         from moulin.evaluate.torch_encoders import PlanEncoder
         from moulin.tensorrt_engine.ready_plan import open_plan, ready_plan
 
-        device, longest = device_of(chosen, device), num_frames * FRAME_SHIFT_SEC
+        device, longest = EngineChoice("tensorrt", device).runs_on, num_frames * FRAME_SHIFT_SEC
         plan = ready_plan(
             spec, device=device, speech=demo_speech, precision=precision, max_batch=max_batch, max_audio_sec=longest
         )

@@ -22,7 +22,7 @@ from moulin.evaluate.offline_targets import target
 from moulin.evaluate.targets.target import ServerSettings
 from moulin.evaluate.utterance import Utterance
 from moulin.evaluate.wer import Normalizer, WordErrors, count_word_errors
-from moulin.models.engines import Engine
+from moulin.models.engine_choice import Engine
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from moulin.engine.features import TAIL_PADDING_SEC
 from moulin.errors import OptionsError
 from moulin.evaluate.targets.in_process import open_offline, sherpa_offline
 from moulin.evaluate.targets.target import ServerSettings, onnx
+from moulin.models.engine_choice import EngineChoice
 from moulin.models.engines import choose_engine
 
 CONCURRENCY = 64
@@ -44,10 +45,11 @@ def through_triton(spec: ModelSpec, settings: ServerSettings) -> Iterator[Transc
     The client shares the machine with the server.
     """
     from moulin.client import AsyncClient
-    from moulin.launch.server import ServerOptions, TritonServer
+    from moulin.launch.server import TritonServer
+    from moulin.launch.server_options import ServerOptions
     from moulin.launch.tritonserver import find_tritonserver
     from moulin.launch.workspace import workspace
-    from moulin.triton_repo.offline_config import OfflineOptions
+    from moulin.triton_repo.offline_options import OfflineOptions
     from moulin.triton_repo.repository import build_offline_repository
 
     async def send_all(url: str, waveforms: Waveforms) -> list[str]:
@@ -62,9 +64,7 @@ def through_triton(spec: ModelSpec, settings: ServerSettings) -> Iterator[Transc
 
     with workspace("bench") as repository:
         options = OfflineOptions(
-            engine=settings.engine,
-            device=settings.device,
-            threads=settings.threads,
+            engine=EngineChoice(settings.engine, settings.device, threads=settings.threads),
             decoding=DecodingOptions().updated(settings.decoding),
         )
         build_offline_repository(spec, repository, options, link=True)

@@ -27,7 +27,7 @@ from moulin.errors import StreamsFull
 from moulin.evaluate.stream_capacity import accept_together
 from moulin.evaluate.wer import WordErrors, count_character_errors
 from moulin.live_transcript import LiveTranscript
-from moulin.streaming.endpoint import EndpointRules
+from moulin.streaming.endpoint_rules import EndpointRules
 from moulin.streaming.options import StreamOptions
 from moulin.streaming.stream import Stream
 

@@ -17,7 +17,7 @@ from moulin.evaluate.streaming_load import Pace
 from moulin.evaluate.targets import request_targets, stream_targets
 from moulin.evaluate.targets.target import ServerSettings
 from moulin.evaluate.wer import digits_spelled_alike
-from moulin.launch import TritonServer
+from moulin.launch.server import TritonServer
 from tests.gateway.running_gateway import running_gateway
 
 pytestmark = pytest.mark.triton

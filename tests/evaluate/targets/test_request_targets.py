@@ -23,7 +23,7 @@ from moulin.evaluate.streaming_clips import Clip, whole_clips
 from moulin.evaluate.targets.request_targets import TARGETS, target
 from moulin.evaluate.targets.target import ServerSettings
 from moulin.evaluate.wer import digits_spelled_alike
-from moulin.launch import TritonServer
+from moulin.launch.server import TritonServer
 from tests.bundles import BUNDLES
 
 SETTINGS = ServerSettings(threads=2)

@@ -21,7 +21,7 @@ from moulin.evaluate.streaming_load import Pace
 from moulin.evaluate.targets.sherpa_server import BINARY, sherpa_server
 from moulin.evaluate.targets.stream_targets import TARGETS, target
 from moulin.evaluate.targets.target import ServerSettings
-from moulin.launch import TritonServer
+from moulin.launch.server import TritonServer
 from tests.bundles import BUNDLES
 
 

@@ -13,8 +13,9 @@ from moulin.bundle.spec import FRAME_SHIFT_SEC, CheckpointSpec
 from moulin.decoding.found import Hypothesis
 from moulin.decoding.row_options import RowOptions
 from moulin.encoders.transducer import Transducer
-from moulin.engine.features import MAX_AUDIO_SEC, TAIL_PADDING_SEC, check_duration
+from moulin.engine.features import TAIL_PADDING_SEC, check_duration
 from moulin.engine.gpu.model import open_predictor
+from moulin.engine.limits import MAX_AUDIO_SEC
 from moulin.engine.precision_error import precision_error
 from moulin.engine.torch.prediction import DTYPES, torch_device
 from moulin.errors import AudioError, EngineError, MoulinError, first_line

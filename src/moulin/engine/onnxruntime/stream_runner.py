@@ -13,6 +13,7 @@ from moulin.audio.batched_fbank import BatchedFbank
 from moulin.audio.fbank import FbankOptions
 from moulin.bundle.spec import OnnxModelSpec
 from moulin.engine.batching import CPU_BATCH_STREAMS, GPU_BATCH_STREAMS
+from moulin.engine.limits import MAX_STREAMS
 from moulin.engine.onnxruntime.fbank import OnnxRuntimeFbank
 from moulin.engine.onnxruntime.prediction import OnnxRuntimePrediction
 from moulin.engine.onnxruntime.session import new_session, rewritten_encoder, run
@@ -20,8 +21,6 @@ from moulin.engine.stepper import StepLimits
 from moulin.engine.stream_runner import check_counts
 from moulin.errors import BundleError
 from moulin.streaming.encoder_states import EncoderStates
-
-MAX_STREAMS = 1024
 
 
 class OnnxRuntimeStreamRunner(OnnxRuntimePrediction):

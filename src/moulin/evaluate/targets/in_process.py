@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from moulin.audio.waveform import SAMPLE_RATE
-from moulin.bundle.files import Precision
 from moulin.bundle.spec import CheckpointSpec, ModelSpec, OnnxModelSpec
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.features import TAIL_PADDING_SEC
@@ -29,6 +28,7 @@ from moulin.errors import EngineError, MoulinError, OptionsError, first_line
 from moulin.evaluate.connection import Record
 from moulin.evaluate.targets.target import RunningTarget, ServerSettings, needed, onnx
 from moulin.extras import install_hint
+from moulin.models.engine_choice import EngineChoice
 from moulin.models.open_recognizer import open_recognizer
 from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.spacing import join_texts
@@ -57,10 +57,7 @@ def moulin_streams(spec: ModelSpec | None, settings: ServerSettings) -> Iterator
     """moulin's streaming engine with the service's scheduler, without Triton."""
     recognizer = open_stream_recognizer(
         needed(spec).file,
-        precision=_asked_precision(needed(spec), settings),
-        engine=settings.engine,
-        device=settings.device,
-        threads=settings.threads,
+        _engine(needed(spec), settings),
         options=StreamOptions().updated(settings.decoding),
     )
     recognizer.warm_up()
@@ -86,10 +83,7 @@ def open_offline(spec: ModelSpec, settings: ServerSettings) -> Recognizer:
     """moulin's offline recognizer."""
     return open_recognizer(
         spec.file,
-        precision=_asked_precision(spec, settings),
-        engine=settings.engine,
-        device=settings.device,
-        threads=settings.threads,
+        _engine(spec, settings),
         options=DecodingOptions().updated(settings.decoding),
     )
 
@@ -364,12 +358,13 @@ def _answer(record: Record, index: int, text: str) -> None:
         record.finish(text)
 
 
-def _asked_precision(spec: ModelSpec, settings: ServerSettings) -> Precision | None:
-    """Of ONNX files the one that was chosen; of a checkpoint the one that was asked for, if any. TensorRT makes its own
-    of fp32 files."""
+def _engine(spec: ModelSpec, settings: ServerSettings) -> EngineChoice:
+    """In the precision of the files that were chosen; of a checkpoint in the one that was asked for, if any. TensorRT
+    makes its own of fp32 files."""
+    precision = spec.run_in if isinstance(spec, CheckpointSpec) else spec.precision
     if settings.engine == "tensorrt":
-        return None
-    return spec.run_in if isinstance(spec, CheckpointSpec) else spec.precision
+        precision = None
+    return EngineChoice(settings.engine, settings.device, precision=precision, threads=settings.threads)
 
 
 def _sherpa_online(spec: OnnxModelSpec, settings: ServerSettings) -> Any:

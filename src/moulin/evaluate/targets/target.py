@@ -13,7 +13,7 @@ from moulin.errors import OptionsError
 from moulin.evaluate.connection import Connection
 from moulin.evaluate.streaming_clips import Clip
 from moulin.evaluate.targets.triton_statistics import ReadStatistics
-from moulin.models.engines import Engine
+from moulin.models.engine_choice import Engine
 
 SHERPA_SETTINGS: Mapping[str, str] = {
     "max-batch-size": "16",

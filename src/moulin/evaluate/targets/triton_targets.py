@@ -13,9 +13,11 @@ from moulin.evaluate.connection import Connection
 from moulin.evaluate.streaming_clips import Clip
 from moulin.evaluate.targets import triton_statistics
 from moulin.evaluate.targets.target import RunningTarget, ServerSettings, needed, split_model
-from moulin.launch.server import ServerOptions, TritonServer
+from moulin.launch.server import TritonServer
+from moulin.launch.server_options import ServerOptions
 from moulin.launch.tritonserver import find_tritonserver
 from moulin.launch.workspace import workspace
+from moulin.models.engine_choice import EngineChoice
 from moulin.models.engines import choose_engine
 from moulin.triton_repo import contract
 
@@ -102,17 +104,16 @@ def _running(
 
 @contextmanager
 def _moulin(spec: ModelSpec, settings: ServerSettings) -> Iterator[TritonServer]:
-    from moulin.triton_repo.offline_config import OfflineOptions
+    from moulin.triton_repo.offline_options import OfflineOptions
     from moulin.triton_repo.repository import build_offline_repository, build_streaming_repository
-    from moulin.triton_repo.streaming_config import StreamingOptions
+    from moulin.triton_repo.streaming_options import StreamingOptions
 
     with workspace("bench") as repository:
+        engine = EngineChoice(settings.engine, settings.device, threads=settings.threads)
         if spec.streaming:
-            streaming = StreamingOptions(engine=settings.engine, device=settings.device, threads=settings.threads)
-            build_streaming_repository(spec, repository, streaming, link=True)
+            build_streaming_repository(spec, repository, StreamingOptions(engine=engine), link=True)
         else:
-            offline = OfflineOptions(engine=settings.engine, device=settings.device, threads=settings.threads)
-            build_offline_repository(spec, repository, offline, link=True)
+            build_offline_repository(spec, repository, OfflineOptions(engine=engine), link=True)
         with _triton(repository, choose_engine(spec, settings.engine)) as server:
             yield server
 
