@@ -35,6 +35,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from moulin.evaluate.targets.triton_targets import connect_grpc, connect_grpc_stream, connect_http
 from numpy.typing import NDArray
 
 from moulin.arrays import Ints
@@ -65,7 +66,6 @@ from moulin.evaluate.streaming_clips import Clip, cut
 from moulin.evaluate.streaming_load import Pace
 from moulin.evaluate.targets.echo_model import build_echo_repository
 from moulin.evaluate.targets.target import RunningTarget
-from moulin.evaluate.targets.triton_targets import connect_grpc, connect_grpc_stream, connect_http
 from moulin.launch.server import ServerOptions, TritonServer
 from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.streaming.options import StreamOptions

@@ -77,7 +77,7 @@ def accuracy(
     from moulin.evaluate.accuracy import Accuracy, measure_accuracy
     from moulin.evaluate.report import check_outputs, make_report, write
     from moulin.evaluate.streaming_clips import read_clips, whole_clips
-    from moulin.evaluate.targets import request_targets, stream_targets
+    from moulin.evaluate.targets.registry import target
     from moulin.evaluate.targets.target import ServerSettings
 
     names = targets.split(",")
@@ -89,8 +89,7 @@ def accuracy(
         else load_measured_model(model or DEMO_MODEL, precision, engine, device, None)
     )
     streams = streaming or (spec is not None and spec.streaming is not None)
-    known = stream_targets.target if streams else request_targets.target
-    starts: dict[str, Start] = {name: known(name) for name in names}
+    starts: dict[str, Start] = {name: target(name, "streams" if streams else "requests") for name in names}
     changes = decoding_changes(method, beam)
     settings = ServerSettings(all_cpus(threads), device, engine, sherpa_settings(sherpa_options), changes, api_key)
     normalize = text_normalizer(normalizer, alike, data)

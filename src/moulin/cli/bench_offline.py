@@ -215,10 +215,10 @@ def _requests(
     from moulin.evaluate.request_benchmark import measure_requests
     from moulin.evaluate.request_load import WARMUP_SEC, Arrivals
     from moulin.evaluate.streaming_clips import whole_clips
-    from moulin.evaluate.targets.request_targets import target
+    from moulin.evaluate.targets.registry import target
 
     for name in names:
-        target(name)
+        target(name, "requests")
     limit_ms = wanted.p95_limit_ms
     searching = limit_ms is not None
     clips = whole_clips(utterances)

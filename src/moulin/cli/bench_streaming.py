@@ -83,13 +83,13 @@ def streaming(
     from moulin.evaluate.streaming_benchmark import measure_streams
     from moulin.evaluate.streaming_clips import read_clips
     from moulin.evaluate.streaming_load import WARMUP_SEC, Pace
-    from moulin.evaluate.targets.stream_targets import target
+    from moulin.evaluate.targets.registry import target
     from moulin.evaluate.targets.target import ServerSettings
 
     check_outputs(to or [])
     names, counts = targets.split(","), positive_numbers(streams, "--streams", "streams")
     for name in names:
-        target(name)
+        target(name, "streams")
     settings = ServerSettings(
         all_cpus(threads), device, engine, sherpa_settings(sherpa_options), decoding_changes(method, beam), api_key
     )

@@ -18,7 +18,7 @@ import numpy as np
 
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.bundle.spec import ModelSpec
-from moulin.evaluate.offline_targets import target
+from moulin.evaluate.targets.registry import at_once
 from moulin.evaluate.targets.target import ServerSettings
 from moulin.evaluate.utterance import Utterance
 from moulin.evaluate.wer import Normalizer, WordErrors, count_word_errors
@@ -97,7 +97,7 @@ def benchmark_offline(
         return TargetResult(name, tuple(seconds[name]), audio_sec, total, by_utterance)
 
     with ExitStack() as stack:
-        contenders = {name: stack.enter_context(target(name)(spec, settings)) for name in targets}
+        contenders = {name: stack.enter_context(at_once(name)(spec, settings)) for name in targets}
         for transcribe in contenders.values():
             transcribe(waveforms)
         for number in range(1, rounds + 1):

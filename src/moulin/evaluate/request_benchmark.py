@@ -9,7 +9,7 @@ from moulin.bundle.spec import ModelSpec
 from moulin.evaluate.request_load import WARMUP_SEC, Arrivals, Workers, run_requests
 from moulin.evaluate.run import TRIES, Generate, Generated, Plan, Run, measure_plan
 from moulin.evaluate.streaming_clips import Clip
-from moulin.evaluate.targets.request_targets import target
+from moulin.evaluate.targets.registry import target
 from moulin.evaluate.targets.target import RunningTarget, ServerSettings
 from moulin.evaluate.wer import Normalizer
 
@@ -29,7 +29,7 @@ def measure_requests(
 ) -> Run:
     """Start the target called `name`, put the load on it, and stop it."""
     plan = requests_plan(clips, shape, seconds=seconds, warmup_sec=warmup_sec, seed=seed)
-    return measure_plan(name, target(name), spec, settings, plan, normalize, tries=tries)
+    return measure_plan(name, target(name, "requests"), spec, settings, plan, normalize, tries=tries)
 
 
 def requests_plan(

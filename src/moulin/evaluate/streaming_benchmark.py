@@ -13,7 +13,7 @@ from moulin.evaluate.generator_processes import generator_processes
 from moulin.evaluate.run import TRIES, Generate, Generated, Plan, Run, measure_plan
 from moulin.evaluate.streaming_clips import Clip
 from moulin.evaluate.streaming_load import Load, Pace, run_load
-from moulin.evaluate.targets.stream_targets import target
+from moulin.evaluate.targets.registry import target
 from moulin.evaluate.targets.target import Connect, RunningTarget, ServerSettings
 from moulin.evaluate.wer import Normalizer
 
@@ -35,7 +35,7 @@ def measure_streams(
     The streams are shared among `generators` processes; a target in this process has one.
     """
     load = plan(clips, streams, pace, generators)
-    return measure_plan(name, target(name), spec, settings, load, normalize, tries=tries)
+    return measure_plan(name, target(name, "streams"), spec, settings, load, normalize, tries=tries)
 
 
 def plan(clips: Sequence[Clip], streams: int, pace: Pace, generators: int = 1) -> Plan:

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
-import numpy as np
 import pytest
 
 from moulin.audio.decode import read_audio
 from moulin.bundle.load import load_bundle
 from moulin.bundle.spec import OnnxModelSpec
-from moulin.errors import EngineError, LaunchError, OptionsError
+from moulin.errors import OptionsError
 from moulin.evaluate.manifest import demo_clips
-from moulin.evaluate.process_usage import process_tree
 from moulin.evaluate.run import run_plan
 from moulin.evaluate.streaming_benchmark import plan
 from moulin.evaluate.streaming_clips import Clip, cut, read_clips
 from moulin.evaluate.streaming_load import Pace
-from moulin.evaluate.targets.sherpa_server import BINARY, sherpa_server
-from moulin.evaluate.targets.stream_targets import TARGETS, target
+from moulin.evaluate.targets.registry import target
 from moulin.evaluate.targets.target import ServerSettings
 from moulin.launch import TritonServer
 from tests.bundles import BUNDLES
@@ -39,10 +35,13 @@ def speech(spec: OnnxModelSpec) -> list[Clip]:
 
 
 @pytest.mark.triton
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize(
+    "name",
+    ["moulin", "moulin-triton-http", "moulin-triton-grpc-int16", "sherpa-onnx", "sherpa-onnx-server", "echo"],
+)
 def test_every_step_of_every_stream_is_answered(name: str, spec: OnnxModelSpec, speech: list[Clip]) -> None:
     load = plan(speech, 3, Pace(5120, seconds=2.5, warmup_sec=0.5))
-    with target(name)(spec, ServerSettings(threads=1)) as running:
+    with target(name, "streams")(spec, ServerSettings(threads=1)) as running:
         run = asyncio.run(run_plan(name, running, load, str.upper))
     measurement = run.measurement
     assert measurement.failures == ()
@@ -56,57 +55,13 @@ def test_every_step_of_every_stream_is_answered(name: str, spec: OnnxModelSpec, 
         assert measurement.statistics.requests == measurement.requests > 0
 
 
-def test_a_server_that_refuses_its_options_says_which(spec: OnnxModelSpec) -> None:
-    with pytest.raises(LaunchError, match="exited with code"), sherpa_server(spec, {"no-such-option": "1"}):
-        pass
-
-
-def test_the_peer_is_ended_with_the_context(spec: OnnxModelSpec) -> None:
-    with sherpa_server(spec, {"num-work-threads": "1"}) as (pid, _):
-        assert process_tree(pid) == [pid]
-        assert Path(f"/proc/{pid}").exists()
-    assert not Path(f"/proc/{pid}").exists()
-
-
-def test_without_the_peer_the_error_says_how_to_get_it(spec: OnnxModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.executable", "/nowhere/python")
-    with pytest.raises(EngineError, match=BINARY) as caught, sherpa_server(spec, {}):
-        pass
-    assert caught.value.hint == "pip install '.[bench]' in moulin's folder"
-
-
-def test_the_peer_runs_on_the_cpu_only(spec: OnnxModelSpec) -> None:
-    settings = ServerSettings(threads=1, device="cuda:0")
-    with pytest.raises(OptionsError, match="CPU only"), target("sherpa-onnx-server")(spec, settings):
-        pass
-
-
-def test_an_unknown_target_is_refused() -> None:
-    with pytest.raises(OptionsError, match="no-such"):
-        target("no-such")
-
-
-def test_a_report_names_the_settings_that_a_target_ran_with() -> None:
-    settings = ServerSettings(threads=2, sherpa={"max-batch-size": "99"})
-    assert settings.described("moulin-triton-http") == {"threads": 2, "device": "cpu"}
-    assert settings.described("sherpa-onnx-server")["max-batch-size"] == "99"
-    assert "num-work-threads" in settings.described("sherpa-onnx-server")
-
-
-def test_the_peer_without_its_model_is_refused() -> None:
-    clip = cut(np.zeros(6000, dtype=np.float32), "ONE", None, 5120)
-    refused = pytest.raises(OptionsError, match="does not say which chunk it answers")
-    with target("sherpa=127.0.0.1:1")(None, ServerSettings(threads=1)) as running, refused:
-        running.connect([clip], 0)
-
-
 @pytest.mark.triton
 def test_streams_of_several_processes_to_a_server_that_runs(server: TritonServer) -> None:
     """Without its model; sequences of one generator are not those of another."""
     clips = read_clips(demo_clips()[:3], None, 5120)
     load = plan(clips, 5, Pace(5120, seconds=1.5, warmup_sec=0.5, jitter_sec=0.1), generators=2)
     name = f"triton-grpc={server.grpc_url}/transducer_streaming"
-    with target(name)(None, ServerSettings(threads=1)) as running:
+    with target(name, "streams")(None, ServerSettings(threads=1)) as running:
         run = asyncio.run(run_plan(name, running, load, str.upper))
     measurement = run.measurement
     assert measurement.failures == ()
@@ -120,5 +75,5 @@ def test_streams_of_several_processes_to_a_server_that_runs(server: TritonServer
 def test_a_target_in_this_process_takes_one_generator(spec: OnnxModelSpec, speech: list[Clip]) -> None:
     load = plan(speech, 2, Pace(5120, seconds=1), generators=2)
     refused = pytest.raises(OptionsError, match="takes one load generator")
-    with target("moulin")(spec, ServerSettings(threads=1)) as running, refused:
+    with target("moulin", "streams")(spec, ServerSettings(threads=1)) as running, refused:
         asyncio.run(run_plan("moulin", running, load, str.upper))
