@@ -12,7 +12,7 @@ from moulin.bundle.spec import OnnxModelSpec
 from moulin.errors import OptionsError
 from moulin.evaluate.manifest import demo_clips
 from moulin.evaluate.run import run_plan
-from moulin.evaluate.streaming_benchmark import plan
+from moulin.evaluate.streaming_benchmark import streams_plan
 from moulin.evaluate.streaming_clips import Clip, cut, read_clips
 from moulin.evaluate.streaming_load import Pace
 from moulin.evaluate.targets.registry import target
@@ -40,7 +40,7 @@ def speech(spec: OnnxModelSpec) -> list[Clip]:
     ["moulin", "moulin-triton-http", "moulin-triton-grpc-int16", "sherpa-onnx", "sherpa-onnx-server", "echo"],
 )
 def test_every_step_of_every_stream_is_answered(name: str, spec: OnnxModelSpec, speech: list[Clip]) -> None:
-    load = plan(speech, 3, Pace(5120, seconds=2.5, warmup_sec=0.5))
+    load = streams_plan(speech, 3, Pace(5120, seconds=2.5, warmup_sec=0.5))
     with target(name, "streams")(spec, ServerSettings(threads=1)) as running:
         run = asyncio.run(run_plan(name, running, load, str.upper))
     measurement = run.measurement
@@ -59,7 +59,7 @@ def test_every_step_of_every_stream_is_answered(name: str, spec: OnnxModelSpec, 
 def test_streams_of_several_processes_to_a_server_that_runs(server: TritonServer) -> None:
     """Without its model; sequences of one generator are not those of another."""
     clips = read_clips(demo_clips()[:3], None, 5120)
-    load = plan(clips, 5, Pace(5120, seconds=1.5, warmup_sec=0.5, jitter_sec=0.1), generators=2)
+    load = streams_plan(clips, 5, Pace(5120, seconds=1.5, warmup_sec=0.5, jitter_sec=0.1), generators=2)
     name = f"triton-grpc={server.grpc_url}/transducer_streaming"
     with target(name, "streams")(None, ServerSettings(threads=1)) as running:
         run = asyncio.run(run_plan(name, running, load, str.upper))
@@ -73,7 +73,7 @@ def test_streams_of_several_processes_to_a_server_that_runs(server: TritonServer
 
 
 def test_a_target_in_this_process_takes_one_generator(spec: OnnxModelSpec, speech: list[Clip]) -> None:
-    load = plan(speech, 2, Pace(5120, seconds=1), generators=2)
+    load = streams_plan(speech, 2, Pace(5120, seconds=1), generators=2)
     refused = pytest.raises(OptionsError, match="takes one load generator")
     with target("moulin", "streams")(spec, ServerSettings(threads=1)) as running, refused:
         asyncio.run(run_plan("moulin", running, load, str.upper))

@@ -11,7 +11,7 @@ import pytest
 from moulin.evaluate.accuracy import Accuracy, Cut, measure_accuracy
 from moulin.evaluate.manifest import demo_clips
 from moulin.evaluate.run import run_plan
-from moulin.evaluate.streaming_benchmark import plan
+from moulin.evaluate.streaming_benchmark import streams_plan
 from moulin.evaluate.streaming_clips import read_clips, whole_clips
 from moulin.evaluate.streaming_load import Pace
 from moulin.evaluate.targets.registry import target
@@ -45,7 +45,7 @@ def test_every_interface_hears_what_the_engine_does(name: str, cut: Cut, errors:
 
 
 def test_chunks_of_the_plain_protocol_have_latencies(gateway: str) -> None:
-    load = plan(IN_CHUNKS(demo_clips()[:2]), 2, Pace(5120, seconds=2.0, warmup_sec=0.5))
+    load = streams_plan(IN_CHUNKS(demo_clips()[:2]), 2, Pace(5120, seconds=2.0, warmup_sec=0.5))
     with target(f"stream=ws://{gateway}", "streams")(None, SETTINGS) as running:
         run = asyncio.run(run_plan("stream", running, load, str.upper))
     assert run.measurement.failures == ()
