@@ -56,9 +56,9 @@ def test_mixed_options_are_all_different_and_beside_equal_ones(recognizer: Offli
 
 
 def test_the_functions_that_take_the_time(recognizer: OfflineRecognizer) -> None:
-    profile = cProfile.Profile()
+    waveforms, profile = Corpus().batch(1, 0), cProfile.Profile()
     with profile:
-        recognizer.transcribe(Corpus().batch(1, 0))
+        recognizer.transcribe(waveforms)
     found = gpu_benchmark._own_functions(profile, 1)
     assert "transcribe" in list(found)[:3]
 
