@@ -45,7 +45,7 @@ class Segment:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Segment:
-        words = tuple(Word(w["word"], w["start_sec"], w["end_sec"], w["confidence"]) for w in fields.get("words", ()))
+        words = tuple(map(Word.from_dict, fields.get("words", ())))
         return cls(fields["number"], fields["text"], words, fields["is_final"])
 
 

@@ -21,6 +21,11 @@ class Word:
     end_sec: float
     confidence: float
 
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Word:
+        """Of JSON. Unknown keys are ignored, so that an old client reads a newer server."""
+        return cls(fields["word"], fields["start_sec"], fields["end_sec"], fields["confidence"])
+
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
@@ -37,5 +42,4 @@ class Transcript:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Transcript:
         """The inverse of `to_dict`. Unknown keys are ignored, so that an old client reads a newer server."""
-        words = tuple(Word(w["word"], w["start_sec"], w["end_sec"], w["confidence"]) for w in fields.get("words", ()))
-        return cls(fields["text"], words, fields["duration_sec"])
+        return cls(fields["text"], tuple(map(Word.from_dict, fields.get("words", ()))), fields["duration_sec"])

@@ -12,7 +12,8 @@ from moulin.bundle.transducer import load_transducer
 from moulin.engine.gpu.stepper import GpuStepper
 from moulin.engine.stepper import Stepper
 from moulin.engine.stream_recognizer import StreamRecognizer
-from moulin.evaluate.stream_churn import Churn, run_churn
+from moulin.evaluate.stream_churn import run_churn
+from moulin.evaluate.stream_crowd import Churn
 from moulin.models.open_stream_recognizer import open_stream_recognizer
 from tests.bundles import BUNDLES
 
@@ -34,5 +35,5 @@ def test_streams_that_come_and_go(device: torch.device) -> None:
     audio = np.random.default_rng(0).normal(0, 3000, 64_000).astype(np.int16)
     churn = Churn(streams=2000 if on_gpu else 60, open_at_once=places, longest_sec=1.2, one_sampled_in=2)
     report = run_churn(StreamRecognizer(spec, stepper), plain, audio, churn)
-    assert report.faults == [], report.to_dict()
+    assert report.faults == [], report.figures()
     assert report.errors.words > 100

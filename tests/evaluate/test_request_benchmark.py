@@ -20,7 +20,7 @@ from moulin.evaluate.request_benchmark import requests_plan
 from moulin.evaluate.request_load import Arrivals, Workers
 from moulin.evaluate.run import run_plan
 from moulin.evaluate.streaming_clips import Clip, whole_clips
-from moulin.evaluate.targets.request_targets import TARGETS, target
+from moulin.evaluate.targets.registry import target
 from moulin.evaluate.targets.target import ServerSettings
 from moulin.evaluate.wer import digits_spelled_alike
 from moulin.launch.server import TritonServer
@@ -40,11 +40,13 @@ def clips() -> list[Clip]:
 
 
 @pytest.mark.triton
-@pytest.mark.parametrize("name", [name for name in TARGETS if name != "echo"])
+@pytest.mark.parametrize(
+    "name", ["moulin", "moulin-triton-grpc", "moulin-triton-http", "sherpa-onnx", "sherpa-onnx-server"]
+)
 def test_all_hear_the_same_in_the_demo_recordings(name: str, spec: OnnxModelSpec) -> None:
     """The reference figure of the model's card: 9 errors in 140 words, whoever runs it."""
     accuracy = Accuracy(name)
-    with target(name)(spec, SETTINGS) as running:
+    with target(name, "requests")(spec, SETTINGS) as running:
         measure_accuracy(accuracy, running, demo_clips(), whole_clips, digits_spelled_alike, workers=8)
     assert accuracy.failed == []
     assert len(accuracy.scored) == 14
@@ -59,7 +61,7 @@ def test_tritons_own_count_agrees_with_the_generators(server: TritonServer, clip
         (f"triton-http={server.http_url}", Arrivals(8)),
     ):
         plan = requests_plan(clips, shape, seconds=1.5, warmup_sec=0.5)
-        with target(address)(None, SETTINGS) as running:
+        with target(address, "requests")(None, SETTINGS) as running:
             run = asyncio.run(run_plan(address, running, plan, digits_spelled_alike))
         measurement = run.measurement
         assert measurement.failures == ()
@@ -75,7 +77,7 @@ def test_options_reach_the_server(server: TritonServer) -> None:
     for kind, url in (("triton-grpc", server.grpc_url), ("triton-http", server.http_url)):
         accuracy = Accuracy(kind)
         settings = ServerSettings(threads=1, decoding={"method": "guess"})
-        with target(f"{kind}={url}")(None, settings) as running:
+        with target(f"{kind}={url}", "requests")(None, settings) as running:
             measure_accuracy(accuracy, running, demo_clips()[:1], whole_clips, str.upper, workers=1)
         (failed,) = accuracy.failed
         assert "guess" in str(failed.failure)
@@ -87,7 +89,7 @@ def test_what_cannot_be_read_is_a_failure_of_that_recording_alone(spec: OnnxMode
     broken.write_bytes(b"fLaC, or is it?")
     utterances = [demo_clips()[0], replace(demo_clips()[1], id="broken", audio=broken), demo_clips()[2]]
     accuracy = Accuracy("moulin")
-    with target("moulin")(spec, SETTINGS) as running:
+    with target("moulin", "requests")(spec, SETTINGS) as running:
         measure_accuracy(accuracy, running, utterances, whole_clips, digits_spelled_alike, workers=2)
     assert [it.id for it in accuracy.failed] == ["broken"]
     assert len(accuracy.answered) == 2
@@ -97,7 +99,7 @@ def test_a_recording_that_is_too_long_fails_alone_in_process(spec: OnnxModelSpec
     too_long = np.tile(clips[0].chunks[0], 20)
     several = [clips[1], replace(clips[0], chunks=(too_long,), id="long"), clips[2]]
     accuracy = Accuracy("moulin")
-    with target("moulin")(spec, SETTINGS) as running:
+    with target("moulin", "requests")(spec, SETTINGS) as running:
         measure_accuracy(accuracy, running, demo_clips()[:1], lambda _: several, digits_spelled_alike, workers=3)
     (failed,) = accuracy.failed
     assert failed.id == "long"
@@ -108,29 +110,8 @@ def test_a_recording_that_is_too_long_fails_alone_in_process(spec: OnnxModelSpec
 def test_a_checkpoint_runs_in_process_and_the_peer_refuses_it() -> None:
     spec = load_model(BUNDLES / "conformer-offline" / "epoch-1.pt")
     accuracy = Accuracy("moulin")
-    with target("moulin")(spec, SETTINGS) as running:
+    with target("moulin", "requests")(spec, SETTINGS) as running:
         measure_accuracy(accuracy, running, demo_clips()[:1], whole_clips, str.upper, workers=1)
     assert accuracy.failed == []
-    with pytest.raises(OptionsError, match="takes ONNX files"), target("sherpa-onnx")(spec, SETTINGS):
-        pass
-
-
-@pytest.mark.parametrize("name", ["moulin", "moulin-triton-grpc", "sherpa-onnx", "sherpa-onnx-server"])
-def test_what_is_to_be_started_needs_a_model(name: str) -> None:
-    with pytest.raises(OptionsError, match="Expected a model"), target(name)(None, SETTINGS):
-        pass
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("nobody", "There is no target 'nobody'"),
-        ("nobody=localhost:1", "There is no target"),
-        ("rest=", "Expected an address behind 'rest='"),
-        ("triton-grpc=localhost", "Expected HOST:PORT or HOST:PORT/MODEL, got 'localhost'"),
-        ("moulin=localhost:1", "There is no target"),
-    ],
-)
-def test_names_that_are_none(name: str, message: str) -> None:
-    with pytest.raises(OptionsError, match=message), target(name)(None, SETTINGS):
+    with pytest.raises(OptionsError, match="takes ONNX files"), target("sherpa-onnx", "requests")(spec, SETTINGS):
         pass
