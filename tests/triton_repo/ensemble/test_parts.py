@@ -116,7 +116,7 @@ def scorer(models: Models, max_rows: int = 100) -> ScorerPart:
         context_size=2,
         skipped_ids=(0,),
     )
-    return ScorerPart(Scorer(network, tokens(), frame_sec=0.04), DecodingOptions())
+    return ScorerPart(network, tokens(), 0.04, DecodingOptions())
 
 
 def frames(*rows: list[int], samples: int = 6400, options: bytes | None = None) -> dict[str, Any]:
