@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +17,9 @@ from moulin.encoders.recipe import Recipe
 from moulin.encoders.transducer import Transducer
 from moulin.errors import EngineError
 from moulin.evaluate.torch_encoders import GpuEngineEncoder
-from moulin.gpu.open_encoder import gpu_encoder
+from moulin.gpu.encoder import GpuEncoder
+from moulin.gpu.families import OFFLINE_FAMILIES, STREAM_FAMILIES
+from moulin.gpu.open_encoder import gpu_encoder, gpu_stream_encoder, values_a_stream
 from tests.bundles import BUNDLES
 
 from .random_zipformer2 import random_zipformer2
@@ -96,3 +101,25 @@ def test_half_precision_stays_near(device: torch.device) -> None:
 def test_an_lstm_is_refused(device: torch.device) -> None:
     with pytest.raises(EngineError, match="does not know the lstm encoder"):
         gpu_encoder(load("lstm-streaming"), device=device, dtype=torch.float32, max_frames=80)
+
+
+def test_every_family_of_the_tables_is_there() -> None:
+    for families in (OFFLINE_FAMILIES, STREAM_FAMILIES):
+        for where in families.values():
+            module, _, name = where.partition(":")
+            form = getattr(importlib.import_module(module), name)
+            assert issubclass(form, GpuEncoder) == (families is OFFLINE_FAMILIES)
+            assert hasattr(form, "values_a_stream") == (families is STREAM_FAMILIES)
+
+
+def test_whether_a_family_is_known_is_told_without_torch() -> None:
+    code = "import sys, moulin.gpu.families; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_streams_of_a_family_without_a_form_are_refused(device: torch.device) -> None:
+    conformer = load("conformer-streaming")
+    with pytest.raises(EngineError, match="does not know the conformer encoder of streams"):
+        gpu_stream_encoder(conformer, capacity=1, max_batch=1, device=device, dtype=torch.float32)
+    with pytest.raises(EngineError, match="does not know the conformer encoder of streams"):
+        values_a_stream(conformer.encoder)

@@ -1,4 +1,4 @@
-"""The base class of encoders on the GPU, and the linear layers that they share.
+"""The seams of encoders on the GPU, for utterances and for streams, and the linear layers that they share.
 
 A GPU encoder is built from one of `moulin.encoders`, its plain twin, and computes the same in fewer, larger steps:
 matrix products by cuBLAS, and between them one kernel for all operations on an element or a row. No step depends on
@@ -62,8 +62,7 @@ class GpuEncoder(ABC):
 class GpuStreamEncoder(Protocol):
     """Feature windows of streams to what the joiner takes of them; the states of all streams are on the card, by slot.
 
-    Slots need no reset: chunk 0 of a stream looks at nothing that another left there. A chunk that is computed again
-    gives the same.
+    Slots need no reset: chunk 0 of a stream looks at nothing that another left there.
     """
 
     dtype: torch.dtype

@@ -1,4 +1,4 @@
-"""From waveforms in host memory to hypotheses, with the GPU never waiting for the host, nor the encoder for the search.
+"""From waveforms in host memory to hypotheses; the GPU does not wait for the host, nor the encoder for the search.
 
     host     pack 1   pack 2   pack 3   read 1   read 2 ...
     copies            1        2        3
@@ -6,8 +6,10 @@
     searches                                     1                2 ...
 
 Utterances of similar length go together in micro-batches, the longest first; each goes through three streams, and
-results are read when they are there. What is copied is in pinned memory, so that copies run beside everything else. A
-search keeps few multiprocessors busy for long: several run beside each other and beside the encoder.
+results are read when they are there. Copies are between pinned memory and the card, and run beside everything else. A
+search keeps few multiprocessors busy for long, so several run beside each other and beside the encoder. Each utterance
+is searched with options of its own: a micro-batch with greedy rows and rows with beams is encoded once and searched by
+both kernels, beside each other.
 """
 
 from __future__ import annotations
@@ -159,7 +161,7 @@ class GpuPipeline:
             while packed:
                 pending.append(self._submit(packed.popleft(), options))
                 packed.extend(self._pack(batch, waveforms) for batch in itertools.islice(plan, 1))
-                # What is there is read while the GPU does the rest.
+                # Read finished micro-batches while the GPU does the others.
                 while pending and (pending[0].is_done() or len(pending) > _UNDER_WAY):
                     self._read(pending.popleft(), result)
             while pending:
@@ -181,7 +183,8 @@ class GpuPipeline:
             yield batch
 
     def warm_up(self, longest_sec: float) -> None:
-        """Compile all kernels, and capture the graphs of single utterances up to a length."""
+        """Compile the kernels, for beams the default one's, and capture the graphs of single utterances of up to
+        `longest_sec`."""
         second: tuple[Samples, ...] = (np.zeros(16_000, np.float32), np.zeros(16_000, np.int16))
         options = RowOptions.of([DecodingOptions(), DecodingOptions(method="modified_beam_search")])
         for waveform in second:

@@ -1,8 +1,9 @@
 """The decoder and joiner as the searches on the GPU use them.
 
-A stateless decoder that sees one or two tokens has so few contexts that its output, projected for the joiner, fits into
-a table. Where it would not, the two tokens' contributions are tabulated, which a ReLU and the projection join. A
-decoder without a ReLU is then one with twice as many channels: x is relu(x) - relu(-x).
+A stateless decoder that sees one or two tokens has so few contexts that its outputs, projected for the joiner, mostly
+fit into a table. For a vocabulary too large for that, each token's contribution is tabulated instead, and a kernel adds
+two of them and applies the ReLU and the projection. A decoder without a ReLU is then computed as one with twice as many
+channels: x is relu(x) - relu(-x).
 """
 
 from __future__ import annotations
@@ -122,8 +123,8 @@ class Predictor:
 
 
 def _contributions(decoder: Decoder) -> tuple[Tensor, Tensor]:
-    """What each token adds to the decoder's output before its ReLU as the earlier and as the later of two: two
-    [V + 1, D], of which the first row is zeros."""
+    """The contribution of each token to the decoder's output before its ReLU, as the earlier and as the later of two
+    tokens: two [V + 1, D], of which the first row is zeros."""
     embedding = functional.pad(decoder.embedding.weight.detach().float(), (0, 0, 1, 0))
     nothing = torch.zeros_like(embedding)
     if decoder.conv is None:

@@ -1,7 +1,7 @@
 """Causal Zipformer2 on a GPU, chunk by chunk, with the states of all streams on the card.
 
-What a stream leaves behind is written where its slot is, once, and read where it lies: a step gathers and moves
-nothing. `moulin.encoders.zipformer2.Zipformer2.streaming_forward` is the plain twin.
+The states of a stream are written once, in its slot, and read where they lie: a step gathers and moves nothing.
+`moulin.encoders.zipformer2.Zipformer2.streaming_forward` is the plain twin.
 """
 
 from __future__ import annotations

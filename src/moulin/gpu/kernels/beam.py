@@ -1,10 +1,10 @@
-"""Modified beam search in one kernel: a program an utterance, from its first frame to its last, or a stream's chunk.
+"""Modified beam search in one kernel: one program for each utterance, or each stream's chunk, does all of its frames.
 
 At most frames blank wins for every hypothesis that is kept, and no context changes. So a program joins the next frames
 with all contexts that it has, in one product of matrices, and keeps of each pair the tokens that are likely enough to
 get into the beam. From these few numbers it goes on frame by frame, until a hypothesis has a context that was not
-joined, and joins again from there. Each token that a hypothesis adds is written down with the one before it, and read
-backwards at the end.
+joined, and joins again from there. Each token that a hypothesis adds is stored with the place of the one before it, and
+the chains are read backwards at the end.
 
 `moulin.decoding.reference` holds the definition, `moulin.decoding.modified_beam_search` the same with arrays.
 """
@@ -236,7 +236,9 @@ def _beam_kernel(
             # -------------------------------------------------------------- the best extensions
             at = ((t - start) * PLACES + tl.gather(joined_in, of_place, 0)) * PLACES + rank
             tokens_of, log_probs_of = tl.load(likely + at), tl.load(likely_log_probs + at)
-            totals = tl.where(rank < BEAM, log_probs_of + tl.gather(score, of_place, 0), float("-inf"))
+            totals = log_probs_of + tl.gather(score, of_place, 0)
+            # Threads may disagree about where the largest of several NaN is: such a row ends without a hypothesis.
+            totals = tl.where((rank < BEAM) & (totals == totals), totals, float("-inf"))
             best = tl.full((PLACES,), float("-inf"), dtype=tl.float32)
             chosen = tl.zeros((PLACES,), dtype=tl.int32)
             for i in tl.static_range(BEAM):

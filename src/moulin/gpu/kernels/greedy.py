@@ -1,4 +1,4 @@
-"""Greedy search in one kernel: a program an utterance, from its first frame to its last, or a program a stream's chunk.
+"""Greedy search in one kernel: one program for each utterance, or for each stream's chunk, does all of its frames.
 
 The decoder's output changes only when a token is emitted. So a program joins the next FRAMES frames with the output
 that it has, in one product of matrices, keeps what comes up to and including the first token emitted, and goes on
@@ -33,8 +33,7 @@ def greedy(
     """Greedy search of the rows of encoder_out [B, T', J] whose beam is 0, of `lengths` int32 [B] frames, into the
     first place of `found`. `moulin.decoding.reference` defines the result.
 
-    With `streams` the frames are the next ones of streams; what is found is told of these frames alone, but for the
-    scores (see `Found`).
+    With `streams` the frames are the next ones of streams, whose searches go on; see `Found` for the scores.
     """
     batch, frames, _ = encoder_out.shape
     width, vocab = predictor.weight.shape
@@ -178,6 +177,7 @@ def _greedy_kernel(
             total = total * tl.exp(peak - higher) + tl.sum(tl.exp(logits - higher[:, None]), axis=1)
             peak = higher
         log_prob = -tl.log(total)  # of the best token
+        best = tl.where(total == total, best, 0)  # threads may disagree about where the largest of several NaN is
 
         emits = inside & (best != 0) & (best != unk_id)
         first = tl.min(tl.where(emits, step, FRAMES), axis=0)

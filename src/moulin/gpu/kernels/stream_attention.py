@@ -1,9 +1,9 @@
-"""Attention of streams in chunks: what a chunk sees of the past lies in rings on the card, a ring a stream.
+"""Attention of streams in chunks: the past frames that a chunk attends to lie in rings on the card, a ring a stream.
 
 A ring [frames of the past + frames of a chunk] takes every frame at its number modulo the ring's length, so that a
-chunk overwrites what nobody sees any more, and nothing is moved. Each program first puts the chunk's own frames in its
-part of the ring, and then finds all that the chunk sees there. Before its first chunk a stream's ring may hold
-anything: frames before the beginning are never looked at.
+chunk overwrites frames beyond the left context, and nothing is moved. Each program first puts the chunk's own frames in
+its part of the ring, and then finds all frames that the chunk attends to there. Before its first chunk a stream's ring
+may hold anything: frames before the beginning are never read.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ Twice as much did not compile in five minutes (H200, Triton-lang 3.6)."""
 
 
 class Chunks(NamedTuple):
-    """Which streams a batch is about."""
+    """The chunks of a batch: which streams they are of, and which of their chunks."""
 
     slots: Tensor
-    """int32 [B], all different but for those that fill a batch up."""
+    """int32 [B], all different but for the rows that fill a batch up."""
     numbers: Tensor
     """int32 [B], the chunks that each stream has had before."""
 
@@ -43,8 +43,8 @@ def ring_attention_weights(
     position_at: int,
     pos_dim: int,
 ) -> Tensor:
-    """softmax(query key + position distance) over what is in the rings, [B, heads, chunk, K] in the order of a ring,
-    K the ring's length rounded up, with zeros for what is not heard.
+    """softmax(query key + position distance) over the frames in the rings, [B, heads, chunk, K] in the order of a ring,
+    K the ring's length rounded up, with zeros for frames that are not attended to.
 
     `projected` [B chunk, C] is as in `moulin.gpu.kernels.attention_weights`, and `table` too, for distances from
     -(ring - 1) on. `keys` [slots, ring, heads * query_dim] takes the chunk's keys.
@@ -222,8 +222,8 @@ def _weighted_ring(
     WIDTH: tl.constexpr, CHUNK: tl.constexpr, RING: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """`weights` [CHUNK, WIDTH] times the `columns` below `num_columns` of a stream's `ring` [RING, stride], which first
-    takes the chunk's `own` [m, columns]; float32. What nobody put there may be NaN, which no weight makes zero, and is
-    not read."""
+    takes the chunk's `own` [m, columns]; float32. Frames that were never written may be NaN, which no weight makes
+    zero, and are not read."""
     start = before % RING
     known = (columns < num_columns)[None, :]
     at = ring + ((start + m) % RING)[:, None] * stride + columns[None, :]

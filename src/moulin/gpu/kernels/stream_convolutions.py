@@ -1,4 +1,4 @@
-"""Convolutions of streams in chunks. What they see of the past lies on the card (see `stream_attention`)."""
+"""Convolutions of streams in chunks. The past frames that they need lie on the card (see `stream_attention`)."""
 
 from __future__ import annotations
 

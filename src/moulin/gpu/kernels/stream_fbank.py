@@ -1,8 +1,7 @@
 """Features of streams' chunks, from audio that lies in pinned memory of the host, a ring of samples a stream.
 
-Only a kernel that knows the streams of a step can read their audio where it is: so nothing is gathered on the host, and
-nothing waits on the card. A window is read as a whole, the part that the one before had too, so that no stream leaves
-anything behind.
+A kernel that knows the streams of a step reads their audio where it lies, so that nothing is gathered on the host. A
+window is read as a whole, with the samples that the window before had too, so that no state is kept between windows.
 """
 
 from __future__ import annotations
