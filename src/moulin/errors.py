@@ -2,6 +2,7 @@
 
     MoulinError
     ├── BundleError        a model directory is missing something, damaged, or not what was asked for
+    │   └── PartsMissing          some of its networks are there, others are not
     ├── AudioError         a file or a waveform cannot be used as audio
     ├── OptionsError       an option or argument has a value that does not make sense
     ├── EngineError        the inference runtime is missing or refuses the model
@@ -22,6 +23,8 @@ kept apart so that every surface (terminal, gRPC, HTTP) can lay it out in its ow
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class MoulinError(Exception):
     """Base class: `except MoulinError` catches all that moulin raises on purpose."""
@@ -37,6 +40,14 @@ class MoulinError(Exception):
 
 class BundleError(MoulinError):
     """A model directory is missing something, damaged, or not what was asked for."""
+
+
+class PartsMissing(BundleError):
+    """Of a model's files some are there, and those of `roles` (encoder, decoder, joiner) are not."""
+
+    def __init__(self, where: str, roles: Sequence[str], *, hint: str | None = None) -> None:
+        super().__init__(f"{where} has no {' and no '.join(f'{role}*.onnx' for role in roles)}", hint=hint)
+        self.roles = tuple(roles)
 
 
 class AudioError(MoulinError):

@@ -24,7 +24,7 @@ from moulin.bundle.file_names import (
     what_was_trained,
 )
 from moulin.bundle.precision import PRECISIONS, Precision
-from moulin.errors import BundleError
+from moulin.errors import BundleError, PartsMissing
 
 Mode = Literal["offline", "streaming"]
 Form = Literal["onnx", "checkpoint"]
@@ -148,8 +148,9 @@ class _Folder:
         names = [name for name in self._names if name.path.parent == folder]
         missing = [role for role in ROLES if not any(name.role == role for name in names)]
         if missing:
-            raise BundleError(
-                f"{self._about_folder(folder)} has no {' and no '.join(f'{role}*.onnx' for role in missing)}",
+            raise PartsMissing(
+                self._about_folder(folder),
+                missing,
                 hint=_without_joiner(names) if missing == ["joiner"] else None,
             )
         encoders = [name for name in names if name.role == "encoder"]
@@ -382,7 +383,7 @@ def _named_encoder(paths: Collection[PurePosixPath], encoder: PurePosixPath, abo
     names = [other for path in sorted(paths) if path.parent == encoder.parent and (other := parse_onnx_name(path))]
     missing = [role for role in ROLES if not any(other.role == role for other in names)]
     if missing:
-        raise BundleError(f"{about} has no {' and no '.join(f'{role}*.onnx' for role in missing)}")
+        raise PartsMissing(about, missing)
     alike = [other for other in names if other.role == "encoder" and other.key == name.key]
     precision = wish.precision or name.precision
     if found := [other for other in alike if other.precision == precision]:

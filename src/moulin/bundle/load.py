@@ -12,7 +12,7 @@ from moulin.bundle.foreign import refuse_foreign, refuse_foreign_decoder
 from moulin.bundle.onnx_graph import OnnxGraph, TensorSpec, read_onnx_graph
 from moulin.bundle.spec import SUBSAMPLING_FACTOR, OnnxModelSpec, StateSpec, StreamingSpec
 from moulin.bundle.tokens import read_tokens
-from moulin.errors import BundleError
+from moulin.errors import BundleError, PartsMissing
 
 FAMILIES = ("conformer", "zipformer", "zipformer2", "lstm")
 
@@ -100,8 +100,8 @@ def _find(model: Path, precision: Precision | None, expect: Literal["offline", "
     """`find_bundle_files`; where a part is missing because the model is of another kind, that is what is said."""
     try:
         return find_bundle_files(model, precision, wish=Wish(mode=expect))
-    except BundleError as error:
-        if " has no " in error.message and "joiner*.onnx" in error.message:
+    except PartsMissing as error:
+        if "joiner" in error.roles:
             folder = model if model.is_dir() else model.parent
             for encoder in sorted(folder.glob("*encoder*.onnx"))[:1]:
                 refuse_foreign(read_onnx_graph(encoder))
