@@ -13,6 +13,7 @@ from moulin.bundle.spec import CheckpointSpec, OnnxModelSpec
 from moulin.decoding.options import DecodingOptions, Method
 from moulin.engine.host_stream_recognizer import HostStreamRecognizer
 from moulin.engine.stream_recognizer import StreamRecognizer
+from moulin.engine.torch.runner import TorchRunner
 from moulin.engine.torch.stream_runner import TorchStreamRunner
 from moulin.errors import BundleError, EngineError, OptionsError, StreamsFull
 from moulin.models.engine_choice import EngineChoice
@@ -108,8 +109,10 @@ def test_what_a_checkpoint_cannot_be(tmp_path: Path) -> None:
         load_model(tmp_path)
     with pytest.raises(OptionsError, match="at least 1 of streams"):
         open_stream_recognizer(checkpoint("lstm-streaming"), max_streams=0)
+    spec = load_model(checkpoint("conformer-offline"))
+    assert isinstance(spec, CheckpointSpec)
     with pytest.raises(OptionsError, match="at least 1 thread"):
-        open_recognizer(checkpoint("conformer-offline"), EngineChoice(threads=0))
+        TorchRunner(spec, threads=0)
 
 
 def test_a_gpu_that_is_not_there() -> None:
