@@ -1,4 +1,4 @@
-"""The result of recognition, the same in process, over Triton (`RESULT`) and in `--format json`."""
+"""The result of recognition, in the same form in process, over Triton (`RESULT`) and in `--format json`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 class Word:
     """One word, or one character of a script that is written without spaces.
 
-    `start_sec` is when the word's first token was emitted and `end_sec` one encoder frame (40 ms) after its
-    last token was: a transducer says when it is sure of a token, not where its sound begins and ends.
+    `start_sec` is when the word's first token was emitted and `end_sec` one encoder frame (40 ms) after its last: a
+    transducer emits a token when it is certain of it, not where its sound begins and ends.
     `confidence` in (0, 1] is the geometric mean of the tokens' probabilities.
     """
 
@@ -21,10 +21,15 @@ class Word:
     end_sec: float
     confidence: float
 
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Word:
+        """Of JSON. Unknown keys are ignored, so that an old client reads a newer server."""
+        return cls(fields["word"], fields["start_sec"], fields["end_sec"], fields["confidence"])
+
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """What was said in `duration_sec` seconds of audio; empty text where nothing was."""
+    """The words in `duration_sec` seconds of audio; empty text without speech."""
 
     text: str
     words: tuple[Word, ...]
@@ -37,5 +42,4 @@ class Transcript:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Transcript:
         """The inverse of `to_dict`. Unknown keys are ignored, so that an old client reads a newer server."""
-        words = tuple(Word(w["word"], w["start_sec"], w["end_sec"], w["confidence"]) for w in fields.get("words", ()))
-        return cls(fields["text"], words, fields["duration_sec"])
+        return cls(fields["text"], tuple(map(Word.from_dict, fields.get("words", ()))), fields["duration_sec"])

@@ -179,8 +179,8 @@ def odd_value(one: Field[Any], kind: Any) -> Any:
         return not one.default
     if get_origin(kind) is Literal:
         return next(value for value in get_args(kind) if value != one.default)
-    default: Any = one.default
-    return kind((default or 0) + 3)
+    usual: Any = one.default
+    return kind((usual or 0) + 3)
 
 
 @pytest.mark.needs("torch")

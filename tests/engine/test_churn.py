@@ -11,7 +11,8 @@ import torch
 from moulin.arrays import Floats
 from moulin.bundle.files import Precision
 from moulin.engine.stream_recognizer import StreamRecognizer
-from moulin.evaluate.stream_churn import Churn, run_churn
+from moulin.evaluate.stream_churn import run_churn
+from moulin.evaluate.stream_crowd import Churn
 from moulin.models.engine_choice import EngineChoice
 from moulin.models.open_stream_recognizer import open_stream_recognizer
 from tests.bundles import BUNDLES
@@ -38,10 +39,9 @@ def test_streams_that_come_and_go(
 ) -> None:
     """Random weights emit a token nearly every frame; digits-en hears what is said."""
     audio = np.rint(np.concatenate(clips[:6]) * 32767).astype(np.int16)
-    recognizer = open_stream_recognizer(
-        model, EngineChoice(device=device, precision=precision), max_streams=48, max_batch=32
-    )
+    engine = EngineChoice(device=device, precision=precision)
+    recognizer = open_stream_recognizer(model, engine, max_streams=48, max_batch=32)
     churn = Churn(streams=300, open_at_once=48, longest_sec=1.5, one_sampled_in=4)
     report = run_churn(recognizer, plain(model), audio, churn, max_differing=max_differing)
-    assert report.faults == [], report.to_dict()
+    assert report.faults == [], report.figures()
     assert report.errors.words > 100

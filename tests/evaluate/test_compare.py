@@ -2,40 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from moulin.errors import OptionsError
+from moulin.evaluate.accuracy import Accuracy
 from moulin.evaluate.compare import compare, differences
+from moulin.evaluate.report import Header, Report
+from moulin.evaluate.results.accuracy import AccuracyFigures, UtteranceAccuracy
+from moulin.evaluate.results.encoder import EncoderFigures
+from moulin.evaluate.results.gpu_engine import Calls, GpuEngineFigures, PipelineRun
+from moulin.evaluate.results.loads import LoadFigures, LoadRun
+from moulin.evaluate.results.offline import OfflineFigures, Throughput
+from moulin.evaluate.results.setup import Percentiles
+
+HEADER = Header("2026-11-28", {}, {}, "moulin bench x")
 
 
-def accuracy(errors: list[int], *, target: str = "moulin", words: int = 10) -> dict[str, Any]:
+def accuracy(errors: list[int], *, target: str = "moulin", words: int = 10, failed: tuple[int, ...] = ()) -> Report:
     utterances = [
-        {
-            "id": str(number),
-            "errors": count,
-            "words": words,
-            "character_errors": count,
-            "characters": 40,
-            "failure": None,
-        }
+        UtteranceAccuracy(str(number), "", "", 1.0, count, words, 0, 0, count, count, 40, None)
         for number, count in enumerate(errors)
     ]
-    return {"kind": "accuracy", "accuracy": [{"target": target, "utterances": utterances}]}
+    for number in failed:
+        utterances[number] = replace(utterances[number], failure="no reply")
+    result = Accuracy(target).figures()
+    return Report(HEADER, AccuracyFigures("accuracy", [replace(result, utterances=utterances)]))
 
 
-def offline(seconds: list[float]) -> dict[str, Any]:
-    return {"kind": "offline", "audio_sec": 100.0, "targets": [{"name": "moulin", "seconds": seconds}]}
+def offline(seconds: list[float]) -> Report:
+    return Report(HEADER, OfflineFigures("offline", 100.0, [Throughput("moulin", seconds, 1.0, 1.0, 1.0, 0.0, 0, 0)]))
 
 
-def streaming(p95: list[float], *, streams: int = 48) -> dict[str, Any]:
-    latency = [{"p50": value / 2, "p95": value, "p99": value * 2} for value in p95]
-    runs = [
-        {"target": "moulin", "streams": streams, "latency_ms": it, "final_latency_ms": {"p95": None}} for it in latency
-    ]
-    return {"kind": "streaming", "runs": runs}
+def streaming(p95: list[float], *, streams: int = 48) -> Report:
+    none = Percentiles(None, None, None, None, None)
+    latencies = [Percentiles(value / 2, None, value, value * 2, None) for value in p95]
+    runs = [LoadRun("moulin", 20, it, none, 0, 0.0, None, 0.0, streams=streams) for it in latencies]
+    return Report(HEADER, LoadFigures("streaming", runs))
+
+
+def gpu_engine(call_ms: list[float]) -> Report:
+    calls = Calls(100.0, call_ms)
+    return Report(HEADER, GpuEngineFigures(pipeline=[PipelineRun("small", "greedy", 4, 8, 3, calls, calls)]))
 
 
 def test_few_errors_more_on_every_recording_are_a_change_though_recordings_differ_much() -> None:
@@ -64,8 +74,7 @@ def test_the_interval_of_a_word_error_rate_is_the_one_by_hand() -> None:
 
 
 def test_only_recordings_in_both_are_compared() -> None:
-    before, after = accuracy([1, 1, 1, 1]), accuracy([1, 1, 1, 1, 9, 9])
-    after["accuracy"][0]["utterances"][0]["failure"] = "no reply"
+    before, after = accuracy([1, 1, 1, 1]), accuracy([1, 1, 1, 1, 9, 9], failed=(0,))
     wer = compare(before, after)[0]
     assert wer.a == wer.b
     assert wer.basis == "3 recordings, paired"
@@ -108,7 +117,26 @@ def test_two_kinds_have_nothing_in_common() -> None:
         compare(accuracy([1]), offline([1.0]))
 
 
+def test_calls_of_the_gpu_engine_are_compared_one_by_one() -> None:
+    changes = compare(gpu_engine([10.0, 10.1, 9.9]), gpu_engine([12.0, 12.1, 11.9]))
+    assert [(it.what, it.verdict) for it in changes] == [
+        ("small, greedy, 8 at once, float32", "worse"),
+        ("small, greedy, 8 at once, int16", "worse"),
+    ]
+
+
+def test_a_kind_without_figures_to_compare_is_refused() -> None:
+    encoder = Report(HEADER, EncoderFigures([]))
+    with pytest.raises(OptionsError, match="kind encoder are not compared"):
+        compare(encoder, encoder)
+
+
 def test_what_else_differs_is_listed() -> None:
-    a = {"machine": {"cpu": "x", "cores": 2}, "threads": 2, "normalizer": "case"}
-    b = {"machine": {"cpu": "x", "cores": 4, "gpu": "y"}, "threads": 4}
-    assert differences(a, b) == ["machine cores: 2 → 4", "machine gpu: none → y", "threads: 2 → 4"]
+    machines: tuple[dict[str, str | int | float], ...] = {"cpu": "x", "cores": 2}, {"cpu": "x", "cores": 4, "gpu": "y"}
+    a, b = (replace(HEADER, machine=machine) for machine in machines)
+    old, new = LoadFigures("streaming", [], normalizer="case", threads=2), LoadFigures("streaming", [], threads=4)
+    assert differences(Report(a, old), Report(b, new)) == [
+        "machine cores: 2 → 4",
+        "machine gpu: none → y",
+        "threads: 2 → 4",
+    ]

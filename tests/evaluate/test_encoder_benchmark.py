@@ -11,6 +11,7 @@ from moulin.arrays import Floats, Ints
 from moulin.errors import EngineError, OptionsError
 from moulin.evaluate.encoder_benchmark import Latencies, benchmark_encoders
 from moulin.evaluate.published_sizes import SIZES, random_transducer
+from moulin.evaluate.results.encoder import EncoderRun
 
 
 class Clock:
@@ -63,8 +64,8 @@ def test_runners_take_turns_and_one_that_fails_is_left_out() -> None:
     assert (len(fast_two.seconds), len(slow_two.seconds)) == (6, 4)
     assert fast_four.median_ms == pytest.approx(40)
     assert slow_four == Latencies("slow", 4, failure="out of memory")
-    assert slow_four.to_dict() == {"runner": "slow", "batch": 4, "failure": "out of memory"}
-    assert fast_two.to_dict()["qps"] == 100.0
+    assert slow_four.figures() == EncoderRun("slow", 4, failure="out of memory")
+    assert fast_two.figures().qps == 100.0
     # Two calls to warm up and a turn of at least 0.05 s, twice; then no more of what has failed.
     assert calls[:7] == [("fast", 2)] * 2 + [("slow", 2)] * 2 + [("fast", 2)] * 3
     assert calls.count(("slow", 4)) == 1

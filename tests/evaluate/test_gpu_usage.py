@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from moulin.evaluate.gpu_usage import GpuUsage, GpuWatch, summarize
 def test_lines_become_means_and_the_greatest_memory() -> None:
     lines = ["0, 50, 1000, 100.0", "1, 0, 10, [N/A]", "0, 100, 3000, 300.0", "1, 0, 10, [N/A]", "0, 9", ""]
     assert summarize(lines) == [GpuUsage(0, 75.0, 3000.0, 200.0), GpuUsage(1, 0.0, 10.0, None)]
-    assert summarize(lines)[1].to_dict() == {
+    assert asdict(summarize(lines)[1].rounded()) == {
         "index": 1,
         "utilization_percent": 0.0,
         "peak_memory_mib": 10,

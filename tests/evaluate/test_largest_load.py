@@ -10,9 +10,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from moulin.evaluate.largest_load import RESOLUTION, Verdict, find_largest, largest_that_held, search, verdict
+from moulin.evaluate.largest_load import Verdict, find_largest, halved, largest_that_held, search, verdict
 from moulin.evaluate.latencies import Latencies
 from moulin.evaluate.measurement import Measurement
+from moulin.evaluate.results.live_streams import RESOLUTION
 from moulin.evaluate.run import Run
 from moulin.evaluate.target_usage import TargetUsage
 from moulin.evaluate.wer import WordErrors
@@ -122,3 +123,17 @@ def test_what_failed_while_others_took_the_machine_is_no_vote_but_what_held_is()
     assert disturbed.disturbed
     assert verdict(disturbed, 320) is Verdict.DISTURBED
     assert largest_that_held([disturbed, measurement("ours", 100, 300)], 320) == {"ours": 100}
+
+
+@pytest.mark.parametrize("limit", [0, 900, 2000, 2001, 17_000, 41_234, 59_999, 60_000, 80_000])
+def test_where_one_run_decides_loads_are_doubled_and_halved(limit: int) -> None:
+    tried = list(halved(lambda load: load <= limit, 2000, 60_000))
+    found = max((load for load, held in tried if held), default=0)
+    assert len({load for load, _ in tried}) == len(tried) <= 11
+    assert all(load <= 60_000 for load, _ in tried)
+    if limit >= 60_000:
+        assert found == 60_000
+    elif limit:
+        assert 0.96 * limit <= found <= limit
+    else:
+        assert found == 0

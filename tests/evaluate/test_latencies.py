@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from moulin.evaluate.latencies import Latencies
+from moulin.evaluate.results.setup import Percentiles
 
 
 def test_percentiles_distribution_and_timeline() -> None:
@@ -13,7 +14,9 @@ def test_percentiles_distribution_and_timeline() -> None:
     due = np.arange(0, 10, 0.01)
     taken = np.where(due < 5, 0.1, 0.2)
     latencies = Latencies.between(list(zip(due + 100, due + 100 + taken, strict=True)), first_sec=100)
-    assert latencies.to_dict() == {"p50": pytest.approx(150, abs=51), "p90": 200, "p95": 200, "p99": 200, "max": 200}
+    found = latencies.percentiles()
+    assert found.p50 == pytest.approx(150, abs=51)
+    assert (found.p90, found.p95, found.p99, found.max) == (200, 200, 200, 200)
     distribution = latencies.distribution()
     assert len(distribution) == 101
     assert (distribution[0], distribution[49], distribution[51], distribution[100]) == (100, 100, 200, 200)
@@ -30,6 +33,6 @@ def test_a_long_run_has_forty_parts() -> None:
 
 def test_nothing_is_none_and_no_error() -> None:
     nothing = Latencies.between([])
-    assert nothing.to_dict() == dict.fromkeys(("p50", "p90", "p95", "p99", "max"))
+    assert nothing.percentiles() == Percentiles(None, None, None, None, None)
     assert nothing.distribution() == []
     assert nothing.timeline(10) == []

@@ -10,8 +10,10 @@ import pytest
 
 from moulin.arrays import Floats
 from moulin.decoding.options import METHODS
-from moulin.engine.host_stream_recognizer import HostStreamRecognizer
-from moulin.evaluate.stream_churn import OPTIONS, Churn, run_churn
+from moulin.engine.host_stepper import HostStepper
+from moulin.engine.stream_recognizer import StreamRecognizer
+from moulin.evaluate.stream_churn import run_churn
+from moulin.evaluate.stream_crowd import OPTIONS, Churn
 from moulin.streaming.stream import Stream
 from tests.triton_repo.fake_stream_runner import SPEC, FakeStreamRunner
 
@@ -19,11 +21,11 @@ AUDIO = np.random.default_rng(0).integers(-3000, 3000, 32_000, dtype=np.int16)
 CHURN = Churn(streams=200, open_at_once=40, longest_sec=0.6, one_sampled_in=2)
 
 
-class Flawed(HostStreamRecognizer):
+class Flawed(StreamRecognizer):
     """With a `flaw` that shows now and then."""
 
     def __init__(self, flaw: str = "") -> None:
-        super().__init__(SPEC, FakeStreamRunner(40, max_batch=16))
+        super().__init__(SPEC, HostStepper(SPEC, FakeStreamRunner(40, max_batch=16)))
         self._flaw = flaw
         self._numbers = itertools.count(1)
 
@@ -39,19 +41,20 @@ class Flawed(HostStreamRecognizer):
 def test_what_is_right_has_no_fault() -> None:
     report = run_churn(Flawed(), Flawed(), AUDIO, CHURN)
     assert report.faults == []
-    assert report.ended + report.vanished == 200
-    assert 20 <= report.vanished <= 60
-    assert len(report.samples) == 100
+    assert report.crowd.ended + report.crowd.vanished == 200
+    assert 20 <= report.crowd.vanished <= 60
+    assert len(report.crowd.samples) == 100
     # Of the rarest there may be none.
-    assert {sample.options for sample in report.samples} >= {options for share, options in OPTIONS if share > 0.03}
-    assert any(sample.steps is not None and sample.text for sample in report.samples)
+    chosen = {sample.options for sample in report.crowd.samples}
+    assert chosen >= {options for share, options in OPTIONS if share > 0.03}
+    assert any(sample.steps is not None and sample.text for sample in report.crowd.samples)
     assert report.errors.words > 500
-    assert report.chunks > report.steps
+    assert report.crowd.chunks > report.crowd.steps
     # The same again, to a letter.
     again = run_churn(Flawed(), Flawed(), AUDIO, CHURN)
-    assert [sample.text for sample in again.samples] == [sample.text for sample in report.samples]
+    assert [sample.text for sample in again.crowd.samples] == [sample.text for sample in report.crowd.samples]
     other = run_churn(Flawed(), Flawed(), AUDIO, replace(CHURN, seed=1))
-    assert [sample.text for sample in other.samples] != [sample.text for sample in report.samples]
+    assert [sample.text for sample in other.crowd.samples] != [sample.text for sample in report.crowd.samples]
 
 
 def test_a_slot_that_is_lost() -> None:
@@ -66,16 +69,17 @@ def test_a_slot_that_is_lost() -> None:
 def test_audio_that_is_lost() -> None:
     report = run_churn(Flawed("loses audio"), Flawed(), AUDIO, CHURN)
     assert any("characters to differ" in fault for fault in report.faults)
-    told = report.to_dict()["differing"][0]
-    assert told["expected"] != told["got"]
-    assert told["method"] in METHODS
+    told = report.figures().differing[0]
+    assert told.expected != told.got
+    assert told.method in METHODS
     tolerant = run_churn(Flawed("loses audio"), Flawed(), AUDIO, CHURN, max_differing=0.9)
     assert tolerant.faults == []
 
 
 def test_a_state_that_another_stream_left(monkeypatch: pytest.MonkeyPatch) -> None:
     stale = Flawed()
-    monkeypatch.setattr(stale.runner, "reset", lambda _: None)
+    assert isinstance(stale.stepper, HostStepper)
+    monkeypatch.setattr(stale.stepper.runner, "reset", lambda _: None)
     report = run_churn(stale, Flawed(), AUDIO, CHURN)
     assert any("characters to differ" in fault for fault in report.faults)
 

@@ -213,4 +213,4 @@ def test_cpu_time_is_divided_among_server_generator_and_others() -> None:
     measurement = figures(result)
     assert measurement.usage.server_cpu_sec == 1.0
     assert measurement.others_cpu_sec == pytest.approx(1.0 - measurement.generator_cpu_sec)
-    assert measurement.to_dict()["latency_ms"]["p95"] == 10.0
+    assert measurement.figures().latency_ms.p95 == 10.0

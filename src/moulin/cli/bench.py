@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import typer
 
-from moulin.cli import bench_accuracy, bench_compare, bench_encoder, bench_offline, bench_streaming
+from moulin.cli import (
+    bench_accuracy,
+    bench_capacity,
+    bench_churn,
+    bench_compare,
+    bench_encoder,
+    bench_gpu,
+    bench_offline,
+    bench_streaming,
+)
 from moulin.cli.interrupt import interrupts
 
 _REPORT_SEC = 5.0
@@ -23,5 +32,14 @@ def _bench() -> None:
     interrupts.allow(_REPORT_SEC)
 
 
-for verb in (bench_accuracy, bench_offline, bench_streaming, bench_encoder, bench_compare):
+for verb in (
+    bench_accuracy,
+    bench_offline,
+    bench_streaming,
+    bench_capacity,
+    bench_churn,
+    bench_encoder,
+    bench_gpu,
+    bench_compare,
+):
     verb.add_to(app)

@@ -22,11 +22,9 @@ from moulin.cli.bench_options import (
     ThreadsOption,
     ToOption,
     all_cpus,
-    described_data,
     load_measured_model,
-    read_data,
+    read_recordings,
     sherpa_settings,
-    text_normalizer,
 )
 
 if TYPE_CHECKING:
@@ -76,8 +74,9 @@ def accuracy(
     from moulin.demo.files import DEMO_MODEL
     from moulin.evaluate.accuracy import Accuracy, measure_accuracy
     from moulin.evaluate.report import check_outputs, make_report, write
+    from moulin.evaluate.results.accuracy import AccuracyFigures
     from moulin.evaluate.streaming_clips import read_clips, whole_clips
-    from moulin.evaluate.targets import request_targets, stream_targets
+    from moulin.evaluate.targets.registry import target
     from moulin.evaluate.targets.target import ServerSettings
 
     names = targets.split(",")
@@ -89,12 +88,11 @@ def accuracy(
         else load_measured_model(model or DEMO_MODEL, precision, engine, device, None)
     )
     streams = streaming or (spec is not None and spec.streaming is not None)
-    known = stream_targets.target if streams else request_targets.target
-    starts: dict[str, Start] = {name: known(name) for name in names}
+    starts: dict[str, Start] = {name: target(name, "streams" if streams else "requests") for name in names}
     changes = decoding_changes(method, beam)
     settings = ServerSettings(all_cpus(threads), device, engine, sherpa_settings(sherpa_options), changes, api_key)
-    normalize = text_normalizer(normalizer, alike, data)
-    utterances = read_data(data, text)
+    recordings = read_recordings(data, text, normalizer, alike)
+    utterances = recordings.utterances
 
     sizes = spec.streaming if spec else None
     cut: Cut = partial(read_clips, model=sizes, chunk_samples=chunk_ms * 16) if streams else whole_clips
@@ -104,7 +102,15 @@ def accuracy(
         for name, start in starts.items():
             with start(spec, settings) as running, _progress(name, len(utterances)) as on_scored:
                 results.append(Accuracy(name))
-                measure_accuracy(results[-1], running, utterances, cut, normalize, workers=workers, on_scored=on_scored)
+                measure_accuracy(
+                    results[-1],
+                    running,
+                    recordings.utterances,
+                    cut,
+                    recordings.normalize,
+                    workers=workers,
+                    on_scored=on_scored,
+                )
             _print(results[-1], show)
     except KeyboardInterrupt:
         interrupted = True
@@ -115,13 +121,14 @@ def accuracy(
             )
             _print(results[-1], show)
     if to and results:
-        figures = {
-            "kind": "accuracy",
-            **described_data(data, utterances, normalize),
-            "decoding": changes,
-            "interrupted": interrupted,
-            "accuracy": [result.to_dict() for result in results],
-        }
+        figures = AccuracyFigures(
+            kind="accuracy",
+            accuracy=[result.figures() for result in results],
+            data=recordings.data,
+            normalizer=recordings.normalize.description,
+            decoding=changes,
+            interrupted=interrupted,
+        )
         write(make_report(sys.argv[1:], spec, figures), to, _lines(results))
     if interrupted:
         raise typer.Exit(130)
@@ -130,10 +137,12 @@ def accuracy(
 
 
 def _lines(results: Sequence[Accuracy]) -> Iterator[dict[str, object]]:
+    from moulin.evaluate.results.fields import to_json
+
     for result in results:
         for scored in result.scored:
             pairs = scored.alignment() if scored.failure is None else None
-            yield {"target": result.target, **scored.to_dict(), "alignment": pairs}
+            yield {"target": result.target, **to_json(scored.figures()), "alignment": pairs}
 
 
 def _print(result: Accuracy, show: int) -> None:

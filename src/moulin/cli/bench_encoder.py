@@ -59,7 +59,8 @@ def encoder(
     The clock runs from features in the host's memory to encoder frames there. The runners take turns.
     """
     from moulin.evaluate.encoder_benchmark import benchmark_encoders
-    from moulin.evaluate.report import write_report
+    from moulin.evaluate.report import make_report, write
+    from moulin.evaluate.results.encoder import EncoderFigures
 
     if model is not None and size is not None:
         raise OptionsError("Expected --model or --size, got both")
@@ -84,15 +85,15 @@ def encoder(
             if latencies.failure is not None:
                 typer.echo(f"{latencies.runner} failed with {latencies.batch}: {latencies.failure}", err=True)
         if to is not None:
-            figures = {
-                "device": device,
-                "on_device": on_device,
-                "threads": all_cpus(threads),
-                "frames": frames,
-                "rounds": rounds,
-                "runs": [latencies.to_dict() for latencies in measured],
-            }
-            write_report(to, sys.argv[1:], spec, figures)
+            figures = EncoderFigures(
+                runs=[latencies.figures() for latencies in measured],
+                threads=all_cpus(threads),
+                device=device,
+                frames=frames,
+                on_device=on_device,
+                rounds=rounds,
+            )
+            write(make_report(sys.argv[1:], spec, figures), [to])
 
 
 @contextmanager

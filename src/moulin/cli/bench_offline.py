@@ -16,29 +16,28 @@ from moulin.cli.bench_options import (
     ApiKeyOption,
     DataOption,
     NormalizerOption,
+    Recordings,
     SherpaOption,
     TextOption,
     ThreadsOption,
     ToOption,
     TriesOption,
     all_cpus,
-    described_data,
     load_measured_model,
     positive_numbers,
-    read_data,
+    read_recordings,
     sherpa_settings,
-    text_normalizer,
 )
 from moulin.errors import OptionsError
 
 if TYPE_CHECKING:
     from moulin.bundle.spec import ModelSpec
-    from moulin.evaluate.normalizer import TextNormalizer
     from moulin.evaluate.offline_benchmark import TargetResult
     from moulin.evaluate.request_load import Arrivals, Workers
+    from moulin.evaluate.results.loads import LoadFigures
+    from moulin.evaluate.results.offline import OfflineFigures
     from moulin.evaluate.run import Run
     from moulin.evaluate.targets.target import ServerSettings
-    from moulin.evaluate.utterance import Utterance
 
 _BATCH_TARGETS = "moulin,moulin-triton,sherpa-onnx-batch1,sherpa-onnx-batch4,sherpa-onnx-batch16,sherpa-onnx-threads"
 _REQUEST_TARGETS = "moulin-triton-grpc,sherpa-onnx"
@@ -115,29 +114,18 @@ def offline(
         if at_addresses and model is None
         else load_measured_model(model or DEMO_MODEL, precision, engine, device, "offline")
     )
-    utterances = read_data(data, text)
-    normalize = text_normalizer(normalizer, alike, data)
-    measured: dict[str, Any]
+    recordings = read_recordings(data, text, normalizer, alike)
+    figures: OfflineFigures | LoadFigures | None
     if requests:
         shapes = _shapes(workers, rate, evenly=evenly)
-        runs = _Runs(shapes, seconds, rounds or 1, tries, p95_ms if find_max else None)
-        measured, lines, interrupted = _requests(names, spec, settings, utterances, normalize, runs)
+        wanted = _Runs(shapes, seconds, rounds or 1, tries, p95_ms if find_max else None)
+        figures, lines = _requests(names, spec, settings, recordings, wanted)
     else:
         assert spec is not None
-        measured, interrupted = _batches(names, spec, settings, utterances, normalize, rounds or 5, repeat)
-        lines = []
-    if to and measured:
-        figures = {
-            "kind": "requests" if requests else "offline",
-            **described_data(data, utterances, normalize),
-            "threads": settings.threads,
-            "device": device,
-            "decoding": dict(settings.decoding),
-            "interrupted": interrupted,
-            **measured,
-        }
+        figures, lines = _batches(names, spec, settings, recordings, rounds or 5, repeat), []
+    if to and figures:
         write(make_report(sys.argv[1:], spec, figures), to, lines)
-    if interrupted:
+    if figures is None or figures.interrupted:
         raise typer.Exit(130)
 
 
@@ -145,13 +133,13 @@ def _batches(
     names: Sequence[str],
     spec: ModelSpec,
     settings: ServerSettings,
-    utterances: Sequence[Utterance],
-    normalize: TextNormalizer,
+    recordings: Recordings,
     rounds: int,
     repeat: int,
-) -> tuple[dict[str, Any], bool]:
-    """All recordings at once, and whether it was interrupted."""
+) -> OfflineFigures | None:
+    """All recordings at once, as far as it came."""
     from moulin.evaluate.offline_benchmark import benchmark_offline
+    from moulin.evaluate.results.offline import OfflineFigures
 
     results: list[TargetResult] = []
 
@@ -163,15 +151,12 @@ def _batches(
     try:
         benchmark_offline(
             spec,
-            utterances,
+            recordings.utterances,
             names,
-            threads=settings.threads,
-            device=settings.device,
+            settings,
             rounds=rounds,
             repeat=repeat,
-            normalize=normalize,
-            engine=settings.engine,
-            decoding=settings.decoding,
+            normalize=recordings.normalize,
             on_round=on_round,
         )
     except KeyboardInterrupt:
@@ -182,12 +167,19 @@ def _batches(
             f"{result.name:20}  RTFx {result.rtfx:7.1f}  ({low:.1f} to {high:.1f})  WER {result.word_errors.rate:.2%}"
         )
     if not results:
-        return {}, interrupted
-    return {
-        "repeat": repeat,
-        "audio_sec": round(results[0].audio_sec, 2),
-        "targets": [result.to_dict() for result in results],
-    }, interrupted
+        return None
+    return OfflineFigures(
+        kind="offline",
+        audio_sec=round(results[0].audio_sec, 2),
+        targets=[result.figures() for result in results],
+        data=recordings.data,
+        normalizer=recordings.normalize.description,
+        decoding=dict(settings.decoding),
+        threads=settings.threads,
+        device=settings.device,
+        repeat=repeat,
+        interrupted=interrupted,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,38 +197,30 @@ def _requests(
     names: Sequence[str],
     spec: ModelSpec | None,
     settings: ServerSettings,
-    utterances: Sequence[Utterance],
-    normalize: TextNormalizer,
+    recordings: Recordings,
     wanted: _Runs,
-) -> tuple[dict[str, Any], list[dict[str, Any]], bool]:
-    """A request each: figures, a line for every request, and whether it was interrupted."""
+) -> tuple[LoadFigures | None, list[dict[str, Any]]]:
+    """A request each: figures as far as it came, and a line for every request."""
     from moulin.cli.bench_runs import HEADER, row, run_all
     from moulin.evaluate.largest_load import find_largest, largest_that_held
-    from moulin.evaluate.request_benchmark import measure_requests
+    from moulin.evaluate.request_benchmark import requests_plan
     from moulin.evaluate.request_load import WARMUP_SEC, Arrivals
+    from moulin.evaluate.results.loads import LoadFigures
+    from moulin.evaluate.run import measure_plan
     from moulin.evaluate.streaming_clips import whole_clips
-    from moulin.evaluate.targets.request_targets import target
+    from moulin.evaluate.targets.registry import target
 
-    for name in names:
-        target(name)
+    starts = {name: target(name, "requests") for name in names}
     limit_ms = wanted.p95_limit_ms
     searching = limit_ms is not None
-    clips = whole_clips(utterances)
+    clips = whole_clips(recordings.utterances)
 
     def run(name: str, shape: Workers | Arrivals, seed: int) -> Run:
         load = f"{shape.per_sec:g} requests a second" if isinstance(shape, Arrivals) else f"{shape.count} workers"
         typer.echo(f"{name}, {load} …", err=True)
-        return measure_requests(
-            name,
-            spec,
-            settings,
-            clips,
-            shape,
-            normalize,
-            seconds=wanted.seconds,
-            seed=seed,
-            tries=1 if searching else wanted.tries,
-        )
+        plan = requests_plan(clips, shape, seconds=wanted.seconds, seed=seed)
+        tries = 1 if searching else wanted.tries
+        return measure_plan(name, starts[name], spec, settings, plan, recordings.normalize, tries=tries)
 
     typer.echo(HEADER, err=searching)
     if limit_ms is not None:
@@ -250,18 +234,27 @@ def _requests(
     else:
         planned = (run(name, shape, seed) for seed in range(wanted.rounds) for shape in wanted.shapes for name in names)
     runs, interrupted = run_all(planned, lambda done: typer.echo(row(done.measurement), err=searching))
-    measured: dict[str, Any] = {
-        "seconds": wanted.seconds,
-        "warmup_sec": WARMUP_SEC,
-        "servers": {name: settings.described(name) for name in names},
-        "runs": [done.measurement.to_dict(brief=searching) for done in runs],
-    }
-    if limit_ms is not None:
-        largest = largest_that_held([done.measurement for done in runs], limit_ms)
-        measured |= {"p95_limit_ms": limit_ms, "largest": largest}
-        for name, most in largest.items():
-            typer.echo(f"{name:20} {most:g} requests a second with a p95 latency under {limit_ms:g} ms")
-    return measured if runs else {}, [line for done in runs for line in done.lines()], interrupted
+    largest = largest_that_held([done.measurement for done in runs], limit_ms) if limit_ms is not None else None
+    for name, most in (largest or {}).items():
+        typer.echo(f"{name:20} {most:g} requests a second with a p95 latency under {limit_ms:g} ms")
+    if not runs:
+        return None, []
+    figures = LoadFigures(
+        kind="requests",
+        runs=[done.measurement.figures(brief=searching) for done in runs],
+        data=recordings.data,
+        normalizer=recordings.normalize.description,
+        decoding=dict(settings.decoding),
+        threads=settings.threads,
+        device=settings.device,
+        warmup_sec=WARMUP_SEC,
+        p95_limit_ms=limit_ms,
+        seconds=wanted.seconds,
+        servers={name: settings.described(name) for name in names},
+        interrupted=interrupted,
+        largest=largest,
+    )
+    return figures, [line for done in runs for line in done.lines()]
 
 
 _STEPS = 10

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,6 +17,7 @@ from moulin.errors import OptionsError
 if TYPE_CHECKING:
     from moulin.bundle.spec import ModelSpec
     from moulin.evaluate.normalizer import TextNormalizer
+    from moulin.evaluate.results.setup import Data
     from moulin.evaluate.utterance import Utterance
 
 # Literals are spelled out again because typer reads them when the command is built.
@@ -56,6 +59,46 @@ ApiKeyOption = Annotated[
 ]
 
 
+SizeOption = Annotated[
+    str | None,
+    typer.Option(help="A model of a published size with random weights instead, e.g. zipformer2-66m."),
+]
+
+
+@contextmanager
+def measured_model(
+    model: Path | None,
+    size: str | None,
+    precision: Precision | None,
+    engine: EngineName | None,
+    device: str,
+    expect: Literal["offline", "streaming"],
+) -> Iterator[ModelSpec]:
+    """The model in the folder `model`, by default the demo model, or one of `size` that is made for it.
+
+    Raises as `load_measured_model` does.
+    """
+    from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL
+    from moulin.launch.workspace import workspace
+
+    if size is None:
+        demo = DEMO_STREAMING_MODEL if expect == "streaming" else DEMO_MODEL
+        yield load_measured_model(model or demo, precision, engine, device, expect)
+        return
+    if model is not None:
+        raise OptionsError("Expected --model or --size, got both")
+    from moulin.bundle.checkpoint_files import require_torch
+
+    require_torch()
+    from moulin.evaluate.speaking_model import write_speaking_model
+
+    with workspace("bench-size") as folder:
+        typer.echo(f"Writing a model of the size {size} …", err=True)
+        (folder / size).mkdir()
+        write_speaking_model(size, folder / size, streaming=expect == "streaming", device=device)
+        yield load_measured_model(folder / size, precision, engine, device, expect)
+
+
 def load_measured_model(
     model: Path,
     precision: Precision | None,
@@ -78,28 +121,27 @@ def load_measured_model(
     return spec  # so that reports say it
 
 
-def read_data(data: Path | None, text: Path | None) -> list[Utterance]:
-    """The recordings to measure on."""
+@dataclass(frozen=True, slots=True)
+class Recordings:
+    """What is measured on: recordings with their references, and how texts are compared."""
+
+    data: Data
+    utterances: Sequence[Utterance]
+    normalize: TextNormalizer
+
+
+def read_recordings(data: Path | None, text: Path | None, normalizer: str, alike: Sequence[str] | None) -> Recordings:
+    """The recordings of `data`, by default the demo recordings, whose speakers say OH for 0 where the references write
+    ZERO. Raises OptionsError."""
     from moulin.demo.files import DEMO_MANIFEST
     from moulin.evaluate.manifest import read_manifest
-
-    return read_manifest(data or DEMO_MANIFEST, text)
-
-
-def text_normalizer(name: str, alike: Sequence[str] | None, data: Path | None) -> TextNormalizer:
-    """The speakers of the demo recordings say OH for 0; the references write ZERO."""
     from moulin.evaluate.normalizer import TextNormalizer, parse_alike
+    from moulin.evaluate.results.setup import Data
 
     pairs = ["OH=ZERO"] if alike is None and data is None else alike or ()
-    return TextNormalizer(name, parse_alike(pairs, name))
-
-
-def described_data(data: Path | None, utterances: Sequence[Utterance], normalizer: TextNormalizer) -> dict[str, Any]:
-    """What was measured on, for a report."""
-    return {
-        "data": {"name": data.name if data else "demo recordings", "recordings": len(utterances)},
-        "normalizer": normalizer.description,
-    }
+    normalize = TextNormalizer(normalizer, parse_alike(pairs, normalizer))
+    utterances = read_manifest(data or DEMO_MANIFEST, text)
+    return Recordings(Data(data.name if data else "demo recordings", len(utterances)), utterances, normalize)
 
 
 def all_cpus(threads: int | None) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,12 +20,10 @@ from moulin.cli.bench_options import (
     ToOption,
     TriesOption,
     all_cpus,
-    described_data,
     load_measured_model,
     positive_numbers,
-    read_data,
+    read_recordings,
     sherpa_settings,
-    text_normalizer,
 )
 
 if TYPE_CHECKING:
@@ -80,16 +78,17 @@ def streaming(
     from moulin.demo.files import DEMO_STREAMING_MODEL
     from moulin.evaluate.largest_load import find_largest, largest_that_held
     from moulin.evaluate.report import check_outputs, make_report, write
-    from moulin.evaluate.streaming_benchmark import measure_streams
+    from moulin.evaluate.results.loads import LoadFigures
+    from moulin.evaluate.run import measure_plan
+    from moulin.evaluate.streaming_benchmark import streams_plan
     from moulin.evaluate.streaming_clips import read_clips
     from moulin.evaluate.streaming_load import WARMUP_SEC, Pace
-    from moulin.evaluate.targets.stream_targets import target
+    from moulin.evaluate.targets.registry import target
     from moulin.evaluate.targets.target import ServerSettings
 
     check_outputs(to or [])
     names, counts = targets.split(","), positive_numbers(streams, "--streams", "streams")
-    for name in names:
-        target(name)
+    starts = {name: target(name, "streams") for name in names}
     settings = ServerSettings(
         all_cpus(threads), device, engine, sherpa_settings(sherpa_options), decoding_changes(method, beam), api_key
     )
@@ -100,16 +99,15 @@ def streaming(
         else load_measured_model(model or DEMO_STREAMING_MODEL, precision, engine, device, "streaming")
     )
     chunk_samples = chunk_ms * _SAMPLES_A_MS
-    utterances = read_data(data, text)
-    clips = read_clips(utterances, spec.streaming if spec else None, chunk_samples)
-    normalize = text_normalizer(normalizer, alike, data)
+    recordings = read_recordings(data, text, normalizer, alike)
+    clips = read_clips(recordings.utterances, spec.streaming if spec else None, chunk_samples)
 
     def run(name: str, count: int, seed: int) -> Run:
         typer.echo(f"{name}, {count} streams …", err=True)
         pace = Pace(chunk_samples, seconds, seed, jitter_sec=jitter_ms / 1000)
-        return measure_streams(
-            name, spec, settings, clips, count, pace, normalize, generators=generators, tries=1 if find_max else tries
-        )
+        plan = streams_plan(clips, count, pace, generators)
+        tried = 1 if find_max else tries
+        return measure_plan(name, starts[name], spec, settings, plan, recordings.normalize, tries=tried)
 
     # The runs of a search are its progress; those that were asked for are the result.
     typer.echo(HEADER, err=find_max)
@@ -122,22 +120,23 @@ def streaming(
     for name, most in largest.items():
         typer.echo(f"{name:20} {most:5g} streams with a p95 latency under {p95_ms:g} ms")
     if to and runs:
-        figures: dict[str, Any] = {
-            "kind": "streaming",
-            **described_data(data, utterances, normalize),
-            "threads": settings.threads,
-            "device": device,
-            "decoding": dict(settings.decoding),
-            "chunk_ms": chunk_ms,
-            "jitter_ms": jitter_ms,
-            "generators": generators,
-            "warmup_sec": WARMUP_SEC,
-            "servers": {name: settings.described(name) for name in names},
-            "interrupted": interrupted,
-            "runs": [done.measurement.to_dict(brief=find_max) for done in runs],
-        }
-        if find_max:
-            figures |= {"p95_limit_ms": p95_ms, "largest": largest}
+        figures = LoadFigures(
+            kind="streaming",
+            runs=[done.measurement.figures(brief=find_max) for done in runs],
+            data=recordings.data,
+            normalizer=recordings.normalize.description,
+            decoding=dict(settings.decoding),
+            threads=settings.threads,
+            device=device,
+            chunk_ms=chunk_ms,
+            jitter_ms=jitter_ms,
+            generators=generators,
+            warmup_sec=WARMUP_SEC,
+            p95_limit_ms=p95_ms if find_max else None,
+            servers={name: settings.described(name) for name in names},
+            interrupted=interrupted,
+            largest=largest if find_max else None,
+        )
         write(make_report(sys.argv[1:], spec, figures), to, (line for done in runs for line in done.lines()))
     if interrupted:
         raise typer.Exit(130)

@@ -6,12 +6,12 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.errors import AudioError
 from moulin.evaluate.connection import Record
 from moulin.evaluate.request_load import run_once
+from moulin.evaluate.results.accuracy import TargetAccuracy, UtteranceAccuracy
 from moulin.evaluate.streaming_clips import Clip
 from moulin.evaluate.targets.target import RunningTarget
 from moulin.evaluate.utterance import Utterance
@@ -36,21 +36,21 @@ class Scored:
     def alignment(self) -> list[Pair]:
         return align_words(self.said, self.heard, normalize=str)
 
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "said": self.said,
-            "heard": self.heard,
-            "audio_sec": round(self.audio_sec, 3),
-            "errors": self.words.errors,
-            "words": self.words.words,
-            "insertions": self.words.insertions,
-            "deletions": self.words.deletions,
-            "substitutions": self.words.substitutions,
-            "character_errors": self.characters.errors,
-            "characters": self.characters.words,
-            "failure": self.failure,
-        }
+    def figures(self) -> UtteranceAccuracy:
+        return UtteranceAccuracy(
+            id=self.id,
+            said=self.said,
+            heard=self.heard,
+            audio_sec=round(self.audio_sec, 3),
+            errors=self.words.errors,
+            words=self.words.words,
+            insertions=self.words.insertions,
+            deletions=self.words.deletions,
+            substitutions=self.words.substitutions,
+            character_errors=self.characters.errors,
+            characters=self.characters.words,
+            failure=self.failure,
+        )
 
 
 @dataclass(slots=True)
@@ -86,20 +86,20 @@ class Accuracy:
     def audio_sec(self) -> float:
         return sum(it.audio_sec for it in self.answered)
 
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "target": self.target,
-            "recordings": len(self.scored),
-            "failures": len(self.failed),
-            "failure_examples": sorted({it.failure for it in self.failed if it.failure})[:5],
-            "wer": self.words.to_dict(),
-            "cer": self.characters.to_dict(),
-            "sentence_errors": self.sentence_errors,
-            "audio_sec": round(self.audio_sec, 2),
-            "seconds": round(self.seconds, 2),
-            "rtfx": round(self.audio_sec / self.seconds, 1) if self.seconds else None,
-            "utterances": [it.to_dict() for it in sorted(self.scored, key=lambda it: it.id)],
-        }
+    def figures(self) -> TargetAccuracy:
+        return TargetAccuracy(
+            target=self.target,
+            recordings=len(self.scored),
+            failures=len(self.failed),
+            failure_examples=sorted({it.failure for it in self.failed if it.failure})[:5],
+            wer=self.words.figures(),
+            cer=self.characters.figures(),
+            sentence_errors=self.sentence_errors,
+            audio_sec=round(self.audio_sec, 2),
+            seconds=round(self.seconds, 2),
+            rtfx=round(self.audio_sec / self.seconds, 1) if self.seconds else None,
+            utterances=[it.figures() for it in sorted(self.scored, key=lambda it: it.id)],
+        )
 
 
 Cut = Callable[[Sequence[Utterance]], list[Clip]]

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from moulin.arrays import Doubles
 from moulin.errors import OptionsError
-from moulin.evaluate.pages.document import load_unit, report_kind
+from moulin.evaluate.report import Report
+from moulin.evaluate.results.accuracy import AccuracyFigures
+from moulin.evaluate.results.fields import to_json
+from moulin.evaluate.results.gpu_engine import GpuEngineFigures
+from moulin.evaluate.results.loads import LoadFigures, LoadRun
+from moulin.evaluate.results.offline import OfflineFigures
 
 REPLICATES = 10_000
 _SEED = 0
@@ -54,99 +58,105 @@ class Change:
         return "better" if (self.b < self.a) == (self.better == "lower") else "worse"
 
 
-def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Change]:
+def compare(a: Report, b: Report) -> list[Change]:
     """All figures that both results have, of targets and loads that occur in both. Raises OptionsError."""
-    if report_kind(a) != report_kind(b):
-        raise OptionsError(
-            f"Expected two results of one kind, got {report_kind(a)} and {report_kind(b)}",
-            hint="compare what the same benchmark measured",
-        )
-    changes = list({"accuracy": _accuracy, "offline": _offline}.get(report_kind(a), _loads)(a, b))
+    match a.figures, b.figures:
+        case (old, new) if old.kind != new.kind:
+            raise OptionsError(
+                f"Expected two results of one kind, got {old.kind} and {new.kind}",
+                hint="compare what the same benchmark measured",
+            )
+        case (AccuracyFigures() as old, AccuracyFigures() as new):
+            changes = list(_accuracy(old, new))
+        case (OfflineFigures() as old, OfflineFigures() as new):
+            changes = list(_offline(old, new))
+        case (LoadFigures() as old, LoadFigures() as new):
+            changes = list(_loads(old, new))
+        case (GpuEngineFigures() as old, GpuEngineFigures() as new):
+            changes = list(_gpu_engine(old, new))
+        case _:
+            raise OptionsError(f"Results of the kind {a.figures.kind} are not compared", hint="see their tables")
     if not changes:
-        raise OptionsError("The two results have no target and load in common", hint=f"{_named(a)} against {_named(b)}")
+        raise OptionsError("The two results have no target and load in common")
     return changes
 
 
-def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+def differences(a: Report, b: Report) -> list[str]:
     """What else differs between the two, so that a change may come from it."""
     found = []
-    for name in (
-        "machine",
-        "versions",
-        "model",
-        "data",
-        "normalizer",
-        "threads",
-        "device",
-        "decoding",
-        "chunk_ms",
-        "servers",
-    ):
-        old, new = a.get(name), b.get(name)
+    sides = [{**to_json(report.header), **to_json(report.figures)} for report in (a, b)]
+    for name in _CIRCUMSTANCES:
+        old, new = (side.get(name) for side in sides)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             found += [
                 f"{name} {key}: {old.get(key, 'none')} → {new.get(key, 'none')}"
                 for key in sorted({*old, *new})
                 if old.get(key) != new.get(key)
             ]
-        elif old != new and (name in a and name in b):
+        elif old != new and None not in (old, new):
             found.append(f"{name}: {old} → {new}")
     return found
 
 
-def _accuracy(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Change]:
-    olds, news = ({it["target"]: it for it in report["accuracy"]} for report in (a, b))
-    for name in _pairs(list(olds), list(news)):
-        old, new = olds[name[0]], news[name[1]]
-        for what, errors, reference in (("WER", "errors", "words"), ("CER", "character_errors", "characters")):
-            tables = [
-                {it["id"]: (it[errors], it[reference]) for it in side["utterances"] if it["failure"] is None}
-                for side in (old, new)
-            ]
-            yield _error_rate(f"{what} of {_label(name)}", *tables)
+_CIRCUMSTANCES = (
+    *("machine", "versions", "model", "data", "normalizer", "threads", "device", "decoding", "chunk_ms", "servers"),
+)
 
 
-def _offline(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Change]:
-    olds, news = ({it["name"]: it for it in report["targets"]} for report in (a, b))
-    for name in _pairs(list(olds), list(news)):
-        old, new = olds[name[0]], news[name[1]]
-        speeds = [
-            np.array([report["audio_sec"] / seconds for seconds in side["seconds"]])
-            for report, side in ((a, old), (b, new))
-        ]
-        yield _unpaired(f"RTFx of {_label(name)}", *speeds, unit="×", better="higher", of="rounds")
-        tables = [
-            {key: (it["errors"], it["words"]) for key, it in side.get("utterances", {}).items()} for side in (old, new)
-        ]
+def _accuracy(a: AccuracyFigures, b: AccuracyFigures) -> Iterator[Change]:
+    olds, news = ({it.target: it.utterances for it in side.accuracy} for side in (a, b))
+    for names in _pairs(list(olds), list(news)):
+        answered = [[it for it in its if it.failure is None] for its in (olds[names[0]], news[names[1]])]
+        words = [{it.id: (it.errors, it.words) for it in side} for side in answered]
+        yield _error_rate(f"WER of {_label(names)}", *words)
+        characters = [{it.id: (it.character_errors, it.characters) for it in side} for side in answered]
+        yield _error_rate(f"CER of {_label(names)}", *characters)
+
+
+def _offline(a: OfflineFigures, b: OfflineFigures) -> Iterator[Change]:
+    olds, news = ({it.name: it for it in side.targets} for side in (a, b))
+    for names in _pairs(list(olds), list(news)):
+        pair = olds[names[0]], news[names[1]]
+        speeds = [side.audio_sec / np.array(it.seconds) for side, it in zip((a, b), pair, strict=True)]
+        yield _unpaired(f"RTFx of {_label(names)}", *speeds, unit="×", better="higher", of="rounds")
+        tables = [{key: (it.errors, it.words) for key, it in (side.utterances or {}).items()} for side in pair]
         if tables[0] and tables[1]:
-            yield _error_rate(f"WER of {_label(name)}", *tables)
+            yield _error_rate(f"WER of {_label(names)}", *tables)
 
 
-def _loads(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Change]:
-    sides = [_by_target(report["runs"]) for report in (a, b)]
-    for name in _pairs(*(list(dict.fromkeys(target for target, _ in side)) for side in sides)):
-        loads = [{load for target, load in side if target == which} for side, which in zip(sides, name, strict=True)]
+def _gpu_engine(a: GpuEngineFigures, b: GpuEngineFigures) -> Iterator[Change]:
+    olds, news = ({(it.size, it.method, it.beam, it.batch): it for it in side.pipeline} for side in (a, b))
+    for run in olds.keys() & news.keys():
+        size, method, beam, batch = run
+        about = f"{size}, {method if method == 'greedy' else f'beam {beam}'}, {batch} at once"
+        for dtype in ("float32", "int16"):
+            calls = [np.array(getattr(side[run], dtype).call_ms) for side in (olds, news)]
+            yield _unpaired(f"{about}, {dtype}", *calls, unit="ms", better="lower", of="calls")
+
+
+def _loads(a: LoadFigures, b: LoadFigures) -> Iterator[Change]:
+    sides = [_by_target(side.runs) for side in (a, b)]
+    for names in _pairs(*(list(dict.fromkeys(target for target, _ in side)) for side in sides)):
+        loads = [{load for target, load in side if target == which} for side, which in zip(sides, names, strict=True)]
         for load in sorted(loads[0] & loads[1]):
-            old, new = (side[which, load] for side, which in zip(sides, name, strict=True))
-            about = f"{_label(name)} at {load:g}"
+            pair = [side[which, load] for side, which in zip(sides, names, strict=True)]
+            about = f"{_label(names)} at {load:g}"
             for what, read in _LATENCIES.items():
-                if what == "final p95" and load_unit(old[0]) != "streams":
+                if what == "final p95" and pair[0][0].unit != "streams":
                     continue  # of whole recordings it is the same again
-                values = [
-                    np.array([read(run) for run in runs if read(run) is not None], dtype=float) for runs in (old, new)
-                ]
-                if len(values[0]) and len(values[1]):
-                    yield _unpaired(f"{what} of {about}", *values, unit="ms", better="lower", of="runs")
-            tables = [_summed_utterances(runs) for runs in (old, new)]
+                values = [[ms for run in runs if (ms := read(run)) is not None] for runs in pair]
+                if values[0] and values[1]:
+                    yield _unpaired(f"{what} of {about}", *map(np.array, values), unit="ms", better="lower", of="runs")
+            tables = [_summed_utterances(runs) for runs in pair]
             if tables[0] and tables[1]:
                 yield _error_rate(f"WER of {about}", *tables)
 
 
-_LATENCIES: Mapping[str, Callable[[Mapping[str, Any]], float | None]] = {
-    "p50": lambda run: run["latency_ms"]["p50"],
-    "p95": lambda run: run["latency_ms"]["p95"],
-    "p99": lambda run: run["latency_ms"]["p99"],
-    "final p95": lambda run: run["final_latency_ms"]["p95"],
+_LATENCIES: Mapping[str, Callable[[LoadRun], float | None]] = {
+    "p50": lambda run: run.latency_ms.p50,
+    "p95": lambda run: run.latency_ms.p95,
+    "p99": lambda run: run.latency_ms.p99,
+    "final p95": lambda run: run.final_latency_ms.p95,
 }
 
 
@@ -189,24 +199,17 @@ def _label(names: tuple[str, str]) -> str:
     return names[0] if names[0] == names[1] else f"{names[0]} → {names[1]}"
 
 
-def _by_target(runs: Sequence[Mapping[str, Any]]) -> dict[tuple[str, float], list[Mapping[str, Any]]]:
-    found: dict[tuple[str, float], list[Mapping[str, Any]]] = {}
+def _by_target(runs: Sequence[LoadRun]) -> dict[tuple[str, float], list[LoadRun]]:
+    found: dict[tuple[str, float], list[LoadRun]] = {}
     for run in runs:
-        found.setdefault((run["target"], run[load_unit(run)]), []).append(run)
+        found.setdefault((run.target, run.load), []).append(run)
     return found
 
 
-def _summed_utterances(runs: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
+def _summed_utterances(runs: Sequence[LoadRun]) -> dict[str, tuple[int, int]]:
     summed: dict[str, tuple[int, int]] = {}
     for run in runs:
-        for name, it in run.get("utterances", {}).items():
+        for name, it in (run.utterances or {}).items():
             errors, words = summed.get(name, (0, 0))
-            summed[name] = (errors + it["errors"], words + it["words"])
+            summed[name] = (errors + it.errors, words + it.words)
     return summed
-
-
-def _named(report: Mapping[str, Any]) -> str:
-    names = [
-        it.get("name") or it.get("target") for key in ("targets", "accuracy", "runs") for it in report.get(key, [])
-    ]
-    return ", ".join(dict.fromkeys(map(str, names)))

@@ -10,12 +10,12 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from moulin.errors import EngineError, OptionsError, first_line
 from moulin.evaluate.encoder_runners import MeasuredEncoder
+from moulin.evaluate.results.encoder import EncoderRun
 
 _WARMUP_CALLS = 2
 
@@ -38,17 +38,18 @@ class Latencies:
         """Utterances a second, at the median latency."""
         return 1000 * self.batch / self.median_ms
 
-    def to_dict(self) -> dict[str, Any]:
-        row: dict[str, Any] = {"runner": self.runner, "batch": self.batch}
+    def figures(self) -> EncoderRun:
         if self.failure is not None:
-            return row | {"failure": self.failure}
-        return row | {
-            "calls": len(self.seconds),
-            "median_ms": round(self.median_ms, 3),
-            "best_ms": round(1000 * min(self.seconds), 3),
-            "worst_ms": round(1000 * max(self.seconds), 3),
-            "qps": round(self.qps, 1),
-        }
+            return EncoderRun(self.runner, self.batch, failure=self.failure)
+        return EncoderRun(
+            self.runner,
+            self.batch,
+            calls=len(self.seconds),
+            median_ms=round(self.median_ms, 3),
+            best_ms=round(1000 * min(self.seconds), 3),
+            worst_ms=round(1000 * max(self.seconds), 3),
+            qps=round(self.qps, 1),
+        )
 
 
 def benchmark_encoders(

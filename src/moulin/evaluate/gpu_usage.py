@@ -21,13 +21,10 @@ class GpuUsage:
     peak_memory_mib: float
     power_watts: float | None
 
-    def to_dict(self) -> dict[str, float | None]:
-        return {
-            "index": self.index,
-            "utilization_percent": round(self.utilization_percent, 1),
-            "peak_memory_mib": round(self.peak_memory_mib),
-            "power_watts": None if self.power_watts is None else round(self.power_watts, 1),
-        }
+    def rounded(self) -> GpuUsage:
+        """For a report."""
+        watts = None if self.power_watts is None else round(self.power_watts, 1)
+        return GpuUsage(self.index, round(self.utilization_percent, 1), round(self.peak_memory_mib), watts)
 
 
 class GpuWatch:

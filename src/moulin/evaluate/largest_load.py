@@ -10,10 +10,8 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from enum import Enum
 
 from moulin.evaluate.measurement import Measurement
+from moulin.evaluate.results.live_streams import RESOLUTION
 from moulin.evaluate.run import Run
-
-RESOLUTION = 0.03
-"""The search ends when what held and what did not are this close, relatively."""
 
 _GROWTH = 1.25
 _VOTES = 2  # of at most three
@@ -93,6 +91,27 @@ def search(start: int) -> Generator[int, Verdict, int]:
         else:
             high = middle
     return low
+
+
+def halved(run: Callable[[int], bool], lowest: int, highest: int) -> Iterator[tuple[int, bool]]:
+    """Try loads from `lowest` to `highest` where one run decides: doubled until one does not hold, then halfway between
+    the best and the worst, to the RESOLUTION. Yields each load with what `run` said of it, so that a caller who is out
+    of time can stop."""
+    low, high, load = 0, highest + 1, lowest
+    while load > low and load < high:
+        held = run(load)
+        yield load, held
+        if held:
+            low = load
+            doubling = high > highest
+            load = min(2 * load, highest) if doubling else (low + high) // 2
+        else:
+            high = load
+            load = (low + high) // 2
+        if low and high - low <= RESOLUTION * low:
+            return
+        if not low and load < lowest / 8:
+            return
 
 
 def _held(load: int) -> Generator[int, Verdict, bool]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-PERCENTILES = (50, 90, 95, 99, 100)
+from moulin.evaluate.results.setup import Percentiles
+
 _TIMELINE_BINS = 40
 
 
@@ -38,11 +39,9 @@ class Latencies:
         late = self.at_sec >= sec
         return Latencies(self.at_sec[late], self.ms[late])
 
-    def to_dict(self) -> dict[str, float | None]:
-        """p50, p90, p95, p99 and max in milliseconds; JSON has no NaN."""
-        return {
-            "max" if percent == 100 else f"p{percent}": _rounded(self.percentile(percent)) for percent in PERCENTILES
-        }
+    def percentiles(self) -> Percentiles:
+        """For a report."""
+        return Percentiles(*(rounded(self.percentile(percent), 1) for percent in (50, 90, 95, 99, 100)))
 
     def distribution(self) -> list[float]:
         """The percentiles 0, 1, … 100; empty where there are none."""
@@ -61,5 +60,6 @@ class Latencies:
         return rows
 
 
-def _rounded(value: float) -> float | None:
-    return None if math.isnan(value) else round(value, 1)
+def rounded(value: float, digits: int) -> float | None:
+    """None for NaN, which JSON has not."""
+    return None if math.isnan(value) else round(value, digits)

@@ -6,14 +6,14 @@ import itertools
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.evaluate.connection import Record
-from moulin.evaluate.latencies import Latencies
+from moulin.evaluate.latencies import Latencies, rounded
+from moulin.evaluate.results.loads import LoadRun, UtteranceFigures
 from moulin.evaluate.streaming_load import Load
 from moulin.evaluate.target_usage import TargetUsage
 from moulin.evaluate.targets.triton_statistics import TritonStatistics
@@ -23,26 +23,6 @@ DISTURBED = 0.04
 """A run in which others took more than this share of the cores says little."""
 
 _EXAMPLES = 5
-
-
-@dataclass(frozen=True, slots=True)
-class UtteranceFigures:
-    """One recording, which may have been recognised several times in a run."""
-
-    times: int
-    word_errors: WordErrors
-    latency_ms: float
-    """The mean of all its chunks and times; NaN where none was measured."""
-    final_ms: float
-
-    def to_dict(self) -> dict[str, float | None]:
-        return {
-            "times": self.times,
-            "errors": self.word_errors.errors,
-            "words": self.word_errors.words,
-            "latency_ms": None if math.isnan(self.latency_ms) else round(self.latency_ms, 2),
-            "final_ms": None if math.isnan(self.final_ms) else round(self.final_ms, 2),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,50 +89,62 @@ class Measurement:
         """Whether all was answered and the latency stayed under the limit to the end."""
         return not self.failures and max(self.p95_ms, self.late_p95_ms) < p95_ms
 
-    def to_dict(self, *, brief: bool = False) -> dict[str, Any]:
-        """For JSON; `brief` leaves out what only a plot needs."""
-        late = self.late_p95_ms
-        figures: dict[str, Any] = {
-            "target": self.target,
-            self.unit: int(self.load) if self.load == int(self.load) else self.load,
-            "seconds": self.seconds,
-            "latency_ms": self.latency.to_dict(),
-            "last_quarter_p95_ms": None if math.isnan(late) else round(late, 1),
-            "final_latency_ms": self.final.to_dict(),
-            "first_text_ms": self.first_text.to_dict(),
-            "chunks_measured": len(self.latency),
-            "audio_sec_a_sec": round(self.audio_sec_a_sec, 2),
-            "failures": len(self.failures),
-            "failure_examples": sorted(set(self.failures))[:_EXAMPLES],
-            "streams_finished": self.finished,
-            "wer": round(self.word_errors.rate, 4),
-            "word_errors": self.word_errors.errors,
-            "words": self.word_errors.words,
-            "insertions": self.word_errors.insertions,
-            "deletions": self.word_errors.deletions,
-            "substitutions": self.word_errors.substitutions,
-            "cer": round(self.character_errors.rate, 4),
-            "partials": self.partials,
-            "revised_words": self.revised_words,
-            "server_cpu_sec": None if self.usage.server_cpu_sec is None else round(self.usage.server_cpu_sec, 2),
-            "generator_cpu_sec": round(self.generator_cpu_sec, 2),
-            "others_cpu_sec": round(self.others_cpu_sec, 2),
-            "generator_late_p95_ms": None if math.isnan(self.generator_late_ms) else round(self.generator_late_ms, 2),
-            "disturbed": self.disturbed,
-            "attempts": self.attempts,
-            "server_memory_mib": round(self.usage.peak_memory_bytes / 2**20),
-            "requests_sent": self.requests,
-        }
-        if self.usage.gpus:
-            figures["gpus"] = [gpu.to_dict() for gpu in self.usage.gpus]
-        if self.statistics is not None:
-            figures["triton"] = self.statistics.to_dict()
-        if not brief:
-            figures["latency_distribution_ms"] = self.latency.distribution()
-            figures["final_distribution_ms"] = self.final.distribution()
-            figures["timeline_ms"] = self.latency.timeline(self.seconds)
-            figures["utterances"] = {name: it.to_dict() for name, it in sorted(self.utterances.items())}
-        return figures
+    def figures(self, *, brief: bool = False) -> LoadRun:
+        """For a report; `brief` leaves out what only a plot needs."""
+        load = int(self.load) if self.load == int(self.load) else self.load
+        run = LoadRun(
+            target=self.target,
+            seconds=self.seconds,
+            latency_ms=self.latency.percentiles(),
+            final_latency_ms=self.final.percentiles(),
+            failures=len(self.failures),
+            wer=round(self.word_errors.rate, 4),
+            server_cpu_sec=None if self.usage.server_cpu_sec is None else round(self.usage.server_cpu_sec, 2),
+            generator_cpu_sec=round(self.generator_cpu_sec, 2),
+            streams=load if self.unit == "streams" else None,
+            workers=load if self.unit == "workers" else None,
+            requests_per_sec=load if self.unit == "requests_per_sec" else None,
+            last_quarter_p95_ms=rounded(self.late_p95_ms, 1),
+            first_text_ms=self.first_text.percentiles(),
+            chunks_measured=len(self.latency),
+            audio_sec_a_sec=round(self.audio_sec_a_sec, 2),
+            failure_examples=sorted(set(self.failures))[:_EXAMPLES],
+            streams_finished=self.finished,
+            word_errors=self.word_errors.errors,
+            words=self.word_errors.words,
+            insertions=self.word_errors.insertions,
+            deletions=self.word_errors.deletions,
+            substitutions=self.word_errors.substitutions,
+            cer=round(self.character_errors.rate, 4),
+            partials=self.partials,
+            revised_words=self.revised_words,
+            others_cpu_sec=round(self.others_cpu_sec, 2),
+            server_processes_cpu_sec=[round(sec, 2) for sec in self.usage.processes_cpu_sec],
+            generator_late_p95_ms=rounded(self.generator_late_ms, 2),
+            disturbed=self.disturbed,
+            attempts=self.attempts,
+            server_memory_mib=round(self.usage.peak_memory_bytes / 2**20),
+            requests_sent=self.requests,
+            gpus=[gpu.rounded() for gpu in self.usage.gpus],
+            triton=self.statistics.figures() if self.statistics else None,
+        )
+        if brief:
+            return run
+        return replace(
+            run,
+            latency_distribution_ms=self.latency.distribution(),
+            final_distribution_ms=self.final.distribution(),
+            timeline_ms=self.latency.timeline(self.seconds),
+            utterances=dict(sorted(self.utterances.items())),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Requests of a run, warm-up included, by the load generator's count and by Triton's own."""
+
+    requests: int = 0
+    statistics: TritonStatistics | None = None
 
 
 def evaluate(
@@ -164,8 +156,7 @@ def evaluate(
     normalize: Normalizer,
     *,
     in_process: bool = False,
-    requests: int = 0,
-    statistics: TritonStatistics | None = None,
+    counts: Counts = Counts(),
 ) -> Measurement:
     """The figures of a run."""
     chunks = [pair for record in result.records for pair in _measured(record, result)]
@@ -187,7 +178,7 @@ def evaluate(
         characters += count_character_errors(record.clip.text, record.text, normalize=normalize)
     generator_cpu = result.thread_cpu_sec if in_process else result.cpu_sec
     if in_process:
-        usage = TargetUsage(result.cpu_sec - generator_cpu, usage.machine_cpu_sec, usage.peak_memory_bytes, usage.gpus)
+        usage = replace(usage, server_cpu_sec=result.cpu_sec - generator_cpu, processes_cpu_sec=())
     return Measurement(
         target=target,
         unit=unit,
@@ -207,8 +198,8 @@ def evaluate(
         generator_cpu_sec=generator_cpu,
         generator_late_ms=float(np.percentile(result.lateness_sec, 95)) * 1e3 if result.lateness_sec else math.nan,
         cores=len(os.sched_getaffinity(0)),
-        requests=requests,
-        statistics=statistics,
+        requests=counts.requests,
+        statistics=counts.statistics,
         utterances=_by_utterance(result, normalize),
     )
 
@@ -268,15 +259,20 @@ def _by_utterance(load: Load, normalize: Normalizer) -> dict[str, UtteranceFigur
     for record in load.records:
         if record.text is not None:
             records.setdefault(record.clip.id, []).append(record)
-    return {
-        name: UtteranceFigures(
-            len(them),
-            sum((count_word_errors(it.clip.text, it.text or "", normalize=normalize) for it in them), WordErrors()),
-            _mean_ms([pair for it in them for pair in _measured(it, load)]),
-            _mean_ms([pair for it in them for pair in _final(it, load)]),
-        )
-        for name, them in records.items()
-    }
+    return {name: _utterance(them, load, normalize) for name, them in records.items()}
+
+
+def _utterance(records: Sequence[Record], load: Load, normalize: Normalizer) -> UtteranceFigures:
+    """Of one recording."""
+    errors = (count_word_errors(it.clip.text, it.text or "", normalize=normalize) for it in records)
+    summed = sum(errors, WordErrors())
+    return UtteranceFigures(
+        len(records),
+        summed.errors,
+        summed.words,
+        rounded(_mean_ms([pair for it in records for pair in _measured(it, load)]), 2),
+        rounded(_mean_ms([pair for it in records for pair in _final(it, load)]), 2),
+    )
 
 
 def _mean_ms(pairs: Sequence[tuple[float, float]]) -> float:

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.bundle.spec import ModelSpec
-from moulin.evaluate.offline_targets import target
+from moulin.evaluate.results.offline import Throughput, UtteranceErrors
+from moulin.evaluate.targets.registry import at_once
 from moulin.evaluate.targets.target import ServerSettings
 from moulin.evaluate.utterance import Utterance
 from moulin.evaluate.wer import Normalizer, WordErrors, count_word_errors
-from moulin.models.engine_choice import Engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,37 +40,32 @@ class TargetResult:
         """Audio seconds a second, in the median round."""
         return self.audio_sec / statistics.median(self.seconds)
 
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "seconds": [round(value, 4) for value in self.seconds],
-            "rtfx_median": round(self.rtfx, 1),
-            "rtfx_best": round(self.audio_sec / min(self.seconds), 1),
-            "rtfx_worst": round(self.audio_sec / max(self.seconds), 1),
-            "wer": round(self.word_errors.rate, 4),
-            "word_errors": self.word_errors.errors,
-            "words": self.word_errors.words,
-            "insertions": self.word_errors.insertions,
-            "deletions": self.word_errors.deletions,
-            "substitutions": self.word_errors.substitutions,
-            "utterances": {
-                name: {"errors": errors.errors, "words": errors.words} for name, errors in self.utterances.items()
-            },
-        }
+    def figures(self) -> Throughput:
+        return Throughput(
+            name=self.name,
+            seconds=[round(value, 4) for value in self.seconds],
+            rtfx_median=round(self.rtfx, 1),
+            rtfx_best=round(self.audio_sec / min(self.seconds), 1),
+            rtfx_worst=round(self.audio_sec / max(self.seconds), 1),
+            wer=round(self.word_errors.rate, 4),
+            word_errors=self.word_errors.errors,
+            words=self.word_errors.words,
+            insertions=self.word_errors.insertions,
+            deletions=self.word_errors.deletions,
+            substitutions=self.word_errors.substitutions,
+            utterances={name: UtteranceErrors(its.errors, its.words) for name, its in self.utterances.items()},
+        )
 
 
 def benchmark_offline(
     spec: ModelSpec,
     utterances: Sequence[Utterance],
     targets: Sequence[str],
+    settings: ServerSettings,
     *,
-    threads: int,
-    device: str,
     rounds: int,
     repeat: int,
     normalize: Normalizer,
-    engine: Engine | None = None,
-    decoding: Mapping[str, str | int] | None = None,
     on_round: Callable[[int, list[TargetResult]], None] = lambda *_: None,
 ) -> list[TargetResult]:
     """Measure `targets` over `rounds` rounds of all the recordings, each taken `repeat` times.
@@ -80,7 +74,6 @@ def benchmark_offline(
     for a length it has seen must not gain by it. `on_round` gets the number of each round and what there is so far.
     """
     count_word_errors("", "")  # without kaldialign it shall fail before the rounds, not after them
-    settings = ServerSettings(threads, device, engine, decoding=decoding or {})
     recordings = [utterance.waveform() for utterance in utterances]
     waveforms = [np.pad(samples, (0, 480 * again)) for again in range(repeat) for samples in recordings]
     audio_sec = sum(len(waveform) for waveform in waveforms) / SAMPLE_RATE
@@ -97,7 +90,7 @@ def benchmark_offline(
         return TargetResult(name, tuple(seconds[name]), audio_sec, total, by_utterance)
 
     with ExitStack() as stack:
-        contenders = {name: stack.enter_context(target(name)(spec, settings)) for name in targets}
+        contenders = {name: stack.enter_context(at_once(name)(spec, settings)) for name in targets}
         for transcribe in contenders.values():
             transcribe(waveforms)
         for number in range(1, rounds + 1):

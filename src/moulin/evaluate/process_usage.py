@@ -9,13 +9,8 @@ _TICKS_PER_SEC = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
-def cpu_sec(pid: int) -> float:
-    """User and system seconds so far of `pid` and its living descendants."""
-    return sum(cpu_sec_by_process(pid).values())
-
-
 def cpu_sec_by_process(pid: int) -> dict[int, float]:
-    """The same of each of them."""
+    """User and system seconds so far of `pid` and of each of its living descendants."""
     seconds = {}
     for process in process_tree(pid):
         try:

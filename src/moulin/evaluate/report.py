@@ -1,4 +1,4 @@
-"""The files that a benchmark's figures go into: with where, when and with what they were measured.
+"""A benchmark's result: its figures, with where, when and with what they were measured; written to files and read back.
 
 The suffix says what a file holds: `.json` all figures, `.html` and `.md` the same for people, `.jsonl` every request.
 """
@@ -9,6 +9,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -16,29 +17,82 @@ from typing import Any
 from moulin.bundle.spec import ModelSpec
 from moulin.errors import OptionsError
 from moulin.evaluate.machine import machine, versions
+from moulin.evaluate.results.accuracy import AccuracyFigures
+from moulin.evaluate.results.encoder import EncoderFigures
+from moulin.evaluate.results.fields import WRITTEN, from_json, to_json
+from moulin.evaluate.results.gpu_engine import GpuEngineFigures
+from moulin.evaluate.results.live_streams import LiveStreamFigures
+from moulin.evaluate.results.loads import LoadFigures
+from moulin.evaluate.results.offline import OfflineFigures
 
 SUFFIXES = (".json", ".html", ".md", ".jsonl")
 
-Report = Mapping[str, Any]
-"""JSON-ready: date, machine, versions, command, model, and the figures."""
+Figures = AccuracyFigures | OfflineFigures | LoadFigures | EncoderFigures | GpuEngineFigures | LiveStreamFigures
+
+KINDS: Mapping[str, type[Figures]] = {
+    "accuracy": AccuracyFigures,
+    "offline": OfflineFigures,
+    "requests": LoadFigures,
+    "streaming": LoadFigures,
+    "encoder": EncoderFigures,
+    "gpu-engine": GpuEngineFigures,
+    "capacity": LiveStreamFigures,
+    "churn": LiveStreamFigures,
+    "gpu-streaming": LiveStreamFigures,
+}
 
 
-def make_report(arguments: Sequence[str], spec: ModelSpec | None, figures: Mapping[str, Any]) -> Report:
+@dataclass(frozen=True, slots=True)
+class Model:
+    """The model that was measured."""
+
+    name: str
+    family: str
+    precision: str
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Where, when, with what and by which command figures were measured."""
+
+    date: str
+    machine: Mapping[str, str | int | float]
+    versions: Mapping[str, str]
+    command: str
+    model: Model | None = field(default=None, metadata=WRITTEN)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A result. In JSON the fields of both parts are beside each other."""
+
+    header: Header
+    figures: Figures
+
+    def to_json(self) -> dict[str, Any]:
+        return {**to_json(self.header), **to_json(self.figures)}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Report:
+        """Of any version of moulin. Raises OptionsError for a kind that is unknown, and where a figure is missing."""
+        kind = _kind(found)
+        if kind not in KINDS:
+            raise OptionsError(f"Expected a result of the kinds {', '.join(KINDS)}, got {kind!r}")
+        return cls(from_json(Header, found), from_json(KINDS[kind], {**_renewed(found), "kind": kind}))
+
+
+def make_report(arguments: Sequence[str], spec: ModelSpec | None, figures: Figures) -> Report:
     """`figures` of `spec` with all that belongs to them. `arguments` are those of the moulin command."""
-    model = {"name": spec.name, "family": spec.family, "precision": spec.precision} if spec else None
-    return {
-        "date": date.today().isoformat(),
-        "machine": machine(),
-        "versions": versions(),
-        "command": shlex.join(["moulin", *_without_output(arguments)]),
-        "model": model,
-        **figures,
-    }
-
-
-def write_report(to: Path, arguments: Sequence[str], spec: ModelSpec, figures: Mapping[str, Any]) -> None:
-    """`make_report` into the JSON file `to`."""
-    write(make_report(arguments, spec, figures), [to])
+    return Report(
+        Header(
+            date.today().isoformat(),
+            machine(),
+            versions(),
+            shlex.join(["moulin", *_without_output(arguments)]),
+            Model(spec.name, spec.family, spec.precision) if spec else None,
+        ),
+        figures,
+    )
 
 
 def check_outputs(files: Sequence[Path]) -> None:
@@ -65,29 +119,63 @@ def write(report: Report, files: Sequence[Path], lines: Iterable[Mapping[str, An
         if file.suffix == ".jsonl":
             text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         else:
-            text = {".html": to_html, ".md": to_markdown}.get(file.suffix, to_json)(report)
+            text = {".html": to_html, ".md": to_markdown}.get(file.suffix, to_text)(report)
         file.write_text(text, encoding="utf-8")
 
 
 def read_report(file: Path) -> Report:
     """What `write` has written as JSON. Raises OptionsError."""
     try:
-        report: Report = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise OptionsError(f"{file} cannot be read: {error.strerror or error}") from error
     except ValueError:
-        report = {}
-    if not isinstance(report, dict) or "command" not in report:
+        found = {}
+    if not isinstance(found, dict) or "command" not in found:
         raise OptionsError(f"{file} is no result of moulin bench", hint="it is written with --to FILE.json")
-    return report
+    return Report.from_json(found)
 
 
-def to_json(report: Report) -> str:
-    """Indented, but with every list of numbers, and every utterance, on a line of its own."""
-    text = json.dumps(report, indent=1, ensure_ascii=False)
+def to_text(report: Report) -> str:
+    """The JSON of a report."""
+    return indented(report.to_json())
+
+
+def indented(found: Mapping[str, Any]) -> str:
+    """JSON, indented, but with every list of numbers, and every utterance, on a line of its own."""
+    text = json.dumps(found, indent=1, ensure_ascii=False)
     text = re.sub(r"\[[^\[\]{}]*\]", lambda match: re.sub(r"\s*\n\s*", " ", match[0]), text)
     text = re.sub(r'\{[^\[\]{}]*"words"[^\[\]{}]*\}', lambda match: re.sub(r"\s*\n\s*", " ", match[0]), text)
     return text + "\n"
+
+
+def _kind(found: Mapping[str, Any]) -> str:
+    """The oldest results do not say it."""
+    if "kind" in found:
+        return str(found["kind"])
+    if "targets" in found:
+        return "offline"
+    runs = found.get("runs") or [{}]
+    return "encoder" if "runner" in runs[0] else "streaming"
+
+
+def _renewed(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`found` with the keys of today, where it is of the kind gpu-streaming: the last of its runs of capacity was what
+    the search had found, and texts that differ were pairs."""
+    renewed = dict(found)
+    if (runs := found.get("capacity")) and "largest" in runs[-1]:
+        last = runs[-1]
+        renewed |= {"largest": last["largest"], "p95_limit_ms": last["p95_below_ms"], "capacity": runs[:-1]}
+        renewed |= {"audio": last["audio"], "slots": last["slots"]}
+    if found.get("kind") == "gpu-streaming":
+        renewed["churn"] = [
+            {**run, "differing": [_named(pair) for pair in run["differing"]]} for run in found.get("churn", ())
+        ]
+    return renewed
+
+
+def _named(pair: Sequence[str] | Mapping[str, Any]) -> Mapping[str, Any]:
+    return pair if isinstance(pair, Mapping) else dict(zip(("expected", "got"), pair, strict=True))
 
 
 def _without_output(arguments: Sequence[str]) -> list[str]:

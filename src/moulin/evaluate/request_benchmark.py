@@ -5,31 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from moulin.bundle.spec import ModelSpec
 from moulin.evaluate.request_load import WARMUP_SEC, Arrivals, Workers, run_requests
-from moulin.evaluate.run import TRIES, Generate, Generated, Plan, Run, measure_plan
+from moulin.evaluate.run import Generate, Generated, Plan
 from moulin.evaluate.streaming_clips import Clip
-from moulin.evaluate.targets.request_targets import target
-from moulin.evaluate.targets.target import RunningTarget, ServerSettings
-from moulin.evaluate.wer import Normalizer
-
-
-def measure_requests(
-    name: str,
-    spec: ModelSpec | None,
-    settings: ServerSettings,
-    clips: Sequence[Clip],
-    shape: Workers | Arrivals,
-    normalize: Normalizer,
-    *,
-    seconds: float,
-    warmup_sec: float = WARMUP_SEC,
-    seed: int = 0,
-    tries: int = TRIES,
-) -> Run:
-    """Start the target called `name`, put the load on it, and stop it."""
-    plan = requests_plan(clips, shape, seconds=seconds, warmup_sec=warmup_sec, seed=seed)
-    return measure_plan(name, target(name), spec, settings, plan, normalize, tries=tries)
+from moulin.evaluate.targets.target import RunningTarget
 
 
 def requests_plan(

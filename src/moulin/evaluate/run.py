@@ -11,7 +11,8 @@ from typing import Any
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.bundle.spec import ModelSpec
 from moulin.evaluate.connection import Record
-from moulin.evaluate.measurement import Measurement, evaluate
+from moulin.evaluate.latencies import rounded
+from moulin.evaluate.measurement import Counts, Measurement, evaluate
 from moulin.evaluate.streaming_load import Load
 from moulin.evaluate.target_usage import watch
 from moulin.evaluate.targets.target import RunningTarget, ServerSettings, Start
@@ -102,8 +103,7 @@ async def run_plan(name: str, running: RunningTarget, plan: Plan, normalize: Nor
         usage,
         normalize,
         in_process=running.in_process,
-        requests=generated.num_requests,
-        statistics=after - before if after and before else None,
+        counts=Counts(generated.num_requests, after - before if after and before else None),
     )
     return Run(measurement, generated.load.records, generated.load.first_sec)
 
@@ -113,18 +113,13 @@ def record_line(record: Record, first_sec: float) -> Mapping[str, Any]:
     return {
         "id": record.clip.id,
         "audio_sec": round(record.clip.num_samples / SAMPLE_RATE, 3),
-        "begin_sec": _rounded(record.begin - first_sec, 4),
-        "due_sec": [_rounded(due - first_sec, 4) for due in record.due],
+        "begin_sec": rounded(record.begin - first_sec, 4),
+        "due_sec": [rounded(due - first_sec, 4) for due in record.due],
         "latency_ms": [
-            _rounded((replied - due) * 1e3, 2) for due, replied in zip(record.due, record.replied, strict=True)
+            rounded((replied - due) * 1e3, 2) for due, replied in zip(record.due, record.replied, strict=True)
         ],
         "measured": [bool(measured) for measured in record.measured],
-        "partials": [[_rounded(at - first_sec, 4), text] for at, text in record.partials],
+        "partials": [[rounded(at - first_sec, 4), text] for at, text in record.partials],
         "text": record.text,
         "failure": record.failure,
     }
-
-
-def _rounded(value: float, digits: int) -> float | None:
-    """JSON has no NaN."""
-    return None if value != value else round(value, digits)

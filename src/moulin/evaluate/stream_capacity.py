@@ -9,36 +9,28 @@ would measure that.
 from __future__ import annotations
 
 import gc
-import math
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moulin.arrays import Floats
 from moulin.audio.fbank import FbankOptions
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.engine.stream_recognizer import StreamRecognizer
+from moulin.evaluate.due_chunks import DueChunks
 from moulin.evaluate.gpu_usage import GpuUsage, GpuWatch
-from moulin.evaluate.latencies import Latencies
+from moulin.evaluate.latencies import Latencies, rounded
+from moulin.evaluate.results.live_streams import CapacityRun
+from moulin.evaluate.stream_engines import Audio
 from moulin.streaming.stream import Stream
 from moulin.streaming.window_layout import WindowLayout
 
 WARMUP_SEC = 2.0
-RESOLUTION = 0.03
-"""The search ends when what held and what did not are this close, relatively."""
-
 _HOPELESS_SEC = 2.0
 """Whoever is so late after the warm-up will not hold."""
-
-_POLL_SEC = 1e-4
-
-Audio = NDArray[np.int16] | Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,23 +56,25 @@ class PacedRun:
         last = self.chunk.since(self.seconds * 3 / 4)  # NaN where none of them was heard
         return not self.hopeless and self.chunk.percentile(95) < p95_ms and last.percentile(95) < p95_ms
 
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON. Shares are of the measured time, and above 1 where workers did it beside each other."""
-        return {
-            "streams": self.streams,
-            "seconds": round(self.seconds, 2),
-            "chunk_latency_ms": self.chunk.to_dict(),
-            "last_quarter_p95_ms": _rounded(self.chunk.since(self.seconds * 3 / 4).percentile(95)),
-            "step_ms": self.step.to_dict(),
-            "chunks": len(self.chunk),
-            "steps": len(self.batches),
-            "mean_batch": _rounded(float(self.batches.mean()) if len(self.batches) else math.nan),
-            "largest_batch": int(self.batches.max(initial=0)),
-            "step_share": round(self.step_sec / self.seconds, 3) if self.seconds else None,
-            "accept_share": round(self.accept_sec / self.seconds, 3) if self.seconds else None,
-            "gpus": [gpu.to_dict() for gpu in self.gpus],
-            "hopeless": self.hopeless,
-        }
+    def figures(self, *, held: bool, characters: float, memory_mib: Mapping[str, float]) -> CapacityRun:
+        return CapacityRun(
+            streams=self.streams,
+            seconds=round(self.seconds, 2),
+            chunk_latency_ms=self.chunk.percentiles(),
+            last_quarter_p95_ms=rounded(self.chunk.since(self.seconds * 3 / 4).percentile(95), 1),
+            step_ms=self.step.percentiles(),
+            chunks=len(self.chunk),
+            steps=len(self.batches),
+            mean_batch=round(float(self.batches.mean()), 1) if len(self.batches) else None,
+            largest_batch=int(self.batches.max(initial=0)),
+            step_share=round(self.step_sec / self.seconds, 3) if self.seconds else None,
+            accept_share=round(self.accept_sec / self.seconds, 3) if self.seconds else None,
+            gpus=[gpu.rounded() for gpu in self.gpus],
+            hopeless=self.hopeless,
+            held=held,
+            characters=characters,
+            memory_mib=memory_mib,
+        )
 
 
 class PacedStreams:
@@ -97,7 +91,8 @@ class PacedStreams:
         layout = WindowLayout.of(FbankOptions(), streaming.window_frames, streaming.chunk_frames)
         self._chunk_samples = layout.chunk
         self._lead_samples = layout.samples - layout.overhang - layout.chunk  # what the first window has before it
-        self._max_batch, self._threads = recognizer.runner.max_batch, threads
+        self._limits = recognizer.limits
+        self._max_batch, self._threads = self._limits.max_batch, threads
         # A batch is a slice of rows, so that no turn copies audio: who is next in turn is a chunk ahead in it.
         chunks = audio[: len(audio) // self._chunk_samples * self._chunk_samples].reshape(-1, self._chunk_samples)
         self._num_rows = len(chunks)
@@ -115,7 +110,7 @@ class PacedStreams:
 
     def run(self, count: int, *, seconds: float, warmup_sec: float = WARMUP_SEC) -> PacedRun:
         """Let the first `count` streams speak for so long, and measure `seconds` of it. Raises StreamsFull."""
-        self._open(count)
+        self.open(count)
         collecting = gc.isenabled()
         gc.collect()
         gc.disable()  # a collection looks at everything that all streams have
@@ -129,23 +124,29 @@ class PacedStreams:
                 gc.enable()
         return turns.measured(count, warmup_sec, gpus)
 
+    def speak(self, streams: Sequence[Stream], first_chunk: int) -> None:
+        """Hand over a chunk for each of `streams`, at most a batch, to the first the chunk of that number."""
+        row = first_chunk % self._num_rows
+        self.recognizer.accept_many(streams, self._rows[row : row + len(streams)])
+
     def close(self) -> None:
         """Close all streams, whatever they have said."""
         for stream in self._streams:
             self.recognizer.close(stream)
         self._streams.clear()
 
-    def _open(self, count: int) -> None:
-        """Those that lack get so much audio that every chunk from now on completes a window."""
+    def open(self, count: int) -> None:
+        """Have `count` streams open at least. New ones get so much audio that every chunk from now on completes a
+        window. Raises StreamsFull."""
         first = len(self._streams)
         self._streams += [self.recognizer.open() for _ in range(first, count)]
         for at in range(first, count, self._max_batch):
             new = self._streams[at : min(at + self._max_batch, count)]
             for lead in range(self._lead_samples, 0, -self._chunk_samples):
-                accept_together(self.recognizer, new, self._rows[: len(new), :lead])
+                self.recognizer.accept_many(new, self._rows[: len(new), :lead])
 
     def _speak(self, count: int, total_sec: float, warmup_sec: float) -> _Turns:
-        dues = _Dues(np.sort(self._random.uniform(0, self.chunk_sec, count)), self.chunk_sec, self._max_batch)
+        dues = DueChunks(np.sort(self._random.uniform(0, self.chunk_sec, count)), self.chunk_sec, self._max_batch)
         turns, clock = _Turns(), time.perf_counter
         begin = clock()
 
@@ -155,9 +156,8 @@ class PacedStreams:
                 if due is None:
                     time.sleep(dues.wait_sec(now))
                     continue
-                row = (due.round + due.first) % self._num_rows
                 streams = self._streams[due.first : due.last]
-                accept_together(self.recognizer, streams, self._rows[row : row + len(streams)])
+                self.speak(streams, due.round + due.first)
                 accepted = clock() - begin
                 self.recognizer.step(streams)
                 ended = clock() - begin
@@ -166,57 +166,12 @@ class PacedStreams:
                 if now > warmup_sec and ended - due.sec[0] > _HOPELESS_SEC:
                     turns.hopeless = True
 
-        workers = self._threads or self.recognizer.runner.num_workers
+        workers = self._threads or self._limits.num_workers
         with ThreadPoolExecutor(workers) as pool:
             for worker in [pool.submit(work) for _ in range(workers)]:
                 worker.result()
         turns.end_sec = min(clock() - begin, total_sec)
         return turns
-
-
-@dataclass(frozen=True, slots=True)
-class _Due:
-    """Streams `first` to `last` - 1, whose chunk of that `round` was due at `sec` [n]."""
-
-    round: int
-    first: int
-    last: int
-    sec: NDArray[np.float64]
-
-
-class _Dues:
-    """Whose turn it is. Safe to ask from several threads."""
-
-    def __init__(self, phases: NDArray[np.float64], chunk_sec: float, max_batch: int) -> None:
-        """`phases` [streams] are sorted."""
-        self._phases, self._chunk_sec, self._max_batch = phases, chunk_sec, max_batch
-        self._next = 0  # chunk, in the order in which they are due
-        self._under_way: set[int] = set()
-        self._lock = threading.Lock()
-
-    def take(self, now: float) -> _Due | None:
-        """All who are due and not in a step, as many as it may have, of one round; None where there is nobody."""
-        count = len(self._phases)
-        with self._lock:
-            over, rest = divmod(now, self._chunk_sec)
-            end = int(over) * count + int(np.searchsorted(self._phases, rest, "right"))
-            end = min(end, min(self._under_way, default=self._next) + count, self._next + self._max_batch)
-            number, first = divmod(self._next, count)
-            last = min(first + end - self._next, count)
-            if last <= first:
-                return None
-            self._under_way.add(self._next)
-            self._next += last - first
-        return _Due(number, first, last, number * self._chunk_sec + self._phases[first:last])
-
-    def have_stepped(self, due: _Due) -> None:
-        with self._lock:
-            self._under_way.remove(due.round * len(self._phases) + due.first)
-
-    def wait_sec(self, now: float) -> float:
-        """Until somebody may be due."""
-        number, first = divmod(self._next, len(self._phases))
-        return max(_POLL_SEC, number * self._chunk_sec + float(self._phases[first]) - now)
 
 
 class _Turns:
@@ -250,37 +205,3 @@ class _Turns:
             gpus=gpus,
             hopeless=self.hopeless,
         )
-
-
-def accept_together(recognizer: StreamRecognizer, streams: Sequence[Stream], samples: Audio) -> None:
-    """More audio for each of `streams`, int16 or float32 [N, n]: at once where the recognizer can do that."""
-    accept_many: Callable[[Sequence[Stream], Audio], None] | None = getattr(recognizer, "accept_many", None)
-    if accept_many is not None:
-        accept_many(streams, samples)
-        return
-    for stream, its in zip(streams, samples, strict=True):
-        recognizer.accept(stream, its)
-
-
-def largest_load(run: Callable[[int], bool], lowest: int, highest: int) -> Iterator[tuple[int, bool]]:
-    """Try loads between two: doubled until one does not hold, then in the middle between the best and the worst, to
-    the RESOLUTION. Yields each with what `run` said of it, so that whoever has no more time can stop."""
-    low, high, load = 0, highest + 1, lowest
-    while load > low and load < high:
-        held = run(load)
-        yield load, held
-        if held:
-            low = load
-            doubling = high > highest
-            load = min(2 * load, highest) if doubling else (low + high) // 2
-        else:
-            high = load
-            load = (low + high) // 2
-        if low and high - low <= RESOLUTION * low:
-            return
-        if not low and load < lowest / 8:
-            return
-
-
-def _rounded(value: float) -> float | None:
-    return None if math.isnan(value) else round(value, 1)

@@ -13,74 +13,24 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from moulin.arrays import Ints
 from moulin.audio.waveform import SAMPLE_RATE
-from moulin.decoding.options import DecodingOptions
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.errors import StreamsFull
-from moulin.evaluate.stream_capacity import accept_together
+from moulin.evaluate.results.live_streams import ChurnRun, DifferingText
+from moulin.evaluate.stream_crowd import Churn, Crowd, CrowdCounts, Sample
 from moulin.evaluate.wer import WordErrors, count_character_errors
-from moulin.live_transcript import LiveTranscript
-from moulin.streaming.endpoint_rules import EndpointRules
-from moulin.streaming.options import StreamOptions
 from moulin.streaming.stream import Stream
-
-_SHORT = EndpointRules(0.8, 0.4, 2.0)
-OPTIONS: tuple[tuple[float, StreamOptions], ...] = (
-    (0.42, StreamOptions()),
-    (0.2, StreamOptions(endpoint=False)),
-    (0.2, StreamOptions(DecodingOptions(blank_penalty=1.0), rules=_SHORT)),
-    (0.1, StreamOptions(DecodingOptions(blank_penalty=-1.0), endpoint=False)),
-    (0.05, StreamOptions(DecodingOptions("modified_beam_search"), rules=_SHORT)),
-    (0.02, StreamOptions(DecodingOptions("modified_beam_search", beam=2, temperature=1.5, blank_penalty=0.5))),
-    (0.01, StreamOptions(DecodingOptions("modified_beam_search", beam=12), rules=_SHORT)),
-)
-"""What streams choose, and how many of them."""
 
 MAX_GROWTH_MIB = 64.0
 """What any kind of memory may have grown by since the first quarter: allocators do not give all back at once."""
 
 _EXAMPLES = 20
-_PIECE_SAMPLES = 10_240  # at most, of who does not lag; half of it on average
-_HALF_STEPS = 0.25  # of turns, in which only half of those that are ready step
-
 Memory = Mapping[str, float]
 """MiB, by what holds it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Churn:
-    """What streams do, `open_at_once` of them beside each other. `seed` decides what is random."""
-
-    streams: int = 100_000
-    open_at_once: int = 2_000
-    longest_sec: float = 5.0
-    """They have any length from nothing to this."""
-    vanishing: float = 0.2
-    """The share that is closed before its end."""
-    lagging: float = 0.05
-    """The share of those who speak that falls silent in a turn."""
-    longest_lag: int = 6
-    """Turns."""
-    one_sampled_in: int = 200
-    seed: int = 0
-
-
-@dataclass(slots=True)
-class Sample:
-    """A stream whose text is compared: its audio, and how far it was heard; `steps` is None for all there are."""
-
-    options: StreamOptions
-    samples: NDArray[np.int16]
-    finished: bool
-    steps: int | None
-    text: str
 
 
 @dataclass(slots=True)
@@ -88,52 +38,46 @@ class ChurnReport:
     """What happened."""
 
     churn: Churn
+    crowd: CrowdCounts = field(default_factory=CrowdCounts)
     seconds: float = 0.0
-    ended: int = 0
-    vanished: int = 0
-    steps: int = 0
-    chunks: int = 0
-    """Streams in the steps."""
-    characters: int = 0
-    """Of all texts."""
     quarters: list[Memory] = field(default_factory=list)
     """The memory in use after each quarter of the streams."""
-    samples: list[Sample] = field(default_factory=list)
     errors: WordErrors = field(default_factory=WordErrors)
     """Characters of the samples, against those of the other recognizer."""
     differing: list[tuple[Sample, str]] = field(default_factory=list)
     """Those with another text, and what the other heard."""
     faults: list[str] = field(default_factory=list)
     """Why this was no success; empty if it was one."""
+    interrupted: bool = False
 
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "streams": self.churn.streams,
-            "open_at_once": self.churn.open_at_once,
-            "seed": self.churn.seed,
-            "seconds": round(self.seconds, 1),
-            "streams_a_sec": round(self.churn.streams / self.seconds) if self.seconds else None,
-            "ended": self.ended,
-            "vanished": self.vanished,
-            "steps": self.steps,
-            "chunks": self.chunks,
-            "characters": self.characters,
-            "quarters_mib": [{name: round(mib, 1) for name, mib in quarter.items()} for quarter in self.quarters],
-            "samples": len(self.samples),
-            "samples_differing": len(self.differing),
-            "sample_errors": self.errors.to_dict(),
-            "differing": [
-                {
-                    "expected": expected,
-                    "got": sample.text,
-                    "seconds": round(len(sample.samples) / SAMPLE_RATE, 2),
-                    "finished": sample.finished,
+    def figures(self) -> ChurnRun:
+        return ChurnRun(
+            streams=self.churn.streams,
+            open_at_once=self.churn.open_at_once,
+            seed=self.churn.seed,
+            seconds=round(self.seconds, 1),
+            streams_a_sec=round(self.churn.streams / self.seconds) if self.seconds else None,
+            ended=self.crowd.ended,
+            vanished=self.crowd.vanished,
+            steps=self.crowd.steps,
+            chunks=self.crowd.chunks,
+            characters=self.crowd.characters,
+            quarters_mib=[{name: round(mib, 1) for name, mib in quarter.items()} for quarter in self.quarters],
+            samples=len(self.crowd.samples),
+            samples_differing=len(self.differing),
+            sample_errors=self.errors.figures(),
+            differing=[
+                DifferingText(
+                    expected,
+                    sample.text,
+                    round(len(sample.samples) / SAMPLE_RATE, 2),
+                    sample.finished,
                     **sample.options.decoding.to_dict(),
-                }
+                )
                 for sample, expected in self.differing[:_EXAMPLES]
             ],
-            "faults": self.faults,
-        }
+            faults=self.faults,
+        )
 
 
 def run_churn(
@@ -152,7 +96,7 @@ def run_churn(
     is asked and `on_quarter` told after each quarter.
     """
     report = ChurnReport(churn)
-    crowd = _Crowd(recognizer, audio, churn, report)
+    crowd = Crowd(recognizer, audio, churn, report.crowd)
     begin = time.perf_counter()
     try:
         for quarter in (1, 2, 3, 4):
@@ -163,179 +107,24 @@ def run_churn(
     except StreamsFull as full:
         report.faults.append(f"Expected a slot for another stream beside {crowd.num_open}, got: {full}")
         crowd.close()
+    except KeyboardInterrupt:
+        report.interrupted = True  # a stream may be half open: nothing more can be asked of the recognizer
     report.seconds = time.perf_counter() - begin
-    report.faults += _lost_slots(recognizer)
+    report.faults += report.crowd.faults
     report.faults += _growth(report.quarters)
-    _compare(report, plain)
+    if report.interrupted:
+        return report
+    report.faults += _lost_slots(recognizer)
+    try:
+        _compare(report, plain)
+    except KeyboardInterrupt:
+        report.interrupted = True
     if report.errors.errors > max_differing * report.errors.words:
         report.faults.append(
             f"Expected at most {max_differing:.2%} of characters to differ, got {report.errors.rate:.2%}, "
-            f"in {len(report.differing)} of {len(report.samples)} streams"
+            f"in {len(report.differing)} of {len(report.crowd.samples)} streams"
         )
     return report
-
-
-class _Crowd:
-    """Those that are open, each in a place; what is known of it lies in arrays over the places."""
-
-    def __init__(
-        self, recognizer: StreamRecognizer, audio: NDArray[np.int16], churn: Churn, report: ChurnReport
-    ) -> None:
-        self._recognizer, self._churn, self._report = recognizer, churn, report
-        self._random = np.random.default_rng(churn.seed)
-        self._int16 = audio
-        self._float32 = audio.astype(np.float32) / np.float32(32768)
-        places = churn.open_at_once
-        self._streams: list[Stream | None] = [None] * places
-        self._first = np.zeros(places, dtype=np.int64)  # sample of the audio
-        self._length, self._sent = np.zeros_like(self._first), np.zeros_like(self._first)
-        self._speaks_again = np.zeros_like(self._first)  # turn
-        self._steps = np.zeros_like(self._first)
-        self._finishes = np.zeros(places, dtype=bool)  # when all is sent, and does not vanish before that
-        self._finished, self._vanishes = np.zeros_like(self._finishes), np.zeros_like(self._finishes)
-        self._open = np.zeros_like(self._finishes)
-        self._sampled: dict[int, LiveTranscript] = {}
-        self._turn = self._num_opened = 0
-
-    @property
-    def _num_gone(self) -> int:
-        return self._report.ended + self._report.vanished
-
-    @property
-    def num_open(self) -> int:
-        return int(self._open.sum())
-
-    def close(self) -> None:
-        """Everybody goes, however far they were heard."""
-        self._vanishes[:] = True
-        for place in np.flatnonzero(self._open).tolist():
-            self._close(place)
-
-    def go_on(self, *, until_gone: int) -> None:
-        """Turns until so many streams have gone."""
-        while self._num_gone < until_gone:
-            self._turn += 1
-            self._arrive()
-            self._speak()
-            self._finish()
-            self._vanish()
-            self._step()
-            self._leave()
-
-    def _arrive(self) -> None:
-        """All places that are free are taken, at first a few in each turn."""
-        free = np.flatnonzero(~self._open)[: self._churn.streams - self._num_opened]
-        free = free[: 1 + len(self._open) // 10]
-        count, random = len(free), self._random
-        full = (random.uniform(0, self._churn.longest_sec, count) * SAMPLE_RATE).astype(np.int64)
-        vanishes = random.random(count) < self._churn.vanishing
-        # One in five who vanish do it while what is left of them is being decoded.
-        after_end = random.random(count) < 0.2
-        self._length[free] = np.where(vanishes & ~after_end, full * random.random(count), full)
-        self._first[free] = random.integers(0, len(self._int16) - self._length[free])
-        self._vanishes[free], self._finishes[free] = vanishes, ~vanishes | after_end
-        self._sent[free] = self._steps[free] = 0
-        self._speaks_again[free] = self._turn
-        self._finished[free] = False
-        chosen = random.choice(len(OPTIONS), count, p=[share for share, _ in OPTIONS])
-        for place, option in zip(free.tolist(), chosen.tolist(), strict=True):
-            self._streams[place] = self._recognizer.open(OPTIONS[option][1])
-            self._open[place] = True
-            if self._num_opened % self._churn.one_sampled_in == 0:
-                self._sampled[place] = LiveTranscript()
-            self._num_opened += 1
-
-    def _speak(self) -> None:
-        """A piece for everyone who does not lag; who begins to speak again has several to say."""
-        random, length = self._random, int(self._random.integers(1, _PIECE_SAMPLES + 1))
-        silent = random.random(len(self._open)) < self._churn.lagging
-        lag = random.integers(1, self._churn.longest_lag + 1, len(self._open))
-        left = np.where(self._open, self._length - self._sent, 0)
-        falls_silent = silent & (left > 0) & (self._speaks_again <= self._turn)
-        self._speaks_again[falls_silent] = self._turn + lag[falls_silent]
-        speaks = (left > 0) & (self._speaks_again <= self._turn)
-        missed = speaks & (self._speaks_again == self._turn) & (self._sent > 0)
-        together = np.flatnonzero(speaks & ~missed & (left >= length))
-        alone = np.flatnonzero(speaks & (missed | (left < length)))
-        # The same audio in both of the forms that clients send.
-        audio: NDArray[Any] = self._float32 if self._turn % 2 else self._int16
-        if len(together):
-            begins = self._first[together] + self._sent[together]
-            accept_together(self._recognizer, self._at(together), sliding_window_view(audio, length)[begins])
-            self._sent[together] += length
-        pieces = np.minimum(left[alone], np.where(missed[alone], lag[alone] * _PIECE_SAMPLES, length))
-        begins = self._first[alone] + self._sent[alone]
-        for stream, begin, piece in zip(self._at(alone), begins.tolist(), pieces.tolist(), strict=True):
-            self._recognizer.accept(stream, audio[begin : begin + piece])
-        self._sent[alone] += pieces
-
-    def _finish(self) -> None:
-        now = np.flatnonzero(self._open & self._finishes & ~self._finished & (self._sent == self._length))
-        for stream in self._at(now):
-            self._recognizer.finish(stream)
-        self._finished[now] = True
-
-    def _vanish(self) -> None:
-        """Half of those who have come so far, the others a turn later."""
-        about_to = np.flatnonzero(self._open & self._vanishes & (self._sent == self._length))
-        for place in about_to[self._random.random(len(about_to)) < 0.5].tolist():
-            self._close(place)
-            self._report.vanished += 1
-
-    def _step(self) -> None:
-        """Whoever is ready, in any order, sometimes but half of them."""
-        speakers = np.flatnonzero(self._open & (self._sent > 0)).tolist()
-        ready = np.array(
-            [place for place in speakers if self._recognizer.is_ready(self._stream(place))], dtype=np.int64
-        )
-        self._random.shuffle(ready)
-        if self._random.random() < _HALF_STEPS:
-            ready = ready[len(ready) // 2 :]
-        max_batch = self._recognizer.runner.max_batch
-        for at in range(0, len(ready), max_batch):
-            batch = ready[at : at + max_batch]
-            self._recognizer.step(self._at(batch))
-            self._steps[batch] += 1
-            self._report.steps += 1
-            self._report.chunks += len(batch)
-        for place in self._sampled.keys() & set(ready.tolist()):
-            if self._random.random() < 0.5:
-                self._sampled[place].apply(self._recognizer.update(self._stream(place)))
-
-    def _leave(self) -> None:
-        """Those that have been heard to their end."""
-        for place in np.flatnonzero(self._open & self._finished & ~self._vanishes).tolist():
-            if not self._recognizer.is_ready(self._stream(place)):
-                self._report.characters += len(self._recognizer.text(self._stream(place)))
-                self._close(place)
-                self._report.ended += 1
-
-    def _close(self, place: int) -> None:
-        stream = self._stream(place)
-        if place in self._sampled:
-            live, text = self._sampled.pop(place), self._recognizer.text(stream)
-            live.apply(self._recognizer.update(stream))
-            if live.text != text:
-                self._report.faults.append(f"Expected updates to add up to the text {text!r}, got {live.text!r}")
-            self._report.samples.append(
-                Sample(
-                    options=stream.options,
-                    samples=self._int16[self._first[place] :][: self._sent[place]],
-                    finished=bool(self._finished[place]),
-                    steps=int(self._steps[place]) if self._vanishes[place] else None,
-                    text=text,
-                )
-            )
-        self._recognizer.close(stream)
-        self._streams[place], self._open[place] = None, False
-
-    def _at(self, places: Ints) -> list[Stream]:
-        return [self._stream(place) for place in places.tolist()]
-
-    def _stream(self, place: int) -> Stream:
-        stream = self._streams[place]
-        assert stream is not None
-        return stream
 
 
 def _lost_slots(recognizer: StreamRecognizer) -> Iterator[str]:
@@ -344,12 +133,12 @@ def _lost_slots(recognizer: StreamRecognizer) -> Iterator[str]:
         yield f"Expected no stream to be open, got {recognizer.num_open}"
     streams: list[Stream] = []
     try:
-        while len(streams) <= recognizer.runner.capacity:
+        while len(streams) <= recognizer.limits.capacity:
             streams.append(recognizer.open())
     except StreamsFull:
         pass
-    if len(streams) != recognizer.runner.capacity:
-        yield f"Expected {recognizer.runner.capacity} streams to find a slot, got {len(streams)}"
+    if len(streams) != recognizer.limits.capacity:
+        yield f"Expected {recognizer.limits.capacity} streams to find a slot, got {len(streams)}"
     for stream in streams:
         recognizer.close(stream)
 
@@ -363,8 +152,8 @@ def _growth(quarters: Sequence[Memory]) -> Iterator[str]:
 
 def _compare(report: ChurnReport, plain: StreamRecognizer) -> None:
     """Hear the samples again, as many as `plain` has room for at a time."""
-    samples = iter(report.samples)
-    while group := list(itertools.islice(samples, plain.runner.capacity)):
+    samples = iter(report.crowd.samples)
+    while group := list(itertools.islice(samples, plain.limits.capacity)):
         for sample, text in zip(group, hear_again(plain, group), strict=True):
             report.errors += count_character_errors(text, sample.text, normalize=str)
             if text != sample.text:
@@ -378,7 +167,7 @@ def hear_again(recognizer: StreamRecognizer, samples: Sequence[Sample]) -> list[
         recognizer.accept(stream, sample.samples)  # type: ignore[arg-type]
         if sample.finished:
             recognizer.finish(stream)
-    max_batch = recognizer.runner.max_batch
+    max_batch = recognizer.limits.max_batch
     for num_done in itertools.count():
         ready = [
             stream

@@ -7,39 +7,16 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from moulin.bundle.spec import ModelSpec
 from moulin.errors import OptionsError
 from moulin.evaluate.generator_processes import generator_processes
-from moulin.evaluate.run import TRIES, Generate, Generated, Plan, Run, measure_plan
+from moulin.evaluate.run import Generate, Generated, Plan
 from moulin.evaluate.streaming_clips import Clip
 from moulin.evaluate.streaming_load import Load, Pace, run_load
-from moulin.evaluate.targets.stream_targets import target
-from moulin.evaluate.targets.target import Connect, RunningTarget, ServerSettings
-from moulin.evaluate.wer import Normalizer
+from moulin.evaluate.targets.target import Connect, RunningTarget
 
 
-def measure_streams(
-    name: str,
-    spec: ModelSpec | None,
-    settings: ServerSettings,
-    clips: Sequence[Clip],
-    streams: int,
-    pace: Pace,
-    normalize: Normalizer,
-    *,
-    generators: int = 1,
-    tries: int = TRIES,
-) -> Run:
-    """Start the target called `name`, run `streams` streams against it, and stop it.
-
-    The streams are shared among `generators` processes; a target in this process has one.
-    """
-    load = plan(clips, streams, pace, generators)
-    return measure_plan(name, target(name), spec, settings, load, normalize, tries=tries)
-
-
-def plan(clips: Sequence[Clip], streams: int, pace: Pace, generators: int = 1) -> Plan:
-    """`streams` lines from `generators` processes."""
+def streams_plan(clips: Sequence[Clip], streams: int, pace: Pace, generators: int = 1) -> Plan:
+    """`streams` streams, shared among `generators` processes; a target in this process has one."""
 
     @asynccontextmanager
     async def here(running: RunningTarget) -> AsyncIterator[Generate]:

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from moulin.evaluate.gpu_usage import GpuUsage, GpuWatch
-from moulin.evaluate.process_usage import cpu_sec, machine_cpu_sec, memory_bytes
+from moulin.evaluate.process_usage import cpu_sec_by_process, machine_cpu_sec, memory_bytes
 
 _INTERVAL_SEC = 1.0
 
@@ -19,20 +19,26 @@ class TargetUsage:
     machine_cpu_sec: float
     peak_memory_bytes: int
     gpus: tuple[GpuUsage, ...] = ()
+    processes_cpu_sec: tuple[float, ...] = ()
+    """Of the server's first process, and of each that it started, the busiest first."""
 
 
 async def watch(pid: int | None, first_sec: float, end_sec: float) -> TargetUsage:
     """Of the process `pid` and all that it started, between two times of the event loop's clock."""
     loop = asyncio.get_running_loop()
     await asyncio.sleep(first_sec - loop.time())
-    server, machine, peak = cpu_sec(pid) if pid else 0.0, machine_cpu_sec(), 0
+    before, machine, peak = cpu_sec_by_process(pid) if pid else {}, machine_cpu_sec(), 0
     gpus = GpuWatch()
     gpus.start()
     try:
         while (left := end_sec - loop.time()) > 0:
             peak = max(peak, memory_bytes(pid) if pid else 0)
             await asyncio.sleep(min(left, _INTERVAL_SEC))
-        used = cpu_sec(pid) - server if pid else None
-        return TargetUsage(used, machine_cpu_sec() - machine, peak, tuple(gpus.stop()))
+        machine = machine_cpu_sec() - machine
+        after = cpu_sec_by_process(pid) if pid else {}
+        used = {process: sec - before.get(process, 0.0) for process, sec in after.items()}
+        others = sorted((sec for process, sec in used.items() if process != pid), reverse=True)
+        server = sum(after.values()) - sum(before.values()) if pid else None
+        return TargetUsage(server, machine, peak, tuple(gpus.stop()), (used.get(pid, 0.0), *others) if pid else ())
     finally:
         gpus.stop()

@@ -41,15 +41,22 @@ class WordErrors:
             self.substitutions + other.substitutions,
         )
 
-    def to_dict(self) -> dict[str, int | float]:
-        return {
-            "rate": round(self.rate, 6),
-            "errors": self.errors,
-            "insertions": self.insertions,
-            "deletions": self.deletions,
-            "substitutions": self.substitutions,
-            "reference": self.words,
-        }
+    def figures(self) -> ErrorRate:
+        return ErrorRate(
+            round(self.rate, 6), self.errors, self.insertions, self.deletions, self.substitutions, self.words
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorRate:
+    """`WordErrors` in a report: `errors` of all kinds together, against `reference` words (or characters)."""
+
+    rate: float
+    errors: int
+    insertions: int
+    deletions: int
+    substitutions: int
+    reference: int
 
 
 def count_word_errors(reference: str, hypothesis: str, *, normalize: Normalizer = str.upper) -> WordErrors:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +12,16 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
+from moulin.bundle.load import load_bundle
+from moulin.bundle.spec import OnnxModelSpec
+from moulin.errors import EngineError, LaunchError, OptionsError
 from moulin.evaluate.connection import Record
-from moulin.evaluate.streaming_clips import Clip
-from moulin.evaluate.targets.sherpa_server import SherpaConnection, SherpaStream
+from moulin.evaluate.process_usage import process_tree
+from moulin.evaluate.streaming_clips import Clip, cut
+from moulin.evaluate.targets.registry import target
+from moulin.evaluate.targets.sherpa_server import BINARY, SherpaConnection, SherpaStream, sherpa_server
+from moulin.evaluate.targets.target import ServerSettings
+from tests.bundles import BUNDLES
 from tests.evaluate.virtual_time import run_virtually
 
 
@@ -152,3 +160,40 @@ def test_nobody_listening_is_a_failure() -> None:
         return record
 
     assert (asyncio.run(run()).failure or "").startswith("cannot connect")
+
+
+@pytest.fixture(scope="module")
+def spec() -> OnnxModelSpec:
+    return load_bundle(BUNDLES / "zipformer2-streaming", expect="streaming")
+
+
+def test_a_server_that_refuses_its_options_says_which(spec: OnnxModelSpec) -> None:
+    with pytest.raises(LaunchError, match="exited with code"), sherpa_server(spec, {"no-such-option": "1"}):
+        pass
+
+
+def test_the_peer_is_ended_with_the_context(spec: OnnxModelSpec) -> None:
+    with sherpa_server(spec, {"num-work-threads": "1"}) as (pid, _):
+        assert process_tree(pid) == [pid]
+        assert Path(f"/proc/{pid}").exists()
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_without_the_peer_the_error_says_how_to_get_it(spec: OnnxModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", "/nowhere/python")
+    with pytest.raises(EngineError, match=BINARY) as caught, sherpa_server(spec, {}):
+        pass
+    assert caught.value.hint == "pip install '.[bench]' in moulin's folder"
+
+
+def test_the_peer_runs_on_the_cpu_only(spec: OnnxModelSpec) -> None:
+    settings = ServerSettings(threads=1, device="cuda:0")
+    with pytest.raises(OptionsError, match="CPU only"), target("sherpa-onnx-server", "streams")(spec, settings):
+        pass
+
+
+def test_the_peer_without_its_model_is_refused() -> None:
+    clip = cut(np.zeros(6000, dtype=np.float32), "ONE", None, 5120)
+    refused = pytest.raises(OptionsError, match="does not say which chunk it answers")
+    with target("sherpa=127.0.0.1:1", "streams")(None, ServerSettings(threads=1)) as running, refused:
+        running.connect([clip], 0)

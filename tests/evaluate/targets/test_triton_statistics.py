@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 
 from moulin.errors import ServerUnavailable
@@ -20,7 +22,7 @@ def test_numbers_may_be_strings_and_zeros_left_out() -> None:
     }
     found = _parsed(stats)
     assert found == TritonStatistics(20, 0, 5, 2.0, 4.0)
-    assert found.to_dict() == {
+    assert asdict(found.figures()) == {
         "requests": 20,
         "failures": 0,
         "executions": 5,

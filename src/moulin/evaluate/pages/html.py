@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from moulin import __version__
-from moulin.evaluate.pages.document import (
+from moulin.evaluate.pages.blocks import (
     Alignment,
     Block,
     Code,
@@ -18,14 +17,15 @@ from moulin.evaluate.pages.document import (
     Plots,
     Section,
     Table,
-    document,
 )
+from moulin.evaluate.pages.document import document
+from moulin.evaluate.report import Report
 from moulin.evaluate.wer import Pair
 
 _STYLE = Path(__file__).with_name("page.css")
 
 
-def to_html(report: Mapping[str, Any]) -> str:
+def to_html(report: Report) -> str:
     return _page(document(report))
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from moulin.evaluate.pages.document import (
+from moulin.evaluate.pages.blocks import (
     Alignment,
     Block,
     Code,
@@ -13,12 +10,13 @@ from moulin.evaluate.pages.document import (
     Paragraph,
     Plots,
     Table,
-    document,
 )
+from moulin.evaluate.pages.document import document
+from moulin.evaluate.report import Report
 from moulin.evaluate.wer import alignment_view
 
 
-def to_markdown(report: Mapping[str, Any]) -> str:
+def to_markdown(report: Report) -> str:
     """All that the page says but its plots, whose figures are in the tables."""
     whole = document(report)
     parts = [f"# {whole.title}", whole.subtitle]

@@ -15,18 +15,21 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from moulin.audio.waveform import SAMPLE_RATE
-from moulin.bundle.spec import OnnxModelSpec
+from moulin.bundle.spec import ModelSpec, OnnxModelSpec
 from moulin.bundle.tokens import tokens_text
-from moulin.engine.features import TAIL_PADDING_SEC
-from moulin.errors import EngineError, LaunchError
-from moulin.evaluate.connection import Record
+from moulin.errors import EngineError, LaunchError, OptionsError
+from moulin.evaluate.connection import Connection, Record
 from moulin.evaluate.streaming_clips import Clip
+from moulin.evaluate.targets.in_process import with_tail
+from moulin.evaluate.targets.sherpa_options import check_cpu, decoding_of, onnx
+from moulin.evaluate.targets.target import SHERPA_SETTINGS, RunningTarget, ServerSettings
 from moulin.evaluate.targets.web_socket import WebSocketConnection, WebSocketStream
 from moulin.extras import install_hint
 from moulin.launch import parent_death
@@ -49,6 +52,31 @@ _EXIT_SEC = 5.0
 
 
 _OFFLINE_UNKNOWN = {"loop-interval-ms", "end-tail-padding"}
+
+
+@contextmanager
+def started(spec: ModelSpec | None, settings: ServerSettings) -> Iterator[RunningTarget]:
+    """The server for the model, with the best settings found and what `settings` changes of them."""
+    check_cpu(settings.device)
+    method, beam = decoding_of(settings)
+    decoding = {"decoding-method": method, "max-active-paths": str(beam)}
+    with sherpa_server(onnx(spec), {**SHERPA_SETTINGS, **decoding, **settings.sherpa}) as (pid, port):
+        yield RunningTarget(pid, partial(connect, f"ws://127.0.0.1:{port}"))
+
+
+def at(address: str, _settings: ServerSettings) -> RunningTarget:
+    """The server at ws://HOST:PORT."""
+    return RunningTarget(None, partial(connect, address if "://" in address else f"ws://{address}"))
+
+
+def connect(url: str, clips: Sequence[Clip], _generator: int = 0) -> Connection:
+    """To the online server for chunks, to the offline one for whole recordings."""
+    whole = all(clip.whole for clip in clips)
+    if not whole and not all(clip.peer_steps for clip in clips):
+        raise OptionsError(
+            "sherpa-onnx's server does not say which chunk it answers", hint="name its model (--model), which does"
+        )
+    return SherpaOfflineConnection(url, clips) if whole else SherpaConnection(url, clips)
 
 
 @contextmanager
@@ -171,11 +199,10 @@ class SherpaOfflineStream(WebSocketStream):
 
 
 def _whole_message(clip: Clip) -> bytes:
-    """With the tail of silence that moulin adds, so that both do the same work."""
+    """All frames of a recording, serialised."""
     from websockets.frames import Frame, Opcode
 
-    samples = np.concatenate([clip.chunks[0], np.zeros(round(TAIL_PADDING_SEC * SAMPLE_RATE), dtype=np.float32)])
-    data = samples.astype("<f4").tobytes()
+    data = with_tail(clip.chunks[0]).astype("<f4").tobytes()
     # Pieces, because the server refuses large messages.
     whole = np.array([SAMPLE_RATE, len(data)], dtype="<i4").tobytes() + data
     pieces = [whole[start : start + _PIECE_BYTES] for start in range(0, len(whole), _PIECE_BYTES)]

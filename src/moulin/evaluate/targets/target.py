@@ -1,14 +1,16 @@
-"""What can be measured: a target that was started for it, or one that runs already at an address."""
+"""What a target is to the benchmarks: how it is started, its settings, and how load generators connect to it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import partial
 
-from moulin.bundle.spec import ModelSpec, OnnxModelSpec
+import numpy as np
+from numpy.typing import NDArray
+
+from moulin.bundle.spec import ModelSpec
 from moulin.errors import OptionsError
 from moulin.evaluate.connection import Connection
 from moulin.evaluate.streaming_clips import Clip
@@ -27,17 +29,20 @@ SHERPA_SETTINGS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """What a target's server is started with. `sherpa` are options of the peer's command line, without dashes."""
+    """Settings that a target is started with."""
 
     threads: int
     device: str = "cpu"
     engine: Engine | None = None
     """Of moulin's targets; by default the one for the model's form."""
     sherpa: Mapping[str, str] = field(default_factory=dict)
+    """Options of the command line of the peer's server, without dashes."""
     decoding: Mapping[str, str | int] = field(default_factory=dict)
     """Of every target: `method` and `beam`, where they are not the default."""
     api_key: str = ""
     """For targets at an address that want one."""
+    moulin: Mapping[str, str] = field(default_factory=dict)
+    """Options of moulin's service, by the names of the fields of StreamingOptions or OfflineOptions."""
 
     @property
     def options(self) -> str:
@@ -51,7 +56,7 @@ class ServerSettings:
         if name.startswith("sherpa-onnx-server"):
             return {**SHERPA_SETTINGS, **self.sherpa, **self.decoding}
         engine = {"engine": self.engine} if self.engine else {}
-        return {"threads": self.threads, "device": self.device, **engine, **self.decoding}
+        return {"threads": self.threads, "device": self.device, **engine, **self.moulin, **self.decoding}
 
 
 Connect = Callable[[Sequence[Clip], int], Connection]
@@ -71,34 +76,20 @@ class RunningTarget:
 
 
 Start = Callable[[ModelSpec | None, ServerSettings], AbstractContextManager[RunningTarget]]
-"""Starts a target; those at an address need no model."""
+"""Starts a target that takes requests or streams; a target at an address needs no model."""
 
 ConnectTo = Callable[[str, ServerSettings], RunningTarget]
 """An address to the target there."""
 
 
-def chosen(name: str, started: Mapping[str, Start], addressed: Mapping[str, ConnectTo]) -> Start:
-    """The target called `name`, or the one in NAME=ADDRESS. Raises OptionsError."""
-    kind, given, address = name.partition("=")
-    if not given and kind in started:
-        return started[kind]
-    if given and kind in addressed:
-        if not address:
-            raise OptionsError(f"Expected an address behind {name!r}", hint=_choices(started, addressed))
-        return partial(_at_address, addressed[kind], address)
-    raise OptionsError(f"There is no target {name!r}", hint=_choices(started, addressed))
+Waveforms = Sequence[NDArray[np.float32]]
+"""Recordings, each float32 [n] (16 kHz, mono)."""
 
+Transcribe = Callable[[Waveforms], list[str]]
+"""All recordings to their texts, as fast as the target can; the clock of `bench offline` runs for this call."""
 
-@contextmanager
-def _at_address(
-    connect_to: ConnectTo, address: str, _spec: ModelSpec | None, settings: ServerSettings
-) -> Iterator[RunningTarget]:
-    yield connect_to(address, settings)
-
-
-def _choices(started: Mapping[str, Start], addressed: Mapping[str, ConnectTo]) -> str:
-    there = ", ".join(f"{name}=ADDRESS" for name in addressed)
-    return f"the targets are {', '.join(started)}; for what runs already {there}"
+StartAtOnce = Callable[[ModelSpec, ServerSettings], AbstractContextManager[Transcribe]]
+"""Starts a target that takes all recordings in one call; it goes away with the context."""
 
 
 def needed(spec: ModelSpec | None) -> ModelSpec:
@@ -106,20 +97,3 @@ def needed(spec: ModelSpec | None) -> ModelSpec:
     if spec is None:
         raise OptionsError("Expected a model for a target that is to be started", hint="name its folder with --model")
     return spec
-
-
-def onnx(spec: ModelSpec | None) -> OnnxModelSpec:
-    """Raises OptionsError where it is not one of ONNX files, which is all that the peer takes."""
-    if not isinstance(needed(spec), OnnxModelSpec):
-        raise OptionsError("sherpa-onnx takes ONNX files, not a checkpoint", hint="leave it out of --targets")
-    assert isinstance(spec, OnnxModelSpec)
-    return spec
-
-
-def split_model(address: str, default: str) -> tuple[str, str]:
-    """HOST:PORT[/MODEL] to both. Raises OptionsError."""
-    server, _, model = address.removeprefix("http://").partition("/")
-    host, _, port = server.rpartition(":")
-    if not host or not port.isdigit():
-        raise OptionsError(f"Expected HOST:PORT or HOST:PORT/MODEL, got {address!r}")
-    return server, model or default

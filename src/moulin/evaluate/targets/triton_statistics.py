@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from moulin.errors import ServerUnavailable, first_line
+from moulin.evaluate.results.loads import TritonFigures
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +28,15 @@ class TritonStatistics:
     def __sub__(self, before: TritonStatistics) -> TritonStatistics:
         return TritonStatistics(*(getattr(self, it.name) - getattr(before, it.name) for it in fields(self)))
 
-    def to_dict(self) -> dict[str, float]:
-        mean_batch = self.requests / self.executions if self.executions else 0.0
-        return {
-            "requests": self.requests,
-            "failures": self.failures,
-            "executions": self.executions,
-            "mean_batch": round(mean_batch, 2),
-            "mean_queue_ms": round(1e3 * self.queue_sec / max(1, self.requests), 2),
-            "mean_compute_ms": round(1e3 * self.compute_sec / max(1, self.requests), 2),
-        }
+    def figures(self) -> TritonFigures:
+        return TritonFigures(
+            requests=self.requests,
+            failures=self.failures,
+            executions=self.executions,
+            mean_batch=round(self.requests / self.executions if self.executions else 0.0, 2),
+            mean_queue_ms=round(1e3 * self.queue_sec / max(1, self.requests), 2),
+            mean_compute_ms=round(1e3 * self.compute_sec / max(1, self.requests), 2),
+        )
 
 
 ReadStatistics = Callable[[], TritonStatistics]

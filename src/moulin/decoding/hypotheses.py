@@ -1,0 +1,157 @@
+"""The hypotheses of many searches that go on, in arrays to which many rows are added at once."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from moulin.arrays import Floats, Ints, Ints32
+from moulin.decoding.found import Found, Hypothesis
+
+MAX_TOKENS = 512
+"""Tokens of a hypothesis that are in the arrays; earlier ones are in a list. A segment of 20 s has some 100."""
+
+
+class OpenHypotheses:
+    """The hypotheses of each slot's open segment, in `places`: tokens, the frames at which they were emitted, and their
+    log-probabilities. Greedy search uses the first place alone.
+
+    The operating system gives the memory when it is first written. Different slots may be used from different threads.
+    """
+
+    def __init__(self, slots: int, places: int, context_size: int, max_tokens: int = MAX_TOKENS) -> None:
+        """`context_size` is the decoder's, which counts when the best is chosen: see `Found.best`."""
+        self._places, self._context_size, self._max_tokens = places, context_size, max_tokens
+        rows = slots * places  # slot * places + place
+        self._tokens = np.zeros((rows, max_tokens), dtype=np.int32)
+        self._frames = np.zeros((rows, max_tokens), dtype=np.int32)
+        self._log_probs = np.zeros((rows, max_tokens), dtype=np.float32)
+        self._counts = np.zeros(rows, dtype=np.int64)
+        self._scores = np.zeros(rows)
+        self._earlier: dict[int, tuple[list[int], list[int], list[float]]] = {}
+        self._num_earlier = np.zeros(rows, dtype=np.int64)
+        self._best = np.zeros(slots, dtype=np.int64)  # place
+        self.decided = np.full(slots, -1, dtype=np.int32)
+        """As `Continuation.decided`; set to -1 again once the search has been told."""
+        self.kept = np.zeros(slots, dtype=np.int32)
+        """As `Continuation.kept`."""
+
+    def clear(self, slot: int) -> None:
+        """Forget all hypotheses of `slot`."""
+        rows = slice(slot * self._places, (slot + 1) * self._places)
+        self._counts[rows] = self._scores[rows] = self._num_earlier[rows] = 0
+        if self._earlier:
+            for row in range(rows.start, rows.stop):
+                self._earlier.pop(row, None)
+        self._best[slot] = 0
+        self.decided[slot] = -1
+
+    def advance(self, slots: Ints, found: Found, first_frames: Ints) -> None:
+        """What a search has `found` for the hypotheses of each of `slots` [N], all different, in frames of which
+        `first_frames` [N] are the numbers of the first."""
+        places = found.origins.shape[1]
+        alive = ~np.isneginf(found.scores)
+        first = slots[:, None] * self._places
+        every = first + np.arange(places)
+        rows, sources = every[alive], (first + found.origins)[alive]
+        moved = rows != sources
+        if moved.any():
+            self._copy(rows[moved], sources[moved])
+        frames = (found.frames + first_frames[:, None, None])[alive]
+        self._append(rows, found.counts[alive], found.tokens[alive], frames, found.log_probs[alive])
+        self._scores[rows] = found.scores[alive]
+        num_tokens = self._counts[every] + self._num_earlier[every]
+        self._best[slots] = (found.scores / (num_tokens + self._context_size)).argmax(axis=1)
+
+    def count(self, slot: int) -> int:
+        """How many tokens the slot's best hypothesis has."""
+        row = self._row(slot)
+        return int(self._counts[row] + self._num_earlier[row])
+
+    def last_frames(self, slots: Ints) -> Ints:
+        """The frames of the last tokens of the best hypotheses, -1 where there is none."""
+        rows = slots * self._places + self._best[slots]
+        counts = self._counts[rows]
+        last: Ints = np.where(counts > 0, self._frames[rows, counts - 1], -1)
+        return last
+
+    def hypothesis(self, slot: int) -> Hypothesis:
+        """The best one of `slot`."""
+        row = self._row(slot)
+        count = self._counts[row]
+        earlier = self._earlier.get(row, ([], [], []))
+        return Hypothesis(
+            (*earlier[0], *self._tokens[row, :count].tolist()),
+            (*earlier[1], *self._frames[row, :count].tolist()),
+            (*earlier[2], *self._log_probs[row, :count].tolist()),
+            float(self._scores[row]),
+        )
+
+    def drop(self, slot: int, count: int) -> None:
+        """Decide for the best hypothesis, and forget its first `count` tokens and its score."""
+        row, best = slot * self._places, int(self._best[slot])
+        if best:
+            self._copy(np.array([row]), np.array([row + best]))
+        earlier = self._earlier.get(row, ([], [], []))
+        from_array = max(0, count - len(earlier[0]))
+        for of_row in earlier:
+            del of_row[:count]
+        self._num_earlier[row] = len(earlier[0])
+        self._forget(row, from_array)
+        self._scores[row] = 0
+        self._best[slot] = 0
+        # drop() may run twice before a step; the search still uses the old numbering, so keep the first choice.
+        if self.decided[slot] < 0:
+            self.decided[slot] = best
+        self.kept[slot] = self.count(slot)
+
+    def _row(self, slot: int) -> int:
+        return slot * self._places + int(self._best[slot])
+
+    def _append(
+        self,
+        rows: Ints,
+        counts: Ints32,
+        tokens: Ints32,
+        frames: Ints32,
+        log_probs: Floats,
+    ) -> None:
+        if (full := self._counts[rows] + tokens.shape[1] > self._max_tokens).any():
+            for row in rows[full].tolist():
+                self._set_aside(row)
+        some, columns = np.nonzero(np.arange(tokens.shape[1]) < counts[:, None])
+        where, at = rows[some], self._counts[rows[some]] + columns
+        self._tokens[where, at] = tokens[some, columns]
+        self._frames[where, at] = frames[some, columns]
+        self._log_probs[where, at] = log_probs[some, columns]
+        self._counts[rows] += counts
+
+    def _copy(self, rows: Ints, sources: Ints) -> None:
+        """Copy row `sources[i]` to `rows[i]`; all sources are read first."""
+        length = int(self._counts[sources].max(initial=0))
+        for of_all in (self._tokens, self._frames, self._log_probs):
+            of_all[rows, :length] = of_all[sources, :length]
+        for of_each in (self._counts, self._num_earlier, self._scores):
+            of_each[rows] = of_each[sources]
+        if self._earlier:
+            copies = [self._earlier.get(source) for source in sources.tolist()]
+            for row, earlier in zip(rows.tolist(), copies, strict=True):
+                self._earlier.pop(row, None)
+                if earlier is not None:
+                    self._earlier[row] = earlier[0].copy(), earlier[1].copy(), earlier[2].copy()
+
+    def _set_aside(self, row: int) -> None:
+        """Move all tokens but the last to the lists; `last_frames` reads the last one from the arrays."""
+        moved = int(self._counts[row]) - 1
+        earlier = self._earlier.setdefault(row, ([], [], []))
+        earlier[0].extend(self._tokens[row, :moved].tolist())
+        earlier[1].extend(self._frames[row, :moved].tolist())
+        earlier[2].extend(self._log_probs[row, :moved].tolist())
+        self._num_earlier[row] = len(earlier[0])
+        self._forget(row, moved)
+
+    def _forget(self, row: int, count: int) -> None:
+        """Remove the first `count` tokens from the arrays."""
+        kept = int(self._counts[row]) - count
+        for of_all in (self._tokens, self._frames, self._log_probs):
+            of_all[row, :kept] = of_all[row, count : count + kept].copy()
+        self._counts[row] = kept

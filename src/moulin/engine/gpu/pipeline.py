@@ -1,0 +1,125 @@
+"""Offline recognition with everything on the GPU."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from moulin.arrays import Floats
+from moulin.audio.waveform import MAX_PEAK, SAMPLE_RATE, check_waveform
+from moulin.bundle.spec import FRAME_SHIFT_SEC, CheckpointSpec
+from moulin.decoding.found import Hypothesis
+from moulin.decoding.row_options import RowOptions
+from moulin.encoders.transducer import Transducer
+from moulin.engine.features import TAIL_PADDING_SEC, check_duration
+from moulin.engine.gpu.model import open_predictor
+from moulin.engine.limits import MAX_AUDIO_SEC
+from moulin.engine.precision_error import precision_error
+from moulin.engine.torch.prediction import DTYPES, torch_device
+from moulin.errors import AudioError, EngineError, MoulinError, first_line
+from moulin.gpu.open_encoder import gpu_encoder
+from moulin.gpu.pipeline import GpuPipeline, Result
+
+WARM_UP_SEC = 20.0
+"""Graphs of single utterances up to here are captured before the first one comes; others when they are first needed."""
+
+_NOTHING = Hypothesis((), (), (), 0.0)
+
+
+class GpuEnginePipeline:
+    """A `Pipeline` of a checkpoint, by `moulin.gpu`."""
+
+    def __init__(
+        self,
+        spec: CheckpointSpec,
+        transducer: Transducer,
+        *,
+        device: str = "cuda",
+        cuda_graphs: bool = True,
+        tail_padding_sec: float = TAIL_PADDING_SEC,
+        max_audio_sec: float = MAX_AUDIO_SEC,
+    ) -> None:
+        """`transducer` is the loaded one of `spec`, in whose precision it runs, fp16 or bf16.
+
+        Raises EngineError where the device does not work or the model has a form that the GPU engine does not know.
+        """
+        self._spec, self._max_audio_sec = spec, max_audio_sec
+        on, dtype = torch_device(device), DTYPES[spec.precision]
+        max_frames = round((max_audio_sec + tail_padding_sec) / FRAME_SHIFT_SEC) + 1
+        encoder = gpu_encoder(transducer, device=on, dtype=dtype, max_frames=max_frames)
+        predictor = open_predictor(spec, transducer, device=on, dtype=dtype)
+        self._pipeline = GpuPipeline(
+            encoder,
+            predictor,
+            device=on,
+            tail_samples=round(tail_padding_sec * SAMPLE_RATE),
+            cuda_graphs=cuda_graphs,
+        )
+
+    def warm_up(self, longest_sec: float = WARM_UP_SEC) -> None:
+        """Compile kernels and capture graphs, that no utterance waits for it.
+
+        Raises EngineError where the precision is not enough for this checkpoint.
+        """
+        self._pipeline.warm_up(min(longest_sec, self._max_audio_sec))
+        noise = np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE).astype(np.float32)
+        for answer in self([noise], RowOptions.defaults(1), ["noise"]):
+            if isinstance(answer, MoulinError):
+                raise answer
+
+    def __call__(
+        self, waveforms: Sequence[Floats], options: RowOptions, names: Sequence[str]
+    ) -> list[Hypothesis | MoulinError]:
+        """See `Pipeline`; int16 waveforms stay what they are, which halves what is copied."""
+        answers: list[Hypothesis | MoulinError] = [_NOTHING] * len(waveforms)
+        for dtype in (np.float32, np.int16):
+            some = [row for row, waveform in enumerate(waveforms) if waveform.dtype == dtype and len(waveform)]
+
+            def result(position: int, hypothesis: Hypothesis, peak: float, some: list[int] = some) -> None:
+                row = some[position]
+                answers[row] = self._wrong(waveforms[row], hypothesis, peak, names[row]) or hypothesis
+
+            if some:
+                self._run([waveforms[row] for row in some], options.take(np.array(some)), result)
+        return answers
+
+    def check_form(self, waveform: Floats, *, what: str) -> Floats:
+        """`check` without a look at the samples, of which the GPU tells the peak."""
+        waveform = np.asarray(waveform)
+        if waveform.ndim != 1 or waveform.dtype != np.float32:
+            return self.check(waveform, what=what)
+        check_duration(len(waveform) / SAMPLE_RATE, self._max_audio_sec, what=what)
+        return waveform
+
+    def check(self, waveform: Floats, *, what: str) -> Floats:
+        waveform = np.asarray(waveform)
+        if waveform.ndim != 1 or waveform.dtype != np.int16:
+            waveform = check_waveform(waveform, what=what)
+        check_duration(len(waveform) / SAMPLE_RATE, self._max_audio_sec, what=what)
+        return waveform
+
+    @property
+    def max_utterance_sec(self) -> float:
+        return self._max_audio_sec
+
+    def close(self) -> None:
+        self._pipeline.close()
+
+    def _wrong(self, waveform: Floats, hypothesis: Hypothesis, peak: float, what: str) -> MoulinError | None:
+        """Why there is no transcript of `waveform`, if there is none."""
+        if not peak <= MAX_PEAK:
+            try:
+                check_waveform(waveform, what=what)
+            except AudioError as error:
+                return error
+        if not math.isfinite(hypothesis.score):
+            return precision_error(self._spec, f"{what}: expected numbers from {self._spec.file}")
+        return None
+
+    def _run(self, waveforms: Sequence[Floats], options: RowOptions, result: Result) -> None:
+        try:
+            self._pipeline(waveforms, options, result)
+        except RuntimeError as error:  # want of memory, say
+            raise EngineError(f"The GPU failed: {first_line(error)}") from error

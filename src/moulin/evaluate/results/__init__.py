@@ -1,0 +1,1 @@
+"""What `moulin bench` writes and reads back: the figures of each kind of benchmark as dataclasses."""

@@ -1,0 +1,110 @@
+"""Figures of `moulin bench gpu`: our offline GPU engine, by parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderGraphs:
+    """Milliseconds of a pass by batch size: as a CUDA graph, and by the modules in PyTorch. Of older results only;
+    `moulin bench encoder` measures this now."""
+
+    size: str
+    frames: int
+    ms: Mapping[str, float]
+    plain_modules_ms: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """Calls one after the other: audio seconds a second, and the time of each call."""
+
+    rtfx: float
+    call_ms: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineRun:
+    """Waveforms in host memory to transcripts, float32 and int16, `calls` calls of `batch` utterances each."""
+
+    size: str
+    method: str
+    beam: int
+    batch: int
+    calls: int
+    float32: Calls
+    int16: Calls
+
+
+@dataclass(frozen=True, slots=True)
+class OptionsRun:
+    """The same batch with equal options and with another set for each utterance; medians of the calls."""
+
+    size: str
+    batch: int
+    equal_ms: float
+    mixed_ms: float
+    ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class Breakdown:
+    """The calling thread's milliseconds in each function of a call, and how long the GPU runs anything."""
+
+    size: str
+    rtfx: float
+    ms: Mapping[str, float]
+    gpu_busy_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class KernelRun:
+    """Microseconds of the search's kernel in a call of `batch` utterances of one length: the median of the calls."""
+
+    size: str
+    method: str
+    beam: int
+    batch: int
+    frames: int
+    us: float
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRun:
+    """GPU memory reserved after every tenth of so many utterances."""
+
+    utterances: int
+    reserved_mib: Sequence[int]
+    rtfx_with_making_the_audio: float
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRun:
+    """The service through Triton. Of older results only; `moulin bench offline --workers` measures this now."""
+
+    size: str
+    instances: int
+    clients: int
+    concurrency: int
+    rtfx: float
+    requests_per_sec: float
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    failures: int
+    int16: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GpuEngineFigures:
+    kind: str = "gpu-engine"
+    encoder: Sequence[EncoderGraphs] = ()
+    pipeline: Sequence[PipelineRun] = ()
+    options: Sequence[OptionsRun] = ()
+    search: Sequence[KernelRun] = ()
+    breakdown: Sequence[Breakdown] = ()
+    memory: Sequence[MemoryRun] = ()
+    triton: Sequence[ServiceRun] = ()
+    interrupted: bool = False

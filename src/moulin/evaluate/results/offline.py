@@ -1,0 +1,47 @@
+"""Figures of `moulin bench offline` with all recordings at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from moulin.evaluate.results.setup import SETTING, Data
+
+
+@dataclass(frozen=True, slots=True)
+class UtteranceErrors:
+    errors: int
+    words: int
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """One target: wall time of each round, RTFx (audio seconds a second), and word errors of the last round."""
+
+    name: str
+    seconds: Sequence[float]
+    rtfx_median: float
+    rtfx_best: float
+    rtfx_worst: float
+    wer: float
+    word_errors: int
+    words: int
+    insertions: int | None = None
+    deletions: int | None = None
+    substitutions: int | None = None
+    utterances: Mapping[str, UtteranceErrors] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OfflineFigures:
+    kind: str
+    audio_sec: float
+    """Of a round."""
+    targets: Sequence[Throughput]
+    data: Data | None = None
+    normalizer: str | None = None
+    decoding: Mapping[str, str | int] | None = None
+    threads: int | None = field(default=None, metadata=SETTING)
+    device: str | None = field(default=None, metadata=SETTING)
+    repeat: int | None = field(default=None, metadata=SETTING)
+    interrupted: bool = False

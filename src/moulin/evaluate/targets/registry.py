@@ -1,0 +1,106 @@
+"""Everything that can be measured, a row each: a new target is a file of its own and a row here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, get_args
+
+from moulin.bundle.spec import ModelSpec
+from moulin.errors import OptionsError
+from moulin.evaluate.targets import (
+    gateway_stream,
+    moulin_engine,
+    openai_realtime,
+    openai_rest,
+    sherpa_engine,
+    sherpa_server,
+    triton,
+)
+from moulin.evaluate.targets.target import ConnectTo, RunningTarget, ServerSettings, Start, StartAtOnce
+
+Load = Literal["requests", "streams"]
+"""Whole recordings, a request each; or recordings in chunks, in real time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """How a target is started, or found at an address (NAME=ADDRESS), for each way of measuring it; None where it is
+    not measured that way."""
+
+    at_once: StartAtOnce | None = None
+    """All recordings in one call."""
+    requests: Start | None = None
+    streams: Start | None = None
+    requests_at: ConnectTo | None = None
+    streams_at: ConnectTo | None = None
+
+
+def _both(start: Start) -> Target:
+    return Target(requests=start, streams=start)
+
+
+def _both_at(connect_to: ConnectTo) -> Target:
+    return Target(requests_at=connect_to, streams_at=connect_to)
+
+
+TARGETS: Mapping[str, Target] = {
+    "moulin": Target(moulin_engine.at_once, moulin_engine.requests, moulin_engine.streams),
+    "moulin-triton": Target(triton.at_once),
+    **{f"moulin-triton-{wire}": _both(partial(triton.started, wire)) for wire in get_args(triton.WireName)},
+    "sherpa-onnx": Target(requests=sherpa_engine.requests, streams=sherpa_engine.streams),
+    **{f"sherpa-onnx-batch{n}": Target(partial(sherpa_engine.batches_at_once, n)) for n in (1, 4, 16)},
+    "sherpa-onnx-threads": Target(sherpa_engine.threads_at_once),
+    "sherpa-onnx-server": _both(sherpa_server.started),
+    **{f"echo-{wire}": Target(streams=partial(triton.started_echo, wire)) for wire in get_args(triton.WireName)},
+    "echo": Target(streams=partial(triton.started_echo, "http")),
+    "triton-grpc": _both_at(partial(triton.at, "grpc")),
+    "triton-http": _both_at(partial(triton.at, "http")),
+    "sherpa": _both_at(sherpa_server.at),
+    "rest": Target(requests_at=openai_rest.rest_at),
+    "stream": Target(streams_at=gateway_stream.stream_at),
+    "realtime": Target(streams_at=openai_realtime.realtime_at),
+}
+
+
+def at_once(name: str) -> StartAtOnce:
+    """The target called `name` that takes all recordings in one call. Raises OptionsError."""
+    if (row := TARGETS.get(name)) is None or row.at_once is None:
+        names = [name for name, row in TARGETS.items() if row.at_once]
+        raise OptionsError(f"There is no target {name!r}", hint=f"the targets are {', '.join(names)}")
+    return row.at_once
+
+
+def target(name: str, load: Load) -> Start:
+    """The target NAME, or the one at NAME=ADDRESS, that takes `load`. Raises OptionsError."""
+    kind, at_address, address = name.partition("=")
+    row = TARGETS.get(kind, Target())
+    if at_address and (connect_to := row.requests_at if load == "requests" else row.streams_at):
+        if not address:
+            raise OptionsError(f"Expected an address behind {name!r}", hint=_choices(load))
+        return partial(_found, connect_to, address)
+    if not at_address and (start := row.requests if load == "requests" else row.streams):
+        return start
+    raise OptionsError(f"There is no target {name!r}", hint=_choices(load))
+
+
+def started_names(load: Load) -> list[str]:
+    """The targets that are started for a run."""
+    return [name for name, row in TARGETS.items() if (row.requests if load == "requests" else row.streams)]
+
+
+@contextmanager
+def _found(
+    connect_to: ConnectTo, address: str, _spec: ModelSpec | None, settings: ServerSettings
+) -> Iterator[RunningTarget]:
+    yield connect_to(address, settings)
+
+
+def _choices(load: Load) -> str:
+    there = [name for name, row in TARGETS.items() if (row.requests_at if load == "requests" else row.streams_at)]
+    return (
+        f"the targets are {', '.join(started_names(load))}; for what runs already "
+        f"{', '.join(f'{name}=ADDRESS' for name in there)}"
+    )
