@@ -108,7 +108,7 @@ def test_what_a_checkpoint_cannot_be(tmp_path: Path) -> None:
         load_model(tmp_path)
     with pytest.raises(OptionsError, match="at least 1 of streams"):
         open_stream_recognizer(checkpoint("lstm-streaming"), max_streams=0)
-    with pytest.raises(OptionsError, match="at least 1 thread"):
+    with pytest.raises(OptionsError, match="Expected threads of at least 1, got 0"):
         open_recognizer(checkpoint("conformer-offline"), EngineChoice(threads=0))
 
 
