@@ -38,11 +38,12 @@ from moulin.evaluate.manifest import demo_clips
 from moulin.evaluate.wer import align_words, count_word_errors, digits_spelled_alike
 from moulin.launch.gateway import GatewayProcess
 from moulin.launch.ports import claim_ports
-from moulin.launch.server import ServerOptions, TritonServer
+from moulin.launch.server import TritonServer
+from moulin.launch.server_options import ServerOptions
 from moulin.triton_repo.contract import STREAMING_MODEL_NAME
-from moulin.triton_repo.offline_config import OfflineOptions
+from moulin.triton_repo.offline_options import OfflineOptions
 from moulin.triton_repo.repository import build_offline_repository, build_streaming_repository
-from moulin.triton_repo.streaming_config import StreamingOptions
+from moulin.triton_repo.streaming_options import StreamingOptions
 
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
 RATE = 16000

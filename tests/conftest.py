@@ -18,15 +18,16 @@ from moulin.audio.decode import read_audio
 from moulin.bundle.load import load_bundle
 from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL
 from moulin.evaluate.manifest import demo_clips
-from moulin.launch import ServerOptions, TritonServer
+from moulin.launch.server import TritonServer
+from moulin.launch.server_options import ServerOptions
 from moulin.live_transcript import LiveTranscript
 from moulin.models.open_recognizer import open_recognizer
 from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.transcript import Transcript
 from moulin.triton_repo.contract import STREAMING_MODEL_NAME
-from moulin.triton_repo.offline_config import OfflineOptions
+from moulin.triton_repo.offline_options import OfflineOptions
 from moulin.triton_repo.repository import build_offline_repository, build_streaming_repository
-from moulin.triton_repo.streaming_config import StreamingOptions
+from moulin.triton_repo.streaming_options import StreamingOptions
 from tests.bundles import BUNDLES
 
 # PyTorch's threads wait for each other by spinning: with tiny models, and others on the machine, they lose more than

@@ -5,17 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.live_transcript import StreamUpdate
-
-if TYPE_CHECKING:
-    from moulin.bundle.files import Precision
-    from moulin.models.engines import Engine
+from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
 
 Updates = Generator[StreamUpdate, None, None]
 
@@ -60,20 +57,16 @@ def stream_to_server(chunks: Chunks, url: str, *, model: str, options: Mapping[s
 def stream_in_process(
     chunks: Chunks,
     model: Path,
+    engine: EngineChoice = USUAL_ENGINE,
     *,
     options: Mapping[str, Any],
-    precision: Precision | None = None,
-    engine: Engine | None = None,
-    device: str = "cpu",
 ) -> Updates:
     """`stream_to_server` without a server. Raises BundleError or EngineError where the model cannot be used."""
     from moulin.models.open_stream_recognizer import open_stream_recognizer
     from moulin.streaming.options import StreamOptions
 
     defaults = StreamOptions().updated(options)
-    with open_stream_recognizer(
-        model, precision=precision, engine=engine, device=device, max_streams=1, options=defaults
-    ) as recognizer:
+    with open_stream_recognizer(model, engine, max_streams=1, options=defaults) as recognizer:
         stream = recognizer.open()
         try:
             for chunk in chunks:

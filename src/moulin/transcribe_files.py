@@ -19,13 +19,12 @@ from moulin.errors import AudioError, ClientError, EngineError, MoulinError, Ser
 from moulin.long_audio.cutter import Piece
 from moulin.long_audio.joined_transcript import JoinedTranscript
 from moulin.long_audio.pieces import MAX_PIECE_SEC, Pieces
+from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
 from moulin.transcript import Transcript
 
 if TYPE_CHECKING:
-    from moulin.bundle.files import Precision
     from moulin.client.sync_client import Client
     from moulin.engine.offline_recognizer import OfflineRecognizer
-    from moulin.models.engines import Engine
 
 _FILES_AT_ONCE = 64
 """With a model in this process: enough to sort by length and keep all threads busy, few enough to hold in memory."""
@@ -116,12 +115,9 @@ def _longest_sec(client: Client) -> float:
 def transcribe_in_process(
     sources: Sequence[AudioSource],
     model: Path,
+    engine: EngineChoice = USUAL_ENGINE,
     *,
     changes: Mapping[str, Any],
-    precision: Precision | None = None,
-    engine: Engine | None = None,
-    device: str = "cpu",
-    threads: int | None = None,
     on_progress: OnProgress = _unheard,
 ) -> Iterator[Outcome]:
     """Outcomes in the order of `sources`. Raises BundleError or EngineError where the model cannot be used."""
@@ -130,10 +126,8 @@ def transcribe_in_process(
 
     options = DecodingOptions().updated(changes)
     with (
-        open_recognizer(
-            model, precision=precision, engine=engine, device=device, threads=threads, options=options
-        ) as recognizer,
-        ThreadPoolExecutor(threads) as readers,
+        open_recognizer(model, engine, options=options) as recognizer,
+        ThreadPoolExecutor(engine.threads) as readers,
     ):
         waiting = iter(sources)
         while group := [_Reading(source, recognizer) for source in islice(waiting, _FILES_AT_ONCE)]:

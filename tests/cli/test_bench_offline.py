@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from moulin.launch import TritonServer
+from moulin.launch.server import TritonServer
 from tests.bundles import BUNDLES
 from tests.cli.command import MOULIN, TIMEOUT_SEC, eventually, moulin, moulin_here
 

@@ -14,6 +14,7 @@ from moulin.bundle.checkpoint_spec import load_checkpoint_spec
 from moulin.bundle.load import load_bundle
 from moulin.bundle.transducer import load_transducer
 from moulin.cli.chosen_model import chosen_model
+from moulin.cli.model_options import ModelOptions
 from moulin.cli.models import load_models
 from moulin.errors import BundleError
 from tests.bundles import TRAINING
@@ -132,11 +133,8 @@ def test_export_of_a_causal_average_for_streams(tmp_path: Path) -> None:
 def test_what_serve_loads(streaming: bool) -> None:
     (model,) = load_models(
         [CAUSAL],
-        precision=None,
-        name=None,
-        streaming_name=None,
         mode="streaming" if streaming else None,
-        choice=CheckpointChoice(epoch=3, avg=2, use_averaged_model=True),
+        said=ModelOptions(CheckpointChoice(epoch=3, avg=2, use_averaged_model=True)),
     )
     assert model.spec.mode == ("streaming" if streaming else "offline")
     is_the_average(model.spec.file, CAUSAL / "expected-averaged-model-1-3.pt")
@@ -144,7 +142,7 @@ def test_what_serve_loads(streaming: bool) -> None:
 
 def test_several_files_are_one_model() -> None:
     files = [OFFLINE / "epoch-2.pt", OFFLINE / "epoch-3.pt"]
-    (model,) = load_models(files, precision=None, name=None, streaming_name=None)
+    (model,) = load_models(files)
     is_the_average(model.spec.file, OFFLINE / "expected-avg-2-3.pt")
 
 

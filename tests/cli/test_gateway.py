@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from moulin.launch import TritonServer
 from moulin.launch.ports import claim_ports
+from moulin.launch.server import TritonServer
 from tests.conftest import Recording
 
 from .command import MOULIN, alive, eventually, moulin

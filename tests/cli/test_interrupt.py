@@ -19,7 +19,7 @@ import pytest
 import soundfile
 
 from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL
-from moulin.launch import TritonServer
+from moulin.launch.server import TritonServer
 from tests.bundles import BUNDLES
 from tests.conftest import Recording
 

@@ -6,27 +6,25 @@ leaves them, the model in `exp` and the vocabulary in `data`.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import huggingface_hub.constants
 import numpy as np
 import pytest
-from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2 as pb
 
 from moulin.audio.decode import read_audio
 from moulin.client import Client
 from moulin.evaluate.manifest import demo_clips
 from moulin.models.open_recognizer import open_recognizer
+from moulin.triton_repo.offline_options import OfflineOptions
 from moulin.triton_repo.shim_parameters import ShimParameters
 from tests.bundles import BUNDLES
 from tests.fetch.site import Site, publish, running
 from tests.tensorrt_stand_in import install
+from tests.triton_repo.shim_args import shim_args
 
 from .command import MOULIN, Serving, moulin, moulin_here
 
@@ -111,15 +109,9 @@ def test_from_the_hub_to_a_repository_with_an_engine(
     done = moulin_here("repo", "build", model, "--to", tmp_path / "repository", *arguments).expect(0)
     assert "It differs from ONNX Runtime by " in done.err
     folder = tmp_path / "repository" / "transducer"
-    config = text_format.Parse((folder / "config.pbtxt").read_text(), pb.ModelConfig())
-    values: dict[str, Any] = {name: {"string_value": it.string_value} for name, it in config.parameters.items()}
-    parameters = ShimParameters.read(
-        {"model_config": json.dumps({"parameters": values}), "model_repository": str(folder), "model_version": "1"}
-    )
+    parameters = ShimParameters.read(shim_args(folder), OfflineOptions)
     waveform = read_audio(demo_clips()[0].audio)
-    with open_recognizer(
-        parameters.encoder, engine=parameters.engine, device=parameters.device, plan=parameters.plan
-    ) as recognizer:
+    with open_recognizer(parameters.encoder, parameters.engine) as recognizer:
         text = recognizer.transcribe([waveform, np.zeros(8000, np.float32)])[0].text
     assert _is_chinese(text) if "wenetspeech" in model else re.fullmatch("[a-z ]+", text)
     assert tensorrt.builds == 1

@@ -9,11 +9,11 @@ from typing import Literal
 import pytest
 
 from moulin.bundle.spec import OnnxModelSpec
-from moulin.cli.bench_options import load_measured_model
+from moulin.cli.bench_options import MeasuredModel
 from moulin.cli.runnable_model import runnable_model
 from moulin.errors import EngineError
 from moulin.evaluate.manifest import demo_clips
-from moulin.models.engines import Engine
+from moulin.models.engine_choice import Engine, EngineChoice
 from tests.bundles import BUNDLES
 from tests.tensorrt_stand_in import install
 
@@ -61,9 +61,13 @@ def test_the_text_is_the_checkpoints_and_the_second_time_nothing_is_written(
 @pytest.mark.parametrize(("bundle", "mode"), [("conformer-offline", "offline"), ("lstm-streaming", "streaming")])
 @pytest.mark.usefixtures("cache")
 def test_the_model_of_a_benchmark(bundle: str, mode: Literal["offline", "streaming"], tmp_path: Path) -> None:
-    spec = load_measured_model(_checkpoint(bundle, tmp_path), None, "onnxruntime", "cpu", mode)
-    assert isinstance(spec, OnnxModelSpec)
-    assert spec.mode == mode
+    with MeasuredModel(_checkpoint(bundle, tmp_path), engine=EngineChoice("onnxruntime")).opened(mode) as (
+        spec,
+        engine,
+    ):
+        assert isinstance(spec, OnnxModelSpec)
+        assert spec.mode == mode
+        assert engine.precision == "fp32"
 
 
 @pytest.mark.usefixtures("cache")
@@ -98,7 +102,7 @@ def test_without_tensorrt_nothing_is_exported(verb: str, cache: Path, tmp_path: 
 @pytest.mark.parametrize("engine", [None, "torch"])
 def test_a_checkpoint_stays_one_for_the_engine_that_runs_it(engine: Engine | None, cache: Path, tmp_path: Path) -> None:
     folder = _checkpoint("conformer-offline", tmp_path)
-    found = runnable_model(folder, engine=engine, precision=None, device="cpu", streaming=False)
+    found = runnable_model(folder, EngineChoice(engine), streaming=False)
     assert found == folder
     assert not cache.exists()
 

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from moulin.demo.files import DEMO_MODEL
-from moulin.launch import TritonServer
+from moulin.launch.server import TritonServer
 from tests.bundles import BUNDLES
 from tests.conftest import TINY_MODEL, Recording
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from moulin.bundle.choice import Mode, Wish
+from moulin.bundle.choice import Mode
 from moulin.bundle.spec import CheckpointSpec, ModelSpec
+from moulin.cli.model_options import ModelOptions
 from moulin.cli.models import load_models
 from moulin.cli.wish import wish_of
 from moulin.errors import BundleError, OptionsError
-from moulin.models.engines import Engine
+from moulin.models.engine_choice import Engine, EngineChoice
 from tests.bundles import BUNDLES
 
 from .command import moulin_here
@@ -38,23 +39,24 @@ CAUSAL = BUNDLES / "zipformer2-streaming"  # streaming exports and the checkpoin
 )
 def test_forms(options: dict[str, Any], form: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: ModuleSpec(name, None))  # PyTorch is there
-    assert wish_of(**{"precision": None, "device": "cpu", **options}) == Wish(form=form)  # type: ignore[arg-type]
+    engine = EngineChoice(options.get("engine"), options.get("device", "cpu"))
+    assert wish_of(engine, onnx_only=options.get("onnx_only", False)).form == form
 
 
 def test_a_gpu_without_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
-    assert wish_of(precision=None, device="cuda").form is None
+    assert wish_of(EngineChoice(device="cuda")).form is None
 
 
 def test_no_device() -> None:
     with pytest.raises(OptionsError, match="Expected a device of cpu, cuda or cuda:N, got 'gpu'"):
-        wish_of(precision=None, device="gpu")
+        wish_of(EngineChoice(device="gpu"))
 
 
-def loaded(device: str = "cpu", engine: Engine | None = None, mode: Mode | None = None, **options: Any) -> ModelSpec:
-    (named,) = load_models(
-        [CAUSAL], precision=None, name=None, streaming_name=None, engine=engine, device=device, mode=mode, **options
-    )
+def loaded(
+    device: str = "cpu", engine: Engine | None = None, mode: Mode | None = None, *, onnx_only: bool = False
+) -> ModelSpec:
+    (named,) = load_models([CAUSAL], EngineChoice(engine, device), mode=mode, onnx_only=onnx_only)
     return named.spec
 
 
@@ -86,16 +88,14 @@ def test_a_checkpoint_that_is_called_streaming(tmp_path: Path, capsys: pytest.Ca
         (tmp_path / "asr-streaming" / name).symlink_to(CAUSAL / name)
     for mode, said in ((None, True), ("streaming", False), ("offline", False)):
         wished: Any = mode
-        (named,) = load_models(
-            [tmp_path / "asr-streaming"], precision=None, name=None, streaming_name=None, mode=wished
-        )
+        (named,) = load_models([tmp_path / "asr-streaming"], mode=wished)
         assert named.spec.mode == (mode or "offline")
         assert ("is taken for whole utterances; --streaming" in capsys.readouterr().err) is said
 
 
 def test_a_language_that_is_not_there() -> None:
     with pytest.raises(BundleError, match="has no files for the language de: its files name no language"):
-        loaded(language="de")
+        load_models([CAUSAL], said=ModelOptions(language="de"))
 
 
 @pytest.mark.parametrize("verb", ["transcribe", "stream"])

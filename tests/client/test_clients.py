@@ -15,7 +15,8 @@ import pytest
 from moulin.arrays import Floats
 from moulin.client import AsyncClient, Client
 from moulin.errors import AudioError, ClientError, OptionsError, ServerUnavailable
-from moulin.launch import ServerOptions, TritonServer
+from moulin.launch.server import TritonServer
+from moulin.launch.server_options import ServerOptions
 from tests.conftest import MAX_BATCH, TINY_MODEL, TINY_STREAMING_MODEL, Recording
 from tests.launch.repository import write_model
 

@@ -17,8 +17,8 @@ import yaml
 
 from moulin.cli.app import app
 from moulin.gateway.metrics import Metrics
-from moulin.launch import TritonServer
 from moulin.launch.ports import claim_ports
+from moulin.launch.server import TritonServer
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "deploy" / "docker"

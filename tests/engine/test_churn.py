@@ -13,6 +13,7 @@ from moulin.bundle.files import Precision
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.evaluate.stream_churn import run_churn
 from moulin.evaluate.stream_crowd import Churn
+from moulin.models.engine_choice import EngineChoice
 from moulin.models.open_stream_recognizer import open_stream_recognizer
 from tests.bundles import BUNDLES
 
@@ -22,7 +23,7 @@ on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: 
 
 
 def plain(model: Path) -> StreamRecognizer:
-    return open_stream_recognizer(model, precision="fp32", max_streams=64)
+    return open_stream_recognizer(model, EngineChoice(precision="fp32"), max_streams=64)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,9 @@ def test_streams_that_come_and_go(
 ) -> None:
     """Random weights emit a token nearly every frame; digits-en hears what is said."""
     audio = np.rint(np.concatenate(clips[:6]) * 32767).astype(np.int16)
-    recognizer = open_stream_recognizer(model, device=device, precision=precision, max_streams=48, max_batch=32)
+    recognizer = open_stream_recognizer(
+        model, EngineChoice(device=device, precision=precision), max_streams=48, max_batch=32
+    )
     churn = Churn(streams=300, open_at_once=48, longest_sec=1.5, one_sampled_in=4)
     report = run_churn(recognizer, plain(model), audio, churn, max_differing=max_differing)
     assert report.faults == [], report.figures()

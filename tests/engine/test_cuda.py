@@ -16,9 +16,11 @@ from moulin.decoding.options import DecodingOptions, Method
 from moulin.demo.files import DEMO_MODEL
 from moulin.engine.onnxruntime.runner import OnnxRuntimeRunner
 from moulin.evaluate.manifest import demo_clips
-from moulin.launch import ServerOptions, TritonServer
+from moulin.launch.server import TritonServer
+from moulin.launch.server_options import ServerOptions
+from moulin.models.engine_choice import EngineChoice
 from moulin.models.open_recognizer import open_recognizer
-from moulin.triton_repo.offline_config import OfflineOptions
+from moulin.triton_repo.offline_options import OfflineOptions
 from moulin.triton_repo.repository import build_offline_repository
 from tests.bundles import BUNDLES, OFFLINE
 
@@ -48,15 +50,17 @@ def test_encoder_equals_the_cpu(name: str) -> None:
 def test_texts_equal_the_cpu(speech: Sequence[Floats], method: Method) -> None:
     options = DecodingOptions(method=method)
     with (
-        open_recognizer(DEMO_MODEL, device="cpu", options=options) as cpu,
-        open_recognizer(DEMO_MODEL, device="cuda", options=options) as cuda,
+        open_recognizer(DEMO_MODEL, EngineChoice(device="cpu"), options=options) as cpu,
+        open_recognizer(DEMO_MODEL, EngineChoice(device="cuda"), options=options) as cuda,
     ):
         assert [t.text for t in cuda.transcribe(speech)] == [t.text for t in cpu.transcribe(speech)]
 
 
 @pytest.mark.triton
 def test_triton_on_the_gpu_gives_the_same_texts(speech: Sequence[Floats], tmp_path: Path) -> None:
-    build_offline_repository(load_bundle(DEMO_MODEL), tmp_path, OfflineOptions(device="cuda:0"), link=True)
+    build_offline_repository(
+        load_bundle(DEMO_MODEL), tmp_path, OfflineOptions(engine=EngineChoice(device="cuda:0")), link=True
+    )
     with TritonServer(tmp_path, ServerOptions(http_port=0, grpc_port=0, metrics_port=0)) as server:
         server.wait_ready()
         with Client(server.grpc_url) as client, open_recognizer(DEMO_MODEL) as cpu:

@@ -15,6 +15,7 @@ from moulin.engine.offline_recognizer import OfflineRecognizer
 from moulin.errors import AudioError, BundleError
 from moulin.evaluate.manifest import demo_clips
 from moulin.evaluate.wer import WordErrors, count_word_errors, digits_spelled_alike
+from moulin.models.engine_choice import EngineChoice
 from moulin.models.open_recognizer import open_recognizer
 from moulin.transcript import Transcript
 from tests.bundles import BUNDLES, OFFLINE
@@ -25,7 +26,7 @@ BEAM = DecodingOptions("modified_beam_search")
 @pytest.fixture(scope="module", params=[*OFFLINE, "demo"])
 def recognizer(request: pytest.FixtureRequest) -> Iterator[OfflineRecognizer]:
     folder = DEMO_MODEL if request.param == "demo" else BUNDLES / request.param
-    with open_recognizer(folder, threads=2) as recognizer:
+    with open_recognizer(folder, EngineChoice(threads=2)) as recognizer:
         yield recognizer
 
 
@@ -152,7 +153,7 @@ def test_a_streaming_model_is_refused() -> None:
 
 
 def test_precision(noises: list[Floats]) -> None:
-    with open_recognizer(BUNDLES / "zipformer2-offline", precision="int8") as recognizer:
+    with open_recognizer(BUNDLES / "zipformer2-offline", EngineChoice(precision="int8")) as recognizer:
         assert recognizer.spec.precision == "int8"
         assert len(recognizer.transcribe(noises)) == 4
 
@@ -187,6 +188,6 @@ def test_demo_words_are_spread_over_the_recording(demo: OfflineRecognizer, clips
 def test_the_tokens_of_a_recording_do_not_depend_on_threads(clips: list[Floats]) -> None:
     found = []
     for threads in (1, 3):
-        with open_recognizer(Path(BUNDLES / "conformer-offline"), threads=threads) as recognizer:
+        with open_recognizer(Path(BUNDLES / "conformer-offline"), EngineChoice(threads=threads)) as recognizer:
             found.append(texts(recognizer.transcribe(clips[:3])))
     assert found[0] == found[1]

@@ -30,8 +30,9 @@ from moulin.errors import AudioError, BundleError, EngineError, StreamsFull
 from moulin.evaluate.manifest import demo_clips
 from moulin.evaluate.wer import WordErrors, count_word_errors, digits_spelled_alike
 from moulin.live_transcript import LiveTranscript, Segment, StreamUpdate
+from moulin.models.engine_choice import EngineChoice
 from moulin.models.open_stream_recognizer import open_stream_recognizer
-from moulin.streaming.endpoint import EndpointRules
+from moulin.streaming.endpoint_rules import EndpointRules
 from moulin.streaming.options import StreamOptions
 from moulin.streaming.stream import Stream
 from tests.bundle.damage import edit_onnx
@@ -152,17 +153,19 @@ class Cases:
 
 @pytest.fixture(scope="module", params=STREAMING)
 def cases(request: pytest.FixtureRequest, audios: list[Floats]) -> Cases:
-    return Cases(open_stream_recognizer(BUNDLES / request.param, threads=1, max_streams=MAX_STREAMS), audios)
+    return Cases(
+        open_stream_recognizer(BUNDLES / request.param, EngineChoice(threads=1), max_streams=MAX_STREAMS), audios
+    )
 
 
 @pytest.fixture(scope="module")
 def demo() -> StreamRecognizer:
-    return open_stream_recognizer(DEMO_STREAMING_MODEL, threads=1, max_streams=14)
+    return open_stream_recognizer(DEMO_STREAMING_MODEL, EngineChoice(threads=1), max_streams=14)
 
 
 @pytest.fixture(scope="module")
 def zipformer() -> StreamRecognizer:
-    return open_stream_recognizer(BUNDLES / "zipformer-streaming", threads=1, max_streams=MAX_STREAMS)
+    return open_stream_recognizer(BUNDLES / "zipformer-streaming", EngineChoice(threads=1), max_streams=MAX_STREAMS)
 
 
 # ----------------------------------------------------------------------------------------------- any split, any company
@@ -222,7 +225,7 @@ def test_streams_in_any_company_hear_what_each_hears_alone(cases: Cases, seed: i
 def test_an_export_without_batches_takes_several_streams(cases: Cases, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(cases.recognizer.spec.path, tmp_path / "model"))
     edit_onnx(folder / cases.recognizer.spec.file.name, fix_batch)
-    recognizer = open_stream_recognizer(folder, threads=1, max_streams=NUM_CASES)
+    recognizer = open_stream_recognizer(folder, EngineChoice(threads=1), max_streams=NUM_CASES)
     assert isinstance(recognizer.spec, OnnxModelSpec)
     assert recognizer.spec.encoder.input("x", 0).shape[0] == 1
     streams = [recognizer.open(options) for options in OPTIONS]
@@ -663,7 +666,7 @@ def test_an_offline_model_is_refused() -> None:
 
 def test_opening_passes_its_options_on() -> None:
     with open_stream_recognizer(
-        BUNDLES / "lstm-streaming", threads=3, workers=2, max_streams=7, max_batch=5
+        BUNDLES / "lstm-streaming", EngineChoice(threads=3, workers=2), max_streams=7, max_batch=5
     ) as recognizer:
         runner = recognizer.runner
         assert isinstance(runner, OnnxRuntimeStreamRunner)

@@ -24,10 +24,11 @@ from moulin.audio.decode import resample
 from moulin.audio.pcm import pcm_to_float
 from moulin.bundle.load import load_bundle
 from moulin.gateway import live_connection
-from moulin.launch import ServerOptions, TritonServer
+from moulin.launch.server import TritonServer
+from moulin.launch.server_options import ServerOptions
 from moulin.transcript import Transcript
 from moulin.triton_repo.repository import build_streaming_repository
-from moulin.triton_repo.streaming_config import StreamingOptions
+from moulin.triton_repo.streaming_options import StreamingOptions
 from tests.bundles import BUNDLES
 from tests.conftest import MAX_STREAMS, TINY_STREAMING_MODEL, Recording
 

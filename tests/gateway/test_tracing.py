@@ -12,7 +12,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from moulin.launch import TritonServer
+from moulin.launch.server import TritonServer
 from tests.conftest import Recording
 
 from .running_gateway import running_gateway

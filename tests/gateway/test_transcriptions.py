@@ -20,7 +20,7 @@ import soundfile
 
 from moulin.decoding.options import DecodingOptions
 from moulin.demo.files import DEMO_MODEL
-from moulin.launch import TritonServer
+from moulin.launch.server import TritonServer
 from moulin.models.open_recognizer import open_recognizer
 from tests.cli.command import eventually
 from tests.conftest import TINY_MODEL, Recording

@@ -13,9 +13,10 @@ import httpx
 import pytest
 
 from moulin.bundle.load import load_bundle
-from moulin.launch import ServerOptions, TritonServer
 from moulin.launch.ports import claim_ports
-from moulin.triton_repo.offline_config import OfflineOptions
+from moulin.launch.server import TritonServer
+from moulin.launch.server_options import ServerOptions
+from moulin.triton_repo.offline_options import OfflineOptions
 from moulin.triton_repo.repository import build_offline_repository
 from tests.bundles import BUNDLES
 from tests.cli.command import eventually

@@ -23,7 +23,7 @@ from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.engine.torch.stream_runner import TorchStreamRunner
 from moulin.errors import AudioError, EngineError, StreamError, StreamsFull
 from moulin.live_transcript import LiveTranscript
-from moulin.streaming.endpoint import EndpointRules
+from moulin.streaming.endpoint_rules import EndpointRules
 from moulin.streaming.open_hypotheses import OpenHypotheses
 from moulin.streaming.options import StreamOptions
 from moulin.streaming.stream import Stream

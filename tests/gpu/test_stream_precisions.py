@@ -17,6 +17,7 @@ from moulin.engine.gpu.stream_runner import GpuStreamRunner
 from moulin.engine.host_stream_recognizer import HostStreamRecognizer
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.evaluate.manifest import demo_clips
+from moulin.models.engine_choice import EngineChoice
 from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.streaming.options import StreamOptions
 
@@ -52,7 +53,9 @@ def texts(recognizer: StreamRecognizer, clips: Sequence[Floats]) -> list[str]:
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", None])
 def test_hears_the_same(precision: Precision | None, clips: list[Floats], wanted: list[str]) -> None:
-    with open_stream_recognizer(DIGITS, device="cuda", precision=precision, max_streams=len(clips)) as recognizer:
+    with open_stream_recognizer(
+        DIGITS, EngineChoice(device="cuda", precision=precision), max_streams=len(clips)
+    ) as recognizer:
         assert recognizer.spec.precision == (precision or "fp16")
         if precision == "fp32":
             assert isinstance(recognizer, HostStreamRecognizer)

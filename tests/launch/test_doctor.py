@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from moulin.errors import LaunchError
-from moulin.launch import doctor, examine
+from moulin.launch import doctor
+from moulin.launch.doctor import examine
 
 
 def test_this_machine() -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from moulin.errors import LaunchError
-from moulin.launch import ServerOptions, TritonServer, kept_server
+from moulin.launch import kept_server
 from moulin.launch.kept_server import KeptServer
+from moulin.launch.server import TritonServer
+from moulin.launch.server_options import ServerOptions
 from moulin.launch.stubs import running_stubs
 from moulin.launch.tritonserver import TritonInstallation
 

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from moulin.errors import LaunchError
-from moulin.launch import ServerOptions, TritonServer
+from moulin.launch.server import TritonServer
+from moulin.launch.server_options import ServerOptions
 from moulin.launch.shared_memory import SHM_DIR
 from moulin.launch.tritonserver import TritonInstallation
 
@@ -164,7 +165,8 @@ def test_the_server_ends_with_a_killed_owner(tmp_path: Path, body: str) -> None:
     owner_code = f"""
 import threading
 from pathlib import Path
-from moulin.launch import ServerOptions, TritonServer
+from moulin.launch.server_options import ServerOptions
+from moulin.launch.server import TritonServer
 
 server = TritonServer(Path({str(repository)!r}), ServerOptions(http_port=0, grpc_port=0, metrics_port=0))
 starter = threading.Thread(target=server.start)  # the end of the thread that starts it must not end the server

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from moulin.errors import LaunchError
-from moulin.launch import cache_dir, find_tritonserver
 from moulin.launch import tritonserver as discovery
+from moulin.launch.cache import cache_dir
+from moulin.launch.tritonserver import find_tritonserver
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 

@@ -10,7 +10,8 @@ from moulin.bundle.spec import CheckpointSpec, ModelSpec, OnnxModelSpec
 from moulin.cli.arguments import EngineName
 from moulin.engine.torch.stream_runner import TorchStreamRunner
 from moulin.errors import EngineError, MoulinError, OptionsError
-from moulin.models.engines import ENGINES, Engine, check_engine, choose_engine
+from moulin.models.engine_choice import Engine, EngineChoice
+from moulin.models.engines import ENGINES, check_engine, choose_engine
 from moulin.models.open_recognizer import open_recognizer
 from moulin.models.open_stream_recognizer import open_stream_recognizer
 from tests.bundles import BUNDLES
@@ -34,8 +35,10 @@ def test_the_command_line_offers_all_engines() -> None:
 
 
 def test_the_form_on_disk_has_its_usual_engine(onnx: ModelSpec, checkpoint: ModelSpec) -> None:
-    assert choose_engine(onnx) == choose_engine(onnx, "onnxruntime") == check_engine(onnx, None, "cpu") == "onnxruntime"
-    assert choose_engine(checkpoint) == choose_engine(checkpoint, "torch") == check_engine(checkpoint, None, "cpu")
+    assert (
+        choose_engine(onnx) == choose_engine(onnx, "onnxruntime") == check_engine(onnx, EngineChoice()) == "onnxruntime"
+    )
+    assert choose_engine(checkpoint) == choose_engine(checkpoint, "torch") == check_engine(checkpoint, EngineChoice())
     assert choose_engine(checkpoint) == "torch"
 
 
@@ -72,15 +75,15 @@ def test_an_engine_that_does_not_fit(
 
 
 def test_a_folder_with_both_forms_is_what_the_engine_runs() -> None:
-    with open_recognizer(FILES, engine="torch") as torch, open_recognizer(FILES) as usual:
+    with open_recognizer(FILES, EngineChoice(kind="torch")) as torch, open_recognizer(FILES) as usual:
         assert isinstance(torch.spec, CheckpointSpec)
         assert isinstance(usual.spec, OnnxModelSpec)
-    live = open_stream_recognizer(BUNDLES / "lstm-streaming", engine="torch", max_streams=1)
+    live = open_stream_recognizer(BUNDLES / "lstm-streaming", EngineChoice(kind="torch"), max_streams=1)
     assert isinstance(live.runner, TorchStreamRunner)
 
 
 def test_an_engine_is_checked_on_its_device(onnx: ModelSpec, checkpoint: ModelSpec) -> None:
     with pytest.raises(OptionsError, match="Expected a device of cpu, cuda or cuda:N, got 'gpu'"):
-        check_engine(onnx, None, "gpu")
+        check_engine(onnx, EngineChoice(device="gpu"))
     with pytest.raises(EngineError, match=r"sees \d GPUs, and cuda:7 was asked for"):
-        check_engine(checkpoint, None, "cuda:7")
+        check_engine(checkpoint, EngineChoice(device="cuda:7"))

@@ -9,6 +9,7 @@ import pytest
 from moulin.engine.gpu import stream_runner as gpu_stream_runner
 from moulin.errors import EngineError
 from moulin.models import open_stream_recognizer as opening
+from moulin.models.engine_choice import EngineChoice
 from tests.bundles import BUNDLES
 
 
@@ -24,5 +25,5 @@ def test_cuda_graphs_of_the_gpu_engine(monkeypatch: pytest.MonkeyPatch, cuda_gra
     monkeypatch.setattr(gpu_stream_runner, "GpuStreamRunner", runner)
     checkpoint = BUNDLES / "zipformer2-streaming" / "epoch-1.pt"
     with pytest.raises(EngineError, match="no GPU"):
-        opening.open_stream_recognizer(checkpoint, device="cuda", cuda_graphs=cuda_graphs)
+        opening.open_stream_recognizer(checkpoint, EngineChoice(device="cuda", cuda_graphs=cuda_graphs))
     assert asked == [cuda_graphs]

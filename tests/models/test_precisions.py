@@ -6,27 +6,28 @@ the shim's parameters, the recognizer; what needs a GPU is replaced by a stand-i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
-from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2 as pb
 
 from moulin.bundle.files import PRECISIONS, Precision
 from moulin.bundle.load_model import load_model
 from moulin.bundle.spec import CheckpointSpec, ModelSpec
-from moulin.cli.models import NamedModel, build_models, load_models
+from moulin.cli.models import NamedModel, Services, build_models, load_models
 from moulin.errors import BundleError, MoulinError, OptionsError
 from moulin.models import open_recognizer as opening
 from moulin.models import open_stream_recognizer as opening_streams
-from moulin.models.engines import Engine, choose_engine
+from moulin.models.engine_choice import Engine, EngineChoice
+from moulin.models.engines import choose_engine
 from moulin.models.precisions import precision_for
+from moulin.triton_repo.offline_options import OfflineOptions
 from moulin.triton_repo.shim_parameters import ShimParameters
+from moulin.triton_repo.streaming_options import StreamingOptions
 from tests.bundles import BUNDLES
+from tests.triton_repo.shim_args import shim_args
 
 # (engine, form) -> mode and family -> device -> what a wish runs in; a wish that is missing is refused.
 ANY_FILE: dict[Precision | None, Precision] = {None: "fp32", "fp32": "fp32", "int8": "int8"}
@@ -123,19 +124,15 @@ def test_the_whole_way_of_a_service(
 
     def load() -> list[NamedModel]:
         return load_models(
-            [model],
-            precision=wish,
-            name=None,
-            streaming_name=None,
-            engine=engine,
-            device=device,
-            mode="streaming" if streaming else None,
+            [model], EngineChoice(engine, device, precision=wish), mode="streaming" if streaming else None
         )
 
     def open_in_process() -> object:
         if streaming:
-            return opening_streams.open_stream_recognizer(model, precision=wish, engine=engine, device=device)
-        return opening.open_recognizer(model, precision=wish, engine=engine, device=device)
+            return opening_streams.open_stream_recognizer(
+                model, EngineChoice(precision=wish, kind=engine, device=device)
+            )
+        return opening.open_recognizer(model, EngineChoice(precision=wish, kind=engine, device=device))
 
     if runs_in is None:
         for attempt in (load, open_in_process):
@@ -150,54 +147,26 @@ def test_the_whole_way_of_a_service(
 
     named = load()
     assert [one.precision for one in named] == [runs_in]  # what `serve` and `repo build` say
-    parameters = built_parameters(named, tmp_path / "repository", engine, device)
-    assert parameters.precision == runs_in
+    parameters = built_parameters(named, tmp_path / "repository")
+    assert parameters.options.engine.precision == runs_in
     with pytest.raises(Opened) as opened:
         open_as_the_shim_does(parameters, streaming=streaming)
     assert (opened.value.what, opened.value.precision) == expected_opening(engine, device, runs_in)
 
 
-def built_parameters(named: list[NamedModel], to: Path, engine: Engine, device: str) -> ShimParameters:
-    (folder,) = build_models(
-        named,
-        to,
-        link=True,
-        layout="fused",
-        backend="python",
-        engine=engine,
-        device=device,
-        cuda_graphs=True,
-        threads=None,
-        max_batch=2,
-        max_step_ms=None,
-        linger_ms=0.0,
-        instances=1,
-        max_audio_sec=5,
-        max_streams=2,
-        idle_timeout_sec=15,
-        stream_changes={},
-        decoding_changes={},
+def built_parameters(named: list[NamedModel], to: Path) -> Any:
+    services = Services(
+        offline=OfflineOptions(max_batch=2, max_audio_sec=5), streaming=StreamingOptions(max_batch=2, max_streams=2)
     )
-    config = text_format.Parse((folder / "config.pbtxt").read_text(), pb.ModelConfig())
-    values = {name: {"string_value": value.string_value} for name, value in config.parameters.items()}
-    return ShimParameters.read(
-        {
-            "model_config": json.dumps({"parameters": values}),
-            "model_repository": str(folder),
-            "model_version": "1",
-        }
-    )
+    (folder,) = build_models(named, to, services, link=True)
+    if named[0].spec.streaming:
+        return ShimParameters.read(shim_args(folder), StreamingOptions)
+    return ShimParameters.read(shim_args(folder), OfflineOptions)
 
 
-def open_as_the_shim_does(parameters: ShimParameters, *, streaming: bool) -> None:
+def open_as_the_shim_does(parameters: Any, *, streaming: bool) -> None:
     open_it: Any = opening_streams.open_stream_recognizer if streaming else opening.open_recognizer
-    open_it(
-        parameters.encoder,
-        engine=parameters.engine,
-        precision=parameters.precision,
-        device=parameters.device,
-        plan=parameters.plan,
-    )
+    open_it(parameters.encoder, parameters.engine)
 
 
 @pytest.mark.parametrize(
@@ -227,9 +196,7 @@ def test_half_precision_of_a_checkpoint_on_a_cpu_says_why_not(bundle: str, wish:
     with pytest.raises(OptionsError, match=f"{what} of a checkpoint run in fp32 on a CPU, not in {wish}"):
         load_models(
             [model_of("checkpoint", bundle)],
-            precision=wish,
-            name=None,
-            streaming_name=None,
+            EngineChoice(precision=wish),
             mode="streaming" if "streaming" in bundle else None,
         )
 
@@ -248,17 +215,14 @@ def test_what_an_engine_never_runs_is_refused_before_anything_is_fetched(
     from moulin.cli.runnable_model import runnable_model
 
     with pytest.raises(OptionsError, match=message):
-        runnable_model(Path("hf://nobody/nothing"), engine=engine, precision=wish, device="cpu", streaming=False)
+        runnable_model(Path("hf://nobody/nothing"), EngineChoice(engine, precision=wish), streaming=False)
 
 
 @needs_torch
 def test_the_spec_of_a_checkpoint_remembers_what_runs() -> None:
     (named,) = load_models(
         [model_of("checkpoint", STREAMING)],
-        precision=None,
-        name=None,
-        streaming_name=None,
-        device="cuda",
+        EngineChoice(device="cuda"),
         mode="streaming",
     )
     assert isinstance(named.spec, CheckpointSpec)
@@ -271,10 +235,7 @@ def test_without_a_wish_nothing_is_refused(bundle: str, form: str) -> None:
     try:
         load_models(
             [model_of(form, bundle)],
-            precision=None,
-            name=None,
-            streaming_name=None,
-            device="cuda",
+            EngineChoice(device="cuda"),
             mode="streaming" if "streaming" in bundle else None,
         )
     except MoulinError as error:  # pragma: no cover

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moulin.errors import OptionsError
-from moulin.streaming.endpoint import EndpointRules, EndpointTable
+from moulin.streaming.endpoint import EndpointTable
+from moulin.streaming.endpoint_rules import EndpointRules
 
 SECONDS = st.floats(0.01, 100)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from moulin.decoding.options import DecodingOptions
 from moulin.errors import OptionsError
-from moulin.streaming.endpoint import EndpointRules
+from moulin.streaming.endpoint_rules import EndpointRules
 from moulin.streaming.options import StreamOptions
 
 SECONDS = st.floats(0.01, 1000) | st.integers(1, 100)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from moulin.engine.onnxruntime.stream_runner import OnnxRuntimeStreamRunner
 from moulin.errors import BundleError, EngineError, OptionsError
 from moulin.evaluate.manifest import demo_clips
 from moulin.live_transcript import LiveTranscript
-from moulin.models.engines import Engine
+from moulin.models.engine_choice import Engine, EngineChoice
 from moulin.models.open_recognizer import open_recognizer
 from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.tensorrt_engine import ready_plan as open_tensorrt
@@ -29,9 +28,12 @@ from moulin.tensorrt_engine.loaded_plan import TensorRtPlan
 from moulin.tensorrt_engine.ready_plan import open_plan, ready_plan, tensorrt_module
 from moulin.tensorrt_engine.runner import TensorRtEncoder, TensorRtRunner
 from moulin.tensorrt_engine.stream_runner import TensorRtStreamRunner
+from moulin.triton_repo.offline_options import OfflineOptions
 from moulin.triton_repo.shim_parameters import ShimParameters
+from moulin.triton_repo.streaming_options import StreamingOptions
 from tests.bundles import BUNDLES
 from tests.tensorrt_stand_in import Arrays, StandIn, install
+from tests.triton_repo.shim_args import shim_args
 
 CPU = torch.device("cpu")
 OFFLINE = [f"{family}-offline" for family in ("conformer", "zipformer", "zipformer2")]
@@ -95,7 +97,7 @@ def test_texts_are_those_of_onnx_runtime(tensorrt: StandIn) -> None:
     texts = []
     engines: tuple[Engine, ...] = ("tensorrt", "onnxruntime")
     for engine in engines:
-        with open_stream_recognizer(DEMO_STREAMING_MODEL, engine=engine, max_streams=2) as recognizer:
+        with open_stream_recognizer(DEMO_STREAMING_MODEL, EngineChoice(kind=engine), max_streams=2) as recognizer:
             stream = recognizer.open()
             recognizer.accept(stream, waveform)
             recognizer.finish(stream)
@@ -105,7 +107,7 @@ def test_texts_are_those_of_onnx_runtime(tensorrt: StandIn) -> None:
     assert texts[0] == texts[1] != ""
     assert tensorrt.builds == 1
     for engine in engines:
-        with open_recognizer(BUNDLES / "conformer-offline", engine=engine, max_audio_sec=10) as offline:
+        with open_recognizer(BUNDLES / "conformer-offline", EngineChoice(kind=engine), max_audio_sec=10) as offline:
             texts.append(offline.transcribe([waveform[:48_000]])[0].text)
     assert texts[2] == texts[3]
 
@@ -129,49 +131,28 @@ def test_an_engine_is_built_once_and_checked(tensorrt: StandIn) -> None:
 @pytest.mark.parametrize("name", ["conformer-offline", "lstm-streaming"])
 def test_a_repository_has_its_engine(name: str, tensorrt: StandIn, tmp_path: Path) -> None:
     """Built as `moulin repo build --engine tensorrt` does, and opened as Triton's shim does."""
-    cli_models.build_models(
-        cli_models.load_models([BUNDLES / name], precision="bf16", name=None, streaming_name=None, engine="tensorrt"),
-        tmp_path,
-        link=False,
-        layout="fused",
-        backend="python",
-        engine="tensorrt",
-        device="cpu",
-        cuda_graphs=True,
-        threads=None,
-        max_batch=2,
-        max_step_ms=None,
-        linger_ms=0.0,
-        instances=1,
-        max_audio_sec=5,
-        max_streams=2,
-        idle_timeout_sec=15,
-        stream_changes={},
-        decoding_changes={},
+    services = cli_models.Services(
+        offline=OfflineOptions(max_batch=2, max_audio_sec=5), streaming=StreamingOptions(max_batch=2, max_streams=2)
     )
+    named = cli_models.load_models([BUNDLES / name], EngineChoice("tensorrt", precision="bf16"))
+    cli_models.build_models(named, tmp_path, services)
     folder = tmp_path / "transducer"
     config = text_format.Parse((folder / "config.pbtxt").read_text(), pb.ModelConfig())
     assert config.instance_group[0].kind == pb.ModelInstanceGroup.KIND_GPU
-    args = {
-        "model_config": json.dumps(
-            {"parameters": {key: {"string_value": one.string_value} for key, one in config.parameters.items()}}
-        ),
-        "model_repository": str(folder),
-        "model_version": "1",
-    }
-    parameters = ShimParameters.read(args)
-    assert parameters.plan == folder / "1" / "encoder.plan"
-    opened: dict[str, Any] = {"engine": parameters.engine, "device": parameters.device, "plan": parameters.plan}
+    parameters: Any = ShimParameters.read(
+        shim_args(folder), StreamingOptions if "streaming" in name else OfflineOptions
+    )
+    assert parameters.engine.plan == folder / "1" / "encoder.plan"
     noise = np.random.default_rng(0).normal(0, 0.1, 32_000).astype(np.float32)
     if "streaming" in name:
-        with open_stream_recognizer(parameters.encoder, **opened) as live:
+        with open_stream_recognizer(parameters.encoder, parameters.engine) as live:
             assert isinstance(live.runner, TensorRtStreamRunner)
             stream = live.open()
             live.accept(stream, noise)
             live.finish(stream)
             live.advance(stream)
     else:
-        with open_recognizer(parameters.encoder, **opened) as offline:
+        with open_recognizer(parameters.encoder, parameters.engine) as offline:
             offline.transcribe([noise, noise[:9000], noise[:20]])
     assert tensorrt.builds == 1
 
@@ -235,4 +216,4 @@ def test_tensorrt_is_not_installed_here() -> None:
     with pytest.raises(EngineError, match=r"needs TensorRT's Python package.*pip install tensorrt; or leave out --eng"):
         tensorrt_module()
     with pytest.raises(EngineError, match="needs TensorRT's Python package"):
-        open_recognizer(BUNDLES / "conformer-offline", engine="tensorrt")
+        open_recognizer(BUNDLES / "conformer-offline", EngineChoice(kind="tensorrt"))

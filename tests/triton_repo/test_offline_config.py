@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from tritonclient.grpc import model_config_pb2 as pb
 from moulin.bundle.load import load_bundle
 from moulin.decoding.options import DecodingOptions
 from moulin.errors import OptionsError
-from moulin.triton_repo.offline_config import OfflineOptions
+from moulin.models.engine_choice import EngineChoice
+from moulin.triton_repo.offline_options import OfflineOptions
 from moulin.triton_repo.repository import build_offline_repository
 from tests.bundles import BUNDLES
 
@@ -44,20 +46,28 @@ DEFAULTS: dict[str, Any] = {
         }
     ],
     "parameters": {
-        "encoder": {"string_value": "bundle/encoder-epoch-1-avg-1.onnx"},
-        "engine": {"string_value": "onnxruntime"},
-        "precision": {"string_value": "fp32"},
-        "device": {"string_value": "cpu"},
-        "cuda_graphs": {"string_value": "1"},
-        "instances": {"string_value": "1"},
-        "threads": {},
-        "max_audio_sec": {"string_value": "120"},
         "max_utterance_sec": {"string_value": "39.78"},
-        "method": {"string_value": "greedy"},
-        "beam": {"string_value": "4"},
-        "temperature": {"string_value": "1.0"},
-        "blank_penalty": {"string_value": "0.0"},
     },
+}
+
+SERVICE: dict[str, Any] = {
+    "model_name": "transducer",
+    "encoder": "bundle/encoder-epoch-1-avg-1.onnx",
+    "engine": {
+        "kind": "onnxruntime",
+        "device": "cpu",
+        "cuda_graphs": True,
+        "precision": "fp32",
+        "threads": None,
+        "workers": None,
+        "plan": None,
+    },
+    "instances": 1,
+    "max_batch": 64,
+    "max_audio_sec": 120.0,
+    "max_queue": 2048,
+    "queue_delay_ms": 0.0,
+    "decoding": {"method": "greedy", "beam": 4, "temperature": 1.0, "blank_penalty": 0.0},
 }
 
 
@@ -70,8 +80,14 @@ def _built(to: Path, options: OfflineOptions, **choice: Any) -> dict[str, Any]:
     return fields
 
 
+def _without_service(fields: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """The fields, and what the parameter of the operator's options says."""
+    service = fields["parameters"].pop("service")
+    return fields, json.loads(service["string_value"])
+
+
 def test_every_field_of_the_default(tmp_path: Path) -> None:
-    assert _built(tmp_path, OfflineOptions()) == DEFAULTS
+    assert _without_service(_built(tmp_path, OfflineOptions())) == (DEFAULTS, SERVICE)
 
 
 def _plan(folder: Path) -> Path:
@@ -83,25 +99,33 @@ def _plan(folder: Path) -> Path:
 
 
 def test_every_option_arrives(tmp_path: Path) -> None:
-    options = OfflineOptions(
-        model_name="english-v2",
-        engine="onnxruntime",
-        precision="int8",
+    engine = EngineChoice(
+        kind="onnxruntime",
         device="cuda:1",
         cuda_graphs=False,
+        precision="int8",
+        threads=5,
+        workers=2,
+        plan=_plan(tmp_path),
+    )
+    options = OfflineOptions(
+        model_name="english-v2",
+        engine=engine,
         max_batch=7,
         instances=3,
-        threads=5,
         max_queue=11,
         queue_delay_ms=2.5,
         max_audio_sec=33.5,
         decoding=DecodingOptions(method="modified_beam_search", beam=6, temperature=1.5, blank_penalty=-0.25),
-        plan=_plan(tmp_path),
+        encoder="filled in when it is built",
     )
     # Every option must differ from its default, or the test would not notice that one is ignored.
     for option in dataclasses.fields(OfflineOptions):
         assert getattr(options, option.name) != getattr(OfflineOptions(), option.name), option.name
-    assert _built(tmp_path, options, precision="int8") == {
+    for option in dataclasses.fields(EngineChoice):
+        assert getattr(engine, option.name) != getattr(EngineChoice(), option.name), option.name
+    fields, service = _without_service(_built(tmp_path, options, precision="int8"))
+    assert fields == {
         **DEFAULTS,
         "name": "english-v2",
         "max_batch_size": 7,
@@ -110,22 +134,26 @@ def test_every_option_arrives(tmp_path: Path) -> None:
             "max_queue_delay_microseconds": "2500",
             "default_queue_policy": {"max_queue_size": 11},
         },
-        "parameters": {
-            "encoder": {"string_value": "bundle/encoder-epoch-1-avg-1.int8.onnx"},
-            "engine": {"string_value": "onnxruntime"},
-            "precision": {"string_value": "int8"},
-            "device": {"string_value": "cuda:1"},
-            "cuda_graphs": {"string_value": "0"},
-            "instances": {"string_value": "3"},
-            "threads": {"string_value": "5"},
-            "max_audio_sec": {"string_value": "33.5"},
-            "max_utterance_sec": {"string_value": "33.5"},
-            "method": {"string_value": "modified_beam_search"},
-            "beam": {"string_value": "6"},
-            "temperature": {"string_value": "1.5"},
-            "blank_penalty": {"string_value": "-0.25"},
-            "plan": {"string_value": "encoder.plan"},
+        "parameters": {"max_utterance_sec": {"string_value": "33.5"}},
+    }
+    assert service == {
+        "model_name": "english-v2",
+        "encoder": "bundle/encoder-epoch-1-avg-1.int8.onnx",
+        "engine": {
+            "kind": "onnxruntime",
+            "device": "cuda:1",
+            "cuda_graphs": False,
+            "precision": "int8",
+            "threads": 5,
+            "workers": 2,
+            "plan": "encoder.plan",
         },
+        "instances": 3,
+        "max_batch": 7,
+        "max_audio_sec": 33.5,
+        "max_queue": 11,
+        "queue_delay_ms": 2.5,
+        "decoding": {"method": "modified_beam_search", "beam": 6, "temperature": 1.5, "blank_penalty": -0.25},
     }
     version = tmp_path / "english-v2" / "1"
     assert ((version / "encoder.plan").read_bytes(), (version / "encoder.json").read_text()) == (b"plan", "{}")
@@ -133,7 +161,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("device", "gpu"), [("cpu", None), ("cuda", 0), ("cuda:0", 0), ("cuda:12", 12)])
 def test_gpu_of_a_device(device: str, gpu: int | None) -> None:
-    assert OfflineOptions(device=device).gpu == gpu
+    assert OfflineOptions(engine=EngineChoice(device=device)).engine.gpu == gpu
 
 
 @pytest.mark.parametrize(
@@ -143,12 +171,8 @@ def test_gpu_of_a_device(device: str, gpu: int | None) -> None:
         ({"model_name": "../other"}, r"got '\.\./other'"),
         ({"model_name": ".hidden"}, "model name"),
         ({"model_name": "a b"}, "model name"),
-        ({"device": "gpu"}, "cpu, cuda or cuda:N, got 'gpu'"),
-        ({"device": "cuda:x"}, "got 'cuda:x'"),
-        ({"device": "cuda:-1"}, "got 'cuda:-1'"),
         ({"max_batch": 0}, "max-batch of at least 1, got 0"),
         ({"instances": -1}, "instances of at least 1, got -1"),
-        ({"threads": 0}, "threads of at least 1, got 0"),
         ({"max_queue": 0}, "max-queue of at least 1, got 0"),
         ({"queue_delay_ms": -1.0}, "queue-delay-ms of at least 0, got -1"),
         ({"max_audio_sec": 0.0}, "max-audio-sec above 0, got 0"),

@@ -19,7 +19,7 @@ from tritonclient.utils import InferenceServerException
 from moulin.arrays import Floats
 from moulin.client import Client
 from moulin.evaluate.wer import WordErrors, count_word_errors, digits_spelled_alike
-from moulin.launch import TritonServer
+from moulin.launch.server import TritonServer
 from moulin.launch.stubs import running_stubs
 from moulin.transcript import Transcript
 from tests.conftest import MAX_BATCH, TINY_MODEL, Recording

@@ -11,7 +11,7 @@ import tritonclient.grpc as grpc
 import tritonclient.http as http
 from tritonclient.utils import InferenceServerException
 
-from moulin.launch import TritonServer
+from moulin.launch.server import TritonServer
 from tests.conftest import MAX_BATCH, TINY_MODEL
 
 from .damaged_requests import Damaged, with_nan

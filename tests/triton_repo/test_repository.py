@@ -14,11 +14,15 @@ from moulin.arrays import Floats
 from moulin.bundle.load import load_bundle
 from moulin.demo.files import DEMO_MODEL
 from moulin.errors import LaunchError, OptionsError
-from moulin.launch import ServerOptions, TritonServer
-from moulin.triton_repo.offline_config import OfflineOptions
+from moulin.launch.server import TritonServer
+from moulin.launch.server_options import ServerOptions
+from moulin.models.engine_choice import EngineChoice
+from moulin.triton_repo.offline_options import OfflineOptions
 from moulin.triton_repo.repository import build_offline_repository, build_streaming_repository
-from moulin.triton_repo.streaming_config import StreamingOptions
+from moulin.triton_repo.shim_parameters import ShimParameters
+from moulin.triton_repo.streaming_options import StreamingOptions
 from tests.bundles import BUNDLES
+from tests.triton_repo.shim_args import shim_args
 
 from .sherpa_client import infer, inputs, streaming_text, tensors, texts
 
@@ -51,8 +55,7 @@ def test_a_copy_holds_the_chosen_files_and_no_links(tmp_path: Path) -> None:
 def test_every_file_that_the_config_names_exists(tmp_path: Path) -> None:
     model_dir = build_offline_repository(load_bundle(CONFORMER), tmp_path, OfflineOptions())
     config = (model_dir / "config.pbtxt").read_text()
-    (encoder,) = re.findall(r'string_value: "(bundle/[^"]+)"', config)
-    assert (model_dir / "1" / encoder).is_file()
+    assert ShimParameters.read(shim_args(model_dir), OfflineOptions).encoder.is_file()
     warmup = re.findall(r'input_data_file: "([^"]+)"', config)
     assert sorted(warmup) == ["WAV", "WAV_LENS"]
     assert np.fromfile(model_dir / "warmup" / "WAV", "<f4").size == 32000
@@ -63,9 +66,7 @@ def test_a_streaming_model_needs_no_warm_up(tmp_path: Path) -> None:
     model_dir = build_streaming_repository(load_bundle(LSTM), tmp_path, StreamingOptions())
     files = {path.name for path in LSTM.iterdir() if path.suffix in (".onnx", ".txt")}
     assert _files(model_dir) == {"config.pbtxt", "1/model.py", *(f"1/bundle/{name}" for name in files)}
-    config = (model_dir / "config.pbtxt").read_text()
-    (encoder,) = re.findall(r'string_value: "(bundle/[^"]+)"', config)
-    assert (model_dir / "1" / encoder).is_file()
+    assert ShimParameters.read(shim_args(model_dir), StreamingOptions).encoder.is_file()
     assert "moulin.triton_repo.streaming_shim" in (model_dir / "1" / "model.py").read_text()
 
 
@@ -189,7 +190,7 @@ def _assert_a_burst_is_refused(client: grpc.InferenceServerClient, waveform: Flo
 def test_a_copied_streaming_repository_needs_nothing_else(tmp_path: Path, snippets: list[tuple[Floats, str]]) -> None:
     """Two instances: each holds its share of the streams, and a stream always comes to the same one."""
     source = shutil.copytree(LSTM, tmp_path / "model")
-    options = StreamingOptions(instances=2, threads=2, max_streams=4)
+    options = StreamingOptions(engine=EngineChoice(threads=2), instances=2, max_streams=4)
     build_streaming_repository(load_bundle(source), tmp_path / "built", options)
     shutil.rmtree(source)
     moved = (tmp_path / "built").rename(tmp_path / "moved")

@@ -30,14 +30,16 @@ from moulin.demo.files import DEMO_STREAMING_MODEL
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.evaluate.manifest import demo_clips
 from moulin.evaluate.wer import WordErrors, count_word_errors, digits_spelled_alike
-from moulin.launch import ServerOptions, TritonServer
+from moulin.launch.server import TritonServer
+from moulin.launch.server_options import ServerOptions
 from moulin.launch.shared_memory import SHM_DIR
 from moulin.live_transcript import LiveTranscript, StreamUpdate
+from moulin.models.engine_choice import EngineChoice
 from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.transcript import Transcript
 from moulin.triton_repo.contract import STREAMING_MODEL_NAME
 from moulin.triton_repo.repository import build_streaming_repository
-from moulin.triton_repo.streaming_config import StreamingOptions
+from moulin.triton_repo.streaming_options import StreamingOptions
 from tests.bundles import BUNDLES
 from tests.conftest import IDLE_TIMEOUT_SEC, MAX_STREAMS, TINY_STREAMING_MODEL, Recording
 
@@ -74,7 +76,7 @@ def client(server: TritonServer) -> Iterator[grpc.InferenceServerClient]:
 @pytest.fixture(scope="module")
 def tiny() -> StreamRecognizer:
     """The tiny model of the server, in this process."""
-    return open_stream_recognizer(BUNDLES / "lstm-streaming", threads=1)
+    return open_stream_recognizer(BUNDLES / "lstm-streaming", EngineChoice(threads=1))
 
 
 def _alone(recognizer: StreamRecognizer, waveform: Floats, *, finish: bool = True) -> str:

@@ -16,6 +16,7 @@ from moulin.engine.host_stream_recognizer import HostStreamRecognizer
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.errors import AudioError, EngineError, MoulinError, OptionsError, StreamError, StreamsFull
 from moulin.live_transcript import LiveTranscript
+from moulin.models.engine_choice import EngineChoice
 from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.streaming.options import StreamOptions
 from moulin.streaming.windows import FeatureWindows
@@ -229,7 +230,9 @@ def test_streams_that_come_together_step_together(runner: FakeStreamRunner, serv
 
 def test_streams_of_a_real_model_from_several_threads() -> None:
     """Each says what it says alone, whoever it shares its steps with."""
-    recognizer = open_stream_recognizer(BUNDLES / "lstm-streaming", threads=2, max_streams=16, max_batch=5)
+    recognizer = open_stream_recognizer(
+        BUNDLES / "lstm-streaming", EngineChoice(threads=2), max_streams=16, max_batch=5
+    )
     waveforms = [np.random.default_rng(number).normal(0, 0.1, 9000).astype(np.float32) for number in range(12)]
     expected = [heard_alone(recognizer, waveform) for waveform in waveforms]
     assert len(set(expected)) > 6

@@ -7,6 +7,7 @@ import json
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +16,11 @@ import pytest
 from google.protobuf import json_format
 
 from moulin.errors import AudioError, EngineError, MoulinError, OptionsError, StreamError, StreamsFull
+from moulin.models.engine_choice import EngineChoice
 from moulin.streaming.options import StreamOptions
 from moulin.triton_repo.shim_parameters import ShimParameters
-from moulin.triton_repo.streaming_config import StreamingOptions, streaming_config
+from moulin.triton_repo.streaming_config import streaming_config
+from moulin.triton_repo.streaming_options import StreamingOptions
 from moulin.triton_repo.streaming_service import StreamReply
 
 _SHIM = "moulin.triton_repo.streaming_shim"
@@ -149,27 +152,19 @@ def test_what_config_pbtxt_says_reaches_the_engine(
 ) -> None:
     asked: dict[str, Any] = {}
 
-    def open_stream_recognizer(encoder: Path, **options: Any) -> Any:
-        asked.update(options, encoder=encoder)
+    def open_stream_recognizer(encoder: Path, engine: EngineChoice, **options: Any) -> Any:
+        asked.update(options, encoder=encoder, engine=engine)
         return SimpleNamespace(warm_up=lambda: None)
 
     monkeypatch.setattr(shim, "open_stream_recognizer", open_stream_recognizer)
-    options = StreamingOptions(
-        engine="torch", precision="bf16", device="cuda:1", max_batch=7, threads=4, cuda_graphs=cuda_graphs
-    )
-    config = json_format.MessageToDict(streaming_config(options, "bundle/epoch-1.pt"), preserving_proto_field_name=True)
-    values = {name: {"string_value": "", **value} for name, value in config["parameters"].items()}
-    args = {"model_config": json.dumps({"parameters": values}), "model_repository": "/models/m", "model_version": "1"}
-    shim.TritonPythonModel()._open(ShimParameters.read(args), 3)
+    engine = EngineChoice(kind="torch", precision="bf16", device="cuda:1", threads=4, cuda_graphs=cuda_graphs)
+    config = streaming_config(StreamingOptions(engine=engine, max_batch=7, encoder="bundle/epoch-1.pt"))
+    fields = json_format.MessageToDict(config, preserving_proto_field_name=True)
+    args = {"model_config": json.dumps(fields), "model_repository": "/models/m", "model_version": "1"}
+    shim.TritonPythonModel()._open(ShimParameters.read(args, StreamingOptions), 3)
     assert asked == {
         "encoder": Path("/models/m/1/bundle/epoch-1.pt"),
-        "engine": "torch",
-        "precision": "bf16",
-        "device": "cuda:1",
-        "cuda_graphs": cuda_graphs,
-        "threads": 4,
-        "workers": 4,
-        "plan": None,
+        "engine": replace(engine, workers=4),
         "max_streams": 3,
         "max_batch": 7,
         "options": StreamOptions(),

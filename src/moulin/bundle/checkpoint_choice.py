@@ -10,6 +10,7 @@ from pathlib import Path
 
 from moulin.bundle.checkpoint_files import find_checkpoint
 from moulin.errors import BundleError, OptionsError
+from moulin.options import Bounds, check_options, option
 
 _NUMBERED = re.compile(r"(?P<kind>epoch|checkpoint)-(?P<number>\d+)\.pt")
 
@@ -22,10 +23,31 @@ class CheckpointChoice:
     for all of training between them.
     """
 
-    epoch: int | None = None
-    iteration: int | None = None
-    avg: int | None = None
-    use_averaged_model: bool = False
+    epoch: int | None = option(
+        None,
+        "Of a folder of checkpoints take epoch-N.pt; with --avg, epochs up to it.",
+        bounds=Bounds(at_least=0),
+    )
+    iteration: int | None = option(
+        None,
+        "Instead of epochs, take the latest checkpoint-N.pt with N up to this.",
+        flag="--iter",
+        bounds=Bounds(at_least=0),
+    )
+    avg: int | None = option(
+        None,
+        "How many checkpoints to average, for --epoch and --iter.",
+        usual="1",
+        bounds=Bounds(at_least=1),
+    )
+    use_averaged_model: bool = option(
+        False,
+        "Average over all of training (model_avg), from the checkpoint --avg before --epoch or --iter to it, or from "
+        "the first to the second of two files.",
+    )
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     @property
     def is_made(self) -> bool:
@@ -48,8 +70,6 @@ class ChosenCheckpoints:
 def choose_checkpoints(named: Sequence[Path], choice: CheckpointChoice) -> ChosenCheckpoints:
     """The checkpoints that `choice` means in the folder `named`, or several `named` ones (files, or folders that
     `find_checkpoint` understands), which are averaged. Raises OptionsError, and BundleError where a file is missing."""
-    if choice.avg is not None and choice.avg < 1:
-        raise OptionsError(f"Expected --avg of at least 1, got {choice.avg}")
     if choice.epoch is None and not choice.iteration:
         return _named(named, choice)
     if len(named) != 1 or not named[0].is_dir():

@@ -1,43 +1,26 @@
-"""Options that several verbs share, so that they are spelled and explained alike."""
+"""Options of single verbs that are made of the same fields as everybody's (`cli.flags`)."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from moulin.decoding.options import METHODS, DecodingOptions
+from moulin.bundle.precision import Precision
+from moulin.cli.flags import option_of
+from moulin.cli.model_options import ModelOptions
+from moulin.decoding.options import DecodingOptions, Method
+from moulin.models.engine_choice import Engine, EngineChoice
 
-# Literals are spelled out again because typer reads them when the command is built.
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
-Method = Literal["greedy", "modified_beam_search"]
-EngineName = Literal["onnxruntime", "torch", "tensorrt"]
+EngineName = Engine
 
-
-PrecisionOption = Annotated[
-    Precision | None,
-    typer.Option(
-        help="Which variant of the ONNX files to take; in what to run a checkpoint or an engine of TensorRT.  "
-        "[default: the most exact file there is; a checkpoint in fp32, on a GPU in fp16; TensorRT in fp16]",
-    ),
-]
-LanguageOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Which one, where a model's files are there for several languages (de_encoder.onnx, or a folder de).",
-        is_eager=True,  # as --precision
-    ),
-]
-MethodOption = Annotated[Method | None, typer.Option(help=f"Decoding method.  [default: {METHODS[0]}]")]
-BeamOption = Annotated[
-    int | None, typer.Option(help=f"Beam of modified_beam_search.  [default: {DecodingOptions().beam}]")
-]
+PrecisionOption = Annotated[Precision | None, option_of(EngineChoice, "precision")]
+LanguageOption = Annotated[str | None, option_of(ModelOptions, "language")]
+MethodOption = Annotated[Method | None, option_of(DecodingOptions, "method")]
+BeamOption = Annotated[int | None, option_of(DecodingOptions, "beam")]
+EngineOption = Annotated[Engine | None, option_of(EngineChoice, "kind")]
+DeviceOption = Annotated[str, option_of(EngineChoice, "device")]
 PortOption = Annotated[int, typer.Option(min=0, max=65535)]
-EngineOption = Annotated[
-    EngineName | None,
-    typer.Option(help="What runs the model.  [default: onnxruntime for ONNX files, torch for a checkpoint]"),
-]
-DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or cuda:N; with TensorRT always a GPU.")]
 
 
 def decoding_changes(method: str | None, beam: int | None) -> dict[str, str | int]:

@@ -8,17 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moulin.cli.checkpoint_options import AveragedModelOption, AvgOption, EpochOption, IterOption, TokensOption
+from moulin.cli.flags import with_flags, without
 from moulin.cli.interrupt import unfinished
-from moulin.cli.recipe_options import (
-    CausalOption,
-    ChunkSizeOption,
-    LeftContextOption,
-    NumHeadsOption,
-    PosHeadDimOption,
-    RightContextOption,
-    recipe_of_options,
-)
+from moulin.cli.model_options import ModelOptions
 from moulin.errors import EngineError, OptionsError
 
 if TYPE_CHECKING:
@@ -36,6 +28,7 @@ def add_to(app: typer.Typer) -> None:
     )(export)
 
 
+@with_flags
 def export(
     checkpoints: Annotated[
         list[Path],
@@ -45,18 +38,7 @@ def export(
         ),
     ],
     to: Annotated[Path, typer.Option(help="The folder to write into.")],
-    tokens: TokensOption = None,
     streaming: Annotated[bool, typer.Option("--streaming", help="For live audio, chunk by chunk.")] = False,
-    chunk_size: ChunkSizeOption = None,
-    left_context_frames: LeftContextOption = None,
-    right_context: RightContextOption = None,
-    causal: CausalOption = None,
-    num_heads: NumHeadsOption = None,
-    pos_head_dim: PosHeadDimOption = None,
-    epoch: EpochOption = None,
-    iteration: IterOption = None,
-    avg: AvgOption = None,
-    use_averaged_model: AveragedModelOption = False,
     safetensors: Annotated[
         bool,
         typer.Option(
@@ -65,22 +47,16 @@ def export(
     ] = False,
     fp16: Annotated[bool, typer.Option("--fp16", help="Also write *.fp16.onnx.")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="Also write *.int8.onnx.")] = False,
+    *,
+    said: Annotated[ModelOptions, without("language")],
 ) -> None:
     """Export an Icefall checkpoint to ONNX, and compare the files with the PyTorch modules they were made from.
 
     Names, order and metadata are those of Icefall's own export scripts, so that Icefall's tools and sherpa-onnx load
     the files too.
     """
-    recipe = recipe_of_options(
-        causal=causal,
-        num_heads=num_heads,
-        pos_head_dim=pos_head_dim,
-        chunk_size=chunk_size,
-        left_context_frames=left_context_frames,
-        right_context=right_context,
-        streaming=streaming,
-    )
-    from moulin.bundle.checkpoint_choice import CheckpointChoice, choose_checkpoints
+    recipe = said.recipe.recipe(streaming=streaming)
+    from moulin.bundle.checkpoint_choice import choose_checkpoints
     from moulin.bundle.checkpoint_files import require_torch
 
     require_torch()
@@ -93,14 +69,14 @@ def export(
     from moulin.encoders.recipe import NOTHING_SAID
     from moulin.export.to_onnx import export_onnx
 
-    chosen = choose_checkpoints(checkpoints, CheckpointChoice(epoch, iteration, avg, use_averaged_model))
+    chosen = choose_checkpoints(checkpoints, said.checkpoint)
     last = chosen.files[-1]
     _say("Reading " + ", ".join(map(str, chosen.files)))
     loaded = load_with_facts(chosen.files, use_averaged_model=chosen.use_averaged_model, recipe=recipe or NOTHING_SAID)
     transducer = loaded.transducer
     for doubt in loaded.doubts(streaming=streaming):
         warn(doubt)
-    vocabulary = vocabulary_of(last, tokens)
+    vocabulary = vocabulary_of(last, said.tokens)
     table = read_tokens(vocabulary, transducer.joiner.vocab_size)
     layout = _layout(transducer) if streaming else None
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moulin.cli.arguments import DeviceOption, LanguageOption, PrecisionOption
+from moulin.models.engine_choice import EngineChoice
 
 if TYPE_CHECKING:
     from moulin.bundle.choice import Mode, Wish
@@ -61,8 +62,8 @@ def fetch(
         raise typer.BadParameter("a name, hf://OWNER/REPO or a URL; --list shows names", param_hint="MODEL")
     from moulin.cli.wish import mode_of, wish_of
 
-    mode = mode_of(streaming)
-    folder = _fetch(model, wish_of(precision=precision, device=device, mode=mode, language=language), revision).folder
+    wish = wish_of(EngineChoice(device=device, precision=precision), mode=mode_of(streaming), language=language)
+    folder = _fetch(model, wish, revision).folder
     _refuse_foreign(folder)
     typer.echo(folder)
 

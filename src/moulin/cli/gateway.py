@@ -7,42 +7,87 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
 import typer
 
+from moulin.cli.flags import with_flags
+from moulin.cli.gateway_access import GatewayAccess
 from moulin.cli.interrupt import interrupts
 from moulin.errors import OptionsError
 from moulin.extras import install_hint
+from moulin.options import Bounds, held, option
 
-ApiKeysOption = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="API keys, one a line; who sends none of them is refused.  [default: the keys in MOULIN_API_KEYS, with "
-        "commas between them]",
-    ),
-]
-AllowAnonymousOption = Annotated[
-    bool, typer.Option("--allow-anonymous", help="Serve other machines without API keys (with --host).")
-]
-LogFormat = Literal["text", "json"]
-
-KEYS_VARIABLE = "MOULIN_API_KEYS"
 _METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """prometheus_client's name for it, which it reads when it is imported."""
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where the gateway is reached, by whom, and how."""
+
+    host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0 for other machines too.")
+    port: int = option(9000, "Port to listen on.", bounds=Bounds(at_least=0, at_most=65535))
+    access: GatewayAccess = held(GatewayAccess)
+    allow_origin: list[str] | None = option(
+        None, "Let web pages of this origin call (CORS), or * all; several times.", metavar="ORIGIN"
+    )
+    trusted_proxy: list[str] | None = option(None, "Believe X-Forwarded-For of this reverse proxy.", metavar="ADDRESS")
+    tls_certificate: Path | None = option(None, "Serve HTTPS, with --tls-key.", metavar="PEM")
+    tls_key: Path | None = option(None, "The certificate's key.", metavar="PEM")
+
+    def settings(self) -> dict[str, Any]:
+        """As `GatewaySettings` names them."""
+        return {
+            "host": self.host,
+            "port": self.port,
+            "api_keys": self.access.keys(),
+            "allow_anonymous": self.access.allow_anonymous,
+            "allow_origins": self.allow_origin or (),
+            "trusted_proxies": self.trusted_proxy or (),
+            "tls_certificate": self.tls_certificate,
+            "tls_key": self.tls_key,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much the gateway takes; checked by `GatewaySettings`."""
+
+    max_upload_mb: float = option(1024.0, "Refuse larger files.")
+    max_audio_sec: float = option(14400.0, "Refuse longer recordings.")
+    max_requests: int = option(256, "Recordings received or transcribed at once.")
+    max_streams: int = option(256, "Live streams open at once.")
+    max_requests_per_minute: float | None = option(None, "Of one API key, or of one address.", usual="no limit")
+    stream_idle_sec: float = option(60.0, "Close a live stream on which nothing comes for so long.")
+
+    def settings(self) -> dict[str, Any]:
+        """As `GatewaySettings` names them."""
+        limits = asdict(self)
+        return {"max_upload_bytes": round(limits.pop("max_upload_mb") * 1e6), **limits}
+
+
+@dataclass(frozen=True, slots=True)
+class LogOptions:
+    """What the gateway says on standard error."""
+
+    quiet: bool = option(False, "Log what goes wrong, not every request.")
+    log_format: Literal["text", "json"] | None = option(
+        None, "A line of words, or a JSON object a line.", usual="text on a terminal, else json"
+    )
+
+
 def add_to(app: typer.Typer) -> None:
     app.command(name="gateway", epilog="Example: moulin gateway --triton asr-1:8001 --triton asr-2:8001")(gateway)
 
 
+@with_flags
 def gateway(
     triton: Annotated[
         list[str] | None,
@@ -51,40 +96,19 @@ def gateway(
             help="gRPC address of a Triton server; several times for several.  [default: localhost:8001]",
         ),
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for other machines too.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535)] = 9000,
     name: Annotated[
         str | None,
         typer.Option(help="The model in Triton that clients get who ask for OpenAI's.  [default: transducer]"),
     ] = None,
-    api_keys: ApiKeysOption = None,
-    allow_anonymous: AllowAnonymousOption = False,
-    allow_origin: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ORIGIN", help="Let web pages of this origin call (CORS), or * all; several times."),
-    ] = None,
-    trusted_proxy: Annotated[
-        list[str] | None, typer.Option(metavar="ADDRESS", help="Believe X-Forwarded-For of this reverse proxy.")
-    ] = None,
-    tls_certificate: Annotated[Path | None, typer.Option(metavar="PEM", help="Serve HTTPS, with --tls-key.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(metavar="PEM")] = None,
-    max_upload_mb: Annotated[float, typer.Option(help="Refuse larger files.")] = 1024,
-    max_audio_sec: Annotated[float, typer.Option(help="Refuse longer recordings.")] = 14400,
-    max_requests: Annotated[int, typer.Option(help="Recordings received or transcribed at once.")] = 256,
-    max_streams: Annotated[int, typer.Option(help="Live streams open at once.")] = 256,
-    max_requests_per_minute: Annotated[
-        float | None, typer.Option(help="Of one API key, or of one address.  [default: no limit]")
-    ] = None,
-    stream_idle_sec: Annotated[
-        float, typer.Option(help="Close a live stream on which nothing comes for so long.")
-    ] = 60,
     workers: Annotated[int, typer.Option(min=1, help="Processes that serve together; limits count in each.")] = 1,
     listen_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     otlp_endpoint: Annotated[
         str | None, typer.Option(metavar="URL", help="Send OpenTelemetry traces there, over OTLP/HTTP.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Log what goes wrong, not every request.")] = False,
-    log_format: Annotated[LogFormat | None, typer.Option(help="[default: text on a terminal, else json]")] = None,
+    *,
+    listening: Listening,
+    limits: Limits,
+    log: LogOptions,
 ) -> None:
     """Offer OpenAI's audio API, live captions and a web page, on top of running Triton servers.
 
@@ -98,27 +122,15 @@ def gateway(
     given: dict[str, Any] = {
         "triton": triton,
         "default_model": name,
-        "allow_origins": allow_origin,
-        "trusted_proxies": trusted_proxy,
-        "max_requests_per_minute": max_requests_per_minute,
         "otlp_endpoint": otlp_endpoint,
         "metrics_folder": os.environ.get(_METRICS_VARIABLE),
     }
     settings = gateway_settings(
-        host=host,
-        port=port,
-        api_keys=read_api_keys(api_keys),
-        allow_anonymous=allow_anonymous,
-        tls_certificate=tls_certificate,
-        tls_key=tls_key,
-        max_upload_bytes=round(max_upload_mb * 1e6),
-        max_audio_sec=max_audio_sec,
-        max_requests=max_requests,
-        max_streams=max_streams,
-        stream_idle_sec=stream_idle_sec,
+        **listening.settings(),
+        **limits.settings(),
         **{name: value for name, value in given.items() if value is not None},
     )
-    log_to_stderr(log_format or ("text" if sys.stderr.isatty() else "json"), quiet=quiet)
+    log_to_stderr(log.log_format or ("text" if sys.stderr.isatty() else "json"), quiet=log.quiet)
     listener = listen(settings) if listen_fd is None else socket.socket(fileno=listen_fd)
     if listen_fd is None:
         logger.info("Listening on %s", _url(listener, "https" if settings.tls else "http"))
@@ -160,20 +172,6 @@ def _run_workers(listener: socket.socket, count: int) -> None:
 def _url(listener: socket.socket, scheme: str) -> str:
     host, port = listener.getsockname()[:2]
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-def read_api_keys(file: Path | None) -> Sequence[str]:
-    """From the file, or from the environment. Raises OptionsError; no message ever holds a key."""
-    if file is None:
-        return [key.strip() for key in os.environ.get(KEYS_VARIABLE, "").split(",") if key.strip()]
-    try:
-        lines = [line.strip() for line in file.read_text().splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise OptionsError(f"Cannot read the API keys in {file}: {getattr(error, 'strerror', None) or error}") from None
-    keys = [line for line in lines if line and not line.startswith("#")]
-    if not keys:
-        raise OptionsError(f"Expected an API key a line in {file}, got none")
-    return keys
 
 
 def check_installed() -> None:

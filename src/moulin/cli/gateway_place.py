@@ -3,39 +3,57 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from moulin.cli.gateway_access import GatewayAccess
+from moulin.options import Bounds, check_options, held, option
 
 if TYPE_CHECKING:
     from moulin.launch.gateway import GatewayProcess
 
 
 @dataclass(frozen=True, slots=True)
-class GatewayPlace:
-    """What `moulin gateway` will be told."""
+class GatewayOptions:
+    """Raises OptionsError for what is no port."""
 
-    host: str
-    port: int
-    api_keys: Path | None
-    """The file; keys in the environment are inherited."""
-    allow_anonymous: bool
-    quiet: bool
+    port: int = option(
+        9000,
+        "OpenAI's API and the web page; more options: moulin gateway.",
+        flag="--gateway-port",
+        bounds=Bounds(at_least=0, at_most=65535),
+    )
+    no_gateway: bool = option(False, "Triton alone.")
+    access: GatewayAccess = held(GatewayAccess)
 
-    @classmethod
-    def of(cls, host: str, port: int, api_keys: Path | None, *, allow_anonymous: bool, quiet: bool) -> GatewayPlace:
-        """A port of 0 becomes a free one.
+    def __post_init__(self) -> None:
+        check_options(self)
+
+    def place(self, host: str, *, quiet: bool) -> GatewayPlace | None:
+        """None where there is to be no gateway. A port of 0 becomes a free one.
 
         Raises OptionsError where keys are needed and missing, or packages are; LaunchError for a busy port.
         """
-        from moulin.cli.gateway import check_installed, read_api_keys
+        if self.no_gateway:
+            return None
+        from moulin.cli.gateway import check_installed
         from moulin.launch.ports import claim_ports
 
         check_installed()
         from moulin.gateway.settings import gateway_settings
 
-        gateway_settings(host=host, api_keys=read_api_keys(api_keys), allow_anonymous=allow_anonymous)
-        port = claim_ports(host, {"--gateway-port": port}, owner="the gateway")["--gateway-port"]
-        return cls(host, port, api_keys, allow_anonymous, quiet)
+        gateway_settings(host=host, api_keys=self.access.keys(), allow_anonymous=self.access.allow_anonymous)
+        port = claim_ports(host, {"--gateway-port": self.port}, owner="the gateway")["--gateway-port"]
+        return GatewayPlace(host, port, self.access, quiet)
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayPlace:
+    """What `moulin gateway` will be told; keys in the environment are inherited."""
+
+    host: str
+    port: int
+    access: GatewayAccess
+    quiet: bool
 
     @property
     def address(self) -> str:
@@ -49,9 +67,9 @@ class GatewayPlace:
         from moulin.launch.gateway import GatewayProcess
 
         arguments = ["--triton", triton, "--host", self.host, "--port", str(self.port), "--name", model]
-        if self.api_keys is not None:
-            arguments += ["--api-keys", str(self.api_keys)]
-        if self.allow_anonymous:
+        if self.access.api_keys is not None:
+            arguments += ["--api-keys", str(self.access.api_keys)]
+        if self.access.allow_anonymous:
             arguments.append("--allow-anonymous")
         if self.quiet:
             arguments.append("--quiet")

@@ -9,18 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from moulin.bundle.checkpoint_choice import CheckpointChoice, ChosenCheckpoints, choose_checkpoints
-from moulin.cli.arguments import LanguageOption, PrecisionOption
-from moulin.cli.checkpoint_options import AveragedModelOption, AvgOption, EpochOption, IterOption, TokensOption
-from moulin.cli.recipe_options import (
-    CausalOption,
-    ChunkSizeOption,
-    LeftContextOption,
-    NumHeadsOption,
-    PosHeadDimOption,
-    RightContextOption,
-    recipe_of_options,
-)
+from moulin.bundle.checkpoint_choice import ChosenCheckpoints, choose_checkpoints
+from moulin.cli.arguments import PrecisionOption
+from moulin.cli.flags import with_flags
+from moulin.cli.model_options import ModelOptions
 from moulin.errors import BundleError, OptionsError
 
 if TYPE_CHECKING:
@@ -32,6 +24,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(name="inspect", epilog="Example: moulin inspect models/zipformer --json | jq .vocab_size")(inspect)
 
 
+@with_flags
 def inspect(
     models: Annotated[
         list[Path],
@@ -43,40 +36,21 @@ def inspect(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object instead of a table.")] = False,
     precision: PrecisionOption = None,
-    epoch: EpochOption = None,
-    iteration: IterOption = None,
-    avg: AvgOption = None,
-    use_averaged_model: AveragedModelOption = False,
-    tokens: TokensOption = None,
-    chunk_size: ChunkSizeOption = None,
-    left_context_frames: LeftContextOption = None,
-    right_context: RightContextOption = None,
-    causal: CausalOption = None,
-    num_heads: NumHeadsOption = None,
-    pos_head_dim: PosHeadDimOption = None,
-    language: LanguageOption = None,
+    *,
+    said: ModelOptions,
 ) -> None:
     """Print what a model is, after checking that its files are complete and fit together.
 
     Of a checkpoint each fact with where it comes from: its own parameters, the shapes of its tensors, a flag, or the
     recipe's default.
     """
-    recipe = recipe_of_options(
-        causal=causal,
-        num_heads=num_heads,
-        pos_head_dim=pos_head_dim,
-        chunk_size=chunk_size,
-        left_context_frames=left_context_frames,
-        right_context=right_context,
-        streaming=True,
-    )
+    recipe = said.recipe.recipe(streaming=True)
     from moulin.bundle.checkpoint_files import is_checkpoint
     from moulin.bundle.choice import Wish
     from moulin.bundle.load import load_bundle
     from moulin.cli.fetch import local_model
 
-    wish = Wish(precision, language=language)
-    choice = CheckpointChoice(epoch, iteration, avg, use_averaged_model)
+    wish, choice, tokens = Wish(precision, language=said.language), said.checkpoint, said.tokens
     local = [local_model(model, wish).path for model in models]
     if choice.is_made or tokens is not None or len(local) > 1 or is_checkpoint(local[0]):
         facts = _checkpoint_facts(choose_checkpoints(local, choice), tokens, recipe)

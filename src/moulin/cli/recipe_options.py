@@ -1,95 +1,84 @@
-"""What a person may say of a checkpoint that its tensors do not tell: options of all verbs that read one."""
+"""What a person may say of a checkpoint that its tensors do not tell."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from moulin.errors import OptionsError
+from moulin.options import Bounds, check_options, option
 
 if TYPE_CHECKING:
     from moulin.encoders.recipe import Recipe
 
-CausalOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--causal/--no-causal",
-        help="Whether a Conformer or Zipformer (version 1) checkpoint was trained for streaming, where its own "
-        "parameters do not say it; matters for whole utterances.",
-    ),
-]
-NumHeadsOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Attention heads of a checkpoint, where its own parameters do not say them: a number, or one for each "
-        "stack joined by commas.",
-    ),
-]
-PosHeadDimOption = Annotated[
-    str | None,
-    typer.Option(help="The same by a head's channels for positions.  [default: what fits the recipe's]"),
-]
-ChunkSizeOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        max=1024,
-        help="Chunk of a streaming checkpoint, as its recipe counts it.  [default: what it was trained for]",
-    ),
-]
-LeftContextOption = Annotated[
-    int | None,
-    typer.Option(
-        min=0,
-        max=8192,
-        help="What a chunk sees of the ones before, counted alike.  [default: what it was trained for]",
-    ),
-]
-RightContextOption = Annotated[
-    int | None,
-    typer.Option(
-        min=0, max=1024, help="Frames of 40 ms that a streaming Conformer's chunk sees of the next one.  [default: 0]"
-    ),
-]
 
+@dataclass(frozen=True, slots=True)
+class RecipeOptions:
+    """`Recipe` as it is said on the command line. Raises OptionsError."""
 
-def recipe_of_options(
-    *,
-    causal: bool | None = None,
-    num_heads: str | None = None,
-    pos_head_dim: str | None = None,
-    chunk_size: int | None = None,
-    left_context_frames: int | None = None,
-    right_context: int | None = None,
-    streaming: bool,
-) -> Recipe | None:
-    """What the options say; None where none was given. Raises OptionsError for what is no number, and for sizes of
-    chunks where nothing is to stream."""
-    sizes = {
-        "--chunk-size": chunk_size,
-        "--left-context-frames": left_context_frames,
-        "--right-context": right_context,
-    }
-    given = [flag for flag, size in sizes.items() if size is not None]
-    if given and not streaming:
-        raise OptionsError(f"{', '.join(sizes)} are for --streaming")
-    heads, positions = _numbers("--num-heads", num_heads), _numbers("--pos-head-dim", pos_head_dim)
-    if not given and causal is None and heads is None and positions is None:
-        return None
-    from moulin.bundle.checkpoint_files import require_torch
-
-    require_torch()
-    from moulin.encoders.recipe import Recipe
-
-    return Recipe(
-        causal=causal,
-        num_heads=heads,
-        pos_head_dim=positions,
-        chunk_size=chunk_size,
-        left_context_frames=left_context_frames,
-        right_context=right_context,
+    chunk_size: int | None = option(
+        None,
+        "Chunk of a streaming checkpoint, as its recipe counts it.",
+        usual="what it was trained for",
+        bounds=Bounds(at_least=1, at_most=1024),
     )
+    left_context_frames: int | None = option(
+        None,
+        "What a chunk sees of the ones before, counted alike.",
+        usual="what it was trained for",
+        bounds=Bounds(at_least=0, at_most=8192),
+    )
+    right_context: int | None = option(
+        None,
+        "Frames of 40 ms that a streaming Conformer's chunk sees of the next one.",
+        usual="0",
+        bounds=Bounds(at_least=0, at_most=1024),
+    )
+    causal: bool | None = option(
+        None,
+        "Whether a Conformer or Zipformer (version 1) checkpoint was trained for streaming, where its own parameters "
+        "do not say it; matters for whole utterances.",
+    )
+    num_heads: str | None = option(
+        None,
+        "Attention heads of a checkpoint, where its own parameters do not say them: a number, or one for each stack "
+        "joined by commas.",
+    )
+    pos_head_dim: str | None = option(
+        None,
+        "The same by a head's channels for positions.",
+        usual="what fits the recipe's",
+    )
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+    def recipe(self, *, streaming: bool) -> Recipe | None:
+        """None where nothing is said. Raises OptionsError for what is no number, and for sizes of chunks where nothing
+        is to stream; EngineError where PyTorch is missing."""
+        sizes = {
+            "--chunk-size": self.chunk_size,
+            "--left-context-frames": self.left_context_frames,
+            "--right-context": self.right_context,
+        }
+        if not streaming and any(size is not None for size in sizes.values()):
+            raise OptionsError(f"{', '.join(sizes)} are for --streaming")
+        heads, positions = _numbers("--num-heads", self.num_heads), _numbers("--pos-head-dim", self.pos_head_dim)
+        if self == RecipeOptions():
+            return None
+        from moulin.bundle.checkpoint_files import require_torch
+
+        require_torch()
+        from moulin.encoders.recipe import Recipe
+
+        return Recipe(
+            causal=self.causal,
+            num_heads=heads,
+            pos_head_dim=positions,
+            chunk_size=self.chunk_size,
+            left_context_frames=self.left_context_frames,
+            right_context=self.right_context,
+        )
 
 
 def _numbers(flag: str, text: str | None) -> tuple[int, ...] | None:

@@ -4,47 +4,15 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from moulin.bundle.checkpoint_choice import CheckpointChoice
-from moulin.cli.arguments import (
-    BeamOption,
-    DeviceOption,
-    EngineOption,
-    LanguageOption,
-    MethodOption,
-    PrecisionOption,
-    decoding_changes,
-)
-from moulin.cli.checkpoint_options import AveragedModelOption, AvgOption, EpochOption, IterOption, TokensOption
-from moulin.cli.models import (
-    CudaGraphsOption,
-    EndpointOption,
-    IdleTimeoutOption,
-    InstancesOption,
-    LayoutOption,
-    LingerOption,
-    MaxAudioOption,
-    MaxBatchOption,
-    MaxStepOption,
-    MaxStreamsOption,
-    NameOption,
-    StreamingNameOption,
-    build_models,
-    load_models,
-)
-from moulin.cli.recipe_options import (
-    CausalOption,
-    ChunkSizeOption,
-    LeftContextOption,
-    NumHeadsOption,
-    PosHeadDimOption,
-    RightContextOption,
-    recipe_of_options,
-)
+from moulin.cli.flags import with_flags, without
+from moulin.cli.model_options import ModelOptions
+from moulin.cli.models import Services, build_models, load_models
 from moulin.cli.wish import mode_of
 from moulin.errors import BundleError, LaunchError, OptionsError
 
@@ -64,6 +32,7 @@ def _repo() -> None:
 @app.command(
     epilog="Example: moulin repo build models/zipformer --to repository && moulin serve --repository repository"
 )
+@with_flags
 def build(
     models: Annotated[
         list[Path],
@@ -77,22 +46,6 @@ def build(
         bool | None,
         typer.Option("--streaming/--offline", help="Refuse models of the other kind.  [default: take what they are]"),
     ] = None,
-    epoch: EpochOption = None,
-    iteration: IterOption = None,
-    avg: AvgOption = None,
-    use_averaged_model: AveragedModelOption = False,
-    tokens: TokensOption = None,
-    chunk_size: ChunkSizeOption = None,
-    left_context_frames: LeftContextOption = None,
-    right_context: RightContextOption = None,
-    causal: CausalOption = None,
-    num_heads: NumHeadsOption = None,
-    pos_head_dim: PosHeadDimOption = None,
-    name: NameOption = None,
-    streaming_name: StreamingNameOption = None,
-    language: LanguageOption = None,
-    precision: PrecisionOption = None,
-    layout: LayoutOption = "fused",
     backend: Annotated[
         Literal["python", "onnxruntime", "tensorrt"] | None,
         typer.Option(
@@ -100,52 +53,25 @@ def build(
             "own.  [default: python]"
         ),
     ] = None,
-    engine: EngineOption = None,
-    device: DeviceOption = "cpu",
-    cuda_graphs: CudaGraphsOption = True,
-    max_batch: MaxBatchOption = None,
-    instances: InstancesOption = 1,
-    max_audio_sec: MaxAudioOption = 120.0,
-    max_streams: MaxStreamsOption = 1024,
-    idle_timeout_sec: IdleTimeoutOption = 15.0,
-    max_step_ms: MaxStepOption = None,
-    linger_ms: LingerOption = 0.0,
-    endpoint: EndpointOption = True,
-    method: MethodOption = None,
-    beam: BeamOption = None,
     link: Annotated[bool, typer.Option("--link", help="Link to the model's files instead of copying them.")] = False,
+    *,
+    said: ModelOptions,
+    services: Annotated[Services, without("threads")],
 ) -> None:
     """Write a Triton repository that serves models with the public contract.
 
     It is run by `moulin serve --repository DIR`, or by a tritonserver with the command that is printed in the end.
     """
-    if backend is not None and layout != "ensemble":
+    if backend is not None and services.layout != "ensemble":
         raise OptionsError("--backend is for --layout ensemble")
-    changes = decoding_changes(method, beam)
-    runs_on = "tensorrt" if backend == "tensorrt" else engine
-    recipe = recipe_of_options(
-        causal=causal,
-        num_heads=num_heads,
-        pos_head_dim=pos_head_dim,
-        chunk_size=chunk_size,
-        left_context_frames=left_context_frames,
-        right_context=right_context,
-        streaming=bool(streaming),
-    )
-    wanted = mode_of(streaming)
+    engine, wanted = services.engine, mode_of(streaming)
     named = load_models(
         models,
-        precision=precision,
-        name=name,
-        streaming_name=streaming_name,
-        engine=runs_on,
-        device=device,
-        recipe=recipe,
-        choice=CheckpointChoice(epoch, iteration, avg, use_averaged_model),
-        tokens=tokens,
+        replace(engine, kind="tensorrt") if backend == "tensorrt" else engine,
+        said=said,
+        names=services.names,
         mode=wanted,
-        language=language,
-        onnx_only=layout == "ensemble",
+        onnx_only=services.layout == "ensemble",
     )
     if wanted is not None:
         for model in named:
@@ -154,32 +80,11 @@ def build(
                     f"Expected {wanted} models, got the {model.spec.mode} {model.spec.family} in {model.spec.path}",
                     hint=f"leave out --{wanted}, or pass another folder",
                 )
-    folders = build_models(
-        named,
-        to,
-        link=link,
-        layout=layout,
-        backend=backend or "python",
-        engine=engine,
-        device=device,
-        cuda_graphs=cuda_graphs,
-        threads=None,
-        max_batch=max_batch,
-        instances=instances,
-        max_audio_sec=max_audio_sec,
-        max_streams=max_streams,
-        idle_timeout_sec=idle_timeout_sec,
-        max_step_ms=max_step_ms,
-        linger_ms=linger_ms,
-        stream_changes={"endpoint": endpoint},
-        decoding_changes=changes,
-    )
+    folders = build_models(named, to, services, backend=backend or "python", link=link)
     for model, folder in zip(named, folders, strict=True):
         spec = model.spec
         typer.echo(f"Wrote {folder} ({spec.family}, {spec.mode}, {model.precision})", err=True)
-    from moulin.models.engines import choose_engine
-
-    _say_how_to_serve(to, {choose_engine(model.spec, runs_on) for model in named}, backend)
+    _say_how_to_serve(to, {model.engine.kind or "" for model in named}, backend)
 
 
 def _say_how_to_serve(repository: Path, engines: Collection[str], backend: str | None) -> None:

@@ -9,42 +9,25 @@ from moulin.errors import OptionsError
 
 if TYPE_CHECKING:
     from moulin.bundle.choice import Mode
-    from moulin.bundle.precision import Precision
     from moulin.cli.fetch import LocalModel
     from moulin.encoders.recipe import Recipe
-    from moulin.models.engines import Engine
+    from moulin.models.engine_choice import EngineChoice
 
 
-def runnable_model(
-    model: Path,
-    *,
-    engine: Engine | None,
-    precision: Precision | None,
-    device: str,
-    streaming: bool,
-    language: str | None = None,
-) -> Path:
+def runnable_model(model: Path, engine: EngineChoice, *, streaming: bool, language: str | None = None) -> Path:
     """A folder, or an encoder or checkpoint file. What is published elsewhere is fetched; a checkpoint is exported into
     the cache, for `streaming` or for whole utterances, where the `engine` that was asked for runs ONNX files.
 
     Raises BundleError, OptionsError, EngineError or FetchError.
     """
-    return runnable_of_mode(
-        model,
-        engine=engine,
-        precision=precision,
-        device=device,
-        mode="streaming" if streaming else "offline",
-        language=language,
-    ).path
+    mode: Mode = "streaming" if streaming else "offline"
+    return runnable_of_mode(model, engine, mode=mode, language=language).path
 
 
 def runnable_of_mode(
     model: Path,
+    engine: EngineChoice,
     *,
-    engine: Engine | None,
-    precision: Precision | None,
-    device: str,
     mode: Mode | None,
     language: str | None = None,
     onnx_only: bool = False,
@@ -58,26 +41,24 @@ def runnable_of_mode(
     from moulin.cli.export import exported_model
     from moulin.cli.fetch import LocalModel, local_model
     from moulin.cli.wish import wish_of
-    from moulin.models.engines import device_of, file_precision
+    from moulin.models.engines import RUNTIMES
     from moulin.models.precisions import check_precision
-    from moulin.tensorrt_engine.ready_plan import check_tensorrt
 
-    check_precision(engine, precision)
-    if engine == "tensorrt":  # before anything is fetched or exported for it
-        check_tensorrt(device_of(engine, device))
-    wanted = file_precision(engine, precision)
-    wish = wish_of(precision=wanted, device=device, engine=engine, mode=mode, language=language, onnx_only=onnx_only)
+    check_precision(engine)
+    if engine.kind == "tensorrt":  # before anything is fetched or exported for it
+        RUNTIMES[engine.kind].check(engine.runs_on)
+    wish = wish_of(engine, mode=mode, language=language, onnx_only=onnx_only)
     found = local_model(model, wish)
     path = found.path
-    if is_checkpoint(path, preferred=engine == "torch"):
+    if is_checkpoint(path, preferred=engine.prefers_checkpoint):
         path = chosen_model([path], recipe=recipe)
     elif recipe is not None:
         raise OptionsError(
             f"{', '.join(_flags(recipe))}: for what a checkpoint does not tell, and {path} holds ONNX files",
             hint="leave them out, or take the checkpoint beside the files with --engine torch",
         )
-    if engine in ("onnxruntime", "tensorrt") and is_checkpoint(path):
-        path = exported_model(path, streaming=found.mode == "streaming", precision=wanted)
+    if engine.kind is not None and RUNTIMES[engine.kind].form == "onnx" and is_checkpoint(path):
+        path = exported_model(path, streaming=found.mode == "streaming", precision=engine.file_precision)
     return LocalModel(path, found.mode)
 
 

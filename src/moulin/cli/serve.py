@@ -13,62 +13,40 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moulin.bundle.checkpoint_choice import CheckpointChoice
-from moulin.cli.arguments import (
-    BeamOption,
-    DeviceOption,
-    EngineOption,
-    LanguageOption,
-    MethodOption,
-    PortOption,
-    PrecisionOption,
-    decoding_changes,
-)
-from moulin.cli.checkpoint_options import AveragedModelOption, AvgOption, EpochOption, IterOption, TokensOption
-from moulin.cli.gateway import AllowAnonymousOption, ApiKeysOption
-from moulin.cli.gateway_place import GatewayPlace
+from moulin.cli.flags import flag_names, with_flags
+from moulin.cli.gateway_place import GatewayOptions, GatewayPlace
 from moulin.cli.interrupt import interrupts, unfinished
-from moulin.cli.models import (
-    CudaGraphsOption,
-    EndpointOption,
-    IdleTimeoutOption,
-    InstancesOption,
-    LayoutOption,
-    LingerOption,
-    MaxAudioOption,
-    MaxBatchOption,
-    MaxStepOption,
-    MaxStreamsOption,
-    NameOption,
-    StreamingNameOption,
-    build_models,
-    load_models,
-)
-from moulin.cli.recipe_options import (
-    CausalOption,
-    ChunkSizeOption,
-    LeftContextOption,
-    NumHeadsOption,
-    PosHeadDimOption,
-    RightContextOption,
-    recipe_of_options,
-)
+from moulin.cli.model_options import ModelOptions
+from moulin.cli.models import NamedModel, Services, build_models, load_models
 from moulin.cli.wish import mode_of
 from moulin.errors import OptionsError
+from moulin.launch.server_options import ServerOptions
+from moulin.options import held, option
 from moulin.triton_repo.contract import MODEL_NAME, STREAMING_MODEL_NAME
 
 if TYPE_CHECKING:
     from moulin.launch.gateway import GatewayProcess
     from moulin.launch.kept_server import KeptServer
-    from moulin.launch.server import ServerOptions, TritonServer
+    from moulin.launch.server import TritonServer
+    from moulin.launch.tritonserver import TritonInstallation
 
 _CHECK_SEC = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunningOptions:
+    """How the service runs, whatever it serves."""
+
+    server: ServerOptions = held(ServerOptions)
+    gateway: GatewayOptions = held(GatewayOptions)
+    quiet: bool = option(False, "Do not show Triton's log, nor a line a request.")
 
 
 def add_to(app: typer.Typer) -> None:
     app.command(name="serve", epilog="Example: moulin serve models/zipformer --max-batch 32")(serve)
 
 
+@with_flags
 def serve(
     context: typer.Context,
     models: Annotated[
@@ -90,47 +68,10 @@ def serve(
             "exports are taken as they are, a checkpoint is for whole utterances]",
         ),
     ] = None,
-    epoch: EpochOption = None,
-    iteration: IterOption = None,
-    avg: AvgOption = None,
-    use_averaged_model: AveragedModelOption = False,
-    tokens: TokensOption = None,
-    chunk_size: ChunkSizeOption = None,
-    left_context_frames: LeftContextOption = None,
-    right_context: RightContextOption = None,
-    causal: CausalOption = None,
-    num_heads: NumHeadsOption = None,
-    pos_head_dim: PosHeadDimOption = None,
-    language: LanguageOption = None,
-    name: NameOption = None,
-    streaming_name: StreamingNameOption = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for other machines too.")] = "127.0.0.1",
-    http_port: PortOption = 8000,
-    grpc_port: PortOption = 8001,
-    metrics_port: PortOption = 8002,
-    layout: LayoutOption = "fused",
-    engine: EngineOption = None,
-    gateway_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="OpenAI's API and the web page; more options: moulin gateway.")
-    ] = 9000,
-    no_gateway: Annotated[bool, typer.Option("--no-gateway", help="Triton alone.")] = False,
-    api_keys: ApiKeysOption = None,
-    allow_anonymous: AllowAnonymousOption = False,
-    device: DeviceOption = "cpu",
-    cuda_graphs: CudaGraphsOption = True,
-    precision: PrecisionOption = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.  [default: all]")] = None,
-    max_batch: MaxBatchOption = None,
-    instances: InstancesOption = 1,
-    max_audio_sec: MaxAudioOption = 120.0,
-    max_streams: MaxStreamsOption = 1024,
-    idle_timeout_sec: IdleTimeoutOption = 15.0,
-    max_step_ms: MaxStepOption = None,
-    linger_ms: LingerOption = 0.0,
-    endpoint: EndpointOption = True,
-    method: MethodOption = None,
-    beam: BeamOption = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Do not show Triton's log, nor a line a request.")] = False,
+    *,
+    said: ModelOptions,
+    services: Services,
+    running: RunningOptions,
 ) -> None:
     """Serve models on Triton until Ctrl-C, SIGTERM, or the end of the process that started this one.
 
@@ -138,90 +79,24 @@ def serve(
     """
     parent = os.getppid()
     interrupts.allow(None)  # requests under way may finish
-    from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL
-    from moulin.launch.kept_server import KeptServer
-    from moulin.launch.ports import claim_ports
-    from moulin.launch.server import ServerOptions
-    from moulin.launch.tritonserver import find_tritonserver
-    from moulin.launch.workspace import workspace
-    from moulin.models.engines import check_engine, device_of
-
-    gateway = (
-        None
-        if no_gateway
-        else GatewayPlace.of(host, gateway_port, api_keys, allow_anonymous=allow_anonymous, quiet=quiet)
-    )
-    server_options = ServerOptions(http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port, host=host)
+    gateway = running.gateway.place(running.server.host, quiet=running.quiet)
+    service = _Service(running, gateway, parent)
     if repository is not None:
-        _refuse_model_options(context, repository)
+        _refuse_what_was_decided(context, repository)
         with _until_stopped():
-            _serve_repository(repository, server_options, gateway, parent, quiet=quiet)
+            _serve_repository(repository, service)
         return
-    changes = decoding_changes(method, beam)
-    recipe = recipe_of_options(
-        causal=causal,
-        num_heads=num_heads,
-        pos_head_dim=pos_head_dim,
-        chunk_size=chunk_size,
-        left_context_frames=left_context_frames,
-        right_context=right_context,
-        streaming=bool(streaming),
-    )
+    from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL
+
     named = load_models(
         models or [DEMO_MODEL, DEMO_STREAMING_MODEL],
-        precision=precision,
-        name=name,
-        streaming_name=streaming_name,
-        engine=engine,
-        device=device,
-        recipe=recipe,
-        choice=CheckpointChoice(epoch, iteration, avg, use_averaged_model),
-        tokens=tokens,
+        services.engine,
+        said=said,
+        names=services.names,
         mode=mode_of(streaming),
-        language=language,
-        onnx_only=layout == "ensemble",
+        onnx_only=services.layout == "ensemble",
     )
-    engines = {check_engine(model.spec, engine, device) for model in named}
-    # Before minutes may go by in which the environment for Triton is made.
-    claim_ports(host, {"--http-port": http_port, "--grpc-port": grpc_port, "--metrics-port": metrics_port})
-
-    with _until_stopped():
-        triton = find_tritonserver(engines=engines, say=_say)
-        with workspace("repository") as built, unfinished(built):
-            build_models(
-                named,
-                built,
-                link=True,
-                layout=layout,
-                backend="python",
-                engine=engine,
-                device=device,
-                cuda_graphs=cuda_graphs,
-                threads=threads,
-                max_batch=max_batch,
-                instances=instances,
-                max_audio_sec=max_audio_sec,
-                max_streams=max_streams,
-                idle_timeout_sec=idle_timeout_sec,
-                max_step_ms=max_step_ms,
-                linger_ms=linger_ms,
-                stream_changes={"endpoint": endpoint},
-                decoding_changes=changes,
-            )
-            typer.echo(f"Loading {' and '.join(model.spec.name for model in named)} ...", err=True)
-            on_line = None if quiet else _show_log
-            kept = KeptServer(built, server_options, installation=triton, on_line=on_line, on_restart=_say_restart)
-            on = device_of(engine, device)
-            served = [
-                Served(
-                    model.name,
-                    bool(model.spec.streaming),
-                    f"{model.spec.name} ({model.spec.family}, {model.spec.mode}, {model.precision})",
-                    on,
-                )
-                for model in named
-            ]
-            _serve(kept, served, gateway, parent)
+    _serve_models(named, services, service)
 
 
 @contextmanager
@@ -246,39 +121,72 @@ class Served:
     device: str
 
 
-def _serve(kept: KeptServer, served: Sequence[Served], gateway: GatewayPlace | None, parent: int) -> None:
-    with interrupts.at_the_end(kept.kill), kept:
-        beside = gateway.process(kept.server.grpc_url, served[0].name) if gateway else None
-        with interrupts.at_the_end(beside.kill) if beside else nullcontext(), beside or nullcontext():
-            _announce(served, kept.server, gateway)
-            _wait_for_the_end(kept, beside, parent)
+@dataclass(frozen=True, slots=True)
+class _Service:
+    """Triton, and the gateway beside it, until the end."""
+
+    running: RunningOptions
+    gateway: GatewayPlace | None
+    parent: int
+
+    def run(self, repository: Path, triton: TritonInstallation, served: Sequence[Served]) -> None:
+        from moulin.launch.kept_server import KeptServer
+
+        on_line = None if self.running.quiet else _show_log
+        kept = KeptServer(
+            repository, self.running.server, installation=triton, on_line=on_line, on_restart=_say_restart
+        )
+        with interrupts.at_the_end(kept.kill), kept:
+            beside = self.gateway.process(kept.server.grpc_url, served[0].name) if self.gateway else None
+            with interrupts.at_the_end(beside.kill) if beside else nullcontext(), beside or nullcontext():
+                _announce(served, kept.server, self.gateway)
+                _wait_for_the_end(kept, beside, self.parent)
 
 
-_FOR_A_REPOSITORY = {
-    *("repository", "host", "http_port", "grpc_port", "metrics_port", "gateway_port", "no_gateway", "api_keys"),
-    *("allow_anonymous", "quiet"),
-}
+def _serve_models(named: Sequence[NamedModel], services: Services, service: _Service) -> None:
+    from moulin.launch.ports import claim_ports
+    from moulin.launch.tritonserver import find_tritonserver
+    from moulin.launch.workspace import workspace
+    from moulin.models.engines import check_engine
+
+    engines = {check_engine(model.spec, model.engine) for model in named}
+    # Before minutes may go by in which the environment for Triton is made.
+    claim_ports(service.running.server.host, service.running.server.ports)
+    with _until_stopped():
+        triton = find_tritonserver(engines=engines, say=_say)
+        with workspace("repository") as built, unfinished(built):
+            build_models(named, built, services, link=True)
+            typer.echo(f"Loading {' and '.join(model.spec.name for model in named)} ...", err=True)
+            served = [
+                Served(
+                    model.name,
+                    bool(model.spec.streaming),
+                    f"{model.spec.name} ({model.spec.family}, {model.spec.mode}, {model.precision})",
+                    model.engine.device,
+                )
+                for model in named
+            ]
+            service.run(built, triton, served)
 
 
-def _refuse_model_options(context: typer.Context, repository: Path) -> None:
-    """Raises OptionsError for what was decided when the repository was built."""
-    for name, value in context.params.items():
-        source = context.get_parameter_source(name)
-        if name in _FOR_A_REPOSITORY or source is None or source.name not in ("COMMANDLINE", "ENVIRONMENT"):
+def _refuse_what_was_decided(context: typer.Context, repository: Path) -> None:
+    """Raises OptionsError for a flag that says how models are served, as the repository already does."""
+    allowed = {"repository", *flag_names(RunningOptions)}
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        value, source = context.params.get(name), context.get_parameter_source(name)
+        if name in allowed or source is None or source.name not in ("COMMANDLINE", "ENVIRONMENT"):
             continue
-        given = f"the model {value[0]}" if name == "models" and value else f"--{name.replace('_', '-')}"
         if name == "models" and not value:
             continue
+        given = f"the model {value[0]}" if name == "models" and value else parameter.opts[0]
         raise OptionsError(
             f"Expected --repository {repository} alone, got {given} too",
             hint="what a repository serves, and how, was decided by `moulin repo build`; build it anew",
         )
 
 
-def _serve_repository(
-    repository: Path, options: ServerOptions, gateway: GatewayPlace | None, parent: int, *, quiet: bool
-) -> None:
-    from moulin.launch.kept_server import KeptServer
+def _serve_repository(repository: Path, service: _Service) -> None:
     from moulin.launch.tritonserver import find_tritonserver
     from moulin.launch.workspace import workspace
     from moulin.triton_repo.built_models import built_models
@@ -290,13 +198,11 @@ def _serve_repository(
         known = [model.engine or "ensemble", "streaming" if model.streaming else "offline", model.precision]
         served.append(Served(model.name, model.streaming, f"({', '.join(filter(None, known))})", model.device))
     typer.echo(f"Loading {' and '.join(model.name for model in models)} from {repository} ...", err=True)
-    on_line = None if quiet else _show_log
     with workspace("repository") as place, unfinished(place):
         # Triton's python stubs fail where there is a space in the path.
         link = place / "repository"
         link.symlink_to(repository.resolve(), target_is_directory=True)
-        kept = KeptServer(link, options, installation=triton, on_line=on_line, on_restart=_say_restart)
-        _serve(kept, served, gateway, parent)
+        service.run(link, triton, served)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -7,24 +7,17 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from moulin.cli.arguments import (
-    BeamOption,
-    DeviceOption,
-    EngineOption,
-    LanguageOption,
-    MethodOption,
-    PrecisionOption,
-    decoding_changes,
-)
+from moulin.cli.flags import ChangesOf, with_flags, without
 from moulin.cli.interrupt import interrupts
+from moulin.cli.recognized_by import RecognizedBy
 from moulin.errors import OptionsError
 from moulin.live_transcript import LiveTranscript, StreamUpdate
+from moulin.streaming.options import StreamOptions
 from moulin.transcript_formats import to_json
 
 if TYPE_CHECKING:
@@ -35,11 +28,10 @@ def add_to(app: typer.Typer) -> None:
     app.command(name="stream", epilog="Example: moulin stream speech.wav --realtime", no_args_is_help=True)(stream)
 
 
+@with_flags
 def stream(
     file: Annotated[str | None, typer.Argument(metavar="FILE", help="A recording, or - (stdin).")] = None,
     mic: Annotated[bool, typer.Option("--mic", help="The microphone instead, until Ctrl-C.")] = False,
-    url: Annotated[str | None, typer.Option(help="gRPC address of the server.  [default: localhost:8001]")] = None,
-    model: Annotated[Path | None, typer.Option(help="Recognise in this process with this model, no server.")] = None,
     realtime: Annotated[
         bool, typer.Option("--realtime", help="Send a file as slowly as it was spoken, not as fast as may be.")
     ] = False,
@@ -49,42 +41,26 @@ def stream(
     format: Annotated[  # the flag's name
         Literal["text", "json"], typer.Option(help="What to print.")
     ] = "text",
-    endpoint: Annotated[
-        bool | None, typer.Option("--endpoint/--no-endpoint", help="Cut at pauses.  [default: the server's]")
-    ] = None,
-    method: MethodOption = None,
-    beam: BeamOption = None,
-    name: Annotated[str, typer.Option(help="The model's name in Triton.")] = "transducer",
-    engine: EngineOption = None,
-    device: DeviceOption = "cpu",
-    precision: PrecisionOption = None,
-    language: LanguageOption = None,
+    *,
+    by: Annotated[RecognizedBy, without("threads", "cuda_graphs")],
+    options: Annotated[dict[str, Any], ChangesOf(StreamOptions, "the server's")],
 ) -> None:
     """Recognise speech while it is spoken.
 
     On a terminal the text grows and settles as you listen; elsewhere it is printed when all is said. JSON is an
     object a line for every change, and the last line is that of 'moulin transcribe'.
     """
-    from moulin.cli.runnable_model import runnable_model
     from moulin.stream_audio import stream_in_process, stream_to_server
 
     if mic == (file is not None):
         raise OptionsError(f"Expected a FILE or --mic, got {'both' if mic else 'neither'}")
-    if url is not None and model is not None:
-        raise OptionsError("Expected --url or --model, got both", hint="--model recognises without a server")
-    if model is not None:
-        model = runnable_model(
-            model, engine=engine, precision=precision, device=device, streaming=True, language=language
-        )
-    options = decoding_changes(method, beam) | ({} if endpoint is None else {"endpoint": endpoint})
+    model = by.runnable(streaming=True)
 
     with _microphone(chunk_ms or 100) if file is None else _file(file, chunk_ms or 320, realtime=realtime) as chunks:
         if model is not None:
-            updates = stream_in_process(
-                chunks, model, options=options, precision=precision, engine=engine, device=device
-            )
+            updates = stream_in_process(chunks, model, by.engine, options=options)
         else:
-            updates = stream_to_server(chunks, url or "localhost:8001", model=name, options=options)
+            updates = stream_to_server(chunks, by.address, model=by.name, options=options)
         # Closed at once when something fails or Ctrl-C is pressed, so that the server's slot is free again.
         with closing(updates):
             if format == "json":

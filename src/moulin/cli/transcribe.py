@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from moulin.cli.arguments import (
-    BeamOption,
-    DeviceOption,
-    EngineOption,
-    LanguageOption,
-    MethodOption,
-    PrecisionOption,
-    decoding_changes,
-)
+from moulin.cli.flags import ChangesOf, with_flags, without
 from moulin.cli.interrupt import unfinished
 from moulin.cli.messages import show_error
+from moulin.cli.recognized_by import RecognizedBy
+from moulin.decoding.options import DecodingOptions
 from moulin.errors import MoulinError, OptionsError
 from moulin.transcript_formats import SUBTITLES, to_json
 
@@ -35,25 +30,20 @@ def add_to(app: typer.Typer) -> None:
     )(transcribe)
 
 
+@with_flags
 def transcribe(
     files: Annotated[list[str], typer.Argument(metavar="FILES|FOLDERS...", help="Audio, folders of it, or - (stdin).")],
-    url: Annotated[str | None, typer.Option(help="gRPC address of the server.  [default: localhost:8001]")] = None,
-    model: Annotated[Path | None, typer.Option(help="Transcribe in this process with this model, no server.")] = None,
     format: Annotated[  # the flag's name
         Literal["text", "json", "srt", "vtt"], typer.Option(help="What to print.")
     ] = "text",
     to: Annotated[Path | None, typer.Option(help="Write a file for each recording into this folder instead.")] = None,
-    method: MethodOption = None,
-    beam: BeamOption = None,
     jobs: Annotated[int, typer.Option(min=1, help="Requests under way at once, or CPU threads with --model.")] = 8,
     raw: Annotated[
         str | None, typer.Option(metavar="ENCODING:RATE[:CHANNELS]", help="The files are headerless, e.g. s16le:8000.")
     ] = None,
-    name: Annotated[str, typer.Option(help="The model's name in Triton.")] = "transducer",
-    engine: EngineOption = None,
-    device: DeviceOption = "cpu",
-    precision: PrecisionOption = None,
-    language: LanguageOption = None,
+    *,
+    by: Annotated[RecognizedBy, without("threads", "cuda_graphs")],
+    changes: Annotated[dict[str, Any], ChangesOf(DecodingOptions, "the server's")],
 ) -> None:
     """Transcribe recordings of any format, rate, channel count and length; long ones are cut at silences.
 
@@ -61,13 +51,9 @@ def transcribe(
     A file that cannot be transcribed is reported and skipped, and the exit status is then 1.
     """
     from moulin.audio.source import find_sources, parse_raw_format
-    from moulin.cli.runnable_model import runnable_model
     from moulin.cli.transcribing_progress import transcribing_progress
     from moulin.transcribe_files import transcribe_in_process, transcribe_on_server
 
-    if url is not None and model is not None:
-        raise OptionsError("Expected --url or --model, got both", hint="--model transcribes without a server")
-    changes = decoding_changes(method, beam)
     sources = find_sources(files, raw=parse_raw_format(raw) if raw else None)
     if format in SUBTITLES and to is None and len(sources) > 1:
         raise OptionsError(f"Subtitles of {len(sources)} recordings do not go into one file", hint="add --to FOLDER")
@@ -75,26 +61,20 @@ def transcribe(
     if to is not None:
         _check_folder(to, sources)
 
-    if model is not None:
-        model = runnable_model(
-            model, engine=engine, precision=precision, device=device, streaming=False, language=language
-        )
+    model = by.runnable(streaming=False)
     failures = 0
     with transcribing_progress(sources) as progress:
         outcomes = (
             transcribe_in_process(
                 sources,
                 model,
+                replace(by.engine, threads=min(jobs, _cpus())),
                 changes=changes,
-                precision=precision,
-                engine=engine,
-                device=device,
-                threads=min(jobs, _cpus()),
                 on_progress=progress.heard,
             )
             if model is not None
             else transcribe_on_server(
-                sources, url or "localhost:8001", model=name, changes=changes, jobs=jobs, on_progress=progress.heard
+                sources, by.address, model=by.name, changes=changes, jobs=jobs, on_progress=progress.heard
             )
         )
         for outcome in outcomes:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from moulin.bundle.choice import Form, Mode, Wish
-    from moulin.bundle.precision import Precision
-    from moulin.models.engines import Engine
+    from moulin.models.engine_choice import EngineChoice
 
 
 def mode_of(streaming: bool | None) -> Mode | None:
@@ -19,29 +18,17 @@ def mode_of(streaming: bool | None) -> Mode | None:
 
 
 def wish_of(
-    *,
-    precision: Precision | None,
-    device: str,
-    engine: Engine | None = None,
-    mode: Mode | None = None,
-    language: str | None = None,
-    onnx_only: bool = False,
+    engine: EngineChoice, *, mode: Mode | None = None, language: str | None = None, onnx_only: bool = False
 ) -> Wish:
-    """On a GPU with PyTorch a checkpoint is taken before ONNX files, unless the engine or `onnx_only` says otherwise.
-
-    Raises OptionsError where `device` is no device.
-    """
+    """On a GPU with PyTorch a checkpoint is taken before ONNX files, unless `engine` or `onnx_only` says otherwise."""
     from moulin.bundle.choice import Wish
+    from moulin.models.engines import RUNTIMES
 
     form: Form | None = None
-    if onnx_only or engine in ("onnxruntime", "tensorrt"):
+    if onnx_only:
         form = "onnx"
-    elif engine == "torch" or _runs_checkpoints(device):
+    elif engine.kind is not None:
+        form = RUNTIMES[engine.kind].form
+    elif engine.gpu is not None and importlib.util.find_spec("torch") is not None:
         form = "checkpoint"
-    return Wish(precision, mode, language, form)
-
-
-def _runs_checkpoints(device: str) -> bool:
-    from moulin.engine.device import gpu_index
-
-    return gpu_index(device) is not None and importlib.util.find_spec("torch") is not None
+    return Wish(engine.file_precision, mode, language, form)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from moulin.errors import OptionsError
+from moulin.options import option
 
 Method = Literal["greedy", "modified_beam_search"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -24,8 +25,8 @@ class DecodingOptions:
     `blank_penalty` is subtracted from the logit of blank: more words, fewer deletions. Raises OptionsError.
     """
 
-    method: Method = "greedy"
-    beam: int = 4
+    method: Method = option("greedy", "Decoding method.")
+    beam: int = option(4, "Beam of modified_beam_search.")
     temperature: float = 1.0
     blank_penalty: float = 0.0
 
@@ -46,12 +47,6 @@ class DecodingOptions:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-    @classmethod
-    def from_strings(cls, values: Mapping[str, str]) -> DecodingOptions:
-        """What `to_dict` gave, as strings and among others: the parameters of config.pbtxt."""
-        kinds = {"method": str, "beam": int, "temperature": float, "blank_penalty": float}
-        return cls(**{name: kind(values[name]) for name, kind in kinds.items()})
 
     def updated(self, changes: Mapping[str, Any]) -> DecodingOptions:
         """These options with `changes`; unknown names are refused."""

@@ -20,15 +20,16 @@ from moulin.errors import MoulinError
 from moulin.evaluate.manifest import demo_clips
 from moulin.evaluate.utterance import Utterance
 from moulin.evaluate.wer import WordErrors, count_word_errors, digits_spelled_alike
-from moulin.launch.server import ServerOptions, TritonServer
+from moulin.launch.server import TritonServer
+from moulin.launch.server_options import ServerOptions
 from moulin.launch.tritonserver import find_tritonserver
 from moulin.launch.workspace import workspace
 from moulin.transcribe_files import transcribe_on_server
 from moulin.transcript import Transcript
 from moulin.triton_repo.contract import MODEL_NAME, STREAMING_MODEL_NAME
-from moulin.triton_repo.offline_config import OfflineOptions
+from moulin.triton_repo.offline_options import OfflineOptions
 from moulin.triton_repo.repository import build_offline_repository, build_streaming_repository
-from moulin.triton_repo.streaming_config import StreamingOptions
+from moulin.triton_repo.streaming_options import StreamingOptions
 
 _CHUNK_SAMPLES = 5120  # 320 ms
 

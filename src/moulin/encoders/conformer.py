@@ -155,7 +155,7 @@ class Conformer(Encoder):
 
     def streaming_forward(self, x: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """See the base class. States: the layers' attention inputs [N, L, left, D], their convolutions' inputs
-        [N, L, kernel - 1, D], and int64 [N] encoder frames seen so far.
+        [N, L, kernel - 1, D], and int64 [N] encoder frames seen so far, as in Icefall (sherpa-onnx adds feature frames).
 
         In a trace only N stays free. The sizes of chunk and left context become constants, and with them the encoded
         distances and their projections; torch warns about that (TracerWarning).

@@ -12,13 +12,11 @@ from moulin.arrays import Floats
 from moulin.audio.fbank import Fbank, FbankOptions
 from moulin.audio.waveform import SAMPLE_RATE, check_waveform
 from moulin.bundle.spec import FRAME_SHIFT_SEC, ModelSpec
+from moulin.engine.limits import MAX_AUDIO_SEC
 from moulin.errors import AudioError
 
 TAIL_PADDING_SEC = 0.3
 """Silence appended to every utterance: a recording that stops with the last sound loses its last word otherwise."""
-
-MAX_AUDIO_SEC = 120.0
-"""Self-attention needs memory with the square of the length. A model may take less: see `ModelSpec.max_frames`."""
 
 
 def model_max_sec(spec: ModelSpec, tail_padding_sec: float = TAIL_PADDING_SEC) -> float:

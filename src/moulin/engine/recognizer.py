@@ -9,7 +9,8 @@ from moulin.audio.waveform import SAMPLE_RATE
 from moulin.bundle.spec import ModelSpec
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.encoding import BatchedEncoder
-from moulin.engine.features import MAX_AUDIO_SEC, TAIL_PADDING_SEC, FeatureExtractor
+from moulin.engine.features import TAIL_PADDING_SEC, FeatureExtractor
+from moulin.engine.limits import MAX_AUDIO_SEC
 from moulin.engine.offline_recognizer import OfflineRecognizer
 from moulin.engine.runner import Runner
 from moulin.engine.scoring import Scorer

@@ -8,6 +8,7 @@ where features are computed there too; a call then ends when the device is done.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -18,7 +19,8 @@ from moulin.bundle.spec import FRAME_SHIFT_SEC, CheckpointSpec, ModelSpec, OnnxM
 from moulin.demo.files import demo_speech
 from moulin.engine.onnxruntime.encoder import OnnxRuntimeEncoder
 from moulin.errors import EngineError, OptionsError, first_line
-from moulin.models.engines import Engine, choose_engine, device_of
+from moulin.models.engine_choice import Engine, EngineChoice
+from moulin.models.engines import choose_engine
 
 Kind = Engine | Literal["gpu"]
 KINDS: tuple[Kind, ...] = (*get_args(Engine), "gpu")
@@ -54,6 +56,7 @@ def open_encoder(
         from moulin.evaluate.torch_encoders import GpuEngineEncoder, ModulesEncoder
         from moulin.models.engines import check_gpu_engine
 
+        spec = replace(spec, run_in=precision) if precision else spec
         if chosen == "torch":
             return chosen, ModulesEncoder(spec, device=device, threads=threads, on_device=on_device)
         if device == "cpu":
@@ -65,7 +68,7 @@ def open_encoder(
         from moulin.evaluate.torch_encoders import PlanEncoder
         from moulin.tensorrt_engine.ready_plan import open_plan, ready_plan
 
-        device, longest = device_of(chosen, device), num_frames * FRAME_SHIFT_SEC
+        device, longest = EngineChoice("tensorrt", device).runs_on, num_frames * FRAME_SHIFT_SEC
         plan = ready_plan(
             spec, device=device, speech=demo_speech, precision=precision, max_batch=max_batch, max_audio_sec=longest
         )

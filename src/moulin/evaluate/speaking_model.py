@@ -14,6 +14,7 @@ from moulin.audio.waveform import SAMPLE_RATE
 from moulin.decoding.options import DecodingOptions
 from moulin.evaluate.manifest import demo_clips
 from moulin.evaluate.published_sizes import write_speaking_checkpoint
+from moulin.models.engine_choice import EngineChoice
 from moulin.models.open_recognizer import open_recognizer
 from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.streaming.options import StreamOptions
@@ -61,7 +62,7 @@ Hear = Callable[[float], list[str]]
 
 @contextmanager
 def _recordings(folder: Path, device: str, waveforms: list[Floats]) -> Iterator[Hear]:
-    with open_recognizer(folder, precision="fp32", device=device) as recognizer:
+    with open_recognizer(folder, EngineChoice(device=device, precision="fp32")) as recognizer:
 
         def hear(penalty: float) -> list[str]:
             options = [DecodingOptions(blank_penalty=penalty)] * len(waveforms)
@@ -72,7 +73,8 @@ def _recordings(folder: Path, device: str, waveforms: list[Floats]) -> Iterator[
 
 @contextmanager
 def _streams(folder: Path, device: str, waveforms: list[Floats]) -> Iterator[Hear]:
-    with open_stream_recognizer(folder, precision="fp32", device=device, max_streams=len(waveforms)) as recognizer:
+    engine = EngineChoice(device=device, precision="fp32")
+    with open_stream_recognizer(folder, engine, max_streams=len(waveforms)) as recognizer:
 
         def hear(penalty: float) -> list[str]:
             options = StreamOptions(DecodingOptions(blank_penalty=penalty), endpoint=False)

@@ -15,7 +15,7 @@ from moulin.decoding.options import DecodingOptions
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.evaluate.stream_engines import accept_together, limits
 from moulin.live_transcript import LiveTranscript
-from moulin.streaming.endpoint import EndpointRules
+from moulin.streaming.endpoint_rules import EndpointRules
 from moulin.streaming.options import StreamOptions
 from moulin.streaming.stream import Stream
 

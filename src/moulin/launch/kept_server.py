@@ -12,7 +12,8 @@ from typing import Self
 
 from moulin.errors import LaunchError
 from moulin.launch.ports import claim_ports
-from moulin.launch.server import ServerOptions, TritonServer
+from moulin.launch.server import TritonServer
+from moulin.launch.server_options import ServerOptions
 from moulin.launch.tritonserver import TritonInstallation
 
 _RESTARTS = 5

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,6 +19,7 @@ from moulin.errors import LaunchError
 from moulin.launch.answers import answers
 from moulin.launch.log import ServerLog
 from moulin.launch.ports import claim_ports, reachable
+from moulin.launch.server_options import ServerOptions
 from moulin.launch.shared_memory import region_prefix, remove_regions, sweep_orphans
 from moulin.launch.stubs import has_ended, running_stubs
 from moulin.launch.tritonserver import TritonInstallation, find_tritonserver
@@ -30,24 +30,6 @@ _EXIT_GRACE_SEC = 5.0
 _PUMP_GRACE_SEC = 2.0
 _METRICS_GRACE_SEC = 2.0
 _HINTED = re.compile(r"^(?P<message>.*) \(hint: (?P<hint>.*)\)$")
-
-
-@dataclass(frozen=True, slots=True)
-class ServerOptions:
-    """How tritonserver runs; a port of 0 takes a free one."""
-
-    http_port: int = 8000
-    grpc_port: int = 8001
-    metrics_port: int = 8002
-    host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 for all."""
-    exit_timeout_sec: int = 10
-    """How long requests in flight may take to finish when the server stops."""
-    log_verbose: int = 0
-    auto_complete_config: bool = False
-    """Let Triton fill gaps in config.pbtxt: it starts every python model once more to ask it."""
-    extra_args: tuple[str, ...] = ()
-    """More arguments of tritonserver, one argument an item."""
 
 
 class TritonServer:
@@ -131,14 +113,7 @@ class TritonServer:
         installation = self._installation or find_tritonserver()
         sweep_orphans()
         options = self.options
-        self._ports = claim_ports(
-            options.host,
-            {
-                "--http-port": options.http_port,
-                "--grpc-port": options.grpc_port,
-                "--metrics-port": options.metrics_port,
-            },
-        )
+        self._ports = claim_ports(options.host, options.ports)
         self._prefix = region_prefix()
         threading.Thread(target=self._own, args=(installation,), name="tritonserver", daemon=True).start()
         self._spawned.wait()

@@ -1,50 +1,90 @@
-"""Which engine runs a model, and whether it can on a device. What an engine is, is in `open_recognizer` and
-`open_stream_recognizer`."""
+"""The engines that run models, a line each in `RUNTIMES`, and which of them runs a model on a device.
+
+What an engine is made of is in `open_recognizer` and `open_stream_recognizer`.
+"""
 
 from __future__ import annotations
 
 import importlib.util
-from typing import Literal, get_args
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import get_args
 
-from moulin.bundle.files import Precision
+from moulin.bundle.choice import Form
+from moulin.bundle.precision import Precision
 from moulin.bundle.spec import CheckpointSpec, ModelSpec
-from moulin.engine.device import gpu_index
 from moulin.errors import EngineError, OptionsError
+from moulin.models.engine_choice import Engine, EngineChoice
 
-Engine = Literal["onnxruntime", "torch", "tensorrt"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 
 
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What an engine takes and does, whatever the model."""
+
+    form: Form
+    """Of a model's two forms on disk the one that it runs."""
+    precisions: tuple[Precision, ...]
+    """All that it runs in; for a model and a device see `models.precisions`."""
+    said: str
+    """How a sentence begins that goes on with `in` and a precision."""
+    check: Callable[[str], None]
+    """Raises OptionsError or EngineError where it cannot run on a device."""
+
+
+def _check_onnxruntime(device: str) -> None:
+    from moulin.engine.onnxruntime.session import check_provider
+
+    check_provider(device)
+
+
+def _check_torch(device: str) -> None:
+    from moulin.engine.torch.prediction import torch_device
+
+    torch_device(device)
+
+
+def _check_tensorrt(device: str) -> None:
+    from moulin.tensorrt_engine.ready_plan import check_tensorrt
+
+    check_tensorrt(device)
+
+
+RUNTIMES: dict[Engine, Runtime] = {
+    "onnxruntime": Runtime("onnx", ("fp32", "fp16", "int8"), "ONNX Runtime runs ONNX files", _check_onnxruntime),
+    "torch": Runtime("checkpoint", ("fp32", "fp16", "bf16"), "PyTorch runs checkpoints", _check_torch),
+    "tensorrt": Runtime("onnx", ("fp16", "bf16", "fp32"), "TensorRT builds its engines", _check_tensorrt),
+}
+"""The first engine of a form runs it where no engine is asked for."""
+
+
 def choose_engine(spec: ModelSpec, wanted: Engine | None = None) -> Engine:
-    """`wanted`, or without a wish the one for the form that the model has on disk: `torch` for a checkpoint,
-    `onnxruntime` for ONNX files.
+    """`wanted`, or without a wish the usual one for the form that the model has on disk.
 
     Raises OptionsError where the engine does not take that form.
     """
-    checkpoint = isinstance(spec, CheckpointSpec)
-    usual: Engine = "torch" if checkpoint else "onnxruntime"
-    if wanted is None or wanted == usual:
-        return usual
-    if wanted == "tensorrt" and not checkpoint:
+    form: Form = "checkpoint" if isinstance(spec, CheckpointSpec) else "onnx"
+    if wanted is None:
+        return next(engine for engine, runtime in RUNTIMES.items() if runtime.form == form)
+    if wanted not in RUNTIMES:
+        raise OptionsError(f"Expected an engine of {', '.join(ENGINES)}, got {wanted!r}")
+    if RUNTIMES[wanted].form == form:
         return wanted
-    if wanted in ("onnxruntime", "tensorrt"):
+    if form == "checkpoint":
         raise OptionsError(
             f"The engine {wanted} runs ONNX files, and {spec.file} is a checkpoint",
             hint="`moulin export` writes ONNX files of it; or leave out --engine",
         )
-    if wanted == "torch":
-        raise OptionsError(
-            f"The engine torch runs checkpoints, and {spec.path} holds ONNX files",
-            hint="name the checkpoint that they were exported from (epoch-N.pt, pretrained.pt); or leave out --engine",
-        )
-    raise OptionsError(f"Expected an engine of {', '.join(ENGINES)}, got {wanted!r}")
+    raise OptionsError(
+        f"The engine {wanted} runs checkpoints, and {spec.path} holds ONNX files",
+        hint="name the checkpoint that they were exported from (epoch-N.pt, pretrained.pt); or leave out --engine",
+    )
 
 
 def check_gpu_engine(device: str) -> None:
     """Raises OptionsError or EngineError where our GPU engine cannot run on `device`."""
-    from moulin.engine.torch.prediction import torch_device
-
-    torch_device(device)
+    _check_torch(device)
     if importlib.util.find_spec("triton") is None:
         raise EngineError(
             "The GPU engine needs Triton-lang, which is not installed",
@@ -52,35 +92,11 @@ def check_gpu_engine(device: str) -> None:
         )
 
 
-def device_of(engine: Engine | None, device: str) -> str:
-    """Where `engine` runs if `device` is what was asked for. TensorRT has no CPUs: there cpu, the default of the
-    command line, means the first GPU."""
-    return "cuda" if engine == "tensorrt" and device == "cpu" else device
+def check_engine(spec: ModelSpec, choice: EngineChoice) -> Engine:
+    """The engine that will run `spec`, after a look whether it works on the device, before anything is started.
 
-
-def file_precision(engine: Engine | None, precision: Precision | None) -> Precision | None:
-    """Which files to take if `precision` was asked for: engines of TensorRT are built from fp32 ones, and are what
-    `precision` is about."""
-    return "fp32" if engine == "tensorrt" else precision
-
-
-def check_engine(spec: ModelSpec, engine: Engine | None, device: str) -> Engine:
-    """`choose_engine`, and whether it works on `device`, before anything is started.
-
-    Raises OptionsError or EngineError where `device` is no device, or the engine cannot use it.
+    Raises OptionsError or EngineError where it does not.
     """
-    gpu_index(device)
-    chosen = choose_engine(spec, engine)
-    if chosen == "torch":
-        from moulin.engine.torch.prediction import torch_device
-
-        torch_device(device)
-    elif chosen == "tensorrt":
-        from moulin.tensorrt_engine.ready_plan import check_tensorrt
-
-        check_tensorrt(device_of(chosen, device))
-    else:
-        from moulin.engine.onnxruntime.session import check_provider
-
-        check_provider(device)
-    return chosen
+    kind = choose_engine(spec, choice.kind)
+    RUNTIMES[kind].check(replace(choice, kind=kind).runs_on)
+    return kind

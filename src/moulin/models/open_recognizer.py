@@ -4,105 +4,74 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from moulin.bundle.files import Precision
-from moulin.bundle.load_model import load_model
 from moulin.bundle.spec import CheckpointSpec, ModelSpec, OnnxModelSpec
 from moulin.decoding.options import DecodingOptions
 from moulin.demo.files import demo_speech
-from moulin.engine.features import MAX_AUDIO_SEC, TAIL_PADDING_SEC
+from moulin.engine.features import TAIL_PADDING_SEC
+from moulin.engine.limits import MAX_AUDIO_SEC
 from moulin.engine.offline_recognizer import OfflineRecognizer
 from moulin.engine.onnxruntime.runner import OnnxRuntimeRunner
 from moulin.engine.recognizer import Recognizer
 from moulin.engine.runner import Runner
-from moulin.models.engines import (
-    Engine,
-    check_gpu_engine,
-    choose_engine,
-    device_of,
-    file_precision,
-)
-from moulin.models.precisions import check_precision, running, runs_on_gpu_engine
+from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
+from moulin.models.engines import check_gpu_engine
+from moulin.models.load_for_engine import load_for_engine
+from moulin.models.precisions import runs_on_gpu_engine
 
 
 def open_recognizer(
     model: Path,
+    engine: EngineChoice = USUAL_ENGINE,
     *,
-    precision: Precision | None = None,
-    engine: Engine | None = None,
-    device: str = "cpu",
-    threads: int | None = None,
-    workers: int | None = None,
     options: DecodingOptions | None = None,
     tail_padding_sec: float = TAIL_PADDING_SEC,
     max_audio_sec: float = MAX_AUDIO_SEC,
-    cuda_graphs: bool = True,
-    plan: Path | None = None,
 ) -> OfflineRecognizer:
-    """Load the offline model in `model`, ONNX files or a checkpoint; see `choose_engine`, `OnnxRuntimeRunner` and
-    `Recognizer` for the options.
+    """Load the offline model in `model`, ONNX files or a checkpoint, for `engine`; see `Recognizer` for the options.
 
-    `plan` is the engine for TensorRT; without one it is taken from the cache or built into it.
-
-    A checkpoint runs on a GPU in fp16 or bf16 by our GPU engine (`GpuRecognizer`, with or without `cuda_graphs`), in
-    fp32 as its modules are: `precision_for`. Raises BundleError, EngineError or OptionsError.
+    A checkpoint runs on a GPU in fp16 or bf16 by our GPU engine (`GpuRecognizer`), in fp32 as its modules are:
+    `precision_for`. Raises BundleError, EngineError or OptionsError.
     """
-    check_precision(engine, precision)
-    spec = load_model(
-        model, precision=file_precision(engine, precision), expect="offline", prefer_checkpoint=engine == "torch"
-    )
-    chosen = choose_engine(spec, engine)
-    on = device_of(chosen, device)
-    spec = running(spec, chosen, on, precision)
-    if isinstance(spec, OnnxModelSpec) and chosen == "tensorrt":
-        from moulin.tensorrt_engine.ready_plan import open_plan, ready_plan
-        from moulin.tensorrt_engine.runner import TensorRtRunner
-
-        plan = plan or ready_plan(spec, device=on, speech=demo_speech, precision=precision, max_audio_sec=max_audio_sec)
-        return Recognizer(
-            spec,
-            TensorRtRunner(spec, open_plan(spec, plan, device=on), threads=threads),
-            options=options,
-            tail_padding_sec=tail_padding_sec,
-            max_audio_sec=max_audio_sec,
-        )
-    if isinstance(spec, CheckpointSpec) and runs_on_gpu_engine(spec, device, spec.precision):
-        check_gpu_engine(device)
+    spec, engine = load_for_engine(model, engine, "offline")
+    if isinstance(spec, CheckpointSpec) and runs_on_gpu_engine(spec, engine.device, spec.precision):
+        check_gpu_engine(engine.device)
         from moulin.engine.gpu.recognizer import GpuRecognizer
 
         recognizer = GpuRecognizer(
             spec,
-            device=device,
+            device=engine.device,
             options=options,
             tail_padding_sec=tail_padding_sec,
             max_audio_sec=max_audio_sec,
-            cuda_graphs=cuda_graphs,
+            cuda_graphs=engine.cuda_graphs,
         )
         recognizer.warm_up()
         return recognizer
     return Recognizer(
         spec,
-        open_runner(spec, engine, device=device, threads=threads, workers=workers),
+        _runner(spec, engine, max_audio_sec),
         options=options,
         tail_padding_sec=tail_padding_sec,
         max_audio_sec=max_audio_sec,
     )
 
 
-def open_runner(
-    spec: ModelSpec,
-    engine: Engine | None = None,
-    *,
-    device: str = "cpu",
-    threads: int | None = None,
-    workers: int | None = None,
-) -> Runner:
-    """What runs the networks of the offline model `spec`. Raises as `open_recognizer` does."""
-    match choose_engine(spec, engine), spec:
+def _runner(spec: ModelSpec, engine: EngineChoice, max_audio_sec: float) -> Runner:
+    on, threads = engine.device, engine.threads
+    match engine.kind, spec:
         case "torch", CheckpointSpec():
             from moulin.engine.torch.runner import TorchRunner
 
-            return TorchRunner(spec, device=device, threads=threads)
+            return TorchRunner(spec, device=on, threads=threads)
         case "onnxruntime", OnnxModelSpec():
-            return OnnxRuntimeRunner(spec, device=device, threads=threads, workers=workers)
+            return OnnxRuntimeRunner(spec, device=on, threads=threads, workers=engine.workers)
+        case "tensorrt", OnnxModelSpec():
+            from moulin.tensorrt_engine.ready_plan import open_plan, ready_plan
+            from moulin.tensorrt_engine.runner import TensorRtRunner
+
+            plan = engine.plan or ready_plan(
+                spec, device=on, speech=demo_speech, precision=engine.precision, max_audio_sec=max_audio_sec
+            )
+            return TensorRtRunner(spec, open_plan(spec, plan, device=on), threads=threads)
         case chosen, _:
             raise TypeError(f"{chosen} does not run a {type(spec).__name__}")

@@ -4,101 +4,74 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from moulin.bundle.files import Precision
-from moulin.bundle.load_model import load_model
 from moulin.bundle.spec import CheckpointSpec, ModelSpec, OnnxModelSpec
 from moulin.decoding.options import DecodingOptions
 from moulin.demo.files import demo_speech
 from moulin.engine.host_stream_recognizer import HostStreamRecognizer
-from moulin.engine.onnxruntime.stream_runner import MAX_STREAMS, OnnxRuntimeStreamRunner
+from moulin.engine.limits import MAX_STREAMS
+from moulin.engine.onnxruntime.stream_runner import OnnxRuntimeStreamRunner
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.engine.stream_runner import StreamRunner
-from moulin.models.engines import (
-    Engine,
-    check_gpu_engine,
-    choose_engine,
-    device_of,
-    file_precision,
-)
-from moulin.models.precisions import check_precision, running, runs_on_gpu_engine
+from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
+from moulin.models.engines import check_gpu_engine
+from moulin.models.load_for_engine import load_for_engine
+from moulin.models.precisions import runs_on_gpu_engine
 from moulin.streaming.options import StreamOptions
 
 
 def open_stream_recognizer(
     model: Path,
+    engine: EngineChoice = USUAL_ENGINE,
     *,
-    precision: Precision | None = None,
-    engine: Engine | None = None,
-    device: str = "cpu",
-    threads: int | None = None,
-    workers: int | None = None,
     max_streams: int = MAX_STREAMS,
     max_batch: int | None = None,
     options: StreamOptions | None = None,
-    cuda_graphs: bool = True,
-    plan: Path | None = None,
 ) -> StreamRecognizer:
-    """Load the streaming model in `model`, ONNX files or a checkpoint; see `choose_engine`, `OnnxRuntimeStreamRunner`
-    and `StreamRecognizer` for the options; `plan` is the engine for TensorRT,
-    without one it is taken from the cache or built into it. `cuda_graphs` is for our GPU engine (`GpuStreamRunner`).
+    """Load the streaming model in `model`, ONNX files or a checkpoint, for `engine`; see `OnnxRuntimeStreamRunner` and
+    `StreamRecognizer` for the options.
 
-    In which `precision` which model runs on what is in `precision_for`: the same for streams as for recordings. Raises
+    In which precision which model runs on what is in `precision_for`: the same for streams as for recordings. Raises
     BundleError, EngineError or OptionsError.
     """
-    check_precision(engine, precision)
-    spec = load_model(
-        model, precision=file_precision(engine, precision), expect="streaming", prefer_checkpoint=engine == "torch"
-    )
-    chosen = choose_engine(spec, engine)
-    on = device_of(chosen, device)
-    spec = running(spec, chosen, on, precision)
-    if isinstance(spec, OnnxModelSpec) and chosen == "tensorrt":
-        from moulin.tensorrt_engine.ready_plan import open_plan, ready_plan
-        from moulin.tensorrt_engine.stream_runner import TensorRtStreamRunner
-
-        opened = open_plan(
-            spec,
-            plan or ready_plan(spec, device=on, speech=demo_speech, precision=precision, max_batch=max_batch),
-            device=on,
-        )
-        on_tensorrt = TensorRtStreamRunner(spec, opened, capacity=max_streams, threads=threads, max_batch=max_batch)
-        return HostStreamRecognizer(spec, on_tensorrt, options=options)
-    if isinstance(spec, CheckpointSpec) and runs_on_gpu_engine(spec, device, spec.precision):
+    spec, engine = load_for_engine(model, engine, "streaming")
+    if isinstance(spec, CheckpointSpec) and runs_on_gpu_engine(spec, engine.device, spec.precision):
         from moulin.engine.gpu.stream_recognizer import GpuStreamRecognizer
         from moulin.engine.gpu.stream_runner import GpuStreamRunner
 
-        check_gpu_engine(device)
+        check_gpu_engine(engine.device)
         on_gpu = GpuStreamRunner(
             spec,
-            device=device,
-            threads=threads,
+            device=engine.device,
+            threads=engine.threads,
             capacity=max_streams,
             max_batch=max_batch,
             beam=max((options or StreamOptions()).decoding.beam, DecodingOptions().beam),
-            cuda_graphs=cuda_graphs,
+            cuda_graphs=engine.cuda_graphs,
         )
         return GpuStreamRecognizer(spec, on_gpu, options=options)
-    runner = _runner(spec, engine, device, threads, workers, max_streams, max_batch)
+    runner = _runner(spec, engine, max_streams, max_batch)
     return HostStreamRecognizer(spec, runner, options=options)
 
 
-def _runner(
-    spec: ModelSpec,
-    engine: Engine | None,
-    device: str,
-    threads: int | None,
-    workers: int | None,
-    capacity: int,
-    max_batch: int | None,
-) -> StreamRunner:
-    match choose_engine(spec, engine), spec:
+def _runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batch: int | None) -> StreamRunner:
+    on, threads = engine.device, engine.threads
+    match engine.kind, spec:
         case "torch", CheckpointSpec():
             from moulin.engine.torch.stream_runner import TorchStreamRunner
 
-            return TorchStreamRunner(spec, device=device, threads=threads, capacity=capacity, max_batch=max_batch)
+            return TorchStreamRunner(spec, device=on, threads=threads, capacity=capacity, max_batch=max_batch)
         case "onnxruntime", OnnxModelSpec():
             return OnnxRuntimeStreamRunner(
-                spec, device=device, threads=threads, workers=workers, capacity=capacity, max_batch=max_batch
+                spec, device=on, threads=threads, workers=engine.workers, capacity=capacity, max_batch=max_batch
             )
+        case "tensorrt", OnnxModelSpec():
+            from moulin.tensorrt_engine.ready_plan import open_plan, ready_plan
+            from moulin.tensorrt_engine.stream_runner import TensorRtStreamRunner
+
+            plan = engine.plan or ready_plan(
+                spec, device=on, speech=demo_speech, precision=engine.precision, max_batch=max_batch
+            )
+            opened = open_plan(spec, plan, device=on)
+            return TensorRtStreamRunner(spec, opened, capacity=capacity, threads=threads, max_batch=max_batch)
         case chosen, _:
             raise TypeError(f"{chosen} does not run a {type(spec).__name__}")

@@ -18,35 +18,30 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeVar
 
-from moulin.bundle.files import Precision
+from moulin.bundle.precision import Precision
 from moulin.bundle.spec import CheckpointSpec, ModelSpec
 from moulin.engine.device import gpu_index
 from moulin.errors import OptionsError
-from moulin.models.engines import Engine
+from moulin.models.engine_choice import Engine, EngineChoice
+from moulin.models.engines import RUNTIMES, choose_engine
 
 _Spec = TypeVar("_Spec", bound=ModelSpec)
-
-_OF_ENGINE: dict[Engine, tuple[tuple[Precision, ...], str]] = {
-    "onnxruntime": (("fp32", "fp16", "int8"), "ONNX Runtime runs ONNX files"),
-    "tensorrt": (("fp16", "bf16", "fp32"), "TensorRT builds its engines"),
-    "torch": (("fp32", "fp16", "bf16"), "PyTorch runs checkpoints"),
-}
-"""What an engine runs at all, and how a sentence begins that says it."""
 
 _HALF = ("fp16", "bf16")
 _GPU_ENGINE: tuple[Precision, ...] = ("fp16", "bf16", "fp32")
 
 
-def check_precision(engine: Engine | None, precision: Precision | None) -> None:
-    """Before there is a model, which may have to be fetched or exported: raises OptionsError where `engine` runs no
-    model at all in `precision`."""
+def check_precision(choice: EngineChoice) -> None:
+    """Before there is a model, which may have to be fetched or exported: raises OptionsError where the chosen engine
+    runs no model at all in the chosen precision."""
+    engine, precision = choice.kind, choice.precision
     if engine is None or precision is None:
         return
-    possible, what = _OF_ENGINE[engine]
-    if precision not in possible:
-        others = [name for name, (runs, _) in _OF_ENGINE.items() if precision in runs]
+    runtime = RUNTIMES[engine]
+    if precision not in runtime.precisions:
+        others = [name for name, other in RUNTIMES.items() if precision in other.precisions]
         raise OptionsError(
-            f"{what} in {_listed(possible)}, not in {precision}",
+            f"{runtime.said} in {_listed(runtime.precisions)}, not in {precision}",
             hint=f"leave out --precision, or choose --engine {' or '.join(others)}",
         )
 
@@ -59,7 +54,7 @@ def precision_for(spec: ModelSpec, engine: Engine, device: str, precision: Preci
     """
     if isinstance(spec, CheckpointSpec):
         precision = precision or spec.run_in
-    check_precision(engine, precision)
+    check_precision(EngineChoice(engine, device, precision=precision))
     if engine == "onnxruntime":
         if precision not in (None, spec.precision):
             raise OptionsError(
@@ -68,7 +63,7 @@ def precision_for(spec: ModelSpec, engine: Engine, device: str, precision: Preci
             )
         return spec.precision
     if engine == "tensorrt":
-        return precision or _OF_ENGINE["tensorrt"][0][0]
+        return precision or RUNTIMES[engine].precisions[0]
     possible = checkpoint_precisions(spec, device)
     if precision is None:
         return possible[0]
@@ -95,12 +90,17 @@ def runs_on_gpu_engine(spec: ModelSpec, device: str, running_in: Precision) -> b
     return gpu_index(device) is not None and running_in in _HALF and gpu_engine_knows(spec)
 
 
-def running(spec: _Spec, engine: Engine, device: str, precision: Precision | None = None) -> _Spec:
-    """`spec`, whose `precision` says what runs where it is a checkpoint's. Raises as `precision_for` does."""
-    running_in = precision_for(spec, engine, device, precision)
+def settled(spec: _Spec, choice: EngineChoice) -> tuple[_Spec, EngineChoice]:
+    """`choice` with the engine, device and precision that run `spec`; a checkpoint's spec says the precision too.
+
+    Raises OptionsError as `choose_engine` and `precision_for` do.
+    """
+    kind = choose_engine(spec, choice.kind)
+    device = replace(choice, kind=kind).runs_on
+    precision = precision_for(spec, kind, device, choice.precision)
     if isinstance(spec, CheckpointSpec):
-        return replace(spec, run_in=running_in)
-    return spec
+        spec = replace(spec, run_in=precision)
+    return spec, replace(choice, kind=kind, device=device, precision=precision)
 
 
 def _refusal(spec: ModelSpec, device: str, precision: Precision) -> OptionsError:

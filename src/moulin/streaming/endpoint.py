@@ -1,41 +1,14 @@
-"""When a speaker has paused: sherpa-onnx's three rules (csrc/endpoint.h)."""
+"""When speakers have paused: `EndpointRules` of many streams at once."""
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moulin.arrays import Ints
-from moulin.errors import OptionsError
-
-
-@dataclass(frozen=True, slots=True)
-class EndpointRules:
-    """A segment ends when one of the rules holds. Raises OptionsError for values that are no times."""
-
-    rule1_min_trailing_silence_sec: float = 2.4
-    """Silence with nothing said in the segment yet."""
-    rule2_min_trailing_silence_sec: float = 1.2
-    """Silence after something was said."""
-    rule3_min_utterance_length_sec: float = 20.0
-    """A segment as long as this, pause or not."""
-
-    def __post_init__(self) -> None:
-        for rule in fields(self):
-            value = getattr(self, rule.name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:  # NaN neither
-                raise OptionsError(f"Expected {rule.name} to be a number of seconds above 0, got {value!r}")
-
-    def paused(self, trailing_silence_sec: float, *, anything_said: bool) -> bool:
-        """Rules 1 and 2."""
-        enough = self.rule2_min_trailing_silence_sec if anything_said else self.rule1_min_trailing_silence_sec
-        return trailing_silence_sec >= enough or trailing_silence_sec >= self.rule1_min_trailing_silence_sec
-
-    def too_long(self, length_sec: float) -> bool:
-        """Rule 3."""
-        return length_sec >= self.rule3_min_utterance_length_sec
+from moulin.streaming.endpoint_rules import EndpointRules
 
 
 class EndpointTable:

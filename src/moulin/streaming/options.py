@@ -8,7 +8,8 @@ from typing import Any
 
 from moulin.decoding.options import DecodingOptions, json_object
 from moulin.errors import OptionsError
-from moulin.streaming.endpoint import EndpointRules
+from moulin.options import option
+from moulin.streaming.endpoint_rules import EndpointRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,7 @@ class StreamOptions:
     """How to search, and whether and where pauses cut the stream into segments."""
 
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
-    endpoint: bool = True
+    endpoint: bool = option(True, "Cut streams into segments at pauses; a stream may choose.")
     rules: EndpointRules = field(default_factory=EndpointRules)
 
     def __post_init__(self) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from moulin.bundle.spec import FRAME_SHIFT_SEC, OnnxModelSpec
-from moulin.engine.features import MAX_AUDIO_SEC, TAIL_PADDING_SEC
+from moulin.engine.features import TAIL_PADDING_SEC
+from moulin.engine.limits import MAX_AUDIO_SEC
 from moulin.errors import OptionsError
 from moulin.onnx_rewrites.packed_states import STATES, packed_size
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from moulin.arrays import Floats
 from moulin.bundle.files import Precision
 from moulin.bundle.spec import ModelSpec, OnnxModelSpec
-from moulin.engine.features import MAX_AUDIO_SEC, model_max_sec
+from moulin.engine.features import model_max_sec
+from moulin.engine.limits import MAX_AUDIO_SEC
 from moulin.errors import EngineError, OptionsError, first_line
 from moulin.extras import install_hint
 from moulin.launch.cache import cache_dir

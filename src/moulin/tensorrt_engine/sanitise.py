@@ -59,8 +59,8 @@ def _padding(node: NodeProto) -> GraphProto | None:
 
 
 def fold_constants(model: ModelProto) -> ModelProto:
-    """What ONNX Runtime makes of `model` at its basic level: constants folded, what is not needed left out, and no
-    operators but ONNX's own."""
+    """`model` as ONNX Runtime's basic optimiser writes it: constants folded, unused nodes removed, ONNX's own operators
+    only. Of Zipformer it leaves 841 operators, polygraphy's folding 1,121."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

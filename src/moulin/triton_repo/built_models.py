@@ -9,8 +9,13 @@ from typing import Any
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
+from moulin.bundle.precision import Precision
 from moulin.errors import BundleError
+from moulin.models.engine_choice import Engine
 from moulin.triton_repo import contract
+from moulin.triton_repo.offline_options import OfflineOptions
+from moulin.triton_repo.service_parameter import read_service
+from moulin.triton_repo.streaming_options import StreamingOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,22 +24,35 @@ class BuiltModel:
 
     name: str
     streaming: bool
-    device: str
-    engine: str | None
-    """None in the layout `ensemble`, whose parts have engines."""
-    precision: str | None
-    """None where the configuration does not say it."""
+    options: OfflineOptions | StreamingOptions
+    is_ensemble: bool
+    """Its parts have engines, and it has none."""
+
+    @property
+    def engine(self) -> Engine | None:
+        return None if self.is_ensemble else self.options.engine.kind
+
+    @property
+    def device(self) -> str:
+        return self.options.engine.device
+
+    @property
+    def precision(self) -> Precision | None:
+        return self.options.engine.precision
 
 
 def built_models(repository: Path) -> list[BuiltModel]:
-    """The models of `repository`, offline ones first. Raises BundleError where there is none that moulin wrote."""
+    """The models of `repository`, offline ones first.
+
+    Raises BundleError where there is none that moulin wrote, or one that an earlier moulin wrote.
+    """
     if not repository.is_dir():
         raise BundleError(f"There is no repository at {repository}", hint="moulin repo build MODEL --to DIR writes one")
     configs = sorted(repository.glob("*/config.pbtxt"))
     if not configs:
         what = "holds no Triton models: expected NAME/config.pbtxt" if any(repository.iterdir()) else "is empty"
         raise BundleError(f"{repository} {what}", hint="moulin repo build MODEL --to DIR writes one")
-    models = [_model(config) for path in configs if _is_public(config := _read(path))]
+    models = [_model(config, path) for path in configs if _is_public(config := _read(path))]
     if not models:
         raise BundleError(
             f"{repository} holds {len(configs)} Triton models, and none that moulin wrote (with {contract.WAV} and "
@@ -59,19 +77,12 @@ def _is_public(config: Any) -> bool:
     }
 
 
-def _model(config: Any) -> BuiltModel:
+def _model(config: Any, path: Path) -> BuiltModel:
     values = {name: value.string_value for name, value in config.parameters.items()}
-    return BuiltModel(
-        name=config.name,
-        streaming=config.HasField("sequence_batching"),
-        device=values.get("device") or _device(config),
-        engine=values.get("engine") or None,
-        precision=values.get("precision") or None,
-    )
-
-
-def _device(config: Any) -> str:
-    for group in config.instance_group:
-        if group.kind == pb.ModelInstanceGroup.KIND_GPU:
-            return f"cuda:{group.gpus[0]}" if group.gpus else "cuda"
-    return "cpu"
+    streaming = config.HasField("sequence_batching")
+    options: OfflineOptions | StreamingOptions
+    if streaming:
+        options = read_service(StreamingOptions, values, str(path))
+    else:
+        options = read_service(OfflineOptions, values, str(path))
+    return BuiltModel(config.name, streaming, options, is_ensemble=not options.encoder)

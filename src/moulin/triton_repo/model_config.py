@@ -2,36 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from tritonclient.grpc import model_config_pb2 as pb
 
-from moulin.errors import OptionsError
 from moulin.triton_repo import contract
 
 PLAN_NAME = "encoder.plan"
 """Of a TensorRT engine in a version's folder; what it was built with lies beside it."""
-
-_MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-
-
-def check_model_name(name: str) -> None:
-    """Raises OptionsError."""
-    if not _MODEL_NAME.fullmatch(name):
-        raise OptionsError(
-            f"Expected a model name of letters, digits, '_', '-' and '.', got {name!r}",
-            hint="it is the name of a folder and a part of the HTTP address",
-        )
-
-
-def check_counts(options: object, names: Sequence[str]) -> None:
-    """Raises OptionsError where one of these attributes is below 1; None is left to the default."""
-    for name in names:
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise OptionsError(f"Expected {name.replace('_', '-')} of at least 1, got {value}")
 
 
 def new_config(name: str, max_batch_size: int) -> Any:
@@ -69,6 +48,6 @@ def add_instances(config: Any, count: int, gpu: int | None) -> None:
 
 
 def add_parameters(config: Any, parameters: Mapping[str, str]) -> None:
-    """What the shim reads when it is loaded."""
+    """Facts for clients and about the networks of an ensemble; see `service_parameter` for the operator's options."""
     for name, value in parameters.items():
         config.parameters[name].string_value = value

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from moulin.decoding.options import DecodingOptions
 from moulin.errors import MoulinError
 from moulin.models.open_recognizer import open_recognizer
 from moulin.transcript import Transcript
 from moulin.triton_repo import contract
+from moulin.triton_repo.offline_options import OfflineOptions
 from moulin.triton_repo.offline_service import OfflineRequest, OfflineService
 from moulin.triton_repo.shim_errors import is_invalid
 from moulin.triton_repo.shim_parameters import ShimParameters
@@ -29,20 +29,14 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         check_stub(pb_utils.Tensor)
-        parameters = ShimParameters.read(args)
-        if parameters.device == "cpu":
+        parameters = ShimParameters.read(args, OfflineOptions)
+        if parameters.engine.gpu is None:
             os.nice(_NICENESS)  # before there are other threads, which inherit it
         self._recognizer = open_recognizer(
             parameters.encoder,
-            engine=parameters.engine,
-            precision=parameters.precision,
-            device=parameters.device,
-            cuda_graphs=parameters.values["cuda_graphs"] == "1",
-            threads=parameters.call_threads,
-            workers=parameters.workers,
-            options=DecodingOptions.from_strings(parameters.values),
-            plan=parameters.plan,
-            max_audio_sec=float(parameters.values["max_audio_sec"]),
+            parameters.engine,
+            options=parameters.options.decoding,
+            max_audio_sec=parameters.options.max_audio_sec,
         )
         self._service = OfflineService(self._recognizer)
         # What is there now stays: the garbage collector need not walk through all of PyTorch while requests wait.

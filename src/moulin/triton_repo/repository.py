@@ -18,14 +18,15 @@ import numpy as np
 
 from moulin.bundle.spec import ModelSpec
 from moulin.engine.features import model_max_sec
-from moulin.models.engines import choose_engine, device_of
-from moulin.models.precisions import precision_for
+from moulin.models.precisions import settled
 from moulin.tensorrt_engine.plan_file import facts_file
 from moulin.triton_repo import contract
 from moulin.triton_repo.model_config import PLAN_NAME
 from moulin.triton_repo.model_folder import new_model, place_file, write_config, write_shim
-from moulin.triton_repo.offline_config import WARMUP_SAMPLES, OfflineOptions, offline_config
-from moulin.triton_repo.streaming_config import StreamingOptions, streaming_config
+from moulin.triton_repo.offline_config import WARMUP_SAMPLES, offline_config
+from moulin.triton_repo.offline_options import OfflineOptions
+from moulin.triton_repo.streaming_config import streaming_config
+from moulin.triton_repo.streaming_options import StreamingOptions
 
 _Options = TypeVar("_Options", OfflineOptions, StreamingOptions)
 
@@ -35,14 +36,12 @@ def build_offline_repository(spec: ModelSpec, to: Path, options: OfflineOptions,
 
     With `link` the files stay where they are; without, the repository can be moved to another machine. Returns the
     model's folder. The old model stays as it is until the new one is complete, so that `spec` may lie inside it.
-    Raises OptionsError where `to` cannot be written or the model's folder holds something else, and what
-    `choose_engine` and `precision_for` do.
+    Raises OptionsError where `to` cannot be written or the model's folder holds something else, and as `settled` does.
     """
-    options = _settled(options, spec)
-    with _new_model(spec, to / options.model_name, "offline_shim", options.plan, link=link) as model_dir:
+    options, plan = _placed(options, spec)
+    with _new_model(spec, to / options.model_name, "offline_shim", plan, link=link) as model_dir:
         longest_sec = min(model_max_sec(spec), options.max_audio_sec)
-        config = offline_config(options, f"bundle/{spec.file.name}", max_utterance_sec=longest_sec)
-        write_config(model_dir, config)
+        write_config(model_dir, offline_config(options, max_utterance_sec=longest_sec))
         warmup = model_dir / "warmup"
         warmup.mkdir()
         noise = np.random.default_rng(0).normal(0, 0.01, WARMUP_SAMPLES).astype("<f4")
@@ -53,9 +52,9 @@ def build_offline_repository(spec: ModelSpec, to: Path, options: OfflineOptions,
 
 def build_streaming_repository(spec: ModelSpec, to: Path, options: StreamingOptions, *, link: bool = False) -> Path:
     """The same for the streaming model `spec`. It warms itself up: Triton's warm-up knows no sequences."""
-    options = _settled(options, spec)
-    with _new_model(spec, to / options.model_name, "streaming_shim", options.plan, link=link) as model_dir:
-        write_config(model_dir, streaming_config(options, f"bundle/{spec.file.name}"))
+    options, plan = _placed(options, spec)
+    with _new_model(spec, to / options.model_name, "streaming_shim", plan, link=link) as model_dir:
+        write_config(model_dir, streaming_config(options))
     return to / options.model_name
 
 
@@ -71,11 +70,14 @@ def _new_model(spec: ModelSpec, model_dir: Path, shim: str, plan: Path | None, *
         yield new
 
 
-def _settled(options: _Options, spec: ModelSpec) -> _Options:
-    """`options` with what will run: the engine, and its precision. Raises OptionsError where it cannot."""
-    engine = choose_engine(spec, options.engine)
-    running_in = precision_for(spec, engine, device_of(engine, options.device), options.precision)
-    return replace(options, engine=engine, precision=running_in)
+def _placed(options: _Options, spec: ModelSpec) -> tuple[_Options, Path | None]:
+    """`options` with what will run and where it lies in the version's folder, and the plan to put there.
+
+    Raises OptionsError where the engine does not run the model, or not so.
+    """
+    _, engine = settled(spec, options.engine)
+    placed = replace(engine, plan=Path(PLAN_NAME) if engine.plan else None)
+    return replace(options, engine=placed, encoder=f"bundle/{spec.file.name}"), engine.plan
 
 
 def _place_bundle(spec: ModelSpec, to: Path, *, link: bool) -> None:

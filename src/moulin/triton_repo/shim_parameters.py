@@ -5,54 +5,55 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Generic, Self, TypeVar
 
-from moulin.bundle.files import Precision
-from moulin.models.engines import Engine
+from moulin.models.engine_choice import EngineChoice
+from moulin.triton_repo.offline_options import OfflineOptions
+from moulin.triton_repo.service_parameter import read_service
+from moulin.triton_repo.streaming_options import StreamingOptions
+
+_Options = TypeVar("_Options", OfflineOptions, StreamingOptions)
 
 
 @dataclass(frozen=True)
-class ShimParameters:
+class ShimParameters(Generic[_Options]):
     """The parameters of config.pbtxt, and what both shims make of them."""
 
-    values: Mapping[str, Any]
-    encoder: Path
-    engine: Engine | None
-    device: str
-    threads: int
-    """CPU threads of all instances together."""
-    instances: int
-    plan: Path | None = None
-    """The engine, for TensorRT."""
-    precision: Precision | None = None
-    """What runs; None in a repository that was written before it said so for streams."""
+    options: _Options
+    version: Path
+    """The version's folder, to which the paths in `options` are relative."""
+    values: Mapping[str, str]
+    """All parameters as they stand there, those of the networks of an ensemble among them."""
 
     @classmethod
-    def read(cls, args: Mapping[str, str]) -> Self:
-        """From the `args` of the python backend's `initialize`."""
+    def read(cls, args: Mapping[str, str], options: type[_Options]) -> Self:
+        """From the `args` of the python backend's `initialize`. Raises BundleError as `read_service` does."""
         parameters = json.loads(args["model_config"])["parameters"]
         values = {name: value["string_value"] for name, value in parameters.items()}
-        version = Path(args["model_repository"], args["model_version"])
-        return cls(
-            values=values,
-            encoder=version / values["encoder"],
-            engine=values["engine"] or None,
-            precision=values.get("precision") or None,
-            device=values["device"],
-            threads=int(values["threads"] or len(os.sched_getaffinity(0))),
-            instances=int(values["instances"]),
-            plan=version / values["plan"] if values.get("plan") else None,
+        model, version = args["model_repository"], args["model_version"]
+        return cls(read_service(options, values, f"{model}/config.pbtxt"), Path(model, version), values)
+
+    @property
+    def encoder(self) -> Path:
+        return self.version / self.options.encoder
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of all instances together."""
+        return self.options.engine.threads or len(os.sched_getaffinity(0))
+
+    @property
+    def engine(self) -> EngineChoice:
+        """What this instance opens. A call gets all threads, where other instances may be idle; with PyTorch this
+        instance's share: its threads wait for each other by spinning, and those of several processes would do it on
+        the same cores."""
+        chosen = self.options.engine
+        share = max(1, self.threads // self.options.instances)
+        return replace(
+            chosen,
+            threads=share if chosen.kind == "torch" else self.threads,
+            workers=share,
+            plan=self.version / chosen.plan if chosen.plan else None,
         )
-
-    @property
-    def call_threads(self) -> int:
-        """CPU threads of one call: all, where other instances may be idle. With PyTorch this instance's share: its
-        threads wait for each other by spinning, and those of several processes would do it on the same cores."""
-        return self.workers if self.engine == "torch" else self.threads
-
-    @property
-    def workers(self) -> int:
-        """This instance's share of the threads."""
-        return max(1, self.threads // self.instances)

@@ -20,10 +20,10 @@ from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.errors import AudioError, EngineError, MoulinError, OptionsError, StreamError, StreamsFull
 from moulin.live_transcript import StreamUpdate
 from moulin.streaming.stream import Stream
+from moulin.triton_repo.streaming_options import IDLE_TIMEOUT_SEC
 
 logger = logging.getLogger(__name__)
 
-IDLE_TIMEOUT_SEC = 15.0
 MAX_CHUNK_SEC = 600.0
 """Audio in one request. It waits in memory until it is decoded, so there must be some limit."""
 

@@ -16,11 +16,11 @@ import triton_python_backend_utils as pb_utils
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.errors import MoulinError, StreamsFull
 from moulin.models.open_stream_recognizer import open_stream_recognizer
-from moulin.streaming.options import StreamOptions
 from moulin.triton_repo import contract
 from moulin.triton_repo.shim_errors import is_invalid
 from moulin.triton_repo.shim_parameters import ShimParameters
 from moulin.triton_repo.streaming_metrics import StreamingMetrics
+from moulin.triton_repo.streaming_options import StreamingOptions
 from moulin.triton_repo.streaming_service import StreamingService, StreamReply, StreamRequest
 from moulin.triton_repo.stub_check import check_stub
 
@@ -38,14 +38,14 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         check_stub(pb_utils.Tensor)
-        parameters = ShimParameters.read(args)
-        recognizer = self._open(parameters, -(-int(parameters.values["max_streams"]) // parameters.instances))
-        max_step_ms = parameters.values["max_step_ms"]
+        parameters = ShimParameters.read(args, StreamingOptions)
+        options = parameters.options
+        recognizer = self._open(parameters, -(-options.max_streams // options.instances))
         self._service = StreamingService(
             recognizer,
-            idle_timeout_sec=float(parameters.values["idle_timeout_sec"]),
-            max_step_sec=float(max_step_ms) / 1000 if max_step_ms else None,
-            instances=parameters.instances,
+            idle_timeout_sec=options.idle_timeout_sec,
+            max_step_sec=options.max_step_ms / 1000 if options.max_step_ms is not None else None,
+            instances=options.instances,
         )
         labels = {
             "model": args["model_name"],
@@ -54,21 +54,15 @@ class TritonPythonModel:
         }
         self._metrics = StreamingMetrics(self._service, labels)
         self._postman = _Postman()
-        self._linger_sec = float(parameters.values["linger_ms"]) / 1000
+        self._linger_sec = options.linger_ms / 1000
 
-    def _open(self, parameters: ShimParameters, capacity: int) -> StreamRecognizer:
+    def _open(self, parameters: ShimParameters[StreamingOptions], capacity: int) -> StreamRecognizer:
         recognizer = open_stream_recognizer(
             parameters.encoder,
-            engine=parameters.engine,
-            precision=parameters.precision,
-            device=parameters.device,
-            cuda_graphs=parameters.values["cuda_graphs"] == "1",
-            threads=parameters.call_threads,
-            workers=parameters.workers,
-            plan=parameters.plan,
+            parameters.engine,
             max_streams=capacity,
-            max_batch=int(parameters.values["max_batch"] or 0) or None,
-            options=StreamOptions().updated_from_json(parameters.values["options"]),
+            max_batch=parameters.options.max_batch,
+            options=parameters.options.stream,
         )
         recognizer.warm_up()
         return recognizer

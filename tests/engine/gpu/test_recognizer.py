@@ -14,6 +14,7 @@ from moulin.arrays import Floats
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.offline_recognizer import OfflineRecognizer
 from moulin.errors import AudioError, EngineError, MoulinError, OptionsError
+from moulin.models.engine_choice import EngineChoice
 from moulin.models.open_recognizer import open_recognizer
 from tests.bundles import BUNDLES
 
@@ -34,7 +35,7 @@ def clips() -> list[Floats]:
 
 @pytest.fixture(scope="module", params=["fp16", "bf16"])
 def ours(request: pytest.FixtureRequest) -> Iterator[OfflineRecognizer]:
-    with open_recognizer(DIGITS, device="cuda", precision=request.param) as recognizer:
+    with open_recognizer(DIGITS, EngineChoice(device="cuda", precision=request.param)) as recognizer:
         yield recognizer
 
 
@@ -46,7 +47,7 @@ def plain() -> Iterator[OfflineRecognizer]:
 
 def test_half_precision_needs_a_gpu() -> None:
     with pytest.raises(OptionsError, match="run in fp32 on a CPU, not in fp16"):
-        open_recognizer(DIGITS, precision="fp16")
+        open_recognizer(DIGITS, EngineChoice(precision="fp16"))
 
 
 @on_gpu
@@ -75,7 +76,7 @@ def test_batches_and_graphs_change_nothing(ours: OfflineRecognizer, clips: list[
 
 @on_gpu
 def test_without_graphs(clips: list[Floats], ours: OfflineRecognizer) -> None:
-    with open_recognizer(DIGITS, device="cuda", cuda_graphs=False) as recognizer:
+    with open_recognizer(DIGITS, EngineChoice(device="cuda", cuda_graphs=False)) as recognizer:
         heard = [transcript.text for transcript in recognizer.transcribe(clips)]
     assert heard == [transcript.text for transcript in ours.transcribe(clips)]
 
@@ -132,8 +133,8 @@ def test_too_little_precision_is_said(clips: list[Floats], tmp_path: Path) -> No
     torch.save(checkpoint, tmp_path / "epoch-1.pt")
     (tmp_path / "tokens.txt").symlink_to(bundle / "tokens.txt")
     with pytest.raises(EngineError, match=r"needs more than fp16 .*--precision bf16"):
-        open_recognizer(tmp_path, device="cuda")
-    with open_recognizer(tmp_path, device="cuda", precision="bf16") as recognizer:
+        open_recognizer(tmp_path, EngineChoice(device="cuda"))
+    with open_recognizer(tmp_path, EngineChoice(device="cuda", precision="bf16")) as recognizer:
         recognizer.transcribe(clips[:1])
 
 
@@ -166,7 +167,7 @@ def test_every_family(name: str, clips: list[Floats], tmp_path: Path) -> None:
     """Random weights decide by a hair, so that not every token is the same in half precision."""
     for file in ("epoch-1.pt", "tokens.txt"):
         (tmp_path / file).symlink_to(BUNDLES / name / file)
-    with open_recognizer(tmp_path) as plain, open_recognizer(tmp_path, device="cuda") as ours:
+    with open_recognizer(tmp_path) as plain, open_recognizer(tmp_path, EngineChoice(device="cuda")) as ours:
         wanted, heard = plain.transcribe(clips[:2]), ours.transcribe(clips[:2])
     for transcript, other in zip(heard, wanted, strict=True):
         assert len(transcript.text) == pytest.approx(len(other.text), rel=0.1)

@@ -14,7 +14,8 @@ from moulin.arrays import Floats, Ints
 from moulin.audio.fbank import Fbank
 from moulin.bundle.load import load_bundle
 from moulin.bundle.spec import OnnxModelSpec, StreamingSpec
-from moulin.engine.onnxruntime.stream_runner import MAX_STREAMS, OnnxRuntimeStreamRunner
+from moulin.engine.limits import MAX_STREAMS
+from moulin.engine.onnxruntime.stream_runner import OnnxRuntimeStreamRunner
 from moulin.errors import BundleError, EngineError, OptionsError
 from tests.bundle.damage import edit_onnx, rename_tensors
 from tests.bundles import BUNDLES, STREAMING

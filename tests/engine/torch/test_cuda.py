@@ -10,6 +10,7 @@ from moulin.bundle.checkpoint_spec import load_checkpoint_spec
 from moulin.engine.torch.runner import TorchRunner
 from moulin.engine.torch.stream_runner import TorchStreamRunner
 from moulin.evaluate.manifest import demo_clips
+from moulin.models.engine_choice import EngineChoice
 from moulin.models.open_recognizer import open_recognizer
 from moulin.models.open_stream_recognizer import open_stream_recognizer
 from tests.bundles import BUNDLES, OFFLINE, STREAMING
@@ -49,11 +50,16 @@ def test_the_streaming_encoder_and_its_features(bundle: str) -> None:
 def test_texts() -> None:
     speech = [read_audio(clip.audio) for clip in demo_clips()[:5]]
     checkpoint = BUNDLES / "zipformer2-offline" / "epoch-1.pt"
-    with open_recognizer(checkpoint) as cpu, open_recognizer(checkpoint, device="cuda", precision="fp32") as cuda:
+    with (
+        open_recognizer(checkpoint) as cpu,
+        open_recognizer(checkpoint, EngineChoice(device="cuda", precision="fp32")) as cuda,
+    ):
         assert [t.text for t in cuda.transcribe(speech)] == [t.text for t in cpu.transcribe(speech)]
     said = []
     for device in ("cpu", "cuda"):
-        recognizer = open_stream_recognizer(BUNDLES / "lstm-streaming" / "epoch-1.pt", device=device, max_streams=2)
+        recognizer = open_stream_recognizer(
+            BUNDLES / "lstm-streaming" / "epoch-1.pt", EngineChoice(device=device), max_streams=2
+        )
         stream = recognizer.open()
         recognizer.accept(stream, speech[0])
         recognizer.finish(stream)

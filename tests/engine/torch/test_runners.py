@@ -15,6 +15,7 @@ from moulin.engine.host_stream_recognizer import HostStreamRecognizer
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.engine.torch.stream_runner import TorchStreamRunner
 from moulin.errors import BundleError, EngineError, OptionsError, StreamsFull
+from moulin.models.engine_choice import EngineChoice
 from moulin.models.open_recognizer import open_recognizer
 from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.streaming.options import StreamOptions
@@ -101,19 +102,19 @@ def test_what_a_checkpoint_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="cannot stream"):
         open_stream_recognizer(checkpoint("zipformer2-offline"))
     with pytest.raises(OptionsError, match="Expected a precision of fp32"):
-        open_recognizer(checkpoint("conformer-offline"), precision="int8")
+        open_recognizer(checkpoint("conformer-offline"), EngineChoice(precision="int8"))
     (tmp_path / "epoch-1.pt").write_bytes(checkpoint("lstm-streaming").read_bytes())
     with pytest.raises(BundleError, match=r"has no tokens\.txt"):
         load_model(tmp_path)
     with pytest.raises(OptionsError, match="at least 1 of streams"):
         open_stream_recognizer(checkpoint("lstm-streaming"), max_streams=0)
     with pytest.raises(OptionsError, match="at least 1 thread"):
-        open_recognizer(checkpoint("conformer-offline"), threads=0)
+        open_recognizer(checkpoint("conformer-offline"), EngineChoice(threads=0))
 
 
 def test_a_gpu_that_is_not_there() -> None:
     with pytest.raises(EngineError, match=r"sees \d GPUs, and cuda:7 was asked for"):
-        open_recognizer(checkpoint("conformer-offline"), device="cuda:7")
+        open_recognizer(checkpoint("conformer-offline"), EngineChoice(device="cuda:7"))
 
 
 def test_what_pytorch_refuses_is_an_engine_error() -> None:

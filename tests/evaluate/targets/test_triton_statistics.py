@@ -8,7 +8,7 @@ import pytest
 
 from moulin.errors import ServerUnavailable
 from moulin.evaluate.targets.triton_statistics import TritonStatistics, _parsed, read_over_grpc, read_over_http
-from moulin.launch import TritonServer
+from moulin.launch.server import TritonServer
 
 
 def test_numbers_may_be_strings_and_zeros_left_out() -> None:

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, WebSocket, expect
 from websockets.sync.client import connect
 
 from moulin.evaluate.wer import count_word_errors
-from moulin.launch import TritonServer
+from moulin.launch.server import TritonServer
 from tests.conftest import Recording
 from tests.gateway.running_gateway import running_gateway
 

@@ -17,12 +17,14 @@ from moulin.bundle.spec import OnnxModelSpec
 from moulin.decoding.options import DecodingOptions
 from moulin.errors import BundleError, OptionsError
 from moulin.evaluate.manifest import demo_clips
+from moulin.models.engine_choice import EngineChoice
 from moulin.models.open_recognizer import open_recognizer
 from moulin.triton_repo.ensemble.components import BACKENDS, PARTS, Backend, component_name
 from moulin.triton_repo.ensemble.config import ensemble_configs
 from moulin.triton_repo.ensemble.repository import build_offline_ensemble
-from moulin.triton_repo.offline_config import OfflineOptions
+from moulin.triton_repo.offline_options import OfflineOptions
 from moulin.triton_repo.repository import build_offline_repository
+from moulin.triton_repo.service_parameter import read_service
 from tests.bundles import BUNDLES, OFFLINE
 
 from .without_triton import read_config, run_ensemble
@@ -102,7 +104,7 @@ def _renamed(graph: OnnxGraph, names: dict[str, str]) -> OnnxGraph:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_only_the_encoder_is_on_the_gpu(backend: Backend) -> None:
     """D15: features are computed where the audio is and cross to the GPU once; the search stays on the CPU."""
-    options = OfflineOptions(device="cuda:1", instances=2)
+    options = OfflineOptions(engine=EngineChoice(device="cuda:1"), instances=2)
     configs = ensemble_configs(load_bundle(CONFORMER), options, backend, min_frames=9)
     for part in PARTS:
         (group,) = configs[part].instance_group
@@ -129,7 +131,11 @@ def test_backends_and_files(tmp_path: Path) -> None:
 
 def test_names_options_and_links(tmp_path: Path) -> None:
     options = OfflineOptions(
-        model_name="english", max_batch=7, threads=3, max_audio_sec=12.5, decoding=DecodingOptions(beam=16)
+        engine=EngineChoice(threads=3),
+        model_name="english",
+        max_batch=7,
+        max_audio_sec=12.5,
+        decoding=DecodingOptions(beam=16),
     )
     folder = build_offline_ensemble(load_bundle(CONFORMER), tmp_path, options, link=True)
     assert folder == tmp_path / "english"
@@ -137,12 +143,13 @@ def test_names_options_and_links(tmp_path: Path) -> None:
     assert (tmp_path / "english_encoder" / "1" / "model.onnx").is_symlink()
     scorer = {key: value.string_value for key, value in read_config(tmp_path / "english_scorer").parameters.items()}
     assert scorer["joiner_model"] == "english_joiner"
-    assert (scorer["beam"], scorer["joiner_max_rows"]) == ("16", "112")
+    assert scorer["joiner_max_rows"] == "112"
+    assert read_service(OfflineOptions, scorer, "scorer").decoding.beam == 16
     assert read_config(tmp_path / "english_joiner").max_batch_size == 112
     features = read_config(tmp_path / "english_feature_extractor")
-    assert features.parameters["max_audio_sec"].string_value == "12.5"
+    told = read_service(OfflineOptions, {"service": features.parameters["service"].string_value}, "features")
+    assert (told.max_audio_sec, told.engine.threads) == (12.5, 3)
     assert read_config(folder).parameters["max_utterance_sec"].string_value == "12.5"
-    assert features.parameters["threads"].string_value == "3"
     assert features.max_batch_size == 7
 
 
@@ -175,7 +182,7 @@ def test_what_the_layout_does_not_serve(tmp_path: Path) -> None:
     with pytest.raises(OptionsError, match="The backend tensorrt needs the encoder's engine"):
         build_offline_ensemble(load_bundle(CONFORMER), tmp_path, OfflineOptions(), backend="tensorrt")
     with pytest.raises(OptionsError, match="in the ensemble TensorRT is a backend"):
-        build_offline_ensemble(load_bundle(CONFORMER), tmp_path, OfflineOptions(engine="tensorrt"))
+        build_offline_ensemble(load_bundle(CONFORMER), tmp_path, OfflineOptions(engine=EngineChoice(kind="tensorrt")))
     spec = load_bundle(CONFORMER)
     assert isinstance(spec, OnnxModelSpec)
     lengthless = dataclasses.replace(spec, encoder=dataclasses.replace(spec.encoder, inputs=spec.encoder.inputs[:1]))

@@ -20,18 +20,21 @@ from moulin.client import Client
 from moulin.demo.files import demo_speech
 from moulin.errors import OptionsError
 from moulin.evaluate.manifest import demo_clips
-from moulin.launch import ServerOptions, TritonServer
+from moulin.launch.server import TritonServer
+from moulin.launch.server_options import ServerOptions
+from moulin.models.engine_choice import EngineChoice
 from moulin.models.open_recognizer import open_recognizer
 from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.tensorrt_engine.loaded_plan import TensorRtPlan
 from moulin.tensorrt_engine.ready_plan import ready_plan
 from moulin.triton_repo.ensemble.open_part import open_tied_streams
 from moulin.triton_repo.ensemble.repository import build_offline_ensemble, build_tied_streams
-from moulin.triton_repo.offline_config import OfflineOptions
+from moulin.triton_repo.offline_options import OfflineOptions
 from moulin.triton_repo.shim_parameters import ShimParameters
-from moulin.triton_repo.streaming_config import StreamingOptions
+from moulin.triton_repo.streaming_options import StreamingOptions
 from tests.bundles import BUNDLES
 from tests.tensorrt_stand_in import StandIn, install
+from tests.triton_repo.shim_args import shim_args
 
 from .test_config import request, texts
 from .test_streams import Repository, heard
@@ -74,7 +77,7 @@ def test_an_offline_ensemble_of_tensorrt(tmp_path: Path, monkeypatch: pytest.Mon
     install(monkeypatch, tmp_path / "cache")
     spec = load_bundle(BUNDLES / "conformer-offline")
     plan = ready_plan(spec, device="cuda", speech=demo_speech, precision="fp32", max_batch=8, max_audio_sec=20)
-    options = OfflineOptions(max_batch=8, device="cuda:1", max_audio_sec=20, plan=plan)
+    options = OfflineOptions(engine=EngineChoice(device="cuda:1", plan=plan), max_batch=8, max_audio_sec=20)
     repository = tmp_path / "repository"
     build_offline_ensemble(spec, repository, options, backend="tensorrt")
     config = read_config(repository / "encoder")
@@ -98,18 +101,17 @@ def test_streams_on_tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sp
     plan = ready_plan(spec, device="cuda", speech=demo_speech, precision="fp32", max_batch=4)
     repository = tmp_path / "repository"
     with pytest.raises(OptionsError, match="The backend tensorrt runs on a GPU only"):
-        build_tied_streams(spec, repository, StreamingOptions(plan=plan), backend="tensorrt")
-    options = StreamingOptions(max_batch=4, device="cuda", plan=plan)
+        build_tied_streams(spec, repository, StreamingOptions(engine=EngineChoice(plan=plan)), backend="tensorrt")
+    options = StreamingOptions(engine=EngineChoice(device="cuda", threads=1, plan=plan), max_batch=4)
     folder = build_tied_streams(spec, repository, options, backend="tensorrt")
     engine = TensorRtPlan(repository / "encoder" / "1" / "model.plan", StandIn(), torch.device("cpu"))
     config = read_config(repository / "encoder")
     (profile,) = engine.profiles
     for tensor in config.input:
         assert list(profile[tensor.name].largest) == [config.max_batch_size, *tensor.dims]
-    values = {name: value.string_value for name, value in read_config(folder).parameters.items()}
-    parameters = ShimParameters(values, folder / "1" / values["encoder"], None, "cpu", threads=1, instances=1)
+    parameters = ShimParameters.read(shim_args(folder), StreamingOptions)
     tied = open_tied_streams(parameters, Repository(repository).ask, capacity=2)
-    fused = open_stream_recognizer(bundle, threads=1, max_streams=1)
+    fused = open_stream_recognizer(bundle, EngineChoice(threads=1), max_streams=1)
     said = [heard(tied, waveform) for waveform in speech]
     assert said == [heard(fused, waveform) for waveform in speech]
     assert all(said)
@@ -130,7 +132,7 @@ def test_the_rest_of_a_repository_for_onnxruntime_is_loaded_by_triton(tmp_path: 
             said = [client.transcribe(waveform).text for waveform in speech]
             assert said == [transcript.text for transcript in recognizer.transcribe(speech)]
             assert all(said)
-        fused = open_stream_recognizer(live, threads=1, max_streams=1)
+        fused = open_stream_recognizer(live, EngineChoice(threads=1), max_streams=1)
         with Client(server.grpc_url, model="live") as client, client.stream() as stream:
             stream.send(speech[0])
             assert stream.finish().text == heard(fused, speech[0])

@@ -16,11 +16,12 @@ from moulin.arrays import Floats
 from moulin.bundle.load import load_bundle
 from moulin.client import Client
 from moulin.demo.files import DEMO_MODEL
-from moulin.launch import ServerOptions, TritonServer
+from moulin.launch.server import TritonServer
+from moulin.launch.server_options import ServerOptions
 from moulin.models.open_recognizer import open_recognizer
 from moulin.transcript import Transcript
 from moulin.triton_repo.ensemble.repository import build_offline_ensemble
-from moulin.triton_repo.offline_config import OfflineOptions
+from moulin.triton_repo.offline_options import OfflineOptions
 from tests.bundles import BUNDLES, OFFLINE
 from tests.conftest import Recording
 from tests.triton_repo.sherpa_client import first_text, infer, tensors, texts, with_options

@@ -19,7 +19,9 @@ from moulin.client import Client
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.errors import BundleError, ClientError, OptionsError
 from moulin.evaluate.manifest import demo_clips
-from moulin.launch import ServerOptions, TritonServer
+from moulin.launch.server import TritonServer
+from moulin.launch.server_options import ServerOptions
+from moulin.models.engine_choice import EngineChoice
 from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.triton_repo.ensemble.components import Backend
 from moulin.triton_repo.ensemble.open_part import open_tied_streams
@@ -27,11 +29,12 @@ from moulin.triton_repo.ensemble.part import Tensors
 from moulin.triton_repo.ensemble.repository import build_tied_streams
 from moulin.triton_repo.repository import build_streaming_repository
 from moulin.triton_repo.shim_parameters import ShimParameters
-from moulin.triton_repo.streaming_config import StreamingOptions
+from moulin.triton_repo.streaming_options import StreamingOptions
 from tests.bundle.sentence_pieces import trained
 from tests.bundles import BUNDLES, STREAMING
+from tests.triton_repo.shim_args import shim_args
 
-from .without_triton import Component, read_config
+from .without_triton import Component
 
 LSTM = BUNDLES / "lstm-streaming"
 BEAM: dict[str, Any] = {"method": "modified_beam_search", "beam": 3}
@@ -76,12 +79,12 @@ class Repository:
 def test_what_the_configs_declare_gives_the_text_of_the_process(
     bundle: str, backend: Backend, tmp_path: Path, speech: list[Floats]
 ) -> None:
-    folder = build_tied_streams(load_bundle(BUNDLES / bundle), tmp_path, StreamingOptions(max_batch=4), backend=backend)
+    options = StreamingOptions(max_batch=4, engine=EngineChoice(threads=1))
+    folder = build_tied_streams(load_bundle(BUNDLES / bundle), tmp_path, options, backend=backend)
     assert (tmp_path / "encoder" / "1" / "model.py").is_file() == (backend == "python")
-    values = {name: value.string_value for name, value in read_config(folder).parameters.items()}
-    parameters = ShimParameters(values, folder / "1" / values["encoder"], None, "cpu", threads=1, instances=1)
+    parameters = ShimParameters.read(shim_args(folder), StreamingOptions)
     tied = open_tied_streams(parameters, Repository(tmp_path).ask, capacity=2)
-    fused = open_stream_recognizer(BUNDLES / bundle, threads=1, max_streams=2)
+    fused = open_stream_recognizer(BUNDLES / bundle, EngineChoice(threads=1), max_streams=2)
     said = [heard(tied, waveform) for waveform in speech]
     assert said == [heard(fused, waveform) for waveform in speech]
     assert heard(tied, speech[0], BEAM) == heard(fused, speech[0], BEAM)
@@ -105,7 +108,7 @@ def tied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
 @pytest.mark.triton
 @pytest.mark.parametrize("bundle", STREAMING)
 def test_streams_at_once_hear_what_the_process_hears(tied: TritonServer, speech: list[Floats], bundle: str) -> None:
-    fused = open_stream_recognizer(BUNDLES / bundle, threads=1, max_streams=1)
+    fused = open_stream_recognizer(BUNDLES / bundle, EngineChoice(threads=1), max_streams=1)
 
     def stream(number: int) -> str:
         waveform = speech[number]
@@ -152,7 +155,7 @@ def test_what_cannot_be_tied(tmp_path: Path) -> None:
     with pytest.raises(OptionsError, match="The backend tensorrt needs the encoder's engine"):
         build_tied_streams(spec, tmp_path, StreamingOptions(), backend="tensorrt")
     with pytest.raises(OptionsError, match="in the ensemble TensorRT is a backend"):
-        build_tied_streams(spec, tmp_path, StreamingOptions(engine="tensorrt"))
+        build_tied_streams(spec, tmp_path, StreamingOptions(engine=EngineChoice(kind="tensorrt")))
     x, *states = spec.encoder.inputs
     one = replace(spec, encoder=replace(spec.encoder, inputs=(replace(x, shape=(1, *x.shape[1:])), *states)))
     with pytest.raises(BundleError, match="for one stream at a time"):

@@ -14,8 +14,9 @@ from moulin.bundle.transducer import load_transducer
 from moulin.decoding.network import Hypothesis
 from moulin.decoding.options import DecodingOptions
 from moulin.decoding.search import rows_by_options
-from moulin.engine.features import MAX_AUDIO_SEC, TAIL_PADDING_SEC, check_duration
+from moulin.engine.features import TAIL_PADDING_SEC, check_duration
 from moulin.engine.gpu.model import open_predictor, precision_error, unk_id
+from moulin.engine.limits import MAX_AUDIO_SEC
 from moulin.engine.offline_recognizer import OfflineRecognizer
 from moulin.engine.scoring import spell
 from moulin.engine.torch.prediction import DTYPES, torch_device

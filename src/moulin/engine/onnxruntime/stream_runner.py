@@ -13,6 +13,7 @@ from moulin.arrays import Floats, Ints
 from moulin.audio.batched_fbank import BatchedFbank
 from moulin.audio.fbank import FbankOptions
 from moulin.bundle.spec import OnnxModelSpec
+from moulin.engine.limits import MAX_STREAMS
 from moulin.engine.onnxruntime.fbank import OnnxRuntimeFbank
 from moulin.engine.onnxruntime.prediction import OnnxRuntimePrediction
 from moulin.engine.onnxruntime.session import new_session, rewritten_encoder, run
@@ -22,8 +23,6 @@ from moulin.streaming.encoder_states import EncoderStates
 
 if TYPE_CHECKING:
     import onnxruntime
-
-MAX_STREAMS = 1024
 
 # Beyond this a batch no longer fits the caches of a CPU core: digits-en costs 4.2 ms a stream with one, 2.0 with 8,
 # 1.9 with 16 and 2.4 with 32 on two cores.

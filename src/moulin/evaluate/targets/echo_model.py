@@ -7,9 +7,11 @@ from pathlib import Path
 from google.protobuf import text_format
 
 from moulin.bundle.spec import ModelSpec
-from moulin.engine.features import MAX_AUDIO_SEC
-from moulin.triton_repo.offline_config import OfflineOptions, offline_config
-from moulin.triton_repo.streaming_config import StreamingOptions, streaming_config
+from moulin.engine.limits import MAX_AUDIO_SEC
+from moulin.triton_repo.offline_config import offline_config
+from moulin.triton_repo.offline_options import OfflineOptions
+from moulin.triton_repo.streaming_config import streaming_config
+from moulin.triton_repo.streaming_options import StreamingOptions
 
 _MODEL_PY = """import numpy as np
 import triton_python_backend_utils as pb_utils
@@ -26,9 +28,9 @@ def build_echo_repository(to: Path, spec: ModelSpec, streaming: StreamingOptions
     """Write it with the configuration that the model of `spec` would have, under the same name; `streaming` for one of
     streams."""
     config = (
-        streaming_config(streaming or StreamingOptions(), "")
+        streaming_config(streaming or StreamingOptions())
         if spec.streaming
-        else offline_config(OfflineOptions(), "", max_utterance_sec=MAX_AUDIO_SEC)
+        else offline_config(OfflineOptions(), max_utterance_sec=MAX_AUDIO_SEC)
     )
     config.ClearField("model_warmup")
     version = to / config.name / "1"

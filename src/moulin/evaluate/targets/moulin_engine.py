@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from moulin.bundle.files import Precision
-from moulin.bundle.spec import CheckpointSpec, ModelSpec
+from moulin.bundle.spec import ModelSpec
 from moulin.decoding.options import DecodingOptions
 from moulin.errors import MoulinError, first_line
 from moulin.evaluate.connection import Record
@@ -49,12 +48,7 @@ def streams(spec: ModelSpec | None, settings: ServerSettings) -> Iterator[Runnin
     from moulin.models.open_stream_recognizer import open_stream_recognizer
 
     recognizer = open_stream_recognizer(
-        needed(spec).file,
-        precision=_asked_precision(needed(spec), settings),
-        engine=settings.engine,
-        device=settings.device,
-        threads=settings.threads,
-        options=StreamOptions().updated(settings.decoding),
+        needed(spec).file, settings.engine, options=StreamOptions().updated(settings.decoding)
     )
     recognizer.warm_up()
     scheduler = StepScheduler(recognizer)
@@ -67,22 +61,7 @@ def streams(spec: ModelSpec | None, settings: ServerSettings) -> Iterator[Runnin
 def _open_offline(spec: ModelSpec, settings: ServerSettings) -> OfflineRecognizer:
     from moulin.models.open_recognizer import open_recognizer
 
-    return open_recognizer(
-        spec.file,
-        precision=_asked_precision(spec, settings),
-        engine=settings.engine,
-        device=settings.device,
-        threads=settings.threads,
-        options=DecodingOptions().updated(settings.decoding),
-    )
-
-
-def _asked_precision(spec: ModelSpec, settings: ServerSettings) -> Precision | None:
-    """Of ONNX files the one that was chosen; of a checkpoint the one that was asked for, if any. TensorRT makes its own
-    of fp32 files."""
-    if settings.engine == "tensorrt":
-        return None
-    return spec.run_in if isinstance(spec, CheckpointSpec) else spec.precision
+    return open_recognizer(spec.file, settings.engine, options=DecodingOptions().updated(settings.decoding))
 
 
 class _Batches:

@@ -19,7 +19,8 @@ from moulin.evaluate.connection import Connection
 from moulin.evaluate.streaming_clips import Clip
 from moulin.evaluate.targets import triton_statistics
 from moulin.evaluate.targets.target import RunningTarget, ServerSettings, Transcribe, Waveforms, needed
-from moulin.launch.server import ServerOptions, TritonServer
+from moulin.launch.server import TritonServer
+from moulin.launch.server_options import ServerOptions
 from moulin.launch.tritonserver import find_tritonserver
 from moulin.launch.workspace import workspace
 from moulin.models.engines import choose_engine
@@ -27,8 +28,8 @@ from moulin.triton_repo import contract
 
 if TYPE_CHECKING:
     from moulin.evaluate.targets.triton_streams import Wire
-    from moulin.triton_repo.offline_config import OfflineOptions
-    from moulin.triton_repo.streaming_config import StreamingOptions
+    from moulin.triton_repo.offline_options import OfflineOptions
+    from moulin.triton_repo.streaming_options import StreamingOptions
 
     Options = TypeVar("Options", OfflineOptions, StreamingOptions)
 
@@ -72,7 +73,7 @@ def started(wire: WireName, spec: ModelSpec | None, settings: ServerSettings) ->
 def started_echo(wire: WireName, spec: ModelSpec | None, settings: ServerSettings) -> Iterator[RunningTarget]:
     """Triton with a model that answers every chunk at once: the cost of the load generator and of Triton alone."""
     from moulin.evaluate.targets.echo_model import build_echo_repository
-    from moulin.triton_repo.streaming_config import StreamingOptions
+    from moulin.triton_repo.streaming_options import StreamingOptions
 
     with workspace("bench-echo") as repository:
         build_echo_repository(repository, needed(spec), with_options(StreamingOptions(), settings.moulin))
@@ -122,23 +123,19 @@ def _running(server: TritonServer, wire: WireName, settings: ServerSettings) -> 
 
 @contextmanager
 def _moulin(spec: ModelSpec, settings: ServerSettings) -> Iterator[TritonServer]:
-    from moulin.triton_repo.offline_config import OfflineOptions
+    from moulin.triton_repo.offline_options import OfflineOptions
     from moulin.triton_repo.repository import build_offline_repository, build_streaming_repository
-    from moulin.triton_repo.streaming_config import StreamingOptions
+    from moulin.triton_repo.streaming_options import StreamingOptions
 
     with workspace("bench") as repository:
+        engine = settings.engine
         if spec.streaming:
-            streaming = StreamingOptions(engine=settings.engine, device=settings.device, threads=settings.threads)
-            build_streaming_repository(spec, repository, with_options(streaming, settings.moulin), link=True)
+            streaming = with_options(StreamingOptions(engine=engine), settings.moulin)
+            build_streaming_repository(spec, repository, streaming, link=True)
         else:
-            offline = OfflineOptions(
-                engine=settings.engine,
-                device=settings.device,
-                threads=settings.threads,
-                decoding=DecodingOptions().updated(settings.decoding),
-            )
+            offline = OfflineOptions(engine=engine, decoding=DecodingOptions().updated(settings.decoding))
             build_offline_repository(spec, repository, with_options(offline, settings.moulin), link=True)
-        with _triton(repository, choose_engine(spec, settings.engine)) as server:
+        with _triton(repository, choose_engine(spec, engine.kind)) as server:
             yield server
 
 

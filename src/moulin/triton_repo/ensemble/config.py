@@ -12,6 +12,7 @@ from moulin.bundle.onnx_graph import TensorSpec
 from moulin.bundle.spec import OnnxModelSpec
 from moulin.decoding.greedy import WINDOW_FRAMES
 from moulin.engine.features import model_max_sec
+from moulin.models.engine_choice import EngineChoice
 from moulin.onnx_rewrites.packed_states import NEW_STATES, STATES, packed_size
 from moulin.triton_repo import contract
 from moulin.triton_repo.ensemble.components import (
@@ -25,8 +26,10 @@ from moulin.triton_repo.ensemble.components import (
     prediction_interface,
 )
 from moulin.triton_repo.model_config import add_contract, add_instances, add_parameters
-from moulin.triton_repo.offline_config import OfflineOptions
-from moulin.triton_repo.streaming_config import StreamingOptions, streaming_config
+from moulin.triton_repo.offline_options import OfflineOptions
+from moulin.triton_repo.service_parameter import add_service
+from moulin.triton_repo.streaming_config import streaming_config
+from moulin.triton_repo.streaming_options import StreamingOptions
 
 _TYPES = {
     "float16": pb.TYPE_FP16,
@@ -49,6 +52,7 @@ def ensemble_configs(
     has. Raises BundleError where `backend` cannot run the
     model.
     """
+    options = replace(options, engine=_written(options.engine, spec, backend))
     tensors = encoder_interface(spec, backend)
     prediction = prediction_interface(spec, backend)
     rows = options.max_batch * max(WINDOW_FRAMES, options.decoding.beam)
@@ -67,6 +71,7 @@ def tied_configs(spec: OnnxModelSpec, options: StreamingOptions, backend: Backen
     Triton's own ensembles run every part once a request; a stream's request may need no step of the encoder or many.
     """
     assert spec.streaming is not None
+    options = replace(options, engine=_written(options.engine, spec, backend), instances=1)
     prediction = prediction_interface(spec, backend)
     max_batch = options.max_batch or _MAX_STEP
     rows = max_batch * max(WINDOW_FRAMES, options.stream.decoding.beam)
@@ -84,17 +89,13 @@ def tied_configs(spec: OnnxModelSpec, options: StreamingOptions, backend: Backen
         _input(encoder, tensor)
     for tensor in (encoder_out, new_states):
         _output(encoder, tensor)
-    add_instances(encoder, 1, options.gpu)
+    add_instances(encoder, 1, options.engine.gpu)
     if backend == "python":
-        parameters = {
-            "part": "packed_encoder",
-            "precision": spec.precision,
-            "device": options.device,
-            "threads": str(options.threads or ""),
-        }
-        add_parameters(encoder, parameters)
+        add_parameters(encoder, {"part": "packed_encoder"})
+        add_service(encoder, options)
     # What asks is on the CPU, whatever the encoder runs on.
-    tied = streaming_config(replace(options, device="cpu", instances=1), "tokens.txt")
+    tied = streaming_config(replace(options, engine=replace(options.engine, device="cpu")))
+    add_service(tied, options)
     add_parameters(
         tied,
         {
@@ -113,8 +114,14 @@ def tied_configs(spec: OnnxModelSpec, options: StreamingOptions, backend: Backen
     return {None: tied, "encoder": encoder, **_networks(options.model_name, backend, prediction, rows)}
 
 
+def _written(engine: EngineChoice, spec: OnnxModelSpec, backend: Backend) -> EngineChoice:
+    """`engine` as the parts read it: in the precision of the files, or of TensorRT's plan, which lies in its model."""
+    return replace(engine, plan=None, precision=engine.precision if backend == "tensorrt" else spec.precision)
+
+
 def _ensemble(options: OfflineOptions, tensors: EncoderInterface, *, max_utterance_sec: float) -> Any:
     config = pb.ModelConfig(name=options.model_name, platform="ensemble", max_batch_size=options.max_batch)
+    add_service(config, options)  # for `moulin serve --repository`
     add_parameters(config, {"max_utterance_sec": f"{max_utterance_sec:g}"})  # for clients, which cut what is longer
     add_contract(config)
     _step(
@@ -149,13 +156,11 @@ def _feature_extractor(
     parameters = {
         "feature_dim": str(spec.feature_dim),
         "max_frames": str(spec.max_frames or ""),
-        "max_audio_sec": f"{options.max_audio_sec:g}",
         "min_frames": str(min_frames),
         # Triton's own backends only batch requests of one length; ours sorts and pads by itself.
         "pad_together": str(backend != "python").lower(),
         "x_dtype": tensors.x.dtype,
         "x_lens_dtype": tensors.x_lens.dtype,
-        "threads": str(options.threads or ""),
     }
     add_parameters(config, parameters)
     return config
@@ -171,19 +176,12 @@ def _encoder(
     _output(config, tensors.encoder_out)
     _output(config, tensors.encoder_out_lens, scalar=native)
     _batching(config, options)
-    add_instances(config, options.instances, options.gpu)
+    add_instances(config, options.instances, options.engine.gpu)
     if backend == "tensorrt":
         # Triton takes the first profile alone, unless it is told of the others: then it chooses for each batch.
         config.instance_group[0].profile.extend(map(str, range(num_profiles)))
     if not native:
-        parameters = {
-            "joiner_dim": str(spec.joiner_dim),
-            "precision": spec.precision,
-            "device": options.device,
-            "instances": str(options.instances),
-            "threads": str(options.threads or ""),
-        }
-        add_parameters(config, parameters)
+        add_parameters(config, {"joiner_dim": str(spec.joiner_dim)})
     return config
 
 
@@ -227,7 +225,6 @@ def _scorer(
         "vocab_size": str(spec.vocab_size),
         "frame_sec": f"{spec.encoder_frame_sec:g}",
         **_prediction_parameters(options.model_name, prediction, max_rows),
-        **{name: str(value) for name, value in options.decoding.to_dict().items()},
     }
     add_parameters(config, parameters)
     return config
@@ -258,6 +255,7 @@ def _part(options: OfflineOptions, part: Part, backend: Backend) -> Any:
     config = _model(component_name(options.model_name, part), backend, options.max_batch)
     if backend == "python":
         add_parameters(config, {"part": part})
+        add_service(config, options)
     return config
 
 

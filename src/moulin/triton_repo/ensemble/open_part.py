@@ -6,11 +6,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from moulin.bundle.files import Precision
 from moulin.bundle.onnx_graph import read_onnx_graph
 from moulin.bundle.spec import StreamingSpec
 from moulin.bundle.tokens import TokenTable, read_tokens
-from moulin.decoding.options import DecodingOptions
 from moulin.engine.encoding import BatchedEncoder
 from moulin.engine.features import FeatureExtractor
 from moulin.engine.host_stream_recognizer import HostStreamRecognizer
@@ -18,7 +16,6 @@ from moulin.engine.onnxruntime.encoder import OnnxRuntimeEncoder
 from moulin.engine.onnxruntime.prediction import DECODER, JOINER, OnnxRuntimeNetwork
 from moulin.engine.scoring import Scorer
 from moulin.engine.stream_recognizer import StreamRecognizer
-from moulin.streaming.options import StreamOptions
 from moulin.triton_repo.ensemble.components import MODEL_FILES
 from moulin.triton_repo.ensemble.encoder import EncoderPart
 from moulin.triton_repo.ensemble.feature_extractor import FeatureExtractorPart
@@ -28,7 +25,11 @@ from moulin.triton_repo.ensemble.part import Ask, Part
 from moulin.triton_repo.ensemble.remote_networks import RemoteNetwork, RemotePrediction
 from moulin.triton_repo.ensemble.remote_stream_runner import ComponentsSpec, RemoteStreamRunner
 from moulin.triton_repo.ensemble.scorer import ScorerPart
+from moulin.triton_repo.offline_options import OfflineOptions
+from moulin.triton_repo.service_options import ServiceOptions
+from moulin.triton_repo.service_parameter import read_service
 from moulin.triton_repo.shim_parameters import ShimParameters
+from moulin.triton_repo.streaming_options import StreamingOptions
 
 Values = Mapping[str, str]
 
@@ -56,11 +57,12 @@ def open_part(part: str, values: Values, version: Path, ask: Ask) -> Part:
 
 
 def _feature_extractor(values: Values) -> FeatureExtractorPart:
+    options = read_service(OfflineOptions, values, "the part feature_extractor")
     extractor = FeatureExtractor(
         feature_dim=int(values["feature_dim"]),
-        threads=_threads(values),
+        threads=_threads(options),
         max_frames=int(values["max_frames"]) if values["max_frames"] else None,
-        max_audio_sec=float(values["max_audio_sec"]),
+        max_audio_sec=options.max_audio_sec,
     )
     return FeatureExtractorPart(
         extractor,
@@ -73,31 +75,29 @@ def _feature_extractor(values: Values) -> FeatureExtractorPart:
 
 def _encoder(values: Values, version: Path) -> EncoderPart:
     graph = read_onnx_graph(version / MODEL_FILES["python"])
-    threads = _threads(values)
-    precision: Precision = values["precision"]  # type: ignore[assignment]
+    options = read_service(OfflineOptions, values, "the part encoder")
+    threads = _threads(options)
     runner = OnnxRuntimeEncoder(
         graph,
         feature_dim=int(graph.input("x", 0).shape[2]),
-        precision=precision,
-        device=values["device"],
+        precision=options.engine.precision or "fp32",
+        device=options.engine.device,
         threads=threads,
-        workers=max(1, threads // int(values["instances"])),
+        workers=max(1, threads // options.instances),
     )
     return EncoderPart(BatchedEncoder(runner, joiner_dim=int(values["joiner_dim"])))
 
 
 def _scorer(values: Values, version: Path, ask: Ask) -> ScorerPart:
     tokens = read_tokens(version / "tokens.txt", int(values["vocab_size"]))
-
+    options = read_service(OfflineOptions, values, "the part scorer")
     prediction = _prediction(values, tokens, ask)
-    return ScorerPart(
-        Scorer(prediction, tokens, frame_sec=float(values["frame_sec"])), DecodingOptions.from_strings(values)
-    )
+    return ScorerPart(Scorer(prediction, tokens, frame_sec=float(values["frame_sec"])), options.decoding)
 
 
-def open_tied_streams(parameters: ShimParameters, ask: Ask, *, capacity: int) -> StreamRecognizer:
+def open_tied_streams(parameters: ShimParameters[StreamingOptions], ask: Ask, *, capacity: int) -> StreamRecognizer:
     """The streaming model that asks `ask` for its networks' answers. Raises BundleError."""
-    values, tokens_file = parameters.values, parameters.encoder
+    values, tokens_file = parameters.values, parameters.version / "tokens.txt"
     tokens = read_tokens(tokens_file, int(values["vocab_size"]))
     spec = ComponentsSpec(
         family=values["family"],
@@ -117,7 +117,7 @@ def open_tied_streams(parameters: ShimParameters, ask: Ask, *, capacity: int) ->
         capacity=capacity,
         threads=parameters.threads,
     )
-    return HostStreamRecognizer(spec, runner, options=StreamOptions().updated_from_json(values["options"]))
+    return HostStreamRecognizer(spec, runner, options=parameters.options.stream)
 
 
 def _prediction(values: Values, tokens: TokenTable, ask: Ask) -> RemotePrediction:
@@ -130,14 +130,14 @@ def _prediction(values: Values, tokens: TokenTable, ask: Ask) -> RemotePredictio
 
 
 def _packed_encoder(values: Values, version: Path) -> PackedEncoderPart:
-    precision: Precision = values["precision"]  # type: ignore[assignment]
+    options = read_service(StreamingOptions, values, "the part packed_encoder")
     return PackedEncoderPart(
         read_onnx_graph(version / MODEL_FILES["python"]),
-        precision=precision,
-        device=values["device"],
-        threads=_threads(values),
+        precision=options.engine.precision or "fp32",
+        device=options.engine.device,
+        threads=_threads(options),
     )
 
 
-def _threads(values: Values) -> int:
-    return int(values["threads"] or len(os.sched_getaffinity(0)))
+def _threads(options: ServiceOptions) -> int:
+    return options.engine.threads or len(os.sched_getaffinity(0))

@@ -27,8 +27,8 @@ from moulin.tensorrt_engine.plan_file import facts_file, num_profiles
 from moulin.triton_repo.ensemble.components import MODEL_FILES, PARTS, Backend, Part, component_name, encoder_interface
 from moulin.triton_repo.ensemble.config import ensemble_configs, tied_configs
 from moulin.triton_repo.model_folder import new_model, place_file, write_config, write_shim
-from moulin.triton_repo.offline_config import OfflineOptions
-from moulin.triton_repo.streaming_config import StreamingOptions
+from moulin.triton_repo.offline_options import OfflineOptions
+from moulin.triton_repo.streaming_options import StreamingOptions
 
 
 def build_offline_ensemble(
@@ -43,13 +43,13 @@ def build_offline_ensemble(
     if spec.streaming:
         raise OptionsError(f"Expected an offline model, got the streaming one in {spec.path}")
     encoder_interface(spec, backend)
-    profiles = num_profiles(options.plan) if options.plan and backend == "tensorrt" else 1
+    profiles = num_profiles(options.engine.plan) if options.engine.plan and backend == "tensorrt" else 1
     min_frames = _min_frames(spec, backend)
     configs = ensemble_configs(spec, options, backend, min_frames=min_frames, num_profiles=profiles)
     with _new_models(spec, to, options.model_name, configs, link=link) as folders:
         for part in PARTS:
             if part == "encoder" and backend == "tensorrt":
-                _write_plan(options.plan, folders[part], link=link)
+                _write_plan(options.engine.plan, folders[part], link=link)
             else:
                 _write_component(spec, folders[part], part, link=link)
             if configs[part].backend == "python":
@@ -72,7 +72,7 @@ def build_tied_streams(
     configs = tied_configs(spec, options, backend)
     with _new_models(spec, to, options.model_name, configs, link=link) as folders:
         if backend == "tensorrt":
-            _write_plan(options.plan, folders["encoder"], link=link)
+            _write_plan(options.engine.plan, folders["encoder"], link=link)
         else:
             packed = pack_states(onnx.load(spec.encoder.file), spec.streaming)
             file = folders["encoder"] / "1" / MODEL_FILES["onnxruntime"]
@@ -94,18 +94,18 @@ def _checked(spec: ModelSpec, options: OfflineOptions | StreamingOptions, backen
             f"The layout ensemble takes ONNX files, and {spec.file} is a checkpoint",
             hint="`moulin export` writes ONNX files of it; or leave out --layout",
         )
-    if options.engine == "tensorrt":
+    if options.engine.kind == "tensorrt":
         raise OptionsError(
             "The engine tensorrt is for the layout fused; in the ensemble TensorRT is a backend",
             hint="moulin repo build --layout ensemble --backend tensorrt",
         )
-    if backend == "tensorrt" and options.plan is None:
+    if backend == "tensorrt" and options.engine.plan is None:
         raise OptionsError(
             "The backend tensorrt needs the encoder's engine", hint="`moulin repo build` on the GPU's machine builds it"
         )
-    if backend == "tensorrt" and options.gpu is None:
+    if backend == "tensorrt" and options.engine.gpu is None:
         raise OptionsError("The backend tensorrt runs on a GPU only", hint="add --device cuda")
-    choose_engine(spec, options.engine)
+    choose_engine(spec, options.engine.kind)
     return spec
 
 

@@ -7,11 +7,12 @@ from moulin.triton_repo import streaming_shim
 from moulin.triton_repo.ensemble.component_shim import ask
 from moulin.triton_repo.ensemble.open_part import open_tied_streams
 from moulin.triton_repo.shim_parameters import ShimParameters
+from moulin.triton_repo.streaming_options import StreamingOptions
 
 
 class TritonPythonModel(streaming_shim.TritonPythonModel):
     """The fused model, but for whom it asks."""
 
-    def _open(self, parameters: ShimParameters, capacity: int) -> StreamRecognizer:
+    def _open(self, parameters: ShimParameters[StreamingOptions], capacity: int) -> StreamRecognizer:
         # Not warmed up: other models cannot be asked before all are loaded.
         return open_tied_streams(parameters, ask, capacity=capacity)

@@ -1,0 +1,215 @@
+"""Flags made of options dataclasses: what a field says once is the name, type, default and help of its flag.
+
+    @with_flags
+    def build(models: list[Path], engine: EngineChoice, offline: Annotated[OfflineOptions, without("threads")]) -> None:
+
+takes for Typer a flag for each field made by `moulin.options.option`, those of options that are held among them, and
+gets the dataclasses made of what was given. Dataclasses with a flag of the same name share it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import Field, dataclass, fields, is_dataclass
+from math import inf
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+
+import typer
+
+from moulin.options import Bounds, Facts, facts_of, plain_type, shown, spelled, types_of
+
+_Command = TypeVar("_Command", bound=Callable[..., None])
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """The fields, at any depth, that have flags in a command."""
+
+    names: tuple[str, ...]
+    named_ones: bool
+
+    def takes(self, name: str) -> bool:
+        return (name in self.names) == self.named_ones
+
+
+_ALL = _Choice((), named_ones=False)
+
+
+def only(*names: str) -> _Choice:
+    """For `Annotated`: flags for these fields alone."""
+    return _Choice(names, named_ones=True)
+
+
+def without(*names: str) -> _Choice:
+    """For `Annotated`: flags for all fields but these."""
+    return _Choice(names, named_ones=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ChangesOf:
+    """For `Annotated` with a dict: the flags of `options` that were given, by the fields' names, to go to its
+    `updated`; checked by it. `otherwise` says whose defaults the others are."""
+
+    options: type
+    otherwise: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """What a command's parameter stands for."""
+
+    options: type
+    choice: _Choice
+    changes: ChangesOf | None = None
+
+    def flagged(self) -> Iterator[_Flagged]:
+        return _flagged(self.options, self.choice)
+
+    def made(self, values: Mapping[str, Any]) -> Any:
+        if self.changes is None:
+            return _made(self.options, self.choice, values)
+        given = {one.field.name: values[one.name] for one in self.flagged() if values[one.name] is not None}
+        self.options().updated(given)
+        return given
+
+
+@dataclass(frozen=True, slots=True)
+class _Flagged:
+    """A field that has a flag."""
+
+    field: Field[Any]
+    facts: Facts
+    kind: Any
+
+    @property
+    def name(self) -> str:
+        """Of the parameter that Typer gets, and of the flag without its dashes."""
+        return spelled(self.field).replace("-", "_")
+
+    @property
+    def spelling(self) -> str:
+        if self.facts.flag:
+            return self.facts.flag
+        plain, optional = plain_type(self.kind)
+        flag = spelled(self.field)
+        return f"--{flag}/--no-{flag}" if plain is bool and (optional or self.field.default) else f"--{flag}"
+
+    @property
+    def default_text(self) -> str | None:
+        """None where there is nothing to say."""
+        if self.facts.usual is not None or self.field.default in (None, False):
+            return self.facts.usual
+        return spelled(self.field) if self.field.default is True else str(self.field.default)
+
+
+def with_flags(command: _Command) -> _Command:
+    """A command for Typer of one that takes options dataclasses."""
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, _Group] = {}
+    given: dict[str, inspect.Parameter] = {}
+    flags: dict[str, list[_Flagged]] = {}
+    for name, parameter in inspect.signature(command).parameters.items():
+        group = _group(hints[name])
+        if group is None:
+            given[name] = parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
+            continue
+        groups[name] = group
+        for one in group.flagged():
+            flags.setdefault(one.name, []).append(one)
+            given[one.name] = _parameter(flags[one.name], group.changes)
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        made = {name: group.made(values) for name, group in groups.items()}
+        command(**made, **{name: value for name, value in values.items() if name not in flags})
+
+    run.__signature__ = inspect.Signature(list(given.values()))  # type: ignore[attr-defined]
+    run.__annotations__ = {name: parameter.annotation for name, parameter in given.items()}
+    return run  # type: ignore[return-value]
+
+
+def flag_names(*options: type) -> set[str]:
+    """The names in `typer.Context.params` of all flags of these dataclasses."""
+    return {one.name for each in options for one in _flagged(each, _ALL)}
+
+
+def option_of(options: type, name: str) -> Any:
+    """For `Annotated`: one field's flag in a command that takes no dataclass; the parameter's default is None or the
+    field's."""
+    (one,) = _flagged(options, only(name))
+    return _typer_option([one], None)
+
+
+def _flagged(options: type, choice: _Choice) -> Iterator[_Flagged]:
+    for one in fields(options):
+        kind = types_of(options)[one.name]
+        plain, _ = plain_type(kind)
+        facts = facts_of(one)
+        if is_dataclass(plain):
+            yield from _flagged(plain, choice)  # type: ignore[arg-type]
+        elif facts is not None and facts.help is not None and choice.takes(one.name):
+            yield _Flagged(one, facts, kind)
+
+
+def _group(hint: Any) -> _Group | None:
+    kind, *said = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    for one in said:
+        if isinstance(one, ChangesOf):
+            return _Group(one.options, _ALL, one)
+    if not is_dataclass(kind):
+        return None
+    choice = next((one for one in said if isinstance(one, _Choice)), _ALL)
+    return _Group(kind, choice)  # type: ignore[arg-type]
+
+
+def _parameter(alike: Sequence[_Flagged], changes: ChangesOf | None) -> inspect.Parameter:
+    default = None if changes or _differ(alike) else alike[0].field.default
+    plain, _ = plain_type(alike[0].kind)
+    annotation: Any = Annotated[plain | None if default is None else plain, _typer_option(alike, changes)]
+    return inspect.Parameter(alike[0].name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _differ(alike: Sequence[_Flagged]) -> bool:
+    return any(one.field.default != alike[0].field.default for one in alike)
+
+
+def _typer_option(alike: Sequence[_Flagged], changes: ChangesOf | None) -> Any:
+    first = alike[0]
+    texts = list(dict.fromkeys(one.facts.help for one in alike if one.facts.help))
+    said = ["; ".join(texts)] if texts else []
+    usual = [text for one in alike if (text := one.default_text) is not None]
+    if changes:
+        said.append(f"[default: {changes.otherwise}, or {usual[0]}]")
+    elif usual:
+        said.append(f"[default: {'; '.join(dict.fromkeys(usual))}]")
+    if bounds := _shown(first.facts.bounds):
+        said.append(bounds)
+    return typer.Option(first.spelling, help="  ".join(said), metavar=first.facts.metavar, show_default=False)
+
+
+def _shown(bounds: Bounds) -> str:
+    """As click shows them: `[1<=x<=1024]`."""
+    low, low_sign = (bounds.above, "<") if bounds.above > -inf else (bounds.at_least, "<=")
+    high, high_sign = (bounds.below, "<") if bounds.below < inf else (bounds.at_most, "<=")
+    if low == -inf and high == inf:
+        return ""
+    if high == inf:
+        return f"[x{low_sign.replace('<', '>')}{shown(low)}]"
+    return f"[{shown(low)}{low_sign}x{high_sign}{shown(high)}]" if low > -inf else f"[x{high_sign}{shown(high)}]"
+
+
+def _made(options: type, choice: _Choice, values: Mapping[str, Any]) -> Any:
+    """None in `values` is what was not given, or the default: left to the dataclass."""
+    found = {}
+    for one in fields(options):
+        plain, _ = plain_type(types_of(options)[one.name])
+        facts = facts_of(one)
+        if is_dataclass(plain):
+            found[one.name] = _made(plain, choice, values)  # type: ignore[arg-type]
+        elif facts is not None and facts.help is not None and choice.takes(one.name):
+            value = values[spelled(one).replace("-", "_")]
+            if value is not None:
+                found[one.name] = value
+    return options(**found)

@@ -1,0 +1,32 @@
+"""What an operator may choose about both services."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from moulin.errors import OptionsError
+from moulin.models.engine_choice import EngineChoice
+from moulin.options import Bounds, check_options, held, option
+from moulin.triton_repo import contract
+
+_MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class ServiceOptions:
+    """A service by one model in Triton; `OfflineOptions` and `StreamingOptions` add theirs. Raises OptionsError."""
+
+    model_name: str = contract.MODEL_NAME
+    engine: EngineChoice = held(EngineChoice)
+    instances: int = option(1, "Processes that each hold the model and share the threads.", bounds=Bounds(at_least=1))
+    encoder: str = ""
+    """The encoder's or the checkpoint's file, relative to the version's folder; filled in when the model is built."""
+
+    def __post_init__(self) -> None:
+        if not _MODEL_NAME.fullmatch(self.model_name):
+            raise OptionsError(
+                f"Expected a model name of letters, digits, '_', '-' and '.', got {self.model_name!r}",
+                hint="it is the name of a folder and a part of the HTTP address",
+            )
+        check_options(self)

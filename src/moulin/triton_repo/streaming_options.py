@@ -1,0 +1,43 @@
+"""What an operator may choose about the streaming service."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from moulin.engine.limits import MAX_STREAMS
+from moulin.options import Bounds, held, option, setting
+from moulin.streaming.options import StreamOptions
+from moulin.triton_repo.service_options import ServiceOptions
+
+IDLE_TIMEOUT_SEC = 15.0
+
+_WAIT = Bounds(at_least=0, below=1e6)
+_TIME = Bounds(above=0, below=1e6)
+
+
+@dataclass(frozen=True)
+class StreamingOptions(ServiceOptions):
+    """The instances share the streams and the device's threads."""
+
+    max_batch: int | None = option(None, "most streams in a step.", usual="16", bounds=Bounds(at_least=1))
+    """By default what suits the device."""
+    max_streams: int = option(MAX_STREAMS, "Streams that may be open at once.", bounds=Bounds(at_least=1))
+    """The next one is refused with UNAVAILABLE."""
+    idle_timeout_sec: float = option(IDLE_TIMEOUT_SEC, "Close a stream after so long without a request.", bounds=_TIME)
+    max_step_ms: float | None = option(
+        None,
+        "Refuse new streams while a chunk takes longer than so many milliseconds.",
+        usual="never",
+        bounds=_TIME,
+    )
+    """Counted from the chunk's arrival at the scheduler on."""
+    linger_ms: float = option(
+        0.0,
+        "Let a call of Triton's wait so many milliseconds for its replies, to give them back together (streams on a "
+        "GPU).",
+        bounds=_WAIT,
+    )
+    """Triton brings no other chunks to the instance meanwhile. Worth it where a step takes all streams that wait."""
+    queue_delay_ms: float = setting(10.0, bounds=_WAIT)
+    """How long Triton may keep a chunk to hand it over together with others."""
+    stream: StreamOptions = held(StreamOptions)
