@@ -66,6 +66,6 @@ def test_what_an_earlier_moulin_wrote_is_refused_with_what_to_do() -> None:
     ],
 )
 def test_what_no_moulin_of_today_wrote(text: str, message: str) -> None:
-    with pytest.raises(BundleError, match="/there/config.pbtxt was written for another moulin") as refused:
+    with pytest.raises(BundleError, match=r"/there/config\.pbtxt was written for another moulin") as refused:
         read({"service": text})
     assert message in refused.value.message
