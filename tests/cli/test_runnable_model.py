@@ -61,10 +61,8 @@ def test_the_text_is_the_checkpoints_and_the_second_time_nothing_is_written(
 @pytest.mark.parametrize(("bundle", "mode"), [("conformer-offline", "offline"), ("lstm-streaming", "streaming")])
 @pytest.mark.usefixtures("cache")
 def test_the_model_of_a_benchmark(bundle: str, mode: Literal["offline", "streaming"], tmp_path: Path) -> None:
-    with MeasuredModel(_checkpoint(bundle, tmp_path), engine=EngineChoice("onnxruntime")).opened(mode) as (
-        spec,
-        engine,
-    ):
+    measured = MeasuredModel(_checkpoint(bundle, tmp_path), engine=EngineChoice("onnxruntime"))
+    with measured.opened(mode) as (spec, engine):
         assert isinstance(spec, OnnxModelSpec)
         assert spec.mode == mode
         assert engine.precision == "fp32"

@@ -148,8 +148,8 @@ class Recordings:
 class StartedWith:
     """Options of the servers that are started for a run."""
 
-    sherpa_options: str = option("", "Options of sherpa-onnx's server: max-batch-size=8,num-work-threads=2,…")
-    moulin_options: str = option("", "Options of moulin's service: instances=4,max-streams=8000,…")
+    sherpa_options: str | None = option(None, "Options of sherpa-onnx's server: max-batch-size=8,num-work-threads=2,…")
+    moulin_options: str | None = option(None, "Options of moulin's service: instances=4,max-streams=8000,…")
 
     def settings(self, engine: EngineChoice, decoding: dict[str, str | int], api_key: str) -> ServerSettings:
         """Raises OptionsError."""
@@ -170,8 +170,8 @@ def positive_numbers(text: str, option: str, what: str) -> list[int]:
     return numbers
 
 
-def _pairs(text: str, option: str) -> dict[str, str]:
-    pairs = [part.partition("=") for part in text.split(",") if part]
+def _pairs(text: str | None, option: str) -> dict[str, str]:
+    pairs = [part.partition("=") for part in (text or "").split(",") if part]
     if not all(name and value for name, _, value in pairs):
         raise OptionsError(f"Expected NAME=VALUE separated by commas for {option}, got {text!r}")
     return {name.removeprefix("--"): value for name, _, value in pairs}
