@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,7 +28,7 @@ from moulin.options import check_options, option
 
 if TYPE_CHECKING:
     from moulin.bundle.spec import ModelSpec
-    from moulin.evaluate.offline_benchmark import TargetResult
+    from moulin.evaluate.offline_benchmark import Rounds
     from moulin.evaluate.request_load import Arrivals, Workers
     from moulin.evaluate.results.loads import LoadFigures
     from moulin.evaluate.results.offline import OfflineFigures
@@ -133,38 +134,28 @@ def _batches(
     from moulin.evaluate.offline_benchmark import benchmark_offline
     from moulin.evaluate.results.offline import OfflineFigures
 
-    results: list[TargetResult] = []
-    rounds = runs.rounds or 5
-
-    def on_round(number: int, so_far: list[TargetResult]) -> None:
-        results[:] = so_far
-        typer.echo(f"round {number} of {rounds}", err=True)
-
+    measured: Rounds | None = None
     interrupted = False
+    total = runs.rounds or 5
+    rounds = benchmark_offline(
+        spec, recordings.utterances, runs.names, settings, recordings.normalize, rounds=total, repeat=runs.repeat
+    )
     try:
-        benchmark_offline(
-            spec,
-            recordings.utterances,
-            runs.names,
-            settings,
-            rounds=rounds,
-            repeat=runs.repeat,
-            normalize=recordings.normalize,
-            on_round=on_round,
-        )
+        with closing(rounds):
+            for number, so_far in enumerate(rounds, start=1):
+                measured = so_far
+                typer.echo(f"round {number} of {total}", err=True)
     except KeyboardInterrupt:
         interrupted = True
-    for result in results:
-        low, high = (result.audio_sec / seconds for seconds in (max(result.seconds), min(result.seconds)))
-        typer.echo(
-            f"{result.name:20}  RTFx {result.rtfx:7.1f}  ({low:.1f} to {high:.1f})  WER {result.word_errors.rate:.2%}"
-        )
-    if not results:
+    if measured is None:
         return None
+    for it in measured.targets:
+        spread = f"({it.rtfx_worst:.1f} to {it.rtfx_best:.1f})"
+        typer.echo(f"{it.name:20}  RTFx {it.rtfx_median:7.1f}  {spread}  WER {it.wer:.2%}")
     return OfflineFigures(
         kind="offline",
-        audio_sec=round(results[0].audio_sec, 2),
-        targets=[result.figures() for result in results],
+        audio_sec=round(measured.audio_sec, 2),
+        targets=measured.targets,
         data=recordings.data,
         normalizer=recordings.normalize.description,
         decoding=dict(settings.decoding),
