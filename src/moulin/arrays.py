@@ -1,4 +1,4 @@
-"""Names for the arrays that everything here is made of."""
+"""Names of the array types used throughout."""
 
 from __future__ import annotations
 

@@ -1,30 +1,32 @@
-"""Everything that moulin raises on purpose.
+"""The exceptions of moulin.
 
     MoulinError
-    ├── BundleError        a model directory is missing something, damaged, or not what was asked for
+    ├── BundleError        a model directory lacks files, is damaged, or holds another kind of model
+    │   └── MissingNetworkError   no encoder, decoder or joiner (moulin.bundle.choice)
     ├── AudioError         a file or a waveform cannot be used as audio
-    ├── OptionsError       an option or argument has a value that does not make sense
+    │   └── AudioTooLong          longer than the caller's limit
+    ├── OptionsError       an option or argument has an invalid value
     ├── EngineError        the inference runtime is missing or refuses the model
     ├── StreamError        a stream cannot be opened, or the request does not fit its state
-    │   └── StreamsFull           as many streams are open as may be
+    │   └── StreamsFull           the limit on open streams is reached
     ├── FetchError         a published model cannot be fetched (moulin.fetch.errors)
-    │   └── Unreachable           nobody answers
+    │   └── Unreachable           the publishing server does not answer
     ├── LaunchError        tritonserver cannot be found, started or kept running
-    └── ClientError        a request could not be answered
-        ├── ServerUnavailable   nobody answers at that address, or the server is not ready
-        ├── ServerTimeout       it takes longer than the client waits
-        ├── ServerBusy          it has as much to do as it takes on: later it may answer
-        └── RequestRefused      what was asked cannot be done: asking again gets the same answer
+    └── ClientError        a request was not answered
+        ├── ServerUnavailable   no server answers at the address, or it is not ready
+        ├── ServerTimeout       the server takes longer than the client waits
+        ├── ServerBusy          the server is at its limit; a later request may succeed
+        └── RequestRefused      the request is invalid; repeating it gets the same answer
 
-A message is one sentence that says what was expected, what came and where. What to do about it is the hint,
-kept apart so that every surface (terminal, gRPC, HTTP) can lay it out in its own way.
+A message is one sentence: what was expected, what came and where. The hint says what to do about it; it is separate so
+that every surface (terminal, gRPC, HTTP) can format it in its own way.
 """
 
 from __future__ import annotations
 
 
 class MoulinError(Exception):
-    """Base class: `except MoulinError` catches all that moulin raises on purpose."""
+    """The base class of all exceptions of moulin."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -36,15 +38,19 @@ class MoulinError(Exception):
 
 
 class BundleError(MoulinError):
-    """A model directory is missing something, damaged, or not what was asked for."""
+    """A model directory lacks files, is damaged, or holds another kind of model than requested."""
 
 
 class AudioError(MoulinError):
     """A file or a waveform cannot be used as audio."""
 
 
+class AudioTooLong(AudioError):
+    """Audio is longer than the caller's limit."""
+
+
 class OptionsError(MoulinError):
-    """An option or argument has a value that does not make sense."""
+    """An option or argument has an invalid value."""
 
 
 class EngineError(MoulinError):
@@ -56,7 +62,14 @@ class StreamError(MoulinError):
 
 
 class StreamsFull(StreamError):
-    """As many streams are open as may be."""
+    """The limit on open streams is reached, or the server is too busy for another.
+
+    Over Triton both this and a server that is not ready have the status UNAVAILABLE. Every message of this error
+    contains one of these phrases, by which clients of all versions recognise it.
+    """
+
+    IN_USE = "streams are in use"
+    BUSY = "busy for another stream"
 
 
 class LaunchError(MoulinError):
@@ -64,11 +77,11 @@ class LaunchError(MoulinError):
 
 
 class ClientError(MoulinError):
-    """A request could not be answered."""
+    """A request was not answered."""
 
 
 class ServerUnavailable(ClientError):
-    """Nobody answers at that address, or the server is not ready."""
+    """No server answers at the address, or it is not ready."""
 
 
 class ServerTimeout(ClientError):
@@ -76,13 +89,13 @@ class ServerTimeout(ClientError):
 
 
 class ServerBusy(ClientError):
-    """The server has as much to do as it takes on: later it may answer."""
+    """The server is at its limit; a later request may succeed."""
 
 
 class RequestRefused(ClientError):
-    """What was asked cannot be done: asking again gets the same answer."""
+    """The request is invalid; repeating it gets the same answer."""
 
 
 def first_line(error: BaseException) -> str:
-    """What `error` says, as much as goes into one of our sentences; its type where it says nothing."""
+    """The first line of `error`'s message, for use in an error message; its type where it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,8 +1,8 @@
-"""What is known of a stream while it goes on, the same in process, over Triton (`RESULT`) and in `--format json`.
+"""The transcript of an open stream, in the same form in process, over Triton (`RESULT`) and in `--format json`.
 
-Speech is cut into segments at endpoints (pauses, mostly). The open segment's text may still change; a closed one is
-final. Every update carries only the segments that it closes and the open one, so that an update of the third hour is no
-longer than one of the first minute. `LiveTranscript` puts them together again.
+Speech is cut into segments at endpoints (mostly pauses). The open segment's text may still change; a closed one is
+final. Every update carries only the segments that it closes and the open one, so that updates do not grow with the
+stream. `LiveTranscript` joins them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from moulin.transcript import Transcript, Word
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Speech between two endpoints. `number` counts the stream's segments from 0; only those with words count."""
+    """Speech between two endpoints. `number` counts the stream's segments with words, from 0."""
 
     number: int
     text: str
@@ -26,7 +26,7 @@ class Segment:
 
     @property
     def start_sec(self) -> float:
-        """When its first word was recognised, from the beginning of the stream."""
+        """The time of its first word, from the beginning of the stream."""
         return self.words[0].start_sec if self.words else 0.0
 
     @property
@@ -51,11 +51,11 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class StreamUpdate:
-    """What one piece of audio has changed.
+    """The changes caused by one piece of audio.
 
-    `segments` are those that it closed, then the open one, unless that is empty. `endpoint` says that the speaker has
-    paused (or spoken for as long as a segment may last), `is_final` that the stream has ended and all is said.
-    `duration_sec` is all the audio of the stream so far.
+    `segments` are those that it closed, then the open one, unless that is empty. `endpoint`: the speaker has paused, or
+    spoken for the longest time that a segment may last. `is_final`: the stream has ended and the transcript is
+    complete. `duration_sec` is the duration of all audio so far.
     """
 
     segments: tuple[Segment, ...]
@@ -64,7 +64,7 @@ class StreamUpdate:
     duration_sec: float
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """The update as JSON-ready values."""
         return {
             "segments": [segment.to_dict() for segment in self.segments],
             "endpoint": self.endpoint,
@@ -89,7 +89,7 @@ class LiveTranscript:
 
     final: list[Segment] = field(default_factory=list)
     open: Segment | None = None
-    """The segment that is still being spoken."""
+    """The segment that may still change."""
     duration_sec: float = 0.0
 
     def apply(self, update: StreamUpdate) -> None:
@@ -103,14 +103,14 @@ class LiveTranscript:
 
     @property
     def text(self) -> str:
-        """Everything from the beginning, the open segment included."""
+        """The text from the beginning, the open segment included."""
         text = ""
         for segment in self._segments():
             text = join_texts(text, segment.text)
         return text
 
     def transcript(self) -> Transcript:
-        """Everything from the beginning, as if it had been one recording."""
+        """All segments as the transcript of one recording."""
         words = tuple(word for segment in self._segments() for word in segment.words)
         return Transcript(self.text, words, self.duration_sec)
 

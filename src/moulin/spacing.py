@@ -1,4 +1,4 @@
-"""Where words are separated by spaces, and where not."""
+"""Spaces between words, which some scripts do not have."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def is_cjk(char: str) -> bool:
 
 
 def join_texts(left: str, right: str) -> str:
-    """Two pieces of a transcript as one, with a space between them where their scripts want one."""
+    """Two pieces of a transcript joined, with a space between them unless both sides are of a script without spaces."""
     if not left or not right:
         return left or right
     return f"{left}{right}" if is_cjk(left[-1]) and is_cjk(right[0]) else f"{left} {right}"

@@ -1,9 +1,10 @@
-"""Audio piece by piece through a server or through a model in this process, and what is heard meanwhile."""
+"""Live recognition of audio in chunks, by a server or by a model in this process."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +18,20 @@ from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
 Updates = Generator[StreamUpdate, None, None]
 
 Chunks = Iterable[NDArray[np.float32]]
-"""Consecutive pieces of one recording: float32 [N], 16 kHz mono, of any lengths."""
+"""Consecutive chunks of one recording: float32 [N], 16 kHz mono, of any lengths."""
 
 
 def cut(waveform: NDArray[np.float32], chunk_ms: int) -> Iterator[NDArray[np.float32]]:
-    """Pieces of `chunk_ms`; the last may be shorter."""
+    """Chunks of `chunk_ms`; the last may be shorter."""
     step = chunk_ms * SAMPLE_RATE // 1000
     for begin in range(0, len(waveform), step):
         yield waveform[begin : begin + step]
 
 
 def in_real_time(chunks: Chunks) -> Iterator[NDArray[np.float32]]:
-    """Each chunk when its last sample would have been spoken.
+    """The chunks, each delayed until its last sample would have been spoken.
 
-    Counted from the first, so that delays do not add up; who is late gets the next ones at once.
+    Times count from the first chunk, so that delays do not add up; a late consumer gets the next chunks at once.
     """
     spoken = 0
     start = time.monotonic()
@@ -41,7 +42,7 @@ def in_real_time(chunks: Chunks) -> Iterator[NDArray[np.float32]]:
 
 
 def stream_to_server(chunks: Chunks, url: str, *, model: str, options: Mapping[str, Any]) -> Updates:
-    """The update of each chunk, then that of the end. Closing the iterator ends the stream on the server.
+    """The update for each chunk, then one for the end. Closing the iterator ends the stream on the server.
 
     Raises what `LiveStream` does.
     """
@@ -50,7 +51,7 @@ def stream_to_server(chunks: Chunks, url: str, *, model: str, options: Mapping[s
     with Client(url, model=model, int16=True) as client, client.stream(**options) as stream:
         for chunk in chunks:
             yield stream.send(chunk)
-        # A request of its own: whether a chunk is the last is only known when the next does not come.
+        # A separate request, because a chunk is known to be the last only when no other follows.
         yield stream.send((), end=True)
 
 
@@ -66,7 +67,8 @@ def stream_in_process(
     from moulin.streaming.options import StreamOptions
 
     defaults = StreamOptions().updated(options)
-    with open_stream_recognizer(model, engine, max_streams=1, options=defaults) as recognizer:
+    # One worker has all threads.
+    with open_stream_recognizer(model, replace(engine, workers=1), max_streams=1, options=defaults) as recognizer:
         stream = recognizer.open()
         try:
             for chunk in chunks:

@@ -1,6 +1,6 @@
-"""Many recordings through a server or through a model in this process; what is wrong with one stops no other.
+"""Transcription of many recordings by a server or by a model in this process; a faulty one does not stop the others.
 
-Recordings may be longer than a model takes at once: they are decoded and cut as they are transcribed.
+Recordings may be longer than a model takes at once: they are decoded and cut while they are transcribed.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from moulin.transcript import Transcript
 
 if TYPE_CHECKING:
     from moulin.client.sync_client import Client
-    from moulin.engine.offline_recognizer import OfflineRecognizer
+    from moulin.engine.recognizer import Recognizer
 
 _FILES_AT_ONCE = 64
-"""With a model in this process: enough to sort by length and keep all threads busy, few enough to hold in memory."""
+"""Recordings in a group in process: enough to sort by length and keep all threads busy, few enough for memory."""
 
 _PIECES_AT_ONCE = 16
-"""Of long recordings: a batch of them holds 8 minutes."""
+"""Pieces of long recordings in a batch, which holds 8 minutes."""
 
 OnProgress = Callable[[AudioSource, float], None]
-"""Told, from any thread, how many seconds of a recording have been transcribed."""
+"""A callback, called from any thread with the seconds of a recording transcribed so far."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A recording and its transcript, or why there is none."""
+    """A recording and its transcript, or the error in its place."""
 
     source: AudioSource
     result: Transcript | MoulinError
@@ -56,15 +56,15 @@ def transcribe_on_server(
     jobs: int,
     on_progress: OnProgress = _unheard,
 ) -> Iterator[Outcome]:
-    """Outcomes in the order of `sources`, with at most `jobs` requests under way.
+    """Outcomes in the order of `sources`, with at most `jobs` concurrent requests.
 
-    Raises ServerUnavailable when nobody answers: the next recording would fare no better.
+    Raises ServerUnavailable where no server answers, since every other recording would fail too.
     """
     from moulin.client.sync_client import Client
 
     with Client(url, model=model) as client, ThreadPoolExecutor(jobs) as readers, ThreadPoolExecutor(jobs) as senders:
         longest_sec = _longest_sec(client)
-        places = Semaphore(2 * jobs)  # as many pieces are decoded ahead as are under way
+        places = Semaphore(2 * jobs)  # as many pieces decoded ahead as being transcribed
 
         def send(piece: Piece) -> Transcript:
             try:
@@ -95,7 +95,7 @@ def transcribe_on_server(
             except (AudioError, ClientError, EngineError) as error:
                 return Outcome(source, error)
 
-        # Only so many recordings are read ahead as there are jobs for.
+        # Only `jobs` recordings are read ahead.
         waiting = iter(sources)
         outcomes: deque[Future[Outcome]] = deque(readers.submit(one, source) for source in islice(waiting, 2 * jobs))
         try:
@@ -107,7 +107,7 @@ def transcribe_on_server(
 
 
 def _longest_sec(client: Client) -> float:
-    """What the client's model takes at once. A model that is not there will say so itself."""
+    """The longest utterance that the client's model takes; for a missing model, whose requests will fail, a default."""
     served = {model.name: model for model in client.models()}
     return served[client.model].max_utterance_sec if client.model in served else MAX_PIECE_SEC
 
@@ -135,9 +135,9 @@ def transcribe_in_process(
 
 
 def _transcribe_group(
-    group: Sequence[_Reading], recognizer: OfflineRecognizer, readers: Executor, on_progress: OnProgress
+    group: Sequence[_Reading], recognizer: Recognizer, readers: Executor, on_progress: OnProgress
 ) -> Iterator[Outcome]:
-    """In rounds: some pieces of each recording are transcribed while the next ones are decoded."""
+    """Outcomes of a group, in rounds: some pieces of each recording are transcribed while the next are decoded."""
     from moulin.engine.together import answer_together
 
     unreported = deque(group)
@@ -163,7 +163,7 @@ def _start_taking(readings: Sequence[_Reading], readers: Executor) -> list[tuple
 class _Reading:
     """A recording that is being read and transcribed."""
 
-    def __init__(self, source: AudioSource, recognizer: OfflineRecognizer) -> None:
+    def __init__(self, source: AudioSource, recognizer: Recognizer) -> None:
         self.source = source
         self._check = recognizer.check
         self._pieces = Pieces(source.blocks(), max_utterance_sec=recognizer.max_utterance_sec)
@@ -171,7 +171,7 @@ class _Reading:
         self._error: MoulinError | None = None
 
     def take(self, count: int) -> list[Piece]:
-        """The next pieces, as many as there are; none where something went wrong."""
+        """Up to `count` next pieces; none after an error."""
         if self._error is not None:
             return []
         try:

@@ -1,4 +1,4 @@
-"""The result of recognition, the same in process, over Triton (`RESULT`) and in `--format json`."""
+"""The result of recognition, in the same form in process, over Triton (`RESULT`) and in `--format json`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 class Word:
     """One word, or one character of a script that is written without spaces.
 
-    `start_sec` is when the word's first token was emitted and `end_sec` one encoder frame (40 ms) after its
-    last token was: a transducer says when it is sure of a token, not where its sound begins and ends.
+    `start_sec` is when the word's first token was emitted and `end_sec` one encoder frame (40 ms) after its last: a
+    transducer emits a token when it is certain of it, not where its sound begins and ends.
     `confidence` in (0, 1] is the geometric mean of the tokens' probabilities.
     """
 
@@ -29,7 +29,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """What was said in `duration_sec` seconds of audio; empty text where nothing was."""
+    """The words in `duration_sec` seconds of audio; empty text without speech."""
 
     text: str
     words: tuple[Word, ...]

@@ -13,13 +13,12 @@ from moulin.transcript import Transcript, Word
 Format = Literal["text", "json", "srt", "vtt"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
-# Two lines of 42 characters and 7 seconds are what subtitling guides allow a cue at most; a pause of a second
-# starts a new one.
+# Subtitling guides limit a cue to two lines of 42 characters and 7 seconds. A pause of a second starts a new cue.
 _MAX_CUE_CHARS = 84
 _MAX_CUE_SEC = 7.0
 _PAUSE_SEC = 1.0
 _LINGER_SEC = 0.8
-"""How long a cue stays after its last word was certain, if nothing follows."""
+"""The time for which a cue stays after its last word, if nothing follows."""
 
 
 def to_json(transcript: Transcript, file: str) -> str:
@@ -44,7 +43,7 @@ SUBTITLES: dict[str, Callable[[Transcript], str]] = {"srt": to_srt, "vtt": to_vt
 
 @dataclass(frozen=True, slots=True)
 class Cue:
-    """Words that are shown together, from `start_sec` to `end_sec`."""
+    """Words shown together, from `start_sec` to `end_sec`."""
 
     start_sec: float
     end_sec: float
@@ -54,7 +53,7 @@ class Cue:
 
 @dataclass(frozen=True, slots=True)
 class _Placed:
-    """A word and where it stands in the transcript's text, which alone knows where spaces belong."""
+    """A word and its position in the transcript's text, which has the spaces between words."""
 
     word: Word
     begin: int
@@ -62,7 +61,7 @@ class _Placed:
 
 
 def cues(transcript: Transcript) -> Iterator[Cue]:
-    """The transcript in parts of a line or two, which begin anew after a pause."""
+    """The transcript in parts of a line or two; a pause starts a new one."""
     groups = list(_groups(_placed(transcript)))
     for group, following in zip_longest(groups, groups[1:]):
         spoken_until = group[-1].word.end_sec

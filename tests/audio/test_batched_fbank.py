@@ -65,5 +65,5 @@ def test_silence_is_the_floor() -> None:
 
 
 def test_filters_without_a_frequency_are_refused() -> None:
-    with pytest.raises(OptionsError, match="without any frequency"):
+    with pytest.raises(OptionsError, match="passes no frequency"):
         BatchedFbank(FbankOptions(num_mel_bins=500))

@@ -120,7 +120,7 @@ def test_a_device_that_is_pulled_out(pretend: Callable[[object], None]) -> None:
         device.settings.finished_callback()
         blocks = iter(microphone)
         assert len(next(blocks)) == 1600
-        with pytest.raises(AudioError, match="stopped by itself"):
+        with pytest.raises(AudioError, match="stopped unexpectedly"):
             next(blocks)
 
 

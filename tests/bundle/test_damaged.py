@@ -140,7 +140,7 @@ def test_neither_metadata_nor_shapes(copy_bundle: CopyBundle) -> None:
         model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "C"
 
     edit_onnx(decoder, forget)
-    refused(folder, decoder, "has no 'context_size' in its metadata, and its shapes do not tell it")
+    refused(folder, decoder, "has no 'context_size' in its metadata, and its shapes do not contain it")
 
 
 @pytest.mark.parametrize("name", ["conformer-streaming", "lstm-streaming", "zipformer-streaming"])

@@ -130,7 +130,7 @@ def test_what_is_no_transducer(tmp_path: Path) -> None:
     load()
     with pytest.raises(BundleError, match=r"'joiner\.output_linear\.bias'|'output_linear\.bias' is missing"):
         load(**{"joiner.output_linear.bias": None})
-    with pytest.raises(BundleError, match=r"no 'joiner\.\*', so it is no transducer"):
+    with pytest.raises(BundleError, match=r"no 'joiner\.\*', so it is not a transducer"):
         load(**{name: None for name in tensors if name.startswith("joiner.")})
     with pytest.raises(BundleError, match="not those of a Conformer, Zipformer, Zipformer2 or LSTM"):
         load(**{name: None for name in tensors if name.startswith("encoder.")})

@@ -131,7 +131,7 @@ def test_one_field_alone() -> None:
 def walk(options: type) -> Iterator[tuple[Field[Any], Any]]:
     """The fields that hold no other options, at any depth, with their types."""
     for one in fields(options):
-        kind, _ = plain_type(types_of(options)[one.name])  # type: ignore[arg-type]
+        kind, _ = plain_type(types_of(options)[one.name])
         if is_dataclass(kind):
             yield from walk(kind)  # type: ignore[arg-type]
         else:
@@ -177,7 +177,8 @@ def odd_value(one: Field[Any], kind: Any) -> Any:
         return not one.default
     if get_origin(kind) is Literal:
         return next(value for value in get_args(kind) if value != one.default)
-    return kind((one.default or 0) + 3)
+    usual: Any = one.default
+    return kind((usual or 0) + 3)
 
 
 @pytest.mark.needs("torch")

@@ -147,7 +147,7 @@ CONNECT = (
             "INVALID_ARGUMENT",
             "inference request to model 'm' must specify a non-zero or non-empty correlation ID",
             RequestRefused,
-            "The model 'm' at h:1 is a streaming one: it takes no whole recordings",
+            "The model 'm' at h:1 is for streaming: it takes no whole recordings",
             "moulin stream",
         ),
         ("NOT_FOUND", "Request for unknown model: 'm' is not found", RequestRefused, "has no model 'm'", "--name"),

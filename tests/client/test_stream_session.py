@@ -147,7 +147,7 @@ def test_a_stream_that_stops_early_says_farewell() -> None:
     ("reply", "message"),
     [
         (Reply(TRANSCRIPTS="HI"), "no RESULT"),
-        (Reply(RESULT=Transcript("HI", (), 1.0).to_dict()), "offline one"),
+        (Reply(RESULT=Transcript("HI", (), 1.0).to_dict()), "model is offline"),
     ],
 )
 def test_models_that_do_not_stream(reply: Reply, message: str) -> None:

@@ -208,6 +208,6 @@ def test_an_offline_model(streaming: Streaming) -> None:
     async def script(stream: Any) -> None:
         await stream.send(PIECE)
 
-    with pytest.raises(ClientError, match="offline one") as caught:
+    with pytest.raises(ClientError, match="model is offline") as caught:
         streaming.run(script)
     assert "moulin transcribe" in str(caught.value.hint)

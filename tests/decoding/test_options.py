@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from moulin.decoding.network import log_softmax
 from moulin.decoding.options import MAX_BEAM, METHODS, DecodingOptions
+from moulin.decoding.row_options import RowOptions
 from moulin.errors import OptionsError
 
 
@@ -68,7 +69,8 @@ def test_whatever_is_accepted_gives_finite_probabilities(
     options = DecodingOptions(method, beam, temperature, blank_penalty)
     assert DecodingOptions().updated_from_json(json.dumps(options.to_dict())) == options
     logits = np.linspace(-60, 60, 24, dtype=np.float32).reshape(2, 12)
-    assert np.isfinite(log_softmax(logits, options)).all()
+    rows = RowOptions.of([options] * 2)
+    assert np.isfinite(log_softmax(logits, rows.blank_penalties, rows.sharpness)).all()
 
 
 def test_json_changes_only_what_it_names() -> None:

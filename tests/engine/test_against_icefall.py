@@ -16,7 +16,7 @@ from moulin.bundle.load import load_bundle
 from moulin.bundle.spec import CheckpointSpec, OnnxModelSpec
 from moulin.bundle.stored import write_stored
 from moulin.bundle.transducer import load_with_facts
-from moulin.engine.host_stream_recognizer import HostStreamRecognizer
+from moulin.engine.host_stepper import HostStepper
 from moulin.engine.onnxruntime.stream_runner import OnnxRuntimeStreamRunner
 from moulin.engine.recognizer import Recognizer
 from moulin.engine.stream_recognizer import StreamRecognizer
@@ -107,7 +107,7 @@ def test_sherpa_onnx_hears_the_same_in_streams(bundle: str, recordings: list[Flo
     states = [replace(state, increment=4 * state.increment) for state in spec.streaming.states]
     spec = replace(spec, streaming=replace(spec.streaming, states=tuple(states)))
     runner = OnnxRuntimeStreamRunner(spec, threads=1, capacity=1)
-    ours = HostStreamRecognizer(spec, runner, options=StreamOptions(endpoint=False))
+    ours = StreamRecognizer(spec, HostStepper(spec, runner), options=StreamOptions(endpoint=False))
     theirs = sherpa(sherpa_onnx.OnlineRecognizer, spec)
     for audio in recordings:
         stream = theirs.create_stream()

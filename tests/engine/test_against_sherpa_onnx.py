@@ -15,25 +15,17 @@ import sherpa_onnx
 from moulin.arrays import Floats
 from moulin.bundle.load import load_bundle
 from moulin.bundle.spec import ModelSpec, OnnxModelSpec
-from moulin.decoding.network import Hypothesis
+from moulin.decoding.found import Hypothesis
 from moulin.decoding.options import METHODS, DecodingOptions, Method
-from moulin.decoding.search import SEARCHES
+from moulin.decoding.reference import search_reference
+from moulin.decoding.row_options import RowOptions
+from moulin.decoding.search import search
 from moulin.demo.files import DEMO_MODEL
+from moulin.engine.host_pipeline import HostPipeline
 from moulin.engine.recognizer import Recognizer
-from moulin.engine.scoring import Scorer
 from moulin.models.open_recognizer import open_recognizer
 from tests.bundle.byte_bpe import byte_encode
 from tests.bundles import BUNDLES, OFFLINE
-
-
-class Recording(Scorer):
-    """Keeps the hypotheses behind the last transcripts."""
-
-    hypotheses: list[Hypothesis]
-
-    def search(self, *arguments: Any) -> list[Hypothesis]:
-        self.hypotheses = super().search(*arguments)
-        return self.hypotheses
 
 
 def sherpa(spec: ModelSpec, method: Method) -> Any:
@@ -60,7 +52,6 @@ def heard_by(recognizer: Any, waveform: Floats) -> Any:
 @dataclass
 class Pair:
     ours: Recognizer
-    scorer: Recording
     theirs: Any
     options: DecodingOptions
 
@@ -72,10 +63,7 @@ CASES = [pytest.param((name, method), id=f"{name}-{method}") for name in (*OFFLI
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     name, method = request.param
     with open_recognizer(DEMO_MODEL if name == "demo" else BUNDLES / name, tail_padding_sec=0.0) as ours:
-        assert isinstance(ours, Recognizer)
-        scorer = Recording(ours.runner, ours.spec.tokens, frame_sec=ours.spec.encoder_frame_sec)
-        ours._score = scorer
-        yield Pair(ours, scorer, sherpa(ours.spec, method), DecodingOptions(method, beam=4))
+        yield Pair(ours, sherpa(ours.spec, method), DecodingOptions(method, beam=4))
 
 
 def test_tokens_times_and_text(pair: Pair, clips: list[Floats], noises: list[Floats]) -> None:
@@ -83,7 +71,8 @@ def test_tokens_times_and_text(pair: Pair, clips: list[Floats], noises: list[Flo
     for number, waveform in enumerate([*clips[:3], *noises]):
         result = heard_by(pair.theirs, waveform)
         [transcript] = pair.ours.transcribe([waveform], [pair.options])
-        [hypothesis] = pair.scorer.hypotheses
+        [hypothesis] = pair.ours.pipeline([waveform], RowOptions.of([pair.options]), ["waveform"])
+        assert isinstance(hypothesis, Hypothesis)
         symbols = [pair.ours.spec.tokens.symbols[token].replace("▁", " ") for token in hypothesis.tokens]
         assert symbols == result.tokens, f"waveform {number}"
         np.testing.assert_allclose([frame * 0.04 for frame in hypothesis.frames], result.timestamps, atol=1e-5)
@@ -126,13 +115,12 @@ def test_text_of_other_vocabularies(tmp_path: Path, clips: list[Floats], noises:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_searches_on_a_real_encoder_equal_their_references(clips: list[Floats], method: Method) -> None:
-    from moulin.decoding.search import REFERENCE_SEARCHES
-
-    options = DecodingOptions(method)
+    options = RowOptions.of([DecodingOptions(method)] * 3)
     with open_recognizer(DEMO_MODEL) as recognizer:
-        assert isinstance(recognizer, Recognizer)
-        encoder_out, lens = recognizer._encode(recognizer._features([clip[:30_000] for clip in clips[:3]]))
-        fast = SEARCHES[method](recognizer.runner, encoder_out, lens, options)
-        plain = REFERENCE_SEARCHES[method](recognizer.runner, encoder_out, lens, options)
+        host = recognizer.pipeline
+        assert isinstance(host, HostPipeline)
+        encoder_out, lens = host.encode(host.features([clip[:30_000] for clip in clips[:3]]))
+        fast = search(host.runner, encoder_out, lens, options).hypotheses()
+        plain = search_reference(host.runner, encoder_out, lens, options).hypotheses()
     assert [hypothesis.tokens for hypothesis in fast] == [hypothesis.tokens for hypothesis in plain]
     assert [hypothesis.frames for hypothesis in fast] == [hypothesis.frames for hypothesis in plain]

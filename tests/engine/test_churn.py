@@ -39,9 +39,8 @@ def test_streams_that_come_and_go(
 ) -> None:
     """Random weights emit a token nearly every frame; digits-en hears what is said."""
     audio = np.rint(np.concatenate(clips[:6]) * 32767).astype(np.int16)
-    recognizer = open_stream_recognizer(
-        model, EngineChoice(device=device, precision=precision), max_streams=48, max_batch=32
-    )
+    engine = EngineChoice(device=device, precision=precision)
+    recognizer = open_stream_recognizer(model, engine, max_streams=48, max_batch=32)
     churn = Churn(streams=300, open_at_once=48, longest_sec=1.5, one_sampled_in=4)
     report = run_churn(recognizer, plain(model), audio, churn, max_differing=max_differing)
     assert report.faults == [], report.figures()

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from moulin.bundle.load import load_bundle
-from moulin.decoding.options import DecodingOptions
 from moulin.demo.files import DEMO_MODEL
+from moulin.engine.host_pipeline import HostPipeline
 from moulin.engine.onnxruntime.runner import OnnxRuntimeRunner
 from moulin.engine.recognizer import Recognizer
 from moulin.errors import AudioError, EngineError
@@ -38,7 +38,7 @@ def test_encoder_runs_at_the_limit_and_fails_beyond_it() -> None:
 def test_recognizer_refuses_what_the_model_cannot_take_and_takes_what_it_can() -> None:
     spec = load_bundle(BUNDLES / "zipformer2-offline")
     limit = round((40.08 - 0.3) * 16000)
-    with Recognizer(spec, OnnxRuntimeRunner(spec), options=DecodingOptions()) as recognizer:
+    with Recognizer(spec, HostPipeline(spec, OnnxRuntimeRunner(spec))) as recognizer:
         assert recognizer.transcribe([np.zeros(limit, np.float32)])[0].duration_sec == 39.78
         with pytest.raises(AudioError, match=r"at most 39\.8 s .* exported, got 40\.8 s"):
             recognizer.transcribe([np.zeros(limit + 16000, np.float32)])

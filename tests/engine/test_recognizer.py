@@ -11,7 +11,7 @@ import pytest
 from moulin.arrays import Floats
 from moulin.decoding.options import METHODS, DecodingOptions, Method
 from moulin.demo.files import DEMO_MODEL
-from moulin.engine.offline_recognizer import OfflineRecognizer
+from moulin.engine.recognizer import Recognizer
 from moulin.errors import AudioError, BundleError
 from moulin.evaluate.manifest import demo_clips
 from moulin.evaluate.wer import WordErrors, count_word_errors, digits_spelled_alike
@@ -24,14 +24,14 @@ BEAM = DecodingOptions("modified_beam_search")
 
 
 @pytest.fixture(scope="module", params=[*OFFLINE, "demo"])
-def recognizer(request: pytest.FixtureRequest) -> Iterator[OfflineRecognizer]:
+def recognizer(request: pytest.FixtureRequest) -> Iterator[Recognizer]:
     folder = DEMO_MODEL if request.param == "demo" else BUNDLES / request.param
     with open_recognizer(folder, EngineChoice(threads=2)) as recognizer:
         yield recognizer
 
 
 @pytest.fixture(scope="module")
-def demo() -> Iterator[OfflineRecognizer]:
+def demo() -> Iterator[Recognizer]:
     with open_recognizer(DEMO_MODEL) as recognizer:
         yield recognizer
 
@@ -44,7 +44,7 @@ def texts(transcripts: list[Transcript]) -> list[str]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_word_errors_on_the_demo_recordings(demo: OfflineRecognizer, clips: list[Floats], method: Method) -> None:
+def test_word_errors_on_the_demo_recordings(demo: Recognizer, clips: list[Floats], method: Method) -> None:
     total = WordErrors()
     transcripts = demo.transcribe(clips, [DecodingOptions(method)] * len(clips))
     for clip, transcript in zip(demo_clips(), transcripts, strict=True):
@@ -53,7 +53,7 @@ def test_word_errors_on_the_demo_recordings(demo: OfflineRecognizer, clips: list
     assert total.rate <= 0.065
 
 
-def test_the_last_word_is_heard_where_a_recording_stops_with_it(demo: OfflineRecognizer, clips: list[Floats]) -> None:
+def test_the_last_word_is_heard_where_a_recording_stops_with_it(demo: Recognizer, clips: list[Floats]) -> None:
     """D10: the tail padding is there to push the last word out."""
     assert len(demo.transcribe([clips[0]])[0].words) == 10
 
@@ -61,7 +61,7 @@ def test_the_last_word_is_heard_where_a_recording_stops_with_it(demo: OfflineRec
 # ------------------------------------------------------------------------------------------------------------ batches
 
 
-def test_a_batch_is_its_recordings_one_by_one(recognizer: OfflineRecognizer, clips: list[Floats]) -> None:
+def test_a_batch_is_its_recordings_one_by_one(recognizer: Recognizer, clips: list[Floats]) -> None:
     """In any order and company: padding changes no result."""
     waveforms = [clips[3], clips[0][:24_000], clips[1], clips[2][:33_333], clips[4]]
     alone = [recognizer.transcribe([waveform])[0] for waveform in waveforms]
@@ -70,11 +70,11 @@ def test_a_batch_is_its_recordings_one_by_one(recognizer: OfflineRecognizer, cli
     assert len(set(texts(alone))) == len(waveforms)
 
 
-def test_an_empty_batch(recognizer: OfflineRecognizer) -> None:
+def test_an_empty_batch(recognizer: Recognizer) -> None:
     assert recognizer.transcribe([]) == []
 
 
-def test_empty_waveforms_among_others(recognizer: OfflineRecognizer, clips: list[Floats]) -> None:
+def test_empty_waveforms_among_others(recognizer: Recognizer, clips: list[Floats]) -> None:
     nothing = np.zeros(0, np.float32)
     silent, spoken, also_silent = recognizer.transcribe([nothing, clips[3], nothing])
     assert silent == also_silent == Transcript("", (), 0.0)
@@ -82,7 +82,7 @@ def test_empty_waveforms_among_others(recognizer: OfflineRecognizer, clips: list
     assert recognizer.transcribe([nothing]) == [Transcript("", (), 0.0)]
 
 
-def test_every_utterance_has_its_own_options(recognizer: OfflineRecognizer, noises: list[Floats]) -> None:
+def test_every_utterance_has_its_own_options(recognizer: Recognizer, noises: list[Floats]) -> None:
     options = [DecodingOptions(), BEAM, DecodingOptions(blank_penalty=3.0), BEAM]
     wanted = [recognizer.transcribe([w], [chosen])[0] for w, chosen in zip(noises, options, strict=True)]
     assert texts(recognizer.transcribe(noises, options)) == texts(wanted)
@@ -94,7 +94,7 @@ def test_the_recognizers_own_options_are_the_default(noises: list[Floats]) -> No
         assert beam.transcribe(noises) != beam.transcribe(noises, [DecodingOptions()] * 4)
 
 
-def test_four_threads_at_once(recognizer: OfflineRecognizer, clips: list[Floats]) -> None:
+def test_four_threads_at_once(recognizer: Recognizer, clips: list[Floats]) -> None:
     waveforms = [clip[: 20_000 + 5_000 * number] for number, clip in enumerate(clips[:8])]
     wanted = [recognizer.transcribe([waveform], [BEAM]) for waveform in waveforms]
     with ThreadPoolExecutor(4) as threads:
@@ -142,7 +142,7 @@ def test_waveforms_that_are_none(waveform: Floats, match: str, noises: list[Floa
         recognizer.transcribe([noises[0], waveform])
 
 
-def test_sixteen_bit_samples_are_the_same_audio(demo: OfflineRecognizer, clips: list[Floats]) -> None:
+def test_sixteen_bit_samples_are_the_same_audio(demo: Recognizer, clips: list[Floats]) -> None:
     integers = np.round(clips[0] * 32768).astype(np.int16)
     assert demo.transcribe([integers])[0].text == demo.transcribe([clips[0]])[0].text
 
@@ -162,7 +162,7 @@ def test_precision(noises: list[Floats]) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_words_are_in_time_and_in_the_text(recognizer: OfflineRecognizer, clips: list[Floats], method: Method) -> None:
+def test_words_are_in_time_and_in_the_text(recognizer: Recognizer, clips: list[Floats], method: Method) -> None:
     waveforms = [clips[0], clips[1][:50_000], clips[2][:24_000]]
     for waveform, transcript in zip(
         waveforms, recognizer.transcribe(waveforms, [DecodingOptions(method)] * 3), strict=True
@@ -176,7 +176,7 @@ def test_words_are_in_time_and_in_the_text(recognizer: OfflineRecognizer, clips:
             assert word.end_sec <= following.start_sec
 
 
-def test_demo_words_are_spread_over_the_recording(demo: OfflineRecognizer, clips: list[Floats]) -> None:
+def test_demo_words_are_spread_over_the_recording(demo: Recognizer, clips: list[Floats]) -> None:
     [transcript] = demo.transcribe([clips[3]])
     starts = [word.start_sec for word in transcript.words]
     assert starts[0] < 1.5

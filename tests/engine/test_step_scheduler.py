@@ -16,9 +16,11 @@ import pytest
 
 from moulin.arrays import Floats
 from moulin.bundle.load import load_bundle
-from moulin.engine.host_stream_recognizer import HostStreamRecognizer
+from moulin.engine.host_stepper import HostStepper
 from moulin.engine.onnxruntime.stream_runner import OnnxRuntimeStreamRunner
 from moulin.engine.step_scheduler import StepScheduler
+from moulin.engine.stepper import StepLimits
+from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.streaming.options import StreamOptions
 from tests.bundles import BUNDLES
 
@@ -34,12 +36,6 @@ class FakeStream:
 
 
 @dataclass
-class FakeRunner:
-    num_workers: int
-    max_batch: int
-
-
-@dataclass
 class FakeRecognizer:
     """A step takes a window of each stream. Where `gated`, it first waits until it is let through."""
 
@@ -52,7 +48,7 @@ class FakeRecognizer:
     batches: list[list[FakeStream]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.runner = FakeRunner(self.num_workers, self.max_batch)
+        self.limits = StepLimits(1000, self.max_batch, self.num_workers, self.gathering_sec)
         self._lock = threading.Lock()
         self._gate = threading.Semaphore(0)
         self._begun: queue.Queue[list[FakeStream]] = queue.Queue()
@@ -67,10 +63,9 @@ class FakeRecognizer:
     def is_ready(self, stream: FakeStream) -> bool:
         return stream.windows > 0
 
-    def step(self, streams: Sequence[FakeStream], *, alone: bool = False) -> None:
+    def step(self, streams: Sequence[FakeStream]) -> None:
         with self._lock:
             self.batches.append(list(streams))
-            assert not alone
             if not streams or len(streams) > self.max_batch:
                 self.faults.append(f"a batch of {len(streams)}")
             if len(set(streams)) < len(streams) or self._stepping & set(streams):
@@ -408,7 +403,7 @@ def test_real_streams_hear_what_they_hear_alone(clips: list[Floats]) -> None:
     """Ten streams of different audio and length from two threads, on three workers, in batches of up to four."""
     spec = load_bundle(BUNDLES / "zipformer2-streaming")
     runner = OnnxRuntimeStreamRunner(spec, threads=1, workers=3, capacity=10, max_batch=4)
-    recognizer = HostStreamRecognizer(spec, runner, options=StreamOptions(endpoint=False))
+    recognizer = StreamRecognizer(spec, HostStepper(spec, runner), options=StreamOptions(endpoint=False))
     audios = [clip[: 16_000 + 1_000 * number] for number, clip in enumerate(clips[:10])]
 
     def text_alone(audio: Floats) -> str:
@@ -447,7 +442,7 @@ def test_real_streams_hear_what_they_hear_alone(clips: list[Floats]) -> None:
         assert not client.is_alive()
     scheduler.close()
     assert [recognizer.text(stream) for stream in streams] == wanted
-    assert all(stream.ended for stream in streams)
+    assert all(recognizer.ended(stream) for stream in streams)
     assert len(set(wanted)) == 10
 
 

@@ -19,9 +19,10 @@ from moulin.audio.fbank import Fbank
 from moulin.bundle.load import load_bundle
 from moulin.bundle.spec import ModelSpec, OnnxModelSpec, StreamingSpec
 from moulin.decoding.options import METHODS, DecodingOptions, Method
-from moulin.decoding.search import REFERENCE_SEARCHES
+from moulin.decoding.reference import search_reference
+from moulin.decoding.row_options import RowOptions
 from moulin.demo.files import DEMO_STREAMING_MODEL
-from moulin.engine.host_stream_recognizer import HostStreamRecognizer
+from moulin.engine.host_stepper import HostStepper
 from moulin.engine.onnxruntime.stream_runner import OnnxRuntimeStreamRunner
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.streaming.options import StreamOptions
@@ -150,7 +151,9 @@ def same(ours: Heard, theirs: Heard) -> None:
 def pair(request: pytest.FixtureRequest, recordings: list[Floats]) -> Pair:
     spec = load_bundle(DEMO_STREAMING_MODEL if request.param == "demo" else BUNDLES / request.param)
     spec = counted_as_sherpa_does(spec)
-    return Pair(HostStreamRecognizer(spec, OnnxRuntimeStreamRunner(spec, threads=1, capacity=1)), recordings)
+    return Pair(
+        StreamRecognizer(spec, HostStepper(spec, OnnxRuntimeStreamRunner(spec, threads=1, capacity=1))), recordings
+    )
 
 
 # -------------------------------------------------------------------------------------------------------- sherpa-onnx
@@ -185,7 +188,7 @@ def test_hears_what_the_recipes_own_loop_hears(name: str, recordings: list[Float
     """With `processed_lens` as it was trained, and the searches that define the others."""
     spec = load_bundle(DEMO_STREAMING_MODEL if name == "demo" else BUNDLES / name)
     runner = OnnxRuntimeStreamRunner(spec, threads=1, capacity=1)
-    pair = Pair(HostStreamRecognizer(spec, runner), recordings)
+    pair = Pair(StreamRecognizer(spec, HostStepper(spec, runner)), recordings)
     session = plain_session(spec.encoder.file)
     for number, audio in enumerate(recordings):
         encoder = PlainEncoder(session)
@@ -196,9 +199,8 @@ def test_hears_what_the_recipes_own_loop_hears(name: str, recordings: list[Float
         ]
         encoder_out = np.concatenate([encoder(window) for window in windows])
         for method in METHODS:
-            [hypothesis] = REFERENCE_SEARCHES[method](
-                runner, encoder_out[None], np.array([len(encoder_out)]), options(method).decoding
-            )
+            rows = RowOptions.of([options(method).decoding])
+            [hypothesis] = search_reference(runner, encoder_out[None], np.array([len(encoder_out)]), rows).hypotheses()
             wanted = [
                 (spec.tokens.symbols[token].replace("▁", " "), frame * 0.04)
                 for token, frame in zip(hypothesis.tokens, hypothesis.frames, strict=True)

@@ -18,14 +18,14 @@ from moulin.arrays import Floats, Ints
 from moulin.audio.fbank import Fbank
 from moulin.bundle.load import load_bundle
 from moulin.bundle.spec import ModelSpec, OnnxModelSpec
-from moulin.decoding.greedy import GreedyState
-from moulin.decoding.network import Hypothesis
+from moulin.decoding.found import Found, Hypothesis
 from moulin.decoding.options import METHODS, DecodingOptions, Method
-from moulin.decoding.search import SEARCHES
 from moulin.demo.files import DEMO_STREAMING_MODEL
-from moulin.engine.host_stream_recognizer import HostStreamRecognizer
+from moulin.engine.host_stepper import HostStepper
 from moulin.engine.onnxruntime.stream_runner import OnnxRuntimeStreamRunner
+from moulin.engine.stepper import StepLimits
 from moulin.engine.stream_recognizer import StreamRecognizer
+from moulin.engine.stream_runner import StreamRunner
 from moulin.errors import AudioError, BundleError, EngineError, StreamsFull
 from moulin.evaluate.manifest import demo_clips
 from moulin.evaluate.wer import WordErrors, count_word_errors, digits_spelled_alike
@@ -35,6 +35,7 @@ from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.streaming.endpoint_rules import EndpointRules
 from moulin.streaming.options import StreamOptions
 from moulin.streaming.stream import Stream
+from moulin.streaming.turns import Turns
 from tests.bundle.damage import edit_onnx
 from tests.bundles import BUNDLES, STREAMING
 from tests.streaming.splits import EVERYTHING_AT_ONCE, SPLITS, pieces
@@ -58,6 +59,11 @@ OPTIONS = [
     StreamOptions(beam_search(4), rules=EndpointRules(0.5, 0.2, 0.9)),
 ]
 NUM_CASES = len(OPTIONS)
+
+
+def runner_of(recognizer: StreamRecognizer) -> StreamRunner:
+    assert isinstance(recognizer.stepper, HostStepper)
+    return recognizer.stepper.runner
 
 
 def silence(duration_sec: float) -> Floats:
@@ -112,10 +118,10 @@ def hear(
     for piece in pieces(audio, split):
         recognizer.accept(stream, piece)
         while recognizer.is_ready(stream):
-            recognizer.step([stream], alone=True)
+            recognizer.step([stream])
     recognizer.finish(stream)
     while recognizer.is_ready(stream):
-        recognizer.step([stream], alone=True)
+        recognizer.step([stream])
     found = outcome(recognizer, stream)
     recognizer.close(stream)
     return found
@@ -207,7 +213,7 @@ def test_streams_in_any_company_hear_what_each_hears_alone(cases: Cases, seed: i
             sizes = [rng.choice([0, 1, 161, 5120, rng.randrange(20_000)]) for _ in range(4)]
             unsent[stream] = list(pieces(cases.audios[streams[stream]], [*sizes, 9_000]))
         for stream in streams:
-            if rng.random() < 0.7 and not stream.windows.finished:
+            if rng.random() < 0.7 and not recognizer.finished(stream):
                 if unsent[stream]:
                     recognizer.accept(stream, unsent[stream].pop(0))
                 else:
@@ -215,7 +221,7 @@ def test_streams_in_any_company_hear_what_each_hears_alone(cases: Cases, seed: i
         ready = [stream for stream in streams if recognizer.is_ready(stream)]
         if ready:
             recognizer.step(rng.sample(ready, rng.randint(1, len(ready))))
-        for stream in [stream for stream in streams if stream.ended]:
+        for stream in [stream for stream in streams if recognizer.ended(stream)]:
             number = streams.pop(stream)
             assert outcome(recognizer, stream).equals_but_for_rounding(cases.alone[number]), f"case {number}"
             recognizer.close(stream)
@@ -306,16 +312,15 @@ def test_features_are_those_that_the_model_was_trained_on(demo: StreamRecognizer
     seen: list[Floats] = []
 
     class Watching:
-        def encoder(self, x: Floats, slots: Ints, *, alone: bool = False) -> Floats:
+        def encoder(self, x: Floats, slots: Ints) -> Floats:
             seen.append(x)
-            return runner.encoder(x, slots, alone=alone)
+            return runner.encoder(x, slots)
 
         def __getattr__(self, name: str) -> Any:
             return getattr(runner, name)
 
-    assert isinstance(demo, HostStreamRecognizer)
-    runner = demo.runner
-    watching = HostStreamRecognizer(demo.spec, Watching())
+    runner = runner_of(demo)
+    watching = StreamRecognizer(demo.spec, HostStepper(demo.spec, Watching()))
     stream = watching.open()
     watching.accept(stream, clips[0][:16_000])
     watching.advance(stream)
@@ -502,21 +507,31 @@ def test_cutting_a_long_segment_changes_no_token(cases: Cases) -> None:
 
 def test_a_long_silence_starts_the_search_anew(demo: StreamRecognizer, clips: list[Floats]) -> None:
     """A segment with words closes and leaves the decoder's context; one without any does not. Times go on."""
-    (fresh,) = SEARCHES["greedy"].start(demo.runner, 1, DecodingOptions())
-    assert isinstance(fresh, GreedyState)
-    stream = demo.open()
+    stepper = demo.stepper
+    beginnings: list[bool] = []
+
+    class Watching:
+        def step(self, turns: Turns) -> Found:
+            beginnings.extend(turns.continuation.fresh.tolist())
+            return stepper.step(turns)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(stepper, name)
+
+    watching = StreamRecognizer(demo.spec, Watching())
+    stream = watching.open()
     for seconds, is_fresh in ((2.0, False), (2.4, True)):
-        demo.accept(stream, np.concatenate([clips[6] if not is_fresh else silence(0), silence(seconds)]))
-        assert demo.advance(stream).endpoint
-        assert isinstance(stream.search, GreedyState)
-        assert stream.search.tokens == []
-        assert np.array_equal(stream.search.context, fresh.context) == is_fresh
-        assert np.array_equal(stream.search.decoder_out, fresh.decoder_out) == is_fresh
-    demo.accept(stream, clips[6])
-    demo.finish(stream)
-    after = demo.advance(stream).segments[-1]
+        watching.accept(stream, np.concatenate([clips[6] if not is_fresh else silence(0), silence(seconds)]))
+        assert watching.advance(stream).endpoint
+        watching.accept(stream, silence(0.32))
+        watching.advance(stream)
+        assert beginnings[0], "the stream's first step"
+        assert any(beginnings[1:]) == is_fresh
+    watching.accept(stream, clips[6])
+    watching.finish(stream)
+    after = watching.advance(stream).segments[-1]
     assert after.words[0].start_sec > len(clips[6]) / 16000 + 4.4
-    demo.close(stream)
+    watching.close(stream)
 
 
 def test_endpoints_may_be_off(demo: StreamRecognizer) -> None:
@@ -556,7 +571,7 @@ def test_updates_put_together_are_the_whole(cases: Cases, split: list[int], numb
         numbers = [segment.number for segment in live.final] + ([live.open.number] if live.open else [])
         assert numbers == list(range(len(numbers)))
         assert all(segment.words for segment in live.final)
-        assert update.duration_sec == round(stream.windows.num_samples / 16000, 3)
+        assert update.duration_sec == round(recognizer.duration_sec(stream), 3)
         again = recognizer.update(stream)
         assert not any(segment.is_final for segment in again.segments), "a closed segment is told once"
         assert again.segments == tuple(segment for segment in update.segments if not segment.is_final)
@@ -620,20 +635,6 @@ def test_a_full_pool_says_its_limit_and_has_room_again(zipformer: StreamRecogniz
     assert zipformer.num_open == 0
 
 
-def test_a_stream_that_cannot_be_opened_takes_no_slot(
-    zipformer: StreamRecognizer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(_: Ints) -> Floats:
-        raise EngineError("no memory")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(zipformer.runner, "decoder", broken)
-        for _ in range(MAX_STREAMS + 1):
-            with pytest.raises(EngineError, match="no memory"):
-                zipformer.open()
-    assert zipformer.num_open == 0
-
-
 def test_many_short_streams_leave_nothing_behind(zipformer: StreamRecognizer, audios: list[Floats]) -> None:
     for _ in range(100):
         stream = zipformer.open()
@@ -661,16 +662,17 @@ def test_an_offline_model_is_refused() -> None:
         open_stream_recognizer(BUNDLES / "conformer-offline")
     runner: Any = None
     with pytest.raises(BundleError, match="Expected a streaming model, got the offline conformer"):
-        HostStreamRecognizer(load_bundle(BUNDLES / "conformer-offline"), runner)
+        StreamRecognizer(
+            load_bundle(BUNDLES / "conformer-offline"), HostStepper(load_bundle(BUNDLES / "conformer-offline"), runner)
+        )
 
 
 def test_opening_passes_its_options_on() -> None:
     with open_stream_recognizer(
         BUNDLES / "lstm-streaming", EngineChoice(threads=3, workers=2), max_streams=7, max_batch=5
     ) as recognizer:
-        runner = recognizer.runner
-        assert isinstance(runner, OnnxRuntimeStreamRunner)
-        assert (runner.threads, runner.num_workers, runner.capacity, runner.max_batch) == (3, 2, 7, 5)
+        assert isinstance(runner_of(recognizer), OnnxRuntimeStreamRunner)
+        assert recognizer.limits == StepLimits(capacity=7, max_batch=5, num_workers=2)
 
 
 # ------------------------------------------------------------------------------------------------------ what goes wrong
@@ -696,7 +698,7 @@ def test_what_is_no_audio_is_refused_and_changes_nothing(
         zipformer.accept(stream, piece)
     zipformer.finish(stream)
     while zipformer.is_ready(stream):
-        zipformer.step([stream], alone=True)
+        zipformer.step([stream])
     assert outcome(zipformer, stream) == wanted
     zipformer.close(stream)
 
@@ -719,12 +721,12 @@ def test_a_step_that_fails_raises_and_other_streams_go_on(
         raise EngineError("out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(zipformer.runner, "encoder", broken)
+        patch.setattr(runner_of(zipformer), "encoder", broken)
         with pytest.raises(EngineError, match="out of memory"):
             zipformer.step([failing])
     zipformer.close(failing)
     while zipformer.is_ready(healthy):
-        zipformer.step([healthy], alone=True)
+        zipformer.step([healthy])
     assert outcome(zipformer, healthy) == wanted
     zipformer.close(healthy)
 
@@ -734,7 +736,7 @@ def test_a_discarded_stream_has_ended(zipformer: StreamRecognizer, audios: list[
     stream = zipformer.open()
     zipformer.accept(stream, audios[0])
     zipformer.step([stream])
-    stream.windows.discard()
+    zipformer.discard(stream)
     assert not zipformer.is_ready(stream)
     assert zipformer.advance(stream).is_final
     zipformer.close(stream)

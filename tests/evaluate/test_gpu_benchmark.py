@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from moulin.engine.offline_recognizer import OfflineRecognizer
+from moulin.engine.recognizer import Recognizer
 from moulin.evaluate import gpu_benchmark
 from moulin.evaluate.gpu_benchmark import GREEDY, Corpus, measure_options, measure_pipeline
 from moulin.models.open_recognizer import open_recognizer
@@ -25,7 +25,7 @@ def few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def recognizer() -> Iterator[OfflineRecognizer]:
+def recognizer() -> Iterator[Recognizer]:
     with open_recognizer(BUNDLES / "zipformer2-offline" / "epoch-1.pt") as opened:
         yield opened
 
@@ -38,7 +38,7 @@ def test_utterances_are_the_same_every_time_and_of_all_lengths() -> None:
     assert {len(samples) for samples in Corpus().of_length(3, 8000)} == {8000}
 
 
-def test_the_pipeline(recognizer: OfflineRecognizer) -> None:
+def test_the_pipeline(recognizer: Recognizer) -> None:
     run = measure_pipeline(recognizer, "tiny", GREEDY, 2, 3)
     assert (run.size, run.method, run.batch, run.calls) == ("tiny", "greedy", 2, 3)
     for calls in (run.float32, run.int16):
@@ -46,7 +46,7 @@ def test_the_pipeline(recognizer: OfflineRecognizer) -> None:
         assert calls.rtfx > 0
 
 
-def test_mixed_options_are_all_different_and_beside_equal_ones(recognizer: OfflineRecognizer) -> None:
+def test_mixed_options_are_all_different_and_beside_equal_ones(recognizer: Recognizer) -> None:
     sets = [gpu_benchmark._mixed(number) for number in range(14)]
     assert len(set(sets)) == 14
     assert {it.method for it in sets} == {"greedy", "modified_beam_search"}
@@ -55,7 +55,7 @@ def test_mixed_options_are_all_different_and_beside_equal_ones(recognizer: Offli
     assert run.ratio == pytest.approx(run.mixed_ms / run.equal_ms, rel=0.01)
 
 
-def test_the_functions_that_take_the_time(recognizer: OfflineRecognizer) -> None:
+def test_the_functions_that_take_the_time(recognizer: Recognizer) -> None:
     waveforms, profile = Corpus().batch(1, 0), cProfile.Profile()
     with profile:
         recognizer.transcribe(waveforms)

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 
-from moulin.engine.host_stream_recognizer import HostStreamRecognizer
+from moulin.engine.host_stepper import HostStepper
+from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.errors import StreamsFull
 from moulin.evaluate.stream_capacity import PacedStreams
 from moulin.evaluate.stream_engines import Audio
@@ -17,26 +19,26 @@ AUDIO = np.random.default_rng(0).integers(-3000, 3000, 20 * CHUNK_SAMPLES + 7, d
 CAPACITY = 6
 
 
-class Together(HostStreamRecognizer):
+class Together(StreamRecognizer):
     """Takes the audio of many streams at once, and remembers what it was given."""
 
     def __init__(self, *, step_sec: float = 0.0) -> None:
-        super().__init__(SPEC, FakeStreamRunner(CAPACITY))
+        super().__init__(SPEC, HostStepper(SPEC, FakeStreamRunner(CAPACITY)))
         self.step_sec = step_sec
         self.heard: dict[Stream, list[Audio]] = {}
 
-    def accept_many(self, streams: Sequence[Stream], samples: Audio) -> None:
-        for stream, its in zip(streams, samples, strict=True):
+    def accept_many(self, streams: Sequence[Stream], samples: ArrayLike) -> None:
+        for stream, its in zip(streams, np.asarray(samples), strict=True):
             self.heard.setdefault(stream, []).append(its)
             self.accept(stream, its)
 
-    def step(self, streams: Sequence[Stream], *, alone: bool = False) -> None:
+    def step(self, streams: Sequence[Stream]) -> None:
         time.sleep(self.step_sec)
-        super().step(streams, alone=alone)
+        super().step(streams)
 
 
 def test_every_chunk_is_a_step_of_its_stream() -> None:
-    recognizer = HostStreamRecognizer(SPEC, FakeStreamRunner(CAPACITY))
+    recognizer = StreamRecognizer(SPEC, HostStepper(SPEC, FakeStreamRunner(CAPACITY)))
     streams = PacedStreams(recognizer, AUDIO)
     run = streams.run(CAPACITY, p95_ms=2000, seconds=0.4, warmup_sec=0.2)
     assert run.held
@@ -44,10 +46,10 @@ def test_every_chunk_is_a_step_of_its_stream() -> None:
     assert run.mean_batch is not None
     # Some were due before the measured time began; and the mean is rounded.
     assert abs(run.chunks - run.mean_batch * run.steps) <= CAPACITY + 0.05 * run.steps
-    assert run.largest_batch <= recognizer.runner.max_batch
+    assert run.largest_batch <= recognizer.limits.max_batch
     for stream in streams.streams:
         assert not recognizer.is_ready(stream)
-        assert stream.search.num_frames > 0
+        assert recognizer.text(stream)
     streams.close()
     assert recognizer.num_open == 0
 

@@ -10,7 +10,8 @@ import pytest
 
 from moulin.arrays import Floats
 from moulin.decoding.options import METHODS
-from moulin.engine.host_stream_recognizer import HostStreamRecognizer
+from moulin.engine.host_stepper import HostStepper
+from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.evaluate.stream_churn import run_churn
 from moulin.evaluate.stream_crowd import OPTIONS, Churn
 from moulin.streaming.stream import Stream
@@ -20,11 +21,11 @@ AUDIO = np.random.default_rng(0).integers(-3000, 3000, 32_000, dtype=np.int16)
 CHURN = Churn(streams=200, open_at_once=40, longest_sec=0.6, one_sampled_in=2)
 
 
-class Flawed(HostStreamRecognizer):
+class Flawed(StreamRecognizer):
     """With a `flaw` that shows now and then."""
 
     def __init__(self, flaw: str = "") -> None:
-        super().__init__(SPEC, FakeStreamRunner(40, max_batch=16))
+        super().__init__(SPEC, HostStepper(SPEC, FakeStreamRunner(40, max_batch=16)))
         self._flaw = flaw
         self._numbers = itertools.count(1)
 
@@ -77,7 +78,8 @@ def test_audio_that_is_lost() -> None:
 
 def test_a_state_that_another_stream_left(monkeypatch: pytest.MonkeyPatch) -> None:
     stale = Flawed()
-    monkeypatch.setattr(stale.runner, "reset", lambda _: None)
+    assert isinstance(stale.stepper, HostStepper)
+    monkeypatch.setattr(stale.stepper.runner, "reset", lambda _: None)
     report = run_churn(stale, Flawed(), AUDIO, CHURN)
     assert any("characters to differ" in fault for fault in report.faults)
 

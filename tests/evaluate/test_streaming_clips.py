@@ -11,7 +11,7 @@ from moulin.audio.fbank import FbankOptions
 from moulin.bundle.spec import StreamingSpec
 from moulin.errors import AudioError
 from moulin.evaluate.streaming_clips import TAIL_SAMPLES, cut, steps
-from moulin.streaming.windows import FeatureWindows
+from moulin.streaming.window_layout import WindowLayout
 
 DIGITS = StreamingSpec(window_frames=45, chunk_frames=32, states=())
 
@@ -28,25 +28,14 @@ def test_steps_of_digits_en_by_hand(num_samples: int, expected: int) -> None:
 @given(st.integers(0, 40_000), st.integers(5, 60), st.integers(1, 40))
 def test_steps_agree_with_the_windows_of_the_features(num_samples: int, window: int, chunk: int) -> None:
     chunk = min(chunk, window)
-    features = FeatureWindows(FbankOptions(), window, chunk)
-    features.accept(np.zeros(num_samples, dtype=np.float32))
-    taken = 0
-    while features.is_ready():
-        features.take_frames()
-        taken += 1
-    assert steps(num_samples, window, chunk) == taken
+    layout = WindowLayout.of(FbankOptions(), window, chunk)
+    assert steps(num_samples, window, chunk) == layout.whole_windows(num_samples)
 
 
 @given(st.integers(1, 40_000), st.sampled_from([(45, 32), (71, 64), (9, 4), (39, 32)]))
 def test_the_tail_gives_the_peer_as_many_steps_as_moulin_takes(num_samples: int, windows: tuple[int, int]) -> None:
     window, chunk = windows
-    features = FeatureWindows(FbankOptions(), window, chunk)
-    features.accept(np.zeros(num_samples, dtype=np.float32))
-    features.finish(TAIL_SAMPLES)
-    ours = 0
-    while features.is_ready():
-        features.take_frames()
-        ours += 1
+    ours = WindowLayout.of(FbankOptions(), window, chunk).all_windows(num_samples, TAIL_SAMPLES)
     clip = cut(np.zeros(num_samples, np.float32), "", StreamingSpec(window, chunk, ()), 5120)
     assert clip.peer_steps[-1] == ours
     # The last step waits for the end of the stream: frames are complete then without what would follow them.

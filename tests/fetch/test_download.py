@@ -43,7 +43,7 @@ def test_a_broken_connection_is_opened_again_for_the_rest(remote: RemoteFile, si
 
 def test_the_next_try_goes_on(remote: RemoteFile, site: Site, tmp_path: Path) -> None:
     site.breaks["/file"] = [1000, 0]
-    with pytest.raises(FetchError, match=r"got 1,000 before the connection broke .*goes on where it stopped"):
+    with pytest.raises(FetchError, match=r"got 1,000 before the connection broke .*continues where it stopped"):
         download(remote, tmp_path / "here")
     assert not (tmp_path / "here").exists()
     assert download(remote, tmp_path / "here") == len(CONTENT) - 1000

@@ -52,7 +52,7 @@ def test_other_machines_need_a_key_or_permission(host: str, loopback: bool) -> N
         ({"port": "x"}, "Gateway setting port: .* got 'x'"),
         ({"max_requests": 0}, "Gateway setting max_requests: .* got 0"),
         ({"max_audio_sec": float("nan")}, "Gateway setting max_audio_sec"),
-        ({"triton": []}, "Expected the address of a Triton server at least"),
+        ({"triton": []}, "Expected the address of at least one Triton server"),
         ({"tls_certificate": "/x"}, "Expected a TLS certificate and its key, got one of the two"),
         ({"tls_certificate": "/x", "tls_key": "/x"}, "Expected a PEM file at /x, got no such file"),
         ({"api_keys": ["a b"]}, "API keys of printable ASCII without spaces"),

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from moulin.bundle.checkpoint_spec import load_checkpoint_spec
-from moulin.engine.gpu.stream_recognizer import GpuStreamRecognizer
-from moulin.engine.gpu.stream_runner import GpuStreamRunner
-from moulin.engine.stream_runner import StreamStepper
+from moulin.bundle.transducer import load_transducer
+from moulin.engine.gpu.stepper import GpuStepper
+from moulin.engine.stepper import Stepper
+from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.evaluate.stream_churn import run_churn
 from moulin.evaluate.stream_crowd import Churn
 from moulin.models.open_stream_recognizer import open_stream_recognizer
@@ -22,17 +23,17 @@ MODEL = BUNDLES / "zipformer2-streaming" / "epoch-1.pt"
 
 
 def test_streams_that_come_and_go(device: torch.device) -> None:
-    """In fp32; without a GPU by the definition of its runner, and fewer."""
+    """In fp32; without a GPU by the definition of its stepper, and fewer."""
     spec = replace(load_checkpoint_spec(MODEL, streaming=True), run_in="fp32")
     on_gpu, places = device.type == "cuda", 24
-    runner: StreamStepper
+    stepper: Stepper
     if on_gpu:
-        runner = GpuStreamRunner(spec, capacity=places, max_batch=16, device="cuda")
+        stepper = GpuStepper(spec, load_transducer([MODEL]), capacity=places, max_batch=16, device="cuda")
     else:
-        runner = PlainStepper(spec, places)
+        stepper = PlainStepper(spec, places)
     plain = open_stream_recognizer(MODEL, max_streams=32, max_batch=32)
     audio = np.random.default_rng(0).normal(0, 3000, 64_000).astype(np.int16)
     churn = Churn(streams=2000 if on_gpu else 60, open_at_once=places, longest_sec=1.2, one_sampled_in=2)
-    report = run_churn(GpuStreamRecognizer(spec, runner), plain, audio, churn)
+    report = run_churn(StreamRecognizer(spec, stepper), plain, audio, churn)
     assert report.faults == [], report.figures()
     assert report.errors.words > 100

@@ -12,9 +12,8 @@ import torch
 from moulin.arrays import Floats
 from moulin.audio.decode import read_audio
 from moulin.bundle.files import Precision
-from moulin.engine.gpu.stream_recognizer import GpuStreamRecognizer
-from moulin.engine.gpu.stream_runner import GpuStreamRunner
-from moulin.engine.host_stream_recognizer import HostStreamRecognizer
+from moulin.engine.gpu.stepper import GpuStepper
+from moulin.engine.host_stepper import HostStepper
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.evaluate.manifest import demo_clips
 from moulin.models.engine_choice import EngineChoice
@@ -58,12 +57,11 @@ def test_hears_the_same(precision: Precision | None, clips: list[Floats], wanted
     ) as recognizer:
         assert recognizer.spec.precision == (precision or "fp16")
         if precision == "fp32":
-            assert isinstance(recognizer, HostStreamRecognizer)
+            assert isinstance(recognizer.stepper, HostStepper)
         else:
-            assert isinstance(recognizer, GpuStreamRecognizer)
-            assert isinstance(recognizer.runner, GpuStreamRunner)
+            assert isinstance(recognizer.stepper, GpuStepper)
             dtype = torch.bfloat16 if precision == "bf16" else torch.float16
-            assert recognizer.runner.pipeline._encoder.dtype == dtype
+            assert recognizer.stepper.pipeline._encoder.dtype == dtype
         said = texts(recognizer, clips)
     if precision == "fp32":
         assert said == wanted

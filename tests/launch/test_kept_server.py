@@ -49,7 +49,7 @@ def test_what_dies_is_started_again_on_the_same_ports(tmp_path: Path) -> None:
         os.kill(second.pid, signal.SIGKILL)
         assert _next(kept, second).is_ready()
     assert reasons[0] == "The process of other_0_0 has died"
-    assert reasons[1].startswith("tritonserver ended by itself with exit code -9: ")
+    assert reasons[1].startswith("tritonserver ended unexpectedly with exit code -9: ")
     assert len(reasons) == 2
 
 

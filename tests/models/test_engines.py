@@ -8,6 +8,7 @@ import pytest
 from moulin.bundle.load_model import load_model
 from moulin.bundle.spec import CheckpointSpec, ModelSpec, OnnxModelSpec
 from moulin.cli.arguments import EngineName
+from moulin.engine.host_stepper import HostStepper
 from moulin.engine.torch.stream_runner import TorchStreamRunner
 from moulin.errors import EngineError, MoulinError, OptionsError
 from moulin.models.engine_choice import Engine, EngineChoice
@@ -79,11 +80,12 @@ def test_a_folder_with_both_forms_is_what_the_engine_runs() -> None:
         assert isinstance(torch.spec, CheckpointSpec)
         assert isinstance(usual.spec, OnnxModelSpec)
     live = open_stream_recognizer(BUNDLES / "lstm-streaming", EngineChoice(kind="torch"), max_streams=1)
-    assert isinstance(live.runner, TorchStreamRunner)
+    assert isinstance(live.stepper, HostStepper)
+    assert isinstance(live.stepper.runner, TorchStreamRunner)
 
 
 def test_an_engine_is_checked_on_its_device(onnx: ModelSpec, checkpoint: ModelSpec) -> None:
     with pytest.raises(OptionsError, match="Expected a device of cpu, cuda or cuda:N, got 'gpu'"):
         check_engine(onnx, EngineChoice(device="gpu"))
-    with pytest.raises(EngineError, match=r"sees \d GPUs, and cuda:7 was asked for"):
+    with pytest.raises(EngineError, match=r"Expected a GPU cuda:7, PyTorch .* finds \d GPUs"):
         check_engine(checkpoint, EngineChoice(device="cuda:7"))

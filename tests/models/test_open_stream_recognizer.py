@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from moulin.engine.gpu import stream_runner as gpu_stream_runner
+from moulin.engine.gpu import stepper as gpu_stepper
 from moulin.errors import EngineError
 from moulin.models import open_stream_recognizer as opening
 from moulin.models.engine_choice import EngineChoice
@@ -22,7 +22,7 @@ def test_cuda_graphs_of_the_gpu_engine(monkeypatch: pytest.MonkeyPatch, cuda_gra
         raise EngineError("no GPU")
 
     monkeypatch.setattr(opening, "check_gpu_engine", lambda _device: None)
-    monkeypatch.setattr(gpu_stream_runner, "GpuStreamRunner", runner)
+    monkeypatch.setattr(gpu_stepper, "GpuStepper", runner)
     checkpoint = BUNDLES / "zipformer2-streaming" / "epoch-1.pt"
     with pytest.raises(EngineError, match="no GPU"):
         opening.open_stream_recognizer(checkpoint, EngineChoice(device="cuda", cuda_graphs=cuda_graphs))

@@ -67,8 +67,8 @@ class Opened(Exception):
 
 @pytest.fixture
 def no_gpu_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    from moulin.engine.gpu import recognizer as gpu_recognizer
-    from moulin.engine.gpu import stream_runner as gpu_stream_runner
+    from moulin.engine.gpu import pipeline as gpu_pipeline
+    from moulin.engine.gpu import stepper as gpu_stepper
     from moulin.engine.torch import runner as torch_runner
     from moulin.engine.torch import stream_runner as torch_stream_runner
     from moulin.tensorrt_engine import ready_plan as open_tensorrt
@@ -97,8 +97,8 @@ def no_gpu_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[N
     monkeypatch.setattr(open_tensorrt, "check_tensorrt", lambda _device: None)
     monkeypatch.setattr(open_tensorrt, "ready_plan", ready)
     monkeypatch.setattr(open_tensorrt, "open_plan", open_plan)
-    monkeypatch.setattr(gpu_recognizer, "GpuRecognizer", opened("gpu engine"))
-    monkeypatch.setattr(gpu_stream_runner, "GpuStreamRunner", opened("gpu engine"))
+    monkeypatch.setattr(gpu_pipeline, "GpuEnginePipeline", opened("gpu engine"))
+    monkeypatch.setattr(gpu_stepper, "GpuStepper", opened("gpu engine"))
     monkeypatch.setattr(torch_runner, "TorchRunner", opened("modules"))
     monkeypatch.setattr(torch_stream_runner, "TorchStreamRunner", opened("modules"))
     monkeypatch.setattr(opening, "OnnxRuntimeRunner", opened("onnxruntime"))

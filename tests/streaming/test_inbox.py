@@ -1,4 +1,4 @@
-"""Rings of audio by slot, beside the windows that the plain engine cuts from the same pieces."""
+"""Rings of audio by slot, beside the windows of the whole audio."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from moulin.arrays import Floats
 from moulin.audio.fbank import FbankOptions
 from moulin.streaming.inbox import Inbox, ring_samples
 from moulin.streaming.window_layout import WindowLayout
-from moulin.streaming.windows import FeatureWindows
 
 OPTIONS = FbankOptions()
 LAYOUT = WindowLayout.of(OPTIONS, 45, 32)
@@ -31,7 +30,7 @@ def window(inbox: Inbox, slot: int) -> Floats:
     heard = int(inbox.heard(np.array([slot]))[0])
     at = np.arange(max(begin, 0), begin + heard)
     samples = np.zeros(LAYOUT.samples - (at[0] - begin if len(at) else 0), np.float32)
-    samples[: len(at)] = inbox._rings[slot, at % RING]
+    samples[: len(at)] = inbox.rings[slot, at % RING]
     return samples
 
 
@@ -46,25 +45,24 @@ def speech(count: int, seed: int = 0) -> Floats:
     st.booleans(),
     st.integers(0, 9000),
 )
-def test_windows_are_those_of_the_plain_engine(pieces: list[int], at_once: bool, many: bool, tail: int) -> None:
+def test_windows_are_those_of_the_whole_audio(pieces: list[int], at_once: bool, many: bool, tail: int) -> None:
     """Whether windows are taken as they come or all in the end, when most of the audio has waited for room."""
     audio = speech(sum(pieces))
-    inbox, plain = new_inbox(), FeatureWindows(OPTIONS, LAYOUT.window_frames, LAYOUT.chunk_frames)
+    inbox, sent = new_inbox(), 0
     slots = np.array([1])
-    taken = 0
+    taken, done = 0, False
 
     def take() -> int:
         count = 0
         while inbox.is_ready(1):
-            assert plain.is_ready()
-            plain.take_frames()
+            assert taken + count < (LAYOUT.all_windows(sent, tail) if done else LAYOUT.whole_windows(sent))
             begin = (taken + count) * LAYOUT.chunk - LAYOUT.overhang
             wanted = np.concatenate([audio[max(begin, 0) :], np.zeros(LAYOUT.samples, np.float32)])
             got = window(inbox, 1)
             np.testing.assert_array_equal(got, wanted[: len(got)])
             inbox.take(slots)
             count += 1
-        assert not plain.is_ready()
+        assert taken + count == (LAYOUT.all_windows(sent, tail) if done else LAYOUT.whole_windows(sent))
         return count
 
     at = 0
@@ -75,16 +73,16 @@ def test_windows_are_those_of_the_plain_engine(pieces: list[int], at_once: bool,
             inbox.accept_many(slots, samples[None])
         else:
             inbox.accept(1, samples)
-        plain.accept(samples)
+        sent += piece
         if not at_once:
             taken += take()
-    assert inbox.num_samples[1] == plain.num_samples
+    assert inbox.num_samples[1] == sent
     inbox.finish(1, tail)
-    plain.finish(tail)
+    done = True
     assert inbox.finished(slots).all()
     taken += take()
     assert inbox.ended(np.arange(3)).tolist() == [False, True, False]
-    assert (inbox._rings[[0, 2]] == 99).all()
+    assert (inbox.rings[[0, 2]] == 99).all()
     assert not inbox._waiting
 
 
@@ -105,10 +103,10 @@ def test_integers_are_scaled() -> None:
     inbox = new_inbox(40)
     samples = np.random.default_rng(0).integers(-32768, 32768, (40, 500)).astype(np.int16)
     inbox.accept_many(np.arange(39, -1, -1), samples)
-    np.testing.assert_array_equal(inbox._rings[::-1, :500], samples / np.float32(32768))
+    np.testing.assert_array_equal(inbox.rings[::-1, :500], samples / np.float32(32768))
 
 
-def test_rows_that_end_where_their_rings_begin_anew() -> None:
+def test_rows_that_end_where_theirrings_begin_anew() -> None:
     """Beside one that does not, and one without room."""
     inbox, audio = new_inbox(4), np.stack([speech(RING + 9000, seed) for seed in range(4)])
     slots, heads = np.array([3, 0, 1, 2]), [RING - 3000, RING - 3000, 100, RING]
@@ -124,7 +122,7 @@ def test_rows_that_end_where_their_rings_begin_anew() -> None:
     for slot, head, samples in zip(slots.tolist(), heads, audio, strict=True):
         begin = max(0, int(inbox.num_taken[slot]) * LAYOUT.chunk - LAYOUT.overhang)
         at = np.arange(begin, head + 9000)
-        np.testing.assert_array_equal(inbox._rings[slot, at % RING], samples[begin : head + 9000])
+        np.testing.assert_array_equal(inbox.rings[slot, at % RING], samples[begin : head + 9000])
 
 
 def test_a_new_stream_in_the_slot_of_one_that_was_discarded() -> None:

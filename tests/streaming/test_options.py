@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 
 from moulin.decoding.options import DecodingOptions
 from moulin.errors import OptionsError
+from moulin.streaming.endpoint import Cut
 from moulin.streaming.endpoint_rules import EndpointRules
 from moulin.streaming.options import StreamOptions
+
+from .test_endpoint import cut
 
 SECONDS = st.floats(0.01, 1000) | st.integers(1, 100)
 OPTIONS = st.builds(
@@ -82,4 +85,5 @@ def test_what_is_no_json_object(text: str) -> None:
 def test_a_number_too_large_for_a_float_is_no_accident() -> None:
     """Python reads an integer of any length from JSON."""
     text = f'{{"rule3_min_utterance_length_sec": 1{"0" * 400}}}'
-    assert not StreamOptions().updated_from_json(text).rules.too_long(1e300)
+    rules = StreamOptions().updated_from_json(text).rules
+    assert cut(rules, 0.0, 1e300, said=True) == Cut.NONE

@@ -56,6 +56,6 @@ def test_what_is_not(node: onnx.NodeProto, said: str) -> None:
 def test_types() -> None:
     found = refusals(model(helper.make_node("Identity", ["x"], ["y"]), kind=TensorProto.STRING))
     assert [str(refusal) for refusal in found] == [
-        "1 the tensor x (STRING is no type of TensorRT's)",
-        "1 the tensor y (STRING is no type of TensorRT's)",
+        "1 the tensor x (TensorRT has no type STRING)",
+        "1 the tensor y (TensorRT has no type STRING)",
     ]

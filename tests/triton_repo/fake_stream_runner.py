@@ -6,18 +6,21 @@ import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from moulin.arrays import Floats, Ints
 from moulin.bundle.load import load_bundle
+from moulin.engine.stepper import StepLimits
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.errors import MoulinError
 from moulin.triton_repo.streaming_service import StreamId, StreamingService, StreamReply, StreamRequest
 from tests.bundles import BUNDLES
 
-SPEC = load_bundle(BUNDLES / "lstm-streaming")
+_LSTM = load_bundle(BUNDLES / "lstm-streaming")
+SPEC = replace(_LSTM, joiner_dim=_LSTM.vocab_size)
 """Its windows (9 frames, a new one every 4) and its tokens are used, its networks are not."""
 
 WINDOW_SAMPLES = 8 * 160 + 280
@@ -37,10 +40,9 @@ class FakeStreamRunner:
 
     context_size = 2
     skipped_ids = (0,)
-    threads = 1
 
     def __init__(self, capacity: int = 64, *, max_batch: int = 4, num_workers: int = 2) -> None:
-        self.capacity, self.max_batch, self.num_workers = capacity, max_batch, num_workers
+        self.limits = StepLimits(capacity, max_batch, num_workers)
         self.failure: str | None = None
         """What every encoder call raises from now on."""
         self.decoder_failure: str | None = None
@@ -71,10 +73,10 @@ class FakeStreamRunner:
         """The first samples of each frame, exactly: they tell audio apart as well as features would."""
         return frames[:, : SPEC.feature_dim]
 
-    def encoder(self, x: Floats, slots: Ints, *, alone: bool = False) -> Floats:  # noqa: ARG002
+    def encoder(self, x: Floats, slots: Ints) -> Floats:
         self.entered.release()
         assert self._running.wait(_PATIENCE_SEC)
-        assert len(set(slots.tolist())) == len(slots) <= self.max_batch
+        assert len(set(slots.tolist())) == len(slots) <= self.limits.max_batch
         if self.failure is not None:
             raise RuntimeError(self.failure)
         logits = np.zeros((len(slots), 1, SPEC.vocab_size), dtype=np.float32)
@@ -93,8 +95,8 @@ class FakeStreamRunner:
     def joiner(self, encoder_out: Floats, decoder_out: Floats) -> Floats:
         return encoder_out + decoder_out
 
-    def reset(self, slot: int) -> None:
-        self._heard[slot] = 0
+    def reset(self, slots: Ints) -> None:
+        self._heard[slots] = 0
 
 
 class Clock:

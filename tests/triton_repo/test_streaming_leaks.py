@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from moulin.arrays import Floats
-from moulin.engine.host_stream_recognizer import HostStreamRecognizer
+from moulin.engine.host_stepper import HostStepper
+from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.errors import AudioError, EngineError, MoulinError, OptionsError, StreamError, StreamsFull
 from moulin.streaming.stream import Stream
 from moulin.triton_repo.streaming_service import StreamId, StreamingService, StreamReply
@@ -53,8 +54,8 @@ class Interleavings(RuleBasedStateMachine):
         super().__init__()
         self.runner = FakeStreamRunner(CAPACITY, max_batch=2)
         self.clock = Clock()
-        self.service = StreamingService(HostStreamRecognizer(SPEC, self.runner), clock=self.clock)
-        self.reference = HostStreamRecognizer(SPEC, FakeStreamRunner(1))
+        self.service = StreamingService(StreamRecognizer(SPEC, HostStepper(SPEC, self.runner)), clock=self.clock)
+        self.reference = StreamRecognizer(SPEC, HostStepper(SPEC, FakeStreamRunner(1)))
         self.open: dict[StreamId, _Speaker] = {}
         self.sent: list[_Sent] = []
         self.answered: list[int] = []
@@ -186,7 +187,7 @@ TestInterleavings = Interleavings.TestCase
 def test_short_streams_leave_nothing_behind(fate: str, count: int) -> None:
     """Each has its own id, so that whatever is kept by id would grow."""
     runner, clock = FakeStreamRunner(256, max_batch=4), Clock()
-    service = StreamingService(HostStreamRecognizer(SPEC, runner, tail_padding_sec=0), clock=clock)
+    service = StreamingService(StreamRecognizer(SPEC, HostStepper(SPEC, runner), tail_padding_sec=0), clock=clock)
     runner.failure = "out of memory" if fate == "fail" else None
     numbers = itertools.count(1)
 
@@ -209,5 +210,5 @@ def test_short_streams_leave_nothing_behind(fate: str, count: int) -> None:
     finally:
         service.close()
     # Each thread may hold on to its last batch.
-    assert streams <= runner.max_batch * runner.num_workers
+    assert streams <= runner.limits.max_batch * runner.limits.num_workers
     assert blocks_later - blocks < count / 2, "less than one object for every second stream"

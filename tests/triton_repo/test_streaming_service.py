@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 
 from moulin.arrays import Floats
-from moulin.engine.host_stream_recognizer import HostStreamRecognizer
+from moulin.engine.host_stepper import HostStepper
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.errors import AudioError, EngineError, MoulinError, OptionsError, StreamError, StreamsFull
 from moulin.live_transcript import LiveTranscript
 from moulin.models.engine_choice import EngineChoice
 from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.streaming.options import StreamOptions
-from moulin.streaming.windows import FeatureWindows
 from moulin.triton_repo.streaming_service import MAX_CHUNK_SEC, StreamingService, StreamReply
 from tests.bundles import BUNDLES
 
@@ -48,7 +47,7 @@ def runner() -> FakeStreamRunner:
 
 @pytest.fixture
 def recognizer(runner: FakeStreamRunner) -> StreamRecognizer:
-    return HostStreamRecognizer(SPEC, runner)
+    return StreamRecognizer(SPEC, HostStepper(SPEC, runner))
 
 
 @pytest.fixture
@@ -65,7 +64,7 @@ def service(recognizer: StreamRecognizer, clock: Clock) -> Iterator[StreamingSer
 
 
 def _alone(samples: Floats, *, finish: bool = True) -> str:
-    return heard_alone(HostStreamRecognizer(SPEC, FakeStreamRunner(1)), samples, finish=finish)
+    return heard_alone(StreamRecognizer(SPEC, HostStepper(SPEC, FakeStreamRunner(1))), samples, finish=finish)
 
 
 def _pieces(samples: Floats, size: int) -> list[Floats]:
@@ -153,7 +152,7 @@ def test_options_hold_for_the_whole_stream_and_no_other(service: StreamingServic
 
 def test_options_of_a_stream_go_on_top_of_the_services() -> None:
     ours = StreamOptions().updated({"blank_penalty": -100.0})
-    service = StreamingService(HostStreamRecognizer(SPEC, FakeStreamRunner(), options=ours))
+    service = StreamingService(StreamRecognizer(SPEC, HostStepper(SPEC, FakeStreamRunner()), options=ours))
     try:
         assert send(service, 1, AUDIO, start=True, end=True, options=b"").text == ""
         assert send(service, 1, AUDIO, start=True, end=True, options=b'{"method": "greedy"}').text == ""
@@ -225,7 +224,7 @@ def test_streams_that_come_together_step_together(runner: FakeStreamRunner, serv
             assert runner.entered.acquire(timeout=60)
         answers = [send(service, number, AUDIO[number:], start=True, end=True) for number in range(20)]
     assert [answer.text for answer in answers] == [_alone(AUDIO[number:]) for number in range(20)]
-    assert max(runner.batch_sizes) == runner.max_batch
+    assert max(runner.batch_sizes) == runner.limits.max_batch
 
 
 def test_streams_of_a_real_model_from_several_threads() -> None:
@@ -384,7 +383,7 @@ def test_options_that_break_the_parser_break_only_their_request(service: Streami
 
 def test_a_full_service_says_so_at_once(clock: Clock) -> None:
     runner = FakeStreamRunner(3)
-    service = StreamingService(HostStreamRecognizer(SPEC, runner), clock=clock)
+    service = StreamingService(StreamRecognizer(SPEC, HostStepper(SPEC, runner)), clock=clock)
     try:
         with runner.held():
             running = [send(service, number, AUDIO, start=True) for number in range(3)]
@@ -545,11 +544,10 @@ def test_audio_may_be_discarded_while_a_window_of_it_is_being_taken(recognizer: 
     for stream in (kept, discarded):
         for piece in _pieces(AUDIO, 100):
             recognizer.accept(stream, piece)
-    discarded.windows.discard()
+    recognizer.discard(discarded)
     assert not recognizer.is_ready(discarded)
-    assert isinstance(kept.windows, FeatureWindows)
-    assert isinstance(discarded.windows, FeatureWindows)
-    assert np.array_equal(discarded.windows.take_frames(), kept.windows.take_frames())
+    recognizer.step([kept, discarded])
+    assert recognizer.text(kept) == recognizer.text(discarded) != ""
     assert not recognizer.is_ready(discarded)
 
 
@@ -596,7 +594,7 @@ def test_whatever_else_fails_ends_only_its_stream(
 
 def test_a_stream_that_fails_to_open_takes_no_slot(service: StreamingService, runner: FakeStreamRunner) -> None:
     runner.decoder_failure = "no decoder"
-    for _ in range(runner.capacity + 1):
+    for _ in range(runner.limits.capacity + 1):
         assert "no decoder" in send(service, 1, AUDIO, start=True).error.message
     runner.decoder_failure = None
     assert service.num_open == 0
@@ -623,7 +621,7 @@ def test_a_reply_that_cannot_be_delivered_stops_nobody_else(
 
 def test_close_answers_all_that_wait(runner: FakeStreamRunner) -> None:
     threads, minutes = set(threading.enumerate()), np.tile(AUDIO, 300)
-    service = StreamingService(HostStreamRecognizer(SPEC, runner))
+    service = StreamingService(StreamRecognizer(SPEC, HostStepper(SPEC, runner)))
     with runner.held():
         answers = [
             send(service, number, minutes, start=piece == 0, end=number % 2 == 1 and piece == 2)
@@ -646,7 +644,7 @@ def test_close_answers_all_that_wait(runner: FakeStreamRunner) -> None:
 
 def test_counters(clock: Clock) -> None:
     runner = FakeStreamRunner(2)
-    service = StreamingService(HostStreamRecognizer(SPEC, runner), clock=clock)
+    service = StreamingService(StreamRecognizer(SPEC, HostStepper(SPEC, runner)), clock=clock)
     try:
         with runner.held():
             first = send(service, 1, AUDIO, start=True)
@@ -722,7 +720,7 @@ def test_nobody_is_let_in_while_chunks_take_too_long(recognizer: StreamRecognize
 
 
 def test_a_full_instance_says_that_it_is_one_of_several() -> None:
-    service = StreamingService(HostStreamRecognizer(SPEC, FakeStreamRunner(1)), instances=3)
+    service = StreamingService(StreamRecognizer(SPEC, HostStepper(SPEC, FakeStreamRunner(1))), instances=3)
     try:
         assert send(service, 1, NOTHING, start=True).text == ""
         message = str(send(service, 2, NOTHING, start=True).error)

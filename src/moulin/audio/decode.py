@@ -1,19 +1,19 @@
 """Audio in any container, encoding, rate and channel count to a waveform: float32 [N], mono, 16 kHz, in [-1, 1].
 
 libsndfile (through soundfile) reads WAV, FLAC, OGG, MP3 and a dozen more. What it refuses goes to FFmpeg
-(through PyAV, the extra `media`): M4A/AAC, MP4, WebM, WMA, AMR and damaged files that FFmpeg is more patient
-with. Both give blocks of samples, which are averaged over the channels and resampled one by one, so that beside
-the result only one block is in memory.
+(through PyAV, the extra `media`): M4A/AAC, MP4, WebM, WMA, AMR and damaged files that only FFmpeg decodes. Both give
+blocks of samples, which are averaged over the channels and resampled one by one, so that beside the result only one
+block is in memory.
 
-What is done with files that are not quite right:
+Treatment of faulty files:
 
 * Cut short, or with a wrong length in the header (a recorder that was killed, a WAV that was streamed and declares
-  0xFFFFFFFF or 0 bytes): what is there is decoded. Damage after the first decoded block ends the audio there
+  0xFFFFFFFF or 0 bytes): the samples present are decoded. Damage after the first decoded block ends the audio
   (libsndfile) or is skipped (FFmpeg); both are logged as warnings.
 * Valid but without samples: an empty waveform.
-* Nothing decodable, no audio track, NaN or infinite samples, a nonsensical rate: AudioError.
-* An exception that no decoder is known to raise (another version of a library, a bug in one, no memory): AudioError
-  that names the exception's type; its traceback goes to the log, at level DEBUG.
+* Nothing decodable, no audio track, NaN or infinite samples, a sample rate out of range: AudioError.
+* Any other exception of a decoder (another version of a library, a bug in one, no memory): AudioError that names the
+  exception's type; its traceback goes to the log, at level DEBUG.
 
 Samples above 1, as lossy codecs produce for loud audio, are kept: clipping would only add distortion.
 """
@@ -32,12 +32,12 @@ from numpy.typing import NDArray
 from moulin.audio.decoders import Block, CannotDecodeError, PyAvMissingError, described, ffmpeg_blocks, soundfile_blocks
 from moulin.audio.pcm import PcmEncoding, pcm_to_float, sample_bytes
 from moulin.audio.waveform import SAMPLE_RATE, check_waveform
-from moulin.errors import AudioError, MoulinError
+from moulin.errors import AudioError, AudioTooLong, MoulinError
 from moulin.extras import install_hint
 
 logger = logging.getLogger(__name__)
 
-# Speech lies well within. A header of 1 Hz would make resampling turn one megabyte into gigabytes.
+# Rates of speech lie well within. Resampling from a header's 1 Hz would turn one megabyte into gigabytes.
 _MIN_RATE, _MAX_RATE = 1_000, 768_000
 
 _MAX_DECLARED_SEC = 7 * 24 * 3600.0
@@ -52,13 +52,13 @@ def read_audio(
 ) -> NDArray[np.float32]:
     """Decode an audio file: float32 [N], the mean of its channels, at `sample_rate` Hz.
 
-    `source` is a path, the file's content, or an open binary file (read from where it stands to its end, not
-    closed). Audio longer than `max_duration_sec` is refused while decoding, so that a small file that unpacks to
-    hours of silence cannot fill the memory. `name` is what messages call it, where that is not the path.
+    `source` is a path, the file's content, or an open binary file (read from its position to its end, not closed).
+    Audio longer than `max_duration_sec` is refused while decoding, so that a small file that unpacks to hours of
+    silence cannot fill the memory. `name` replaces the path in error messages.
 
-    Raises AudioError, with the file's name, when no audio can be decoded; the module's docstring lists the cases.
+    Raises AudioTooLong, and AudioError when no audio can be decoded; the module's docstring lists the cases.
     """
-    waveform = bytearray()  # grows in place, where a list of blocks would have to be copied together at the end
+    waveform = bytearray()  # grows in place; a list of blocks would need one more copy at the end
     for block in audio_blocks(source, sample_rate=sample_rate, max_duration_sec=max_duration_sec, name=name):
         waveform += block.data
     return np.frombuffer(waveform, np.float32)
@@ -71,7 +71,7 @@ def audio_blocks(
     max_duration_sec: float | None = None,
     name: str | None = None,
 ) -> Iterator[NDArray[np.float32]]:
-    """`read_audio` in blocks of a fraction of a second, as they are decoded: of a file of hours, one is in memory."""
+    """`read_audio` in blocks of a fraction of a second, as they are decoded; only one block is in memory at a time."""
     path_name, file = _open(source)
     name = path_name if name is None else name
     with file:
@@ -87,15 +87,15 @@ def audio_blocks(
 
 
 def declared_duration_sec(path: str | Path) -> float | None:
-    """The length in the file's header, which may be wrong; None where it has none, or only FFmpeg reads it."""
+    """The duration in the file's header, which may be wrong; None without one, or where only FFmpeg reads the file."""
     try:
         import soundfile
 
         info = soundfile.info(str(path))
-    except Exception as error:  # whatever it is, decoding the file will tell
-        logger.debug("%s: no duration could be had from the header (%s)", path, described(error))
+    except Exception as error:  # decoding the file will report the fault
+        logger.debug("%s: the header gives no duration (%s)", path, described(error))
         return None
-    # Recorders that were killed, or that wrote to a pipe, leave 0 or the largest number there is.
+    # A recorder that was killed, or that wrote to a pipe, leaves 0 or the largest possible number.
     return float(info.duration) if 0 < info.duration < _MAX_DECLARED_SEC else None
 
 
@@ -104,8 +104,8 @@ def decode_pcm(
 ) -> NDArray[np.float32]:
     """Decode headerless PCM of `sample_rate` Hz with interleaved channels: float32 [N], their mean, at 16 kHz.
 
-    Raises AudioError when `data` does not hold a whole number of frames, for NaN or infinite samples, and for
-    parameters that make no sense.
+    Raises AudioError when `data` does not hold a whole number of frames, for NaN or infinite samples, and for a rate,
+    channel count or encoding out of range.
     """
     if channels < 1:
         raise AudioError(f"expected at least 1 channel of PCM, got {channels}")
@@ -114,7 +114,7 @@ def decode_pcm(
         raise AudioError(
             f"expected whole frames of {frame_bytes} bytes ({encoding}, {channels} channel(s)) of PCM,"
             f" got {len(data)} bytes",
-            hint="a frame was split, or the encoding or the number of channels is another",
+            hint="a frame was split, or the encoding or the number of channels differs from the data's",
         )
     samples = check_waveform(pcm_to_float(data, encoding), what="PCM data")
     mono = samples.reshape(-1, channels).mean(axis=1) if channels > 1 else samples
@@ -124,7 +124,7 @@ def decode_pcm(
 def resample(samples: NDArray[np.float32], from_rate: int, to_rate: int) -> NDArray[np.float32]:
     """Resample float32 [N] with soxr's high-quality setting to round(N * to_rate / from_rate) samples.
 
-    Returns `samples` itself when the rates are equal. Raises AudioError for rates that make no sense.
+    Returns `samples` itself when the rates are equal. Raises AudioError for rates outside 1,000 to 768,000 Hz.
     """
     _check_rate(from_rate, "audio")
     _check_rate(to_rate, "output audio")
@@ -140,8 +140,8 @@ def resample(samples: NDArray[np.float32], from_rate: int, to_rate: int) -> NDAr
 
 
 class _InMemory(io.BytesIO):
-    """A seek to before the beginning, to which broken headers send libsndfile, stays where it is: libsndfile calls from
-    C, where an exception is not raised but printed."""
+    """An in-memory file that ignores a seek to before its beginning, which libsndfile does for broken headers:
+    libsndfile calls from C, where an exception is printed instead of raised."""
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         try:
@@ -151,7 +151,7 @@ class _InMemory(io.BytesIO):
 
 
 def _open(source: str | Path | bytes | BinaryIO) -> tuple[str, io.FileIO | io.BytesIO]:
-    """What to call the audio in messages, and a seekable binary file of it."""
+    """The audio's name for error messages, and a seekable binary file of it."""
     if isinstance(source, bytes | bytearray | memoryview):
         return "audio data", _InMemory(source)
     if not isinstance(source, str | Path):
@@ -178,7 +178,7 @@ def _open(source: str | Path | bytes | BinaryIO) -> tuple[str, io.FileIO | io.By
 
 
 def _decoded_blocks(name: str, file: io.FileIO | io.BytesIO) -> Iterator[Block]:
-    """What libsndfile makes of it, or else FFmpeg."""
+    """Blocks decoded by libsndfile or, where it refuses the file, by FFmpeg."""
     try:
         yield from soundfile_blocks(name, file)
         return
@@ -219,7 +219,7 @@ def _waveform_blocks(
         _check_finite(name, block, frames, rate)
         frames += len(block)
         if max_duration_sec is not None and frames > max_duration_sec * rate:
-            raise AudioError(f"{name} is too long: expected at most {max_duration_sec:g} s of audio")
+            raise AudioTooLong(f"{name} is too long: expected at most {max_duration_sec:g} s of audio")
         with np.errstate(over="ignore"):  # channels of 3e38 add up to infinity, which is refused
             mono = block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
         yield check_waveform(stream.resample_chunk(mono) if stream else mono, what=name)
@@ -228,11 +228,11 @@ def _waveform_blocks(
 
 
 def _unexpected(name: str, error: Exception) -> AudioError:
-    """An exception that no decoder is known to raise, for the user; all of it is for the log."""
+    """An AudioError about a decoder's unknown exception, whose traceback goes to the log."""
     logger.debug("%s: decoding failed with an unexpected exception", name, exc_info=error)
     return AudioError(
         f"{name} cannot be decoded: the decoder failed with {described(error)}",
-        hint="ffmpeg -i INPUT -ar 16000 OUTPUT.wav may make a file of it that can be read",
+        hint="ffmpeg -i INPUT -ar 16000 OUTPUT.wav may convert it to a readable file",
     )
 
 

@@ -1,8 +1,8 @@
 """The two libraries that decode audio files, libsndfile and FFmpeg, as iterators of blocks of samples.
 
-What a library says of a file that it cannot read is `CannotDecodeError`. Any other exception, at whatever point it
-comes, passes through to the caller; before the first block, where another library may have more luck, it is a
-`CannotDecodeError` too, and logged at level DEBUG with its traceback.
+A library's refusal of a file is a `CannotDecodeError`. Before the first block, where the other library may still decode
+the file, so is any other exception, which is logged at level DEBUG with its traceback; after it, such an exception
+passes through to the caller.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from moulin.errors import AudioError, first_line
 
 logger = logging.getLogger(__name__)
 
-# Small, because a FLAC that is cut short loses the block in which libsndfile notices.
+# Small, because a truncated FLAC loses the whole block in which libsndfile meets the truncation.
 _BLOCK_FRAMES = 4096
 
-# A file that declares no samples though it is larger than any header: its writer never came to fill in the length.
+# A file that declares no samples but is larger than any header was never given its length by its writer.
 _MAX_HEADER_BYTES = 4096
 
 # FFmpeg also has demuxers for playlists (HLS, DASH, concat) that open other files and URLs named in the data; an
-# uploaded file must not be able to do that. Hence only containers that carry their audio themselves. Flash video is
-# not among them: with this very option the FFmpeg of PyAV 15 and 16 ends with a segmentation fault for every such file,
-# and the one of PyAV 18 for damaged ones.
+# uploaded file must not be able to do that. Hence only containers that hold their audio themselves. Flash video is not
+# among them: with the option `format_whitelist` the FFmpeg of PyAV 15 and 16 ends with a segmentation fault for every
+# such file, that of PyAV 18 for damaged ones.
 _FFMPEG_CONTAINERS = (
     "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,eac3,flac,matroska,mov,mp3,mpeg,mpegts,ogg,rm,tta,w64,wav,wv"
 )
@@ -40,7 +40,7 @@ Block = tuple[int, NDArray[np.float32]]
 
 
 class CannotDecodeError(Exception):
-    """A decoder library got nothing out of a file; str() is its reason."""
+    """A decoder library cannot read a file; str() is its reason."""
 
 
 class PyAvMissingError(Exception):
@@ -48,16 +48,16 @@ class PyAvMissingError(Exception):
 
 
 def described(error: Exception) -> str:
-    """The type of an exception and what it says, for a sentence of ours."""
+    """An exception's type and the first line of its message, for use in an error message."""
     if isinstance(error, RuntimeError) and isinstance(error.__cause__, StopIteration):
-        error = error.__cause__  # what Python makes of it on its way out of a generator
+        error = error.__cause__  # Python turns a StopIteration that leaves a generator into a RuntimeError
     said = first_line(error)
     kind = type(error).__name__
     return kind if said == kind else f"{kind}: {said}"
 
 
 def soundfile_blocks(name: str, file: io.FileIO | io.BytesIO) -> Iterator[Block]:
-    """Decode with libsndfile. Raises CannotDecodeError when not even the first block can be had."""
+    """Decode with libsndfile. Raises CannotDecodeError when not even the first block can be decoded."""
     try:
         import soundfile
 
@@ -66,8 +66,8 @@ def soundfile_blocks(name: str, file: io.FileIO | io.BytesIO) -> Iterator[Block]
         sound = soundfile.SoundFile(handle, closefd=False)
     except Exception as error:
         raise _refusal(name, error) from error
-    # soundfile seeks after every read of a seekable file, to where it is already. An MP3 decoder loses its bit
-    # reservoir with each seek: read in blocks, a sound file turns into noise.
+    # soundfile seeks to the current position after every read of a seekable file. An MP3 decoder loses its bit
+    # reservoir with each seek: read in blocks, a valid file would turn into noise.
     sound.seekable = lambda: False
     with _closing(name, sound):
         if sound.frames == 0 and file.seek(0, io.SEEK_END) > _MAX_HEADER_BYTES:
@@ -95,7 +95,7 @@ def soundfile_blocks(name: str, file: io.FileIO | io.BytesIO) -> Iterator[Block]
 def ffmpeg_blocks(name: str, file: io.FileIO | io.BytesIO) -> Iterator[Block]:
     """Decode the first audio track with FFmpeg.
 
-    Raises CannotDecodeError when nothing can be had, AudioError for a file without an audio track, and
+    Raises CannotDecodeError when nothing can be decoded, AudioError for a file without an audio track, and
     PyAvMissingError.
     """
     try:
@@ -105,7 +105,7 @@ def ffmpeg_blocks(name: str, file: io.FileIO | io.BytesIO) -> Iterator[Block]:
         if error.name is not None and error.name.partition(".")[0] != "av":
             raise _refusal(name, error) from error
         raise PyAvMissingError(str(error)) from error
-    except Exception as error:  # a shared library that is missing, say
+    except Exception as error:  # for example a missing shared library
         raise _refusal(name, error) from error
 
     try:
@@ -155,8 +155,8 @@ def ffmpeg_blocks(name: str, file: io.FileIO | io.BytesIO) -> Iterator[Block]:
 
 
 def _audio_track(name: str, container: Any) -> Any:
-    """The first audio track of a codec that FFmpeg knows. PyAV 17 ends with a segmentation fault when it is to decode
-    another one. Raises AudioError and CannotDecodeError."""
+    """The first audio track with a codec that FFmpeg knows; decoding any other ends PyAV 17 with a segmentation fault.
+    Raises AudioError and CannotDecodeError."""
     tracks = container.streams.audio
     if not tracks:
         kinds = " and ".join(sorted({stream.type for stream in container.streams}))
@@ -168,8 +168,8 @@ def _audio_track(name: str, container: Any) -> Any:
 
 
 def _opened(av: Any, file: io.FileIO | io.BytesIO) -> Any:
-    """The container in `file`. Its tags are of no interest, but may be in any encoding: PyAV below 19 reads them as
-    UTF-8 and fails, unless told to ignore what is none; PyAV 19 has no such argument and does not fail."""
+    """The container in `file`. Its tags may be in any encoding: PyAV below 19 decodes them as UTF-8 and fails unless
+    told to ignore errors; PyAV 19 has no such argument and does not fail."""
     options = {"format_whitelist": _FFMPEG_CONTAINERS}
     try:
         return av.open(file, mode="r", options=options)
@@ -179,7 +179,7 @@ def _opened(av: Any, file: io.FileIO | io.BytesIO) -> Any:
 
 
 def _refusal(name: str, error: Exception) -> CannotDecodeError:
-    """What a library says of a file, where it says something; else the exception, which goes to the log as well."""
+    """A library's own reason for refusing a file; for any other exception its description, with a log entry."""
     if not _is_the_librarys(error):
         logger.debug("%s: a decoder failed with an unexpected exception", name, exc_info=error)
     return CannotDecodeError(_reason(error))
@@ -193,15 +193,15 @@ def _reason(error: Exception) -> str:
 
 
 def _is_the_librarys(error: Exception) -> bool:
-    """Whether it is one of the exceptions with which libsndfile and FFmpeg refuse a file."""
+    """Whether libsndfile or FFmpeg raised `error` to refuse a file."""
     module = type(error).__module__.partition(".")[0]
     return module in ("soundfile", "av")
 
 
 @contextmanager
 def _closing(name: str, decoder: Any) -> Iterator[None]:
-    """Close `decoder` on leaving. Where it fails at that, the exception counts only if there is no other one, and
-    somebody to hear it: not while a caller who has had enough closes the iterator."""
+    """Close `decoder` on leaving. Its failure to close is raised only where nothing else is being raised; closing the
+    iterator early (GeneratorExit) counts as something else."""
     try:
         yield
     except BaseException:

@@ -1,17 +1,17 @@
 """Kaldi log-mel filter-bank features as Icefall trains on them, computed by kaldi-native-fbank.
 
-A frame every 10 ms looks at 25 ms: DC removal, pre-emphasis 0.97, Povey window, 512-point power spectrum, mel
-filters, natural logarithm with a floor of log(1.19e-7) (the epsilon of float32). No dither.
+Frames of 25 ms, one every 10 ms: DC removal, pre-emphasis 0.97, Povey window, 512-point power spectrum, mel filters,
+natural logarithm with a floor of log(1.19e-7) (the epsilon of float32). No dither.
 
-Two settings are easy to get wrong, cost accuracy silently, and are wrong in sherpa's Triton recipes (the second
-only in the streaming ones):
+Two settings are easy to get wrong, which costs accuracy without an error, and are wrong in sherpa's Triton recipes
+(the second only in the streaming ones):
 
 * `high_freq` is -400, which Kaldi reads as 400 Hz below the Nyquist frequency (7600 Hz). Icefall's recipes compute
-  features with lhotse's `Fbank`, whose default that is; kaldifeat's and kaldi-native-fbank's default is 0
+  features with lhotse's `Fbank`, which has that default; kaldifeat's and kaldi-native-fbank's default is 0
   (8000 Hz), which shifts every filter.
-* `snip_edges` is False (lhotse again): frame t is centred on sample 160 t + 80, frames that overhang an end see
-  the audio mirrored, and N samples give (N + 80) // 160 frames. The libraries' default is True: frames start 120
-  samples (7.5 ms) later and the last ones are missing.
+* `snip_edges` is False (lhotse's default too): frame t is centred on sample 160 t + 80, the audio is mirrored for
+  frames that extend beyond an end, and N samples give (N + 80) // 160 frames. The libraries' default is True: frames
+  start 120 samples (7.5 ms) later and the last ones are missing.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from moulin.audio.waveform import check_waveform
 from moulin.errors import AudioError, EngineError, OptionsError
 from moulin.extras import install_hint
 
-# log(1e-10), with which lhotse pads features of a batch in training.
+# log(1e-10), the value that lhotse pads a batch's features with in training.
 PADDING_VALUE = -23.025850929940457
 
 
 @dataclass(frozen=True)
 class FbankOptions:
-    """What a model's features are; the defaults are Icefall's. Raises OptionsError for impossible values."""
+    """Parameters of a model's features; the defaults are Icefall's. Raises OptionsError for impossible values."""
 
     num_mel_bins: int = 80
     sample_rate: int = 16000
@@ -72,7 +72,7 @@ class FbankOptions:
 
 
 def kaldi_options(options: FbankOptions) -> Any:
-    """The same as a `kaldi_native_fbank.FbankOptions`, for whoever needs the library's own extractor.
+    """`options` as a `kaldi_native_fbank.FbankOptions`, for use with the library's own extractor.
 
     Raises EngineError when kaldi-native-fbank is not installed.
     """
@@ -98,8 +98,8 @@ def kaldi_options(options: FbankOptions) -> Any:
 class Fbank:
     """Features of whole utterances.
 
-    One object serves any number of threads: a call keeps its state to itself, and kaldi-native-fbank computes
-    without the interpreter lock.
+    One object serves any number of threads: a call shares no state with others, and kaldi-native-fbank computes without
+    the interpreter lock.
     """
 
     def __init__(self, options: FbankOptions | None = None) -> None:
@@ -107,7 +107,7 @@ class Fbank:
         self._kaldi_options = kaldi_options(self.options)
         try:
             self._new_extractor()
-        except ValueError as error:  # a filter so narrow that it has no FFT bin
+        except ValueError as error:  # a filter so narrow that it contains no FFT bin
             raise OptionsError(
                 f"{self.options} cannot be computed: {error}", hint="choose fewer num_mel_bins"
             ) from error
@@ -120,11 +120,11 @@ class Fbank:
         samples = check_waveform(waveform)
         num_frames = self.num_frames(samples.size)
         extractor = self._new_extractor()
-        # The binding takes any sequence of floats apart item by item, and a memoryview gives its items three
-        # times as fast as an array does, which saves a quarter of the whole and half of what holds the lock.
+        # The binding reads a sequence of floats item by item. A memoryview gives its items three times as fast as an
+        # array, which saves a quarter of the whole call and half of the time that the interpreter lock is held.
         extractor.accept_waveform(self.options.sample_rate, samples.data)
         extractor.input_finished()
-        # np.stack([extractor.get_frame(i) ...]), at half the cost: the library has no call for all frames.
+        # np.stack([extractor.get_frame(i) ...]) at half the cost: the library has no call that returns all frames.
         features = bytearray().join(map(extractor.get_frame, range(num_frames)))
         return np.frombuffer(features, np.float32).reshape(num_frames, self.options.num_mel_bins)
 
@@ -134,7 +134,7 @@ class Fbank:
         return knf.OnlineFbank(self._kaldi_options)
 
     def num_frames(self, num_samples: int) -> int:
-        """How many frames `num_samples` samples give: one for each 10 ms, rounded to the nearest."""
+        """Frames of `num_samples` samples: one for each frame shift, rounded to the nearest."""
         shift = self.options.frame_shift_samples
         return (num_samples + shift // 2) // shift
 
@@ -144,8 +144,8 @@ def pad_features(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """A batch of utterances [T_i, D], padded with PADDING_VALUE: float32 [B, T, D] and lengths int64 [B].
 
-    T is the longest T_i, but at least `min_frames`. Encoders subsample and fail on less input than they need for
-    one output frame, so an utterance shorter than `min_frames` also counts as `min_frames` long.
+    T is the longest T_i, but at least `min_frames`; an utterance shorter than `min_frames` has length `min_frames`,
+    because encoders subsample and fail on fewer frames than one output frame needs.
 
     Raises AudioError for an empty batch and for features of different sizes D.
     """

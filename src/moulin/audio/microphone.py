@@ -1,4 +1,4 @@
-"""Speech from a microphone as it comes, through PortAudio (sounddevice, the extra `mic`)."""
+"""Live audio from a microphone, through PortAudio (sounddevice, the extra `mic`)."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ logger = logging.getLogger(__name__)
 
 
 class Microphone:
-    """The system's default input, heard from when the context is entered.
+    """The system's default input, captured from the moment when the context is entered.
 
         with Microphone() as microphone:
             for samples in microphone:  # float32 [N], 16 kHz, mono
                 ...
 
-    The iteration ends after `stop`, with what was captured until then. Entering raises AudioError where there is no
-    microphone or no library for it, iterating where the microphone is lost.
+    After `stop` the iteration yields the samples captured so far and ends. Entering raises AudioError without a
+    microphone or the library for it; iterating raises AudioError where the microphone is lost.
     """
 
     def __init__(self, chunk_sec: float = 0.1) -> None:
-        """`chunk_sec` is how much is captured at a time; what is delivered may differ a little if resampled."""
+        """`chunk_sec` is the duration of a captured block; a resampled block may differ a little."""
         self._chunk_sec = chunk_sec
-        # Filled by PortAudio's thread; None is put in when nothing follows.
+        # Filled by PortAudio's thread; None marks the end.
         self._blocks: SimpleQueue[NDArray[np.float32] | None] = SimpleQueue()
         self._stopped = False
 
@@ -63,20 +63,20 @@ class Microphone:
         return blocks if self._rate == SAMPLE_RATE else _resampled(blocks, self._rate)
 
     def stop(self) -> None:
-        """Let the iteration end. May be called by a signal handler or another thread."""
+        """End the iteration. May be called by a signal handler or another thread."""
         self._stopped = True
         self._blocks.put(None)
 
     def _captured(self, block: NDArray[np.float32], _frames: int, _time: Any, status: Any) -> None:
         if status:
             logger.warning("The microphone has lost samples: %s", status)
-        self._blocks.put(block[:, 0].copy())  # PortAudio uses its buffer again
+        self._blocks.put(block[:, 0].copy())  # PortAudio reuses its buffer
 
     def _until_stopped(self) -> Iterator[NDArray[np.float32]]:
         while (block := self._blocks.get()) is not None:
             yield block
         if not self._stopped:
-            raise AudioError("The microphone has stopped by itself", hint="is it still plugged in?")
+            raise AudioError("The microphone stopped unexpectedly", hint="check that it is still plugged in")
 
 
 def _sounddevice() -> Any:
@@ -84,7 +84,7 @@ def _sounddevice() -> Any:
         import sounddevice
     except ModuleNotFoundError as error:
         raise AudioError("The microphone needs sounddevice", hint=install_hint("mic")) from error
-    except OSError as error:  # its wheel for Linux leaves PortAudio to the system
+    except OSError as error:  # sounddevice's wheel for Linux does not include PortAudio
         raise AudioError(
             "The microphone needs PortAudio", hint="install it, for example with apt install libportaudio2"
         ) from error
@@ -92,7 +92,7 @@ def _sounddevice() -> Any:
 
 
 def _usable_rate(sounddevice: Any) -> int:
-    """16 kHz where the device, or the sound server before it, offers that; else the device's own rate."""
+    """16 kHz where the device or the sound server offers it; else the device's own rate."""
     try:
         device = sounddevice.query_devices(kind="input")
     except sounddevice.PortAudioError as error:

@@ -1,4 +1,4 @@
-"""What a person names on the command line, as recordings: files, folders of them, standard input, raw PCM."""
+"""Recordings named on the command line: files, folders of files, standard input, raw PCM."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from moulin.audio.decode import audio_blocks, declared_duration_sec, decode_pcm,
 from moulin.audio.pcm import PcmEncoding
 from moulin.errors import AudioError, OptionsError
 
-# What a folder is searched for; a file that is named is read whatever it is called.
+# Suffixes of the files taken from a folder; a file named explicitly is read whatever its suffix.
 AUDIO_SUFFIXES = (
     *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".wma", ".amr", ".aiff", ".aif", ".au"),
     *(".caf", ".w64", ".sph", ".mp4", ".webm", ".mka", ".mkv"),
@@ -26,7 +26,7 @@ _RAW_FORMAT = re.compile(r"(?P<encoding>\w+):(?P<rate>\d+)(?::(?P<channels>\d+))
 
 @dataclass(frozen=True, slots=True)
 class RawFormat:
-    """How to read samples without a header."""
+    """The encoding, rate in Hz and channel count of samples without a header."""
 
     encoding: PcmEncoding
     sample_rate: int
@@ -35,7 +35,7 @@ class RawFormat:
 
 @dataclass(frozen=True, slots=True)
 class AudioSource:
-    """One recording; `name` is what the person called it."""
+    """One recording; `name` is its path as given on the command line, or `-` for standard input."""
 
     name: str
     raw: RawFormat | None = None
@@ -53,14 +53,14 @@ class AudioSource:
             raise AudioError(f"{self.name} cannot be read: {error.strerror or error}") from error
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
-        """`read` in blocks, as they are decoded; headerless audio is one block. Raises AudioError on the way."""
+        """`read` in blocks, as they are decoded; headerless audio is one block. Raises AudioError while iterating."""
         if self.raw is not None:
             yield self.read()
         else:
             yield from audio_blocks(sys.stdin.buffer.read() if self.name == "-" else self.name)
 
     def declared_sec(self) -> float | None:
-        """The length that the file claims to have, where it can be had without decoding it."""
+        """The duration in the file's header in seconds; None where there is none to read without decoding."""
         return None if self.raw or self.name == "-" else declared_duration_sec(self.name)
 
     @staticmethod
@@ -69,9 +69,9 @@ class AudioSource:
 
 
 def find_sources(names: Sequence[str], raw: RawFormat | None = None) -> list[AudioSource]:
-    """The recordings that `names` mean, those of a folder in the order of their paths.
+    """The recordings that `names` stand for; a folder's are sorted by path.
 
-    Raises AudioError for a folder without any.
+    Raises AudioError for a folder without audio files.
     """
     sources: list[AudioSource] = []
     for name in names:

@@ -1,4 +1,4 @@
-"""What moulin calls a waveform: float32 samples [N] of one channel in [-1, 1], 16,000 a second."""
+"""The definition of a waveform: float32 samples [N] of one channel in [-1, 1], 16,000 a second."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from moulin.errors import AudioError
 
 SAMPLE_RATE = 16000
 
-# Lossy codecs and resampling overshoot 1 a little and float recordings may be hot, but nothing that is really
-# in [-1, 1] gets near 16 (+24 dB), while 16-bit speech that somebody forgot to scale always does.
+# Lossy codecs and resampling overshoot 1 a little and float recordings may exceed it, but audio scaled to [-1, 1] does
+# not come near 16 (+24 dB), while unscaled 16-bit speech always exceeds it.
 MAX_PEAK = 16.0
 
-# A chunk of live speech; of more the BLAS library would make threads.
+# The length of a chunk of live speech; for longer products the BLAS library would start threads.
 _MAX_DOT = 8192
 
 
@@ -21,7 +21,7 @@ def check_waveform(samples: ArrayLike, *, what: str = "waveform") -> NDArray[np.
     """Return `samples` as a contiguous float32 array [N], without a copy where it already is one.
 
     Floats of any width are taken as they are; int16 is divided by 32768. N may be 0. `what` names the audio in
-    the error message. Costs two passes over the samples, minimum and maximum, or one over few and quiet ones.
+    the error message. Costs two passes over the samples, minimum and maximum; one pass where they are few and quiet.
 
     Raises AudioError for another shape or dtype, for NaN or infinity, and for floats on an integer scale.
     """
@@ -40,9 +40,9 @@ def check_waveform(samples: ArrayLike, *, what: str = "waveform") -> NDArray[np.
             f"{what}: expected float32 or int16 samples, got {array.dtype}",
             hint="convert to float32 in [-1, 1]",
         )
-    # One pass where it will do: with so little energy no sample is above the peak, and none is NaN.
+    # One pass where it suffices: with an energy of at most MAX_PEAK**2 no sample exceeds the peak, and none is NaN.
     if array.size <= _MAX_DOT and array.dtype == np.float32:
-        with np.errstate(over="ignore", invalid="ignore"):  # numpy 2.5 warns of what the comparison finds
+        with np.errstate(over="ignore", invalid="ignore"):  # numpy 2.5 warns of infinity and NaN, handled below
             energy = float(np.dot(array, array))
         if energy <= MAX_PEAK**2:
             return np.ascontiguousarray(array)
@@ -53,16 +53,16 @@ def check_waveform(samples: ArrayLike, *, what: str = "waveform") -> NDArray[np.
 
 
 def check_waveforms(samples: ArrayLike, *, what: str = "waveform") -> NDArray[np.float32] | NDArray[np.int16]:
-    """`check_waveform` of every row of [N, n], in one pass over all. int16 stays what it is.
+    """`check_waveform` of every row of [N, n], in one pass over all rows; int16 is returned unchanged.
 
-    Raises AudioError, which names the first row that is no audio.
+    Raises AudioError that names the first invalid row.
     """
     array = np.asarray(samples)
     if array.ndim != 2:
         raise AudioError(f"{what}: expected waveforms of equal length with shape [N, n], got {list(array.shape)}")
     if array.dtype == np.int16:
         return array
-    # As above: with so little energy no sample is above the peak; else two passes tell.
+    # As in `check_waveform`: a small energy excludes peaks and NaN; otherwise minimum and maximum decide.
     if array.dtype == np.float32 and (
         float(np.einsum("ij,ij->i", array, array).max(initial=0)) <= MAX_PEAK**2
         or (array.min() >= -MAX_PEAK and array.max() <= MAX_PEAK)
@@ -73,7 +73,7 @@ def check_waveforms(samples: ArrayLike, *, what: str = "waveform") -> NDArray[np
 
 
 def as_floats(samples: NDArray[np.float32] | NDArray[np.int16]) -> NDArray[np.float32]:
-    """Samples of any shape in [-1, 1]: int16 is divided by 32768."""
+    """Samples of any shape as float32 in [-1, 1]: int16 is divided by 32768."""
     if samples.dtype == np.int16:
         floats: NDArray[np.float32] = np.multiply(samples, np.float32(1 / 32768), dtype=np.float32)
         return floats
@@ -81,7 +81,7 @@ def as_floats(samples: NDArray[np.float32] | NDArray[np.int16]) -> NDArray[np.fl
 
 
 def in_16_bits(samples: NDArray[np.float32]) -> NDArray[np.int16]:
-    """The nearest int16 of samples of any shape: exactly what they were where they came from 16 bits."""
+    """Samples of any shape rounded to int16; exact where they were 16-bit samples before."""
     rounded: NDArray[np.int16] = np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
     return rounded
 

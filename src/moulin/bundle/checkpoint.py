@@ -19,18 +19,18 @@ from moulin.errors import BundleError
 
 Tensors = dict[str, Tensor]
 _Model = Mapping[str, StoredTensor]
-# What wraps a model, or one of its parts, in training on several GPUs or by torch.compile, and with it the names.
+# Prefixes of parameter names from DistributedDataParallel and torch.compile, around the model or one of its parts.
 _WRAPPER = re.compile(r"^(?:module\.|_orig_mod\.)+|(?<=\.)_orig_mod\.")
-# The names of a transducer's parts; what is beside them (a CTC head, an attention decoder) is not needed.
+# The names of a transducer's parts; others (a CTC head, an attention decoder) are ignored.
 _PARTS = ("encoder", "decoder", "joiner")
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A model's tensors, on the CPU, with the factors of scaled parameters multiplied in, and what training said of it.
+    """A model's tensors, on the CPU, with the factors of scaled parameters multiplied in, and its training's options.
 
-    `parameters` are what Icefall's training keeps beside the model under its options' names (`context_size`,
-    `num_heads`, `causal`, …): strings, numbers, None, and containers of these. Empty for a stripped file.
+    `parameters` are the options that Icefall's training stores beside the model (`context_size`, `num_heads`, `causal`,
+    …): strings, numbers, None, and containers of these. Empty for a stripped file.
     """
 
     tensors: Tensors
@@ -38,10 +38,10 @@ class Checkpoint:
 
 
 def read_checkpoint(file: Path) -> Checkpoint:
-    """The checkpoint in `file`: its `model`, or where there is only `model_avg`, that.
+    """The checkpoint in `file`: its `model`, or its `model_avg` where it has no `model`.
 
-    Nothing that the file names is imported or called, and only the model's tensors are read. Raises BundleError for
-    what is no checkpoint.
+    Nothing that the file names is imported or called, and only the model's tensors are read. Raises BundleError where
+    `file` is no checkpoint.
     """
     with open_torch_file(file) as opened:
         model = _model(opened, "model")
@@ -52,9 +52,9 @@ def read_checkpoint(file: Path) -> Checkpoint:
 
 def average_checkpoints(files: Sequence[Path]) -> Checkpoint:
     """The mean of several checkpoints' parameters (Icefall's `--avg N --use-averaged-model 0`), taken in double
-    precision, a tensor at a time. The mean of integers is rounded down, as there.
+    precision, a tensor at a time. The mean of integers is rounded down, as in Icefall.
 
-    Raises BundleError where the checkpoints are not of one model.
+    Raises BundleError where the checkpoints are of different models.
     """
     with ExitStack() as stack:
         opened = [stack.enter_context(open_torch_file(file)) for file in files]
@@ -74,10 +74,10 @@ def average_between(start: Path, end: Path) -> Checkpoint:
     """The mean of the parameters over all batches from checkpoint `start` to checkpoint `end` (Icefall's default,
     `--use-averaged-model 1`).
 
-    Training keeps in `model_avg` the mean over the batches since its beginning, so that the mean between two moments is
-    a difference: (end.model_avg * end.batches - start.model_avg * start.batches) / (end.batches - start.batches), with
-    `batch_idx_train` for batches, rounded down to when `model_avg` was last brought up to date (every `average_period`
-    batches; icefall/checkpoint.py). Integers are those of `end`. Raises BundleError where there is no `model_avg`.
+    `model_avg` is the mean over all batches since the training began, so the mean over an interval is a difference:
+    (end.model_avg * end.batches - start.model_avg * start.batches) / (end.batches - start.batches). `batches` is
+    `batch_idx_train` rounded down to the last update of `model_avg` (every `average_period` batches;
+    icefall/checkpoint.py). Integers are those of `end`. Raises BundleError where there is no `model_avg`.
     """
     with open_torch_file(start) as first, open_torch_file(end) as last:
         models = _model(first, "model_avg"), _model(last, "model_avg")
@@ -103,10 +103,10 @@ def average_between(start: Path, end: Path) -> Checkpoint:
 
 
 def without_scales(tensors: Mapping[str, Tensor]) -> Tensors:
-    """`tensors` with every `<name>_scale` multiplied into <name> as exp(scale) and left out.
+    """`tensors` without the `<name>_scale`, each of which is multiplied into `<name>` as exp(scale).
 
     Icefall's ScaledLinear, ScaledConv1d, ScaledConv2d, ScaledLSTM and ScaledEmbedding learn the logarithm of a factor
-    beside each parameter (pruned_transducer_stateless2/scaling.py). In ScaledEmbedding it is called just `scale`.
+    beside each parameter (pruned_transducer_stateless2/scaling.py). ScaledEmbedding's is called `scale`.
     """
     scales = _scales({name: tensor.shape for name, tensor in tensors.items()})
     folded = set(scales.values())
@@ -118,7 +118,7 @@ def without_scales(tensors: Mapping[str, Tensor]) -> Tensors:
 
 
 def _scales(shapes: Mapping[str, Sequence[int]]) -> dict[str, str]:
-    """The name of the logarithm of its factor, for each name that has one."""
+    """The name of each scaled parameter's scale tensor."""
     scales = {}
     for name, shape in shapes.items():
         owner = f"{name[:-5]}weight" if name.endswith(".scale") else name.removesuffix("_scale")
@@ -128,8 +128,8 @@ def _scales(shapes: Mapping[str, Sequence[int]]) -> dict[str, str]:
 
 
 def _tensors(models: Sequence[_Model], read: Callable[[str], Tensor]) -> Tensors:
-    """`without_scales` of what `read` gives for each name of `models`, one at a time. Names that stand for one and the
-    same tensor get one."""
+    """`without_scales` of the tensors that `read` returns for the names of `models`, read one at a time. Names of one
+    shared tensor share the result."""
     scales = _scales({name: tensor.size for name, tensor in models[-1].items()})
     folded = set(scales.values())
     places = {
@@ -149,8 +149,8 @@ def _tensors(models: Sequence[_Model], read: Callable[[str], Tensor]) -> Tensors
 
 
 class _Doubles:
-    """Memory for one tensor at a time in double precision, as large as the largest of `model` and taken once: taken
-    anew for each tensor, it leaves holes in the heap that add up to twice the model."""
+    """A buffer for one tensor at a time in double precision, as large as the largest tensor of `model`. Allocating for
+    each tensor instead fragments the heap by up to twice the model's size."""
 
     def __init__(self, model: _Model) -> None:
         largest = max((tensor.numel for tensor in model.values()), default=0)
@@ -161,8 +161,8 @@ class _Doubles:
 
 
 def _mean(tensors: Iterator[Tensor], count: int, sums: _Doubles, terms: _Doubles) -> Tensor:
-    """The mean of `count` tensors of one shape and type, which takes the first one's memory. Truth values and complex
-    numbers are those of the last."""
+    """The mean of `count` tensors of one shape and dtype, written into the first. Boolean and complex tensors are not
+    averaged: the last one is returned."""
     mean = next(tensors).contiguous()
     if mean.dtype == torch.bool or mean.is_complex():
         for tensor in tensors:
@@ -180,7 +180,7 @@ def _finite(opened: TorchFile, model: _Model, name: str) -> Tensor:
     tensor = opened.read(model[name], name)
     if tensor.is_floating_point() and tensor.numel():
         checked = tensor.float() if tensor.itemsize == 1 else tensor
-        # Not isfinite(), which takes the tensor's memory once more.
+        # Not isfinite() of the whole tensor, which allocates another tensor of its size.
         if not all(bool(end.isfinite()) for end in checked.aminmax()):
             raise BundleError(
                 f"'{name}' of {opened.path} has values that are not finite", hint="use an earlier checkpoint"
@@ -189,8 +189,8 @@ def _finite(opened: TorchFile, model: _Model, name: str) -> Tensor:
 
 
 def _model(opened: TorchFile, key: str) -> _Model:
-    """The state dict under `key`; a file that is nothing but a state dict counts as its 'model', and so does
-    `model_avg` where there is no other."""
+    """The state dict under `key`. For 'model' also a file that is a bare state dict, or `model_avg` where there is no
+    'model'."""
     content, file = opened.content, opened.path
     if not isinstance(content, dict):
         raise BundleError(

@@ -1,5 +1,5 @@
-"""Which checkpoints of a training are meant by `--epoch`, `--iter`, `--avg` and `--use-averaged-model`: Icefall's rules
-(`zipformer/export.py`, and the same in every recipe). Imports no torch."""
+"""The checkpoints that `--epoch`, `--iter`, `--avg` and `--use-averaged-model` select, by Icefall's rules
+(`zipformer/export.py`; every recipe has the same). Imports no torch."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _NUMBERED = re.compile(r"(?P<kind>epoch|checkpoint)-(?P<number>\d+)\.pt")
 
 @dataclass(frozen=True, slots=True)
 class CheckpointChoice:
-    """What a person asks for. `iteration` goes before `epoch`, as in Icefall, where 0 stands for none.
+    """The options given. `iteration` takes precedence over `epoch`, as in Icefall, where 0 means not given.
 
-    `avg` checkpoints up to that one are averaged; with `use_averaged_model` two, the first of them `avg` before, stand
-    for all of training between them.
+    The last `avg` checkpoints up to the given one are averaged. With `use_averaged_model` the average is over all
+    batches between two checkpoints, the given one and the one `avg` earlier.
     """
 
     epoch: int | None = option(
@@ -56,7 +56,7 @@ class CheckpointChoice:
 
 @dataclass(frozen=True, slots=True)
 class ChosenCheckpoints:
-    """Files, the latest last, and what Icefall's scripts call the model that they make, say `epoch-30-avg-9`."""
+    """Checkpoint files, the latest last, and Icefall's name for their average, for example `epoch-30-avg-9`."""
 
     files: tuple[Path, ...]
     label: str
@@ -68,8 +68,9 @@ class ChosenCheckpoints:
 
 
 def choose_checkpoints(named: Sequence[Path], choice: CheckpointChoice) -> ChosenCheckpoints:
-    """The checkpoints that `choice` means in the folder `named`, or several `named` ones (files, or folders that
-    `find_checkpoint` understands), which are averaged. Raises OptionsError, and BundleError where a file is missing."""
+    """The checkpoints that `choice` selects in the one folder `named`; without --epoch and --iter those of all `named`
+    (files, or folders for `find_checkpoint`), to be averaged. Raises OptionsError, and BundleError for a missing file.
+    """
     if choice.epoch is None and not choice.iteration:
         return _named(named, choice)
     if len(named) != 1 or not named[0].is_dir():
@@ -105,14 +106,14 @@ def _named(named: Sequence[Path], choice: CheckpointChoice) -> ChosenCheckpoints
 
 
 def _apart(files: Sequence[Path], choice: CheckpointChoice) -> int:
-    """Icefall's `--avg` for `files`: with the running average the epochs from the one to the other, else how many."""
+    """Icefall's `--avg` for `files`: with the running average the number of epochs between them, else their number."""
     numbers = [int(match["number"]) for file in files if (match := _NUMBERED.fullmatch(file.name))]
     epochs = len(numbers) == len(files) and all(file.name.startswith("epoch-") for file in files)
     return numbers[-1] - numbers[0] if choice.use_averaged_model and epochs else len(files)
 
 
 def _epochs(folder: Path, epoch: int, avg: int, *, use_averaged_model: bool) -> list[Path]:
-    """`avg` epochs up to `epoch`, none before 1; with the running average the one before these, and the last."""
+    """The last `avg` epochs up to `epoch`, none before 1; with the running average epochs `epoch - avg` and `epoch`."""
     if use_averaged_model:
         start = epoch - avg
         if start < 1:
@@ -134,7 +135,7 @@ def _epochs(folder: Path, epoch: int, avg: int, *, use_averaged_model: bool) -> 
 
 
 def _iterations(folder: Path, iteration: int, count: int) -> list[Path]:
-    """The latest `count` of checkpoint-N.pt with N up to `iteration`."""
+    """The last `count` files checkpoint-N.pt with N <= `iteration`."""
     there = [(number, file) for number, file in _there(folder)["checkpoint"] if number <= iteration]
     if len(there) < count:
         raise BundleError(
@@ -147,13 +148,13 @@ def _iterations(folder: Path, iteration: int, count: int) -> list[Path]:
 def _there(folder: Path) -> dict[str, list[tuple[int, Path]]]:
     found: dict[str, list[tuple[int, Path]]] = {"epoch": [], "checkpoint": []}
     for file in folder.iterdir():
-        if (match := _NUMBERED.fullmatch(file.name)) and file.is_file():  # a link may lead nowhere
+        if (match := _NUMBERED.fullmatch(file.name)) and file.is_file():  # a symbolic link may be broken
             found[match["kind"]].append((int(match["number"]), file))
     return {kind: sorted(files) for kind, files in found.items()}
 
 
 def _said(folder: Path) -> str:
-    """What is there, in few words: runs of epochs as their first and last."""
+    """A summary of the checkpoints in `folder`; consecutive epochs as first and last."""
     names = []
     for kind, files in _there(folder).items():
         numbers = [number for number, _ in files]

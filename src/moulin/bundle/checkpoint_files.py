@@ -1,4 +1,4 @@
-"""Which checkpoint of a folder is meant. Imports no torch, so that asking costs nothing."""
+"""The checkpoint that a path or a folder stands for. Imports no torch, so that checking is fast."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _SUFFIXES = (".pt", ".safetensors")
 
 
 def is_checkpoint(path: Path, *, preferred: bool = False) -> bool:
-    """Whether `path` is a checkpoint, or a folder that has one and no ONNX encoder. Where checkpoints are `preferred`
-    the folder may have both."""
+    """Whether `path` is a checkpoint, or a folder with a checkpoint and no ONNX encoder; with `preferred` it may also
+    have both."""
     if not path.is_dir():
         return path.suffix in _SUFFIXES
     try:
         return choose_on_disk(path, Wish(form="checkpoint" if preferred else "onnx")).form == "checkpoint"
-    except BundleError:  # whoever reads the folder says what is wrong with it
+    except BundleError:  # reading the folder will raise it again
         return False
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The checkpoint that `path` names: itself, or the one of a folder by the rules of `choice`. Raises BundleError."""
+    """The checkpoint at `path`, or the one that the rules of `choice` select in the folder. Raises BundleError."""
     if not path.is_dir():
         if not path.exists():
             raise BundleError(f"There is no checkpoint at {path}")

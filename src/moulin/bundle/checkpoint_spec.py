@@ -15,9 +15,9 @@ from moulin.errors import BundleError
 
 
 def load_checkpoint_spec(model: Path, *, streaming: bool) -> CheckpointSpec:
-    """Read and check the checkpoint that `model` names, and its tokens.txt or bpe.model.
+    """Read and check the checkpoint at `model`, and its tokens.txt or bpe.model.
 
-    Streaming has the chunk and the left context of its parameters, else the recipe's. Raises BundleError.
+    Chunk and left context of streaming are those of its parameters, else the recipe's. Raises BundleError.
     """
     checkpoint = find_checkpoint(model)
     loaded = load_with_facts([checkpoint])
@@ -39,7 +39,7 @@ def load_checkpoint_spec(model: Path, *, streaming: bool) -> CheckpointSpec:
 
 
 def layout_of(transducer: Transducer, checkpoint: Path) -> StreamingLayout:
-    """How `transducer` is fed chunk by chunk. Raises BundleError where it was not trained for that."""
+    """The window, chunk and states of `transducer` in streaming. Raises BundleError where it was not trained for it."""
     try:
         return transducer.encoder.streaming_layout()
     except ValueError as error:

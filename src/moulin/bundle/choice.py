@@ -1,7 +1,7 @@
-"""Which files of a folder, an archive or a repository make the model that a person means.
+"""The files of a folder, an archive or a repository that make up the requested model.
 
-The rules look at names alone, so that one set of rules serves what is on disk and what is still elsewhere. They are the
-table in docs/models.md. Paths are all of one kind: absolute, or relative to the repository.
+The rules use names alone, so that they serve local folders and remote listings alike; docs/models.md has them as a
+table. Paths are all absolute, or all relative to the repository.
 """
 
 from __future__ import annotations
@@ -30,14 +30,22 @@ Mode = Literal["offline", "streaming"]
 Form = Literal["onnx", "checkpoint"]
 
 _OR_TENSORRT = " and --engine tensorrt, which takes fp32 files"
-# Folders of a recipe that hold no acoustic model, though their files may be called like one.
+# Folders of a recipe that hold no acoustic model, although their files may have a model's name.
 _ASIDE = ("data", "lang", "lm", "rnn_lm", "rnnlm", "log", "tensorboard", "test_wavs", "decoding")
+
+
+class MissingNetworkError(BundleError):
+    """A model without an encoder, decoder or joiner; `missing` has the roles that no file has."""
+
+    def __init__(self, about: str, missing: Sequence[str], *, hint: str | None = None) -> None:
+        super().__init__(f"{about} has no {' and no '.join(f'{role}*.onnx' for role in missing)}", hint=hint)
+        self.missing = tuple(missing)
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a person asked for; None leaves it to the rules. `form` is what to take where both are there, by default
-    ONNX files."""
+    """The requested properties of a model; None leaves one to the rules. `form` decides between ONNX files and a
+    checkpoint where both exist; the default is ONNX files."""
 
     precision: Precision | None = None
     mode: Mode | None = None
@@ -53,8 +61,8 @@ class Choice:
     """The files of one model. `networks` has the encoder, the decoder and the joiner in this order, or one checkpoint;
     `precision` is the encoder's, None for a checkpoint.
 
-    `mode` is what the names tell of it or what was wished, `language` the files' own. Each of `notes` is a line for
-    people about what was passed over.
+    `mode` comes from the names or the wish, `language` from the files' names. Each of `notes` is a line for the user
+    about files that were not chosen.
     """
 
     form: Form
@@ -66,15 +74,15 @@ class Choice:
 
     @property
     def file(self) -> PurePosixPath:
-        """The encoder, or the checkpoint: the path that names the model."""
+        """The encoder or the checkpoint: the file by which the model can be named."""
         return self.networks[0]
 
 
 def choose_model(paths: Collection[PurePosixPath], inside: PurePosixPath, about: str, wish: Wish = NO_WISH) -> Choice:
-    """The model that `inside` names: a folder, an encoder or a checkpoint among `paths`.
+    """The model at `inside`: a folder, an encoder or a checkpoint among `paths`.
 
-    `about` is what people call the folder or repository. Raises BundleError where there is no model, or where only a
-    person can say which of several.
+    `about` is the folder's or repository's name for messages. Raises BundleError where there is no model, or where the
+    rules cannot decide between several.
     """
     if inside in paths and inside.suffix == ".onnx":
         return _named_encoder(paths, inside, about, wish)
@@ -84,7 +92,7 @@ def choose_model(paths: Collection[PurePosixPath], inside: PurePosixPath, about:
 
 
 class _Folder:
-    """The models in and below a folder."""
+    """The models in a folder and its subfolders."""
 
     def __init__(self, paths: Collection[PurePosixPath], top: PurePosixPath, about: str) -> None:
         self._top, self._about = top, about
@@ -104,7 +112,7 @@ class _Folder:
         raise self._nothing()
 
     def _folders_with_exports(self) -> list[PurePosixPath]:
-        """The folders with encoders: the complete ones where there are any, and none in the form of 2022."""
+        """The folders with encoders, only the complete ones if there are any; without exports in the form of 2022."""
         roles: dict[PurePosixPath, set[str]] = {}
         for name in self._names:
             roles.setdefault(name.path.parent, set()).add(name.role)
@@ -113,9 +121,9 @@ class _Folder:
 
     def _prefers_checkpoint(self, exports: Sequence[PurePosixPath], wish: Wish) -> bool:
         if wish.precision == "int8":
-            return False  # no checkpoint runs in it
+            return False  # no engine runs a checkpoint in int8
         if all(checkpoint_rank(path) is None for path in self._checkpoints):
-            return False  # what is beside the exports, and says nothing of itself, may be anything
+            return False  # a checkpoint with an unknown name beside the exports may be of another model
         if wish.language is not None and not any(names_language(path, wish.language) for path in self._checkpoints):
             return False
         return wish.form == "checkpoint" or (wish.form is None and wish.mode == "offline" and self._all_stream(exports))
@@ -148,10 +156,8 @@ class _Folder:
         names = [name for name in self._names if name.path.parent == folder]
         missing = [role for role in ROLES if not any(name.role == role for name in names)]
         if missing:
-            raise BundleError(
-                f"{self._about_folder(folder)} has no {' and no '.join(f'{role}*.onnx' for role in missing)}",
-                hint=_without_joiner(names) if missing == ["joiner"] else None,
-            )
+            hint = _without_joiner(names) if missing == ["joiner"] else None
+            raise MissingNetworkError(self._about_folder(folder), missing, hint=hint)
         encoders = [name for name in names if name.role == "encoder"]
         encoders = self._of_language(encoders, wish.language, folder, notes)
         encoders = self._of_precision(encoders, wish.precision, folder)
@@ -163,8 +169,8 @@ class _Folder:
         return _with_companions(encoder, names, self._about, wish, tuple(notes))
 
     def _one_folder(self, folders: Sequence[PurePosixPath], wish: Wish) -> tuple[PurePosixPath, list[str]]:
-        """The folder with the model: the top or its `exp`, the one that has the wished language's or mode's name, or
-        the only one."""
+        """The folder with the model: the top or its `exp`, the one named after the requested language or mode, or the
+        only one."""
         if len(folders) == 1:
             return folders[0], []
         fitting = list(folders)
@@ -224,7 +230,7 @@ class _Folder:
     def _of_mode(
         self, encoders: list[OnnxName], wanted: Mode | None, folder: PurePosixPath, notes: list[str]
     ) -> list[OnnxName]:
-        """Exports for streams say so by their chunk; those without one may be either."""
+        """The encoders of the requested mode. A chunk in the name marks a streaming export; without one it is open."""
         streaming = [name for name in encoders if name.chunk is not None]
         plain = [name for name in encoders if name.chunk is None]
         if not streaming or not plain:
@@ -237,7 +243,7 @@ class _Folder:
         return plain if wanted == "offline" else streaming
 
     def _of_training(self, encoders: list[OnnxName], folder: PurePosixPath, notes: list[str]) -> list[OnnxName]:
-        """Of one training several epochs or averages may be published: the last epoch, with the longest average."""
+        """Among several epochs and averages of one training, the last epoch with the longest average."""
         trainings = sorted({name.training for name in encoders})
         if len(trainings) == 1:
             return encoders
@@ -255,7 +261,7 @@ class _Folder:
         return chosen
 
     def _of_form(self, encoders: list[OnnxName], folder: PurePosixPath, notes: list[str]) -> list[OnnxName]:
-        """Of one streaming model in several forms the smallest chunk with the largest left context."""
+        """Among several exports of one streaming model, the smallest chunk with the largest left context."""
         if len({name.label for name in encoders}) == 1:
             return encoders
         best = min(encoders, key=lambda name: (name.chunk or 0.0, -name.left_context, name.label))
@@ -306,7 +312,7 @@ class _Folder:
         if not known:
             return Choice("checkpoint", (here[0],), mode=self._mode(wish), notes=tuple(notes))
         best_rank, best = known[-1]
-        # Those that somebody averaged and named compete with each other; training's own are only passed.
+        # Notes name other averages (rank 6 and above) only; training's own checkpoints are passed over silently.
         rivals = [self._shown(path) for rank, path in known[:-1] if rank[0] >= 6]
         if rivals:
             why = _WHY[best_rank[0]]
@@ -314,7 +320,7 @@ class _Folder:
         return Choice("checkpoint", (best,), mode=self._mode(wish), notes=tuple(notes))
 
     def _mode(self, wish: Wish) -> Mode | None:
-        """What a checkpoint is for: what its exports are, where it has some."""
+        """A checkpoint's mode: the requested one, else that of the exports beside it."""
         encoders = [name for name in self._names if name.role == "encoder"]
         if wish.mode is None and any(name.chunk is not None for name in encoders):
             return "streaming"
@@ -326,8 +332,8 @@ class _Folder:
         if self._of_2022:
             return BundleError(
                 f"{self._about} has an export of 2022 in five files (joiner_encoder_proj.onnx and "
-                "joiner_decoder_proj.onnx beside the joiner), a form that is served no longer",
-                hint="take the checkpoint that it was made from, and `moulin export` it; or a newer model",
+                "joiner_decoder_proj.onnx beside the joiner), a form that is no longer served",
+                hint="`moulin export` the checkpoint that it was made from, or use a newer model",
             )
         roles = {name.role for name in self._names}
         if roles:
@@ -359,7 +365,7 @@ class _Folder:
         return str(path.relative_to(self._top))
 
     def _path_of(self, path: PurePosixPath) -> str:
-        """How a person names `path`, in place of what was named now."""
+        """`path` as the user could name it instead."""
         return f"{self._about}/{self._shown(path)}" if path != self._top else self._about
 
     def _about_folder(self, folder: PurePosixPath) -> str:
@@ -376,13 +382,13 @@ def _named_encoder(paths: Collection[PurePosixPath], encoder: PurePosixPath, abo
     if any(is_projection(path) for path in paths if path.parent == encoder.parent):
         raise BundleError(
             f"{about} has an export of 2022 in five files (joiner_encoder_proj.onnx beside the joiner), a form that is "
-            "served no longer",
-            hint="take the checkpoint that it was made from, and `moulin export` it; or a newer model",
+            "no longer served",
+            hint="`moulin export` the checkpoint that it was made from, or use a newer model",
         )
     names = [other for path in sorted(paths) if path.parent == encoder.parent and (other := parse_onnx_name(path))]
     missing = [role for role in ROLES if not any(other.role == role for other in names)]
     if missing:
-        raise BundleError(f"{about} has no {' and no '.join(f'{role}*.onnx' for role in missing)}")
+        raise MissingNetworkError(about, missing)
     alike = [other for other in names if other.role == "encoder" and other.key == name.key]
     precision = wish.precision or name.precision
     if found := [other for other in alike if other.precision == precision]:
@@ -407,8 +413,8 @@ def _with_companions(
 
 
 def _companion(encoder: OnnxName, candidates: Sequence[OnnxName], about: str) -> PurePosixPath:
-    """The decoder or joiner of `encoder`, in its precision where there is one: with the same label, else of the same
-    training, else the only one that is not expressly of another training."""
+    """The decoder or joiner of `encoder`, in its precision where possible: the one with the same label, else the one of
+    the same training, else the only one whose name does not state another training."""
     same_language = [name for name in candidates if name.language == encoder.language]
     tests: tuple[Callable[[OnnxName], bool], ...] = (
         lambda name: name.label == encoder.label,
@@ -427,12 +433,12 @@ def _companion(encoder: OnnxName, candidates: Sequence[OnnxName], about: str) ->
 
 
 def _other_training(one: OnnxName, other: OnnxName) -> bool:
-    """Whether both say of which epoch or iteration they are, and not of the same."""
+    """Whether both names state an epoch or iteration, and different ones."""
     return one.training != other.training and names_a_training(one.training) and names_a_training(other.training)
 
 
 def _without_joiner(names: Sequence[OnnxName]) -> str:
-    """What a model of encoder and decoder is likely to be."""
+    """A hint about the likely kind of a model with encoder and decoder but no joiner."""
     if any(name.role == "decoder" and name.label.startswith(("_joint", "-joint")) for name in names):
         return "an encoder and a decoder_joint are a NeMo export, which other runtimes serve"
     return (
@@ -450,7 +456,7 @@ def _no_precision(about: str, encoders: Iterable[OnnxName], wanted: Precision) -
 
 
 def _one_a_label(names: Iterable[OnnxName]) -> list[str]:
-    """A file's name for each label, the most exact one."""
+    """One file name for each label: that of the highest precision."""
     by_key: dict[tuple[str | None, str], OnnxName] = {}
     for name in sorted(names, key=lambda name: (name.path.name, PRECISIONS.index(name.precision))):
         kept = by_key.setdefault(name.key, name)

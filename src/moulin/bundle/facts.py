@@ -1,7 +1,7 @@
-"""What a checkpoint's model is, and where each fact comes from.
+"""Facts about a checkpoint's model, each with its source.
 
-In this order: its own parameters, the shapes of its tensors, the recipe's default; what parameters leave open a person
-may say (`FLAGS`).
+Sources in order of precedence: the checkpoint's parameters, the shapes of its tensors, the recipe's default. Command
+line flags (`FLAGS`) set facts that the parameters leave open.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ FLAGS = {
     "left_context_frames": "--left-context-frames",
     "right_context": "--right-context",
 }
-"""What a person says a field of `Recipe` with."""
+"""The command line flag of each field of `Recipe`."""
 
 _STREAMING = ("chunk_size", "left_context_frames", "right_context")
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """`name` is the recipe's."""
+    """One fact; `name` is the recipe's option."""
 
     name: str
     value: Value
@@ -49,18 +49,18 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What is said of a model beside its tensors."""
+    """Information about a model beside its tensors."""
 
     recipe: Recipe
-    """Parameters and flags together."""
+    """Parameters and flags combined."""
     flags: Recipe
     parameters: Parameters
 
     @classmethod
     def by(cls, parameters: Parameters, flags: Recipe, family: str) -> Said:
-        """Flags say what parameters leave open, and with which of the possible sizes to stream.
+        """Combine parameters and flags: flags set what parameters leave open, and choose among the trained chunk sizes.
 
-        Raises OptionsError where a flag contradicts the parameters or means nothing for the `family`, and BundleError
+        Raises OptionsError where a flag contradicts the parameters or does not apply to the `family`, and BundleError
         for parameters of wrong types.
         """
         recipe = recipe_of(parameters, family)
@@ -71,7 +71,7 @@ class Said:
             if name == "right_context" and family != "conformer":
                 raise OptionsError(f"{flag} is for a Conformer, and this is a {family}")
             if family == "lstm" and name != "causal":
-                raise OptionsError(f"{flag} says nothing of an LSTM")
+                raise OptionsError(f"{flag} does not apply to an LSTM")
             if name not in _STREAMING and said is not None and not _same(said, asked):
                 raise OptionsError(
                     f"{flag} says {shown(asked)}, the checkpoint's own parameters say {shown(said)}",
@@ -85,7 +85,7 @@ class Said:
         )
 
     def source(self, *names: str, otherwise: Source) -> Source:
-        """Who says a fact that has these names."""
+        """The source of a fact, known under `names`."""
         if any(getattr(self.flags, name, None) is not None for name in names):
             return "flag"
         if any(self.parameters.get(name) is not None for name in names):
@@ -94,7 +94,7 @@ class Said:
 
 
 def facts_of(transducer: Transducer, tensors: Mapping[str, Tensor], said: Said) -> list[Fact]:
-    """Every fact of `transducer`, which was made of `tensors` by what is `said`."""
+    """Every fact of `transducer`, which was built from `tensors` and `said`."""
     family = transducer.encoder.family
     split = _source_of_heads(tensors, said) if family == "zipformer2" else "shapes"
     facts = []
@@ -109,7 +109,7 @@ def facts_of(transducer: Transducer, tensors: Mapping[str, Tensor], said: Said) 
 
 
 def doubts(transducer: Transducer, tensors: Mapping[str, Tensor], said: Said, *, streaming: bool) -> list[str]:
-    """What was taken for granted though neither parameters nor shapes tell it, a sentence each."""
+    """Assumptions that neither parameters nor shapes confirm, one sentence each."""
     found = []
     encoder = transducer.encoder
     if unknown := transducer.unknown(tensors):
@@ -177,7 +177,7 @@ def _of_streaming(transducer: Transducer, said: Said) -> list[Fact]:
 
 
 def _source_of_heads(tensors: Mapping[str, Tensor], said: Said) -> Source:
-    """Where a Zipformer2's heads are known from, where nobody says the very number: any one number tells the others."""
+    """The source of a Zipformer2's head counts where they are not given: any one head size determines the others."""
     recipe = said.recipe
     if any((recipe.num_heads, recipe.pos_head_dim, recipe.query_head_dim, recipe.value_head_dim)):
         return "shapes"
@@ -185,7 +185,7 @@ def _source_of_heads(tensors: Mapping[str, Tensor], said: Said) -> Source:
 
 
 def _same(one: object, other: object) -> bool:
-    """Whether two values of a `Recipe` say the same; one number stands for all stacks."""
+    """Whether two values of a `Recipe` are equal; a single number stands for all stacks."""
     if isinstance(one, tuple) and isinstance(other, tuple) and 1 in (len(one), len(other)):
         values: Sequence[int] = (*one, *other)
         return len(set(values)) == 1

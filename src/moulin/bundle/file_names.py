@@ -1,8 +1,8 @@
-"""What the names of a model's files say: Icefall's own, and those that people publish models under.
+"""Parsing of model file names: Icefall's own, and those of published models.
 
-An ONNX file is `encoder`, `decoder` or `joiner`, a label (`-epoch-99-avg-1-chunk-16-left-128`) and a variant (`.int8`,
-`.fp16`); where one folder has several languages, each file begins with one (`de_encoder.onnx`) or ends so
-(`encoder-de.onnx`). A checkpoint is any `.pt` that is no TorchScript and no graph of k2's.
+An ONNX file's name is `encoder`, `decoder` or `joiner`, a label (`-epoch-99-avg-1-chunk-16-left-128`) and a variant
+(`.int8`, `.fp16`); where one folder has several languages, each name begins (`de_encoder.onnx`) or ends with one
+(`encoder-de.onnx`). A checkpoint is any `.pt` that is neither TorchScript nor a k2 graph.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ONNX = re.compile(
     rf"(?:(?P<language>{_LANGUAGE})[-_])?(?P<role>encoder|decoder|joiner)(?P<label>.*?)"
     r"(?:[._-](?P<precision>int8|fp16|fp32))?\.onnx"
 )
-# ISO 639-1, and of ISO 639-3 what speech models are published under.
+# ISO 639-1, and the codes of ISO 639-3 that published speech models use.
 _CODES = (
     "af am ar as az ba be bg bn bo br bs ca cs cy da de el en eo es et eu fa fi fo fr fy ga gd gl gu ha he hi hr ht hu "
     "hy id ig is it ja jv ka kk km kn ko ku ky la lb lo lt lv mg mi mk ml mn mr ms mt my nb ne nl nn no oc om or pa pl "
@@ -45,7 +45,7 @@ _GRAPH = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class OnnxName:
-    """One of a transducer's three networks, by its file's name. `key` is the same for the three of one export."""
+    """The parsed file name of one of a transducer's three networks. `key` is equal for the three of one export."""
 
     path: PurePosixPath
     role: str
@@ -59,7 +59,7 @@ class OnnxName:
 
     @property
     def chunk(self) -> float | None:
-        """The chunk of a streaming export, as a number to compare with others; None where the name has none."""
+        """The chunk of a streaming export as a number to compare (ms, or 20 times its frames); None without one."""
         if match := _CHUNK_MS.search(self.label):
             return float(match["ms"])
         if (match := _CHUNK.search(self.label)) and int(match["frames"]) > 0:
@@ -68,7 +68,7 @@ class OnnxName:
 
     @property
     def left_context(self) -> float:
-        """Larger is more; an unlimited one is written -1."""
+        """The left context as a number to compare; infinite for an unlimited one (-1 in the name), -1 without one."""
         match = _LEFT.search(self.label)
         if match is None:
             return -1.0
@@ -76,12 +76,12 @@ class OnnxName:
 
     @property
     def training(self) -> str:
-        """The label without chunk and left context: which training, epoch and average it is."""
+        """The label without chunk and left context: training, epoch and average."""
         return _LEFT.sub("", _CHUNK_MS.sub("", _CHUNK.sub("", self.label)))
 
 
 def parse_onnx_name(path: PurePosixPath) -> OnnxName | None:
-    """None for what is no encoder, decoder or joiner by its name."""
+    """The parsed name of an encoder, decoder or joiner; None for any other file."""
     match = _ONNX.fullmatch(path.name)
     if match is None or is_projection(path):
         return None
@@ -97,18 +97,18 @@ def parse_onnx_name(path: PurePosixPath) -> OnnxName | None:
 
 
 def is_language(code: str) -> bool:
-    """Whether `code` (`de`, `zh-en`, `pt_BR`, `yue`) begins as the code of a language does."""
+    """Whether `code` (`de`, `zh-en`, `pt_BR`, `yue`) begins with the code of a language."""
     return re.split("[-_]", code.lower())[0] in _LANGUAGES
 
 
 def is_projection(path: PurePosixPath) -> bool:
-    """Whether the file is one of the two that only Icefall's exports of 2022 have beside the joiner."""
+    """Whether the file is one of the two projections that only Icefall's exports of 2022 have beside the joiner."""
     return path.suffix == ".onnx" and path.name.startswith(("joiner_encoder_proj", "joiner_decoder_proj"))
 
 
 def is_checkpoint_name(path: PurePosixPath) -> bool:
-    """Whether the file may hold a checkpoint's tensors: neither TorchScript (`cpu_jit.pt`, `jit_script.pt`), nor a
-    graph of k2's (`HLG.pt`, `L_disambig.pt`) or a part of the training's state."""
+    """Whether the file may hold a checkpoint's tensors: neither TorchScript (`cpu_jit.pt`, `jit_script.pt`), nor a k2
+    graph (`HLG.pt`, `L_disambig.pt`) or other training state."""
     return (
         path.suffix in _SUFFIXES
         and not _TORCHSCRIPT.search(path.stem.lower())
@@ -117,11 +117,11 @@ def is_checkpoint_name(path: PurePosixPath) -> bool:
 
 
 def checkpoint_rank(path: PurePosixPath) -> tuple[int, ...] | None:
-    """How much a checkpoint's name says that it is the one to use, largest first; None where the name says nothing.
+    """The preference for a checkpoint by its name, largest first; None for an unknown name.
 
-    `model.safetensors`, `pretrained.pt`, `model.pt`, then averages that somebody chose and named (`pretrained-…`,
-    `finetuned_…`), then training checkpoints (`epoch-N.pt`, `checkpoint-N.pt`), then those that training found best.
-    Of several of a kind the last epoch, then the last iteration, then the longest average.
+    `model.safetensors`, `pretrained.pt`, `model.pt`, then named averages (`pretrained-…`, `finetuned_…`), then training
+    checkpoints (`epoch-N.pt`, `checkpoint-N.pt`), then training's best (`best-…`). Within a kind: the last epoch, then
+    the last iteration, then the longest average.
     """
     name, stem = path.name, path.stem.lower()
     if name == STORED_NAME:
@@ -144,7 +144,7 @@ def checkpoint_rank(path: PurePosixPath) -> tuple[int, ...] | None:
 
 
 def training_rank(label: str) -> tuple[int, int, int]:
-    """Epochs before iterations, then the number, then how many were averaged."""
+    """A sort key: epochs above iterations, then the number, then the length of the average."""
     trained, average = _TRAINED.search(label), _AVERAGE.search(label)
     return (
         int(trained is not None and trained["kind"] == "epoch"),
@@ -154,12 +154,12 @@ def training_rank(label: str) -> tuple[int, int, int]:
 
 
 def names_a_training(label: str) -> bool:
-    """Whether the label says which epoch or iteration it is, so that it can be compared with others."""
+    """Whether the label states an epoch or iteration, so that it can be compared with others."""
     return _TRAINED.search(label) is not None
 
 
 def what_was_trained(label: str) -> str:
-    """The label without epoch, iteration and average: the same for all of one training."""
+    """The label without epoch, iteration and average, equal for all checkpoints of one training."""
     rest = _AVERAGE.sub("", _TRAINED.sub("", label)).replace("with-averaged-model", "")
     return re.sub(r"[-_]+", "-", rest).strip("-")
 

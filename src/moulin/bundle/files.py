@@ -1,4 +1,4 @@
-"""Which files of a model directory belong together: the rules of `choice` and `vocabulary_files` on disk."""
+"""The files of a model directory that belong together: the rules of `choice` and `vocabulary_files` on disk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from moulin.errors import BundleError, OptionsError
 
 @dataclass(frozen=True, slots=True)
 class BundleFiles:
-    """The files that make one transducer. `precision` is the encoder's; `tokens` may be `bpe_model` itself."""
+    """The files of one transducer. `precision` is the encoder's; `tokens` may be `bpe_model` itself."""
 
     directory: Path
     encoder: Path
@@ -27,8 +27,8 @@ class BundleFiles:
 
 
 def choose_on_disk(model: Path, wish: Wish = NO_WISH) -> Choice:
-    """The model that `model` names on disk: a folder (also a clone with `exp/` and `data/lang_*/`), an encoder file or
-    a checkpoint. Raises BundleError, and OptionsError for a precision that there is not."""
+    """The model at `model` on disk: a folder (also a clone with `exp/` and `data/lang_*/`), an encoder file or a
+    checkpoint. Raises BundleError, and OptionsError for an unknown precision."""
     if wish.precision is not None and wish.precision not in PRECISIONS:
         raise OptionsError(f"Expected a precision of {', '.join(PRECISIONS)}, got {wish.precision!r}")
     if not model.exists():
@@ -43,9 +43,9 @@ def choose_on_disk(model: Path, wish: Wish = NO_WISH) -> Choice:
 def find_bundle_files(model: Path, precision: Precision | None = None, *, wish: Wish = NO_WISH) -> BundleFiles:
     """Choose the encoder, decoder, joiner and tokens of `model`: a directory, or an encoder file in it.
 
-    Without `precision` the most exact encoder that is there is taken (fp32, then fp16, then int8). The decoder
-    and joiner follow the encoder's precision where they have it: published bundles often quantise the encoder
-    alone. Checkpoints beside the ONNX files are ignored.
+    Without `precision` the encoder of the highest precision is taken (fp32, then fp16, then int8). The decoder and
+    joiner follow the encoder's precision where they exist in it: published bundles often quantise the encoder alone.
+    Checkpoints beside the ONNX files are ignored.
     """
     wish = Wish(precision or wish.precision, wish.mode, wish.language, "onnx")
     choice = choose_on_disk(model, wish)
@@ -71,7 +71,7 @@ def find_bundle_files(model: Path, precision: Precision | None = None, *, wish: 
 def vocabulary_on_disk(
     model: Path, language: str | None = None, *, named: Path | None = None
 ) -> tuple[Path, Path | None]:
-    """`find_vocabulary` for the encoder or checkpoint file `model`; or the `named` file, or that of the `named` folder.
+    """`find_vocabulary` for the encoder or checkpoint file `model`; with `named` that file, or the one in that folder.
 
     Raises BundleError.
     """

@@ -1,4 +1,4 @@
-"""The files of a model's folder, and of the folders around it where recipes keep a vocabulary."""
+"""The files of a model's folder, and the vocabularies in the folders above it, where recipes keep them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 
 from moulin.errors import BundleError
 
-# A git clone of a published recipe is `data/lang_bpe_500/tokens.txt`, `exp/onnx/encoder.onnx`; what is deeper, or in a
-# folder with very many files, is no model.
+# A git clone of a published recipe has `data/lang_bpe_500/tokens.txt` and `exp/onnx/encoder.onnx`; deeper folders and
+# those with very many files hold no model.
 _MAX_DEPTH = 4
 _MAX_FILES = 20_000
 _VOCABULARIES = ("*tokens*.txt", "*.model")
@@ -17,9 +17,9 @@ _EXPERIMENTS = ("exp", "onnx", "am", "am-onnx")
 
 
 def files_around(model: Path) -> tuple[frozenset[PurePosixPath], PurePosixPath]:
-    """Absolute paths of the files in and below the folder `model`, or the folder of the file `model`; with them the
-    vocabularies one folder up, and of a recipe's experiment two. And `model` itself as such a path. Raises BundleError
-    where the folder cannot be read.
+    """Absolute paths of the files in and below the folder `model` (or the folder of the file `model`), and of the
+    vocabularies one folder up, or two for a recipe's experiment; and the absolute path of `model` itself. Raises
+    BundleError where the folder cannot be read.
     """
     absolute = Path(os.path.abspath(model))  # noqa: PTH100 (resolve() would leave a hub cache's folder of links)
     top = absolute if absolute.is_dir() else absolute.parent
@@ -41,12 +41,12 @@ def _below(top: Path, depth: int) -> Iterator[Path]:
     seen: set[Path] = set()
     for folder, folders, files in os.walk(top, followlinks=True):
         real = Path(folder).resolve()
-        if real in seen:  # by a link
+        if real in seen:  # reached before through a symbolic link
             folders.clear()
             continue
         seen.add(real)
         level = len(Path(folder).relative_to(top).parts)
-        # A folder called *.onnx is listed as a file: `read_onnx_graph` then refuses it with a message.
+        # A folder called *.onnx is listed as a file, so that `read_onnx_graph` refuses it with a message.
         files += [name for name in folders if name.endswith(".onnx")]
         folders[:] = sorted(name for name in folders if not name.startswith(".")) if level < depth else []
         for name in files:
@@ -70,5 +70,5 @@ def _of_languages(folder: Path) -> list[Path]:
 def _matching(folder: Path, pattern: str) -> list[Path]:
     try:
         return sorted(folder.glob(pattern))
-    except PermissionError:  # somebody else's folder above the model
+    except PermissionError:  # a folder above the model may belong to another user
         return []

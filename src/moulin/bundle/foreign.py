@@ -1,7 +1,7 @@
-"""Recognises ONNX models that are no Icefall transducers although their files have the same names.
+"""Recognition of ONNX models that are not Icefall transducers although their files have the same names.
 
-NeMo, Whisper, Paraformer and others are known by metadata and tensor names and refused before anything is computed:
-they would run and give nonsense, or fail with an unclear error. The metadata are those of sherpa-onnx's export scripts.
+NeMo, Whisper, Paraformer and others are recognised by metadata and tensor names and refused before anything is run:
+they would give wrong results or fail with an unclear error. The metadata are those of sherpa-onnx's export scripts.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ _TRANSDUCERS = "moulin serves transducers trained with Icefall"
 
 
 class _Kind(NamedTuple):
-    """`what` it is and why it is not served, `model_types` by the beginnings of that metadata, `inputs` any of which
-    tells."""
+    """`what` the model is and why it is not served; recognised by the beginning of its metadata `model_type`, or by any
+    of `inputs`."""
 
     what: str
     hint: str
@@ -59,7 +59,7 @@ _KINDS = (
 
 
 def refuse_foreign(encoder: OnnxGraph) -> None:
-    """Raise BundleError, with what it is, where `encoder` is no encoder of an Icefall transducer."""
+    """Raise BundleError, which names the kind of model, where `encoder` is not that of an Icefall transducer."""
     model_type = encoder.metadata.get("model_type", "")
     if any("log_prob" in tensor.name for tensor in encoder.outputs) or model_type.endswith("_ctc"):
         raise BundleError(f"{encoder.file} is a CTC model", hint="moulin serves transducers")
@@ -72,7 +72,7 @@ def refuse_foreign(encoder: OnnxGraph) -> None:
 
 
 def refuse_foreign_decoder(decoder: OnnxGraph) -> None:
-    """The same for a decoder: a stateless one takes tokens alone."""
+    """Raise BundleError where `decoder` is not a stateless decoder, whose only input is the tokens."""
     inputs = {tensor.name for tensor in decoder.inputs}
     if inputs.intersection(("targets", "target_length")) or len(inputs) > 1:
         states = ", ".join(tensor.name for tensor in decoder.inputs)

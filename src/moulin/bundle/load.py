@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from moulin.bundle.choice import Wish
+from moulin.bundle.choice import MissingNetworkError, Wish
 from moulin.bundle.files import BundleFiles, Precision, find_bundle_files
 from moulin.bundle.foreign import refuse_foreign, refuse_foreign_decoder
 from moulin.bundle.onnx_graph import OnnxGraph, TensorSpec, read_onnx_graph
@@ -16,8 +16,8 @@ from moulin.errors import BundleError
 
 FAMILIES = ("conformer", "zipformer", "zipformer2", "lstm")
 
-# Where the batch is in each streaming state, by the state's name without its number (DESIGN section 4; the export
-# scripts of the recipes). Needed because an export without dynamic axes has a plain 1 there.
+# The batch axis of each streaming state, by the state's name without its number, from the recipes' export scripts. The
+# graph does not tell it: an export without dynamic axes has size 1 there.
 _BATCH_AXES: dict[str, dict[str, int]] = {
     "conformer": {"cached_attn": 2, "cached_conv": 2, "processed_lens": 0},
     "zipformer": {
@@ -97,11 +97,11 @@ def load_bundle(
 
 
 def _find(model: Path, precision: Precision | None, expect: Literal["offline", "streaming"] | None) -> BundleFiles:
-    """`find_bundle_files`; where a part is missing because the model is of another kind, that is what is said."""
+    """`find_bundle_files`; where the joiner is missing, the error names the other kind of model if it is known."""
     try:
         return find_bundle_files(model, precision, wish=Wish(mode=expect))
-    except BundleError as error:
-        if " has no " in error.message and "joiner*.onnx" in error.message:
+    except MissingNetworkError as error:
+        if "joiner" in error.missing:
             folder = model if model.is_dir() else model.parent
             for encoder in sorted(folder.glob("*encoder*.onnx"))[:1]:
                 refuse_foreign(read_onnx_graph(encoder))
@@ -109,13 +109,13 @@ def _find(model: Path, precision: Precision | None, expect: Literal["offline", "
 
 
 def _fact(graph: OnnxGraph, key: str, tensor: TensorSpec, axis: int) -> int:
-    """A dimension by its metadata key, else from the shape of the tensor that has it."""
+    """A dimension from the metadata `key`, else from the `axis` of `tensor`."""
     value = graph.metadata_int(key)
     if value is None:
         size = tensor.shape[axis] if len(tensor.shape) > 1 else "?"
         if not isinstance(size, int):
             raise BundleError(
-                f"{graph.file} has no '{key}' in its metadata, and its shapes do not tell it",
+                f"{graph.file} has no '{key}' in its metadata, and its shapes do not contain it",
                 hint="export it again with Icefall's export-onnx.py, which writes the metadata",
             )
         value = size
@@ -158,7 +158,7 @@ def _streaming_spec(encoder: OnnxGraph, family: str) -> StreamingSpec | None:
         raise BundleError(
             f"Expected 'decode_chunk_len' of {encoder.file} to be 1 to T, which is {window_frames}, got {chunk_frames}"
         )
-    # The Conformer's export returns all states but this one; its `chunk_size` is in encoder frames.
+    # The Conformer's export returns all states but the frame counter; its `chunk_size` is in encoder frames.
     counter = "processed_lens" if family == "conformer" else None
     outputs = _state_outputs(encoder, [tensor.name for tensor in states if tensor.name != counter])
     increment = chunk_frames // SUBSAMPLING_FACTOR
@@ -173,7 +173,7 @@ def _streaming_spec(encoder: OnnxGraph, family: str) -> StreamingSpec | None:
 
 
 def _state_outputs(encoder: OnnxGraph, states: list[str]) -> dict[str, str]:
-    """The output that has the next value of each state: by name, else by position as in sherpa-onnx."""
+    """The name of the output with each state's next value: by name, else by position as in sherpa-onnx."""
     outputs = [tensor.name for tensor in encoder.outputs if tensor != encoder.output("encoder_out", 0)]
     if len(outputs) != len(states):
         raise BundleError(

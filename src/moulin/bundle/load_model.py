@@ -1,4 +1,4 @@
-"""From whatever people have, ONNX files or a checkpoint, to a `ModelSpec`."""
+"""From a path to ONNX files or a checkpoint to a `ModelSpec`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from moulin.bundle.spec import ModelSpec
 from moulin.errors import OptionsError
 
 CHECKPOINT_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
-"""What a checkpoint can be run in by one engine or another: `moulin.models.precisions` knows which."""
+"""The precisions in which any engine can run a checkpoint; `moulin.models.precisions` lists them by engine."""
 
 
 def load_model(
@@ -23,10 +23,10 @@ def load_model(
     expect: Literal["offline", "streaming"] | None = None,
     prefer_checkpoint: bool = False,
 ) -> ModelSpec:
-    """`load_bundle`, or for a checkpoint `load_checkpoint_spec`. A checkpoint is what is expected of it, offline where
-    nothing is. Of a folder with both the ONNX files are meant, unless `prefer_checkpoint`.
+    """`load_bundle`, or for a checkpoint `load_checkpoint_spec` in the mode `expect`, offline by default. In a folder
+    with both the ONNX files are loaded, unless `prefer_checkpoint`.
 
-    Raises BundleError, OptionsError, and EngineError where a checkpoint is there and PyTorch is not.
+    Raises BundleError, OptionsError, and EngineError for a checkpoint where PyTorch is not installed.
     """
     if not is_checkpoint(model, preferred=prefer_checkpoint):
         return load_bundle(model, precision=precision, expect=expect)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class OnnxFiles:
-    """Where they are."""
+    """Paths of the three files."""
 
     encoder: Path
     decoder: Path

@@ -1,6 +1,6 @@
-"""The outside of an ONNX file: names, dtypes and shapes of its inputs and outputs, and its metadata.
+"""The interface of an ONNX file: names, dtypes and shapes of its inputs and outputs, and its metadata.
 
-The graph is parsed, not run, and weights kept in external files are only checked to be there.
+The graph is parsed, not run; of weights in external files only existence and size are checked.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import onnx
 
 Dimension = int | str
-"""A number where the export fixed it, the symbolic name (or "?") where it is dynamic."""
+"""A fixed size as a number; a dynamic one as its symbolic name, or "?"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +32,16 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class OnnxGraph:
-    """What a caller must know of an ONNX file to run it."""
+    """The interface of one ONNX file."""
 
     file: Path
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     metadata: Mapping[str, str]
     external_files: tuple[Path, ...]
-    """Weights that the export keeps outside the file, beside it."""
+    """Files beside the graph that hold its weights."""
     max_positions: int | None = None
-    """The most steps in time for which the graph holds relative position encodings; None where it holds none."""
+    """The number of time steps that the graph's relative position encodings cover; None where it holds none."""
 
     @property
     def size_bytes(self) -> int:
@@ -76,7 +76,7 @@ class OnnxGraph:
 
 
 def read_onnx_graph(file: Path) -> OnnxGraph:
-    """Parse `file`. Raises BundleError where it is no complete ONNX model or misses its external weights."""
+    """Parse `file`. Raises BundleError where it is not a complete ONNX model or lacks its external weights."""
     try:
         import onnx
         from google.protobuf.message import DecodeError
@@ -95,7 +95,7 @@ def read_onnx_graph(file: Path) -> OnnxGraph:
         ) from None
     except OSError as error:
         raise BundleError(f"{file} cannot be read: {error.strerror or error}") from None
-    if not model.graph.node or not model.opset_import:  # what comes last in a file is lost first
+    if not model.graph.node or not model.opset_import:  # truncation removes these first: they are last in the file
         raise BundleError(
             f"{file} holds no complete ONNX graph ({file.stat().st_size:,} bytes)",
             hint="it may be truncated: fetch it again and compare its size",
@@ -123,9 +123,9 @@ def _tensor_spec(value: onnx.ValueInfoProto, file: Path) -> TensorSpec:
 
 
 def _max_positions(model: onnx.ModelProto) -> int | None:
-    """Exports hold the encodings of positions -(L-1) to L-1 as a constant [(1,) 2L-1, D] and slice what they need.
+    """The L of a table of relative position encodings: positions -(L-1) to L-1 as a constant [(1,) 2L-1, D].
 
-    For a longer input the slice goes wrong and ONNX Runtime fails somewhere behind it.
+    The graph slices that table. For a longer input the slice is wrong, and ONNX Runtime fails in a later operator.
     """
     sizes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     for node in model.graph.node:
@@ -140,7 +140,7 @@ def _max_positions(model: onnx.ModelProto) -> int | None:
 
 
 def _external_files(model: onnx.ModelProto, file: Path) -> tuple[Path, ...]:
-    """The files that hold the weights of `model`; BundleError where one is absent or too short."""
+    """The files with the weights of `model`. Raises BundleError where one is missing or too short."""
     ends: dict[str, int] = {}
     for tensor in model.graph.initializer:
         where = {entry.key: entry.value for entry in tensor.external_data}
@@ -149,7 +149,7 @@ def _external_files(model: onnx.ModelProto, file: Path) -> tuple[Path, ...]:
             ends[where["location"]] = max(end, ends.get(where["location"], 0))
     for location, end in ends.items():
         data = file.parent / location
-        # By name: in a hub cache the file and its weights are links to another folder.
+        # Checked by name only: in a hub cache the file and its weights are links to another folder.
         if Path(location).is_absolute() or ".." in Path(location).parts:
             raise BundleError(f"{file} points outside its own folder for its weights ('{location}')")
         if not data.is_file():

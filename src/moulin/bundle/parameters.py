@@ -1,6 +1,6 @@
-"""What Icefall's training keeps beside a model's tensors: the options of its recipe, by their names.
+"""The options of its recipe that Icefall's training stores beside a model's tensors.
 
-They are untrusted, and what they say is compared with the tensors (`check_sizes`). What no tensor tells goes into a
+They are untrusted: sizes are compared with the tensors (`check_sizes`). Options that no tensor determines go into a
 `Recipe`.
 """
 
@@ -23,11 +23,12 @@ _ALIASES: dict[str, dict[str, str]] = {
     "conformer": {"num_heads": "nhead", "causal": "causal_convolution"},
     "zipformer": {"num_heads": "nhead"},
 }
-"""What a family's recipes call a field of `Recipe`."""
+"""The names of fields of `Recipe` in a family's recipes."""
 
 
 class Size(NamedTuple):
-    """A size that shapes tell: the option's name, and its value in an encoder's config, one number or one a stack."""
+    """A size determined by tensor shapes: the option's name, and its value in an encoder's config (one number, or one
+    for each stack)."""
 
     name: str
     of: Callable[[Any], int | tuple[int, ...]]
@@ -85,7 +86,8 @@ def sizes_of(transducer: Transducer) -> dict[str, int | tuple[int, ...]]:
 
 
 def recipe_of(parameters: Parameters, family: str) -> Recipe:
-    """What `parameters` say that the tensors of a `family` do not. Raises BundleError for values of wrong types."""
+    """The options in `parameters` that the tensors of a `family` do not determine. Raises BundleError for wrong
+    types."""
     names = _ALIASES.get(family, {})
     feature_dim = _number(parameters, "feature_dim")
     if family == "lstm":
@@ -105,12 +107,12 @@ def recipe_of(parameters: Parameters, family: str) -> Recipe:
 
 
 def is_trained_by(parameters: Parameters, family: str) -> bool:
-    """Whether `parameters` are those of a recipe for this family: then what they do not name, the recipe has not."""
+    """Whether `parameters` come from a recipe of this family, so that the recipe lacks every option not in them."""
     return any(parameters.get(size.name) is not None for size in SIZES[family])
 
 
 def check_sizes(parameters: Parameters, transducer: Transducer) -> None:
-    """Raises BundleError where `parameters` contradict the tensors, or what moulin can run."""
+    """Raise BundleError where `parameters` contradict the tensors, or a fixed size of moulin's."""
     for name, told in sizes_of(transducer).items():
         said = _numbers(parameters, name)
         if said is None:
@@ -134,7 +136,7 @@ def check_sizes(parameters: Parameters, transducer: Transducer) -> None:
 
 
 def as_parameters(recipe: Recipe) -> dict[str, Any]:
-    """What `recipe_of` makes the same of, of plain values."""
+    """`recipe` as plain values, from which `recipe_of` makes the same recipe again."""
     said = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
     return {
         name: list(value) if isinstance(value, tuple) else value for name, value in said.items() if value is not None
@@ -151,10 +153,10 @@ def _causal(parameters: Parameters, family: str) -> bool | None:
 
 
 def _streaming_sizes(parameters: Parameters, family: str) -> tuple[int | None, int | None, int | None]:
-    """Chunk, left and right context to stream with.
+    """Chunk, left and right context for streaming, in encoder frames.
 
-    A Zipformer2 is trained with several, of which -1 is everything: the usual one where it is among them, else the
-    smallest chunk and the longest left context.
+    A Zipformer2 is trained with several of each (-1 is unlimited): the usual one if it is among them, else the smallest
+    chunk and the longest left context.
     """
     chunks, lefts = _numbers(parameters, "chunk_size") or (), _numbers(parameters, "left_context_frames") or ()
     chunk = _preferred(chunks, CHUNK_SIZE, min)
@@ -176,7 +178,7 @@ def _preferred(sizes: tuple[int, ...], usual: int, choose: Callable[[list[int]],
 
 
 def _numbers(parameters: Parameters, *names: str) -> tuple[int, ...] | None:
-    """The first of `names` that is there, as numbers: a number, several, or several as "4,2,4"."""
+    """The first of `names` present, as a tuple of numbers: from a number, a sequence, or text such as "4,2,4"."""
     for name in names:
         value = parameters.get(name)
         if value is None:
@@ -206,7 +208,7 @@ def _number(parameters: Parameters, name: str) -> int | None:
 
 
 _TRUE, _FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
-"""As Icefall's `str2bool` takes them."""
+"""The values of Icefall's `str2bool`."""
 
 
 def _truth(parameters: Parameters, name: str) -> bool | None:
@@ -219,7 +221,7 @@ def _truth(parameters: Parameters, name: str) -> bool | None:
 
 
 def _shown(value: object) -> str:
-    """A value of somebody else's file in a sentence."""
+    """An untrusted value, shortened for an error message."""
     if not isinstance(value, str | int | float | list | tuple | dict):
         return f"a {type(value).__name__}"
     text = repr(value[:20] if isinstance(value, str | list | tuple) else value)

@@ -1,11 +1,11 @@
-"""What training keeps beside a model: its options, as plain values."""
+"""The options that training stores beside a model, as plain values."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-# What is no option: the model and the state of its training, and what says where it was trained.
+# Entries that are not options: the model, the state of its training, and the training's environment.
 _OTHERS = {"model", "model_avg", "optimizer", "scheduler", "grad_scaler", "sampler", "env_info"}
 _MOST_VALUES = 1000
 _DEEPEST = 8
@@ -18,7 +18,7 @@ class _NotPlain(Exception):
 
 def plain_parameters(content: object) -> Mapping[str, Any]:
     """The plain values of a checkpoint's dictionary by name: strings, numbers, booleans, None, and lists and
-    dictionaries of these (tuples and sets become lists). What is anything else, or very large, is left out."""
+    dictionaries of these (tuples and sets become lists). Other and very large values are left out."""
     if not isinstance(content, dict):
         return {}
     plain: dict[str, Any] = {}
@@ -36,7 +36,7 @@ class _Plain:
         self._left = _MOST_VALUES
 
     def of(self, value: object, depth: int) -> Any:
-        """`value` in plain form. Raises _NotPlain. A value may occur in itself, so depth and number are limited."""
+        """`value` in plain form. Raises _NotPlain. Depth and number are limited, because a value may contain itself."""
         self._left -= 1
         if self._left < 0 or depth < 0:
             raise _NotPlain

@@ -1,4 +1,4 @@
-"""The precisions that a model's files, or what runs a checkpoint, may have."""
+"""The precisions of model files and of the engines that run checkpoints."""
 
 from __future__ import annotations
 

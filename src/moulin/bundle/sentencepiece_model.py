@@ -1,7 +1,7 @@
 """The pieces of a SentencePiece model (`bpe.model`), in the order of their ids.
 
 A model is a protobuf message (sentencepiece_model.proto): field 1 is the list of pieces, each with its text (1), its
-score (2) and its type (3). Everything else, the normalizer among it, matters only for making ids of text.
+score (2) and its type (3). The other fields, among them the normalizer, matter only for encoding text into ids.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _UNKNOWN = ("<unk>", "<UNK>")
 
 
 def read_pieces(file: Path) -> tuple[str, ...]:
-    """The pieces of `file` by id, which are the symbols of the tokens.txt that Icefall makes of it.
+    """The pieces of `file` by id: the symbols of the tokens.txt that Icefall makes from it.
 
-    Raises BundleError where `file` is no SentencePiece model, or one without a blank as its first piece, which no
-    transducer was trained with.
+    Raises BundleError where `file` is not a SentencePiece model, or its first piece is not the blank that every
+    transducer is trained with.
     """
     pieces = tuple(_pieces(file))
     if not pieces:
@@ -49,15 +49,15 @@ def _pieces(file: Path) -> Iterator[str]:
             hint="it may be truncated or a Git LFS pointer: fetch it again and compare its size",
         ) from None
     for piece in model.pieces:
-        # Whatever the training called it, searches know the unknown piece by this name.
+        # The unknown piece may have any text; `TokenTable.unk_id` finds it by this name.
         unknown = piece.type == _UNKNOWN_TYPE and piece.piece not in _UNKNOWN
         yield _UNKNOWN[0] if unknown else piece.piece
 
 
 @cache
 def _message_class() -> Any:
-    """The two messages that are read, in a descriptor pool of their own: the package sentencepiece may have put the
-    whole definition into the common one."""
+    """The protobuf class of the model, in a descriptor pool of its own: the package sentencepiece may have registered
+    the full definition in the default pool."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     field = descriptor_pb2.FieldDescriptorProto

@@ -1,6 +1,6 @@
-"""`ModelSpec`: everything that the rest of moulin knows about a model, read once from its files.
+"""`ModelSpec`: all facts about a model, read once from its files.
 
-Dimensions, state shapes, chunk sizes and limits all derive from here; none is ever asked for as a flag.
+Dimensions, state shapes, chunk sizes and limits all derive from it; none is a command line flag.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from moulin.bundle.tokens import TokenTable
 
 FRAME_SHIFT_SEC = 0.01
 SUBSAMPLING_FACTOR = 4
-"""Every Icefall encoder served here turns 100 feature frames a second into 25 (40 ms each)."""
+"""Every Icefall encoder served turns 100 feature frames a second into 25 encoder frames (40 ms each)."""
 
 MIN_FRAMES = 9
-"""Fewer feature frames than this leave nothing after subsampling; shorter input is padded up to it."""
+"""The fewest feature frames that give an encoder frame after subsampling; shorter input is padded to this length."""
 
 
 def name_of(folder: Path) -> str:
-    """The name of the model in `folder`: the folder's, or its parent's too where it only says which form it is."""
+    """The name of the model in `folder`: the folder's name, with its parent's before it where it is generic (`exp`)."""
     path = folder.resolve()
     generic = path.name in ("offline", "streaming", "exp", "onnx", "model", "checkpoint")
     return f"{path.parent.name}/{path.name}" if generic else path.name
@@ -33,10 +33,10 @@ def name_of(folder: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class StateSpec:
-    """One recurrent state of a streaming encoder; `shape` has 1 where the batch goes. All start as zeros.
+    """One recurrent state of a streaming encoder, initially zero; `shape` has size 1 at `batch_axis`.
 
-    `output` is the encoder's output with the next value. Where it has none (the Conformer's `processed_lens`) whoever
-    runs the encoder adds `increment` after every chunk.
+    `output` is the encoder's output with the next value. Where there is none (the Conformer's `processed_lens`), the
+    caller of the encoder adds `increment` after every chunk.
     """
 
     name: str
@@ -48,13 +48,13 @@ class StateSpec:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes a stream."""
+        """Bytes for each stream."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True, slots=True)
 class StreamingSpec:
-    """How a streaming encoder is fed: `window_frames` at a time, advancing by `chunk_frames` (10 ms each)."""
+    """The input of a streaming encoder: windows of `window_frames`, each `chunk_frames` after the last (10 ms each)."""
 
     window_frames: int
     chunk_frames: int
@@ -65,14 +65,19 @@ class StreamingSpec:
         return self.chunk_frames * FRAME_SHIFT_SEC
 
     @property
+    def chunk_encoder_frames(self) -> int:
+        """Encoder frames of a chunk."""
+        return self.chunk_frames // SUBSAMPLING_FACTOR
+
+    @property
     def state_bytes(self) -> int:
-        """Bytes of encoder state a stream."""
+        """Bytes of encoder state for each stream."""
         return sum(state.size_bytes for state in self.states)
 
 
 @dataclass(frozen=True)
 class ModelSpec(ABC):
-    """A transducer on disk, whatever form it has there.
+    """A transducer on disk, as ONNX files or as a checkpoint.
 
     `family` is the encoder's `model_type` (conformer, zipformer, zipformer2, lstm, or "unknown" where an offline
     export names none). `streaming` is None for an offline model.
@@ -89,17 +94,17 @@ class ModelSpec(ABC):
     @property
     @abstractmethod
     def file(self) -> Path:
-        """The file that says in a folder which model is meant."""
+        """The file by which the model can be named: the encoder or the checkpoint."""
 
     @property
     @abstractmethod
     def all_files(self) -> tuple[Path, ...]:
-        """What has to be copied for the model to be elsewhere."""
+        """All files that a copy of the model needs."""
 
     @property
     @abstractmethod
     def precision(self) -> Precision:
-        """Of the encoder."""
+        """The encoder's precision."""
 
     @property
     @abstractmethod
@@ -108,7 +113,7 @@ class ModelSpec(ABC):
     @property
     @abstractmethod
     def max_frames(self) -> int | None:
-        """The longest input of an offline model, in feature frames; None where any will do."""
+        """The longest input of an offline model in feature frames; None without a limit."""
 
     @property
     def path(self) -> Path:
@@ -130,7 +135,7 @@ class ModelSpec(ABC):
 
 @dataclass(frozen=True)
 class OnnxModelSpec(ModelSpec):
-    """Three ONNX files. Built by `load_bundle`, which has checked that they fit together."""
+    """Three ONNX files. Built by `load_bundle`, which checks that they fit together."""
 
     files: BundleFiles
     encoder: OnnxGraph
@@ -155,7 +160,7 @@ class OnnxModelSpec(ModelSpec):
 
     @property
     def max_frames(self) -> int | None:
-        """What the offline encoder was exported for.
+        """The longest input that the offline encoder's position encodings cover, in feature frames.
 
         Conformer attends at 25 Hz, ((T-1)//2-1)//2 steps; Zipformer's first stack at 50 Hz, (T-7)//2 steps.
         """
@@ -171,14 +176,14 @@ class OnnxModelSpec(ModelSpec):
 
 @dataclass(frozen=True)
 class CheckpointSpec(ModelSpec):
-    """A checkpoint, and its tokens.txt or bpe.model. Built by `load_checkpoint_spec`, which has read it once."""
+    """A checkpoint, and its tokens.txt or bpe.model. Built by `load_checkpoint_spec`, which checks them."""
 
     checkpoint: Path
     tokens_file: Path
     run_in: Precision | None = None
-    """The precision that was asked for; None leaves it to the engine."""
+    """The requested precision; None leaves it to the engine."""
     doubts: tuple[str, ...] = ()
-    """What was taken for granted of it, a sentence each."""
+    """Unconfirmed assumptions about the model, one sentence each."""
 
     @property
     def file(self) -> Path:
@@ -194,7 +199,7 @@ class CheckpointSpec(ModelSpec):
 
     @property
     def max_frames(self) -> int | None:
-        """Positions are computed from the length: any will do."""
+        """None: position encodings are computed for any length."""
         return None
 
     @property

@@ -1,7 +1,7 @@
-"""moulin's own stored form of a transducer: one safetensors file, with what its tensors do not tell beside them.
+"""moulin's own stored form of a transducer: one safetensors file, with the recipe's options in its metadata.
 
-The names are Icefall's. Averages are already taken, factors of scaled parameters multiplied in, and what only training
-needs left out; the file is memory-mapped and cannot hold code.
+Tensors have Icefall's names. Averages are already taken, factors of scaled parameters multiplied in, and tensors that
+only training needs left out; the file is memory-mapped and cannot hold code.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _FORMAT, _VERSION = "moulin-transducer", "1"
 
 
 def write_stored(transducer: Transducer, file: Path) -> None:
-    """Write `transducer` into `file`, with what was said of it (`Encoder.recipe`)."""
+    """Write `transducer` and its recipe (`Encoder.recipe`) into `file`."""
     from safetensors.torch import save_file
 
     metadata = {
@@ -32,7 +32,7 @@ def write_stored(transducer: Transducer, file: Path) -> None:
 
 
 def read_stored(file: Path) -> Checkpoint:
-    """The tensors in `file` and what was said of them. Raises BundleError."""
+    """The tensors and recipe options in `file`. Raises BundleError."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -53,7 +53,7 @@ def read_stored(file: Path) -> Checkpoint:
 
 
 def _parameters(metadata: dict[str, str], file: Path) -> dict[str, object]:
-    if "parameters" not in metadata:  # of before they were kept
+    if "parameters" not in metadata:  # files of earlier versions have only `causal`
         return {"causal": True} if metadata.get("causal") == "true" else {}
     try:
         parameters = json.loads(metadata["parameters"])

@@ -1,9 +1,9 @@
-"""tokens.txt, and the way from token ids to text and words.
+"""Vocabularies (tokens.txt or bpe.model), and the conversion of token ids to text and words.
 
 Four kinds of vocabulary occur in Icefall's recipes: BPE pieces with `▁` at the start of a word, single characters
 (Chinese), both mixed, and byte-level BPE in one of two spellings: SentencePiece's `<0xE4>` byte fallback, or
-pieces over 256 printable characters that stand for bytes (`icefall/byte_utils.py`). Every token is kept as the
-bytes of UTF-8 that it stands for, so that all four become text in the same way: join and decode.
+pieces over 256 printable characters that stand for bytes (`icefall/byte_utils.py`). Every token is kept as its bytes of
+UTF-8, so that all four kinds become text in the same way: join and decode.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _DISAMBIGUATION = re.compile(r"#\d+")
 _SPECIAL = re.compile(r"<(?!0x[0-9A-Fa-f]{2}>)[^<>]+>")
 _UNKNOWN = ("<unk>", "<UNK>")
 
-# Byte b is written as the b-th of these code points; those whose NFKC form is something else are left out
-# (icefall/byte_utils.py, PRINTABLE_BASE_CHARS).
+# Byte b is written as the b-th of these code points (icefall/byte_utils.py, PRINTABLE_BASE_CHARS); characters that NFKC
+# changes are not among them.
 _BYTE_CODE_POINTS = [
     *range(256, 288),
     *range(32, 127),
@@ -68,7 +68,7 @@ class TokenTable:
 
     @cached_property
     def kind(self) -> str:
-        """One of byte-bpe, bpe, char and bpe+char, for people to read."""
+        """The kind of vocabulary for display: byte-bpe, bpe, char or bpe+char."""
         if self._is_byte_bpe:
             return "byte-bpe"
         cjk = any(is_cjk(symbol[0]) for symbol in self.symbols)
@@ -77,9 +77,9 @@ class TokenTable:
         return "bpe+char" if cjk else "bpe"
 
     def text(self, ids: Sequence[int]) -> str:
-        """What `ids` spell. Bytes that form no valid UTF-8 are dropped, as Icefall does.
+        """The text of `ids`. Bytes that are not valid UTF-8 are dropped, as in Icefall.
 
-        So are spaces between Chinese or Japanese characters: a byte-BPE recipe puts them there for training.
+        Spaces between Chinese or Japanese characters are dropped too: byte-BPE recipes insert them for training.
         """
         if (pieces := self._whole_pieces(ids)) is not None:
             return "".join(pieces).strip()
@@ -87,9 +87,9 @@ class TokenTable:
         return _SPACES.sub(_space_between_words, text)
 
     def words(self, ids: Sequence[int]) -> list[WordSpan]:
-        """Group `ids` into words: at `▁`, and each Chinese or Japanese character by itself.
+        """Group `ids` into words: at `▁`, and each Chinese or Japanese character as its own word.
 
-        A vocabulary without any `▁` has one word a token (or, in byte BPE, a character).
+        In a vocabulary without any `▁` each token (in byte BPE, each character) is a word.
         """
         if self._marks_words and (pieces := self._whole_pieces(ids)) is not None:
             return _words_of_whole(pieces)
@@ -112,15 +112,15 @@ class TokenTable:
         return self._marks_words or first <= word.last
 
     def _whole_pieces(self, ids: Sequence[int]) -> list[str] | None:
-        """The texts of `ids` where all can be taken as one. So they are in most recordings of languages with spaces,
-        and a GPU hears thousands of tokens in the time that taking them apart would need."""
+        """The texts of `ids` if each token is whole (`_whole`), else None. This fast path covers most recordings in
+        languages with spaces; a GPU decodes thousands of tokens in the time that `_pieces` takes for them."""
         whole = self._whole
         pieces = [text for i in ids if (text := whole[i]) is not None]
         return pieces if len(pieces) == len(ids) else None
 
     def _pieces(self, ids: Sequence[int]) -> Iterator[tuple[str, int, int]]:
-        """What `ids` spell in pieces, each with the positions of the first and last token that hold its bytes: whole
-        tokens where they can be taken as one, characters elsewhere."""
+        """The text of `ids` in pieces (whole tokens where possible, else characters), each with the positions of the
+        first and last token that hold its bytes."""
         decoder = codecs.getincrementaldecoder("utf-8")(errors="ignore")
         first, waiting = 0, False
         for position, token in enumerate(ids):
@@ -137,8 +137,8 @@ class TokenTable:
 
     @cached_property
     def _whole(self) -> tuple[str | None, ...]:
-        """The text of each token that can be taken as one: a space or none, and then letters of a script with spaces
-        between words; or a space alone."""
+        """The text of each whole token, None for others. Whole are an optional space followed by letters of a script
+        with spaces between words, and a space alone."""
 
         def whole(data: bytes) -> str | None:
             try:
@@ -159,9 +159,9 @@ class TokenTable:
     @cached_property
     def _is_byte_bpe(self) -> bool:
         plain = [s.replace(_WORD_MARKER, "") for s in self.symbols if not _SPECIAL.fullmatch(s)]
-        # Pieces of Latvian or Lithuanian are made of the same characters alone, and some happen to spell valid
-        # multi-byte UTF-8 ("žī"). But such languages write letters that would stand for control characters (ā, č,
-        # ė), which occur in no transcript; a byte vocabulary has those only where it has every byte.
+        # Latvian and Lithuanian pieces consist of the same characters, and some decode to valid multi-byte UTF-8
+        # ("žī"). But these languages use letters that stand for control characters (ā, č, ė), which occur in no
+        # transcript; a byte vocabulary contains those only if it contains every byte.
         letters = {char for symbol in plain for char in symbol}
         return (
             letters <= _CHAR_TO_BYTE.keys()
@@ -185,7 +185,7 @@ class TokenTable:
 
 
 def _words_of_whole(pieces: Sequence[str]) -> list[WordSpan]:
-    """`TokenTable.words` of tokens that can all be taken as one, where spaces part words and nothing else does."""
+    """`TokenTable.words` of whole tokens, whose words are separated by spaces only."""
     words: list[WordSpan] = []
     word, first, last = "", 0, 0
     for position, piece in enumerate(pieces):
@@ -202,8 +202,8 @@ def _words_of_whole(pieces: Sequence[str]) -> list[WordSpan]:
 
 
 def read_tokens(file: Path, vocab_size: int) -> TokenTable:
-    """Read tokens.txt (`SYMBOL ID` a line), which must name the ids 0 to vocab_size - 1, each once; or a bpe.model
-    (`*.model`), which must have as many pieces.
+    """Read tokens.txt (lines of `SYMBOL ID`), which must contain the ids 0 to vocab_size - 1, each once; or a bpe.model
+    (`*.model`), which must have vocab_size pieces.
 
     Disambiguation symbols (`#0`) after them are ignored, as in Icefall. Raises BundleError.
     """
@@ -223,7 +223,7 @@ def read_tokens(file: Path, vocab_size: int) -> TokenTable:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        # The symbol may itself be a space: then the line holds the id alone.
+        # Where the symbol is a space, splitting leaves the id alone.
         *symbol, last = line.rsplit(maxsplit=1)
         try:
             token = int(last)
@@ -246,7 +246,7 @@ def read_tokens(file: Path, vocab_size: int) -> TokenTable:
 
 
 def tokens_text(tokens: TokenTable) -> str:
-    """What tokens.txt says of `tokens`: `SYMBOL ID` a line."""
+    """The content of a tokens.txt for `tokens`: lines of `SYMBOL ID`."""
     return "".join(f"{symbol} {token}\n" for token, symbol in enumerate(tokens.symbols))
 
 

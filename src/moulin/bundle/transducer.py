@@ -17,7 +17,7 @@ from moulin.errors import BundleError, OptionsError
 
 @dataclass(frozen=True)
 class LoadedTransducer:
-    """A transducer and where its facts come from."""
+    """A transducer, with the checkpoint and the options that it was built from."""
 
     transducer: Transducer
     file: Path
@@ -29,7 +29,7 @@ class LoadedTransducer:
         return facts_of(self.transducer, self.checkpoint.tensors, self.said)
 
     def doubts(self, *, streaming: bool) -> list[str]:
-        """What was taken for granted, a sentence each."""
+        """Unconfirmed assumptions, one sentence each."""
         found = doubts(self.transducer, self.checkpoint.tensors, self.said, streaming=streaming)
         return [f"{self.file}: {doubt}" for doubt in found]
 
@@ -39,9 +39,8 @@ def load_transducer(
 ) -> Transducer:
     """The transducer in a checkpoint file, in moulin's stored form, or the average of several checkpoints.
 
-    `use_averaged_model` takes, of two checkpoints, the average over all batches of training between them (Icefall's
-    option of that name). `recipe` is what a person says of the model (`bundle.facts.Said`). Raises BundleError and
-    OptionsError.
+    `use_averaged_model` takes two checkpoints and averages over all batches of training between them (Icefall's option
+    of that name). `recipe` holds facts given as flags (`bundle.facts.Said`). Raises BundleError and OptionsError.
     """
     return load_with_facts(files, use_averaged_model=use_averaged_model, recipe=recipe).transducer
 
@@ -49,7 +48,7 @@ def load_transducer(
 def load_with_facts(
     files: Sequence[Path], *, use_averaged_model: bool = False, recipe: Recipe = NOTHING_SAID
 ) -> LoadedTransducer:
-    """As `load_transducer`, with the origin of its facts."""
+    """`load_transducer`, with the sources of its facts."""
     if not files:
         raise OptionsError("Expected at least one checkpoint")
     if len(files) == 1 and files[0].suffix == SUFFIX:

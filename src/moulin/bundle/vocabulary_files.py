@@ -1,4 +1,4 @@
-"""Where a model's vocabulary is: `tokens.txt`, or the `bpe.model` that it is made from."""
+"""The location of a model's vocabulary: `tokens.txt`, or the `bpe.model` that it is made from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def find_vocabulary(
     """The vocabulary of the encoder or checkpoint `model`, tokens.txt or else bpe.model, and the bpe.model if any.
 
     tokens.txt is beside the model, one folder up, or the only one elsewhere (`data/lang_*/`, `lang/`). Raises
-    BundleError where there is none, or more than one that could be meant.
+    BundleError where there is none, or where several are possible.
     """
     tokens = _find(paths, model, _token_names(language), about)
     if tokens is not None:
@@ -37,7 +37,7 @@ def find_vocabulary(
 def _find(
     paths: Collection[PurePosixPath], model: PurePosixPath, names: Sequence[str], about: str
 ) -> PurePosixPath | None:
-    """The file with one of `names`, the first that there is, nearest to `model`."""
+    """The file nearest to `model` with the first of `names` that occurs."""
     for name in names:
         for folder in (model.parent, model.parent.parent):
             if folder / name in paths:
@@ -63,7 +63,7 @@ def _token_names(language: str | None) -> list[str]:
 
 
 def _bpe_names(language: str | None) -> list[str]:
-    """Byte-level BPE has a name of its own in Icefall's recipes."""
+    """Names of a SentencePiece model; Icefall's recipes call a byte-level one bbpe.model."""
     return ([f"{language}_bpe.model", f"{language}-bpe.model"] if language else []) + ["bpe.model", "bbpe.model"]
 
 
@@ -75,18 +75,18 @@ def _beside(
 
 
 def _unigram(paths: Collection[PurePosixPath]) -> PurePosixPath | None:
-    """`unigram_500.model`, of which Icefall's recipes copy bpe.model."""
+    """`unigram_500.model`, which Icefall's recipes copy to bpe.model."""
     found = [path for path in paths if _UNIGRAM.fullmatch(path.name)]
     return found[0] if len(found) == 1 else None
 
 
 def _is_of_phones(path: PurePosixPath) -> bool:
-    """No transducer of the recipes emits phones."""
+    """Whether `path` is a phone vocabulary, which no transducer of the recipes uses."""
     return path.parent.name.startswith("lang_phone")
 
 
 def _holds_a_model(folder: PurePosixPath, paths: Collection[PurePosixPath]) -> bool:
-    """Whether the vocabulary beside is another model's own."""
+    """Whether `folder` holds a model of its own, to which its vocabulary belongs."""
     return any(
         path.parent == folder and (path.suffix == ".onnx" or is_checkpoint_name(path)) for path in paths
     ) and not folder.name.startswith("lang")

@@ -18,7 +18,7 @@ from moulin.models.engine_choice import EngineChoice
 from moulin.options import Bounds, check_options, option
 
 if TYPE_CHECKING:
-    from moulin.engine.offline_recognizer import OfflineRecognizer
+    from moulin.engine.recognizer import Recognizer
 
 _SIZES = "zipformer2-66m,zipformer2-290m"
 _USUAL_BEAM, _BEAMS = 4, {"zipformer2-290m": 6}
@@ -106,7 +106,7 @@ def _measure(model: Path, engine: EngineChoice, wanted: _Wanted, done: Mapping[s
                 typer.echo("  ".join([part, *(f"{name}={_text(value)}" for name, value in shown.items())]))
 
 
-def _pipeline(recognizer: OfflineRecognizer, wanted: _Wanted) -> Iterator[object]:
+def _pipeline(recognizer: Recognizer, wanted: _Wanted) -> Iterator[object]:
     from moulin.decoding.options import DecodingOptions
     from moulin.evaluate.gpu_benchmark import GREEDY, measure_pipeline
 
@@ -115,13 +115,13 @@ def _pipeline(recognizer: OfflineRecognizer, wanted: _Wanted) -> Iterator[object
             yield measure_pipeline(recognizer, wanted.size, options, batch, calls)
 
 
-def _options(recognizer: OfflineRecognizer, wanted: _Wanted) -> Iterator[object]:
+def _options(recognizer: Recognizer, wanted: _Wanted) -> Iterator[object]:
     from moulin.evaluate.gpu_benchmark import measure_options
 
     yield measure_options(recognizer, wanted.size)
 
 
-def _search(recognizer: OfflineRecognizer, wanted: _Wanted) -> Iterator[object]:
+def _search(recognizer: Recognizer, wanted: _Wanted) -> Iterator[object]:
     from moulin.decoding.options import DecodingOptions
     from moulin.evaluate.gpu_benchmark import GREEDY, measure_search
 
@@ -129,19 +129,19 @@ def _search(recognizer: OfflineRecognizer, wanted: _Wanted) -> Iterator[object]:
         yield from measure_search(recognizer, wanted.size, options, _SEARCH_BATCHES, _SEARCH_SEC)
 
 
-def _breakdown(recognizer: OfflineRecognizer, wanted: _Wanted) -> Iterator[object]:
+def _breakdown(recognizer: Recognizer, wanted: _Wanted) -> Iterator[object]:
     from moulin.evaluate.gpu_benchmark import measure_breakdown
 
     yield measure_breakdown(recognizer, wanted.size)
 
 
-def _memory(recognizer: OfflineRecognizer, wanted: _Wanted) -> Iterator[object]:
+def _memory(recognizer: Recognizer, wanted: _Wanted) -> Iterator[object]:
     from moulin.evaluate.gpu_benchmark import measure_memory
 
     yield measure_memory(recognizer, wanted.size, wanted.utterances, lambda line: typer.echo(line, err=True))
 
 
-_PARTS: Mapping[str, Callable[[OfflineRecognizer, _Wanted], Iterator[object]]] = {
+_PARTS: Mapping[str, Callable[[Recognizer, _Wanted], Iterator[object]]] = {
     "pipeline": _pipeline,
     "options": _options,
     "search": _search,

@@ -1,4 +1,4 @@
-"""Clients of the service. They need numpy and tritonclient, and the audio packages only to read files."""
+"""Clients of the service. They need numpy and tritonclient; only reading files needs the audio packages."""
 
 from moulin.client.async_client import AsyncClient
 from moulin.client.async_stream import AsyncLiveStream

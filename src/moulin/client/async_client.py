@@ -22,7 +22,7 @@ from moulin.transcript import Transcript
 
 
 class AsyncClient:
-    """`Client` for asyncio: any number of calls may be under way at once.
+    """`Client` for asyncio: any number of calls may run concurrently.
 
     async with AsyncClient("localhost:8001") as client:
         transcripts = await asyncio.gather(*(client.transcribe(file) for file in files))
@@ -36,7 +36,7 @@ class AsyncClient:
         timeout_sec: float | None = None,
         int16: bool = False,
     ) -> None:
-        """See `Client`; must be made where an event loop runs."""
+        """See `Client`; must be created within a running event loop."""
         self.url, self.model, self.timeout_sec, self.int16 = url, model, timeout_sec, int16
         self._int16_models: dict[str, bool] = {}
         self._triton = triton.InferenceServerClient(protocol.check_url(url), channel_args=CHANNEL_ARGUMENTS)
@@ -56,7 +56,7 @@ class AsyncClient:
         """See `Client.transcribe_batch`."""
         if not audios:
             return []
-        # Reading a file takes as long as the disk and the codec want; other calls go on meanwhile.
+        # In a thread, because reading and decoding a file would block other calls.
         waveforms = await asyncio.to_thread(lambda: [protocol.waveform(audio) for audio in audios])
         inputs = protocol.request_tensors(waveforms, options, int16=self.int16)
         outputs = protocol.requested_outputs()
@@ -104,7 +104,7 @@ class AsyncClient:
             raise protocol.client_error(error, self.url, model) from error
 
     async def _takes_int16(self, model: str) -> bool:
-        """Asked once a model: a server with many streams has more to do than to describe itself."""
+        """Whether the model has WAV_INT16; asked once for each model, to spare a busy server."""
         if model not in self._int16_models:
             try:
                 metadata = await self._triton.get_model_metadata(model, client_timeout=self.timeout_sec)

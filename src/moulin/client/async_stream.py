@@ -15,15 +15,15 @@ from moulin.transcript import Transcript
 
 
 class AsyncLiveStream:
-    """Made by `AsyncClient.stream`: `LiveStream` for asyncio. One call at a time; other streams go on meanwhile."""
+    """`LiveStream` for asyncio, created by `AsyncClient.stream`. One call at a time; other streams run on."""
 
     def __init__(self, infer: Callable[..., Awaitable[Any]], session: StreamSession) -> None:
-        """`infer` is tritonclient's, but for the model, and raises ClientError."""
+        """`infer` is tritonclient's with the model given, and raises ClientError."""
         self._infer, self._session = infer, session
 
     @property
     def live(self) -> LiveTranscript:
-        """What was said so far."""
+        """The transcript so far."""
         return self._session.live
 
     async def send(self, samples: ArrayLike, *, end: bool = False) -> StreamUpdate:

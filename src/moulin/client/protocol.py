@@ -1,6 +1,6 @@
-"""Requests and replies of the Triton contract, without a connection: both clients are made of this.
+"""Requests and replies of the Triton contract, without a connection, for both clients.
 
-Nothing here needs more than numpy and tritonclient.
+Needs numpy and tritonclient only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,15 @@ from tritonclient.grpc import InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
 from moulin.audio.waveform import check_waveform, in_16_bits
-from moulin.errors import ClientError, OptionsError, RequestRefused, ServerBusy, ServerTimeout, ServerUnavailable
+from moulin.errors import (
+    ClientError,
+    OptionsError,
+    RequestRefused,
+    ServerBusy,
+    ServerTimeout,
+    ServerUnavailable,
+    StreamsFull,
+)
 from moulin.live_transcript import StreamUpdate
 from moulin.transcript import Transcript
 
@@ -25,12 +33,12 @@ DEFAULT_URL = "localhost:8001"
 DEFAULT_MODEL = "transducer"
 
 Audio = NDArray[np.float32] | NDArray[np.int16] | str | Path
-"""Samples (16 kHz, mono, float in [-1, 1] or int16), or a file, for which the audio packages are needed."""
+"""Samples (16 kHz, mono, float in [-1, 1] or int16), or a file, which needs the audio packages."""
 
 CHANNEL_ARGUMENTS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
-    # A server that comes back is found within a second, where gRPC would wait for up to two minutes.
+    # A restarted server is found within a second; gRPC's default backoff grows to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 1000),
@@ -40,9 +48,15 @@ CHANNEL_ARGUMENTS = [
 _NOBODY = re.compile(r"failed to connect|resolving|resolution|socket closed|connection reset", re.IGNORECASE)
 _HINTED = re.compile(r"(?P<message>.*) \(hint: (?P<hint>.*)\)", re.DOTALL)
 
+# Phrases of tritonserver's own messages, where its status does not tell errors apart.
+_QUEUE_FULL = "queue size"
+_DEAD_STUB = "is not healthy"  # the process of a python model has died
+_UNKNOWN_OUTPUT = "unexpected inference output"
+_NO_SEQUENCE_ID = "correlation ID"  # a request without one to a model with sequences
+
 
 def check_url(url: str) -> str:
-    """`url` as gRPC takes it. Raises OptionsError for a web address, which gRPC would look up as a host's name."""
+    """`url`, checked. Raises OptionsError for a web address, which gRPC would look up as a host name."""
     if "://" in url:
         raise OptionsError(
             f"Expected the server's gRPC address as HOST:PORT, got {url!r}",
@@ -64,7 +78,7 @@ def request_tensors(
     waveforms: Sequence[NDArray[np.float32]], options: Mapping[str, Any] | None, *, int16: bool = False
 ) -> list[InferInput]:
     """WAV (or WAV_INT16), WAV_LENS and, where there are any, OPTIONS for one request with a row for each waveform."""
-    # One sample at least: Triton takes no tensor without elements.
+    # At least one sample: Triton refuses a tensor without elements.
     wav = np.zeros((len(waveforms), max((len(w) for w in waveforms), default=0) or 1), dtype=np.float32)
     for row, waveform in enumerate(waveforms):
         wav[row, : len(waveform)] = waveform
@@ -91,28 +105,28 @@ def transcripts(result: Any) -> list[Transcript]:
 
 
 def takes_int16(metadata: Any) -> bool:
-    """Whether the model of this `ModelMetadataResponse` has WAV_INT16; servers of before had not, for streams."""
+    """Whether the model of this `ModelMetadataResponse` has WAV_INT16, which older servers lack for streams."""
     return any(tensor.name == "WAV_INT16" for tensor in metadata.inputs)
 
 
 def stream_update(result: Any) -> StreamUpdate:
-    """The update in the `InferResult` of a streaming model. Raises ClientError for that of an offline one."""
+    """The update in the `InferResult` of a streaming model. Raises ClientError for an offline model's result."""
     (fields,) = _results(result)
     if "segments" not in fields:
         raise ClientError(
-            "The model is an offline one: it takes whole recordings, not a stream",
+            "The model is offline: it takes whole recordings, not a stream",
             hint="serve a streaming model, name it (--name), or use 'moulin transcribe'",
         )
     return StreamUpdate.from_dict(fields)
 
 
 def streaming_name(model: str) -> str:
-    """What the streaming model is called of a server that also offers the offline `model`."""
+    """The usual name of the streaming model beside the offline `model` on a server."""
     return f"{model}_streaming"
 
 
 def client_error(error: InferenceServerException, url: str, model: str) -> ClientError:
-    """Triton's exception as ours."""
+    """Triton's exception as a ClientError."""
     status, message = error.status() or "", error.message() or "no message"
     if "UNAVAILABLE" in status:
         return _unavailable(message, url)
@@ -124,30 +138,30 @@ def client_error(error: InferenceServerException, url: str, model: str) -> Clien
         return ServerTimeout(
             f"The server at {url} did not answer in time", hint="raise the timeout, or send less at once"
         )
-    if "is not healthy" in message:  # the model's own process has died
+    if _DEAD_STUB in message:
         return ServerUnavailable(f"The model {model!r} at {url} has failed: {message}", hint="restart its server")
-    if "unexpected inference output" in message:
+    if _UNKNOWN_OUTPUT in message:
         return _foreign_model()
-    if "correlation ID" in message:  # Triton's word for a sequence id, which only streams have
+    if _NO_SEQUENCE_ID in message:
         return RequestRefused(
-            f"The model {model!r} at {url} is a streaming one: it takes no whole recordings",
+            f"The model {model!r} at {url} is for streaming: it takes no whole recordings",
             hint="use 'moulin stream' (Client.stream), or name an offline model (--name)",
         )
     return _said(RequestRefused if "INVALID_ARGUMENT" in status else ClientError, message)
 
 
 def _said(kind: type[ClientError], message: str, hint: str | None = None) -> ClientError:
-    """The server's own words, with its own hint where it gives one."""
+    """The server's message as an error, with the server's hint if it has one."""
     hinted = _HINTED.fullmatch(message)
     return kind(hinted["message"], hint=hinted["hint"]) if hinted else kind(message, hint=hint)
 
 
 def _unavailable(message: str, url: str) -> ClientError:
-    if "streams are in use" in message or "busy for another stream" in message:
+    if StreamsFull.IN_USE in message or StreamsFull.BUSY in message:
         return _said(ServerBusy, message, "try later, or raise --max-streams of 'moulin serve'")
-    if "queue size" in message:
+    if _QUEUE_FULL in message:
         return ServerBusy(
-            f"The server at {url} is busy: as many requests wait as may wait", hint="send less at once, or try later"
+            f"The server at {url} is busy: its queue of requests is full", hint="send less at once, or try later"
         )
     if _NOBODY.search(message):
         return ServerUnavailable(
@@ -158,7 +172,7 @@ def _unavailable(message: str, url: str) -> ClientError:
 
 
 def _results(result: Any) -> list[dict[str, Any]]:
-    """RESULT of each row."""
+    """The RESULT of each row, parsed."""
     rows = result.as_numpy("RESULT")
     if rows is None:
         raise _foreign_model()

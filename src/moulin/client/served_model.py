@@ -1,4 +1,4 @@
-"""What a server says of the models that it has loaded."""
+"""A server's description of its loaded models."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from dataclasses import dataclass
 from typing import Any
 
 _UNTOLD_LIMIT_SEC = 30.0
-"""For a repository that was written before moulin told the limit: no model takes less."""
+"""The limit for repositories of older versions, which do not state it: every model takes at least this."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model of moulin's, as a server offers it."""
+    """A moulin model on a server."""
 
     name: str
     streaming: bool
     max_utterance_sec: float
-    """The longest piece that the model takes at once; longer recordings are cut. Streams have no limit."""
+    """The longest utterance that the model takes; longer recordings are cut. Streams have no limit."""
 
 
 def ready_models(index: Any) -> list[str]:
-    """The names in a `RepositoryIndexResponse` that are ready."""
+    """The names of the models in a `RepositoryIndexResponse` that are ready."""
     return [model.name for model in index.models if model.state == "READY"]
 
 
 def served_models(responses: Iterable[Any]) -> list[ServedModel]:
-    """Those of moulin's among the models of `ModelConfigResponse`s, by name."""
+    """The moulin models among `ModelConfigResponse`s, sorted by name."""
     return sorted(
         (_served_model(response.config) for response in responses if _is_ours(response.config)),
         key=lambda model: model.name,

@@ -1,6 +1,6 @@
-"""One stream of speech without a connection: what to ask of Triton, and what its replies mean.
+"""The protocol of one stream without a connection: requests to Triton, and the meaning of its replies.
 
-`LiveStream` and `AsyncLiveStream` are this and a call of `infer`.
+`LiveStream` and `AsyncLiveStream` add the call of `infer`.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from moulin.errors import ClientError, OptionsError
 from moulin.live_transcript import LiveTranscript, StreamUpdate
 
 MAX_SEQUENCE_ID = 2**63 - 1
-"""Triton takes 64 bits, tritonclient a signed integer."""
+"""Triton's ids have 64 bits, tritonclient's are signed."""
 
 _FAREWELL_SEC = 5.0
-"""Nobody needs the reply to a farewell; the server would also notice by itself that nothing comes any more."""
+"""Timeout of a farewell, whose reply is not needed: without one the server closes the stream when it is idle."""
 
 
 class StreamSession:
-    """Requests and replies strictly by turns: a request, its reply, the next request.
+    """Strictly alternating requests and replies:
 
         result = client.infer(model, **session.request(samples))
         update = session.update(result)
 
-    Triton answers a sequence in order, so there is nothing to win by sending ahead. And a request that failed may or
-    may not have been heard, so the stream cannot go on after it: the session, which still waits for that reply, takes
-    no more. `farewell` then tells the server that it may free the stream's slot.
+    Triton answers a sequence in order, so sending ahead gains nothing. After a failed request it is unknown whether the
+    server processed it, so the stream cannot continue: the session, which still expects that reply, accepts no more
+    requests. `farewell` then tells the server to free the stream's slot.
     """
 
     def __init__(
@@ -40,11 +40,11 @@ class StreamSession:
     ) -> None:
         """`options` are those of `StreamOptions`: method, beam, endpoint, …; the server checks them.
 
-        `int16` sends audio in 16 bits, half as many bytes, which the server must offer.
+        `int16` sends audio in 16 bits, half as many bytes, which the server must support.
 
-        The id is random by default, so that clients that know nothing of each other do not collide.
+        The id is random by default, so that independent clients do not collide.
 
-        Raises OptionsError for an id that cannot be one.
+        Raises OptionsError for an id out of range.
         """
         if sequence_id is None:
             sequence_id = 1 + secrets.randbelow(MAX_SEQUENCE_ID)
@@ -52,17 +52,17 @@ class StreamSession:
             raise OptionsError(f"Expected a sequence id of 1 to {MAX_SEQUENCE_ID}, got {sequence_id}")
         self.sequence_id = sequence_id
         self.live = LiveTranscript()
-        """What was said so far."""
+        """The transcript so far."""
         self._options, self._int16 = options, int16
         self._state: Literal["new", "open", "waiting", "ended"] = "new"
         self._ending = False
 
     def request(self, samples: ArrayLike = (), *, end: bool = False) -> dict[str, Any]:
-        """The keyword arguments of tritonclient's `infer` that send `samples` [N], 16 kHz mono, as the stream's next.
+        """The keyword arguments of tritonclient's `infer` that send the stream's next `samples` [N], 16 kHz mono.
 
-        N may be 0. `end` says that these are the last.
+        N may be 0. `end` marks the last samples.
 
-        Raises AudioError for samples that are no waveform (the stream is as it was) and ClientError where it is over.
+        Raises AudioError for invalid samples (the stream may continue) and ClientError where the stream has ended.
         """
         if self._state == "ended":
             raise ClientError("The stream has ended", hint="open another one")
@@ -77,9 +77,9 @@ class StreamSession:
         return self._arguments(waveform, start=start, end=end)
 
     def update(self, result: Any) -> StreamUpdate:
-        """What the `InferResult` of the last request says, applied to `live`.
+        """The update in the `InferResult` of the last request, which is applied to `live`.
 
-        Raises ClientError where a model answers that is not a streaming one of moulin's.
+        Raises ClientError where the answering model is not a streaming model of moulin's.
         """
         update = protocol.stream_update(result)
         self.live.apply(update)
@@ -87,9 +87,9 @@ class StreamSession:
         return update
 
     def farewell(self) -> dict[str, Any] | None:
-        """The arguments of `infer` that end a stream which stops early, or None where the server holds no slot for it.
+        """The arguments of `infer` that end a stream early, or None where the server holds no slot for it.
 
-        The stream is over then, whatever comes of it.
+        The session has ended then, whether or not that request succeeds.
         """
         if self._state in ("new", "ended"):
             return None

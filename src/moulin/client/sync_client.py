@@ -30,7 +30,7 @@ class Client:
                     print(stream.send(samples))
                 print(stream.finish().text)
 
-    All methods raise ServerUnavailable where nobody answers, ClientError where the server refuses a request, and
+    All methods raise ServerUnavailable where no server answers, ClientError where the server refuses a request, and
     AudioError for audio that cannot be read.
     """
 
@@ -44,8 +44,8 @@ class Client:
     ) -> None:
         """Connects on the first call. `timeout_sec` bounds each call.
 
-        `int16` sends audio in 16 bits, half as many bytes: recordings (models in the layout `fused` take that), and
-        streams where the server offers it.
+        `int16` sends audio in 16 bits, half as many bytes: recordings (for models in the layout `fused`), and streams
+        where the server supports it.
         """
         self.url, self.model, self.timeout_sec, self.int16 = url, model, timeout_sec, int16
         self._int16_models: dict[str, bool] = {}
@@ -63,9 +63,9 @@ class Client:
         model: str | None = None,
         request_id: str = "",
     ) -> list[Transcript]:
-        """Several recordings in one request; it is refused as a whole where one of them is bad.
+        """Transcripts of several recordings in one request, which is refused as a whole where one of them is invalid.
 
-        `model` is another one than this client's; `request_id` stands in Triton's log.
+        `model` overrides this client's; `request_id` appears in Triton's log.
         """
         if not audios:
             return []
@@ -79,8 +79,8 @@ class Client:
     def stream(self, *, model: str | None = None, request_id: str = "", **options: Any) -> Iterator[LiveStream]:
         """A stream of live speech. `options` are those of `StreamOptions`: method, beam, endpoint, …
 
-        It goes to `model`; without one to `MODEL_streaming` where the server has that beside this client's model,
-        else to that.
+        It goes to `model`; by default to `MODEL_streaming` if the server has it beside this client's MODEL, else to
+        MODEL itself.
         Leaving the context without `finish` ends the stream on the server too.
         """
         if model is None:
@@ -101,7 +101,7 @@ class Client:
             return False
 
     def models(self) -> list[ServedModel]:
-        """Those of moulin's that the server has loaded, by name."""
+        """The moulin models that the server has loaded, sorted by name."""
         limit = {"client_timeout": self.timeout_sec}
         try:
             ready = ready_models(self._triton.get_model_repository_index(**limit))
@@ -116,7 +116,7 @@ class Client:
             raise protocol.client_error(error, self.url, model) from error
 
     def _takes_int16(self, model: str) -> bool:
-        """Asked once a model: a server with many streams has more to do than to describe itself."""
+        """Whether the model has WAV_INT16; asked once for each model, to spare a busy server."""
         if model not in self._int16_models:
             try:
                 metadata = self._triton.get_model_metadata(model, client_timeout=self.timeout_sec)

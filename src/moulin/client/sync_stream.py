@@ -15,31 +15,31 @@ from moulin.transcript import Transcript
 
 
 class LiveStream:
-    """Made by `Client.stream`, for one thread. After an error it takes no more.
+    """A stream created by `Client.stream`, for one thread. After an error it accepts no more audio.
 
-    Raises what `Client` does, and AudioError for samples that are no waveform; those were not sent, and it goes on.
+    Raises what `Client` does, and AudioError for invalid samples, which are not sent and do not end the stream.
     """
 
     def __init__(self, infer: Callable[..., Any], session: StreamSession) -> None:
-        """`infer` is tritonclient's, but for the model, and raises ClientError."""
+        """`infer` is tritonclient's with the model given, and raises ClientError."""
         self._infer, self._session = infer, session
 
     @property
     def live(self) -> LiveTranscript:
-        """What was said so far."""
+        """The transcript so far."""
         return self._session.live
 
     def send(self, samples: ArrayLike, *, end: bool = False) -> StreamUpdate:
-        """Send the next samples: float or int16 [N], 16 kHz mono, N as it comes. `end`: these are the last."""
+        """Send the next samples: float or int16 [N], 16 kHz mono, any N. `end` marks the last ones."""
         return self._session.update(self._infer(**self._session.request(samples, end=end)))
 
     def finish(self, samples: ArrayLike = ()) -> Transcript:
-        """Send the last samples, if any, and return all that was said."""
+        """Send the last samples, if any, and return the whole transcript."""
         self.send(samples, end=True)
         return self.live.transcript()
 
     def close(self) -> None:
-        """Where `finish` was not reached, end the stream on the server as well as can be."""
+        """End the stream on the server if `finish` was not called; failures are ignored."""
         farewell = self._session.farewell()
         if farewell is not None:
             with suppress(ClientError):

@@ -1,14 +1,12 @@
-"""What a search needs of a model, and what it returns."""
+"""What a search needs of a model."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from moulin.arrays import Floats, Ints
-from moulin.decoding.options import DecodingOptions
 
 
 class PredictionNetwork(Protocol):
@@ -29,32 +27,22 @@ class PredictionNetwork(Protocol):
         """Two float32 [N, joiner_dim] to logits, float32 [N, vocab_size]."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hypothesis:
-    """The tokens found in one utterance.
-
-    `frames[i]` is the encoder frame at which `tokens[i]` was emitted and `log_probs[i]` its log-probability there.
-    `score` is the total log-probability of the path or, in beam search, of all merged paths.
-    """
-
-    tokens: tuple[int, ...]
-    frames: tuple[int, ...]
-    log_probs: tuple[float, ...]
-    score: float
-
-
 def initial_context(context_size: int) -> list[int]:
     """What the decoder sees before the first token, as in Icefall's `greedy_search_batch` and in sherpa-onnx."""
     return [-1] * (context_size - 1) + [0]
 
 
-def log_softmax(logits: Floats, options: DecodingOptions) -> Floats:
-    """Log-probabilities over the last axis after blank penalty and temperature, float32 of the same shape."""
-    if options.blank_penalty:
+def log_softmax(logits: Floats, blank_penalties: Floats, sharpness: Floats) -> Floats:
+    """Log-probabilities of `logits` [N, vocab_size], float32 of the same shape.
+
+    Row i is normalised after `blank_penalties[i]` has been subtracted from the logit of blank and all has been
+    multiplied by `sharpness[i]`, which is one by the temperature.
+    """
+    if blank_penalties.any():
         logits = logits.copy()
-        logits[..., 0] -= options.blank_penalty
-    if options.temperature != 1.0:
-        logits = logits / np.float32(options.temperature)
+        logits[:, 0] -= blank_penalties
+    if (sharpness != 1).any():
+        logits = logits * sharpness[:, None]
     shifted = logits - logits.max(axis=-1, keepdims=True)
     log_probs: Floats = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return log_probs

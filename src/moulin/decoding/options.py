@@ -20,9 +20,10 @@ MAX_BLANK_PENALTY = 100.0
 
 @dataclass(frozen=True, slots=True)
 class DecodingOptions:
-    """`beam` and `temperature` matter to modified beam search alone.
+    """`beam` is how many hypotheses modified beam search keeps.
 
-    `blank_penalty` is subtracted from the logit of blank: more words, fewer deletions. Raises OptionsError.
+    Logits are divided by `temperature`: above 1 beam search weighs its hypotheses more alike, and confidences are
+    lower. `blank_penalty` is subtracted from the logit of blank: more words, fewer deletions. Raises OptionsError.
     """
 
     method: Method = option("greedy", "Decoding method.")

@@ -1,80 +1,88 @@
-"""The searches by name. Each has a plain reference that defines it and a fast form that tests hold against it."""
+"""Search on the host: for every row of a batch the search that its options ask for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, fields
+from typing import Self
 
-from moulin.arrays import Floats, Ints
-from moulin.decoding.greedy import advance_greedy, greedy_search_reference, start_greedy
-from moulin.decoding.modified_beam_search import (
-    advance_modified_beam_search,
-    modified_beam_search_reference,
-    start_modified_beam_search,
-)
-from moulin.decoding.network import Hypothesis, PredictionNetwork
-from moulin.decoding.options import DecodingOptions, Method
+import numpy as np
 
-ReferenceSearch = Callable[[PredictionNetwork, Floats, Ints, DecodingOptions], list[Hypothesis]]
-"""(network, encoder_out float32 [N, T, joiner_dim], encoder_out_lens int64 [N], options) to N hypotheses.
-
-Frames at and beyond an utterance's length are never looked at.
-"""
-
-
-class SearchState(Protocol):
-    """Where a search stands in one utterance."""
-
-    @property
-    def num_frames(self) -> int:
-        """Encoder frames searched so far."""
-
-    def hypothesis(self) -> Hypothesis:
-        """The best one so far."""
-
-    def drop(self, count: int) -> None:
-        """Decide for the best hypothesis and forget its first `count` tokens. The decoder's context stays."""
-
-
-class HostSearchState(SearchState, Protocol):
-    """Of the searches below."""
-
-    num_frames: int
+from moulin.arrays import Bools, Floats, Ints, Ints32
+from moulin.decoding.beams import Beams
+from moulin.decoding.found import Found
+from moulin.decoding.greedy import advance_greedy
+from moulin.decoding.modified_beam_search import advance_modified_beam_search
+from moulin.decoding.network import PredictionNetwork
+from moulin.decoding.row_options import RowOptions
 
 
 @dataclass(frozen=True, slots=True)
-class Search:
-    """A search that goes on as frames come. The utterances of one call all have the same options."""
+class Continuation:
+    """From where the searches of N rows go on: one value a row."""
 
-    start: Callable[[PredictionNetwork, int, DecodingOptions], Sequence[HostSearchState]]
-    """(network, count, options) to the states of `count` utterances of which nothing has been heard."""
+    slots: Ints
+    """Where each search is kept, all different."""
+    fresh: Bools
+    """Whether it begins anew, whatever its slot holds."""
+    decided: Ints32
+    """The place of the hypothesis that was decided for since the last frames, and alone goes on, in the first place;
+    -1 where all go on."""
+    kept: Ints32
+    """How many tokens that hypothesis counts from now on."""
 
-    advance: Callable[[PredictionNetwork, Sequence[Any], Floats, Ints, DecodingOptions], None]
-    """(network, states, encoder_out, encoder_out_lens, options), as of `ReferenceSearch`: changes the states."""
+    @classmethod
+    def beginning(cls, rows: int) -> Self:
+        """So many searches that begin, in slots 0, 1, ..."""
+        return cls(
+            np.arange(rows), np.ones(rows, np.bool_), np.full(rows, -1, np.int32), np.zeros(rows, dtype=np.int32)
+        )
 
-    def __call__(
-        self, network: PredictionNetwork, encoder_out: Floats, encoder_out_lens: Ints, options: DecodingOptions
-    ) -> list[Hypothesis]:
-        """The hypotheses of whole utterances."""
-        states = self.start(network, len(encoder_out), options)
-        self.advance(network, states, encoder_out, encoder_out_lens, options)
-        return [state.hypothesis() for state in states]
-
-
-def rows_by_options(options: Sequence[DecodingOptions]) -> dict[DecodingOptions, list[int]]:
-    """The rows of a batch that go into one call of a search, for each set of options that occurs."""
-    rows: dict[DecodingOptions, list[int]] = {}
-    for row, chosen in enumerate(options):
-        rows.setdefault(chosen, []).append(row)
-    return rows
+    def take(self, rows: Ints) -> Self:
+        """Copies of `rows` [M], in that order."""
+        return type(self)(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
-SEARCHES: dict[Method, Search] = {
-    "greedy": Search(start_greedy, advance_greedy),
-    "modified_beam_search": Search(start_modified_beam_search, advance_modified_beam_search),
-}
-REFERENCE_SEARCHES: dict[Method, ReferenceSearch] = {
-    "greedy": greedy_search_reference,
-    "modified_beam_search": modified_beam_search_reference,
-}
+class Searches:
+    """Searches that go on as frames come, each in a slot. Different slots may be used from different threads."""
+
+    def __init__(self, network: PredictionNetwork, *, slots: int, places: int, joiner_dim: int) -> None:
+        """Beams of at most `places`."""
+        self._network = network
+        self._beams = Beams.memory(slots, places, network.context_size, joiner_dim)
+
+    def advance(
+        self, continuation: Continuation, encoder_out: Floats, encoder_out_lens: Ints, options: RowOptions
+    ) -> Found:
+        """The next frames of N searches: encoder_out float32 [N, T, joiner_dim], of which `encoder_out_lens` int64 [N]
+        count; frames beyond are never looked at. Where the network fails, the searches stay where they are."""
+        slots, places = continuation.slots, options.places
+        beams = self._beams.take(slots, places)
+        # Further places hold what a wider search has left in the slot.
+        beams.scores[np.arange(places) >= np.maximum(options.beams, 1)[:, None]] = -np.inf
+        going_on = np.flatnonzero((continuation.decided >= 0) & ~continuation.fresh)
+        beams.decide(going_on, continuation.decided[going_on], continuation.kept[going_on])
+        beams.begin(np.flatnonzero(continuation.fresh), self._network)
+        found = Found.nothing(len(slots), places, encoder_out.shape[1])
+        for rows, advance in (
+            (np.flatnonzero(options.beams == 0), advance_greedy),
+            (np.flatnonzero(options.beams), advance_modified_beam_search),
+        ):
+            if len(rows):
+                part = beams.take(rows, places)
+                lengths = encoder_out_lens[rows]
+                found.put(rows, advance(self._network, part, encoder_out[rows], lengths, options.take(rows)))
+                beams.put(rows, part)
+        self._beams.put(slots, beams)
+        return found
+
+
+def search(network: PredictionNetwork, encoder_out: Floats, encoder_out_lens: Ints, options: RowOptions) -> Found:
+    """The best hypothesis of whole utterances, each searched with its own options.
+
+    encoder_out is float32 [N, T, joiner_dim], of which `encoder_out_lens` int64 [N] count; frames beyond are never
+    looked at. `moulin.decoding.reference` defines the result.
+    """
+    rows = len(encoder_out)
+    searches = Searches(network, slots=rows, places=options.places, joiner_dim=encoder_out.shape[-1])
+    found = searches.advance(Continuation.beginning(rows), encoder_out, encoder_out_lens, options)
+    return found.best(network.context_size)

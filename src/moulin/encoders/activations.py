@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class DoubleSwish(nn.Module):
-    """x sigmoid(x - 1): nearly swish(swish(x)) (Conformer, LSTM, Zipformer)."""
+    """x sigmoid(x - 1), which approximates swish(swish(x)) (Conformer, LSTM, Zipformer)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x * torch.sigmoid(x - 1.0)
@@ -16,7 +16,7 @@ class DoubleSwish(nn.Module):
 class Swoosh(nn.Module):
     """log(1 + exp(x - offset)) - 0.08 x - constant (Zipformer2).
 
-    Written as in `moulin.onnx_rewrites.swoosh`: fewer operators in ONNX than the formula has, and nothing overflows.
+    Computed as in `moulin.onnx_rewrites.swoosh`: fewer ONNX operators than the formula above, and no overflow.
     """
 
     def __init__(self, offset: float, constant: float) -> None:

@@ -1,10 +1,10 @@
 """Icefall's reworked Conformer: pruned_transducer_stateless2 to 6, offline and streaming.
 
-It differs from the Conformer of the paper in having a normalisation only at the end of each layer (BasicNorm, no
-LayerNorm and no BatchNorm) and in its activation (DoubleSwish). Here tensors are [N, T, D]: batch, time, channels.
+It differs from the paper's Conformer in having one normalisation, at the end of each layer (BasicNorm, no LayerNorm and
+no BatchNorm), and in its activation (DoubleSwish). Tensors are [N, T, D]: batch, time, channels.
 
 stateless5 trains with the outputs of several layers mixed (RandomCombine, in its first version with parameters). In
-inference that is the last layer's output, so nothing of it is left here.
+inference that mix is the last layer's output, so it is not implemented here.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ CHUNK_SIZE = 16
 LEFT_CONTEXT = 64
 RIGHT_CONTEXT = 0
 
-# What a masked score becomes. Finite, also in half precision, so that a row that sees nothing gives no NaN; exp of the
-# distance to any other score is exactly 0.
+# The value of masked scores. Finite, also in half precision, so that a row that is masked entirely gives no NaN; after
+# the softmax of any other row a masked score is exactly 0.
 _MASKED = -3e4
 
 
 @dataclass(frozen=True, slots=True)
 class ConformerConfig:
-    """`hidden`: channels within the feed-forward modules. `kernel`: frames that the depthwise convolutions see.
+    """`hidden`: channels within the feed-forward modules. `kernel`: length of the depthwise convolutions in frames.
 
-    `causal` is about `forward` only: whether these convolutions see the past alone (Icefall's `--causal-convolution`).
+    `causal`: whether these convolutions are causal in `forward` (Icefall's `--causal-convolution`).
     """
 
     num_layers: int = 12
@@ -59,7 +59,7 @@ class ConformerConfig:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], recipe: Recipe = NOTHING_SAID) -> ConformerConfig:
-        """The sizes of `tensors`, of which the first layer stands for all. Raises ValueError."""
+        """The sizes of `tensors`; those of the first layer are taken for all layers. Raises ValueError."""
         layer = "encoder.layers.0"
         dim, _ = expect_shape(tensors, "encoder_embed.out.weight", (None, None))
         num_heads, _ = expect_shape(tensors, f"{layer}.self_attn.pos_bias_u", (None, None))
@@ -77,7 +77,7 @@ class ConformerConfig:
 class Conformer(Encoder):
     """A convolutional subsampling by four, and Conformer layers (pruned_transducer_stateless5/conformer.py).
 
-    `forward` attends to whole utterances, also in models trained for chunks.
+    `forward` attends to whole utterances, also in models trained with chunks.
     """
 
     family = "conformer"
@@ -93,8 +93,8 @@ class Conformer(Encoder):
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], recipe: Recipe = NOTHING_SAID) -> Self:
-        """See the base class. No tensor tells whether a model was trained with causal convolutions, as streaming ones
-        are: `recipe.causal` says it, for `forward`. `streaming_forward` is always causal."""
+        """See the base class. Tensors do not show whether a model was trained with causal convolutions, as streaming
+        models are: `recipe.causal` sets it for `forward`. `streaming_forward` is always causal."""
         encoder = cls(ConformerConfig.from_tensors(tensors, recipe))
         encoder.recipe = recipe
         load_tensors(encoder, tensors)
@@ -114,9 +114,9 @@ class Conformer(Encoder):
     def streaming_layout(
         self, chunk_size: int | None = None, left_context_frames: int | None = None
     ) -> StreamingLayout:
-        """See the base class; both are counted in encoder frames of 40 ms, 16 and 64 by default, and so is
-        `recipe.right_context`, 0 by default: so many frames of the next chunk are in a window too, attended to and
-        heard by convolutions, and left out of its output and of the states."""
+        """See the base class. Both are counted in encoder frames of 40 ms, 16 and 64 by default. `recipe.right_context`
+        (0 by default) is the number of encoder frames of the next chunk that a window contains too: attention and
+        convolutions use them, the window's output and states leave them out."""
         said = self.recipe
         if said.causal is False:
             raise ValueError("this Conformer was not trained for streaming: its convolutions are not causal")
@@ -128,7 +128,7 @@ class Conformer(Encoder):
         if right < 0:
             raise ValueError(f"expected a right context of 0 frames or more, got {right}")
         layers, dim, past = self.config.num_layers, self.config.dim, self.config.kernel - 1
-        # The subsampling takes 3 frames more than it gives back, and its first and last vector are thrown away.
+        # The subsampling needs 3 more frames than four times its output, whose first and last vectors are dropped.
         pad_length = 3 + (2 + right) * 4
         return StreamingLayout(
             window_frames=4 * chunk + pad_length,
@@ -155,17 +155,17 @@ class Conformer(Encoder):
 
     def streaming_forward(self, x: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """See the base class. States: the layers' attention inputs [N, L, left, D], their convolutions' inputs
-        [N, L, kernel - 1, D], and int64 [N] encoder frames seen so far, as in Icefall (sherpa-onnx adds feature frames).
+        [N, L, kernel - 1, D], and int64 [N] encoder frames so far, as in Icefall (sherpa-onnx adds feature frames).
 
-        In a trace only N stays free. The sizes of chunk and left context become constants, and with them the encoded
-        distances and their projections; torch warns about that (TracerWarning).
+        In a trace only N stays dynamic. The sizes of chunk and left context become constants, and with them the encoded
+        distances and their projections; torch warns about it (TracerWarning).
         """
         cached_attn, cached_conv, processed_lens = states
-        # The first and the last vector have seen the zeros around the window instead of the frames there.
+        # The first and last vectors were computed with zeros instead of the frames before and after the window.
         x = self.encoder_embed(x)[:, 1:-1]
         frames, left = int(x.shape[1]), int(cached_attn.shape[2])
         chunk = frames - self.right_context
-        # At the beginning of a stream not all of the left context has been heard. Frames of the chunk have age <= 0.
+        # At the beginning of a stream part of the left context does not exist. Frames of the chunk have age <= 0.
         age = left - torch.arange(left + frames, device=x.device)
         unheard = age > processed_lens.unsqueeze(1)
         positions = relative_positions(frames, left + frames, self.output_dim, x)
@@ -174,7 +174,7 @@ class Conformer(Encoder):
 
     @property
     def right_context(self) -> int:
-        """Encoder frames of the next chunk that a window has too."""
+        """Encoder frames of the next chunk that a window contains too."""
         return RIGHT_CONTEXT if self.recipe.right_context is None else self.recipe.right_context
 
 
@@ -184,8 +184,7 @@ class ConformerLayers(nn.Module):
         self.layers = nn.ModuleList(ConformerLayer(config) for _ in range(config.num_layers))
 
     def forward(self, x: Tensor, positions: Tensor, padding: Tensor) -> Tensor:
-        """[N, T, D] to [N, T, D]; `positions` as from `relative_positions`, `padding` bool [N, T] true where there is
-        no frame."""
+        """[N, T, D] to [N, T, D]; `positions` from `relative_positions`, `padding` bool [N, T] true for padding."""
         for layer in self.layers:
             x = layer(x, positions, padding)
         return x
@@ -193,9 +192,9 @@ class ConformerLayers(nn.Module):
     def step(
         self, x: Tensor, positions: Tensor, unheard: Tensor, cached_attn: Tensor, cached_conv: Tensor, chunk: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Frames [N, T, D] after `left` others, of which the first `chunk` come into the caches; `unheard` bool
-        [N, left + T] is true where there is nothing to attend to. Returns the frames and the two caches, which are
-        those of `Conformer.streaming_forward`."""
+        """One window: frames [N, T, D] after `left` cached ones; its first `chunk` frames enter the caches. `unheard`
+        bool [N, left + T] is true for positions before the stream's beginning. Returns the output frames and the two
+        caches, shaped as in `Conformer.streaming_forward`."""
         attn, conv = list(cached_attn.unbind(1)), list(cached_conv.unbind(1))
         for i, layer in enumerate(self.layers):
             assert isinstance(layer, ConformerLayer)
@@ -205,7 +204,7 @@ class ConformerLayers(nn.Module):
 
 class ConformerLayer(nn.Module):
     """A feed-forward module, attention, convolution, a feed-forward module, each added to its input, and one
-    normalisation. Other than in the paper the feed-forward modules are not halved."""
+    normalisation. Unlike in the paper the feed-forward outputs are not halved."""
 
     def __init__(self, config: ConformerConfig) -> None:
         super().__init__()
@@ -225,10 +224,11 @@ class ConformerLayer(nn.Module):
     def step(
         self, x: Tensor, positions: Tensor, unheard: Tensor, cached_attn: Tensor, cached_conv: Tensor, chunk: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """As `ConformerLayers.step`, with the layer's caches [N, left, D] and [N, kernel - 1, D]."""
+        """`ConformerLayers.step` of one layer, with its caches [N, left, D] and [N, kernel - 1, D]."""
         left = cached_attn.shape[1]
         x = x + self.feed_forward_macaron(x)
-        # Cached before the projection to keys and values: half the memory, for projecting the past in every chunk.
+        # The cache holds inputs of the projection to keys and values: half the memory, at the cost of projecting the
+        # past again in every chunk.
         memory = torch.cat([cached_attn, x], dim=1)
         x = x + self.self_attn(x, memory, positions, unheard)
         mixed, cached_conv = self.conv_module.step(x, cached_conv, chunk)
@@ -238,8 +238,8 @@ class ConformerLayer(nn.Module):
 
 
 class RelativeAttention(nn.Module):
-    """Attention that scores content and distance (Transformer-XL, appendix B): with queries q, keys k and encoded
-    distances p, softmax((q + u) k + (q + v) p)."""
+    """Attention by content and distance (Transformer-XL, appendix B): softmax((q + u) k + (q + v) p) for queries q,
+    keys k, encoded distances p and learned u, v."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -251,8 +251,8 @@ class RelativeAttention(nn.Module):
         self.pos_bias_v = nn.Parameter(torch.zeros(num_heads, self.head_dim))
 
     def forward(self, x: Tensor, memory: Tensor, positions: Tensor, masked: Tensor) -> Tensor:
-        """From x [N, T, D] to memory [N, S, D], which ends with the frames of x. `positions` [S + T - 1, D] as from
-        `relative_positions`; `masked` bool [N, S] is true where there is nothing to attend to."""
+        """Attention of x [N, T, D] to memory [N, S, D], whose last frames are x. `positions` [S + T - 1, D] come from
+        `relative_positions`; `masked` bool [N, S] is true for frames not to attend to."""
         weight, bias, dim = self.in_proj.weight, self.in_proj.bias, self.dim
         query = self._split(functional.linear(x, weight[:dim], bias[:dim])) * self.head_dim**-0.5
         key, value = functional.linear(memory, weight[dim:], bias[dim:]).chunk(2, dim=-1)
@@ -280,16 +280,16 @@ class ConvolutionModule(nn.Module):
         self.pointwise_conv2 = nn.Conv1d(dim, dim, 1)
 
     def forward(self, x: Tensor, padding: Tensor) -> Tensor:
-        """[N, T, D] to [N, T, D]; what `padding` bool [N, T] marks is heard as silence."""
+        """[N, T, D] to [N, T, D]; frames marked in `padding` bool [N, T] count as zeros."""
         gated = self._gate(x).masked_fill(padding.unsqueeze(1), 0.0)
         if self.causal:
-            # Zeros on both sides, because that is one operator, and without the frames that heard those behind.
+            # Zeros on both sides, which is one operator; the frames computed from those on the right are cut off.
             return self._mix(gated, padding=self.kernel - 1)[:, : x.shape[1]]
         return self._mix(gated, padding=self.kernel // 2)
 
     def step(self, x: Tensor, cache: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
-        """The frames of a window, and the kernel - 1 gated frames before it [N, kernel - 1, D] and before the next,
-        which begins `chunk` frames later."""
+        """The output of one window, and the next cache. `cache` [N, kernel - 1, D] has the kernel - 1 gated frames
+        before the window; the next window begins `chunk` frames later."""
         gated = torch.cat([cache.transpose(1, 2), self._gate(x)], dim=2)
         return self._mix(gated), gated[:, :, chunk : chunk + self.kernel - 1].transpose(1, 2)
 
@@ -305,11 +305,11 @@ class ConvolutionModule(nn.Module):
 
 
 def relative_positions(queries: int, keys: int, dim: int, like: Tensor) -> Tensor:
-    """The encoded distances from `keys` frames to the last `queries` of them: float [keys + queries - 1, dim], from
-    keys - 1 frames ago to queries - 1 frames ahead, of the dtype and on the device of `like`.
+    """Encodings of the distances from `keys` frames to the last `queries` of them, [keys + queries - 1, dim]: from
+    keys - 1 frames ago to queries - 1 frames ahead, with the dtype and device of `like`.
 
-    Sines in the even channels, cosines in the odd ones. In float32 whatever `like` is, and computed rather than taken
-    from a table, so that no utterance is too long.
+    Sines in the even channels, cosines in the odd ones. Computed in float32 for any `like`, and without a table, so
+    that the length of utterances is not limited.
     """
     distance = (keys - 1 - torch.arange(keys + queries - 1, device=like.device)).float().unsqueeze(1)
     frequency = torch.exp(torch.arange(0, dim, 2, device=like.device).float() * -(math.log(10000.0) / dim))

@@ -1,4 +1,4 @@
-"""The stateless decoder (prediction network): the last few tokens in, no recurrence."""
+"""The stateless decoder (prediction network): a function of the last few tokens, without recurrence."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from moulin.encoders.tensors import expect_shape, load_tensors
 
 
 class Decoder(nn.Module):
-    """An embedding, where it sees more than one token a grouped convolution over them, and a ReLU
-    (pruned_transducer_stateless*/decoder.py). The recipe `zipformer` has no ReLU for one token (zipformer/decoder.py):
-    there `bigram_relu` is False."""
+    """An embedding, a grouped convolution over the tokens if there is more than one, and a ReLU
+    (pruned_transducer_stateless*/decoder.py). The recipe `zipformer` has no ReLU for a context of one token
+    (zipformer/decoder.py); `bigram_relu` is False for it."""
 
     def __init__(
         self, vocab_size: int, dim: int, context_size: int, groups: int = 1, *, bigram_relu: bool = True
@@ -27,8 +27,8 @@ class Decoder(nn.Module):
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], *, bigram_relu: bool = True) -> Self:
-        """A decoder of the sizes that `tensors` have, with their values. Raises ValueError where one is missing or has
-        an impossible shape."""
+        """A decoder with the sizes and values of `tensors`. Raises ValueError where one is missing or has an impossible
+        shape."""
         vocab_size, dim = expect_shape(tensors, "embedding.weight", (None, None))
         context_size, groups = 1, 1
         if "conv.weight" in tensors:
@@ -44,7 +44,7 @@ class Decoder(nn.Module):
         return decoder
 
     def forward(self, y: Tensor) -> Tensor:
-        """The last tokens int64 [N, context_size], -1 for "before the beginning", to [N, dim]."""
+        """The last tokens int64 [N, context_size], -1 before the utterance's beginning, to [N, dim]."""
         said = (y >= 0).unsqueeze(-1)
         x = self.embedding(y.clamp(min=0)) * said
         x = self.conv(x.transpose(1, 2)).squeeze(-1) if self.conv is not None else x.squeeze(1)

@@ -1,4 +1,4 @@
-"""What all encoders have in common."""
+"""The base class of all encoders."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from moulin.encoders.recipe import NOTHING_SAID, Recipe
 class EncoderState:
     """One recurrent state of a streaming encoder, all zeros at the beginning of a stream.
 
-    `shape` is that of one stream, without a batch axis: our tensors have the batch first, [N, *shape]. Icefall's
-    exports have it at `batch_axis`; `tensor.movedim(0, batch_axis)` turns ours into theirs.
+    `shape` is that of one stream, without a batch axis: tensors of these modules are [N, *shape]. Icefall's exports
+    have the batch at `batch_axis`; `tensor.movedim(0, batch_axis)` converts to their form.
 
-    `increment` is for a counter that Icefall's export does not return (the Conformer's `processed_lens`): whoever runs
-    the export adds it after every chunk. Ours returns it like the others.
+    `increment` is for a counter that Icefall's export does not return (the Conformer's `processed_lens`): the caller of
+    such an export adds it after every chunk. `streaming_forward` returns the counter like the other states.
     """
 
     name: str
@@ -33,10 +33,10 @@ class EncoderState:
 
 @dataclass(frozen=True, slots=True)
 class StreamingLayout:
-    """How an encoder is fed chunk by chunk: `window_frames` features at a time, advancing by `chunk_frames`.
+    """Input and states of a streaming encoder: windows of `window_frames` features, each `chunk_frames` after the last.
 
     `states` are in the order of Icefall's export, and so are the tensors that `streaming_forward` takes and returns.
-    `metadata` is what Icefall's export writes into the ONNX file.
+    `metadata` has the entries that Icefall's export writes into the ONNX file.
     """
 
     window_frames: int
@@ -46,9 +46,9 @@ class StreamingLayout:
 
 
 class Encoder(nn.Module, ABC):
-    """Feature frames in, encoder frames of `output_dim` channels out, one for four feature frames.
+    """A network from feature frames to encoder frames of `output_dim` channels, one for four feature frames.
 
-    `family` is Icefall's `model_type`. Always in inference mode: there is no dropout and nothing to train.
+    `family` is Icefall's `model_type`. For inference only: no dropout, no trainable parameters.
     """
 
     family: str
@@ -57,17 +57,17 @@ class Encoder(nn.Module, ABC):
     feature_dim: int
     output_dim: int
     recipe: Recipe = NOTHING_SAID
-    """What was said of it beside its tensors."""
+    """Facts that its tensors do not determine."""
 
     @classmethod
     @abstractmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], recipe: Recipe = NOTHING_SAID) -> Self:
-        """An encoder of the sizes that `tensors` have, with their values.
+        """An encoder with the sizes and values of `tensors`.
 
         `tensors` are the encoder's part of a checkpoint, without its prefix, with the factors of scaled parameters
-        (`weight_scale`) multiplied in. What only training needs may be there and is left out. `recipe` says what no
-        shape tells. Raises ValueError, saying which, where a tensor is missing or has no possible shape, and where
-        `recipe` and the shapes contradict each other.
+        (`weight_scale`) multiplied in. Tensors that only training needs are ignored. `recipe` has the facts that shapes
+        do not determine. Raises ValueError, which names the tensor, where one is missing or has an impossible shape,
+        and where `recipe` and the shapes contradict each other.
         """
 
     @abstractmethod
@@ -75,23 +75,23 @@ class Encoder(nn.Module, ABC):
         """Whole utterances: features float32 [N, T, feature_dim], padded, and their lengths int64 [N], to
         encoder frames [N, T', output_dim] and their numbers int64 [N].
 
-        What is in the padding changes no frame of an utterance more than Icefall's own encoder lets it.
+        The padding's content affects an utterance's frames no more than in Icefall's own encoder.
         """
 
     def identity(self) -> dict[str, str]:
-        """What every export of Icefall's says of its encoder."""
+        """The metadata that every Icefall export has about its encoder."""
         return {"model_type": self.family, "version": "1", "model_author": "k2-fsa"}
 
     @abstractmethod
     def offline_metadata(self) -> Mapping[str, str]:
-        """What Icefall's export of this encoder for whole utterances writes into the ONNX file."""
+        """The metadata that Icefall's offline export of this encoder writes into the ONNX file."""
 
     @abstractmethod
     def streaming_layout(
         self, chunk_size: int | None = None, left_context_frames: int | None = None
     ) -> StreamingLayout:
         """The layout for chunks of `chunk_size` and attention over `left_context_frames` before them, both counted as
-        the recipe's export script counts them; None takes what `self.recipe` says, else that script's default.
+        in the recipe's export script; None takes the value of `self.recipe`, else that script's default.
 
         Raises ValueError where the encoder was not trained for streaming or the sizes are impossible.
         """

@@ -1,8 +1,8 @@
-"""How many heads a Zipformer2's stacks have, of which tensors tell only products.
+"""The numbers of heads of a Zipformer2's stacks, of which tensor shapes determine only products.
 
 A stack's projections have heads * query_head_dim, heads * pos_head_dim and heads * value_head_dim channels. Every
-common divisor of the three is a possible number of heads: four heads of eight channels have the shapes of eight of
-four.
+common divisor of the three is a possible number of heads: four heads of eight channels have the same shapes as eight
+heads of four.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ VALUE_HEAD_DIM = 12
 
 
 class HeadProducts(NamedTuple):
-    """A stack's heads times the size that each has for queries (and keys), positions and values."""
+    """A stack's number of heads times the size of a head for queries (and keys), positions and values."""
 
     query: int
     position: int
@@ -36,8 +36,8 @@ class HeadProducts(NamedTuple):
 
     @property
     def by_default(self) -> int | None:
-        """The number of heads that keeps most of the recipe's three default sizes, of several the one that keeps
-        `pos_head_dim`; None where none keeps any."""
+        """The number of heads that gives the most of the recipe's three default sizes; among several, one that gives
+        the default `pos_head_dim`. None where no number gives any of them."""
         usual = (QUERY_HEAD_DIM, POS_HEAD_DIM, VALUE_HEAD_DIM)
 
         def kept(heads: int) -> tuple[int, bool]:
@@ -60,9 +60,9 @@ def told_by_shapes(products: Sequence[HeadProducts]) -> bool:
 
 
 def choose_heads(products: Sequence[HeadProducts], recipe: Recipe) -> tuple[int, ...]:
-    """The number of heads of each stack: by what `recipe` says of heads, else the only one or the one by default.
+    """The number of heads of each stack: from the sizes in `recipe`, else the only possible one, else the default.
 
-    Raises ValueError where `recipe` contradicts the shapes, and where nothing is said and the defaults do not fit.
+    Raises ValueError where `recipe` contradicts the shapes, and where it has no size and the defaults do not fit.
     """
     said = {
         name: per_stack(name, values, len(products))
@@ -87,7 +87,7 @@ _PRODUCTS = {"query_head_dim": 0, "pos_head_dim": 1, "value_head_dim": 2}
 def _by_what_is_said(stack: int, products: HeadProducts, said: dict[str, int]) -> int:
     name, size = next(iter(said.items()))
     product = products[_PRODUCTS[name]] if name in _PRODUCTS else 0
-    # No number of heads gives 0, which is refused below.
+    # 0 stands for "no number of heads fits" and is refused below.
     heads = size if name == "num_heads" else product // size if size > 0 and product % size == 0 else 0
     if heads not in products.possible_heads:
         raise ValueError(
@@ -110,7 +110,7 @@ def _by_default(stack: int, products: HeadProducts) -> int:
     if heads is None:
         raise ValueError(
             f"stack {stack} has {_described(products)}, which {_listed(products.possible_heads)} heads may share, and "
-            "none of them has the recipe's default sizes: say it with --num-heads or --pos-head-dim"
+            "none of these numbers gives the recipe's default sizes: pass --num-heads or --pos-head-dim"
         )
     return heads
 

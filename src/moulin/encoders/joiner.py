@@ -1,4 +1,4 @@
-"""The joiner: what was heard and what was said, to scores of what comes next."""
+"""The joiner: from encoder and decoder output to scores of the next token."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from moulin.encoders.tensors import expect_shape, load_tensors
 class Joiner(nn.Module):
     """output_linear(tanh(encoder_proj(encoder) + decoder_proj(decoder))) (pruned_transducer_stateless*/joiner.py).
 
-    The two projections are applied once a frame and once a token, where their inputs are computed; `forward` takes
-    what is projected.
+    The two projections are applied where their inputs are computed, once for each frame and once for each token;
+    `forward` takes their outputs.
     """
 
     def __init__(self, encoder_dim: int, decoder_dim: int, joiner_dim: int, vocab_size: int) -> None:
@@ -27,8 +27,8 @@ class Joiner(nn.Module):
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
-        """A joiner of the sizes that `tensors` have, with their values. Raises ValueError where one is missing or has
-        an impossible shape."""
+        """A joiner with the sizes and values of `tensors`. Raises ValueError where one is missing or has an impossible
+        shape."""
         joiner_dim, encoder_dim = expect_shape(tensors, "encoder_proj.weight", (None, None))
         _, decoder_dim = expect_shape(tensors, "decoder_proj.weight", (joiner_dim, None))
         vocab_size, _ = expect_shape(tensors, "output_linear.weight", (None, joiner_dim))

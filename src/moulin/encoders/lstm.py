@@ -1,8 +1,8 @@
 """Icefall's LSTM encoder: lstm_transducer_stateless2 and 3, streaming with chunks of a single frame of 40 ms.
 
-The layers are those of the Conformer with an LSTM in place of attention and convolution. Here tensors are [N, T, D]:
-batch, time, channels. The mixing of several layers' outputs (RandomCombine) that may have helped in training has no
-parameters and is the last layer's output in inference.
+The layers are those of the Conformer with an LSTM in place of attention and convolution. Tensors are [N, T, D]: batch,
+time, channels. Training may mix several layers' outputs (RandomCombine), which has no parameters and in inference is
+the last layer's output.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from moulin.encoders.tensors import expect_shape, load_tensors
 
 @dataclass(frozen=True, slots=True)
 class LstmConfig:
-    """`cells`: the LSTM's memory, projected to `dim` channels where it is larger (Icefall's `--rnn-hidden-size`).
+    """`cells`: size of the LSTM's cell state, projected to `dim` channels if larger (Icefall's `--rnn-hidden-size`).
     `hidden`: channels within the feed-forward modules."""
 
     num_layers: int = 12
@@ -41,7 +41,7 @@ class LstmConfig:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], recipe: Recipe = NOTHING_SAID) -> LstmConfig:
-        """The sizes of `tensors`, of which the first layer stands for all. Raises ValueError."""
+        """The sizes of `tensors`; those of the first layer are taken for all layers. Raises ValueError."""
         layer = "encoder.layers.0"
         dim, _ = expect_shape(tensors, "encoder_embed.out.weight", (None, None))
         gates, _ = expect_shape(tensors, f"{layer}.lstm.weight_ih_l0", (None, dim))
@@ -72,8 +72,8 @@ class Lstm(Encoder):
         return encoder
 
     def forward(self, x: Tensor, x_lens: Tensor) -> tuple[Tensor, Tensor]:
-        """See the base class. T' = (T - 5) // 4, which is Icefall's ((T - 3) // 2 - 1) // 2. No frame hears more than
-        its own window and the past, so padding changes nothing."""
+        """See the base class. T' = (T - 5) // 4, which is Icefall's ((T - 3) // 2 - 1) // 2. A frame depends on its own
+        window and the past only, so padding changes nothing."""
         states = [x.new_zeros(x.shape[0], *state.shape) for state in self.streaming_layout().states]
         return self.streaming_forward(x, states)[0], self.encoder_embed.lengths(x_lens)
 
@@ -84,7 +84,7 @@ class Lstm(Encoder):
     def streaming_layout(
         self, chunk_size: int | None = None, left_context_frames: int | None = None
     ) -> StreamingLayout:
-        """See the base class. There is nothing to choose: a chunk is one frame, and the past is in the states."""
+        """See the base class. Neither size can be chosen: a chunk is one encoder frame, the states hold the past."""
         sizes = (chunk_size, left_context_frames, self.recipe.chunk_size, self.recipe.left_context_frames)
         if any(size is not None for size in sizes):
             raise ValueError("an LSTM encoder has neither a chunk size nor a left context to choose")
@@ -108,8 +108,8 @@ class Lstm(Encoder):
         )
 
     def streaming_forward(self, x: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """See the base class. States: the layers' last outputs [N, L, D] and cells [N, L, cells]. A window of more
-        frames than the layout's gives more than one frame."""
+        """See the base class. States: the layers' last outputs [N, L, D] and cells [N, L, cells]. A window longer than
+        the layout's gives more than one encoder frame."""
         outputs, cells = states
         x, outputs, cells = self.encoder(self.encoder_embed(x), outputs.unbind(1), cells.unbind(1))
         return x, [outputs, cells]
@@ -121,7 +121,7 @@ class LstmLayers(nn.Module):
         self.layers = nn.ModuleList(LstmLayer(config) for _ in range(config.num_layers))
 
     def forward(self, x: Tensor, outputs: Sequence[Tensor], cells: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """The next frames [N, T, D], with states [N, D] and [N, cells], one of each for a layer. Returns the next
+        """Frames [N, T, D] with each layer's states [N, D] and [N, cells], to output frames [N, T, D] and the next
         states stacked, [N, L, D] and [N, L, cells]."""
         next_outputs, next_cells = [], []
         for layer, output, cell in zip(self.layers, outputs, cells, strict=True):
@@ -148,10 +148,10 @@ class LstmLayer(nn.Module):
 
 
 class ProjectedLstm(nn.Module):
-    """One layer of nn.LSTM with `proj_size=dim`, with its parameters, unrolled over the frames: ONNX's LSTM has no
+    """One layer of nn.LSTM with `proj_size=dim` and its parameter names, unrolled over the frames: ONNX's LSTM has no
     projection, and torch.onnx refuses nn.LSTM with one.
 
-    Without a projection where there are as many cells as channels.
+    There is no projection where cells and channels are equally many.
     """
 
     def __init__(self, dim: int, cells: int) -> None:

@@ -1,4 +1,4 @@
-"""The normalisations of Icefall's encoders, which divide by a root mean square and subtract no mean."""
+"""The normalisations of Icefall's encoders: division by the root mean square, without subtracting the mean."""
 
 from __future__ import annotations
 

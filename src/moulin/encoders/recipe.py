@@ -1,4 +1,4 @@
-"""What is said of a model beside its tensors: by the training's own parameters, or by a person."""
+"""Facts about a model beside its tensors, from the training's own parameters or from flags."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Facts that tensors do not tell, or not always, under Icefall's names; None where nothing is said.
+    """Facts that tensors do not, or not always, determine, under Icefall's names; None where a fact is not given.
 
-    Tuples have one entry for each stack, or one for all of them (`per_stack`). Where a Zipformer2's heads are, any one
-    of the four head sizes tells the other three.
+    Tuples have one entry for each stack, or one for all of them (`per_stack`). Of a Zipformer2's four head sizes any
+    one determines the other three.
     """
 
     causal: bool | None = None
-    """Trained for streaming: a Zipformer2's `causal`, a Conformer's `causal_convolution`, of the first Zipformer the
-    recipe `pruned_transducer_stateless7_streaming`."""
+    """Whether trained for streaming: a Zipformer2's `causal`, a Conformer's `causal_convolution`, or for the first
+    Zipformer the recipe `pruned_transducer_stateless7_streaming`."""
 
     num_heads: tuple[int, ...] | None = None
     query_head_dim: tuple[int, ...] | None = None
@@ -26,19 +26,19 @@ class Recipe:
     feature_dim: int | None = None
 
     chunk_size: int | None = None
-    """Of streams, as the recipe's export script counts it; also the next two."""
+    """Chunk size of streaming, counted as in the recipe's export script, like the next two fields."""
 
     left_context_frames: int | None = None
 
     right_context: int | None = None
-    """Encoder frames that a chunk of a Conformer sees of the next one."""
+    """Encoder frames of the next chunk that a window of a Conformer contains too."""
 
 
 NOTHING_SAID = Recipe()
 
 
 def per_stack(name: str, values: Sequence[int], stacks: int) -> tuple[int, ...]:
-    """`values` for each of `stacks`, where one stands for all. Raises ValueError for another number of values."""
+    """`values` with one entry for each of `stacks`; a single one is repeated. Raises ValueError for other numbers."""
     if len(values) == 1:
         return tuple(values) * stacks
     if len(values) != stacks:
@@ -47,8 +47,8 @@ def per_stack(name: str, values: Sequence[int], stacks: int) -> tuple[int, ...]:
 
 
 def feature_dim_of(recipe: Recipe, smallest: int) -> int:
-    """The features' channels: the four sizes from `smallest` on lead to the same shapes. What `recipe` says, else the
-    multiple of four, as Icefall's 80 is. Raises ValueError where `recipe` says another size."""
+    """The number of feature channels. Sizes `smallest` to `smallest + 3` give the same tensor shapes: the one in
+    `recipe`, else the multiple of four (Icefall's is 80). Raises ValueError where `recipe` has another size."""
     said = recipe.feature_dim
     if said is None:
         return -(-smallest // 4) * 4

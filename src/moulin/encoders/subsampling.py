@@ -1,4 +1,4 @@
-"""The convolutions between features and encoder, from one feature frame every 10 ms to one vector every 40 ms."""
+"""Convolutional subsampling, from one feature frame every 10 ms to one vector every 40 ms."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Conv2dSubsampling(nn.Module):
         super().__init__()
         first, second, third = config.channels
         self.lost_frames = config.lost_frames
-        # Numbered as in Icefall, where something that only training needs stands before every activation.
+        # Numbered as in Icefall, where a module used only in training precedes every activation.
         self.conv = nn.Sequential(
             OrderedDict[str, nn.Module](
                 {
@@ -75,8 +75,8 @@ class Conv2dSubsampling(nn.Module):
         return self.out_norm(self.out(x.transpose(1, 2).flatten(2)))  # type: ignore[no-any-return]
 
     def lengths(self, x_lens: Tensor) -> Tensor:
-        """The T' of utterances of T = `x_lens` frames, int64; 0 or less where there is none."""
-        # Towards zero, as ONNX divides integers: one operator, where rounding down takes six.
+        """The T' of utterances of T = `x_lens` frames, int64; 0 or less for utterances that are too short."""
+        # Rounded towards zero as in ONNX's integer division: one operator, where rounding down takes six.
         return torch.div(x_lens - self.lost_frames, 4, rounding_mode="trunc")
 
 
@@ -88,6 +88,6 @@ def feed_forward(dim: int, hidden: int) -> nn.Sequential:
 
 
 def count_layers(tensors: Mapping[str, Tensor]) -> int:
-    """How many layers `encoder.layers.<number>.*` there are in `tensors`, at least one."""
+    """The number of layers `encoder.layers.<number>.*` in `tensors`, at least one."""
     numbers = (re.match(r"encoder\.layers\.(\d+)\.", name) for name in tensors)
     return max((int(number[1]) for number in numbers if number), default=0) + 1

@@ -1,4 +1,4 @@
-"""Tensors from a checkpoint into modules."""
+"""Loading of a checkpoint's tensors into modules."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 
 def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Give every parameter of `module` the value of that name; names that it has not are left alone.
+    """Set every parameter of `module` to the tensor of the same name; other tensors are ignored.
 
-    Raises ValueError, naming it, where one is missing or has another shape.
+    Raises ValueError, which names the tensor, where one is missing or has another shape.
     """
     wanted = module.state_dict()
     for name, parameter in wanted.items():
@@ -20,7 +20,7 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def expect_shape(tensors: Mapping[str, Tensor], name: str, shape: tuple[int | None, ...]) -> tuple[int, ...]:
-    """The shape of the tensor `name`, which has to be `shape`; None allows any size. Raises ValueError."""
+    """The shape of the tensor `name`. Raises ValueError where it is not `shape`, in which None allows any size."""
     if name not in tensors:
         raise ValueError(f"the tensor '{name}' is missing")
     got = tuple(tensors[name].shape)
@@ -31,5 +31,5 @@ def expect_shape(tensors: Mapping[str, Tensor], name: str, shape: tuple[int | No
 
 
 def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with `prefix`, without it."""
+    """The tensors whose names begin with `prefix`, with the prefix removed."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -18,17 +18,17 @@ from moulin.encoders.tensors import part
 from moulin.encoders.zipformer import Zipformer
 from moulin.encoders.zipformer2 import Zipformer2
 
-# Modules that some recipes have beside the three, and without which the three hear something else.
+# Modules of some recipes that change the encoder's input, so that encoder, decoder and joiner alone are wrong.
 _NEEDED_ELSEWHERE = {
     "mask_encoder.": "it separates people who speak at once (SURT)",
     "joint_encoder_layer.": "it hears several channels together (SURT)",
 }
-# What only training uses: counters of balancers, and a parameter of Zipformer2's layers.
+# Tensors that only training uses: counters of balancers, and a parameter of Zipformer2's layers.
 _UNUSED = re.compile(r"\.count$|layers\.\d+\.bypass_scale$")
 
 
 class Transducer(nn.Module):
-    """Encoder, decoder and joiner. What only training needs (simple_am_proj, a CTC head, ...) is left out."""
+    """Encoder, decoder and joiner, without the modules that only training needs (simple_am_proj, a CTC head, ...)."""
 
     def __init__(self, encoder: Encoder, decoder: Decoder, joiner: Joiner) -> None:
         super().__init__()
@@ -36,14 +36,14 @@ class Transducer(nn.Module):
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], recipe: Recipe = NOTHING_SAID) -> Self:
-        """The transducer whose parameters, under Icefall's names, are `tensors`; its sizes are theirs.
+        """The transducer with the parameters `tensors`, under Icefall's names; sizes come from their shapes.
 
-        `recipe` says what no shape tells. Raises ValueError for what is no transducer that moulin knows, where parts
-        are missing or do not fit together, and where `recipe` contradicts the shapes.
+        `recipe` has the facts that shapes do not determine. Raises ValueError for other models than Icefall's
+        transducers, where parts are missing or do not fit together, and where `recipe` contradicts the shapes.
         """
         for prefix, what in _NEEDED_ELSEWHERE.items():
             if any(name.startswith(prefix) for name in tensors):
-                raise ValueError(f"it has '{prefix}*': {what}, which moulin does not do")
+                raise ValueError(f"it has '{prefix}*': {what}, which moulin does not support")
         encoder = _encoder(tensors, recipe)
         decoder = Decoder.from_tensors(_named(tensors, "decoder."), bigram_relu=not isinstance(encoder, Zipformer2))
         joiner = Joiner.from_tensors(_named(tensors, "joiner."))
@@ -57,14 +57,14 @@ class Transducer(nn.Module):
         return cls(encoder, decoder, joiner)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All parameters under Icefall's names: what `from_tensors` makes the same transducer from."""
+        """All parameters under Icefall's names; `from_tensors` builds the same transducer from them."""
         # Zipformer2's embedding is beside its encoder, the others' within it.
         embedded = "" if isinstance(self.encoder, Zipformer2) else "encoder."
         parts = ((embedded, self.encoder), ("decoder.", self.decoder), ("joiner.", self.joiner))
         return {f"{prefix}{name}": tensor for prefix, part in parts for name, tensor in part.state_dict().items()}
 
     def unknown(self, names: Iterable[str]) -> list[str]:
-        """Those of a checkpoint's `names` that are within its three parts, and that nothing here stands for."""
+        """The tensors among a checkpoint's `names` that are in one of the three parts but have no parameter here."""
         known = self.tensors().keys()
         parts = ("encoder.", "encoder_embed.", "decoder.", "joiner.")
         return sorted(
@@ -73,17 +73,17 @@ class Transducer(nn.Module):
 
     def encode(self, x: Tensor, x_lens: Tensor) -> tuple[Tensor, Tensor]:
         """Features [N, T, feature_dim] and their lengths [N] to projected encoder frames [N, T', joiner_dim] and their
-        numbers [N]: what an exported encoder computes."""
+        numbers [N], as an exported encoder computes them."""
         encoder_out, lengths = self.encoder(x, x_lens)
         return self.joiner.encoder_proj(encoder_out), lengths
 
     def predict(self, y: Tensor) -> Tensor:
-        """The last tokens int64 [N, context_size] to [N, joiner_dim]: what an exported decoder computes."""
+        """The last tokens int64 [N, context_size] to [N, joiner_dim], as an exported decoder computes it."""
         return self.joiner.decoder_proj(self.decoder(y))  # type: ignore[no-any-return]
 
 
 def family_of(tensors: Mapping[str, Tensor]) -> type[Encoder]:
-    """The encoder's class, as the names tell. Raises ValueError."""
+    """The encoder's class, recognised by tensor names. Raises ValueError."""
     names = "\n".join(tensors)
     if ".self_attn_weights." in names:
         return Zipformer2
@@ -108,5 +108,5 @@ def _encoder(tensors: Mapping[str, Tensor], recipe: Recipe) -> Encoder:
 def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     found = part(tensors, prefix)
     if not found:
-        raise ValueError(f"it has no '{prefix}*', so it is no transducer (a CTC or attention model?)")
+        raise ValueError(f"it has no '{prefix}*', so it is not a transducer (perhaps a CTC or attention model)")
     return found

@@ -5,14 +5,13 @@ zipformer.py for streams, in inference only.
 
     features 100 Hz ─ encoder_embed ─ 50 Hz ─ stack 0 ─ stack 1 ─ … ─ downsample_output ─ 25 Hz
 
-Every stack but the first goes down to its own frame rate, through its layers, up again, and is added to what it was
-given. Where the frame rate rises from one stack to the next, an earlier stack's output is mixed in (`skip_modules`).
+Every stack but the first downsamples to its own frame rate, runs its layers, upsamples, and adds the result to its
+input. Where the frame rate rises from one stack to the next, an earlier stack's output is mixed in (`skip_modules`).
 
-The two recipes have the same parameters and differ in what a frame may see: the offline one has convolutions that look
-both ways and adds the mean of the whole utterance; the streaming one has convolutions that look back only and adds the
-mean of all frames so far.
+The two recipes have the same parameters and differ in a frame's context: the offline one has symmetric convolutions and
+adds the mean of the whole utterance; the streaming one has causal convolutions and adds the mean of all frames so far.
 
-Shapes: N utterances or streams, T frames at the rate of the place, D channels, H heads, A channels of all queries,
+Shapes: N utterances or streams, T frames at the current frame rate, D channels, H heads, A channels of all queries,
 `left` frames before a chunk, K = left + T keys.
 """
 
@@ -36,7 +35,7 @@ from moulin.encoders.tensors import expect_shape, load_tensors
 
 _Item = TypeVar("_Item")
 
-# What the recipes have without an option for it.
+# Sizes that are fixed in the recipes.
 _EMBED_CHANNELS = (8, 32, 128)
 _OUTPUT_DOWNSAMPLING = 2
 NUM_LEFT_CHUNKS = 4
@@ -45,7 +44,7 @@ _POS_DIM = 4
 
 
 class _StackSizes(NamedTuple):
-    """One stack's of `ZipformerConfig`, in the same order."""
+    """The sizes of one stack, in the order of `ZipformerConfig`."""
 
     num_layers: int
     dim: int
@@ -58,10 +57,10 @@ class _StackSizes(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ZipformerConfig:
-    """The sizes of a Zipformer; tuples have one entry a stack.
+    """The sizes of a Zipformer; tuples have one entry for each stack.
 
     `downsampling_factors` are relative to the 50 Hz after the embedding. `pos_dim` is the size of a head's positional
-    query. Raises ValueError where no such network is possible.
+    query. Raises ValueError for an impossible network.
     """
 
     num_encoder_layers: tuple[int, ...]
@@ -94,8 +93,8 @@ class ZipformerConfig:
 
     @property
     def skips(self) -> tuple[int | None, ...]:
-        """Of each stack, the earlier one whose output is mixed into its input: where the frame rate rises, the last
-        one at the stack's rate or a higher, which leaves out the detour through the lower rates."""
+        """For each stack the earlier stack whose output is mixed into its input, or None. Where the frame rate rises it
+        is the last one at the stack's rate or a higher, a path around the stacks at lower rates."""
         factors = self.downsampling_factors
         return tuple(
             next((j for j in range(i - 2, -1, -1) if factors[j] <= factor), 0)
@@ -106,9 +105,9 @@ class ZipformerConfig:
 
 
 class Zipformer(Encoder):
-    """With `causal`, `forward` is the streaming recipe's encoder with attention over the whole utterance (one of the
-    chunk sizes that it is trained with); else the offline recipe's. `streaming_forward` is always the streaming
-    recipe's, and means something only for a model that was trained by it: the parameters do not tell."""
+    """The first Zipformer. With `causal`, `forward` is the streaming recipe's encoder with attention over the whole
+    utterance (one of the chunk sizes it is trained with), else the offline recipe's. `streaming_forward` is always the
+    streaming recipe's and valid only for models trained with it, which the parameters do not show."""
 
     family = "zipformer"
 
@@ -125,7 +124,7 @@ class Zipformer(Encoder):
             else _DownsampledStack(input_dim, sizes, config.pos_dim, causal)
             for input_dim, sizes in zip(input_dims, config.stacks, strict=True)
         )
-        # Without parameters where nothing is skipped, so that the others have their stack's number in their names.
+        # A module without parameters for stacks without a skip, so that module numbers equal stack numbers.
         self.skip_modules = nn.ModuleList(
             nn.Identity() if skip is None else _Combiner(dims[skip], input_dim)
             for skip, input_dim in zip(config.skips, input_dims, strict=True)
@@ -134,8 +133,8 @@ class Zipformer(Encoder):
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], recipe: Recipe = NOTHING_SAID) -> Self:
-        """As in `Encoder`. No shape tells whether the model is causal, that is trained by the streaming recipe, nor
-        the size of a head's positional query (`recipe.pos_head_dim`), which the recipes leave at 4."""
+        """See `Encoder`. Shapes show neither whether the model is causal (trained with the streaming recipe) nor the
+        size of a head's positional query (`recipe.pos_head_dim`), which is 4 in the recipes."""
         _, embed_inputs = expect_shape(tensors, "encoder_embed.out.weight", (None, None))
         count = max(1, _count(tensors, "encoders."))
         pos_dims = set(per_stack("pos_head_dim", recipe.pos_head_dim or (_POS_DIM,), count))
@@ -146,7 +145,7 @@ class Zipformer(Encoder):
         layers, dims, attention_dims, heads, hidden_dims, kernels, factors = zip(*stacks, strict=True)
         if recipe.num_heads is not None and per_stack("num_heads", recipe.num_heads, count) != heads:
             raise ValueError(
-                f"num_heads says {','.join(map(str, recipe.num_heads))}, and the shapes of the tensors "
+                f"num_heads says {','.join(map(str, recipe.num_heads))}, the shapes of the tensors "
                 f"'*.self_attn.linear_pos.weight' with {pos_dim} channels a head say {','.join(map(str, heads))}"
             )
         config = ZipformerConfig(
@@ -158,9 +157,9 @@ class Zipformer(Encoder):
         return encoder
 
     def forward(self, x: Tensor, x_lens: Tensor) -> tuple[Tensor, Tensor]:
-        """As in `Encoder`; the shortest utterance is of nine feature frames."""
+        """See `Encoder`; the shortest utterance has nine feature frames."""
         x = self.encoder_embed(x)
-        # No number here is negative, so it is the same as //, which is a dozen operators in ONNX.
+        # No operand is negative, so this equals //, which takes a dozen operators in ONNX.
         lengths = torch.div(x_lens - 7, 2, rounding_mode="trunc")
         padding = torch.arange(x.size(1), device=x.device) >= lengths.unsqueeze(1)
         outputs: list[Tensor] = []
@@ -176,7 +175,7 @@ class Zipformer(Encoder):
         self, chunk_size: int | None = None, left_context_frames: int | None = None
     ) -> StreamingLayout:
         """`chunk_size` is the recipe's `--decode-chunk-len`, in feature frames, 32 by default; `left_context_frames`
-        are at 50 Hz, four chunks by default (64), as the recipe has them (`num_left_chunks`)."""
+        are counted at 50 Hz, four chunks by default (64), as in the recipe (`num_left_chunks`)."""
         config, said = self.config, self.recipe
         if said.causal is False:
             raise ValueError("this Zipformer was not trained for streaming")
@@ -203,8 +202,8 @@ class Zipformer(Encoder):
         return StreamingLayout(chunk + 7, chunk, tuple(_by_kind(states)), metadata)
 
     def streaming_forward(self, x: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """As in `Encoder`. At the beginning of a stream its frames attend to the zeros before it, as in training they
-        never did: that is how Icefall has it."""
+        """See `Encoder`. As in Icefall, the first frames of a stream attend to the zeros of the initial states, which
+        they do not in training."""
         x = self.encoder_embed(x)
         outputs: list[Tensor] = []
         pasts: list[_Past] = []
@@ -221,19 +220,19 @@ class Zipformer(Encoder):
 
 
 class _Past(NamedTuple):
-    """What a layer knows of the frames before a chunk. A stack's has the layers as a second axis, [N, L, …]."""
+    """A layer's states from the frames before a chunk. A stack's have the layers as a second axis, [N, L, …]."""
 
-    length: Tensor  # int64 [N]: how many frames there were
-    average: Tensor  # [N, D]: their mean, where `_Pooling` takes it
-    key: Tensor  # [N, left, A]: of the last `left` frames, as the next two
+    length: Tensor  # int64 [N]: number of frames so far
+    average: Tensor  # [N, D]: mean of the inputs of `_Pooling` over them
+    key: Tensor  # [N, left, A]: of the last `left` frames, like the next two
     value: Tensor  # [N, left, A / 2]
     value2: Tensor  # [N, left, A / 2]
-    conv1: Tensor  # [N, D, kernel - 1]: of the last frames, what goes into the depthwise convolutions
+    conv1: Tensor  # [N, D, kernel - 1]: last inputs of the depthwise convolutions
     conv2: Tensor  # [N, D, kernel - 1]
 
 
 def _stack_states(i: int, stack: _StackSizes, left: int) -> tuple[EncoderState, ...]:
-    """`_Past` of stack `i` as the export names it and shapes it but for the batch."""
+    """`_Past` of stack `i` with the export's names and its shapes without the batch."""
     layers, dim, value_dim = stack.num_layers, stack.dim, stack.attention_dim // 2
     return (
         EncoderState(f"cached_len_{i}", (layers,), batch_axis=1, dtype=torch.int64),
@@ -247,13 +246,13 @@ def _stack_states(i: int, stack: _StackSizes, left: int) -> tuple[EncoderState, 
 
 
 def _by_kind(stacks: Sequence[tuple[_Item, ...]]) -> list[_Item]:
-    """The order of the export: one kind of state of all stacks, then the next."""
+    """States in the order of the export: one kind of all stacks, then the next kind."""
     return [state for kind in zip(*stacks, strict=True) for state in kind]
 
 
 class _Embedding(nn.Module):
     """Features [N, T, F] to [N, (T - 7) // 2, D]: three convolutions over time and frequency, then a projection of all
-    frequencies of a frame. Nothing is padded in time, so seven frames are lost."""
+    frequencies of a frame. There is no padding in time, so seven frames are lost."""
 
     def __init__(self, feature_dim: int, dim: int) -> None:
         super().__init__()
@@ -263,7 +262,7 @@ class _Embedding(nn.Module):
             nn.Conv2d(first, second, kernel_size=3, stride=2),
             nn.Conv2d(second, third, kernel_size=3, stride=(1, 2)),
         )
-        # The identities stand where the recipe has balancers, for training: the numbers in the names count them.
+        # The identities take the places of the recipe's balancers, which the numbers in the names count.
         self.conv = nn.Sequential(*(m for conv in convolutions for m in (conv, nn.Identity(), DoubleSwish())))
         self.out = nn.Linear(third * (((feature_dim - 1) // 2 - 1) // 2), dim)
 
@@ -273,14 +272,14 @@ class _Embedding(nn.Module):
 
 
 class _Stack(nn.Module):
-    """Layers at one frame rate, which share their positional encoding: [N, T, D] to the same."""
+    """Layers at one frame rate, which share their positional encoding: [N, T, D] to [N, T, D]."""
 
     def __init__(self, sizes: _StackSizes, pos_dim: int, causal: bool) -> None:
         super().__init__()
         self.layers = nn.ModuleList(_Layer(sizes, pos_dim, causal) for _ in range(sizes.num_layers))
 
     def forward(self, x: Tensor, padding: Tensor) -> Tensor:
-        """`padding` is true [N, T] where there is no frame."""
+        """`padding` bool [N, T] is true for padding."""
         positions = _relative_positions(x, 0)
         for layer in self.layers:
             x = layer(x, positions, padding)
@@ -296,7 +295,7 @@ class _Stack(nn.Module):
 
 
 class _DownsampledStack(nn.Module):
-    """A stack at a `factor` lower frame rate, mixed with what it was given: [N, T, input_dim] to [N, T, D]."""
+    """A stack at a frame rate lower by `factor`, mixed with its input: [N, T, input_dim] to [N, T, D]."""
 
     def __init__(self, input_dim: int, sizes: _StackSizes, pos_dim: int, causal: bool) -> None:
         super().__init__()
@@ -320,9 +319,9 @@ class _DownsampledStack(nn.Module):
 
 
 class _Downsample(nn.Module):
-    """Every `factor` frames to one, their mean with learned weights: [N, T, input_dim] to [N, ceil(T / factor), D].
+    """The weighted mean of every `factor` frames, with learned weights: [N, T, input_dim] to [N, ceil(T / factor), D].
 
-    Channels that the output has more than the input are projections of all `factor` frames.
+    The output's additional channels are projections of all `factor` frames.
     """
 
     def __init__(self, input_dim: int, dim: int, factor: int) -> None:
@@ -333,7 +332,7 @@ class _Downsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         groups = (x.size(1) + self.factor - 1) // self.factor
-        # The last frame fills the last group. Always as many of it as could be needed: no branch on the length.
+        # The last group is filled with copies of the last frame, always as many as could be needed: no branch on T.
         x = torch.cat((x, *[x[:, -1:]] * (self.factor - 1)), dim=1)[:, : groups * self.factor]
         x = x.reshape(x.size(0), groups, self.factor, x.size(2))
         weights = (x * self.query).sum(dim=-1, keepdim=True).softmax(dim=2)
@@ -342,7 +341,7 @@ class _Downsample(nn.Module):
 
 
 class _Upsample(nn.Module):
-    """Every frame `factor` times, each time with another bias: [N, T, D] to [N, T factor, D]."""
+    """Every frame repeated `factor` times, each copy with its own bias: [N, T, D] to [N, T factor, D]."""
 
     def __init__(self, dim: int, factor: int) -> None:
         super().__init__()
@@ -353,7 +352,7 @@ class _Upsample(nn.Module):
 
 
 class _Combiner(nn.Module):
-    """weight x + (1 - weight) y, where y may have more channels than x, to which x adds nothing."""
+    """weight x + (1 - weight) y; x counts as zero in the channels that only y has."""
 
     def __init__(self, dim: int, other_dim: int) -> None:
         super().__init__()
@@ -366,7 +365,7 @@ class _Combiner(nn.Module):
 
 
 class _Layer(nn.Module):
-    """One block, [N, T, D] to the same. The attention weights are computed once and used twice."""
+    """One layer, [N, T, D] to [N, T, D]. The attention weights are computed once and used twice."""
 
     def __init__(self, sizes: _StackSizes, pos_dim: int, causal: bool) -> None:
         super().__init__()
@@ -412,7 +411,7 @@ class _Layer(nn.Module):
         return self._bypass(before, x), _Past(length, average, key, value, value2, conv1, conv2)
 
     def _bypass(self, before: Tensor, x: Tensor) -> Tensor:
-        """The whole layer may be passed by: its input and its output, mixed."""
+        """The layer's input and normalised output, mixed by a learned scale."""
         after: Tensor = self.norm_final(x)
         return before + (after - before) * self.bypass_scale
 
@@ -429,8 +428,8 @@ class _FeedForward(nn.Module):
 
 
 class _Pooling(nn.Module):
-    """A projection of the mean: of the whole utterance, the same for every frame, [N, 1, D]; or, causal, of a frame
-    and all before it, [N, T, D]."""
+    """A projection of the mean over the whole utterance, the same for every frame, [N, 1, D]; if causal, of the mean
+    over each frame and all before it, [N, T, D]."""
 
     def __init__(self, dim: int, causal: bool) -> None:
         super().__init__()
@@ -446,7 +445,7 @@ class _Pooling(nn.Module):
         return self.proj(weights.unsqueeze(1) @ x)  # type: ignore[no-any-return]
 
     def streaming_forward(self, x: Tensor, length: Tensor, average: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """To the projection and the next `length` [N] and `average` [N, D]."""
+        """Returns the projection and the next `length` [N] and `average` [N, D]."""
         counts = length.unsqueeze(1) + torch.arange(1, x.size(1) + 1, device=x.device)
         total = average * length.unsqueeze(1).to(x.dtype)
         means = (x.cumsum(dim=1) + total.unsqueeze(1)) / counts.unsqueeze(2).to(x.dtype)
@@ -454,7 +453,7 @@ class _Pooling(nn.Module):
 
 
 class _Convolution(nn.Module):
-    """Gate, depthwise convolution over `kernel` frames, activation, projection: [N, T, D] to the same."""
+    """Gate, depthwise convolution over `kernel` frames, activation, projection: [N, T, D] to [N, T, D]."""
 
     def __init__(self, dim: int, kernel: int, causal: bool) -> None:
         super().__init__()
@@ -468,11 +467,11 @@ class _Convolution(nn.Module):
         gated = self._gate(x).masked_fill(padding.unsqueeze(1), 0.0)
         if not self.causal:
             return self._convolve(gated, self.kernel // 2)
-        # The zeros are wanted on the left only: what has seen those on the right is left out.
+        # Causal convolution needs zeros on the left only; the frames computed from those on the right are cut off.
         return self._convolve(gated, self.kernel - 1)[:, : x.size(1)]
 
     def streaming_forward(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """`past` [N, D, kernel - 1] are the gated frames before; to the result and the next `past`."""
+        """`past` [N, D, kernel - 1] are the gated frames before. Returns the result and the next `past`."""
         frames = x.size(1)
         x = torch.cat((past, self._gate(x)), dim=2)
         return self._convolve(x, 0), x[:, :, frames:]
@@ -490,10 +489,10 @@ class _Convolution(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Self-attention whose weights are used for two values: `forward` computes them, `forward2` takes them again.
+    """Self-attention whose weights serve two sets of values: `forward` computes the weights, `forward2` reuses them.
 
     A head's queries and keys have A / H channels, its values half of that. The score of a key is query · key, without
-    the usual division by a root (it is learned), plus positional query · projected encoding of the distance.
+    the usual division by a square root (learned instead), plus positional query · projected encoding of the distance.
     """
 
     def __init__(self, dim: int, attention_dim: int, nhead: int, pos_dim: int) -> None:
@@ -508,7 +507,7 @@ class _Attention(nn.Module):
         self.out_proj2 = nn.Linear(attention_dim // 2, dim)
 
     def forward(self, x: Tensor, positions: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
-        """To the attended values [N, T, D] and the weights [N, H, T, T]."""
+        """Returns the attended values [N, T, D] and the weights [N, H, T, T]."""
         query, key, value, pos_query = self.in_proj(x).split(self.sizes, dim=-1)
         scores = self._scores(query, key, pos_query, positions)
         weights = scores.masked_fill(padding[:, None, None, :], -math.inf).softmax(dim=-1)
@@ -520,7 +519,7 @@ class _Attention(nn.Module):
     def streaming_forward(
         self, x: Tensor, positions: Tensor, past_key: Tensor, past_value: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """To the attended values [N, T, D], the weights [N, H, T, K], and the next past keys and values."""
+        """Returns the attended values [N, T, D], the weights [N, H, T, K], and the next past keys and values."""
         frames = x.size(1)
         query, key, value, pos_query = self.in_proj(x).split(self.sizes, dim=-1)
         key, value = torch.cat((past_key, key), dim=1), torch.cat((past_value, value), dim=1)
@@ -532,7 +531,7 @@ class _Attention(nn.Module):
         return self.out_proj2(self._attend(weights, value)), value[:, x.size(1) :]
 
     def _scores(self, query: Tensor, key: Tensor, pos_query: Tensor, positions: Tensor) -> Tensor:
-        """[N, H, T, K], for `positions` [T + K - 1, D] of `_relative_positions`."""
+        """Scores [N, H, T, K], for `positions` [T + K - 1, D] of `_relative_positions`."""
         projected = self.linear_pos(positions).reshape(positions.size(0), self.nhead, -1).permute(1, 2, 0)
         by_content = self._heads(query) @ self._heads(key).transpose(2, 3)
         by_distance = by_source(self._heads(pos_query) @ projected)
@@ -550,8 +549,8 @@ class _Attention(nn.Module):
 def _relative_positions(x: Tensor, left: int) -> Tensor:
     """Encodings [left + 2 T - 1, D] of the distances from a query back to a key, for `x` [N, T, D].
 
-    They fall from left + T - 1, the last query and the first key, to 1 - T. Sines are in the even channels, cosines in
-    the odd.
+    Distances fall from left + T - 1 (the last query to the first key) to 1 - T. Sines are in the even channels, cosines
+    in the odd.
     """
     frames, dim = x.size(1), x.size(2)
     distances = left + frames - 1 - torch.arange(left + 2 * frames - 1, device=x.device)
@@ -567,7 +566,7 @@ def _layers(tensors: Mapping[str, Tensor], i: int) -> str:
 
 
 def _stack_sizes(tensors: Mapping[str, Tensor], i: int, pos_dim: int) -> _StackSizes:
-    """What the shapes in the first layer of stack `i` say."""
+    """The sizes of stack `i`, from the shapes in its first layer."""
     factor, prefix = 1, _layers(tensors, i)
     if ".encoder.layers." in prefix:
         factor, _ = expect_shape(tensors, f"encoders.{i}.upsample.bias", (None, None))
@@ -581,7 +580,7 @@ def _stack_sizes(tensors: Mapping[str, Tensor], i: int, pos_dim: int) -> _StackS
 
 
 def _count(tensors: Mapping[str, Tensor], prefix: str) -> int:
-    """How many there are of what is numbered after `prefix`."""
+    """The number of modules numbered after `prefix`."""
     numbers = (name.removeprefix(prefix).split(".")[0] for name in tensors if name.startswith(prefix))
     return 1 + max((int(number) for number in numbers if number.isdecimal()), default=-1)
 

@@ -1,19 +1,19 @@
-"""Icefall's Zipformer2 (recipe `zipformer`: zipformer.py and subsampling.py), also called just Zipformer in its paper.
+"""Icefall's Zipformer2 (recipe `zipformer`: zipformer.py and subsampling.py), called Zipformer in its paper.
 
-Features at 100 Hz become embeddings at 50 Hz, which go through stacks of layers that run at different frame rates: each
-stack first takes a learned average of every `downsampling_factor` frames, and repeats its output as often afterwards.
-Half of the frames of all that are the encoder's, at 25 Hz.
+Features at 100 Hz become embeddings at 50 Hz, which pass through stacks of layers at different frame rates: each stack
+first takes a learned average of every `downsampling_factor` frames, and afterwards repeats its output as often. The
+output of all stacks is averaged over every two frames, to 25 Hz.
 
-What is unusual: a layer computes its attention weights once, and three modules use them (`NonlinAttention` only those
-of the first head); each layer and each stack adds only a learned part of what it changes, channel by channel
-(`Bypass`); and the stacks differ in width, so that channels are cut off or filled with zeros between them.
+Peculiarities: a layer computes its attention weights once, and three modules use them (`NonlinAttention` only those of
+the first head); each layer and each stack adds only a learned share of its change, channel by channel (`Bypass`); and
+stacks differ in width, so that channels are cut off or filled with zeros between them.
 
-A causal model runs in two ways: over whole utterances, where each is one chunk, and chunk by chunk, where a layer keeps
-keys, values and convolution inputs of what came before (`LayerState`). Both go through the same modules; there `past`
-is None for whole utterances. N is the batch, T the number of frames, K the number of frames attended to: T and those of
-`past`. Tensors are [N, T, channels].
+A causal model runs in two ways: over whole utterances as one chunk each, and chunk by chunk, where a layer keeps keys,
+values and convolution inputs of the frames before (`LayerState`). Both use the same modules, whose `past` is None for
+whole utterances. N is the batch, T the number of frames, K the number of frames attended to: T and those of `past`.
+Tensors are [N, T, channels].
 
-Everything here exports with torch.onnx.export, and only the batch and T vary: no branch depends on a tensor.
+All modules export with torch.onnx.export, with the batch and T dynamic: no branch depends on a tensor.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ from moulin.encoders.recipe import NOTHING_SAID, Recipe, feature_dim_of
 from moulin.encoders.relative_shift import by_source
 from moulin.encoders.tensors import expect_shape, load_tensors
 
-# Of the sizes that zipformer/train.py trains with by default; frames are counted at 50 Hz.
+# One of the sizes that zipformer/train.py trains with by default; frames are counted at 50 Hz.
 CHUNK_SIZE = 16
 LEFT_CONTEXT_FRAMES = 128
 
 OUTPUT_DOWNSAMPLING = 2
 CONVNEXT_PADDING = 3
 
-# A score that leaves nothing after the softmax, and unlike -inf no NaN where all of a row is masked.
+# A masked score: zero after the softmax, and unlike -inf no NaN where a whole row is masked.
 MASKED_SCORE = -1000.0
 
 
 @dataclass(frozen=True, slots=True)
 class Zipformer2Config:
-    """Sizes, as the options of zipformer/train.py count them. Every tuple has one entry for each stack."""
+    """Sizes, counted as in the options of zipformer/train.py. Every tuple has one entry for each stack."""
 
     num_layers: tuple[int, ...]
     downsampling_factors: tuple[int, ...]
@@ -63,7 +63,7 @@ class Zipformer2Config:
     conv_kernels: tuple[int, ...]
     pos_dim: int = 48
     pos_head_dims: tuple[int, ...] = ()
-    """Without any, 4 in each stack."""
+    """Empty for the default, 4 in each stack."""
     causal: bool = False
     feature_dim: int = 80
     embed_channels: tuple[int, int, int] = (8, 32, 128)
@@ -74,12 +74,12 @@ class Zipformer2Config:
 
     @property
     def embed_bands(self) -> int:
-        """Frequency bands that are left after the convolutions of the embedding: 19 of 80."""
+        """Frequency bands after the convolutions of the embedding: 19 for 80 feature channels."""
         return ((self.feature_dim - 1) // 2 - 1) // 2
 
 
 class LayerState(NamedTuple):
-    """What a layer keeps of the frames before a chunk, in the order of Icefall's export."""
+    """A layer's states from the frames before a chunk, in the order of Icefall's export."""
 
     key: Tensor  # [N, left, heads * query_head_dim]
     nonlin: Tensor  # [N, 1, left, 3/4 dim]
@@ -93,7 +93,7 @@ States = list[LayerState]
 
 
 class ConvNeXt(nn.Module):
-    """x plus a wide two-layer network at each point, over its 7x7 neighbourhood; x is [N, channels, T, bands]."""
+    """x plus a two-layer network at each point over its 7x7 neighbourhood; x is [N, channels, T, bands]."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -103,9 +103,9 @@ class ConvNeXt(nn.Module):
         self.pointwise_conv2 = nn.Conv2d(3 * channels, channels, 1)
 
     def forward(self, x: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The output, and the frames that come before the next chunk.
+        """The output, and the frames before the next chunk.
 
-        A chunk has 3 frames too many at its end, which only the convolution sees: they come again in the next one.
+        A chunk has 3 extra frames at its end as context of the convolution; the next chunk begins with them.
         """
         if past is None:
             frames, around = x, self.depthwise_conv(x)
@@ -122,13 +122,13 @@ class ConvNeXt(nn.Module):
 class ConvEmbedding(nn.Module):
     """Features [N, T, feature_dim] to embeddings of the first stack's width, [N, (T - 7) // 2, dim].
 
-    Of a chunk, which brings 3 of its frames for `ConvNeXt` to look ahead, they are 3 fewer.
+    A chunk gives 3 fewer: its last 3 frames are `ConvNeXt`'s right context.
     """
 
     def __init__(self, config: Zipformer2Config) -> None:
         super().__init__()
         one, two, three = config.embed_channels
-        # Numbered as in Icefall, where modules that only training needs are between these.
+        # Numbered as in Icefall, where modules used only in training lie between these.
         modules: dict[str, nn.Module] = {
             "0": nn.Conv2d(1, one, 3, padding=(0, 1)),  # [time, frequency]
             "3": SwooshR(),
@@ -148,10 +148,9 @@ class ConvEmbedding(nn.Module):
 
 
 class AttentionWeights(nn.Module):
-    """How much each frame takes from each other, a head at a time: softmax(query key + position), [N, heads, T, K].
+    """Attention weights: softmax(query · key + positional query · projected distance), [N, heads, T, K].
 
-    The position's part is a third projection of x times that of the encoded distance. Scores are not divided by the
-    root of the head's dimension; the weights have learned that.
+    Scores are not divided by the square root of the head's dimension; the weights have learned that scale.
     """
 
     def __init__(self, config: Zipformer2Config, stack: int) -> None:
@@ -163,7 +162,7 @@ class AttentionWeights(nn.Module):
         self.linear_pos = nn.Linear(config.pos_dim, position, bias=False)
 
     def forward(self, x: Tensor, distances: Tensor, masked: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
-        """`distances` are `encoded_distances`, [T + K - 1, pos_dim]; `masked` [N, K] is true for what no frame sees."""
+        """`distances` are `encoded_distances`, [T + K - 1, pos_dim]; `masked` [N, K] is true for frames to ignore."""
         query, key, position = self.in_proj(x).split(self._widths, dim=-1)
         key, present = append(past, key, 1)
         scores = split_heads(query, self._heads) @ split_heads(key, self._heads).transpose(2, 3)
@@ -214,11 +213,12 @@ class FeedForward(nn.Module):
 
 
 class ChunkCausalConv1d(nn.Module):
-    """A depthwise convolution that looks back over half a kernel without limit, and ahead only within its chunk.
+    """A depthwise convolution whose left context may reach into earlier chunks and whose right context ends with its
+    chunk.
 
-    It is the sum of a causal convolution and one over the chunk alone. As the latter misses what is beyond the chunk's
-    edges, its output near them is scaled: `chunkwise_conv_scale` holds what is added to 1 in the first `kernel` frames
-    of a chunk, and in the last.
+    It is the sum of a causal convolution and one within the chunk. As the latter lacks the frames beyond the chunk's
+    edges, its output near them is scaled by 1 plus `chunkwise_conv_scale`, [0] in the first `kernel` frames of a chunk
+    and [1] in the last.
     """
 
     def __init__(self, dim: int, kernel: int) -> None:
@@ -234,7 +234,7 @@ class ChunkCausalConv1d(nn.Module):
         return self.causal_conv(whole) + self.chunkwise_conv(x) * self._edge_scale(x), present
 
     def _edge_scale(self, x: Tensor) -> Tensor:
-        """[dim, T]. Icefall's graph decides here whether a chunk is shorter than the kernel; this is right for both."""
+        """Factors [dim, T]. Icefall's graph branches on a chunk shorter than the kernel; this covers both cases."""
         frames = x.shape[2]
         left, right = self.chunkwise_conv_scale[0], self.chunkwise_conv_scale[1]
         zeros = torch.zeros_like(x[0])
@@ -264,7 +264,7 @@ class ConvModule(nn.Module):
 
 
 class Bypass(nn.Module):
-    """Between what was and what is now, by a factor for each channel: 0 keeps what was."""
+    """Interpolation between a module's input and output by a learned factor for each channel; 0 keeps the input."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -295,7 +295,7 @@ class Layer(nn.Module):
     def forward(
         self, x: Tensor, distances: Tensor, masked: Tensor, past: LayerState | None
     ) -> tuple[Tensor, LayerState]:
-        """The output, and the state after it; of whole utterances that state is of no use."""
+        """The output and the next state; for whole utterances the state is unused."""
         before = x
         key, nonlin, value1, value2, conv1, conv2 = past or (None,) * 6
         weights, key = self.self_attn_weights(x, distances, masked, key)
@@ -328,7 +328,7 @@ class Stack(nn.Module):
         self.layers = nn.ModuleList(Layer(config, stack) for _ in range(config.num_layers[stack]))
 
     def forward(self, x: Tensor, masked: Tensor, past: States | None) -> tuple[Tensor, States]:
-        """`masked` [N, K] is true for frames that are padding, or before the beginning of the stream."""
+        """`masked` [N, K] is true for padding and for frames before the beginning of the stream."""
         distances = encoded_distances(x, masked.shape[1], self._pos_dim)
         states: States = []
         for index, layer in enumerate(self.layers):
@@ -339,7 +339,7 @@ class Stack(nn.Module):
 
 
 class Downsample(nn.Module):
-    """A learned average of every `factor` frames; the last frame is repeated to fill up."""
+    """A learned average of every `factor` frames; the last frame is repeated to fill the last group."""
 
     def __init__(self, factor: int) -> None:
         super().__init__()
@@ -347,14 +347,14 @@ class Downsample(nn.Module):
         self.bias = nn.Parameter(torch.zeros(factor))
 
     def forward(self, x: Tensor) -> Tensor:
-        frames = x[:, :: self._factor].shape[1]  # T / factor rounded up, without a division in the exported graph
+        frames = x[:, :: self._factor].shape[1]  # ceil(T / factor) without a division in the exported graph
         x = torch.cat((x, *[x[:, -1:]] * (self._factor - 1)), dim=1)
         groups = x[:, : frames * self._factor].reshape(x.shape[0], frames, self._factor, -1)
         return (groups * self.bias.softmax(dim=0)[:, None]).sum(dim=2)
 
 
 class DownsampledStack(nn.Module):
-    """A stack at a lower frame rate, between the average and the repetition of frames."""
+    """A stack at a lower frame rate, between downsampling by averaging and upsampling by repetition."""
 
     def __init__(self, config: Zipformer2Config, stack: int) -> None:
         super().__init__()
@@ -370,7 +370,7 @@ class DownsampledStack(nn.Module):
 
 
 class Stacks(nn.Module):
-    """All stacks one after the other, and every 2 frames of their output averaged."""
+    """All stacks in sequence, and a learned average of every 2 frames of their output."""
 
     def __init__(self, config: Zipformer2Config) -> None:
         super().__init__()
@@ -397,7 +397,7 @@ class Stacks(nn.Module):
         return self.downsample_output(self._widest(outputs)), states
 
     def _widest(self, outputs: Sequence[Tensor]) -> Tensor:
-        """The last stack's output; channels that it does not have are those of the last stack that has them."""
+        """The last stack's output; each channel that it lacks comes from the last stack that has it."""
         pieces, width = [outputs[-1]], self._dims[-1]
         for output, dim in zip(reversed(outputs), reversed(self._dims), strict=True):
             if dim > width:
@@ -406,7 +406,7 @@ class Stacks(nn.Module):
         return torch.cat(pieces, dim=-1) if len(pieces) > 1 else pieces[0]
 
 
-# A parameter that Icefall's layers have beside `bypass` and `bypass_mid` and do not use.
+# A parameter of Icefall's layers that is not used, unlike `bypass` and `bypass_mid`.
 _UNUSED = re.compile(r"layers\.\d+\.bypass_scale$")
 
 
@@ -423,7 +423,7 @@ class Zipformer2(Encoder):
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], recipe: Recipe = NOTHING_SAID) -> Self:
-        """See `Encoder`; of the heads shapes tell only products (`head_split`)."""
+        """See `Encoder`; shapes determine only products of head sizes (`head_split`)."""
         with torch.device("meta"):
             model = cls(infer_config(tensors, recipe))
         model.recipe = recipe
@@ -435,14 +435,14 @@ class Zipformer2(Encoder):
 
     def forward(self, x: Tensor, x_lens: Tensor) -> tuple[Tensor, Tensor]:
         embeddings, _ = self.encoder_embed(x, None)
-        # Rounded to zero, as ONNX divides integers; torch's // would be a handful of operators.
+        # Rounded towards zero as in ONNX's integer division; torch's // would export as several operators.
         lengths = torch.div(x_lens - 7, 2, rounding_mode="trunc")
         padding = torch.arange(embeddings.shape[1], device=x.device) >= lengths[:, None]
         out, _ = self.encoder(embeddings, padding, None)
         return out, torch.div(lengths + 1, 2, rounding_mode="trunc")
 
     def offline_metadata(self) -> Mapping[str, str]:
-        """As zipformer/export-onnx.py writes it."""
+        """The metadata that zipformer/export-onnx.py writes."""
         comment = "non-streaming zipformer2"
         return {**self.identity(), "comment": comment}
 
@@ -461,7 +461,7 @@ class Zipformer2(Encoder):
         ):
             if frames < 1 or any(frames % factor for factor in factors):
                 raise ValueError(f"expected {what} to be a positive multiple of {math.lcm(*factors)}, got {frames}")
-        # 7 more frames for the embedding's convolutions and 2 * 3 for ConvNeXt to look ahead.
+        # 7 more frames for the embedding's convolutions and 2 * 3 as ConvNeXt's right context.
         window = 2 * chunk + 7 + 2 * CONVNEXT_PADDING
         lefts = [left // factor for factor in config.downsampling_factors]
         metadata = {
@@ -481,7 +481,7 @@ class Zipformer2(Encoder):
 
     @property
     def chunk_size(self) -> int:
-        """Of streams, unless their layout is asked for with another; so is `left_context_frames`."""
+        """The default of `streaming_layout`, as `left_context_frames` is."""
         return CHUNK_SIZE if self.recipe.chunk_size is None else self.recipe.chunk_size
 
     @property
@@ -494,7 +494,7 @@ class Zipformer2(Encoder):
         embeddings, embed_state = self.encoder_embed(x, embed_state)
         frames = embeddings.shape[1]
         left = layer_states[0].shape[1] * self.config.downsampling_factors[0]
-        # `processed` counts the frames of a stream so far: what is further left is before its beginning.
+        # `processed` counts the frames of a stream so far: positions further left are before its beginning.
         masked = torch.arange(left + frames, device=x.device) < (left - processed)[:, None]
         past = [LayerState(*layer_states[first : first + 6]) for first in range(0, len(layer_states), 6)]
         out, present = self.encoder(embeddings, masked, past)
@@ -527,7 +527,7 @@ class Zipformer2(Encoder):
 
 
 def append(past: Tensor | None, x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-    """x after what came before, and what comes before the next chunk: the end of that, as long as `past`."""
+    """`past` followed by x, and the next `past`: the end of the two, as long as `past`. Without `past`, x twice."""
     if past is None:
         return x, x
     whole = torch.cat((past, x), dim=axis)
@@ -540,22 +540,22 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 
 
 def fit_channels(x: Tensor, have: int, want: int) -> Tensor:
-    """The last axis cut off, or filled up with zeros. The sizes are given, that an export has no branch on a shape."""
+    """x with its last axis truncated or zero-padded from `have` to `want` channels. Both are constants, so that an
+    export has no branch on a shape."""
     if have < want:
         return functional.pad(x, (0, want - have))
     return x[..., :want] if have > want else x
 
 
 def encoded_distances(x: Tensor, keys: int, pos_dim: int) -> Tensor:
-    """Vectors [T + keys - 1, pos_dim] for the distances from each of x's T frames to each of `keys` frames, of which
-    the last T are x's own: from -(keys - 1) to T - 1, negative for the past.
+    """Encodings [T + keys - 1, pos_dim] of the distances from x's T frames to `keys` frames, of which the last T are
+    x's own: from -(keys - 1) to T - 1, negative for the past.
 
-    They are a Fourier series of the distance squeezed into an angle: first by a logarithm, that far frames are told
-    apart less well than near ones, then by an arctangent, so that there is no limit to it. The last of its terms is
-    constant instead.
+    The distance is compressed to an angle, by a logarithm, which resolves near frames better than far ones, and by an
+    arctangent, which bounds it; the encoding is a Fourier series of the angle, whose last term is a constant.
     """
     distance = (torch.arange(x.shape[1] + keys - 1, device=x.device) - (keys - 1)).float()
-    near = math.sqrt(pos_dim)  # up to about here the logarithm changes little
+    near = math.sqrt(pos_dim)  # up to about this distance the logarithm is nearly linear
     squeezed = near * distance.sign() * torch.log(distance.abs() / near + 1.0)
     angle = torch.atan(squeezed * (2.0 * math.pi / pos_dim))
     angles = angle[:, None] * torch.arange(1, pos_dim // 2 + 1, device=x.device)
@@ -564,7 +564,7 @@ def encoded_distances(x: Tensor, keys: int, pos_dim: int) -> Tensor:
 
 
 def infer_config(tensors: Mapping[str, Tensor], recipe: Recipe = NOTHING_SAID) -> Zipformer2Config:
-    """The sizes of a checkpoint; ValueError where one cannot be, or `recipe` says another."""
+    """The sizes of a checkpoint. Raises ValueError where one is impossible or contradicts `recipe`."""
     causal = any(".causal_conv." in name for name in tensors)
     if recipe.causal not in (None, causal):
         with_or_without = "" if causal else "no "
@@ -597,7 +597,7 @@ def infer_config(tensors: Mapping[str, Tensor], recipe: Recipe = NOTHING_SAID) -
 
 
 def head_products(tensors: Mapping[str, Tensor]) -> list[HeadProducts]:
-    """What shapes tell of each stack's heads. Raises ValueError where a tensor is missing or has no possible shape."""
+    """Each stack's head products. Raises ValueError where a tensor is missing or has an impossible shape."""
     products = []
     for index in range(_count(tensors, "encoder.encoders.")):
         layers, _ = _layers(tensors, index)
@@ -627,7 +627,7 @@ def _stack_sizes(tensors: Mapping[str, Tensor], index: int, causal: bool) -> tup
 
 
 def _layers(tensors: Mapping[str, Tensor], index: int) -> tuple[str, bool]:
-    """The prefix of a stack's layers, and whether it is wrapped, as those are that run at a lower frame rate."""
+    """The prefix of a stack's layers, and whether the stack is wrapped for a lower frame rate."""
     stack = f"encoder.encoders.{index}."
     wrapped = any(name.startswith(f"{stack}encoder.") for name in tensors)
     return f"{stack}encoder.layers." if wrapped else f"{stack}layers.", wrapped
@@ -645,7 +645,8 @@ def _divided(size: int, divisor: int, name: str) -> int:
 
 
 def _count(tensors: Mapping[str, Tensor], prefix: str) -> int:
-    """How many modules are numbered after `prefix`; at least 1, whose tensors will be missed."""
+    """The number of modules numbered after `prefix`, at least 1: where there are none, the first one's tensors will be
+    reported as missing."""
     return len({name.removeprefix(prefix).split(".")[0] for name in tensors if name.startswith(prefix)}) or 1
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
 
 import numpy as np
 
@@ -12,24 +11,13 @@ from moulin.arrays import Floats, Ints
 from moulin.audio.fbank import pad_features
 from moulin.bundle.spec import MIN_FRAMES
 from moulin.engine.batching import micro_batches
-
-
-class EncoderRunner(Protocol):
-    """The part of a `Runner` that is needed here."""
-
-    @property
-    def num_workers(self) -> int: ...
-
-    @property
-    def max_batch_frames(self) -> int: ...
-
-    def encoder(self, x: Floats, x_lens: Ints, *, alone: bool = False) -> tuple[Floats, Ints]: ...
+from moulin.engine.runner import OfflineEncoder
 
 
 class BatchedEncoder:
     """Spreads utterances over calls of the encoder, several of them at once. Safe to call from several threads."""
 
-    def __init__(self, runner: EncoderRunner, *, joiner_dim: int) -> None:
+    def __init__(self, runner: OfflineEncoder, *, joiner_dim: int) -> None:
         self._runner = runner
         self._joiner_dim = joiner_dim
         self._workers = ThreadPoolExecutor(runner.num_workers, thread_name_prefix="moulin-encoder")

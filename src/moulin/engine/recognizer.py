@@ -3,60 +3,91 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
 
 from moulin.arrays import Floats
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.bundle.spec import ModelSpec
+from moulin.decoding.found import Hypothesis
 from moulin.decoding.options import DecodingOptions
-from moulin.engine.encoding import BatchedEncoder
-from moulin.engine.features import TAIL_PADDING_SEC, FeatureExtractor
-from moulin.engine.limits import MAX_AUDIO_SEC
-from moulin.engine.offline_recognizer import OfflineRecognizer
-from moulin.engine.runner import Runner
-from moulin.engine.scoring import Scorer
+from moulin.decoding.row_options import RowOptions
+from moulin.engine.pipeline import Pipeline
+from moulin.engine.spelling import spell
+from moulin.errors import MoulinError
 from moulin.transcript import Transcript
 
 
-class Recognizer(OfflineRecognizer):
-    """Features on the CPU, the networks by a `Runner`, the search on the CPU."""
+class Recognizer:
+    """Transcribes batches of utterances with one offline model. Safe to call from several threads."""
 
-    def __init__(
-        self,
-        spec: ModelSpec,
-        runner: Runner,
-        *,
-        options: DecodingOptions | None = None,
-        tail_padding_sec: float = TAIL_PADDING_SEC,
-        max_audio_sec: float = MAX_AUDIO_SEC,
-    ) -> None:
+    def __init__(self, spec: ModelSpec, pipeline: Pipeline, *, options: DecodingOptions | None = None) -> None:
+        """`options` are those of utterances that come without their own."""
         self.spec = spec
+        self.pipeline = pipeline
         self.options = options or DecodingOptions()
-        self.runner = runner
-        self._features = FeatureExtractor(
-            feature_dim=spec.feature_dim,
-            threads=runner.threads,
-            max_frames=spec.max_frames,
-            tail_padding_sec=tail_padding_sec,
-            max_audio_sec=max_audio_sec,
-        )
-        self._encode = BatchedEncoder(runner, joiner_dim=spec.joiner_dim)
-        self._score = Scorer(runner, spec.tokens, frame_sec=spec.encoder_frame_sec)
 
     def transcribe(
         self, waveforms: Sequence[Floats], options: Sequence[DecodingOptions] | None = None
     ) -> list[Transcript]:
-        waveforms = [self.check(waveform) for waveform in waveforms]
-        encoder_out, encoder_out_lens = self._encode(self._features(waveforms))
-        durations_sec = [len(waveform) / SAMPLE_RATE for waveform in waveforms]
-        return self._score(encoder_out, encoder_out_lens, durations_sec, options or [self.options] * len(waveforms))
+        """Transcribe float32 waveforms [num_samples] (16 kHz, mono, in [-1, 1]), each with its own `options`.
+
+        Raises AudioError where one of them cannot be transcribed (see `check`), and EngineError.
+        """
+        waveforms = [self.check_form(waveform) for waveform in waveforms]
+        chosen = options or [self.options] * len(waveforms)
+        transcripts = []
+        for answer in self.transcribe_each(waveforms, chosen, ["waveform"] * len(waveforms)):
+            if isinstance(answer, MoulinError):
+                raise answer
+            transcripts.append(answer)
+        return transcripts
+
+    def transcribe_each(
+        self, waveforms: Sequence[Floats], options: Sequence[DecodingOptions], names: Sequence[str]
+    ) -> list[Transcript | MoulinError]:
+        """Transcribe what `check_form` has passed, or say what is wrong with it, calling it by its name of `names`: one
+        that cannot be transcribed takes no other along."""
+        if not waveforms:
+            return []
+        found = self.pipeline(waveforms, RowOptions.of(options), names)
+        return [
+            answer if isinstance(answer, MoulinError) else self._spell(answer, len(waveform))
+            for answer, waveform in zip(found, waveforms, strict=True)
+        ]
+
+    def check_form(self, waveform: Floats, *, what: str = "waveform") -> Floats:
+        """`check`, less what `transcribe_each` finds by itself. Raises AudioError."""
+        return self.pipeline.check_form(waveform, what=what)
 
     def check(self, waveform: Floats, *, what: str = "waveform") -> Floats:
-        return self._features.check(waveform, what=what)
+        """`waveform`, which messages call `what`, as `transcribe` can use it.
+
+        Raises AudioError for NaN, a wrong scale or too great a length.
+        """
+        return self.pipeline.check(waveform, what=what)
 
     @property
     def max_utterance_sec(self) -> float:
-        return self._features.max_utterance_sec
+        """The longest waveform that `check` lets pass."""
+        return self.pipeline.max_utterance_sec
 
     def close(self) -> None:
-        self._features.close()
-        self._encode.close()
+        """Stop the worker threads."""
+        self.pipeline.close()
+
+    def _spell(self, hypothesis: Hypothesis, num_samples: int) -> Transcript:
+        return spell(
+            self.spec.tokens,
+            hypothesis,
+            frame_sec=self.spec.encoder_frame_sec,
+            duration_sec=num_samples / SAMPLE_RATE,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

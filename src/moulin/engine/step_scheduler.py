@@ -37,38 +37,38 @@ class _Waiting:
 class StepScheduler:
     """Runs the steps of many streams on as many threads as the runner has workers.
 
-    A worker that is free takes the streams that have waited longest, as many as one encoder call should hold. While
+    A worker that is free takes the streams that have waited longest, as many as one step should hold. While
     all others are free too it takes what there is; beside a busy one it waits a moment for half a full batch, which
     costs less than two small ones: at half the load that two CPU cores can bear, an eighth of their work is saved. A
     stream that has audio for several steps goes back to the end of the queue after each, so that one that sends much
     delays nobody.
 
-    Where a step costs hardly more for many streams than for one (`StreamRecognizer.gathering_sec`), a free worker too
+    Where a step costs hardly more for many streams than for one (`StepLimits.gathering_sec`), a free worker too
     waits that moment, if others are likely to come within it: the fewer steps, the more streams they may be for.
     """
 
     def __init__(self, recognizer: StreamRecognizer, *, patience_sec: float = PATIENCE_SEC) -> None:
         self._recognizer = recognizer
         self._patience_sec = patience_sec
-        self._max_batch = recognizer.runner.max_batch
+        self._max_batch = recognizer.limits.max_batch
         self._half_batch = -(-self._max_batch // 2)
         self._queue: deque[_Waiting] = deque()
         self._changed = threading.Condition()
-        self._num_idle = recognizer.runner.num_workers
+        self._num_idle = recognizer.limits.num_workers
         self._closing = False
         self.num_steps = 0
-        """Encoder calls so far."""
+        """Steps so far."""
         self.num_stepped = 0
-        """Streams in them, so that the quotient is the mean batch."""
+        """Streams in those steps, each counted once a step: divided by `num_steps` the mean batch."""
         self.step_sec = 0.0
-        """Seconds of those calls together, and of the search after each."""
+        """Seconds in those steps together."""
         self.wait_sec = 0.0
-        """Seconds that those streams have waited for their calls to begin."""
+        """Seconds that those streams have waited for their steps to begin, together."""
         self._latency_sec = 0.0
         self._last_step_end = time.monotonic()
         self._workers = [
             threading.Thread(target=self._work, name=f"moulin-step-{number}", daemon=True)
-            for number in range(recognizer.runner.num_workers)
+            for number in range(recognizer.limits.num_workers)
         ]
         for worker in self._workers:
             worker.start()
@@ -85,7 +85,8 @@ class StepScheduler:
     def latency_sec(self) -> float:
         """How long a step takes at present, from when its longest waiting stream was submitted to its end.
 
-        A moving average over steps, or the wait of who waits longer; 0 when nobody has stepped for a while.
+        A moving average over steps, or how long the first in the queue has waited where that is more; 0 when nothing
+        has stepped for a while.
         """
         with self._changed:
             now = time.monotonic()
@@ -123,7 +124,7 @@ class StepScheduler:
                 self._changed.notify(len(unfinished))
 
     def _note_times(self, batch: Sequence[_Waiting], begin: float, end: float) -> None:
-        """The lock is held, and `since` is still when each of `batch` began to wait."""
+        """Add a step's times to the sums. The lock is held, and `since` is still when each of `batch` began to wait."""
         self.step_sec += end - begin
         self.wait_sec += begin * len(batch) - sum(waiting.since for waiting in batch)
         self._latency_sec += _LATENCY_SHARE * (end - batch[0].since - self._latency_sec)
@@ -155,7 +156,7 @@ class StepScheduler:
             recognizer = self._recognizer
             # Of all streams those that wait are a part, and of the others some come within so long.
             others = recognizer.num_open - len(self._queue)
-            patience_sec = recognizer.gathering_sec
+            patience_sec = recognizer.limits.gathering_sec
             if others * patience_sec < recognizer.chunk_sec:
                 return 0
         return max(0, self._queue[0].since + patience_sec - time.monotonic())
@@ -163,8 +164,6 @@ class StepScheduler:
     def _step(self, streams: Sequence[Stream]) -> Exception | None:
         """Step `streams` together. Returns what went wrong."""
         try:
-            # Never with the whole machine, even where nobody else steps: ONNX Runtime's threads keep a core busy for a
-            # while after their work, and the next stream is about to need it.
             self._recognizer.step(streams)
         except Exception as error:  # whatever a step makes fail must not stop the worker
             return error

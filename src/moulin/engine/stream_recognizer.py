@@ -2,55 +2,78 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from types import TracebackType
+from typing import Self
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from moulin.arrays import Floats
-from moulin.audio.waveform import SAMPLE_RATE, check_waveform
-from moulin.bundle.spec import FRAME_SHIFT_SEC, ModelSpec
-from moulin.decoding.network import Hypothesis
-from moulin.decoding.search import SEARCHES, SearchState, rows_by_options
+from moulin.arrays import Floats, Ints
+from moulin.audio.waveform import SAMPLE_RATE, check_waveform, check_waveforms
+from moulin.bundle.spec import ModelSpec
+from moulin.decoding.found import Found, Hypothesis
+from moulin.decoding.hypotheses import OpenHypotheses
+from moulin.decoding.options import MAX_BEAM
+from moulin.decoding.row_options import RowOptions
+from moulin.decoding.search import Continuation
 from moulin.engine.features import TAIL_PADDING_SEC
-from moulin.engine.stream_runner import StreamLimits
-from moulin.engine.words import spell_words
-from moulin.errors import BundleError, StreamError
+from moulin.engine.precision_error import precision_error
+from moulin.engine.spelling import spell_words
+from moulin.engine.stepper import StepLimits, Stepper
+from moulin.errors import BundleError, EngineError, StreamError
 from moulin.live_transcript import Segment, StreamUpdate
 from moulin.spacing import join_texts
+from moulin.streaming.endpoint import Cut, EndpointTable
 from moulin.streaming.options import StreamOptions
 from moulin.streaming.slots import SlotPool
-from moulin.streaming.stream import Audio, Stream
+from moulin.streaming.stream import Stream
+from moulin.streaming.turns import Turns
 
 
-class StreamRecognizer(ABC):
+class StreamRecognizer:
     """Recognises many streams with one streaming model.
 
     Has no threads, queues or clocks: whoever calls `step` decides which streams go together. Different streams may be
     worked on from different threads, one stream only by one at a time.
-    """
 
-    gathering_sec = 0.0
-    """How long a step is worth waiting for, that more streams take part."""
+    What a step reads and changes is in arrays by slot, for all of its streams at once. One by one go only streams of
+    which there is something to say to their callers: a pause, their end.
+    """
 
     def __init__(
         self,
         spec: ModelSpec,
-        runner: StreamLimits,
+        stepper: Stepper,
         *,
         options: StreamOptions | None = None,
         tail_padding_sec: float = TAIL_PADDING_SEC,
     ) -> None:
+        """Raises BundleError for an offline model."""
         if spec.streaming is None:
             raise BundleError(f"Expected a streaming model, got the {spec.mode} {spec.family} in {spec.path}")
         self.spec = spec
-        self.chunk_sec = spec.streaming.chunk_frames * FRAME_SHIFT_SEC
+        self.chunk_sec = spec.streaming.chunk_sec
         """From a stream's step to its next, in real time."""
         self.options = options or StreamOptions()
-        self.runner = runner
+        self.stepper = stepper
+        self._chunk_encoder_frames = spec.streaming.chunk_encoder_frames
         self._tail_samples = round(tail_padding_sec * SAMPLE_RATE)
-        self._slots = SlotPool(runner.capacity)
+        capacity = stepper.limits.capacity
+        self._slots = SlotPool(capacity)
+        self._inbox = stepper.inbox
+        self._said = OpenHypotheses(capacity, MAX_BEAM, spec.context_size)
+        self._endpoints = EndpointTable(capacity)
+        self._options = RowOptions.defaults(capacity)
+        self._segment_starts = np.zeros(capacity, dtype=np.int64)  # in encoder frames
+        self._fresh = np.zeros(capacity, dtype=np.bool_)  # nothing said yet that the next token depends on
+        self._broken = np.zeros(capacity, dtype=np.bool_)  # the encoder gave what is no number
+
+    # ------------------------------------------------------------------------------------------------ a stream's life
+
+    @property
+    def limits(self) -> StepLimits:
+        return self.stepper.limits
 
     @property
     def num_open(self) -> int:
@@ -59,79 +82,97 @@ class StreamRecognizer(ABC):
 
     def open(self, options: StreamOptions | None = None) -> Stream:
         """A new stream. Raises StreamsFull."""
-        slot = self._slots.acquire()
-        try:
-            options = options or self.options
-            return Stream(slot, options, self._new_audio(slot), self._new_search(slot, options, 0))
-        except BaseException:
-            self._slots.release(slot)
-            raise
+        stream = Stream(self._slots.acquire(), options or self.options)
+        slot, chosen = stream.slot, stream.options
+        self._inbox.open(slot)
+        self._endpoints.set(slot, chosen.rules if chosen.endpoint else None)
+        self._options.set(slot, chosen.decoding)
+        self._segment_starts[slot] = 0
+        self._broken[slot] = False
+        self._begin_search(slot)
+        return stream
 
     def accept(self, stream: Stream, samples: Floats) -> None:
-        """More audio: float32 [n] (16 kHz, mono, in [-1, 1]), n may be 0.
+        """More audio: float32 [n] (16 kHz, mono, in [-1, 1]), n may be 0. It is copied.
 
         Raises AudioError for what is none, and StreamError after `finish`.
         """
-        if stream.windows.finished:
+        if self.finished(stream):
             raise StreamError("The stream's audio has been finished", hint="open another stream")
-        # A copy: audio waits until its window is whole, and the caller may use the array again.
-        stream.windows.accept(np.array(check_waveform(samples)))
+        self._inbox.accept(stream.slot, check_waveform(samples))
+
+    def accept_many(self, streams: Sequence[Stream], samples: ArrayLike) -> None:
+        """More audio of many streams, all different: float32 or int16 [N, n], a row each. As `accept`."""
+        slots = _slots(streams)
+        if self._inbox.finished(slots).any():
+            raise StreamError("A stream's audio has been finished", hint="open another stream")
+        self._inbox.accept_many(slots, check_waveforms(samples))
 
     def finish(self, stream: Stream) -> None:
         """No more audio comes: what is there will be decoded to its last frame."""
-        stream.windows.finish(self._tail_samples)
-        if stream.ended:
-            self._close_last_segment(stream)
+        self._inbox.finish(stream.slot, self._tail_samples)
+        if self.ended(stream):
+            self._close_segment(stream)
 
-    def is_ready(self, stream: Stream) -> bool:
-        """Whether there is audio enough for a step."""
-        return stream.windows.is_ready()
-
-    @abstractmethod
-    def step(self, streams: Sequence[Stream], *, alone: bool = False) -> None:
-        """Take every one of `streams`, all of them ready and different, one chunk further.
-
-        `alone` says that no other step is under way. Raises EngineError.
-        """
-
-    @abstractmethod
-    def _new_audio(self, slot: int) -> Audio:
-        """Of a stream that begins in `slot`, whatever another has left there."""
-
-    @abstractmethod
-    def _new_search(self, slot: int, options: StreamOptions, num_frames: int) -> SearchState:
-        """Of the stream in `slot`, of which nothing is to be remembered, and `num_frames` encoder frames were heard."""
-
-    def advance(self, stream: Stream) -> StreamUpdate:
-        """All the steps that are possible, and what they changed."""
-        while self.is_ready(stream):
-            self.step([stream], alone=True)
-        return self.update(stream)
-
-    def text(self, stream: Stream) -> str:
-        """All that has been said since the beginning."""
-        return join_texts(stream.closed_text, self.spec.tokens.text(stream.search.hypothesis().tokens))
-
-    def update(self, stream: Stream) -> StreamUpdate:
-        """What is new since the last update."""
-        segments = []
-        while stream.unreported:
-            number = stream.num_closed - len(stream.unreported)
-            segments.append(self._segment(stream, number, stream.unreported.popleft(), is_final=True))
-        open_hypothesis = stream.search.hypothesis()
-        if open_hypothesis.tokens:
-            segments.append(self._segment(stream, stream.num_closed, open_hypothesis, is_final=False))
-        endpoint, stream.endpoint = stream.endpoint, False
-        return StreamUpdate(tuple(segments), endpoint, stream.ended, round(self._duration_sec(stream), 3))
+    def discard(self, stream: Stream) -> None:
+        """Decode no more of the stream, whatever audio is waiting. May be called during a step."""
+        self._inbox.discard(stream.slot)
 
     def close(self, stream: Stream) -> None:
         """Give the stream's slot back; it must not be used again."""
         self._slots.release(stream.slot)
 
+    def is_ready(self, stream: Stream) -> bool:
+        """Whether there is audio enough for a step."""
+        return self._inbox.is_ready(stream.slot)
+
+    def finished(self, stream: Stream) -> bool:
+        """Whether no more audio comes."""
+        return bool(self._inbox.finished(_slots([stream]))[0])
+
+    def ended(self, stream: Stream) -> bool:
+        """Whether all there will ever be has been decoded."""
+        return bool(self._inbox.ended(_slots([stream]))[0])
+
+    def duration_sec(self, stream: Stream) -> float:
+        """Of its audio so far."""
+        return float(self._inbox.num_samples[stream.slot] / SAMPLE_RATE)
+
+    # ----------------------------------------------------------------------------------------------------------- steps
+
+    def step(self, streams: Sequence[Stream]) -> None:
+        """Take every one of `streams`, all of them ready and different, one chunk further. Raises EngineError."""
+        slots = _slots(streams)
+        numbers = self._inbox.num_taken[slots]
+        turns = Turns(
+            Continuation(slots, self._fresh[slots], self._said.decided[slots], self._said.kept[slots]),
+            numbers,
+            self._inbox.heard(slots),
+            self._options.take(slots),
+        )
+        found = self.stepper.step(turns)
+        self._inbox.take(slots)
+        self._note(slots, found, numbers.astype(np.int64) * self._chunk_encoder_frames)
+        cuts, ended = self._cuts(slots), self._inbox.ended(slots)
+        for row in np.flatnonzero(ended | (cuts != Cut.NONE)).tolist():
+            if ended[row]:
+                self._close_segment(streams[row])
+            else:
+                self._end_segment(streams[row], cuts[row])
+
+    def advance(self, stream: Stream) -> StreamUpdate:
+        """All the steps that are possible, and what they changed."""
+        while self.is_ready(stream):
+            self.step([stream])
+        return self.update(stream)
+
     def warm_up(self) -> None:
-        """Run two seconds of noise, alone and in a full batch, so that the first stream finds everything ready."""
+        """Run two seconds of noise, alone and in a full batch, so that the first stream finds everything ready.
+
+        Raises EngineError where the precision is not enough for this model.
+        """
         noise = np.random.default_rng(0).normal(0, 0.01, 2 * SAMPLE_RATE).astype(np.float32)
-        streams = [self.open() for _ in range(min(self.runner.max_batch, self.runner.capacity))]
+        streams = [self.open() for _ in range(min(self.limits.max_batch, self.limits.capacity))]
         for stream in streams:
             self.accept(stream, noise)
         while self.is_ready(streams[0]):
@@ -141,77 +182,111 @@ class StreamRecognizer(ABC):
             self.step(streams[:1])
         for stream in streams:
             self.close(stream)
+        if self._broken.any():
+            raise self._precision_error("streams")
 
-    def _search(self, streams: Sequence[Stream], encoder_out: Floats) -> None:
-        """One search on the host for each set of options that occurs."""
-        lengths = np.full(len(streams), encoder_out.shape[1])
-        for options, rows in rows_by_options([stream.options.decoding for stream in streams]).items():
-            states = [streams[row].search for row in rows]
-            SEARCHES[options.method].advance(self.runner, states, encoder_out[rows], lengths[rows], options)
+    def _note(self, slots: Ints, found: Found, first_frames: Ints) -> None:
+        """What a step has `found`, in frames from `first_frames` [N] on."""
+        self._fresh[slots] = False
+        self._said.decided[slots] = -1
+        self._said.advance(slots, found, first_frames)
+        self._broken[slots] |= ~np.isfinite(found.scores.max(axis=1))
 
-    def _new_host_search(self, options: StreamOptions, num_frames: int) -> SearchState:
-        (search,) = SEARCHES[options.decoding.method].start(self.runner, 1, options.decoding)
-        search.num_frames = num_frames
-        return search
+    # -------------------------------------------------------------------------------------------------------- segments
 
-    def _cut(self, stream: Stream) -> None:
-        """Close the open segment where the stream has ended, the speaker has paused, or it is too long."""
-        if stream.ended:
-            self._close_last_segment(stream)
-        elif stream.options.endpoint:
-            self._find_endpoint(stream)
-
-    def _find_endpoint(self, stream: Stream) -> None:
-        """Close the open segment where the speaker has paused or it is too long."""
-        now, rules = stream.search.num_frames, stream.options.rules
-        hypothesis = stream.search.hypothesis()
-        last_said = hypothesis.frames[-1] + 1 if hypothesis.tokens else stream.segment_start_frame
+    def _cuts(self, slots: Ints) -> NDArray[np.int8]:
+        """Which of the open segments of `slots` [N] end here: see `Cut`."""
+        now, starts = self._encoder_frames(slots), self._segment_starts[slots]
+        last_frames = self._said.last_frames(slots)
+        anything_said = last_frames >= 0
+        last_said = np.where(anything_said, last_frames + 1, starts)
         frame_sec = self.spec.encoder_frame_sec
-        if rules.paused((now - last_said) * frame_sec, anything_said=bool(hypothesis.tokens)):
-            self._close_segment(stream, hypothesis, len(hypothesis.tokens))
-            if not hypothesis.tokens:
-                # After so long a silence what was said before says little about what comes.
-                stream.search = self._new_search(stream.slot, stream.options, now)
-        elif rules.too_long((now - stream.segment_start_frame) * frame_sec):
-            # The last word may be but half said: it goes into the next segment, and the search goes on.
-            words = self.spec.tokens.words(hypothesis.tokens)
-            count = words[-1].first if len(words) > 1 else len(hypothesis.tokens)
-            self._close_segment(stream, hypothesis, count)
-        else:
-            return
+        return self._endpoints.cuts(slots, (now - last_said) * frame_sec, (now - starts) * frame_sec, anything_said)
+
+    def _end_segment(self, stream: Stream, cut: int) -> None:
+        """Close the open segment where the speaker has paused, or it is too long."""
         stream.endpoint = True
+        if cut == Cut.PAUSED:
+            if not self._close_segment(stream):
+                # After so long a silence what was said before says little about what comes.
+                self._begin_search(stream.slot)
+            return
+        # The last word may be but half said: it goes into the next segment, and the search goes on.
+        words = self.spec.tokens.words(self._said.hypothesis(stream.slot).tokens)
+        self._close_segment(stream, words[-1].first if len(words) > 1 else None)
 
-    def _close_last_segment(self, stream: Stream) -> None:
-        hypothesis = stream.search.hypothesis()
-        self._close_segment(stream, hypothesis, len(hypothesis.tokens))
-
-    def _close_segment(self, stream: Stream, best: Hypothesis, count: int) -> None:
-        """Close the open segment after the first `count` tokens of its `best` hypothesis; the others begin the next."""
-        stream.segment_start_frame = stream.search.num_frames
-        stream.search.drop(count)
+    def _close_segment(self, stream: Stream, count: int | None = None) -> bool:
+        """Close the open segment after its first `count` tokens, by default all; the others begin the next. Returns
+        whether it says anything."""
+        best = self._said.hypothesis(stream.slot)
+        count = len(best.tokens) if count is None else count
+        self._segment_starts[stream.slot] = self._encoder_frames(_slots([stream]))[0]
+        self._said.drop(stream.slot, count)
         if count:
             closed = Hypothesis(best.tokens[:count], best.frames[:count], best.log_probs[:count], best.score)
             stream.closed_text = join_texts(stream.closed_text, self.spec.tokens.text(closed.tokens))
             stream.unreported.append(closed)
             stream.num_closed += 1
+        return bool(count)
+
+    def _begin_search(self, slot: int) -> None:
+        self._fresh[slot] = True
+        self._said.clear(slot)
+
+    def _encoder_frames(self, slots: Ints) -> Ints:
+        """Searched so far, [N]."""
+        return self._inbox.num_taken[slots].astype(np.int64) * self._chunk_encoder_frames
+
+    # --------------------------------------------------------------------------------------------------------- results
+
+    def text(self, stream: Stream) -> str:
+        """All that has been said since the beginning. Raises EngineError where the encoder gave what is no number."""
+        self._check_precision(stream)
+        greedy = self._options.beams[stream.slot] == 0
+        closed, count = stream.num_closed, self._said.count(stream.slot)
+        if greedy and stream.spelt[:2] == (closed, count):  # greedy search takes nothing back
+            return stream.spelt[2]
+        text = join_texts(stream.closed_text, self.spec.tokens.text(self._said.hypothesis(stream.slot).tokens))
+        stream.spelt = closed, count, text
+        return text
+
+    def update(self, stream: Stream) -> StreamUpdate:
+        """What is new since the last update. Raises EngineError as `text` does."""
+        self._check_precision(stream)
+        segments = []
+        while stream.unreported:
+            number = stream.num_closed - len(stream.unreported)
+            segments.append(self._segment(stream, number, stream.unreported.popleft(), is_final=True))
+        open_hypothesis = self._said.hypothesis(stream.slot)
+        if open_hypothesis.tokens:
+            segments.append(self._segment(stream, stream.num_closed, open_hypothesis, is_final=False))
+        endpoint, stream.endpoint = stream.endpoint, False
+        return StreamUpdate(tuple(segments), endpoint, self.ended(stream), round(self.duration_sec(stream), 3))
 
     def _segment(self, stream: Stream, number: int, hypothesis: Hypothesis, *, is_final: bool) -> Segment:
         words = spell_words(
             self.spec.tokens,
             hypothesis,
             frame_sec=self.spec.encoder_frame_sec,
-            duration_sec=self._duration_sec(stream),
+            duration_sec=self.duration_sec(stream),
         )
         return Segment(number, self.spec.tokens.text(hypothesis.tokens), words, is_final)
 
-    @staticmethod
-    def _duration_sec(stream: Stream) -> float:
-        return stream.windows.num_samples / SAMPLE_RATE
+    def _check_precision(self, stream: Stream) -> None:
+        if self._broken[stream.slot]:
+            raise self._precision_error("a stream")
 
-    def __enter__(self) -> StreamRecognizer:
+    def _precision_error(self, what: str) -> EngineError:
+        return precision_error(self.spec, f"Expected numbers from {self.spec.file} for {what}")
+
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(  # noqa: B027 - it does nothing on purpose
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Nothing to release but memory; here so that it is used like the offline recognizer."""
+
+
+def _slots(streams: Sequence[Stream]) -> Ints:
+    return np.array([stream.slot for stream in streams], dtype=np.int64)

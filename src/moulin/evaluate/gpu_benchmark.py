@@ -19,7 +19,7 @@ from moulin.arrays import Floats
 from moulin.audio.decode import read_audio
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.decoding.options import DecodingOptions
-from moulin.engine.offline_recognizer import OfflineRecognizer
+from moulin.engine.recognizer import Recognizer
 from moulin.evaluate.manifest import demo_clips
 from moulin.evaluate.results.gpu_engine import Breakdown, Calls, KernelRun, MemoryRun, OptionsRun, PipelineRun
 
@@ -54,7 +54,7 @@ class Corpus:
 
 
 def measure_pipeline(
-    recognizer: OfflineRecognizer, size: str, options: DecodingOptions, batch: int, calls: int
+    recognizer: Recognizer, size: str, options: DecodingOptions, batch: int, calls: int
 ) -> PipelineRun:
     """Calls of `batch` utterances, one after the other, as float32 and as int16."""
     floats = [Corpus().batch(batch, seed) for seed in range(calls)]
@@ -63,7 +63,7 @@ def measure_pipeline(
     return PipelineRun(size, options.method, options.beam, batch, calls, *measured)
 
 
-def measure_options(recognizer: OfflineRecognizer, size: str) -> OptionsRun:
+def measure_options(recognizer: Recognizer, size: str) -> OptionsRun:
     """14 utterances with the options of the largest beam, and with a set of options for each, by turns."""
     waveforms = Corpus().batch(_OPTIONS_CLIPS, 7)
     mixed = [_mixed(number) for number in range(_OPTIONS_CLIPS)]
@@ -80,7 +80,7 @@ def measure_options(recognizer: OfflineRecognizer, size: str) -> OptionsRun:
 
 
 def measure_search(
-    recognizer: OfflineRecognizer, size: str, options: DecodingOptions, batches: Sequence[int], audio_sec: float
+    recognizer: Recognizer, size: str, options: DecodingOptions, batches: Sequence[int], audio_sec: float
 ) -> Iterator[KernelRun]:
     """The kernels of the search in a call of utterances of one length."""
     named = "greedy" if options.method == "greedy" else "beam"
@@ -97,7 +97,7 @@ def measure_search(
         yield KernelRun(size, options.method, options.beam, batch, frames, round(statistics.median(us), 1))
 
 
-def measure_breakdown(recognizer: OfflineRecognizer, size: str) -> Breakdown:
+def measure_breakdown(recognizer: Recognizer, size: str) -> Breakdown:
     """Where a call of 256 utterances spends the calling thread's time: the functions of ours that take a twentieth of
     it, with what they call, by the profiler, which itself costs a little."""
     batches = [Corpus().batch(256, seed) for seed in range(4)]
@@ -112,7 +112,7 @@ def measure_breakdown(recognizer: OfflineRecognizer, size: str) -> Breakdown:
 
 
 def measure_memory(
-    recognizer: OfflineRecognizer, size: str, utterances: int, say: Callable[[str], None] = lambda _: None
+    recognizer: Recognizer, size: str, utterances: int, say: Callable[[str], None] = lambda _: None
 ) -> MemoryRun:
     """Memory of the GPU after every tenth of so many utterances, all in batches that are new."""
     corpus, options = Corpus(), [GREEDY] * 256
@@ -140,7 +140,7 @@ def gpu_spans(work: Callable[[], object]) -> list[tuple[str, float, float]]:
     ]
 
 
-def _calls(recognizer: OfflineRecognizer, batches: Sequence[Sequence[Floats]], options: DecodingOptions) -> Calls:
+def _calls(recognizer: Recognizer, batches: Sequence[Sequence[Floats]], options: DecodingOptions) -> Calls:
     for _ in range(WARMUP_PASSES):
         for one in batches:
             recognizer.transcribe(one, [options] * len(one))

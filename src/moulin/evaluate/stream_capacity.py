@@ -23,7 +23,7 @@ from moulin.evaluate.due_chunks import DueChunks
 from moulin.evaluate.gpu_usage import GpuUsage, GpuWatch
 from moulin.evaluate.latencies import Latencies, rounded
 from moulin.evaluate.results.live_streams import CapacityRun
-from moulin.evaluate.stream_engines import Audio, accept_together, limits
+from moulin.evaluate.stream_engines import Audio
 from moulin.streaming.stream import Stream
 from moulin.streaming.window_layout import WindowLayout
 
@@ -46,7 +46,7 @@ class PacedStreams:
         layout = WindowLayout.of(FbankOptions(), streaming.window_frames, streaming.chunk_frames)
         self._chunk_samples = layout.chunk
         self._lead_samples = layout.samples - layout.overhang - layout.chunk  # what the first window has before it
-        self._limits = limits(recognizer)
+        self._limits = recognizer.limits
         self._max_batch, self._threads = self._limits.max_batch, threads
         # A batch is a slice of rows, so that no turn copies audio: who is next in turn is a chunk ahead in it.
         chunks = audio[: len(audio) // self._chunk_samples * self._chunk_samples].reshape(-1, self._chunk_samples)
@@ -83,7 +83,7 @@ class PacedStreams:
     def speak(self, streams: Sequence[Stream], first_chunk: int) -> None:
         """Hand over a chunk for each of `streams`, at most a batch, to the first the chunk of that number."""
         row = first_chunk % self._num_rows
-        accept_together(self.recognizer, streams, self._rows[row : row + len(streams)])
+        self.recognizer.accept_many(streams, self._rows[row : row + len(streams)])
 
     def close(self) -> None:
         """Close all streams, whatever they have said."""
@@ -99,7 +99,7 @@ class PacedStreams:
         for at in range(first, count, self._max_batch):
             new = self._streams[at : min(at + self._max_batch, count)]
             for lead in range(self._lead_samples, 0, -self._chunk_samples):
-                accept_together(self.recognizer, new, self._rows[: len(new), :lead])
+                self.recognizer.accept_many(new, self._rows[: len(new), :lead])
 
     def _speak(self, count: int, total_sec: float, warmup_sec: float) -> _Turns:
         dues = DueChunks(np.sort(self._random.uniform(0, self.chunk_sec, count)), self.chunk_sec, self._max_batch)

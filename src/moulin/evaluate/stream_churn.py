@@ -22,7 +22,6 @@ from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.errors import StreamsFull
 from moulin.evaluate.results.live_streams import ChurnRun, DifferingText
 from moulin.evaluate.stream_crowd import Churn, Crowd, CrowdCounts, Sample
-from moulin.evaluate.stream_engines import limits
 from moulin.evaluate.wer import WordErrors, count_character_errors
 from moulin.streaming.stream import Stream
 
@@ -134,12 +133,12 @@ def _lost_slots(recognizer: StreamRecognizer) -> Iterator[str]:
         yield f"Expected no stream to be open, got {recognizer.num_open}"
     streams: list[Stream] = []
     try:
-        while len(streams) <= limits(recognizer).capacity:
+        while len(streams) <= recognizer.limits.capacity:
             streams.append(recognizer.open())
     except StreamsFull:
         pass
-    if len(streams) != limits(recognizer).capacity:
-        yield f"Expected {limits(recognizer).capacity} streams to find a slot, got {len(streams)}"
+    if len(streams) != recognizer.limits.capacity:
+        yield f"Expected {recognizer.limits.capacity} streams to find a slot, got {len(streams)}"
     for stream in streams:
         recognizer.close(stream)
 
@@ -154,7 +153,7 @@ def _growth(quarters: Sequence[Memory]) -> Iterator[str]:
 def _compare(report: ChurnReport, plain: StreamRecognizer) -> None:
     """Hear the samples again, as many as `plain` has room for at a time."""
     samples = iter(report.crowd.samples)
-    while group := list(itertools.islice(samples, limits(plain).capacity)):
+    while group := list(itertools.islice(samples, plain.limits.capacity)):
         for sample, text in zip(group, hear_again(plain, group), strict=True):
             report.errors += count_character_errors(text, sample.text, normalize=str)
             if text != sample.text:
@@ -168,7 +167,7 @@ def hear_again(recognizer: StreamRecognizer, samples: Sequence[Sample]) -> list[
         recognizer.accept(stream, sample.samples)  # type: ignore[arg-type]
         if sample.finished:
             recognizer.finish(stream)
-    max_batch = limits(recognizer).max_batch
+    max_batch = recognizer.limits.max_batch
     for num_done in itertools.count():
         ready = [
             stream

@@ -13,7 +13,6 @@ from moulin.arrays import Ints
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.stream_recognizer import StreamRecognizer
-from moulin.evaluate.stream_engines import accept_together, limits
 from moulin.live_transcript import LiveTranscript
 from moulin.streaming.endpoint_rules import EndpointRules
 from moulin.streaming.options import StreamOptions
@@ -166,7 +165,7 @@ class Crowd:
         audio: NDArray[Any] = self._float32 if self._turn % 2 else self._int16
         if len(together):
             begins = self._first[together] + self._sent[together]
-            accept_together(self._recognizer, self._at(together), sliding_window_view(audio, length)[begins])
+            self._recognizer.accept_many(self._at(together), sliding_window_view(audio, length)[begins])
             self._sent[together] += length
         pieces = np.minimum(left[alone], np.where(missed[alone], lag[alone] * _PIECE_SAMPLES, length))
         begins = self._first[alone] + self._sent[alone]
@@ -196,7 +195,7 @@ class Crowd:
         self._random.shuffle(ready)
         if self._random.random() < _HALF_STEPS:
             ready = ready[len(ready) // 2 :]
-        max_batch = limits(self._recognizer).max_batch
+        max_batch = self._recognizer.limits.max_batch
         for at in range(0, len(ready), max_batch):
             batch = ready[at : at + max_batch]
             self._recognizer.step(self._at(batch))

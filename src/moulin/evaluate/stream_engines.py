@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +13,10 @@ from moulin.audio.waveform import in_16_bits
 from moulin.bundle.spec import CheckpointSpec, ModelSpec
 from moulin.engine.device import gpu_index
 from moulin.engine.stream_recognizer import StreamRecognizer
-from moulin.engine.stream_runner import StreamLimits
 from moulin.evaluate.manifest import demo_clips
 from moulin.evaluate.process_usage import memory_bytes
 from moulin.models.engine_choice import EngineChoice
 from moulin.models.open_stream_recognizer import open_stream_recognizer
-from moulin.streaming.stream import Stream
 
 Audio = NDArray[np.int16] | Floats
 
@@ -52,27 +49,12 @@ def to_float32(samples: NDArray[np.int16]) -> Floats:
     return samples / np.float32(32768)
 
 
-def limits(recognizer: StreamRecognizer) -> StreamLimits:
-    """How many streams may be open and in a step, and how many steps under way at once."""
-    return recognizer.runner
-
-
-def accept_together(recognizer: StreamRecognizer, streams: Sequence[Stream], samples: Audio) -> None:
-    """More audio for each of `streams`, int16 or float32 [N, n]: at once where the recognizer can do that."""
-    accept_many: Callable[[Sequence[Stream], Audio], None] | None = getattr(recognizer, "accept_many", None)
-    if accept_many is not None:
-        accept_many(streams, samples)
-        return
-    for stream, its in zip(streams, samples, strict=True):
-        recognizer.accept(stream, its)
-
-
 def gpu_step_ms(recognizer: StreamRecognizer, batch: int) -> float | None:
     """The GPU's time for a step of `batch` streams by our GPU engine, a size that has a graph; None on other engines.
 
     Leaves the states of the streams behind as no audio would: open new ones afterwards.
     """
-    pipeline = getattr(recognizer.runner, "pipeline", None)
+    pipeline = getattr(recognizer.stepper, "pipeline", None)
     return None if pipeline is None else float(pipeline.replay_ms(batch))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.evaluate.results.live_streams import StepRun
 from moulin.evaluate.stream_capacity import PacedStreams
-from moulin.evaluate.stream_engines import Audio, gpu_step_ms, limits, memory_in_use
+from moulin.evaluate.stream_engines import Audio, gpu_step_ms, memory_in_use
 
 ROUNDS, WARMUP_ROUNDS = 30, 5
 
@@ -20,7 +20,7 @@ def measure_steps(recognizer: StreamRecognizer, audio: Audio, batches: Sequence[
 
     As many streams are open as the recognizer takes. Batches above its own are left out.
     """
-    bounds, spec = limits(recognizer), recognizer.spec
+    bounds, spec = recognizer.limits, recognizer.spec
     streams = PacedStreams(recognizer, audio)
     streams.open(bounds.capacity)
     random = np.random.default_rng(0)

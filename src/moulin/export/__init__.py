@@ -1,1 +1,1 @@
-"""From a checkpoint to ONNX files with Icefall's names, order and metadata."""
+"""Export of a checkpoint to ONNX files with Icefall's names, order and metadata."""

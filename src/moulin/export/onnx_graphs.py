@@ -1,4 +1,4 @@
-"""The three networks as Icefall's exports have them: `torch.nn.Module`s with tensors in and out."""
+"""The networks of a transducer with the inputs and outputs of Icefall's exports, as `torch.nn.Module`s."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class OfflineEncoder(nn.Module):
 
 
 class StreamingEncoder(nn.Module):
-    """x [N, window_frames, feature_dim] and the states to encoder_out [N, T', joiner_dim] and the next states, their
-    batch where Icefall has it, without the counters that Icefall leaves to the caller."""
+    """x [N, window_frames, feature_dim] and the states to encoder_out [N, T', joiner_dim] and the next states, with
+    Icefall's batch axes and without the counters that Icefall leaves to the caller."""
 
     def __init__(self, transducer: Transducer, layout: StreamingLayout) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Whether exported files compute what the checkpoint's own modules compute."""
+"""Comparison of exported files with the checkpoint's own modules."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from moulin.encoders.encoder import StreamingLayout
 from moulin.encoders.transducer import Transducer
 
 TOLERANCE = 1e-4
-"""The largest difference allowed, relative to the largest value where that is above one."""
+"""The largest difference allowed, relative to the tensor's largest value if that is above one."""
 
 
 _CHUNKS = 20
 _LENGTHS = (9, 10, 63, 200, 1000)
-"""Frames: the fewest that leave one after subsampling, odd ones, and ten seconds."""
+"""Lengths in frames: the fewest that give an encoder frame, odd ones, and ten seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How far one file's outputs are from the modules': the largest difference, and the largest relative to its
-    tensor's largest value where that is above one. Infinite for other shapes, other integers and what is not finite."""
+    """Differences between one file's outputs and the modules': the largest, and the largest relative to its tensor's
+    largest value if that is above one. Infinite for different shapes or integers and for values that are not finite."""
 
     what: str
     largest_error: float
@@ -37,7 +37,7 @@ class Comparison:
 
     @property
     def holds(self) -> bool:
-        """Whether they are the same up to rounding."""
+        """Whether the outputs agree up to rounding."""
         return self.largest_relative_error <= TOLERANCE
 
 
@@ -46,8 +46,8 @@ def compare(
 ) -> Iterator[Comparison]:
     """Compare the three files on noise and on `speech`, features float32 [T, feature_dim].
 
-    An offline encoder gets several lengths, each alone and all in one padded batch; a streaming encoder 20 chunks in a
-    row of one stream and of three.
+    An offline encoder gets several lengths, each alone and all in one padded batch; a streaming encoder 20 consecutive
+    chunks of one stream and of three.
     """
     rng = np.random.default_rng(0)
     size = transducer.encoder.feature_dim
@@ -78,7 +78,7 @@ def _error(ours: NDArray[Any], theirs: NDArray[Any]) -> float:
     if ours.shape != theirs.shape or (ours.dtype.kind == "i" and not np.array_equal(ours, theirs)):
         return float("inf")
     difference = np.abs(ours.astype(np.float64) - theirs)
-    # Not a number must not get lost in a maximum.
+    # A maximum may drop NaN, so that is checked apart.
     return float(difference.max(initial=0.0)) if np.isfinite(difference).all() else float("inf")
 
 
@@ -103,7 +103,7 @@ def _streaming(
     joined = np.concatenate(features)
     needed = layout.window_frames + (_CHUNKS - 1) * layout.chunk_frames
     for batch in (1, 3):
-        # Every stream begins somewhere else.
+        # Every stream begins at another frame.
         streams = np.stack(
             [np.resize(np.roll(joined, -97 * row, axis=0), (needed, joined.shape[1])) for row in range(batch)]
         )
@@ -126,7 +126,7 @@ def _streaming(
 def _decoder(transducer: Transducer, file: Path, rng: np.random.Generator) -> Iterator[Pair]:
     decoder = transducer.decoder
     y = rng.integers(0, decoder.vocab_size, (7, decoder.context_size))
-    y[0, :-1] = -1  # the beginning of an utterance
+    y[0, :-1] = -1  # before the utterance's beginning
     yield transducer.predict(torch.from_numpy(y)), _session(file)(y)[0]
 
 
@@ -136,7 +136,7 @@ def _joiner(transducer: Transducer, file: Path, rng: np.random.Generator) -> Ite
 
 
 def _session(file: Path) -> Callable[..., list[NDArray[Any]]]:
-    """Takes arrays by position, as sherpa-onnx does."""
+    """A function that runs `file` on its inputs by position, as sherpa-onnx does."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

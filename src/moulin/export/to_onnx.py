@@ -1,4 +1,4 @@
-"""Writes the ONNX files of a transducer."""
+"""Export of a transducer to its ONNX files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from moulin.errors import OptionsError
 from moulin.export.onnx_graphs import OfflineEncoder, ProjectedDecoder, StreamingEncoder
 
 _OPSET = 13
-"""That of Icefall's exports."""
+"""The opset of Icefall's exports."""
 _TRACED_FRAMES = 100
 
 
@@ -27,13 +27,13 @@ def export_onnx(
 ) -> OnnxFiles:
     """Write encoder-, decoder- and joiner-`label`.onnx into `directory`, streaming where there is a `layout`.
 
-    Names of tensors, their order and the metadata are those of Icefall's export-onnx.py and export-onnx-streaming.py;
-    batch and time are dynamic (a streaming encoder's time is not: it takes one window). Raises OptionsError for an LSTM
+    Names of tensors, their order and the metadata are those of Icefall's export-onnx.py and export-onnx-streaming.py.
+    Batch and time are dynamic; a streaming encoder's time is fixed to one window. Raises OptionsError for an LSTM
     without a `layout`.
     """
     if layout is None and isinstance(transducer.encoder, Lstm):
-        # ONNX's LSTM has no projection, and one written out has as many steps as were traced. Icefall has no such
-        # export either.
+        # ONNX's LSTM has no projection, and an unrolled one has a fixed number of steps. Icefall has no offline export
+        # of its LSTM either.
         raise OptionsError("An LSTM is exported for streaming only", hint="add --streaming")
     files = OnnxFiles(*(directory / f"{part}-{label}.onnx" for part in ("encoder", "decoder", "joiner")))
     if layout is None:
@@ -66,7 +66,7 @@ def _export_offline_encoder(transducer: Transducer, file: Path) -> None:
     _export(
         OfflineEncoder(transducer),
         {"x": x, "x_lens": torch.tensor([_TRACED_FRAMES, _TRACED_FRAMES - 20])},
-        # Not the name of x's time: the two are different lengths.
+        # Another name than for x's time axis, because the lengths differ.
         {"encoder_out": {0: "N", 1: "T_out"}, "encoder_out_lens": {0: "N"}},
         {"x": {0: "N", 1: "T"}, "x_lens": {0: "N"}},
         file,
@@ -96,7 +96,7 @@ def _export(
     metadata: Mapping[str, str],
 ) -> None:
     with warnings.catch_warnings():
-        # The exporter speaks of itself: what it traces, and that there is another one.
+        # The exporter warns about constants in the trace, and about being superseded.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module.eval(),
@@ -106,7 +106,7 @@ def _export(
             output_names=list(output_axes),
             dynamic_axes={name: dict(axes) for name, axes in (*input_axes.items(), *output_axes.items())},
             opset_version=_OPSET,
-            # The tracing exporter: the other one writes operators that opset 13 has not.
+            # The tracing exporter; the other one writes operators that opset 13 does not have.
             dynamo=False,
         )
     model = onnx.load(file)

@@ -1,1 +1,1 @@
-"""Models from elsewhere: the Hugging Face hub, release archives, and a short list of known ones."""
+"""Fetching published models: from the Hugging Face hub, from archives, and by the names of a short list."""

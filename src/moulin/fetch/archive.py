@@ -1,4 +1,4 @@
-"""Models in an archive at an address, as sherpa-onnx's releases publish them."""
+"""Models in an archive at a URL, as sherpa-onnx's releases publish them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SHA256 = re.compile(r"sha256=([0-9a-fA-F]{64})")
 
 @dataclass(frozen=True, slots=True)
 class ArchiveUrl:
-    """An address, and the checksum that it was given with (`#sha256=…`)."""
+    """A URL, and its checksum if given (`#sha256=…`)."""
 
     url: str
     sha256: str | None = None
@@ -38,7 +38,7 @@ class ArchiveUrl:
 
 
 def parse_archive_url(text: str) -> ArchiveUrl:
-    """Raises FetchError for what is no tar archive by its name, or has a fragment that is no checksum."""
+    """Parse `text`. Raises FetchError where the name is not that of a tar archive, or the fragment is no checksum."""
     url, _, fragment = text.partition("#")
     archive = ArchiveUrl(url, None)
     if not _SUFFIXES.search(archive.file_name):
@@ -63,7 +63,7 @@ def fetch_archive(
     wish: Wish = NO_WISH,
     progress: Progress = silent,
 ) -> Fetched:
-    """Bring the model in `archive` into `cache`. An archive is taken not to change: what is there is not asked for."""
+    """Fetch the model in `archive` into `cache`. An archive is assumed not to change, so a cached one is used."""
     name = archive.file_name
     key = hashlib.sha256(f"{archive.url}#{archive.sha256}".encode()).hexdigest()[:12]
     folder = cache / "archives" / f"{_SUFFIXES.sub('', name)}-{key}"
@@ -87,7 +87,7 @@ def fetch_archive(
 
 
 def _chosen(unpacked: Path, name: str, wish: Wish, received: int) -> Fetched:
-    """The model in the folder `unpacked`, by the rules for folders. Raises FetchError about `name`."""
+    """The model in the folder `unpacked`, by the rules for folders. Raises FetchError, which calls it `name`."""
     paths, inside = files_around(unpacked)
     own = {path for path in paths if path.is_relative_to(inside)}
     top = _only_folder(own, inside)
@@ -103,14 +103,14 @@ def _chosen(unpacked: Path, name: str, wish: Wish, received: int) -> Fetched:
 
 
 def _only_folder(paths: Collection[PurePosixPath], top: PurePosixPath) -> PurePosixPath:
-    """The folder that all is in: archives have one that is called as they are."""
+    """The archive's single top folder, if it has one, else `top`."""
     folders = {path.relative_to(top).parts[0] for path in paths if len(path.relative_to(top).parts) > 1}
     loose = any(path.parent == top for path in paths)
     return top / folders.pop() if len(folders) == 1 and not loose else top
 
 
 def _default(paths: Collection[PurePosixPath], folder: PurePosixPath) -> PurePosixPath | None:
-    """What is taken where only the folder is named."""
+    """The file chosen where only the folder is named; None where the choice fails."""
     try:
         return choose_model(paths, folder, str(folder)).file
     except BundleError:

@@ -1,4 +1,4 @@
-"""Folders of the cache that are either complete or not there."""
+"""Folders of the cache, which are either complete or absent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Only one process at a time fills `folder`; the others wait. Its parents are created."""
+    """A lock under which one process at a time fills `folder`; others wait. Its parents are created."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f".{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -19,14 +19,14 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def partial_folder(folder: Path) -> Path:
-    """Where what will be `folder` is gathered; it survives an interruption, so that the next try goes on from it."""
+    """The folder in which `folder` is prepared; after an interruption the next attempt continues in it."""
     partial = folder.with_name(f".{folder.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
     return partial
 
 
 def publish(partial: Path, folder: Path) -> None:
-    """Make `partial` what is at `folder`, in one step."""
+    """Rename `partial` to `folder`, atomically."""
     partial.rename(folder)
 
 

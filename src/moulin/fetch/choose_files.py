@@ -1,4 +1,4 @@
-"""Which files of a published model are worth bringing here."""
+"""The files of a published model to download."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from moulin.fetch.digest import Digest
 from moulin.fetch.errors import FetchError
 
 _HERE = PurePosixPath()
-# A link in a git repository is published as a file of the other one's name.
+# A symbolic link in a git repository is published as a small file that holds the target's name.
 _LINK_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedFile:
-    """A file and where it is in what is published."""
+    """A file and its path within the published model."""
 
     path: PurePosixPath
     size: int | None = None
@@ -29,9 +29,9 @@ class PublishedFile:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The files of one model, which all go into one folder, and a word for which model it is.
+    """The files of one model, which all go into one folder, and the folder's name.
 
-    `mode` is what the names tell of it; `notes` are lines for people about what was passed over.
+    `mode` comes from the names; `notes` are lines for the user about files that were not chosen.
     """
 
     files: tuple[PublishedFile, ...]
@@ -47,10 +47,10 @@ def choose_files(
     inside: PurePosixPath = _HERE,
     wish: Wish = NO_WISH,
 ) -> Choice:
-    """What is needed of `published` by the rules of `moulin.bundle.choice`: one ONNX model or one checkpoint.
+    """The files of one ONNX model or checkpoint among `published`, by the rules of `moulin.bundle.choice`.
 
-    `inside` is a folder of it, an encoder file or a checkpoint. Icefall's own layout (`exp/`,
-    `data/lang_*/tokens.txt`) is understood. FetchError, about `source`, where there is no model, or more than one.
+    `inside` is a folder in it, an encoder file or a checkpoint. Icefall's own layout (`exp/`, `data/lang_*/tokens.txt`)
+    is supported. Raises FetchError, which names `source`, where there is no model, or more than one.
     """
     by_path = {file.path: file for file in _without_links(published)}
     if inside.suffix in (".onnx", ".pt", ".safetensors"):
@@ -71,7 +71,7 @@ def choose_files(
 
 
 def _without_links(published: Sequence[PublishedFile]) -> list[PublishedFile]:
-    """`published` without networks that are as small as a name, where there are others that are not."""
+    """`published` without the networks that are as small as a link, unless all are."""
     networks = [file for file in published if file.path.suffix in (".onnx", ".pt", ".safetensors")]
     if all(file.size is None or file.size < _LINK_BYTES for file in networks):
         return list(published)
@@ -79,13 +79,13 @@ def _without_links(published: Sequence[PublishedFile]) -> list[PublishedFile]:
 
 
 def _vocabulary(paths: Collection[PurePosixPath], model: ModelChoice, source: str) -> list[PurePosixPath]:
-    """tokens.txt and, beside it or beside the model, bpe.model; or this alone."""
+    """tokens.txt with the bpe.model beside it or beside the model, or bpe.model alone."""
     tokens, bpe_model = find_vocabulary(paths, model.file, source, model.language)
     return [tokens] if bpe_model in (None, tokens) else [tokens, bpe_model]
 
 
 def _external_weights(paths: Collection[PurePosixPath], model: ModelChoice) -> list[PurePosixPath]:
-    """Files beside the networks that may hold weights of theirs."""
+    """Files beside the networks that may hold their weights."""
     beside = [path for path in paths if path.parent == model.file.parent]
     onnx = [path.name for path in beside if path.suffix == ".onnx"]
     chosen = {path.name for path in model.networks}
@@ -100,6 +100,6 @@ def _external_weights(paths: Collection[PurePosixPath], model: ModelChoice) -> l
 
 
 def _owner(weights: str, onnx: Sequence[str]) -> str | None:
-    """Whose external weights a file holds, by its name; None where the name does not say."""
+    """The network whose external weights a file holds, by its name; None where the name does not show it."""
     named = [name for name in onnx if weights.startswith((name, name.removesuffix(".onnx")))]
     return max(named, key=len, default=None)

@@ -1,4 +1,4 @@
-"""Checksums, as the hub and people give them."""
+"""Checksums, from the hub and from users."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _PIECE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """`git` is the SHA-1 of a git blob: the file's length and then the file. Large files on the hub have a `sha256`."""
+    """A checksum. `git` is the SHA-1 of a git blob (its length and content); the hub's large files have `sha256`."""
 
     kind: Literal["sha256", "git"]
     value: str
 
     def of(self, file: Path) -> str:
-        """The digest of this kind that `file` has."""
+        """The digest of `file`, of this kind."""
         computed = hashlib.sha256() if self.kind == "sha256" else hashlib.sha1(usedforsecurity=False)
         if self.kind == "git":
             computed.update(f"blob {file.stat().st_size}\0".encode())

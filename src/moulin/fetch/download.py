@@ -1,7 +1,7 @@
-"""One file over HTTP: goes on where an earlier try stopped, and is only there when it is complete and right.
+"""Download of one file over HTTP, which resumes an interrupted attempt and keeps only a complete and correct file.
 
-huggingface_hub could download too, but since 1.x it starts an interrupted file anew in the next process, and nearly all
-of a model is one file.
+huggingface_hub can download too, but since 1.x it restarts an interrupted file in the next process, and nearly all of a
+model is one file.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from moulin.fetch.progress import Progress, silent
 
 _PIECE = 1 << 18
 _TIMEOUT_SEC = 30.0
-# A connection that broke is opened again as long as each one brought something.
+# A broken connection is reopened as long as each one brought some bytes.
 _MOST_CONNECTIONS = 20
-_GO_ON = "run the same command again: it goes on where it stopped"
+_GO_ON = "run the same command again: it continues where it stopped"
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file at `url`, and what is known of it beforehand. `name` is what people read."""
+    """A file at `url`, with its size and digest if known. `name` is for messages."""
 
     url: str
     name: str
@@ -42,10 +42,10 @@ class RemoteFile:
 
 
 def download(remote: RemoteFile, to: Path, progress: Progress = silent) -> int:
-    """Bring `remote` to `to`, in an existing folder; how many bytes came over the network. FetchError says why not.
+    """Download `remote` to `to`, in an existing folder; returns the bytes received. Raises FetchError.
 
-    What has come stays beside it as `<name>.part`, and the next call asks only for the rest. Nothing happens where `to`
-    is there already.
+    Bytes received stay in `<name>.part` beside it, and the next call requests only the rest. Does nothing where `to`
+    exists already.
     """
     if to.is_file():
         return 0
@@ -65,7 +65,7 @@ def download(remote: RemoteFile, to: Path, progress: Progress = silent) -> int:
 
 
 def _one_connection(remote: RemoteFile, part: Path, progress: Progress) -> tuple[int, bool]:
-    """Append to `part` what one request brings: how many bytes, and whether the file is complete."""
+    """Append the bytes of one request to `part`; returns their number, and whether the file is complete."""
     have = _usable(remote, part)
     if remote.size is not None and have == remote.size:
         part.touch()
@@ -96,15 +96,15 @@ def _one_connection(remote: RemoteFile, part: Path, progress: Progress) -> tuple
 
 
 class _NothingMore(Exception):
-    """The server has nothing behind what is there."""
+    """The server has no bytes beyond those received."""
 
 
 class _ConnectionBroke(Exception):
-    """Before the end that the response announced."""
+    """The connection broke before the announced end of the response."""
 
 
 def _usable(remote: RemoteFile, part: Path) -> int:
-    """How much of an earlier try can be kept: all, if it is certain to be of the same file."""
+    """Bytes of an earlier attempt to keep: all if they are certainly of the same file, else 0."""
     if not part.exists():
         return 0
     have = part.stat().st_size
@@ -137,13 +137,13 @@ def _open(remote: RemoteFile, part: Path, have: int) -> HTTPResponse:
 
 
 def _where_it_starts(remote: RemoteFile, part: Path, response: HTTPResponse, have: int) -> tuple[int, int | None]:
-    """From which byte the response goes on, and how long the whole file is."""
+    """The first byte of the response within the file, and the length of the whole file if known."""
     if response.status == 206:
         match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if match is None or int(match[1]) != have:
             _discard(part)
             raise FetchError(
-                f"{_host(remote.url)} sent another part of {remote.name} than the one asked for", hint="fetch it again"
+                f"{_host(remote.url)} sent another part of {remote.name} than requested", hint="fetch it again"
             )
         total = None if match[2] == "*" else int(match[2])
     else:
@@ -159,7 +159,7 @@ def _where_it_starts(remote: RemoteFile, part: Path, response: HTTPResponse, hav
 
 
 def _pieces(response: HTTPResponse) -> Iterator[bytes]:
-    """What the connection brings. Where a length was announced, http.client says nothing about an early end."""
+    """The bytes of a response. http.client does not report an end before the announced length."""
     while True:
         try:
             piece = response.read(_PIECE)
@@ -182,7 +182,7 @@ def _check(remote: RemoteFile, part: Path) -> None:
         _discard(part)
         raise FetchError(
             f"Expected {remote.name} to have the checksum {remote.digest.value}, got {got}",
-            hint="it was damaged on the way, or is not the file that was meant; fetch it again",
+            hint="it was damaged in transit, or is another file than expected; fetch it again",
         )
 
 
@@ -192,7 +192,7 @@ def _discard(part: Path) -> None:
 
 
 def _origin(part: Path) -> Path:
-    """Which version of the remote file `part` began with, in the words of If-Range."""
+    """The file that records which version of the remote file `part` belongs to, as a value for If-Range."""
     return part.with_name(f"{part.name}.origin")
 
 
@@ -249,7 +249,7 @@ def _host(url: str) -> str:
 
 
 class _KeepsSecrets(urllib.request.HTTPRedirectHandler):
-    """The hub sends to a content network, which has no business with the token."""
+    """Drops the token on redirects to another host: the hub redirects to a content network, which must not get it."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str

@@ -1,4 +1,4 @@
-"""What fetching a model comes to."""
+"""The result of fetching a model."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from moulin.bundle.choice import Mode
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A model that is here now: its folder, or where this holds several its encoder or checkpoint.
+    """A fetched model: its folder, or its encoder or checkpoint where the folder holds several models.
 
-    Not `reached` says that nobody could tell whether there is a newer one. `mode` is what the published names tell of
-    it, `notes` are lines for people about what was passed over.
+    `reached` is False where the hub could not be asked for a newer revision. `mode` comes from the published names;
+    `notes` are lines for the user about files that were not chosen.
     """
 
     folder: Path

@@ -1,7 +1,7 @@
 """Models on the Hugging Face hub.
 
-huggingface_hub says what is there, at which commit and with which checksums, and who is asking (HF_ENDPOINT, HF_TOKEN,
-HF_HUB_OFFLINE); `download` brings the files. A commit never changes, so its list of files is asked for once.
+huggingface_hub lists the files, with commit and checksums, and handles its settings (HF_ENDPOINT, HF_TOKEN,
+HF_HUB_OFFLINE); `download` downloads them. A commit never changes, so its list of files is requested once.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class HubModel:
 
 @dataclass(frozen=True, slots=True)
 class _Listing:
-    """A commit and what is in it."""
+    """A commit and its files."""
 
     commit: str
     files: tuple[PublishedFile, ...]
@@ -64,9 +64,9 @@ def fetch_from_hub(
     wish: Wish = NO_WISH,
     progress: Progress = silent,
 ) -> Fetched:
-    """Bring `model` into `cache`, as a flat folder with only what is needed; nothing that is there already comes again.
+    """Fetch `model` into `cache`, as a flat folder of the needed files; those in the cache are not fetched again.
 
-    Where the hub cannot be reached, what the revision was the last time is taken.
+    Where the hub cannot be reached, the commit last seen for the revision is used.
     """
     home = cache / "hub" / model.repository
     listing, reached = _listing(model, home)
@@ -83,7 +83,7 @@ def fetch_from_hub(
 
 
 def _listing(model: HubModel, home: Path) -> tuple[_Listing, bool]:
-    """What the revision holds, and whether the hub was there to say so, or need not be asked."""
+    """The files of the revision, and whether they are certain: from the hub, or of a commit, which never changes."""
     if _COMMIT.fullmatch(model.revision) and (known := _remembered(home, model.revision)):
         return known, True
     try:
@@ -111,7 +111,7 @@ def _ask(model: HubModel) -> _Listing:
         raise FetchError(f"Expected hf://owner/name, got {model}", hint="as in the model's address there") from None
     except errors.HfHubHTTPError as error:
         raise _refused(model, api.endpoint, error) from None
-    except Exception as error:  # whatever its HTTP library raises, which is another one in every major version
+    except Exception as error:  # of its HTTP library, which differs between major versions
         raise Unreachable(
             f"Cannot reach {api.endpoint}: {first_line(error)}", hint="check the network, the proxy or HF_ENDPOINT"
         ) from None
@@ -124,7 +124,7 @@ def _ask(model: HubModel) -> _Listing:
 
 
 def _refused(model: HubModel, endpoint: str, error: HfHubHTTPError) -> FetchError:
-    """The hub says 401 for what does not exist as well, unless one has a token."""
+    """The error for a refused request. Without a token the hub answers 401 for missing repositories too."""
     from huggingface_hub.errors import GatedRepoError
 
     status = error.response.status_code
@@ -162,13 +162,13 @@ def _published(sibling: Any) -> PublishedFile:
 
 
 def _remote_files(repository: str, commit: str, files: Sequence[PublishedFile]) -> list[tuple[RemoteFile, str]]:
-    """Where each of `files` is downloaded from, and its name here."""
+    """The URL of each of `files`, and its local name."""
     endpoint = _api().endpoint
     from huggingface_hub import constants, get_token, hf_hub_url
 
     if constants.HF_HUB_OFFLINE:
         raise Unreachable(
-            f"HF_HUB_OFFLINE is set, and what is asked for of {repository} is not here yet", hint="unset it to fetch"
+            f"HF_HUB_OFFLINE is set, and the files of {repository} are not in the cache", hint="unset it to fetch them"
         )
     token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
     headers = {"Authorization": f"Bearer {token}"} if token else {}

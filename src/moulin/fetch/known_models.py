@@ -1,7 +1,7 @@
-"""Models that have a short name here.
+"""Published models with short names.
 
-Each exists and has the licence given on the page named as its source, read when it was added; a commit is pinned where
-we know it. That is all that is promised: they are other people's models, and what is right for you is on their pages.
+Each exists, under the licence given on its source page when it was added; a commit is pinned where known. moulin
+promises no more: these are other people's models, described on their pages.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class KnownModel:
-    """Sizes are of a download, in megabytes: of the fp32 variant, and of the int8 one; None where there is no such
-    variant, or its page does not say."""
+    """A published model. Sizes are of the download in megabytes, of the fp32 and the int8 variant; None where there is
+    no such variant, or its page does not state it."""
 
     name: str
     source: str
@@ -26,7 +26,7 @@ class KnownModel:
 
     @property
     def page(self) -> str:
-        """Where people read about it, its licence included."""
+        """The web page with its description and licence."""
         owner, name = self.source.removeprefix("hf://").partition("@")[0].split("/")[:2]
         return f"https://huggingface.co/{owner}/{name}"
 

@@ -1,4 +1,4 @@
-"""How a caller follows a fetch; nobody has to."""
+"""Progress callbacks of a fetch."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Called before the first bytes of `name` and after each piece, with what is there and what there will be."""
+    """Called before the first bytes of `name` and after each piece, with the bytes done and the total if known."""
 
     def __call__(self, name: str, done: int, total: int | None, /) -> None: ...
 
 
 def silent(_name: str, _done: int, _total: int | None) -> None:
-    """For callers who do not follow."""
+    """The default: no progress."""

@@ -1,4 +1,4 @@
-"""From what a person names as a model to a folder with one."""
+"""From the name of a published model to a folder with its files."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ Source = HubModel | ArchiveUrl
 
 
 def parse_source(text: str, revision: str | None = None) -> Source | None:
-    """Where the model that `text` names is published: `hf://…`, an address, a known name. None: it is none of these.
+    """The place where the model `text` is published: `hf://…`, a URL, or a known name. None for any other text.
 
-    Raises OptionsError or FetchError where it is one, but wrong.
+    Raises OptionsError or FetchError for a malformed one.
     """
     if known := known_model(text):
         return parse_source(known.source.partition("@")[0] if revision else known.source, revision)
@@ -58,7 +58,7 @@ def fetch_model(
     wish: Wish = NO_WISH,
     progress: Progress = silent,
 ) -> Fetched:
-    """Bring the model that `text` names into `cache`, unless it is there."""
+    """Fetch the model `text` into `cache`, unless it is there."""
     source = parse_source(text, revision)
     try:
         if isinstance(source, HubModel):

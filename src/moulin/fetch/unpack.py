@@ -1,4 +1,4 @@
-"""Archives from strangers: nothing is written outside the folder, and not more than is reasonable."""
+"""Unpacking of untrusted archives: nothing is written outside the folder, and no more than a limit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from moulin.fetch.errors import FetchError, size_text
 from moulin.fetch.progress import Progress, silent
 
-# A transducer of a billion parameters in fp32 has half of this.
+# Twice the size of a transducer of a billion parameters in fp32.
 MAX_UNPACKED_BYTES = 8_000_000_000
 MAX_MEMBERS = 10_000
 _PIECE = 1 << 20
@@ -20,10 +20,10 @@ _PIECE = 1 << 20
 def unpack(
     archive: Path, into: Path, *, name: str, max_bytes: int = MAX_UNPACKED_BYTES, progress: Progress = silent
 ) -> None:
-    """Unpack the tar `archive` (plain, gzip, bzip2 or xz), which people know as `name`, into the empty folder `into`.
+    """Unpack the tar `archive` (plain, gzip, bzip2 or xz), called `name` in messages, into the empty folder `into`.
 
-    FetchError for what is damaged, for absolute names, `..`, devices, links that lead out, names that come twice and
-    more than `max_bytes`; what was written until then is left to the caller.
+    Raises FetchError for damage, absolute names, `..`, devices, links that lead out, duplicate names and more than
+    `max_bytes`; files written until then are left to the caller.
     """
     total = 0
     try:
@@ -37,7 +37,7 @@ def unpack(
                 progress(f"unpacking {name}", total, None)
             _read_on(tar, max_bytes, name)
     except FileExistsError as error:
-        raise FetchError(f"{name} has {Path(error.filename).name} twice", hint="it is not a usual archive") from None
+        raise FetchError(f"{name} has {Path(error.filename).name} twice", hint="it is not a regular archive") from None
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise _damaged(name, error) from None
     except (tarfile.TarError, EOFError, ValueError, OverflowError, zlib.error, lzma.LZMAError) as error:
@@ -49,7 +49,7 @@ def unpack(
 
 
 def _read_on(tar: tarfile.TarFile, max_bytes: int, name: str) -> None:
-    """To the end of the data: tarfile takes damage between two members for the end, the checksum behind it does not."""
+    """Read to the end of the data, to verify its checksum: tarfile takes damage between two members for the end."""
     assert tar.fileobj is not None
     for _ in range(max_bytes // _PIECE + 1):
         if not tar.fileobj.read(_PIECE):
@@ -60,7 +60,7 @@ def _read_on(tar: tarfile.TarFile, max_bytes: int, name: str) -> None:
 def _too_much(name: str, max_bytes: int) -> FetchError:
     return FetchError(
         f"{name} unpacks to more than {size_text(max_bytes)} or {MAX_MEMBERS:,} files",
-        hint="that is no speech recognition model; unpack it by hand if you trust it",
+        hint="a speech recognition model is smaller; unpack it by hand if you trust it",
     )
 
 
@@ -81,7 +81,7 @@ def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, where: Path, into: Pat
 
 
 def _safe(member: tarfile.TarInfo, name: str) -> PurePosixPath:
-    """The member's place, if it and what it links to are within. A link without `..` can only lead further down."""
+    """The member's path, checked with its link target to stay inside: a link without `..` can only lead down."""
     for path, what in ((member.name, "a file"), (member.linkname, "a link")):
         if path.startswith("/") or ".." in PurePosixPath(path).parts:
             raise FetchError(

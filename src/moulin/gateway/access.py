@@ -1,4 +1,4 @@
-"""Who may call: API keys, the pages that may call from a browser, and how often."""
+"""Access control: API keys, origins of web pages, and request rates."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from moulin.gateway.limits import Limits
 from moulin.gateway.settings import GatewaySettings, is_loopback
 
 _KEY_SUBPROTOCOL = "openai-insecure-api-key."
-"""How a browser, which cannot set headers of a WebSocket, sends a key: OpenAI's name for it."""
+"""OpenAI's subprotocol for sending a key from a browser, which cannot set headers of a WebSocket."""
 
-# Health is asked by machines without keys. The page asks its user for one.
+# Health checks have no key. The page asks its user for one.
 _OPEN_PATHS = ("/", "/healthz", "/readyz", "/favicon.ico")
 _OPEN_FOLDER = "/page/"
 
 
 class Access:
-    """ASGI middleware before every route, HTTP and WebSocket alike: whoever gets through may be answered.
+    """ASGI middleware before every route, for HTTP and WebSockets, that lets only permitted requests through.
 
     A WebSocket is refused before it is accepted, with the same status and body as HTTP.
     """
@@ -56,11 +56,11 @@ class Access:
             self._limits.count(caller)
 
     def _is_open(self, path: str, method: str) -> bool:
-        """Whether everybody may have this."""
+        """Whether the path needs no key."""
         return path in _OPEN_PATHS or path.startswith(_OPEN_FOLDER) or method == "OPTIONS"
 
     def _key_number(self, offered: str) -> str:
-        """Which of the keys it is; all are compared, so that the time says nothing. Raises ApiError."""
+        """The number of the offered key. All keys are compared, so that timing reveals nothing. Raises ApiError."""
         if not offered:
             raise ApiError(
                 401, "Expected an API key, got none", code="missing_api_key", hint="send 'Authorization: Bearer KEY'"
@@ -71,8 +71,9 @@ class Access:
         return f"key {matches.index(True)}"
 
     def _check_origin(self, headers: Headers) -> None:
-        """Browsers let any page open WebSockets to any address, and post files there without reading the answer. Who
-        has no key gets through only from our own page and those named, or from no browser at all.
+        """Refuse other web pages: browsers let any page open WebSockets to any address, and post files there without
+        reading the answer. Without keys only the gateway's own page, the configured origins and clients other than
+        browsers get through.
 
         Raises ApiError.
         """
@@ -82,8 +83,8 @@ class Access:
         page, host = urlsplit(origin), headers.get("host", "")
         if page.netloc != host:
             raise ApiError(403, f"Pages of {origin} may not call this gateway", code="origin_not_allowed")
-        # Who serves only this machine without a key is called by its name: a page elsewhere may have had its own
-        # name resolve to 127.0.0.1.
+        # A gateway for this machine only, without keys, must be called as localhost: a page's own host name may have
+        # been made to resolve to 127.0.0.1 (DNS rebinding).
         if not self._keys and is_loopback(self._settings.host) and not is_loopback(page.hostname or ""):
             raise ApiError(403, f"Expected localhost, got a page of {origin}", code="origin_not_allowed")
 

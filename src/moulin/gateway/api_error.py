@@ -1,4 +1,4 @@
-"""Refusals as OpenAI's API words them: a status and `{"error": {"message", "type", "param", "code"}}`."""
+"""Errors in the form of OpenAI's API: a status and `{"error": {"message", "type", "param", "code"}}`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from moulin.errors import (
 )
 
 RETRY_AFTER_SEC = 1.0
-"""When the reason is one that passes by itself."""
+"""The time to retry after temporary errors."""
 
 
 class ApiError(MoulinError):
-    """What a client is told, over HTTP or in an `error` event of a WebSocket."""
+    """An error for the client, over HTTP or in an `error` event of a WebSocket."""
 
     def __init__(
         self,
@@ -33,13 +33,13 @@ class ApiError(MoulinError):
         hint: str | None = None,
         retry_after_sec: float | None = None,
     ) -> None:
-        """`param` names the field of the request that is at fault; `code` is for programs."""
+        """`param` names the invalid field of the request; `code` is for programs."""
         super().__init__(message, hint=hint)
         self.status, self.code, self.param, self.retry_after_sec = status, code, param, retry_after_sec
 
     @property
     def type(self) -> str:
-        """OpenAI's class of error for the status."""
+        """OpenAI's error type for the status."""
         if self.status == 401:
             return "authentication_error"
         if self.status == 403:
@@ -61,7 +61,7 @@ class ApiError(MoulinError):
 
 
 def api_error(error: Exception) -> ApiError:
-    """Any failure as what the client is told. What nobody foresaw is not shown: it may say too much."""
+    """Any exception as an error for the client. The messages of unexpected ones are not shown, for confidentiality."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, ServerBusy):

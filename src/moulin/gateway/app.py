@@ -1,24 +1,24 @@
 """The gateway as an ASGI application: OpenAI's API and live speech in front of Triton.
 
-`create_app` is the whole of it. A handler never sees a request without its place and its permission:
+`create_app` builds it. A request passes these layers in order:
 
-    RequestContext   an id (`request.state.request_id`), a line in the log, metrics, what nobody foresaw
+    RequestContext   an id (`request.state.request_id`), a line in the log, metrics, unexpected exceptions
     Access           API key, origin, rate; WebSockets are refused before they are accepted
-    CORS             only where origins are named
+    CORS             only with configured origins
     routes           `http_routes.routes(services)`, and `live_routes.routes(services)` for WebSockets and the page
 
-The seam for routes is that one function, `routes(services: Services) -> list[BaseRoute]`. What a handler uses:
+The seam for routes is one function, `routes(services: Services) -> list[BaseRoute]`. Handlers use:
 
 * `services.settings`: limits and times, see `GatewaySettings`.
-* `await services.catalog.streaming(name)` (or `.offline(name)`): the served model that a client's `model` means, or
-  an ApiError 404 that lists what there is. `None` is the default model.
+* `await services.catalog.streaming(name)` (or `.offline(name)`): the served model for a client's `model`, or an
+  ApiError 404 that lists the models. `None` is the default model.
 * `services.triton.stream(model.name, request_id=..., **options)`: an `AsyncLiveStream` on one of the servers.
-* `with services.limits.stream():` around a live stream; raises ApiError 429 where the house is full.
+* `with services.limits.stream():` around a live stream; raises ApiError 429 at the limit.
 * `services.metrics`: `active_streams`, `first_partial_seconds`, `final_seconds`, `audio_seconds.labels("stream")`.
-* `moulin.gateway.api_error.api_error(exception)`: any exception as what the client is told; `.status`, `.body()`.
-* `request.state.log` (a dict, if set): more fields for the request's line in the log.
+* `moulin.gateway.api_error.api_error(exception)`: any exception as an error for the client; `.status`, `.body()`.
+* `request.state.log` (a dict, if set): further fields for the request's line in the log.
 
-HTTP handlers simply raise: MoulinErrors and HTTPExceptions become OpenAI's error body.
+HTTP handlers raise: MoulinErrors and HTTPExceptions become OpenAI's error body.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from moulin.gateway.settings import GatewaySettings
 
 
 def create_app(settings: GatewaySettings) -> Starlette:
-    """An application without anything global: any number of them may run in a process."""
+    """An application without global state: any number of them may run in a process."""
     services = Services.of(settings)
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""What is answered over plain HTTP."""
+"""The routes of plain HTTP."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from moulin.gateway.transcriptions import Transcriptions
 
 def routes(services: Services) -> list[BaseRoute]:
     async def health(_request: Request) -> Response:
-        """Whether the gateway itself is alive."""
+        """Liveness: the gateway itself answers."""
         return JSONResponse({"status": "ok"})
 
     async def ready(_request: Request) -> Response:
-        """Whether a recording would be transcribed now."""
+        """Readiness: a model is ready on a server."""
         if not await services.triton.is_ready():
             raise ServerUnavailable(f"No model is ready on {', '.join(services.settings.triton)}")
         return JSONResponse({"status": "ready"})
@@ -28,7 +28,7 @@ def routes(services: Services) -> list[BaseRoute]:
         return PlainTextResponse(services.metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def models(_request: Request) -> Response:
-        """As OpenAI lists them; `created` is not known."""
+        """The models in OpenAI's form; `created` is unknown and 0."""
         served = [_model_object(model) for model in await services.catalog.models()]
         return JSONResponse({"object": "list", "data": served})
 

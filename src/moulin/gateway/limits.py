@@ -1,4 +1,4 @@
-"""How much is taken on at once, and from one caller in a minute."""
+"""Limits on concurrent work, and on one caller's requests in a minute."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from moulin.gateway.api_error import RETRY_AFTER_SEC, ApiError
 from moulin.gateway.settings import GatewaySettings
 
 _MAX_CALLERS = 10_000
-"""Whose rates are remembered; addresses are cheap to come by."""
+"""The number of callers with a remembered rate, limited because a caller can have many addresses."""
 
 
 class Limits:
-    """Counts of one worker process. What is beyond them is refused at once with 429 and a time to try again."""
+    """Counts of one worker process. Work beyond a limit is refused at once, with 429 and a time to retry."""
 
     def __init__(self, settings: GatewaySettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings, self._clock = settings, clock
         self._requests = self._streams = 0
         self._full_at: dict[str, float] = {}
-        """When each caller's allowance is whole again, in the order of last use."""
+        """The time at which each caller's allowance is full again, in the order of last use."""
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        """Hold the place of one recording. Raises ApiError."""
+        """Count one recording within the context. Raises ApiError at the limit."""
         if self._requests >= self._settings.max_requests:
-            raise _full(f"{self._requests} recordings are being transcribed, as many as may be")
+            raise _full(f"{self._requests} recordings are being transcribed, which is the limit")
         self._requests += 1
         try:
             yield
@@ -35,9 +35,9 @@ class Limits:
 
     @contextmanager
     def stream(self) -> Iterator[None]:
-        """Hold the place of one live stream. Raises ApiError."""
+        """Count one live stream within the context. Raises ApiError at the limit."""
         if self._streams >= self._settings.max_streams:
-            raise _full(f"{self._streams} live streams are open, as many as may be")
+            raise _full(f"{self._streams} live streams are open, which is the limit")
         self._streams += 1
         try:
             yield
@@ -45,16 +45,16 @@ class Limits:
             self._streams -= 1
 
     def count(self, caller: str) -> None:
-        """Take one from the allowance of `caller`, which grows back evenly. Raises ApiError where nothing is left.
+        """Take one from the allowance of `caller`, which is refilled evenly. Raises ApiError where it is empty.
 
-        A minute's allowance may be used at once (a token bucket, kept as the time at which it is full again).
+        A minute's allowance may be used at once (a token bucket, stored as the time at which it is full again).
         """
         per_minute = self._settings.max_requests_per_minute
         if per_minute is None:
             return
         now, one_sec = self._clock(), 60.0 / per_minute
         full_at = max(self._full_at.pop(caller, now), now)
-        # At most a minute behind; of less than one request a minute, one may still be made.
+        # At most a minute's refill may be owed; with less than one request a minute, one request's.
         wait_sec = full_at + one_sec - now - max(60.0, one_sec)
         if wait_sec > 1e-9:
             self._full_at[caller] = full_at

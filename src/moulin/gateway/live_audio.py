@@ -1,4 +1,4 @@
-"""Audio as clients send it while it is recorded: bytes in, 16 kHz in pieces worth a request out."""
+"""Live audio of a client: from bytes to samples at 16 kHz, in pieces long enough for a request."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from moulin.errors import AudioError
 MIN_RATE, MAX_RATE = 8_000, 192_000
 
 _MIN_PIECE = SAMPLE_RATE // 10
-"""Samples that are worth a request. Microphones send every 10 or 20 ms, models step every 320 ms or so."""
+"""The fewest samples in a request. Microphones send every 10 or 20 ms, models step about every 320 ms."""
 _MAX_PIECE = 5 * SAMPLE_RATE
-"""Of a minute that comes at once the first words should be there before the last second is recognised."""
+"""The most samples in a request, so that of a minute sent at once the first words are returned before the last."""
 
 Samples = NDArray[np.float32]
 
 
 class LiveAudio:
-    """Decodes and resamples one stream of PCM as it comes, whatever it is cut into.
+    """Decodes and resamples one stream of PCM that arrives in messages of any length.
 
-    Bytes of a sample that is not complete yet wait for the next call.
+    Bytes of an incomplete sample wait for the next call.
     """
 
     def __init__(self, encoding: PcmEncoding = "s16le", sample_rate: int = SAMPLE_RATE) -> None:
-        """Mono audio. Raises AudioError for what is no encoding or no rate of speech."""
+        """For mono audio. Raises AudioError for an unknown encoding or a rate out of range."""
         if not MIN_RATE <= sample_rate <= MAX_RATE:
             raise AudioError(f"Expected a sample rate of {MIN_RATE} to {MAX_RATE} Hz, got {sample_rate}")
         self._encoding, self._sample_bytes = encoding, sample_bytes(encoding)
@@ -42,13 +42,13 @@ class LiveAudio:
 
     @property
     def received_sec(self) -> float:
-        """All the audio that `accept` has taken."""
+        """The duration of all audio given to `accept`."""
         return self._received / self._sample_rate
 
     def accept(self, data: bytes) -> list[Samples]:
         """The pieces that `data` completes, float32 [n] at 16 kHz.
 
-        Raises AudioError for samples that are no waveform; they are left out, and the stream goes on.
+        Raises AudioError for invalid samples, which are dropped; the stream continues.
         """
         self._bytes += data
         whole = len(self._bytes) - len(self._bytes) % self._sample_bytes
@@ -64,13 +64,13 @@ class LiveAudio:
 
     @property
     def is_empty(self) -> bool:
-        """Whether `flush` has nothing to give."""
+        """Whether `flush` would return nothing."""
         return not self._touched
 
     def flush(self) -> Samples:
-        """What is left, if anything; half a sample is forgotten.
+        """The remaining samples, if any; an incomplete sample is dropped.
 
-        What comes afterwards is resampled as a recording of its own.
+        Later audio is resampled as a new recording.
         """
         self._add(np.zeros(0, np.float32), last=True)
         rest = self._take(self._waiting_samples)
@@ -78,7 +78,7 @@ class LiveAudio:
         return rest
 
     def discard(self) -> None:
-        """Forget what has not become a piece yet."""
+        """Drop the audio that has not become a piece yet."""
         self._start()
 
     def _start(self) -> None:
@@ -98,7 +98,7 @@ class LiveAudio:
 
 
 def _resampler(sample_rate: int) -> Any:
-    """soxr's, or None where there is nothing to do."""
+    """A resampler to 16 kHz; None for audio at that rate."""
     if sample_rate == SAMPLE_RATE:
         return None
     import soxr

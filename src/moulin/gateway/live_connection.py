@@ -1,4 +1,4 @@
-"""One live client from its first message to its last: a session, its socket and its streams on Triton."""
+"""The connection of one live client: its session, its socket and its streams on Triton."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from moulin.gateway.services import Services
 logger = logging.getLogger(__name__)
 
 REST_SEC = 5.0
-"""Without audio for so long, the stream on Triton is ended: Triton itself would take it for dead in a while."""
+"""After this time without audio the stream on Triton is ended, before Triton closes it as idle."""
 _MAX_FAILURES = 3
-"""Of streams in a row; what does not work will not work by trying on."""
+"""Consecutive failures of streams after which the connection is closed."""
 
 
 class _Closing(Exception):
-    """The connection is to be closed, after its last event has been sent."""
+    """A request to close the connection, after its last event was sent."""
 
     def __init__(self, code: CloseCode, reason: str) -> None:
         super().__init__(reason)
@@ -31,7 +31,7 @@ class _Closing(Exception):
 
 
 class LiveConnection:
-    """Does what the session wants, step by step; nothing is read while something is done."""
+    """Carries out the session's steps in order; no message is read while a step is carried out."""
 
     def __init__(self, services: Services, socket: LiveSocket, session: Session, recognition: LiveRecognition) -> None:
         self._services, self._socket, self._session, self._recognition = services, socket, session, recognition
@@ -39,7 +39,7 @@ class LiveConnection:
         self._last_audio = 0.0
 
     async def run(self) -> None:
-        """Until the client goes or is told to."""
+        """Serve until the client disconnects or is disconnected."""
         try:
             await self._take(self._session.opening())
             await self._listen()
@@ -47,7 +47,7 @@ class LiveConnection:
             pass
         except _Closing as closing:
             await self._socket.close(closing.code, closing.reason)
-        except Exception as error:  # what nobody foresaw must not leave the client without a word
+        except Exception as error:  # after an unexpected exception the client still gets an error event
             logger.exception("A live connection failed")
             await self._last_word(api_error(error))
         finally:

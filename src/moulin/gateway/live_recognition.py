@@ -1,4 +1,4 @@
-"""A live client's streams on Triton, one after another, and what is measured of them."""
+"""A live client's consecutive streams on Triton, and their metrics."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from moulin.live_transcript import StreamUpdate
 
 
 class LiveRecognition:
-    """Opens a stream with the first piece and closes it with the one that ends it, on failure, or by `forget`."""
+    """Opens a stream with the first piece and closes it with the last, on failure, or by `forget`."""
 
     def __init__(self, services: Services, request_id: str) -> None:
         self._services, self._request_id = services, request_id
         self._open = AsyncExitStack()
         self._stream: AsyncLiveStream | None = None
         self._arrivals: list[tuple[float, float]] | None = []
-        """Of the pieces before the first text: where each ends in the stream, and when it came."""
+        """For each piece before the first text: its end in the stream, and its time of arrival."""
         self.audio_sec = 0.0
 
     async def hear(self, step: Hear) -> StreamUpdate:
-        """Send the piece. Raises what `TritonServers.stream` does; the stream is gone then."""
+        """Send the piece. Raises what `TritonServers.stream` does, and the stream is closed then."""
         came = time.monotonic()
         try:
             if self._stream is None:
@@ -46,7 +46,7 @@ class LiveRecognition:
         await self._leave(None)
 
     async def _leave(self, error: BaseException | None) -> None:
-        """What went wrong concerns the choice of the server for the next stream."""
+        """Close the stream with `error`, from which `TritonServers` chooses the server for the next one."""
         self._stream, stack, self._open = None, self._open, AsyncExitStack()
         await stack.__aexit__(type(error) if error else None, error, error.__traceback__ if error else None)
 

@@ -21,7 +21,7 @@ from moulin.gateway.realtime_session import RealtimeSession, realtime_refusal
 from moulin.gateway.services import Services
 
 _OpenSession = Callable[[Services, WebSocket], Awaitable[Session]]
-"""Raises MoulinError for a client that cannot be served."""
+"""A function that opens a session; raises MoulinError for a client that cannot be served."""
 _Refusal = Callable[[ApiError], dict[str, Any]]
 
 
@@ -38,7 +38,7 @@ def routes(services: Services) -> list[BaseRoute]:
 
 
 async def _serve(services: Services, websocket: WebSocket, open_session: _OpenSession, refusal: _Refusal) -> None:
-    """Browsers see neither status nor body of a WebSocket that was refused: clients are accepted, and told."""
+    """Serve one WebSocket. An error is sent after accepting, because browsers hide a refusal's status and body."""
     socket = LiveSocket(websocket)
     await socket.accept()
     try:
@@ -76,7 +76,7 @@ async def _live_session(services: Services, websocket: WebSocket) -> Session:
             f"Unknown parameter: {min(unknown)!r}",
             code="unknown_parameter",
             param=min(unknown),
-            hint="the address takes model, encoding and sample_rate; options are sent as a message",
+            hint="the URL's parameters are model, encoding and sample_rate; options are sent as a message",
         )
     encoding = _choice(query, "encoding", get_args(Encoding), "s16le")
     rate = _integer(query, "sample_rate", 16_000)

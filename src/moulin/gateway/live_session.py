@@ -1,7 +1,7 @@
-"""The plain protocol of `WS /v1/stream` without a socket, a server or a clock: messages in, steps out.
+"""The plain protocol of `WS /v1/stream` without a socket, a server or a clock: from messages to steps.
 
-Audio comes as binary messages, everything else as JSON objects with a `type`; docs/realtime.md has them.
-`live_steps.py` says how it is driven.
+Audio comes as binary messages, everything else as JSON objects with a `type`; docs/realtime.md describes them, and
+`live_steps.py` the steps.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Encoding = Literal["s16le", "f32le"]
 
 @dataclass(slots=True)
 class LiveSession:
-    """One client's. Its stream on Triton ends when no audio comes for a while (`rest`) and begins again with more."""
+    """The session of one client. Its stream on Triton ends after a while without audio (`rest`); more opens another."""
 
     model: str
     encoding: Encoding = "s16le"
@@ -36,7 +36,7 @@ class LiveSession:
     _shown: Segment | None = None
 
     def __post_init__(self) -> None:
-        """Raises AudioError for an encoding or a rate that cannot be."""
+        """Raises AudioError for an unknown encoding or a rate out of range."""
         self._audio = LiveAudio(self.encoding, self.sample_rate)
 
     @property

@@ -1,4 +1,4 @@
-"""A WebSocket as the live protocols want it: JSON out, messages in, and closing with a code that says why."""
+"""A WebSocket for the live protocols: sends JSON, receives messages, closes with a code for the reason."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAX_REASON_BYTES = 123
 
 
 class CloseCode(IntEnum):
-    """RFC 6455's, and of the private ones those that end like the HTTP status that they mean."""
+    """Close codes of RFC 6455, and private ones that end in the corresponding HTTP status."""
 
     DONE = 1000
     SLOW = 1008
@@ -30,7 +30,7 @@ class CloseCode(IntEnum):
 
     @classmethod
     def of(cls, error: ApiError) -> CloseCode:
-        """Why a client was turned away."""
+        """The code for closing because of `error`."""
         if error.status in (429, 503):
             return cls.TRY_LATER
         if error.status == 404:
@@ -39,26 +39,26 @@ class CloseCode(IntEnum):
 
 
 class ClientGone(Exception):
-    """There is nobody to talk to any more: the client has left, or reads nothing."""
+    """The client has disconnected, or does not read."""
 
 
 class LiveSocket:
-    """Used by one task. `send` and `receive` raise ClientGone."""
+    """For use by one task. `send` and `receive` raise ClientGone."""
 
     def __init__(self, websocket: WebSocket, *, slow_sec: float = _SLOW_SEC) -> None:
-        """`slow_sec`: how long a client may leave an event unread."""
+        """`slow_sec`: the time after which a client with an unread event counts as gone."""
         self._websocket, self._slow_sec = websocket, slow_sec
 
     async def accept(self) -> None:
-        """Where the client offers subprotocols, it gets the first that is not a key in disguise."""
+        """Accept the connection, with the first offered subprotocol that does not carry a key."""
         offered = self._websocket.scope.get("subprotocols") or []
         names = [name for name in offered if not name.startswith("openai-")]
         await self._websocket.accept(subprotocol=names[0] if names else None)
 
     async def receive(self, timeout_sec: float) -> str | bytes | None:
-        """The next message, or None where none has come in time.
+        """The next message, or None after `timeout_sec` without one.
 
-        Nothing is read ahead: a client that sends faster than it is recognised is slowed down by TCP.
+        Nothing is read ahead: TCP slows down a client that sends faster than its audio is recognised.
         """
         try:
             async with asyncio.timeout(timeout_sec):
@@ -72,18 +72,18 @@ class LiveSocket:
         return text if text is not None else data or b""
 
     async def send(self, fields: dict[str, Any]) -> None:
-        """Waits while the client has not taken what is before it."""
+        """Send an event; waits until the client has read enough of the earlier ones."""
         try:
             async with asyncio.timeout(self._slow_sec):
                 await self._websocket.send_text(json.dumps(fields, ensure_ascii=False))
         except TimeoutError:
             await self.close(CloseCode.SLOW, f"the client has read nothing for {self._slow_sec:g} s")
             raise ClientGone from None
-        except (WebSocketDisconnect, RuntimeError) as error:  # starlette's for what is closed already
+        except (WebSocketDisconnect, RuntimeError) as error:  # starlette's exceptions for a closed connection
             raise ClientGone from error
 
     async def close(self, code: CloseCode, reason: str) -> None:
-        """Say farewell as well as can be."""
+        """Close the connection; failures are ignored."""
         if self._websocket.application_state is WebSocketState.DISCONNECTED:
             return
         short = reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore")

@@ -1,16 +1,16 @@
-"""What a live session wants done. Sessions know no sockets, no servers and no clocks; `LiveConnection` has them.
+"""The steps of a live session. Sessions have no sockets, servers or clocks; `LiveConnection` has, and does the steps.
 
-A session gives its steps one after another, and takes in between what they bring:
+A session yields its steps one at a time, and receives their results in between:
 
     for step in session.receive(message):
         match step:
             case Event(): send step.fields to the client
             case Hear(): send step.samples to Triton; then session.heard(step, update) or session.failed(error)
-            case Find(): look for the model, and fill in what was found
-            case Forget(): let the stream on Triton go
+            case Find(): look for the model, and fill in the result
+            case Forget(): end the stream on Triton
             case Finish(): close the connection, and take no more steps
 
-Only when all steps of one message are done comes the next message.
+The next message is read when all steps of the one before are done.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from moulin.live_transcript import StreamUpdate
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """For the client, ready for JSON."""
+    """An event for the client, as JSON-ready fields."""
 
     fields: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hear:
-    """Audio, float32 [N] at 16 kHz, for the stream on Triton. Where none is open, one begins with `options`.
+    """Audio, float32 [N] at 16 kHz, for the stream on Triton. If none is open, one is opened with `options`.
 
-    `end` says why it ends with these samples, if it does: the client has said so, or no audio comes.
+    `end` is the reason why the stream ends with these samples, if it does: a commit, or no further audio.
     """
 
     samples: Samples
@@ -46,7 +46,7 @@ class Hear:
 
 @dataclass(slots=True, eq=False)
 class Find:
-    """The served model that a client means by `name`. Whoever drives fills in either of the two."""
+    """A look-up of the served model for a client's `name`; the driver fills in the model or the refusal."""
 
     name: str
     model: str | None = None
@@ -55,38 +55,38 @@ class Find:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """End the stream on Triton, if one is open; what it heard does not matter."""
+    """End the stream on Triton, if one is open, and ignore its result."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """All is said."""
+    """The end of the session."""
 
 
 Step = Event | Hear | Find | Forget | Finish
 
 
 class Session(Protocol):
-    """One client's conversation with us, in whatever protocol."""
+    """One client's session, in either protocol."""
 
     @property
     def is_resting(self) -> bool:
         """Whether no stream is open on Triton."""
 
     def opening(self) -> Iterable[Step]:
-        """What the client gets first."""
+        """The first events for the client."""
 
     def receive(self, message: str | bytes) -> Iterator[Step]:
-        """A message of the client's. What is wrong with it is told to the client, and the session goes on."""
+        """Process a message of the client. An invalid one gets an error event, and the session continues."""
 
     def rest(self) -> Iterator[Step]:
-        """No audio has come for a while: take what is there for all, and let the stream on Triton go."""
+        """After a while without audio: recognise what has been received, and end the stream on Triton."""
 
     def heard(self, step: Hear, update: StreamUpdate) -> Iterator[Step]:
-        """What `step` brought."""
+        """Process the result of `step`."""
 
     def failed(self, error: Exception) -> Iterator[Step]:
-        """The stream on Triton is lost, and with it what it had not said yet. The next audio begins another."""
+        """Process the loss of the stream on Triton and its pending results. The next audio opens another stream."""
 
     def refused(self, error: ApiError) -> Step:
-        """What the client is told before it is turned away."""
+        """The error event for a client that is refused."""

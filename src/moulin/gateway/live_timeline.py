@@ -1,4 +1,4 @@
-"""Several streams on Triton, one after another, as one: times and numbers of segments go on counting."""
+"""Consecutive streams on Triton as one: times and segment numbers continue from one to the next."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from moulin.live_transcript import Segment, StreamUpdate
 
 
 class Timeline:
-    """Where the pieces that are sent stand in all the audio of a client."""
+    """The position of the current stream within all audio of a client."""
 
     def __init__(self) -> None:
         self._sent_sec = 0.0
@@ -23,26 +23,26 @@ class Timeline:
 
     @property
     def sent_sec(self) -> float:
-        """The audio so far."""
+        """Seconds of audio sent so far."""
         return self._sent_sec
 
     def send(self, count: int) -> None:
-        """The next `count` samples of 16 kHz are sent; they open a stream where none is."""
+        """Count the next `count` samples at 16 kHz; they open a stream if none is open."""
         if self._start_sec is None:
             self._start_sec = self._sent_sec
             self._first_number = self._closed
         self._sent_sec += count / SAMPLE_RATE
 
     def skip_to(self, second: float) -> None:
-        """The next piece begins there: what is before was not sent."""
+        """Continue at `second`: the audio before it is not sent."""
         self._sent_sec = second
 
     def end(self) -> None:
-        """The stream on Triton is over."""
+        """Record the end of the stream on Triton."""
         self._start_sec = None
 
     def placed(self, update: StreamUpdate) -> StreamUpdate:
-        """What came of a piece, counted from the beginning of all the audio."""
+        """`update` with times and segment numbers counted from the beginning of all audio."""
         segments = tuple(self._placed(segment) for segment in update.segments)
         self._closed += sum(segment.is_final for segment in segments)
         return replace(update, segments=segments, duration_sec=round(update.duration_sec + (self._start_sec or 0.0), 3))

@@ -1,4 +1,4 @@
-"""What Prometheus reads at /metrics."""
+"""The metrics at /metrics, for Prometheus."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LATENCY_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.
 
 
 class Metrics:
-    """Counters of one gateway, in a registry of their own, or of all its workers together."""
+    """Metrics of one gateway process, in its own registry, or of all its workers together."""
 
     def __init__(self, shared_folder: Path | None = None) -> None:
         """`shared_folder` is that of PROMETHEUS_MULTIPROC_DIR, which prometheus_client itself reads."""
@@ -55,7 +55,7 @@ class Metrics:
         )
 
     def exposition(self) -> bytes:
-        """Prometheus' text format."""
+        """The metrics in Prometheus' text format."""
         if self._shared_folder is None:
             return bytes(generate_latest(self.registry))
         everybodys = CollectorRegistry()
@@ -64,5 +64,5 @@ class Metrics:
 
 
 def _gauge(name: str, help: str, registry: CollectorRegistry) -> Gauge:
-    """Of several workers, the sum over those that live."""
+    """A gauge that is summed over the running workers."""
     return Gauge(name, help, multiprocess_mode="livesum", registry=registry)

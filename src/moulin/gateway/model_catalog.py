@@ -1,4 +1,4 @@
-"""From the name that a client gives to a model that is served."""
+"""The served model for the name in a client's request."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from moulin.gateway.triton_servers import TritonServers
 
 
 class ModelCatalog:
-    """Models by their names in Triton, and the default one by OpenAI's names too."""
+    """Models by their names in Triton, and the default model also by OpenAI's names."""
 
     def __init__(self, triton: TritonServers, settings: GatewaySettings) -> None:
         self._triton, self._settings = triton, settings
 
     async def models(self) -> list[ServedModel]:
-        """All that are served. Raises ServerUnavailable."""
+        """All served models. Raises ServerUnavailable."""
         return list((await self._triton.models()).values())
 
     async def offline(self, name: str | None) -> ServedModel:
-        """The model for recordings that `name`, or an alias, means. Raises ApiError or ServerUnavailable."""
+        """The model for recordings called `name`, or by an alias. Raises ApiError or ServerUnavailable."""
         return await self._find(name, streaming=False)
 
     async def streaming(self, name: str | None) -> ServedModel:
-        """The model for live streams: also by the name of the offline one that it stands beside."""
+        """The model for live streams called `name`, which may also be the name of the offline model beside it."""
         return await self._find(name, streaming=True)
 
     async def _find(self, name: str | None, *, streaming: bool) -> ServedModel:
@@ -37,7 +37,7 @@ class ModelCatalog:
                 return models[candidate]
         fitting = [model.name for model in models.values() if model.streaming == streaming]
         if wanted == self._settings.default_model and len(fitting) == 1:
-            return models[fitting[0]]  # there is only one, whatever it is called
+            return models[fitting[0]]  # the only one, under any name
         kind = "live streams" if streaming else "recordings"
         other = f"; {wanted!r} is for {'recordings' if streaming else 'live streams'}" if wanted in models else ""
         raise ApiError(

@@ -1,7 +1,7 @@
-"""What a realtime session is set to, and OpenAI's two ways of changing and showing it.
+"""The configuration of a realtime session, and OpenAI's two forms of changing and showing it.
 
-`session.update` nests it (`audio.input.format`), the older `transcription_session.update` does not
-(`input_audio_format`). Both change only what they name, and refuse what neither of them knows.
+`session.update` has nested fields (`audio.input.format`), the older `transcription_session.update` flat ones
+(`input_audio_format`). Both change only the given fields, and refuse unknown ones.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from moulin.gateway.live_audio import LiveAudio
 _LOGPROBS = "item.input_audio_transcription.logprobs"
 
 _SETTLED_SEC = 0.5
-"""Without turn detection: a pause after which what was said is taken for final."""
+"""The pause that closes a segment in sessions without turn detection."""
 
 
 @dataclass(frozen=True, slots=True)
 class AudioFormat:
-    """One of the three that the API knows."""
+    """One of the three audio formats of the API."""
 
     name: str
     older_name: str
@@ -44,7 +44,7 @@ FORMATS = (
 
 @dataclass(frozen=True, slots=True)
 class TurnDetection:
-    """When a turn ends by itself. The recogniser is the detector: speech is what it hears words in."""
+    """The condition for the end of a turn. The recogniser is the detector: speech is where it recognises words."""
 
     type: Literal["server_vad", "semantic_vad"] = "server_vad"
     threshold: float = 0.5
@@ -54,7 +54,7 @@ class TurnDetection:
 
     @property
     def silence_sec(self) -> float:
-        """How long a speaker is silent when the turn is over."""
+        """Seconds of silence that end a turn."""
         if self.type == "semantic_vad":
             return {"low": 2.0, "high": 0.6}.get(self.eagerness, 1.2)
         return self.silence_duration_ms / 1000
@@ -67,7 +67,7 @@ class TurnDetection:
 
 @dataclass(frozen=True, slots=True)
 class RealtimeConfig:
-    """`turn_detection` None: the client commits. `language` and `prompt` are only remembered."""
+    """A session's settings. Without `turn_detection` the client commits. `language` and `prompt` are only shown."""
 
     model: str
     format: AudioFormat = PCM
@@ -78,20 +78,20 @@ class RealtimeConfig:
 
     @property
     def stream_options(self) -> dict[str, Any]:
-        """Of the stream on Triton."""
+        """The options for streams on Triton."""
         silence = self.turn_detection.silence_sec if self.turn_detection else _SETTLED_SEC
         return {"endpoint": True, "rule2_min_trailing_silence_sec": silence}
 
     def updated(self, session: Any) -> RealtimeConfig:
-        """With what the `session` of a `session.update` changes; the model as the client calls it. Raises ApiError."""
+        """The settings after a `session.update` with `session`; the model has the client's name. Raises ApiError."""
         return replace(self, **_parsed(_Session, session).settings())
 
     def updated_older(self, session: Any) -> RealtimeConfig:
-        """With what the `session` of a `transcription_session.update` changes. Raises ApiError."""
+        """The settings after a `transcription_session.update` with `session`. Raises ApiError."""
         return replace(self, **_parsed(_OlderSession, session).settings())
 
     def to_dict(self, session_id: str) -> dict[str, Any]:
-        """As `session.created` and `session.updated` show it."""
+        """The settings in the form of `session.created` and `session.updated`."""
         rate = {"rate": self.format.sample_rate} if self.format is PCM else {}
         return {
             **self._head(session_id),
@@ -107,7 +107,7 @@ class RealtimeConfig:
         }
 
     def to_older_dict(self, session_id: str) -> dict[str, Any]:
-        """As `transcription_session.created` and `transcription_session.updated` show it."""
+        """The settings in the form of `transcription_session.created` and `transcription_session.updated`."""
         return {
             **self._head(session_id),
             "input_audio_format": self.format.older_name,
@@ -132,7 +132,7 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     def given(self, name: str) -> bool:
-        """Whether the client named it, if only to say null."""
+        """Whether the client gave the field, even as null."""
         return name in self.model_fields_set
 
 
@@ -140,7 +140,7 @@ class _Transcription(_Strict):
     model: str | None = None
     language: str | None = None
     prompt: str | None = None
-    # Hints to models of other kinds: taken and not used.
+    # Hints for other kinds of models: accepted and unused.
     languages: list[str] | None = None
     keywords: list[str] | None = None
     delay: Literal["minimal", "low", "medium", "high", "xhigh"] | None = None
@@ -155,7 +155,7 @@ class _ServerVad(_Strict):
     threshold: float = Field(0.5, ge=0, le=1)
     prefix_padding_ms: int = Field(300, ge=0, le=10_000)
     silence_duration_ms: int = Field(500, ge=100, le=30_000)
-    # Of conversations, where the model answers.
+    # For conversations, in which the model answers: accepted and unused.
     create_response: bool | None = None
     interrupt_response: bool | None = None
     idle_timeout_ms: None = None
@@ -179,7 +179,7 @@ _Include = list[Literal["item.input_audio_transcription.logprobs"]] | None
 
 
 class _NoiseReduction(_Strict):
-    """Taken and not used: recognisers are trained on noise."""
+    """Accepted and unused: recognisers are trained with noise."""
 
     type: Literal["near_field", "far_field"] | None = None
     strength: float | None = None
@@ -249,11 +249,11 @@ _Model = TypeVar("_Model", bound=_Strict)
 
 _CODES = {"extra_forbidden": "unknown_parameter", "missing": "missing_required_parameter"}
 _TAGS = {"server_vad", "semantic_vad", *(known.name for known in FORMATS)}
-"""pydantic's path through a choice of types names the type, which is no key of the client's."""
+"""Names of types in pydantic's error paths, which are not keys of the client's message."""
 
 
 def _parsed(model: type[_Model], session: Any) -> _Model:
-    """`session`, if it is one. Raises ApiError that names the first thing that is wrong with it."""
+    """`session`, validated. Raises ApiError that names its first fault."""
     try:
         return model.model_validate(session)
     except ValidationError as error:

@@ -14,7 +14,7 @@ from moulin.transcript import Word
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """Text that continues what was sent, spaces included, and its words. Empty where there is nothing to say."""
+    """Text that continues the text sent before, spaces included, and its words. May be empty."""
 
     text: str
     words: tuple[Word, ...]
@@ -22,25 +22,25 @@ class Delta:
 
 @dataclass(slots=True)
 class Item:
-    """What is said in one turn: the recogniser's segments one after another.
+    """The text of one turn: consecutive segments of the recogniser.
 
-    A delta cannot be corrected, so the last word of a segment that goes on is held back: it may be but half said, and
-    where a segment has become too long it moves into the next. It is sent when another word follows or a pause closes
-    the segment. Greedy search never changes what is before it; where modified beam search does, the deltas stay as
-    they are and `text`, sent at the end, is right.
+    A delta cannot be corrected, so the last word of an open segment is held back: it may be incomplete, and moves into
+    the next segment where this one has become too long. It is sent when another word follows or a pause closes the
+    segment. Greedy search never changes the words before it; where modified beam search does, the deltas stay wrong,
+    and `text`, sent at the end, is right.
     """
 
     id: str
     previous_id: str | None
     start_sec: float
     text: str = ""
-    """Of the segments that are closed."""
+    """The text of the closed segments."""
     words: list[Word] = field(default_factory=list)
     _sent: int = 0
-    """Words of the open segment that were sent."""
+    """The number of words of the open segment sent so far."""
 
     def close_segment(self, segment: Segment) -> Delta:
-        """A segment that has become final."""
+        """The delta of a segment that has become final."""
         delta = self._unsent(segment, len(segment.words))
         self.text = join_texts(self.text, segment.text)
         self.words += segment.words
@@ -48,13 +48,13 @@ class Item:
         return delta
 
     def grow(self, segment: Segment) -> Delta:
-        """The segment that goes on."""
+        """The delta of the open segment."""
         delta = self._unsent(segment, len(segment.words) - 1)
         self._sent = max(self._sent, len(segment.words) - 1)
         return delta
 
     def _unsent(self, segment: Segment, count: int) -> Delta:
-        """Of the first `count` words those that were not sent."""
+        """The unsent ones of the first `count` words."""
         if count <= self._sent:
             return Delta("", ())
         ends = _word_ends(segment)
@@ -67,7 +67,7 @@ class Item:
 
 
 def _word_ends(segment: Segment) -> list[int]:
-    """Where each word ends in the segment's text, which alone knows where spaces belong."""
+    """The end of each word in the segment's text, which has the spaces between words."""
     ends, end = [], 0
     for word in segment.words:
         end = segment.text.index(word.word, end) + len(word.word)
@@ -76,7 +76,7 @@ def _word_ends(segment: Segment) -> list[int]:
 
 
 def log_probs(words: Sequence[Word]) -> list[dict[str, Any]]:
-    """The words' confidences in OpenAI's form. A word is one token here."""
+    """The words' confidences in OpenAI's form, with one token for each word."""
     return [
         {"token": word.word, "bytes": list(word.word.encode()), "logprob": math.log(word.confidence)} for word in words
     ]

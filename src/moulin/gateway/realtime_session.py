@@ -1,12 +1,12 @@
-"""OpenAI's realtime transcription session without a socket, a server or a clock: events in, steps out.
+"""OpenAI's realtime transcription session without a socket, a server or a clock: from events to steps.
 
-`live_steps.py` says how it is driven. A stream on Triton begins with the first audio and ends with a commit, with a
-change of its options, and when no audio comes for a while. Its segments become items. With turn detection an item
-lasts until the speaker pauses; without it, until the client commits.
+`live_steps.py` describes the steps. A stream on Triton begins with the first audio and ends with a commit, with a
+change of its options, and after a while without audio. Its segments become items. With turn detection an item lasts
+until the speaker pauses; without it, until the client commits.
 
-An item is announced (`conversation.item.added`) before its first delta, in progress; OpenAI announces it when it is
-committed, which is too late for deltas that come while the person speaks. What `clear` makes of an item that was
-announced is said by `conversation.item.deleted`.
+An item is announced (`conversation.item.added`) before its first delta, as in progress; OpenAI announces it when it is
+committed, which is too late for deltas during speech. When `clear` drops an announced item,
+`conversation.item.deleted` is sent.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ from moulin.live_transcript import Segment, StreamUpdate
 from moulin.transcript import Word
 
 MAX_APPEND_BYTES = 15 << 20
-"""What OpenAI takes in one event, as base64."""
+"""OpenAI's limit for one event, as base64."""
 MIN_COMMIT_SEC = 0.1
 
 _ONE_FRAME_SEC = 0.04
-"""Times of words are encoder frames, ends one later."""
+"""The resolution of word times; a word ends one encoder frame after its last token."""
 
 
 def random_id(kind: str) -> str:
-    """As OpenAI's look: item_7Qb…"""
+    """An id in OpenAI's form: item_7Qb…"""
     return f"{kind}_{secrets.token_hex(11)}"
 
 
 def realtime_refusal(
     error: ApiError, event_id: str | None = None, new_id: Callable[[str], str] = random_id
 ) -> dict[str, Any]:
-    """An `error` event, with the `event_id` of the client's that is at fault."""
+    """An `error` event, with the `event_id` of the client's event that caused it."""
     return {"type": "error", "event_id": new_id("event"), "error": {**error.body()["error"], "event_id": event_id}}
 
 
 class RealtimeSession:
-    """One client's."""
+    """The session of one client."""
 
     def __init__(
         self,
@@ -60,20 +60,20 @@ class RealtimeSession:
         refusal: ApiError | None = None,
         new_id: Callable[[str], str] = random_id,
     ) -> None:
-        """`older`: the client asked for the API's beta form. `refusal`: what it asked for first cannot be."""
+        """`older`: the client asked for the API's beta form. `refusal`: the error about the URL's model, if any."""
         self._config = config
         self._older, self._refusal, self._new_id = older, refusal, new_id
         self._id = new_id("sess")
         self._audio = config.format.decoder()
         self._audio_sec = 0.0  # received in earlier formats
         self._timeline = Timeline()
-        self._buffer_start_sec = 0.0  # where the audio begins that belongs to no committed item
+        self._buffer_start_sec = 0.0  # beginning of the audio that belongs to no committed item
         self._item: Item | None = None
         self._last_item_id: str | None = None
 
     @property
     def received_sec(self) -> float:
-        """All the audio of the session."""
+        """The duration of all audio of the session."""
         return self._audio_sec + self._audio.received_sec
 
     @property
@@ -130,7 +130,7 @@ class RealtimeSession:
         yield self.refused(refusal)
 
     def refused(self, error: ApiError, event_id: str | None = None) -> Event:
-        """`event_id` is the client's, of the event that is at fault."""
+        """`event_id` is that of the client's event that caused the error."""
         return Event(realtime_refusal(error, event_id, self._new_id))
 
     # The client's events
@@ -157,7 +157,7 @@ class RealtimeSession:
         yield self._event("transcription_session.updated", session=self._config.to_older_dict(self._id))
 
     def _change(self, config: RealtimeConfig) -> Iterator[Step]:
-        """What concerns a stream that is open already ends it; the next has the new settings."""
+        """Apply new settings; those that concern an open stream end it, and the next has them."""
         old = self._config
         if config.model != old.model:
             find = Find(config.model)
@@ -171,7 +171,7 @@ class RealtimeSession:
         ):
             yield from self.rest()
         if detects and self._item is not None and not detected:
-            # Begun by the client, and not to be ended by a pause that ends speech which never started.
+            # An item begun without turn detection has no speech_started event, so it must not end with speech_stopped.
             yield self._committed()
             yield from self._complete()
         self._config = config
@@ -236,7 +236,7 @@ class RealtimeSession:
             yield self._delta(self._item, delta)
 
     def _pauses(self, segment: Segment, following: Segment | None, update: StreamUpdate) -> bool:
-        """Whether the speaker paused after a closed segment, rather than spoke for as long as one may last."""
+        """Whether a pause closed the segment, rather than its maximum length."""
         detection = self._config.turn_detection
         if detection is None:
             return False
@@ -254,7 +254,7 @@ class RealtimeSession:
         )
 
     def _stop(self, last: Segment | None) -> Iterator[Event]:
-        """The turn is over, by a pause after `last` or because no more audio comes."""
+        """End the turn, after a pause behind `last` or because no more audio comes."""
         item, detection = self._item, self._config.turn_detection
         assert item is not None
         assert detection is not None

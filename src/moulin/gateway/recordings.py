@@ -1,4 +1,4 @@
-"""Recordings of any length through Triton: decoded, cut and sent piece by piece, several pieces at once."""
+"""Transcription of recordings of any length by Triton: decoded, cut and sent piece by piece, several at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from moulin.long_audio.cutter import Piece
 from moulin.long_audio.pieces import Pieces
 from moulin.transcript import Transcript
 
-# What bounds the memory: a piece of 30 s is 2 MB, and as much again for each of the two copies on its way to Triton.
+# Limits of memory: a piece of 30 s has 2 MB, and as much again in each of two copies on its way to Triton.
 _RECORDINGS_AT_ONCE = 32
 _PIECES_AT_ONCE = 32
 _PIECES_OF_ONE = 8
@@ -26,7 +26,7 @@ _DECODERS = 8
 
 
 class Recordings:
-    """Takes turns: all recordings get pieces through, and none more than a share of what is under way."""
+    """Shares the servers fairly: every recording makes progress, none has more than its share of pieces in flight."""
 
     def __init__(self, triton: TritonServers, metrics: Metrics, tracing: Tracing) -> None:
         self._triton, self._metrics, self._tracing = triton, metrics, tracing
@@ -41,7 +41,7 @@ class Recordings:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Wait until a recording may be begun."""
+        """Wait until a recording may begin."""
         with self._metrics.queued.track_inprogress():
             await self._turns.acquire()
         try:
@@ -53,7 +53,7 @@ class Recordings:
     async def heard(
         self, pieces: Pieces, model: str, options: Mapping[str, Any], request_id: str
     ) -> AsyncIterator[tuple[Piece, Transcript]]:
-        """Each piece and what is said in it, in order, as soon as it is known.
+        """Each piece with its transcript, in order, as soon as it is available.
 
         Raises AudioError where the recording cannot be decoded, and what `TritonServers.transcribe` raises.
         """
@@ -86,7 +86,7 @@ class Recordings:
     async def _one(
         self, piece: Piece, model: str, options: Mapping[str, Any], request_id: str
     ) -> tuple[Piece, Transcript]:
-        """Gives back the place that the piece has taken."""
+        """Transcribe a piece, and release its place afterwards."""
         about: Attributes = {
             "moulin.model": model,
             "moulin.start_sec": piece.start_sec,

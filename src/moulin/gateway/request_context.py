@@ -1,4 +1,4 @@
-"""Every request gets an id, a line in the log, and a place in the metrics; what nobody foresaw ends here."""
+"""The context of every request: its id, its line in the log, its metrics, and the handling of unexpected exceptions."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from moulin.gateway.tracing import Tracing
 logger = logging.getLogger(__name__)
 
 REQUEST_ID: ContextVar[str] = ContextVar("moulin_request_id", default="")
-"""The id of the request that this task works for; `request.state.request_id` is the same."""
+"""The id of the current task's request; `request.state.request_id` is the same."""
 
-# An id from outside goes into logs and headers: nothing but what an id needs.
+# A client's id goes into logs and headers, so only harmless characters are accepted.
 _SANE_ID = re.compile(r"[A-Za-z0-9_.:/+=@-]{1,128}")
 
 _QUIET = ("/healthz", "/readyz", "/metrics")
-"""Asked every few seconds by machines: not worth a line."""
+"""Paths polled every few seconds, which are not logged."""
 
 
 class RequestContext:
-    """Outermost ASGI middleware. Takes `X-Request-Id` from the client where it sends one, and answers with it."""
+    """The outermost ASGI middleware. Uses the client's `X-Request-Id`, if any, and returns the id in the response."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing) -> None:
         self._app, self._metrics, self._tracing = app, metrics, tracing
@@ -53,7 +53,7 @@ class RequestContext:
                 status = message.get("status", 101)
                 MutableHeaders(scope=message).append("x-request-id", request_id)
             elif kind == "websocket.close" and status == 0:
-                status = 403  # closed before it was accepted
+                status = 403  # closed before being accepted
             await send(message)
 
         about = {"http.request.method": scope.get("method", "GET"), "url.path": _path(scope)}
@@ -69,13 +69,13 @@ class RequestContext:
             elif status == 0:
                 await observed({"type": "websocket.close", "code": 1011})
             else:
-                raise  # the answer has begun: all that is left is to break it off
+                raise  # the response has begun, and can only be aborted
         finally:
             self._report(scope, status, time.monotonic() - started)
 
     def _report(self, scope: Scope, status: int, seconds: float) -> None:
         method = _method(scope)
-        route = getattr(scope.get("route"), "path", "other")  # never the path itself: anybody can make up new ones
+        route = getattr(scope.get("route"), "path", "other")  # not the path, of which clients can make up any number
         self._metrics.requests.labels(route, method, str(status)).inc()
         self._metrics.request_seconds.labels(route).observe(seconds)
         if scope["path"] in _QUIET and status < 400:
@@ -107,5 +107,5 @@ def _name(scope: Scope) -> str:
 
 
 def _path(scope: Scope) -> str:
-    """Encoded, so that nobody writes lines into the log."""
+    """The path, URL-encoded so that it cannot inject lines into the log."""
     return quote(scope["path"])

@@ -1,4 +1,4 @@
-"""Log records as JSON lines or as text, each with the id of the request that it belongs to."""
+"""Log records as JSON lines or as text, each with the id of its request."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from moulin.gateway.request_context import REQUEST_ID
 LogFormat = Literal["text", "json"]
 
 _USUAL = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", "color_message", "about"}
-"""What every record has; the rest came as `extra`."""
+"""Attributes of every log record; others come from `extra`."""
 
 
 class JsonFormatter(logging.Formatter):
-    """An object a line: time, level, logger, message, request_id, and whatever `extra` holds."""
+    """A JSON object on each line: time, level, logger, message, request_id, and the fields of `extra`."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, Any] = {
@@ -33,7 +33,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """For people at a terminal."""
+    """Text for a terminal."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(message)s%(about)s", "%H:%M:%S")
@@ -46,7 +46,7 @@ class TextFormatter(logging.Formatter):
 
 
 def log_to_stderr(form: LogFormat, *, quiet: bool = False) -> None:
-    """For the process that is the gateway: a line a request unless `quiet`, and what goes wrong."""
+    """Configure the gateway process's logging: a line for each request unless `quiet`, and warnings."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, handlers=[handler], force=True)

@@ -15,16 +15,16 @@ from moulin.gateway.app import create_app
 from moulin.gateway.settings import GatewaySettings
 
 _GRACE_SEC = 10
-"""For requests under way when the gateway is told to stop."""
+"""Time for running requests to finish when the gateway stops."""
 
 _BACKLOG = 2048
 
 _WEBSOCKET_MESSAGE_BYTES = 16 << 20
-"""OpenAI's limit for one message with audio is 15 MiB."""
+"""The limit on a message; OpenAI's, for one with audio, is 15 MiB."""
 
 
 def listen(settings: GatewaySettings) -> socket.socket:
-    """A socket on which any number of `run`s may serve together. Raises LaunchError."""
+    """A listening socket, which any number of `run`s may share. Raises LaunchError."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
@@ -36,7 +36,7 @@ def listen(settings: GatewaySettings) -> socket.socket:
 
 
 def run(settings: GatewaySettings, listener: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM; requests under way get ten seconds to finish."""
+    """Serve until SIGINT or SIGTERM; running requests get ten seconds to finish."""
     server = uvicorn.Server(server_config(settings))
     with _not_raised_again():
         server.run([listener])
@@ -44,8 +44,8 @@ def run(settings: GatewaySettings, listener: socket.socket) -> None:
 
 @contextmanager
 def _not_raised_again() -> Iterator[None]:
-    """uvicorn has handlers of its own while it serves, and in the end raises the signal again that has stopped it:
-    nobody wants to know, and it is no second Ctrl-C. So what it finds and restores ignores them."""
+    """Ignore SIGINT and SIGTERM outside uvicorn's own handlers: uvicorn restores these after serving and raises the
+    signal that stopped it once more, which must not count as a second Ctrl-C."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -58,7 +58,7 @@ def _not_raised_again() -> Iterator[None]:
 
 
 def server_config(settings: GatewaySettings) -> uvicorn.Config:
-    """Logging is the caller's."""
+    """uvicorn's configuration; logging is left to the caller."""
     return uvicorn.Config(
         create_app(settings),
         log_config=None,
@@ -69,7 +69,7 @@ def server_config(settings: GatewaySettings) -> uvicorn.Config:
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies),
         ws_max_size=_WEBSOCKET_MESSAGE_BYTES,
-        ws_per_message_deflate=False,  # audio hardly gets smaller, and every live stream would pay for the attempt
+        ws_per_message_deflate=False,  # audio hardly compresses, and the attempt costs time in every live stream
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,
     )

@@ -1,4 +1,4 @@
-"""What the handlers share."""
+"""The objects shared by all handlers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from moulin.gateway.triton_servers import TritonServers
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Made once by `create_app`; handlers close over it."""
+    """Created once by `create_app`; handlers close over it."""
 
     settings: GatewaySettings
     triton: TritonServers

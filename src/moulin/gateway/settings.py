@@ -1,4 +1,4 @@
-"""What an operator may choose about the gateway: read once, checked, and never changed."""
+"""The operator's settings of the gateway: read once, checked, and never changed."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from moulin.client.protocol import DEFAULT_MODEL, check_url
 from moulin.errors import OptionsError
 
 OPENAI_MODELS = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
-"""What programs written for OpenAI ask for; they get the default model."""
+"""Model names in requests of programs written for OpenAI, which get the default model."""
 
 
 class GatewaySettings(BaseModel):
-    """Sizes in bytes, times in seconds; `None` means no limit. Limits count in each worker process by itself."""
+    """Settings. Sizes are in bytes, times in seconds; `None` means no limit. Limits apply to each worker process."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     triton: tuple[str, ...] = ("localhost:8001",)
-    """gRPC addresses. Requests go to the server with the least to do; a stream stays where it began."""
+    """gRPC addresses. Requests go to the server with the fewest in flight; a stream stays on its server."""
     default_model: str = DEFAULT_MODEL
     aliases: tuple[str, ...] = OPENAI_MODELS
-    """Names under which the default model can be asked for, too."""
+    """Further names of the default model."""
 
     host: str = "127.0.0.1"
     port: NonNegativeInt = 9000
@@ -33,32 +33,32 @@ class GatewaySettings(BaseModel):
     allow_origins: tuple[str, ...] = ()
     """Web pages of other origins that may call (CORS, WebSockets); `*` for all."""
     trusted_proxies: tuple[str, ...] = ()
-    """Addresses of reverse proxies, whose X-Forwarded-For says who calls."""
+    """Addresses of reverse proxies, whose X-Forwarded-For names the caller."""
     tls_certificate: Path | None = None
     tls_key: Path | None = None
 
     max_upload_bytes: PositiveInt = 1 << 30
     max_audio_sec: PositiveFloat = 4 * 3600.0
     max_upload_sec: PositiveFloat = 900.0
-    """An upload that takes longer is broken off."""
+    """An upload that takes longer is aborted."""
     max_requests: PositiveInt = 256
-    """Recordings that are being received, waiting, or under way; the next is refused."""
+    """Recordings that may be in progress, from upload to response; the next is refused."""
     max_streams: PositiveInt = 256
     """Live streams that may be open at once."""
     max_requests_per_minute: PositiveFloat | None = None
-    """Of one API key, or of one address where there are no keys."""
+    """The limit for one API key, or for one address without keys."""
     stream_idle_sec: PositiveFloat = 60.0
-    """A live stream on which nothing comes for so long is closed."""
+    """A live stream without messages for this time is closed."""
     triton_timeout_sec: PositiveFloat = 120.0
-    """For one piece of audio."""
+    """The timeout for one piece of audio."""
     metrics_folder: Path | None = None
-    """Where the workers of one gateway write their metrics, so that any of them can answer for all."""
+    """The folder in which a gateway's workers share their metrics, so that each can report those of all."""
     otlp_endpoint: str | None = None
-    """Where OpenTelemetry traces go: an OTLP collector's URL for traces over HTTP."""
+    """The URL of an OTLP collector for OpenTelemetry traces over HTTP."""
 
     def model_post_init(self, _context: object) -> None:
         if not self.triton:
-            raise OptionsError("Expected the address of a Triton server at least, got none")
+            raise OptionsError("Expected the address of at least one Triton server, got none")
         for address in self.triton:
             check_url(address)
         if (self.tls_certificate is None) != (self.tls_key is None):
@@ -81,7 +81,7 @@ class GatewaySettings(BaseModel):
 
 
 def gateway_settings(**fields: object) -> GatewaySettings:
-    """Settings from what a person gave. Raises OptionsError, in one line, for what does not fit."""
+    """Settings from an operator's values. Raises OptionsError, in one line, for an invalid one."""
     try:
         return GatewaySettings.model_validate(fields)
     except ValidationError as error:
@@ -91,7 +91,7 @@ def gateway_settings(**fields: object) -> GatewaySettings:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a server that listens on `host`."""
+    """Whether a server that listens on `host` is reachable from this machine only."""
     if host == "localhost":
         return True
     try:

@@ -1,4 +1,4 @@
-"""OpenTelemetry traces, where the extra `tracing` is installed and a collector is named."""
+"""OpenTelemetry traces, with the extra `tracing` and a configured collector."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ Attributes = Mapping[str, str | int | float]
 
 
 class Span(Protocol):
-    """What may be added to a span while it lasts."""
+    """An open span, to which attributes can be added."""
 
     def set_attribute(self, key: str, value: str | int | float) -> None: ...
 
 
 class Tracing(Protocol):
-    """Spans of the task that opens them, each inside the one around it."""
+    """Opens spans, each nested in the current span of its task."""
 
     def request(self, name: str, headers: Mapping[str, str], attributes: Attributes) -> AbstractContextManager[Span]:
-        """The span of one request; it continues the trace that a `traceparent` among `headers` names."""
+        """The span of one request; it continues the trace of a `traceparent` in `headers`."""
 
     def span(self, name: str, attributes: Attributes) -> AbstractContextManager[Span]: ...
 
     def close(self) -> None:
-        """Send what has not been sent."""
+        """Send all pending spans."""
 
 
 class _Nothing:
-    """A span that nobody sees."""
+    """A span that is not recorded."""
 
     def set_attribute(self, key: str, value: str | int | float) -> None: ...
 
 
 class NoTracing:
-    """Costs nothing and says nothing."""
+    """Tracing that records nothing."""
 
     def request(self, name: str, headers: Mapping[str, str], attributes: Attributes) -> AbstractContextManager[Span]:
         del name, headers, attributes
@@ -51,7 +51,7 @@ class NoTracing:
 
 
 def open_tracing(endpoint: str | None) -> Tracing:
-    """Spans to an OTLP collector over HTTP, such as http://localhost:4318/v1/traces; without one, none.
+    """Tracing to an OTLP collector over HTTP, for example http://localhost:4318/v1/traces; without one, no tracing.
 
     Raises OptionsError where OpenTelemetry is not installed.
     """

@@ -1,4 +1,4 @@
-"""A transcript in the forms of OpenAI's API."""
+"""Transcripts in the response formats of OpenAI's API."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from moulin.transcript_formats import Cue, cues, to_srt, to_vtt
 
 
 def response(transcript: Transcript, request: TranscriptionRequest) -> Response:
-    """The answer in the `response_format` that was asked for."""
+    """The response in the requested `response_format`."""
     match request.response_format:
         case "text":
             return PlainTextResponse(transcript.text + "\n")
@@ -65,7 +65,7 @@ def _verbose(transcript: Transcript, request: TranscriptionRequest) -> dict[str,
 
 
 def _segment(number: int, cue: Cue, temperature: float) -> dict[str, Any]:
-    """Whisper's fields. What a transducer does not have is empty: tokens of Whisper's, a probability of no speech."""
+    """A segment with Whisper's fields; those that a transducer lacks (tokens, no_speech_prob) are empty or 0."""
     text = cue.text.encode()
     return {
         "id": number,
@@ -82,7 +82,7 @@ def _segment(number: int, cue: Cue, temperature: float) -> dict[str, Any]:
 
 
 def _log_probs(transcript: Transcript, request: TranscriptionRequest) -> dict[str, Any]:
-    """One entry a word, where they were asked for: the mean over its tokens."""
+    """One entry for each word, the mean over its tokens, if requested."""
     if "logprobs" not in request.include:
         return {}
     return {

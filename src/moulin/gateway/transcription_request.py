@@ -14,7 +14,7 @@ ResponseFormat = Literal["json", "text", "srt", "verbose_json", "vtt"]
 
 
 class TranscriptionRequest(BaseModel):
-    """As OpenAI defines them, and `method`, `beam` and `blank_penalty` of moulin's own. Unknown fields are refused."""
+    """OpenAI's fields, and moulin's own `method`, `beam` and `blank_penalty`. Unknown fields are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -23,13 +23,13 @@ class TranscriptionRequest(BaseModel):
     timestamp_granularities: tuple[Literal["word", "segment"], ...] = Field((), alias="timestamp_granularities[]")
     stream: bool = False
     language: str | None = None
-    """Accepted; a model hears the language that it was trained on."""
+    """Accepted and unused; a model recognises the language that it was trained on."""
     prompt: str | None = None
-    """Accepted; no model that is served here takes one."""
+    """Accepted and unused; transducers have no prompt."""
     temperature: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Accepted; a transducer's search is not random."""
+    """Accepted and unused; a transducer's search is not random."""
     chunking_strategy: str | None = None
-    """Accepted; long recordings are always cut at silences."""
+    """Accepted and unused; long recordings are always cut at silences."""
     include: tuple[Literal["logprobs"], ...] = Field((), alias="include[]")
     method: str | None = None
     beam: int | None = None
@@ -37,14 +37,14 @@ class TranscriptionRequest(BaseModel):
 
     @property
     def decoding_changes(self) -> dict[str, Any]:
-        """What is asked of the search. Raises OptionsError."""
+        """The decoding options in the request. Raises OptionsError."""
         chosen = self.model_dump(include={"method", "beam", "blank_penalty"}, exclude_none=True)
         DecodingOptions().updated(chosen)
         return chosen
 
 
 def transcription_request(form: FormData) -> TranscriptionRequest:
-    """The fields of `form` but for its file. Raises ApiError 400 for what does not fit."""
+    """The fields of `form` except the file. Raises ApiError 400 for an invalid one."""
     fields: dict[str, Any] = {}
     for name, value in form.multi_items():
         if name == "file":

@@ -1,4 +1,4 @@
-"""`POST /v1/audio/transcriptions`: a file in, its transcript out."""
+"""`POST /v1/audio/transcriptions`: transcription of an uploaded file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from moulin.audio.decode import audio_blocks
-from moulin.errors import AudioError
+from moulin.errors import AudioError, AudioTooLong
 from moulin.gateway.api_error import ApiError, api_error
 from moulin.gateway.services import Services
 from moulin.gateway.transcription_formats import delta_event, done_event, event, response
@@ -23,7 +23,7 @@ from moulin.long_audio.pieces import Pieces
 logger = logging.getLogger(__name__)
 
 _CLIENT_GONE = 499
-"""nginx's number for a client that has hung up; nobody reads the answer."""
+"""nginx's status for a client that has disconnected; it appears in the log only."""
 
 
 class Transcriptions:
@@ -33,7 +33,7 @@ class Transcriptions:
         self._services = services
 
     async def transcribe(self, request: Request) -> Response:
-        """Raises MoulinError, which the application answers."""
+        """The response to a request. Raises MoulinError, which the application turns into a response."""
         async with AsyncExitStack() as place:
             place.enter_context(self._services.limits.request())
             try:
@@ -55,7 +55,7 @@ class Transcriptions:
 
 
 class _EventStream(StreamingResponse):
-    """Server-sent events. Leaves `place`, and with it the file, when the last has been sent or nobody listens."""
+    """Server-sent events. Closes `place`, and with it the file, after the last event or when the client disconnects."""
 
     def __init__(self, events: AsyncGenerator[bytes], place: AsyncExitStack) -> None:
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
@@ -68,7 +68,7 @@ class _EventStream(StreamingResponse):
 
 
 class _Transcription:
-    """One recording on its way."""
+    """The transcription of one recording."""
 
     def __init__(
         self, services: Services, request: Request, wanted: TranscriptionRequest, recording: Recording
@@ -77,7 +77,7 @@ class _Transcription:
         self._joined = JoinedTranscript()
 
     async def begin(self) -> None:
-        """Find the model and look at the options. Raises ApiError, OptionsError, ServerUnavailable."""
+        """Find the model and check the options. Raises ApiError, OptionsError, ServerUnavailable."""
         self._changes = self._wanted.decoding_changes
         self._model = await self._services.catalog.offline(self._wanted.model)
         blocks = audio_blocks(
@@ -88,14 +88,14 @@ class _Transcription:
         self._pieces = Pieces(blocks, max_utterance_sec=self._model.max_utterance_sec)
 
     async def answer(self) -> Response:
-        """The whole transcript. Raises ClientDisconnect as soon as nobody waits for it any more."""
+        """The whole transcript. Raises ClientDisconnect as soon as the client has disconnected."""
         async for _ in self._deltas():
             if await self._request.is_disconnected():
                 raise ClientDisconnect
         return response(self._joined.transcript(self._pieces.decoded_sec), self._wanted)
 
     async def events(self) -> AsyncGenerator[bytes]:
-        """The transcript as it grows, then all of it; or what went wrong."""
+        """Events with the transcript as it grows, then with all of it, or with an error."""
         try:
             async for delta in self._deltas():
                 if delta:
@@ -108,7 +108,7 @@ class _Transcription:
             yield event(refusal.body())
 
     async def _deltas(self) -> AsyncIterator[str]:
-        """What each piece adds to the text."""
+        """The text added by each piece."""
         request_id = self._request.state.request_id
         try:
             async with self._services.recordings.turn():
@@ -125,7 +125,7 @@ class _Transcription:
 
 
 def _audio_refusal(error: AudioError) -> ApiError:
-    too_long = "too long" in error.message
+    too_long = isinstance(error, AudioTooLong)
     return ApiError(
         413 if too_long else 400,
         error.message,

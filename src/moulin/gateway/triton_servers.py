@@ -1,4 +1,4 @@
-"""One or several Triton servers as one: requests go where there is least to do, streams stay where they began."""
+"""One or several Triton servers: requests go to the least loaded one, streams stay on their server."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from moulin.errors import ClientError, ServerUnavailable
 from moulin.transcript import Transcript
 
 _AVOIDED_SEC = 1.0
-"""For so long a server that did not answer is asked only if there is no other."""
+"""The time for which a server that did not answer is used only if there is no other."""
 
 _MODELS_KEPT_SEC = 5.0
 _ASKED_FOR_SEC = 5.0
-"""A server that does not say in that time what it serves has stopped or is unreachable."""
+"""The timeout for a server's list of models, after which it counts as stopped or unreachable."""
 
 
 @dataclass(eq=False, slots=True)
@@ -34,7 +34,7 @@ class _Server:
 class TritonServers:
     """Shared by all handlers; an asynchronous context manager that must be entered in the event loop.
 
-    Nothing here is retried on the same server; what another one can answer, it is asked.
+    A request is not retried on the same server, but on another one that has the model.
     """
 
     def __init__(
@@ -54,12 +54,12 @@ class TritonServers:
             await server.client.close()
 
     async def models(self) -> dict[str, ServedModel]:
-        """What is served, by name; seconds old at most. A server that does not answer keeps what it had.
+        """The served models by name, at most seconds old. A server that does not answer keeps its last known models.
 
         Raises ServerUnavailable where no server has ever answered.
         """
         known = self._known()
-        if not (known and self._refreshing.locked()):  # nobody waits for what is good enough
+        if not (known and self._refreshing.locked()):  # known models are used without waiting for a refresh
             async with self._refreshing:
                 if self._clock() >= self._models_until:
                     await self._refresh()
@@ -67,14 +67,14 @@ class TritonServers:
         return known
 
     async def is_ready(self) -> bool:
-        """Whether a server answers now and serves a model of moulin's."""
+        """Whether a server answers now and serves a moulin model."""
         found = await asyncio.gather(*map(_offered, self._servers))
         return any(isinstance(models, list) and models for models in found)
 
     async def transcribe(
         self, model: str, audio: Audio, options: Mapping[str, Any] | None = None, *, request_id: str = ""
     ) -> Transcript:
-        """The transcript of one piece that is not longer than the model takes at once.
+        """The transcript of one piece, no longer than the model takes at once.
 
         Raises ServerUnavailable where no server answers, ServerBusy, RequestRefused, or another ClientError.
         """
@@ -94,7 +94,7 @@ class TritonServers:
     async def stream(self, model: str, *, request_id: str = "", **options: Any) -> AsyncIterator[AsyncLiveStream]:
         """A live stream with a streaming model, on one server until its end. `options` are those of `StreamOptions`.
 
-        Nothing is sent before the first `send`. Raises as `transcribe` does, then and there.
+        Nothing is sent before the first `send`, which raises what `transcribe` does.
         """
         for server in self._by_preference(model):
             with self._asking(server):
@@ -139,7 +139,7 @@ class TritonServers:
 
 
 async def _offered(server: _Server) -> list[ServedModel] | ClientError:
-    """What the server says that it serves now, or why it does not say."""
+    """The models that the server serves now, or the error of asking it."""
     try:
         async with asyncio.timeout(_ASKED_FOR_SEC):
             return await server.client.models()

@@ -1,4 +1,4 @@
-"""A multipart body to disk, no further than it may go."""
+"""Reception of a multipart body to disk, within limits of size and time."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from starlette.types import Message
 from moulin.gateway.api_error import ApiError
 
 _FIELDS_BYTES = 1 << 20
-"""What the fields beside the file may take."""
+"""The limit on the size of all fields beside the file."""
 
 _MAX_FIELDS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """An uploaded file. It has no name on disk, so that it is gone with its last reader, whatever happens."""
+    """An uploaded file. It has no name on disk, so it disappears with its last reader, even if that is killed."""
 
     name: str
-    """What its owner calls it."""
+    """The client's name of the file."""
     path: str
-    """To open it by, as long as the form is open."""
+    """The path for opening it, while the form is open."""
 
 
 @asynccontextmanager
 async def received_form(request: Request, *, max_bytes: int, max_sec: float) -> AsyncIterator[FormData]:
-    """The multipart form of `request`, whose files are closed, and so removed, on leaving.
+    """The multipart form of `request`, whose files are closed, and thereby removed, on leaving.
 
-    Raises ApiError 413 as soon as more than `max_bytes` are announced or have come, 408 after `max_sec`, and 400 or
-    415 for another body.
+    Raises ApiError 413 as soon as more than `max_bytes` are announced or received, 408 after `max_sec`, and 400 or 415
+    for an invalid body.
     """
     kind = request.headers.get("content-type", "")
     if not kind.startswith("multipart/form-data"):
@@ -53,7 +53,7 @@ async def received_form(request: Request, *, max_bytes: int, max_sec: float) -> 
         message = await request.receive()
         received += len(message.get("body", b""))
         if received > limit:
-            raise MultiPartException("too large")  # for the parser, which then closes the file
+            raise MultiPartException("too large")  # makes the parser close the file
         return message
 
     parsing = Request(request.scope, counted)
@@ -73,7 +73,7 @@ async def received_form(request: Request, *, max_bytes: int, max_sec: float) -> 
 
 
 def recording_in(form: FormData) -> Recording:
-    """The field `file`. Raises ApiError where it is missing or no file."""
+    """The file in the field `file`. Raises ApiError where it is missing or not a file."""
     file = form.get("file")
     if not isinstance(file, UploadFile):
         raise ApiError(

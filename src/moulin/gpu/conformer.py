@@ -33,7 +33,7 @@ class GpuConformer(GpuEncoder):
         self._encoder_proj = Projection.of(joiner.encoder_proj, missing=None, like=like)
 
     def counts(self, frames: Counts) -> Counts:
-        """Feature frames and encoder frames."""
+        """Counts of feature frames and of encoder frames."""
         counts: Counts = np.stack([frames, (frames - 3) // 4])
         return counts
 
@@ -48,7 +48,7 @@ class GpuConformer(GpuEncoder):
 
 
 class _Layer:
-    """`moulin.encoders.conformer.ConformerLayer`. Biases that are added to rows wait for the norm at the end."""
+    """`moulin.encoders.conformer.ConformerLayer`. Biases of additions to rows are added in the norm at the end."""
 
     def __init__(self, layer: ConformerLayer, positions: Tensor, like: Tensor) -> None:
         (up1, down1), (up2, down2) = _linear_layers(layer.feed_forward_macaron), _linear_layers(layer.feed_forward)
@@ -72,7 +72,7 @@ class _Layer:
         self._epsilon = float(layer.norm_final.eps.exp())
 
     def __call__(self, rows: Tensor, batch: int, lengths: Tensor) -> Tensor:
-        """Rows [B T, D] to new ones; the old ones are overwritten."""
+        """Rows [B T, D] to new rows; the input is overwritten."""
         rows = self._feed_forward1(rows)
         attended = relative_attention(
             self._attention_in(rows).view(batch, -1, 3 * rows.shape[1]),
@@ -87,8 +87,8 @@ class _Layer:
 
 
 def _attention_in(attention: RelativeAttention, missing: Tensor, like: Tensor) -> Projection:
-    """Queries, keys and values in one product, queries as they are multiplied with distances: divided by the root of
-    the head's dimension, with `pos_bias_v` added."""
+    """The projection to queries, keys and values in one product. Queries are prepared for the product with distances:
+    divided by the square root of the head's dimension, with `pos_bias_v` added."""
     dim, scale = attention.dim, attention.head_dim**-0.5
     layer = nn.Linear(dim, 3 * dim)
     weight, bias = attention.in_proj.weight.detach().clone(), attention.in_proj.bias.detach().clone()

@@ -1,8 +1,8 @@
-"""Whole passes through an encoder as CUDA graphs, one for each size of batch that occurs.
+"""Whole encoder passes as CUDA graphs, one for each batch size that occurs.
 
-Launching the 500 kernels of a pass takes the host longer than the GPU needs to run them. A graph is launched at once,
-but fixes all sizes and addresses: so batches are filled up to one of a few sizes (`bucket`), inputs and output lie in
-the same memory for all of them, and what is in between in a pool that they share.
+Launching the 500 kernels of a pass takes the host longer than the GPU needs to run them. A graph is one launch, but has
+fixed sizes and addresses: so batches are filled up to one of a few sizes (buckets), all graphs have their inputs and
+output in the same memory, and they share a pool for everything between.
 """
 
 from __future__ import annotations
@@ -14,29 +14,30 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from moulin.bundle.spec import MIN_FRAMES
 from moulin.gpu.encoder import GpuEncoder
 
 Out = TypeVar("Out")  # tensors, one or several
 
 MAX_GRAPHS = 512
-_STEPS = 16  # sizes between a number of frames and its double: at most a 16th of a batch is filling
+_STEPS = 16  # sizes between a number of frames and its double, so that filling is at most a 16th of a batch
 _MIN_STEP = 32
 
 
 def bucket_frames(frames: int) -> int:
-    """The feature frames that a batch of utterances of up to `frames` is filled up to."""
+    """The length in feature frames to which a batch of utterances of up to `frames` is filled up."""
     step = max(_MIN_STEP, (1 << (frames.bit_length() - 1)) // _STEPS)
     return -(-frames // step) * step
 
 
 def bucket_rows(rows: int) -> int:
-    """The utterances that a batch of `rows` is filled up to: 1 to 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, ..."""
+    """The number of utterances to which a batch of `rows` is filled up: 1 to 8, 10, 12, 14, 16, 20, 24, 28, 32, ..."""
     step = max(1, (1 << (rows - 1).bit_length()) // 8)
     return -(-rows // step) * step
 
 
 def most_rows(limit: int) -> int:
-    """The largest number of utterances up to `limit`, at least 1, that needs no filling up."""
+    """The largest bucket of utterances up to `limit`, at least 1."""
     rows = max(limit, 1)
     while bucket_rows(rows) > rows:
         rows -= 1
@@ -44,28 +45,27 @@ def most_rows(limit: int) -> int:
 
 
 class EncoderGraphs:
-    """An encoder on its device. Not thread-safe: one pass after the other, on one stream, not the default one."""
+    """An encoder on its device. Not thread-safe: passes run in sequence on one stream, not the default one."""
 
     def __init__(
         self, encoder: GpuEncoder, *, device: torch.device, joiner_dim: int, max_batch_frames: int, enabled: bool = True
     ) -> None:
-        """Batches of more than `max_batch_frames` feature frames, filling included, run without a graph, and so do all
-        unless `enabled`."""
+        """Batches of more than `max_batch_frames` feature frames, filling included, run without a graph; all do, unless
+        `enabled`."""
         self._encoder, self._device, self._enabled = encoder, device, enabled
         self._joiner_dim = joiner_dim
         rates = encoder.counts_of(1).shape[0]
         self._max_frames = max_batch_frames
         self._features = torch.zeros(max_batch_frames * encoder.feature_dim, device=device)
-        # No utterance is shorter than 9 frames.
-        self._counts = torch.ones(rates * (max_batch_frames // 9), dtype=torch.int32, device=device)
+        self._counts = torch.ones(rates * (max_batch_frames // MIN_FRAMES), dtype=torch.int32, device=device)
         self._encoder_out = torch.zeros(max_batch_frames // 4 * joiner_dim, dtype=encoder.dtype, device=device)
         self._rates = rates
         self._graphs: OrderedDict[tuple[int, int], torch.cuda.CUDAGraph | None] = OrderedDict()
         self._pool: Any = None
 
     def inputs(self, rows: int, frames: int) -> tuple[Tensor, Tensor]:
-        """Where `run` of a batch of that size expects features float32 [rows, frames, feature_dim] and counts int32
-        [S, rows]; both a bucket's. What is there is of no use after the next call."""
+        """The memory in which `run` expects a batch of a bucket's size: features float32 [rows, frames, feature_dim]
+        and counts int32 [S, rows]. Valid until the next call."""
         feature_dim = self._encoder.feature_dim
         if not self._has_graph(rows, frames):
             return (
@@ -76,13 +76,13 @@ class EncoderGraphs:
         return features, self._counts[: self._rates * rows].view(self._rates, rows)
 
     def run(self, features: Tensor, counts: Tensor) -> Tensor:
-        """encoder_out [rows, T', joiner_dim] of `inputs`, filled; it is overwritten by the next run."""
+        """encoder_out [rows, T', joiner_dim] for the filled `inputs`; overwritten by the next run."""
         rows, frames, _ = features.shape
         if not self._has_graph(rows, frames):
             return self._encoder(features, counts)
         key = rows, frames
         if key not in self._graphs:
-            # The first of its size is run as it is, which also compiles and tunes whatever has to be.
+            # The first batch of a size runs without a graph, which also compiles and tunes its kernels.
             self._graphs[key] = None
             return self._encoder(features, counts)
         self._graphs.move_to_end(key)
@@ -97,7 +97,7 @@ class EncoderGraphs:
         return out
 
     def warm_up(self, rows: int, frames: int) -> None:
-        """Have the graph of a bucket ready."""
+        """Capture the graph of a bucket."""
         features, counts = self.inputs(rows, frames)
         features.fill_(-10.0)
         counts.copy_(torch.from_numpy(self._encoder.counts_of(frames).repeat(rows, axis=1)))
@@ -115,11 +115,11 @@ class EncoderGraphs:
 
 
 def capture(run: Callable[[], Out], pool: Any) -> tuple[torch.cuda.CUDAGraph, Out]:
-    """What `run` does as a graph, and where its result will be; memory from `pool`, of which None makes a new one.
+    """Capture `run` as a graph; returns it and the memory of its result. `pool` provides memory; None makes a new one.
 
-    To be called on the stream that the graph will run on: what cuBLAS works in belongs to a stream.
+    To be called on the stream on which the graph will run, because cuBLAS has a workspace for each stream.
     """
-    # Other threads may go on allocating; `torch.cuda.graph` would also collect garbage, which takes longer than this.
+    # "thread_local" lets other threads allocate. `torch.cuda.graph` would also collect garbage, which takes longer.
     graph = torch.cuda.CUDAGraph()
     graph.capture_begin(pool=pool, capture_error_mode="thread_local")
     out = run()

@@ -1,6 +1,6 @@
-"""What the encoders' layers have in common: rows [B T, D] that a module adds its output to, in place.
+"""Modules of the encoders' layers that add their output to rows [B T, D], in place.
 
-A module's last bias is not among what is added (see `Projection`), and `missing` [D] is what its input lacks already.
+A module's last bias is not added (see `Projection`); `missing` [D] is the vector that its input lacks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from moulin.gpu.kernels.pointwise import activate_, gate
 
 
 class FeedForward:
-    """Two linear layers, and an activation between them."""
+    """Two linear layers with an activation between them."""
 
     def __init__(
         self, up: nn.Linear, down: nn.Linear, activation: Activation, *, missing: Tensor | None, like: Tensor
@@ -27,7 +27,7 @@ class FeedForward:
 
 
 class Convolution:
-    """A gate, a convolution over time, an activation, and a linear layer."""
+    """A gated linear unit, a convolution over time, an activation, and a linear layer."""
 
     def __init__(
         self,

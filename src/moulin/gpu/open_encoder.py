@@ -1,18 +1,18 @@
-"""From an encoder of `moulin.encoders` to its form on the GPU."""
+"""From an encoder of `moulin.encoders` to its form on the GPU, by `moulin.gpu.families`."""
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
-from moulin.encoders.conformer import Conformer
+from moulin.encoders.encoder import Encoder
 from moulin.encoders.transducer import Transducer
-from moulin.encoders.zipformer import Zipformer
-from moulin.encoders.zipformer2 import Zipformer2
 from moulin.errors import EngineError
-from moulin.gpu.conformer import GpuConformer
-from moulin.gpu.encoder import GpuEncoder
-from moulin.gpu.zipformer import GpuZipformer
-from moulin.gpu.zipformer2 import GpuZipformer2
+from moulin.gpu.encoder import GpuEncoder, GpuStreamEncoder
+from moulin.gpu.families import OFFLINE_FAMILIES, STREAM_FAMILIES
 
 
 def gpu_encoder(transducer: Transducer, *, device: torch.device, dtype: torch.dtype, max_frames: int) -> GpuEncoder:
@@ -20,13 +20,36 @@ def gpu_encoder(transducer: Transducer, *, device: torch.device, dtype: torch.dt
 
     Raises EngineError for a family without a form for the GPU.
     """
+    form: type[GpuEncoder] = _form(OFFLINE_FAMILIES, transducer.encoder, "encoder")
+    with torch.inference_mode():
+        return form(transducer.encoder, transducer.joiner, device=device, dtype=dtype, max_frames=max_frames)
+
+
+def gpu_stream_encoder(
+    transducer: Transducer, *, capacity: int, max_batch: int, device: torch.device, dtype: torch.dtype
+) -> GpuStreamEncoder:
+    """The same for streams in `capacity` slots, of which `max_batch` go through it together.
+
+    Raises EngineError for a family without a form for streams on the GPU, and for sizes that it does not take.
+    """
+    form = _stream_form(transducer.encoder)
     encoder, joiner = transducer.encoder, transducer.joiner
     with torch.inference_mode():
-        match encoder:
-            case Zipformer2():
-                return GpuZipformer2(encoder, joiner, device=device, dtype=dtype, max_frames=max_frames)
-            case Zipformer():
-                return GpuZipformer(encoder, joiner, device=device, dtype=dtype, max_frames=max_frames)
-            case Conformer():
-                return GpuConformer(encoder, joiner, device=device, dtype=dtype, max_frames=max_frames)
-    raise EngineError(f"The GPU engine does not know the {encoder.family} encoder")
+        return form(encoder, joiner, capacity=capacity, max_batch=max_batch, device=device, dtype=dtype)
+
+
+def values_a_stream(encoder: Encoder) -> int:
+    """How many numbers the form of `encoder` keeps for each slot. Raises EngineError for a family without one."""
+    return _stream_form(encoder).values_a_stream(encoder)
+
+
+def _stream_form(encoder: Encoder) -> type[GpuStreamEncoder]:
+    form: type[GpuStreamEncoder] = _form(STREAM_FAMILIES, encoder, "encoder of streams")
+    return form
+
+
+def _form(families: Mapping[str, str], encoder: Encoder, what: str) -> Any:
+    if encoder.family not in families:
+        raise EngineError(f"The GPU engine does not know the {encoder.family} {what}")
+    module, _, name = families[encoder.family].partition(":")
+    return getattr(importlib.import_module(module), name)

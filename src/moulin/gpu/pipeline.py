@@ -18,25 +18,28 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from moulin.arrays import Floats, Ints, Ints32
 from moulin.audio.fbank import FbankOptions
-from moulin.decoding.network import Hypothesis
+from moulin.bundle.spec import MIN_FRAMES
+from moulin.decoding.found import Hypothesis
 from moulin.decoding.options import DecodingOptions
+from moulin.decoding.row_options import RowOptions
 from moulin.gpu.encoder import GpuEncoder
 from moulin.gpu.graphs import EncoderGraphs, bucket_frames, bucket_rows, most_rows
 from moulin.gpu.kernels.beam import beam_search
 from moulin.gpu.kernels.fbank import FbankMatrices, fbank
-from moulin.gpu.kernels.greedy import Found, greedy
+from moulin.gpu.kernels.greedy import greedy
+from moulin.gpu.kernels.searches import FoundTensors, SearchOptions
 from moulin.gpu.predictor import Predictor
 
-Samples = NDArray[np.float32] | NDArray[np.int16]
+Samples = Floats | NDArray[np.int16]
 
 MAX_BATCH_FRAMES = 65_536
 """Feature frames of a micro-batch: beyond, larger ones are no faster."""
@@ -48,7 +51,6 @@ _SEARCHES = 4  # beside each other
 _PACKED_AHEAD = 3  # micro-batches that wait in pinned memory for the GPU
 _UNDER_WAY = 8  # micro-batches that the GPU may have before it
 _OVERLAPPING = 4  # micro-batches that a large batch is split into at least
-_MIN_FRAMES = 9  # less leaves nothing after subsampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,34 @@ class _Packed:
 
     positions: Sequence[int]
     samples: Tensor
-    lengths: NDArray[np.int64]
+    lengths: Ints
     copies: Sequence[Future[None]]
+
+
+class _Rows(NamedTuple):
+    """What the card is told of the B rows of a micro-batch."""
+
+    memory: Tensor
+    """int32 [6 + S, B rounded up to whole 16 bytes]: all others are views of it, and take one copy."""
+    starts: Tensor
+    """int64 [B]: where each row's samples begin."""
+    lengths: Tensor
+    """int32 [B]: how many there are."""
+    options: SearchOptions
+    counts: Tensor
+    """int32 [S, B]: frames at the encoder's S frame rates."""
+
+    @classmethod
+    def empty(cls, rows: int, rates: int, *, pinned: bool) -> _Rows:
+        return cls.of(torch.empty(6 + rates, -(-rows // 4) * 4, dtype=torch.int32, pin_memory=pinned), rows)
+
+    @classmethod
+    def of(cls, memory: Tensor, rows: int) -> _Rows:
+        """The parts of `memory`."""
+        starts = memory[:2].view(-1).view(torch.int64)
+        lengths, beams, blank_penalties, sharpness = memory[2:6, :rows]
+        floats = blank_penalties.view(torch.float32), sharpness.view(torch.float32)
+        return cls(memory, starts[:rows], lengths, SearchOptions(beams, *floats), memory[6:, :rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +94,12 @@ class _Pending:
     """A micro-batch that the GPU works on."""
 
     positions: Sequence[int]
-    found: Found  # in pinned memory, once `done`
-    peaks: Tensor  # float32 [rows], likewise
+    beams: Ints32
+    """[N], of the utterances."""
+    found: FoundTensors
+    """In pinned memory, once `done`."""
+    peaks: Tensor
+    """float32 [B], likewise."""
     done: torch.cuda.Event
 
     def is_done(self) -> bool:
@@ -89,7 +121,6 @@ class GpuPipeline:
         predictor: Predictor,
         *,
         device: torch.device,
-        unk_id: int,
         tail_samples: int,
         max_batch_frames: int = MAX_BATCH_FRAMES,
         first_batch_frames: int = MAX_BATCH_FRAMES,
@@ -100,7 +131,7 @@ class GpuPipeline:
         micro-batch to be packed, which is sooner the fewer `first_batch_frames` of features it may have.
         """
         self._encoder, self._predictor, self._device = encoder, predictor, device
-        self._unk_id, self._tail, self._max_batch_frames = unk_id, tail_samples, max_batch_frames
+        self._tail, self._max_batch_frames = tail_samples, max_batch_frames
         self.first_batch_frames = first_batch_frames
         self._matrices = FbankMatrices(FbankOptions(num_mel_bins=encoder.feature_dim), device)
         self._graphs = EncoderGraphs(
@@ -116,14 +147,10 @@ class GpuPipeline:
         self._submitting = threading.Lock()
         self._packers, self._num_packers = ThreadPoolExecutor(threads, thread_name_prefix="moulin-pack"), threads
 
-    def __call__(
-        self,
-        waveforms: Sequence[Samples],
-        options: DecodingOptions,
-        result: Result,
-    ) -> None:
-        """Calls `result` for each waveform, in the order in which the GPU finishes. Waveforms are 16 kHz, all float32
-        in [-1, 1] or all int16, and not empty. One with samples that are no audio harms no other.
+    def __call__(self, waveforms: Sequence[Samples], options: RowOptions, result: Result) -> None:
+        """Calls `result` for each waveform, searched with its row of `options`, in the order in which the GPU finishes.
+        Waveforms are 16 kHz, all float32 in [-1, 1] or all int16, and not empty. One with samples that are no audio
+        harms no other.
         """
         with torch.cuda.device(self._device), torch.inference_mode():
             plan = self.plan([len(waveform) for waveform in waveforms])
@@ -156,9 +183,9 @@ class GpuPipeline:
     def warm_up(self, longest_sec: float) -> None:
         """Compile all kernels, and capture the graphs of single utterances up to a length."""
         second: tuple[Samples, ...] = (np.zeros(16_000, np.float32), np.zeros(16_000, np.int16))
-        for options in (DecodingOptions(), DecodingOptions(method="modified_beam_search")):
-            for waveform in second:
-                self([waveform], options, lambda *_: None)
+        options = RowOptions.of([DecodingOptions(), DecodingOptions(method="modified_beam_search")])
+        for waveform in second:
+            self([waveform] * 2, options, lambda *_: None)
         with self._submitting, torch.cuda.device(self._device), torch.inference_mode():
             frames, longest = 0, self._frames(round(longest_sec * 16_000))
             while frames < longest:
@@ -171,63 +198,83 @@ class GpuPipeline:
         self._packers.shutdown()
 
     def _frames(self, length: int) -> int:
-        return max(self._matrices.num_frames(length + self._tail), _MIN_FRAMES)
+        return max(self._matrices.num_frames(length + self._tail), MIN_FRAMES)
 
-    def _submit(self, packed: _Packed, options: DecodingOptions) -> _Pending:
-        batch, lengths = packed.positions, packed.lengths
-        num_frames = np.array([self._frames(length) for length in lengths.tolist()], dtype=np.int32)
-        rows, frames = bucket_rows(len(batch)), bucket_frames(int(num_frames.max()))
-        # What fills the batch up are utterances of the least length, of silence.
-        filling = rows - len(batch)
+    def _submit(self, packed: _Packed, options: RowOptions) -> _Pending:
+        chosen = options.take(np.array(packed.positions))
+        on_host, frames = self._rows(packed.lengths, chosen)
         for copied in packed.copies:
             copied.result()
-        starts = np.concatenate([np.cumsum([0, *lengths])[:-1], np.zeros(filling, np.int64)]).astype(np.int64)
-        numbers = np.concatenate([lengths, np.zeros(filling, np.int64)]).astype(np.int32)
-        counts = self._encoder.counts(np.concatenate([num_frames, np.full(filling, _MIN_FRAMES, np.int32)]))
 
         with self._submitting:
             with torch.cuda.stream(self._copying):
-                on_gpu = [_pinned(array).to(self._device, non_blocking=True) for array in (starts, numbers, counts)]
-                samples_on_gpu = packed.samples.to(self._device, non_blocking=True)
+                rows = _Rows.of(on_host.memory.to(self._device, non_blocking=True), len(on_host.lengths))
+                samples = packed.samples.to(self._device, non_blocking=True)
             with torch.cuda.stream(self._encoding):
                 self._encoding.wait_stream(self._copying)
-                for tensor in (*on_gpu, samples_on_gpu):
+                for tensor in (rows.memory, samples):
                     tensor.record_stream(self._encoding)
-                features, counts_in = self._graphs.inputs(rows, frames)
-                counts_in.copy_(on_gpu[2])
-                peaks = torch.zeros(rows, device=self._device)
-                fbank(samples_on_gpu, on_gpu[0], on_gpu[1], self._tail, frames, self._matrices, features, peaks)
-                encoder_out = self._graphs.run(features, counts_in).clone()
-                out_counts = on_gpu[2][-1]
+                features, counts = self._graphs.inputs(len(rows.lengths), frames)
+                counts.copy_(rows.counts)
+                peaks = torch.zeros(len(rows.lengths), device=self._device)
+                fbank(samples, rows.starts, rows.lengths, self._tail, frames, self._matrices, features, peaks)
+                encoder_out = self._graphs.run(features, counts).clone()
             searching = next(self._searches)
             with torch.cuda.stream(searching):
                 searching.wait_stream(self._encoding)
-                encoder_out.record_stream(searching)
-                on_gpu[2].record_stream(searching)
+                found = self._search(encoder_out, rows, chosen, searching)
                 peaks.record_stream(searching)
-                found = self._search(encoder_out, out_counts, options)
                 memory = torch.empty(found.memory.shape, dtype=torch.int32, pin_memory=True)
                 memory.copy_(found.memory, non_blocking=True)
-                read_peaks = torch.empty(rows, pin_memory=True)
+                read_peaks = torch.empty(len(peaks), pin_memory=True)
                 read_peaks.copy_(peaks, non_blocking=True)
                 done = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 done.record(searching)
-        return _Pending(batch, Found.of(memory, rows, encoder_out.shape[1]), read_peaks, done)
+        found = FoundTensors.of(memory, *encoder_out.shape[:2])
+        return _Pending(packed.positions, chosen.beams, found, read_peaks, done)
 
-    def _search(self, encoder_out: Tensor, counts: Tensor, options: DecodingOptions) -> Found:
-        search = greedy if options.method == "greedy" else partial(beam_search, beam=options.beam)
-        return search(
-            encoder_out,
-            counts,
-            self._predictor,
-            unk_id=self._unk_id,
-            blank_penalty=options.blank_penalty,
-            temperature=options.temperature,
-        )
+    def _rows(self, lengths: Ints, options: RowOptions) -> tuple[_Rows, int]:
+        """The rows of utterances of `lengths` samples, in pinned memory, and the frames that they are filled up to.
+
+        The batch is filled up with utterances of the least length, of silence, searched as the last one is.
+        """
+        num_frames = np.array([self._frames(length) for length in lengths.tolist()], dtype=np.int32)
+        count, rows = len(lengths), bucket_rows(len(lengths))
+        samples, frames = np.zeros(rows, np.int32), np.full(rows, MIN_FRAMES, np.int32)
+        samples[:count], frames[:count] = lengths, num_frames
+        counts = self._encoder.counts(frames)
+        on_host = _Rows.empty(rows, len(counts), pinned=self._device.type == "cuda")
+        on_host.starts.numpy()[:] = np.cumsum(samples) - samples
+        on_host.lengths.numpy()[:] = samples
+        on_host.counts.numpy()[:] = counts
+        on_host.options.write(options.take(np.minimum(np.arange(rows), count - 1)))
+        return on_host, bucket_frames(int(num_frames.max()))
+
+    def _search(self, encoder_out: Tensor, rows: _Rows, options: RowOptions, searching: Any) -> FoundTensors:
+        """On the stream `searching`, the current one, and where a batch has rows of both kinds, greedy search beside
+        it on another."""
+        batch, frames, _ = encoder_out.shape
+        found = FoundTensors.empty(batch, frames, 1, self._device)
+        arguments = encoder_out, rows.counts[-1], rows.options, self._predictor, found
+        by_beams, greedily = bool(options.beams.any()), not options.beams.all()
+        beside = searching
+        if by_beams and greedily:
+            beside = next(self._searches)
+            beside.wait_stream(searching)
+        for tensor in (encoder_out, rows.memory):
+            tensor.record_stream(searching)
+            tensor.record_stream(beside)
+        if by_beams:
+            beam_search(*arguments, places=1 << (options.places - 1).bit_length())
+        if greedily:
+            with torch.cuda.stream(beside):
+                greedy(*arguments)
+            searching.wait_stream(beside)
+        return found
 
     def _pack(self, batch: Sequence[int], waveforms: Sequence[Samples]) -> _Packed:
         """Start to copy the samples of a micro-batch into pinned memory; too short ones get zeros."""
-        least = _MIN_FRAMES * self._matrices.shift - self._tail
+        least = MIN_FRAMES * self._matrices.shift - self._tail
         lengths = np.array([max(len(waveforms[position]), least) for position in batch], dtype=np.int64)
         ends = np.cumsum(lengths).tolist()
         dtype = torch.int16 if waveforms[batch[0]].dtype == np.int16 else torch.float32
@@ -251,16 +298,6 @@ class GpuPipeline:
     @staticmethod
     def _read(pending: _Pending, result: Result) -> None:
         pending.done.synchronize()
-        _, tokens, frames, log_probs, counts, scores = (tensor.numpy() for tensor in pending.found)
-        batch = len(pending.positions)
-        most = int(counts[:batch].max())
-        # Python's own numbers, made for the whole micro-batch at once: not row by row.
-        found = (array[:batch, :most].tolist() for array in (tokens, frames, log_probs))
-        each = zip(pending.positions, counts.tolist(), *found, scores.tolist(), pending.peaks.tolist(), strict=False)
-        for position, count, ids, at, log_prob, score, peak in each:
-            hypothesis = Hypothesis(tuple(ids[:count]), tuple(at[:count]), tuple(log_prob[:count]), score)
+        hypotheses = pending.found.read(pending.beams).hypotheses()
+        for position, hypothesis, peak in zip(pending.positions, hypotheses, pending.peaks.tolist(), strict=False):
             result(position, hypothesis, peak)
-
-
-def _pinned(array: NDArray[np.int64] | NDArray[np.int32]) -> Tensor:
-    return torch.from_numpy(array).pin_memory()

@@ -8,7 +8,7 @@ decoder without a ReLU is then one with twice as many channels: x is relu(x) - r
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 import triton
@@ -21,43 +21,56 @@ from moulin.encoders.joiner import Joiner
 MAX_TABLE_BYTES = 2 << 30
 
 
+class PredictorTensors(NamedTuple):
+    """Decoder and joiner as a kernel takes them.
+
+    J is the joiner's width, V the vocabulary, D the decoder's hidden width, each padded to a power of two.
+    """
+
+    table: Tensor
+    """The decoder's outputs for all contexts, [(V + 1)^2, J]; a single row of zeros where it would be too large."""
+    earlier: Tensor | None
+    """Without a table, what each token adds as the earlier of two before the ReLU, [V + 1, D]; else None, as the next
+    three are."""
+    later: Tensor | None
+    """The same as the later of two, [V + 1, D]."""
+    projection: Tensor | None
+    """[D, J]"""
+    projection_bias: Tensor | None
+    """float32 [J]"""
+    weight: Tensor
+    """The joiner's output layer, transposed: [J, V]."""
+    bias: Tensor
+    """float32 [V]; -inf in the padding."""
+
+
 @dataclass(frozen=True, slots=True)
 class Predictor:
     """Contexts are two tokens (a, b), the earlier first, counted from 0 for "before the beginning": a + 1 and b + 1.
     A decoder that sees one token has a in its contexts all the same, and the same output for every a.
-
-    J is the joiner's width, V the vocabulary. Last axes of `table`, `weight` and `bias` are padded to powers of two.
     """
 
-    table: Tensor
-    """[(V + 1)^2, J] or, where `hidden` is not None, nothing of use."""
-
-    hidden: tuple[Tensor, Tensor, Tensor, Tensor] | None
-    """Of a + 1 [V + 1, D], of b + 1 [V + 1, D]; the projection [D, J] and its bias float32 [J]. Joined by a ReLU."""
-
-    weight: Tensor
-    """The joiner's output layer, transposed: [J, V]."""
-
-    bias: Tensor
-    """float32 [V]; -inf in the padding."""
-
+    tensors: PredictorTensors
     vocab_size: int
     joiner_dim: int
     context_size: int
+    unk_id: int
+    """The token that is not emitted beside blank, -1 where there is none."""
 
     @property
-    def arguments(self) -> tuple[Tensor | None, ...]:
-        """What a kernel takes to find the decoder's outputs: `table` and the four of `hidden`, or None for each."""
-        return (self.table, *(self.hidden or (None,) * 4))
+    def weight(self) -> Tensor:
+        """See `PredictorTensors`."""
+        return self.tensors.weight
 
     @property
     def depth(self) -> int:
-        """D, or 1 where `hidden` is None."""
-        return 1 if self.hidden is None else self.hidden[0].shape[1]
+        """D, or 1 with a table."""
+        return 1 if self.tensors.earlier is None else self.tensors.earlier.shape[1]
 
     def scratch(self, rows: int) -> Tensor | None:
         """[rows, J] for the decoder's outputs that a kernel computes; None where the table has them all."""
-        return None if self.hidden is None else self.table.new_empty(rows, self.table.shape[1])
+        table = self.tensors.table
+        return None if self.tensors.earlier is None else table.new_empty(rows, table.shape[1])
 
     @classmethod
     def of(
@@ -67,6 +80,7 @@ class Predictor:
         *,
         device: torch.device,
         dtype: torch.dtype,
+        unk_id: int = -1,
         max_table_bytes: int = MAX_TABLE_BYTES,
     ) -> Self:
         """Raises ValueError for a decoder that sees more than two tokens."""
@@ -85,7 +99,7 @@ class Predictor:
                 summed = earlier[a] + later
                 rows = (torch.relu(summed) if decoder.relu else summed) @ projection + projection_bias
                 by_context[a, :, :joiner_dim] = rows.to(dtype)
-            hidden = None
+            hidden: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None] = (None, None, None, None)
         else:
             table = torch.zeros(1, width, dtype=dtype, device=device)
             if not decoder.relu:
@@ -102,15 +116,9 @@ class Predictor:
         output = joiner.output_linear
         weight = functional.pad(output.weight.detach().float().t(), (0, missing, 0, width - joiner_dim))
         bias = functional.pad(output.bias.detach().float(), (0, missing), value=float("-inf"))
-        return cls(
-            table,
-            hidden,
-            weight.contiguous().to(device, dtype),
-            bias.to(device),
-            vocab_size,
-            joiner_dim,
-            decoder.context_size,
-        )
+        output_layer = weight.contiguous().to(device, dtype)
+        tensors = PredictorTensors(table, *hidden, weight=output_layer, bias=bias.to(device))
+        return cls(tensors, vocab_size, joiner_dim, decoder.context_size, unk_id)
 
 
 def _contributions(decoder: Decoder) -> tuple[Tensor, Tensor]:

@@ -2,9 +2,9 @@
 
     inbox (pinned, host) ── fetch ─► windows ─► fbank ─► encoder ─► searches ─► outbox (pinned, host)
                                                           │  ▲        │  ▲
-                                                     rings by slot  contexts and beams by slot
+                                                     rings by slot  searches by slot
 
-The host says which streams take part and how far each is, and reads what they said: what it does for a step does not
+The host says which streams take part and how far each is, and reads what was found. What it does for a step does not
 depend on how many they are, but for arrays of a few numbers a stream.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,24 +20,57 @@ from torch import Tensor
 
 from moulin.arrays import Floats, Ints
 from moulin.audio.fbank import FbankOptions
+from moulin.decoding.found import Found
+from moulin.gpu.encoder import GpuStreamEncoder
 from moulin.gpu.graphs import bucket_rows, capture, most_rows
-from moulin.gpu.kernels.beam import Beams, FoundByBeams, stream_beam_search
+from moulin.gpu.kernels.beam import stream_beam_search
 from moulin.gpu.kernels.fbank import FbankMatrices
-from moulin.gpu.kernels.greedy import Found, GoingOn, greedy
+from moulin.gpu.kernels.greedy import greedy
+from moulin.gpu.kernels.searches import FoundTensors, SearchOptions, SlotMemory, StreamSearches, words
 from moulin.gpu.kernels.stream_attention import Chunks
 from moulin.gpu.kernels.stream_fbank import stream_fbank
 from moulin.gpu.predictor import Predictor
-from moulin.gpu.stream_zipformer2 import GpuStreamZipformer2
 from moulin.streaming.inbox import ring_samples
-from moulin.streaming.turns import Said, SaidByBeams, Turns
+from moulin.streaming.turns import Turns
 from moulin.streaming.window_layout import WindowLayout
 
 
-class _Fields:
-    """Rows of what the host tells the card of a step."""
+class _Fields(NamedTuple):
+    """What the host tells the card of a step, one value a row; floats lie in the same memory of int32."""
 
-    SLOT, NUMBER, HEARD, FRESH, BLANK_PENALTY, SHARPNESS, BEAM, DECIDED, KEPT = range(9)
-    COUNT = 9
+    slots: Tensor
+    numbers: Tensor
+    heard: Tensor
+    fresh: Tensor
+    decided: Tensor
+    kept: Tensor
+    options: SearchOptions
+
+    @classmethod
+    def memory(cls, rows: int, device: torch.device, *, pinned: bool = False) -> Tensor:
+        return torch.zeros(9, rows, dtype=torch.int32, device=device, pin_memory=pinned)
+
+    @classmethod
+    def of(cls, memory: Tensor) -> _Fields:
+        """The parts of `memory`."""
+        slots, numbers, heard, fresh, decided, kept, beams, *others = memory
+        blank_penalties, sharpness = (field.view(torch.float32) for field in others)
+        options = SearchOptions(beams, blank_penalties, sharpness)
+        return cls(slots, numbers, heard, fresh, decided, kept, options)
+
+    def fill(self, turns: Turns, slot: int) -> None:
+        """Become the rows of `turns`, and behind them rows in `slot` that hear nothing. In the host's memory."""
+        count, at = len(turns.numbers), turns.continuation
+        each = at.slots, turns.numbers, turns.heard, at.fresh, at.decided, at.kept
+        fields = self.slots, self.numbers, self.heard, self.fresh, self.decided, self.kept
+        for field, values in zip(fields, each, strict=True):
+            array = field.numpy()
+            array[:count], array[count:] = values, 0
+        self.slots[count:] = slot
+        self.options.beams[count:] = 0
+        self.options.blank_penalties[count:] = 0.0
+        self.options.sharpness[count:] = 1.0
+        self.options.write(turns.options)
 
 
 class GpuStreamPipeline:
@@ -46,40 +79,39 @@ class GpuStreamPipeline:
 
     def __init__(
         self,
-        encoder: GpuStreamZipformer2,
+        encoder: GpuStreamEncoder,
         predictor: Predictor,
         layout: WindowLayout,
         *,
-        feature_dim: int,
         capacity: int,
         max_batch: int,
-        device: torch.device,
-        unk_id: int,
         beam_places: int,
+        device: torch.device,
         cuda_graphs: bool = True,
     ) -> None:
-        """The encoder has one slot more, the last, for what fills a batch up. Beams are of at most `beam_places`, a
-        power of two."""
-        self._encoder, self._predictor, self._layout, self._unk_id = encoder, predictor, layout, unk_id
+        """The encoder has one slot more, the last, for the rows that fill a batch up. Beams are of at most
+        `beam_places`, a power of two."""
+        self._encoder, self._predictor, self._layout = encoder, predictor, layout
         self._device, self._filling = device, capacity
         self.max_batch = most_rows(max_batch)
-        self._rings = torch.zeros(capacity + 1, ring_samples(layout), pin_memory=device.type == "cuda")
-        self._matrices = FbankMatrices(FbankOptions(num_mel_bins=feature_dim), device)
-        self._contexts = torch.zeros(capacity + 1, 2, dtype=torch.int32, device=device)
-        self._beams, self._beam_places = Beams.memory(capacity + 1, beam_places, device), beam_places
-        self._turns = torch.zeros(_Fields.COUNT, self.max_batch, dtype=torch.int32, device=device)
-        self._turns[_Fields.SLOT].fill_(capacity)  # graphs are captured with what fills batches up
-        self._turns[_Fields.SHARPNESS].view(torch.float32).fill_(1.0)
-        self._lengths = torch.full((self.max_batch,), encoder.out_frames, dtype=torch.int32, device=device)
-        # The host's side of both, and what says that the card has done its part.
         pinned = device.type == "cuda"
-        self._turns_here = torch.zeros(_Fields.COUNT, self.max_batch, dtype=torch.int32, pin_memory=pinned)
-        _, found_size = self._sizes(self.max_batch)
-        self._found_here = torch.zeros(found_size, dtype=torch.int32, pin_memory=pinned)
-        # Who waits sleeps: other processes need the core, and may have the card meanwhile.
+        self._rings = torch.zeros(capacity + 1, ring_samples(layout), pin_memory=pinned)
+        self._matrices = FbankMatrices(FbankOptions(num_mel_bins=encoder.feature_dim), device)
+        self._searches = SlotMemory.zeros(capacity + 1, beam_places, device)
+        self._turns = _Fields.memory(self.max_batch, device)
+        fields = _Fields.of(self._turns)  # graphs are captured with rows that fill batches up
+        fields.slots.fill_(capacity)
+        fields.options.sharpness.fill_(1.0)
+        self._lengths = torch.full((self.max_batch,), encoder.out_frames, dtype=torch.int32, device=device)
+        # The host's side of both, and the event that says that the card has done its part.
+        self._turns_here = _Fields.memory(self.max_batch, torch.device("cpu"), pinned=pinned)
+        self._found_here = torch.zeros(
+            beam_places * words(self.max_batch, encoder.out_frames), dtype=torch.int32, pin_memory=pinned
+        )
+        # A blocking event: the waiting thread sleeps instead of spinning, for other processes need the core.
         self._done: Any = torch.cuda.Event(blocking=True) if pinned else None  # type: ignore[no-untyped-call]
         self._stepping = threading.Lock()
-        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, tuple[Tensor, Tensor, Tensor]]] = {}
+        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, tuple[Tensor, Tensor]]] = {}
         self._stream: Any = None
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -87,45 +119,35 @@ class GpuStreamPipeline:
                 self._capture_all()
 
     @property
-    def inbox(self) -> Floats:
-        """Where the streams' audio is put, float32 [capacity + 1, ring]; see `stream_fbank`."""
+    def rings(self) -> Floats:
+        """Where the streams' audio is put, float32 [capacity + 1, ring], pinned; see `stream_fbank`."""
         rings: Floats = self._rings.numpy()
         return rings
 
-    def step(self, turns: Turns, encoder_out_of: Ints) -> Said:
-        """Take the streams one chunk further, and bring the `encoder_out` of the rows `encoder_out_of` [N] too."""
-        count = len(turns.slots)
+    def step(self, turns: Turns, encoder_out_of: Ints) -> tuple[Found, Floats]:
+        """Take the streams one chunk further. Returns what was found, with the places that `turns.options` need, and
+        the encoder_out float32 [M, T', J] of the rows `encoder_out_of` [M]."""
+        places = turns.options.places
         with self._stepping, torch.inference_mode(), torch.cuda.stream(self._stream):
             rows = self._send(turns)
-            found, found_by_beams, encoder_out = self._run(rows)
-            greedy_size, both = self._sizes(rows)
-            here = self._found_here[:both]
-            here[:greedy_size].copy_(found, non_blocking=True)
-            if turns.beams.any():
-                here[greedy_size:].copy_(found_by_beams, non_blocking=True)
+            memory, encoder_out = self._run(rows)
+            # The places that no row needs stay where they are.
+            here = self._found_here[: places * memory.shape[1]].view(places, -1)
+            here.copy_(memory[:places], non_blocking=True)
             if self._done is not None:
                 self._done.record()
                 self._done.synchronize()
-            # Copies, both: the next step will be written there.
-            greedily = Found.of(here[:greedy_size].clone(), rows, self._encoder.out_frames)
-            by_beams = self._said_by_beams(here[greedy_size:], rows, np.flatnonzero(turns.beams))
             wanted = self._bring(encoder_out, encoder_out_of)
-        return Said(
-            greedily.counts[:count].numpy(),
-            greedily.tokens[:count].numpy(),
-            greedily.frames[:count].numpy(),
-            greedily.log_probs[:count].numpy(),
-            greedily.scores[:count].numpy(),
-            by_beams,
-            wanted,
-        )
+            # A copy: the next step writes there.
+            found = FoundTensors.of(here.clone(), rows, self._encoder.out_frames)
+        return found.read(turns.options.beams), wanted
 
     def replay_ms(self, rows: int, rounds: int = 20) -> float:
         """The GPU's time for a step of `rows` streams, a size that has a graph; for benchmarks."""
         graph, _ = self._graphs[rows]
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         with torch.inference_mode(), torch.cuda.stream(self._stream):
-            self._turns[_Fields.SLOT].copy_(torch.arange(self.max_batch) % (self._filling + 1))
+            _Fields.of(self._turns).slots.copy_(torch.arange(self.max_batch) % (self._filling + 1))
             start.record()
             for _ in range(rounds):
                 graph.replay()
@@ -134,82 +156,46 @@ class GpuStreamPipeline:
         return float(start.elapsed_time(end)) / rounds
 
     def _send(self, turns: Turns) -> int:
-        """Tell the card of the streams. Returns how many there are with what fills the batch up."""
-        count = len(turns.slots)
-        rows = bucket_rows(count)
-        fields = self._turns_here.numpy()
-        fields[:, count:rows] = 0  # nobody hears them, so nothing is said
-        fields[_Fields.SLOT, count:rows] = self._filling
-        fields[_Fields.SLOT, :count] = turns.slots
-        fields[_Fields.NUMBER, :count] = turns.numbers
-        fields[_Fields.HEARD, :count] = turns.heard
-        fields[_Fields.FRESH, :count] = turns.fresh
-        floats = fields.view(np.float32)
-        floats[_Fields.SHARPNESS, count:rows] = 1
-        floats[_Fields.BLANK_PENALTY, :count] = turns.blank_penalties
-        floats[_Fields.SHARPNESS, :count] = turns.sharpness
-        fields[_Fields.BEAM, :count] = turns.beams
-        fields[_Fields.DECIDED, :count] = turns.decided
-        fields[_Fields.KEPT, :count] = turns.kept
+        """Tell the card of the streams. Returns how many there are with those that fill the batch up."""
+        rows = bucket_rows(len(turns.numbers))
+        _Fields.of(self._turns_here[:, :rows]).fill(turns, self._filling)
         self._turns.copy_(self._turns_here, non_blocking=True)
         return rows
 
-    def _run(self, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _run(self, rows: int) -> tuple[Tensor, Tensor]:
         if not self._graphs:
             return self._compute(rows)
         graph, results = self._graphs[rows]
         graph.replay()
         return results
 
-    def _compute(self, rows: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The memory of what is found greedily and by beams, and encoder_out [rows, T', J]."""
-        slots, numbers, heard, fresh, blank_penalties, sharpness, sizes, decided, kept = (
-            field[:rows] for field in self._turns
-        )
-        windows = stream_fbank(self._rings, slots, numbers, heard, self._layout, self._matrices)
-        encoder_out = self._encoder(windows, Chunks(slots, numbers))
-        going_on = GoingOn(slots, fresh, blank_penalties.view(torch.float32), sharpness.view(torch.float32))
-        lengths, predictor, unk_id = self._lengths[:rows], self._predictor, self._unk_id
-        found = greedy(
-            encoder_out, lengths * (sizes == 0), predictor, unk_id=unk_id, going_on=going_on, contexts=self._contexts
-        )
-        beams = Beams(*self._beams, sizes, decided, kept)
-        by_beams = stream_beam_search(encoder_out, lengths, predictor, going_on, beams, unk_id=unk_id)
-        return found.memory, by_beams.memory, encoder_out
-
-    def _sizes(self, rows: int) -> tuple[int, int]:
-        """Of what is found greedily, and of that and what is found by beams."""
-        frames = self._encoder.out_frames
-        greedily = Found.size(rows, frames)
-        return greedily, greedily + FoundByBeams.size(rows, self._beam_places, frames)
-
-    def _said_by_beams(self, memory: Tensor, rows: int, of: Ints) -> SaidByBeams:
-        """Copies of what was found in the rows `of` [N]."""
-        found = FoundByBeams.of(memory, rows, self._beam_places, self._encoder.out_frames)
-        return SaidByBeams(
-            found.origins.numpy()[of],
-            found.counts.numpy()[of],
-            found.tokens.numpy()[of],
-            found.frames.numpy()[of],
-            found.log_probs.numpy()[of],
-            found.scores.numpy()[of],
-        )
+    def _compute(self, rows: int) -> tuple[Tensor, Tensor]:
+        """The memory of a `FoundTensors`, and encoder_out [rows, T', J]."""
+        turns, frames = _Fields.of(self._turns[:, :rows]), self._encoder.out_frames
+        windows = stream_fbank(self._rings, turns.slots, turns.numbers, turns.heard, self._layout, self._matrices)
+        encoder_out = self._encoder(windows, Chunks(turns.slots, turns.numbers))
+        found = FoundTensors.empty(rows, frames, self._searches.scores.shape[1], self._device)
+        streams = StreamSearches(turns.slots, turns.fresh, turns.decided, turns.kept, self._searches)
+        arguments = encoder_out, self._lengths[:rows], turns.options, self._predictor, found, streams
+        greedy(*arguments)
+        stream_beam_search(*arguments)
+        return found.memory, encoder_out
 
     def _bring(self, encoder_out: Tensor, rows: Ints) -> Floats:
-        """What of it is for searches on the host: few streams, if any."""
+        """`rows` [M] of it for searches on the host: few, if any."""
         if not len(rows):
             return np.zeros((0, *encoder_out.shape[1:]), np.float32)
         some: Floats = encoder_out[torch.from_numpy(rows).to(self._device)].float().cpu().numpy()
         return some
 
     def _capture_all(self) -> None:
-        """Have the graphs of all sizes, that no stream waits for one."""
+        """Capture the graphs of all sizes, so that no stream waits for one."""
         rows, pool = 0, None
         with torch.inference_mode(), torch.cuda.stream(self._stream):
             while rows < self.max_batch:
                 rows = bucket_rows(rows + 1)
                 step = partial(self._compute, rows)
-                step()  # which compiles what has to be
+                step()  # compiles the kernels
                 self._graphs[rows] = capture(step, pool)
                 pool = self._graphs[rows][0].pool()
             torch.cuda.synchronize(self._device)

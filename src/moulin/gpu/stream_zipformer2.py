@@ -14,9 +14,7 @@ from torch import Tensor
 
 from moulin.encoders.joiner import Joiner
 from moulin.encoders.zipformer2 import (
-    CHUNK_SIZE,
     CONVNEXT_PADDING,
-    LEFT_CONTEXT_FRAMES,
     OUTPUT_DOWNSAMPLING,
     Layer,
     Zipformer2,
@@ -42,10 +40,7 @@ from moulin.gpu.zipformer2 import Norm, Zipformer2Layer, Zipformer2Stack, widest
 
 
 class GpuStreamZipformer2:
-    """Feature windows to what the joiner takes of them, for streams in `capacity` slots.
-
-    Slots need no reset: chunk 0 of a stream looks at nothing that another left there.
-    """
+    """A `moulin.gpu.encoder.GpuStreamEncoder`."""
 
     def __init__(
         self,
@@ -56,42 +51,51 @@ class GpuStreamZipformer2:
         max_batch: int,
         device: torch.device,
         dtype: torch.dtype,
-        chunk_size: int = CHUNK_SIZE,
-        left_context_frames: int = LEFT_CONTEXT_FRAMES,
+        chunk_size: int | None = None,
+        left_context_frames: int | None = None,
     ) -> None:
-        """`chunk_size` and `left_context_frames` are counted at 50 Hz. Raises ValueError for a model that is not
-        causal, and for sizes that its frame rates do not divide, and EngineError for those that the kernels do not
-        take."""
+        """`chunk_size` and `left_context_frames` are counted at 50 Hz, and the encoder's own by default. Raises
+        ValueError for a model that is not causal, and for sizes that its frame rates do not divide, and EngineError for
+        those that the kernels do not take."""
         encoder.streaming_layout(chunk_size, left_context_frames)
-        _check_sizes(encoder.config, chunk_size, left_context_frames)
+        chunk, left = _sizes(encoder, chunk_size, left_context_frames)
+        _check_sizes(encoder.config, chunk, left)
         like = torch.empty(0, device=device, dtype=dtype)
         config, embed = encoder.config, encoder.encoder_embed
-        self.dtype, self._chunk, self._dims = dtype, chunk_size, config.encoder_dims
+        self.dtype, self.feature_dim = dtype, encoder.feature_dim
+        self._chunk, self._dims = chunk, config.encoder_dims
         one, two, three = (embed.conv[index] for index in (0, 2, 4))
         self._convs = Subsampling.of(one, two, three, "swoosh_r", device, dtype)  # type: ignore[arg-type]
         self._convnext = ConvNeXtWeights.of(embed.convnext, device, dtype)
         self._embed = embedding_projection(embed.out, config.embed_bands, like)
         self._embed_norm = Norm(embed.out_norm, like)
         self._embed_past = torch.zeros(capacity, *_embed_past_size(config), device=device, dtype=dtype)
-        make_layer = partial(_StreamLayer, capacity=capacity, chunk=chunk_size, left=left_context_frames)
+        make_layer = partial(_StreamLayer, capacity=capacity, chunk=chunk, left=left)
         self._stacks = [
             Zipformer2Stack(stack, config, index, make_layer, like)  # type: ignore[arg-type]
             for index, stack in enumerate(encoder.encoder.encoders)
         ]
         self._downsampling = on(encoder.encoder.downsample_output.bias.softmax(dim=0), like, dtype=torch.float32)
         self._encoder_proj = Projection.of(joiner.encoder_proj, missing=None, like=like)
-        window = 2 * chunk_size + 7 + 2 * CONVNEXT_PADDING
-        # No window is shorter than another: lengths of a batch, at the rates that something is told of.
-        lengths = (window, chunk_size + 2 * CONVNEXT_PADDING, chunk_size)
+        window = 2 * chunk + 7 + 2 * CONVNEXT_PADDING
+        # All windows have the same length: lengths [B] of a batch at the three frame rates that kernels ask for.
+        lengths = (window, chunk + 2 * CONVNEXT_PADDING, chunk)
         self._lengths = [torch.full((max_batch,), length, dtype=torch.int32, device=device) for length in lengths]
+
+    @staticmethod
+    def values_a_stream(encoder: Zipformer2) -> int:
+        """With the encoder's own sizes of chunk and left context."""
+        config, values = encoder.config, math.prod(_embed_past_size(encoder.config))
+        chunk, left = _sizes(encoder, None, None)
+        for stack, num_layers in enumerate(config.num_layers):
+            values += num_layers * sum(map(math.prod, _ring_sizes(config, stack, chunk, left)))
+        return values
 
     @property
     def out_frames(self) -> int:
-        """Encoder frames of a chunk."""
         return self._chunk // OUTPUT_DOWNSAMPLING
 
     def __call__(self, windows: Tensor, at: Chunks) -> Tensor:
-        """Windows float32 [B, T, feature_dim] of the chunks `at` to encoder_out [B, out_frames, joiner_dim]."""
         batch = len(windows)
         features, around, frames = (length[:batch] for length in self._lengths)
         x = subsampling(windows, features, self._convs)
@@ -107,12 +111,10 @@ class GpuStreamZipformer2:
         return self._encoder_proj(x.view(-1, x.shape[2])).view(*x.shape[:2], -1)
 
 
-def values_a_stream(config: Zipformer2Config, chunk_size: int, left_context_frames: int) -> int:
-    """How many numbers a stream's states are."""
-    values = math.prod(_embed_past_size(config))
-    for stack, num_layers in enumerate(config.num_layers):
-        values += num_layers * sum(map(math.prod, _ring_sizes(config, stack, chunk_size, left_context_frames)))
-    return values
+def _sizes(encoder: Zipformer2, chunk_size: int | None, left_context_frames: int | None) -> tuple[int, int]:
+    """Those given, else the encoder's own."""
+    chunk = encoder.chunk_size if chunk_size is None else chunk_size
+    return chunk, encoder.left_context_frames if left_context_frames is None else left_context_frames
 
 
 def _check_sizes(config: Zipformer2Config, chunk: int, left: int) -> None:

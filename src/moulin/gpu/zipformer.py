@@ -42,7 +42,7 @@ class GpuZipformer(GpuEncoder):
         self._encoder_proj = Projection.of(joiner.encoder_proj, missing=None, like=like)
 
     def counts(self, frames: Counts) -> Counts:
-        """Feature frames, those after the embedding, those of each stack, and encoder frames."""
+        """Counts of feature frames, of frames after the embedding and in each stack, and of encoder frames."""
         embedded = (frames - 7) // 2
         stacks = [-(-embedded // factor) for factor in self._factors]
         counts: Counts = np.stack([frames, embedded, *stacks, -(-embedded // 2)])
@@ -65,7 +65,7 @@ class GpuZipformer(GpuEncoder):
 
 
 def _mix(combiner: nn.Module, dim: int, like: Tensor) -> Tensor:
-    """A combiner as a bypass: weight x + (1 - weight) y is x + (y - x) (1 - weight), in all `dim` channels."""
+    """A combiner's scales as a bypass: weight x + (1 - weight) y = x + (y - x) (1 - weight), in all `dim` channels."""
     weight = combiner.weight1
     assert isinstance(weight, Tensor)
     return on((1.0 - weight.detach()).expand(dim), like, dtype=torch.float32)
@@ -83,7 +83,7 @@ class _Downsample:
         if self._extra is not None:
             batch, frames, dim = x.shape
             groups = out.shape[1]
-            # An utterance's last frame fills its last group.
+            # Copies of an utterance's last frame complete its last group.
             seen = torch.arange(groups * self._factor, device=x.device, dtype=torch.int64)
             seen = torch.minimum(seen[None], (lengths[:, None] - 1).clamp(max=frames - 1).long())
             grouped = x.gather(1, seen[:, :, None].expand(-1, -1, dim)).view(batch * groups, self._factor * dim)
@@ -92,7 +92,7 @@ class _Downsample:
 
 
 class _Stack:
-    """Layers at one frame rate, and the way there and back."""
+    """Layers at one frame rate, with the resampling before and after them."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class _Stack:
             self._scale = _mix(stack.out_combiner, sizes.dim, like)
 
     def __call__(self, x: Tensor, before: Tensor, lengths: Tensor) -> Tensor:
-        """x [B, T, any width] of utterances of `before` frames, which are `lengths` at the stack's rate: [B, T, D]."""
+        """x [B, T, any width] to [B, T, D]; utterances have `before` frames, and `lengths` at the stack's rate."""
         if self._factor == 1:
             return self._run(x, lengths)
         after = self._run(self._downsample(x, before), lengths)
@@ -126,7 +126,7 @@ class _Stack:
 
 
 class _Layer:
-    """`moulin.encoders.zipformer._Layer`. Biases that are added to rows wait for the bypass at the end."""
+    """`moulin.encoders.zipformer._Layer`. Biases of additions to rows are added in the bypass at the end."""
 
     def __init__(
         self, layer: plain._Layer, sizes: plain._StackSizes, pos_dim: int, positions: Tensor, like: Tensor
@@ -158,7 +158,7 @@ class _Layer:
         self._scale = on(layer.bypass_scale.expand(sizes.dim), like, dtype=torch.float32)
 
     def __call__(self, before: Tensor, batch: int, lengths: Tensor) -> Tensor:
-        """Rows [B T, D] to new ones."""
+        """Rows [B T, D] to new rows."""
         rows = self._feed_forward1(before.clone())
         rows = self._pool(rows, batch, lengths)
         projected = self._attention_in(rows).view(batch, -1, self._attention_in.bias.shape[0])
@@ -182,7 +182,7 @@ class _Layer:
         return basic_norm_bypass(rows, self._missing, self._epsilon, before, self._scale)
 
     def _pool(self, rows: Tensor, batch: int, lengths: Tensor) -> Tensor:
-        """The projected mean of the utterance, or of all frames so far, added to each frame, in place."""
+        """Add the projected mean of the utterance (if causal, of all frames so far) to each frame, in place."""
         x = rows.view(batch, -1, rows.shape[1])
         place = torch.arange(x.shape[1], device=x.device)
         if self._causal:

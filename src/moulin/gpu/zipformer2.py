@@ -35,7 +35,7 @@ from moulin.gpu.kernels.weighted_values import gated_values, weighted_values
 from moulin.gpu.modules import FeedForward
 
 At = TypeVar("At")
-"""Where a batch's frames are: what a layer needs to know of it."""
+"""The description of a batch for its layers: lengths of utterances, or slots and chunk numbers of streams."""
 
 
 class GpuZipformer2(GpuEncoder):
@@ -61,7 +61,7 @@ class GpuZipformer2(GpuEncoder):
         self._encoder_proj = Projection.of(joiner.encoder_proj, missing=None, like=like)
 
     def counts(self, frames: Counts) -> Counts:
-        """Feature frames, those after the embedding, those of each stack, and encoder frames."""
+        """Counts of feature frames, of frames after the embedding and in each stack, and of encoder frames."""
         embedded = (frames - 7) // 2
         stacks = [-(-embedded // factor) for factor in self._factors]
         counts: Counts = np.stack([frames, embedded, *stacks, -(-embedded // OUTPUT_DOWNSAMPLING)])
@@ -81,7 +81,7 @@ class GpuZipformer2(GpuEncoder):
 
 
 def widest(outputs: Sequence[Tensor], dims: Sequence[int]) -> Tensor:
-    """The last stack's output; channels that it does not have are those of the last stack that has them."""
+    """The last stack's output; each channel that it lacks comes from the last stack that has it."""
     pieces, width = [outputs[-1]], dims[-1]
     for output, dim in zip(reversed(outputs), reversed(dims), strict=True):
         if dim > width:
@@ -100,7 +100,7 @@ class Norm:
 
 
 class Zipformer2Stack(Generic[At]):
-    """Layers at one frame rate, and the way there and back."""
+    """Layers at one frame rate, with the resampling before and after them."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class Zipformer2Stack(Generic[At]):
             self._scale = on(stack.out_combiner.bypass_scale, like, dtype=torch.float32)
 
     def __call__(self, x: Tensor, before: Tensor, at: At) -> Tensor:
-        """x [B, T, any width], which hold `before` int32 [B] frames each, to [B, T, D]; `at` is for the layers."""
+        """x [B, T, any width], with `before` int32 [B] frames each, to [B, T, D]; `at` is passed to the layers."""
         if self._factor == 1:
             fitted = x if x.shape[2] == self._dim else nn.functional.pad(x, (0, self._dim - x.shape[2])).contiguous()
             return self._run(fitted, at)
@@ -133,10 +133,10 @@ class Zipformer2Stack(Generic[At]):
 
 
 class Zipformer2Layer(ABC, Generic[At]):
-    """`moulin.encoders.zipformer2.Layer`. Biases that are added to rows wait for the next bypass.
+    """`moulin.encoders.zipformer2.Layer`. Biases of additions to rows are added in the next bypass.
 
-    What mixes frames depends on where the others are: in the same utterances, or in the past of streams. `At` says
-    what a batch is about.
+    Modules that mix frames are abstract: the other frames are in the same utterance, or in a stream's past. `At`
+    describes the batch.
     """
 
     def __init__(self, layer: Layer, config: Zipformer2Config, stack: int, distances: Tensor, like: Tensor) -> None:
@@ -144,7 +144,7 @@ class Zipformer2Layer(ABC, Generic[At]):
         weights, nonlin = layer.self_attn_weights, layer.nonlin_attention
         heads, self._query_dim = config.num_heads[stack], config.query_head_dims[stack]
         self._key_at = heads * self._query_dim
-        # Both have the layer's input for theirs.
+        # One product, because both have the layer's input as theirs.
         self._in = Projection.of(weights.in_proj, layer.feed_forward1.in_proj, missing=None, like=like)
         self._hidden_at = weights.in_proj.out_features
         self._pos_dim = config.pos_head_dims[stack]
@@ -180,7 +180,7 @@ class Zipformer2Layer(ABC, Generic[At]):
         self._scale = on(layer.bypass.bypass_scale, like, dtype=torch.float32)
 
     def __call__(self, before: Tensor, at: At) -> Tensor:
-        """Rows [B T, D] to new ones."""
+        """Rows [B T, D] to new rows."""
         projected = self._in(before)
         weights = self._weigh(projected, at)
         rows = self._down1.beside(before, activate_(projected[:, self._hidden_at :], "swoosh_l"))
@@ -197,12 +197,12 @@ class Zipformer2Layer(ABC, Generic[At]):
 
     @abstractmethod
     def _weigh(self, projected: Tensor, at: At) -> Any:
-        """Attention weights, as `_gate` and `_mix` take them: `projected` rows hold queries, keys from `_key_at` on and
-        positional queries behind these."""
+        """Attention weights for `_gate` and `_mix`: `projected` rows hold queries, keys from column `_key_at` on, and
+        then positional queries."""
 
     @abstractmethod
     def _gate(self, weights: Any, projected: Tensor, at: At) -> Tensor:
-        """y * (weights @ (tanh(s) * x)) of rows of s, x and y, by the first head."""
+        """y * (weights @ (tanh(s) * x)) with the first head's weights; `projected` rows hold s, x and y."""
 
     @abstractmethod
     def _mix(self, weights: Any, values: Tensor, at: At, module: int) -> Tensor:
@@ -214,7 +214,7 @@ class Zipformer2Layer(ABC, Generic[At]):
 
 
 class _UtteranceLayer(Zipformer2Layer[Tensor]):
-    """In a batch of utterances of lengths int32 [B]."""
+    """A layer for a batch of utterances, described by their lengths int32 [B]."""
 
     def __init__(self, layer: Layer, config: Zipformer2Config, stack: int, like: Tensor, *, frames: int) -> None:
         frames = -(-frames // config.downsampling_factors[stack])

@@ -1,1 +1,1 @@
-"""Finds tritonserver, owns its process, waits until it is ready."""
+"""tritonserver as a process: found, started, watched and stopped; with the gateway beside it."""

@@ -1,4 +1,4 @@
-"""Whether somebody answers over HTTP."""
+"""A check whether an HTTP server answers."""
 
 from __future__ import annotations
 

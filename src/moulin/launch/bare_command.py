@@ -1,4 +1,4 @@
-"""The command that starts a tritonserver on a repository without moulin, as a person types it into a shell."""
+"""The shell command that starts tritonserver on a repository without moulin."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from moulin.launch.tritonserver import TritonInstallation
 
 
 def bare_command(installation: TritonInstallation, repository: Path) -> str:
-    """With the settings that `installation` needs: its stub finds Python on PATH, and libpython on LD_LIBRARY_PATH."""
+    """The command with the variables that `installation` needs: Python on PATH, libpython on LD_LIBRARY_PATH."""
     kept = {name: f"${name}" for name in ("PATH", "LD_LIBRARY_PATH") if os.environ.get(name)}
     settings = [
         f'{name}="{value}"' for name, value in installation.environment(kept).items() if value != kept.get(name)
@@ -18,6 +18,6 @@ def bare_command(installation: TritonInstallation, repository: Path) -> str:
     arguments = [str(installation.binary), f"--model-repository={repository.resolve()}"]
     if installation.backends is not None:
         arguments.append(f"--backend-directory={installation.backends}")
-    # Else Triton starts every python model once more, to ask it for what is in config.pbtxt already.
+    # Otherwise Triton starts every python model once more, to complete config.pbtxt, which is complete already.
     arguments.append("--disable-auto-complete-config")
     return " ".join([*settings, *map(shlex.quote, arguments)])

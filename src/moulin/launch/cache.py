@@ -1,4 +1,4 @@
-"""Where moulin keeps files that it can always build again."""
+"""The cache folder, for files that moulin can always build or fetch again."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from pathlib import Path
 def cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
     """moulin's folder under `$XDG_CACHE_HOME`, or under `~/.cache`; it need not exist yet."""
     base = environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification tells us to ignore a relative path.
+    # By the XDG specification a relative path is ignored.
     root = Path(base) if base.startswith("/") else Path.home() / ".cache"
     return root / "moulin"

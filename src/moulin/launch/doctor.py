@@ -1,4 +1,4 @@
-"""Looks at this machine and says what works and what is missing. Data only: the command line renders it."""
+"""Checks of this machine for everything that serving needs. Returns data, which the command line renders."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ GATEWAY_MODULES = {
     "pydantic": "pydantic",
     "prometheus_client": "prometheus-client",
 }
-"""What the gateway imports, and the package that has it."""
+"""Modules that the gateway imports, and their packages."""
 
 _SHM_FREE_MIB = 64
 _CACHE_FREE_MIB = 64
-"""For a model repository (links to the model) and uploads on their way to the gateway."""
+"""Space for a model repository (links to the model) and the gateway's uploads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +58,9 @@ def examine(
     shm_dir: Path = Path("/dev/shm"),
     cache: Path | None = None,
 ) -> list[Check]:
-    """Every check, in the order a reader wants them; takes about a second, makes nothing and never raises.
+    """All checks, in the order of display; takes about a second, creates nothing and never raises.
 
-    `gateway_port` None is for Triton alone.
+    `gateway_port` None leaves out the gateway.
     """
     cache = cache or cache_dir()
     with_gateway = gateway_port is not None
@@ -120,7 +120,7 @@ def _triton(binary: Path | None, cache: Path) -> list[Check]:
 
 
 def _environment(found: TritonInstallation) -> Check:
-    """In which Python the models run."""
+    """The Python in which the models run."""
     serving = found.serving
     if serving is not None:
         detail = f"Python {serving.interpreter.version}, numpy {serving.numpy}, moulin's own in {serving.folder}"
@@ -130,7 +130,7 @@ def _environment(found: TritonInstallation) -> Check:
 
 
 def _environment_to_make(cache: Path) -> Check:
-    """Whether `moulin serve` could make one."""
+    """Whether `moulin serve` could create a serving environment."""
     name = "serving environment"
     try:
         source = interpreter_to_use(cache)
@@ -143,8 +143,8 @@ def _environment_to_make(cache: Path) -> Check:
     free_mib = _free_mib(cache)
     if free_mib < NEEDED_MIB:
         detail = f"not made yet; {free_mib} MiB free for it in {cache}, of {NEEDED_MIB} MiB"
-        return Check(name, False, True, detail, "free some space, or set XDG_CACHE_HOME to where there is some")
-    when = f"`moulin serve` makes one in {cache} when it first starts"
+        return Check(name, False, True, detail, "free some space, or set XDG_CACHE_HOME to a disk with space")
+    when = f"`moulin serve` makes one in {cache} at its first start"
     return Check(name, True, True, f"not made yet: {when}, {how} and with packages from pip's index")
 
 
@@ -169,7 +169,7 @@ def _soundfile() -> list[Check]:
 
 
 def _imported(package: str, module: str, hint: str) -> Check:
-    """A required package that is light enough to be tried out."""
+    """A required package, checked by importing it, which is fast enough for this one."""
     try:
         importlib.import_module(module)
     except Exception as error:  # a broken native library raises whatever it likes
@@ -226,7 +226,7 @@ def _shared_memory(shm_dir: Path) -> Check:
 
 
 def _cache(cache: Path) -> Check:
-    """That the cache folder, or the one in which it will be, can be written, and has room."""
+    """Whether the cache folder, or the folder in which it will be created, is writable and has space."""
     there = _existing(cache)
     hint = "set XDG_CACHE_HOME to a folder that you can write, with some space"
     if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):

@@ -1,4 +1,4 @@
-"""The gateway as a process beside Triton: started, watched, and taken down with its owner."""
+"""The gateway as a process beside Triton: started, watched, and stopped with its owner."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from moulin.launch.answers import answers
 _POLL_SEC = 0.1
 _READY_SEC = 30.0
 _EXIT_GRACE_SEC = 15.0
-"""The gateway itself lets requests under way finish for ten."""
+"""Time for the gateway to exit; it gives running requests ten seconds of it."""
 
 
 class GatewayProcess:
-    """`moulin gateway` with these arguments; a context manager that waits until it answers, and stops it.
+    """A process of `moulin gateway`; a context manager that waits until it answers, and stops it.
 
-    It runs in its own session, so that a terminal's Ctrl-C reaches only the owner, and ends with the owner even if
-    that is killed: it must be started by a thread that lives as long as the owner does. Its output is the owner's.
+    The process has its own session, so that a terminal's Ctrl-C reaches only the owner, and ends with the owner even if
+    that is killed: it must be started by a thread that lives as long as the owner. It shares the owner's output.
     """
 
     def __init__(self, arguments: Sequence[str], *, address: str, environ: Mapping[str, str] = os.environ) -> None:
@@ -53,7 +53,7 @@ class GatewayProcess:
         return self._process.pid if self._process else None
 
     def start(self) -> None:
-        """Start the process, also instead of one that has ended, and wait until it answers. Raises LaunchError."""
+        """Start the process, or a new one after it has ended, and wait until it answers. Raises LaunchError."""
         launcher = [sys.executable, "-I", "-S", str(Path(__file__).with_name("parent_death.py")), str(os.getpid())]
         self._process = subprocess.Popen(
             [*launcher, sys.executable, "-m", "moulin", "gateway", *self._arguments],
@@ -79,7 +79,7 @@ class GatewayProcess:
             self._process.kill()
 
     def stop(self) -> None:
-        """Requests under way may finish. Idempotent."""
+        """Stop it after running requests have finished. Idempotent."""
         if self._process is None or self._process.poll() is not None:
             return
         with contextlib.suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""Finds a Python in which Triton's python stub can run: 3.12 or 3.11 (numpy 1.26 has no wheels for newer ones)."""
+"""Search for a Python in which Triton's python stub can run: 3.12 or 3.11 (numpy 1.26 has no wheels for newer ones)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from moulin.errors import LaunchError
 
 SERVING_VERSIONS = ("3.12", "3.11")
 _PROBE_SEC = 60.0
-"""Far more than a Python needs to start, also on a busy machine."""
+"""Timeout for a Python to start, generous for a busy machine."""
 _INSTALL_HINT = (
     "install one of these, then start again: apt-get install python3.12 libpython3.12 (Debian 12: 3.11), dnf install "
     "python3.12, `uv python install 3.12`, or conda; a Python that was built by pyenv needs --enable-shared"
@@ -23,16 +23,16 @@ _INSTALL_HINT = (
 
 @dataclass(frozen=True, slots=True)
 class Interpreter:
-    """A Python that is installed, not one of a virtual environment."""
+    """An installed Python, outside any virtual environment."""
 
     executable: Path
     version: str
-    """As `3.12.1`."""
+    """For example `3.12.1`."""
     libpython: Path
 
     @property
     def minor(self) -> str:
-        """As `3.12`."""
+        """For example `3.12`."""
         return minor_of(self.version)
 
 
@@ -42,15 +42,15 @@ def minor_of(version: str) -> str:
 
 
 def preferred_versions() -> tuple[str, ...]:
-    """The version of the running Python first, if it is one of them: that one surely works here."""
+    """The serving versions, beginning with the running Python's if it is one: that one certainly works."""
     own = f"{sys.version_info.major}.{sys.version_info.minor}"
     return tuple(sorted(SERVING_VERSIONS, key=lambda version: version != own))
 
 
 def find_interpreter(managed: Path, environ: Mapping[str, str] = os.environ) -> Interpreter:
-    """The first usable one of those on PATH, in the usual places, and below `managed`, where `uv` puts its own.
+    """The first usable Python on PATH, in the usual places, or below `managed`, where `uv` installs its own.
 
-    Raises LaunchError where there is none, naming those that nearly would do.
+    Raises LaunchError where there is none, with the reasons against those found.
     """
     reasons: list[str] = []
     tried: set[Path] = set()
@@ -65,7 +65,7 @@ def find_interpreter(managed: Path, environ: Mapping[str, str] = os.environ) -> 
             reasons.append(found)
     raise LaunchError(
         f"Expected Python {' or '.join(SERVING_VERSIONS)} with its shared library, in which Triton's python backend "
-        f"runs, got {'; '.join(dict.fromkeys(reasons)) or 'neither on this machine'}",
+        f"runs, got {'; '.join(dict.fromkeys(reasons)) or 'none on this machine'}",
         hint=_INSTALL_HINT,
     )
 
@@ -77,7 +77,7 @@ def find_uv(environ: Mapping[str, str] = os.environ) -> Path | None:
 
 
 def download_interpreter(uv: Path, managed: Path, say: Callable[[str], None]) -> Interpreter:
-    """Let `uv` put a Python below `managed`. Raises LaunchError where it cannot."""
+    """Install a Python below `managed` with `uv`. Raises LaunchError where that fails."""
     version = SERVING_VERSIONS[0]
     say(f"Downloading Python {version} with uv, into {managed}")
     done = subprocess.run(
@@ -91,7 +91,7 @@ def download_interpreter(uv: Path, managed: Path, say: Callable[[str], None]) ->
     if done.returncode != 0:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         raise LaunchError(
-            f"Expected uv to bring Python {version}, in which Triton's python backend runs, "
+            f"Expected uv to install Python {version}, in which Triton's python backend runs, "
             f"got: {'; '.join(lines[-4:]) or f'exit code {done.returncode}'}",
             hint=_INSTALL_HINT,
         )
@@ -111,7 +111,7 @@ def _candidates(managed: Path, environ: Mapping[str, str]) -> Iterator[Path]:
         yield from (Path(folder, "bin", name) for folder in ("/usr", "/usr/local", "/opt/homebrew"))
         for root, pattern in ((managed, f"cpython-{version}.*"), (pyenv, f"{version}.*"), (uv, f"cpython-{version}.*")):
             yield from sorted(root.glob(f"{pattern}/bin/{name}"), reverse=True)
-    # A Python of conda or of another virtual environment may have no other name.
+    # In conda and other virtual environments Python may have no versioned name.
     yield from (folder / name for name in ("python3", "python") for folder in path)
 
 
@@ -120,7 +120,7 @@ def _path_folders(environ: Mapping[str, str]) -> list[Path]:
 
 
 def _probe(candidate: Path) -> Interpreter | str | None:
-    """The Python behind `candidate`, why it cannot be used, or None where it is another Python altogether."""
+    """The Python behind `candidate`, or the reason why it cannot be used, or None for other versions and programs."""
     script = Path(__file__).with_name("libpython.py")
     try:
         answer = subprocess.run(
@@ -130,7 +130,7 @@ def _probe(candidate: Path) -> Interpreter | str | None:
         executable, version, implementation = Path(facts["executable"]), facts["version"], facts["implementation"]
         libpython = facts["libpython"]
     except (OSError, subprocess.TimeoutExpired, ValueError, KeyError):
-        return None  # pyenv's stand-ins for versions that are not chosen, or a Python too old for the script
+        return None  # pyenv's shims for unselected versions, or a Python too old for the script
     if implementation != "cpython" or minor_of(version) not in SERVING_VERSIONS:
         return None
     if libpython is None:

@@ -1,4 +1,4 @@
-"""A tritonserver that is kept running: started again where it, or a process of one of its models, has died."""
+"""A supervised tritonserver: restarted when it, or a process of one of its models, has died."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from moulin.launch.tritonserver import TritonInstallation
 _RESTARTS = 5
 _WITHIN_SEC = 600.0
 _FIRST_PAUSE_SEC = 1.0
-"""Doubles with every restart of the last ten minutes: what dies as soon as it starts is not started in a frenzy."""
+"""The pause before a restart; doubles with every restart of the last ten minutes, in case it dies at every start."""
 
 
 class KeptServer:
-    """Owns one TritonServer after the other, all on the same ports; a context manager that returns when it is ready.
+    """Owns consecutive TritonServers on the same ports; a context manager whose entry returns when one is ready.
 
-    Triton cannot bring back a model whose process has died, but for its model control, which would let whoever
-    reaches the server load what they like. So all of it is started again; what is under way fails as unavailable.
+    Triton can reload a model whose process has died only through its model control, which would also let any client
+    load arbitrary models. So the whole server is restarted; running requests fail as unavailable.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class KeptServer:
         on_line: Callable[[str], None] | None = None,
         on_restart: Callable[[str], None],
     ) -> None:
-        """`on_line` as of TritonServer; `on_restart` is told why there will be another one."""
+        """`on_line` is TritonServer's; `on_restart` receives the reason for a restart."""
         self._repository, self._options, self._installation = model_repository, options, installation
         self._on_line, self._on_restart = on_line, on_restart
         self._restarts: deque[float] = deque(maxlen=_RESTARTS)
@@ -74,14 +74,14 @@ class KeptServer:
 
     @property
     def server(self) -> TritonServer:
-        """The one that runs now."""
+        """The current server."""
         assert self._server is not None, "enter the context first"
         return self._server
 
     def watch(self, seconds: float) -> None:
-        """Return after `seconds`, or when something had died and there is another server, ready.
+        """Return after `seconds`, or when something died and another server is ready.
 
-        Raises LaunchError where that has happened too often.
+        Raises LaunchError after too many restarts.
         """
         self.server.wait(seconds)
         reason = _failure(self.server)
@@ -95,12 +95,12 @@ class KeptServer:
                 reason = error.message
 
     def stop(self) -> None:
-        """As TritonServer does. Idempotent."""
+        """Stop the current server (`TritonServer.stop`). Idempotent."""
         if self._server is not None:
             self._server.stop()
 
     def kill(self) -> None:
-        """As TritonServer does."""
+        """Kill the current server (`TritonServer.kill`)."""
         if self._server is not None:
             self._server.kill()
 
@@ -123,10 +123,10 @@ class KeptServer:
 
 
 def _failure(server: TritonServer) -> str | None:
-    """What has died."""
+    """A description of what has died; None if nothing has."""
     if (code := server.poll()) is not None:
         last_line = next((line for line in reversed(server.log_tail) if line.strip()), "it printed nothing")
-        return f"tritonserver ended by itself with exit code {code}: {last_line}"
+        return f"tritonserver ended unexpectedly with exit code {code}: {last_line}"
     if lost := server.lost_instances():
         return f"The process of {', '.join(lost)} has died"
     return None

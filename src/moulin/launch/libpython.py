@@ -1,5 +1,5 @@
-"""Where a Python's shared library lies. Other Pythons run this file as a script, to say what they are: it needs
-nothing but the standard library.
+"""The location of a Python's shared library. Other Pythons run this file as a script to describe themselves, so it
+needs the standard library only.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""What tritonserver says while it runs, and the one line in it that explains a failure."""
+"""tritonserver's output, and the line in it that explains a failure."""
 
 from __future__ import annotations
 
 import re
 from collections import deque
 
-# Format of tritonserver 2.51 (24.10): severity and time, file and line, then the message in quotes with its
-# line breaks escaped.
+# The format of tritonserver 2.51 (24.10): severity and time, file and line, then the quoted message with escaped line
+# breaks.
 _QUOTED = re.compile(r'\] +"(?P<text>.*)"\s*$')
 _LOADING = re.compile(r"loading: (?P<model>.+):\d+$")
 _LOADED = re.compile(r"successfully loaded '(?P<model>[^']+)'")
-# In the order of how much they explain: a stub without libpython is also "not healthy" and "failed to load".
+# Ordered from the most specific: a stub without libpython is also "not healthy" and "failed to load".
 _REASONS = (
     re.compile(r"(?P<reason>[^/ ]+: error while loading shared libraries: .+)"),
     re.compile(r"failed to load '(?P<model>[^']+)' version \d+: (?P<reason>.+)", re.DOTALL),
@@ -24,7 +24,7 @@ _STATUS = re.compile(r"^(Internal|Invalid argument|Not found|Unavailable|Unknown
 
 
 class ServerLog:
-    """Takes the output line by line; keeps its tail, the models still loading, and the best reason so far."""
+    """Parses the output line by line; keeps its tail, the models still loading, and the best reason so far."""
 
     def __init__(self, tail_lines: int = 200) -> None:
         self._tail: deque[str] = deque(maxlen=tail_lines)
@@ -40,7 +40,7 @@ class ServerLog:
             self._loading[match["model"]] = None
         elif match := _LOADED.search(text):
             self._loading.pop(match["model"], None)
-        # Only what explains more than what is known; the first of a kind is the cause, later ones follow from it.
+        # Only a more specific reason replaces another; the first of a kind is the cause, later ones its consequences.
         for rank, pattern in enumerate(_REASONS[: self._rank]):
             if match := pattern.search(text):
                 self._rank, self._reason = rank, _one_line(match.groupdict())
@@ -53,12 +53,12 @@ class ServerLog:
 
     @property
     def loading(self) -> list[str]:
-        """Models that have begun to load and are not loaded, in the order they began."""
+        """Models that have begun to load and are not loaded yet, in the order of beginning."""
         return list(self._loading)
 
     @property
     def reason(self) -> str | None:
-        """Why the server gave up, in one line; None when it has not complained."""
+        """The reason for the server's failure in one line; None without an error in the output."""
         return self._reason
 
 
@@ -67,7 +67,7 @@ def _unescaped(text: str) -> str:
 
 
 def _one_line(found: dict[str, str | None]) -> str:
-    # The python backend appends its stack after "At:"; the exception is what comes before.
+    # The python backend appends its stack after "At:"; the exception precedes it.
     text = (found["reason"] or "").split("\n\nAt:")[0]
     text = _STATUS.sub("", " ".join(text.split()))
     model = found.get("model")

@@ -19,7 +19,7 @@ from moulin.launch.interpreters import find_uv
 
 _SHOWN = re.compile(r"^\s*(Downloading \S+ \(.*\)|Installing collected packages.*|WARNING: Retrying.*)$")
 _MISPLACED = ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_PYTHON")
-"""Variables that would make pip look at, or write to, another environment than it is asked for."""
+"""Variables that would make pip use another environment than the given one."""
 _KEPT_LINES = 40
 _FULL = "No space left on device"
 
@@ -27,7 +27,8 @@ _FULL = "No space left on device"
 def install_packages(python: Path, arguments: Sequence[str], say: Callable[[str], None]) -> None:
     """`pip install` into the environment of `python`, with the user's own settings of pip (index, proxy, constraints).
 
-    pip is the running Python's; where that has none, uv does it. `say` is told what is downloaded. Raises LaunchError.
+    Uses the running Python's pip, or uv where it has none. `say` receives pip's lines about downloads. Raises
+    LaunchError.
     """
     _copy_settings(python)
     command = [*_installer(python), *arguments]
@@ -39,7 +40,7 @@ def install_packages(python: Path, arguments: Sequence[str], say: Callable[[str]
 
 
 def run_python(python: Path, arguments: Sequence[str], *, what: str) -> str:
-    """The output of a Python that is to make or check `what`. Raises LaunchError with its last line where it fails."""
+    """Run `python` to make `what`; returns its output. Raises LaunchError with its last line where it fails."""
     code, lines = _run([str(python), *arguments], _environ(), lambda _line: None)
     if code != 0:
         raise LaunchError(f"Expected {python} to make {what}, got: {_reason(lines, code)}", hint=_hint(lines))
@@ -60,7 +61,7 @@ def _installer(python: Path) -> list[str]:
 
 
 def _copy_settings(python: Path) -> None:
-    """pip reads a pip.conf in the environment that it installs to; the one in the running environment is meant too."""
+    """Copy pip.conf from the running environment: pip reads only the one in the environment that it installs into."""
     settings = Path(sys.prefix, "pip.conf")
     if settings.is_file():
         shutil.copyfile(settings, python.parent.parent / "pip.conf")
@@ -72,7 +73,7 @@ def _environ() -> dict[str, str]:
 
 
 def _run(command: Sequence[str], environ: dict[str, str], on_line: Callable[[str], None]) -> tuple[int, list[str]]:
-    """The exit code and the last lines; the process and its children are ended where this is interrupted."""
+    """The exit code and the last lines of `command`; on an interruption the process and its children are ended."""
     launcher = [sys.executable, "-I", "-S", str(Path(__file__).with_name("parent_death.py")), str(os.getpid())]
     process = subprocess.Popen(
         [*launcher, *command],
@@ -107,5 +108,5 @@ def _reason(lines: Sequence[str], code: int) -> str:
 def _hint(lines: Sequence[str]) -> str:
     text = "\n".join(lines)
     if _FULL in text or "Disk quota" in text:
-        return "free some space (1 GiB is enough), or set XDG_CACHE_HOME (and TMPDIR) to where there is some"
-    return "pip's own settings hold (index, proxy, constraints): see that it can reach its index; what is there is kept"
+        return "free some space (1 GiB is enough), or set XDG_CACHE_HOME (and TMPDIR) to a disk with space"
+    return "pip's own settings apply (index, proxy, constraints): check that it can reach its index, then try again"

@@ -1,4 +1,4 @@
-"""TCP ports that a server is about to take."""
+"""TCP ports for a server that is about to start."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ def port_is_free(host: str, port: int) -> bool:
 
 
 def reachable(host: str, port: int) -> str:
-    """`host:port` at which this machine reaches a server that listens there."""
-    # Nobody can connect to "all addresses".
+    """The `host:port` at which this machine reaches a server that listens on `host`."""
+    # "All addresses" is no address to connect to.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def claim_ports(host: str, wanted: Mapping[str, int], *, owner: str = "tritonserver") -> dict[str, int]:
-    """Check the ports by flag (`{"--http-port": 8000}`), of which `owner` will listen; 0 becomes a free one.
+    """Check the ports by flag (`{"--http-port": 8000}`) on which `owner` will listen; 0 becomes a free one.
 
     Raises:
         LaunchError: a port is taken, or wanted twice.
     """
     claimed: dict[str, int] = {}
     with contextlib.ExitStack() as held:
-        # Fixed ports first, and all are held until the last: a free port must not be one that is wanted.
+        # Fixed ports first, and all bound until the last is checked, so that a free port is not one of the fixed.
         for flag, port in sorted(wanted.items(), key=lambda item: item[1] == 0):
             if port != 0 and port in claimed.values():
                 raise LaunchError(
@@ -54,6 +54,6 @@ def claim_ports(host: str, wanted: Mapping[str, int], *, owner: str = "tritonser
 
 def _socket(host: str) -> socket.socket:
     probe = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    # As tritonserver does: connections of a server that has just stopped linger for a minute.
+    # Like tritonserver: connections of a server that has just stopped occupy the port for a minute.
     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     return probe

@@ -1,4 +1,4 @@
-"""One tritonserver process: started, watched, and taken down with everything that belongs to it."""
+"""One tritonserver process: started, watched, and stopped with its stubs and shared memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from moulin.launch.stubs import has_ended, running_stubs
 from moulin.launch.tritonserver import TritonInstallation, find_tritonserver
 
 _POLL_SEC = 0.1
-# Triton counts its own exit timeout from when it has noticed the signal, and unloads models after it.
+# Triton's exit timeout begins when it has noticed the signal, and models are unloaded after it.
 _EXIT_GRACE_SEC = 5.0
 _PUMP_GRACE_SEC = 2.0
 _METRICS_GRACE_SEC = 2.0
@@ -33,12 +33,12 @@ _HINTED = re.compile(r"^(?P<message>.*) \(hint: (?P<hint>.*)\)$")
 
 
 class TritonServer:
-    """Owns one tritonserver; a context manager that starts it and stops it.
+    """Owns one tritonserver process; a context manager that starts and stops it.
 
-    Entering starts the process and does not wait for the models: call `wait_ready`. The process runs in its own
-    session, so a terminal's Ctrl-C reaches only the owner, and it ends with the owner even if that is killed.
+    Entering starts the process without waiting for the models: call `wait_ready`. The process has its own session, so
+    that a terminal's Ctrl-C reaches only the owner, and ends with the owner even if that is killed.
 
-    `on_line` gets every line of output, without its line end, on a thread of the server's own.
+    `on_line` receives every line of output, without its line end, on a thread of this object.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class TritonServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Whoever presses Ctrl-C waits for nobody's requests.
+        # After Ctrl-C running requests are not waited for.
         if isinstance(error, KeyboardInterrupt):
             self.kill()
         else:
@@ -77,17 +77,17 @@ class TritonServer:
 
     @property
     def http_url(self) -> str:
-        """`host:port`, as tritonclient wants it; after `start` a port of 0 is the real one."""
+        """`host:port` for tritonclient; after `start` with the real port instead of 0."""
         return self._url("--http-port", self.options.http_port)
 
     @property
     def grpc_url(self) -> str:
-        """`host:port`, as tritonclient wants it."""
+        """`host:port` for tritonclient."""
         return self._url("--grpc-port", self.options.grpc_port)
 
     @property
     def metrics_url(self) -> str:
-        """The full URL that Prometheus scrapes."""
+        """The full URL for Prometheus."""
         return f"http://{self._url('--metrics-port', self.options.metrics_port)}/metrics"
 
     @property
@@ -107,7 +107,7 @@ class TritonServer:
             LaunchError: no usable tritonserver, no repository, a busy port, or started before.
         """
         if self._spawned.is_set():
-            raise LaunchError("Expected a new TritonServer, got one that has been started before")
+            raise LaunchError("Expected a new TritonServer, got one that was started before")
         if not self._repository.is_dir():
             raise LaunchError(f"Expected a model repository at {self._repository}, got no such folder")
         installation = self._installation or find_tritonserver()
@@ -121,7 +121,7 @@ class TritonServer:
             raise LaunchError(f"Expected to start {installation.binary}, got {self._spawn_error}")
 
     def wait_ready(self, timeout_sec: float = 120.0) -> None:
-        """Return when the server answers and all models are loaded.
+        """Wait until the server answers and all models are loaded.
 
         Raises:
             LaunchError: the process ended, with the reason from its log; or it was not ready in time.
@@ -138,8 +138,8 @@ class TritonServer:
                 )
             if self._exited.wait(min(_POLL_SEC, left_sec)):
                 raise self._early_exit()
-        # Triton opens gRPC, then HTTP, then metrics, and exits when the last one fails. With metrics switched off
-        # by an extra argument nobody ever listens there, so this wait ends without complaint.
+        # Triton opens gRPC, then HTTP, then metrics, and exits when the last one fails. An extra argument may switch
+        # metrics off, so this wait ends without an error.
         deadline = time.monotonic() + _METRICS_GRACE_SEC
         while not self._metrics_answer() and time.monotonic() < deadline:
             if self._exited.wait(_POLL_SEC):
@@ -148,7 +148,7 @@ class TritonServer:
         self._stubs = running_stubs(self._process.pid)
 
     def is_ready(self) -> bool:
-        """Whether our process is alive and says that it and all its models are ready."""
+        """Whether the process is alive and reports that it and all its models are ready."""
         return self._process is not None and not self._exited.is_set() and answers(self.http_url, "/v2/health/ready")
 
     def poll(self) -> int | None:
@@ -156,23 +156,23 @@ class TritonServer:
         return self._process.returncode if self._process and self._exited.is_set() else None
 
     def wait(self, timeout_sec: float | None = None) -> int | None:
-        """Wait until the process has ended and its remains are gone; None when it still runs or was never started."""
+        """Wait until the process has ended and is cleaned up; None when it still runs or was never started."""
         if self._process is None:
             return None
         self._exited.wait(timeout_sec)
         return self.poll()
 
     def lost_instances(self) -> list[str]:
-        """Instances of models whose process has died since `wait_ready`: Triton calls them ready for ever."""
+        """Instances of models whose process has died since `wait_ready`; Triton still reports them as ready."""
         return sorted(instance for pid, instance in self._stubs.items() if has_ended(pid))
 
     def kill(self) -> None:
-        """End the server and all that belongs to it at once, whatever is in flight."""
+        """End the server and its stubs at once, without waiting for requests in flight."""
         self._signal(signal.SIGKILL)
         self.wait()
 
     def stop(self) -> None:
-        """Stop the server and all that belongs to it; requests in flight get the exit timeout. Idempotent."""
+        """Stop the server and its stubs; requests in flight get the exit timeout. Idempotent."""
         if self._process is None:
             return
         if not self._exited.is_set():
@@ -201,10 +201,10 @@ class TritonServer:
         return reachable(self.options.host, self._ports.get(flag, port))
 
     def _own(self, installation: TritonInstallation) -> None:
-        """Start the process, see it end, and clear up after it, whoever ended it.
+        """The thread that starts the process, waits for its end, and cleans up after it.
 
-        The kernel sends the parent-death signal when the *thread* that started the process ends, so that must be
-        a thread that outlives the process: this one.
+        The kernel sends the parent-death signal when the *thread* that started the process ends, so this thread must
+        outlive the process.
         """
         try:
             process = self._spawn(installation)
@@ -217,14 +217,14 @@ class TritonServer:
         self._spawned.set()
         pump = threading.Thread(target=self._pump, args=(process,), name="tritonserver-log", daemon=True)
         pump.start()
-        # WNOWAIT keeps the process's id, and so the group's, from being given to somebody else until the stubs
-        # that Triton leaves behind when it fails (on a busy port, for example) have been ended.
+        # WNOWAIT reserves the process id, and so the group's, until the stubs that Triton leaves behind when it fails
+        # (on a busy port, for example) are ended.
         with contextlib.suppress(ChildProcessError):
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        # A daemon that a model has started may hold the pipe for ever.
+        # A daemon started by a model may keep the pipe open.
         pump.join(_PUMP_GRACE_SEC)
         remove_regions(self._prefix)
         self._exited.set()
@@ -247,7 +247,7 @@ class TritonServer:
                 line = raw.decode(errors="replace").rstrip("\r\n")
                 self._log.feed(line)
                 if self._on_line is not None:
-                    # A listener that fails must not stop the pump: the server blocks when its pipe is full.
+                    # A failing listener must not stop reading: the server blocks when its pipe is full.
                     with contextlib.suppress(Exception):
                         self._on_line(line)
 

@@ -1,13 +1,13 @@
 """A Python environment of moulin's own, in its cache, in which Triton and its python stub run.
 
-nvidia-pytriton's stub cannot read numpy 2, and numpy 1.26 has no wheels for Python 3.13: whoever has either keeps
-them, and Triton gets an environment of its own. It holds packages and the server, not moulin's code, which
-`tritonserver.py` links to; so all installations of moulin that need the same packages share one.
+nvidia-pytriton's stub cannot read arrays of numpy 2, and numpy 1.26 has no wheels for Python 3.13. With either in the
+running Python, Triton gets a separate environment. It holds packages and the server, but not moulin's code, to which
+`tritonserver.py` links; so all installations of moulin that need the same packages share one.
 
     cache/serving/py3.12-<hash of the requirements>/     a virtual environment
-    cache/serving/py3.12-<hash>/moulin-serving.json      what it is; written last
-    cache/serving/.new-<process>/                        one that is being made
-    cache/serving/.lock                                  held by whoever makes one
+    cache/serving/py3.12-<hash>/moulin-serving.json      its description; written last
+    cache/serving/.new-<process>/                        an environment under construction
+    cache/serving/.lock                                  held by the process that makes one
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from moulin.launch.pip import install_packages, run_python
 from moulin.launch.serving_requirements import TRITON_REQUIREMENT
 
 NEEDED_MIB = 1024
-"""Disk space with ONNX Runtime (about 500 MiB) and what pip needs while it installs."""
+"""Disk space for an environment with ONNX Runtime (about 500 MiB) and pip's temporary files."""
 
 _FACTS = "moulin-serving.json"
 _KEPT_SEC = 30 * 86400.0
@@ -51,7 +51,7 @@ _MODULES = ("numpy", "onnx", "onnxruntime", "kaldi_native_fbank")
 
 @dataclass(frozen=True, slots=True)
 class ServingEnvironment:
-    """One that is complete."""
+    """A complete environment."""
 
     folder: Path
     interpreter: Interpreter
@@ -65,12 +65,12 @@ class ServingEnvironment:
 
     @property
     def tritonserver(self) -> Path:
-        """nvidia-pytriton's folder of the server."""
+        """nvidia-pytriton's folder with the server."""
         return self.packages / "pytriton" / "tritonserver"
 
 
 def find_serving_environment(requirements: Sequence[str], cache: Path) -> ServingEnvironment | None:
-    """One with these requirements, whole, and rather without more; None where there is none. Starts no process."""
+    """A complete environment with these requirements, preferably no others, or None. Starts no process."""
     exact = [_folder(cache, minor, requirements) for minor in preferred_versions()]
     with_more = [folder for folder in sorted(_root(cache).glob("py3.*")) if set(requirements) < _requirements(folder)]
     found = map(_read, (*exact, *with_more))
@@ -80,10 +80,10 @@ def find_serving_environment(requirements: Sequence[str], cache: Path) -> Servin
 def make_serving_environment(
     requirements: Sequence[str], cache: Path, say: Callable[[str], None] = lambda _line: None
 ) -> ServingEnvironment:
-    """One with these requirements: found, or made with a Python of this machine or one that `uv` brings.
+    """An environment with these requirements: found, or made with a Python of this machine or one installed by `uv`.
 
-    It is made under another name and renamed when it is whole, by one process at a time; others wait for it. `say` is
-    told how far it is, a line at a time. Raises LaunchError where none can be made.
+    It is made under another name and renamed when complete, by one process at a time; others wait for it. `say`
+    receives lines about the progress. Raises LaunchError where none can be made.
     """
     root = _root(cache)
     try:
@@ -99,7 +99,7 @@ def make_serving_environment(
 
 
 def interpreter_to_use(cache: Path) -> Interpreter | Path:
-    """The Python that a new environment would get, or the `uv` that would bring one. Raises LaunchError for neither."""
+    """The Python for a new environment, or the `uv` that would install one. Raises LaunchError for neither."""
     try:
         return find_interpreter(_managed(cache))
     except LaunchError:
@@ -129,13 +129,13 @@ def _make(requirements: Sequence[str], cache: Path, say: Callable[[str], None]) 
         raise
     made = _read(folder)
     if made is None:
-        raise LaunchError(f"Expected a whole environment in {folder}, got one that has just been changed")
+        raise LaunchError(f"Expected a complete environment in {folder}, got one that has just been changed")
     say("The environment for Triton is ready")
     return made
 
 
 def _fill(new: Path, interpreter: Interpreter, requirements: Sequence[str], say: Callable[[str], None]) -> None:
-    # Without pip: Debian's Python has it only with another package, and pip of the running Python can install there.
+    # Without pip: Debian's Python lacks ensurepip without another package, and the running Python's pip suffices.
     run_python(interpreter.executable, ["-I", "-m", "venv", "--without-pip", str(new)], what="a virtual environment")
     python = new / "bin" / "python3"
     install_packages(python, requirements, say)
@@ -154,7 +154,7 @@ def _fill(new: Path, interpreter: Interpreter, requirements: Sequence[str], say:
 
 
 def _requirements(folder: Path) -> set[str]:
-    """What the environment in `folder` was made for; empty where it does not say so, or is of another Triton."""
+    """The requirements that the environment in `folder` was made for; empty if unknown, or for another Triton."""
     try:
         facts = json.loads((folder / _FACTS).read_text())
         of_this_triton = facts["pytriton"] == TRITON_REQUIREMENT.partition("==")[2]
@@ -164,7 +164,7 @@ def _requirements(folder: Path) -> set[str]:
 
 
 def _read(folder: Path) -> ServingEnvironment | None:
-    """The environment in `folder`; None where something of it is missing, its Python included."""
+    """The environment in `folder`; None where any part of it is missing, its Python included."""
     try:
         facts = json.loads((folder / _FACTS).read_text())
         interpreter = Interpreter(Path(facts["executable"]), facts["python"], Path(facts["libpython"]))
@@ -181,7 +181,7 @@ def _read(folder: Path) -> ServingEnvironment | None:
 
 
 def _replace(new: Path, folder: Path) -> None:
-    """Give `new` its name; what has it is not whole, or it would have been used."""
+    """Rename `new` to `folder`, in place of an incomplete environment there (a complete one would have been used)."""
     if folder.exists():
         old = folder.with_name(f".old-{os.getpid()}")
         folder.rename(old)
@@ -190,9 +190,9 @@ def _replace(new: Path, folder: Path) -> None:
 
 
 def _sweep(root: Path) -> None:
-    """Remove what interrupted processes left, and environments of which no server has been started for a month.
+    """Remove the remains of interrupted processes, and environments that no server was started from for a month.
 
-    Called with the lock held: nobody is making one.
+    To be called with the lock held, so that no environment is under construction.
     """
     for folder in (*root.glob(".new-*"), *root.glob(".old-*")):
         shutil.rmtree(folder, ignore_errors=True)
@@ -203,7 +203,7 @@ def _sweep(root: Path) -> None:
 
 
 def _in_use(folder: Path) -> bool:
-    """Whether a tritonserver runs from it."""
+    """Whether a tritonserver runs from the environment in `folder`."""
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if (process / "exe").readlink().is_relative_to(folder.resolve()):
@@ -212,14 +212,14 @@ def _in_use(folder: Path) -> bool:
 
 
 def mark_used(environment: ServingEnvironment) -> None:
-    """Note that a server is started from it, now."""
+    """Record that a server is started from `environment` now."""
     with contextlib.suppress(OSError):
         os.utime(environment.folder / _FACTS)
 
 
 @contextlib.contextmanager
 def _lock(file: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Held until the process ends, however it ends, or the block does."""
+    """A lock that is released at the end of the block or of the process."""
     with file.open("w") as held:
         waiting = False
         while True:

@@ -1,6 +1,6 @@
-"""What Triton's stub process needs to run a model of moulin, as pip takes it.
+"""The requirements of Triton's stub process to run moulin's models, in pip's form.
 
-The same ranges as in pyproject.toml, for that part of them which runs in the stub, and numpy below 2.
+The ranges are those of pyproject.toml, for the packages that are used in the stub, with numpy below 2.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from moulin.errors import LaunchError
 from moulin.extras import install_hint
 
 TRITON_REQUIREMENT = "nvidia-pytriton==0.7.0"
-"""Installed without what it depends on: only its tritonserver is used."""
+"""Installed without its dependencies: only its tritonserver is used."""
 
 _ALWAYS = ("numpy>=1.26,<2", "onnx>=1.16", "kaldi-native-fbank>=1.20")
 _BESIDE = {"torch": ("torch", "safetensors"), "tensorrt": ("tensorrt",)}
-"""Packages of an engine. Large ones, which differ by machine: the release that is installed here is taken."""
+"""Packages of each engine. They are large and differ by machine, so the release installed here is required."""
 
 
 def serving_requirements(engines: Collection[str] = ()) -> tuple[str, ...]:
-    """For models that run by `engines` (`onnxruntime`, `torch`, `tensorrt`); ONNX Runtime is always there, with CUDA
-    if the one in this Python has it.
+    """Requirements for models that run on `engines` (`onnxruntime`, `torch`, `tensorrt`). ONNX Runtime is always among
+    them, with CUDA if this Python's has it.
 
     Raises LaunchError where the packages of an engine are not installed here.
     """

@@ -1,9 +1,8 @@
-"""The python backend's shared memory, and what a server that was killed leaves behind.
+"""The python backend's shared memory regions, and the removal of those of killed servers.
 
-Every server names its regions `moulin-<pid namespace>-<owner pid>-<owner start>-<n>-...`; the same name is an
-argument of each python stub. So whoever comes later can tell whose they are, and whether the owner still lives.
-Containers may share /dev/shm without seeing each other's processes: the namespace keeps them from sweeping a
-live server.
+Every server names its regions `moulin-<pid namespace>-<owner pid>-<owner start>-<n>-...`, which is also an argument of
+each python stub. So a later process can tell which process owns them, and whether it still runs. Containers may share
+/dev/shm without seeing each other's processes; the namespace keeps them from removing a live server's regions.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ def region_prefix() -> str:
 
 
 def remove_regions(prefix: str, shm_dir: Path = SHM_DIR) -> None:
-    """Delete the regions whose name starts with `prefix`; missing ones are fine."""
+    """Delete the regions whose name starts with `prefix`."""
     for region in shm_dir.glob(f"{prefix}*"):
         region.unlink(missing_ok=True)
 
@@ -34,8 +33,8 @@ def remove_regions(prefix: str, shm_dir: Path = SHM_DIR) -> None:
 def sweep_orphans(shm_dir: Path = SHM_DIR, proc_dir: Path = Path("/proc")) -> list[str]:
     """End python stubs and delete regions whose owning moulin process is dead; return the regions' names.
 
-    tritonserver leaves its stubs running when it exits because a port is busy, for example. Regions of other
-    users are left alone. A dead owner's tritonserver may still be shutting down: its regions are left too.
+    tritonserver leaves its stubs running when it exits because a port is busy, for example. Regions of other users are
+    not touched, nor those of a tritonserver that is still shutting down after its owner died.
     """
     busy: set[str] = set()
     for process in proc_dir.glob("[0-9]*"):
@@ -70,7 +69,7 @@ def _is_orphan(name: str, busy: set[str]) -> bool:
     match = _NAME.match(name)
     if match is None or match[0] in busy or int(match["namespace"]) != _pid_namespace():
         return False
-    # The start time tells the owner from a later process that got the same pid.
+    # The start time distinguishes the owner from a later process with the same pid.
     return _start_ticks(int(match["pid"])) != int(match["start"])
 
 
@@ -79,10 +78,10 @@ def _pid_namespace() -> int:
 
 
 def _start_ticks(pid: int) -> int:
-    """When a process started, in clock ticks since boot; -1 when there is none."""
+    """The start time of a process, in clock ticks since boot; -1 where there is no such process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
         return -1
-    # The second field is the program's name in parentheses and may hold spaces.
+    # The second field is the program's name in parentheses, which may contain spaces.
     return int(stat.rpartition(")")[2].split()[19])

@@ -1,7 +1,6 @@
-"""The processes in which a tritonserver runs its python models, one for each instance of a model.
+"""The stub processes in which a tritonserver runs its python models, one for each instance of a model.
 
-Triton neither starts one again that has died nor says that it misses one: its model stays ready, and every request
-fails.
+Triton neither restarts a stub that has died nor reports it: the model stays ready, and every request fails.
 """
 
 from __future__ import annotations
@@ -9,11 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 _PROGRAM = "triton_python_backend_stub"
-_INSTANCE_ARGUMENT = -2  # the last but one; "DEFAULT", the kind of the instance's parameters, is the last
+_INSTANCE_ARGUMENT = -2  # the last argument is "DEFAULT", the kind of the instance's parameters
 
 
 def running_stubs(server_pid: int, proc_dir: Path = Path("/proc")) -> dict[int, str]:
-    """The process ids of a server's stubs, and the instances that they run, such as `transducer_0_0`."""
+    """The process ids of a server's stubs, each with its instance, for example `transducer_0_0`."""
     stubs = {}
     for process in proc_dir.glob("[0-9]*"):
         try:
@@ -26,7 +25,7 @@ def running_stubs(server_pid: int, proc_dir: Path = Path("/proc")) -> dict[int, 
 
 
 def has_ended(pid: int, proc_dir: Path = Path("/proc")) -> bool:
-    """Whether a child of somebody else has ended; it may lie there as a zombie for as long as its parent lives."""
+    """Whether another process's child has ended; it may remain as a zombie while its parent lives."""
     try:
         return _stat(proc_dir / str(pid))[0] == "Z"
     except OSError:
@@ -34,5 +33,5 @@ def has_ended(pid: int, proc_dir: Path = Path("/proc")) -> bool:
 
 
 def _stat(process: Path) -> list[str]:
-    """State, parent and the rest; the program's name before them may hold spaces."""
+    """The fields of /proc/PID/stat from the state on; the program's name before them may contain spaces."""
     return (process / "stat").read_text(errors="replace").rpartition(")")[2].split()

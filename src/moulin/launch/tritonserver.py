@@ -1,14 +1,14 @@
-"""Finds a tritonserver and the Python in which its python backend runs moulin's models.
+"""Search for a tritonserver and the Python in which its python backend runs moulin's models.
 
-nvidia-pytriton carries the whole server, but its python backend and the stub for each Python version lie in
-different folders, and the server wants them side by side. They are brought together as symbolic links in a
-folder of moulin's cache; site-packages is never written to. Three facts about the stub shape this file:
+nvidia-pytriton contains the whole server, but its python backend and the stub for each Python version are in different
+folders, and the server needs them side by side. They are linked into a folder of moulin's cache; site-packages is never
+written to. Three facts about the stub determine this file:
 
 * it is linked with `libpython3.X.so.1.0`, which is not on the loader's path for most Pythons;
-* it starts its interpreter in isolated mode: `PYTHONPATH` and `PYTHONHOME` are ignored, and the environment is
-  the one of the first `python3` on `PATH`. That one must have moulin and what its models need;
-* it reads arrays of numpy 1 only, which has no wheels for Python 3.13. Where this Python is another, models run in
-  an environment of moulin's own (`serving_environment.py`), with links to the moulin that runs here.
+* it starts its interpreter in isolated mode: `PYTHONPATH` and `PYTHONHOME` are ignored, and the environment is that of
+  the first `python3` on `PATH`, which must have moulin and its models' packages;
+* it reads arrays of numpy 1 only, which has no wheels for Python 3.13. Where the running Python does not suit, models
+  run in a separate environment (`serving_environment.py`), with links to the running moulin.
 """
 
 from __future__ import annotations
@@ -43,26 +43,26 @@ _BACKEND_FILES = ("libtriton_python.so", "triton_python_backend_utils.py")
 
 
 class NoTriton(LaunchError):
-    """None is there yet, and none was to be made."""
+    """There is no tritonserver yet, and the caller did not allow making an environment with one."""
 
 
 @dataclass(frozen=True, slots=True)
 class TritonInstallation:
-    """A tritonserver that can be started."""
+    """A tritonserver, with everything needed to start it."""
 
     binary: Path
     backends: Path | None
-    """Value of `--backend-directory`; None leaves the server its own default."""
+    """Value of `--backend-directory`; None for the server's default."""
     python_stub: Path | None
     libpython_dir: Path | None
-    """Folder with the stub's libpython; None where the loader finds it by itself."""
+    """Folder with the stub's libpython; None where the loader finds it without."""
     source: Literal["pip", "path"]
     version: str | None
     """Version of nvidia-pytriton ('pip') or of tritonserver ('path'), where known."""
     python_dir: Path | None = None
-    """Folder of the `python3` whose environment the stub takes; None for the running one's."""
+    """Folder of the `python3` whose environment the stub uses; None for the running one's."""
     serving: ServingEnvironment | None = None
-    """moulin's own environment, where the stub does not run in this one."""
+    """moulin's own environment, if the stub does not run in this one."""
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
         """`base` changed so that the stub finds libpython and the packages of its Python."""
@@ -85,14 +85,14 @@ def find_tritonserver(
     make: bool = True,
     say: Callable[[str], None] = lambda _line: None,
 ) -> TritonInstallation:
-    """The tritonserver at `binary`; else nvidia-pytriton's, where this Python suits it; else the one on PATH or in
+    """The tritonserver at `binary`; else nvidia-pytriton's, if this Python suits it; else the one on PATH or in
     /opt/tritonserver; else nvidia-pytriton's in an environment of moulin's own.
 
-    That environment is made where it is missing, for models that run by `engines`, unless `make` is False; `say` is
-    told how far it is. `cache` is where it and the private backend folder are built (default: `cache_dir()`).
+    That environment is made if it is missing, for models that run on `engines`, unless `make` is False; `say` receives
+    lines about the progress. `cache` is the folder for it and for the links (default: `cache_dir()`).
 
     Raises:
-        LaunchError: none is there and none can be made, or a piece of it is missing.
+        LaunchError: there is none and none can be made, or a part of it is missing.
     """
     cache = cache or cache_dir()
     if binary is not None:
@@ -112,7 +112,7 @@ def find_tritonserver(
     if serving is None:
         raise NoTriton(
             "Expected tritonserver in this Python, on PATH or in an environment of moulin's own, got none yet",
-            hint="`moulin serve` makes the environment when it first starts",
+            hint="`moulin serve` makes the environment at its first start",
         )
     mark_used(serving)
     return _from_serving(serving, cache)
@@ -124,7 +124,7 @@ def suits_stub(python: str, numpy: str | None) -> bool:
 
 
 def stub_python_version(stub: Path) -> str | None:
-    """The Python ('3.X') whose libpython a stub is linked with; None where the file does not tell."""
+    """The Python ('3.X') whose libpython a stub is linked with; None where the file does not name one."""
     match = re.search(rb"libpython(3\.\d+)", stub.read_bytes())
     return match[1].decode() if match else None
 
@@ -141,7 +141,7 @@ def _numpy_version() -> str | None:
 
 
 def _cuda_libraries() -> list[Path]:
-    """Folders of CUDA's libraries that pip has installed for the running Python: any other can load them too."""
+    """Folders of the CUDA libraries that pip installed for the running Python; other Pythons can load them too."""
     spec = importlib.util.find_spec("nvidia")
     roots = (Path(root) for root in (spec.submodule_search_locations or ())) if spec is not None else ()
     return sorted(folder for root in roots for folder in root.glob("*/lib") if folder.is_dir())
@@ -152,7 +152,7 @@ def _prepended(entry: str, path_list: str) -> str:
 
 
 def _pytriton_dir() -> Path | None:
-    # find_spec does not run the package: importing pytriton takes seconds and changes logging.
+    # find_spec does not import the package, which takes seconds and changes logging.
     spec = importlib.util.find_spec("pytriton")
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -186,7 +186,7 @@ def _from_pytriton(root: Path, cache: Path) -> TritonInstallation:
 def _from_serving(serving: ServingEnvironment, cache: Path) -> TritonInstallation:
     """The server of moulin's own environment, with the running moulin's code and that environment's packages.
 
-    They are brought together in a virtual environment of nothing but links, one for each installation of moulin.
+    A virtual environment that consists of links combines them, one for each installation of moulin.
     """
     root, interpreter = serving.tritonserver, serving.interpreter
     _check_files(root, interpreter.minor)
@@ -206,7 +206,7 @@ def _from_serving(serving: ServingEnvironment, cache: Path) -> TritonInstallatio
 
 
 def _check_files(root: Path, python: str) -> None:
-    """That nvidia-pytriton's folder `root` has a server, a python backend and the stub for Python `python`."""
+    """Check that nvidia-pytriton's folder `root` has a server, a python backend and the stub for Python `python`."""
     stub = root / "python_backend_stubs" / python / STUB_NAME
     backend = root / "backends" / "python"
     for path in (root / "bin" / "tritonserver", *(backend / name for name in _BACKEND_FILES)):
@@ -228,7 +228,7 @@ def _backend_links(home: Path, root: Path, python: str, libpython: Path) -> dict
     backend = root / "backends" / "python"
     links = {home / "backends" / "python" / name: backend / name for name in _BACKEND_FILES}
     links[home / "backends" / "python" / STUB_NAME] = root / "python_backend_stubs" / python / STUB_NAME
-    # A folder of its own: the library's real folder may hold a libstdc++ that is not Triton's (conda).
+    # A separate folder, because the library's own may contain another libstdc++ than Triton's (conda).
     return links | {home / "lib" / libpython.name: libpython}
 
 
@@ -244,7 +244,7 @@ def _installation(home: Path, root: Path, version: str | None) -> TritonInstalla
 
 
 def _private_home(cache: Path, name: str, *parts: Path) -> Path:
-    # Each installation gets a folder of its own, so that two virtual environments never repoint each other's links.
+    # Each installation has its own folder, so that two virtual environments never change each other's links.
     key = hashlib.sha256("\0".join(str(part) for part in parts).encode()).hexdigest()[:12]
     return cache / "triton" / f"{name}-{key}"
 
@@ -265,7 +265,7 @@ def _unwritable(error: OSError) -> LaunchError:
 
 
 def _write(file: Path, text: str) -> None:
-    """Make `file` hold `text`; a server that starts at the same moment never sees half of it."""
+    """Write `text` to `file` atomically, since a server may be starting at the same time."""
     if file.is_file() and file.read_text() == text:
         return
     fresh = file.with_name(f".{file.name}.{os.getpid()}")
@@ -274,7 +274,7 @@ def _write(file: Path, text: str) -> None:
 
 
 def _point(link: Path, target: Path) -> None:
-    """Make `link` lead to `target`; a server that starts at the same moment never sees it missing."""
+    """Point `link` to `target` atomically, since a server may be starting at the same time."""
     if link.is_symlink() and link.readlink() == target:
         return
     link.parent.mkdir(parents=True, exist_ok=True)
@@ -287,7 +287,7 @@ def _point(link: Path, target: Path) -> None:
 
 
 def _from_binary(binary: Path) -> TritonInstallation:
-    # NVIDIA's layout: /opt/tritonserver/{bin,backends,TRITON_VERSION}.
+    # NVIDIA's layout is /opt/tritonserver/{bin,backends,TRITON_VERSION}.
     root = binary.resolve().parent.parent
     backends = root / "backends"
     stub = backends / "python" / STUB_NAME

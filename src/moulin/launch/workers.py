@@ -1,4 +1,4 @@
-"""Several processes that do the same, kept running."""
+"""A group of identical worker processes, kept running."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 _CHECK_SEC = 0.2
 _RESTART_SEC = 1.0
-"""A worker that fails as soon as it starts is not started again in a frenzy."""
+"""The pause before a restart, in case a worker fails at every start."""
 _EXIT_GRACE_SEC = 15.0
 
 
@@ -27,8 +27,8 @@ def run_workers(
 ) -> None:
     """Keep `count` processes of `command` running until KeyboardInterrupt, and then let them finish.
 
-    All inherit the descriptor `pass_fd`, a socket on which they listen together. One that ends by itself is started
-    again; `on_end` is told its process id and exit code. They end with this process, even if it is killed.
+    All inherit the descriptor `pass_fd`, a shared listening socket. A process that ends is restarted; `on_end` receives
+    its process id and exit code. All end with this process, even if it is killed.
     """
     launcher = [sys.executable, "-I", "-S", str(Path(__file__).with_name("parent_death.py")), str(os.getpid())]
 

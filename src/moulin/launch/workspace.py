@@ -1,4 +1,4 @@
-"""Folders that live as long as the process that made them, in the cache; what killed processes left is swept."""
+"""Temporary folders in the cache, removed with the process that made them, or later where that was killed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from moulin.launch.cache import cache_dir
 
 @contextmanager
 def workspace(name: str) -> Iterator[Path]:
-    """An empty folder called `name`, removed on leaving."""
+    """A new empty folder called `name`, removed on leaving the context."""
     parent = cache_dir() / "workspaces"
     parent.mkdir(parents=True, exist_ok=True)
     for folder in parent.iterdir():

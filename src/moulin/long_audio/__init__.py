@@ -1,1 +1,1 @@
-"""Recordings of any length: cut at silences into pieces that a model takes, and put together again."""
+"""Recordings of any length: cut at silences into pieces short enough for a model, and their transcripts joined."""

@@ -1,4 +1,4 @@
-"""Where to cut a recording of hours: at silences, and in any case before a piece gets too long."""
+"""Cuts of a long recording: at silences, and without one where a piece reaches its maximum length."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ from moulin.long_audio.voice_activity import FRAME_SAMPLES
 
 _FRAME_SEC = FRAME_SAMPLES / SAMPLE_RATE
 
-# A word must not be taken for silence: what is lost here no model can hear. Noise taken for speech costs time only.
+# The probability from which a frame counts as speech. Low, because a word taken for silence is lost to the model, while
+# noise taken for speech costs time only.
 _SPEECH = 0.25
 
 _PAUSE_SEC = 0.8
-"""A silence that always ends a piece, and has room for the margins of two. A model that was trained on utterances hears
-more of what follows a pause when a piece begins there (docs/gateway.md has figures)."""
+"""A silence that always ends a piece, and holds the margins of both neighbours. A model trained on utterances makes
+fewer errors after a pause when a piece begins there (docs/gateway.md has figures)."""
 
 _BREATH_SEC = 0.3
-"""One that ends a piece which has got long."""
+"""A silence that ends a piece longer than half of the maximum."""
 
 _MARGIN_SEC = 0.4
-"""Silence left before and after speech. What is more than that between two pieces is in neither."""
+"""Silence kept before and after speech; the rest of a pause is dropped."""
 
 _BLUR_FRAMES = 5
-"""Where nobody pauses, the cut is where speech is least probable over so many frames (0.16 s)."""
+"""Frames (0.16 s) over which probabilities are averaged to find the cut in speech without a pause."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Part of a recording, in which somebody speaks."""
+    """A part of a recording that contains speech."""
 
     start_samples: int
-    """Where it begins in the recording."""
+    """The piece's first sample, counted from the beginning of the recording."""
     waveform: Floats
 
     @property
@@ -48,13 +49,13 @@ class Piece:
 
 
 class Cutter:
-    """Audio in, in blocks of any length; pieces out. Holds no more than one piece and what a pause takes.
+    """Cuts audio that arrives in blocks of any length into pieces. Holds at most one piece and a pause in memory.
 
-    Without input, output or threads: `voice_activity` maps samples [N * FRAME_SAMPLES] to probabilities [N].
+    No input, output or threads: `voice_activity` maps samples [N * FRAME_SAMPLES] to speech probabilities [N].
     """
 
     def __init__(self, max_piece_sec: float, voice_activity: Callable[[Floats], Floats]) -> None:
-        """No piece is longer than `max_piece_sec`, of which the half is already long."""
+        """No piece is longer than `max_piece_sec`; from half of it on, a breath is enough to end a piece."""
         self._voice_activity = voice_activity
         self._max_frames = max(int(max_piece_sec / _FRAME_SEC), 1)
         self._long_frames = self._max_frames // 2
@@ -62,12 +63,12 @@ class Cutter:
             round(seconds / _FRAME_SEC) for seconds in (_PAUSE_SEC, _BREATH_SEC, min(_MARGIN_SEC, max_piece_sec / 4))
         )
         self._start = 0
-        """Where `_samples` begins in the recording."""
+        """The first sample of `_samples`, counted from the beginning of the recording."""
         self._samples = np.zeros(0, np.float32)
         self._frames: list[float] = []
-        """Probabilities of the frames of `_samples` that have been looked at."""
+        """Speech probabilities of the frames of `_samples` classified so far."""
         self._last_speech: int | None = None
-        """The last of them with speech, if there is one."""
+        """The index of the last frame with speech in `_frames`, or None."""
 
     def accept(self, block: Floats) -> list[Piece]:
         """The pieces that end in `block` [N], 16 kHz, mono."""
@@ -75,7 +76,7 @@ class Cutter:
         return self._look()
 
     def finish(self) -> list[Piece]:
-        """What is left when the recording has ended."""
+        """The remaining pieces, when the recording has ended."""
         end = self._start + len(self._samples)
         padding = np.zeros(-len(self._samples) % FRAME_SAMPLES, np.float32)
         self._samples = np.concatenate([self._samples, padding])
@@ -86,7 +87,7 @@ class Cutter:
         return pieces
 
     def _look(self) -> list[Piece]:
-        """Look at the frames that are complete and new."""
+        """Classify the frames completed by the last block; returns the pieces that they complete."""
         begin, end = len(self._frames) * FRAME_SAMPLES, len(self._samples) // FRAME_SAMPLES * FRAME_SAMPLES
         pieces: list[Piece] = []
         if end > begin:
@@ -104,7 +105,7 @@ class Cutter:
         return pieces
 
     def _where_to_cut(self) -> int | None:
-        """The number of frames in the piece that is complete, or None where it goes on."""
+        """The number of frames in the piece that is complete, or None while it continues."""
         if self._last_speech is None:
             return None
         length = len(self._frames)
@@ -123,7 +124,7 @@ class Cutter:
         if length < 4 * _BLUR_FRAMES:
             return length
         blurred = np.convolve(self._frames, np.ones(_BLUR_FRAMES) / _BLUR_FRAMES, mode="same")
-        # Not the very end, which the convolution takes for quiet.
+        # Without the last frames, which the convolution averages with zeros.
         return length // 2 + int(np.argmin(blurred[length // 2 : length - _BLUR_FRAMES // 2]))
 
     def _cut(self, frames: int) -> Piece:
@@ -132,7 +133,7 @@ class Cutter:
         return piece
 
     def _drop(self, frames: int) -> None:
-        """Forget the first `frames`."""
+        """Discard the first `frames` frames."""
         frames = min(max(frames, 0), len(self._frames))
         if frames == 0:
             return

@@ -1,4 +1,4 @@
-"""The transcripts of a recording's pieces as that of the recording."""
+"""The transcript of a recording, joined from those of its pieces."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from moulin.transcript import Transcript, Word
 
 @dataclass(slots=True)
 class JoinedTranscript:
-    """Grows by one piece after the other, in their order."""
+    """A transcript that grows by one piece at a time, in their order."""
 
     text: str = ""
     words: list[Word] = field(default_factory=list)
 
     def add(self, piece: Piece, heard: Transcript) -> str:
-        """What `heard`, whose times count from the beginning of `piece`, appends to `text`."""
+        """Append `heard`, whose times count from the beginning of `piece`; returns the text added."""
         before = self.text
         self.text = join_texts(before, heard.text)
         self.words += (_moved(word, piece.start_sec) for word in heard.words)
         return self.text[len(before) :]
 
     def transcript(self, duration_sec: float) -> Transcript:
-        """Of the recording, which is `duration_sec` long."""
+        """The transcript of the whole recording, `duration_sec` long."""
         return Transcript(self.text, tuple(self.words), round(duration_sec, 3))
 
 

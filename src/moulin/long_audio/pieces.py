@@ -1,4 +1,4 @@
-"""A recording as pieces that a model takes, decoded while they are asked for."""
+"""A recording as pieces short enough for a model, decoded lazily."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from moulin.long_audio.cutter import Cutter, Piece
 from moulin.long_audio.voice_activity import VoiceActivity
 
 MAX_PIECE_SEC = 30.0
-"""Models are trained on utterances of up to about so long, and attention takes time with the square of the length."""
+"""Models are trained on utterances of up to about 30 s, and attention's cost grows with the square of the length."""
 
 _LOOKED_AT_ONCE_SEC = 2.0
 
 
 class Pieces(Iterator[Piece]):
-    """The pieces in which somebody speaks, in order.
+    """The pieces of a recording that contain speech, in order.
 
-    A recording that a model takes at once is one piece, whatever is in it. Of a longer one no more is in memory than
-    the piece that is being cut.
+    A recording no longer than a piece may be is one piece, with or without speech. Of a longer one only the piece that
+    is being cut is in memory.
     """
 
     def __init__(self, blocks: Iterator[Floats], *, max_utterance_sec: float) -> None:
@@ -30,7 +30,7 @@ class Pieces(Iterator[Piece]):
         `next` raises what `blocks` raises (AudioError), and EngineError where ONNX Runtime is needed and missing.
         """
         self._blocks = _Blocks(blocks)
-        # Without a reference to self: with its last user, `blocks` and its file are closed at once.
+        # A generator without a reference to self, so that dropping the last reference closes `blocks` and its file.
         self._pieces = _cut(self._blocks, min(max_utterance_sec, MAX_PIECE_SEC))
 
     def __next__(self) -> Piece:
@@ -38,19 +38,19 @@ class Pieces(Iterator[Piece]):
 
     @property
     def decoded_sec(self) -> float:
-        """The length of what has been decoded: of the recording, when there are no more pieces."""
+        """Seconds decoded so far; the recording's duration when there are no more pieces."""
         return self._blocks.taken_samples / SAMPLE_RATE
 
 
 class _Blocks:
-    """Audio of any block length, taken in other lengths."""
+    """Blocks of audio of any length, joined into longer ones on request."""
 
     def __init__(self, blocks: Iterator[Floats]) -> None:
         self.taken_samples = 0
         self._blocks = blocks
 
     def take(self, seconds: float) -> Floats:
-        """The next `seconds` or a little more; less at the end."""
+        """The next blocks, in all `seconds` or a little more; less at the end."""
         taken, samples = [np.zeros(0, np.float32)], 0
         while samples < seconds * SAMPLE_RATE:
             block = next(self._blocks, None)
@@ -64,7 +64,7 @@ class _Blocks:
 
 def _cut(blocks: _Blocks, max_sec: float) -> Iterator[Piece]:
     beginning = blocks.take(max_sec)
-    if len(beginning) == max_sec * SAMPLE_RATE:  # there may be more, or not
+    if len(beginning) == max_sec * SAMPLE_RATE:  # the recording may end here or continue
         beginning = np.concatenate([beginning, blocks.take(_LOOKED_AT_ONCE_SEC)])
     if len(beginning) <= max_sec * SAMPLE_RATE:
         yield Piece(0, beginning)

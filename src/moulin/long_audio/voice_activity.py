@@ -1,8 +1,9 @@
-"""How probably somebody speaks, every 32 ms: Silero VAD on ONNX Runtime.
+"""Speech probability of every 32 ms: Silero VAD on ONNX Runtime.
 
 `silero_vad.onnx` is `silero_vad_16k_sequence.onnx` of the PyPI package silero-vad 6.2.3 (MIT, SILERO_VAD_LICENSE;
-sha256 9ccdacc4...). It is here because that package brings PyTorch along. Many frames go through it in one call: one
-CPU thread does 550 seconds of audio in a second, and lets other threads run meanwhile.
+sha256 9ccdacc4...). It is in the repository because that package depends on PyTorch. This form takes many frames a
+call: one CPU thread processes 550 seconds of audio a second, without the interpreter lock; a call for each frame would
+take twice the time and hold the lock.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from moulin.extras import install_hint
 
 FRAME_SAMPLES = 512
 _CONTEXT_SAMPLES = 64
-"""The model sees the end of the frame before, too."""
+"""Samples of the previous frame that are put before every frame."""
 
 _MODEL = Path(__file__).with_name("silero_vad.onnx")
 
 
 class VoiceActivity:
-    """One recording's; what it returns for a frame depends on all frames before it."""
+    """The voice activity detector of one recording: a frame's probability depends on all frames before it."""
 
     def __init__(self) -> None:
         """Raises EngineError where ONNX Runtime is not installed."""
@@ -45,7 +46,7 @@ class VoiceActivity:
 
 @cache
 def _session() -> Any:
-    """One for all recordings; its threads are the callers'."""
+    """One session for all recordings; it runs in the callers' threads."""
     try:
         import onnxruntime
     except ModuleNotFoundError as error:

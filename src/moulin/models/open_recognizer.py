@@ -8,8 +8,8 @@ from moulin.bundle.spec import CheckpointSpec, ModelSpec, OnnxModelSpec
 from moulin.decoding.options import DecodingOptions
 from moulin.demo.files import demo_speech
 from moulin.engine.features import TAIL_PADDING_SEC
+from moulin.engine.host_pipeline import HostPipeline
 from moulin.engine.limits import MAX_AUDIO_SEC
-from moulin.engine.offline_recognizer import OfflineRecognizer
 from moulin.engine.onnxruntime.runner import OnnxRuntimeRunner
 from moulin.engine.recognizer import Recognizer
 from moulin.engine.runner import Runner
@@ -26,43 +26,43 @@ def open_recognizer(
     options: DecodingOptions | None = None,
     tail_padding_sec: float = TAIL_PADDING_SEC,
     max_audio_sec: float = MAX_AUDIO_SEC,
-) -> OfflineRecognizer:
-    """Load the offline model in `model`, ONNX files or a checkpoint, for `engine`; see `Recognizer` for the options.
+) -> Recognizer:
+    """Load the offline model in `model`, ONNX files or a checkpoint, for `engine`.
 
-    A checkpoint runs on a GPU in fp16 or bf16 by our GPU engine (`GpuRecognizer`), in fp32 as its modules are:
-    `precision_for`. Raises BundleError, EngineError or OptionsError.
+    `options` are those of utterances that come without their own; `tail_padding_sec` of silence is appended to each.
+
+    A checkpoint runs on a GPU in fp16 or bf16 by our GPU engine, in fp32 as its modules are: `settled`. Raises
+    BundleError, EngineError or OptionsError.
     """
     spec, engine = load_for_engine(model, engine, "offline")
     if isinstance(spec, CheckpointSpec) and runs_on_gpu_engine(spec, engine.device, spec.precision):
         check_gpu_engine(engine.device)
-        from moulin.engine.gpu.recognizer import GpuRecognizer
+        from moulin.bundle.transducer import load_transducer
+        from moulin.engine.gpu.pipeline import GpuEnginePipeline
 
-        recognizer = GpuRecognizer(
+        on_gpu = GpuEnginePipeline(
             spec,
+            load_transducer([spec.checkpoint]),
             device=engine.device,
-            options=options,
             tail_padding_sec=tail_padding_sec,
             max_audio_sec=max_audio_sec,
             cuda_graphs=engine.cuda_graphs,
         )
-        recognizer.warm_up()
-        return recognizer
-    return Recognizer(
-        spec,
-        _runner(spec, engine, max_audio_sec),
-        options=options,
-        tail_padding_sec=tail_padding_sec,
-        max_audio_sec=max_audio_sec,
-    )
+        on_gpu.warm_up()
+        return Recognizer(spec, on_gpu, options=options)
+    runner = _runner(spec, engine, max_audio_sec)
+    on_host = HostPipeline(spec, runner, tail_padding_sec=tail_padding_sec, max_audio_sec=max_audio_sec)
+    return Recognizer(spec, on_host, options=options)
 
 
 def _runner(spec: ModelSpec, engine: EngineChoice, max_audio_sec: float) -> Runner:
     on, threads = engine.device, engine.threads
     match engine.kind, spec:
         case "torch", CheckpointSpec():
+            from moulin.bundle.transducer import load_transducer
             from moulin.engine.torch.runner import TorchRunner
 
-            return TorchRunner(spec, device=on, threads=threads)
+            return TorchRunner(spec, load_transducer([spec.checkpoint]), device=on, threads=threads)
         case "onnxruntime", OnnxModelSpec():
             return OnnxRuntimeRunner(spec, device=on, threads=threads, workers=engine.workers)
         case "tensorrt", OnnxModelSpec():

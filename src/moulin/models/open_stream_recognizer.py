@@ -7,7 +7,7 @@ from pathlib import Path
 from moulin.bundle.spec import CheckpointSpec, ModelSpec, OnnxModelSpec
 from moulin.decoding.options import DecodingOptions
 from moulin.demo.files import demo_speech
-from moulin.engine.host_stream_recognizer import HostStreamRecognizer
+from moulin.engine.host_stepper import HostStepper
 from moulin.engine.limits import MAX_STREAMS
 from moulin.engine.onnxruntime.stream_runner import OnnxRuntimeStreamRunner
 from moulin.engine.stream_recognizer import StreamRecognizer
@@ -35,12 +35,13 @@ def open_stream_recognizer(
     """
     spec, engine = load_for_engine(model, engine, "streaming")
     if isinstance(spec, CheckpointSpec) and runs_on_gpu_engine(spec, engine.device, spec.precision):
-        from moulin.engine.gpu.stream_recognizer import GpuStreamRecognizer
-        from moulin.engine.gpu.stream_runner import GpuStreamRunner
-
         check_gpu_engine(engine.device)
-        on_gpu = GpuStreamRunner(
+        from moulin.bundle.transducer import load_transducer
+        from moulin.engine.gpu.stepper import GpuStepper
+
+        on_gpu = GpuStepper(
             spec,
+            load_transducer([spec.checkpoint]),
             device=engine.device,
             threads=engine.threads,
             capacity=max_streams,
@@ -48,18 +49,22 @@ def open_stream_recognizer(
             beam=max((options or StreamOptions()).decoding.beam, DecodingOptions().beam),
             cuda_graphs=engine.cuda_graphs,
         )
-        return GpuStreamRecognizer(spec, on_gpu, options=options)
+        return StreamRecognizer(spec, on_gpu, options=options)
     runner = _runner(spec, engine, max_streams, max_batch)
-    return HostStreamRecognizer(spec, runner, options=options)
+    return StreamRecognizer(spec, HostStepper(spec, runner), options=options)
 
 
 def _runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batch: int | None) -> StreamRunner:
     on, threads = engine.device, engine.threads
     match engine.kind, spec:
         case "torch", CheckpointSpec():
+            from moulin.bundle.transducer import load_transducer
             from moulin.engine.torch.stream_runner import TorchStreamRunner
 
-            return TorchStreamRunner(spec, device=on, threads=threads, capacity=capacity, max_batch=max_batch)
+            transducer = load_transducer([spec.checkpoint])
+            return TorchStreamRunner(
+                spec, transducer, device=on, threads=threads, capacity=capacity, max_batch=max_batch
+            )
         case "onnxruntime", OnnxModelSpec():
             return OnnxRuntimeStreamRunner(
                 spec, device=on, threads=threads, workers=engine.workers, capacity=capacity, max_batch=max_batch
@@ -72,6 +77,6 @@ def _runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batch: int
                 spec, device=on, speech=demo_speech, precision=engine.precision, max_batch=max_batch
             )
             opened = open_plan(spec, plan, device=on)
-            return TensorRtStreamRunner(spec, opened, capacity=capacity, threads=threads, max_batch=max_batch)
+            return TensorRtStreamRunner(spec, opened, capacity=capacity, max_batch=max_batch)
         case chosen, _:
             raise TypeError(f"{chosen} does not run a {type(spec).__name__}")

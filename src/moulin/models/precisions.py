@@ -22,6 +22,7 @@ from moulin.bundle.precision import Precision
 from moulin.bundle.spec import CheckpointSpec, ModelSpec
 from moulin.engine.device import gpu_index
 from moulin.errors import OptionsError
+from moulin.gpu.families import STREAM_FAMILIES
 from moulin.models.engine_choice import Engine, EngineChoice
 from moulin.models.engines import RUNTIMES, choose_engine
 
@@ -80,9 +81,9 @@ def checkpoint_precisions(spec: ModelSpec, device: str) -> tuple[Precision, ...]
 
 
 def gpu_engine_knows(spec: ModelSpec) -> bool:
-    """Whether our GPU engine is for the checkpoint: for all offline ones (it refuses what it cannot run), and of
-    streaming ones for Zipformer2."""
-    return spec.streaming is None or spec.family == "zipformer2"
+    """Whether our GPU engine is for the checkpoint: for all offline ones (it refuses what it cannot run), and for
+    streaming ones of the families that it has."""
+    return spec.streaming is None or spec.family in STREAM_FAMILIES
 
 
 def runs_on_gpu_engine(spec: ModelSpec, device: str, running_in: Precision) -> bool:

@@ -1,14 +1,14 @@
-"""Depthwise convolutions over time in the form that ONNX Runtime is fast with.
+"""Depthwise convolutions over time, rewritten for ONNX Runtime's fast kernels.
 
-The encoders' convolution modules convolve every channel by itself over time.
+The encoders' convolution modules convolve every channel separately over time.
 
-On the CPU ONNX Runtime has a fast kernel for that (channels in blocks, NCHWc), but only where the input has height and
-width; a one-dimensional convolution goes through a small matrix product for each channel. So the input gets a height of
-1, which changes no arithmetic but the order of sums.
+On the CPU ONNX Runtime has a fast kernel for that (channels in blocks, NCHWc), but only for two-dimensional inputs; a
+one-dimensional convolution becomes a small matrix product for each channel. So the input gets a height of 1, which
+changes only the order of sums.
 
-On a GPU cuDNN's quick heuristics choose, in half precision, a kernel without groups and launch it for each channel:
-6,144 times in a pass of a Conformer with 12 layers of 512 channels, 35 ms on an H200 whatever the batch, where all the
-rest takes 6. In single precision it is not so. These convolutions alone are therefore computed in single precision.
+On a GPU in half precision cuDNN's quick heuristics choose a kernel without groups and launch it for each channel: 6,144
+times in a pass of a Conformer with 12 layers of 512 channels, 35 ms on an H200 for any batch, where all the rest takes
+6 ms. Single precision is not affected, so these convolutions alone are computed in single precision.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _HEIGHT = "moulin_depthwise_height"
 
 
 def rewrite_depthwise(model: onnx.ModelProto) -> int:
-    """Rewrite every depthwise convolution over time of `model` in place; return how many there were.
+    """Rewrite every depthwise convolution over time of `model` in place; return their number.
 
-    Models of opset 12 and below stay as they are: there Squeeze and Unsqueeze are different operators.
+    Models of opset 12 and below are not changed: Squeeze and Unsqueeze differ there.
     """
     if any(opset.version < 13 for opset in model.opset_import if opset.domain in ("", "ai.onnx")):
         return 0
@@ -37,8 +37,8 @@ def rewrite_depthwise(model: onnx.ModelProto) -> int:
 
 
 def widen_depthwise(model: onnx.ModelProto) -> int:
-    """Let every depthwise convolution over time of `model` that is in half precision compute in single precision, in
-    place; return how many there were."""
+    """Make every half-precision depthwise convolution over time of `model` compute in single precision, in place;
+    return their number."""
     from onnx import TensorProto
 
     return _replace(model, _single_precision, of_type=TensorProto.FLOAT16)
@@ -50,8 +50,8 @@ def _replace(
     *,
     of_type: int | None = None,
 ) -> int:
-    """Put `replacement` of the node and its number in the place of every depthwise convolution over time, or of those
-    with weights `of_type`; return how many there were."""
+    """Replace every depthwise convolution over time (only those with weights `of_type`, if given) by the nodes of
+    `replacement(node, number)`; return their number."""
     weights = {tensor.name: tensor for tensor in model.graph.initializer if of_type in (None, tensor.data_type)}
     nodes: list[onnx.NodeProto] = []
     found = 0
@@ -92,7 +92,7 @@ def _two_dimensional(node: onnx.NodeProto, number: int) -> list[onnx.NodeProto]:
     for attribute in node.attribute:
         copy = convolution.attribute.add()
         copy.CopyFrom(attribute)
-        # What has a value for each axis gets one for the height; pads are all beginnings, then all ends.
+        # Attributes with a value for each axis get one for the height; pads list all beginnings, then all ends.
         if attribute.name in ("kernel_shape", "strides", "dilations"):
             copy.ints[:] = [1, *attribute.ints]
         elif attribute.name == "pads":
@@ -100,7 +100,7 @@ def _two_dimensional(node: onnx.NodeProto, number: int) -> list[onnx.NodeProto]:
             copy.ints[:] = [0, begin, 0, end]
     return [
         helper.make_node("Unsqueeze", [node.input[0], _HEIGHT], [flat]),
-        # Done once when the model is loaded: ONNX Runtime folds what is constant.
+        # Computed once when the model is loaded: ONNX Runtime folds constants.
         helper.make_node("Unsqueeze", [node.input[1], _HEIGHT], [weight]),
         convolution,
         helper.make_node("Squeeze", [result, _HEIGHT], list(node.output)),
@@ -111,7 +111,7 @@ def _single_precision(node: onnx.NodeProto, number: int) -> list[onnx.NodeProto]
     from onnx import TensorProto, helper
 
     result = f"moulin_depthwise_{number}_y"
-    # Those of weights and bias are done once, when the model is loaded.
+    # The conversions of weights and bias are folded when the model is loaded.
     widened = {name: f"moulin_depthwise_{number}_{part}" for part, name in zip("xwb", node.input, strict=False) if name}
     convolution = helper.make_node("Conv", [widened.get(name, "") for name in node.input], [result], name=node.name)
     convolution.attribute.extend(node.attribute)

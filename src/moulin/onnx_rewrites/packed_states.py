@@ -1,7 +1,7 @@
-"""All states of a streaming encoder in one tensor, the batch first: [N, S].
+"""All states of a streaming encoder packed into one tensor [N, S].
 
-Icefall's exports have up to a hundred states, with the batch on different axes. Whoever keeps them by stream wants one
-row a stream.
+Icefall's exports have up to a hundred states, with the batch on different axes. Packed, the states of a stream are one
+row, which is easy to gather and scatter by stream.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ STATES, NEW_STATES = "states", "new_states"
 
 
 def packed_size(streaming: StreamingSpec) -> int:
-    """S: how many floats a stream's states are."""
+    """S: the number of floats in a stream's states."""
     return sum(map(_size, streaming.states))
 
 
 def pack_states(model: ModelProto, streaming: StreamingSpec) -> ModelProto:
-    """`model` with x and `states` float32 [N, S] in, and encoder_out and `new_states` [N, S] out.
+    """`model` with the inputs x and `states` float32 [N, S], and the outputs encoder_out and `new_states` [N, S].
 
-    The row of a stream holds its states in the order of `streaming`, each laid out as it is without its batch; zeros
-    are a beginning. Counters are floats there, exact for the first 90 hours of a stream, and the one that Icefall
-    leaves to the caller (the Conformer's `processed_lens`) grows within.
+    A stream's row holds its states in the order of `streaming`, each flattened without its batch axis; a new stream's
+    are zeros. Counters are stored as floats, exact for the first 90 hours of a stream, and the one that Icefall leaves
+    to the caller (the Conformer's `processed_lens`) is incremented in the graph.
     """
     packed = ModelProto()
     packed.CopyFrom(model)
@@ -50,20 +50,20 @@ def pack_states(model: ModelProto, streaming: StreamingSpec) -> ModelProto:
 
 
 def _exchange(tensors: Any, names: set[str] | set[str | None], name: str, size: int) -> None:
-    """Put one tensor [N, size] in the place of those called `names`."""
+    """Replace the tensors called `names` by one tensor [N, size]."""
     kept = [tensor for tensor in tensors if tensor.name not in names]
     del tensors[:]
     tensors.extend([*kept, helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", size])])
 
 
 _Step = tuple[str, list[str], dict[str, Any]]
-"""Operator, further inputs, attributes."""
+"""A node of a chain: operator, inputs after the first, attributes."""
 
 
 def _unpacked(graph: GraphProto, state: StateSpec) -> list[NodeProto]:
-    """From [N, s] to the state as the graph wants it."""
+    """Nodes from the flat state [N, s] to the graph's input."""
     flat, rest = _flat(state), _rest(state)
-    # A zero keeps the size that is there.
+    # A zero in Reshape's shape keeps the axis's size.
     shape = _constant(graph, f"{flat}/shape", [0, *rest] if rest else [-1])
     steps: list[_Step] = [("Reshape", [shape], {})]
     if state.batch_axis:
@@ -76,7 +76,7 @@ def _unpacked(graph: GraphProto, state: StateSpec) -> list[NodeProto]:
 
 
 def _packed(graph: GraphProto, state: StateSpec) -> list[NodeProto]:
-    """From what the graph returns, or has to be counted here, to [N, s]."""
+    """Nodes from the graph's output (or from the input of a counter, incremented here) to the flat state [N, s]."""
     flat, rest = _flat(state), _rest(state)
     steps: list[_Step] = []
     if state.output is None:
@@ -91,7 +91,7 @@ def _packed(graph: GraphProto, state: StateSpec) -> list[NodeProto]:
 
 
 def _chain(source: str, steps: list[_Step], result: str) -> list[NodeProto]:
-    """Nodes one after the other, from the tensor `source` to `result`."""
+    """A sequence of nodes from the tensor `source` to the tensor `result`."""
     names = [source, *(f"{result}/{number}" for number in range(1, len(steps))), result]
     return [
         helper.make_node(kind, [names[number], *others], [names[number + 1]], **attributes)
@@ -109,7 +109,7 @@ def _flat(state: StateSpec) -> str:
 
 
 def _rest(state: StateSpec) -> list[int]:
-    """The state's shape without its batch."""
+    """The state's shape without its batch axis."""
     return [size for axis, size in enumerate(state.shape) if axis != state.batch_axis]
 
 

@@ -1,14 +1,13 @@
-"""Zipformer's activations in fewer operators.
+"""Zipformer's activations, rewritten to fewer operators.
 
 SwooshR and SwooshL are log(1 + exp(x - o)) - 0.08 x - c with o of 1 and 4 and c of 0.313 and 0.035 (Icefall's
-zipformer/scaling.py). Exported to ONNX each becomes ten to twelve elementwise operators, every one a pass over the
-tensor through memory; behind the convolutions at the start of a Zipformer they take as long as these. With z = x - o
-the same is
+zipformer/scaling.py). Exported to ONNX each becomes ten to twelve elementwise operators, each a pass over the tensor in
+memory; after the convolutions at the start of a Zipformer they take as long as these. With z = x - o this equals
 
     (1 - k) LeakyRelu(z, -k / (1 - k))  -  log(sigmoid(|z|))  -  (c + k o)          k = 0.08
 
-because log(1 + exp z) = max(z, 0) - log(sigmoid(|z|)) and max(z, 0) - k z is a LeakyRelu. That is seven operators, and
-nothing in it overflows.
+because log(1 + exp z) = max(z, 0) - log(sigmoid(|z|)) and max(z, 0) - k z is a LeakyRelu. That is seven operators,
+without overflow.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class _Swoosh:
 
 
 def rewrite_swoosh(model: onnx.ModelProto) -> int:
-    """Rewrite every Swoosh of `model` in place; return how many there were. Other graphs stay as they are."""
+    """Rewrite every Swoosh of `model` in place; return their number. Other graphs are not changed."""
     found = _Graph(model).swooshes()
     if not found:
         return 0
@@ -47,7 +46,7 @@ def rewrite_swoosh(model: onnx.ModelProto) -> int:
 
 
 class _Graph:
-    """Who makes and who takes each tensor of a graph."""
+    """The producer and the consumers of each tensor of a graph."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._nodes = list(model.graph.node)
@@ -61,7 +60,7 @@ class _Graph:
         return [swoosh for node in self._nodes if node.op_type == "Log" and (swoosh := self._swoosh(node))]
 
     def _swoosh(self, log: onnx.NodeProto) -> _Swoosh | None:
-        """The activation around `log`; None where anything is not as expected."""
+        """The Swoosh that contains `log`; None where any node differs from the pattern."""
         softplus = self._softplus(log)
         if softplus is None:
             return None
@@ -80,7 +79,7 @@ class _Graph:
         return _Swoosh(minus_constant.output[0], z, k, c + k * o)
 
     def _softplus(self, log: onnx.NodeProto) -> tuple[str, str] | None:
-        """(z, log(1 + exp z)) for a `log` that is part of it, in either of the forms that exports have."""
+        """The tensors (z, log(1 + exp z)) around `log`, in either of the forms that exports have, or None."""
         plus_one = self._made_by(log.input[0], "Add")
         exp = next((e for name in plus_one.input if (e := self._made_by(name, "Exp"))), None) if plus_one else None
         if exp is None:
@@ -94,7 +93,7 @@ class _Graph:
             if total is None or self._number(difference.input[0]) != 0.0:
                 return None
             return difference.input[1], total.output[0]
-        # log(1 + exp z), and z itself where that is infinite
+        # log(1 + exp z), replaced by z where it is infinite
         cast = self._only_taker(log.output[0], "Cast")
         where = next((n for n in self._takers[cast.output[0]] if n.op_type == "Where"), None) if cast else None
         if where is None or where.input[1] != exp.input[0]:
@@ -140,7 +139,7 @@ def _replacement(model: onnx.ModelProto, swoosh: _Swoosh) -> list[onnx.NodeProto
 
 
 def remove_dead_nodes(model: onnx.ModelProto) -> None:
-    """Remove the nodes of `model` that no output comes from."""
+    """Remove the nodes of `model` whose outputs are not used."""
     graph = model.graph
     while True:
         used = {output.name for output in graph.output} | _read_names(graph)
@@ -152,7 +151,7 @@ def remove_dead_nodes(model: onnx.ModelProto) -> None:
 
 
 def _read_names(graph: onnx.GraphProto) -> set[str]:
-    """Every tensor that a node reads, those in the branches of If and the bodies of Loop included."""
+    """Every tensor that a node reads, including nodes in the branches of If and the bodies of Loop."""
     names: set[str] = set()
     for node in graph.node:
         names.update(node.input)

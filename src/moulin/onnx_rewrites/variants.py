@@ -16,7 +16,7 @@ from moulin.onnx_rewrites.swoosh import remove_dead_nodes
 
 
 def write_fp16(files: OnnxFiles) -> OnnxFiles:
-    """Weights and arithmetic in half precision, inputs and outputs as they were: `*.fp16.onnx` beside the files."""
+    """Write `*.fp16.onnx` beside the files: weights and arithmetic in half precision, inputs and outputs unchanged."""
     written = _beside(files, ".fp16.onnx")
     for source, target in _pairs(files, written):
         onnx.save(in_half_precision(onnx.load(source)), target)
@@ -24,27 +24,27 @@ def write_fp16(files: OnnxFiles) -> OnnxFiles:
 
 
 def in_half_precision(model: onnx.ModelProto) -> onnx.ModelProto:
-    """`model` with weights and arithmetic in half precision, inputs and outputs as they were, and angles."""
+    """`model` with weights and arithmetic in half precision; inputs, outputs and `_angles` are not converted."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
     for node in model.graph.node:
-        node.name = node.name or node.output[0]  # the converter knows the nodes that it is to leave by their names
+        node.name = node.name or node.output[0]  # the converter skips nodes by name
     with warnings.catch_warnings():
-        # Values below the smallest of half precision become that: said once for each tensor.
+        # The converter warns for each tensor that values are raised to the smallest of half precision.
         warnings.simplefilter("ignore")
         converted = convert_float_to_float16(model, keep_io_types=True, node_block_list=_angles(model))
     _remove_round_trips(converted)
-    # It puts the nodes that convert inputs behind those that use them.
+    # The converter puts the nodes that convert inputs after those that use them.
     OnnxModel(converted).topological_sort()
     return converted  # type: ignore[no-any-return]
 
 
 def _angles(model: onnx.ModelProto) -> list[str]:
-    """The sines and cosines, and all that computes their angles from numbers of frames.
+    """Names of the sines and cosines of encoded distances, and of the nodes that compute their angles.
 
-    The encoded distances between frames. An angle of hundreds has steps of a quarter in half precision, and none beyond
-    65,504: of 15 seconds the most distant came out wrong by 0.2, of two minutes by 2.
+    An angle of hundreds has steps of a quarter in half precision, and 65,504 is the largest: the encodings of the most
+    distant frames were wrong by 0.2 for 15 seconds, by 2 for two minutes.
     """
     makers = {output: node for node in model.graph.node for output in node.output}
     found: dict[str, onnx.NodeProto] = {}
@@ -59,7 +59,7 @@ def _angles(model: onnx.ModelProto) -> list[str]:
 
 
 def _remove_round_trips(model: onnx.ModelProto) -> None:
-    """Let what was rounded to half precision only to go from one node in single precision to another stay as it is."""
+    """Remove casts to half precision and back between two nodes in single precision."""
     makers = {output: node for node in model.graph.node for output in node.output}
 
     def unrounded(name: str) -> str:
@@ -67,7 +67,7 @@ def _remove_round_trips(model: onnx.ModelProto) -> None:
         if back is None or not _casts_to(back, onnx.TensorProto.FLOAT):
             return name
         there = makers.get(back.input[0])
-        # Of the model's own conversions none comes from single precision: there they all go to half.
+        # The model's own casts are never from single precision here: all of those became casts to half.
         return there.input[0] if there is not None and there.name.endswith("_cast_to_fp16_node") else name
 
     for node in model.graph.node:
@@ -80,13 +80,13 @@ def _casts_to(node: onnx.NodeProto, kind: int) -> bool:
 
 
 def in_brain_precision(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same in bfloat16, which reaches as far as float32 with three bits less than half precision.
+    """`model` in bfloat16, which has float32's range and three bits of precision less than half precision.
 
-    ONNX Runtime has no tool for it: what it does for half precision is done, and then every type and weight exchanged.
+    ONNX Runtime has no converter for it: the model is converted to half precision, then every type and weight replaced.
     """
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     half, brain = onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16
-    # It changes the model that it is given; the weights are taken as they were before.
+    # The conversion changes its argument; weights are taken from this copy.
     untouched = onnx.ModelProto()
     untouched.CopyFrom(model)
     converted = in_half_precision(untouched)
@@ -111,7 +111,7 @@ def _brain(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
 
 
 def write_int8(files: OnnxFiles) -> OnnxFiles:
-    """Dynamically quantised matrix products (in the decoder the embedding too): `*.int8.onnx` beside the files."""
+    """Write `*.int8.onnx` beside the files: dynamically quantised matrix products, and the decoder's embedding."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     written = _beside(files, ".int8.onnx")

@@ -23,12 +23,3 @@ class EndpointRules:
             value = getattr(self, rule.name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:  # NaN neither
                 raise OptionsError(f"Expected {rule.name} to be a number of seconds above 0, got {value!r}")
-
-    def paused(self, trailing_silence_sec: float, *, anything_said: bool) -> bool:
-        """Rules 1 and 2."""
-        enough = self.rule2_min_trailing_silence_sec if anything_said else self.rule1_min_trailing_silence_sec
-        return trailing_silence_sec >= enough or trailing_silence_sec >= self.rule1_min_trailing_silence_sec
-
-    def too_long(self, length_sec: float) -> bool:
-        """Rule 3."""
-        return length_sec >= self.rule3_min_utterance_length_sec

@@ -1,4 +1,4 @@
-"""The audio of all streams, a ring of samples each, from which the card takes its windows."""
+"""The audio of all streams, a ring of samples each, from which steppers take their windows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ROWS = 32
 
 
 def ring_samples(layout: WindowLayout) -> int:
-    """What a stream's ring holds: a window, and two chunks more to be filled meanwhile."""
+    """The length of a stream's ring: a window, and two chunks that are filled meanwhile."""
     return (-(-layout.samples // layout.chunk) + 2) * layout.chunk
 
 
@@ -30,17 +30,17 @@ class Inbox:
 
     def __init__(self, rings: Floats, layout: WindowLayout) -> None:
         slots, self._ring = rings.shape
-        self._rings, self._layout = rings, layout
+        self.rings, self.layout = rings, layout
         self.num_samples = np.zeros(slots, dtype=np.int64)
-        """Of audio so far, without the silence behind it."""
+        """Samples of audio so far, [slots]; the silence after the end does not count."""
         self.num_taken = np.zeros(slots, dtype=np.int32)
-        """Windows."""
+        """Windows taken so far, [slots]."""
         self._in_ring = np.zeros(slots, dtype=np.int64)
         self._num_windows = np.full(slots, _GOES_ON, dtype=np.int64)
         self._waiting: dict[int, deque[Floats]] = {}
 
     def open(self, slot: int) -> None:
-        """A new stream. What another has left in the ring is never read."""
+        """Begin a stream. What the one before has left in the ring is never read."""
         self.num_samples[slot] = self.num_taken[slot] = self._in_ring[slot] = 0
         self._num_windows[slot] = _GOES_ON
         self._waiting.pop(slot, None)
@@ -71,8 +71,8 @@ class Inbox:
         for first in np.unique(at[fits & ~straight]):
             rows = np.flatnonzero(fits & (at == first))
             block, behind = as_floats(samples[rows]), self._ring - first
-            self._rings[slots[rows], first:] = block[:, :behind]
-            self._rings[slots[rows], : count - behind] = block[:, behind:]
+            self.rings[slots[rows], first:] = block[:, :behind]
+            self.rings[slots[rows], : count - behind] = block[:, behind:]
         self._in_ring[slots[fits]] += count
         self.num_samples[slots[fits]] += count
         for row in np.flatnonzero(~fits).tolist():
@@ -80,14 +80,14 @@ class Inbox:
 
     def finish(self, slot: int, tail_samples: int) -> None:
         """No more audio comes: silence follows; see `WindowLayout.all_windows`."""
-        self._num_windows[slot] = self._layout.all_windows(int(self.num_samples[slot]), tail_samples)
+        self._num_windows[slot] = self.layout.all_windows(int(self.num_samples[slot]), tail_samples)
 
     def discard(self, slot: int) -> None:
         """The stream has no more windows, whatever audio is waiting."""
         self._num_windows[slot] = 0
 
     def finished(self, slots: Ints) -> NDArray[np.bool_]:
-        """To which of `slots` no more audio comes."""
+        """Which of `slots` get no more audio."""
         finished: NDArray[np.bool_] = self._num_windows[slots] != _GOES_ON
         return finished
 
@@ -95,7 +95,7 @@ class Inbox:
         """Whether a whole window is there."""
         end = self._num_windows[slot]
         if end == _GOES_ON:
-            end = self._layout.whole_windows(int(self.num_samples[slot]))
+            end = self.layout.whole_windows(int(self.num_samples[slot]))
         return bool(self.num_taken[slot] < end)
 
     def ended(self, slots: Ints) -> NDArray[np.bool_]:
@@ -105,13 +105,13 @@ class Inbox:
         return ended
 
     def heard(self, slots: Ints) -> NDArray[np.int32]:
-        """How many samples of their next windows are there, counted from the window's beginning."""
-        begin = self.num_taken[slots].astype(np.int64) * self._layout.chunk - self._layout.overhang
-        heard: NDArray[np.int32] = np.minimum(self.num_samples[slots] - begin, self._layout.samples).astype(np.int32)
+        """Samples that are there of the next window of each of `slots`, counted from the window's first."""
+        begin = self.num_taken[slots].astype(np.int64) * self.layout.chunk - self.layout.overhang
+        heard: NDArray[np.int32] = np.minimum(self.num_samples[slots] - begin, self.layout.samples).astype(np.int32)
         return heard
 
     def take(self, slots: Ints) -> None:
-        """The next window of each of `slots` is not needed any more."""
+        """Move each of `slots` past its next window, which makes room in the rings."""
         self.num_taken[slots] += 1
         if self._waiting:
             for slot in slots.tolist():
@@ -119,10 +119,10 @@ class Inbox:
                     self._refill(slot)
 
     def _put(self, slots: Ints, at: Ints, samples: Floats | NDArray[np.int16]) -> None:
-        """Rows [N, n] to their places, none of which reaches the end of its ring."""
+        """Write rows [N, n] to places of their rings, none of which reaches the ring's end."""
         count = min(samples.shape[1], self._ring)
-        # Wherever so many samples may begin, so that one call puts many rows at places of their own.
-        places = sliding_window_view(self._rings.reshape(-1), count, writeable=True)
+        # A view of every place where so many samples may begin: one assignment fills many rows, each at its own.
+        places = sliding_window_view(self.rings.reshape(-1), count, writeable=True)
         first = slots * self._ring + at
         for begin in range(0, len(slots), _ROWS):  # what is converted is still in the cache when it is copied
             rows = slice(begin, begin + _ROWS)
@@ -144,13 +144,13 @@ class Inbox:
         count = min(len(samples), int(self._room_end(slot)) - start)
         at = start % self._ring
         behind = min(count, self._ring - at)
-        self._rings[slot, at : at + behind] = samples[:behind]
-        self._rings[slot, : count - behind] = samples[behind:count]
+        self.rings[slot, at : at + behind] = samples[:behind]
+        self.rings[slot, : count - behind] = samples[behind:count]
         self._in_ring[slot] = start + count
         return count
 
     def _room_end(self, slots: int | Ints) -> Ints:
         """The first sample that would overwrite one of the next window."""
         taken = np.asarray(self.num_taken[slots], dtype=np.int64)
-        end: Ints = np.maximum(taken * self._layout.chunk - self._layout.overhang, 0) + self._ring
+        end: Ints = np.maximum(taken * self.layout.chunk - self.layout.overhang, 0) + self._ring
         return end

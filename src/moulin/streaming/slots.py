@@ -26,7 +26,8 @@ class SlotPool:
         with self._lock:
             if not self._free:
                 raise StreamsFull(
-                    f"All {self.capacity} streams are in use", hint="try again later, or serve with more --max-streams"
+                    f"All {self.capacity} {StreamsFull.IN_USE}",
+                    hint="try again later, or serve with more --max-streams",
                 )
             slot = self._free.pop()
             self._taken.add(slot)

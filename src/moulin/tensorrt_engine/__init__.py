@@ -1,8 +1,11 @@
-"""ONNX files to TensorRT engines: `build.py` is the main path.
+"""TensorRT: engines built from ONNX files (`build.py` is the main path), and the runners on them.
 
-sanitise.py    a graph that says the same with what TensorRT takes
-operators.py   is there anything left that its documented parser refuses?
-profiles.py    which shapes the engine is made for, from the `ModelSpec`
-plan.py        what an engine was made of and on, and whether that is what is there
-builders.py    the seam: TensorRT's Python API, or trtexec
+sanitise.py      rewriting of a graph to a form that TensorRT accepts
+operators.py     the check for operators that TensorRT's documented parser refuses
+profiles.py      the input shapes that an engine is built for, from the `ModelSpec`
+plan_file.py     the machine and model that an engine was built for
+builders.py      the seam: TensorRT's Python API, or trtexec
+drift.py         the check of an engine against ONNX Runtime
+ready_plan.py    an engine from the cache, or built
+loaded_plan.py   TensorRT's runtime API; runner.py and stream_runner.py run models with it
 """

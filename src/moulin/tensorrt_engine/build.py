@@ -22,12 +22,12 @@ from moulin.tensorrt_engine.profiles import Profile, profiles
 from moulin.tensorrt_engine.sanitise import sanitise
 
 WORKSPACE_GIB = 4.0
-"""What TensorRT may take for trying: without a bound it has taken more than the GPU has."""
+"""The limit on memory for TensorRT's trials of kernels; without one it has taken more than the GPU has."""
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """All that there is before TensorRT is asked."""
+    """The inputs of a TensorRT build."""
 
     model: onnx.ModelProto
     profiles: list[Profile]
@@ -36,16 +36,15 @@ class Preparation:
 def prepare(
     spec: ModelSpec, *, precision: PlanPrecision = "fp16", max_batch: int = 64, max_seconds: float | None = None
 ) -> Preparation:
-    """The encoder of `spec` as TensorRT takes it, a streaming one with its states packed, and the profiles to build it
-    with.
+    """The encoder of `spec` in a form that TensorRT accepts, a streaming one with its states packed, and its profiles.
 
-    Raises OptionsError for a checkpoint or impossible limits, and EngineError where the graph holds what TensorRT does
-    not take.
+    Raises OptionsError for a checkpoint or impossible limits, and EngineError where the graph has operators that
+    TensorRT does not accept.
     """
     if not isinstance(spec, OnnxModelSpec):
         raise OptionsError(
             f"An engine is built from ONNX files, and {spec.file} is a checkpoint",
-            hint="`moulin export` writes ONNX files of it",
+            hint="`moulin export` writes ONNX files from it",
         )
     if spec.precision != "fp32":
         raise OptionsError(
@@ -56,8 +55,8 @@ def prepare(
     model = sanitise(pack_states(loaded, spec.streaming) if spec.streaming else loaded)
     if found := refusals(model):
         raise EngineError(
-            f"TensorRT does not take {spec.encoder.file}: it has {', '.join(map(str, found))}",
-            hint="export the checkpoint with `moulin export`, whose files have nothing of the kind",
+            f"TensorRT does not accept {spec.encoder.file}: it has {', '.join(map(str, found))}",
+            hint="export the checkpoint with `moulin export`, whose files have none of these",
         )
     min_frames = 1
     if spec.streaming is None:
@@ -80,11 +79,10 @@ def build_plan(
     workspace_gib: float = WORKSPACE_GIB,
     check: Callable[[Path], float] | None = None,
 ) -> Path:
-    """Build the engine into the folder `to`, or find it there; returns its file. Raises EngineError.
+    """Build the engine into the folder `to`, unless it is there already; returns its file. Raises EngineError.
 
-    The name tells one engine from another: GPU, version of TensorRT, precision, profiles and the model itself. `check`
-    is given every engine that nobody has checked yet, and returns its drift or raises EngineError; what it raises for
-    is not kept.
+    The file's name identifies GPU, TensorRT version, precision, profiles and model. `check` is called for every engine
+    that is not checked yet, and returns its drift or raises EngineError, upon which the engine is deleted.
     """
     facts = PlanFacts(
         Machine(gpu, builder.version),
@@ -109,10 +107,10 @@ def build_plan(
 
 
 def this_gpu(index: int = 0) -> str:
-    """The GPU's name and compute capability, as nvidia-smi says. Raises EngineError where there is none."""
+    """The GPU's name and compute capability from nvidia-smi. Raises EngineError where there is no such GPU."""
     query = ["nvidia-smi", f"--id={index}", "--query-gpu=name,compute_cap", "--format=csv,noheader"]
     if shutil.which("nvidia-smi") is None:
-        raise EngineError("Building an engine needs an NVIDIA GPU, and nvidia-smi is not there")
+        raise EngineError("Building an engine needs an NVIDIA GPU, and nvidia-smi is not installed")
     done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
     if done.returncode != 0 or not done.stdout.strip():
         raise EngineError(f"nvidia-smi finds no GPU {index}: {(done.stdout + done.stderr).strip()}")
@@ -120,7 +118,7 @@ def this_gpu(index: int = 0) -> str:
 
 
 def _in_precision(model: onnx.ModelProto, precision: PlanPrecision) -> onnx.ModelProto:
-    """The graph in the types that the engine is to compute with; its inputs and outputs stay as they are."""
+    """`model` in the engine's precision, with inputs and outputs unchanged."""
     if precision == "fp32":
         return model
     from moulin.onnx_rewrites.variants import in_brain_precision, in_half_precision

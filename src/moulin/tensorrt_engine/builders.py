@@ -1,4 +1,4 @@
-"""Whatever makes an engine of an ONNX file: TensorRT's Python API, or trtexec."""
+"""Builders of an engine from an ONNX file: TensorRT's Python API, or trtexec."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _GIB = 2**30
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """An ONNX file to make a plan of. Its types are those of the graph ("strongly typed"): the precision is in it."""
+    """An ONNX file to build a plan from. The plan computes in the graph's own types ("strongly typed")."""
 
     onnx: Path
     plan: Path
@@ -33,14 +33,14 @@ class BuildRequest:
 class Builder(Protocol):
     @property
     def version(self) -> str:
-        """TensorRT's, as 10.3.0."""
+        """TensorRT's version, for example 10.3.0."""
 
     def build(self, request: BuildRequest) -> None:
         """Write the plan. Raises EngineError with TensorRT's reason."""
 
 
 def find_builder(*, say: Callable[[str], None] | None = None) -> Builder:
-    """TensorRT's Python API where it is installed, else trtexec. Raises EngineError where there is neither."""
+    """TensorRT's Python API if installed, else trtexec. Raises EngineError where there is neither."""
     try:
         return PythonBuilder(importlib.import_module("tensorrt"), say=say)
     except ModuleNotFoundError:
@@ -50,7 +50,7 @@ def find_builder(*, say: Callable[[str], None] | None = None) -> Builder:
         if place is not None and Path(place).is_file():
             return TrtexecBuilder(Path(place))
     raise EngineError(
-        "Building an engine needs TensorRT, and there is neither the Python package tensorrt nor trtexec",
+        "Building an engine needs TensorRT, and neither the Python package tensorrt nor trtexec is installed",
         hint="run it in NVIDIA's container (nvcr.io/nvidia/tritonserver has TensorRT), or pip install tensorrt; "
         "--dry-run shows what would be built",
     )
@@ -60,7 +60,7 @@ class TrtexecBuilder:
     """The command line tool that comes with TensorRT."""
 
     def __init__(self, binary: Path) -> None:
-        """Raises EngineError where `binary` does not say which version it is."""
+        """Raises EngineError where `binary` does not print its version."""
         self._binary = binary
         self._version = self._read_version()
 
@@ -82,15 +82,15 @@ class TrtexecBuilder:
         printed = _run([str(self._binary), "--help"]).stdout
         match = re.search(r"\[TensorRT v(\d+)\]", printed)
         if match is None:
-            raise EngineError(f"{self._binary} does not say its version: got {printed[:80]!r}")
+            raise EngineError(f"Expected {self._binary} --help to print its version, got {printed[:80]!r}")
         number = int(match[1])
-        # 8.6.1 is 8601, 10.3.0 is 100300.
+        # Version 8.6.1 is printed as 8601, 10.3.0 as 100300.
         major, rest = divmod(number, 10_000) if number >= 100_000 else divmod(number, 1000)
         return f"{major}.{rest // 100}.{rest % 100}"
 
 
 def trtexec_arguments(request: BuildRequest) -> list[str]:
-    """What trtexec is told."""
+    """trtexec's arguments for `request`."""
     arguments = [
         f"--onnx={request.onnx}",
         f"--saveEngine={request.plan}",
@@ -121,7 +121,7 @@ class PythonBuilder:
     """TensorRT's Python API, 10 and later."""
 
     def __init__(self, tensorrt: Any, *, say: Callable[[str], None] | None = None) -> None:
-        """`tensorrt` is the module; `say` is told how far a build is."""
+        """`tensorrt` is the module; `say` receives lines about the build's progress."""
         self._tensorrt, self._say = tensorrt, say
 
     @property
@@ -132,13 +132,13 @@ class PythonBuilder:
         trt = self._tensorrt
         logger = trt.Logger(trt.Logger.WARNING)
         builder = trt.Builder(logger)
-        # Since 11 every network is strongly typed, and the flag may be gone.
+        # Since TensorRT 11 every network is strongly typed, and the flag may not exist.
         flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
         network = builder.create_network(0 if flag is None else 1 << int(flag))
         parser = trt.OnnxParser(network, logger)
         if not parser.parse_from_file(str(request.onnx)):
             errors = [str(parser.get_error(number)) for number in range(parser.num_errors)]
-            raise EngineError(f"TensorRT does not take the encoder: {errors[0] if errors else 'it gives no reason'}")
+            raise EngineError(f"TensorRT does not accept the encoder: {errors[0] if errors else 'it gives no reason'}")
         config = builder.create_builder_config()
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, round(request.workspace_gib * _GIB))
         for wanted in request.profiles:
@@ -151,14 +151,14 @@ class PythonBuilder:
         plan = builder.build_serialized_network(network, config)
         if plan is None:
             raise EngineError(
-                "TensorRT could not build the engine; its log says why",
-                hint="where memory is short, lower --workspace-gib, --max-batch or --max-seconds",
+                "TensorRT could not build the engine; its log has the reason",
+                hint="if memory is short, lower --workspace-gib, --max-batch or --max-seconds",
             )
         request.plan.write_bytes(bytes(plan))
 
 
 def _progress_monitor(trt: Any, say: Callable[[str], None]) -> Any:
-    """TensorRT builds in phases within phases; the outermost ones are told, with their time."""
+    """A progress monitor that reports the outermost of TensorRT's nested build phases, with their times."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -171,7 +171,7 @@ def _progress_monitor(trt: Any, say: Callable[[str], None]) -> Any:
                 say(f"  {phase}: {num_steps} steps ...")
 
         def step_complete(self, _phase: str, _step: int) -> bool:
-            return True  # go on
+            return True  # continue the build
 
         def phase_finish(self, phase: str) -> None:
             if phase in self._started:

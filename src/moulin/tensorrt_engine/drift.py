@@ -1,6 +1,6 @@
-"""How far an engine is from ONNX Runtime in fp32, on real speech: what a build does not say.
+"""The drift of an engine: its difference from ONNX Runtime in fp32 on speech.
 
-An engine that was built may still give NaN, where half precision overflows, or drift, where it cancels.
+A successful build does not show whether half precision overflows to NaN, or loses precision by cancellation.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from moulin.tensorrt_engine.runner import TensorRtEncoder
 from moulin.tensorrt_engine.stream_runner import TensorRtStreamRunner
 
 TOLERANCES: dict[PlanPrecision, float] = {"fp32": 0.01, "fp16": 0.03, "bf16": 0.15}
-"""The largest drift that is taken for rounding: the norm of the difference over that of ONNX Runtime's encoder frames.
-Rounding of digits-en-streaming to fp16 makes 0.1 %, and that of its weights alone to bf16 1 % (in ONNX Runtime); deeper
-models get a margin of ten. fp32 leaves room for TF32, which TensorRT multiplies in."""
+"""The largest drift explained by rounding: the norm of the difference relative to that of ONNX Runtime's frames.
+Rounding digits-en-streaming to fp16 gives 0.1 %, rounding only its weights to bf16 1 % (in ONNX Runtime); the limits
+leave a factor of ten or more for deeper models. fp32's allows for TF32, in which TensorRT multiplies."""
 
 _UTTERANCES, _STREAMS, _CHUNKS = 4, 3, 20
 
@@ -33,7 +33,7 @@ def measure_drift(
 ) -> float:
     """The drift of the encoder `plan` of `spec`, on `waveforms` of speech, float32 [n] each, 16 kHz.
 
-    Raises EngineError where the engine gives what is no number, or drifts by more than TOLERANCES allow."""
+    Raises EngineError where the engine gives NaN or infinity, or drifts by more than TOLERANCES allow."""
     fbank = Fbank(FbankOptions(num_mel_bins=spec.feature_dim))
     speech = [fbank(waveform) for waveform in waveforms[:_UTTERANCES]]
     pairs = (_streaming if spec.streaming else _offline)(spec, plan, speech)
@@ -49,21 +49,22 @@ def measure_drift(
     if broken:
         raise EngineError(
             f"The engine of {spec.name} in {precision} gives NaN or infinity in {broken} of {frames} encoder frames of "
-            "speech, and ONNX Runtime gives numbers",
+            "speech, where ONNX Runtime gives finite numbers",
             hint=hint,
         )
     drift = float(np.sqrt(difference / norm))
     if drift > TOLERANCES[precision]:
         raise EngineError(
             f"The engine of {spec.name} in {precision} differs from ONNX Runtime by {drift:.2%} on speech, and "
-            f"{TOLERANCES[precision]:.0%} is the most that rounding explains",
+            f"rounding explains at most {TOLERANCES[precision]:.0%}",
             hint=hint,
         )
     return drift
 
 
 def _offline(spec: OnnxModelSpec, plan: TensorRtPlan, speech: Sequence[Floats]) -> Iterator[tuple[Floats, Floats]]:
-    """Valid frames of both: of recordings in one batch, and of one as long as each profile's best."""
+    """Valid encoder frames of engine and ONNX Runtime: of all recordings in one batch, and of one recording as long as
+    each profile's best shape."""
     engine = TensorRtEncoder(spec, plan)
     reference = OnnxRuntimeRunner(spec, rewrite=False)
     lengths = np.array([min(len(features), engine.max_frames) for features in speech[: engine.max_batch]])
@@ -90,14 +91,14 @@ def _offline(spec: OnnxModelSpec, plan: TensorRtPlan, speech: Sequence[Floats]) 
 
 
 def _streaming(spec: OnnxModelSpec, plan: TensorRtPlan, speech: Sequence[Floats]) -> Iterator[tuple[Floats, Floats]]:
-    """Frames of several streams side by side, whose states go on from chunk to chunk."""
+    """Encoder frames of engine and ONNX Runtime for several streams, step by step with their states."""
     assert spec.streaming is not None
     window, chunk = spec.streaming.window_frames, spec.streaming.chunk_frames
     engine = TensorRtStreamRunner(spec, plan, capacity=_STREAMS)
     reference = OnnxRuntimeStreamRunner(spec, capacity=_STREAMS, rewrite=False)
     whole = np.concatenate(speech)
-    slots = np.arange(min(_STREAMS, engine.max_batch))
+    slots = np.arange(min(_STREAMS, engine.limits.max_batch))
     for step in range(_CHUNKS):
         first = [(step + _CHUNKS * slot) * chunk for slot in slots.tolist()]
         x = np.stack([np.take(whole, range(start, start + window), axis=0, mode="wrap") for start in first])
-        yield engine.encoder(x, slots), reference.encoder(x, slots, alone=True)
+        yield engine.encoder(x, slots), reference.encoder(x, slots)

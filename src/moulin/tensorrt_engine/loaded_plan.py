@@ -1,6 +1,6 @@
-"""TensorRT's own calls (10 and later): a plan that takes and gives tensors of PyTorch on one GPU.
+"""TensorRT's runtime API (10 and later): a plan whose inputs and outputs are PyTorch tensors on one GPU.
 
-PyTorch lends memory and the stream; all that is computed is TensorRT's.
+PyTorch provides memory and the stream; TensorRT does all computation.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from moulin.tensorrt_engine.profiles import Profile, Range, Shape
 
 
 class TensorRtPlan:
-    """A deserialised plan with one execution context. One caller at a time: whoever is in `computing`."""
+    """A deserialised plan with one execution context, for one caller at a time: the one within `computing`."""
 
     def __init__(self, file: Path, tensorrt: Any, device: torch.device) -> None:
-        """`tensorrt` is the module. `device` is a GPU; what stands for TensorRT in tests has a CPU's memory.
+        """`tensorrt` is the module. `device` is a GPU; the stand-in for TensorRT in tests uses the CPU.
 
-        Raises EngineError where TensorRT does not take the plan, or the GPU has too little memory for it.
+        Raises EngineError where TensorRT cannot load the plan, or the GPU has too little memory for it.
         """
         self.file, self.device, self._tensorrt = file, device, tensorrt
         self._lock = threading.Lock()
         on_gpu = device.type == "cuda"
         self._stream: Any = torch.cuda.Stream(device) if on_gpu else None  # type: ignore[no-untyped-call]
-        # What the engine logs to and lives in has to outlive it.
+        # Logger and runtime have to outlive the engine.
         self._logger = tensorrt.Logger(tensorrt.Logger.WARNING)
         self._runtime = tensorrt.Runtime(self._logger)
         with self.computing():
             self._engine = self._runtime.deserialize_cuda_engine(file.read_bytes())
             if self._engine is None:
                 raise EngineError(
-                    f"TensorRT {tensorrt.__version__} cannot load {file}; its log says why",
+                    f"TensorRT {tensorrt.__version__} cannot load {file}; its log has the reason",
                     hint="build the engine again with `moulin trt build`",
                 )
             self._context = self._engine.create_execution_context()
             if self._context is None:
                 raise EngineError(
-                    f"TensorRT cannot make room for running {file}; its log says why",
+                    f"TensorRT cannot allocate memory for running {file}; its log has the reason",
                     hint="a smaller --max-batch or --max-audio-sec needs less of the GPU's memory",
                 )
         engine = self._engine
@@ -56,12 +56,12 @@ class TensorRtPlan:
             {name: Range(*map(_shape, engine.get_tensor_profile_shape(name, number))) for name in self.inputs}
             for number in range(engine.num_optimization_profiles)
         ]
-        self._profile = 0  # a context begins with it
+        self._profile = 0  # a new context has profile 0
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """The plan's GPU and stream, for everything that happens to its tensors. Raises EngineError for what PyTorch
-        raises, say for want of memory."""
+        """Lock the plan and use its GPU stream; every operation on its tensors belongs inside. PyTorch's exceptions,
+        for example for lack of memory, become EngineError."""
         on_gpu = self._stream is not None
         try:
             with self._lock, torch.inference_mode(), torch.cuda.stream(self._stream) if on_gpu else nullcontext():
@@ -70,14 +70,14 @@ class TensorRtPlan:
             raise EngineError(f"Running {self.file.name} failed on {self.device}: {first_line(error)}") from error
 
     def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The outputs of `inputs`, tensors on the device, by name; within `computing`, and on the device when the
-        stream has come so far.
+        """Run the plan on `inputs` and return its outputs, both by name and on the device. To be called within
+        `computing`; the outputs are valid in stream order.
 
-        Raises EngineError for shapes that no profile holds, and for whatever TensorRT fails on.
+        Raises EngineError for shapes outside all profiles, and where TensorRT fails.
         """
         self._choose_profile({name: tuple(tensor.shape) for name, tensor in inputs.items()})
         context = self._context
-        # What TensorRT reads is to live until it has.
+        # Keeps the inputs alive until TensorRT has read them.
         given = {name: inputs[name].to(dtype).contiguous() for name, dtype in self.inputs.items()}
         for name, tensor in given.items():
             self._check(context.set_input_shape(name, tuple(tensor.shape)), f"the shape {_spelled(tensor)} of {name}")
@@ -86,14 +86,14 @@ class TensorRtPlan:
         for name, dtype in self.outputs.items():
             shape = _shape(context.get_tensor_shape(name))
             if min(shape, default=0) < 0:
-                raise EngineError(f"{self.file.name} does not say the shape of {name}: TensorRT gives {list(shape)}")
+                raise EngineError(f"{self.file.name} leaves the shape of {name} open: TensorRT gives {list(shape)}")
             found[name] = torch.empty(shape, dtype=dtype, device=self.device)
             self._check(context.set_tensor_address(name, found[name].data_ptr()), f"the memory of {name}")
         self._check(context.execute_async_v3(self._stream_handle), "the whole pass")
         return found
 
     def _choose_profile(self, shapes: Mapping[str, Shape]) -> None:
-        """The first that holds `shapes`: they are sorted by length, and the shorter ones are faster."""
+        """Switch to the first profile that contains `shapes`; the shorter ones come first and are faster."""
         fitting = [number for number, profile in enumerate(self.profiles) if _holds(profile, shapes)]
         if not fitting:
             given = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
@@ -106,7 +106,7 @@ class TensorRtPlan:
 
     def _check(self, done: bool, what: str) -> None:
         if not done:
-            raise EngineError(f"TensorRT failed on {what} with {self.file.name}; its log says why")
+            raise EngineError(f"TensorRT failed on {what} with {self.file.name}; its log has the reason")
 
     def _dtype(self, name: str) -> torch.dtype:
         numpy_dtype = np.dtype(self._tensorrt.nptype(self._engine.get_tensor_dtype(name)))

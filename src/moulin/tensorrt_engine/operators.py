@@ -1,7 +1,7 @@
-"""What TensorRT's ONNX parser does not take, after its documentation (onnx-tensorrt, docs/operators.md, TensorRT 8.5).
+"""Operators that TensorRT's ONNX parser refuses, from its documentation (onnx-tensorrt, docs/operators.md, 8.5).
 
-Later versions take more. What is refused here was refused or restricted at some time since 8.5, or costs an engine its
-speed; nothing of it is needed for the encoders that moulin knows.
+Later versions accept more. Operators refused here were refused or restricted in some version since 8.5, or make an
+engine slow; no encoder of moulin's needs them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SUPPORTED = frozenset(_NAMES.split())
 _QUANTISED = ("DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv")
 _CONTROL_FLOW = ("If", "Loop", "Scan")
 
-# The inputs that must be constants, by their position.
+# The position of the input that must be a constant.
 _CONSTANT_INPUTS = {"CumSum": 1, "Slice": 3, "Squeeze": 1, "Unsqueeze": 1, "TopK": 1}
 
 _TYPES = {
@@ -45,7 +45,7 @@ _TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What is not taken, how often it occurs, and why."""
+    """A refused operator or tensor, its number of occurrences, and the reason."""
 
     what: str
     count: int
@@ -56,14 +56,14 @@ class Refusal:
 
 
 def refusals(model: ModelProto) -> list[Refusal]:
-    """Everything in `model` that the parser would refuse; none where it takes it all."""
+    """Everything in `model` that the parser would refuse; empty where it accepts the model."""
     constants = {tensor.name for tensor in model.graph.initializer}
     constants |= {node.output[0] for node in model.graph.node if node.op_type == "Constant"}
     found = Counter(reason for node in model.graph.node for reason in _reasons(node, constants))
     for tensor in (*model.graph.input, *model.graph.output):
         if tensor.type.tensor_type.elem_type not in _TYPES:
             kind = TensorProto.DataType.Name(tensor.type.tensor_type.elem_type)
-            found[f"the tensor {tensor.name}", f"{kind} is no type of TensorRT's"] += 1
+            found[f"the tensor {tensor.name}", f"TensorRT has no type {kind}"] += 1
     return [Refusal(what, count, why) for (what, why), count in found.items()]
 
 

@@ -1,4 +1,5 @@
-"""What an engine file (a plan) was made of and on. TensorRT's plans run only there, and say so late and badly."""
+"""The description beside an engine file (a plan): the machine and model that it was built for. A plan runs only there,
+and TensorRT's own error elsewhere comes late and is unclear."""
 
 from __future__ import annotations
 
@@ -18,17 +19,17 @@ PLAN_PRECISIONS: tuple[PlanPrecision, ...] = get_args(PlanPrecision)
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a plan is bound to."""
+    """The GPU and TensorRT version that a plan is bound to."""
 
     gpu: str
-    """As nvidia-smi names it, with its compute capability."""
+    """nvidia-smi's name of the GPU, with its compute capability."""
     tensorrt: str
-    """The version, as 10.3.0."""
+    """The version, for example 10.3.0."""
 
 
 @dataclass(frozen=True)
 class PlanFacts:
-    """All that decides what is in a plan."""
+    """Everything that determines a plan's content."""
 
     machine: Machine
     precision: PlanPrecision
@@ -48,33 +49,33 @@ class PlanFacts:
 
     @property
     def key(self) -> str:
-        """The same for the same facts alone; part of the file's name."""
+        """A hash of the facts; part of the file's name."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def facts_file(plan: Path) -> Path:
-    """Where the facts of `plan` are kept."""
+    """The file with the facts of `plan`."""
     return plan.with_suffix(".json")
 
 
 def write_facts(plan: Path, facts: PlanFacts, drift: float | None) -> None:
-    """`drift` is how far the engine was from ONNX Runtime; None where nobody has looked."""
+    """Write the facts of `plan`, and the engine's `drift` from ONNX Runtime; None if it is not measured yet."""
     facts_file(plan).write_text(json.dumps(facts.to_dict() | {"drift": drift}, indent=1) + "\n")
 
 
 def is_checked(plan: Path) -> bool:
-    """Whether the engine has been held against ONNX Runtime. Raises BundleError."""
+    """Whether the engine has been compared with ONNX Runtime. Raises BundleError."""
     return _read_facts(plan).get("drift") is not None
 
 
 def num_profiles(plan: Path) -> int:
-    """How many profiles the engine has. Raises BundleError."""
+    """The number of the engine's profiles. Raises BundleError."""
     return len(_read_facts(plan)["profiles"])
 
 
 def check_plan(plan: Path, machine: Machine, model: str) -> None:
-    """Raise BundleError where `plan` is not there or not described, and EngineError where it was built elsewhere or of
-    another model than that with the hash `model`."""
+    """Raise BundleError where `plan` or its description is missing, and EngineError where it was built on another
+    machine or from another model than that with the hash `model`."""
     if not plan.is_file():
         raise BundleError(f"There is no engine at {plan}", hint="`moulin trt build` makes it")
     facts = _read_facts(plan)
@@ -91,7 +92,7 @@ def check_plan(plan: Path, machine: Machine, model: str) -> None:
         )
     if facts["model"] != model:
         raise EngineError(
-            f"{plan} was built of other files than the model's", hint="run `moulin trt build` with this model"
+            f"{plan} was built from other files than the model's", hint="run `moulin trt build` with this model"
         )
 
 
@@ -101,14 +102,14 @@ def _read_facts(plan: Path) -> dict[str, Any]:
         Machine(**facts["machine"]), facts["model"], facts["profiles"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(
-            f"{facts_file(plan)}, which says what {plan.name} was built with, cannot be read: {error}",
+            f"{facts_file(plan)}, the description of {plan.name}, cannot be read: {error}",
             hint="build the engine again with `moulin trt build`",
         ) from error
     return facts
 
 
 def file_hash(*files: Path) -> str:
-    """SHA-256 of all `files` one after the other."""
+    """SHA-256 of the concatenated `files`."""
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as opened:

@@ -1,4 +1,4 @@
-"""The shapes that an engine is made for."""
+"""The input shapes that an engine is built for."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from moulin.onnx_rewrites.packed_states import STATES, packed_size
 
 Shape = tuple[int, ...]
 
-# A profile is fastest near its optimum, and one that reaches from a word to minutes is fast nowhere. Utterances of up
-# to 16 s are by far the most; behind that each profile reaches four times as far.
+# A profile is fastest near its optimum, and one that spans a word to minutes is fast nowhere. Most utterances are
+# shorter than 16 s, which the first profile covers; each further one reaches four times as far.
 _FIRST_FRAMES = 1600
 _STEP = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Least, best and largest shape of one input."""
+    """The smallest, best and largest shape of one input."""
 
     least: Shape
     best: Shape
@@ -29,7 +29,7 @@ class Range:
 
 
 Profile = Mapping[str, Range]
-"""By the input's name."""
+"""Ranges by the inputs' names."""
 
 
 def profiles(
@@ -37,9 +37,9 @@ def profiles(
 ) -> list[Profile]:
     """Profiles for batches of 1 to `max_batch`, from the facts of the model.
 
-    An offline encoder gets several that together reach from `min_frames` to `max_seconds` of audio, by default as much
-    as the model takes or, where there is no limit, the service allows. A streaming one always takes the same windows,
-    and its states packed. Raises OptionsError.
+    An offline encoder gets several, which together span `min_frames` to `max_seconds` of audio; the default is the
+    model's limit or, without one, the service's. A streaming encoder has one window length, and its states packed.
+    Raises OptionsError.
     """
     if max_batch < 1:
         raise OptionsError(f"Expected max-batch of at least 1, got {max_batch}")
@@ -77,12 +77,12 @@ def profiles(
 
 
 def _batches(rest: Shape, max_batch: int) -> Range:
-    """`rest` behind a batch; the best batch is the largest."""
+    """The range of shapes [batch, *rest]; the best batch is the largest."""
     return Range((1, *rest), (max_batch, *rest), (max_batch, *rest))
 
 
 def _max_frames(spec: OnnxModelSpec, max_seconds: float | None) -> int:
-    """Frames of audio and the silence behind it."""
+    """The most frames of an utterance, with the silence appended to it."""
     if max_seconds is not None:
         if not max_seconds > 0:
             raise OptionsError(f"Expected max-seconds above 0, got {max_seconds:g}")

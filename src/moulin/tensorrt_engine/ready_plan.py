@@ -1,4 +1,4 @@
-"""From a model's ONNX files to its engine on a GPU, built where it is not there yet."""
+"""From a model's ONNX files to its engine on a GPU, which is built if it does not exist yet."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAX_BATCH = 64
 Say = Callable[[str], None]
 
 Speech = Callable[[], Sequence[Floats]]
-"""Waveforms to hold a new engine against ONNX Runtime on: float32 [n] each, 16 kHz; asked for when they are needed."""
+"""A function that returns waveforms for the drift check of a new engine: float32 [n] each, 16 kHz."""
 
 
 def _silent(_text: str) -> None:
@@ -41,20 +41,20 @@ def tensorrt_module() -> Any:
     except ImportError as error:
         raise EngineError(
             f"The engine tensorrt needs TensorRT's Python package, which cannot be loaded: {first_line(error)}",
-            hint="pip install tensorrt; or leave out --engine: ONNX Runtime runs the model with --device cuda",
+            hint="pip install tensorrt, or leave out --engine: ONNX Runtime runs the model with --device cuda",
         ) from error
     if int(tensorrt.__version__.partition(".")[0]) < 10:
-        raise EngineError(f"The engine tensorrt needs TensorRT 10 or later, and {tensorrt.__version__} is installed")
+        raise EngineError(f"The engine tensorrt needs TensorRT 10 or later, got {tensorrt.__version__}")
     return tensorrt
 
 
 def check_tensorrt(device: str) -> None:
-    """Raises EngineError where TensorRT, PyTorch or the GPU is missing, and OptionsError for another device."""
+    """Raise EngineError where TensorRT, PyTorch or the GPU is missing, and OptionsError for a device that is no GPU."""
     _module_and_gpu(device)
 
 
 def plan_precision(precision: Precision | None) -> PlanPrecision:
-    """In what an engine computes. Raises OptionsError."""
+    """The precision of an engine, fp16 by default. Raises OptionsError."""
     from moulin.tensorrt_engine.plan_file import PLAN_PRECISIONS
 
     for known in PLAN_PRECISIONS:
@@ -74,10 +74,10 @@ def ready_plan(
     to: Path | None = None,
     say: Say = _silent,
 ) -> Path:
-    """The engine of the model's encoder for the GPU `device`: from the folder `to`, by default in the cache, or built
-    there, which takes minutes, and held against ONNX Runtime.
+    """The engine of the model's encoder for the GPU `device`: from the folder `to` (by default in the cache), or built
+    there, which takes minutes, and checked against ONNX Runtime.
 
-    `say` is told what goes on. Raises OptionsError and EngineError.
+    `say` receives lines about the progress. Raises OptionsError and EngineError.
     """
     from moulin.tensorrt_engine.build import build_plan, prepare
     from moulin.tensorrt_engine.builders import PythonBuilder
@@ -95,14 +95,14 @@ def ready_plan(
 
 
 def engines_folder(spec: ModelSpec) -> Path:
-    """Where the engines of a model are looked for."""
+    """The cache folder of a model's engines."""
     return cache_dir() / "engines" / spec.path.name
 
 
 def drift_check(
     spec: OnnxModelSpec, precision: PlanPrecision, speech: Speech, *, device: str, say: Say = _silent
 ) -> Callable[[Path], float]:
-    """What holds an engine of `spec` against ONNX Runtime, see `measure_drift`.
+    """A function that measures the drift of an engine of `spec` (`measure_drift`).
 
     Raises EngineError where TensorRT cannot be called from Python here.
     """
@@ -120,8 +120,8 @@ def drift_check(
 
 
 def open_plan(spec: OnnxModelSpec, plan: Path, *, device: str) -> TensorRtPlan:
-    """The engine in the file `plan`. Raises BundleError, and EngineError where it does not belong to this model, GPU or
-    TensorRT."""
+    """The engine in the file `plan`. Raises BundleError, and EngineError where it was built for another model, GPU or
+    TensorRT version."""
     from moulin.tensorrt_engine.builders import PythonBuilder
     from moulin.tensorrt_engine.loaded_plan import TensorRtPlan
     from moulin.tensorrt_engine.plan_file import Machine, check_plan, file_hash
@@ -133,7 +133,7 @@ def open_plan(spec: OnnxModelSpec, plan: Path, *, device: str) -> TensorRtPlan:
 
 
 def gpu_name(gpu: torch.device) -> str:
-    """As nvidia-smi has it, with the compute capability; but of PyTorch's GPU of this number."""
+    """The GPU's name with its compute capability, in nvidia-smi's form, by PyTorch's numbering of GPUs."""
     import torch
 
     properties = torch.cuda.get_device_properties(gpu)
@@ -148,7 +148,7 @@ def _module_and_gpu(device: str) -> tuple[Any, torch.device]:
         import torch  # noqa: F401
     except ModuleNotFoundError as error:
         raise EngineError(
-            "The engine tensorrt takes memory and streams of the GPU from PyTorch, which is not installed",
+            "The engine tensorrt uses PyTorch for GPU memory and streams, which is not installed",
             hint=install_hint("gpu,torch", "tensorrt"),
         ) from error
     from moulin.engine.torch.prediction import torch_device

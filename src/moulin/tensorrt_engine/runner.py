@@ -11,18 +11,17 @@ from torch import Tensor
 from moulin.arrays import Floats, Ints
 from moulin.audio.fbank import PADDING_VALUE
 from moulin.bundle.spec import OnnxModelSpec
+from moulin.engine.batching import GPU_BATCH_FRAMES
 from moulin.engine.onnxruntime.prediction import OnnxRuntimePrediction
 from moulin.errors import EngineError
 from moulin.tensorrt_engine.loaded_plan import TensorRtPlan
-
-_BATCH_FRAMES = 64_000  # as much as it can get, as in `onnxruntime_encoder`
 
 
 class TensorRtEncoder:
     """The encoder of an offline model as a plan."""
 
     def __init__(self, spec: OnnxModelSpec, plan: TensorRtPlan) -> None:
-        """Raises EngineError where the plan is none of such an encoder."""
+        """Raises EngineError where the plan is not of an offline encoder."""
         self._plan = plan
         self._x, self._x_lens = spec.encoder.input("x", 0).name, spec.encoder.input("x_lens", 1).name
         self._out, self._out_lens = (
@@ -46,7 +45,7 @@ class TensorRtEncoder:
         return np.concatenate([rows for rows, _ in found]), np.concatenate([lengths for _, lengths in found])
 
     def tensors(self, x: Floats, x_lens: Ints) -> dict[str, Tensor]:
-        """What the plan runs on; within its `computing`."""
+        """The plan's inputs on its device; to be called within its `computing`."""
         return {
             name: torch.from_numpy(value).to(self._plan.device)
             for name, value in ((self._x, x), (self._x_lens, x_lens))
@@ -62,7 +61,7 @@ class TensorRtRunner(TensorRtEncoder, OnnxRuntimePrediction):
     """A `Runner`: the encoder as a plan on a GPU, decoder and joiner as ONNX Runtime sessions on the CPU."""
 
     def __init__(self, spec: OnnxModelSpec, plan: TensorRtPlan, *, threads: int | None = None) -> None:
-        """Raises EngineError where the plan is none of the model's encoder."""
+        """Raises EngineError where the plan is not of the model's encoder."""
         OnnxRuntimePrediction.__init__(self, spec)
         TensorRtEncoder.__init__(self, spec, plan)
         self._threads = threads or len(os.sched_getaffinity(0))
@@ -77,14 +76,14 @@ class TensorRtRunner(TensorRtEncoder, OnnxRuntimePrediction):
 
     @property
     def max_batch_frames(self) -> int:
-        return _BATCH_FRAMES
+        return GPU_BATCH_FRAMES
 
 
 def check_tensors(plan: TensorRtPlan, inputs: set[str], outputs: set[str]) -> None:
-    """Raises EngineError where `plan` takes or gives other tensors."""
+    """Raise EngineError where `plan` has other inputs or outputs."""
     for what, wanted, found in (("inputs", inputs, plan.inputs), ("outputs", outputs, plan.outputs)):
         if wanted != set(found):
             raise EngineError(
                 f"Expected {plan.file} to have the {what} {', '.join(sorted(wanted))}, got {', '.join(sorted(found))}",
-                hint="build the engine of this model with `moulin trt build`",
+                hint="build this model's engine with `moulin trt build`",
             )

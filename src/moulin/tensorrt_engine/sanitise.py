@@ -1,4 +1,4 @@
-"""A graph that says the same with what TensorRT takes: no conditional paddings, constants folded."""
+"""Rewriting of a graph for TensorRT: conditional paddings made unconditional, constants folded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from moulin.errors import EngineError, first_line
 
 
 def sanitise(model: ModelProto) -> ModelProto:
-    """`model`, whose weights are loaded, for TensorRT. Raises EngineError where ONNX Runtime cannot load it."""
+    """An equivalent of `model`, whose weights are loaded, that TensorRT accepts. Raises EngineError where ONNX Runtime
+    cannot load it."""
     without = ModelProto()
     without.CopyFrom(model)
     inline_paddings(without.graph)
@@ -20,11 +21,11 @@ def sanitise(model: ModelProto) -> ModelProto:
 
 
 def inline_paddings(graph: GraphProto) -> int:
-    """Take the condition off every `If` that pads a tensor where something is missing and else leaves it alone.
+    """Replace every `If` that pads a tensor or passes it on by its padding branch; returns their number.
 
-    Icefall's Zipformer2 has one for each downsampling (`if pad > 0: ...`), for which its users had to comment lines of
-    zipformer.py out before TensorRT took the export. Padding by nothing is the same as not padding, so what is done
-    conditionally can be done always. Returns how many there were.
+    Icefall's Zipformer2 has one for each downsampling (`if pad > 0: ...`), for which its users had to comment out lines
+    of zipformer.py before TensorRT accepted the export. Padding by zero frames equals no padding, so the branch can
+    always run.
     """
     nodes: list[NodeProto] = []
     inlined = 0
@@ -36,7 +37,7 @@ def inline_paddings(graph: GraphProto) -> int:
         inlined += 1
         result = padding.output[0].name
         for inner in padding.node:
-            # The names of a branch are its own, but for those that it takes from around it.
+            # Names within a branch are unique in the graph, so its nodes can move out unchanged but for the result.
             inner.output[:] = [node.output[0] if name == result else name for name in inner.output]
             nodes.append(inner)
     del graph.node[:]
@@ -45,7 +46,7 @@ def inline_paddings(graph: GraphProto) -> int:
 
 
 def _padding(node: NodeProto) -> GraphProto | None:
-    """The branch of an `If` that concatenates something to a tensor which the other branch hands on."""
+    """The branch of an `If` that concatenates padding to the tensor that the other branch returns; None for others."""
     if node.op_type != "If" or len(node.output) != 1:
         return None
     branches: dict[str, GraphProto] = {attribute.name: attribute.g for attribute in node.attribute}
@@ -65,7 +66,7 @@ def fold_constants(model: ModelProto) -> ModelProto:
 
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.log_severity_level = 4  # what goes wrong comes as an exception too
+    options.log_severity_level = 4  # errors are raised as exceptions too
     with tempfile.TemporaryDirectory() as folder:
         source, folded = Path(folder) / "model.onnx", Path(folder) / "folded.onnx"
         onnx.save(model, source, save_as_external_data=_is_large(model), location="model.data")
@@ -85,5 +86,5 @@ def fold_constants(model: ModelProto) -> ModelProto:
 
 
 def _is_large(model: ModelProto) -> bool:
-    """Protobuf holds no more than two gigabytes."""
+    """Whether `model` comes near protobuf's limit of two gigabytes."""
     return bool(model.ByteSize() > 2**30)

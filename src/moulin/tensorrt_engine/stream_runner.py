@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
 from moulin.arrays import Floats, Ints
@@ -12,6 +10,7 @@ from moulin.audio.fbank import FbankOptions
 from moulin.bundle.spec import OnnxModelSpec
 from moulin.engine.onnxruntime.fbank import OnnxRuntimeFbank
 from moulin.engine.onnxruntime.prediction import OnnxRuntimePrediction
+from moulin.engine.stepper import StepLimits
 from moulin.engine.stream_runner import check_counts
 from moulin.errors import BundleError
 from moulin.onnx_rewrites.packed_states import NEW_STATES, STATES, packed_size
@@ -20,8 +19,8 @@ from moulin.tensorrt_engine.runner import check_tensors
 
 
 class TensorRtStreamRunner(OnnxRuntimePrediction):
-    """A `StreamRunner`: the encoder as a plan, and on its GPU the states of all streams, float32 [capacity, S], a row
-    each (`packed_states`). Decoder and joiner are ONNX Runtime sessions on the CPU, and so are the features."""
+    """A `StreamRunner`: the encoder as a plan, with the states of all streams on its GPU, float32 [capacity, S], one
+    row for each stream (`packed_states`). Features, decoder and joiner are computed on the CPU."""
 
     def __init__(
         self,
@@ -29,11 +28,10 @@ class TensorRtStreamRunner(OnnxRuntimePrediction):
         plan: TensorRtPlan,
         *,
         capacity: int,
-        threads: int | None = None,
         max_batch: int | None = None,
     ) -> None:
-        """`capacity` streams may be open, and `max_batch` of them go through the encoder together, at most as many as
-        the plan was built for. Raises EngineError where the plan is none of the model's encoder."""
+        """`capacity` is the limit on open streams, `max_batch` on streams in an encoder batch (the plan's largest batch
+        is a limit too). Raises EngineError where the plan is not of the model's encoder."""
         if spec.streaming is None:
             raise BundleError(f"Expected a streaming model, got the {spec.mode} {spec.family} in {spec.path}")
         check_counts({"streams": capacity, "streams in a batch": max_batch})
@@ -41,41 +39,26 @@ class TensorRtStreamRunner(OnnxRuntimePrediction):
         self._plan = plan
         self._x, self._out = spec.encoder.input("x", 0).name, spec.encoder.output("encoder_out", 0).name
         check_tensors(plan, {self._x, STATES}, {self._out, NEW_STATES})
-        self._threads = threads or len(os.sched_getaffinity(0))
         most = min(profile[self._x].largest[0] for profile in plan.profiles)
-        self._max_batch = min(max_batch or most, most)
+        self.limits = StepLimits(capacity, min(max_batch or most, most))
         with plan.computing():
             self._states = torch.zeros(capacity, packed_size(spec.streaming), device=plan.device)
         self._fbank = OnnxRuntimeFbank(BatchedFbank(FbankOptions(num_mel_bins=spec.feature_dim)), "cpu")
 
-    @property
-    def capacity(self) -> int:
-        return len(self._states)
-
-    @property
-    def threads(self) -> int:
-        return self._threads
-
-    @property
-    def num_workers(self) -> int:
-        return 1
-
-    @property
-    def max_batch(self) -> int:
-        return self._max_batch
-
     def fbank(self, frames: Floats) -> Floats:
         return self._fbank(frames)
 
-    def encoder(self, x: Floats, slots: Ints, *, alone: bool = False) -> Floats:  # noqa: ARG002
+    def encoder(self, x: Floats, slots: Ints) -> Floats:
         with self._plan.computing():
             windows, rows = (torch.from_numpy(array).to(self._plan.device) for array in (x, slots))
-            parts = [slice(first, first + self._max_batch) for first in range(0, len(slots), self._max_batch)]
+            parts = [
+                slice(first, first + self.limits.max_batch) for first in range(0, len(slots), self.limits.max_batch)
+            ]
             found = [self._plan.run({self._x: windows[part], STATES: self._states[rows[part]]}) for part in parts]
             encoder_out: Floats = torch.cat([step[self._out].float() for step in found]).cpu().numpy()
-            self._states[rows] = torch.cat([step[NEW_STATES] for step in found])  # when nothing can fail any more
+            self._states[rows] = torch.cat([step[NEW_STATES] for step in found])  # after all batches have succeeded
             return encoder_out
 
-    def reset(self, slot: int) -> None:
+    def reset(self, slots: Ints) -> None:
         with self._plan.computing():
-            self._states[slot] = 0
+            self._states[torch.from_numpy(slots).to(self._plan.device)] = 0

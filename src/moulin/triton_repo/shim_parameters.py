@@ -46,14 +46,17 @@ class ShimParameters(Generic[_Options]):
 
     @property
     def engine(self) -> EngineChoice:
-        """What this instance opens. A call gets all threads, where other instances may be idle; with PyTorch this
-        instance's share: its threads wait for each other by spinning, and those of several processes would do it on
-        the same cores."""
+        """What this instance opens. An offline call may use all threads, since other instances may be idle.
+
+        With PyTorch it may use this instance's share: its threads wait for each other by spinning, and those of several
+        processes would do it on the same cores. So may streams, which always have other calls beside them.
+        """
         chosen = self.options.engine
         share = max(1, self.threads // self.options.instances)
+        shared = chosen.kind == "torch" or isinstance(self.options, StreamingOptions)
         return replace(
             chosen,
-            threads=share if chosen.kind == "torch" else self.threads,
+            threads=share if shared else self.threads,
             workers=share,
             plan=self.version / chosen.plan if chosen.plan else None,
         )

@@ -149,7 +149,7 @@ class StreamingService:
     @property
     def capacity(self) -> int:
         """How many may."""
-        return self._recognizer.runner.capacity
+        return self._recognizer.limits.capacity
 
     def counters(self) -> StreamingCounters:
         """What has happened so far."""
@@ -250,7 +250,7 @@ class StreamingService:
         if self._max_step_sec is not None and (latency := self._scheduler.latency_sec()) > self._max_step_sec:
             self._counters.refused_for_load += 1
             raise StreamsFull(
-                f"Too busy for another stream: a chunk takes {latency * 1000:.0f} ms, "
+                f"Too {StreamsFull.BUSY}: a chunk takes {latency * 1000:.0f} ms, "
                 f"more than the {self._max_step_sec * 1000:.0f} ms that it may",
                 hint="try again later, serve with more --instances or GPUs, or raise --max-step-ms",
             )
@@ -260,7 +260,7 @@ class StreamingService:
         if self._instances == 1:
             return full
         return StreamsFull(
-            f"All {self.capacity} streams are in use of the instance that Triton chose among {self._instances}",
+            f"All {self.capacity} {StreamsFull.IN_USE} of the instance that Triton chose among {self._instances}",
             hint=full.hint,
         )
 
@@ -349,7 +349,7 @@ class StreamingService:
         with self._lock:
             if opened.pending and opened.pending[0].request is head:
                 opened.abandoned = True
-                opened.stream.windows.discard()
+                self._recognizer.discard(opened.stream)
 
     def _close(self, opened: _Open) -> None:
         """Give the slot back. The lock is held."""

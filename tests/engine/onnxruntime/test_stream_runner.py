@@ -16,6 +16,7 @@ from moulin.bundle.load import load_bundle
 from moulin.bundle.spec import OnnxModelSpec, StreamingSpec
 from moulin.engine.limits import MAX_STREAMS
 from moulin.engine.onnxruntime.stream_runner import OnnxRuntimeStreamRunner
+from moulin.engine.stepper import StepLimits
 from moulin.errors import BundleError, EngineError, OptionsError
 from tests.bundle.damage import edit_onnx, rename_tensors
 from tests.bundles import BUNDLES, STREAMING
@@ -75,19 +76,19 @@ def runner(shared_runner: OnnxRuntimeStreamRunner) -> OnnxRuntimeStreamRunner:
 
 def cleaned(runner: OnnxRuntimeStreamRunner) -> OnnxRuntimeStreamRunner:
     for slot in range(CAPACITY):
-        runner.reset(slot)
+        runner.reset(slots(slot))
     return runner
 
 
 # ------------------------------------------------------------------------------------------------------ what it gives
 
 
-def steps_equal_the_export(runner: OnnxRuntimeStreamRunner, windows: Floats, wanted: Floats, *, alone: bool) -> None:
+def steps_equal_the_export(runner: OnnxRuntimeStreamRunner, windows: Floats, wanted: Floats) -> None:
     """Every stream gets what it gets by itself, whatever others are in its batches."""
     at = [0] * CAPACITY
     for together in ([0, 1, 2], [2], [5, 0, 4], [3, 1], [2, 0, 1], [4, 5], [3, 4, 5, 0], [1, 2], [3, 4, 5], [3]):
         x = np.stack([windows[stream, at[stream]] for stream in together])
-        encoder_out = runner.encoder(x, slots(*together), alone=alone)
+        encoder_out = runner.encoder(x, slots(*together))
         assert encoder_out.dtype == np.float32
         assert encoder_out.shape == (len(together), *wanted.shape[2:])
         for row, stream in zip(encoder_out, together, strict=True):
@@ -96,18 +97,17 @@ def steps_equal_the_export(runner: OnnxRuntimeStreamRunner, windows: Floats, wan
     assert at == [CHUNKS] * CAPACITY
 
 
-@pytest.mark.parametrize("alone", [False, True])
 def test_is_the_export_whatever_streams_go_together(
-    runner: OnnxRuntimeStreamRunner, windows: Floats, wanted: Floats, alone: bool
+    runner: OnnxRuntimeStreamRunner, windows: Floats, wanted: Floats
 ) -> None:
     streaming = streaming_spec(runner.spec)
     assert wanted.shape[2:] == (streaming.chunk_frames // 4, runner.spec.joiner_dim)
-    steps_equal_the_export(runner, windows, wanted, alone=alone)
+    steps_equal_the_export(runner, windows, wanted)
 
 
 def test_without_the_rewriting_of_activations(spec: OnnxModelSpec, windows: Floats, wanted: Floats) -> None:
     runner = OnnxRuntimeStreamRunner(spec, threads=1, capacity=CAPACITY, rewrite=False)
-    steps_equal_the_export(runner, windows, wanted, alone=False)
+    steps_equal_the_export(runner, windows, wanted)
 
 
 def test_the_states_are_those_of_the_export(
@@ -131,14 +131,14 @@ def test_a_slot_that_is_reset_starts_anew(runner: OnnxRuntimeStreamRunner, windo
     first = runner.encoder(windows[:1, 0], slots(3))
     second = runner.encoder(windows[:1, 0], slots(3))
     assert np.abs(second - first).max() > 1e-3
-    runner.reset(3)
+    runner.reset(slots(3))
     np.testing.assert_array_equal(runner.encoder(windows[:1, 0], slots(3)), first)
 
 
 def test_reset_touches_no_other_slot(runner: OnnxRuntimeStreamRunner, windows: Floats) -> None:
     runner.encoder(windows[:3, 0], slots(0, 1, 2))
     kept = runner._states.gather(slots(0, 2))
-    runner.reset(1)
+    runner.reset(slots(1))
     for before, after in zip(kept, runner._states.gather(slots(0, 2)), strict=True):
         np.testing.assert_array_equal(after, before)
 
@@ -148,14 +148,14 @@ def test_nan_in_one_stream_reaches_no_other(runner: OnnxRuntimeStreamRunner, win
     healthy = [runner.encoder(windows[:3, chunk], slots(0, 1, 2)) for chunk in range(CHUNKS)]
     first = runner.encoder(windows[:1, 0], slots(5))
     for slot in range(3):
-        runner.reset(slot)
+        runner.reset(slots(slot))
     for chunk, wanted in enumerate(healthy):
         x = windows[:3, chunk].copy()
         x[1] = np.nan
         got = runner.encoder(x, slots(0, 1, 2))
         np.testing.assert_array_equal(got[[0, 2]], wanted[[0, 2]])
         assert np.isnan(got[1]).all()
-    runner.reset(1)
+    runner.reset(slots(1))
     np.testing.assert_array_equal(runner.encoder(windows[:1, 0], slots(1)), first)
 
 
@@ -185,7 +185,7 @@ def test_an_export_without_batches_takes_streams_one_by_one(
     states = zip(streaming_spec(runner.spec).states, runner._states.gather(slots(0, 1)), strict=True)
     with pytest.raises(Exception, match=r"Got: 2 Expected: 1"):
         runner._encoder.run(None, {"x": windows[:2, 0]} | {state.name: value for state, value in states})
-    steps_equal_the_export(runner, windows, wanted, alone=False)
+    steps_equal_the_export(runner, windows, wanted)
 
 
 # ------------------------------------------------------------------------------------------------------ when it fails
@@ -233,7 +233,7 @@ def test_a_wrong_window_is_an_engine_error(runner: OnnxRuntimeStreamRunner, wind
 
 
 def test_facts(runner: OnnxRuntimeStreamRunner, spec: OnnxModelSpec) -> None:
-    assert (runner.capacity, runner.threads, runner.num_workers, runner.max_batch) == (CAPACITY, 2, 2, 16)
+    assert runner.limits == StepLimits(CAPACITY, 16, 2)
     assert runner.context_size == 2
     assert runner.skipped_ids == (0, 2)
     assert runner.spec is spec
@@ -241,14 +241,13 @@ def test_facts(runner: OnnxRuntimeStreamRunner, spec: OnnxModelSpec) -> None:
 
 def test_defaults() -> None:
     runner = OnnxRuntimeStreamRunner(load_bundle(BUNDLES / "lstm-streaming"))
-    assert runner.capacity == MAX_STREAMS
-    assert runner.threads == runner.num_workers == len(os.sched_getaffinity(0))
+    assert runner.limits == StepLimits(MAX_STREAMS, 16, len(os.sched_getaffinity(0)))
 
 
 def test_fewer_workers_than_threads_and_another_batch() -> None:
     spec = load_bundle(BUNDLES / "lstm-streaming")
     runner = OnnxRuntimeStreamRunner(spec, threads=3, workers=1, max_batch=5)
-    assert (runner.threads, runner.num_workers, runner.max_batch) == (3, 1, 5)
+    assert (runner.limits.num_workers, runner.limits.max_batch) == (1, 5)
 
 
 def test_an_offline_model_is_refused() -> None:

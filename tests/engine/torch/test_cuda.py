@@ -7,6 +7,7 @@ import pytest
 
 from moulin.audio.decode import read_audio
 from moulin.bundle.checkpoint_spec import load_checkpoint_spec
+from moulin.bundle.transducer import load_transducer
 from moulin.engine.torch.runner import TorchRunner
 from moulin.engine.torch.stream_runner import TorchStreamRunner
 from moulin.evaluate.manifest import demo_clips
@@ -23,8 +24,8 @@ def test_the_offline_encoder(bundle: str) -> None:
     spec = load_checkpoint_spec(BUNDLES / bundle / "epoch-1.pt", streaming=False)
     lengths = np.array([400, 123, 9, 77])
     x = np.random.default_rng(0).normal(-6, 4, (len(lengths), lengths.max(), 80)).astype(np.float32)
-    cpu, cpu_lengths = TorchRunner(spec).encoder(x, lengths)
-    cuda, cuda_lengths = TorchRunner(spec, device="cuda:0").encoder(x, lengths)
+    cpu, cpu_lengths = TorchRunner(spec, load_transducer([spec.checkpoint])).encoder(x, lengths)
+    cuda, cuda_lengths = TorchRunner(spec, load_transducer([spec.checkpoint]), device="cuda:0").encoder(x, lengths)
     assert cuda_lengths.tolist() == cpu_lengths.tolist()
     for row, length in enumerate(cpu_lengths):
         np.testing.assert_allclose(cuda[row, :length], cpu[row, :length], rtol=0, atol=1e-4)
@@ -34,7 +35,10 @@ def test_the_offline_encoder(bundle: str) -> None:
 def test_the_streaming_encoder_and_its_features(bundle: str) -> None:
     spec = load_checkpoint_spec(BUNDLES / bundle / "epoch-1.pt", streaming=True)
     assert spec.streaming is not None
-    cpu, cuda = (TorchStreamRunner(spec, capacity=5, device=device) for device in ("cpu", "cuda:0"))
+    cpu, cuda = (
+        TorchStreamRunner(spec, load_transducer([spec.checkpoint]), capacity=5, device=device)
+        for device in ("cpu", "cuda:0")
+    )
     rng = np.random.default_rng(0)
     for _ in range(10):
         slots = rng.permutation(5)[:3]
@@ -44,7 +48,7 @@ def test_the_streaming_encoder_and_its_features(bundle: str) -> None:
         x = features.reshape(3, spec.streaming.window_frames, 80)
         np.testing.assert_allclose(cuda.encoder(x, slots), cpu.encoder(x, slots), rtol=0, atol=1e-4)
         for runner in (cpu, cuda):
-            runner.reset(int(slots[0]))
+            runner.reset(slots[:1])
 
 
 def test_texts() -> None:

@@ -11,7 +11,7 @@ from moulin.arrays import Floats
 from moulin.bundle.load_model import load_model
 from moulin.bundle.spec import CheckpointSpec, OnnxModelSpec
 from moulin.decoding.options import DecodingOptions, Method
-from moulin.engine.host_stream_recognizer import HostStreamRecognizer
+from moulin.engine.host_stepper import HostStepper
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.engine.torch.stream_runner import TorchStreamRunner
 from moulin.errors import BundleError, EngineError, OptionsError, StreamsFull
@@ -93,9 +93,9 @@ def test_features_are_those_of_the_numpy_reference() -> None:
     recognizer = open_stream_recognizer(checkpoint("lstm-streaming"), max_streams=1)
     onnx = open_stream_recognizer(BUNDLES / "lstm-streaming", max_streams=1)
     frames = 0.1 * np.random.default_rng(0).standard_normal((50, 400), dtype=np.float32)
-    assert isinstance(recognizer, HostStreamRecognizer)
-    assert isinstance(onnx, HostStreamRecognizer)
-    np.testing.assert_allclose(recognizer.runner.fbank(frames), onnx.runner.fbank(frames), atol=2e-4)
+    assert isinstance(recognizer.stepper, HostStepper)
+    assert isinstance(onnx.stepper, HostStepper)
+    np.testing.assert_allclose(recognizer.stepper.runner.fbank(frames), onnx.stepper.runner.fbank(frames), atol=2e-4)
 
 
 def test_what_a_checkpoint_cannot_be(tmp_path: Path) -> None:
@@ -113,12 +113,13 @@ def test_what_a_checkpoint_cannot_be(tmp_path: Path) -> None:
 
 
 def test_a_gpu_that_is_not_there() -> None:
-    with pytest.raises(EngineError, match=r"sees \d GPUs, and cuda:7 was asked for"):
+    with pytest.raises(EngineError, match=r"Expected a GPU cuda:7, PyTorch .* finds \d GPUs"):
         open_recognizer(checkpoint("conformer-offline"), EngineChoice(device="cuda:7"))
 
 
 def test_what_pytorch_refuses_is_an_engine_error() -> None:
     recognizer = open_stream_recognizer(checkpoint("lstm-streaming"), max_streams=1)
-    assert isinstance(recognizer.runner, TorchStreamRunner)
+    assert isinstance(recognizer.stepper, HostStepper)
+    assert isinstance(recognizer.stepper.runner, TorchStreamRunner)
     with pytest.raises(EngineError, match="PyTorch failed on cpu"):
-        recognizer.runner.encoder(np.zeros((1, 9, 7), np.float32), np.array([0]))
+        recognizer.stepper.runner.encoder(np.zeros((1, 9, 7), np.float32), np.array([0]))

@@ -6,14 +6,17 @@ import pytest
 
 from moulin.errors import OptionsError
 from moulin.evaluate.targets.triton import with_options
+from moulin.models.engine_choice import EngineChoice
 from moulin.triton_repo.offline_options import OfflineOptions
 from moulin.triton_repo.streaming_options import StreamingOptions
 
 
 def test_options_are_changed_by_name() -> None:
-    changed = with_options(StreamingOptions(max_batch=2), {"instances": "4", "max-streams": "8000", "linger-ms": "1.5"})
-    assert (changed.max_batch, changed.instances, changed.max_streams, changed.linger_ms) == (2, 4, 8000, 1.5)
-    assert with_options(OfflineOptions(), {"max-queue": "9"}).max_queue == 9
+    changed = with_options(
+        StreamingOptions(engine=EngineChoice(threads=2)), {"instances": "4", "max-streams": "8000", "linger-ms": "1.5"}
+    )
+    assert (changed.engine.threads, changed.instances, changed.max_streams, changed.linger_ms) == (2, 4, 8000, 1.5)
+    assert with_options(OfflineOptions(), {"cuda-graphs": "false"}).engine.cuda_graphs is False
 
 
 @pytest.mark.parametrize(

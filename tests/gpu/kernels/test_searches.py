@@ -1,4 +1,4 @@
-"""Greedy and beam search in one kernel against the definitions, token for token."""
+"""Greedy and beam search in one kernel each against the definition, token for token."""
 
 from __future__ import annotations
 
@@ -8,18 +8,25 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from numpy.typing import ArrayLike
 from torch import nn
 
 from moulin.arrays import Floats, Ints
-from moulin.decoding.options import DecodingOptions
-from moulin.decoding.search import REFERENCE_SEARCHES, SEARCHES
+from moulin.decoding.found import Found
+from moulin.decoding.hypotheses import OpenHypotheses
+from moulin.decoding.options import METHODS, DecodingOptions, Method
+from moulin.decoding.reference import search_reference
+from moulin.decoding.row_options import RowOptions
+from moulin.decoding.search import Continuation, Searches
 from moulin.encoders.decoder import Decoder
 from moulin.encoders.joiner import Joiner
-from moulin.gpu.kernels.beam import Beams, beam_search, stream_beam_search
-from moulin.gpu.kernels.greedy import Found, GoingOn, greedy
+from moulin.gpu.kernels.beam import beam_search, stream_beam_search
+from moulin.gpu.kernels.greedy import greedy
+from moulin.gpu.kernels.searches import FoundTensors, SearchOptions, SlotMemory, StreamSearches
 from moulin.gpu.predictor import Predictor
 
-LENGTHS = [20, 1, 11, 15, 6]
+LENGTHS = [20, 1, 11, 15, 6, 0]
+BEAM: Method = "modified_beam_search"
 
 
 @dataclass(frozen=True)
@@ -66,159 +73,196 @@ def network(request: pytest.FixtureRequest) -> Network:
 
 @pytest.fixture(params=[1 << 30, 0], ids=["table", "no table"])
 def predictor(request: pytest.FixtureRequest, network: Network, device: torch.device) -> Predictor:
-    predictor = Predictor.of(
+    predictor = on_device(network, device, max_table_bytes=request.param)
+    assert (predictor.scratch(1) is None) == (request.param > 0)
+    return predictor
+
+
+def on_device(network: Network, device: torch.device, max_table_bytes: int = 1 << 30) -> Predictor:
+    return Predictor.of(
         network.decoder_module,
         network.joiner_module,
         device=device,
         dtype=torch.float32,
-        max_table_bytes=request.param,
+        unk_id=network.skipped_ids[1] if len(network.skipped_ids) > 1 else -1,
+        max_table_bytes=max_table_bytes,
     )
-    assert (predictor.hidden is None) == (request.param > 0)
-    return predictor
 
 
-def check(found: Found, network: Network, encoder_out: torch.Tensor, options: DecodingOptions) -> None:
-    search = REFERENCE_SEARCHES[options.method]
-    wanted = search(network, encoder_out.numpy(), np.array(LENGTHS, dtype=np.int64), options)
-    assert sum(len(hypothesis.tokens) for hypothesis in wanted) > 20
-    for row, hypothesis in enumerate(wanted):
-        count = int(found.counts[row])
-        assert tuple(found.tokens[row, :count].tolist()) == hypothesis.tokens
-        assert tuple(found.frames[row, :count].tolist()) == hypothesis.frames
-        np.testing.assert_allclose(found.log_probs[row, :count].cpu(), hypothesis.log_probs, atol=1e-4)
-        assert float(found.scores[row]) == pytest.approx(hypothesis.score, abs=1e-3)
+def tensor(values: ArrayLike, device: torch.device, dtype: torch.dtype = torch.int32) -> torch.Tensor:
+    return torch.tensor(np.asarray(values), dtype=dtype, device=device)
 
 
-def inputs(network: Network, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    encoder_out = torch.randn(len(LENGTHS), max(LENGTHS), network.joiner_module.joiner_dim) * 1.5
-    return encoder_out, encoder_out.to(device), torch.tensor(LENGTHS, dtype=torch.int32, device=device)
-
-
-@pytest.mark.parametrize(("blank_penalty", "temperature"), [(0.0, 1.0), (1.5, 2.0)])
-def test_greedy(
-    network: Network, predictor: Predictor, blank_penalty: float, temperature: float, device: torch.device
-) -> None:
-    options = DecodingOptions(blank_penalty=blank_penalty, temperature=temperature)
-    encoder_out, on_device, lengths = inputs(network, device)
-    unk = network.skipped_ids[1] if len(network.skipped_ids) > 1 else -1
-    found = greedy(on_device, lengths, predictor, unk_id=unk, blank_penalty=blank_penalty, temperature=temperature)
-    check(found, network, encoder_out, options)
-
-
-def test_greedy_in_chunks(network: Network, predictor: Predictor, device: torch.device) -> None:
-    """Three streams in slots of their own, each with its options; the slot of the last has another's context in it."""
-    each = [DecodingOptions(), DecodingOptions(blank_penalty=1.5), DecodingOptions(temperature=2.0)]
-    encoder_out = torch.randn(3, 24, network.joiner_module.joiner_dim) * 1.5
-    slots, contexts = [4, 0, 2], torch.full((5, 2), 3, dtype=torch.int32, device=device)
-    lengths = torch.full((3,), 8, dtype=torch.int32, device=device)
-
-    def tensor(values: Sequence[float], dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        return torch.tensor(values, dtype=dtype, device=device)
-
-    said: list[list[tuple[int, int]]] = [[], [], []]
-    for chunk in range(3):
-        at = GoingOn(
-            tensor(slots, torch.int32),
-            tensor([chunk == 0] * 3, torch.int32),
-            tensor([options.blank_penalty for options in each]),
-            tensor([1 / options.temperature for options in each]),
-        )
-        part = encoder_out[:, 8 * chunk : 8 * chunk + 8].contiguous().to(device)
-        unk = network.skipped_ids[1] if len(network.skipped_ids) > 1 else -1
-        found = greedy(part, lengths, predictor, unk_id=unk, going_on=at, contexts=contexts)
-        for row, tokens in enumerate(said):
-            for index in range(int(found.counts[row])):
-                tokens.append((int(found.tokens[row, index]), 8 * chunk + int(found.frames[row, index])))
-    for row, options in enumerate(each):
-        wanted = REFERENCE_SEARCHES["greedy"](
-            network, encoder_out[row : row + 1].numpy(), np.array([24], dtype=np.int64), options
-        )[0]
-        assert said[row] == list(zip(wanted.tokens, wanted.frames, strict=True))
-    assert sum(map(len, said)) > 10
-    assert contexts[[1, 3]].tolist() == [[3, 3], [3, 3]]
-
-
-@pytest.mark.parametrize(("beam", "blank_penalty", "temperature"), [(1, 0.0, 1.0), (4, 1.5, 2.0), (6, 0.0, 1.0)])
-def test_modified_beam_search(
-    network: Network, predictor: Predictor, beam: int, blank_penalty: float, temperature: float, device: torch.device
-) -> None:
-    options = DecodingOptions("modified_beam_search", beam, temperature, blank_penalty)
-    encoder_out, on_device, lengths = inputs(network, device)
-    unk = network.skipped_ids[1] if len(network.skipped_ids) > 1 else -1
-    found = beam_search(
-        on_device,
-        lengths,
-        predictor,
-        beam=beam,
-        unk_id=unk,
-        blank_penalty=blank_penalty,
-        temperature=temperature,
+def on_card(options: RowOptions, device: torch.device) -> SearchOptions:
+    return SearchOptions(
+        tensor(options.beams, device),
+        tensor(options.blank_penalties, device, torch.float32),
+        tensor(options.sharpness, device, torch.float32),
     )
-    check(found, network, encoder_out, options)
 
 
-def test_beams_in_chunks(network: Network, predictor: Predictor, device: torch.device) -> None:
-    """Streams in slots of their own, with beams of their own, beside one that is left alone; the slots hold what others
-    have left. The second stream's best hypothesis is decided for after its first chunk."""
-    sizes, slots, places = [4, 2, 0, 3], [4, 0, 1, 2], 4
-    each = [DecodingOptions("modified_beam_search", size or 1, 1.5, 1.0) for size in sizes]
-    encoder_out = torch.randn(4, 24, network.joiner_module.joiner_dim) * 1.5
-
-    def tensor(values: Sequence[float], dtype: torch.dtype = torch.int32) -> torch.Tensor:
-        return torch.tensor(values, dtype=dtype, device=device)
-
-    memory = Beams.memory(5, places, device)
-    for tensor_of_slots in memory:
-        tensor_of_slots.fill_(7)
-    states = [SEARCHES["modified_beam_search"].start(network, 1, options)[0] for options in each]
-    said: list[list[list[tuple[int, int]]]] = [[[] for _ in range(places)] for _ in sizes]
-    scores = np.zeros((4, places))
-    decided, kept = [-1] * 4, [0] * 4
-    unk = network.skipped_ids[1] if len(network.skipped_ids) > 1 else -1
-    for chunk in range(3):
-        part = encoder_out[:, 8 * chunk : 8 * chunk + 8].contiguous()
-        going_on = GoingOn(
-            tensor(slots),
-            tensor([chunk == 0] * 4),
-            tensor([options.blank_penalty for options in each], torch.float32),
-            tensor([1 / options.temperature for options in each], torch.float32),
-        )
-        beams = Beams(*memory, tensor(sizes), tensor(decided), tensor(kept))
-        found = stream_beam_search(part.to(device), tensor([8] * 4), predictor, going_on, beams, unk_id=unk)
-        for row in (0, 1, 3):
-            SEARCHES["modified_beam_search"].advance(
-                network, [states[row]], part[row : row + 1].numpy(), np.array([8], dtype=np.int64), each[row]
-            )
-            before = said[row]
-            said[row] = [before[int(found.origins[row, place])].copy() for place in range(places)]
-            scores[row] = found.scores[row].cpu()
-            for place in range(places):
-                for index in range(int(found.counts[row, place])):
-                    at = 8 * chunk + int(found.frames[row, place, index])
-                    said[row][place].append((int(found.tokens[row, place, index]), at))
-            assert (scores[row, sizes[row] :] == -np.inf).all()
-            best = int((scores[row] / ([len(tokens) + network.context_size for tokens in said[row]])).argmax())
-            wanted = states[row].hypothesis()
-            assert said[row][best] == list(zip(wanted.tokens, wanted.frames, strict=True))
-            assert scores[row, best] == pytest.approx(wanted.score, abs=1e-3)
-        decided, kept = [-1] * 4, [0] * 4
-        if chunk == 0:
-            count = len(said[1][0]) // 2
-            row_best = int((scores[1] / ([len(tokens) + network.context_size for tokens in said[1]])).argmax())
-            said[1] = [said[1][row_best][count:]] * places
-            states[1].drop(count)
-            decided[1], kept[1] = row_best, len(said[1][0])
-    assert sum(len(tokens[0]) for tokens in said) > 20
-    assert all((of_slots[[1, 3]] == 7).all() for of_slots in memory)
+def on_card_at(at: Continuation, memory: SlotMemory, device: torch.device) -> StreamSearches:
+    slots, fresh, decided, kept = (tensor(values, device) for values in (at.slots, at.fresh, at.decided, at.kept))
+    return StreamSearches(slots, fresh, decided, kept, memory)
 
 
-def test_a_wide_beam(device: torch.device) -> None:
+def searched(
+    encoder_out: torch.Tensor, lengths: Sequence[int], options: RowOptions, predictor: Predictor, device: torch.device
+) -> Found:
+    """By both kernels, each of which finds the other's rows beside its own, and memory full of something else."""
+    batch, frames, _ = encoder_out.shape
+    found = FoundTensors.empty(batch, frames, 1, device)
+    found.memory.fill_(77)
+    arguments = encoder_out.to(device), tensor(lengths, device), on_card(options, device), predictor, found
+    places = 1 << (options.places - 1).bit_length()
+    greedy(*arguments)
+    beam_search(*arguments, places=places)
+    return FoundTensors.of(found.memory.cpu(), batch, frames).read(options.beams)
+
+
+def check(found: Found, network: Network, encoder_out: torch.Tensor, options: RowOptions, *, least: int = 20) -> None:
+    wanted = search_reference(network, encoder_out.numpy(), np.array(LENGTHS, dtype=np.int64), options).hypotheses()
+    assert sum(len(hypothesis.tokens) for hypothesis in wanted) > least
+    for hypothesis, ours in zip(wanted, found.hypotheses(), strict=True):
+        assert ours.tokens == hypothesis.tokens
+        assert ours.frames == hypothesis.frames
+        np.testing.assert_allclose(ours.log_probs, hypothesis.log_probs, atol=1e-4)
+        assert ours.score == pytest.approx(hypothesis.score, abs=1e-3)
+    assert not found.origins.any()
+
+
+def frames_of(network: Network, rows: int, frames: int) -> torch.Tensor:
+    return torch.randn(rows, frames, network.joiner_module.joiner_dim) * 1.5
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        DecodingOptions(),
+        DecodingOptions(blank_penalty=1.5, temperature=2.0),
+        DecodingOptions(BEAM, 1),
+        DecodingOptions(BEAM, 4, temperature=2.0, blank_penalty=1.5),
+        DecodingOptions(BEAM, 6),
+    ],
+    ids=lambda options: f"{options.method} {options.beam}",
+)
+def test_one_set_of_options(
+    network: Network, predictor: Predictor, options: DecodingOptions, device: torch.device
+) -> None:
+    encoder_out, rows = frames_of(network, len(LENGTHS), max(LENGTHS)), RowOptions.of([options] * len(LENGTHS))
+    check(searched(encoder_out, LENGTHS, rows, predictor, device), network, encoder_out, rows)
+
+
+def test_options_of_their_own(network: Network, predictor: Predictor, device: torch.device) -> None:
+    encoder_out = frames_of(network, len(LENGTHS), max(LENGTHS))
+    rows = RowOptions.of(
+        [
+            DecodingOptions(BEAM, 5, temperature=2.0),
+            DecodingOptions(BEAM, 1, blank_penalty=2.0),
+            DecodingOptions(temperature=3.0, blank_penalty=1.0),
+            DecodingOptions(BEAM, 2, blank_penalty=1.5),
+            DecodingOptions(),
+            DecodingOptions(BEAM, 3),
+        ]
+    )
+    check(searched(encoder_out, LENGTHS, rows, predictor, device), network, encoder_out, rows)
+
+
+@pytest.mark.parametrize("beam", [10, 32])
+def test_a_beam_larger_than_the_vocabulary(beam: int, device: torch.device) -> None:
     decoder, joiner = Decoder(9, 8, 2, groups=8), Joiner(8, 8, 16, 9)
     network = Network(decoder, joiner, (0,))
-    predictor = Predictor.of(decoder, joiner, device=device, dtype=torch.float32)
-    encoder_out, on_device, lengths = inputs(network, device)
-    found = beam_search(on_device, lengths, predictor, beam=10, unk_id=-1)
-    check(found, network, encoder_out, DecodingOptions("modified_beam_search", 10))
+    encoder_out = frames_of(network, len(LENGTHS), max(LENGTHS))
+    rows = RowOptions.of([DecodingOptions(BEAM, beam), DecodingOptions(), *[DecodingOptions(BEAM, beam)] * 4])
+    found = searched(encoder_out, LENGTHS, rows, on_device(network, device), device)
+    check(found, network, encoder_out, rows)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # the interpreter's, of NaN
+@pytest.mark.filterwarnings("ignore:All-NaN slice encountered:RuntimeWarning")
+def test_nan_stays_in_its_row(network: Network, device: torch.device) -> None:
+    encoder_out = frames_of(network, 6, max(LENGTHS))
+    rows = RowOptions.of([DecodingOptions(), DecodingOptions(BEAM)] * 3)
+    wanted = searched(encoder_out, LENGTHS, rows, on_device(network, device), device)
+    encoder_out[2:4, 3:] = torch.nan
+    lengths = [20, 1, 11, 15, 6, 0]
+    found = searched(encoder_out, lengths, rows, on_device(network, device), device)
+    assert np.isfinite(found.scores[:, 0]).tolist() == [True, True, False, False, True, True]
+    for row in (0, 1, 4, 5):
+        assert found.hypotheses()[row] == wanted.hypotheses()[row]
+
+
+def test_streams(network: Network, predictor: Predictor, device: torch.device) -> None:
+    """Searches that go on in slots of their own, each with its options, against the searches on the host. The slots
+    hold what others have left. After the first and the third chunk it is decided for the best hypotheses of some."""
+    each = RowOptions.of(
+        [
+            DecodingOptions(BEAM, 4, temperature=1.5, blank_penalty=1.0),
+            DecodingOptions(temperature=2.0),
+            DecodingOptions(BEAM, 2, temperature=1.5, blank_penalty=1.0),
+            DecodingOptions(blank_penalty=1.5),
+            DecodingOptions(BEAM, 3, temperature=1.5, blank_penalty=1.0),
+        ]
+    )
+    slots, places, chunk, rows = np.array([4, 0, 1, 6, 2]), 4, 8, 5
+    encoder_out = frames_of(network, rows, 5 * chunk)
+    memory = SlotMemory.zeros(7, places, device)
+    for part in memory:
+        part.fill_(7)
+    on_host = Searches(network, slots=7, places=places, joiner_dim=encoder_out.shape[2])
+    ours, wanted = (OpenHypotheses(7, places, network.context_size) for _ in range(2))
+    for number in range(5):
+        fresh = np.full(rows, number == 0)
+        # The fourth stream's search begins anew.
+        fresh[3] |= number == 2
+        if number == 2:
+            ours.clear(6)
+            wanted.clear(6)
+        part = encoder_out[:, chunk * number : chunk * (number + 1)].contiguous()
+        at = Continuation(slots, fresh, ours.decided[slots], ours.kept[slots])
+        found = FoundTensors.empty(rows, chunk, places, device)
+        found.memory.fill_(77)
+        streams = on_card_at(at, memory, device)
+        arguments = part.to(device), tensor([chunk] * rows, device), on_card(each, device), predictor, found, streams
+        stream_beam_search(*arguments)
+        greedy(*arguments)
+        lengths = np.full(rows, chunk)
+        first_frames = np.full(rows, chunk * number)
+        ours.decided[slots] = wanted.decided[slots] = -1
+        ours.advance(slots, FoundTensors.of(found.memory.cpu(), rows, chunk).read(each.beams), first_frames)
+        wanted.advance(slots, on_host.advance(at, part.numpy(), lengths, each), first_frames)
+        for slot in slots.tolist():
+            heard, plain = ours.hypothesis(slot), wanted.hypothesis(slot)
+            assert (heard.tokens, heard.frames) == (plain.tokens, plain.frames)
+            np.testing.assert_allclose(heard.log_probs, plain.log_probs, atol=1e-4)
+            assert heard.score == pytest.approx(plain.score, abs=1e-3)
+        if number in (0, 2):
+            for slot in slots[number : number + 3].tolist():
+                for hypotheses in (ours, wanted):
+                    hypotheses.drop(slot, hypotheses.count(slot) // 2)
+    assert sum(wanted.count(slot) for slot in slots.tolist()) > 20
+    assert all((part[[3, 5]] == 7).all() for part in memory)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_streams_score_is_since_the_decision(method: Method, network: Network, device: torch.device) -> None:
+    encoder_out = frames_of(network, 1, 24)
+    options = RowOptions.of([DecodingOptions(method)])
+    memory, scores = SlotMemory.zeros(1, 4, device), []
+    predictor = on_device(network, device)
+    for number, decided in enumerate([-1, -1, 0]):
+        found = FoundTensors.empty(1, 8, 4, device)
+        at = Continuation(np.zeros(1, np.int64), *(np.array([value]) for value in (number == 0, decided, 0)))
+        streams = on_card_at(at, memory, device)
+        part = encoder_out[:, 8 * number : 8 * number + 8].contiguous().to(device)
+        search = greedy if method == "greedy" else stream_beam_search
+        search(part, tensor([8], device), on_card(options, device), predictor, found, streams)
+        scores.append(float(FoundTensors.of(found.memory.cpu(), 1, 8).read(options.beams).scores.max()))
+    one = [search_reference(network, encoder_out[:, :end].numpy(), np.array([end]), options) for end in (8, 16)]
+    if method == "greedy":
+        assert scores[:2] == pytest.approx([float(found.scores[0, 0]) for found in one], abs=1e-3)
+    assert scores[1] < scores[0] < 0
+    assert scores[1] < scores[2] < 0
 
 
 def test_contexts_of_three_tokens_are_refused(device: torch.device) -> None:

@@ -13,7 +13,6 @@ from moulin.bundle.tokens import TokenTable, read_tokens
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.encoding import BatchedEncoder
 from moulin.engine.features import FeatureExtractor
-from moulin.engine.scoring import Scorer
 from moulin.errors import AudioError, EngineError, MoulinError, OptionsError
 from moulin.triton_repo.ensemble.encoder import EncoderPart
 from moulin.triton_repo.ensemble.feature_extractor import FeatureExtractorPart
@@ -117,7 +116,7 @@ def scorer(models: Models, max_rows: int = 100) -> ScorerPart:
         context_size=2,
         skipped_ids=(0,),
     )
-    return ScorerPart(Scorer(network, tokens(), frame_sec=0.04), DecodingOptions())
+    return ScorerPart(network, tokens(), 0.04, DecodingOptions())
 
 
 def frames(*rows: list[int], samples: int = 6400, options: bytes | None = None) -> dict[str, Any]:
@@ -175,16 +174,14 @@ def test_a_model_that_fails_and_lengths_that_do_not_fit() -> None:
 
     part = scorer(Models())
     broken = ScorerPart(
-        Scorer(
-            RemotePrediction(
-                RemoteNetwork(fails, "decoder", (("y", "int64"),), ("decoder_out",), 9),
-                RemoteNetwork(fails, "joiner", (), ("logit",), 9),
-                2,
-                (0,),
-            ),
-            tokens(),
-            frame_sec=0.04,
+        RemotePrediction(
+            RemoteNetwork(fails, "decoder", (("y", "int64"),), ("decoder_out",), 9),
+            RemoteNetwork(fails, "joiner", (), ("logit",), 9),
+            2,
+            (0,),
         ),
+        tokens(),
+        0.04,
         DecodingOptions(),
     )
     (answer,) = broken.answer([frames([4])])

@@ -1,4 +1,4 @@
-"""An open file of PyTorch's: what it holds, and the tensors of it that are asked for."""
+"""An open PyTorch file: its content, and its tensors on request."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ _OTHERS = {
 
 
 class TorchFile:
-    """What `torch.save` wrote into `path`. `content` is what was saved: values, StoredTensors, and a Placeholder for
+    """A file that `torch.save` wrote. `content` is the saved object: plain values, StoredTensors, and a Placeholder for
     everything else."""
 
     def __init__(self, path: Path, file: IO[bytes], size: int, contents: Contents) -> None:
         self.path = path
         self.content: Any = contents.pickled
         self._file, self._contents = file, contents
-        # Tensors may overlap in memory. Without a limit a small file could stand for any number of elements.
+        # Tensors may overlap in the file. Without a limit a small file could expand to any number of elements.
         self._bytes_left = max(_SMALL, _OVERLAP * size)
 
     def read(self, tensor: StoredTensor, name: str) -> Tensor:
-        """`tensor`, of which errors speak by its `name`. Its bytes are read now, no others. Raises BundleError."""
+        """Read `tensor`, and no other bytes; `name` is for error messages. Raises BundleError."""
         try:
             return self._assembled(tensor)
         except FormatError as error:
@@ -70,7 +70,7 @@ class TorchFile:
         return found.clone() if wasted > max(_LARGE, tensor.numel * item_size) else found
 
     def _bytes(self, storage: Storage, begin: int, count: int) -> bytearray | mmap.mmap:
-        """`count` bytes of `storage`. Raises FormatError where they are not all there."""
+        """`count` bytes of `storage` from `begin`. Raises FormatError where the file does not have them all."""
         record = self._contents.record(storage.key)
         whole = (storage.offset + storage.numel) * storage.type.item_size
         if record.size < whole:
@@ -94,10 +94,10 @@ class TorchFile:
 def open_torch_file(path: Path) -> Iterator[TorchFile]:
     """Open `path` and read everything but its tensors. Nothing that the file names is imported or called.
 
-    Raises BundleError for what torch.save did not write.
+    Raises BundleError for a file that torch.save did not write.
     """
     try:
-        if path.is_fifo():  # opening it would wait for whoever writes
+        if path.is_fifo():  # opening a pipe would wait for its writer
             raise BundleError(f"{path} cannot be read: it is a pipe", hint="write it into a file first")
         file = path.open("rb", buffering=2**16)
     except FileNotFoundError as error:
@@ -138,14 +138,14 @@ def _contents(file: IO[bytes], size: int) -> Contents:
 
 
 def _memory(count: int) -> bytearray | mmap.mmap:
-    """`count` bytes. Large ones are pages of their own: among what is read and given back in between, an average of
-    checkpoints took twice its size on the heap."""
+    """A buffer of `count` bytes. Large ones are memory-mapped, because on the heap the buffers read and freed between
+    them fragmented it: an average of checkpoints took twice its size."""
     if count < _PAGES:
         return bytearray(count)
     return mmap.mmap(-1, count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 def _swap(buffer: bytearray | mmap.mmap, size: int) -> None:
-    """Turn the byte order of every `size` bytes around, in place."""
+    """Reverse the byte order of every `size` bytes, in place."""
     if size > 1:
         np.frombuffer(buffer, f"u{size}").byteswap(inplace=True)

@@ -1,4 +1,4 @@
-"""What stands in a checkpoint for an object that moulin does not rebuild."""
+"""Placeholders for objects in a checkpoint that moulin does not rebuild."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _SCALARS = (str, bytes, float, complex, type(None))
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Placeholder:
-    """A class, function or object of the file that nothing here imports or calls. `name` is its module and name.
+    """A class, function or object named in the file, which is neither imported nor called. `name` includes its module.
 
-    `rebuild` is our own function for it, where there is one: it gets the arguments that the file gives.
+    `rebuild` is moulin's own function for it, if any, called with the arguments in the file.
     """
 
     name: str
@@ -20,20 +20,20 @@ class Placeholder:
 
 
 def rebuilt(what: object, arguments: object) -> object:
-    """What the file would get by calling `what` with `arguments`: a value of our own function, or a Placeholder."""
+    """The result of the file's call of `what` with `arguments`: from moulin's own function, or a Placeholder."""
     if not isinstance(what, Placeholder):
         return Placeholder(type(what).__name__)
     if what.rebuild is None or not isinstance(arguments, tuple):
         return Placeholder(what.name)
     try:
         return what.rebuild(*arguments)
-    except (TypeError, ValueError, OverflowError):  # not the arguments that this function has
+    except (TypeError, ValueError, OverflowError):  # the arguments do not fit the function
         return Placeholder(what.name)
 
 
 def as_key(value: object) -> object:
-    """`value` as a key of a dictionary. What could take long to hash (tuples in tuples, huge numbers) or has no hash is
-    replaced; no checkpoint is asked for such a key."""
+    """`value` as a key of a dictionary. Values that are slow to hash (nested tuples, huge numbers) or unhashable become
+    a Placeholder; no such key is ever looked up."""
     if isinstance(value, tuple) and len(value) <= 16 and all(map(_is_quick, value)):
         return value
     return value if _is_quick(value) or isinstance(value, Placeholder) else Placeholder("key")

@@ -1,4 +1,4 @@
-"""The classes and functions that checkpoints name, and what moulin takes them for: always a function of our own."""
+"""The classes and functions that checkpoints name, each with the function of moulin's that stands in for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ENCODINGS = ("latin1", "latin-1", "utf-8", "utf8", "ascii")
 
 
 class NumpyDtype:
-    """A type of NumPy's, by its code (`f8`, `U5`); its byte order comes as a state."""
+    """A NumPy dtype by its code (`f8`, `U5`); its byte order arrives as the pickled state."""
 
     def __init__(self, code: str) -> None:
         self.code, self.order = code, "="
@@ -56,7 +56,7 @@ def _frozenset(items: object = ()) -> frozenset[object]:
 
 
 def _encoded(text: object, encoding: object = "utf-8") -> bytes:
-    """`_codecs.encode`: what bytes are in pickles that Python 2 could read."""
+    """`_codecs.encode`, which stands for bytes in pickles that Python 2 can read."""
     if not isinstance(text, str) or encoding not in _ENCODINGS:
         raise TypeError("no text")
     return text.encode(str(encoding))
@@ -107,7 +107,7 @@ def _numpy_scalar(dtype: object, content: object = b"") -> object:
 
 
 def _tensor(storage: object, offset: object, size: object, stride: object, *rest: object) -> object:
-    """`_rebuild_tensor` and `_rebuild_tensor_v2` (requires_grad, hooks, metadata)."""
+    """`_rebuild_tensor`, and `_rebuild_tensor_v2` with requires_grad, hooks and metadata in `rest`."""
     if len(rest) > 2 and rest[2]:
         return Placeholder("a tensor with negated or conjugated values")
     return stored_tensor(storage, offset, size, stride)
@@ -135,14 +135,14 @@ def _parameter(data: object, *_: object) -> object:
 
 
 def _from_type(function: object, _kind: object, arguments: object, _state: object = None) -> object:
-    """A tensor with attributes: its function and arguments."""
+    """`_rebuild_from_type_v2`: a tensor with attributes, as its rebuilding function and arguments."""
     if not isinstance(function, Placeholder) or function.rebuild not in (_tensor, _tensor_with_dtype):
         raise TypeError("no tensor")
     return rebuilt(function, arguments)
 
 
 def _reconstructed(kind: object, _base: object = None, state: object = None) -> object:
-    """`copyreg._reconstructor`: an object of protocols 0 and 1."""
+    """`copyreg._reconstructor`: an object in pickle protocols 0 and 1."""
     return rebuilt(kind, () if state is None else (state,))
 
 
@@ -205,4 +205,4 @@ KNOWN: Mapping[str, object] = dict(
         ((f"torch.{name}", _BYTES) for name in ("UntypedStorage", "storage.UntypedStorage", "storage._UntypedStorage")),
     )
 )
-"""By module and name: a Placeholder with our own function, or the value itself."""
+"""By module and name: a Placeholder with moulin's function, or the value itself."""

@@ -1,7 +1,7 @@
-"""PyTorch's files before 1.6, and of `torch.save(..., _use_new_zipfile_serialization=False)`.
+"""The format of PyTorch before 1.6, and of `torch.save(..., _use_new_zipfile_serialization=False)`.
 
-Five pickles in a row (a magic number, the version, facts of the machine, the object, the keys of its storages), then
-the storages in that order: each its number of elements as int64 and their bytes, always little-endian.
+Five pickles in a row (a magic number, the version, machine properties, the object, the keys of its storages), then the
+storages in the order of the keys: the number of elements as int64 and their bytes, always little-endian.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def read_legacy(file: IO[bytes], size: int) -> Contents:
 
 
 def _records(file: IO[bytes], size: int, keys: list[str], item_sizes: dict[str, int]) -> dict[str, Record]:
-    """Where each storage is. One that is cut off is left out, with all that follow."""
+    """The location of each storage; without those from the first truncated one on."""
     records: dict[str, Record] = {}
     position = file.tell()
     for key in keys:

@@ -1,4 +1,4 @@
-"""Parts of a file, and what is common to both forms of PyTorch's files."""
+"""Byte ranges of a file, and types shared by both forms of PyTorch files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LONGEST_LINE = 2**20
 
 
 class FormatError(ValueError):
-    """The file is not what it seems. The message is the end of a sentence that begins with the file's name."""
+    """A file in another format than expected. The message completes a sentence that begins with the file's name."""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -22,7 +22,7 @@ class FormatError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Bytes of the file: a storage. `checksum` is their CRC-32 where the file has one."""
+    """The bytes of one storage in the file. `checksum` is their CRC-32, None where the file has none."""
 
     begin: int
     size: int
@@ -31,7 +31,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a file's pickle holds, and `record`, which finds a storage by its key and raises FormatError."""
+    """The unpickled object of a file, and `record`, which locates a storage by its key and raises FormatError."""
 
     pickled: object
     record: Callable[[str], Record]
@@ -39,7 +39,7 @@ class Contents:
 
 
 class Part:
-    """The bytes [begin, end) of `file`, for `pickletools` to read. Asked for more than is left, it gives the rest."""
+    """The bytes [begin, end) of `file` as a stream for `pickletools`; a read beyond the end returns the rest."""
 
     def __init__(self, file: IO[bytes], begin: int, end: int) -> None:
         self._file, self._end = file, end
@@ -58,7 +58,7 @@ class Part:
 
 @dataclass(slots=True)
 class Storages:
-    """Takes persistent ids for storages, and keeps the element size with which each key was first named."""
+    """Resolves persistent ids to storages, and records the element size with which each key first occurs."""
 
     item_sizes: dict[str, int] = field(default_factory=dict)
 
@@ -75,5 +75,5 @@ class Storages:
 
 
 def tail_of(names: Mapping[str, object] | list[str], most: int = 6) -> str:
-    """Some of `names` for a sentence."""
+    """The first `most` of `names`, for an error message."""
     return ", ".join(list(names)[:most]) or "nothing"

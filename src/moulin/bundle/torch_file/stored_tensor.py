@@ -1,4 +1,4 @@
-"""Where a tensor is in a file, before anything of it is read."""
+"""The location of a tensor in a file, before any of its bytes are read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ITEM_SIZES = {
     "complex128": 16, "complex64": 8, "complex32": 4,
     "float8_e4m3fn": 1, "float8_e5m2": 1, "float8_e4m3fnuz": 1, "float8_e5m2fnuz": 1, "float8_e8m0fnu": 1,
 }  # fmt: skip
-"""Bytes of an element, by PyTorch's name of the type."""
+"""Bytes of an element, by PyTorch's name of the dtype."""
 
 _MOST_DIMENSIONS = 64  # PyTorch's own limit
 _LARGEST = 2**62
@@ -20,7 +20,7 @@ _LARGEST = 2**62
 
 @dataclass(frozen=True, slots=True)
 class StorageType:
-    """A class of storages. `dtype` is None for quantised ones, which are not read."""
+    """A class of PyTorch storages. `dtype` is None for quantised ones, which are not read."""
 
     dtype: str | None
     item_size: int
@@ -28,7 +28,7 @@ class StorageType:
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """A run of `numel` elements in the file under the name `key`; of a view, from element `offset` on."""
+    """`numel` elements of the storage `key` in the file; for a view of it, from element `offset` on."""
 
     key: str
     type: StorageType
@@ -69,7 +69,7 @@ class StoredTensor:
 def stored_tensor(
     storage: object, offset: object, size: object, stride: object, dtype: object = None
 ) -> StoredTensor | Placeholder:
-    """The tensor that `torch._utils._rebuild_tensor*` is called for, or a Placeholder where it is none that is read."""
+    """The tensor that `torch._utils._rebuild_tensor*` would return, or a Placeholder where moulin does not read it."""
     if not isinstance(storage, Storage):
         return Placeholder("a tensor without a storage")
     name = storage.type.dtype if dtype is None else str(dtype).removeprefix("torch.")

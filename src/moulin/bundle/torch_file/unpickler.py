@@ -1,8 +1,8 @@
-"""Reads pickles without importing or calling anything that they name.
+"""An unpickler that neither imports nor calls anything that a pickle names.
 
-The standard library's `pickletools` splits a pickle into operations; what these do is written here. Time and memory
-follow from the number of operations, which is limited: the memo is sparse, calls are charged by the size of their
-arguments, and only short keys are hashed.
+The standard library's `pickletools` splits a pickle into operations, which are carried out here. Time and memory are
+bounded by a limit on the number of operations: the memo is sparse, calls are charged by the size of their arguments,
+and only short keys are hashed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from moulin.bundle.torch_file.inert import Placeholder, as_key, rebuilt
 
 MOST_OPERATIONS = 10_000_000
-"""Icefall's largest training checkpoints have some 300,000. An operation makes 250 bytes at most."""
+"""The limit. Icefall's largest training checkpoints have some 300,000 operations; each allocates at most 250 bytes."""
 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _EMPTY: Mapping[str, Callable[[], object]] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set}
@@ -28,11 +28,11 @@ _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 class PickleError(ValueError):
-    """A pickle is damaged, or too large. The message is the end of a sentence."""
+    """A damaged or too large pickle. The message completes a sentence."""
 
 
 class Stream(Protocol):
-    """What `pickletools` reads from."""
+    """The input of `pickletools`."""
 
     def read(self, size: int, /) -> bytes: ...
     def readline(self) -> bytes: ...
@@ -40,9 +40,9 @@ class Stream(Protocol):
 
 
 class Unpickler:
-    """One or more pickles in a row, from `stream`.
+    """Loads one or more consecutive pickles from `stream`.
 
-    `known` gives what a global's name stands for, and `persistent` what a persistent id does.
+    `known` maps a global's full name to its replacement; `persistent` resolves a persistent id.
     """
 
     def __init__(self, stream: Stream, known: Mapping[str, object], persistent: Callable[[object], object]) -> None:
@@ -263,7 +263,7 @@ _OPERATIONS: Mapping[str, Callable[[Unpickler, Any], None]] = {
     "STOP": Unpickler._stop,
 }
 
-# One name for what has been in several modules.
+# One module name for globals that have moved between modules.
 _MODULES = {
     "__builtin__": "builtins",
     "copy_reg": "copyreg",
@@ -273,14 +273,14 @@ _MODULES = {
 
 
 def _cost(argument: object) -> int:
-    """How many operations it may take to copy `argument`."""
+    """The number of operations to charge for copying `argument`."""
     if isinstance(argument, list | tuple | dict | set | frozenset):
         return len(argument)
     return len(argument) // 64 if isinstance(argument, str | bytes | bytearray) else 0
 
 
 def _python2_text(value: str) -> str:
-    """A `str` of Python 2, which pickletools gives with a character a byte."""
+    """A `str` of Python 2, in which pickletools returns one character for each byte."""
     try:
         return value.encode("latin-1").decode()
     except UnicodeError:

@@ -1,5 +1,5 @@
-"""PyTorch's files since 1.6: a zip archive with `NAME/data.pkl`, a record `NAME/data/KEY` for each storage, and
-`NAME/byteorder`. Nothing in it is compressed, so that a storage is a range of the file."""
+"""The format of PyTorch since 1.6: a zip archive with `NAME/data.pkl`, a record `NAME/data/KEY` for each storage, and
+`NAME/byteorder`. Records are not compressed, so a storage is a byte range of the file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read_zip(file: IO[bytes], size: int) -> Contents:
     if f"{name}/constants.pkl" in entries or any(entry.startswith(f"{name}/code/") for entry in entries):
         raise FormatError(
             "is a TorchScript program (torch.jit.save), not a checkpoint",
-            "use what it was made from, pretrained.pt or epoch-N.pt, or the model's ONNX files",
+            "use the checkpoint that it was made from, pretrained.pt or epoch-N.pt, or the model's ONNX files",
         )
 
     def record(entry: str) -> Record:
@@ -53,7 +53,7 @@ def _entries(file: IO[bytes]) -> dict[str, zipfile.ZipInfo]:
 
 
 def _name(entries: dict[str, zipfile.ZipInfo]) -> str:
-    """The folder within the archive that everything is in."""
+    """The name of the archive's top folder."""
     found = [entry.removesuffix("/data.pkl") for entry in entries if entry.endswith("/data.pkl")]
     names = [name for name in found if "/" not in name]
     if len(names) == 1:
@@ -69,7 +69,7 @@ def _name(entries: dict[str, zipfile.ZipInfo]) -> str:
 
 
 def _record(file: IO[bytes], size: int, entry: zipfile.ZipInfo) -> Record:
-    """Where the bytes of `entry` are; its header within the archive may be longer than the directory says."""
+    """The location of `entry`'s bytes, found from its local header, which may be longer than the directory states."""
     if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & _ENCRYPTED:
         raise FormatError(
             f"has a compressed or encrypted record '{entry.filename}'", "unzip it, and pack it with `zip -0 -r`"

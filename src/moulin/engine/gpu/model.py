@@ -1,10 +1,10 @@
-"""What the GPU engine's recognizers of whole utterances and of streams take from a checkpoint, and say of it."""
+"""The decoder and joiner of a checkpoint as the GPU engine uses them, for whole utterances and for streams."""
 
 from __future__ import annotations
 
 import torch
 
-from moulin.bundle.spec import CheckpointSpec, ModelSpec
+from moulin.bundle.spec import CheckpointSpec
 from moulin.encoders.transducer import Transducer
 from moulin.errors import EngineError
 from moulin.gpu.predictor import Predictor
@@ -13,24 +13,12 @@ from moulin.gpu.predictor import Predictor
 def open_predictor(
     spec: CheckpointSpec, transducer: Transducer, *, device: torch.device, dtype: torch.dtype
 ) -> Predictor:
-    """The decoder and joiner of `spec`, which `transducer` is. Raises EngineError for a form that the GPU engine does
-    not know."""
+    """The decoder and joiner of `transducer`, the loaded one of `spec`. Raises EngineError for a form that the GPU
+    engine does not know."""
+    unk_id = next((token for token in spec.tokens.skipped_ids if token != 0), -1)
     try:
-        return Predictor.of(transducer.decoder, transducer.joiner, device=device, dtype=dtype)
+        return Predictor.of(transducer.decoder, transducer.joiner, device=device, dtype=dtype, unk_id=unk_id)
     except ValueError as error:
         raise EngineError(
             f"{spec.checkpoint}: {error}", hint="--precision fp32 runs it without our GPU engine"
         ) from error
-
-
-def unk_id(spec: CheckpointSpec) -> int:
-    """The token that is not emitted beside blank, -1 where there is none."""
-    return next((token for token in spec.tokens.skipped_ids if token != 0), -1)
-
-
-def precision_error(spec: ModelSpec, expected: str) -> EngineError:
-    """Says that the encoder's numbers left the range of its precision; `expected` is the beginning."""
-    return EngineError(
-        f"{expected}, got NaN or infinity: it needs more than {spec.precision}",
-        hint="--precision bf16 has the range of fp32; --precision fp32 has its exactness too",
-    )

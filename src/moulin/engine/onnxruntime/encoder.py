@@ -14,6 +14,7 @@ from moulin.audio.fbank import PADDING_VALUE
 from moulin.bundle.files import Precision
 from moulin.bundle.onnx_graph import OnnxGraph, TensorSpec
 from moulin.bundle.spec import MIN_FRAMES
+from moulin.engine.batching import CPU_BATCH_FRAMES, GPU_BATCH_FRAMES
 from moulin.engine.device import gpu_index
 from moulin.engine.onnxruntime.session import new_session, rewritten_encoder, run
 from moulin.errors import EngineError, OptionsError
@@ -21,20 +22,15 @@ from moulin.errors import EngineError, OptionsError
 if TYPE_CHECKING:
     import onnxruntime
 
-# On a CPU a batch wins nothing over one utterance after another (8 to 10 ms for 100 frames of digits-en, whatever the
-# batch), and costs padding, cache misses and idle threads at the end. A GPU wants as much as it can get.
-_CPU_BATCH_FRAMES = 400
-_CUDA_BATCH_FRAMES = 64_000
-
 _LONGEST_MIN_FRAMES = 1024
-"""An encoder that does not run with ten seconds of audio does not run."""
+"""The search for the shortest input ends at ten seconds of audio; an encoder that fails on that does not run."""
 
 
 class OnnxRuntimeEncoder:
     """An encoder as ONNX Runtime sessions.
 
-    On the CPU it is there twice: calls that run beside each other get one thread each, which wastes nothing on
-    synchronisation, and a call that is alone gets all `threads`.
+    On the CPU there are two sessions: concurrent calls get one thread each, which avoids synchronisation, and a call
+    that is `alone` gets all `threads`.
     """
 
     def __init__(
@@ -49,11 +45,11 @@ class OnnxRuntimeEncoder:
         rewrite: bool = True,
         fixed_shapes: bool = False,
     ) -> None:
-        """`device` is cpu, cuda or cuda:N; `threads` is the CPU threads to use, by default all that this process may;
-        `workers` is how many calls are to run beside each other on a CPU, by default as many as there are threads.
+        """`device` is cpu, cuda or cuda:N; `threads` is the number of CPU threads, by default all of this process;
+        `workers` is the number of concurrent calls on a CPU, by default one for each thread.
 
-        `rewrite` lets the graph be put into fewer operators (`swoosh.py`); `fixed_shapes` lets a GPU take seconds over
-        the first batch of every shape. Raises EngineError where ONNX Runtime, the device or the model does not work.
+        `rewrite` allows rewriting the graph to fewer operators (`onnx_rewrites`); `fixed_shapes` allows a GPU to take
+        seconds for each new shape. Raises EngineError where ONNX Runtime, the device or the model does not work.
         """
         if threads is not None and threads < 1:
             raise OptionsError(f"Expected at least 1 thread, got {threads}")
@@ -86,8 +82,8 @@ class OnnxRuntimeEncoder:
     @property
     def max_batch_frames(self) -> int:
         if not self._takes_lengths:
-            return 1  # an export that takes no lengths cannot tell padding from speech: one by one
-        return _CUDA_BATCH_FRAMES if self.on_cuda else _CPU_BATCH_FRAMES
+            return 1  # an export without lengths cannot tell padding from speech: no batches
+        return GPU_BATCH_FRAMES if self.on_cuda else CPU_BATCH_FRAMES
 
     def encoder(self, x: Floats, x_lens: Ints, *, alone: bool = False) -> tuple[Floats, Ints]:
         missing = self.min_frames - x.shape[1]
@@ -98,8 +94,7 @@ class OnnxRuntimeEncoder:
         return encoder_out.astype(np.float32, copy=False), lengths.astype(np.int64, copy=False)
 
     def bound(self, x: Floats, x_lens: Ints) -> tuple[Any, onnxruntime.InferenceSession]:
-        """The same with everything where the encoder runs: an I/O binding with the features there already, and the
-        session to run it with. The outputs are the binding's."""
+        """An I/O binding with the features on the encoder's device and outputs allocated there, and its session."""
         from onnxruntime import OrtValue
 
         index = gpu_index(self.device)
@@ -116,14 +111,14 @@ class OnnxRuntimeEncoder:
 
     def _run_encoder(self, session: onnxruntime.InferenceSession, x: Floats, x_lens: Ints) -> list[NDArray[Any]]:
         values: list[NDArray[Any]] = [x, x_lens]
-        # An export may take no lengths.
+        # An export may have no input for lengths.
         return run(session, self._encoder_outputs, list(zip(self._encoder_inputs, values, strict=False)))
 
     def _find_min_frames(self) -> int:
-        """The fewest frames that the encoder runs with; `encoder` pads up to them behind the given lengths.
+        """The shortest input in frames that the encoder runs with; `encoder` pads to it, without changing the lengths.
 
-        Most exports run with MIN_FRAMES. Those of causal Zipformers need the whole reach of their convolutions, 121
-        frames for digits-en, and ONNX Runtime fails below. Raises EngineError for an encoder that never runs.
+        Most exports run with MIN_FRAMES. Causal Zipformers need the full extent of their convolutions, 121 frames for
+        digits-en; ONNX Runtime fails below. Raises EngineError for an encoder that does not run at all.
         """
 
         def runs_with(num_frames: int) -> EngineError | None:

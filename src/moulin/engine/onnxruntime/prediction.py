@@ -1,4 +1,4 @@
-"""The decoder (predictor) and joiner on ONNX Runtime, the same offline and streaming."""
+"""The decoder (predictor) and joiner on ONNX Runtime, for offline and streaming models."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from moulin.bundle.spec import OnnxModelSpec
 from moulin.engine.onnxruntime.session import new_session, run
 
 DECODER, JOINER = (("y",), "decoder_out"), (("encoder_out", "decoder_out"), "logit")
-"""Names of the inputs, in Icefall's order, and of the output."""
+"""Names of the inputs, in Icefall's order, and name of the output."""
 
 
 class OnnxRuntimeNetwork:
-    """A decoder or joiner. Always on the CPU with one thread: both are so small that launching them on a GPU costs more
-    than computing them here.
+    """A decoder or joiner, always on one CPU thread: both are so small that a launch on a GPU costs more than the
+    computation.
     """
 
     def __init__(self, graph: OnnxGraph, names: tuple[tuple[str, ...], str]) -> None:
@@ -24,7 +24,7 @@ class OnnxRuntimeNetwork:
         self._outputs = [graph.output(output, 0).name]
 
     def __call__(self, *values: Floats | Ints) -> Floats:
-        """[N, ...] each to float32 [N, ...]."""
+        """Inputs [N, ...] to the output float32 [N, ...]."""
         (output,) = run(self._session, self._outputs, list(zip(self._inputs, values, strict=True)))
         return output.astype("float32", copy=False)
 

@@ -19,7 +19,7 @@ class OnnxRuntimeRunner(OnnxRuntimeEncoder, OnnxRuntimePrediction):
         workers: int | None = None,
         rewrite: bool = True,
     ) -> None:
-        """As for `OnnxRuntimeEncoder`."""
+        """The options are those of `OnnxRuntimeEncoder`."""
         OnnxRuntimePrediction.__init__(self, spec)
         OnnxRuntimeEncoder.__init__(
             self,

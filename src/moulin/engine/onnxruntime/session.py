@@ -1,4 +1,4 @@
-"""Sessions of ONNX Runtime, with its CPU or CUDA execution provider."""
+"""ONNX Runtime sessions with the CPU or CUDA execution provider."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def check_provider(device: str) -> None:
-    """Raise OptionsError or EngineError where `device` is no device, or this ONNX Runtime cannot use it."""
+    """Raise OptionsError where `device` is no device, and EngineError where this ONNX Runtime cannot use it."""
     if device != "cpu":
         _providers(device, _onnxruntime().get_available_providers())
 
@@ -51,12 +51,12 @@ def _onnxruntime() -> Any:
 def rewritten_encoder(
     encoder: OnnxGraph, precision: Precision, device: str, *, fixed_shapes: bool = False
 ) -> bytes | None:
-    """The encoder in a form that runs faster on `device`; None where it stays as it is. See `new_session`."""
+    """The encoder rewritten to run faster on `device`, for `new_session`; None where it is not rewritten."""
     if encoder.external_files:
-        return None  # weights outside the file, usually for their size: ONNX Runtime reads them in place
+        return None  # weights in external files, usually large: ONNX Runtime reads them in place
     if precision == "int8":
-        # Rounding to integers makes whole steps of differences in the last digit, and the tokens would no longer be
-        # those of other runtimes.
+        # Rounding to integers turns differences in the last digit into whole steps, and the tokens would differ from
+        # other runtimes'.
         return None
     import onnx
 
@@ -79,35 +79,35 @@ def new_session(
     fixed_shapes: bool = False,
     precision: Precision = "fp32",
 ) -> onnxruntime.InferenceSession:
-    """A session of the model in `file`, or of `content` in its place.
+    """A session of the model in `file`, or of `content` instead.
 
-    `precision` is the model's: for some convolutions in half precision ONNX Runtime 1.32 ends the process when it lays
-    them out for a CPU, so there it must not.
+    `precision` is the model's: ONNX Runtime 1.32 ends the process when it lays out some half-precision convolutions for
+    a CPU, so that optimisation is disabled for fp16.
 
-    `few_shapes` lets ONNX Runtime plan its memory, 3 % faster for batches of a streaming encoder. It keeps a plan for
-    every shape of input that it has ever seen, and lengths of whole recordings hardly repeat. `fixed_shapes` lets a GPU
-    take long over every new one, to be the faster from then on.
+    `few_shapes` enables ONNX Runtime's memory plans, 3 % faster for batches of a streaming encoder. It keeps a plan for
+    every input shape ever seen, and lengths of whole recordings hardly repeat. `fixed_shapes` allows a GPU a long
+    search for the fastest kernels at every new shape.
     """
     onnxruntime = _onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # what goes wrong comes as an exception too
+    options.log_severity_level = 4  # errors are raised as exceptions too
     options.enable_mem_pattern = few_shapes
     if precision == "fp16" and device == "cpu":
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    # Without session.set_denormal_as_zero: the first session of a process leaves the thread that makes it, whoever's it
-    # is, taking denormals for zero; and digits-en hears neither speech nor silence faster with it.
+    # session.set_denormal_as_zero is not set: the first session of a process would leave the thread that creates it
+    # with denormals as zeros, and digits-en is not faster with it, on speech or silence.
     providers = _providers(device, onnxruntime.get_available_providers(), fixed_shapes=fixed_shapes)
     try:
         session = onnxruntime.InferenceSession(content or file, options, providers=providers)
-    except Exception as error:  # as above
+    except Exception as error:  # as in `run`
         raise EngineError(f"ONNX Runtime cannot load {file}: {first_line(error)}") from error
     wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
     if wanted not in session.get_providers():
         raise EngineError(
             f"ONNX Runtime could not start {wanted} and would have run on the CPU",
-            hint="see that the CUDA and cuDNN libraries it was built for are installed and on LD_LIBRARY_PATH",
+            hint="check that the CUDA and cuDNN libraries it was built for are installed and on LD_LIBRARY_PATH",
         )
     return session
 
@@ -123,8 +123,8 @@ def _providers(device: str, available: list[str], *, fixed_shapes: bool = False)
         )
     cuda = {
         "device_id": index,
-        # Where nearly every batch has a new shape, the search for the fastest convolutions costs most of a second for
-        # each (a Conformer of 77 M in half precision, H200), and two with those of one dimension laid out as of two.
+        # With a new shape in nearly every batch, the search for the fastest convolutions costs most of a second each
+        # (a Conformer of 77 M in half precision, H200), and two with one-dimensional convolutions laid out as 2-D.
         "cudnn_conv_algo_search": "EXHAUSTIVE" if fixed_shapes else "HEURISTIC",
         "cudnn_conv1d_pad_to_nc1d": "1" if fixed_shapes else "0",
     }

@@ -1,10 +1,10 @@
-"""A transducer in PyTorch, with its decoder and joiner, the same offline and streaming."""
+"""A transducer in PyTorch: what its runners for whole utterances and for streams have in common."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from moulin.arrays import Floats, Ints
 from moulin.bundle.files import Precision
 from moulin.bundle.spec import CheckpointSpec
-from moulin.bundle.transducer import load_transducer
+from moulin.encoders.transducer import Transducer
 from moulin.engine.device import gpu_index
 from moulin.errors import EngineError, OptionsError, first_line
 
@@ -20,28 +20,18 @@ DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.flo
 
 
 class TorchPrediction:
-    """A `PredictionNetwork`. Its networks stay on the CPU: both are so small that launching them on a GPU costs more
-    than computing them here. Only the encoder is on the `device`.
-    """
+    """A `PredictionNetwork` of a loaded transducer, on the CPU: both networks are so small that a launch on a GPU costs
+    more than the computation."""
 
-    def __init__(self, spec: CheckpointSpec, *, device: str = "cpu", threads: int | None = None) -> None:
-        """`threads` is PyTorch's for the whole process, by default all that it may use.
-
-        Raises BundleError for the checkpoint and EngineError where the device does not work.
-        """
+    def __init__(self, spec: CheckpointSpec, transducer: Transducer, *, threads: int | None = None) -> None:
+        """`threads` is PyTorch's number for the whole process, by default all CPUs that it may use. Raises
+        OptionsError."""
         if threads is not None and threads < 1:
             raise OptionsError(f"Expected at least 1 thread, got {threads}")
         self.spec = spec
-        self.device = torch_device(device)
+        self._decoder, self._joiner = transducer.decoder, transducer.joiner
         self._threads = threads or len(os.sched_getaffinity(0))
         torch.set_num_threads(self._threads)
-        # On a GPU convolutions would else keep three digits of their inputs: fp32 is to mean fp32.
-        torch.backends.cudnn.allow_tf32 = False
-        self._transducer = load_transducer([spec.checkpoint])
-        self._encoder = self._transducer.encoder.to(self.device)
-        self._joiner = self._transducer.joiner
-        # Once a frame, where the encoder's frames are.
-        self._encoder_proj = self._joiner.encoder_proj.to(self.device)
 
     @property
     def context_size(self) -> int:
@@ -55,30 +45,54 @@ class TorchPrediction:
     def threads(self) -> int:
         return self._threads
 
-    @property
-    def num_workers(self) -> int:
-        """One: PyTorch's own threads share a call's work."""
-        return 1
-
     def decoder(self, y: Ints) -> Floats:
-        with self._computing():
-            return _array(self._transducer.predict(torch.from_numpy(y)))
+        with computing("cpu"):
+            return _array(self._joiner.decoder_proj(self._decoder(torch.from_numpy(y))))
 
     def joiner(self, encoder_out: Floats, decoder_out: Floats) -> Floats:
-        with self._computing():
+        with computing("cpu"):
             return _array(self._joiner(torch.from_numpy(encoder_out), torch.from_numpy(decoder_out)))
+
+
+class TorchNetworks(TorchPrediction):
+    """A whole transducer, with the encoder on the `device`."""
+
+    def __init__(
+        self, spec: CheckpointSpec, transducer: Transducer, *, device: str = "cpu", threads: int | None = None
+    ) -> None:
+        """`transducer` is the loaded one of `spec`, and its encoder is moved to the device.
+
+        Raises OptionsError, and EngineError where the device does not work.
+        """
+        self.device = torch_device(device)
+        # TF32 would keep only three digits of a convolution's inputs; fp32 must mean fp32.
+        torch.backends.cudnn.allow_tf32 = False
+        super().__init__(spec, transducer, threads=threads)
+        self._transducer = transducer
+        self._encoder = transducer.encoder.to(self.device)
+        # Applied once for each encoder frame, on the encoder's device.
+        self._encoder_proj = self._joiner.encoder_proj.to(self.device)
+
+    @property
+    def num_workers(self) -> int:
+        """One: PyTorch's own threads share the work of a call."""
+        return 1
 
     def _projected(self, encoder_out: Tensor) -> Floats:
         return _array(self._encoder_proj(encoder_out))
 
-    @contextmanager
-    def _computing(self) -> Iterator[None]:
-        """Raises EngineError for what PyTorch raises, say for want of memory."""
-        try:
-            with torch.inference_mode():
-                yield
-        except RuntimeError as error:
-            raise EngineError(f"PyTorch failed on {self.device}: {first_line(error)}") from error
+    def _computing(self) -> AbstractContextManager[None]:
+        return computing(self.device)
+
+
+@contextmanager
+def computing(device: torch.device | str) -> Iterator[None]:
+    """Inference mode, in which PyTorch's exceptions, for example for lack of memory, become EngineError."""
+    try:
+        with torch.inference_mode():
+            yield
+    except RuntimeError as error:
+        raise EngineError(f"PyTorch failed on {device}: {first_line(error)}") from error
 
 
 def torch_device(device: str) -> torch.device:

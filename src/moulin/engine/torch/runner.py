@@ -8,19 +8,16 @@ import torch
 from moulin.arrays import Floats, Ints
 from moulin.audio.fbank import PADDING_VALUE
 from moulin.bundle.spec import MIN_FRAMES
-from moulin.engine.torch.prediction import TorchPrediction
-
-# One utterance after another on a CPU, as much as it can get for a GPU (as in `onnxruntime_runner`).
-_CPU_BATCH_FRAMES = 400
-_CUDA_BATCH_FRAMES = 64_000
+from moulin.engine.batching import CPU_BATCH_FRAMES, GPU_BATCH_FRAMES
+from moulin.engine.torch.prediction import TorchNetworks
 
 
-class TorchRunner(TorchPrediction):
-    """A `Runner`: the encoder eagerly, operator by operator."""
+class TorchRunner(TorchNetworks):
+    """A `Runner` whose encoder runs eagerly, operator by operator."""
 
     @property
     def max_batch_frames(self) -> int:
-        return _CPU_BATCH_FRAMES if self.device.type == "cpu" else _CUDA_BATCH_FRAMES
+        return CPU_BATCH_FRAMES if self.device.type == "cpu" else GPU_BATCH_FRAMES
 
     def encoder(self, x: Floats, x_lens: Ints, *, alone: bool = False) -> tuple[Floats, Ints]:  # noqa: ARG002
         missing = MIN_FRAMES - x.shape[1]

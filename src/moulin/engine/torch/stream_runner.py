@@ -9,47 +9,40 @@ from moulin.audio.batched_fbank import EPSILON, BatchedFbank
 from moulin.audio.fbank import FbankOptions
 from moulin.bundle.checkpoint_spec import layout_of
 from moulin.bundle.spec import CheckpointSpec
+from moulin.encoders.transducer import Transducer
+from moulin.engine.batching import CPU_BATCH_STREAMS, GPU_BATCH_STREAMS
 from moulin.engine.device import gpu_index
+from moulin.engine.stepper import StepLimits
 from moulin.engine.stream_runner import check_counts
-from moulin.engine.torch.prediction import TorchPrediction
-
-_CPU_MAX_BATCH = 16
-_CUDA_MAX_BATCH = 512
+from moulin.engine.torch.prediction import TorchNetworks
 
 
-class TorchStreamRunner(TorchPrediction):
-    """A `StreamRunner`: the encoder eagerly, and the states of all streams on its device, [capacity, ...] each."""
+class TorchStreamRunner(TorchNetworks):
+    """A `StreamRunner` whose encoder runs eagerly, with the states of all streams, [capacity, ...], on its device."""
 
     def __init__(
         self,
         spec: CheckpointSpec,
+        transducer: Transducer,
         *,
         capacity: int,
         device: str = "cpu",
         threads: int | None = None,
         max_batch: int | None = None,
     ) -> None:
-        """`capacity` streams may be open, and `max_batch` of them go through the encoder together.
+        """`capacity` is the limit on open streams, `max_batch` on streams in an encoder batch.
 
-        Raises OptionsError, and as `TorchPrediction` does.
+        Raises BundleError for a model that cannot stream, OptionsError, and EngineError as `TorchNetworks` does.
         """
         check_counts({"streams": capacity, "streams in a batch": max_batch})
-        super().__init__(spec, device=device, threads=threads)
-        usual_max_batch = _CPU_MAX_BATCH if gpu_index(device) is None else _CUDA_MAX_BATCH
-        self._capacity, self._max_batch = capacity, max_batch or usual_max_batch
+        super().__init__(spec, transducer, device=device, threads=threads)
+        usual_max_batch = CPU_BATCH_STREAMS if gpu_index(device) is None else GPU_BATCH_STREAMS
+        self.limits = StepLimits(capacity, max_batch or usual_max_batch)
         fbank = BatchedFbank(FbankOptions(num_mel_bins=spec.feature_dim))
         self._spectrum = torch.from_numpy(fbank.spectrum).to(self.device)
         self._mel = torch.from_numpy(fbank.mel).to(self.device)
         layout = layout_of(self._transducer, spec.checkpoint)
         self._states = self._encoder.initial_states(layout, capacity, self.device)
-
-    @property
-    def capacity(self) -> int:
-        return self._capacity
-
-    @property
-    def max_batch(self) -> int:
-        return self._max_batch
 
     def fbank(self, frames: Floats) -> Floats:
         with self._computing():
@@ -57,7 +50,7 @@ class TorchStreamRunner(TorchPrediction):
             features: Floats = energies.clamp(min=EPSILON).log().cpu().numpy()
             return features
 
-    def encoder(self, x: Floats, slots: Ints, *, alone: bool = False) -> Floats:  # noqa: ARG002
+    def encoder(self, x: Floats, slots: Ints) -> Floats:
         with self._computing():
             rows = torch.from_numpy(slots).to(self.device)
             states = [state[rows] for state in self._states]
@@ -67,7 +60,8 @@ class TorchStreamRunner(TorchPrediction):
                 state[rows] = new
             return projected
 
-    def reset(self, slot: int) -> None:
+    def reset(self, slots: Ints) -> None:
         with self._computing():
+            rows = torch.from_numpy(slots).to(self.device)
             for state in self._states:
-                state[slot] = 0
+                state[rows] = 0

@@ -20,7 +20,7 @@ from moulin.evaluate.targets.target import RunningTarget, ServerSettings, Transc
 from moulin.streaming.options import StreamOptions
 
 if TYPE_CHECKING:
-    from moulin.engine.offline_recognizer import OfflineRecognizer
+    from moulin.engine.recognizer import Recognizer
     from moulin.engine.step_scheduler import StepScheduler
     from moulin.engine.stream_recognizer import StreamRecognizer
 
@@ -58,7 +58,7 @@ def streams(spec: ModelSpec | None, settings: ServerSettings) -> Iterator[Runnin
         scheduler.close()
 
 
-def _open_offline(spec: ModelSpec, settings: ServerSettings) -> OfflineRecognizer:
+def _open_offline(spec: ModelSpec, settings: ServerSettings) -> Recognizer:
     from moulin.models.open_recognizer import open_recognizer
 
     return open_recognizer(spec.file, settings.engine, options=DecodingOptions().updated(settings.decoding))
@@ -67,7 +67,7 @@ def _open_offline(spec: ModelSpec, settings: ServerSettings) -> OfflineRecognize
 class _Batches:
     """moulin's offline engine as a `Connection`."""
 
-    def __init__(self, recognizer: OfflineRecognizer) -> None:
+    def __init__(self, recognizer: Recognizer) -> None:
         self._recognizer = recognizer
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[Record | None] = queue.SimpleQueue()

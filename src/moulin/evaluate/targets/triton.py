@@ -153,7 +153,8 @@ def with_options(options: Options, changes: Mapping[str, str]) -> Options:
 
     Raises OptionsError for a name that is none, and for values as the class does.
     """
-    known = {field.name for field in fields(options)}
+    of_engine = {field.name for field in fields(options.engine)}
+    known = of_engine | {field.name for field in fields(options)} - {"engine"}
     values = {name.replace("-", "_"): value for name, value in changes.items()}
     for name in values.keys() - known:
         raise OptionsError(
@@ -161,7 +162,9 @@ def with_options(options: Options, changes: Mapping[str, str]) -> Options:
             hint=f"its options are {', '.join(sorted(known)).replace('_', '-')}",
         )
     try:
-        return replace(options, **{name: json.loads(value) for name, value in values.items()})
+        read = {name: json.loads(value) for name, value in values.items()}
+        engine = replace(options.engine, **{name: value for name, value in read.items() if name in of_engine})
+        return replace(options, engine=engine, **{name: read[name] for name in read.keys() - of_engine})
     except (ValueError, TypeError) as error:
         listed = ", ".join(f"{name}={value}" for name, value in changes.items())
         raise OptionsError(f"Expected numbers for the options of moulin's service, got {listed}") from error

@@ -1,4 +1,4 @@
-"""The web page at `/`: plain files beside this one, served as they are. No build step, nothing from elsewhere."""
+"""The web page at `/`: files in this folder, served unchanged. No build step, no third-party content."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _TYPES = {
     "svg": "image/svg+xml",
 }
 
-# Scripts and styles come from this server alone, and none stands in the page itself; blob: is a recording that the
-# browser plays from its own memory.
+# Scripts and styles come from this server only, and none are inline; blob: allows playing a recording from the
+# browser's memory.
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; media-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "permissions-policy": "microphone=(self), camera=(), geolocation=()",
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
-    # Asked for again each time, and sent only where it has changed.
+    # Revalidated at every request, and sent again only if changed.
     "cache-control": "no-cache",
 }
 
@@ -33,7 +33,7 @@ _START = "index.html"
 
 
 def page_routes() -> list[BaseRoute]:
-    """`/` and what it needs, below `/page/`."""
+    """Routes of the page at `/`, and of its files below `/page/`."""
     contents = {
         file.name: file.read_bytes() for file in files(__name__).iterdir() if file.name.rpartition(".")[2] in _TYPES
     }

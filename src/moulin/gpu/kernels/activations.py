@@ -1,4 +1,4 @@
-"""The encoders' activations within kernels; in PyTorch they are `moulin.encoders.activations`."""
+"""The encoders' activations in Triton-lang; `moulin.encoders.activations` has them in PyTorch."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def activate(x, ACTIVATION: tl.constexpr):
     return x
 
 
-if triton.knobs.runtime.interpret:  # which knows no instructions of a GPU
+if triton.knobs.runtime.interpret:  # the interpreter has no GPU instructions
 
     @triton.jit
     def _log(x):
@@ -48,11 +48,11 @@ else:
 
     @triton.jit
     def _log(x):
-        """In two instructions, to 22 bits."""
+        """The logarithm in two instructions, accurate to 22 bits."""
         return libdevice.fast_logf(x)
 
 
 @triton.jit
 def _softplus(x):
-    """log(1 + exp(x)), without overflow."""
+    """log(1 + exp(x)) without overflow."""
     return tl.maximum(x, 0.0) + _log(1.0 + tl.exp(-tl.abs(x)))

@@ -1,8 +1,8 @@
-"""Zipformer's attention: weights that are computed once and used by several modules.
+"""Zipformer's attention weights, computed once and used by several modules.
 
-As matrices of half precision the weights are a hundredth of what an encoder reads and writes, so they are stored rather
-than computed again by each module. The score of a distance is a product of four numbers, in few models of more
-(`pos_head_dim`), which is cheaper to compute for each pair of frames than to shift into place.
+In half precision the weights are a hundredth of an encoder's memory traffic, so they are stored instead of recomputed
+by each module. The score of a distance is a dot product of four numbers, in few models of more (`pos_head_dim`), which
+is cheaper to compute for each pair of frames than to shift into place.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ KEY_BLOCK = 64
 
 
 class AttentionWeights(NamedTuple):
-    """Weights in blocks of KEY_BLOCK keys: block b of `blocks` [B, heads, T, T'] times `scales` float32 [B, heads,
-    T' / KEY_BLOCK, T] at b. T' is T rounded up; nothing is written in blocks that are wholly beyond an utterance.
+    """Weights in blocks of KEY_BLOCK keys: block b of `blocks` [B, heads, T, T'] times `scales[:, :, b]`, float32
+    [B, heads, T' / KEY_BLOCK, T]. T' is T rounded up; blocks entirely beyond an utterance are not written.
     """
 
     blocks: Tensor
@@ -39,7 +39,7 @@ class AttentionWeights(NamedTuple):
 def attention_weights_plain(
     projected: Tensor, lengths: Tensor, table: Tensor, *, query_dim: int, key_at: int, position_at: int
 ) -> Tensor:
-    """`AttentionWeights.matrix` of what `attention_weights` computes, for all pairs at once."""
+    """The plain twin of `attention_weights`: its `AttentionWeights.matrix`, for all pairs at once."""
     batch, frames, _ = projected.shape
     heads, distances, pos_dim = table.shape
 
@@ -56,8 +56,8 @@ def attention_weights_plain(
 
 
 def distance_table(distances: Tensor) -> Tensor:
-    """Projected encodings [heads, 2 R - 1, pos_dim] as `attention_weights` takes them: the last axis is padded to a
-    power of two, so that all of a distance is read at once."""
+    """Projected encodings [heads, 2 R - 1, pos_dim] prepared for `attention_weights`: the last axis is padded to a
+    power of two, so that a distance is one vector load."""
     pos_dim = distances.shape[2]
     return functional.pad(distances, (0, triton.next_power_of_2(pos_dim) - pos_dim)).contiguous()
 
@@ -65,11 +65,11 @@ def distance_table(distances: Tensor) -> Tensor:
 def attention_weights(
     projected: Tensor, lengths: Tensor, table: Tensor, *, query_dim: int, key_at: int, position_at: int, pos_dim: int
 ) -> AttentionWeights:
-    """softmax(query key + position distance) over keys.
+    """softmax(query · key + positional query · distance) over keys.
 
     `projected` [B, T, C] holds queries from column 0 on, keys from `key_at` and positional queries from `position_at`,
-    each head by head. `table` of `distance_table` has the encodings of distances (key less query) from -(R - 1) on,
-    R >= T. `lengths` int32 [B]: what is at and beyond them gets no weight.
+    each head by head. `table` of `distance_table` has the encodings of distances (key minus query) from -(R - 1) on,
+    R >= T. Keys at and beyond `lengths` int32 [B] have zero weight.
     """
     batch, frames, _ = projected.shape
     heads, distances, padded_pos_dim = table.shape
@@ -141,7 +141,7 @@ def _attention_weights_kernel(
         other=0.0,
     ).to(tl.float32)
     keys = projected + key_at + head * QUERY_DIM
-    # The row of `table` for the distance from each query to key 0. Queries beyond the utterance take the last's.
+    # The row of `table` for the distance from each query to key 0; queries beyond the last frame use its row.
     places = table + (head * distances + distances // 2 - tl.minimum(m, frames - 1)) * BLOCK_P
     out += (row * heads + head) * frames * width
     blocks = width // BLOCK_N
@@ -167,7 +167,7 @@ def _attention_weights_kernel(
         at = out + m[:, None].to(tl.int64) * width + n[None, :]
         tl.store(at, weights.to(out.dtype.element_ty), mask=exists[:, None])
         tl.store(scales + start // BLOCK_N * frames + m, peak, mask=exists)
-    # Each block's weights are relative to the highest score up to there.
+    # Each block's weights are relative to the highest score so far; `scales` makes up for it.
     tl.debug_barrier()
     for start in range(0, length, BLOCK_N):
         at = scales + start // BLOCK_N * frames + m

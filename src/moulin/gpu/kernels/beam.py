@@ -6,12 +6,11 @@ get into the beam. From these few numbers it goes on frame by frame, until a hyp
 joined, and joins again from there. Each token that a hypothesis adds is written down with the one before it, and read
 backwards at the end.
 
-`moulin.decoding.modified_beam_search` holds the definition, and the same with arrays.
+`moulin.decoding.reference` holds the definition, `moulin.decoding.modified_beam_search` the same with arrays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,8 +18,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from moulin.gpu.kernels.greedy import MAX_BLOCK_V, Found, GoingOn, join, output_layer
+from moulin.gpu.kernels.greedy import MAX_BLOCK_V, join, output_layer
 from moulin.gpu.kernels.precision import dot_precision
+from moulin.gpu.kernels.searches import FoundTensors, SearchOptions, StreamSearches
 from moulin.gpu.predictor import Predictor
 
 _ROWS = 32
@@ -31,154 +31,93 @@ _LEAST_ROWS = 16  # that tensor cores multiply
 _BLOCK_J, _WARPS, _STAGES = 64, 8, 3
 
 
-class Beams(NamedTuple):
-    """Beams of streams, each in a slot, and what the host has decided about those of a batch."""
+class _Scratch(NamedTuple):
+    """Memory that a launch works in, for B rows of T frames, R pairs of a context and a frame, and P places."""
 
-    scores: Tensor
-    """float32 [slots, P], of each place, less `settled`; -inf where it holds no hypothesis."""
-    settled: Tensor
-    """float64 [slots]"""
-    counts: Tensor
-    """int32 [slots, P], of tokens."""
-    hashes: Tensor
-    """int64 [slots, P], which tell tokens apart."""
-    contexts: Tensor
-    """int32 [slots, P, 2]: what the decoder sees next, as `Predictor` counts."""
-    sizes: Tensor
-    """int32 [B], of each beam, at most P; 0 for a stream that is to be left alone."""
-    decided: Tensor
-    """int32 [B], the place of the hypothesis that the search goes on with alone, and in the first place; -1 for all."""
-    kept: Tensor
-    """int32 [B], how many tokens that hypothesis has now."""
-
-    @classmethod
-    def memory(cls, slots: int, places: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """The first five. What is there before a stream's first chunk is never read."""
-
-        def each(*size: int, dtype: torch.dtype = torch.int32) -> Tensor:
-            return torch.zeros(slots, *size, dtype=dtype, device=device)
-
-        return (
-            each(places, dtype=torch.float32),
-            each(dtype=torch.float64),
-            each(places),
-            each(places, dtype=torch.int64),
-            each(places, 2),
-        )
-
-
-class FoundByBeams(NamedTuple):
-    """What became of P places of B beams in T' frames, in one piece of memory: the place that each hypothesis goes on
-    from, int32 [B, P], `counts` int32 [B, P] of `tokens` int32, `frames` int32 and `log_probs` float32 [B, P, T'] that
-    it adds, and its whole score, float32 [B, P]."""
-
-    memory: Tensor
-    tokens: Tensor
-    frames: Tensor
-    log_probs: Tensor
-    counts: Tensor
-    scores: Tensor
-    origins: Tensor
-
-    @classmethod
-    def size(cls, batch: int, places: int, frames: int) -> int:
-        return batch * places * (3 * frames + 3)
-
-    @classmethod
-    def of(cls, memory: Tensor, batch: int, places: int, frames: int) -> FoundByBeams:
-        """What lies in int32 [`size`]."""
-        many, one = batch * places * frames, batch * places
-        tokens, at, log_probs, counts, scores, origins = memory.split([many] * 3 + [one] * 3)
-        return cls(
-            memory,
-            tokens.view(batch, places, frames),
-            at.view(batch, places, frames),
-            log_probs.view(torch.float32).view(batch, places, frames),
-            counts.view(batch, places),
-            scores.view(torch.float32).view(batch, places),
-            origins.view(batch, places),
-        )
-
-
-def stream_beam_search(
-    encoder_out: Tensor, lengths: Tensor, predictor: Predictor, going_on: GoingOn, beams: Beams, *, unk_id: int
-) -> FoundByBeams:
-    """The next frames of streams, encoder_out [B, T', J], of which `lengths` int32 [B] count. What is found of a stream
-    whose beam has no size means nothing. `unk_id` is not emitted; -1 where there is none."""
-    batch, frames, _ = encoder_out.shape
-    places = beams.scores.shape[1]
-    memory = torch.empty(FoundByBeams.size(batch, places, frames), dtype=torch.int32, device=encoder_out.device)
-    found = FoundByBeams.of(memory, batch, places, frames)
-    _launch(encoder_out, lengths, predictor, found[1:6], places, unk_id, 0.0, 1.0, (found.origins, *going_on, *beams))
-    return found
+    decoded: Tensor | None
+    """[B max(P, 16), J]: the decoder's outputs where there is no table of them."""
+    joined: Tensor
+    """[B R, J]"""
+    logits: Tensor | None
+    """float32 [B R, V], for vocabularies larger than MAX_BLOCK_V."""
+    likely: Tensor
+    """int32 [B R, P]: the likeliest tokens of each pair, and their log-probabilities next."""
+    likely_log_probs: Tensor
+    emitted: Tensor
+    """int32 [B, T, P]: the token that each place emitted at each frame."""
+    emitted_before: Tensor
+    """int32 [B, T, P]: where the one before it is, as frame * P + place; or -1 - the place that it began in."""
+    emitted_log_probs: Tensor
+    """float32 [B, T, P]"""
 
 
 def beam_search(
     encoder_out: Tensor,
     lengths: Tensor,
+    options: SearchOptions,
     predictor: Predictor,
+    found: FoundTensors,
     *,
-    beam: int,
-    unk_id: int,
-    blank_penalty: float = 0.0,
-    temperature: float = 1.0,
-) -> Found:
-    """The search of encoder_out [B, T', J], utterances of `lengths` int32 [B] frames. `unk_id` is not emitted; -1 where
-    there is none. The definition is `moulin.decoding.modified_beam_search.modified_beam_search_reference`."""
-    batch, frames, _ = encoder_out.shape
-    found = Found.empty(batch, frames, encoder_out.device)
-    _launch(encoder_out, lengths, predictor, found[1:], beam, unk_id, blank_penalty, 1.0 / temperature, (None,) * 13)
-    return found
+    places: int,
+) -> None:
+    """Modified beam search of the rows of encoder_out [B, T', J] whose beam is not 0, whole utterances of `lengths`
+    int32 [B] frames: the best hypothesis of each into the first place of `found`. `places` is a power of two, and no
+    beam is larger. `moulin.decoding.reference` defines the result."""
+    _launch(encoder_out, lengths, options, predictor, found, None, places)
+
+
+def stream_beam_search(
+    encoder_out: Tensor,
+    lengths: Tensor,
+    options: SearchOptions,
+    predictor: Predictor,
+    found: FoundTensors,
+    streams: StreamSearches,
+) -> None:
+    """The same for the next frames of streams: all hypotheses, each in its place of `found`, which has as many as the
+    streams' memory."""
+    _launch(encoder_out, lengths, options, predictor, found, streams, streams.memory.scores.shape[1])
 
 
 def _launch(
     encoder_out: Tensor,
     lengths: Tensor,
+    options: SearchOptions,
     predictor: Predictor,
-    found: Sequence[Tensor],
-    beam: int,
-    unk_id: int,
-    blank_penalty: float,
-    sharpness: float,
-    of_streams: Sequence[Tensor | None],
+    found: FoundTensors,
+    streams: StreamSearches | None,
+    places: int,
 ) -> None:
     batch, frames, _ = encoder_out.shape
     device = encoder_out.device
     width, vocab = predictor.weight.shape
-    places = triton.next_power_of_2(beam)
     window = max(1, _ROWS // places)
     rows = window * places
     contexts = max(places, _LEAST_ROWS)
-    joined = torch.empty(batch * rows, width, dtype=encoder_out.dtype, device=device)
-    logits = torch.empty(batch * rows, vocab, device=device) if vocab > MAX_BLOCK_V else None
-    likely = torch.empty(batch * rows, places, dtype=torch.int32, device=device)
-    likely_log_probs = torch.empty(batch * rows, places, device=device)
-    emissions = torch.empty(2, batch, frames, places, dtype=torch.int32, device=device)
-    emission_log_probs = torch.empty(batch, frames, places, device=device)
+    emissions = batch, frames, places
+    scratch = _Scratch(
+        predictor.scratch(batch * contexts),
+        torch.empty(batch * rows, width, dtype=encoder_out.dtype, device=device),
+        torch.empty(batch * rows, vocab, device=device) if vocab > MAX_BLOCK_V else None,
+        torch.empty(batch * rows, places, dtype=torch.int32, device=device),
+        torch.empty(batch * rows, places, device=device),
+        torch.empty(emissions, dtype=torch.int32, device=device),
+        torch.empty(emissions, dtype=torch.int32, device=device),
+        torch.empty(emissions, device=device),
+    )
     _beam_kernel[(batch,)](
         encoder_out,
         lengths,
-        *predictor.arguments,
-        predictor.scratch(batch * contexts),
-        joined,
-        predictor.weight,
-        predictor.bias,
-        logits,
-        likely,
-        likely_log_probs,
-        emissions[0],
-        emissions[1],
-        emission_log_probs,
-        *found,
+        options,
+        predictor.tensors,
+        scratch,
+        found,
+        streams,
         frames,
         predictor.joiner_dim,
         predictor.vocab_size + 1,
-        unk_id,
-        blank_penalty,
-        sharpness,
-        *of_streams,
+        predictor.unk_id,
         predictor.context_size,
-        beam,
         places,
         window,
         contexts,
@@ -193,51 +132,20 @@ def _launch(
     )
 
 
-@triton.jit(do_not_specialize=["frames", "unk_id", "blank_penalty", "sharpness"])
+@triton.jit(do_not_specialize=["frames", "unk_id"])
 def _beam_kernel(
     encoder_out,
     lengths,
-    table,
-    earlier,
-    later,
-    projection,
-    projection_bias,
-    decoded,
-    joined,
-    weight,
-    bias,
-    logits,
-    likely,
-    likely_log_probs,
-    emitted,
-    emitted_before,
-    emitted_log_probs,
-    tokens,
-    token_frames,
-    log_probs,
-    counts,
-    scores,
+    row_options,
+    predictor,
+    scratch,
+    found,
+    streams,
     frames,
     joiner_dim,
     num_contexts,
     unk_id,
-    blank_penalty,
-    sharpness,
-    origins,
-    slots,
-    fresh,
-    blank_penalties,
-    each_sharpness,
-    slot_scores,
-    slot_settled,
-    slot_counts,
-    slot_hashes,
-    slot_contexts,
-    sizes,
-    decided,
-    kept,
     CONTEXT_SIZE: tl.constexpr,
-    BEAM: tl.constexpr,
     PLACES: tl.constexpr,
     WINDOW: tl.constexpr,
     CONTEXTS: tl.constexpr,
@@ -249,26 +157,29 @@ def _beam_kernel(
     PRECISION: tl.constexpr,
 ):
     ROWS: tl.constexpr = WINDOW * PLACES
-    utterance = tl.program_id(0).to(tl.int64)
-    length = tl.load(lengths + utterance)
-    encoder_out += utterance * frames * joiner_dim
+    row = tl.program_id(0).to(tl.int64)
+    beam = tl.load(row_options.beams + row)
+    length = tl.where(beam > 0, tl.load(lengths + row), 0)
+    blank_penalty, sharpness = tl.load(row_options.blank_penalties + row), tl.load(row_options.sharpness + row)
+    encoder_out += row * frames * joiner_dim
+    decoded, logits = scratch.decoded, scratch.logits
     if decoded is not None:
-        decoded += utterance * CONTEXTS * WIDTH
-    joined += utterance * ROWS * WIDTH
+        decoded += row * CONTEXTS * WIDTH
     if logits is not None:
-        logits += utterance * ROWS * VOCAB
-    likely += utterance * ROWS * PLACES
-    likely_log_probs += utterance * ROWS * PLACES
-    emitted += utterance * frames * PLACES
-    emitted_before += utterance * frames * PLACES
-    emitted_log_probs += utterance * frames * PLACES
+        logits += row * ROWS * VOCAB
+    joined = scratch.joined + row * ROWS * WIDTH
+    likely = scratch.likely + row * ROWS * PLACES
+    likely_log_probs = scratch.likely_log_probs + row * ROWS * PLACES
+    emitted = scratch.emitted + row * frames * PLACES
+    emitted_before = scratch.emitted_before + row * frames * PLACES
+    emitted_log_probs = scratch.emitted_log_probs + row * frames * PLACES
 
     # Vectors are as long as the beam or its square, so that a warp has them whole, and `gather` costs no barrier.
     place = tl.arange(0, PLACES)
     of_place, rank = tl.arange(0, PLACES * PLACES) // PLACES, tl.arange(0, PLACES * PLACES) % PLACES
     row_place, row_frame = tl.arange(0, ROWS) % PLACES, tl.arange(0, ROWS) // PLACES
 
-    # Of each place: its score less `settled` of the utterance, the tokens that make its context and tell it apart, and
+    # Of each place: its score less `settled` of the row, the tokens that make its context and tell it apart, and
     # where its last token is written down.
     score = tl.where(place == 0, 0.0, float("-inf"))
     settled = tl.zeros((1,), dtype=tl.float64)
@@ -277,25 +188,22 @@ def _beam_kernel(
     a = tl.zeros((PLACES,), dtype=tl.int32)  # before the beginning
     b = tl.full((PLACES,), 1, dtype=tl.int32)  # blank
     emission = -1 - place  # before its first, the place that it comes from
-    beam = BEAM
     added = tl.zeros((PLACES,), dtype=tl.int32)
-    if slots is not None:
-        beam = tl.load(sizes + utterance)
-        length = tl.where(beam > 0, length, 0)
-        blank_penalty, sharpness = tl.load(blank_penalties + utterance), tl.load(each_sharpness + utterance)
-        goes_on = (beam > 0) & (tl.load(fresh + utterance) == 0)
-        slot = tl.load(slots + utterance).to(tl.int64)
-        decision = tl.load(decided + utterance)
-        alone = goes_on & (decision >= 0)
+    if streams is not None:
+        memory = streams.memory
+        goes_on = (beam > 0) & (tl.load(streams.fresh + row) == 0)
+        slot = tl.load(streams.slots + row).to(tl.int64)
+        decided = tl.load(streams.decided + row)
+        alone = goes_on & (decided >= 0)
         of_slot = slot * PLACES + place
-        heir = slot * PLACES + tl.where(alone, decision, place)
-        score = tl.load(slot_scores + of_slot, mask=goes_on & (decision < 0), other=score)
-        settled += tl.load(slot_settled + slot, mask=goes_on & (decision < 0), other=0.0)
-        count = tl.load(slot_counts + heir, mask=goes_on, other=0)
-        count = tl.where(alone, tl.load(kept + utterance), count)
-        hashes = tl.load(slot_hashes + heir, mask=goes_on, other=0)
-        a = tl.load(slot_contexts + 2 * heir, mask=goes_on, other=0)
-        b = tl.load(slot_contexts + 2 * heir + 1, mask=goes_on, other=1)
+        heir = slot * PLACES + tl.where(alone, decided, place)
+        score = tl.load(memory.scores + of_slot, mask=goes_on & (decided < 0), other=score)
+        settled += tl.load(memory.settled + slot, mask=goes_on & (decided < 0), other=0.0)
+        count = tl.load(memory.counts + heir, mask=goes_on, other=0)
+        count = tl.where(alone, tl.load(streams.kept + row), count)
+        hashes = tl.load(memory.hashes + heir, mask=goes_on, other=0)
+        a = tl.load(memory.contexts + 2 * heir, mask=goes_on, other=0)
+        b = tl.load(memory.contexts + 2 * heir + 1, mask=goes_on, other=1)
     t = 0
     while t < length:
         # ------------------------------------------------------------------ the joiner, for a window of frames
@@ -306,18 +214,18 @@ def _beam_kernel(
             some = tl.arange(0, CONTEXTS) % PLACES
             tl.debug_barrier()
             _decode(
-                tl.gather(a, some, 0), tl.gather(b, some, 0), earlier, later, projection, projection_bias, decoded,
+                tl.gather(a, some, 0), tl.gather(b, some, 0), predictor, decoded,
                 CONTEXTS, DEPTH, WIDTH, BLOCK_J, PRECISION,
             )  # fmt: skip
             tl.debug_barrier()
             decoder_out = decoded + row_place * WIDTH
         else:
-            decoder_out = table + tl.gather(contexts, row_place, 0).to(tl.int64) * WIDTH
+            decoder_out = predictor.table + tl.gather(contexts, row_place, 0).to(tl.int64) * WIDTH
         inside = t + row_frame < length
         join(encoder_out + (t + row_frame) * joiner_dim, decoder_out, joined, inside, joiner_dim, ROWS, WIDTH)
         _likely(
-            joined, weight, bias, logits, likely, likely_log_probs, blank_penalty, sharpness,
-            BEAM, PLACES, ROWS, WIDTH, VOCAB, BLOCK_J, BLOCK_V, PRECISION,
+            joined, predictor, logits, likely, likely_log_probs, beam, blank_penalty, sharpness,
+            PLACES, ROWS, WIDTH, VOCAB, BLOCK_J, BLOCK_V, PRECISION,
         )  # fmt: skip
         tl.debug_barrier()
         while t < until:
@@ -327,7 +235,7 @@ def _beam_kernel(
             totals = tl.where(rank < beam, log_probs_of + tl.gather(score, of_place, 0), float("-inf"))
             best = tl.full((PLACES,), float("-inf"), dtype=tl.float32)
             chosen = tl.zeros((PLACES,), dtype=tl.int32)
-            for i in tl.static_range(BEAM):
+            for i in tl.static_range(PLACES):
                 highest, which = tl.max(totals, axis=0, return_indices=True)
                 totals = tl.where(of_place * PLACES + rank == which, float("-inf"), totals)
                 best = tl.where((place == i) & (i < beam), highest, best)
@@ -341,7 +249,7 @@ def _beam_kernel(
             hashes, count = tl.gather(hashes, parent, 0), tl.gather(count, parent, 0)
             hashes = tl.where(adds, hashes * 6364136223846793005 + token + 1, hashes)
             count += adds.to(tl.int32)
-            if slots is not None:
+            if streams is not None:
                 added = tl.gather(added, parent, 0) + adds.to(tl.int32)
             last, before = tl.gather(b, parent, 0), tl.gather(emission, parent, 0)
             a = tl.where(adds, last, tl.gather(a, parent, 0))
@@ -371,47 +279,49 @@ def _beam_kernel(
 
     whole = score.to(tl.float64) + settled
     tl.debug_barrier()
-    if slots is not None:
+    if streams is not None:
         # ------------------------------------------------------------------ all places, backwards
-        if length > 0:
-            tl.store(slot_scores + of_slot, score)
-            tl.store(slot_settled + slot + tl.arange(0, 1), settled)
-            tl.store(slot_counts + of_slot, count)
-            tl.store(slot_hashes + of_slot, hashes)
-            tl.store(slot_contexts + 2 * of_slot, a)
-            tl.store(slot_contexts + 2 * of_slot + 1, b)
-            out = utterance * PLACES + place
-            tl.store(counts + out, added)
-            tl.store(scores + out, whole.to(tl.float32))
+        if beam > 0:
+            tl.store(memory.scores + of_slot, score)
+            tl.store(memory.settled + slot + tl.arange(0, 1), settled)
+            tl.store(memory.counts + of_slot, count)
+            tl.store(memory.hashes + of_slot, hashes)
+            tl.store(memory.contexts + 2 * of_slot, a)
+            tl.store(memory.contexts + 2 * of_slot + 1, b)
+            words = tl.cdiv(tl.num_programs(0), 4) * 4 * (3 * frames + 3)  # see `FoundTensors`
+            of_row = place * words + row
+            tl.store(found.counts + of_row, added)
+            tl.store(found.scores + of_row, whole.to(tl.float32))
             at = emission
             for i in range(0, length):
                 says = at >= 0
-                to = out * frames + added - 1 - i
-                tl.store(tokens + to, tl.load(emitted + at, mask=says, other=0), mask=says)
-                tl.store(token_frames + to, at // PLACES, mask=says)
-                tl.store(log_probs + to, tl.load(emitted_log_probs + at, mask=says, other=0.0), mask=says)
+                to = place * words + row * frames + added - 1 - i
+                tl.store(found.tokens + to, tl.load(emitted + at, mask=says, other=0), mask=says)
+                tl.store(found.frames + to, at // PLACES, mask=says)
+                tl.store(found.log_probs + to, tl.load(emitted_log_probs + at, mask=says, other=0.0), mask=says)
                 at = tl.where(says, tl.load(emitted_before + at, mask=says, other=0), at)
-            tl.store(origins + out, -1 - at)
-    else:
+            tl.store(found.origins + of_row, -1 - at)
+    elif beam > 0:
         # ------------------------------------------------------------------ the winner, backwards
         _, winner = tl.max(whole / (count + CONTEXT_SIZE), axis=0, return_indices=True)
         is_winner = place == winner
         remaining = tl.sum(tl.where(is_winner, count, 0), axis=0)
         at = tl.sum(tl.where(is_winner, emission, 0), axis=0)
-        tl.store(counts + utterance, remaining)
-        tl.store(scores + utterance, tl.sum(tl.where(is_winner, whole, 0.0), axis=0).to(tl.float32))
+        tl.store(found.counts + row, remaining)
+        tl.store(found.scores + row, tl.sum(tl.where(is_winner, whole, 0.0), axis=0).to(tl.float32))
+        tl.store(found.origins + row, 0)
         while remaining > 0:
             remaining -= 1
-            out = utterance * frames + remaining
-            tl.store(tokens + out, tl.load(emitted + at))
-            tl.store(token_frames + out, at // PLACES)
-            tl.store(log_probs + out, tl.load(emitted_log_probs + at))
+            to = row * frames + remaining
+            tl.store(found.tokens + to, tl.load(emitted + at))
+            tl.store(found.frames + to, at // PLACES)
+            tl.store(found.log_probs + to, tl.load(emitted_log_probs + at))
             at = tl.load(emitted_before + at)
 
 
 @triton.jit
 def _decode(
-    a, b, earlier, later, projection, projection_bias, out,
+    a, b, predictor, out,
     ROWS: tl.constexpr, DEPTH: tl.constexpr, WIDTH: tl.constexpr, BLOCK_J: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The decoder's projected outputs for the contexts of all rows, into `out` [ROWS, WIDTH]."""
@@ -421,29 +331,29 @@ def _decode(
         y = tl.zeros((ROWS, BLOCK_J), dtype=tl.float32)
         for d0 in range(0, DEPTH, 16):
             d = d0 + tl.arange(0, 16)
-            hidden = tl.load(earlier + a[:, None] * DEPTH + d[None, :]).to(tl.float32)
-            hidden = tl.maximum(hidden + tl.load(later + b[:, None] * DEPTH + d[None, :]).to(tl.float32), 0.0)
-            w = tl.load(projection + d[:, None] * WIDTH + j[None, :])
+            hidden = tl.load(predictor.earlier + a[:, None] * DEPTH + d[None, :]).to(tl.float32)
+            hidden = tl.maximum(hidden + tl.load(predictor.later + b[:, None] * DEPTH + d[None, :]).to(tl.float32), 0.0)
+            w = tl.load(predictor.projection + d[:, None] * WIDTH + j[None, :])
             y = tl.dot(hidden.to(w.dtype), w, y, input_precision=PRECISION)
-        y += tl.load(projection_bias + j)[None, :]
+        y += tl.load(predictor.projection_bias + j)[None, :]
         tl.store(out + row[:, None] * WIDTH + j[None, :], y.to(out.dtype.element_ty))
 
 
 @triton.jit
 def _likely(
-    joined, weight, bias, logits, likely, likely_log_probs, blank_penalty, sharpness,
-    BEAM: tl.constexpr, PLACES: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, VOCAB: tl.constexpr,
+    joined, predictor, logits, likely, likely_log_probs, beam, blank_penalty, sharpness,
+    PLACES: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, VOCAB: tl.constexpr,
     BLOCK_J: tl.constexpr, BLOCK_V: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The BEAM likeliest tokens of each row and their log-probs into [ROWS, PLACES], the likeliest first and of equal
+    """The `beam` likeliest tokens of each row and their log-probs into [ROWS, PLACES], the likeliest first and of equal
     ones the smallest. `logits` [ROWS, VOCAB] are for vocabularies larger than BLOCK_V."""
     row, v = tl.arange(0, ROWS), tl.arange(0, BLOCK_V)
     peak = tl.full((ROWS,), float("-inf"), dtype=tl.float32)
     total = tl.zeros((ROWS,), dtype=tl.float32)
     values = tl.zeros((ROWS, BLOCK_V), dtype=tl.float32)
     for v0 in range(0, VOCAB, BLOCK_V):
-        values = output_layer(joined, weight, v0 + v, ROWS, WIDTH, VOCAB, BLOCK_J, BLOCK_V, PRECISION)
-        values += tl.load(bias + v0 + v)[None, :]
+        values = output_layer(joined, predictor.weight, v0 + v, ROWS, WIDTH, VOCAB, BLOCK_J, BLOCK_V, PRECISION)
+        values += tl.load(predictor.bias + v0 + v)[None, :]
         values = (values - tl.where(v0 + v == 0, blank_penalty, 0.0)[None, :]) * sharpness
         higher = tl.maximum(peak, tl.max(values, axis=1))
         total = total * tl.exp(peak - higher) + tl.sum(tl.exp(values - higher[:, None]), axis=1)
@@ -451,7 +361,7 @@ def _likely(
         if logits is not None:
             tl.store(logits + row[:, None] * VOCAB + (v0 + v)[None, :], values)
     normalizer = peak + tl.log(total)
-    for i in range(BEAM):
+    for i in range(0, beam):
         if logits is None:
             highest, token = tl.max(values, axis=1, return_indices=True)
             values = tl.where(v[None, :] == token[:, None], float("-inf"), values)

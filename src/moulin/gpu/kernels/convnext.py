@@ -1,6 +1,6 @@
-"""Zipformer2's ConvNeXt in two kernels: each point's neighbourhood; a wide layer and a narrow one, added to the point.
+"""Zipformer2's ConvNeXt in two kernels: the depthwise 7x7 convolution; the two pointwise layers and the residual sum.
 
-The wide layer's output, three times the input, never leaves the multiprocessor.
+The hidden layer, three times as wide as the input, stays on the multiprocessor.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _KERNEL = 2 * CONVNEXT_PADDING + 1
 
 @dataclass(frozen=True, slots=True)
 class ConvNeXtWeights:
-    """Channels are padded to powers of two with zeros."""
+    """The module's weights; channels are padded to powers of two with zeros."""
 
     depthwise: Tensor  # [49, C]
     depthwise_bias: Tensor  # float32 [C]
@@ -58,7 +58,7 @@ class ConvNeXtWeights:
 
 
 def convnext_plain(x: Tensor, lengths: Tensor, weights: ConvNeXtWeights) -> Tensor:
-    """What `convnext` computes, utterance by utterance; frames beyond an utterance are zeros."""
+    """The plain twin of `convnext`, utterance by utterance; frames beyond an utterance are zeros."""
     out = torch.zeros_like(x)
     for row, length in enumerate(lengths.tolist()):
         y, _ = weights.module(x[row, None, :length].permute(0, 3, 1, 2).float(), None)

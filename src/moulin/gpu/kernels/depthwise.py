@@ -1,4 +1,4 @@
-"""Depthwise convolutions over time, which stop where an utterance does."""
+"""Depthwise convolutions over time, in which frames beyond an utterance count as zeros."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from moulin.gpu.kernels.activations import Activation, activate, plain_activatio
 
 @dataclass(frozen=True, slots=True)
 class Depthwise:
-    """`weight` [K, D] and `bias` [D]; frame t sees frames t - left to t - left + K - 1.
+    """A convolution with `weight` [K, D] and `bias` [D]; output t depends on frames t - left to t - left + K - 1.
 
-    `causal_weight` [K // 2 + 1, D], `causal_bias` [D] and `edges` [2, K, D] make of it the convolution of causal
-    Zipformer2 models over whole utterances (`moulin.encoders.zipformer2.ChunkCausalConv1d`).
+    With `causal_weight` [K // 2 + 1, D], `causal_bias` [D] and `edges` [2, K, D] it is that of causal Zipformer2 models
+    over whole utterances (`moulin.encoders.zipformer2.ChunkCausalConv1d`).
     """
 
     weight: Tensor
@@ -30,7 +30,7 @@ class Depthwise:
 
 
 def depthwise_plain(x: Tensor, lengths: Tensor, conv: Depthwise, activation: Activation) -> Tensor:
-    """What `depthwise` computes, utterance by utterance; frames beyond an utterance are zeros."""
+    """The plain twin of `depthwise`, utterance by utterance; frames beyond an utterance are zeros."""
     out = torch.zeros_like(x)
     kernel, dim = conv.weight.shape
     for row, length in enumerate(lengths.tolist()):
@@ -54,7 +54,7 @@ def depthwise_plain(x: Tensor, lengths: Tensor, conv: Depthwise, activation: Act
 def depthwise(x: Tensor, lengths: Tensor, conv: Depthwise, activation: Activation) -> Tensor:
     """`activation` of the convolution of x [B, T, D], whose utterances are `lengths` int32 [B] frames long.
 
-    What is beyond an utterance counts as zeros; the output there is finite and means nothing.
+    Frames beyond an utterance count as zeros; the output there is finite and undefined.
     """
     batch, frames, dim = x.shape
     kernel = conv.weight.shape[0]
@@ -115,7 +115,7 @@ def _depthwise_kernel(
         total, past = _taps(x, weight, causal_weight, t, d, length, dim, LEFT, KERNEL, EVEN_D, True)
     total += tl.load(bias + d, mask=known, other=0.0).to(tl.float32)[None, :]
     if causal_weight is not None:
-        from_end = KERNEL - (length - t)  # where the scales of the last frames stand
+        from_end = KERNEL - (length - t)  # row of the scales for the last frames
         first = (t < KERNEL)[:, None] & known[None, :]
         last = ((from_end >= 0) & (from_end < KERNEL))[:, None] & known[None, :]
         scale = 1.0 + tl.load(edges + t[:, None] * dim + d[None, :], mask=first, other=0.0).to(tl.float32)
@@ -129,8 +129,8 @@ def _depthwise_kernel(
 
 @triton.constexpr_function
 def part_type(dtype):
-    """In what a few products are added up before they go into a float32 sum: float16 where they are float16, which
-    spares a conversion for each; bfloat16 would lose too much."""
+    """The type in which a few products are summed before they are added to a float32 sum: float16 for float16, which
+    saves a conversion of each; bfloat16 would lose too much precision."""
     return tl.float16 if dtype == tl.float16 else tl.float32
 
 
@@ -139,7 +139,7 @@ def _taps(
     x, weight, causal_weight, t, d, length, dim,
     LEFT: tl.constexpr, KERNEL: tl.constexpr, EVEN_D: tl.constexpr, AT_EDGE: tl.constexpr,
 ):  # fmt: skip
-    """The sums of a block's frames, by `weight` and by `causal_weight`. Most blocks see no edge of their utterance."""
+    """The sums of a block's frames with `weight` and `causal_weight`. Only blocks AT_EDGE check bounds."""
     known = (d < dim)[None, :]
     total = tl.zeros((t.shape[0], d.shape[0]), dtype=tl.float32)
     past = tl.zeros((t.shape[0], d.shape[0]), dtype=tl.float32)

@@ -1,6 +1,6 @@
 """Kaldi fbank of a batch of waveforms of any lengths: windowed frames, their spectrum by cuFFT, mel filters.
 
-In float32 throughout, in Kaldi's own order, so that features differ from kaldi-native-fbank's by rounding alone.
+Computed in float32 throughout and in Kaldi's order, so that features differ from kaldi-native-fbank's by rounding only.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from torch.nn import functional
 from moulin.audio.batched_fbank import EPSILON, PREEMPHASIS, mel_filters, povey_window
 from moulin.audio.fbank import FbankOptions
 
-_BLOCK_F = 8  # frames that one program cuts out
-_BLOCK_M = 32  # frames that one program filters
+_BLOCK_F = 8  # frames windowed by one program
+_BLOCK_M = 32  # frames filtered by one program
 
 
 class FbankMatrices:
-    """Window and filters of `options` on a device, padded to what kernels take."""
+    """Window and mel filters of `options` on a device, padded to powers of two."""
 
     def __init__(self, options: FbankOptions, device: torch.device) -> None:
         self.length, self.shift = options.frame_length_samples, options.frame_shift_samples
@@ -31,14 +31,14 @@ class FbankMatrices:
         self.filters = self.filters.to(device)
 
     def num_frames(self, num_samples: int) -> int:
-        """How many frames `num_samples` samples give, the tail of silence included."""
+        """Frames of `num_samples` samples, which include the tail of silence."""
         return (num_samples + self.shift // 2) // self.shift
 
 
 def fbank_plain(
     samples: Tensor, starts: Tensor, lengths: Tensor, tail: int, max_frames: int, matrices: FbankMatrices
 ) -> Tensor:
-    """What `fbank` computes, utterance by utterance in double precision; frames beyond an utterance are zeros."""
+    """The plain twin of `fbank`, utterance by utterance in double precision; frames beyond an utterance are zeros."""
     out = torch.zeros(len(starts), max_frames, matrices.bins, device=samples.device)
     scale = 1.0 / 32768 if samples.dtype == torch.int16 else 1.0
     for row, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
@@ -69,11 +69,11 @@ def fbank(
 ) -> Tensor:
     """Features float32 [B, max_frames, bins] of utterances in `samples`, int16 or float32 in [-1, 1].
 
-    `peaks`, float32 zeros [B], become each utterance's largest absolute sample, and NaN where one is NaN: to refuse an
-    utterance, the host need not read it.
+    `peaks`, float32 zeros [B], become each utterance's largest absolute sample, or NaN where a sample is NaN, so that
+    the host can refuse an utterance without reading it.
 
-    Utterance b is `lengths[b]` samples from `starts[b]` (int64 [B]) on, and `tail` zeros behind them. What is in frames
-    beyond an utterance's means nothing. An utterance with its tail has at least a frame's samples.
+    Utterance b consists of `lengths[b]` samples from `starts[b]` (int64 [B]) on, followed by `tail` zeros; together at
+    least one frame long. Frames beyond an utterance are undefined.
     """
     batch, fft_size = len(starts), matrices.fft_size
     if out is None:
@@ -145,7 +145,7 @@ def _windowed_kernel(
     x = _sample(samples, first[:, None] + n[None, :], length, whole, exists) * scale
     before = _sample(samples, first[:, None] + tl.maximum(n - 1, 0)[None, :], length, whole, exists) * scale
     if peaks is not None:
-        # Without their sign, floats compare as their bits do, infinity above all numbers and NaN above infinity.
+        # Without sign, floats compare like their bits as integers, with infinity above all numbers and NaN above it.
         magnitudes = x.to(tl.int32, bitcast=True) & 0x7FFFFFFF
         tl.atomic_max(peaks + row, tl.max(tl.max(magnitudes, axis=1), axis=0))
     y = shaped(x, before, exists, window + n, preemphasis, LENGTH)
@@ -155,8 +155,8 @@ def _windowed_kernel(
 
 @triton.jit
 def shaped(x, before, exists, window, preemphasis, LENGTH: tl.constexpr):
-    """Frames [F, N] of samples, whose first LENGTH exist, without their mean, pre-emphasised and windowed. `before` has
-    the sample before each; `window` [N] are addresses."""
+    """Frames [F, N] of samples, of which the first LENGTH exist, with the mean subtracted, pre-emphasised and windowed.
+    `before` has the sample before each; `window` [N] are addresses."""
     mean = tl.sum(x, axis=1) / LENGTH
     y = (x - mean[:, None]) - preemphasis * (before - mean[:, None])
     return tl.where(exists, y * tl.load(window)[None, :], 0.0)
@@ -191,7 +191,7 @@ def _filter_kernel(
         at = spectrum + (m[:, None] * (FREQUENCIES + 1) + k[None, :]) * 2
         re, im = tl.load(at, mask=inside, other=0.0), tl.load(at + 1, mask=inside, other=0.0)
         weights = tl.load(filters + k[:, None] * BINS + b[None, :])
-        # Three passes of TF32, which are as exact as float32.
+        # Three passes of TF32, as accurate as float32.
         energies = tl.dot(re * re + im * im, weights, energies, input_precision="tf32x3")
     features = tl.log(tl.maximum(energies, epsilon))
     tl.store(out + m[:, None] * bins + b[None, :], features, mask=inside & (b < bins)[None, :])

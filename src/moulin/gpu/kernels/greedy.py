@@ -7,14 +7,13 @@ behind that frame (label looping, arXiv 2406.06220, with a window; `moulin.decod
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from moulin.gpu.kernels.precision import dot_precision
+from moulin.gpu.kernels.searches import FoundTensors, SearchOptions, StreamSearches
 from moulin.gpu.predictor import Predictor
 
 MAX_BLOCK_V = 512
@@ -23,95 +22,37 @@ MAX_BLOCK_V = 512
 _FRAMES = 16
 
 
-class Found(NamedTuple):
-    """Hypotheses of B utterances of at most T' frames, in one piece of memory: `counts` int32 [B] of `tokens` int32,
-    `frames` int32 and `log_probs` float32 [B, T'] mean something; `scores` float32 [B]."""
-
-    memory: Tensor
-    tokens: Tensor
-    frames: Tensor
-    log_probs: Tensor
-    counts: Tensor
-    scores: Tensor
-
-    @classmethod
-    def empty(cls, batch: int, frames: int, device: torch.device) -> Found:
-        return cls.of(torch.empty(cls.size(batch, frames), dtype=torch.int32, device=device), batch, frames)
-
-    @classmethod
-    def size(cls, batch: int, frames: int) -> int:
-        return batch * (3 * frames + 2)
-
-    @classmethod
-    def of(cls, memory: Tensor, batch: int, frames: int) -> Found:
-        """What lies in int32 [`size`]."""
-        tokens, at, log_probs, counts, scores = memory.split([batch * frames] * 3 + [batch] * 2)
-        return cls(
-            memory,
-            tokens.view(batch, frames),
-            at.view(batch, frames),
-            log_probs.view(torch.float32).view(batch, frames),
-            counts,
-            scores.view(torch.float32),
-        )
-
-
-class GoingOn(NamedTuple):
-    """Searches that go on where they stopped, each in a slot, and each with options of its own."""
-
-    slots: Tensor
-    """int32 [B]"""
-    fresh: Tensor
-    """int32 [B], not 0 where nothing has been said before, whatever the slot holds."""
-    blank_penalties: Tensor
-    """float32 [B]"""
-    sharpness: Tensor
-    """float32 [B], one by the temperature."""
-
-
 def greedy(
     encoder_out: Tensor,
     lengths: Tensor,
+    options: SearchOptions,
     predictor: Predictor,
-    *,
-    unk_id: int,
-    blank_penalty: float = 0.0,
-    temperature: float = 1.0,
-    going_on: GoingOn | None = None,
-    contexts: Tensor | None = None,
-) -> Found:
-    """The search of encoder_out [B, T', J], utterances of `lengths` int32 [B] frames. `unk_id` is not emitted; -1 where
-    there is none. The definition is `moulin.decoding.greedy.greedy_search_reference`.
+    found: FoundTensors,
+    streams: StreamSearches | None = None,
+) -> None:
+    """Greedy search of the rows of encoder_out [B, T', J] whose beam is 0, of `lengths` int32 [B] frames, into the
+    first place of `found`. `moulin.decoding.reference` defines the result.
 
-    With `going_on` the frames are the next ones of streams, which have their own penalties and temperatures; frames and
-    scores found are those of this call. `contexts` int32 [slots, 2] are what the decoder sees next, as `Predictor`
-    counts.
+    With `streams` the frames are the next ones of streams; what is found is told of these frames alone, but for the
+    scores (see `Found`).
     """
     batch, frames, _ = encoder_out.shape
-    found = Found.empty(batch, frames, encoder_out.device)
     width, vocab = predictor.weight.shape
     joined = torch.empty(batch * _FRAMES, width, dtype=encoder_out.dtype, device=encoder_out.device)
     _greedy_kernel[(batch,)](
         encoder_out,
         lengths,
-        *predictor.arguments,
+        options,
+        predictor.tensors,
         predictor.scratch(batch),
         joined,
-        predictor.weight,
-        predictor.bias,
-        found.tokens,
-        found.frames,
-        found.log_probs,
-        found.counts,
-        found.scores,
+        found,
+        streams,
         frames,
         predictor.joiner_dim,
         predictor.vocab_size + 1,
-        unk_id,
-        blank_penalty,
-        1.0 / temperature,
-        contexts,
-        *(going_on or (None,) * 4),
+        predictor.unk_id,
+        1 if streams is None else streams.memory.scores.shape[1],
         predictor.depth,
         width,
         vocab,
@@ -122,22 +63,19 @@ def greedy(
         num_warps=8,
         num_stages=4,
     )
-    return found
 
 
 @triton.jit
-def project(
-    a, b, earlier, later, projection, projection_bias, out,
-    DEPTH: tl.constexpr, WIDTH: tl.constexpr, BLOCK_J: tl.constexpr,
-):  # fmt: skip
+def project(a, b, predictor, out, DEPTH: tl.constexpr, WIDTH: tl.constexpr, BLOCK_J: tl.constexpr):
     """The decoder's projected output for one context, into `out` [WIDTH]."""
     d = tl.arange(0, DEPTH)
-    hidden = tl.load(earlier + a * DEPTH + d).to(tl.float32) + tl.load(later + b * DEPTH + d).to(tl.float32)
+    hidden = tl.load(predictor.earlier + a * DEPTH + d).to(tl.float32)
+    hidden += tl.load(predictor.later + b * DEPTH + d).to(tl.float32)
     hidden = tl.maximum(hidden, 0.0)
     for j0 in range(0, WIDTH, BLOCK_J):
         j = j0 + tl.arange(0, BLOCK_J)
-        weight = tl.load(projection + d[:, None] * WIDTH + j[None, :]).to(tl.float32)
-        y = tl.sum(weight * hidden[:, None], axis=0) + tl.load(projection_bias + j)
+        weight = tl.load(predictor.projection + d[:, None] * WIDTH + j[None, :]).to(tl.float32)
+        y = tl.sum(weight * hidden[:, None], axis=0) + tl.load(predictor.projection_bias + j)
         tl.store(out + j, y.to(out.dtype.element_ty))
 
 
@@ -171,35 +109,21 @@ def output_layer(
     return logits
 
 
-@triton.jit(do_not_specialize=["frames", "unk_id", "blank_penalty", "sharpness"])
+@triton.jit(do_not_specialize=["frames", "unk_id"])
 def _greedy_kernel(
     encoder_out,
     lengths,
-    table,
-    earlier,
-    later,
-    projection,
-    projection_bias,
+    row_options,
+    predictor,
     scratch,
     joined,
-    weight,
-    bias,
-    tokens,
-    token_frames,
-    log_probs,
-    counts,
-    scores,
+    found,
+    streams,
     frames,
     joiner_dim,
-    contexts,
+    num_contexts,
     unk_id,
-    blank_penalty,
-    sharpness,
-    contexts_of_slots,
-    slots,
-    fresh,
-    blank_penalties,
-    each_sharpness,
+    PLACES: tl.constexpr,
     DEPTH: tl.constexpr,
     WIDTH: tl.constexpr,
     VOCAB: tl.constexpr,
@@ -208,31 +132,35 @@ def _greedy_kernel(
     BLOCK_V: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
+    """`scratch` [B, WIDTH] and `joined` [B, FRAMES, WIDTH] are for the decoder's and the joiner's outputs."""
     row = tl.program_id(0).to(tl.int64)
-    length = tl.load(lengths + row)
+    is_greedy = tl.load(row_options.beams + row) == 0
+    length = tl.where(is_greedy, tl.load(lengths + row), 0)
+    blank_penalty, sharpness = tl.load(row_options.blank_penalties + row), tl.load(row_options.sharpness + row)
     joined += row * FRAMES * WIDTH
     encoder_out += row * frames * joiner_dim
-    tokens += row * frames
-    token_frames += row * frames
-    log_probs += row * frames
+    tokens = found.tokens + row * frames
+    token_frames = found.frames + row * frames
+    log_probs = found.log_probs + row * frames
     step = tl.arange(0, FRAMES)
     frame, count, score = 0, 0, 0.0
     a, b = 0, 1  # before the beginning, then blank
-    if slots is not None:
-        contexts_of_slots += tl.load(slots + row).to(tl.int64) * 2
-        goes_on = tl.load(fresh + row) == 0
-        a = tl.load(contexts_of_slots, mask=goes_on, other=0)
-        b = tl.load(contexts_of_slots + 1, mask=goes_on, other=1)
-        blank_penalty = tl.load(blank_penalties + row)
-        sharpness = tl.load(each_sharpness + row)
+    if streams is not None:
+        slot = tl.load(streams.slots + row).to(tl.int64)
+        contexts = streams.memory.contexts + slot * (2 * PLACES)
+        goes_on = is_greedy & (tl.load(streams.fresh + row) == 0)
+        scored = goes_on & (tl.load(streams.decided + row) < 0)
+        before = tl.load(streams.memory.settled + slot, mask=scored, other=0.0)
+        a = tl.load(contexts, mask=goes_on, other=0)
+        b = tl.load(contexts + 1, mask=goes_on, other=1)
     if scratch is not None:
         scratch += row * WIDTH
-        project(a, b, earlier, later, projection, projection_bias, scratch, DEPTH, WIDTH, 16)
+        project(a, b, predictor, scratch, DEPTH, WIDTH, 16)
         tl.debug_barrier()
     while frame < length:
         t = frame + step
         inside = t < length
-        decoder_out = table + (a * contexts + b).to(tl.int64) * WIDTH
+        decoder_out = predictor.table + (a * num_contexts + b).to(tl.int64) * WIDTH
         if scratch is not None:
             decoder_out = scratch
         join(encoder_out + t * joiner_dim, decoder_out + step * 0, joined, inside, joiner_dim, FRAMES, WIDTH)
@@ -241,8 +169,8 @@ def _greedy_kernel(
         best = tl.zeros((FRAMES,), dtype=tl.int32)
         for v0 in range(0, VOCAB, BLOCK_V):
             v = v0 + tl.arange(0, BLOCK_V)
-            logits = output_layer(joined, weight, v, FRAMES, WIDTH, VOCAB, BLOCK_J, BLOCK_V, PRECISION)
-            logits += tl.load(bias + v)[None, :]
+            logits = output_layer(joined, predictor.weight, v, FRAMES, WIDTH, VOCAB, BLOCK_J, BLOCK_V, PRECISION)
+            logits += tl.load(predictor.bias + v)[None, :]
             logits = (logits - tl.where(v == 0, blank_penalty, 0.0)[None, :]) * sharpness
             highest, at = tl.max(logits, axis=1, return_indices=True)
             best = tl.where(highest > peak, at + v0, best)
@@ -264,11 +192,16 @@ def _greedy_kernel(
             b = token + 1
             if scratch is not None:
                 tl.debug_barrier()
-                project(a, b, earlier, later, projection, projection_bias, scratch, DEPTH, WIDTH, 16)
+                project(a, b, predictor, scratch, DEPTH, WIDTH, 16)
                 tl.debug_barrier()
         frame += tl.minimum(first + 1, FRAMES)
-    if slots is not None:
-        tl.store(contexts_of_slots, a)
-        tl.store(contexts_of_slots + 1, b)
-    tl.store(counts + row, count)
-    tl.store(scores + row, score)
+    whole = score
+    if streams is not None:
+        scored_until = before + score
+        whole = scored_until.to(tl.float32)
+        tl.store(streams.memory.settled + slot, scored_until, mask=is_greedy)
+        tl.store(contexts, a, mask=is_greedy)
+        tl.store(contexts + 1, b, mask=is_greedy)
+    tl.store(found.counts + row, count, mask=is_greedy)
+    tl.store(found.scores + row, whole, mask=is_greedy)
+    tl.store(found.origins + row, 0, mask=is_greedy)

@@ -1,7 +1,7 @@
-"""What encoders do to every element or row between matrix products.
+"""Operations on elements or rows between the encoders' matrix products.
 
-Each kernel reads and writes its rows once. Rows may be further apart than they are long; their elements may not.
-Arithmetic is in float32, whatever the dtype of the tensors.
+Each kernel reads and writes its rows once. Rows may have any stride; the elements of a row must be contiguous.
+Arithmetic is in float32 for any dtype of the tensors.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from moulin.gpu.kernels.activations import Activation, activate, plain_activation
 
-_ELEMENTS = 4096  # that one program handles
+_ELEMENTS = 4096  # elements processed by one program
 
 
 def activate_plain(x: Tensor, activation: Activation) -> Tensor:
@@ -74,7 +74,7 @@ def bypass_plain(x: Tensor, shift: Tensor, before: Tensor, scale: Tensor) -> Ten
 
 
 def bypass(x: Tensor, shift: Tensor, before: Tensor, scale: Tensor) -> Tensor:
-    """before + (x + shift - before) * scale, of x and `before` [M, N] and vectors [N]: a new [M, N]."""
+    """before + (x + shift - before) * scale, for x and `before` [M, N] and vectors [N]: a new [M, N]."""
     return _norm(x, shift, before, scale, None, 0.0, mean_square=False)
 
 
@@ -186,7 +186,7 @@ def _norm_kernel(
         if bias is not None:
             centred = y - tl.load(bias + n, mask=known, other=0.0).to(tl.float32)[None, :]
         mean = tl.sum(centred * centred, axis=1) / columns + epsilon
-        # Rows beyond the end are zeros; nothing is stored of them, but they should not divide by zero.
+        # Rows beyond the end are zeros and not stored, but must not divide by zero.
         mean = tl.where(m < rows, mean, 1.0)
         y = y * (gain * tl.rsqrt(mean))[:, None]
     if before is not None:

@@ -1,4 +1,4 @@
-"""How exactly tensor cores multiply."""
+"""The input precision of tensor cores."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import torch
 
 
 def dot_precision(dtype: torch.dtype) -> str:
-    """float32 stays float32 (no TF32); for half precision it makes no difference."""
+    """`input_precision` for `tl.dot`: float32 is not reduced to TF32; half precision is unaffected."""
     return "ieee" if dtype == torch.float32 else "tf32"

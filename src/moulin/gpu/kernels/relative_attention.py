@@ -1,7 +1,7 @@
 """The Conformer's attention, by content and by distance, without a matrix of weights in memory.
 
-Scores by distance are one product of queries and encoded distances for all rows. In the row of a later query the same
-key stands one column further to the left; the kernel reads each row's columns where they are.
+Scores by distance are one product of queries and encoded distances for all rows. From one query's row to the next the
+column of a key moves one to the left; the kernel reads each row's columns in place.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from moulin.gpu.kernels.precision import dot_precision
 
 
 def relative_attention_plain(projected: Tensor, lengths: Tensor, table: Tensor, shift: Tensor) -> Tensor:
-    """What `relative_attention` computes, for all pairs at once."""
+    """The plain twin of `relative_attention`, for all pairs at once."""
     batch, frames, _ = projected.shape
     heads, dim = shift.shape
     query, key, value = (
@@ -34,12 +34,12 @@ def relative_attention(projected: Tensor, lengths: Tensor, table: Tensor, shift:
     """softmax((q + shift) k + q p) v: [B, T, D].
 
     `projected` [B, T, 3 D]: queries q, keys k and values v; `shift` [heads, D / heads]. `table` [2 R - 1, D], R > T:
-    the projected encodings p of distances (key less query) from -(R - 1) on. `lengths` int32 [B]: what is at and beyond
-    them is not attended to; the output there is finite and means nothing.
+    the projected encodings p of distances (key minus query) from -(R - 1) on. Frames at and beyond `lengths` int32 [B]
+    are not attended to; the output there is finite and undefined.
     """
     batch, frames, _ = projected.shape
     heads, dim = shift.shape
-    rows, distances = batch * frames, triton.cdiv(2 * frames, 64) * 64  # rows that are written in whole vectors
+    rows, distances = batch * frames, triton.cdiv(2 * frames, 64) * 64  # rows padded to whole vectors
     by_distance = torch.empty(heads, rows, distances, dtype=projected.dtype, device=projected.device)
     _by_distance_kernel[(triton.cdiv(rows, 128) * triton.cdiv(distances, 128), heads)](
         projected,
@@ -96,7 +96,7 @@ def _by_distance_kernel(
     BLOCK_D: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Each query's score of each distance from -T, in column 0, to T - 1 and some more. It is nearly all writing:
+    """Each query's score of each distance, from -T in column 0 to T - 1 and the padding. The time goes into writing
     [heads, B T, 2 T]."""
     head, heads = tl.program_id(1).to(tl.int64), tl.num_programs(1)
     blocks = tl.cdiv(distances, BLOCK_N)
@@ -143,7 +143,7 @@ def _relative_attention_kernel(
     inside = exists[:, None] & known[None, :]
     length = tl.load(lengths + row)
     projected += row * frames * stride + head * DIM
-    # Of query m the column of key 0 is T - m.
+    # For query m the column of key 0 is T - m.
     places = by_distance + ((head.to(tl.int64) * rows + row * frames + m) * distances + frames - m)[:, None]
 
     query = tl.load(projected + m[:, None] * stride + d[None, :], mask=inside, other=0.0).to(tl.float32)

@@ -1,4 +1,4 @@
-"""Frame rates down and up again, around Zipformer's stacks."""
+"""Downsampling and upsampling of frames around Zipformer's stacks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _BLOCK_T = 16
 
 
 def downsample_plain(x: Tensor, lengths: Tensor, weights: Tensor, channels: int) -> Tensor:
-    """What `downsample` computes, utterance by utterance; frames beyond an utterance are zeros."""
+    """The plain twin of `downsample`, utterance by utterance; frames beyond an utterance are zeros."""
     batch, frames, dim = x.shape
     factor = len(weights)
     out = torch.zeros(batch, -(-frames // factor), channels, dtype=x.dtype, device=x.device)
@@ -26,8 +26,8 @@ def downsample_plain(x: Tensor, lengths: Tensor, weights: Tensor, channels: int)
 def downsample(x: Tensor, lengths: Tensor, weights: Tensor, channels: int) -> Tensor:
     """The mean of every `factor` frames of x [B, T, D] with `weights` [factor]: [B, ceil(T / factor), channels].
 
-    Channels that x does not have are zeros. An utterance's last frame stands for those missing in its last group;
-    `lengths` int32 [B] are in frames of x.
+    Channels that x lacks are zeros. Copies of an utterance's last frame complete its last group; `lengths` int32 [B]
+    are in frames of x.
     """
     batch, frames, dim = x.shape
     factor = len(weights)
@@ -88,7 +88,7 @@ def upsample_bypass(before: Tensor, after: Tensor, factor: int, scale: Tensor, s
     """before + (repeated - before) * scale [D], where `repeated` is every frame of `after` [B, ceil(T / factor), D]
     `factor` times, plus `shift` [factor, D]: [B, T, D].
 
-    `before` [B, T, any] lacks channels that count as zeros, or has some that are left out.
+    `before` [B, T, any] is truncated, or padded with zeros, to D channels.
     """
     batch, frames, dim = before.shape
     channels = after.shape[2]
@@ -147,7 +147,7 @@ def _upsample_bypass_kernel(
 
 
 def attentive_downsample_plain(x: Tensor, lengths: Tensor, query: Tensor, factor: int, channels: int) -> Tensor:
-    """What `attentive_downsample` computes, utterance by utterance; frames beyond an utterance are zeros."""
+    """The plain twin of `attentive_downsample`, utterance by utterance; frames beyond an utterance are zeros."""
     batch, frames, dim = x.shape
     out = torch.zeros(batch, -(-frames // factor), channels, dtype=x.dtype, device=x.device)
     for row, length in enumerate(lengths.tolist()):
@@ -163,7 +163,7 @@ def attentive_downsample(x: Tensor, lengths: Tensor, query: Tensor, factor: int,
     """The mean of every `factor` frames of x [B, T, D], weighted with the softmax of their products with `query` [D]:
     [B, ceil(T / factor), channels], of which only the first D channels are written.
 
-    An utterance's last frame stands for those missing in its last group; `lengths` int32 [B] are in frames of x.
+    Copies of an utterance's last frame complete its last group; `lengths` int32 [B] are in frames of x.
     """
     batch, frames, dim = x.shape
     out_frames = triton.cdiv(frames, factor)

@@ -1,7 +1,7 @@
-"""The convolutions over time and frequency between features and encoder.
+"""Convolutional subsampling: the convolutions over time and frequency before the encoder.
 
-Channels are last here, [B, T, bands, channels], so that three neighbouring bands are one vector, and a convolution the
-sum of three products of matrices, one for each row of its kernel.
+Channels are last, [B, T, bands, channels], so that three neighbouring bands are one vector, and a convolution is the
+sum of three matrix products, one for each row of its kernel.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class Subsampling:
     """Three 3 x 3 convolutions, each followed by `activation`: the first with `padding` (time, frequency), the second
     with stride 2, the third with `stride` in time and 2 in frequency.
 
-    Made by `of`. Channels are padded to what tensor cores multiply; the padding's weights are zeros.
+    Created by `of`. Channels are padded with zero weights to sizes that tensor cores multiply.
     """
 
     weight1: Tensor  # float32 [9, C1]
     bias1: Tensor
-    weight2: Tensor  # [3, 3 C1, C2], of which only C2 and the middle axis are padded
+    weight2: Tensor  # [3, 3 C1, C2], with only the last two axes padded
     bias2: Tensor
     weight3: Tensor  # [3, 3 C2, C3]
     bias3: Tensor
@@ -88,7 +88,7 @@ class Subsampling:
 
 
 def subsampling_plain(x: Tensor, lengths: Tensor, convs: Subsampling) -> Tensor:
-    """What `subsampling` computes, utterance by utterance; frames beyond an utterance are zeros."""
+    """The plain twin of `subsampling`, utterance by utterance; frames beyond an utterance are zeros."""
     bands, channels = convs.bands(x.shape[2]), convs.channels[2]
     out = torch.zeros(len(x), convs.frames(x.shape[1]), bands, channels, dtype=convs.weight3.dtype, device=x.device)
     for row, length in enumerate(lengths.tolist()):
@@ -105,8 +105,8 @@ def subsampling_plain(x: Tensor, lengths: Tensor, convs: Subsampling) -> Tensor:
 def subsampling(x: Tensor, lengths: Tensor, convs: Subsampling) -> Tensor:
     """Features float32 [B, T, F] to [B, T', F', C3] in the weights' dtype.
 
-    `lengths` int32 [B]: frames at and beyond them count as zeros, which is what padding is made of. Frames T' that an
-    utterance does not reach are finite and mean nothing.
+    Frames at and beyond `lengths` int32 [B] count as zeros, like the convolutions' padding. Output frames beyond an
+    utterance are finite and undefined.
     """
     batch, frames, bands = x.shape
     (pad_t, pad_f), (one, two, three), dtype = convs.padding, convs.channels, convs.weight3.dtype
@@ -234,7 +234,7 @@ def _convolve_kernel(
     start = x + ((row * frames + t * STRIDE) * bands + 2 * f) * in_channels
     total = tl.zeros((BLOCK, C), dtype=tl.float32)
     for i in tl.static_range(3):
-        # Three neighbouring bands and all their channels.
+        # Three neighbouring bands with all their channels.
         at = (start + i * bands * in_channels)[:, None] + k[None, :]
         seen = tl.load(at, mask=(k < 3 * in_channels)[None, :], other=0.0)
         kernel = tl.load(weight + (i * INNER + k[:, None]) * C + c[None, :])

@@ -1,4 +1,4 @@
-"""What Zipformer's modules do with attention weights."""
+"""Products of attention weights and values in Zipformer's modules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from moulin.gpu.kernels.precision import dot_precision
 
 
 def weighted_values_plain(weights: Tensor, values: Tensor) -> Tensor:
-    """What `weighted_values` computes, of `weights` [B, heads, T, T]."""
+    """The plain twin of `weighted_values`, with `weights` [B, heads, T, T]."""
     batch, heads, frames, _ = weights.shape
     split = values.float().reshape(batch, frames, heads, -1).transpose(1, 2)
     return (weights @ split).transpose(1, 2).flatten(2).to(values.dtype)
@@ -82,7 +82,7 @@ def _weighted_values_kernel(
 
 
 def gated_values_plain(weights: Tensor, projected: Tensor) -> Tensor:
-    """What `gated_values` computes, of `weights` [B, heads, T, T]."""
+    """The plain twin of `gated_values`, with `weights` [B, heads, T, T]."""
     s, x, y = projected.float().chunk(3, dim=-1)
     return (y * (weights[:, 0] @ (x * s.tanh()))).to(projected.dtype)
 
@@ -90,7 +90,7 @@ def gated_values_plain(weights: Tensor, projected: Tensor) -> Tensor:
 def gated_values(weights: AttentionWeights, projected: Tensor, lengths: Tensor) -> Tensor:
     """Zipformer2's NonlinAttention between its projections: y * (weights @ (tanh(s) * x)), [B, T, C].
 
-    `projected` [B, T, 3 C] holds s, x and y; of `weights` the first head's count.
+    `projected` [B, T, 3 C] holds s, x and y; only the first head of `weights` is used.
     """
     batch, heads, frames, width = weights.blocks.shape
     channels = projected.shape[2] // 3

@@ -11,10 +11,9 @@ from moulin.bundle.spec import StreamingSpec
 from moulin.bundle.tokens import TokenTable, read_tokens
 from moulin.engine.encoding import BatchedEncoder
 from moulin.engine.features import FeatureExtractor
-from moulin.engine.host_stream_recognizer import HostStreamRecognizer
+from moulin.engine.host_stepper import HostStepper
 from moulin.engine.onnxruntime.encoder import OnnxRuntimeEncoder
 from moulin.engine.onnxruntime.prediction import DECODER, JOINER, OnnxRuntimeNetwork
-from moulin.engine.scoring import Scorer
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.triton_repo.ensemble.components import MODEL_FILES
 from moulin.triton_repo.ensemble.encoder import EncoderPart
@@ -92,7 +91,7 @@ def _scorer(values: Values, version: Path, ask: Ask) -> ScorerPart:
     tokens = read_tokens(version / "tokens.txt", int(values["vocab_size"]))
     options = read_service(OfflineOptions, values, "the part scorer")
     prediction = _prediction(values, tokens, ask)
-    return ScorerPart(Scorer(prediction, tokens, frame_sec=float(values["frame_sec"])), options.decoding)
+    return ScorerPart(prediction, tokens, float(values["frame_sec"]), options.decoding)
 
 
 def open_tied_streams(parameters: ShimParameters[StreamingOptions], ask: Ask, *, capacity: int) -> StreamRecognizer:
@@ -115,9 +114,8 @@ def open_tied_streams(parameters: ShimParameters[StreamingOptions], ask: Ask, *,
         state_size=int(values["state_size"]),
         feature_dim=spec.feature_dim,
         capacity=capacity,
-        threads=parameters.threads,
     )
-    return HostStreamRecognizer(spec, runner, options=parameters.options.stream)
+    return StreamRecognizer(spec, HostStepper(spec, runner), options=parameters.options.stream)
 
 
 def _prediction(values: Values, tokens: TokenTable, ask: Ask) -> RemotePrediction:

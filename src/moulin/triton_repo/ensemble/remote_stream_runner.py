@@ -13,6 +13,7 @@ from moulin.audio.fbank import FbankOptions
 from moulin.bundle.files import Precision
 from moulin.bundle.spec import ModelSpec
 from moulin.engine.onnxruntime.fbank import OnnxRuntimeFbank
+from moulin.engine.stepper import StepLimits
 from moulin.triton_repo.ensemble.remote_networks import RemoteNetwork, RemotePrediction
 
 
@@ -54,12 +55,12 @@ class RemoteStreamRunner:
         state_size: int,
         feature_dim: int,
         capacity: int,
-        threads: int,
     ) -> None:
         self._prediction = prediction
         self._encoder = encoder
         self._states = np.zeros((capacity, state_size), np.float32)
-        self._threads = threads
+        # One worker: the encoder's model takes one request after the other.
+        self.limits = StepLimits(capacity, encoder.max_rows)
         self._fbank = OnnxRuntimeFbank(BatchedFbank(FbankOptions(num_mel_bins=feature_dim)), "cpu")
 
     @property
@@ -70,33 +71,16 @@ class RemoteStreamRunner:
     def skipped_ids(self) -> tuple[int, ...]:
         return self._prediction.skipped_ids
 
-    @property
-    def capacity(self) -> int:
-        return len(self._states)
-
-    @property
-    def threads(self) -> int:
-        return self._threads
-
-    @property
-    def num_workers(self) -> int:
-        """One: the encoder's model takes one request after the other."""
-        return 1
-
-    @property
-    def max_batch(self) -> int:
-        return self._encoder.max_rows
-
     def fbank(self, frames: Floats) -> Floats:
         return self._fbank(frames)
 
-    def encoder(self, x: Floats, slots: Ints, *, alone: bool = False) -> Floats:  # noqa: ARG002
+    def encoder(self, x: Floats, slots: Ints) -> Floats:
         encoder_out, states = self._encoder(x, self._states[slots])
         self._states[slots] = states  # when nothing can fail any more
         return encoder_out
 
-    def reset(self, slot: int) -> None:
-        self._states[slot] = 0
+    def reset(self, slots: Ints) -> None:
+        self._states[slots] = 0
 
     def decoder(self, y: Ints) -> Floats:
         return self._prediction.decoder(y)

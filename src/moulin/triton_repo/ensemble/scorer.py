@@ -10,8 +10,12 @@ import numpy as np
 
 from moulin.arrays import Floats, Ints
 from moulin.audio.waveform import SAMPLE_RATE
+from moulin.bundle.tokens import TokenTable
+from moulin.decoding.network import PredictionNetwork
 from moulin.decoding.options import DecodingOptions
-from moulin.engine.scoring import Scorer
+from moulin.decoding.row_options import RowOptions
+from moulin.decoding.search import search
+from moulin.engine.spelling import spell
 from moulin.engine.together import answer_together
 from moulin.errors import MoulinError, OptionsError
 from moulin.transcript import Transcript
@@ -32,8 +36,12 @@ class _Request:
 class ScorerPart:
     """Searches the utterances of all requests together. What is padding is never decoded, nor what nobody said."""
 
-    scorer: Scorer
+    network: PredictionNetwork
+    tokens: TokenTable
+    frame_sec: float
+    """From one encoder frame to the next."""
     options: DecodingOptions
+    """Of requests that come without their own."""
 
     def answer(self, requests: Sequence[Tensors]) -> list[Tensors | MoulinError]:
         checked = [self._read(request) for request in requests]
@@ -73,15 +81,16 @@ class ScorerPart:
                 for request in requests
             ]
         )
-        transcripts = iter(
-            self.scorer(
-                encoder_out,
-                np.concatenate([request.lengths for request in requests]),
-                [duration for request in requests for duration in request.durations_sec],
-                [options for request in requests for options in request.options],
-            )
-        )
-        return [[next(transcripts) for _ in request.durations_sec] for request in requests]
+        lengths = np.concatenate([request.lengths for request in requests])
+        options = RowOptions.of([options for request in requests for options in request.options])
+        hypotheses = iter(search(self.network, encoder_out, lengths, options).hypotheses())
+        return [
+            [
+                spell(self.tokens, next(hypotheses), frame_sec=self.frame_sec, duration_sec=duration_sec)
+                for duration_sec in request.durations_sec
+            ]
+            for request in requests
+        ]
 
 
 def _tensors(answer: list[Transcript] | MoulinError) -> Tensors | MoulinError:

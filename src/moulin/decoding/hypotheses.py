@@ -1,26 +1,25 @@
-"""The hypotheses of all streams' open segments, in arrays that many streams are added to at once."""
+"""The hypotheses of many searches that go on, in arrays to which many rows are added at once."""
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from moulin.arrays import Floats, Ints
-from moulin.decoding.network import Hypothesis
+from moulin.arrays import Floats, Ints, Ints32
+from moulin.decoding.found import Found, Hypothesis
 
 MAX_TOKENS = 512
-"""A hypothesis has at once; earlier ones go into a list of its own. A segment of 20 s says some 100."""
+"""Tokens of a hypothesis that are in the arrays; earlier ones are in a list. A segment of 20 s has some 100."""
 
 
 class OpenHypotheses:
-    """Of each slot, `places` hypotheses: tokens, the frames at which they were emitted, and their log-probabilities.
-    Greedy search has one, in the first place.
+    """The hypotheses of each slot's open segment, in `places`: tokens, the frames at which they were emitted, and their
+    log-probabilities. Greedy search uses the first place alone.
 
     The operating system gives the memory when it is first written. Different slots may be used from different threads.
     """
 
     def __init__(self, slots: int, places: int, context_size: int, max_tokens: int = MAX_TOKENS) -> None:
-        """`context_size` is the decoder's: the winner is found as in `moulin.decoding.modified_beam_search`."""
+        """`context_size` is the decoder's, which counts when the best is chosen: see `Found.best`."""
         self._places, self._context_size, self._max_tokens = places, context_size, max_tokens
         rows = slots * places  # slot * places + place
         self._tokens = np.zeros((rows, max_tokens), dtype=np.int32)
@@ -32,60 +31,36 @@ class OpenHypotheses:
         self._num_earlier = np.zeros(rows, dtype=np.int64)
         self._best = np.zeros(slots, dtype=np.int64)  # place
         self.decided = np.full(slots, -1, dtype=np.int32)
-        """Places whose hypotheses were decided for since the last step; -1 where the search goes on with all."""
+        """As `Continuation.decided`; set to -1 again once the search has been told."""
         self.kept = np.zeros(slots, dtype=np.int32)
-        """How many tokens those have."""
+        """As `Continuation.kept`."""
 
     def clear(self, slot: int) -> None:
-        """Nothing has been said."""
-        for row in range(slot * self._places, (slot + 1) * self._places):
-            self._counts[row] = self._scores[row] = self._num_earlier[row] = 0
-            self._earlier.pop(row, None)
+        """Forget all hypotheses of `slot`."""
+        rows = slice(slot * self._places, (slot + 1) * self._places)
+        self._counts[rows] = self._scores[rows] = self._num_earlier[rows] = 0
+        if self._earlier:
+            for row in range(rows.start, rows.stop):
+                self._earlier.pop(row, None)
         self._best[slot] = 0
         self.decided[slot] = -1
 
-    def append(
-        self,
-        slots: Ints,
-        counts: NDArray[np.int32],
-        tokens: NDArray[np.int32],
-        frames: NDArray[np.int32],
-        log_probs: Floats,
-        scores: Floats,
-    ) -> None:
-        """`counts` [N] more `tokens` [N, n] of each of `slots`, none of which is taken back, and what they add to its
-        score; what is beyond the count means nothing."""
-        rows = slots * self._places
-        self._append(rows, counts, tokens, frames, log_probs)
-        self._scores[rows] += scores
-
-    def advance(
-        self,
-        slots: Ints,
-        origins: NDArray[np.int32],
-        counts: NDArray[np.int32],
-        tokens: NDArray[np.int32],
-        frames: NDArray[np.int32],
-        log_probs: Floats,
-        scores: Floats,
-    ) -> None:
-        """What has become of all hypotheses of each of `slots`: which place [N, P] each goes on from, `counts` [N, P]
-        of `tokens` [N, P, n] that it adds, and its score [N, P], -inf where a place holds none."""
+    def advance(self, slots: Ints, found: Found, first_frames: Ints) -> None:
+        """What a search has `found` for the hypotheses of each of `slots` [N], all different, in frames of which
+        `first_frames` [N] are the numbers of the first."""
+        places = found.origins.shape[1]
+        alive = ~np.isneginf(found.scores)
         first = slots[:, None] * self._places
-        rows, sources = (first + np.arange(self._places)).ravel(), (first + origins).ravel()
+        every = first + np.arange(places)
+        rows, sources = every[alive], (first + found.origins)[alive]
         moved = rows != sources
-        self._copy(rows[moved], sources[moved])
-        length = tokens.shape[-1]
-        self._append(
-            rows,
-            counts.ravel(),
-            tokens.reshape(-1, length),
-            frames.reshape(-1, length),
-            log_probs.reshape(-1, length),
-        )
-        self._scores[rows] = scores.ravel()
-        num_tokens = (self._counts[rows] + self._num_earlier[rows]).reshape(scores.shape)
-        self._best[slots] = (scores / (num_tokens + self._context_size)).argmax(axis=1)
+        if moved.any():
+            self._copy(rows[moved], sources[moved])
+        frames = (found.frames + first_frames[:, None, None])[alive]
+        self._append(rows, found.counts[alive], found.tokens[alive], frames, found.log_probs[alive])
+        self._scores[rows] = found.scores[alive]
+        num_tokens = self._counts[every] + self._num_earlier[every]
+        self._best[slots] = (found.scores / (num_tokens + self._context_size)).argmax(axis=1)
 
     def count(self, slot: int) -> int:
         """How many tokens the slot's best hypothesis has."""
@@ -100,7 +75,7 @@ class OpenHypotheses:
         return last
 
     def hypothesis(self, slot: int) -> Hypothesis:
-        """The best."""
+        """The best one of `slot`."""
         row = self._row(slot)
         count = self._counts[row]
         earlier = self._earlier.get(row, ([], [], []))
@@ -124,7 +99,7 @@ class OpenHypotheses:
         self._forget(row, from_array)
         self._scores[row] = 0
         self._best[slot] = 0
-        # Twice before a step: the search knows only the first place.
+        # drop() may run twice before a step; the search still uses the old numbering, so keep the first choice.
         if self.decided[slot] < 0:
             self.decided[slot] = best
         self.kept[slot] = self.count(slot)
@@ -135,9 +110,9 @@ class OpenHypotheses:
     def _append(
         self,
         rows: Ints,
-        counts: NDArray[np.int32],
-        tokens: NDArray[np.int32],
-        frames: NDArray[np.int32],
+        counts: Ints32,
+        tokens: Ints32,
+        frames: Ints32,
         log_probs: Floats,
     ) -> None:
         if (full := self._counts[rows] + tokens.shape[1] > self._max_tokens).any():
@@ -151,7 +126,7 @@ class OpenHypotheses:
         self._counts[rows] += counts
 
     def _copy(self, rows: Ints, sources: Ints) -> None:
-        """Rows become what `sources` are, all at once."""
+        """Copy row `sources[i]` to `rows[i]`; all sources are read first."""
         length = int(self._counts[sources].max(initial=0))
         for of_all in (self._tokens, self._frames, self._log_probs):
             of_all[rows, :length] = of_all[sources, :length]
@@ -165,7 +140,7 @@ class OpenHypotheses:
                     self._earlier[row] = earlier[0].copy(), earlier[1].copy(), earlier[2].copy()
 
     def _set_aside(self, row: int) -> None:
-        """Make room; the last token stays where `last_frames` finds it."""
+        """Move all tokens but the last to the lists; `last_frames` reads the last one from the arrays."""
         moved = int(self._counts[row]) - 1
         earlier = self._earlier.setdefault(row, ([], [], []))
         earlier[0].extend(self._tokens[row, :moved].tolist())
@@ -175,7 +150,7 @@ class OpenHypotheses:
         self._forget(row, moved)
 
     def _forget(self, row: int, count: int) -> None:
-        """Move what is behind the first `count` tokens to the front."""
+        """Remove the first `count` tokens from the arrays."""
         kept = int(self._counts[row]) - count
         for of_all in (self._tokens, self._frames, self._log_probs):
             of_all[row, :kept] = of_all[row, count : count + kept].copy()

@@ -7,8 +7,8 @@ import random
 import numpy as np
 import pytest
 
-from moulin.decoding.network import Hypothesis
-from moulin.streaming.open_hypotheses import OpenHypotheses
+from moulin.decoding.found import Found, Hypothesis
+from moulin.decoding.hypotheses import OpenHypotheses
 
 SLOTS, PLACES, CONTEXT_SIZE, FRAMES = 4, 3, 2, 5
 
@@ -37,11 +37,16 @@ def test_beams_beside_lists(max_tokens: int, seed: int) -> None:
         alone.difference_update(slots.tolist())
         counts = numbers.integers(0, FRAMES + 1, size).astype(np.int32)
         tokens = numbers.integers(1, 500, (*size, FRAMES)).astype(np.int32)
-        frames = numbers.integers(0, 9999, (*size, FRAMES)).astype(np.int32)
+        frames = numbers.integers(0, 99, (*size, FRAMES)).astype(np.int32)
+        first_frames = numbers.integers(0, 9999, len(slots))
         log_probs = numbers.normal(size=(*size, FRAMES)).astype(np.float32)
-        each = -numbers.random(size).astype(np.float32)
+        each = -numbers.random(size)
         each[:, rng.randrange(PLACES)] = -np.inf
-        ours.advance(slots, origins, counts, tokens, frames, log_probs, each)
+        # Hypotheses never come from a place that has none.
+        origins = np.where(np.isneginf(scores[slots])[np.arange(len(slots))[:, None], origins], -1, origins)
+        origins = np.where(origins < 0, scores[slots].argmax(axis=1)[:, None], origins).astype(np.int32)
+        ours.advance(slots, Found(origins, counts, tokens, frames, log_probs, each), first_frames)
+        frames = frames + first_frames[:, None, None]
         for row, slot in enumerate(slots.tolist()):
             lists[slot] = [
                 lists[slot][origins[row, place]]
@@ -74,18 +79,16 @@ def test_beams_beside_lists(max_tokens: int, seed: int) -> None:
         assert ours.last_frames(np.arange(SLOTS)).tolist() == last
 
 
-def test_greedy_search_adds_up_its_scores() -> None:
+def test_greedy_search_beside_a_beam() -> None:
+    """Its hypothesis is in the first place, and the others have none; early tokens are set aside."""
     ours = OpenHypotheses(2, PLACES, CONTEXT_SIZE, max_tokens=8)
-    slots, columns = np.array([1]), np.arange(4, dtype=np.int32)[None]
+    slots = np.array([1])
     for number in range(5):
-        ours.append(
-            slots,
-            np.array([3], np.int32),
-            columns + 10 * number,
-            columns + 4 * number,
-            np.zeros((1, 4), np.float32),
-            np.array([-1.5], np.float32),
-        )
+        found = Found.nothing(1, PLACES, 4)
+        found.counts[0, 0], found.scores[0, 0] = 3, -1.5 * (number + 1)
+        found.tokens[0, 0] = np.arange(4) + 10 * number
+        found.frames[0, 0] = np.arange(4)
+        ours.advance(slots, found, np.array([4 * number]))
     said = ours.hypothesis(1)
     assert said.tokens == tuple(10 * number + index for number in range(5) for index in range(3))
     assert said.frames == tuple(4 * number + index for number in range(5) for index in range(3))

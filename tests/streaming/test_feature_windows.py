@@ -1,10 +1,5 @@
 from __future__ import annotations
 
-import gc
-import weakref
-from collections import deque
-from collections.abc import Iterator
-
 import kaldi_native_fbank as knf
 import numpy as np
 import pytest
@@ -13,10 +8,9 @@ from hypothesis import strategies as st
 
 from moulin.arrays import Floats
 from moulin.audio.fbank import Fbank, FbankOptions, kaldi_options
-from moulin.streaming.windows import FeatureWindows
-from tests.audio.kaldi_frames import features_of
+from moulin.streaming.window_layout import WindowLayout
+from tests.streaming.windows import OPTIONS, Windows
 
-OPTIONS = FbankOptions()
 TAIL_SAMPLES = 4800
 WINDOW_FRAMES, CHUNK_FRAMES = 45, 32  # a Zipformer2 with chunks of 320 ms
 SHAPES = {"conformer": (75, 64), "lstm": (9, 4), "zipformer": (39, 32), "zipformer2": (45, 32)}
@@ -25,20 +19,6 @@ SHAPES = {"conformer": (75, 64), "lstm": (9, 4), "zipformer": (39, 32), "zipform
 def noise(num_samples: int, seed: int = 0) -> Floats:
     samples: Floats = 0.1 * np.random.default_rng(seed).standard_normal(num_samples, dtype=np.float32)
     return samples
-
-
-def take(windows: FeatureWindows, options: FbankOptions = OPTIONS) -> Floats:
-    return windows.complete(features_of(windows.take_frames(), options))
-
-
-def taken(windows: FeatureWindows, options: FbankOptions = OPTIONS) -> Iterator[Floats]:
-    while windows.is_ready():
-        yield take(windows, options)
-
-
-def unseen(windows: FeatureWindows) -> int:
-    """Samples that no frame has been cut from."""
-    return sum(map(len, windows._pieces))
 
 
 def slices(audio: Floats, count: int, window_frames: int, chunk_frames: int) -> list[Floats]:
@@ -73,39 +53,39 @@ def test_windows_are_slices_of_the_features_of_the_whole(
     chunk_frames = data.draw(st.integers(1, window_frames), label="chunk_frames")
     tail_samples = data.draw(st.sampled_from([0, 1, 160, TAIL_SAMPLES]), label="tail_samples")
     audio = noise(sum(pieces))
-    windows = FeatureWindows(OPTIONS, window_frames, chunk_frames)
+    windows = Windows(window_frames, chunk_frames)
     got: list[Floats] = []
     done = 0
     for piece, takes in zip(pieces, takes_between, strict=False):
         windows.accept(audio[done : done + piece])
         done += piece
         if takes:
-            got += taken(windows)
+            got += windows.taken()
     windows.finish(tail_samples)
-    got += taken(windows)
-    assert windows.num_samples == len(audio)
+    got += windows.taken()
+    assert windows.inbox.num_samples[1] == len(audio)
     equal_bit_for_bit(got, slices(audio, len(got), window_frames, chunk_frames))
 
 
 @pytest.mark.parametrize("size", [1, 7, 160, 5119, 5120, 5121, 100_000])
 def test_pieces_of_every_size(size: int) -> None:
     audio = noise(20_001)
-    windows = FeatureWindows(OPTIONS, WINDOW_FRAMES, CHUNK_FRAMES)
+    windows = Windows(WINDOW_FRAMES, CHUNK_FRAMES)
     got: list[Floats] = []
     for first in range(0, len(audio), size):
         windows.accept(audio[first : first + size])
-        got += taken(windows)
+        got += windows.taken()
     windows.finish(TAIL_SAMPLES)
-    got += taken(windows)
+    got += windows.taken()
     equal_bit_for_bit(got, slices(audio, 5, WINDOW_FRAMES, CHUNK_FRAMES))
 
 
 def test_the_first_frames_are_those_of_offline_features() -> None:
     """D13 and D14: as the models were trained, with high_freq 7600 Hz and without snip_edges, also in streaming."""
     audio = noise(16_000)
-    windows = FeatureWindows(OPTIONS, WINDOW_FRAMES, CHUNK_FRAMES)
+    windows = Windows(WINDOW_FRAMES, CHUNK_FRAMES)
     windows.accept(audio)
-    window = take(windows)
+    window = windows.take()
     np.testing.assert_array_equal(window, Fbank()(audio)[:WINDOW_FRAMES])
     to_8000_hz = Fbank(FbankOptions(high_freq=0.0))(audio)
     snipping_options = kaldi_options(OPTIONS)
@@ -120,12 +100,12 @@ def test_the_first_frames_are_those_of_offline_features() -> None:
 def test_other_sizes_come_from_the_options() -> None:
     options = FbankOptions(num_mel_bins=23, sample_rate=8000, high_freq=-200.0)
     audio = noise(8000)
-    windows = FeatureWindows(options, 20, 15)
+    windows = Windows(20, 15, options)
     for first in range(0, 8000, 333):
         windows.accept(audio[first : first + 333])
     features = Fbank(options)(audio)
     # The last two frames of a recording see its end mirrored, so they are in no window before the end is known.
-    equal_bit_for_bit(list(taken(windows, options)), [features[first : first + 20] for first in range(0, 98 - 19, 15)])
+    equal_bit_for_bit(list(windows.taken()), [features[first : first + 20] for first in range(0, 98 - 19, 15)])
 
 
 # ---------------------------------------------------------------------------------------------------- when it is ready
@@ -135,24 +115,24 @@ def test_other_sizes_come_from_the_options() -> None:
 def test_a_window_is_ready_with_the_last_sample_that_it_sees(family: str) -> None:
     """Frame t is centred on sample 160 t + 80 and sees 200 samples to either side."""
     window_frames, chunk_frames = SHAPES[family]
-    windows = FeatureWindows(OPTIONS, window_frames, chunk_frames)
+    windows = Windows(window_frames, chunk_frames)
     for number in range(3):
         last_frame = number * chunk_frames + window_frames - 1
-        missing = 160 * last_frame + 80 + 200 - windows.num_samples
+        missing = 160 * last_frame + 80 + 200 - windows.inbox.num_samples[1]
         windows.accept(noise(missing - 1))
         assert not windows.is_ready()
         windows.accept(noise(1))
         assert windows.is_ready()
-        windows.take_frames()
+        windows.take()
         assert not windows.is_ready()
 
 
 def test_nothing_is_never_ready() -> None:
-    windows = FeatureWindows(OPTIONS, 9, 4)
+    windows = Windows(9, 4)
     windows.accept(noise(0))
-    assert (windows.is_ready(), windows.finished) == (False, False)
+    assert not windows.is_ready()
     windows.finish(TAIL_SAMPLES)
-    assert (windows.is_ready(), windows.finished) == (False, True)
+    assert not windows.is_ready()
 
 
 # --------------------------------------------------------------------------------------------------- how many there are
@@ -186,11 +166,11 @@ def test_nothing_is_never_ready() -> None:
     ],
 )
 def test_windows_after_the_end(num_samples: int, tail_samples: int, count: int) -> None:
-    windows = FeatureWindows(OPTIONS, WINDOW_FRAMES, CHUNK_FRAMES)
+    windows = Windows(WINDOW_FRAMES, CHUNK_FRAMES)
     audio = noise(num_samples)
     windows.accept(audio)
     windows.finish(tail_samples)
-    equal_bit_for_bit(list(taken(windows)), slices(audio, count, WINDOW_FRAMES, CHUNK_FRAMES))
+    equal_bit_for_bit(list(windows.taken()), slices(audio, count, WINDOW_FRAMES, CHUNK_FRAMES))
 
 
 @given(
@@ -204,9 +184,7 @@ def test_every_frame_is_in_a_chunk_and_the_tail_is_seen(
 ) -> None:
     """And there is no window more than that takes. Also for models that look further ahead than the tail is long."""
     chunk_frames = data.draw(st.integers(1, window_frames), label="chunk_frames")
-    windows = FeatureWindows(OPTIONS, window_frames, chunk_frames)
-    windows.accept(np.zeros(num_samples, np.float32))
-    windows.finish(tail_samples)
+    layout = WindowLayout.of(OPTIONS, window_frames, chunk_frames)
     fbank = Fbank(OPTIONS)
     frames, with_tail = fbank.num_frames(num_samples), fbank.num_frames(num_samples + tail_samples)
     wanted = 0
@@ -214,65 +192,35 @@ def test_every_frame_is_in_a_chunk_and_the_tail_is_seen(
         wanted * chunk_frames < frames or wanted * chunk_frames + window_frames - chunk_frames < with_tail
     ):
         wanted += 1
-    assert windows._last_window == wanted
+    assert layout.all_windows(num_samples, tail_samples) == wanted
 
 
 @given(num_samples=st.integers(0, 60_000), family=st.sampled_from(sorted(SHAPES)))
 def test_there_are_never_fewer_windows_than_have_been_ready(num_samples: int, family: str) -> None:
     window_frames, chunk_frames = SHAPES[family]
     ready = max(0, (num_samples - 280 - (window_frames - 1) * 160) // (chunk_frames * 160) + 1)
-    windows = FeatureWindows(OPTIONS, window_frames, chunk_frames)
-    windows.accept(np.zeros(num_samples, np.float32))
-    windows.finish(0)
-    assert windows._last_window is not None
-    assert windows._last_window >= ready
+    layout = WindowLayout.of(OPTIONS, window_frames, chunk_frames)
+    assert layout.whole_windows(num_samples) == ready
+    assert layout.all_windows(num_samples, 0) >= ready
 
 
 # ------------------------------------------------------------------------------------------------------------- memory
 
 
-def test_an_hour_of_audio_leaves_nothing_behind() -> None:
-    windows = FeatureWindows(OPTIONS, WINDOW_FRAMES, CHUNK_FRAMES)
-    features = np.zeros((WINDOW_FRAMES, 80), np.float32)
+def test_what_waits_for_room_is_let_go_when_it_has_been_taken() -> None:
+    """An hour at once costs nobody else anything, and nothing of it is kept."""
+    windows = Windows(WINDOW_FRAMES, CHUNK_FRAMES)
     piece = noise(4001)
-    pieces = 3600 * 16_000 // len(piece)
-    num_windows = 0
-    for _ in range(pieces):
+    for _ in range(600):
         windows.accept(piece)
-        while windows.is_ready():
-            windows.complete(features[: len(windows.take_frames())])
-            num_windows += 1
-        assert len(windows._pieces) <= 2 + WINDOW_FRAMES * 160 // len(piece)
-        assert len(windows._overlap) <= WINDOW_FRAMES - CHUNK_FRAMES
-        assert windows._seen is None or (windows._seen.size, windows._seen.base) == (240, None)
-    assert num_windows == (pieces * len(piece) - 280 - 44 * 160) // (32 * 160) + 1
-
-
-def test_pieces_are_let_go_when_they_have_been_seen() -> None:
-    windows = FeatureWindows(OPTIONS, WINDOW_FRAMES, CHUNK_FRAMES)
-    pieces = [noise(16_000, seed) for seed in range(4)]
-    alive = [weakref.ref(piece) for piece in pieces]
-    while pieces:
-        windows.accept(pieces.pop(0))
-    for _ in taken(windows):
-        pass
-    gc.collect()
-    # Eleven windows end at sample 58,520 of 64,000: the last piece is still needed.
-    assert [piece() is None for piece in alive] == [True, True, True, False]
-
-
-def test_nothing_is_looked_at_before_a_window_is_taken() -> None:
-    """Nor more of the audio than the window needs: who sends an hour at once costs nobody else anything."""
-    windows = FeatureWindows(OPTIONS, WINDOW_FRAMES, CHUNK_FRAMES)
-    num_samples = 60 * 16_000
-    windows.accept(np.zeros(num_samples, np.float32))
-    windows.finish(TAIL_SAMPLES)
-    assert windows.is_ready()
-    assert unseen(windows) == num_samples
-    windows.take_frames()
-    assert unseen(windows) == num_samples - (44 * 160 + 280)
-    windows.take_frames()
-    assert unseen(windows) == num_samples - ((44 + 32) * 160 + 280)
+    inbox = windows.inbox
+    waiting = sum(map(len, inbox._waiting[1]))
+    assert waiting == 600 * len(piece) - inbox.rings.shape[1]
+    for number, _ in enumerate(windows.taken(), start=1):
+        if number % 50 == 0:
+            assert sum(map(len, inbox._waiting.get(1, []))) <= max(0, waiting - (number - 1) * inbox.layout.chunk)
+    assert number == (600 * len(piece) - 280 - 44 * 160) // (32 * 160) + 1
+    assert not inbox._waiting
 
 
 # ------------------------------------------------------------------------------------------------------------ discard
@@ -281,29 +229,12 @@ def test_nothing_is_looked_at_before_a_window_is_taken() -> None:
 @pytest.mark.parametrize("finishes", [False, True])
 @pytest.mark.parametrize("takes", [0, 2])
 def test_discard(takes: int, finishes: bool) -> None:
-    windows = FeatureWindows(OPTIONS, WINDOW_FRAMES, CHUNK_FRAMES)
+    windows = Windows(WINDOW_FRAMES, CHUNK_FRAMES)
     windows.accept(noise(50_000))
     if finishes:
         windows.finish(TAIL_SAMPLES)
     for _ in range(takes):
-        windows.take_frames()
-    windows.discard()
-    assert windows.finished
+        windows.take()
+    windows.inbox.discard(1)
+    assert windows.inbox.finished(np.array([1])).all()
     assert not windows.is_ready()
-
-
-def test_discard_while_a_window_is_being_taken() -> None:
-    """From another thread, at any moment: here whenever it takes a piece of the audio."""
-    plain, interrupted = (FeatureWindows(OPTIONS, WINDOW_FRAMES, CHUNK_FRAMES) for _ in range(2))
-
-    class Interrupting(deque[Floats]):
-        def popleft(self) -> Floats:
-            interrupted.discard()
-            return super().popleft()
-
-    interrupted._pieces = Interrupting()
-    for windows in (plain, interrupted):
-        for seed in range(10):
-            windows.accept(noise(1000, seed))
-    np.testing.assert_array_equal(take(interrupted), take(plain))
-    assert not interrupted.is_ready()

@@ -1,12 +1,21 @@
-"""From tokens to words with times and confidences."""
+"""From tokens to text, and to words with times and confidences."""
 
 from __future__ import annotations
 
 import math
 
 from moulin.bundle.tokens import TokenTable
-from moulin.decoding.network import Hypothesis
-from moulin.transcript import Word
+from moulin.decoding.found import Hypothesis
+from moulin.transcript import Transcript, Word
+
+
+def spell(tokens: TokenTable, hypothesis: Hypothesis, *, frame_sec: float, duration_sec: float) -> Transcript:
+    """The transcript of an utterance of `duration_sec`; encoder frames are `frame_sec` long."""
+    return Transcript(
+        text=tokens.text(hypothesis.tokens),
+        words=spell_words(tokens, hypothesis, frame_sec=frame_sec, duration_sec=duration_sec),
+        duration_sec=round(duration_sec, 3),
+    )
 
 
 def spell_words(

@@ -12,13 +12,13 @@ import torch
 
 from moulin.arrays import Floats
 from moulin.decoding.options import DecodingOptions
-from moulin.engine.offline_recognizer import OfflineRecognizer
+from moulin.engine.recognizer import Recognizer
 from moulin.errors import AudioError, EngineError, MoulinError, OptionsError
 from moulin.models.engine_choice import EngineChoice
 from moulin.models.open_recognizer import open_recognizer
 from tests.bundles import BUNDLES
 
-DIGITS = Path(__file__).parents[1] / "data" / "digits-en"
+DIGITS = Path(__file__).parents[2] / "data" / "digits-en"
 BEAM = DecodingOptions("modified_beam_search")
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: PyTorch sees none")
@@ -34,13 +34,13 @@ def clips() -> list[Floats]:
 
 
 @pytest.fixture(scope="module", params=["fp16", "bf16"])
-def ours(request: pytest.FixtureRequest) -> Iterator[OfflineRecognizer]:
+def ours(request: pytest.FixtureRequest) -> Iterator[Recognizer]:
     with open_recognizer(DIGITS, EngineChoice(device="cuda", precision=request.param)) as recognizer:
         yield recognizer
 
 
 @pytest.fixture(scope="module")
-def plain() -> Iterator[OfflineRecognizer]:
+def plain() -> Iterator[Recognizer]:
     with open_recognizer(DIGITS) as recognizer:
         yield recognizer
 
@@ -53,7 +53,7 @@ def test_half_precision_needs_a_gpu() -> None:
 @on_gpu
 @pytest.mark.parametrize("options", [DecodingOptions(), BEAM], ids=["greedy", "beam"])
 def test_hears_what_the_plain_engine_hears(
-    options: DecodingOptions, ours: OfflineRecognizer, plain: OfflineRecognizer, clips: list[Floats]
+    options: DecodingOptions, ours: Recognizer, plain: Recognizer, clips: list[Floats]
 ) -> None:
     chosen = [options] * len(clips)
     heard, wanted = ours.transcribe(clips, chosen), plain.transcribe(clips, chosen)
@@ -67,7 +67,7 @@ def test_hears_what_the_plain_engine_hears(
 
 
 @on_gpu
-def test_batches_and_graphs_change_nothing(ours: OfflineRecognizer, clips: list[Floats]) -> None:
+def test_batches_and_graphs_change_nothing(ours: Recognizer, clips: list[Floats]) -> None:
     """The second pass of a size is captured, the third is a replay."""
     texts = [[transcript.text for transcript in ours.transcribe(clips)] for _ in range(3)]
     alone = [ours.transcribe([clip])[0].text for clip in clips]
@@ -75,14 +75,14 @@ def test_batches_and_graphs_change_nothing(ours: OfflineRecognizer, clips: list[
 
 
 @on_gpu
-def test_without_graphs(clips: list[Floats], ours: OfflineRecognizer) -> None:
+def test_without_graphs(clips: list[Floats], ours: Recognizer) -> None:
     with open_recognizer(DIGITS, EngineChoice(device="cuda", cuda_graphs=False)) as recognizer:
         heard = [transcript.text for transcript in recognizer.transcribe(clips)]
     assert heard == [transcript.text for transcript in ours.transcribe(clips)]
 
 
 @on_gpu
-def test_int16_nothing_and_hardly_anything_in_one_batch(ours: OfflineRecognizer, clips: list[Floats]) -> None:
+def test_int16_nothing_and_hardly_anything_in_one_batch(ours: Recognizer, clips: list[Floats]) -> None:
     scaled = (clips[0] * 32767).astype(np.int16)
     long = np.tile(clips[1], 12)  # 80 s and more
     mixed = [clips[0], np.zeros(0, np.float32), scaled, np.full(160, 0.1, np.float32), long, clips[1]]
@@ -96,7 +96,7 @@ def test_int16_nothing_and_hardly_anything_in_one_batch(ours: OfflineRecognizer,
 
 
 @on_gpu
-def test_what_is_wrong_is_refused(ours: OfflineRecognizer) -> None:
+def test_what_is_wrong_is_refused(ours: Recognizer) -> None:
     with pytest.raises(AudioError, match="expected finite samples"):
         ours.transcribe([np.array([0.0, np.nan], np.float32)])
     with pytest.raises(AudioError, match="at most 120 s"):
@@ -104,7 +104,7 @@ def test_what_is_wrong_is_refused(ours: OfflineRecognizer) -> None:
 
 
 @on_gpu
-def test_what_is_wrong_with_one_harms_no_other(ours: OfflineRecognizer, clips: list[Floats]) -> None:
+def test_what_is_wrong_with_one_harms_no_other(ours: Recognizer, clips: list[Floats]) -> None:
     """All in one micro-batch; the GPU finds it, and the next batch works in the same memory."""
     nan, loud, infinite = (clip.copy() for clip in clips[:3])
     nan[1000], loud[-1], infinite[0] = np.nan, 17.0, -np.inf
@@ -139,7 +139,7 @@ def test_too_little_precision_is_said(clips: list[Floats], tmp_path: Path) -> No
 
 
 @on_gpu
-def test_several_threads_at_once(ours: OfflineRecognizer, clips: list[Floats]) -> None:
+def test_several_threads_at_once(ours: Recognizer, clips: list[Floats]) -> None:
     wanted = [transcript.text for transcript in ours.transcribe(clips)]
     with ThreadPoolExecutor(8) as pool:
         heard = list(pool.map(lambda clip: ours.transcribe([clip])[0].text, clips * 8))
@@ -147,7 +147,7 @@ def test_several_threads_at_once(ours: OfflineRecognizer, clips: list[Floats]) -
 
 
 @on_gpu
-def test_memory_stays_flat(ours: OfflineRecognizer) -> None:
+def test_memory_stays_flat(ours: Recognizer) -> None:
     random = np.random.default_rng(0)
 
     def some() -> list[Floats]:

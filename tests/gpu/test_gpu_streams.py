@@ -1,6 +1,6 @@
-"""Streams whose states and searches an engine keeps, beside the plain recognizer: the same words, whatever the company.
+"""Streams whose states and searches are on the card, beside those on the host: the same words, whatever the company.
 
-On a GPU the engine is `GpuStreamRunner`, in fp32; elsewhere its definition, and `GpuStreamRunner` for two chunks.
+On a GPU by `GpuStepper`, in fp32; elsewhere by its definition, and by `GpuStepper` for two chunks.
 """
 
 from __future__ import annotations
@@ -13,21 +13,22 @@ import numpy as np
 import pytest
 import torch
 
-from moulin.arrays import Floats, Ints
+from moulin.arrays import Floats
 from moulin.bundle.checkpoint_spec import load_checkpoint_spec
-from moulin.decoding.options import METHODS, DecodingOptions, Method
-from moulin.engine.gpu.stream_recognizer import GpuStreamRecognizer
-from moulin.engine.gpu.stream_runner import GpuStreamRunner
-from moulin.engine.host_stream_recognizer import HostStreamRecognizer
+from moulin.bundle.transducer import load_transducer
+from moulin.decoding.found import Found
+from moulin.decoding.hypotheses import OpenHypotheses
+from moulin.decoding.options import MAX_BEAM, METHODS, DecodingOptions, Method
+from moulin.engine.gpu.stepper import GpuStepper
+from moulin.engine.host_stepper import HostStepper
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.engine.torch.stream_runner import TorchStreamRunner
 from moulin.errors import AudioError, EngineError, StreamError, StreamsFull
 from moulin.live_transcript import LiveTranscript
 from moulin.streaming.endpoint_rules import EndpointRules
-from moulin.streaming.open_hypotheses import OpenHypotheses
 from moulin.streaming.options import StreamOptions
 from moulin.streaming.stream import Stream
-from moulin.streaming.turns import Said, Turns
+from moulin.streaming.turns import Turns
 from tests.bundles import BUNDLES
 
 from .plain_stepper import PlainStepper
@@ -46,18 +47,19 @@ OPTIONS = [
 
 @pytest.fixture(scope="module")
 def plain() -> StreamRecognizer:
-    return HostStreamRecognizer(SPEC, TorchStreamRunner(SPEC, capacity=1))
+    return StreamRecognizer(
+        SPEC, HostStepper(SPEC, TorchStreamRunner(SPEC, load_transducer([SPEC.checkpoint]), capacity=1))
+    )
 
 
 @pytest.fixture(scope="module")
-def ours() -> GpuStreamRecognizer:
-    return GpuStreamRecognizer(SPEC, on_gpu(CAPACITY) if torch.cuda.is_available() else PlainStepper(SPEC, CAPACITY))
+def ours() -> StreamRecognizer:
+    return StreamRecognizer(SPEC, on_gpu(CAPACITY) if torch.cuda.is_available() else PlainStepper(SPEC, CAPACITY))
 
 
-def on_gpu(capacity: int) -> GpuStreamRunner:
+def on_gpu(capacity: int) -> GpuStepper:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    with torch.inference_mode():
-        return GpuStreamRunner(SPEC, capacity=capacity, max_batch=capacity, device=device)
+    return GpuStepper(SPEC, load_transducer([SPEC.checkpoint]), capacity=capacity, max_batch=capacity, device=device)
 
 
 def audio(seed: int, duration_sec: float) -> Floats:
@@ -99,6 +101,11 @@ def alone(
     return said
 
 
+def given(recognizer: StreamRecognizer, stream: Stream) -> int:
+    """Samples so far."""
+    return int(recognizer.stepper.inbox.num_samples[stream.slot])
+
+
 def split(total: int, rng: random.Random) -> list[int]:
     pieces: list[int] = []
     while sum(pieces) < total:
@@ -106,7 +113,7 @@ def split(total: int, rng: random.Random) -> list[int]:
     return pieces
 
 
-def test_any_company_and_any_split(ours: GpuStreamRecognizer, plain: StreamRecognizer) -> None:
+def test_any_company_and_any_split(ours: StreamRecognizer, plain: StreamRecognizer) -> None:
     """Streams of all kinds come and go in three slots; what a stream hears is compared at each of its pieces."""
     rng = random.Random(0)
     waiting = [(seed, 0.3 + 0.55 * (seed % 5), OPTIONS[seed % len(OPTIONS)]) for seed in range(24)]
@@ -125,7 +132,7 @@ def test_any_company_and_any_split(ours: GpuStreamRecognizer, plain: StreamRecog
         for stream in chosen:
             pieces, samples, *_ = going[stream]
             if pieces:
-                at = stream.windows.num_samples
+                at = given(ours, stream)
                 ours.accept(stream, samples[at : at + pieces.pop(0)])
             else:
                 ours.finish(stream)
@@ -136,7 +143,7 @@ def test_any_company_and_any_split(ours: GpuStreamRecognizer, plain: StreamRecog
             got.append(updates_of(ours, stream, live))
             assert got[-1] == wanted[len(got) - 1]
             compared += 1
-            if stream.windows.finished:
+            if ours.finished(stream):
                 assert len(got) == len(wanted)
                 ours.close(stream)
                 del going[stream]
@@ -146,7 +153,7 @@ def test_any_company_and_any_split(ours: GpuStreamRecognizer, plain: StreamRecog
     assert ours.num_open == 0
 
 
-def test_many_accept_at_once(ours: GpuStreamRecognizer, plain: StreamRecognizer) -> None:
+def test_many_accept_at_once(ours: StreamRecognizer, plain: StreamRecognizer) -> None:
     """Rows at different places of their rings, with and without room for what comes, float32 and int16."""
     samples = [audio(seed, 4.0) for seed in range(CAPACITY)]
     exact = [np.round(each * 8192).astype(np.int16) for each in samples]
@@ -170,7 +177,7 @@ def test_many_accept_at_once(ours: GpuStreamRecognizer, plain: StreamRecognizer)
         ours.close(stream)
 
 
-def test_what_is_no_audio_changes_nothing(ours: GpuStreamRecognizer) -> None:
+def test_what_is_no_audio_changes_nothing(ours: StreamRecognizer) -> None:
     streams = [ours.open(), ours.open()]
     rows = np.zeros((2, 8000), np.float32)
     rows[1, 77] = np.nan
@@ -180,7 +187,7 @@ def test_what_is_no_audio_changes_nothing(ours: GpuStreamRecognizer) -> None:
         ours.accept_many(streams, rows[0])
     with pytest.raises(AudioError, match="finite"):
         ours.accept(streams[1], rows[1])
-    assert [stream.windows.num_samples for stream in streams] == [0, 0]
+    assert [given(ours, stream) for stream in streams] == [0, 0]
     ours.finish(streams[0])
     with pytest.raises(StreamError, match="has been finished"):
         ours.accept_many(streams, rows[:, :10])
@@ -192,9 +199,9 @@ def test_what_is_no_audio_changes_nothing(ours: GpuStreamRecognizer) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_more_than_a_segment_usually_says(ours: GpuStreamRecognizer, plain: StreamRecognizer, method: Method) -> None:
+def test_more_than_a_segment_usually_says(ours: StreamRecognizer, plain: StreamRecognizer, method: Method) -> None:
     """Endless speech without endpoints."""
-    small = OpenHypotheses(CAPACITY, ours.runner.beam_places, ours.runner.context_size, max_tokens=20)
+    small = OpenHypotheses(CAPACITY, MAX_BEAM, ours.spec.context_size, max_tokens=20)
     before, ours._said = ours._said, small
     stream = ours.open(StreamOptions(DecodingOptions(method, blank_penalty=9.0), endpoint=False))
     samples = audio(3, 6.0)
@@ -202,7 +209,7 @@ def test_more_than_a_segment_usually_says(ours: GpuStreamRecognizer, plain: Stre
         ours.accept(stream, samples[at : at + 5120])
         while ours.is_ready(stream):
             ours.step([stream])
-    hypothesis = stream.search.hypothesis()
+    hypothesis = ours._said.hypothesis(stream.slot)
     assert len(hypothesis.tokens) == len(hypothesis.frames) == len(hypothesis.log_probs) > 60
     assert list(hypothesis.frames) == sorted(set(hypothesis.frames))
     assert ours.text(stream) == ours.spec.tokens.text(hypothesis.tokens)
@@ -212,9 +219,10 @@ def test_more_than_a_segment_usually_says(ours: GpuStreamRecognizer, plain: Stre
 
 
 def test_the_card_hears_it_too(plain: StreamRecognizer) -> None:
-    """Greedily and by a beam, side by side."""
-    ours = GpuStreamRecognizer(SPEC, on_gpu(2))
-    samples, some = audio(1, 0.8), [OPTIONS[0], StreamOptions(DecodingOptions("modified_beam_search"), endpoint=False)]
+    """Greedily, by a beam, and by one that is too wide for the card, side by side."""
+    ours = StreamRecognizer(SPEC, on_gpu(3))
+    beams = [StreamOptions(DecodingOptions("modified_beam_search", beam), endpoint=False) for beam in (4, 7)]
+    samples, some = audio(1, 0.8), [OPTIONS[0], *beams]
     streams = [ours.open(options) for options in some]
     for stream in streams:
         ours.accept(stream, samples)
@@ -225,8 +233,8 @@ def test_the_card_hears_it_too(plain: StreamRecognizer) -> None:
         plain.accept(reference, samples)
         while plain.is_ready(reference):
             plain.step([reference])
-        heard, wanted = stream.search.hypothesis(), reference.search.hypothesis()
-        assert stream.search.num_frames == reference.search.num_frames == 16
+        heard, wanted = ours._said.hypothesis(stream.slot), plain._said.hypothesis(reference.slot)
+        assert ours.stepper.inbox.num_taken[stream.slot] == 2
         assert (heard.tokens, heard.frames) == (wanted.tokens, wanted.frames)
         assert len(heard.tokens) > 3
         np.testing.assert_allclose(heard.log_probs, wanted.log_probs, atol=2e-3)
@@ -235,14 +243,14 @@ def test_the_card_hears_it_too(plain: StreamRecognizer) -> None:
         plain.close(reference)
 
 
-def test_a_precision_that_is_not_enough_is_said(ours: GpuStreamRecognizer) -> None:
+def test_a_precision_that_is_not_enough_is_said(ours: StreamRecognizer) -> None:
     """Of the stream alone that it is not enough for."""
     broken, well = ours.open(), ours.open()
     for stream in (broken, well):
         ours.accept(stream, audio(0, 0.5))
     ours.step([broken, well])
     ours._broken[broken.slot] = True
-    with pytest.raises(EngineError, match="got NaN or infinity: it needs more than fp32"):
+    with pytest.raises(EngineError, match="for a stream, got NaN or infinity"):
         ours.text(broken)
     ours.text(well)
     ours.close(broken)
@@ -252,10 +260,10 @@ def test_a_precision_that_is_not_enough_is_said(ours: GpuStreamRecognizer) -> No
 
 def test_warming_up_tells_of_a_precision_that_is_not_enough() -> None:
     class Overflowing(PlainStepper):
-        def step(self, turns: Turns, encoder_out_of: Ints) -> Said:
-            said = super().step(turns, encoder_out_of)
-            said.scores[0] = np.nan
-            return said
+        def step(self, turns: Turns) -> Found:
+            found = super().step(turns)
+            found.scores[0] = np.nan
+            return found
 
     with pytest.raises(EngineError, match="for streams, got NaN or infinity"):
-        GpuStreamRecognizer(SPEC, Overflowing(SPEC, 1)).warm_up()
+        StreamRecognizer(SPEC, Overflowing(SPEC, 1)).warm_up()

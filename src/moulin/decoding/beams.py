@@ -1,0 +1,77 @@
+"""Where the searches of many rows stand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moulin.arrays import Doubles, Floats, Ints, Ints32
+from moulin.decoding.network import PredictionNetwork, initial_context
+
+
+@dataclass(frozen=True, slots=True)
+class Beams:
+    """The hypotheses of N rows, P places each; greedy search uses the first place alone.
+
+    Only what the next frames depend on: the tokens themselves are in `moulin.decoding.hypotheses`.
+    """
+
+    scores: Doubles
+    """[N, P], -inf for a place without a hypothesis."""
+    contexts: Ints
+    """[N, P, context_size]: what the decoder sees."""
+    decoder_out: Floats
+    """[N, P, joiner_dim]"""
+    num_tokens: Ints
+    """[N, P]"""
+    hashes: NDArray[np.uint64]
+    """[N, P], of all tokens so far: equal hashes and counts mean equal tokens."""
+
+    @classmethod
+    def memory(cls, rows: int, places: int, context_size: int, joiner_dim: int) -> Self:
+        """Room for so many. The operating system gives the memory of a row when it is first written."""
+        return cls(
+            np.zeros((rows, places)),
+            np.zeros((rows, places, context_size), np.int64),
+            np.zeros((rows, places, joiner_dim), np.float32),
+            np.zeros((rows, places), np.int64),
+            np.zeros((rows, places), np.uint64),
+        )
+
+    def take(self, rows: Ints, places: int) -> Self:
+        """Copies of the first `places` places of `rows` [M]."""
+        return type(self)(*(getattr(self, field.name)[rows, :places] for field in fields(self)))
+
+    def prefix(self, count: int) -> Self:
+        """The first `count` rows; shares the arrays."""
+        return type(self)(*(getattr(self, field.name)[:count] for field in fields(self)))
+
+    def put(self, rows: Ints, part: Beams) -> None:
+        """Write `part`, M rows of at most as many places, to `rows` [M]."""
+        places = part.scores.shape[1]
+        for field in fields(self):
+            getattr(self, field.name)[rows, :places] = getattr(part, field.name)
+
+    def begin(self, rows: Ints, network: PredictionNetwork) -> None:
+        """Put `rows` before their first frames."""
+        if not len(rows):
+            return
+        start = np.array([initial_context(network.context_size)], dtype=np.int64)
+        self.contexts[rows] = start
+        self.decoder_out[rows] = network.decoder(start)
+        self.num_tokens[rows] = self.hashes[rows] = 0
+        self._alone(rows)
+
+    def decide(self, rows: Ints, places: Ints32, num_tokens: Ints32) -> None:
+        """Go on in `rows` [M] with the hypothesis in `places` [M] alone, which now counts `num_tokens` [M] tokens."""
+        for array in (self.contexts, self.decoder_out, self.hashes):
+            array[rows, 0] = array[rows, places]
+        self.num_tokens[rows, 0] = num_tokens
+        self._alone(rows)
+
+    def _alone(self, rows: Ints) -> None:
+        self.scores[rows] = -np.inf
+        self.scores[rows, 0] = 0.0

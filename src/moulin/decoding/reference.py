@@ -1,0 +1,99 @@
+"""The searches as their definitions say, one utterance and one frame at a time.
+
+Greedy search takes the most likely token at every frame, and emits it unless it is blank.
+
+Modified beam search (Icefall's `modified_beam_search`) extends at each frame all hypotheses by every token, keeps the
+`beam` best extensions, and merges those that now spell the same tokens by adding their probabilities. The winner is
+the hypothesis with the best log-probability per token, where the initial context counts as tokens too (icefall and
+sherpa-onnx, `GetMostProbable(length_norm=true)`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from moulin.arrays import Floats, Ints
+from moulin.decoding.found import Found, Hypothesis
+from moulin.decoding.network import PredictionNetwork, initial_context, log_softmax
+from moulin.decoding.row_options import RowOptions
+
+
+def search_reference(
+    network: PredictionNetwork, encoder_out: Floats, encoder_out_lens: Ints, options: RowOptions
+) -> Found:
+    """As `moulin.decoding.search.search`."""
+    hypotheses = []
+    for row, (frames, length) in enumerate(zip(encoder_out, encoder_out_lens, strict=True)):
+        one = _greedy if options.beams[row] == 0 else _modified_beam_search
+        hypotheses.append(one(network, frames[:length], options.take(np.array([row]))))
+    return Found.of(hypotheses)
+
+
+def _greedy(network: PredictionNetwork, encoder_out: Floats, options: RowOptions) -> Hypothesis:
+    context = initial_context(network.context_size)
+    decoder_out = network.decoder(np.array([context], dtype=np.int64))
+    tokens: list[int] = []
+    frames: list[int] = []
+    log_probs: list[float] = []
+    score = 0.0
+    for frame in range(len(encoder_out)):
+        logits = network.joiner(encoder_out[frame : frame + 1], decoder_out)
+        log_prob = log_softmax(logits, options.blank_penalties, options.sharpness)[0]
+        token = int(log_prob.argmax())
+        score += float(log_prob[token])
+        if token in network.skipped_ids:
+            continue
+        tokens.append(token)
+        frames.append(frame)
+        log_probs.append(float(log_prob[token]))
+        context = [*context[1:], token]
+        decoder_out = network.decoder(np.array([context], dtype=np.int64))
+    return Hypothesis(tuple(tokens), tuple(frames), tuple(log_probs), score)
+
+
+@dataclass(frozen=True, slots=True)
+class _Path:
+    tokens: tuple[int, ...] = ()
+    frames: tuple[int, ...] = ()
+    log_probs: tuple[float, ...] = ()
+    score: float = 0.0
+
+
+def _modified_beam_search(network: PredictionNetwork, encoder_out: Floats, options: RowOptions) -> Hypothesis:
+    paths = [_Path()]
+    for frame in range(len(encoder_out)):
+        paths = _step(network, encoder_out[frame], frame, paths, options)
+    best = max(paths, key=lambda path: path.score / (len(path.tokens) + network.context_size))
+    return Hypothesis(best.tokens, best.frames, best.log_probs, best.score)
+
+
+def _step(
+    network: PredictionNetwork, encoder_frame: Floats, frame: int, paths: list[_Path], options: RowOptions
+) -> list[_Path]:
+    """The paths after one more frame, by their tokens in a dictionary."""
+    start = initial_context(network.context_size)
+    contexts = [[*start, *path.tokens][-network.context_size :] for path in paths]
+    decoder_out = network.decoder(np.array(contexts, dtype=np.int64))
+    logits = network.joiner(np.repeat(encoder_frame[None], len(paths), axis=0), decoder_out)
+    log_probs = log_softmax(
+        logits, np.repeat(options.blank_penalties, len(paths)), np.repeat(options.sharpness, len(paths))
+    )
+    totals = log_probs.astype(np.float64) + np.array([[path.score] for path in paths])
+
+    merged: dict[tuple[int, ...], _Path] = {}
+    for flat in np.argsort(-totals, axis=None, kind="stable")[: int(options.beams[0])]:
+        parent, token = divmod(int(flat), totals.shape[1])
+        score = float(totals[parent, token])
+        path = replace(paths[parent], score=score)
+        if token not in network.skipped_ids:
+            path = _Path(
+                (*path.tokens, token), (*path.frames, frame), (*path.log_probs, float(log_probs[parent, token])), score
+            )
+        same = merged.get(path.tokens)
+        if same is not None:
+            # The better path came first: its frames stay.
+            path = replace(same, score=float(np.logaddexp(same.score, score)))
+        merged[path.tokens] = path
+    return list(merged.values())

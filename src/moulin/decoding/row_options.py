@@ -1,0 +1,54 @@
+"""Decoding options as arrays: every row of a batch is searched in its own way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Self
+
+import numpy as np
+
+from moulin.arrays import Floats, Ints, Ints32
+from moulin.decoding.options import DecodingOptions
+
+
+@dataclass(frozen=True, slots=True)
+class RowOptions:
+    """One value a row [N]; see `DecodingOptions`. Another option is another array here."""
+
+    beams: Ints32
+    """Hypotheses of modified beam search; 0 is greedy search."""
+    blank_penalties: Floats
+    sharpness: Floats
+    """One by the temperature."""
+
+    @classmethod
+    def of(cls, options: Sequence[DecodingOptions]) -> Self:
+        """One row for each of `options`."""
+        rows = cls.defaults(len(options))
+        for row, chosen in enumerate(options):
+            rows.set(row, chosen)
+        return rows
+
+    @classmethod
+    def defaults(cls, count: int) -> Self:
+        """`count` rows of greedy search without a penalty, at temperature 1."""
+        return cls(np.zeros(count, np.int32), np.zeros(count, np.float32), np.ones(count, np.float32))
+
+    def __len__(self) -> int:
+        return len(self.beams)
+
+    def set(self, row: int, options: DecodingOptions) -> None:
+        """Change one row in place."""
+        self.beams[row] = 0 if options.method == "greedy" else options.beam
+        self.blank_penalties[row] = options.blank_penalty
+        self.sharpness[row] = 1.0 / options.temperature
+
+    def take(self, rows: Ints) -> Self:
+        """Copies of `rows` [M], in that order."""
+        return type(self)(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    @property
+    def places(self) -> int:
+        """How many hypotheses the widest search keeps."""
+        return int(self.beams.max(initial=1))

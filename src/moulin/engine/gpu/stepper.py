@@ -1,0 +1,125 @@
+"""Steps of streams of a checkpoint on a GPU, in half precision: `moulin.gpu.stream_pipeline`."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from moulin.audio.fbank import FbankOptions
+from moulin.bundle.spec import CheckpointSpec
+from moulin.decoding.found import Found
+from moulin.decoding.options import MAX_BEAM, DecodingOptions
+from moulin.decoding.search import Searches
+from moulin.encoders.transducer import Transducer
+from moulin.engine.gpu.model import open_predictor
+from moulin.engine.stepper import StepLimits
+from moulin.engine.stream_runner import check_counts
+from moulin.engine.torch.prediction import DTYPES, TorchPrediction, computing, torch_device
+from moulin.errors import BundleError, EngineError
+from moulin.gpu.graphs import most_rows
+from moulin.gpu.open_encoder import gpu_stream_encoder, values_a_stream
+from moulin.gpu.stream_pipeline import GpuStreamPipeline
+from moulin.streaming.inbox import Inbox
+from moulin.streaming.turns import Turns
+from moulin.streaming.window_layout import WindowLayout
+
+logger = logging.getLogger(__name__)
+
+MAX_BATCH = 1024
+_STEP_BYTES = 5_500_000
+"""What a step works in for each of its streams, graphs of all sizes together: 4.4 GB for 1,024, 21.2 GB for 4,096."""
+
+_GATHERING_SEC = 0.01
+
+DEFAULT_BEAM = DecodingOptions().beam
+
+
+class GpuStepper:
+    """A `Stepper`, whose steps come one after the other.
+
+    Beams that are too wide for the card are searched on the host, of encoder frames that are brought there; for these
+    the decoder and joiner are on the CPU as well.
+    """
+
+    def __init__(
+        self,
+        spec: CheckpointSpec,
+        transducer: Transducer,
+        *,
+        capacity: int,
+        device: str = "cuda",
+        threads: int | None = None,
+        max_batch: int | None = None,
+        beam: int = DEFAULT_BEAM,
+        cuda_graphs: bool = True,
+    ) -> None:
+        """`transducer` is the loaded one of `spec`, in whose precision it runs. `capacity` streams may be open, and
+        `max_batch` of them go through the encoder together. Beams up to `beam`, rounded up to a power of two, are
+        searched on the card. `threads` are PyTorch's on the CPU.
+
+        Raises BundleError for an offline model, EngineError where the device does not work or the model has a form that
+        the GPU engine does not know, and OptionsError.
+        """
+        check_counts({"streams": capacity, "streams in a batch": max_batch})
+        if spec.streaming is None:
+            raise BundleError(f"Expected a streaming model, got the {spec.mode} {spec.family} in {spec.path}")
+        self._device, dtype, largest = torch_device(device), DTYPES[spec.precision], most_rows(max_batch or MAX_BATCH)
+        self._beam_places = 1 << (beam - 1).bit_length()
+        stream_bytes = values_a_stream(transducer.encoder) * dtype.itemsize
+        if self._device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self._device)
+            check_memory(free, capacity, stream_bytes, largest)
+        logger.info("%d streams of %.2f MB on %s", capacity, stream_bytes / 1e6, self._device)
+        fbank = FbankOptions(num_mel_bins=spec.feature_dim)
+        layout = WindowLayout.of(fbank, spec.streaming.window_frames, spec.streaming.chunk_frames)
+        with computing(self._device):
+            self.pipeline = GpuStreamPipeline(
+                gpu_stream_encoder(
+                    transducer, capacity=capacity + 1, max_batch=largest, device=self._device, dtype=dtype
+                ),
+                open_predictor(spec, transducer, device=self._device, dtype=dtype),
+                layout,
+                capacity=capacity,
+                max_batch=largest,
+                beam_places=self._beam_places,
+                device=self._device,
+                cuda_graphs=cuda_graphs,
+            )
+        self.limits = StepLimits(capacity, self.pipeline.max_batch, gathering_sec=_GATHERING_SEC)
+        self.inbox = Inbox(self.pipeline.rings, layout)
+        network = TorchPrediction(spec, transducer, threads=threads)
+        self._on_host = Searches(network, slots=capacity, places=MAX_BEAM, joiner_dim=spec.joiner_dim)
+
+    def step(self, turns: Turns) -> Found:
+        """See `Stepper`. Where a search on the host fails, those of the step that are on the card have gone on."""
+        wide = np.flatnonzero(turns.options.beams > self._beam_places)
+        with computing(self._device):
+            if not len(wide):
+                found, _ = self.pipeline.step(turns, wide)
+                return found
+            options = turns.options.take(np.arange(len(turns.numbers)))
+            options.beams[wide] = 0
+            on_card, encoder_out = self.pipeline.step(replace(turns, options=options), wide)
+        frames = encoder_out.shape[1]
+        found = Found.nothing(len(turns.numbers), turns.options.places, frames)
+        found.put(np.arange(len(turns.numbers)), on_card)
+        lengths = np.full(len(wide), frames)
+        chosen = turns.options.take(wide)
+        found.put(wide, self._on_host.advance(turns.continuation.take(wide), encoder_out, lengths, chosen))
+        return found
+
+
+def check_memory(free: int, capacity: int, stream_bytes: int, max_batch: int) -> None:
+    """Raises EngineError where `free` bytes do not hold so many streams and what steps work in."""
+    steps = max_batch * _STEP_BYTES
+    if capacity * stream_bytes + steps <= free:
+        return
+    fitting = (free - steps) // stream_bytes
+    raise EngineError(
+        f"{capacity:,} streams of {stream_bytes / 1e6:.2f} MB and steps of {max_batch:,} streams need "
+        f"{(capacity * stream_bytes + steps) / 1e9:.1f} GB of the GPU's memory, of which {free / 1e9:.1f} GB are free",
+        hint=f"--max-streams {fitting}" if fitting > 0 else "a smaller --max-batch, or fewer --instances",
+    )

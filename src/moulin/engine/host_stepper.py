@@ -1,0 +1,48 @@
+"""Steps of streams on any `StreamRunner`: audio, features of overlapping windows and searches are on the host."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from moulin.audio.fbank import FbankOptions
+from moulin.bundle.spec import ModelSpec
+from moulin.decoding.found import Found
+from moulin.decoding.options import MAX_BEAM
+from moulin.decoding.search import Searches
+from moulin.engine.stepper import StepLimits
+from moulin.engine.stream_runner import StreamRunner
+from moulin.errors import BundleError
+from moulin.streaming.feature_windows import FeatureWindows
+from moulin.streaming.inbox import Inbox, ring_samples
+from moulin.streaming.turns import Turns
+from moulin.streaming.window_layout import WindowLayout
+
+
+class HostStepper:
+    """A `Stepper`. Only the encoder's states are where the runner keeps them."""
+
+    def __init__(self, spec: ModelSpec, runner: StreamRunner) -> None:
+        """Raises BundleError for an offline model."""
+        if spec.streaming is None:
+            raise BundleError(f"Expected a streaming model, got the {spec.mode} {spec.family} in {spec.path}")
+        fbank = FbankOptions(num_mel_bins=spec.feature_dim)
+        layout = WindowLayout.of(fbank, spec.streaming.window_frames, spec.streaming.chunk_frames)
+        capacity = runner.limits.capacity
+        self.runner = runner
+        self.inbox = Inbox(np.zeros((capacity, ring_samples(layout)), dtype=np.float32), layout)
+        self._windows = FeatureWindows(self.inbox, spec.feature_dim, runner.fbank)
+        self._searches = Searches(runner, slots=capacity, places=MAX_BEAM, joiner_dim=spec.joiner_dim)
+
+    @property
+    def limits(self) -> StepLimits:
+        return self.runner.limits
+
+    def step(self, turns: Turns) -> Found:
+        slots = turns.continuation.slots
+        if len(beginning := slots[turns.numbers == 0]):
+            self.runner.reset(beginning)
+        windows = self._windows(turns)
+        encoder_out = self.runner.encoder(windows, slots)
+        self._windows.keep(slots, windows)
+        lengths = np.full(len(slots), encoder_out.shape[1])
+        return self._searches.advance(turns.continuation, encoder_out, lengths, turns.options)

@@ -1,0 +1,42 @@
+"""The seam between the streaming recognizer and whatever takes streams from samples to tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from moulin.decoding.found import Found
+from moulin.streaming.inbox import Inbox
+from moulin.streaming.turns import Turns
+
+
+@dataclass(frozen=True, slots=True)
+class StepLimits:
+    """How many streams a stepper takes, and how."""
+
+    capacity: int
+    """Streams that may be open."""
+    max_batch: int
+    """Streams that one step should take at most."""
+    num_workers: int = 1
+    """Steps that are worth having under way at once."""
+    gathering_sec: float = 0.0
+    """How long a step is worth waiting for, that more streams take part."""
+
+
+class Stepper(Protocol):
+    """A loaded streaming transducer with its streams' audio, encoder states and searches, each stream in a slot."""
+
+    @property
+    def limits(self) -> StepLimits: ...
+
+    @property
+    def inbox(self) -> Inbox:
+        """The audio of all streams. The recognizer puts it in, and takes windows off when a step is done."""
+
+    def step(self, turns: Turns) -> Found:
+        """Take streams one chunk further, all of which have a whole window.
+
+        Steps of different streams may be made from several threads at once. Raises EngineError, and the streams are
+        then as before.
+        """

@@ -1,0 +1,17 @@
+"""Encoder families that the GPU engine knows, by Icefall's `model_type`: where the class of each is.
+
+A new family is a file with its class, and a line here. This file imports nothing, so that whether a family is known is
+told without loading PyTorch; `moulin.gpu.open_encoder` makes the encoders.
+"""
+
+from __future__ import annotations
+
+OFFLINE_FAMILIES = {
+    "zipformer2": "moulin.gpu.zipformer2:GpuZipformer2",
+    "zipformer": "moulin.gpu.zipformer:GpuZipformer",
+    "conformer": "moulin.gpu.conformer:GpuConformer",
+}
+"""For whole utterances: classes that are a `moulin.gpu.encoder.GpuEncoder`."""
+
+STREAM_FAMILIES = {"zipformer2": "moulin.gpu.stream_zipformer2:GpuStreamZipformer2"}
+"""For streams: classes that are a `moulin.gpu.encoder.GpuStreamEncoder`."""

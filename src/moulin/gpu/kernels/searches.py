@@ -1,0 +1,137 @@
+"""Arguments and results of the searches' kernels, as named tuples of tensors: a kernel takes each as one argument."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moulin.arrays import Ints32
+from moulin.decoding.found import Found
+from moulin.decoding.row_options import RowOptions
+
+
+class SearchOptions(NamedTuple):
+    """`moulin.decoding.row_options.RowOptions` on the card: one value a row of the batch."""
+
+    beams: Tensor
+    """int32 [B]; 0 is greedy search. A search leaves rows alone that ask for the other."""
+    blank_penalties: Tensor
+    """float32 [B]"""
+    sharpness: Tensor
+    """float32 [B]: one by the temperature."""
+
+    def write(self, options: RowOptions) -> None:
+        """Become the first rows that `options` has, in the host's memory."""
+        for name in self._fields:
+            getattr(self, name)[: len(options)] = torch.from_numpy(getattr(options, name))
+
+
+class SlotMemory(NamedTuple):
+    """The searches of streams, each in a slot with P places for hypotheses; greedy search uses the first place alone.
+
+    What is there before a stream's first chunk is never read.
+    """
+
+    scores: Tensor
+    """float32 [slots, P]: log-probability of each place, less `settled`; -inf for a place without a hypothesis. Not
+    for greedy search."""
+    settled: Tensor
+    """float64 [slots]; in greedy search all of the score."""
+    counts: Tensor
+    """int32 [slots, P]: tokens of each hypothesis. Not for greedy search."""
+    hashes: Tensor
+    """int64 [slots, P], of all tokens: equal hashes and counts mean equal tokens. Not for greedy search."""
+    contexts: Tensor
+    """int32 [slots, P, 2]: what the decoder sees next, as `Predictor` counts."""
+
+    @classmethod
+    def zeros(cls, slots: int, places: int, device: torch.device) -> SlotMemory:
+        def each(*size: int, dtype: torch.dtype = torch.int32) -> Tensor:
+            return torch.zeros(slots, *size, dtype=dtype, device=device)
+
+        return cls(
+            each(places, dtype=torch.float32),
+            each(dtype=torch.float64),
+            each(places),
+            each(places, dtype=torch.int64),
+            each(places, 2),
+        )
+
+
+class StreamSearches(NamedTuple):
+    """`moulin.decoding.search.Continuation` on the card, int32 [B] each, and the memory that its slots are in."""
+
+    slots: Tensor
+    fresh: Tensor
+    """Not 0 where the search begins anew."""
+    decided: Tensor
+    kept: Tensor
+    memory: SlotMemory
+
+
+class FoundTensors(NamedTuple):
+    """`moulin.decoding.found.Found` of B rows and T frames, place by place: the first places are one piece of memory.
+
+    Greedy search writes counts, scores and origins of the first place alone: the others mean nothing.
+    """
+
+    memory: Tensor
+    """int32 [P, B' (3 T + 3)]; all others are views of it. B' is B rounded up to whole 16 bytes: else kernels would be
+    compiled anew for wherever a batch's size puts the parts."""
+    tokens: Tensor
+    """int32 [P, B, T]"""
+    frames: Tensor
+    """int32 [P, B, T]"""
+    log_probs: Tensor
+    """float32 [P, B, T]"""
+    counts: Tensor
+    """int32 [P, B]"""
+    scores: Tensor
+    """float32 [P, B]"""
+    origins: Tensor
+    """int32 [P, B]"""
+
+    @classmethod
+    def empty(cls, batch: int, frames: int, places: int, device: torch.device) -> FoundTensors:
+        memory = torch.empty(places, words(batch, frames), dtype=torch.int32, device=device)
+        return cls.of(memory, batch, frames)
+
+    @classmethod
+    def of(cls, memory: Tensor, batch: int, frames: int) -> FoundTensors:
+        """The parts of `memory`."""
+        places, rounded = len(memory), _rounded(batch)
+        parts = memory.split([rounded * frames] * 3 + [rounded] * 3, dim=1)
+        tokens, at, log_probs = (part.view(places, rounded, frames)[:, :batch] for part in parts[:3])
+        counts, scores, origins = (part[:, :batch] for part in parts[3:])
+        floats = log_probs.view(torch.float32), scores.view(torch.float32)
+        return cls(memory, tokens, at, floats[0], counts, floats[1], origins)
+
+    def read(self, beams: Ints32) -> Found:
+        """The first rows, searched with `beams` int32 [N], N at most B; shares the memory, which is the host's."""
+        count = len(beams)
+
+        def by_row(tensor: Tensor) -> Tensor:
+            return tensor.transpose(0, 1)[:count]
+
+        counts, scores = by_row(self.counts).numpy(), by_row(self.scores).double().numpy()
+        counts[beams == 0, 1:], scores[beams == 0, 1:] = 0, -np.inf
+        return Found(
+            by_row(self.origins).numpy(),
+            counts,
+            by_row(self.tokens).numpy(),
+            by_row(self.frames).numpy(),
+            by_row(self.log_probs).numpy(),
+            scores,
+        )
+
+
+def words(batch: int, frames: int) -> int:
+    """int32 words of the results that a batch has in each place."""
+    return _rounded(batch) * (3 * frames + 3)
+
+
+def _rounded(batch: int) -> int:
+    return -(-batch // 4) * 4
