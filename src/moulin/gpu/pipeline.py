@@ -265,7 +265,7 @@ class GpuPipeline:
             tensor.record_stream(searching)
             tensor.record_stream(beside)
         if by_beams:
-            beam_search(*arguments, places=1 << (options.places - 1).bit_length())
+            beam_search(*arguments, beam=options.places)
         if greedily:
             with torch.cuda.stream(beside):
                 greedy(*arguments)

@@ -114,9 +114,8 @@ def searched(
     found = FoundTensors.empty(batch, frames, 1, device)
     found.memory.fill_(77)
     arguments = encoder_out.to(device), tensor(lengths, device), on_card(options, device), predictor, found
-    places = 1 << (options.places - 1).bit_length()
     greedy(*arguments)
-    beam_search(*arguments, places=places)
+    beam_search(*arguments, beam=options.places)
     return FoundTensors.of(found.memory.cpu(), batch, frames).read(options.beams)
 
 
@@ -183,13 +182,15 @@ def test_a_beam_larger_than_the_vocabulary(beam: int, device: torch.device) -> N
 def test_nan_stays_in_its_row(network: Network, device: torch.device) -> None:
     encoder_out = frames_of(network, 6, max(LENGTHS))
     rows = RowOptions.of([DecodingOptions(), DecodingOptions(BEAM)] * 3)
-    wanted = searched(encoder_out, LENGTHS, rows, on_device(network, device), device)
+    predictor = on_device(network, device)
+    wanted = searched(encoder_out, LENGTHS, rows, predictor, device).hypotheses()
     encoder_out[2:4, 3:] = torch.nan
-    lengths = [20, 1, 11, 15, 6, 0]
-    found = searched(encoder_out, lengths, rows, on_device(network, device), device)
+    found = searched(encoder_out, LENGTHS, rows, predictor, device)
     assert np.isfinite(found.scores[:, 0]).tolist() == [True, True, False, False, True, True]
     for row in (0, 1, 4, 5):
-        assert found.hypotheses()[row] == wanted.hypotheses()[row]
+        ours = found.hypotheses()[row]
+        assert (ours.tokens, ours.frames) == (wanted[row].tokens, wanted[row].frames)
+        assert ours.score == pytest.approx(wanted[row].score, abs=1e-4)
 
 
 def test_streams(network: Network, predictor: Predictor, device: torch.device) -> None:

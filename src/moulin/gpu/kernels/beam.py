@@ -58,12 +58,12 @@ def beam_search(
     predictor: Predictor,
     found: FoundTensors,
     *,
-    places: int,
+    beam: int,
 ) -> None:
     """Modified beam search of the rows of encoder_out [B, T', J] whose beam is not 0, whole utterances of `lengths`
-    int32 [B] frames: the best hypothesis of each into the first place of `found`. `places` is a power of two, and no
-    beam is larger. `moulin.decoding.reference` defines the result."""
-    _launch(encoder_out, lengths, options, predictor, found, None, places)
+    int32 [B] frames: the best hypothesis of each into the first place of `found`. `beam` is the largest; each size of
+    it is compiled when it is first needed. `moulin.decoding.reference` defines the result."""
+    _launch(encoder_out, lengths, options, predictor, found, None, beam)
 
 
 def stream_beam_search(
@@ -86,11 +86,12 @@ def _launch(
     predictor: Predictor,
     found: FoundTensors,
     streams: StreamSearches | None,
-    places: int,
+    beam: int,
 ) -> None:
     batch, frames, _ = encoder_out.shape
     device = encoder_out.device
     width, vocab = predictor.weight.shape
+    places = triton.next_power_of_2(beam)
     window = max(1, _ROWS // places)
     rows = window * places
     contexts = max(places, _LEAST_ROWS)
@@ -118,6 +119,7 @@ def _launch(
         predictor.vocab_size + 1,
         predictor.unk_id,
         predictor.context_size,
+        beam,
         places,
         window,
         contexts,
@@ -146,6 +148,7 @@ def _beam_kernel(
     num_contexts,
     unk_id,
     CONTEXT_SIZE: tl.constexpr,
+    BEAM: tl.constexpr,
     PLACES: tl.constexpr,
     WINDOW: tl.constexpr,
     CONTEXTS: tl.constexpr,
@@ -160,7 +163,8 @@ def _beam_kernel(
     row = tl.program_id(0).to(tl.int64)
     beam = tl.load(row_options.beams + row)
     length = tl.where(beam > 0, tl.load(lengths + row), 0)
-    blank_penalty, sharpness = tl.load(row_options.blank_penalties + row), tl.load(row_options.sharpness + row)
+    # Loaded where they are used: a program has no register to spare.
+    penalty_at, sharpness_at = row_options.blank_penalties + row, row_options.sharpness + row
     encoder_out += row * frames * joiner_dim
     decoded, logits = scratch.decoded, scratch.logits
     if decoded is not None:
@@ -224,22 +228,23 @@ def _beam_kernel(
         inside = t + row_frame < length
         join(encoder_out + (t + row_frame) * joiner_dim, decoder_out, joined, inside, joiner_dim, ROWS, WIDTH)
         _likely(
-            joined, predictor, logits, likely, likely_log_probs, beam, blank_penalty, sharpness,
-            PLACES, ROWS, WIDTH, VOCAB, BLOCK_J, BLOCK_V, PRECISION,
+            joined, predictor, logits, likely, likely_log_probs, penalty_at, sharpness_at,
+            BEAM, PLACES, ROWS, WIDTH, VOCAB, BLOCK_J, BLOCK_V, PRECISION,
         )  # fmt: skip
         tl.debug_barrier()
         while t < until:
             # -------------------------------------------------------------- the best extensions
             at = ((t - start) * PLACES + tl.gather(joined_in, of_place, 0)) * PLACES + rank
             tokens_of, log_probs_of = tl.load(likely + at), tl.load(likely_log_probs + at)
-            totals = tl.where(rank < beam, log_probs_of + tl.gather(score, of_place, 0), float("-inf"))
+            totals = tl.where(rank < BEAM, log_probs_of + tl.gather(score, of_place, 0), float("-inf"))
             best = tl.full((PLACES,), float("-inf"), dtype=tl.float32)
             chosen = tl.zeros((PLACES,), dtype=tl.int32)
-            for i in tl.static_range(PLACES):
+            for i in tl.static_range(BEAM):
                 highest, which = tl.max(totals, axis=0, return_indices=True)
                 totals = tl.where(of_place * PLACES + rank == which, float("-inf"), totals)
-                best = tl.where((place == i) & (i < beam), highest, best)
+                best = tl.where(place == i, highest, best)
                 chosen = tl.where(place == i, which, chosen)
+            best = tl.where(place < beam, best, float("-inf"))
             parent = chosen // PLACES
             token = tl.gather(tokens_of, chosen, 0)
 
@@ -341,13 +346,14 @@ def _decode(
 
 @triton.jit
 def _likely(
-    joined, predictor, logits, likely, likely_log_probs, beam, blank_penalty, sharpness,
-    PLACES: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, VOCAB: tl.constexpr,
+    joined, predictor, logits, likely, likely_log_probs, penalty_at, sharpness_at,
+    BEAM: tl.constexpr, PLACES: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, VOCAB: tl.constexpr,
     BLOCK_J: tl.constexpr, BLOCK_V: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The `beam` likeliest tokens of each row and their log-probs into [ROWS, PLACES], the likeliest first and of equal
+    """The BEAM likeliest tokens of each row and their log-probs into [ROWS, PLACES], the likeliest first and of equal
     ones the smallest. `logits` [ROWS, VOCAB] are for vocabularies larger than BLOCK_V."""
     row, v = tl.arange(0, ROWS), tl.arange(0, BLOCK_V)
+    blank_penalty, sharpness = tl.load(penalty_at), tl.load(sharpness_at)
     peak = tl.full((ROWS,), float("-inf"), dtype=tl.float32)
     total = tl.zeros((ROWS,), dtype=tl.float32)
     values = tl.zeros((ROWS, BLOCK_V), dtype=tl.float32)
@@ -361,7 +367,7 @@ def _likely(
         if logits is not None:
             tl.store(logits + row[:, None] * VOCAB + (v0 + v)[None, :], values)
     normalizer = peak + tl.log(total)
-    for i in range(0, beam):
+    for i in range(BEAM):
         if logits is None:
             highest, token = tl.max(values, axis=1, return_indices=True)
             values = tl.where(v[None, :] == token[:, None], float("-inf"), values)
