@@ -51,7 +51,7 @@ export class Transcript {
     this.changed();
   }
 
-  // Mark a gap in the audio.
+  // Add a note in place of a segment.
   gap(message) {
     const item = document.createElement("li"), text = document.createElement("span");
     item.className = "gap";
