@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import pytest
+
+from moulin.bundle.load import load_bundle
+from moulin.errors import BundleError
 
 
 def edit_onnx(file: Path, change: Callable[[Any], None]) -> None:
@@ -52,3 +56,17 @@ def use_external_data(file: Path, location: str) -> Path:
     file.unlink()
     onnx.save(model, file, save_as_external_data=True, location=location, size_threshold=64)
     return file.parent / location
+
+
+def refused(model: Path, named: Path, match: str, *, hint: bool = True) -> None:
+    """`model` is refused with one sentence about `named` in which `match` occurs, and a hint if there should be."""
+    with pytest.raises(BundleError, match=match) as caught:
+        load_bundle(model)
+    assert str(named) in caught.value.message
+    assert "\n" not in caught.value.message
+    assert not caught.value.message.endswith(".")
+    assert bool(caught.value.hint) == hint
+
+
+def part(folder: Path, role: str) -> Path:
+    return next(folder.glob(f"{role}*1.onnx"))

@@ -69,7 +69,6 @@ def test_of_a_folder(exp: Path, choice: CheckpointChoice, names: list[str], labe
         (CheckpointChoice(iteration=80_000), "Expected 1 checkpoint-N.pt up to 80000 in .*, found 0", BundleError),
         (CheckpointChoice(iteration=100_000, avg=6), "Expected 6 .* found 5", BundleError),
         (CheckpointChoice(iteration=100_000, avg=5, use_averaged_model=True), "Expected 6 .* found 5", BundleError),
-        (CheckpointChoice(epoch=30, avg=0), "Expected --avg of at least 1, got 0", OptionsError),
         (CheckpointChoice(avg=9), "--avg 9 needs --epoch or --iter", OptionsError),
         (CheckpointChoice(use_averaged_model=True), "Expected two checkpoints to average between", OptionsError),
     ],
@@ -144,3 +143,16 @@ def test_the_vocabulary(tmp_path: Path, above: str) -> None:
     beside = checkpoint.parent / "tokens.txt"
     beside.touch()
     assert vocabulary_on_disk(checkpoint) == (beside, None)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"epoch": 30, "avg": 0}, "Expected avg of at least 1, got 0"),
+        ({"epoch": -1}, "Expected epoch of at least 0, got -1"),
+        ({"iteration": -1}, "Expected iter of at least 0, got -1"),
+    ],
+)
+def test_numbers_that_no_checkpoint_has(wrong: dict[str, int], message: str) -> None:
+    with pytest.raises(OptionsError, match=message):
+        CheckpointChoice(**wrong)  # type: ignore[arg-type]

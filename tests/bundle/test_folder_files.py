@@ -6,59 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from moulin.bundle.files import choose_on_disk, find_bundle_files, vocabulary_on_disk
-from moulin.bundle.folder_files import files_around
+from moulin.bundle.files import choose_on_disk, find_bundle_files
 from moulin.errors import BundleError
 
-MODEL = ("encoder.onnx", "decoder.onnx", "joiner.onnx")
-
-
-def touch(folder: Path, *names: str) -> None:
-    for name in names:
-        file = folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-
-
-@pytest.mark.parametrize(
-    ("model", "vocabulary"),
-    [
-        ("", "tokens.txt"),
-        ("exp", "exp/tokens.txt"),
-        ("exp", "tokens.txt"),
-        ("exp", "data/tokens.txt"),
-        ("exp", "data/lang_char/tokens.txt"),
-        ("exp", "lang/tokens.txt"),
-        ("exp", "lang_bpe_500/bpe.model"),
-        ("exp/onnx", "data/lang_bpe_500/tokens.txt"),
-        ("am-onnx", "lang/tokens.txt"),
-    ],
-)
-@pytest.mark.parametrize("named", ["clone", "folder", "file"])
-def test_places_of_a_vocabulary(model: str, vocabulary: str, named: str, tmp_path: Path) -> None:
-    clone = tmp_path / "clone"
-    touch(clone / model, *MODEL)
-    touch(clone, vocabulary)
-    path = {"clone": clone, "folder": clone / model, "file": clone / model / "encoder.onnx"}[named]
-    files = find_bundle_files(path)
-    assert (files.directory, files.tokens) == (clone / model, clone / vocabulary)
-
-
-def test_a_vocabulary_of_another_folder_is_not_taken(tmp_path: Path) -> None:
-    """One folder up is near enough; a neighbour's, or one two folders up, is not this model's."""
-    touch(tmp_path / "a" / "model", *MODEL)
-    touch(tmp_path, "tokens.txt", "a/other/tokens.txt")
-    with pytest.raises(BundleError, match=r"model has no tokens\.txt"):
-        find_bundle_files(tmp_path / "a" / "model")
-
-
-def test_two_that_could_be_meant(tmp_path: Path) -> None:
-    touch(tmp_path, *(f"exp/{name}" for name in MODEL))
-    touch(tmp_path, "data/lang_bpe_500/tokens.txt", "data/lang_bpe_5000/tokens.txt")
-    with pytest.raises(BundleError, match=r"has 2 vocabularies: .*lang_bpe_500/tokens.txt, .*lang_bpe_5000/tokens"):
-        find_bundle_files(tmp_path)
-    touch(tmp_path, "exp/tokens.txt")
-    assert find_bundle_files(tmp_path).tokens == tmp_path / "exp" / "tokens.txt"
+from .folders import MODEL, touch
 
 
 def test_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,28 +31,3 @@ def test_a_link_to_a_folder_above(tmp_path: Path) -> None:
     (tmp_path / "again").symlink_to(tmp_path)
     choice = choose_on_disk(tmp_path)
     assert (Path(choice.file), choice.notes) == (tmp_path / "encoder.onnx", ())
-
-
-def test_several_models_below_a_folder(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        touch(tmp_path / name, *MODEL, "tokens.txt")
-    with pytest.raises(BundleError, match=f"{tmp_path} holds 2 models: a, b") as caught:
-        find_bundle_files(tmp_path)
-    assert caught.value.hint == f"name one: {tmp_path}/a"
-
-
-def test_what_is_no_model(tmp_path: Path) -> None:
-    touch(tmp_path, "tokens.txt")
-    with pytest.raises(BundleError, match=r"Expected a model folder or an encoder\*.onnx file, got .*tokens.txt"):
-        choose_on_disk(tmp_path / "tokens.txt")
-    touch(tmp_path, "jit_script.pt", "cpu_jit.pt")
-    with pytest.raises(BundleError, match=r"holds no transducer.*TorchScript"):
-        choose_on_disk(tmp_path)
-
-
-def test_the_vocabulary_of_a_checkpoint(tmp_path: Path) -> None:
-    touch(tmp_path, "exp/epoch-3.pt", "data/lang_bpe_500/tokens.txt", "data/lang_bpe_500/bpe.model")
-    language = tmp_path / "data" / "lang_bpe_500"
-    assert vocabulary_on_disk(tmp_path / "exp" / "epoch-3.pt") == (language / "tokens.txt", language / "bpe.model")
-    paths, inside = files_around(tmp_path / "exp" / "epoch-3.pt")
-    assert inside in paths

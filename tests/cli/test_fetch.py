@@ -10,8 +10,8 @@ import pytest
 
 from moulin.fetch.known_models import KNOWN_MODELS
 from tests.bundles import BUNDLES
+from tests.fetch.archives import NAME, PATH, model_members, tar_of
 from tests.fetch.site import COMMIT, REPOSITORY, Site, files_of, publish, running
-from tests.fetch.test_archive import NAME, PATH, model_members, tar_of
 
 from .command import Finished, moulin
 

@@ -15,8 +15,8 @@ from moulin.evaluate.manifest import demo_clips
 from tests.bundle.sentence_pieces import trained
 from tests.bundle.test_foreign import write_nemo
 from tests.bundles import BUNDLES
+from tests.fetch.archives import a_file, tar_of
 from tests.fetch.site import Site, files_of, publish, running
-from tests.fetch.test_archive import a_file, tar_of
 
 from .command import Finished, moulin
 

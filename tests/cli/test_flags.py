@@ -33,6 +33,7 @@ class Oven:
     fan: bool = option(True, "Move the air.")
     light: bool = option(False, "To look in.")
     timer_min: float | None = option(None, "When it rings.", usual="never")
+    pause_min: float = option(0.0, "Before it heats.")
     program: Literal["bake", "grill"] | None = option(None, "What for.", flag="--task")
     serial: str = "unknown"
 
@@ -81,6 +82,7 @@ def test_help_says_what_the_fields_say() -> None:
     assert "--fan / --no-fan Move the air. [default: fan]" in lines
     assert "--light To look in. --timer-min" in lines
     assert "When it rings. [default: never]" in lines
+    assert "Before it heats. [default: 0.0]" in lines
     assert "--task <bake|grill> What for." in lines or "--task [bake|grill] What for." in lines
     assert "--cook FILE Whose recipe." in lines
     assert "serial" not in lines
@@ -90,7 +92,7 @@ def test_only_and_without_reach_into_what_is_held() -> None:
     def command(got: list[Any]) -> Any:
         def inner(
             a: Annotated[Kitchen, only("fan")],
-            b: Annotated[Oven, without("degrees", "fan", "timer_min", "program")],
+            b: Annotated[Oven, without("degrees", "fan", "timer_min", "pause_min", "program")],
         ) -> None:
             got.append((a, b))
 

@@ -4,12 +4,15 @@ import socket
 from pathlib import Path
 
 import pytest
-from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2 as pb
 
 from moulin.bundle.load_model import load_model
+from moulin.decoding.options import DecodingOptions
 from moulin.demo.files import DEMO_MODEL
+from moulin.triton_repo.offline_options import OfflineOptions
+from moulin.triton_repo.shim_parameters import ShimParameters
+from moulin.triton_repo.streaming_options import StreamingOptions
 from tests.bundles import BUNDLES
+from tests.triton_repo.shim_args import shim_args
 
 from .command import moulin, moulin_here
 
@@ -25,7 +28,8 @@ def test_a_repository_is_built(tmp_path: Path) -> None:
     )
     config = (to / "digits" / "config.pbtxt").read_text()
     assert 'name: "digits"' in config
-    assert 'string_value: "modified_beam_search"' in config
+    told = ShimParameters.read(shim_args(to / "digits"), OfflineOptions).options
+    assert told.decoding == DecodingOptions("modified_beam_search")
     assert not (to / "digits" / "1" / "bundle").is_symlink()
     moulin("repo", "build", BUNDLES / "conformer-offline", "--to", to, "--link").expect(0)
     assert (to / "transducer" / "1" / "bundle").is_symlink()
@@ -47,10 +51,9 @@ def test_both_kinds_in_one_repository(tmp_path: Path) -> None:
         f"Wrote {tmp_path}/transducer (zipformer2, offline, fp32)",
         f"Wrote {tmp_path}/transducer_streaming (zipformer2, streaming, fp32)",
     ]
-    config = (tmp_path / "transducer_streaming" / "config.pbtxt").read_text()
-    assert "sequence_batching" in config
-    assert 'string_value: "7"' in config
-    assert '\\"endpoint\\": false' in config
+    assert "sequence_batching" in (tmp_path / "transducer_streaming" / "config.pbtxt").read_text()
+    told = ShimParameters.read(shim_args(tmp_path / "transducer_streaming"), StreamingOptions).options
+    assert (told.max_streams, told.stream.endpoint) == (7, False)
     moulin("repo", "build", both[0], "--streaming", "--to", tmp_path / "alone").expect(0)
     assert [path.name for path in (tmp_path / "alone").iterdir()] == ["transducer"]
 
@@ -58,12 +61,10 @@ def test_both_kinds_in_one_repository(tmp_path: Path) -> None:
 def test_options_of_the_engine_reach_both_models(tmp_path: Path) -> None:
     both = [BUNDLES / "lstm-streaming", BUNDLES / "conformer-offline"]
     moulin("repo", "build", *both, "--to", tmp_path, "--linger-ms", 40, "--no-cuda-graphs").expect(0)
-    offline, live = (
-        text_format.Parse((tmp_path / name / "config.pbtxt").read_text(), pb.ModelConfig()).parameters
-        for name in ("transducer", "transducer_streaming")
-    )
-    assert (offline["cuda_graphs"].string_value, live["cuda_graphs"].string_value) == ("0", "0")
-    assert live["linger_ms"].string_value == "40"
+    offline = ShimParameters.read(shim_args(tmp_path / "transducer"), OfflineOptions).options
+    live = ShimParameters.read(shim_args(tmp_path / "transducer_streaming"), StreamingOptions).options
+    assert (offline.engine.cuda_graphs, live.engine.cuda_graphs) == (False, False)
+    assert live.linger_ms == 40
 
 
 def test_the_layout_ensemble(tmp_path: Path) -> None:
@@ -84,7 +85,7 @@ def test_the_layout_ensemble(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([DEMO_MODEL, "--linger-ms", "-1"], "Expected linger-ms of at least 0, got -1"),
+        ([DEMO_MODEL, "--linger-ms", "-1"], "Expected linger-ms of at least 0 and below 1e6, got -1"),
         ([DEMO_MODEL, "--backend", "onnxruntime"], "--backend is for --layout ensemble"),
         pytest.param(
             [BUNDLES / "zipformer-offline" / "epoch-1.pt", "--layout", "ensemble"],

@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 
 from moulin.bundle.spec import OnnxModelSpec
-from moulin.cli.bench_options import load_measured_model
+from moulin.cli.bench_options import MeasuredModel
 from moulin.cli.runnable_model import runnable_model
 from moulin.errors import EngineError
 from moulin.evaluate.manifest import demo_clips
@@ -61,9 +61,11 @@ def test_the_text_is_the_checkpoints_and_the_second_time_nothing_is_written(
 @pytest.mark.parametrize(("bundle", "mode"), [("conformer-offline", "offline"), ("lstm-streaming", "streaming")])
 @pytest.mark.usefixtures("cache")
 def test_the_model_of_a_benchmark(bundle: str, mode: Literal["offline", "streaming"], tmp_path: Path) -> None:
-    spec = load_measured_model(_checkpoint(bundle, tmp_path), None, "onnxruntime", "cpu", mode)
-    assert isinstance(spec, OnnxModelSpec)
-    assert spec.mode == mode
+    measured = MeasuredModel(_checkpoint(bundle, tmp_path), engine=EngineChoice("onnxruntime"))
+    with measured.opened(mode) as (spec, engine):
+        assert isinstance(spec, OnnxModelSpec)
+        assert spec.mode == mode
+        assert engine.precision == "fp32"
 
 
 @pytest.mark.usefixtures("cache")

@@ -271,4 +271,5 @@ def test_what_cannot_be_served(arguments: list[str], message: str) -> None:
 
 
 def test_a_port_that_does_not_exist() -> None:
-    assert "Invalid value for '--grpc-port'" in moulin("serve", "--grpc-port", "99999").expect(2).err
+    done = moulin("serve", "--grpc-port", "99999").expect(1)
+    assert done.err == "moulin: Expected grpc-port of 0 to 65535, got 99999\n"

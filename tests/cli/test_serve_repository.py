@@ -138,3 +138,14 @@ def test_folders_that_are_no_repository(files: dict[str, str] | None, message: s
         repository.mkdir()
     done = moulin_here("serve", "--repository", repository, "--no-gateway", *FREE_PORTS[:3]).expect(1)
     assert message in done.err
+
+
+def test_a_repository_of_an_earlier_moulin_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    moulin_here("repo", "build", BUNDLES / "conformer-offline", "--to", tmp_path).expect(0)
+    config = tmp_path / "transducer" / "config.pbtxt"
+    config.write_text(config.read_text().replace('key: "service"', 'key: "engine"'))
+    done = moulin_here("serve", "--repository", tmp_path, "--no-gateway", *FREE_PORTS[:3]).expect(1)
+    assert done.err == (
+        f"moulin: Expected {config} to have the parameter 'service', got engine, max_utterance_sec: an earlier moulin "
+        "wrote it, or none\n  hint: build it anew with `moulin repo build`\n"
+    )

@@ -189,7 +189,7 @@ def test_decoding_options_reach_the_decoder(
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [
-        (["--model", "m", "--url", "u"], "Expected --url or --model, got both", "--model transcribes without a server"),
+        (["--model", "m", "--url", "u"], "Expected --url or --model, got both", "--model recognises without a server"),
         (
             ["--raw", "s16:8000"],
             "Expected raw audio as ENCODING:RATE or ENCODING:RATE:CHANNELS, got 's16:8000'",

@@ -24,9 +24,10 @@ from moulin.evaluate.targets.registry import target
 from moulin.evaluate.targets.target import ServerSettings
 from moulin.evaluate.wer import digits_spelled_alike
 from moulin.launch.server import TritonServer
+from moulin.models.engine_choice import EngineChoice
 from tests.bundles import BUNDLES
 
-SETTINGS = ServerSettings(threads=2)
+SETTINGS = ServerSettings(EngineChoice(threads=2))
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def test_options_reach_the_server(server: TritonServer) -> None:
     """By what it says of one that does not exist."""
     for kind, url in (("triton-grpc", server.grpc_url), ("triton-http", server.http_url)):
         accuracy = Accuracy(kind)
-        settings = ServerSettings(threads=1, decoding={"method": "guess"})
+        settings = ServerSettings(EngineChoice(threads=1), decoding={"method": "guess"})
         with target(f"{kind}={url}", "requests")(None, settings) as running:
             measure_accuracy(accuracy, running, demo_clips()[:1], whole_clips, str.upper, workers=1)
         (failed,) = accuracy.failed

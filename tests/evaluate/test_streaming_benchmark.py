@@ -18,6 +18,7 @@ from moulin.evaluate.streaming_load import Pace
 from moulin.evaluate.targets.registry import target
 from moulin.evaluate.targets.target import ServerSettings
 from moulin.launch.server import TritonServer
+from moulin.models.engine_choice import EngineChoice
 from tests.bundles import BUNDLES
 
 
@@ -41,7 +42,7 @@ def speech(spec: OnnxModelSpec) -> list[Clip]:
 )
 def test_every_step_of_every_stream_is_answered(name: str, spec: OnnxModelSpec, speech: list[Clip]) -> None:
     load = streams_plan(speech, 3, Pace(5120, seconds=2.5, warmup_sec=0.5))
-    with target(name, "streams")(spec, ServerSettings(threads=1)) as running:
+    with target(name, "streams")(spec, ServerSettings(EngineChoice(threads=1))) as running:
         run = asyncio.run(run_plan(name, running, load, str.upper))
     measurement = run.measurement
     assert measurement.failures == ()
@@ -61,7 +62,7 @@ def test_streams_of_several_processes_to_a_server_that_runs(server: TritonServer
     clips = read_clips(demo_clips()[:3], None, 5120)
     load = streams_plan(clips, 5, Pace(5120, seconds=1.5, warmup_sec=0.5, jitter_sec=0.1), generators=2)
     name = f"triton-grpc={server.grpc_url}/transducer_streaming"
-    with target(name, "streams")(None, ServerSettings(threads=1)) as running:
+    with target(name, "streams")(None, ServerSettings(EngineChoice(threads=1))) as running:
         run = asyncio.run(run_plan(name, running, load, str.upper))
     measurement = run.measurement
     assert measurement.failures == ()
@@ -75,5 +76,5 @@ def test_streams_of_several_processes_to_a_server_that_runs(server: TritonServer
 def test_a_target_in_this_process_takes_one_generator(spec: OnnxModelSpec, speech: list[Clip]) -> None:
     load = streams_plan(speech, 2, Pace(5120, seconds=1), generators=2)
     refused = pytest.raises(OptionsError, match="takes one load generator")
-    with target("moulin", "streams")(spec, ServerSettings(threads=1)) as running, refused:
+    with target("moulin", "streams")(spec, ServerSettings(EngineChoice(threads=1))) as running, refused:
         asyncio.run(run_plan("moulin", running, load, str.upper))

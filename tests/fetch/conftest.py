@@ -6,6 +6,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
+from .archives import PATH, model_members, tar_of
 from .site import Site, running
 
 
@@ -24,3 +25,14 @@ def hub(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Site:
     monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
     monkeypatch.delenv("HF_TOKEN", raising=False)
     return site
+
+
+@pytest.fixture(scope="module")
+def content() -> bytes:
+    return tar_of(*model_members())
+
+
+@pytest.fixture
+def url(site: Site, content: bytes) -> str:
+    site.files[PATH] = content
+    return site.url + PATH

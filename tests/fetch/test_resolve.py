@@ -9,7 +9,6 @@ import pytest
 from moulin.errors import MoulinError
 from moulin.fetch.archive import ArchiveUrl
 from moulin.fetch.hub import HubModel
-from moulin.fetch.known_models import KNOWN_MODELS
 from moulin.fetch.resolve import Source, fetch_model, parse_source
 
 
@@ -64,16 +63,6 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
     cache.touch()
     with pytest.raises(MoulinError, match=r"Cannot keep http.* in .*cache: .*XDG_CACHE_HOME"):
         fetch_model("http://127.0.0.1:9/m.tar.bz2", cache)
-
-
-def test_known_models_are_well_formed() -> None:
-    for model in KNOWN_MODELS:
-        source = parse_source(model.name)
-        assert isinstance(source, HubModel)
-        assert model.page == f"https://huggingface.co/{source.repository}"
-        if model.size_mb is not None and model.int8_size_mb is not None:
-            assert model.int8_size_mb < model.size_mb
-    assert len({model.name for model in KNOWN_MODELS}) == len(KNOWN_MODELS)
 
 
 def test_nothing_heavy_is_imported_before_the_hub_is_asked() -> None:

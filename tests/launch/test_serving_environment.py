@@ -11,7 +11,7 @@ import pytest
 
 from moulin.errors import LaunchError
 from moulin.launch import serving_environment
-from moulin.launch.interpreters import Interpreter, find_interpreter
+from moulin.launch.interpreters import Interpreter
 from moulin.launch.serving_environment import find_serving_environment, make_serving_environment
 from moulin.launch.tritonserver import suits_stub
 
@@ -101,13 +101,6 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(LaunchError) as caught:
         make_serving_environment(REQUIREMENTS, tmp_path)
     assert "XDG_CACHE_HOME" in str(caught.value.hint)
-
-
-def test_no_python_that_suits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("moulin.launch.interpreters._candidates", lambda *_arguments: iter(()))
-    with pytest.raises(LaunchError, match=r"Expected Python 3\.12 or 3\.11") as caught:
-        find_interpreter(tmp_path)
-    assert "apt-get install" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import pytest
 
 from moulin.errors import LaunchError
 from moulin.launch import tritonserver as discovery
-from moulin.launch.cache import cache_dir
 from moulin.launch.tritonserver import find_tritonserver
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -162,9 +161,3 @@ def test_stub_of_the_system_built_for_another_python(tmp_path: Path) -> None:
 def test_explicit_binary_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(LaunchError, match=r"executable at .*absent"):
         find_tritonserver(tmp_path / "absent")
-
-
-def test_cache_dir_follows_xdg() -> None:
-    assert cache_dir({"XDG_CACHE_HOME": "/var/cache/me"}) == Path("/var/cache/me/moulin")
-    assert cache_dir({"XDG_CACHE_HOME": "relative"}) == Path.home() / ".cache/moulin"
-    assert cache_dir({}) == Path.home() / ".cache/moulin"

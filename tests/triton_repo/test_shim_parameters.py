@@ -49,7 +49,7 @@ def test_what_an_earlier_moulin_wrote_is_refused_with_what_to_do() -> None:
         read({"encoder": "bundle/encoder.onnx", "engine": "", "device": "cpu", "threads": ""})
     assert refused.value.message == (
         "Expected /there/config.pbtxt to have the parameter 'service', got device, encoder, engine, threads: "
-        "another moulin wrote it, or none"
+        "an earlier moulin wrote it, or none"
     )
     assert refused.value.hint == "build it anew with `moulin repo build`"
 

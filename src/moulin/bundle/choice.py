@@ -326,7 +326,7 @@ class _Folder:
             return "streaming"
         return wish.mode
 
-    # ------------------------------------------------------------------------------------------------- what is told
+    # ----------------------------------------------------------------------------------------- errors and paths
 
     def _nothing(self) -> BundleError:
         if self._of_2022:

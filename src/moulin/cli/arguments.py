@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from moulin.bundle.precision import Precision
 from moulin.cli.flags import option_of
 from moulin.cli.model_options import ModelOptions
@@ -20,7 +18,6 @@ MethodOption = Annotated[Method | None, option_of(DecodingOptions, "method")]
 BeamOption = Annotated[int | None, option_of(DecodingOptions, "beam")]
 EngineOption = Annotated[Engine | None, option_of(EngineChoice, "kind")]
 DeviceOption = Annotated[str, option_of(EngineChoice, "device")]
-PortOption = Annotated[int, typer.Option(min=0, max=65535)]
 
 
 def decoding_changes(method: str | None, beam: int | None) -> dict[str, str | int]:

@@ -5,31 +5,37 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from moulin.cli.arguments import BeamOption, DeviceOption, EngineOption, MethodOption, PrecisionOption, decoding_changes
-from moulin.cli.bench_options import (
-    AlikeOption,
-    ApiKeyOption,
-    DataOption,
-    NormalizerOption,
-    SherpaOption,
-    TextOption,
-    ThreadsOption,
-    ToOption,
-    all_cpus,
-    load_measured_model,
-    read_recordings,
-    sherpa_settings,
-)
+from moulin.cli.bench_options import AT_LEAST_1, ApiKeyOption, MeasuredModel, MeasuredOn, StartedWith, ToOption
+from moulin.cli.flags import ChangesOf, with_flags
+from moulin.cli.interrupt import STATUS
+from moulin.decoding.options import DecodingOptions
+from moulin.options import Bounds, check_options, option
 
 if TYPE_CHECKING:
     from moulin.evaluate.accuracy import Accuracy, Cut, Scored
-    from moulin.evaluate.targets.target import Start
+
+
+@dataclass(frozen=True, slots=True)
+class Hearing:
+    """What hears the recordings, and what is shown of it."""
+
+    targets: str = option(
+        "moulin,sherpa-onnx",
+        "What to measure, separated by commas: moulin, moulin-triton-grpc, sherpa-onnx, rest=URL, …",
+    )
+    show: int = option(3, "Show so many recordings with the most errors, aligned.", bounds=Bounds(at_least=0))
+    workers: int = option(16, "Recordings under way at once.", bounds=AT_LEAST_1)
+    chunk_ms: int = option(320, "Audio sent at a time to a streaming model.", bounds=Bounds(at_least=10))
+    streaming: bool = option(False, "Targets at an address take streams (where no --model says so).")
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -38,31 +44,13 @@ def add_to(app: typer.Typer) -> None:
     )
 
 
+@with_flags
 def accuracy(
-    model: Annotated[
-        Path | None, typer.Option(help="The model's folder, offline or streaming.  [default: the demo model]")
-    ] = None,
-    data: DataOption = None,
-    text: TextOption = None,
-    targets: Annotated[
-        str,
-        typer.Option(help="What to measure, separated by commas: moulin, moulin-triton-grpc, sherpa-onnx, rest=URL, …"),
-    ] = "moulin,sherpa-onnx",
-    method: MethodOption = None,
-    beam: BeamOption = None,
-    normalizer: NormalizerOption = "basic",
-    alike: AlikeOption = None,
-    show: Annotated[int, typer.Option(min=0, help="Show so many recordings with the most errors, aligned.")] = 3,
-    workers: Annotated[int, typer.Option(min=1, help="Recordings under way at once.")] = 16,
-    chunk_ms: Annotated[int, typer.Option(min=10, help="Audio sent at a time to a streaming model.")] = 320,
-    streaming: Annotated[
-        bool, typer.Option("--streaming", help="Targets at an address take streams (where no --model says so).")
-    ] = False,
-    threads: ThreadsOption = None,
-    engine: EngineOption = None,
-    device: DeviceOption = "cpu",
-    precision: PrecisionOption = None,
-    sherpa_options: SherpaOption = "",
+    measured: MeasuredModel,
+    on: MeasuredOn,
+    hearing: Hearing,
+    started: StartedWith,
+    decoding: Annotated[dict[str, Any], ChangesOf(DecodingOptions, "the target's")],
     api_key: ApiKeyOption = "",
     to: ToOption = None,
 ) -> None:
@@ -71,67 +59,52 @@ def accuracy(
     Recordings that fail are counted by themselves and are not in the rates; the exit status is then 1. Ctrl-C ends
     with what there is.
     """
-    from moulin.demo.files import DEMO_MODEL
     from moulin.evaluate.accuracy import Accuracy, measure_accuracy
     from moulin.evaluate.report import check_outputs, make_report, write
     from moulin.evaluate.results.accuracy import AccuracyFigures
     from moulin.evaluate.streaming_clips import read_clips, whole_clips
     from moulin.evaluate.targets.registry import target
-    from moulin.evaluate.targets.target import ServerSettings
 
-    names = targets.split(",")
+    names = hearing.targets.split(",")
     check_outputs(to or [])
-    at_addresses = all("=" in name for name in names)
-    spec = (
-        None
-        if at_addresses and model is None
-        else load_measured_model(model or DEMO_MODEL, precision, engine, device, None)
-    )
-    streams = streaming or (spec is not None and spec.streaming is not None)
-    starts: dict[str, Start] = {name: target(name, "streams" if streams else "requests") for name in names}
-    changes = decoding_changes(method, beam)
-    settings = ServerSettings(all_cpus(threads), device, engine, sherpa_settings(sherpa_options), changes, api_key)
-    recordings = read_recordings(data, text, normalizer, alike)
-    utterances = recordings.utterances
-
-    sizes = spec.streaming if spec else None
-    cut: Cut = partial(read_clips, model=sizes, chunk_samples=chunk_ms * 16) if streams else whole_clips
     results: list[Accuracy] = []
     interrupted = False
-    try:
-        for name, start in starts.items():
-            with start(spec, settings) as running, _progress(name, len(utterances)) as on_scored:
-                results.append(Accuracy(name))
-                measure_accuracy(
-                    results[-1],
-                    running,
-                    recordings.utterances,
-                    cut,
-                    recordings.normalize,
-                    workers=workers,
-                    on_scored=on_scored,
-                )
-            _print(results[-1], show)
-    except KeyboardInterrupt:
-        interrupted = True
-        if results and results[-1].scored:
-            typer.echo(
-                f"Interrupted after {len(results[-1].scored)} of {len(utterances)} recordings of {results[-1].target}",
-                err=True,
+    with measured.opened_for(names, None) as (spec, engine):
+        streams = hearing.streaming or (spec is not None and spec.streaming is not None)
+        starts = {name: target(name, "streams" if streams else "requests") for name in names}
+        settings = started.settings(engine, decoding, api_key)
+        recordings = on.read()
+        utterances = recordings.utterances
+        sizes = spec.streaming if spec else None
+        in_chunks = partial(read_clips, model=sizes, chunk_samples=hearing.chunk_ms * 16)
+        cut: Cut = in_chunks if streams else whole_clips
+        try:
+            for name, start in starts.items():
+                with start(spec, settings) as running, _progress(name, len(utterances)) as on_scored:
+                    results.append(Accuracy(name))
+                    normalize, workers = recordings.normalize, hearing.workers
+                    measure_accuracy(
+                        results[-1], running, utterances, cut, normalize, workers=workers, on_scored=on_scored
+                    )
+                _print(results[-1], hearing.show)
+        except KeyboardInterrupt:
+            interrupted = True
+            if results and results[-1].scored:
+                heard = f"{len(results[-1].scored)} of {len(utterances)} recordings of {results[-1].target}"
+                typer.echo(f"Interrupted after {heard}", err=True)
+                _print(results[-1], hearing.show)
+        if to and results:
+            figures = AccuracyFigures(
+                kind="accuracy",
+                accuracy=[result.figures() for result in results],
+                data=recordings.data,
+                normalizer=recordings.normalize.description,
+                decoding=decoding,
+                interrupted=interrupted,
             )
-            _print(results[-1], show)
-    if to and results:
-        figures = AccuracyFigures(
-            kind="accuracy",
-            accuracy=[result.figures() for result in results],
-            data=recordings.data,
-            normalizer=recordings.normalize.description,
-            decoding=changes,
-            interrupted=interrupted,
-        )
-        write(make_report(sys.argv[1:], spec, figures), to, _lines(results))
+            write(make_report(sys.argv[1:], spec, figures), to, _lines(results))
     if interrupted:
-        raise typer.Exit(130)
+        raise typer.Exit(STATUS)
     if any(result.failed for result in results):
         raise typer.Exit(1)
 

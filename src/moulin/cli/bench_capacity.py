@@ -3,22 +3,60 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from moulin.cli.arguments import DeviceOption, EngineOption, PrecisionOption
-from moulin.cli.bench_options import SizeOption, ThreadsOption, ToOption, measured_model, positive_numbers
+from moulin.cli.bench_options import AT_LEAST_1, MeasuredModel, ToOption, positive_numbers
+from moulin.cli.flags import with_flags
 from moulin.cli.interrupt import STATUS
 from moulin.errors import OptionsError
+from moulin.options import Bounds, check_options, option
 
 if TYPE_CHECKING:
-    from moulin.evaluate.results.live_streams import CapacityRun, StepRun
+    from moulin.engine.stream_recognizer import StreamRecognizer
+    from moulin.evaluate.results.live_streams import CapacityRun, LiveStreamFigures, StepRun
+    from moulin.evaluate.stream_engines import Audio
 
-_STEPS = "1,16,64,256,512,1024"
 _HEADER = "streams    held     p50     p95     p99     max  step p50  mean batch  in steps  handing over"
-_STEP_HEADER = "runner        streams     p50     p95  on the GPU"
+_STEP_HEADER = "runner            streams     p50     p95  on the GPU"
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityRuns:
+    """A search for the largest number of streams, or single steps."""
+
+    streams: str = option("16,512", "Numbers of streams to search between.", metavar="LOWEST,HIGHEST")
+    p95_ms: float = option(160.0, "The latency to hold, 95th percentile.", bounds=AT_LEAST_1)
+    seconds: float = option(6.0, "Length of each run, without its warm-up.", bounds=Bounds(above=0))
+    budget_sec: float = option(100.0, "After so long no run begins.", bounds=AT_LEAST_1)
+    steps: bool = option(False, "Measure single steps of --batches streams instead of the search.")
+    batches: str = option("1,16,64,256,512,1024", "Streams in a step, for --steps, separated by commas.")
+    audio: Literal["int16", "float32"] = option("int16", "The form of the samples.")
+    step_threads: int | None = option(
+        None, "Threads that step streams.", usual="what suits the engine", bounds=AT_LEAST_1
+    )
+    max_batch: int | None = option(None, "Streams in a step at most.", usual="what suits the device", bounds=AT_LEAST_1)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+    @property
+    def between(self) -> tuple[int, int]:
+        """Raises OptionsError."""
+        numbers = positive_numbers(self.streams, "--streams", "streams")
+        if len(numbers) != 2 or numbers[0] > numbers[1]:
+            raise OptionsError(
+                f"Expected LOWEST,HIGHEST for --streams, got {self.streams!r}", hint="for example 2000,40000"
+            )
+        return numbers[0], numbers[1]
+
+    @property
+    def of_steps(self) -> list[int]:
+        """Raises OptionsError."""
+        return positive_numbers(self.batches, "--batches", "streams in a step")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -27,32 +65,8 @@ def add_to(app: typer.Typer) -> None:
     )(capacity)
 
 
-def capacity(
-    model: Annotated[Path | None, typer.Option(help="The streaming model's folder.  [default: the demo model]")] = None,
-    size: SizeOption = None,
-    streams: Annotated[
-        str, typer.Option(metavar="LOWEST,HIGHEST", help="Numbers of streams to search between.")
-    ] = "16,512",
-    p95_ms: Annotated[float, typer.Option(min=1, help="The latency to hold, 95th percentile.")] = 160.0,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Length of each run, without its warm-up.")] = 6.0,
-    budget_sec: Annotated[float, typer.Option(min=1, help="After so long no run begins.")] = 100.0,
-    steps: Annotated[
-        bool, typer.Option("--steps", help="Measure single steps of --batches streams instead of the search.")
-    ] = False,
-    batches: Annotated[str, typer.Option(help="Streams in a step, for --steps, separated by commas.")] = _STEPS,
-    audio: Annotated[Literal["int16", "float32"], typer.Option(help="The form of the samples.")] = "int16",
-    step_threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads that step streams.  [default: what suits the engine]")
-    ] = None,
-    max_batch: Annotated[
-        int | None, typer.Option(min=1, help="Streams in a step at most.  [default: what suits the device]")
-    ] = None,
-    threads: ThreadsOption = None,
-    engine: EngineOption = None,
-    device: DeviceOption = "cpu",
-    precision: PrecisionOption = None,
-    to: ToOption = None,
-) -> None:
+@with_flags
+def capacity(measured: MeasuredModel, runs: CapacityRuns, to: ToOption = None) -> None:
     """The most real-time streams in this process, without a service, whose chunks hold a latency.
 
     A chunk's latency counts from when it was due to the end of its step. The number of streams is doubled until it does
@@ -60,67 +74,61 @@ def capacity(
     """
     from moulin.evaluate.report import check_outputs, make_report, write
     from moulin.evaluate.results.live_streams import LiveStreamFigures
-    from moulin.evaluate.stream_capacity import PacedStreams
     from moulin.evaluate.stream_engines import demo_audio, open_streams, to_float32
-    from moulin.evaluate.stream_search import Search, search_capacity
-    from moulin.evaluate.stream_steps import measure_steps
 
     check_outputs(to or [])
-    lowest, highest = _range(streams)
-    counts = positive_numbers(batches, "--batches", "streams in a step")
-    slots = 2 * max(counts) if steps else highest
-    measured_steps: list[StepRun] = []
-    runs: list[CapacityRun] = []
-    interrupted = False
-    with measured_model(model, size, precision, engine, device, "streaming") as spec:
-        typer.echo(f"opening {spec.name} with room for {slots} streams …", err=True)
+    slots = 2 * max(runs.of_steps) if runs.steps else runs.between[1]
+    speech = demo_audio() if runs.audio == "int16" else to_float32(demo_audio())
+    with measured.opened("streaming") as (spec, engine):
+        figures = LiveStreamFigures(
+            "capacity", engine.device, engine.threads, runs.max_batch, audio=runs.audio, slots=slots
+        )
         try:
-            recognizer = open_streams(
-                spec, engine=engine, device=device, threads=threads, max_streams=slots, max_batch=max_batch
-            )
-            speech = demo_audio() if audio == "int16" else to_float32(demo_audio())
-            if steps:
-                typer.echo(_STEP_HEADER)
-                for step in measure_steps(recognizer, speech, counts, device, name=f"{spec.family} {spec.precision}"):
-                    measured_steps.append(step)
-                    typer.echo(_step_row(step))
-            else:
-                typer.echo(_HEADER)
-                paced = PacedStreams(recognizer, speech, threads=step_threads)
-                search = Search(lowest, highest, p95_ms, seconds, budget_sec)
-                for run in search_capacity(paced, search, device, lambda line: typer.echo(line, err=True)):
-                    runs.append(run)
-                    typer.echo(_row(run))
-                paced.close()
+            typer.echo(f"opening {spec.name} with room for {slots} streams …", err=True)
+            recognizer = open_streams(spec, engine, max_streams=slots, max_batch=runs.max_batch)
+            grown = (_with_steps if runs.steps else _searched)(figures, recognizer, speech, runs)
+            for with_another_run in grown:
+                figures = with_another_run
         except KeyboardInterrupt:
-            interrupted = True
-        most = max((run.streams for run in runs if run.held), default=0)
-        if runs:
-            typer.echo(f"{most} real-time streams with a p95 latency under {p95_ms:g} ms")
-        if to and (runs or measured_steps):
-            figures = LiveStreamFigures(
-                kind="capacity",
-                device=device,
-                threads=threads,
-                max_batch=max_batch,
-                p95_limit_ms=None if steps else p95_ms,
-                audio=audio,
-                slots=slots,
-                steps=measured_steps,
-                capacity=runs,
-                largest=most if runs else None,
-                interrupted=interrupted,
-            )
+            figures = replace(figures, interrupted=True)
+        if figures.capacity:
+            typer.echo(f"{figures.largest} real-time streams with a p95 latency under {runs.p95_ms:g} ms")
+        if to and (figures.capacity or figures.steps):
             write(make_report(sys.argv[1:], spec, figures), to)
-    if interrupted:
+    if figures.interrupted:
         raise typer.Exit(STATUS)
 
 
-def _range(text: str) -> tuple[int, int]:
-    numbers = positive_numbers(text, "--streams", "streams")
-    if len(numbers) != 2 or numbers[0] > numbers[1]:
-        raise OptionsError(f"Expected LOWEST,HIGHEST for --streams, got {text!r}", hint="for example 2000,40000")
-    return numbers[0], numbers[1]
+def _searched(
+    figures: LiveStreamFigures, recognizer: StreamRecognizer, speech: Audio, runs: CapacityRuns
+) -> Iterator[LiveStreamFigures]:
+    """`figures` after each run of the search."""
+    from moulin.evaluate.stream_capacity import PacedStreams
+    from moulin.evaluate.stream_search import Search, search_capacity
+
+    typer.echo(_HEADER)
+    streams = PacedStreams(recognizer, speech, threads=runs.step_threads)
+    search = Search(*runs.between, runs.p95_ms, runs.seconds, runs.budget_sec)
+    figures = replace(figures, p95_limit_ms=runs.p95_ms, largest=0)
+    for run in search_capacity(streams, search, figures.device or "cpu", lambda line: typer.echo(line, err=True)):
+        typer.echo(_row(run))
+        most = max(figures.largest or 0, run.streams if run.held else 0)
+        figures = replace(figures, capacity=[*figures.capacity, run], largest=most)
+        yield figures
+    streams.close()
+
+
+def _with_steps(
+    figures: LiveStreamFigures, recognizer: StreamRecognizer, speech: Audio, runs: CapacityRuns
+) -> Iterator[LiveStreamFigures]:
+    """`figures` after each number of streams in a step."""
+    from moulin.evaluate.stream_steps import measure_steps
+
+    typer.echo(_STEP_HEADER)
+    for step in measure_steps(recognizer, speech, runs.of_steps, figures.device or "cpu"):
+        typer.echo(_step_row(step))
+        figures = replace(figures, steps=[*figures.steps, step])
+        yield figures
 
 
 def _row(run: CapacityRun) -> str:
@@ -133,7 +141,7 @@ def _row(run: CapacityRun) -> str:
 
 def _step_row(run: StepRun) -> str:
     times = f"{_figure(run.p50_ms, 8, 2)}{_figure(run.p95_ms, 8, 2)}{_figure(run.gpu_ms, 12, 2)}"
-    return f"{run.runner:14}{run.batch:7}{times}"
+    return f"{run.runner:18}{run.batch:7}{times}"
 
 
 def _figure(value: float | None, width: int, digits: int = 1) -> str:

@@ -3,48 +3,49 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import Annotated
+from dataclasses import dataclass
+from functools import partial
 
 import typer
 
-from moulin.cli.arguments import DeviceOption, EngineOption, PrecisionOption
-from moulin.cli.bench_options import SizeOption, ThreadsOption, ToOption, measured_model
+from moulin.cli.bench_options import AT_LEAST_1, MeasuredModel, ToOption
+from moulin.cli.flags import with_flags
 from moulin.cli.interrupt import STATUS
+from moulin.options import Bounds, check_options, option
+
+
+@dataclass(frozen=True, slots=True)
+class ChurnOptions:
+    """What the streams do, and how much of their text may differ."""
+
+    streams: int = option(1000, "How many streams in all.", bounds=Bounds(at_least=4))
+    open_at_once: int = option(64, "How many of them beside each other.", flag="--open", bounds=AT_LEAST_1)
+    longest_sec: float = option(5.0, "They have any length up to this.", bounds=Bounds(above=0))
+    max_differing: float | None = option(
+        None,
+        "Share of characters that may differ.",
+        usual="0; 0.03 in half precision",
+        bounds=Bounds(at_least=0, at_most=1),
+    )
+    seed: int = option(0, "Decides what is random.")
+    max_batch: int | None = option(None, "Streams in a step at most.", usual="what suits the device", bounds=AT_LEAST_1)
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
 
 def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: moulin bench churn --size zipformer2-causal-66m --device cuda --streams 100000")(churn)
 
 
-def churn(
-    model: Annotated[Path | None, typer.Option(help="The streaming model's folder.  [default: the demo model]")] = None,
-    size: SizeOption = None,
-    streams: Annotated[int, typer.Option(min=4, help="How many streams in all.")] = 1000,
-    open_at_once: Annotated[int, typer.Option("--open", min=1, help="How many of them beside each other.")] = 64,
-    longest_sec: Annotated[float, typer.Option(min=0.1, help="They have any length up to this.")] = 5.0,
-    max_differing: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="Share of characters that may differ.  [default: 0; 0.03 in half precision]"),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Decides what is random.")] = 0,
-    max_batch: Annotated[
-        int | None, typer.Option(min=1, help="Streams in a step at most.  [default: what suits the device]")
-    ] = None,
-    threads: ThreadsOption = None,
-    engine: EngineOption = None,
-    device: DeviceOption = "cpu",
-    precision: PrecisionOption = None,
-    to: ToOption = None,
-) -> None:
+@with_flags
+def churn(measured: MeasuredModel, wanted: ChurnOptions, to: ToOption = None) -> None:
     """Streams that start, stop, vanish and lag at random, as fast as they go, with all options that streams have.
 
     Some are heard again in fp32 by another recognizer, which is given all audio at once. The exit status is 1 where a
     slot is lost, memory grows, updates do not add up to the text, or more characters differ than --max-differing.
     Ctrl-C ends with what there is.
     """
-    from functools import partial
-
     from moulin.evaluate.report import check_outputs, make_report, write
     from moulin.evaluate.results.live_streams import LiveStreamFigures
     from moulin.evaluate.stream_churn import run_churn
@@ -52,21 +53,18 @@ def churn(
     from moulin.evaluate.stream_engines import demo_audio, memory_in_use, open_plain, open_streams
 
     check_outputs(to or [])
+    streams, slots = wanted.streams, wanted.open_at_once
     one_sampled_in = max(1, min(200, streams // 50))
-    wanted = Churn(streams, open_at_once, longest_sec, one_sampled_in=one_sampled_in, seed=seed)
-    with measured_model(model, size, precision, engine, device, "streaming") as spec:
-        typer.echo(f"opening {spec.name} with room for {open_at_once} streams …", err=True)
-        recognizer = open_streams(
-            spec, engine=engine, device=device, threads=threads, max_streams=open_at_once, max_batch=max_batch
-        )
-        exact = spec.precision == "fp32" and engine != "tensorrt"
+    with measured.opened("streaming") as (spec, engine):
+        typer.echo(f"opening {spec.name} with room for {slots} streams …", err=True)
+        exact = 0.0 if engine.precision == "fp32" else 0.03
         report = run_churn(
-            recognizer,
-            open_plain(spec, device=device, threads=threads),
+            open_streams(spec, engine, max_streams=slots, max_batch=wanted.max_batch),
+            open_plain(spec, engine),
             demo_audio(),
-            wanted,
-            memory=partial(memory_in_use, device),
-            max_differing=(0.0 if exact else 0.03) if max_differing is None else max_differing,
+            Churn(streams, slots, wanted.longest_sec, one_sampled_in=one_sampled_in, seed=wanted.seed),
+            memory=partial(memory_in_use, engine.device),
+            max_differing=exact if wanted.max_differing is None else wanted.max_differing,
             on_quarter=lambda number: typer.echo(f"{number} of 4 quarters of the streams have gone", err=True),
         )
         run = report.figures()
@@ -80,11 +78,11 @@ def churn(
             typer.secho(fault, err=True, fg=typer.colors.RED)
         if to:
             figures = LiveStreamFigures(
-                kind="churn",
-                device=device,
-                threads=threads,
-                max_batch=max_batch,
-                slots=open_at_once,
+                "churn",
+                engine.device,
+                engine.threads,
+                wanted.max_batch,
+                slots=slots,
                 churn=[run],
                 interrupted=report.interrupted,
             )

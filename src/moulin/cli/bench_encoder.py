@@ -5,20 +5,47 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from moulin.cli.arguments import DeviceOption
-from moulin.cli.bench_options import all_cpus
+from moulin.cli.bench_options import AT_LEAST_1, positive_numbers
+from moulin.cli.flags import only, with_flags
 from moulin.errors import OptionsError
+from moulin.models.engine_choice import EngineChoice
+from moulin.options import Bounds, check_options, option
 
 if TYPE_CHECKING:
     from moulin.bundle.files import Precision
     from moulin.bundle.spec import ModelSpec
     from moulin.evaluate.encoder_benchmark import Latencies
     from moulin.evaluate.encoder_runners import Kind, MeasuredEncoder
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderOptions:
+    """Which encoders are measured, and on what."""
+
+    model: Path | None = option(None, "The folder of an offline model.", usual="the demo model")
+    size: str | None = option(None, "A model of a published size with random weights instead, e.g. conformer-77m.")
+    runners: str | None = option(
+        None,
+        "What to measure, separated by commas: onnxruntime, torch, tensorrt, gpu (ours, for checkpoints); in another "
+        "precision as onnxruntime:fp16.",
+        usual="the model's engine",
+    )
+    on_device: bool = option(False, "Features and encoder frames stay on the device; no copies in the clock.")
+    batches: str = option("1,8,16,32,64,128", "Utterances in a call, separated by commas.")
+    frames: int = option(663, "Length of every utterance, in features of 10 ms.", bounds=Bounds(at_least=9))
+    rounds: int = option(3, "Rounds through all runners, for each number of utterances.", bounds=AT_LEAST_1)
+    seconds: float = option(1.0, "Length of a runner's turn in a round.", bounds=Bounds(at_least=0))
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if self.model is not None and self.size is not None:
+            raise OptionsError("Expected --model or --size, got both")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -28,30 +55,10 @@ def add_to(app: typer.Typer) -> None:
     )(encoder)
 
 
+@with_flags
 def encoder(
-    model: Annotated[
-        Path | None, typer.Option(help="The folder of an offline model.  [default: the demo model]")
-    ] = None,
-    size: Annotated[
-        str | None, typer.Option(help="A model of a published size with random weights instead, e.g. conformer-77m.")
-    ] = None,
-    runners: Annotated[
-        str | None,
-        typer.Option(
-            help="What to measure, separated by commas: onnxruntime, torch, tensorrt, gpu (ours, for checkpoints); "
-            "in another precision as onnxruntime:fp16.  [default: the model's engine]"
-        ),
-    ] = None,
-    device: DeviceOption = "cpu",
-    on_device: Annotated[
-        bool,
-        typer.Option("--on-device", help="Features and encoder frames stay on the device; no copies in the clock."),
-    ] = False,
-    batches: Annotated[str, typer.Option(help="Utterances in a call, separated by commas.")] = "1,8,16,32,64,128",
-    frames: Annotated[int, typer.Option(min=9, help="Length of every utterance, in features of 10 ms.")] = 663,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds through all runners, for each number of utterances.")] = 3,
-    seconds: Annotated[float, typer.Option(min=0, help="Length of a runner's turn in a round.")] = 1.0,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of every runner.  [default: all]")] = None,
+    options: EncoderOptions,
+    engine: Annotated[EngineChoice, only("device", "threads")],
     to: Annotated[Path | None, typer.Option(help="Write the raw figures into this JSON file.")] = None,
 ) -> None:
     """Latency of the encoder alone and utterances a second (QPS), by how many go through it together.
@@ -61,23 +68,20 @@ def encoder(
     from moulin.evaluate.encoder_benchmark import benchmark_encoders
     from moulin.evaluate.report import make_report, write
     from moulin.evaluate.results.encoder import EncoderFigures
+    from moulin.evaluate.targets.target import ServerSettings
 
-    if model is not None and size is not None:
-        raise OptionsError("Expected --model or --size, got both")
-    counts = _counts(batches)
-    wanted = runners.split(",") if runners else [""]
-    limits = max(counts), frames
-    with _opened(model, size, wanted, device, threads, limits, on_device=on_device) as (spec, opened):
+    counts = positive_numbers(options.batches, "--batches", "utterances")
+    with _opened(options, engine, max(counts)) as (spec, opened):
         names = list(opened)
         typer.echo(_line("batch", [f"{name} ms" for name in names], ["QPS"] * len(names)))
         measured: list[Latencies] = []
         for found in benchmark_encoders(
             opened,
             counts,
-            num_frames=frames,
+            num_frames=options.frames,
             feature_dim=spec.feature_dim,
-            rounds=rounds,
-            seconds=seconds,
+            rounds=options.rounds,
+            seconds=options.seconds,
         ):
             measured += found
             typer.echo(_row(found))
@@ -87,28 +91,21 @@ def encoder(
         if to is not None:
             figures = EncoderFigures(
                 runs=[latencies.figures() for latencies in measured],
-                threads=all_cpus(threads),
-                device=device,
-                frames=frames,
-                on_device=on_device,
-                rounds=rounds,
+                threads=ServerSettings(engine).threads,
+                device=engine.device,
+                frames=options.frames,
+                on_device=options.on_device,
+                rounds=options.rounds,
             )
             write(make_report(sys.argv[1:], spec, figures), [to])
 
 
 @contextmanager
 def _opened(
-    model: Path | None,
-    size: str | None,
-    runners: Sequence[str],
-    device: str,
-    threads: int | None,
-    limits: tuple[int, int],
-    *,
-    on_device: bool,
+    options: EncoderOptions, engine: EngineChoice, max_batch: int
 ) -> Iterator[tuple[ModelSpec, dict[str, MeasuredEncoder]]]:
-    """The runners by the names that they have in the table, and the model that the first of them runs. `limits` are the
-    most utterances in a call, and their frames."""
+    """The runners by the names that they have in the table, and the model that the first of them runs; `max_batch` are
+    the most utterances in a call."""
     from moulin.bundle.load_model import load_model
     from moulin.cli.runnable_model import runnable_model
     from moulin.demo.files import DEMO_MODEL
@@ -116,20 +113,20 @@ def _opened(
     from moulin.launch.workspace import workspace
     from moulin.models.engine_choice import EngineChoice
 
-    parsed = [_parsed(runner) for runner in runners]
+    parsed = [_parsed(runner) for runner in (options.runners.split(",") if options.runners else [""])]
     with workspace("encoder-benchmark") as folder:
-        if size is not None:
+        if options.size is not None:
             from moulin.bundle.checkpoint_files import require_torch
 
             require_torch()
             from moulin.evaluate.published_sizes import write_random_model
 
             of_files = {precision for kind, precision in parsed if kind not in CHECKPOINT_KINDS}
-            typer.echo(f"Writing a model of the size {size} …", err=True)
-            folder = folder / size
+            typer.echo(f"Writing a model of the size {options.size} …", err=True)
+            folder = folder / options.size
             folder.mkdir()
             write_random_model(
-                size,
+                options.size,
                 folder,
                 onnx=any(kind not in CHECKPOINT_KINDS for kind, _ in parsed),
                 fp16="fp16" in of_files,
@@ -138,8 +135,12 @@ def _opened(
         opened: dict[str, MeasuredEncoder] = {}
         specs = []
         for kind, precision in parsed:
-            choice = EngineChoice("torch" if kind == "gpu" else kind, device, precision=precision)
-            found = folder if size is not None else runnable_model(model or DEMO_MODEL, choice, streaming=False)
+            choice = EngineChoice("torch" if kind == "gpu" else kind, engine.device, precision=precision)
+            found = (
+                folder
+                if options.size is not None
+                else runnable_model(options.model or DEMO_MODEL, choice, streaming=False)
+            )
             spec = load_model(
                 found,
                 precision=choice.file_precision,
@@ -149,12 +150,12 @@ def _opened(
             chosen, opening = open_encoder(
                 spec,
                 kind,
-                device=device,
-                threads=threads,
-                on_device=on_device,
+                device=engine.device,
+                threads=engine.threads,
+                on_device=options.on_device,
                 precision=precision,
-                max_batch=limits[0],
-                num_frames=limits[1],
+                max_batch=max_batch,
+                num_frames=options.frames,
             )
             opened[f"{chosen}:{precision}" if precision else chosen] = opening
             specs.append(spec)
@@ -173,13 +174,6 @@ def _parsed(runner: str) -> tuple[Kind | None, Precision | None]:
             hint=f"names are {', '.join(KINDS)}, precisions {', '.join(PRECISIONS)}",
         )
     return cast("Kind", kind) if kind else None, cast("Precision", precision) if precision else None
-
-
-def _counts(text: str) -> list[int]:
-    counts = [int(count) if count.isdecimal() else 0 for count in text.split(",")]
-    if min(counts) < 1:
-        raise OptionsError(f"Expected numbers of utterances separated by commas for --batches, got {text!r}")
-    return counts
 
 
 def _row(found: Sequence[Latencies]) -> str:

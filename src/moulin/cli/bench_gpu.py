@@ -6,13 +6,16 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from moulin.cli.bench_options import ToOption, measured_model, positive_numbers
+from moulin.cli.bench_options import AT_LEAST_1, MeasuredModel, ToOption, positive_numbers
+from moulin.cli.flags import with_flags
 from moulin.cli.interrupt import STATUS
 from moulin.errors import OptionsError
+from moulin.models.engine_choice import EngineChoice
+from moulin.options import Bounds, check_options, option
 
 if TYPE_CHECKING:
     from moulin.engine.recognizer import Recognizer
@@ -23,25 +26,31 @@ _SEARCH_BATCHES = (1, 2, 4, 8, 16, 64, 256)
 _SEARCH_SEC = 11.0  # 275 encoder frames
 
 
+@dataclass(frozen=True, slots=True)
+class GpuRuns:
+    """Which parts are measured, of which models."""
+
+    sizes: str = option(_SIZES, "Models of published sizes with random weights, separated by commas.")
+    model: Path | None = option(None, "The folder of an offline checkpoint instead.")
+    parts: str = option("pipeline", "What to measure, of the parts above, separated by commas.")
+    beam: int | None = option(
+        None, "Of the parts pipeline and search.", usual="4; 6 for zipformer2-290m", bounds=AT_LEAST_1
+    )
+    batches: str = option("256,1", "Utterances in a call, of the part pipeline.")
+    calls: str = option("4,60", "How many calls of each, of the part pipeline.")
+    utterances: int = option(100_000, "Of the part memory.", bounds=Bounds(at_least=256))
+    device: str = option("cuda", "cuda or cuda:N.")
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
 def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: moulin bench gpu --parts pipeline --sizes zipformer2-66m --to gpu.json")(gpu)
 
 
-def gpu(
-    sizes: Annotated[
-        str, typer.Option(help="Models of published sizes with random weights, separated by commas.")
-    ] = _SIZES,
-    model: Annotated[Path | None, typer.Option(help="The folder of an offline checkpoint instead.")] = None,
-    parts: Annotated[str, typer.Option(help="What to measure, of the parts below, separated by commas.")] = "pipeline",
-    beam: Annotated[
-        int | None, typer.Option(min=1, help="Of the parts pipeline and search.  [default: 4; 6 for zipformer2-290m]")
-    ] = None,
-    batches: Annotated[str, typer.Option(help="Utterances in a call, of the part pipeline.")] = "256,1",
-    calls: Annotated[str, typer.Option(help="How many calls of each, of the part pipeline.")] = "4,60",
-    utterances: Annotated[int, typer.Option(min=256, help="Of the part memory.")] = 100_000,
-    device: Annotated[str, typer.Option(help="cuda or cuda:N.")] = "cuda",
-    to: ToOption = None,
-) -> None:
+@with_flags
+def gpu(runs: GpuRuns, to: ToOption = None) -> None:
     """Our offline GPU engine in this process, from waveforms in host memory to transcripts with word times.
 
     Parts: pipeline (RTFx by search and by utterances a call); options (equal options against another set for each
@@ -54,19 +63,20 @@ def gpu(
     from moulin.evaluate.results.gpu_engine import GpuEngineFigures
 
     check_outputs(to or [])
-    chosen, shapes = _parts(parts), _shapes(batches, calls)
-    _check_gpu(device)
-    measured: dict[str, list[Any]] = {part: [] for part in chosen}
+    shapes = _shapes(runs.batches, runs.calls)
+    done: dict[str, list[Any]] = {part: [] for part in _parts(runs.parts)}
+    _check_gpu(runs.device)
+    choice = EngineChoice("torch", runs.device, precision="fp16")
     spec, interrupted = None, False
     try:
-        for size in [None] if model else sizes.split(","):
-            with measured_model(model, size, "fp16", "torch", device, "offline") as spec:
-                wanted = _Wanted(spec.name, beam or _BEAMS.get(spec.name, _USUAL_BEAM), shapes, utterances)
-                _measure(spec.file, device, wanted, measured)
+        for size in [None] if runs.model else runs.sizes.split(","):
+            with MeasuredModel(runs.model, size, choice).opened("offline") as (spec, engine):
+                beam = runs.beam or _BEAMS.get(spec.name, _USUAL_BEAM)
+                _measure(spec.file, engine, _Wanted(spec.name, beam, shapes, runs.utterances), done)
     except KeyboardInterrupt:
         interrupted = True
-    if to and any(measured.values()):
-        figures = from_json(GpuEngineFigures, {**to_json(measured), "interrupted": interrupted})
+    if to and any(done.values()):
+        figures = from_json(GpuEngineFigures, {**to_json(done), "interrupted": interrupted})
         write(make_report(sys.argv[1:], spec, figures), to)
     if interrupted:
         raise typer.Exit(STATUS)
@@ -82,15 +92,14 @@ class _Wanted:
     utterances: int
 
 
-def _measure(model: Path, device: str, wanted: _Wanted, measured: Mapping[str, list[Any]]) -> None:
-    """Print the figures of each part in `measured`, and put them there."""
+def _measure(model: Path, engine: EngineChoice, wanted: _Wanted, done: Mapping[str, list[Any]]) -> None:
+    """Print the figures of each part in `done`, and put them there."""
     from moulin.evaluate.results.fields import to_json
-    from moulin.models.engine_choice import EngineChoice
     from moulin.models.open_recognizer import open_recognizer
 
     typer.echo(f"opening {wanted.size} …", err=True)
-    with open_recognizer(model, EngineChoice(device=device, precision="fp16")) as recognizer:
-        for part, runs in measured.items():
+    with open_recognizer(model, engine) as recognizer:
+        for part, runs in done.items():
             for run in _PARTS[part](recognizer, wanted):
                 runs.append(run)
                 shown = {name: value for name, value in to_json(run).items() if not isinstance(value, list)}

@@ -4,35 +4,31 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from moulin.cli.arguments import BeamOption, DeviceOption, EngineOption, MethodOption, PrecisionOption, decoding_changes
 from moulin.cli.bench_options import (
-    AlikeOption,
+    AT_LEAST_1,
     ApiKeyOption,
-    DataOption,
-    NormalizerOption,
+    MeasuredModel,
+    MeasuredOn,
     Recordings,
-    SherpaOption,
-    TextOption,
-    ThreadsOption,
+    StartedWith,
     ToOption,
-    TriesOption,
-    all_cpus,
-    load_measured_model,
     positive_numbers,
-    read_recordings,
-    sherpa_settings,
 )
+from moulin.cli.flags import ChangesOf, with_flags
+from moulin.cli.interrupt import STATUS
+from moulin.decoding.options import DecodingOptions
 from moulin.errors import OptionsError
+from moulin.options import check_options, option
 
 if TYPE_CHECKING:
     from moulin.bundle.spec import ModelSpec
-    from moulin.evaluate.offline_benchmark import TargetResult
+    from moulin.evaluate.offline_benchmark import Rounds
     from moulin.evaluate.request_load import Arrivals, Workers
     from moulin.evaluate.results.loads import LoadFigures
     from moulin.evaluate.results.offline import OfflineFigures
@@ -43,47 +39,66 @@ _BATCH_TARGETS = "moulin,moulin-triton,sherpa-onnx-batch1,sherpa-onnx-batch4,she
 _REQUEST_TARGETS = "moulin-triton-grpc,sherpa-onnx"
 
 
+@dataclass(frozen=True, slots=True)
+class OfflineRuns:
+    """Which runs are made, of which targets: all recordings at once, or a request each."""
+
+    targets: str | None = option(None, "What to measure, separated by commas; a wrong name lists them.")
+    rounds: int | None = option(
+        None, "Rounds through all targets.", usual="5; 1 with --workers or --rate", bounds=AT_LEAST_1
+    )
+    repeat: int = option(1, "How often each recording occurs in a round.", bounds=AT_LEAST_1)
+    workers: str | None = option(None, "A closed loop of requests instead: so many under way at once.", metavar="N,…")
+    rate: str | None = option(None, "An open loop instead: so many requests a second, at random times.", metavar="R,…")
+    evenly: bool = option(False, "With --rate: at even distances, not as a Poisson process.")
+    find_max: bool = option(False, "With --rate: search the highest rate that holds --p95-ms.")
+    p95_ms: float = option(1000.0, "The latency to hold, 95th percentile.", bounds=AT_LEAST_1)
+    seconds: float = option(20.0, "Length of each run of --workers or --rate.", bounds=AT_LEAST_1)
+    generators: int = option(1, "Processes that the requests of --workers or --rate come from.", bounds=AT_LEAST_1)
+    tries: int = option(3, "How often a run that other processes disturb is made, at most.", bounds=AT_LEAST_1)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if self.workers and self.rate:
+            raise OptionsError("Expected --workers or --rate, got both", hint="a closed loop or an open one")
+        if (self.find_max or self.evenly) and not self.rate:
+            flag = "--find-max" if self.find_max else "--evenly"
+            raise OptionsError(f"Expected --rate with {flag}", hint="for example --rate 4 --find-max")
+
+    @property
+    def as_requests(self) -> bool:
+        return bool(self.workers or self.rate)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the targets."""
+        return (self.targets or (_REQUEST_TARGETS if self.as_requests else _BATCH_TARGETS)).split(",")
+
+    def shapes(self) -> Sequence[Workers | Arrivals]:
+        """The loads of --workers or --rate. Raises OptionsError."""
+        from moulin.evaluate.request_load import Arrivals, Workers
+
+        if self.workers:
+            return [Workers(count) for count in positive_numbers(self.workers, "--workers", "workers")]
+        try:
+            return [Arrivals(float(part), poisson=not self.evenly) for part in (self.rate or "").split(",")]
+        except ValueError:
+            raise OptionsError(
+                f"Expected requests a second separated by commas for --rate, got {self.rate!r}"
+            ) from None
+
+
 def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: moulin bench offline --model models/zipformer --data test/ --workers 1,8,64")(offline)
 
 
+@with_flags
 def offline(
-    model: Annotated[Path | None, typer.Option(help="The model's folder.  [default: the demo model]")] = None,
-    data: DataOption = None,
-    text: TextOption = None,
-    targets: Annotated[
-        str | None, typer.Option(help="What to measure, separated by commas; a wrong name lists them.")
-    ] = None,
-    rounds: Annotated[
-        int | None,
-        typer.Option(min=1, help="Rounds through all targets.  [default: 5; 1 with --workers or --rate]"),
-    ] = None,
-    repeat: Annotated[int, typer.Option(min=1, help="How often each recording occurs in a round.")] = 1,
-    workers: Annotated[
-        str | None, typer.Option(metavar="N,…", help="A closed loop of requests instead: so many under way at once.")
-    ] = None,
-    rate: Annotated[
-        str | None,
-        typer.Option(metavar="R,…", help="An open loop instead: so many requests a second, at random times."),
-    ] = None,
-    evenly: Annotated[
-        bool, typer.Option("--evenly", help="With --rate: at even distances, not as a Poisson process.")
-    ] = False,
-    find_max: Annotated[
-        bool, typer.Option("--find-max", help="With --rate: search the highest rate that holds --p95-ms.")
-    ] = False,
-    p95_ms: Annotated[float, typer.Option(min=1, help="The latency to hold, 95th percentile.")] = 1000.0,
-    seconds: Annotated[float, typer.Option(min=1, help="Length of each run of --workers or --rate.")] = 20.0,
-    method: MethodOption = None,
-    beam: BeamOption = None,
-    normalizer: NormalizerOption = "basic",
-    alike: AlikeOption = None,
-    threads: ThreadsOption = None,
-    engine: EngineOption = None,
-    device: DeviceOption = "cpu",
-    precision: PrecisionOption = None,
-    tries: TriesOption = 3,
-    sherpa_options: SherpaOption = "",
+    measured: MeasuredModel,
+    on: MeasuredOn,
+    runs: OfflineRuns,
+    started: StartedWith,
+    decoding: Annotated[dict[str, Any], ChangesOf(DecodingOptions, "the target's")],
     api_key: ApiKeyOption = "",
     to: ToOption = None,
 ) -> None:
@@ -92,113 +107,71 @@ def offline(
     All recordings at once, round after round, or with --workers or --rate a request each, with its latency. Ctrl-C ends
     with what there is.
     """
-    from moulin.demo.files import DEMO_MODEL
     from moulin.evaluate.report import check_outputs, make_report, write
-    from moulin.evaluate.targets.target import ServerSettings
 
     check_outputs(to or [])
-    if workers and rate:
-        raise OptionsError("Expected --workers or --rate, got both", hint="a closed loop or an open one")
-    if (find_max or evenly) and not rate:
-        raise OptionsError(
-            f"Expected --rate with {'--find-max' if find_max else '--evenly'}", hint="for example --rate 4 --find-max"
-        )
-    requests = bool(workers or rate)
-    names = (targets or (_REQUEST_TARGETS if requests else _BATCH_TARGETS)).split(",")
-    settings = ServerSettings(
-        all_cpus(threads), device, engine, sherpa_settings(sherpa_options), decoding_changes(method, beam), api_key
-    )
-    at_addresses = requests and all("=" in name for name in names)
-    spec = (
-        None
-        if at_addresses and model is None
-        else load_measured_model(model or DEMO_MODEL, precision, engine, device, "offline")
-    )
-    recordings = read_recordings(data, text, normalizer, alike)
+    shapes = runs.shapes() if runs.as_requests else []
+    recordings = on.read()
     figures: OfflineFigures | LoadFigures | None
-    if requests:
-        shapes = _shapes(workers, rate, evenly=evenly)
-        wanted = _Runs(shapes, seconds, rounds or 1, tries, p95_ms if find_max else None)
-        figures, lines = _requests(names, spec, settings, recordings, wanted)
-    else:
-        assert spec is not None
-        figures, lines = _batches(names, spec, settings, recordings, rounds or 5, repeat), []
-    if to and figures:
-        write(make_report(sys.argv[1:], spec, figures), to, lines)
+    lines: list[dict[str, Any]] = []
+    with measured.opened_for(runs.names if shapes else ["moulin"], "offline") as (spec, engine):
+        settings = started.settings(engine, decoding, api_key)
+        if shapes:
+            figures, lines = _requests(runs, shapes, spec, settings, recordings)
+        else:
+            assert spec is not None
+            figures = _batches(runs, spec, settings, recordings)
+        if to and figures:
+            write(make_report(sys.argv[1:], spec, figures), to, lines)
     if figures is None or figures.interrupted:
-        raise typer.Exit(130)
+        raise typer.Exit(STATUS)
 
 
 def _batches(
-    names: Sequence[str],
-    spec: ModelSpec,
-    settings: ServerSettings,
-    recordings: Recordings,
-    rounds: int,
-    repeat: int,
+    runs: OfflineRuns, spec: ModelSpec, settings: ServerSettings, recordings: Recordings
 ) -> OfflineFigures | None:
     """All recordings at once, as far as it came."""
     from moulin.evaluate.offline_benchmark import benchmark_offline
     from moulin.evaluate.results.offline import OfflineFigures
 
-    results: list[TargetResult] = []
-
-    def on_round(number: int, so_far: list[TargetResult]) -> None:
-        results[:] = so_far
-        typer.echo(f"round {number} of {rounds}", err=True)
-
+    measured: Rounds | None = None
     interrupted = False
+    total = runs.rounds or 5
+    rounds = benchmark_offline(
+        spec, recordings.utterances, runs.names, settings, recordings.normalize, rounds=total, repeat=runs.repeat
+    )
     try:
-        benchmark_offline(
-            spec,
-            recordings.utterances,
-            names,
-            settings,
-            rounds=rounds,
-            repeat=repeat,
-            normalize=recordings.normalize,
-            on_round=on_round,
-        )
+        with closing(rounds):
+            for number, so_far in enumerate(rounds, start=1):
+                measured = so_far
+                typer.echo(f"round {number} of {total}", err=True)
     except KeyboardInterrupt:
         interrupted = True
-    for result in results:
-        low, high = (result.audio_sec / seconds for seconds in (max(result.seconds), min(result.seconds)))
-        typer.echo(
-            f"{result.name:20}  RTFx {result.rtfx:7.1f}  ({low:.1f} to {high:.1f})  WER {result.word_errors.rate:.2%}"
-        )
-    if not results:
+    if measured is None:
         return None
+    for it in measured.targets:
+        spread = f"({it.rtfx_worst:.1f} to {it.rtfx_best:.1f})"
+        typer.echo(f"{it.name:20}  RTFx {it.rtfx_median:7.1f}  {spread}  WER {it.wer:.2%}")
     return OfflineFigures(
         kind="offline",
-        audio_sec=round(results[0].audio_sec, 2),
-        targets=[result.figures() for result in results],
+        audio_sec=round(measured.audio_sec, 2),
+        targets=measured.targets,
         data=recordings.data,
         normalizer=recordings.normalize.description,
         decoding=dict(settings.decoding),
         threads=settings.threads,
-        device=settings.device,
-        repeat=repeat,
+        device=settings.engine.device,
+        repeat=runs.repeat,
         interrupted=interrupted,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Runs:
-    """Which runs are wanted; `p95_limit_ms` of a search for the highest rate."""
-
-    shapes: Sequence[Workers | Arrivals]
-    seconds: float
-    rounds: int
-    tries: int
-    p95_limit_ms: float | None
-
-
 def _requests(
-    names: Sequence[str],
+    wanted: OfflineRuns,
+    shapes: Sequence[Workers | Arrivals],
     spec: ModelSpec | None,
     settings: ServerSettings,
     recordings: Recordings,
-    wanted: _Runs,
 ) -> tuple[LoadFigures | None, list[dict[str, Any]]]:
     """A request each: figures as far as it came, and a line for every request."""
     from moulin.cli.bench_runs import HEADER, row, run_all
@@ -210,33 +183,33 @@ def _requests(
     from moulin.evaluate.streaming_clips import whole_clips
     from moulin.evaluate.targets.registry import target
 
+    names = wanted.names
     starts = {name: target(name, "requests") for name in names}
-    limit_ms = wanted.p95_limit_ms
-    searching = limit_ms is not None
+    searching = wanted.find_max
     clips = whole_clips(recordings.utterances)
 
     def run(name: str, shape: Workers | Arrivals, seed: int) -> Run:
         load = f"{shape.per_sec:g} requests a second" if isinstance(shape, Arrivals) else f"{shape.count} workers"
         typer.echo(f"{name}, {load} …", err=True)
-        plan = requests_plan(clips, shape, seconds=wanted.seconds, seed=seed)
+        plan = requests_plan(clips, shape, seconds=wanted.seconds, seed=seed, generators=wanted.generators)
         tries = 1 if searching else wanted.tries
         return measure_plan(name, starts[name], spec, settings, plan, recordings.normalize, tries=tries)
 
     typer.echo(HEADER, err=searching)
-    if limit_ms is not None:
-        first = wanted.shapes[0]
+    if searching:
+        first = shapes[0]
         assert isinstance(first, Arrivals)
 
         def at_rate(name: str, tenths: int, seed: int) -> Run:
             return run(name, Arrivals(tenths / _STEPS, first.poisson), seed)
 
-        planned = find_largest(names, at_rate, p95_ms=limit_ms, start=max(1, round(first.per_sec * _STEPS)))
+        planned = find_largest(names, at_rate, p95_ms=wanted.p95_ms, start=max(1, round(first.per_sec * _STEPS)))
     else:
-        planned = (run(name, shape, seed) for seed in range(wanted.rounds) for shape in wanted.shapes for name in names)
+        planned = (run(name, shape, seed) for seed in range(wanted.rounds or 1) for shape in shapes for name in names)
     runs, interrupted = run_all(planned, lambda done: typer.echo(row(done.measurement), err=searching))
-    largest = largest_that_held([done.measurement for done in runs], limit_ms) if limit_ms is not None else None
+    largest = largest_that_held([done.measurement for done in runs], wanted.p95_ms) if searching else None
     for name, most in (largest or {}).items():
-        typer.echo(f"{name:20} {most:g} requests a second with a p95 latency under {limit_ms:g} ms")
+        typer.echo(f"{name:20} {most:g} requests a second with a p95 latency under {wanted.p95_ms:g} ms")
     if not runs:
         return None, []
     figures = LoadFigures(
@@ -246,9 +219,10 @@ def _requests(
         normalizer=recordings.normalize.description,
         decoding=dict(settings.decoding),
         threads=settings.threads,
-        device=settings.device,
+        device=settings.engine.device,
+        generators=wanted.generators,
         warmup_sec=WARMUP_SEC,
-        p95_limit_ms=limit_ms,
+        p95_limit_ms=wanted.p95_ms if searching else None,
         seconds=wanted.seconds,
         servers={name: settings.described(name) for name in names},
         interrupted=interrupted,
@@ -259,14 +233,3 @@ def _requests(
 
 _STEPS = 10
 """Rates are searched in tenths of a request a second."""
-
-
-def _shapes(workers: str | None, rate: str | None, *, evenly: bool) -> Sequence[Workers | Arrivals]:
-    from moulin.evaluate.request_load import Arrivals, Workers
-
-    if workers:
-        return [Workers(count) for count in positive_numbers(workers, "--workers", "workers")]
-    try:
-        return [Arrivals(float(part), poisson=not evenly) for part in (rate or "").split(",")]
-    except ValueError:
-        raise OptionsError(f"Expected requests a second separated by commas for --rate, got {rate!r}") from None

@@ -10,37 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from moulin.bundle.precision import Precision
-from moulin.cli.arguments import EngineName
 from moulin.errors import OptionsError
+from moulin.models.engine_choice import EngineChoice
+from moulin.options import Bounds, held, option
 
 if TYPE_CHECKING:
+    from moulin.bundle.choice import Mode
     from moulin.bundle.spec import ModelSpec
     from moulin.evaluate.normalizer import TextNormalizer
     from moulin.evaluate.results.setup import Data
+    from moulin.evaluate.targets.target import ServerSettings
     from moulin.evaluate.utterance import Utterance
 
-# Literals are spelled out again because typer reads them when the command is built.
-NormalizerName = Literal["none", "case", "basic"]
+AT_LEAST_1 = Bounds(at_least=1)
 
-DataOption = Annotated[
-    Path | None,
-    typer.Option(
-        help="What to measure on: JSONL (audio, text), Lhotse cuts or recordings, Kaldi's folder or wav.scp, or a "
-        "folder of audio with a .txt beside each.  [default: the demo recordings]"
-    ),
-]
-TextOption = Annotated[
-    Path | None, typer.Option(help="The transcripts, where Kaldi's text or Lhotse's supervisions lie elsewhere.")
-]
-NormalizerOption = Annotated[
-    NormalizerName,
-    typer.Option(help="What is made of both texts: basic (NFKC, upper case, no punctuation), case (upper case), none."),
-]
-AlikeOption = Annotated[
-    list[str] | None,
-    typer.Option(metavar="WORD=OTHER", help="Words that count as others, any number of times.  [demo: OH=ZERO]"),
-]
 ToOption = Annotated[
     list[Path] | None,
     typer.Option(
@@ -49,76 +32,107 @@ ToOption = Annotated[
         "for every request.",
     ),
 ]
-ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads of every target.  [default: all]")]
-SherpaOption = Annotated[
-    str, typer.Option(help="Options of sherpa-onnx's server: max-batch-size=8,num-work-threads=2,…")
-]
-TriesOption = Annotated[int, typer.Option(min=1, help="How often a run that other processes disturb is made, at most.")]
 ApiKeyOption = Annotated[
     str, typer.Option(envvar="MOULIN_API_KEY", show_envvar=True, help="For targets at an address that want one.")
 ]
 
 
-SizeOption = Annotated[
-    str | None,
-    typer.Option(help="A model of a published size with random weights instead, e.g. zipformer2-66m."),
-]
+@dataclass(frozen=True, slots=True)
+class MeasuredModel:
+    """The model of a benchmark, and what runs it."""
+
+    model: Path | None = option(None, "The model's folder.", usual="the demo model")
+    size: str | None = option(
+        None, "A model of a published size with random weights instead, e.g. zipformer2-66m, zipformer2-causal-66m."
+    )
+    engine: EngineChoice = held(EngineChoice)
+
+    def __post_init__(self) -> None:
+        if self.model is not None and self.size is not None:
+            raise OptionsError("Expected --model or --size, got both")
+        if self.engine.kind == "tensorrt" and self.engine.precision not in (None, "fp16"):
+            raise OptionsError(f"TensorRT is measured in fp16, got {self.engine.precision}")
+
+    @contextmanager
+    def opened(self, expect: Mode | None) -> Iterator[tuple[ModelSpec, EngineChoice]]:
+        """Its spec, so that reports say it, and the engine's settled choice. A model of `size` lasts as long as the
+        context.
+
+        Raises BundleError, OptionsError, EngineError.
+        """
+        from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL
+        from moulin.launch.workspace import workspace
+
+        if self.size is None:
+            demo = DEMO_STREAMING_MODEL if expect == "streaming" else DEMO_MODEL
+            yield self._loaded(self.model or demo, expect)
+            return
+        from moulin.bundle.checkpoint_files import require_torch
+
+        require_torch()
+        from moulin.evaluate.speaking_model import write_speaking_model
+
+        with workspace("bench-size") as folder:
+            typer.echo(f"Writing a model of the size {self.size} …", err=True)
+            (folder / self.size).mkdir()
+            device = self.engine.device
+            write_speaking_model(self.size, folder / self.size, streaming=expect == "streaming", device=device)
+            yield self._loaded(folder / self.size, expect)
+
+    @contextmanager
+    def opened_for(self, names: Sequence[str], expect: Mode | None) -> Iterator[tuple[ModelSpec | None, EngineChoice]]:
+        """`opened` for the targets called `names`; no model where all run already at an address and none is named."""
+        if self.model is None and self.size is None and all("=" in name for name in names):
+            yield None, self.engine
+            return
+        with self.opened(expect) as found:
+            yield found
+
+    def _loaded(self, model: Path, expect: Mode | None) -> tuple[ModelSpec, EngineChoice]:
+        from moulin.cli.runnable_model import runnable_model
+        from moulin.models.engines import check_engine
+        from moulin.models.load_for_engine import load_for_engine
+
+        folder = runnable_model(model, self.engine, streaming=expect == "streaming")
+        spec, settled = load_for_engine(folder, self.engine, expect)
+        check_engine(spec, settled)
+        return spec, settled
 
 
-@contextmanager
-def measured_model(
-    model: Path | None,
-    size: str | None,
-    precision: Precision | None,
-    engine: EngineName | None,
-    device: str,
-    expect: Literal["offline", "streaming"],
-) -> Iterator[ModelSpec]:
-    """The model in the folder `model`, by default the demo model, or one of `size` that is made for it.
+@dataclass(frozen=True, slots=True)
+class MeasuredOn:
+    """The recordings to measure on, and how texts are compared."""
 
-    Raises as `load_measured_model` does.
-    """
-    from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL
-    from moulin.launch.workspace import workspace
+    data: Path | None = option(
+        None,
+        "What to measure on: JSONL (audio, text), Lhotse cuts or recordings, Kaldi's folder or wav.scp, or a folder of "
+        "audio with a .txt beside each.",
+        usual="the demo recordings",
+    )
+    text: Path | None = option(None, "The transcripts, where Kaldi's text or Lhotse's supervisions lie elsewhere.")
+    normalizer: Literal["none", "case", "basic"] = option(
+        "basic", "What is made of both texts: basic (NFKC, upper case, no punctuation), case (upper case), none."
+    )
+    alike: list[str] | None = option(
+        None,
+        "Words that count as others, any number of times.",
+        metavar="WORD=OTHER",
+        usual="for the demo recordings OH=ZERO",
+    )
 
-    if size is None:
-        demo = DEMO_STREAMING_MODEL if expect == "streaming" else DEMO_MODEL
-        yield load_measured_model(model or demo, precision, engine, device, expect)
-        return
-    if model is not None:
-        raise OptionsError("Expected --model or --size, got both")
-    from moulin.bundle.checkpoint_files import require_torch
+    def read(self) -> Recordings:
+        """Raises OptionsError."""
+        from moulin.demo.files import DEMO_MANIFEST
+        from moulin.evaluate.manifest import read_manifest
+        from moulin.evaluate.normalizer import TextNormalizer, parse_alike
+        from moulin.evaluate.results.setup import Data
 
-    require_torch()
-    from moulin.evaluate.speaking_model import write_speaking_model
-
-    with workspace("bench-size") as folder:
-        typer.echo(f"Writing a model of the size {size} …", err=True)
-        (folder / size).mkdir()
-        write_speaking_model(size, folder / size, streaming=expect == "streaming", device=device)
-        yield load_measured_model(folder / size, precision, engine, device, expect)
-
-
-def load_measured_model(
-    model: Path,
-    precision: Precision | None,
-    engine: EngineName | None,
-    device: str,
-    expect: Literal["offline", "streaming"] | None,
-) -> ModelSpec:
-    """The model of a benchmark, by `runnable_model`. Raises BundleError, OptionsError, EngineError."""
-    from moulin.cli.runnable_model import runnable_model
-    from moulin.models.engine_choice import EngineChoice
-    from moulin.models.engines import check_engine
-    from moulin.models.load_for_engine import load_for_engine
-
-    if engine == "tensorrt" and precision not in (None, "fp16"):
-        raise OptionsError(f"TensorRT is measured in fp16, got {precision}")
-    choice = EngineChoice(engine, device, precision=precision)
-    folder = runnable_model(model, choice, streaming=expect == "streaming")
-    spec, settled = load_for_engine(folder, choice, expect)
-    check_engine(spec, settled)
-    return spec  # so that reports say it
+        # The speakers of the demo recordings say OH for 0; the references write ZERO.
+        pairs = ["OH=ZERO"] if self.alike is None and self.data is None else self.alike or ()
+        normalize = TextNormalizer(self.normalizer, parse_alike(pairs, self.normalizer))
+        utterances = read_manifest(self.data or DEMO_MANIFEST, self.text)
+        name = self.data.name if self.data else "demo recordings"
+        return Recordings(Data(name, len(utterances)), utterances, normalize)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,32 +144,19 @@ class Recordings:
     normalize: TextNormalizer
 
 
-def read_recordings(data: Path | None, text: Path | None, normalizer: str, alike: Sequence[str] | None) -> Recordings:
-    """The recordings of `data`, by default the demo recordings, whose speakers say OH for 0 where the references write
-    ZERO. Raises OptionsError."""
-    from moulin.demo.files import DEMO_MANIFEST
-    from moulin.evaluate.manifest import read_manifest
-    from moulin.evaluate.normalizer import TextNormalizer, parse_alike
-    from moulin.evaluate.results.setup import Data
+@dataclass(frozen=True, slots=True)
+class StartedWith:
+    """Options of the servers that are started for a run."""
 
-    pairs = ["OH=ZERO"] if alike is None and data is None else alike or ()
-    normalize = TextNormalizer(normalizer, parse_alike(pairs, normalizer))
-    utterances = read_manifest(data or DEMO_MANIFEST, text)
-    return Recordings(Data(data.name if data else "demo recordings", len(utterances)), utterances, normalize)
+    sherpa_options: str | None = option(None, "Options of sherpa-onnx's server: max-batch-size=8,num-work-threads=2,…")
+    moulin_options: str | None = option(None, "Options of moulin's service: instances=4,max-streams=8000,…")
 
+    def settings(self, engine: EngineChoice, decoding: dict[str, str | int], api_key: str) -> ServerSettings:
+        """Raises OptionsError."""
+        from moulin.evaluate.targets.target import ServerSettings
 
-def all_cpus(threads: int | None) -> int:
-    import os
-
-    return threads or len(os.sched_getaffinity(0))
-
-
-def sherpa_settings(text: str) -> dict[str, str]:
-    """--sherpa-options. Raises OptionsError."""
-    pairs = [part.partition("=") for part in text.split(",") if part]
-    if not all(name and value for name, _, value in pairs):
-        raise OptionsError(f"Expected NAME=VALUE separated by commas for --sherpa-options, got {text!r}")
-    return {name.removeprefix("--"): value for name, _, value in pairs}
+        sherpa = _pairs(self.sherpa_options, "--sherpa-options")
+        return ServerSettings(engine, decoding, sherpa, _pairs(self.moulin_options, "--moulin-options"), api_key)
 
 
 def positive_numbers(text: str, option: str, what: str) -> list[int]:
@@ -167,3 +168,10 @@ def positive_numbers(text: str, option: str, what: str) -> list[int]:
     if not numbers or min(numbers) < 1:
         raise OptionsError(f"Expected numbers of {what} separated by commas for {option}, got {text!r}")
     return numbers
+
+
+def _pairs(text: str | None, option: str) -> dict[str, str]:
+    pairs = [part.partition("=") for part in (text or "").split(",") if part]
+    if not all(name and value for name, _, value in pairs):
+        raise OptionsError(f"Expected NAME=VALUE separated by commas for {option}, got {text!r}")
+    return {name.removeprefix("--"): value for name, _, value in pairs}

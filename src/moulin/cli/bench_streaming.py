@@ -3,34 +3,50 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from moulin.cli.arguments import BeamOption, DeviceOption, EngineOption, MethodOption, PrecisionOption, decoding_changes
 from moulin.cli.bench_options import (
-    AlikeOption,
+    AT_LEAST_1,
     ApiKeyOption,
-    DataOption,
-    NormalizerOption,
-    SherpaOption,
-    TextOption,
-    ThreadsOption,
+    MeasuredModel,
+    MeasuredOn,
+    StartedWith,
     ToOption,
-    TriesOption,
-    all_cpus,
-    load_measured_model,
     positive_numbers,
-    read_recordings,
-    sherpa_settings,
 )
+from moulin.cli.flags import ChangesOf, with_flags
+from moulin.cli.interrupt import STATUS
+from moulin.decoding.options import DecodingOptions
+from moulin.options import Bounds, check_options, option
 
 if TYPE_CHECKING:
     from moulin.evaluate.run import Run
 
-_DEFAULT_TARGETS = "moulin-triton-http,sherpa-onnx-server"
 _SAMPLES_A_MS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRuns:
+    """Which runs are made, of which targets."""
+
+    targets: str = option(
+        "moulin-triton-http,sherpa-onnx-server", "What to measure, separated by commas; a wrong name lists them."
+    )
+    streams: str = option("48", "How many at once, separated by commas.")
+    find_max: bool = option(False, "Search the largest number that holds --p95-ms, from --streams on.")
+    p95_ms: float = option(320.0, "The latency to hold, 95th percentile.", bounds=AT_LEAST_1)
+    seconds: float = option(20.0, "Length of each run, without its warm-up.", bounds=AT_LEAST_1)
+    rounds: int = option(1, "Runs of each number of streams (without --find-max).", bounds=AT_LEAST_1)
+    chunk_ms: int = option(320, "Audio sent at a time.", bounds=Bounds(at_least=10))
+    jitter_ms: float = option(0.0, "Chunks come up to so much late, at random.", bounds=Bounds(at_least=0))
+    generators: int = option(1, "Processes that the streams are shared among.", bounds=AT_LEAST_1)
+    tries: int = option(3, "How often a run that other processes disturb is made, at most.", bounds=AT_LEAST_1)
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -39,33 +55,13 @@ def add_to(app: typer.Typer) -> None:
     )
 
 
+@with_flags
 def streaming(
-    model: Annotated[Path | None, typer.Option(help="The streaming model's folder.  [default: the demo model]")] = None,
-    data: DataOption = None,
-    text: TextOption = None,
-    targets: Annotated[
-        str, typer.Option(help="What to measure, separated by commas; a wrong name lists them.")
-    ] = _DEFAULT_TARGETS,
-    streams: Annotated[str, typer.Option(help="How many at once, separated by commas.")] = "48",
-    find_max: Annotated[
-        bool, typer.Option("--find-max", help="Search the largest number that holds --p95-ms, from --streams on.")
-    ] = False,
-    p95_ms: Annotated[float, typer.Option(min=1, help="The latency to hold, 95th percentile.")] = 320.0,
-    seconds: Annotated[float, typer.Option(min=1, help="Length of each run, without its warm-up.")] = 20.0,
-    rounds: Annotated[int, typer.Option(min=1, help="Runs of each number of streams (without --find-max).")] = 1,
-    chunk_ms: Annotated[int, typer.Option(min=10, help="Audio sent at a time.")] = 320,
-    jitter_ms: Annotated[float, typer.Option(min=0, help="Chunks come up to so much late, at random.")] = 0.0,
-    generators: Annotated[int, typer.Option(min=1, help="Processes that the streams are shared among.")] = 1,
-    method: MethodOption = None,
-    beam: BeamOption = None,
-    normalizer: NormalizerOption = "basic",
-    alike: AlikeOption = None,
-    threads: ThreadsOption = None,
-    engine: EngineOption = None,
-    device: DeviceOption = "cpu",
-    precision: PrecisionOption = None,
-    tries: TriesOption = 3,
-    sherpa_options: SherpaOption = "",
+    measured: MeasuredModel,
+    on: MeasuredOn,
+    runs: StreamRuns,
+    started: StartedWith,
+    decoding: Annotated[dict[str, Any], ChangesOf(DecodingOptions, "the target's")],
     api_key: ApiKeyOption = "",
     to: ToOption = None,
 ) -> None:
@@ -75,7 +71,6 @@ def streaming(
     ends with what there is.
     """
     from moulin.cli.bench_runs import HEADER, row, run_all
-    from moulin.demo.files import DEMO_STREAMING_MODEL
     from moulin.evaluate.largest_load import find_largest, largest_that_held
     from moulin.evaluate.report import check_outputs, make_report, write
     from moulin.evaluate.results.loads import LoadFigures
@@ -84,59 +79,51 @@ def streaming(
     from moulin.evaluate.streaming_clips import read_clips
     from moulin.evaluate.streaming_load import WARMUP_SEC, Pace
     from moulin.evaluate.targets.registry import target
-    from moulin.evaluate.targets.target import ServerSettings
 
     check_outputs(to or [])
-    names, counts = targets.split(","), positive_numbers(streams, "--streams", "streams")
+    names, counts = runs.targets.split(","), positive_numbers(runs.streams, "--streams", "streams")
     starts = {name: target(name, "streams") for name in names}
-    settings = ServerSettings(
-        all_cpus(threads), device, engine, sherpa_settings(sherpa_options), decoding_changes(method, beam), api_key
-    )
-    at_addresses = all("=" in name for name in names)
-    spec = (
-        None
-        if at_addresses and model is None
-        else load_measured_model(model or DEMO_STREAMING_MODEL, precision, engine, device, "streaming")
-    )
-    chunk_samples = chunk_ms * _SAMPLES_A_MS
-    recordings = read_recordings(data, text, normalizer, alike)
-    clips = read_clips(recordings.utterances, spec.streaming if spec else None, chunk_samples)
+    recordings = on.read()
+    with measured.opened_for(names, "streaming") as (spec, engine):
+        settings = started.settings(engine, decoding, api_key)
+        chunk_samples = runs.chunk_ms * _SAMPLES_A_MS
+        clips = read_clips(recordings.utterances, spec.streaming if spec else None, chunk_samples)
 
-    def run(name: str, count: int, seed: int) -> Run:
-        typer.echo(f"{name}, {count} streams …", err=True)
-        pace = Pace(chunk_samples, seconds, seed, jitter_sec=jitter_ms / 1000)
-        plan = streams_plan(clips, count, pace, generators)
-        tried = 1 if find_max else tries
-        return measure_plan(name, starts[name], spec, settings, plan, recordings.normalize, tries=tried)
+        def run(name: str, count: int, seed: int) -> Run:
+            typer.echo(f"{name}, {count} streams …", err=True)
+            pace = Pace(chunk_samples, runs.seconds, seed, jitter_sec=runs.jitter_ms / 1000)
+            plan = streams_plan(clips, count, pace, runs.generators)
+            tries = 1 if runs.find_max else runs.tries
+            return measure_plan(name, starts[name], spec, settings, plan, recordings.normalize, tries=tries)
 
-    # The runs of a search are its progress; those that were asked for are the result.
-    typer.echo(HEADER, err=find_max)
-    if find_max:
-        planned = find_largest(names, run, p95_ms=p95_ms, start=counts[0])
-    else:
-        planned = (run(name, count, seed) for seed in range(rounds) for count in counts for name in names)
-    runs, interrupted = run_all(planned, lambda done: typer.echo(row(done.measurement), err=find_max))
-    largest = largest_that_held([done.measurement for done in runs], p95_ms) if find_max else {}
-    for name, most in largest.items():
-        typer.echo(f"{name:20} {most:5g} streams with a p95 latency under {p95_ms:g} ms")
-    if to and runs:
-        figures = LoadFigures(
-            kind="streaming",
-            runs=[done.measurement.figures(brief=find_max) for done in runs],
-            data=recordings.data,
-            normalizer=recordings.normalize.description,
-            decoding=dict(settings.decoding),
-            threads=settings.threads,
-            device=device,
-            chunk_ms=chunk_ms,
-            jitter_ms=jitter_ms,
-            generators=generators,
-            warmup_sec=WARMUP_SEC,
-            p95_limit_ms=p95_ms if find_max else None,
-            servers={name: settings.described(name) for name in names},
-            interrupted=interrupted,
-            largest=largest if find_max else None,
-        )
-        write(make_report(sys.argv[1:], spec, figures), to, (line for done in runs for line in done.lines()))
+        # The runs of a search are its progress; those that were asked for are the result.
+        typer.echo(HEADER, err=runs.find_max)
+        if runs.find_max:
+            planned = find_largest(names, run, p95_ms=runs.p95_ms, start=counts[0])
+        else:
+            planned = (run(name, count, seed) for seed in range(runs.rounds) for count in counts for name in names)
+        done, interrupted = run_all(planned, lambda one: typer.echo(row(one.measurement), err=runs.find_max))
+        largest = largest_that_held([one.measurement for one in done], runs.p95_ms) if runs.find_max else None
+        for name, most in (largest or {}).items():
+            typer.echo(f"{name:20} {most:5g} streams with a p95 latency under {runs.p95_ms:g} ms")
+        if to and done:
+            figures = LoadFigures(
+                kind="streaming",
+                runs=[one.measurement.figures(brief=runs.find_max) for one in done],
+                data=recordings.data,
+                normalizer=recordings.normalize.description,
+                decoding=decoding,
+                threads=settings.threads,
+                device=engine.device,
+                chunk_ms=runs.chunk_ms,
+                jitter_ms=runs.jitter_ms,
+                generators=runs.generators,
+                warmup_sec=WARMUP_SEC,
+                p95_limit_ms=runs.p95_ms if runs.find_max else None,
+                servers={name: settings.described(name) for name in names},
+                interrupted=interrupted,
+                largest=largest,
+            )
+            write(make_report(sys.argv[1:], spec, figures), to, (line for one in done for line in one.lines()))
     if interrupted:
-        raise typer.Exit(130)
+        raise typer.Exit(STATUS)

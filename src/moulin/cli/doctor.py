@@ -7,21 +7,21 @@ from typing import Annotated
 
 import typer
 
-from moulin.cli.arguments import PortOption
+from moulin.cli.flags import only, with_flags
+from moulin.cli.gateway_place import GatewayOptions
+from moulin.launch.server_options import ServerOptions
 
 
 def add_to(app: typer.Typer) -> None:
     app.command(name="doctor", epilog="Example: moulin doctor")(doctor)
 
 
+@with_flags
 def doctor(
-    http_port: PortOption = 8000,
-    grpc_port: PortOption = 8001,
-    metrics_port: PortOption = 8002,
-    gateway_port: PortOption = 9000,
-    no_gateway: Annotated[bool, typer.Option("--no-gateway", help="Check what Triton alone needs.")] = False,
-    host: Annotated[str, typer.Option(help="Address that the service will listen on.")] = "127.0.0.1",
     as_json: Annotated[bool, typer.Option("--json", help="An object a line.")] = False,
+    *,
+    server: ServerOptions,
+    gateway: Annotated[GatewayOptions, only("port", "no_gateway")],
 ) -> None:
     """Check everything that `moulin serve` needs with the demo models: packages, the gateway's among them, the
     environment that Triton runs in, ports, shared memory, the cache.
@@ -33,11 +33,11 @@ def doctor(
     from moulin.launch.doctor import examine
 
     checks = examine(
-        http_port=http_port,
-        grpc_port=grpc_port,
-        metrics_port=metrics_port,
-        gateway_port=None if no_gateway else gateway_port,
-        host=host,
+        http_port=server.http_port,
+        grpc_port=server.grpc_port,
+        metrics_port=server.metrics_port,
+        gateway_port=None if gateway.no_gateway else gateway.port,
+        host=server.host,
     )
     width = max(len(check.name) for check in checks)
     for check in checks:

@@ -99,9 +99,10 @@ class _Flagged:
     @property
     def default_text(self) -> str | None:
         """None where there is nothing to say."""
-        if self.facts.usual is not None or self.field.default in (None, False):
+        default = self.field.default
+        if self.facts.usual is not None or default is None or default is False:
             return self.facts.usual
-        return spelled(self.field) if self.field.default is True else str(self.field.default)
+        return spelled(self.field) if default is True else str(default)
 
 
 def with_flags(command: _Command) -> _Command:
@@ -146,11 +147,16 @@ def _flagged(options: type, choice: _Choice) -> Iterator[_Flagged]:
     for one in fields(options):
         kind = types_of(options)[one.name]
         plain, _ = plain_type(kind)
-        facts = facts_of(one)
         if is_dataclass(plain):
             yield from _flagged(plain, choice)  # type: ignore[arg-type]
-        elif facts is not None and facts.help is not None and choice.takes(one.name):
+        elif facts := _offered(one, choice):
             yield _Flagged(one, facts, kind)
+
+
+def _offered(one: Field[Any], choice: _Choice) -> Facts | None:
+    """None where the field has no flag in the command."""
+    facts = facts_of(one)
+    return facts if facts is not None and facts.help is not None and choice.takes(one.name) else None
 
 
 def _group(hint: Any) -> _Group | None:
@@ -201,15 +207,14 @@ def _shown(bounds: Bounds) -> str:
 
 
 def _made(options: type, choice: _Choice, values: Mapping[str, Any]) -> Any:
-    """None in `values` is what was not given, or the default: left to the dataclass."""
+    """`options` of the `values` by flag; None is what was not given and is left to the dataclass."""
     found = {}
     for one in fields(options):
         plain, _ = plain_type(types_of(options)[one.name])
-        facts = facts_of(one)
         if is_dataclass(plain):
             found[one.name] = _made(plain, choice, values)  # type: ignore[arg-type]
-        elif facts is not None and facts.help is not None and choice.takes(one.name):
-            value = values[spelled(one).replace("-", "_")]
+        elif facts := _offered(one, choice):
+            value = values[_Flagged(one, facts, plain).name]
             if value is not None:
                 found[one.name] = value
     return options(**found)

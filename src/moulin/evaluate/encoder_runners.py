@@ -8,6 +8,7 @@ where features are computed there too; a call then ends when the device is done.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -55,6 +56,7 @@ def open_encoder(
         from moulin.evaluate.torch_encoders import GpuEngineEncoder, ModulesEncoder
         from moulin.models.engines import check_gpu_engine
 
+        spec = replace(spec, run_in=precision) if precision else spec
         if chosen == "torch":
             return chosen, ModulesEncoder(spec, device=device, threads=threads, on_device=on_device)
         if device == "cpu":

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,36 +25,11 @@ from moulin.evaluate.wer import Normalizer, WordErrors, count_word_errors
 
 
 @dataclass(frozen=True, slots=True)
-class TargetResult:
-    """One target's figures: seconds of each round for all the audio, and errors of the last round."""
+class Rounds:
+    """All targets so far, on `audio_sec` of audio a round; word errors are those of the last round."""
 
-    name: str
-    seconds: tuple[float, ...]
     audio_sec: float
-    word_errors: WordErrors
-    utterances: dict[str, WordErrors] = field(default_factory=dict)
-    """By recording, all its repetitions together."""
-
-    @property
-    def rtfx(self) -> float:
-        """Audio seconds a second, in the median round."""
-        return self.audio_sec / statistics.median(self.seconds)
-
-    def figures(self) -> Throughput:
-        return Throughput(
-            name=self.name,
-            seconds=[round(value, 4) for value in self.seconds],
-            rtfx_median=round(self.rtfx, 1),
-            rtfx_best=round(self.audio_sec / min(self.seconds), 1),
-            rtfx_worst=round(self.audio_sec / max(self.seconds), 1),
-            wer=round(self.word_errors.rate, 4),
-            word_errors=self.word_errors.errors,
-            words=self.word_errors.words,
-            insertions=self.word_errors.insertions,
-            deletions=self.word_errors.deletions,
-            substitutions=self.word_errors.substitutions,
-            utterances={name: UtteranceErrors(its.errors, its.words) for name, its in self.utterances.items()},
-        )
+    targets: Sequence[Throughput]
 
 
 def benchmark_offline(
@@ -62,41 +37,57 @@ def benchmark_offline(
     utterances: Sequence[Utterance],
     targets: Sequence[str],
     settings: ServerSettings,
+    normalize: Normalizer,
     *,
     rounds: int,
-    repeat: int,
-    normalize: Normalizer,
-    on_round: Callable[[int, list[TargetResult]], None] = lambda *_: None,
-) -> list[TargetResult]:
-    """Measure `targets` over `rounds` rounds of all the recordings, each taken `repeat` times.
+    repeat: int = 1,
+) -> Generator[Rounds, None, None]:
+    """Measure `targets` over `rounds` rounds of all the recordings, each taken `repeat` times; yields after each round.
 
     Every repetition has 30 ms more silence at its end: in life, too, lengths hardly repeat, and a runtime that plans
-    for a length it has seen must not gain by it. `on_round` gets the number of each round and what there is so far.
+    for a length it has seen must not gain by it.
     """
     count_word_errors("", "")  # without kaldialign it shall fail before the rounds, not after them
     recordings = [utterance.waveform() for utterance in utterances]
     waveforms = [np.pad(samples, (0, 480 * again)) for again in range(repeat) for samples in recordings]
-    audio_sec = sum(len(waveform) for waveform in waveforms) / SAMPLE_RATE
+    audio_sec = sum(map(len, waveforms)) / SAMPLE_RATE
     seconds: dict[str, list[float]] = {name: [] for name in targets}
     texts: dict[str, list[str]] = {}
-
-    def result(name: str) -> TargetResult:
-        by_utterance: dict[str, WordErrors] = {}
-        for utterance, text in zip([*utterances] * repeat, texts[name], strict=True):
-            errors = count_word_errors(utterance.text, text, normalize=normalize)
-            key = utterance.id or utterance.audio.stem
-            by_utterance[key] = by_utterance.get(key, WordErrors()) + errors
-        total = sum(by_utterance.values(), WordErrors())
-        return TargetResult(name, tuple(seconds[name]), audio_sec, total, by_utterance)
-
     with ExitStack() as stack:
         contenders = {name: stack.enter_context(at_once(name)(spec, settings)) for name in targets}
         for transcribe in contenders.values():
             transcribe(waveforms)
-        for number in range(1, rounds + 1):
+        for _ in range(rounds):
             for name, transcribe in contenders.items():
                 started = time.perf_counter()
                 texts[name] = transcribe(waveforms)
                 seconds[name].append(time.perf_counter() - started)
-            on_round(number, [result(name) for name in targets])
-    return [result(name) for name in targets]
+            errors = {name: _errors([*utterances] * repeat, texts[name], normalize) for name in targets}
+            yield Rounds(audio_sec, [throughput(name, audio_sec, seconds[name], errors[name]) for name in targets])
+
+
+def throughput(name: str, audio_sec: float, seconds: Sequence[float], errors: dict[str, WordErrors]) -> Throughput:
+    """Of rounds of `audio_sec` that took so many `seconds` each; `errors` by recording, its repetitions together."""
+    total = sum(errors.values(), WordErrors())
+    return Throughput(
+        name=name,
+        seconds=[round(value, 4) for value in seconds],
+        rtfx_median=round(audio_sec / statistics.median(seconds), 1),
+        rtfx_best=round(audio_sec / min(seconds), 1),
+        rtfx_worst=round(audio_sec / max(seconds), 1),
+        wer=round(total.rate, 4),
+        word_errors=total.errors,
+        words=total.words,
+        insertions=total.insertions,
+        deletions=total.deletions,
+        substitutions=total.substitutions,
+        utterances={recording: UtteranceErrors(its.errors, its.words) for recording, its in errors.items()},
+    )
+
+
+def _errors(utterances: Sequence[Utterance], texts: Sequence[str], normalize: Normalizer) -> dict[str, WordErrors]:
+    found: dict[str, WordErrors] = {}
+    for utterance, text in zip(utterances, texts, strict=True):
+        key = utterance.id or utterance.audio.stem
+        found[key] = found.get(key, WordErrors()) + count_word_errors(utterance.text, text, normalize=normalize)
+    return found

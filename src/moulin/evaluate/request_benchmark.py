@@ -2,40 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+from moulin.errors import OptionsError
 from moulin.evaluate.request_load import WARMUP_SEC, Arrivals, Workers, run_requests
 from moulin.evaluate.run import Generate, Generated, Plan
+from moulin.evaluate.shared_load import shared_among
 from moulin.evaluate.streaming_clips import Clip
-from moulin.evaluate.targets.target import RunningTarget
+from moulin.evaluate.targets.target import Connect
 
 
 def requests_plan(
-    clips: Sequence[Clip], shape: Workers | Arrivals, *, seconds: float, warmup_sec: float = WARMUP_SEC, seed: int = 0
+    clips: Sequence[Clip],
+    shape: Workers | Arrivals,
+    *,
+    seconds: float,
+    warmup_sec: float = WARMUP_SEC,
+    seed: int = 0,
+    generators: int = 1,
 ) -> Plan:
-    """`shape` for `seconds` after a warm-up that is not measured."""
+    """`shape` for `seconds` after a warm-up that is not measured, shared among `generators` processes.
 
-    @asynccontextmanager
-    async def generator(running: RunningTarget) -> AsyncIterator[Generate]:
-        connection = running.connect(clips, 0)
+    Raises OptionsError where there are fewer workers than processes.
+    """
+    if isinstance(shape, Workers) and shape.count < generators:
+        raise OptionsError(f"Expected a worker at least for each of {generators} generators, got {shape.count}")
+
+    def window(begin: float) -> tuple[float, float]:
+        return begin + warmup_sec, begin + warmup_sec + seconds
+
+    def prepare(connect: Connect) -> _Requests:
+        return _Requests(connect, clips, shape, seconds, warmup_sec, seed, generators)
+
+    unit, load = ("workers", shape.count) if isinstance(shape, Workers) else ("requests_per_sec", shape.per_sec)
+    return Plan(unit, load, window, shared_among(generators, prepare))
+
+
+@dataclass(frozen=True, slots=True)
+class _Requests:
+    """The share of the load that each of `generators` generators has."""
+
+    connect: Connect
+    clips: Sequence[Clip]
+    shape: Workers | Arrivals
+    seconds: float
+    warmup_sec: float
+    seed: int
+    generators: int
+
+    async def __call__(self, number: int) -> Generate:
+        connection = self.connect(self.clips, number)
 
         async def generate(begin: float) -> Generated:
             try:
                 load = await run_requests(
-                    connection, clips, shape, seconds=seconds, warmup_sec=warmup_sec, seed=seed, begin=begin
+                    connection,
+                    self.clips,
+                    self._share(number),
+                    seconds=self.seconds,
+                    warmup_sec=self.warmup_sec,
+                    seed=self.seed + number,
+                    begin=begin,
                 )
             finally:
                 await connection.close()
             return Generated(load, connection.num_requests)
 
-        yield generate
+        return generate
 
-    def window(begin: float) -> tuple[float, float]:
-        return begin + warmup_sec, begin + warmup_sec + seconds
-
-    match shape:
-        case Workers(count):
-            return Plan("workers", count, window, generator)
-        case Arrivals(per_sec):
-            return Plan("requests_per_sec", per_sec, window, generator)
+    def _share(self, number: int) -> Workers | Arrivals:
+        if isinstance(self.shape, Workers):
+            return Workers(len(range(number, self.shape.count, self.generators)))
+        return replace(self.shape, per_sec=self.shape.per_sec / self.generators)

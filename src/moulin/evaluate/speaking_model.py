@@ -24,7 +24,7 @@ TOKENS_A_FRAME = 0.11
 
 _FRAMES_A_SEC = 25
 _SAMPLE_SEC = 6
-_HALVINGS = 12
+_HALVINGS = 10
 
 
 def write_speaking_model(size: str, folder: Path, *, streaming: bool, device: str = "cpu") -> None:

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,50 +30,6 @@ from moulin.streaming.window_layout import WindowLayout
 WARMUP_SEC = 2.0
 _HOPELESS_SEC = 2.0
 """Whoever is so late after the warm-up will not hold."""
-
-
-@dataclass(frozen=True, slots=True)
-class PacedRun:
-    """One load. `step` has the steps, at the time when each began."""
-
-    streams: int
-    seconds: float
-    """Measured, fewer than asked for where it was hopeless."""
-    chunk: Latencies
-    step: Latencies
-    batches: NDArray[np.int64]
-    """Streams in each step."""
-    step_sec: float
-    """In `step`, of all workers together: on a GPU that is mostly waiting for it."""
-    accept_sec: float
-    """Handing over audio, the same."""
-    gpus: Sequence[GpuUsage]
-    hopeless: bool
-
-    def holds(self, p95_ms: float) -> bool:
-        """Whether 95 of 100 chunks were in time, to the end: of a queue that grows the last are late."""
-        last = self.chunk.since(self.seconds * 3 / 4)  # NaN where none of them was heard
-        return not self.hopeless and self.chunk.percentile(95) < p95_ms and last.percentile(95) < p95_ms
-
-    def figures(self, *, held: bool, characters: float, memory_mib: Mapping[str, float]) -> CapacityRun:
-        return CapacityRun(
-            streams=self.streams,
-            seconds=round(self.seconds, 2),
-            chunk_latency_ms=self.chunk.percentiles(),
-            last_quarter_p95_ms=rounded(self.chunk.since(self.seconds * 3 / 4).percentile(95), 1),
-            step_ms=self.step.percentiles(),
-            chunks=len(self.chunk),
-            steps=len(self.batches),
-            mean_batch=round(float(self.batches.mean()), 1) if len(self.batches) else None,
-            largest_batch=int(self.batches.max(initial=0)),
-            step_share=round(self.step_sec / self.seconds, 3) if self.seconds else None,
-            accept_share=round(self.accept_sec / self.seconds, 3) if self.seconds else None,
-            gpus=[gpu.rounded() for gpu in self.gpus],
-            hopeless=self.hopeless,
-            held=held,
-            characters=characters,
-            memory_mib=memory_mib,
-        )
 
 
 class PacedStreams:
@@ -108,8 +63,9 @@ class PacedStreams:
         """Those that are open."""
         return self._streams
 
-    def run(self, count: int, *, seconds: float, warmup_sec: float = WARMUP_SEC) -> PacedRun:
-        """Let the first `count` streams speak for so long, and measure `seconds` of it. Raises StreamsFull."""
+    def run(self, count: int, *, seconds: float, p95_ms: float, warmup_sec: float = WARMUP_SEC) -> CapacityRun:
+        """Let the first `count` streams speak, and measure `seconds` of it, after a warm-up: whether 95 of 100 chunks
+        are within `p95_ms`. Raises StreamsFull."""
         self.open(count)
         collecting = gc.isenabled()
         gc.collect()
@@ -122,7 +78,7 @@ class PacedStreams:
             gpus = watch.stop()
             if collecting:
                 gc.enable()
-        return turns.measured(count, warmup_sec, gpus)
+        return turns.measured(count, warmup_sec, p95_ms, gpus)
 
     def speak(self, streams: Sequence[Stream], first_chunk: int) -> None:
         """Hand over a chunk for each of `streams`, at most a batch, to the first the chunk of that number."""
@@ -187,21 +143,29 @@ class _Turns:
         self._due.append(due)
         self._times.append((begun, accepted, ended))
 
-    def measured(self, streams: int, warmup_sec: float, gpus: Sequence[GpuUsage]) -> PacedRun:
-        """Of what was due, or for steps began, after the warm-up."""
+    def measured(self, streams: int, warmup_sec: float, p95_ms: float, gpus: Sequence[GpuUsage]) -> CapacityRun:
+        """Of what was due, or for steps began, after the warm-up. Fewer seconds than asked for where it was
+        hopeless."""
         batches = np.array([len(due) for due in self._due], dtype=np.int64)
         begun, accepted, ended = np.array(self._times, dtype=np.float64).reshape(-1, 3).T
         due = np.concatenate([*self._due, np.zeros(0)])
         late = Latencies(due - warmup_sec, (np.repeat(ended, batches) - due) * 1e3).since(0.0)
-        counted = accepted >= warmup_sec
-        return PacedRun(
+        seconds, counted = max(0.0, self.end_sec - warmup_sec), accepted >= warmup_sec
+        last = late.since(seconds * 3 / 4).percentile(95)  # of a queue that grows; NaN where none of them was heard
+        step_sec, batches = (ended - accepted)[counted], batches[counted]
+        return CapacityRun(
             streams=streams,
-            seconds=max(0.0, self.end_sec - warmup_sec),
-            chunk=late,
-            step=Latencies(accepted[counted] - warmup_sec, (ended - accepted)[counted] * 1e3),
-            batches=batches[counted],
-            step_sec=float((ended - accepted)[counted].sum()),
-            accept_sec=float((accepted - begun)[counted].sum()),
-            gpus=gpus,
+            seconds=round(seconds, 2),
+            chunk_latency_ms=late.percentiles(),
+            last_quarter_p95_ms=rounded(last, 1),
+            step_ms=Latencies(accepted[counted] - warmup_sec, step_sec * 1e3).percentiles(),
+            chunks=len(late),
+            steps=len(batches),
+            mean_batch=round(float(batches.mean()), 1) if len(batches) else None,
+            largest_batch=int(batches.max(initial=0)),
+            step_share=round(float(step_sec.sum()) / seconds, 3) if seconds else None,
+            accept_share=round(float((accepted - begun)[counted].sum()) / seconds, 3) if seconds else None,
+            gpus=[gpu.rounded() for gpu in gpus],
             hopeless=self.hopeless,
+            held=not self.hopeless and late.percentile(95) < p95_ms and last < p95_ms,
         )

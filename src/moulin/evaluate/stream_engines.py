@@ -15,7 +15,7 @@ from moulin.engine.device import gpu_index
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.evaluate.manifest import demo_clips
 from moulin.evaluate.process_usage import memory_bytes
-from moulin.models.engine_choice import Engine, EngineChoice
+from moulin.models.engine_choice import EngineChoice
 from moulin.models.open_stream_recognizer import open_stream_recognizer
 
 Audio = NDArray[np.int16] | Floats
@@ -24,36 +24,20 @@ _PLAIN_STREAMS = 512
 
 
 def open_streams(
-    spec: ModelSpec,
-    *,
-    engine: Engine | None = None,
-    device: str = "cpu",
-    threads: int | None = None,
-    max_streams: int,
-    max_batch: int | None = None,
+    spec: ModelSpec, engine: EngineChoice, *, max_streams: int, max_batch: int | None = None
 ) -> StreamRecognizer:
     """A warm recognizer for `max_streams` of `spec`, opened as the service opens it."""
-    recognizer = open_stream_recognizer(
-        spec.file,
-        EngineChoice(
-            engine,
-            device,
-            precision=spec.run_in if isinstance(spec, CheckpointSpec) else spec.precision,
-            threads=threads,
-        ),
-        max_streams=max_streams,
-        max_batch=max_batch,
-    )
+    recognizer = open_stream_recognizer(spec.file, engine, max_streams=max_streams, max_batch=max_batch)
     recognizer.warm_up()
     return recognizer
 
 
-def open_plain(spec: ModelSpec, *, device: str, threads: int | None = None) -> StreamRecognizer:
-    """A recognizer to compare with: a checkpoint's plain modules in fp32 on `device`, ONNX files on the CPU."""
+def open_plain(spec: ModelSpec, engine: EngineChoice) -> StreamRecognizer:
+    """A recognizer to compare with: a checkpoint's plain modules in fp32 on the same device, ONNX files on the CPU."""
     if isinstance(spec, CheckpointSpec):
-        modules = EngineChoice(device=device, precision="fp32", threads=threads)
-        return open_stream_recognizer(spec.file, modules, max_streams=_PLAIN_STREAMS)
-    return open_stream_recognizer(spec.path, EngineChoice(threads=threads), max_streams=_PLAIN_STREAMS)
+        plain = EngineChoice(device=engine.device, precision="fp32", threads=engine.threads)
+        return open_stream_recognizer(spec.file, plain, max_streams=_PLAIN_STREAMS)
+    return open_stream_recognizer(spec.path, EngineChoice(threads=engine.threads), max_streams=_PLAIN_STREAMS)
 
 
 def demo_audio() -> NDArray[np.int16]:

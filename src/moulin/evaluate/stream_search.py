@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from moulin.evaluate.largest_load import halved
 from moulin.evaluate.results.live_streams import CapacityRun
@@ -34,10 +34,9 @@ def search_capacity(
 
     def run(count: int) -> bool:
         say(f"{count} streams …")
-        measured = streams.run(count, seconds=search.seconds)
-        held = measured.holds(search.p95_ms)
-        runs.append(measured.figures(held=held, characters=_characters(streams), memory_mib=memory_in_use(device)))
-        return held
+        measured = streams.run(count, seconds=search.seconds, p95_ms=search.p95_ms)
+        runs.append(replace(measured, characters=_characters(streams), memory_mib=memory_in_use(device)))
+        return measured.held
 
     for _ in halved(run, search.lowest, search.highest):
         yield runs[-1]

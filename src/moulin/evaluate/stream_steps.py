@@ -15,14 +15,12 @@ from moulin.evaluate.stream_engines import Audio, gpu_step_ms, memory_in_use
 ROUNDS, WARMUP_ROUNDS = 30, 5
 
 
-def measure_steps(
-    recognizer: StreamRecognizer, audio: Audio, batches: Sequence[int], device: str, *, name: str
-) -> Iterator[StepRun]:
-    """Steps of each number of streams in `batches`, in random order of their slots, by the runner called `name`.
+def measure_steps(recognizer: StreamRecognizer, audio: Audio, batches: Sequence[int], device: str) -> Iterator[StepRun]:
+    """Steps of each number of streams in `batches`, in random order of their slots.
 
     As many streams are open as the recognizer takes. Batches above its own are left out.
     """
-    bounds = recognizer.limits
+    bounds, spec = recognizer.limits, recognizer.spec
     streams = PacedStreams(recognizer, audio)
     streams.open(bounds.capacity)
     random = np.random.default_rng(0)
@@ -37,5 +35,5 @@ def measure_steps(
         p50, p95 = np.percentile(ms[WARMUP_ROUNDS:], (50, 95)).round(3).tolist()
         memory = memory_in_use(device)
         used = memory.get("card_tensors", memory["resident"])
-        yield StepRun(name, batch, p50, p95, gpu_step_ms(recognizer, batch), used)
+        yield StepRun(f"{spec.family} {spec.precision}", batch, p50, p95, gpu_step_ms(recognizer, batch), used)
     streams.close()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from moulin.arrays import Floats
 from moulin.bundle.onnx_files import OnnxFiles
+from moulin.bundle.spec import MIN_FRAMES
 from moulin.encoders.encoder import StreamingLayout
 from moulin.encoders.transducer import Transducer
 
@@ -22,7 +23,7 @@ TOLERANCE = 1e-4
 
 
 _CHUNKS = 20
-_LENGTHS = (9, 10, 63, 200, 1000)
+_LENGTHS = (MIN_FRAMES, 10, 63, 200, 1000)
 """Lengths in frames: the fewest that give an encoder frame, odd ones, and ten seconds."""
 
 

@@ -1,4 +1,4 @@
-"""The public Triton contract: tensor names that clients everywhere depend on (DESIGN section 3).
+"""The public Triton contract: tensor names that clients everywhere depend on.
 
 WAV, WAV_LENS and TRANSCRIPTS are sherpa's, unchanged. WAV_INT16, OPTIONS and RESULT are moulin's and optional: a client
 that does not know them gets what it always got.

@@ -31,7 +31,7 @@ def read_service(options: type[_Options], values: Mapping[str, str], where: str)
     except KeyError:
         found = ", ".join(sorted(values)) or "none"
         raise BundleError(
-            f"Expected {where} to have the parameter {NAME!r}, got {found}: another moulin wrote it, or none",
+            f"Expected {where} to have the parameter {NAME!r}, got {found}: an earlier moulin wrote it, or none",
             hint="build it anew with `moulin repo build`",
         ) from None
     try:

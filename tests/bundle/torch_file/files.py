@@ -9,7 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
+
 from moulin.bundle.torch_file import Placeholder, StoredTensor, open_torch_file
+from moulin.errors import BundleError
 
 
 def zip_file(file: Path, pickled: bytes, records: Mapping[str, bytes] | None = None, name: str = "archive") -> Path:
@@ -91,3 +94,20 @@ def stored(value: object) -> StoredTensor:
 def placeholder(value: object) -> str:
     assert isinstance(value, Placeholder), value
     return value.name
+
+
+def read(file: Path) -> dict[str, Any]:
+    """What `file` holds, with its tensors."""
+    with open_torch_file(file) as opened:
+        return {
+            name: opened.read(value, name) if isinstance(value, StoredTensor) else value
+            for name, value in opened.content.items()
+        }
+
+
+def refused(file: Path, match: str, *, hint: bool = True) -> None:
+    with pytest.raises(BundleError, match=match) as caught:
+        read(file)
+    assert str(file) in caught.value.message
+    assert "\n" not in caught.value.message
+    assert bool(caught.value.hint) == hint

@@ -13,7 +13,7 @@ from moulin.errors import OptionsError
 from moulin.evaluate.accuracy import Accuracy, score
 from moulin.evaluate.connection import Record
 from moulin.evaluate.measurement import Counts, evaluate
-from moulin.evaluate.offline_benchmark import TargetResult
+from moulin.evaluate.offline_benchmark import throughput
 from moulin.evaluate.pages.html import to_html
 from moulin.evaluate.pages.markdown import to_markdown
 from moulin.evaluate.report import Figures, Report, check_outputs, indented, make_report, read_report, to_text, write
@@ -56,8 +56,8 @@ def accuracy_report() -> Report:
 
 
 def offline_report() -> Report:
-    result = TargetResult("moulin", (1.0, 1.1), 100.0, WordErrors(10, 1, 0, 0), {"a": WordErrors(10, 1, 0, 0)})
-    return report(OfflineFigures("offline", 100.0, [result.figures()], threads=2))
+    result = throughput("moulin", 100.0, (1.0, 1.1), {"a": WordErrors(10, 1, 0, 0)})
+    return report(OfflineFigures("offline", 100.0, [result], threads=2))
 
 
 def measured(result: Load, unit: str, load: float) -> LoadRun:

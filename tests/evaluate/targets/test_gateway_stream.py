@@ -16,6 +16,7 @@ from moulin.evaluate.request_load import run_once
 from moulin.evaluate.streaming_clips import Clip
 from moulin.evaluate.targets.gateway_stream import stream_at
 from moulin.evaluate.targets.target import ServerSettings
+from moulin.models.engine_choice import EngineChoice
 
 SAMPLES = np.linspace(-1.1, 1.0, 12000, dtype=np.float32)
 CLIP = Clip("ONE TWO", tuple(np.split(SAMPLES, [5120, 10240])), SAMPLES[:0], (), (True,) * 3, "ramp")
@@ -51,7 +52,7 @@ def test_a_session_from_its_options_to_its_text() -> None:
         await socket.send(json.dumps({"type": "done", "text": "ONE TWO"}))
         await socket.wait_closed()
 
-    record = session(handle, ServerSettings(1, decoding={"beam": 8}))
+    record = session(handle, ServerSettings(EngineChoice(threads=1), decoding={"beam": 8}))
     assert paths == ["/v1/stream?encoding=s16le&sample_rate=16000&model=my%20model"]
     assert json.loads(received[0]) == {"type": "options", "options": {"beam": 8}}
     assert [message for message in received[1:] if isinstance(message, str)] == [
@@ -73,9 +74,9 @@ def test_a_refusal_says_why() -> None:
         await socket.send(json.dumps({"type": "error", "code": "streams_full", "message": "all 8 streams are in use"}))
         await socket.close(1013, "later")
 
-    assert session(handle, ServerSettings(1)).failure == "all 8 streams are in use"
+    assert session(handle, ServerSettings(EngineChoice(threads=1))).failure == "all 8 streams are in use"
 
 
 def test_an_address_that_is_none() -> None:
     with pytest.raises(OptionsError, match="Expected ws://HOST:PORT for the target stream"):
-        stream_at("http://localhost", ServerSettings(1))
+        stream_at("http://localhost", ServerSettings(EngineChoice(threads=1)))

@@ -18,11 +18,12 @@ from moulin.evaluate.targets.registry import target
 from moulin.evaluate.targets.target import ServerSettings
 from moulin.evaluate.wer import digits_spelled_alike
 from moulin.launch.server import TritonServer
+from moulin.models.engine_choice import EngineChoice
 from tests.gateway.running_gateway import running_gateway
 
 pytestmark = pytest.mark.triton
 
-SETTINGS = ServerSettings(threads=1, api_key="secret")
+SETTINGS = ServerSettings(EngineChoice(threads=1), api_key="secret")
 IN_CHUNKS: Cut = partial(read_clips, model=None, chunk_samples=5120)
 
 
@@ -57,7 +58,7 @@ def test_a_key_that_is_not_one_is_said(gateway: str) -> None:
     for name, cut in (("rest=http://", whole_clips), ("stream=ws://", IN_CHUNKS)):
         accuracy = Accuracy(name)
         with target(f"{name}{gateway}", "requests" if cut is whole_clips else "streams")(
-            None, ServerSettings(threads=1, api_key="guess")
+            None, ServerSettings(EngineChoice(threads=1), api_key="guess")
         ) as running:
             measure_accuracy(accuracy, running, demo_clips()[:1], cut, str.upper, workers=1)
         (failed,) = accuracy.failed

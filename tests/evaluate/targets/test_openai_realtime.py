@@ -18,6 +18,7 @@ from moulin.evaluate.request_load import run_once
 from moulin.evaluate.streaming_clips import Clip
 from moulin.evaluate.targets.openai_realtime import RealtimeConnection, realtime_at
 from moulin.evaluate.targets.target import ServerSettings
+from moulin.models.engine_choice import EngineChoice
 
 TRANSCRIPTION = "conversation.item.input_audio_transcription."
 
@@ -35,7 +36,9 @@ def session(handle: Callable[[ServerConnection], Awaitable[None]], *, api_key: s
     async def run() -> Record:
         async with serve(handle, "127.0.0.1", 0) as server:
             host, port = next(iter(server.sockets)).getsockname()[:2]
-            running = realtime_at(f"ws://{host}:{port}#digits", ServerSettings(1, api_key=api_key))
+            running = realtime_at(
+                f"ws://{host}:{port}#digits", ServerSettings(EngineChoice(threads=1), api_key=api_key)
+            )
             clips = [clip()]
             connection = running.connect(clips, 0)
             assert isinstance(connection, RealtimeConnection)
@@ -114,4 +117,4 @@ def test_failures_say_why(kind: str | None, fields: dict[str, object], failure: 
 
 def test_an_address_that_is_none() -> None:
     with pytest.raises(OptionsError, match="Expected ws://HOST:PORT for the target realtime"):
-        realtime_at("http://localhost", ServerSettings(1))
+        realtime_at("http://localhost", ServerSettings(EngineChoice(threads=1)))

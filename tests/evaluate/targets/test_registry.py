@@ -9,8 +9,9 @@ import pytest
 from moulin.errors import OptionsError
 from moulin.evaluate.targets.registry import TARGETS, Load, at_once, started_names, target
 from moulin.evaluate.targets.target import ServerSettings
+from moulin.models.engine_choice import EngineChoice
 
-SETTINGS = ServerSettings(threads=2)
+SETTINGS = ServerSettings(EngineChoice(threads=2))
 
 
 def test_every_row_is_found_by_what_it_takes() -> None:

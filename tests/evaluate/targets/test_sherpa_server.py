@@ -21,6 +21,7 @@ from moulin.evaluate.streaming_clips import Clip, cut
 from moulin.evaluate.targets.registry import target
 from moulin.evaluate.targets.sherpa_server import BINARY, SherpaConnection, SherpaStream, sherpa_server
 from moulin.evaluate.targets.target import ServerSettings
+from moulin.models.engine_choice import EngineChoice
 from tests.bundles import BUNDLES
 from tests.evaluate.virtual_time import run_virtually
 
@@ -187,7 +188,7 @@ def test_without_the_peer_the_error_says_how_to_get_it(spec: OnnxModelSpec, monk
 
 
 def test_the_peer_runs_on_the_cpu_only(spec: OnnxModelSpec) -> None:
-    settings = ServerSettings(threads=1, device="cuda:0")
+    settings = ServerSettings(EngineChoice(device="cuda:0", threads=1))
     with pytest.raises(OptionsError, match="CPU only"), target("sherpa-onnx-server", "streams")(spec, settings):
         pass
 
@@ -195,5 +196,5 @@ def test_the_peer_runs_on_the_cpu_only(spec: OnnxModelSpec) -> None:
 def test_the_peer_without_its_model_is_refused() -> None:
     clip = cut(np.zeros(6000, dtype=np.float32), "ONE", None, 5120)
     refused = pytest.raises(OptionsError, match="does not say which chunk it answers")
-    with target("sherpa=127.0.0.1:1", "streams")(None, ServerSettings(threads=1)) as running, refused:
+    with target("sherpa=127.0.0.1:1", "streams")(None, ServerSettings(EngineChoice(threads=1))) as running, refused:
         running.connect([clip], 0)

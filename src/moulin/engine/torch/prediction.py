@@ -96,14 +96,14 @@ def computing(device: torch.device | str) -> Iterator[None]:
 
 
 def torch_device(device: str) -> torch.device:
-    """cpu, cuda or cuda:N. Raises OptionsError for what is none and EngineError for one that is not there."""
+    """The device cpu, cuda or cuda:N. Raises OptionsError for other names and EngineError for a missing GPU."""
     index = gpu_index(device)
     if index is None:
         return torch.device("cpu")
     if index >= torch.cuda.device_count():
         raise EngineError(
-            f"PyTorch {torch.__version__} sees {torch.cuda.device_count()} GPUs, and {device} was asked for",
-            hint="see that this PyTorch was built for CUDA, and what nvidia-smi says",
+            f"Expected a GPU {device}, PyTorch {torch.__version__} finds {torch.cuda.device_count()} GPUs",
+            hint="check that this PyTorch was built for CUDA, and the output of nvidia-smi",
         )
     return torch.device("cuda", index)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from dataclasses import fields
+from typing import Any, Protocol
 
-from moulin.evaluate.pages.blocks import Block, Paragraph, Plot
+from moulin.evaluate.pages.blocks import Block, Paragraph, Plot, Table
 from moulin.evaluate.pages.plots import NUM_COLOURS, Row, grouped_bars, legend
 
 MAX_ROWS = 30
@@ -32,6 +33,23 @@ def colours(names: Sequence[str]) -> dict[str, int]:
 
 def figure(value: float | None, digits: int = 0) -> str:
     return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def table_of(rows: Sequence[Any]) -> Table:
+    """A row for each of the dataclasses `rows`, a column for each of their fields."""
+    names = [field.name for field in fields(rows[0])]
+    cells = [[_cell(getattr(row, name)) for name in names] for row in rows]
+    return Table([name.replace("_", " ") for name in names], cells)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_cell(its)}" for name, its in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_cell, value))
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+    return "-" if value is None else str(value)
 
 
 def failures(results: Sequence[Failing]) -> list[Block]:

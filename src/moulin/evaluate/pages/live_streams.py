@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from moulin.evaluate.pages.blocks import Block, Fact, Facts, Paragraph, Plot, Plots, Section, Table
-from moulin.evaluate.pages.figures import figure
+from moulin.evaluate.pages.figures import figure, table_of
 from moulin.evaluate.pages.plots import Series, line_chart
 from moulin.evaluate.results.live_streams import ChurnRun, LiveStreamFigures
 
@@ -19,11 +19,10 @@ CHURN_METHOD = (
 
 
 def live_stream_sections(figures: LiveStreamFigures) -> list[Section]:
-    sections = [*_capacity(figures), *_steps(figures)]
+    sections = _capacity(figures)
+    if figures.steps:
+        sections.append(Section("Steps", [table_of(figures.steps)]))
     sections += [section for run in figures.churn for section in _churn(run)]
-    if figures.triton:
-        streams = ", ".join(str(run.get("streams", "?")) for run in figures.triton)
-        sections.append(Section("Through Triton", [Paragraph(f"Runs with {streams} streams are in the JSON file.")]))
     return sections
 
 
@@ -59,16 +58,6 @@ def _capacity(figures: LiveStreamFigures) -> list[Section]:
         for run in runs
     ]
     return [Section("", blocks), Section("Every run", [Table(header, rows)])]
-
-
-def _steps(figures: LiveStreamFigures) -> list[Section]:
-    if not figures.steps:
-        return []
-    rows = [
-        (it.runner, str(it.batch), *(figure(ms, 2) for ms in (it.p50_ms, it.p95_ms, it.gpu_ms))) for it in figures.steps
-    ]
-    header = ("runner", "streams in the step", "p50, ms", "p95, ms", "on the GPU, ms")
-    return [Section("Steps", [Table(header, rows)])]
 
 
 def _churn(run: ChurnRun) -> list[Section]:

@@ -1,4 +1,5 @@
-"""Figures of `moulin bench gpu`: our offline GPU engine, by parts."""
+"""Figures of `moulin bench gpu`: our offline GPU engine, by parts. Encoders and the service, which older results have
+too, are measured by `moulin bench encoder` and `moulin bench offline`, and are not read."""
 
 from __future__ import annotations
 
@@ -7,22 +8,15 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class EncoderGraphs:
-    """Milliseconds of a pass by batch size: as a CUDA graph, and by the modules in PyTorch. Of older results only;
-    `moulin bench encoder` measures this now."""
-
-    size: str
-    frames: int
-    ms: Mapping[str, float]
-    plain_modules_ms: Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True)
 class Calls:
     """Calls one after the other: audio seconds a second, and the time of each call."""
 
     rtfx: float
     call_ms: Sequence[float]
+
+    def __str__(self) -> str:
+        """The RTFx."""
+        return f"{self.rtfx:,.0f}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,30 +75,11 @@ class MemoryRun:
 
 
 @dataclass(frozen=True, slots=True)
-class ServiceRun:
-    """The service through Triton. Of older results only; `moulin bench offline --workers` measures this now."""
-
-    size: str
-    instances: int
-    clients: int
-    concurrency: int
-    rtfx: float
-    requests_per_sec: float
-    p50_ms: float
-    p95_ms: float
-    p99_ms: float
-    failures: int
-    int16: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class GpuEngineFigures:
     kind: str = "gpu-engine"
-    encoder: Sequence[EncoderGraphs] = ()
     pipeline: Sequence[PipelineRun] = ()
     options: Sequence[OptionsRun] = ()
     search: Sequence[KernelRun] = ()
     breakdown: Sequence[Breakdown] = ()
     memory: Sequence[MemoryRun] = ()
-    triton: Sequence[ServiceRun] = ()
     interrupted: bool = False

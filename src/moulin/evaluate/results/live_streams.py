@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from moulin.evaluate.gpu_usage import GpuUsage
 from moulin.evaluate.results.setup import SETTING, Percentiles
@@ -103,8 +102,6 @@ class LiveStreamFigures:
     largest: int | None = None
     """The largest number of streams that held."""
     churn: Sequence[ChurnRun] = ()
-    triton: Sequence[Mapping[str, Any]] = ()
-    """Of older results only; `moulin bench streaming --generators` measures this now."""
     interrupted: bool = False
 
     @property

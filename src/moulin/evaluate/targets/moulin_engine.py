@@ -11,13 +11,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from moulin.bundle.spec import CheckpointSpec, ModelSpec
+from moulin.bundle.spec import ModelSpec
 from moulin.decoding.options import DecodingOptions
 from moulin.errors import MoulinError, first_line
 from moulin.evaluate.connection import Record
 from moulin.evaluate.targets.in_process import Queued, answer, tell
 from moulin.evaluate.targets.target import RunningTarget, ServerSettings, Transcribe, needed
-from moulin.models.engine_choice import EngineChoice
 from moulin.streaming.options import StreamOptions
 
 if TYPE_CHECKING:
@@ -49,9 +48,7 @@ def streams(spec: ModelSpec | None, settings: ServerSettings) -> Iterator[Runnin
     from moulin.models.open_stream_recognizer import open_stream_recognizer
 
     recognizer = open_stream_recognizer(
-        needed(spec).file,
-        _engine(needed(spec), settings),
-        options=StreamOptions().updated(settings.decoding),
+        needed(spec).file, settings.engine, options=StreamOptions().updated(settings.decoding)
     )
     recognizer.warm_up()
     scheduler = StepScheduler(recognizer)
@@ -64,20 +61,7 @@ def streams(spec: ModelSpec | None, settings: ServerSettings) -> Iterator[Runnin
 def _open_offline(spec: ModelSpec, settings: ServerSettings) -> Recognizer:
     from moulin.models.open_recognizer import open_recognizer
 
-    return open_recognizer(
-        spec.file,
-        _engine(spec, settings),
-        options=DecodingOptions().updated(settings.decoding),
-    )
-
-
-def _engine(spec: ModelSpec, settings: ServerSettings) -> EngineChoice:
-    """In the precision of the ONNX files that were chosen; of a checkpoint in the one that was asked for, if any.
-    TensorRT makes its own of fp32 files."""
-    precision = spec.run_in if isinstance(spec, CheckpointSpec) else spec.precision
-    if settings.engine == "tensorrt":
-        precision = None
-    return EngineChoice(settings.engine, settings.device, precision=precision, threads=settings.threads)
+    return open_recognizer(spec.file, settings.engine, options=DecodingOptions().updated(settings.decoding))
 
 
 class _Batches:

@@ -63,7 +63,7 @@ def requests(spec: ModelSpec | None, settings: ServerSettings) -> Iterator[Runni
 @contextmanager
 def streams(spec: ModelSpec | None, settings: ServerSettings) -> Iterator[RunningTarget]:
     """A thread that decodes all streams that are ready, as its own servers do."""
-    recognizer = _sherpa_onnx(settings.device).OnlineRecognizer.from_transducer(
+    recognizer = _sherpa_onnx(settings.engine.device).OnlineRecognizer.from_transducer(
         **_files(onnx(spec)), num_threads=settings.threads, enable_endpoint_detection=True, **_decoding(settings)
     )
     worker = _SherpaWorker(recognizer)
@@ -75,7 +75,7 @@ def streams(spec: ModelSpec | None, settings: ServerSettings) -> Iterator[Runnin
 
 def _offline(spec: ModelSpec | None, threads: int, settings: ServerSettings) -> Any:
     """The offline recognizer. Raises EngineError where it is not installed, OptionsError with a GPU."""
-    return _sherpa_onnx(settings.device).OfflineRecognizer.from_transducer(
+    return _sherpa_onnx(settings.engine.device).OfflineRecognizer.from_transducer(
         **_files(onnx(spec)), num_threads=threads, **_decoding(settings)
     )
 

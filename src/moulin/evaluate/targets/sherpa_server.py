@@ -57,7 +57,7 @@ _OFFLINE_UNKNOWN = {"loop-interval-ms", "end-tail-padding"}
 @contextmanager
 def started(spec: ModelSpec | None, settings: ServerSettings) -> Iterator[RunningTarget]:
     """The server for the model, with the best settings found and what `settings` changes of them."""
-    check_cpu(settings.device)
+    check_cpu(settings.engine.device)
     method, beam = decoding_of(settings)
     decoding = {"decoding-method": method, "max-active-paths": str(beam)}
     with sherpa_server(onnx(spec), {**SHERPA_SETTINGS, **decoding, **settings.sherpa}) as (pid, port):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from moulin.errors import OptionsError
 from moulin.evaluate.connection import Connection
 from moulin.evaluate.streaming_clips import Clip
 from moulin.evaluate.targets.triton_statistics import ReadStatistics
-from moulin.models.engine_choice import Engine
+from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
 
 SHERPA_SETTINGS: Mapping[str, str] = {
     "max-batch-size": "16",
@@ -31,18 +32,21 @@ SHERPA_SETTINGS: Mapping[str, str] = {
 class ServerSettings:
     """Settings that a target is started with."""
 
-    threads: int
-    device: str = "cpu"
-    engine: Engine | None = None
-    """Of moulin's targets; by default the one for the model's form."""
-    sherpa: Mapping[str, str] = field(default_factory=dict)
-    """Options of the command line of the peer's server, without dashes."""
+    engine: EngineChoice = USUAL_ENGINE
+    """Of moulin's targets; of all of them the threads and the device."""
     decoding: Mapping[str, str | int] = field(default_factory=dict)
     """Of every target: `method` and `beam`, where they are not the default."""
-    api_key: str = ""
-    """For targets at an address that want one."""
+    sherpa: Mapping[str, str] = field(default_factory=dict)
+    """Options of the command line of the peer's server, without dashes."""
     moulin: Mapping[str, str] = field(default_factory=dict)
     """Options of moulin's service, by the names of the fields of StreamingOptions or OfflineOptions."""
+    api_key: str = ""
+    """For targets at an address that want one."""
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of the target."""
+        return self.engine.threads or len(os.sched_getaffinity(0))
 
     @property
     def options(self) -> str:
@@ -55,8 +59,8 @@ class ServerSettings:
             return dict(self.decoding)
         if name.startswith("sherpa-onnx-server"):
             return {**SHERPA_SETTINGS, **self.sherpa, **self.decoding}
-        engine = {"engine": self.engine} if self.engine else {}
-        return {"threads": self.threads, "device": self.device, **engine, **self.moulin, **self.decoding}
+        engine = {"engine": self.engine.kind} if self.engine.kind else {}
+        return {"threads": self.threads, "device": self.engine.device, **engine, **self.moulin, **self.decoding}
 
 
 Connect = Callable[[Sequence[Clip], int], Connection]

@@ -23,7 +23,6 @@ from moulin.launch.server import TritonServer
 from moulin.launch.server_options import ServerOptions
 from moulin.launch.tritonserver import find_tritonserver
 from moulin.launch.workspace import workspace
-from moulin.models.engine_choice import EngineChoice
 from moulin.models.engines import choose_engine
 from moulin.triton_repo import contract
 
@@ -128,15 +127,15 @@ def _moulin(spec: ModelSpec, settings: ServerSettings) -> Iterator[TritonServer]
     from moulin.triton_repo.repository import build_offline_repository, build_streaming_repository
     from moulin.triton_repo.streaming_options import StreamingOptions
 
-    engine = EngineChoice(settings.engine, settings.device, threads=settings.threads)
     with workspace("bench") as repository:
+        engine = settings.engine
         if spec.streaming:
-            streaming = StreamingOptions(engine=engine)
-            build_streaming_repository(spec, repository, with_options(streaming, settings.moulin), link=True)
+            streaming = with_options(StreamingOptions(engine=engine), settings.moulin)
+            build_streaming_repository(spec, repository, streaming, link=True)
         else:
             offline = OfflineOptions(engine=engine, decoding=DecodingOptions().updated(settings.decoding))
             build_offline_repository(spec, repository, with_options(offline, settings.moulin), link=True)
-        with _triton(repository, choose_engine(spec, settings.engine)) as server:
+        with _triton(repository, choose_engine(spec, engine.kind)) as server:
             yield server
 
 

@@ -1,8 +1,8 @@
-// Subtitle files of segments: { text, words, start_sec, end_sec }. One that came from the server as a cue is one already.
+// Subtitle files from segments { text, words, start_sec, end_sec }. Segments that the server sent as cues are not split.
 
-// Two lines of 42 characters and 7 seconds are what subtitling guides allow; a pause of a second starts a new cue.
+// Subtitling guides allow two lines of 42 characters and 7 seconds; a pause of a second starts a new cue.
 const MAX_CHARS = 84, MAX_SEC = 7, PAUSE_SEC = 1;
-const LINGER_SEC = 0.8; // a cue stays a little, if nothing follows
+const LINGER_SEC = 0.8; // time for which a cue stays after its last word, if nothing follows
 
 export const text = (segments) => segments.map((segment) => segment.text).join("\n") + "\n";
 
@@ -22,7 +22,7 @@ function cues(segments) {
   return found;
 }
 
-// A segment's words, as many together as a cue holds.
+// A segment's words in groups, each as large as a cue allows.
 function groups({ text, words }) {
   const found = [];
   let end = 0;
@@ -39,7 +39,7 @@ function groups({ text, words }) {
   return found;
 }
 
-// 3725.5 as 01:02:05.500, the point as given.
+// Seconds as a time stamp: 3725.5 is 01:02:05.500, with `point` as the decimal point.
 function clock(seconds, point) {
   const ms = Math.round(seconds * 1000);
   const pad = (value, width = 2) => String(Math.floor(value)).padStart(width, "0");

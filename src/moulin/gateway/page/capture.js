@@ -1,12 +1,12 @@
-// Runs in the browser's audio thread: the microphone at whatever rate it has becomes 16 kHz, 16 bit, a tenth of a
-// second at a time.
+// An audio worklet (in the browser's audio thread) that resamples the microphone to 16 kHz, 16 bit, in chunks of a tenth
+// of a second.
 
 const RATE = 16000;
 const CHUNK = RATE / 10;
-const ZERO_CROSSINGS = 32; // of the sinc on each side, at the lower of the two rates
+const ZERO_CROSSINGS = 32; // zero crossings of the sinc on each side, at the lower of the two rates
 const PHASES = 512;
 
-// A low-pass filter at most of the lower rate's half, sampled at PHASES points between two input samples.
+// A low-pass filter just below half of the lower rate, sampled at PHASES points between two input samples.
 class Resampler {
   constructor(from) {
     this.step = from / RATE;
@@ -14,7 +14,7 @@ class Resampler {
     this.half = Math.ceil(ZERO_CROSSINGS / cutoff);
     this.kernels = Array.from({ length: PHASES + 1 }, (_, phase) => this.kernel(cutoff, phase / PHASES));
     this.input = new Float32Array(this.half); // silence before the first sample
-    this.position = this.half; // of the next output sample, in `input`
+    this.position = this.half; // position of the next output sample in `input`
   }
 
   kernel(cutoff, fraction) {
@@ -26,10 +26,10 @@ class Resampler {
       const hann = Math.abs(x) < this.half ? 0.5 + 0.5 * Math.cos((Math.PI * x) / this.half) : 0;
       sum += taps[k] = sinc * hann;
     }
-    return taps.map((tap) => tap / sum); // unity gain for constant input, whatever the phase
+    return taps.map((tap) => tap / sum); // unity gain for constant input at every phase
   }
 
-  // The output that `samples` complete.
+  // The output samples completed by `samples`.
   push(samples) {
     const input = new Float32Array(this.input.length + samples.length);
     input.set(this.input);

@@ -1,30 +1,30 @@
-// Live speech over `WS /v1/stream`, and again after the connection was lost: what was not final yet is sent again, so
-// that a short break costs nothing but time.
+// Live speech over `WS /v1/stream`. After a lost connection it reconnects and sends all audio again that is not final
+// yet, so that a short break loses nothing.
 
 import { key } from "/page/server.js";
 
 const RATE = 16000;
 const RETRY_SEC = [1, 2, 4, 8, 15, 30];
-const KEPT_SEC = 60; // of audio that is not final; of a longer break the beginning is lost
+const KEPT_SEC = 60; // audio kept until it is final; the beginning of a longer break is lost
 const READY_SEC = 10;
 const DONE_SEC = 10;
 const PING_SEC = 2;
-const STABLE_SEC = 10; // a connection that held so long starts the waiting times anew
+const STABLE_SEC = 10; // a connection that lasted this long resets the waiting times
 
 const REASONS = { server_busy: "The server is full.", server_unavailable: "The recogniser does not answer." };
 
 export class Live {
   // `on` has: listening(), partial(segment), final(segment), retry(seconds, reason), gap(seconds), roundTrip(ms),
-  // delay(seconds), failed(message, hint), refused(). Times count on from `fromSec`.
+  // delay(seconds), failed(message, hint), refused(). Times start at `fromSec`.
   constructor(model, on, fromSec = 0) {
     this.model = model;
     this.on = on;
-    this.kept = []; // chunks from `keptFrom` on
-    this.keptFrom = this.captured = this.sent = Math.round(fromSec * RATE); // in samples, from the first that was spoken
-    this.missed = 0; // of the break that goes on
+    this.kept = []; // chunks from sample `keptFrom` on
+    this.keptFrom = this.captured = this.sent = Math.round(fromSec * RATE); // in samples from the first one spoken
+    this.missed = 0; // samples lost in the current break
     this.attempt = 0;
     this.state = "new"; // connecting, listening, waiting, ending, ended
-    this.newest = 0; // end of the newest word that was shown, in seconds
+    this.newest = 0; // end of the last word shown, in seconds
     this.connect();
   }
 
@@ -45,7 +45,7 @@ export class Live {
   async end() {
     if (this.state === "ended") return;
     clearTimeout(this.timer);
-    if (this.state !== "listening") { // there is nobody to wait for
+    if (this.state !== "listening") { // not connected: no words will come
       if (this.captured > this.sent) this.on.gap((this.captured - this.sent) / RATE);
       this.close();
       return;
@@ -57,7 +57,7 @@ export class Live {
     this.close();
   }
 
-  // Now rather than when the time has come.
+  // Reconnect now instead of after the waiting time.
   retryNow() {
     if (this.state !== "waiting") return;
     clearTimeout(this.timer);
@@ -109,7 +109,7 @@ export class Live {
     this.sent += chunk.length;
   }
 
-  // How much audio waits for the network.
+  // Seconds of audio that wait for the network.
   get waitingSec() { return this.socket.bufferedAmount / 2 / RATE; }
 
   show(segment, show) {
@@ -146,7 +146,7 @@ export class Live {
     this.timer = setTimeout(() => this.connect(), wait * 1000);
   }
 
-  // A browser does not say why a WebSocket was refused; plain HTTP does.
+  // Browsers do not report why a WebSocket was refused, so ask over plain HTTP.
   async keyIsWanted() {
     const headers = key() ? { authorization: `Bearer ${key()}` } : {};
     const response = await fetch("/v1/models", { headers }).catch(() => null);

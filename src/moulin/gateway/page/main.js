@@ -1,4 +1,4 @@
-// The page: speaking, opening recordings, and telling honestly what goes wrong.
+// The page: live speech, recordings, and messages about errors.
 
 import * as captions from "/page/captions.js";
 import { Live } from "/page/live.js";
@@ -14,15 +14,15 @@ const transcript = new Transcript(seek);
 const waveform = new Waveform(byId("waveform"), byId("canvas"), seek);
 
 let choices = [];
-let name = "transcript"; // of downloads
+let name = "transcript"; // base name of downloads
 
-// Saying what is going on
+// Status messages
 
 function status(text) { byId("status").textContent = text; }
 
 function notice(text, hint = "", action = null) {
   byId("notice").hidden = false;
-  // Words that are there already are not read out again each second while a countdown runs.
+  // Unchanged words are not replaced, so that screen readers do not repeat them during a countdown.
   if (byId("notice-text").textContent !== text) byId("notice-text").textContent = text;
   byId("notice-hint").textContent = hint;
   byId("notice-action").hidden = !action;
@@ -71,7 +71,7 @@ async function loadModels() {
   ready();
 }
 
-// What can be done now; `text` is what has been done.
+// Enable the controls that can be used now, and show `text` or a default as the status.
 function ready(text = "") {
   const busy = Boolean(session || upload), choice = chosen();
   byId("model").disabled = busy || !choices.length;
@@ -105,10 +105,10 @@ byId("key-form").onsubmit = (event) => {
 
 byId("model").onchange = () => ready();
 
-// Speaking
+// Live speech
 
 let session = null;
-let spokenSec = 0; // whoever stops and speaks again goes on where he was
+let spokenSec = 0; // seconds spoken before, at which the next start continues
 
 class Speaking {
   constructor(model) {
@@ -124,7 +124,7 @@ class Speaking {
     status("Waiting for the microphone");
     await this.microphone.start();
     if (this.stopped) { await this.microphone.stop(); return; }
-    if (!byId("recording").hidden) { // what is on the page was not spoken here
+    if (!byId("recording").hidden) { // the page shows a recording, not live speech
       forgetRecording();
       transcript.clear();
       spokenSec = 0;
@@ -170,14 +170,14 @@ class Speaking {
     this.stop();
   }
 
-  // After a break that was longer than what is kept, or at the end of one that does not end.
+  // After a break longer than the kept audio, or when stopping during a break.
   missed(seconds) {
     if (seconds < 0.5) return;
     transcript.settle();
     transcript.gap(`Not connected: ${Math.round(seconds)} s were not heard.`);
   }
 
-  // Until the next attempt, by the second.
+  // A countdown in seconds to the next attempt.
   retry(seconds, reason) {
     this.noRetry();
     status("Reconnecting");
@@ -281,7 +281,7 @@ function showProgress(began) {
   const seconds = Math.floor((performance.now() - began) / 1000);
   const bar = byId("progress-bar");
   if (sent < 1) bar.value = sent;
-  else bar.removeAttribute("value"); // how long recognition takes is not known
+  else bar.removeAttribute("value"); // the duration of recognition is unknown
   const text = sent < 1 ? `Sending, ${Math.round(sent * 100)} %` : `Transcribing${seconds > 2 ? ` for ${seconds} s` : ""}`;
   if (byId("progress-text").textContent !== text) byId("progress-text").textContent = text;
 }
@@ -322,7 +322,7 @@ player.ontimeupdate = () => {
   transcript.mark(player.currentTime);
   waveform.mark(player.currentTime);
 };
-player.onerror = () => { player.hidden = true; }; // the server reads more than browsers play
+player.onerror = () => { player.hidden = true; }; // the server reads more formats than browsers play
 
 byId("cancel").onclick = () => upload?.abort();
 byId("open").onclick = () => byId("file").click();
@@ -386,7 +386,7 @@ transcript.showTimes(byId("times").checked);
 byId("transcript").addEventListener("transcript", () => {
   byId("empty").hidden = !transcript.isEmpty || !byId("recording").hidden;
   byId("tools").hidden = !transcript.segments.length;
-  // Whoever has scrolled up to read stays there.
+  // Keep the position if the user has scrolled up.
   const below = document.documentElement.scrollHeight - innerHeight - scrollY;
   if (session && below < 240) scrollTo({ top: document.documentElement.scrollHeight });
 });

@@ -1,6 +1,6 @@
 // The microphone as chunks of 16 kHz, 16 bit mono.
 
-// Why there is no microphone, for a person to read.
+// The reason why there is no microphone, for the user.
 export class MicrophoneError extends Error {
   constructor(message, hint = "") {
     super(message);
@@ -16,7 +16,7 @@ const REASONS = {
 };
 
 export class Microphone {
-  // `onchunk` gets an Int16Array every tenth of a second; `onlost` is called when the microphone goes away.
+  // `onchunk` gets an Int16Array every tenth of a second; `onlost` is called when the microphone is disconnected.
   constructor({ onchunk, onlost }) {
     this.onchunk = onchunk;
     this.onlost = onlost;
@@ -31,7 +31,7 @@ export class Microphone {
       );
     }
     try {
-      // The recogniser wants what was said, not what a telephone makes of it.
+      // Without the browser's processing for telephony, which changes the speech.
       const plain = { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false };
       this.media = await navigator.mediaDevices.getUserMedia({ audio: plain });
     } catch (error) {
@@ -60,7 +60,7 @@ export class Microphone {
     await this.context.resume();
   }
 
-  // Of the last moments, in dB of full scale.
+  // The level of the last moments in dB of full scale.
   level() {
     if (!this.analyser) return -Infinity;
     this.analyser.getFloatTimeDomainData(this.window);
@@ -68,7 +68,7 @@ export class Microphone {
     return 10 * Math.log10(power);
   }
 
-  // What is still on its way from the audio thread comes before this is done.
+  // Stop; chunks still in transit from the audio thread are delivered before this resolves.
   async stop() {
     for (const track of this.media?.getTracks() ?? []) { track.onended = null; track.stop(); }
     if (this.capture && this.context.state === "running") {

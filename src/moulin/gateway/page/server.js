@@ -1,11 +1,11 @@
-// What the page asks of the gateway over HTTP.
+// The page's HTTP requests to the gateway.
 
 const KEY = "moulin-key";
 
 export const key = () => sessionStorage.getItem(KEY) ?? "";
 export const useKey = (value) => sessionStorage.setItem(KEY, value);
 
-// A refusal of the gateway's, or that there is none: status 0.
+// An error response of the gateway; status 0 where it does not answer.
 export class Refusal extends Error {
   constructor(status, message, hint = "") {
     super(message);
@@ -25,7 +25,7 @@ export function refusal(status, body) {
   }
 }
 
-// The models to choose from, offline and streaming ones of a kind together, and those with both first.
+// The models to choose from, with offline and streaming models of one name together, and such pairs first.
 // Raises Refusal.
 export async function models() {
   const response = await fetch("/v1/models", { headers: headers() }).catch(() => null);
@@ -41,8 +41,8 @@ export async function models() {
   return [...kinds.values()].sort((a, b) => both(b) - both(a));
 }
 
-// The transcript of a file: { text, duration, words, segments }. `onsent` gets how much has been sent, 0 to 1.
-// Raises Refusal, and DOMException "AbortError" where `signal` says so.
+// The transcript of a file: { text, duration, words, segments }. `onsent` gets the fraction sent, 0 to 1.
+// Raises Refusal, and DOMException "AbortError" when `signal` aborts.
 export function transcribe(file, model, { onsent, signal }) {
   const form = new FormData();
   form.append("model", model);
@@ -51,7 +51,7 @@ export function transcribe(file, model, { onsent, signal }) {
   form.append("timestamp_granularities[]", "segment");
   form.append("file", file);
   return new Promise((resolve, reject) => {
-    const request = new XMLHttpRequest(); // fetch does not tell how much it has sent
+    const request = new XMLHttpRequest(); // fetch does not report upload progress
     request.open("POST", "/v1/audio/transcriptions");
     for (const [name, value] of Object.entries(headers())) request.setRequestHeader(name, value);
     request.upload.onprogress = (event) => event.lengthComputable && onsent(event.loaded / event.total);

@@ -1,23 +1,23 @@
-// What was said, on the page: segments that are final, and the one that is still being spoken.
+// The transcript on the page: final segments, and the open one.
 
 const byId = (id) => document.getElementById(id);
 
 export class Transcript {
-  // `onseek` gets the second of a word or segment that was clicked; only recordings can be played.
+  // `onseek` gets the time of a clicked word or segment in seconds; only recordings can be played.
   constructor(onseek) {
     this.onseek = onseek;
     this.section = byId("transcript");
     this.finals = byId("finals");
     this.partialLine = byId("partial");
     this.segments = [];
-    this.words = []; // of all segments: { start_sec, element }
+    this.words = []; // words of all segments: { start_sec, element }
     this.finals.addEventListener("click", ({ target }) => {
       const at = target.closest("[data-sec]");
       if (at && this.playable) this.onseek(Number(at.dataset.sec));
     });
   }
 
-  // A recording's transcript comes as a whole, and is not read out at once.
+  // Whether segments can be played, as a recording's; its transcript appears at once, and is not read out.
   set playable(yes) {
     this.section.classList.toggle("playable", yes);
     byId("log").ariaLive = yes ? "off" : "polite";
@@ -32,7 +32,7 @@ export class Transcript {
 
   get isEmpty() { return !this.segments.length && !this.partialLine.textContent; }
 
-  // Still changing.
+  // Show the open segment, which may still change.
   partial(segment) {
     this.open = segment;
     this.partialLine.hidden = false;
@@ -51,7 +51,7 @@ export class Transcript {
     this.changed();
   }
 
-  // Something that was not heard.
+  // Add a note in place of a segment.
   gap(message) {
     const item = document.createElement("li"), text = document.createElement("span");
     item.className = "gap";
@@ -60,7 +60,7 @@ export class Transcript {
     this.finals.append(item);
   }
 
-  // Nothing more will come: what is there stays.
+  // Keep the open segment as it is, because no more updates will come.
   settle() { if (this.open) this.final(this.open); }
 
   clearPartial() {
@@ -78,7 +78,7 @@ export class Transcript {
     this.changed();
   }
 
-  // Mark the word that is being played.
+  // Highlight the word that is being played.
   mark(seconds) {
     let low = 0, high = this.words.length;
     while (low < high) {
@@ -96,7 +96,7 @@ export class Transcript {
   changed() { this.section.dispatchEvent(new Event("transcript")); }
 }
 
-// When a segment began: 1:05, and a button where it can be played.
+// A segment's start time (1:05), as a button if it can be played.
 function stamp(seconds, playable) {
   const element = document.createElement(playable ? "button" : "span");
   element.className = "at";
@@ -110,7 +110,7 @@ function stamp(seconds, playable) {
   return element;
 }
 
-// A segment's text, which alone knows where spaces belong, with each word under its time.
+// A segment's text, which has the spaces between words, with each word as an element with its time.
 function said({ text, words }) {
   const line = document.createElement("span"), placed = [];
   line.className = "said";

@@ -1,10 +1,10 @@
-// A recording's waveform with its words below, each where it was recognised.
+// A recording's waveform with its words below, each at the time of its recognition.
 
 const RATE = 16000;
 const HEIGHT = 128;
-const LABELS = 34; // of the height, for the words
-const MAX_WIDTH = 16000; // browsers draw no wider canvas
-const MAX_DECODED_SEC = 1800; // what a browser decodes at once is in its memory as a whole
+const LABELS = 34; // height for the words
+const MAX_WIDTH = 16000; // browsers do not draw wider canvases
+const MAX_DECODED_SEC = 1800; // browsers decode a whole file into memory
 const PIXELS_A_SECOND = 88;
 
 export class Waveform {
@@ -19,14 +19,14 @@ export class Waveform {
     new ResizeObserver(() => this.layout()).observe(frame);
   }
 
-  // Decode `file`; without a waveform, if the browser cannot read it or it is long.
+  // Decode `file`; there is no waveform where the browser cannot read it or it is long.
   async load(file, durationSec) {
     this.peaks = null;
     if (durationSec <= MAX_DECODED_SEC) {
       try {
         const decoder = new OfflineAudioContext(1, 1, RATE);
         this.peaks = peaksOf(await decoder.decodeAudioData(await file.arrayBuffer()));
-      } catch { /* what the server can read and the browser cannot has words and no waveform */ }
+      } catch { /* a format that only the server reads has words but no waveform */ }
     }
     this.durationSec = durationSec;
   }
@@ -50,7 +50,7 @@ export class Waveform {
     this.draw();
   }
 
-  // The part before `seconds` has been played.
+  // Mark the part before `seconds` as played.
   mark(seconds) {
     this.played = seconds;
     this.draw();
@@ -79,7 +79,7 @@ export class Waveform {
       pen.fillStyle = color("--accent");
       pen.fillRect(x, 2 * middle - 4, 1, 6);
       const label = pen.measureText(word).width;
-      if (x < free || x + label > width) continue; // no room: the tick alone
+      if (x < free || x + label > width) continue; // no space: only the tick
       pen.fillStyle = color("--ink");
       pen.fillText(word, x, HEIGHT - LABELS + 5);
       const time = start_sec.toFixed(2);
@@ -92,7 +92,7 @@ export class Waveform {
 
 const PEAKS_A_SECOND = 200;
 
-// The loudest sample of each 5 ms, over all channels, the loudest of all as 1.
+// The peak of each 5 ms over all channels, normalised to a maximum of 1.
 function peaksOf(buffer) {
   const step = RATE / PEAKS_A_SECOND;
   const peaks = new Float32Array(Math.ceil(buffer.length / step));

@@ -6,9 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from moulin.encoders.zipformer2 import ConvNeXt
 from moulin.gpu.kernels.activations import Activation
-from moulin.gpu.kernels.convnext import ConvNeXtWeights, convnext, convnext_plain
 from moulin.gpu.kernels.subsampling import Subsampling, subsampling, subsampling_plain
 from tests.gpu.compare import assert_close, within
 
@@ -31,11 +29,3 @@ def test_subsampling(
     ours = subsampling(x, lengths, prepared)
     reached = torch.tensor([prepared.frames(length) for length in lengths.tolist()], device=device)
     assert_close(ours, subsampling_plain(x, lengths, prepared), where=within(ours.shape[1], reached, axes=2))
-
-
-@pytest.mark.parametrize("channels", [16, 20])
-def test_convnext(channels: int, product_dtype: torch.dtype, device: torch.device) -> None:
-    weights = ConvNeXtWeights.of(ConvNeXt(channels).to(device), device, product_dtype)
-    lengths = torch.tensor([17, 3, 1], dtype=torch.int32, device=device)
-    x = torch.randn(3, 17, 9, channels, device=device).to(product_dtype)
-    assert_close(convnext(x, lengths, weights), convnext_plain(x, lengths, weights), where=within(17, lengths, axes=2))

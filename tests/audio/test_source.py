@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from moulin.audio.source import AudioSource, RawFormat, find_sources, parse_raw_format
+from moulin.errors import AudioError, OptionsError
+
+
+def test_folders_are_searched_by_suffix_and_files_taken_as_named(tmp_path: Path) -> None:
+    for name in ("b.WAV", "a/z.flac", "a/notes.txt", "speech.bin"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = find_sources([str(tmp_path / "speech.bin"), "-", str(tmp_path)])
+    names = [str(tmp_path / "speech.bin"), "-", str(tmp_path / "a/z.flac"), str(tmp_path / "b.WAV")]
+    assert [source.name for source in found] == names
+
+
+def test_a_folder_without_audio(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(AudioError, match="no audio in the folder"):
+        find_sources([str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("text", "raw"),
+    [("s16le:8000", RawFormat("s16le", 8000)), ("mulaw:8000:2", RawFormat("mulaw", 8000, 2))],
+)
+def test_raw_formats(text: str, raw: RawFormat) -> None:
+    assert parse_raw_format(text) == raw
+
+
+@pytest.mark.parametrize("text", ["", "s16le", "s16le:", "mp3:8000", "s16le:8000:1:2", "s16le:-8000"])
+def test_texts_that_are_no_raw_format(text: str) -> None:
+    with pytest.raises(OptionsError, match=r"ENCODING:RATE or ENCODING:RATE:CHANNELS, got"):
+        parse_raw_format(text)
+
+
+def test_blocks_are_the_whole_file(tmp_path: Path) -> None:
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 20_000).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", samples, 16_000, "FLOAT")
+    source = AudioSource(str(tmp_path / "a.wav"))
+    np.testing.assert_array_equal(np.concatenate(list(source.blocks())), samples)
+    np.testing.assert_array_equal(source.read(), samples)
+    assert source.declared_sec() == 1.25
+
+
+def test_headerless_audio_is_one_block(tmp_path: Path) -> None:
+    samples = np.arange(-200, 200, dtype="<i2")
+    (tmp_path / "a.raw").write_bytes(samples.tobytes())
+    source = AudioSource(str(tmp_path / "a.raw"), RawFormat("s16le", 16_000))
+    (block,) = source.blocks()
+    np.testing.assert_array_equal(block * 32768, samples)
+    assert source.declared_sec() is None

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from tritonclient.grpc import service_pb2 as pb
+
+from moulin.client.served_model import ServedModel, ready_models, served_models
+
+
+def _response(name: str, inputs: str, output: str, *, streaming: bool = False, limit: str | None = None) -> object:
+    response = pb.ModelConfigResponse()
+    response.config.name = name
+    for tensor in inputs.split():
+        response.config.input.add(name=tensor)
+    response.config.output.add(name=output)
+    if streaming:
+        response.config.sequence_batching.SetInParent()
+    if limit is not None:
+        response.config.parameters["max_utterance_sec"].string_value = limit
+    return response
+
+
+def test_models_of_moulin_are_told_by_their_tensors() -> None:
+    responses = [
+        _response("zipformer", "WAV WAV_LENS", "RESULT", limit="120"),
+        _response("resnet", "IMAGE", "RESULT"),
+        _response("encoder", "WAV", "HIDDEN"),
+        _response("live", "WAV WAV_LENS", "RESULT", streaming=True, limit="20.5"),
+        _response("older", "WAV WAV_LENS", "RESULT"),
+    ]
+    assert served_models(responses) == [
+        ServedModel("live", True, 20.5),
+        ServedModel("older", False, 30.0),
+        ServedModel("zipformer", False, 120.0),
+    ]
+
+
+def test_only_ready_models_are_named() -> None:
+    index = pb.RepositoryIndexResponse()
+    for name, state in (("a", "READY"), ("b", "UNAVAILABLE"), ("c", "")):
+        index.models.add(name=name, state=state)
+    assert ready_models(index) == ["a"]

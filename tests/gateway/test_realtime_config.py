@@ -1,0 +1,85 @@
+"""Settings of a realtime session in OpenAI's two forms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from moulin.gateway.api_error import ApiError
+from moulin.gateway.realtime_config import FORMATS, RealtimeConfig, TurnDetection
+
+CONFIG = RealtimeConfig("transducer", language="en")
+NESTED: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = [
+    ({}, {}, {}),
+    ({"turn_detection": None}, {"turn_detection": None}, {"turn_detection": None}),
+    (
+        {"turn_detection": {"type": "semantic_vad", "eagerness": "high"}},
+        {"turn_detection": {"type": "semantic_vad", "eagerness": "high"}},
+        {"turn_detection": TurnDetection("semantic_vad", eagerness="high")},
+    ),
+    ({"format": {"type": "audio/pcma"}}, {"input_audio_format": "g711_alaw"}, {"format": FORMATS[2]}),
+    (
+        {"transcription": {"model": "whisper-1", "language": None}},
+        {"input_audio_transcription": {"model": "whisper-1", "language": None}},
+        {"model": "whisper-1", "language": None},
+    ),
+]
+
+
+@pytest.mark.parametrize(("given", "older", "changed"), NESTED)
+def test_both_forms_change_only_what_they_give(
+    given: dict[str, Any], older: dict[str, Any], changed: dict[str, Any]
+) -> None:
+    new = CONFIG.updated({"type": "transcription", "audio": {"input": given}})
+    assert new == CONFIG.updated_older(older)
+    for name in ("model", "format", "turn_detection", "language", "prompt", "logprobs"):
+        assert getattr(new, name) == changed.get(name, getattr(CONFIG, name))
+
+
+@pytest.mark.parametrize("given", [given for given, _, _ in NESTED])
+def test_what_is_shown_can_be_sent_back(given: dict[str, Any]) -> None:
+    config = CONFIG.updated({"audio": {"input": given}})
+    shown = config.to_dict("sess_1")
+    assert RealtimeConfig("x").updated({name: shown[name] for name in ("type", "audio", "include")}) == config
+    shown = config.to_older_dict("sess_1")
+    accepted = {name: value for name, value in shown.items() if name not in ("id", "object")}
+    assert RealtimeConfig("x").updated_older(accepted) == config
+
+
+@pytest.mark.parametrize(
+    ("session", "param", "code"),
+    [
+        ({"type": "realtime"}, "session.type", "invalid_value"),
+        ({"audio": {"output": {}}}, "session.audio.output", "unknown_parameter"),
+        (
+            {"audio": {"input": {"format": {"type": "audio/pcm", "rate": 8000}}}},
+            "session.audio.input.format.rate",
+            None,
+        ),
+        (
+            {"audio": {"input": {"turn_detection": {"type": "server_vad", "threshold": 2}}}},
+            "session.audio.input.turn_detection.threshold",
+            None,
+        ),
+        (7, "session", None),
+    ],
+)
+def test_faults_are_named_by_their_path(session: Any, param: str, code: str | None) -> None:
+    with pytest.raises(ApiError) as refused:
+        CONFIG.updated(session)
+    assert (refused.value.param, refused.value.code) == (param, code or "invalid_value")
+
+
+@pytest.mark.parametrize(
+    ("detection", "silence_sec"),
+    [
+        (None, 0.5),
+        (TurnDetection(silence_duration_ms=750), 0.75),
+        (TurnDetection("semantic_vad", eagerness="low"), 2.0),
+        (TurnDetection("semantic_vad"), 1.2),
+    ],
+)
+def test_the_pause_of_the_stream(detection: TurnDetection | None, silence_sec: float) -> None:
+    options = RealtimeConfig("m", turn_detection=detection).stream_options
+    assert options == {"endpoint": True, "rule2_min_trailing_silence_sec": silence_sec}

@@ -1,0 +1,63 @@
+"""Responses, parsed by the types of OpenAI's own client."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from openai.types.audio import (
+    Transcription,
+    TranscriptionTextDeltaEvent,
+    TranscriptionTextDoneEvent,
+    TranscriptionVerbose,
+)
+from starlette.datastructures import FormData
+
+from moulin.gateway.transcription_formats import delta_event, done_event, response
+from moulin.gateway.transcription_request import TranscriptionRequest, transcription_request
+from moulin.transcript import Transcript, Word
+
+HEARD = Transcript("ÉTÉ TWO", (Word("ÉTÉ", 0.2, 0.52, 0.5), Word("TWO", 0.6, 0.84, 0.25)), 2.345)
+
+
+def _request(*fields: tuple[str, str]) -> TranscriptionRequest:
+    return transcription_request(FormData([("model", "m"), *fields]))
+
+
+def _body(*fields: tuple[str, str]) -> bytes:
+    return bytes(response(HEARD, _request(*fields)).body)
+
+
+def test_json() -> None:
+    found = Transcription.model_validate_json(_body(("include[]", "logprobs")))
+    assert found.text == HEARD.text
+    assert [(entry.token, bytes(map(int, entry.bytes or ())).decode()) for entry in found.logprobs or ()] == [
+        ("ÉTÉ", "ÉTÉ"),
+        ("TWO", "TWO"),
+    ]
+    assert [entry.logprob for entry in found.logprobs or ()] == pytest.approx([math.log(0.5), math.log(0.25)], abs=1e-4)
+    assert json.loads(_body())["usage"] == {"type": "duration", "seconds": 3}
+
+
+def test_verbose_json() -> None:
+    both = [("timestamp_granularities[]", name) for name in ("word", "segment")]
+    found = TranscriptionVerbose.model_validate_json(_body(("response_format", "verbose_json"), *both))
+    assert [(word.word, word.start, word.end) for word in found.words or ()] == [("ÉTÉ", 0.2, 0.52), ("TWO", 0.6, 0.84)]
+    assert found.segments is not None
+    (segment,) = found.segments
+    assert (segment.text, segment.start, segment.seek) == (HEARD.text, 0.2, 20)
+    assert segment.avg_logprob == pytest.approx((math.log(0.5) + math.log(0.25)) / 2, abs=1e-4)
+
+
+def test_text_and_subtitles() -> None:
+    assert _body(("response_format", "text")).decode() == "ÉTÉ TWO\n"
+    assert _body(("response_format", "srt")).startswith(b"1\n00:00:00,200 --> ")
+    assert _body(("response_format", "vtt")).startswith(b"WEBVTT\n")
+
+
+def test_events() -> None:
+    delta = TranscriptionTextDeltaEvent.model_validate_json(delta_event(" TWO").removeprefix(b"data: "))
+    assert delta.delta == " TWO"
+    done = TranscriptionTextDoneEvent.model_validate_json(done_event(HEARD, _request()).removeprefix(b"data: "))
+    assert done.text == HEARD.text

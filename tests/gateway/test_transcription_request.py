@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from starlette.datastructures import FormData
+
+from moulin.errors import OptionsError
+from moulin.gateway.api_error import ApiError
+from moulin.gateway.transcription_request import transcription_request
+
+
+def _form(*fields: tuple[str, str]) -> FormData:
+    return FormData([("model", "whisper-1"), ("file", "ignored"), *fields])
+
+
+def test_lists_come_with_brackets_or_without() -> None:
+    for name in ("timestamp_granularities[]", "timestamp_granularities"):
+        form = _form((name, "word"), (name, "segment"), ("response_format", "verbose_json"))
+        assert transcription_request(form).timestamp_granularities == ("word", "segment")
+
+
+def test_decoding_options() -> None:
+    request = transcription_request(_form(("method", "modified_beam_search"), ("beam", "8"), ("temperature", "0.7")))
+    assert request.decoding_changes == {"method": "modified_beam_search", "beam": 8}
+    with pytest.raises(OptionsError, match="beam"):
+        _ = transcription_request(_form(("method", "modified_beam_search"), ("beam", "0"))).decoding_changes
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "code"),
+    [
+        ([("beams", "8")], "beams", "unknown_parameter"),
+        ([("response_format", "xml")], "response_format", "invalid_value"),
+        ([("temperature", "2")], "temperature", "invalid_value"),
+        ([("timestamp_granularities[]", "word")], "timestamp_granularities", None),
+        ([("stream", "true"), ("response_format", "srt")], "response_format", None),
+    ],
+)
+def test_faults_are_named(fields: list[tuple[str, str]], param: str, code: str | None) -> None:
+    with pytest.raises(ApiError) as refused:
+        transcription_request(_form(*fields))
+    error: Any = refused.value
+    assert (error.status, error.param, error.code) == (400, param, code)
+
+
+def test_without_a_model() -> None:
+    with pytest.raises(ApiError, match="Expected a field 'model', got none"):
+        transcription_request(FormData([("file", "ignored")]))
