@@ -96,6 +96,18 @@ def test_int16_nothing_and_hardly_anything_in_one_batch(ours: Recognizer, clips:
 
 
 @on_gpu
+def test_options_of_their_own_in_one_batch(ours: Recognizer, clips: list[Floats]) -> None:
+    """Each clip as with its options alone: 14 sets, greedy search among them, three times for the graphs."""
+    options = [
+        DecodingOptions() if at % 6 == 3 else DecodingOptions(BEAM.method, 2 + at % 7, 0.8 + 0.05 * at, 0.1 * at)
+        for at in range(len(clips))
+    ]
+    wanted = [ours.transcribe([clip], [each])[0].text for clip, each in zip(clips, options, strict=True)]
+    for _ in range(3):
+        assert [transcript.text for transcript in ours.transcribe(clips, options)] == wanted
+
+
+@on_gpu
 def test_what_is_wrong_is_refused(ours: Recognizer) -> None:
     with pytest.raises(AudioError, match="expected finite samples"):
         ours.transcribe([np.array([0.0, np.nan], np.float32)])

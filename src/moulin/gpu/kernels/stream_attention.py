@@ -38,20 +38,19 @@ def ring_attention_weights(
     table: Tensor,
     *,
     chunk: int,
-    query_dim: int,
-    key_at: int,
-    position_at: int,
     pos_dim: int,
 ) -> Tensor:
     """softmax(query key + position distance) over the frames in the rings, [B, heads, chunk, K] in the order of a ring,
     K the ring's length rounded up, with zeros for frames that are not attended to.
 
-    `projected` [B chunk, C] is as in `moulin.gpu.kernels.attention_weights`, and `table` too, for distances from
-    -(ring - 1) on. `keys` [slots, ring, heads * query_dim] takes the chunk's keys.
+    `projected` [B chunk, C] holds the queries of all heads, then their keys, then their positional queries; `table` is
+    as in `moulin.gpu.kernels.attention_weights`, for distances from -(ring - 1) on. `keys` [slots, ring,
+    heads * query_dim] takes the chunk's keys.
     """
     batch = len(at.slots)
     heads, distances, padded_pos_dim = table.shape
-    ring = keys.shape[1]
+    _, ring, key_at = keys.shape
+    query_dim = key_at // heads
     width = _width(ring)
     out = torch.empty(batch, heads, chunk, width, dtype=projected.dtype, device=projected.device)
     _ring_weights_kernel[(batch, heads)](
@@ -63,7 +62,7 @@ def ring_attention_weights(
         out,
         projected.stride(0),
         key_at,
-        position_at,
+        2 * key_at,
         distances,
         width,
         chunk,
