@@ -1,7 +1,7 @@
 """Options as fields of frozen dataclasses: each field says its default, bounds and help once.
 
-Made of a field are the flag of the command line (`cli.flags`), the check of its value (`check_options`) and its place
-in JSON (`to_json`, `from_json`). An options dataclass may hold others.
+From a field come the flag of the command line (`cli.flags`), the check of its value (`check_options`) and its place in
+JSON (`to_json`, `from_json`). An options dataclass may hold others.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The numbers that an option may be; NaN is none of them."""
+    """The range of a number; NaN is outside of every range."""
 
     at_least: float = -inf
     above: float = -inf
@@ -38,7 +38,7 @@ class Bounds:
         return low and value <= self.at_most and (value < self.below or self.below == inf)
 
     def __str__(self) -> str:
-        """As it goes on after the option's name: `of at least 1`."""
+        """The bounds as they follow the option's name in a message: `of at least 1`."""
         if self.at_least > -inf and self.at_most < inf:
             return f"of {shown(self.at_least)} to {shown(self.at_most)}"
         said = {"of at least": self.at_least, "above": self.above, "of at most": self.at_most, "below": self.below}
@@ -52,15 +52,15 @@ def shown(bound: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a field says of its option beside type and default."""
+    """Properties of an option beside its type and default."""
 
     help: str | None
-    """None where there is no flag for it."""
+    """None for an option without a flag."""
     flag: str | None
     """The flag's spelling where it does not follow from the field's name, say `--iter`."""
     metavar: str | None
     usual: str | None
-    """What help says for the default where the value, often None, does not: `all`."""
+    """The default in the words of help where the value, often None, says nothing: `all`."""
     bounds: Bounds
 
 
@@ -83,13 +83,13 @@ def setting(default: object, *, bounds: Bounds) -> Any:
 
 
 def held(options: type[_Options]) -> _Options:
-    """A field of an options dataclass that holds others, by default as they are by default."""
+    """A field of an options dataclass that holds another one, by default with all of its defaults."""
     made: _Options = field(default_factory=options)
     return made
 
 
 def facts_of(one: Field[Any]) -> Facts | None:
-    """None where the field was made neither by `option` nor by `setting`."""
+    """The facts of a field; None where it was made neither by `option` nor by `setting`."""
     return one.metadata.get(_KEY)
 
 
@@ -108,7 +108,7 @@ def plain_type(kind: Any) -> tuple[Any, bool]:
 
 
 def spelled(one: Field[Any]) -> str:
-    """How messages name the option: as its flag, without dashes in front."""
+    """The option's name in messages: its flag without the dashes in front."""
     facts = facts_of(one)
     flag = facts.flag if facts and facts.flag else one.name.replace("_", "-")
     return flag.split("/")[0].lstrip("-")
@@ -130,7 +130,7 @@ def _check(name: str, kind: Any, bounds: Bounds, value: Any) -> None:
         if value not in get_args(plain):
             raise OptionsError(f"Expected {name} to be one of {', '.join(get_args(plain))}, got {value!r}")
         return
-    if plain not in _KINDS:  # options that are held, and what is no number or word
+    if plain not in _KINDS:  # held options dataclasses, and types that are not checked
         return
     fits = int | float if plain is float else plain
     if not isinstance(value, fits) or (isinstance(value, bool) and plain is not bool):
@@ -145,7 +145,7 @@ def to_json(options: Any) -> str:
 
 
 def from_json(options: type[_Options], text: str) -> _Options:
-    """What `to_json` wrote. Options that are missing have their defaults; unknown ones are refused.
+    """The options that `to_json` wrote. Missing ones have their defaults; unknown ones are refused.
 
     Raises OptionsError, also for values that the dataclass refuses.
     """

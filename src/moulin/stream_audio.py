@@ -67,7 +67,7 @@ def stream_in_process(
     from moulin.streaming.options import StreamOptions
 
     defaults = StreamOptions().updated(options)
-    # One worker has all threads.
+    # With one worker a single call of the encoder uses all threads.
     with open_stream_recognizer(model, replace(engine, workers=1), max_streams=1, options=defaults) as recognizer:
         stream = recognizer.open()
         try:

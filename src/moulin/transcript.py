@@ -23,7 +23,7 @@ class Word:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Word:
-        """Of JSON. Unknown keys are ignored, so that an old client reads a newer server."""
+        """The inverse of `asdict`. Unknown keys are ignored, so that an old client reads a newer server."""
         return cls(fields["word"], fields["start_sec"], fields["end_sec"], fields["confidence"])
 
 

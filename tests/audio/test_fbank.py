@@ -46,7 +46,7 @@ def test_digital_silence_is_the_floor_not_minus_infinity() -> None:
 
 
 def test_high_freq_is_7600_not_8000() -> None:
-    """D13: sherpa's recipes use 8000 Hz; the tolerance above would notice by a wide margin."""
+    """sherpa's recipes use 8000 Hz, which differs from 7600 by far more than the tolerance."""
     samples = speechlike(16000)
     features = Fbank()(samples)
     assert np.abs(features - reference_fbank(samples, high_hz=8000)).max() > 1000 * TOLERANCE
@@ -55,7 +55,7 @@ def test_high_freq_is_7600_not_8000() -> None:
 
 
 def test_snip_edges_is_false() -> None:
-    """D14: with snip_edges a second of audio has 98 frames, each of them 120 samples later."""
+    """With snip_edges a second of audio has 98 frames, each of them 120 samples later."""
     samples = speechlike(16000)
     features, snipped = Fbank()(samples), reference_fbank(samples, snip_edges=True)
     assert (len(features), len(snipped)) == (100, 98)

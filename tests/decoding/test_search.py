@@ -131,7 +131,7 @@ def test_fast_equals_reference_anywhere(
 
 @pytest.mark.parametrize(("whole", "method"), BOTH)
 def test_frames_beyond_an_utterance_are_never_looked_at(whole: Whole, method: Method) -> None:
-    """D8: padding is NaN in all these tests, which the network refuses; and a longer padding changes nothing."""
+    """Padding is NaN in all these tests, which the network refuses; and a longer padding changes nothing."""
     network, options = ToyNetwork(), DecodingOptions(method)
     encoder_out, lens = frames(LENGTHS)
     padding = np.full((len(LENGTHS), 11, JOINER_DIM), np.nan, np.float32)

@@ -54,7 +54,7 @@ def test_word_errors_on_the_demo_recordings(demo: Recognizer, clips: list[Floats
 
 
 def test_the_last_word_is_heard_where_a_recording_stops_with_it(demo: Recognizer, clips: list[Floats]) -> None:
-    """D10: the tail padding is there to push the last word out."""
+    """The tail padding is there to push the last word out."""
     assert len(demo.transcribe([clips[0]])[0].words) == 10
 
 

@@ -291,7 +291,7 @@ def test_word_errors_on_the_demo_recordings(heard_in_clips: dict[Method, list[He
 def test_the_last_word_is_heard_where_a_recording_stops_with_it(
     demo: StreamRecognizer, clips: list[Floats], heard_in_clips: dict[Method, list[Heard]]
 ) -> None:
-    """D10: it comes with the silence that `finish` puts behind the audio, and not before."""
+    """The last word comes with the silence that `finish` puts behind the audio, and not before."""
     for number in range(0, 14, 3):
         heard = heard_in_clips["greedy"][number]
         end_sec = heard.segments[-1].words[-1].end_sec
@@ -308,7 +308,7 @@ def test_the_last_word_is_heard_where_a_recording_stops_with_it(
 
 
 def test_features_are_those_that_the_model_was_trained_on(demo: StreamRecognizer, clips: list[Floats]) -> None:
-    """D13 and D14: what reaches the encoder first is the beginning of the offline features."""
+    """The encoder's first window is the beginning of the offline features."""
     seen: list[Floats] = []
 
     class Watching:

@@ -63,7 +63,7 @@ def test_metadata_is_icefalls(exported: Exported) -> None:
 
 
 def test_no_operator_that_tensorrt_refuses(exported: Exported) -> None:
-    """D4: users had to comment lines out of zipformer.py first."""
+    """Users of Icefall's export have to comment lines of zipformer.py out for TensorRT."""
     files = exported.files
     assert not operators([files.encoder, files.decoder, files.joiner]) & REFUSED_BY_TENSORRT
     assert not refusals(fold_constants(onnx.load(files.encoder)))

@@ -1,4 +1,4 @@
-"""What `GpuStepper` does, with plain modules and searches: its definition."""
+"""The plain twin of `GpuStepper`, with plain modules and the search in numpy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from moulin.streaming.turns import Turns
 
 
 class PlainStepper(HostStepper):
-    """A `Stepper` with the features of the GPU engine's plain twin, of whole windows."""
+    """A `Stepper` whose features are those of the GPU kernel's plain twin, of whole windows."""
 
     def __init__(self, spec: CheckpointSpec, capacity: int) -> None:
         super().__init__(spec, TorchStreamRunner(spec, load_transducer([spec.checkpoint]), capacity=capacity))

@@ -81,7 +81,7 @@ def test_pieces_of_every_size(size: int) -> None:
 
 
 def test_the_first_frames_are_those_of_offline_features() -> None:
-    """D13 and D14: as the models were trained, with high_freq 7600 Hz and without snip_edges, also in streaming."""
+    """Features as the models were trained, with high_freq 7600 Hz and without snip_edges, also in streaming."""
     audio = noise(16_000)
     windows = Windows(WINDOW_FRAMES, CHUNK_FRAMES)
     windows.accept(audio)

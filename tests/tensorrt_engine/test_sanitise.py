@@ -35,7 +35,7 @@ def features(length: int, seed: int) -> Any:
 
 @pytest.mark.parametrize("bundle", OFFLINE)
 def test_whole_utterances(bundle: str) -> None:
-    """D4: as Icefall exported it, without editing zipformer.py."""
+    """Graphs as Icefall exports them, without editing zipformer.py."""
     model = onnx.load(load_bundle(BUNDLES / bundle).encoder.file)
     sanitised = sanitise(model)
     assert not refusals(sanitised)

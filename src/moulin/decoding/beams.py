@@ -1,4 +1,4 @@
-"""Where the searches of many rows stand."""
+"""The state of searches between frames: the hypotheses of many rows as arrays."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from moulin.decoding.network import PredictionNetwork, initial_context
 class Beams:
     """The hypotheses of N rows, P places each; greedy search uses the first place alone.
 
-    Only what the next frames depend on: the tokens themselves are in `moulin.decoding.hypotheses`.
+    The arrays hold only what the next frames depend on; the tokens are in `moulin.decoding.hypotheses`.
     """
 
     scores: Doubles
     """[N, P], -inf for a place without a hypothesis."""
     contexts: Ints
-    """[N, P, context_size]: what the decoder sees."""
+    """[N, P, context_size]: the tokens that the decoder sees."""
     decoder_out: Floats
     """[N, P, joiner_dim]"""
     num_tokens: Ints
     """[N, P]"""
     hashes: NDArray[np.uint64]
-    """[N, P], of all tokens so far: equal hashes and counts mean equal tokens."""
+    """[N, P]: a hash of all tokens so far; equal hashes and counts mean equal tokens."""
 
     @classmethod
     def memory(cls, rows: int, places: int, context_size: int, joiner_dim: int) -> Self:
-        """Room for so many. The operating system gives the memory of a row when it is first written."""
+        """Arrays of zeros for N = `rows`. The operating system gives the memory of a row when it is first written."""
         return cls(
             np.zeros((rows, places)),
             np.zeros((rows, places, context_size), np.int64),
@@ -56,7 +56,7 @@ class Beams:
             getattr(self, field.name)[rows, :places] = getattr(part, field.name)
 
     def begin(self, rows: Ints, network: PredictionNetwork) -> None:
-        """Put `rows` before their first frames."""
+        """Begin a search in each of `rows` [M]: one hypothesis without tokens."""
         if not len(rows):
             return
         start = np.array([initial_context(network.context_size)], dtype=np.int64)
@@ -66,7 +66,8 @@ class Beams:
         self._alone(rows)
 
     def decide(self, rows: Ints, places: Ints32, num_tokens: Ints32) -> None:
-        """Go on in `rows` [M] with the hypothesis in `places` [M] alone, which now counts `num_tokens` [M] tokens."""
+        """Keep in `rows` [M] only the hypothesis in `places` [M], moved to the first place; `num_tokens` [M] are the
+        tokens that it counts from now on."""
         for array in (self.contexts, self.decoder_out, self.hashes):
             array[rows, 0] = array[rows, places]
         self.num_tokens[rows, 0] = num_tokens

@@ -1,4 +1,4 @@
-"""What a search has found: one result for the references, the searches in numpy and the kernels on a GPU."""
+"""The result of a search, the same for the references, the searches in numpy and the kernels on a GPU."""
 
 from __future__ import annotations
 
@@ -27,28 +27,29 @@ class Hypothesis:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a search made of up to T frames of N rows, with P places for the hypotheses of each.
+    """The result of searching up to T frames of N rows, with P places for the hypotheses of each row.
 
-    Greedy search uses the first place alone. What lies beyond a count, and in a place whose score is -inf, means
-    nothing. Where the best score of a row is not finite, the encoder gave NaN or infinity.
+    Greedy search uses the first place alone. Ignore values beyond a count, and places whose score is -inf. Where the
+    best score of a row is not finite, the encoder gave NaN or infinity.
     """
 
     origins: Ints32
-    """[N, P]: the place, before these frames, of the hypothesis that each one goes on from."""
+    """[N, P]: the place, before these frames, of the hypothesis that each one extends."""
     counts: Ints32
-    """[N, P]: tokens that each adds to it."""
+    """[N, P]: tokens that each hypothesis gains in these frames."""
     tokens: Ints32
     """[N, P, T]"""
     frames: Ints32
-    """[N, P, T]: when they were emitted, counted from the first of these frames."""
+    """[N, P, T]: the frame that emitted each token, counted from the first of these frames."""
     log_probs: Floats
     """[N, P, T]"""
     scores: Doubles
-    """[N, P]: log-probability since the search began, or one hypothesis was decided for; -inf for no hypothesis."""
+    """[N, P]: log-probability since the search began or was last reduced to one hypothesis (`Continuation.decided`);
+    -inf for no hypothesis."""
 
     @classmethod
     def nothing(cls, rows: int, places: int, frames: int) -> Self:
-        """No hypotheses at all, to be filled in."""
+        """A result without hypotheses, to be filled in."""
         return cls(
             np.zeros((rows, places), np.int32),
             np.zeros((rows, places), np.int32),
@@ -60,7 +61,7 @@ class Found:
 
     @classmethod
     def of(cls, hypotheses: Sequence[Hypothesis]) -> Self:
-        """Whole utterances, one hypothesis each."""
+        """The result for whole utterances, one hypothesis each."""
         found = cls.nothing(len(hypotheses), 1, max((len(each.tokens) for each in hypotheses), default=0))
         for row, each in enumerate(hypotheses):
             count = len(each.tokens)
@@ -82,7 +83,7 @@ class Found:
                 target[rows, :places] = values
 
     def best(self, context_size: int) -> Found:
-        """Of each row the hypothesis with the best log-probability per token, in a single place.
+        """The hypothesis of each row with the best log-probability per token, in a single place.
 
         The decoder's first context counts as tokens, as in Icefall and sherpa-onnx (`GetMostProbable`).
         """
@@ -93,9 +94,9 @@ class Found:
         return Found(*(getattr(self, field.name)[rows, places][:, None] for field in fields(self)))
 
     def hypotheses(self) -> list[Hypothesis]:
-        """The first place of every row."""
+        """The hypothesis in the first place of every row."""
         most = int(self.counts[:, 0].max(initial=0))
-        # Python's own numbers, made for all rows at once.
+        # tolist() makes Python's numbers for all rows at once.
         each = (array[:, 0, :most].tolist() for array in (self.tokens, self.frames, self.log_probs))
         return [
             Hypothesis(tuple(tokens[:count]), tuple(frames[:count]), tuple(log_probs[:count]), score)

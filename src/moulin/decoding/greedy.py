@@ -1,6 +1,6 @@
 """Greedy search: at every encoder frame the most likely token, at most one a frame.
 
-It finds what `moulin.decoding.reference` defines with fewer, larger calls, and goes on where it stopped.
+The result is that of `moulin.decoding.reference`, with fewer, larger calls; a search goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def advance_greedy(
     """Search the next frames of all rows at once, a window of frames at a time. Changes `beams`.
 
     The decoder's output changes only when a token is emitted. So each row joins its next WINDOW_FRAMES frames with the
-    decoder output that it has, keeps what comes up to and including the first token emitted, and goes on behind that
-    frame (label looping, arXiv 2406.06220, with a window). The loop runs once a token or window instead of once a
+    decoder output that it has, keeps the frames up to and including the first that emits a token, and goes on behind
+    that one (label looping, arXiv 2406.06220, with a window). The loop runs once a token or window instead of once a
     frame.
     """
     found = Found.nothing(len(beams.scores), 1, encoder_out.shape[1])

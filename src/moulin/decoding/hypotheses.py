@@ -1,4 +1,4 @@
-"""The hypotheses of many searches that go on, in arrays to which many rows are added at once."""
+"""The hypotheses of open streams, in arrays that grow for many streams at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from moulin.arrays import Floats, Ints, Ints32
 from moulin.decoding.found import Found, Hypothesis
 
 MAX_TOKENS = 512
-"""Tokens of a hypothesis that are in the arrays; earlier ones are in a list. A segment of 20 s has some 100."""
+"""Tokens of a hypothesis that the arrays hold; earlier ones are in a list. A segment of 20 s has some 100."""
 
 
 class OpenHypotheses:
@@ -19,7 +19,7 @@ class OpenHypotheses:
     """
 
     def __init__(self, slots: int, places: int, context_size: int, max_tokens: int = MAX_TOKENS) -> None:
-        """`context_size` is the decoder's, which counts when the best is chosen: see `Found.best`."""
+        """`context_size` is the decoder's: the best hypothesis is chosen as in `Found.best`."""
         self._places, self._context_size, self._max_tokens = places, context_size, max_tokens
         rows = slots * places  # slot * places + place
         self._tokens = np.zeros((rows, max_tokens), dtype=np.int32)
@@ -31,9 +31,9 @@ class OpenHypotheses:
         self._num_earlier = np.zeros(rows, dtype=np.int64)
         self._best = np.zeros(slots, dtype=np.int64)  # place
         self.decided = np.full(slots, -1, dtype=np.int32)
-        """As `Continuation.decided`; set to -1 again once the search has been told."""
+        """[slots]: `Continuation.decided` for the next step; to be set to -1 after it."""
         self.kept = np.zeros(slots, dtype=np.int32)
-        """As `Continuation.kept`."""
+        """[slots]: `Continuation.kept` for the next step."""
 
     def clear(self, slot: int) -> None:
         """Forget all hypotheses of `slot`."""
@@ -46,8 +46,8 @@ class OpenHypotheses:
         self.decided[slot] = -1
 
     def advance(self, slots: Ints, found: Found, first_frames: Ints) -> None:
-        """What a search has `found` for the hypotheses of each of `slots` [N], all different, in frames of which
-        `first_frames` [N] are the numbers of the first."""
+        """Extend the hypotheses of `slots` [N], all different, by what a search has `found`, whose first frames have
+        the numbers `first_frames` [N] in their streams."""
         places = found.origins.shape[1]
         alive = ~np.isneginf(found.scores)
         first = slots[:, None] * self._places
@@ -75,7 +75,7 @@ class OpenHypotheses:
         return last
 
     def hypothesis(self, slot: int) -> Hypothesis:
-        """The best one of `slot`."""
+        """The best hypothesis of `slot`."""
         row = self._row(slot)
         count = self._counts[row]
         earlier = self._earlier.get(row, ([], [], []))
@@ -87,7 +87,7 @@ class OpenHypotheses:
         )
 
     def drop(self, slot: int, count: int) -> None:
-        """Decide for the best hypothesis, and forget its first `count` tokens and its score."""
+        """Keep only the best hypothesis, and forget its first `count` tokens and its score."""
         row, best = slot * self._places, int(self._best[slot])
         if best:
             self._copy(np.array([row]), np.array([row + best]))

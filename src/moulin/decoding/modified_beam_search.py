@@ -1,6 +1,6 @@
 """Modified beam search: at most one token a frame for every hypothesis.
 
-It finds what `moulin.decoding.reference` defines with arrays over all rows, and goes on where it stopped.
+The result is that of `moulin.decoding.reference`, with arrays over all rows; a search goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _advance(
 ) -> tuple[Ints, Ints, Floats]:
     """One frame: changes `beams`, returns the parent place, appended token (or 0) and its log-prob, each [N, P].
 
-    `options` are those of the N rows, and of more behind them.
+    `options` may have more than these N rows; the further ones are ignored.
     """
     num_rows, num_places = beams.scores.shape
     rows = np.arange(num_rows)[:, None]
@@ -60,7 +60,7 @@ def _advance(
     log_probs = log_softmax(logits, options.blank_penalties[alive_rows], options.sharpness[alive_rows])
     vocab_size = log_probs.shape[1]
     if (broken := np.isnan(log_probs[:, 0])).any():
-        log_probs[broken] = -np.inf  # an encoder that gives no numbers leaves its row without a hypothesis
+        log_probs[broken] = -np.inf  # a row whose encoder gives NaN is left without a hypothesis
     totals = np.full((num_rows, num_places, vocab_size), -np.inf)
     totals[alive] = log_probs + beams.scores[alive][:, None]
     best = _top(totals.reshape(num_rows, -1), num_places)
@@ -107,7 +107,7 @@ def _merge(scores: Doubles, hashes: NDArray[np.uint64], num_tokens: Ints) -> Dou
     """Add up the probabilities of places with the same tokens into the first of them; the others become -inf."""
     same = (hashes[:, :, None] == hashes[:, None, :]) & (num_tokens[:, :, None] == num_tokens[:, None, :])
     is_first = same.argmax(axis=2) == np.arange(scores.shape[1])
-    peak = np.where(np.isfinite(scores[:, :1]), scores[:, :1], 0.0)  # the places come sorted
+    peak = np.where(np.isfinite(scores[:, :1]), scores[:, :1], 0.0)  # places are sorted by score
     shares = np.exp(scores - peak)
     with np.errstate(divide="ignore"):
         summed = np.log(np.where(same, shares[:, None, :], 0.0).sum(axis=2)) + peak
@@ -115,7 +115,7 @@ def _merge(scores: Doubles, hashes: NDArray[np.uint64], num_tokens: Ints) -> Dou
 
 
 def _trace_back(parents: NDArray[np.int16], tokens: Ints32, log_probs: Floats, lengths: Ints, scores: Doubles) -> Found:
-    """Follow every place from a row's last frame to its first; `scores` [N, P] are the last."""
+    """Follow every place from a row's last frame to its first; `scores` [N, P] are those after the last frame."""
     num_frames, num_rows, num_places = parents.shape
     place = np.tile(np.arange(num_places), (num_rows, 1))
     path_tokens, path_log_probs = np.zeros_like(tokens), np.zeros_like(log_probs)
@@ -131,7 +131,7 @@ def _trace_back(parents: NDArray[np.int16], tokens: Ints32, log_probs: Floats, l
     emitted = path_tokens != 0
     found.counts[:] = emitted.sum(axis=0)
     at_frame, *where = np.nonzero(emitted)
-    number = (np.cumsum(emitted, axis=0) - 1)[emitted]  # of the token within what its place adds
+    number = (np.cumsum(emitted, axis=0) - 1)[emitted]  # of the token among those of its place
     for values, emissions in (
         (found.tokens, path_tokens[emitted]),
         (found.frames, at_frame),

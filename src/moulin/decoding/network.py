@@ -1,4 +1,4 @@
-"""What a search needs of a model."""
+"""The seam between searches and models: the networks that a search calls."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class PredictionNetwork(Protocol):
 
 
 def initial_context(context_size: int) -> list[int]:
-    """What the decoder sees before the first token, as in Icefall's `greedy_search_batch` and in sherpa-onnx."""
+    """The decoder's context before the first token, as in Icefall's `greedy_search_batch` and in sherpa-onnx."""
     return [-1] * (context_size - 1) + [0]
 
 
 def log_softmax(logits: Floats, blank_penalties: Floats, sharpness: Floats) -> Floats:
     """Log-probabilities of `logits` [N, vocab_size], float32 of the same shape.
 
-    Row i is normalised after `blank_penalties[i]` has been subtracted from the logit of blank and all has been
-    multiplied by `sharpness[i]`, which is one by the temperature.
+    Row i is normalised after `blank_penalties[i]` has been subtracted from the logit of blank and all logits have been
+    multiplied by `sharpness[i]`, which is 1 / temperature.
     """
     if blank_penalties.any():
         logits = logits.copy()

@@ -1,4 +1,4 @@
-"""How to search: what a request, a flag or a caller may choose."""
+"""Decoding options: what a request, a flag or a caller may choose of the search."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ METHODS: tuple[Method, ...] = get_args(Method)
 MAX_BEAM = 32
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
 MAX_BLANK_PENALTY = 100.0
-"""Beyond these the arithmetic of float32 gives infinities and NaN instead of another result."""
+"""Limits beyond which the arithmetic of float32 gives infinities and NaN instead of another result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class DecodingOptions:
 
 
 def json_object(text: str | bytes) -> dict[str, Any]:
-    """The JSON object in `text`; no text is an empty one. Raises OptionsError."""
+    """The JSON object in `text`, an empty one where `text` is empty. Raises OptionsError."""
     try:
         value = json.loads(text or "{}")
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""The searches as their definitions say, one utterance and one frame at a time.
+"""Reference searches, written as they are defined: one utterance and one frame at a time.
 
 Greedy search takes the most likely token at every frame, and emits it unless it is blank.
 
@@ -23,7 +23,7 @@ from moulin.decoding.row_options import RowOptions
 def search_reference(
     network: PredictionNetwork, encoder_out: Floats, encoder_out_lens: Ints, options: RowOptions
 ) -> Found:
-    """As `moulin.decoding.search.search`."""
+    """The plain twin of `moulin.decoding.search.search`."""
     hypotheses = []
     for row, (frames, length) in enumerate(zip(encoder_out, encoder_out_lens, strict=True)):
         one = _greedy if options.beams[row] == 0 else _modified_beam_search
@@ -72,7 +72,7 @@ def _modified_beam_search(network: PredictionNetwork, encoder_out: Floats, optio
 def _step(
     network: PredictionNetwork, encoder_frame: Floats, frame: int, paths: list[_Path], options: RowOptions
 ) -> list[_Path]:
-    """The paths after one more frame, by their tokens in a dictionary."""
+    """The paths after one more frame; those with equal tokens are merged."""
     start = initial_context(network.context_size)
     contexts = [[*start, *path.tokens][-network.context_size :] for path in paths]
     decoder_out = network.decoder(np.array(contexts, dtype=np.int64))

@@ -1,4 +1,4 @@
-"""Decoding options as arrays: every row of a batch is searched in its own way."""
+"""Decoding options as arrays, one value a row, so that each row of a batch has its own."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from moulin.decoding.options import DecodingOptions
 
 @dataclass(frozen=True, slots=True)
 class RowOptions:
-    """One value a row [N]; see `DecodingOptions`. Another option is another array here."""
+    """Arrays [N] with one value a row; see `DecodingOptions`. A new option is a new array here."""
 
     beams: Ints32
     """Hypotheses of modified beam search; 0 is greedy search."""
     blank_penalties: Floats
     sharpness: Floats
-    """One by the temperature."""
+    """1 / temperature."""
 
     @classmethod
     def of(cls, options: Sequence[DecodingOptions]) -> Self:
@@ -50,5 +50,5 @@ class RowOptions:
 
     @property
     def places(self) -> int:
-        """How many hypotheses the widest search keeps."""
+        """Hypotheses that the widest search of the batch keeps."""
         return int(self.beams.max(initial=1))

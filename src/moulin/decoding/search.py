@@ -18,21 +18,21 @@ from moulin.decoding.row_options import RowOptions
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """From where the searches of N rows go on: one value a row."""
+    """The points from which the searches of N rows go on, one value a row."""
 
     slots: Ints
-    """Where each search is kept, all different."""
+    """Slots in which the searches are kept, all different."""
     fresh: Bools
-    """Whether it begins anew, whatever its slot holds."""
+    """Whether a search begins anew, whatever its slot holds."""
     decided: Ints32
-    """The place of the hypothesis that was decided for since the last frames, and alone goes on, in the first place;
-    -1 where all go on."""
+    """The place of the only hypothesis that goes on, which moves to the first place; -1 where all hypotheses go on.
+    A segment that closes decides for its best one."""
     kept: Ints32
     """How many tokens that hypothesis counts from now on."""
 
     @classmethod
     def beginning(cls, rows: int) -> Self:
-        """So many searches that begin, in slots 0, 1, ..."""
+        """New searches for N = `rows`, in slots 0, 1, ..."""
         return cls(
             np.arange(rows), np.ones(rows, np.bool_), np.full(rows, -1, np.int32), np.zeros(rows, dtype=np.int32)
         )
@@ -46,18 +46,18 @@ class Searches:
     """Searches that go on as frames come, each in a slot. Different slots may be used from different threads."""
 
     def __init__(self, network: PredictionNetwork, *, slots: int, places: int, joiner_dim: int) -> None:
-        """Beams of at most `places`."""
+        """`places` is the largest beam."""
         self._network = network
         self._beams = Beams.memory(slots, places, network.context_size, joiner_dim)
 
     def advance(
         self, continuation: Continuation, encoder_out: Floats, encoder_out_lens: Ints, options: RowOptions
     ) -> Found:
-        """The next frames of N searches: encoder_out float32 [N, T, joiner_dim], of which `encoder_out_lens` int64 [N]
-        count; frames beyond are never looked at. Where the network fails, the searches stay where they are."""
+        """Search the next frames of N searches: encoder_out float32 [N, T, joiner_dim], of which the first
+        `encoder_out_lens` int64 [N] are read. Where the network fails, the searches stay where they are."""
         slots, places = continuation.slots, options.places
         beams = self._beams.take(slots, places)
-        # Further places hold what a wider search has left in the slot.
+        # Places beyond a row's beam hold what a wider search left in the slot.
         beams.scores[np.arange(places) >= np.maximum(options.beams, 1)[:, None]] = -np.inf
         going_on = np.flatnonzero((continuation.decided >= 0) & ~continuation.fresh)
         beams.decide(going_on, continuation.decided[going_on], continuation.kept[going_on])
@@ -79,8 +79,8 @@ class Searches:
 def search(network: PredictionNetwork, encoder_out: Floats, encoder_out_lens: Ints, options: RowOptions) -> Found:
     """The best hypothesis of whole utterances, each searched with its own options.
 
-    encoder_out is float32 [N, T, joiner_dim], of which `encoder_out_lens` int64 [N] count; frames beyond are never
-    looked at. `moulin.decoding.reference` defines the result.
+    encoder_out is float32 [N, T, joiner_dim], of which the first `encoder_out_lens` int64 [N] frames are read.
+    `moulin.decoding.reference` defines the result.
     """
     rows = len(encoder_out)
     searches = Searches(network, slots=rows, places=options.places, joiner_dim=encoder_out.shape[-1])

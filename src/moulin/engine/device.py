@@ -1,4 +1,4 @@
-"""Where a model runs, as people spell it: cpu, cuda or cuda:N."""
+"""Names of devices: cpu, cuda or cuda:N."""
 
 from __future__ import annotations
 

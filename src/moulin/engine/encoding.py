@@ -23,8 +23,8 @@ class BatchedEncoder:
         self._workers = ThreadPoolExecutor(runner.num_workers, thread_name_prefix="moulin-encoder")
 
     def __call__(self, features: Sequence[Floats]) -> tuple[Floats, Ints]:
-        """float32 [T, feature_dim] each to encoder_out float32 [N, T', joiner_dim], padded with zeros, and its lengths
-        int64 [N]: 0 for no features."""
+        """Features float32 [T, feature_dim] of N utterances to encoder_out float32 [N, T', joiner_dim], padded with
+        zeros, and its lengths int64 [N]: 0 for no features."""
         batches = micro_batches(
             {position: len(frames) for position, frames in enumerate(features) if len(frames)},
             max_batch_frames=self._runner.max_batch_frames,

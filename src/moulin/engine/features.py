@@ -29,7 +29,7 @@ def _max_sec(max_frames: int | None, tail_padding_sec: float) -> float:
 
 
 class FeatureExtractor:
-    """Features of whole utterances and the silence behind them. Safe to call from several threads."""
+    """Features of whole utterances, with silence appended. Safe to call from several threads."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class FeatureExtractor:
         tail_padding_sec: float = TAIL_PADDING_SEC,
         max_audio_sec: float = MAX_AUDIO_SEC,
     ) -> None:
-        """`max_frames` is the most that the encoder takes, and `max_audio_sec` what the operator allows."""
+        """`max_frames` is the encoder's limit, and `max_audio_sec` the operator's."""
         self.max_audio_sec = max_audio_sec
         self._fbank = Fbank(FbankOptions(num_mel_bins=feature_dim))
         self._tail = np.zeros(round(tail_padding_sec * SAMPLE_RATE), dtype=np.float32)
@@ -48,7 +48,7 @@ class FeatureExtractor:
         self._workers = ThreadPoolExecutor(threads, thread_name_prefix="moulin-fbank")
 
     def __call__(self, waveforms: Sequence[Floats]) -> list[Floats]:
-        """Checked waveforms [num_samples] to features, float32 [T, feature_dim] each; nothing has none."""
+        """Checked waveforms [num_samples] to features, float32 [T, feature_dim] each; T is 0 for no samples."""
         return list(self._workers.map(self._features, waveforms))
 
     def check(self, waveform: Floats, *, what: str = "waveform") -> Floats:

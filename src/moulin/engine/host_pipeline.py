@@ -19,7 +19,7 @@ from moulin.errors import MoulinError
 
 
 class HostPipeline:
-    """A `Pipeline`. Only the networks are where the runner has them."""
+    """A `Pipeline` on the host, but for the networks, which run where `runner` has them."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class HostPipeline:
         return self.features.check(waveform, what=what)
 
     def check_form(self, waveform: Floats, *, what: str) -> Floats:
-        # An encoder in int8 rounds by the largest value in the batch: what is no audio must not come into one.
+        # An encoder in int8 rounds by the largest value in its batch: faulty samples would spoil the others' results.
         return self.features.check(waveform, what=what)
 
     def close(self) -> None:

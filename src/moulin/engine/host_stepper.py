@@ -19,7 +19,7 @@ from moulin.streaming.window_layout import WindowLayout
 
 
 class HostStepper:
-    """A `Stepper`. Only the encoder's states are where the runner keeps them."""
+    """A `Stepper` on the host, but for the networks and the encoder's states, which are where `runner` has them."""
 
     def __init__(self, spec: ModelSpec, runner: StreamRunner) -> None:
         """Raises BundleError for an offline model."""

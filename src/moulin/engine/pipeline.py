@@ -19,19 +19,19 @@ class Pipeline(Protocol):
         """The longest waveform that `check` lets pass."""
 
     def check(self, waveform: Floats, *, what: str) -> Floats:
-        """`waveform`, which messages call `what`, as `__call__` takes it.
+        """`waveform` as `__call__` takes it; messages call it `what`.
 
         Raises AudioError for NaN, a wrong scale or too great a length.
         """
 
     def check_form(self, waveform: Floats, *, what: str) -> Floats:
-        """`check`, less what `__call__` finds by itself. Raises AudioError."""
+        """The part of `check` that `__call__` does not do itself. Raises AudioError."""
 
     def __call__(
         self, waveforms: Sequence[Floats], options: RowOptions, names: Sequence[str]
     ) -> list[Hypothesis | MoulinError]:
-        """The best hypothesis of each of N waveforms that `check_form` has passed, or what is wrong with it, calling it
-        by its name of `names`: one that cannot be transcribed takes no other along. Raises EngineError."""
+        """The best hypothesis of each of N waveforms that have passed `check_form`, or its error, which calls it by its
+        name in `names`: a faulty waveform does not affect the others. Raises EngineError."""
 
     def close(self) -> None:
         """Stop the worker threads."""

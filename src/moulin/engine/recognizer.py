@@ -22,7 +22,7 @@ class Recognizer:
     """Transcribes batches of utterances with one offline model. Safe to call from several threads."""
 
     def __init__(self, spec: ModelSpec, pipeline: Pipeline, *, options: DecodingOptions | None = None) -> None:
-        """`options` are those of utterances that come without their own."""
+        """`options` are the defaults of `transcribe`."""
         self.spec = spec
         self.pipeline = pipeline
         self.options = options or DecodingOptions()
@@ -46,8 +46,8 @@ class Recognizer:
     def transcribe_each(
         self, waveforms: Sequence[Floats], options: Sequence[DecodingOptions], names: Sequence[str]
     ) -> list[Transcript | MoulinError]:
-        """Transcribe what `check_form` has passed, or say what is wrong with it, calling it by its name of `names`: one
-        that cannot be transcribed takes no other along."""
+        """The transcript of each of N waveforms that have passed `check_form`, or its error, which calls it by its name
+        in `names`: a faulty waveform does not affect the others. Raises EngineError."""
         if not waveforms:
             return []
         found = self.pipeline(waveforms, RowOptions.of(options), names)
@@ -57,11 +57,11 @@ class Recognizer:
         ]
 
     def check_form(self, waveform: Floats, *, what: str = "waveform") -> Floats:
-        """`check`, less what `transcribe_each` finds by itself. Raises AudioError."""
+        """The part of `check` that `transcribe_each` does not do itself. Raises AudioError."""
         return self.pipeline.check_form(waveform, what=what)
 
     def check(self, waveform: Floats, *, what: str = "waveform") -> Floats:
-        """`waveform`, which messages call `what`, as `transcribe` can use it.
+        """`waveform` as `transcribe` uses it; messages call it `what`.
 
         Raises AudioError for NaN, a wrong scale or too great a length.
         """

@@ -1,4 +1,4 @@
-"""From tokens to text, and to words with times and confidences."""
+"""Spelling of tokens as text, and as words with times and confidences."""
 
 from __future__ import annotations
 

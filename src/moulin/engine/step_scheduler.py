@@ -1,4 +1,4 @@
-"""Which streams step together, and when."""
+"""Scheduling of steps: which streams step together, and when."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ PATIENCE_SEC = 0.03
 """How long a stream waits for others to step with, at most, while other steps are under way."""
 
 _LATENCY_SHARE = 0.2
-"""Of the last step in the moving average of their latencies."""
+"""Weight of the last step in the moving average of step latencies."""
 
 _LATENCY_FORGOTTEN_SEC = 1.0
-"""After so long without a step the average says nothing: nobody would be let in who could make it better."""
+"""Time without a step after which the average counts as 0: else a service that refuses streams for its latency would
+never take one again."""
 
 Done = Callable[[Exception | None], None]
-"""Called on a worker's thread when a stream has no full window left, or with what went wrong in its steps.
+"""A callback, called on a worker's thread when a stream has no full window left, or with the error of its step.
 
 It must not raise: that would end the worker.
 """
@@ -35,16 +36,15 @@ class _Waiting:
 
 
 class StepScheduler:
-    """Runs the steps of many streams on as many threads as the runner has workers.
+    """Runs the steps of many streams on `StepLimits.num_workers` threads.
 
-    A worker that is free takes the streams that have waited longest, as many as one step should hold. While
-    all others are free too it takes what there is; beside a busy one it waits a moment for half a full batch, which
+    A free worker takes the streams that have waited longest, as many as one step should hold. While all other workers
+    are free too, it takes them at once; beside a busy worker it waits up to `patience_sec` for half a full batch, which
     costs less than two small ones: at half the load that two CPU cores can bear, an eighth of their work is saved. A
-    stream that has audio for several steps goes back to the end of the queue after each, so that one that sends much
-    delays nobody.
+    stream with audio for several steps goes back to the end of the queue after each, so that it does not delay others.
 
-    Where a step costs hardly more for many streams than for one (`StepLimits.gathering_sec`), a free worker too
-    waits that moment, if others are likely to come within it: the fewer steps, the more streams they may be for.
+    Where a step costs hardly more for many streams than for one, a worker waits also while all others are free: up to
+    `StepLimits.gathering_sec`, if another stream is likely to become ready within that time.
     """
 
     def __init__(self, recognizer: StreamRecognizer, *, patience_sec: float = PATIENCE_SEC) -> None:
@@ -59,11 +59,11 @@ class StepScheduler:
         self.num_steps = 0
         """Steps so far."""
         self.num_stepped = 0
-        """Streams in those steps, each counted once a step: divided by `num_steps` the mean batch."""
+        """Streams in all steps, each counted once a step: divided by `num_steps` the mean batch."""
         self.step_sec = 0.0
-        """Seconds in those steps together."""
+        """Seconds that all steps took together."""
         self.wait_sec = 0.0
-        """Seconds that those streams have waited for their steps to begin, together."""
+        """Seconds that all streams waited for their steps to begin, together."""
         self._latency_sec = 0.0
         self._last_step_end = time.monotonic()
         self._workers = [
@@ -137,7 +137,7 @@ class StepScheduler:
                 self._changed.wait(delay)
             if self._closing:
                 return []
-            # What waits is shared among all that are idle, where it is worth a batch for each.
+            # Idle workers share the queue; a share is at least half a full batch.
             share = max(-(-len(self._queue) // self._num_idle), self._half_batch)
             batch = [self._queue.popleft() for _ in range(min(share, self._max_batch, len(self._queue)))]
             self._num_idle -= 1
@@ -146,7 +146,7 @@ class StepScheduler:
             return batch
 
     def _delay(self) -> float | None:
-        """Seconds to wait before taking a batch; None for as long as nothing is there."""
+        """Seconds to wait before taking a batch; None to wait until a stream is submitted."""
         if not self._queue:
             return None
         if len(self._queue) >= self._half_batch:
@@ -154,7 +154,7 @@ class StepScheduler:
         patience_sec = self._patience_sec
         if self._num_idle == len(self._workers):
             recognizer = self._recognizer
-            # Of all streams those that wait are a part, and of the others some come within so long.
+            # Each open stream outside the queue becomes ready once in `chunk_sec`: is one expected within the time?
             others = recognizer.num_open - len(self._queue)
             patience_sec = recognizer.limits.gathering_sec
             if others * patience_sec < recognizer.chunk_sec:
@@ -162,7 +162,7 @@ class StepScheduler:
         return max(0, self._queue[0].since + patience_sec - time.monotonic())
 
     def _step(self, streams: Sequence[Stream]) -> Exception | None:
-        """Step `streams` together. Returns what went wrong."""
+        """Step `streams` together. Returns the error, if any."""
         try:
             self._recognizer.step(streams)
         except Exception as error:  # whatever a step makes fail must not stop the worker

@@ -1,4 +1,4 @@
-"""The seam between the streaming recognizer and whatever takes streams from samples to tokens."""
+"""The seam between the streaming recognizer and whatever turns samples of streams into tokens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from moulin.streaming.turns import Turns
 
 @dataclass(frozen=True, slots=True)
 class StepLimits:
-    """How many streams a stepper takes, and how."""
+    """Sizes for which a stepper is made."""
 
     capacity: int
     """Streams that may be open."""
@@ -21,7 +21,7 @@ class StepLimits:
     num_workers: int = 1
     """Steps that are worth having under way at once."""
     gathering_sec: float = 0.0
-    """How long a step is worth waiting for, that more streams take part."""
+    """How long it is worth delaying a step, that more streams take part."""
 
 
 class Stepper(Protocol):
@@ -32,10 +32,10 @@ class Stepper(Protocol):
 
     @property
     def inbox(self) -> Inbox:
-        """The audio of all streams. The recognizer puts it in, and takes windows off when a step is done."""
+        """The audio of all streams. The recognizer appends to it, and removes a step's windows after the step."""
 
     def step(self, turns: Turns) -> Found:
-        """Take streams one chunk further, all of which have a whole window.
+        """Take streams one chunk further, all of which have a complete window.
 
         Steps of different streams may be made from several threads at once. Raises EngineError, and the streams are
         then as before.

@@ -34,11 +34,10 @@ from moulin.streaming.turns import Turns
 class StreamRecognizer:
     """Recognises many streams with one streaming model.
 
-    Has no threads, queues or clocks: whoever calls `step` decides which streams go together. Different streams may be
-    worked on from different threads, one stream only by one at a time.
+    Has no threads, queues or clocks: the caller of `step` decides which streams go together. Different streams may be
+    used from different threads, one stream only by one at a time.
 
-    What a step reads and changes is in arrays by slot, for all of its streams at once. One by one go only streams of
-    which there is something to say to their callers: a pause, their end.
+    A step works on arrays by slot, for all of its streams at once; only streams that pause or end are handled singly.
     """
 
     def __init__(
@@ -54,7 +53,7 @@ class StreamRecognizer:
             raise BundleError(f"Expected a streaming model, got the {spec.mode} {spec.family} in {spec.path}")
         self.spec = spec
         self.chunk_sec = spec.streaming.chunk_sec
-        """From a stream's step to its next, in real time."""
+        """Seconds of audio from a stream's step to its next."""
         self.options = options or StreamOptions()
         self.stepper = stepper
         self._chunk_encoder_frames = spec.streaming.chunk_encoder_frames
@@ -66,8 +65,8 @@ class StreamRecognizer:
         self._endpoints = EndpointTable(capacity)
         self._options = RowOptions.defaults(capacity)
         self._segment_starts = np.zeros(capacity, dtype=np.int64)  # in encoder frames
-        self._fresh = np.zeros(capacity, dtype=np.bool_)  # nothing said yet that the next token depends on
-        self._broken = np.zeros(capacity, dtype=np.bool_)  # the encoder gave what is no number
+        self._fresh = np.zeros(capacity, dtype=np.bool_)  # the next step begins a search
+        self._broken = np.zeros(capacity, dtype=np.bool_)  # the encoder gave NaN or infinity
 
     # ------------------------------------------------------------------------------------------------ a stream's life
 
@@ -93,23 +92,23 @@ class StreamRecognizer:
         return stream
 
     def accept(self, stream: Stream, samples: Floats) -> None:
-        """More audio: float32 [n] (16 kHz, mono, in [-1, 1]), n may be 0. It is copied.
+        """Append audio: float32 [n] (16 kHz, mono, in [-1, 1]), n may be 0. It is copied.
 
-        Raises AudioError for what is none, and StreamError after `finish`.
+        Raises AudioError for samples that `check_waveform` refuses, and StreamError after `finish`.
         """
         if self.finished(stream):
             raise StreamError("The stream's audio has been finished", hint="open another stream")
         self._inbox.accept(stream.slot, check_waveform(samples))
 
     def accept_many(self, streams: Sequence[Stream], samples: ArrayLike) -> None:
-        """More audio of many streams, all different: float32 or int16 [N, n], a row each. As `accept`."""
+        """`accept` for many streams, all different: float32 or int16 [N, n], a row each."""
         slots = _slots(streams)
         if self._inbox.finished(slots).any():
             raise StreamError("A stream's audio has been finished", hint="open another stream")
         self._inbox.accept_many(slots, check_waveforms(samples))
 
     def finish(self, stream: Stream) -> None:
-        """No more audio comes: what is there will be decoded to its last frame."""
+        """End the stream's audio, which further steps decode to its last frame."""
         self._inbox.finish(stream.slot, self._tail_samples)
         if self.ended(stream):
             self._close_segment(stream)
@@ -123,19 +122,19 @@ class StreamRecognizer:
         self._slots.release(stream.slot)
 
     def is_ready(self, stream: Stream) -> bool:
-        """Whether there is audio enough for a step."""
+        """Whether there is enough audio for a step."""
         return self._inbox.is_ready(stream.slot)
 
     def finished(self, stream: Stream) -> bool:
-        """Whether no more audio comes."""
+        """Whether the stream's audio has ended."""
         return bool(self._inbox.finished(_slots([stream]))[0])
 
     def ended(self, stream: Stream) -> bool:
-        """Whether all there will ever be has been decoded."""
+        """Whether the stream's audio has ended and all of it has been decoded."""
         return bool(self._inbox.ended(_slots([stream]))[0])
 
     def duration_sec(self, stream: Stream) -> float:
-        """Of its audio so far."""
+        """The duration of the stream's audio so far."""
         return float(self._inbox.num_samples[stream.slot] / SAMPLE_RATE)
 
     # ----------------------------------------------------------------------------------------------------------- steps
@@ -161,13 +160,13 @@ class StreamRecognizer:
                 self._end_segment(streams[row], cuts[row])
 
     def advance(self, stream: Stream) -> StreamUpdate:
-        """All the steps that are possible, and what they changed."""
+        """Make all steps that are possible. Returns what they changed."""
         while self.is_ready(stream):
             self.step([stream])
         return self.update(stream)
 
     def warm_up(self) -> None:
-        """Run two seconds of noise, alone and in a full batch, so that the first stream finds everything ready.
+        """Run two seconds of noise, in a full batch and alone, so that the first stream finds everything ready.
 
         Raises EngineError where the precision is not enough for this model.
         """
@@ -186,7 +185,7 @@ class StreamRecognizer:
             raise self._precision_error("streams")
 
     def _note(self, slots: Ints, found: Found, first_frames: Ints) -> None:
-        """What a step has `found`, in frames from `first_frames` [N] on."""
+        """Store what a step has `found` in frames from `first_frames` [N] on."""
         self._fresh[slots] = False
         self._said.decided[slots] = -1
         self._said.advance(slots, found, first_frames)
@@ -195,7 +194,7 @@ class StreamRecognizer:
     # -------------------------------------------------------------------------------------------------------- segments
 
     def _cuts(self, slots: Ints) -> NDArray[np.int8]:
-        """Which of the open segments of `slots` [N] end here: see `Cut`."""
+        """The `Cut` of each of the open segments of `slots` [N], int8 [N]."""
         now, starts = self._encoder_frames(slots), self._segment_starts[slots]
         last_frames = self._said.last_frames(slots)
         anything_said = last_frames >= 0
@@ -208,16 +207,16 @@ class StreamRecognizer:
         stream.endpoint = True
         if cut == Cut.PAUSED:
             if not self._close_segment(stream):
-                # After so long a silence what was said before says little about what comes.
+                # Nothing but silence: the words before it say little about the next ones.
                 self._begin_search(stream.slot)
             return
-        # The last word may be but half said: it goes into the next segment, and the search goes on.
+        # The last word may be unfinished: it goes into the next segment, and the search goes on.
         words = self.spec.tokens.words(self._said.hypothesis(stream.slot).tokens)
         self._close_segment(stream, words[-1].first if len(words) > 1 else None)
 
     def _close_segment(self, stream: Stream, count: int | None = None) -> bool:
         """Close the open segment after its first `count` tokens, by default all; the others begin the next. Returns
-        whether it says anything."""
+        whether it has any."""
         best = self._said.hypothesis(stream.slot)
         count = len(best.tokens) if count is None else count
         self._segment_starts[stream.slot] = self._encoder_frames(_slots([stream]))[0]
@@ -234,13 +233,13 @@ class StreamRecognizer:
         self._said.clear(slot)
 
     def _encoder_frames(self, slots: Ints) -> Ints:
-        """Searched so far, [N]."""
+        """[N]: encoder frames searched so far."""
         return self._inbox.num_taken[slots].astype(np.int64) * self._chunk_encoder_frames
 
     # --------------------------------------------------------------------------------------------------------- results
 
     def text(self, stream: Stream) -> str:
-        """All that has been said since the beginning. Raises EngineError where the encoder gave what is no number."""
+        """The text from the stream's beginning. Raises EngineError where the encoder gave NaN or infinity."""
         self._check_precision(stream)
         greedy = self._options.beams[stream.slot] == 0
         closed, count = stream.num_closed, self._said.count(stream.slot)
@@ -251,7 +250,7 @@ class StreamRecognizer:
         return text
 
     def update(self, stream: Stream) -> StreamUpdate:
-        """What is new since the last update. Raises EngineError as `text` does."""
+        """The changes since the last update. Raises EngineError as `text` does."""
         self._check_precision(stream)
         segments = []
         while stream.unreported:
@@ -285,7 +284,7 @@ class StreamRecognizer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Nothing to release but memory; here so that it is used like the offline recognizer."""
+        """Do nothing, for there is only memory to release: `with` works as for the offline recognizer."""
 
 
 def _slots(streams: Sequence[Stream]) -> Ints:

@@ -36,7 +36,7 @@ class StreamRunner(PredictionNetwork, Protocol):
 
 
 def check_counts(counts: Mapping[str, int | None]) -> None:
-    """Raises OptionsError where one of them, by its name, is given and below 1."""
+    """Raises OptionsError for a count that is given and below 1; `counts` has them by the names for messages."""
     for name, value in counts.items():
         if value is not None and value < 1:
             raise OptionsError(f"Expected at least 1 of {name}, got {value}")

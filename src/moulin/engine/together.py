@@ -1,4 +1,4 @@
-"""Many pieces of work in one batch, of which one that fails must not take the others with it."""
+"""Work in batches, in which an item that fails does not affect the others."""
 
 from __future__ import annotations
 

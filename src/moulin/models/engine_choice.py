@@ -1,4 +1,4 @@
-"""What a person chooses of the engine: how a model is run, and where."""
+"""The operator's choice of engine: how a model is run, and where."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Engine = Literal["onnxruntime", "torch", "tensorrt"]
 
 @dataclass(frozen=True, slots=True)
 class EngineChoice:
-    """None leaves a choice to the model and the machine: `models.precisions.settled` makes it. Raises OptionsError for
-    what is no choice at all."""
+    """The engine's options. Where one is None, `models.precisions.settled` chooses by model and machine. Raises
+    OptionsError for values that no model allows."""
 
     kind: Engine | None = option(
         None,
@@ -33,9 +33,9 @@ class EngineChoice:
     )
     threads: int | None = option(None, "CPU threads.", usual="all", bounds=Bounds(at_least=1))
     workers: int | None = None
-    """Calls of ONNX Runtime's encoder that may run beside each other; by default what suits the threads."""
+    """Concurrent calls of ONNX Runtime's encoder; by default as many as suit the threads."""
     plan: Path | None = None
-    """The engine, for TensorRT; without one it is taken from the cache or built into it."""
+    """The file of a TensorRT engine; None takes it from the cache, where it is built if it is not there."""
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -43,8 +43,8 @@ class EngineChoice:
 
     @property
     def runs_on(self) -> str:
-        """Where the engine runs if `device` is what was asked for. TensorRT has no CPUs: there cpu, the default of the
-        command line, means the first GPU."""
+        """The device on which the engine runs. TensorRT runs on GPUs only: there cpu, the default of the command line,
+        means the first GPU."""
         return "cuda" if self.kind == "tensorrt" and self.device == "cpu" else self.device
 
     @property
@@ -54,12 +54,12 @@ class EngineChoice:
 
     @property
     def file_precision(self) -> Precision | None:
-        """Which files to take: engines of TensorRT are built from fp32 ones, and are what `precision` is about."""
+        """The precision of the files to take: TensorRT builds engines of `precision` from files in fp32."""
         return "fp32" if self.kind == "tensorrt" else self.precision
 
     @property
     def prefers_checkpoint(self) -> bool:
-        """Whether a folder with both forms of a model is taken for its checkpoint."""
+        """Whether the checkpoint is taken from a folder with both forms of a model."""
         return self.kind == "torch"
 
 

@@ -1,6 +1,6 @@
-"""The engines that run models, a line each in `RUNTIMES`, and which of them runs a model on a device.
+"""The engines that run models, a line each in `RUNTIMES`, and the choice of one for a model and a device.
 
-What an engine is made of is in `open_recognizer` and `open_stream_recognizer`.
+`open_recognizer` and `open_stream_recognizer` make them.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ ENGINES: tuple[Engine, ...] = get_args(Engine)
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What an engine takes and does, whatever the model."""
+    """Properties of an engine that hold for all models."""
 
     form: Form
-    """Of a model's two forms on disk the one that it runs."""
+    """The form on disk that it runs."""
     precisions: tuple[Precision, ...]
-    """All that it runs in; for a model and a device see `models.precisions`."""
+    """All precisions that it runs in; for a model and a device see `models.precisions`."""
     said: str
-    """How a sentence begins that goes on with `in` and a precision."""
+    """The beginning of a message that goes on with `in` and a precision."""
     check: Callable[[str], None]
     """Raises OptionsError or EngineError where it cannot run on a device."""
 
@@ -56,11 +56,11 @@ RUNTIMES: dict[Engine, Runtime] = {
     "torch": Runtime("checkpoint", ("fp32", "fp16", "bf16"), "PyTorch runs checkpoints", _check_torch),
     "tensorrt": Runtime("onnx", ("fp16", "bf16", "fp32"), "TensorRT builds its engines", _check_tensorrt),
 }
-"""The first engine of a form runs it where no engine is asked for."""
+"""Where no engine is asked for, the first one that runs a model's form."""
 
 
 def choose_engine(spec: ModelSpec, wanted: Engine | None = None) -> Engine:
-    """`wanted`, or without a wish the usual one for the form that the model has on disk.
+    """`wanted`, or by default the first of `RUNTIMES` for the form that the model has on disk.
 
     Raises OptionsError where the engine does not take that form.
     """
@@ -93,9 +93,9 @@ def check_gpu_engine(device: str) -> None:
 
 
 def check_engine(spec: ModelSpec, choice: EngineChoice) -> Engine:
-    """The engine that will run `spec`, after a look whether it works on the device, before anything is started.
+    """The engine that will run `spec`, checked before anything is started.
 
-    Raises OptionsError or EngineError where it does not.
+    Raises OptionsError or EngineError where it does not work on the device.
     """
     kind = choose_engine(spec, choice.kind)
     RUNTIMES[kind].check(replace(choice, kind=kind).runs_on)

@@ -1,4 +1,4 @@
-"""From a path to the model in the form that the chosen engine runs, with everything that was left open decided."""
+"""Loading of a model in the form that the chosen engine runs, with every open choice made."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from moulin.models.precisions import check_precision, settled
 
 
 def load_for_engine(model: Path, choice: EngineChoice, expect: Mode | None) -> tuple[ModelSpec, EngineChoice]:
-    """The model in `model`, ONNX files or a checkpoint, and `choice` with what runs it (`settled`).
+    """The model in `model`, ONNX files or a checkpoint, and `choice` as `settled` completes it.
 
     Raises BundleError, EngineError or OptionsError.
     """

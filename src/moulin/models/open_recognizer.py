@@ -1,4 +1,4 @@
-"""From a model directory to a recognizer that is ready."""
+"""Opening of a model directory as an offline recognizer."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def open_recognizer(
 ) -> Recognizer:
     """Load the offline model in `model`, ONNX files or a checkpoint, for `engine`.
 
-    `options` are those of utterances that come without their own; `tail_padding_sec` of silence is appended to each.
+    `options` are the defaults of `Recognizer.transcribe`; `tail_padding_sec` of silence is appended to each utterance.
 
-    A checkpoint runs on a GPU in fp16 or bf16 by our GPU engine, in fp32 as its modules are: `settled`. Raises
-    BundleError, EngineError or OptionsError.
+    On a GPU a checkpoint runs in fp16 or bf16 by our GPU engine, in fp32 by its modules: see `models.precisions`.
+    Raises BundleError, EngineError or OptionsError.
     """
     spec, engine = load_for_engine(model, engine, "offline")
     if isinstance(spec, CheckpointSpec) and runs_on_gpu_engine(spec, engine.device, spec.precision):

@@ -1,4 +1,4 @@
-"""From a model directory to a streaming recognizer that is ready."""
+"""Opening of a model directory as a streaming recognizer."""
 
 from __future__ import annotations
 
@@ -30,8 +30,7 @@ def open_stream_recognizer(
     """Load the streaming model in `model`, ONNX files or a checkpoint, for `engine`; see `OnnxRuntimeStreamRunner` and
     `StreamRecognizer` for the options.
 
-    In which precision which model runs on what is in `precision_for`: the same for streams as for recordings. Raises
-    BundleError, EngineError or OptionsError.
+    `models.precisions` has the precision for a model and a device. Raises BundleError, EngineError or OptionsError.
     """
     spec, engine = load_for_engine(model, engine, "streaming")
     if isinstance(spec, CheckpointSpec) and runs_on_gpu_engine(spec, engine.device, spec.precision):

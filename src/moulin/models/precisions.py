@@ -1,6 +1,6 @@
 """The precision in which an engine runs a model: one table for recordings and streams, commands and Triton's models.
 
-| form       | engine      | on  | of                  | runs in (without a wish in the first) |
+| form       | engine      | on  | of                  | runs in (by default the first)        |
 |------------|-------------|-----|---------------------|---------------------------------------|
 | ONNX       | onnxruntime | any | all                 | what the chosen files are: fp32, fp16, int8 |
 | ONNX       | tensorrt    | GPU | all                 | fp16, bf16, fp32                      |
@@ -33,8 +33,8 @@ _GPU_ENGINE: tuple[Precision, ...] = ("fp16", "bf16", "fp32")
 
 
 def check_precision(choice: EngineChoice) -> None:
-    """Before there is a model, which may have to be fetched or exported: raises OptionsError where the chosen engine
-    runs no model at all in the chosen precision."""
+    """Raises OptionsError where the chosen engine runs no model at all in the chosen precision. Needs no model, which
+    may have to be fetched or exported first."""
     engine, precision = choice.kind, choice.precision
     if engine is None or precision is None:
         return
@@ -48,9 +48,9 @@ def check_precision(choice: EngineChoice) -> None:
 
 
 def precision_for(spec: ModelSpec, engine: Engine, device: str, precision: Precision | None = None) -> Precision:
-    """What the encoder of `spec` runs in by `engine` on `device`; `precision` is the wish.
+    """The precision in which `engine` runs the encoder of `spec` on `device`; `precision` is what was asked for.
 
-    `engine` is one that takes the form of `spec` (`choose_engine`). Raises OptionsError with the reason where it does
+    `engine` is one that runs the form of `spec` (`choose_engine`). Raises OptionsError with the reason where it does
     not run in `precision`.
     """
     if isinstance(spec, CheckpointSpec):
@@ -74,25 +74,26 @@ def precision_for(spec: ModelSpec, engine: Engine, device: str, precision: Preci
 
 
 def checkpoint_precisions(spec: ModelSpec, device: str) -> tuple[Precision, ...]:
-    """What a checkpoint runs in on `device`, the usual one first."""
+    """The precisions in which a checkpoint runs on `device`, the default first."""
     if gpu_index(device) is not None and gpu_engine_knows(spec):
         return _GPU_ENGINE
     return ("fp32",)
 
 
 def gpu_engine_knows(spec: ModelSpec) -> bool:
-    """Whether our GPU engine is for the checkpoint: for all offline ones (it refuses what it cannot run), and for
-    streaming ones of the families that it has."""
+    """Whether our GPU engine is chosen for a checkpoint: every offline one (the engine refuses what it cannot run), and
+    the streaming ones of `STREAM_FAMILIES`."""
     return spec.streaming is None or spec.family in STREAM_FAMILIES
 
 
 def runs_on_gpu_engine(spec: ModelSpec, device: str, running_in: Precision) -> bool:
-    """Whether a checkpoint that runs in `running_in` does so by our GPU engine, not by its plain modules."""
+    """Whether our GPU engine, not PyTorch's modules, runs a checkpoint in the precision `running_in`."""
     return gpu_index(device) is not None and running_in in _HALF and gpu_engine_knows(spec)
 
 
 def settled(spec: _Spec, choice: EngineChoice) -> tuple[_Spec, EngineChoice]:
-    """`choice` with the engine, device and precision that run `spec`; a checkpoint's spec says the precision too.
+    """`spec` and `choice` with the engine, device and precision that run `spec`; a checkpoint's spec holds the
+    precision too.
 
     Raises OptionsError as `choose_engine` and `precision_for` do.
     """

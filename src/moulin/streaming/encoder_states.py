@@ -1,4 +1,4 @@
-"""The encoder states of all streams, in memory of this machine."""
+"""The encoder states of all streams, in host memory."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class EncoderStates:
         return [np.take(array, slots, axis=axis) for array, axis in zip(self._arrays, self._axes, strict=True)]
 
     def scatter(self, slots: Ints, batches: Sequence[NDArray[Any]]) -> None:
-        """Put batches back where `gather` took them from."""
+        """Write batches to `slots` [N], as `gather` gives them."""
         for array, axis, batch in zip(self._arrays, self._axes, batches, strict=True):
             array[(slice(None),) * axis + (slots,)] = batch
 
     def reset(self, slots: Ints) -> None:
-        """Back to the beginning of a stream: all states start as zeros."""
+        """Set the states of `slots` [N] to zeros, as at the beginning of a stream."""
         for array, axis in zip(self._arrays, self._axes, strict=True):
             array[(slice(None),) * axis + (slots,)] = 0
 

@@ -1,4 +1,4 @@
-"""When speakers have paused: `EndpointRules` of many streams at once."""
+"""Endpoints: the `EndpointRules` of many streams, applied at once."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ class Cut(IntEnum):
 
 
 class EndpointTable:
-    """The rules of many streams, by slot."""
+    """The endpoint rules of streams, by slot."""
 
     def __init__(self, slots: int) -> None:
         self._seconds = np.full((3, slots), np.inf)
 
     def set(self, slot: int, rules: EndpointRules | None) -> None:
-        """None where a stream has no endpoints."""
+        """Set the rules of the stream in `slot`; None for no endpoints."""
         # A number of seconds may be an integer beyond the range of float64.
         self._seconds[:, slot] = np.inf if rules is None else [min(sec, sys.float_info.max) for sec in astuple(rules)]
 
     def cuts(self, slots: Ints, silence_sec: Doubles, length_sec: Doubles, anything_said: Bools) -> NDArray[np.int8]:
-        """`Cut` of each of `slots` [N], after so much trailing silence in segments of such a length.
+        """The `Cut` of each of `slots` [N] after `silence_sec` [N] of trailing silence in segments of `length_sec` [N].
 
-        Rule 1 holds whether or not something was said, which matters where its time is the shorter one.
+        Rule 1 applies also after speech, which matters where its time is shorter than that of rule 2.
         """
         rule1, rule2, rule3 = self._seconds[:, slots]
         enough = np.where(anything_said, np.minimum(rule1, rule2), rule1)

@@ -1,4 +1,4 @@
-"""When a speaker has paused: sherpa-onnx's three rules (csrc/endpoint.h)."""
+"""Rules that end a segment when its speaker pauses: sherpa-onnx's three (csrc/endpoint.h)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from moulin.errors import OptionsError
 
 @dataclass(frozen=True, slots=True)
 class EndpointRules:
-    """A segment ends when one of the rules holds. Raises OptionsError for values that are no times."""
+    """A segment ends when one of the rules applies. Raises OptionsError for values that are no times."""
 
     rule1_min_trailing_silence_sec: float = 2.4
-    """Silence with nothing said in the segment yet."""
+    """Silence that ends a segment even if nothing was said in it."""
     rule2_min_trailing_silence_sec: float = 1.2
-    """Silence after something was said."""
+    """Silence that ends a segment in which something was said."""
     rule3_min_utterance_length_sec: float = 20.0
-    """A segment as long as this, pause or not."""
+    """Length at which a segment ends, pause or not."""
 
     def __post_init__(self) -> None:
         for rule in fields(self):

@@ -14,7 +14,7 @@ from moulin.streaming.turns import Turns
 
 
 class FeatureWindows:
-    """What two windows of a stream have in common is computed once. Different slots may be used from different threads.
+    """Computes windows; frames that two windows share once. Different slots may be used from different threads.
 
     Frames are those of the whole recording (`moulin.audio.fbank.Fbank`) with silence behind it.
     """
@@ -26,7 +26,7 @@ class FeatureWindows:
         self._overlaps = np.zeros((len(inbox.rings), overlap, num_mel_bins), dtype=np.float32)
 
     def __call__(self, turns: Turns) -> Floats:
-        """The windows of N streams, float32 [N, window_frames, num_mel_bins]. Changes nothing: see `keep`."""
+        """The windows of N streams, float32 [N, window_frames, num_mel_bins]. Changes no state: see `keep`."""
         layout, slots = self._layout, turns.continuation.slots
         begins = turns.numbers.astype(np.int64) * layout.chunk - layout.overhang
         first, later = np.flatnonzero(turns.numbers == 0), np.flatnonzero(turns.numbers)
@@ -45,7 +45,7 @@ class FeatureWindows:
         return windows
 
     def keep(self, slots: Ints, windows: Floats) -> None:
-        """What the next windows of `slots` [N] have in common with these `windows`, once these have been used."""
+        """Store the frames that the next windows of `slots` [N] share with `windows`, once these have been used."""
         self._overlaps[slots] = windows[:, self._layout.chunk_frames :]
 
     def _frames(self, slots: Ints, begins: Ints, heard: Ints | NDArray[np.int32], skipped: int) -> Floats:
@@ -62,6 +62,6 @@ class FeatureWindows:
                 straight = min(end - start, ring - at)
                 into[:straight] = rings[slot, at : at + straight]
                 into[straight : end - start] = rings[slot, : end - start - straight]
-            if begin < 0:  # Kaldi sees the beginning of a recording mirrored
+            if begin < 0:  # Kaldi mirrors the beginning of a recording
                 samples[row, :-begin] = samples[row, -begin : -2 * begin][::-1]
         return sliding_window_view(samples, layout.frame_length, axis=1)[:, :: layout.frame_shift]

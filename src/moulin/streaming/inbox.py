@@ -1,4 +1,4 @@
-"""The audio of all streams, a ring of samples each, from which steppers take their windows."""
+"""The audio of all streams, a ring of samples each, from which steppers read windows."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _ROWS = 32
 
 
 def ring_samples(layout: WindowLayout) -> int:
-    """The length of a stream's ring: a window, and two chunks that are filled meanwhile."""
+    """The length of a stream's ring: a window, and two chunks that arrive while it is read."""
     return (-(-layout.samples // layout.chunk) + 2) * layout.chunk
 
 
 class Inbox:
     """Rings float32 [slots, ring_samples]: sample i of a stream is at i modulo the ring's length.
 
-    Everything is an array over slots, so that many streams cost few calls. What a ring has no room for waits in the
-    order in which it came. Different slots may be used from different threads.
+    Everything is an array over slots, so that many streams cost few calls. Samples that a ring has no room for wait in
+    order of arrival. Different slots may be used from different threads.
     """
 
     def __init__(self, rings: Floats, layout: WindowLayout) -> None:
@@ -40,13 +40,13 @@ class Inbox:
         self._waiting: dict[int, deque[Floats]] = {}
 
     def open(self, slot: int) -> None:
-        """Begin a stream. What the one before has left in the ring is never read."""
+        """Begin a stream in `slot`. Samples that an earlier stream left in the ring are never read."""
         self.num_samples[slot] = self.num_taken[slot] = self._in_ring[slot] = 0
         self._num_windows[slot] = _GOES_ON
         self._waiting.pop(slot, None)
 
     def accept(self, slot: int, samples: Floats) -> None:
-        """More audio: float32 [n], n may be 0. It is copied."""
+        """Append audio: float32 [n], n may be 0. It is copied."""
         self.num_samples[slot] += len(samples)
         if slot in self._waiting:
             self._waiting[slot].append(samples.copy())
@@ -56,7 +56,7 @@ class Inbox:
             self._waiting[slot] = deque([samples[count:].copy()])
 
     def accept_many(self, slots: Ints, samples: Floats | NDArray[np.int16]) -> None:
-        """Float32 or int16 [N, n], a row for each of `slots`, all different."""
+        """Append audio of many streams: float32 or int16 [N, n], a row for each of `slots`, all different."""
         count = samples.shape[1]
         if not count:
             return
@@ -67,7 +67,7 @@ class Inbox:
             fits &= [slot not in self._waiting for slot in slots.tolist()]
         straight = fits & (at + count <= self._ring)
         self._put(slots[straight], at[straight], samples if straight.all() else samples[straight])
-        # Of streams whose chunks have the same length few begin at different places before the ring's end.
+        # Rows that wrap around the ring's end: as their chunks are equally long, few different positions occur.
         for first in np.unique(at[fits & ~straight]):
             rows = np.flatnonzero(fits & (at == first))
             block, behind = as_floats(samples[rows]), self._ring - first
@@ -79,11 +79,11 @@ class Inbox:
             self.accept(int(slots[row]), as_floats(samples[row]))
 
     def finish(self, slot: int, tail_samples: int) -> None:
-        """No more audio comes: silence follows; see `WindowLayout.all_windows`."""
+        """End the stream's audio; silence follows as in `WindowLayout.all_windows`."""
         self._num_windows[slot] = self.layout.all_windows(int(self.num_samples[slot]), tail_samples)
 
     def discard(self, slot: int) -> None:
-        """The stream has no more windows, whatever audio is waiting."""
+        """End the stream without another window, whatever audio is waiting."""
         self._num_windows[slot] = 0
 
     def finished(self, slots: Ints) -> NDArray[np.bool_]:
@@ -92,7 +92,7 @@ class Inbox:
         return finished
 
     def is_ready(self, slot: int) -> bool:
-        """Whether a whole window is there."""
+        """Whether the stream's next window is complete."""
         end = self._num_windows[slot]
         if end == _GOES_ON:
             end = self.layout.whole_windows(int(self.num_samples[slot]))
@@ -105,7 +105,7 @@ class Inbox:
         return ended
 
     def heard(self, slots: Ints) -> NDArray[np.int32]:
-        """Samples that are there of the next window of each of `slots`, counted from the window's first."""
+        """[N]: how many samples of the next window of each of `slots` have arrived, counted from the window's first."""
         begin = self.num_taken[slots].astype(np.int64) * self.layout.chunk - self.layout.overhang
         heard: NDArray[np.int32] = np.minimum(self.num_samples[slots] - begin, self.layout.samples).astype(np.int32)
         return heard
@@ -119,12 +119,12 @@ class Inbox:
                     self._refill(slot)
 
     def _put(self, slots: Ints, at: Ints, samples: Floats | NDArray[np.int16]) -> None:
-        """Write rows [N, n] to places of their rings, none of which reaches the ring's end."""
+        """Write rows [N, n] to positions `at` [N] of their rings; none reaches beyond the ring's end."""
         count = min(samples.shape[1], self._ring)
-        # A view of every place where so many samples may begin: one assignment fills many rows, each at its own.
+        # A view with a row for every position at which `count` samples may begin: one assignment fills many rings.
         places = sliding_window_view(self.rings.reshape(-1), count, writeable=True)
         first = slots * self._ring + at
-        for begin in range(0, len(slots), _ROWS):  # what is converted is still in the cache when it is copied
+        for begin in range(0, len(slots), _ROWS):  # few rows: converted samples are still in the cache when copied
             rows = slice(begin, begin + _ROWS)
             places[first[rows]] = as_floats(samples[rows])
 
@@ -139,7 +139,7 @@ class Inbox:
         del self._waiting[slot]
 
     def _fill(self, slot: int, samples: Floats) -> int:
-        """Put as many of `samples` into the ring as there is room for. Returns how many."""
+        """Append as many of `samples` to the ring as it has room for. Returns how many."""
         start = int(self._in_ring[slot])
         count = min(len(samples), int(self._room_end(slot)) - start)
         at = start % self._ring

@@ -1,4 +1,4 @@
-"""What a stream may choose when it starts."""
+"""Options that a stream may choose when it starts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from moulin.streaming.endpoint_rules import EndpointRules
 
 @dataclass(frozen=True, slots=True)
 class StreamOptions:
-    """How to search, and whether and where pauses cut the stream into segments."""
+    """Options of the search, and whether and when pauses cut the stream into segments."""
 
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
     endpoint: bool = option(True, "Cut streams into segments at pauses; a stream may choose.")
@@ -25,7 +25,7 @@ class StreamOptions:
             raise OptionsError(f"Expected endpoint to be true or false, got {self.endpoint!r}")
 
     def to_dict(self) -> dict[str, Any]:
-        """As `updated` takes them."""
+        """All options by name, as `updated` takes them."""
         return {**self.decoding.to_dict(), "endpoint": self.endpoint, **asdict(self.rules)}
 
     def updated(self, changes: Mapping[str, Any]) -> StreamOptions:

@@ -1,4 +1,4 @@
-"""Which of a fixed number of places are taken."""
+"""A pool of slots for streams."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class SlotPool:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        # The one freed last is given out first: its memory is warm, and what was never needed is never touched.
+        # The slot freed last is given out first: its memory is warm, and that of slots never needed is never touched.
         self._free = list(range(capacity - 1, -1, -1))
         self._taken: set[int] = set()
         self._lock = threading.Lock()

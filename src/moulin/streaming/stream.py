@@ -1,4 +1,4 @@
-"""What is kept of one stream beside the arrays that have a row for each slot."""
+"""The record of one stream, beside the arrays that have a row for each slot."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from moulin.streaming.options import StreamOptions
 
 @dataclass(slots=True, eq=False)
 class Stream:
-    """Audio, encoder states, search and open segment are in `slot` of whatever keeps them; see `StreamRecognizer`."""
+    """An open stream. Its audio, encoder states, search and open segment are in arrays by slot: see
+    `StreamRecognizer`."""
 
     slot: int
     options: StreamOptions
@@ -22,6 +23,6 @@ class Stream:
     unreported: deque[Hypothesis] = field(default_factory=deque)
     """Closed segments that no update has carried yet."""
     endpoint: bool = False
-    """Whether one has been found since the last update."""
+    """Whether an endpoint has been found since the last update."""
     spelt: tuple[int, int, str] = (0, 0, "")
-    """The text when there were so many closed segments and open tokens."""
+    """Numbers of closed segments and of open tokens, and the text at that time."""

@@ -1,4 +1,4 @@
-"""A step of many streams: what the recognizer tells a stepper. What it hears back is a `Found`."""
+"""The input of a step of many streams, from the recognizer to a stepper, which returns a `Found`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from moulin.decoding.search import Continuation
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """The N streams that are taken one chunk further, and how far each is: one value a stream."""
+    """The N streams that a step takes one chunk further, one value a stream."""
 
     continuation: Continuation
-    """The streams' slots, and from where their searches go on."""
+    """The streams' slots, and the points from which their searches go on."""
     numbers: Ints32
     """[N]: chunks that each stream has had before."""
     heard: Ints32
-    """[N]: samples that are there of its window, counted from the window's first; behind them comes silence."""
+    """[N]: samples of each window that have arrived, counted from the window's first; silence follows them."""
     options: RowOptions

@@ -1,4 +1,4 @@
-"""Which samples of a stream the windows of its encoder are made from."""
+"""The samples of a stream from which the windows of its encoder are made."""
 
 from __future__ import annotations
 
@@ -24,27 +24,28 @@ class WindowLayout(NamedTuple):
 
     @property
     def samples(self) -> int:
-        """In a window."""
+        """Samples in a window."""
         return (self.window_frames - 1) * self.frame_shift + self.frame_length
 
     @property
     def chunk(self) -> int:
-        """From one window to the next."""
+        """Samples from one window to the next."""
         return self.chunk_frames * self.frame_shift
 
     @property
     def overhang(self) -> int:
-        """By how many samples a frame is longer than its shift, to either side."""
+        """Samples by which a frame is longer than its shift, on either side."""
         return (self.frame_length - self.frame_shift) // 2
 
     def whole_windows(self, num_samples: int) -> int:
-        """How many windows there are in a stream of `num_samples` samples that goes on."""
+        """How many complete windows there are in a stream of `num_samples` samples that goes on."""
         return max(0, (num_samples + self.overhang - self.samples) // self.chunk + 1)
 
     def all_windows(self, num_samples: int, tail_samples: int) -> int:
-        """How many windows a stream has that ends after `num_samples` samples: so much silence follows that every frame
-        of audio is in the chunk of some window, and `tail_samples` of the silence in a chunk or in what a window looks
-        ahead beyond it. No audio at all has no windows.
+        """How many windows a stream has that ends after `num_samples` samples, 0 for no audio.
+
+        Enough silence follows that every frame of audio is in the chunk of some window, and `tail_samples` of silence
+        in a chunk or in the look-ahead behind it.
         """
         shift = self.frame_shift
         num_frames = (num_samples + shift // 2) // shift

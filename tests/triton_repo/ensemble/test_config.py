@@ -52,7 +52,7 @@ def texts(answer: Any) -> list[str]:
 @pytest.mark.parametrize("backend", ["python", "onnxruntime"])
 @pytest.mark.parametrize("bundle", OFFLINE)
 def test_what_the_configs_declare_gives_the_text_of_the_process(bundle: str, backend: Backend, tmp_path: Path) -> None:
-    """D1 and D2: no name, type or shape differs between config, ensemble and graph."""
+    """No name, type or shape differs between config, ensemble and graph."""
     build_offline_ensemble(load_bundle(BUNDLES / bundle), tmp_path, OfflineOptions(max_batch=8), backend=backend)
     one, two, three, four = audios()
     empty = np.zeros(0, np.float32)
@@ -66,7 +66,7 @@ def test_what_the_configs_declare_gives_the_text_of_the_process(bundle: str, bac
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_tensor_has_one_type_along_its_way(backend: Backend) -> None:
-    """D1, D2: also where the graph has names and types of its own."""
+    """Types are the same also where the graph has names and types of its own."""
     spec = load_bundle(CONFORMER)
     renamed = dataclasses.replace(spec, encoder=_renamed(spec.encoder, {"x": "speech", "x_lens": "speech_lengths"}))
     for case in (spec, renamed):
@@ -103,7 +103,7 @@ def _renamed(graph: OnnxGraph, names: dict[str, str]) -> OnnxGraph:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_only_the_encoder_is_on_the_gpu(backend: Backend) -> None:
-    """D15: features are computed where the audio is and cross to the GPU once; the search stays on the CPU."""
+    """Features are computed where the audio is and cross to the GPU once; the search stays on the CPU."""
     options = OfflineOptions(engine=EngineChoice(device="cuda:1"), instances=2)
     configs = ensemble_configs(load_bundle(CONFORMER), options, backend, min_frames=9)
     for part in PARTS:

@@ -76,7 +76,7 @@ def _rounded(transcript: Transcript) -> Any:
 
 
 def test_old_clients(client: Any, recordings: list[Recording]) -> None:
-    """One unpadded utterance, and several of different numbers of words padded to ten seconds (D5)."""
+    """One unpadded utterance, and several of different numbers of words padded to ten seconds."""
     result = infer(client, tensors([recordings[0].waveform]))
     assert first_text(result) == recordings[0].text
     (output,) = result.get_response().outputs
@@ -110,7 +110,7 @@ def _calls(client: Any, model: str) -> tuple[int, int]:
 def test_the_search_asks_for_batches(
     client: Any, recordings: list[Recording], changes: dict[str, Any], a_frame: float
 ) -> None:
-    """D12: sherpa's scorer asked the joiner once for every frame of every utterance, and had no beam search."""
+    """sherpa's scorer asked the joiner once for every frame of every utterance, and had no beam search."""
     options = json.dumps(changes).encode()
 
     def calls(waveforms: list[Floats]) -> int:

@@ -138,7 +138,7 @@ def heard(answer: Any) -> list[str]:
 
 
 def test_utterances_of_all_requests_are_searched_together() -> None:
-    """D5, D8, D12: different numbers of words, no padding, and few calls."""
+    """Utterances of different numbers of words, without padding, in few calls."""
     models = Models()
     table = tokens()
     first, second, nobody = scorer(models).answer(
