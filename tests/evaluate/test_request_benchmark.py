@@ -57,11 +57,12 @@ def test_all_hear_the_same_in_the_demo_recordings(name: str, spec: OnnxModelSpec
 @pytest.mark.triton
 def test_tritons_own_count_agrees_with_the_generators(server: TritonServer, clips: list[Clip]) -> None:
     """Closed loop over gRPC and open loop over HTTP, warm-up included; nobody else uses the server meanwhile."""
-    for address, shape in (
-        (f"triton-grpc={server.grpc_url}", Workers(4)),
-        (f"triton-http={server.http_url}", Arrivals(8)),
+    for address, shape, generators in (
+        (f"triton-grpc={server.grpc_url}", Workers(4), 1),
+        (f"triton-http={server.http_url}", Arrivals(8), 1),
+        (f"triton-http={server.http_url}", Workers(3), 2),
     ):
-        plan = requests_plan(clips, shape, seconds=1.5, warmup_sec=0.5)
+        plan = requests_plan(clips, shape, seconds=1.5, warmup_sec=0.5, generators=generators)
         with target(address, "requests")(None, SETTINGS) as running:
             run = asyncio.run(run_plan(address, running, plan, digits_spelled_alike))
         measurement = run.measurement
@@ -83,6 +84,11 @@ def test_options_reach_the_server(server: TritonServer) -> None:
         (failed,) = accuracy.failed
         assert "guess" in str(failed.failure)
         assert accuracy.words.words == 0
+
+
+def test_every_generator_has_a_worker(clips: list[Clip]) -> None:
+    with pytest.raises(OptionsError, match="Expected a worker at least for each of 3 generators, got 2"):
+        requests_plan(clips, Workers(2), seconds=1, generators=3)
 
 
 def test_what_cannot_be_read_is_a_failure_of_that_recording_alone(spec: OnnxModelSpec, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import typer
 
 from moulin.cli.bench_options import AT_LEAST_1, positive_numbers
 from moulin.cli.flags import only, with_flags
+from moulin.cli.interrupt import STATUS
 from moulin.errors import OptionsError
 from moulin.models.engine_choice import EngineChoice
 from moulin.options import Bounds, check_options, option
@@ -63,32 +64,39 @@ def encoder(
 ) -> None:
     """Latency of the encoder alone and utterances a second (QPS), by how many go through it together.
 
-    The clock runs from features in the host's memory to encoder frames there. The runners take turns.
+    The clock runs from features in the host's memory to encoder frames there. The runners take turns. Ctrl-C ends with
+    what there is.
     """
     from moulin.evaluate.encoder_benchmark import benchmark_encoders
-    from moulin.evaluate.report import make_report, write
+    from moulin.evaluate.report import check_outputs, make_report, write
     from moulin.evaluate.results.encoder import EncoderFigures
     from moulin.evaluate.targets.target import ServerSettings
 
+    check_outputs([to] if to else [])
     counts = positive_numbers(options.batches, "--batches", "utterances")
     with _opened(options, engine, max(counts)) as (spec, opened):
         names = list(opened)
         typer.echo(_line("batch", [f"{name} ms" for name in names], ["QPS"] * len(names)))
         measured: list[Latencies] = []
-        for found in benchmark_encoders(
+        batches = benchmark_encoders(
             opened,
             counts,
             num_frames=options.frames,
             feature_dim=spec.feature_dim,
             rounds=options.rounds,
             seconds=options.seconds,
-        ):
-            measured += found
-            typer.echo(_row(found))
+        )
+        interrupted = False
+        try:
+            for found in batches:
+                measured += found
+                typer.echo(_row(found))
+        except KeyboardInterrupt:
+            interrupted = True
         for latencies in measured:
             if latencies.failure is not None:
                 typer.echo(f"{latencies.runner} failed with {latencies.batch}: {latencies.failure}", err=True)
-        if to is not None:
+        if to is not None and measured:
             figures = EncoderFigures(
                 runs=[latencies.figures() for latencies in measured],
                 threads=ServerSettings(engine).threads,
@@ -96,8 +104,11 @@ def encoder(
                 frames=options.frames,
                 on_device=options.on_device,
                 rounds=options.rounds,
+                interrupted=interrupted,
             )
             write(make_report(sys.argv[1:], spec, figures), [to])
+    if interrupted:
+        raise typer.Exit(STATUS)
 
 
 @contextmanager
@@ -111,7 +122,6 @@ def _opened(
     from moulin.demo.files import DEMO_MODEL
     from moulin.evaluate.encoder_runners import CHECKPOINT_KINDS, open_encoder
     from moulin.launch.workspace import workspace
-    from moulin.models.engine_choice import EngineChoice
 
     parsed = [_parsed(runner) for runner in (options.runners.split(",") if options.runners else [""])]
     with workspace("encoder-benchmark") as folder:

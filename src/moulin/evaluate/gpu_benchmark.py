@@ -163,11 +163,11 @@ def _mixed(number: int) -> DecodingOptions:
 
 def _own_functions(profile: cProfile.Profile, calls: int) -> dict[str, float]:
     """Milliseconds a call in functions of moulin, by name, those that take a twentieth of the longest."""
-    package = str(Path(__file__).parents[1])
+    package, here = (f"{folder}/" for folder in (Path(__file__).parents[1], Path(__file__).parent))
     found: dict[str, float] = {}
     stats: dict[tuple[str, int, str], tuple[int, int, float, float, object]] = pstats.Stats(profile).stats  # type: ignore[attr-defined]
     for (file, _, name), (_, _, _, cumulative_sec, _) in stats.items():
-        if file.startswith(package) and not name.startswith("<") and "evaluate" not in file:
+        if file.startswith(package) and not file.startswith(here) and not name.startswith("<"):
             found[name] = max(found.get(name, 0.0), 1e3 * cumulative_sec / calls)
     longest = max(found.values(), default=0.0)
     return {name: round(ms, 2) for name, ms in sorted(found.items(), key=lambda it: -it[1]) if ms > longest / 20}

@@ -171,7 +171,10 @@ class _Requests:
         self._stopped = True
 
     def abandon(self) -> None:
+        """Free what has not ended, and forget the records' callbacks, with which they could not go to another
+        process."""
         for record, stream in self._streams:
+            record.on_end = None
             if not record.ended:
                 stream.abandon()
 
