@@ -50,6 +50,13 @@ def heard_by(recognizer: Any, waveform: Floats) -> Any:
     return stream.result
 
 
+def heard_by_ours(recognizer: Recognizer, waveform: Floats, options: DecodingOptions) -> Hypothesis:
+    found: list[Hypothesis | MoulinError] = []
+    recognizer.pipeline([waveform], RowOptions.of([options]), ["waveform"], lambda _, answer: found.append(answer))
+    assert isinstance(found[0], Hypothesis)
+    return found[0]
+
+
 @dataclass
 class Pair:
     ours: Recognizer
@@ -72,11 +79,7 @@ def test_tokens_times_and_text(pair: Pair, clips: list[Floats], noises: list[Flo
     for number, waveform in enumerate([*clips[:3], *noises]):
         result = heard_by(pair.theirs, waveform)
         [transcript] = pair.ours.transcribe([waveform], [pair.options])
-        found: list[Hypothesis | MoulinError] = []
-        rows = RowOptions.of([pair.options])
-        pair.ours.pipeline([waveform], rows, ["waveform"], lambda _, answer: found.append(answer))
-        [hypothesis] = found
-        assert isinstance(hypothesis, Hypothesis)
+        hypothesis = heard_by_ours(pair.ours, waveform, pair.options)
         symbols = [pair.ours.spec.tokens.symbols[token].replace("▁", " ") for token in hypothesis.tokens]
         assert symbols == result.tokens, f"waveform {number}"
         np.testing.assert_allclose([frame * 0.04 for frame in hypothesis.frames], result.timestamps, atol=1e-5)
