@@ -1,7 +1,7 @@
-"""Encoder families that the GPU engine knows, by Icefall's `model_type`: where the class of each is.
+"""Encoder families that the GPU engine knows, by Icefall's `model_type`, and the class of each.
 
-A new family is a file with its class, and a line here. This file imports nothing, so that whether a family is known is
-told without loading PyTorch; `moulin.gpu.open_encoder` makes the encoders.
+A new family is a file with its class, and a line here. This file imports nothing, so that it can be read without
+loading PyTorch; `moulin.gpu.open_encoder` makes the encoders.
 """
 
 from __future__ import annotations

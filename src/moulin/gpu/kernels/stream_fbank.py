@@ -91,7 +91,7 @@ def _fetch_kernel(
     RING: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """Each sample crosses the bus once, and as many at a time as possible."""
+    """Copy samples from the host; each crosses the bus once, and as many at a time as possible."""
     row = tl.program_id(1).to(tl.int64)
     number = tl.load(numbers + row)
     length = tl.load(heard + row)
