@@ -79,7 +79,7 @@ def streaming_spec(spec: ModelSpec) -> StreamingSpec:
 
 
 def silence_for(windows: int, window_frames: int, chunk_frames: int, audio: Floats) -> Floats:
-    """`audio` with enough silence for sherpa-onnx to see `windows` windows; it waits for one frame more than they have."""
+    """`audio` with enough silence for sherpa-onnx to see `windows` windows; it waits for one frame more."""
     length = ((windows - 1) * chunk_frames + window_frames + 1) * 160
     return np.pad(audio, (0, max(0, length - len(audio))))
 
