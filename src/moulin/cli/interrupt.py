@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 GRACE_SEC = 0.7
-"""From Ctrl-C to the end of a command that does not end by itself."""
+"""Seconds from Ctrl-C to the end of a command that does not end by itself."""
 
 STATUS = 130
 

@@ -20,7 +20,7 @@ def mode_of(streaming: bool | None) -> Mode | None:
 def wish_of(
     engine: EngineChoice, *, mode: Mode | None = None, language: str | None = None, onnx_only: bool = False
 ) -> Wish:
-    """On a GPU with PyTorch a wish for a checkpoint before ONNX files, unless `engine` or `onnx_only` differs."""
+    """The wish by flags. On a GPU with PyTorch it prefers a checkpoint, unless `engine` or `onnx_only` differs."""
     from moulin.bundle.choice import Wish
     from moulin.models.engines import RUNTIMES
 

@@ -28,7 +28,7 @@ Counts = Ints32
 
 
 class GpuEncoder(ABC):
-    """From features to encoder frames, projected for the joiner, for batches of whole utterances."""
+    """An encoder from features to encoder frames, projected for the joiner, for batches of whole utterances."""
 
     dtype: torch.dtype
     feature_dim: int
@@ -60,7 +60,7 @@ class GpuEncoder(ABC):
 
 
 class GpuStreamEncoder(Protocol):
-    """From windows of features to encoder frames, projected for the joiner, with the states of all streams by slot.
+    """An encoder from feature windows to encoder frames, projected for the joiner, with all streams' states by slot.
 
     Slots need no reset: chunk 0 of a stream reads nothing that another stream left there.
     """
@@ -83,7 +83,7 @@ class GpuStreamEncoder(Protocol):
 
     @staticmethod
     def values_a_stream(encoder: Any) -> int:
-        """How many values of `dtype` a stream's states hold."""
+        """The number of values of `dtype` in a stream's states."""
 
     @property
     def out_frames(self) -> int:

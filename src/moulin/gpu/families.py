@@ -11,7 +11,7 @@ OFFLINE_FAMILIES = {
     "zipformer": "moulin.gpu.zipformer:GpuZipformer",
     "conformer": "moulin.gpu.conformer:GpuConformer",
 }
-"""For whole utterances: classes that are a `moulin.gpu.encoder.GpuEncoder`."""
+"""Classes for whole utterances: each is a `moulin.gpu.encoder.GpuEncoder`."""
 
 STREAM_FAMILIES = {"zipformer2": "moulin.gpu.stream_zipformer2:GpuStreamZipformer2"}
-"""For streams: classes that are a `moulin.gpu.encoder.GpuStreamEncoder`."""
+"""Classes for streams: each is a `moulin.gpu.encoder.GpuStreamEncoder`."""

@@ -1,4 +1,4 @@
-"""From waveforms in host memory to hypotheses; the GPU does not wait for the host, nor the encoder for the search.
+"""Waveforms in host memory to hypotheses; the GPU does not wait for the host, nor the encoder for the search.
 
     host     pack 1   pack 2   pack 3   read 1   read 2 ...
     copies            1        2        3
@@ -99,9 +99,9 @@ class _Pending:
     beams: Ints32
     """[N]: the beam of each utterance."""
     found: FoundTensors
-    """In pinned memory, once `done`."""
+    """The result in pinned memory, complete once `done`."""
     peaks: Tensor
-    """float32 [B], likewise."""
+    """float32 [B], in pinned memory too."""
     done: torch.cuda.Event
 
     def is_done(self) -> bool:

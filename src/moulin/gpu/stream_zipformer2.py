@@ -84,7 +84,7 @@ class GpuStreamZipformer2:
 
     @staticmethod
     def values_a_stream(encoder: Zipformer2) -> int:
-        """How many values a stream's states hold, with the encoder's own chunk and left context."""
+        """The number of values in a stream's states, with the encoder's own chunk and left context."""
         config, values = encoder.config, math.prod(_embed_past_size(encoder.config))
         chunk, left = _sizes(encoder, None, None)
         for stack, num_layers in enumerate(config.num_layers):

@@ -19,5 +19,5 @@ class OfflineOptions(ServiceOptions):
     max_queue: int = setting(2048, bounds=Bounds(at_least=1))
     """Requests that may wait. Further ones are refused with UNAVAILABLE at once rather than after a timeout."""
     queue_delay_ms: float = setting(0.0, bounds=Bounds(at_least=0))
-    """How long the first request of a batch waits for others. Under load batches form without any wait."""
+    """The wait of a batch's first request for others. Under load batches form without any wait."""
     decoding: DecodingOptions = held(DecodingOptions)

@@ -29,7 +29,7 @@ class ShimParameters(Generic[_Options]):
 
     @classmethod
     def read(cls, args: Mapping[str, str], options: type[_Options]) -> Self:
-        """From the `args` of the python backend's `initialize`. Raises BundleError as `read_service` does."""
+        """The parameters in the `args` of the backend's `initialize`. Raises BundleError as `read_service` does."""
         parameters = json.loads(args["model_config"])["parameters"]
         values = {name: value["string_value"] for name, value in parameters.items()}
         model, version = args["model_repository"], args["model_version"]

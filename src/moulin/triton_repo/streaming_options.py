@@ -39,5 +39,5 @@ class StreamingOptions(ServiceOptions):
     )
     """Triton brings no other chunks to the instance meanwhile. Worth it where a step takes all streams that wait."""
     queue_delay_ms: float = setting(10.0, bounds=_WAIT)
-    """How long Triton may keep a chunk to hand it over together with others."""
+    """The longest time for Triton to keep a chunk, to hand it over together with others."""
     stream: StreamOptions = held(StreamOptions)

@@ -143,12 +143,12 @@ class StreamingService:
 
     @property
     def num_open(self) -> int:
-        """How many streams hold a slot."""
+        """The number of streams that hold a slot."""
         return self._recognizer.num_open
 
     @property
     def capacity(self) -> int:
-        """How many streams may hold a slot."""
+        """The number of slots."""
         return self._recognizer.limits.capacity
 
     def counters(self) -> StreamingCounters:
