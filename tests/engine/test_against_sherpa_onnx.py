@@ -23,6 +23,7 @@ from moulin.decoding.search import search
 from moulin.demo.files import DEMO_MODEL
 from moulin.engine.host_pipeline import HostPipeline
 from moulin.engine.recognizer import Recognizer
+from moulin.errors import MoulinError
 from moulin.models.open_recognizer import open_recognizer
 from tests.bundle.byte_bpe import byte_encode
 from tests.bundles import BUNDLES, OFFLINE
@@ -71,7 +72,10 @@ def test_tokens_times_and_text(pair: Pair, clips: list[Floats], noises: list[Flo
     for number, waveform in enumerate([*clips[:3], *noises]):
         result = heard_by(pair.theirs, waveform)
         [transcript] = pair.ours.transcribe([waveform], [pair.options])
-        [hypothesis] = pair.ours.pipeline([waveform], RowOptions.of([pair.options]), ["waveform"])
+        found: list[Hypothesis | MoulinError] = []
+        rows = RowOptions.of([pair.options])
+        pair.ours.pipeline([waveform], rows, ["waveform"], lambda _, answer: found.append(answer))
+        [hypothesis] = found
         assert isinstance(hypothesis, Hypothesis)
         symbols = [pair.ours.spec.tokens.symbols[token].replace("▁", " ") for token in hypothesis.tokens]
         assert symbols == result.tokens, f"waveform {number}"

@@ -7,15 +7,14 @@ from collections.abc import Sequence
 
 from moulin.arrays import Floats
 from moulin.bundle.spec import ModelSpec
-from moulin.decoding.found import Hypothesis
 from moulin.decoding.row_options import RowOptions
 from moulin.decoding.search import search
 from moulin.engine.encoding import BatchedEncoder
 from moulin.engine.features import TAIL_PADDING_SEC, FeatureExtractor
 from moulin.engine.limits import MAX_AUDIO_SEC
+from moulin.engine.pipeline import Answer
 from moulin.engine.precision_error import precision_error
 from moulin.engine.runner import Runner
-from moulin.errors import MoulinError
 
 
 class HostPipeline:
@@ -39,17 +38,13 @@ class HostPipeline:
         )
         self.encode = BatchedEncoder(runner, joiner_dim=spec.joiner_dim)
 
-    def __call__(
-        self, waveforms: Sequence[Floats], options: RowOptions, names: Sequence[str]
-    ) -> list[Hypothesis | MoulinError]:
+    def __call__(self, waveforms: Sequence[Floats], options: RowOptions, names: Sequence[str], answer: Answer) -> None:
         encoder_out, encoder_out_lens = self.encode(self.features(waveforms))
         found = search(self.runner, encoder_out, encoder_out_lens, options).hypotheses()
-        return [
-            hypothesis
-            if math.isfinite(hypothesis.score)
-            else precision_error(self._spec, f"{name}: expected numbers from {self._spec.file}")
-            for hypothesis, name in zip(found, names, strict=True)
-        ]
+        for position, (hypothesis, name) in enumerate(zip(found, names, strict=True)):
+            finite = math.isfinite(hypothesis.score)
+            broken = f"{name}: expected numbers from {self._spec.file}"
+            answer(position, hypothesis if finite else precision_error(self._spec, broken))
 
     @property
     def max_utterance_sec(self) -> float:

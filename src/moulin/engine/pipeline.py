@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from moulin.arrays import Floats
 from moulin.decoding.found import Hypothesis
 from moulin.decoding.row_options import RowOptions
 from moulin.errors import MoulinError
+
+Answer = Callable[[int, Hypothesis | MoulinError], None]
+"""(position, best hypothesis, or what is wrong with the waveform)"""
 
 
 class Pipeline(Protocol):
@@ -27,11 +30,13 @@ class Pipeline(Protocol):
     def check_form(self, waveform: Floats, *, what: str) -> Floats:
         """The part of `check` that `__call__` does not do itself. Raises AudioError."""
 
-    def __call__(
-        self, waveforms: Sequence[Floats], options: RowOptions, names: Sequence[str]
-    ) -> list[Hypothesis | MoulinError]:
-        """The best hypothesis of each of N waveforms that have passed `check_form`, or its error, which calls it by its
-        name in `names`: a faulty waveform does not affect the others. Raises EngineError."""
+    def __call__(self, waveforms: Sequence[Floats], options: RowOptions, names: Sequence[str], answer: Answer) -> None:
+        """Search N waveforms that have passed `check_form`. An error calls its waveform by its name in `names`; a
+        faulty waveform does not affect the others.
+
+        `answer` is called once for each, as soon as it is found: on a GPU while others are still searched. Raises
+        EngineError.
+        """
 
     def close(self) -> None:
         """Stop the worker threads."""

@@ -48,13 +48,15 @@ class Recognizer:
     ) -> list[Transcript | MoulinError]:
         """The transcript of each of N waveforms that have passed `check_form`, or its error, which calls it by its name
         in `names`: a faulty waveform does not affect the others. Raises EngineError."""
-        if not waveforms:
-            return []
-        found = self.pipeline(waveforms, RowOptions.of(options), names)
-        return [
-            answer if isinstance(answer, MoulinError) else self._spell(answer, len(waveform))
-            for answer, waveform in zip(found, waveforms, strict=True)
-        ]
+        answers: list[Transcript | MoulinError | None] = [None] * len(waveforms)
+
+        def answer(position: int, found: Hypothesis | MoulinError) -> None:
+            spelt = found if isinstance(found, MoulinError) else self._spell(found, len(waveforms[position]))
+            answers[position] = spelt
+
+        if waveforms:
+            self.pipeline(waveforms, RowOptions.of(options), names, answer)
+        return [each for each in answers if each is not None]
 
     def check_form(self, waveform: Floats, *, what: str = "waveform") -> Floats:
         """The part of `check` that `transcribe_each` does not do itself. Raises AudioError."""

@@ -16,6 +16,7 @@ from moulin.encoders.transducer import Transducer
 from moulin.engine.features import TAIL_PADDING_SEC, check_duration
 from moulin.engine.gpu.model import open_predictor
 from moulin.engine.limits import MAX_AUDIO_SEC
+from moulin.engine.pipeline import Answer
 from moulin.engine.precision_error import precision_error
 from moulin.engine.torch.prediction import DTYPES, torch_device
 from moulin.errors import AudioError, EngineError, MoulinError, first_line
@@ -65,25 +66,22 @@ class GpuEnginePipeline:
         """
         self._pipeline.warm_up(min(longest_sec, self._max_audio_sec))
         noise = np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE).astype(np.float32)
-        for answer in self([noise], RowOptions.defaults(1), ["noise"]):
-            if isinstance(answer, MoulinError):
-                raise answer
+        self([noise], RowOptions.defaults(1), ["noise"], _raise)
 
-    def __call__(
-        self, waveforms: Sequence[Floats], options: RowOptions, names: Sequence[str]
-    ) -> list[Hypothesis | MoulinError]:
+    def __call__(self, waveforms: Sequence[Floats], options: RowOptions, names: Sequence[str], answer: Answer) -> None:
         """See `Pipeline`; int16 waveforms are copied to the card as they are, half as many bytes as float32."""
-        answers: list[Hypothesis | MoulinError] = [_NOTHING] * len(waveforms)
+        for position, waveform in enumerate(waveforms):
+            if not len(waveform):
+                answer(position, _NOTHING)
         for dtype in (np.float32, np.int16):
             some = [row for row, waveform in enumerate(waveforms) if waveform.dtype == dtype and len(waveform)]
 
             def result(position: int, hypothesis: Hypothesis, peak: float, some: list[int] = some) -> None:
                 row = some[position]
-                answers[row] = self._wrong(waveforms[row], hypothesis, peak, names[row]) or hypothesis
+                answer(row, self._wrong(waveforms[row], hypothesis, peak, names[row]) or hypothesis)
 
             if some:
                 self._run([waveforms[row] for row in some], options.take(np.array(some)), result)
-        return answers
 
     def check_form(self, waveform: Floats, *, what: str) -> Floats:
         """`check` of all but the samples, whose peak the GPU returns."""
@@ -123,3 +121,8 @@ class GpuEnginePipeline:
             self._pipeline(waveforms, options, result)
         except RuntimeError as error:  # too little memory, for example
             raise EngineError(f"The GPU failed: {first_line(error)}") from error
+
+
+def _raise(_position: int, found: Hypothesis | MoulinError) -> None:
+    if isinstance(found, MoulinError):
+        raise found
