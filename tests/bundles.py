@@ -16,7 +16,7 @@ _DATA = Path(__file__).parent / "data"
 def unpacked(archives: Path) -> Path:
     """A folder, which git ignores, with the contents of every `*.tar.xz` in the folder `archives`.
 
-    An archive is unpacked when it is newer than what is there. Several processes may do so at once: a folder appears
+    An archive is unpacked when it is newer than its folder. Several processes may do so at once: a folder appears
     by one rename, complete.
     """
     into = _DATA / "unpacked" / archives.name

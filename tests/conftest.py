@@ -1,4 +1,4 @@
-"""Versions in the report's header, the markers `gpu` and `needs`, and one tritonserver for all that talk to it."""
+"""Versions in the report's header, the markers `gpu` and `needs`, and one tritonserver for all tests that need one."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from moulin.triton_repo.repository import build_offline_repository, build_stream
 from moulin.triton_repo.streaming_options import StreamingOptions
 from tests.bundles import BUNDLES
 
-# PyTorch's threads wait for each other by spinning: with tiny models, and others on the machine, they lose more than
-# they win: a small LSTM takes six times the CPU time in two threads, and our engine asks for as many as there are CPUs.
+# PyTorch's threads wait for each other by spinning. With tiny models on a shared machine that costs more than it gains:
+# a small LSTM takes six times the CPU time in two threads, and our engine asks for as many as there are CPUs.
 # Read when PyTorch is first imported, here and in what the tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -54,7 +54,7 @@ MAX_STREAMS = 8
 IDLE_TIMEOUT_SEC = 4.0
 
 _MAY_BE_ABSENT = ("torch", "lhotse", "playwright")
-"""What `make test` installs, and a suite by hand on another Python may lack: PyTorch is large."""
+"""Packages that `make test` installs, and that a run by hand on another Python may lack: PyTorch is large."""
 
 
 # A folder whose conftest.py needs such a package cannot be skipped: its conftest.py is imported before any hook.
@@ -119,7 +119,7 @@ def _why_no_gpu() -> str | None:
 
 @dataclass(frozen=True)
 class Recording:
-    """A demo recording and what the engine, in this process and by itself, hears in it."""
+    """A demo recording and its transcript by the engine, in this process and by itself."""
 
     file: Path
     said: str
@@ -143,7 +143,7 @@ def recordings() -> list[Recording]:
 
 @pytest.fixture(scope="session")
 def heard_live(recordings: list[Recording]) -> list[Transcript]:
-    """What the streaming engine, in this process, hears in each recording by itself."""
+    """The transcript of each recording by itself, by the streaming engine in this process."""
     heard = []
     with open_stream_recognizer(DEMO_STREAMING_MODEL) as recognizer:
         for recording in recordings:
@@ -159,7 +159,7 @@ def heard_live(recordings: list[Recording]) -> list[Transcript]:
 
 @pytest.fixture(scope="session")
 def snippets(recordings: list[Recording]) -> list[tuple[Floats, str]]:
-    """Half seconds of speech, and what the tiny model makes of each alone: all different."""
+    """Half seconds of speech, and the tiny model's text of each alone: all different."""
     with open_recognizer(BUNDLES / "conformer-offline") as recognizer:
         heard = {
             recognizer.transcribe([snippet])[0].text: snippet

@@ -1,4 +1,4 @@
-"""What importing one room must not drag in: `moulin --help` is instant, and a client needs no engine."""
+"""Imports that a room must not cause: `moulin --help` is instant, and a client needs no engine."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_importing(module: str, barred: set[str]) -> None:
 
 
 def test_the_client_waits_for_nothing_heavy_to_be_used() -> None:
-    """Creating a recognizer is what loads an engine, not naming one."""
+    """An engine is loaded where a recognizer is created, not where it is imported."""
     code = "import sys; from moulin.engine.recognizer import Recognizer; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"onnxruntime", "onnx", "kaldi_native_fbank"} & set(loaded)

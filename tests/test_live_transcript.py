@@ -92,7 +92,7 @@ def test_the_open_segment_changes_and_final_ones_stay() -> None:
 
 
 def test_an_open_segment_may_vanish() -> None:
-    """A beam search takes back what it has said."""
+    """A beam search may take back all words of a segment."""
     live = LiveTranscript()
     live.apply(update(Segment(0, "ONE", (ONE,), False)))
     live.apply(update(duration_sec=2.0))

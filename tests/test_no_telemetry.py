@@ -1,4 +1,4 @@
-"""What moulin's processes hear and say stays on the machine: ONNX Runtime reports nothing to its maker."""
+"""Data of moulin's processes stays on the machine: ONNX Runtime reports nothing to its maker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pieces of audio, their pace, and what becomes of the stream where they stop."""
+"""Pieces of audio, their pace, and the closing of the stream where they stop."""
 
 from __future__ import annotations
 

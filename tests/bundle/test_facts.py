@@ -1,4 +1,4 @@
-"""Which facts of a checkpoint come from where, and what happens where they contradict each other."""
+"""Origins of a checkpoint's facts, and errors where facts contradict each other."""
 
 from __future__ import annotations
 

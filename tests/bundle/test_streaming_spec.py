@@ -1,4 +1,4 @@
-"""How the states of a streaming encoder go on from chunk to chunk, and exports that do not say it."""
+"""States of a streaming encoder from chunk to chunk, and exports that do not describe them."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ TIMEOUT_SEC = 600
 
 @dataclass(frozen=True)
 class Finished:
-    """What a command left."""
+    """The exit status and output of a command."""
 
     status: int
     out: str

@@ -1,4 +1,4 @@
-"""What all verbs have in common."""
+"""Properties that all verbs share."""
 
 from __future__ import annotations
 

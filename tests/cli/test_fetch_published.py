@@ -1,4 +1,4 @@
-"""From a repository as people publish it to a model that runs, against a hub on this machine."""
+"""Repositories as people publish them, fetched from a hub on this machine and run."""
 
 from __future__ import annotations
 

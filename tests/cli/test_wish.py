@@ -1,4 +1,4 @@
-"""Which of a folder's forms options on the command line mean."""
+"""The form in a folder that options of the command line ask for."""
 
 from __future__ import annotations
 

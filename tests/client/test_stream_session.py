@@ -1,4 +1,4 @@
-"""What a stream asks of Triton, whatever the pieces of its audio, and when it is over."""
+"""Requests of a stream to Triton, for any pieces of its audio, and its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results of searches, put together from parts and read off."""
+"""`Found`: results of searches, put together from parts and read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hypotheses in arrays beside lists of them."""
+"""`OpenHypotheses` against a plain twin with lists."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ SLOTS, PLACES, CONTEXT_SIZE, FRAMES = 4, 3, 2, 5
 @pytest.mark.parametrize("max_tokens", [12, 512], ids=["tokens are set aside", "all in the arrays"])
 @pytest.mark.parametrize("seed", range(3))
 def test_beams_beside_lists(max_tokens: int, seed: int) -> None:
-    """Streams go on, are cut, and begin anew, in any company."""
+    """Streams go on, are cut, and begin anew, in batches of any streams."""
     rng, numbers = random.Random(seed), np.random.default_rng(seed)
     ours = OpenHypotheses(SLOTS, PLACES, CONTEXT_SIZE, max_tokens)
     lists: list[list[list[tuple[int, int, float]]]] = [[[] for _ in range(PLACES)] for _ in range(SLOTS)]
     scores = np.zeros((SLOTS, PLACES))
     best = [0] * SLOTS
-    alone: set[int] = set()  # whose first place was decided for
+    alone: set[int] = set()  # slots with one hypothesis, in the first place
 
     def hypothesis(slot: int) -> Hypothesis:
         said = lists[slot][best[slot]]
@@ -42,7 +42,7 @@ def test_beams_beside_lists(max_tokens: int, seed: int) -> None:
         log_probs = numbers.normal(size=(*size, FRAMES)).astype(np.float32)
         each = -numbers.random(size)
         each[:, rng.randrange(PLACES)] = -np.inf
-        # Hypotheses never come from a place that has none.
+        # Hypotheses never extend a place without a hypothesis.
         origins = np.where(np.isneginf(scores[slots])[np.arange(len(slots))[:, None], origins], -1, origins)
         origins = np.where(origins < 0, scores[slots].argmax(axis=1)[:, None], origins).astype(np.int32)
         ours.advance(slots, Found(origins, counts, tokens, frames, log_probs, each), first_frames)
@@ -80,7 +80,7 @@ def test_beams_beside_lists(max_tokens: int, seed: int) -> None:
 
 
 def test_greedy_search_beside_a_beam() -> None:
-    """Its hypothesis is in the first place, and the others have none; early tokens are set aside."""
+    """The greedy hypothesis is in the first place, the other places have none; early tokens are set aside."""
     ours = OpenHypotheses(2, PLACES, CONTEXT_SIZE, max_tokens=8)
     slots = np.array([1])
     for number in range(5):

@@ -1,4 +1,4 @@
-"""Options as arrays."""
+"""`RowOptions`: decoding options as arrays."""
 
 from __future__ import annotations
 

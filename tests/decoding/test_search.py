@@ -1,4 +1,4 @@
-"""The fast searches against the references that define them, and what must hold for both."""
+"""The fast searches against the references that define them, and properties of both."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_every_beam(beam: int, peaky: float) -> None:
 @pytest.mark.parametrize("vocab_size", [2, 3, 5, 37, 500])
 @pytest.mark.parametrize("method", METHODS)
 def test_every_vocabulary(method: Method, vocab_size: int) -> None:
-    """Also of fewer tokens than the beam has places."""
+    """Vocabularies of any size, also with fewer tokens than the beam has places."""
     network = ToyNetwork(vocab_size=vocab_size, skipped_ids=(0, 2) if vocab_size > 2 else (0,))
     fast_equals_reference(network, DecodingOptions(method=method, beam=8), LENGTHS)
 
@@ -319,7 +319,7 @@ def test_an_encoder_that_gives_nan_shows_in_the_score_of_its_row(method: Method)
 
 
 class Streams:
-    """Searches that go on, and the hypotheses that come of them."""
+    """Searches that go on, with their open hypotheses."""
 
     def __init__(self, network: ToyNetwork, options: Sequence[DecodingOptions]) -> None:
         count = len(options)
@@ -371,7 +371,7 @@ def test_any_pieces_equal_the_whole(
 
 
 def test_utterances_come_and_go_between_pieces() -> None:
-    """Who is in a batch may change with every piece."""
+    """The utterances in a batch may change with every piece."""
     network = ToyNetwork(peaky=4.0)
     encoder_out, lens = frames([24] * 4)
     for method in METHODS:
@@ -384,7 +384,8 @@ def test_utterances_come_and_go_between_pieces() -> None:
 
 @pytest.mark.parametrize("options", EVERY_OPTION[:6], ids=str)
 def test_the_search_goes_on_with_the_hypothesis_that_was_decided_for(options: DecodingOptions) -> None:
-    """With its context and no other hypothesis; a beam of one, which decides at every frame, hears the same."""
+    """It has that hypothesis's context and no other hypothesis; a beam of one, which decides at every frame, finds the
+    same."""
     network = ToyNetwork(peaky=2.0, seed=1)
     encoder_out, lens = frames([48])
     streams, dropped = Streams(network, [options]), 0
@@ -402,7 +403,7 @@ def test_the_search_goes_on_with_the_hypothesis_that_was_decided_for(options: De
 
 
 def test_a_narrow_search_in_the_slot_of_a_wide_one_beside_a_wide_one() -> None:
-    """What the slot has beyond the first places never comes to life."""
+    """Old hypotheses in the slot's further places are never used."""
     network, wide = ToyNetwork(), DecodingOptions("modified_beam_search", beam=6)
     encoder_out, lens = frames([16] * 2)
     searches = Searches(network, slots=2, places=6, joiner_dim=JOINER_DIM)

@@ -1,5 +1,5 @@
 """A small prediction network in numpy whose every row is computed alike, whatever the batch: searches that call it
-in different ways can be held to equal results, not merely close ones."""
+in different ways must have equal results, not merely close ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ToyNetwork:
     levels: int | None = None
     skipped_ids: tuple[int, ...] = (0, 2)
     contexts: list[NDArray[np.int64]] = field(default_factory=list)
-    """Every y that the decoder was given."""
+    """Every `y` of the decoder's calls."""
 
     def __post_init__(self) -> None:
         rng = np.random.default_rng(self.seed)
@@ -57,7 +57,7 @@ class ToyNetwork:
 
 
 def frames(lengths: list[int], seed: int = 0, *, beyond: float = np.nan) -> tuple[Floats, Ints]:
-    """Random encoder_out for utterances of these lengths and encoder_out_lens; what is `beyond` them is NaN."""
+    """Random encoder_out for utterances of these lengths, with encoder_out_lens; frames behind them are `beyond`."""
     rng = np.random.default_rng(seed)
     encoder_out = np.full((len(lengths), max(lengths, default=0), JOINER_DIM), beyond, np.float32)
     for row, length in zip(encoder_out, lengths, strict=True):

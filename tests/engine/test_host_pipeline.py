@@ -1,4 +1,4 @@
-"""Utterances on the host: what the encoder breaks is one utterance's error."""
+"""`HostPipeline`: where the encoder gives NaN for an utterance, only that one has an error."""
 
 from __future__ import annotations
 

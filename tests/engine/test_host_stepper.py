@@ -1,4 +1,4 @@
-"""Steps on the host: what fails, what breaks, and how wide a beam may be."""
+"""`HostStepper`: steps that fail, streams with NaN, and the widest beam."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SPEC = load_bundle(BUNDLES / "zipformer2-streaming")
 
 
 class Troubled(OnnxRuntimeStreamRunner):
-    """Fails when it is told to, and gives NaN for streams in some slots."""
+    """A runner that fails when `fails` is set, and gives NaN for streams in `broken_slots`."""
 
     fails = False
     broken_slots: tuple[int, ...] = ()

@@ -62,7 +62,7 @@ def test_the_last_word_is_heard_where_a_recording_stops_with_it(demo: Recognizer
 
 
 def test_a_batch_is_its_recordings_one_by_one(recognizer: Recognizer, clips: list[Floats]) -> None:
-    """In any order and company: padding changes no result."""
+    """Padding changes no result, in any order and in any batch."""
     waveforms = [clips[3], clips[0][:24_000], clips[1], clips[2][:33_333], clips[4]]
     alone = [recognizer.transcribe([waveform])[0] for waveform in waveforms]
     assert texts(recognizer.transcribe(waveforms)) == texts(alone)
@@ -108,7 +108,7 @@ def test_four_threads_at_once(recognizer: Recognizer, clips: list[Floats]) -> No
 @pytest.mark.parametrize("tail_padding_sec", [0.0, 0.3])
 @pytest.mark.parametrize("name", [*OFFLINE, "demo"])
 def test_very_short_audio(name: str, tail_padding_sec: float) -> None:
-    """From one sample to half a second: at first not a single feature frame, then too few for the encoder."""
+    """From one sample to half a second: first without a feature frame, then with too few for the encoder."""
     folder = DEMO_MODEL if name == "demo" else BUNDLES / name
     lengths = [1, 79, 80, 160, 1_600, 3_200, 8_000]
     waveforms = [np.full(length, 0.1, np.float32) for length in lengths]

@@ -1,4 +1,4 @@
-"""The order of steps is seen through a recognizer that does nothing but note them, and waits where a test wants it."""
+"""`StepScheduler` with a fake recognizer, which notes the steps, and waits where a test wants it."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ PATIENCE_SEC = 300.0
 class FakeStream:
     name: str
     windows: int = 1
-    """How many steps it has audio for."""
+    """Steps for which the stream has audio."""
 
 
 @dataclass
 class FakeRecognizer:
-    """A step takes a window of each stream. Where `gated`, it first waits until it is let through."""
+    """A recognizer whose step takes a window of each stream; where `gated`, it first waits until it is let through."""
 
     num_workers: int = 1
     max_batch: int = 8
@@ -92,7 +92,7 @@ class FakeRecognizer:
 
 
 class Finished:
-    """Notes what is done, in its order, and waits for it."""
+    """The streams that are done, in order, and a wait for them."""
 
     def __init__(self) -> None:
         self.results: list[tuple[FakeStream, Exception | None]] = []
@@ -171,7 +171,7 @@ def test_everything_submitted_is_done_exactly_once(num_workers: int, max_batch: 
 
 
 def test_a_stream_may_be_submitted_again_from_its_done() -> None:
-    """As a service does that has the next request waiting."""
+    """A service does so where the next request is waiting."""
     recognizer, finished = FakeRecognizer(), Finished()
     stream = FakeStream("a")
     fake: Any = stream
@@ -217,7 +217,7 @@ def test_a_batch_holds_no_more_than_the_runner_wants() -> None:
 
 
 def test_one_that_sends_much_delays_nobody() -> None:
-    """After each step it goes to the end of the queue."""
+    """A stream goes to the end of the queue after each step."""
     recognizer, finished = FakeRecognizer(max_batch=1, gated=True), Finished()
     with scheduled(recognizer) as scheduler:
         submit(scheduler, FakeStream("L", windows=5), finished)

@@ -1,5 +1,5 @@
-"""What is heard in a stream against two others that hear the same files: sherpa-onnx's online recogniser, which has
-its own features, states and search, and a loop without batches, slots or splits."""
+"""Transcripts of streams against two peers with the same files: sherpa-onnx's online recogniser, which has its own
+features, states and search, and a plain loop without batches, slots or splits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.streaming.plain_encoder import PlainEncoder, plain_session
 from tests.streaming.splits import EVERYTHING_AT_ONCE, SPLITS, pieces
 
 Heard = list[tuple[str, float]]
-"""Tokens, with a space for the word marker, and when they were emitted."""
+"""Tokens, with a space for the word marker, and the times at which they were emitted."""
 
 NUM_RECORDINGS = 5
 
@@ -64,8 +64,8 @@ def sherpa(spec: ModelSpec, method: Method) -> Any:
 
 def counted_as_sherpa_does(spec: OnnxModelSpec) -> OnnxModelSpec:
     """sherpa-onnx gives the Conformer as `processed_lens` the feature frames before the chunk, where Icefall gives
-    encoder frames, a quarter of that. So it unmasks the zeros of the left context too early. Only a peer that does
-    the same hears the same."""
+    encoder frames, a quarter of that. So it unmasks the zeros of the left context too early, and only a peer that does
+    the same has the same text."""
     streaming = streaming_spec(spec)
     states = [
         replace(state, increment=streaming.chunk_frames) if state.increment else state for state in streaming.states
@@ -79,14 +79,14 @@ def streaming_spec(spec: ModelSpec) -> StreamingSpec:
 
 
 def silence_for(windows: int, window_frames: int, chunk_frames: int, audio: Floats) -> Floats:
-    """`audio` with so much silence that sherpa-onnx sees `windows` windows: it wants a frame more than that takes."""
+    """`audio` with enough silence for sherpa-onnx to see `windows` windows; it waits for one frame more."""
     length = ((windows - 1) * chunk_frames + window_frames + 1) * 160
     return np.pad(audio, (0, max(0, length - len(audio))))
 
 
 @dataclass
 class Pair:
-    """A recognizer and one or two peers. What the peers hear is kept, as it does not depend on splits."""
+    """A recognizer and one or two peers. The peers' texts are kept, as they do not depend on splits."""
 
     ours: StreamRecognizer
     recordings: list[Floats]

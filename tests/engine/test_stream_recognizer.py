@@ -72,7 +72,7 @@ def silence(duration_sec: float) -> Floats:
 
 @dataclass(frozen=True)
 class Heard:
-    """What became of a stream: its segments, as tokens and as words."""
+    """The result of a stream: its segments, as tokens and as words."""
 
     hypotheses: tuple[Hypothesis, ...]
     segments: tuple[Segment, ...]
@@ -80,7 +80,7 @@ class Heard:
 
     @property
     def tokens(self) -> list[tuple[int, int]]:
-        """With their frames, whatever the segments."""
+        """All tokens with their frames, whatever the segments."""
         return [pair for found in self.hypotheses for pair in zip(found.tokens, found.frames, strict=True)]
 
     def equals_but_for_rounding(self, other: Heard) -> bool:
@@ -99,7 +99,7 @@ def without_confidences(segment: Segment) -> Segment:
 
 
 def outcome(recognizer: StreamRecognizer, stream: Stream) -> Heard:
-    """Of a stream that has ended and of which no update was taken."""
+    """The result of a stream that has ended and of which no update was taken."""
     hypotheses = tuple(stream.unreported)
     update = recognizer.update(stream)
     assert update.is_final
@@ -113,7 +113,7 @@ def hear(
     options: StreamOptions | None = None,
     split: Sequence[int] = EVERYTHING_AT_ONCE,
 ) -> Heard:
-    """One stream by itself, stepped as soon as it is ready."""
+    """The result of one stream by itself, stepped as soon as it is ready."""
     stream = recognizer.open(options)
     for piece in pieces(audio, split):
         recognizer.accept(stream, piece)
@@ -128,7 +128,7 @@ def hear(
 
 
 def advance_together(recognizer: StreamRecognizer, streams: Sequence[Stream]) -> None:
-    """All steps of all streams, in the largest batches."""
+    """Make all steps of all streams, in the largest batches."""
     while ready := [stream for stream in streams if recognizer.is_ready(stream)]:
         recognizer.step(ready)
 
@@ -149,7 +149,7 @@ def audios(clips: list[Floats], noises: list[Floats]) -> list[Floats]:
 
 
 class Cases:
-    """A recognizer and what it hears in `audios[n]` with `OPTIONS[n]`."""
+    """A recognizer and its results for `audios[n]` with `OPTIONS[n]`."""
 
     def __init__(self, recognizer: StreamRecognizer, audios: list[Floats]) -> None:
         self.recognizer = recognizer
@@ -189,7 +189,7 @@ def test_sample_by_sample(cases: Cases) -> None:
 
 
 def test_the_cases_say_something(cases: Cases) -> None:
-    """So that equality means something: in several segments where that is asked for."""
+    """Results have tokens, in several segments where endpoints are asked for, so that equality means something."""
     assert sum(bool(heard.tokens) for heard in cases.alone) >= 5
     assert sum(len(heard.tokens) for heard in cases.alone) >= 50
     assert any(len(heard.segments) > 1 for heard in cases.alone)
@@ -335,7 +335,7 @@ def test_words_are_in_time_and_in_the_text(heard_in_clips: dict[Method, list[Hea
 
 
 def test_words_of_random_models_are_in_time_and_in_the_text(cases: Cases) -> None:
-    """They speak to the end of the tail, which is behind the audio."""
+    """Random models emit tokens to the end of the tail, which is behind the audio."""
     for audio, heard in zip(cases.audios, cases.alone, strict=True):
         check_words(heard.segments, heard.text, len(audio) / 16000)
 
@@ -414,10 +414,10 @@ def sherpas_endpoints(spec: ModelSpec, audio: Floats, rules: EndpointRules) -> l
     ids=["nearly the default", "rule 2", "rule 1"],
 )
 def test_pauses_are_those_of_sherpa_onnx(demo: StreamRecognizer, clips: list[Floats], rules: EndpointRules) -> None:
-    """After the same steps, and with the same words before them as long as nobody has been silent for long: after an
-    empty segment our search starts anew.
+    """Endpoints come after the same steps, and with the same words before them until the first empty segment, after
+    which our search starts anew.
 
-    With times that are no multiple of 40 ms: sherpa-onnx counts in float32, where 120 frames of 0.01 s are less than
+    Times are no multiples of 40 ms, because sherpa-onnx counts in float32, where 120 frames of 0.01 s are less than
     1.2 s.
     """
     audio = np.concatenate([clips[0], silence(1.5), clips[6][:50_000], silence(1.0), clips[9][20_000:], silence(6.0)])
@@ -437,7 +437,7 @@ def test_in_silence_rule_1_fires_again_and_again(demo: StreamRecognizer) -> None
 
 
 def test_rule_3_fires_when_sherpa_onnx_s_does(demo: StreamRecognizer, clips: list[Floats]) -> None:
-    """It closes the whole segment; ours leaves the last word, which may be but half said, to the next one."""
+    """sherpa-onnx closes the whole segment; ours leaves the last word, which may be unfinished, to the next one."""
     rules = EndpointRules(OUT_OF_REACH, OUT_OF_REACH, 3.0)
     audio = np.concatenate([clips[0], clips[6]])
     ours, theirs = our_endpoints(demo, audio, rules), sherpas_endpoints(demo.spec, audio, rules)
@@ -470,7 +470,7 @@ def test_rule_3_moves_the_last_word_into_the_next_segment(
 
 
 def test_rule_3_closes_a_segment_of_one_word(demo: StreamRecognizer, clips: list[Floats]) -> None:
-    """If that were moved too, nothing would ever be final."""
+    """Were that word moved to the next segment too, no text would ever be final."""
     stream = demo.open(StreamOptions(rules=EndpointRules(OUT_OF_REACH, OUT_OF_REACH, 0.95)))
     demo.accept(stream, clips[0])
     for _ in range(3):
@@ -485,7 +485,7 @@ def test_rule_3_closes_a_segment_of_one_word(demo: StreamRecognizer, clips: list
 def test_rule_3_never_cuts_a_word_in_two(
     demo: StreamRecognizer, clips: list[Floats], heard_in_clips: dict[Method, list[Heard]]
 ) -> None:
-    """However short the segments. Closing them with half a word makes two of it: FI VE."""
+    """Words stay whole however short the segments are. Closing them with half a word makes two of it: FI VE."""
     for number, limit_sec in ((0, 1.0), (6, 0.9), (7, 1.3), (9, 2.0)):
         rules = EndpointRules(OUT_OF_REACH, OUT_OF_REACH, limit_sec)
         heard = hear(demo, clips[number], StreamOptions(rules=rules))
@@ -557,7 +557,7 @@ def test_the_end_of_a_stream_is_no_endpoint(demo: StreamRecognizer, clips: list[
 @settings(max_examples=6, deadline=None)
 @given(split=SPLITS, number=st.integers(0, NUM_CASES - 1))
 def test_updates_put_together_are_the_whole(cases: Cases, split: list[int], number: int) -> None:
-    """However often they are asked for, and at every moment."""
+    """Updates may be taken at any moment and any number of times."""
     recognizer, audio = cases.recognizer, cases.audios[number]
     stream = recognizer.open(OPTIONS[number])
     live = LiveTranscript()
@@ -612,7 +612,7 @@ def test_a_stream_that_never_had_audio_ends_at_once(zipformer: StreamRecognizer)
 
 
 def test_a_stream_longer_than_the_encoders_memory(zipformer: StreamRecognizer, clips: list[Floats]) -> None:
-    """Half a minute in one go equals half a minute in pieces, and what went by is not kept."""
+    """Half a minute in one go equals half a minute in pieces, and past audio is not kept."""
     audio = np.concatenate(clips[:4])
     whole = hear(zipformer, audio)
     assert hear(zipformer, audio, split=(16_000, 3)) == whole
@@ -732,7 +732,7 @@ def test_a_step_that_fails_raises_and_other_streams_go_on(
 
 
 def test_a_discarded_stream_has_ended(zipformer: StreamRecognizer, audios: list[Floats]) -> None:
-    """Nobody waits for it any more: what it has said is final and the rest of its audio is not heard."""
+    """The text of a discarded stream is final, and the rest of its audio is not decoded."""
     stream = zipformer.open()
     zipformer.accept(stream, audios[0])
     zipformer.step([stream])

@@ -1,4 +1,4 @@
-"""What both texts become before they are compared."""
+"""Normalisation of both texts before they are compared."""
 
 from __future__ import annotations
 

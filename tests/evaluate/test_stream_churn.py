@@ -22,7 +22,7 @@ CHURN = Churn(streams=200, open_at_once=40, longest_sec=0.6, one_sampled_in=2)
 
 
 class Flawed(StreamRecognizer):
-    """With a `flaw` that shows now and then."""
+    """A recognizer with a `flaw` that shows now and then."""
 
     def __init__(self, flaw: str = "") -> None:
         super().__init__(SPEC, HostStepper(SPEC, FakeStreamRunner(40, max_batch=16)))

@@ -1,4 +1,4 @@
-"""Which chunk makes an encoder step possible, held against the features themselves."""
+"""Chunks that make an encoder step possible, compared with the features themselves."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class _NoWait(selectors.DefaultSelector):
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """For coroutines that wait for timers only: without one the loop would spin for ever, so it fails instead."""
+    """A loop for coroutines that wait for timers only: without a timer it would spin for ever, so it fails instead."""
 
     def __init__(self) -> None:
         self._jumping = _NoWait()

@@ -1,4 +1,4 @@
-"""Who may call, over HTTP and WebSocket; no Triton needed to be turned away."""
+"""Access to the gateway over HTTP and WebSocket; refusals need no Triton."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much is taken on, with a clock of the tests' own."""
+"""Limits of requests and streams, with a clock of the tests' own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the names that clients give to models."""
+"""Models for the names that clients give."""
 
 from __future__ import annotations
 

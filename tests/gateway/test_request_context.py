@@ -1,4 +1,4 @@
-"""What becomes of a request whatever its handler does."""
+"""Ids, logs and errors of a request, whatever its handler does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator may choose, and what the gateway says of the rest."""
+"""Settings of the gateway, and errors for invalid ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a kernel computes against its plain twin."""
+"""Comparison of a kernel's output with that of its plain twin."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 
 
 def assert_close(ours: Tensor, plain: Tensor, *, where: Tensor | None = None) -> None:
-    """Equal to within the rounding of `ours`' dtype, relative to the largest value; `where` says what means something.
-    Everything is to be finite."""
+    """Equal to within the rounding of `ours`' dtype, relative to the largest value, `where` it is true. All values must
+    be finite."""
     assert ours.shape == plain.shape
     assert ours.dtype == plain.dtype
     assert torch.isfinite(ours).all()

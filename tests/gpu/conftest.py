@@ -13,12 +13,12 @@ import torch
 if "TRITON_INTERPRET" in os.environ:
     from triton.runtime import interpreter
 
-    # Whether integers overflow is not looked at on a GPU either, and takes a third of the time.
+    # Checks of integer overflow, which a GPU does not make either, take a third of the time.
     interpreter.interpreter_builder.options = replace(interpreter.interpreter_builder.options, sanitize_overflow=False)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Warnings of Triton's interpreter about what it does itself."""
+    """Ignore warnings of Triton's interpreter about its own code."""
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.filterwarnings("ignore:Conversion of an array with ndim:DeprecationWarning"))
@@ -49,7 +49,7 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
 
 @pytest.fixture
 def product_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Of kernels that multiply matrices."""
+    """The dtype of operands of kernels that multiply matrices."""
     if dtype == torch.bfloat16 and not torch.cuda.is_available():
         pytest.skip("Triton's interpreter takes the bits of bfloat16 matrices for integers; this runs on a GPU")
     return dtype

@@ -49,7 +49,7 @@ def load(name: str) -> Transducer:
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # the interpreter's, of NaN
 @pytest.mark.parametrize("name", NAMES)
 def test_equals_the_plain_encoder(name: str, device: torch.device) -> None:
-    """Also beside an utterance of NaN, which stays in it."""
+    """The outputs are equal also beside an utterance of NaN, which does not spread."""
     transducer = load(name)
     encoder = gpu_encoder(transducer, device=device, dtype=torch.float32, max_frames=80)
     x = torch.randn(len(LENGTHS), FILLED_UP, encoder.feature_dim) * 3 - 5

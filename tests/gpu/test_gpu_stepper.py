@@ -1,4 +1,4 @@
-"""`GpuStepper` against its definition, and what it refuses."""
+"""`GpuStepper` against its plain twin, and its refusals."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def stepper(device: torch.device, capacity: int, spec: CheckpointSpec = SPEC) ->
 
 
 def step(stepper: Stepper, slots: list[int], options: RowOptions, decided: list[int], kept: list[int]) -> Found:
-    """The next step of streams of which the inbox has all audio."""
+    """Make the next step of streams whose audio is all in the inbox."""
     at = np.array(slots)
     numbers, heard = stepper.inbox.num_taken[at], stepper.inbox.heard(at)
     continuation = Continuation(at, numbers == 0, np.array(decided, np.int32), np.array(kept, np.int32))
@@ -61,8 +61,8 @@ def equal(ours: Found, wanted: Found) -> None:
 
 
 def test_equals_its_definition(device: torch.device) -> None:
-    """Greedy search, a beam on the card and one that is too wide for it, alone and together; each goes on alone with a
-    hypothesis after the first step."""
+    """Greedy search, a beam on the card and one that is too wide for it, alone and together; each search is reduced to
+    one hypothesis after the first step."""
     options = RowOptions.of(
         [DecodingOptions(BEAM, 7), DecodingOptions(blank_penalty=1.0), DecodingOptions(BEAM, 3, temperature=1.5)]
     )

@@ -1,6 +1,6 @@
-"""Streams whose states and searches are on the card, beside those on the host: the same words, whatever the company.
+"""Streams whose states and searches are on the card against those on the host: the same words in any batches.
 
-On a GPU by `GpuStepper`, in fp32; elsewhere by its definition, and by `GpuStepper` for two chunks.
+On a GPU by `GpuStepper`, in fp32; elsewhere by its plain twin, and by `GpuStepper` for two chunks.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def audio(seed: int, duration_sec: float) -> Floats:
 
 
 def updates_of(recognizer: StreamRecognizer, stream: Stream, live: LiveTranscript) -> list[Any]:
-    """What an update says, without the confidences, which differ in their last digits."""
+    """The content of an update without the confidences, which differ in their last digits."""
     update = recognizer.update(stream)
     live.apply(update)
     segments = [
@@ -102,7 +102,7 @@ def alone(
 
 
 def given(recognizer: StreamRecognizer, stream: Stream) -> int:
-    """Samples so far."""
+    """Samples that a stream has been given so far."""
     return int(recognizer.stepper.inbox.num_samples[stream.slot])
 
 
@@ -114,7 +114,7 @@ def split(total: int, rng: random.Random) -> list[int]:
 
 
 def test_any_company_and_any_split(ours: StreamRecognizer, plain: StreamRecognizer) -> None:
-    """Streams of all kinds come and go in three slots; what a stream hears is compared at each of its pieces."""
+    """Streams of all kinds come and go in three slots; a stream's updates are compared at each of its pieces."""
     rng = random.Random(0)
     waiting = [(seed, 0.3 + 0.55 * (seed % 5), OPTIONS[seed % len(OPTIONS)]) for seed in range(24)]
     going: dict[Stream, tuple[list[int], Floats, list[Any], list[Any], LiveTranscript]] = {}
@@ -154,7 +154,7 @@ def test_any_company_and_any_split(ours: StreamRecognizer, plain: StreamRecogniz
 
 
 def test_many_accept_at_once(ours: StreamRecognizer, plain: StreamRecognizer) -> None:
-    """Rows at different places of their rings, with and without room for what comes, float32 and int16."""
+    """Rows at different places of their rings, with and without room for the audio, float32 and int16."""
     samples = [audio(seed, 4.0) for seed in range(CAPACITY)]
     exact = [np.round(each * 8192).astype(np.int16) for each in samples]
     streams = [ours.open(OPTIONS[0]) for _ in samples]
@@ -219,7 +219,7 @@ def test_more_than_a_segment_usually_says(ours: StreamRecognizer, plain: StreamR
 
 
 def test_the_card_hears_it_too(plain: StreamRecognizer) -> None:
-    """Greedily, by a beam, and by one that is too wide for the card, side by side."""
+    """Greedy search, a beam, and a beam that is too wide for the card, side by side."""
     ours = StreamRecognizer(SPEC, on_gpu(3))
     beams = [StreamOptions(DecodingOptions("modified_beam_search", beam), endpoint=False) for beam in (4, 7)]
     samples, some = audio(1, 0.8), [OPTIONS[0], *beams]
@@ -244,7 +244,7 @@ def test_the_card_hears_it_too(plain: StreamRecognizer) -> None:
 
 
 def test_a_precision_that_is_not_enough_is_said(ours: StreamRecognizer) -> None:
-    """Of the stream alone that it is not enough for."""
+    """Only the stream that overflows has the error."""
     broken, well = ours.open(), ours.open()
     for stream in (broken, well):
         ours.accept(stream, audio(0, 0.5))

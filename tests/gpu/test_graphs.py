@@ -1,4 +1,4 @@
-"""What batches are filled up to."""
+"""Sizes to which batches are filled up."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ MODEL = BUNDLES / "zipformer2-streaming" / "epoch-1.pt"
 
 
 def test_streams_that_come_and_go(device: torch.device) -> None:
-    """In fp32; without a GPU by the definition of its stepper, and fewer."""
+    """Streams in fp32; without a GPU fewer, by the stepper's plain twin."""
     spec = replace(load_checkpoint_spec(MODEL, streaming=True), run_in="fp32")
     on_gpu, places = device.type == "cuda", 24
     stepper: Stepper

@@ -1,4 +1,4 @@
-"""Streams of a checkpoint on a GPU in each precision: it runs in what was asked for, and hears the same."""
+"""Streams of a checkpoint on a GPU in each precision: each runs in the requested one, with the same text."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def clips() -> list[Floats]:
 
 @pytest.fixture(scope="module")
 def wanted(clips: list[Floats]) -> list[str]:
-    """In fp32 on the CPU."""
+    """The texts in fp32 on the CPU."""
     with open_stream_recognizer(DIGITS, max_streams=len(clips)) as recognizer:
         return texts(recognizer, clips)
 

@@ -57,7 +57,7 @@ class PlainStream:
 
 @pytest.mark.parametrize("of_bundle", [True, False], ids=["bundle", "other sizes in every stack"])
 def test_equals_the_plain_encoder(of_bundle: bool, device: torch.device) -> None:
-    """Streams come and go in three slots, in changing order and company, for more chunks than a ring holds."""
+    """Streams come and go in three slots, in changing batches and order, for more chunks than a ring holds."""
     if of_bundle:
         transducer, encoder = load("zipformer2-streaming")
     else:

@@ -1,4 +1,4 @@
-"""What of the options reaches the runner that is chosen."""
+"""`open_stream_recognizer`: the options that reach the chosen runner."""
 
 from __future__ import annotations
 

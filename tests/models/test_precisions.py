@@ -1,4 +1,4 @@
-"""--precision for every engine, device, form of the model and mode: what runs, or the reason why it does not.
+"""--precision for every engine, device, form of the model and mode: the precision that runs, or the refusal.
 
 `RUNS` is written out by hand. Each combination goes the whole way that a service goes: the model's spec, config.pbtxt,
 the shim's parameters, the recognizer; what needs a GPU is replaced by a stand-in that notes in what it was to run.

@@ -20,7 +20,7 @@ def plain_session(file: Path) -> onnxruntime.InferenceSession:
 
 
 class PlainEncoder:
-    """What the recipes' `onnx_pretrained-streaming.py` do.
+    """The encoder as the recipes' `onnx_pretrained-streaming.py` run it.
 
     All states are zeros first and go in as they came out, by name. Only the Conformer's `processed_lens` does not
     come out: it is how many encoder frames came before this chunk, as in Icefall's `streaming_decode.py` (its ONNX

@@ -13,8 +13,8 @@ EVERYTHING_AT_ONCE = (10**9,)
 SPLITS = st.lists(
     st.integers(0, 12_000) | st.sampled_from([0, 1, 2, 159, 160, 161, 5119, 5120, 5121]), min_size=1, max_size=8
 ).filter(lambda split: sum(split) >= 1000)
-"""How many samples each piece has; they come round again until the audio is used up. (Audio that comes sample by sample
-takes long and needs no luck to be found.)"""
+"""Numbers of samples of pieces, repeated until the audio is used up. (Pieces of single samples would take long, and
+need no random search.)"""
 
 
 def pieces(audio: Floats, split: Sequence[int]) -> Iterator[Floats]:

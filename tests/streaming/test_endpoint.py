@@ -20,7 +20,7 @@ def test_the_defaults_are_sherpa_onnx_s() -> None:
 
 
 def cut(rules: EndpointRules, silence_sec: float, length_sec: float, *, said: bool) -> Cut:
-    """Asked of one stream among others that have no endpoints."""
+    """The cut of one stream among others without endpoints."""
     table = EndpointTable(3)
     table.set(1, rules)
     cuts = table.cuts(np.arange(3), np.full(3, silence_sec), np.full(3, length_sec), np.full(3, said))
@@ -55,8 +55,8 @@ def test_rule_3(length_sec: float, too_long: bool) -> None:
 def test_as_sherpa_onnx_writes_it(
     rule1: float, rule2: float, rule3: float, silence_sec: float, length_sec: float, said: bool
 ) -> None:
-    """Each rule: (something said, or it need not be) and silence long enough and utterance long enough. Rule 1 holds
-    whether or not something was said, which matters where its time is the shorter one."""
+    """Each rule requires speech or not, a length of silence, and a length of the segment. Rule 1 applies also after
+    speech, which matters where its time is shorter than that of rule 2."""
     rules = EndpointRules(rule1, rule2, rule3)
     by_rule_1 = silence_sec >= rule1
     by_rule_2 = said and silence_sec >= rule2

@@ -182,7 +182,7 @@ def test_windows_after_the_end(num_samples: int, tail_samples: int, count: int) 
 def test_every_frame_is_in_a_chunk_and_the_tail_is_seen(
     num_samples: int, tail_samples: int, window_frames: int, data: st.DataObject
 ) -> None:
-    """And there is no window more than that takes. Also for models that look further ahead than the tail is long."""
+    """All frames are in windows, with no window too many, also for models that look ahead further than the tail."""
     chunk_frames = data.draw(st.integers(1, window_frames), label="chunk_frames")
     layout = WindowLayout.of(OPTIONS, window_frames, chunk_frames)
     fbank = Fbank(OPTIONS)
@@ -208,7 +208,7 @@ def test_there_are_never_fewer_windows_than_have_been_ready(num_samples: int, fa
 
 
 def test_what_waits_for_room_is_let_go_when_it_has_been_taken() -> None:
-    """An hour at once costs nobody else anything, and nothing of it is kept."""
+    """An hour at once does not affect other streams, and nothing of it is kept."""
     windows = Windows(WINDOW_FRAMES, CHUNK_FRAMES)
     piece = noise(4001)
     for _ in range(600):

@@ -1,4 +1,4 @@
-"""Rings of audio by slot, beside the windows of the whole audio."""
+"""`Inbox`: windows in its rings against windows of the whole audio."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RING = ring_samples(LAYOUT)
 
 
 def new_inbox(slots: int = 3) -> Inbox:
-    """Full of what others have left."""
+    """An inbox whose rings are full of other streams' samples."""
     inbox = Inbox(np.full((slots, RING), 99, np.float32), LAYOUT)
     for slot in range(slots):
         inbox.open(slot)
@@ -25,7 +25,7 @@ def new_inbox(slots: int = 3) -> Inbox:
 
 
 def window(inbox: Inbox, slot: int) -> Floats:
-    """The samples of the next window, as the card reads them, from the first of the stream on."""
+    """The samples of the next window, as the card reads them, without those before the stream's first."""
     begin = int(inbox.num_taken[slot]) * LAYOUT.chunk - LAYOUT.overhang
     heard = int(inbox.heard(np.array([slot]))[0])
     at = np.arange(max(begin, 0), begin + heard)
@@ -46,7 +46,7 @@ def speech(count: int, seed: int = 0) -> Floats:
     st.integers(0, 9000),
 )
 def test_windows_are_those_of_the_whole_audio(pieces: list[int], at_once: bool, many: bool, tail: int) -> None:
-    """Whether windows are taken as they come or all in the end, when most of the audio has waited for room."""
+    """Windows are equal, whether taken as they come or all in the end, when most of the audio has waited for room."""
     audio = speech(sum(pieces))
     inbox, sent = new_inbox(), 0
     slots = np.array([1])
@@ -106,8 +106,8 @@ def test_integers_are_scaled() -> None:
     np.testing.assert_array_equal(inbox.rings[::-1, :500], samples / np.float32(32768))
 
 
-def test_rows_that_end_where_theirrings_begin_anew() -> None:
-    """Beside one that does not, and one without room."""
+def test_rows_that_end_where_their_rings_begin_anew() -> None:
+    """Such a row beside one that does not, and one without room."""
     inbox, audio = new_inbox(4), np.stack([speech(RING + 9000, seed) for seed in range(4)])
     slots, heads = np.array([3, 0, 1, 2]), [RING - 3000, RING - 3000, 100, RING]
     for slot, head, samples in zip(slots.tolist(), heads, audio, strict=True):

@@ -1,4 +1,4 @@
-"""One stream's windows: an inbox full of what others have left, and the features of its windows."""
+"""One stream's windows: an inbox whose rings are full of other streams' samples, and the features of its windows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SLOT = 1
 
 
 class Windows:
-    """Of a stream in the middle one of three slots."""
+    """The windows of a stream in the middle one of three slots."""
 
     def __init__(self, window_frames: int, chunk_frames: int, options: FbankOptions = OPTIONS) -> None:
         layout = WindowLayout.of(options, window_frames, chunk_frames)
@@ -56,6 +56,6 @@ class Windows:
         return window
 
     def taken(self) -> Iterator[Floats]:
-        """All that are there."""
+        """All complete windows."""
         while self.is_ready():
             yield self.take()

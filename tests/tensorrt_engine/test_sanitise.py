@@ -1,4 +1,4 @@
-"""What TensorRT is given says what was exported."""
+"""Graphs for TensorRT compute the same as the exported ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What clients written for sherpa send and how they read the answer, with tritonclient and nothing of ours."""
+"""Requests of clients written for sherpa and their reading of the answer, with tritonclient and nothing of ours."""
 
 from __future__ import annotations
 

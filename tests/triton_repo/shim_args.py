@@ -1,4 +1,4 @@
-"""What Triton's python backend tells the shim of a model that was built."""
+"""Arguments of Triton's python backend for the shim of a built model."""
 
 from __future__ import annotations
 

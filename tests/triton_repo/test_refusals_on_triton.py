@@ -1,4 +1,4 @@
-"""What a client can do wrong, on the real tritonserver: a clear error, and the next request is served."""
+"""Faulty requests to the real tritonserver: each gets a clear error, and the next request is served."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class _Tensor:
 
 
 class _Blind(_Tensor):
-    """As nvidia-pytriton's stub is with numpy 2: the shape is right, the bytes are not there."""
+    """A tensor as nvidia-pytriton's stub reads it with numpy 2: with the right shape and without its bytes."""
 
     @classmethod
     def from_dlpack(cls, name: str, values: Any) -> Self:

@@ -1,4 +1,4 @@
-"""From a checkpoint to a checked `CheckpointSpec`."""
+"""Reading of a checkpoint as a checked `CheckpointSpec`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a model directory to a checked `ModelSpec`."""
+"""Reading of a model directory as a checked `ModelSpec`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a path to ONNX files or a checkpoint to a `ModelSpec`."""
+"""Reading of ONNX files or a checkpoint as a `ModelSpec`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From checkpoints on disk to the networks of `moulin.encoders`."""
+"""Loading of checkpoints as networks of `moulin.encoders`."""
 
 from __future__ import annotations
 

@@ -55,8 +55,8 @@ def main() -> None:
         try:
             _run()
         except SystemExit as end:
-            # typer makes a status of KeyboardInterrupt, perhaps before the thread has counted it; and what fails while
-            # a command ends is no news.
+            # typer turns KeyboardInterrupt into a status, perhaps before the thread has counted it; and a failure while
+            # a command ends is not worth a message.
             if (interrupts.count or end.code == STATUS) and not interrupts.is_usual_end:
                 raise _interrupted() from None
             raise
@@ -81,6 +81,6 @@ def _run() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:
-        # A full disk, a folder without permission: the system's own words say it best.
+        # A full disk, a folder without permission: the system's own message is the best one.
         typer.secho(f"moulin: {error}", err=True, fg=typer.colors.RED)
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""Options of single verbs that are made of the same fields as everybody's (`cli.flags`)."""
+"""Options of single verbs, made of the same fields as those of other verbs (`cli.flags`)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DeviceOption = Annotated[str, option_of(EngineChoice, "device")]
 
 
 def decoding_changes(method: str | None, beam: int | None) -> dict[str, str | int]:
-    """The options that were given, checked; what was not given is left to the server or the defaults."""
+    """The options that were given, checked; the others are left to the server or the defaults."""
     changes = {name: value for name, value in (("method", method), ("beam", beam)) if value is not None}
     DecodingOptions().updated(changes)
     return changes

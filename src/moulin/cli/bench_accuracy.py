@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Hearing:
-    """What hears the recordings, and what is shown of it."""
+    """Targets that transcribe the recordings, and what is shown of their texts."""
 
     targets: str = option(
         "moulin,sherpa-onnx",
@@ -141,7 +141,7 @@ def _print(result: Accuracy, show: int) -> None:
 
 @contextmanager
 def _progress(name: str, total: int) -> Iterator[Callable[[Scored], None]]:
-    """A bar with the rate so far, on a terminal."""
+    """A progress bar with the error rate so far, on a terminal."""
     if not sys.stderr.isatty():
         yield lambda _: None
         return

@@ -45,7 +45,7 @@ class CapacityRuns:
 
     @property
     def between(self) -> tuple[int, int]:
-        """Raises OptionsError."""
+        """The least and the greatest number of streams of the search. Raises OptionsError."""
         numbers = positive_numbers(self.streams, "--streams", "streams")
         if len(numbers) != 2 or numbers[0] > numbers[1]:
             raise OptionsError(
@@ -55,7 +55,7 @@ class CapacityRuns:
 
     @property
     def of_steps(self) -> list[int]:
-        """Raises OptionsError."""
+        """The numbers of streams in a step. Raises OptionsError."""
         return positive_numbers(self.batches, "--batches", "streams in a step")
 
 
@@ -102,7 +102,7 @@ def capacity(measured: MeasuredModel, runs: CapacityRuns, to: ToOption = None) -
 def _searched(
     figures: LiveStreamFigures, recognizer: StreamRecognizer, speech: Audio, runs: CapacityRuns
 ) -> Iterator[LiveStreamFigures]:
-    """`figures` after each run of the search."""
+    """`figures` extended by each run of the search."""
     from moulin.evaluate.stream_capacity import PacedStreams
     from moulin.evaluate.stream_search import Search, search_capacity
 
@@ -121,7 +121,7 @@ def _searched(
 def _with_steps(
     figures: LiveStreamFigures, recognizer: StreamRecognizer, speech: Audio, runs: CapacityRuns
 ) -> Iterator[LiveStreamFigures]:
-    """`figures` after each number of streams in a step."""
+    """`figures` extended by each number of streams in a step."""
     from moulin.evaluate.stream_steps import measure_steps
 
     typer.echo(_STEP_HEADER)

@@ -16,7 +16,7 @@ from moulin.options import Bounds, check_options, option
 
 @dataclass(frozen=True, slots=True)
 class ChurnOptions:
-    """What the streams do, and how much of their text may differ."""
+    """Options of the streams, and the share of their text that may differ."""
 
     streams: int = option(1000, "How many streams in all.", bounds=Bounds(at_least=4))
     open_at_once: int = option(64, "How many of them beside each other.", flag="--open", bounds=AT_LEAST_1)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EncoderOptions:
-    """Which encoders are measured, and on what."""
+    """Options of the encoders that are measured, and of their batches."""
 
     model: Path | None = option(None, "The folder of an offline model.", usual="the demo model")
     size: str | None = option(None, "A model of a published size with random weights instead, e.g. conformer-77m.")
@@ -115,8 +115,8 @@ def encoder(
 def _opened(
     options: EncoderOptions, engine: EngineChoice, max_batch: int
 ) -> Iterator[tuple[ModelSpec, dict[str, MeasuredEncoder]]]:
-    """The runners by the names that they have in the table, and the model that the first of them runs; `max_batch` are
-    the most utterances in a call."""
+    """The runners by their names in the table, and the model that the first of them runs; `max_batch` is the most
+    utterances in a call."""
     from moulin.bundle.load_model import load_model
     from moulin.cli.runnable_model import runnable_model
     from moulin.demo.files import DEMO_MODEL
@@ -173,7 +173,7 @@ def _opened(
 
 
 def _parsed(runner: str) -> tuple[Kind | None, Precision | None]:
-    """RUNNER:PRECISION, of which either may be missing."""
+    """The runner and the precision in RUNNER:PRECISION, of which either may be missing."""
     from moulin.bundle.files import PRECISIONS
     from moulin.evaluate.encoder_runners import KINDS
 

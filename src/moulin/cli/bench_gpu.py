@@ -28,7 +28,7 @@ _SEARCH_SEC = 11.0  # 275 encoder frames
 
 @dataclass(frozen=True, slots=True)
 class GpuRuns:
-    """Which parts are measured, of which models."""
+    """Options of the parts and models that are measured."""
 
     sizes: str = option(_SIZES, "Models of published sizes with random weights, separated by commas.")
     model: Path | None = option(None, "The folder of an offline checkpoint instead.")
@@ -84,7 +84,7 @@ def gpu(runs: GpuRuns, to: ToOption = None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What to measure of the model called `size`; `shapes` are utterances in a call, and calls, of the pipeline."""
+    """The measurements of the model called `size`; `shapes` are (utterances in a call, calls) of the pipeline."""
 
     size: str
     beam: int
@@ -93,7 +93,7 @@ class _Wanted:
 
 
 def _measure(model: Path, engine: EngineChoice, wanted: _Wanted, done: Mapping[str, list[Any]]) -> None:
-    """Print the figures of each part in `done`, and put them there."""
+    """Measure the parts in `done`, print their figures, and add them to `done`."""
     from moulin.evaluate.results.fields import to_json
     from moulin.models.open_recognizer import open_recognizer
 

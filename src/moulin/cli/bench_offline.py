@@ -41,7 +41,7 @@ _REQUEST_TARGETS = "moulin-triton-grpc,sherpa-onnx"
 
 @dataclass(frozen=True, slots=True)
 class OfflineRuns:
-    """Which runs are made, of which targets: all recordings at once, or a request each."""
+    """Options of the runs and their targets: all recordings at once, or a request each."""
 
     targets: str | None = option(None, "What to measure, separated by commas; a wrong name lists them.")
     rounds: int | None = option(
@@ -71,7 +71,7 @@ class OfflineRuns:
 
     @property
     def names(self) -> list[str]:
-        """Of the targets."""
+        """The names of the targets."""
         return (self.targets or (_REQUEST_TARGETS if self.as_requests else _BATCH_TARGETS)).split(",")
 
     def shapes(self) -> Sequence[Workers | Arrivals]:
@@ -130,7 +130,7 @@ def offline(
 def _batches(
     runs: OfflineRuns, spec: ModelSpec, settings: ServerSettings, recordings: Recordings
 ) -> OfflineFigures | None:
-    """All recordings at once, as far as it came."""
+    """Run all recordings at once; the figures so far where Ctrl-C ended it."""
     from moulin.evaluate.offline_benchmark import benchmark_offline
     from moulin.evaluate.results.offline import OfflineFigures
 
@@ -173,7 +173,7 @@ def _requests(
     settings: ServerSettings,
     recordings: Recordings,
 ) -> tuple[LoadFigures | None, list[dict[str, Any]]]:
-    """A request each: figures as far as it came, and a line for every request."""
+    """Run a request for each recording; the figures so far where Ctrl-C ended it, and a line for every request."""
     from moulin.cli.bench_runs import HEADER, row, run_all
     from moulin.evaluate.largest_load import find_largest, largest_that_held
     from moulin.evaluate.request_benchmark import requests_plan

@@ -1,4 +1,4 @@
-"""Options that the benchmarks share, and what is made of them."""
+"""Options that the benchmarks share, and the values made from them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ApiKeyOption = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class MeasuredModel:
-    """The model of a benchmark, and what runs it."""
+    """The model of a benchmark, and its engine."""
 
     model: Path | None = option(None, "The model's folder.", usual="the demo model")
     size: str | None = option(
@@ -55,8 +55,7 @@ class MeasuredModel:
 
     @contextmanager
     def opened(self, expect: Mode | None) -> Iterator[tuple[ModelSpec, EngineChoice]]:
-        """Its spec, so that reports say it, and the engine's settled choice. A model of `size` lasts as long as the
-        context.
+        """The model's spec, for reports, and the settled engine. A model of `size` lasts as long as the context.
 
         Raises BundleError, OptionsError, EngineError.
         """
@@ -81,7 +80,7 @@ class MeasuredModel:
 
     @contextmanager
     def opened_for(self, names: Sequence[str], expect: Mode | None) -> Iterator[tuple[ModelSpec | None, EngineChoice]]:
-        """`opened` for the targets called `names`; no model where all run already at an address and none is named."""
+        """`opened` for the targets called `names`; None where all are at an address and no model is named."""
         if self.model is None and self.size is None and all("=" in name for name in names):
             yield None, self.engine
             return
@@ -101,7 +100,7 @@ class MeasuredModel:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredOn:
-    """The recordings to measure on, and how texts are compared."""
+    """Options of the recordings to measure on, and of the comparison of texts."""
 
     data: Path | None = option(
         None,
@@ -121,7 +120,7 @@ class MeasuredOn:
     )
 
     def read(self) -> Recordings:
-        """Raises OptionsError."""
+        """Read the manifest. Raises OptionsError."""
         from moulin.demo.files import DEMO_MANIFEST
         from moulin.evaluate.manifest import read_manifest
         from moulin.evaluate.normalizer import TextNormalizer, parse_alike
@@ -137,7 +136,7 @@ class MeasuredOn:
 
 @dataclass(frozen=True, slots=True)
 class Recordings:
-    """What is measured on: recordings with their references, and how texts are compared."""
+    """Recordings to measure on, with their references, and the comparison of texts."""
 
     data: Data
     utterances: Sequence[Utterance]
@@ -152,7 +151,7 @@ class StartedWith:
     moulin_options: str | None = option(None, "Options of moulin's service: instances=4,max-streams=8000,…")
 
     def settings(self, engine: EngineChoice, decoding: dict[str, str | int], api_key: str) -> ServerSettings:
-        """Raises OptionsError."""
+        """Settings with which targets are started. Raises OptionsError."""
         from moulin.evaluate.targets.target import ServerSettings
 
         sherpa = _pairs(self.sherpa_options, "--sherpa-options")
@@ -160,7 +159,7 @@ class StartedWith:
 
 
 def positive_numbers(text: str, option: str, what: str) -> list[int]:
-    """Whole numbers above 0 that commas separate. Raises OptionsError."""
+    """The whole numbers above 0 in `text`, separated by commas. Raises OptionsError."""
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError:

@@ -1,4 +1,4 @@
-"""What the benchmarks under a load print of their runs, and how they are made until Ctrl-C."""
+"""Runs of the benchmarks under a load: their lines on the terminal, and their end by Ctrl-C."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def row(run: Measurement) -> str:
 
 
 def run_all(planned: Iterable[Run], on_run: Callable[[Run], None]) -> tuple[list[Run], bool]:
-    """The runs as far as they came, and whether Ctrl-C ended them."""
+    """The finished runs, and whether Ctrl-C ended them."""
     runs: list[Run] = []
     try:
         for run in planned:

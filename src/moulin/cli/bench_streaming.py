@@ -30,7 +30,7 @@ _SAMPLES_A_MS = 16
 
 @dataclass(frozen=True, slots=True)
 class StreamRuns:
-    """Which runs are made, of which targets."""
+    """Options of the runs and their targets."""
 
     targets: str = option(
         "moulin-triton-http,sherpa-onnx-server", "What to measure, separated by commas; a wrong name lists them."
@@ -96,7 +96,7 @@ def streaming(
             tries = 1 if runs.find_max else runs.tries
             return measure_plan(name, starts[name], spec, settings, plan, recordings.normalize, tries=tries)
 
-        # The runs of a search are its progress; those that were asked for are the result.
+        # Runs of a search are progress, on standard error; runs of given loads are the result.
         typer.echo(HEADER, err=runs.find_max)
         if runs.find_max:
             planned = find_largest(names, run, p95_ms=runs.p95_ms, start=counts[0])

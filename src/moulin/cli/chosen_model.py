@@ -1,4 +1,4 @@
-"""A checkpoint, or an average of several, with its vocabulary and what a person says of it, as one path that every
+"""A checkpoint, or an average of several, with its vocabulary and the facts given by flags, as one path that every
 engine and every process opens."""
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def chosen_model(
     """A path to the checkpoint that `choice` selects from `named`, beside which its vocabulary is found.
 
     That is the file itself where it is one and no other `tokens` are named, or the folder that was named for it. Else
-    it is in a folder in the cache, made the first time, with the vocabulary: a link to the file; or moulin's stored
-    form of an average, and where `recipe` says something of it. Raises BundleError, OptionsError, and EngineError where
+    it is a folder in the cache, made the first time, with the vocabulary and a link to the file; or, for an average and
+    where `recipe` gives facts, with moulin's stored form. Raises BundleError, OptionsError, and EngineError where
     PyTorch is missing.
     """
     from moulin.bundle.checkpoint_files import require_torch
@@ -62,7 +62,7 @@ def chosen_model(
 
 
 def vocabulary_of(checkpoint: Path, named: Path | None) -> Path:
-    """`vocabulary_on_disk`, which says so where the file is neither named nor beside the checkpoint."""
+    """`vocabulary_on_disk`, with a line on standard error where the file is neither named nor beside the checkpoint."""
     from moulin.bundle.files import vocabulary_on_disk
 
     found, _ = vocabulary_on_disk(checkpoint, named=named)
@@ -72,9 +72,9 @@ def vocabulary_of(checkpoint: Path, named: Path | None) -> Path:
 
 
 def copy_vocabulary(vocabulary: Path, to: Path, table: TokenTable | None = None) -> None:
-    """tokens.txt, and the bpe.model beside it, into the folder `to`.
+    """Copy tokens.txt, and the bpe.model beside it, into the folder `to`.
 
-    Where the vocabulary is a bpe.model alone, this is copied, and tokens.txt is written of `table` where one is given.
+    Where the vocabulary is a bpe.model alone, it is copied, and tokens.txt is written from `table` where one is given.
     """
     from moulin.bundle.tokens import tokens_text
 
@@ -121,8 +121,8 @@ def _folder(chosen: ChosenCheckpoints, tokens: Path, recipe: Recipe | None) -> P
 
 
 def _fingerprint(file: Path) -> list[object]:
-    """What changes with the file, without reading gigabytes: where it is, when it was written, and its end, where a zip
-    archive has the checksums of all that is in it."""
+    """Values that change with the file, without reading gigabytes: its path, its time, and its end, where a zip archive
+    has the checksums of its members."""
     stat = file.stat()
     with file.open("rb") as opened:
         opened.seek(max(0, stat.st_size - _TAIL))

@@ -158,7 +158,7 @@ def _layout(transducer: Transducer) -> StreamingLayout:
 
 
 def _label(label: str, layout: StreamingLayout | None) -> str:
-    """What Icefall's scripts put into the files' names, say epoch-30-avg-9-chunk-16-left-128."""
+    """The part of file names that Icefall's scripts write, say epoch-30-avg-9-chunk-16-left-128."""
     if layout is None:
         return label
     left = layout.metadata.get("left_context_len", layout.metadata.get("left_context", "")).split(",")[0]

@@ -70,15 +70,15 @@ def fetch(
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
-    """A folder, or an encoder or checkpoint file; `mode` is what its name or its neighbours' tell."""
+    """A folder, or an encoder or checkpoint file; `mode` follows from its name or its neighbours'."""
 
     path: Path
     mode: Mode | None = None
 
 
 def local_model(model: Path, wish: Wish) -> LocalModel:
-    """What stands in place of MODEL: itself if it exists, else what it names, which is fetched. Where a folder holds
-    several models the file of the one that is meant, and a line says which."""
+    """The local model for MODEL: the path itself if it exists, else the published model of that name, which is fetched.
+    Where a folder holds several models, the file of the chosen one, and a line says which."""
     try:
         if model.exists():
             return _chosen_on_disk(model, wish)
@@ -87,7 +87,7 @@ def local_model(model: Path, wish: Wish) -> LocalModel:
     from moulin.fetch.resolve import parse_source
 
     if parse_source(str(model)) is None:
-        return LocalModel(model)  # whoever reads it says what is wrong
+        return LocalModel(model)  # reading the model raises the error
     fetched = _fetch(str(model), wish)
     return LocalModel(fetched.folder, fetched.mode)
 
@@ -99,14 +99,14 @@ def _chosen_on_disk(model: Path, wish: Wish) -> LocalModel:
         return LocalModel(model, wish.mode)
     choice = choose_on_disk(model, wish)
     _say_notes(choice.notes)
-    # The folder itself is returned where `find_bundle_files` and `find_checkpoint`, which get no wish, take the file
-    # that was chosen.
+    # The folder itself is returned where `find_bundle_files` and `find_checkpoint`, which get no wish, choose the same
+    # file.
     alone = not choice.notes and _default_of(model) == choice.file
     return LocalModel(model if alone else Path(choice.file), choice.mode)
 
 
 def _default_of(model: Path) -> PurePosixPath | None:
-    """What is taken of the folder where nothing is wished."""
+    """The file that is chosen in the folder without a wish."""
     from moulin.bundle.files import choose_on_disk
     from moulin.errors import BundleError
 
@@ -117,7 +117,7 @@ def _default_of(model: Path) -> PurePosixPath | None:
 
 
 def _refuse_foreign(model: Path) -> None:
-    """Say now, and not when it is served, that what came is a model of another kind. Needs the package onnx."""
+    """Refuse a fetched model of another kind now, not when it is served. Needs the package onnx."""
     from moulin.bundle.checkpoint_files import is_checkpoint
     from moulin.bundle.files import find_bundle_files
     from moulin.errors import EngineError

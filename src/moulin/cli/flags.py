@@ -1,10 +1,10 @@
-"""Flags made of options dataclasses: what a field says once is the name, type, default and help of its flag.
+"""Flags made of options dataclasses: a field gives its flag's name, type, default and help.
 
     @with_flags
     def build(models: list[Path], engine: EngineChoice, offline: Annotated[OfflineOptions, without("threads")]) -> None:
 
-takes for Typer a flag for each field made by `moulin.options.option`, those of options that are held among them, and
-gets the dataclasses made of what was given. Dataclasses with a flag of the same name share it.
+has for Typer a flag for each field made by `moulin.options.option`, those of held dataclasses among them, and receives
+dataclasses made from the given flags. Dataclasses with a flag of the same name share it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _ALL = _Choice((), named_ones=False)
 
 
 def only(*names: str) -> _Choice:
-    """For `Annotated`: flags for these fields alone."""
+    """For `Annotated`: flags for these fields only."""
     return _Choice(names, named_ones=True)
 
 
@@ -49,8 +49,8 @@ def without(*names: str) -> _Choice:
 
 @dataclass(frozen=True, slots=True)
 class ChangesOf:
-    """For `Annotated` with a dict: the flags of `options` that were given, by the fields' names, to go to its
-    `updated`; checked by it. `otherwise` says whose defaults the others are."""
+    """For `Annotated` with a dict: the values of the given flags of `options` by field, as its `updated` takes and
+    checks them. `otherwise` tells in help where the other values come from."""
 
     options: type
     otherwise: str
@@ -58,7 +58,7 @@ class ChangesOf:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """What a command's parameter stands for."""
+    """The dataclass or changes that a command's parameter receives."""
 
     options: type
     choice: _Choice
@@ -85,7 +85,7 @@ class _Flagged:
 
     @property
     def name(self) -> str:
-        """Of the parameter that Typer gets, and of the flag without its dashes."""
+        """The name of Typer's parameter, and of the flag without its dashes."""
         return spelled(self.field).replace("-", "_")
 
     @property
@@ -98,7 +98,7 @@ class _Flagged:
 
     @property
     def default_text(self) -> str | None:
-        """None where there is nothing to say."""
+        """The default as help shows it; None to show none."""
         default = self.field.default
         if self.facts.usual is not None or default is None or default is False:
             return self.facts.usual
@@ -106,7 +106,7 @@ class _Flagged:
 
 
 def with_flags(command: _Command) -> _Command:
-    """A command for Typer of one that takes options dataclasses."""
+    """A command for Typer, made from one that takes options dataclasses."""
     hints = get_type_hints(command, include_extras=True)
     groups: dict[str, _Group] = {}
     given: dict[str, inspect.Parameter] = {}
@@ -154,7 +154,7 @@ def _flagged(options: type, choice: _Choice) -> Iterator[_Flagged]:
 
 
 def _offered(one: Field[Any], choice: _Choice) -> Facts | None:
-    """None where the field has no flag in the command."""
+    """The facts of a field; None where it has no flag in the command."""
     facts = facts_of(one)
     return facts if facts is not None and facts.help is not None and choice.takes(one.name) else None
 
@@ -196,7 +196,7 @@ def _typer_option(alike: Sequence[_Flagged], changes: ChangesOf | None) -> Any:
 
 
 def _shown(bounds: Bounds) -> str:
-    """As click shows them: `[1<=x<=1024]`."""
+    """The bounds as click shows them: `[1<=x<=1024]`."""
     low, low_sign = (bounds.above, "<") if bounds.above > -inf else (bounds.at_least, "<=")
     high, high_sign = (bounds.below, "<") if bounds.below < inf else (bounds.at_most, "<=")
     if low == -inf and high == inf:
@@ -207,7 +207,7 @@ def _shown(bounds: Bounds) -> str:
 
 
 def _made(options: type, choice: _Choice, values: Mapping[str, Any]) -> Any:
-    """`options` of the `values` by flag; None is what was not given and is left to the dataclass."""
+    """`options` made from `values` by flag; None stands for a flag that was not given and keeps its default."""
     found = {}
     for one in fields(options):
         plain, _ = plain_type(types_of(options)[one.name])

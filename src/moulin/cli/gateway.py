@@ -23,14 +23,14 @@ from moulin.extras import install_hint
 from moulin.options import Bounds, held, option
 
 _METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-"""prometheus_client's name for it, which it reads when it is imported."""
+"""The variable with the folder of metrics, which prometheus_client reads when it is imported."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """Where the gateway is reached, by whom, and how."""
+    """Addresses, access and workers of the gateway."""
 
     host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0 for other machines too.")
     port: int = option(9000, "Port to listen on.", bounds=Bounds(at_least=0, at_most=65535))
@@ -58,7 +58,7 @@ class Listening:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much the gateway takes; checked by `GatewaySettings`."""
+    """Limits of the gateway; checked by `GatewaySettings`."""
 
     max_upload_mb: float = option(1024.0, "Refuse larger files.")
     max_audio_sec: float = option(14400.0, "Refuse longer recordings.")
@@ -75,7 +75,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class LogOptions:
-    """What the gateway says on standard error."""
+    """Options of the gateway's log on standard error."""
 
     quiet: bool = option(False, "Log what goes wrong, not every request.")
     log_format: Literal["text", "json"] | None = option(
@@ -144,7 +144,7 @@ def gateway(
 
 
 def _run_workers(listener: socket.socket, count: int) -> None:
-    """This same command for each worker, on our socket and with metrics in a folder of all."""
+    """Run this command once for each worker, on our socket, with metrics in a shared folder."""
     from prometheus_client.multiprocess import mark_process_dead
 
     from moulin.launch.workers import run_workers

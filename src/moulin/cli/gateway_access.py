@@ -1,4 +1,4 @@
-"""Who may call a gateway: options of `moulin gateway` and `moulin serve`."""
+"""Access to a gateway: options of `moulin gateway` and `moulin serve`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class GatewayAccess:
     allow_anonymous: bool = option(False, "Serve other machines without API keys (with --host).")
 
     def keys(self) -> Sequence[str]:
-        """From the file, or from the environment. Raises OptionsError; no message ever holds a key."""
+        """The keys in the file, or in the environment. Raises OptionsError; no message ever holds a key."""
         file = self.api_keys
         if file is None:
             return [key.strip() for key in os.environ.get(KEYS_VARIABLE, "").split(",") if key.strip()]

@@ -1,4 +1,4 @@
-"""The gateway of `moulin serve`: where it will listen, checked before any model is loaded."""
+"""The gateway of `moulin serve`: its addresses, checked before any model is loaded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class GatewayOptions:
-    """Raises OptionsError for what is no port."""
+    """Options of the gateway beside Triton. Raises OptionsError for an invalid port."""
 
     port: int = option(
         9000,
@@ -29,7 +29,7 @@ class GatewayOptions:
         check_options(self)
 
     def place(self, host: str, *, quiet: bool) -> GatewayPlace | None:
-        """None where there is to be no gateway. A port of 0 becomes a free one.
+        """The gateway's addresses; None for no gateway. A port of 0 becomes a free one.
 
         Raises OptionsError where keys are needed and missing, or packages are; LaunchError for a busy port.
         """
@@ -48,7 +48,7 @@ class GatewayOptions:
 
 @dataclass(frozen=True, slots=True)
 class GatewayPlace:
-    """What `moulin gateway` will be told; keys in the environment are inherited."""
+    """Options for `moulin gateway`; it inherits keys in the environment."""
 
     host: str
     port: int
@@ -63,7 +63,7 @@ class GatewayPlace:
         return reachable(self.host, self.port)
 
     def process(self, triton: str, model: str) -> GatewayProcess:
-        """The gateway in front of the Triton at this gRPC address; `model` is what OpenAI's names mean."""
+        """The gateway in front of the Triton at this gRPC address; OpenAI's model names stand for `model`."""
         from moulin.launch.gateway import GatewayProcess
 
         arguments = ["--triton", triton, "--host", self.host, "--port", str(self.port), "--name", model]

@@ -129,7 +129,7 @@ def _checkpoint_facts(chosen: ChosenCheckpoints, tokens: Path | None, recipe: Re
     said_of_tokens = {}
     try:
         vocabulary = vocabulary_of(file, tokens)
-    except BundleError as error:  # a checkpoint can be looked at without one
+    except BundleError as error:  # a checkpoint can be inspected without a vocabulary
         if tokens is not None:
             raise
         warn(f"{error.message}: serve and export need it")

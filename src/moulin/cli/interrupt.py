@@ -1,9 +1,9 @@
-"""Ctrl-C: the first ends a command within a second, with what is there; the second ends it at once.
+"""Ctrl-C: the first ends a command within a second, with its results so far; the second ends it at once.
 
 Python raises KeyboardInterrupt between two of its own steps. That is late while a native call runs (a batch in ONNX
 Runtime, an export), and it does not reach the threads of an executor, for which a `with` block and the end of the
-interpreter wait. So beside it a thread is told of the signal by the C handler itself (`signal.set_wakeup_fd`): it gives
-the command `GRACE_SEC` to unwind and print, then removes what is unfinished and ends the process with status 130.
+interpreter wait. So the C handler itself also tells a thread (`signal.set_wakeup_fd`): it gives the command `GRACE_SEC`
+to unwind and print, then removes unfinished files and ends the process with status 130.
 
 Where SIGINT is ignored (a shell's background job) nothing is changed.
 """
@@ -21,17 +21,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 GRACE_SEC = 0.7
-"""From Ctrl-C to the end of a command that does not end by itself."""
+"""Seconds from Ctrl-C to the end of a command that does not end by itself."""
 
 STATUS = 130
 
 
 class _Interrupts:
-    """What the thread and the command know of each other."""
+    """State that the thread and the command share."""
 
     def __init__(self) -> None:
         self.count = 0
-        """Signals so far, without those that somebody else takes."""
+        """Signals so far, without those that `first_taken` leaves to the caller."""
         self._grace_sec: float | None = GRACE_SEC
         self._taken = False
         self._said = False
@@ -41,7 +41,7 @@ class _Interrupts:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Only in the main thread, and only where SIGINT raises KeyboardInterrupt."""
+        """Watch for Ctrl-C within the block, in the main thread only, and where SIGINT raises KeyboardInterrupt."""
         usable = threading.current_thread() is threading.main_thread()
         if not usable or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
             yield
@@ -62,7 +62,7 @@ class _Interrupts:
                 heard.close()
 
     def allow(self, grace_sec: float | None) -> None:
-        """How long a command may take to end; None for as long as it likes. A second Ctrl-C ends it all the same."""
+        """Set how long the command may take to end; None for no limit. A second Ctrl-C ends it all the same."""
         self._grace_sec = grace_sec
 
     @property
@@ -72,7 +72,7 @@ class _Interrupts:
 
     @contextmanager
     def first_taken(self) -> Iterator[None]:
-        """The next Ctrl-C is no end: the caller has a handler of its own for it."""
+        """Leave the next Ctrl-C to the caller, which has a handler of its own for it."""
         self._taken = True
         try:
             yield
@@ -89,7 +89,7 @@ class _Interrupts:
             self._cleanups.remove(cleanup)
 
     def say(self) -> None:
-        """The line on standard error; once."""
+        """Print the line on standard error, once."""
         with self._lock:
             if self._said:
                 return

@@ -13,16 +13,16 @@ from moulin.live_transcript import StreamUpdate
 
 
 class LiveText:
-    """The open segment grows in place, dim; when it is final it stays, a paragraph of its own.
+    """Shows the open segment, dim, growing in place; a final one stays as a paragraph of its own.
 
-    On standard output where that is the terminal: what is final is then printed already. On standard error where the
-    output goes elsewhere. Where neither is a terminal nothing is shown.
+    The text is on standard output where that is the terminal, so that final segments need not be printed again; else on
+    standard error. Where neither is a terminal nothing is shown.
     """
 
     def __init__(self) -> None:
         self._console = Console(stderr=not sys.stdout.isatty(), highlight=False)
         self._growing = ""
-        # Written to by us alone, and only when something comes.
+        # No other output goes to this console, and it is refreshed only when text comes.
         self._live = Live(
             console=self._console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
         )
@@ -49,6 +49,6 @@ class LiveText:
                 self._console.print(Text(segment.text), soft_wrap=True)  # to be copied as one line
 
     def _last_lines(self, text: str) -> Text:
-        """As much as the terminal is high: what has scrolled off the screen cannot be taken back."""
+        """The last lines of `text` that fit the terminal: lines that have scrolled off the screen cannot be changed."""
         lines = Text(text, style="dim").wrap(self._console, self._console.width)
         return Text("\n").join(lines[1 - self._console.height :])

@@ -1,4 +1,4 @@
-"""How the command line says what is wrong: a line and, where there is one, a hint, both on standard error."""
+"""Messages of the command line: a line and, where there is one, a hint, both on standard error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def show_error(error: MoulinError, about: str = "moulin") -> None:
-    """Print `error`, after what it is `about` unless the message names that first."""
+    """Print `error`, with `about` in front unless the message begins with it."""
     line = error.message if error.message.startswith(f"{about} ") else f"{about}: {error.message}"
     typer.secho(line, err=True, fg=typer.colors.RED)
     if error.hint:
@@ -21,12 +21,12 @@ def show_error(error: MoulinError, about: str = "moulin") -> None:
 
 
 def warn(doubt: str) -> None:
-    """A line about what may be otherwise."""
+    """Print a warning about a doubtful assumption."""
     typer.echo(f"warning: {doubt}", err=True)
 
 
 def warn_of(spec: ModelSpec) -> None:
-    """A line for each thing that was taken for granted of a model."""
+    """Print a warning for each assumption about a model."""
     from moulin.bundle.spec import CheckpointSpec
 
     for doubt in spec.doubts if isinstance(spec, CheckpointSpec) else ():

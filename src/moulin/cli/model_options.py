@@ -1,4 +1,4 @@
-"""What a person says of a model beside its path: options of all verbs that read one."""
+"""Options of all verbs that read a model, beside its path."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def language_option() -> Any:
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
-    """Which of the files that are there, and what they do not tell."""
+    """The choice among a model's files, and facts that they do not tell."""
 
     checkpoint: CheckpointChoice = held(CheckpointChoice)
     tokens: Path | None = option(

@@ -1,4 +1,4 @@
-"""What `moulin serve` and `moulin repo build` share: from folders on the command line to models of a repository."""
+"""The part that `moulin serve` and `moulin repo build` share: folders on the command line to models of a repository."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ModelNames:
-    """What the models are called in Triton."""
+    """Names of the models in Triton."""
 
     name: str | None = option(None, "The model's name in Triton, with two models the offline one's.", usual=MODEL_NAME)
     streaming_name: str | None = option(
@@ -43,7 +43,7 @@ USUAL_NAMES = ModelNames()
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """How models are served: an offline one, a streaming one, or both, by one engine."""
+    """Options of the services: an offline one, a streaming one, or both, by one engine."""
 
     names: ModelNames = held(ModelNames)
     layout: Literal["fused", "ensemble"] = option(
@@ -59,7 +59,7 @@ class Services:
 
 @dataclass(frozen=True, slots=True)
 class NamedModel:
-    """A model, the name that it gets in Triton, and what runs it."""
+    """A model, its name in Triton, and its engine."""
 
     spec: ModelSpec
     name: str
@@ -81,9 +81,9 @@ def load_models(
 ) -> list[NamedModel]:
     """At most one offline and one streaming model, with their names, by `runnable_of_mode`.
 
-    Several checkpoint files are one model, their average, as `chosen_model` makes it of what is `said`. Checkpoints are
-    of the `mode` that is asked for, else offline unless their exports are streaming ones, and taken from a folder with
-    both where the `engine` runs checkpoints. Raises BundleError, OptionsError, EngineError or FetchError.
+    Several checkpoint files are one model, their average, which `chosen_model` makes by the options `said`. Checkpoints
+    are of the `mode` that is asked for, else offline unless their exports are streaming ones, and taken from a folder
+    with both where the `engine` runs checkpoints. Raises BundleError, OptionsError, EngineError or FetchError.
     """
     from moulin.cli.chosen_model import chosen_model
 
@@ -140,7 +140,7 @@ def _one_of_each_mode(
 
 
 def _named(loaded: dict[str, tuple[ModelSpec, EngineChoice]], names: ModelNames) -> list[NamedModel]:
-    """The offline one first. Raises OptionsError for a name that is there twice, or for no model."""
+    """The models with their names, the offline one first. Raises OptionsError for two equal names, or no model."""
     if names.streaming_name is not None and "streaming" not in loaded:
         raise OptionsError("--streaming-name is given, but there is no streaming model")
     first = names.name or MODEL_NAME
@@ -188,8 +188,8 @@ def _options(model: NamedModel, services: Services, backend: Backend) -> Offline
 
 
 def _engine(model: NamedModel, services: Services, backend: Backend) -> EngineChoice:
-    """What runs `model`, with the plan where TensorRT does: in our own process, or by Triton's backend. The engine that
-    was asked for stays, which the layout ensemble may refuse."""
+    """The engine for `model`, with a plan where TensorRT runs it, in our own process or by Triton's backend. The engine
+    that was asked for stays, which the layout ensemble may refuse."""
     engine = replace(model.engine, kind=services.engine.kind) if services.layout == "ensemble" else model.engine
     if (backend if services.layout == "ensemble" else engine.kind) != "tensorrt":
         return engine

@@ -1,4 +1,4 @@
-"""What a person may say of a checkpoint that its tensors do not tell."""
+"""Flags for facts of a checkpoint that its tensors do not tell."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RecipeOptions:
-    """`Recipe` as it is said on the command line. Raises OptionsError."""
+    """`Recipe` as flags of the command line. Raises OptionsError."""
 
     chunk_size: int | None = option(
         None,
@@ -54,8 +54,8 @@ class RecipeOptions:
         check_options(self)
 
     def recipe(self, *, streaming: bool) -> Recipe | None:
-        """None where nothing is said. Raises OptionsError for what is no number, and for sizes of chunks where nothing
-        is to stream; EngineError where PyTorch is missing."""
+        """The recipe of the given flags; None without any. Raises OptionsError for an invalid number, and for sizes of
+        chunks of a model that is not to stream; EngineError where PyTorch is missing."""
         sizes = {
             "--chunk-size": self.chunk_size,
             "--left-context-frames": self.left_context_frames,

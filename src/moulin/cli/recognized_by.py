@@ -1,4 +1,4 @@
-"""What recognises speech for `moulin transcribe` and `moulin stream`: a server, or a model in this process."""
+"""The recogniser of `moulin transcribe` and `moulin stream`: a server, or a model in this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what is named in place of MODEL to files that the chosen engine runs."""
+"""Files that the chosen engine runs, for the path or name given as MODEL."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 def runnable_model(model: Path, engine: EngineChoice, *, streaming: bool, language: str | None = None) -> Path:
-    """A folder, or an encoder or checkpoint file. What is published elsewhere is fetched; a checkpoint is exported into
-    the cache, for `streaming` or for whole utterances, where the `engine` that was asked for runs ONNX files.
+    """A folder, or an encoder or checkpoint file. A published model is fetched; a checkpoint is exported into the
+    cache, for `streaming` or for whole utterances, where the `engine` that was asked for runs ONNX files.
 
     Raises BundleError, OptionsError, EngineError or FetchError.
     """
@@ -33,9 +33,8 @@ def runnable_of_mode(
     onnx_only: bool = False,
     recipe: Recipe | None = None,
 ) -> LocalModel:
-    """`runnable_model` for a verb that serves both kinds: without a `mode` it is what the files' names tell, and
-    None where they tell nothing. What `recipe` says of a checkpoint is kept with a copy of it in the cache
-    (`chosen_model`)."""
+    """`runnable_model` for a verb that serves both kinds: without a `mode` it follows from the files' names, and is
+    None where they do not tell. Facts in `recipe` are kept with a copy of the checkpoint (`chosen_model`)."""
     from moulin.bundle.checkpoint_files import is_checkpoint
     from moulin.cli.chosen_model import chosen_model
     from moulin.cli.export import exported_model

@@ -35,7 +35,7 @@ _CHECK_SEC = 1.0
 
 @dataclass(frozen=True, slots=True)
 class RunningOptions:
-    """How the service runs, whatever it serves."""
+    """Options of the running service, whatever models it serves."""
 
     server: ServerOptions = held(ServerOptions)
     gateway: GatewayOptions = held(GatewayOptions)
@@ -113,7 +113,7 @@ def _until_stopped() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What is said of a model."""
+    """A model as the line that announces it describes it."""
 
     name: str
     streaming: bool
@@ -123,7 +123,7 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class _Service:
-    """Triton, and the gateway beside it, until the end."""
+    """Runs Triton, and the gateway beside it, until the end."""
 
     running: RunningOptions
     gateway: GatewayPlace | None
@@ -150,7 +150,7 @@ def _serve_models(named: Sequence[NamedModel], services: Services, service: _Ser
     from moulin.models.engines import check_engine
 
     engines = {check_engine(model.spec, model.engine) for model in named}
-    # Before minutes may go by in which the environment for Triton is made.
+    # Ports are claimed first: making the environment for Triton may take minutes.
     claim_ports(service.running.server.host, service.running.server.ports)
     with _until_stopped():
         triton = find_tritonserver(engines=engines, say=_say)
@@ -170,7 +170,7 @@ def _serve_models(named: Sequence[NamedModel], services: Services, service: _Ser
 
 
 def _refuse_what_was_decided(context: typer.Context, repository: Path) -> None:
-    """Raises OptionsError for a flag that says how models are served, as the repository already does."""
+    """Raises OptionsError for a flag whose value was decided when the repository was built."""
     allowed = {"repository", *flag_names(RunningOptions)}
     for parameter in context.command.params:
         name = parameter.name or ""
@@ -241,9 +241,9 @@ def _say_restart(reason: str) -> None:
 
 
 def _wait_for_the_end(triton: KeptServer, gateway: GatewayProcess | None, parent: int) -> None:
-    """Until Triton has died too often, which is a failure, or `parent`, the process that started us, is gone.
+    """Wait until Triton has died too often, which is a failure, or `parent`, the process that started us, is gone.
 
-    A gateway that has ended is started again: those who talk to Triton need not notice.
+    A gateway that has ended is started again, which clients of Triton do not notice.
     """
     outlives_parent = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup
     while True:

@@ -80,7 +80,8 @@ def _file(name: str, chunk_ms: int, *, realtime: bool) -> Iterator[Chunks]:
 
 @contextmanager
 def _microphone(chunk_ms: int) -> Iterator[Chunks]:
-    """Ctrl-C ends the recording, and what was said is still recognised. Pressed again it ends everything."""
+    """Chunks of the microphone until Ctrl-C, after which the recorded speech is still recognised. A second Ctrl-C ends
+    the command."""
     from moulin.audio.microphone import Microphone
 
     def stop(_number: int, _frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""How far `moulin transcribe` has got, on a terminal."""
+"""The progress of `moulin transcribe`, on a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class TranscribingProgress:
-    """A bar over all recordings, in which a long one counts by what has been done of it.
+    """A bar over all recordings, in which a long one counts by the part that is done.
 
     Its methods may be called from any thread, and do nothing where standard error is no terminal.
     """
@@ -32,7 +32,7 @@ class TranscribingProgress:
         if source not in self._declared_sec:
             self._declared_sec[source] = source.declared_sec()
         declared_sec = self._declared_sec[source]
-        # Headers may say too little, and nothing is done before its end.
+        # A header may declare too short a duration, and a recording is not done before its end.
         self._begun[source] = min(seconds / declared_sec, 0.99) if declared_sec else 0.0
         self._show()
 
@@ -48,7 +48,7 @@ class TranscribingProgress:
 
 @contextmanager
 def transcribing_progress(sources: Sequence[AudioSource]) -> Iterator[TranscribingProgress]:
-    """The bar disappears on leaving."""
+    """A progress bar that disappears on leaving."""
     if not sys.stderr.isatty():
         yield TranscribingProgress(None, None)
         return

@@ -59,7 +59,7 @@ def build(
     try:
         found = local_model(model, Wish(precision="fp32", form="onnx")).path
     except BundleError:
-        found = model  # what cannot be built of it is said below
+        found = model  # the checks below raise the error
     spec = load_model(found)
     prepared = prepare(spec, precision=precision, max_batch=max_batch, max_seconds=max_seconds)
     nodes = len(prepared.model.graph.node)

@@ -1,4 +1,4 @@
-"""From options on the command line to which of a model's forms they mean."""
+"""The form of a model that options of the command line ask for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def mode_of(streaming: bool | None) -> Mode | None:
-    """What `--streaming/--offline` asks for; None where neither was given."""
+    """The mode of `--streaming/--offline`; None where neither was given."""
     if streaming is None:
         return None
     return "streaming" if streaming else "offline"
@@ -20,7 +20,7 @@ def mode_of(streaming: bool | None) -> Mode | None:
 def wish_of(
     engine: EngineChoice, *, mode: Mode | None = None, language: str | None = None, onnx_only: bool = False
 ) -> Wish:
-    """On a GPU with PyTorch a checkpoint is taken before ONNX files, unless `engine` or `onnx_only` says otherwise."""
+    """The wish by flags. On a GPU with PyTorch it prefers a checkpoint, unless `engine` or `onnx_only` differs."""
     from moulin.bundle.choice import Wish
     from moulin.models.engines import RUNTIMES
 

@@ -63,7 +63,7 @@ class OpenHypotheses:
         self._best[slots] = (found.scores / (num_tokens + self._context_size)).argmax(axis=1)
 
     def count(self, slot: int) -> int:
-        """How many tokens the slot's best hypothesis has."""
+        """The number of tokens of the slot's best hypothesis."""
         row = self._row(slot)
         return int(self._counts[row] + self._num_earlier[row])
 

@@ -14,7 +14,7 @@ class PredictionNetwork(Protocol):
 
     @property
     def context_size(self) -> int:
-        """How many of the last tokens the stateless decoder sees."""
+        """The number of last tokens that the stateless decoder sees."""
 
     @property
     def skipped_ids(self) -> tuple[int, ...]:

@@ -1,1 +1,1 @@
-"""What `moulin serve` serves without a model, and the demonstration of it."""
+"""The models that `moulin serve` serves by default, and a demonstration of them."""

@@ -11,7 +11,7 @@ from moulin.decoding.row_options import RowOptions
 from moulin.errors import MoulinError
 
 Answer = Callable[[int, Hypothesis | MoulinError], None]
-"""(position, best hypothesis, or what is wrong with the waveform)"""
+"""A callback (position, best hypothesis or error of that waveform)."""
 
 
 class Pipeline(Protocol):
@@ -31,8 +31,8 @@ class Pipeline(Protocol):
         """The part of `check` that `__call__` does not do itself. Raises AudioError."""
 
     def __call__(self, waveforms: Sequence[Floats], options: RowOptions, names: Sequence[str], answer: Answer) -> None:
-        """Search N waveforms that have passed `check_form`. An error calls its waveform by its name in `names`; a
-        faulty waveform does not affect the others.
+        """Search N waveforms that have passed `check_form`. Errors call waveforms by their `names`; a faulty waveform
+        does not affect the others.
 
         `answer` is called once for each, as soon as it is found: on a GPU while others are still searched. Raises
         EngineError.

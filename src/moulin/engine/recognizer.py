@@ -46,8 +46,8 @@ class Recognizer:
     def transcribe_each(
         self, waveforms: Sequence[Floats], options: Sequence[DecodingOptions], names: Sequence[str]
     ) -> list[Transcript | MoulinError]:
-        """The transcript of each of N waveforms that have passed `check_form`, or its error, which calls it by its name
-        in `names`: a faulty waveform does not affect the others. Raises EngineError."""
+        """The transcript or error of each of N waveforms that have passed `check_form`. Errors call waveforms by their
+        `names`; a faulty waveform does not affect the others. Raises EngineError."""
         answers: list[Transcript | MoulinError | None] = [None] * len(waveforms)
 
         def answer(position: int, found: Hypothesis | MoulinError) -> None:

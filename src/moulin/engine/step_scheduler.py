@@ -12,7 +12,7 @@ from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.streaming.stream import Stream
 
 PATIENCE_SEC = 0.03
-"""How long a stream waits for others to step with, at most, while other steps are under way."""
+"""The longest wait of a stream for others to step with, while other steps are under way."""
 
 _LATENCY_SHARE = 0.2
 """Weight of the last step in the moving average of step latencies."""
@@ -83,7 +83,7 @@ class StepScheduler:
             self._changed.notify()
 
     def latency_sec(self) -> float:
-        """How long a step takes at present, from when its longest waiting stream was submitted to its end.
+        """The present latency of a step, from when its longest waiting stream was submitted to its end.
 
         A moving average over steps, or how long the first in the queue has waited where that is more; 0 when nothing
         has stepped for a while.

@@ -21,7 +21,7 @@ class StepLimits:
     num_workers: int = 1
     """Steps that are worth having under way at once."""
     gathering_sec: float = 0.0
-    """How long it is worth delaying a step, that more streams take part."""
+    """The delay of a step that is worth while for more streams to take part."""
 
 
 class Stepper(Protocol):

@@ -76,7 +76,7 @@ class StreamRecognizer:
 
     @property
     def num_open(self) -> int:
-        """How many streams are open."""
+        """The number of open streams."""
         return self._slots.num_taken
 
     def open(self, options: StreamOptions | None = None) -> Stream:

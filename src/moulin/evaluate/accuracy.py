@@ -1,4 +1,4 @@
-"""Whether it is right: every recording once, what was heard beside what was said."""
+"""Accuracy of a target: every recording once, its transcript compared with its reference."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from moulin.evaluate.utterance import Utterance
 from moulin.evaluate.wer import Normalizer, Pair, WordErrors, align_words, count_character_errors, count_word_errors
 
 _BLOCK_SEC = 1800.0
-"""So much audio is in memory at a time."""
+"""Audio that is in memory at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One recording: what was said and heard, normalised, or why there is nothing."""
+    """One recording: reference and transcript, normalised, or the reason for a failure."""
 
     id: str
     said: str
@@ -55,7 +55,7 @@ class Scored:
 
 @dataclass(slots=True)
 class Accuracy:
-    """One target's recordings, as far as they have come. What failed is counted, and is not in the rates."""
+    """One target's recordings so far. Failed ones are counted, and are not in the rates."""
 
     target: str
     scored: list[Scored] = field(default_factory=list)
@@ -116,7 +116,7 @@ def measure_accuracy(
     workers: int,
     on_scored: Callable[[Scored], None] = lambda _: None,
 ) -> None:
-    """Send every utterance once, `workers` at a time, and score what comes. Interrupted, `into` has what there is."""
+    """Send every utterance once, `workers` at a time, and score the texts. Interrupted, `into` has those so far."""
 
     def keep(record: Record) -> None:
         into.scored.append(score(record, normalize))

@@ -28,7 +28,7 @@ _MIN_RUNS = 3
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One figure in both results. `low` and `high` bound the difference with 95 %; None where that is not known."""
+    """One figure in both results. `low` and `high` bound the difference with 95 %; None where they are not known."""
 
     what: str
     a: float
@@ -40,11 +40,11 @@ class Change:
     better: str
     """lower or higher"""
     basis: str
-    """What was resampled."""
+    """The kind of data that was resampled."""
 
     @property
     def significant(self) -> bool | None:
-        """None where it cannot be said."""
+        """Whether the interval excludes 0; None without an interval."""
         if self.low is None or self.high is None:
             return None
         return self.low > 0 or self.high < 0
@@ -82,7 +82,7 @@ def compare(a: Report, b: Report) -> list[Change]:
 
 
 def differences(a: Report, b: Report) -> list[str]:
-    """What else differs between the two, so that a change may come from it."""
+    """Other differences between the two reports, which may be the cause of a change."""
     found = []
     sides = [{**to_json(report.header), **to_json(report.figures)} for report in (a, b)]
     for name in _CIRCUMSTANCES:
@@ -143,7 +143,7 @@ def _loads(a: LoadFigures, b: LoadFigures) -> Iterator[Change]:
             about = f"{_label(names)} at {load:g}"
             for what, read in _LATENCIES.items():
                 if what == "final p95" and pair[0][0].unit != "streams":
-                    continue  # of whole recordings it is the same again
+                    continue  # for whole recordings it equals the latency
                 values = [[ms for run in runs if (ms := read(run)) is not None] for runs in pair]
                 if values[0] and values[1]:
                     yield _unpaired(f"{what} of {about}", *map(np.array, values), unit="ms", better="lower", of="runs")
@@ -161,7 +161,7 @@ _LATENCIES: Mapping[str, Callable[[LoadRun], float | None]] = {
 
 
 def _error_rate(what: str, a: Mapping[str, tuple[int, int]], b: Mapping[str, tuple[int, int]]) -> Change:
-    """Paired by recording, those in both."""
+    """The change of an error rate, paired by recording; recordings in one result only are left out."""
     both = sorted({*a} & {*b})
     old, new = (np.array([side[key] for key in both], dtype=float).reshape(-1, 2) for side in (a, b))
     rates = [100 * side[:, 0].sum() / max(1, side[:, 1].sum()) for side in (old, new)]
@@ -174,7 +174,7 @@ def _error_rate(what: str, a: Mapping[str, tuple[int, int]], b: Mapping[str, tup
 
 
 def _unpaired(what: str, a: Doubles, b: Doubles, *, unit: str, better: str, of: str) -> Change:
-    """Medians of runs that were made at other times. Fewer than three of each say nothing of the noise."""
+    """The change of the median of runs made at different times; no interval for fewer than three on a side."""
     low = high = None
     if min(len(a), len(b)) >= _MIN_RUNS:
         random = np.random.default_rng(_SEED)
@@ -190,7 +190,7 @@ def _interval(differences: Doubles) -> tuple[float, float]:
 
 
 def _pairs(a: Sequence[str], b: Sequence[str]) -> list[tuple[str, str]]:
-    """Targets of the same name; where each result has but one, these two."""
+    """Pairs of targets with the same name; without any, the only target of each result."""
     same = [(name, name) for name in a if name in b]
     return same or ([(a[0], b[0])] if len(a) == len(b) == 1 else [])
 

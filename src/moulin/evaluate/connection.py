@@ -1,7 +1,7 @@
-"""The one small Protocol of all targets: whatever is measured opens a stream and is sent the pieces of a recording.
+"""The seam between load generators and targets: a target opens a stream and is sent the pieces of a recording.
 
-A whole recording is a stream of one piece. Nothing here waits: what happens later goes into the stream's record, so
-that a load generator of one thread drives thousands.
+A whole recording is a stream of one piece. Nothing here waits: later events go into the stream's record, so that a load
+generator of one thread drives thousands of streams.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from moulin.evaluate.streaming_clips import Clip
 
 @dataclass(slots=True)
 class Record:
-    """What became of one stream: seconds of the event loop's clock for each piece, NaN where it has not happened."""
+    """The events of one stream: seconds of the event loop's clock for each piece, NaN for events yet to come."""
 
     clip: Clip
     due: list[float] = field(init=False)
     sent: list[float] = field(init=False)
     replied: list[float] = field(init=False)
     measured: tuple[bool, ...] = field(init=False)
-    """The clip's, unless the target answers no pieces."""
+    """The clip's `measured`, unless the target answers no pieces."""
     begin: float = math.nan
-    """When the first sample is spoken."""
+    """The time of the first sample."""
     partials: list[tuple[float, str]] = field(default_factory=list)
-    """(when, all that is heard so far), each different from the one before."""
+    """(time, whole text so far), each different from the one before."""
     text: str | None = None
-    """Of the whole stream, once it has ended well."""
+    """The final text, once the stream has ended well."""
     failure: str | None = None
     on_end: Callable[[], None] | None = None
     """Called once when the text or a failure is there."""
@@ -64,7 +64,7 @@ class Record:
 
 
 class Stream(Protocol):
-    """One stream of a target. What happens goes into the record that it was opened with."""
+    """One stream of a target. Its events go into the record that it was opened with."""
 
     def send(self, index: int) -> None:
         """Send the clip's piece `index`, behind those before it; return at once. The last one ends the stream."""
@@ -78,7 +78,7 @@ class Connection(Protocol):
 
     @property
     def num_requests(self) -> int:
-        """Sent so far, by this side's count: a server's own must agree."""
+        """Requests sent so far, counted here: the server's own count must agree."""
 
     def open(self, record: Record) -> Stream:
         """Open a stream for `record.clip`; return at once, connected or not."""

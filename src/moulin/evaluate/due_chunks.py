@@ -1,4 +1,4 @@
-"""Whose turn it is among streams in real time: which chunks are due and not in a step yet."""
+"""Due chunks of streams in real time: which chunks are due and not in a step yet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _POLL_SEC = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """Streams `first` to `last` - 1, whose chunk of that `round` was due at `sec` [n]."""
+    """Streams `first` to `last` - 1, whose chunks number `round` were due at `sec` [n]."""
 
     round: int
     first: int
@@ -22,17 +22,17 @@ class Due:
 
 
 class DueChunks:
-    """Whose turn it is. Safe to ask from several threads."""
+    """The queue of due chunks of all streams. Safe to use from several threads."""
 
     def __init__(self, phases: NDArray[np.float64], chunk_sec: float, max_batch: int) -> None:
-        """`phases` [streams] are sorted."""
+        """`phases` [streams] are seconds within a chunk, sorted."""
         self._phases, self._chunk_sec, self._max_batch = phases, chunk_sec, max_batch
         self._next = 0  # chunk, in the order in which they are due
         self._under_way: set[int] = set()
         self._lock = threading.Lock()
 
     def take(self, now: float) -> Due | None:
-        """All who are due and not in a step, as many as it may have, of one round; None where there is nobody."""
+        """All streams that are due and not in a step, at most `max_batch`, of one round; None where there are none."""
         count = len(self._phases)
         with self._lock:
             over, rest = divmod(now, self._chunk_sec)
@@ -51,6 +51,6 @@ class DueChunks:
             self._under_way.remove(due.round * len(self._phases) + due.first)
 
     def wait_sec(self, now: float) -> float:
-        """Until somebody may be due."""
+        """Seconds until the next stream may be due."""
         number, first = divmod(self._next, len(self._phases))
         return max(_POLL_SEC, number * self._chunk_sec + float(self._phases[first]) - now)

@@ -1,7 +1,7 @@
 """Latency and throughput of encoders alone, several runners in one run.
 
-Every batch goes to all runners in turn, round after round, so that whatever else the machine does meets all of them
-alike. What the clock is around is in `encoder_runners.py`.
+Every batch goes to all runners in turn, round after round, so that other load on the machine affects all of them alike.
+`encoder_runners.py` defines what the clock includes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _WARMUP_CALLS = 2
 
 @dataclass(frozen=True, slots=True)
 class Latencies:
-    """Seconds of every call of one runner with one batch size; none where it failed, and then why."""
+    """Seconds of every call of one runner with one batch size; none where it failed, with the reason."""
 
     runner: str
     batch: int
@@ -62,10 +62,10 @@ def benchmark_encoders(
     seconds: float,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[list[Latencies]]:
-    """For each batch size the latencies of all `runners`, with utterances of `num_frames` features.
+    """The latencies of all `runners` for each batch size, with utterances of `num_frames` features.
 
-    Each round calls a runner for `seconds`, at least once. A runner that fails, say for want of memory, is left out
-    for that batch size.
+    Each round calls a runner for `seconds`, at least once. A runner that fails, for example because memory does not
+    suffice, is left out for that batch size.
     """
     if num_frames < 1 or min(batches, default=0) < 1:
         raise OptionsError(f"Expected batches and frames of at least 1, got {list(batches)} and {num_frames}")

@@ -1,4 +1,4 @@
-"""What `moulin bench encoder` measures: a model's encoder by each of the engines, with the clock around the same work.
+"""Encoders for `moulin bench encoder`: a model's encoder by each of the engines, with the clock around the same work.
 
 An encoder is prepared with a batch, outside the clock, and then called again and again. By default a call takes
 features from the host's memory and leaves encoder frames there. With `on_device` both stay where the encoder runs, as
@@ -32,8 +32,8 @@ Call = Callable[[], object]
 
 class MeasuredEncoder(Protocol):
     def prepare(self, x: Floats, x_lens: Ints) -> Call:
-        """A pass of features float32 [N, T, feature_dim] and lengths int64 [N]; it raises EngineError. What comes out
-        is there when it returns."""
+        """A call that encodes features float32 [N, T, feature_dim] and lengths int64 [N], and returns when the output
+        is there. It raises EngineError."""
 
 
 def open_encoder(
@@ -94,7 +94,7 @@ class OnnxEncoder:
 
 
 class BoundOnnxEncoder:
-    """By ONNX Runtime's I/O binding: inputs and outputs in the memory of its device."""
+    """An encoder by ONNX Runtime's I/O binding: inputs and outputs in the memory of its device."""
 
     def __init__(self, encoder: OnnxRuntimeEncoder) -> None:
         self._encoder = encoder

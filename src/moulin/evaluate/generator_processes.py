@@ -15,19 +15,19 @@ from moulin.errors import LaunchError
 from moulin.evaluate.run import Generate, Generated
 
 READY_SEC = 120.0
-"""How long processes may take to start: each imports NumPy and gRPC, all at once."""
+"""The longest time for processes to start: each imports NumPy and gRPC, all at once."""
 
 
 class Prepare(Protocol):
-    """What a generator does, made ready; called in its process, it must be pickled."""
+    """Prepares a generator; it is pickled, and called in the generator's process."""
 
     def __call__(self, number: int) -> Coroutine[Any, Any, Generate]:
-        """Of the generator `number`."""
+        """Prepare the generator `number`."""
 
 
 @asynccontextmanager
 async def generator_processes(prepare: Prepare, count: int) -> AsyncIterator[Sequence[Generate]]:
-    """`count` of them, ready. Raises what `prepare` does, and LaunchError for a process that ends or takes too long.
+    """`count` generators, ready. Raises what `prepare` does, and LaunchError for a process that ends or takes too long.
 
     The event loops' clocks are the machine's monotonic one, so that all processes agree about times.
     """
@@ -78,7 +78,7 @@ def _generator(pipe: Pipe, prepare: Prepare, number: int) -> None:
     try:
         asyncio.run(_generate_when_told(pipe, prepare, number))
     except EOFError:
-        pass  # nobody waits for it any more
+        pass  # the parent no longer waits for it
     except Exception as error:
         pipe.send(error)
 

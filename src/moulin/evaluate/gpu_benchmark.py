@@ -25,7 +25,7 @@ from moulin.evaluate.results.gpu_engine import Breakdown, Calls, KernelRun, Memo
 
 GREEDY = DecodingOptions()
 WARMUP_PASSES = 3
-"""After so many passes every size of batch has its graph."""
+"""Passes after which every size of batch has its graph."""
 
 _LONGEST_SEC = 20.0
 _CALLS = 12
@@ -42,21 +42,21 @@ class Corpus:
         self._recordings = np.concatenate([whole, whole])
 
     def batch(self, count: int, seed: int) -> list[Floats]:
-        """`count` of them, float32 [n] each."""
+        """`count` utterances, float32 [n] each."""
         random = np.random.default_rng(seed)
         lengths = (random.uniform(2, _LONGEST_SEC, count) * SAMPLE_RATE).astype(int)
         starts = random.integers(0, len(self._recordings) // 2, count)
         return [self._recordings[at : at + length].copy() for at, length in zip(starts, lengths, strict=True)]
 
     def of_length(self, count: int, num_samples: int) -> list[Floats]:
-        """`count` different ones of one length."""
+        """`count` different utterances of one length."""
         return [self._recordings[at : at + num_samples].copy() for at in range(0, count * 160, 160)]
 
 
 def measure_pipeline(
     recognizer: Recognizer, size: str, options: DecodingOptions, batch: int, calls: int
 ) -> PipelineRun:
-    """Calls of `batch` utterances, one after the other, as float32 and as int16."""
+    """Measure calls of `batch` utterances, one after the other, as float32 and as int16."""
     floats = [Corpus().batch(batch, seed) for seed in range(calls)]
     ints: list[list[Any]] = [[(samples * 32767).astype(np.int16) for samples in one] for one in floats]
     measured = [_calls(recognizer, batches, options) for batches in (floats, ints)]
@@ -64,7 +64,7 @@ def measure_pipeline(
 
 
 def measure_options(recognizer: Recognizer, size: str) -> OptionsRun:
-    """14 utterances with the options of the largest beam, and with a set of options for each, by turns."""
+    """Measure 14 utterances with the options of the largest beam, and with a set of options for each, by turns."""
     waveforms = Corpus().batch(_OPTIONS_CLIPS, 7)
     mixed = [_mixed(number) for number in range(_OPTIONS_CLIPS)]
     equal = [max(mixed, key=lambda it: it.beam if it.method != "greedy" else 0)] * _OPTIONS_CLIPS
@@ -82,7 +82,7 @@ def measure_options(recognizer: Recognizer, size: str) -> OptionsRun:
 def measure_search(
     recognizer: Recognizer, size: str, options: DecodingOptions, batches: Sequence[int], audio_sec: float
 ) -> Iterator[KernelRun]:
-    """The kernels of the search in a call of utterances of one length."""
+    """Measure the kernels of the search in a call of utterances of one length."""
     named = "greedy" if options.method == "greedy" else "beam"
     for batch in batches:
         waveforms = Corpus().of_length(batch, round(audio_sec * SAMPLE_RATE))
@@ -98,8 +98,8 @@ def measure_search(
 
 
 def measure_breakdown(recognizer: Recognizer, size: str) -> Breakdown:
-    """Where a call of 256 utterances spends the calling thread's time: the functions of ours that take a twentieth of
-    it, with what they call, by the profiler, which itself costs a little."""
+    """Measure the calling thread's time in a call of 256 utterances: moulin's functions that take a twentieth of it,
+    with those that they call, by the profiler, which itself costs a little."""
     batches = [Corpus().batch(256, seed) for seed in range(4)]
     options = [GREEDY] * 256
     plain = _calls(recognizer, batches, GREEDY)
@@ -114,7 +114,7 @@ def measure_breakdown(recognizer: Recognizer, size: str) -> Breakdown:
 def measure_memory(
     recognizer: Recognizer, size: str, utterances: int, say: Callable[[str], None] = lambda _: None
 ) -> MemoryRun:
-    """Memory of the GPU after every tenth of so many utterances, all in batches that are new."""
+    """Measure the GPU's memory after every tenth of so many utterances, all in new batches."""
     corpus, options = Corpus(), [GREEDY] * 256
     reserved, begin, seconds = [], time.perf_counter(), 0.0
     for number in range(utterances // 256):
@@ -174,7 +174,7 @@ def _own_functions(profile: cProfile.Profile, calls: int) -> dict[str, float]:
 
 
 def _union(spans: Sequence[tuple[str, float, float]]) -> float:
-    """For how long at least one is under way."""
+    """The time during which at least one of `spans` is under way."""
     busy, until = 0.0, 0.0
     for _, start, end in sorted(spans, key=lambda span: span[1]):
         busy += max(0.0, end - max(start, until))

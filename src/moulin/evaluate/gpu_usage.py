@@ -1,4 +1,4 @@
-"""What the GPUs do while something is measured: nvidia-smi, left running."""
+"""Usage of the GPUs during a measurement: nvidia-smi, left running."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _INTERVAL_MS = 500
 
 @dataclass(frozen=True, slots=True)
 class GpuUsage:
-    """One GPU. Utilisation is the share of time in which any kernel ran, memory that of all processes on it."""
+    """The usage of one GPU: the share of time in which any kernel ran, and the memory of all processes on it."""
 
     index: int
     utilization_percent: float
@@ -22,7 +22,7 @@ class GpuUsage:
     power_watts: float | None
 
     def rounded(self) -> GpuUsage:
-        """For a report."""
+        """The usage with rounded values, for a report."""
         watts = None if self.power_watts is None else round(self.power_watts, 1)
         return GpuUsage(self.index, round(self.utilization_percent, 1), round(self.peak_memory_mib), watts)
 
@@ -57,7 +57,7 @@ class GpuWatch:
 
 
 def summarize(lines: list[str]) -> list[GpuUsage]:
-    """nvidia-smi's lines (index, %, MiB, W) to the means and the greatest memory of each GPU."""
+    """The means and the greatest memory of each GPU, of nvidia-smi's lines (index, %, MiB, W)."""
     samples: dict[int, list[tuple[float, float, float | None]]] = {}
     for line in lines:
         fields = [field.strip() for field in line.split(",")]
@@ -76,7 +76,7 @@ def summarize(lines: list[str]) -> list[GpuUsage]:
 
 
 def _number(text: str) -> float | None:
-    """None for `[N/A]`."""
+    """The number in `text`; None for `[N/A]`."""
     try:
         return float(text)
     except ValueError:

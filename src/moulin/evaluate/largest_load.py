@@ -1,7 +1,7 @@
-"""The largest load that holds, found by trying: by runs that are noisy, so each load has up to three.
+"""The largest load that holds, found by trying loads with noisy runs, up to three runs a load.
 
-A run that stays under half the limit decides by itself: noise makes runs slower, not faster. One that failed while
-other processes took the machine says nothing, and is made again.
+A run that stays under half the limit decides by itself: noise makes runs slower, not faster. A run that failed while
+other processes took the machine is ignored, and made again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MOST_DISTURBED = 5  # for a machine that is never quiet
 def find_largest(
     targets: Sequence[str], measure: Callable[[str, int, int], Run], *, p95_ms: float, start: int
 ) -> Iterator[Run]:
-    """Search for all targets at once, a run of each in turn, so that the machine's moods meet all of them alike.
+    """Search for all targets at once, a run of each in turn, so that other load on the machine affects all alike.
 
     `measure(target, load, seed)` makes a run; every target sees the same seeds. Yields every run;
     `largest_that_held` reads the result from them.
@@ -41,7 +41,7 @@ def find_largest(
 
 
 def largest_that_held(measurements: Sequence[Measurement], p95_ms: float) -> Mapping[str, float]:
-    """By target: the largest load that clearly held in a run, or held in most of them; 0 where none did."""
+    """The largest load by target that clearly held in one run, or held in most of its runs; 0 where none did."""
     verdicts: dict[str, dict[float, list[Verdict]]] = {}
     for run in measurements:
         verdicts.setdefault(run.target, {}).setdefault(run.load, []).append(verdict(run, p95_ms))
@@ -57,7 +57,7 @@ def _holds(found: Sequence[Verdict]) -> bool:
 
 
 class Verdict(Enum):
-    """What a run says of its load."""
+    """The outcome of a run for its load."""
 
     CLEARLY_HELD = "clearly held"
     HELD = "held"
@@ -74,7 +74,7 @@ def verdict(run: Measurement, p95_ms: float) -> Verdict:
 
 
 def search(start: int) -> Generator[int, Verdict, int]:
-    """Yields loads to try, is sent what each try says; returns the largest that held (0: not even the least)."""
+    """Yields loads to try, is sent the verdict of each; returns the largest that held (0: not even the least)."""
     low, high = 0, 0
     load = start
     while not low or not high:
@@ -95,7 +95,7 @@ def search(start: int) -> Generator[int, Verdict, int]:
 
 def halved(run: Callable[[int], bool], lowest: int, highest: int) -> Iterator[tuple[int, bool]]:
     """Try loads from `lowest` to `highest` where one run decides: doubled until one does not hold, then halfway between
-    the best and the worst, to the RESOLUTION. Yields each load with what `run` said of it, so that a caller who is out
+    the best and the worst, to the RESOLUTION. Yields each load with the result of `run`, so that a caller that is out
     of time can stop."""
     low, high, load = 0, highest + 1, lowest
     while load > low and load < high:

@@ -1,4 +1,4 @@
-"""Latencies of one run: how they are distributed, and how they went over time."""
+"""Latencies of one run: their distribution, and their course over time."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _TIMELINE_BINS = 40
 
 @dataclass(frozen=True, slots=True)
 class Latencies:
-    """`ms` [n] of what was due at `at_sec` [n], in seconds from the beginning of the measured window."""
+    """Latencies `ms` [n] of chunks or requests due at `at_sec` [n], seconds from the start of the measured window."""
 
     at_sec: NDArray[np.float64]
     ms: NDArray[np.float64]
 
     @classmethod
     def between(cls, pairs: Sequence[tuple[float, float]], first_sec: float = 0.0) -> Latencies:
-        """Of (due, replied) in seconds."""
+        """The latencies of pairs (due, replied) in seconds."""
         due, replied = np.array(pairs, dtype=np.float64).reshape(-1, 2).T
         return cls(due - first_sec, (replied - due) * 1e3)
 
@@ -31,16 +31,16 @@ class Latencies:
         return len(self.ms)
 
     def percentile(self, percent: float) -> float:
-        """NaN where there are none."""
+        """The percentile in ms; NaN where there are no latencies."""
         return float(np.percentile(self.ms, percent)) if len(self.ms) else math.nan
 
     def since(self, sec: float) -> Latencies:
-        """Those that were due at `sec` or later."""
+        """The latencies of chunks or requests due at `sec` or later."""
         late = self.at_sec >= sec
         return Latencies(self.at_sec[late], self.ms[late])
 
     def percentiles(self) -> Percentiles:
-        """For a report."""
+        """The percentiles of a report."""
         return Percentiles(*(rounded(self.percentile(percent), 1) for percent in (50, 90, 95, 99, 100)))
 
     def distribution(self) -> list[float]:
@@ -61,5 +61,5 @@ class Latencies:
 
 
 def rounded(value: float, digits: int) -> float | None:
-    """None for NaN, which JSON has not."""
+    """`value` rounded; None for NaN, which JSON does not have."""
     return None if math.isnan(value) else round(value, digits)

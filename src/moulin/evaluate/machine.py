@@ -1,4 +1,4 @@
-"""Where a figure was measured: the machine and the versions of what ran on it."""
+"""The machine on which a figure was measured, and the versions of its software."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def machine() -> dict[str, str | int | float]:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that decide a figure."""
+    """Versions of Python and of the packages that affect figures."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""What to measure on: recordings with what is said in them, in the forms in which people keep them."""
+"""Recordings to measure on, with their transcripts, in the common forms of manifests."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def read_manifest(source: Path, text: Path | None = None) -> list[Utterance]:
 
 
 def demo_clips() -> list[Utterance]:
-    """The recordings that come with moulin, and what is said in them."""
+    """The recordings that come with moulin, with their transcripts."""
     return read_manifest(DEMO_MANIFEST)
 
 

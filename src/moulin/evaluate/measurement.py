@@ -20,7 +20,7 @@ from moulin.evaluate.targets.triton_statistics import TritonStatistics
 from moulin.evaluate.wer import Normalizer, WordErrors, count_character_errors, count_word_errors
 
 DISTURBED = 0.04
-"""A run in which others took more than this share of the cores says little."""
+"""The share of the cores above which other processes disturb a run."""
 
 _EXAMPLES = 5
 
@@ -34,16 +34,16 @@ class Measurement:
     load: float
     seconds: float
     latency: Latencies
-    """From when a chunk was due to its reply, of chunks that allow an encoder step; of whole recordings, of each."""
+    """Times from when a chunk was due to its reply, of chunks that allow an encoder step, or of whole recordings."""
     final: Latencies
-    """From the end of a recording to its final text."""
+    """Times from the end of a recording to its final text."""
     first_text: Latencies
-    """From the beginning of a recording to the first word of it, speech and all that comes before it included."""
+    """Times from the beginning of a recording to the first word of its text."""
     failures: tuple[str, ...]
     finished: int
     """Recordings that were recognised to the end."""
     audio_sec_a_sec: float
-    """Audio of the recordings that were answered within the window, a second."""
+    """Seconds of audio a second, of the recordings that were answered within the window."""
     word_errors: WordErrors
     character_errors: WordErrors
     partials: int
@@ -55,16 +55,16 @@ class Measurement:
     """The 95th percentile of how late the generator itself was."""
     cores: int
     requests: int = 0
-    """That the generator sent from the beginning of the run to its end, warm-up included."""
+    """Requests that the generator sent from the beginning of the run to its end, warm-up included."""
     statistics: TritonStatistics | None = None
-    """Triton's own count of the same."""
+    """Triton's own count of the same requests."""
     utterances: dict[str, UtteranceFigures] = field(default_factory=dict)
     attempts: int = 1
-    """Runs that it took until one was not disturbed (or all were)."""
+    """Runs until one was not disturbed, or the tries were used up."""
 
     @property
     def others_cpu_sec(self) -> float:
-        """What other processes took (and, in a virtual machine, its host): of a clean run it is next to nothing."""
+        """CPU seconds of other processes (and, in a virtual machine, of its host): almost none in a clean run."""
         return self.usage.machine_cpu_sec - (self.usage.server_cpu_sec or 0.0) - self.generator_cpu_sec
 
     @property
@@ -73,7 +73,7 @@ class Measurement:
 
     @property
     def answers(self) -> Latencies:
-        """What a limit applies to: chunks, or, of a target that answers none, recordings."""
+        """The latencies to which a limit applies: of chunks or, for a target that answers none, of recordings."""
         return self.latency if len(self.latency) else self.final
 
     @property
@@ -82,7 +82,7 @@ class Measurement:
 
     @property
     def late_p95_ms(self) -> float:
-        """Within the last quarter alone: of a queue that grows it is the largest."""
+        """The 95th percentile within the last quarter alone, where a growing queue shows."""
         return self.answers.since(self.seconds * 3 / 4).percentile(95)
 
     def holds(self, p95_ms: float) -> bool:
@@ -90,7 +90,7 @@ class Measurement:
         return not self.failures and max(self.p95_ms, self.late_p95_ms) < p95_ms
 
     def figures(self, *, brief: bool = False) -> LoadRun:
-        """For a report; `brief` leaves out what only a plot needs."""
+        """The figures of a report; `brief` leaves out those that only a plot needs."""
         load = int(self.load) if self.load == int(self.load) else self.load
         run = LoadRun(
             target=self.target,
@@ -167,7 +167,7 @@ def evaluate(
         if record.partials and result.first_sec <= record.begin < result.end_sec
     ]
     failures = [record.failure for record in result.records if record.failure is not None]
-    # The end of a recording is measured by itself; where it is also a chunk that counts, it must not count twice.
+    # The end of a recording is measured separately; where it is also a measured chunk, it must not count twice.
     missing = {(id(record), index) for record in result.records for index in _unanswered(record, result)}
     failures += ["no reply in time"] * len(missing)
     words, characters = WordErrors(), WordErrors()
@@ -205,7 +205,7 @@ def evaluate(
 
 
 def _measured(record: Record, load: Load) -> list[tuple[float, float]]:
-    """(due, replied) of the chunks that count."""
+    """(due, replied) of the measured chunks."""
     return [
         (due, replied)
         for due, replied, measured in zip(record.due, record.replied, record.measured, strict=True)
@@ -219,7 +219,7 @@ def _final(record: Record, load: Load) -> list[tuple[float, float]]:
 
 
 def _unanswered(record: Record, load: Load) -> list[int]:
-    """What was due within the window and never answered, of a stream that has not failed."""
+    """Pieces due within the window and never answered, of a stream that has not failed."""
     if record.failure is not None:
         return []
     last = len(record.due) - 1
@@ -235,7 +235,7 @@ def _answered(pairs: Sequence[tuple[float, float]], load: Load) -> Latencies:
 
 
 def _audio_sec(finished: Sequence[Record], load: Load) -> float:
-    """Of the recordings whose last reply came within the window."""
+    """Seconds of audio of the recordings whose last reply came within the window."""
     return sum(
         record.clip.num_samples / SAMPLE_RATE
         for record in finished
@@ -263,7 +263,7 @@ def _by_utterance(load: Load, normalize: Normalizer) -> dict[str, UtteranceFigur
 
 
 def _utterance(records: Sequence[Record], load: Load, normalize: Normalizer) -> UtteranceFigures:
-    """Of one recording."""
+    """The figures of one recording."""
     errors = (count_word_errors(it.clip.text, it.text or "", normalize=normalize) for it in records)
     summed = sum(errors, WordErrors())
     return UtteranceFigures(

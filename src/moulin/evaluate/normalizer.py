@@ -1,4 +1,4 @@
-"""What is made of both texts before they are compared; every result names it."""
+"""Normalisation of both texts before they are compared; every result names it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ NORMALIZERS = tuple(_FORMS)
 
 @dataclass(frozen=True, slots=True)
 class TextNormalizer:
-    """Calls give words with one space between them. `alike` are words that count as another: {"OH": "ZERO"}."""
+    """Normalises a text to words with one space between them. `alike` maps words to those that they count as:
+    {"OH": "ZERO"}."""
 
     name: str = "basic"
     alike: Mapping[str, str] = field(default_factory=dict)

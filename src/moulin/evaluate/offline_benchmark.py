@@ -1,7 +1,7 @@
 """Throughput of offline recognition, several targets in one run.
 
 Every target is set up and warmed up with one whole pass first. Then the rounds go through all targets in turn, so
-that whatever else the machine does meets all of them alike. The clock runs from the waveforms in memory to all the
+that other load on the machine affects all of them alike. The clock runs from the waveforms in memory to all the
 texts: reading and resampling the files is left out, features, search and (through Triton) the transport are in.
 """
 
@@ -67,7 +67,7 @@ def benchmark_offline(
 
 
 def throughput(name: str, audio_sec: float, seconds: Sequence[float], errors: dict[str, WordErrors]) -> Throughput:
-    """Of rounds of `audio_sec` that took so many `seconds` each; `errors` by recording, its repetitions together."""
+    """The figures of rounds of `audio_sec` that took `seconds` each; `errors` by recording, repetitions together."""
     total = sum(errors.values(), WordErrors())
     return Throughput(
         name=name,

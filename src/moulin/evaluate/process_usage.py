@@ -1,4 +1,4 @@
-"""What a process and all that it started use, CPU time and memory, and what the whole machine does meanwhile."""
+"""CPU time and memory of a process and its descendants, and CPU time of the whole machine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def cpu_sec_by_process(pid: int) -> dict[int, float]:
 
 
 def machine_cpu_sec() -> float:
-    """Seconds so far in which a core of this machine worked for anybody, or waited for its host to let it."""
+    """Seconds so far in which cores of this machine worked for any process, or waited for the machine's host."""
     user, nice, system, _idle, _iowait, irq, softirq, steal = map(
         int, Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]
     )

@@ -20,7 +20,7 @@ from moulin.export.to_onnx import export_onnx
 from moulin.onnx_rewrites.variants import write_fp16, write_int8
 
 _VOCABULARY, _INNER, _CONTEXT = 500, 512, 2
-"""Of all of them: 500 BPE pieces, and 512 channels in the decoder and joiner."""
+"""Sizes that all models share: 500 BPE pieces, and 512 channels in the decoder and joiner."""
 
 _SizeList = tuple[int, ...]
 

@@ -1,6 +1,6 @@
 """A benchmark's result: its figures, with where, when and with what they were measured; written to files and read back.
 
-The suffix says what a file holds: `.json` all figures, `.html` and `.md` the same for people, `.jsonl` every request.
+A file's suffix decides its content: `.json` all figures, `.html` and `.md` the same for people, `.jsonl` every request.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Where, when, with what and by which command figures were measured."""
+    """Machine, versions, time, model and command of the measurement."""
 
     date: str
     machine: Mapping[str, str | int | float]
@@ -74,7 +74,8 @@ class Report:
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Report:
-        """Of any version of moulin. Raises OptionsError for a kind that is unknown, and where a figure is missing."""
+        """The report in a JSON object of any version of moulin. Raises OptionsError for an unknown kind, and where a
+        figure is missing."""
         kind = _kind(found)
         if kind not in KINDS:
             raise OptionsError(f"Expected a result of the kinds {', '.join(KINDS)}, got {kind!r}")
@@ -124,7 +125,7 @@ def write(report: Report, files: Sequence[Path], lines: Iterable[Mapping[str, An
 
 
 def read_report(file: Path) -> Report:
-    """What `write` has written as JSON. Raises OptionsError."""
+    """The report that `write` wrote as JSON. Raises OptionsError."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -150,7 +151,7 @@ def indented(found: Mapping[str, Any]) -> str:
 
 
 def _kind(found: Mapping[str, Any]) -> str:
-    """The oldest results do not say it."""
+    """The kind of a result, which the oldest results do not name."""
     if "kind" in found:
         return str(found["kind"])
     if "targets" in found:
@@ -179,7 +180,7 @@ def _named(pair: Sequence[str] | Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _without_output(arguments: Sequence[str]) -> list[str]:
-    """`arguments` without `--to FILE`: where the figures went does not matter to who repeats them."""
+    """`arguments` without `--to FILE`, which does not matter for repeating the measurement."""
     kept = [argument for argument in arguments if not argument.startswith("--to=")]
     while "--to" in kept:
         at = kept.index("--to")

@@ -41,7 +41,7 @@ def requests_plan(
 
 @dataclass(frozen=True, slots=True)
 class _Requests:
-    """The share of the load that each of `generators` generators has."""
+    """The load, of which each of `generators` generators makes a share."""
 
     connect: Connect
     clips: Sequence[Clip]

@@ -1,7 +1,7 @@
 """Whole recordings as requests: a closed loop of N workers, or an open one that sends whether or not replies come.
 
-A closed loop says how fast a system can go; it is polite, though, and slows down with what it measures. An open loop
-says what callers would feel who do not know of each other.
+A closed loop measures how fast a system can go, but sends less to a slower system. An open loop measures the latency
+for callers that do not know of each other.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from moulin.evaluate.streaming_load import Load, replies
 WARMUP_SEC = 2.0
 
 GRACE_SEC = 30.0
-"""How long replies are waited for after the window; what has not come by then is a failure."""
+"""The wait for replies after the window; a request without a reply by then has failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ async def run_requests(
 async def run_once(
     connection: Connection, clips: Iterable[Clip], workers: int, *, on_end: Callable[[Record], None] | None = None
 ) -> list[Record]:
-    """Every clip once, as fast as `workers` go. Records are in the order of the clips.
+    """Send every clip once, as fast as `workers` go. Records are in the order of the clips.
 
     Cancelled, it leaves no stream open; `on_end` has had the records until then.
     """
@@ -126,7 +126,7 @@ async def _arrive(requests: _Requests, shape: Workers | Arrivals, seed: int, beg
 
 
 class _Requests:
-    """All requests of a run, and what to do when one ends."""
+    """All requests of a run, and the callbacks for when one ends."""
 
     def __init__(
         self, connection: Connection, clips: Iterator[Clip], on_end: Callable[[Record], None] | None = None
@@ -141,12 +141,12 @@ class _Requests:
         self.num_open = 0
 
     def work(self) -> None:
-        """A worker's next request, and all that follow it."""
+        """Send a worker's next request, and after it all further ones."""
         if not self._stopped:
             self.send(self._loop.time(), then=self.work)
 
     def send(self, due: float, then: Callable[[], None] | None = None) -> None:
-        """One request (a streaming target gets all its chunks at once); `then` is called when it has ended."""
+        """Send one request (a streaming target gets all its chunks at once); `then` is called when it has ended."""
         clip = next(self._clips, None)
         if clip is None:
             return
@@ -171,8 +171,7 @@ class _Requests:
         self._stopped = True
 
     def abandon(self) -> None:
-        """Free what has not ended, and forget the records' callbacks, with which they could not go to another
-        process."""
+        """Abandon the open requests, and forget the records' callbacks, which cannot be pickled for another process."""
         for record, stream in self._streams:
             record.on_end = None
             if not record.ended:
@@ -181,11 +180,11 @@ class _Requests:
     def _end(self, record: Record, then: Callable[[], None] | None) -> None:
         if self._on_end:
             self._on_end(record)
-        # Not at once: a target that fails within `send` would go deeper with every request.
+        # Not at once: with a target that fails within `send`, the calls would nest deeper with every request.
         self._loop.call_soon(self._after, then)
 
     def _after(self, then: Callable[[], None] | None) -> None:
-        """What follows is open before this one no longer is, or `num_open` would be 0 between them."""
+        """Start the next request before this one counts as ended, or `num_open` would be 0 between them."""
         if then:
             then()
         self.num_open -= 1

@@ -1,4 +1,4 @@
-"""One run of a load against a target: what they did, in figures and record by record."""
+"""One run of a load against a target: its figures, and its records."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from moulin.evaluate.targets.target import RunningTarget, ServerSettings, Start
 from moulin.evaluate.wer import Normalizer
 
 _LEAD_SEC = 0.1
-"""From when all are ready to the beginning, so that nobody is told too late."""
+"""Time from when all generators are ready to the beginning, so that each is told in time."""
 
 TRIES = 3
-"""A run that others disturb is made again, up to so many times in all."""
+"""Runs at most of one load, where other processes disturb them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run's figures, and what became of each of its streams or requests."""
+    """A run's figures, and the record of each of its streams or requests."""
 
     measurement: Measurement
     records: Sequence[Record]
@@ -42,25 +42,25 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """What the load generator did, in one process or several."""
+    """The work of the load generator, in one process or several."""
 
     load: Load
     num_requests: int
 
 
 Generate = Callable[[float], Awaitable[Generated]]
-"""Puts the load on from a time of the event loop's clock on."""
+"""Makes the load's traffic, beginning at a time of the event loop's clock."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A load: `load` `unit` of it; when it is measured if it begins at a time; and who puts it on a target."""
+    """`load` counted in `unit`; `window(begin)` is the measured interval; `generator(target)` makes the traffic."""
 
     unit: str
     load: float
     window: Callable[[float], tuple[float, float]]
     generator: Callable[[RunningTarget], AbstractAsyncContextManager[Generate]]
-    """Starts it and waits until it is ready."""
+    """Starts the generator for a target and waits until it is ready."""
 
 
 def measure_plan(
@@ -73,7 +73,7 @@ def measure_plan(
     *,
     tries: int = TRIES,
 ) -> Run:
-    """A fresh target for the run. What others disturbed is run again, up to `tries` times in all."""
+    """Start a target and run the plan; a run that other processes disturbed is made again, up to `tries` in all."""
     attempt = 0
     while True:
         attempt += 1
@@ -84,7 +84,7 @@ def measure_plan(
 
 
 async def run_plan(name: str, running: RunningTarget, plan: Plan, normalize: Normalizer) -> Run:
-    """On a target that is running."""
+    """Run the plan on a target that is running."""
     before = await asyncio.to_thread(running.statistics) if running.statistics else None
     async with plan.generator(running) as generate:
         begin = asyncio.get_running_loop().time() + _LEAD_SEC
@@ -109,7 +109,7 @@ async def run_plan(name: str, running: RunningTarget, plan: Plan, normalize: Nor
 
 
 def record_line(record: Record, first_sec: float) -> Mapping[str, Any]:
-    """`latency_ms` has one value for each piece; null is one that was never sent or never answered."""
+    """A record as a JSON line. `latency_ms` has a value for each piece, null for one never sent or never answered."""
     return {
         "id": record.clip.id,
         "audio_sec": round(record.clip.num_samples / SAMPLE_RATE, 3),

@@ -16,7 +16,7 @@ from moulin.evaluate.targets.target import Connect, RunningTarget
 def shared_among(
     generators: int, prepare: Callable[[Connect], Prepare]
 ) -> Callable[[RunningTarget], AbstractAsyncContextManager[Generate]]:
-    """A `Plan`'s generator: the load that `prepare` makes for a connection, from so many processes; one is this one."""
+    """A `Plan`'s generator: the load that `prepare` makes for a connection, from several processes or in this one."""
 
     @asynccontextmanager
     async def here(running: RunningTarget) -> AsyncIterator[Generate]:

@@ -43,7 +43,7 @@ def write_speaking_model(size: str, folder: Path, *, streaming: bool, device: st
 
 
 def blank_penalty(tokens_a_frame: Callable[[float], float]) -> float:
-    """The penalty of the blank's logit at which there are TOKENS_A_FRAME, or a little fewer; more of it gives more."""
+    """The penalty of the blank's logit that gives TOKENS_A_FRAME, or a little fewer; a larger one gives more tokens."""
     low, high = -20.0, 20.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2

@@ -1,9 +1,8 @@
-"""How many real-time streams a recognizer bears in this process: microphones without a network, a gateway or Triton.
+"""Capacity of a recognizer in this process: real-time streams without a network, a gateway or Triton.
 
-Every stream's next chunk is due a chunk's time after its last, each at a phase of its own. As many threads as the
-runner has workers take all that are due by the clock, as many as a step may have. A chunk's latency counts from when
-it was due to the end of its step, so that whoever is late pays for it. There is no Python for each stream, or a turn
-would measure that.
+Every stream's next chunk is due a chunk's time after its last, each at a phase of its own. `StepLimits.num_workers`
+threads take all chunks that are due by the clock, as many as a step may have. A chunk's latency counts from when it was
+due to the end of its step, so that delays count too. No Python runs for each stream, or a turn would measure that.
 """
 
 from __future__ import annotations
@@ -29,26 +28,26 @@ from moulin.streaming.window_layout import WindowLayout
 
 WARMUP_SEC = 2.0
 _HOPELESS_SEC = 2.0
-"""Whoever is so late after the warm-up will not hold."""
+"""Lateness after the warm-up at which a run is ended: it will not hold."""
 
 
 class PacedStreams:
-    """Streams of one recognizer that go on from run to run, so that each run opens only what the one before lacked."""
+    """Streams of one recognizer that go on from run to run, so that each run opens only the missing ones."""
 
     def __init__(
         self, recognizer: StreamRecognizer, audio: Audio, *, threads: int | None = None, seed: int = 0
     ) -> None:
-        """`audio` int16 or float32 [n] is what all of them say, each from another chunk on, over and over again.
-        `threads` take turns with them, by default as many as the runner has workers."""
+        """All streams repeat `audio`, int16 or float32 [n], each from another chunk on. `threads` step them, by default
+        `StepLimits.num_workers`."""
         assert recognizer.spec.streaming is not None
         self.recognizer, self._random = recognizer, np.random.default_rng(seed)
         streaming = recognizer.spec.streaming
         layout = WindowLayout.of(FbankOptions(), streaming.window_frames, streaming.chunk_frames)
         self._chunk_samples = layout.chunk
-        self._lead_samples = layout.samples - layout.overhang - layout.chunk  # what the first window has before it
+        self._lead_samples = layout.samples - layout.overhang - layout.chunk  # of the first window, before its chunk
         self._limits = recognizer.limits
         self._max_batch, self._threads = self._limits.max_batch, threads
-        # A batch is a slice of rows, so that no turn copies audio: who is next in turn is a chunk ahead in it.
+        # A batch is a slice of rows, so that no turn copies audio: each next stream is a chunk ahead in the audio.
         chunks = audio[: len(audio) // self._chunk_samples * self._chunk_samples].reshape(-1, self._chunk_samples)
         self._num_rows = len(chunks)
         self._rows = np.resize(chunks, (self._num_rows + self._max_batch, self._chunk_samples))
@@ -60,16 +59,16 @@ class PacedStreams:
 
     @property
     def streams(self) -> Sequence[Stream]:
-        """Those that are open."""
+        """The open streams."""
         return self._streams
 
     def run(self, count: int, *, seconds: float, p95_ms: float, warmup_sec: float = WARMUP_SEC) -> CapacityRun:
-        """Let the first `count` streams speak, and measure `seconds` of it, after a warm-up: whether 95 of 100 chunks
-        are within `p95_ms`. Raises StreamsFull."""
+        """Run the first `count` streams, and measure `seconds` after a warm-up: whether 95 % of the chunks are within
+        `p95_ms`. Raises StreamsFull."""
         self.open(count)
         collecting = gc.isenabled()
         gc.collect()
-        gc.disable()  # a collection looks at everything that all streams have
+        gc.disable()  # a collection would walk through the objects of all streams
         watch = GpuWatch()
         watch.start()
         try:
@@ -81,18 +80,18 @@ class PacedStreams:
         return turns.measured(count, warmup_sec, p95_ms, gpus)
 
     def speak(self, streams: Sequence[Stream], first_chunk: int) -> None:
-        """Hand over a chunk for each of `streams`, at most a batch, to the first the chunk of that number."""
+        """Hand over a chunk for each of `streams`, at most a batch; the first one's is number `first_chunk`."""
         row = first_chunk % self._num_rows
         self.recognizer.accept_many(streams, self._rows[row : row + len(streams)])
 
     def close(self) -> None:
-        """Close all streams, whatever they have said."""
+        """Close all streams, finished or not."""
         for stream in self._streams:
             self.recognizer.close(stream)
         self._streams.clear()
 
     def open(self, count: int) -> None:
-        """Have `count` streams open at least. New ones get so much audio that every chunk from now on completes a
+        """Open streams until there are `count` at least. New ones get enough audio for every next chunk to complete a
         window. Raises StreamsFull."""
         first = len(self._streams)
         self._streams += [self.recognizer.open() for _ in range(first, count)]
@@ -131,7 +130,7 @@ class PacedStreams:
 
 
 class _Turns:
-    """What happened when, in seconds from the beginning of a run."""
+    """Times of the steps, in seconds from the beginning of a run."""
 
     def __init__(self) -> None:
         self._due: list[NDArray[np.float64]] = []
@@ -144,8 +143,8 @@ class _Turns:
         self._times.append((begun, accepted, ended))
 
     def measured(self, streams: int, warmup_sec: float, p95_ms: float, gpus: Sequence[GpuUsage]) -> CapacityRun:
-        """Of what was due, or for steps began, after the warm-up. Fewer seconds than asked for where it was
-        hopeless."""
+        """The figures of chunks due, and of steps begun, after the warm-up; of fewer seconds than asked for where the
+        run was hopeless."""
         batches = np.array([len(due) for due in self._due], dtype=np.int64)
         begun, accepted, ended = np.array(self._times, dtype=np.float64).reshape(-1, 3).T
         due = np.concatenate([*self._due, np.zeros(0)])

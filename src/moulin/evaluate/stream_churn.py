@@ -1,9 +1,9 @@
-"""Streams that start, stop, vanish and lag at random, by the hundred thousand, and what a recognizer makes of them.
+"""A test of a recognizer with streams that start, stop, vanish and lag at random, by the hundred thousand.
 
-Nothing is paced: every turn gives all who speak a piece of audio, of another length each turn, and steps whoever is
-ready. Some fall silent for a few turns and then send all that they have missed; some are closed at any moment, before
-or after their end. A sample is heard again by another recognizer, which is given all of the audio at once. What is
-looked at afterwards is in `ChurnReport.faults`.
+Nothing is paced: every turn gives each stream a piece of audio, of another length each turn, and steps the ready ones.
+Some lag for a few turns and then send all missed audio; some are closed at any moment, before or after their end. A
+sample is recognised again by another recognizer, which gets all of the audio at once. `ChurnReport.faults` has the
+result of the checks.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from moulin.evaluate.wer import WordErrors, count_character_errors
 from moulin.streaming.stream import Stream
 
 MAX_GROWTH_MIB = 64.0
-"""What any kind of memory may have grown by since the first quarter: allocators do not give all back at once."""
+"""Growth that is allowed to any kind of memory since the first quarter: allocators do not return all of it at once."""
 
 _EXAMPLES = 20
 Memory = Mapping[str, float]
-"""MiB, by what holds it."""
+"""MiB by holder, as `stream_engines.memory_in_use` names them."""
 
 
 @dataclass(slots=True)
 class ChurnReport:
-    """What happened."""
+    """The outcome of a churn."""
 
     churn: Churn
     crowd: CrowdCounts = field(default_factory=CrowdCounts)
@@ -45,9 +45,9 @@ class ChurnReport:
     errors: WordErrors = field(default_factory=WordErrors)
     """Characters of the samples, against those of the other recognizer."""
     differing: list[tuple[Sample, str]] = field(default_factory=list)
-    """Those with another text, and what the other heard."""
+    """Samples whose text differs, with the other recognizer's text."""
     faults: list[str] = field(default_factory=list)
-    """Why this was no success; empty if it was one."""
+    """Reasons why the test failed; empty if it passed."""
     interrupted: bool = False
 
     def figures(self) -> ChurnRun:
@@ -90,10 +90,10 @@ def run_churn(
     max_differing: float = 0.0,
     on_quarter: Callable[[int], None] = lambda _: None,
 ) -> ChurnReport:
-    """Do to `recognizer`, of which no stream may be open, what `churn` says, with pieces of `audio` int16 [n].
+    """Run `churn` on `recognizer`, which may have no open stream, with pieces of `audio` int16 [n].
 
-    Samples are compared with `plain`; `max_differing` is the share of their characters that may be others. `memory`
-    is asked and `on_quarter` told after each quarter.
+    Samples are compared with `plain`; `max_differing` is the share of their characters that may differ. `memory` and
+    `on_quarter` are called after each quarter.
     """
     report = ChurnReport(churn)
     crowd = Crowd(recognizer, audio, churn, report.crowd)
@@ -108,7 +108,7 @@ def run_churn(
         report.faults.append(f"Expected a slot for another stream beside {crowd.num_open}, got: {full}")
         crowd.close()
     except KeyboardInterrupt:
-        report.interrupted = True  # a stream may be half open: nothing more can be asked of the recognizer
+        report.interrupted = True  # a stream may be half open: the recognizer cannot be checked any more
     report.seconds = time.perf_counter() - begin
     report.faults += report.crowd.faults
     report.faults += _growth(report.quarters)
@@ -128,7 +128,7 @@ def run_churn(
 
 
 def _lost_slots(recognizer: StreamRecognizer) -> Iterator[str]:
-    """Whether nobody is left and every slot can be had, and no more than those."""
+    """Faults where a stream is left open, or other than all slots can be acquired."""
     if recognizer.num_open:
         yield f"Expected no stream to be open, got {recognizer.num_open}"
     streams: list[Stream] = []
@@ -151,7 +151,7 @@ def _growth(quarters: Sequence[Memory]) -> Iterator[str]:
 
 
 def _compare(report: ChurnReport, plain: StreamRecognizer) -> None:
-    """Hear the samples again, as many as `plain` has room for at a time."""
+    """Recognise the samples again, as many as `plain` has room for at a time."""
     samples = iter(report.crowd.samples)
     while group := list(itertools.islice(samples, plain.limits.capacity)):
         for sample, text in zip(group, hear_again(plain, group), strict=True):
@@ -161,7 +161,7 @@ def _compare(report: ChurnReport, plain: StreamRecognizer) -> None:
 
 
 def hear_again(recognizer: StreamRecognizer, samples: Sequence[Sample]) -> list[str]:
-    """The texts of `samples`, as far as each was heard, when all of its audio comes at once."""
+    """The texts of `samples`, each as far as it was decoded, when all of its audio comes at once."""
     streams = [recognizer.open(sample.options) for sample in samples]
     for stream, sample in zip(streams, samples, strict=True):
         recognizer.accept(stream, sample.samples)  # type: ignore[arg-type]

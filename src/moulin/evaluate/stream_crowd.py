@@ -28,33 +28,33 @@ OPTIONS: tuple[tuple[float, StreamOptions], ...] = (
     (0.02, StreamOptions(DecodingOptions("modified_beam_search", beam=2, temperature=1.5, blank_penalty=0.5))),
     (0.01, StreamOptions(DecodingOptions("modified_beam_search", beam=12), rules=_SHORT)),
 )
-"""What streams choose, and how many of them."""
+"""Shares of the streams, and their options."""
 
-_PIECE_SAMPLES = 10_240  # at most, of who does not lag; half of it on average
-_HALF_STEPS = 0.25  # of turns, in which only half of those that are ready step
+_PIECE_SAMPLES = 10_240  # at most, for streams that do not lag; half of it on average
+_HALF_STEPS = 0.25  # share of the turns in which only half of the ready streams step
 
 
 @dataclass(frozen=True, slots=True)
 class Churn:
-    """What streams do, `open_at_once` of them beside each other. `seed` decides what is random."""
+    """Options of the random streams, of which `open_at_once` are open beside each other. `seed` decides all chance."""
 
     streams: int = 100_000
     open_at_once: int = 2_000
     longest_sec: float = 5.0
-    """They have any length from nothing to this."""
+    """Longest audio of a stream; the shortest is none."""
     vanishing: float = 0.2
-    """The share that is closed before its end."""
+    """Share of the streams that is closed before its end."""
     lagging: float = 0.05
-    """The share of those who speak that falls silent in a turn."""
+    """Share of the sending streams that begins to lag in a turn."""
     longest_lag: int = 6
-    """Turns."""
+    """Turns of the longest lag."""
     one_sampled_in: int = 200
     seed: int = 0
 
 
 @dataclass(slots=True)
 class Sample:
-    """A stream whose text is compared: its audio, and how far it was heard; `steps` is None for all there are."""
+    """A stream whose text is compared: its audio, and the steps that were made of it; None for all steps."""
 
     options: StreamOptions
     samples: NDArray[np.int16]
@@ -65,22 +65,22 @@ class Sample:
 
 @dataclass(slots=True)
 class CrowdCounts:
-    """What the streams did, as far as they have come."""
+    """Counts of the streams so far."""
 
     ended: int = 0
     vanished: int = 0
     steps: int = 0
     chunks: int = 0
-    """Streams in the steps."""
+    """Streams in all steps, each counted once a step."""
     characters: int = 0
-    """Of all texts."""
+    """Characters of all texts."""
     samples: list[Sample] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     """Samples whose updates did not add up to their text."""
 
 
 class Crowd:
-    """The streams that are open, each in a place; what is known of them lies in arrays over the places."""
+    """The open streams, each in a place; their state is in arrays over the places."""
 
     def __init__(
         self, recognizer: StreamRecognizer, audio: NDArray[np.int16], churn: Churn, counts: CrowdCounts
@@ -91,11 +91,11 @@ class Crowd:
         self._float32 = audio.astype(np.float32) / np.float32(32768)
         places = churn.open_at_once
         self._streams: list[Stream | None] = [None] * places
-        self._first = np.zeros(places, dtype=np.int64)  # sample of the audio
+        self._first = np.zeros(places, dtype=np.int64)  # first sample in the audio
         self._length, self._sent = np.zeros_like(self._first), np.zeros_like(self._first)
         self._speaks_again = np.zeros_like(self._first)  # turn
         self._steps = np.zeros_like(self._first)
-        self._finishes = np.zeros(places, dtype=bool)  # when all is sent, and does not vanish before that
+        self._finishes = np.zeros(places, dtype=bool)  # after the last piece, without vanishing before
         self._finished, self._vanishes = np.zeros_like(self._finishes), np.zeros_like(self._finishes)
         self._open = np.zeros_like(self._finishes)
         self._sampled: dict[int, LiveTranscript] = {}
@@ -110,13 +110,13 @@ class Crowd:
         return int(self._open.sum())
 
     def close(self) -> None:
-        """Everybody goes, however far they were heard."""
+        """Close all streams, finished or not."""
         self._vanishes[:] = True
         for place in np.flatnonzero(self._open).tolist():
             self._close(place)
 
     def go_on(self, *, until_gone: int) -> None:
-        """Turns until so many streams have gone."""
+        """Take turns until `until_gone` streams have gone."""
         while self._num_gone < until_gone:
             self._turn += 1
             self._arrive()
@@ -127,13 +127,13 @@ class Crowd:
             self._leave()
 
     def _arrive(self) -> None:
-        """All places that are free are taken, at first a few in each turn."""
+        """Open streams in free places, in a turn at most about a tenth of all places."""
         free = np.flatnonzero(~self._open)[: self._churn.streams - self._num_opened]
         free = free[: 1 + len(self._open) // 10]
         count, random = len(free), self._random
         full = (random.uniform(0, self._churn.longest_sec, count) * SAMPLE_RATE).astype(np.int64)
         vanishes = random.random(count) < self._churn.vanishing
-        # One in five who vanish do it while what is left of them is being decoded.
+        # One in five vanishing streams does so after its end, while the rest of its audio is decoded.
         after_end = random.random(count) < 0.2
         self._length[free] = np.where(vanishes & ~after_end, full * random.random(count), full)
         self._first[free] = random.integers(0, len(self._int16) - self._length[free])
@@ -150,7 +150,7 @@ class Crowd:
             self._num_opened += 1
 
     def _speak(self) -> None:
-        """A piece for everyone who does not lag; who begins to speak again has several to say."""
+        """Send a piece for each stream that does not lag; one whose lag ends sends several at once."""
         random, length = self._random, int(self._random.integers(1, _PIECE_SAMPLES + 1))
         silent = random.random(len(self._open)) < self._churn.lagging
         lag = random.integers(1, self._churn.longest_lag + 1, len(self._open))
@@ -161,7 +161,7 @@ class Crowd:
         missed = speaks & (self._speaks_again == self._turn) & (self._sent > 0)
         together = np.flatnonzero(speaks & ~missed & (left >= length))
         alone = np.flatnonzero(speaks & (missed | (left < length)))
-        # The same audio in both of the forms that clients send.
+        # Turns alternate between the two forms of audio that clients send.
         audio: NDArray[Any] = self._float32 if self._turn % 2 else self._int16
         if len(together):
             begins = self._first[together] + self._sent[together]
@@ -180,14 +180,14 @@ class Crowd:
         self._finished[now] = True
 
     def _vanish(self) -> None:
-        """Half of those who have come so far, the others a turn later."""
+        """Close half of the vanishing streams that have sent all, the others in later turns."""
         about_to = np.flatnonzero(self._open & self._vanishes & (self._sent == self._length))
         for place in about_to[self._random.random(len(about_to)) < 0.5].tolist():
             self._close(place)
             self._counts.vanished += 1
 
     def _step(self) -> None:
-        """Whoever is ready, in any order, sometimes but half of them."""
+        """Step the ready streams in random order, sometimes only half of them."""
         speakers = np.flatnonzero(self._open & (self._sent > 0)).tolist()
         ready = np.array(
             [place for place in speakers if self._recognizer.is_ready(self._stream(place))], dtype=np.int64
@@ -207,7 +207,7 @@ class Crowd:
                 self._sampled[place].apply(self._recognizer.update(self._stream(place)))
 
     def _leave(self) -> None:
-        """Those that have been heard to their end."""
+        """Close the streams that have been decoded to their end."""
         for place in np.flatnonzero(self._open & self._finished & ~self._vanishes).tolist():
             if not self._recognizer.is_ready(self._stream(place)):
                 self._counts.characters += len(self._recognizer.text(self._stream(place)))

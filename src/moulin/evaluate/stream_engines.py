@@ -1,4 +1,4 @@
-"""What benchmarks of streams in this process ask of a recognizer beside its methods: limits, memory, the GPU's part."""
+"""Recognizers for benchmarks of streams in this process, their memory, and the GPU's part of a step."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def to_float32(samples: NDArray[np.int16]) -> Floats:
 def gpu_step_ms(recognizer: StreamRecognizer, batch: int) -> float | None:
     """The GPU's time for a step of `batch` streams by our GPU engine, a size that has a graph; None on other engines.
 
-    Leaves the states of the streams behind as no audio would: open new ones afterwards.
+    The streams' states are invalid afterwards: open new ones.
     """
     pipeline = getattr(recognizer.stepper, "pipeline", None)
     return None if pipeline is None else float(pipeline.replay_ms(batch))
 
 
 def memory_in_use(device: str) -> dict[str, float]:
-    """MiB of this process, and on a GPU of its tensors, of what PyTorch holds, and of all that is used there."""
+    """MiB of this process, and on a GPU of its tensors, of PyTorch's reserve, and of all processes."""
     used = {"resident": memory_bytes(os.getpid()) / 2**20}
     if gpu_index(device) is not None:
         import torch

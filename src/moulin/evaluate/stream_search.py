@@ -16,7 +16,7 @@ _SAMPLED = 100
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """From `lowest` to `highest` streams, `seconds` measured of each run; no run begins after `budget_sec`."""
+    """A search from `lowest` to `highest` streams, `seconds` measured of each run; no run begins after `budget_sec`."""
 
     lowest: int
     highest: int
@@ -46,6 +46,6 @@ def search_capacity(
 
 
 def _characters(streams: PacedStreams) -> float:
-    """Of a stream's text so far, the mean of some."""
+    """The length of a stream's text so far, the mean of some streams."""
     some = streams.streams[:_SAMPLED]
     return round(sum(len(streams.recognizer.text(stream)) for stream in some) / len(some), 1)

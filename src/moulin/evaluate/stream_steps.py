@@ -16,9 +16,9 @@ ROUNDS, WARMUP_ROUNDS = 30, 5
 
 
 def measure_steps(recognizer: StreamRecognizer, audio: Audio, batches: Sequence[int], device: str) -> Iterator[StepRun]:
-    """Steps of each number of streams in `batches`, in random order of their slots.
+    """Measure steps of each number of streams in `batches`, in random order of their slots.
 
-    As many streams are open as the recognizer takes. Batches above its own are left out.
+    As many streams are open as the recognizer takes. Batches above its `max_batch` are left out.
     """
     bounds, spec = recognizer.limits, recognizer.spec
     streams = PacedStreams(recognizer, audio)

@@ -20,7 +20,7 @@ def streams_plan(clips: Sequence[Clip], streams: int, pace: Pace, generators: in
 
 @dataclass(frozen=True, slots=True)
 class _Lines:
-    """The share of the lines that each of `generators` generators has."""
+    """The lines, of which each of `generators` generators has a share."""
 
     connect: Connect
     clips: Sequence[Clip]

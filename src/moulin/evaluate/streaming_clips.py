@@ -26,12 +26,12 @@ _HALF_FRAME_AND_SHIFT = (SAMPLE_RATE * 25 // 1000 + _SHIFT) // 2  # 25 ms frames
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One recording, float32 [n], and what its chunks set off.
+    """One recording, float32 [n], and the encoder steps that its chunks complete.
 
     `chunks` are all of `chunk_samples` but the last, which ends the stream and is measured by itself. `tail` is the
     silence that a peer needs behind the last chunk to take as many steps as moulin, which completes its last window
-    by itself. `peer_steps` are the peer's steps when a chunk has come, counted from the start; `measured` are the
-    chunks that allow both systems a step: the others have nothing to wait for.
+    by itself. `peer_steps` are the peer's steps after each chunk, counted from the start; `measured` are the chunks
+    that allow both systems a step: others have no reply to wait for.
     """
 
     text: str
@@ -41,7 +41,7 @@ class Clip:
     measured: tuple[bool, ...]
     id: str = ""
     whole: bool = False
-    """A recording that is sent in one piece, to a system that takes no streams."""
+    """Whether the recording is sent in one piece, to a system that takes no streams."""
 
     @property
     def num_samples(self) -> int:
@@ -49,7 +49,7 @@ class Clip:
 
 
 def read_clips(utterances: Sequence[Utterance], model: StreamingSpec | None, chunk_samples: int) -> list[Clip]:
-    """Recordings in chunks; of a `model` that is not known every chunk counts. Raises AudioError."""
+    """Recordings in chunks; for an unknown `model` every chunk is measured. Raises AudioError."""
     return [cut(it.waveform(), it.text, model, chunk_samples, it.id or it.audio.stem) for it in utterances]
 
 
@@ -75,20 +75,20 @@ def cut(
     theirs = [steps(end, model.window_frames + 1, model.chunk_frames) for end in ends]
     both = [ours[i + 1] > ours[i] and theirs[i + 1] > theirs[i] for i in range(len(chunks))]
     tail = _peer_tail(len(samples), model)
-    # At the end the peer's frames reach to the last sample, and the last is not followed by any.
+    # At the end the peer's frames reach to the last sample, and it waits for no further frame.
     total = (len(samples) + len(tail) + _SHIFT // 2) // _SHIFT - model.window_frames - 1
     theirs[-1] = max(theirs[-1], 0 if total < 0 else total // model.chunk_frames + 1)
     return Clip(text, tuple(chunks), tail, tuple(theirs[1:]), (*both[:-1], False), name)
 
 
 def steps(num_samples: int, window_frames: int, chunk_frames: int) -> int:
-    """How many windows of `window_frames`, each `chunk_frames` after the last, are complete after so much audio."""
+    """The number of complete windows of `window_frames`, each `chunk_frames` after the last, in `num_samples`."""
     frames = max(0, (num_samples - _HALF_FRAME_AND_SHIFT) // _SHIFT + 1)
     return 0 if frames < window_frames else (frames - window_frames) // chunk_frames + 1
 
 
 def _peer_tail(num_samples: int, model: StreamingSpec) -> NDArray[np.float32]:
-    """TAIL_SAMPLES and what completes the last window that holds a frame of them (as `FeatureWindows.finish` does)."""
+    """TAIL_SAMPLES and the silence that completes the last window with a frame of them (`WindowLayout.all_windows`)."""
     frames = (num_samples + TAIL_SAMPLES + _SHIFT // 2) // _SHIFT
     look_ahead = model.window_frames - model.chunk_frames
     windows = -(-(frames - look_ahead) // model.chunk_frames)

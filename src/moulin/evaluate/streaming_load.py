@@ -1,9 +1,9 @@
-"""Microphones by the dozen: streams paced in real time, one after the other on each of N lines.
+"""A load of real-time streams: N lines, each of which sends streams one after the other.
 
-Every line speaks a recording in chunks at absolute times, whether or not replies have come, and begins the next when
-it ends. Lines start at a random phase, or all would send at once. A chunk's latency counts from when it was due:
-a server that holds up what comes next (a Triton sequence takes its chunks in order, one at a time) pays for the wait,
-and a late load generator shows too.
+Every line sends a recording in chunks at absolute times, whether or not replies have come, and begins the next when
+it ends. Lines start at a random phase, or all would send at once. A chunk's latency counts from when it was due, so
+that it includes the wait for earlier chunks (a Triton sequence takes its chunks in order, one at a time) and the
+lateness of the load generator.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ from moulin.evaluate.streaming_clips import Clip
 WARMUP_SEC = 4.0
 
 GRACE_SEC = 3.0
-"""How long replies are waited for after the last chunk; what has not come by then is a failure."""
+"""The wait for replies after the last chunk; a chunk without a reply by then has failed."""
 
 _POLL_SEC = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How the load is run: `seconds` are measured, after a warm-up that is not. `seed` decides what is random."""
+    """Timing of a load: `seconds` are measured after a warm-up. `seed` decides all chance."""
 
     chunk_samples: int
     seconds: float
     seed: int = 0
     warmup_sec: float = WARMUP_SEC
     jitter_sec: float = 0.0
-    """Chunks come up to so much later than they were spoken, each by another time, as over a network; none overtakes
-    another. Their latency counts from when they come."""
+    """Largest random delay of a chunk, as over a network; no chunk overtakes another. Latencies count from the delayed
+    time."""
 
     @property
     def chunk_sec(self) -> float:
         return self.chunk_samples / SAMPLE_RATE
 
     def window(self, begin: float) -> tuple[float, float]:
-        """When measuring begins and ends of lines that start at `begin`."""
+        """The measured interval of lines that start at `begin`."""
         first = begin + self.chunk_sec + self.warmup_sec
         return first, first + self.seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one run did. `first_sec` and `end_sec` are the measured window, by the event loop's clock."""
+    """The records of one run. `first_sec` and `end_sec` are the measured window, by the event loop's clock."""
 
     records: list[Record]
     first_sec: float
@@ -60,9 +60,9 @@ class Load:
     cpu_sec: float
     """CPU seconds of this process within the window: the load generator's own cost."""
     thread_cpu_sec: float
-    """The same of the event loop's thread alone: the generator's cost where a target is in the same process."""
+    """CPU seconds of the event loop's thread alone: the generator's cost where a target is in the same process."""
     lateness_sec: list[float]
-    """How late each chunk of the window was handed over, by the generator's own fault."""
+    """Lateness with which the generator handed over each chunk of the window."""
 
 
 async def run_load(
@@ -74,7 +74,7 @@ async def run_load(
     lines: Sequence[int] | None = None,
     begin: float | None = None,
 ) -> Load:
-    """`streams` lines, of which this process takes `lines` (by default all), from `begin` (by default now) on.
+    """Run `streams` lines, of which this process takes `lines` (by default all), from `begin` (by default now) on.
 
     Cancelling leaves no stream open.
     """
@@ -113,7 +113,7 @@ async def run_load(
 
 
 class _Line:
-    """One microphone: recordings without a pause between them, from the clip after the last line's on."""
+    """One line: recordings without a pause between them, beginning a clip later than the line before."""
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ class _Line:
         self._schedule()
 
     def _schedule(self) -> None:
-        """The chunk is due when its last sample has been spoken, and has come as far as here."""
+        """Schedule the next chunk for when its last sample has been spoken, and its jitter has passed."""
         self._num_samples += len(self._record.clip.chunks[self._index])
         spoken = self._begin + self._num_samples / SAMPLE_RATE
         self._due = max(self._due, spoken + self._random.uniform(0, self._jitter_sec))
@@ -165,7 +165,7 @@ class _Line:
     def _send(self) -> None:
         record, index = self._record, self._index
         self._lateness.append(self._loop.time() - self._due)
-        # What has failed is not sent to any more; the line stays silent until the recording would have ended.
+        # A failed stream is sent nothing more; the line stays silent until the recording would have ended.
         if record.failure is None:
             record.due[index] = self._due
             self._stream.send(index)
@@ -178,7 +178,7 @@ class _Line:
 
 
 async def replies(records: list[Record], deadline: float) -> None:
-    """Return when nothing that was due is without a reply, or at the deadline."""
+    """Return when all due chunks have replies, or at the deadline."""
     loop = asyncio.get_running_loop()
     waiting = [record for record in records if _waits(record)]
     while waiting and loop.time() < deadline:

@@ -1,4 +1,4 @@
-"""What a target uses while it is measured."""
+"""CPU time and memory of a target while it is measured."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _INTERVAL_SEC = 1.0
 
 @dataclass(frozen=True, slots=True)
 class TargetUsage:
-    """Within the measured window. A server elsewhere (`server_cpu_sec` None) tells nothing of itself."""
+    """Usage within the measured window; that of a server elsewhere is unknown (`server_cpu_sec` None)."""
 
     server_cpu_sec: float | None
     machine_cpu_sec: float
     peak_memory_bytes: int
     gpus: tuple[GpuUsage, ...] = ()
     processes_cpu_sec: tuple[float, ...] = ()
-    """Of the server's first process, and of each that it started, the busiest first."""
+    """CPU seconds of the server's first process and of each that it started, the busiest first."""
 
 
 async def watch(pid: int | None, first_sec: float, end_sec: float) -> TargetUsage:
-    """Of the process `pid` and all that it started, between two times of the event loop's clock."""
+    """The usage of the process `pid` and its descendants, between two times of the event loop's clock."""
     loop = asyncio.get_running_loop()
     await asyncio.sleep(first_sec - loop.time())
     before, machine, peak = cpu_sec_by_process(pid) if pid else {}, machine_cpu_sec(), 0

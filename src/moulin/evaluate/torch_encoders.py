@@ -22,7 +22,7 @@ from moulin.tensorrt_engine.runner import TensorRtEncoder
 
 
 class ModulesEncoder:
-    """The modules of `moulin.encoders` as they are, operator by operator; in fp32 unless the spec says else."""
+    """The modules of `moulin.encoders`, run operator by operator, in the spec's precision (fp32 by default)."""
 
     def __init__(self, spec: CheckpointSpec, *, device: str, threads: int | None, on_device: bool) -> None:
         self._device, self._dtype, self._on_device = torch_device(device), DTYPES[spec.precision], on_device
@@ -56,7 +56,7 @@ class GpuEngineEncoder:
 
     def prepare(self, x: Floats, x_lens: Ints) -> Callable[[], object]:
         rows, frames = bucket_rows(len(x)), bucket_frames(x.shape[1])
-        # What is filled up is silence of the same length, and of no utterance's.
+        # Rows that fill the batch up are silence of the same length.
         features = torch.zeros(rows, frames, x.shape[2])
         features[: len(x), : x.shape[1]] = torch.from_numpy(x)
         lengths = np.full(rows, x.shape[1], np.int32)
@@ -111,7 +111,7 @@ class PlanEncoder:
 
 
 def _call(forward: Callable[[], Tensor], device: torch.device, *, on_device: bool) -> Callable[[], object]:
-    """`forward` until its result is there: on the device, or in the host's memory."""
+    """A call of `forward` that returns when its result is there, on the device or in the host's memory."""
 
     def call() -> object:
         try:

@@ -1,4 +1,4 @@
-"""A recording with its reference text: what every manifest comes down to."""
+"""A recording with its reference text, as read from any manifest."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class Utterance:
     audio: Path
     text: str
     id: str = ""
-    """Unique within its manifest; what pairs the results of two runs."""
+    """Unique within its manifest; pairs the results of two runs."""
     start_sec: float = 0.0
     duration_sec: float | None = None
     """None is to the end of the file."""
     load: Callable[[], NDArray[np.float32]] | None = None
-    """Reads it where `audio` is not a file that says it all (a Lhotse cut): float32 [n], 16 kHz, mono."""
+    """Reads the audio where a file and an offset do not describe it (a Lhotse cut): float32 [n], 16 kHz, mono."""
 
     def waveform(self) -> NDArray[np.float32]:
-        """float32 [n], 16 kHz, mono. Raises AudioError."""
+        """The audio, float32 [n], 16 kHz, mono. Raises AudioError."""
         from moulin.audio.decode import read_audio
         from moulin.audio.waveform import SAMPLE_RATE
 

@@ -12,7 +12,7 @@ from moulin.extras import install_hint
 Normalizer = Callable[[str], str]
 
 Pair = tuple[str | None, str | None]
-"""(said, heard); None is nothing: an insertion, a deletion."""
+"""(reference word, recognised word); None on one side for an insertion or a deletion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def count_word_errors(reference: str, hypothesis: str, *, normalize: Normalizer 
 
 
 def count_character_errors(reference: str, hypothesis: str, *, normalize: Normalizer = str.upper) -> WordErrors:
-    """The same for characters, without the spaces: what says something of scripts that have none."""
+    """Align the characters of two texts without their spaces, as scripts without spaces need it."""
     return _count(list("".join(normalize(reference).split())), list("".join(normalize(hypothesis).split())))
 
 
@@ -77,7 +77,7 @@ def align_words(reference: str, hypothesis: str, *, normalize: Normalizer = str.
 
 
 def alignment_view(pairs: Sequence[Pair]) -> str:
-    """Three lines in a fixed pitch: what was said, what was heard, and which of them are wrong (S, I, D)."""
+    """Three lines in a fixed pitch: reference, recognised words, and the errors among them (S, I, D)."""
     said, heard, marks = ["said "], ["heard"], ["     "]
     for expected, got in pairs:
         width = max(len(expected or ""), len(got or ""), 1)

@@ -1,4 +1,4 @@
-"""From the name of a published model to a folder with its files."""
+"""Resolution of a published model's name to a folder with its files."""
 
 from __future__ import annotations
 

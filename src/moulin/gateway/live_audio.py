@@ -28,7 +28,7 @@ class LiveAudio:
     """
 
     def __init__(self, encoding: PcmEncoding = "s16le", sample_rate: int = SAMPLE_RATE) -> None:
-        """For mono audio. Raises AudioError for an unknown encoding or a rate out of range."""
+        """A decoder for mono audio. Raises AudioError for an unknown encoding or a rate out of range."""
         if not MIN_RATE <= sample_rate <= MAX_RATE:
             raise AudioError(f"Expected a sample rate of {MIN_RATE} to {MAX_RATE} Hz, got {sample_rate}")
         self._encoding, self._sample_bytes = encoding, sample_bytes(encoding)

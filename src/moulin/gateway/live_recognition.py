@@ -20,7 +20,7 @@ class LiveRecognition:
         self._open = AsyncExitStack()
         self._stream: AsyncLiveStream | None = None
         self._arrivals: list[tuple[float, float]] | None = []
-        """For each piece before the first text: its end in the stream, and its time of arrival."""
+        """Pieces before the first text: the end of each in the stream, and its time of arrival."""
         self.audio_sec = 0.0
 
     async def hear(self, step: Hear) -> StreamUpdate:

@@ -43,7 +43,7 @@ class ClientGone(Exception):
 
 
 class LiveSocket:
-    """For use by one task. `send` and `receive` raise ClientGone."""
+    """A WebSocket for use by one task. `send` and `receive` raise ClientGone."""
 
     def __init__(self, websocket: WebSocket, *, slow_sec: float = _SLOW_SEC) -> None:
         """`slow_sec`: the time after which a client with an unread event counts as gone."""

@@ -28,7 +28,7 @@ Counts = Ints32
 
 
 class GpuEncoder(ABC):
-    """From features to encoder frames, projected for the joiner, for batches of whole utterances."""
+    """An encoder from features to encoder frames, projected for the joiner, for batches of whole utterances."""
 
     dtype: torch.dtype
     feature_dim: int
@@ -60,9 +60,9 @@ class GpuEncoder(ABC):
 
 
 class GpuStreamEncoder(Protocol):
-    """Feature windows of streams to what the joiner takes of them; the states of all streams are on the card, by slot.
+    """An encoder from feature windows to encoder frames, projected for the joiner, with all streams' states by slot.
 
-    Slots need no reset: chunk 0 of a stream looks at nothing that another left there.
+    Slots need no reset: chunk 0 of a stream reads nothing that another stream left there.
     """
 
     dtype: torch.dtype
@@ -83,7 +83,7 @@ class GpuStreamEncoder(Protocol):
 
     @staticmethod
     def values_a_stream(encoder: Any) -> int:
-        """How many numbers of `dtype` a stream's states are."""
+        """The number of values of `dtype` in a stream's states."""
 
     @property
     def out_frames(self) -> int:

@@ -1,7 +1,7 @@
-"""Encoder families that the GPU engine knows, by Icefall's `model_type`: where the class of each is.
+"""Encoder families that the GPU engine knows, by Icefall's `model_type`, and the class of each.
 
-A new family is a file with its class, and a line here. This file imports nothing, so that whether a family is known is
-told without loading PyTorch; `moulin.gpu.open_encoder` makes the encoders.
+A new family is a file with its class, and a line here. This file imports nothing, so that it can be read without
+loading PyTorch; `moulin.gpu.open_encoder` makes the encoders.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ OFFLINE_FAMILIES = {
     "zipformer": "moulin.gpu.zipformer:GpuZipformer",
     "conformer": "moulin.gpu.conformer:GpuConformer",
 }
-"""For whole utterances: classes that are a `moulin.gpu.encoder.GpuEncoder`."""
+"""Classes for whole utterances: each is a `moulin.gpu.encoder.GpuEncoder`."""
 
 STREAM_FAMILIES = {"zipformer2": "moulin.gpu.stream_zipformer2:GpuStreamZipformer2"}
-"""For streams: classes that are a `moulin.gpu.encoder.GpuStreamEncoder`."""
+"""Classes for streams: each is a `moulin.gpu.encoder.GpuStreamEncoder`."""

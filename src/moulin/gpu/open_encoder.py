@@ -1,4 +1,4 @@
-"""From an encoder of `moulin.encoders` to its form on the GPU, by `moulin.gpu.families`."""
+"""Making of an encoder's form on the GPU from one of `moulin.encoders`, by `moulin.gpu.families`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def gpu_encoder(transducer: Transducer, *, device: torch.device, dtype: torch.dt
 def gpu_stream_encoder(
     transducer: Transducer, *, capacity: int, max_batch: int, device: torch.device, dtype: torch.dtype
 ) -> GpuStreamEncoder:
-    """The same for streams in `capacity` slots, of which `max_batch` go through it together.
+    """`gpu_encoder` for streams in `capacity` slots, of which `max_batch` go through it together.
 
     Raises EngineError for a family without a form for streams on the GPU, and for sizes that it does not take.
     """
@@ -39,7 +39,8 @@ def gpu_stream_encoder(
 
 
 def values_a_stream(encoder: Encoder) -> int:
-    """How many numbers the form of `encoder` keeps for each slot. Raises EngineError for a family without one."""
+    """The number of values that the form of `encoder` keeps for each slot. Raises EngineError for a family without
+    one."""
     return _stream_form(encoder).values_a_stream(encoder)
 
 

@@ -1,4 +1,4 @@
-"""From waveforms in host memory to hypotheses; the GPU does not wait for the host, nor the encoder for the search.
+"""Waveforms in host memory to hypotheses; the GPU does not wait for the host, nor the encoder for the search.
 
     host     pack 1   pack 2   pack 3   read 1   read 2 ...
     copies            1        2        3
@@ -66,14 +66,14 @@ class _Packed:
 
 
 class _Rows(NamedTuple):
-    """What the card is told of the B rows of a micro-batch."""
+    """The description of a micro-batch's B rows, on the host or on the card."""
 
     memory: Tensor
     """int32 [6 + S, B rounded up to whole 16 bytes]: all others are views of it, and take one copy."""
     starts: Tensor
-    """int64 [B]: where each row's samples begin."""
+    """int64 [B]: position of each row's first sample."""
     lengths: Tensor
-    """int32 [B]: how many there are."""
+    """int32 [B]: samples of each row."""
     options: SearchOptions
     counts: Tensor
     """int32 [S, B]: frames at the encoder's S frame rates."""
@@ -97,11 +97,11 @@ class _Pending:
 
     positions: Sequence[int]
     beams: Ints32
-    """[N], of the utterances."""
+    """[N]: the beam of each utterance."""
     found: FoundTensors
-    """In pinned memory, once `done`."""
+    """The result in pinned memory, complete once `done`."""
     peaks: Tensor
-    """float32 [B], likewise."""
+    """float32 [B], in pinned memory too."""
     done: torch.cuda.Event
 
     def is_done(self) -> bool:
@@ -109,9 +109,9 @@ class _Pending:
 
 
 Result = Callable[[int, Hypothesis, float], None]
-"""(position, hypothesis, peak): what was found in a waveform, and its largest absolute sample (int16 divided by
-32768). The peak is NaN where a sample is; then, and where it is out of scale, the hypothesis means nothing. Where the
-score is not finite and the peak is, the encoder's precision was not enough."""
+"""A callback (position, hypothesis, peak): the best hypothesis of a waveform, and its largest absolute sample (int16
+divided by 32768). The peak is NaN where a sample is NaN; then, and where it is out of scale, ignore the hypothesis.
+Where the score is not finite and the peak is, the encoder's precision was not enough."""
 
 
 class GpuPipeline:
@@ -151,8 +151,8 @@ class GpuPipeline:
 
     def __call__(self, waveforms: Sequence[Samples], options: RowOptions, result: Result) -> None:
         """Calls `result` for each waveform, searched with its row of `options`, in the order in which the GPU finishes.
-        Waveforms are 16 kHz, all float32 in [-1, 1] or all int16, and not empty. One with samples that are no audio
-        harms no other.
+        Waveforms are 16 kHz, all float32 in [-1, 1] or all int16, and not empty. A faulty waveform does not affect the
+        others.
         """
         with torch.cuda.device(self._device), torch.inference_mode():
             plan = self.plan([len(waveform) for waveform in waveforms])
@@ -239,7 +239,7 @@ class GpuPipeline:
     def _rows(self, lengths: Ints, options: RowOptions) -> tuple[_Rows, int]:
         """The rows of utterances of `lengths` samples, in pinned memory, and the frames that they are filled up to.
 
-        The batch is filled up with utterances of the least length, of silence, searched as the last one is.
+        The batch is filled up with silent utterances of the least length, with the options of the last one.
         """
         num_frames = np.array([self._frames(length) for length in lengths.tolist()], dtype=np.int32)
         count, rows = len(lengths), bucket_rows(len(lengths))
@@ -254,8 +254,8 @@ class GpuPipeline:
         return on_host, bucket_frames(int(num_frames.max()))
 
     def _search(self, encoder_out: Tensor, rows: _Rows, options: RowOptions, searching: Any) -> FoundTensors:
-        """On the stream `searching`, the current one, and where a batch has rows of both kinds, greedy search beside
-        it on another."""
+        """Search on the stream `searching`, the current one; where a batch has rows of both kinds, greedy search runs
+        beside it on another stream."""
         batch, frames, _ = encoder_out.shape
         found = FoundTensors.empty(batch, frames, 1, self._device)
         arguments = encoder_out, rows.counts[-1], rows.options, self._predictor, found

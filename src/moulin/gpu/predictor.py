@@ -34,7 +34,7 @@ class PredictorTensors(NamedTuple):
     """Without a table, what each token adds as the earlier of two before the ReLU, [V + 1, D]; else None, as the next
     three are."""
     later: Tensor | None
-    """The same as the later of two, [V + 1, D]."""
+    """Without a table, what each token adds as the later of two, [V + 1, D]."""
     projection: Tensor | None
     """[D, J]"""
     projection_bias: Tensor | None

@@ -4,8 +4,8 @@
                                                           │  ▲        │  ▲
                                                      rings by slot  searches by slot
 
-The host says which streams take part and how far each is, and reads what was found. What it does for a step does not
-depend on how many they are, but for arrays of a few numbers a stream.
+The host writes which streams take part and how far each is, and reads the result. Its work for a step does not depend
+on the number of streams, but for arrays of a few numbers a stream.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from moulin.streaming.window_layout import WindowLayout
 
 
 class _Fields(NamedTuple):
-    """What the host tells the card of a step, one value a row; floats lie in the same memory of int32."""
+    """The input of a step on the card, one value a row; floats lie in the same memory of int32."""
 
     slots: Tensor
     numbers: Tensor
@@ -59,7 +59,8 @@ class _Fields(NamedTuple):
         return cls(slots, numbers, heard, fresh, decided, kept, options)
 
     def fill(self, turns: Turns, slot: int) -> None:
-        """Become the rows of `turns`, and behind them rows in `slot` that hear nothing. In the host's memory."""
+        """Copy `turns` to the first rows, and fill the others up with rows in `slot` without audio. The fields are in
+        the host's memory."""
         count, at = len(turns.numbers), turns.continuation
         each = at.slots, turns.numbers, turns.heard, at.fresh, at.decided, at.kept
         fields = self.slots, self.numbers, self.heard, self.fresh, self.decided, self.kept
@@ -74,8 +75,8 @@ class _Fields(NamedTuple):
 
 
 class GpuStreamPipeline:
-    """Features, encoder and searches of streams in `capacity` slots. Safe to call from several threads, for
-    different streams: one step after the other."""
+    """Features, encoder and searches of streams in `capacity` slots. Safe to call from several threads for different
+    streams; steps run one after the other."""
 
     def __init__(
         self,
@@ -103,7 +104,7 @@ class GpuStreamPipeline:
         fields.slots.fill_(capacity)
         fields.options.sharpness.fill_(1.0)
         self._lengths = torch.full((self.max_batch,), encoder.out_frames, dtype=torch.int32, device=device)
-        # The host's side of both, and the event that says that the card has done its part.
+        # The host's memory for turns and results, and the event that the card records when results are there.
         self._turns_here = _Fields.memory(self.max_batch, torch.device("cpu"), pinned=pinned)
         self._found_here = torch.zeros(
             beam_places * words(self.max_batch, encoder.out_frames), dtype=torch.int32, pin_memory=pinned
@@ -120,18 +121,18 @@ class GpuStreamPipeline:
 
     @property
     def rings(self) -> Floats:
-        """Where the streams' audio is put, float32 [capacity + 1, ring], pinned; see `stream_fbank`."""
+        """The rings of the streams' audio, float32 [capacity + 1, ring], pinned; see `stream_fbank`."""
         rings: Floats = self._rings.numpy()
         return rings
 
     def step(self, turns: Turns, encoder_out_of: Ints) -> tuple[Found, Floats]:
-        """Take the streams one chunk further. Returns what was found, with the places that `turns.options` need, and
-        the encoder_out float32 [M, T', J] of the rows `encoder_out_of` [M]."""
+        """Take the streams one chunk further. Returns the result, with the places that `turns.options` need, and the
+        encoder_out float32 [M, T', J] of the rows `encoder_out_of` [M]."""
         places = turns.options.places
         with self._stepping, torch.inference_mode(), torch.cuda.stream(self._stream):
             rows = self._send(turns)
             memory, encoder_out = self._run(rows)
-            # The places that no row needs stay where they are.
+            # Places that no row needs are not copied.
             here = self._found_here[: places * memory.shape[1]].view(places, -1)
             here.copy_(memory[:places], non_blocking=True)
             if self._done is not None:
@@ -156,7 +157,7 @@ class GpuStreamPipeline:
         return float(start.elapsed_time(end)) / rounds
 
     def _send(self, turns: Turns) -> int:
-        """Tell the card of the streams. Returns how many there are with those that fill the batch up."""
+        """Send `turns` to the card. Returns the number of rows, with those that fill the batch up."""
         rows = bucket_rows(len(turns.numbers))
         _Fields.of(self._turns_here[:, :rows]).fill(turns, self._filling)
         self._turns.copy_(self._turns_here, non_blocking=True)
@@ -182,7 +183,7 @@ class GpuStreamPipeline:
         return found.memory, encoder_out
 
     def _bring(self, encoder_out: Tensor, rows: Ints) -> Floats:
-        """`rows` [M] of it for searches on the host: few, if any."""
+        """Copy `rows` [M] of `encoder_out` to the host, for searches there: few, if any."""
         if not len(rows):
             return np.zeros((0, *encoder_out.shape[1:]), np.float32)
         some: Floats = encoder_out[torch.from_numpy(rows).to(self._device)].float().cpu().numpy()

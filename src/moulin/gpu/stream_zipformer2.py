@@ -84,7 +84,7 @@ class GpuStreamZipformer2:
 
     @staticmethod
     def values_a_stream(encoder: Zipformer2) -> int:
-        """With the encoder's own sizes of chunk and left context."""
+        """The number of values in a stream's states, with the encoder's own chunk and left context."""
         config, values = encoder.config, math.prod(_embed_past_size(encoder.config))
         chunk, left = _sizes(encoder, None, None)
         for stack, num_layers in enumerate(config.num_layers):
@@ -112,7 +112,7 @@ class GpuStreamZipformer2:
 
 
 def _sizes(encoder: Zipformer2, chunk_size: int | None, left_context_frames: int | None) -> tuple[int, int]:
-    """Those given, else the encoder's own."""
+    """The sizes that are given, else the encoder's own."""
     chunk = encoder.chunk_size if chunk_size is None else chunk_size
     return chunk, encoder.left_context_frames if left_context_frames is None else left_context_frames
 
@@ -147,7 +147,7 @@ def _ring_sizes(config: Zipformer2Config, stack: int, chunk: int, left: int) -> 
 
 
 class _StreamLayer(Zipformer2Layer[Chunks]):
-    """With rings for the past of every stream."""
+    """A layer with rings for the past frames of every stream."""
 
     def __init__(
         self, layer: Layer, config: Zipformer2Config, stack: int, like: Tensor, *, capacity: int, chunk: int, left: int

@@ -1,4 +1,4 @@
-"""How tritonserver runs."""
+"""Options of tritonserver."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _PORT = Bounds(at_least=0, at_most=65535)
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """How tritonserver runs; a port of 0 takes a free one. Raises OptionsError for what is no port."""
+    """Options of tritonserver; a port of 0 takes a free one. Raises OptionsError for an invalid port."""
 
     http_port: int = option(8000, "Triton's port for HTTP.", bounds=_PORT)
     grpc_port: int = option(8001, "Triton's port for gRPC.", bounds=_PORT)
     metrics_port: int = option(8002, "Triton's port for metrics.", bounds=_PORT)
     host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0 for other machines too.")
     exit_timeout_sec: int = 10
-    """How long requests in flight may take to finish when the server stops."""
+    """The longest time for requests in flight to finish when the server stops."""
     log_verbose: int = 0
     auto_complete_config: bool = False
     """Let Triton fill gaps in config.pbtxt: it starts every python model once more to ask it."""
@@ -30,7 +30,7 @@ class ServerOptions:
 
     @property
     def ports(self) -> dict[str, int]:
-        """By the flags that set them."""
+        """The ports by the flags that set them."""
         return {
             "--http-port": self.http_port,
             "--grpc-port": self.grpc_port,

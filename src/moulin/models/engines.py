@@ -56,7 +56,7 @@ RUNTIMES: dict[Engine, Runtime] = {
     "torch": Runtime("checkpoint", ("fp32", "fp16", "bf16"), "PyTorch runs checkpoints", _check_torch),
     "tensorrt": Runtime("onnx", ("fp16", "bf16", "fp32"), "TensorRT builds its engines", _check_tensorrt),
 }
-"""Where no engine is asked for, the first one that runs a model's form."""
+"""All engines; the first one of a form runs it where no engine is asked for."""
 
 
 def choose_engine(spec: ModelSpec, wanted: Engine | None = None) -> Engine:

@@ -87,7 +87,7 @@ class Inbox:
         self._num_windows[slot] = 0
 
     def finished(self, slots: Ints) -> NDArray[np.bool_]:
-        """Which of `slots` get no more audio."""
+        """Whether each of `slots` gets no more audio, bool [N]."""
         finished: NDArray[np.bool_] = self._num_windows[slots] != _GOES_ON
         return finished
 
@@ -99,7 +99,7 @@ class Inbox:
         return bool(self.num_taken[slot] < end)
 
     def ended(self, slots: Ints) -> NDArray[np.bool_]:
-        """Which of `slots` are finished and have no window left."""
+        """Whether each of `slots` is finished and has no window left, bool [N]."""
         ends = self._num_windows[slots]
         ended: NDArray[np.bool_] = (ends != _GOES_ON) & (self.num_taken[slots] >= ends)
         return ended

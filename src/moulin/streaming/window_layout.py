@@ -38,11 +38,11 @@ class WindowLayout(NamedTuple):
         return (self.frame_length - self.frame_shift) // 2
 
     def whole_windows(self, num_samples: int) -> int:
-        """How many complete windows there are in a stream of `num_samples` samples that goes on."""
+        """The number of complete windows in a stream of `num_samples` samples that goes on."""
         return max(0, (num_samples + self.overhang - self.samples) // self.chunk + 1)
 
     def all_windows(self, num_samples: int, tail_samples: int) -> int:
-        """How many windows a stream has that ends after `num_samples` samples, 0 for no audio.
+        """The number of windows of a stream that ends after `num_samples` samples, 0 for no audio.
 
         Enough silence follows that every frame of audio is in the chunk of some window, and `tail_samples` of silence
         in a chunk or in the look-ahead behind it.

@@ -1,4 +1,4 @@
-"""From a model's ONNX encoder to a TensorRT plan."""
+"""Building of a TensorRT plan from a model's ONNX encoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a model's ONNX files to its engine on a GPU, which is built if it does not exist yet."""
+"""The engine of a model's ONNX files on a GPU, which is built if it does not exist yet."""
 
 from __future__ import annotations
 

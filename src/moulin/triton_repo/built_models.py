@@ -1,4 +1,4 @@
-"""What a repository offers that `build_*` wrote, read back from its config.pbtxt files."""
+"""The models of a repository that `build_*` wrote, read back from its config.pbtxt files."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from moulin.triton_repo.streaming_options import StreamingOptions
 
 @dataclass(frozen=True, slots=True)
 class BuiltModel:
-    """A model with the public contract; the parts of an ensemble are none."""
+    """A model with the public contract, unlike the parts of an ensemble."""
 
     name: str
     streaming: bool
     options: OfflineOptions | StreamingOptions
     is_ensemble: bool
-    """Its parts have engines, and it has none."""
+    """Whether it is in the layout `ensemble`: then it has no engine of its own."""
 
     @property
     def engine(self) -> Engine | None:

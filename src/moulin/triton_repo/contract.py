@@ -20,8 +20,8 @@ WAV = "WAV"
 """FP32 [B, N]: mono, 16 kHz, in [-1, 1], padded at the end to the longest."""
 
 WAV_INT16 = "WAV_INT16"
-"""INT16 [B, N], optional, of streaming models and of offline ones in the layout `fused`: WAV in 16 bits, which stands
-instead of it."""
+"""INT16 [B, N], optional, of streaming models and of offline ones in the layout `fused`: given instead of WAV, in 16
+bits."""
 
 WAV_LENS = "WAV_LENS"
 """INT32 [B, 1]: how many samples of each row are audio."""
@@ -31,7 +31,7 @@ OPTIONS = "OPTIONS"
 of a stream, for the stream (`moulin.streaming.options`)."""
 
 TRANSCRIPTS = "TRANSCRIPTS"
-"""BYTES, UTF-8. Offline [B, 1]: the text of each row. Streaming [1]: all that has been said since the stream's start.
+"""BYTES, UTF-8. Offline [B, 1]: the text of each row. Streaming [1]: the text since the stream's start.
 
 Old clients join the items of the first row offline and of the whole array in streaming, so the shapes must differ.
 """
@@ -39,5 +39,5 @@ Old clients join the items of the first row offline and of the whole array in st
 RESULT = "RESULT"
 """BYTES, JSON. Offline [B, 1]: `Transcript.to_dict()` of each row. Streaming [1]: `StreamUpdate.to_dict()`.
 
-Like any output of Triton's it comes where the request names it, and where the request names no outputs at all.
+Like any output of Triton's it is returned where the request names it, and where the request names no outputs at all.
 """

@@ -1,4 +1,4 @@
-"""What the config.pbtxt of every model has."""
+"""The parts of config.pbtxt that all models share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from moulin.triton_repo import contract
 
 PLAN_NAME = "encoder.plan"
-"""Of a TensorRT engine in a version's folder; what it was built with lies beside it."""
+"""The file of a TensorRT engine in a version's folder; its facts lie beside it (`tensorrt_engine.plan_file`)."""
 
 
 def new_config(name: str, max_batch_size: int) -> Any:
@@ -23,7 +23,7 @@ def new_config(name: str, max_batch_size: int) -> Any:
 
 
 def add_contract(config: Any) -> None:
-    """The tensors that clients send and get."""
+    """Add the tensors that clients send and get."""
     config.input.add(name=contract.WAV, data_type=pb.TYPE_FP32, dims=[-1])
     config.input.add(name=contract.WAV_LENS, data_type=pb.TYPE_INT32, dims=[1])
     config.input.add(name=contract.OPTIONS, data_type=pb.TYPE_STRING, dims=[1], optional=True)
@@ -32,7 +32,7 @@ def add_contract(config: Any) -> None:
 
 
 def add_int16(config: Any) -> None:
-    """Either WAV or WAV_INT16: half as many bytes for who has 16-bit samples."""
+    """Add WAV_INT16 as an alternative to WAV: half as many bytes for clients with 16-bit samples."""
     config.input[0].optional = True
     config.input.add(
         name=contract.WAV_INT16, data_type=pb.TYPE_INT16, dims=[-1], optional=True, allow_ragged_batch=True
@@ -40,7 +40,7 @@ def add_int16(config: Any) -> None:
 
 
 def add_instances(config: Any, count: int, gpu: int | None) -> None:
-    """`count` processes, on the CPU or bound to one GPU."""
+    """Add `count` processes, on the CPU or bound to one GPU."""
     group = config.instance_group.add(count=count, kind=pb.ModelInstanceGroup.KIND_CPU)
     if gpu is not None:
         group.kind = pb.ModelInstanceGroup.KIND_GPU
@@ -48,6 +48,6 @@ def add_instances(config: Any, count: int, gpu: int | None) -> None:
 
 
 def add_parameters(config: Any, parameters: Mapping[str, str]) -> None:
-    """Facts for clients and about the networks of an ensemble; see `service_parameter` for the operator's options."""
+    """Add facts for clients and about an ensemble's networks; see `service_parameter` for the operator's options."""
     for name, value in parameters.items():
         config.parameters[name].string_value = value

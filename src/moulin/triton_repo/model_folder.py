@@ -24,9 +24,9 @@ from moulin.triton_repo.{shim} import TritonPythonModel  # noqa: F401
 @contextmanager
 def new_model(model_dir: Path, *, linked: Path | None = None) -> Iterator[Path]:
     """A folder with an empty version `1`, which takes the place of `model_dir` on leaving. The components of an
-    ensemble that was there go with it.
+    ensemble that was there are removed too.
 
-    `linked` is the folder that the new model will have links to. Raises OptionsError where the folder cannot be
+    `linked` is the folder to which the new model will have links. Raises OptionsError where the folder cannot be
     written, holds something else, or would be linked to itself.
     """
     if model_dir.is_symlink() or (model_dir.exists() and not (model_dir / "config.pbtxt").is_file()):
@@ -54,12 +54,12 @@ def new_model(model_dir: Path, *, linked: Path | None = None) -> Iterator[Path]:
 
 
 def write_config(model_dir: Path, config: Any) -> None:
-    """`config` is an `inference.ModelConfig` message."""
+    """Write `config`, an `inference.ModelConfig` message."""
     (model_dir / "config.pbtxt").write_text(text_format.MessageToString(config))
 
 
 def write_shim(model_dir: Path, shim: str) -> None:
-    """The model.py that imports the module `shim` of moulin.triton_repo."""
+    """Write the model.py that imports the module `shim` of moulin.triton_repo."""
     (model_dir / "1" / "model.py").write_text(_MODEL_PY.format(shim=shim))
 
 
@@ -72,7 +72,7 @@ def place_file(file: Path, to: Path, *, link: bool) -> None:
 
 
 def _components(model_dir: Path) -> list[Path]:
-    """The folders of the models that the one in `model_dir` ties together; none where it ties none of ours."""
+    """The folders of the components of the ensemble in `model_dir`; none where it is no ensemble of moulin's."""
     try:
         config = text_format.Parse((model_dir / "config.pbtxt").read_text(), pb.ModelConfig())
     except (text_format.ParseError, UnicodeDecodeError):

@@ -15,7 +15,7 @@ WARMUP_SAMPLES = 32_000
 
 
 def offline_config(options: OfflineOptions, *, max_utterance_sec: float) -> Any:
-    """The `inference.ModelConfig` message. `max_utterance_sec` is for clients, which cut what is longer."""
+    """The `inference.ModelConfig` message. `max_utterance_sec` is for clients, which cut longer recordings."""
     config = new_config(options.model_name, options.max_batch)
     add_int16(config)
 

@@ -1,4 +1,4 @@
-"""What an operator may choose about the offline service."""
+"""The operator's options of the offline service."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from moulin.triton_repo.service_options import ServiceOptions
 
 @dataclass(frozen=True)
 class OfflineOptions(ServiceOptions):
-    """The threads are those of all instances together."""
+    """Options of the offline service; `engine.threads` are those of all instances together."""
 
     max_batch: int = option(64, "Most utterances in a batch, and in a request", bounds=Bounds(at_least=1))
     max_audio_sec: float = option(MAX_AUDIO_SEC, "Refuse longer utterances (offline).", bounds=Bounds(above=0))
     max_queue: int = setting(2048, bounds=Bounds(at_least=1))
-    """Requests that may wait. The next one is refused with UNAVAILABLE at once rather than after a timeout."""
+    """Requests that may wait. Further ones are refused with UNAVAILABLE at once rather than after a timeout."""
     queue_delay_ms: float = setting(0.0, bounds=Bounds(at_least=0))
-    """How long the first request of a batch waits for company. Under load batches form without any wait."""
+    """The wait of a batch's first request for others. Under load batches form without any wait."""
     decoding: DecodingOptions = held(DecodingOptions)

@@ -1,4 +1,4 @@
-"""What the offline shim does, without Triton: requests with several utterances in, transcripts out."""
+"""The offline service without Triton: requests with several utterances in, transcripts out."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class OfflineRequest:
 
     @property
     def samples(self) -> Floats | NDArray[np.int16]:
-        """Those that are there. Raises AudioError where none or both are."""
+        """The samples, float32 or int16 [B, N]. Raises AudioError where neither or both are given."""
         given = [samples for samples in (self.wav, self.wav_int16) if samples is not None]
         if len(given) != 1:
             raise AudioError(f"Expected either WAV or WAV_INT16, got {'both' if given else 'neither'}")
@@ -36,14 +36,14 @@ class OfflineRequest:
 
     @property
     def lengths(self) -> NDArray[np.int32]:
-        """`wav_lens`. Raises AudioError where there are none: with an optional input Triton no longer looks."""
+        """`wav_lens`. Raises AudioError where it is missing, which Triton does not check beside optional inputs."""
         if self.wav_lens is None:
             raise AudioError("Expected WAV_LENS, how many samples of each row are audio, got none")
         return self.wav_lens
 
 
 class Check(Protocol):
-    """`FeatureExtractor.check`."""
+    """A check of a waveform: `FeatureExtractor.check`, or `check_form` of a recognizer."""
 
     def __call__(self, waveform: Floats, *, what: str = ...) -> Floats: ...
 
@@ -64,7 +64,7 @@ def read_waveforms(wav: Floats | NDArray[np.int16], wav_lens: NDArray[np.int32],
 
 
 def read_options(options: Sequence[bytes] | None, count: int, usual: DecodingOptions) -> list[DecodingOptions]:
-    """The options of `count` rows: what OPTIONS says of each, else the `usual` ones. Raises OptionsError."""
+    """The options of `count` rows: those in OPTIONS, else the `usual` ones. Raises OptionsError."""
     return [usual.updated_from_json(row) for row in options] if options else [usual] * count
 
 
@@ -81,7 +81,7 @@ class Transcriber(Protocol):
 
 
 _Utterance = tuple[Floats, DecodingOptions, str]
-"""With what messages call it."""
+"""Waveform, options, and the name in messages."""
 
 
 class OfflineService:
@@ -91,14 +91,14 @@ class OfflineService:
         self._recognizer = recognizer
 
     def answer(self, requests: Sequence[OfflineRequest]) -> list[list[Transcript] | MoulinError]:
-        """The transcripts of each request, or what is wrong with it."""
+        """The transcripts of each request, or its error."""
         checked = [self._check(request) for request in requests]
         good = [utterances for utterances in checked if not isinstance(utterances, MoulinError)]
         answers = iter(answer_together(good, self._transcribe))
         return [answer if isinstance(answer, MoulinError) else next(answers) for answer in checked]
 
     def _transcribe(self, requests: Sequence[list[_Utterance]]) -> list[list[Transcript] | MoulinError]:
-        """All requests in one batch."""
+        """Transcribe all requests in one batch."""
         everything = [utterance for request in requests for utterance in request]
         waveforms, options, names = zip(*everything, strict=True) if everything else ((), (), ())
         answers = iter(self._recognizer.transcribe_each(waveforms, options, names))
@@ -119,7 +119,7 @@ class OfflineService:
 
 
 def _together(answers: Sequence[Transcript | MoulinError]) -> list[Transcript] | MoulinError:
-    """The transcripts of one request, or the first thing that is wrong with it."""
+    """The transcripts of one request, or its first error."""
     transcripts = []
     for answer in answers:
         if isinstance(answer, MoulinError):

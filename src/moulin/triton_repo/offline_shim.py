@@ -21,11 +21,11 @@ from moulin.triton_repo.shim_parameters import ShimParameters
 from moulin.triton_repo.stub_check import check_stub
 
 _NICENESS = 10
-"""Whoever speaks waits for words, whoever uploads for minutes: a streaming model beside gets the CPU first."""
+"""Gives the CPU first to a streaming model beside, whose replies are more urgent than those to uploads."""
 
 
 class TritonPythonModel:
-    """Tensors to `OfflineService` and back."""
+    """Converts tensors for `OfflineService`, and its answers to tensors."""
 
     def initialize(self, args: dict[str, str]) -> None:
         check_stub(pb_utils.Tensor)
@@ -39,7 +39,7 @@ class TritonPythonModel:
             max_audio_sec=parameters.options.max_audio_sec,
         )
         self._service = OfflineService(self._recognizer)
-        # What is there now stays: the garbage collector need not walk through all of PyTorch while requests wait.
+        # The objects loaded so far stay: the garbage collector need not walk through PyTorch's while requests wait.
         gc.collect()
         gc.freeze()
 

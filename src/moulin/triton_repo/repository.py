@@ -1,9 +1,9 @@
-"""Writes a Triton model repository: config.pbtxt, the shim that Triton loads, warm-up data and the model's files.
+"""Writing of a Triton model repository: config.pbtxt, the shim that Triton loads, warm-up data and the model's files.
 
 DIR/transducer/config.pbtxt
 DIR/transducer/1/model.py         imports moulin, nothing else
 DIR/transducer/1/bundle/          the model's files (copied, or a link to where they are)
-DIR/transducer/warmup/            what Triton sends before it reports ready (offline)
+DIR/transducer/warmup/            tensors that Triton sends before it reports ready (offline)
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def build_offline_repository(spec: ModelSpec, to: Path, options: OfflineOptions,
 
 
 def build_streaming_repository(spec: ModelSpec, to: Path, options: StreamingOptions, *, link: bool = False) -> Path:
-    """The same for the streaming model `spec`. It warms itself up: Triton's warm-up knows no sequences."""
+    """`build_offline_repository` for the streaming model `spec`, without warm-up data: Triton's warm-up knows no
+    sequences, so the shim warms up by itself."""
     options, plan = _placed(options, spec)
     with _new_model(spec, to / options.model_name, "streaming_shim", plan, link=link) as model_dir:
         write_config(model_dir, streaming_config(options))
@@ -71,9 +72,9 @@ def _new_model(spec: ModelSpec, model_dir: Path, shim: str, plan: Path | None, *
 
 
 def _placed(options: _Options, spec: ModelSpec) -> tuple[_Options, Path | None]:
-    """`options` with what will run and where it lies in the version's folder, and the plan to put there.
+    """`options` with the settled engine and the paths in the version's folder, and the plan to put there.
 
-    Raises OptionsError where the engine does not run the model, or not so.
+    Raises OptionsError where the engine does not run the model, or not in that precision.
     """
     _, engine = settled(spec, options.engine)
     placed = replace(engine, plan=Path(PLAN_NAME) if engine.plan else None)

@@ -1,4 +1,4 @@
-"""What an operator may choose about both services."""
+"""The operator's options of both services."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ _MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 @dataclass(frozen=True)
 class ServiceOptions:
-    """A service by one model in Triton; `OfflineOptions` and `StreamingOptions` add theirs. Raises OptionsError."""
+    """Options of a service by one model in Triton; `OfflineOptions` and `StreamingOptions` add more. Raises
+    OptionsError."""
 
     model_name: str = contract.MODEL_NAME
     engine: EngineChoice = held(EngineChoice)

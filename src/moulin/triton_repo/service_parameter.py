@@ -1,4 +1,4 @@
-"""The operator's options in config.pbtxt: one parameter, JSON, written and read by the same classes."""
+"""The operator's options in config.pbtxt: one parameter of JSON, written and read by the same classes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def add_service(config: Any, options: ServiceOptions) -> None:
 def read_service(options: type[_Options], values: Mapping[str, str], where: str) -> _Options:
     """The options in `values`, the parameters of a config.pbtxt by name; `where` names it in messages.
 
-    Raises BundleError where there are none, as in a repository of an earlier moulin, or none that this moulin knows.
+    Raises BundleError where there are none, as in a repository of an earlier moulin, or where this moulin refuses them.
     """
     try:
         text = values[NAME]

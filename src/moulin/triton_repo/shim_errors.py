@@ -1,4 +1,4 @@
-"""How shims sort errors for Triton."""
+"""Classes of errors for the status codes of Triton."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from moulin.errors import AudioError, MoulinError, OptionsError, StreamError, St
 
 
 def is_invalid(error: MoulinError) -> bool:
-    """Whether it is the request that is wrong (INVALID_ARG), not the service (INTERNAL)."""
+    """Whether the request is wrong (INVALID_ARG), not the service (INTERNAL)."""
     return isinstance(error, AudioError | OptionsError | StreamError) and not isinstance(error, StreamsFull)

@@ -1,4 +1,4 @@
-"""What a shim is told when Triton loads it."""
+"""The parameters that a shim reads when Triton loads it."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _Options = TypeVar("_Options", OfflineOptions, StreamingOptions)
 
 @dataclass(frozen=True)
 class ShimParameters(Generic[_Options]):
-    """The parameters of config.pbtxt, and what both shims make of them."""
+    """The parameters of config.pbtxt, and values that both shims derive from them."""
 
     options: _Options
     version: Path
     """The version's folder, to which the paths in `options` are relative."""
     values: Mapping[str, str]
-    """All parameters as they stand there, those of the networks of an ensemble among them."""
+    """All parameters by name, unparsed; those of an ensemble's networks among them."""
 
     @classmethod
     def read(cls, args: Mapping[str, str], options: type[_Options]) -> Self:
-        """From the `args` of the python backend's `initialize`. Raises BundleError as `read_service` does."""
+        """The parameters in the `args` of the backend's `initialize`. Raises BundleError as `read_service` does."""
         parameters = json.loads(args["model_config"])["parameters"]
         values = {name: value["string_value"] for name, value in parameters.items()}
         model, version = args["model_repository"], args["model_version"]
@@ -46,10 +46,10 @@ class ShimParameters(Generic[_Options]):
 
     @property
     def engine(self) -> EngineChoice:
-        """What this instance opens. An offline call may use all threads, since other instances may be idle.
+        """The engine that this instance opens. An offline call may use all threads, as other instances may be idle.
 
-        With PyTorch it may use this instance's share: its threads wait for each other by spinning, and those of several
-        processes would do it on the same cores. So may streams, which always have other calls beside them.
+        With PyTorch a call may use this instance's share only: PyTorch's threads wait for each other by spinning, which
+        in several processes on the same cores is slow. So it is for streams, which always have other calls beside them.
         """
         chosen = self.options.engine
         share = max(1, self.threads // self.options.instances)

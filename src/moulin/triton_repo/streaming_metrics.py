@@ -1,6 +1,6 @@
 """The streaming model's metrics on Triton's own metrics port.
 
-Triton cannot know how long a chunk was worked on: replies come after `execute` has returned. Imported only inside
+Triton cannot measure the work on a chunk, because replies come after `execute` has returned. Imported only inside
 Triton's stub process.
 """
 
@@ -35,7 +35,7 @@ _COUNTERS = {
 
 
 class StreamingMetrics:
-    """Publishes a service's counters every second: each update is a message to Triton, too dear for every chunk."""
+    """Publishes a service's counters every second: an update is a message to Triton, too expensive for every chunk."""
 
     def __init__(self, service: StreamingService, labels: dict[str, str]) -> None:
         self._service = service

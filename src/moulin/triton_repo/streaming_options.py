@@ -1,4 +1,4 @@
-"""What an operator may choose about the streaming service."""
+"""The operator's options of the streaming service."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _TIME = Bounds(above=0, below=1e6)
 
 @dataclass(frozen=True)
 class StreamingOptions(ServiceOptions):
-    """The instances share the streams and the device's threads."""
+    """Options of the streaming service. Its instances share `max_streams` and the device's threads."""
 
     max_batch: int | None = option(None, "most streams in a step.", usual="16", bounds=Bounds(at_least=1))
-    """By default what suits the device."""
+    """None takes a number that suits the device."""
     max_streams: int = option(MAX_STREAMS, "Streams that may be open at once.", bounds=Bounds(at_least=1))
-    """The next one is refused with UNAVAILABLE."""
+    """Further streams are refused with UNAVAILABLE."""
     idle_timeout_sec: float = option(IDLE_TIMEOUT_SEC, "Close a stream after so long without a request.", bounds=_TIME)
     max_step_ms: float | None = option(
         None,
@@ -30,7 +30,7 @@ class StreamingOptions(ServiceOptions):
         usual="never",
         bounds=_TIME,
     )
-    """Counted from the chunk's arrival at the scheduler on."""
+    """The time counts from the chunk's arrival at the scheduler."""
     linger_ms: float = option(
         0.0,
         "Let a call of Triton's wait so many milliseconds for its replies, to give them back together (streams on a "
@@ -39,5 +39,5 @@ class StreamingOptions(ServiceOptions):
     )
     """Triton brings no other chunks to the instance meanwhile. Worth it where a step takes all streams that wait."""
     queue_delay_ms: float = setting(10.0, bounds=_WAIT)
-    """How long Triton may keep a chunk to hand it over together with others."""
+    """The longest time for Triton to keep a chunk, to hand it over together with others."""
     stream: StreamOptions = held(StreamOptions)

@@ -1,4 +1,4 @@
-"""What the streaming shim does, without Triton: requests that belong to sequences in, replies out."""
+"""The streaming service without Triton: requests that belong to sequences in, replies out."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from moulin.triton_repo.streaming_options import IDLE_TIMEOUT_SEC
 logger = logging.getLogger(__name__)
 
 MAX_CHUNK_SEC = 600.0
-"""Audio in one request. It waits in memory until it is decoded, so there must be some limit."""
+"""Limit of the audio in one request, which waits in memory until it is decoded."""
 
 StreamId = int | str
 
 _SWEEP_SEC = 0.5
 _LATE_SEC = 1.0
-"""A request that waits longer than this is asked whether its client is still there."""
+"""The wait of a request after which the service asks whether its client has gone."""
 
 
 @dataclass(slots=True)
 class StreamRequest:
-    """The tensors of one request, and what Triton says about its sequence.
+    """The tensors of one request, and the place of the request in its sequence.
 
     `wav` float32 [1, N] or `wav_int16` int16 [1, N], `wav_lens` int32 [1, 1]: Triton's memory, which is read before
-    `submit` returns and never after. `options` is JSON, looked at when the stream starts.
+    `submit` returns and never after. `options` is JSON for the stream, given with its first request.
     `stream_id` is the client's `sequence_id`, a number or a string; 5 and "5" are different streams.
-    `is_cancelled` asks whether the client has gone; it is called seldom and may take a while.
+    `is_cancelled` tells whether the client has gone; it is called seldom and may take a while.
     """
 
     stream_id: StreamId
@@ -57,31 +57,31 @@ class StreamRequest:
 
 @dataclass(slots=True)
 class StreamReply:
-    """`text` is all that has been said since the stream's start; `update` is None where the request wants none."""
+    """`text` is the text since the stream's start; `update` is None where the request wants none."""
 
     text: str
     update: StreamUpdate | None
 
 
 Respond = Callable[[StreamReply | MoulinError], None]
-"""Called exactly once a request, on any thread."""
+"""A callback for the reply or error, called exactly once a request, on any thread."""
 
 
 @dataclass(slots=True)
 class StreamingCounters:
-    """What has happened since the service was started; for metrics."""
+    """Counts since the service was started, for metrics."""
 
     opened: int = 0
-    refused: int = 0  # for want of a slot
+    refused: int = 0  # because no slot was free
     refused_for_load: int = 0  # because steps take too long
     timed_out: int = 0
     replies: int = 0
-    waited_sec: float = 0.0  # of all replies together, from the request's arrival
+    waited_sec: float = 0.0  # from each request's arrival to its reply, all together
     audio_sec: float = 0.0
     steps: int = 0  # encoder calls
-    step_streams: int = 0  # streams in them
-    step_sec: float = 0.0  # of all encoder calls together
-    step_wait_sec: float = 0.0  # of all streams in them together, until the call began
+    step_streams: int = 0  # streams in those calls
+    step_sec: float = 0.0  # all steps together
+    step_wait_sec: float = 0.0  # waits of all streams until their steps began, together
 
 
 @dataclass(slots=True)
@@ -96,7 +96,7 @@ class _Pending:
 
 @dataclass(slots=True, eq=False)
 class _Open:
-    """An open stream and its requests, of which the first is being worked on and the others wait for it."""
+    """An open stream and its unanswered requests; the first is being worked on, and the others wait for it."""
 
     stream: Stream
     options: bytes | None
@@ -106,7 +106,7 @@ class _Open:
 
 
 class StreamingService:
-    """Keeps the streams of many clients apart. What is wrong with one request or client never touches another.
+    """Serves the streams of many clients. An error of one request or client never affects another client.
 
     A stream is open from a request with `start` until one with `end`, until `idle_timeout_sec` seconds pass without a
     request, or until a client is found to have gone. Requests of one stream are answered in their order.
@@ -121,9 +121,9 @@ class StreamingService:
         instances: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """No stream is started while a chunk takes longer than `max_step_sec`, its wait included; None starts all.
+        """New streams are refused while a chunk takes longer than `max_step_sec`, its wait included; with None never.
 
-        `instances` such services share the streams of the model, and who is refused is told so.
+        `instances` such services share the streams of the model, which the refusal mentions.
         """
         self._recognizer = recognizer
         self._max_step_sec = max_step_sec
@@ -131,8 +131,8 @@ class StreamingService:
         self._idle_timeout_sec = idle_timeout_sec
         self._clock = clock
         self._scheduler = StepScheduler(recognizer)
-        # Streams that take further requests, by their id. One whose `end` has come is no longer here, so that its
-        # id may start again at once, but in `_all` until that request is answered.
+        # Streams that take further requests, by id. One whose `end` has come is not among them, so that its id may
+        # start again at once; it is in `_all` until that request is answered.
         self._accepting: dict[StreamId, _Open] = {}
         self._all: set[_Open] = set()
         self._lock = threading.Lock()
@@ -143,16 +143,16 @@ class StreamingService:
 
     @property
     def num_open(self) -> int:
-        """How many streams hold a slot."""
+        """The number of streams that hold a slot."""
         return self._recognizer.num_open
 
     @property
     def capacity(self) -> int:
-        """How many may."""
+        """The number of slots."""
         return self._recognizer.limits.capacity
 
     def counters(self) -> StreamingCounters:
-        """What has happened so far."""
+        """The counts so far."""
         scheduler = self._scheduler
         return replace(
             self._counters,
@@ -163,7 +163,7 @@ class StreamingService:
         )
 
     def submit(self, request: StreamRequest, respond: Respond) -> None:
-        """Take one request; `respond` gets its reply, or what is wrong with it."""
+        """Take one request; `respond` gets its reply or error."""
         try:
             self._submit(request, respond)
         except Exception as error:  # whatever a request makes fail must stay its own failure
@@ -174,7 +174,7 @@ class StreamingService:
             _tell(respond, error)
 
     def sweep(self) -> None:
-        """Close the streams that nobody has used for too long or whose clients have gone."""
+        """Close the streams that have been idle for too long or whose clients have gone."""
         now = self._clock()
         with self._lock:
             idle = [
@@ -192,7 +192,7 @@ class StreamingService:
                 self._abandon(opened, head)
 
     def close(self) -> None:
-        """Stop. Requests that wait are told so. No `submit` may be under way."""
+        """Stop the service; waiting requests get an error. No `submit` may be under way."""
         self._closing.set()
         self._sweeper.join()
         self._scheduler.close()
@@ -218,7 +218,7 @@ class StreamingService:
             if request.end:
                 del self._accepting[request.stream_id]
             if len(opened.pending) > 1:
-                # It waits in memory of its own; what does not wait is copied by the recognizer alone.
+                # Waiting samples need memory of their own; others are copied by the recognizer at once.
                 pending.samples = samples.copy()
                 return
         self._work_on(opened)
@@ -246,7 +246,7 @@ class StreamingService:
         return opened
 
     def _check_load(self) -> None:
-        """Those that are open come before those that would be. Raises StreamsFull."""
+        """Refuse a new stream where it would slow open ones down too much. Raises StreamsFull."""
         if self._max_step_sec is not None and (latency := self._scheduler.latency_sec()) > self._max_step_sec:
             self._counters.refused_for_load += 1
             raise StreamsFull(
@@ -256,7 +256,7 @@ class StreamingService:
             )
 
     def _all_in_use(self, full: StreamsFull) -> StreamsFull:
-        """Triton chooses the instance; others may have room."""
+        """The error for a full instance: Triton chose the instance, and others may have room."""
         if self._instances == 1:
             return full
         return StreamsFull(
@@ -277,7 +277,7 @@ class StreamingService:
         return opened
 
     def _work_on(self, opened: _Open) -> None:
-        """Take the first of the stream's pending requests, and those behind it that need no step."""
+        """Work on the first of the stream's pending requests, and on those behind it that need no step."""
         more = True
         while more:
             error = self._feed(opened.stream, opened.pending[0])
@@ -287,7 +287,7 @@ class StreamingService:
             more = self._answer(opened, error)
 
     def _feed(self, stream: Stream, pending: _Pending) -> Exception | None:
-        """Give the stream the audio of a request. Returns what went wrong."""
+        """Give the stream the audio of a request. Returns the error, if any."""
         try:
             assert pending.samples is not None
             self._recognizer.accept(stream, pending.samples)
@@ -320,7 +320,7 @@ class StreamingService:
             accepting = self._accepting.get(request.stream_id) is opened
             if failed and accepting:
                 del self._accepting[request.stream_id]
-            # Whoever takes the stream out of `_accepting` leaves it to the last of its requests to close it.
+            # A stream that was removed from `_accepting` is closed by the last of its requests.
             if failed or not (more or accepting):
                 self._close(opened)
         _tell(respond, reply)
@@ -338,14 +338,14 @@ class StreamingService:
             return EngineError(f"Recognition failed, and the stream is closed: {problem}")
 
     def _end(self, stream_id: StreamId) -> None:
-        """A stream whose last request is refused ends with the one before."""
+        """End a stream whose last request was refused: the request before it is the last."""
         with self._lock:
             opened = self._accepting.pop(stream_id, None)
             if opened is not None and not opened.pending:
                 self._close(opened)
 
     def _abandon(self, opened: _Open, head: StreamRequest) -> None:
-        """Whoever sent `head` has gone: do not decode what is left of the stream's audio."""
+        """Discard the stream's remaining audio, because the client that sent `head` has gone."""
         with self._lock:
             if opened.pending and opened.pending[0].request is head:
                 opened.abandoned = True
@@ -364,7 +364,7 @@ class StreamingService:
 def _tell(respond: Respond, reply: StreamReply | MoulinError) -> None:
     try:
         respond(reply)
-    except Exception:  # must not stop the thread, which has others to tell
+    except Exception:  # must not stop the thread, which has other replies to give
         logger.exception("A reply could not be delivered")
 
 

@@ -28,12 +28,12 @@ logger = logging.getLogger(__name__)
 
 
 class TritonPythonModel:
-    """Tensors to `StreamingService` and back.
+    """Converts tensors for `StreamingService`, and its replies to tensors.
 
-    Replies that are all there at once (to audio that completes no chunk), or soon where `execute` is to linger, go
-    back together when `execute` returns, which costs Triton and us less than one by one. Otherwise they are sent when
-    they are ready, so that Triton can bring the next requests while the encoder runs: by a thread of its own, because
-    that waits for tritonserver to take them, and the threads that made them have the next step to do.
+    Where all replies of a call are ready at once (to audio that completes no chunk), or within `linger_ms`, `execute`
+    returns them together, which costs Triton and moulin less than one by one. Otherwise they are sent when they are
+    ready, so that Triton can bring the next requests while the encoder runs. A thread of its own sends them, because
+    sending waits for tritonserver, and the threads that made the replies have the next step to do.
     """
 
     def initialize(self, args: dict[str, str]) -> None:
@@ -73,7 +73,7 @@ class TritonPythonModel:
         for request, client in zip(requests, clients, strict=True):
             self._service.submit(_parse(request, client), partial(call.post, client))
         replies = call.collect(self._linger_sec)
-        # All of them or none: what Triton does with some now and others later is documented nowhere.
+        # All of them or none: it is undocumented what Triton does with some now and others later.
         if len(replies) == len(clients):
             return [client.response(replies[client]) for client in clients]
         for client, reply in replies.items():
@@ -105,7 +105,7 @@ class _Call:
         self._postman.post(client, reply)
 
     def collect(self, linger_sec: float) -> dict[_Client, StreamReply | MoulinError]:
-        """Those that came, waiting up to `linger_sec` for all."""
+        """The replies that have come, after a wait of up to `linger_sec` for all."""
         with self._complete:
             if linger_sec:
                 self._complete.wait_for(lambda: len(self._replies) == self._num_requests, linger_sec)
@@ -125,7 +125,7 @@ class _Postman:
         self._letters.put((client, reply))
 
     def close(self) -> None:
-        """Return when all that was posted is sent."""
+        """Return when all posted replies are sent."""
         self._letters.put(None)
         self._thread.join()
 
@@ -136,7 +136,7 @@ class _Postman:
 
 
 class _Client:
-    """Whoever waits for the reply to one request."""
+    """The client's side of one request."""
 
     __slots__ = ("_answered", "_lock", "_sender", "wanted")
 
@@ -162,7 +162,7 @@ class _Client:
         return _response(self.wanted, reply)
 
     def has_gone(self) -> bool:
-        # Asked about a request that has been answered, tritonserver 2.51 ends with a segmentation fault.
+        # tritonserver 2.51 ends with a segmentation fault where it is asked about a request that has been answered.
         with self._lock:
             return not self._answered and bool(self._sender.is_cancelled())
 

@@ -14,8 +14,8 @@ from moulin.errors import LaunchError
 
 
 def check_stub(tensor_type: Any) -> None:
-    """Send values through `tensor_type` (`pb_utils.Tensor`) and back, as the stub copies outputs; raise LaunchError
-    where they do not come back. What counts is the behaviour: newer stubs take numpy 2.
+    """Send values through `tensor_type` (`pb_utils.Tensor`) and back, as the stub copies outputs. Raises LaunchError
+    where they do not come back. It checks behaviour, not versions: newer stubs take numpy 2.
     """
     values = np.arange(1, 65, dtype=np.int32)
     copied = tensor_type.from_dlpack("copied", tensor_type("values", values).to_dlpack()).as_numpy()

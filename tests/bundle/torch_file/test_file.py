@@ -1,4 +1,4 @@
-"""The same tensors as torch.load gives, and BundleErrors for all else."""
+"""Tensors equal to those of torch.load, and BundleErrors for all else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands beside the model in checkpoints, made by the libraries that it comes from."""
+"""Objects beside the model in checkpoints, made by the libraries that they come from."""
 
 from __future__ import annotations
 

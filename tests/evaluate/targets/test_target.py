@@ -1,4 +1,4 @@
-"""What a report tells of the settings of a target."""
+"""Settings of a target in a report."""
 
 from __future__ import annotations
 

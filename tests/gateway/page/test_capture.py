@@ -1,4 +1,4 @@
-"""What the page's audio thread makes of a microphone, in headless Chromium, with tones instead of speech."""
+"""Output of the page's audio thread for a microphone, in headless Chromium, with tones instead of speech."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Component:
         version = repository / name / "1"
         self._part: Part | None = None
         self.calls: list[int] = []
-        """How many rows each call had."""
+        """The number of rows of each call."""
         if self.config.backend == "python":
             values = {key: value.string_value for key, value in self.config.parameters.items()}
             self._part = open_part(values["part"], values, version, self._ask)

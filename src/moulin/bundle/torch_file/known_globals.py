@@ -205,4 +205,4 @@ KNOWN: Mapping[str, object] = dict(
         ((f"torch.{name}", _BYTES) for name in ("UntypedStorage", "storage.UntypedStorage", "storage._UntypedStorage")),
     )
 )
-"""By module and name: a Placeholder with moulin's function, or the value itself."""
+"""Known globals by module and name: a Placeholder with moulin's function, or the value itself."""

@@ -1,4 +1,4 @@
-"""Offline recognition with everything on the GPU."""
+"""Offline recognition on the GPU engine: features, encoder and searches on the card."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from moulin.gpu.open_encoder import gpu_encoder
 from moulin.gpu.pipeline import GpuPipeline, Result
 
 WARM_UP_SEC = 20.0
-"""Graphs of single utterances up to here are captured before the first one comes; others when they are first needed."""
+"""Graphs of single utterances of up to this length are captured by `warm_up`, others when they are first needed."""
 
 _NOTHING = Hypothesis((), (), (), 0.0)
 
@@ -60,7 +60,7 @@ class GpuEnginePipeline:
         )
 
     def warm_up(self, longest_sec: float = WARM_UP_SEC) -> None:
-        """Compile kernels and capture graphs, that no utterance waits for it.
+        """Compile kernels and capture graphs, so that no utterance waits for them.
 
         Raises EngineError where the precision is not enough for this checkpoint.
         """
@@ -69,7 +69,7 @@ class GpuEnginePipeline:
         self([noise], RowOptions.defaults(1), ["noise"], _raise)
 
     def __call__(self, waveforms: Sequence[Floats], options: RowOptions, names: Sequence[str], answer: Answer) -> None:
-        """See `Pipeline`; int16 waveforms stay what they are, which halves what is copied."""
+        """See `Pipeline`; int16 waveforms are copied to the card as they are, half as many bytes as float32."""
         for position, waveform in enumerate(waveforms):
             if not len(waveform):
                 answer(position, _NOTHING)
@@ -84,7 +84,7 @@ class GpuEnginePipeline:
                 self._run([waveforms[row] for row in some], options.take(np.array(some)), result)
 
     def check_form(self, waveform: Floats, *, what: str) -> Floats:
-        """`check` without a look at the samples, of which the GPU tells the peak."""
+        """`check` of all but the samples, whose peak the GPU returns."""
         waveform = np.asarray(waveform)
         if waveform.ndim != 1 or waveform.dtype != np.float32:
             return self.check(waveform, what=what)
@@ -106,7 +106,7 @@ class GpuEnginePipeline:
         self._pipeline.close()
 
     def _wrong(self, waveform: Floats, hypothesis: Hypothesis, peak: float, what: str) -> MoulinError | None:
-        """Why there is no transcript of `waveform`, if there is none."""
+        """The error of `waveform`, if it has no transcript."""
         if not peak <= MAX_PEAK:
             try:
                 check_waveform(waveform, what=what)
@@ -119,7 +119,7 @@ class GpuEnginePipeline:
     def _run(self, waveforms: Sequence[Floats], options: RowOptions, result: Result) -> None:
         try:
             self._pipeline(waveforms, options, result)
-        except RuntimeError as error:  # want of memory, say
+        except RuntimeError as error:  # too little memory, for example
             raise EngineError(f"The GPU failed: {first_line(error)}") from error
 
 

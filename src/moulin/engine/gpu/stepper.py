@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 MAX_BATCH = 1024
 _STEP_BYTES = 5_500_000
-"""What a step works in for each of its streams, graphs of all sizes together: 4.4 GB for 1,024, 21.2 GB for 4,096."""
+"""Working memory of a step for each stream, graphs of all sizes together: 4.4 GB for 1,024, 21.2 GB for 4,096."""
 
 _GATHERING_SEC = 0.01
 
@@ -38,10 +38,10 @@ DEFAULT_BEAM = DecodingOptions().beam
 
 
 class GpuStepper:
-    """A `Stepper`, whose steps come one after the other.
+    """A `Stepper` that makes one step at a time.
 
-    Beams that are too wide for the card are searched on the host, of encoder frames that are brought there; for these
-    the decoder and joiner are on the CPU as well.
+    Beams that are too wide for the card are searched on the host, from encoder frames copied there; the decoder and
+    joiner are on the CPU too for these.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class GpuStepper:
         self._on_host = Searches(network, slots=capacity, places=MAX_BEAM, joiner_dim=spec.joiner_dim)
 
     def step(self, turns: Turns) -> Found:
-        """See `Stepper`. Where a search on the host fails, those of the step that are on the card have gone on."""
+        """See `Stepper`. Where a search on the host fails, the step's searches on the card have gone on."""
         wide = np.flatnonzero(turns.options.beams > self._beam_places)
         with computing(self._device):
             if not len(wide):
@@ -113,7 +113,7 @@ class GpuStepper:
 
 
 def check_memory(free: int, capacity: int, stream_bytes: int, max_batch: int) -> None:
-    """Raises EngineError where `free` bytes do not hold so many streams and what steps work in."""
+    """Raises EngineError where `free` bytes do not hold so many streams and the working memory of steps."""
     steps = max_batch * _STEP_BYTES
     if capacity * stream_bytes + steps <= free:
         return

@@ -1,1 +1,1 @@
-"""One file a form in which recordings and their transcripts are kept."""
+"""Readers of manifests, one file for each form in which recordings and transcripts are kept."""

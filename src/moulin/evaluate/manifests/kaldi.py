@@ -35,7 +35,7 @@ def read_kaldi(wav_scp: Path, text: Path | None = None) -> list[Utterance]:
 
 
 def _table(file: Path) -> dict[str, tuple[int, str]]:
-    """Of each line: its first word to its number and the rest."""
+    """The lines of `file` by their first word: (line number, rest of the line)."""
     table: dict[str, tuple[int, str]] = {}
     for number, line in read_lines(file):
         key, _, value = line.partition(" ") if " " in line else line.partition("\t")
@@ -60,12 +60,12 @@ def _audio(wav_scp: Path, number: int, key: str, value: str) -> Path:
             f"Expected a file for {key!r} on line {number} of {wav_scp}, got a place in an archive: {value!r}",
             hint="write the audio into files first (wav-copy)",
         )
-    # Kaldi's are relative to where its scripts run, most others to the list itself.
+    # Kaldi's paths are relative to where its scripts run, most others to the list itself.
     return beside if beside.is_file() else file
 
 
 def _segment(file: Path, number: int, value: str) -> tuple[str, float, float | None]:
-    """The recording, where in it, and how long; Kaldi writes -1 for its end."""
+    """The recording of a segment, its offset and its duration, for which Kaldi writes -1 up to the end."""
     try:
         recording, start, end = value.split()
         start_sec, end_sec = float(start), float(end)

@@ -102,7 +102,7 @@ def _loader(file: Path, cut: Any, audio: Path) -> Callable[[], NDArray[np.float3
 
 
 def _first_entry(file: Path) -> dict[str, Any]:
-    """Empty where it is no JSON object."""
+    """The first entry of a manifest; empty where it is no JSON object."""
     try:
         line = next(read_lines(file), (0, ""))[1]
         entry = json.loads(line)

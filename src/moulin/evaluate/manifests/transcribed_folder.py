@@ -40,7 +40,7 @@ def read_transcribed_folder(folder: Path) -> list[Utterance]:
 
 
 def _chapters(folder: Path) -> dict[tuple[Path, str], str]:
-    """What LibriSpeech's transcripts say: by folder and name."""
+    """The texts of LibriSpeech's transcripts by folder and name."""
     said = {}
     for file in folder.rglob(_CHAPTER):
         for _, line in read_lines(file):

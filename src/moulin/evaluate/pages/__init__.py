@@ -1,1 +1,1 @@
-"""A result for people to read: what it says, and how that looks as a page and as Markdown."""
+"""Reports for people: their content, as an HTML page and as Markdown."""

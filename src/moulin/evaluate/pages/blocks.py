@@ -16,7 +16,7 @@ class Paragraph:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A figure that is worth a big number."""
+    """A figure that is shown as a big number."""
 
     value: str
     name: str
@@ -36,7 +36,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """HTML with an SVG; the tables say the same."""
+    """HTML with an SVG; the tables have the same figures."""
 
     title: str
     html: str

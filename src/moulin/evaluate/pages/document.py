@@ -1,4 +1,4 @@
-"""A report as a document: what its kind of benchmark shows, and how it was measured."""
+"""A report as a document: the page of its kind of benchmark, and how it was measured."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _KINDS = {
     "churn": ("Streams that come and go", CHURN_METHOD),
     "gpu-streaming": ("Streams on a GPU", CAPACITY_METHOD),
 }
-"""By kind: the title, and how it is measured."""
+"""Title and method of each kind of benchmark."""
 
 
 def document(report: Report) -> Document:

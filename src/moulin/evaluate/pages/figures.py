@@ -1,4 +1,4 @@
-"""Plots, warnings and numbers that the pages of several kinds of benchmarks have."""
+"""Plots, warnings and numbers that pages of several kinds of benchmarks share."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def failures(results: Sequence[Failing]) -> list[Block]:
 
 
 def utterance_plot(errors: Mapping[str, Mapping[str, float]], palette: Mapping[str, int], note: str = "") -> list[Plot]:
-    """Errors by recording, of those that have any: the worst first."""
+    """A plot of the errors of recordings that have any, the worst first."""
     names = sorted({name for them in errors.values() for name, count in them.items() if count})
     if not names:
         return []

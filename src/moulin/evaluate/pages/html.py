@@ -91,7 +91,7 @@ def _kind(cell: str) -> str:
 
 
 def _alignment(title: str, pairs: Sequence[Pair]) -> str:
-    """A column for each word; what is wrong is marked by more than its colour."""
+    """A column for each word; errors are marked by more than their colour."""
     columns = []
     for said, heard in pairs:
         kind = "" if said == heard else "ins" if said is None else "del" if heard is None else "sub"

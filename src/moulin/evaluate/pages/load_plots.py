@@ -14,13 +14,13 @@ UNITS: Mapping[Unit, str] = {"streams": "streams", "workers": "workers", "reques
 
 
 def counted(load: float, unit: Unit) -> str:
-    """`48 streams`."""
+    """A load with its unit: `48 streams`."""
     name = UNITS[unit]
     return f"1 {name.removesuffix('s')}" if load == 1 and " " not in name else f"{load:g} {name}"
 
 
 def load_plot(runs: Sequence[LoadRun], palette: Mapping[str, int], keys: str, limit_ms: float | None) -> Plot:
-    """p95 against load, the median where there are several runs of one. The load of a closed loop is the throughput."""
+    """A plot of p95 against load, the median of several runs. For a closed loop the load is the throughput."""
     unit = runs[0].unit
     closed = unit == "workers"
     series = []
@@ -42,7 +42,7 @@ def load_plot(runs: Sequence[LoadRun], palette: Mapping[str, int], keys: str, li
 
 
 def cpu_plot(runs: Sequence[LoadRun]) -> list[Plot]:
-    """Cores in use, of runs whose server is on this machine."""
+    """Plots of cores in use, for runs whose server is on this machine."""
     kinds = (("server", "s0"), ("load generator", "s1"), ("others", "other"))
     rows = []
     for run in runs:
@@ -57,7 +57,7 @@ def cpu_plot(runs: Sequence[LoadRun]) -> list[Plot]:
 
 
 def panels(runs: Sequence[LoadRun], palette: Mapping[str, int], keys: str) -> list[Plot]:
-    """How latency is distributed, and how it went over time, at the one load of `runs`."""
+    """Plots of the distribution and the course of latency, at the one load of `runs`."""
     about = counted(runs[0].load, runs[0].unit)
     cut = max(_distribution(run)[99] for run in runs)
     curves = [

@@ -17,7 +17,7 @@ from moulin.evaluate.wer import alignment_view
 
 
 def to_markdown(report: Report) -> str:
-    """All that the page says but its plots, whose figures are in the tables."""
+    """The page without its plots, whose figures are in the tables."""
     whole = document(report)
     parts = [f"# {whole.title}", whole.subtitle]
     for section in whole.sections:

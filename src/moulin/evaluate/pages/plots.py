@@ -32,7 +32,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of bars or dots: what it is, its (name, value, CSS class) parts, and what stands at its end."""
+    """A row of bars or dots: its label, its (name, value, CSS class) parts, and the text at its end."""
 
     label: str
     parts: Sequence[tuple[str, float, str]]
@@ -117,7 +117,7 @@ def bar_chart(rows: Sequence[Row], *, x_label: str, value: Callable[[float], str
 
 
 def grouped_bars(groups: Sequence[tuple[str, Sequence[Row]]], *, x_label: str) -> str:
-    """For each group, named at the left, a thin bar for each of its rows."""
+    """A chart with a thin bar for each row of each group, whose name is at the left."""
     thin, gap = 9, 9
     left = min(260.0, 14 + _CHARACTER * max(len(name) for name, _ in groups))
     longest = max((part[1] for _, rows in groups for row in rows for part in row.parts), default=1.0) or 1.0
@@ -168,7 +168,7 @@ def strip_chart(rows: Sequence[Row], *, x_label: str) -> str:
 
 
 def legend(names: Sequence[tuple[str, str]]) -> str:
-    """(name, CSS class) as a line of HTML."""
+    """A line of HTML for names with their CSS classes."""
     keys = (f'<span class="key"><i class="{css}"></i>{escape(name)}</span>' for name, css in names)
     return f'<p class="legend">{"".join(keys)}</p>'
 
@@ -192,7 +192,7 @@ def _linear(low: float, high: float, start: float, end: float, *, nice: bool = T
 
 
 def _logarithmic(low: float, high: float, start: float, end: float) -> tuple[_Scale, list[float]]:
-    """The same on a logarithmic axis, ticks at 1, 2 and 5."""
+    """A logarithmic scale from [low, high] to pixels, and ticks at 1, 2 and 5."""
     every = [factor * 10.0**power for power in range(-3, 9) for factor in (1, 2, 5)]
     below = max((tick for tick in every if tick <= low), default=every[0])
     above = min((tick for tick in every if tick >= high and tick > below), default=every[-1])
@@ -224,7 +224,7 @@ def _text(x: float, y: float, text: str, anchor: str, css: str = "label") -> str
 
 
 def _title(text: str) -> str:
-    """Shown under the pointer."""
+    """A title that browsers show under the pointer."""
     return f"<title>{escape(text)}</title>"
 
 
@@ -235,7 +235,7 @@ def _svg(width: float, height: float, parts: Sequence[str], label: str) -> str:
 
 
 def _number(value: float) -> str:
-    """With as few digits as say it."""
+    """`value` with as few digits as possible."""
     if abs(value) >= 100 or value == int(value):
         return f"{value:,.0f}"
     return f"{value:.3g}"

@@ -1,1 +1,1 @@
-"""What `moulin bench` writes and reads back: the figures of each kind of benchmark as dataclasses."""
+"""Results that `moulin bench` writes and reads back: the figures of each kind of benchmark as dataclasses."""

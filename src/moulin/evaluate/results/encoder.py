@@ -10,7 +10,7 @@ from moulin.evaluate.results.setup import SETTING
 
 @dataclass(frozen=True, slots=True)
 class EncoderRun:
-    """One runner at one batch size: latency of a call, and utterances a second at the median; or why there is none."""
+    """One runner at one batch size: latency of a call, and utterances a second at the median; or why it failed."""
 
     runner: str
     batch: int

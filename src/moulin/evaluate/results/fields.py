@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 
 
 def to_json(value: Any) -> Any:
-    """`value`, a dataclass or what its fields hold, as dictionaries, lists, strings and numbers."""
+    """`value`, a dataclass or a value of its fields, as dictionaries, lists, strings and numbers."""
     if is_dataclass(value):
         found = ((field, getattr(value, field.name)) for field in fields(value))
         return {field.name: to_json(its) for field, its in found if not _left_out(field, its)}

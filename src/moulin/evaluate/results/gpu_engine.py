@@ -34,7 +34,7 @@ class PipelineRun:
 
 @dataclass(frozen=True, slots=True)
 class OptionsRun:
-    """The same batch with equal options and with another set for each utterance; medians of the calls."""
+    """One batch with equal options and with another set for each utterance; medians of the calls."""
 
     size: str
     batch: int

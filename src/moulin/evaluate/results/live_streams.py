@@ -10,7 +10,7 @@ from moulin.evaluate.results.setup import SETTING, Percentiles
 from moulin.evaluate.wer import ErrorRate
 
 RESOLUTION = 0.03
-"""A search for the highest load ends when what held and what did not are this close, relatively."""
+"""The relative difference, of the highest load that held and the lowest that did not, at which a search ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ class StepRun:
 
 @dataclass(frozen=True, slots=True)
 class CapacityRun:
-    """One number of real-time streams. Shares are of the measured time, and above 1 where threads worked in parallel;
-    `steps` is how many steps there were, `hopeless` that the run was ended because chunks were seconds late."""
+    """A run with one number of real-time streams. Shares are of the measured time, and above 1 where threads worked in
+    parallel; `steps` is their number; `hopeless` means that the run was ended because chunks were seconds late."""
 
     streams: int
     seconds: float
@@ -45,13 +45,13 @@ class CapacityRun:
     hopeless: bool
     held: bool
     characters: float | None = None
-    """Of a stream's text so far, the mean of some."""
+    """Length of a stream's text so far, the mean of some streams."""
     memory_mib: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DifferingText:
-    """A sample whose text is not that of the other recognizer, its length and its options."""
+    """A sample whose text differs from that of the other recognizer, with its length and options."""
 
     expected: str
     got: str
@@ -65,7 +65,7 @@ class DifferingText:
 
 @dataclass(frozen=True, slots=True)
 class ChurnRun:
-    """What became of streams that start, stop, vanish and lag at random; `faults` is empty where all went well."""
+    """The outcome of streams that start, stop, vanish and lag at random; `faults` is empty where all went well."""
 
     streams: int
     open_at_once: int

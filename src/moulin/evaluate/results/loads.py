@@ -32,14 +32,14 @@ class UtteranceFigures:
     errors: int
     words: int
     latency_ms: float | None
-    """Of all its chunks; None where none was measured."""
+    """Mean latency of its chunks; None where none was measured."""
     final_ms: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class LoadRun:
     """One run of one target. The load is in the one of `streams`, `workers` and `requests_per_sec` that is not None;
-    what the other fields mean is in `Measurement`."""
+    `Measurement` defines the other fields."""
 
     target: str
     seconds: float
@@ -68,7 +68,7 @@ class LoadRun:
     revised_words: int | None = None
     others_cpu_sec: float | None = None
     server_processes_cpu_sec: Sequence[float] = ()
-    """Of the server's own process and of each that it started, within the window."""
+    """CPU seconds, within the window, of the server's own process and of each that it started."""
     generator_late_p95_ms: float | None = None
     disturbed: bool = False
     attempts: int = 1
@@ -83,7 +83,7 @@ class LoadRun:
 
     @property
     def unit(self) -> Unit:
-        """What the load is counted in."""
+        """The unit of the load."""
         if self.streams is not None:
             return "streams"
         return "workers" if self.workers is not None else "requests_per_sec"
@@ -96,7 +96,7 @@ class LoadRun:
 
     @property
     def p95_ms(self) -> float | None:
-        """Of chunks, or of whole recordings where a target answers no chunks."""
+        """The 95th percentile for chunks, or for whole recordings where a target answers no chunks."""
         return self.final_latency_ms.p95 if self.latency_ms.p95 is None else self.latency_ms.p95
 
 

@@ -36,7 +36,7 @@ class Throughput:
 class OfflineFigures:
     kind: str
     audio_sec: float
-    """Of a round."""
+    """Audio of a round."""
     targets: Sequence[Throughput]
     data: Data | None = None
     normalizer: str | None = None

@@ -1,4 +1,4 @@
-"""What figures of several kinds say of how they were measured."""
+"""Facts about a measurement that several kinds of figures hold."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Percentiles:
-    """Of latencies in milliseconds; None where there are none."""
+    """Percentiles of latencies in milliseconds; None where there are none."""
 
     p50: float | None
     p90: float | None

@@ -1,1 +1,1 @@
-"""What can be measured: services, engines and peers, each behind the one Protocol of `moulin.evaluate.connection`."""
+"""Targets of measurements: services, engines and peers, each behind the Protocol of `moulin.evaluate.connection`."""

@@ -1,4 +1,4 @@
-"""A model that does nothing but answer: through it one sees what Triton and the load generator cost by themselves."""
+"""A model that only answers, to measure the cost of Triton and the load generator by themselves."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class TritonPythonModel:
 
 
 def build_echo_repository(to: Path, spec: ModelSpec, streaming: StreamingOptions | None = None) -> None:
-    """Write it with the configuration that the model of `spec` would have, under the same name; `streaming` for one of
-    streams."""
+    """Write the echo model with the configuration that the model of `spec` would have, under the same name; with
+    `streaming` for streams."""
     config = (
         streaming_config(streaming or StreamingOptions())
         if spec.streaming

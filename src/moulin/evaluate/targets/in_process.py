@@ -1,4 +1,4 @@
-"""What targets in the load generator's own process share: their threads hand results to the event loop."""
+"""The part that targets in the load generator's own process share: threads hand results to the event loop."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Queued:
         self._put(self._record)
 
     def abandon(self) -> None:
-        """A call cannot be taken back."""
+        """Do nothing: a call cannot be taken back."""
 
 
 def tell(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *arguments: object) -> None:
-    """Call it in the event loop; where that has ended meanwhile, nobody wants to know."""
+    """Call `call` in the event loop; do nothing where the loop has ended meanwhile."""
     with suppress(RuntimeError):
         loop.call_soon_threadsafe(call, *arguments)
 

@@ -122,7 +122,7 @@ class _MoulinStreams:
         return _MoulinStream(self, record)
 
     async def close(self) -> None:
-        """Streams close themselves."""
+        """Do nothing: streams close themselves."""
 
 
 class _MoulinStream:
@@ -168,7 +168,7 @@ class _MoulinStream:
             self._done(None)
 
     def _stepped(self, error: Exception | None) -> None:
-        """On a worker's thread."""
+        """Hand a step's result to the event loop; called on a worker's thread."""
         tell(self._loop, self._done, error)
 
     def _done(self, error: Exception | None) -> None:

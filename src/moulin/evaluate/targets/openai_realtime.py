@@ -60,7 +60,7 @@ class RealtimeConnection(WebSocketConnection["RealtimeStream"]):
 
 
 class RealtimeStream(WebSocketStream):
-    """One session with one recording, cut into turns by nobody but the end."""
+    """One session with one recording, whose only turn ends with it."""
 
     def __init__(
         self, record: Record, url: str, headers: dict[str, str], begin: bytes, messages: Sequence[bytes]
@@ -118,7 +118,7 @@ def _session(model: str) -> bytes:
 
 
 def _messages(clip: Clip) -> list[bytes]:
-    """For each chunk an append; with the last also the commit. Resampled as one, so that nothing is cut."""
+    """The messages for each chunk: an append, with the last also the commit. The recording is resampled as a whole."""
     import soxr
 
     ends = np.cumsum([len(chunk) for chunk in clip.chunks]) * RATE // SAMPLE_RATE

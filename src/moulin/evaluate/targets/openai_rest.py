@@ -167,7 +167,7 @@ class _RestRequest:
         self._connection.start(self._record)
 
     def abandon(self) -> None:
-        """It ends with the connection."""
+        """Do nothing: the request ends with the connection."""
 
 
 def _form(clip: Clip, model: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Everything that can be measured, a row each: a new target is a file of its own and a row here."""
+"""All targets of measurements, a row each: a new target is a file of its own and a row here."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ Load = Literal["requests", "streams"]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """How a target is started, or found at an address (NAME=ADDRESS), for each way of measuring it; None where it is
-    not measured that way."""
+    """Functions that start a target, or find it at an address (NAME=ADDRESS), for each way of measuring it; None where
+    it is not measured that way."""
 
     at_once: StartAtOnce | None = None
     """All recordings in one call."""

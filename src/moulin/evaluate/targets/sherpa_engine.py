@@ -27,7 +27,7 @@ from moulin.spacing import join_texts
 
 @contextmanager
 def batches_at_once(batch: int, spec: ModelSpec, settings: ServerSettings) -> Iterator[Transcribe]:
-    """As its API suggests: num_threads for all, recordings sorted by length, decoded in batches of `batch`."""
+    """The peer as its API suggests: num_threads for all, recordings sorted by length, in batches of `batch`."""
     recognizer = _offline(spec, settings.threads, settings)
 
     def transcribe(waveforms: Waveforms) -> list[str]:
@@ -46,7 +46,7 @@ def batches_at_once(batch: int, spec: ModelSpec, settings: ServerSettings) -> It
 
 @contextmanager
 def threads_at_once(spec: ModelSpec, settings: ServerSettings) -> Iterator[Transcribe]:
-    """With num_threads=1, called from `settings.threads` Python threads at once, a recording a call."""
+    """The peer with num_threads=1, called from `settings.threads` Python threads at once, a recording a call."""
     recognizer = _offline(spec, 1, settings)
     with ThreadPoolExecutor(settings.threads) as pool:
         yield lambda waveforms: list(pool.map(lambda samples: _text(recognizer, samples), waveforms))
@@ -54,7 +54,7 @@ def threads_at_once(spec: ModelSpec, settings: ServerSettings) -> Iterator[Trans
 
 @contextmanager
 def requests(spec: ModelSpec | None, settings: ServerSettings) -> Iterator[RunningTarget]:
-    """Offline in the fastest way found: a thread for each core, one recording a call."""
+    """The offline peer in the fastest way found: a thread for each core, one recording a call."""
     recognizer = _offline(spec, 1, settings)
     with ThreadPoolExecutor(settings.threads) as pool:
         yield RunningTarget(os.getpid(), lambda *_: _Calls(recognizer, pool), in_process=True)
@@ -62,7 +62,7 @@ def requests(spec: ModelSpec | None, settings: ServerSettings) -> Iterator[Runni
 
 @contextmanager
 def streams(spec: ModelSpec | None, settings: ServerSettings) -> Iterator[RunningTarget]:
-    """A thread that decodes all streams that are ready, as its own servers do."""
+    """The online peer with a thread that decodes all streams that are ready, as its own servers do."""
     recognizer = _sherpa_onnx(settings.engine.device).OnlineRecognizer.from_transducer(
         **_files(onnx(spec)), num_threads=settings.threads, enable_endpoint_detection=True, **_decoding(settings)
     )
@@ -123,7 +123,7 @@ class _Calls:
         return Queued(record, self._loop, lambda record: self._pool.submit(self._call, record))
 
     async def close(self) -> None:
-        """What is under way ends by itself."""
+        """Do nothing: calls under way end by themselves."""
 
     def _call(self, record: Record) -> None:
         tell(self._loop, answer, record, 0, _text(self._recognizer, record.clip.chunks[0]))
@@ -141,7 +141,7 @@ class _SherpaStreams:
         return _SherpaStream(self._worker, record)
 
     async def close(self) -> None:
-        """The worker outlives it."""
+        """Do nothing: the worker outlives the connection."""
 
 
 class _SherpaStream:

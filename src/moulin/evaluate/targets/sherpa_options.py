@@ -1,4 +1,4 @@
-"""What the peer, sherpa-onnx, takes: ONNX files, a CPU, and its own names of decoding methods."""
+"""Inputs of the peer, sherpa-onnx: ONNX files, a CPU, and its own names of decoding methods."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def at(address: str, _settings: ServerSettings) -> RunningTarget:
 
 
 def connect(url: str, clips: Sequence[Clip], _generator: int = 0) -> Connection:
-    """To the online server for chunks, to the offline one for whole recordings."""
+    """A connection to the online server for chunks, to the offline one for whole recordings."""
     whole = all(clip.whole for clip in clips)
     if not whole and not all(clip.peer_steps for clip in clips):
         raise OptionsError(
@@ -133,7 +133,7 @@ class SherpaConnection(WebSocketConnection["SherpaStream"]):
 
 
 def _messages(clip: Clip) -> list[bytes]:
-    """What goes over the wire for each chunk, made beforehand: it is most of what sending costs."""
+    """The bytes for each chunk, made beforehand because that is most of the cost of sending."""
     from websockets.frames import Frame, Opcode
 
     audio = [*clip.chunks[:-1], np.concatenate([clip.chunks[-1], clip.tail])]

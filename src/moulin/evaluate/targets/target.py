@@ -1,4 +1,4 @@
-"""What a target is to the benchmarks: how it is started, its settings, and how load generators connect to it."""
+"""The seam between benchmarks and targets: how a target is started, its settings, and its connections."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ SHERPA_SETTINGS: Mapping[str, str] = {
     "num-io-threads": "1",
     "loop-interval-ms": "1",
 }
-"""Of the peer's streaming server: the best that were found on two cores."""
+"""Settings of the peer's streaming server: the best that were found on two cores."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """Settings that a target is started with."""
+    """Settings with which a target is started."""
 
     engine: EngineChoice = USUAL_ENGINE
-    """Of moulin's targets; of all of them the threads and the device."""
+    """The engine of moulin's targets; its threads and device are those of all targets."""
     decoding: Mapping[str, str | int] = field(default_factory=dict)
-    """Of every target: `method` and `beam`, where they are not the default."""
+    """Decoding of every target: `method` and `beam`, where they are not the default."""
     sherpa: Mapping[str, str] = field(default_factory=dict)
     """Options of the command line of the peer's server, without dashes."""
     moulin: Mapping[str, str] = field(default_factory=dict)
     """Options of moulin's service, by the names of the fields of StreamingOptions or OfflineOptions."""
     api_key: str = ""
-    """For targets at an address that want one."""
+    """The key for targets at an address that want one."""
 
     @property
     def threads(self) -> int:
@@ -54,7 +54,7 @@ class ServerSettings:
         return json.dumps(dict(self.decoding)) if self.decoding else ""
 
     def described(self, name: str) -> dict[str, str | int]:
-        """What of them the target called `name` runs with, for a report."""
+        """The settings that apply to the target called `name`, for a report."""
         if "=" in name:
             return dict(self.decoding)
         if name.startswith("sherpa-onnx-server"):
@@ -72,7 +72,7 @@ class RunningTarget:
     """A target and how load generators connect to it."""
 
     pid: int | None
-    """Of its server; None of one that runs elsewhere."""
+    """The process id of its server; None for one that runs elsewhere."""
     connect: Connect
     statistics: ReadStatistics | None = None
     in_process: bool = False
@@ -83,7 +83,7 @@ Start = Callable[[ModelSpec | None, ServerSettings], AbstractContextManager[Runn
 """Starts a target that takes requests or streams; a target at an address needs no model."""
 
 ConnectTo = Callable[[str, ServerSettings], RunningTarget]
-"""An address to the target there."""
+"""Finds the target at an address."""
 
 
 Waveforms = Sequence[NDArray[np.float32]]

@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     Options = TypeVar("Options", OfflineOptions, StreamingOptions)
 
 WireName = Literal["http", "http-int16", "grpc", "grpc-int16", "grpc-stream", "grpc-stream-int16"]
-"""How requests travel: HTTP, unary gRPC or a few gRPC streams; samples as float32 or as 16 bits."""
+"""The transport of requests: HTTP, unary gRPC or a few gRPC streams; samples as float32 or as 16 bits."""
 
 CONCURRENCY = 64
-"""Requests under way at once: as many as one batch holds, so that the server never waits for the client."""
+"""Concurrent requests: as many as one batch holds, so that the server never waits for the client."""
 
 
 @contextmanager
@@ -171,7 +171,7 @@ def with_options(options: Options, changes: Mapping[str, str]) -> Options:
 
 
 def _split_model(address: str) -> tuple[str, str]:
-    """HOST:PORT[/MODEL] to both. Raises OptionsError."""
+    """The address and the model in HOST:PORT[/MODEL]. Raises OptionsError."""
     server, _, model = address.removeprefix("http://").partition("/")
     host, _, port = server.rpartition(":")
     if not host or not port.isdigit():

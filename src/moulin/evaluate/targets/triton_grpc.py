@@ -65,7 +65,7 @@ class GrpcWire:
         task.add_done_callback(self._tasks.discard)
 
     def text(self, body: bytes) -> str:
-        """The one output is a tensor of one element: its length and its bytes."""
+        """The transcript in a reply, whose one output is a tensor of one element: its length and its bytes."""
         reply = service_pb2.ModelInferResponse.FromString(body)
         text: bytes = reply.raw_output_contents[0][4:]
         return text.decode()

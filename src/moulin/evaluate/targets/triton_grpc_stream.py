@@ -18,7 +18,7 @@ _METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
 
 
 class GrpcStreamWire(GrpcWire):
-    """`GrpcWire`, but for how requests travel: they take turns on `streams` gRPC streams of one channel."""
+    """`GrpcWire` whose requests take turns on `streams` gRPC streams of one channel."""
 
     def __init__(self, url: str, model: str = contract.MODEL_NAME, *, int16: bool = False, streams: int = 4) -> None:
         super().__init__(url, model, int16=int16)
@@ -30,7 +30,7 @@ class GrpcStreamWire(GrpcWire):
         next(self._turns).request(message, done)
 
     def text(self, body: bytes) -> str:
-        """The reply's response is a field of what travels."""
+        """The transcript in a reply, whose response is a field of the streamed message."""
         reply = service_pb2.ModelStreamInferResponse.FromString(body).infer_response
         text: bytes = reply.raw_output_contents[0][4:]
         return text.decode()

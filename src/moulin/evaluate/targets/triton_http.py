@@ -43,7 +43,7 @@ class HttpWire:
     def _message(
         self, samples: NDArray[np.float32], valid: int, options: str, parameters: dict[str, object]
     ) -> tuple[bytes, bytes]:
-        """What comes before and after the place of the sequence's id; all of it comes before where there is none."""
+        """The parts before and after the place of the sequence's id; without an id the second part is empty."""
         count = len(samples)
         name, datatype, audio = serialize_audio(samples, int16=self._int16)
         body = audio + np.array([valid], dtype="<i4").tobytes()
@@ -85,7 +85,7 @@ class HttpWire:
         task.add_done_callback(self._opening.discard)
 
     def text(self, body: bytes) -> str:
-        """`body` is the JSON header, and then the one output: its length and its bytes."""
+        """The transcript in `body`: the JSON header, and then the one output, its length and its bytes."""
         header, _ = json.JSONDecoder().raw_decode(body.decode("latin-1"))
         size = header["outputs"][0]["parameters"]["binary_data_size"]
         return body[len(body) - size + 4 :].decode()

@@ -1,4 +1,4 @@
-"""Triton's own count of what it did, to hold against the load generator's."""
+"""Triton's own statistics of its requests, to compare with the load generator's."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from moulin.evaluate.results.loads import TritonFigures
 
 @dataclass(frozen=True, slots=True)
 class TritonStatistics:
-    """Since the model was loaded, or, as a difference, during a run. Times are sums over requests."""
+    """Statistics since the model was loaded or, as a difference, of a run. Times are sums over requests."""
 
     requests: int
-    """That were answered well."""
+    """Requests that were answered without an error."""
     failures: int
     executions: int
     """Calls of the model, each with a batch of requests."""
     queue_sec: float
     compute_sec: float
-    """Input, inference and output; 0 for models that reply later, which Triton does not time."""
+    """Seconds of input, inference and output; 0 for models that reply later, which Triton does not time."""
 
     def __sub__(self, before: TritonStatistics) -> TritonStatistics:
         return TritonStatistics(*(getattr(self, it.name) - getattr(before, it.name) for it in fields(self)))
@@ -43,7 +43,7 @@ ReadStatistics = Callable[[], TritonStatistics]
 
 
 def read_over_http(address: str, model: str) -> TritonStatistics:
-    """Of the server whose HTTP endpoint is at `address` (HOST:PORT). Raises ServerUnavailable."""
+    """The statistics of the server whose HTTP endpoint is at `address` (HOST:PORT). Raises ServerUnavailable."""
     try:
         with urllib.request.urlopen(f"http://{address}/v2/models/{model}/stats", timeout=10) as reply:
             return _parsed(json.load(reply)["model_stats"][0])
@@ -52,7 +52,7 @@ def read_over_http(address: str, model: str) -> TritonStatistics:
 
 
 def read_over_grpc(address: str, model: str) -> TritonStatistics:
-    """The same through gRPC."""
+    """The statistics of the server whose gRPC endpoint is at `address` (HOST:PORT). Raises ServerUnavailable."""
     import tritonclient.grpc as triton
     from tritonclient.utils import InferenceServerException
 
@@ -64,7 +64,7 @@ def read_over_grpc(address: str, model: str) -> TritonStatistics:
 
 
 def _parsed(stats: dict[str, Any]) -> TritonStatistics:
-    """gRPC's JSON leaves zeros out and writes int64 as strings."""
+    """The statistics in `stats`; gRPC's JSON leaves zeros out and writes int64 as strings."""
     inference = stats.get("inference_stats", {})
 
     def count(name: str, what: str) -> int:

@@ -34,11 +34,11 @@ class Request:
 
 
 Done = Callable[[bytes, str | None], None]
-"""Called with the body of a reply, and with the reason where it is none."""
+"""A callback for the body of a reply, and for the reason of a failure."""
 
 
 class Wire(Protocol):
-    """How requests travel."""
+    """A transport of requests."""
 
     def serialize(
         self, samples: NDArray[np.float32], *, valid: int, start: bool, end: bool, options: str = ""
@@ -51,7 +51,7 @@ class Wire(Protocol):
     def serialize_id(self, sequence_id: int) -> bytes: ...
 
     def request(self, message: bytes, done: Done) -> None:
-        """Send `message`; return at once. What goes wrong goes to `done`, too."""
+        """Send `message`; return at once. Failures go to `done`, too."""
 
     def text(self, body: bytes) -> str:
         """The transcript in a reply."""
@@ -68,7 +68,7 @@ class TritonConnection:
         self._requests = {id(clip): list(_requests(wire, clip, options)) for clip in clips}
         self._ids = itertools.count(1 + (generator << 32))
         self._ending: list[TritonStream] = []
-        # Triton takes no tensor without elements, so that the end by itself needs a sample that is none.
+        # Triton takes no tensor without elements, so an end without audio is sent with one invalid sample.
         self._end = wire.serialize(np.zeros(1, dtype=np.float32), valid=0, start=False, end=True)
 
     def open(self, record: Record) -> TritonStream:
@@ -80,7 +80,7 @@ class TritonConnection:
         self._wire.request(message, done)
 
     async def close(self) -> None:
-        """Wait for the sequences that were abandoned to end, so that they take no place in the server, and close."""
+        """Wait until abandoned sequences have ended, so that they hold no slot in the server, and close."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _CLOSE_SEC
         while any(stream.busy for stream in self._ending) and loop.time() < deadline:
@@ -116,7 +116,7 @@ class WholeRequest:
         self._wire.request(self._message, self._done)
 
     def abandon(self) -> None:
-        """A request that is under way cannot be taken back; its connection is closed with the others."""
+        """Do nothing: a request under way cannot be taken back; its connection is closed with the others."""
 
     def _done(self, body: bytes, failure: str | None) -> None:
         if failure is not None:
@@ -204,7 +204,7 @@ def _requests(wire: Wire, clip: Clip, options: str) -> Iterator[Request]:
 def triton_connection(
     wire: Wire, clips: Sequence[Clip], generator: int, options: str
 ) -> TritonConnection | TritonRequests:
-    """For chunks a connection with sequences; for whole recordings (clips of `whole_clips`) one without."""
+    """A connection with sequences for chunks, or without for whole recordings (clips of `whole_clips`)."""
     if all(clip.whole for clip in clips):
         return TritonRequests(wire, clips, options)
     return TritonConnection(wire, clips, generator, options)

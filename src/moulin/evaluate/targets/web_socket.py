@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class WebSocketStream(asyncio.Protocol, ABC):
-    """A stream that is a websocket of its own. What is sent before it is open waits."""
+    """A stream that is a websocket of its own. Messages sent before it is open wait."""
 
     def __init__(self, record: Record, url: str, headers: Mapping[str, str] | None = None) -> None:
         from websockets.client import ClientProtocol
@@ -44,7 +44,7 @@ class WebSocketStream(asyncio.Protocol, ABC):
         """A text message has come at `now`."""
 
     def on_open(self) -> bytes:
-        """Serialised frames to begin with."""
+        """The serialised frames to send first."""
         return b""
 
     async def connect(self) -> None:
@@ -73,7 +73,7 @@ class WebSocketStream(asyncio.Protocol, ABC):
             self._transport.abort()
 
     def finish(self, text: str) -> None:
-        """All has been said; the connection is closed."""
+        """Record the final text, and close the connection."""
         self.record.finish(text)
         if self._transport:
             self._transport.close()

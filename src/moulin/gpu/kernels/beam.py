@@ -74,8 +74,8 @@ def stream_beam_search(
     found: FoundTensors,
     streams: StreamSearches,
 ) -> None:
-    """The same for the next frames of streams: all hypotheses, each in its place of `found`, which has as many as the
-    streams' memory."""
+    """`beam_search` for the next frames of streams: all hypotheses, each in its place of `found`, which has as many
+    places as the streams' memory."""
     _launch(encoder_out, lengths, options, predictor, found, streams, streams.memory.scores.shape[1])
 
 

@@ -17,14 +17,14 @@ class SearchOptions(NamedTuple):
     """`moulin.decoding.row_options.RowOptions` on the card: one value a row of the batch."""
 
     beams: Tensor
-    """int32 [B]; 0 is greedy search. A search leaves rows alone that ask for the other."""
+    """int32 [B]; 0 is greedy search. Each search skips the rows of the other."""
     blank_penalties: Tensor
     """float32 [B]"""
     sharpness: Tensor
-    """float32 [B]: one by the temperature."""
+    """float32 [B]: 1 / temperature."""
 
     def write(self, options: RowOptions) -> None:
-        """Become the first rows that `options` has, in the host's memory."""
+        """Copy `options` to the first rows; the tensors are in the host's memory."""
         for name in self._fields:
             getattr(self, name)[: len(options)] = torch.from_numpy(getattr(options, name))
 
@@ -32,20 +32,20 @@ class SearchOptions(NamedTuple):
 class SlotMemory(NamedTuple):
     """The searches of streams, each in a slot with P places for hypotheses; greedy search uses the first place alone.
 
-    What is there before a stream's first chunk is never read.
+    Values from before a stream's first chunk are never read.
     """
 
     scores: Tensor
     """float32 [slots, P]: log-probability of each place, less `settled`; -inf for a place without a hypothesis. Not
     for greedy search."""
     settled: Tensor
-    """float64 [slots]; in greedy search all of the score."""
+    """float64 [slots]: the part of the scores that all places share; in greedy search the whole score."""
     counts: Tensor
     """int32 [slots, P]: tokens of each hypothesis. Not for greedy search."""
     hashes: Tensor
     """int64 [slots, P], of all tokens: equal hashes and counts mean equal tokens. Not for greedy search."""
     contexts: Tensor
-    """int32 [slots, P, 2]: what the decoder sees next, as `Predictor` counts."""
+    """int32 [slots, P, 2]: the decoder's next context, as `Predictor` counts."""
 
     @classmethod
     def zeros(cls, slots: int, places: int, device: torch.device) -> SlotMemory:
@@ -62,7 +62,7 @@ class SlotMemory(NamedTuple):
 
 
 class StreamSearches(NamedTuple):
-    """`moulin.decoding.search.Continuation` on the card, int32 [B] each, and the memory that its slots are in."""
+    """`moulin.decoding.search.Continuation` on the card, int32 [B] each, and the memory with its slots."""
 
     slots: Tensor
     fresh: Tensor
@@ -75,12 +75,12 @@ class StreamSearches(NamedTuple):
 class FoundTensors(NamedTuple):
     """`moulin.decoding.found.Found` of B rows and T frames, place by place: the first places are one piece of memory.
 
-    Greedy search writes counts, scores and origins of the first place alone: the others mean nothing.
+    Greedy search writes counts, scores and origins of the first place only; ignore the other places.
     """
 
     memory: Tensor
     """int32 [P, B' (3 T + 3)]; all others are views of it. B' is B rounded up to whole 16 bytes: else kernels would be
-    compiled anew for wherever a batch's size puts the parts."""
+    compiled again for each alignment of the parts."""
     tokens: Tensor
     """int32 [P, B, T]"""
     frames: Tensor
@@ -129,7 +129,7 @@ class FoundTensors(NamedTuple):
 
 
 def words(batch: int, frames: int) -> int:
-    """int32 words of the results that a batch has in each place."""
+    """int32 words of a batch's results in one place."""
     return _rounded(batch) * (3 * frames + 3)
 
 

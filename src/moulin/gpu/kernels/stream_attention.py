@@ -152,7 +152,7 @@ def _width(ring: int) -> int:
 
 @triton.jit
 def frames_after(n, start, CHUNK: tl.constexpr, RING: tl.constexpr):
-    """How far behind the chunk's first frame the frame at place n of a ring is, where the chunk begins at `start`;
+    """The distance from the chunk's first frame to the frame at place n of a ring, where the chunk begins at `start`;
     negative for the past."""
     since = (n - start + RING) % RING
     return tl.where(since < CHUNK, since, since - RING)

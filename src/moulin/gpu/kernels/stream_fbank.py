@@ -22,7 +22,7 @@ _BLOCK_F = 8  # frames that one program cuts out
 def stream_fbank_plain(
     inbox: Tensor, slots: Tensor, numbers: Tensor, heard: Tensor, layout: WindowLayout, matrices: FbankMatrices
 ) -> Tensor:
-    """What `stream_fbank` computes, window by window in double precision."""
+    """The plain twin of `stream_fbank`, window by window in double precision."""
     out = torch.zeros(len(slots), layout.window_frames, matrices.bins, device=slots.device)
     n = torch.arange(layout.samples)
     for row, (slot, number, length) in enumerate(zip(slots.tolist(), numbers.tolist(), heard.tolist(), strict=True)):
@@ -91,7 +91,7 @@ def _fetch_kernel(
     RING: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """Each sample crosses the bus once, and as many at a time as possible."""
+    """Copy samples from the host; each crosses the bus once, and as many at a time as possible."""
     row = tl.program_id(1).to(tl.int64)
     number = tl.load(numbers + row)
     length = tl.load(heard + row)

@@ -9,6 +9,6 @@
 
 A streaming model has encoder, decoder and joiner, and a python model (`streaming_shim`) that asks them.
 
-The parts are those of `engine.recognizer`, so that the text is the same. It is for whoever runs the encoder with
-Triton's own backends; the layout `fused` has one process and no copies between its parts.
+The parts are those of `engine.host_pipeline` and `engine.host_stepper`, so that the text is the same. The layout is for
+running the encoder with Triton's own backends; the layout `fused` has one process and no copies between its parts.
 """

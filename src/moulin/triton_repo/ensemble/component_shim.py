@@ -17,7 +17,7 @@ from moulin.triton_repo.stub_check import check_stub
 
 
 class TritonPythonModel:
-    """Tensors to a `Part` and back."""
+    """Converts tensors for a `Part`, and its answers to tensors."""
 
     def initialize(self, args: dict[str, str]) -> None:
         check_stub(pb_utils.Tensor)
@@ -48,7 +48,7 @@ def _response(request: Any, answer: Tensors | MoulinError) -> Any:
 
 
 def ask(model: str, tensors: Tensors, outputs: Sequence[str]) -> list[Any]:
-    """One call of another model. Its answer comes in the CPU's memory, where the search is."""
+    """Call another model of the repository: see `Ask`. The outputs are in the CPU's memory, where the search is."""
     request = pb_utils.InferenceRequest(
         model_name=model,
         requested_output_names=list(outputs),

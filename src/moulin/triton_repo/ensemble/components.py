@@ -14,7 +14,7 @@ Part = Literal["feature_extractor", "encoder", "decoder", "joiner", "scorer"]
 PARTS: tuple[Part, ...] = get_args(Part)
 
 Backend = Literal["python", "onnxruntime", "tensorrt"]
-"""What runs the encoder: ONNX Runtime in Triton's python backend, or a backend of Triton's own (in NVIDIA's container).
+"""The encoder's backend: ONNX Runtime in Triton's python backend, or one of Triton's own (in NVIDIA's container).
 Decoder and joiner have the same, but for `tensorrt`: they are small, and ONNX Runtime runs them on the CPU."""
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
@@ -22,7 +22,7 @@ MODEL_FILES: dict[Backend, str] = {"python": "model.onnx", "onnxruntime": "model
 
 
 def component_name(model_name: str, part: Part) -> str:
-    """sherpa's names for the model `transducer`; other models of the repository put their own in front."""
+    """The Triton model of a part: sherpa's name for the model `transducer`; other models have their name in front."""
     return part if model_name == contract.MODEL_NAME else f"{model_name}_{part}"
 
 
@@ -30,8 +30,8 @@ def component_name(model_name: str, part: Part) -> str:
 class PredictionInterface:
     """The tensors of decoder and joiner as the components declare them.
 
-    Those in python are sherpa's and of the types that we use everywhere. A backend of Triton's own takes what the graph
-    has, so that neither a name (D2) nor a type (D1) can differ from it. Shapes are without the batch, -1 where they
+    Components in python have sherpa's names and the types that moulin uses everywhere. Those of Triton's own backends
+    have the graph's, so that neither a name nor a type can differ from it. Shapes are without the batch, -1 where they
     vary.
     """
 
@@ -44,7 +44,7 @@ class PredictionInterface:
 
 @dataclass(frozen=True)
 class EncoderInterface:
-    """The same of an offline encoder."""
+    """The tensors of an offline encoder as the components declare them; see `PredictionInterface`."""
 
     x: TensorSpec
     x_lens: TensorSpec
@@ -72,7 +72,7 @@ def encoder_interface(spec: OnnxModelSpec, backend: Backend) -> EncoderInterface
     encoder = spec.encoder
     x, encoder_out = encoder.input("x", 0), encoder.output("encoder_out", 0)
     if backend == "python":
-        x_lens = encoder_out_lens = x  # whatever the graph has, or has not
+        x_lens = encoder_out_lens = x  # names and types of the graph are not used
     elif len(encoder.inputs) < 2 or len(encoder.outputs) < 2:
         raise BundleError(
             f"Expected {encoder.file} to take and return lengths, which Triton's {backend} backend batches with",

@@ -40,7 +40,7 @@ _TYPES = {
 _STRING = "string"
 
 _MAX_STEP = 16
-"""Streams in a step of the encoder, as of the fused layout on a CPU."""
+"""Streams in a step of the encoder, as many as in the layout `fused` on a CPU."""
 
 
 def ensemble_configs(
@@ -49,8 +49,7 @@ def ensemble_configs(
     """The `inference.ModelConfig` messages of an offline model's parts and, under None, of the ensemble itself.
 
     `min_frames` is the fewest features that the encoder runs with, `num_profiles` how many profiles its TensorRT engine
-    has. Raises BundleError where `backend` cannot run the
-    model.
+    has. Raises BundleError where `backend` cannot run the model.
     """
     options = replace(options, engine=_written(options.engine, spec, backend))
     tensors = encoder_interface(spec, backend)
@@ -66,9 +65,10 @@ def ensemble_configs(
 
 
 def tied_configs(spec: OnnxModelSpec, options: StreamingOptions, backend: Backend) -> dict[Part | None, Any]:
-    """The same for a streaming model, whose encoder has its states packed, and which a python model ties together.
+    """The messages of a streaming model's parts and, under None, of the python model that ties them together.
 
-    Triton's own ensembles run every part once a request; a stream's request may need no step of the encoder or many.
+    The encoder has its states packed. Triton's own ensembles would not do: they run every part once a request, and a
+    stream's request may need no step of the encoder or many.
     """
     assert spec.streaming is not None
     options = replace(options, engine=_written(options.engine, spec, backend), instances=1)
@@ -93,7 +93,7 @@ def tied_configs(spec: OnnxModelSpec, options: StreamingOptions, backend: Backen
     if backend == "python":
         add_parameters(encoder, {"part": "packed_encoder"})
         add_service(encoder, options)
-    # What asks is on the CPU, whatever the encoder runs on.
+    # The tying model is on the CPU, whatever the encoder runs on.
     tied = streaming_config(replace(options, engine=replace(options.engine, device="cpu")))
     add_service(tied, options)
     add_parameters(
@@ -122,7 +122,7 @@ def _written(engine: EngineChoice, spec: OnnxModelSpec, backend: Backend) -> Eng
 def _ensemble(options: OfflineOptions, tensors: EncoderInterface, *, max_utterance_sec: float) -> Any:
     config = pb.ModelConfig(name=options.model_name, platform="ensemble", max_batch_size=options.max_batch)
     add_service(config, options)  # for `moulin serve --repository`
-    add_parameters(config, {"max_utterance_sec": f"{max_utterance_sec:g}"})  # for clients, which cut what is longer
+    add_parameters(config, {"max_utterance_sec": f"{max_utterance_sec:g}"})  # for clients, which cut longer recordings
     add_contract(config)
     _step(
         config,
@@ -145,7 +145,7 @@ def _ensemble(options: OfflineOptions, tensors: EncoderInterface, *, max_utteran
 def _feature_extractor(
     spec: OnnxModelSpec, options: OfflineOptions, backend: Backend, tensors: EncoderInterface, min_frames: int
 ) -> Any:
-    """On the CPU, whatever runs the encoder: so features cross to the GPU once and never come back (D15)."""
+    """Features are computed on the CPU, whatever runs the encoder: they cross to the GPU once and never come back."""
     config = _part(options, "feature_extractor", "python")
     _input(config, TensorSpec("wav", "float32", (-1,)), ragged=True)
     _input(config, TensorSpec("wav_lens", "int32", (1,)))
@@ -157,7 +157,7 @@ def _feature_extractor(
         "feature_dim": str(spec.feature_dim),
         "max_frames": str(spec.max_frames or ""),
         "min_frames": str(min_frames),
-        # Triton's own backends only batch requests of one length; ours sorts and pads by itself.
+        # Triton's own backends batch requests of one length only; the encoder in python sorts and pads by itself.
         "pad_together": str(backend != "python").lower(),
         "x_dtype": tensors.x.dtype,
         "x_lens_dtype": tensors.x_lens.dtype,
@@ -178,7 +178,7 @@ def _encoder(
     _batching(config, options)
     add_instances(config, options.instances, options.engine.gpu)
     if backend == "tensorrt":
-        # Triton takes the first profile alone, unless it is told of the others: then it chooses for each batch.
+        # By default Triton uses the first profile only; with all profiles listed it chooses one for each batch.
         config.instance_group[0].profile.extend(map(str, range(num_profiles)))
     if not native:
         add_parameters(config, {"joiner_dim": str(spec.joiner_dim)})
@@ -231,7 +231,7 @@ def _scorer(
 
 
 def _prediction_parameters(model_name: str, tensors: PredictionInterface, max_rows: int) -> dict[str, str]:
-    """`max_rows` is what a search asks for at once for a full batch; with a larger beam it takes several calls."""
+    """`max_rows` is the rows of a call of the search for a full batch; a larger beam takes several calls."""
     joiner_inputs = [tensors.joiner_encoder_out, tensors.joiner_decoder_out]
     return {
         **_network_parameters(model_name, "decoder", [tensors.y], [tensors.decoder_out], max_rows),
@@ -242,7 +242,7 @@ def _prediction_parameters(model_name: str, tensors: PredictionInterface, max_ro
 def _network_parameters(
     model_name: str, part: Part, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], max_rows: int
 ) -> dict[str, str]:
-    """What `RemoteNetwork.read` reads."""
+    """The parameters that `RemoteNetwork.read` reads."""
     return {
         f"{part}_model": component_name(model_name, part),
         f"{part}_inputs": " ".join(f"{tensor.name}:{tensor.dtype}" for tensor in inputs),

@@ -19,9 +19,10 @@ from moulin.triton_repo.offline_service import read_waveforms
 
 @dataclass(frozen=True)
 class FeatureExtractorPart:
-    """`min_frames` is what the encoder needs at least, behind the given lengths.
+    """Computes features, padded behind the given lengths to `min_frames`, which the encoder needs at least.
 
-    With `pad_together` all requests of a call come out equally long, so that Triton can batch them for the encoder.
+    With `pad_together` all requests of a call are padded to the same length, so that Triton can batch them for the
+    encoder.
     """
 
     extractor: FeatureExtractor

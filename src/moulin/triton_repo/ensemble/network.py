@@ -15,7 +15,7 @@ from moulin.triton_repo.ensemble.part import Tensors
 
 @dataclass(frozen=True)
 class NetworkPart:
-    """All rows of all requests in one call."""
+    """Runs a network on all rows of all requests in one call."""
 
     network: OnnxRuntimeNetwork
     inputs: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""From the parameters of config.pbtxt to a part that is ready."""
+"""Opening of a part with the parameters of config.pbtxt."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _scorer(values: Values, version: Path, ask: Ask) -> ScorerPart:
 
 
 def open_tied_streams(parameters: ShimParameters[StreamingOptions], ask: Ask, *, capacity: int) -> StreamRecognizer:
-    """The streaming model that asks `ask` for its networks' answers. Raises BundleError."""
+    """The streaming recognizer whose networks are other models, called by `ask`. Raises BundleError."""
     values, tokens_file = parameters.values, parameters.version / "tokens.txt"
     tokens = read_tokens(tokens_file, int(values["vocab_size"]))
     spec = ComponentsSpec(

@@ -18,7 +18,7 @@ _INPUTS, _OUTPUTS = ("x", STATES), ("encoder_out", NEW_STATES)
 
 
 class PackedEncoderPart:
-    """All rows of all requests in one call. Keeps nothing: the states come and go."""
+    """Runs the encoder on all rows of all requests in one call. Keeps no states: they come and go with a request."""
 
     def __init__(self, graph: OnnxGraph, *, precision: Precision, device: str, threads: int) -> None:
         """Raises EngineError where ONNX Runtime, the device or the model does not work."""

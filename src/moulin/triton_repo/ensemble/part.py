@@ -1,4 +1,4 @@
-"""What a component does, without Triton: tensors of several requests in, tensors or errors out."""
+"""The seam between a component's shim and its work without Triton: tensors of requests in, tensors or errors out."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from numpy.typing import NDArray
 from moulin.errors import MoulinError
 
 Tensors = Mapping[str, NDArray[Any]]
-"""By name, each with the rows of one request first; an optional input that was not given is not there."""
+"""Tensors of one request by name, whose first axis is its rows; an optional input that was not given is missing."""
 
 Ask = Callable[[str, Tensors, Sequence[str]], Sequence[NDArray[Any]]]
-"""(model, inputs, names of outputs) to these outputs of another model of the repository. Raises EngineError."""
+"""A call of another model of the repository: (model, inputs, names of outputs) to these outputs. Raises
+EngineError."""
 
 
 class Part(Protocol):
     def answer(self, requests: Sequence[Tensors]) -> list[Tensors | MoulinError]:
-        """The outputs for each request, or what is wrong with it, which touches no other."""
+        """The outputs for each request, or its error, which does not affect the others."""
 
     def close(self) -> None:
         """Stop the part's threads."""

@@ -1,4 +1,4 @@
-"""Other models of the repository as our networks: what the search and the steps of streams ask for."""
+"""Networks that are other models of the repository, for searches and steps of streams."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from moulin.triton_repo.ensemble.part import Ask
 
 @dataclass(frozen=True)
 class RemoteNetwork:
-    """One model: at most `max_rows` rows a call."""
+    """A network that is another model, called with at most `max_rows` rows at a time."""
 
     ask: Ask
     model: str
     inputs: tuple[tuple[str, str], ...]
-    """Names and dtypes."""
+    """Name and dtype of each input."""
     outputs: tuple[str, ...]
     max_rows: int
 
     @classmethod
     def read(cls, part: str, values: Mapping[str, str], ask: Ask) -> RemoteNetwork:
-        """From the parameters of config.pbtxt (`ensemble.config.network_parameters`)."""
+        """The network of the parameters of config.pbtxt that `ensemble.config` wrote."""
         inputs = (tensor.rsplit(":", 1) for tensor in values[f"{part}_inputs"].split(" "))
         return cls(
             ask,
@@ -35,7 +35,7 @@ class RemoteNetwork:
         )
 
     def __call__(self, *values: Floats | Ints) -> list[Floats]:
-        """[N, ...] each to float32 [N, ...] each."""
+        """Inputs [N, ...] to outputs float32 [N, ...]."""
         found = []
         for first in range(0, len(values[0]), self.max_rows):
             rows = slice(first, first + self.max_rows)
@@ -51,8 +51,8 @@ class RemoteNetwork:
 class RemotePrediction:
     """A `PredictionNetwork` of the components `decoder` and `joiner`.
 
-    The searches ask for whole batches: for the next frames of all utterances and all hypotheses at once, not for one
-    frame of one utterance at a time (D12).
+    Searches call it for whole batches: for the next frames of all utterances and hypotheses at once, not for one frame
+    of one utterance at a time, as sherpa's scorer does.
     """
 
     decoder_network: RemoteNetwork

@@ -19,7 +19,7 @@ from moulin.triton_repo.ensemble.remote_networks import RemoteNetwork, RemotePre
 
 @dataclass(frozen=True)
 class ComponentsSpec(ModelSpec):
-    """A model of which only tokens.txt is here: its networks are other models of the repository."""
+    """The spec of a model whose networks are other models of the repository; only its tokens.txt is here."""
 
     tokens_file: Path
 
@@ -45,7 +45,7 @@ class ComponentsSpec(ModelSpec):
 
 
 class RemoteStreamRunner:
-    """Keeps the states of all streams, a row each, and sends those of a step along with its windows."""
+    """A `StreamRunner` that keeps the states of all streams, a row each, and sends those of a step with its windows."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class RemoteStreamRunner:
 
     def encoder(self, x: Floats, slots: Ints) -> Floats:
         encoder_out, states = self._encoder(x, self._states[slots])
-        self._states[slots] = states  # when nothing can fail any more
+        self._states[slots] = states  # last, so that a failure leaves the states as they were
         return encoder_out
 
     def reset(self, slots: Ints) -> None:

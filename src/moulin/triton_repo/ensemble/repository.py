@@ -1,6 +1,6 @@
-"""Writes the layout `ensemble` into a Triton model repository.
+"""Writing of the layout `ensemble` into a Triton model repository.
 
-DIR/transducer/             config.pbtxt and an empty version: Triton runs it by itself
+DIR/transducer/             config.pbtxt and an empty version: Triton runs it without code
 DIR/feature_extractor/1/    model.py
 DIR/encoder/1/              model.onnx, and model.py where python runs it; model.plan for TensorRT
 DIR/decoder/1/, joiner/1/   the same
@@ -60,7 +60,8 @@ def build_offline_ensemble(
 def build_tied_streams(
     spec: ModelSpec, to: Path, options: StreamingOptions, *, backend: Backend = "python", link: bool = False
 ) -> Path:
-    """The same for a streaming model. Its encoder is written anew, with its states packed into one tensor."""
+    """`build_offline_ensemble` for a streaming model, whose encoder is rewritten with its states packed into one
+    tensor."""
     spec = _checked(spec, options, backend)
     if spec.streaming is None:
         raise OptionsError(f"Expected a streaming model, got the offline one in {spec.path}")
@@ -113,10 +114,10 @@ def _checked(spec: ModelSpec, options: OfflineOptions | StreamingOptions, backen
 def _new_models(
     spec: OnnxModelSpec, to: Path, name: str, configs: Mapping[Part | None, Any], *, link: bool
 ) -> Iterator[dict[Part | None, Path]]:
-    """Folders of the components and, under None, of what ties them together, each with its config.
+    """Folders of the components and, under None, of the model that ties them together, each with its config.
 
-    All are written before any takes its place. The one of None does so first, and takes the components of what was
-    there away.
+    All are written before any takes its place. The tying model's does so first, which removes the components of an
+    ensemble that was there.
     """
     linked = spec.path if link else None
     with ExitStack() as folders:
@@ -129,7 +130,7 @@ def _new_models(
 
 
 def _min_frames(spec: OnnxModelSpec, backend: Backend) -> int:
-    """Python's encoder finds it when it is loaded. For Triton's own backends it is found here."""
+    """The fewest features that the encoder runs with, for Triton's own backends; the one in python finds it itself."""
     if backend == "python":
         return 0
     return OnnxRuntimeEncoder(
@@ -138,7 +139,7 @@ def _min_frames(spec: OnnxModelSpec, backend: Backend) -> int:
 
 
 def _write_plan(plan: Path | None, model_dir: Path, *, link: bool) -> None:
-    """The engine, and beside it what it was built with."""
+    """Write the TensorRT engine, and its facts beside it."""
     assert plan is not None
     to = model_dir / "1" / MODEL_FILES["tensorrt"]
     place_file(plan, to, link=link)
@@ -146,7 +147,7 @@ def _write_plan(plan: Path | None, model_dir: Path, *, link: bool) -> None:
 
 
 def _write_component(spec: OnnxModelSpec, model_dir: Path, part: Part, *, link: bool) -> None:
-    """The files of a component, without its config and code."""
+    """Write the files of a component, but for its config and code."""
     graphs: dict[Part, OnnxGraph] = {"encoder": spec.encoder, "decoder": spec.decoder, "joiner": spec.joiner}
     version = model_dir / "1"
     if part in graphs:
@@ -158,7 +159,7 @@ def _write_component(spec: OnnxModelSpec, model_dir: Path, part: Part, *, link: 
 
 
 def _place_tokens(spec: OnnxModelSpec, to: Path, *, link: bool) -> None:
-    """The model's tokens.txt; written where the model has a bpe.model instead."""
+    """Place the model's tokens.txt, which is written where the model has a bpe.model instead."""
     if spec.files.tokens.suffix == ".model":
         to.write_text(tokens_text(spec.tokens), encoding="utf-8")
     else:

@@ -34,14 +34,14 @@ class _Request:
 
 @dataclass(frozen=True)
 class ScorerPart:
-    """Searches the utterances of all requests together. What is padding is never decoded, nor what nobody said."""
+    """Searches the utterances of all requests together. Padding, and utterances without samples, are never decoded."""
 
     network: PredictionNetwork
     tokens: TokenTable
     frame_sec: float
-    """From one encoder frame to the next."""
+    """Seconds from one encoder frame to the next."""
     options: DecodingOptions
-    """Of requests that come without their own."""
+    """Options for requests without their own."""
 
     def answer(self, requests: Sequence[Tensors]) -> list[Tensors | MoulinError]:
         checked = [self._read(request) for request in requests]

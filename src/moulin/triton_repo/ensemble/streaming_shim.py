@@ -11,8 +11,8 @@ from moulin.triton_repo.streaming_options import StreamingOptions
 
 
 class TritonPythonModel(streaming_shim.TritonPythonModel):
-    """The fused model, but for whom it asks."""
+    """The fused model, with its networks served as other Triton models."""
 
     def _open(self, parameters: ShimParameters[StreamingOptions], capacity: int) -> StreamRecognizer:
-        # Not warmed up: other models cannot be asked before all are loaded.
+        # Not warmed up: other models cannot be called before all are loaded.
         return open_tied_streams(parameters, ask, capacity=capacity)
