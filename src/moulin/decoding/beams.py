@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,13 +32,18 @@ class Beams:
 
     @classmethod
     def memory(cls, rows: int, places: int, context_size: int, joiner_dim: int) -> Self:
-        """Arrays of zeros for N = `rows`. The operating system gives the memory of a row when it is first written."""
+        """Arrays of zeros for N = `rows`, all first places together, then all second ones: the operating system gives
+        memory when it is first written, often in large pages, and most places are never used."""
+
+        def zeros(*size: int, dtype: type = np.float64) -> NDArray[Any]:
+            return np.zeros((places, rows, *size), dtype).swapaxes(0, 1)
+
         return cls(
-            np.zeros((rows, places)),
-            np.zeros((rows, places, context_size), np.int64),
-            np.zeros((rows, places, joiner_dim), np.float32),
-            np.zeros((rows, places), np.int64),
-            np.zeros((rows, places), np.uint64),
+            scores=zeros(),
+            contexts=zeros(context_size, dtype=np.int64),
+            decoder_out=zeros(joiner_dim, dtype=np.float32),
+            num_tokens=zeros(dtype=np.int64),
+            hashes=zeros(dtype=np.uint64),
         )
 
     def take(self, rows: Ints, places: int) -> Self:

@@ -15,13 +15,14 @@ class OpenHypotheses:
     """The hypotheses of each slot's open segment, in `places`: tokens, the frames at which they were emitted, and their
     log-probabilities. Greedy search uses the first place alone.
 
-    The operating system gives the memory when it is first written. Different slots may be used from different threads.
+    All slots' first places lie together, then all second ones: the operating system gives memory when it is first
+    written, often in large pages, and most places are never used. Different slots may be used from different threads.
     """
 
     def __init__(self, slots: int, places: int, context_size: int, max_tokens: int = MAX_TOKENS) -> None:
         """`context_size` is the decoder's: the best hypothesis is chosen as in `Found.best`."""
-        self._places, self._context_size, self._max_tokens = places, context_size, max_tokens
-        rows = slots * places  # slot * places + place
+        self._slots, self._context_size, self._max_tokens = slots, context_size, max_tokens
+        rows = slots * places  # place * slots + slot
         self._tokens = np.zeros((rows, max_tokens), dtype=np.int32)
         self._frames = np.zeros((rows, max_tokens), dtype=np.int32)
         self._log_probs = np.zeros((rows, max_tokens), dtype=np.float32)
@@ -37,10 +38,10 @@ class OpenHypotheses:
 
     def clear(self, slot: int) -> None:
         """Forget all hypotheses of `slot`."""
-        rows = slice(slot * self._places, (slot + 1) * self._places)
+        rows = slice(slot, None, self._slots)
         self._counts[rows] = self._scores[rows] = self._num_earlier[rows] = 0
         if self._earlier:
-            for row in range(rows.start, rows.stop):
+            for row in range(slot, len(self._counts), self._slots):
                 self._earlier.pop(row, None)
         self._best[slot] = 0
         self.decided[slot] = -1
@@ -50,9 +51,8 @@ class OpenHypotheses:
         the numbers `first_frames` [N] in their streams."""
         places = found.origins.shape[1]
         alive = ~np.isneginf(found.scores)
-        first = slots[:, None] * self._places
-        every = first + np.arange(places)
-        rows, sources = every[alive], (first + found.origins)[alive]
+        every = slots[:, None] + np.arange(places) * self._slots
+        rows, sources = every[alive], (slots[:, None] + found.origins * self._slots)[alive]
         moved = rows != sources
         if moved.any():
             self._copy(rows[moved], sources[moved])
@@ -69,7 +69,7 @@ class OpenHypotheses:
 
     def last_frames(self, slots: Ints) -> Ints:
         """The frames of the last tokens of the best hypotheses, -1 where there is none."""
-        rows = slots * self._places + self._best[slots]
+        rows = slots + self._best[slots] * self._slots
         counts = self._counts[rows]
         last: Ints = np.where(counts > 0, self._frames[rows, counts - 1], -1)
         return last
@@ -88,9 +88,9 @@ class OpenHypotheses:
 
     def drop(self, slot: int, count: int) -> None:
         """Keep only the best hypothesis, and forget its first `count` tokens and its score."""
-        row, best = slot * self._places, int(self._best[slot])
+        row, best = slot, int(self._best[slot])  # into the first place
         if best:
-            self._copy(np.array([row]), np.array([row + best]))
+            self._copy(np.array([row]), np.array([self._row(slot)]))
         earlier = self._earlier.get(row, ([], [], []))
         from_array = max(0, count - len(earlier[0]))
         for of_row in earlier:
@@ -105,7 +105,7 @@ class OpenHypotheses:
         self.kept[slot] = self.count(slot)
 
     def _row(self, slot: int) -> int:
-        return slot * self._places + int(self._best[slot])
+        return slot + int(self._best[slot]) * self._slots
 
     def _append(
         self,

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moulin.arrays import Floats, Ints
+from moulin.arrays import Floats, Ints, Ints32
 from moulin.audio.fbank import FbankOptions
 from moulin.decoding.found import Found
 from moulin.gpu.encoder import GpuStreamEncoder
@@ -26,7 +26,7 @@ from moulin.gpu.graphs import bucket_rows, capture, most_rows
 from moulin.gpu.kernels.beam import stream_beam_search
 from moulin.gpu.kernels.fbank import FbankMatrices
 from moulin.gpu.kernels.greedy import greedy
-from moulin.gpu.kernels.searches import FoundTensors, SearchOptions, SlotMemory, StreamSearches, words
+from moulin.gpu.kernels.searches import FoundTensors, SearchOptions, SlotMemory, StreamSearches, read_found, words
 from moulin.gpu.kernels.stream_attention import Chunks
 from moulin.gpu.kernels.stream_fbank import stream_fbank
 from moulin.gpu.predictor import Predictor
@@ -58,20 +58,20 @@ class _Fields(NamedTuple):
         options = SearchOptions(beams, blank_penalties, sharpness)
         return cls(slots, numbers, heard, fresh, decided, kept, options)
 
-    def fill(self, turns: Turns, slot: int) -> None:
-        """Copy `turns` to the first rows, and fill the others up with rows in `slot` without audio. The fields are in
-        the host's memory."""
-        count, at = len(turns.numbers), turns.continuation
-        each = at.slots, turns.numbers, turns.heard, at.fresh, at.decided, at.kept
-        fields = self.slots, self.numbers, self.heard, self.fresh, self.decided, self.kept
-        for field, values in zip(fields, each, strict=True):
-            array = field.numpy()
-            array[:count], array[count:] = values, 0
-        self.slots[count:] = slot
-        self.options.beams[count:] = 0
-        self.options.blank_penalties[count:] = 0.0
-        self.options.sharpness[count:] = 1.0
-        self.options.write(turns.options)
+
+def _write(fields: Ints32, turns: Turns, filling: int) -> None:
+    """Copy `turns` to the first rows of `fields` [9, rows], the memory of `_Fields` on the host. The other rows fill
+    the batch up: they are in the slot `filling`, without audio."""
+    count, at = len(turns.numbers), turns.continuation
+    fields[:, count:] = 0
+    fields[0, count:] = filling
+    fields[-1, count:].view(np.float32)[:] = 1.0  # sharpness
+    each = at.slots, turns.numbers, turns.heard, at.fresh, at.decided, at.kept
+    for field, values in zip(fields, each, strict=False):
+        field[:count] = values
+    for field, name in zip(fields[len(each) :], SearchOptions._fields, strict=True):
+        values = getattr(turns.options, name)
+        field.view(values.dtype)[:count] = values
 
 
 class GpuStreamPipeline:
@@ -139,9 +139,8 @@ class GpuStreamPipeline:
                 self._done.record()
                 self._done.synchronize()
             wanted = self._bring(encoder_out, encoder_out_of)
-            # A copy: the next step writes there.
-            found = FoundTensors.of(here.clone(), rows, self._encoder.out_frames)
-        return found.read(turns.options.beams), wanted
+            memory_here = here.numpy().copy()  # the next step writes there
+        return read_found(memory_here, rows, self._encoder.out_frames, turns.options.beams), wanted
 
     def replay_ms(self, rows: int, rounds: int = 20) -> float:
         """The GPU's time for a step of `rows` streams, a size that has a graph; for benchmarks."""
@@ -159,7 +158,7 @@ class GpuStreamPipeline:
     def _send(self, turns: Turns) -> int:
         """Send `turns` to the card. Returns the number of rows, with those that fill the batch up."""
         rows = bucket_rows(len(turns.numbers))
-        _Fields.of(self._turns_here[:, :rows]).fill(turns, self._filling)
+        _write(self._turns_here.numpy()[:, :rows], turns, self._filling)
         self._turns.copy_(self._turns_here, non_blocking=True)
         return rows
 

@@ -110,22 +110,24 @@ class FoundTensors(NamedTuple):
         return cls(memory, tokens, at, floats[0], counts, floats[1], origins)
 
     def read(self, beams: Ints32) -> Found:
-        """The first rows, searched with `beams` int32 [N], N at most B; shares the memory, which is the host's."""
-        count = len(beams)
+        """As `read_found`; the tensors are in the host's memory."""
+        _, batch, frames = self.tokens.shape
+        return read_found(self.memory.numpy(), batch, frames, beams)
 
-        def by_row(tensor: Tensor) -> Tensor:
-            return tensor.transpose(0, 1)[:count]
 
-        counts, scores = by_row(self.counts).numpy(), by_row(self.scores).double().numpy()
-        counts[beams == 0, 1:], scores[beams == 0, 1:] = 0, -np.inf
-        return Found(
-            by_row(self.origins).numpy(),
-            counts,
-            by_row(self.tokens).numpy(),
-            by_row(self.frames).numpy(),
-            by_row(self.log_probs).numpy(),
-            scores,
-        )
+def read_found(memory: Ints32, batch: int, frames: int, beams: Ints32) -> Found:
+    """The first N rows of the memory of a `FoundTensors`, int32 [P, W] on the host, which the result shares; they were
+    searched with `beams` int32 [N].
+
+    In numpy: for a step of few streams a dozen operations of PyTorch would be a tenth of its time.
+    """
+    places, count, rounded = len(memory), len(beams), _rounded(batch)
+    long = memory[:, : 3 * rounded * frames].reshape(places, 3, rounded, frames)[:, :, :count].transpose(1, 2, 0, 3)
+    short = memory[:, 3 * rounded * frames :].reshape(places, 3, rounded)[:, :, :count].transpose(1, 2, 0)
+    (tokens, at, log_probs), (counts, scores, origins) = long, short
+    scores = scores.view(np.float32).astype(np.float64)
+    counts[beams == 0, 1:], scores[beams == 0, 1:] = 0, -np.inf
+    return Found(origins, counts, tokens, at, log_probs.view(np.float32), scores)
 
 
 def words(batch: int, frames: int) -> int:
