@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -48,17 +48,17 @@ class Beams:
 
     def take(self, rows: Ints, places: int) -> Self:
         """Copies of the first `places` places of `rows` [M]."""
-        return type(self)(*(getattr(self, field.name)[rows, :places] for field in fields(self)))
+        return type(self)(*(getattr(self, name)[rows, :places] for name in self.__slots__))
 
     def prefix(self, count: int) -> Self:
         """The first `count` rows; shares the arrays."""
-        return type(self)(*(getattr(self, field.name)[:count] for field in fields(self)))
+        return type(self)(*(getattr(self, name)[:count] for name in self.__slots__))
 
     def put(self, rows: Ints, part: Beams) -> None:
         """Write `part`, M rows of at most as many places, to `rows` [M]."""
         places = part.scores.shape[1]
-        for field in fields(self):
-            getattr(self, field.name)[rows, :places] = getattr(part, field.name)
+        for name in self.__slots__:
+            getattr(self, name)[rows, :places] = getattr(part, name)
 
     def begin(self, rows: Ints, network: PredictionNetwork) -> None:
         """Begin a search in each of `rows` [M]: one hypothesis without tokens."""
@@ -73,6 +73,8 @@ class Beams:
     def decide(self, rows: Ints, places: Ints32, num_tokens: Ints32) -> None:
         """Keep in `rows` [M] only the hypothesis in `places` [M], moved to the first place; `num_tokens` [M] are the
         tokens that it counts from now on."""
+        if not len(rows):
+            return
         for array in (self.contexts, self.decoder_out, self.hashes):
             array[rows, 0] = array[rows, places]
         self.num_tokens[rows, 0] = num_tokens

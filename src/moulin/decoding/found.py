@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -74,9 +74,9 @@ class Found:
     def put(self, rows: Ints, part: Found) -> None:
         """Fill in `rows` [M] with the M rows of `part`, which has at most as many places and frames."""
         places, frames = part.tokens.shape[1:]
-        for field in fields(self):
-            values = getattr(part, field.name)
-            target = getattr(self, field.name)
+        for name in self.__slots__:
+            values = getattr(part, name)
+            target = getattr(self, name)
             if values.ndim == 3:
                 target[rows, :places, :frames] = values
             else:
@@ -91,7 +91,7 @@ class Found:
             return self
         places = (self.scores / (self.counts + context_size)).argmax(axis=1)
         rows = np.arange(len(places))
-        return Found(*(getattr(self, field.name)[rows, places][:, None] for field in fields(self)))
+        return Found(*(getattr(self, name)[rows, places][:, None] for name in self.__slots__))
 
     def hypotheses(self) -> list[Hypothesis]:
         """The hypothesis in the first place of every row."""

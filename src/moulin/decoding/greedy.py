@@ -10,7 +10,7 @@ import numpy as np
 from moulin.arrays import Floats, Ints
 from moulin.decoding.beams import Beams
 from moulin.decoding.found import Found
-from moulin.decoding.network import PredictionNetwork, log_softmax
+from moulin.decoding.network import PredictionNetwork, is_emitted, log_softmax
 from moulin.decoding.row_options import RowOptions
 
 WINDOW_FRAMES = 8
@@ -48,7 +48,7 @@ def advance_greedy(
         best_log_probs = np.zeros(window.shape)
         best_log_probs[rows, columns] = log_probs[np.arange(len(best)), best]
 
-        emits = inside & ~np.isin(tokens, network.skipped_ids)
+        emits = inside & is_emitted(tokens, network.skipped_ids)
         has_token = emits.any(axis=1)
         first = np.where(has_token, emits.argmax(axis=1), WINDOW_FRAMES - 1)
         score[active] += np.where(offsets <= first[:, None], best_log_probs, 0.0).sum(axis=1)

@@ -50,6 +50,12 @@ class OpenHypotheses:
         """Extend the hypotheses of `slots` [N], all different, by what a search has `found`, whose first frames have
         the numbers `first_frames` [N] in their streams."""
         places = found.origins.shape[1]
+        if places == 1:
+            # Nothing moves, and the first place is the best.
+            frames = found.frames[:, 0] + first_frames[:, None]
+            self._append(slots, found.counts[:, 0], found.tokens[:, 0], frames, found.log_probs[:, 0])
+            self._scores[slots] = found.scores[:, 0]
+            return
         alive = ~np.isneginf(found.scores)
         every = slots[:, None] + np.arange(places) * self._slots
         rows, sources = every[alive], (slots[:, None] + found.origins * self._slots)[alive]

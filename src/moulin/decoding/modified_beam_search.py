@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from moulin.arrays import Doubles, Floats, Ints, Ints32
 from moulin.decoding.beams import Beams
 from moulin.decoding.found import Found
-from moulin.decoding.network import PredictionNetwork, log_softmax
+from moulin.decoding.network import PredictionNetwork, is_emitted, log_softmax
 from moulin.decoding.row_options import RowOptions
 
 
@@ -68,7 +68,7 @@ def _advance(
     scores = totals[rows, parent, token]
     scores[np.arange(num_places) >= options.beams[:num_rows, None]] = -np.inf
 
-    appended = ~np.isin(token, network.skipped_ids)
+    appended = is_emitted(token, network.skipped_ids)
     hashes = beams.hashes[rows, parent]
     hashes = np.where(appended, hashes * _HASH_FACTOR + token.astype(np.uint64) + np.uint64(1), hashes)
     beams.num_tokens[:] = beams.num_tokens[rows, parent] + appended

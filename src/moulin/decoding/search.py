@@ -57,22 +57,29 @@ class Searches:
         `encoder_out_lens` int64 [N] are read. Where the network fails, the searches stay where they are."""
         slots, places = continuation.slots, options.places
         beams = self._beams.take(slots, places)
-        # Places beyond a row's beam hold what a wider search left in the slot.
-        beams.scores[np.arange(places) >= np.maximum(options.beams, 1)[:, None]] = -np.inf
+        if places > 1:  # those beyond a row's beam hold what a wider search left in the slot
+            beams.scores[np.arange(places) >= np.maximum(options.beams, 1)[:, None]] = -np.inf
         going_on = np.flatnonzero((continuation.decided >= 0) & ~continuation.fresh)
         beams.decide(going_on, continuation.decided[going_on], continuation.kept[going_on])
         beams.begin(np.flatnonzero(continuation.fresh), self._network)
-        found = Found.nothing(len(slots), places, encoder_out.shape[1])
-        for rows, advance in (
-            (np.flatnonzero(options.beams == 0), advance_greedy),
-            (np.flatnonzero(options.beams), advance_modified_beam_search),
-        ):
-            if len(rows):
-                part = beams.take(rows, places)
-                lengths = encoder_out_lens[rows]
-                found.put(rows, advance(self._network, part, encoder_out[rows], lengths, options.take(rows)))
-                beams.put(rows, part)
+        found = self._found(beams, encoder_out, encoder_out_lens, options)
         self._beams.put(slots, beams)
+        return found
+
+    def _found(self, beams: Beams, encoder_out: Floats, encoder_out_lens: Ints, options: RowOptions) -> Found:
+        """Search rows of both kinds, each by its own search. Changes `beams`."""
+        by_beam = options.beams > 0
+        if by_beam.all() or not by_beam.any():
+            alike = advance_modified_beam_search if by_beam.any() else advance_greedy
+            return alike(self._network, beams, encoder_out, encoder_out_lens, options)
+        found = Found.nothing(len(by_beam), options.places, encoder_out.shape[1])
+        for rows, advance in (
+            (np.flatnonzero(~by_beam), advance_greedy),
+            (np.flatnonzero(by_beam), advance_modified_beam_search),
+        ):
+            part, lengths = beams.take(rows, options.places), encoder_out_lens[rows]
+            found.put(rows, advance(self._network, part, encoder_out[rows], lengths, options.take(rows)))
+            beams.put(rows, part)
         return found
 
 

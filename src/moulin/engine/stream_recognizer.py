@@ -153,7 +153,7 @@ class StreamRecognizer:
         self._inbox.take(slots)
         self._note(slots, found, numbers.astype(np.int64) * self._chunk_encoder_frames)
         cuts, ended = self._cuts(slots), self._inbox.ended(slots)
-        for row in np.flatnonzero(ended | (cuts != Cut.NONE)).tolist():
+        for row in np.flatnonzero(ended | cuts.astype(np.bool_)).tolist():
             if ended[row]:
                 self._close_segment(streams[row])
             else:

@@ -41,5 +41,5 @@ class EndpointTable:
         """
         rule1, rule2, rule3 = self._seconds[:, slots]
         enough = np.where(anything_said, np.minimum(rule1, rule2), rule1)
-        cuts = np.where(silence_sec >= enough, Cut.PAUSED, np.where(length_sec >= rule3, Cut.TOO_LONG, Cut.NONE))
-        return cuts.astype(np.int8)
+        too_long = int(Cut.TOO_LONG) * (length_sec >= rule3)
+        return np.where(silence_sec >= enough, int(Cut.PAUSED), too_long).astype(np.int8)

@@ -29,19 +29,18 @@ class FeatureWindows:
         """The windows of N streams, float32 [N, window_frames, num_mel_bins]. Changes no state: see `keep`."""
         layout, slots = self._layout, turns.continuation.slots
         begins = turns.numbers.astype(np.int64) * layout.chunk - layout.overhang
-        first, later = np.flatnonzero(turns.numbers == 0), np.flatnonzero(turns.numbers)
         known = layout.window_frames - layout.chunk_frames
-        frames = [
-            self._frames(slots[rows], begins[rows], turns.heard[rows], skipped)
-            for rows, skipped in ((first, 0), (later, known))
-        ]
+        # The first window of a stream is computed as a whole; later ones begin with frames of the one before.
+        each = (np.flatnonzero(turns.numbers == 0), 0), (np.flatnonzero(turns.numbers), known)
+        parts = [(rows, known) for rows, known in each if len(rows)]
+        frames = [self._frames(slots[rows], begins[rows], turns.heard[rows], known) for rows, known in parts]
         features = self._fbank(np.concatenate([some.reshape(-1, layout.frame_length) for some in frames]))
-        of_first, of_later = np.split(features, [len(first) * layout.window_frames])
-        bins = features.shape[1]
-        windows = np.empty((len(slots), layout.window_frames, bins), dtype=np.float32)
-        windows[first] = of_first.reshape(len(first), layout.window_frames, bins)
-        windows[later, :known] = self._overlaps[slots[later]]
-        windows[later, known:] = of_later.reshape(len(later), layout.chunk_frames, bins)
+        windows = np.empty((len(slots), layout.window_frames, features.shape[1]), dtype=np.float32)
+        for rows, known in parts:
+            new = len(rows) * (layout.window_frames - known)
+            windows[rows, :known] = self._overlaps[slots[rows], :known]
+            windows[rows, known:] = features[:new].reshape(len(rows), -1, features.shape[1])
+            features = features[new:]
         return windows
 
     def keep(self, slots: Ints, windows: Floats) -> None:
