@@ -121,6 +121,8 @@ class OpenHypotheses:
         frames: Ints32,
         log_probs: Floats,
     ) -> None:
+        if not counts.any():
+            return
         if (full := self._counts[rows] + tokens.shape[1] > self._max_tokens).any():
             for row in rows[full].tolist():
                 self._set_aside(row)
