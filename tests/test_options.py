@@ -9,6 +9,8 @@ import pytest
 
 from moulin.errors import OptionsError
 from moulin.options import Bounds, check_options, from_json, held, option, setting, to_json
+from moulin.triton_repo.offline_options import OfflineOptions
+from moulin.triton_repo.streaming_options import StreamingOptions
 
 
 @pytest.mark.parametrize(
@@ -88,3 +90,10 @@ def test_there_and_back() -> None:
 def test_what_is_read_is_checked(text: str, message: str) -> None:
     with pytest.raises(OptionsError, match=message):
         from_json(Bicycle, text)
+
+
+def test_an_integer_beyond_all_floats_is_refused_by_its_digits() -> None:
+    with pytest.raises(OptionsError, match="Expected instances of 1 to 1024, got -1000"):
+        OfflineOptions(instances=-(10**400))
+    with pytest.raises(OptionsError, match="Expected max-streams of 1 to 1e6, got 99999999999999999999"):
+        StreamingOptions(max_streams=99999999999999999999)

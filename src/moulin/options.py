@@ -136,7 +136,12 @@ def _check(name: str, kind: Any, bounds: Bounds, value: Any) -> None:
     if not isinstance(value, fits) or (isinstance(value, bool) and plain is not bool):
         raise OptionsError(f"Expected {name} to be {_KINDS[plain]}, got {value!r}")
     if plain in _NUMBERS and not bounds.hold(value):
-        raise OptionsError(f"Expected {name} {bounds}, got {value:g}")
+        raise OptionsError(f"Expected {name} {bounds}, got {_said(value)}")
+
+
+def _said(value: float) -> str:
+    """A number that was refused; an integer may be beyond the range of floats."""
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def to_json(options: Any) -> str:

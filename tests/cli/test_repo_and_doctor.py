@@ -101,7 +101,7 @@ def test_the_layout_ensemble(tmp_path: Path) -> None:
         (["/no/such"], "There is no model at /no/such"),
         ([DEMO_MODEL, "--device", "cuda:x"], "Expected a device of cpu, cuda or cuda:N, got 'cuda:x'"),
         ([DEMO_MODEL, "--name", "../up"], "Expected a model name of letters"),
-        ([DEMO_MODEL, "--instances", "0"], "Expected instances of at least 1, got 0"),
+        ([DEMO_MODEL, "--instances", "0"], "Expected instances of 1 to 1024, got 0"),
         ([DEMO_MODEL, "--to", "/dev/null/x"], "Cannot write the repository to /dev/null/x"),
     ],
 )

@@ -249,7 +249,7 @@ def test_a_port_in_use(flag: str) -> None:
         ),
         ([BUNDLES / "conformer-offline", "--streaming-name", "x"], "moulin: --streaming-name is given, but there is"),
         (["--name", "x", "--streaming-name", "x"], "moulin: Expected two different names, got 'x' twice\n"),
-        (["--max-streams", "0"], "moulin: Expected max-streams of at least 1, got 0\n"),
+        (["--max-streams", "0"], "moulin: Expected max-streams of 1 to 1e6, got 0\n"),
         (["--idle-timeout-sec", "0"], "moulin: Expected idle-timeout-sec above 0 and below 1e6, got 0\n"),
         (["/no/such/model"], "moulin: There is no model at /no/such/model\n  hint: pass a folder with encoder*.onnx"),
         (["--device", "gpu"], "moulin: Expected a device of cpu, cuda or cuda:N, got 'gpu'\n"),
@@ -259,7 +259,7 @@ def test_a_port_in_use(flag: str) -> None:
             "moulin: The engine tensorrt needs TensorRT's Python package, which cannot be",
         ),
         (["--name", "a/b"], "moulin: Expected a model name of letters, digits, '_', '-' and '.', got 'a/b'\n"),
-        (["--max-batch", "0"], "moulin: Expected max-batch of at least 1, got 0\n"),
+        (["--max-batch", "0"], "moulin: Expected max-batch of 1 to 1e6, got 0\n"),
         (["--beam", "0"], "moulin: Expected a beam of 1 to "),
     ],
 )

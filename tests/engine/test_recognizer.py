@@ -191,3 +191,9 @@ def test_the_tokens_of_a_recording_do_not_depend_on_threads(clips: list[Floats])
         with open_recognizer(Path(BUNDLES / "conformer-offline"), EngineChoice(threads=threads)) as recognizer:
             found.append(texts(recognizer.transcribe(clips[:3])))
     assert found[0] == found[1]
+
+
+def test_options_for_other_numbers_of_waveforms_are_refused(recognizer: Recognizer, noises: list[Floats]) -> None:
+    for options in ([], [DecodingOptions()] * 3):
+        with pytest.raises(ValueError, match=f"options for each of 2 waveforms, got {len(options)}"):
+            recognizer.transcribe(noises[:2], options)

@@ -77,3 +77,18 @@ def test_a_slow_engine_does_not_hold() -> None:
     assert run.step_share > 0.9
     with pytest.raises(StreamsFull):
         streams.run(CAPACITY + 1, p95_ms=160, seconds=0.1)
+
+
+def test_what_a_step_raises_ends_the_run_at_once() -> None:
+    """Ctrl-C too: the other threads do not go on to the end of the time."""
+
+    class Interrupted(Together):
+        def step(self, streams: Sequence[Stream]) -> None:
+            super().step(streams)
+            raise KeyboardInterrupt
+
+    streams = PacedStreams(Interrupted(), AUDIO)
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        streams.run(CAPACITY, seconds=60.0, p95_ms=160.0, warmup_sec=0.0)
+    assert time.monotonic() - begin < 30

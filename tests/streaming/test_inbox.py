@@ -129,6 +129,7 @@ def test_a_new_stream_in_the_slot_of_one_that_was_discarded() -> None:
     inbox = new_inbox()
     inbox.accept(0, speech(90_000))
     inbox.discard(0)
+    inbox.finish(0, 4800)
     assert not inbox.is_ready(0)
     assert inbox.ended(np.array([0])).all()
     inbox.open(0)

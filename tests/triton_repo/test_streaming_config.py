@@ -217,9 +217,9 @@ def test_gpu_of_a_device(device: str, gpu: int | None) -> None:
     [
         ({"model_name": ""}, "model name of letters, digits"),
         ({"model_name": "../other"}, r"got '\.\./other'"),
-        ({"max_streams": 0}, "max-streams of at least 1, got 0"),
-        ({"max_batch": 0}, "max-batch of at least 1, got 0"),
-        ({"instances": -1}, "instances of at least 1, got -1"),
+        ({"max_streams": 0}, "max-streams of 1 to 1e6, got 0"),
+        ({"max_batch": 0}, "max-batch of 1 to 1e6, got 0"),
+        ({"instances": -1}, "instances of 1 to 1024, got -1"),
         ({"linger_ms": -1.0}, "linger-ms of at least 0 and below 1e6, got -1"),
         ({"linger_ms": float("nan")}, "linger-ms of at least 0 and below 1e6, got nan"),
         ({"idle_timeout_sec": 0.0}, "idle-timeout-sec above 0 .*got 0"),

@@ -32,10 +32,13 @@ class Recognizer:
     ) -> list[Transcript]:
         """Transcribe float32 waveforms [num_samples] (16 kHz, mono, in [-1, 1]), each with its own `options`.
 
-        Raises AudioError where one of them cannot be transcribed (see `check`), and EngineError.
+        Raises AudioError where one of them cannot be transcribed (see `check`), EngineError, and ValueError where
+        there are other numbers of both.
         """
         waveforms = [self.check_form(waveform) for waveform in waveforms]
-        chosen = options or [self.options] * len(waveforms)
+        chosen = [self.options] * len(waveforms) if options is None else options
+        if len(chosen) != len(waveforms):
+            raise ValueError(f"Expected options for each of {len(waveforms)} waveforms, got {len(chosen)}")
         transcripts = []
         for answer in self.transcribe_each(waveforms, chosen, ["waveform"] * len(waveforms)):
             if isinstance(answer, MoulinError):

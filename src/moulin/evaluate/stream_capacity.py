@@ -123,8 +123,13 @@ class PacedStreams:
 
         workers = self._threads or self._limits.num_workers
         with ThreadPoolExecutor(workers) as pool:
-            for worker in [pool.submit(work) for _ in range(workers)]:
-                worker.result()
+            under_way = [pool.submit(work) for _ in range(workers)]
+            try:
+                for worker in under_way:
+                    worker.result()
+            except BaseException:  # Ctrl-C, or what a step raised: the other workers are not to go on
+                turns.hopeless = True
+                raise
         turns.end_sec = min(clock() - begin, total_sec)
         return turns
 

@@ -79,8 +79,9 @@ class Inbox:
             self.accept(int(slots[row]), as_floats(samples[row]))
 
     def finish(self, slot: int, tail_samples: int) -> None:
-        """End the stream's audio; silence follows as in `WindowLayout.all_windows`."""
-        self._num_windows[slot] = self.layout.all_windows(int(self.num_samples[slot]), tail_samples)
+        """End the stream's audio; silence follows as in `WindowLayout.all_windows`. One that has ended stays so."""
+        if self._num_windows[slot] == _GOES_ON:
+            self._num_windows[slot] = self.layout.all_windows(int(self.num_samples[slot]), tail_samples)
 
     def discard(self, slot: int) -> None:
         """End the stream without another window, whatever audio is waiting."""

@@ -14,7 +14,7 @@ from moulin.triton_repo.service_options import ServiceOptions
 class OfflineOptions(ServiceOptions):
     """Options of the offline service; `engine.threads` are those of all instances together."""
 
-    max_batch: int = option(64, "Most utterances in a batch, and in a request", bounds=Bounds(at_least=1))
+    max_batch: int = option(64, "Most utterances in a batch, and in a request", bounds=Bounds(1, at_most=1e6))
     max_audio_sec: float = option(MAX_AUDIO_SEC, "Refuse longer utterances (offline).", bounds=Bounds(above=0))
     max_queue: int = setting(2048, bounds=Bounds(at_least=1))
     """Requests that may wait. Further ones are refused with UNAVAILABLE at once rather than after a timeout."""

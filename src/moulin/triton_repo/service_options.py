@@ -20,7 +20,9 @@ class ServiceOptions:
 
     model_name: str = contract.MODEL_NAME
     engine: EngineChoice = held(EngineChoice)
-    instances: int = option(1, "Processes that each hold the model and share the threads.", bounds=Bounds(at_least=1))
+    instances: int = option(
+        1, "Processes that each hold the model and share the threads.", bounds=Bounds(1, at_most=1024)
+    )
     encoder: str = ""
     """The encoder's or the checkpoint's file, relative to the version's folder; filled in when the model is built."""
 

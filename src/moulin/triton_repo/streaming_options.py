@@ -19,9 +19,9 @@ _TIME = Bounds(above=0, below=1e6)
 class StreamingOptions(ServiceOptions):
     """Options of the streaming service. Its instances share `max_streams` and the device's threads."""
 
-    max_batch: int | None = option(None, "most streams in a step.", usual="16", bounds=Bounds(at_least=1))
+    max_batch: int | None = option(None, "most streams in a step.", usual="16", bounds=Bounds(1, at_most=1e6))
     """None takes a number that suits the device."""
-    max_streams: int = option(MAX_STREAMS, "Streams that may be open at once.", bounds=Bounds(at_least=1))
+    max_streams: int = option(MAX_STREAMS, "Streams that may be open at once.", bounds=Bounds(1, at_most=1e6))
     """Further streams are refused with UNAVAILABLE."""
     idle_timeout_sec: float = option(IDLE_TIMEOUT_SEC, "Close a stream after so long without a request.", bounds=_TIME)
     max_step_ms: float | None = option(

@@ -235,7 +235,8 @@ def _beam_kernel(
         while t < until:
             # -------------------------------------------------------------- the best extensions
             at = ((t - start) * PLACES + tl.gather(joined_in, of_place, 0)) * PLACES + rank
-            tokens_of, log_probs_of = tl.load(likely + at), tl.load(likely_log_probs + at)
+            tokens_of = tl.load(likely + at)
+            log_probs_of = tl.load(likely_log_probs + at, mask=rank < BEAM, other=float("-inf"))  # else not written
             totals = log_probs_of + tl.gather(score, of_place, 0)
             # Threads may disagree about where the largest of several NaN is: such a row ends without a hypothesis.
             totals = tl.where((rank < BEAM) & (totals == totals), totals, float("-inf"))
