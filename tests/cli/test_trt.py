@@ -45,7 +45,7 @@ def test_an_engine_is_built_and_compared(tmp_path: Path, monkeypatch: pytest.Mon
         ([BUNDLES / "conformer-offline"], "needs TensorRT, and neither the Python package tensorrt nor trt"),
         ([DEMO_MODEL], "An engine is built from fp32 files, and "),
         ([BUNDLES / "conformer-offline" / "epoch-1.pt"], "An engine is built from ONNX files, and "),
-        ([BUNDLES / "conformer-offline", "--max-batch", 0], "Expected max-batch of 1 to 1e6, got 0"),
+        ([BUNDLES / "conformer-offline", "--max-batch", 0], "Expected max-batch of at least 1, got 0"),
         ([BUNDLES / "conformer-offline", "--max-seconds", 300], "Expected max-seconds of at most 199.8, for which"),
         ([BUNDLES / "conformer-offline", "--workspace-gib", 0], "Expected workspace-gib above 0, got 0"),
         (["/no/such"], "There is no model at /no/such"),
