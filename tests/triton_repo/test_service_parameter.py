@@ -19,7 +19,7 @@ from moulin.triton_repo.service_parameter import add_service, read_service
 from moulin.triton_repo.streaming_options import StreamingOptions
 from tests.models.test_engine_choice import choices
 
-counts = st.integers(1, 10**12)
+counts = st.integers(1, 10**6)
 times = st.floats(0, 1e6, exclude_min=True, exclude_max=True)
 names = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", fullmatch=True)
 words = st.text(st.characters(exclude_categories=["Cs"]))
@@ -31,7 +31,7 @@ decodings = st.builds(
     st.floats(-100, 100),
 )
 rules = st.builds(EndpointRules, *[st.floats(min_value=0, exclude_min=True)] * 3)
-services = {"model_name": names, "engine": choices, "instances": counts, "encoder": words}
+services = {"model_name": names, "engine": choices, "instances": st.integers(1, 1024), "encoder": words}
 offline = st.builds(
     OfflineOptions,
     **services,
