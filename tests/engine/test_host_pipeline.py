@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from moulin.arrays import Floats, Ints
 from moulin.bundle.load import load_bundle
 from moulin.decoding.options import METHODS, DecodingOptions, Method
+from moulin.decoding.row_options import RowOptions
 from moulin.engine.host_pipeline import HostPipeline
 from moulin.engine.onnxruntime.runner import OnnxRuntimeRunner
+from moulin.engine.pipeline import Answer
 from moulin.engine.recognizer import Recognizer
 from moulin.errors import EngineError
 from moulin.transcript import Transcript
@@ -42,3 +46,14 @@ def test_what_is_no_number_is_an_error_of_its_utterance(noises: list[Floats], me
             assert other.text == text
         with pytest.raises(EngineError, match="waveform: expected numbers"):
             recognizer.transcribe(waveforms, options)
+
+
+def test_an_answer_that_is_missing_never_moves_those_behind_it(noises: list[Floats]) -> None:
+    class Forgetful(HostPipeline):
+        def __call__(
+            self, waveforms: Sequence[Floats], options: RowOptions, names: Sequence[str], answer: Answer
+        ) -> None:
+            super().__call__(waveforms, options, names, lambda at, found: answer(at, found) if at else None)
+
+    with Recognizer(SPEC, Forgetful(SPEC, OnnxRuntimeRunner(SPEC, threads=1))) as recognizer, pytest.raises(KeyError):
+        recognizer.transcribe([noises[0][:9000], noises[1][:8000]])

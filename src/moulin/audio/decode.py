@@ -228,7 +228,7 @@ def _waveform_blocks(
 
 
 def _unexpected(name: str, error: Exception) -> AudioError:
-    """An AudioError about a decoder's unknown exception, whose traceback goes to the log."""
+    """An AudioError for an exception that no decoder documents. Its traceback goes to the log."""
     logger.debug("%s: decoding failed with an unexpected exception", name, exc_info=error)
     return AudioError(
         f"{name} cannot be decoded: the decoder failed with {described(error)}",

@@ -72,7 +72,7 @@ def refuse_foreign(encoder: OnnxGraph) -> None:
 
 
 def refuse_foreign_decoder(decoder: OnnxGraph) -> None:
-    """Raise BundleError where `decoder` is not a stateless decoder, whose only input is the tokens."""
+    """Raise BundleError where `decoder` is not stateless: a stateless decoder has one input, the tokens."""
     inputs = {tensor.name for tensor in decoder.inputs}
     if inputs.intersection(("targets", "target_length")) or len(inputs) > 1:
         states = ", ".join(tensor.name for tensor in decoder.inputs)
@@ -84,7 +84,7 @@ def refuse_foreign_decoder(decoder: OnnxGraph) -> None:
 
 
 def _refuse_other_features(encoder: OnnxGraph) -> None:
-    """Refuse a model whose input is not Icefall's fbank, or whose output frames are not 40 ms. Raises BundleError."""
+    """Raise BundleError for features other than Icefall's fbank, and for output frames other than 40 ms."""
     tests: tuple[tuple[str, Callable[[str], bool], str, str], ...] = (
         (
             "feature",

@@ -185,7 +185,7 @@ class TokenTable:
 
 
 def _words_of_whole(pieces: Sequence[str]) -> list[WordSpan]:
-    """`TokenTable.words` of whole tokens, whose words are separated by spaces only."""
+    """`TokenTable.words` where no token ends within a character and only spaces separate words."""
     words: list[WordSpan] = []
     word, first, last = "", 0, 0
     for position, piece in enumerate(pieces):

@@ -170,7 +170,7 @@ def _serve_models(named: Sequence[NamedModel], services: Services, service: _Ser
 
 
 def _refuse_what_was_decided(context: typer.Context, repository: Path) -> None:
-    """Raises OptionsError for a flag whose value was decided when the repository was built."""
+    """Raises OptionsError for a flag that `repo build` has decided already."""
     allowed = {"repository", *flag_names(RunningOptions)}
     for parameter in context.command.params:
         name = parameter.name or ""

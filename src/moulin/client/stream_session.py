@@ -21,7 +21,7 @@ MAX_SEQUENCE_ID = 2**63 - 1
 """Triton's ids have 64 bits, tritonclient's are signed."""
 
 _FAREWELL_SEC = 5.0
-"""Timeout of a farewell, whose reply is not needed: without one the server closes the stream when it is idle."""
+"""Timeout for closing a stream. The reply is not needed: the server closes an idle stream by itself."""
 
 
 class StreamSession:

@@ -47,8 +47,8 @@ class OpenHypotheses:
         self.decided[slot] = -1
 
     def advance(self, slots: Ints, found: Found, first_frames: Ints) -> None:
-        """Extend the hypotheses of `slots` [N], all different, by what a search has `found`, whose first frames have
-        the numbers `first_frames` [N] in their streams."""
+        """Extend the hypotheses of `slots` [N], all different, by what a search has `found`. `first_frames` [N] are the
+        numbers, within each stream, of the first frame that was searched."""
         places = found.origins.shape[1]
         if places == 1:
             # Nothing moves, and the first place is the best.

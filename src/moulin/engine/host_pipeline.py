@@ -42,9 +42,10 @@ class HostPipeline:
         encoder_out, encoder_out_lens = self.encode(self.features(waveforms))
         found = search(self.runner, encoder_out, encoder_out_lens, options).hypotheses()
         for position, (hypothesis, name) in enumerate(zip(found, names, strict=True)):
-            finite = math.isfinite(hypothesis.score)
-            broken = f"{name}: expected numbers from {self._spec.file}"
-            answer(position, hypothesis if finite else precision_error(self._spec, broken))
+            if math.isfinite(hypothesis.score):
+                answer(position, hypothesis)
+            else:
+                answer(position, precision_error(self._spec, f"{name}: expected numbers from {self._spec.file}"))
 
     @property
     def max_utterance_sec(self) -> float:

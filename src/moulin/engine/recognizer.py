@@ -51,7 +51,7 @@ class Recognizer:
     ) -> list[Transcript | MoulinError]:
         """The transcript or error of each of N waveforms that have passed `check_form`. Errors call waveforms by their
         `names`; a faulty waveform does not affect the others. Raises EngineError."""
-        answers: list[Transcript | MoulinError | None] = [None] * len(waveforms)
+        answers: dict[int, Transcript | MoulinError] = {}
 
         def answer(position: int, found: Hypothesis | MoulinError) -> None:
             spelt = found if isinstance(found, MoulinError) else self._spell(found, len(waveforms[position]))
@@ -59,7 +59,7 @@ class Recognizer:
 
         if waveforms:
             self.pipeline(waveforms, RowOptions.of(options), names, answer)
-        return [each for each in answers if each is not None]
+        return [answers[position] for position in range(len(waveforms))]
 
     def check_form(self, waveform: Floats, *, what: str = "waveform") -> Floats:
         """The part of `check` that `transcribe_each` does not do itself. Raises AudioError."""

@@ -32,14 +32,14 @@ class FeatureWindows:
         known = layout.window_frames - layout.chunk_frames
         # The first window of a stream is computed as a whole; later ones begin with frames of the one before.
         each = (np.flatnonzero(turns.numbers == 0), 0), (np.flatnonzero(turns.numbers), known)
-        parts = [(rows, known) for rows, known in each if len(rows)]
-        frames = [self._frames(slots[rows], begins[rows], turns.heard[rows], known) for rows, known in parts]
+        parts = [(rows, shared) for rows, shared in each if len(rows)]
+        frames = [self._frames(slots[rows], begins[rows], turns.heard[rows], shared) for rows, shared in parts]
         features = self._fbank(np.concatenate([some.reshape(-1, layout.frame_length) for some in frames]))
         windows = np.empty((len(slots), layout.window_frames, features.shape[1]), dtype=np.float32)
-        for rows, known in parts:
-            new = len(rows) * (layout.window_frames - known)
-            windows[rows, :known] = self._overlaps[slots[rows], :known]
-            windows[rows, known:] = features[:new].reshape(len(rows), -1, features.shape[1])
+        for rows, shared in parts:
+            new = len(rows) * (layout.window_frames - shared)
+            windows[rows, :shared] = self._overlaps[slots[rows], :shared]
+            windows[rows, shared:] = features[:new].reshape(len(rows), -1, features.shape[1])
             features = features[new:]
         return windows
 
