@@ -193,5 +193,5 @@ def _filter_kernel(
         weights = tl.load(filters + k[:, None] * BINS + b[None, :])
         # Three passes of TF32, as accurate as float32.
         energies = tl.dot(re * re + im * im, weights, energies, input_precision="tf32x3")
-    features = tl.log(tl.maximum(energies, epsilon))
+    features = tl.log(tl.maximum(energies, epsilon, propagate_nan=tl.PropagateNan.ALL))  # NaN is no silence
     tl.store(out + m[:, None] * bins + b[None, :], features, mask=inside & (b < bins)[None, :])
