@@ -285,6 +285,7 @@ def test_the_declared_length_is_unknown_then(error: Exception, monkeypatch: pyte
 @pytest.mark.parametrize("error", EXCEPTIONS, ids=lambda error: type(error).__name__)
 def test_headerless_audio(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soxr, "resample", _raising(error))
+    monkeypatch.setattr(soxr, "ResampleStream", _raising(error))
     with pytest.raises(AudioError, match=type(error).__name__):
         decode_pcm(bytes(3200), sample_rate=8000)
     path = tmp_path / "talk.raw"

@@ -126,7 +126,8 @@ class ChannelMixer:
         self._signs = np.where(
             correlation < _TURN_BELOW, -1.0, np.where(correlation > _TURN_BACK_ABOVE, 1.0, self._signs)
         )
-        if (self._signs < 0).sum() * 2 > self._channels or (self._signs[0] < 0 and (self._signs < 0).all()):
+        heard = self._signs[energies > 0]
+        if heard.sum() < 0 or (heard.sum() == 0 and heard[0] < 0):  # the few are turned, of two the second one
             self._signs = -self._signs
         for channel in np.flatnonzero((self._signs < 0) & (energies > 0)):
             self._faults.add(

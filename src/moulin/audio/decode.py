@@ -23,12 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moulin.audio.decoded import check_rate, described
-from moulin.audio.pcm import PcmEncoding, pcm_to_float, sample_bytes
+from moulin.audio.pcm import PcmEncoding, RawFormat, pcm_frames
 from moulin.audio.recording import Recording, unexpected
 from moulin.audio.source_file import Source
 from moulin.audio.timeline import Skip
 from moulin.audio.waveform import SAMPLE_RATE, check_waveform
-from moulin.errors import AudioError
 
 logger = logging.getLogger(__name__)
 
@@ -99,17 +98,9 @@ def decode_pcm(
     Raises AudioError when `data` does not hold a whole number of frames, for NaN or infinite samples, and for a rate,
     channel count or encoding out of range.
     """
-    if channels < 1:
-        raise AudioError(f"expected at least 1 channel of PCM, got {channels}")
-    frame_bytes = channels * sample_bytes(encoding)
-    if len(data) % frame_bytes:
-        raise AudioError(
-            f"expected whole frames of {frame_bytes} bytes ({encoding}, {channels} channel(s)) of PCM,"
-            f" got {len(data)} bytes",
-            hint="a frame was split, or the encoding or the number of channels differs from the data's",
-        )
-    samples = check_waveform(pcm_to_float(data, encoding), what="PCM data")
-    mono = samples.reshape(-1, channels).mean(axis=1) if channels > 1 else samples
+    samples = pcm_frames(data, RawFormat(encoding, sample_rate, channels))
+    check_waveform(samples.reshape(-1), what="PCM data")
+    mono = samples.mean(axis=1) if channels > 1 else samples[:, 0]
     return resample(mono, sample_rate, SAMPLE_RATE)
 
 

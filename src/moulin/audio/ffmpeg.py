@@ -32,7 +32,7 @@ _FFMPEG_CONTAINERS = (
     "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,eac3,flac,matroska,mov,mp3,mpeg,mpegts,ogg,rm,tta,w64,wav,wv"
 )
 
-_EXACT_LENGTHS = ("aiff", "ape", "asf", "au", "avi", "caf", "flac", "matroska", "mov", "tta", "w64", "wav", "wv")
+_EXACT_LENGTHS = ("aiff", "ape", "asf", "au", "caf", "flac", "matroska", "mov", "tta", "w64", "wav", "wv")
 """Containers that declare the length of their audio; of the others FFmpeg estimates it by the bit rate."""
 
 _RESAMPLER = "filter_size=64"
@@ -206,12 +206,15 @@ def _sounds(
 
 def _declared_end_sec(container: Any, stream: Any) -> float | None:
     """The time stamp at which the container says that the track ends; None where it does not say or only guesses."""
-    if not set(container.format.name.split(",")) & set(_EXACT_LENGTHS):
+    names = set(container.format.name.split(","))
+    if not names & set(_EXACT_LENGTHS):
         return None
     if stream.duration is not None and stream.time_base is not None:
-        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+        # Only MP4 counts from the track's own start; others from zero.
+        start = (stream.start_time or 0) if "mov" in names else 0
+        return float((start + stream.duration) * stream.time_base)
     if container.duration is not None and len(container.streams) == 1:
-        return float((container.start_time or 0) + container.duration) / 1_000_000
+        return float(container.duration) / 1_000_000
     return None
 
 

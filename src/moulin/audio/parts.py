@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 BinaryFile = io.RawIOBase | io.BytesIO
@@ -92,7 +92,7 @@ def parts_of(file: BinaryFile) -> list[Part]:
     if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
         return _limited(list(_wav_parts(file, end)), end)
     if head[:4] == b"FORM" or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
-        return _between([0, *_sized_starts(file, end, head)], end)
+        return _sized_parts(file, end, head)
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"):
         return _between(list(_mp4_starts(file, end)), end)
     if head[:4] == b"OggS":
@@ -144,18 +144,21 @@ def _found(
         base += len(text) - len(kept)
 
 
-def _sized_starts(file: BinaryFile, end: int, head: bytes) -> Iterator[int]:
-    """Beginnings of further files where each says its size after its first four bytes (AIFF, AVI)."""
+def _sized_parts(file: BinaryFile, end: int, head: bytes) -> list[Part]:
+    """Files that each say their size after their first four bytes (AIFF, AVI)."""
     magic = head[:4]
     order: Literal["big", "little"] = "big" if magic == b"FORM" else "little"
-    at = 0
+    starts, at = [0], 0
     while True:
         size = int.from_bytes(_read(file, at + 4, 4), order)
         at += 8 + size + size % 2
         following = _read(file, at, 12) if at + 12 < end else b""
         if size == 0 or following[:4] != magic or following[8:12] == b"AVIX":
-            return
-        yield at
+            break
+        starts.append(at)
+    *parts, last = _between(starts, end)
+    is_cut = size < _UNKNOWN_SIZE and at > end + 1
+    return [*parts, replace(last, missing_bytes=at - end) if is_cut else last]
 
 
 def _mp4_starts(file: BinaryFile, end: int) -> Iterator[int]:

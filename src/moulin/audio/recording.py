@@ -16,6 +16,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 from moulin.arrays import Floats
 from moulin.audio.decoded import CannotDecodeError, Gap, PyAvMissingError, Sound, check_rate, described
@@ -24,11 +25,14 @@ from moulin.audio.faults import Faults
 from moulin.audio.ffmpeg import audio_tracks
 from moulin.audio.mono import Mono
 from moulin.audio.parts import BinaryFile, Part, PartView, parts_of
+from moulin.audio.pcm import RawFormat, pcm_frames
 from moulin.audio.selection import MIX, Selection
 from moulin.audio.source_file import Source, open_source
 from moulin.audio.timeline import Skip
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.errors import AudioError, AudioTooLong, MoulinError
+
+_PCM_BLOCK = 16_384
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +60,13 @@ class Recording(Iterator["Floats | Skip"]):
 
     def __next__(self) -> Floats | Skip:
         return next(self._blocks)
+
+    @classmethod
+    def of_pcm(cls, data: bytes, raw: RawFormat, selection: Selection = MIX, *, name: str = "PCM data") -> Recording:
+        """A recording of samples without a header; `raw` says what they are."""
+        recording = cls(b"", selection, name=name)
+        recording._blocks = _pcm_blocks(name, data, raw, selection, recording._faults)
+        return recording
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -92,6 +103,18 @@ def selected(source: Source, selection: Selection, *, name: str | None = None) -
         for track, count in zip(tracks, counts, strict=True)
         for channel in range(count)
     )
+
+
+def opened_recordings(
+    source: Source, selection: Selection = MIX, *, max_duration_sec: float | None = None, name: str | None = None
+) -> list[tuple[Selection, Recording]]:
+    """The recordings that `selection` stands for, each with its single selection. Raises AudioError."""
+    if not isinstance(source, str | Path | bytes) and not selection.is_single:
+        source = source.read()
+    return [
+        (single, Recording(source, single, max_duration_sec=max_duration_sec, name=name))
+        for single in selected(source, selection, name=name)
+    ]
 
 
 def _track_count(name: str, file: BinaryFile) -> int:
@@ -135,6 +158,22 @@ def _blocks(
             raise
         except Exception as error:
             raise unexpected(name, error) from error
+
+
+def _pcm_blocks(
+    name: str, data: bytes, raw: RawFormat, selection: Selection, faults: Faults
+) -> Generator[Floats | Skip]:
+    if selection.track_number not in (None, 1):
+        raise AudioError(f"{name} is one track, expected track {selection.track_number}")
+    try:
+        samples = pcm_frames(data, raw)
+        mono = Mono(name, selection.channel_number, SAMPLE_RATE, faults)
+        blocks = (samples[at : at + _PCM_BLOCK] for at in range(0, len(samples), _PCM_BLOCK))
+        yield from mono.blocks(Sound(raw.sample_rate, block) for block in blocks)
+    except MoulinError:
+        raise
+    except Exception as error:
+        raise unexpected(name, error) from error
 
 
 def _sounds(name: str, file: BinaryFile, sample_rate: int, track: int | None, faults: Faults) -> Generator[Sound | Gap]:
