@@ -15,7 +15,7 @@ from moulin.gateway.metrics import Metrics
 from moulin.gateway.tracing import Attributes, Tracing
 from moulin.gateway.triton_servers import TritonServers
 from moulin.long_audio.cutter import Piece
-from moulin.long_audio.pieces import Pieces
+from moulin.long_audio.recording_pieces import RecordingPieces
 from moulin.transcript import Transcript
 
 # Limits of memory: a piece of 30 s has 2 MB, and as much again in each of two copies on its way to Triton.
@@ -51,7 +51,7 @@ class Recordings:
             self._turns.release()
 
     async def heard(
-        self, pieces: Pieces, model: str, options: Mapping[str, Any], request_id: str
+        self, pieces: RecordingPieces, model: str, options: Mapping[str, Any], request_id: str
     ) -> AsyncIterator[tuple[Piece, Transcript]]:
         """Each piece with its transcript, in order, as soon as it is available.
 

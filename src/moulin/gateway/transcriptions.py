@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, aclosing
+from functools import partial
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from moulin.audio.decode import audio_blocks
+from moulin.audio.recording import opened_recordings
 from moulin.errors import AudioError, AudioTooLong
 from moulin.gateway.api_error import ApiError, api_error
 from moulin.gateway.services import Services
@@ -18,7 +19,8 @@ from moulin.gateway.transcription_formats import delta_event, done_event, event,
 from moulin.gateway.transcription_request import TranscriptionRequest, transcription_request
 from moulin.gateway.upload import Recording, received_form, recording_in
 from moulin.long_audio.joined_transcript import JoinedTranscript
-from moulin.long_audio.pieces import Pieces
+from moulin.long_audio.recording_pieces import RecordingPieces
+from moulin.transcript import Transcript
 
 logger = logging.getLogger(__name__)
 
@@ -80,19 +82,21 @@ class _Transcription:
         """Find the model and check the options. Raises ApiError, OptionsError, ServerUnavailable."""
         self._changes = self._wanted.decoding_changes
         self._model = await self._services.catalog.offline(self._wanted.model)
-        blocks = audio_blocks(
+        opened = partial(
+            opened_recordings,
             self._recording.path,
+            self._wanted.selection,
             max_duration_sec=self._services.settings.max_audio_sec,
             name=self._recording.name,
         )
-        self._pieces = Pieces(blocks, max_utterance_sec=self._model.max_utterance_sec)
+        self._pieces = RecordingPieces(opened, self._wanted.selection, max_utterance_sec=self._model.max_utterance_sec)
 
     async def answer(self) -> Response:
         """The whole transcript. Raises ClientDisconnect as soon as the client has disconnected."""
         async for _ in self._deltas():
             if await self._request.is_disconnected():
                 raise ClientDisconnect
-        return response(self._joined.transcript(self._pieces.decoded_sec), self._wanted)
+        return response(self._transcript(), self._wanted)
 
     async def events(self) -> AsyncGenerator[bytes]:
         """Events with the transcript as it grows, then with all of it, or with an error."""
@@ -100,12 +104,15 @@ class _Transcription:
             async for delta in self._deltas():
                 if delta:
                     yield delta_event(delta)
-            yield done_event(self._joined.transcript(self._pieces.decoded_sec), self._wanted)
+            yield done_event(self._transcript(), self._wanted)
         except Exception as error:
             refusal = api_error(error)
             if refusal.code == "internal_error":
                 logger.exception("The gateway failed")
             yield event(refusal.body())
+
+    def _transcript(self) -> Transcript:
+        return self._joined.transcript(self._pieces.decoded_sec, self._pieces.warnings)
 
     async def _deltas(self) -> AsyncIterator[str]:
         """The text added by each piece."""
