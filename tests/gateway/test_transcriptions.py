@@ -437,3 +437,30 @@ def test_json_of_unusual_characters_is_utf8() -> None:
         "type": "transcript.text.delta",
         "delta": "a\nb",
     }
+
+
+def test_channels_tracks_and_warnings(gateway: str, recordings: list[Recording], tmp_path: Path) -> None:
+    one, other = recordings[3].waveform, recordings[5].waveform
+    length = max(len(one), len(other))
+    channels = [np.pad(voice, (0, length - len(voice))) for voice in (one, other)]
+    soundfile.write(tmp_path / "call.wav", np.stack(channels, axis=1), 16000)
+    content = (tmp_path / "call.wav").read_bytes()
+
+    def answered(content: bytes, **fields: Any) -> Any:
+        data = {"model": "whisper-1", **fields}
+        return httpx.post(f"{gateway}{TRANSCRIPTIONS}", data=data, files={"file": content}, timeout=60)
+
+    verbose = {"response_format": "verbose_json", "timestamp_granularities[]": ["word", "segment"]}
+    each = answered(content, channels="each", **verbose).json()
+    alone = []
+    for channel, samples in enumerate(channels, start=1):
+        soundfile.write(tmp_path / "alone.wav", samples, 16000)
+        alone.append(answered((tmp_path / "alone.wav").read_bytes()).json()["text"])
+        assert " ".join(word["word"] for word in each["words"] if word["channel"] == channel) == alone[-1]
+    assert {segment["channel"] for segment in each["segments"]} == {1, 2}
+    assert answered(content, channels="left").json()["text"] == alone[0]
+    assert "<v channel 1>" in answered(content, channels="each", response_format="vtt").text
+    refused = answered(content, channels="3")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_audio")
+    cut = answered(content[: len(content) // 2]).json()
+    assert ["damaged or cut short" in warning for warning in cut["warnings"]] == [True]
