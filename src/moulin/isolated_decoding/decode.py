@@ -17,10 +17,12 @@ import numpy as np
 from moulin.arrays import Floats
 from moulin.audio.decode import audio_blocks
 from moulin.audio.waveform import SAMPLE_RATE
-from moulin.errors import AudioTooLong, MoulinError
-from moulin.isolated_decoding.messages import Limits, Order, packed
+from moulin.errors import MoulinError
+from moulin.isolated_decoding.messages import ERRORS, UNEXPECTED, Limits, Order, packed
 from moulin.long_audio.cutter import Piece
 from moulin.long_audio.pieces import Pieces
+
+logger = logging.getLogger(__name__)
 
 _BLOCK_SEC = 1.0
 _NICE = 10
@@ -35,30 +37,38 @@ def decode(order: Order, recording: int, result: socket.socket) -> None:
     os.nice(_NICE)
     _limit_memory(order.limits.memory_bytes)
     _Log.sends_to(result)
+    path = f"/proc/self/fd/{recording}"
+    blocks = audio_blocks(path, max_duration_sec=order.max_audio_sec, name=order.name)
+    send_pieces(order, _charged(blocks, order.limits), result)
+
+
+def send_pieces(order: Order, blocks: Iterator[Floats], result: socket.socket) -> None:
+    """Send the pieces of `blocks` [n] each, and how they end."""
     try:
-        _decode(order, f"/proc/self/fd/{recording}", result)
+        _send_pieces(order, blocks, result)
     except MoulinError as error:
-        kind = "too_long" if isinstance(error, AudioTooLong) else "audio"
+        kind = next(kind for kind in ERRORS if isinstance(error, ERRORS[kind]))
         _send(result, {"error": kind, "message": error.message, "hint": error.hint})
     except MemoryError:
         message = f"{order.name} cannot be decoded: it needs more than {order.limits.memory_bytes >> 20} MiB of memory"
         _send(result, {"error": "audio", "message": message, "hint": None})
+    except Exception as error:
+        logger.exception("%s: decoding failed", order.name)
+        _send(result, {"error": UNEXPECTED, "message": f"{type(error).__name__}: {error}", "hint": None})
 
 
-def _decode(order: Order, path: str, result: socket.socket) -> None:
-    blocks = audio_blocks(path, max_duration_sec=order.max_audio_sec, name=order.name)
-    charged = _charged(blocks, order.limits)
+def _send_pieces(order: Order, blocks: Iterator[Floats], result: socket.socket) -> None:
+    decoded_sec = 0.0
     if order.max_utterance_sec is None:
-        pieces, decoded = _whole(charged), 0.0
+        for piece in _whole(blocks):
+            decoded_sec = piece.end_sec
+            _send(result, {"start": piece.start_samples, "decoded_sec": decoded_sec}, piece.waveform)
+    else:
+        pieces = Pieces(blocks, max_utterance_sec=order.max_utterance_sec)
         for piece in pieces:
-            decoded = piece.end_sec
-            _send(result, {"start": piece.start_samples, "decoded_sec": decoded}, piece.waveform)
-        _send(result, {"done": True, "decoded_sec": decoded})
-        return
-    cut = Pieces(charged, max_utterance_sec=order.max_utterance_sec)
-    for piece in cut:
-        _send(result, {"start": piece.start_samples, "decoded_sec": cut.decoded_sec}, piece.waveform)
-    _send(result, {"done": True, "decoded_sec": cut.decoded_sec})
+            _send(result, {"start": piece.start_samples, "decoded_sec": pieces.decoded_sec}, piece.waveform)
+        decoded_sec = pieces.decoded_sec
+    _send(result, {"done": True, "decoded_sec": decoded_sec})
 
 
 def _whole(blocks: Iterator[Floats]) -> Iterator[Piece]:
@@ -119,4 +129,5 @@ class _Log(logging.Handler):
         logging.getLogger().handlers[:] = [cls(result)]
 
     def emit(self, record: logging.LogRecord) -> None:
-        _send(self._result, {"log": record.name, "level": record.levelno, "message": record.getMessage()})
+        message = self.format(record)  # with a traceback, where there is one
+        _send(self._result, {"log": record.name, "level": record.levelno, "message": message})

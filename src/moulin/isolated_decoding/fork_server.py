@@ -32,6 +32,7 @@ class ForkServer:
         self._caller = caller
         self._running: dict[int, int] = {}
         """The order of each process that has not been reaped."""
+        self._process = os.getpid()
         self._libc = ctypes.CDLL(None)
 
     def serve(self) -> None:
@@ -77,6 +78,8 @@ class ForkServer:
         status = 1
         try:
             self._libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+            if os.getppid() != self._process:  # it ended before that: no signal comes
+                return
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._caller.close()

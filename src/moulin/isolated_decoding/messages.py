@@ -15,9 +15,21 @@ from typing import Any, Self
 import numpy as np
 
 from moulin.arrays import Floats
+from moulin.errors import AudioError, AudioTooLong, EngineError, MoulinError
 
 LENGTHS = struct.Struct("<II")
 """What each message begins with: the bytes of its header, and of its samples."""
+
+ERRORS: dict[str, type[MoulinError]] = {
+    "too_long": AudioTooLong,
+    "audio": AudioError,
+    "engine": EngineError,
+    "other": MoulinError,
+}
+"""Errors by their name in a header. Each comes before those that it is one of."""
+
+UNEXPECTED = "unexpected"
+"""The name of a fault of our own."""
 
 MAX_ORDER_BYTES = 1 << 16
 _MAX_NAME = 255

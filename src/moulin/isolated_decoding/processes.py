@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from moulin.errors import AudioError, AudioTooLong
-from moulin.isolated_decoding.messages import LENGTHS, MAX_ORDER_BYTES, Limits, Order
+from moulin.errors import AudioError
+from moulin.isolated_decoding.messages import ERRORS, LENGTHS, MAX_ORDER_BYTES, UNEXPECTED, Limits, Order
 from moulin.long_audio.cutter import Piece
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,11 @@ class DecodingProcesses:
 
 
 class Decoding(AsyncIterator[Piece]):
-    """The pieces of one recording, in order. Raises AudioError, also where its process was stopped or crashed."""
+    """The pieces of one recording, in order.
+
+    Raises AudioError, also where its process was stopped or crashed; EngineError where cutting needs ONNX Runtime and
+    it is missing; RuntimeError for a fault of our own.
+    """
 
     def __init__(self, order: Order, server: _Server, result: socket.socket) -> None:
         self._order, self._server, self._result = order, server, result
@@ -95,9 +99,10 @@ class Decoding(AsyncIterator[Piece]):
 
     def _note(self, header: dict[str, Any]) -> None:
         self._done = "done" in header
-        if "error" in header:
-            kind = AudioTooLong if header["error"] == "too_long" else AudioError
-            raise kind(header["message"], hint=header["hint"])
+        if (kind := header.get("error")) in ERRORS:
+            raise ERRORS[kind](header["message"], hint=header["hint"])
+        if kind == UNEXPECTED:
+            raise RuntimeError(f"decoding {self._order.name}: {header['message']}")
         if "log" in header:
             logging.getLogger(header["log"]).log(header["level"], "%s", header["message"])
 
