@@ -49,9 +49,8 @@ def create_app(settings: GatewaySettings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        async with services.triton:
+        async with services.triton, services.recordings:
             yield
-        await services.recordings.close()
         services.tracing.close()
 
     return Starlette(

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Self
 
 from moulin.gateway.fair_places import FairPlaces
 from moulin.gateway.metrics import Metrics
@@ -27,14 +27,21 @@ _PIECES_OF_ONE = 8
 
 class Recordings:
     """Shares the servers fairly by callers: every recording makes progress, and none has more than its share of pieces
-    in flight. Recordings are decoded in processes of their own, which end with the request."""
+    in flight. Recordings are decoded in processes of their own, which end with the request.
+
+    An asynchronous context manager, to be entered in the event loop."""
 
     def __init__(self, triton: TritonServers, metrics: Metrics, tracing: Tracing, limits: Limits | None = None) -> None:
         self._triton, self._metrics, self._tracing = triton, metrics, tracing
         self._turns, self._places = FairPlaces(_RECORDINGS_AT_ONCE), FairPlaces(_PIECES_AT_ONCE)
         self._processes = DecodingProcesses(limits)
 
-    async def close(self) -> None:
+    async def __aenter__(self) -> Self:
+        self._starting = asyncio.create_task(self._processes.start())  # the first recording need not wait for it
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.gather(self._starting, return_exceptions=True)  # a recording has had or will have its error
         await self._processes.close()
 
     @asynccontextmanager
