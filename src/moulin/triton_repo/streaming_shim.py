@@ -44,6 +44,7 @@ class TritonPythonModel:
         self._service = StreamingService(
             recognizer,
             idle_timeout_sec=options.idle_timeout_sec,
+            takeover_sec=options.takeover_sec,
             max_step_sec=options.max_step_ms / 1000 if options.max_step_ms is not None else None,
             instances=options.instances,
         )
