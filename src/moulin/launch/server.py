@@ -20,7 +20,7 @@ from moulin.launch.answers import answers
 from moulin.launch.log import ServerLog
 from moulin.launch.ports import claim_ports, reachable
 from moulin.launch.server_options import ServerOptions
-from moulin.launch.shared_memory import region_prefix, remove_regions, sweep_orphans
+from moulin.launch.shared_memory import RegionOwner, sweep_orphans
 from moulin.launch.stubs import has_ended, running_stubs
 from moulin.launch.tritonserver import TritonInstallation, find_tritonserver
 
@@ -55,7 +55,7 @@ class TritonServer:
         self._on_line = on_line
         self._log = ServerLog()
         self._ports: dict[str, int] = {}
-        self._prefix = ""
+        self._regions: RegionOwner | None = None
         self._stubs: dict[int, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._spawn_error: OSError | None = None
@@ -114,7 +114,7 @@ class TritonServer:
         sweep_orphans()
         options = self.options
         self._ports = claim_ports(options.host, options.ports)
-        self._prefix = region_prefix()
+        self._regions = RegionOwner()
         threading.Thread(target=self._own, args=(installation,), name="tritonserver", daemon=True).start()
         self._spawned.wait()
         if self._spawn_error is not None:
@@ -187,7 +187,8 @@ class TritonServer:
         command = [str(installation.binary), f"--model-repository={self._repository}"]
         if installation.backends is not None:
             command.append(f"--backend-directory={installation.backends}")
-        command.append(f"--backend-config=python,shm-region-prefix-name={self._prefix}")
+        if self._regions is not None:
+            command.append(f"--backend-config=python,shm-region-prefix-name={self._regions.prefix}")
         command += [f"{flag}={port}" for flag, port in self._ports.items()]
         command += [f"--{service}-address={options.host}" for service in ("http", "grpc", "metrics")]
         command.append(f"--exit-timeout-secs={options.exit_timeout_sec}")
@@ -210,6 +211,7 @@ class TritonServer:
             process = self._spawn(installation)
         except OSError as error:
             self._spawn_error = error
+            self._release_regions()
             self._exited.set()
             self._spawned.set()
             return
@@ -226,8 +228,12 @@ class TritonServer:
         process.wait()
         # A daemon started by a model may keep the pipe open.
         pump.join(_PUMP_GRACE_SEC)
-        remove_regions(self._prefix)
+        self._release_regions()
         self._exited.set()
+
+    def _release_regions(self) -> None:
+        if self._regions is not None:
+            self._regions.close()
 
     def _spawn(self, installation: TritonInstallation) -> subprocess.Popen[bytes]:
         launcher = [sys.executable, "-I", "-S", str(Path(__file__).with_name("parent_death.py")), str(os.getpid())]
