@@ -15,7 +15,7 @@ MOST_QUOTED = 100
 MOST_MESSAGE_BYTES = 2000
 """Bytes of a whole message. gRPC sends bytes beyond ASCII as three, and both sides refuse more than 8 kB."""
 
-_MOST_BITS = 256
+_MOST_BITS, _MOST_DIGITS = 10_000, 500
 _MOST_ITEMS = 4
 
 
@@ -31,8 +31,10 @@ def quoted(value: object, most: int = MOST_QUOTED) -> str:
         case None | bool() | float() | complex():
             return repr(value)
         case int():
-            bits = value.bit_length()
-            return repr(value) if bits <= _MOST_BITS else f"a number of {bits:,} bits"
+            if value.bit_length() > _MOST_BITS:  # Python writes no more than 4,300 digits, and slowly
+                return f"a number of {value.bit_length():,} bits"
+            digits = repr(value)
+            return digits if len(digits) <= _MOST_DIGITS else f"{digits[:_MOST_DIGITS]}… ({len(digits):,} digits)"
         case list() | tuple() if len(value) <= _MOST_ITEMS and most >= _MOST_ITEMS:
             inside = ", ".join(quoted(item, most // (len(value) + 1)) for item in value)
             return f"[{inside}]" if isinstance(value, list) else f"({inside}{',' if len(value) == 1 else ''})"

@@ -1,8 +1,8 @@
 """JSON from clients and files: read with bounds, and refused where its meaning would be a guess.
 
 Beside what is not JSON these are refused: more bytes or levels than allowed, `NaN` and `Infinity`, numbers that no
-float holds, integers of more than 40 digits, the same name twice in one object, and lone surrogates (`\\ud800`), which
-no UTF-8 can send on.
+float holds, integers of more than 1,000 digits, the same name twice in one object, and lone surrogates (`\\ud800`),
+which no UTF-8 can send on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from moulin.quoting import cut, quoted
 MOST_DEPTH = 32
 """Levels of objects and arrays; no message of any protocol here has more than eight."""
 
-_MOST_DIGITS = 40
+_MOST_DIGITS = 1000
 
 
 class JsonError(ValueError):
@@ -44,7 +44,7 @@ def read_json(text: str | bytes, *, most_bytes: int, most_depth: int = MOST_DEPT
 def _check(value: object, most_depth: int) -> None:
     """Raise JsonError for levels beyond `most_depth` and for lone surrogates."""
     level: list[object] = [value]
-    for _ in range(most_depth + 1):
+    for _ in range(most_depth):
         inner: list[object] = []
         for item in level:
             if isinstance(item, str):

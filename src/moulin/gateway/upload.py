@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from moulin.gateway.api_error import ApiError
+from moulin.quoting import cut
 
 _FIELDS_BYTES = 1 << 20
 """The limit on the size of all fields beside the file."""
@@ -84,7 +85,7 @@ def recording_in(form: FormData) -> Recording:
             hint="curl sends one with -F file=@speech.wav",
         )
     file.file.rollover()  # type: ignore[attr-defined]  # small files are still in memory
-    return Recording(file.filename or "the file", f"/proc/self/fd/{file.file.fileno()}")
+    return Recording(cut(file.filename or "the file"), f"/proc/self/fd/{file.file.fileno()}")
 
 
 def _too_large(max_bytes: int) -> ApiError:
