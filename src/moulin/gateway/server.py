@@ -12,6 +12,7 @@ import uvicorn
 
 from moulin.errors import LaunchError
 from moulin.gateway.app import create_app
+from moulin.gateway.http_protocol import HttpProtocol
 from moulin.gateway.settings import GatewaySettings
 
 _GRACE_SEC = 10
@@ -61,6 +62,7 @@ def server_config(settings: GatewaySettings) -> uvicorn.Config:
     """uvicorn's configuration; logging is left to the caller."""
     return uvicorn.Config(
         create_app(settings),
+        http=HttpProtocol,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -16,6 +16,7 @@ import triton_python_backend_utils as pb_utils
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.errors import MoulinError, StreamsFull
 from moulin.models.open_stream_recognizer import open_stream_recognizer
+from moulin.quoting import bounded
 from moulin.triton_repo import contract
 from moulin.triton_repo.shim_errors import is_invalid
 from moulin.triton_repo.shim_parameters import ShimParameters
@@ -188,7 +189,7 @@ def _parse(request: Any, client: _Client) -> StreamRequest:
 
 def _response(wanted: Sequence[str], reply: StreamReply | MoulinError) -> Any:
     if isinstance(reply, MoulinError):
-        return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(reply), _code(reply)))
+        return pb_utils.InferenceResponse(error=pb_utils.TritonError(bounded(str(reply)), _code(reply)))
     outputs = []
     if contract.TRANSCRIPTS in wanted:
         outputs.append(_text(contract.TRANSCRIPTS, reply.text))
