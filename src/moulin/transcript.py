@@ -43,6 +43,14 @@ class PlacedWord(Word):
     track: int | None
 
 
+def place_of(word: Word) -> dict[str, int]:
+    """The channel and track of a word, where it has them, as JSON-ready fields."""
+    if not isinstance(word, PlacedWord):
+        return {}
+    places = {"channel": word.channel, "track": word.track}
+    return {name: number for name, number in places.items() if number is not None}
+
+
 @dataclass(frozen=True, slots=True)
 class Transcript:
     """The words in `duration_sec` seconds of audio; empty text without speech.

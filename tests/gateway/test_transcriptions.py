@@ -420,6 +420,44 @@ def test_json_of_unusual_characters_is_utf8() -> None:
     }
 
 
+def test_each_channel_by_itself(gateway: str, recordings: list[Recording], tmp_path: Path) -> None:
+    """Two talkers at once, one a channel."""
+    one, other = recordings[0], recordings[1]
+    length = max(len(one.waveform), len(other.waveform))
+    both = np.stack([np.pad(r.waveform, (0, length - len(r.waveform))) for r in (one, other)], axis=1)
+    soundfile.write(tmp_path / "call.wav", both, 16000)
+
+    def post(**fields: str) -> httpx.Response:
+        files = {"file": ("call.wav", (tmp_path / "call.wav").read_bytes())}
+        return httpx.post(f"{gateway}{TRANSCRIPTIONS}", files=files, data={"model": "whisper-1", **fields}, timeout=60)
+
+    assert post(channels="left").json()["text"] == one.text
+    assert post(channels="2").json()["text"] == other.text
+    heard = post(channels="each", response_format="verbose_json", **{"timestamp_granularities[]": "word"}).json()
+    for number, recording in ((1, one), (2, other)):
+        words = [word["word"] for word in heard["words"] if word["channel"] == number]
+        assert " ".join(words) == recording.text
+    for fields in ({"channels": "5th"}, {"track": "none"}, {"channels": "each", "stream": "true"}):
+        refused = post(**fields)
+        assert (refused.status_code, refused.json()["error"]["type"]) == (400, "invalid_request_error")
+    assert "channel" in post(channels="3").json()["error"]["message"]
+
+
+def test_what_is_missing_is_said(gateway: str, recordings: list[Recording], tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "cut.wav", recordings[0].waveform, 16000)
+    content = (tmp_path / "cut.wav").read_bytes()[:-32000]
+
+    def post(**fields: str) -> httpx.Response:
+        files = {"file": ("cut.wav", content)}
+        return httpx.post(f"{gateway}{TRANSCRIPTIONS}", files=files, data={"model": "whisper-1", **fields}, timeout=60)
+
+    for fields in ({}, {"response_format": "verbose_json"}):
+        (warning,) = post(**fields).json()["warnings"]
+        assert "cut short" in warning
+    events = post(stream="true").text
+    assert "cut short" in events
+
+
 @pytest.fixture(scope="module")
 def hours_of_nothing(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """Four hours of silence at 1 kHz, in 47 kB of FLAC."""

@@ -15,11 +15,12 @@ import soundfile
 
 from moulin.arrays import Floats
 from moulin.audio.decode import audio_blocks, read_audio
+from moulin.audio.selection import Selection
 from moulin.errors import AudioError, AudioTooLong
 from moulin.evaluate.manifest import demo_clips
 from moulin.isolated_decoding.messages import Limits
 from moulin.isolated_decoding.processes import DecodingProcesses
-from moulin.long_audio.cutter import Piece
+from moulin.long_audio.cutter import Piece, Place
 from moulin.long_audio.pieces import Pieces
 
 Use = Callable[[DecodingProcesses], Awaitable[None]]
@@ -76,6 +77,27 @@ def test_all_audio_in_blocks_for_who_cuts_it_himself(long_recording: Path) -> No
         np.testing.assert_array_equal(np.concatenate([b.waveform for b in blocks]), read_audio(long_recording))
         starts = np.cumsum([0, *(len(b.waveform) for b in blocks[:-1])])
         assert [block.start_samples for block in blocks] == starts.tolist()
+
+    run(use)
+
+
+def test_channels_and_warnings(tmp_path: Path) -> None:
+    """Each channel by itself, of a recording that is cut short."""
+    one, other = (read_audio(clip.audio)[:40_000] for clip in demo_clips()[:2])
+    path = written(tmp_path / "call.wav", np.stack([one, other], axis=1))
+    path.write_bytes(path.read_bytes()[:-8000])
+
+    async def use(processes: DecodingProcesses) -> None:
+        with path.open("rb") as file:
+            async with processes.decoding(
+                file.fileno(), "call.wav", Selection("each"), max_audio_sec=60, max_utterance_sec=30
+            ) as decoding:
+                pieces = [piece async for piece in decoding]
+        assert [piece.place for piece in pieces] == [Place(1, None), Place(2, None)]
+        for piece, whole in zip(pieces, (one, other), strict=True):
+            np.testing.assert_allclose(piece.waveform, whole[:38_000], atol=1e-4)
+        (warning,) = decoding.warnings
+        assert "cut short" in warning
 
     run(use)
 

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from moulin.audio.selection import MIX, Selection
 from moulin.errors import AudioError
 from moulin.isolated_decoding.messages import ERRORS, LENGTHS, MAX_ORDER_BYTES, UNEXPECTED, Limits, Order
-from moulin.long_audio.cutter import Piece
+from moulin.long_audio.cutter import Piece, Place
 
 logger = logging.getLogger(__name__)
 
@@ -50,14 +51,21 @@ class DecodingProcesses:
 
     @asynccontextmanager
     async def decoding(
-        self, recording: int, name: str, *, max_audio_sec: float, max_utterance_sec: float | None
+        self,
+        recording: int,
+        name: str,
+        selection: Selection = MIX,
+        *,
+        max_audio_sec: float,
+        max_utterance_sec: float | None,
     ) -> AsyncIterator[Decoding]:
-        """The open file `recording`, whose process is killed on leaving. `name` is for error messages.
+        """What `selection` takes of the open file `recording`, whose process is killed on leaving. `name` is for error
+        messages.
 
         Without `max_utterance_sec` its pieces are all of its audio in blocks of about a second.
         """
         server = await self._running()
-        order = Order(next(self._numbers), name, max_utterance_sec, max_audio_sec, self._limits)
+        order = Order(next(self._numbers), name, max_utterance_sec, max_audio_sec, selection, self._limits)
         mine, theirs = socket.socketpair()
         mine.setblocking(False)
         with mine:
@@ -86,6 +94,8 @@ class Decoding(AsyncIterator[Piece]):
         self._order, self._server, self._result = order, server, result
         self.decoded_sec = 0.0
         """Seconds decoded so far; the recording's duration when there are no more pieces."""
+        self.warnings: tuple[str, ...] = ()
+        """What of the recording is missing or was chosen; there when there are no more pieces."""
         self._done = False
 
     async def __anext__(self) -> Piece:
@@ -93,12 +103,14 @@ class Decoding(AsyncIterator[Piece]):
             header, samples = await self._message()
             self.decoded_sec = header.get("decoded_sec", self.decoded_sec)
             if "start" in header:
-                return Piece(header["start"], np.frombuffer(samples, np.float32))
+                place = None if header["place"] is None else Place(*header["place"])
+                return Piece(header["start"], np.frombuffer(samples, np.float32), place)
             self._note(header)
         raise StopAsyncIteration
 
     def _note(self, header: dict[str, Any]) -> None:
         self._done = "done" in header
+        self.warnings = tuple(header.get("warnings", ()))
         if (kind := header.get("error")) in ERRORS:
             raise ERRORS[kind](header["message"], hint=header["hint"])
         if kind == UNEXPECTED:
