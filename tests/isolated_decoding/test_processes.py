@@ -225,6 +225,22 @@ def test_the_server_is_started_again(tmp_path: Path) -> None:
     run(use)
 
 
+def test_a_process_takes_one_recording_after_another() -> None:
+    """Which saves a fork; a hundred are enough for one."""
+    clip = Path(demo_clips()[0].audio)
+
+    async def use(processes: DecodingProcesses) -> None:
+        await processes.start()
+        assert processes._server is not None
+        server, seen = processes._server._process.pid, set[int]()
+        for _ in range(120):
+            assert len(await pieces_of(processes, clip)) == 1
+            seen.update(children(server))
+        assert len(seen) == 2
+
+    run(use)
+
+
 def test_a_recording_that_has_gone_from_its_folder(tmp_path: Path) -> None:
     content = io.BytesIO()
     soundfile.write(content, np.zeros(1600, np.float32), 16_000, format="WAV")
