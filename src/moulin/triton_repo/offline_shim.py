@@ -11,6 +11,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from moulin.errors import MoulinError
+from moulin.launch.heartbeat import Heartbeat
 from moulin.models.open_recognizer import open_recognizer
 from moulin.transcript import Transcript
 from moulin.triton_repo import contract
@@ -42,12 +43,14 @@ class TritonPythonModel:
         # The objects loaded so far stay: the garbage collector need not walk through PyTorch's while requests wait.
         gc.collect()
         gc.freeze()
+        self._heartbeat = Heartbeat()
 
     def execute(self, requests: list[Any]) -> list[Any]:
         answers = self._service.answer([_parse(request) for request in requests])
         return [_response(*pair) for pair in zip(requests, answers, strict=True)]
 
     def finalize(self) -> None:
+        self._heartbeat.close()
         self._recognizer.close()
 
 
