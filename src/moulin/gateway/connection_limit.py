@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 from moulin.gateway.settings import GatewaySettings
 from moulin.launch.descriptors import expect_descriptors
+
+logger = logging.getLogger(__name__)
 
 RESERVE = 16
 """Connections beyond the limit for health and metrics, which a full gateway still answers."""
@@ -31,9 +34,10 @@ def connection_limit(settings: GatewaySettings) -> int:
     usable = limit - _base(settings)
     # Every upload has a connection; connections beyond the number of uploads need one descriptor each.
     all_uploads = (1 + _PER_UPLOAD) * settings.max_requests
-    if usable >= all_uploads:
-        return min(wanted, usable - _PER_UPLOAD * settings.max_requests)
-    return min(wanted, usable // (1 + _PER_UPLOAD))
+    possible = usable - _PER_UPLOAD * settings.max_requests if usable >= all_uploads else usable // (1 + _PER_UPLOAD)
+    if possible < _asked_for(settings):
+        logger.warning("%d open files (ulimit -n) leave %d connections, fewer than usual", limit, possible)
+    return min(wanted, possible)
 
 
 def _is_usual(settings: GatewaySettings) -> bool:

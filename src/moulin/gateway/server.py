@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import socket
 import threading
@@ -17,8 +16,6 @@ from moulin.gateway.app import create_app
 from moulin.gateway.connection_limit import RESERVE, connection_limit
 from moulin.gateway.connections import BoundedListener, BoundedProtocol, Connections
 from moulin.gateway.settings import GatewaySettings
-
-logger = logging.getLogger(__name__)
 
 _GRACE_SEC = 10
 """Time for running requests to finish when the gateway stops."""
@@ -68,9 +65,7 @@ def _not_raised_again() -> Iterator[None]:
 
 
 def _connections(settings: GatewaySettings) -> Connections:
-    limit = connection_limit(settings)
-    logger.info("At most %d connections", limit)
-    return Connections(limit, RESERVE, header_sec=settings.header_timeout_sec)
+    return Connections(connection_limit(settings), RESERVE, header_sec=settings.header_timeout_sec)
 
 
 def server_config(settings: GatewaySettings, connections: Connections | None = None) -> uvicorn.Config:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 
-_TIMEOUT_SEC = 2.0
+_TIMEOUT_SEC = 1.5
 
 
 def answers(address: str, path: str) -> bool:
@@ -27,7 +27,17 @@ class Probe:
     def answers(self) -> bool:
         """Whether a GET succeeds now; a connection that the server has closed since is opened anew."""
         was_open = self._connection.sock is not None
-        return self._ask() or (was_open and self._ask())
+        try:
+            return self._ask()
+        except TimeoutError:
+            return False
+        except (OSError, http.client.HTTPException):
+            if not was_open:
+                return False
+        try:
+            return self._ask()
+        except (OSError, http.client.HTTPException):
+            return False
 
     def close(self) -> None:
         self._connection.close()
@@ -38,9 +48,6 @@ class Probe:
             response = self._connection.getresponse()
             response.read()
             return response.status == 200
-        except TimeoutError:
+        except BaseException:
             self._connection.close()
-            return False
-        except (OSError, http.client.HTTPException):
-            self._connection.close()
-            return False
+            raise

@@ -25,8 +25,9 @@ SILENT_AT_WORK_SEC = 120.0
 UNANSWERED_SEC = 5.0
 UNANSWERED_AT_WORK_SEC = 60.0
 """The times for which health requests may go unanswered, of a process that rests and of one that works."""
-LATE_SEC = 3.0
-"""Between two looks; after a longer time the observer was stopped or starved itself, and begins anew."""
+LATE_SEC = 5.0
+"""Between two looks, which are 1 s apart and up to 1.5 s long; after a longer time the observer was stopped or starved
+itself, and begins anew."""
 _WORK = 0.1
 """CPU seconds a second below which a process does nothing: idle threads wake now and then, those that wait for the
 interpreter's lock 200 times a second."""
@@ -63,7 +64,7 @@ class Silence:
         if self._since is None:
             return False
         seconds = now - self._since
-        works = 3 * self._busy_looks > self._looks or cpu_sec - self._cpu_sec > _WORK * seconds
+        works = 3 * self._busy_looks > 2 * self._looks or cpu_sec - self._cpu_sec > _WORK * seconds
         return seconds >= (working_sec if works else resting_sec)
 
 

@@ -79,6 +79,7 @@ class TritonServer:
         self._stubs: dict[int, str] = {}
         self._liveness: dict[int, ProcessLiveness] = {}
         self._probe: Probe | None = None
+        self._out_of_time = False
         self._process: subprocess.Popen[bytes] | None = None
         self._spawn_error: OSError | None = None
         self._spawned = threading.Event()
@@ -175,8 +176,13 @@ class TritonServer:
         return self._process is not None and not self._exited.is_set() and answers(self.http_url, "/v2/health/ready")
 
     def poll(self) -> int | None:
-        """The exit code (negative: the signal), or None while it runs or has not been started."""
-        return self._process.returncode if self._process and self._exited.is_set() else None
+        """The exit code (negative: the signal), or None while it runs or has not been started.
+
+        1 for a server that `stop` had to end, because requests were still in flight: Triton's own code for that.
+        """
+        if self._process is None or not self._exited.is_set():
+            return None
+        return 1 if self._out_of_time else self._process.returncode
 
     def wait(self, timeout_sec: float | None = None) -> int | None:
         """Wait until the process has ended and is cleaned up; None when it still runs or was never started."""
@@ -220,7 +226,8 @@ class TritonServer:
             deadline = time.monotonic() + (self.options.exit_timeout_sec if grace_sec is None else grace_sec)
             while not self._log.unloading and time.monotonic() < deadline and not self._exited.wait(_POLL_SEC):
                 pass
-            if not (self._log.unloading and self._unloaded()):
+            if not (self._log.unloading and self._unloaded()) and not self._exited.is_set():
+                self._out_of_time = True
                 self._signal(signal.SIGKILL)
         self._exited.wait()
 
