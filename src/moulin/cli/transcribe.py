@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from moulin.audio.selection import Selection
 from moulin.cli.flags import ChangesOf, with_flags, without
 from moulin.cli.interrupt import unfinished
 from moulin.cli.messages import show_error
@@ -43,6 +44,7 @@ def transcribe(
         str | None, typer.Option(metavar="ENCODING:RATE[:CHANNELS]", help="The files are headerless, e.g. s16le:8000.")
     ] = None,
     *,
+    selection: Selection,
     by: Annotated[RecognizedBy, without("threads", "cuda_graphs")],
     changes: Annotated[dict[str, Any], ChangesOf(DecodingOptions, "the server's")],
 ) -> None:
@@ -55,7 +57,7 @@ def transcribe(
     from moulin.cli.transcribing_progress import transcribing_progress
     from moulin.transcribe_files import transcribe_in_process, transcribe_on_server
 
-    sources = find_sources(files, raw=parse_raw_format(raw) if raw else None)
+    sources = find_sources(files, parse_raw_format(raw) if raw else None, selection)
     if format in SUBTITLES and to is None and len(sources) > 1:
         raise OptionsError(f"Subtitles of {len(sources)} recordings do not go into one file", hint="add --to FOLDER")
 
@@ -84,6 +86,8 @@ def transcribe(
                 failures += 1
                 show_error(outcome.result, about=outcome.source.name)
             else:
+                for warning in outcome.result.warnings:
+                    typer.echo(f"warning: {outcome.source.name}: {warning}", err=True)
                 _print(outcome.source, _formatted(outcome, format, several=len(sources) > 1 and to is None), format, to)
     if failures:
         if len(sources) > 1:

@@ -18,8 +18,8 @@ _BASE = 96
 """Descriptors of the process itself: 15 at rest, those of the decoders' processes, and room for libraries'."""
 _PER_SERVER = 8
 _PER_CORE = 4
-_PER_UPLOAD = 2
-"""Descriptors of a recording besides its connection: the file that it is received into, and a decoder's."""
+_PER_UPLOAD = 3
+"""Descriptors of a recording besides its connection: the file that it is received into, and its decoder's."""
 
 
 def connection_limit(settings: GatewaySettings) -> int:

@@ -21,9 +21,9 @@ from collections.abc import Callable
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from moulin.gateway.api_error import RETRY_AFTER_SEC, ApiError
+from moulin.gateway.http_protocol import HttpProtocol
 
 logger = logging.getLogger(__name__)
 
@@ -226,8 +226,8 @@ class _Connection(socket.socket):
         super().close()
 
 
-class BoundedProtocol(H11Protocol):
-    """uvicorn's HTTP protocol, which reports to `Connections` whether it is at work."""
+class BoundedProtocol(HttpProtocol):
+    """The HTTP protocol, which reports to `Connections` whether it is at work."""
 
     def __init__(self, connections: Connections, **uvicorns: Any) -> None:
         super().__init__(**uvicorns)

@@ -12,6 +12,7 @@ from moulin.gateway.api_error import ApiError, api_error
 from moulin.gateway.services import Services
 from moulin.gateway.supervision import Supervision
 from moulin.gateway.transcriptions import Transcriptions
+from moulin.quoting import quoted
 
 
 def routes(services: Services) -> list[BaseRoute]:
@@ -48,7 +49,7 @@ def routes(services: Services) -> list[BaseRoute]:
         for served in await services.catalog.models():
             if served.name == name:
                 return JSONResponse(_model_object(served))
-        raise ApiError(404, f"The model {name!r} does not exist", code="model_not_found", param="model")
+        raise ApiError(404, f"The model {quoted(name)} does not exist", code="model_not_found", param="model")
 
     async def translations(_request: Request) -> Response:
         raise ApiError(

@@ -13,6 +13,7 @@ import triton_python_backend_utils as pb_utils
 from moulin.errors import MoulinError
 from moulin.launch.heartbeat import Heartbeat
 from moulin.models.open_recognizer import open_recognizer
+from moulin.quoting import bounded
 from moulin.transcript import Transcript
 from moulin.triton_repo import contract
 from moulin.triton_repo.offline_options import OfflineOptions
@@ -70,7 +71,7 @@ def _parse(request: Any) -> OfflineRequest:
 def _response(request: Any, answer: list[Transcript] | MoulinError) -> Any:
     if isinstance(answer, MoulinError):
         code = pb_utils.TritonError.INVALID_ARG if is_invalid(answer) else pb_utils.TritonError.INTERNAL
-        return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(answer), code))
+        return pb_utils.InferenceResponse(error=pb_utils.TritonError(bounded(str(answer)), code))
     outputs = []
     wanted = request.requested_output_names()
     if contract.TRANSCRIPTS in wanted:

@@ -17,6 +17,7 @@ from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.errors import MoulinError, StreamsFull
 from moulin.launch.heartbeat import Heartbeat
 from moulin.models.open_stream_recognizer import open_stream_recognizer
+from moulin.quoting import bounded
 from moulin.triton_repo import contract
 from moulin.triton_repo.shim_errors import is_invalid
 from moulin.triton_repo.shim_parameters import ShimParameters
@@ -45,6 +46,7 @@ class TritonPythonModel:
         self._service = StreamingService(
             recognizer,
             idle_timeout_sec=options.idle_timeout_sec,
+            takeover_sec=options.takeover_sec,
             max_step_sec=options.max_step_ms / 1000 if options.max_step_ms is not None else None,
             instances=options.instances,
         )
@@ -190,7 +192,7 @@ def _parse(request: Any, client: _Client) -> StreamRequest:
 
 def _response(wanted: Sequence[str], reply: StreamReply | MoulinError) -> Any:
     if isinstance(reply, MoulinError):
-        return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(reply), _code(reply)))
+        return pb_utils.InferenceResponse(error=pb_utils.TritonError(bounded(str(reply)), _code(reply)))
     outputs = []
     if contract.TRANSCRIPTS in wanted:
         outputs.append(_text(contract.TRANSCRIPTS, reply.text))

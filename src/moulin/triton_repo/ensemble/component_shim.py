@@ -11,6 +11,7 @@ import triton_python_backend_utils as pb_utils
 
 from moulin.errors import EngineError, MoulinError
 from moulin.launch.heartbeat import Heartbeat
+from moulin.quoting import bounded
 from moulin.triton_repo.ensemble.open_part import open_part
 from moulin.triton_repo.ensemble.part import Tensors
 from moulin.triton_repo.shim_errors import is_invalid
@@ -45,7 +46,7 @@ class TritonPythonModel:
 def _response(request: Any, answer: Tensors | MoulinError) -> Any:
     if isinstance(answer, MoulinError):
         code = pb_utils.TritonError.INVALID_ARG if is_invalid(answer) else pb_utils.TritonError.INTERNAL
-        return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(answer), code))
+        return pb_utils.InferenceResponse(error=pb_utils.TritonError(bounded(str(answer)), code))
     wanted = request.requested_output_names()
     return pb_utils.InferenceResponse([pb_utils.Tensor(name, answer[name]) for name in answer if name in wanted])
 
