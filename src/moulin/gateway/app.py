@@ -2,6 +2,7 @@
 
 `create_app` builds it. A request passes these layers in order:
 
+    Stopping         the answer to requests that outlast the grace period
     RequestContext   an id (`request.state.request_id`), a line in the log, metrics, unexpected exceptions
     Access           API key, origin, rate; WebSockets are refused before they are accepted
     CORS             only with configured origins
@@ -23,6 +24,7 @@ HTTP handlers raise: MoulinErrors and HTTPExceptions become OpenAI's error body.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -43,6 +45,8 @@ from moulin.gateway.api_error import ApiError, answer, api_error
 from moulin.gateway.request_context import RequestContext
 from moulin.gateway.services import Services
 from moulin.gateway.settings import GatewaySettings
+from moulin.gateway.stopping import Stopping
+from moulin.launch.heartbeat import EVERY_SEC, Heartbeat
 from moulin.quoting import cut
 
 
@@ -52,8 +56,10 @@ def create_app(settings: GatewaySettings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        beating = asyncio.create_task(_beat())
         async with services.triton, services.recordings:
             yield
+        beating.cancel()
         services.tracing.close()
 
     return Starlette(
@@ -63,6 +69,7 @@ def create_app(settings: GatewaySettings) -> Starlette:
             WebSocketRoute("/{path:path}", _unknown_socket),
         ],
         middleware=[
+            Middleware(Stopping),
             Middleware(RequestContext, metrics=services.metrics, tracing=services.tracing),
             *_cors(settings),
             Middleware(Access, settings=settings, limits=services.limits),
@@ -70,6 +77,17 @@ def create_app(settings: GatewaySettings) -> Starlette:
         exception_handlers=_EXCEPTION_HANDLERS,
         lifespan=lifespan,
     )
+
+
+async def _beat() -> None:
+    """Show that the event loop runs: a supervisor starts a process anew whose loop hangs."""
+    heartbeat = Heartbeat(by_itself=False)
+    try:
+        while True:
+            heartbeat.beat()
+            await asyncio.sleep(EVERY_SEC)
+    finally:
+        heartbeat.close()
 
 
 def _cors(settings: GatewaySettings) -> list[Middleware]:

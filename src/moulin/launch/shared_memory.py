@@ -12,6 +12,7 @@ import contextlib
 import os
 import re
 import secrets
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from moulin.errors import LaunchError
 from moulin.launch.file_lock import FileLock, owner_is_gone
 
 SHM_DIR = Path("/dev/shm")
+_MIB_PER_MODEL = 4
 _NAME = re.compile(r"^moulin-(?P<token>[0-9a-f]{16})-\d+-")
 
 
@@ -48,6 +50,25 @@ class RegionOwner:
             with contextlib.suppress(OSError):
                 file.unlink()
         self._lock.release()
+
+
+def expect_shared_memory(num_models: int, shm_dir: Path = SHM_DIR) -> None:
+    """Raises LaunchError where there is not even room for models without a request.
+
+    A model's process begins with a megabyte, and takes another one with its first requests.
+    """
+    needed_mib = _MIB_PER_MODEL * num_models
+    try:
+        free_mib = shutil.disk_usage(shm_dir).free // 2**20
+    except OSError as error:
+        raise LaunchError(
+            f"Expected shared memory in {shm_dir}, got: {error.strerror or error}", hint=f"mount a tmpfs at {shm_dir}"
+        ) from error
+    if free_mib < needed_mib:
+        raise LaunchError(
+            f"Expected at least {needed_mib} MiB of shared memory free in {shm_dir}, got {free_mib} MiB",
+            hint="start the container with --shm-size=1g, or remove what fills it",
+        )
 
 
 def sweep_orphans(shm_dir: Path = SHM_DIR, proc_dir: Path = Path("/proc")) -> list[str]:

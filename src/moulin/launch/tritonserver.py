@@ -261,7 +261,7 @@ def _link(links: Mapping[Path, Path]) -> None:
 def _unwritable(error: OSError) -> LaunchError:
     return LaunchError(
         f"Expected a writable cache folder for the python backend, got {error}",
-        hint="set XDG_CACHE_HOME to a folder that you can write",
+        hint="set XDG_CACHE_HOME to a folder that you can write, with some space",
     )
 
 

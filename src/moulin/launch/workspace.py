@@ -39,7 +39,7 @@ def workspace(name: str) -> Iterator[Path]:
     except OSError as error:
         raise LaunchError(
             f"Expected a cache folder that can be written, got: {parent}: {error.strerror or error}",
-            hint="free some space there, or set XDG_CACHE_HOME to a folder that you can write",
+            hint="set XDG_CACHE_HOME to a folder that you can write, with some space",
         ) from error
     try:
         yield place / name

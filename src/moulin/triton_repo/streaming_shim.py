@@ -15,6 +15,7 @@ import triton_python_backend_utils as pb_utils
 
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.errors import MoulinError, StreamsFull
+from moulin.launch.heartbeat import Heartbeat
 from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.quoting import bounded
 from moulin.triton_repo import contract
@@ -57,6 +58,7 @@ class TritonPythonModel:
         self._metrics = StreamingMetrics(self._service, labels)
         self._postman = _Postman()
         self._linger_sec = options.linger_ms / 1000
+        self._heartbeat = Heartbeat()
 
     def _open(self, parameters: ShimParameters[StreamingOptions], capacity: int) -> StreamRecognizer:
         recognizer = open_stream_recognizer(
@@ -83,6 +85,7 @@ class TritonPythonModel:
         return None
 
     def finalize(self) -> None:
+        self._heartbeat.close()
         self._metrics.close()
         self._service.close()
         self._postman.close()
