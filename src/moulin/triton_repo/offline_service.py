@@ -42,6 +42,11 @@ class OfflineRequest:
             raise AudioError("Expected WAV_LENS, how many samples of each row are audio, got none")
         return self.wav_lens
 
+    @property
+    def is_mostly_padding(self) -> bool:
+        """Whether less than a quarter of the samples are audio."""
+        return 4 * int(self.lengths.clip(0).sum(dtype=np.int64)) < self.samples.size
+
 
 class Check(Protocol):
     """A check of a waveform: `FeatureExtractor.check`, or `check_form` of a recognizer."""

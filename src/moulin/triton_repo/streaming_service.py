@@ -58,6 +58,11 @@ class StreamRequest:
     wav_int16: NDArray[np.int16] | None = None
     chunk_index: NDArray[np.uint64] | None = None
 
+    @property
+    def num_bytes(self) -> int:
+        """The size of the samples."""
+        return sum(wav.nbytes for wav in (self.wav, self.wav_int16) if wav is not None)
+
 
 @dataclass(slots=True)
 class StreamReply:
@@ -179,6 +184,8 @@ class StreamingService:
                 error = EngineError(
                     f"The request cannot be read: {type(error).__name__}: {cut(first_line(error), 200)}"
                 )
+            # The traceback's frames hold the request's tensors, and would be held by the reply.
+            error.__traceback__ = error.__context__ = error.__cause__ = None
             _tell(respond, error)
 
     def sweep(self) -> None:

@@ -24,6 +24,7 @@ from moulin.triton_repo.streaming_metrics import StreamingMetrics
 from moulin.triton_repo.streaming_options import StreamingOptions
 from moulin.triton_repo.streaming_service import Respond, StreamingService, StreamReply, StreamRequest
 from moulin.triton_repo.stub_check import check_stub
+from moulin.triton_repo.tensor_memory import LARGE_BYTES, release
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,10 @@ class TritonPythonModel:
         except Exception as error:  # whatever a request makes fail must stay its own failure
             respond(EngineError(f"The request cannot be read: {type(error).__name__}: {cut(first_line(error), 200)}"))
         else:
+            size = parsed.num_bytes
             self._service.submit(parsed, respond)
+            if size >= LARGE_BYTES:
+                release(request)
 
     def finalize(self) -> None:
         self._metrics.close()
