@@ -62,6 +62,8 @@ class Limits:
 
     max_upload_mb: float = option(1024.0, "Refuse larger files.")
     max_audio_sec: float = option(14400.0, "Refuse longer recordings.")
+    max_decode_sec: float = option(600.0, "CPU time for decoding one recording.")
+    min_upload_bytes_per_sec: float = option(1000.0, "Abort slower uploads.")
     max_requests: int = option(256, "Recordings received or transcribed at once.")
     max_streams: int = option(256, "Live streams open at once.")
     max_requests_per_minute: float | None = option(None, "Of one API key, or of one address.", usual="no limit")

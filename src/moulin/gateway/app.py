@@ -13,7 +13,7 @@ The seam for routes is one function, `routes(services: Services) -> list[BaseRou
 * `await services.catalog.streaming(name)` (or `.offline(name)`): the served model for a client's `model`, or an
   ApiError 404 that lists the models. `None` is the default model.
 * `services.triton.stream(model.name, request_id=..., **options)`: an `AsyncLiveStream` on one of the servers.
-* `with services.limits.stream():` around a live stream; raises ApiError 429 at the limit.
+* `with services.limits.stream(websocket.state.caller):` around a live stream; raises ApiError 429 at the limit.
 * `services.metrics`: `active_streams`, `first_partial_seconds`, `final_seconds`, `audio_seconds.labels("stream")`.
 * `moulin.gateway.api_error.api_error(exception)`: any exception as an error for the client; `.status`, `.body()`.
 * `request.state.log` (a dict, if set): further fields for the request's line in the log.
@@ -49,9 +49,8 @@ def create_app(settings: GatewaySettings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        async with services.triton:
+        async with services.triton, services.recordings:
             yield
-        services.recordings.close()
         services.tracing.close()
 
     return Starlette(

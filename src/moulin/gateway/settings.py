@@ -41,6 +41,10 @@ class GatewaySettings(BaseModel):
     max_audio_sec: PositiveFloat = 4 * 3600.0
     max_upload_sec: PositiveFloat = 900.0
     """An upload that takes longer is aborted."""
+    max_decode_sec: PositiveFloat = 600.0
+    """CPU time for decoding one recording; less for little audio (`isolated_decoding.messages.Limits`)."""
+    min_upload_bytes_per_sec: PositiveFloat = 1000.0
+    """An upload that is slower on average is aborted, after its first fifteen seconds."""
     max_requests: PositiveInt = 256
     """Recordings that may be in progress, from upload to response; the next is refused."""
     max_streams: PositiveInt = 256
