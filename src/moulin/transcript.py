@@ -11,8 +11,9 @@ from typing import Any
 class Word:
     """One word, or one character of a script that is written without spaces.
 
-    `start_sec` is when the word's first token was emitted and `end_sec` one encoder frame (40 ms) after its last: a
-    transducer emits a token when it is certain of it, not where its sound begins and ends.
+    `start_sec` and `end_sec` are where its sound begins and ends, as far as the loudness of the audio tells: a
+    transducer emits a token when it is certain of it, somewhere within. Words never overlap, and end with the audio at
+    the latest.
     `confidence` in (0, 1] is the geometric mean of the tokens' probabilities.
     """
 

@@ -69,6 +69,8 @@ def _stream(output: Any, codec: str, rate: int, track: Track) -> Any:
     stream.bit_rate = 64_000 * (1 if track.samples.ndim == 1 else track.samples.shape[1])
     if track.is_default is not None:
         stream.disposition = av.stream.Disposition.default if track.is_default else av.stream.Disposition(0)
+    if codec in ("tta", "wavpack"):
+        stream.format = "s16p"  # the first that these know has 8 bits
     stream.codec_context.open()
     return stream
 

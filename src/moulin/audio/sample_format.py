@@ -49,8 +49,10 @@ def format_doubt(data: bytes, encoding: PcmEncoding, channels: int = 1) -> str |
 
 def _doubt(data: bytes, encoding: PcmEncoding, channels: int) -> str | None:
     found = _samples(data, encoding)
+    if found.size < _LEAST_SAMPLES * channels:
+        return None
     level, alike = _level(found), _alike(found, channels)
-    if found.size < _LEAST_SAMPLES * channels or level < _LEAST_LEVEL or alike > 1 - _SMOOTHER:
+    if level < _LEAST_LEVEL or alike > 1 - _SMOOTHER:
         return None
     likenesses = {other: _likeness(data, other, level, channels) for other in _OTHERS if other != encoding}
     other = max(likenesses, key=likenesses.__getitem__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -118,7 +119,7 @@ def _print(source: AudioSource, text: str, format: str, to: Path | None) -> None
         return
     suffix = {"text": "txt"}.get(format, format)
     file = to / f"{_stem(source)}.{suffix}"
-    with unfinished(file.with_name(f".{file.name}.part")) as part:
+    with unfinished(file.with_name(f".{file.name}.{secrets.token_hex(4)}.part")) as part:
         part.write_text(text + "\n")
         part.replace(file)
 

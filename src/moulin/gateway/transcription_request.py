@@ -11,6 +11,7 @@ from moulin.audio.selection import Selection
 from moulin.decoding.options import DecodingOptions
 from moulin.errors import OptionsError
 from moulin.gateway.api_error import ApiError
+from moulin.quoting import quoted
 
 ResponseFormat = Literal["json", "text", "srt", "verbose_json", "vtt"]
 
@@ -104,8 +105,12 @@ def _refusal(error: ValidationError) -> ApiError:
     first = error.errors()[0]
     name = str(first["loc"][0])
     if first["type"] == "missing":
-        return ApiError(400, f"Expected a field {name!r}, got none", code="missing_required_parameter", param=name)
+        return ApiError(
+            400, f"Expected a field {quoted(name)}, got none", code="missing_required_parameter", param=name
+        )
     if first["type"] == "extra_forbidden":
-        return ApiError(400, f"Unknown parameter: {name!r}", code="unknown_parameter", param=name)
+        return ApiError(400, f"Unknown parameter: {quoted(name)}", code="unknown_parameter", param=name)
     wanted = first["msg"].removeprefix("Input should be ")
-    return ApiError(400, f"Expected {name} to be {wanted}, got {first['input']!r}", code="invalid_value", param=name)
+    return ApiError(
+        400, f"Expected {name} to be {wanted}, got {quoted(first['input'])}", code="invalid_value", param=name
+    )

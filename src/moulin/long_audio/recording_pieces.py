@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Protocol
 
-from moulin.audio.recording import Recording
+from moulin.arrays import Floats
 from moulin.audio.selection import Selection
+from moulin.audio.timeline import Skip
 from moulin.long_audio.cutter import Piece, Place
 from moulin.long_audio.pieces import Pieces
 
-OpenRecordings = Callable[[], Sequence[tuple[Selection, Recording]]]
+
+class Blocks(Protocol):
+    """A `Recording`, or what is put around one."""
+
+    def __iter__(self) -> Iterator[Floats | Skip]: ...
+    def __next__(self) -> Floats | Skip: ...
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
+
+
+OpenRecordings = Callable[[], Sequence[tuple[Selection, Blocks]]]
 """Makes the recordings that a selection stands for (`opened_recordings`); called with the first piece."""
 
 
@@ -43,7 +55,7 @@ class RecordingPieces(Iterator[Piece]):
 class _Progress:
     def __init__(self) -> None:
         self.pieces: list[Pieces] = []
-        self.recordings: list[Recording] = []
+        self.recordings: list[Blocks] = []
 
 
 def _pieces(
@@ -53,12 +65,13 @@ def _pieces(
         pieces = Pieces(recording, max_utterance_sec=max_utterance_sec)
         progress.recordings.append(recording)
         progress.pieces.append(pieces)
-        place = _place(selection, single)
+        place = place_of(selection, single)
         for piece in pieces:
             yield piece if place is None else replace(piece, place=place)
 
 
-def _place(selection: Selection, single: Selection) -> Place | None:
+def place_of(selection: Selection, single: Selection) -> Place | None:
+    """The place of a single recording's pieces; None where `selection` makes one transcript of one recording."""
     if selection.is_single:
         return None
     channel = single.channel_number if selection.channels == "each" else None
