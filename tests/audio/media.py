@@ -95,7 +95,10 @@ def wav(*channels: Floats, rate: int = 16000, format: str = "WAV", subtype: str 
     """A file by libsndfile with these channels, cut to the shortest."""
     buffer = io.BytesIO()
     length = min(map(len, channels))
-    soundfile.write(buffer, np.stack([one[:length] for one in channels], axis=1), rate, format=format, subtype=subtype)
+    samples = np.stack([one[:length] for one in channels], axis=1)
+    with soundfile.SoundFile(buffer, "w", rate, len(channels), subtype, format=format) as file:
+        for begin in range(0, length, 1 << 16):  # libsndfile cannot bear minutes of Vorbis at once
+            file.write(samples[begin : begin + (1 << 16)])
     return buffer.getvalue()
 
 

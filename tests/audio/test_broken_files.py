@@ -159,10 +159,10 @@ def test_a_codec_that_nobody_knows() -> None:
 
 def test_a_rate_of_almost_nothing(tmp_path: Path) -> None:
     """PyAV raised OSError for it."""
-    caf = (
-        "636166660001000064657363000000000000002040cf4000000000006c636d00000000000000020000000100000001000000106368616e"
+    content = bytes.fromhex(
+        "636166660001000064657363000000000000002040cf4000000000006c636d000000000000000200000001"
+        "00000001000000106368616e000041005159005700"
     )
-    content = bytes.fromhex(caf + "000041005159005700")
     assert isinstance(audio_or_audio_error(content), AudioError)
     (tmp_path / "a.caf").write_bytes(content)
     with pytest.raises(AudioError):

@@ -81,11 +81,15 @@ class ChannelMixer:
 
     def _compared(self, window: NDArray[np.float32]) -> NDArray[np.float64]:
         """The weights [channels] for a window [n, channels]."""
-        samples = window[: len(window) // self._step * self._step].astype(np.float64)
-        samples = samples.reshape(-1, self._step, self._channels).mean(axis=1)
-        rough = samples[1:] - _PREEMPHASIS * samples[:-1]
-        rough = rough - rough.mean(axis=0) if len(rough) else rough
-        covariance = rough.T @ rough / max(len(rough), 1)
+        end = len(window) // self._step * self._step
+        samples = window[0 : end : self._step].copy()
+        for begin in range(1, self._step):
+            samples += window[begin : end : self._step]
+        samples /= np.float32(self._step)
+        rough = samples[1:] - np.float32(_PREEMPHASIS) * samples[:-1]
+        if len(rough):
+            rough -= np.ones(len(rough), np.float32) @ rough / np.float32(len(rough))  # the mean, in half the time
+        covariance = (rough.T @ rough).astype(np.float64) / max(len(rough), 1)
         if not np.isfinite(covariance).all() or covariance.diagonal().max() < _SILENCE:
             return np.full(self._channels, 1 / self._channels) if self._weights is None else self._weights
         self._covariance = _KEPT * self._covariance + covariance
@@ -103,10 +107,11 @@ class ChannelMixer:
         """The energy of each channel that is not left out."""
         return np.where(self._left_out, 0.0, self._covariance.diagonal())
 
-    def _find_noise(self, rough: NDArray[np.float64]) -> None:
+    def _find_noise(self, rough: NDArray[np.float32]) -> None:
         """Leave out channels of loud steady noise where another one has speech."""
         frames = rough[: len(rough) // _FRAME_SAMPLES * _FRAME_SAMPLES].reshape(-1, _FRAME_SAMPLES, self._channels)
-        self._history = [*self._history, np.square(frames).mean(axis=1)][-_HISTORY_WINDOWS:]
+        of_frames = np.einsum("fsc,fsc->fc", frames, frames).astype(np.float64)
+        self._history = [*self._history, of_frames][-_HISTORY_WINDOWS:]
         energies = np.concatenate(self._history)
         if len(energies) < 10:
             return

@@ -177,9 +177,10 @@ def _sounds(
     converter: _Converter | None = None
     end_sec, decoded = 0.0, False
     counted = container.format.name == "ogg"  # time is counted in samples there: a gap is a page that was lost
+    unit_sec = float(stream.time_base)
     frames = _Frames(name, container, stream)
     for frame in frames:
-        start_sec = None if frame.pts is None or frame.time_base is None else float(frame.pts * frame.time_base)
+        start_sec = None if frame.pts is None else frame.pts * unit_sec
         duration_sec = frame.samples / frame.sample_rate
         gap_sec = timeline.gap_before(start_sec, duration_sec)
         if start_sec is not None:
