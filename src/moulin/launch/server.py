@@ -39,6 +39,8 @@ _TRITONS_OWN_SEC = 20
 _LOST_SEC = 3.0
 """Time for Triton to say why a process that loads a model has ended."""
 _IDLE_LOAD_SEC = 60.0
+_KEEPALIVE = ("--grpc-keepalive-time=60000", "--grpc-keepalive-permit-without-calls=1")
+"""Pings, in milliseconds: connections of clients that have vanished are closed within minutes, not after two hours."""
 _PUMP_GRACE_SEC = 2.0
 _METRICS_GRACE_SEC = 2.0
 _HINTED = re.compile(r"^(?P<message>.*) \(hint: (?P<hint>.*)\)$")
@@ -251,6 +253,7 @@ class TritonServer:
         command += [f"{flag}={port}" for flag, port in self._ports.items()]
         command += [f"--{service}-address={options.host}" for service in ("http", "grpc", "metrics")]
         command.append(f"--exit-timeout-secs={options.exit_timeout_sec + _TRITONS_OWN_SEC}")
+        command += _KEEPALIVE
         if options.log_verbose:
             command.append(f"--log-verbose={options.log_verbose}")
         if not options.auto_complete_config:
