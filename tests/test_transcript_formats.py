@@ -21,6 +21,10 @@ class Cue:
     end_ms: int
     text: str
 
+    @property
+    def lines(self) -> list[str]:
+        return self.text.split("\n")
+
 
 def parse(kind: str, content: str) -> list[Cue]:
     """Strictly by the format: header or numbers, clock, one or more lines of text, an empty line between cues."""
@@ -77,8 +81,9 @@ def test_vtt() -> None:
 
 @pytest.mark.parametrize("kind", SUBTITLES)
 def test_a_pause_of_a_second_starts_a_cue(kind: str) -> None:
-    transcript = spoken("ONE TWO THREE FOUR", pauses={1: 0.6, 3: 0.7})  # 0.96 s and 1.06 s after the word before
-    assert [cue.text for cue in parse(kind, SUBTITLES[kind](transcript))] == ["ONE TWO THREE", "FOUR"]
+    # 0.96 s and 1.06 s after the word before
+    transcript = spoken("ONE TWO THREE FOUR FIVE", pauses={1: 0.6, 3: 0.7})
+    assert [cue.text for cue in parse(kind, SUBTITLES[kind](transcript))] == ["ONE TWO THREE", "FOUR FIVE"]
 
 
 @pytest.mark.parametrize("kind", SUBTITLES)
@@ -88,8 +93,9 @@ def test_long_speech_is_cut_by_length_and_by_time(kind: str) -> None:
     for transcript in (fast, slow):
         cues = parse(kind, SUBTITLES[kind](transcript))
         assert len(cues) > 1
-        assert " ".join(cue.text for cue in cues) == transcript.text
-        assert all(len(cue.text) <= 84 for cue in cues)
+        assert " ".join(" ".join(cue.lines) for cue in cues) == transcript.text
+        assert all(len(cue.lines) <= 2 for cue in cues)
+        assert all(len(line) <= 42 for cue in cues for line in cue.lines)
         assert all(cue.end_ms - cue.start_ms <= 7_800 for cue in cues)
     assert [len(cue.text) for cue in parse(kind, SUBTITLES[kind](fast))[:2]] == [79, 79]
 
@@ -113,7 +119,8 @@ def test_chinese_has_no_spaces(kind: str) -> None:
     words = tuple(Word(char, at * 0.2, at * 0.2 + 0.04, 0.9) for at, char in enumerate("今天气HELLO不错" * 20))
     transcript = Transcript("今天气HELLO不错" * 20, words, 60.0)
     cues = parse(kind, SUBTITLES[kind](transcript))
-    assert "".join(cue.text for cue in cues) == transcript.text
+    assert "".join("".join(cue.lines) for cue in cues) == transcript.text
+    assert all(len(line) <= 21 for cue in cues for line in cue.lines)  # each takes two columns
     mixed = Transcript("今天 OK 不错", tuple(Word(w, 0.1, 0.14, 1.0) for w in ("今", "天", "OK", "不", "错")), 1.0)
     assert [cue.text for cue in parse(kind, SUBTITLES[kind](mixed))] == ["今天 OK 不错"]
 
@@ -147,7 +154,7 @@ def test_any_speech(kind: str, drawn: list[tuple[float, float, str]]) -> None:
         at += gap + length
     transcript = Transcript(" ".join(word.word for word in words), tuple(words), round(at, 3))
     cues = parse(kind, SUBTITLES[kind](transcript))
-    joined = " ".join(cue.text for cue in cues)
+    joined = " ".join(" ".join(cue.lines) for cue in cues)
     if kind == "vtt":
         joined = joined.replace("&lt;", "<").replace("&amp;", "&")
     assert joined == transcript.text

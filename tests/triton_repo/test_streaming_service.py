@@ -775,3 +775,92 @@ def test_a_full_instance_says_that_it_is_one_of_several() -> None:
         assert message.startswith("All 1 streams are in use of the instance that Triton chose among 3")
     finally:
         service.close()
+
+
+# ------------------------------------------------------------------------------------------------------- CHUNK_INDEX
+
+
+def numbered(service: StreamingService, samples: Floats, number: int | None, **fields: Any) -> Answer:
+    index = None if number is None else np.array([[number]], np.uint64)
+    return send(service, 7, samples, start=number == 0, chunk_index=index, **fields)
+
+
+def test_numbered_requests_are_a_stream_as_others(service: StreamingService, recognizer: StreamRecognizer) -> None:
+    pieces = np.split(AUDIO, 4)
+    answers = [numbered(service, piece, n, end=n == 3) for n, piece in enumerate(pieces)]
+    assert answers[-1].text == heard_alone(recognizer, AUDIO)
+    assert service.num_open == 0
+
+
+@pytest.mark.parametrize("number", [0, 1, 3, 2**64 - 1, None])
+@pytest.mark.parametrize("end", [False, True])
+def test_a_gap_or_repeat_ends_the_stream(service: StreamingService, number: int | None, *, end: bool) -> None:
+    for n in (0, 1):
+        assert isinstance(numbered(service, AUDIO, n).wait(), StreamReply)
+    index = None if number is None else np.array([[number]], np.uint64)
+    error = send(service, 7, AUDIO, chunk_index=index, end=end).error
+    assert isinstance(error, StreamError)
+    got = "none" if number is None else number
+    assert f"Expected CHUNK_INDEX 2 of stream 7, got {got}: a request is missing, repeated or" in error.message
+    assert service.num_open == 0
+    assert "not open" in numbered(service, AUDIO, 2).error.message
+
+
+def test_requests_before_a_gap_are_answered(
+    service: StreamingService, recognizer: StreamRecognizer, runner: FakeStreamRunner
+) -> None:
+    with runner.held():
+        answers = [numbered(service, AUDIO, n) for n in (0, 1)]
+        broken = numbered(service, AUDIO, 3)
+    assert answers[-1].text == heard_alone(recognizer, np.concatenate([AUDIO, AUDIO]), finish=False)
+    assert isinstance(broken.error, StreamError)
+    assert service.num_open == 0
+
+
+def test_a_stream_that_begins_with_another_number(service: StreamingService) -> None:
+    error = send(service, 7, AUDIO, start=True, chunk_index=np.array([[1]], np.uint64)).error
+    assert "Expected CHUNK_INDEX 0 with the first request" in error.message
+    assert service.num_open == 0
+
+
+def test_numbers_in_a_stream_that_began_without(service: StreamingService) -> None:
+    assert isinstance(send(service, 7, AUDIO, start=True).wait(), StreamReply)
+    assert "Expected CHUNK_INDEX none of stream 7, got 1" in numbered(service, AUDIO, 1).error.message
+    assert service.num_open == 0
+
+
+def test_a_refused_request_has_no_number(service: StreamingService) -> None:
+    """It changes nothing: its number is that of the next."""
+    assert isinstance(numbered(service, AUDIO, 0).wait(), StreamReply)
+    assert isinstance(numbered(service, np.full(5, np.nan, np.float32), 1).error, AudioError)
+    assert isinstance(numbered(service, AUDIO, 1).wait(), StreamReply)
+
+
+def test_numbers_of_a_wrong_shape(service: StreamingService) -> None:
+    error = send(service, 7, AUDIO, start=True, chunk_index=np.zeros((1, 2), np.uint64)).error
+    assert "Expected CHUNK_INDEX [1, 1], got [1, 2]" in error.message
+
+
+# ----------------------------------------------------------------------------------------------------- untrusted text
+
+
+def test_messages_are_short_whatever_they_are_about(service: StreamingService) -> None:
+    long = "x" * 1_000_000
+    for answer in (
+        send(service, long, AUDIO),
+        send(service, 1, AUDIO, start=True, options=f'{{"{long}": 1}}'.encode()),
+        send(service, 1, AUDIO, start=True, options=f'{{"method": "{long[:60_000]}"}}'.encode()),
+        send(service, 1, AUDIO, start=True, options=b"[" * 60_000),
+        send(service, 1, AUDIO, start=True, options=b'{"\\ud800": 1}'),
+        send(service, 1, AUDIO, start=True, options=b'{"beam": ' + b"9" * 900 + b"}"),
+        send(service, 1, AUDIO, start=True, options=[b"{}", b"{}"]),
+    ):
+        assert not isinstance(answer.error, EngineError)
+        assert len(str(answer.error).encode()) < 2000
+    assert service.num_open == 0
+
+
+def test_padding_counts_for_the_length_of_a_request(service: StreamingService) -> None:
+    samples = np.zeros(int(MAX_CHUNK_SEC * 16_000) + 1, np.float32)
+    error = send(service, 1, samples, start=True, wav_lens=[[0]]).error
+    assert "at most 600 s of audio in one request" in error.message

@@ -9,9 +9,10 @@ from typing import Any
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from moulin.cues import Cue, cues
 from moulin.gateway.transcription_request import TranscriptionRequest
 from moulin.transcript import Transcript, Word, place_of
-from moulin.transcript_formats import Cue, cues, to_srt, to_vtt
+from moulin.transcript_formats import to_srt, to_vtt
 
 
 def response(transcript: Transcript, request: TranscriptionRequest) -> Response:

@@ -1,4 +1,4 @@
-"""What a process does that the server has forked: one recording, from a descriptor to pieces on a socket."""
+"""What a process does that the server has forked: recordings, each from a descriptor to pieces on a socket."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from moulin.audio.selection import Selection
 from moulin.audio.timeline import Skip
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.errors import MoulinError
-from moulin.isolated_decoding.messages import ERRORS, UNEXPECTED, Limits, Order, packed
+from moulin.isolated_decoding.messages import ERRORS, MAX_ORDER_BYTES, UNEXPECTED, Limits, Order, packed
 from moulin.long_audio.recording_blocks import RecordingBlocks
 from moulin.long_audio.recording_pieces import OpenRecordings, RecordingPieces
 
@@ -29,12 +29,24 @@ _NICE = 10
 """Below everything else on the machine: many recordings at once delay each other, and not live streams."""
 
 
-def decode(order: Order, recording: int, result: socket.socket) -> None:
+def work(orders: socket.socket) -> None:
+    """Take one recording after the other, until the server closes its end."""
+    os.nice(_NICE)
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(orders, MAX_ORDER_BYTES, 2)
+        if not data:
+            return
+        recording, result = descriptors
+        with socket.socket(fileno=result) as to_caller:
+            _decode(Order.from_bytes(data), recording, to_caller)
+        os.close(recording)
+
+
+def _decode(order: Order, recording: int, result: socket.socket) -> None:
     """Send the pieces of the open file `recording`, and then that they are all, or why there are no more.
 
     The process is killed where it needs more CPU time than `order.limits` allow.
     """
-    os.nice(_NICE)
     _limit_memory(order.limits.memory_bytes)
     _Log.sends_to(result)
     send_pieces(order, partial(_charged_recordings, order, f"/proc/self/fd/{recording}"), result)
@@ -80,12 +92,13 @@ class _Budget:
 
     def __init__(self, limits: Limits) -> None:
         self._limits, self._decoded, self._allowed = limits, 0, 0
+        self._used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])  # by recordings before this one
         self.allow(0)
 
     def allow(self, samples: int) -> None:
         """Note that so many samples more have come."""
         self._decoded += samples
-        allowed = math.ceil(self._limits.allowed_cpu_sec(self._decoded / SAMPLE_RATE))
+        allowed = math.ceil(self._used + self._limits.allowed_cpu_sec(self._decoded / SAMPLE_RATE))
         if allowed != self._allowed:
             resource.setrlimit(resource.RLIMIT_CPU, (allowed, resource.RLIM_INFINITY))
             self._allowed = allowed
@@ -111,6 +124,8 @@ class _Charged:
 
 
 def _limit_memory(more: int) -> None:
+    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+        return  # for the recording before this one
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + more
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -120,7 +135,8 @@ def _send(result: socket.socket, header: dict[str, Any], samples: Floats | None 
     """Waits while the caller does not read. A caller that has gone ends this process."""
     try:
         for part in packed(header, samples):
-            result.sendall(part)
+            if part:  # the caller may have closed its end when it has the header of the last message
+                result.sendall(part)
     except (BrokenPipeError, ConnectionResetError):
         os.kill(os.getpid(), signal.SIGKILL)
 

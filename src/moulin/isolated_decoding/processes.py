@@ -71,14 +71,18 @@ class DecodingProcesses:
         with mine:
             with theirs:
                 await server.begin(order, recording, theirs.fileno())
+            decoding = Decoding(order, server, mine)
             try:
-                yield Decoding(order, server, mine)
+                yield decoding
             finally:
-                server.end(order)
+                server.end(order, is_done=decoding.is_done)
 
     async def _running(self) -> _Server:
         async with self._starting:
-            if self._server is None or self._server.has_ended:
+            if self._server is not None and self._server.has_ended:
+                await self._server.close()
+                self._server = None
+            if self._server is None:
                 self._server = await _Server.started()
             return self._server
 
@@ -96,10 +100,11 @@ class Decoding(AsyncIterator[Piece]):
         """Seconds decoded so far; the recording's duration when there are no more pieces."""
         self.warnings: tuple[str, ...] = ()
         """What of the recording is missing or was chosen; there when there are no more pieces."""
-        self._done = False
+        self.is_done = False
+        """Whether all pieces have come."""
 
     async def __anext__(self) -> Piece:
-        while not self._done:
+        while not self.is_done:
             header, samples = await self._message()
             self.decoded_sec = header.get("decoded_sec", self.decoded_sec)
             if "start" in header:
@@ -109,7 +114,7 @@ class Decoding(AsyncIterator[Piece]):
         raise StopAsyncIteration
 
     def _note(self, header: dict[str, Any]) -> None:
-        self._done = "done" in header
+        self.is_done = "done" in header
         self.warnings = tuple(header.get("warnings", ()))
         if (kind := header.get("error")) in ERRORS:
             raise ERRORS[kind](header["message"], hint=header["hint"])
@@ -200,12 +205,12 @@ class _Server:
                 self._lost()
                 return  # the closed socket of its result says so
 
-    def end(self, order: Order) -> None:
-        """Kill the order's process, unless it has ended."""
+    def end(self, order: Order, *, is_done: bool) -> None:
+        """Let the order's process take another or, unless it is done, kill it."""
         end = self._ends.pop(order.number)
         if not end.done():
             with contextlib.suppress(OSError):
-                self._control.send(json.dumps({"kill": order.number}).encode())
+                self._control.send(json.dumps({"free" if is_done else "kill": order.number}).encode())
 
     async def status(self, order: Order) -> int | None:
         """How the order's process has ended; None where nobody knows."""

@@ -23,6 +23,7 @@ from moulin.triton_repo.offline_service import OfflineRequest, OfflineService
 from moulin.triton_repo.shim_errors import is_invalid
 from moulin.triton_repo.shim_parameters import ShimParameters
 from moulin.triton_repo.stub_check import check_stub
+from moulin.triton_repo.tensor_memory import release
 
 _NICENESS = 10
 """Gives the CPU first to a streaming model beside, whose replies are more urgent than those to uploads."""
@@ -49,7 +50,11 @@ class TritonPythonModel:
             _be_nice()
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        answers = self._service.answer([_parse(request) for request in requests])
+        parsed = [_parse(request) for request in requests]
+        answers = self._service.answer(parsed)
+        for request, tensors, answer in zip(requests, parsed, answers, strict=True):
+            if isinstance(answer, MoulinError) or tensors.is_mostly_padding:
+                release(request)
         return [_response(*pair) for pair in zip(requests, answers, strict=True)]
 
     def finalize(self) -> None:

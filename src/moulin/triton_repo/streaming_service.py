@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -17,9 +17,11 @@ from moulin.arrays import Floats
 from moulin.audio.waveform import SAMPLE_RATE, check_waveform
 from moulin.engine.step_scheduler import StepScheduler
 from moulin.engine.stream_recognizer import StreamRecognizer
-from moulin.errors import AudioError, EngineError, MoulinError, OptionsError, StreamError, StreamsFull
+from moulin.errors import AudioError, EngineError, MoulinError, OptionsError, StreamError, StreamsFull, first_line
 from moulin.live_transcript import StreamUpdate
+from moulin.quoting import cut
 from moulin.streaming.stream import Stream
+from moulin.triton_repo import contract
 from moulin.triton_repo.streaming_options import IDLE_TIMEOUT_SEC, TAKEOVER_SEC
 
 logger = logging.getLogger(__name__)
@@ -41,7 +43,8 @@ class StreamRequest:
     """The tensors of one request, and the place of the request in its sequence.
 
     `wav` float32 [1, N] or `wav_int16` int16 [1, N], `wav_lens` int32 [1, 1]: Triton's memory, which is read before
-    `submit` returns and never after. `options` is JSON for the stream, given with its first request.
+    `submit` returns and never after. `options` is JSON for the stream, or a sequence of that one item, given with its
+    first request. `chunk_index` uint64 [1, 1] is the number of the request in its stream.
     `stream_id` is the client's `sequence_id`, a number or a string; 5 and "5" are different streams.
     `is_cancelled` tells whether the client has gone; it is called seldom and may take a while.
     """
@@ -51,10 +54,16 @@ class StreamRequest:
     end: bool
     wav: Floats | None
     wav_lens: NDArray[np.int32] | None
-    options: bytes | None = None
+    options: bytes | Sequence[bytes] | None = None
     wants_update: bool = False
     is_cancelled: Callable[[], bool] = lambda: False
     wav_int16: NDArray[np.int16] | None = None
+    chunk_index: NDArray[np.uint64] | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        """The size of the samples."""
+        return sum(wav.nbytes for wav in (self.wav, self.wav_int16) if wav is not None)
 
 
 @dataclass(slots=True)
@@ -104,6 +113,8 @@ class _Open:
     stream: Stream
     options: bytes | None
     last_heard: float
+    next_index: int | None
+    """The number of the next request; None where the client does not number them."""
     chunk_sec: float = 0.0
     """The longest time between two requests so far; after the first alone, its audio."""
     num_requests: int = 0
@@ -188,7 +199,11 @@ class StreamingService:
             if request.end and not request.start:
                 self._end(request.stream_id)
             if not isinstance(error, MoulinError):
-                error = EngineError(f"The request cannot be read: {type(error).__name__}: {error}")
+                error = EngineError(
+                    f"The request cannot be read: {type(error).__name__}: {cut(first_line(error), 200)}"
+                )
+            # The traceback's frames hold the request's tensors, and would be held by the reply.
+            error.__traceback__ = error.__context__ = error.__cause__ = None
             _tell(respond, error)
 
     def sweep(self) -> None:
@@ -224,12 +239,18 @@ class StreamingService:
 
     def _submit(self, request: StreamRequest, respond: Respond) -> None:
         samples = _samples(request)
-        request.wav = request.wav_int16 = request.wav_lens = None  # Triton may have its memory back
+        index, options = _chunk_index(request), _options(request)
+        request.wav = request.wav_int16 = request.wav_lens = request.chunk_index = (
+            None  # Triton may have its memory back
+        )
         if self._closing.is_set():
             raise StreamError("The server is shutting down")
         with self._lock:
             now = self._clock()
-            opened = self._start(request, now) if request.start else self._continue(request)
+            if request.start:
+                opened = self._start(request.stream_id, options, index, now)
+            else:
+                opened = self._continue(request.stream_id, options, index)
             opened.note_request(now, len(samples) / SAMPLE_RATE)
             pending = _Pending(request, samples, respond, now, len(samples))
             opened.pending.append(pending)
@@ -241,17 +262,22 @@ class StreamingService:
                 return
         self._work_on(opened)
 
-    def _start(self, request: StreamRequest, now: float) -> _Open:
-        before = self._accepting.get(request.stream_id)
+    def _start(self, stream_id: StreamId, changes: bytes | None, index: int | None, now: float) -> _Open:
+        before = self._accepting.get(stream_id)
         if before is not None:
-            self._check_quiet(request.stream_id, before, now)
+            self._check_quiet(stream_id, before, now)
+        if index:
+            raise StreamError(
+                f"Expected {contract.CHUNK_INDEX} 0 with the first request of a stream, got {index}",
+                hint="number the requests of each stream from 0",
+            )
         options = self._recognizer.options
-        if request.options is not None:
-            options = options.updated_from_json(request.options)
+        if changes is not None:
+            options = options.updated_from_json(changes)
         if before is None:
             self._check_load()
         else:
-            self._close(self._accepting.pop(request.stream_id))
+            self._close(self._accepting.pop(stream_id))
             self._counters.taken_over += 1
         try:
             stream = self._recognizer.open(options)
@@ -259,8 +285,8 @@ class StreamingService:
             self._counters.refused += 1
             raise self._all_in_use(full) from None
         self._counters.opened += 1
-        opened = _Open(stream, request.options, now)
-        self._accepting[request.stream_id] = opened
+        opened = _Open(stream, changes, now, None if index is None else 1)
+        self._accepting[stream_id] = opened
         self._all.add(opened)
         return opened
 
@@ -269,7 +295,7 @@ class StreamingService:
         quiet_sec = max(self._takeover_sec, _MISSED_CHUNKS * opened.chunk_sec)
         if opened.pending or now - opened.last_heard < quiet_sec:
             raise StreamError(
-                f"Stream {stream_id} is open: it was started before and has not ended",
+                f"Stream {_named(stream_id)} is open: it was started before and has not ended",
                 hint=f"use another sequence_id, end it first, or wait until {quiet_sec:g} s "
                 "have passed without a request for it",
             )
@@ -293,16 +319,25 @@ class StreamingService:
             hint=full.hint,
         )
 
-    def _continue(self, request: StreamRequest) -> _Open:
-        opened = self._accepting.get(request.stream_id)
+    def _continue(self, stream_id: StreamId, options: bytes | None, index: int | None) -> _Open:
+        opened = self._accepting.get(stream_id)
         if opened is None:
             raise StreamError(
-                f"Stream {request.stream_id} is not open",
+                f"Stream {_named(stream_id)} is not open",
                 hint="the first request of a stream must have sequence_start; a stream is closed by sequence_end, by "
                 f"a failure, and when {self._idle_timeout_sec:g} s pass without a request",
             )
-        if request.options is not None and request.options != opened.options:
+        if options is not None and options != opened.options:
             raise OptionsError("The options of a stream cannot change", hint="give them with its first request")
+        if index != opened.next_index:
+            self._stop_accepting(stream_id)
+            raise StreamError(
+                f"Expected {contract.CHUNK_INDEX} {_or_none(opened.next_index)} of stream {_named(stream_id)}, got "
+                f"{_or_none(index)}: a request is missing, repeated or out of order, and the stream is closed",
+                hint="send each request when the one before is answered: Triton keeps no order among others",
+            )
+        if index is not None:
+            opened.next_index = index + 1
         return opened
 
     def _work_on(self, opened: _Open) -> None:
@@ -354,7 +389,7 @@ class StreamingService:
                 self._close(opened)
         _tell(respond, reply)
         for other in unanswered:
-            _tell(other.respond, StreamError(f"Stream {other.request.stream_id} failed before this request"))
+            _tell(other.respond, StreamError(f"Stream {_named(other.request.stream_id)} failed before this request"))
         return more
 
     def _reply(self, opened: _Open, request: StreamRequest, error: Exception | None) -> StreamReply | MoulinError:
@@ -364,14 +399,18 @@ class StreamingService:
             update = self._recognizer.update(opened.stream) if request.wants_update else None
             return StreamReply(self._recognizer.text(opened.stream), update)
         except Exception as problem:  # must not stop the worker that calls us
-            return EngineError(f"Recognition failed, and the stream is closed: {problem}")
+            return EngineError(f"Recognition failed, and the stream is closed: {cut(str(problem), 500)}")
 
     def _end(self, stream_id: StreamId) -> None:
         """End a stream whose last request was refused: the request before it is the last."""
         with self._lock:
-            opened = self._accepting.pop(stream_id, None)
-            if opened is not None and not opened.pending:
-                self._close(opened)
+            self._stop_accepting(stream_id)
+
+    def _stop_accepting(self, stream_id: StreamId) -> None:
+        """Take no more requests for the stream, which ends with the last of those that wait. The lock is held."""
+        opened = self._accepting.pop(stream_id, None)
+        if opened is not None and not opened.pending:
+            self._close(opened)
 
     def _abandon(self, opened: _Open, head: StreamRequest) -> None:
         """Discard the stream's remaining audio, because the client that sent `head` has gone."""
@@ -404,6 +443,33 @@ def _has_gone(request: StreamRequest) -> bool:
         return False
 
 
+def _named(stream_id: StreamId) -> str:
+    """A stream's id in messages; text is of any length."""
+    return cut(str(stream_id))
+
+
+def _or_none(index: int | None) -> str:
+    return "none" if index is None else str(index)
+
+
+def _chunk_index(request: StreamRequest) -> int | None:
+    """The number of the request in its stream. Raises StreamError."""
+    if request.chunk_index is None:
+        return None
+    if request.chunk_index.size != 1:
+        raise StreamError(f"Expected {contract.CHUNK_INDEX} [1, 1], got {list(request.chunk_index.shape)}")
+    return int(request.chunk_index.item())
+
+
+def _options(request: StreamRequest) -> bytes | None:
+    """The JSON of the stream's options. Raises OptionsError."""
+    if request.options is None or isinstance(request.options, bytes):
+        return request.options
+    if len(request.options) != 1:
+        raise OptionsError(f"Expected {contract.OPTIONS} [1, 1], got {len(request.options)} items")
+    return request.options[0]
+
+
 def _samples(request: StreamRequest) -> Floats:
     """The audio of the request. Raises AudioError."""
     name, wav = ("WAV", request.wav) if request.wav_int16 is None else ("WAV_INT16", request.wav_int16)
@@ -420,9 +486,9 @@ def _samples(request: StreamRequest) -> Floats:
             f"Expected WAV_LENS of 0 to {wav.shape[1]}, the samples in {name}, got {length}",
             hint="WAV_LENS counts samples, not bytes or seconds",
         )
-    if length > MAX_CHUNK_SEC * SAMPLE_RATE:
+    if wav.shape[1] > MAX_CHUNK_SEC * SAMPLE_RATE:  # padding counts: it takes memory too
         raise AudioError(
-            f"Expected at most {MAX_CHUNK_SEC:g} s of audio in one request, got {length / SAMPLE_RATE:.1f} s",
+            f"Expected at most {MAX_CHUNK_SEC:g} s of audio in one request, got {wav.shape[1] / SAMPLE_RATE:.1f} s",
             hint="send it in pieces",
         )
     return check_waveform(wav[0, :length], what=name)
