@@ -9,7 +9,8 @@ up in the middle. What is served right without a disturbance, computed in this p
 disturbance it is measured how long it takes until an upload and a stream are served right again.
 
 Ends with status 1 where a text was wrong, a request got no answer at all, an error was not clear, or a recovery took
-longer than `--recovery-sec`, of what is stopped and has to be found first six seconds longer. Needs the extras `serve` and `test`. Prints JSON.
+longer than `--recovery-sec`, of what is stopped and has to be found first six seconds longer.
+Needs the extras `serve` and `test`. Prints JSON.
 """
 
 from __future__ import annotations
