@@ -81,6 +81,7 @@ class TritonServer:
         self._stubs: dict[int, str] = {}
         self._liveness: dict[int, ProcessLiveness] = {}
         self._probe: Probe | None = None
+        self._stopping = False
         self._out_of_time = False
         self._process: subprocess.Popen[bytes] | None = None
         self._spawn_error: OSError | None = None
@@ -198,7 +199,12 @@ class TritonServer:
         return sorted(instance for pid, instance in self._stubs.items() if has_ended(pid))
 
     def failure(self) -> Failure | None:
-        """What has ended, is stopped or hangs since `wait_ready`; to be called about once a second."""
+        """What has ended, is stopped or hangs since `wait_ready`; to be called about once a second.
+
+        None once `stop` has been called.
+        """
+        if self._stopping:
+            return None
         if (code := self.poll()) is not None:
             last_line = next((line for line in reversed(self.log_tail) if line.strip()), "it printed nothing")
             return Failure("ended", f"tritonserver ended unexpectedly with exit code {code}: {last_line}")
@@ -224,6 +230,9 @@ class TritonServer:
         if self._process is None:
             return
         if not self._exited.is_set():
+            self._stopping = True
+            if self._probe is not None:
+                self._probe.close()  # Triton waits for its HTTP connections
             self._signal(signal.SIGTERM)
             deadline = time.monotonic() + (self.options.exit_timeout_sec if grace_sec is None else grace_sec)
             while not self._log.unloading and time.monotonic() < deadline and not self._exited.wait(_POLL_SEC):
