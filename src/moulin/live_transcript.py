@@ -17,12 +17,17 @@ from moulin.transcript import Transcript, Word
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Speech between two endpoints. `number` counts the stream's segments with words, from 0."""
+    """Speech between two endpoints. `number` counts the stream's segments with words, from 0.
+
+    `ends_in_pause`: the speaker paused behind its last word. Else it is open, has become too long, or ends with the
+    stream.
+    """
 
     number: int
     text: str
     words: tuple[Word, ...]
     is_final: bool
+    ends_in_pause: bool = False
 
     @property
     def start_sec(self) -> float:
@@ -34,19 +39,21 @@ class Segment:
         return self.words[-1].end_sec if self.words else 0.0
 
     def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values; `ends_in_pause` is there only where it is true."""
         return {
             "number": self.number,
             "text": self.text,
             "start_sec": self.start_sec,
             "end_sec": self.end_sec,
             "is_final": self.is_final,
+            **({"ends_in_pause": True} if self.ends_in_pause else {}),
             "words": [asdict(word) for word in self.words],
         }
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Segment:
         words = tuple(map(Word.from_dict, fields.get("words", ())))
-        return cls(fields["number"], fields["text"], words, fields["is_final"])
+        return cls(fields["number"], fields["text"], words, fields["is_final"], fields.get("ends_in_pause", False))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Literal, get_args
 
-from moulin.transcript import Transcript, Word
+from moulin.transcript import Transcript, Word, place_of
 
 Format = Literal["text", "json", "srt", "vtt"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -22,19 +22,19 @@ _LINGER_SEC = 0.8
 
 
 def to_json(transcript: Transcript, file: str) -> str:
-    """One line: file, text, words, duration_sec."""
+    """One line: file, text, words, duration_sec; warnings where there are any."""
     return json.dumps({"file": file, **transcript.to_dict()}, ensure_ascii=False)
 
 
 def to_srt(transcript: Transcript) -> str:
-    """A SubRip file."""
+    """A SubRip file; a channel or track stands in brackets before the text."""
     numbered = enumerate(cues(transcript), start=1)
-    return "\n".join(f"{n}\n{_clock(c.start_sec, ',')} --> {_clock(c.end_sec, ',')}\n{c.text}\n" for n, c in numbered)
+    return "\n".join(f"{number}\n{_times(cue, ',')}\n{_labelled(cue)}\n" for number, cue in numbered)
 
 
 def to_vtt(transcript: Transcript) -> str:
-    """A WebVTT file."""
-    shown = (f"{_clock(c.start_sec, '.')} --> {_clock(c.end_sec, '.')}\n{_escape(c.text)}\n" for c in cues(transcript))
+    """A WebVTT file; a channel or track is the cue's voice."""
+    shown = (f"{_times(cue, '.')}\n{_voiced(cue)}\n" for cue in cues(transcript))
     return "\n".join(["WEBVTT\n", *shown])
 
 
@@ -50,6 +50,12 @@ class Cue:
     text: str
     words: tuple[Word, ...]
 
+    @property
+    def label(self) -> str:
+        """The channel and track, where they are transcribed one by one: `channel 1`, `track 2 channel 1`."""
+        places = place_of(self.words[0])
+        return " ".join(f"{name} {places[name]}" for name in ("track", "channel") if name in places)
+
 
 @dataclass(frozen=True, slots=True)
 class _Placed:
@@ -61,14 +67,15 @@ class _Placed:
 
 
 def cues(transcript: Transcript) -> Iterator[Cue]:
-    """The transcript in parts of a line or two; a pause starts a new one."""
-    groups = list(_groups(_placed(transcript)))
+    """The transcript in parts of a line or two, in order of time; a pause or another channel starts a new one."""
+    groups = sorted(_groups(_placed(transcript)), key=lambda group: group[0].word.start_sec)
     for group, following in zip_longest(groups, groups[1:]):
         spoken_until = group[-1].word.end_sec
         latest = following[0].word.start_sec if following else max(transcript.duration_sec, spoken_until)
         text = transcript.text[group[0].begin : group[-1].end]
         words = tuple(placed.word for placed in group)
-        yield Cue(words[0].start_sec, min(spoken_until + _LINGER_SEC, latest), text, words)
+        # Of channels, cues may overlap.
+        yield Cue(words[0].start_sec, max(min(spoken_until + _LINGER_SEC, latest), spoken_until), text, words)
 
 
 def _placed(transcript: Transcript) -> Iterator[_Placed]:
@@ -86,12 +93,25 @@ def _groups(words: Iterable[_Placed]) -> Iterator[list[_Placed]]:
             placed.word.start_sec - group[-1].word.end_sec > _PAUSE_SEC
             or placed.word.end_sec - group[0].word.start_sec > _MAX_CUE_SEC
             or placed.end - group[0].begin > _MAX_CUE_CHARS
+            or place_of(placed.word) != place_of(group[0].word)
         ):
             yield group
             group = []
         group.append(placed)
     if group:
         yield group
+
+
+def _labelled(cue: Cue) -> str:
+    return f"[{cue.label}] {cue.text}" if cue.label else cue.text
+
+
+def _voiced(cue: Cue) -> str:
+    return f"<v {cue.label}>{_escape(cue.text)}" if cue.label else _escape(cue.text)
+
+
+def _times(cue: Cue, point: str) -> str:
+    return f"{_clock(cue.start_sec, point)} --> {_clock(cue.end_sec, point)}"
 
 
 def _clock(seconds: float, point: str) -> str:

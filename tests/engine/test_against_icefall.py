@@ -43,7 +43,7 @@ def heard(recognizer: StreamRecognizer, audio: Floats) -> list[str]:
     recognizer.finish(stream)
     while recognizer.is_ready(stream):
         recognizer.step([stream])
-    found = [token for hypothesis in stream.unreported for token in hypothesis.tokens]
+    found = [token for closed in stream.unreported for token in closed.hypothesis.tokens]
     recognizer.close(stream)
     return [recognizer.spec.tokens.symbols[token].replace("▁", " ") for token in found]
 

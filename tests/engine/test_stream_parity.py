@@ -107,7 +107,7 @@ class Pair:
         self.ours.finish(stream)
         while self.ours.is_ready(stream):
             self.ours.step([stream])
-        found = list(stream.unreported)
+        found = [closed.hypothesis for closed in stream.unreported]
         self.ours.close(stream)
         symbols = self.ours.spec.tokens.symbols
         return [

@@ -75,12 +75,14 @@ def test_many_callers_take_no_more_memory_than_some(clock: Clock) -> None:
 def test_places_are_given_back(clock: Clock, kind: str) -> None:
     house = limits(clock, max_requests=2, max_streams=2)
     place = getattr(house, kind)
-    with place():
-        with pytest.raises(KeyError), place():
+    with place("a"):
+        with pytest.raises(KeyError), place("a"):
             raise KeyError
-        with place(), pytest.raises(ApiError, match="which is the limit") as caught, place():
+        with place("a"), pytest.raises(ApiError, match="which is the limit") as caught, place("a"):
             raise AssertionError("a third one")
         assert (caught.value.status, caught.value.code) == (429, "server_busy")
         assert caught.value.headers() == {"retry-after": "1"}
-    with place(), place():
+        with place("a"), place("b"):  # one more is kept for who has none
+            pass
+    with place("a"), place("a"):
         pass

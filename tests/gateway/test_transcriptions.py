@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import tempfile
@@ -11,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import av
 import httpx
 import numpy as np
 import openai
@@ -238,25 +238,6 @@ def test_files_that_are_no_audio(client: openai.OpenAI, content: bytes, message:
     assert (caught.value.code, caught.value.param) == ("invalid_audio", "file")
 
 
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("error", [TypeError("no"), KeyError("x"), OSError(5, "Input/output error"), MemoryError()])
-def test_a_decoder_that_fails_in_a_way_of_its_own(
-    client: openai.OpenAI, recordings: list[Recording], monkeypatch: pytest.MonkeyPatch, error: Exception, stream: bool
-) -> None:
-    """Not an internal error: the file is at fault as far as anybody can tell, and the answer names the exception."""
-
-    def read(*_arguments: object, **_options: object) -> object:
-        raise error
-
-    monkeypatch.setattr(soundfile.SoundFile, "read", read)
-    monkeypatch.setattr(av, "open", read)
-    with pytest.raises(openai.APIError, match=type(error).__name__) as caught:
-        list(client.audio.transcriptions.create(file=recordings[0].file, model="whisper-1", stream=stream))
-    assert caught.value.code == "invalid_audio"
-    if not stream:
-        assert isinstance(caught.value, openai.BadRequestError)
-
-
 def test_bodies_that_are_no_form(gateway: str) -> None:
     for content, kind, status in (
         (b"{}", "application/json", 415),
@@ -437,3 +418,93 @@ def test_json_of_unusual_characters_is_utf8() -> None:
         "type": "transcript.text.delta",
         "delta": "a\nb",
     }
+
+
+def test_each_channel_by_itself(gateway: str, recordings: list[Recording], tmp_path: Path) -> None:
+    """Two talkers at once, one a channel."""
+    one, other = recordings[0], recordings[1]
+    length = max(len(one.waveform), len(other.waveform))
+    both = np.stack([np.pad(r.waveform, (0, length - len(r.waveform))) for r in (one, other)], axis=1)
+    soundfile.write(tmp_path / "call.wav", both, 16000)
+
+    def post(**fields: str) -> httpx.Response:
+        files = {"file": ("call.wav", (tmp_path / "call.wav").read_bytes())}
+        return httpx.post(f"{gateway}{TRANSCRIPTIONS}", files=files, data={"model": "whisper-1", **fields}, timeout=60)
+
+    assert post(channels="left").json()["text"] == one.text
+    assert post(channels="2").json()["text"] == other.text
+    heard = post(channels="each", response_format="verbose_json", **{"timestamp_granularities[]": "word"}).json()
+    for number, recording in ((1, one), (2, other)):
+        words = [word["word"] for word in heard["words"] if word["channel"] == number]
+        assert " ".join(words) == recording.text
+    for fields in ({"channels": "5th"}, {"track": "none"}, {"channels": "each", "stream": "true"}):
+        refused = post(**fields)
+        assert (refused.status_code, refused.json()["error"]["type"]) == (400, "invalid_request_error")
+    assert "channel" in post(channels="3").json()["error"]["message"]
+
+
+def test_what_is_missing_is_said(gateway: str, recordings: list[Recording], tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "cut.wav", recordings[0].waveform, 16000)
+    content = (tmp_path / "cut.wav").read_bytes()[:-32000]
+
+    def post(**fields: str) -> httpx.Response:
+        files = {"file": ("cut.wav", content)}
+        return httpx.post(f"{gateway}{TRANSCRIPTIONS}", files=files, data={"model": "whisper-1", **fields}, timeout=60)
+
+    for fields in ({}, {"response_format": "verbose_json"}):
+        (warning,) = post(**fields).json()["warnings"]
+        assert "cut short" in warning
+    events = post(stream="true").text
+    assert "cut short" in events
+
+
+@pytest.fixture(scope="module")
+def hours_of_nothing(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Four hours of silence at 1 kHz, in 47 kB of FLAC."""
+    file = tmp_path_factory.mktemp("hours") / "hours.flac"
+    soundfile.write(file, np.zeros(4 * 3600 * 1000, np.float32), 1000)
+    return file.read_bytes()
+
+
+@pytest.mark.parametrize("stream", ["false", "true"])
+def test_the_work_ends_with_the_client(
+    server: TritonServer, hours_of_nothing: bytes, recordings: list[Recording], stream: str
+) -> None:
+    """Clients that hang up after 0.3 s delay nobody."""
+    with running_gateway(server.grpc_url) as address, httpx.Client(base_url=f"http://{address}", timeout=60) as other:
+
+        def transcribed() -> float:
+            started = time.monotonic()
+            content = recordings[0].file.read_bytes()
+            answer = other.post(TRANSCRIPTIONS, files={"file": ("a.flac", content)}, data={"model": "whisper-1"})
+            assert answer.json()["text"] == recordings[0].text
+            return time.monotonic() - started
+
+        usual = transcribed()
+        for _ in range(6):
+            with pytest.raises(httpx.ReadTimeout):
+                httpx.post(
+                    f"http://{address}{TRANSCRIPTIONS}",
+                    files={"file": ("hours.flac", hours_of_nothing)},
+                    data={"model": "whisper-1", "stream": stream},
+                    timeout=httpx.Timeout(10, read=0.3),
+                ).raise_for_status()
+        assert transcribed() < usual + 2
+        assert eventually(is_quiet, 5), "decoding goes on"
+
+
+def is_quiet() -> bool:
+    """Whether no process that decodes is using the CPU."""
+    before = decoding_time()
+    time.sleep(0.1)
+    return decoding_time() == before
+
+
+def decoding_time() -> dict[str, int]:
+    """The CPU time of each process that decodes; their parent is the server that forks them."""
+    processes = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if b"moulin.isolated_decoding.fork_server" in (process / "cmdline").read_bytes():
+                processes[process.name] = (process / "stat").read_text().rpartition(")")[2].split()
+    return {name: int(stat[11]) + int(stat[12]) for name, stat in processes.items() if stat[1] in processes}

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,7 +14,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
+from starlette.types import Message
 
+from moulin.gateway import upload
 from moulin.gateway.api_error import ApiError
 from moulin.gateway.upload import received_form, recording_in
 
@@ -27,10 +33,11 @@ def opened() -> list[str]:
 def client(opened: list[str]) -> TestClient:
     async def upload(request: Request) -> JSONResponse:
         try:
-            async with received_form(request, max_bytes=MAX_BYTES, max_sec=5) as form:
+            async with received_form(request, max_bytes=MAX_BYTES, max_sec=5, min_bytes_per_sec=1000) as form:
                 recording = recording_in(form)
-                opened.append(str(Path(recording.path).readlink()))
-                return JSONResponse({"name": recording.name, "bytes": len(Path(recording.path).read_bytes())})
+                path = Path(f"/proc/self/fd/{recording.descriptor}")
+                opened.append(str(path.readlink()))
+                return JSONResponse({"name": recording.name, "bytes": len(path.read_bytes())})
         except ApiError as error:
             return JSONResponse(error.body(), status_code=error.status)
 
@@ -72,3 +79,36 @@ def test_bodies_that_are_no_form(
     answer = client.post("/", content=body, headers=headers)
     assert answer.status_code == status
     assert message in answer.json()["error"]["message"]
+
+
+def test_an_upload_that_trickles_is_aborted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte each tenth of a second, where a thousand a second are expected from 0.3 s on."""
+    monkeypatch.setattr(upload, "_SLOW_SEC", 0.3)
+
+    async def slowly() -> int:
+        sent = 0
+
+        async def receive() -> Message:
+            nonlocal sent
+            await asyncio.sleep(0.1 if sent else 0)
+            sent += 1
+            head = b'--x\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\n' if sent == 1 else b"a"
+            return {"type": "http.request", "body": head, "more_body": True}
+
+        scope = {"type": "http", "method": "POST", "headers": [(b"content-type", b"multipart/form-data; boundary=x")]}
+        with pytest.raises(ApiError, match=r"and 1000 bytes of it a second, got \d+ bytes so far") as caught:
+            async with received_form(Request(scope, receive), max_bytes=100, max_sec=60, min_bytes_per_sec=1000):
+                raise AssertionError("the upload has ended")
+        assert caught.value.status == 408
+        return sent
+
+    assert asyncio.run(slowly()) < 8
+
+
+def test_a_full_disk_is_not_the_clients_fault(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", full)
+    answer = client.post("/", files={"file": ("a.wav", b"x")})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (507, "insufficient_storage")

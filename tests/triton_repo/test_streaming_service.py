@@ -290,6 +290,54 @@ def test_a_second_start_leaves_the_first_stream_alone(service: StreamingService,
     assert send(service, 1, AUDIO[9000:], end=True).text == _alone(AUDIO)
 
 
+def test_a_client_with_fixed_ids_can_be_run_again(service: StreamingService, clock: Clock) -> None:
+    """Killed after two chunks of 0.3 s, it comes back after three seconds; the stream that it left is no part of it."""
+    send(service, 1, OTHER_AUDIO[:4800], start=True).wait()
+    clock.now += 0.3
+    send(service, 1, OTHER_AUDIO[4800:9600]).wait()
+    clock.now += 2.9
+    error = send(service, 1, AUDIO, start=True).error
+    assert isinstance(error, StreamError)
+    assert "wait until 3 s have passed" in str(error.hint)
+    clock.now += 0.1
+    assert send(service, 1, AUDIO, start=True, end=True).text == _alone(AUDIO)
+    assert service.num_open == 0
+    assert service.counters().taken_over == 1
+
+
+@pytest.mark.parametrize(("first", "gap", "alive_sec"), [(32_000, None, 6), (1600, 2.0, 6), (32_000, 0.1, 3)])
+def test_a_client_with_rare_chunks_is_not_taken_over(
+    service: StreamingService, clock: Clock, first: int, gap: float | None, alive_sec: float
+) -> None:
+    """Three of its chunks' times: of the first chunk's audio, then of the time between chunks."""
+    send(service, 1, np.tile(AUDIO, 2)[:first], start=True).wait()
+    if gap is not None:
+        clock.now += gap
+        send(service, 1, NOTHING).wait()
+    clock.now += alive_sec - 0.01
+    assert isinstance(send(service, 1, AUDIO, start=True).error, StreamError)
+    clock.now += 0.02
+    assert send(service, 1, AUDIO, start=True, end=True).text == _alone(AUDIO)
+
+
+def test_a_stream_whose_chunk_is_under_way_is_alive(
+    service: StreamingService, runner: FakeStreamRunner, clock: Clock
+) -> None:
+    with runner.held():
+        waiting = send(service, 1, AUDIO, start=True)
+        clock.now += 10
+        assert isinstance(send(service, 1, AUDIO, start=True).error, StreamError)
+    waiting.wait()
+    assert send(service, 1, NOTHING, end=True).text == _alone(AUDIO)
+
+
+def test_a_start_with_bad_options_takes_nothing_over(service: StreamingService, clock: Clock) -> None:
+    send(service, 1, AUDIO, start=True).wait()
+    clock.now += 10
+    assert isinstance(send(service, 1, AUDIO, start=True, options=b'{"x": 1}').error, OptionsError)
+    assert send(service, 1, NOTHING, end=True).text == _alone(AUDIO)
+
+
 def _nan() -> Floats:
     wav = AUDIO[None].copy()
     wav[0, 77] = np.nan

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from moulin.arrays import Floats
+from moulin.audio.loudness import loudness
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.bundle.spec import ModelSpec
 from moulin.decoding.found import Hypothesis
@@ -14,6 +15,7 @@ from moulin.decoding.options import DecodingOptions
 from moulin.decoding.row_options import RowOptions
 from moulin.engine.pipeline import Pipeline
 from moulin.engine.spelling import spell
+from moulin.engine.word_times import Sound
 from moulin.errors import MoulinError
 from moulin.transcript import Transcript
 
@@ -54,7 +56,7 @@ class Recognizer:
         answers: dict[int, Transcript | MoulinError] = {}
 
         def answer(position: int, found: Hypothesis | MoulinError) -> None:
-            spelt = found if isinstance(found, MoulinError) else self._spell(found, len(waveforms[position]))
+            spelt = found if isinstance(found, MoulinError) else self._spell(found, waveforms[position])
             answers[position] = spelt
 
         if waveforms:
@@ -81,12 +83,15 @@ class Recognizer:
         """Stop the worker threads."""
         self.pipeline.close()
 
-    def _spell(self, hypothesis: Hypothesis, num_samples: int) -> Transcript:
+    def _spell(self, hypothesis: Hypothesis, waveform: Floats) -> Transcript:
+        frame_sec = self.spec.encoder_frame_sec
+        levels = loudness(waveform, round(frame_sec * SAMPLE_RATE)).tobytes() if hypothesis.tokens else b""
         return spell(
             self.spec.tokens,
             hypothesis,
-            frame_sec=self.spec.encoder_frame_sec,
-            duration_sec=num_samples / SAMPLE_RATE,
+            frame_sec=frame_sec,
+            duration_sec=len(waveform) / SAMPLE_RATE,
+            sound=Sound(levels),
         )
 
     def __enter__(self) -> Self:

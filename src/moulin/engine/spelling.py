@@ -6,37 +6,55 @@ import math
 
 from moulin.bundle.tokens import TokenTable
 from moulin.decoding.found import Hypothesis
+from moulin.engine.word_times import Sound, word_spans
 from moulin.transcript import Transcript, Word
 
 
-def spell(tokens: TokenTable, hypothesis: Hypothesis, *, frame_sec: float, duration_sec: float) -> Transcript:
+def spell(
+    tokens: TokenTable,
+    hypothesis: Hypothesis,
+    *,
+    frame_sec: float,
+    duration_sec: float,
+    sound: Sound | None = None,
+) -> Transcript:
     """The transcript of an utterance of `duration_sec`; encoder frames are `frame_sec` long."""
     return Transcript(
         text=tokens.text(hypothesis.tokens),
-        words=spell_words(tokens, hypothesis, frame_sec=frame_sec, duration_sec=duration_sec),
+        words=spell_words(tokens, hypothesis, frame_sec=frame_sec, duration_sec=duration_sec, sound=sound),
         duration_sec=round(duration_sec, 3),
     )
 
 
 def spell_words(
-    tokens: TokenTable, hypothesis: Hypothesis, *, frame_sec: float, duration_sec: float
+    tokens: TokenTable,
+    hypothesis: Hypothesis,
+    *,
+    frame_sec: float,
+    duration_sec: float,
+    sound: Sound | None = None,
 ) -> tuple[Word, ...]:
     """The words of `hypothesis`, whose encoder frames are `frame_sec` long.
+
+    Their times are those of their sound, as `word_spans` finds them; without `sound` from the first token's frame to
+    the last's.
 
     A token may be emitted in the silence behind the `duration_sec` seconds of audio, which the caller never sent: its
     times are the end of the audio.
     """
 
     frames, log_probs = hypothesis.frames, hypothesis.log_probs
+    spelt = tokens.words(hypothesis.tokens)
+    emitted = [(frames[first], frames[last]) for _, first, last in spelt]
+    spans = [(first, last + 1) for first, last in emitted] if sound is None else word_spans(emitted, sound)
     words = []
-    for word, first, last in tokens.words(hypothesis.tokens):
+    for (word, first, last), (begin, end) in zip(spelt, spans, strict=True):
         confidence = math.exp(sum(log_probs[first : last + 1]) / (last + 1 - first))
-        start_sec, end_sec = frames[first] * frame_sec, (frames[last] + 1) * frame_sec
         words.append(
             Word(
                 word,
-                round(min(start_sec, duration_sec), 3),
-                round(min(end_sec, duration_sec), 3),
+                round(min(begin * frame_sec, duration_sec), 3),
+                round(min(end * frame_sec, duration_sec), 3),
                 max(round(confidence, 4), 0.0001),
             )
         )

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from moulin.arrays import Floats, Ints
+from moulin.audio.loudness import LoudnessTracks
 from moulin.audio.waveform import SAMPLE_RATE, check_waveform, check_waveforms
 from moulin.bundle.spec import ModelSpec
 from moulin.decoding.found import Found, Hypothesis
@@ -21,14 +22,16 @@ from moulin.engine.features import TAIL_PADDING_SEC
 from moulin.engine.precision_error import precision_error
 from moulin.engine.spelling import spell_words
 from moulin.engine.stepper import StepLimits, Stepper
+from moulin.engine.word_times import REACH_BACK, Sound
 from moulin.errors import BundleError, EngineError, StreamError
 from moulin.live_transcript import Segment, StreamUpdate
 from moulin.spacing import join_texts
 from moulin.streaming.endpoint import Cut, EndpointTable
 from moulin.streaming.options import StreamOptions
 from moulin.streaming.slots import SlotPool
-from moulin.streaming.stream import Stream
+from moulin.streaming.stream import ClosedSegment, Stream
 from moulin.streaming.turns import Turns
+from moulin.transcript import Word
 
 
 class StreamRecognizer:
@@ -61,6 +64,7 @@ class StreamRecognizer:
         capacity = stepper.limits.capacity
         self._slots = SlotPool(capacity)
         self._inbox = stepper.inbox
+        self._loudness = LoudnessTracks(capacity, round(spec.encoder_frame_sec * SAMPLE_RATE))
         self._said = OpenHypotheses(capacity, MAX_BEAM, spec.context_size)
         self._endpoints = EndpointTable(capacity)
         self._options = RowOptions.defaults(capacity)
@@ -84,6 +88,7 @@ class StreamRecognizer:
         stream = Stream(self._slots.acquire(), options or self.options)
         slot, chosen = stream.slot, stream.options
         self._inbox.open(slot)
+        self._loudness.open(slot)
         self._endpoints.set(slot, chosen.rules if chosen.endpoint else None)
         self._options.set(slot, chosen.decoding)
         self._segment_starts[slot] = 0
@@ -98,14 +103,18 @@ class StreamRecognizer:
         """
         if self.finished(stream):
             raise StreamError("The stream's audio has been finished", hint="open another stream")
-        self._inbox.accept(stream.slot, check_waveform(samples))
+        samples = check_waveform(samples)
+        self._inbox.accept(stream.slot, samples)
+        self._loudness.accept(stream.slot, samples)
 
     def accept_many(self, streams: Sequence[Stream], samples: ArrayLike) -> None:
         """`accept` for many streams, all different: float32 or int16 [N, n], a row each."""
         slots = _slots(streams)
         if self._inbox.finished(slots).any():
             raise StreamError("A stream's audio has been finished", hint="open another stream")
-        self._inbox.accept_many(slots, check_waveforms(samples))
+        rows = check_waveforms(samples)
+        self._inbox.accept_many(slots, rows)
+        self._loudness.accept_many(slots, rows)
 
     def finish(self, stream: Stream) -> None:
         """End the stream's audio, which further steps decode to its last frame."""
@@ -206,7 +215,7 @@ class StreamRecognizer:
         """Close the open segment where the speaker has paused, or it is too long."""
         stream.endpoint = True
         if cut == Cut.PAUSED:
-            if not self._close_segment(stream):
+            if not self._close_segment(stream, paused=True):
                 # Nothing but silence: the words before it say little about the next ones.
                 self._begin_search(stream.slot)
             return
@@ -214,18 +223,22 @@ class StreamRecognizer:
         words = self.spec.tokens.words(self._said.hypothesis(stream.slot).tokens)
         self._close_segment(stream, words[-1].first if len(words) > 1 else None)
 
-    def _close_segment(self, stream: Stream, count: int | None = None) -> bool:
+    def _close_segment(self, stream: Stream, count: int | None = None, *, paused: bool = False) -> bool:
         """Close the open segment after its first `count` tokens, by default all; the others begin the next. Returns
         whether it has any."""
         best = self._said.hypothesis(stream.slot)
         count = len(best.tokens) if count is None else count
-        self._segment_starts[stream.slot] = self._encoder_frames(_slots([stream]))[0]
-        self._said.drop(stream.slot, count)
+        now = int(self._encoder_frames(_slots([stream]))[0])
+        self._segment_starts[stream.slot] = now
         if count:
             closed = Hypothesis(best.tokens[:count], best.frames[:count], best.log_probs[:count], best.score)
+            words = self._words(stream, best)[: len(self.spec.tokens.words(closed.tokens))]
             stream.closed_text = join_texts(stream.closed_text, self.spec.tokens.text(closed.tokens))
-            stream.unreported.append(closed)
+            stream.unreported.append(ClosedSegment(closed, words, paused))
             stream.num_closed += 1
+            stream.said_until_sec = words[-1].end_sec if words else stream.said_until_sec
+        self._said.drop(stream.slot, count)
+        self._loudness.forget_before(stream.slot, min([now, *best.frames[count:]]) - REACH_BACK)
         return bool(count)
 
     def _begin_search(self, slot: int) -> None:
@@ -252,24 +265,32 @@ class StreamRecognizer:
     def update(self, stream: Stream) -> StreamUpdate:
         """The changes since the last update. Raises EngineError as `text` does."""
         self._check_precision(stream)
-        segments = []
+        text, segments = self.spec.tokens.text, []
         while stream.unreported:
-            number = stream.num_closed - len(stream.unreported)
-            segments.append(self._segment(stream, number, stream.unreported.popleft(), is_final=True))
-        open_hypothesis = self._said.hypothesis(stream.slot)
-        if open_hypothesis.tokens:
-            segments.append(self._segment(stream, stream.num_closed, open_hypothesis, is_final=False))
+            number, closed = stream.num_closed - len(stream.unreported), stream.unreported.popleft()
+            said = text(closed.hypothesis.tokens)
+            segments.append(Segment(number, said, closed.words, is_final=True, ends_in_pause=closed.ends_in_pause))
+        best = self._said.hypothesis(stream.slot)
+        if best.tokens:
+            words = self._words(stream, best)
+            segments.append(Segment(stream.num_closed, text(best.tokens), words, is_final=False))
         endpoint, stream.endpoint = stream.endpoint, False
         return StreamUpdate(tuple(segments), endpoint, self.ended(stream), round(self.duration_sec(stream), 3))
 
-    def _segment(self, stream: Stream, number: int, hypothesis: Hypothesis, *, is_final: bool) -> Segment:
-        words = spell_words(
-            self.spec.tokens,
-            hypothesis,
-            frame_sec=self.spec.encoder_frame_sec,
-            duration_sec=self.duration_sec(stream),
+    def _words(self, stream: Stream, said: Hypothesis) -> tuple[Word, ...]:
+        """The words of the open segment. Only frames that have been searched count, so that times do not depend on how
+        much audio has been sent ahead."""
+        ended, frame_sec = self.ended(stream), self.spec.encoder_frame_sec
+        searched = None if ended else int(self._encoder_frames(_slots([stream]))[0])
+        sound = Sound(
+            self._loudness.until(stream.slot, searched),
+            self._loudness.first_frame(stream.slot),
+            is_whole=ended,
+            not_before=round(stream.said_until_sec / frame_sec),
         )
-        return Segment(number, self.spec.tokens.text(hypothesis.tokens), words, is_final)
+        return spell_words(
+            self.spec.tokens, said, frame_sec=frame_sec, duration_sec=self.duration_sec(stream), sound=sound
+        )
 
     def _check_precision(self, stream: Stream) -> None:
         if self._broken[stream.slot]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -238,6 +239,6 @@ def _remembered(home: Path, commit: str) -> _Listing | None:
 
 def _write(file: Path, text: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{file.name}.new")
+    beside = file.with_name(f".{file.name}.{secrets.token_hex(4)}.new")  # another process may be writing it too
     beside.write_text(text)
     beside.replace(file)

@@ -57,6 +57,7 @@ class Access:
         caller = connection.client.host if connection.client else ""
         if self._keys:
             caller = self._key_number(_offered_key(connection.headers))
+        connection.state.caller = caller
         if path.startswith("/v1/"):
             self._limits.count(caller)
 

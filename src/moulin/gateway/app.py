@@ -2,6 +2,7 @@
 
 `create_app` builds it. A request passes these layers in order:
 
+    Stopping         the answer to requests that outlast the grace period
     RequestContext   an id (`request.state.request_id`), a line in the log, metrics, unexpected exceptions
     Access           API key, origin, rate; WebSockets are refused before they are accepted
     CORS             only with configured origins
@@ -13,7 +14,7 @@ The seam for routes is one function, `routes(services: Services) -> list[BaseRou
 * `await services.catalog.streaming(name)` (or `.offline(name)`): the served model for a client's `model`, or an
   ApiError 404 that lists the models. `None` is the default model.
 * `services.triton.stream(model.name, request_id=..., **options)`: an `AsyncLiveStream` on one of the servers.
-* `with services.limits.stream():` around a live stream; raises ApiError 429 at the limit.
+* `with services.limits.stream(websocket.state.caller):` around a live stream; raises ApiError 429 at the limit.
 * `services.metrics`: `active_streams`, `first_partial_seconds`, `final_seconds`, `audio_seconds.labels("stream")`.
 * `moulin.gateway.api_error.api_error(exception)`: any exception as an error for the client; `.status`, `.body()`.
 * `request.state.log` (a dict, if set): further fields for the request's line in the log.
@@ -23,6 +24,7 @@ HTTP handlers raise: MoulinErrors and HTTPExceptions become OpenAI's error body.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -43,6 +45,8 @@ from moulin.gateway.api_error import ApiError, answer, api_error
 from moulin.gateway.request_context import RequestContext
 from moulin.gateway.services import Services
 from moulin.gateway.settings import GatewaySettings
+from moulin.gateway.stopping import Stopping
+from moulin.launch.heartbeat import EVERY_SEC, Heartbeat
 from moulin.quoting import cut
 
 
@@ -52,9 +56,10 @@ def create_app(settings: GatewaySettings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        async with services.triton:
+        beating = asyncio.create_task(_beat())
+        async with services.triton, services.recordings:
             yield
-        services.recordings.close()
+        beating.cancel()
         services.tracing.close()
 
     return Starlette(
@@ -64,6 +69,7 @@ def create_app(settings: GatewaySettings) -> Starlette:
             WebSocketRoute("/{path:path}", _unknown_socket),
         ],
         middleware=[
+            Middleware(Stopping),
             Middleware(RequestContext, metrics=services.metrics, tracing=services.tracing),
             *_cors(settings),
             Middleware(Access, settings=settings, limits=services.limits),
@@ -71,6 +77,17 @@ def create_app(settings: GatewaySettings) -> Starlette:
         exception_handlers=_EXCEPTION_HANDLERS,
         lifespan=lifespan,
     )
+
+
+async def _beat() -> None:
+    """Show that the event loop runs: a supervisor starts a process anew whose loop hangs."""
+    heartbeat = Heartbeat(by_itself=False)
+    try:
+        while True:
+            heartbeat.beat()
+            await asyncio.sleep(EVERY_SEC)
+    finally:
+        heartbeat.close()
 
 
 def _cors(settings: GatewaySettings) -> list[Middleware]:

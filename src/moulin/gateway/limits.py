@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from moulin.gateway.api_error import RETRY_AFTER_SEC, ApiError
+from moulin.gateway.fair_places import FairPlaces
 from moulin.gateway.settings import GatewaySettings
 
 _MAX_CALLERS = 10_000
@@ -14,35 +15,29 @@ _MAX_CALLERS = 10_000
 
 
 class Limits:
-    """Counts of one worker process. Work beyond a limit is refused at once, with 429 and a time to retry."""
+    """Counts of one worker process. Work beyond a limit is refused at once, with 429 and a time to retry.
+
+    A caller is an API key or, without keys, an address (`Access`). An eighth more than a limit is kept for callers that
+    have hardly anything under way: one caller alone can fill the limit, and not shut out the others.
+    """
 
     def __init__(self, settings: GatewaySettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings, self._clock = settings, clock
-        self._requests = self._streams = 0
+        self._requests, self._streams = FairPlaces(settings.max_requests), FairPlaces(settings.max_streams)
         self._full_at: dict[str, float] = {}
         """The time at which each caller's allowance is full again, in the order of last use."""
 
     @contextmanager
-    def request(self) -> Iterator[None]:
-        """Count one recording within the context. Raises ApiError at the limit."""
-        if self._requests >= self._settings.max_requests:
-            raise _full(f"{self._requests} recordings are being transcribed, which is the limit")
-        self._requests += 1
-        try:
+    def request(self, caller: str) -> Iterator[None]:
+        """Count one recording of `caller` within the context. Raises ApiError at the limit."""
+        with _taken(self._requests, caller, "recordings are being transcribed"):
             yield
-        finally:
-            self._requests -= 1
 
     @contextmanager
-    def stream(self) -> Iterator[None]:
-        """Count one live stream within the context. Raises ApiError at the limit."""
-        if self._streams >= self._settings.max_streams:
-            raise _full(f"{self._streams} live streams are open, which is the limit")
-        self._streams += 1
-        try:
+    def stream(self, caller: str) -> Iterator[None]:
+        """Count one live stream of `caller` within the context. Raises ApiError at the limit."""
+        with _taken(self._streams, caller, "live streams are open"):
             yield
-        finally:
-            self._streams -= 1
 
     def count(self, caller: str) -> None:
         """Take one from the allowance of `caller`, which is refilled evenly. Raises ApiError where it is empty.
@@ -69,5 +64,12 @@ class Limits:
             del self._full_at[next(iter(self._full_at))]
 
 
-def _full(message: str) -> ApiError:
-    return ApiError(429, message, code="server_busy", hint="try again later", retry_after_sec=RETRY_AFTER_SEC)
+@contextmanager
+def _taken(places: FairPlaces, caller: str, what: str) -> Iterator[None]:
+    if not places.take(caller):
+        message = f"{places.taken} {what}, which is the limit"
+        raise ApiError(429, message, code="server_busy", hint="try again later", retry_after_sec=RETRY_AFTER_SEC)
+    try:
+        yield
+    finally:
+        places.release(caller)

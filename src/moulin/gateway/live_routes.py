@@ -43,7 +43,7 @@ async def _serve(services: Services, websocket: WebSocket, open_session: _OpenSe
     socket = LiveSocket(websocket)
     await socket.accept()
     try:
-        with services.limits.stream(), services.metrics.active_streams.track_inprogress():
+        with services.limits.stream(websocket.state.caller), services.metrics.active_streams.track_inprogress():
             session = await open_session(services, websocket)
             recognition = LiveRecognition(services, websocket.state.request_id)
             await LiveConnection(services, socket, session, recognition).run()

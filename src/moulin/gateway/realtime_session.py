@@ -38,8 +38,8 @@ _MOST_EVENT_BYTES = 16 << 20
 _MOST_ID = 512
 """OpenAI's limit for a client's event_id."""
 
-_ONE_FRAME_SEC = 0.04
-"""The resolution of word times; a word ends one encoder frame after its last token."""
+_RESOLUTION_SEC = 0.08
+"""The resolution of a gap between words: one encoder frame on either side."""
 
 
 def random_id(kind: str) -> str:
@@ -250,7 +250,9 @@ class RealtimeSession:
             return False
         if following is None:
             return not update.is_final
-        return following.start_sec - segment.end_sec > detection.silence_sec - 2 * _ONE_FRAME_SEC
+        gap_sec = following.start_sec - segment.end_sec
+        # The gap tells of servers that do not send `ends_in_pause`.
+        return segment.ends_in_pause or gap_sec > detection.silence_sec - _RESOLUTION_SEC
 
     def _announce(self, start_sec: float, *, speech: bool = False) -> Iterator[Event]:
         item = self._item = Item(self._new_id("item"), self._last_item_id, start_sec)

@@ -3,77 +3,102 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Self
 
+from moulin.audio.selection import Selection
+from moulin.gateway.fair_places import FairPlaces
 from moulin.gateway.metrics import Metrics
 from moulin.gateway.tracing import Attributes, Tracing
 from moulin.gateway.triton_servers import TritonServers
+from moulin.gateway.upload import Recording
+from moulin.isolated_decoding.messages import Limits
+from moulin.isolated_decoding.processes import Decoding, DecodingProcesses
 from moulin.long_audio.cutter import Piece
-from moulin.long_audio.pieces import Pieces
 from moulin.transcript import Transcript
 
 # Limits of memory: a piece of 30 s has 2 MB, and as much again in each of two copies on its way to Triton.
 _RECORDINGS_AT_ONCE = 32
 _PIECES_AT_ONCE = 32
 _PIECES_OF_ONE = 8
-_DECODERS = 8
 
 
 class Recordings:
-    """Shares the servers fairly: every recording makes progress, none has more than its share of pieces in flight."""
+    """Shares the servers fairly by callers: every recording makes progress, and none has more than its share of pieces
+    in flight. Recordings are decoded in processes of their own, which end with the request.
 
-    def __init__(self, triton: TritonServers, metrics: Metrics, tracing: Tracing) -> None:
+    An asynchronous context manager, to be entered in the event loop."""
+
+    def __init__(self, triton: TritonServers, metrics: Metrics, tracing: Tracing, limits: Limits | None = None) -> None:
         self._triton, self._metrics, self._tracing = triton, metrics, tracing
-        self._turns = asyncio.Semaphore(_RECORDINGS_AT_ONCE)
-        self._places = asyncio.Semaphore(_PIECES_AT_ONCE)
-        self._decoders = ThreadPoolExecutor(
-            min(_DECODERS, len(os.sched_getaffinity(0))), thread_name_prefix="moulin-decode"
-        )
+        self._turns, self._places = FairPlaces(_RECORDINGS_AT_ONCE), FairPlaces(_PIECES_AT_ONCE)
+        self._processes = DecodingProcesses(limits)
 
-    def close(self) -> None:
-        self._decoders.shutdown(wait=False, cancel_futures=True)
+    async def __aenter__(self) -> Self:
+        self._starting = asyncio.create_task(self._processes.start())  # the first recording need not wait for it
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.gather(self._starting, return_exceptions=True)  # a recording has had or will have its error
+        await self._processes.close()
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait until a recording may begin."""
+    async def decoding(
+        self,
+        recording: Recording,
+        selection: Selection,
+        caller: str,
+        *,
+        max_audio_sec: float,
+        max_utterance_sec: float | None,
+    ) -> AsyncIterator[Decoding]:
+        """Wait for the caller's turn, and decode the recording; see `DecodingProcesses`."""
         with self._metrics.queued.track_inprogress():
-            await self._turns.acquire()
+            await self._turns.wait(caller)
         try:
             with self._metrics.transcribing.track_inprogress():
-                yield
+                async with self._processes.decoding(
+                    recording.descriptor,
+                    recording.name,
+                    selection,
+                    max_audio_sec=max_audio_sec,
+                    max_utterance_sec=max_utterance_sec,
+                ) as decoding:
+                    yield decoding
         finally:
-            self._turns.release()
+            self._turns.release(caller)
 
     async def heard(
-        self, pieces: Pieces, model: str, options: Mapping[str, Any], request_id: str
+        self, pieces: Decoding, caller: str, model: str, options: Mapping[str, Any], request_id: str
     ) -> AsyncIterator[tuple[Piece, Transcript]]:
         """Each piece with its transcript, in order, as soon as it is available.
 
         Raises AudioError where the recording cannot be decoded, and what `TritonServers.transcribe` raises.
         """
-        started, loop = time.monotonic(), asyncio.get_running_loop()
+        started = time.monotonic()
         running: deque[asyncio.Task[tuple[Piece, Transcript]]] = deque()
         more = True
         try:
             while more or running:
                 while more and len(running) < _PIECES_OF_ONE:
-                    await self._places.acquire()
+                    await self._places.wait(caller)
+                    piece = None
                     try:
-                        piece = await loop.run_in_executor(self._decoders, next, pieces, None)
-                    except BaseException:
-                        self._places.release()
-                        raise
+                        piece = await anext(pieces, None)
+                    finally:
+                        if piece is None:
+                            self._places.release(caller)
                     if piece is None:
-                        self._places.release()
                         more = False
                     else:
-                        running.append(asyncio.create_task(self._one(piece, model, options, request_id)))
+                        asked = self._transcript(piece, model, options, request_id)
+                        task = asyncio.create_task(asked)
+                        # Also of a task that is cancelled before it begins.
+                        task.add_done_callback(lambda _: self._places.release(caller))
+                        running.append(task)
                 if running:
                     yield await running.popleft()
         finally:
@@ -83,17 +108,13 @@ class Recordings:
         self._metrics.audio_seconds.labels("recording").inc(pieces.decoded_sec)
         self._metrics.rtfx.observe(pieces.decoded_sec / max(time.monotonic() - started, 1e-3))
 
-    async def _one(
+    async def _transcript(
         self, piece: Piece, model: str, options: Mapping[str, Any], request_id: str
     ) -> tuple[Piece, Transcript]:
-        """Transcribe a piece, and release its place afterwards."""
         about: Attributes = {
             "moulin.model": model,
             "moulin.start_sec": piece.start_sec,
             "moulin.end_sec": piece.end_sec,
         }
-        try:
-            with self._tracing.span("triton infer", about):
-                return piece, await self._triton.transcribe(model, piece.waveform, options, request_id=request_id)
-        finally:
-            self._places.release()
+        with self._tracing.span("triton infer", about):
+            return piece, await self._triton.transcribe(model, piece.waveform, options, request_id=request_id)

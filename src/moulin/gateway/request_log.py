@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from moulin.gateway.request_context import REQUEST_ID
+from moulin.launch.repeats import Repeats
 from moulin.quoting import bounded, cut
 
 LogFormat = Literal["text", "json"]
@@ -55,10 +56,37 @@ class TextFormatter(logging.Formatter):
         return cut(super().formatMessage(record), _MOST_BYTES)
 
 
+class RepeatFilter(logging.Filter):
+    """Lets the same warning through a few times in ten seconds, and then says how many were left out.
+
+    Lines are the same where their unformatted messages and exceptions are: what clients send makes no difference. A
+    request that was answered is no warning and always shown; of those that were refused or failed, the first hundred
+    with a status.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._warnings, self._refused = Repeats(), Repeats(burst=100)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        status = getattr(record, "status", 0)
+        if record.levelno >= logging.WARNING:
+            error = record.exc_info[0] if record.exc_info else None
+            left_out = self._warnings.admit((record.name, record.levelno, str(record.msg)[:200], error))
+        elif isinstance(status, int) and status >= 400:
+            left_out = self._refused.admit(status)
+        else:
+            return True
+        if left_out:
+            record.msg, record.args = f"{record.getMessage()} ({left_out} more like this were not shown)", ()
+        return left_out is not None
+
+
 def log_to_stderr(form: LogFormat, *, quiet: bool = False) -> None:
     """Configure the gateway process's logging: a line for each request unless `quiet`, and warnings."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    handler.addFilter(RepeatFilter())
     logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, handlers=[handler], force=True)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
 

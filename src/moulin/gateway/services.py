@@ -11,6 +11,7 @@ from moulin.gateway.recordings import Recordings
 from moulin.gateway.settings import GatewaySettings
 from moulin.gateway.tracing import Tracing, open_tracing
 from moulin.gateway.triton_servers import TritonServers
+from moulin.isolated_decoding.messages import Limits as DecodingLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,5 +31,5 @@ class Services:
         triton = TritonServers(settings.triton, timeout_sec=settings.triton_timeout_sec)
         metrics = Metrics(settings.metrics_folder)
         tracing = open_tracing(settings.otlp_endpoint)
-        recordings = Recordings(triton, metrics, tracing)
+        recordings = Recordings(triton, metrics, tracing, DecodingLimits(cpu_sec=settings.max_decode_sec))
         return cls(settings, triton, ModelCatalog(triton, settings), Limits(settings), metrics, recordings, tracing)

@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import FormData
 
+from moulin.audio.selection import Selection
 from moulin.decoding.options import DecodingOptions
+from moulin.errors import OptionsError
 from moulin.gateway.api_error import ApiError
 from moulin.quoting import quoted
 
@@ -15,7 +17,8 @@ ResponseFormat = Literal["json", "text", "srt", "verbose_json", "vtt"]
 
 
 class TranscriptionRequest(BaseModel):
-    """OpenAI's fields, and moulin's own `method`, `beam` and `blank_penalty`. Unknown fields are refused."""
+    """OpenAI's fields, and moulin's own `method`, `beam`, `blank_penalty`, `channels` and `track`. Unknown fields are
+    refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -35,6 +38,13 @@ class TranscriptionRequest(BaseModel):
     method: str | None = None
     beam: int | None = None
     blank_penalty: float | None = None
+    channels: str = "mix"
+    track: str | None = None
+
+    @property
+    def selection(self) -> Selection:
+        """The channels and the track to transcribe. Raises OptionsError."""
+        return Selection(self.channels, self.track)
 
     @property
     def decoding_changes(self) -> dict[str, Any]:
@@ -76,6 +86,18 @@ def _check_together(request: TranscriptionRequest) -> None:
             400,
             f"Expected response_format json with stream=true, whose events hold text, got {request.response_format}",
             param="response_format",
+        )
+
+    try:
+        selection = request.selection
+    except OptionsError as error:
+        param = "track" if error.message.startswith("Expected track") else "channels"
+        raise ApiError(400, error.message, code="invalid_value", param=param) from None
+    if request.stream and not selection.is_single:
+        raise ApiError(
+            400,
+            "Expected stream=false with channels=each or track=all, whose words are put in order at the end",
+            param="stream",
         )
 
 

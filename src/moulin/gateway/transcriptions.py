@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, aclosing, suppress
+from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from moulin.audio.decode import audio_blocks
 from moulin.errors import AudioError, AudioTooLong
 from moulin.gateway.api_error import ApiError, api_error
 from moulin.gateway.services import Services
@@ -18,9 +19,10 @@ from moulin.gateway.transcription_formats import delta_event, done_event, event,
 from moulin.gateway.transcription_request import TranscriptionRequest, transcription_request
 from moulin.gateway.upload import Recording, received_form, recording_in
 from moulin.long_audio.joined_transcript import JoinedTranscript
-from moulin.long_audio.pieces import Pieces
 
 logger = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
 
 _CLIENT_GONE = 499
 """nginx's status for a client that has disconnected; it appears in the log only."""
@@ -35,19 +37,22 @@ class Transcriptions:
     async def transcribe(self, request: Request) -> Response:
         """The response to a request. Raises MoulinError, which the application turns into a response."""
         async with AsyncExitStack() as place:
-            place.enter_context(self._services.limits.request())
+            place.enter_context(self._services.limits.request(request.state.caller))
             try:
                 with self._services.metrics.uploads.track_inprogress():
                     settings = self._services.settings
                     receiving = received_form(
-                        request, max_bytes=settings.max_upload_bytes, max_sec=settings.max_upload_sec
+                        request,
+                        max_bytes=settings.max_upload_bytes,
+                        max_sec=settings.max_upload_sec,
+                        min_bytes_per_sec=settings.min_upload_bytes_per_sec,
                     )
                     form = await place.enter_async_context(receiving)
                 wanted, recording = transcription_request(form), recording_in(form)
                 transcription = _Transcription(self._services, request, wanted, recording)
                 await transcription.begin()
                 if not wanted.stream:
-                    return await transcription.answer()
+                    return await _while_connected(request.receive, transcription.answer())
             except ClientDisconnect:
                 return Response(status_code=_CLIENT_GONE)
             return _EventStream(transcription.events(), place.pop_all())
@@ -62,9 +67,10 @@ class _EventStream(StreamingResponse):
         super().__init__(events, media_type="text/event-stream", headers=headers)
         self._events, self._place = events, place
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         async with self._place, aclosing(self._events):
-            await super().__call__(scope, receive, send)
+            with suppress(ClientDisconnect):
+                await _while_connected(receive, self.stream_response(send))
 
 
 class _Transcription:
@@ -80,19 +86,12 @@ class _Transcription:
         """Find the model and check the options. Raises ApiError, OptionsError, ServerUnavailable."""
         self._changes = self._wanted.decoding_changes
         self._model = await self._services.catalog.offline(self._wanted.model)
-        blocks = audio_blocks(
-            self._recording.path,
-            max_duration_sec=self._services.settings.max_audio_sec,
-            name=self._recording.name,
-        )
-        self._pieces = Pieces(blocks, max_utterance_sec=self._model.max_utterance_sec)
 
     async def answer(self) -> Response:
-        """The whole transcript. Raises ClientDisconnect as soon as the client has disconnected."""
+        """The whole transcript."""
         async for _ in self._deltas():
-            if await self._request.is_disconnected():
-                raise ClientDisconnect
-        return response(self._joined.transcript(self._pieces.decoded_sec), self._wanted)
+            pass
+        return response(self._transcript, self._wanted)
 
     async def events(self) -> AsyncGenerator[bytes]:
         """Events with the transcript as it grows, then with all of it, or with an error."""
@@ -100,7 +99,7 @@ class _Transcription:
             async for delta in self._deltas():
                 if delta:
                     yield delta_event(delta)
-            yield done_event(self._joined.transcript(self._pieces.decoded_sec), self._wanted)
+            yield done_event(self._transcript, self._wanted)
         except Exception as error:
             refusal = api_error(error)
             if refusal.code == "internal_error":
@@ -109,19 +108,42 @@ class _Transcription:
 
     async def _deltas(self) -> AsyncIterator[str]:
         """The text added by each piece."""
-        request_id = self._request.state.request_id
+        about, recordings = self._request.state, self._services.recordings
         try:
-            async with self._services.recordings.turn():
-                async for piece, heard in self._services.recordings.heard(
-                    self._pieces, self._model.name, self._changes, request_id
+            async with recordings.decoding(
+                self._recording,
+                self._wanted.selection,
+                about.caller,
+                max_audio_sec=self._services.settings.max_audio_sec,
+                max_utterance_sec=self._model.max_utterance_sec,
+            ) as pieces:
+                async for piece, heard in recordings.heard(
+                    pieces, about.caller, self._model.name, self._changes, about.request_id
                 ):
                     yield self._joined.add(piece, heard)
         except AudioError as error:
             raise _audio_refusal(error) from error
-        self._request.state.log = {
-            "model": self._model.name,
-            "audio_sec": round(self._pieces.decoded_sec, 3),
-        }
+        self._transcript = self._joined.transcript(pieces.decoded_sec, pieces.warnings)
+        about.log = {"model": self._model.name, "audio_sec": round(pieces.decoded_sec, 3)}
+
+
+async def _while_connected(receive: Receive, work: Coroutine[Any, Any, _Result]) -> _Result:
+    """The result of `work`, which is cancelled as soon as the client has disconnected. Raises ClientDisconnect."""
+    working, leaving = asyncio.create_task(work), asyncio.create_task(_disconnected(receive))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return await working
+        raise ClientDisconnect
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _audio_refusal(error: AudioError) -> ApiError:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import errno
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from starlette.datastructures import FormData, UploadFile
@@ -16,10 +18,15 @@ from starlette.types import Message
 from moulin.gateway.api_error import ApiError
 from moulin.quoting import cut
 
+logger = logging.getLogger(__name__)
+
 _FIELDS_BYTES = 1 << 20
 """The limit on the size of all fields beside the file."""
 
 _MAX_FIELDS = 64
+
+_SLOW_SEC = 15.0
+"""The time in which nothing need have come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +35,18 @@ class Recording:
 
     name: str
     """The client's name of the file."""
-    path: str
-    """The path for opening it, while the form is open."""
+    descriptor: int
+    """The open file, while the form is open."""
 
 
 @asynccontextmanager
-async def received_form(request: Request, *, max_bytes: int, max_sec: float) -> AsyncIterator[FormData]:
+async def received_form(
+    request: Request, *, max_bytes: int, max_sec: float, min_bytes_per_sec: float
+) -> AsyncIterator[FormData]:
     """The multipart form of `request`, whose files are closed, and thereby removed, on leaving.
 
-    Raises ApiError 413 as soon as more than `max_bytes` are announced or received, 408 after `max_sec`, and 400 or 415
-    for an invalid body.
+    Raises ApiError 413 as soon as more than `max_bytes` are announced or received, 408 after `max_sec` or where it
+    comes at less than `min_bytes_per_sec` on average, 400 or 415 for an invalid body, and 507 where the disk is full.
     """
     kind = request.headers.get("content-type", "")
     if not kind.startswith("multipart/form-data"):
@@ -47,7 +56,7 @@ async def received_form(request: Request, *, max_bytes: int, max_sec: float) -> 
     limit = max_bytes + _FIELDS_BYTES
     if int(request.headers.get("content-length", "0")) > limit:
         raise _too_large(max_bytes)
-    received = 0
+    received, started = 0, asyncio.get_running_loop().time()
 
     async def counted() -> Message:
         nonlocal received
@@ -55,18 +64,21 @@ async def received_form(request: Request, *, max_bytes: int, max_sec: float) -> 
         received += len(message.get("body", b""))
         if received > limit:
             raise MultiPartException("too large")  # makes the parser close the file
+        deadline.reschedule(started + min(max_sec, _SLOW_SEC + received / min_bytes_per_sec))
         return message
 
     parsing = Request(request.scope, counted)
     try:
-        async with asyncio.timeout(max_sec):
-            form = await parsing.form(max_files=1, max_fields=_MAX_FIELDS)
+        async with asyncio.timeout(min(max_sec, _SLOW_SEC)) as deadline:
+            with _on_disk():
+                form = await parsing.form(max_files=1, max_fields=_MAX_FIELDS)
     except HTTPException as error:
         raise (
             _too_large(max_bytes) if received > limit else ApiError(400, f"The form is damaged: {error.detail}")
         ) from None
     except TimeoutError:
-        raise ApiError(408, f"Expected the upload to end within {max_sec:g} s, got {received} bytes so far") from None
+        message = f"Expected the upload to end within {max_sec:g} s, and {min_bytes_per_sec:g} bytes of it a second"
+        raise ApiError(408, f"{message}, got {received} bytes so far") from None
     try:
         yield form
     finally:
@@ -84,8 +96,22 @@ def recording_in(form: FormData) -> Recording:
             param="file",
             hint="curl sends one with -F file=@speech.wav",
         )
-    file.file.rollover()  # type: ignore[attr-defined]  # small files are still in memory
-    return Recording(cut(file.filename or "the file"), f"/proc/self/fd/{file.file.fileno()}")
+    with _on_disk():
+        file.file.rollover()  # type: ignore[attr-defined]  # small files are still in memory
+    return Recording(cut(file.filename or "the file"), file.file.fileno())
+
+
+@contextmanager
+def _on_disk() -> Iterator[None]:
+    """Where the disk does not take what comes, that is not the client's fault. Raises ApiError 507."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        logger.error("An upload cannot be kept: %s (hint: TMPDIR names the folder)", error.strerror)
+        message = "The server has no room for the recording"
+        raise ApiError(507, message, code="insufficient_storage", hint="try again later") from None
 
 
 def _too_large(max_bytes: int) -> ApiError:

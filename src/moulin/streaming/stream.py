@@ -7,6 +7,16 @@ from dataclasses import dataclass, field
 
 from moulin.decoding.found import Hypothesis
 from moulin.streaming.options import StreamOptions
+from moulin.transcript import Word
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedSegment:
+    """A closed segment's tokens and words; `ends_in_pause` as in `live_transcript.Segment`."""
+
+    hypothesis: Hypothesis
+    words: tuple[Word, ...]
+    ends_in_pause: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -20,8 +30,10 @@ class Stream:
     """Closed segments."""
     closed_text: str = ""
     """The text of all closed segments."""
-    unreported: deque[Hypothesis] = field(default_factory=deque)
+    unreported: deque[ClosedSegment] = field(default_factory=deque)
     """Closed segments that no update has carried yet."""
+    said_until_sec: float = 0.0
+    """The end of the last word of all closed segments."""
     endpoint: bool = False
     """Whether an endpoint has been found since the last update."""
     spelt: tuple[int, int, str] = (0, 0, "")

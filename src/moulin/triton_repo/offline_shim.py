@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from moulin.errors import MoulinError
+from moulin.launch.heartbeat import Heartbeat
 from moulin.models.open_recognizer import open_recognizer
 from moulin.quoting import bounded
 from moulin.transcript import Transcript
@@ -32,8 +35,6 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         check_stub(pb_utils.Tensor)
         parameters = ShimParameters.read(args, OfflineOptions)
-        if parameters.engine.gpu is None:
-            os.nice(_NICENESS)  # before there are other threads, which inherit it
         self._recognizer = open_recognizer(
             parameters.encoder,
             parameters.engine,
@@ -44,6 +45,9 @@ class TritonPythonModel:
         # The objects loaded so far stay: the garbage collector need not walk through PyTorch's while requests wait.
         gc.collect()
         gc.freeze()
+        self._heartbeat = Heartbeat()
+        if parameters.engine.gpu is None:
+            _be_nice()
 
     def execute(self, requests: list[Any]) -> list[Any]:
         parsed = [_parse(request) for request in requests]
@@ -54,7 +58,15 @@ class TritonPythonModel:
         return [_response(*pair) for pair in zip(requests, answers, strict=True)]
 
     def finalize(self) -> None:
+        self._heartbeat.close()
         self._recognizer.close()
+
+
+def _be_nice() -> None:
+    """Lower the priority of all threads, and of those that they start. Not before: nobody is served during a load."""
+    for thread in Path("/proc/self/task").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, int(thread.name), _NICENESS)
 
 
 def _parse(request: Any) -> OfflineRequest:

@@ -22,7 +22,7 @@ from moulin.live_transcript import StreamUpdate
 from moulin.quoting import cut
 from moulin.streaming.stream import Stream
 from moulin.triton_repo import contract
-from moulin.triton_repo.streaming_options import IDLE_TIMEOUT_SEC
+from moulin.triton_repo.streaming_options import IDLE_TIMEOUT_SEC, TAKEOVER_SEC
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,8 @@ MAX_CHUNK_SEC = 600.0
 StreamId = int | str
 
 _SWEEP_SEC = 0.5
+_MISSED_CHUNKS = 3
+"""After as many chunks' times without a request, and TAKEOVER_SEC, a stream's client is taken to have gone."""
 _LATE_SEC = 1.0
 """The wait of a request after which the service asks whether its client has gone."""
 
@@ -84,6 +86,7 @@ class StreamingCounters:
     refused: int = 0  # because no slot was free
     refused_for_load: int = 0  # because steps take too long
     timed_out: int = 0
+    taken_over: int = 0  # by another start of the same id
     replies: int = 0
     waited_sec: float = 0.0  # from each request's arrival to its reply, all together
     audio_sec: float = 0.0
@@ -112,15 +115,29 @@ class _Open:
     last_heard: float
     next_index: int | None
     """The number of the next request; None where the client does not number them."""
+    chunk_sec: float = 0.0
+    """The longest time between two requests so far; after the first alone, its audio."""
+    num_requests: int = 0
     pending: deque[_Pending] = field(default_factory=deque)
     abandoned: bool = False
+
+    def note_request(self, now: float, audio_sec: float) -> None:
+        """Note when a request has come, with how much audio."""
+        if self.num_requests == 0:
+            self.chunk_sec = audio_sec
+        else:
+            gap = now - self.last_heard
+            self.chunk_sec = gap if self.num_requests == 1 else max(self.chunk_sec, gap)
+        self.num_requests += 1
+        self.last_heard = now
 
 
 class StreamingService:
     """Serves the streams of many clients. An error of one request or client never affects another client.
 
     A stream is open from a request with `start` until one with `end`, until `idle_timeout_sec` seconds pass without a
-    request, or until a client is found to have gone. Requests of one stream are answered in their order.
+    request, until a client is found to have gone, or until its id starts again after `takeover_sec` without a request.
+    Requests of one stream are answered in their order.
     """
 
     def __init__(
@@ -128,6 +145,7 @@ class StreamingService:
         recognizer: StreamRecognizer,
         *,
         idle_timeout_sec: float = IDLE_TIMEOUT_SEC,
+        takeover_sec: float = TAKEOVER_SEC,
         max_step_sec: float | None = None,
         instances: int = 1,
         clock: Callable[[], float] = time.monotonic,
@@ -139,7 +157,7 @@ class StreamingService:
         self._recognizer = recognizer
         self._max_step_sec = max_step_sec
         self._instances = instances
-        self._idle_timeout_sec = idle_timeout_sec
+        self._idle_timeout_sec, self._takeover_sec = idle_timeout_sec, takeover_sec
         self._clock = clock
         self._scheduler = StepScheduler(recognizer)
         # Streams that take further requests, by id. One whose `end` has come is not among them, so that its id may
@@ -233,7 +251,7 @@ class StreamingService:
                 opened = self._start(request.stream_id, options, index, now)
             else:
                 opened = self._continue(request.stream_id, options, index)
-            opened.last_heard = now
+            opened.note_request(now, len(samples) / SAMPLE_RATE)
             pending = _Pending(request, samples, respond, now, len(samples))
             opened.pending.append(pending)
             if request.end:
@@ -245,12 +263,9 @@ class StreamingService:
         self._work_on(opened)
 
     def _start(self, stream_id: StreamId, changes: bytes | None, index: int | None, now: float) -> _Open:
-        if stream_id in self._accepting:
-            raise StreamError(
-                f"Stream {_named(stream_id)} is open: it was started before and has not ended",
-                hint=f"use another sequence_id, end it first, or wait until {self._idle_timeout_sec:g} s "
-                "have passed without a request for it",
-            )
+        before = self._accepting.get(stream_id)
+        if before is not None:
+            self._check_quiet(stream_id, before, now)
         if index:
             raise StreamError(
                 f"Expected {contract.CHUNK_INDEX} 0 with the first request of a stream, got {index}",
@@ -259,7 +274,11 @@ class StreamingService:
         options = self._recognizer.options
         if changes is not None:
             options = options.updated_from_json(changes)
-        self._check_load()
+        if before is None:
+            self._check_load()
+        else:
+            self._close(self._accepting.pop(stream_id))
+            self._counters.taken_over += 1
         try:
             stream = self._recognizer.open(options)
         except StreamsFull as full:
@@ -270,6 +289,16 @@ class StreamingService:
         self._accepting[stream_id] = opened
         self._all.add(opened)
         return opened
+
+    def _check_quiet(self, stream_id: StreamId, opened: _Open, now: float) -> None:
+        """Refuse to start an id again whose stream is alive. Raises StreamError."""
+        quiet_sec = max(self._takeover_sec, _MISSED_CHUNKS * opened.chunk_sec)
+        if opened.pending or now - opened.last_heard < quiet_sec:
+            raise StreamError(
+                f"Stream {_named(stream_id)} is open: it was started before and has not ended",
+                hint=f"use another sequence_id, end it first, or wait until {quiet_sec:g} s "
+                "have passed without a request for it",
+            )
 
     def _check_load(self) -> None:
         """Refuse a new stream where it would slow open ones down too much. Raises StreamsFull."""

@@ -15,6 +15,7 @@ import triton_python_backend_utils as pb_utils
 
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.errors import EngineError, MoulinError, StreamsFull, first_line
+from moulin.launch.heartbeat import Heartbeat
 from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.quoting import bounded, cut
 from moulin.triton_repo import contract
@@ -46,6 +47,7 @@ class TritonPythonModel:
         self._service = StreamingService(
             recognizer,
             idle_timeout_sec=options.idle_timeout_sec,
+            takeover_sec=options.takeover_sec,
             max_step_sec=options.max_step_ms / 1000 if options.max_step_ms is not None else None,
             instances=options.instances,
         )
@@ -57,6 +59,7 @@ class TritonPythonModel:
         self._metrics = StreamingMetrics(self._service, labels)
         self._postman = _Postman()
         self._linger_sec = options.linger_ms / 1000
+        self._heartbeat = Heartbeat()
 
     def _open(self, parameters: ShimParameters[StreamingOptions], capacity: int) -> StreamRecognizer:
         recognizer = open_stream_recognizer(
@@ -94,6 +97,7 @@ class TritonPythonModel:
                 release(request)
 
     def finalize(self) -> None:
+        self._heartbeat.close()
         self._metrics.close()
         self._service.close()
         self._postman.close()

@@ -10,6 +10,7 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 
 from moulin.errors import EngineError, MoulinError
+from moulin.launch.heartbeat import Heartbeat
 from moulin.quoting import bounded
 from moulin.triton_repo.ensemble.open_part import open_part
 from moulin.triton_repo.ensemble.part import Tensors
@@ -27,12 +28,14 @@ class TritonPythonModel:
         values = {name: value["string_value"] for name, value in config["parameters"].items()}
         version = Path(args["model_repository"], args["model_version"])
         self._part = open_part(values["part"], values, version, ask)
+        self._heartbeat = Heartbeat()
 
     def execute(self, requests: list[Any]) -> list[Any]:
         answers = self._part.answer([self._tensors(request) for request in requests])
         return [_response(request, answer) for request, answer in zip(requests, answers, strict=True)]
 
     def finalize(self) -> None:
+        self._heartbeat.close()
         self._part.close()
 
     def _tensors(self, request: Any) -> Tensors:

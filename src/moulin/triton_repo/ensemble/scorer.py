@@ -1,4 +1,6 @@
-"""The component `scorer`: encoder_out, encoder_out_lens, WAV_LENS, OPTIONS to TRANSCRIPTS, RESULT."""
+"""The component `scorer`: encoder_out, encoder_out_lens, WAV, WAV_LENS, OPTIONS to TRANSCRIPTS, RESULT.
+
+WAV is for the times of words alone."""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from moulin.arrays import Floats, Ints
+from moulin.audio.loudness import loudness
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.bundle.tokens import TokenTable
 from moulin.decoding.network import PredictionNetwork
@@ -17,6 +20,7 @@ from moulin.decoding.row_options import RowOptions
 from moulin.decoding.search import search
 from moulin.engine.spelling import spell
 from moulin.engine.together import answer_together
+from moulin.engine.word_times import Sound
 from moulin.errors import MoulinError, OptionsError
 from moulin.transcript import Transcript
 from moulin.triton_repo import contract
@@ -29,6 +33,7 @@ class _Request:
     encoder_out: Floats
     lengths: Ints
     durations_sec: list[float]
+    sounds: list[Sound]
     options: list[DecodingOptions]
 
 
@@ -70,8 +75,16 @@ class ScorerPart:
             encoder_out.astype(np.float32, copy=False),
             np.where(samples > 0, lengths, 0).astype(np.int64),
             [samples / SAMPLE_RATE for samples in samples.tolist()],
+            self._sounds(request, samples),
             options,
         )
+
+    def _sounds(self, request: Tensors, lengths: Ints) -> list[Sound]:
+        if (waveforms := request.get(contract.WAV)) is None:
+            return [Sound()] * len(lengths)
+        frame = round(self.frame_sec * SAMPLE_RATE)
+        rows = zip(waveforms, lengths.tolist(), strict=True)
+        return [Sound(loudness(waveform[:length], frame).tobytes()) for waveform, length in rows]
 
     def _score(self, requests: Sequence[_Request]) -> list[list[Transcript]]:
         longest = max(request.encoder_out.shape[1] for request in requests)
@@ -86,8 +99,8 @@ class ScorerPart:
         hypotheses = iter(search(self.network, encoder_out, lengths, options).hypotheses())
         return [
             [
-                spell(self.tokens, next(hypotheses), frame_sec=self.frame_sec, duration_sec=duration_sec)
-                for duration_sec in request.durations_sec
+                spell(self.tokens, next(hypotheses), frame_sec=self.frame_sec, duration_sec=duration_sec, sound=sound)
+                for duration_sec, sound in zip(request.durations_sec, request.sounds, strict=True)
             ]
             for request in requests
         ]

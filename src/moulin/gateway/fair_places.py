@@ -1,0 +1,92 @@
+"""Places for work that are shared fairly by callers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+_KEPT_SHARE = 8
+"""An eighth more places than the limit are kept for callers that have few, so that no single caller can take all."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    caller: str
+    place: asyncio.Future[None]
+
+
+class FairPlaces:
+    """A number of places. A caller may have all of them while nobody else needs one; who has fewest is next.
+
+    Beside them a few are kept for callers that have hardly any: these need not wait for others' work to end.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._places = places
+        self._kept = -(-places // _KEPT_SHARE)
+        self._few = -(-self._kept // 4)
+        """A caller with fewer places may have one of those that are kept."""
+        self._held: Counter[str] = Counter()
+        self._taken = 0
+        self._waiting: list[_Waiting] = []
+
+    @property
+    def taken(self) -> int:
+        """The number of places in use."""
+        return self._taken
+
+    def take(self, caller: str) -> bool:
+        """Take a place for `caller` if there is one; it is to be released."""
+        if not self._has_place(caller):
+            return False
+        self._held[caller] += 1
+        self._taken += 1
+        return True
+
+    def release(self, caller: str) -> None:
+        """Give back one of the caller's places, to whoever waits and has fewest."""
+        self._taken -= 1
+        self._held[caller] -= 1
+        if not self._held[caller]:
+            del self._held[caller]
+        self._hand_out()
+
+    @asynccontextmanager
+    async def place(self, caller: str) -> AsyncIterator[None]:
+        """Wait for a place, and have it within the context."""
+        await self.wait(caller)
+        try:
+            yield
+        finally:
+            self.release(caller)
+
+    async def wait(self, caller: str) -> None:
+        """Wait for a place, which is to be released."""
+        if self.take(caller):
+            return
+        waiting = _Waiting(caller, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        try:
+            await waiting.place
+        except asyncio.CancelledError:
+            if waiting.place.done() and not waiting.place.cancelled():  # given a place and cancelled at once
+                self.release(caller)
+            else:
+                self._waiting.remove(waiting)
+            raise
+
+    def _has_place(self, caller: str) -> bool:
+        if self._taken < self._places:
+            return True
+        return self._taken < self._places + self._kept and self._held[caller] < self._few
+
+    def _hand_out(self) -> None:
+        while self._waiting:
+            next_one = min(self._waiting, key=lambda waiting: self._held[waiting.caller])  # the first of equals
+            if not self.take(next_one.caller):
+                return
+            self._waiting.remove(next_one)
+            next_one.place.set_result(None)

@@ -1,0 +1,157 @@
+"""What a process does that the server has forked: recordings, each from a descriptor to pieces on a socket."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import resource
+import signal
+import socket
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from moulin.arrays import Floats
+from moulin.audio.recording import Recording, opened_recordings
+from moulin.audio.selection import Selection
+from moulin.audio.timeline import Skip
+from moulin.audio.waveform import SAMPLE_RATE
+from moulin.errors import MoulinError
+from moulin.isolated_decoding.messages import ERRORS, MAX_ORDER_BYTES, UNEXPECTED, Limits, Order, packed
+from moulin.long_audio.recording_blocks import RecordingBlocks
+from moulin.long_audio.recording_pieces import OpenRecordings, RecordingPieces
+
+logger = logging.getLogger(__name__)
+
+_NICE = 10
+"""Below everything else on the machine: many recordings at once delay each other, and not live streams."""
+
+
+def work(orders: socket.socket) -> None:
+    """Take one recording after the other, until the server closes its end."""
+    os.nice(_NICE)
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(orders, MAX_ORDER_BYTES, 2)
+        if not data:
+            return
+        recording, result = descriptors
+        with socket.socket(fileno=result) as to_caller:
+            _decode(Order.from_bytes(data), recording, to_caller)
+        os.close(recording)
+
+
+def _decode(order: Order, recording: int, result: socket.socket) -> None:
+    """Send the pieces of the open file `recording`, and then that they are all, or why there are no more.
+
+    The process is killed where it needs more CPU time than `order.limits` allow.
+    """
+    _limit_memory(order.limits.memory_bytes)
+    _Log.sends_to(result)
+    send_pieces(order, partial(_charged_recordings, order, f"/proc/self/fd/{recording}"), result)
+
+
+def send_pieces(order: Order, recordings: OpenRecordings, result: socket.socket) -> None:
+    """Send the pieces of the `recordings` that the order's selection stands for, and how they end."""
+    try:
+        _send_pieces(order, recordings, result)
+    except MoulinError as error:
+        kind = next(kind for kind in ERRORS if isinstance(error, ERRORS[kind]))
+        _send(result, {"error": kind, "message": error.message, "hint": error.hint})
+    except MemoryError:
+        message = f"{order.name} cannot be decoded: it needs more than {order.limits.memory_bytes >> 20} MiB of memory"
+        _send(result, {"error": "audio", "message": message, "hint": None})
+    except Exception as error:
+        logger.exception("%s: decoding failed", order.name)
+        _send(result, {"error": UNEXPECTED, "message": f"{type(error).__name__}: {error}", "hint": None})
+
+
+def _send_pieces(order: Order, recordings: OpenRecordings, result: socket.socket) -> None:
+    pieces: RecordingBlocks | RecordingPieces
+    if order.max_utterance_sec is None:
+        pieces = RecordingBlocks(recordings, order.selection)
+    else:
+        pieces = RecordingPieces(recordings, order.selection, max_utterance_sec=order.max_utterance_sec)
+    for piece in pieces:
+        place = None if piece.place is None else [piece.place.channel, piece.place.track]
+        header = {"start": piece.start_samples, "place": place, "decoded_sec": pieces.decoded_sec}
+        _send(result, header, piece.waveform)
+    _send(result, {"done": True, "decoded_sec": pieces.decoded_sec, "warnings": pieces.warnings})
+
+
+def _charged_recordings(order: Order, path: str) -> list[tuple[Selection, _Charged]]:
+    """The recordings, each block of which allows the process more CPU time."""
+    budget = _Budget(order.limits)
+    opened = opened_recordings(path, order.selection, max_duration_sec=order.max_audio_sec, name=order.name)
+    return [(single, _Charged(recording, budget)) for single, recording in opened]
+
+
+class _Budget:
+    """The process's limit of CPU time, beyond which the kernel kills it."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits, self._decoded, self._allowed = limits, 0, 0
+        self._used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])  # by recordings before this one
+        self.allow(0)
+
+    def allow(self, samples: int) -> None:
+        """Note that so many samples more have come."""
+        self._decoded += samples
+        allowed = math.ceil(self._used + self._limits.allowed_cpu_sec(self._decoded / SAMPLE_RATE))
+        if allowed != self._allowed:
+            resource.setrlimit(resource.RLIMIT_CPU, (allowed, resource.RLIM_INFINITY))
+            self._allowed = allowed
+
+
+class _Charged:
+    """A recording that asks for CPU time with each block."""
+
+    def __init__(self, recording: Recording, budget: _Budget) -> None:
+        self._recording, self._budget = recording, budget
+
+    def __iter__(self) -> Iterator[Floats | Skip]:
+        return self
+
+    def __next__(self) -> Floats | Skip:
+        block = next(self._recording)
+        self._budget.allow(0 if isinstance(block, Skip) else len(block))
+        return block
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return self._recording.warnings
+
+
+def _limit_memory(more: int) -> None:
+    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+        return  # for the recording before this one
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + more
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _send(result: socket.socket, header: dict[str, Any], samples: Floats | None = None) -> None:
+    """Waits while the caller does not read. A caller that has gone ends this process."""
+    try:
+        for part in packed(header, samples):
+            if part:  # the caller may have closed its end when it has the header of the last message
+                result.sendall(part)
+    except (BrokenPipeError, ConnectionResetError):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class _Log(logging.Handler):
+    """Sends what is logged to the caller, whose log has a format and a place."""
+
+    def __init__(self, result: socket.socket) -> None:
+        super().__init__()
+        self._result = result
+
+    @classmethod
+    def sends_to(cls, result: socket.socket) -> None:
+        logging.getLogger().handlers[:] = [cls(result)]
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = self.format(record)  # with a traceback, where there is one
+        _send(self._result, {"log": record.name, "level": record.levelno, "message": message})
