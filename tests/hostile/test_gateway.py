@@ -73,6 +73,8 @@ def is_served(gateway: tuple[str, int]) -> bool:
     return b"200 OK" in answered(gateway, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
 
 
+# Starlette leaves a file of a form without an end to the garbage collector, which closes it.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("number", range(len(HTTP)))
 def test_http(
     gateway: tuple[str, int], number: int, seeds: Seeds, survived: dict[str, int], caplog: pytest.LogCaptureFixture
