@@ -15,7 +15,7 @@ from itertools import accumulate, pairwise, zip_longest
 from math import inf
 
 from moulin.spacing import is_cjk
-from moulin.transcript import Transcript, Word
+from moulin.transcript import Transcript, Word, place_of
 
 LINE_COLUMNS = 42
 _CUE_COLUMNS = 2 * LINE_COLUMNS
@@ -47,17 +47,24 @@ class Cue:
     words: tuple[Word, ...]
     lines: tuple[str, ...]
 
+    @property
+    def label(self) -> str:
+        """The channel and track, where they are transcribed one by one: `channel 1`, `track 2 channel 1`."""
+        places = place_of(self.words[0])
+        return " ".join(f"{name} {places[name]}" for name in ("track", "channel") if name in places)
+
 
 def cues(transcript: Transcript) -> Iterator[Cue]:
-    """The transcript in cues of a line or two, in order and without overlap."""
+    """The transcript in cues of a line or two, in order and without overlap but that of channels."""
     layout = _Layout(transcript)
     groups = [group for span in layout.between_pauses() for group in _divided(layout, *span)]
+    groups.sort(key=lambda group: transcript.words[group[0]].start_sec)
     for (begin, end), following in zip_longest(groups, groups[1:]):
         words = transcript.words[begin:end]
         start_sec, spoken_until = words[0].start_sec, words[-1].end_sec
         latest = transcript.words[following[0]].start_sec if following else max(transcript.duration_sec, spoken_until)
         read_by = start_sec + layout.columns(begin, end) / _COLUMNS_PER_SEC
-        end_sec = min(max(spoken_until + _LINGER_SEC, read_by), latest)
+        end_sec = max(min(max(spoken_until + _LINGER_SEC, read_by), latest), spoken_until)
         lines = tuple(layout.text(*line) for line in _lines(layout, begin, end))
         yield Cue(start_sec, round(end_sec, 3), layout.text(begin, end), words, lines)
 
@@ -122,13 +129,15 @@ class _Layout:
         return 1.0 if before.endswith(_SENTENCE_ENDS) else 0.5 if before.endswith(_CLAUSE_ENDS) else 0.0
 
     def between_pauses(self) -> Iterator[tuple[int, int]]:
-        """The words between two pauses that start a new cue: the first, and the one behind the last."""
+        """The words between two pauses, or changes of the channel, that start a new cue: the first, and the one behind
+        the last."""
         pauses = [following.start_sec - word.end_sec for word, following in pairwise(self.words)]
         around = [inf, *pauses, inf]  # pause i is before word i
         begin = 0
         for number, pause in enumerate(pauses, start=1):
             leaves_one_word = around[number - 1] > _PAUSE_SEC or around[number + 1] > _PAUSE_SEC
-            if pause > (_LONG_PAUSE_SEC if leaves_one_word else _PAUSE_SEC):
+            elsewhere = place_of(self.words[number]) != place_of(self.words[number - 1])
+            if elsewhere or pause > (_LONG_PAUSE_SEC if leaves_one_word else _PAUSE_SEC):
                 yield begin, number
                 begin = number
         if self.words:

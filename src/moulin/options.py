@@ -16,6 +16,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from moulin.errors import OptionsError
+from moulin.quoting import quoted
 
 _Options = TypeVar("_Options")
 _KEY = "moulin.options"
@@ -128,20 +129,20 @@ def _check(name: str, kind: Any, bounds: Bounds, value: Any) -> None:
         return
     if get_origin(plain) is Literal:
         if value not in get_args(plain):
-            raise OptionsError(f"Expected {name} to be one of {', '.join(get_args(plain))}, got {value!r}")
+            raise OptionsError(f"Expected {name} to be one of {', '.join(get_args(plain))}, got {quoted(value)}")
         return
     if plain not in _KINDS:  # held options dataclasses, and types that are not checked
         return
     fits = int | float if plain is float else plain
     if not isinstance(value, fits) or (isinstance(value, bool) and plain is not bool):
-        raise OptionsError(f"Expected {name} to be {_KINDS[plain]}, got {value!r}")
+        raise OptionsError(f"Expected {name} to be {_KINDS[plain]}, got {quoted(value)}")
     if plain in _NUMBERS and not bounds.hold(value):
         raise OptionsError(f"Expected {name} {bounds}, got {_said(value)}")
 
 
 def _said(value: float) -> str:
     """A number that was refused; an integer may be beyond the range of floats."""
-    return str(value) if isinstance(value, int) else f"{value:g}"
+    return quoted(value) if isinstance(value, int) else f"{value:g}"
 
 
 def to_json(options: Any) -> str:
@@ -177,7 +178,7 @@ def _from_dict(options: type[_Options], values: object, where: str) -> _Options:
         raise OptionsError(f"Expected {where} to be a JSON object, got {type(values).__name__}")
     for name in values:
         if name not in types:
-            raise OptionsError(f"There is no option {name!r} in {where}", hint=f"there are {', '.join(types)}")
+            raise OptionsError(f"There is no option {quoted(name)} in {where}", hint=f"there are {', '.join(types)}")
     return options(**{name: _read(types[name], value, name) for name, value in values.items()})
 
 

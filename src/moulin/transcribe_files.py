@@ -17,7 +17,8 @@ from moulin.audio.source import AudioSource
 from moulin.errors import AudioError, BundleError, ClientError, EngineError, MoulinError, ServerUnavailable
 from moulin.long_audio.cutter import Piece
 from moulin.long_audio.joined_transcript import JoinedTranscript
-from moulin.long_audio.pieces import MAX_PIECE_SEC, Pieces
+from moulin.long_audio.pieces import MAX_PIECE_SEC
+from moulin.long_audio.recording_pieces import RecordingPieces
 from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
 from moulin.outcome import OnProgress, Outcome, unheard
 from moulin.transcribe_by_stream import is_streaming_model, stream_in_process, stream_on_server
@@ -65,7 +66,8 @@ def transcribe_on_server(
                 places.release()
 
         def one(source: AudioSource) -> Outcome:
-            pieces, joined = Pieces(source.blocks(), max_utterance_sec=longest_sec), JoinedTranscript()
+            pieces = RecordingPieces(source.recordings, source.selection, max_utterance_sec=longest_sec)
+            joined = JoinedTranscript()
             running: deque[tuple[Piece, Future[Transcript]]] = deque()
 
             def hear() -> None:
@@ -81,7 +83,7 @@ def transcribe_on_server(
                         hear()
                 while running:
                     hear()
-                return Outcome(source, joined.transcript(pieces.decoded_sec))
+                return Outcome(source, joined.transcript(pieces.decoded_sec, pieces.warnings))
             except ServerUnavailable:
                 raise
             except (AudioError, ClientError, EngineError) as error:
@@ -157,7 +159,9 @@ class _Reading:
     def __init__(self, source: AudioSource, recognizer: Recognizer) -> None:
         self.source = source
         self._check = recognizer.check
-        self._pieces = Pieces(source.blocks(), max_utterance_sec=recognizer.max_utterance_sec)
+        self._pieces = RecordingPieces(
+            source.recordings, source.selection, max_utterance_sec=recognizer.max_utterance_sec
+        )
         self._joined = JoinedTranscript()
         self._error: MoulinError | None = None
 
@@ -181,4 +185,5 @@ class _Reading:
             self._joined.add(piece, heard)
 
     def outcome(self) -> Outcome:
-        return Outcome(self.source, self._error or self._joined.transcript(self._pieces.decoded_sec))
+        pieces = self._pieces
+        return Outcome(self.source, self._error or self._joined.transcript(pieces.decoded_sec, pieces.warnings))

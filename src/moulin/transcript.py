@@ -22,25 +22,55 @@ class Word:
     end_sec: float
     confidence: float
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: word, start_sec, end_sec, confidence; channel and track where the word has them."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Word:
-        """The inverse of `asdict`. Unknown keys are ignored, so that an old client reads a newer server."""
-        return cls(fields["word"], fields["start_sec"], fields["end_sec"], fields["confidence"])
+        """The inverse of `to_dict`. Unknown keys are ignored, so that an old client reads a newer server."""
+        values = (fields["word"], fields["start_sec"], fields["end_sec"], fields["confidence"])
+        if "channel" in fields or "track" in fields:
+            return PlacedWord(*values, fields.get("channel"), fields.get("track"))
+        return Word(*values)
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedWord(Word):
+    """A word of a recording whose channels or tracks are transcribed one by one; both count from 1."""
+
+    channel: int | None
+    track: int | None
+
+
+def place_of(word: Word) -> dict[str, int]:
+    """The channel and track of a word, where it has them, as JSON-ready fields."""
+    if not isinstance(word, PlacedWord):
+        return {}
+    places = {"channel": word.channel, "track": word.track}
+    return {name: number for name, number in places.items() if number is not None}
 
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """The words in `duration_sec` seconds of audio; empty text without speech."""
+    """The words in `duration_sec` seconds of audio; empty text without speech.
+
+    `warnings`: what of the recording is missing or was chosen, a sentence each.
+    """
 
     text: str
     words: tuple[Word, ...]
     duration_sec: float
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: text, words (word, start_sec, end_sec, confidence), duration_sec."""
-        return asdict(self) | {"words": [asdict(word) for word in self.words]}
+        """JSON-ready: text, words (word, start_sec, end_sec, confidence), duration_sec, and warnings if any."""
+        words = [word.to_dict() for word in self.words]
+        fields: dict[str, Any] = {"text": self.text, "words": words, "duration_sec": self.duration_sec}
+        return {**fields, "warnings": list(self.warnings)} if self.warnings else fields
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Transcript:
         """The inverse of `to_dict`. Unknown keys are ignored, so that an old client reads a newer server."""
-        return cls(fields["text"], tuple(map(Word.from_dict, fields.get("words", ()))), fields["duration_sec"])
+        words = tuple(map(Word.from_dict, fields.get("words", ())))
+        return cls(fields["text"], words, fields["duration_sec"], tuple(fields.get("warnings", ())))

@@ -14,30 +14,37 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 
 
 def to_json(transcript: Transcript, file: str) -> str:
-    """One line: file, text, words, duration_sec."""
+    """One line: file, text, words, duration_sec; warnings where there are any."""
     return json.dumps({"file": file, **transcript.to_dict()}, ensure_ascii=False)
 
 
 def to_srt(transcript: Transcript) -> str:
-    """A SubRip file."""
+    """A SubRip file; a channel or track stands in brackets before the text."""
     numbered = enumerate(cues(transcript), start=1)
-    shown = (f"{n}\n{_clock(c.start_sec, ',')} --> {_clock(c.end_sec, ',')}\n{_text(c)}\n" for n, c in numbered)
-    return "\n".join(shown)
+    return "\n".join(f"{number}\n{_times(cue, ',')}\n{_labelled(cue)}\n" for number, cue in numbered)
 
 
 def to_vtt(transcript: Transcript) -> str:
-    """A WebVTT file."""
-    shown = (
-        f"{_clock(c.start_sec, '.')} --> {_clock(c.end_sec, '.')}\n{_escape(_text(c))}\n" for c in cues(transcript)
-    )
+    """A WebVTT file; a channel or track is the cue's voice."""
+    shown = (f"{_times(cue, '.')}\n{_voiced(cue)}\n" for cue in cues(transcript))
     return "\n".join(["WEBVTT\n", *shown])
 
 
 SUBTITLES: dict[str, Callable[[Transcript], str]] = {"srt": to_srt, "vtt": to_vtt}
 
 
-def _text(cue: Cue) -> str:
-    return "\n".join(cue.lines)
+def _labelled(cue: Cue) -> str:
+    shown = "\n".join(cue.lines)
+    return f"[{cue.label}] {shown}" if cue.label else shown
+
+
+def _voiced(cue: Cue) -> str:
+    shown = _escape("\n".join(cue.lines))
+    return f"<v {cue.label}>{shown}" if cue.label else shown
+
+
+def _times(cue: Cue, point: str) -> str:
+    return f"{_clock(cue.start_sec, point)} --> {_clock(cue.end_sec, point)}"
 
 
 def _clock(seconds: float, point: str) -> str:

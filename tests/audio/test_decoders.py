@@ -145,10 +145,9 @@ def _third_decode(number: int, packet: Any, error: BaseException) -> Any:
     return _Around(packet, decode=_raising(error)) if number == 3 else packet
 
 
-def _third_frame(number: int, packet: Any, error: BaseException) -> Any:
-    if number != 3:
-        return packet
-    return _Around(packet, decode=lambda: [_Around(frame, to_ndarray=_raising(error)) for frame in packet.decode()])
+def _resampling_av(patch: pytest.MonkeyPatch, error: BaseException) -> None:
+    real = av.filter.Graph
+    patch.setattr(av.filter, "Graph", lambda: _Around(real(), pull=_raising(error)))
 
 
 def _resampling(method: str) -> Callable[[pytest.MonkeyPatch, BaseException], None]:
@@ -177,7 +176,7 @@ SEAMS = [
     Seam("FFmpeg's streams", M4A, _container(streams=lambda _, error: _Around(None, __len__=_raising(error)))),
     Seam("FFmpeg's third packet", M4A, _container(demux=_packets(_third_packet))),
     Seam("FFmpeg decodes", M4A, _container(demux=_packets(_third_decode))),
-    Seam("FFmpeg's samples", M4A, _container(demux=_packets(_third_frame))),
+    Seam("FFmpeg's samples", M4A, _resampling_av),
     Seam("FFmpeg closes", M4A, _container(close=lambda _, error: _raising(error))),
     Seam("soxr starts", WAV, _resampling("new")),
     Seam("soxr's first block", WAV, _resampling("first")),
@@ -286,6 +285,7 @@ def test_the_declared_length_is_unknown_then(error: Exception, monkeypatch: pyte
 @pytest.mark.parametrize("error", EXCEPTIONS, ids=lambda error: type(error).__name__)
 def test_headerless_audio(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soxr, "resample", _raising(error))
+    monkeypatch.setattr(soxr, "ResampleStream", _raising(error))
     with pytest.raises(AudioError, match=type(error).__name__):
         decode_pcm(bytes(3200), sample_rate=8000)
     path = tmp_path / "talk.raw"

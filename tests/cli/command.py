@@ -103,10 +103,12 @@ class Serving:
     family: set[int] = field(default_factory=set)
 
     @classmethod
-    def start(cls, command: list[str], folder: Path) -> Serving:
+    def start(cls, command: list[str], folder: Path, *, cache: Path | None = None) -> Serving:
+        """Output goes to files in `folder`; the cache is there too, unless several share one."""
         folder.mkdir(parents=True, exist_ok=True)
-        log, cache = folder / "stderr", folder / "cache"
-        _share_serving_environment(cache)
+        log, cache = folder / "stderr", cache or folder / "cache"
+        if not cache.exists():
+            _share_serving_environment(cache)
         with log.open("wb") as err, (folder / "stdout").open("wb") as out:
             process = subprocess.Popen(
                 command,

@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -226,6 +227,85 @@ def test_a_gateway_that_dies_is_started_again(start: Callable[..., Serving], rec
     serving.process.send_signal(signal.SIGTERM)
     assert serving.process.wait(300) == 0
     serving.assert_nothing_left(serving.process.pid)
+
+
+def _gateway_pid(serving: Serving) -> int:
+    (gateway,) = [pid for pid in serving.find_family() if b"\0gateway\0" in _arguments(pid)]
+    return gateway
+
+
+def _arguments(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+@pytest.mark.triton
+def test_a_gateway_whose_port_is_taken_comes_back_later(
+    start: Callable[..., Serving], recordings: list[Recording]
+) -> None:
+    """And Triton does not go with it."""
+    serving = start(*SERVE, "--name", "english")
+    serving.wait_ready()
+    with Client(serving.grpc_url, model="english") as client:
+        host, _, port = serving.gateway_address.partition(":")
+        # The listener, which shares the port as soon as the gateway is gone, accepts nothing.
+        os.kill(_gateway_pid(serving), signal.SIGKILL)
+        with socket.socket() as taken:
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            assert eventually(lambda: _bound(taken, host, int(port)))
+            taken.listen()
+            assert eventually(lambda: "Expected the gateway to start, got exit code" in serving.err, 60)
+            assert client.transcribe(recordings[0].file).text != ""
+        assert eventually(lambda: answers(serving.gateway_address, "/readyz"), 60)
+        assert _transcribed_by_gateway(serving, recordings[0]) != ""
+        assert client.transcribe(recordings[0].file).text != ""
+
+
+def _bound(taken: socket.socket, host: str, port: int) -> bool:
+    try:
+        taken.bind((host, port))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.triton
+def test_a_stopped_gateway_is_started_again_and_says_so(start: Callable[..., Serving]) -> None:
+    serving = start(*SERVE)
+    serving.wait_ready()
+    began = time.monotonic()
+    os.kill(_gateway_pid(serving), signal.SIGSTOP)
+    assert eventually(lambda: "The gateway is stopped (SIGSTOP); it is started again" in serving.err)
+    assert eventually(lambda: answers(serving.gateway_address, "/readyz"))
+    assert time.monotonic() - began < 15
+    state = httpx.get(f"http://{serving.gateway_address}/readyz").json()
+    assert state["processes"] == {
+        "tritonserver": {"state": "running", "restarts": 0, "last_cause": None},
+        "gateway": {"state": "running", "restarts": 1, "last_cause": "stopped"},
+    }
+    metrics = httpx.get(f"http://{serving.gateway_address}/metrics").text
+    assert 'moulin_restarts_total{cause="stopped",process="gateway"} 1.0' in metrics
+    assert 'moulin_restarts_total{cause="hung",process="tritonserver"} 0.0' in metrics
+    assert 'moulin_process_up{process="tritonserver"} 1.0' in metrics
+
+
+@pytest.mark.triton
+def test_readyz_says_what_is_down(start: Callable[..., Serving]) -> None:
+    serving = start(*SERVE)
+    serving.wait_ready()
+    (stub,) = [pid for pid in serving.family if b"\0transducer_0_0\0" in _arguments(pid)]
+    os.kill(stub, signal.SIGKILL)
+
+    def _down() -> bool:
+        answer = httpx.get(f"http://{serving.gateway_address}/readyz")
+        return answer.status_code == 503 and "tritonserver is restarting (instance_ended)" in answer.text
+
+    assert eventually(_down)
+    assert eventually(lambda: answers(serving.gateway_address, "/readyz"))
+    state = httpx.get(f"http://{serving.gateway_address}/readyz").json()["processes"]["tritonserver"]
+    assert state == {"state": "running", "restarts": 1, "last_cause": "instance_ended"}
 
 
 def test_other_machines_need_a_key() -> None:

@@ -13,7 +13,7 @@ from tritonclient.utils import InferenceServerException, deserialize_bytes_tenso
 from moulin.live_transcript import Segment, StreamUpdate
 from moulin.transcript import Word
 
-_DTYPES: dict[str, Any] = {"INT16": np.int16, "FP32": "<f4", "INT32": "<i4"}
+_DTYPES: dict[str, Any] = {"INT16": np.int16, "FP32": "<f4", "INT32": "<i4", "UINT64": "<u8"}
 
 
 class Reply:
@@ -58,12 +58,13 @@ class FakeTriton:
     open: dict[int, int] = field(default_factory=dict)
     """Sequence id to the samples so far."""
     asked: list[dict[str, Any]] = field(default_factory=list)
+    inputs: tuple[str, ...] = ("WAV",)
+    """By default those of a server that takes no 16-bit samples and no numbers of requests."""
     fail: Exception | None = None
     """What the next request raises instead of an answer."""
 
     def get_model_metadata(self, name: str, **_: Any) -> Any:  # noqa: ARG002
-        """Of a server that takes no 16-bit samples."""
-        return ModelMetadataResponse(inputs=[ModelMetadataResponse.TensorMetadata(name="WAV")])
+        return ModelMetadataResponse(inputs=[ModelMetadataResponse.TensorMetadata(name=name) for name in self.inputs])
 
     def is_model_ready(self, name: str, **_: Any) -> bool:
         if self.fail is not None:
@@ -110,6 +111,9 @@ class AsyncFakeTriton(FakeTriton):
 
     async def is_model_ready(self, *arguments: Any, **options: Any) -> bool:  # type: ignore[override]
         return super().is_model_ready(*arguments, **options)
+
+    async def get_model_metadata(self, *arguments: Any, **options: Any) -> Any:
+        return super().get_model_metadata(*arguments, **options)
 
     async def infer(self, *arguments: Any, **options: Any) -> Reply:  # type: ignore[override]
         return super().infer(*arguments, **options)

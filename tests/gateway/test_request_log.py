@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from moulin.gateway.request_context import REQUEST_ID
-from moulin.gateway.request_log import JsonFormatter, TextFormatter
+from moulin.gateway.request_log import JsonFormatter, RepeatFilter, TextFormatter
 
 
 @pytest.fixture
@@ -55,3 +55,17 @@ def test_json_of_an_error_outside_of_any_request() -> None:
 def test_text(request_id: str) -> None:
     line = TextFormatter().format(record("GET /x 200", duration_ms=1.5, client="::1", model="m"))
     assert line.endswith(f" GET /x 200  duration_ms=1.5  model=m  request_id={request_id}")
+
+
+def test_the_same_warning_is_written_a_few_times_only() -> None:
+    shown = RepeatFilter()
+    records = [logging.makeLogRecord({"levelno": logging.ERROR, "msg": "lost %d", "args": (n,)}) for n in range(1000)]
+    assert sum(map(shown.filter, records)) == 20
+
+
+def test_answered_requests_are_all_written_and_refused_ones_not() -> None:
+    shown = RepeatFilter()
+    answered = [logging.makeLogRecord({"levelno": logging.INFO, "msg": "x", "status": 200}) for _ in range(1000)]
+    assert all(map(shown.filter, answered))
+    refused = [logging.makeLogRecord({"levelno": logging.INFO, "msg": "x", "status": 404}) for _ in range(1000)]
+    assert sum(map(shown.filter, refused)) == 100

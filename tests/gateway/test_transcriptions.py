@@ -467,6 +467,44 @@ def test_json_of_unusual_characters_is_utf8() -> None:
     }
 
 
+def test_each_channel_by_itself(gateway: str, recordings: list[Recording], tmp_path: Path) -> None:
+    """Two talkers at once, one a channel."""
+    one, other = recordings[0], recordings[1]
+    length = max(len(one.waveform), len(other.waveform))
+    both = np.stack([np.pad(r.waveform, (0, length - len(r.waveform))) for r in (one, other)], axis=1)
+    soundfile.write(tmp_path / "call.wav", both, 16000)
+
+    def post(**fields: str) -> httpx.Response:
+        files = {"file": ("call.wav", (tmp_path / "call.wav").read_bytes())}
+        return httpx.post(f"{gateway}{TRANSCRIPTIONS}", files=files, data={"model": "whisper-1", **fields}, timeout=60)
+
+    assert post(channels="left").json()["text"] == one.text
+    assert post(channels="2").json()["text"] == other.text
+    heard = post(channels="each", response_format="verbose_json", **{"timestamp_granularities[]": "word"}).json()
+    for number, recording in ((1, one), (2, other)):
+        words = [word["word"] for word in heard["words"] if word["channel"] == number]
+        assert " ".join(words) == recording.text
+    for fields in ({"channels": "5th"}, {"track": "none"}, {"channels": "each", "stream": "true"}):
+        refused = post(**fields)
+        assert (refused.status_code, refused.json()["error"]["type"]) == (400, "invalid_request_error")
+    assert "channel" in post(channels="3").json()["error"]["message"]
+
+
+def test_what_is_missing_is_said(gateway: str, recordings: list[Recording], tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "cut.wav", recordings[0].waveform, 16000)
+    content = (tmp_path / "cut.wav").read_bytes()[:-32000]
+
+    def post(**fields: str) -> httpx.Response:
+        files = {"file": ("cut.wav", content)}
+        return httpx.post(f"{gateway}{TRANSCRIPTIONS}", files=files, data={"model": "whisper-1", **fields}, timeout=60)
+
+    for fields in ({}, {"response_format": "verbose_json"}):
+        (warning,) = post(**fields).json()["warnings"]
+        assert "cut short" in warning
+    events = post(stream="true").text
+    assert "cut short" in events
+
+
 @pytest.fixture(scope="module")
 def hours_of_nothing(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """Four hours of silence at 1 kHz, in 47 kB of FLAC."""
@@ -499,14 +537,21 @@ def test_the_work_ends_with_the_client(
                     timeout=httpx.Timeout(10, read=0.3),
                 ).raise_for_status()
         assert transcribed() < usual + 2
-        assert eventually(lambda: not decoding_processes(), 5), "decoding goes on"
+        assert eventually(is_quiet, 5), "decoding goes on"
 
 
-def decoding_processes() -> list[str]:
-    """Processes of recordings; the server that forks them is their parent."""
-    commands = {}
+def is_quiet() -> bool:
+    """Whether no process that decodes is using the CPU."""
+    before = decoding_time()
+    time.sleep(0.1)
+    return decoding_time() == before
+
+
+def decoding_time() -> dict[str, int]:
+    """The CPU time of each process that decodes; their parent is the server that forks them."""
+    processes = {}
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if b"moulin.isolated_decoding.fork_server" in (process / "cmdline").read_bytes():
-                commands[process.name] = (process / "stat").read_text().rpartition(")")[2].split()
-    return [name for name, (state, parent, *_) in commands.items() if parent in commands and state != "Z"]
+                processes[process.name] = (process / "stat").read_text().rpartition(")")[2].split()
+    return {name: int(stat[11]) + int(stat[12]) for name, stat in processes.items() if stat[1] in processes}

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from moulin.arrays import Floats
-from moulin.audio.decode import audio_blocks
+from moulin.audio.recording import Recording
+from moulin.audio.selection import MIX
+from moulin.audio.timeline import Skip
 from moulin.demo.files import DEMO_MANIFEST
 from moulin.errors import AudioError, EngineError, MoulinError
 from moulin.isolated_decoding.decode import send_pieces
@@ -21,18 +23,33 @@ from moulin.long_audio.cutter import Piece
 ORDER = Order(0, "a.wav", max_utterance_sec=30, max_audio_sec=100)
 
 
-def heard(blocks: Iterator[Floats], order: Order = ORDER) -> list[Piece]:
+def heard(blocks: Iterator[Floats | Skip], order: Order = ORDER) -> list[Piece]:
     async def pieces(result: socket.socket) -> list[Piece]:
         return [piece async for piece in Decoding(order, None, result)]  # type: ignore[arg-type]
 
     mine, theirs = socket.socketpair()
     mine.setblocking(False)
     with mine, theirs:
-        send_pieces(order, blocks, theirs)
+        send_pieces(order, lambda: [(MIX, Given(blocks))], theirs)
         return asyncio.run(pieces(mine))
 
 
-def failing(error: BaseException) -> Iterator[Floats]:
+class Given:
+    """Blocks of a recording without warnings."""
+
+    warnings = ()
+
+    def __init__(self, blocks: Iterator[Floats | Skip]) -> None:
+        self._blocks = blocks
+
+    def __iter__(self) -> Iterator[Floats | Skip]:
+        return self
+
+    def __next__(self) -> Floats | Skip:
+        return next(self._blocks)
+
+
+def failing(error: BaseException) -> Iterator[Floats | Skip]:
     yield np.zeros(1600, np.float32)
     raise error
 
@@ -75,4 +92,4 @@ def test_a_decoder_that_fails_in_a_way_of_its_own(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(soundfile.SoundFile, "read", read)
     monkeypatch.setattr(av, "open", read)
     with pytest.raises(AudioError, match=type(error).__name__):
-        heard(audio_blocks(next(DEMO_MANIFEST.parent.glob("*.flac"))))
+        heard(Recording(next(DEMO_MANIFEST.parent.glob("*.flac"))))

@@ -15,11 +15,12 @@ import soundfile
 
 from moulin.arrays import Floats
 from moulin.audio.decode import audio_blocks, read_audio
+from moulin.audio.selection import Selection
 from moulin.errors import AudioError, AudioTooLong
 from moulin.evaluate.manifest import demo_clips
 from moulin.isolated_decoding.messages import Limits
 from moulin.isolated_decoding.processes import DecodingProcesses
-from moulin.long_audio.cutter import Piece
+from moulin.long_audio.cutter import Piece, Place
 from moulin.long_audio.pieces import Pieces
 
 Use = Callable[[DecodingProcesses], Awaitable[None]]
@@ -76,6 +77,27 @@ def test_all_audio_in_blocks_for_who_cuts_it_himself(long_recording: Path) -> No
         np.testing.assert_array_equal(np.concatenate([b.waveform for b in blocks]), read_audio(long_recording))
         starts = np.cumsum([0, *(len(b.waveform) for b in blocks[:-1])])
         assert [block.start_samples for block in blocks] == starts.tolist()
+
+    run(use)
+
+
+def test_channels_and_warnings(tmp_path: Path) -> None:
+    """Each channel by itself, of a recording that is cut short."""
+    one, other = (read_audio(clip.audio)[:40_000] for clip in demo_clips()[:2])
+    path = written(tmp_path / "call.wav", np.stack([one, other], axis=1))
+    path.write_bytes(path.read_bytes()[:-8000])
+
+    async def use(processes: DecodingProcesses) -> None:
+        with path.open("rb") as file:
+            async with processes.decoding(
+                file.fileno(), "call.wav", Selection("each"), max_audio_sec=60, max_utterance_sec=30
+            ) as decoding:
+                pieces = [piece async for piece in decoding]
+        assert [piece.place for piece in pieces] == [Place(1, None), Place(2, None)]
+        for piece, whole in zip(pieces, (one, other), strict=True):
+            np.testing.assert_allclose(piece.waveform, whole[:38_000], atol=1e-4)
+        (warning,) = decoding.warnings
+        assert "cut short" in warning
 
     run(use)
 
@@ -169,9 +191,7 @@ def test_a_crash_is_one_recordings_own(tmp_path: Path, signal_number: int) -> No
         assert processes._server is not None
         server = processes._server._process.pid
         doomed = asyncio.create_task(pieces_of(processes, hours, max_audio_sec=20_000))
-        while not children(server):
-            await asyncio.sleep(0.01)
-        (process,) = children(server)
+        process = await at_work(server)
         beside = asyncio.create_task(pieces_of(processes, clip))
         await asyncio.sleep(0)
         os.kill(process, signal_number)
@@ -192,13 +212,28 @@ def test_the_server_is_started_again(tmp_path: Path) -> None:
         assert processes._server is not None
         server = processes._server._process
         lost = asyncio.create_task(pieces_of(processes, hours, max_audio_sec=20_000))
-        while not (running := children(server.pid)):
-            await asyncio.sleep(0.01)
+        running = await at_work(server.pid)
         server.kill()
         with pytest.raises(AudioError, match=r"the decoder (ended on it|was killed)"):
             await lost
         assert len(await pieces_of(processes, clip)) == 1
-        assert not any(map(runs, running)), "a process outlives its server"
+        assert not runs(running), "a process outlives its server"
+
+    run(use)
+
+
+def test_a_process_takes_one_recording_after_another() -> None:
+    """Which saves a fork; a hundred are enough for one."""
+    clip = Path(demo_clips()[0].audio)
+
+    async def use(processes: DecodingProcesses) -> None:
+        await processes.start()
+        assert processes._server is not None
+        server, seen = processes._server._process.pid, set[int]()
+        for _ in range(120):
+            assert len(await pieces_of(processes, clip)) == 1
+            seen.update(children(server))
+        assert len(seen) == 2
 
     run(use)
 
@@ -226,6 +261,16 @@ def children(process: int) -> list[int]:
     """Its children that still run."""
     listed = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     return [child for child in map(int, listed) if runs(child)]
+
+
+async def at_work(server: int) -> int:
+    """The server's only child, once it has begun."""
+    while True:
+        for process in children(server):
+            used = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+            if int(used[11]) + int(used[12]) > 5:
+                return process
+        await asyncio.sleep(0.01)
 
 
 def runs(process: int) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import threading
 from collections.abc import Sequence
@@ -109,3 +111,31 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
 )
 def test_where_the_stub_runs(python: str, numpy: str, suits: bool) -> None:
     assert suits_stub(python, numpy) == suits
+
+
+_USER = """
+import os, sys
+from pathlib import Path
+from moulin.launch.serving_environment import find_serving_environment, mark_used
+os.getpid = lambda: 1
+mark_used(find_serving_environment(("numpy>=1.26,<2",), Path(sys.argv[1])))
+print("used", flush=True)
+input()
+"""
+
+
+def test_an_old_one_stays_while_a_server_runs_from_it(fills: list[str], tmp_path: Path) -> None:
+    """Also in another container, whose processes are not to be seen here."""
+    made = make_serving_environment(REQUIREMENTS, tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-c", _USER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as user:
+        assert user.stdout is not None
+        assert user.stdout.readline() == "used\n"
+        os.utime(made.folder / "moulin-serving.json", (0, 0))
+        make_serving_environment((*REQUIREMENTS, "torch==2.11.0"), tmp_path)
+        assert made.folder.exists()
+        user.communicate("\n")
+    make_serving_environment((*REQUIREMENTS, "torch==2.12.0"), tmp_path)
+    assert not made.folder.exists()
+    assert fills

@@ -39,6 +39,7 @@ DEFAULTS: dict[str, Any] = {
         {"name": "WAV_LENS", "data_type": "TYPE_INT32", "dims": ["1"]},
         {"name": "OPTIONS", "data_type": "TYPE_STRING", "dims": ["1"], "optional": True},
         {"name": "WAV_INT16", "data_type": "TYPE_INT16", "dims": ["-1"], "optional": True, "allow_ragged_batch": True},
+        {"name": "CHUNK_INDEX", "data_type": "TYPE_UINT64", "dims": ["1"], "optional": True},
     ],
     "output": [
         {"name": "TRANSCRIPTS", "data_type": "TYPE_STRING", "dims": ["1"]},

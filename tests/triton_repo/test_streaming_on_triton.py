@@ -524,6 +524,18 @@ def test_a_second_start_leaves_the_first_stream_alone(client: Any, tiny: StreamR
     assert streaming_text(_ask(client, 71, SPEECH, "e")) == _alone(tiny, np.tile(SPEECH, 2))
 
 
+def test_a_client_that_was_killed_can_be_run_again(client: Any, tiny: StreamRecognizer) -> None:
+    """With the same ids, after three seconds; Triton lets the second start of an id through."""
+    for number in range(4):
+        _ask(client, 71 + number, VOICE[: 4800 + number], "s")
+    time.sleep(3.1)
+    for number in range(4):
+        _ask(client, 71 + number, SPEECH, "s")
+    assert [streaming_text(_ask(client, 71 + number, SPEECH, "e")) for number in range(4)] == [
+        _alone(tiny, np.tile(SPEECH, 2))
+    ] * 4
+
+
 def test_a_full_server_says_so_and_has_room_again_at_once(client: Any, tiny: StreamRecognizer) -> None:
     _assert_nothing_leaked(client)
     for number in range(MAX_STREAMS):

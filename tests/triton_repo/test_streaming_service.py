@@ -290,6 +290,54 @@ def test_a_second_start_leaves_the_first_stream_alone(service: StreamingService,
     assert send(service, 1, AUDIO[9000:], end=True).text == _alone(AUDIO)
 
 
+def test_a_client_with_fixed_ids_can_be_run_again(service: StreamingService, clock: Clock) -> None:
+    """Killed after two chunks of 0.3 s, it comes back after three seconds; the stream that it left is no part of it."""
+    send(service, 1, OTHER_AUDIO[:4800], start=True).wait()
+    clock.now += 0.3
+    send(service, 1, OTHER_AUDIO[4800:9600]).wait()
+    clock.now += 2.9
+    error = send(service, 1, AUDIO, start=True).error
+    assert isinstance(error, StreamError)
+    assert "wait until 3 s have passed" in str(error.hint)
+    clock.now += 0.1
+    assert send(service, 1, AUDIO, start=True, end=True).text == _alone(AUDIO)
+    assert service.num_open == 0
+    assert service.counters().taken_over == 1
+
+
+@pytest.mark.parametrize(("first", "gap", "alive_sec"), [(32_000, None, 6), (1600, 2.0, 6), (32_000, 0.1, 3)])
+def test_a_client_with_rare_chunks_is_not_taken_over(
+    service: StreamingService, clock: Clock, first: int, gap: float | None, alive_sec: float
+) -> None:
+    """Three of its chunks' times: of the first chunk's audio, then of the time between chunks."""
+    send(service, 1, np.tile(AUDIO, 2)[:first], start=True).wait()
+    if gap is not None:
+        clock.now += gap
+        send(service, 1, NOTHING).wait()
+    clock.now += alive_sec - 0.01
+    assert isinstance(send(service, 1, AUDIO, start=True).error, StreamError)
+    clock.now += 0.02
+    assert send(service, 1, AUDIO, start=True, end=True).text == _alone(AUDIO)
+
+
+def test_a_stream_whose_chunk_is_under_way_is_alive(
+    service: StreamingService, runner: FakeStreamRunner, clock: Clock
+) -> None:
+    with runner.held():
+        waiting = send(service, 1, AUDIO, start=True)
+        clock.now += 10
+        assert isinstance(send(service, 1, AUDIO, start=True).error, StreamError)
+    waiting.wait()
+    assert send(service, 1, NOTHING, end=True).text == _alone(AUDIO)
+
+
+def test_a_start_with_bad_options_takes_nothing_over(service: StreamingService, clock: Clock) -> None:
+    send(service, 1, AUDIO, start=True).wait()
+    clock.now += 10
+    assert isinstance(send(service, 1, AUDIO, start=True, options=b'{"x": 1}').error, OptionsError)
+    assert send(service, 1, NOTHING, end=True).text == _alone(AUDIO)
+
+
 def _nan() -> Floats:
     wav = AUDIO[None].copy()
     wav[0, 77] = np.nan
@@ -727,3 +775,92 @@ def test_a_full_instance_says_that_it_is_one_of_several() -> None:
         assert message.startswith("All 1 streams are in use of the instance that Triton chose among 3")
     finally:
         service.close()
+
+
+# ------------------------------------------------------------------------------------------------------- CHUNK_INDEX
+
+
+def numbered(service: StreamingService, samples: Floats, number: int | None, **fields: Any) -> Answer:
+    index = None if number is None else np.array([[number]], np.uint64)
+    return send(service, 7, samples, start=number == 0, chunk_index=index, **fields)
+
+
+def test_numbered_requests_are_a_stream_as_others(service: StreamingService, recognizer: StreamRecognizer) -> None:
+    pieces = np.split(AUDIO, 4)
+    answers = [numbered(service, piece, n, end=n == 3) for n, piece in enumerate(pieces)]
+    assert answers[-1].text == heard_alone(recognizer, AUDIO)
+    assert service.num_open == 0
+
+
+@pytest.mark.parametrize("number", [0, 1, 3, 2**64 - 1, None])
+@pytest.mark.parametrize("end", [False, True])
+def test_a_gap_or_repeat_ends_the_stream(service: StreamingService, number: int | None, *, end: bool) -> None:
+    for n in (0, 1):
+        assert isinstance(numbered(service, AUDIO, n).wait(), StreamReply)
+    index = None if number is None else np.array([[number]], np.uint64)
+    error = send(service, 7, AUDIO, chunk_index=index, end=end).error
+    assert isinstance(error, StreamError)
+    got = "none" if number is None else number
+    assert f"Expected CHUNK_INDEX 2 of stream 7, got {got}: a request is missing, repeated or" in error.message
+    assert service.num_open == 0
+    assert "not open" in numbered(service, AUDIO, 2).error.message
+
+
+def test_requests_before_a_gap_are_answered(
+    service: StreamingService, recognizer: StreamRecognizer, runner: FakeStreamRunner
+) -> None:
+    with runner.held():
+        answers = [numbered(service, AUDIO, n) for n in (0, 1)]
+        broken = numbered(service, AUDIO, 3)
+    assert answers[-1].text == heard_alone(recognizer, np.concatenate([AUDIO, AUDIO]), finish=False)
+    assert isinstance(broken.error, StreamError)
+    assert service.num_open == 0
+
+
+def test_a_stream_that_begins_with_another_number(service: StreamingService) -> None:
+    error = send(service, 7, AUDIO, start=True, chunk_index=np.array([[1]], np.uint64)).error
+    assert "Expected CHUNK_INDEX 0 with the first request" in error.message
+    assert service.num_open == 0
+
+
+def test_numbers_in_a_stream_that_began_without(service: StreamingService) -> None:
+    assert isinstance(send(service, 7, AUDIO, start=True).wait(), StreamReply)
+    assert "Expected CHUNK_INDEX none of stream 7, got 1" in numbered(service, AUDIO, 1).error.message
+    assert service.num_open == 0
+
+
+def test_a_refused_request_has_no_number(service: StreamingService) -> None:
+    """It changes nothing: its number is that of the next."""
+    assert isinstance(numbered(service, AUDIO, 0).wait(), StreamReply)
+    assert isinstance(numbered(service, np.full(5, np.nan, np.float32), 1).error, AudioError)
+    assert isinstance(numbered(service, AUDIO, 1).wait(), StreamReply)
+
+
+def test_numbers_of_a_wrong_shape(service: StreamingService) -> None:
+    error = send(service, 7, AUDIO, start=True, chunk_index=np.zeros((1, 2), np.uint64)).error
+    assert "Expected CHUNK_INDEX [1, 1], got [1, 2]" in error.message
+
+
+# ----------------------------------------------------------------------------------------------------- untrusted text
+
+
+def test_messages_are_short_whatever_they_are_about(service: StreamingService) -> None:
+    long = "x" * 1_000_000
+    for answer in (
+        send(service, long, AUDIO),
+        send(service, 1, AUDIO, start=True, options=f'{{"{long}": 1}}'.encode()),
+        send(service, 1, AUDIO, start=True, options=f'{{"method": "{long[:60_000]}"}}'.encode()),
+        send(service, 1, AUDIO, start=True, options=b"[" * 60_000),
+        send(service, 1, AUDIO, start=True, options=b'{"\\ud800": 1}'),
+        send(service, 1, AUDIO, start=True, options=b'{"beam": ' + b"9" * 900 + b"}"),
+        send(service, 1, AUDIO, start=True, options=[b"{}", b"{}"]),
+    ):
+        assert not isinstance(answer.error, EngineError)
+        assert len(str(answer.error).encode()) < 2000
+    assert service.num_open == 0
+
+
+def test_padding_counts_for_the_length_of_a_request(service: StreamingService) -> None:
+    samples = np.zeros(int(MAX_CHUNK_SEC * 16_000) + 1, np.float32)
+    error = send(service, 1, samples, start=True, wav_lens=[[0]]).error
+    assert "at most 600 s of audio in one request" in error.message

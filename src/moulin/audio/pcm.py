@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal, get_args
 
@@ -26,6 +27,29 @@ def sample_bytes(encoding: PcmEncoding) -> int:
     if encoding not in _DTYPES:
         raise AudioError(f"expected a PCM encoding of {', '.join(get_args(PcmEncoding))}, got {encoding!r}")
     return np.dtype(_DTYPES[encoding]).itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class RawFormat:
+    """The encoding, rate in Hz and channel count of samples without a header."""
+
+    encoding: PcmEncoding
+    sample_rate: int
+    channels: int = 1
+
+
+def pcm_frames(data: bytes, raw: RawFormat) -> NDArray[np.float32]:
+    """Samples [n, channels] of headerless PCM. Raises AudioError where `data` does not hold whole frames."""
+    if raw.channels < 1:
+        raise AudioError(f"expected at least 1 channel of PCM, got {raw.channels}")
+    frame_bytes = raw.channels * sample_bytes(raw.encoding)
+    if len(data) % frame_bytes:
+        raise AudioError(
+            f"expected whole frames of {frame_bytes} bytes ({raw.encoding}, {raw.channels} channel(s)) of PCM,"
+            f" got {len(data)} bytes",
+            hint="a frame was split, or the encoding or the number of channels differs from the data's",
+        )
+    return pcm_to_float(data, raw.encoding).reshape(-1, raw.channels)
 
 
 def pcm_to_float(data: bytes, encoding: PcmEncoding) -> NDArray[np.float32]:

@@ -12,8 +12,13 @@ from typing import cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from moulin.audio.decode import audio_blocks, declared_duration_sec, decode_pcm, read_audio
+from moulin.audio.decode import declared_duration_sec
 from moulin.audio.pcm import PcmEncoding
+from moulin.audio.pcm import RawFormat as RawFormat
+from moulin.audio.recording import Recording, opened_recordings
+from moulin.audio.selection import MIX, Selection
+from moulin.audio.source_file import Source
+from moulin.audio.timeline import Skip
 from moulin.errors import AudioError, OptionsError
 
 # Suffixes of the files taken from a folder; a file named explicitly is read whatever its suffix.
@@ -25,50 +30,46 @@ _RAW_FORMAT = re.compile(r"(?P<encoding>\w+):(?P<rate>\d+)(?::(?P<channels>\d+))
 
 
 @dataclass(frozen=True, slots=True)
-class RawFormat:
-    """The encoding, rate in Hz and channel count of samples without a header."""
-
-    encoding: PcmEncoding
-    sample_rate: int
-    channels: int = 1
-
-
-@dataclass(frozen=True, slots=True)
 class AudioSource:
     """One recording; `name` is its path as given on the command line, or `-` for standard input."""
 
     name: str
     raw: RawFormat | None = None
+    selection: Selection = MIX
 
     def read(self) -> NDArray[np.float32]:
         """The waveform: float32 [N], 16 kHz, mono. Raises AudioError."""
-        if self.name == "-":
-            data = sys.stdin.buffer.read()
-            return self._decode_raw(data, self.raw) if self.raw else read_audio(data)
-        if self.raw is None:
-            return read_audio(self.name)
-        try:
-            return self._decode_raw(Path(self.name).read_bytes(), self.raw)
-        except OSError as error:
-            raise AudioError(f"{self.name} cannot be read: {error.strerror or error}") from error
+        blocks = [np.zeros(0, np.float32), *self.blocks()]
+        return np.concatenate(blocks)
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
-        """`read` in blocks, as they are decoded; headerless audio is one block. Raises AudioError while iterating."""
+        """`read` in blocks, as they are decoded. Raises AudioError while iterating."""
+        ((_, recording),) = self.recordings()
+        yield from (block for block in recording if not isinstance(block, Skip))
+
+    def recordings(self) -> list[tuple[Selection, Recording]]:
+        """What is transcribed by itself: one recording, or one for each channel or track. Raises AudioError."""
         if self.raw is not None:
-            yield self.read()
-        else:
-            yield from audio_blocks(sys.stdin.buffer.read() if self.name == "-" else self.name)
+            return self._raw_recordings(self.raw)
+        source: Source = sys.stdin.buffer.read() if self.name == "-" else self.name
+        return opened_recordings(source, self.selection)
 
     def declared_sec(self) -> float | None:
         """The duration in the file's header in seconds; None where there is none to read without decoding."""
         return None if self.raw or self.name == "-" else declared_duration_sec(self.name)
 
-    @staticmethod
-    def _decode_raw(data: bytes, raw: RawFormat) -> NDArray[np.float32]:
-        return decode_pcm(data, sample_rate=raw.sample_rate, channels=raw.channels, encoding=raw.encoding)
+    def _raw_recordings(self, raw: RawFormat) -> list[tuple[Selection, Recording]]:
+        try:
+            data = sys.stdin.buffer.read() if self.name == "-" else Path(self.name).read_bytes()
+        except OSError as error:
+            raise AudioError(f"{self.name} cannot be read: {error.strerror or error}") from error
+        singles = [self.selection]
+        if self.selection.channels == "each":
+            singles = [Selection(str(channel + 1)) for channel in range(raw.channels)]
+        return [(single, Recording.of_pcm(data, raw, single, name=self.name)) for single in singles]
 
 
-def find_sources(names: Sequence[str], raw: RawFormat | None = None) -> list[AudioSource]:
+def find_sources(names: Sequence[str], raw: RawFormat | None = None, selection: Selection = MIX) -> list[AudioSource]:
     """The recordings that `names` stand for; a folder's are sorted by path.
 
     Raises AudioError for a folder without audio files.
@@ -79,9 +80,9 @@ def find_sources(names: Sequence[str], raw: RawFormat | None = None) -> list[Aud
             found = sorted(p for p in Path(name).rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file())
             if not found:
                 raise AudioError(f"There is no audio in the folder {name}", hint="name the files themselves")
-            sources.extend(AudioSource(str(path), raw) for path in found)
+            sources.extend(AudioSource(str(path), raw, selection) for path in found)
         else:
-            sources.append(AudioSource(name, raw))
+            sources.append(AudioSource(name, raw, selection))
     return sources
 
 

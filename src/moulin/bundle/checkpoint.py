@@ -15,7 +15,9 @@ from torch import Tensor
 
 from moulin.bundle.plain_parameters import plain_parameters
 from moulin.bundle.torch_file import Placeholder, StoredTensor, TorchFile, open_torch_file
+from moulin.bundle.untrusted_file import errors_of
 from moulin.errors import BundleError
+from moulin.quoting import quoted
 
 Tensors = dict[str, Tensor]
 _Model = Mapping[str, StoredTensor]
@@ -43,7 +45,7 @@ def read_checkpoint(file: Path) -> Checkpoint:
     Nothing that the file names is imported or called, and only the model's tensors are read. Raises BundleError where
     `file` is no checkpoint.
     """
-    with open_torch_file(file) as opened:
+    with errors_of(file), open_torch_file(file) as opened:
         model = _model(opened, "model")
         return Checkpoint(
             _tensors([model], lambda name: _finite(opened, model, name)), plain_parameters(opened.content)
@@ -56,7 +58,7 @@ def average_checkpoints(files: Sequence[Path]) -> Checkpoint:
 
     Raises BundleError where the checkpoints are of different models.
     """
-    with ExitStack() as stack:
+    with errors_of(files[-1]), ExitStack() as stack:
         opened = [stack.enter_context(open_torch_file(file)) for file in files]
         models = [_model(file, "model") for file in opened]
         _expect_one_model(files, models)
@@ -79,7 +81,7 @@ def average_between(start: Path, end: Path) -> Checkpoint:
     `batch_idx_train` rounded down to the last update of `model_avg` (every `average_period` batches;
     icefall/checkpoint.py). Integers are those of `end`. Raises BundleError where there is no `model_avg`.
     """
-    with open_torch_file(start) as first, open_torch_file(end) as last:
+    with errors_of(end), open_torch_file(start) as first, open_torch_file(end) as last:
         models = _model(first, "model_avg"), _model(last, "model_avg")
         _expect_one_model((start, end), models)
         period = max(1, _count(first, "average_period", default=1))
@@ -215,6 +217,8 @@ def _model(opened: TorchFile, key: str) -> _Model:
         raise BundleError(f"Expected one model in {file}, got several tensors of one name with and without 'module.'")
     for name, value in list(model.items()):
         if isinstance(value, StoredTensor):
+            if value.numel > opened.most_elements:
+                raise BundleError(f"{quoted(name)} of {file} has more elements than the file can hold")
             continue
         if len(model) > 1 and (name.endswith("_extra_state") or not name.startswith(_PARTS)):
             del model[name]

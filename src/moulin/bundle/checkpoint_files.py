@@ -9,6 +9,7 @@ from moulin.bundle.file_names import STORED_NAME as STORED_NAME
 from moulin.bundle.file_names import is_checkpoint_name
 from moulin.bundle.files import choose_on_disk
 from moulin.bundle.folder_files import files_around
+from moulin.bundle.untrusted_file import errors_of
 from moulin.errors import BundleError, EngineError
 from moulin.extras import install_hint
 
@@ -18,7 +19,9 @@ _SUFFIXES = (".pt", ".safetensors")
 def is_checkpoint(path: Path, *, preferred: bool = False) -> bool:
     """Whether `path` is a checkpoint, or a folder with a checkpoint and no ONNX encoder; with `preferred` it may also
     have both."""
-    if not path.is_dir():
+    with errors_of(path):
+        is_folder = path.is_dir()
+    if not is_folder:
         return path.suffix in _SUFFIXES
     try:
         return choose_on_disk(path, Wish(form="checkpoint" if preferred else "onnx")).form == "checkpoint"
@@ -28,8 +31,10 @@ def is_checkpoint(path: Path, *, preferred: bool = False) -> bool:
 
 def find_checkpoint(path: Path) -> Path:
     """The checkpoint at `path`, or the one that the rules of `choice` select in the folder. Raises BundleError."""
-    if not path.is_dir():
-        if not path.exists():
+    with errors_of(path):
+        is_folder, exists = path.is_dir(), path.exists()
+    if not is_folder:
+        if not exists:
             raise BundleError(f"There is no checkpoint at {path}")
         return path
     try:

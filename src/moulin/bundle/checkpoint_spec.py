@@ -9,6 +9,7 @@ from moulin.bundle.files import vocabulary_on_disk
 from moulin.bundle.spec import CheckpointSpec, StateSpec, StreamingSpec
 from moulin.bundle.tokens import read_tokens
 from moulin.bundle.transducer import load_with_facts
+from moulin.bundle.untrusted_file import errors_of
 from moulin.encoders.encoder import StreamingLayout
 from moulin.encoders.transducer import Transducer
 from moulin.errors import BundleError
@@ -20,6 +21,11 @@ def load_checkpoint_spec(model: Path, *, streaming: bool) -> CheckpointSpec:
     Chunk and left context of streaming are those of its parameters, else the recipe's. Raises BundleError.
     """
     checkpoint = find_checkpoint(model)
+    with errors_of(checkpoint):
+        return _read(checkpoint, streaming=streaming)
+
+
+def _read(checkpoint: Path, *, streaming: bool) -> CheckpointSpec:
     loaded = load_with_facts([checkpoint])
     transducer = loaded.transducer
     tokens, _ = vocabulary_on_disk(checkpoint)

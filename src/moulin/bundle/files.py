@@ -9,8 +9,10 @@ from moulin.bundle.choice import NO_WISH, Choice, Wish, choose_model
 from moulin.bundle.folder_files import files_around
 from moulin.bundle.precision import PRECISIONS as PRECISIONS
 from moulin.bundle.precision import Precision as Precision
+from moulin.bundle.untrusted_file import errors_of
 from moulin.bundle.vocabulary_files import find_vocabulary
 from moulin.errors import BundleError, OptionsError
+from moulin.quoting import cut, quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +32,13 @@ def choose_on_disk(model: Path, wish: Wish = NO_WISH) -> Choice:
     """The model at `model` on disk: a folder (also a clone with `exp/` and `data/lang_*/`), an encoder file or a
     checkpoint. Raises BundleError, and OptionsError for an unknown precision."""
     if wish.precision is not None and wish.precision not in PRECISIONS:
-        raise OptionsError(f"Expected a precision of {', '.join(PRECISIONS)}, got {wish.precision!r}")
-    if not model.exists():
-        raise BundleError(f"There is no model at {model}", hint="pass a folder with encoder*.onnx and tokens.txt")
+        raise OptionsError(f"Expected a precision of {', '.join(PRECISIONS)}, got {quoted(wish.precision)}")
+    with errors_of(model):
+        exists = model.exists()
+    if not exists:
+        raise BundleError(
+            f"There is no model at {cut(str(model), 1000)}", hint="pass a folder with encoder*.onnx and tokens.txt"
+        )
     paths, inside = files_around(model)
     about = str(inside if model.is_dir() else inside.parent)
     if model.is_file() and model.suffix not in (".onnx", ".pt", ".safetensors"):

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from moulin.bundle.onnx_graph import OnnxGraph
 from moulin.bundle.spec import SUBSAMPLING_FACTOR
 from moulin.errors import BundleError
+from moulin.quoting import cut, listed
 
 _TRANSDUCERS = "moulin serves transducers trained with Icefall"
 
@@ -66,7 +67,7 @@ def refuse_foreign(encoder: OnnxGraph) -> None:
     inputs = {tensor.name for tensor in encoder.inputs}
     for kind in _KINDS:
         if _starts(model_type, kind.model_types) or inputs.intersection(kind.inputs):
-            what = kind.what.format(type=model_type or ", ".join(sorted(inputs.intersection(kind.inputs))))
+            what = kind.what.format(type=cut(model_type) or ", ".join(sorted(inputs.intersection(kind.inputs))))
             raise BundleError(f"{encoder.file} {what}", hint=kind.hint)
     _refuse_other_features(encoder)
 
@@ -75,7 +76,7 @@ def refuse_foreign_decoder(decoder: OnnxGraph) -> None:
     """Raise BundleError where `decoder` is not stateless: a stateless decoder has one input, the tokens."""
     inputs = {tensor.name for tensor in decoder.inputs}
     if inputs.intersection(("targets", "target_length")) or len(inputs) > 1:
-        states = ", ".join(tensor.name for tensor in decoder.inputs)
+        states = listed(tensor.name for tensor in decoder.inputs)
         raise BundleError(
             f"{decoder.file} is no stateless decoder: expected the tokens y alone, got {states}, as NeMo and other "
             "recurrent decoders take",

@@ -11,8 +11,16 @@ from moulin.bundle.files import BundleFiles, Precision, find_bundle_files
 from moulin.bundle.foreign import refuse_foreign, refuse_foreign_decoder
 from moulin.bundle.onnx_graph import OnnxGraph, TensorSpec, read_onnx_graph
 from moulin.bundle.spec import SUBSAMPLING_FACTOR, OnnxModelSpec, StateSpec, StreamingSpec
-from moulin.bundle.tokens import read_tokens
+from moulin.bundle.tokens import MOST_TOKENS, read_tokens
+from moulin.bundle.untrusted_file import errors_of
 from moulin.errors import BundleError
+from moulin.quoting import quoted
+
+_MOST_CONTEXT, _MOST_CHANNELS, _MOST_WINDOW = 64, 65_536, 1_000_000
+"""Tokens of a decoder's context, channels or features of a frame, frames of a window: far beyond any model, and small
+enough for what is allocated from them."""
+_MOST_STATE_BYTES = 1 << 30
+"""Recurrent states of one stream; those of Zipformer2 M take 3 MB."""
 
 FAMILIES = ("conformer", "zipformer", "zipformer2", "lstm")
 
@@ -51,14 +59,19 @@ def load_bundle(
     Raises BundleError, in one sentence with a hint, for anything missing, damaged or inconsistent, and where
     `expect` names the other kind of model.
     """
+    with errors_of(model):
+        return _load(model, precision, expect)
+
+
+def _load(model: Path, precision: Precision | None, expect: Literal["offline", "streaming"] | None) -> OnnxModelSpec:
     files = _find(model, precision, expect)
     encoder, decoder, joiner = (read_onnx_graph(f) for f in (files.encoder, files.decoder, files.joiner))
     refuse_foreign(encoder)
     refuse_foreign_decoder(decoder)
 
-    context_size = _fact(decoder, "context_size", decoder.input("y", 0), axis=1)
-    vocab_size = _fact(decoder, "vocab_size", joiner.output("logit", 0), axis=-1)
-    joiner_dim = _fact(joiner, "joiner_dim", joiner.input("encoder_out", 0), axis=-1)
+    context_size = _fact(decoder, "context_size", decoder.input("y", 0), axis=1, most=_MOST_CONTEXT)
+    vocab_size = _fact(decoder, "vocab_size", joiner.output("logit", 0), axis=-1, most=MOST_TOKENS)
+    joiner_dim = _fact(joiner, "joiner_dim", joiner.input("encoder_out", 0), axis=-1, most=_MOST_CHANNELS)
     for graph, tensor in (
         (encoder, encoder.output("encoder_out", 0)),
         (decoder, decoder.output("decoder_out", 0)),
@@ -69,7 +82,9 @@ def load_bundle(
 
     x = encoder.input("x", 0)
     if len(x.shape) != 3 or not isinstance(x.shape[2], int):
-        raise BundleError(f"Expected x of {encoder.file} to be [N, T, feature_dim], got {list(x.shape)}")
+        raise BundleError(f"Expected x of {encoder.file} to be [N, T, feature_dim], got {quoted(list(x.shape))}")
+    if not 0 < x.shape[2] <= _MOST_CHANNELS:
+        raise BundleError(f"Expected 1 to {_MOST_CHANNELS:,} features in x of {encoder.file}, got {x.shape[2]:,}")
 
     family = encoder.metadata.get("model_type", "unknown")
     streaming = _streaming_spec(encoder, family)
@@ -108,8 +123,8 @@ def _find(model: Path, precision: Precision | None, expect: Literal["offline", "
         raise
 
 
-def _fact(graph: OnnxGraph, key: str, tensor: TensorSpec, axis: int) -> int:
-    """A dimension from the metadata `key`, else from the `axis` of `tensor`."""
+def _fact(graph: OnnxGraph, key: str, tensor: TensorSpec, axis: int, most: int) -> int:
+    """A dimension of 1 to `most` from the metadata `key`, else from the `axis` of `tensor`."""
     value = graph.metadata_int(key)
     if value is None:
         size = tensor.shape[axis] if len(tensor.shape) > 1 else "?"
@@ -121,6 +136,8 @@ def _fact(graph: OnnxGraph, key: str, tensor: TensorSpec, axis: int) -> int:
         value = size
     if value < 1:
         raise BundleError(f"Expected '{key}' of {graph.file} to be positive, got {value}")
+    if value > most:
+        raise BundleError(f"Expected '{key}' of {graph.file} to be at most {most:,}, got {value:,}")
     return value
 
 
@@ -147,10 +164,10 @@ def _streaming_spec(encoder: OnnxGraph, family: str) -> StreamingSpec | None:
     if family not in _BATCH_AXES:
         raise BundleError(
             f"Expected model_type {', '.join(FAMILIES)} in the metadata of the streaming encoder {encoder.file}, "
-            f"got {family!r}",
+            f"got {quoted(family)}",
             hint="export it again with the recipe's export-onnx-streaming.py",
         )
-    window_frames = _fact(encoder, "T", x, axis=1)
+    window_frames = _fact(encoder, "T", x, axis=1, most=_MOST_WINDOW)
     if isinstance(x.shape[1], int) and x.shape[1] != window_frames:
         raise BundleError(f"Expected x of {encoder.file} to have {window_frames} frames, its 'T', got {x.shape[1]}")
     chunk_frames = _required_int(encoder, "decode_chunk_len")
@@ -162,14 +179,15 @@ def _streaming_spec(encoder: OnnxGraph, family: str) -> StreamingSpec | None:
     counter = "processed_lens" if family == "conformer" else None
     outputs = _state_outputs(encoder, [tensor.name for tensor in states if tensor.name != counter])
     increment = chunk_frames // SUBSAMPLING_FACTOR
-    return StreamingSpec(
-        window_frames=window_frames,
-        chunk_frames=chunk_frames,
-        states=tuple(
-            _state_spec(encoder, family, tensor, outputs.get(tensor.name), 0 if tensor.name != counter else increment)
-            for tensor in states
-        ),
+    specs = tuple(
+        _state_spec(encoder, family, tensor, outputs.get(tensor.name), 0 if tensor.name != counter else increment)
+        for tensor in states
     )
+    if (size := sum(spec.size_bytes for spec in specs)) > _MOST_STATE_BYTES:
+        raise BundleError(
+            f"Expected at most {_MOST_STATE_BYTES:,} bytes of states a stream in {encoder.file}, got {size:,}"
+        )
+    return StreamingSpec(window_frames=window_frames, chunk_frames=chunk_frames, states=specs)
 
 
 def _state_outputs(encoder: OnnxGraph, states: list[str]) -> dict[str, str]:
@@ -198,7 +216,9 @@ def _state_spec(encoder: OnnxGraph, family: str, tensor: TensorSpec, output: str
     kind = re.sub(r"_\d+$", "", tensor.name)
     batch_axis = _BATCH_AXES[family].get(kind)
     if batch_axis is None or batch_axis >= len(tensor.shape):
-        raise BundleError(f"{encoder.file} has a state '{tensor.name}' {list(tensor.shape)} that no {family} has")
+        raise BundleError(
+            f"{encoder.file} has a state '{tensor.name}' {quoted(list(tensor.shape))} that no {family} has"
+        )
     shape = [1 if axis == batch_axis else size for axis, size in enumerate(tensor.shape)]
     if not all(isinstance(size, int) for size in shape):
         raise BundleError(f"Expected only the batch axis of '{tensor.name}' in {encoder.file} to be dynamic")

@@ -1,6 +1,7 @@
 """The interface of an ONNX file: names, dtypes and shapes of its inputs and outputs, and its metadata.
 
-The graph is parsed, not run; of weights in external files only existence and size are checked.
+The graph is parsed, not run; of weights in external files only existence, size and place are checked. The file is
+untrusted: whatever it holds, the only error is BundleError.
 """
 
 from __future__ import annotations
@@ -11,11 +12,21 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from moulin.bundle.external_weights import external_files
+from moulin.bundle.protobuf_size import expect_few_values
+from moulin.bundle.untrusted_file import errors_of
 from moulin.errors import BundleError, EngineError
 from moulin.extras import install_hint
+from moulin.quoting import listed, quoted
 
 if TYPE_CHECKING:
     import onnx
+
+_MOST_VALUES = 2_000_000
+"""Fields in an ONNX file; the encoder of the largest published Zipformer has some 200,000."""
+_MOST_DIMENSIONS = 16
+_MOST_NAME = 200
+_MOST_DIGITS = 18
 
 Dimension = int | str
 """A fixed size as a number; a dynamic one as its symbolic name, or "?"."""
@@ -61,7 +72,7 @@ class OnnxGraph:
                 return tensor
         if position < len(tensors):
             return tensors[position]
-        have = ", ".join(tensor.name for tensor in tensors) or "none"
+        have = listed(tensor.name for tensor in tensors)
         raise BundleError(f"Expected {self.file} to have an {kind} '{name}', got {have}")
 
     def metadata_int(self, key: str) -> int | None:
@@ -69,14 +80,20 @@ class OnnxGraph:
         value = self.metadata.get(key)
         if value is None:
             return None
-        try:
-            return int(value)
-        except ValueError:
-            raise BundleError(f"Expected a number as '{key}' in the metadata of {self.file}, got {value!r}") from None
+        digits = value.strip().removeprefix("-")
+        if not (digits.isascii() and digits.isdecimal() and len(digits) <= _MOST_DIGITS):
+            raise BundleError(f"Expected a number as '{key}' in the metadata of {self.file}, got {quoted(value)}")
+        return int(value)
 
 
 def read_onnx_graph(file: Path) -> OnnxGraph:
-    """Parse `file`. Raises BundleError where it is not a complete ONNX model or lacks its external weights."""
+    """Parse `file`. Raises BundleError where it is not a complete ONNX model, or lacks its external weights, or has
+    them outside of its folder."""
+    with errors_of(file):
+        return _read(file)
+
+
+def _read(file: Path) -> OnnxGraph:
     try:
         import onnx
         from google.protobuf.message import DecodeError
@@ -87,14 +104,13 @@ def read_onnx_graph(file: Path) -> OnnxGraph:
         ) from error
 
     try:
+        expect_few_values(file, onnx.ModelProto, _MOST_VALUES)
         model = onnx.load(file, load_external_data=False)
     except DecodeError:
         raise BundleError(
             f"{file} is not a complete ONNX file ({file.stat().st_size:,} bytes)",
             hint="it may be truncated or a Git LFS pointer: fetch it again and compare its size",
         ) from None
-    except OSError as error:
-        raise BundleError(f"{file} cannot be read: {error.strerror or error}") from None
     if not model.graph.node or not model.opset_import:  # truncation removes these first: they are last in the file
         raise BundleError(
             f"{file} holds no complete ONNX graph ({file.stat().st_size:,} bytes)",
@@ -107,19 +123,35 @@ def read_onnx_graph(file: Path) -> OnnxGraph:
         inputs=tuple(_tensor_spec(value, file) for value in model.graph.input if value.name not in weights),
         outputs=tuple(_tensor_spec(value, file) for value in model.graph.output),
         metadata=MappingProxyType({entry.key: entry.value for entry in model.metadata_props}),
-        external_files=_external_files(model, file),
+        external_files=external_files(model, file),
         max_positions=_max_positions(model),
     )
 
 
 def _tensor_spec(value: onnx.ValueInfoProto, file: Path) -> TensorSpec:
+    tensor = value.type.tensor_type
+    name = value.name
+    if len(name) > _MOST_NAME or not name.isprintable():
+        raise BundleError(f"Expected {file} to have inputs and outputs with names, got {quoted(name)}")
+    dtype = _dtype(tensor.elem_type)
+    if dtype is None:
+        raise BundleError(f"Expected '{name}' of {file} to be a tensor of numbers, got elem_type {tensor.elem_type}")
+    shape = tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in tensor.shape.dim)
+    if len(shape) > _MOST_DIMENSIONS or any(isinstance(size, int) and size < 0 for size in shape):
+        raise BundleError(f"Expected '{name}' of {file} to have a shape, got {quoted(list(shape))}")
+    return TensorSpec(name, dtype, shape)
+
+
+def _dtype(elem_type: int) -> str | None:
+    """numpy's name of an ONNX element type; None for unknown ones, and for those that numpy itself does not have."""
+    import numpy as np
     import onnx
 
-    tensor = value.type.tensor_type
-    if not tensor.elem_type:
-        raise BundleError(f"Expected '{value.name}' of {file} to be a tensor of a known type")
-    shape = tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in tensor.shape.dim)
-    return TensorSpec(value.name, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name, shape)
+    try:
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(elem_type)
+    except (KeyError, ValueError):
+        return None
+    return dtype.name if isinstance(dtype, np.dtype) and dtype.kind in "biuf" else None
 
 
 def _max_positions(model: onnx.ModelProto) -> int | None:
@@ -129,44 +161,11 @@ def _max_positions(model: onnx.ModelProto) -> int | None:
     """
     sizes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     for node in model.graph.node:
-        if node.op_type == "Constant" and node.attribute[0].HasField("t"):
+        if node.op_type == "Constant" and node.output and node.attribute and node.attribute[0].HasField("t"):
             sizes[node.output[0]] = tuple(node.attribute[0].t.dims)
     tables = [
         sizes[node.input[0]][-2]
         for node in model.graph.node
-        if node.op_type == "Slice" and len(sizes.get(node.input[0], ())) in (2, 3)
+        if node.op_type == "Slice" and node.input and len(sizes.get(node.input[0], ())) in (2, 3)
     ]
-    return min(((rows + 1) // 2 for rows in tables if rows % 2), default=None)
-
-
-def _external_files(model: onnx.ModelProto, file: Path) -> tuple[Path, ...]:
-    """The files with the weights of `model`. Raises BundleError where one is missing or too short."""
-    ends: dict[str, int] = {}
-    for tensor in model.graph.initializer:
-        where = {entry.key: entry.value for entry in tensor.external_data}
-        if "location" in where:
-            end = _number(where, "offset", file) + _number(where, "length", file)
-            ends[where["location"]] = max(end, ends.get(where["location"], 0))
-    for location, end in ends.items():
-        data = file.parent / location
-        # Checked by name only: in a hub cache the file and its weights are links to another folder.
-        if Path(location).is_absolute() or ".." in Path(location).parts:
-            raise BundleError(f"{file} points outside its own folder for its weights ('{location}')")
-        if not data.is_file():
-            raise BundleError(
-                f"{file} keeps its weights in '{location}', which is not beside it",
-                hint="copy the external data file into the same folder",
-            )
-        if data.stat().st_size < end:
-            raise BundleError(
-                f"Expected at least {end:,} bytes of weights in {data}, got {data.stat().st_size:,}",
-                hint="it may be truncated: fetch it again",
-            )
-    return tuple(file.parent / location for location in sorted(ends))
-
-
-def _number(external_data: Mapping[str, str], key: str, file: Path) -> int:
-    value = external_data.get(key, "0")
-    if not value.isdecimal():
-        raise BundleError(f"Expected a number as '{key}' of the external weights of {file}, got {value!r}")
-    return int(value)
+    return min(((rows + 1) // 2 for rows in tables if rows > 0 and rows % 2), default=None)

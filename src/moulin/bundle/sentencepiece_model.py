@@ -11,11 +11,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from moulin.bundle.protobuf_size import expect_few_values
+from moulin.bundle.untrusted_file import errors_of, expect_regular
 from moulin.errors import BundleError
+from moulin.quoting import quoted
 
 _BLANKS = ("<blk>", "<blank>", "<eps>")
 _UNKNOWN_TYPE = 2
 _UNKNOWN = ("<unk>", "<UNK>")
+_MOST_BYTES = 1 << 26
+_MOST_VALUES = 2_000_000
+"""Fields in a model; each piece has its text, score and type."""
 
 
 def read_pieces(file: Path) -> tuple[str, ...]:
@@ -24,12 +30,13 @@ def read_pieces(file: Path) -> tuple[str, ...]:
     Raises BundleError where `file` is not a SentencePiece model, or its first piece is not the blank that every
     transducer is trained with.
     """
-    pieces = tuple(_pieces(file))
+    with errors_of(file):
+        pieces = tuple(_pieces(file))
     if not pieces:
         raise BundleError(f"{file} is no SentencePiece model: it holds no pieces", hint="fetch it again")
     if pieces[0] not in _BLANKS:
         raise BundleError(
-            f"Expected {_BLANKS[0]} as the first piece of {file}, got {pieces[0]!r}",
+            f"Expected {_BLANKS[0]} as the first piece of {file}, got {quoted(pieces[0])}",
             hint="the vocabulary is not this bpe.model alone: take tokens.txt from the training",
         )
     return pieces
@@ -39,10 +46,12 @@ def _pieces(file: Path) -> Iterator[str]:
     from google.protobuf.message import DecodeError
 
     model = _message_class()()
+    size = expect_regular(file)
+    if size > _MOST_BYTES:
+        raise BundleError(f"Expected a SentencePiece model of at most {_MOST_BYTES:,} bytes in {file}, got {size:,}")
     try:
+        expect_few_values(file, _message_class(), _MOST_VALUES)
         model.ParseFromString(file.read_bytes())
-    except OSError as error:
-        raise BundleError(f"{file} cannot be read: {error.strerror or error}") from None
     except (DecodeError, UnicodeDecodeError):
         raise BundleError(
             f"{file} is no complete SentencePiece model ({file.stat().st_size:,} bytes)",

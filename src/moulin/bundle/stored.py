@@ -11,11 +11,15 @@ from pathlib import Path
 
 from moulin.bundle.checkpoint import Checkpoint
 from moulin.bundle.parameters import as_parameters
+from moulin.bundle.untrusted_file import errors_of, expect_regular
 from moulin.encoders.transducer import Transducer
 from moulin.errors import BundleError
+from moulin.quoting import cut
+from moulin.untrusted_json import JsonError, read_json
 
 SUFFIX = ".safetensors"
 _FORMAT, _VERSION = "moulin-transducer", "1"
+_MOST_JSON_BYTES = 1 << 20
 
 
 def write_stored(transducer: Transducer, file: Path) -> None:
@@ -35,18 +39,17 @@ def read_stored(file: Path) -> Checkpoint:
     """The tensors and recipe options in `file`. Raises BundleError."""
     from safetensors import SafetensorError, safe_open
 
+    expect_regular(file)
     try:
-        with safe_open(file, framework="pt") as opened:
+        with errors_of(file), safe_open(file, framework="pt") as opened:
             metadata = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
-    except FileNotFoundError as error:
-        raise BundleError(f"There is no {file}") from error
-    except (OSError, SafetensorError) as error:
+    except SafetensorError as error:
         raise BundleError(f"{file} cannot be read: {error}") from error
     if (metadata.get("format"), metadata.get("version")) != (_FORMAT, _VERSION):
         raise BundleError(
             f"Expected {file} to be a {_FORMAT} of version {_VERSION}, got "
-            f"{metadata.get('format', 'no format')} {metadata.get('version', '')}".rstrip(),
+            f"{cut(metadata.get('format', 'no format'))} {cut(metadata.get('version', ''))}".rstrip(),
             hint="moulin export --safetensors writes it from a checkpoint",
         )
     return Checkpoint(tensors, _parameters(metadata, file))
@@ -56,8 +59,8 @@ def _parameters(metadata: dict[str, str], file: Path) -> dict[str, object]:
     if "parameters" not in metadata:  # files of earlier versions have only `causal`
         return {"causal": True} if metadata.get("causal") == "true" else {}
     try:
-        parameters = json.loads(metadata["parameters"])
-    except ValueError as error:
+        parameters = read_json(metadata["parameters"], most_bytes=_MOST_JSON_BYTES)
+    except JsonError as error:
         raise BundleError(f"Expected 'parameters' of {file} to be JSON: {error}") from error
     if not isinstance(parameters, dict):
         raise BundleError(f"Expected 'parameters' of {file} to be a JSON object, got a {type(parameters).__name__}")

@@ -17,10 +17,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 from moulin.bundle.sentencepiece_model import read_pieces
+from moulin.bundle.untrusted_file import errors_of, expect_regular
 from moulin.errors import BundleError
+from moulin.quoting import quoted
 from moulin.spacing import is_cjk
 
 BLANK_ID = 0
+
+MOST_TOKENS = 1_000_000
+"""The largest vocabulary of a model; the largest in use have some 250,000 tokens."""
+
+_MOST_BEYOND = 100_000
+"""Lines of tokens.txt beyond the model's own tokens: disambiguation symbols."""
+_MOST_LINE_BYTES = 4096
+_MOST_DIGITS = 18
 _WORD_MARKER = "▁"
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _DISAMBIGUATION = re.compile(r"#\d+")
@@ -207,6 +217,13 @@ def read_tokens(file: Path, vocab_size: int) -> TokenTable:
 
     Disambiguation symbols (`#0`) after them are ignored, as in Icefall. Raises BundleError.
     """
+    if not 0 < vocab_size <= MOST_TOKENS:
+        raise BundleError(f"Expected a vocabulary of 1 to {MOST_TOKENS:,} tokens, the model has {quoted(vocab_size)}")
+    with errors_of(file):
+        return _read(file, vocab_size)
+
+
+def _read(file: Path, vocab_size: int) -> TokenTable:
     if file.suffix == ".model":
         pieces = read_pieces(file)
         if len(pieces) != vocab_size:
@@ -215,24 +232,7 @@ def read_tokens(file: Path, vocab_size: int) -> TokenTable:
                 hint="its vocabulary is not this bpe.model alone: take tokens.txt from the training",
             )
         return TokenTable(pieces)
-    try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")  # splitlines() would split at U+2028 too
-    except UnicodeDecodeError as error:
-        raise BundleError(f"{file} is not UTF-8 text (byte {error.start})") from None
-    symbols: dict[int, str] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        # Where the symbol is a space, splitting leaves the id alone.
-        *symbol, last = line.rsplit(maxsplit=1)
-        try:
-            token = int(last)
-        except ValueError:
-            raise BundleError(f"Expected 'SYMBOL ID' on line {number} of {file}, got {line!r}") from None
-        if token in symbols:
-            raise BundleError(f"{file} names token {token} twice, the second time on line {number}")
-        symbols[token] = symbol[0] if symbol else " "
-
+    symbols = _symbols(file, vocab_size)
     words = [token for token, symbol in symbols.items() if not _DISAMBIGUATION.fullmatch(symbol)]
     missing = next((token for token in range(vocab_size) if token not in symbols), None)
     extra = next((token for token in sorted(words) if token >= vocab_size or token < 0), None)
@@ -243,6 +243,56 @@ def read_tokens(file: Path, vocab_size: int) -> TokenTable:
             hint="take tokens.txt from the same training as the ONNX files",
         )
     return TokenTable(tuple(symbols[token] for token in range(vocab_size)))
+
+
+def _symbols(file: Path, vocab_size: int) -> dict[int, str]:
+    """The symbols of tokens.txt by id. Reading stops where there are more than the model's and some disambiguation
+    symbols, so that its memory is bounded by the model's vocabulary."""
+    most = vocab_size + _MOST_BEYOND
+    symbols: dict[int, str] = {}
+    for number, line in _lines(file, most):
+        if not line.strip():
+            continue
+        # Where the symbol is a space, splitting leaves the id alone.
+        *symbol, last = line.rsplit(maxsplit=1)
+        try:
+            token = int(last) if len(last) <= _MOST_DIGITS else None
+        except ValueError:
+            token = None
+        if token is None:
+            raise BundleError(f"Expected 'SYMBOL ID' on line {number} of {file}, got {quoted(line)}")
+        if token in symbols:
+            raise BundleError(f"{file} names token {token} twice, the second time on line {number}")
+        if len(symbols) >= most:
+            raise BundleError(
+                f"Expected {vocab_size} tokens in {file}, as the model was exported with, got more than {most:,}",
+                hint="take tokens.txt from the same training as the ONNX files",
+            )
+        symbols[token] = symbol[0] if symbol else " "
+    return symbols
+
+
+def _lines(file: Path, most: int) -> Iterator[tuple[int, str]]:
+    """The lines of `file` with their numbers, from 1. Only a line feed ends one, as U+2028 may be a token.
+
+    Raises BundleError for what is not UTF-8, for very long lines, and for very many empty ones.
+    """
+    expect_regular(file)
+    begin = 0
+    with file.open("rb") as opened:
+        number = 0
+        while line := opened.readline(_MOST_LINE_BYTES + 1):
+            number += 1
+            if len(line) > _MOST_LINE_BYTES:
+                raise BundleError(f"Expected 'SYMBOL ID' on line {number} of {file}, got a longer line")
+            if number > 2 * most:
+                raise BundleError(f"Expected one token on each line of {file}, got {number:,} lines")
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise BundleError(f"{file} is not UTF-8 text (byte {begin + error.start})") from None
+            begin += len(line)
+            yield number, text.removesuffix("\n")
 
 
 def tokens_text(tokens: TokenTable) -> str:

@@ -10,6 +10,7 @@ from moulin.bundle.checkpoint import Checkpoint, average_between, average_checkp
 from moulin.bundle.facts import Fact, Said, doubts, facts_of
 from moulin.bundle.parameters import check_sizes
 from moulin.bundle.stored import SUFFIX, read_stored
+from moulin.bundle.untrusted_file import errors_of
 from moulin.encoders.recipe import NOTHING_SAID, Recipe
 from moulin.encoders.transducer import Transducer, family_of
 from moulin.errors import BundleError, OptionsError
@@ -56,9 +57,10 @@ def load_with_facts(
     else:
         checkpoint = _read(files, use_averaged_model)
     try:
-        said = Said.by(checkpoint.parameters, recipe, family_of(checkpoint.tensors).family)
-        transducer = Transducer.from_tensors(checkpoint.tensors, said.recipe)
-        check_sizes(checkpoint.parameters, transducer)
+        with errors_of(files[-1], passing=ValueError):
+            said = Said.by(checkpoint.parameters, recipe, family_of(checkpoint.tensors).family)
+            transducer = Transducer.from_tensors(checkpoint.tensors, said.recipe)
+            check_sizes(checkpoint.parameters, transducer)
     except ValueError as error:
         raise BundleError(f"{files[-1]} does not fit: {error}") from error
     except BundleError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -83,8 +84,9 @@ def export(
     to.mkdir(parents=True, exist_ok=True)
     label = _label(chosen.label, layout)
     _say(f"Writing a {'streaming' if layout else 'whole-utterance'} {transducer.encoder.family} into {to}")
-    with unfinished(to / f".{label}.part") as new:
-        new.mkdir(exist_ok=True)
+    # A name of its own: another process may be writing the same export.
+    with unfinished(to / f".{label}-{secrets.token_hex(4)}.part") as new:
+        new.mkdir()
         written = export_onnx(transducer, new, label, layout)
         copy_vocabulary(vocabulary, new, table)
         if safetensors:
@@ -143,7 +145,11 @@ def exported_model(model: Path, *, streaming: bool, precision: Precision | None 
         copy_vocabulary(tokens, new, read_tokens(tokens, transducer.joiner.vocab_size))
         _check(transducer, files, layout)
         _write_variants(files, fp16=fp16, int8=int8)
-        new.rename(to)
+        try:
+            new.rename(to)
+        except OSError:  # another process was first
+            if not to.is_dir():
+                raise
     return to
 
 

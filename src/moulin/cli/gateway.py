@@ -66,6 +66,10 @@ class Limits:
     min_upload_bytes_per_sec: float = option(1000.0, "Abort slower uploads.")
     max_requests: int = option(256, "Recordings received or transcribed at once.")
     max_streams: int = option(256, "Live streams open at once.")
+    max_connections: int | None = option(
+        None, "Connections open at once.", usual="what open files (ulimit -n) allow, 4096 at most"
+    )
+    header_timeout_sec: float = option(10.0, "Close a connection whose request's headers take longer.")
     max_requests_per_minute: float | None = option(None, "Of one API key, or of one address.", usual="no limit")
     stream_idle_sec: float = option(60.0, "Close a live stream on which nothing comes for so long.")
 
@@ -104,6 +108,7 @@ def gateway(
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that serve together; limits count in each.")] = 1,
     listen_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+    supervision_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     otlp_endpoint: Annotated[
         str | None, typer.Option(metavar="URL", help="Send OpenTelemetry traces there, over OTLP/HTTP.")
     ] = None,
@@ -117,6 +122,7 @@ def gateway(
     Stops on Ctrl-C or SIGTERM, when requests under way have finished. A port of 0 takes a free one.
     """
     check_installed()
+    from moulin.gateway.connection_limit import connection_limit
     from moulin.gateway.request_log import log_to_stderr
     from moulin.gateway.server import listen, run
     from moulin.gateway.settings import gateway_settings
@@ -125,6 +131,7 @@ def gateway(
         "triton": triton,
         "default_model": name,
         "otlp_endpoint": otlp_endpoint,
+        "supervision_fd": supervision_fd,
         "metrics_folder": os.environ.get(_METRICS_VARIABLE),
     }
     settings = gateway_settings(
@@ -133,6 +140,7 @@ def gateway(
         **{name: value for name, value in given.items() if value is not None},
     )
     log_to_stderr(log.log_format or ("text" if sys.stderr.isatty() else "json"), quiet=log.quiet)
+    connection_limit(settings)  # before anything is started
     listener = listen(settings) if listen_fd is None else socket.socket(fileno=listen_fd)
     if listen_fd is None:
         logger.info("Listening on %s", _url(listener, "https" if settings.tls else "http"))
@@ -149,13 +157,15 @@ def _run_workers(listener: socket.socket, count: int) -> None:
     """Run this command once for each worker, on our socket, with metrics in a shared folder."""
     from prometheus_client.multiprocess import mark_process_dead
 
+    from moulin.launch.supervision import SupervisionBoard
     from moulin.launch.workers import run_workers
 
+    board = SupervisionBoard()
     with TemporaryDirectory(prefix="moulin-metrics-") as folder:
 
-        def ended(pid: int, code: int) -> None:
+        def ended(pid: int, reason: str) -> None:
             mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
-            logger.warning("A worker ended with exit code %d; it is started again", code)
+            logger.warning("%s; it is started again", reason)
 
         command = [
             sys.executable,
@@ -166,9 +176,12 @@ def _run_workers(listener: socket.socket, count: int) -> None:
             "1",
             "--listen-fd",
             f"{listener.fileno()}",
+            "--supervision-fd",
+            f"{board.fd}",
         ]
         environ = {**os.environ, _METRICS_VARIABLE: folder}
-        run_workers(command, count, environ=environ, pass_fd=listener.fileno(), on_end=ended)
+        fds = (listener.fileno(), board.fd)
+        run_workers(command, count, environ=environ, pass_fds=fds, board=board, on_end=ended)
 
 
 def _url(listener: socket.socket, scheme: str) -> str:

@@ -10,6 +10,7 @@ from moulin.options import Bounds, check_options, held, option
 
 if TYPE_CHECKING:
     from moulin.launch.gateway import GatewayProcess
+    from moulin.launch.supervision import SupervisionBoard
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class GatewayPlace:
 
         return reachable(self.host, self.port)
 
-    def process(self, triton: str, model: str) -> GatewayProcess:
+    def process(self, triton: str, model: str, board: SupervisionBoard) -> GatewayProcess:
         """The gateway in front of the Triton at this gRPC address; OpenAI's model names stand for `model`."""
         from moulin.launch.gateway import GatewayProcess
 
@@ -73,4 +74,4 @@ class GatewayPlace:
             arguments.append("--allow-anonymous")
         if self.quiet:
             arguments.append("--quiet")
-        return GatewayProcess(arguments, address=self.address)
+        return GatewayProcess(arguments, address=self.address, board=board)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -25,12 +27,13 @@ from moulin.options import held, option
 from moulin.triton_repo.contract import MODEL_NAME, STREAMING_MODEL_NAME
 
 if TYPE_CHECKING:
-    from moulin.launch.gateway import GatewayProcess
-    from moulin.launch.kept_server import KeptServer
     from moulin.launch.server import TritonServer
+    from moulin.launch.supervisor import Supervisor
     from moulin.launch.tritonserver import TritonInstallation
 
 _CHECK_SEC = 1.0
+_NUMBERS = re.compile(r"[0-9]+")
+_LINE_LENGTH = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,17 +134,38 @@ class _Service:
     parent: int
 
     def run(self, repository: Path, triton: TritonInstallation, served: Sequence[Served]) -> None:
+        from moulin.launch.gateway import KeptGateway
         from moulin.launch.kept_server import KeptServer
+        from moulin.launch.supervision import SupervisionBoard
+        from moulin.launch.supervisor import Supervisor
 
-        on_line = None if self.running.quiet else _show_log
+        board = SupervisionBoard()
+        on_line = None if self.running.quiet else _shower()
         kept = KeptServer(
-            repository, self.running.server, installation=triton, on_line=on_line, on_restart=_say_restart
+            repository,
+            self.running.server,
+            installation=triton,
+            on_line=on_line,
+            on_restart=partial(_say_restart, "Triton"),
+            board=board,
         )
-        with interrupts.at_the_end(kept.kill), kept:
-            beside = self.gateway.process(kept.server.grpc_url, served[0].name) if self.gateway else None
-            with interrupts.at_the_end(beside.kill) if beside else nullcontext(), beside or nullcontext():
-                _announce(served, kept.server, self.gateway)
-                _wait_for_the_end(kept, beside, self.parent)
+        with interrupts.at_the_end(kept.kill), Supervisor(kept) as supervisor:
+            if self.gateway is not None:
+                process = self.gateway.process(kept.server.grpc_url, served[0].name, board)
+                beside = KeptGateway(process, on_restart=partial(_say_restart, "it"), board=board)
+                with interrupts.at_the_end(beside.kill):
+                    supervisor.beside(beside)
+                    self._announce_and_wait(supervisor, served)
+            else:
+                self._announce_and_wait(supervisor, served)
+
+    def _announce_and_wait(self, supervisor: Supervisor, served: Sequence[Served]) -> None:
+        _announce(served, supervisor.triton.server, self.gateway)
+        outlives_parent = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup
+        while True:
+            supervisor.wait(_CHECK_SEC)
+            if os.getppid() != self.parent and not outlives_parent:
+                raise KeyboardInterrupt
 
 
 def _serve_models(named: Sequence[NamedModel], services: Services, service: _Service) -> None:
@@ -150,6 +174,7 @@ def _serve_models(named: Sequence[NamedModel], services: Services, service: _Ser
     from moulin.launch.workspace import workspace
     from moulin.models.engines import check_engine
 
+    _check_resources(len(named))
     engines = {check_engine(model.spec, model.engine) for model in named}
     # Ports are claimed first: making the environment for Triton may take minutes.
     claim_ports(service.running.server.host, service.running.server.ports)
@@ -193,6 +218,7 @@ def _serve_repository(repository: Path, service: _Service) -> None:
     from moulin.triton_repo.built_models import built_models
 
     models = built_models(repository)
+    _check_resources(len(models))
     triton = find_tritonserver(engines={model.engine or "onnxruntime" for model in models}, say=_say)
     served = []
     for model in models:
@@ -206,6 +232,15 @@ def _serve_repository(repository: Path, service: _Service) -> None:
         service.run(link, triton, served)
 
 
+def _check_resources(num_models: int) -> None:
+    """Raises LaunchError, before anything is started, where open files or shared memory cannot do."""
+    from moulin.launch.descriptors import expect_descriptors, triton_needs
+    from moulin.launch.shared_memory import expect_shared_memory
+
+    expect_descriptors(triton_needs(num_models), "Triton")
+    expect_shared_memory(num_models)
+
+
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
@@ -214,8 +249,20 @@ def _say(line: str) -> None:
     typer.echo(line, err=True)
 
 
-def _show_log(line: str) -> None:
-    typer.secho(line, err=True, dim=True)
+def _shower() -> Callable[[str], None]:
+    """Shows Triton's log, but the same line, apart from numbers, only so often."""
+    from moulin.launch.repeats import Repeats
+
+    repeats = Repeats(burst=100)
+
+    def show(line: str) -> None:
+        left_out = repeats.admit(_NUMBERS.sub("#", line[:200]))
+        if left_out is not None:
+            typer.secho(line[:_LINE_LENGTH], err=True, dim=True)
+            if left_out:
+                typer.secho(f"({left_out} more like this were not shown)", err=True, dim=True)
+
+    return show
 
 
 def _announce(models: Sequence[Served], server: TritonServer, gateway: GatewayPlace | None) -> None:
@@ -237,20 +284,5 @@ def _announce(models: Sequence[Served], server: TritonServer, gateway: GatewayPl
     typer.echo("Ctrl-C stops it.\n", err=True)
 
 
-def _say_restart(reason: str) -> None:
-    typer.secho(f"{reason}; Triton is started again", err=True)
-
-
-def _wait_for_the_end(triton: KeptServer, gateway: GatewayProcess | None, parent: int) -> None:
-    """Wait until Triton has died too often, which is a failure, or `parent`, the process that started us, is gone.
-
-    A gateway that has ended is started again, which clients of Triton do not notice.
-    """
-    outlives_parent = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup
-    while True:
-        triton.watch(_CHECK_SEC)
-        if os.getppid() != parent and not outlives_parent:
-            raise KeyboardInterrupt
-        if gateway is not None and gateway.poll() is not None:
-            typer.secho(f"The gateway ended with exit code {gateway.poll()}; it is started again", err=True)
-            gateway.start()
+def _say_restart(what: str, reason: str) -> None:
+    typer.secho(f"{reason}; {what} is started again", err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from moulin.audio.selection import Selection
 from moulin.cli.flags import ChangesOf, with_flags, without
 from moulin.cli.interrupt import unfinished
 from moulin.cli.messages import show_error
@@ -42,6 +44,7 @@ def transcribe(
         str | None, typer.Option(metavar="ENCODING:RATE[:CHANNELS]", help="The files are headerless, e.g. s16le:8000.")
     ] = None,
     *,
+    selection: Selection,
     by: Annotated[RecognizedBy, without("threads", "cuda_graphs")],
     changes: Annotated[dict[str, Any], ChangesOf(DecodingOptions, "the server's")],
 ) -> None:
@@ -54,7 +57,7 @@ def transcribe(
     from moulin.cli.transcribing_progress import transcribing_progress
     from moulin.transcribe_files import transcribe_in_process, transcribe_on_server
 
-    sources = find_sources(files, raw=parse_raw_format(raw) if raw else None)
+    sources = find_sources(files, parse_raw_format(raw) if raw else None, selection)
     if format in SUBTITLES and to is None and len(sources) > 1:
         raise OptionsError(f"Subtitles of {len(sources)} recordings do not go into one file", hint="add --to FOLDER")
 
@@ -83,6 +86,8 @@ def transcribe(
                 failures += 1
                 show_error(outcome.result, about=outcome.source.name)
             else:
+                for warning in outcome.result.warnings:
+                    typer.echo(f"warning: {outcome.source.name}: {warning}", err=True)
                 _print(outcome.source, _formatted(outcome, format, several=len(sources) > 1 and to is None), format, to)
     if failures:
         if len(sources) > 1:
@@ -106,7 +111,7 @@ def _print(source: AudioSource, text: str, format: str, to: Path | None) -> None
         return
     suffix = {"text": "txt"}.get(format, format)
     file = to / f"{_stem(source)}.{suffix}"
-    with unfinished(file.with_name(f".{file.name}.part")) as part:
+    with unfinished(file.with_name(f".{file.name}.{secrets.token_hex(4)}.part")) as part:
         part.write_text(text + "\n")
         part.replace(file)
 

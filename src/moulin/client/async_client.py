@@ -38,7 +38,7 @@ class AsyncClient:
     ) -> None:
         """See `Client`; must be created within a running event loop."""
         self.url, self.model, self.timeout_sec, self.int16 = url, model, timeout_sec, int16
-        self._int16_models: dict[str, bool] = {}
+        self._inputs: dict[str, frozenset[str]] = {}
         self._triton = triton.InferenceServerClient(protocol.check_url(url), channel_args=CHANNEL_ARGUMENTS)
 
     async def transcribe(self, audio: Audio, **options: Any) -> Transcript:
@@ -72,7 +72,8 @@ class AsyncClient:
         if model is None:
             beside = protocol.streaming_name(self.model)
             model = beside if await self._has(beside) else self.model
-        session = StreamSession(options, int16=self.int16 and await self._takes_int16(model))
+        inputs = await self._inputs_of(model)
+        session = StreamSession(options, int16=self.int16 and "WAV_INT16" in inputs, numbered="CHUNK_INDEX" in inputs)
         stream = AsyncLiveStream(partial(self._infer, model, request_id=request_id), session)
         try:
             yield stream
@@ -103,20 +104,23 @@ class AsyncClient:
         except InferenceServerException as error:
             raise protocol.client_error(error, self.url, model) from error
 
-    async def _takes_int16(self, model: str) -> bool:
-        """Whether the model has WAV_INT16; asked once for each model, to spare a busy server."""
-        if model not in self._int16_models:
+    async def _inputs_of(self, model: str) -> frozenset[str]:
+        """The model's inputs; asked once for each model, to spare a busy server. None are known where the server does
+        not answer: a request will tell why."""
+        if model not in self._inputs:
             try:
                 metadata = await self._triton.get_model_metadata(model, client_timeout=self.timeout_sec)
-            except InferenceServerException as error:
-                raise protocol.client_error(error, self.url, model) from error
-            self._int16_models[model] = protocol.takes_int16(metadata)
-        return self._int16_models[model]
+            except InferenceServerException:
+                return frozenset()
+            self._inputs[model] = protocol.inputs_of(metadata)
+        return self._inputs[model]
 
     async def _infer(self, model: str, **arguments: Any) -> triton.InferResult:
         try:
             return await self._triton.infer(model, **{"client_timeout": self.timeout_sec, **arguments})
         except InferenceServerException as error:
+            if protocol.has_other_inputs(error):
+                self._inputs.pop(model, None)
             raise protocol.client_error(error, self.url, model) from error
 
     async def close(self) -> None:

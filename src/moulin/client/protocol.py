@@ -52,6 +52,7 @@ _HINTED = re.compile(r"(?P<message>.*) \(hint: (?P<hint>.*)\)", re.DOTALL)
 _QUEUE_FULL = "queue size"
 _DEAD_STUB = "is not healthy"  # the process of a python model has died
 _UNKNOWN_OUTPUT = "unexpected inference output"
+_UNKNOWN_INPUT = "unexpected inference input"
 _NO_SEQUENCE_ID = "correlation ID"  # a request without one to a model with sequences
 
 
@@ -75,9 +76,16 @@ def waveform(audio: Audio) -> NDArray[np.float32]:
 
 
 def request_tensors(
-    waveforms: Sequence[NDArray[np.float32]], options: Mapping[str, Any] | None, *, int16: bool = False
+    waveforms: Sequence[NDArray[np.float32]],
+    options: Mapping[str, Any] | None,
+    *,
+    int16: bool = False,
+    chunk_index: int | None = None,
 ) -> list[InferInput]:
-    """WAV (or WAV_INT16), WAV_LENS and, where there are any, OPTIONS for one request with a row for each waveform."""
+    """WAV (or WAV_INT16), WAV_LENS and, where there are any, OPTIONS for one request with a row for each waveform.
+
+    `chunk_index` is CHUNK_INDEX of a stream's request.
+    """
     # At least one sample: Triton refuses a tensor without elements.
     wav = np.zeros((len(waveforms), max((len(w) for w in waveforms), default=0) or 1), dtype=np.float32)
     for row, waveform in enumerate(waveforms):
@@ -86,7 +94,9 @@ def request_tensors(
     tensors = {**samples, "WAV_LENS": np.array([[len(waveform)] for waveform in waveforms], dtype=np.int32)}
     if options:
         tensors["OPTIONS"] = np.full((len(waveforms), 1), json.dumps(dict(options)).encode(), dtype=np.object_)
-    datatypes = {"WAV": "FP32", "WAV_INT16": "INT16", "WAV_LENS": "INT32", "OPTIONS": "BYTES"}
+    if chunk_index is not None:
+        tensors["CHUNK_INDEX"] = np.array([[chunk_index]], dtype=np.uint64)
+    datatypes = {"CHUNK_INDEX": "UINT64", "WAV": "FP32", "WAV_INT16": "INT16", "WAV_LENS": "INT32", "OPTIONS": "BYTES"}
     inputs = []
     for name, tensor in tensors.items():
         item = InferInput(name, list(tensor.shape), datatypes[name])
@@ -104,9 +114,9 @@ def transcripts(result: Any) -> list[Transcript]:
     return [Transcript.from_dict(fields) for fields in _results(result)]
 
 
-def takes_int16(metadata: Any) -> bool:
-    """Whether the model of this `ModelMetadataResponse` has WAV_INT16, which older servers lack for streams."""
-    return any(tensor.name == "WAV_INT16" for tensor in metadata.inputs)
+def inputs_of(metadata: Any) -> frozenset[str]:
+    """The names of the inputs in a `ModelMetadataResponse`; streams of older servers lack CHUNK_INDEX and WAV_INT16."""
+    return frozenset(tensor.name for tensor in metadata.inputs)
 
 
 def stream_update(result: Any) -> StreamUpdate:
@@ -118,6 +128,11 @@ def stream_update(result: Any) -> StreamUpdate:
             hint="serve a streaming model, name it (--name), or use 'moulin transcribe'",
         )
     return StreamUpdate.from_dict(fields)
+
+
+def has_other_inputs(error: InferenceServerException) -> bool:
+    """Whether the model does not have an input that it had before: it has been replaced."""
+    return _UNKNOWN_INPUT in (error.message() or "")
 
 
 def streaming_name(model: str) -> str:

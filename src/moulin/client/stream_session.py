@@ -36,11 +36,17 @@ class StreamSession:
     """
 
     def __init__(
-        self, options: Mapping[str, Any] | None = None, sequence_id: int | None = None, *, int16: bool = False
+        self,
+        options: Mapping[str, Any] | None = None,
+        sequence_id: int | None = None,
+        *,
+        int16: bool = False,
+        numbered: bool = False,
     ) -> None:
         """`options` are those of `StreamOptions`: method, beam, endpoint, …; the server checks them.
 
-        `int16` sends audio in 16 bits, half as many bytes, which the server must support.
+        `int16` sends audio in 16 bits, half as many bytes, and `numbered` the number of each request (CHUNK_INDEX), by
+        which the server notices one that is missing, repeated or out of order; the server must support them.
 
         The id is random by default, so that independent clients do not collide.
 
@@ -53,7 +59,8 @@ class StreamSession:
         self.sequence_id = sequence_id
         self.live = LiveTranscript()
         """The transcript so far."""
-        self._options, self._int16 = options, int16
+        self._options, self._int16, self._numbered = options, int16, numbered
+        self._requests = 0
         self._state: Literal["new", "open", "waiting", "ended"] = "new"
         self._ending = False
 
@@ -97,8 +104,14 @@ class StreamSession:
         return self._arguments(np.zeros(0, np.float32), start=False, end=True) | {"client_timeout": _FAREWELL_SEC}
 
     def _arguments(self, waveform: NDArray[np.float32], *, start: bool, end: bool) -> dict[str, Any]:
+        number, self._requests = self._requests, self._requests + 1
         return {
-            "inputs": protocol.request_tensors([waveform], self._options if start else None, int16=self._int16),
+            "inputs": protocol.request_tensors(
+                [waveform],
+                self._options if start else None,
+                int16=self._int16,
+                chunk_index=number if self._numbered else None,
+            ),
             "outputs": protocol.requested_outputs(),
             "sequence_id": self.sequence_id,
             "sequence_start": start,

@@ -48,7 +48,7 @@ class Client:
         where the server supports it.
         """
         self.url, self.model, self.timeout_sec, self.int16 = url, model, timeout_sec, int16
-        self._int16_models: dict[str, bool] = {}
+        self._inputs: dict[str, frozenset[str]] = {}
         self._triton = triton.InferenceServerClient(protocol.check_url(url), channel_args=CHANNEL_ARGUMENTS)
 
     def transcribe(self, audio: Audio, **options: Any) -> Transcript:
@@ -86,7 +86,8 @@ class Client:
         if model is None:
             beside = protocol.streaming_name(self.model)
             model = beside if self._has(beside) else self.model
-        session = StreamSession(options, int16=self.int16 and self._takes_int16(model))
+        inputs = self._inputs_of(model)
+        session = StreamSession(options, int16=self.int16 and "WAV_INT16" in inputs, numbered="CHUNK_INDEX" in inputs)
         stream = LiveStream(partial(self._infer, model, request_id=request_id), session)
         try:
             yield stream
@@ -115,20 +116,23 @@ class Client:
         except InferenceServerException as error:
             raise protocol.client_error(error, self.url, model) from error
 
-    def _takes_int16(self, model: str) -> bool:
-        """Whether the model has WAV_INT16; asked once for each model, to spare a busy server."""
-        if model not in self._int16_models:
+    def _inputs_of(self, model: str) -> frozenset[str]:
+        """The model's inputs; asked once for each model, to spare a busy server. None are known where the server does
+        not answer: a request will tell why."""
+        if model not in self._inputs:
             try:
                 metadata = self._triton.get_model_metadata(model, client_timeout=self.timeout_sec)
-            except InferenceServerException as error:
-                raise protocol.client_error(error, self.url, model) from error
-            self._int16_models[model] = protocol.takes_int16(metadata)
-        return self._int16_models[model]
+            except InferenceServerException:
+                return frozenset()
+            self._inputs[model] = protocol.inputs_of(metadata)
+        return self._inputs[model]
 
     def _infer(self, model: str, **arguments: Any) -> triton.InferResult:
         try:
             return self._triton.infer(model, **{"client_timeout": self.timeout_sec, **arguments})
         except InferenceServerException as error:
+            if protocol.has_other_inputs(error):
+                self._inputs.pop(model, None)
             raise protocol.client_error(error, self.url, model) from error
 
     def close(self) -> None:

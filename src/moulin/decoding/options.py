@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from moulin.errors import OptionsError
 from moulin.options import option
+from moulin.quoting import quoted
+from moulin.untrusted_json import JsonError, read_json
 
 Method = Literal["greedy", "modified_beam_search"]
 METHODS: tuple[Method, ...] = get_args(Method)
 MAX_BEAM = 32
+MOST_OPTIONS_BYTES = 1 << 16
+"""The limit on the JSON of one row's options."""
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
 MAX_BLANK_PENALTY = 100.0
 """Limits beyond which the arithmetic of float32 gives infinities and NaN instead of another result."""
@@ -33,17 +36,17 @@ class DecodingOptions:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            raise OptionsError(f"Expected a decoding method of {', '.join(METHODS)}, got {self.method!r}")
+            raise OptionsError(f"Expected a decoding method of {', '.join(METHODS)}, got {quoted(self.method)}")
         if not _is_int(self.beam) or not 1 <= self.beam <= MAX_BEAM:
-            raise OptionsError(f"Expected a beam of 1 to {MAX_BEAM}, got {self.beam!r}")
+            raise OptionsError(f"Expected a beam of 1 to {MAX_BEAM}, got {quoted(self.beam)}")
         if not _is_number(self.temperature) or not MIN_TEMPERATURE <= self.temperature <= MAX_TEMPERATURE:
             raise OptionsError(
-                f"Expected a temperature of {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}, got {self.temperature!r}"
+                f"Expected a temperature of {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}, got {quoted(self.temperature)}"
             )
         if not _is_number(self.blank_penalty) or not abs(self.blank_penalty) <= MAX_BLANK_PENALTY:
             raise OptionsError(
                 f"Expected a blank_penalty of {-MAX_BLANK_PENALTY:g} to {MAX_BLANK_PENALTY:g}, "
-                f"got {self.blank_penalty!r}"
+                f"got {quoted(self.blank_penalty)}"
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -54,7 +57,9 @@ class DecodingOptions:
         known = [field.name for field in fields(self)]
         for name in changes:
             if name not in known:
-                raise OptionsError(f"There is no decoding option {name!r}", hint=f"the options are {', '.join(known)}")
+                raise OptionsError(
+                    f"There is no decoding option {quoted(name)}", hint=f"the options are {', '.join(known)}"
+                )
         return DecodingOptions(**{**asdict(self), **changes})
 
     def updated_from_json(self, text: str | bytes) -> DecodingOptions:
@@ -65,8 +70,8 @@ class DecodingOptions:
 def json_object(text: str | bytes) -> dict[str, Any]:
     """The JSON object in `text`, an empty one where `text` is empty. Raises OptionsError."""
     try:
-        value = json.loads(text or "{}")
-    except (ValueError, RecursionError) as error:
+        value = read_json(text or "{}", most_bytes=MOST_OPTIONS_BYTES)
+    except JsonError as error:
         raise OptionsError(f"The options are not JSON: {error}") from None
     if not isinstance(value, dict):
         raise OptionsError(f"Expected a JSON object of options, got {type(value).__name__}")

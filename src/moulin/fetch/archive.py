@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from moulin.bundle.choice import NO_WISH, Wish, choose_model
 from moulin.bundle.folder_files import files_around
@@ -19,9 +19,12 @@ from moulin.fetch.download import RemoteFile, download
 from moulin.fetch.errors import FetchError
 from moulin.fetch.fetched import Fetched
 from moulin.fetch.progress import Progress, silent
+from moulin.fetch.published_path import is_plain
 from moulin.fetch.unpack import unpack
+from moulin.quoting import cut, quoted
 
 _SUFFIXES = re.compile(r"\.(?:tar(?:\.(?:bz2|gz|xz))?|tbz2?|tgz|txz)$")
+_MOST_NAME_BYTES = 200  # the cache's folder has a checksum behind it
 _SHA256 = re.compile(r"sha256=([0-9a-fA-F]{64})")
 
 
@@ -40,10 +43,10 @@ class ArchiveUrl:
 def parse_archive_url(text: str) -> ArchiveUrl:
     """Parse `text`. Raises FetchError where the name is not that of a tar archive, or the fragment is no checksum."""
     url, _, fragment = text.partition("#")
-    archive = ArchiveUrl(url, None)
+    archive = ArchiveUrl(_in_ascii(url), None)
     if not _SUFFIXES.search(archive.file_name):
         raise FetchError(
-            f"Expected the address of a .tar.bz2, .tar.gz, .tar.xz or .tar, got {url}",
+            f"Expected the address of a .tar.bz2, .tar.gz, .tar.xz or .tar, got {cut(url, 200)}",
             hint="a model on the Hugging Face hub is hf://owner/name",
         )
     if not fragment:
@@ -51,9 +54,26 @@ def parse_archive_url(text: str) -> ArchiveUrl:
     match = _SHA256.fullmatch(fragment)
     if match is None:
         raise FetchError(
-            f"Expected #sha256= and 64 hexadecimal digits, got #{fragment}", hint="sha256sum prints such a checksum"
+            f"Expected #sha256= and 64 hexadecimal digits, got #{cut(fragment)}",
+            hint="sha256sum prints such a checksum",
         )
-    return ArchiveUrl(url, match[1].lower())
+    return ArchiveUrl(archive.url, match[1].lower())
+
+
+def _in_ascii(url: str) -> str:
+    """`url` with the host as IDNA and other characters percent-encoded, as HTTP sends it. Raises FetchError."""
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").encode("idna").decode("ascii")
+        port = f":{parts.port}" if parts.port is not None else ""
+    except ValueError as error:
+        raise FetchError(f"Expected an address of a web server, got {quoted(url)}: {cut(str(error))}") from None
+    if not host:
+        raise FetchError(f"Expected an address with the name of a web server, got {quoted(url)}")
+    user, at, _ = parts.netloc.rpartition("@")
+    bracketed = f"[{host}]" if ":" in host else host
+    path, query = (quote(part, safe="/%:@!$&'()*+,;=~?") for part in (parts.path, parts.query))
+    return f"{parts.scheme}://{quote(user, safe='%:')}{at}{bracketed}{port}{path}" + (f"?{query}" if query else "")
 
 
 def fetch_archive(
@@ -65,6 +85,8 @@ def fetch_archive(
 ) -> Fetched:
     """Fetch the model in `archive` into `cache`. An archive is assumed not to change, so a cached one is used."""
     name = archive.file_name
+    if not is_plain(PurePosixPath(name)) or len(name.encode()) > _MOST_NAME_BYTES:
+        raise FetchError(f"Expected an archive with a shorter name, got {quoted(name)}")
     key = hashlib.sha256(f"{archive.url}#{archive.sha256}".encode()).hexdigest()[:12]
     folder = cache / "archives" / f"{_SUFFIXES.sub('', name)}-{key}"
     received = 0

@@ -18,16 +18,21 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
+from moulin.errors import first_line
 from moulin.fetch.digest import Digest
 from moulin.fetch.errors import FetchError, Unreachable, size_text
 from moulin.fetch.progress import Progress, silent
+from moulin.quoting import cut, quoted
 
 _PIECE = 1 << 18
 _TIMEOUT_SEC = 30.0
 # A broken connection is reopened as long as each one brought some bytes.
 _MOST_CONNECTIONS = 20
 _GO_ON = "run the same command again: it continues where it stopped"
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+_CONTENT_RANGE = re.compile(r"(?a)bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)")
+_LENGTH = re.compile(r"(?a)\d{1,18}")
+MOST_BYTES = 1 << 36
+"""The limit on a file whose server does not say how long it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,8 @@ def _one_connection(remote: RemoteFile, part: Path, progress: Progress) -> tuple
             file.seek(have)
             try:
                 for piece in _pieces(response):
+                    if have + came + len(piece) > (remote.size if remote.size is not None else MOST_BYTES):
+                        raise FetchError(f"{_host(remote.url)} sends more of {cut(remote.name)} than it can have")
                     file.write(piece)
                     came += len(piece)
                     progress(remote.name, have + came, total)
@@ -132,7 +139,12 @@ def _open(remote: RemoteFile, part: Path, have: int) -> HTTPResponse:
         raise _unreachable(remote.url, error.reason) from None
     except (OSError, http.client.HTTPException) as error:
         raise _unreachable(remote.url, error) from None
-    assert isinstance(opened, HTTPResponse)
+    except ValueError as error:  # an address that is none, perhaps one that a server redirects to
+        raise FetchError(
+            f"{cut(remote.name)} cannot be fetched: {cut(first_line(error), 200)}", hint="check the address"
+        ) from None
+    if not isinstance(opened, HTTPResponse):
+        raise FetchError(f"{_host(remote.url)} redirects {cut(remote.name)} to something else than a web server")
     return opened
 
 
@@ -149,7 +161,7 @@ def _where_it_starts(remote: RemoteFile, part: Path, response: HTTPResponse, hav
     else:
         have = 0
         length = response.headers.get("Content-Length")
-        total = int(length) if length is not None and length.isdecimal() else None
+        total = int(length) if length is not None and _LENGTH.fullmatch(length) else None
     if None not in (total, remote.size) and total != remote.size:
         raise FetchError(
             f"Expected {remote.name} to have {remote.size:,} bytes, got {total:,} from {_host(remote.url)}",
@@ -199,7 +211,7 @@ def _origin(part: Path) -> Path:
 def _remember_origin(part: Path, response: HTTPResponse) -> None:
     etag = response.headers.get("ETag", "")
     validator = response.headers.get("Last-Modified") if etag.startswith("W/") or not etag else etag
-    if validator:
+    if validator and validator.isascii() and validator.isprintable():
         _origin(part).write_text(validator)
     else:
         _origin(part).unlink(missing_ok=True)
@@ -207,7 +219,7 @@ def _remember_origin(part: Path, response: HTTPResponse) -> None:
 
 def _total_of(headers: HTTPMessage | Any) -> int | None:
     _, _, total = str(headers.get("Content-Range", "")).rpartition("/")
-    return int(total) if total.isdecimal() else None
+    return int(total) if _LENGTH.fullmatch(total) else None
 
 
 def _expect_room(folder: Path, remote: RemoteFile, needed: int) -> None:
@@ -226,7 +238,7 @@ def _ended_early(remote: RemoteFile, part: Path) -> FetchError:
 
 
 def _refused(remote: RemoteFile, status: int, reason: str) -> FetchError:
-    where = _host(remote.url)
+    where, reason = _host(remote.url), cut(reason)
     if status in (401, 403):
         return FetchError(
             f"{where} does not give {remote.name} to everybody ({status} {reason})",
@@ -241,7 +253,9 @@ def _refused(remote: RemoteFile, status: int, reason: str) -> FetchError:
 
 
 def _unreachable(url: str, why: object) -> Unreachable:
-    return Unreachable(f"Cannot reach {_host(url)}: {why}", hint=f"check the network or the proxy; then {_GO_ON}")
+    return Unreachable(
+        f"Cannot reach {_host(url)}: {cut(str(why), 200)}", hint=f"check the network or the proxy; then {_GO_ON}"
+    )
 
 
 def _host(url: str) -> str:
@@ -249,13 +263,29 @@ def _host(url: str) -> str:
 
 
 class _KeepsSecrets(urllib.request.HTTPRedirectHandler):
-    """Drops the token on redirects to another host: the hub redirects to a content network, which must not get it."""
+    """Drops the token on redirects to another host: the hub redirects to a content network, which must not get it.
+
+    Follows no redirect to something else than a web server, or from HTTPS to HTTP.
+    """
+
+    def http_error_302(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage
+    ) -> Any:
+        try:
+            return super().http_error_302(req, fp, code, msg, headers)
+        except ValueError:  # an address that is none; urllib leaves the connection open
+            fp.close()
+            raise
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> urllib.request.Request | None:
-        request = super().redirect_request(req, fp, code, msg, headers, newurl)
         before, after = urlsplit(req.full_url), urlsplit(newurl)
+        if after.scheme not in ("http", "https") or (before.scheme == "https" and after.scheme == "http"):
+            raise ValueError(f"{before.netloc} redirects to {quoted(newurl)}")
+        request = super().redirect_request(req, fp, code, msg, headers, newurl)
         if request is not None and (before.scheme, before.netloc) != (after.scheme, after.netloc):
             request.remove_header("Authorization")
         return request

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -24,6 +25,8 @@ from moulin.fetch.download import RemoteFile, download
 from moulin.fetch.errors import FetchError, Unreachable
 from moulin.fetch.fetched import Fetched
 from moulin.fetch.progress import Progress, silent
+from moulin.fetch.published_path import is_plain
+from moulin.quoting import cut, quoted
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -31,7 +34,9 @@ if TYPE_CHECKING:
 
 _TIMEOUT_SEC = 20.0
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-
+_DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_MOST_FILES = 100_000
+_MOST_BYTES = 1 << 50
 
 _ALL = PurePosixPath()
 
@@ -105,7 +110,7 @@ def _ask(model: HubModel) -> _Listing:
         info = api.model_info(model.repository, revision=model.revision, files_metadata=True, timeout=_TIMEOUT_SEC)
     except errors.RevisionNotFoundError:
         raise FetchError(
-            f"{model.repository} has no revision {model.revision!r}", hint="a branch, a tag or a commit"
+            f"{model.repository} has no revision {quoted(model.revision)}", hint="a branch, a tag or a commit"
         ) from None
     except errors.HFValidationError:
         raise FetchError(f"Expected hf://owner/name, got {model}", hint="as in the model's address there") from None
@@ -113,14 +118,18 @@ def _ask(model: HubModel) -> _Listing:
         raise _refused(model, api.endpoint, error) from None
     except Exception as error:  # of its HTTP library, which differs between major versions
         raise Unreachable(
-            f"Cannot reach {api.endpoint}: {first_line(error)}", hint="check the network, the proxy or HF_ENDPOINT"
+            f"Cannot reach {api.endpoint}: {cut(first_line(error), 200)}",
+            hint="check the network, the proxy or HF_ENDPOINT",
         ) from None
     commit = str(info.sha)
     if not _COMMIT.fullmatch(commit):  # it becomes the name of a folder
         raise FetchError(
-            f"Expected the commit of {model} from {api.endpoint}, got {commit!r}", hint="check HF_ENDPOINT"
+            f"Expected the commit of {model} from {api.endpoint}, got {quoted(commit)}", hint="check HF_ENDPOINT"
         )
-    return _Listing(commit, tuple(_published(sibling) for sibling in info.siblings or ()))
+    siblings = info.siblings or ()
+    if len(siblings) > _MOST_FILES:
+        raise FetchError(f"Expected at most {_MOST_FILES:,} files in {model}, got {len(siblings):,}")
+    return _Listing(commit, tuple(_published(sibling, model) for sibling in siblings))
 
 
 def _refused(model: HubModel, endpoint: str, error: HfHubHTTPError) -> FetchError:
@@ -138,7 +147,7 @@ def _refused(model: HubModel, endpoint: str, error: HfHubHTTPError) -> FetchErro
             f"There is no model {model.repository} on {endpoint}, or it is private",
             hint="check the name; for a private model set HF_TOKEN or run: hf auth login",
         )
-    return FetchError(f"{endpoint} does not say what is in {model}: {first_line(error)}", hint="try later")
+    return FetchError(f"{endpoint} does not say what is in {model}: {cut(first_line(error), 200)}", hint="try later")
 
 
 def _api() -> HfApi:
@@ -152,13 +161,34 @@ def _api() -> HfApi:
     return HfApi(library_name="moulin")
 
 
-def _published(sibling: Any) -> PublishedFile:
+def _published(sibling: Any, model: HubModel) -> PublishedFile:
+    """One file as the hub describes it. Raises FetchError for what no hub says."""
+    lfs = sibling.lfs
     digest = None
-    if sibling.lfs is not None:
-        digest = Digest("sha256", sibling.lfs.sha256)
+    if lfs is not None:
+        digest = ["sha256", getattr(lfs, "sha256", None)]
     elif sibling.blob_id is not None:
-        digest = Digest("git", sibling.blob_id)
-    return PublishedFile(PurePosixPath(sibling.rfilename), sibling.size, digest)
+        digest = ["git", sibling.blob_id]
+    try:
+        return _checked(sibling.rfilename, sibling.size, digest)
+    except ValueError as error:
+        raise FetchError(
+            f"Expected the hub to say which files {model} has: {error}", hint="check HF_ENDPOINT"
+        ) from None
+
+
+def _checked(path: object, size: object, digest: object) -> PublishedFile:
+    """A file from JSON: of the hub, or remembered. Raises ValueError, in words that end a sentence."""
+    if not isinstance(path, str) or not is_plain(PurePosixPath(path)):
+        raise ValueError(f"expected the path of a file, got {quoted(path)}")
+    if size is not None and (type(size) is not int or not 0 <= size < _MOST_BYTES):
+        raise ValueError(f"expected the size of {quoted(path)}, got {quoted(size)}")
+    match digest:
+        case None:
+            return PublishedFile(PurePosixPath(path), size)
+        case ["sha256" | "git" as kind, str(value)] if _DIGEST.fullmatch(value):
+            return PublishedFile(PurePosixPath(path), size, Digest(kind, value))
+    raise ValueError(f"expected the checksum of {quoted(path)}, got {quoted(digest)}")
 
 
 def _remote_files(repository: str, commit: str, files: Sequence[PublishedFile]) -> list[tuple[RemoteFile, str]]:
@@ -202,16 +232,13 @@ def _remember(home: Path, revision: str, listing: _Listing) -> None:
 def _remembered(home: Path, commit: str) -> _Listing | None:
     try:
         rows = json.loads((home / f"{commit}.json").read_text())
-    except FileNotFoundError:
+        return _Listing(commit, tuple(_checked(path, size, digest) for path, size, digest in rows))
+    except (FileNotFoundError, ValueError, TypeError):  # not there, or damaged: the hub is asked again
         return None
-    files = (
-        PublishedFile(PurePosixPath(path), size, Digest(*digest) if digest else None) for path, size, digest in rows
-    )
-    return _Listing(commit, tuple(files))
 
 
 def _write(file: Path, text: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{file.name}.new")
+    beside = file.with_name(f".{file.name}.{secrets.token_hex(4)}.new")  # another process may be writing it too
     beside.write_text(text)
     beside.replace(file)

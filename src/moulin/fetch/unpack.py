@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import bz2
+import errno
+import gzip
 import lzma
 import shutil
 import tarfile
 import zlib
 from pathlib import Path, PurePosixPath
+from typing import IO, cast
 
 from moulin.fetch.errors import FetchError, size_text
 from moulin.fetch.progress import Progress, silent
+from moulin.fetch.published_path import is_plain
+from moulin.quoting import cut, quoted
 
 # Twice the size of a transducer of a billion parameters in fp32.
 MAX_UNPACKED_BYTES = 8_000_000_000
 MAX_MEMBERS = 10_000
 _PIECE = 1 << 20
+_LONGEST_READ = 1 << 24
 
 
 def unpack(
@@ -27,7 +34,10 @@ def unpack(
     """
     total = 0
     try:
-        with tarfile.open(archive) as tar:
+        with (
+            _decompressed(archive) as content,
+            tarfile.open(fileobj=cast(IO[bytes], _Bounded(content)), mode="r:") as tar,
+        ):
             for number, member in enumerate(tar):
                 where = into / _safe(member, name)
                 total += member.size
@@ -40,12 +50,41 @@ def unpack(
         raise FetchError(f"{name} has {Path(error.filename).name} twice", hint="it is not a regular archive") from None
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise _damaged(name, error) from None
-    except (tarfile.TarError, EOFError, ValueError, OverflowError, zlib.error, lzma.LZMAError) as error:
+    except (
+        tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError, LookupError, zlib.error, lzma.LZMAError
+    ) as error:  # fmt: skip
         raise _damaged(name, error) from None
     except OSError as error:
-        if error.errno is not None:  # the disk, not the data
+        if error.errno not in (None, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL):  # the disk, not the data
             raise
         raise _damaged(name, error) from None
+
+
+def _decompressed(archive: Path) -> IO[bytes]:
+    """The content of `archive`, decompressed as its first bytes say."""
+    with archive.open("rb") as opened:
+        start = opened.read(6)
+    if start.startswith(b"\x1f\x8b"):
+        return cast(IO[bytes], gzip.open(archive))
+    if start.startswith(b"BZh"):
+        return bz2.open(archive)
+    if start.startswith((b"\xfd7zXZ\0", b"\x5d\0\0")):
+        return lzma.open(archive)
+    return archive.open("rb")
+
+
+class _Bounded:
+    """A file for tarfile that refuses long reads: tarfile reads headers as a whole, and an archive of a few kilobytes
+    may have one of gigabytes."""
+
+    def __init__(self, content: IO[bytes]) -> None:
+        self._content = content
+        self.seek, self.tell, self.close = content.seek, content.tell, content.close
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= _LONGEST_READ:
+            raise tarfile.ReadError("it has a header that is too long")
+        return self._content.read(size)
 
 
 def _read_on(tar: tarfile.TarFile, max_bytes: int, name: str) -> None:
@@ -85,12 +124,17 @@ def _safe(member: tarfile.TarInfo, name: str) -> PurePosixPath:
     for path, what in ((member.name, "a file"), (member.linkname, "a link")):
         if path.startswith("/") or ".." in PurePosixPath(path).parts:
             raise FetchError(
-                f"{name} has {what} that leads out of its folder: {path!r}", hint="do not trust where it comes from"
+                f"{name} has {what} that leads out of its folder: {quoted(path)}",
+                hint="do not trust where it comes from",
             )
+        if path.strip("./") and not is_plain(PurePosixPath(path.replace("\0", ""))):
+            raise FetchError(f"{name} has {what} with a path that is too long: {quoted(path)}")
     if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
-        raise FetchError(f"{name} has a device: {member.name!r}", hint="do not trust where it comes from")
+        raise FetchError(f"{name} has a device: {quoted(member.name)}", hint="do not trust where it comes from")
     return PurePosixPath(member.name)
 
 
 def _damaged(name: str, error: Exception) -> FetchError:
-    return FetchError(f"{name} is no tar archive, or damaged: {error}", hint="check the address, and fetch it again")
+    return FetchError(
+        f"{name} is no tar archive, or damaged: {cut(str(error), 200)}", hint="check the address, and fetch it again"
+    )

@@ -7,15 +7,18 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from moulin.gateway.api_error import ApiError
+from moulin.gateway.api_error import ApiError, answer
 from moulin.gateway.limits import Limits
 from moulin.gateway.settings import GatewaySettings, is_loopback
+from moulin.quoting import cut
 
 _KEY_SUBPROTOCOL = "openai-insecure-api-key."
 """OpenAI's subprotocol for sending a key from a browser, which cannot set headers of a WebSocket."""
+
+MOST_HEADERS_BYTES = 64 << 10
+"""The limit on all headers of a request: that of h11, which checks it only where they come in several pieces."""
 
 # Health checks have no key. The page asks its user for one.
 _OPEN_PATHS = ("/", "/healthz", "/readyz", "/favicon.ico")
@@ -39,12 +42,14 @@ class Access:
         try:
             self._check(HTTPConnection(scope))
         except ApiError as error:
-            await _refuse(error, scope, receive, send)
+            await answer(error, scope, receive, send)
             return
         await self._app(scope, receive, send)
 
     def _check(self, connection: HTTPConnection) -> None:
-        path = connection.url.path
+        if sum(len(name) + len(value) for name, value in connection.scope["headers"]) > MOST_HEADERS_BYTES:
+            raise headers_too_large()
+        path = connection.scope["path"]  # connection.url would parse the Host header, which may be anything
         if connection.scope["type"] == "websocket" or (path.startswith("/v1/") and not self._keys):
             self._check_origin(connection.headers)
         if connection.scope["type"] == "http" and self._is_open(path, connection.scope["method"]):
@@ -81,13 +86,22 @@ class Access:
         origin = headers.get("origin")
         if origin is None or "*" in self._settings.allow_origins or origin in self._settings.allow_origins:
             return
-        page, host = urlsplit(origin), headers.get("host", "")
-        if page.netloc != host:
-            raise ApiError(403, f"Pages of {origin} may not call this gateway", code="origin_not_allowed")
+        try:
+            page = urlsplit(origin)
+        except ValueError:  # no browser sends such an origin
+            page = urlsplit("")
+        if not page.netloc or page.netloc != headers.get("host", ""):
+            raise ApiError(403, f"Pages of {cut(origin)} may not call this gateway", code="origin_not_allowed")
         # A gateway for this machine only, without keys, must be called as localhost: a page's own host name may have
         # been made to resolve to 127.0.0.1 (DNS rebinding).
         if not self._keys and is_loopback(self._settings.host) and not is_loopback(page.hostname or ""):
-            raise ApiError(403, f"Expected localhost, got a page of {origin}", code="origin_not_allowed")
+            raise ApiError(403, f"Expected localhost, got a page of {cut(origin)}", code="origin_not_allowed")
+
+
+def headers_too_large() -> ApiError:
+    return ApiError(
+        431, f"Expected at most {MOST_HEADERS_BYTES:,} bytes of headers, got more", code="headers_too_large"
+    )
 
 
 def _offered_key(headers: Headers) -> str:
@@ -98,13 +112,3 @@ def _offered_key(headers: Headers) -> str:
         if protocol.strip().startswith(_KEY_SUBPROTOCOL):
             return protocol.strip().removeprefix(_KEY_SUBPROTOCOL)
     return ""
-
-
-async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
-    response = JSONResponse(error.body(), error.status, error.headers())
-    if scope["type"] == "websocket":
-        assert (await receive())["type"] == "websocket.connect"
-        if "websocket.http.response" not in scope.get("extensions", {}):
-            await send({"type": "websocket.close", "code": 1008, "reason": error.message[:120]})
-            return
-    await response(scope, receive, send)

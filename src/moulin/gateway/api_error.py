@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+
 from moulin.errors import (
     AudioError,
     MoulinError,
@@ -15,13 +18,19 @@ from moulin.errors import (
     ServerUnavailable,
     StreamError,
 )
+from moulin.quoting import bounded, cut
 
 RETRY_AFTER_SEC = 1.0
 """The time to retry after temporary errors."""
 
+_MOST_REASON_BYTES = 123
+
 
 class ApiError(MoulinError):
-    """An error for the client, over HTTP or in an `error` event of a WebSocket."""
+    """An error for the client, over HTTP or in an `error` event of a WebSocket.
+
+    However long what it is about, message and hint have at most `quoting.MOST_MESSAGE_BYTES` each.
+    """
 
     def __init__(
         self,
@@ -34,8 +43,9 @@ class ApiError(MoulinError):
         retry_after_sec: float | None = None,
     ) -> None:
         """`param` names the invalid field of the request; `code` is for programs."""
-        super().__init__(message, hint=hint)
-        self.status, self.code, self.param, self.retry_after_sec = status, code, param, retry_after_sec
+        super().__init__(bounded(message), hint=hint and bounded(hint))
+        self.status, self.code, self.retry_after_sec = status, code, retry_after_sec
+        self.param = param and cut(param)
 
     @property
     def type(self) -> str:
@@ -83,3 +93,18 @@ def _refusal(
     error: MoulinError, status: int, code: str, *, param: str | None = None, retry_after_sec: float | None = None
 ) -> ApiError:
     return ApiError(status, error.message, code=code, param=param, hint=error.hint, retry_after_sec=retry_after_sec)
+
+
+async def answer(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request with `error`; a WebSocket, which is not accepted yet, with the same status and body as HTTP."""
+    if scope["type"] == "websocket":
+        assert (await receive())["type"] == "websocket.connect"
+        if "websocket.http.response" not in scope.get("extensions", {}):
+            await send({"type": "websocket.close", "code": 1008, "reason": close_reason(error.message)})
+            return
+    await JSONResponse(error.body(), error.status, error.headers())(scope, receive, send)
+
+
+def close_reason(text: str) -> str:
+    """`text` as the reason of a WebSocket's close, which has at most 123 bytes (RFC 6455, section 5.5)."""
+    return text.encode("utf-8", "replace")[:_MOST_REASON_BYTES].decode(errors="ignore")

@@ -2,6 +2,7 @@
 
 `create_app` builds it. A request passes these layers in order:
 
+    Stopping         the answer to requests that outlast the grace period
     RequestContext   an id (`request.state.request_id`), a line in the log, metrics, unexpected exceptions
     Access           API key, origin, rate; WebSockets are refused before they are accepted
     CORS             only with configured origins
@@ -23,6 +24,7 @@ HTTP handlers raise: MoulinErrors and HTTPExceptions become OpenAI's error body.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -33,14 +35,19 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket
 
 from moulin.errors import MoulinError
 from moulin.gateway import http_routes, live_routes
 from moulin.gateway.access import Access
-from moulin.gateway.api_error import ApiError, api_error
+from moulin.gateway.api_error import ApiError, answer, api_error
 from moulin.gateway.request_context import RequestContext
 from moulin.gateway.services import Services
 from moulin.gateway.settings import GatewaySettings
+from moulin.gateway.stopping import Stopping
+from moulin.launch.heartbeat import EVERY_SEC, Heartbeat
+from moulin.quoting import cut
 
 
 def create_app(settings: GatewaySettings) -> Starlette:
@@ -49,13 +56,20 @@ def create_app(settings: GatewaySettings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        beating = asyncio.create_task(_beat())
         async with services.triton, services.recordings:
             yield
+        beating.cancel()
         services.tracing.close()
 
     return Starlette(
-        routes=[*http_routes.routes(services), *live_routes.routes(services)],
+        routes=[
+            *http_routes.routes(services),
+            *live_routes.routes(services),
+            WebSocketRoute("/{path:path}", _unknown_socket),
+        ],
         middleware=[
+            Middleware(Stopping),
             Middleware(RequestContext, metrics=services.metrics, tracing=services.tracing),
             *_cors(settings),
             Middleware(Access, settings=settings, limits=services.limits),
@@ -63,6 +77,17 @@ def create_app(settings: GatewaySettings) -> Starlette:
         exception_handlers=_EXCEPTION_HANDLERS,
         lifespan=lifespan,
     )
+
+
+async def _beat() -> None:
+    """Show that the event loop runs: a supervisor starts a process anew whose loop hangs."""
+    heartbeat = Heartbeat(by_itself=False)
+    try:
+        while True:
+            heartbeat.beat()
+            await asyncio.sleep(EVERY_SEC)
+    finally:
+        heartbeat.close()
 
 
 def _cors(settings: GatewaySettings) -> list[Middleware]:
@@ -79,6 +104,16 @@ def _cors(settings: GatewaySettings) -> list[Middleware]:
     ]
 
 
+_CODES = {404: "not_found", 405: "method_not_allowed"}
+
+
+async def _unknown_socket(websocket: WebSocket) -> None:
+    """A WebSocket at a path that has none."""
+    message = f"There is no WebSocket at {cut(websocket.scope['path'])}"
+    refusal = ApiError(404, message, code="not_found", hint="live speech is at /v1/realtime and /v1/stream")
+    await answer(refusal, websocket.scope, websocket.receive, websocket.send)
+
+
 async def _answer_error(_request: Request, error: Exception) -> Response:
     refusal = api_error(error)
     return JSONResponse(refusal.body(), refusal.status, refusal.headers())
@@ -86,8 +121,8 @@ async def _answer_error(_request: Request, error: Exception) -> Response:
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    message = f"{request.method} {request.url.path}: {error.detail}"
-    refusal = ApiError(error.status_code, message, code="not_found" if error.status_code == 404 else None)
+    message = f"{cut(request.method, 20)} {cut(request.scope['path'])}: {cut(error.detail, 200)}"
+    refusal = ApiError(error.status_code, message, code=_CODES.get(error.status_code))
     return JSONResponse(refusal.body(), refusal.status, dict(error.headers or {}))
 
 

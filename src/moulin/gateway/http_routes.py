@@ -8,24 +8,36 @@ from starlette.routing import BaseRoute, Route
 
 from moulin.client.served_model import ServedModel
 from moulin.errors import ServerUnavailable
-from moulin.gateway.api_error import ApiError
+from moulin.gateway.api_error import ApiError, api_error
 from moulin.gateway.services import Services
+from moulin.gateway.supervision import Supervision
 from moulin.gateway.transcriptions import Transcriptions
+from moulin.quoting import quoted
 
 
 def routes(services: Services) -> list[BaseRoute]:
+    supervision = Supervision(services.settings.supervision_fd)
+
     async def health(_request: Request) -> Response:
         """Liveness: the gateway itself answers."""
         return JSONResponse({"status": "ok"})
 
     async def ready(_request: Request) -> Response:
-        """Readiness: a model is ready on a server."""
-        if not await services.triton.is_ready():
-            raise ServerUnavailable(f"No model is ready on {', '.join(services.settings.triton)}")
-        return JSONResponse({"status": "ready"})
+        """Readiness: a model is ready on a server. With the state of supervised processes."""
+        processes = supervision.processes()
+        state = {"processes": processes} if processes else {}
+        if await services.triton.is_ready():
+            return JSONResponse({"status": "ready", **state})
+        down = supervision.summary()
+        message = f"No model is ready on {', '.join(services.settings.triton)}" + (f": {down}" if down else "")
+        refusal = api_error(ServerUnavailable(message))
+        return JSONResponse({**refusal.body(), **state}, refusal.status, refusal.headers())
 
     async def metrics(_request: Request) -> Response:
-        return PlainTextResponse(services.metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return PlainTextResponse(
+            services.metrics.exposition() + supervision.exposition(),
+            media_type="text/plain; version=0.0.4; charset=utf-8",
+        )
 
     async def models(_request: Request) -> Response:
         """The models in OpenAI's form; `created` is unknown and 0."""
@@ -37,7 +49,7 @@ def routes(services: Services) -> list[BaseRoute]:
         for served in await services.catalog.models():
             if served.name == name:
                 return JSONResponse(_model_object(served))
-        raise ApiError(404, f"The model {name!r} does not exist", code="model_not_found", param="model")
+        raise ApiError(404, f"The model {quoted(name)} does not exist", code="model_not_found", param="model")
 
     async def translations(_request: Request) -> Response:
         raise ApiError(

@@ -19,6 +19,7 @@ from moulin.gateway.page import page_routes
 from moulin.gateway.realtime_config import RealtimeConfig
 from moulin.gateway.realtime_session import RealtimeSession, realtime_refusal
 from moulin.gateway.services import Services
+from moulin.quoting import quoted
 
 _OpenSession = Callable[[Services, WebSocket], Awaitable[Session]]
 """A function that opens a session; raises MoulinError for a client that cannot be served."""
@@ -73,7 +74,7 @@ async def _live_session(services: Services, websocket: WebSocket) -> Session:
     if unknown:
         raise ApiError(
             400,
-            f"Unknown parameter: {min(unknown)!r}",
+            f"Unknown parameter: {quoted(min(unknown))}",
             code="unknown_parameter",
             param=min(unknown),
             hint="the URL's parameters are model, encoding and sample_rate; options are sent as a message",
@@ -91,7 +92,10 @@ def _choice(query: Mapping[str, str], name: str, choices: tuple[Any, ...], defau
     value = query.get(name, default)
     if value not in choices:
         raise ApiError(
-            400, f"Expected {name} to be one of {', '.join(choices)}, got {value!r}", code="invalid_value", param=name
+            400,
+            f"Expected {name} to be one of {', '.join(choices)}, got {quoted(value)}",
+            code="invalid_value",
+            param=name,
         )
     return value
 
@@ -99,5 +103,5 @@ def _choice(query: Mapping[str, str], name: str, choices: tuple[Any, ...], defau
 def _integer(query: Mapping[str, str], name: str, default: int) -> int:
     value = query.get(name, str(default))
     if not (value.isascii() and value.isdecimal() and len(value) < 10):
-        raise ApiError(400, f"Expected {name} to be a number, got {value!r}", code="invalid_value", param=name)
+        raise ApiError(400, f"Expected {name} to be a number, got {quoted(value)}", code="invalid_value", param=name)
     return int(value)

@@ -17,9 +17,15 @@ from moulin.gateway.live_audio import ContainerSent, LiveAudio, Samples
 from moulin.gateway.live_steps import Event, Finish, Hear, Step
 from moulin.gateway.live_timeline import Timeline
 from moulin.live_transcript import LiveTranscript, Segment, StreamUpdate
+from moulin.quoting import quoted
 from moulin.streaming.options import StreamOptions
+from moulin.untrusted_json import JsonError, read_json
 
 Encoding = Literal["s16le", "f32le"]
+
+_MOST_MESSAGE_BYTES = 1 << 16
+"""The limit on a message in JSON; audio goes into binary ones."""
+_MOST_ID = 512
 
 
 @dataclass(slots=True)
@@ -109,7 +115,7 @@ class LiveSession:
     def _set_options(self, fields: dict[str, Any]) -> Iterator[Step]:
         options = fields.get("options")
         if not isinstance(options, dict):
-            raise _invalid_options(f"Expected a JSON object of options, got {options!r}")
+            raise _invalid_options(f"Expected a JSON object of options, got {quoted(options)}")
         try:
             StreamOptions().updated(options)
         except OptionsError as error:
@@ -137,7 +143,15 @@ class LiveSession:
         yield Finish()
 
     def _pong(self, fields: dict[str, Any]) -> Iterator[Step]:
-        yield _message("pong", id=fields.get("id"))
+        sent = fields.get("id")
+        if len(json.dumps(sent)) > _MOST_ID:
+            raise ApiError(
+                400,
+                f"Expected the id of a ping to have at most {_MOST_ID} characters, got {quoted(sent)}",
+                code="invalid_message",
+                param="id",
+            )
+        yield _message("pong", id=sent)
 
     def _hear(self, piece: Samples, end: Literal["rest"] | None = None) -> Hear:
         self._timeline.send(len(piece))
@@ -161,8 +175,8 @@ def _invalid_options(message: str, hint: str | None = None) -> ApiError:
 
 def _parsed(text: str) -> dict[str, Any]:
     try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        fields = read_json(text, most_bytes=_MOST_MESSAGE_BYTES)
+    except JsonError as error:
         raise ApiError(
             400, f"The message is not JSON: {error}", code="invalid_json", hint="audio goes into binary messages"
         ) from None
@@ -176,6 +190,6 @@ def _handler(fields: dict[str, Any]) -> Callable[[LiveSession, dict[str, Any]], 
     handler = _HANDLERS.get(kind) if isinstance(kind, str) else None
     if handler is None:
         raise ApiError(
-            400, f"Expected a type of {', '.join(_HANDLERS)}, got {kind!r}", code="invalid_message", param="type"
+            400, f"Expected a type of {', '.join(_HANDLERS)}, got {quoted(kind)}", code="invalid_message", param="type"
         )
     return handler

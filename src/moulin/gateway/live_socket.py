@@ -10,11 +10,10 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from moulin.gateway.api_error import ApiError
+from moulin.gateway.api_error import ApiError, close_reason
 
 _SLOW_SEC = 20.0
 _CLOSE_SEC = 2.0
-_MAX_REASON_BYTES = 123
 
 
 class CloseCode(IntEnum):
@@ -75,7 +74,7 @@ class LiveSocket:
         """Send an event; waits until the client has read enough of the earlier ones."""
         try:
             async with asyncio.timeout(self._slow_sec):
-                await self._websocket.send_text(json.dumps(fields, ensure_ascii=False))
+                await self._websocket.send_text(_json(fields))
         except TimeoutError:
             await self.close(CloseCode.SLOW, f"the client has read nothing for {self._slow_sec:g} s")
             raise ClientGone from None
@@ -86,7 +85,11 @@ class LiveSocket:
         """Close the connection; failures are ignored."""
         if self._websocket.application_state is WebSocketState.DISCONNECTED:
             return
-        short = reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
         with suppress(TimeoutError, WebSocketDisconnect, RuntimeError):
             async with asyncio.timeout(_CLOSE_SEC):
-                await self._websocket.close(code, short)
+                await self._websocket.close(code, close_reason(reason))
+
+
+def _json(fields: dict[str, Any]) -> str:
+    """`fields` as JSON, whose lone surrogates, which no frame can hold, are replaced."""
+    return json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace").decode()

@@ -7,6 +7,7 @@ from moulin.client.served_model import ServedModel
 from moulin.gateway.api_error import ApiError
 from moulin.gateway.settings import GatewaySettings
 from moulin.gateway.triton_servers import TritonServers
+from moulin.quoting import listed, quoted
 
 
 class ModelCatalog:
@@ -51,11 +52,11 @@ class ModelCatalog:
         if wanted == self._settings.default_model and len(fitting) == 1:
             return models[fitting[0]]  # the only one, under any name
         kind = "live streams" if streaming else "recordings"
-        other = f"; {wanted!r} is for {'recordings' if streaming else 'live streams'}" if wanted in models else ""
+        other = f"; {quoted(wanted)} is for {'recordings' if streaming else 'live streams'}" if wanted in models else ""
         raise ApiError(
             404,
-            f"There is no model {name or wanted!r} for {kind}{other}",
+            f"There is no model {quoted(name or wanted)} for {kind}{other}",
             code="model_not_found",
             param="model",
-            hint=f"the models for {kind} are {', '.join(fitting)}" if fitting else f"no model for {kind} is served",
+            hint=f"the models for {kind} are {listed(fitting, 20)}" if fitting else f"no model for {kind} is served",
         )

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from moulin.audio.pcm import PcmEncoding
 from moulin.gateway.api_error import ApiError
 from moulin.gateway.live_audio import LiveAudio
+from moulin.quoting import cut, quoted
 
 _LOGPROBS = "item.input_audio_transcription.logprobs"
 
@@ -137,12 +138,13 @@ class _Strict(BaseModel):
 
 
 class _Transcription(_Strict):
-    model: str | None = None
-    language: str | None = None
-    prompt: str | None = None
+    # The session's events show these three again, so they are bounded.
+    model: str | None = Field(None, max_length=256)
+    language: str | None = Field(None, max_length=64)
+    prompt: str | None = Field(None, max_length=10_000)
     # Hints for other kinds of models: accepted and unused.
-    languages: list[str] | None = None
-    keywords: list[str] | None = None
+    languages: list[str] | None = Field(None, max_length=100)
+    keywords: list[str] | None = Field(None, max_length=10_000)
     delay: Literal["minimal", "low", "medium", "high", "xhigh"] | None = None
 
     def settings(self) -> dict[str, Any]:
@@ -258,11 +260,11 @@ def _parsed(model: type[_Model], session: Any) -> _Model:
         return model.model_validate(session)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-    param = ".".join(["session", *(str(part) for part in first["loc"] if part not in _TAGS)])
+    param = ".".join(["session", *(cut(str(part)) for part in first["loc"] if part not in _TAGS)])
     if param == "session.type":
         raise ApiError(
             400,
-            f"Expected session.type 'transcription', got {first['input']!r}",
+            f"Expected session.type 'transcription', got {quoted(first['input'])}",
             code="invalid_value",
             param=param,
             hint="this server transcribes; it holds no conversations",
@@ -272,4 +274,4 @@ def _parsed(model: type[_Model], session: Any) -> _Model:
         raise ApiError(400, f"Unknown parameter: '{param}'.", code=code, param=param)
     if code == "missing_required_parameter":
         raise ApiError(400, f"Missing required parameter: '{param}'.", code=code, param=param)
-    raise ApiError(400, f"Invalid value for '{param}': {first['msg']}", code=code, param=param)
+    raise ApiError(400, f"Invalid value for '{param}': {cut(first['msg'], 300)}", code=code, param=param)

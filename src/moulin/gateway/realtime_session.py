@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
@@ -28,11 +27,17 @@ from moulin.gateway.live_timeline import Timeline
 from moulin.gateway.realtime_config import RealtimeConfig
 from moulin.gateway.realtime_item import Delta, Item, log_probs
 from moulin.live_transcript import Segment, StreamUpdate
+from moulin.quoting import quoted
 from moulin.transcript import Word
+from moulin.untrusted_json import JsonError, read_json
 
 MAX_APPEND_BYTES = 15 << 20
 """OpenAI's limit for one event, as base64."""
 MIN_COMMIT_SEC = 0.1
+
+_MOST_EVENT_BYTES = 16 << 20
+_MOST_ID = 512
+"""OpenAI's limit for a client's event_id."""
 
 _RESOLUTION_SEC = 0.08
 """The resolution of a gap between words: one encoder frame on either side."""
@@ -93,7 +98,7 @@ class RealtimeSession:
         event_id = None
         try:
             fields = _parsed(message)
-            event_id = fields.get("event_id") if isinstance(fields.get("event_id"), str) else None
+            event_id = _event_id(fields)
             yield from self._handler(fields)(self, fields)
         except ApiError as error:
             yield self.refused(error, event_id)
@@ -144,7 +149,10 @@ class RealtimeSession:
         if handler is None:
             known = ", ".join(f"'{name}'" for name in _HANDLERS)
             raise ApiError(
-                400, f"Invalid value: {kind!r}. Supported values are: {known}.", code="invalid_value", param="type"
+                400,
+                f"Invalid value: {quoted(kind)}. Supported values are: {known}.",
+                code="invalid_value",
+                param="type",
             )
         return handler
 
@@ -164,7 +172,7 @@ class RealtimeSession:
             find = Find(config.model)
             yield find
             if find.model is None:
-                raise find.refusal or ApiError(404, f"There is no model {find.name!r}", code="model_not_found")
+                raise find.refusal or ApiError(404, f"There is no model {quoted(find.name)}", code="model_not_found")
             config = replace(config, model=find.model)
         detects, detected = config.turn_detection is not None, old.turn_detection is not None
         if (config.model, config.format, config.stream_options, detects) != (
@@ -325,12 +333,25 @@ _HANDLERS: dict[str, Callable[[RealtimeSession, dict[str, Any]], Iterator[Step]]
 
 def _parsed(message: str | bytes) -> dict[str, Any]:
     try:
-        fields = json.loads(message)
-    except (ValueError, RecursionError) as error:
+        fields = read_json(message, most_bytes=_MOST_EVENT_BYTES)
+    except JsonError as error:
         raise ApiError(400, f"The event is not JSON: {error}", code="invalid_json") from None
     if not isinstance(fields, dict):
         raise ApiError(400, f"Expected a JSON object as an event, got {type(fields).__name__}", code="invalid_event")
     return fields
+
+
+def _event_id(fields: dict[str, Any]) -> str | None:
+    """The client's id of its event, which errors about it repeat. Raises ApiError."""
+    event_id = fields.get("event_id")
+    if isinstance(event_id, str) and len(event_id) > _MOST_ID:
+        raise ApiError(
+            400,
+            f"Invalid 'event_id': expected at most {_MOST_ID} characters, got {len(event_id):,}.",
+            code="string_above_max_length",
+            param="event_id",
+        )
+    return event_id if isinstance(event_id, str) else None
 
 
 def _required(fields: dict[str, Any], name: str) -> Any:

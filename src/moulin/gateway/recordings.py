@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
+from moulin.audio.selection import Selection
 from moulin.gateway.fair_places import FairPlaces
 from moulin.gateway.metrics import Metrics
 from moulin.gateway.tracing import Attributes, Tracing
@@ -46,7 +47,13 @@ class Recordings:
 
     @asynccontextmanager
     async def decoding(
-        self, recording: Recording, caller: str, *, max_audio_sec: float, max_utterance_sec: float | None
+        self,
+        recording: Recording,
+        selection: Selection,
+        caller: str,
+        *,
+        max_audio_sec: float,
+        max_utterance_sec: float | None,
     ) -> AsyncIterator[Decoding]:
         """Wait for the caller's turn, and decode the recording; see `DecodingProcesses`."""
         with self._metrics.queued.track_inprogress():
@@ -56,6 +63,7 @@ class Recordings:
                 async with self._processes.decoding(
                     recording.descriptor,
                     recording.name,
+                    selection,
                     max_audio_sec=max_audio_sec,
                     max_utterance_sec=max_utterance_sec,
                 ) as decoding:

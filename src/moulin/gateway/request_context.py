@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from moulin.gateway.api_error import api_error
 from moulin.gateway.metrics import Metrics
 from moulin.gateway.tracing import Tracing
+from moulin.quoting import cut
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,9 @@ REQUEST_ID: ContextVar[str] = ContextVar("moulin_request_id", default="")
 
 # A client's id goes into logs and headers, so only harmless characters are accepted.
 _SANE_ID = re.compile(r"[A-Za-z0-9_.:/+=@-]{1,128}")
+
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET"}
+_MOST_PATH = 200
 
 _QUIET = ("/healthz", "/readyz", "/metrics")
 """Paths polled every few seconds, which are not logged."""
@@ -56,7 +60,7 @@ class RequestContext:
                 status = 403  # closed before being accepted
             await send(message)
 
-        about = {"http.request.method": scope.get("method", "GET"), "url.path": _path(scope)}
+        about = {"http.request.method": _method(scope), "url.path": _path(scope)}
         try:
             with self._tracing.request(_name(scope), headers, about | {"moulin.request_id": request_id}) as span:
                 await self._app(scope, receive, observed)
@@ -91,15 +95,16 @@ class RequestContext:
                 "path": _path(scope),
                 "status": status,
                 "duration_ms": round(seconds * 1000, 1),
-                "client": client[0] if client else None,
+                "client": cut(client[0]) if client else None,
                 **scope["state"].get("log", {}),
             },
         )
 
 
 def _method(scope: Scope) -> str:
+    """The method, one of a closed set: a client can make up any number of others."""
     method: str = scope.get("method", "WEBSOCKET")
-    return method
+    return method if method in _METHODS else "other"
 
 
 def _name(scope: Scope) -> str:
@@ -107,5 +112,5 @@ def _name(scope: Scope) -> str:
 
 
 def _path(scope: Scope) -> str:
-    """The path, URL-encoded so that it cannot inject lines into the log."""
-    return quote(scope["path"])
+    """The path, cut, and URL-encoded so that it cannot inject lines into the log."""
+    return quote(scope["path"][:_MOST_PATH], errors="replace")

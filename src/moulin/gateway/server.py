@@ -7,11 +7,14 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import uvicorn
 
 from moulin.errors import LaunchError
 from moulin.gateway.app import create_app
+from moulin.gateway.connection_limit import RESERVE, connection_limit
+from moulin.gateway.connections import BoundedListener, BoundedProtocol, Connections
 from moulin.gateway.settings import GatewaySettings
 
 _GRACE_SEC = 10
@@ -36,10 +39,14 @@ def listen(settings: GatewaySettings) -> socket.socket:
 
 
 def run(settings: GatewaySettings, listener: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM; running requests get ten seconds to finish."""
-    server = uvicorn.Server(server_config(settings))
+    """Serve until SIGINT or SIGTERM; running requests get ten seconds to finish.
+
+    Raises LaunchError where there are too few file descriptors.
+    """
+    connections = _connections(settings)
+    server = uvicorn.Server(server_config(settings, connections))
     with _not_raised_again():
-        server.run([listener])
+        server.run([BoundedListener(listener, connections)])
 
 
 @contextmanager
@@ -57,10 +64,17 @@ def _not_raised_again() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def server_config(settings: GatewaySettings) -> uvicorn.Config:
+def _connections(settings: GatewaySettings) -> Connections:
+    return Connections(connection_limit(settings), RESERVE, header_sec=settings.header_timeout_sec)
+
+
+def server_config(settings: GatewaySettings, connections: Connections | None = None) -> uvicorn.Config:
     """uvicorn's configuration; logging is left to the caller."""
     return uvicorn.Config(
         create_app(settings),
+        # Both by name, whatever else is installed: the limit on connections is built on them.
+        loop="asyncio",
+        http=partial(BoundedProtocol, connections or _connections(settings)),  # type: ignore[arg-type]
         log_config=None,
         access_log=False,
         server_header=False,

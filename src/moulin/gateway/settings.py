@@ -49,6 +49,10 @@ class GatewaySettings(BaseModel):
     """Recordings that may be in progress, from upload to response; the next is refused."""
     max_streams: PositiveInt = 256
     """Live streams that may be open at once."""
+    max_connections: PositiveInt | None = None
+    """Connections that may be open at once; by default as many as the limit on open files allows, 4,096 at most."""
+    header_timeout_sec: PositiveFloat = 10.0
+    """A connection that has not sent a whole request's headers in this time is closed."""
     max_requests_per_minute: PositiveFloat | None = None
     """The limit for one API key, or for one address without keys."""
     stream_idle_sec: PositiveFloat = 60.0
@@ -57,6 +61,8 @@ class GatewaySettings(BaseModel):
     """The timeout for one piece of audio."""
     metrics_folder: Path | None = None
     """The folder in which a gateway's workers share their metrics, so that each can report those of all."""
+    supervision_fd: int | None = None
+    """The descriptor of the supervisor's `SupervisionBoard`, whose state the gateway publishes."""
     otlp_endpoint: str | None = None
     """The URL of an OTLP collector for OpenTelemetry traces over HTTP."""
 

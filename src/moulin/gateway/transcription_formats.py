@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from moulin.cues import Cue, cues
 from moulin.gateway.transcription_request import TranscriptionRequest
-from moulin.transcript import Transcript, Word
+from moulin.transcript import Transcript, Word, place_of
 from moulin.transcript_formats import to_srt, to_vtt
 
 
@@ -40,12 +40,15 @@ def delta_event(text: str) -> bytes:
 
 
 def done_event(transcript: Transcript, request: TranscriptionRequest) -> bytes:
-    return event({"type": "transcript.text.done", "text": transcript.text, **_log_probs(transcript, request)})
+    warnings = {"warnings": list(transcript.warnings)} if transcript.warnings else {}
+    fields = {"type": "transcript.text.done", "text": transcript.text, **_log_probs(transcript, request)}
+    return event({**fields, **warnings})
 
 
 def _plain(transcript: Transcript, request: TranscriptionRequest) -> dict[str, Any]:
     usage = {"type": "duration", "seconds": math.ceil(transcript.duration_sec)}
-    return {"text": transcript.text, "usage": usage, **_log_probs(transcript, request)}
+    warnings = {"warnings": list(transcript.warnings)} if transcript.warnings else {}
+    return {"text": transcript.text, "usage": usage, **_log_probs(transcript, request), **warnings}
 
 
 def _verbose(transcript: Transcript, request: TranscriptionRequest) -> dict[str, Any]:
@@ -58,7 +61,8 @@ def _verbose(transcript: Transcript, request: TranscriptionRequest) -> dict[str,
     wanted = request.timestamp_granularities or ("segment",)
     if "word" in wanted:
         fields["words"] = [
-            {"word": word.word, "start": word.start_sec, "end": word.end_sec} for word in transcript.words
+            {"word": word.word, "start": word.start_sec, "end": word.end_sec, **place_of(word)}
+            for word in transcript.words
         ]
     if "segment" in wanted:
         fields["segments"] = [_segment(number, cue, request.temperature) for number, cue in enumerate(cues(transcript))]
@@ -79,6 +83,7 @@ def _segment(number: int, cue: Cue, temperature: float) -> dict[str, Any]:
         "avg_logprob": sum(map(_log_prob, cue.words)) / len(cue.words),
         "compression_ratio": round(len(text) / len(zlib.compress(text)), 3),
         "no_speech_prob": 0.0,
+        **place_of(cue.words[0]),
     }
 
 

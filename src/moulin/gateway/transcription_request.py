@@ -7,14 +7,18 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import FormData
 
+from moulin.audio.selection import Selection
 from moulin.decoding.options import DecodingOptions
+from moulin.errors import OptionsError
 from moulin.gateway.api_error import ApiError
+from moulin.quoting import quoted
 
 ResponseFormat = Literal["json", "text", "srt", "verbose_json", "vtt"]
 
 
 class TranscriptionRequest(BaseModel):
-    """OpenAI's fields, and moulin's own `method`, `beam` and `blank_penalty`. Unknown fields are refused."""
+    """OpenAI's fields, and moulin's own `method`, `beam`, `blank_penalty`, `channels` and `track`. Unknown fields are
+    refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,6 +38,13 @@ class TranscriptionRequest(BaseModel):
     method: str | None = None
     beam: int | None = None
     blank_penalty: float | None = None
+    channels: str = "mix"
+    track: str | None = None
+
+    @property
+    def selection(self) -> Selection:
+        """The channels and the track to transcribe. Raises OptionsError."""
+        return Selection(self.channels, self.track)
 
     @property
     def decoding_changes(self) -> dict[str, Any]:
@@ -77,13 +88,29 @@ def _check_together(request: TranscriptionRequest) -> None:
             param="response_format",
         )
 
+    try:
+        selection = request.selection
+    except OptionsError as error:
+        param = "track" if error.message.startswith("Expected track") else "channels"
+        raise ApiError(400, error.message, code="invalid_value", param=param) from None
+    if request.stream and not selection.is_single:
+        raise ApiError(
+            400,
+            "Expected stream=false with channels=each or track=all, whose words are put in order at the end",
+            param="stream",
+        )
+
 
 def _refusal(error: ValidationError) -> ApiError:
     first = error.errors()[0]
     name = str(first["loc"][0])
     if first["type"] == "missing":
-        return ApiError(400, f"Expected a field {name!r}, got none", code="missing_required_parameter", param=name)
+        return ApiError(
+            400, f"Expected a field {quoted(name)}, got none", code="missing_required_parameter", param=name
+        )
     if first["type"] == "extra_forbidden":
-        return ApiError(400, f"Unknown parameter: {name!r}", code="unknown_parameter", param=name)
+        return ApiError(400, f"Unknown parameter: {quoted(name)}", code="unknown_parameter", param=name)
     wanted = first["msg"].removeprefix("Input should be ")
-    return ApiError(400, f"Expected {name} to be {wanted}, got {first['input']!r}", code="invalid_value", param=name)
+    return ApiError(
+        400, f"Expected {name} to be {wanted}, got {quoted(first['input'])}", code="invalid_value", param=name
+    )

@@ -80,7 +80,7 @@ class _Transcription:
         self, services: Services, request: Request, wanted: TranscriptionRequest, recording: Recording
     ) -> None:
         self._services, self._request, self._wanted, self._recording = services, request, wanted, recording
-        self._joined, self._decoded_sec = JoinedTranscript(), 0.0
+        self._joined = JoinedTranscript()
 
     async def begin(self) -> None:
         """Find the model and check the options. Raises ApiError, OptionsError, ServerUnavailable."""
@@ -91,7 +91,7 @@ class _Transcription:
         """The whole transcript."""
         async for _ in self._deltas():
             pass
-        return response(self._joined.transcript(self._decoded_sec), self._wanted)
+        return response(self._transcript, self._wanted)
 
     async def events(self) -> AsyncGenerator[bytes]:
         """Events with the transcript as it grows, then with all of it, or with an error."""
@@ -99,7 +99,7 @@ class _Transcription:
             async for delta in self._deltas():
                 if delta:
                     yield delta_event(delta)
-            yield done_event(self._joined.transcript(self._decoded_sec), self._wanted)
+            yield done_event(self._transcript, self._wanted)
         except Exception as error:
             refusal = api_error(error)
             if refusal.code == "internal_error":
@@ -113,6 +113,7 @@ class _Transcription:
         try:
             async with recordings.decoding(
                 self._recording,
+                self._wanted.selection,
                 about.caller,
                 max_audio_sec=self._services.settings.max_audio_sec,
                 max_utterance_sec=None if model.streaming else model.max_utterance_sec,
@@ -122,7 +123,7 @@ class _Transcription:
                     yield self._joined.add(piece, heard)
         except AudioError as error:
             raise _audio_refusal(error) from error
-        self._decoded_sec = pieces.decoded_sec
+        self._transcript = self._joined.transcript(pieces.decoded_sec, pieces.warnings)
         about.log = {"model": self._model.name, "audio_sec": round(pieces.decoded_sec, 3)}
 
 

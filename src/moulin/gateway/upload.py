@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from moulin.gateway.api_error import ApiError
+from moulin.quoting import cut
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ def recording_in(form: FormData) -> Recording:
         )
     with _on_disk():
         file.file.rollover()  # type: ignore[attr-defined]  # small files are still in memory
-    return Recording(file.filename or "the file", file.file.fileno())
+    return Recording(cut(file.filename or "the file"), file.file.fileno())
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What a process does that the server has forked: one recording, from a descriptor to pieces on a socket."""
+"""What a process does that the server has forked: recordings, each from a descriptor to pieces on a socket."""
 
 from __future__ import annotations
 
@@ -9,43 +9,53 @@ import resource
 import signal
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from moulin.arrays import Floats
-from moulin.audio.decode import audio_blocks
+from moulin.audio.recording import Recording, opened_recordings
+from moulin.audio.selection import Selection
+from moulin.audio.timeline import Skip
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.errors import MoulinError
-from moulin.isolated_decoding.messages import ERRORS, UNEXPECTED, Limits, Order, packed
-from moulin.long_audio.cutter import Piece
-from moulin.long_audio.pieces import Pieces
+from moulin.isolated_decoding.messages import ERRORS, MAX_ORDER_BYTES, UNEXPECTED, Limits, Order, packed
+from moulin.long_audio.recording_blocks import RecordingBlocks
+from moulin.long_audio.recording_pieces import OpenRecordings, RecordingPieces
 
 logger = logging.getLogger(__name__)
 
-_BLOCK_SEC = 1.0
 _NICE = 10
 """Below everything else on the machine: many recordings at once delay each other, and not live streams."""
 
 
-def decode(order: Order, recording: int, result: socket.socket) -> None:
+def work(orders: socket.socket) -> None:
+    """Take one recording after the other, until the server closes its end."""
+    os.nice(_NICE)
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(orders, MAX_ORDER_BYTES, 2)
+        if not data:
+            return
+        recording, result = descriptors
+        with socket.socket(fileno=result) as to_caller:
+            _decode(Order.from_bytes(data), recording, to_caller)
+        os.close(recording)
+
+
+def _decode(order: Order, recording: int, result: socket.socket) -> None:
     """Send the pieces of the open file `recording`, and then that they are all, or why there are no more.
 
     The process is killed where it needs more CPU time than `order.limits` allow.
     """
-    os.nice(_NICE)
     _limit_memory(order.limits.memory_bytes)
     _Log.sends_to(result)
-    path = f"/proc/self/fd/{recording}"
-    blocks = audio_blocks(path, max_duration_sec=order.max_audio_sec, name=order.name)
-    send_pieces(order, _charged(blocks, order.limits), result)
+    send_pieces(order, partial(_charged_recordings, order, f"/proc/self/fd/{recording}"), result)
 
 
-def send_pieces(order: Order, blocks: Iterator[Floats], result: socket.socket) -> None:
-    """Send the pieces of `blocks` [n] each, and how they end."""
+def send_pieces(order: Order, recordings: OpenRecordings, result: socket.socket) -> None:
+    """Send the pieces of the `recordings` that the order's selection stands for, and how they end."""
     try:
-        _send_pieces(order, blocks, result)
+        _send_pieces(order, recordings, result)
     except MoulinError as error:
         kind = next(kind for kind in ERRORS if isinstance(error, ERRORS[kind]))
         _send(result, {"error": kind, "message": error.message, "hint": error.hint})
@@ -57,52 +67,65 @@ def send_pieces(order: Order, blocks: Iterator[Floats], result: socket.socket) -
         _send(result, {"error": UNEXPECTED, "message": f"{type(error).__name__}: {error}", "hint": None})
 
 
-def _send_pieces(order: Order, blocks: Iterator[Floats], result: socket.socket) -> None:
-    decoded_sec = 0.0
+def _send_pieces(order: Order, recordings: OpenRecordings, result: socket.socket) -> None:
+    pieces: RecordingBlocks | RecordingPieces
     if order.max_utterance_sec is None:
-        for piece in _whole(blocks):
-            decoded_sec = piece.end_sec
-            _send(result, {"start": piece.start_samples, "decoded_sec": decoded_sec}, piece.waveform)
+        pieces = RecordingBlocks(recordings, order.selection)
     else:
-        pieces = Pieces(blocks, max_utterance_sec=order.max_utterance_sec)
-        for piece in pieces:
-            _send(result, {"start": piece.start_samples, "decoded_sec": pieces.decoded_sec}, piece.waveform)
-        decoded_sec = pieces.decoded_sec
-    _send(result, {"done": True, "decoded_sec": decoded_sec})
+        pieces = RecordingPieces(recordings, order.selection, max_utterance_sec=order.max_utterance_sec)
+    for piece in pieces:
+        place = None if piece.place is None else [piece.place.channel, piece.place.track]
+        header = {"start": piece.start_samples, "place": place, "decoded_sec": pieces.decoded_sec}
+        _send(result, header, piece.waveform)
+    _send(result, {"done": True, "decoded_sec": pieces.decoded_sec, "warnings": pieces.warnings})
 
 
-def _whole(blocks: Iterator[Floats]) -> Iterator[Piece]:
-    """All audio, in blocks of about a second."""
-    waiting: list[Floats] = []
-    start = samples = 0
-    for block in blocks:
-        waiting.append(block)
-        samples += len(block)
-        if samples >= _BLOCK_SEC * SAMPLE_RATE:
-            yield Piece(start, np.concatenate(waiting))
-            start, waiting, samples = start + samples, [], 0
-    if samples:
-        yield Piece(start, np.concatenate(waiting))
+def _charged_recordings(order: Order, path: str) -> list[tuple[Selection, _Charged]]:
+    """The recordings, each block of which allows the process more CPU time."""
+    budget = _Budget(order.limits)
+    opened = opened_recordings(path, order.selection, max_duration_sec=order.max_audio_sec, name=order.name)
+    return [(single, _Charged(recording, budget)) for single, recording in opened]
 
 
-def _charged(blocks: Iterator[Floats], limits: Limits) -> Iterator[Floats]:
-    """`blocks`, each of which allows the process more CPU time."""
-    used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])  # of the fork's own life: next to nothing
-    decoded = 0
-    allowed = 0
-    while True:
-        until = math.ceil(used + limits.allowed_cpu_sec(decoded / SAMPLE_RATE))
-        if until != allowed:
-            resource.setrlimit(resource.RLIMIT_CPU, (until, resource.RLIM_INFINITY))
-            allowed = until
-        block = next(blocks, None)
-        if block is None:
-            return
-        decoded += len(block)
-        yield block
+class _Budget:
+    """The process's limit of CPU time, beyond which the kernel kills it."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits, self._decoded, self._allowed = limits, 0, 0
+        self._used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])  # by recordings before this one
+        self.allow(0)
+
+    def allow(self, samples: int) -> None:
+        """Note that so many samples more have come."""
+        self._decoded += samples
+        allowed = math.ceil(self._used + self._limits.allowed_cpu_sec(self._decoded / SAMPLE_RATE))
+        if allowed != self._allowed:
+            resource.setrlimit(resource.RLIMIT_CPU, (allowed, resource.RLIM_INFINITY))
+            self._allowed = allowed
+
+
+class _Charged:
+    """A recording that asks for CPU time with each block."""
+
+    def __init__(self, recording: Recording, budget: _Budget) -> None:
+        self._recording, self._budget = recording, budget
+
+    def __iter__(self) -> Iterator[Floats | Skip]:
+        return self
+
+    def __next__(self) -> Floats | Skip:
+        block = next(self._recording)
+        self._budget.allow(0 if isinstance(block, Skip) else len(block))
+        return block
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return self._recording.warnings
 
 
 def _limit_memory(more: int) -> None:
+    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+        return  # for the recording before this one
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + more
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -112,7 +135,8 @@ def _send(result: socket.socket, header: dict[str, Any], samples: Floats | None 
     """Waits while the caller does not read. A caller that has gone ends this process."""
     try:
         for part in packed(header, samples):
-            result.sendall(part)
+            if part:  # the caller may have closed its end when it has the header of the last message
+                result.sendall(part)
     except (BrokenPipeError, ConnectionResetError):
         os.kill(os.getpid(), signal.SIGKILL)
 

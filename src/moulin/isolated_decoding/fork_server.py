@@ -1,4 +1,4 @@
-"""A process that has the decoders' libraries loaded, and forks for each recording.
+"""A process that has the decoders' libraries loaded, and forks those that decode.
 
     python -m moulin.isolated_decoding.fork_server DESCRIPTOR
 
@@ -15,23 +15,39 @@ import selectors
 import signal
 import socket
 import sys
+from dataclasses import dataclass
 
 # Read where numpy and PyTorch are first imported: threads would not survive a fork.
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
 
-from moulin.isolated_decoding.decode import decode
-from moulin.isolated_decoding.messages import MAX_ORDER_BYTES, Order
+from moulin.isolated_decoding.decode import work
+from moulin.isolated_decoding.messages import MAX_ORDER_BYTES
 
 _PR_SET_PDEATHSIG = 1
 
+_RECORDINGS_OF_ONE = 100
+"""After which a process ends, so that nothing can grow in it for ever."""
+
+
+@dataclass(eq=False, slots=True)
+class _Worker:
+    process: int
+    orders: socket.socket
+    number: int | None = None
+    """The order that it works on."""
+    taken: int = 0
+    """How many it has had."""
+
 
 class ForkServer:
-    """One caller's processes."""
+    """One caller's processes. One that is done with a recording takes another, which saves a fork."""
 
     def __init__(self, caller: socket.socket) -> None:
         self._caller = caller
-        self._running: dict[int, int] = {}
-        """The order of each process that has not been reaped."""
+        self._workers: dict[int, _Worker] = {}
+        """By process, until it is reaped."""
+        self._idle: list[_Worker] = []
+        self._most_idle = len(os.sched_getaffinity(0))
         self._process = os.getpid()
         self._libc = ctypes.CDLL(None)
 
@@ -42,38 +58,69 @@ class ForkServer:
             end.setblocking(False)
         signal.set_wakeup_fd(wakes.fileno())
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        with selectors.DefaultSelector() as waiting:
-            waiting.register(self._caller, selectors.EVENT_READ)
-            waiting.register(woken, selectors.EVENT_READ)
-            self._report({"ready": True})
-            while True:
-                for key, _ in waiting.select():
-                    if key.fileobj is woken:
-                        woken.recv(4096)
-                    elif not self._take_order():
-                        return
-                self._reap()
+        waiting = selectors.DefaultSelector()
+        waiting.register(self._caller, selectors.EVENT_READ)
+        waiting.register(woken, selectors.EVENT_READ)
+        self._report({"ready": True})
+        while True:
+            for key, _ in waiting.select():
+                if key.fileobj is woken:
+                    woken.recv(4096)
+                elif not self._take_message():
+                    return
+            self._reap()
 
-    def _take_order(self) -> bool:
+    def _take_message(self) -> bool:
+        """Returns False where the caller has gone."""
         data, descriptors, _, _ = socket.recv_fds(self._caller, MAX_ORDER_BYTES, 2)
         if not data:
             return False
         message = json.loads(data)
-        if "kill" in message:
-            for process, number in self._running.items():
-                if number == message["kill"]:
-                    os.kill(process, signal.SIGKILL)
-            return True
-        order = Order.from_bytes(data)
-        process = os.fork()
-        if process == 0:
-            self._become(order, *descriptors)
-        self._running[process] = order.number
-        for descriptor in descriptors:
-            os.close(descriptor)
+        if "number" in message:
+            self._hand_out(data, message["number"], descriptors)
+            for descriptor in descriptors:
+                os.close(descriptor)
+        else:
+            self._end(message)
         return True
 
-    def _become(self, order: Order, recording: int, result: int) -> None:
+    def _end(self, message: dict[str, int]) -> None:
+        """Of an order that is done, or not wanted any more."""
+        (number,) = message.values()
+        worker = next((worker for worker in self._workers.values() if worker.number == number), None)
+        if worker is None:
+            return  # it has ended
+        if "kill" in message:
+            os.kill(worker.process, signal.SIGKILL)
+        elif len(self._idle) < self._most_idle and worker.taken < _RECORDINGS_OF_ONE:
+            self._idle.append(worker)
+            worker.number = None
+        else:
+            worker.orders.close()  # which ends it
+            worker.number = None
+
+    def _hand_out(self, order: bytes, number: int, descriptors: list[int]) -> None:
+        while True:
+            worker = self._idle.pop() if self._idle else self._forked(descriptors)
+            worker.number, worker.taken = number, worker.taken + 1
+            try:
+                socket.send_fds(worker.orders, [order], descriptors)
+                return
+            except OSError:  # it has ended while it was idle
+                worker.number = None
+
+    def _forked(self, descriptors: list[int]) -> _Worker:
+        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        process = os.fork()
+        if process == 0:
+            for descriptor in descriptors:  # it gets its own with the order
+                os.close(descriptor)
+            self._become(theirs)
+        theirs.close()
+        worker = self._workers[process] = _Worker(process, mine)
+        return worker
+
+    def _become(self, orders: socket.socket) -> None:
         """The life of a fork, which never returns."""
         status = 1
         try:
@@ -83,17 +130,24 @@ class ForkServer:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._caller.close()
-            decode(order, recording, socket.socket(fileno=result))
+            for worker in self._workers.values():
+                worker.orders.close()
+            work(orders)
             status = 0
         finally:
             os._exit(status)
 
     def _reap(self) -> None:
-        while self._running:
+        while self._workers:
             process, status = os.waitpid(-1, os.WNOHANG)
             if process == 0:
                 return
-            self._report({"ended": self._running.pop(process), "status": os.waitstatus_to_exitcode(status)})
+            worker = self._workers.pop(process)
+            worker.orders.close()
+            if worker in self._idle:
+                self._idle.remove(worker)
+            if worker.number is not None:
+                self._report({"ended": worker.number, "status": os.waitstatus_to_exitcode(status)})
 
     def _report(self, message: dict[str, int | bool]) -> None:
         self._caller.send(json.dumps(message).encode())

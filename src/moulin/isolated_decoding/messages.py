@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 
 from moulin.arrays import Floats
+from moulin.audio.selection import MIX, Selection
 from moulin.errors import AudioError, AudioTooLong, EngineError, MoulinError
 
 LENGTHS = struct.Struct("<II")
@@ -63,6 +64,7 @@ class Order:
     max_utterance_sec: float | None
     """No piece is longer; None for all audio in blocks, as it is decoded, instead of pieces with speech."""
     max_audio_sec: float
+    selection: Selection = MIX
     limits: Limits = Limits()
 
     def to_bytes(self) -> bytes:
@@ -72,7 +74,7 @@ class Order:
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         fields = json.loads(data)
-        return cls(**fields | {"limits": Limits(**fields["limits"])})
+        return cls(**fields | {"selection": Selection(**fields["selection"]), "limits": Limits(**fields["limits"])})
 
 
 def packed(header: dict[str, Any], samples: Floats | None = None) -> tuple[bytes, memoryview]:

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from moulin.audio.selection import MIX, Selection
 from moulin.errors import AudioError
 from moulin.isolated_decoding.messages import ERRORS, LENGTHS, MAX_ORDER_BYTES, UNEXPECTED, Limits, Order
-from moulin.long_audio.cutter import Piece
+from moulin.long_audio.cutter import Piece, Place
 
 logger = logging.getLogger(__name__)
 
@@ -50,27 +51,38 @@ class DecodingProcesses:
 
     @asynccontextmanager
     async def decoding(
-        self, recording: int, name: str, *, max_audio_sec: float, max_utterance_sec: float | None
+        self,
+        recording: int,
+        name: str,
+        selection: Selection = MIX,
+        *,
+        max_audio_sec: float,
+        max_utterance_sec: float | None,
     ) -> AsyncIterator[Decoding]:
-        """The open file `recording`, whose process is killed on leaving. `name` is for error messages.
+        """What `selection` takes of the open file `recording`, whose process is killed on leaving. `name` is for error
+        messages.
 
         Without `max_utterance_sec` its pieces are all of its audio in blocks of about a second.
         """
         server = await self._running()
-        order = Order(next(self._numbers), name, max_utterance_sec, max_audio_sec, self._limits)
+        order = Order(next(self._numbers), name, max_utterance_sec, max_audio_sec, selection, self._limits)
         mine, theirs = socket.socketpair()
         mine.setblocking(False)
         with mine:
             with theirs:
                 await server.begin(order, recording, theirs.fileno())
+            decoding = Decoding(order, server, mine)
             try:
-                yield Decoding(order, server, mine)
+                yield decoding
             finally:
-                server.end(order)
+                server.end(order, is_done=decoding.is_done)
 
     async def _running(self) -> _Server:
         async with self._starting:
-            if self._server is None or self._server.has_ended:
+            if self._server is not None and self._server.has_ended:
+                await self._server.close()
+                self._server = None
+            if self._server is None:
                 self._server = await _Server.started()
             return self._server
 
@@ -86,19 +98,24 @@ class Decoding(AsyncIterator[Piece]):
         self._order, self._server, self._result = order, server, result
         self.decoded_sec = 0.0
         """Seconds decoded so far; the recording's duration when there are no more pieces."""
-        self._done = False
+        self.warnings: tuple[str, ...] = ()
+        """What of the recording is missing or was chosen; there when there are no more pieces."""
+        self.is_done = False
+        """Whether all pieces have come."""
 
     async def __anext__(self) -> Piece:
-        while not self._done:
+        while not self.is_done:
             header, samples = await self._message()
             self.decoded_sec = header.get("decoded_sec", self.decoded_sec)
             if "start" in header:
-                return Piece(header["start"], np.frombuffer(samples, np.float32))
+                place = None if header["place"] is None else Place(*header["place"])
+                return Piece(header["start"], np.frombuffer(samples, np.float32), place)
             self._note(header)
         raise StopAsyncIteration
 
     def _note(self, header: dict[str, Any]) -> None:
-        self._done = "done" in header
+        self.is_done = "done" in header
+        self.warnings = tuple(header.get("warnings", ()))
         if (kind := header.get("error")) in ERRORS:
             raise ERRORS[kind](header["message"], hint=header["hint"])
         if kind == UNEXPECTED:
@@ -188,12 +205,12 @@ class _Server:
                 self._lost()
                 return  # the closed socket of its result says so
 
-    def end(self, order: Order) -> None:
-        """Kill the order's process, unless it has ended."""
+    def end(self, order: Order, *, is_done: bool) -> None:
+        """Let the order's process take another or, unless it is done, kill it."""
         end = self._ends.pop(order.number)
         if not end.done():
             with contextlib.suppress(OSError):
-                self._control.send(json.dumps({"kill": order.number}).encode())
+                self._control.send(json.dumps({"free" if is_done else "kill": order.number}).encode())
 
     async def status(self, order: Order) -> int | None:
         """How the order's process has ended; None where nobody knows."""

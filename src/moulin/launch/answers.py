@@ -4,17 +4,50 @@ from __future__ import annotations
 
 import http.client
 
-_TIMEOUT_SEC = 2.0
+_TIMEOUT_SEC = 1.5
 
 
 def answers(address: str, path: str) -> bool:
     """Whether a GET of `path` at `host:port` succeeds."""
-    host, _, port = address.rpartition(":")
-    connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=_TIMEOUT_SEC)
+    probe = Probe(address, path)
     try:
-        connection.request("GET", path)
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
+        return probe.answers()
     finally:
-        connection.close()
+        probe.close()
+
+
+class Probe:
+    """Asks again and again over one connection, which a server that can take no more connections still answers."""
+
+    def __init__(self, address: str, path: str) -> None:
+        host, _, port = address.rpartition(":")
+        self._path = path
+        self._connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=_TIMEOUT_SEC)
+
+    def answers(self) -> bool:
+        """Whether a GET succeeds now; a connection that the server has closed since is opened anew."""
+        was_open = self._connection.sock is not None
+        try:
+            return self._ask()
+        except TimeoutError:
+            return False
+        except (OSError, http.client.HTTPException):
+            if not was_open:
+                return False
+        try:
+            return self._ask()
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _ask(self) -> bool:
+        try:
+            self._connection.request("GET", self._path)
+            response = self._connection.getresponse()
+            response.read()
+            return response.status == 200
+        except BaseException:
+            self._connection.close()
+            raise

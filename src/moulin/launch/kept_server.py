@@ -1,7 +1,8 @@
-"""A supervised tritonserver: restarted when it, or a process of one of its models, has died."""
+"""A supervised tritonserver: restarted when it, or a process of one of its models, has ended, is stopped or hangs."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -11,15 +12,19 @@ from types import TracebackType
 from typing import Self
 
 from moulin.errors import LaunchError
+from moulin.launch.backoff import Backoff
+from moulin.launch.liveness import Failure
 from moulin.launch.ports import claim_ports
-from moulin.launch.server import TritonServer
+from moulin.launch.server import ServerFailed, TritonServer
 from moulin.launch.server_options import ServerOptions
+from moulin.launch.supervision import SupervisionBoard
 from moulin.launch.tritonserver import TritonInstallation
 
-_RESTARTS = 5
+_FAILED_STARTS = 5
 _WITHIN_SEC = 600.0
 _FIRST_PAUSE_SEC = 1.0
-"""The pause before a restart; doubles with every restart of the last ten minutes, in case it dies at every start."""
+"""The pause before the second restart in a row; it doubles with each further one, up to half a minute."""
+_LOOK_SEC = 1.0
 
 
 class KeptServer:
@@ -27,6 +32,9 @@ class KeptServer:
 
     Triton can reload a model whose process has died only through its model control, which would also let any client
     load arbitrary models. So the whole server is restarted; running requests fail as unavailable.
+
+    A server that was ready is started again however often it fails. One that cannot be started is given up the sixth
+    time in ten minutes.
     """
 
     def __init__(
@@ -37,12 +45,17 @@ class KeptServer:
         installation: TritonInstallation | None = None,
         on_line: Callable[[str], None] | None = None,
         on_restart: Callable[[str], None],
+        board: SupervisionBoard | None = None,
     ) -> None:
-        """`on_line` is TritonServer's; `on_restart` receives the reason for a restart."""
+        """`on_line` is TritonServer's; `on_restart` receives the reason for a restart, and `board` its cause."""
         self._repository, self._options, self._installation = model_repository, options, installation
-        self._on_line, self._on_restart = on_line, on_restart
-        self._restarts: deque[float] = deque(maxlen=_RESTARTS)
+        self._on_line, self._on_restart, self._board = on_line, on_restart, board
+        self._failed_starts: deque[float] = deque()
+        self._backoff = Backoff()
+        self._ready_at: float | None = None
         self._server: TritonServer | None = None
+        self._stopping = threading.Event()
+        self._starting = threading.Lock()
 
     def __enter__(self) -> Self:
         wanted = self._options
@@ -61,9 +74,10 @@ class KeptServer:
             metrics_port=ports["--metrics-port"],
         )
         try:
-            self._start()
+            self._start_first()
         except BaseException:
-            self.stop()
+            if self._server is not None:
+                self._server.stop()
             raise
         return self
 
@@ -79,54 +93,83 @@ class KeptServer:
         return self._server
 
     def watch(self, seconds: float) -> None:
-        """Return after `seconds`, or when something died and another server is ready.
+        """Return after `seconds`, or when something failed and another server is ready, or `stop` was called.
 
-        Raises LaunchError after too many restarts.
+        Raises LaunchError after too many starts that failed.
         """
-        self.server.wait(seconds)
-        reason = _failure(self.server)
-        while reason is not None:
-            self._pause(reason)
-            self.server.kill()
-            try:
-                self._start()
+        until = time.monotonic() + seconds
+        while not self._stopping.is_set() and (left_sec := until - time.monotonic()) > 0:
+            self.server.wait(min(left_sec, _LOOK_SEC))
+            if failure := self.server.failure():
+                self._restart(failure)
                 return
-            except LaunchError as error:
-                reason = error.message
 
-    def stop(self) -> None:
-        """Stop the current server (`TritonServer.stop`). Idempotent."""
-        if self._server is not None:
-            self._server.stop()
+    def stop(self, grace_sec: float | None = None) -> None:
+        """Stop the current server (`TritonServer.stop`), and start no other. Idempotent; from any thread."""
+        self._stopping.set()
+        with self._starting:
+            server = self._server
+        if server is not None:
+            server.stop(grace_sec)
 
     def kill(self) -> None:
         """Kill the current server (`TritonServer.kill`)."""
+        self._stopping.set()
         if self._server is not None:
             self._server.kill()
 
+    def _start_first(self) -> None:
+        """A first start that fails by itself is the caller's to judge; one that somebody stopped is tried again."""
+        try:
+            self._start()
+        except ServerFailed as failed:
+            if failed.failure.cause != "stopped":
+                raise
+            self._restart(failed.failure)
+
     def _start(self) -> None:
-        self._server = TritonServer(
-            self._repository, self._options, installation=self._installation, on_line=self._on_line
-        )
-        self._server.start()
-        self._server.wait_ready()
+        with self._starting:
+            if self._stopping.is_set():
+                return
+            self._server = server = TritonServer(
+                self._repository, self._options, installation=self._installation, on_line=self._on_line
+            )
+            server.start()
+        server.wait_ready(timeout_sec=None)
+        self._ready_at = time.monotonic()
+        if self._board is not None:
+            self._board.state("tritonserver", "running")
 
-    def _pause(self, reason: str) -> None:
+    def _restart(self, failure: Failure) -> None:
+        """Start servers until one is ready, or `stop` is called."""
+        while not self._stopping.is_set():
+            self._end(failure)
+            if self._stopping.is_set():
+                return
+            self._ready_at = None
+            try:
+                self._start()
+                return
+            except ServerFailed as failed:
+                failure = failed.failure
+            except LaunchError as error:
+                failure = Failure("not_ready", error.message)
+
+    def _end(self, failure: Failure) -> None:
+        """Kill what is left of the server, and pause."""
         now = time.monotonic()
-        while self._restarts and self._restarts[0] < now - _WITHIN_SEC:
-            self._restarts.popleft()
-        if len(self._restarts) == _RESTARTS:
-            raise LaunchError(f"{reason}, for the {_RESTARTS + 1}th time in {_WITHIN_SEC / 60:g} minutes")
-        self._on_restart(reason)
-        time.sleep(_FIRST_PAUSE_SEC * 2 ** len(self._restarts))
-        self._restarts.append(now)
+        if self._ready_at is None:
+            self._count_failed_start(failure, now)
+        self._on_restart(failure.reason)
+        if self._board is not None:
+            self._board.restart("tritonserver", failure)
+        self.server.kill()
+        ran_sec = now - self._ready_at if self._ready_at is not None else 0.0
+        self._stopping.wait(self._backoff.pause_sec(ran_sec, _FIRST_PAUSE_SEC))
 
-
-def _failure(server: TritonServer) -> str | None:
-    """A description of what has died; None if nothing has."""
-    if (code := server.poll()) is not None:
-        last_line = next((line for line in reversed(server.log_tail) if line.strip()), "it printed nothing")
-        return f"tritonserver ended unexpectedly with exit code {code}: {last_line}"
-    if lost := server.lost_instances():
-        return f"The process of {', '.join(lost)} has died"
-    return None
+    def _count_failed_start(self, failure: Failure, now: float) -> None:
+        while self._failed_starts and self._failed_starts[0] < now - _WITHIN_SEC:
+            self._failed_starts.popleft()
+        if len(self._failed_starts) == _FAILED_STARTS:
+            raise LaunchError(f"{failure.reason}, for the {_FAILED_STARTS + 1}th time in {_WITHIN_SEC / 60:g} minutes")
+        self._failed_starts.append(now)

@@ -9,6 +9,7 @@ from collections import deque
 # breaks.
 _QUOTED = re.compile(r'\] +"(?P<text>.*)"\s*$')
 _LOADING = re.compile(r"loading: (?P<model>.+):\d+$")
+_UNLOADING = "All models are stopped, unloading models"
 _LOADED = re.compile(r"successfully loaded '(?P<model>[^']+)'")
 # Ordered from the most specific: a stub without libpython is also "not healthy" and "failed to load".
 _REASONS = (
@@ -29,6 +30,7 @@ class ServerLog:
     def __init__(self, tail_lines: int = 200) -> None:
         self._tail: deque[str] = deque(maxlen=tail_lines)
         self._loading: dict[str, None] = {}
+        self._unloading = False
         self._reason: str | None = None
         self._rank = len(_REASONS)
 
@@ -40,6 +42,8 @@ class ServerLog:
             self._loading[match["model"]] = None
         elif match := _LOADED.search(text):
             self._loading.pop(match["model"], None)
+        elif text == _UNLOADING:
+            self._unloading = True
         # Only a more specific reason replaces another; the first of a kind is the cause, later ones its consequences.
         for rank, pattern in enumerate(_REASONS[: self._rank]):
             if match := pattern.search(text):
@@ -55,6 +59,11 @@ class ServerLog:
     def loading(self) -> list[str]:
         """Models that have begun to load and are not loaded yet, in the order of beginning."""
         return list(self._loading)
+
+    @property
+    def unloading(self) -> bool:
+        """Whether the server is exiting and has no request left: it unloads its models."""
+        return self._unloading
 
     @property
     def reason(self) -> str | None:

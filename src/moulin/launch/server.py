@@ -10,26 +10,46 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from moulin.errors import LaunchError
-from moulin.launch.answers import answers
+from moulin.launch.answers import Probe, answers
+from moulin.launch.liveness import Failure, LoadLiveness, ProcessLiveness
 from moulin.launch.log import ServerLog
 from moulin.launch.ports import claim_ports, reachable
 from moulin.launch.server_options import ServerOptions
-from moulin.launch.shared_memory import region_prefix, remove_regions, sweep_orphans
+from moulin.launch.shared_memory import RegionOwner, sweep_orphans
 from moulin.launch.stubs import has_ended, running_stubs
 from moulin.launch.tritonserver import TritonInstallation, find_tritonserver
+from moulin.launch.vital_signs import session_activity, signs_of
 
 _POLL_SEC = 0.1
-# Triton's exit timeout begins when it has noticed the signal, and models are unloaded after it.
-_EXIT_GRACE_SEC = 5.0
+_LOOK_SEC = 1.0
+"""The pause between two looks at the processes while models load."""
+_UNLOAD_SEC = 5.0
+"""Time for models to be unloaded after the last request. Triton unloads one instance after the other, in a second each
+and more with a GPU. The processes of those that are left are killed then, for no client waits for them."""
+_UNLOAD_REST_SEC = 10.0
+"""Time for Triton to notice that."""
+_TRITONS_OWN_SEC = 20
+"""Triton's own exit timeout is longer by that much: it counts the unloading too, and ends with an error."""
+_LOST_SEC = 3.0
+"""Time for Triton to say why a process that loads a model has ended."""
+_IDLE_LOAD_SEC = 60.0
 _PUMP_GRACE_SEC = 2.0
 _METRICS_GRACE_SEC = 2.0
 _HINTED = re.compile(r"^(?P<message>.*) \(hint: (?P<hint>.*)\)$")
+
+
+class ServerFailed(LaunchError):
+    """A server did not become ready; `failure` is the reason."""
+
+    def __init__(self, message: str, failure: Failure, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.failure = failure
 
 
 class TritonServer:
@@ -55,8 +75,11 @@ class TritonServer:
         self._on_line = on_line
         self._log = ServerLog()
         self._ports: dict[str, int] = {}
-        self._prefix = ""
+        self._regions: RegionOwner | None = None
         self._stubs: dict[int, str] = {}
+        self._liveness: dict[int, ProcessLiveness] = {}
+        self._probe: Probe | None = None
+        self._out_of_time = False
         self._process: subprocess.Popen[bytes] | None = None
         self._spawn_error: OSError | None = None
         self._spawned = threading.Event()
@@ -114,29 +137,29 @@ class TritonServer:
         sweep_orphans()
         options = self.options
         self._ports = claim_ports(options.host, options.ports)
-        self._prefix = region_prefix()
+        self._regions = RegionOwner()
         threading.Thread(target=self._own, args=(installation,), name="tritonserver", daemon=True).start()
         self._spawned.wait()
         if self._spawn_error is not None:
             raise LaunchError(f"Expected to start {installation.binary}, got {self._spawn_error}")
 
-    def wait_ready(self, timeout_sec: float = 120.0) -> None:
+    def wait_ready(self, timeout_sec: float | None = 120.0) -> None:
         """Wait until the server answers and all models are loaded.
 
+        With `timeout_sec` None as long as the processes do something; a minute of nothing is a failure.
+
         Raises:
-            LaunchError: the process ended, with the reason from its log; or it was not ready in time.
+            ServerFailed: the process ended, with the reason from its log; it or that of a model ended, is stopped or
+                does nothing; or it was not ready in time.
         """
-        deadline = time.monotonic() + timeout_sec
+        deadline = time.monotonic() + timeout_sec if timeout_sec is not None else None
+        loading = _Loading(_IDLE_LOAD_SEC if timeout_sec is None else None)
         while not self.is_ready():
-            left_sec = deadline - time.monotonic()
-            if left_sec <= 0:
-                waiting_for = ", ".join(self._log.loading) or "none that its log names"
-                raise LaunchError(
-                    f"Expected tritonserver to be ready within {timeout_sec:g} s, "
-                    f"got models still loading: {waiting_for}",
-                    hint="a large model takes longer the first time; allow more time",
-                )
-            if self._exited.wait(min(_POLL_SEC, left_sec)):
+            now = time.monotonic()
+            if deadline is not None and now >= deadline:
+                raise self._not_ready(f"to be ready within {timeout_sec:g} s, got models still loading")
+            self._look_at_loading(loading, now)
+            if self._exited.wait(min(_POLL_SEC, deadline - now) if deadline is not None else _POLL_SEC):
                 raise self._early_exit()
         # Triton opens gRPC, then HTTP, then metrics, and exits when the last one fails. An extra argument may switch
         # metrics off, so this wait ends without an error.
@@ -146,14 +169,20 @@ class TritonServer:
                 raise self._early_exit()
         assert self._process is not None
         self._stubs = running_stubs(self._process.pid)
+        self._probe = Probe(self.http_url, "/v2/health/live")
 
     def is_ready(self) -> bool:
         """Whether the process is alive and reports that it and all its models are ready."""
         return self._process is not None and not self._exited.is_set() and answers(self.http_url, "/v2/health/ready")
 
     def poll(self) -> int | None:
-        """The exit code (negative: the signal), or None while it runs or has not been started."""
-        return self._process.returncode if self._process and self._exited.is_set() else None
+        """The exit code (negative: the signal), or None while it runs or has not been started.
+
+        1 for a server that `stop` had to end, because requests were still in flight: Triton's own code for that.
+        """
+        if self._process is None or not self._exited.is_set():
+            return None
+        return 1 if self._out_of_time else self._process.returncode
 
     def wait(self, timeout_sec: float | None = None) -> int | None:
         """Wait until the process has ended and is cleaned up; None when it still runs or was never started."""
@@ -166,20 +195,50 @@ class TritonServer:
         """Instances of models whose process has died since `wait_ready`; Triton still reports them as ready."""
         return sorted(instance for pid, instance in self._stubs.items() if has_ended(pid))
 
+    def failure(self) -> Failure | None:
+        """What has ended, is stopped or hangs since `wait_ready`; to be called about once a second."""
+        if (code := self.poll()) is not None:
+            last_line = next((line for line in reversed(self.log_tail) if line.strip()), "it printed nothing")
+            return Failure("ended", f"tritonserver ended unexpectedly with exit code {code}: {last_line}")
+        if lost := self.lost_instances():
+            return Failure("instance_ended", f"The process of {', '.join(lost)} has died")
+        if self._process is None or self._probe is None:
+            return None
+        answering = self._probe.answers()
+        return self._failure_of(self._process.pid, "tritonserver", answering) or next(
+            filter(None, (self._failure_of(pid, _stub_text(instance)) for pid, instance in self._stubs.items())), None
+        )
+
     def kill(self) -> None:
         """End the server and its stubs at once, without waiting for requests in flight."""
         self._signal(signal.SIGKILL)
         self.wait()
 
-    def stop(self) -> None:
-        """Stop the server and its stubs; requests in flight get the exit timeout. Idempotent."""
+    def stop(self, grace_sec: float | None = None) -> None:
+        """Stop the server and its stubs; requests in flight get `grace_sec`, else the exit timeout. Idempotent.
+
+        Streams that are open count as requests in flight. Then the models get five seconds to be unloaded.
+        """
         if self._process is None:
             return
         if not self._exited.is_set():
             self._signal(signal.SIGTERM)
-            if not self._exited.wait(self.options.exit_timeout_sec + _EXIT_GRACE_SEC):
+            deadline = time.monotonic() + (self.options.exit_timeout_sec if grace_sec is None else grace_sec)
+            while not self._log.unloading and time.monotonic() < deadline and not self._exited.wait(_POLL_SEC):
+                pass
+            if not (self._log.unloading and self._unloaded()) and not self._exited.is_set():
+                self._out_of_time = True
                 self._signal(signal.SIGKILL)
         self._exited.wait()
+
+    def _unloaded(self) -> bool:
+        """Whether the server ends by itself in time."""
+        if self._exited.wait(_UNLOAD_SEC):
+            return True
+        for pid in running_stubs(self._process.pid) if self._process else ():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return self._exited.wait(_UNLOAD_REST_SEC)
 
     def command(self, installation: TritonInstallation) -> list[str]:
         """tritonserver's argument list."""
@@ -187,10 +246,11 @@ class TritonServer:
         command = [str(installation.binary), f"--model-repository={self._repository}"]
         if installation.backends is not None:
             command.append(f"--backend-directory={installation.backends}")
-        command.append(f"--backend-config=python,shm-region-prefix-name={self._prefix}")
+        if self._regions is not None:
+            command.append(f"--backend-config=python,shm-region-prefix-name={self._regions.prefix}")
         command += [f"{flag}={port}" for flag, port in self._ports.items()]
         command += [f"--{service}-address={options.host}" for service in ("http", "grpc", "metrics")]
-        command.append(f"--exit-timeout-secs={options.exit_timeout_sec}")
+        command.append(f"--exit-timeout-secs={options.exit_timeout_sec + _TRITONS_OWN_SEC}")
         if options.log_verbose:
             command.append(f"--log-verbose={options.log_verbose}")
         if not options.auto_complete_config:
@@ -210,6 +270,7 @@ class TritonServer:
             process = self._spawn(installation)
         except OSError as error:
             self._spawn_error = error
+            self._release_regions()
             self._exited.set()
             self._spawned.set()
             return
@@ -226,8 +287,14 @@ class TritonServer:
         process.wait()
         # A daemon started by a model may keep the pipe open.
         pump.join(_PUMP_GRACE_SEC)
-        remove_regions(self._prefix)
+        if self._probe is not None:
+            self._probe.close()
+        self._release_regions()
         self._exited.set()
+
+    def _release_regions(self) -> None:
+        if self._regions is not None:
+            self._regions.close()
 
     def _spawn(self, installation: TritonInstallation) -> subprocess.Popen[bytes]:
         launcher = [sys.executable, "-I", "-S", str(Path(__file__).with_name("parent_death.py")), str(os.getpid())]
@@ -260,10 +327,72 @@ class TritonServer:
         address, _, _ = self.metrics_url.removeprefix("http://").partition("/")
         return answers(address, "/metrics")
 
-    def _early_exit(self) -> LaunchError:
+    def _failure_of(self, pid: int, what: str, answers: bool | None = None) -> Failure | None:
+        signs = signs_of(pid)
+        if signs is None:  # noticed by `poll` and `lost_instances`
+            return None
+        liveness = self._liveness.setdefault(pid, ProcessLiveness(what))
+        return liveness.observe(signs, time.monotonic(), answers=answers)
+
+    def _look_at_loading(self, loading: _Loading, now: float) -> None:
+        """Raises ServerFailed where nothing good can come any more."""
+        if self._process is None or now < loading.next_look:
+            return
+        loading.next_look = now + _LOOK_SEC
+        pid = self._process.pid
+        stubs = running_stubs(pid)
+        for process, what in {pid: "tritonserver", **{stub: _stub_text(name) for stub, name in stubs.items()}}.items():
+            if failure := self._failure_of(process, what):
+                raise ServerFailed(f"Expected tritonserver to become ready, got: {failure.reason}", failure)
+        # With Triton's auto-completion of configurations each stub runs twice.
+        if not self.options.auto_complete_config and (lost := loading.lost(stubs, now)):
+            reason = f"The process of {lost} has died while it loaded"
+            raise ServerFailed(
+                f"Expected tritonserver to become ready, got: {reason}", Failure("instance_ended", reason)
+            )
+        if loading.is_idle(*session_activity(pid), now):
+            raise self._not_ready(f"to load its models, got {_IDLE_LOAD_SEC:g} s in which it did nothing for")
+
+    def _not_ready(self, what: str) -> ServerFailed:
+        waiting_for = ", ".join(self._log.loading) or "none that its log names"
+        message = f"Expected tritonserver {what}: {waiting_for}"
+        return ServerFailed(
+            message,
+            Failure("not_ready", message),
+            hint="a large model takes longer the first time; allow more time",
+        )
+
+    def _early_exit(self) -> ServerFailed:
         code = self.poll() or 0
         how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
         reason = self._log.reason or next((line for line in reversed(self._log.tail) if line.strip()), "no output")
         hinted = _HINTED.match(reason)
         message, hint = (hinted["message"], hinted["hint"]) if hinted else (reason, None)
-        return LaunchError(f"Expected tritonserver to become ready, got: {how}: {message}", hint=hint)
+        message = f"Expected tritonserver to become ready, got: {how}: {message}"
+        return ServerFailed(message, Failure("not_ready", message), hint=hint)
+
+
+class _Loading:
+    """What has been seen of one load."""
+
+    def __init__(self, idle_sec: float | None) -> None:
+        """`idle_sec` None does not judge idleness."""
+        self.next_look = 0.0
+        self._liveness = LoadLiveness(idle_sec) if idle_sec is not None else None
+        self._seen: dict[int, str] = {}
+        self._lost_at: dict[int, float] = {}
+
+    def lost(self, stubs: Mapping[int, str], now: float) -> str | None:
+        """The instance whose process has ended, some seconds ago."""
+        self._seen.update(stubs)
+        for pid in self._seen.keys() - stubs.keys() | set(filter(has_ended, stubs)):
+            if now - self._lost_at.setdefault(pid, now) > _LOST_SEC:
+                return self._seen[pid]
+        return None
+
+    def is_idle(self, cpu_sec: float, busy: bool, now: float) -> bool:
+        return self._liveness is not None and self._liveness.observe(cpu_sec, busy, now)
+
+
+def _stub_text(instance: str) -> str:
+    return f"The process of {instance}"

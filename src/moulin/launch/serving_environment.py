@@ -6,8 +6,9 @@ running Python, Triton gets a separate environment. It holds packages and the se
 
     cache/serving/py3.12-<hash of the requirements>/     a virtual environment
     cache/serving/py3.12-<hash>/moulin-serving.json      its description; written last
-    cache/serving/.new-<process>/                        an environment under construction
+    cache/serving/.new-<random>/                         an environment under construction
     cache/serving/.lock                                  held by the process that makes one
+    cache/serving/py3.12-<hash>/.used                    held by the processes whose servers run from it
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moulin.errors import LaunchError
+from moulin.launch.file_lock import FileLock, owner_is_gone
 from moulin.launch.interpreters import (
     Interpreter,
     download_interpreter,
@@ -39,6 +42,10 @@ NEEDED_MIB = 1024
 """Disk space for an environment with ONNX Runtime (about 500 MiB) and pip's temporary files."""
 
 _FACTS = "moulin-serving.json"
+_USED = ".used"
+_held: dict[Path, FileLock] = {}
+"""Environments that this process uses, each with its lock."""
+
 _KEPT_SEC = 30 * 86400.0
 _WAIT_SEC = 0.2
 _CHECK = (
@@ -119,8 +126,7 @@ def _make(requirements: Sequence[str], cache: Path, say: Callable[[str], None]) 
         f"Making an environment for Triton, which needs numpy 1: Python {interpreter.version}, in {folder}. "
         "This is done once"
     )
-    new = root / f".new-{os.getpid()}"
-    shutil.rmtree(new, ignore_errors=True)
+    new = root / f".new-{secrets.token_hex(8)}"
     try:
         _fill(new, interpreter, requirements, say)
         _replace(new, folder)
@@ -183,7 +189,7 @@ def _read(folder: Path) -> ServingEnvironment | None:
 def _replace(new: Path, folder: Path) -> None:
     """Rename `new` to `folder`, in place of an incomplete environment there (a complete one would have been used)."""
     if folder.exists():
-        old = folder.with_name(f".old-{os.getpid()}")
+        old = folder.with_name(f".old-{secrets.token_hex(8)}")
         folder.rename(old)
         shutil.rmtree(old, ignore_errors=True)
     new.rename(folder)
@@ -198,23 +204,22 @@ def _sweep(root: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     for folder in root.glob("py3.*"):
         with contextlib.suppress(OSError):
-            if (folder / _FACTS).stat().st_mtime < time.time() - _KEPT_SEC and not _in_use(folder):
+            is_old = (folder / _FACTS).stat().st_mtime < time.time() - _KEPT_SEC
+            if is_old and (lock := owner_is_gone(folder / _USED)) is not None:
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _in_use(folder: Path) -> bool:
-    """Whether a tritonserver runs from the environment in `folder`."""
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if (process / "exe").readlink().is_relative_to(folder.resolve()):
-                return True
-    return False
+                lock.release()
 
 
 def mark_used(environment: ServingEnvironment) -> None:
-    """Record that a server is started from `environment` now."""
+    """Record that a server is started from `environment` now, and keep it from being removed while this process lives.
+
+    Other containers and machines that share the cache see the lock, but not the processes."""
+    folder = environment.folder
     with contextlib.suppress(OSError):
-        os.utime(environment.folder / _FACTS)
+        os.utime(folder / _FACTS)
+    if folder not in _held:
+        with contextlib.suppress(OSError):
+            _held[folder] = FileLock(folder / _USED, shared=True)
 
 
 @contextlib.contextmanager

@@ -1,87 +1,120 @@
 """The python backend's shared memory regions, and the removal of those of killed servers.
 
-Every server names its regions `moulin-<pid namespace>-<owner pid>-<owner start>-<n>-...`, which is also an argument of
-each python stub. So a later process can tell which process owns them, and whether it still runs. Containers may share
-/dev/shm without seeing each other's processes; the namespace keeps them from removing a live server's regions.
+Every server names its regions `moulin-<random>-<owner pid>-...`, which is also an argument of each python stub.
+The process that owns a server holds a lock on the file `moulin-<random>.owner` beside them. So a later process can tell
+whether the owner still runs, also where containers share /dev/shm without seeing each other's processes. The pid is
+there for people who look.
 """
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import os
 import re
+import secrets
+import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
+from moulin.errors import LaunchError
+from moulin.launch.file_lock import FileLock, owner_is_gone
+
 SHM_DIR = Path("/dev/shm")
-_NAME = re.compile(r"^moulin-(?P<namespace>\d+)-(?P<pid>\d+)-(?P<start>\d+)-\d+-")
-_counter = itertools.count()
+_MIB_PER_MODEL = 4
+_NAME = re.compile(r"^moulin-(?P<token>[0-9a-f]{16})-\d+-")
 
 
-def region_prefix() -> str:
-    """A `shm-region-prefix-name` that no other server on this machine has."""
-    pid = os.getpid()
-    return f"moulin-{_pid_namespace()}-{pid}-{_start_ticks(pid)}-{next(_counter)}-"
+class RegionOwner:
+    """The ownership of one server's regions in `shm_dir`, until `close` or the end of this process."""
+
+    def __init__(self, shm_dir: Path = SHM_DIR) -> None:
+        """Raises LaunchError where the folder cannot be written."""
+        token = secrets.token_hex(8)
+        self.prefix = f"moulin-{token}-{os.getpid()}-"
+        """A `shm-region-prefix-name` that no other server has."""
+        self._dir, self._file = shm_dir, shm_dir / f"moulin-{token}.owner"
+        new = self._file.with_suffix(".new")
+        try:
+            self._lock = FileLock(new)
+            new.rename(self._file)  # locked before it has the name under which others would look at it
+        except OSError as error:
+            raise LaunchError(
+                f"Expected shared memory that can be written in {shm_dir}, got: {error.strerror or error}",
+                hint="mount a tmpfs there; start a container with --shm-size=1g",
+            ) from error
+
+    def close(self) -> None:
+        """Delete the regions, and the lock's file. Idempotent."""
+        for file in (*self._dir.glob(f"{self.prefix}*"), self._file):
+            with contextlib.suppress(OSError):
+                file.unlink()
+        self._lock.release()
 
 
-def remove_regions(prefix: str, shm_dir: Path = SHM_DIR) -> None:
-    """Delete the regions whose name starts with `prefix`."""
-    for region in shm_dir.glob(f"{prefix}*"):
-        region.unlink(missing_ok=True)
+def expect_shared_memory(num_models: int, shm_dir: Path = SHM_DIR) -> None:
+    """Raises LaunchError where there is not even room for models without a request.
+
+    A model's process begins with a megabyte, and takes another one with its first requests.
+    """
+    needed_mib = _MIB_PER_MODEL * num_models
+    try:
+        free_mib = shutil.disk_usage(shm_dir).free // 2**20
+    except OSError as error:
+        raise LaunchError(
+            f"Expected shared memory in {shm_dir}, got: {error.strerror or error}", hint=f"mount a tmpfs at {shm_dir}"
+        ) from error
+    if free_mib < needed_mib:
+        raise LaunchError(
+            f"Expected at least {needed_mib} MiB of shared memory free in {shm_dir}, got {free_mib} MiB",
+            hint="start the container with --shm-size=1g, or remove what fills it",
+        )
 
 
 def sweep_orphans(shm_dir: Path = SHM_DIR, proc_dir: Path = Path("/proc")) -> list[str]:
-    """End python stubs and delete regions whose owning moulin process is dead; return the regions' names.
+    """End python stubs and delete regions whose owning moulin process is gone; return the regions' names.
 
     tritonserver leaves its stubs running when it exits because a port is busy, for example. Regions of other users are
-    not touched, nor those of a tritonserver that is still shutting down after its owner died.
+    not touched, nor those of a tritonserver that is still shutting down after its owner died; one that was stopped
+    (SIGSTOP) is woken, so that it can do so.
     """
-    busy: set[str] = set()
-    for process in proc_dir.glob("[0-9]*"):
-        try:
-            arguments = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
-        except OSError:
-            continue
-        program = Path(arguments[0]).name
-        if program == "tritonserver":
-            busy.update(m[0] for a in arguments if (m := _NAME.match(a.rpartition("shm-region-prefix-name=")[2])))
-    for process in proc_dir.glob("[0-9]*"):
-        try:
-            arguments = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            if Path(arguments[0]).name == "triton_python_backend_stub" and any(
-                _is_orphan(argument, busy) for argument in arguments
-            ):
-                os.kill(int(process.name), signal.SIGKILL)
-        except OSError:
-            continue
     removed = []
-    for region in shm_dir.glob("moulin-*"):
-        if _is_orphan(region.name, busy):
-            try:
-                region.unlink()
-            except OSError:
-                continue
-            removed.append(region.name)
+    for file in shm_dir.glob("moulin-*.owner"):
+        if (lock := owner_is_gone(file)) is None:
+            continue
+        token = file.name.removeprefix("moulin-").removesuffix(".owner")
+        if _servers_end(token, proc_dir):
+            _end_stubs(token, proc_dir)
+            for region in shm_dir.glob(f"moulin-{token}-*"):
+                with contextlib.suppress(OSError):
+                    region.unlink()
+                    removed.append(region.name)
+            with contextlib.suppress(OSError):
+                file.unlink()
+        lock.release()
     return removed
 
 
-def _is_orphan(name: str, busy: set[str]) -> bool:
-    match = _NAME.match(name)
-    if match is None or match[0] in busy or int(match["namespace"]) != _pid_namespace():
-        return False
-    # The start time distinguishes the owner from a later process with the same pid.
-    return _start_ticks(int(match["pid"])) != int(match["start"])
+def _servers_end(token: str, proc_dir: Path) -> bool:
+    """Whether no tritonserver with regions of `token` is left; those that are stopped go on, to their end."""
+    left = list(_processes("tritonserver", token, proc_dir))
+    for pid in left:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGCONT)
+    return not left
 
 
-def _pid_namespace() -> int:
-    return Path("/proc/self/ns/pid").stat().st_ino
+def _end_stubs(token: str, proc_dir: Path) -> None:
+    for pid in _processes("triton_python_backend_stub", token, proc_dir):
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
 
 
-def _start_ticks(pid: int) -> int:
-    """The start time of a process, in clock ticks since boot; -1 where there is no such process."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except OSError:
-        return -1
-    # The second field is the program's name in parentheses, which may contain spaces.
-    return int(stat.rpartition(")")[2].split()[19])
+def _processes(program: str, token: str, proc_dir: Path) -> Iterator[int]:
+    """Processes of this namespace that run `program` with regions of `token` among their arguments."""
+    for process in proc_dir.glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            arguments = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            regions = (_NAME.match(argument.rpartition("shm-region-prefix-name=")[2]) for argument in arguments)
+            if Path(arguments[0]).name == program and any(match and match["token"] == token for match in regions):
+                yield int(process.name)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from moulin.launch.vital_signs import stat_fields
+
 _PROGRAM = "triton_python_backend_stub"
 _INSTANCE_ARGUMENT = -2  # the last argument is "DEFAULT", the kind of the instance's parameters
 
@@ -17,7 +19,7 @@ def running_stubs(server_pid: int, proc_dir: Path = Path("/proc")) -> dict[int, 
     for process in proc_dir.glob("[0-9]*"):
         try:
             arguments = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
-            if arguments and Path(arguments[0]).name == _PROGRAM and _stat(process)[1] == str(server_pid):
+            if arguments and Path(arguments[0]).name == _PROGRAM and stat_fields(process)[1] == str(server_pid):
                 stubs[int(process.name)] = arguments[_INSTANCE_ARGUMENT]
         except OSError:
             continue
@@ -27,11 +29,6 @@ def running_stubs(server_pid: int, proc_dir: Path = Path("/proc")) -> dict[int, 
 def has_ended(pid: int, proc_dir: Path = Path("/proc")) -> bool:
     """Whether another process's child has ended; it may remain as a zombie while its parent lives."""
     try:
-        return _stat(proc_dir / str(pid))[0] == "Z"
+        return stat_fields(proc_dir / str(pid))[0] == "Z"
     except OSError:
         return True
-
-
-def _stat(process: Path) -> list[str]:
-    """The fields of /proc/PID/stat from the state on; the program's name before them may contain spaces."""
-    return (process / "stat").read_text(errors="replace").rpartition(")")[2].split()

@@ -19,6 +19,7 @@ import importlib.metadata
 import importlib.util
 import os
 import re
+import secrets
 import shutil
 import sys
 from collections.abc import Callable, Collection, Mapping
@@ -260,7 +261,7 @@ def _link(links: Mapping[Path, Path]) -> None:
 def _unwritable(error: OSError) -> LaunchError:
     return LaunchError(
         f"Expected a writable cache folder for the python backend, got {error}",
-        hint="set XDG_CACHE_HOME to a folder that you can write",
+        hint="set XDG_CACHE_HOME to a folder that you can write, with some space",
     )
 
 
@@ -268,7 +269,7 @@ def _write(file: Path, text: str) -> None:
     """Write `text` to `file` atomically, since a server may be starting at the same time."""
     if file.is_file() and file.read_text() == text:
         return
-    fresh = file.with_name(f".{file.name}.{os.getpid()}")
+    fresh = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
     fresh.write_text(text)
     fresh.replace(file)
 
@@ -279,9 +280,8 @@ def _point(link: Path, target: Path) -> None:
         return
     link.parent.mkdir(parents=True, exist_ok=True)
     if link.is_dir() and not link.is_symlink():
-        shutil.rmtree(link)
-    fresh = link.with_name(f".{link.name}.{os.getpid()}")
-    fresh.unlink(missing_ok=True)
+        shutil.rmtree(link, ignore_errors=True)
+    fresh = link.with_name(f".{link.name}.{secrets.token_hex(8)}")
     fresh.symlink_to(target)
     fresh.replace(link)
 

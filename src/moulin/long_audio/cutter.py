@@ -32,12 +32,21 @@ _BLUR_FRAMES = 5
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """The channel and track that a piece is of, counted from 1, where they are transcribed one by one."""
+
+    channel: int | None
+    track: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
     """A part of a recording that contains speech."""
 
     start_samples: int
     """The piece's first sample, counted from the beginning of the recording."""
     waveform: Floats
+    place: Place | None = None
 
     @property
     def start_sec(self) -> float:

@@ -2,31 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import reduce
 
-from moulin.long_audio.cutter import Piece
+from moulin.long_audio.cutter import Piece, Place
 from moulin.spacing import join_texts
-from moulin.transcript import Transcript, Word
+from moulin.transcript import PlacedWord, Transcript, Word
+
+_TURN_PAUSE_SEC = 0.8
+"""A pause in one channel after which the words of another one may come first."""
 
 
 @dataclass(slots=True)
 class JoinedTranscript:
-    """A transcript that grows by one piece at a time, in their order."""
+    """A transcript that grows by one piece at a time, in their order.
+
+    The words of channels or tracks that are heard one by one are put in order of time, turn by turn, when it is done.
+    """
 
     text: str = ""
     words: list[Word] = field(default_factory=list)
+    _turns: list[tuple[float, str, list[Word]]] = field(default_factory=list)
 
     def add(self, piece: Piece, heard: Transcript) -> str:
         """Append `heard`, whose times count from the beginning of `piece`; returns the text added."""
         before = self.text
         self.text = join_texts(before, heard.text)
-        self.words += (_moved(word, piece.start_sec) for word in heard.words)
+        words = [_moved(word, piece.start_sec) for word in heard.words]
+        if piece.place is None:
+            self.words += words
+        elif words:
+            placed = [_placed(word, piece.place) for word in words]
+            self._turns += ((turn[0].start_sec, _text(turn), turn) for turn in _turns(placed))
+        elif heard.text:
+            self._turns.append((piece.start_sec, heard.text, []))
         return self.text[len(before) :]
 
-    def transcript(self, duration_sec: float) -> Transcript:
+    def transcript(self, duration_sec: float, warnings: Iterable[str] = ()) -> Transcript:
         """The transcript of the whole recording, `duration_sec` long."""
-        return Transcript(self.text, tuple(self.words), round(duration_sec, 3))
+        text, words = self.text, self.words
+        if self._turns:
+            turns = sorted(self._turns, key=lambda turn: turn[0])
+            text = reduce(join_texts, (text for _, text, _ in turns), "")
+            words = [word for _, _, spoken in turns for word in spoken]
+        return Transcript(text, tuple(words), round(duration_sec, 3), tuple(warnings))
+
+
+def _turns(words: list[Word]) -> Iterator[list[Word]]:
+    turn: list[Word] = []
+    for word in words:
+        if turn and word.start_sec - turn[-1].end_sec > _TURN_PAUSE_SEC:
+            yield turn
+            turn = []
+        turn.append(word)
+    yield turn
+
+
+def _text(words: list[Word]) -> str:
+    return reduce(join_texts, (word.word for word in words), "")
 
 
 def _moved(word: Word, by_sec: float) -> Word:
     return replace(word, start_sec=round(word.start_sec + by_sec, 3), end_sec=round(word.end_sec + by_sec, 3))
+
+
+def _placed(word: Word, place: Place) -> Word:
+    return PlacedWord(word.word, word.start_sec, word.end_sec, word.confidence, place.channel, place.track)

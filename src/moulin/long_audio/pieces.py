@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from moulin.arrays import Floats
+from moulin.audio.timeline import Skip
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.long_audio.cutter import Cutter, Piece
 from moulin.long_audio.voice_activity import VoiceActivity
@@ -24,8 +25,8 @@ class Pieces(Iterator[Piece]):
     is being cut is in memory.
     """
 
-    def __init__(self, blocks: Iterator[Floats], *, max_utterance_sec: float) -> None:
-        """`blocks` as of `audio_blocks`; no piece is longer than `max_utterance_sec`, nor than MAX_PIECE_SEC.
+    def __init__(self, blocks: Iterator[Floats | Skip] | Iterator[Floats], *, max_utterance_sec: float) -> None:
+        """`blocks` as of a `Recording`; no piece is longer than `max_utterance_sec`, nor than MAX_PIECE_SEC.
 
         `next` raises what `blocks` raises (AudioError), and EngineError where ONNX Runtime is needed and missing.
         """
@@ -38,39 +39,62 @@ class Pieces(Iterator[Piece]):
 
     @property
     def decoded_sec(self) -> float:
-        """Seconds decoded so far; the recording's duration when there are no more pieces."""
-        return self._blocks.taken_samples / SAMPLE_RATE
+        """Seconds of the recording so far, skipped ones included; its duration when there are no more pieces."""
+        return self._blocks.at / SAMPLE_RATE
 
 
 class _Blocks:
     """Blocks of audio of any length, joined into longer ones on request."""
 
-    def __init__(self, blocks: Iterator[Floats]) -> None:
-        self.taken_samples = 0
+    def __init__(self, blocks: Iterator[Floats | Skip] | Iterator[Floats]) -> None:
+        self.at = 0
+        """The sample of the recording up to which blocks were taken."""
         self._blocks = blocks
+        self._skipped: Skip | None = None
 
-    def take(self, seconds: float) -> Floats:
-        """The next blocks, in all `seconds` or a little more; less at the end."""
+    def take(self, seconds: float) -> tuple[Floats, bool]:
+        """The next blocks, in all `seconds` or a little more, and whether audio may go on behind them; less, and False,
+        before a part that is skipped and at the end."""
         taken, samples = [np.zeros(0, np.float32)], 0
-        while samples < seconds * SAMPLE_RATE:
+        goes_on = True
+        while goes_on and samples < seconds * SAMPLE_RATE:
             block = next(self._blocks, None)
-            if block is None:
-                break
-            taken.append(block)
-            samples += len(block)
-        self.taken_samples += samples
-        return np.concatenate(taken)
+            if block is None or isinstance(block, Skip):
+                self._skipped, goes_on = block, False
+            else:
+                taken.append(block)
+                samples += len(block)
+        self.at += samples
+        return np.concatenate(taken), goes_on
+
+    def skip(self) -> bool:
+        """Go on behind the part that is skipped. Returns False where the recording has ended."""
+        if self._skipped is None:
+            return False
+        self.at += self._skipped.samples
+        return True
 
 
 def _cut(blocks: _Blocks, max_sec: float) -> Iterator[Piece]:
-    beginning = blocks.take(max_sec)
-    if len(beginning) == max_sec * SAMPLE_RATE:  # the recording may end here or continue
-        beginning = np.concatenate([beginning, blocks.take(_LOOKED_AT_ONCE_SEC)])
+    yield from _cut_run(blocks, max_sec)
+    while blocks.skip():
+        start = blocks.at
+        for piece in _cut_run(blocks, max_sec):
+            yield Piece(start + piece.start_samples, piece.waveform)
+
+
+def _cut_run(blocks: _Blocks, max_sec: float) -> Iterator[Piece]:
+    """The pieces of audio up to a part that is skipped; they are counted from 0."""
+    beginning, goes_on = blocks.take(max_sec)
+    if goes_on and len(beginning) == max_sec * SAMPLE_RATE:  # the recording may end here or continue
+        more, goes_on = blocks.take(_LOOKED_AT_ONCE_SEC)
+        beginning = np.concatenate([beginning, more])
     if len(beginning) <= max_sec * SAMPLE_RATE:
         yield Piece(0, beginning)
         return
     cutter = Cutter(max_sec, VoiceActivity())
     yield from cutter.accept(beginning)
-    while len(block := blocks.take(_LOOKED_AT_ONCE_SEC)):
+    while goes_on:
+        block, goes_on = blocks.take(_LOOKED_AT_ONCE_SEC)
         yield from cutter.accept(block)
     yield from cutter.finish()

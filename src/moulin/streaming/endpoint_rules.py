@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from moulin.errors import OptionsError
+from moulin.quoting import quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,4 +23,4 @@ class EndpointRules:
         for rule in fields(self):
             value = getattr(self, rule.name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:  # NaN neither
-                raise OptionsError(f"Expected {rule.name} to be a number of seconds above 0, got {value!r}")
+                raise OptionsError(f"Expected {rule.name} to be a number of seconds above 0, got {quoted(value)}")

@@ -9,6 +9,7 @@ from typing import Any
 from moulin.decoding.options import DecodingOptions, json_object
 from moulin.errors import OptionsError
 from moulin.options import option
+from moulin.quoting import quoted
 from moulin.streaming.endpoint_rules import EndpointRules
 
 
@@ -22,7 +23,7 @@ class StreamOptions:
 
     def __post_init__(self) -> None:
         if not isinstance(self.endpoint, bool):
-            raise OptionsError(f"Expected endpoint to be true or false, got {self.endpoint!r}")
+            raise OptionsError(f"Expected endpoint to be true or false, got {quoted(self.endpoint)}")
 
     def to_dict(self) -> dict[str, Any]:
         """All options by name, as `updated` takes them."""
@@ -36,7 +37,7 @@ class StreamOptions:
         known = self.to_dict()
         for name in changes:
             if name not in known:
-                raise OptionsError(f"There is no option {name!r}", hint=f"the options are {', '.join(known)}")
+                raise OptionsError(f"There is no option {quoted(name)}", hint=f"the options are {', '.join(known)}")
         rules = {name: changes[name] for name in changes if name in _RULES}
         decoding = {name: changes[name] for name in changes if name not in _RULES and name != "endpoint"}
         return StreamOptions(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -60,7 +61,9 @@ def facts_file(plan: Path) -> Path:
 
 def write_facts(plan: Path, facts: PlanFacts, drift: float | None) -> None:
     """Write the facts of `plan`, and the engine's `drift` from ONNX Runtime; None if it is not measured yet."""
-    facts_file(plan).write_text(json.dumps(facts.to_dict() | {"drift": drift}, indent=1) + "\n")
+    new = facts_file(plan).with_suffix(f".{secrets.token_hex(4)}.new")  # another process may be building the same
+    new.write_text(json.dumps(facts.to_dict() | {"drift": drift}, indent=1) + "\n")
+    new.replace(facts_file(plan))
 
 
 def is_checked(plan: Path) -> bool:

@@ -1,7 +1,7 @@
 """The public Triton contract: tensor names that clients everywhere depend on.
 
-WAV, WAV_LENS and TRANSCRIPTS are sherpa's, unchanged. WAV_INT16, OPTIONS and RESULT are moulin's and optional: a client
-that does not know them gets what it always got.
+WAV, WAV_LENS and TRANSCRIPTS are sherpa's, unchanged. WAV_INT16, OPTIONS, CHUNK_INDEX and RESULT are moulin's and
+optional: a client that does not know them gets what it always got.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ WAV_LENS = "WAV_LENS"
 OPTIONS = "OPTIONS"
 """BYTES [B, 1], optional: a JSON object of options for each row (`moulin.decoding.options`) or, with the first request
 of a stream, for the stream (`moulin.streaming.options`)."""
+
+CHUNK_INDEX = "CHUNK_INDEX"
+"""UINT64 [1, 1], optional, of streaming models: the number of the request in its stream, from 0. Triton hands over the
+requests of a stream that overlap in any order; with this the model notices."""
 
 TRANSCRIPTS = "TRANSCRIPTS"
 """BYTES, UTF-8. Offline [B, 1]: the text of each row. Streaming [1]: the text since the stream's start.

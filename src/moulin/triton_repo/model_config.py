@@ -39,6 +39,11 @@ def add_int16(config: Any) -> None:
     )
 
 
+def add_chunk_index(config: Any) -> None:
+    """Add CHUNK_INDEX, by which a streaming model notices requests that are lost, repeated or in another order."""
+    config.input.add(name=contract.CHUNK_INDEX, data_type=pb.TYPE_UINT64, dims=[1], optional=True)
+
+
 def add_instances(config: Any, count: int, gpu: int | None) -> None:
     """Add `count` processes, on the CPU or bound to one GPU."""
     group = config.instance_group.add(count=count, kind=pb.ModelInstanceGroup.KIND_CPU)

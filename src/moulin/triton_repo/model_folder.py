@@ -50,7 +50,10 @@ def new_model(model_dir: Path, *, linked: Path | None = None) -> Iterator[Path]:
                 model_dir.rename(old)
             new.rename(model_dir)
     except OSError as error:
-        raise OptionsError(f"Cannot write the repository to {to}: {error.strerror or error}") from error
+        raise OptionsError(
+            f"Cannot write the repository to {to}: {error.strerror or error}",
+            hint="choose a folder that you can write, with some space (for `moulin serve`: XDG_CACHE_HOME)",
+        ) from error
 
 
 def write_config(model_dir: Path, config: Any) -> None:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from moulin.arrays import Floats
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.together import answer_together
-from moulin.errors import AudioError, EngineError, MoulinError
+from moulin.errors import AudioError, EngineError, MoulinError, OptionsError, first_line
+from moulin.quoting import cut
 from moulin.transcript import Transcript
 
 
@@ -41,6 +42,11 @@ class OfflineRequest:
             raise AudioError("Expected WAV_LENS, how many samples of each row are audio, got none")
         return self.wav_lens
 
+    @property
+    def is_mostly_padding(self) -> bool:
+        """Whether less than a quarter of the samples are audio."""
+        return 4 * int(self.lengths.clip(0).sum(dtype=np.int64)) < self.samples.size
+
 
 class Check(Protocol):
     """A check of a waveform: `FeatureExtractor.check`, or `check_form` of a recognizer."""
@@ -65,6 +71,8 @@ def read_waveforms(wav: Floats | NDArray[np.int16], wav_lens: NDArray[np.int32],
 
 def read_options(options: Sequence[bytes] | None, count: int, usual: DecodingOptions) -> list[DecodingOptions]:
     """The options of `count` rows: those in OPTIONS, else the `usual` ones. Raises OptionsError."""
+    if options and len(options) != count:
+        raise OptionsError(f"Expected OPTIONS [{count}, 1], one for each row of WAV, got {len(options)}")
     return [usual.updated_from_json(row) for row in options] if options else [usual] * count
 
 
@@ -110,7 +118,7 @@ class OfflineService:
         except MoulinError as error:
             return error
         except Exception as error:  # whatever a request makes fail must stay its own failure
-            return EngineError(f"The request cannot be read: {type(error).__name__}: {error}")
+            return EngineError(f"The request cannot be read: {type(error).__name__}: {cut(first_line(error), 200)}")
 
     def _utterances(self, request: OfflineRequest) -> list[_Utterance]:
         waveforms = read_waveforms(request.samples, request.lengths, self._recognizer.check_form)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from moulin.errors import MoulinError
+from moulin.launch.heartbeat import Heartbeat
 from moulin.models.open_recognizer import open_recognizer
+from moulin.quoting import bounded
 from moulin.transcript import Transcript
 from moulin.triton_repo import contract
 from moulin.triton_repo.offline_options import OfflineOptions
@@ -19,6 +23,7 @@ from moulin.triton_repo.offline_service import OfflineRequest, OfflineService
 from moulin.triton_repo.shim_errors import is_invalid
 from moulin.triton_repo.shim_parameters import ShimParameters
 from moulin.triton_repo.stub_check import check_stub
+from moulin.triton_repo.tensor_memory import release
 
 _NICENESS = 10
 """Gives the CPU first to a streaming model beside, whose replies are more urgent than those to uploads."""
@@ -30,8 +35,6 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         check_stub(pb_utils.Tensor)
         parameters = ShimParameters.read(args, OfflineOptions)
-        if parameters.engine.gpu is None:
-            os.nice(_NICENESS)  # before there are other threads, which inherit it
         self._recognizer = open_recognizer(
             parameters.encoder,
             parameters.engine,
@@ -42,13 +45,28 @@ class TritonPythonModel:
         # The objects loaded so far stay: the garbage collector need not walk through PyTorch's while requests wait.
         gc.collect()
         gc.freeze()
+        self._heartbeat = Heartbeat()
+        if parameters.engine.gpu is None:
+            _be_nice()
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        answers = self._service.answer([_parse(request) for request in requests])
+        parsed = [_parse(request) for request in requests]
+        answers = self._service.answer(parsed)
+        for request, tensors, answer in zip(requests, parsed, answers, strict=True):
+            if isinstance(answer, MoulinError) or tensors.is_mostly_padding:
+                release(request)
         return [_response(*pair) for pair in zip(requests, answers, strict=True)]
 
     def finalize(self) -> None:
+        self._heartbeat.close()
         self._recognizer.close()
+
+
+def _be_nice() -> None:
+    """Lower the priority of all threads, and of those that they start. Not before: nobody is served during a load."""
+    for thread in Path("/proc/self/task").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, int(thread.name), _NICENESS)
 
 
 def _parse(request: Any) -> OfflineRequest:
@@ -67,7 +85,7 @@ def _parse(request: Any) -> OfflineRequest:
 def _response(request: Any, answer: list[Transcript] | MoulinError) -> Any:
     if isinstance(answer, MoulinError):
         code = pb_utils.TritonError.INVALID_ARG if is_invalid(answer) else pb_utils.TritonError.INTERNAL
-        return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(answer), code))
+        return pb_utils.InferenceResponse(error=pb_utils.TritonError(bounded(str(answer)), code))
     outputs = []
     wanted = request.requested_output_names()
     if contract.TRANSCRIPTS in wanted:

@@ -10,6 +10,7 @@ from moulin.streaming.options import StreamOptions
 from moulin.triton_repo.service_options import ServiceOptions
 
 IDLE_TIMEOUT_SEC = 15.0
+TAKEOVER_SEC = 3.0
 
 _WAIT = Bounds(at_least=0, below=1e6)
 _TIME = Bounds(above=0, below=1e6)
@@ -24,6 +25,12 @@ class StreamingOptions(ServiceOptions):
     max_streams: int = option(MAX_STREAMS, "Streams that may be open at once.", bounds=Bounds(1, at_most=1e6))
     """Further streams are refused with UNAVAILABLE."""
     idle_timeout_sec: float = option(IDLE_TIMEOUT_SEC, "Close a stream after so long without a request.", bounds=_TIME)
+    takeover_sec: float = option(
+        TAKEOVER_SEC,
+        "Let an open stream's id start again after so long without a request, or three chunks.",
+        bounds=_TIME,
+    )
+    """Clients with fixed ids that were killed can so be run again. The first stream ends as a vanished client's."""
     max_step_ms: float | None = option(
         None,
         "Refuse new streams while a chunk takes longer than so many milliseconds.",

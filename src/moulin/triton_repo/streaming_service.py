@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -17,10 +17,12 @@ from moulin.arrays import Floats
 from moulin.audio.waveform import SAMPLE_RATE, check_waveform
 from moulin.engine.step_scheduler import StepScheduler
 from moulin.engine.stream_recognizer import StreamRecognizer
-from moulin.errors import AudioError, EngineError, MoulinError, OptionsError, StreamError, StreamsFull
+from moulin.errors import AudioError, EngineError, MoulinError, OptionsError, StreamError, StreamsFull, first_line
 from moulin.live_transcript import StreamUpdate
+from moulin.quoting import cut
 from moulin.streaming.stream import Stream
-from moulin.triton_repo.streaming_options import IDLE_TIMEOUT_SEC
+from moulin.triton_repo import contract
+from moulin.triton_repo.streaming_options import IDLE_TIMEOUT_SEC, TAKEOVER_SEC
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +32,8 @@ MAX_CHUNK_SEC = 600.0
 StreamId = int | str
 
 _SWEEP_SEC = 0.5
+_MISSED_CHUNKS = 3
+"""After as many chunks' times without a request, and TAKEOVER_SEC, a stream's client is taken to have gone."""
 _LATE_SEC = 1.0
 """The wait of a request after which the service asks whether its client has gone."""
 
@@ -39,7 +43,8 @@ class StreamRequest:
     """The tensors of one request, and the place of the request in its sequence.
 
     `wav` float32 [1, N] or `wav_int16` int16 [1, N], `wav_lens` int32 [1, 1]: Triton's memory, which is read before
-    `submit` returns and never after. `options` is JSON for the stream, given with its first request.
+    `submit` returns and never after. `options` is JSON for the stream, or a sequence of that one item, given with its
+    first request. `chunk_index` uint64 [1, 1] is the number of the request in its stream.
     `stream_id` is the client's `sequence_id`, a number or a string; 5 and "5" are different streams.
     `is_cancelled` tells whether the client has gone; it is called seldom and may take a while.
     """
@@ -49,10 +54,16 @@ class StreamRequest:
     end: bool
     wav: Floats | None
     wav_lens: NDArray[np.int32] | None
-    options: bytes | None = None
+    options: bytes | Sequence[bytes] | None = None
     wants_update: bool = False
     is_cancelled: Callable[[], bool] = lambda: False
     wav_int16: NDArray[np.int16] | None = None
+    chunk_index: NDArray[np.uint64] | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        """The size of the samples."""
+        return sum(wav.nbytes for wav in (self.wav, self.wav_int16) if wav is not None)
 
 
 @dataclass(slots=True)
@@ -75,6 +86,7 @@ class StreamingCounters:
     refused: int = 0  # because no slot was free
     refused_for_load: int = 0  # because steps take too long
     timed_out: int = 0
+    taken_over: int = 0  # by another start of the same id
     replies: int = 0
     waited_sec: float = 0.0  # from each request's arrival to its reply, all together
     audio_sec: float = 0.0
@@ -101,15 +113,31 @@ class _Open:
     stream: Stream
     options: bytes | None
     last_heard: float
+    next_index: int | None
+    """The number of the next request; None where the client does not number them."""
+    chunk_sec: float = 0.0
+    """The longest time between two requests so far; after the first alone, its audio."""
+    num_requests: int = 0
     pending: deque[_Pending] = field(default_factory=deque)
     abandoned: bool = False
+
+    def note_request(self, now: float, audio_sec: float) -> None:
+        """Note when a request has come, with how much audio."""
+        if self.num_requests == 0:
+            self.chunk_sec = audio_sec
+        else:
+            gap = now - self.last_heard
+            self.chunk_sec = gap if self.num_requests == 1 else max(self.chunk_sec, gap)
+        self.num_requests += 1
+        self.last_heard = now
 
 
 class StreamingService:
     """Serves the streams of many clients. An error of one request or client never affects another client.
 
     A stream is open from a request with `start` until one with `end`, until `idle_timeout_sec` seconds pass without a
-    request, or until a client is found to have gone. Requests of one stream are answered in their order.
+    request, until a client is found to have gone, or until its id starts again after `takeover_sec` without a request.
+    Requests of one stream are answered in their order.
     """
 
     def __init__(
@@ -117,6 +145,7 @@ class StreamingService:
         recognizer: StreamRecognizer,
         *,
         idle_timeout_sec: float = IDLE_TIMEOUT_SEC,
+        takeover_sec: float = TAKEOVER_SEC,
         max_step_sec: float | None = None,
         instances: int = 1,
         clock: Callable[[], float] = time.monotonic,
@@ -128,7 +157,7 @@ class StreamingService:
         self._recognizer = recognizer
         self._max_step_sec = max_step_sec
         self._instances = instances
-        self._idle_timeout_sec = idle_timeout_sec
+        self._idle_timeout_sec, self._takeover_sec = idle_timeout_sec, takeover_sec
         self._clock = clock
         self._scheduler = StepScheduler(recognizer)
         # Streams that take further requests, by id. One whose `end` has come is not among them, so that its id may
@@ -170,7 +199,11 @@ class StreamingService:
             if request.end and not request.start:
                 self._end(request.stream_id)
             if not isinstance(error, MoulinError):
-                error = EngineError(f"The request cannot be read: {type(error).__name__}: {error}")
+                error = EngineError(
+                    f"The request cannot be read: {type(error).__name__}: {cut(first_line(error), 200)}"
+                )
+            # The traceback's frames hold the request's tensors, and would be held by the reply.
+            error.__traceback__ = error.__context__ = error.__cause__ = None
             _tell(respond, error)
 
     def sweep(self) -> None:
@@ -206,13 +239,19 @@ class StreamingService:
 
     def _submit(self, request: StreamRequest, respond: Respond) -> None:
         samples = _samples(request)
-        request.wav = request.wav_int16 = request.wav_lens = None  # Triton may have its memory back
+        index, options = _chunk_index(request), _options(request)
+        request.wav = request.wav_int16 = request.wav_lens = request.chunk_index = (
+            None  # Triton may have its memory back
+        )
         if self._closing.is_set():
             raise StreamError("The server is shutting down")
         with self._lock:
             now = self._clock()
-            opened = self._start(request, now) if request.start else self._continue(request)
-            opened.last_heard = now
+            if request.start:
+                opened = self._start(request.stream_id, options, index, now)
+            else:
+                opened = self._continue(request.stream_id, options, index)
+            opened.note_request(now, len(samples) / SAMPLE_RATE)
             pending = _Pending(request, samples, respond, now, len(samples))
             opened.pending.append(pending)
             if request.end:
@@ -223,27 +262,43 @@ class StreamingService:
                 return
         self._work_on(opened)
 
-    def _start(self, request: StreamRequest, now: float) -> _Open:
-        if request.stream_id in self._accepting:
+    def _start(self, stream_id: StreamId, changes: bytes | None, index: int | None, now: float) -> _Open:
+        before = self._accepting.get(stream_id)
+        if before is not None:
+            self._check_quiet(stream_id, before, now)
+        if index:
             raise StreamError(
-                f"Stream {request.stream_id} is open: it was started before and has not ended",
-                hint=f"use another sequence_id, end it first, or wait until {self._idle_timeout_sec:g} s "
-                "have passed without a request for it",
+                f"Expected {contract.CHUNK_INDEX} 0 with the first request of a stream, got {index}",
+                hint="number the requests of each stream from 0",
             )
         options = self._recognizer.options
-        if request.options is not None:
-            options = options.updated_from_json(request.options)
-        self._check_load()
+        if changes is not None:
+            options = options.updated_from_json(changes)
+        if before is None:
+            self._check_load()
+        else:
+            self._close(self._accepting.pop(stream_id))
+            self._counters.taken_over += 1
         try:
             stream = self._recognizer.open(options)
         except StreamsFull as full:
             self._counters.refused += 1
             raise self._all_in_use(full) from None
         self._counters.opened += 1
-        opened = _Open(stream, request.options, now)
-        self._accepting[request.stream_id] = opened
+        opened = _Open(stream, changes, now, None if index is None else 1)
+        self._accepting[stream_id] = opened
         self._all.add(opened)
         return opened
+
+    def _check_quiet(self, stream_id: StreamId, opened: _Open, now: float) -> None:
+        """Refuse to start an id again whose stream is alive. Raises StreamError."""
+        quiet_sec = max(self._takeover_sec, _MISSED_CHUNKS * opened.chunk_sec)
+        if opened.pending or now - opened.last_heard < quiet_sec:
+            raise StreamError(
+                f"Stream {_named(stream_id)} is open: it was started before and has not ended",
+                hint=f"use another sequence_id, end it first, or wait until {quiet_sec:g} s "
+                "have passed without a request for it",
+            )
 
     def _check_load(self) -> None:
         """Refuse a new stream where it would slow open ones down too much. Raises StreamsFull."""
@@ -264,16 +319,25 @@ class StreamingService:
             hint=full.hint,
         )
 
-    def _continue(self, request: StreamRequest) -> _Open:
-        opened = self._accepting.get(request.stream_id)
+    def _continue(self, stream_id: StreamId, options: bytes | None, index: int | None) -> _Open:
+        opened = self._accepting.get(stream_id)
         if opened is None:
             raise StreamError(
-                f"Stream {request.stream_id} is not open",
+                f"Stream {_named(stream_id)} is not open",
                 hint="the first request of a stream must have sequence_start; a stream is closed by sequence_end, by "
                 f"a failure, and when {self._idle_timeout_sec:g} s pass without a request",
             )
-        if request.options is not None and request.options != opened.options:
+        if options is not None and options != opened.options:
             raise OptionsError("The options of a stream cannot change", hint="give them with its first request")
+        if index != opened.next_index:
+            self._stop_accepting(stream_id)
+            raise StreamError(
+                f"Expected {contract.CHUNK_INDEX} {_or_none(opened.next_index)} of stream {_named(stream_id)}, got "
+                f"{_or_none(index)}: a request is missing, repeated or out of order, and the stream is closed",
+                hint="send each request when the one before is answered: Triton keeps no order among others",
+            )
+        if index is not None:
+            opened.next_index = index + 1
         return opened
 
     def _work_on(self, opened: _Open) -> None:
@@ -325,7 +389,7 @@ class StreamingService:
                 self._close(opened)
         _tell(respond, reply)
         for other in unanswered:
-            _tell(other.respond, StreamError(f"Stream {other.request.stream_id} failed before this request"))
+            _tell(other.respond, StreamError(f"Stream {_named(other.request.stream_id)} failed before this request"))
         return more
 
     def _reply(self, opened: _Open, request: StreamRequest, error: Exception | None) -> StreamReply | MoulinError:
@@ -335,14 +399,18 @@ class StreamingService:
             update = self._recognizer.update(opened.stream) if request.wants_update else None
             return StreamReply(self._recognizer.text(opened.stream), update)
         except Exception as problem:  # must not stop the worker that calls us
-            return EngineError(f"Recognition failed, and the stream is closed: {problem}")
+            return EngineError(f"Recognition failed, and the stream is closed: {cut(str(problem), 500)}")
 
     def _end(self, stream_id: StreamId) -> None:
         """End a stream whose last request was refused: the request before it is the last."""
         with self._lock:
-            opened = self._accepting.pop(stream_id, None)
-            if opened is not None and not opened.pending:
-                self._close(opened)
+            self._stop_accepting(stream_id)
+
+    def _stop_accepting(self, stream_id: StreamId) -> None:
+        """Take no more requests for the stream, which ends with the last of those that wait. The lock is held."""
+        opened = self._accepting.pop(stream_id, None)
+        if opened is not None and not opened.pending:
+            self._close(opened)
 
     def _abandon(self, opened: _Open, head: StreamRequest) -> None:
         """Discard the stream's remaining audio, because the client that sent `head` has gone."""
@@ -375,6 +443,33 @@ def _has_gone(request: StreamRequest) -> bool:
         return False
 
 
+def _named(stream_id: StreamId) -> str:
+    """A stream's id in messages; text is of any length."""
+    return cut(str(stream_id))
+
+
+def _or_none(index: int | None) -> str:
+    return "none" if index is None else str(index)
+
+
+def _chunk_index(request: StreamRequest) -> int | None:
+    """The number of the request in its stream. Raises StreamError."""
+    if request.chunk_index is None:
+        return None
+    if request.chunk_index.size != 1:
+        raise StreamError(f"Expected {contract.CHUNK_INDEX} [1, 1], got {list(request.chunk_index.shape)}")
+    return int(request.chunk_index.item())
+
+
+def _options(request: StreamRequest) -> bytes | None:
+    """The JSON of the stream's options. Raises OptionsError."""
+    if request.options is None or isinstance(request.options, bytes):
+        return request.options
+    if len(request.options) != 1:
+        raise OptionsError(f"Expected {contract.OPTIONS} [1, 1], got {len(request.options)} items")
+    return request.options[0]
+
+
 def _samples(request: StreamRequest) -> Floats:
     """The audio of the request. Raises AudioError."""
     name, wav = ("WAV", request.wav) if request.wav_int16 is None else ("WAV_INT16", request.wav_int16)
@@ -391,9 +486,9 @@ def _samples(request: StreamRequest) -> Floats:
             f"Expected WAV_LENS of 0 to {wav.shape[1]}, the samples in {name}, got {length}",
             hint="WAV_LENS counts samples, not bytes or seconds",
         )
-    if length > MAX_CHUNK_SEC * SAMPLE_RATE:
+    if wav.shape[1] > MAX_CHUNK_SEC * SAMPLE_RATE:  # padding counts: it takes memory too
         raise AudioError(
-            f"Expected at most {MAX_CHUNK_SEC:g} s of audio in one request, got {length / SAMPLE_RATE:.1f} s",
+            f"Expected at most {MAX_CHUNK_SEC:g} s of audio in one request, got {wav.shape[1] / SAMPLE_RATE:.1f} s",
             hint="send it in pieces",
         )
     return check_waveform(wav[0, :length], what=name)

@@ -14,15 +14,18 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from moulin.engine.stream_recognizer import StreamRecognizer
-from moulin.errors import MoulinError, StreamsFull
+from moulin.errors import EngineError, MoulinError, StreamsFull, first_line
+from moulin.launch.heartbeat import Heartbeat
 from moulin.models.open_stream_recognizer import open_stream_recognizer
+from moulin.quoting import bounded, cut
 from moulin.triton_repo import contract
 from moulin.triton_repo.shim_errors import is_invalid
 from moulin.triton_repo.shim_parameters import ShimParameters
 from moulin.triton_repo.streaming_metrics import StreamingMetrics
 from moulin.triton_repo.streaming_options import StreamingOptions
-from moulin.triton_repo.streaming_service import StreamingService, StreamReply, StreamRequest
+from moulin.triton_repo.streaming_service import Respond, StreamingService, StreamReply, StreamRequest
 from moulin.triton_repo.stub_check import check_stub
+from moulin.triton_repo.tensor_memory import LARGE_BYTES, release
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +47,7 @@ class TritonPythonModel:
         self._service = StreamingService(
             recognizer,
             idle_timeout_sec=options.idle_timeout_sec,
+            takeover_sec=options.takeover_sec,
             max_step_sec=options.max_step_ms / 1000 if options.max_step_ms is not None else None,
             instances=options.instances,
         )
@@ -55,6 +59,7 @@ class TritonPythonModel:
         self._metrics = StreamingMetrics(self._service, labels)
         self._postman = _Postman()
         self._linger_sec = options.linger_ms / 1000
+        self._heartbeat = Heartbeat()
 
     def _open(self, parameters: ShimParameters[StreamingOptions], capacity: int) -> StreamRecognizer:
         recognizer = open_stream_recognizer(
@@ -71,7 +76,7 @@ class TritonPythonModel:
         clients = [_Client(request) for request in requests]
         call = _Call(len(clients), self._postman)
         for request, client in zip(requests, clients, strict=True):
-            self._service.submit(_parse(request, client), partial(call.post, client))
+            self._submit(request, client, partial(call.post, client))
         replies = call.collect(self._linger_sec)
         # All of them or none: it is undocumented what Triton does with some now and others later.
         if len(replies) == len(clients):
@@ -80,7 +85,19 @@ class TritonPythonModel:
             self._postman.post(client, reply)
         return None
 
+    def _submit(self, request: Any, client: _Client, respond: Respond) -> None:
+        try:
+            parsed = _parse(request, client)
+        except Exception as error:  # whatever a request makes fail must stay its own failure
+            respond(EngineError(f"The request cannot be read: {type(error).__name__}: {cut(first_line(error), 200)}"))
+        else:
+            size = parsed.num_bytes
+            self._service.submit(parsed, respond)
+            if size >= LARGE_BYTES:
+                release(request)
+
     def finalize(self) -> None:
+        self._heartbeat.close()
         self._metrics.close()
         self._service.close()
         self._postman.close()
@@ -178,16 +195,17 @@ def _parse(request: Any, client: _Client) -> StreamRequest:
         end=bool(flags & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_END),
         wav=tensors.get(contract.WAV),
         wav_lens=tensors.get(contract.WAV_LENS),
-        options=None if options is None else options.item(),
+        options=None if options is None else options.ravel().tolist(),
         wants_update=contract.RESULT in client.wanted,
         is_cancelled=client.has_gone,
         wav_int16=tensors.get(contract.WAV_INT16),
+        chunk_index=tensors.get(contract.CHUNK_INDEX),
     )
 
 
 def _response(wanted: Sequence[str], reply: StreamReply | MoulinError) -> Any:
     if isinstance(reply, MoulinError):
-        return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(reply), _code(reply)))
+        return pb_utils.InferenceResponse(error=pb_utils.TritonError(bounded(str(reply)), _code(reply)))
     outputs = []
     if contract.TRANSCRIPTS in wanted:
         outputs.append(_text(contract.TRANSCRIPTS, reply.text))

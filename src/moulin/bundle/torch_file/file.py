@@ -42,7 +42,7 @@ class TorchFile:
         self.content: Any = contents.pickled
         self._file, self._contents = file, contents
         # Tensors may overlap in the file. Without a limit a small file could expand to any number of elements.
-        self._bytes_left = max(_SMALL, _OVERLAP * size)
+        self.most_elements = self._bytes_left = max(_SMALL, _OVERLAP * size)
 
     def read(self, tensor: StoredTensor, name: str) -> Tensor:
         """Read `tensor`, and no other bytes; `name` is for error messages. Raises BundleError."""

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from moulin.bundle.torch_file.inert import Placeholder, as_key, rebuilt
 
-MOST_OPERATIONS = 10_000_000
+MOST_OPERATIONS = 3_000_000
 """The limit. Icefall's largest training checkpoints have some 300,000 operations; each allocates at most 250 bytes."""
 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}

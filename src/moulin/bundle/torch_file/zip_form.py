@@ -14,11 +14,16 @@ from moulin.bundle.torch_file.unpickler import Unpickler
 MAGIC = b"PK\x03\x04"
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _ENCRYPTED = 0x1
+_END, _END_64 = b"PK\x05\x06", b"PK\x06\x06"
+_USUAL_END, _LONGEST_END = 98, 2**16 + 98
+"""Bytes of the directory's ends (zip64's, its locator, the old one), and with a comment of 64 kB behind them."""
+_LARGEST_DIRECTORY = 2**24
+"""Bytes of the directory: some 200,000 records, of which a checkpoint has one a tensor."""
 
 
 def read_zip(file: IO[bytes], size: int) -> Contents:
     """The contents of the zip archive in `file`, which has `size` bytes. Raises FormatError and PickleError."""
-    entries = _entries(file)
+    entries = _entries(file, size)
     name = _name(entries)
     if f"{name}/constants.pkl" in entries or any(entry.startswith(f"{name}/code/") for entry in entries):
         raise FormatError(
@@ -37,7 +42,8 @@ def read_zip(file: IO[bytes], size: int) -> Contents:
     return Contents(content, lambda key: record(f"{name}/data/{key}"), _is_big_endian(file, size, entries, name))
 
 
-def _entries(file: IO[bytes]) -> dict[str, zipfile.ZipInfo]:
+def _entries(file: IO[bytes], size: int) -> dict[str, zipfile.ZipInfo]:
+    _expect_small_directory(file, size)
     try:
         with zipfile.ZipFile(file) as archive:
             listed = archive.infolist()
@@ -50,6 +56,22 @@ def _entries(file: IO[bytes]) -> dict[str, zipfile.ZipInfo]:
     if len(entries) < len(listed):
         raise FormatError("is a zip archive with two records of one name")
     return entries
+
+
+def _expect_small_directory(file: IO[bytes], size: int) -> None:
+    """Raise FormatError where the archive has more records than any checkpoint: zipfile reads them all."""
+    for longest in (_USUAL_END, _LONGEST_END):
+        file.seek(max(0, size - longest))
+        end = file.read(longest)
+        if (at := end.rfind(_END)) >= 0:
+            break
+    else:
+        return  # zipfile says what is missing
+    (directory,) = struct.unpack_from("<L", end.ljust(at + 22, b"\0"), at + 12)
+    if directory == 0xFFFFFFFF and (at64 := end.rfind(_END_64)) >= 0:
+        (directory,) = struct.unpack_from("<Q", end.ljust(at64 + 56, b"\0"), at64 + 40)
+    if directory > _LARGEST_DIRECTORY:
+        raise FormatError("is a zip archive with more records than a checkpoint has")
 
 
 def _name(entries: dict[str, zipfile.ZipInfo]) -> str:

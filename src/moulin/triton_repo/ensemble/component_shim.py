@@ -10,6 +10,8 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 
 from moulin.errors import EngineError, MoulinError
+from moulin.launch.heartbeat import Heartbeat
+from moulin.quoting import bounded
 from moulin.triton_repo.ensemble.open_part import open_part
 from moulin.triton_repo.ensemble.part import Tensors
 from moulin.triton_repo.shim_errors import is_invalid
@@ -26,12 +28,14 @@ class TritonPythonModel:
         values = {name: value["string_value"] for name, value in config["parameters"].items()}
         version = Path(args["model_repository"], args["model_version"])
         self._part = open_part(values["part"], values, version, ask)
+        self._heartbeat = Heartbeat()
 
     def execute(self, requests: list[Any]) -> list[Any]:
         answers = self._part.answer([self._tensors(request) for request in requests])
         return [_response(request, answer) for request, answer in zip(requests, answers, strict=True)]
 
     def finalize(self) -> None:
+        self._heartbeat.close()
         self._part.close()
 
     def _tensors(self, request: Any) -> Tensors:
@@ -42,7 +46,7 @@ class TritonPythonModel:
 def _response(request: Any, answer: Tensors | MoulinError) -> Any:
     if isinstance(answer, MoulinError):
         code = pb_utils.TritonError.INVALID_ARG if is_invalid(answer) else pb_utils.TritonError.INTERNAL
-        return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(answer), code))
+        return pb_utils.InferenceResponse(error=pb_utils.TritonError(bounded(str(answer)), code))
     wanted = request.requested_output_names()
     return pb_utils.InferenceResponse([pb_utils.Tensor(name, answer[name]) for name in answer if name in wanted])
 

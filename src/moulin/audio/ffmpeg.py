@@ -1,0 +1,333 @@
+"""Decoding by FFmpeg (PyAV): every container that people have, with its time stamps, tracks and changes of rate.
+
+Samples are resampled by libswresample, several frames a call; its channels stay apart.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moulin.audio.decoded import CannotDecodeError, Gap, PyAvMissingError, Sound, check_rate, closing, reason, refusal
+from moulin.audio.faults import Faults
+from moulin.audio.parts import BinaryFile
+from moulin.audio.pcm import scale_to_float
+from moulin.audio.timeline import Timeline
+from moulin.errors import AudioError
+
+logger = logging.getLogger(__name__)
+
+# FFmpeg also has demuxers for playlists (HLS, DASH, concat) that open other files and URLs named in the data; an
+# uploaded file must not be able to do that. Hence only containers that hold their audio themselves. Flash video is not
+# among them: with the option `format_whitelist` the FFmpeg of PyAV 15 and 16 ends with a segmentation fault for every
+# such file, that of PyAV 18 for damaged ones.
+_FFMPEG_CONTAINERS = (
+    "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,eac3,flac,matroska,mov,mp3,mpeg,mpegts,ogg,rm,tta,w64,wav,wv"
+)
+
+_EXACT_LENGTHS = ("aiff", "ape", "asf", "au", "caf", "flac", "matroska", "mov", "tta", "w64", "wav", "wv")
+"""Containers that declare the length of their audio; of the others FFmpeg estimates it by the bit rate."""
+
+_RESAMPLER = "filter_size=64"
+"""Twice the usual length of the filter: flat up to 7 kHz at 16 kHz, -65 dB of what would fold back below 7.6 kHz."""
+
+_BLOCK_SAMPLES = 4096
+_FRAMES_AT_ONCE = 16
+"""Frames that go into the resampler before blocks are taken out of it; asking costs as much as a frame's decoding."""
+
+_LEAST_MISSING_SEC = 0.5
+_LOOKED_AT_SEC = 60.0
+"""The beginning of a track by which it is taken for silent."""
+
+_SILENT_PEAK = 1e-3
+
+
+def ffmpeg_sounds(
+    name: str, file: BinaryFile, *, sample_rate: int, track: int | None, is_first: bool, faults: Faults
+) -> Iterator[Sound | Gap]:
+    """Decode one audio track of `file`: sound at `sample_rate` Hz, and the gaps between it.
+
+    `track` counts audio tracks from 1; None chooses one (`_chosen`). The recording begins where its earliest track
+    does; an MP4 file that `is_first` begins at zero. What is damaged or missing goes to `faults`.
+
+    Raises CannotDecodeError when nothing can be decoded, AudioError for a file without (that) audio track, and
+    PyAvMissingError.
+    """
+    with opened(name, file) as container:
+        try:
+            stream = _chosen(name, container, file, track, faults)
+            zero_sec = _zero_sec(container, is_first)
+        except (AudioError, CannotDecodeError):
+            raise
+        except Exception as error:
+            raise refusal(name, error) from error
+        yield from _sounds(name, container, stream, sample_rate, Timeline(zero_sec), faults)
+
+
+def audio_tracks(name: str, file: BinaryFile) -> int:
+    """The number of audio tracks. Raises as `ffmpeg_sounds`."""
+    with opened(name, file) as container:
+        return len(container.streams.audio)
+
+
+@contextmanager
+def opened(name: str, file: BinaryFile) -> Iterator[Any]:
+    """PyAV's container of `file`, read from its beginning. Raises CannotDecodeError and PyAvMissingError."""
+    try:
+        import av
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.partition(".")[0] != "av":
+            raise refusal(name, error) from error
+        raise PyAvMissingError(str(error)) from error
+    except Exception as error:  # for example a missing shared library
+        raise refusal(name, error) from error
+    file.seek(0)
+    try:
+        container = _open(av, file)
+    except Exception as error:
+        raise refusal(name, error) from error
+    with closing(name, container):
+        yield container
+
+
+def _open(av: Any, file: BinaryFile) -> Any:
+    """The container in `file`. Its tags may be in any encoding: PyAV below 19 decodes them as UTF-8 and fails unless
+    told to ignore errors; PyAV 19 has no such argument and does not fail."""
+    options = {"format_whitelist": _FFMPEG_CONTAINERS}
+    try:
+        return av.open(file, mode="r", options=options)
+    except UnicodeDecodeError:
+        file.seek(0)
+        return av.open(file, mode="r", options=options, metadata_errors="ignore")
+
+
+def _chosen(name: str, container: Any, file: BinaryFile, track: int | None, faults: Faults) -> Any:
+    """The audio track `track`, or the best: default ones first, and the first of them that is not silent.
+
+    Only tracks with a codec that FFmpeg knows; decoding any other ends PyAV 17 with a segmentation fault.
+    """
+    tracks = list(container.streams.audio)
+    if not tracks:
+        kinds = " and ".join(sorted({stream.type for stream in container.streams}))
+        raise AudioError(f"{name} has no audio track, only {kinds or 'empty'} streams")
+    if track is not None and track > len(tracks):
+        raise AudioError(f"{name} has {len(tracks)} audio track{'s'[: len(tracks) > 1]}, expected track {track}")
+    known = [stream for stream in tracks if stream.codec_context is not None]
+    if track is not None:
+        known = [stream for stream in known if stream is tracks[track - 1]]
+    if not known:
+        raise CannotDecodeError("The audio's codec is not known")
+    if len(known) == 1:
+        if len(tracks) > 1 and track is None:
+            faults.add(f"only one of {len(tracks)} audio tracks can be decoded")
+        return known[0]
+    by_default = sorted(known, key=lambda stream: not _is_default(stream))
+    heard = next((stream for stream in by_default if not _is_silent(name, file, tracks.index(stream))), by_default[0])
+    faults.add(
+        f"the file has {len(tracks)} audio tracks, of which number {tracks.index(heard) + 1} was transcribed",
+        hint="choose another one, or all",
+    )
+    return heard
+
+
+def _is_default(stream: Any) -> bool:
+    return bool(int(getattr(stream, "disposition", 0)) & 1)
+
+
+def _is_silent(name: str, file: BinaryFile, number: int) -> bool:
+    """Whether audio track `number`, counted from 0, has no sound in its first minute."""
+    try:
+        with opened(name, file) as container:
+            sounds = _sounds(name, container, container.streams.audio[number], 8000, Timeline(0.0), Faults())
+            heard_sec = 0.0
+            for sound in sounds:
+                if isinstance(sound, Gap):
+                    continue
+                if sound.samples.size and np.abs(sound.samples).max() > _SILENT_PEAK:
+                    return False
+                heard_sec += len(sound.samples) / sound.rate
+                if heard_sec > _LOOKED_AT_SEC:
+                    break
+    except Exception as error:
+        logger.debug("%s: audio track %d cannot be decoded", name, number + 1, exc_info=error)
+    return True
+
+
+def _zero_sec(container: Any, is_first: bool) -> float:
+    """The time stamp at which the recording begins."""
+    start_sec = (container.start_time or 0) / 1_000_000
+    if is_first and "mov" in container.format.name.split(","):
+        return min(start_sec, 0.0)
+    return float(start_sec)
+
+
+def _sounds(
+    name: str, container: Any, stream: Any, sample_rate: int, timeline: Timeline, faults: Faults
+) -> Iterator[Sound | Gap]:
+    converter: _Converter | None = None
+    end_sec, decoded = 0.0, False
+    counted = container.format.name == "ogg"  # time is counted in samples there: a gap is a page that was lost
+    frames = _Frames(name, container, stream)
+    for frame in frames:
+        start_sec = None if frame.pts is None or frame.time_base is None else float(frame.pts * frame.time_base)
+        duration_sec = frame.samples / frame.sample_rate
+        gap_sec = timeline.gap_before(start_sec, duration_sec)
+        if start_sec is not None:
+            end_sec = start_sec + duration_sec
+        if gap_sec and counted and decoded:
+            faults.damaged(f"{gap_sec:.3f} s are missing")
+        decoded = True
+        if converter is not None and (gap_sec or not converter.takes(frame)):
+            yield from converter.rest()
+            converter = None
+        if gap_sec:
+            yield Gap(gap_sec)
+        if converter is None:
+            check_rate(frame.sample_rate, name)
+            converter = _Converter(frame, sample_rate)
+        yield from converter.taken(frame)
+    if converter is not None:
+        yield from converter.rest()
+    if frames.damage is not None:
+        if not decoded:
+            raise refusal(name, frames.damage) from frames.damage
+        faults.damaged(reason(frames.damage))
+    declared_sec = _declared_end_sec(container, stream)
+    if declared_sec is not None and declared_sec - end_sec > max(_LEAST_MISSING_SEC, 0.01 * declared_sec):
+        faults.missing(declared_sec - end_sec)
+
+
+def _declared_end_sec(container: Any, stream: Any) -> float | None:
+    """The time stamp at which the container says that the track ends; None where it does not say or only guesses."""
+    names = set(container.format.name.split(","))
+    if not names & set(_EXACT_LENGTHS):
+        return None
+    if stream.duration is not None and stream.time_base is not None:
+        # Only MP4 counts from the track's own start; others from zero.
+        start = (stream.start_time or 0) if "mov" in names else 0
+        return float((start + stream.duration) * stream.time_base)
+    if container.duration is not None and len(container.streams) == 1:
+        return float(container.duration) / 1_000_000
+    return None
+
+
+class _Frames:
+    """Decoded frames of a track. `damage` is the last error of FFmpeg's on the way, after which decoding went on."""
+
+    def __init__(self, name: str, container: Any, stream: Any) -> None:
+        self._name, self._container, self._stream = name, container, stream
+        self.damage: Exception | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        from av.error import FFmpegError
+
+        decoded = False
+        try:
+            packets = self._container.demux(self._stream)
+        except Exception as error:
+            raise refusal(self._name, error) from error
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except FFmpegError as error:  # the container ends in the middle of a packet
+                self.damage = error
+                return
+            except Exception as error:
+                if decoded:
+                    raise
+                raise refusal(self._name, error) from error
+            try:
+                frames = packet.decode()
+            except FFmpegError as error:  # live recordings often start with packets that refer to earlier ones
+                self.damage = error
+                continue
+            except Exception as error:
+                if decoded:
+                    raise
+                raise refusal(self._name, error) from error
+            for frame in frames:
+                decoded = True
+                if frame.samples:
+                    yield frame
+
+
+class _Converter:
+    """Frames of one rate, format and layout to sound at another rate."""
+
+    def __init__(self, frame: Any, sample_rate: int) -> None:
+        self._kind = _kind(frame)
+        self._channels = frame.layout.nb_channels
+        self._rate = sample_rate
+        self._waiting = 0
+        self._graph = _graph(frame, sample_rate)
+
+    def takes(self, frame: Any) -> bool:
+        return _kind(frame) == self._kind
+
+    def taken(self, frame: Any) -> Iterator[Sound]:
+        """The sound that is ready after `frame`."""
+        if self._graph is None:
+            samples = scale_to_float(frame.to_ndarray())
+            samples = samples.T if frame.format.is_planar else samples.reshape(-1, self._channels)
+            yield Sound(frame.sample_rate, samples)
+            return
+        frame.pts = None
+        self._graph.push(frame)
+        self._waiting += 1
+        if self._waiting == _FRAMES_AT_ONCE:
+            self._waiting = 0
+            yield from self._ready()
+
+    def rest(self) -> Iterator[Sound]:
+        """The sound that is still in the resampler, which takes no more."""
+        if self._graph is not None:
+            self._graph.push(None)
+            yield from self._ready()
+
+    def _ready(self) -> Iterator[Sound]:
+        from av.error import BlockingIOError, EOFError
+
+        while True:
+            try:
+                frame = self._graph.pull()
+            except (BlockingIOError, EOFError):
+                return
+            samples: NDArray[np.float32] = frame.to_ndarray().reshape(-1, self._channels)
+            yield Sound(self._rate, samples)
+
+
+def _kind(frame: Any) -> tuple[int, str, str]:
+    return frame.sample_rate, frame.format.name, frame.layout.name
+
+
+def _graph(frame: Any, sample_rate: int) -> Any:
+    """FFmpeg's filters for such frames; None where it has no name for their channels."""
+    from av.error import FFmpegError
+    from av.filter import Graph
+
+    rate, format, layout = _kind(frame)
+    graph = Graph()
+    try:
+        filters = [
+            graph.add_abuffer(sample_rate=rate, format=format, layout=layout, time_base=Fraction(1, rate)),
+            graph.add("aresample", f"{sample_rate}:{_RESAMPLER}"),
+            graph.add("aformat", "sample_fmts=flt"),
+            graph.add("asetnsamples", f"n={_BLOCK_SAMPLES}:p=0"),
+            graph.add("abuffersink"),
+        ]
+        for one, following in pairwise(filters):
+            one.link_to(following)
+        graph.configure()
+    except (FFmpegError, ValueError) as error:
+        logger.debug("FFmpeg has no resampler for %s channels", layout, exc_info=error)
+        return None
+    return graph

@@ -1,0 +1,262 @@
+"""The parts of a file that is several files one after another: what `cat a.mp3 b.mp3` or a recorder's pieces make.
+
+A decoder reads such a file to its first end and reports success. Here the places where another file begins are found by
+the container's own sizes (RIFF, AIFF, MP4) or its first bytes (FLAC, Ogg, Matroska, MP3, AMR), so that every part is
+decoded by itself, with its own rate, channels and encoder delay.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+BinaryFile = io.RawIOBase | io.BytesIO
+"""A seekable binary file: an open one, one in memory, or a view of a part of either."""
+
+_MAX_PARTS = 1000
+"""Beyond it the rest is one part: opening a decoder takes about a millisecond."""
+
+_READ_BYTES = 1 << 20
+_OVERLAP_BYTES = 256
+_HEAD_BYTES = 16
+
+_FLAC = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
+_MATROSKA = re.compile(rb"\x1a\x45\xdf\xa3[\s\S]{1,60}?(?:webm|matroska)")
+_AMR = re.compile(rb"#!AMR(?:-WB)?\n")
+_OGG_PAGE = re.compile(rb"OggS\x00[\x00-\x07]")
+_WAV = re.compile(rb"RIFF[\s\S]{4}WAVE(?:fmt |JUNK|bext|LIST)")
+# A tag, or the frame without sound that has the length and the encoder delay of what follows.
+_MP3 = re.compile(
+    rb"ID3[\x02-\x04]\x00[\x00\x10\x20\x40\x60\x80\xa0\xc0\xe0][\x00-\x7f]{4}"
+    rb"|\xff[\xe2\xe3\xf2\xf3\xfa\xfb][\s\S]{2}(?:\x00{9}|\x00{17}|\x00{32})(?:Xing|Info)"
+)
+_TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
+_UNKNOWN_SIZE = 0x7FFFF000
+"""Sizes from here on are written by programs that cannot know the size, such as FFmpeg into a pipe."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Bytes [begin, end) of a file, with some of them replaced: `changes` maps positions in the file to bytes."""
+
+    begin: int
+    end: int
+    changes: dict[int, bytes] = field(default_factory=dict)
+    missing_bytes: int = 0
+    """Bytes that the header of the part promises beyond the file's end."""
+
+
+class PartView(io.RawIOBase):
+    """A part as a file of its own. Closing it leaves the file open."""
+
+    def __init__(self, file: BinaryFile, part: Part) -> None:
+        self._file, self._part, self._at = file, part, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """As of a file; a position before the beginning is ignored, since libsndfile cannot bear an exception."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._part.end - self._part.begin}[whence]
+        if base + offset >= 0:
+            self._at = base + offset
+        return self._at
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
+        begin = self._part.begin + self._at
+        wanted = max(min(len(buffer), self._part.end - begin), 0)
+        self._file.seek(begin)
+        data = bytearray(self._file.read(wanted) or b"")
+        for place, replacement in self._part.changes.items():
+            for offset, byte in enumerate(replacement):
+                if begin <= place + offset < begin + len(data):
+                    data[place + offset - begin] = byte
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+def parts_of(file: BinaryFile) -> list[Part]:
+    """The parts of `file` in order, at least one; each begins where a decoder would find the beginning of a file."""
+    end = file.seek(0, io.SEEK_END)
+    head = _read(file, 0, _HEAD_BYTES)
+    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
+        return _limited(list(_wav_parts(file, end)), end)
+    if head[:4] == b"FORM" or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
+        return _sized_parts(file, end, head)
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"):
+        return _between(list(_mp4_starts(file, end)), end)
+    if head[:4] == b"OggS":
+        return _between(list(_ogg_starts(file)), end)
+    if head[:3] == b"ID3" or is_mpeg_audio(head):
+        return _between(list(_mp3_starts(file, end)), end)
+    for magic, pattern in ((b"fLaC", _FLAC), (b"\x1a\x45\xdf\xa3", _MATROSKA), (b"#!AMR", _AMR)):
+        if head.startswith(magic):
+            return _between([0, *(at for at, _ in _found(file, pattern, (magic,)))], end)
+    return [Part(0, end)]
+
+
+def is_mpeg_audio(head: bytes) -> bool:
+    """Whether `head` begins with the header of an MPEG audio frame (layers 1 to 3, not AAC)."""
+    return len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0 and head[1] & 0x06 != 0
+
+
+def _between(starts: list[int], end: int) -> list[Part]:
+    starts = sorted(set(starts)) or [0]
+    return _limited([Part(begin, stop) for begin, stop in zip(starts, [*starts[1:], end], strict=True)], end)
+
+
+def _limited(parts: list[Part], end: int) -> list[Part]:
+    if len(parts) <= _MAX_PARTS:
+        return parts or [Part(0, end)]
+    return [*parts[: _MAX_PARTS - 1], Part(parts[_MAX_PARTS - 1].begin, end)]
+
+
+def _read(file: BinaryFile, at: int, size: int) -> bytes:
+    file.seek(at)
+    return file.read(size) or b""
+
+
+def _found(
+    file: BinaryFile, pattern: re.Pattern[bytes], hints: tuple[bytes, ...], begin: int = 0
+) -> Iterator[tuple[int, bytes]]:
+    """Matches of `pattern` from `begin` on, each with its position; none is longer than the overlap of two reads.
+
+    Every match contains one of `hints`, for which bytes are searched ten times as fast.
+    """
+    base, kept, last = begin, b"", -1
+    while data := _read(file, base + len(kept), _READ_BYTES):
+        text = kept + data
+        for match in pattern.finditer(text) if any(hint in text for hint in hints) else ():
+            if base + match.start() > last:
+                last = base + match.start()
+                yield last, match.group()
+        kept = text[-_OVERLAP_BYTES:]
+        base += len(text) - len(kept)
+
+
+def _sized_parts(file: BinaryFile, end: int, head: bytes) -> list[Part]:
+    """Files that each say their size after their first four bytes (AIFF, AVI)."""
+    magic = head[:4]
+    order: Literal["big", "little"] = "big" if magic == b"FORM" else "little"
+    starts, at = [0], 0
+    while True:
+        size = int.from_bytes(_read(file, at + 4, 4), order)
+        at += 8 + size + size % 2
+        following = _read(file, at, 12) if at + 12 < end else b""
+        if size == 0 or following[:4] != magic or following[8:12] == b"AVIX":
+            break
+        starts.append(at)
+    *parts, last = _between(starts, end)
+    is_cut = size < _UNKNOWN_SIZE and at > end + 1
+    return [*parts, replace(last, missing_bytes=at - end) if is_cut else last]
+
+
+def _mp4_starts(file: BinaryFile, end: int) -> Iterator[int]:
+    """Beginnings of files among the boxes: another `ftyp` after a `moov` or `mdat`."""
+    at, filled = 0, False
+    yield 0
+    while at + 8 <= end:
+        header = _read(file, at, 16)
+        size, kind = int.from_bytes(header[:4], "big"), header[4:8]
+        if size == 1:
+            size = int.from_bytes(header[8:16], "big")
+        if kind == b"ftyp" and filled:
+            yield at
+            filled = False
+        filled |= kind in (b"moov", b"mdat", b"moof")
+        if size < 8:
+            return
+        at += size
+
+
+def _ogg_starts(file: BinaryFile) -> Iterator[int]:
+    """Beginnings of chained streams: a first page (or several, of streams side by side) after one that is none."""
+    first_before = False
+    for at, page in _found(file, _OGG_PAGE, (b"OggS",)):
+        first = bool(page[5] & 2)
+        if first and not first_before:
+            yield at
+        first_before = first
+
+
+def _mp3_starts(file: BinaryFile, end: int) -> Iterator[int]:
+    yield 0
+    clear = 0  # no other beginning before this byte: it lies in a tag or is its first frame
+    for at, match in _found(file, _MP3, (b"ID3", b"Xing", b"Info")):
+        if match[:3] != b"ID3":
+            if at > clear:
+                yield at
+            continue
+        if at and at < clear:
+            continue
+        size = sum((byte & 0x7F) << shift for byte, shift in zip(match[6:10], (21, 14, 7, 0), strict=True))
+        after = at + 10 + size
+        frame = _read(file, after, 2)
+        if at == 0 or after >= end or is_mpeg_audio(frame) or not any(frame):
+            clear = after
+            if at:
+                yield at
+
+
+def _wav_parts(file: BinaryFile, end: int) -> Iterator[Part]:
+    """WAV files one after another. A size of the samples that is too small, or that nobody knew, is corrected: samples
+    last to the next file or to the end, but for chunks and tags there."""
+    begin = 0
+    while begin < end:
+        part = _wav_part(file, begin, end)
+        yield part
+        begin = part.end
+
+
+def _wav_part(file: BinaryFile, begin: int, end: int) -> Part:
+    size_at, declared = _wav_samples(file, begin, end)
+    if size_at is None:
+        return Part(begin, end)
+    samples_at = size_at + 4
+    if 0 < declared < _UNKNOWN_SIZE and samples_at + declared <= end:
+        # A few writers leave out the byte that fills up an odd number.
+        for stop in {samples_at + declared + declared % 2, samples_at + declared}:
+            following = _after_samples(file, stop, end)
+            if following is not None:
+                return Part(begin, following)
+    following = next((at for at, _ in _found(file, _WAV, (b"WAVE",), samples_at)), end)
+    missing = max(samples_at + declared - end, 0) if declared < _UNKNOWN_SIZE and following == end else 0
+    size = min(following - samples_at, 0xFFFFFFFF - 44).to_bytes(4, "little")
+    return Part(begin, following, {size_at: size, begin + 4: size}, missing)
+
+
+def _wav_samples(file: BinaryFile, begin: int, end: int) -> tuple[int | None, int]:
+    """The position of the size of the chunk `data`, and that size; None where there is no such chunk."""
+    at = begin + 12
+    while at + 8 <= end:
+        header = _read(file, at, 8)
+        size = int.from_bytes(header[4:], "little")
+        if header[:4] == b"data":
+            return at + 4, size
+        at += 8 + size + size % 2
+    return None, 0
+
+
+def _after_samples(file: BinaryFile, at: int, end: int) -> int | None:
+    """The end of a WAV file whose samples end at `at`: the next file's beginning or `end`; None where sound follows."""
+    while at + 8 < end:
+        header = _read(file, at, 12)
+        if header[:4] == b"RIFF" and header[8:12] == b"WAVE":
+            return at
+        if header.startswith(_TAGS):
+            return end
+        size = int.from_bytes(header[4:8], "little")
+        if not all(0x20 <= byte < 0x7F for byte in header[:4]) or at + 8 + size > end + 1:
+            return None
+        at += 8 + size + size % 2
+    return end
