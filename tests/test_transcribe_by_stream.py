@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from moulin import transcribe_by_stream
+from moulin.audio.selection import Selection
 from moulin.audio.source import AudioSource
 from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL
 from moulin.engine.stream_recognizer import StreamRecognizer
@@ -17,7 +18,8 @@ from moulin.errors import AudioError, BundleError, EngineError, MoulinError
 from moulin.launch.server import TritonServer
 from moulin.transcribe_by_stream import is_streaming_model
 from moulin.transcribe_files import transcribe_in_process, transcribe_on_server
-from moulin.transcript import Transcript
+from moulin.transcript import PlacedWord, Transcript
+from tests.audio.media import Track, media
 from tests.conftest import Recording
 
 from .bundles import BUNDLES
@@ -117,3 +119,61 @@ def test_which_models() -> None:
 def test_a_model_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"absent"):
         list(transcribe_in_process([], tmp_path / "absent", changes={}))
+
+
+@pytest.fixture
+def call(recordings: list[Recording], tmp_path: Path) -> Path:
+    """Two talkers at once, one a channel, of a call whose end is missing."""
+    waveforms = [recording.waveform for recording in recordings[:2]]
+    length = max(map(len, waveforms)) + 32_000
+    both = np.stack([np.pad(waveform, (0, length - len(waveform))) for waveform in waveforms], axis=1)
+    path = tmp_path / "call.wav"
+    soundfile.write(path, both, 16_000)
+    path.write_bytes(path.read_bytes()[:-64_000])
+    return path
+
+
+@pytest.fixture
+def paused(recordings: list[Recording], tmp_path: Path) -> Path:
+    """A recording, and another one after a pause of three minutes, for which there is no audio."""
+    one, other = recordings[0].waveform, recordings[1].waveform
+    at_sec = len(one) / 16_000
+    path = tmp_path / "paused.webm"
+    path.write_bytes(media("webm", "libopus", Track(np.concatenate([one, other]), gap_at_sec=at_sec, gap_sec=180)))
+    return path
+
+
+def heard_by(server: TritonServer | None, source: AudioSource) -> Transcript:
+    if server is None:
+        (outcome,) = transcribe_in_process([source], DEMO_STREAMING_MODEL, changes={})
+    else:
+        (outcome,) = transcribe_on_server([source], server.grpc_url, model="transducer_streaming", changes={}, jobs=1)
+    assert isinstance(outcome.result, Transcript), outcome.result
+    return outcome.result
+
+
+@pytest.mark.parametrize("where", ["process", pytest.param("server", marks=pytest.mark.triton)])
+def test_each_channel_in_a_stream_of_its_own(
+    request: pytest.FixtureRequest, where: str, call: Path, heard_live: list[Transcript]
+) -> None:
+    server = request.getfixturevalue("server") if where == "server" else None
+    found = heard_by(server, AudioSource(str(call), selection=Selection("each")))
+    for channel, heard in enumerate(heard_live[:2], start=1):
+        words = [word.word for word in found.words if isinstance(word, PlacedWord) and word.channel == channel]
+        assert " ".join(words) == heard.text
+    (warning,) = found.warnings
+    assert "cut short" in warning
+
+
+@pytest.mark.parametrize("where", ["process", pytest.param("server", marks=pytest.mark.triton)])
+def test_times_go_on_behind_a_long_pause(
+    request: pytest.FixtureRequest, where: str, paused: Path, recordings: list[Recording], heard_live: list[Transcript]
+) -> None:
+    server = request.getfixturevalue("server") if where == "server" else None
+    found = heard_by(server, AudioSource(str(paused)))
+    begins = len(recordings[0].waveform) / 16_000 + 180
+    after = [word for word in found.words if word.start_sec > begins - 1]
+    assert after[0].start_sec == pytest.approx(begins + heard_live[1].words[0].start_sec, abs=0.2)
+    assert abs(len(after) - len(heard_live[1].words)) <= 2
+    assert abs(len(found.words) - len(after) - len(heard_live[0].words)) <= 2
+    assert found.duration_sec == pytest.approx(begins + len(recordings[1].waveform) / 16_000, abs=0.3)

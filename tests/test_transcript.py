@@ -5,7 +5,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moulin.transcript import Transcript, Word
+from moulin.transcript import PlacedWord, Transcript, Word
 
 SECONDS = st.floats(0, 1e5)
 WORDS = st.builds(Word, st.text(max_size=8), SECONDS, SECONDS, st.floats(0, 1))
@@ -35,3 +35,16 @@ def test_an_old_client_reads_a_newer_server() -> None:
 
 def test_words_may_be_left_out() -> None:
     assert Transcript.from_dict({"text": "HI", "duration_sec": 1.5}) == Transcript("HI", (), 1.5)
+
+
+def test_warnings_and_places_are_there_where_they_are() -> None:
+    words = (PlacedWord("HI", 0.2, 0.24, 0.9, 2, None), PlacedWord("YOU", 0.4, 0.44, 0.9, 1, 3))
+    transcript = Transcript("HI YOU", words, 1.5, ("cut short",))
+    fields = transcript.to_dict()
+    assert list(fields) == ["text", "words", "duration_sec", "warnings"]
+    assert fields["warnings"] == ["cut short"]
+    assert fields["words"][0] == {
+        "word": "HI", "start_sec": 0.2, "end_sec": 0.24, "confidence": 0.9, "channel": 2
+    }  # fmt: skip
+    assert (fields["words"][1]["channel"], fields["words"][1]["track"]) == (1, 3)
+    assert Transcript.from_dict(json.loads(json.dumps(fields))) == transcript

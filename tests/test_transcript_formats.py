@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moulin.transcript import Transcript, Word
+from moulin.cues import cues
+from moulin.transcript import PlacedWord, Transcript, Word
 from moulin.transcript_formats import SUBTITLES, to_json, to_srt, to_vtt
 
 CLOCK = {"srt": r"(\d{2,}):([0-5]\d):([0-5]\d),(\d{3})", "vtt": r"(\d{2,}):([0-5]\d):([0-5]\d)\.(\d{3})"}
@@ -170,3 +171,18 @@ def test_json_is_one_line() -> None:
     assert "\n" not in line
     assert "你" in line
     assert json.loads(line) == {"file": "a b.wav", **transcript.to_dict()}
+
+
+def test_channels_are_labelled_and_overlap() -> None:
+    spoken = [("A", 0.0, 1), ("B", 3.0, 1), ("C", 0.5, 2), ("D", 1.2, 2)]
+    words = tuple(PlacedWord(word, at, at + 0.4, 0.5, channel, None) for word, at, channel in spoken)
+    transcript = Transcript("A B C D", words, 9.0)
+    shown = [(cue.label, cue.text, cue.start_sec, cue.end_sec) for cue in cues(transcript)]
+    assert [(label, text) for label, text, _, _ in shown] == [
+        ("channel 1", "A"),
+        ("channel 2", "C D"),
+        ("channel 1", "B"),
+    ]
+    assert all(end >= begin + 0.4 for _, _, begin, end in shown)
+    assert "[channel 2] C D" in to_srt(transcript)
+    assert "<v channel 1>A" in to_vtt(transcript)

@@ -12,13 +12,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from moulin.arrays import Floats
 from moulin.audio.source import AudioSource
-from moulin.audio.waveform import SAMPLE_RATE
 from moulin.errors import AudioError, ClientError, EngineError, MoulinError, ServerUnavailable
 from moulin.live_transcript import LiveTranscript
+from moulin.long_audio.cutter import Piece
+from moulin.long_audio.joined_transcript import JoinedTranscript
+from moulin.long_audio.recording_blocks import RecordingBlocks, Run
 from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
 from moulin.outcome import OnProgress, Outcome, unheard
 from moulin.transcript import Transcript
@@ -56,11 +55,20 @@ def stream_on_server(
     """
 
     def one(source: AudioSource) -> Outcome:
+        blocks, joined = _blocks(source), JoinedTranscript()
         try:
-            with client.stream(model=client.model, **changes) as stream:
-                for samples in _blocks(source):
-                    on_progress(source, stream.send(samples).duration_sec)
-                return Outcome(source, stream.finish())
+            block = next(blocks, None)
+            while block is not None:
+                run: Run | None = Run.of(block)
+                with client.stream(model=client.model, **changes) as stream:
+                    while block is not None and run is not None:
+                        whole = run
+                        stream.send(block.waveform)
+                        on_progress(source, block.end_sec)
+                        block = next(blocks, None)
+                        run = None if block is None else whole.followed_by(block)
+                    joined.add(whole.piece, stream.finish())
+            return Outcome(source, joined.transcript(blocks.decoded_sec, blocks.warnings))
         except ServerUnavailable:
             raise
         except (AudioError, ClientError, EngineError) as error:
@@ -124,19 +132,25 @@ def _advance(
                 hearing.fail(error)
     for hearing in going:
         hearing.note()
-        on_progress(hearing.source, hearing.live.duration_sec)
+        on_progress(hearing.source, hearing.decoded_sec)
 
 
 class _Hearing:
-    """A recording that goes through a stream."""
+    """A recording that goes through a stream, or through one for each of its runs."""
 
     def __init__(self, source: AudioSource, recognizer: StreamRecognizer) -> None:
-        self.source, self.live = source, LiveTranscript()
+        self.source = source
         self.stream = recognizer.open()
         self.result: Transcript | MoulinError | None = None
         self._recognizer = recognizer
-        self._blocks = _blocks(source)
-        self._next: Floats | None = None
+        self._blocks, self._joined, self._live = _blocks(source), JoinedTranscript(), LiveTranscript()
+        self._run: Run | None = None
+        self._next: Piece | None = None
+        """Decoded, and not yet heard."""
+
+    @property
+    def decoded_sec(self) -> float:
+        return self._blocks.decoded_sec
 
     @property
     def is_ready(self) -> bool:
@@ -145,7 +159,8 @@ class _Hearing:
     def read(self) -> _Hearing:
         """Decode the next seconds, in any thread."""
         try:
-            self._next = next(self._blocks, None)
+            if self._next is None:
+                self._next = next(self._blocks, None)
         except (AudioError, EngineError) as error:
             self.fail(error)
         return self
@@ -154,10 +169,11 @@ class _Hearing:
         if self.result is not None:
             return
         try:
-            if self._next is None:
+            if (run := self._run_with_next()) is None or self._next is None:
                 self._recognizer.finish(self.stream)
             else:
-                self._recognizer.accept(self.stream, self._next)
+                self._recognizer.accept(self.stream, self._next.waveform)
+                self._run, self._next = run, None
         except AudioError as error:
             self.fail(error)
 
@@ -170,9 +186,22 @@ class _Hearing:
         except EngineError as error:
             self.fail(error)
             return
-        self.live.apply(update)
-        if update.is_final:
-            self._end(self.live.transcript())
+        self._live.apply(update)
+        if not update.is_final:
+            return
+        if self._run is not None:
+            self._joined.add(self._run.piece, self._live.transcript())
+        if self._next is None:
+            self._end(self._joined.transcript(self._blocks.decoded_sec, self._blocks.warnings))
+        else:
+            self._recognizer.close(self.stream)
+            self.stream, self._live, self._run = self._recognizer.open(), LiveTranscript(), None
+
+    def _run_with_next(self) -> Run | None:
+        """The run with the next block behind it; None where that is of another run, or there is none."""
+        if self._next is None:
+            return None
+        return Run.of(self._next) if self._run is None else self._run.followed_by(self._next)
 
     def fail(self, error: MoulinError) -> None:
         self._end(error)
@@ -182,15 +211,5 @@ class _Hearing:
         self._recognizer.close(self.stream)
 
 
-def _blocks(source: AudioSource) -> Iterator[Floats]:
-    """The recording in blocks of some seconds. Raises AudioError while iterating."""
-    waiting: list[Floats] = []
-    count = 0
-    for block in source.blocks():
-        waiting.append(block)
-        count += len(block)
-        if count >= _AT_ONCE_SEC * SAMPLE_RATE:
-            yield np.concatenate(waiting)
-            waiting, count = [], 0
-    if count:
-        yield np.concatenate(waiting)
+def _blocks(source: AudioSource) -> RecordingBlocks:
+    return RecordingBlocks(source.recordings, source.selection, _AT_ONCE_SEC)

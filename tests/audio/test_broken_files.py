@@ -6,6 +6,7 @@ import io
 import logging
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 import av
 import numpy as np
@@ -40,6 +41,7 @@ _BY_FFMPEG = {
     "mkv": ("matroska", "flac", 16000),
     "wma": ("asf", "wmav2", 44100),
     "avi": ("avi", "pcm_s16le", 16000),
+    "flv": ("flv", "aac", 44100),
     "ac3": ("ac3", "ac3", 48000),
     "tta": ("tta", "tta", 16000),
     "wv": ("wv", "wavpack", 16000),
@@ -155,9 +157,16 @@ def test_a_codec_that_nobody_knows() -> None:
     assert "codec is not known" in refusal.message
 
 
-def test_flash_video_is_not_opened() -> None:
-    """PyAV 15 and 16 end with a segmentation fault there."""
-    assert isinstance(audio_or_audio_error(ffmpeg_bytes(chirp(44100), "flv", "aac", 44100)), AudioError)
+def test_a_rate_of_almost_nothing(tmp_path: Path) -> None:
+    """PyAV raised OSError for it."""
+    caf = (
+        "636166660001000064657363000000000000002040cf4000000000006c636d00000000000000020000000100000001000000106368616e"
+    )
+    content = bytes.fromhex(caf + "000041005159005700")
+    assert isinstance(audio_or_audio_error(content), AudioError)
+    (tmp_path / "a.caf").write_bytes(content)
+    with pytest.raises(AudioError):
+        read_audio(tmp_path / "a.caf")
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 11, 12, 44, 100, 4096, 100_000])

@@ -9,6 +9,8 @@ import soundfile
 from moulin.audio.source import AudioSource, RawFormat, find_sources, parse_raw_format
 from moulin.errors import AudioError, OptionsError
 
+from .media import media
+
 
 def test_folders_are_searched_by_suffix_and_files_taken_as_named(tmp_path: Path) -> None:
     for name in ("b.WAV", "a/z.flac", "a/notes.txt", "speech.bin"):
@@ -17,6 +19,32 @@ def test_folders_are_searched_by_suffix_and_files_taken_as_named(tmp_path: Path)
     found = find_sources([str(tmp_path / "speech.bin"), "-", str(tmp_path)])
     names = [str(tmp_path / "speech.bin"), "-", str(tmp_path / "a/z.flac"), str(tmp_path / "b.WAV")]
     assert [source.name for source in found] == names
+
+
+KINDS = {
+    "a.3gp": ("3gp", "aac"), "b.MOV": ("mov", "aac"), "c.avi": ("avi", "libmp3lame"), "d.mp2": ("mp2", "mp2"),
+    "e.flv": ("flv", "aac"), "f.m4b": ("ipod", "aac"), "g.weba": ("webm", "libopus"), "h.ts": ("mpegts", "aac"),
+    "i.oga": ("ogg", "flac"), "j.mka": ("matroska", "libopus"), "k.wmv": ("asf", "wmav2"), "l.aac": ("adts", "aac"),
+    "m.m4v": ("mp4", "aac"), "n.ac3": ("ac3", "ac3"),
+}  # fmt: skip
+
+
+def test_a_folder_has_what_the_decoders_read(tmp_path: Path) -> None:
+    tone = (0.3 * np.sin(np.arange(16000) / 5)).astype(np.float32)
+    for name, (container, codec) in KINDS.items():
+        (tmp_path / name).write_bytes(media(container, codec, tone, rate=44100 if container == "flv" else 48000))
+    soundfile.write(tmp_path / "o.voc", tone, 16000, format="VOC", subtype="PCM_16")
+    for name in ("._a.wav", ".hidden/a.wav", "page.ts", "notes.txt", "readme"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("export const a = 1")
+    said: list[tuple[str, list[str]]] = []
+    found = find_sources(
+        [str(tmp_path)], on_skipped=lambda folder, files: said.append((folder, [file.name for file in files]))
+    )
+    assert [Path(source.name).name for source in found] == [*KINDS, "o.voc"]
+    assert said == [(str(tmp_path), ["notes.txt", "page.ts", "readme"])]
+    for source in found:
+        assert len(source.read()) == pytest.approx(16000, abs=1600)
 
 
 def test_a_folder_without_audio(tmp_path: Path) -> None:

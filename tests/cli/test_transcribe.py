@@ -81,8 +81,10 @@ def test_a_folder_and_what_is_in_it(transcribe: Transcribe, recordings: list[Rec
         (tmp_path / place).parent.mkdir(exist_ok=True)
         shutil.copy(recording.file, tmp_path / place)
     (tmp_path / "notes.txt").write_text("not audio")
+    (tmp_path / "._b.flac").write_bytes(b"\0\5\x16\7 of macOS")
     done = transcribe(tmp_path).expect(0)
     assert done.out == f"{tmp_path}/a/z.flac\t{recordings[0].text}\n{tmp_path}/b.flac\t{recordings[1].text}\n"
+    assert done.err == f"skipped in {tmp_path}: 1 file without the suffix of audio (1 .txt)\n"
 
 
 def test_standard_input(transcribe: Transcribe, recordings: list[Recording]) -> None:
@@ -282,3 +284,48 @@ def _spans(recordings: list[Recording]) -> list[tuple[float, float]]:
     """From when to when each recording lasts, with two seconds of silence after each."""
     lengths = [len(recording.waveform) / 16000 + 2.0 for recording in recordings]
     return [(sum(lengths[:n]) - 0.1, sum(lengths[: n + 1]) - 0.1) for n in range(len(lengths))]
+
+
+@pytest.fixture
+def call(recordings: list[Recording], tmp_path: Path) -> Path:
+    """Two people who speak at once, each in a channel."""
+    one, other = recordings[3].waveform, recordings[5].waveform
+    length = max(len(one), len(other))
+    channels = [np.pad(voice, (0, length - len(voice))) for voice in (one, other)]
+    soundfile.write(tmp_path / "call.wav", np.stack(channels, axis=1), 16000)
+    for number, channel in enumerate(channels, start=1):
+        soundfile.write(tmp_path / f"{number}.wav", channel, 16000)
+    return tmp_path / "call.wav"
+
+
+def test_each_channel_by_itself(transcribe: Transcribe, call: Path) -> None:
+    done = transcribe(call, "--channels", "each", "--format", "json").expect(0)
+    words = json.loads(done.out)["words"]
+    for channel in (1, 2):
+        spoken = [(word["word"], word["start_sec"]) for word in words if word["channel"] == channel]
+        alone = json.loads(transcribe(call.with_name(f"{channel}.wav"), "--format", "json").expect(0).out)["words"]
+        assert spoken == [(word["word"], word["start_sec"]) for word in alone]
+        assert len(spoken) > 8
+    srt = transcribe(call, "--channels", "each", "--format", "srt").expect(0).out
+    assert srt.count("[channel 1] ") >= 1
+    assert srt.count("[channel 2] ") >= 1
+    assert "[channel" not in transcribe(call, "--channels", "right", "--format", "srt").expect(0).out
+    assert transcribe(call, "--channels", "right").expect(0) == transcribe(call.with_name("2.wav"))
+
+
+def test_each_channel_of_raw_samples(transcribe: Transcribe, call: Path) -> None:
+    samples, _ = soundfile.read(call, dtype="int16")
+    alone = [transcribe(call.with_name(f"{channel}.wav")).expect(0).out for channel in (1, 2)]
+    done = transcribe("-", "--raw", "s16le:16000:2", "--channels", "2", stdin=samples.astype("<i2").tobytes())
+    assert done.expect(0).out == alone[1]
+    done = transcribe("-", "--raw", "s16le:16000:2", "--channels", "each", stdin=samples.astype("<i2").tobytes())
+    assert sorted(done.expect(0).out.split()) == sorted("".join(alone).split())
+
+
+def test_what_is_missing_is_said(transcribe: Transcribe, recordings: list[Recording], tmp_path: Path) -> None:
+    content = recordings[0].file.read_bytes()
+    (tmp_path / "cut.flac").write_bytes(content[: len(content) // 2])
+    done = transcribe(tmp_path / "cut.flac", "--format", "json").expect(0)
+    (warning,) = json.loads(done.out)["warnings"]
+    assert "damaged or cut short" in warning
+    assert done.err == f"warning: {tmp_path / 'cut.flac'}: {warning}\n"

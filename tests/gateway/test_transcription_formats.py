@@ -16,7 +16,7 @@ from starlette.datastructures import FormData
 
 from moulin.gateway.transcription_formats import delta_event, done_event, response
 from moulin.gateway.transcription_request import TranscriptionRequest, transcription_request
-from moulin.transcript import Transcript, Word
+from moulin.transcript import PlacedWord, Transcript, Word
 
 HEARD = Transcript("ÉTÉ TWO", (Word("ÉTÉ", 0.2, 0.52, 0.5), Word("TWO", 0.6, 0.84, 0.25)), 2.345)
 
@@ -61,3 +61,17 @@ def test_events() -> None:
     assert delta.delta == " TWO"
     done = TranscriptionTextDoneEvent.model_validate_json(done_event(HEARD, _request()).removeprefix(b"data: "))
     assert done.text == HEARD.text
+
+
+def test_warnings_and_channels() -> None:
+    words = (PlacedWord("ONE", 0.2, 0.24, 0.5, 1, None), PlacedWord("TWO", 0.3, 0.34, 0.5, 2, None))
+    heard = Transcript("ONE TWO", words, 2.0, ("the file is cut short",))
+    plain = json.loads(bytes(response(heard, _request()).body))
+    assert plain["warnings"] == ["the file is cut short"]
+    assert "warnings" not in json.loads(_body())
+    fields = [("response_format", "verbose_json"), ("timestamp_granularities[]", "word")]
+    verbose = json.loads(bytes(response(heard, _request(*fields, ("timestamp_granularities[]", "segment"))).body))
+    assert verbose["warnings"] == ["the file is cut short"]
+    assert [word["channel"] for word in verbose["words"]] == [1, 2]
+    assert [(segment["text"], segment["channel"]) for segment in verbose["segments"]] == [("ONE", 1), ("TWO", 2)]
+    assert json.loads(done_event(heard, _request()).removeprefix(b"data: "))["warnings"] == ["the file is cut short"]

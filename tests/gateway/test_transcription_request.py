@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from starlette.datastructures import FormData
 
+from moulin.audio.selection import Selection
 from moulin.errors import OptionsError
 from moulin.gateway.api_error import ApiError
 from moulin.gateway.transcription_request import transcription_request
@@ -47,3 +48,43 @@ def test_faults_are_named(fields: list[tuple[str, str]], param: str, code: str |
 def test_without_a_model() -> None:
     with pytest.raises(ApiError, match="Expected a field 'model', got none"):
         transcription_request(FormData([("file", "ignored")]))
+
+
+LONG = "x" * 10_000_000
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("response_format", LONG),
+        ("temperature", LONG),
+        ("stream", LONG),
+        ("beam", LONG),
+        ("include", LONG),
+        ("x", LONG),
+        (LONG, "x"),
+        (f"{LONG}[]", "x"),
+        ("model", "\ud800"),
+        ("language", "\udfff"),
+        ("x\ud800", "x"),
+    ],
+    ids=lambda value: repr(value[:9]),
+)
+def test_values_of_any_kind_give_short_refusals(name: str, value: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        transcription_request(_form((name, value)))
+    assert caught.value.status == 400
+    assert len(str(caught.value)) < 1000
+    assert caught.value.param is None or len(caught.value.param) <= 100
+    str(caught.value).encode()
+
+
+def test_channels_and_tracks() -> None:
+    request = transcription_request(FormData([("model", "m"), ("channels", "each"), ("track", "2")]))
+    assert request.selection == Selection("each", "2")
+    for name, value in (("channels", "both"), ("track", "first"), ("channels", "0")):
+        with pytest.raises(ApiError) as caught:
+            transcription_request(FormData([("model", "m"), (name, value)]))
+        assert (caught.value.status, caught.value.param) == (400, name)
+    with pytest.raises(ApiError, match="stream=false with channels=each"):
+        transcription_request(FormData([("model", "m"), ("channels", "each"), ("stream", "true")]))

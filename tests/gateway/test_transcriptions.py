@@ -24,6 +24,7 @@ from moulin.demo.files import DEMO_MODEL
 from moulin.launch.server import TritonServer
 from moulin.models.open_recognizer import open_recognizer
 from moulin.transcript import Transcript
+from tests.audio.media import Track, media
 from tests.cli.command import eventually
 from tests.conftest import TINY_MODEL, Recording
 
@@ -102,6 +103,30 @@ def test_many_recordings_by_streams_at_once(
 
     with ThreadPoolExecutor(14) as threads:
         assert list(threads.map(one, range(14))) == [heard.text for heard in heard_live]
+
+
+def test_channels_and_pauses_by_streams(
+    gateway: str, recordings: list[Recording], heard_live: list[Transcript], tmp_path: Path
+) -> None:
+    """Each channel, and what follows a pause of three minutes, goes through a stream of its own."""
+    one, other = (recording.waveform for recording in recordings[:2])
+
+    def words(content: bytes, **fields: str) -> list[dict[str, Any]]:
+        data = {"model": "transducer_streaming", "response_format": "verbose_json", **fields}
+        data["timestamp_granularities[]"] = "word"
+        answer = httpx.post(f"{gateway}{TRANSCRIPTIONS}", files={"file": ("a", content)}, data=data, timeout=60)
+        found: list[dict[str, Any]] = answer.json()["words"]
+        return found
+
+    length = max(len(one), len(other))
+    soundfile.write(tmp_path / "call.wav", np.stack([np.resize(w, length) for w in (one, other)], axis=1), 16000)
+    heard = words((tmp_path / "call.wav").read_bytes(), channels="each")
+    assert {word["channel"] for word in heard} == {1, 2}
+    gap = Track(np.concatenate([one, other]), gap_at_sec=len(one) / 16000, gap_sec=180)
+    heard = words(media("webm", "libopus", gap))
+    after = [word for word in heard if word["start"] > 180]
+    assert abs(len(after) - len(heard_live[1].words)) <= 2
+    assert after[0]["start"] == pytest.approx(len(one) / 16000 + 180 + heard_live[1].words[0].start_sec, abs=0.2)
 
 
 def test_what_is_no_audio_for_a_streaming_model(client: openai.OpenAI) -> None:

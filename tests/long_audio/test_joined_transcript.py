@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from moulin.long_audio.cutter import Piece
+from moulin.long_audio.cutter import Piece, Place
 from moulin.long_audio.joined_transcript import JoinedTranscript
-from moulin.transcript import Transcript, Word
+from moulin.transcript import Transcript, Word, place_of
 
 
 def piece(start_sec: float) -> Piece:
@@ -28,3 +30,31 @@ def test_scripts_without_spaces_stay_without() -> None:
     joined.add(piece(0), Transcript("你好", (), 1.0))
     assert joined.add(piece(2), Transcript("世界", (), 1.0)) == "世界"
     assert joined.text == "你好世界"
+
+
+def words(*spoken: tuple[str, float]) -> Transcript:
+    return Transcript(
+        " ".join(word for word, _ in spoken), tuple(Word(word, at, at + 0.04, 0.5) for word, at in spoken), 9.0
+    )
+
+
+def test_channels_are_joined_turn_by_turn() -> None:
+    joined = JoinedTranscript()
+    first, second = Place(1, None), Place(2, None)
+    joined.add(replace(piece(0), place=first), words(("A", 0.0), ("B", 0.5), ("C", 4.0)))
+    joined.add(replace(piece(10), place=first), words(("D", 0.0)))
+    joined.add(replace(piece(0), place=second), words(("X", 0.2), ("Y", 0.6), ("Z", 5.0)))
+    transcript = joined.transcript(12.0, ("of one channel",))
+    assert transcript.text == "A B X Y C Z D"
+    assert [(word.word, place_of(word)["channel"]) for word in transcript.words] == [
+        *(("A", 1), ("B", 1), ("X", 2), ("Y", 2), ("C", 1), ("Z", 2), ("D", 1))
+    ]
+    assert transcript.words[-1].start_sec == 10.0
+    assert transcript.warnings == ("of one channel",)
+
+
+def test_a_server_without_words() -> None:
+    joined = JoinedTranscript()
+    joined.add(replace(piece(0), place=Place(1, 2)), Transcript("LATER", (), 1.0))
+    joined.add(replace(piece(0), place=Place(2, 2)), Transcript("", (), 1.0))
+    assert joined.transcript(1.0).text == "LATER"

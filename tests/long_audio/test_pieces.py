@@ -12,8 +12,10 @@ import soundfile
 
 from moulin.arrays import Floats
 from moulin.audio.decode import audio_blocks
+from moulin.audio.timeline import Skip
 from moulin.demo.files import DEMO_MODEL
 from moulin.errors import AudioError
+from moulin.long_audio.cutter import Piece
 from moulin.long_audio.joined_transcript import JoinedTranscript
 from moulin.long_audio.pieces import Pieces
 from moulin.long_audio.voice_activity import FRAME_SAMPLES, VoiceActivity
@@ -76,6 +78,37 @@ def test_an_error_on_the_way_comes_when_it_is_reached(recordings: list[Recording
     assert next(pieces).start_sec < 1
     with pytest.raises(AudioError, match="broken here"):
         list(pieces)
+
+
+@pytest.mark.parametrize("disturbance", ["0.5", "-0.3", "step", "drift", "slow wave"])
+def test_a_constant_level_hides_no_speech(recordings: list[Recording], disturbance: str) -> None:
+    """52 s, which is cut: with 0.5 added, the detector heard next to nothing."""
+    speech = np.concatenate([recording.waveform for recording in recordings[:7]]) * np.float32(0.5)
+    seconds = np.arange(len(speech)) / 16000
+    level = {
+        "0.5": np.full(len(speech), 0.5),
+        "-0.3": np.full(len(speech), -0.3),
+        "step": np.where(seconds < 20, 0.0, 0.4),
+        "drift": 0.01 * seconds - 0.25,
+        "slow wave": 0.3 * np.sin(2 * np.pi * 0.2 * seconds),
+    }[disturbance]
+    plain = list(Pieces(blocks(speech), max_utterance_sec=40.0))
+    disturbed = list(Pieces(blocks((speech + level).astype(np.float32)), max_utterance_sec=40.0))
+
+    def covered(pieces: list[Piece]) -> float:
+        return sum(piece.end_sec - piece.start_sec for piece in pieces)
+
+    assert covered(disturbed) == pytest.approx(covered(plain), abs=1.0)
+
+
+def test_what_is_skipped_separates_pieces_and_keeps_times(recordings: list[Recording]) -> None:
+    speech = recordings[0].waveform
+    parts: list[Floats | Skip] = [speech, Skip(16000 * 100), speech, Skip(16000)]
+    pieces = Pieces(iter(parts), max_utterance_sec=40.0)
+    assert [(piece.start_sec, len(piece.waveform)) for piece in pieces] == [
+        *((0.0, len(speech)), (len(speech) / 16000 + 100, len(speech)))
+    ]
+    assert pieces.decoded_sec == pytest.approx(2 * len(speech) / 16000 + 101)
 
 
 def test_joined_clips_are_heard_as_well_as_single_ones(recordings: list[Recording]) -> None:

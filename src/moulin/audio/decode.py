@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from moulin.audio.decoded import check_rate, described
 from moulin.audio.pcm import PcmEncoding, RawFormat, pcm_frames
 from moulin.audio.recording import Recording, unexpected
+from moulin.audio.sample_format import format_doubt
 from moulin.audio.source_file import Source
 from moulin.audio.timeline import Skip
 from moulin.audio.waveform import SAMPLE_RATE, check_waveform
@@ -100,6 +101,8 @@ def decode_pcm(
     """
     samples = pcm_frames(data, RawFormat(encoding, sample_rate, channels))
     check_waveform(samples.reshape(-1), what="PCM data")
+    if doubt := format_doubt(data, encoding, channels):
+        logger.warning("PCM data: %s", doubt)
     mono = samples.mean(axis=1) if channels > 1 else samples[:, 0]
     return resample(mono, sample_rate, SAMPLE_RATE)
 

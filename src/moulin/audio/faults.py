@@ -26,8 +26,13 @@ class Faults:
         self._missing_sec += seconds
 
     @property
+    def is_missing(self) -> bool:
+        """Whether something is known to be missing."""
+        return self._missing_sec > 0
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         if self._missing_sec:
-            declared = f"{self._missing_sec:.1f} s that its header declares are missing"
+            declared = f"about {self._missing_sec:.1f} s that its header declares are missing"
             return (f"the file is damaged or cut short: {declared}", *self._notes)
         return (self._damage, *self._notes) if self._damage else tuple(self._notes)

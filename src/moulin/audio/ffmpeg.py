@@ -25,14 +25,12 @@ from moulin.errors import AudioError
 logger = logging.getLogger(__name__)
 
 # FFmpeg also has demuxers for playlists (HLS, DASH, concat) that open other files and URLs named in the data; an
-# uploaded file must not be able to do that. Hence only containers that hold their audio themselves. Flash video is not
-# among them: with the option `format_whitelist` the FFmpeg of PyAV 15 and 16 ends with a segmentation fault for every
-# such file, that of PyAV 18 for damaged ones.
+# uploaded file must not be able to do that. Hence only containers that hold their audio themselves.
 _FFMPEG_CONTAINERS = (
     "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,eac3,flac,matroska,mov,mp3,mpeg,mpegts,ogg,rm,tta,w64,wav,wv"
 )
 
-_EXACT_LENGTHS = ("aiff", "ape", "asf", "au", "caf", "flac", "matroska", "mov", "tta", "w64", "wav", "wv")
+_EXACT_LENGTHS = ("aiff", "ape", "au", "caf", "flac", "matroska", "mov", "tta", "w64", "wav", "wv")
 """Containers that declare the length of their audio; of the others FFmpeg estimates it by the bit rate."""
 
 _RESAMPLER = "filter_size=64"
@@ -100,12 +98,17 @@ def opened(name: str, file: BinaryFile) -> Iterator[Any]:
 def _open(av: Any, file: BinaryFile) -> Any:
     """The container in `file`. Its tags may be in any encoding: PyAV below 19 decodes them as UTF-8 and fails unless
     told to ignore errors; PyAV 19 has no such argument and does not fail."""
-    options = {"format_whitelist": _FFMPEG_CONTAINERS}
+    head = file.read(4)
+    file.seek(0)
+    # Flash video by its name: with `format_whitelist`, FFmpeg ends with a segmentation fault for damaged files of it.
+    how: dict[str, Any] = {"options": {"format_whitelist": _FFMPEG_CONTAINERS}}
+    if head == b"FLV\1":
+        how = {"format": "flv"}
     try:
-        return av.open(file, mode="r", options=options)
+        return av.open(file, mode="r", **how)
     except UnicodeDecodeError:
         file.seek(0)
-        return av.open(file, mode="r", options=options, metadata_errors="ignore")
+        return av.open(file, mode="r", **how, metadata_errors="ignore")
 
 
 def _chosen(name: str, container: Any, file: BinaryFile, track: int | None, faults: Faults) -> Any:

@@ -23,9 +23,19 @@ _READ_BYTES = 1 << 20
 _OVERLAP_BYTES = 256
 _HEAD_BYTES = 16
 
-_FLAC = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
-_MATROSKA = re.compile(rb"\x1a\x45\xdf\xa3[\s\S]{1,60}?(?:webm|matroska)")
-_AMR = re.compile(rb"#!AMR(?:-WB)?\n")
+_BEGINNINGS = {
+    b"fLaC": re.compile(rb"fLaC[\x00\x80]\x00\x00\x22"),
+    b"\x1a\x45\xdf\xa3": re.compile(rb"\x1a\x45\xdf\xa3[\s\S]{1,60}?(?:webm|matroska)"),
+    b"#!AMR": re.compile(rb"#!AMR(?:-WB)?\n"),
+    b"caff": re.compile(rb"caff\x00\x01\x00\x00desc"),
+    b".snd": re.compile(rb"\.snd\x00\x00[\s\S]{6}\x00\x00\x00[\x01-\x1b]"),
+    b"riff": re.compile(rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00[\s\S]{8}wave"),
+    b"\x30\x26\xb2\x75": re.compile(rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c"),
+    b"TTA1": re.compile(rb"TTA1[\x01\x02]\x00[\s\S]\x00"),
+    b"wvpk": re.compile(rb"wvpk[\s\S]{12}\x00{4}[\s\S]{5}[\s\S]"),
+    b"NIST_1A": re.compile(rb"NIST_1A\n"),
+}
+"""First bytes of files, and a pattern that is unlikely within their audio."""
 _OGG_PAGE = re.compile(rb"OggS\x00[\x00-\x07]")
 _WAV = re.compile(rb"RIFF[\s\S]{4}WAVE(?:fmt |JUNK|bext|LIST)")
 # A tag, or the frame without sound that has the length and the encoder delay of what follows.
@@ -88,7 +98,7 @@ class PartView(io.RawIOBase):
 def parts_of(file: BinaryFile) -> list[Part]:
     """The parts of `file` in order, at least one; each begins where a decoder would find the beginning of a file."""
     end = file.seek(0, io.SEEK_END)
-    head = _read(file, 0, _HEAD_BYTES)
+    head = read_at(file, 0, _HEAD_BYTES)
     if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
         return _limited(list(_wav_parts(file, end)), end)
     if head[:4] == b"FORM" or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
@@ -99,10 +109,20 @@ def parts_of(file: BinaryFile) -> list[Part]:
         return _between(list(_ogg_starts(file)), end)
     if head[:3] == b"ID3" or is_mpeg_audio(head):
         return _between(list(_mp3_starts(file, end)), end)
-    for magic, pattern in ((b"fLaC", _FLAC), (b"\x1a\x45\xdf\xa3", _MATROSKA), (b"#!AMR", _AMR)):
+    for magic, pattern in _BEGINNINGS.items():
         if head.startswith(magic):
             return _between([0, *(at for at, _ in _found(file, pattern, (magic,)))], end)
     return [Part(0, end)]
+
+
+def mpeg_audio_at(file: BinaryFile, at: int) -> int:
+    """The position of the first frame of MPEG audio in a file that begins at `at`, behind its tag."""
+    head = read_at(file, at, 10)
+    return at + _tag_bytes(head) if head[:3] == b"ID3" else at
+
+
+def _tag_bytes(head: bytes) -> int:
+    return 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
 
 
 def is_mpeg_audio(head: bytes) -> bool:
@@ -121,7 +141,8 @@ def _limited(parts: list[Part], end: int) -> list[Part]:
     return [*parts[: _MAX_PARTS - 1], Part(parts[_MAX_PARTS - 1].begin, end)]
 
 
-def _read(file: BinaryFile, at: int, size: int) -> bytes:
+def read_at(file: BinaryFile, at: int, size: int) -> bytes:
+    """Up to `size` bytes from position `at` on."""
     file.seek(at)
     return file.read(size) or b""
 
@@ -134,7 +155,7 @@ def _found(
     Every match contains one of `hints`, for which bytes are searched ten times as fast.
     """
     base, kept, last = begin, b"", -1
-    while data := _read(file, base + len(kept), _READ_BYTES):
+    while data := read_at(file, base + len(kept), _READ_BYTES):
         text = kept + data
         for match in pattern.finditer(text) if any(hint in text for hint in hints) else ():
             if base + match.start() > last:
@@ -150,9 +171,9 @@ def _sized_parts(file: BinaryFile, end: int, head: bytes) -> list[Part]:
     order: Literal["big", "little"] = "big" if magic == b"FORM" else "little"
     starts, at = [0], 0
     while True:
-        size = int.from_bytes(_read(file, at + 4, 4), order)
+        size = int.from_bytes(read_at(file, at + 4, 4), order)
         at += 8 + size + size % 2
-        following = _read(file, at, 12) if at + 12 < end else b""
+        following = read_at(file, at, 12) if at + 12 < end else b""
         if size == 0 or following[:4] != magic or following[8:12] == b"AVIX":
             break
         starts.append(at)
@@ -166,7 +187,7 @@ def _mp4_starts(file: BinaryFile, end: int) -> Iterator[int]:
     at, filled = 0, False
     yield 0
     while at + 8 <= end:
-        header = _read(file, at, 16)
+        header = read_at(file, at, 16)
         size, kind = int.from_bytes(header[:4], "big"), header[4:8]
         if size == 1:
             size = int.from_bytes(header[8:16], "big")
@@ -199,9 +220,8 @@ def _mp3_starts(file: BinaryFile, end: int) -> Iterator[int]:
             continue
         if at and at < clear:
             continue
-        size = sum((byte & 0x7F) << shift for byte, shift in zip(match[6:10], (21, 14, 7, 0), strict=True))
-        after = at + 10 + size
-        frame = _read(file, after, 2)
+        after = at + _tag_bytes(match)
+        frame = read_at(file, after, 2)
         if at == 0 or after >= end or is_mpeg_audio(frame) or not any(frame):
             clear = after
             if at:
@@ -239,7 +259,7 @@ def _wav_samples(file: BinaryFile, begin: int, end: int) -> tuple[int | None, in
     """The position of the size of the chunk `data`, and that size; None where there is no such chunk."""
     at = begin + 12
     while at + 8 <= end:
-        header = _read(file, at, 8)
+        header = read_at(file, at, 8)
         size = int.from_bytes(header[4:], "little")
         if header[:4] == b"data":
             return at + 4, size
@@ -249,14 +269,16 @@ def _wav_samples(file: BinaryFile, begin: int, end: int) -> tuple[int | None, in
 
 def _after_samples(file: BinaryFile, at: int, end: int) -> int | None:
     """The end of a WAV file whose samples end at `at`: the next file's beginning or `end`; None where sound follows."""
+    is_chunk = False
     while at + 8 < end:
-        header = _read(file, at, 12)
+        header = read_at(file, at, 12)
         if header[:4] == b"RIFF" and header[8:12] == b"WAVE":
             return at
         if header.startswith(_TAGS):
             return end
         size = int.from_bytes(header[4:8], "little")
         if not all(0x20 <= byte < 0x7F for byte in header[:4]) or at + 8 + size > end + 1:
-            return None
+            return end if is_chunk else None  # behind a chunk, a wrong size is less strange than sound
+        is_chunk = True
         at += 8 + size + size % 2
     return end

@@ -19,6 +19,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from moulin.arrays import Floats
+from moulin.audio.declared import lacks_its_end, missing_bytes
 from moulin.audio.decoded import CannotDecodeError, Gap, PyAvMissingError, Sound, check_rate, described
 from moulin.audio.decoders import Decoder
 from moulin.audio.faults import Faults
@@ -26,6 +27,7 @@ from moulin.audio.ffmpeg import audio_tracks
 from moulin.audio.mono import Mono
 from moulin.audio.parts import BinaryFile, Part, PartView, parts_of
 from moulin.audio.pcm import RawFormat, pcm_frames
+from moulin.audio.sample_format import format_doubt
 from moulin.audio.selection import MIX, Selection
 from moulin.audio.source_file import Source, open_source
 from moulin.audio.timeline import Skip
@@ -167,6 +169,8 @@ def _pcm_blocks(
         raise AudioError(f"{name} is one track, expected track {selection.track_number}")
     try:
         samples = pcm_frames(data, raw)
+        if doubt := format_doubt(data, raw.encoding, raw.channels):
+            faults.add(doubt)
         mono = Mono(name, selection.channel_number, SAMPLE_RATE, faults)
         blocks = (samples[at : at + _PCM_BLOCK] for at in range(0, len(samples), _PCM_BLOCK))
         yield from mono.blocks(Sound(raw.sample_rate, block) for block in blocks)
@@ -195,8 +199,11 @@ def _sounds(name: str, file: BinaryFile, sample_rate: int, track: int | None, fa
                 raise
             refusals.append(error)
             faults.add(f"bytes {part.begin} to {part.end} of {end} cannot be decoded ({error.message})")
-        if part.missing_bytes:
-            faults.missing(decoded_sec * part.missing_bytes / (part.end - part.begin))
+        if lacks_its_end(file, part):
+            faults.damaged("the last page is not whole")
+        missing = missing_bytes(file, part)
+        if missing and not faults.is_missing:
+            faults.missing(decoded_sec * missing / (part.end - part.begin))
     if len(refusals) == len(parts):
         raise refusals[0]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, get_args
@@ -21,11 +21,15 @@ from moulin.audio.source_file import Source
 from moulin.audio.timeline import Skip
 from moulin.errors import AudioError, OptionsError
 
-# Suffixes of the files taken from a folder; a file named explicitly is read whatever its suffix.
 AUDIO_SUFFIXES = (
-    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".wma", ".amr", ".aiff", ".aif", ".au"),
-    *(".caf", ".w64", ".sph", ".mp4", ".webm", ".mka", ".mkv"),
+    *(".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".spx", ".mp3", ".mp2", ".mpga", ".m4a", ".m4b", ".m4r"),
+    *(".aac", ".wma", ".amr", ".awb", ".3gp", ".3gpp", ".3g2", ".aiff", ".aif", ".aifc", ".au", ".snd", ".caf"),
+    *(".w64", ".rf64", ".sph", ".voc", ".mp4", ".m4v", ".mov", ".avi", ".wmv", ".asf", ".webm", ".weba", ".mka"),
+    *(".mkv", ".flv", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".ac3", ".eac3", ".wv", ".tta", ".ape"),
 )
+"""Suffixes of the files taken from a folder; a file named explicitly is read whatever its suffix."""
+
+_TRANSPORT_STREAM_SYNC = b"G"
 _RAW_FORMAT = re.compile(r"(?P<encoding>\w+):(?P<rate>\d+)(?::(?P<channels>\d+))?")
 
 
@@ -69,21 +73,52 @@ class AudioSource:
         return [(single, Recording.of_pcm(data, raw, single, name=self.name)) for single in singles]
 
 
-def find_sources(names: Sequence[str], raw: RawFormat | None = None, selection: Selection = MIX) -> list[AudioSource]:
+OnSkipped = Callable[[str, Sequence[Path]], None]
+"""A callback, called with a folder and the files in it that are not taken for audio."""
+
+
+def find_sources(
+    names: Sequence[str],
+    raw: RawFormat | None = None,
+    selection: Selection = MIX,
+    *,
+    on_skipped: OnSkipped = lambda _folder, _files: None,
+) -> list[AudioSource]:
     """The recordings that `names` stand for; a folder's are sorted by path.
 
+    Hidden files and folders are passed over: `._a.wav` is what macOS puts beside `a.wav` on a foreign disk.
     Raises AudioError for a folder without audio files.
     """
     sources: list[AudioSource] = []
     for name in names:
         if name != "-" and Path(name).is_dir():
-            found = sorted(p for p in Path(name).rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file())
+            files = sorted(path for path in Path(name).rglob("*") if path.is_file() and not _is_hidden(path, name))
+            found = [path for path in files if _is_audio(path)]
             if not found:
                 raise AudioError(f"There is no audio in the folder {name}", hint="name the files themselves")
+            skipped = [path for path in files if path not in set(found)]
+            if skipped:
+                on_skipped(name, skipped)
             sources.extend(AudioSource(str(path), raw, selection) for path in found)
         else:
             sources.append(AudioSource(name, raw, selection))
     return sources
+
+
+def _is_hidden(path: Path, folder: str) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def _is_audio(path: Path) -> bool:
+    """By its suffix; `.ts` is also that of TypeScript."""
+    suffix = path.suffix.lower()
+    if suffix != ".ts":
+        return suffix in AUDIO_SUFFIXES
+    try:
+        with path.open("rb") as file:
+            return file.read(1) == _TRANSPORT_STREAM_SYNC
+    except OSError:
+        return True  # reading it will report the fault
 
 
 def parse_raw_format(text: str) -> RawFormat:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -57,7 +58,7 @@ def transcribe(
     from moulin.cli.transcribing_progress import transcribing_progress
     from moulin.transcribe_files import transcribe_in_process, transcribe_on_server
 
-    sources = find_sources(files, parse_raw_format(raw) if raw else None, selection)
+    sources = find_sources(files, parse_raw_format(raw) if raw else None, selection, on_skipped=_say_skipped)
     if format in SUBTITLES and to is None and len(sources) > 1:
         raise OptionsError(f"Subtitles of {len(sources)} recordings do not go into one file", hint="add --to FOLDER")
 
@@ -93,6 +94,13 @@ def transcribe(
         if len(sources) > 1:
             typer.echo(f"{failures} of {len(sources)} recordings could not be transcribed", err=True)
         raise typer.Exit(1)
+
+
+def _say_skipped(folder: str, files: Sequence[Path]) -> None:
+    kinds = Counter(file.suffix.lower() or "no suffix" for file in files)
+    said = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(8))
+    skipped = f"{len(files)} file{'s'[: len(files) > 1]}"
+    typer.echo(f"skipped in {folder}: {skipped} without the suffix of audio ({said})", err=True)
 
 
 def _formatted(outcome: Outcome, format: str, *, several: bool) -> str:

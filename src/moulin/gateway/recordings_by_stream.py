@@ -18,12 +18,11 @@ from moulin.gateway.triton_servers import TritonServers
 from moulin.isolated_decoding.processes import Decoding
 from moulin.live_transcript import StreamUpdate
 from moulin.long_audio.cutter import Piece
+from moulin.long_audio.recording_blocks import Run
 from moulin.transcript import Transcript
 
 _REQUEST_BLOCKS = 5
 """Blocks, of about a second each, in a request."""
-
-_WHOLE = Piece(0, np.zeros(0, np.float32))
 
 
 class RecordingsByStream:
@@ -35,31 +34,30 @@ class RecordingsByStream:
     async def heard(
         self, blocks: Decoding, _caller: str, model: str, options: Mapping[str, Any], request_id: str
     ) -> AsyncIterator[tuple[Piece, Transcript]]:
-        """Each closed segment as the transcript of a piece, with times from the recording's beginning.
+        """Each closed segment, as the transcript of a run of the recording, which has a stream of its own.
 
         `blocks` are decoded without `max_utterance_sec`. Raises AudioError where the recording cannot be decoded, and
         what `TritonServers.stream` raises.
         """
         started = time.monotonic()
-        async with self._triton.stream(model, request_id=request_id, **options) as stream:
-            async for samples in _joined(blocks):
-                for transcript in _closed(await stream.send(samples)):
-                    yield _WHOLE, transcript
-            for transcript in _closed(await stream.send((), end=True)):
-                yield _WHOLE, transcript
+        block = await anext(blocks, None)
+        while block is not None:
+            run: Run | None = Run.of(block)
+            async with self._triton.stream(model, request_id=request_id, **options) as stream:
+                waiting: list[Floats] = []
+                while block is not None and run is not None:
+                    whole, waiting = run, [*waiting, block.waveform]
+                    if len(waiting) == _REQUEST_BLOCKS:
+                        for transcript in _closed(await stream.send(np.concatenate(waiting))):
+                            yield whole.piece, transcript
+                        waiting = []
+                    block = await anext(blocks, None)
+                    run = None if block is None else whole.followed_by(block)
+                last = np.concatenate(waiting) if waiting else ()
+                for transcript in _closed(await stream.send(last, end=True)):
+                    yield whole.piece, transcript
         self._metrics.audio_seconds.labels("recording").inc(blocks.decoded_sec)
         self._metrics.rtfx.observe(blocks.decoded_sec / max(time.monotonic() - started, 1e-3))
-
-
-async def _joined(blocks: Decoding) -> AsyncIterator[Floats]:
-    waiting: list[Floats] = []
-    async for block in blocks:
-        waiting.append(block.waveform)
-        if len(waiting) == _REQUEST_BLOCKS:
-            yield np.concatenate(waiting)
-            waiting = []
-    if waiting:
-        yield np.concatenate(waiting)
 
 
 def _closed(update: StreamUpdate) -> list[Transcript]:

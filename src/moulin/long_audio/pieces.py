@@ -80,7 +80,8 @@ def _cut(blocks: _Blocks, max_sec: float) -> Iterator[Piece]:
     while blocks.skip():
         start = blocks.at
         for piece in _cut_run(blocks, max_sec):
-            yield Piece(start + piece.start_samples, piece.waveform)
+            if len(piece.waveform):
+                yield Piece(start + piece.start_samples, piece.waveform)
 
 
 def _cut_run(blocks: _Blocks, max_sec: float) -> Iterator[Piece]:

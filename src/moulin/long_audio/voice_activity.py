@@ -22,6 +22,9 @@ FRAME_SAMPLES = 512
 _CONTEXT_SAMPLES = 64
 """Samples of the previous frame that are put before every frame."""
 
+_LEVEL_SHARE = 0.1
+"""The part of a frame in the running mean: half of it is of the last 0.2 s."""
+
 _MODEL = Path(__file__).with_name("silero_vad.onnx")
 
 
@@ -33,15 +36,34 @@ class VoiceActivity:
         self._session = _session()
         self._context = np.zeros(_CONTEXT_SAMPLES, np.float32)
         self._hidden = self._cell = np.zeros((1, 1, 128), np.float32)
+        self._level: float | None = None
+        """The mean of the samples so far, with those of the last half second weighing most."""
 
     def __call__(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities [N] of the recording's next N frames: samples [N * FRAME_SAMPLES], 16 kHz, mono; N >= 1."""
-        frames = samples.reshape(-1, FRAME_SAMPLES)
+        frames = self._without_dc(samples.reshape(-1, FRAME_SAMPLES))
         contexts = np.vstack([self._context, frames[:-1, -_CONTEXT_SAMPLES:]])
         self._context = frames[-1, -_CONTEXT_SAMPLES:].copy()
         inputs = {"input": np.hstack([contexts, frames]), "h": self._hidden, "c": self._cell}
         probabilities, self._hidden, self._cell = self._session.run(["speech_probs", "hn", "cn"], inputs)
         return np.asarray(probabilities, np.float32).reshape(-1)
+
+    def _without_dc(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Frames less their running mean, without which the detector takes speech on a constant level for silence.
+
+        The mean goes in a straight line from frame to frame: in steps it would be a sound of its own.
+        """
+        levels = [0.0] * (len(frames) + 1)
+        for number, mean in enumerate(frames.mean(axis=1).tolist()):
+            if self._level is None:
+                self._level = mean
+            levels[number] = self._level
+            self._level += _LEVEL_SHARE * (mean - self._level)
+        levels[-1] = self._level or 0.0
+        ends = np.array(levels, np.float32)
+        slope = np.arange(FRAME_SAMPLES, dtype=np.float32) / FRAME_SAMPLES
+        without: NDArray[np.float32] = frames - (ends[:-1, None] + (ends[1:] - ends[:-1])[:, None] * slope)
+        return without
 
 
 @cache

@@ -1,0 +1,107 @@
+"""The bytes of audio that a file's header declares and that are not there: how much a cut file has lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from moulin.audio.parts import BinaryFile, Part, mpeg_audio_at, read_at
+
+_UNKNOWN_32, _UNKNOWN_64 = 0x7FFFF000, 1 << 56
+_W64 = bytes.fromhex("726966662e91cf11a5d628db04c10000")
+_ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_SEGMENT = bytes.fromhex("18538067")
+_HEADER_BYTES = 4096
+_LAST_PAGE_BYTES = 27 + 255 + 255 * 255
+
+
+def missing_bytes(file: BinaryFile, part: Part) -> int:
+    """Bytes that `part` declares beyond its end, where its container says so; of AIFF, AVI and WAV `parts_of` knows."""
+    if part.missing_bytes:
+        return part.missing_bytes
+    head = read_at(file, part.begin, _HEADER_BYTES)
+    for magic, declared_end in _CONTAINERS.items():
+        if head.startswith(magic):
+            return max(declared_end(_Beginning(file, part, head)) - (part.end - part.begin), 0)
+    if head.startswith(b"ID3") or head[:1] == b"\xff":
+        return max(_mp3_end(file, part) - (part.end - part.begin), 0)
+    return 0
+
+
+def lacks_its_end(file: BinaryFile, part: Part) -> bool:
+    """Whether `part` is an Ogg stream whose last page, which says how long it is, is not whole."""
+    begin = max(part.end - _LAST_PAGE_BYTES, part.begin)
+    tail = read_at(file, begin, part.end - begin)
+    at = tail.rfind(b"OggS\0")
+    if at < 0 or read_at(file, part.begin, 4) != b"OggS":
+        return False
+    segments = tail[at + 27 : at + 27 + tail[at + 26]] if at + 26 < len(tail) else b"\xff"
+    return at + 27 + len(segments) + sum(segments) > len(tail)
+
+
+@dataclass(frozen=True, slots=True)
+class _Beginning:
+    file: BinaryFile
+    part: Part
+    head: bytes
+    """The first bytes of the part."""
+
+
+def _au_end(part: _Beginning) -> int:
+    size = int.from_bytes(part.head[8:12], "big")
+    return int.from_bytes(part.head[4:8], "big") + size if size < _UNKNOWN_32 else 0
+
+
+def _w64_end(part: _Beginning) -> int:
+    size = int.from_bytes(part.head[16:24], "little")
+    return size if size < _UNKNOWN_64 else 0
+
+
+def _caf_end(part: _Beginning) -> int:
+    at = 8
+    while at + 12 <= part.part.end - part.part.begin:
+        chunk = read_at(part.file, part.part.begin + at, 12)
+        size = int.from_bytes(chunk[4:], "big", signed=True)
+        if size < 0 or chunk[:4] == b"data":
+            return at + 12 + size if size > 0 else 0
+        at += 12 + size
+    return 0
+
+
+def _asf_end(part: _Beginning) -> int:
+    head = part.head
+    at = head.find(_ASF_PROPERTIES)
+    size = int.from_bytes(head[at + 40 : at + 48], "little") if at >= 0 else 0
+    return size if size < _UNKNOWN_64 else 0
+
+
+def _matroska_end(part: _Beginning) -> int:
+    head = part.head
+    at = head.find(_SEGMENT) + len(_SEGMENT)
+    if at < len(_SEGMENT) or at >= len(head) or not head[at]:
+        return 0
+    length = 9 - head[at].bit_length()
+    size = int.from_bytes(head[at : at + length], "big") & ((1 << 7 * length) - 1)
+    is_unknown = size == (1 << 7 * length) - 1
+    return 0 if is_unknown else at + length + size
+
+
+def _mp3_end(file: BinaryFile, part: Part) -> int:
+    """The end by the first frame's tag, which most encoders write."""
+    at = mpeg_audio_at(file, part.begin)
+    frame = read_at(file, at, 64)
+    tag = max(frame.find(b"Xing"), frame.find(b"Info"))
+    flags = int.from_bytes(frame[tag + 4 : tag + 8], "big")
+    if tag < 0 or flags & 3 != 3:
+        return 0
+    return at - part.begin + int.from_bytes(frame[tag + 12 : tag + 16], "big")
+
+
+_CONTAINERS: dict[bytes, Callable[[_Beginning], int]] = {
+    b".snd": _au_end,
+    _W64: _w64_end,
+    b"caff": _caf_end,
+    _ASF: _asf_end,
+    b"\x1a\x45\xdf\xa3": _matroska_end,
+}
