@@ -2,6 +2,7 @@
 # make test   set up and run the tests; with PYTHONS=all also a smaller suite on each other Python that is here
 # make constraints   renew deploy/constraints-*.txt
 # make lint   ruff, mypy, and hadolint for the images
+# make soak   ten minutes of kills, stops and starvation under load; SOAK="--minutes 30" for more
 # make serve  serve the demo model, or another with MODEL=folder
 
 VENV := .venv
@@ -14,8 +15,9 @@ PYTHON ?= $(shell for last in 12 13; do for p in python3 python3.12 python3.11 p
 OTHER_PYTHONS = $(shell scripts/other-pythons.sh $(BIN)/python)
 PYTHONS ?=
 MODEL ?=
+SOAK ?=
 
-.PHONY: demo test constraints lint format serve system clean
+.PHONY: demo test soak constraints lint format serve system clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m moulin.demo
@@ -25,6 +27,9 @@ test: $(VENV)/.test
 ifeq ($(PYTHONS),all)
 	@test -z "$(OTHER_PYTHONS)" || scripts/test-wheel.sh $(OTHER_PYTHONS)
 endif
+
+soak: $(VENV)/.test
+	$(BIN)/python scripts/soak.py $(SOAK)
 
 constraints: $(BIN)/python
 	$(BIN)/python scripts/renew-constraints.py $(BIN)/python $(OTHER_PYTHONS)

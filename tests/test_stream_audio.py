@@ -32,6 +32,29 @@ def test_pieces(length: int, chunk_ms: int) -> None:
     assert all(0 < len(piece) <= 16 * chunk_ms for piece in pieces)
 
 
+@given(st.lists(st.integers(0, 40_000), max_size=8), st.sampled_from([20, 100, 1500]))
+def test_blocks_of_any_length_gathered(lengths: list[int], chunk_ms: int) -> None:
+    waveform = np.arange(sum(lengths), dtype=np.float32)
+    blocks = np.split(waveform, np.cumsum(lengths))
+    chunks = list(stream_audio.gathered(blocks, chunk_ms))
+    assert np.array_equal(np.concatenate([*chunks, waveform[:0]]), waveform)
+    assert all(16 * chunk_ms <= len(chunk) for chunk in chunks[:-1])
+    assert all(0 < len(chunk) <= max(16_000, 16 * chunk_ms) for chunk in chunks)
+
+
+def test_a_chunk_does_not_wait_for_the_next_block() -> None:
+    given = []
+
+    def blocks() -> Iterator[Floats]:
+        for number in range(5):
+            yield np.zeros(800, np.float32)
+            given.append(number)
+
+    chunks = stream_audio.gathered(blocks(), 100)
+    next(chunks)
+    assert given == [0]
+
+
 @dataclass
 class FakeTime:
     """A clock on which only sleeping, and what a test adds, takes time."""

@@ -28,6 +28,25 @@ def cut(waveform: NDArray[np.float32], chunk_ms: int) -> Iterator[NDArray[np.flo
         yield waveform[begin : begin + step]
 
 
+def gathered(blocks: Chunks, chunk_ms: int) -> Iterator[NDArray[np.float32]]:
+    """Blocks of any lengths joined to chunks of at least `chunk_ms`, as soon as there are so many samples, and at most
+    1 s; the last may be shorter."""
+    least = chunk_ms * SAMPLE_RATE // 1000
+    most = max(least, SAMPLE_RATE)
+    waiting, count = [], 0
+    for block in blocks:
+        waiting.append(block)
+        count += len(block)
+        if count >= least:
+            joined = np.concatenate(waiting)
+            for begin in range(0, count - least + 1, most):
+                yield joined[begin : begin + most]
+            rest = joined[(count - least) // most * most + most :]
+            waiting, count = [rest], len(rest)
+    if count:
+        yield np.concatenate(waiting)
+
+
 def in_real_time(chunks: Chunks) -> Iterator[NDArray[np.float32]]:
     """The chunks, each delayed until its last sample would have been spoken.
 

@@ -6,25 +6,25 @@ Recordings may be longer than a model takes at once: they are decoded and cut wh
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from threading import Semaphore
 from typing import TYPE_CHECKING, Any
 
 from moulin.audio.source import AudioSource
-from moulin.errors import AudioError, ClientError, EngineError, MoulinError, ServerUnavailable
+from moulin.errors import AudioError, BundleError, ClientError, EngineError, MoulinError, ServerUnavailable
 from moulin.long_audio.cutter import Piece
 from moulin.long_audio.joined_transcript import JoinedTranscript
 from moulin.long_audio.pieces import MAX_PIECE_SEC
 from moulin.long_audio.recording_pieces import RecordingPieces
 from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
+from moulin.outcome import OnProgress, Outcome, unheard
+from moulin.transcribe_by_stream import is_streaming_model, stream_in_process, stream_on_server
 from moulin.transcript import Transcript
 
 if TYPE_CHECKING:
-    from moulin.client.sync_client import Client
     from moulin.engine.recognizer import Recognizer
 
 _FILES_AT_ONCE = 64
@@ -32,20 +32,6 @@ _FILES_AT_ONCE = 64
 
 _PIECES_AT_ONCE = 16
 """Pieces of long recordings in a batch, which holds 8 minutes."""
-
-OnProgress = Callable[[AudioSource, float], None]
-"""A callback, called from any thread with the seconds of a recording transcribed so far."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """A recording and its transcript, or the error in its place."""
-
-    source: AudioSource
-    result: Transcript | MoulinError
-
-
-def _unheard(_source: AudioSource, _seconds: float) -> None: ...
 
 
 def transcribe_on_server(
@@ -55,16 +41,22 @@ def transcribe_on_server(
     model: str,
     changes: Mapping[str, Any],
     jobs: int,
-    on_progress: OnProgress = _unheard,
+    on_progress: OnProgress = unheard,
 ) -> Iterator[Outcome]:
-    """Outcomes in the order of `sources`, with at most `jobs` concurrent requests.
+    """Outcomes in the order of `sources`, with at most `jobs` concurrent requests. A streaming model hears them as
+    streams.
 
     Raises ServerUnavailable where no server answers, since every other recording would fail too.
     """
     from moulin.client.sync_client import Client
 
     with Client(url, model=model) as client, ThreadPoolExecutor(jobs) as readers, ThreadPoolExecutor(jobs) as senders:
-        longest_sec = _longest_sec(client)
+        served = {model.name: model for model in client.models()}.get(client.model)
+        if served is not None and served.streaming:
+            yield from stream_on_server(sources, client, changes=changes, jobs=jobs, on_progress=on_progress)
+            return
+        # For a missing model, whose requests will fail, a default.
+        longest_sec = served.max_utterance_sec if served is not None else MAX_PIECE_SEC
         places = Semaphore(2 * jobs)  # as many pieces decoded ahead as being transcribed
 
         def send(piece: Piece) -> Transcript:
@@ -108,29 +100,28 @@ def transcribe_on_server(
             readers.shutdown(cancel_futures=True)
 
 
-def _longest_sec(client: Client) -> float:
-    """The longest utterance that the client's model takes; for a missing model, whose requests will fail, a default."""
-    served = {model.name: model for model in client.models()}
-    return served[client.model].max_utterance_sec if client.model in served else MAX_PIECE_SEC
-
-
 def transcribe_in_process(
     sources: Sequence[AudioSource],
     model: Path,
     engine: EngineChoice = USUAL_ENGINE,
     *,
     changes: Mapping[str, Any],
-    on_progress: OnProgress = _unheard,
+    on_progress: OnProgress = unheard,
 ) -> Iterator[Outcome]:
-    """Outcomes in the order of `sources`. Raises BundleError or EngineError where the model cannot be used."""
+    """Outcomes in the order of `sources`. An export for live audio hears them as streams. Raises BundleError or
+    EngineError where the model cannot be used."""
     from moulin.decoding.options import DecodingOptions
     from moulin.models.open_recognizer import open_recognizer
 
     options = DecodingOptions().updated(changes)
-    with (
-        open_recognizer(model, engine, options=options) as recognizer,
-        ThreadPoolExecutor(engine.threads) as readers,
-    ):
+    try:
+        opened = open_recognizer(model, engine, options=options)
+    except BundleError:
+        if not is_streaming_model(model, engine):
+            raise
+        yield from stream_in_process(sources, model, engine, changes=changes, on_progress=on_progress)
+        return
+    with opened as recognizer, ThreadPoolExecutor(engine.threads) as readers:
         waiting = iter(sources)
         while group := [_Reading(source, recognizer) for source in islice(waiting, _FILES_AT_ONCE)]:
             yield from _transcribe_group(group, recognizer, readers, on_progress)

@@ -91,6 +91,23 @@ def test_ctrl_c_under_another_name(start: Callable[..., Serving]) -> None:
 
 @pytest.mark.needs("torch")
 @pytest.mark.triton
+def test_a_checkpoint_for_recordings_and_live_audio(start: Callable[..., Serving], recordings: list[Recording]) -> None:
+    checkpoint = BUNDLES / "zipformer2-streaming" / "epoch-1.pt"
+    serving = start(MOULIN, "serve", str(checkpoint), *FREE_PORTS)
+    serving.wait_ready()
+    assert "(zipformer2, offline, fp32) as transducer on cpu\n" in serving.err
+    assert "(zipformer2, streaming, fp32) as transducer_streaming on cpu\n" in serving.err
+    audio = recordings[0].file
+    streamed = moulin("stream", audio, "--url", serving.grpc_url).expect(0).out
+    assert streamed == moulin("transcribe", audio, "--url", serving.grpc_url, "--name", "transducer_streaming").out
+    whole = moulin("transcribe", audio, "--url", serving.grpc_url).expect(0).out
+    assert whole == moulin("transcribe", audio, "--model", checkpoint).expect(0).out
+    serving.process.send_signal(signal.SIGTERM)
+    assert serving.process.wait(300) == 0
+
+
+@pytest.mark.needs("torch")
+@pytest.mark.triton
 def test_a_checkpoint_for_live_audio_beside_an_offline_model(
     start: Callable[..., Serving], recordings: list[Recording]
 ) -> None:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
 import re
 import signal
 import subprocess
+import threading
+import time
 import tty
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
 import soundfile
 
 from moulin.audio.decode import read_audio
+from moulin.demo.files import DEMO_STREAMING_MODEL
 from moulin.live_transcript import LiveTranscript, StreamUpdate
 from moulin.stream_audio import cut, stream_in_process
 from tests.bundles import BUNDLES
@@ -205,6 +210,116 @@ def test_ctrl_c_with_a_file(clip: Path) -> None:
     assert all("segments" in json.loads(line) for line in out.splitlines()), "a final result of what was cut off"
 
 
+# ------------------------------------------------------------------------------------- what is written while it is read
+
+
+def test_a_pipe_is_heard_while_it_is_written_and_ctrl_c_ends_it(recordings: list[Recording]) -> None:
+    """A recorder that never ends. Speech begins when the command has taken more silence than a pipe holds."""
+    command = [MOULIN, "stream", "-", "--raw", "s16le:16000", "--model", str(DEMO_STREAMING_MODEL), "--format", "json"]
+    speech = (recordings[0].waveform * 32767).astype("<i2").tobytes()
+    first_word_sec = recordings[0].heard.words[0].start_sec
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(bytes(32_000 * 4))
+        begin, spoken_at = time.monotonic(), 0.0
+        lines = LinesAsTheyCome(process.stdout)
+        for at in range(0, len(speech), 3201):  # within samples
+            process.stdin.write(speech[at : at + 3201])
+            process.stdin.flush()
+            time.sleep(max(0.0, begin + at / 32_000 - time.monotonic()))
+            if not spoken_at and at / 32_000 >= first_word_sec:
+                spoken_at = time.monotonic()
+            if any(json.loads(line)["text"] for line in lines.so_far):
+                break
+        heard_at = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(TIMEOUT_SEC) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        process.stdin.close()
+    assert heard_at - spoken_at < 2
+    *_, update, last = map(json.loads, lines.all())
+    assert update["is_final"]
+    assert last["text"].startswith("ONE")
+
+
+class LinesAsTheyCome:
+    """Reads lines in a thread of its own, so that the writer never waits."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self.so_far: list[bytes] = []
+        self._thread = threading.Thread(target=lambda: self.so_far.extend(source), daemon=True)
+        self._thread.start()
+
+    def all(self) -> list[bytes]:
+        self._thread.join(TIMEOUT_SEC)
+        return self.so_far
+
+
+def test_text_of_a_pipe_comes_word_by_word(recordings: list[Recording]) -> None:
+    """Its first word is there before the writer ends; a segment is a line."""
+    command = [MOULIN, "stream", "-", "--raw", "s16le:16000", "--model", str(DEMO_STREAMING_MODEL)]
+    speech = (recordings[0].waveform * 32767).astype("<i2").tobytes()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(speech + bytes(64_000))
+        process.stdin.flush()
+        first = process.stdout.read(3)
+        process.stdin.write(speech)
+        process.stdin.close()
+        rest = process.stdout.read().decode()
+    assert first == b"ONE"
+    one, two, end = f"ONE{rest}".split("\n")
+    assert (one[:7], two[:3], end) == ("ONE THR", "ONE", "")
+
+
+@pytest.mark.parametrize("end", ["closed", "interrupted"])
+def test_a_fifo(clip: Path, said: LiveTranscript, tmp_path: Path, end: str) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    command = [MOULIN, "stream", str(tmp_path / "fifo"), "--model", str(MODEL)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        with (tmp_path / "fifo").open("wb") as fifo:
+            file = io.BytesIO()
+            soundfile.write(file, read_audio(clip), 16000, format="WAV")
+            fifo.write(file.getvalue())
+            fifo.flush()
+            if end == "interrupted":
+                assert process.stdout is not None
+                process.stdout.read(1)
+                process.send_signal(signal.SIGINT)
+                process.wait(TIMEOUT_SEC)
+        out, err = process.communicate(timeout=TIMEOUT_SEC)
+    assert (process.returncode, err) == (0, b"")
+    if end == "closed":
+        assert out.decode() == said.text + "\n"
+
+
+def test_the_device_of_standard_input(clip: Path, said: LiveTranscript) -> None:
+    assert stream("/dev/stdin", stdin=clip.read_bytes()).expect(0).out == said.text + "\n"
+
+
+def test_a_file_on_standard_input(clip: Path, said: LiveTranscript) -> None:
+    with clip.open("rb") as file:
+        done = subprocess.run(
+            [MOULIN, "stream", "-", "--model", str(MODEL)], stdin=file, capture_output=True, check=True
+        )
+    assert done.stdout.decode() == said.text + "\n"
+
+
+def test_a_headerless_file(clip: Path, said: LiveTranscript, tmp_path: Path) -> None:
+    (tmp_path / "speech.pcm").write_bytes((read_audio(clip) * 32768).astype("<i2").tobytes())
+    assert stream(tmp_path / "speech.pcm", "--raw", "s16le:16000").expect(0).out == said.text + "\n"
+
+
+def test_what_is_no_audio_on_standard_input() -> None:
+    done = stream("-", stdin=b"not audio\n" * 100).expect(1)
+    assert "neither WAV nor another container" in done.err
+    assert "--raw s16le:16000" in done.err
+    assert "is empty (0 bytes)" in stream("-", stdin=b"").expect(1).err
+
+
 def test_ctrl_c_with_the_microphone(clip: Path, tmp_path: Path) -> None:
     (tmp_path / "sounddevice.py").write_text(FAKE_SOUNDDEVICE)
     environ = {**os.environ, "PYTHONPATH": str(tmp_path), "SPEECH": str(clip)}
@@ -238,6 +353,9 @@ def test_a_reader_that_leaves(clip: Path) -> None:
     [
         (["x.wav", "--mic"], "Expected a FILE or --mic, got both", None),
         (["--realtime"], "Expected a FILE or --mic, got neither", None),
+        (["--mic", "--raw", "s16le:16000"], "Expected --raw with a FILE or -", None),
+        (["x.wav", "--raw", "s16"], "Expected raw audio as ENCODING:RATE", "s16le:8000"),
+        (["x.wav", "--model", "m", "--name", "english"], "Expected --name with a server", "--model recognises"),
         (["x.wav", "--url", "h:1", "--model", "m"], "Expected --url or --model, got both", "without a server"),
         (["x.wav", "--beam", "0"], "Expected a beam of 1 to", None),
         (["/no/such.wav"], "/no/such.wav does not exist", None),

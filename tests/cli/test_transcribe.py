@@ -204,7 +204,6 @@ def test_decoding_options_reach_the_decoder(
         ),
         (["--url", "127.0.0.1:1"], "No Triton server answers at 127.0.0.1:1: Connection refused", "moulin serve"),
         (["--model", "/no/such"], "There is no model at /no/such", "encoder*.onnx"),
-        (["--model", BUNDLES / "lstm-streaming"], "Expected an offline model, got the streaming lstm in", "offline"),
         (
             ["--model", DEMO_MODEL, "--precision", "fp16"],
             "has no fp16 encoder, only int8",

@@ -12,7 +12,7 @@ import pytest
 from moulin.bundle.choice import Mode
 from moulin.bundle.spec import CheckpointSpec, ModelSpec
 from moulin.cli.model_options import ModelOptions
-from moulin.cli.models import load_models
+from moulin.cli.models import ModelNames, load_models
 from moulin.cli.wish import wish_of
 from moulin.errors import BundleError, OptionsError
 from moulin.models.engine_choice import Engine, EngineChoice
@@ -91,6 +91,32 @@ def test_a_checkpoint_that_is_called_streaming(tmp_path: Path, capsys: pytest.Ca
         (named,) = load_models([tmp_path / "asr-streaming"], mode=wished)
         assert named.spec.mode == (mode or "offline")
         assert ("is taken for whole utterances; --streaming" in capsys.readouterr().err) is said
+
+
+@needs_torch
+@pytest.mark.parametrize(
+    ("folder", "modes"),
+    [
+        ("zipformer2-streaming", ["offline", "streaming"]),
+        ("lstm-streaming", ["offline", "streaming"]),
+        ("zipformer2-offline", ["offline"]),
+        ("conformer-streaming", ["offline"]),  # nothing says that it was trained for streams
+    ],
+)
+def test_a_checkpoint_for_both(folder: str, modes: list[str]) -> None:
+    """Of one that was trained for streams, if both are wanted; not where the mode is said, nor of exports."""
+    checkpoint = BUNDLES / folder / "epoch-1.pt"
+    assert [named.spec.mode for named in load_models([checkpoint], both_ways=True)] == modes
+    assert [named.spec.mode for named in load_models([checkpoint])] == ["offline"]
+    assert [named.spec.mode for named in load_models([checkpoint], mode="offline", both_ways=True)] == ["offline"]
+    assert len(load_models([BUNDLES / folder], both_ways=True)) == 1
+
+
+@needs_torch
+def test_names_of_both() -> None:
+    names = ModelNames(name="english", streaming_name="live")
+    named = load_models([BUNDLES / "zipformer2-streaming" / "epoch-1.pt"], names=names, both_ways=True)
+    assert [model.name for model in named] == ["english", "live"]
 
 
 def test_a_language_that_is_not_there() -> None:

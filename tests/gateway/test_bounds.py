@@ -215,6 +215,19 @@ def test_malformed_content_types(gateway: str, kind: str, content: bytes) -> Non
     error_in(body)
 
 
+def test_a_form_in_a_charset_that_gives_half_characters(gateway: str) -> None:
+    """Any of Python's encodings may be named, and this one decodes to what no UTF-8 can hold."""
+    content = (
+        b'--x\r\nContent-Disposition: form-data; name="file"; filename="\\ud800.wav"\r\n\r\nRIFF\r\n'
+        b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\n\\ud800\r\n--x--\r\n'
+    )
+    kind = "multipart/form-data; charset=unicode_escape; boundary=x"
+    head = request("POST", "/v1/audio/transcriptions", content_type=kind, content_length=str(len(content)))
+    status, _, body = raw(gateway, head, body=content)
+    assert status == 400
+    assert "a form in UTF-8" in error_in(body)["message"]
+
+
 @pytest.mark.parametrize(
     "value", ["", "Bearer", "Bearer ", "Basic x", "\xff", "Bearer \xff", "x" * 7000, ",", "Bearer a b"]
 )

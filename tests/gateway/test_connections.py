@@ -214,3 +214,20 @@ def test_the_limit_is_raised_to_the_hard_one() -> None:
         ["sh", "-c", f"ulimit -Sn 128; exec {sys.executable} -c '{code}'"], capture_output=True, text=True, check=True
     )
     assert int(done.stdout) == min(1 << 20, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+
+
+def test_a_tls_handshake_that_never_comes(tmp_path: Path, stack: ExitStack) -> None:
+    tls = Path(__file__).parent.parent / "data" / "tls"
+    log = tmp_path / "log"
+    command = [MOULIN, "gateway", "--port=0", "--header-timeout-sec=1", "--max-connections=8"]
+    command += ["--tls-certificate", str(tls / "certificate.pem"), "--tls-key", str(tls / "key.pem")]
+    with log.open("wb") as file, subprocess.Popen(command, stderr=file) as gateway:
+        stack.callback(gateway.kill)
+        assert eventually(lambda: "Listening on" in log.read_text(), 60)
+        address = log.read_text().partition("Listening on https://")[2].split('"')[0].split()[0]
+        silent = [_connected(address, stack) for _ in range(40)]  # more than there are places
+        assert eventually(lambda: httpx.get(f"https://{address}/healthz", verify=False).status_code == 200)
+        began = time.monotonic()
+        assert [_rest(connection) for connection in silent] == [b""] * 40
+        assert time.monotonic() - began < 5
+        gateway.kill()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
+import soundfile
 
 from moulin.audio.decode import resample
 from moulin.audio.pcm import PcmEncoding
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.errors import AudioError
-from moulin.gateway.live_audio import LiveAudio, Samples
+from moulin.gateway.live_audio import ContainerSent, LiveAudio, Samples
 
 TONE = (0.4 * np.sin(np.arange(3 * 24_000) * 2 * np.pi * 440 / 24_000)).astype(np.float32)
 
@@ -84,3 +87,53 @@ def test_no_rate_of_speech(rate: int) -> None:
 def test_no_encoding() -> None:
     with pytest.raises(AudioError, match="'mp3'"):
         LiveAudio("mp3")  # type: ignore[arg-type]
+
+
+def _file(format: str, subtype: str) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, np.random.default_rng(0).normal(0, 0.1, 32_000), 16_000, format=format, subtype=subtype)
+    return file.getvalue()
+
+
+FILES = {
+    "a WAV file": ("WAV", "PCM_16"),
+    "an Ogg file": ("OGG", "OPUS"),
+    "an MP3 file": ("MP3", "MPEG_LAYER_III"),
+    "a FLAC file": ("FLAC", "PCM_16"),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize("every", [1, 7, 3200, 1 << 20])
+def test_bytes_of_a_file(kind: str, every: int) -> None:
+    """However it is cut; all of it, and not only the message in which it became clear."""
+    audio, data, said = LiveAudio(), _file(*FILES[kind])[:12_000], set()
+    for begin in range(0, len(data), every):
+        try:
+            audio.accept(data[begin : begin + every])
+        except ContainerSent as error:
+            said.add(str(error))
+    (message,) = said
+    assert f"got {kind}" in message
+    assert "/v1/audio/transcriptions" in message
+    with pytest.raises(ContainerSent):
+        audio.accept(bytes(3200))
+    audio.discard()
+    assert len(audio.accept(bytes(3200))) == 1
+
+
+def test_a_file_behind_samples_is_heard() -> None:
+    """Only the beginning is looked at."""
+    audio = LiveAudio()
+    audio.accept(bytes(16_000))
+    assert audio.accept(_file("WAV", "PCM_16"))
+
+
+@pytest.mark.parametrize("encoding", ["s16le", "f32le", "mulaw", "alaw"])
+@pytest.mark.parametrize("seed", range(5))
+def test_samples_of_any_kind_are_no_file(encoding: PcmEncoding, seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    data = draw.bytes(9000) if encoding != "f32le" else draw.uniform(-1, 1, 3000).astype("<f4").tobytes()
+    audio = LiveAudio(encoding)
+    for begin in range(0, len(data), 100):
+        audio.accept(data[begin : begin + 100])

@@ -226,3 +226,16 @@ def test_a_failure_at_the_end_still_ends() -> None:
     client.say()
     assert _types(client.tell("end")) == ["error", "done"]
     assert client.finished
+
+
+def test_the_bytes_of_a_file_are_refused_and_end_the_session() -> None:
+    """Not heard as noise: nothing is sent to Triton, and the client is told what it sent."""
+    session = LiveSession("digits")
+    error, finish = session.receive(b"RIFF\xff\xff\xff\xffWAVEfmt " + bytes(4000))
+    assert isinstance(error, Event)
+    assert (error.fields["type"], error.fields["code"]) == ("error", "invalid_audio")
+    assert error.fields["message"].endswith("got a WAV file")
+    assert "behind its header" in error.fields["hint"]
+    assert isinstance(finish, Finish)
+    assert finish.error is not None
+    assert finish.error.status == 400

@@ -53,6 +53,24 @@ def test_found(models: dict[str, bool], kind: str, name: str | None, found: str)
     assert find(models, kind, name) == found
 
 
+@pytest.mark.parametrize(
+    ("models", "name", "found"),
+    [
+        (BOTH, None, "transducer"),
+        (BOTH, "whisper-1", "transducer"),
+        (BOTH, "transducer_streaming", "transducer_streaming"),
+        ({"transducer": True}, None, "transducer"),
+        ({"transducer": True}, "whisper-1", "transducer"),
+        ({"live": True}, None, "live"),
+        ({"live": True, "english": False}, "whisper-1", "english"),
+    ],
+)
+def test_a_streaming_model_hears_recordings_where_it_is_named_or_alone(
+    models: dict[str, bool], name: str | None, found: str
+) -> None:
+    assert find(models, "for_recordings", name) == found
+
+
 def test_the_default_model_may_be_another() -> None:
     assert find(BOTH, "offline", "whisper-1", default_model="other") == "other"
     assert find(BOTH, "offline", "my-name", aliases=("my-name",)) == "transducer"

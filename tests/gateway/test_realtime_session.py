@@ -630,3 +630,16 @@ def test_a_beam_that_changes_its_mind_repeats_nothing() -> None:
     events = client.say(1) + client.say(1) + client.say(1) + client.send("input_audio_buffer.commit")
     assert [event["delta"] for event in events if "delta" in event] == ["FOR", " TWO", " SIX"]
     assert _only(events, ".completed")["transcript"] == "FOUR TWO SIX"
+
+
+def test_the_bytes_of_a_file_are_refused_until_the_buffer_is_cleared() -> None:
+    client = Client()
+    ogg = b"OggS\0\x02" + bytes(3000)
+    for data in (ogg, bytes(4800)):
+        (error,) = client.send("input_audio_buffer.append", audio=base64.b64encode(data).decode())
+        assert error["error"]["code"] == "invalid_audio"
+        assert error["error"]["message"].startswith(
+            "Expected samples (s16le, 24000 Hz, mono, without a header), got an Ogg"
+        )
+    client.send("input_audio_buffer.clear")
+    assert client.send("input_audio_buffer.append", audio=base64.b64encode(bytes(4800)).decode()) == []

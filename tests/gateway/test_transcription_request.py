@@ -50,6 +50,35 @@ def test_without_a_model() -> None:
         transcription_request(FormData([("file", "ignored")]))
 
 
+LONG = "x" * 10_000_000
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("response_format", LONG),
+        ("temperature", LONG),
+        ("stream", LONG),
+        ("beam", LONG),
+        ("include", LONG),
+        ("x", LONG),
+        (LONG, "x"),
+        (f"{LONG}[]", "x"),
+        ("model", "\ud800"),
+        ("language", "\udfff"),
+        ("x\ud800", "x"),
+    ],
+    ids=lambda value: repr(value[:9]),
+)
+def test_values_of_any_kind_give_short_refusals(name: str, value: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        transcription_request(_form((name, value)))
+    assert caught.value.status == 400
+    assert len(str(caught.value)) < 1000
+    assert caught.value.param is None or len(caught.value.param) <= 100
+    str(caught.value).encode()
+
+
 def test_channels_and_tracks() -> None:
     request = transcription_request(FormData([("model", "m"), ("channels", "each"), ("track", "2")]))
     assert request.selection == Selection("each", "2")

@@ -9,6 +9,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from moulin.decoding.options import DecodingOptions
 from moulin.demo.files import DEMO_MODEL
 from moulin.launch.server import TritonServer
 from moulin.models.open_recognizer import open_recognizer
+from moulin.transcript import Transcript
+from tests.audio.media import Track, media
 from tests.cli.command import eventually
 from tests.conftest import TINY_MODEL, Recording
 
@@ -60,6 +63,76 @@ def test_the_models(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
         client.models.retrieve("nobody")
     assert caught.value.code == "model_not_found"
+
+
+def test_a_streaming_model_hears_recordings(
+    client: openai.OpenAI, recordings: list[Recording], heard_live: list[Transcript], long_file: Path
+) -> None:
+    """Through a stream, in every format, with times from the beginning, and deltas for each segment."""
+    model = "transducer_streaming"
+    create = client.audio.transcriptions.create
+    assert create(file=recordings[0].file, model=model).text == heard_live[0].text
+    assert create(file=recordings[0].file, model=model, response_format="text") == heard_live[0].text + "\n"
+    heard = create(
+        file=recordings[0].file,
+        model=model,
+        response_format="verbose_json",
+        timestamp_granularities=["word", "segment"],
+    )
+    assert heard.words is not None
+    assert [(w.word, w.start, w.end) for w in heard.words] == [
+        (w.word, w.start_sec, w.end_sec) for w in heard_live[0].words
+    ]
+    assert create(file=recordings[0].file, model=model, response_format="srt").startswith("1\n00:00:00,")
+    beam = create(file=recordings[0].file, model=model, extra_body={"method": "modified_beam_search", "beam": 2})
+    assert beam.text.startswith("ONE THREE")
+
+    events = list(create(file=long_file, model=model, stream=True))
+    *deltas, done = events
+    assert len(deltas) >= 14
+    assert done.type == "transcript.text.done"
+    assert "".join(event.delta for event in deltas if event.type == "transcript.text.delta") == done.text
+    assert len(done.text.split()) > 120
+
+
+def test_many_recordings_by_streams_at_once(
+    client: openai.OpenAI, recordings: list[Recording], heard_live: list[Transcript]
+) -> None:
+    def one(number: int) -> str:
+        return client.audio.transcriptions.create(file=recordings[number].file, model="transducer_streaming").text
+
+    with ThreadPoolExecutor(14) as threads:
+        assert list(threads.map(one, range(14))) == [heard.text for heard in heard_live]
+
+
+def test_channels_and_pauses_by_streams(
+    gateway: str, recordings: list[Recording], heard_live: list[Transcript], tmp_path: Path
+) -> None:
+    """Each channel, and what follows a pause of three minutes, goes through a stream of its own."""
+    one, other = (recording.waveform for recording in recordings[:2])
+
+    def words(content: bytes, **fields: str) -> list[dict[str, Any]]:
+        data = {"model": "transducer_streaming", "response_format": "verbose_json", **fields}
+        data["timestamp_granularities[]"] = "word"
+        answer = httpx.post(f"{gateway}{TRANSCRIPTIONS}", files={"file": ("a", content)}, data=data, timeout=60)
+        found: list[dict[str, Any]] = answer.json()["words"]
+        return found
+
+    length = max(len(one), len(other))
+    soundfile.write(tmp_path / "call.wav", np.stack([np.resize(w, length) for w in (one, other)], axis=1), 16000)
+    heard = words((tmp_path / "call.wav").read_bytes(), channels="each")
+    assert {word["channel"] for word in heard} == {1, 2}
+    gap = Track(np.concatenate([one, other]), gap_at_sec=len(one) / 16000, gap_sec=180)
+    heard = words(media("webm", "libopus", gap))
+    after = [word for word in heard if word["start"] > 180]
+    assert abs(len(after) - len(heard_live[1].words)) <= 2
+    assert after[0]["start"] == pytest.approx(len(one) / 16000 + 180 + heard_live[1].words[0].start_sec, abs=0.2)
+
+
+def test_what_is_no_audio_for_a_streaming_model(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.audio.transcriptions.create(file=("a.wav", b"no audio" * 100), model="transducer_streaming")
+    assert caught.value.code == "invalid_audio"
 
 
 @pytest.mark.parametrize("model", ["whisper-1", "gpt-4o-transcribe", "transducer"])
@@ -191,7 +264,6 @@ def test_an_asynchronous_stream(gateway: str, recordings: list[Recording]) -> No
     [
         ({}, 400, "missing_required_parameter", "model", "Expected a field 'model', got none"),
         ({"model": "nobody"}, 404, "model_not_found", "model", "There is no model 'nobody' for recordings"),
-        ({"model": "transducer_streaming"}, 404, "model_not_found", "model", "'transducer_streaming' is for live"),
         ({"model": "m", "response_format": "xml"}, 400, "invalid_value", "response_format", "got 'xml'"),
         ({"model": "m", "temperature": "2"}, 400, "invalid_value", "temperature", "less than or equal to 1, got '2'"),
         ({"model": "m", "temperature": "nan"}, 400, "invalid_value", "temperature", "got 'nan'"),

@@ -48,3 +48,10 @@ def test_importing_the_room_is_cheap() -> None:
     code = "import sys, moulin.launch; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"numpy", "onnxruntime", "soundfile", "pytriton", "grpc", "torch"} & set(modules)
+
+
+def test_few_open_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _which: (64, 64))
+    (check,) = [check for check in examine(cache=tmp_path) if check.name == "open files"]
+    assert (check.ok, check.detail) == (False, "64 at most (ulimit -Hn)")
+    assert "ulimit -n 65536" in str(check.hint)

@@ -199,6 +199,7 @@ def test_several_instances_are_unloaded_within_the_grace_period(tmp_path: Path) 
     repository = write_model(tmp_path, "slow", _model(finalize="time.sleep(4)"), config)
     lines: list[str] = []
     with KeptServer(repository, FREE_PORTS, on_line=lines.append, on_restart=print) as kept:
+        kept.watch(1.5)  # by which a connection for health is open, for which Triton would wait
         began = time.monotonic()
         kept.stop()
         assert time.monotonic() - began < 15

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc as grpc
+from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.utils import InferenceServerException
 
 from moulin.client import Client
@@ -136,6 +139,30 @@ def test_large_requests_and_small_ones_get_their_own_words(
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_metrics_have_labels_of_closed_sets(server: TritonServer, client: Any) -> None:
+    """After requests with ids, options and models that their clients made up."""
+    for number in range(20):
+        request = with_options(tensors([SPEECH]), f'{{"option-{number}": 1}}'.encode())
+        refusal(client, TINY_MODEL, request, request_id=f"request-{number}")
+        refusal(client, TINY_STREAMING_MODEL, request, sequence_id=f"stream-{number}", sequence_start=True)
+        with pytest.raises(InferenceServerException):
+            client.infer(f"model-{number}", inputs(request))
+    models = {model.name for model in client.get_model_repository_index().models}
+    with urllib.request.urlopen(server.metrics_url, timeout=30) as answer:
+        families = list(text_string_to_metric_families(answer.read().decode()))
+    assert any(family.name.startswith("moulin_") for family in families)
+    for family in families:
+        for sample in family.samples:
+            for label, value in sample.labels.items():
+                if label == "model":
+                    assert value in models
+                elif label == "instance":
+                    assert re.fullmatch(rf"({'|'.join(models)})_\d+(_\d+)?", value), value
+                else:
+                    assert len(value) < 64, (family.name, label, value)
+                    assert "-" not in value.removeprefix("GPU-") or label == "gpu_uuid", (family.name, label, value)
 
 
 # -------------------------------------------------------------------------------------------------- chunks in any order

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from moulin.errors import OptionsError
 from moulin.options import option
+from moulin.quoting import quoted
 
 _SIDES = {"left": 1, "right": 2}
 
@@ -25,9 +26,11 @@ class Selection:
 
     def __post_init__(self) -> None:
         if self.channels not in ("mix", "each", *_SIDES) and not _is_number(self.channels):
-            raise OptionsError(f"Expected channels to be mix, left, right, each or a number, got {self.channels!r}")
+            raise OptionsError(
+                f"Expected channels to be mix, left, right, each or a number, got {quoted(self.channels)}"
+            )
         if self.track is not None and self.track != "all" and not _is_number(self.track):
-            raise OptionsError(f"Expected track to be a number or all, got {self.track!r}")
+            raise OptionsError(f"Expected track to be a number or all, got {quoted(self.track)}")
 
     @property
     def is_single(self) -> bool:

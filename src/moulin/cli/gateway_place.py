@@ -40,9 +40,11 @@ class GatewayOptions:
         from moulin.launch.ports import claim_ports
 
         check_installed()
+        from moulin.gateway.connection_limit import connection_limit
         from moulin.gateway.settings import gateway_settings
 
-        gateway_settings(host=host, api_keys=self.access.keys(), allow_anonymous=self.access.allow_anonymous)
+        settings = gateway_settings(host=host, api_keys=self.access.keys(), allow_anonymous=self.access.allow_anonymous)
+        connection_limit(settings)
         port = claim_ports(host, {"--gateway-port": self.port}, owner="the gateway")["--gateway-port"]
         return GatewayPlace(host, port, self.access, quiet)
 

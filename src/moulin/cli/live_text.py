@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from types import TracebackType
+from typing import TextIO
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from moulin.live_transcript import StreamUpdate
+from moulin.live_transcript import Segment, StreamUpdate
 
 
 class LiveText:
@@ -52,3 +53,44 @@ class LiveText:
         """The last lines of `text` that fit the terminal: lines that have scrolled off the screen cannot be changed."""
         lines = Text(text, style="dim").wrap(self._console, self._console.width)
         return Text("\n").join(lines[1 - self._console.height :])
+
+
+class GrowingText:
+    """Writes text where nothing can be taken back, a pipe or a file: a line for each segment, word by word.
+
+    The last word of the open segment is held back: it may be half a word yet, or move into the next segment. Where
+    modified beam search changes an earlier word, the segment is written again on a line of its own when it is closed.
+    """
+
+    def __init__(self, to: TextIO) -> None:
+        self._to = to
+        self._written = ""
+        """What has been written of the open segment."""
+        self._lines = 0
+
+    def write(self, update: StreamUpdate) -> None:
+        for segment in update.segments:
+            if segment.is_final:
+                self._continue(segment.text)
+                if self._written != segment.text:
+                    self._to.write(f"\n{segment.text}")
+                self._to.write("\n")
+                self._written, self._lines = "", self._lines + 1
+            else:
+                self._continue(_without_last_word(segment))
+        self._to.flush()
+
+    def end(self) -> None:
+        """Write an empty line where nothing was said."""
+        if not self._lines:
+            self._to.write("\n")
+            self._to.flush()
+
+    def _continue(self, text: str) -> None:
+        if text.startswith(self._written):
+            self._to.write(text[len(self._written) :])
+            self._written = text
+
+
+def _without_last_word(segment: Segment) -> str:
+    return segment.text[: segment.text.rfind(segment.words[-1].word)].rstrip() if segment.words else ""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 from moulin.cli.model_options import NOTHING_SAID, ModelOptions
-from moulin.errors import OptionsError
+from moulin.errors import BundleError, OptionsError
 from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
 from moulin.options import held, option
 from moulin.triton_repo.contract import MODEL_NAME, streaming_name_beside
@@ -78,8 +78,10 @@ def load_models(
     names: ModelNames = USUAL_NAMES,
     mode: Mode | None = None,
     onnx_only: bool = False,
+    both_ways: bool = False,
 ) -> list[NamedModel]:
-    """At most one offline and one streaming model, with their names, by `runnable_of_mode`.
+    """At most one offline and one streaming model, with their names, by `runnable_of_mode`. `both_ways` adds to a lone
+    checkpoint that can stream its streaming form.
 
     Several checkpoint files are one model, their average, which `chosen_model` makes by the options `said`. Checkpoints
     are of the `mode` that is asked for, else offline unless their exports are streaming ones, and taken from a folder
@@ -92,7 +94,41 @@ def load_models(
     if files or said.tokens is not None or said.checkpoint.is_made:
         models, recipe = [chosen_model(models, said.checkpoint, tokens=said.tokens, recipe=recipe)], None
     runnable = partial(_load, engine=engine, said=said, mode=mode, onnx_only=onnx_only, recipe=recipe)
-    return _named(_one_of_each_mode(map(runnable, models)), names)
+    loaded = _one_of_each_mode(map(runnable, models))
+    if mode is None and loaded.keys() == {"offline"}:
+        if both_ways:
+            loaded |= _streaming_form(loaded["offline"][0], engine)
+        if "streaming" not in loaded:
+            _say_what_it_is_taken_for(models[0], engine)
+    return _named(loaded, names)
+
+
+def _say_what_it_is_taken_for(model: Path, engine: EngineChoice) -> None:
+    """A line for a checkpoint whose path says that it is for live audio."""
+    from moulin.bundle.checkpoint_files import is_checkpoint
+
+    if "streaming" in str(model).lower() and is_checkpoint(model, preferred=engine.prefers_checkpoint):
+        typer.echo(f"{model} is taken for whole utterances; --streaming is for live audio", err=True)
+
+
+def _streaming_form(spec: ModelSpec, engine: EngineChoice) -> dict[str, tuple[ModelSpec, EngineChoice]]:
+    """The streaming form of a checkpoint, where it is known to have been trained for it; a line says where the engine
+    does not stream it."""
+    from moulin.bundle.spec import CheckpointSpec
+    from moulin.models.load_for_engine import load_for_engine
+
+    if not isinstance(spec, CheckpointSpec):
+        return {}
+    try:
+        streaming, chosen = load_for_engine(spec.checkpoint, engine, "streaming")
+    except BundleError:
+        return {}
+    except OptionsError as error:
+        typer.echo(f"{spec.checkpoint} is served for recordings alone: {error.message}", err=True)
+        return {}
+    if isinstance(streaming, CheckpointSpec) and set(streaming.doubts) == set(spec.doubts):
+        return {"streaming": (streaming, chosen)}
+    return {}
 
 
 def _load(
@@ -111,8 +147,6 @@ def _load(
 
     found = runnable_of_mode(model, engine, mode=mode, language=said.language, onnx_only=onnx_only, recipe=recipe)
     checkpoint = is_checkpoint(found.path, preferred=engine.prefers_checkpoint)
-    if checkpoint and found.mode is None and "streaming" in str(model).lower():
-        typer.echo(f"{model} is taken for whole utterances; --streaming is for live audio", err=True)
     spec, chosen = load_for_engine(
         found.path, engine, "streaming" if checkpoint and found.mode == "streaming" else None
     )

@@ -27,6 +27,11 @@ class RecognizedBy:
     def __post_init__(self) -> None:
         if self.url is not None and self.model is not None:
             raise OptionsError("Expected --url or --model, got both", hint="--model recognises without a server")
+        if self.model is not None and self.name != MODEL_NAME:
+            raise OptionsError(
+                f"Expected --name with a server, got --name {self.name} with --model",
+                hint="--model recognises without a server; --name is a model's name there",
+            )
 
     @property
     def address(self) -> str:

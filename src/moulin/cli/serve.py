@@ -68,7 +68,7 @@ def serve(
         typer.Option(
             "--streaming/--offline",
             help="Serve a checkpoint, or of several exports one, for live audio or for whole utterances.  [default: "
-            "exports are taken as they are, a checkpoint is for whole utterances]",
+            "exports are taken as they are, a checkpoint is for both if it was trained for both]",
         ),
     ] = None,
     *,
@@ -98,6 +98,7 @@ def serve(
         names=services.names,
         mode=mode_of(streaming),
         onnx_only=services.layout == "ensemble",
+        both_ways=True,
     )
     _serve_models(named, services, service)
 

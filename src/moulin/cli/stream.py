@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import stat
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,6 +17,7 @@ import typer
 
 from moulin.cli.flags import ChangesOf, with_flags, without
 from moulin.cli.interrupt import interrupts
+from moulin.cli.messages import warn
 from moulin.cli.recognized_by import RecognizedBy
 from moulin.errors import OptionsError
 from moulin.live_transcript import LiveTranscript, StreamUpdate
@@ -21,6 +25,8 @@ from moulin.streaming.options import StreamOptions
 from moulin.transcript_formats import to_json
 
 if TYPE_CHECKING:
+    from moulin.audio.live_input import LiveInput
+    from moulin.audio.source import AudioSource
     from moulin.stream_audio import Chunks
 
 
@@ -30,13 +36,16 @@ def add_to(app: typer.Typer) -> None:
 
 @with_flags
 def stream(
-    file: Annotated[str | None, typer.Argument(metavar="FILE", help="A recording, or - (stdin).")] = None,
+    file: Annotated[str | None, typer.Argument(metavar="FILE", help="A recording; - (stdin) or a FIFO, live.")] = None,
     mic: Annotated[bool, typer.Option("--mic", help="The microphone instead, until Ctrl-C.")] = False,
     realtime: Annotated[
         bool, typer.Option("--realtime", help="Send a file as slowly as it was spoken, not as fast as may be.")
     ] = False,
     chunk_ms: Annotated[
         int | None, typer.Option(min=1, help="Audio sent at a time.  [default: 320; 100 with --mic]")
+    ] = None,
+    raw: Annotated[
+        str | None, typer.Option(metavar="ENCODING:RATE[:CHANNELS]", help="The audio is headerless, e.g. s16le:16000.")
     ] = None,
     format: Annotated[  # the flag's name
         Literal["text", "json"], typer.Option(help="What to print.")
@@ -47,16 +56,22 @@ def stream(
 ) -> None:
     """Recognise speech while it is spoken.
 
-    On a terminal the text grows and settles as you listen; elsewhere it is printed when all is said. JSON is an
-    object a line for every change, and the last line is that of 'moulin transcribe'.
+    On a terminal the text grows and settles as you listen; elsewhere that of a file is printed when all is said, that
+    of a pipe word by word, a line for each segment. JSON is an object a line for every change, and the last line is
+    that of 'moulin transcribe'. Ctrl-C ends a pipe or the microphone; what was said is still recognised.
     """
+    from moulin.audio.source import AudioSource, parse_raw_format
     from moulin.stream_audio import stream_in_process, stream_to_server
 
     if mic == (file is not None):
         raise OptionsError(f"Expected a FILE or --mic, got {'both' if mic else 'neither'}")
+    if mic and raw is not None:
+        raise OptionsError("Expected --raw with a FILE or -, got it with --mic")
+    source = None if file is None else AudioSource(file, parse_raw_format(raw) if raw else None)
+    is_live = source is not None and _is_live(source.name)
     model = by.runnable(streaming=True)
 
-    with _microphone(chunk_ms or 100) if file is None else _file(file, chunk_ms or 320, realtime=realtime) as chunks:
+    with _chunks(source, chunk_ms, is_live=is_live, realtime=realtime) as chunks:
         if model is not None:
             updates = stream_in_process(chunks, model, by.engine, options=options)
         else:
@@ -66,47 +81,90 @@ def stream(
             if format == "json":
                 _print_json(updates, file or "microphone")
             else:
-                _print_text(updates)
+                _print_text(updates, at_once=is_live)
 
 
 @contextmanager
-def _file(name: str, chunk_ms: int, *, realtime: bool) -> Iterator[Chunks]:
-    from moulin.audio.source import AudioSource
-    from moulin.stream_audio import cut, in_real_time
+def _chunks(source: AudioSource | None, chunk_ms: int | None, *, is_live: bool, realtime: bool) -> Iterator[Chunks]:
+    from moulin.stream_audio import cut, gathered, in_real_time
 
-    chunks = cut(AudioSource(name).read(), chunk_ms)
-    yield in_real_time(chunks) if realtime else chunks
+    if source is None:
+        with _microphone(chunk_ms or 100) as chunks:
+            yield chunks
+        return
+    with _live(source) if is_live else nullcontext() as live:
+        chunks = cut(source.read(), chunk_ms or 320) if live is None else gathered(live, chunk_ms or 100)
+        yield in_real_time(chunks) if realtime else chunks
+
+
+def _is_live(name: str) -> bool:
+    """Whether the audio may still be written while it is read: a pipe, a FIFO, a device."""
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode if name == "-" else Path(name).stat().st_mode
+    except (OSError, ValueError):  # reading it will say what is wrong
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 @contextmanager
-def _microphone(chunk_ms: int) -> Iterator[Chunks]:
-    """Chunks of the microphone until Ctrl-C, after which the recorded speech is still recognised. A second Ctrl-C ends
-    the command."""
-    from moulin.audio.microphone import Microphone
+def _live(source: AudioSource) -> Iterator[LiveInput]:
+    """What another program writes, until it ends or Ctrl-C; says so where it did not end well."""
+    from moulin.audio.live_input import LiveInput
+    from moulin.audio.live_wav import WavFormat
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
+    raw = WavFormat(source.raw.encoding, source.raw.sample_rate, source.raw.channels) if source.raw else None
+    with nullcontext(sys.stdin.buffer) if source.name == "-" else Path(source.name).open("rb", buffering=0) as file:
+        with (
+            closing(LiveInput(file.fileno(), "standard input" if source.name == "-" else source.name, raw)) as live,
+            _ended_by_ctrl_c(live.stop),
+        ):
+            yield live
+        if live.fault is not None:
+            warn(f"{source.name} ended early: {live.fault}")
+
+
+@contextmanager
+def _ended_by_ctrl_c(stop: Callable[[], None]) -> Iterator[None]:
+    """The first Ctrl-C calls `stop`; a second one ends the command."""
+
+    def stopping(_number: int, _frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, usual)
-        microphone.stop()
+        stop()
 
-    with Microphone(chunk_ms / 1000) as microphone, interrupts.first_taken():
-        usual = signal.signal(signal.SIGINT, stop)
-        if sys.stderr.isatty():
-            typer.echo("Listening; Ctrl-C ends it.", err=True)
+    with interrupts.first_taken():
+        usual = signal.signal(signal.SIGINT, stopping)
         try:
-            yield microphone
+            yield
         finally:
             signal.signal(signal.SIGINT, usual)
 
 
-def _print_text(updates: Iterator[StreamUpdate]) -> None:
-    from moulin.cli.live_text import LiveText
+@contextmanager
+def _microphone(chunk_ms: int) -> Iterator[Chunks]:
+    """Chunks of the microphone until Ctrl-C, after which the recorded speech is still recognised."""
+    from moulin.audio.microphone import Microphone
 
-    live = LiveTranscript()
+    with Microphone(chunk_ms / 1000) as microphone, _ended_by_ctrl_c(microphone.stop):
+        if sys.stderr.isatty():
+            typer.echo("Listening; Ctrl-C ends it.", err=True)
+        yield microphone
+
+
+def _print_text(updates: Iterator[StreamUpdate], *, at_once: bool) -> None:
+    """Print the text; where it goes to no terminal, word by word (`at_once`) or all of it at the end."""
+    from moulin.cli.live_text import GrowingText, LiveText
+
+    live, growing = LiveTranscript(), GrowingText(sys.stdout)
+    to_terminal = sys.stdout.isatty()
     with LiveText() as shown:
         for update in updates:
             live.apply(update)
             shown.show(update)
-    if not sys.stdout.isatty():
+            if at_once and not to_terminal:
+                growing.write(update)
+    if at_once and not to_terminal:
+        growing.end()
+    elif not to_terminal:
         typer.echo(live.text)
 
 

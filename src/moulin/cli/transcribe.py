@@ -22,7 +22,7 @@ from moulin.transcript_formats import SUBTITLES, to_json
 
 if TYPE_CHECKING:
     from moulin.audio.source import AudioSource
-    from moulin.transcribe_files import Outcome
+    from moulin.outcome import Outcome
 
 
 def add_to(app: typer.Typer) -> None:

@@ -27,6 +27,7 @@ from moulin.errors import (
     StreamsFull,
 )
 from moulin.live_transcript import StreamUpdate
+from moulin.quoting import quoted
 from moulin.transcript import Transcript
 
 DEFAULT_URL = "localhost:8001"
@@ -147,19 +148,19 @@ def client_error(error: InferenceServerException, url: str, model: str) -> Clien
         return _unavailable(message, url)
     if "NOT_FOUND" in status:
         return RequestRefused(
-            f"The server at {url} has no model {model!r}", hint="give the name that it is served under (--name)"
+            f"The server at {url} has no model {quoted(model)}", hint="give the name that it is served under (--name)"
         )
     if "DEADLINE_EXCEEDED" in status:
         return ServerTimeout(
             f"The server at {url} did not answer in time", hint="raise the timeout, or send less at once"
         )
     if _DEAD_STUB in message:
-        return ServerUnavailable(f"The model {model!r} at {url} has failed: {message}", hint="restart its server")
+        return ServerUnavailable(f"The model {quoted(model)} at {url} has failed: {message}", hint="restart its server")
     if _UNKNOWN_OUTPUT in message:
         return _foreign_model()
     if _NO_SEQUENCE_ID in message:
         return RequestRefused(
-            f"The model {model!r} at {url} is for streaming: it takes no whole recordings",
+            f"The model {quoted(model)} at {url} is for streaming: it takes no whole recordings",
             hint="use 'moulin stream' (Client.stream), or name an offline model (--name)",
         )
     return _said(RequestRefused if "INVALID_ARGUMENT" in status else ClientError, message)

@@ -34,7 +34,7 @@ def parse_source(text: str, revision: str | None = None) -> Source | None:
 
     Raises OptionsError or FetchError for a malformed one.
     """
-    if len(text) > _MOST_ADDRESS:
+    if len(text) > _MOST_ADDRESS or not text.isprintable():
         raise FetchError(f"Expected the name or address of a model, got {quoted(text)}")
     if known := known_model(text):
         return parse_source(known.source.partition("@")[0] if revision else known.source, revision)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moulin.audio.containers import SNIFFED_BYTES, container_of
 from moulin.audio.pcm import PcmEncoding, pcm_to_float, sample_bytes
 from moulin.audio.waveform import SAMPLE_RATE, check_waveform
 from moulin.errors import AudioError
@@ -19,6 +20,10 @@ _MAX_PIECE = 5 * SAMPLE_RATE
 """The most samples in a request, so that of a minute sent at once the first words are returned before the last."""
 
 Samples = NDArray[np.float32]
+
+
+class ContainerSent(AudioError):
+    """The bytes of a file where samples were expected."""
 
 
 class LiveAudio:
@@ -34,6 +39,7 @@ class LiveAudio:
         self._encoding, self._sample_bytes = encoding, sample_bytes(encoding)
         self._sample_rate = sample_rate
         self._received = 0
+        self._head: bytes | None = b""  # the beginning, until it is known to be none of a file
         self._bytes = b""
         self._waiting: list[Samples] = []
         self._waiting_samples = 0
@@ -48,8 +54,10 @@ class LiveAudio:
     def accept(self, data: bytes) -> list[Samples]:
         """The pieces that `data` completes, float32 [n] at 16 kHz.
 
-        Raises AudioError for invalid samples, which are dropped; the stream continues.
+        Raises AudioError for invalid samples, which are dropped; the stream continues. Raises ContainerSent where the
+        audio begins as a file does, until `discard` or `flush`.
         """
+        self._check_is_no_file(data)
         self._bytes += data
         whole = len(self._bytes) - len(self._bytes) % self._sample_bytes
         taken, self._bytes = self._bytes[:whole], self._bytes[whole:]
@@ -81,7 +89,23 @@ class LiveAudio:
         """Drop the audio that has not become a piece yet."""
         self._start()
 
+    def _check_is_no_file(self, data: bytes) -> None:
+        """Looks at the first bytes, without keeping them from being heard: what tells a file apart comes with them."""
+        if self._head is None:
+            return
+        self._head += data[: SNIFFED_BYTES - len(self._head)]
+        if (kind := container_of(self._head)) is not None:
+            raise ContainerSent(
+                f"Expected samples ({self._encoding}, {self._sample_rate} Hz, mono, without a header), got {kind}",
+                hint="decode it first, or send a whole file to /v1/audio/transcriptions"
+                if kind != "a WAV file"
+                else "send only what is behind its header, or the whole file to /v1/audio/transcriptions",
+            )
+        if len(self._head) == SNIFFED_BYTES:
+            self._head = None
+
     def _start(self) -> None:
+        self._head = b""
         self._bytes, self._waiting, self._waiting_samples, self._touched = b"", [], 0, False
         self._resampler = _resampler(self._sample_rate)
 

@@ -83,8 +83,8 @@ class LiveConnection:
                     await self._find(step)
                 case Forget():
                     await self._recognition.forget()
-                case Finish():
-                    raise _Closing(CloseCode.DONE, "")
+                case Finish(error):
+                    raise _Closing(CloseCode.of(error), error.message) if error else _Closing(CloseCode.DONE, "")
 
     async def _hear(self, step: Hear) -> None:
         self._last_audio = asyncio.get_running_loop().time()

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from moulin.errors import AudioError, OptionsError
 from moulin.gateway.api_error import ApiError, api_error
-from moulin.gateway.live_audio import LiveAudio, Samples
+from moulin.gateway.live_audio import ContainerSent, LiveAudio, Samples
 from moulin.gateway.live_steps import Event, Finish, Hear, Step
 from moulin.gateway.live_timeline import Timeline
 from moulin.live_transcript import LiveTranscript, Segment, StreamUpdate
@@ -101,6 +101,11 @@ class LiveSession:
     def _take_audio(self, data: bytes) -> Iterator[Step]:
         try:
             pieces = self._audio.accept(data)
+        except ContainerSent as error:
+            refusal = ApiError(400, error.message, code="invalid_audio", hint=error.hint)
+            yield self.refused(refusal)
+            yield Finish(refusal)
+            return
         except AudioError as error:
             hint = f"{error.hint}; or the encoding is not {self.encoding}"
             raise ApiError(400, error.message, code="invalid_audio", hint=hint) from None

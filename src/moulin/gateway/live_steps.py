@@ -60,7 +60,9 @@ class Forget:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The end of the session."""
+    """The end of the session, because of `error` if there is one, of which the client has had its event."""
+
+    error: ApiError | None = None
 
 
 Step = Event | Hear | Find | Forget | Finish

@@ -24,6 +24,18 @@ class ModelCatalog:
         """The model for recordings called `name`, or by an alias. Raises ApiError or ServerUnavailable."""
         return await self._find(name, streaming=False)
 
+    async def for_recordings(self, name: str | None) -> ServedModel:
+        """The model for recordings: an offline one, or a streaming one that is named, or that is the only model.
+
+        Raises ApiError or ServerUnavailable.
+        """
+        models = await self._triton.models()
+        if name in models:
+            return models[name]
+        if all(model.streaming for model in models.values()):
+            return await self.streaming(name)
+        return await self.offline(name)
+
     async def streaming(self, name: str | None) -> ServedModel:
         """The model for live streams called `name`, which may also be the name of the offline model beside it."""
         return await self._find(name, streaming=True)

@@ -19,6 +19,7 @@ from dataclasses import asdict, replace
 from itertools import zip_longest
 from typing import Any, Literal
 
+from moulin.errors import AudioError
 from moulin.gateway.api_error import ApiError, api_error
 from moulin.gateway.live_audio import Samples
 from moulin.gateway.live_steps import Event, Find, Forget, Hear, Step
@@ -188,7 +189,11 @@ class RealtimeSession:
             self._audio = config.format.decoder()
 
     def _append(self, fields: dict[str, Any]) -> Iterator[Step]:
-        for piece in self._audio.accept(_decoded(_required(fields, "audio"))):
+        try:
+            pieces = self._audio.accept(_decoded(_required(fields, "audio")))
+        except AudioError as error:
+            raise ApiError(400, error.message, code="invalid_audio", param="audio", hint=error.hint) from None
+        for piece in pieces:
             yield self._hear(piece, None)
 
     def _commit(self, _fields: dict[str, Any]) -> Iterator[Step]:

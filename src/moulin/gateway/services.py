@@ -8,6 +8,7 @@ from moulin.gateway.limits import Limits
 from moulin.gateway.metrics import Metrics
 from moulin.gateway.model_catalog import ModelCatalog
 from moulin.gateway.recordings import Recordings
+from moulin.gateway.recordings_by_stream import RecordingsByStream
 from moulin.gateway.settings import GatewaySettings
 from moulin.gateway.tracing import Tracing, open_tracing
 from moulin.gateway.triton_servers import TritonServers
@@ -24,6 +25,7 @@ class Services:
     limits: Limits
     metrics: Metrics
     recordings: Recordings
+    recordings_by_stream: RecordingsByStream
     tracing: Tracing
 
     @classmethod
@@ -32,4 +34,6 @@ class Services:
         metrics = Metrics(settings.metrics_folder)
         tracing = open_tracing(settings.otlp_endpoint)
         recordings = Recordings(triton, metrics, tracing, DecodingLimits(cpu_sec=settings.max_decode_sec))
-        return cls(settings, triton, ModelCatalog(triton, settings), Limits(settings), metrics, recordings, tracing)
+        by_stream, limits = RecordingsByStream(triton, metrics), Limits(settings)
+        catalog = ModelCatalog(triton, settings)
+        return cls(settings, triton, catalog, limits, metrics, recordings, by_stream, tracing)

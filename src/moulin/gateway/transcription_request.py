@@ -58,8 +58,10 @@ def transcription_request(form: FormData) -> TranscriptionRequest:
     """The fields of `form` except the file. Raises ApiError 400 for an invalid one."""
     fields: dict[str, Any] = {}
     for name, value in form.multi_items():
+        _expect_text(name)
         if name == "file":
             continue
+        _expect_text(value)
         if name in ("timestamp_granularities", "include"):
             name = f"{name}[]"
         if name.endswith("[]"):
@@ -72,6 +74,20 @@ def transcription_request(form: FormData) -> TranscriptionRequest:
         raise _refusal(error) from None
     _check_together(request)
     return request
+
+
+def _expect_text(value: object) -> None:
+    """Raise ApiError for half of a surrogate pair: the client names the charset of its form, and some decode to it."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ApiError(
+                400,
+                f"Expected a form in UTF-8, got {quoted(value)}",
+                code="invalid_value",
+                hint="leave out its charset",
+            ) from None
 
 
 def _check_together(request: TranscriptionRequest) -> None:

@@ -85,7 +85,7 @@ class _Transcription:
     async def begin(self) -> None:
         """Find the model and check the options. Raises ApiError, OptionsError, ServerUnavailable."""
         self._changes = self._wanted.decoding_changes
-        self._model = await self._services.catalog.offline(self._wanted.model)
+        self._model = await self._services.catalog.for_recordings(self._wanted.model)
 
     async def answer(self) -> Response:
         """The whole transcript."""
@@ -108,18 +108,18 @@ class _Transcription:
 
     async def _deltas(self) -> AsyncIterator[str]:
         """The text added by each piece."""
-        about, recordings = self._request.state, self._services.recordings
+        about, recordings, model = self._request.state, self._services.recordings, self._model
+        hear = self._services.recordings_by_stream.heard if model.streaming else recordings.heard
         try:
             async with recordings.decoding(
                 self._recording,
                 self._wanted.selection,
                 about.caller,
                 max_audio_sec=self._services.settings.max_audio_sec,
-                max_utterance_sec=self._model.max_utterance_sec,
+                max_utterance_sec=None if model.streaming else model.max_utterance_sec,
             ) as pieces:
-                async for piece, heard in recordings.heard(
-                    pieces, about.caller, self._model.name, self._changes, about.request_id
-                ):
+                found = hear(pieces, about.caller, model.name, self._changes, about.request_id)
+                async for piece, heard in found:
                     yield self._joined.add(piece, heard)
         except AudioError as error:
             raise _audio_refusal(error) from error

@@ -13,6 +13,7 @@ from moulin.client import AsyncClient, AsyncLiveStream
 from moulin.client.protocol import Audio
 from moulin.client.served_model import ServedModel
 from moulin.errors import ClientError, ServerUnavailable
+from moulin.quoting import quoted
 from moulin.transcript import Transcript
 
 _AVOIDED_SEC = 1.0
@@ -88,7 +89,7 @@ class TritonServers:
                 return transcript
             except ServerUnavailable as unavailable:
                 error = unavailable
-        raise error or ServerUnavailable(f"No Triton server offers the model {model!r}")
+        raise error or ServerUnavailable(f"No Triton server offers the model {quoted(model)}")
 
     @asynccontextmanager
     async def stream(self, model: str, *, request_id: str = "", **options: Any) -> AsyncIterator[AsyncLiveStream]:
@@ -101,7 +102,7 @@ class TritonServers:
                 async with server.client.stream(model=model, request_id=request_id, **options) as stream:
                     yield stream
             return
-        raise ServerUnavailable(f"No Triton server offers the model {model!r}")
+        raise ServerUnavailable(f"No Triton server offers the model {quoted(model)}")
 
     async def _refresh(self) -> None:
         found = await asyncio.gather(*map(_offered, self._servers))

@@ -22,10 +22,14 @@ class Probe:
     def __init__(self, address: str, path: str) -> None:
         host, _, port = address.rpartition(":")
         self._path = path
+        self._closed = False
         self._connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=_TIMEOUT_SEC)
 
     def answers(self) -> bool:
-        """Whether a GET succeeds now; a connection that the server has closed since is opened anew."""
+        """Whether a GET succeeds now; a connection that the server has closed since is opened anew.
+
+        False after `close`, also where that is called meanwhile from another thread.
+        """
         was_open = self._connection.sock is not None
         try:
             return self._ask()
@@ -40,9 +44,13 @@ class Probe:
             return False
 
     def close(self) -> None:
+        """Close the connection for good."""
+        self._closed = True
         self._connection.close()
 
     def _ask(self) -> bool:
+        if self._closed:
+            return False
         try:
             self._connection.request("GET", self._path)
             response = self._connection.getresponse()

@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 from moulin.errors import MoulinError, first_line
 from moulin.extras import install_hint
 from moulin.launch.cache import cache_dir
+from moulin.launch.descriptors import triton_needs
 from moulin.launch.interpreters import Interpreter
 from moulin.launch.ports import port_is_free
 from moulin.launch.serving_environment import NEEDED_MIB, interpreter_to_use
@@ -85,7 +87,7 @@ def examine(
         lambda: [_package("PyTorch (checkpoints)", "torch", False, install_hint("serve,torch"))],
         _gpu,
         lambda: [_port(host, port, flag, ports) for flag, port in ports.items()],
-        lambda: [_shared_memory(shm_dir), _cache(cache)],
+        lambda: [_shared_memory(shm_dir), _cache(cache), _open_files()],
     ]
     return [finding for check in checks for finding in check()]
 
@@ -223,6 +225,16 @@ def _shared_memory(shm_dir: Path) -> Check:
     ok = free_mib >= _SHM_FREE_MIB
     hint = None if ok else "start the container with --shm-size=1g"
     return Check("shared memory", ok, True, f"{free_mib} MiB free in {shm_dir}", hint)
+
+
+def _open_files() -> Check:
+    """The hard limit, to which `moulin serve` raises its own; for one model."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    needed = triton_needs(1)
+    unlimited = hard == resource.RLIM_INFINITY
+    ok = unlimited or hard >= needed
+    limit = "no limit" if unlimited else f"{hard} at most (ulimit -Hn)"
+    return Check("open files", ok, True, limit, None if ok else f"allow {needed} or more: ulimit -n 65536")
 
 
 def _cache(cache: Path) -> Check:

@@ -25,6 +25,7 @@ _POLL_SEC = 0.1
 _LOOK_SEC = 1.0
 _READY_SEC = 60.0
 _FIRST_PAUSE_SEC = 1.0
+_KILLED_SEC = 5.0
 _EXIT_GRACE_SEC = 15.0
 """Time for the gateway to exit; it gives running requests ten seconds of it."""
 
@@ -67,8 +68,11 @@ class GatewayProcess:
         """None before `start`."""
         return self._process.pid if self._process else None
 
-    def start(self) -> None:
-        """Start the process, or a new one after it has ended, and wait until it answers. Raises LaunchError."""
+    def start(self, cancelled: threading.Event | None = None) -> None:
+        """Start the process, or a new one after it has ended, and wait until it answers, or `cancelled` is set.
+
+        Raises LaunchError.
+        """
         launcher = [sys.executable, "-I", "-S", str(Path(__file__).with_name("parent_death.py")), str(os.getpid())]
         board = ["--supervision-fd", str(self._board.fd)] if self._board else []
         self._process = subprocess.Popen(
@@ -83,6 +87,8 @@ class GatewayProcess:
         next_look = started
         while not answers(self._address, "/healthz"):
             now = time.monotonic()
+            if cancelled is not None and cancelled.is_set():
+                raise LaunchError("Expected the gateway to start, got a stop before it answered")
             if self._process.poll() is not None:
                 raise LaunchError(f"Expected the gateway to start, got exit code {self._process.returncode}")
             if now >= next_look:
@@ -109,9 +115,11 @@ class GatewayProcess:
         return self._liveness.observe(signs, time.monotonic(), answers=answering) if signs else None
 
     def kill(self) -> None:
-        """End it at once."""
+        """End it at once, and wait: its port is free afterwards."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_KILLED_SEC)
 
     def stop(self) -> None:
         """Stop it after running requests have finished. Idempotent."""
@@ -174,7 +182,7 @@ class KeptGateway:
 
     def _run(self) -> None:
         try:
-            self._process.start()
+            self._process.start(self._stopping)
         except BaseException as error:  # for the thread that waits
             self._first_error = error
             self._process.kill()
@@ -195,14 +203,15 @@ class KeptGateway:
             if self._board is not None:
                 self._board.restart("gateway", failure)
             self._process.kill()
-            if self._stopping.wait(self._backoff.pause_sec(ran_sec, _FIRST_PAUSE_SEC)):
-                return
+            self._stopping.wait(self._backoff.pause_sec(ran_sec, _FIRST_PAUSE_SEC))
             try:
-                self._process.start()
+                if not self._stopping.is_set():
+                    self._process.start(self._stopping)
                 self._note_running()
                 return
             except LaunchError as error:
                 failure, ran_sec = Failure("not_ready", error.message), 0.0
+        self._process.kill()
 
     def _note_running(self) -> None:
         if self._board is not None:

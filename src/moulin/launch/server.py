@@ -39,6 +39,8 @@ _TRITONS_OWN_SEC = 20
 _LOST_SEC = 3.0
 """Time for Triton to say why a process that loads a model has ended."""
 _IDLE_LOAD_SEC = 60.0
+_KEEPALIVE = ("--grpc-keepalive-time=60000", "--grpc-keepalive-permit-without-calls=1")
+"""Pings, in milliseconds: connections of clients that have vanished are closed within minutes, not after two hours."""
 _PUMP_GRACE_SEC = 2.0
 _METRICS_GRACE_SEC = 2.0
 _HINTED = re.compile(r"^(?P<message>.*) \(hint: (?P<hint>.*)\)$")
@@ -79,6 +81,7 @@ class TritonServer:
         self._stubs: dict[int, str] = {}
         self._liveness: dict[int, ProcessLiveness] = {}
         self._probe: Probe | None = None
+        self._stopping = False
         self._out_of_time = False
         self._process: subprocess.Popen[bytes] | None = None
         self._spawn_error: OSError | None = None
@@ -196,7 +199,12 @@ class TritonServer:
         return sorted(instance for pid, instance in self._stubs.items() if has_ended(pid))
 
     def failure(self) -> Failure | None:
-        """What has ended, is stopped or hangs since `wait_ready`; to be called about once a second."""
+        """What has ended, is stopped or hangs since `wait_ready`; to be called about once a second.
+
+        None once `stop` has been called.
+        """
+        if self._stopping:
+            return None
         if (code := self.poll()) is not None:
             last_line = next((line for line in reversed(self.log_tail) if line.strip()), "it printed nothing")
             return Failure("ended", f"tritonserver ended unexpectedly with exit code {code}: {last_line}")
@@ -222,6 +230,9 @@ class TritonServer:
         if self._process is None:
             return
         if not self._exited.is_set():
+            self._stopping = True
+            if self._probe is not None:
+                self._probe.close()  # Triton waits for its HTTP connections
             self._signal(signal.SIGTERM)
             deadline = time.monotonic() + (self.options.exit_timeout_sec if grace_sec is None else grace_sec)
             while not self._log.unloading and time.monotonic() < deadline and not self._exited.wait(_POLL_SEC):
@@ -251,6 +262,7 @@ class TritonServer:
         command += [f"{flag}={port}" for flag, port in self._ports.items()]
         command += [f"--{service}-address={options.host}" for service in ("http", "grpc", "metrics")]
         command.append(f"--exit-timeout-secs={options.exit_timeout_sec + _TRITONS_OWN_SEC}")
+        command += _KEEPALIVE
         if options.log_verbose:
             command.append(f"--log-verbose={options.log_verbose}")
         if not options.auto_complete_config:

@@ -59,10 +59,10 @@ def _runner(spec: ModelSpec, engine: EngineChoice, max_audio_sec: float) -> Runn
     on, threads = engine.device, engine.threads
     match engine.kind, spec:
         case "torch", CheckpointSpec():
-            from moulin.bundle.transducer import load_transducer
             from moulin.engine.torch.runner import TorchRunner
+            from moulin.models.shared_transducer import shared_transducer
 
-            return TorchRunner(spec, load_transducer([spec.checkpoint]), device=on, threads=threads)
+            return TorchRunner(spec, shared_transducer(spec.checkpoint, on), device=on, threads=threads)
         case "onnxruntime", OnnxModelSpec():
             return OnnxRuntimeRunner(spec, device=on, threads=threads, workers=engine.workers)
         case "tensorrt", OnnxModelSpec():

@@ -57,10 +57,10 @@ def _runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batch: int
     on, threads = engine.device, engine.threads
     match engine.kind, spec:
         case "torch", CheckpointSpec():
-            from moulin.bundle.transducer import load_transducer
             from moulin.engine.torch.stream_runner import TorchStreamRunner
+            from moulin.models.shared_transducer import shared_transducer
 
-            transducer = load_transducer([spec.checkpoint])
+            transducer = shared_transducer(spec.checkpoint, on)
             return TorchStreamRunner(
                 spec, transducer, device=on, threads=threads, capacity=capacity, max_batch=max_batch
             )

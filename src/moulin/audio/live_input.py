@@ -1,0 +1,245 @@
+"""Audio that comes while it is spoken: standard input, a FIFO, any file that cannot be sought in.
+
+WAV and headerless PCM are read as they come; other containers (MP3, Ogg, WebM, ...) go through FFmpeg (PyAV), which
+decodes what it has. What FFmpeg can only read whole, such as an MP4 file with its index behind the audio, is read to
+its end first; without PyAV so is every other container, for libsndfile.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moulin.arrays import Floats
+from moulin.audio.containers import SNIFFED_BYTES, container_of
+from moulin.audio.decode import read_audio
+from moulin.audio.live_wav import LiveWav, UnknownWavError, WavFormat
+from moulin.audio.pcm import pcm_to_float, scale_to_float
+from moulin.audio.waveform import SAMPLE_RATE, check_waveform
+from moulin.errors import AudioError, first_line
+
+logger = logging.getLogger(__name__)
+
+_READ_BYTES = 1 << 16
+_HEADER_BYTES = 12
+_MIN_RATE, _MAX_RATE = 1_000, 768_000
+_CANCELLED = 0.1
+"""Channels whose mean has less than this share of the strongest one's power cancel each other."""
+
+# Little, so that the first words do not wait for more of a live source than FFmpeg needs to know the codec.
+_PROBE = {"probesize": "32768", "analyzeduration": "200000"}
+_PROBED = "aac,ac3,aiff,amr,asf,au,avi,caf,eac3,flac,matroska,mov,mp3,mpeg,mpegts,ogg,tta,w64,wav,wv"
+"""Demuxers of containers that hold their audio themselves: see `_FFMPEG_CONTAINERS` for recordings."""
+
+
+class LiveInput:
+    """An open file that is read while another program writes it."""
+
+    def __init__(self, descriptor: int, name: str, raw: WavFormat | None = None) -> None:
+        """`raw` is the format of audio without a header; `name` is for messages."""
+        self._descriptor, self._name, self._raw = descriptor, name, raw
+        self._stopped, self._stopping = os.pipe()
+        self._ended = False
+        self.fault: str | None = None
+        """Why the input ended before its writer closed it, if it did; what came before was given."""
+
+    def close(self) -> None:
+        os.close(self._stopped)
+        os.close(self._stopping)
+
+    def stop(self) -> None:
+        """End the input. May be called by a signal handler or another thread."""
+        os.write(self._stopping, b".")
+
+    def __iter__(self) -> Iterator[Floats]:
+        """The audio as it comes: float32 [n], 16 kHz mono. Raises AudioError where it cannot be decoded."""
+        if self._raw is not None:
+            yield from _Mono.all(self._whole_frames(self._raw))
+            return
+        head = self._beginning()
+        if not head:
+            if self._ended and self.fault is None and not self._is_stopped():
+                raise AudioError(f"{self._name} is empty (0 bytes), expected audio")
+            return
+        if container_of(head) == "a WAV file" and head[:4] != b"RIFX":
+            yield from self._wav(head)
+        else:
+            yield from self._container(head)
+
+    def _beginning(self) -> bytes:
+        """Enough bytes to know a WAV file, or all there are."""
+        head = b""
+        while len(head) < _HEADER_BYTES and (more := self._read()):
+            head += more
+        return head
+
+    def _read(self, count: int = _READ_BYTES) -> bytes:
+        """The bytes that have come, at least one; none at the end."""
+        if self._ended:
+            return b""
+        try:
+            ready, _, _ = select.select([self._descriptor, self._stopped], [], [])
+            data = b"" if self._stopped in ready else os.read(self._descriptor, count)
+        except OSError as error:
+            self.fault = error.strerror or str(error)
+            data = b""
+        self._ended = not data
+        return data
+
+    def _is_stopped(self) -> bool:
+        return bool(select.select([self._stopped], [], [], 0)[0])
+
+    def _whole_frames(self, format: WavFormat) -> Iterator[tuple[WavFormat, bytes]]:
+        rest = b""
+        while data := self._read():
+            rest += data
+            whole = len(rest) - len(rest) % format.frame_bytes
+            if whole:
+                yield format, rest[:whole]
+                rest = rest[whole:]
+
+    def _wav(self, head: bytes) -> Iterator[Floats]:
+        wav, seen = LiveWav(), head
+
+        def pieces() -> Iterator[tuple[WavFormat, bytes]]:
+            nonlocal seen
+            yield from wav.accept(head)
+            while data := self._read():
+                if wav.format is None:
+                    seen += data
+                yield from wav.accept(data)
+
+        try:
+            yield from _Mono.all(pieces())
+        except UnknownWavError:  # the header alone has been read
+            yield from self._container(seen)
+            return
+        if wav.format is None:
+            raise AudioError(f"{self._name} ended within its WAV header")
+
+    def _container(self, head: bytes) -> Iterator[Floats]:
+        pipe = _Pipe(self, head)
+        try:
+            import av
+        except ImportError:
+            yield from self._whole(pipe)
+            return
+        decoded = False
+        try:
+            container: Any = av.open(pipe, mode="r", options={**_PROBE, "format_whitelist": _PROBED}, buffer_size=4096)
+            (stream, *_) = container.streams.audio
+            if stream.codec_context is None:
+                raise ValueError("the audio's codec is not known")
+            with container:
+                for samples in _decoded(container, stream):
+                    if not decoded:
+                        pipe.forget()
+                    decoded = True
+                    yield samples
+        except AudioError:
+            raise
+        except Exception as error:
+            if decoded:
+                self.fault = self.fault or first_line(error)
+                return
+            logger.debug("%s cannot be decoded as it comes", self._name, exc_info=error)
+            yield from self._whole(pipe)
+
+    def _whole(self, pipe: _Pipe) -> Iterator[Floats]:
+        """The audio of a container that cannot be decoded as it comes, when all of it has come."""
+        kind = container_of(bytes(pipe.seen[:SNIFFED_BYTES]))
+        if kind is None:
+            raise AudioError(
+                f"{self._name} is neither WAV nor another container that can be decoded as it comes",
+                hint="headerless samples need --raw, for example --raw s16le:16000; name a file by its path",
+            )
+        while pipe.read(_READ_BYTES):
+            pass
+        yield read_audio(bytes(pipe.seen), name=self._name)
+
+
+def _decoded(container: Any, stream: Any) -> Iterator[Floats]:
+    import av
+
+    resampler = av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
+    for frame in container.decode(stream):
+        for resampled in resampler.resample(frame):
+            yield _mixed(scale_to_float(resampled.to_ndarray().T))
+    for resampled in resampler.resample(None):
+        yield _mixed(scale_to_float(resampled.to_ndarray().T))
+
+
+class _Pipe:
+    """A file for PyAV that cannot seek: bytes that have been read already, and then those that come."""
+
+    def __init__(self, source: LiveInput, head: bytes) -> None:
+        self._source, self._head = source, head
+        self.seen = bytearray()
+        """All that was read, until `forget`."""
+        self._remembers = True
+
+    def read(self, count: int) -> bytes:
+        if self._head:
+            data, self._head = self._head[:count], self._head[count:]
+        else:
+            data = self._source._read(count)
+        if self._remembers:
+            self.seen += data
+        return data
+
+    def forget(self) -> None:
+        self._remembers, self.seen = False, bytearray()
+
+
+class _Mono:
+    """One format's samples to 16 kHz, mono."""
+
+    def __init__(self, format: WavFormat) -> None:
+        if not _MIN_RATE <= format.sample_rate <= _MAX_RATE:
+            raise AudioError(f"Expected a sample rate of {_MIN_RATE} to {_MAX_RATE} Hz, got {format.sample_rate}")
+        self.format = format
+        self._resampler: Any = None
+        if format.sample_rate != SAMPLE_RATE:
+            import soxr
+
+            self._resampler = soxr.ResampleStream(format.sample_rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+
+    @classmethod
+    def all(cls, pieces: Iterator[tuple[WavFormat, bytes]]) -> Iterator[Floats]:
+        """The samples of pieces of whole frames, whose format may change."""
+        mono: _Mono | None = None
+        for format, data in pieces:
+            if mono is None or mono.format != format:
+                if mono is not None:
+                    yield mono.rest()
+                mono = cls(format)
+            yield mono.samples(data)
+        if mono is not None:
+            yield mono.rest()
+
+    def samples(self, data: bytes) -> Floats:
+        mixed = _mixed(pcm_to_float(data, self.format.encoding).reshape(-1, self.format.channels))
+        return mixed if self._resampler is None else self._resampler.resample_chunk(mixed)
+
+    def rest(self) -> Floats:
+        """What the resampler still holds."""
+        nothing = np.zeros(0, np.float32)
+        return nothing if self._resampler is None else self._resampler.resample_chunk(nothing, last=True)
+
+
+def _mixed(channels: NDArray[np.float32]) -> Floats:
+    """The mean of channels [n, C]; the strongest one where they cancel each other. Raises AudioError for NaN."""
+    if channels.shape[1] == 1:
+        return check_waveform(channels[:, 0], what="the audio")
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = channels.mean(axis=1)
+        powers = np.einsum("nc,nc->c", channels, channels)
+        if len(mean) and float(mean @ mean) < _CANCELLED * float(powers.max()) / channels.shape[1]:
+            mean = channels[:, powers.argmax()]
+    return check_waveform(np.ascontiguousarray(mean), what="the audio")
