@@ -30,7 +30,11 @@ def _judged(seconds: Iterable[float], signs: Callable[[float], Signs], answers: 
 
 
 def test_what_a_signal_has_stopped() -> None:
-    assert _judged(range(4), lambda at: _signs("T" if at >= 1 else "S")) == [None, None, "stopped", "stopped"]
+    assert _judged(range(4), lambda at: _signs("T" if at >= 1 else "S")) == [None, None, None, "stopped"]
+
+
+def test_a_stop_of_a_second_between_two_late_looks() -> None:
+    assert _judged([0, 1.9, 2.0], lambda at: _signs("T" if at else "S")) == [None] * 3
 
 
 def test_a_debuggers_pause_is_none() -> None:

@@ -74,14 +74,15 @@ class ProcessLiveness:
     def __init__(self, what: str) -> None:
         """`what` names it in messages."""
         self._what = what
-        self._running, self._beating, self._answering = Silence(), Silence(), Silence()
+        self._beating, self._answering = Silence(), Silence()
+        self._stopped_since: float | None = None
+        self._last = 0.0
         self._beat: str | None = None
 
     def observe(self, signs: Signs, now: float, *, answers: bool | None = None) -> Failure | None:
         """The failure that the signs until now amount to. `answers`: whether it answered a health request just now."""
         cpu_sec, busy = signs.cpu_sec, signs.busy
-        self._running.observe(signs.state != "T", now, cpu_sec, busy)
-        if self._running.lasts(STOPPED_SEC, STOPPED_SEC, now, cpu_sec):
+        if self._is_stopped(signs, now):
             return Failure("stopped", f"{self._what} is stopped (SIGSTOP)")
         if signs.beat is not None:
             self._beating.observe(signs.beat != self._beat, now, cpu_sec, busy)
@@ -93,6 +94,15 @@ class ProcessLiveness:
             if self._answering.lasts(UNANSWERED_SEC, UNANSWERED_AT_WORK_SEC, now, cpu_sec):
                 return Failure("hung", f"{self._what} hangs: it answers no health request")
         return None
+
+    def _is_stopped(self, signs: Signs, now: float) -> bool:
+        """Whether it has been seen stopped for long enough, counted from the first look at which it was."""
+        late, self._last = now - self._last > LATE_SEC, now
+        if signs.state != "T":
+            self._stopped_since = None
+        elif self._stopped_since is None or late:
+            self._stopped_since = now
+        return self._stopped_since is not None and now - self._stopped_since >= STOPPED_SEC
 
 
 class LoadLiveness:
