@@ -239,3 +239,30 @@ def test_the_bytes_of_a_file_are_refused_and_end_the_session() -> None:
     assert isinstance(finish, Finish)
     assert finish.error is not None
     assert finish.error.status == 400
+
+
+def test_samples_of_another_format_are_doubted_once() -> None:
+    """Floats sent as s16le: noise in which a recogniser would hear words."""
+    client = Client()
+    floats = np.sin(np.arange(16_000 * 6) * 0.05).astype("<f4").tobytes()
+    messages = [
+        message for first in range(0, len(floats), 6400) for message in client.say(floats[first : first + 6400])
+    ]
+    (warning,) = [message for message in messages if message["type"] == "warning"]
+    assert warning["code"] == "sample_format"
+    assert "f32le, not s16le" in warning["message"]
+    assert client.heard, "it goes on"
+
+
+def test_silence_first_and_then_another_format() -> None:
+    client = Client()
+    client.will_hear()
+    quiet = client.say(bytes(32_000 * 3))
+    floats = np.sin(np.arange(16_000 * 3) * 0.05).astype("<f4").tobytes()
+    assert [message["type"] for message in quiet + client.say(floats)].count("warning") == 1
+
+
+def test_samples_as_said_are_not_doubted() -> None:
+    client = Client()
+    tone = (np.sin(np.arange(16_000 * 8) * 0.05) * 9000).astype("<i2").tobytes()
+    assert all(message["type"] != "warning" for message in client.say(tone))

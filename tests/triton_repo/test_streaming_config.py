@@ -75,6 +75,7 @@ SERVICE: dict[str, Any] = {
     "max_step_ms": None,
     "queue_delay_ms": 10.0,
     "idle_timeout_sec": 15.0,
+    "takeover_sec": 3.0,
     "stream": STREAM,
 }
 
@@ -135,6 +136,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         instances=3,
         queue_delay_ms=0.0,
         idle_timeout_sec=2.5,
+        takeover_sec=1.5,
         linger_ms=50.0,
         max_step_ms=320.0,
         stream=StreamOptions().updated(stream),
@@ -176,6 +178,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         "max_step_ms": 320.0,
         "queue_delay_ms": 0.0,
         "idle_timeout_sec": 2.5,
+        "takeover_sec": 1.5,
         "stream": {
             "decoding": {name: stream[name] for name in STREAM["decoding"]},
             "endpoint": False,

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from moulin.audio.containers import SNIFFED_BYTES, container_of
 from moulin.audio.pcm import PcmEncoding, pcm_to_float, sample_bytes
+from moulin.audio.sample_format import format_doubt
 from moulin.audio.waveform import SAMPLE_RATE, check_waveform
 from moulin.errors import AudioError
 
@@ -18,6 +19,10 @@ _MIN_PIECE = SAMPLE_RATE // 10
 """The fewest samples in a request. Microphones send every 10 or 20 ms, models step about every 320 ms."""
 _MAX_PIECE = 5 * SAMPLE_RATE
 """The most samples in a request, so that of a minute sent at once the first words are returned before the last."""
+
+_DOUBTED_SEC = 2
+_LOOKS = 3
+"""The audio that is looked at for another sample format than was said, and how often: it may begin with silence."""
 
 Samples = NDArray[np.float32]
 
@@ -39,6 +44,8 @@ class LiveAudio:
         self._encoding, self._sample_bytes = encoding, sample_bytes(encoding)
         self._sample_rate = sample_rate
         self._received = 0
+        self._looked_at, self._looks = b"", 0
+        self._doubt: str | None = None
         self._head: bytes | None = b""  # the beginning, until it is known to be none of a file
         self._bytes = b""
         self._waiting: list[Samples] = []
@@ -61,6 +68,7 @@ class LiveAudio:
         self._bytes += data
         whole = len(self._bytes) - len(self._bytes) % self._sample_bytes
         taken, self._bytes = self._bytes[:whole], self._bytes[whole:]
+        self._look_at(taken)
         samples = check_waveform(pcm_to_float(taken, self._encoding), what="audio")
         self._received += len(samples)
         self._touched = self._touched or len(samples) > 0
@@ -69,6 +77,11 @@ class LiveAudio:
         while self._waiting_samples >= _MIN_PIECE:
             pieces.append(self._take(min(self._waiting_samples, _MAX_PIECE)))
         return pieces
+
+    def take_doubt(self) -> str | None:
+        """A sentence, once, where the samples seem to be in another format than was said."""
+        doubt, self._doubt = self._doubt, None
+        return doubt
 
     @property
     def is_empty(self) -> bool:
@@ -103,6 +116,14 @@ class LiveAudio:
             )
         if len(self._head) == SNIFFED_BYTES:
             self._head = None
+
+    def _look_at(self, data: bytes) -> None:
+        if self._looks == _LOOKS:
+            return
+        self._looked_at += data
+        if len(self._looked_at) >= _DOUBTED_SEC * self._sample_rate * self._sample_bytes:
+            self._doubt = format_doubt(self._looked_at, self._encoding)
+            self._looked_at, self._looks = b"", _LOOKS if self._doubt else self._looks + 1
 
     def _start(self) -> None:
         self._head = b""

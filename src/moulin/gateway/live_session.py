@@ -109,6 +109,8 @@ class LiveSession:
         except AudioError as error:
             hint = f"{error.hint}; or the encoding is not {self.encoding}"
             raise ApiError(400, error.message, code="invalid_audio", hint=hint) from None
+        if (doubt := self._audio.take_doubt()) is not None:
+            yield _message("warning", code="sample_format", message=doubt)
         for piece in pieces:
             yield self._hear(piece)
 

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from playwright.sync_api import Browser, Page, WebSocket, expect
 from websockets.sync.client import connect
 
@@ -200,10 +202,36 @@ def test_a_recording(gateway: str, browser: Browser, open_page: OpenPage, record
     expect(page.locator(".spoken")).to_be_visible()
 
 
-def _transcribed(gateway: str, file: Path, response_format: str) -> str:
+def test_channels_and_what_is_missing(
+    gateway: str, browser: Browser, open_page: OpenPage, recordings: list[Recording], tmp_path: Path
+) -> None:
+    """Two talkers at once, one a channel, of a call whose end is missing."""
+    length = max(len(recording.waveform) for recording in recordings[:2]) + 32_000
+    both = np.stack([np.pad(r.waveform, (0, length - len(r.waveform))) for r in recordings[:2]], axis=1)
+    soundfile.write(tmp_path / "call.wav", both, 16_000)
+    (tmp_path / "call.wav").write_bytes((tmp_path / "call.wav").read_bytes()[:-64_000])
+    page = open_page(browser, gateway)
+    page.select_option("#channels", "each")
+    page.set_input_files("#file", tmp_path / "call.wav")
+    expect(page.locator("#status")).to_contain_text("Transcribed", timeout=PATIENCE_MS)
+    for channel, recording in enumerate(recordings[:2], start=1):
+        segments = page.locator("#finals li").filter(has_text=f"Channel {channel}")
+        heard = " ".join(
+            element.evaluate("ruby => ruby.firstChild.textContent") for element in segments.locator("ruby").all()
+        )
+        assert heard == recording.text
+    expect(page.locator("#finals .gap")).to_contain_text("cut short")
+    for ending in ("srt", "vtt"):
+        with page.expect_download() as download:
+            page.click(f"#save-{ending}")
+        expected = _transcribed(gateway, tmp_path / "call.wav", ending, channels="each")
+        assert Path(download.value.path()).read_text() == expected
+
+
+def _transcribed(gateway: str, file: Path, response_format: str, **fields: str) -> str:
     """What the server itself makes of the file."""
     boundary = "b0undary"
-    fields = {"model": "whisper-1", "response_format": response_format}
+    fields = {"model": "whisper-1", "response_format": response_format, **fields}
     body = b"".join(
         f'--{boundary}\r\ncontent-disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
         for name, value in fields.items()
@@ -277,10 +305,10 @@ def test_models_of_one_kind(gateway: str, browser: Browser, open_page: OpenPage)
     assert page.locator("#model option").all_inner_texts() == [
         "transducer",
         "tiny-conformer (recordings only)",
-        "tiny-lstm (live only)",
+        "tiny-lstm",
     ]
-    page.select_option("#model", "tiny-lstm")
-    expect(page.locator("#open")).to_be_disabled()
+    page.select_option("#model", "tiny-lstm")  # a streaming model hears recordings too
+    expect(page.locator("#open")).to_be_enabled()
     expect(page.locator("#speak")).to_be_enabled()
     page.select_option("#model", "tiny-conformer")
     expect(page.locator("#open")).to_be_enabled()

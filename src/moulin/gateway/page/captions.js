@@ -4,17 +4,45 @@
 const MAX_CHARS = 84, MAX_SEC = 7, PAUSE_SEC = 1;
 const LINGER_SEC = 0.8; // time for which a cue stays after its last word, if nothing follows
 
-export const text = (segments) => segments.map((segment) => segment.text).join("\n") + "\n";
+const LINE_COLUMNS = 42;
+const WIDE = /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe4f\uff00-\uff60\uffe0-\uffe6\u{20000}-\u{3fffd}]/u;
+
+const named = ({ channel }) => channel ? `channel ${channel}` : "";
+const bracketed = (label, text) => label ? `[${label}] ${text}` : text;
+
+export const text = (segments) => segments.map((segment) => bracketed(named(segment), segment.text)).join("\n") + "\n";
 
 export const srt = (segments) =>
-  cues(segments).map(({ text, start, end }, i) => `${i + 1}\n${clock(start, ",")} --> ${clock(end, ",")}\n${text}\n`).join("\n");
+  cues(segments).map(({ text, start, end, label }, i) =>
+    `${i + 1}\n${clock(start, ",")} --> ${clock(end, ",")}\n${bracketed(label, lines(text))}\n`).join("\n");
 
 export const vtt = (segments) =>
-  ["WEBVTT\n", ...cues(segments).map(({ text, start, end }) => `${clock(start, ".")} --> ${clock(end, ".")}\n${escaped(text)}\n`)].join("\n");
+  ["WEBVTT\n", ...cues(segments).map(({ text, start, end, label }) =>
+    `${clock(start, ".")} --> ${clock(end, ".")}\n${label ? `<v ${label}>` : ""}${escaped(lines(text))}\n`)].join("\n");
+
+// A cue's text as one line, or as two about equally long, the second rather the longer one, as the server breaks them.
+function lines(text) {
+  if (columns(text) <= LINE_COLUMNS) return text;
+  let best = text, least = Infinity;
+  for (let at = 1; at < text.length; at++) {
+    const space = text[at] === " ";
+    if (!space && !WIDE.test(text[at]) && !WIDE.test(text[at - 1])) continue;
+    if (!space && text[at - 1] === " ") continue;
+    const first = text.slice(0, at), second = text.slice(at).trimStart();
+    const [above, below] = [columns(first), columns(second)];
+    if (Math.max(above, below) > LINE_COLUMNS) continue;
+    const ends = /[.!?…。！？]$/.test(first) ? 1 : /[,;:，；：、]$/.test(first) ? 0.5 : 0;
+    const cost = Math.abs(above - below) + (above > below ? 2 : 0) - 6 * ends;
+    if (cost < least) [best, least] = [`${first}\n${second}`, cost];
+  }
+  return best;
+}
+
+const columns = (text) => [...text].reduce((sum, char) => sum + (WIDE.test(char) ? 2 : 1), 0);
 
 function cues(segments) {
   const found = segments.flatMap((segment) => segment.isCue
-    ? [{ text: segment.text, start: segment.start_sec, end: segment.end_sec }]
+    ? [{ text: segment.text, start: segment.start_sec, end: segment.end_sec, label: named(segment) }]
     : groups(segment).map((group) => ({ ...group, lingers: true })));
   found.forEach((cue, i) => {
     if (cue.lingers) cue.end = Math.max(cue.end, Math.min(cue.end + LINGER_SEC, found[i + 1]?.start ?? Infinity));

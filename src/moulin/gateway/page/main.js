@@ -63,7 +63,7 @@ async function loadModels() {
   noNotice();
   const before = byId("model").value;
   byId("model").replaceChildren(...choices.map((choice) => {
-    const only = choice.live && choice.offline ? "" : choice.live ? " (live only)" : " (recordings only)";
+    const only = choice.live ? "" : " (recordings only)"; // a live model hears recordings too
     return new Option(choice.name + only, choice.name);
   }));
   if (choices.some((choice) => choice.name === before)) byId("model").value = before;
@@ -76,12 +76,11 @@ function ready(text = "") {
   const busy = Boolean(session || upload), choice = chosen();
   byId("model").disabled = busy || !choices.length;
   byId("speak").disabled = Boolean(upload) || (!session && !choice?.live);
-  byId("open").disabled = busy || !choice?.offline;
+  byId("open").disabled = byId("channels").disabled = busy || !choice;
   if (busy) return;
   if (text) status(text);
   else if (!choice) status("Not ready");
   else if (!choice.live) status("This model takes recordings only");
-  else if (!choice.offline) status("This model is for live speech only");
   else status("Ready");
 }
 
@@ -244,7 +243,7 @@ byId("speak").onclick = async () => {
 let upload = null;
 
 async function open(file) {
-  if (session || upload || !chosen()?.offline) return;
+  if (session || upload || !chosen()) return;
   noNotice();
   forgetRecording();
   transcript.clear();
@@ -261,7 +260,9 @@ async function open(file) {
   let done = "";
   sent = 0;
   try {
-    const heard = await transcribe(file, chosen().offline, { signal: upload.signal, onsent: (part) => { sent = part; } });
+    const heard = await transcribe(file, chosen().offline ?? chosen().live, {
+      channels: byId("channels").value, signal: upload.signal, onsent: (part) => { sent = part; },
+    });
     byId("progress").hidden = true;
     done = tookText(heard.duration, (performance.now() - began) / 1000);
     await showRecording(file, heard);
@@ -294,13 +295,14 @@ function tookText(durationSec, tookSec) {
 
 async function showRecording(file, heard) {
   transcript.playable = true;
-  const words = (heard.words ?? []).map(({ word, start, end }) => ({ word, start_sec: start, end_sec: end }));
-  let next = 0;
-  for (const { text, start, end } of heard.segments ?? []) {
-    const own = [];
-    while (next < words.length && words[next].start_sec < end) own.push(words[next++]);
-    transcript.final({ text, start_sec: start, end_sec: end, words: own, isCue: true });
+  const words = (heard.words ?? []).map(({ word, start, end, channel }) => ({ word, start_sec: start, end_sec: end, channel }));
+  const left = new Set(words);
+  for (const { text, start, end, channel } of heard.segments ?? []) {
+    const own = [...left].filter((word) => word.channel === channel && word.start_sec < end);
+    own.forEach((word) => left.delete(word));
+    transcript.final({ text, start_sec: start, end_sec: end, words: own, isCue: true, channel });
   }
+  for (const warning of heard.warnings ?? []) transcript.gap(`Note: ${warning}`);
   if (!words.length) transcript.gap("No words were recognised in this recording.");
   player.src = URL.createObjectURL(file);
   player.hidden = false;
@@ -343,7 +345,7 @@ addEventListener("drop", (event) => {
   dragged = 0;
   byId("drop").hidden = true;
   if (session || upload) notice("One thing at a time: stop speaking first.");
-  else if (!chosen()?.offline) notice("This model takes no recordings.", "Choose another above.");
+  else if (!chosen()) notice("There is no model yet.");
   else open(event.dataTransfer.files[0]);
 });
 

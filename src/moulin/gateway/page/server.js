@@ -41,12 +41,13 @@ export async function models() {
   return [...kinds.values()].sort((a, b) => both(b) - both(a));
 }
 
-// The transcript of a file: { text, duration, words, segments }. `onsent` gets the fraction sent, 0 to 1.
-// Raises Refusal, and DOMException "AbortError" when `signal` aborts.
-export function transcribe(file, model, { onsent, signal }) {
+// The transcript of a file: { text, duration, words, segments }, of its `channels` mix, each, left or right. `onsent` gets
+// the fraction sent, 0 to 1. Raises Refusal, and DOMException "AbortError" when `signal` aborts.
+export function transcribe(file, model, { channels, onsent, signal }) {
   const form = new FormData();
   form.append("model", model);
   form.append("response_format", "verbose_json");
+  form.append("channels", channels);
   form.append("timestamp_granularities[]", "word");
   form.append("timestamp_granularities[]", "segment");
   form.append("file", file);

@@ -46,6 +46,7 @@ export class Transcript {
     this.segments.push(segment);
     const item = document.createElement("li"), { line, words } = said(segment);
     this.words.push(...words);
+    if (segment.channel) line.prepend(speaker(segment.channel), " ");
     item.append(stamp(segment.start_sec, this.playable), " ", line);
     this.finals.append(item);
     this.changed();
@@ -107,6 +108,14 @@ function stamp(seconds, playable) {
     element.dataset.sec = seconds;
     element.ariaLabel = `Play from ${element.textContent}`;
   }
+  return element;
+}
+
+// Which channel of a recording a segment is of.
+function speaker(channel) {
+  const element = document.createElement("span");
+  element.className = "speaker";
+  element.textContent = `Channel ${channel}`;
   return element;
 }
 

@@ -136,9 +136,10 @@ def _ensemble(options: OfflineOptions, tensors: EncoderInterface, *, max_utteran
         {tensors.x.name: "x", tensors.x_lens.name: "x_lens"},
         {tensors.encoder_out.name: "encoder_out", tensors.encoder_out_lens.name: "encoder_out_lens"},
     )
-    named_alike = ("encoder_out", "encoder_out_lens", contract.WAV, contract.WAV_LENS, contract.OPTIONS)
+    named_alike = ("encoder_out", "encoder_out_lens", contract.WAV_LENS, contract.OPTIONS)
     results = (contract.TRANSCRIPTS, contract.RESULT)
-    _step(config, "scorer", {name: name for name in named_alike}, {name: name for name in results})
+    inputs = {name: name for name in named_alike} | {"wav": contract.WAV}
+    _step(config, "scorer", inputs, {name: name for name in results})
     return config
 
 
@@ -214,7 +215,7 @@ def _scorer(
     config = _part(options, "scorer", "python")
     _input(config, TensorSpec("encoder_out", tensors.encoder_out.dtype, tensors.encoder_out.shape), ragged=True)
     _input(config, TensorSpec("encoder_out_lens", tensors.encoder_out_lens.dtype, (1,)))
-    _input(config, TensorSpec(contract.WAV, "float32", (-1,)), ragged=True)
+    _input(config, TensorSpec("wav", "float32", (-1,)), ragged=True, optional=True)
     _input(config, TensorSpec(contract.WAV_LENS, "int32", (1,)))
     _input(config, TensorSpec(contract.OPTIONS, _STRING, (1,)), optional=True)
     for name in (contract.TRANSCRIPTS, contract.RESULT):

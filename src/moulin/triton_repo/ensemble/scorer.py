@@ -1,6 +1,8 @@
-"""The component `scorer`: encoder_out, encoder_out_lens, WAV, WAV_LENS, OPTIONS to TRANSCRIPTS, RESULT.
+"""The component `scorer`: encoder_out, encoder_out_lens, wav, WAV_LENS, OPTIONS to TRANSCRIPTS, RESULT.
 
-WAV is for the times of words alone."""
+`wav` is for the times of words alone, and may be left out. It is not called WAV, by which clients know a model that
+transcribes.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +82,7 @@ class ScorerPart:
         )
 
     def _sounds(self, request: Tensors, lengths: Ints) -> list[Sound]:
-        if (waveforms := request.get(contract.WAV)) is None:
+        if (waveforms := request.get("wav")) is None:
             return [Sound()] * len(lengths)
         frame = round(self.frame_sec * SAMPLE_RATE)
         rows = zip(waveforms, lengths.tolist(), strict=True)
