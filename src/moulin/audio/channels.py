@@ -72,11 +72,11 @@ class ChannelMixer:
         self._blocks, self._held = [], 0
         with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses infinite and NaN samples
             before, self._weights = self._weights, self._compared(window)
-            mix = window @ self._weights.astype(np.float32)
+            mix = _weighted(window, self._weights)
             if before is not None and not np.array_equal(before, self._weights):
                 fade = min(self._fade, len(mix))
                 share = np.linspace(0, 1, fade, dtype=np.float32)
-                mix[:fade] = share * mix[:fade] + (1 - share) * (window[:fade] @ before.astype(np.float32))
+                mix[:fade] = share * mix[:fade] + (1 - share) * _weighted(window[:fade], before)
         return mix
 
     def _compared(self, window: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -88,8 +88,8 @@ class ChannelMixer:
         samples /= np.float32(self._step)
         rough = samples[1:] - np.float32(_PREEMPHASIS) * samples[:-1]
         if len(rough):
-            rough -= np.ones(len(rough), np.float32) @ rough / np.float32(len(rough))  # the mean, in half the time
-        covariance = (rough.T @ rough).astype(np.float64) / max(len(rough), 1)
+            rough -= np.einsum("nc->c", rough) / np.float32(len(rough))  # the mean, in half the time
+        covariance = np.einsum("ni,nj->ij", rough, rough).astype(np.float64) / max(len(rough), 1)
         if not np.isfinite(covariance).all() or covariance.diagonal().max() < _SILENCE:
             return np.full(self._channels, 1 / self._channels) if self._weights is None else self._weights
         self._covariance = _KEPT * self._covariance + covariance
@@ -138,3 +138,10 @@ class ChannelMixer:
             self._faults.add(
                 f"channel {channel + 1} of {self._channels} is inverted and was turned before the channels were mixed"
             )
+
+
+def _weighted(samples: NDArray[np.float32], weights: NDArray[np.float64]) -> NDArray[np.float32]:
+    """samples [n, channels] times weights [channels]. Not as a product of matrices, for which BLAS would wake threads
+    that cost more CPU time than all of the decoding."""
+    mix: NDArray[np.float32] = np.einsum("nc,c->n", samples, weights.astype(np.float32))
+    return mix
