@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import os
 import time
@@ -234,6 +235,30 @@ def test_a_process_takes_one_recording_after_another() -> None:
             assert len(await pieces_of(processes, clip)) == 1
             seen.update(children(server))
         assert len(seen) == 2
+
+    run(use)
+
+
+def test_no_more_processes_stay_than_there_are_cores() -> None:
+    """After many at once, some of whose callers have left."""
+    clips = [Path(clip.audio) for clip in demo_clips()]
+
+    async def leaves(processes: DecodingProcesses, clip: Path, after_sec: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(after_sec):
+                await pieces_of(processes, clip)
+
+    async def use(processes: DecodingProcesses) -> None:
+        await processes.start()
+        assert processes._server is not None
+        server = processes._server._process.pid
+        for _ in range(3):
+            await asyncio.gather(*(pieces_of(processes, clip) for clip in clips))
+            await asyncio.gather(*(leaves(processes, clip, n / 500) for n, clip in enumerate(clips)))
+        most, deadline = len(os.sched_getaffinity(0)), time.monotonic() + 5
+        while len(children(server)) > most:
+            assert time.monotonic() < deadline, f"{len(children(server))} processes stay"
+            await asyncio.sleep(0.01)
 
     run(use)
 

@@ -113,6 +113,7 @@ class ForkServer:
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         process = os.fork()
         if process == 0:
+            mine.close()  # else it would keep its own orders from ending
             for descriptor in descriptors:  # it gets its own with the order
                 os.close(descriptor)
             self._become(theirs)
