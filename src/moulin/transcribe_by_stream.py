@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from moulin.long_audio.cutter import Piece
 from moulin.long_audio.joined_transcript import JoinedTranscript
 from moulin.long_audio.recording_blocks import RecordingBlocks, Run
 from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
-from moulin.outcome import OnProgress, Outcome, unheard
+from moulin.outcome import OnProgress, Outcome, in_order, unheard
 from moulin.transcript import Transcript
 
 if TYPE_CHECKING:
@@ -74,15 +74,7 @@ def stream_on_server(
         except (AudioError, ClientError, EngineError) as error:
             return Outcome(source, error)
 
-    with ThreadPoolExecutor(jobs) as senders:
-        waiting = iter(sources)
-        running: deque[Future[Outcome]] = deque(senders.submit(one, source) for source in islice(waiting, 2 * jobs))
-        try:
-            while running:
-                yield running.popleft().result()
-                running.extend(senders.submit(one, source) for source in islice(waiting, 1))
-        finally:
-            senders.shutdown(cancel_futures=True)
+    yield from in_order(sources, one, jobs)
 
 
 def stream_in_process(

@@ -20,7 +20,7 @@ from moulin.long_audio.joined_transcript import JoinedTranscript
 from moulin.long_audio.pieces import MAX_PIECE_SEC
 from moulin.long_audio.recording_pieces import RecordingPieces
 from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
-from moulin.outcome import OnProgress, Outcome, unheard
+from moulin.outcome import OnProgress, Outcome, in_order, unheard
 from moulin.transcribe_by_stream import is_streaming_model, stream_in_process, stream_on_server
 from moulin.transcript import Transcript
 
@@ -50,7 +50,7 @@ def transcribe_on_server(
     """
     from moulin.client.sync_client import Client
 
-    with Client(url, model=model) as client, ThreadPoolExecutor(jobs) as readers, ThreadPoolExecutor(jobs) as senders:
+    with Client(url, model=model) as client, ThreadPoolExecutor(jobs) as senders:
         served = {model.name: model for model in client.models()}.get(client.model)
         if served is not None and served.streaming:
             yield from stream_on_server(sources, client, changes=changes, jobs=jobs, on_progress=on_progress)
@@ -89,15 +89,7 @@ def transcribe_on_server(
             except (AudioError, ClientError, EngineError) as error:
                 return Outcome(source, error)
 
-        # Only `jobs` recordings are read ahead.
-        waiting = iter(sources)
-        outcomes: deque[Future[Outcome]] = deque(readers.submit(one, source) for source in islice(waiting, 2 * jobs))
-        try:
-            while outcomes:
-                yield outcomes.popleft().result()
-                outcomes.extend(readers.submit(one, source) for source in islice(waiting, 1))
-        finally:
-            readers.shutdown(cancel_futures=True)
+        yield from in_order(sources, one, jobs)
 
 
 def transcribe_in_process(

@@ -16,11 +16,11 @@ import soundfile
 
 from moulin.arrays import Floats
 from moulin.audio.live_input import LiveInput
-from moulin.audio.live_wav import WavFormat
+from moulin.audio.pcm import RawFormat
 from moulin.errors import AudioError
 from tests.conftest import Recording
 
-RAW = WavFormat("s16le", 16_000, 1)
+RAW = RawFormat("s16le", 16_000, 1)
 FMT = struct.pack("<IHHIIHH", 16, 1, 1, 16_000, 32_000, 2, 16)
 WAV = b"RIFF\xff\xff\xff\xffWAVEfmt " + FMT + b"data\xff\xff\xff\xff"
 
@@ -31,7 +31,7 @@ def pcm(samples: Floats) -> bytes:
 
 
 @contextmanager
-def pipe(raw: WavFormat | None = None) -> Iterator[tuple[LiveInput, int]]:
+def pipe(raw: RawFormat | None = None) -> Iterator[tuple[LiveInput, int]]:
     """An input, and where to write it. Tests that close the latter replace it."""
     reading, writing = os.pipe()
     spare = os.dup(writing)
@@ -43,7 +43,7 @@ def pipe(raw: WavFormat | None = None) -> Iterator[tuple[LiveInput, int]]:
         os.close(reading)
 
 
-def written(data: bytes, raw: WavFormat | None = None, every: int = 1 << 16) -> Floats:
+def written(data: bytes, raw: RawFormat | None = None, every: int = 1 << 16) -> Floats:
     """What is heard of `data` in pieces of `every` bytes."""
     with pipe(raw) as (live, to):
 
@@ -145,7 +145,7 @@ def test_stopping_ends_it() -> None:
 
 
 @pytest.mark.parametrize("raw", [None, RAW])
-def test_stopping_before_anything_comes(raw: WavFormat | None) -> None:
+def test_stopping_before_anything_comes(raw: RawFormat | None) -> None:
     with pipe(raw) as (live, to):
         live.stop()
         assert list(live) == []
@@ -198,4 +198,4 @@ def test_what_cannot_be_heard(data: bytes, message: str, hint: str | None) -> No
 def test_floats_that_are_not_numbers() -> None:
     data = np.array([0.1, np.nan], "<f4").tobytes()
     with pytest.raises(AudioError, match="nan at sample 1"):
-        written(data, WavFormat("f32le", 16_000, 1))
+        written(data, RawFormat("f32le", 16_000, 1))

@@ -11,8 +11,8 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moulin.audio.live_wav import LiveWav, UnknownWavError, WavFormat
-from moulin.audio.pcm import pcm_to_float
+from moulin.audio.live_wav import LiveWav, UnknownWavError
+from moulin.audio.pcm import RawFormat, pcm_to_float
 from moulin.errors import AudioError
 
 SAMPLES = np.random.default_rng(0).integers(-9000, 9000, 501).astype("<i2")
@@ -125,4 +125,4 @@ def test_a_header_alone() -> None:
     assert list(reader.accept(wav(fmt())[:30])) == []
     assert reader.format is None
     assert list(reader.accept(wav(fmt())[30:])) == []
-    assert reader.format == WavFormat("s16le", 16000, 1)
+    assert reader.format == RawFormat("s16le", 16000, 1)

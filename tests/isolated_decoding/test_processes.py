@@ -6,9 +6,12 @@ import asyncio
 import contextlib
 import io
 import os
+import resource
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +22,7 @@ from moulin.audio.decode import audio_blocks, read_audio
 from moulin.audio.selection import Selection
 from moulin.errors import AudioError, AudioTooLong
 from moulin.evaluate.manifest import demo_clips
-from moulin.isolated_decoding.messages import Limits
+from moulin.isolated_decoding.messages import DecodingLimits
 from moulin.isolated_decoding.processes import DecodingProcesses
 from moulin.long_audio.cutter import Piece, Place
 from moulin.long_audio.pieces import Pieces
@@ -27,7 +30,7 @@ from moulin.long_audio.pieces import Pieces
 Use = Callable[[DecodingProcesses], Awaitable[None]]
 
 
-def run(use: Use, limits: Limits | None = None) -> None:
+def run(use: Use, limits: DecodingLimits | None = None) -> None:
     async def whole() -> None:
         processes = DecodingProcesses(limits)
         try:
@@ -149,7 +152,7 @@ def test_what_needs_too_much_cpu_time_is_stopped(tmp_path: Path) -> None:
         with pytest.raises(AudioError, match=r"hours\.flac cannot be decoded: the decoder needed more than 1 s of CPU"):
             await pieces_of(processes, path, max_audio_sec=20_000)
 
-    run(use, Limits(cpu_sec=1))
+    run(use, DecodingLimits(cpu_sec=1))
 
 
 def test_what_needs_too_much_memory_is_refused(tmp_path: Path) -> None:
@@ -160,7 +163,7 @@ def test_what_needs_too_much_memory_is_refused(tmp_path: Path) -> None:
         with pytest.raises(AudioError, match=r"wide\.wav cannot be decoded"):
             await pieces_of(processes, path)
 
-    run(use, Limits(memory_bytes=8 << 20))
+    run(use, DecodingLimits(memory_bytes=8 << 20))
 
 
 def test_who_leaves_ends_the_work(tmp_path: Path) -> None:
@@ -259,6 +262,62 @@ def test_no_more_processes_stay_than_there_are_cores() -> None:
         while len(children(server)) > most:
             assert time.monotonic() < deadline, f"{len(children(server))} processes stay"
             await asyncio.sleep(0.01)
+
+    run(use)
+
+
+class Busy:
+    """A socket whose buffer is full once for each message."""
+
+    def __init__(self, real: socket.socket) -> None:
+        self._real, self._refused = real, set[bytes]()
+
+    def send(self, data: bytes) -> int:
+        if data not in self._refused:
+            self._refused.add(data)
+            raise BlockingIOError
+        return self._real.send(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+def test_a_server_that_is_busy_hears_of_the_end_later(tmp_path: Path) -> None:
+    hours = written(tmp_path / "hours.flac", np.zeros(4 * 3600 * 1000, np.float32), rate=1000)
+
+    async def use(processes: DecodingProcesses) -> None:
+        await processes.start()
+        assert processes._server is not None
+        server = processes._server
+        server._control = Busy(server._control)  # type: ignore[assignment]
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await pieces_of(processes, hours, max_audio_sec=20_000)
+        deadline = time.monotonic() + 5
+        while children(server._process.pid):
+            assert time.monotonic() < deadline, "decoding goes on"
+            await asyncio.sleep(0.01)
+
+    run(use)
+
+
+def test_no_process_is_left_for_another_recording() -> None:
+    """A limit of the machine: that recording fails, and the next one is decoded."""
+    clip = Path(demo_clips()[0].audio)
+
+    async def use(processes: DecodingProcesses) -> None:
+        await processes.start()
+        assert processes._server is not None
+        pid = processes._server._process.pid
+        usual = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        used = {int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir()}
+        third_free = [number for number in range(len(used) + 3) if number not in used][2]
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (third_free, usual[1]))  # enough for an order, not for a fork
+        with pytest.raises(AudioError, match="the decoder ended on it"):
+            await pieces_of(processes, clip)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
+        assert len(await pieces_of(processes, clip)) == 1
+        assert processes._server._process.pid == pid
 
     run(use)
 

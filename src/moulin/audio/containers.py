@@ -49,7 +49,7 @@ def _is_mp4(head: bytes) -> bool:
 
 
 def _is_id3(head: bytes) -> bool:
-    """A tag of version 2.2 to 2.4, whose size has seven bits a byte."""
+    """An ID3 tag of version 2.2 to 2.4. In the four bytes of its size the highest bit is never set."""
     return head[:3] == b"ID3" and len(head) >= 10 and head[3] in (2, 3, 4) and head[4] == 0 and max(head[6:10]) < 128
 
 

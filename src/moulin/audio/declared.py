@@ -30,7 +30,7 @@ def missing_bytes(file: BinaryFile, part: Part) -> int:
 
 
 def lacks_its_end(file: BinaryFile, part: Part) -> bool:
-    """Whether `part` is an Ogg stream whose last page, which says how long it is, is not whole."""
+    """Whether `part` is an Ogg stream that is cut within its last page; that page has the stream's length."""
     begin = max(part.end - _LAST_PAGE_BYTES, part.begin)
     tail = read_at(file, begin, part.end - begin)
     at = tail.rfind(b"OggS\0")

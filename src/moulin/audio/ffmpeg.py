@@ -98,17 +98,21 @@ def opened(name: str, file: BinaryFile) -> Iterator[Any]:
 def _open(av: Any, file: BinaryFile) -> Any:
     """The container in `file`. Its tags may be in any encoding: PyAV below 19 decodes them as UTF-8 and fails unless
     told to ignore errors; PyAV 19 has no such argument and does not fail."""
-    head = file.read(4)
+    how = how_to_open(file.read(4))
     file.seek(0)
-    # Flash video by its name: with `format_whitelist`, FFmpeg ends with a segmentation fault for damaged files of it.
-    how: dict[str, Any] = {"options": {"format_whitelist": _FFMPEG_CONTAINERS}}
-    if head == b"FLV\1":
-        how = {"format": "flv"}
     try:
         return av.open(file, mode="r", **how)
     except UnicodeDecodeError:
         file.seek(0)
         return av.open(file, mode="r", **how, metadata_errors="ignore")
+
+
+def how_to_open(head: bytes) -> dict[str, Any]:
+    """Arguments of `av.open` for a file that begins with `head`, of at least four bytes."""
+    # Flash video by its name: with `format_whitelist`, FFmpeg ends with a segmentation fault for damaged files of it.
+    if head[:4] == b"FLV\1":
+        return {"format": "flv"}
+    return {"options": {"format_whitelist": _FFMPEG_CONTAINERS}}
 
 
 def _chosen(name: str, container: Any, file: BinaryFile, track: int | None, faults: Faults) -> Any:

@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from moulin.arrays import Floats
 from moulin.audio.containers import SNIFFED_BYTES, container_of
 from moulin.audio.decode import read_audio
-from moulin.audio.live_wav import LiveWav, UnknownWavError, WavFormat
-from moulin.audio.pcm import pcm_to_float, scale_to_float
+from moulin.audio.decoded import check_rate
+from moulin.audio.ffmpeg import how_to_open
+from moulin.audio.live_wav import LiveWav, UnknownWavError
+from moulin.audio.pcm import RawFormat, pcm_frames, scale_to_float
 from moulin.audio.waveform import SAMPLE_RATE, check_waveform
 from moulin.errors import AudioError, first_line
 
@@ -28,20 +30,17 @@ logger = logging.getLogger(__name__)
 
 _READ_BYTES = 1 << 16
 _HEADER_BYTES = 12
-_MIN_RATE, _MAX_RATE = 1_000, 768_000
 _CANCELLED = 0.1
-"""Channels whose mean has less than this share of the strongest one's power cancel each other."""
+"""The power of the channels' mean, as a share of the strongest channel's, below which they cancel each other."""
 
 # Little, so that the first words do not wait for more of a live source than FFmpeg needs to know the codec.
 _PROBE = {"probesize": "32768", "analyzeduration": "200000"}
-_PROBED = "aac,ac3,aiff,amr,asf,au,avi,caf,eac3,flac,matroska,mov,mp3,mpeg,mpegts,ogg,tta,w64,wav,wv"
-"""Demuxers of containers that hold their audio themselves: see `_FFMPEG_CONTAINERS` for recordings."""
 
 
 class LiveInput:
     """An open file that is read while another program writes it."""
 
-    def __init__(self, descriptor: int, name: str, raw: WavFormat | None = None) -> None:
+    def __init__(self, descriptor: int, name: str, raw: RawFormat | None = None) -> None:
         """`raw` is the format of audio without a header; `name` is for messages."""
         self._descriptor, self._name, self._raw = descriptor, name, raw
         self._stopped, self._stopping = os.pipe()
@@ -95,7 +94,7 @@ class LiveInput:
     def _is_stopped(self) -> bool:
         return bool(select.select([self._stopped], [], [], 0)[0])
 
-    def _whole_frames(self, format: WavFormat) -> Iterator[tuple[WavFormat, bytes]]:
+    def _whole_frames(self, format: RawFormat) -> Iterator[tuple[RawFormat, bytes]]:
         rest = b""
         while data := self._read():
             rest += data
@@ -107,7 +106,7 @@ class LiveInput:
     def _wav(self, head: bytes) -> Iterator[Floats]:
         wav, seen = LiveWav(), head
 
-        def pieces() -> Iterator[tuple[WavFormat, bytes]]:
+        def pieces() -> Iterator[tuple[RawFormat, bytes]]:
             nonlocal seen
             yield from wav.accept(head)
             while data := self._read():
@@ -132,7 +131,9 @@ class LiveInput:
             return
         decoded = False
         try:
-            container: Any = av.open(pipe, mode="r", options={**_PROBE, "format_whitelist": _PROBED}, buffer_size=4096)
+            how = how_to_open(head)
+            how["options"] = {**how.get("options", {}), **_PROBE}
+            container: Any = av.open(pipe, mode="r", buffer_size=4096, **how)
             (stream, *_) = container.streams.audio
             if stream.codec_context is None:
                 raise ValueError("the audio's codec is not known")
@@ -200,9 +201,8 @@ class _Pipe:
 class _Mono:
     """One format's samples to 16 kHz, mono."""
 
-    def __init__(self, format: WavFormat) -> None:
-        if not _MIN_RATE <= format.sample_rate <= _MAX_RATE:
-            raise AudioError(f"Expected a sample rate of {_MIN_RATE} to {_MAX_RATE} Hz, got {format.sample_rate}")
+    def __init__(self, format: RawFormat) -> None:
+        check_rate(format.sample_rate, "the audio")
         self.format = format
         self._resampler: Any = None
         if format.sample_rate != SAMPLE_RATE:
@@ -211,8 +211,8 @@ class _Mono:
             self._resampler = soxr.ResampleStream(format.sample_rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
 
     @classmethod
-    def all(cls, pieces: Iterator[tuple[WavFormat, bytes]]) -> Iterator[Floats]:
-        """The samples of pieces of whole frames, whose format may change."""
+    def all(cls, pieces: Iterator[tuple[RawFormat, bytes]]) -> Iterator[Floats]:
+        """The samples of `pieces`, each of whole frames in a format of its own."""
         mono: _Mono | None = None
         for format, data in pieces:
             if mono is None or mono.format != format:
@@ -224,7 +224,7 @@ class _Mono:
             yield mono.rest()
 
     def samples(self, data: bytes) -> Floats:
-        mixed = _mixed(pcm_to_float(data, self.format.encoding).reshape(-1, self.format.channels))
+        mixed = _mixed(pcm_frames(data, self.format))
         return mixed if self._resampler is None else self._resampler.resample_chunk(mixed)
 
     def rest(self) -> Floats:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from moulin.audio.pcm import PcmEncoding, sample_bytes
+from moulin.audio.pcm import PcmEncoding, RawFormat
 from moulin.errors import AudioError
 
 _ENDLESS = 0x7FFF0000
@@ -24,19 +23,6 @@ _FLOATS: dict[int, PcmEncoding] = {4: "f32le", 8: "f64le"}
 _TAG_PCM, _TAG_FLOAT, _TAG_ALAW, _TAG_MULAW, _TAG_EXTENSIBLE = 1, 3, 6, 7, 0xFFFE
 
 
-@dataclass(frozen=True, slots=True)
-class WavFormat:
-    """The samples of a WAV file: channels are interleaved."""
-
-    encoding: PcmEncoding
-    sample_rate: int
-    channels: int
-
-    @property
-    def frame_bytes(self) -> int:
-        return self.channels * sample_bytes(self.encoding)
-
-
 class UnknownWavError(Exception):
     """A WAV file in a compressed or unusual format, which FFmpeg may know; str() says which."""
 
@@ -45,7 +31,7 @@ class LiveWav:
     """Takes a WAV file apart as it comes."""
 
     def __init__(self) -> None:
-        self.format: WavFormat | None = None
+        self.format: RawFormat | None = None
         """Known once the header has come."""
         self._bytes = bytearray()
         self._skip = 0
@@ -54,7 +40,7 @@ class LiveWav:
         self._padding = 0  # bytes behind the data chunk, to an even number
         self._behind = False  # the data chunk has ended
 
-    def accept(self, data: bytes) -> Iterator[tuple[WavFormat, bytes]]:
+    def accept(self, data: bytes) -> Iterator[tuple[RawFormat, bytes]]:
         """The audio in `data`, in pieces of whole frames.
 
         Raises AudioError for a header that makes no sense, UnknownWavError for a format that is not PCM.
@@ -64,7 +50,7 @@ class LiveWav:
             if piece is not _NO_AUDIO:
                 yield piece
 
-    def _next(self) -> tuple[WavFormat, bytes] | None:
+    def _next(self) -> tuple[RawFormat, bytes] | None:
         """What the next bytes are; None where more are needed."""
         if self._skip:
             count = min(self._skip, len(self._bytes))
@@ -85,7 +71,7 @@ class LiveWav:
     def _is_riff(self) -> bool:
         return bytes(self._bytes[:4]) in (b"RIFF", b"RF64", b"BW64")
 
-    def _audio(self, left: int) -> tuple[WavFormat, bytes] | None:
+    def _audio(self, left: int) -> tuple[RawFormat, bytes] | None:
         assert self.format is not None
         count = min(len(self._bytes), left)
         count -= count % self.format.frame_bytes
@@ -99,7 +85,7 @@ class LiveWav:
         self._left = left - count
         return self.format, taken
 
-    def _chunk(self) -> tuple[WavFormat, bytes] | None:
+    def _chunk(self) -> tuple[RawFormat, bytes] | None:
         name, size = bytes(self._bytes[:4]), int.from_bytes(self._bytes[4:8], "little")
         if self._behind and not (_is_name(name) and size < _ENDLESS):
             self._left, self._padding = _UNCOUNTED, 0  # audio that the writer did not count
@@ -129,14 +115,14 @@ class LiveWav:
         return _NO_AUDIO
 
 
-_NO_AUDIO: tuple[WavFormat, bytes] = (WavFormat("s16le", 0, 1), b"")
+_NO_AUDIO: tuple[RawFormat, bytes] = (RawFormat("s16le", 0, 1), b"")
 
 
 def _is_name(name: bytes) -> bool:
     return all(0x20 <= byte < 0x7F for byte in name)
 
 
-def _format(chunk: bytes) -> WavFormat:
+def _format(chunk: bytes) -> RawFormat:
     if len(chunk) < 16:
         raise AudioError(f"The WAV header makes no sense: expected a format of at least 16 bytes, got {len(chunk)}")
     tag, channels, rate, _, frame_bytes, _ = struct.unpack_from("<HHIIHH", chunk)
@@ -148,9 +134,9 @@ def _format(chunk: bytes) -> WavFormat:
         )
     width = frame_bytes // channels
     if tag == _TAG_PCM and width in _PCM:
-        return WavFormat(_PCM[width], rate, channels)
+        return RawFormat(_PCM[width], rate, channels)
     if tag == _TAG_FLOAT and width in _FLOATS:
-        return WavFormat(_FLOATS[width], rate, channels)
+        return RawFormat(_FLOATS[width], rate, channels)
     if tag in (_TAG_ALAW, _TAG_MULAW) and width == 1:
-        return WavFormat("alaw" if tag == _TAG_ALAW else "mulaw", rate, channels)
+        return RawFormat("alaw" if tag == _TAG_ALAW else "mulaw", rate, channels)
     raise UnknownWavError(f"format {tag} with {width} bytes a sample")

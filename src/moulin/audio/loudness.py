@@ -42,7 +42,7 @@ def _levels(taken: Floats, frame_samples: int) -> NDArray[np.uint8]:
 
 
 class LoudnessTracks:
-    """The loudness of many streams, each in a slot, whose audio comes in pieces of any length.
+    """The loudness of many streams. Each has a slot, and its audio comes in pieces of any length.
 
     Different slots may be used from different threads.
     """
@@ -67,7 +67,7 @@ class LoudnessTracks:
     def accept_many(self, slots: Ints, samples: Floats | NDArray[np.int16]) -> None:
         """Append audio of many streams: float32 or int16 [N, n], a row for each of `slots`, all different."""
         num_rest = self._num_rest[slots]
-        # Streams whose chunks are equally long wait with few different numbers of samples, mostly with one.
+        # Streams with equal chunks have few different rests, mostly the same one.
         in_step = len(slots) and (num_rest == num_rest[0]).all()
         for rest in num_rest[:1].tolist() if in_step else np.unique(num_rest).tolist():
             rows = np.flatnonzero(num_rest == rest)

@@ -268,7 +268,7 @@ def _wav_samples(file: BinaryFile, begin: int, end: int) -> tuple[int | None, in
 
 
 def _after_samples(file: BinaryFile, at: int, end: int) -> int | None:
-    """The end of a WAV file whose samples end at `at`: the next file's beginning or `end`; None where sound follows."""
+    """Where the WAV file ends whose samples end at `at`: at the next file or at `end`. None if more samples follow."""
     is_chunk = False
     while at + 8 < end:
         header = read_at(file, at, 12)

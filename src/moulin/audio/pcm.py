@@ -37,15 +37,19 @@ class RawFormat:
     sample_rate: int
     channels: int = 1
 
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one sample of every channel."""
+        return self.channels * sample_bytes(self.encoding)
+
 
 def pcm_frames(data: bytes, raw: RawFormat) -> NDArray[np.float32]:
     """Samples [n, channels] of headerless PCM. Raises AudioError where `data` does not hold whole frames."""
     if raw.channels < 1:
         raise AudioError(f"expected at least 1 channel of PCM, got {raw.channels}")
-    frame_bytes = raw.channels * sample_bytes(raw.encoding)
-    if len(data) % frame_bytes:
+    if len(data) % raw.frame_bytes:
         raise AudioError(
-            f"expected whole frames of {frame_bytes} bytes ({raw.encoding}, {raw.channels} channel(s)) of PCM,"
+            f"expected whole frames of {raw.frame_bytes} bytes ({raw.encoding}, {raw.channels} channel(s)) of PCM,"
             f" got {len(data)} bytes",
             hint="a frame was split, or the encoding or the number of channels differs from the data's",
         )

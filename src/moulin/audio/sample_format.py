@@ -30,7 +30,7 @@ _LEAST_FILLED = 0.2
 """The share of bytes other than 0, below which there is next to no sound."""
 
 _NARROW = ("u8", "s8", "mulaw", "alaw")
-"""Formats of one byte, whose tones near half the rate are as rough as any noise; they are not doubted."""
+"""Formats of one byte a sample. They are not doubted: in them a high tone looks as rough as noise."""
 
 _OTHERS: tuple[PcmEncoding, ...] = ("f32le", "s16le", "s16be", "s32le", "s24le", "u8", "mulaw", "alaw", "f64le")
 

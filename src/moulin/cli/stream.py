@@ -110,12 +110,12 @@ def _is_live(name: str) -> bool:
 def _live(source: AudioSource) -> Iterator[LiveInput]:
     """What another program writes, until it ends or Ctrl-C; says so where it did not end well."""
     from moulin.audio.live_input import LiveInput
-    from moulin.audio.live_wav import WavFormat
 
-    raw = WavFormat(source.raw.encoding, source.raw.sample_rate, source.raw.channels) if source.raw else None
-    with nullcontext(sys.stdin.buffer) if source.name == "-" else Path(source.name).open("rb", buffering=0) as file:
+    is_stdin = source.name == "-"
+    name = "standard input" if is_stdin else source.name
+    with nullcontext(sys.stdin.buffer) if is_stdin else Path(source.name).open("rb", buffering=0) as file:
         with (
-            closing(LiveInput(file.fileno(), "standard input" if source.name == "-" else source.name, raw)) as live,
+            closing(LiveInput(file.fileno(), name, source.raw)) as live,
             _ended_by_ctrl_c(live.stop),
         ):
             yield live

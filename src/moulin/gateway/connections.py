@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import json
 import logging
 import os
 import socket
@@ -20,6 +19,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from moulin.gateway.api_error import RETRY_AFTER_SEC, ApiError
@@ -278,8 +278,9 @@ class BoundedProtocol(HttpProtocol):
     def close_idle(self) -> None:
         """Close a connection without a request; whoever has sent a part of one is told why."""
         if self.conn.trailing_data[0] and not self.transport.is_closing():
-            self.transport.write(_timeout_response())
-        self.transport.close()
+            self.refuse(ApiError(408, "The request's headers took too long", code="request_timeout"))
+        else:
+            self.transport.close()
 
     def abort_if_unread(self, since: float) -> None:
         """Abort a connection whose client has read nothing since that time, and keeps its answer waiting."""
@@ -305,21 +306,10 @@ def _when_full(app: Any) -> ASGIApp:
             hint="try again later",
             retry_after_sec=RETRY_AFTER_SEC,
         )
-        body = json.dumps(refusal.body()).encode()
-        headers = {**refusal.headers(), "content-type": "application/json", "connection": "close"}
-        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-        raw.append((b"content-length", str(len(body)).encode()))
-        await send({"type": "http.response.start", "status": 503, "headers": raw})
-        await send({"type": "http.response.body", "body": body})
+        headers = {**refusal.headers(), "connection": "close"}
+        await JSONResponse(refusal.body(), refusal.status, headers)(scope, receive, send)
 
     return answer
-
-
-def _timeout_response() -> bytes:
-    refusal = ApiError(408, "The request's headers took too long", code="request_timeout")
-    body = json.dumps(refusal.body()).encode()
-    head = f"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-    return head.encode() + b"connection: close\r\n\r\n" + body
 
 
 def _host(address: Any) -> str:

@@ -32,7 +32,7 @@ class HttpProtocol(H11Protocol):
             *(len(name) + len(value) + 2 for name, value in self.headers),
         ]
         if len(lines) > MOST_HEADERS or max(lines) > MOST_LINE_BYTES:
-            self._refuse(
+            self.refuse(
                 ApiError(
                     431,
                     f"Expected at most {MOST_HEADERS} headers of {MOST_LINE_BYTES} bytes each in a WebSocket's "
@@ -44,22 +44,23 @@ class HttpProtocol(H11Protocol):
         fields = dict(self.headers)
         if fields.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in fields:
             # The library would wait for the body before it answers.
-            self._refuse(ApiError(400, "Expected a WebSocket's handshake without a body", code="invalid_handshake"))
+            self.refuse(ApiError(400, "Expected a WebSocket's handshake without a body", code="invalid_handshake"))
             return
         try:
             super().handle_websocket_upgrade(event)
         except Exception:  # of the library's parser
-            self._refuse(ApiError(400, "The WebSocket's handshake cannot be read", code="invalid_handshake"))
+            self.refuse(ApiError(400, "The WebSocket's handshake cannot be read", code="invalid_handshake"))
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP request, with 400 or, for too many bytes of headers, 431."""
         problem = sys.exception()
         if isinstance(problem, h11.RemoteProtocolError) and problem.error_status_hint == 431:
-            self._refuse(headers_too_large())
+            self.refuse(headers_too_large())
         else:
-            self._refuse(ApiError(400, msg, code="invalid_http"))
+            self.refuse(ApiError(400, msg, code="invalid_http"))
 
-    def _refuse(self, error: ApiError) -> None:
+    def refuse(self, error: ApiError) -> None:
+        """Answer `error` where no answer has begun, and close the connection."""
         body = json.dumps(error.body()).encode()
         headers = [
             (b"content-type", b"application/json"),

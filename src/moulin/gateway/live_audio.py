@@ -44,8 +44,6 @@ class LiveAudio:
         self._encoding, self._sample_bytes = encoding, sample_bytes(encoding)
         self._sample_rate = sample_rate
         self._received = 0
-        self._looked_at, self._looks = b"", 0
-        self._doubt: str | None = None
         self._head: bytes | None = b""  # the beginning, until it is known to be none of a file
         self._bytes = b""
         self._waiting: list[Samples] = []
@@ -68,7 +66,6 @@ class LiveAudio:
         self._bytes += data
         whole = len(self._bytes) - len(self._bytes) % self._sample_bytes
         taken, self._bytes = self._bytes[:whole], self._bytes[whole:]
-        self._look_at(taken)
         samples = check_waveform(pcm_to_float(taken, self._encoding), what="audio")
         self._received += len(samples)
         self._touched = self._touched or len(samples) > 0
@@ -77,11 +74,6 @@ class LiveAudio:
         while self._waiting_samples >= _MIN_PIECE:
             pieces.append(self._take(min(self._waiting_samples, _MAX_PIECE)))
         return pieces
-
-    def take_doubt(self) -> str | None:
-        """A sentence, once, where the samples seem to be in another format than was said."""
-        doubt, self._doubt = self._doubt, None
-        return doubt
 
     @property
     def is_empty(self) -> bool:
@@ -117,14 +109,6 @@ class LiveAudio:
         if len(self._head) == SNIFFED_BYTES:
             self._head = None
 
-    def _look_at(self, data: bytes) -> None:
-        if self._looks == _LOOKS:
-            return
-        self._looked_at += data
-        if len(self._looked_at) >= _DOUBTED_SEC * self._sample_rate * self._sample_bytes:
-            self._doubt = format_doubt(self._looked_at, self._encoding)
-            self._looked_at, self._looks = b"", _LOOKS if self._doubt else self._looks + 1
-
     def _start(self) -> None:
         self._head = b""
         self._bytes, self._waiting, self._waiting_samples, self._touched = b"", [], 0, False
@@ -140,6 +124,30 @@ class LiveAudio:
         waiting = np.concatenate(self._waiting)
         self._waiting, self._waiting_samples = [waiting[count:]], len(waiting) - count
         return waiting[:count]
+
+
+class FormatGuard:
+    """Looks at the first seconds of PCM for another sample format than was said."""
+
+    def __init__(self, encoding: PcmEncoding, sample_rate: int) -> None:
+        self._encoding = encoding
+        self._window = _DOUBTED_SEC * sample_rate * sample_bytes(encoding)
+        self._data, self._looks = bytearray(), 0
+
+    def accept(self, data: bytes) -> str | None:
+        """A sentence, once, where the audio until now seems to be in another format."""
+        if self._looks == _LOOKS:
+            return None
+        self._data += data
+        if len(self._data) < self._window:
+            return None
+        looked_at = bytes(self._data[: self._window])
+        del self._data[: self._window]
+        doubt = format_doubt(looked_at, self._encoding)
+        self._looks = _LOOKS if doubt else self._looks + 1
+        if self._looks == _LOOKS:
+            self._data.clear()
+        return doubt
 
 
 def _resampler(sample_rate: int) -> Any:

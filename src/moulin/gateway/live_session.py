@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from moulin.errors import AudioError, OptionsError
 from moulin.gateway.api_error import ApiError, api_error
-from moulin.gateway.live_audio import ContainerSent, LiveAudio, Samples
+from moulin.gateway.live_audio import ContainerSent, FormatGuard, LiveAudio, Samples
 from moulin.gateway.live_steps import Event, Finish, Hear, Step
 from moulin.gateway.live_timeline import Timeline
 from moulin.live_transcript import LiveTranscript, Segment, StreamUpdate
@@ -36,6 +36,7 @@ class LiveSession:
     encoding: Encoding = "s16le"
     sample_rate: int = 16_000
     _audio: LiveAudio = field(init=False)
+    _guard: FormatGuard = field(init=False)
     _timeline: Timeline = field(default_factory=Timeline)
     _live: LiveTranscript = field(default_factory=LiveTranscript)
     _options: dict[str, Any] = field(default_factory=dict)
@@ -44,6 +45,7 @@ class LiveSession:
     def __post_init__(self) -> None:
         """Raises AudioError for an unknown encoding or a rate out of range."""
         self._audio = LiveAudio(self.encoding, self.sample_rate)
+        self._guard = FormatGuard(self.encoding, self.sample_rate)
 
     @property
     def is_resting(self) -> bool:
@@ -109,7 +111,7 @@ class LiveSession:
         except AudioError as error:
             hint = f"{error.hint}; or the encoding is not {self.encoding}"
             raise ApiError(400, error.message, code="invalid_audio", hint=hint) from None
-        if (doubt := self._audio.take_doubt()) is not None:
+        if (doubt := self._guard.accept(data)) is not None:
             yield _message("warning", code="sample_format", message=doubt)
         for piece in pieces:
             yield self._hear(piece)

@@ -15,7 +15,7 @@ from moulin.gateway.metrics import Metrics
 from moulin.gateway.tracing import Attributes, Tracing
 from moulin.gateway.triton_servers import TritonServers
 from moulin.gateway.upload import Recording
-from moulin.isolated_decoding.messages import Limits
+from moulin.isolated_decoding.messages import DecodingLimits
 from moulin.isolated_decoding.processes import Decoding, DecodingProcesses
 from moulin.long_audio.cutter import Piece
 from moulin.transcript import Transcript
@@ -30,9 +30,12 @@ class Recordings:
     """Shares the servers fairly by callers: every recording makes progress, and none has more than its share of pieces
     in flight. Recordings are decoded in processes of their own, which end with the request.
 
-    An asynchronous context manager, to be entered in the event loop."""
+    An asynchronous context manager, to be entered in the event loop.
+    """
 
-    def __init__(self, triton: TritonServers, metrics: Metrics, tracing: Tracing, limits: Limits | None = None) -> None:
+    def __init__(
+        self, triton: TritonServers, metrics: Metrics, tracing: Tracing, limits: DecodingLimits | None = None
+    ) -> None:
         self._triton, self._metrics, self._tracing = triton, metrics, tracing
         self._turns, self._places = FairPlaces(_RECORDINGS_AT_ONCE), FairPlaces(_PIECES_AT_ONCE)
         self._processes = DecodingProcesses(limits)

@@ -12,7 +12,7 @@ from moulin.gateway.recordings_by_stream import RecordingsByStream
 from moulin.gateway.settings import GatewaySettings
 from moulin.gateway.tracing import Tracing, open_tracing
 from moulin.gateway.triton_servers import TritonServers
-from moulin.isolated_decoding.messages import Limits as DecodingLimits
+from moulin.isolated_decoding.messages import DecodingLimits
 
 
 @dataclass(frozen=True, slots=True)

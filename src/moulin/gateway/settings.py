@@ -42,7 +42,7 @@ class GatewaySettings(BaseModel):
     max_upload_sec: PositiveFloat = 900.0
     """An upload that takes longer is aborted."""
     max_decode_sec: PositiveFloat = 600.0
-    """CPU time for decoding one recording; less for little audio (`isolated_decoding.messages.Limits`)."""
+    """CPU time for decoding one recording; less for little audio (`isolated_decoding.messages.DecodingLimits`)."""
     min_upload_bytes_per_sec: PositiveFloat = 1000.0
     """An upload that is slower on average is aborted, after its first fifteen seconds."""
     max_requests: PositiveInt = 256

@@ -19,7 +19,7 @@ from moulin.audio.selection import Selection
 from moulin.audio.timeline import Skip
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.errors import MoulinError
-from moulin.isolated_decoding.messages import ERRORS, MAX_ORDER_BYTES, UNEXPECTED, Limits, Order, packed
+from moulin.isolated_decoding.messages import ERRORS, MAX_ORDER_BYTES, UNEXPECTED, DecodingLimits, Order, packed
 from moulin.long_audio.recording_blocks import RecordingBlocks
 from moulin.long_audio.recording_pieces import OpenRecordings, RecordingPieces
 
@@ -90,7 +90,7 @@ def _charged_recordings(order: Order, path: str) -> list[tuple[Selection, _Charg
 class _Budget:
     """The process's limit of CPU time, beyond which the kernel kills it."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: DecodingLimits) -> None:
         self._limits, self._decoded, self._allowed = limits, 0, 0
         self._used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])  # by recordings before this one
         self.allow(0)

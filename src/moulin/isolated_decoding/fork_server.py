@@ -8,20 +8,25 @@ caller, and its forks end with it. It has one thread, so that a fork finds no lo
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import importlib
 import json
 import os
 import selectors
 import signal
 import socket
 import sys
+import traceback
 from dataclasses import dataclass
 
-# Read where numpy and PyTorch are first imported: threads would not survive a fork.
+# Read when numpy is first imported: threads would not survive a fork.
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
 
+from moulin.errors import EngineError
 from moulin.isolated_decoding.decode import work
 from moulin.isolated_decoding.messages import MAX_ORDER_BYTES
+from moulin.long_audio.voice_activity import VoiceActivity
 
 _PR_SET_PDEATHSIG = 1
 
@@ -77,7 +82,11 @@ class ForkServer:
             return False
         message = json.loads(data)
         if "number" in message:
-            self._hand_out(data, message["number"], descriptors)
+            try:
+                self._hand_out(data, message["number"], descriptors)
+            except OSError:  # no process or descriptor is left for it; the others go on
+                traceback.print_exc()
+                self._report({"ended": message["number"], "status": 1})
             for descriptor in descriptors:
                 os.close(descriptor)
         else:
@@ -92,14 +101,15 @@ class ForkServer:
             return  # it has ended
         if "kill" in message:
             os.kill(worker.process, signal.SIGKILL)
-        elif len(self._idle) < self._most_idle and worker.taken < _RECORDINGS_OF_ONE:
+            return
+        worker.number = None
+        if len(self._idle) < self._most_idle and worker.taken < _RECORDINGS_OF_ONE:
             self._idle.append(worker)
-            worker.number = None
         else:
             worker.orders.close()  # which ends it
-            worker.number = None
 
     def _hand_out(self, order: bytes, number: int, descriptors: list[int]) -> None:
+        """Raises OSError where a fork is needed and cannot be made."""
         while True:
             worker = self._idle.pop() if self._idle else self._forked(descriptors)
             worker.number, worker.taken = number, worker.taken + 1
@@ -111,7 +121,12 @@ class ForkServer:
 
     def _forked(self, descriptors: list[int]) -> _Worker:
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        process = os.fork()
+        try:
+            process = os.fork()
+        except OSError:
+            mine.close()
+            theirs.close()
+            raise
         if process == 0:
             mine.close()  # else it would keep its own orders from ending
             for descriptor in descriptors:  # it gets its own with the order
@@ -135,6 +150,8 @@ class ForkServer:
                 worker.orders.close()
             work(orders)
             status = 0
+        except Exception:
+            traceback.print_exc()
         finally:
             os._exit(status)
 
@@ -165,15 +182,9 @@ def main() -> None:
 
 def _load_libraries() -> None:
     """What a fork would else import for itself. A missing one is reported by the recording that needs it."""
-    import contextlib
-    import importlib
-
     for library in ("soundfile", "soxr", "av"):
         with contextlib.suppress(Exception):
             importlib.import_module(library)
-    from moulin.errors import EngineError
-    from moulin.long_audio.voice_activity import VoiceActivity
-
     with contextlib.suppress(EngineError):
         VoiceActivity()
 

@@ -37,7 +37,7 @@ _MAX_NAME = 255
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class DecodingLimits:
     """What one recording may use."""
 
     cpu_sec: float = 600.0
@@ -65,7 +65,7 @@ class Order:
     """No piece is longer; None for all audio in blocks, as it is decoded, instead of pieces with speech."""
     max_audio_sec: float
     selection: Selection = MIX
-    limits: Limits = Limits()
+    limits: DecodingLimits = DecodingLimits()
 
     def to_bytes(self) -> bytes:
         fields = dataclasses.asdict(self) | {"name": self.name[:_MAX_NAME]}
@@ -74,7 +74,8 @@ class Order:
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         fields = json.loads(data)
-        return cls(**fields | {"selection": Selection(**fields["selection"]), "limits": Limits(**fields["limits"])})
+        held = {"selection": Selection(**fields["selection"]), "limits": DecodingLimits(**fields["limits"])}
+        return cls(**fields | held)
 
 
 def packed(header: dict[str, Any], samples: Floats | None = None) -> tuple[bytes, memoryview]:

@@ -19,23 +19,23 @@ import numpy as np
 
 from moulin.audio.selection import MIX, Selection
 from moulin.errors import AudioError
-from moulin.isolated_decoding.messages import ERRORS, LENGTHS, MAX_ORDER_BYTES, UNEXPECTED, Limits, Order
+from moulin.isolated_decoding.messages import ERRORS, LENGTHS, MAX_ORDER_BYTES, UNEXPECTED, DecodingLimits, Order
 from moulin.long_audio.cutter import Piece, Place
-
-logger = logging.getLogger(__name__)
 
 _READY_SEC = 60.0
 _STALLED_SEC = 120.0
 """The time after which a process that sends nothing, and uses no CPU time that would end it, is killed."""
 
 _END_SEC = 5.0
+_BUSY_SEC = 0.01
+"""The pause before a message is sent again to a server that has too many to read."""
 
 
 class DecodingProcesses:
     """The fork server of one event loop. It is started when it is first needed, and again when it has ended."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        self._limits = limits or Limits()
+    def __init__(self, limits: DecodingLimits | None = None) -> None:
+        self._limits = limits or DecodingLimits()
         self._numbers = count()
         self._server: _Server | None = None
         self._starting = asyncio.Lock()
@@ -200,7 +200,7 @@ class _Server:
                 socket.send_fds(self._control, [order.to_bytes()], [recording, result])
                 return
             except BlockingIOError:
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(_BUSY_SEC)
             except OSError:
                 self._lost()
                 return  # the closed socket of its result says so
@@ -209,8 +209,18 @@ class _Server:
         """Let the order's process take another or, unless it is done, kill it."""
         end = self._ends.pop(order.number)
         if not end.done():
-            with contextlib.suppress(OSError):
-                self._control.send(json.dumps({"free" if is_done else "kill": order.number}).encode())
+            self._tell(json.dumps({"free" if is_done else "kill": order.number}).encode())
+
+    def _tell(self, message: bytes) -> None:
+        """Send `message`, later where the server has too many to read: a process whose end is not told would stay."""
+        if self.has_ended:
+            return
+        try:
+            self._control.send(message)
+        except BlockingIOError:
+            self._loop.call_later(_BUSY_SEC, self._tell, message)
+        except OSError:
+            self._lost()
 
     async def status(self, order: Order) -> int | None:
         """How the order's process has ended; None where nobody knows."""

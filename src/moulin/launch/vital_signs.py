@@ -1,6 +1,6 @@
 """Signs of life of another process, as /proc shows them: nothing is asked of the process itself.
 
-A model's process also counts once a second in the name of one of its threads (`triton_repo/heartbeat.py`): a process
+A model's process also counts once a second in the name of one of its threads (`heartbeat.py`): a process
 that is alive for the kernel, but whose interpreter is stuck, no longer does.
 """
 
