@@ -42,6 +42,24 @@ def test_help_names_every_verb() -> None:
     assert "Try it: moulin serve" in done.out
 
 
+@pytest.mark.parametrize("group", [[], ["bench"], ["repo"], ["trt"]], ids=" ".join)
+def test_help_of_a_group_has_whole_sentences(group: list[str]) -> None:
+    short, long = (moulin(*group, flag).expect(0).out for flag in ("-h", "--help"))
+    assert short == long
+    assert "..." not in short.partition("Commands:")[2]
+
+
+def test_help_takes_the_width_of_the_terminal() -> None:
+    wide, narrow = (moulin("-h", environ={"COLUMNS": columns}).expect(0).out for columns in ("140", "70"))
+    assert 100 < max(map(len, wide.splitlines())) <= 120
+    assert max(map(len, narrow.splitlines())) <= 70
+
+
+def test_completion() -> None:
+    asked = {"_MOULIN_COMPLETE": "complete_bash", "COMP_WORDS": "moulin se", "COMP_CWORD": "1"}
+    assert moulin(environ=asked).expect(0).out == "serve\n"
+
+
 def test_version() -> None:
     assert moulin("--version").expect(0).out == f"moulin {__version__}\n"
 

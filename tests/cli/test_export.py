@@ -20,6 +20,7 @@ def test_a_causal_model_in_both_forms(tmp_path: Path) -> None:
     offline = moulin("export", CAUSAL, "--to", tmp_path / "offline").expect(0)
     assert offline.out == f"{tmp_path / 'offline'}\n"
     assert "encoder: largest error" in offline.err
+    assert offline.err.endswith(f"Serve it: moulin serve {offline.out}")
     streaming = moulin_here(
         "export", CAUSAL, "--to", tmp_path / "streaming", "--streaming", "--chunk-size", 16, "--left-context-frames", 64
     ).expect(0)

@@ -122,6 +122,13 @@ def test_a_bad_file_among_good_ones(transcribe: Transcribe, recordings: list[Rec
     assert summary == "3 of 5 recordings could not be transcribed"
 
 
+@pytest.mark.parametrize("address", ["https://example.org/a b.mp3", "s3://bucket/a.wav", "file:///tmp/a.wav"])
+def test_addresses_are_not_read(address: str) -> None:
+    done = moulin_here("transcribe", address, "--model", DEMO_MODEL).expect(1)
+    assert done.err.splitlines()[0] == f"{address} is an address, expected an audio file"
+    assert "download it first" in done.err
+
+
 def test_a_decoder_that_fails_in_a_way_of_its_own(
     recordings: list[Recording], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

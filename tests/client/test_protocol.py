@@ -122,6 +122,11 @@ def test_a_reply_without_result() -> None:
     assert "not one that moulin wrote" in str(caught.value.hint)
 
 
+# What grpcio 1.7x says of the gateway's port.
+HTTP_1 = (
+    "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:9000: Failed parsing HTTP/2 (Expected "
+    "SETTINGS frame as the first frame, got frame type 80) (Trying to connect an http1.x server (HTTP status 404))"
+)
 CONNECT = (
     "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:8001: "
     "Failed to connect to remote host: Connection refused"
@@ -133,6 +138,8 @@ CONNECT = (
     [
         ("UNAVAILABLE", CONNECT, ServerUnavailable, "No Triton server answers at h:1: Connection refused", "serve"),
         ("UNAVAILABLE", "Socket closed", ServerUnavailable, "No Triton server answers at h:1: Socket closed", "serve"),
+        ("UNAVAILABLE", "Socket closed", ServerUnavailable, "No Triton server answers at h:1: Socket closed", "8001"),
+        ("UNAVAILABLE", HTTP_1, ServerUnavailable, "What answers at h:1 is no gRPC server, but an HTTP one", "8001"),
         (
             "UNAVAILABLE",
             "Request for unknown model: 'm' version 1 is not at ready state",

@@ -20,7 +20,7 @@ from moulin.gateway.live_session import LiveSession
 from moulin.gateway.live_steps import Event
 from moulin.gateway.realtime_config import RealtimeConfig
 from moulin.gateway.realtime_session import RealtimeSession
-from moulin.gateway.request_log import JsonFormatter, TextFormatter
+from moulin.log_form import JsonFormatter, TextFormatter
 
 from .running_gateway import running_gateway
 

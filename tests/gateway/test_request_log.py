@@ -1,60 +1,21 @@
-"""Lines of the log, as JSON and as text."""
+"""The gateway's log: ids of requests, and warnings that repeat."""
 
 from __future__ import annotations
 
-import json
 import logging
-import sys
-from collections.abc import Iterator
-
-import pytest
 
 from moulin.gateway.request_context import REQUEST_ID
-from moulin.gateway.request_log import JsonFormatter, RepeatFilter, TextFormatter
+from moulin.gateway.request_log import RepeatFilter, RequestIdFilter
 
 
-@pytest.fixture
-def request_id() -> Iterator[str]:
+def test_records_have_the_id_of_their_request() -> None:
+    during, outside = (logging.makeLogRecord({"msg": "x"}) for _ in range(2))
     token = REQUEST_ID.set("req_1")
-    yield "req_1"
+    RequestIdFilter().filter(during)
     REQUEST_ID.reset(token)
-
-
-def record(message: str, *arguments: object, **extra: object) -> logging.LogRecord:
-    made = logging.LogRecord("moulin.gateway", logging.INFO, "file.py", 7, message, arguments, None)
-    vars(made).update(extra)
-    return made
-
-
-def test_json(request_id: str) -> None:
-    line = JsonFormatter().format(record("%s %d", "GET\n", 200, status=200, model="ä"))
-    assert "\n" not in line
-    fields = json.loads(line)
-    assert fields.pop("time").startswith("20")
-    assert fields == {
-        "level": "info",
-        "logger": "moulin.gateway",
-        "message": "GET\n 200",
-        "request_id": request_id,
-        "status": 200,
-        "model": "ä",
-    }
-
-
-def test_json_of_an_error_outside_of_any_request() -> None:
-    failed = record("failed", path=object)
-    try:
-        raise ValueError("why")
-    except ValueError:
-        failed.exc_info = sys.exc_info()
-    fields = json.loads(JsonFormatter().format(failed))
-    assert "request_id" not in fields
-    assert "ValueError: why" in fields["exception"]
-
-
-def test_text(request_id: str) -> None:
-    line = TextFormatter().format(record("GET /x 200", duration_ms=1.5, client="::1", model="m"))
-    assert line.endswith(f" GET /x 200  duration_ms=1.5  model=m  request_id={request_id}")
+    RequestIdFilter().filter(outside)
+    assert vars(during)["request_id"] == "req_1"
+    assert "request_id" not in vars(outside)
 
 
 def test_the_same_warning_is_written_a_few_times_only() -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from typing import BinaryIO
 
 from moulin.audio.decoded import described
 from moulin.errors import AudioError
+
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)  # a path has one slash where an address has two
 
 Source = str | Path | bytes | BinaryIO
 """A path, a file's content, or an open binary file, which is read from its position to its end and not closed."""
@@ -44,6 +47,11 @@ def open_source(source: Source) -> tuple[str, io.FileIO | io.BytesIO]:
         with file:  # a pipe, such as bash's <(...)
             return str(path), _InMemory(file.read())
     except FileNotFoundError as error:
+        if address := _ADDRESS.match(str(path)):
+            hint = "addresses are not read: download it first, or pipe it in: curl -s ADDRESS | moulin transcribe -"
+            slashes = "///" if address[1] == "file" else "//"
+            message = f"{address[1]}:{slashes}{address[2]} is an address, expected an audio file"
+            raise AudioError(message, hint=hint) from error
         raise AudioError(f"{path} does not exist, expected an audio file") from error
     except IsADirectoryError as error:
         raise AudioError(f"{path} is a directory, expected an audio file") from error

@@ -12,6 +12,7 @@ from moulin import __version__
 from moulin.cli import bench, doctor, export, fetch, gateway, inspect, repo, serve, stream, transcribe, trt
 from moulin.cli.interrupt import STATUS, interrupts
 from moulin.cli.messages import show_error
+from moulin.cli.verbs import HELP_WIDTH, Verbs
 from moulin.errors import MoulinError
 
 # Plain help, no rich markup: it answers in a third of the time.
@@ -20,7 +21,8 @@ app = typer.Typer(
     help="Serve transducer speech recognition (Icefall, k2) on NVIDIA Triton Inference Server.",
     epilog="Try it: moulin serve, and in another terminal: moulin transcribe speech.wav",
     no_args_is_help=True,
-    add_completion=False,
+    cls=Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": HELP_WIDTH},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )

@@ -15,6 +15,7 @@ from moulin.cli import (
     bench_streaming,
 )
 from moulin.cli.interrupt import interrupts
+from moulin.cli.verbs import Verbs
 
 _REPORT_SEC = 5.0
 
@@ -22,6 +23,7 @@ app = typer.Typer(
     help="Measure whether it is right and how fast it is, beside a peer in the same run.",
     epilog="Example: moulin bench streaming --streams 16,32,64 --to report.html",
     no_args_is_help=True,
+    cls=Verbs,
     rich_markup_mode=None,
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -101,6 +102,7 @@ def export(
     files = OnnxFiles(*(to / file.name for file in (written.encoder, written.decoder, written.joiner)))
     _check(transducer, files, layout)
     load_bundle(files.encoder)
+    _say(f"Serve it: moulin serve {shlex.quote(str(to))}")
     typer.echo(to)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from moulin.cli.gateway_access import GatewayAccess
+from moulin.log_form import LogFormat
 from moulin.options import Bounds, check_options, held, option
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class GatewayOptions:
     def __post_init__(self) -> None:
         check_options(self)
 
-    def place(self, host: str, *, quiet: bool) -> GatewayPlace | None:
+    def place(self, host: str, *, quiet: bool, log_format: LogFormat) -> GatewayPlace | None:
         """The gateway's addresses; None for no gateway. A port of 0 becomes a free one.
 
         Raises OptionsError where keys are needed and missing, or packages are; LaunchError for a busy port.
@@ -46,7 +47,7 @@ class GatewayOptions:
         settings = gateway_settings(host=host, api_keys=self.access.keys(), allow_anonymous=self.access.allow_anonymous)
         connection_limit(settings)
         port = claim_ports(host, {"--gateway-port": self.port}, owner="the gateway")["--gateway-port"]
-        return GatewayPlace(host, port, self.access, quiet)
+        return GatewayPlace(host, port, self.access, quiet, log_format)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class GatewayPlace:
     port: int
     access: GatewayAccess
     quiet: bool
+    log_format: LogFormat
 
     @property
     def address(self) -> str:
@@ -70,6 +72,7 @@ class GatewayPlace:
         from moulin.launch.gateway import GatewayProcess
 
         arguments = ["--triton", triton, "--host", self.host, "--port", str(self.port), "--name", model]
+        arguments += ["--log-format", self.log_format]
         if self.access.api_keys is not None:
             arguments += ["--api-keys", str(self.access.api_keys)]
         if self.access.allow_anonymous:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,10 +19,11 @@ from moulin.cli.gateway_place import GatewayOptions, GatewayPlace
 from moulin.cli.interrupt import interrupts, unfinished
 from moulin.cli.model_options import ModelOptions
 from moulin.cli.models import NamedModel, Services, build_models, load_models
+from moulin.cli.serve_log import ServeLog, ServeLogOptions
 from moulin.cli.wish import mode_of
 from moulin.errors import OptionsError
 from moulin.launch.server_options import ServerOptions
-from moulin.options import held, option
+from moulin.options import held
 from moulin.triton_repo.contract import MODEL_NAME, STREAMING_MODEL_NAME
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from moulin.launch.tritonserver import TritonInstallation
 
 _CHECK_SEC = 1.0
-_NUMBERS = re.compile(r"[0-9]+")
-_LINE_LENGTH = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +40,7 @@ class RunningOptions:
 
     server: ServerOptions = held(ServerOptions)
     gateway: GatewayOptions = held(GatewayOptions)
-    quiet: bool = option(False, "Do not show Triton's log, nor a line a request.")
+    log: ServeLogOptions = held(ServeLogOptions)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -82,29 +80,31 @@ def serve(
     """
     parent = os.getppid()
     interrupts.allow(None)  # requests under way may finish
-    gateway = running.gateway.place(running.server.host, quiet=running.quiet)
-    service = _Service(running, gateway, parent)
-    if repository is not None:
-        _refuse_what_was_decided(context, repository)
-        with _until_stopped():
-            _serve_repository(repository, service)
-        return
-    from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL
+    log = ServeLog(running.log)
+    with log.errors():
+        gateway = running.gateway.place(running.server.host, quiet=running.log.quiet, log_format=log.form)
+        service = _Service(running, log, gateway, parent)
+        if repository is not None:
+            _refuse_what_was_decided(context, repository)
+            with _until_stopped(log):
+                _serve_repository(repository, service)
+            return
+        from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL
 
-    named = load_models(
-        models or [DEMO_MODEL, DEMO_STREAMING_MODEL],
-        services.engine,
-        said=said,
-        names=services.names,
-        mode=mode_of(streaming),
-        onnx_only=services.layout == "ensemble",
-        both_ways=True,
-    )
-    _serve_models(named, services, service)
+        named = load_models(
+            models or [DEMO_MODEL, DEMO_STREAMING_MODEL],
+            services.engine,
+            said=said,
+            names=services.names,
+            mode=mode_of(streaming),
+            onnx_only=services.layout == "ensemble",
+            both_ways=True,
+        )
+        _serve_models(named, services, service)
 
 
 @contextmanager
-def _until_stopped() -> Iterator[None]:
+def _until_stopped(log: ServeLog) -> Iterator[None]:
     """SIGTERM and SIGHUP end the block as Ctrl-C does, unless they are ignored (nohup); then a line says so."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -112,7 +112,7 @@ def _until_stopped() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo("Stopped.", err=True)
+        log.say("Stopped.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +130,7 @@ class _Service:
     """Runs Triton, and the gateway beside it, until the end."""
 
     running: RunningOptions
+    log: ServeLog
     gateway: GatewayPlace | None
     parent: int
 
@@ -140,19 +141,19 @@ class _Service:
         from moulin.launch.supervisor import Supervisor
 
         board = SupervisionBoard()
-        on_line = None if self.running.quiet else _shower()
+        self.log.expect_gpu(any(model.device != "cpu" for model in served))
         kept = KeptServer(
             repository,
             self.running.server,
             installation=triton,
-            on_line=on_line,
-            on_restart=partial(_say_restart, "Triton"),
+            on_line=self.log.triton_line,
+            on_restart=partial(self._say_restart, "Triton"),
             board=board,
         )
         with interrupts.at_the_end(kept.kill), Supervisor(kept) as supervisor:
             if self.gateway is not None:
                 process = self.gateway.process(kept.server.grpc_url, served[0].name, board)
-                beside = KeptGateway(process, on_restart=partial(_say_restart, "it"), board=board)
+                beside = KeptGateway(process, on_restart=partial(self._say_restart, "it"), board=board)
                 with interrupts.at_the_end(beside.kill):
                     supervisor.beside(beside)
                     self._announce_and_wait(supervisor, served)
@@ -160,12 +161,15 @@ class _Service:
                 self._announce_and_wait(supervisor, served)
 
     def _announce_and_wait(self, supervisor: Supervisor, served: Sequence[Served]) -> None:
-        _announce(served, supervisor.triton.server, self.gateway)
+        _announce(self.log, served, supervisor.triton.server, self.gateway)
         outlives_parent = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup
         while True:
             supervisor.wait(_CHECK_SEC)
             if os.getppid() != self.parent and not outlives_parent:
                 raise KeyboardInterrupt
+
+    def _say_restart(self, what: str, reason: str) -> None:
+        self.log.say(f"{reason}; {what} is started again")
 
 
 def _serve_models(named: Sequence[NamedModel], services: Services, service: _Service) -> None:
@@ -178,11 +182,11 @@ def _serve_models(named: Sequence[NamedModel], services: Services, service: _Ser
     engines = {check_engine(model.spec, model.engine) for model in named}
     # Ports are claimed first: making the environment for Triton may take minutes.
     claim_ports(service.running.server.host, service.running.server.ports)
-    with _until_stopped():
-        triton = find_tritonserver(engines=engines, say=_say)
+    with _until_stopped(service.log):
+        triton = find_tritonserver(engines=engines, say=service.log.say)
         with workspace("repository") as built, unfinished(built):
             build_models(named, built, services, link=True)
-            typer.echo(f"Loading {' and '.join(model.spec.name for model in named)} ...", err=True)
+            service.log.say(f"Loading {' and '.join(model.spec.name for model in named)} ...")
             served = [
                 Served(
                     model.name,
@@ -219,12 +223,12 @@ def _serve_repository(repository: Path, service: _Service) -> None:
 
     models = built_models(repository)
     _check_resources(len(models))
-    triton = find_tritonserver(engines={model.engine or "onnxruntime" for model in models}, say=_say)
+    triton = find_tritonserver(engines={model.engine or "onnxruntime" for model in models}, say=service.log.say)
     served = []
     for model in models:
         known = [model.engine or "ensemble", "streaming" if model.streaming else "offline", model.precision]
         served.append(Served(model.name, model.streaming, f"({', '.join(filter(None, known))})", model.device))
-    typer.echo(f"Loading {' and '.join(model.name for model in models)} from {repository} ...", err=True)
+    service.log.say(f"Loading {' and '.join(model.name for model in models)} from {repository} ...")
     with workspace("repository") as place, unfinished(place):
         # Triton's python stubs fail where there is a space in the path.
         link = place / "repository"
@@ -245,44 +249,25 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _say(line: str) -> None:
-    typer.echo(line, err=True)
+def _announce(log: ServeLog, models: Sequence[Served], server: TritonServer, gateway: GatewayPlace | None) -> None:
+    """The addresses, and commands to try; in JSON one object with all of it."""
+    serving = [f"Serving {model.what} as {model.name} on {model.device}" for model in models]
+    addresses = {"gRPC": server.grpc_url, "HTTP": server.http_url, "metrics": server.metrics_url}
+    if gateway is not None:
+        addresses |= {"OpenAI": f"http://{gateway.address}/v1", "page": f"http://{gateway.address}/"}
+    commands = [
+        f"moulin {'stream' if model.streaming else 'transcribe'} speech.wav --url {server.grpc_url}"
+        + ("" if model.name in _usual_names(model) else f" --name {model.name}")
+        for model in models
+    ]
+    if log.form == "json":
+        log.say(", ".join(serving), models=[model.name for model in models], addresses=addresses)
+        return
+    lines = ["", *serving, *(f"  {name:8} {address}" for name, address in addresses.items()), ""]
+    log.say("\n".join([*lines, "Try it in another terminal:", *(f"  {each}" for each in commands)]))
+    log.say("Ctrl-C stops it.\n")
 
 
-def _shower() -> Callable[[str], None]:
-    """Shows Triton's log, but the same line, apart from numbers, only so often."""
-    from moulin.launch.repeats import Repeats
-
-    repeats = Repeats(burst=100)
-
-    def show(line: str) -> None:
-        left_out = repeats.admit(_NUMBERS.sub("#", line[:200]))
-        if left_out is not None:
-            typer.secho(line[:_LINE_LENGTH], err=True, dim=True)
-            if left_out:
-                typer.secho(f"({left_out} more like this were not shown)", err=True, dim=True)
-
-    return show
-
-
-def _announce(models: Sequence[Served], server: TritonServer, gateway: GatewayPlace | None) -> None:
-    typer.echo(err=True)
-    for model in models:
-        typer.echo(f"Serving {model.what} as {model.name} on {model.device}", err=True)
-    typer.echo(
-        f"  gRPC     {server.grpc_url}\n  HTTP     {server.http_url}\n  metrics  {server.metrics_url}\n"
-        + (f"  OpenAI   http://{gateway.address}/v1\n  page     http://{gateway.address}/\n" if gateway else "")
-        + "\n"
-        "Try it in another terminal:",
-        err=True,
-    )
-    for model in models:
-        verb = "stream" if model.streaming else "transcribe"
-        usual = (MODEL_NAME, STREAMING_MODEL_NAME) if model.streaming else (MODEL_NAME,)
-        name = "" if model.name in usual else f" --name {model.name}"
-        typer.echo(f"  moulin {verb} speech.wav --url {server.grpc_url}{name}", err=True)
-    typer.echo("Ctrl-C stops it.\n", err=True)
-
-
-def _say_restart(what: str, reason: str) -> None:
-    typer.secho(f"{reason}; {what} is started again", err=True)
+def _usual_names(model: Served) -> tuple[str, ...]:
+    """Those by which the client finds it without being told."""
+    return (MODEL_NAME, STREAMING_MODEL_NAME) if model.streaming else (MODEL_NAME,)

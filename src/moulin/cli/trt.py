@@ -7,12 +7,14 @@ from typing import Annotated, Literal
 
 import typer
 
+from moulin.cli.verbs import Verbs
 from moulin.errors import BundleError, EngineError, OptionsError
 
 app = typer.Typer(
     help="Build TensorRT engines.",
     epilog="Example: moulin trt build models/zipformer --to engines --max-batch 64",
     no_args_is_help=True,
+    cls=Verbs,
     rich_markup_mode=None,
 )
 

@@ -48,7 +48,10 @@ CHANNEL_ARGUMENTS = [
     ("grpc.dns_min_time_between_resolutions_ms", 1000),
 ]
 
-_NOBODY = re.compile(r"failed to connect|resolving|resolution|socket closed|connection reset", re.IGNORECASE)
+_NOBODY = re.compile(r"failed to connect|resolving|resolution|connection reset", re.IGNORECASE)
+_CLOSED = re.compile(r"socket closed", re.IGNORECASE)
+_HTTP_1 = re.compile(r"http1\.x|failed parsing HTTP/2", re.IGNORECASE)
+_GRPC_PORT = "name its gRPC port, which is 8001 by default; HTTP and the gateway have others"
 _HINTED = re.compile(r"(?P<message>.*) \(hint: (?P<hint>.*)\)", re.DOTALL)
 
 # Phrases of tritonserver's own messages, where its status does not tell errors apart.
@@ -202,6 +205,11 @@ def _unavailable(message: str, url: str) -> ClientError:
         return ServerBusy(
             f"The server at {url} is busy: its queue of requests is full", hint="send less at once, or try later"
         )
+    if _HTTP_1.search(message):
+        return ServerUnavailable(f"What answers at {url} is no gRPC server, but an HTTP one", hint=_GRPC_PORT)
+    if _CLOSED.search(message):  # by a server that ends, and by Triton's HTTP server, which does not know gRPC
+        hint = f"start one with 'moulin serve', or, if one runs: {_GRPC_PORT}"
+        return ServerUnavailable(f"No Triton server answers at {url}: Socket closed", hint=hint)
     if _NOBODY.search(message):
         return ServerUnavailable(
             f"No Triton server answers at {url}: {message.rpartition(': ')[2].rstrip(']')}",

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections import deque
 
-# The format of tritonserver 2.51 (24.10): severity and time, file and line, then the quoted message with escaped line
-# breaks.
-_QUOTED = re.compile(r'\] +"(?P<text>.*)"\s*$')
+from moulin.launch.triton_lines import message_of
+
 _LOADING = re.compile(r"loading: (?P<model>.+):\d+$")
 _UNLOADING = "All models are stopped, unloading models"
 _LOADED = re.compile(r"successfully loaded '(?P<model>[^']+)'")
@@ -36,8 +35,7 @@ class ServerLog:
 
     def feed(self, line: str) -> None:
         self._tail.append(line)
-        quoted = _QUOTED.search(line)
-        text = _unescaped(quoted["text"]) if quoted else line
+        text = message_of(line)
         if match := _LOADING.search(text):
             self._loading[match["model"]] = None
         elif match := _LOADED.search(text):
@@ -69,10 +67,6 @@ class ServerLog:
     def reason(self) -> str | None:
         """The reason for the server's failure in one line; None without an error in the output."""
         return self._reason
-
-
-def _unescaped(text: str) -> str:
-    return text.replace("\\n", "\n").replace('\\"', '"')
 
 
 def _one_line(found: dict[str, str | None]) -> str:
