@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -164,3 +164,36 @@ def test_without_huggingface_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(FetchError, match=r"it is not installed \(hint: pip install '.\[hub\]' in moulin's folder\)"):
         fetch_from_hub(MODEL, tmp_path)
+
+
+CHECKPOINT = "exp/pretrained-epoch-30-avg-9.pt"
+
+
+def linked(hub: Site, target: str) -> HubModel:
+    """A repository whose CHECKPOINT is a symbolic link, as git keeps it; `exp/pretrained.pt` is a checkpoint."""
+    checkpoint = (TINY / "epoch-1.pt").read_bytes()
+    files = {"exp/pretrained.pt": checkpoint, CHECKPOINT: target.encode(), "tokens.txt": b"<blk> 0\n"}
+    publish(hub, files)
+    return HubModel(REPOSITORY, inside=PurePosixPath(CHECKPOINT))
+
+
+@pytest.mark.parametrize("target", ["pretrained.pt", "./pretrained.pt\n", "../exp/pretrained.pt"])
+def test_a_link_that_is_named_is_followed(hub: Site, tmp_path: Path, target: str) -> None:
+    fetched = fetch_from_hub(linked(hub, target), tmp_path)
+    assert {file.name for file in fetched.folder.iterdir()} == {"pretrained.pt", "tokens.txt"}
+
+
+@pytest.mark.parametrize("target", ["gone.pt", "../../../etc/passwd", "/etc/passwd", "", "\udcff", CHECKPOINT[4:]])
+def test_a_link_that_leads_nowhere(hub: Site, tmp_path: Path, target: str) -> None:
+    model = linked(hub, "x")
+    hub.files.clear()
+    publish(
+        hub,
+        {
+            "exp/pretrained.pt": b"0" * 5000,
+            CHECKPOINT: target.encode("utf-8", "surrogateescape"),
+            "tokens.txt": b"<blk> 0\n",
+        },
+    )
+    with pytest.raises(FetchError, match=f"is a link to|There is no {CHECKPOINT}"):
+        fetch_from_hub(model, tmp_path)

@@ -103,3 +103,44 @@ async def send_streaming(
 def streaming_text(result: Any) -> str:
     """All clients: the whole array joined, which for an array of two dimensions would be pointers as bytes."""
     return b" ".join(result.as_numpy("TRANSCRIPTS")).decode()
+
+
+def perf_input(waveform: NDArray[np.float32], *, streaming: bool) -> dict[str, Any]:
+    """What sherpa's generate_perf_input.py writes for perf_analyzer: a request, or the chunks of one sequence.
+
+    Its first streaming chunk is that of another model, 0.96 s; later ones have 0.64 s.
+    """
+    if not streaming:
+        content = {"shape": [len(waveform)], "content": waveform.tolist()}
+        return {"data": [{"WAV_LENS": [len(waveform)], "WAV": content}]}
+    start, size, chunks = 0, PERF_FIRST_CHUNK_SAMPLES, []
+    while start < len(waveform):
+        piece = waveform[start : start + size]
+        padded = np.pad(piece, (0, size - len(piece)))
+        chunks.append({"WAV": {"content": padded.tolist(), "shape": [size]}, "WAV_LENS": [len(piece)]})
+        start, size = start + size, CHUNK_SAMPLES
+    return {"data": [chunks]}
+
+
+PERF_FIRST_CHUNK_SAMPLES = 15_360
+PERF_SEQUENCE_ID = 1
+"""perf_analyzer counts its sequences from 1."""
+
+
+def replay(url: str, written: dict[str, Any], *, model: str = "transducer") -> list[str]:
+    """The last text of each request or sequence in `written`, sent as perf_analyzer sends them: with a batch of one."""
+    found = []
+    with grpc.InferenceServerClient(url) as client:
+        for number, item in enumerate(written["data"]):
+            steps = item if isinstance(item, list) else [item]
+            for index, step in enumerate(steps):
+                wav = np.array(step["WAV"]["content"], np.float32).reshape(1, *step["WAV"]["shape"])
+                request = {"WAV": wav, "WAV_LENS": np.array([step["WAV_LENS"]], np.int32)}
+                sequence = {
+                    "sequence_id": PERF_SEQUENCE_ID + number,
+                    "sequence_start": index == 0,
+                    "sequence_end": index == len(steps) - 1,
+                }
+                result = infer(client, request, model=model, **(sequence if isinstance(item, list) else {}))
+            found.append(streaming_text(result) if isinstance(item, list) else first_text(result))
+    return found

@@ -141,6 +141,7 @@ def _load(
     recipe: Recipe | None,
 ) -> tuple[ModelSpec, EngineChoice]:
     from moulin.bundle.checkpoint_files import is_checkpoint
+    from moulin.cli.any_length import of_any_length
     from moulin.cli.messages import warn_of
     from moulin.cli.runnable_model import runnable_of_mode
     from moulin.models.load_for_engine import load_for_engine
@@ -150,6 +151,8 @@ def _load(
     spec, chosen = load_for_engine(
         found.path, engine, "streaming" if checkpoint and found.mode == "streaming" else None
     )
+    if unlimited := of_any_length(spec):
+        spec, chosen = load_for_engine(unlimited, engine, None)
     warn_of(spec)
     return spec, chosen
 

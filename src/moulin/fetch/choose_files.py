@@ -70,6 +70,13 @@ def choose_files(
     return Choice(tuple(by_path[path] for path in paths), variant, model.mode, model.notes)
 
 
+def is_link(path: PurePosixPath, published: Sequence[PublishedFile]) -> bool:
+    """Whether `path` is a network's file that holds a link, to a larger one."""
+    return any(file.path == path for file in published) and path not in {
+        file.path for file in _without_links(published)
+    }
+
+
 def _without_links(published: Sequence[PublishedFile]) -> list[PublishedFile]:
     """`published` without the networks that are as small as a link, unless all are."""
     networks = [file for file in published if file.path.suffix in (".onnx", ".pt", ".safetensors")]

@@ -7,6 +7,7 @@ HF_HUB_OFFLINE); `download` downloads them. A commit never changes, so its list 
 from __future__ import annotations
 
 import json
+import posixpath
 import re
 import secrets
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from moulin.bundle.choice import NO_WISH, Wish
 from moulin.errors import first_line
 from moulin.extras import install_hint
 from moulin.fetch.cache_folder import locked, partial_folder, publish
-from moulin.fetch.choose_files import PublishedFile, choose_files
+from moulin.fetch.choose_files import PublishedFile, choose_files, is_link
 from moulin.fetch.digest import Digest
 from moulin.fetch.download import RemoteFile, download
 from moulin.fetch.errors import FetchError, Unreachable
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _TIMEOUT_SEC = 20.0
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_MOST_LINKS = 4
 _MOST_FILES = 100_000
 _MOST_BYTES = 1 << 50
 
@@ -75,7 +77,8 @@ def fetch_from_hub(
     """
     home = cache / "hub" / model.repository
     listing, reached = _listing(model, home)
-    choice = choose_files(listing.files, str(model), inside=model.inside, wish=wish)
+    inside = _followed(model, listing, home)
+    choice = choose_files(listing.files, str(model), inside=inside, wish=wish)
     folder = home / f"{listing.commit[:12]}-{choice.variant}" / home.name
     received = 0
     with locked(folder):
@@ -85,6 +88,28 @@ def fetch_from_hub(
                 received += download(remote, partial / name, progress)
             publish(partial, folder)
     return Fetched(folder, received_bytes=received, reached=reached, mode=choice.mode, notes=choice.notes)
+
+
+def _followed(model: HubModel, listing: _Listing, home: Path) -> PurePosixPath:
+    """`model.inside`, or the file that it is a symbolic link to. Raises FetchError where a link leads nowhere."""
+    inside = model.inside
+    for _ in range(_MOST_LINKS):
+        if not is_link(inside, listing.files):
+            break
+        file = next(file for file in listing.files if file.path == inside)
+        ((remote, _),) = _remote_files(model.repository, listing.commit, [file])
+        link = home / "links" / listing.commit[:12] / quote(str(inside), safe="")
+        link.parent.mkdir(parents=True, exist_ok=True)
+        with locked(link):
+            download(remote, link)
+        target = link.read_text(encoding="utf-8", errors="replace").strip()
+        inside = PurePosixPath(posixpath.normpath(inside.parent / target))
+        if not any(file.path == inside for file in listing.files):
+            raise FetchError(
+                f"{model}/{file.path} is a link to {quoted(target)}, which is not there",
+                hint="name the file that it stands for",
+            )
+    return inside
 
 
 def _listing(model: HubModel, home: Path) -> tuple[_Listing, bool]:

@@ -142,7 +142,7 @@ def remove_dead_nodes(model: onnx.ModelProto) -> None:
     """Remove the nodes of `model` whose outputs are not used."""
     graph = model.graph
     while True:
-        used = {output.name for output in graph.output} | _read_names(graph)
+        used = {output.name for output in graph.output} | read_names(graph)
         alive = [node for node in graph.node if any(output in used for output in node.output)]
         if len(alive) == len(graph.node):
             return
@@ -150,12 +150,12 @@ def remove_dead_nodes(model: onnx.ModelProto) -> None:
         graph.node.extend(alive)
 
 
-def _read_names(graph: onnx.GraphProto) -> set[str]:
+def read_names(graph: onnx.GraphProto) -> set[str]:
     """Every tensor that a node reads, including nodes in the branches of If and the bodies of Loop."""
     names: set[str] = set()
     for node in graph.node:
         names.update(node.input)
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs):
-                names |= _read_names(inner) | {output.name for output in inner.output}
+                names |= read_names(inner) | {output.name for output in inner.output}
     return names
