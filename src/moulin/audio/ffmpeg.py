@@ -139,7 +139,7 @@ def _chosen(name: str, container: Any, file: BinaryFile, track: int | None, faul
         if len(tracks) > 1 and track is None:
             faults.add(f"only one of {len(tracks)} audio tracks can be decoded")
         return known[0]
-    by_default = sorted(known, key=lambda stream: not _is_default(stream))
+    by_default = sorted(known, key=lambda stream: not is_default(stream))
     heard = next(
         (
             stream
@@ -156,7 +156,7 @@ def _chosen(name: str, container: Any, file: BinaryFile, track: int | None, faul
     return heard
 
 
-def _is_default(stream: Any) -> bool:
+def is_default(stream: Any) -> bool:
     return bool(int(getattr(stream, "disposition", 0)) & 1)
 
 
@@ -197,7 +197,7 @@ def _sounds(
     name: str, container: Any, stream: Any, sample_rate: int, timeline: Timeline, faults: Faults
 ) -> Iterator[Sound | Gap]:
     """Decoded sound and gaps, without the encoder's delay where the container does not know it."""
-    frames = _Frames(name, container, stream)
+    frames = Frames(name, container, stream)
     left_sec: float | None = None
     for sound in _placed(frames, sample_rate, timeline, faults):
         if isinstance(sound, Gap):
@@ -213,7 +213,7 @@ def _sounds(
             yield sound
 
 
-def _placed(frames: _Frames, sample_rate: int, timeline: Timeline, faults: Faults) -> Iterator[Sound | Gap]:
+def _placed(frames: Frames, sample_rate: int, timeline: Timeline, faults: Faults) -> Iterator[Sound | Gap]:
     """Decoded sound at `sample_rate`, and the gaps between it."""
     name, container, stream = frames.name, frames.container, frames.stream
     converter: _Converter | None = None
@@ -273,7 +273,7 @@ def _tagged_sec(text: str) -> float | None:
     return None if match is None else int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
 
 
-class _Frames:
+class Frames:
     """Decoded frames of a track. `damage` is the last error of FFmpeg's on the way, after which decoding went on."""
 
     def __init__(self, name: str, container: Any, stream: Any) -> None:
