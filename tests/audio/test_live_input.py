@@ -20,6 +20,8 @@ from moulin.audio.pcm import RawFormat
 from moulin.errors import AudioError
 from tests.conftest import Recording
 
+from .media import Track, media, shifts_ms
+
 RAW = RawFormat("s16le", 16_000, 1)
 FMT = struct.pack("<IHHIIHH", 16, 1, 1, 16_000, 32_000, 2, 16)
 WAV = b"RIFF\xff\xff\xff\xffWAVEfmt " + FMT + b"data\xff\xff\xff\xff"
@@ -132,6 +134,61 @@ def test_channels_that_cancel_each_other(recordings: list[Recording]) -> None:
     for other in (-samples, np.zeros_like(samples)):
         heard = written(file_of(np.stack([samples, other], axis=1), "WAV"))
         assert float(heard @ heard) > 0.2 * float(samples @ samples)
+
+
+def heard_of(data: bytes) -> tuple[Floats, str | None, tuple[str, ...]]:
+    """What is heard of `data`, why it ended early, and the warnings."""
+    with pipe() as (live, to):
+
+        def write() -> None:
+            with os.fdopen(to, "wb", buffering=0) as file:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[file.write(rest) :]
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        found: Floats = np.concatenate([np.zeros(0, np.float32), *live])
+        writer.join()
+        return found, live.fault, live.warnings
+
+
+@pytest.mark.parametrize(("container", "codec"), [("mp3", "libmp3lame"), ("adts", "aac"), ("matroska", "aac")])
+def test_damage_does_not_end_it(recordings: list[Recording], container: str, codec: str) -> None:
+    speech = recordings[0].waveform
+    data = bytearray(media(container, codec, speech))
+    middle = len(data) // 2
+    data[middle : middle + 3000] = np.random.default_rng(0).bytes(3000)
+    found, fault, warnings = heard_of(bytes(data))
+    assert fault is None
+    assert "damaged" in " ".join(warnings) or container == "matroska"
+    assert len(found) > len(speech) - 12_000
+    assert abs(np.corrcoef(found[16000:32000], speech[16000:32000])[0, 1]) > 0.9
+
+
+def test_the_rate_of_an_mp3_changes(recordings: list[Recording]) -> None:
+    one, other = recordings[0].waveform, recordings[1].waveform
+    stereo = np.stack([other, other], axis=1)
+    data = media("mp3", "libmp3lame", one, rate=16000) + media("mp3", "libmp3lame", stereo, rate=44100)
+    found, fault, _ = heard_of(data)
+    assert fault is None
+    assert len(found) == pytest.approx(len(one) + len(other), abs=3200)
+
+
+@pytest.mark.parametrize("container", ["matroska", "mpegts"])
+def test_time_stamps_of_a_pipe(recordings: list[Recording], container: str) -> None:
+    speech = recordings[0].waveform
+    late = Track(speech, offset_sec=2.0, gap_at_sec=3.0, gap_sec=1.5)
+    found, _, _ = heard_of(media(container, "aac", late, with_video=True))
+    expected = np.concatenate([np.zeros(32000), speech[:48000], np.zeros(24000), speech[48000:]]).astype(np.float32)
+    assert max(map(abs, shifts_ms(found, expected))) < 45
+
+
+def test_the_default_track_is_heard(recordings: list[Recording]) -> None:
+    one, other = Track(recordings[3].waveform, is_default=False), Track(recordings[5].waveform, is_default=True)
+    found, _, warnings = heard_of(media("matroska", "libopus", one, other))
+    assert max(map(abs, shifts_ms(found, other.samples))) < 30
+    assert warnings == ("there are 2 audio tracks, of which number 2 is heard",)
 
 
 def test_stopping_ends_it() -> None:

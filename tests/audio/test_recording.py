@@ -41,11 +41,18 @@ def near(found: Floats, expected: Floats, *, within_ms: float = 30.0) -> None:
     assert max(map(abs, shifts_ms(found, expected))) <= within_ms
 
 
+def test_a_container_that_only_ffmpeg_reads_at_16_bits(speech: Floats) -> None:
+    found, warnings = heard(media("voc", "pcm_s16le", speech))
+    near(found, speech)
+    assert warnings == ()
+
+
 # Several files in one.
 
 LIBSNDFILE = [
     ("WAV", "PCM_16"), ("WAV", "FLOAT"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS"),
     ("MP3", "MPEG_LAYER_III"), ("AIFF", "PCM_16"), ("CAF", "PCM_16"), ("AU", "PCM_16"), ("W64", "PCM_16"),
+    ("RF64", "PCM_16"),
 ]  # fmt: skip
 FFMPEG = [
     ("mp3", "libmp3lame"), ("adts", "aac"), ("flac", "flac"), ("ogg", "libopus"), ("ogg", "flac"), ("webm", "libopus"),
@@ -172,6 +179,61 @@ def test_a_cut_file_of_ffmpeg_says_so(speech: Floats, container: str, codec: str
     found, warnings = heard(data[: round(len(data) * 0.6)])
     assert 3 < len(found) / 16000 < 7
     assert ["damaged or cut short" in warning for warning in warnings] == [True]
+
+
+@pytest.mark.parametrize(
+    ("container", "codec"), [("mp2", "mp2"), ("ac3", "ac3"), ("eac3", "eac3"), ("mpegts", "mp2"), ("mpegts", "ac3")]
+)
+def test_a_cut_frame_says_so_where_nothing_declares_a_length(speech: Floats, container: str, codec: str) -> None:
+    data = media(container, codec, speech)
+    assert heard(data)[1] == ()
+    cuts = [data[: round(len(data) * share)] for share in (0.31, 0.53, 0.77, 0.9)]
+    assert sum("damaged or cut short" in " ".join(heard(cut)[1]) for cut in cuts) >= 3
+
+
+@pytest.mark.parametrize("share", [0.31, 0.53, 0.9])
+def test_a_cut_live_webm_says_so(speech: Floats, share: float) -> None:
+    data = media("webm", "libopus", speech, options={"live": "1"})
+    assert heard(data)[1] == ()
+    found, (warning,) = heard(data[: round(len(data) * share)])
+    assert "the last page, block or packet is not whole" in warning
+    near(found[: len(found) - 3200], speech[: len(found) - 3200])
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "rate"),
+    [
+        ("adts", "aac", 16000), ("adts", "aac", 22050), ("mpegts", "aac", 16000), ("flv", "aac", 44100),
+        ("mp2", "mp2", 16000), ("mpegts", "mp2", 16000), ("mpegts", "mp2", 48000), ("ac3", "ac3", 48000),
+        ("avi", "libmp3lame", 16000), ("mp3", "libmp3lame", 16000),
+    ],
+)  # fmt: skip
+def test_the_encoders_delay_is_taken_off(speech: Floats, container: str, codec: str, rate: int) -> None:
+    options = {"write_xing": "0"} if container == "mp3" else None
+    near(heard(media(container, codec, speech, rate=rate, options=options))[0], speech, within_ms=3)
+
+
+def test_the_encoders_delay_of_fragments_is_taken_off(speech: Floats) -> None:
+    data = media("mp4", "aac", speech, rate=16000, options={"movflags": "frag_keyframe+empty_moov"})
+    near(heard(data)[0], speech, within_ms=3)
+
+
+@pytest.mark.parametrize("kinds", [("RF64", "RF64"), ("RF64", "WAV"), ("WAV", "RF64"), ("RF64", "RF64", "RF64")])
+def test_long_wavs_joined(speech: Floats, kinds: Sequence[str]) -> None:
+    found, warnings = heard(b"".join(wav(speech, format=kind) for kind in kinds))
+    assert np.array_equal(found, np.tile(heard(wav(speech))[0], len(kinds)))
+    assert warnings == ()
+
+
+@pytest.mark.parametrize("declared", [0, 1000, (1 << 63) - 1, (1 << 64) - 1])
+def test_a_long_wav_whose_size_is_wrong(speech: Floats, declared: int) -> None:
+    data = bytearray(wav(speech, format="RF64"))
+    at = data.index(b"ds64") + 8
+    data[at : at + 16] = declared.to_bytes(8, "little") * 2
+    data[data.index(b"data") + 4 : data.index(b"data") + 8] = b"\xff" * 4
+    found, warnings = heard(bytes(data))
+    assert np.array_equal(found, heard(wav(speech))[0])
+    assert warnings == ()
 
 
 def test_a_cut_mp4_with_its_index_in_front(speech: Floats) -> None:
@@ -383,6 +445,27 @@ def test_the_default_track_comes_first(recordings: list[Clip]) -> None:
     one, other = Track(recordings[3].waveform, is_default=False), Track(recordings[5].waveform, is_default=True)
     found, _ = heard(media("matroska", "aac", one, other))
     near(found, other.samples)
+
+
+@pytest.mark.parametrize("container", ["mp4", "matroska", "mpegts"])
+def test_looking_at_tracks_loses_nothing(speech: Floats, container: str) -> None:
+    """A file that is larger than a decoder's buffer, which is read twice."""
+    long = np.tile(speech, 12)
+    other = Track(np.zeros_like(long), is_default=False)
+    near(heard(media(container, "aac", Track(long, is_default=True), other))[0], long, within_ms=45)
+
+
+def test_a_track_that_is_silent_for_long(speech: Floats) -> None:
+    late = np.concatenate([silence(70), speech])
+    for tracks in ((np.zeros_like(late), late), (late, np.zeros_like(late))):
+        near(heard(media("mp4", "aac", *tracks))[0], late)
+
+
+def test_a_track_that_is_shorter_than_another_is_not_cut(speech: Floats) -> None:
+    data = media("matroska", "libopus", Track(speech, offset_sec=30.0), np.zeros(60 * 16000, np.float32))
+    found, warnings = heard(data, Selection(track="1"))
+    near(found, np.concatenate([silence(30), speech]))
+    assert warnings == ()
 
 
 def test_a_track_by_number_and_all(recordings: list[Clip]) -> None:

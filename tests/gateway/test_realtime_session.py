@@ -522,6 +522,25 @@ def test_no_audio_is_no_mistake(send: Callable[[Client], list[dict[str, Any]]]) 
     assert client.heard == []
 
 
+def test_samples_of_another_format_are_doubted_once() -> None:
+    client = Client()
+    floats = np.sin(np.arange(24_000 * 6) * 0.05).astype("<f4").tobytes()
+    messages = [
+        message
+        for first in range(0, len(floats), 9600)
+        for message in client.send(
+            "input_audio_buffer.append",
+            audio=base64.b64encode(floats[first : first + 9600]).decode(),
+            event_id=f"event_{first}",
+        )
+    ]
+    error = _refused(messages)
+    assert error["code"] == "sample_format"
+    assert "f32le, not s16le" in error["message"]
+    assert error["event_id"].startswith("event_")
+    assert client.heard, "it goes on"
+
+
 def test_half_a_sample_waits_for_its_other_half() -> None:
     client = Client(turn_detection=False)
     pcm = base64.b64decode(_base64(0.5))

@@ -11,8 +11,13 @@ _UNKNOWN_32, _UNKNOWN_64 = 0x7FFFF000, 1 << 56
 _W64 = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_MATROSKA, _CLUSTER = bytes.fromhex("1a45dfa3"), bytes.fromhex("1f43b675")
 _SEGMENT = bytes.fromhex("18538067")
 _HEADER_BYTES = 4096
+_TS_PACKETS = (188, 192)
+"""Lengths of packets of MPEG-TS, without and with four bytes before their first, `G`."""
+
+_LAST_CLUSTER_BYTES = 6 << 20
 _LAST_PAGE_BYTES = 27 + 255 + 255 * 255
 
 
@@ -30,14 +35,50 @@ def missing_bytes(file: BinaryFile, part: Part) -> int:
 
 
 def lacks_its_end(file: BinaryFile, part: Part) -> bool:
-    """Whether `part` is an Ogg stream that is cut within its last page; that page has the stream's length."""
+    """Whether `part` ends within an Ogg page, a block of Matroska's or a packet of MPEG-TS, as only a cut file does.
+
+    The last page of an Ogg stream has its length; a live WebM has no length at all.
+    """
+    head = read_at(file, part.begin, 3 * _TS_PACKETS[-1])
+    if head.startswith(b"OggS"):
+        return _is_ogg_cut(file, part)
+    if head.startswith(_MATROSKA):
+        return _is_matroska_cut(file, part)
+    for size in _TS_PACKETS:
+        if head[size % 188 :: size][:3] == b"GGG":
+            return (part.end - part.begin) % size > 0
+    return False
+
+
+def _is_ogg_cut(file: BinaryFile, part: Part) -> bool:
     begin = max(part.end - _LAST_PAGE_BYTES, part.begin)
     tail = read_at(file, begin, part.end - begin)
     at = tail.rfind(b"OggS\0")
-    if at < 0 or read_at(file, part.begin, 4) != b"OggS":
+    if at < 0:
         return False
     segments = tail[at + 27 : at + 27 + tail[at + 26]] if at + 26 < len(tail) else b"\xff"
     return at + 27 + len(segments) + sum(segments) > len(tail)
+
+
+def _is_matroska_cut(file: BinaryFile, part: Part) -> bool:
+    begin = max(part.end - _LAST_CLUSTER_BYTES, part.begin)
+    tail = read_at(file, begin, part.end - begin)
+    at = tail.rfind(_CLUSTER)
+    while 0 <= at < len(tail):
+        id_bytes, head = 9 - tail[at].bit_length(), tail[at : at + 12]
+        if tail[at] < 0x10 or len(head) <= id_bytes:
+            return tail[at] >= 0x10
+        size, size_bytes = _sized(head[id_bytes:])
+        is_cluster = head.startswith(_CLUSTER)
+        at += id_bytes + size_bytes + (0 if is_cluster else size or 0)
+    return at > len(tail)
+
+
+def _sized(data: bytes) -> tuple[int | None, int]:
+    """A size in Matroska's form, None where it is unknown, and its length."""
+    length = 9 - data[0].bit_length()
+    size = int.from_bytes(data[:length], "big") & ((1 << 7 * length) - 1)
+    return None if size == (1 << 7 * length) - 1 else size, length
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +122,8 @@ def _matroska_end(part: _Beginning) -> int:
     at = head.find(_SEGMENT) + len(_SEGMENT)
     if at < len(_SEGMENT) or at >= len(head) or not head[at]:
         return 0
-    length = 9 - head[at].bit_length()
-    size = int.from_bytes(head[at : at + length], "big") & ((1 << 7 * length) - 1)
-    is_unknown = size == (1 << 7 * length) - 1
-    return 0 if is_unknown else at + length + size
+    size, length = _sized(head[at : at + 8])
+    return 0 if size is None else at + length + size
 
 
 def _mp3_end(file: BinaryFile, part: Part) -> int:
@@ -103,5 +142,5 @@ _CONTAINERS: dict[bytes, Callable[[_Beginning], int]] = {
     _W64: _w64_end,
     b"caff": _caf_end,
     _ASF: _asf_end,
-    b"\x1a\x45\xdf\xa3": _matroska_end,
+    _MATROSKA: _matroska_end,
 }

@@ -6,6 +6,7 @@ Samples are resampled by libswresample, several frames a call; its channels stay
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moulin.audio.coded_frames import encoder_delay_sec, is_cut
 from moulin.audio.decoded import CannotDecodeError, Gap, PyAvMissingError, Sound, check_rate, closing, reason, refusal
 from moulin.audio.faults import Faults
 from moulin.audio.parts import BinaryFile
@@ -27,7 +29,8 @@ logger = logging.getLogger(__name__)
 # FFmpeg also has demuxers for playlists (HLS, DASH, concat) that open other files and URLs named in the data; an
 # uploaded file must not be able to do that. Hence only containers that hold their audio themselves.
 _FFMPEG_CONTAINERS = (
-    "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,eac3,flac,matroska,mov,mp3,mpeg,mpegts,ogg,rm,tta,w64,wav,wv"
+    "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dsf,dts,eac3,flac,matroska,mov,mp3,mpc,mpc8,mpeg,mpegts,mxf,"
+    "ogg,oma,rm,tak,tta,voc,w64,wav,wtv,wv,xwma"
 )
 
 _EXACT_LENGTHS = ("aiff", "ape", "au", "caf", "flac", "matroska", "mov", "tta", "w64", "wav", "wv")
@@ -40,6 +43,7 @@ _BLOCK_SAMPLES = 4096
 _FRAMES_AT_ONCE = 16
 """Frames that go into the resampler before blocks are taken out of it; asking costs as much as a frame's decoding."""
 
+_TAGGED_LENGTH = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
 _LEAST_MISSING_SEC = 0.5
 _LOOKED_AT_SEC = 60.0
 """The beginning of a track by which it is taken for silent."""
@@ -135,8 +139,16 @@ def _chosen(name: str, container: Any, file: BinaryFile, track: int | None, faul
         if len(tracks) > 1 and track is None:
             faults.add(f"only one of {len(tracks)} audio tracks can be decoded")
         return known[0]
-    by_default = sorted(known, key=lambda stream: not _is_default(stream))
-    heard = next((stream for stream in by_default if not _is_silent(name, file, tracks.index(stream))), by_default[0])
+    by_default = sorted(known, key=lambda stream: not is_default(stream))
+    heard = next(
+        (
+            stream
+            for limit_sec in (_LOOKED_AT_SEC, float("inf"))
+            for stream in by_default
+            if not _is_silent(name, file, tracks.index(stream), limit_sec)
+        ),
+        by_default[0],
+    )
     faults.add(
         f"the file has {len(tracks)} audio tracks, of which number {tracks.index(heard) + 1} was transcribed",
         hint="choose another one, or all",
@@ -144,12 +156,16 @@ def _chosen(name: str, container: Any, file: BinaryFile, track: int | None, faul
     return heard
 
 
-def _is_default(stream: Any) -> bool:
+def is_default(stream: Any) -> bool:
     return bool(int(getattr(stream, "disposition", 0)) & 1)
 
 
-def _is_silent(name: str, file: BinaryFile, number: int) -> bool:
-    """Whether audio track `number`, counted from 0, has no sound in its first minute."""
+def _is_silent(name: str, file: BinaryFile, number: int, limit_sec: float) -> bool:
+    """Whether audio track `number`, counted from 0, has no sound in its first `limit_sec`.
+
+    The file's position is kept: a container that is open already reads on from there.
+    """
+    position = file.tell()
     try:
         with opened(name, file) as container:
             sounds = _sounds(name, container, container.streams.audio[number], 8000, Timeline(0.0), Faults())
@@ -160,10 +176,12 @@ def _is_silent(name: str, file: BinaryFile, number: int) -> bool:
                 if sound.samples.size and np.abs(sound.samples).max() > _SILENT_PEAK:
                     return False
                 heard_sec += len(sound.samples) / sound.rate
-                if heard_sec > _LOOKED_AT_SEC:
+                if heard_sec > limit_sec:
                     break
     except Exception as error:
         logger.debug("%s: audio track %d cannot be decoded", name, number + 1, exc_info=error)
+    finally:
+        file.seek(position)
     return True
 
 
@@ -178,11 +196,30 @@ def _zero_sec(container: Any, is_first: bool) -> float:
 def _sounds(
     name: str, container: Any, stream: Any, sample_rate: int, timeline: Timeline, faults: Faults
 ) -> Iterator[Sound | Gap]:
+    """Decoded sound and gaps, without the encoder's delay where the container does not know it."""
+    frames = Frames(name, container, stream)
+    left_sec: float | None = None
+    for sound in _placed(frames, sample_rate, timeline, faults):
+        if isinstance(sound, Gap):
+            yield sound
+            continue
+        if left_sec is None:
+            left_sec = frames.delay_sec
+        skipped = min(round(left_sec * sound.rate), len(sound.samples))
+        if skipped:
+            left_sec -= skipped / sound.rate
+            sound = Sound(sound.rate, sound.samples[skipped:])
+        if len(sound.samples):
+            yield sound
+
+
+def _placed(frames: Frames, sample_rate: int, timeline: Timeline, faults: Faults) -> Iterator[Sound | Gap]:
+    """Decoded sound at `sample_rate`, and the gaps between it."""
+    name, container, stream = frames.name, frames.container, frames.stream
     converter: _Converter | None = None
     end_sec, decoded = 0.0, False
     counted = container.format.name == "ogg"  # time is counted in samples there: a gap is a page that was lost
     unit_sec = float(stream.time_base)
-    frames = _Frames(name, container, stream)
     for frame in frames:
         start_sec = None if frame.pts is None else frame.pts * unit_sec
         duration_sec = frame.samples / frame.sample_rate
@@ -207,6 +244,8 @@ def _sounds(
         if not decoded:
             raise refusal(name, frames.damage) from frames.damage
         faults.damaged(reason(frames.damage))
+    elif frames.is_cut:
+        faults.damaged("the last frame is not whole")
     declared_sec = _declared_end_sec(container, stream)
     if declared_sec is not None and declared_sec - end_sec > max(_LEAST_MISSING_SEC, 0.01 * declared_sec):
         faults.missing(declared_sec - end_sec)
@@ -217,6 +256,8 @@ def _declared_end_sec(container: Any, stream: Any) -> float | None:
     names = set(container.format.name.split(","))
     if not names & set(_EXACT_LENGTHS):
         return None
+    if "matroska" in names and len(container.streams) > 1:  # the track's length is guessed by that of the whole
+        return _tagged_sec(stream.metadata.get("DURATION", ""))
     if stream.duration is not None and stream.time_base is not None:
         # Only MP4 counts from the track's own start; others from zero.
         start = (stream.start_time or 0) if "mov" in names else 0
@@ -226,25 +267,38 @@ def _declared_end_sec(container: Any, stream: Any) -> float | None:
     return None
 
 
-class _Frames:
+def _tagged_sec(text: str) -> float | None:
+    """The length in a tag of Matroska's, such as 00:01:34.456000000."""
+    match = _TAGGED_LENGTH.fullmatch(text)
+    return None if match is None else int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
+
+
+class Frames:
     """Decoded frames of a track. `damage` is the last error of FFmpeg's on the way, after which decoding went on."""
 
     def __init__(self, name: str, container: Any, stream: Any) -> None:
-        self._name, self._container, self._stream = name, container, stream
+        self.name, self.container, self.stream = name, container, stream
         self.damage: Exception | None = None
+        self.is_cut = False
+        """Whether the last frame has fewer bytes than it should: known at the end."""
+        self.delay_sec = 0.0
+        """What the encoder put before the beginning, if the container does not say so: known with the first frame."""
 
     def __iter__(self) -> Iterator[Any]:
         from av.error import FFmpegError
 
         decoded = False
+        last: Any = None
+        codec = self.stream.codec_context.codec.canonical_name
         try:
-            packets = self._container.demux(self._stream)
+            packets = self.container.demux(self.stream)
         except Exception as error:
-            raise refusal(self._name, error) from error
+            raise refusal(self.name, error) from error
         while True:
             try:
                 packet = next(packets)
             except StopIteration:
+                self.is_cut = last is not None and is_cut(codec, bytes(last))
                 return
             except FFmpegError as error:  # the container ends in the middle of a packet
                 self.damage = error
@@ -252,7 +306,7 @@ class _Frames:
             except Exception as error:
                 if decoded:
                     raise
-                raise refusal(self._name, error) from error
+                raise refusal(self.name, error) from error
             try:
                 frames = packet.decode()
             except FFmpegError as error:  # live recordings often start with packets that refer to earlier ones
@@ -261,11 +315,25 @@ class _Frames:
             except Exception as error:
                 if decoded:
                     raise
-                raise refusal(self._name, error) from error
+                raise refusal(self.name, error) from error
+            if last is None and frames and _knows_no_delay(self.container, packet, frames[0]):
+                self.delay_sec = encoder_delay_sec(codec, bytes(packet), frames[0])
+            if packet.size:
+                last = packet
             for frame in frames:
                 decoded = True
                 if frame.samples:
                     yield frame
+
+
+def _knows_no_delay(container: Any, packet: Any, frame: Any) -> bool:
+    """Whether nothing was taken off a track's first packet. Beside a picture, time stamps are right as they are."""
+    pictures = [stream for stream in container.streams if stream.type == "video" and not _is_cover(stream)]
+    return not pictures and packet.pts == frame.pts and container.format.name not in ("matroska,webm", "asf")
+
+
+def _is_cover(stream: Any) -> bool:
+    return bool(int(getattr(stream, "disposition", 0)) & 0x400)
 
 
 class _Converter:

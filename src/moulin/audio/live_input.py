@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 
 from moulin.arrays import Floats
 from moulin.audio.containers import SNIFFED_BYTES, container_of
-from moulin.audio.decode import read_audio
-from moulin.audio.decoded import check_rate
-from moulin.audio.ffmpeg import how_to_open
+from moulin.audio.decoded import check_rate, reason
+from moulin.audio.faults import Faults
+from moulin.audio.ffmpeg import Frames, how_to_open, is_default
 from moulin.audio.live_wav import LiveWav, UnknownWavError
 from moulin.audio.pcm import RawFormat, pcm_frames, scale_to_float
+from moulin.audio.recording import Recording
+from moulin.audio.timeline import MAX_SILENCE_SEC, Skip, Timeline
 from moulin.audio.waveform import SAMPLE_RATE, check_waveform
 from moulin.errors import AudioError, first_line
 
@@ -45,8 +47,14 @@ class LiveInput:
         self._descriptor, self._name, self._raw = descriptor, name, raw
         self._stopped, self._stopping = os.pipe()
         self._ended = False
+        self._faults = Faults()
         self.fault: str | None = None
         """Why the input ended before its writer closed it, if it did; what came before was given."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was chosen or could not be decoded: complete at the end."""
+        return self._faults.warnings
 
     def close(self) -> None:
         os.close(self._stopped)
@@ -134,15 +142,20 @@ class LiveInput:
             how = how_to_open(head)
             how["options"] = {**how.get("options", {}), **_PROBE}
             container: Any = av.open(pipe, mode="r", buffer_size=4096, **how)
-            (stream, *_) = container.streams.audio
-            if stream.codec_context is None:
-                raise ValueError("the audio's codec is not known")
             with container:
-                for samples in _decoded(container, stream):
+                frames = Frames(self._name, container, self._track(container))
+                for samples in _decoded(frames):
                     if not decoded:
                         pipe.forget()
                     decoded = True
                     yield samples
+            if not decoded:
+                raise frames.damage or ValueError("nothing was decoded")
+            if frames.damage is not None:
+                if self._ended:
+                    self._faults.damaged(reason(frames.damage))
+                else:
+                    self.fault = reason(frames.damage)
         except AudioError:
             raise
         except Exception as error:
@@ -151,6 +164,18 @@ class LiveInput:
                 return
             logger.debug("%s cannot be decoded as it comes", self._name, exc_info=error)
             yield from self._whole(pipe)
+
+    def _track(self, container: Any) -> Any:
+        """The default audio track, else the first. Raises ValueError without one that can be decoded."""
+        tracks = list(container.streams.audio)
+        known = [track for track in tracks if track.codec_context is not None]
+        if not known:
+            raise ValueError("there is no audio, or of a codec that is not known")
+        chosen = next((track for track in known if is_default(track)), known[0])
+        if len(tracks) > 1:
+            number = tracks.index(chosen) + 1
+            self._faults.add(f"there are {len(tracks)} audio tracks, of which number {number} is heard")
+        return chosen
 
     def _whole(self, pipe: _Pipe) -> Iterator[Floats]:
         """The audio of a container that cannot be decoded as it comes, when all of it has come."""
@@ -162,18 +187,58 @@ class LiveInput:
             )
         while pipe.read(_READ_BYTES):
             pass
-        yield read_audio(bytes(pipe.seen), name=self._name)
+        recording = Recording(bytes(pipe.seen), name=self._name)
+        for block in recording:
+            yield np.zeros(0, np.float32) if isinstance(block, Skip) else block
+        for warning in recording.warnings:
+            self._faults.add(warning)
 
 
-def _decoded(container: Any, stream: Any) -> Iterator[Floats]:
-    import av
+def _decoded(frames: Frames) -> Iterator[Floats]:
+    """16 kHz mono of a track, with silence where its time stamps have a gap of up to `MAX_SILENCE_SEC`; a longer one
+    may as well be another clock. Damaged packets are passed over."""
+    resampler: _Resampler | None = None
+    timeline = Timeline((frames.container.start_time or 0) / 1_000_000)
+    for frame in frames:
+        start_sec = None if frame.pts is None else float(frame.pts * frames.stream.time_base)
+        gap_sec = timeline.gap_before(start_sec, frame.samples / frame.sample_rate)
+        if resampler is None or not resampler.takes(frame):
+            if resampler is not None:
+                yield from resampler.taken(None)
+            resampler = _Resampler(frame, 0.0 if resampler is not None else frames.delay_sec)
+        if 0 < gap_sec <= MAX_SILENCE_SEC:
+            yield np.zeros(round(gap_sec * SAMPLE_RATE), np.float32)
+        yield from resampler.taken(frame)
+    if resampler is not None:
+        yield from resampler.taken(None)
 
-    resampler = av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
-    for frame in container.decode(stream):
-        for resampled in resampler.resample(frame):
-            yield _mixed(scale_to_float(resampled.to_ndarray().T))
-    for resampled in resampler.resample(None):
-        yield _mixed(scale_to_float(resampled.to_ndarray().T))
+
+def _kind(frame: Any) -> tuple[int, str, str]:
+    return frame.sample_rate, frame.format.name, frame.layout.name
+
+
+class _Resampler:
+    """Decoded frames of one kind to 16 kHz mono."""
+
+    def __init__(self, frame: Any, delay_sec: float) -> None:
+        """`frame` is the first one; `delay_sec` is left out at the beginning."""
+        import av
+
+        self._kind, self._left = _kind(frame), round(delay_sec * SAMPLE_RATE)
+        self._resampler = av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
+
+    def takes(self, frame: Any) -> bool:
+        return _kind(frame) == self._kind
+
+    def taken(self, frame: Any | None) -> Iterator[Floats]:
+        """What is ready after `frame`; after None, which is the last, all the rest."""
+        if frame is not None:
+            frame.pts = None  # of time stamps with gaps the resampler would make silence itself
+        for resampled in self._resampler.resample(frame):
+            mixed = _mixed(scale_to_float(resampled.to_ndarray().T))
+            skipped = min(self._left, len(mixed))
+            self._left -= skipped
+            yield mixed[skipped:]
 
 
 class _Pipe:

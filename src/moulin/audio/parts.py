@@ -37,7 +37,8 @@ _BEGINNINGS = {
 }
 """First bytes of files, and a pattern that is unlikely within their audio."""
 _OGG_PAGE = re.compile(rb"OggS\x00[\x00-\x07]")
-_WAV = re.compile(rb"RIFF[\s\S]{4}WAVE(?:fmt |JUNK|bext|LIST)")
+_WAV = re.compile(rb"(?:RIFF[\s\S]{4}WAVE(?:fmt |JUNK|bext|LIST)|(?:RF64|BW64)[\s\S]{4}WAVEds64)")
+_WAV_MAGICS = (b"RIFF", b"RF64", b"BW64")
 # A tag, or the frame without sound that has the length and the encoder delay of what follows.
 _MP3 = re.compile(
     rb"ID3[\x02-\x04]\x00[\x00\x10\x20\x40\x60\x80\xa0\xc0\xe0][\x00-\x7f]{4}"
@@ -46,6 +47,7 @@ _MP3 = re.compile(
 _TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
 _UNKNOWN_SIZE = 0x7FFFF000
 """Sizes from here on are written by programs that cannot know the size, such as FFmpeg into a pipe."""
+_UNKNOWN_LONG_SIZE = 1 << 56
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ def parts_of(file: BinaryFile) -> list[Part]:
     """The parts of `file` in order, at least one; each begins where a decoder would find the beginning of a file."""
     end = file.seek(0, io.SEEK_END)
     head = read_at(file, 0, _HEAD_BYTES)
-    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
+    if _is_wav(head):
         return _limited(list(_wav_parts(file, end)), end)
     if head[:4] == b"FORM" or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
         return _sized_parts(file, end, head)
@@ -238,33 +240,57 @@ def _wav_parts(file: BinaryFile, end: int) -> Iterator[Part]:
         begin = part.end
 
 
+def _is_wav(head: bytes) -> bool:
+    return head[:4] in _WAV_MAGICS and head[8:12] == b"WAVE"
+
+
+@dataclass(frozen=True, slots=True)
+class _WavSamples:
+    """Where a WAV file's samples begin, their declared size in bytes (None: nobody knew), and the sizes in its header:
+    of the file and of the samples, `size_bytes` long each (4, in RF64 8)."""
+
+    begin: int
+    declared: int | None
+    size_positions: tuple[int, int]
+    size_bytes: int
+
+    def sized(self, size: int) -> dict[int, bytes]:
+        """The bytes of a header that declares `size` bytes of samples."""
+        written = min(size, (1 << 8 * self.size_bytes) - 45).to_bytes(self.size_bytes, "little")
+        return dict.fromkeys(self.size_positions, written)
+
+
 def _wav_part(file: BinaryFile, begin: int, end: int) -> Part:
-    size_at, declared = _wav_samples(file, begin, end)
-    if size_at is None:
+    samples = _wav_samples(file, begin, end)
+    if samples is None:
         return Part(begin, end)
-    samples_at = size_at + 4
-    if 0 < declared < _UNKNOWN_SIZE and samples_at + declared <= end:
+    declared = samples.declared
+    if declared and samples.begin + declared <= end:
         # A few writers leave out the byte that fills up an odd number.
-        for stop in {samples_at + declared + declared % 2, samples_at + declared}:
+        for stop in {samples.begin + declared + declared % 2, samples.begin + declared}:
             following = _after_samples(file, stop, end)
             if following is not None:
                 return Part(begin, following)
-    following = next((at for at, _ in _found(file, _WAV, (b"WAVE",), samples_at)), end)
-    missing = max(samples_at + declared - end, 0) if declared < _UNKNOWN_SIZE and following == end else 0
-    size = min(following - samples_at, 0xFFFFFFFF - 44).to_bytes(4, "little")
-    return Part(begin, following, {size_at: size, begin + 4: size}, missing)
+    following = next((at for at, _ in _found(file, _WAV, (b"WAVE",), samples.begin)), end)
+    missing = max(samples.begin + (declared or 0) - end, 0) if following == end else 0
+    return Part(begin, following, samples.sized(following - samples.begin), missing)
 
 
-def _wav_samples(file: BinaryFile, begin: int, end: int) -> tuple[int | None, int]:
-    """The position of the size of the chunk `data`, and that size; None where there is no such chunk."""
-    at = begin + 12
+def _wav_samples(file: BinaryFile, begin: int, end: int) -> _WavSamples | None:
+    """The samples of the WAV or RF64 file at `begin`; None where there is no chunk `data`."""
+    at, long_at = begin + 12, None
     while at + 8 <= end:
         header = read_at(file, at, 8)
         size = int.from_bytes(header[4:], "little")
-        if header[:4] == b"data":
-            return at + 4, size
+        if header[:4] == b"ds64":
+            long_at = at + 8
+        if header[:4] == b"data" and (long_at is None or size != 0xFFFFFFFF):
+            return _WavSamples(at + 8, size if size < _UNKNOWN_SIZE else None, (at + 4, begin + 4), 4)
+        if header[:4] == b"data" and long_at is not None:
+            size = int.from_bytes(read_at(file, long_at + 8, 8), "little")
+            return _WavSamples(at + 8, size if size < _UNKNOWN_LONG_SIZE else None, (long_at + 8, long_at), 8)
         at += 8 + size + size % 2
-    return None, 0
+    return None
 
 
 def _after_samples(file: BinaryFile, at: int, end: int) -> int | None:
@@ -272,7 +298,7 @@ def _after_samples(file: BinaryFile, at: int, end: int) -> int | None:
     is_chunk = False
     while at + 8 < end:
         header = read_at(file, at, 12)
-        if header[:4] == b"RIFF" and header[8:12] == b"WAVE":
+        if _is_wav(header):
             return at
         if header.startswith(_TAGS):
             return end

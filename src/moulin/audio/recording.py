@@ -200,7 +200,7 @@ def _sounds(name: str, file: BinaryFile, sample_rate: int, track: int | None, fa
             refusals.append(error)
             faults.add(f"bytes {part.begin} to {part.end} of {end} cannot be decoded ({error.message})")
         if lacks_its_end(file, part):
-            faults.damaged("the last page is not whole")
+            faults.damaged("the last page, block or packet is not whole")
         missing = missing_bytes(file, part)
         if missing and not faults.is_missing:
             faults.missing(decoded_sec * missing / (part.end - part.begin))

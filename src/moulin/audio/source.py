@@ -25,7 +25,8 @@ AUDIO_SUFFIXES = (
     *(".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".spx", ".mp3", ".mp2", ".mpga", ".m4a", ".m4b", ".m4r"),
     *(".aac", ".wma", ".amr", ".awb", ".3gp", ".3gpp", ".3g2", ".aiff", ".aif", ".aifc", ".au", ".snd", ".caf"),
     *(".w64", ".rf64", ".sph", ".voc", ".mp4", ".m4v", ".mov", ".avi", ".wmv", ".asf", ".webm", ".weba", ".mka"),
-    *(".mkv", ".flv", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".ac3", ".eac3", ".wv", ".tta", ".ape"),
+    *(".mkv", ".flv", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".ac3", ".eac3", ".ec3", ".wv", ".tta", ".ape", ".bwf"),
+    *(".mxf", ".dts", ".oma", ".mpc", ".tak", ".dsf", ".wtv"),
 )
 """Suffixes of the files taken from a folder; a file named explicitly is read whatever its suffix."""
 

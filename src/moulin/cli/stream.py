@@ -121,6 +121,8 @@ def _live(source: AudioSource) -> Iterator[LiveInput]:
             yield live
         if live.fault is not None:
             warn(f"{source.name} ended early: {live.fault}")
+        for warning in live.warnings:
+            warn(f"{source.name}: {warning}")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moulin.audio.pcm import PcmEncoding
 from moulin.gateway.api_error import ApiError
-from moulin.gateway.live_audio import LiveAudio
+from moulin.gateway.live_audio import FormatGuard, LiveAudio
 from moulin.quoting import cut, quoted
 
 _LOGPROBS = "item.input_audio_transcription.logprobs"
@@ -33,6 +33,9 @@ class AudioFormat:
 
     def decoder(self) -> LiveAudio:
         return LiveAudio(self.encoding, self.sample_rate)
+
+    def guard(self) -> FormatGuard:
+        return FormatGuard(self.encoding, self.sample_rate)
 
 
 PCM = AudioFormat("audio/pcm", "pcm16", "s16le", 24_000)

@@ -70,7 +70,7 @@ class RealtimeSession:
         self._config = config
         self._older, self._refusal, self._new_id = older, refusal, new_id
         self._id = new_id("sess")
-        self._audio = config.format.decoder()
+        self._audio, self._guard = config.format.decoder(), config.format.guard()
         self._audio_sec = 0.0  # received in earlier formats
         self._timeline = Timeline()
         self._buffer_start_sec = 0.0  # beginning of the audio that belongs to no committed item
@@ -186,13 +186,17 @@ class RealtimeSession:
         self._config = config
         if config.format is not old.format:
             self._audio_sec += self._audio.received_sec
-            self._audio = config.format.decoder()
+            self._audio, self._guard = config.format.decoder(), config.format.guard()
 
     def _append(self, fields: dict[str, Any]) -> Iterator[Step]:
+        data = _decoded(_required(fields, "audio"))
         try:
-            pieces = self._audio.accept(_decoded(_required(fields, "audio")))
+            pieces = self._audio.accept(data)
         except AudioError as error:
             raise ApiError(400, error.message, code="invalid_audio", param="audio", hint=error.hint) from None
+        if (doubt := self._guard.accept(data)) is not None:
+            # The protocol has no event for warnings; after an error, too, a session goes on.
+            yield self.refused(ApiError(400, doubt, code="sample_format", param="audio"), _event_id(fields))
         for piece in pieces:
             yield self._hear(piece, None)
 
