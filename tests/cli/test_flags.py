@@ -167,7 +167,7 @@ def test_every_option_is_a_flag_of_serve(options: type) -> None:
     assert without_flag <= SAID_BY_OTHERS | OF_A_REQUEST | OF_THE_LIBRARY
 
 
-ODD: dict[str, str] = {"kind": "torch", "device": "cuda:1", "precision": "bf16"}
+ODD: dict[str, Any] = {"kind": "torch", "device": "cpu", "precision": "fp32", "blank_skip": 0.5, "head": "transducer"}
 """What a checkpoint can be built with where there is no GPU; other options get a value by their type."""
 
 
@@ -185,7 +185,7 @@ def odd_value(one: Field[Any], kind: Any) -> Any:
 
 @pytest.mark.needs("torch")
 @pytest.mark.parametrize(
-    ("bundle", "options"), [("zipformer2-offline", OfflineOptions), ("zipformer2-streaming", StreamingOptions)]
+    ("bundle", "options"), [("zipformer2-ctc-offline", OfflineOptions), ("zipformer2-ctc-streaming", StreamingOptions)]
 )
 def test_every_flag_of_repo_build_arrives_in_the_shim(bundle: str, options: Any, tmp_path: Path) -> None:
     """Made of the fields: a new option is covered as it is."""

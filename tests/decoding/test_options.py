@@ -16,7 +16,8 @@ from moulin.errors import OptionsError
 
 
 def test_defaults() -> None:
-    assert DecodingOptions().to_dict() == {"method": "greedy", "beam": 4, "temperature": 1.0, "blank_penalty": 0.0}
+    usual = {"method": "greedy", "beam": 4, "temperature": 1.0, "blank_penalty": 0.0, "blank_skip": None}
+    assert DecodingOptions().to_dict() == usual
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,7 @@ def test_no_changes(nothing: str | bytes) -> None:
 def test_an_unknown_option_is_refused_with_the_known_ones() -> None:
     with pytest.raises(OptionsError, match="There is no decoding option 'beem'") as caught:
         DecodingOptions().updated_from_json('{"beem": 4}')
-    assert caught.value.hint == "the options are method, beam, temperature, blank_penalty"
+    assert caught.value.hint == "the options are method, beam, temperature, blank_penalty, blank_skip"
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_other_compressions(site: Site, tmp_path: Path, mode: str) -> None:
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ([a_file("m/model.int8.onnx"), a_file("m/tokens.txt")], f"{NAME} holds no transducer"),
+        ([a_file("m/some.int8.onnx"), a_file("m/tokens.txt")], f"{NAME} holds no transducer"),
         ([*model_members("a"), *model_members("b")], f"{NAME} holds 2 models: a, b"),
     ],
 )

@@ -208,7 +208,7 @@ def test_a_checkpoint_names_one_of_several() -> None:
     ("names", "inside", "precision", "message"),
     [
         (["pretrained-a.pt", "pretrained-b.pt", "tokens.txt"], "", None, "holds 2 checkpoints: pretrained-a.pt, pret"),
-        (["README.md", "model.int8.onnx"], "", None, "hf://a/b holds no transducer: expected .*CTC"),
+        (["README.md", "some.int8.onnx"], "", None, "hf://a/b holds no transducer: expected .*CTC"),
         ([*MODEL, "tokens.txt"], "exp", None, "hf://a/b/exp holds no transducer: "),
         ([*MODEL, "tokens.txt"], "encoder-b.onnx", None, "There is no encoder-b.onnx in hf://a/b"),
         ([*MODEL], "", None, "hf://a/b has no tokens.txt"),

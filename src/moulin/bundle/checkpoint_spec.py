@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from moulin.bundle.checkpoint_files import find_checkpoint
+from moulin.bundle.choice import Head
 from moulin.bundle.files import vocabulary_on_disk
 from moulin.bundle.spec import CheckpointSpec, StateSpec, StreamingSpec
 from moulin.bundle.tokens import read_tokens
@@ -15,14 +17,22 @@ from moulin.encoders.transducer import Transducer
 from moulin.errors import BundleError
 
 
-def load_checkpoint_spec(model: Path, *, streaming: bool) -> CheckpointSpec:
-    """Read and check the checkpoint at `model`, and its tokens.txt or bpe.model.
+def load_checkpoint_spec(model: Path, *, streaming: bool, head: Head | None = None) -> CheckpointSpec:
+    """Read and check the checkpoint at `model`, and its tokens.txt or bpe.model, to be decoded by `head`.
 
     Chunk and left context of streaming are those of its parameters, else the recipe's. Raises BundleError.
     """
     checkpoint = find_checkpoint(model)
     with errors_of(checkpoint):
-        return _read(checkpoint, streaming=streaming)
+        spec = _read(checkpoint, streaming=streaming)
+    if head != "ctc":
+        return spec
+    if not spec.has_ctc_head:
+        raise BundleError(
+            f"{checkpoint} has no CTC head, only a transducer's joiner",
+            hint="leave out --head: it was not trained with --use-ctc",
+        )
+    return replace(spec, head="ctc", has_ctc_head=False, context_size=0, joiner_dim=0)
 
 
 def _read(checkpoint: Path, *, streaming: bool) -> CheckpointSpec:
@@ -41,6 +51,7 @@ def _read(checkpoint: Path, *, streaming: bool) -> CheckpointSpec:
         checkpoint=checkpoint,
         tokens_file=tokens,
         doubts=tuple(loaded.doubts(streaming=streaming)),
+        has_ctc_head=transducer.ctc is not None,
     )
 
 

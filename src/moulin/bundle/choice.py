@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Literal, get_args
 
 from moulin.bundle.file_names import (
     ROLES,
@@ -19,6 +19,7 @@ from moulin.bundle.file_names import (
     is_projection,
     names_a_training,
     names_language,
+    parse_ctc_name,
     parse_onnx_name,
     training_rank,
     what_was_trained,
@@ -28,6 +29,8 @@ from moulin.errors import BundleError
 
 Mode = Literal["offline", "streaming"]
 Form = Literal["onnx", "checkpoint"]
+Head = Literal["transducer", "ctc"]
+HEADS: tuple[Head, ...] = get_args(Head)
 
 _OR_TENSORRT = " and --engine tensorrt, which takes fp32 files"
 # Folders of a recipe that hold no acoustic model, although their files may have a model's name.
@@ -51,6 +54,8 @@ class Wish:
     mode: Mode | None = None
     language: str | None = None
     form: Form | None = None
+    head: Head | None = None
+    """The head to decode where a folder has a file for each; the default is the transducer's."""
 
 
 NO_WISH = Wish()
@@ -71,6 +76,8 @@ class Choice:
     mode: Mode | None = None
     language: str | None = None
     notes: tuple[str, ...] = ()
+    head: Head = "transducer"
+    """`ctc` for a file that has a CTC head alone."""
 
     @property
     def file(self) -> PurePosixPath:
@@ -84,6 +91,10 @@ def choose_model(paths: Collection[PurePosixPath], inside: PurePosixPath, about:
     `about` is the folder's or repository's name for messages. Raises BundleError where there is no model, or where the
     rules cannot decide between several.
     """
+    if inside in paths and wish.head != "transducer" and (named := parse_ctc_name(inside)):
+        return _ctc_choice(named, wish, ())
+    if inside in paths and wish.head == "ctc" and (named := parse_onnx_name(inside)) and named.role == "encoder":
+        return _ctc_choice(named, wish, ())  # an encoder with both heads needs no decoder and joiner then
     if inside in paths and inside.suffix == ".onnx":
         return _named_encoder(paths, inside, about, wish)
     if inside in paths and inside.suffix in (".pt", ".safetensors"):
@@ -98,11 +109,14 @@ class _Folder:
         self._top, self._about = top, about
         below = sorted(path for path in paths if path.is_relative_to(top))
         self._names = [name for path in below if (name := parse_onnx_name(path))]
+        self._ctc = [name for path in below if not self._is_aside(path) and (name := parse_ctc_name(path))]
         self._of_2022 = {path.parent for path in below if is_projection(path)}
         self._checkpoints = [path for path in below if is_checkpoint_name(path) and not self._is_aside(path)]
 
     def choose(self, wish: Wish) -> Choice:
         exports = self._folders_with_exports()
+        if self._ctc and self._prefers_ctc(exports, wish):
+            return self._ctc_model(wish)
         if self._checkpoints and (not exports or self._prefers_checkpoint(exports, wish)):
             choice = self._checkpoint(wish)
             notes = self._why_no_onnx(choice, exports, wish)
@@ -110,6 +124,22 @@ class _Folder:
         if exports:
             return self._onnx(exports, wish)
         raise self._nothing()
+
+    def _prefers_ctc(self, exports: Sequence[PurePosixPath], wish: Wish) -> bool:
+        """Whether a CTC export is taken: where it is asked for, or where there is nothing else."""
+        if wish.head == "ctc":
+            return wish.form != "checkpoint" or not self._checkpoints
+        return wish.head is None and not exports and not self._names and not self._checkpoints
+
+    def _ctc_model(self, wish: Wish) -> Choice:
+        folder, notes = self._one_folder(sorted({name.path.parent for name in self._ctc}), wish)
+        names = [name for name in self._ctc if name.path.parent == folder]
+        names = self._of_precision(names, wish.precision, folder)
+        names = self._of_mode(names, wish.mode, folder, notes)
+        names = self._of_training(names, folder, notes)
+        names = self._of_form(names, folder, notes)
+        precision = wish.precision or next(p for p in PRECISIONS if any(name.precision == p for name in names))
+        return _ctc_choice(next(name for name in names if name.precision == precision), wish, tuple(notes))
 
     def _folders_with_exports(self) -> list[PurePosixPath]:
         """The folders with encoders, only the complete ones if there are any; without exports in the form of 2022."""
@@ -342,8 +372,8 @@ class _Folder:
         return BundleError(
             f"{self._about} holds no transducer: expected encoder*.onnx, decoder*.onnx and joiner*.onnx, or a "
             "checkpoint",
-            hint="a CTC or attention model is another kind of model, which moulin does not serve, and TorchScript "
-            "files (jit_script.pt) are no checkpoints",
+            hint="a CTC or attention model is another kind of model, of which moulin serves Icefall's CTC exports "
+            "(model.onnx, ctc-*.onnx), and TorchScript files (jit_script.pt) are no checkpoints",
         )
 
     def _is_aside(self, path: PurePosixPath) -> bool:
@@ -373,6 +403,11 @@ class _Folder:
 
 
 _WHY = {9: "moulin's stored form", 8: "the usual name", 7: "the usual name", 6: "the last of the training"}
+
+
+def _ctc_choice(name: OnnxName, wish: Wish, notes: tuple[str, ...]) -> Choice:
+    mode: Mode | None = "streaming" if name.chunk is not None else wish.mode
+    return Choice("onnx", (name.path,), name.precision, mode, notes=notes, head="ctc")
 
 
 def _named_encoder(paths: Collection[PurePosixPath], encoder: PurePosixPath, about: str, wish: Wish) -> Choice:

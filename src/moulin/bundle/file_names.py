@@ -43,9 +43,14 @@ _GRAPH = re.compile(
 )
 
 
+# Icefall's offline CTC export is model.onnx, its streaming one ctc-epoch-99-avg-1-chunk-16-left-128.onnx.
+_CTC = re.compile(r"(?:model|ctc)(?P<label>(?:[-_.].*?)?)(?:[._-](?P<precision>int8|fp16|fp32))?\.onnx")
+
+
 @dataclass(frozen=True, slots=True)
 class OnnxName:
-    """The parsed file name of one of a transducer's three networks. `key` is equal for the three of one export."""
+    """The parsed file name of one of a transducer's three networks, or of a CTC model (role ctc). `key` is equal for
+    the three of one export."""
 
     path: PurePosixPath
     role: str
@@ -94,6 +99,17 @@ def parse_onnx_name(path: PurePosixPath) -> OnnxName | None:
     if match["precision"] in ("int8", "fp16"):
         precision = "int8" if match["precision"] == "int8" else "fp16"
     return OnnxName(path, match["role"], language, label, precision)
+
+
+def parse_ctc_name(path: PurePosixPath) -> OnnxName | None:
+    """The parsed name of a CTC model; None for any other file."""
+    match = _CTC.fullmatch(path.name)
+    if match is None:
+        return None
+    precision: Precision = "fp32"
+    if match["precision"] in ("int8", "fp16"):
+        precision = "int8" if match["precision"] == "int8" else "fp16"
+    return OnnxName(path, "ctc", None, match["label"], precision)
 
 
 def is_language(code: str) -> bool:

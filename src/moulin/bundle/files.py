@@ -61,6 +61,8 @@ def find_bundle_files(model: Path, precision: Precision | None = None, *, wish: 
             f"{model} holds PyTorch checkpoints ({name}) but no ONNX files",
             hint=f"export it first: moulin export {name} --to FOLDER, for live audio with --streaming",
         )
+    if choice.head == "ctc":
+        raise BundleError(f"Expected a transducer in {model}, got the CTC model {choice.file.name}")
     encoder, decoder, joiner = map(Path, choice.networks)
     tokens, bpe_model = vocabulary_on_disk(encoder, choice.language)
     return BundleFiles(

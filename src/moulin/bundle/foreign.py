@@ -61,15 +61,27 @@ _KINDS = (
 
 def refuse_foreign(encoder: OnnxGraph) -> None:
     """Raise BundleError, which names the kind of model, where `encoder` is not that of an Icefall transducer."""
+    if gives_log_probs_alone(encoder):
+        raise BundleError(f"{encoder.file} is a CTC model", hint="decode it with --head ctc")
+    refuse_other_kinds(encoder)
+
+
+def refuse_other_kinds(encoder: OnnxGraph) -> None:
+    """`refuse_foreign` without the refusal of CTC models: for those of Icefall."""
     model_type = encoder.metadata.get("model_type", "")
-    if any("log_prob" in tensor.name for tensor in encoder.outputs) or model_type.endswith("_ctc"):
-        raise BundleError(f"{encoder.file} is a CTC model", hint="moulin serves transducers")
     inputs = {tensor.name for tensor in encoder.inputs}
     for kind in _KINDS:
         if _starts(model_type, kind.model_types) or inputs.intersection(kind.inputs):
             what = kind.what.format(type=cut(model_type) or ", ".join(sorted(inputs.intersection(kind.inputs))))
             raise BundleError(f"{encoder.file} {what}", hint=kind.hint)
     _refuse_other_features(encoder)
+
+
+def gives_log_probs_alone(encoder: OnnxGraph) -> bool:
+    """Whether `encoder` is a CTC model: its head's log-probabilities are its first output, not beside encoder_out."""
+    named = [tensor.name for tensor in encoder.outputs]
+    log_probs = any("log_prob" in name for name in named) and "encoder_out" not in named
+    return log_probs or encoder.metadata.get("model_type", "").endswith("_ctc")
 
 
 def refuse_foreign_decoder(decoder: OnnxGraph) -> None:

@@ -9,6 +9,7 @@ from typing import Literal
 from moulin.bundle.choice import MissingNetworkError, Wish
 from moulin.bundle.files import BundleFiles, Precision, find_bundle_files
 from moulin.bundle.foreign import refuse_foreign, refuse_foreign_decoder
+from moulin.bundle.onnx_files import CTC_OUTPUT
 from moulin.bundle.onnx_graph import OnnxGraph, TensorSpec, read_onnx_graph
 from moulin.bundle.spec import SUBSAMPLING_FACTOR, OnnxModelSpec, StateSpec, StreamingSpec
 from moulin.bundle.tokens import MOST_TOKENS, read_tokens
@@ -80,14 +81,10 @@ def _load(model: Path, precision: Precision | None, expect: Literal["offline", "
         _expect_size(graph, tensor, -1, joiner_dim, "joiner_dim of the joiner")
     _expect_size(joiner, joiner.output("logit", 0), -1, vocab_size, "vocab_size of the decoder")
 
-    x = encoder.input("x", 0)
-    if len(x.shape) != 3 or not isinstance(x.shape[2], int):
-        raise BundleError(f"Expected x of {encoder.file} to be [N, T, feature_dim], got {quoted(list(x.shape))}")
-    if not 0 < x.shape[2] <= _MOST_CHANNELS:
-        raise BundleError(f"Expected 1 to {_MOST_CHANNELS:,} features in x of {encoder.file}, got {x.shape[2]:,}")
-
+    feature_dim = check_input(encoder)
     family = encoder.metadata.get("model_type", "unknown")
-    streaming = _streaming_spec(encoder, family)
+    streaming = streaming_spec(encoder, family, encoder.output("encoder_out", 0).name)
+    ctc_output = _ctc_output(encoder, vocab_size)
     spec = OnnxModelSpec(
         files=files,
         family=family,
@@ -95,11 +92,13 @@ def _load(model: Path, precision: Precision | None, expect: Literal["offline", "
         decoder=decoder,
         joiner=joiner,
         tokens=read_tokens(files.tokens, vocab_size),
-        feature_dim=x.shape[2],
+        feature_dim=feature_dim,
         vocab_size=vocab_size,
         context_size=context_size,
         joiner_dim=joiner_dim,
         streaming=streaming,
+        ctc_output=ctc_output,
+        has_ctc_head=ctc_output is not None,
     )
     if expect is not None and spec.mode != expect:
         raise BundleError(
@@ -109,6 +108,16 @@ def _load(model: Path, precision: Precision | None, expect: Literal["offline", "
             hint=f"export the checkpoint for {expect} use, or pass another folder",
         )
     return spec
+
+
+def check_input(encoder: OnnxGraph) -> int:
+    """The features of a frame in the encoder's x. Raises BundleError where x is no batch of feature frames."""
+    x = encoder.input("x", 0)
+    if len(x.shape) != 3 or not isinstance(x.shape[2], int):
+        raise BundleError(f"Expected x of {encoder.file} to be [N, T, feature_dim], got {quoted(list(x.shape))}")
+    if not 0 < x.shape[2] <= _MOST_CHANNELS:
+        raise BundleError(f"Expected 1 to {_MOST_CHANNELS:,} features in x of {encoder.file}, got {x.shape[2]:,}")
+    return x.shape[2]
 
 
 def _find(model: Path, precision: Precision | None, expect: Literal["offline", "streaming"] | None) -> BundleFiles:
@@ -150,8 +159,9 @@ def _expect_size(graph: OnnxGraph, tensor: TensorSpec, axis: int, size: int, wha
         )
 
 
-def _streaming_spec(encoder: OnnxGraph, family: str) -> StreamingSpec | None:
-    """None for an offline encoder: one whose inputs are x and, in nearly every export, x_lens."""
+def streaming_spec(encoder: OnnxGraph, family: str, out: str) -> StreamingSpec | None:
+    """The chunks and states of an encoder that gives its frames as `out`; None for an offline one, whose inputs are x
+    and, in nearly every export, x_lens. Raises BundleError."""
     x = encoder.input("x", 0)
     states = [tensor for tensor in encoder.inputs if tensor.name not in (x.name, "x_lens")]
     if not states or (len(encoder.inputs) == 2 and len(states) == 1 and len(states[0].shape) == 1):
@@ -177,7 +187,7 @@ def _streaming_spec(encoder: OnnxGraph, family: str) -> StreamingSpec | None:
         )
     # The Conformer's export returns all states but the frame counter; its `chunk_size` is in encoder frames.
     counter = "processed_lens" if family == "conformer" else None
-    outputs = _state_outputs(encoder, [tensor.name for tensor in states if tensor.name != counter])
+    outputs = _state_outputs(encoder, [tensor.name for tensor in states if tensor.name != counter], out)
     increment = chunk_frames // SUBSAMPLING_FACTOR
     specs = tuple(
         _state_spec(encoder, family, tensor, outputs.get(tensor.name), 0 if tensor.name != counter else increment)
@@ -190,9 +200,10 @@ def _streaming_spec(encoder: OnnxGraph, family: str) -> StreamingSpec | None:
     return StreamingSpec(window_frames=window_frames, chunk_frames=chunk_frames, states=specs)
 
 
-def _state_outputs(encoder: OnnxGraph, states: list[str]) -> dict[str, str]:
+def _state_outputs(encoder: OnnxGraph, states: list[str], out: str) -> dict[str, str]:
     """The name of the output with each state's next value: by name, else by position as in sherpa-onnx."""
-    outputs = [tensor.name for tensor in encoder.outputs if tensor != encoder.output("encoder_out", 0)]
+    apart = out, "encoder_out", CTC_OUTPUT
+    outputs = [tensor.name for tensor in encoder.outputs if tensor.name not in apart]
     if len(outputs) != len(states):
         raise BundleError(
             f"Expected {encoder.file} to return {len(states)} states, got {len(outputs)} outputs besides encoder_out"
@@ -200,6 +211,15 @@ def _state_outputs(encoder: OnnxGraph, states: list[str]) -> dict[str, str]:
     if {f"new_{state}" for state in states} == set(outputs):
         return {state: f"new_{state}" for state in states}
     return dict(zip(states, outputs, strict=True))
+
+
+def _ctc_output(encoder: OnnxGraph, vocab_size: int) -> str | None:
+    """The output with a CTC head's log-probabilities; None where there is none."""
+    for tensor in encoder.outputs:
+        if tensor.name == CTC_OUTPUT:
+            _expect_size(encoder, tensor, -1, vocab_size, "vocab_size of the decoder")
+            return tensor.name
+    return None
 
 
 def _required_int(graph: OnnxGraph, key: str) -> int:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from moulin.bundle.checkpoint_files import is_checkpoint, require_torch
+from moulin.bundle.choice import Head
+from moulin.bundle.ctc_model import load_onnx_model
 from moulin.bundle.files import Precision
-from moulin.bundle.load import load_bundle
 from moulin.bundle.spec import ModelSpec
 from moulin.errors import OptionsError
 
@@ -22,14 +23,15 @@ def load_model(
     precision: Precision | None = None,
     expect: Literal["offline", "streaming"] | None = None,
     prefer_checkpoint: bool = False,
+    head: Head | None = None,
 ) -> ModelSpec:
-    """`load_bundle`, or for a checkpoint `load_checkpoint_spec` in the mode `expect`, offline by default. In a folder
-    with both the ONNX files are loaded, unless `prefer_checkpoint`.
+    """`load_onnx_model`, or for a checkpoint `load_checkpoint_spec` in the mode `expect`, offline by default. In a
+    folder with both the ONNX files are loaded, unless `prefer_checkpoint`.
 
     Raises BundleError, OptionsError, and EngineError for a checkpoint where PyTorch is not installed.
     """
     if not is_checkpoint(model, preferred=prefer_checkpoint):
-        return load_bundle(model, precision=precision, expect=expect)
+        return load_onnx_model(model, precision=precision, expect=expect, head=head)
     if precision not in (None, *CHECKPOINT_PRECISIONS):
         raise OptionsError(
             f"Expected a precision of {', '.join(CHECKPOINT_PRECISIONS)} for the checkpoint {model}, got {precision}",
@@ -38,4 +40,4 @@ def load_model(
     require_torch()
     from moulin.bundle.checkpoint_spec import load_checkpoint_spec
 
-    return replace(load_checkpoint_spec(model, streaming=expect == "streaming"), run_in=precision)
+    return replace(load_checkpoint_spec(model, streaming=expect == "streaming", head=head), run_in=precision)

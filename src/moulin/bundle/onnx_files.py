@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+CTC_OUTPUT = "ctc_log_probs"
+"""The last output of an encoder that moulin exports with its CTC head: log-probabilities [N, T', vocab_size]. After
+Icefall's own outputs, which sherpa-onnx takes by position."""
+
 
 @dataclass(frozen=True, slots=True)
 class OnnxFiles:

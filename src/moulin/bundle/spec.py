@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from moulin.bundle.choice import Head
 from moulin.bundle.files import BundleFiles, Precision
 from moulin.bundle.onnx_graph import OnnxGraph
 from moulin.bundle.tokens import TokenTable
@@ -90,6 +91,12 @@ class ModelSpec(ABC):
     context_size: int
     joiner_dim: int
     streaming: StreamingSpec | None
+    head: Head = field(default="transducer", kw_only=True)
+    """What decodes the encoder's frames. With a CTC head they are log-probabilities [T', vocab_size], and context_size
+    and joiner_dim are 0."""
+    has_ctc_head: bool = field(default=False, kw_only=True)
+    """Whether the encoder of a transducer gives a CTC head's log-probabilities too, by which blank frames can be
+    skipped."""
 
     @property
     @abstractmethod
@@ -141,6 +148,8 @@ class OnnxModelSpec(ModelSpec):
     encoder: OnnxGraph
     decoder: OnnxGraph
     joiner: OnnxGraph
+    ctc_output: str | None = None
+    """The encoder's tensor with the CTC head's log-probabilities [N, T', vocab_size]."""
 
     @property
     def file(self) -> Path:
@@ -172,6 +181,40 @@ class OnnxModelSpec(ModelSpec):
     @property
     def size_bytes(self) -> int:
         return self.encoder.size_bytes + self.decoder.size_bytes + self.joiner.size_bytes
+
+
+@dataclass(frozen=True)
+class CtcModelSpec(ModelSpec):
+    """An ONNX file whose CTC head is decoded: one of Icefall's CTC exports, or an encoder that moulin exported with
+    both heads. Built by `load_onnx_model`."""
+
+    encoder: OnnxGraph
+    log_probs: str
+    """The output with the log-probabilities [N, T', vocab_size]."""
+    tokens_file: Path
+    file_precision: Precision
+
+    @property
+    def file(self) -> Path:
+        return self.encoder.file
+
+    @property
+    def all_files(self) -> tuple[Path, ...]:
+        return self.encoder.file, *self.encoder.external_files, self.tokens_file
+
+    @property
+    def precision(self) -> Precision:
+        return self.file_precision
+
+    @property
+    def max_frames(self) -> int | None:
+        """As an `OnnxModelSpec`'s: Icefall's CTC exports are Zipformers."""
+        steps = self.encoder.max_positions
+        return None if steps is None or self.streaming else 2 * steps + 8
+
+    @property
+    def size_bytes(self) -> int:
+        return self.encoder.size_bytes
 
 
 @dataclass(frozen=True)

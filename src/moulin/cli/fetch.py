@@ -119,16 +119,19 @@ def _default_of(model: Path) -> PurePosixPath | None:
 def _refuse_foreign(model: Path) -> None:
     """Refuse a fetched model of another kind now, not when it is served. Needs the package onnx."""
     from moulin.bundle.checkpoint_files import is_checkpoint
-    from moulin.bundle.files import find_bundle_files
+    from moulin.bundle.choice import Wish
+    from moulin.bundle.files import choose_on_disk
     from moulin.errors import EngineError
 
     if is_checkpoint(model):
         return
-    from moulin.bundle.foreign import refuse_foreign
+    from moulin.bundle.foreign import refuse_foreign, refuse_other_kinds
     from moulin.bundle.onnx_graph import read_onnx_graph
 
+    choice = choose_on_disk(model, Wish(form="onnx"))
+    refuse = refuse_other_kinds if choice.head == "ctc" else refuse_foreign
     with suppress(EngineError):
-        refuse_foreign(read_onnx_graph(find_bundle_files(model).encoder))
+        refuse(read_onnx_graph(Path(choice.file)))
 
 
 def _say_notes(notes: Sequence[str]) -> None:

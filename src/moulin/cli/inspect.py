@@ -16,7 +16,7 @@ from moulin.cli.model_options import ModelOptions
 from moulin.errors import BundleError, OptionsError
 
 if TYPE_CHECKING:
-    from moulin.bundle.spec import OnnxModelSpec
+    from moulin.bundle.spec import ModelSpec
     from moulin.encoders.recipe import Recipe
 
 
@@ -47,7 +47,7 @@ def inspect(
     recipe = said.recipe.recipe(streaming=True)
     from moulin.bundle.checkpoint_files import is_checkpoint
     from moulin.bundle.choice import Wish
-    from moulin.bundle.load import load_bundle
+    from moulin.bundle.ctc_model import load_onnx_model
     from moulin.cli.fetch import local_model
 
     wish, choice, tokens = Wish(precision, language=said.language), said.checkpoint, said.tokens
@@ -55,7 +55,7 @@ def inspect(
     if choice.is_made or tokens is not None or len(local) > 1 or is_checkpoint(local[0]):
         facts = _checkpoint_facts(choose_checkpoints(local, choice), tokens, recipe)
     elif recipe is None:
-        facts = _facts(load_bundle(local[0], precision=precision))
+        facts = _facts(load_onnx_model(local[0], precision=precision))
     else:
         raise OptionsError(f"What a checkpoint does not tell was given, and {local[0]} holds ONNX files")
     if as_json:
@@ -71,22 +71,24 @@ def inspect(
         typer.echo(f"{name.replace('_', ' '):{width}}  {_shown(value)}")
 
 
-def _facts(spec: OnnxModelSpec) -> dict[str, Any]:
-    from moulin.bundle.spec import FRAME_SHIFT_SEC
+def _facts(spec: ModelSpec) -> dict[str, Any]:
+    from moulin.bundle.spec import FRAME_SHIFT_SEC, CtcModelSpec, OnnxModelSpec
+
+    assert isinstance(spec, OnnxModelSpec | CtcModelSpec)
 
     streaming = spec.streaming
     facts: dict[str, Any] = {
         "name": spec.name,
         "path": str(spec.path),
         "family": spec.family,
+        "heads": ["ctc"] if spec.head == "ctc" else _heads(has_ctc=spec.has_ctc_head),
         "mode": spec.mode,
         "precision": spec.precision,
         "size_mb": round(spec.size_bytes / 1e6, 1),
         "feature_dim": spec.feature_dim,
         "vocab_size": spec.vocab_size,
         "vocabulary": spec.tokens.kind,
-        "context_size": spec.context_size,
-        "joiner_dim": spec.joiner_dim,
+        **({} if spec.head == "ctc" else {"context_size": spec.context_size, "joiner_dim": spec.joiner_dim}),
         "frame_ms": round(spec.encoder_frame_sec * 1000),
     }
     if spec.max_frames is not None:
@@ -99,13 +101,16 @@ def _facts(spec: OnnxModelSpec) -> dict[str, Any]:
             "num_states": len(streaming.states),
             "state_kb_per_stream": round(streaming.state_bytes / 1e3, 1),
         }
-    facts["files"] = {
-        "encoder": spec.files.encoder.name,
-        "decoder": spec.files.decoder.name,
-        "joiner": spec.files.joiner.name,
-        "tokens": spec.files.tokens.name,
-        "bpe_model": spec.files.bpe_model.name if spec.files.bpe_model else None,
-    }
+    if isinstance(spec, OnnxModelSpec):
+        facts["files"] = {
+            "encoder": spec.files.encoder.name,
+            "decoder": spec.files.decoder.name,
+            "joiner": spec.files.joiner.name,
+            "tokens": spec.files.tokens.name,
+            "bpe_model": spec.files.bpe_model.name if spec.files.bpe_model else None,
+        }
+    else:
+        facts["files"] = {"model": spec.file.name, "tokens": spec.tokens_file.name}
     facts["metadata"] = dict(spec.encoder.metadata)
     return facts
 
@@ -142,6 +147,7 @@ def _checkpoint_facts(chosen: ChosenCheckpoints, tokens: Path | None, recipe: Re
         "path": str(file),
         **(average if chosen.is_average else {}),
         "family": encoder.family,
+        "heads": _heads(has_ctc=transducer.ctc is not None),
         "mode": "checkpoint",
         "parameters": sum(parameter.numel() for parameter in transducer.parameters()),
         "feature_dim": encoder.feature_dim,
@@ -153,6 +159,11 @@ def _checkpoint_facts(chosen: ChosenCheckpoints, tokens: Path | None, recipe: Re
         "encoder": dataclasses.asdict(encoder.config),
         "facts": {fact.name: {"value": fact.value, "source": fact.source} for fact in loaded.facts},
     }
+
+
+def _heads(*, has_ctc: bool) -> list[str]:
+    """What the encoder's frames can be decoded by; with both, frames can be skipped too."""
+    return ["transducer", "ctc"] if has_ctc else ["transducer"]
 
 
 def _shown(value: Any) -> str:

@@ -31,4 +31,4 @@ def wish_of(
         form = RUNTIMES[engine.kind].form
     elif engine.gpu is not None and importlib.util.find_spec("torch") is not None:
         form = "checkpoint"
-    return Wish(engine.file_precision, mode, language, form)
+    return Wish(engine.file_precision, mode, language, form, engine.head)

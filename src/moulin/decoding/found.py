@@ -82,6 +82,10 @@ class Found:
             else:
                 target[rows, :places] = values
 
+    def first(self) -> Found:
+        """The hypotheses in the first places alone."""
+        return Found(*(getattr(self, name)[:, :1] for name in self.__slots__))
+
     def best(self, context_size: int) -> Found:
         """The hypothesis of each row with the best log-probability per token, in a single place.
 

@@ -19,8 +19,9 @@ class OpenHypotheses:
     written, often in large pages, and most places are never used. Different slots may be used from different threads.
     """
 
-    def __init__(self, slots: int, places: int, context_size: int, max_tokens: int = MAX_TOKENS) -> None:
-        """`context_size` is the decoder's: the best hypothesis is chosen as in `Found.best`."""
+    def __init__(self, slots: int, places: int, context_size: int | None, max_tokens: int = MAX_TOKENS) -> None:
+        """`context_size` is the decoder's: the best hypothesis is chosen as in `Found.best`. None is for a CTC head, of
+        whose hypotheses the most probable is the best, whatever its length."""
         self._slots, self._context_size, self._max_tokens = slots, context_size, max_tokens
         rows = slots * places  # place * slots + slot
         self._tokens = np.zeros((rows, max_tokens), dtype=np.int32)
@@ -65,6 +66,9 @@ class OpenHypotheses:
         frames = (found.frames + first_frames[:, None, None])[alive]
         self._append(rows, found.counts[alive], found.tokens[alive], frames, found.log_probs[alive])
         self._scores[rows] = found.scores[alive]
+        if self._context_size is None:
+            self._best[slots] = found.scores.argmax(axis=1)
+            return
         num_tokens = self._counts[every] + self._num_earlier[every]
         self._best[slots] = (found.scores / (num_tokens + self._context_size)).argmax(axis=1)
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from moulin.errors import OptionsError
-from moulin.options import option
+from moulin.options import Bounds, check_options, option
 from moulin.quoting import quoted
 from moulin.untrusted_json import JsonError, read_json
 
@@ -26,13 +26,20 @@ class DecodingOptions:
     """`beam` is how many hypotheses modified beam search keeps.
 
     Logits are divided by `temperature`: above 1 beam search weighs its hypotheses more alike, and confidences are
-    lower. `blank_penalty` is subtracted from the logit of blank: more words, fewer deletions. Raises OptionsError.
+    lower. `blank_penalty` is subtracted from the logit of blank: more words, fewer deletions. `blank_skip` is for a
+    transducer with a CTC head. Raises OptionsError.
     """
 
     method: Method = option("greedy", "Decoding method.")
     beam: int = option(4, "Beam of modified_beam_search.")
     temperature: float = 1.0
     blank_penalty: float = 0.0
+    blank_skip: float | None = option(
+        None,
+        "Skip frames whose blank has at least this probability by the model's CTC head, say 0.95.",
+        usual="off",
+        bounds=Bounds(above=0, below=1),
+    )
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -48,6 +55,7 @@ class DecodingOptions:
                 f"Expected a blank_penalty of {-MAX_BLANK_PENALTY:g} to {MAX_BLANK_PENALTY:g}, "
                 f"got {quoted(self.blank_penalty)}"
             )
+        check_options(self)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -10,6 +10,7 @@ sherpa-onnx, `GetMostProbable(length_norm=true)`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,24 +22,35 @@ from moulin.decoding.row_options import RowOptions
 
 
 def search_reference(
-    network: PredictionNetwork, encoder_out: Floats, encoder_out_lens: Ints, options: RowOptions
+    network: PredictionNetwork,
+    encoder_out: Floats,
+    encoder_out_lens: Ints,
+    options: RowOptions,
+    joiner_dim: int | None = None,
 ) -> Found:
     """The plain twin of `moulin.decoding.search.search`."""
     hypotheses = []
     for row, (frames, length) in enumerate(zip(encoder_out, encoder_out_lens, strict=True)):
         one = _greedy if options.beams[row] == 0 else _modified_beam_search
-        hypotheses.append(one(network, frames[:length], options.take(np.array([row]))))
+        searched = list(range(length))
+        if joiner_dim is not None and frames.shape[1] > joiner_dim:  # the last channel is the CTC head's blank
+            searched = [frame for frame in searched if not frames[frame, joiner_dim] >= options.blank_skips[row]]
+            frames = frames[:, :joiner_dim]
+        hypotheses.append(one(network, frames, searched, options.take(np.array([row]))))
     return Found.of(hypotheses)
 
 
-def _greedy(network: PredictionNetwork, encoder_out: Floats, options: RowOptions) -> Hypothesis:
+def _greedy(
+    network: PredictionNetwork, encoder_out: Floats, searched: Sequence[int], options: RowOptions
+) -> Hypothesis:
+    """`searched` are the numbers of the frames in `encoder_out` that are not skipped."""
     context = initial_context(network.context_size)
     decoder_out = network.decoder(np.array([context], dtype=np.int64))
     tokens: list[int] = []
     frames: list[int] = []
     log_probs: list[float] = []
     score = 0.0
-    for frame in range(len(encoder_out)):
+    for frame in searched:
         logits = network.joiner(encoder_out[frame : frame + 1], decoder_out)
         log_prob = log_softmax(logits, options.blank_penalties, options.sharpness)[0]
         token = int(log_prob.argmax())
@@ -61,9 +73,11 @@ class _Path:
     score: float = 0.0
 
 
-def _modified_beam_search(network: PredictionNetwork, encoder_out: Floats, options: RowOptions) -> Hypothesis:
+def _modified_beam_search(
+    network: PredictionNetwork, encoder_out: Floats, searched: Sequence[int], options: RowOptions
+) -> Hypothesis:
     paths = [_Path()]
-    for frame in range(len(encoder_out)):
+    for frame in searched:
         paths = _step(network, encoder_out[frame], frame, paths, options)
     best = max(paths, key=lambda path: path.score / (len(path.tokens) + network.context_size))
     return Hypothesis(best.tokens, best.frames, best.log_probs, best.score)

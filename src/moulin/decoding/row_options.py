@@ -21,6 +21,8 @@ class RowOptions:
     blank_penalties: Floats
     sharpness: Floats
     """1 / temperature."""
+    blank_skips: Floats
+    """Frames whose blank has at least this log-probability by the CTC head are skipped; infinity skips none."""
 
     @classmethod
     def of(cls, options: Sequence[DecodingOptions]) -> Self:
@@ -32,8 +34,13 @@ class RowOptions:
 
     @classmethod
     def defaults(cls, count: int) -> Self:
-        """`count` rows of greedy search without a penalty, at temperature 1."""
-        return cls(np.zeros(count, np.int32), np.zeros(count, np.float32), np.ones(count, np.float32))
+        """`count` rows of greedy search without a penalty, at temperature 1, of all frames."""
+        return cls(
+            np.zeros(count, np.int32),
+            np.zeros(count, np.float32),
+            np.ones(count, np.float32),
+            np.full(count, np.inf, np.float32),
+        )
 
     def __len__(self) -> int:
         return len(self.beams)
@@ -43,6 +50,7 @@ class RowOptions:
         self.beams[row] = 0 if options.method == "greedy" else options.beam
         self.blank_penalties[row] = options.blank_penalty
         self.sharpness[row] = 1.0 / options.temperature
+        self.blank_skips[row] = np.inf if options.blank_skip is None else np.log(options.blank_skip)
 
     def take(self, rows: Ints) -> Self:
         """Copies of `rows` [M], in that order."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from moulin.arrays import Bools, Floats, Ints, Ints32
 from moulin.decoding.beams import Beams
+from moulin.decoding.blank_skip import skip_blanks
 from moulin.decoding.found import Found
 from moulin.decoding.greedy import advance_greedy
 from moulin.decoding.modified_beam_search import advance_modified_beam_search
@@ -47,14 +48,22 @@ class Searches:
 
     def __init__(self, network: PredictionNetwork, *, slots: int, places: int, joiner_dim: int) -> None:
         """`places` is the largest beam."""
-        self._network = network
+        self._network, self._joiner_dim = network, joiner_dim
         self._beams = Beams.memory(slots, places, network.context_size, joiner_dim)
 
     def advance(
         self, continuation: Continuation, encoder_out: Floats, encoder_out_lens: Ints, options: RowOptions
     ) -> Found:
         """Search the next frames of N searches: encoder_out float32 [N, T, joiner_dim], of which the first
-        `encoder_out_lens` int64 [N] are read. Where the network fails, the searches stay where they are."""
+        `encoder_out_lens` int64 [N] are read; with one channel more where `moulin.decoding.blank_skip` says so. Where
+        the network fails, the searches stay where they are."""
+        spoken = skip_blanks(encoder_out, encoder_out_lens, options, self._joiner_dim)
+        found = self._advance(continuation, spoken.encoder_out, spoken.lengths, options)
+        return spoken.with_their_frames(found)
+
+    def _advance(
+        self, continuation: Continuation, encoder_out: Floats, encoder_out_lens: Ints, options: RowOptions
+    ) -> Found:
         slots, places = continuation.slots, options.places
         beams = self._beams.take(slots, places)
         if places > 1:  # those beyond a row's beam hold what a wider search left in the slot
@@ -83,13 +92,21 @@ class Searches:
         return found
 
 
-def search(network: PredictionNetwork, encoder_out: Floats, encoder_out_lens: Ints, options: RowOptions) -> Found:
+def search(
+    network: PredictionNetwork,
+    encoder_out: Floats,
+    encoder_out_lens: Ints,
+    options: RowOptions,
+    joiner_dim: int | None = None,
+) -> Found:
     """The best hypothesis of whole utterances, each searched with its own options.
 
-    encoder_out is float32 [N, T, joiner_dim], of which the first `encoder_out_lens` int64 [N] frames are read.
-    `moulin.decoding.reference` defines the result.
+    encoder_out is float32 [N, T, joiner_dim], of which the first `encoder_out_lens` int64 [N] frames are read. With
+    `joiner_dim` it may have the channel more that `moulin.decoding.blank_skip` needs. `moulin.decoding.reference`
+    defines the result.
     """
     rows = len(encoder_out)
-    searches = Searches(network, slots=rows, places=options.places, joiner_dim=encoder_out.shape[-1])
+    joiner_dim = encoder_out.shape[-1] if joiner_dim is None else joiner_dim
+    searches = Searches(network, slots=rows, places=options.places, joiner_dim=joiner_dim)
     found = searches.advance(Continuation.beginning(rows), encoder_out, encoder_out_lens, options)
     return found.best(network.context_size)

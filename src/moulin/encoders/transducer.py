@@ -8,7 +8,9 @@ from typing import Self
 
 from torch import Tensor, nn
 
+from moulin.encoders import ctc_head
 from moulin.encoders.conformer import Conformer
+from moulin.encoders.ctc_head import CtcHead
 from moulin.encoders.decoder import Decoder
 from moulin.encoders.encoder import Encoder
 from moulin.encoders.joiner import Joiner
@@ -22,17 +24,20 @@ from moulin.encoders.zipformer2 import Zipformer2
 _NEEDED_ELSEWHERE = {
     "mask_encoder.": "it separates people who speak at once (SURT)",
     "joint_encoder_layer.": "it hears several channels together (SURT)",
+    # Its joiner was trained on frames that have gone through this convolution.
+    "lconv.": "a convolution between encoder and joiner (the recipe pruned_transducer_stateless7_ctc_bs)",
 }
 # Tensors that only training uses: counters of balancers, and a parameter of Zipformer2's layers.
 _UNUSED = re.compile(r"\.count$|layers\.\d+\.bypass_scale$")
 
 
 class Transducer(nn.Module):
-    """Encoder, decoder and joiner, without the modules that only training needs (simple_am_proj, a CTC head, ...)."""
+    """Encoder, decoder and joiner, and a CTC head where one was trained beside them; without the modules that only
+    training needs (simple_am_proj, ...)."""
 
-    def __init__(self, encoder: Encoder, decoder: Decoder, joiner: Joiner) -> None:
+    def __init__(self, encoder: Encoder, decoder: Decoder, joiner: Joiner, ctc: CtcHead | None = None) -> None:
         super().__init__()
-        self.encoder, self.decoder, self.joiner = encoder, decoder, joiner
+        self.encoder, self.decoder, self.joiner, self.ctc = encoder, decoder, joiner, ctc
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], recipe: Recipe = NOTHING_SAID) -> Self:
@@ -47,21 +52,29 @@ class Transducer(nn.Module):
         encoder = _encoder(tensors, recipe)
         decoder = Decoder.from_tensors(_named(tensors, "decoder."), bigram_relu=not isinstance(encoder, Zipformer2))
         joiner = Joiner.from_tensors(_named(tensors, "joiner."))
+        has_ctc = any(name.startswith(ctc_head.PREFIX) for name in tensors)
+        ctc = CtcHead.from_tensors(tensors) if has_ctc else None
+        if ctc is not None and ctc.encoder_dim != encoder.output_dim:
+            raise ValueError(
+                f"expected the CTC head's channels to be {encoder.output_dim} as the encoder's, got {ctc.encoder_dim}"
+            )
         for what, got, wanted in (
             ("the encoder's channels", encoder.output_dim, joiner.encoder_proj.in_features),
             ("the decoder's channels", decoder.dim, joiner.decoder_proj.in_features),
             ("the decoder's vocabulary", decoder.vocab_size, joiner.vocab_size),
+            ("the CTC head's vocabulary", ctc.vocab_size if ctc else joiner.vocab_size, joiner.vocab_size),
         ):
             if got != wanted:
                 raise ValueError(f"expected {what} to be {wanted} as in the joiner, got {got}")
-        return cls(encoder, decoder, joiner)
+        return cls(encoder, decoder, joiner, ctc)
 
     def tensors(self) -> dict[str, Tensor]:
         """All parameters under Icefall's names; `from_tensors` builds the same transducer from them."""
         # Zipformer2's embedding is beside its encoder, the others' within it.
         embedded = "" if isinstance(self.encoder, Zipformer2) else "encoder."
         parts = ((embedded, self.encoder), ("decoder.", self.decoder), ("joiner.", self.joiner))
-        return {f"{prefix}{name}": tensor for prefix, part in parts for name, tensor in part.state_dict().items()}
+        tensors = {f"{prefix}{name}": tensor for prefix, part in parts for name, tensor in part.state_dict().items()}
+        return {**tensors, **self.ctc.state_dict()} if self.ctc else tensors
 
     def unknown(self, names: Iterable[str]) -> list[str]:
         """The tensors among a checkpoint's `names` that are in one of the three parts but have no parameter here."""
@@ -76,6 +89,12 @@ class Transducer(nn.Module):
         numbers [N], as an exported encoder computes them."""
         encoder_out, lengths = self.encoder(x, x_lens)
         return self.joiner.encoder_proj(encoder_out), lengths
+
+    def encode_with_log_probs(self, x: Tensor, x_lens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`encode`, and the CTC head's log-probabilities [N, T', vocab_size]. For a transducer with a CTC head."""
+        assert self.ctc is not None
+        encoder_out, lengths = self.encoder(x, x_lens)
+        return self.joiner.encoder_proj(encoder_out), lengths, self.ctc(encoder_out)
 
     def predict(self, y: Tensor) -> Tensor:
         """The last tokens int64 [N, context_size] to [N, joiner_dim], as an exported decoder computes it."""

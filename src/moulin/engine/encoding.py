@@ -24,7 +24,7 @@ class BatchedEncoder:
 
     def __call__(self, features: Sequence[Floats]) -> tuple[Floats, Ints]:
         """Features float32 [T, feature_dim] of N utterances to encoder_out float32 [N, T', joiner_dim], padded with
-        zeros, and its lengths int64 [N]: 0 for no features."""
+        zeros, and its lengths int64 [N]: 0 for no features. With as many more channels as the runner gives."""
         batches = micro_batches(
             {position: len(frames) for position, frames in enumerate(features) if len(frames)},
             max_batch_frames=self._runner.max_batch_frames,
@@ -39,7 +39,8 @@ class BatchedEncoder:
         outputs = list(self._workers.map(encode, batches))
         encoder_out_lens = np.zeros(len(features), dtype=np.int64)
         longest = max((out.shape[1] for out, _ in outputs), default=0)
-        encoder_out = np.zeros((len(features), longest, self._joiner_dim), dtype=np.float32)
+        channels = outputs[0][0].shape[-1] if outputs else self._joiner_dim
+        encoder_out = np.zeros((len(features), longest, channels), dtype=np.float32)
         for batch, (out, lens) in zip(batches, outputs, strict=True):
             encoder_out[batch, : out.shape[1]] = out
             encoder_out_lens[batch] = lens

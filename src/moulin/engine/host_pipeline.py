@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
-from moulin.arrays import Floats
+from moulin.arrays import Floats, Ints
 from moulin.bundle.spec import ModelSpec
+from moulin.decoding.ctc import search_ctc
+from moulin.decoding.found import Found
 from moulin.decoding.row_options import RowOptions
 from moulin.decoding.search import search
 from moulin.engine.encoding import BatchedEncoder
@@ -14,21 +17,25 @@ from moulin.engine.features import TAIL_PADDING_SEC, FeatureExtractor
 from moulin.engine.limits import MAX_AUDIO_SEC
 from moulin.engine.pipeline import Answer
 from moulin.engine.precision_error import precision_error
-from moulin.engine.runner import Runner
+from moulin.engine.runner import CtcRunner, Runner
+
+Search = Callable[[Floats, Ints, RowOptions], Found]
+"""From the encoder's frames [N, T', channels], of which the given numbers [N] are valid, to the best hypotheses."""
 
 
-class HostPipeline:
+class _Pipeline:
     """A `Pipeline` on the host, but for the networks, which run where `runner` has them."""
 
     def __init__(
         self,
         spec: ModelSpec,
-        runner: Runner,
+        runner: CtcRunner,
+        search: Search,
         *,
         tail_padding_sec: float = TAIL_PADDING_SEC,
         max_audio_sec: float = MAX_AUDIO_SEC,
     ) -> None:
-        self._spec, self.runner = spec, runner
+        self._spec, self.runner, self._search = spec, runner, search
         self.features = FeatureExtractor(
             feature_dim=spec.feature_dim,
             threads=runner.threads,
@@ -36,11 +43,11 @@ class HostPipeline:
             tail_padding_sec=tail_padding_sec,
             max_audio_sec=max_audio_sec,
         )
-        self.encode = BatchedEncoder(runner, joiner_dim=spec.joiner_dim)
+        self.encode = BatchedEncoder(runner, joiner_dim=spec.joiner_dim or spec.vocab_size)
 
     def __call__(self, waveforms: Sequence[Floats], options: RowOptions, names: Sequence[str], answer: Answer) -> None:
         encoder_out, encoder_out_lens = self.encode(self.features(waveforms))
-        found = search(self.runner, encoder_out, encoder_out_lens, options).hypotheses()
+        found = self._search(encoder_out, encoder_out_lens, options).hypotheses()
         for position, (hypothesis, name) in enumerate(zip(found, names, strict=True)):
             if math.isfinite(hypothesis.score):
                 answer(position, hypothesis)
@@ -61,3 +68,21 @@ class HostPipeline:
     def close(self) -> None:
         self.features.close()
         self.encode.close()
+
+
+class HostPipeline(_Pipeline):
+    """A transducer's `Pipeline`."""
+
+    runner: Runner
+
+    def __init__(self, spec: ModelSpec, runner: Runner, **settings: float) -> None:
+        """`settings` are those of `_Pipeline`."""
+        super().__init__(spec, runner, partial(search, runner, joiner_dim=spec.joiner_dim), **settings)
+
+
+class CtcPipeline(_Pipeline):
+    """The `Pipeline` of a CTC head."""
+
+    def __init__(self, spec: ModelSpec, runner: CtcRunner, **settings: float) -> None:
+        """`settings` are those of `_Pipeline`."""
+        super().__init__(spec, runner, partial(search_ctc, skipped_ids=spec.tokens.skipped_ids), **settings)

@@ -6,11 +6,12 @@ import numpy as np
 
 from moulin.audio.fbank import FbankOptions
 from moulin.bundle.spec import ModelSpec
+from moulin.decoding.ctc import CtcSearches
 from moulin.decoding.found import Found
 from moulin.decoding.options import MAX_BEAM
 from moulin.decoding.search import Searches
 from moulin.engine.stepper import StepLimits
-from moulin.engine.stream_runner import StreamRunner
+from moulin.engine.stream_runner import StreamEncoder, StreamRunner
 from moulin.errors import BundleError
 from moulin.streaming.feature_windows import FeatureWindows
 from moulin.streaming.inbox import Inbox, ring_samples
@@ -18,10 +19,10 @@ from moulin.streaming.turns import Turns
 from moulin.streaming.window_layout import WindowLayout
 
 
-class HostStepper:
+class _Stepper:
     """A `Stepper` on the host, but for the networks and the encoder's states, which are where `runner` has them."""
 
-    def __init__(self, spec: ModelSpec, runner: StreamRunner) -> None:
+    def __init__(self, spec: ModelSpec, runner: StreamEncoder, searches: Searches | CtcSearches) -> None:
         """Raises BundleError for an offline model."""
         if spec.streaming is None:
             raise BundleError(f"Expected a streaming model, got the {spec.mode} {spec.family} in {spec.path}")
@@ -31,7 +32,7 @@ class HostStepper:
         self.runner = runner
         self.inbox = Inbox(np.zeros((capacity, ring_samples(layout)), dtype=np.float32), layout)
         self._windows = FeatureWindows(self.inbox, spec.feature_dim, runner.fbank)
-        self._searches = Searches(runner, slots=capacity, places=MAX_BEAM, joiner_dim=spec.joiner_dim)
+        self._searches = searches
 
     @property
     def limits(self) -> StepLimits:
@@ -46,3 +47,22 @@ class HostStepper:
         self._windows.keep(slots, windows)
         lengths = np.full(len(slots), encoder_out.shape[1])
         return self._searches.advance(turns.continuation, encoder_out, lengths, turns.options)
+
+
+class HostStepper(_Stepper):
+    """A transducer's `Stepper`."""
+
+    runner: StreamRunner
+
+    def __init__(self, spec: ModelSpec, runner: StreamRunner) -> None:
+        """Raises BundleError for an offline model."""
+        capacity = runner.limits.capacity
+        super().__init__(spec, runner, Searches(runner, slots=capacity, places=MAX_BEAM, joiner_dim=spec.joiner_dim))
+
+
+class CtcStepper(_Stepper):
+    """The `Stepper` of a CTC head."""
+
+    def __init__(self, spec: ModelSpec, runner: StreamEncoder) -> None:
+        """Raises BundleError for an offline model."""
+        super().__init__(spec, runner, CtcSearches(slots=runner.limits.capacity, skipped_ids=spec.tokens.skipped_ids))

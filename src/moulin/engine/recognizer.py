@@ -13,6 +13,7 @@ from moulin.bundle.spec import ModelSpec
 from moulin.decoding.found import Hypothesis
 from moulin.decoding.options import DecodingOptions
 from moulin.decoding.row_options import RowOptions
+from moulin.engine.no_blank_skip import no_blank_skip
 from moulin.engine.pipeline import Pipeline
 from moulin.engine.spelling import spell
 from moulin.engine.word_times import Sound
@@ -23,9 +24,17 @@ from moulin.transcript import Transcript
 class Recognizer:
     """Transcribes batches of utterances with one offline model. Safe to call from several threads."""
 
-    def __init__(self, spec: ModelSpec, pipeline: Pipeline, *, options: DecodingOptions | None = None) -> None:
-        """`options` are the defaults of `transcribe`."""
-        self.spec = spec
+    def __init__(
+        self,
+        spec: ModelSpec,
+        pipeline: Pipeline,
+        *,
+        options: DecodingOptions | None = None,
+        skips_blanks: bool = False,
+    ) -> None:
+        """`options` are the defaults of `transcribe`; `skips_blanks` says whether the pipeline does what
+        `DecodingOptions.blank_skip` asks for, and otherwise that option is refused."""
+        self.spec, self._skips_blanks = spec, skips_blanks
         self.pipeline = pipeline
         self.options = options or DecodingOptions()
 
@@ -59,8 +68,16 @@ class Recognizer:
             spelt = found if isinstance(found, MoulinError) else self._spell(found, waveforms[position])
             answers[position] = spelt
 
-        if waveforms:
-            self.pipeline(waveforms, RowOptions.of(options), names, answer)
+        refused = self._refused(options)
+        answers.update(refused)
+        some = [position for position in range(len(waveforms)) if position not in refused]
+        if some:
+            self.pipeline(
+                [waveforms[position] for position in some],
+                RowOptions.of([options[position] for position in some]),
+                [names[position] for position in some],
+                lambda row, found: answer(some[row], found),
+            )
         return [answers[position] for position in range(len(waveforms))]
 
     def check_form(self, waveform: Floats, *, what: str = "waveform") -> Floats:
@@ -82,6 +99,12 @@ class Recognizer:
     def close(self) -> None:
         """Stop the worker threads."""
         self.pipeline.close()
+
+    def _refused(self, options: Sequence[DecodingOptions]) -> dict[int, MoulinError]:
+        """The errors of rows whose options the model cannot fulfil."""
+        if self._skips_blanks:
+            return {}
+        return {row: no_blank_skip(self.spec) for row, chosen in enumerate(options) if chosen.blank_skip is not None}
 
     def _spell(self, hypothesis: Hypothesis, waveform: Floats) -> Transcript:
         frame_sec = self.spec.encoder_frame_sec

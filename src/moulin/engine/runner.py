@@ -21,15 +21,22 @@ class OfflineEncoder(Protocol):
 
     def encoder(self, x: Floats, x_lens: Ints, *, alone: bool = False) -> tuple[Floats, Ints]:
         """Features float32 [N, T, feature_dim] and their lengths int64 [N] to encoder_out float32
-        [N, T', joiner_dim] and encoder_out_lens int64 [N].
+        [N, T', joiner_dim] and encoder_out_lens int64 [N]. A runner that was made `with_blank` gives one channel more
+        (`moulin.decoding.blank_skip`).
 
         `alone` says that no other call is under way, so that this one may use the whole machine. Raises EngineError.
         """
 
 
-class Runner(OfflineEncoder, PredictionNetwork, Protocol):
-    """A loaded transducer. All methods may be called from several threads at once."""
+class CtcRunner(OfflineEncoder, Protocol):
+    """A loaded encoder whose frames are searched without further networks: `encoder` gives a CTC head's
+    log-probabilities [N, T', vocab_size] as encoder_out. All methods may be called from several threads at once."""
 
     @property
     def threads(self) -> int:
         """CPU threads that the service may use."""
+
+
+class Runner(CtcRunner, PredictionNetwork, Protocol):
+    """A loaded transducer, whose `encoder` gives frames for the joiner. All methods may be called from several threads
+    at once."""

@@ -19,6 +19,7 @@ from moulin.decoding.options import MAX_BEAM
 from moulin.decoding.row_options import RowOptions
 from moulin.decoding.search import Continuation
 from moulin.engine.features import TAIL_PADDING_SEC
+from moulin.engine.no_blank_skip import no_blank_skip
 from moulin.engine.precision_error import precision_error
 from moulin.engine.spelling import spell_words
 from moulin.engine.stepper import StepLimits, Stepper
@@ -50,22 +51,24 @@ class StreamRecognizer:
         *,
         options: StreamOptions | None = None,
         tail_padding_sec: float = TAIL_PADDING_SEC,
+        skips_blanks: bool = False,
     ) -> None:
-        """Raises BundleError for an offline model."""
+        """`skips_blanks` says whether the stepper does what `DecodingOptions.blank_skip` asks for, and otherwise that
+        option is refused. Raises BundleError for an offline model."""
         if spec.streaming is None:
             raise BundleError(f"Expected a streaming model, got the {spec.mode} {spec.family} in {spec.path}")
         self.spec = spec
         self.chunk_sec = spec.streaming.chunk_sec
         """Seconds of audio from a stream's step to its next."""
         self.options = options or StreamOptions()
-        self.stepper = stepper
+        self.stepper, self._skips_blanks = stepper, skips_blanks
         self._chunk_encoder_frames = spec.streaming.chunk_encoder_frames
         self._tail_samples = round(tail_padding_sec * SAMPLE_RATE)
         capacity = stepper.limits.capacity
         self._slots = SlotPool(capacity)
         self._inbox = stepper.inbox
         self._loudness = LoudnessTracks(capacity, round(spec.encoder_frame_sec * SAMPLE_RATE))
-        self._said = OpenHypotheses(capacity, MAX_BEAM, spec.context_size)
+        self._said = OpenHypotheses(capacity, MAX_BEAM, None if spec.head == "ctc" else spec.context_size)
         self._endpoints = EndpointTable(capacity)
         self._options = RowOptions.defaults(capacity)
         self._segment_starts = np.zeros(capacity, dtype=np.int64)  # in encoder frames
@@ -84,7 +87,9 @@ class StreamRecognizer:
         return self._slots.num_taken
 
     def open(self, options: StreamOptions | None = None) -> Stream:
-        """A new stream. Raises StreamsFull."""
+        """A new stream. Raises StreamsFull, and OptionsError for a `blank_skip` that the model cannot fulfil."""
+        if (options or self.options).decoding.blank_skip is not None and not self._skips_blanks:
+            raise no_blank_skip(self.spec)
         stream = Stream(self._slots.acquire(), options or self.options)
         slot, chosen = stream.slot, stream.options
         self._inbox.open(slot)

@@ -11,8 +11,8 @@ from moulin.engine.stepper import StepLimits
 from moulin.errors import OptionsError
 
 
-class StreamRunner(PredictionNetwork, Protocol):
-    """A loaded streaming transducer with encoder states for `limits.capacity` streams, each in a slot.
+class StreamEncoder(Protocol):
+    """A loaded streaming encoder with states for `limits.capacity` streams, each in a slot.
 
     The states never leave the device that they live on. Calls for different slots may be made from several threads at
     once.
@@ -26,13 +26,19 @@ class StreamRunner(PredictionNetwork, Protocol):
 
     def encoder(self, x: Floats, slots: Ints) -> Floats:
         """Windows float32 [N, window_frames, feature_dim] of the streams in `slots` int64 [N] to encoder_out float32
-        [N, T', joiner_dim], all of whose frames are valid. Takes their states one chunk further.
+        [N, T', joiner_dim], all of whose frames are valid. Takes their states one chunk further. A runner that was made
+        `with_blank` gives one channel more (`moulin.decoding.blank_skip`).
 
         Raises EngineError, and the states are then as before.
         """
 
     def reset(self, slots: Ints) -> None:
         """Put the states of `slots` int64 [N] back to the beginning of a stream."""
+
+
+class StreamRunner(StreamEncoder, PredictionNetwork, Protocol):
+    """A loaded streaming transducer. That of a CTC head is a `StreamEncoder`, which gives log-probabilities
+    [N, T', vocab_size]."""
 
 
 def check_counts(counts: Mapping[str, int | None]) -> None:

@@ -9,19 +9,22 @@ from moulin.encoders.transducer import Transducer
 
 
 class OfflineEncoder(nn.Module):
-    """x [N, T, feature_dim] and x_lens [N] to encoder_out [N, T', joiner_dim] and encoder_out_lens [N]."""
+    """x [N, T, feature_dim] and x_lens [N] to encoder_out [N, T', joiner_dim] and encoder_out_lens [N], and with a CTC
+    head to its log-probabilities [N, T', vocab_size]."""
 
     def __init__(self, transducer: Transducer) -> None:
         super().__init__()
         self._transducer = transducer
 
-    def forward(self, x: Tensor, x_lens: Tensor) -> tuple[Tensor, Tensor]:
-        return self._transducer.encode(x, x_lens)
+    def forward(self, x: Tensor, x_lens: Tensor) -> tuple[Tensor, ...]:
+        transducer = self._transducer
+        return transducer.encode_with_log_probs(x, x_lens) if transducer.ctc else transducer.encode(x, x_lens)
 
 
 class StreamingEncoder(nn.Module):
     """x [N, window_frames, feature_dim] and the states to encoder_out [N, T', joiner_dim] and the next states, with
-    Icefall's batch axes and without the counters that Icefall leaves to the caller."""
+    Icefall's batch axes and without the counters that Icefall leaves to the caller; at last, with a CTC head, its
+    log-probabilities [N, T', vocab_size]."""
 
     def __init__(self, transducer: Transducer, layout: StreamingLayout) -> None:
         super().__init__()
@@ -36,7 +39,9 @@ class StreamingEncoder(nn.Module):
             for state, spec in zip(following, layout, strict=True)
             if not spec.increment
         ]
-        return self._transducer.joiner.encoder_proj(encoder_out), *returned
+        ctc = self._transducer.ctc
+        log_probs = [ctc(encoder_out)] if ctc else []
+        return self._transducer.joiner.encoder_proj(encoder_out), *returned, *log_probs
 
 
 class ProjectedDecoder(nn.Module):

@@ -90,11 +90,14 @@ def _offline(transducer: Transducer, file: Path, features: Sequence[Floats]) -> 
         x = np.zeros((len(batch), int(lengths.max()), transducer.encoder.feature_dim), np.float32)
         for row, utterance in zip(x, batch, strict=True):
             row[: len(utterance)] = utterance
-        ours, our_lengths = transducer.encode(torch.from_numpy(x), torch.from_numpy(lengths))
-        theirs, their_lengths = run(x, lengths)
+        inputs = torch.from_numpy(x), torch.from_numpy(lengths)
+        encode = transducer.encode_with_log_probs if transducer.ctc else transducer.encode
+        our_out, our_lengths, *our_log_probs = encode(*inputs)
+        their_out, their_lengths, *their_log_probs = run(x, lengths)
         yield our_lengths, their_lengths
-        for row, length in enumerate(our_lengths.tolist()):
-            yield ours[row, :length], theirs[row, :length]
+        for ours, theirs in zip((our_out, *our_log_probs), (their_out, *their_log_probs), strict=True):
+            for row, length in enumerate(our_lengths.tolist()):
+                yield ours[row, :length], theirs[row, :length]
 
 
 def _streaming(
@@ -115,6 +118,8 @@ def _streaming(
             encoder_out, ours = transducer.encoder.streaming_forward(torch.from_numpy(x), ours)
             their_out, *returned = run(x, *theirs)
             yield transducer.joiner.encoder_proj(encoder_out), their_out
+            if transducer.ctc:
+                yield transducer.ctc(encoder_out), returned.pop()
             following = iter(returned)
             theirs = [
                 state + spec.increment if spec.increment else next(following)

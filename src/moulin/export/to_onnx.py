@@ -10,7 +10,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from moulin.bundle.onnx_files import OnnxFiles
+from moulin.bundle.onnx_files import CTC_OUTPUT, OnnxFiles
 from moulin.encoders.encoder import StreamingLayout
 from moulin.encoders.lstm import Lstm
 from moulin.encoders.transducer import Transducer
@@ -28,6 +28,7 @@ def export_onnx(
     """Write encoder-, decoder- and joiner-`label`.onnx into `directory`, streaming where there is a `layout`.
 
     Names of tensors, their order and the metadata are those of Icefall's export-onnx.py and export-onnx-streaming.py.
+    A CTC head is one more output of the encoder, the last (`CTC_OUTPUT`).
     Batch and time are dynamic; a streaming encoder's time is fixed to one window. Raises OptionsError for an LSTM
     without a `layout`.
     """
@@ -63,11 +64,14 @@ def export_onnx(
 
 def _export_offline_encoder(transducer: Transducer, file: Path) -> None:
     x = torch.zeros(2, _TRACED_FRAMES, transducer.encoder.feature_dim)
+    # Another name than for x's time axis, because the lengths differ.
+    output_axes = {"encoder_out": {0: "N", 1: "T_out"}, "encoder_out_lens": {0: "N"}}
+    if transducer.ctc:
+        output_axes[CTC_OUTPUT] = {0: "N", 1: "T_out"}
     _export(
         OfflineEncoder(transducer),
         {"x": x, "x_lens": torch.tensor([_TRACED_FRAMES, _TRACED_FRAMES - 20])},
-        # Another name than for x's time axis, because the lengths differ.
-        {"encoder_out": {0: "N", 1: "T_out"}, "encoder_out_lens": {0: "N"}},
+        output_axes,
         {"x": {0: "N", 1: "T"}, "x_lens": {0: "N"}},
         file,
         transducer.encoder.offline_metadata(),
@@ -84,6 +88,8 @@ def _export_streaming_encoder(transducer: Transducer, layout: StreamingLayout, f
         input_axes[spec.name] = {spec.batch_axis: "N"}
         if not spec.increment:
             output_axes[f"new_{spec.name}"] = {spec.batch_axis: "N"}
+    if transducer.ctc:
+        output_axes[CTC_OUTPUT] = {0: "N"}
     _export(StreamingEncoder(transducer, layout), inputs, output_axes, input_axes, file, layout.metadata)
 
 

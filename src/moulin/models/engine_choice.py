@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from moulin.bundle.choice import Head
 from moulin.bundle.precision import Precision
 from moulin.engine.device import gpu_index
 from moulin.options import Bounds, check_options, option
@@ -32,6 +33,11 @@ class EngineChoice:
         usual="the most exact file there is; a checkpoint in fp32, on a GPU in fp16; TensorRT in fp16",
     )
     threads: int | None = option(None, "CPU threads.", usual="all", bounds=Bounds(at_least=1))
+    head: Head | None = option(
+        None,
+        "Which head decodes a model that has both, or a folder with a file for each.",
+        usual="the transducer; ctc for a model with that alone",
+    )
     workers: int | None = None
     """Concurrent calls of ONNX Runtime's encoder; by default as many as suit the threads."""
     plan: Path | None = None

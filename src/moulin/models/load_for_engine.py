@@ -22,5 +22,6 @@ def load_for_engine(model: Path, choice: EngineChoice, expect: Mode | None) -> t
         precision=choice.file_precision,
         expect=expect,
         prefer_checkpoint=choice.prefers_checkpoint,
+        head=choice.head,
     )
     return settled(spec, choice)

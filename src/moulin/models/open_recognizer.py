@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from moulin.bundle.spec import CheckpointSpec, ModelSpec, OnnxModelSpec
+from moulin.bundle.spec import CheckpointSpec, CtcModelSpec, ModelSpec, OnnxModelSpec
 from moulin.decoding.options import DecodingOptions
 from moulin.demo.files import demo_speech
 from moulin.engine.features import TAIL_PADDING_SEC
-from moulin.engine.host_pipeline import HostPipeline
+from moulin.engine.host_pipeline import CtcPipeline, HostPipeline
 from moulin.engine.limits import MAX_AUDIO_SEC
+from moulin.engine.onnxruntime.encoder import OnnxRuntimeEncoder
 from moulin.engine.onnxruntime.runner import OnnxRuntimeRunner
 from moulin.engine.recognizer import Recognizer
-from moulin.engine.runner import Runner
+from moulin.engine.runner import CtcRunner, Runner
+from moulin.models.blank_skip import check_blank_skip, skips_blanks
 from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
-from moulin.models.engines import check_gpu_engine
+from moulin.models.engines import check_gpu_engine, no_ctc
 from moulin.models.load_for_engine import load_for_engine
 from moulin.models.precisions import runs_on_gpu_engine
 
@@ -35,6 +37,7 @@ def open_recognizer(
     Raises BundleError, EngineError or OptionsError.
     """
     spec, engine = load_for_engine(model, engine, "offline")
+    check_blank_skip(spec, engine, options)
     if isinstance(spec, CheckpointSpec) and runs_on_gpu_engine(spec, engine.device, spec.precision):
         check_gpu_engine(engine.device)
         from moulin.bundle.transducer import load_transducer
@@ -49,10 +52,40 @@ def open_recognizer(
             cuda_graphs=engine.cuda_graphs,
         )
         on_gpu.warm_up()
-        return Recognizer(spec, on_gpu, options=options)
-    runner = _runner(spec, engine, max_audio_sec)
-    on_host = HostPipeline(spec, runner, tail_padding_sec=tail_padding_sec, max_audio_sec=max_audio_sec)
-    return Recognizer(spec, on_host, options=options)
+        return Recognizer(spec, on_gpu, options=options, skips_blanks=False)
+    on_host = (
+        CtcPipeline(spec, _ctc_runner(spec, engine), tail_padding_sec=tail_padding_sec, max_audio_sec=max_audio_sec)
+        if spec.head == "ctc"
+        else HostPipeline(
+            spec,
+            _runner(spec, engine, max_audio_sec),
+            tail_padding_sec=tail_padding_sec,
+            max_audio_sec=max_audio_sec,
+        )
+    )
+    return Recognizer(spec, on_host, options=options, skips_blanks=skips_blanks(spec, engine))
+
+
+def _ctc_runner(spec: ModelSpec, engine: EngineChoice) -> CtcRunner:
+    on, threads = engine.device, engine.threads
+    match engine.kind, spec:
+        case "torch", CheckpointSpec():
+            from moulin.engine.torch.runner import TorchRunner
+            from moulin.models.shared_transducer import shared_transducer
+
+            return TorchRunner(spec, shared_transducer(spec.checkpoint, on), device=on, threads=threads)
+        case "onnxruntime", CtcModelSpec():
+            return OnnxRuntimeEncoder(
+                spec.encoder,
+                feature_dim=spec.feature_dim,
+                precision=spec.precision,
+                device=on,
+                threads=threads,
+                workers=engine.workers,
+                out=spec.log_probs,
+            )
+        case chosen, _:
+            raise no_ctc(chosen)
 
 
 def _runner(spec: ModelSpec, engine: EngineChoice, max_audio_sec: float) -> Runner:
@@ -64,7 +97,9 @@ def _runner(spec: ModelSpec, engine: EngineChoice, max_audio_sec: float) -> Runn
 
             return TorchRunner(spec, shared_transducer(spec.checkpoint, on), device=on, threads=threads)
         case "onnxruntime", OnnxModelSpec():
-            return OnnxRuntimeRunner(spec, device=on, threads=threads, workers=engine.workers)
+            return OnnxRuntimeRunner(
+                spec, device=on, threads=threads, workers=engine.workers, with_blank=spec.has_ctc_head
+            )
         case "tensorrt", OnnxModelSpec():
             from moulin.tensorrt_engine.ready_plan import open_plan, ready_plan
             from moulin.tensorrt_engine.runner import TensorRtRunner

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from moulin.bundle.spec import CheckpointSpec, ModelSpec, OnnxModelSpec
+from moulin.bundle.spec import CheckpointSpec, CtcModelSpec, ModelSpec, OnnxModelSpec
 from moulin.decoding.options import DecodingOptions
 from moulin.demo.files import demo_speech
-from moulin.engine.host_stepper import HostStepper
+from moulin.engine.host_stepper import CtcStepper, HostStepper
 from moulin.engine.limits import MAX_STREAMS
-from moulin.engine.onnxruntime.stream_runner import OnnxRuntimeStreamRunner
+from moulin.engine.onnxruntime.stream_runner import OnnxRuntimeStreamEncoder, OnnxRuntimeStreamRunner
 from moulin.engine.stream_recognizer import StreamRecognizer
-from moulin.engine.stream_runner import StreamRunner
+from moulin.engine.stream_runner import StreamEncoder, StreamRunner
+from moulin.models.blank_skip import check_blank_skip, skips_blanks
 from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
-from moulin.models.engines import check_gpu_engine
+from moulin.models.engines import check_gpu_engine, no_ctc
 from moulin.models.load_for_engine import load_for_engine
 from moulin.models.precisions import runs_on_gpu_engine
 from moulin.streaming.options import StreamOptions
@@ -33,6 +34,7 @@ def open_stream_recognizer(
     `models.precisions` has the precision for a model and a device. Raises BundleError, EngineError or OptionsError.
     """
     spec, engine = load_for_engine(model, engine, "streaming")
+    check_blank_skip(spec, engine, options.decoding if options else None)
     if isinstance(spec, CheckpointSpec) and runs_on_gpu_engine(spec, engine.device, spec.precision):
         check_gpu_engine(engine.device)
         from moulin.bundle.transducer import load_transducer
@@ -48,9 +50,32 @@ def open_stream_recognizer(
             beam=max((options or StreamOptions()).decoding.beam, DecodingOptions().beam),
             cuda_graphs=engine.cuda_graphs,
         )
-        return StreamRecognizer(spec, on_gpu, options=options)
-    runner = _runner(spec, engine, max_streams, max_batch)
-    return StreamRecognizer(spec, HostStepper(spec, runner), options=options)
+        return StreamRecognizer(spec, on_gpu, options=options, skips_blanks=False)
+    stepper = (
+        CtcStepper(spec, _ctc_runner(spec, engine, max_streams, max_batch))
+        if spec.head == "ctc"
+        else HostStepper(spec, _runner(spec, engine, max_streams, max_batch))
+    )
+    return StreamRecognizer(spec, stepper, options=options, skips_blanks=skips_blanks(spec, engine))
+
+
+def _ctc_runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batch: int | None) -> StreamEncoder:
+    on, threads = engine.device, engine.threads
+    match engine.kind, spec:
+        case "torch", CheckpointSpec():
+            from moulin.engine.torch.stream_runner import TorchStreamRunner
+            from moulin.models.shared_transducer import shared_transducer
+
+            transducer = shared_transducer(spec.checkpoint, on)
+            return TorchStreamRunner(
+                spec, transducer, device=on, threads=threads, capacity=capacity, max_batch=max_batch
+            )
+        case "onnxruntime", CtcModelSpec():
+            return OnnxRuntimeStreamEncoder(
+                spec, device=on, threads=threads, workers=engine.workers, capacity=capacity, max_batch=max_batch
+            )
+        case chosen, _:
+            raise no_ctc(chosen)
 
 
 def _runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batch: int | None) -> StreamRunner:
@@ -66,7 +91,13 @@ def _runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batch: int
             )
         case "onnxruntime", OnnxModelSpec():
             return OnnxRuntimeStreamRunner(
-                spec, device=on, threads=threads, workers=engine.workers, capacity=capacity, max_batch=max_batch
+                spec,
+                device=on,
+                threads=threads,
+                workers=engine.workers,
+                capacity=capacity,
+                max_batch=max_batch,
+                with_blank=spec.has_ctc_head,
             )
         case "tensorrt", OnnxModelSpec():
             from moulin.tensorrt_engine.ready_plan import open_plan, ready_plan

@@ -24,7 +24,7 @@ from moulin.engine.device import gpu_index
 from moulin.errors import OptionsError
 from moulin.gpu.families import STREAM_FAMILIES
 from moulin.models.engine_choice import Engine, EngineChoice
-from moulin.models.engines import RUNTIMES, choose_engine
+from moulin.models.engines import RUNTIMES, choose_engine, no_ctc
 
 _Spec = TypeVar("_Spec", bound=ModelSpec)
 
@@ -76,7 +76,7 @@ def precision_for(spec: ModelSpec, engine: Engine, device: str, precision: Preci
 def checkpoint_precisions(spec: ModelSpec, device: str) -> tuple[Precision, ...]:
     """The precisions in which a checkpoint runs on `device`, the default first."""
     if gpu_index(device) is not None and gpu_engine_knows(spec):
-        return _GPU_ENGINE
+        return _GPU_ENGINE if spec.head == "transducer" else ("fp32",)
     return ("fp32",)
 
 
@@ -88,7 +88,8 @@ def gpu_engine_knows(spec: ModelSpec) -> bool:
 
 def runs_on_gpu_engine(spec: ModelSpec, device: str, running_in: Precision) -> bool:
     """Whether our GPU engine, not PyTorch's modules, runs a checkpoint in the precision `running_in`."""
-    return gpu_index(device) is not None and running_in in _HALF and gpu_engine_knows(spec)
+    on_gpu = gpu_index(device) is not None
+    return on_gpu and running_in in _HALF and gpu_engine_knows(spec)
 
 
 def settled(spec: _Spec, choice: EngineChoice) -> tuple[_Spec, EngineChoice]:
@@ -98,6 +99,8 @@ def settled(spec: _Spec, choice: EngineChoice) -> tuple[_Spec, EngineChoice]:
     Raises OptionsError as `choose_engine` and `precision_for` do.
     """
     kind = choose_engine(spec, choice.kind)
+    if spec.head == "ctc" and kind == "tensorrt":
+        raise no_ctc(kind)
     device = replace(choice, kind=kind).runs_on
     precision = precision_for(spec, kind, device, choice.precision)
     if isinstance(spec, CheckpointSpec):
@@ -107,6 +110,10 @@ def settled(spec: _Spec, choice: EngineChoice) -> tuple[_Spec, EngineChoice]:
 
 def _refusal(spec: ModelSpec, device: str, precision: Precision) -> OptionsError:
     what = "Streams" if spec.streaming else "Recordings"
+    if spec.head == "ctc":
+        return OptionsError(
+            f"The CTC head of a checkpoint runs in fp32, not in {precision}", hint="leave out --precision, or --head"
+        )
     if gpu_index(device) is None:
         hint = "leave out --precision; or export it for ONNX Runtime with --engine onnxruntime"
         if gpu_engine_knows(spec):

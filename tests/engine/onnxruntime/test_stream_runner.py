@@ -261,7 +261,7 @@ def test_an_offline_model_is_refused() -> None:
 )
 def test_counts_below_one(name: str, called: str, value: int) -> None:
     with pytest.raises(OptionsError, match=f"Expected at least 1 of {called}, got {value}"):
-        OnnxRuntimeStreamRunner(load_bundle(BUNDLES / "lstm-streaming"), **{name: value})  # type: ignore[arg-type]
+        OnnxRuntimeStreamRunner(load_bundle(BUNDLES / "lstm-streaming"), **{name: value})
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:x", "CPU", ""])

@@ -14,6 +14,7 @@ from moulin.audio.fbank import PADDING_VALUE
 from moulin.bundle.files import Precision
 from moulin.bundle.onnx_graph import OnnxGraph, TensorSpec
 from moulin.bundle.spec import MIN_FRAMES
+from moulin.decoding.blank_skip import with_blank
 from moulin.engine.batching import CPU_BATCH_FRAMES, GPU_BATCH_FRAMES
 from moulin.engine.device import gpu_index
 from moulin.engine.onnxruntime.session import new_session, rewritten_encoder, run
@@ -44,17 +45,22 @@ class OnnxRuntimeEncoder:
         workers: int | None = None,
         rewrite: bool = True,
         fixed_shapes: bool = False,
+        ctc_output: str | None = None,
+        out: str = "encoder_out",
     ) -> None:
         """`device` is cpu, cuda or cuda:N; `threads` is the number of CPU threads, by default all of this process;
         `workers` is the number of concurrent calls on a CPU, by default one for each thread.
 
         `rewrite` allows rewriting the graph to fewer operators (`onnx_rewrites`); `fixed_shapes` allows a GPU to take
-        seconds for each new shape. Raises EngineError where ONNX Runtime, the device or the model does not work.
+        seconds for each new shape. `out` is the output with the frames, to which `ctc_output` adds the
+        channel of `moulin.decoding.blank_skip`.
+
+        Raises EngineError where ONNX Runtime, the device or the model does not work.
         """
         if threads is not None and threads < 1:
             raise OptionsError(f"Expected at least 1 thread, got {threads}")
         self.device = device
-        self._graph = graph
+        self._graph, self._ctc_output, self._out = graph, ctc_output, out
         self._feature_dim = feature_dim
         self._threads = threads or len(os.sched_getaffinity(0))
         self._workers = workers or self._threads
@@ -90,6 +96,8 @@ class OnnxRuntimeEncoder:
         if missing > 0:
             x = np.pad(x, ((0, 0), (0, missing), (0, 0)), constant_values=PADDING_VALUE)
         encoder_out, *rest = self._run_encoder(self._whole_machine_encoder if alone else self._encoder, x, x_lens)
+        if self._ctc_output:
+            encoder_out = with_blank(encoder_out, rest.pop())
         lengths = rest[0] if rest else np.full(len(x), encoder_out.shape[1])
         return encoder_out.astype(np.float32, copy=False), lengths.astype(np.int64, copy=False)
 
@@ -150,5 +158,7 @@ class OnnxRuntimeEncoder:
 
     @cached_property
     def _encoder_outputs(self) -> list[str]:
-        names = [self._graph.output("encoder_out", 0).name]
-        return [*names, self._graph.output("encoder_out_lens", 1).name] if len(self._graph.outputs) > 1 else names
+        names = [self._graph.output(self._out, 0).name]
+        if len(self._graph.outputs) > 1:
+            names.append(self._graph.output("encoder_out_lens", 1).name)
+        return [*names, self._ctc_output] if self._ctc_output else names

@@ -12,6 +12,7 @@ from torch import Tensor
 from moulin.arrays import Floats, Ints
 from moulin.bundle.files import Precision
 from moulin.bundle.spec import CheckpointSpec
+from moulin.decoding.blank_skip import with_blank
 from moulin.encoders.transducer import Transducer
 from moulin.engine.device import gpu_index
 from moulin.errors import EngineError, OptionsError, first_line
@@ -72,6 +73,7 @@ class TorchNetworks(TorchPrediction):
         self._encoder = transducer.encoder.to(self.device)
         # Applied once for each encoder frame, on the encoder's device.
         self._encoder_proj = self._joiner.encoder_proj.to(self.device)
+        self._ctc = transducer.ctc.to(self.device) if transducer.ctc else None
 
     @property
     def num_workers(self) -> int:
@@ -79,7 +81,12 @@ class TorchNetworks(TorchPrediction):
         return 1
 
     def _projected(self, encoder_out: Tensor) -> Floats:
-        return _array(self._encoder_proj(encoder_out))
+        """Encoder frames as the search takes them, with a CTC head with the channel of `moulin.decoding.blank_skip`."""
+        if self.spec.head == "ctc":
+            assert self._ctc is not None  # `load_checkpoint_spec` has looked
+            return _array(self._ctc(encoder_out))
+        projected = _array(self._encoder_proj(encoder_out))
+        return with_blank(projected, _array(self._ctc(encoder_out)[..., :1])) if self._ctc else projected
 
     def _computing(self) -> AbstractContextManager[None]:
         return computing(self.device)

@@ -90,10 +90,21 @@ def build_tied_streams(
 
 
 def _checked(spec: ModelSpec, options: OfflineOptions | StreamingOptions, backend: Backend) -> OnnxModelSpec:
+    if spec.head == "ctc":
+        raise OptionsError(
+            "The layout ensemble has sherpa's parts of a transducer, and a CTC head is to be decoded",
+            hint="leave out --layout",
+        )
     if not isinstance(spec, OnnxModelSpec):
         raise OptionsError(
             f"The layout ensemble takes ONNX files, and {spec.file} is a checkpoint",
             hint="`moulin export` writes ONNX files of it; or leave out --layout",
+        )
+    decoding = options.decoding if isinstance(options, OfflineOptions) else options.stream.decoding
+    if decoding.blank_skip is not None:
+        raise OptionsError(
+            "Blank frames are not skipped in the layout ensemble, whose encoder has sherpa's tensors alone",
+            hint="leave out --layout, or --blank-skip",
         )
     if options.engine.kind == "tensorrt":
         raise OptionsError(

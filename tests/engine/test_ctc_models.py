@@ -1,0 +1,235 @@
+"""CTC heads, offline and in streams, against sherpa-onnx, which decodes Icefall's CTC exports greedily."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import sherpa_onnx
+
+from moulin.arrays import Floats
+from moulin.audio.decode import read_audio
+from moulin.bundle.load_model import load_model
+from moulin.decoding.options import METHODS, DecodingOptions, Method
+from moulin.errors import BundleError, OptionsError
+from moulin.evaluate.manifest import demo_clips
+from moulin.models.engine_choice import EngineChoice
+from moulin.models.open_recognizer import open_recognizer
+from moulin.models.open_stream_recognizer import open_stream_recognizer
+from moulin.streaming.options import StreamOptions
+from tests.bundles import BUNDLES
+from tests.cli.command import moulin_here
+from tests.engine.blank_bias import OFFLINE, STREAMING, raised_export
+from tests.engine.test_blank_skip import found_by
+from tests.engine.test_blank_skip_in_streams import Recording, hear
+
+CTC = EngineChoice(head="ctc")
+STREAMING_NAME = "ctc-epoch-1-avg-1-chunk-16-left-64.onnx"
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders with Icefall's CTC exports and nothing of a transducer, as such models are published."""
+    to = tmp_path_factory.mktemp("alone")
+    for bundle, name, folder in ((OFFLINE, "model.onnx", "offline"), (STREAMING, STREAMING_NAME, "live")):
+        (to / folder).mkdir()
+        for file in (name, "tokens.txt"):
+            shutil.copyfile(bundle / file, to / folder / file)
+    return to
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Path]:
+    """moulin's exports, with both heads in one encoder."""
+    to = tmp_path_factory.mktemp("exports")
+    return {bundle: raised_export(bundle, 0.0, to / bundle.name) for bundle in (OFFLINE, STREAMING)}
+
+
+def offline_peer() -> Any:
+    return sherpa_onnx.OfflineRecognizer.from_zipformer_ctc(
+        model=str(OFFLINE / "model.onnx"), tokens=str(OFFLINE / "tokens.txt"), num_threads=1
+    )
+
+
+FORMS = ["alone", "beside the transducer", "both in one encoder", "checkpoint"]
+
+
+def model_of(form: str, bundle: Path, alone: Path, exports: dict[Path, Path]) -> tuple[Path, EngineChoice]:
+    match form:
+        case "alone":
+            return alone / ("offline" if bundle == OFFLINE else "live"), EngineChoice()
+        case "beside the transducer":
+            return bundle, CTC
+        case "checkpoint":
+            return bundle / "epoch-1.pt", CTC
+    return exports[bundle], CTC
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_greedy_offline_is_sherpa_onnxs(
+    form: str, alone: Path, exports: dict[Path, Path], clips: list[Floats], noises: list[Floats]
+) -> None:
+    model, engine = model_of(form, OFFLINE, alone, exports)
+    waveforms = [clips[0], clips[3][:50_001], *noises]
+    theirs = offline_peer()
+    with open_recognizer(model, engine, tail_padding_sec=0.0) as ours:
+        assert ours.spec.head == "ctc"
+        symbols = ours.spec.tokens.symbols
+        total = 0
+        for waveform, found in zip(
+            waveforms, found_by(ours, waveforms, [DecodingOptions()] * len(waveforms)), strict=True
+        ):
+            stream = theirs.create_stream()
+            stream.accept_waveform(16_000, waveform)
+            theirs.decode_stream(stream)
+            heard = [
+                (token, time)
+                for token, time in zip(stream.result.tokens, stream.result.timestamps, strict=True)
+                if token != "<unk>"  # moulin emits no unknown word
+            ]
+            assert [symbols[token].replace("▁", " ") for token in found.tokens] == [token for token, _ in heard]
+            np.testing.assert_allclose([frame * 0.04 for frame in found.frames], [time for _, time in heard], atol=1e-5)
+            total += len(found.tokens)
+        assert total >= 15
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_greedy_in_streams_is_sherpa_onnxs(
+    form: str,
+    alone: Path,
+    exports: dict[Path, Path],
+    clips: list[Floats],
+    noises: list[Floats],
+    tmp_path: Path,
+) -> None:
+    model, engine = model_of(form, STREAMING, alone, exports)
+    if form == "checkpoint":
+        model = with_chunk(tmp_path)
+    recordings = [Recording(waveform) for waveform in (clips[0][8_000:60_000], noises[0], noises[2])]
+    recognizer = open_stream_recognizer(model, engine, max_streams=3)
+    symbols = recognizer.spec.tokens.symbols
+    wanted = [heard_by_peer(recording) for recording in recordings]
+    for piece in (100_000, 5_120, 777):
+        found = hear(recognizer, recordings, [StreamOptions(endpoint=False)] * 3, piece)
+        for (tokens, frames), (their_tokens, their_times) in zip(found, wanted, strict=True):
+            assert [symbols[token].replace("▁", " ") for token in tokens] == their_tokens
+            np.testing.assert_allclose([frame * 0.04 for frame in frames], their_times, atol=1e-5)
+    assert sum(len(tokens) for tokens, _ in wanted) > 10
+
+
+def with_chunk(to: Path) -> Path:
+    import torch
+
+    content = torch.load(STREAMING / "epoch-1.pt", weights_only=True)
+    torch.save({**content, "chunk_size": "16", "left_context_frames": "64", "causal": True}, to / "epoch-1.pt")
+    shutil.copyfile(STREAMING / "tokens.txt", to / "tokens.txt")
+    return to / "epoch-1.pt"
+
+
+def heard_by_peer(recording: Recording) -> tuple[list[str], list[float]]:
+    recognizer = sherpa_onnx.OnlineRecognizer.from_zipformer2_ctc(
+        model=str(STREAMING / STREAMING_NAME), tokens=str(STREAMING / "tokens.txt"), num_threads=1
+    )
+    stream = recognizer.create_stream()
+    needed = ((len(recording.windows) - 1) * 32 + 45 + 1) * 160
+    stream.accept_waveform(16_000, np.pad(recording.waveform, (0, max(0, needed - len(recording.waveform)))))
+    stream.input_finished()
+    steps = 0
+    while recognizer.is_ready(stream):
+        recognizer.decode_stream(stream)
+        steps += 1
+    assert steps == len(recording.windows)
+    heard = zip(recognizer.tokens(stream), recognizer.timestamps(stream), strict=True)
+    kept = [(token, time) for token, time in heard if token != "<unk>"]
+    return [token for token, _ in kept], [time for _, time in kept]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_forms_of_a_model_agree(
+    method: Method, alone: Path, exports: dict[Path, Path], clips: list[Floats], noises: list[Floats]
+) -> None:
+    options = [DecodingOptions(method, beam=4)] * 3
+    waveforms = [clips[0], *noises[:2]]
+    heard = []
+    for form in FORMS:
+        model, engine = model_of(form, OFFLINE, alone, exports)
+        with open_recognizer(model, engine) as ours:
+            found = found_by(ours, waveforms, options)
+            heard.append([(each.tokens, each.frames) for each in found])
+            assert [each.tokens for each in found] == [
+                found_by(ours, [waveform], options[:1])[0].tokens for waveform in waveforms
+            ]
+    assert all(each == heard[0] for each in heard)
+
+
+def test_the_head_that_is_not_there_is_refused() -> None:
+    for model in (BUNDLES / "zipformer2-offline", BUNDLES / "zipformer2-offline" / "epoch-1.pt"):
+        with pytest.raises(BundleError, match="has no CTC head"):
+            load_model(model, head="ctc")
+    with pytest.raises(BundleError, match=r"Expected a streaming model, got the offline CTC model"):
+        load_model(OFFLINE / "model.onnx", head="ctc", expect="streaming")
+
+
+def test_a_folder_with_both_exports_is_a_transducer_unless_the_head_is_asked_for() -> None:
+    assert load_model(OFFLINE).head == "transducer"
+    assert load_model(OFFLINE, head="transducer").head == "transducer"
+    assert load_model(OFFLINE, head="ctc").file.name == "model.onnx"
+    assert load_model(STREAMING, head="ctc").file.name == STREAMING_NAME
+
+
+def test_a_ctc_model_alone_is_no_transducer(alone: Path) -> None:
+    assert load_model(alone / "offline").head == "ctc"
+    assert load_model(alone / "live").head == "ctc"
+    with pytest.raises(BundleError, match=r"Expected a transducer in .* got the CTC model model.onnx"):
+        load_model(alone / "offline", head="transducer")
+    with pytest.raises(OptionsError, match="the CTC head itself is decoded"):
+        open_recognizer(alone / "offline", options=DecodingOptions(blank_skip=0.9))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"model_type": "EncDecCTCModelBPE"}, "is a NeMo export"),
+        ({"model_type": "sense_voice_ctc"}, "SenseVoice"),
+        ({"model_type": "wenet_ctc"}, "is a WeNet model"),
+        ({"model_type": "telespeech_ctc"}, "CTC model of another kind than Icefall's"),
+        ({"model_type": "tdnn_ctc"}, "CTC model of another kind than Icefall's"),
+        ({"model_type": "zipformer2_ctc", "feature": "whisper"}, "Whisper's log-mel features"),
+        ({"model_type": "zipformer2_ctc", "normalize_samples": "0"}, "scaled to 16-bit integers"),
+    ],
+)
+def test_other_ctc_models_are_refused_by_what_they_are(
+    metadata: dict[str, str], message: str, alone: Path, tmp_path: Path
+) -> None:
+    """Files of many kinds of models are called model.onnx."""
+    model = onnx.load(alone / "offline" / "model.onnx")
+    del model.metadata_props[:]
+    for key, value in metadata.items():
+        model.metadata_props.add(key=key, value=value)
+    onnx.save(model, tmp_path / "model.int8.onnx")
+    shutil.copyfile(alone / "offline" / "tokens.txt", tmp_path / "tokens.txt")
+    with pytest.raises(BundleError, match=message) as caught:
+        load_model(tmp_path)
+    assert caught.value.hint
+
+
+def test_commands(alone: Path) -> None:
+    """Text by `moulin transcribe` and `moulin stream`, and what `moulin inspect` says."""
+    clip = demo_clips()[0].audio
+    facts = json.loads(moulin_here("inspect", alone / "live", "--json").expect(0).out)
+    assert (facts["heads"], facts["mode"], facts["chunk_ms"]) == (["ctc"], "streaming", 320)
+    facts = json.loads(moulin_here("inspect", alone / "offline", "--json").expect(0).out)
+    assert (facts["heads"], facts["mode"], facts["files"]["model"]) == (["ctc"], "offline", "model.onnx")
+    with open_recognizer(alone / "offline") as ours:
+        wanted = ours.transcribe([read_audio(clip)])[0].text
+    for model, head in ((alone / "offline", []), (OFFLINE, ["--head", "ctc"])):
+        assert moulin_here("transcribe", clip, "--model", model, *head).expect(0).out.strip() == wanted
+    live = moulin_here("stream", clip, "--model", alone / "live").expect(0).out
+    assert live == moulin_here("stream", clip, "--model", STREAMING, "--head", "ctc").expect(0).out
+    refused = moulin_here("transcribe", clip, "--model", OFFLINE, "--blank-skip", 0.9).expect(1)
+    assert "needs a CTC head" in refused.err
