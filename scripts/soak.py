@@ -246,6 +246,8 @@ def hang_up(service: Service, clip: Clip, tally: Tally) -> bool:
 
 def _judge(tally: Tally, way: str, text: str, right: str) -> bool:
     tally.count(way, "right" if text == right else "wrong", f"{text!r} instead of {right!r}")
+    if text != right:
+        print(f"{time.strftime('%H:%M:%S')} wrong: {way}: {text!r} instead of {right!r}", file=sys.stderr, flush=True)
     return text == right
 
 
@@ -358,7 +360,8 @@ def soak(options: argparse.Namespace) -> dict[str, Any]:
                 if what_happened.startswith(("stop shortly", "starve")):
                     at = time.monotonic()
                 disturbances.append((what_happened, recovery_sec(service, found[0], at)))
-                print(f"{what_happened}: {disturbances[-1][1]:.1f} s", file=sys.stderr, flush=True)
+                line = f"{time.strftime('%H:%M:%S')} {what_happened}: {disturbances[-1][1]:.1f} s"
+                print(line, file=sys.stderr, flush=True)
             if service.process.poll() is not None:
                 raise SystemExit(f"moulin serve has ended\n{service.log.read_text(errors='replace')[-3000:]}")
         load.stop()
