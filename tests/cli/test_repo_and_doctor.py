@@ -47,7 +47,8 @@ def test_a_repository_for_a_backend_that_the_triton_from_pip_has_not_says_where_
 def test_both_kinds_in_one_repository(tmp_path: Path) -> None:
     both = [BUNDLES / "zipformer2-streaming", BUNDLES / "zipformer2-offline"]
     done = moulin("repo", "build", *both, "--to", tmp_path, "--max-streams", "7", "--no-endpoint").expect(0)
-    assert done.err.splitlines()[:2] == [
+    said = [line for line in done.err.splitlines() if "writing it for any length" not in line]
+    assert said[:2] == [
         f"Wrote {tmp_path}/transducer (zipformer2, offline, fp32)",
         f"Wrote {tmp_path}/transducer_streaming (zipformer2, streaming, fp32)",
     ]

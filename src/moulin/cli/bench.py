@@ -11,6 +11,7 @@ from moulin.cli import (
     bench_compare,
     bench_encoder,
     bench_gpu,
+    bench_leaderboard,
     bench_offline,
     bench_streaming,
 )
@@ -42,6 +43,7 @@ for verb in (
     bench_churn,
     bench_encoder,
     bench_gpu,
+    bench_leaderboard,
     bench_compare,
 ):
     verb.add_to(app)

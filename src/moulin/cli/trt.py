@@ -50,6 +50,7 @@ def build(
     from moulin.bundle.choice import Wish
     from moulin.bundle.load_model import load_model
     from moulin.bundle.spec import OnnxModelSpec
+    from moulin.cli.any_length import of_any_length
     from moulin.cli.fetch import local_model
     from moulin.demo.files import demo_speech
     from moulin.tensorrt_engine.build import build_plan, prepare, this_gpu
@@ -63,6 +64,8 @@ def build(
     except BundleError:
         found = model  # the checks below raise the error
     spec = load_model(found)
+    if unlimited := of_any_length(spec):
+        spec = load_model(unlimited)
     prepared = prepare(spec, precision=precision, max_batch=max_batch, max_seconds=max_seconds)
     nodes = len(prepared.model.graph.node)
     typer.echo(f"TensorRT takes the encoder of {spec.name}: {nodes} operators, {precision}", err=True)

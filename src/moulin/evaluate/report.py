@@ -21,13 +21,22 @@ from moulin.evaluate.results.accuracy import AccuracyFigures
 from moulin.evaluate.results.encoder import EncoderFigures
 from moulin.evaluate.results.fields import WRITTEN, from_json, to_json
 from moulin.evaluate.results.gpu_engine import GpuEngineFigures
+from moulin.evaluate.results.leaderboard import LeaderboardFigures
 from moulin.evaluate.results.live_streams import LiveStreamFigures
 from moulin.evaluate.results.loads import LoadFigures
 from moulin.evaluate.results.offline import OfflineFigures
 
 SUFFIXES = (".json", ".html", ".md", ".jsonl")
 
-Figures = AccuracyFigures | OfflineFigures | LoadFigures | EncoderFigures | GpuEngineFigures | LiveStreamFigures
+Figures = (
+    AccuracyFigures
+    | OfflineFigures
+    | LoadFigures
+    | EncoderFigures
+    | GpuEngineFigures
+    | LeaderboardFigures
+    | LiveStreamFigures
+)
 
 KINDS: Mapping[str, type[Figures]] = {
     "accuracy": AccuracyFigures,
@@ -36,6 +45,7 @@ KINDS: Mapping[str, type[Figures]] = {
     "streaming": LoadFigures,
     "encoder": EncoderFigures,
     "gpu-engine": GpuEngineFigures,
+    "leaderboard": LeaderboardFigures,
     "capacity": LiveStreamFigures,
     "churn": LiveStreamFigures,
     "gpu-streaming": LiveStreamFigures,

@@ -11,6 +11,8 @@ from moulin.evaluate.pages.encoder import METHOD as ENCODER
 from moulin.evaluate.pages.encoder import encoder_sections
 from moulin.evaluate.pages.gpu_engine import METHOD as GPU_ENGINE
 from moulin.evaluate.pages.gpu_engine import gpu_engine_sections
+from moulin.evaluate.pages.leaderboard import METHOD as LEADERBOARD
+from moulin.evaluate.pages.leaderboard import leaderboard_sections
 from moulin.evaluate.pages.live_streams import CAPACITY_METHOD, CHURN_METHOD, live_stream_sections
 from moulin.evaluate.pages.loads import REQUESTS_METHOD, STREAMS_METHOD, load_sections
 from moulin.evaluate.pages.offline import METHOD as OFFLINE
@@ -19,6 +21,7 @@ from moulin.evaluate.report import Figures, Header, Report
 from moulin.evaluate.results.accuracy import AccuracyFigures
 from moulin.evaluate.results.encoder import EncoderFigures
 from moulin.evaluate.results.gpu_engine import GpuEngineFigures
+from moulin.evaluate.results.leaderboard import LeaderboardFigures
 from moulin.evaluate.results.live_streams import LiveStreamFigures
 from moulin.evaluate.results.loads import LoadFigures
 from moulin.evaluate.results.offline import OfflineFigures
@@ -31,6 +34,7 @@ _KINDS = {
     "streaming": ("Real-time streams", STREAMS_METHOD),
     "encoder": ("Encoders alone", ENCODER),
     "gpu-engine": ("The offline GPU engine", GPU_ENGINE),
+    "leaderboard": ("The Open ASR Leaderboard's sets", LEADERBOARD),
     "capacity": ("Streams in one process", CAPACITY_METHOD),
     "churn": ("Streams that come and go", CHURN_METHOD),
     "gpu-streaming": ("Streams on a GPU", CAPACITY_METHOD),
@@ -63,6 +67,8 @@ def _sections(figures: Figures) -> Sequence[Section]:
             return encoder_sections(figures)
         case GpuEngineFigures():
             return gpu_engine_sections(figures)
+        case LeaderboardFigures():
+            return leaderboard_sections(figures)
         case LiveStreamFigures():
             return live_stream_sections(figures)
 
