@@ -16,6 +16,9 @@ import torch
 from moulin.bundle.load import load_bundle
 from moulin.bundle.transducer import load_transducer
 from moulin.errors import BundleError
+from moulin.onnx_rewrites.ctc_head import drop_ctc_head
+from moulin.onnx_rewrites.packed_states import pack_states
+from moulin.tensorrt_engine.build import prepare
 from tests.bundles import BUNDLES
 from tests.cli.command import moulin_here
 from tests.icefall import assert_equal, run, session, speech
@@ -139,6 +142,21 @@ def test_sherpa_onnx_loads_both_forms(exports: Exports) -> None:
             online.decode_streams(streams)
         live.append([(online.tokens(stream), online.timestamps(stream)) for stream in streams])
     assert live[0] == live[1]
+
+
+def test_runtimes_that_do_not_use_the_head_get_the_encoder_without_it(exports: Exports) -> None:
+    live = load_bundle(exports.streaming)
+    assert live.streaming is not None
+    packed = pack_states(onnx.load(live.encoder.file), live.streaming)
+    assert [tensor.name for tensor in packed.graph.output] == ["encoder_out", "new_states"]
+    assert not any("ctc_output.1.bias" in name for node in packed.graph.node for name in node.input)
+    offline = prepare(load_bundle(exports.offline, precision="fp32"), max_batch=4, max_seconds=10.0)
+    assert [tensor.name for tensor in offline.model.graph.output] == ["encoder_out", "encoder_out_lens"]
+    onnx.checker.check_model(offline.model)
+    icefalls = onnx.load(OFFLINE / f"encoder{LABEL}.onnx")
+    before = icefalls.SerializeToString()
+    drop_ctc_head(icefalls)
+    assert icefalls.SerializeToString() == before
 
 
 def files(folder: Path, label: str) -> dict[str, str]:

@@ -129,7 +129,8 @@ def exported_model(model: Path, *, streaming: bool, precision: Precision | None 
     tokens, _ = vocabulary_on_disk(checkpoint)
     fp16, int8 = precision == "fp16", precision == "int8"
     form = ("-streaming" if streaming else "") + (f"-{precision}" if fp16 or int8 else "")
-    key = file_hash(checkpoint, tokens)[:16] + form
+    # Files of earlier versions lack the CTC head of a checkpoint that has one: theirs had no number.
+    key = f"{file_hash(checkpoint, tokens)[:16]}-2{form}"
     to = cache_dir() / "exported" / key / name_of(checkpoint.parent).replace("/", "-")
     if to.is_dir():
         return to

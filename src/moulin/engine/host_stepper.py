@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from moulin.audio.fbank import FbankOptions
@@ -18,12 +20,14 @@ from moulin.streaming.inbox import Inbox, ring_samples
 from moulin.streaming.turns import Turns
 from moulin.streaming.window_layout import WindowLayout
 
+_MakeSearches = Callable[[int], Searches | CtcSearches]
+
 
 class _Stepper:
     """A `Stepper` on the host, but for the networks and the encoder's states, which are where `runner` has them."""
 
-    def __init__(self, spec: ModelSpec, runner: StreamEncoder, searches: Searches | CtcSearches) -> None:
-        """Raises BundleError for an offline model."""
+    def __init__(self, spec: ModelSpec, runner: StreamEncoder, searches: _MakeSearches) -> None:
+        """`searches` gets the number of slots. Raises BundleError for an offline model."""
         if spec.streaming is None:
             raise BundleError(f"Expected a streaming model, got the {spec.mode} {spec.family} in {spec.path}")
         fbank = FbankOptions(num_mel_bins=spec.feature_dim)
@@ -32,7 +36,7 @@ class _Stepper:
         self.runner = runner
         self.inbox = Inbox(np.zeros((capacity, ring_samples(layout)), dtype=np.float32), layout)
         self._windows = FeatureWindows(self.inbox, spec.feature_dim, runner.fbank)
-        self._searches = searches
+        self._searches = searches(capacity)
 
     @property
     def limits(self) -> StepLimits:
@@ -56,8 +60,11 @@ class HostStepper(_Stepper):
 
     def __init__(self, spec: ModelSpec, runner: StreamRunner) -> None:
         """Raises BundleError for an offline model."""
-        capacity = runner.limits.capacity
-        super().__init__(spec, runner, Searches(runner, slots=capacity, places=MAX_BEAM, joiner_dim=spec.joiner_dim))
+
+        def searches(slots: int) -> Searches:
+            return Searches(runner, slots=slots, places=MAX_BEAM, joiner_dim=spec.joiner_dim)
+
+        super().__init__(spec, runner, searches)
 
 
 class CtcStepper(_Stepper):
@@ -65,4 +72,4 @@ class CtcStepper(_Stepper):
 
     def __init__(self, spec: ModelSpec, runner: StreamEncoder) -> None:
         """Raises BundleError for an offline model."""
-        super().__init__(spec, runner, CtcSearches(slots=runner.limits.capacity, skipped_ids=spec.tokens.skipped_ids))
+        super().__init__(spec, runner, lambda slots: CtcSearches(slots=slots, skipped_ids=spec.tokens.skipped_ids))

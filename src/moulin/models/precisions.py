@@ -88,8 +88,7 @@ def gpu_engine_knows(spec: ModelSpec) -> bool:
 
 def runs_on_gpu_engine(spec: ModelSpec, device: str, running_in: Precision) -> bool:
     """Whether our GPU engine, not PyTorch's modules, runs a checkpoint in the precision `running_in`."""
-    on_gpu = gpu_index(device) is not None
-    return on_gpu and running_in in _HALF and gpu_engine_knows(spec)
+    return gpu_index(device) is not None and running_in in _HALF and gpu_engine_knows(spec)
 
 
 def settled(spec: _Spec, choice: EngineChoice) -> tuple[_Spec, EngineChoice]:

@@ -13,6 +13,7 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from moulin.bundle.spec import StateSpec, StreamingSpec
+from moulin.onnx_rewrites.ctc_head import drop_ctc_head
 
 STATES, NEW_STATES = "states", "new_states"
 
@@ -31,6 +32,7 @@ def pack_states(model: ModelProto, streaming: StreamingSpec) -> ModelProto:
     """
     packed = ModelProto()
     packed.CopyFrom(model)
+    drop_ctc_head(packed)
     graph = packed.graph
     size = packed_size(streaming)
     _exchange(graph.input, {state.name for state in streaming.states}, STATES, size)

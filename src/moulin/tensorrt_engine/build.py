@@ -14,6 +14,7 @@ import onnx
 from moulin.bundle.spec import ModelSpec, OnnxModelSpec
 from moulin.engine.onnxruntime.encoder import OnnxRuntimeEncoder
 from moulin.errors import EngineError, OptionsError
+from moulin.onnx_rewrites.ctc_head import drop_ctc_head
 from moulin.onnx_rewrites.packed_states import pack_states
 from moulin.tensorrt_engine.builders import Builder, BuildRequest
 from moulin.tensorrt_engine.operators import refusals
@@ -52,6 +53,7 @@ def prepare(
             hint="name a folder that has fp32 files too; the engine's precision is --precision",
         )
     loaded = onnx.load(spec.encoder.file)
+    drop_ctc_head(loaded)
     model = sanitise(pack_states(loaded, spec.streaming) if spec.streaming else loaded)
     if found := refusals(model):
         raise EngineError(
