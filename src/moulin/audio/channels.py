@@ -68,7 +68,7 @@ class ChannelMixer:
         return self._take() if self._held else np.zeros(0, np.float32)
 
     def _take(self) -> NDArray[np.float32]:
-        window = np.concatenate(self._blocks)
+        window = np.ascontiguousarray(np.concatenate(self._blocks).T)
         self._blocks, self._held = [], 0
         with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses infinite and NaN samples
             before, self._weights = self._weights, self._compared(window)
@@ -76,20 +76,22 @@ class ChannelMixer:
             if before is not None and not np.array_equal(before, self._weights):
                 fade = min(self._fade, len(mix))
                 share = np.linspace(0, 1, fade, dtype=np.float32)
-                mix[:fade] = share * mix[:fade] + (1 - share) * _weighted(window[:fade], before)
+                mix[:fade] = share * mix[:fade] + (1 - share) * _weighted(window[:, :fade], before)
         return mix
 
     def _compared(self, window: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The weights [channels] for a window [n, channels]."""
-        end = len(window) // self._step * self._step
-        samples = window[0 : end : self._step].copy()
+        """The weights [channels] for a window [channels, n]."""
+        if (window[1:] == window[0]).all():  # one microphone in all channels
+            return np.full(self._channels, 1 / self._channels)
+        end = window.shape[1] // self._step * self._step
+        samples = window[:, 0 : end : self._step].copy()
         for begin in range(1, self._step):
-            samples += window[begin : end : self._step]
+            samples += window[:, begin : end : self._step]
         samples /= np.float32(self._step)
-        rough = samples[1:] - np.float32(_PREEMPHASIS) * samples[:-1]
-        if len(rough):
-            rough -= np.einsum("nc->c", rough) / np.float32(len(rough))  # the mean, in half the time
-        covariance = np.einsum("ni,nj->ij", rough, rough).astype(np.float64) / max(len(rough), 1)
+        rough = samples[:, 1:] - np.float32(_PREEMPHASIS) * samples[:, :-1]
+        if rough.shape[1]:
+            rough -= rough.mean(axis=1, keepdims=True)
+        covariance = _products(rough) / max(rough.shape[1], 1)
         if not np.isfinite(covariance).all() or covariance.diagonal().max() < _SILENCE:
             return np.full(self._channels, 1 / self._channels) if self._weights is None else self._weights
         self._covariance = _KEPT * self._covariance + covariance
@@ -109,8 +111,9 @@ class ChannelMixer:
 
     def _find_noise(self, rough: NDArray[np.float32]) -> None:
         """Leave out channels of loud steady noise where another one has speech."""
-        frames = rough[: len(rough) // _FRAME_SAMPLES * _FRAME_SAMPLES].reshape(-1, _FRAME_SAMPLES, self._channels)
-        of_frames = np.einsum("fsc,fsc->fc", frames, frames).astype(np.float64)
+        whole = rough.shape[1] // _FRAME_SAMPLES * _FRAME_SAMPLES
+        frames = rough[:, :whole].reshape(self._channels, -1, _FRAME_SAMPLES)
+        of_frames = np.einsum("cfs,cfs->fc", frames, frames).astype(np.float64)
         self._history = [*self._history, of_frames][-_HISTORY_WINDOWS:]
         energies = np.concatenate(self._history)
         if len(energies) < 10:
@@ -140,8 +143,23 @@ class ChannelMixer:
             )
 
 
+# Sums channel by channel, not as products of matrices, for which BLAS would wake threads that cost more CPU time than
+# all of the decoding; and of contiguous channels, in half the time of interleaved ones.
+
+
+def _products(samples: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The products of channels [channels, channels] of samples [channels, n]."""
+    channels = len(samples)
+    products = np.zeros((channels, channels))
+    for one in range(channels):
+        for other in range(one, channels):
+            products[one, other] = products[other, one] = np.einsum("n,n->", samples[one], samples[other])
+    return products
+
+
 def _weighted(samples: NDArray[np.float32], weights: NDArray[np.float64]) -> NDArray[np.float32]:
-    """samples [n, channels] times weights [channels]. Not as a product of matrices, for which BLAS would wake threads
-    that cost more CPU time than all of the decoding."""
-    mix: NDArray[np.float32] = np.einsum("nc,c->n", samples, weights.astype(np.float32))
+    """samples [channels, n] times weights [channels]."""
+    mix: NDArray[np.float32] = samples[0] * np.float32(weights[0])
+    for channel, weight in zip(samples[1:], weights[1:], strict=True):
+        mix += channel * np.float32(weight)
     return mix

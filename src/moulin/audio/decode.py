@@ -42,11 +42,12 @@ def read_audio(
     max_duration_sec: float | None = None,
     name: str | None = None,
 ) -> NDArray[np.float32]:
-    """Decode an audio file: float32 [N], the mean of its channels, at `sample_rate` Hz.
+    """Decode an audio file: float32 [N], its channels mixed to one, at `sample_rate` Hz.
 
     `source` is a path, the file's content, or an open binary file (read from its position to its end, not closed).
     Audio longer than `max_duration_sec` is refused while decoding, so that a small file that unpacks to hours of
-    silence cannot fill the memory. `name` replaces the path in error messages.
+    silence cannot fill the memory. `name` replaces the path in error messages. A gap of more than 60 s in the
+    container's time stamps is left out, so that what follows is earlier by as much; a `Recording` keeps the times.
 
     Raises AudioTooLong, and AudioError when no audio can be decoded; the module's docstring lists the cases.
     """

@@ -43,7 +43,7 @@ class AudioSource:
     selection: Selection = MIX
 
     def read(self) -> NDArray[np.float32]:
-        """The waveform: float32 [N], 16 kHz, mono. Raises AudioError."""
+        """The waveform: float32 [N], 16 kHz, mono, without gaps of more than 60 s. Raises AudioError."""
         blocks = [np.zeros(0, np.float32), *self.blocks()]
         return np.concatenate(blocks)
 

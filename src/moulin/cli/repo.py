@@ -46,7 +46,11 @@ def build(
     to: Annotated[Path, typer.Option(help="The repository to write into; other models in it are left alone.")],
     streaming: Annotated[
         bool | None,
-        typer.Option("--streaming/--offline", help="Refuse models of the other kind.  [default: take what they are]"),
+        typer.Option(
+            "--streaming/--offline",
+            help="Build a checkpoint for live audio or for whole utterances; refuse exports of the other kind.  "
+            "[default: exports are taken as they are, a checkpoint is for whole utterances]",
+        ),
     ] = None,
     backend: Annotated[
         Literal["python", "onnxruntime", "tensorrt"] | None,
@@ -62,7 +66,9 @@ def build(
 ) -> None:
     """Write a Triton repository that serves models with the public contract.
 
-    It is run by `moulin serve --repository DIR`, or by a tritonserver with the command that is printed in the end.
+    Of a checkpoint that `moulin serve` serves both ways, a build writes one form: build again to the same folder, with
+    --streaming --name transducer_streaming, for the other. The repository is run by `moulin serve --repository DIR`, or
+    by a tritonserver with the command that is printed in the end.
     """
     if backend is not None and services.layout != "ensemble":
         raise OptionsError("--backend is for --layout ensemble")
