@@ -126,6 +126,7 @@ def gateway(
     from moulin.gateway.request_log import log_to_stderr
     from moulin.gateway.server import listen, run
     from moulin.gateway.settings import gateway_settings
+    from moulin.launch.unblocked_output import unblock_stderr
 
     given: dict[str, Any] = {
         "triton": triton,
@@ -139,6 +140,7 @@ def gateway(
         **limits.settings(),
         **{name: value for name, value in given.items() if value is not None},
     )
+    unblock_stderr()
     log_to_stderr(log.log_format or ("text" if sys.stderr.isatty() else "json"), quiet=log.quiet)
     connection_limit(settings)  # before anything is started
     listener = listen(settings) if listen_fd is None else socket.socket(fileno=listen_fd)

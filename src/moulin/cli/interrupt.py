@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import signal
 import socket
@@ -96,8 +97,9 @@ class _Interrupts:
             self._said = True
         # On a terminal a progress bar may have hidden the cursor.
         line = b"\r\x1b[K\x1b[?25hInterrupted.\n" if os.isatty(2) else b"Interrupted.\n"
-        with contextlib.suppress(OSError):
-            os.write(2, line)
+        with contextlib.suppress(OSError, ValueError):
+            if select.select([], [2], [], 0)[1]:  # nothing that is full keeps the process from ending
+                os.write(2, line)
 
     def _listen(self, heard: socket.socket) -> None:
         while numbers := heard.recv(16):

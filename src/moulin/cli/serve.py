@@ -78,7 +78,10 @@ def serve(
 
     Under nohup it outlives its parent. A port of 0 takes a free one.
     """
+    from moulin.launch.unblocked_output import unblock_stderr
+
     parent = os.getppid()
+    unblock_stderr()
     interrupts.allow(None)  # requests under way may finish
     log = ServeLog(running.log)
     with log.errors():

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from moulin.audio.selection import MIX, Selection
-from moulin.errors import AudioError
+from moulin.errors import AudioError, MoulinError, ServerUnavailable
 from moulin.isolated_decoding.messages import ERRORS, LENGTHS, MAX_ORDER_BYTES, UNEXPECTED, DecodingLimits, Order
 from moulin.long_audio.cutter import Piece, Place
 
@@ -97,8 +97,9 @@ class DecodingProcesses:
 class Decoding(AsyncIterator[Piece]):
     """The pieces of one recording, in order.
 
-    Raises AudioError, also where its process was stopped or crashed; EngineError where cutting needs ONNX Runtime and
-    it is missing; RuntimeError for a fault of our own.
+    Raises AudioError, also where its process was stopped or crashed; ServerUnavailable where it could not be started
+    or went with its server; EngineError where cutting needs ONNX Runtime and it is missing; RuntimeError for a fault of
+    our own.
     """
 
     def __init__(self, order: Order, server: _Server, result: socket.socket) -> None:
@@ -147,22 +148,26 @@ class Decoding(AsyncIterator[Piece]):
                 with contextlib.suppress(ConnectionResetError):
                     received = await loop.sock_recv_into(self._result, view[at:])
                 if received == 0:
-                    raise AudioError(f"{self._order.name} cannot be decoded: {await self._why()}")
+                    raise await self._end()
                 at += received
         return data
 
-    async def _why(self) -> str:
+    async def _end(self) -> MoulinError:
         """Why the process has ended without saying so."""
         status = await self._server.status(self._order)
-        limits = self._order.limits
+        name, limits = self._order.name, self._order.limits
+        if status is None or status >= 0:  # nothing in a recording ends it like that
+            return ServerUnavailable(
+                f"{name} was not decoded: the process for it could not be started or has ended", hint="try again"
+            )
         if status == -signal.SIGXCPU:
             allowed = limits.allowed_cpu_sec(self.decoded_sec)
-            return f"the decoder needed more than {allowed:.0f} s of CPU time for {self.decoded_sec:.0f} s of audio"
-        if status == -signal.SIGKILL:
-            return "the decoder was killed, perhaps because memory was short"
-        if status is not None and status < 0:
-            return f"the decoder crashed on it ({signal.Signals(-status).name})"
-        return "the decoder ended on it"
+            why = f"the decoder needed more than {allowed:.0f} s of CPU time for {self.decoded_sec:.0f} s of audio"
+        elif status == -signal.SIGKILL:
+            why = "the decoder was killed, perhaps because memory was short"
+        else:
+            why = f"the decoder crashed on it ({signal.Signals(-status).name})"
+        return AudioError(f"{name} cannot be decoded: {why}")
 
 
 class _Server:
@@ -179,7 +184,7 @@ class _Server:
 
     @classmethod
     async def started(cls) -> _Server:
-        """Raises AudioError where it does not start, which is a fault of the installation or of the machine."""
+        """Raises ServerUnavailable where it does not start, which is a fault of the installation or of the machine."""
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         control.setblocking(False)
         with theirs:
@@ -197,7 +202,7 @@ class _Server:
                 await server._ready
         except (TimeoutError, ConnectionError):
             await server.close()
-            raise AudioError("The processes that decode recordings do not start") from None
+            raise ServerUnavailable("The processes that decode recordings do not start") from None
         return server
 
     async def begin(self, order: Order, recording: int, result: int) -> None:
