@@ -200,7 +200,8 @@ class PythonBuilder:
         if plan is None:
             raise EngineError(
                 f"{self.library} could not build the engine; its log has the reason",
-                hint="if memory is short, lower --workspace-gib, --max-batch or --max-seconds",
+                hint="if memory is short, lower --workspace-gib, --max-batch or --max-seconds; if the log has "
+                "an internal error, try --precision fp32",
             )
         request.plan.write_bytes(bytes(plan))
 
