@@ -381,9 +381,16 @@ def soak(options: argparse.Namespace) -> dict[str, Any]:
         "memory MiB": {"after the first": memory[0], "in the middle": memory[len(memory) // 2], "at the end": last},
         "load average": [round(number, 1) for number in os.getloadavg()],
         "log bytes": len(log),
-        "tracebacks in the log": log.count("Traceback"),
+        "tracebacks in the log": tracebacks(log),
         "Triton's exit timeout expired": "Exit timeout expired" in log,
     }
+
+
+def tracebacks(log: str) -> list[str]:
+    """What stands around each "Traceback", at most ten."""
+    lines = log.splitlines()
+    found = [at for at, line in enumerate(lines) if "Traceback" in line]
+    return ["\n".join(lines[max(at - 3, 0) : at + 40]) for at in found[:10]]
 
 
 def _worst(disturbances: list[tuple[str, float]]) -> dict[str, dict[str, float]]:

@@ -8,6 +8,7 @@ import io
 import os
 import resource
 import socket
+import subprocess
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -224,6 +225,33 @@ def test_the_server_is_started_again(tmp_path: Path) -> None:
         assert not runs(running), "a process outlives its server"
 
     run(use)
+
+
+def test_who_leaves_while_the_server_starts_takes_nothing_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    servers: list[asyncio.Future[Any]] = []
+    to_thread = asyncio.to_thread
+
+    def noted(function: Callable[..., Any], *args: Any, **how: Any) -> Awaitable[Any]:
+        if function is subprocess.Popen:
+            servers.append(asyncio.ensure_future(to_thread(function, *args, **how)))
+            return servers[-1]
+        return to_thread(function, *args, **how)
+
+    monkeypatch.setattr(asyncio, "to_thread", noted)
+    clip = Path(demo_clips()[0].audio)
+    faults: list[dict[str, Any]] = []
+
+    async def use(processes: DecodingProcesses) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
+        first, second = (asyncio.create_task(pieces_of(processes, clip)) for _ in range(2))
+        await asyncio.sleep(0.05)
+        first.cancel()
+        assert len(await second) == 1
+        assert len(await pieces_of(processes, clip)) == 1
+        assert len(servers) == 1
+
+    run(use)
+    assert not faults
 
 
 def test_a_process_takes_one_recording_after_another() -> None:

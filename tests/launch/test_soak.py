@@ -21,5 +21,5 @@ def test_a_minute_of_kills_and_stops_costs_no_word(tmp_path: Path) -> None:
     assert found["streams"] > 20
     assert found["disturbances"] > 1
     assert (found["wrong"], found["no answer"], found["unclear errors"]) == (0, 0, 0), found["examples"]
-    assert found["tracebacks in the log"] == 0
+    assert not found["tracebacks in the log"], "\n\n".join(found["tracebacks in the log"])
     assert not found["Triton's exit timeout expired"]

@@ -39,6 +39,7 @@ class AsyncClient:
         """See `Client`; must be created within a running event loop."""
         self.url, self.model, self.timeout_sec, self.int16 = url, model, timeout_sec, int16
         self._inputs: dict[str, frozenset[str]] = {}
+        self._ids = protocol.RequestIds()
         self._triton = triton.InferenceServerClient(protocol.check_url(url), channel_args=CHANNEL_ARGUMENTS)
 
     async def transcribe(self, audio: Audio, **options: Any) -> Transcript:
@@ -115,13 +116,17 @@ class AsyncClient:
             self._inputs[model] = protocol.inputs_of(metadata)
         return self._inputs[model]
 
-    async def _infer(self, model: str, **arguments: Any) -> triton.InferResult:
+    async def _infer(self, model: str, *, request_id: str = "", **arguments: Any) -> triton.InferResult:
+        own_id = self._ids.next(request_id)
+        limit = {"client_timeout": self.timeout_sec}
         try:
-            return await self._triton.infer(model, **{"client_timeout": self.timeout_sec, **arguments})
+            result = await self._triton.infer(model, request_id=own_id, **limit | arguments)
         except InferenceServerException as error:
             if protocol.has_other_inputs(error):
                 self._inputs.pop(model, None)
             raise protocol.client_error(error, self.url, model) from error
+        protocol.expect_own(result, own_id, self.url)
+        return result
 
     async def close(self) -> None:
         await self._triton.close()

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,27 @@ def request_tensors(
 
 def requested_outputs() -> list[InferRequestedOutput]:
     return [InferRequestedOutput("RESULT")]
+
+
+class RequestIds:
+    """An id of its own for each request of a client: the reply carries it, and so shows whose it is."""
+
+    def __init__(self) -> None:
+        self._client, self._numbers = secrets.token_hex(4), count()
+
+    def next(self, request_id: str = "") -> str:
+        """`request_id`, which several requests may share, with something that none has in common with another."""
+        return f"{request_id}{':' if request_id else ''}{self._client}-{next(self._numbers)}"
+
+
+def expect_own(result: Any, request_id: str, url: str) -> None:
+    """Raises ServerUnavailable where the `InferResult` is the reply to another request than that with this id."""
+    got = result.get_response().id
+    if got != request_id:
+        raise ServerUnavailable(
+            f"The server at {url} mixed up replies: expected that to {quoted(request_id)}, got that to {quoted(got)}",
+            hint="send the request again",
+        )
 
 
 def transcripts(result: Any) -> list[Transcript]:

@@ -49,6 +49,7 @@ class Client:
         """
         self.url, self.model, self.timeout_sec, self.int16 = url, model, timeout_sec, int16
         self._inputs: dict[str, frozenset[str]] = {}
+        self._ids = protocol.RequestIds()
         self._triton = triton.InferenceServerClient(protocol.check_url(url), channel_args=CHANNEL_ARGUMENTS)
 
     def transcribe(self, audio: Audio, **options: Any) -> Transcript:
@@ -65,7 +66,7 @@ class Client:
     ) -> list[Transcript]:
         """Transcripts of several recordings in one request, which is refused as a whole where one of them is invalid.
 
-        `model` overrides this client's; `request_id` appears in Triton's log.
+        `model` overrides this client's; `request_id` begins the request's id in Triton's log.
         """
         if not audios:
             return []
@@ -127,13 +128,17 @@ class Client:
             self._inputs[model] = protocol.inputs_of(metadata)
         return self._inputs[model]
 
-    def _infer(self, model: str, **arguments: Any) -> triton.InferResult:
+    def _infer(self, model: str, *, request_id: str = "", **arguments: Any) -> triton.InferResult:
+        own_id = self._ids.next(request_id)
+        limit = {"client_timeout": self.timeout_sec}
         try:
-            return self._triton.infer(model, **{"client_timeout": self.timeout_sec, **arguments})
+            result = self._triton.infer(model, request_id=own_id, **limit | arguments)
         except InferenceServerException as error:
             if protocol.has_other_inputs(error):
                 self._inputs.pop(model, None)
             raise protocol.client_error(error, self.url, model) from error
+        protocol.expect_own(result, own_id, self.url)
+        return result
 
     def close(self) -> None:
         self._triton.close()

@@ -67,13 +67,16 @@ class ForkServer:
         waiting.register(self._caller, selectors.EVENT_READ)
         waiting.register(woken, selectors.EVENT_READ)
         self._report({"ready": True})
-        while True:
-            for key, _ in waiting.select():
-                if key.fileobj is woken:
-                    woken.recv(4096)
-                elif not self._take_message():
-                    return
-            self._reap()
+        try:
+            while True:
+                for key, _ in waiting.select():
+                    if key.fileobj is woken:
+                        woken.recv(4096)
+                    elif not self._take_message():
+                        return
+                self._reap()
+        finally:
+            signal.set_wakeup_fd(-1)  # processes go on ending when its sockets are closed
 
     def _take_message(self) -> bool:
         """Returns False where the caller has gone."""

@@ -38,10 +38,12 @@ class DecodingProcesses:
         self._limits = limits or DecodingLimits()
         self._numbers = count()
         self._server: _Server | None = None
-        self._starting = asyncio.Lock()
+        self._starting: asyncio.Task[_Server] | None = None
 
     async def close(self) -> None:
         """End the server, and with it all processes."""
+        if self._starting is not None:
+            await asyncio.gather(self._starting, return_exceptions=True)
         if self._server is not None:
             await self._server.close()
 
@@ -78,13 +80,18 @@ class DecodingProcesses:
                 server.end(order, is_done=decoding.is_done)
 
     async def _running(self) -> _Server:
-        async with self._starting:
-            if self._server is not None and self._server.has_ended:
-                await self._server.close()
-                self._server = None
-            if self._server is None:
-                self._server = await _Server.started()
+        """One start for all who wait for it; it goes on when one of them leaves."""
+        if self._server is not None and not self._server.has_ended:
             return self._server
+        if self._starting is None or self._starting.done():
+            self._starting = asyncio.create_task(self._started())
+        return await asyncio.shield(self._starting)
+
+    async def _started(self) -> _Server:
+        if self._server is not None:
+            await self._server.close()
+        self._server = await _Server.started()
+        return self._server
 
 
 class Decoding(AsyncIterator[Piece]):
