@@ -25,7 +25,7 @@ def inline_paddings(graph: GraphProto) -> int:
 
     Icefall's Zipformer2 has one for each downsampling (`if pad > 0: ...`). Padding by zero frames equals no padding, so
     the branch can always run. (The lines of zipformer.py that the original's guide asks to comment out are others: the
-    early return of the positional encoding's `extend_pe`, which an export with a table of full length does not have.)
+    early return of the positional encoding's `extend_pe`.)
     """
     nodes: list[NodeProto] = []
     inlined = 0
