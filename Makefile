@@ -3,6 +3,8 @@
 # make constraints   renew deploy/constraints-*.txt
 # make lint   ruff, mypy, and hadolint for the images
 # make soak   ten minutes of kills, stops and starvation under load; SOAK="--minutes 30" for more
+# make trt    build every test bundle, demo model and published size with TensorRT-RTX, without a GPU: hours on two cores;
+#             TRT="--models conformer-offline --for ada --precisions fp16" for less
 # make serve  serve the demo model, or another with MODEL=folder
 
 VENV := .venv
@@ -16,8 +18,9 @@ OTHER_PYTHONS = $(shell scripts/other-pythons.sh $(BIN)/python)
 PYTHONS ?=
 MODEL ?=
 SOAK ?=
+TRT ?=
 
-.PHONY: demo test soak constraints lint format serve system clean
+.PHONY: demo test soak trt constraints lint format serve system clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m moulin.demo
@@ -30,6 +33,9 @@ endif
 
 soak: $(VENV)/.test
 	$(BIN)/python scripts/soak.py $(SOAK)
+
+trt: $(VENV)/.test
+	$(BIN)/python scripts/trt-matrix.py $(TRT)
 
 constraints: $(BIN)/python
 	$(BIN)/python scripts/renew-constraints.py $(BIN)/python $(OTHER_PYTHONS)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 # Everything that an image or a test takes, but what brings PyTorch (torch, lhotse) and the other ONNX Runtime (gpu).
-EXTRAS = "serve,mic,hub,bench,tracing,demo,lint"
+EXTRAS = "serve,mic,hub,bench,tracing,demo,rtx,lint"
 BESIDE = (
     *("hypothesis", "httpx", "playwright", "openai", "pytest", "pytest-xdist", "pyyaml", "tritonclient[http]"),
     "whisper-normalizer",

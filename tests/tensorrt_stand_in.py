@@ -23,6 +23,7 @@ import pytest
 import torch
 from onnx import TensorProto, numpy_helper
 
+from moulin.launch.tensorrt_libraries import TENSORRT
 from moulin.tensorrt_engine import ready_plan as open_tensorrt
 
 Arrays = dict[str, Any]
@@ -31,7 +32,8 @@ Arrays = dict[str, Any]
 def install(monkeypatch: pytest.MonkeyPatch, cache: Path) -> StandIn:
     """TensorRT as if it were there, on a GPU whose memory is the machine's, with engines in `cache`."""
     module = StandIn()
-    monkeypatch.setattr(open_tensorrt, "_module_and_gpu", lambda _device: (module, torch.device("cpu")))
+    here = open_tensorrt._Here(TENSORRT, module, torch.device("cpu"))
+    monkeypatch.setattr(open_tensorrt, "_libraries_on", lambda *_: here)
     monkeypatch.setattr(open_tensorrt, "gpu_name", lambda _gpu: "NVIDIA H200, 9.0")
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     return module
@@ -113,8 +115,9 @@ class _Config:
         assert pool == "workspace"
         assert size > 0
 
-    def add_optimization_profile(self, profile: _Profile) -> None:
+    def add_optimization_profile(self, profile: _Profile) -> int:
         self.profiles.append(profile.shapes)
+        return len(self.profiles) - 1
 
 
 class _Profile:

@@ -42,7 +42,7 @@ def test_an_engine_is_built_and_compared(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([BUNDLES / "conformer-offline"], "needs TensorRT, and neither the Python package tensorrt nor trt"),
+        ([BUNDLES / "conformer-offline"], "needs an NVIDIA GPU, and nvidia-smi is not installed"),
         ([DEMO_MODEL], "An engine is built from fp32 files, and "),
         ([BUNDLES / "conformer-offline" / "epoch-1.pt"], "An engine is built from ONNX files, and "),
         ([BUNDLES / "conformer-offline", "--max-batch", 0], "Expected max-batch of at least 1, got 0"),

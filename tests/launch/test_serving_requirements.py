@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from moulin.errors import LaunchError
-from moulin.launch import serving_requirements as module
 from moulin.launch.serving_requirements import TRITON_REQUIREMENT, serving_requirements
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +24,11 @@ def test_an_engines_packages_are_the_releases_here() -> None:
     assert f"torch=={version}" in serving_requirements(["torch"])
 
 
+def _missing(package: str) -> str:
+    raise importlib.metadata.PackageNotFoundError(package)
+
+
 def test_an_engine_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_version", lambda _package: None)
+    monkeypatch.setattr("importlib.metadata.version", _missing)
     with pytest.raises(LaunchError, match="Expected tensorrt in this Python"):
         serving_requirements(["tensorrt"])

@@ -12,6 +12,7 @@ import pytest
 
 from moulin.bundle.load import load_bundle
 from moulin.errors import EngineError
+from moulin.launch.tensorrt_libraries import TENSORRT
 from moulin.tensorrt_engine.build import build_plan, prepare
 from moulin.tensorrt_engine.builders import (
     BuildRequest,
@@ -97,7 +98,10 @@ class Recorder:
     Logger = Logger
     MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
 
-    def __init__(self, plan: bytes | None, *, parses: bool = True, strongly_typed: bool = True) -> None:
+    def __init__(
+        self, plan: bytes | None, *, parses: bool = True, strongly_typed: bool = True, profile: int = 0
+    ) -> None:
+        self._profile = profile
         self.calls: list[tuple[Any, ...]] = []
         self.NetworkDefinitionCreationFlag = SimpleNamespace(**({"STRONGLY_TYPED": 1} if strongly_typed else {}))
         self._plan, self._parses = plan, parses
@@ -109,7 +113,7 @@ class Recorder:
 
         config = SimpleNamespace(
             set_memory_pool_limit=lambda *call: self.calls.append(("limit", *call)),
-            add_optimization_profile=lambda profile: self.calls.append(("profile", profile.shapes)),
+            add_optimization_profile=self._added,
         )
         return SimpleNamespace(
             create_network=lambda flags: self.calls.append(("network", flags)),
@@ -117,6 +121,10 @@ class Recorder:
             create_optimization_profile=profile,
             build_serialized_network=lambda *_: self._plan,
         )
+
+    def _added(self, profile: Any) -> int:
+        self.calls.append(("profile", profile.shapes))
+        return self._profile
 
     def OnnxParser(self, _network: object, _logger: object) -> Any:
         def parse(file: str) -> bool:
@@ -130,7 +138,7 @@ class Recorder:
 
 def test_a_plan_by_the_python_api(tmp_path: Path) -> None:
     recorder = Recorder(b"plan")
-    builder = PythonBuilder(recorder)
+    builder = PythonBuilder(TENSORRT, recorder, capability="9.0")
     assert builder.version == "10.13.2"
     request = BuildRequest(tmp_path / "a.onnx", tmp_path / "a.plan", PROFILES, 2)
     builder.build(request)
@@ -142,24 +150,29 @@ def test_a_plan_by_the_python_api(tmp_path: Path) -> None:
         *(("profile", {name: dataclasses.astuple(found) for name, found in p.items()}) for p in PROFILES),
     ]
     later = Recorder(b"plan", strongly_typed=False)
-    PythonBuilder(later).build(request)
+    PythonBuilder(TENSORRT, later, capability="9.0").build(request)
     assert later.calls[0] == ("network", 0)
 
 
 def test_what_goes_wrong_in_the_python_api(tmp_path: Path) -> None:
     request = BuildRequest(tmp_path / "a.onnx", tmp_path / "a.plan", PROFILES, 2)
     with pytest.raises(EngineError, match="does not accept the encoder: In node 0: UNSUPPORTED_NODE"):
-        PythonBuilder(Recorder(b"", parses=False)).build(request)
+        PythonBuilder(TENSORRT, Recorder(b"", parses=False), capability="9.0").build(request)
     with pytest.raises(EngineError, match=r"could not build the engine.*lower --workspace-gib"):
-        PythonBuilder(Recorder(None)).build(request)
+        PythonBuilder(TENSORRT, Recorder(None), capability="9.0").build(request)
+    with pytest.raises(EngineError, match=r"refuses the profile x 1x9x80 to 8x100x80, x_lens 1 to 8"):
+        PythonBuilder(TENSORRT, Recorder(b"", profile=-1), capability="9.0").build(request)
     assert not request.plan.exists()
 
 
 def test_there_is_no_tensorrt_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(EngineError, match=r"neither the Python package tensorrt nor trtexec .*NVIDIA's container"):
-        find_builder()
+    with pytest.raises(
+        EngineError,
+        match=r"TensorRT cannot be loaded.*RTX does not run on .* 9\.0.*trtexec is not inst.*NVIDIA's container",
+    ):
+        find_builder("9.0")
     trtexec(tmp_path)
-    found = find_builder()
+    found = find_builder("9.0")
     assert isinstance(found, TrtexecBuilder)
     assert found.version == "10.3.0"

@@ -27,7 +27,9 @@ def test_a_plan_of_another_machine_is_refused(tmp_path: Path) -> None:
     check_plan(plan, Machine("NVIDIA A100, 8.0", "10.3.0"), model)
     with pytest.raises(EngineError, match=r"built for the GPU NVIDIA A100, 8.0, and here is NVIDIA H200, 9.0 \(hint"):
         check_plan(plan, Machine("NVIDIA H200, 9.0", "10.3.0"), model)
-    with pytest.raises(EngineError, match=r"with TensorRT 10.3.0, and here is 10.9.0 .*run `moulin trt build` here"):
+    with pytest.raises(
+        EngineError, match=r"with TensorRT 10.3.0, and here is TensorRT 10.9.0 .*run `moulin trt build` here"
+    ):
         check_plan(plan, Machine("NVIDIA A100, 8.0", "10.9.0"), model)
     facts_file(plan).write_text("{}")
     with pytest.raises(BundleError, match="cannot be read"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from moulin.models.open_recognizer import open_recognizer
 from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.tensorrt_engine import ready_plan as open_tensorrt
 from moulin.tensorrt_engine.loaded_plan import TensorRtPlan
-from moulin.tensorrt_engine.ready_plan import open_plan, ready_plan, tensorrt_module
+from moulin.tensorrt_engine.ready_plan import open_plan, ready_plan
 from moulin.tensorrt_engine.stream_runner import TensorRtStreamRunner
 from moulin.triton_repo.offline_options import OfflineOptions
 from moulin.triton_repo.shim_parameters import ShimParameters
@@ -99,8 +100,10 @@ def test_an_engine_of_something_else_is_refused(tensorrt: StandIn, monkeypatch: 
         TensorRtPlan(plan, tensorrt, CPU)
 
 
-def test_tensorrt_is_not_installed_here() -> None:
-    with pytest.raises(EngineError, match=r"needs TensorRT's Python package.*pip install tensorrt, or leave out --eng"):
-        tensorrt_module()
-    with pytest.raises(EngineError, match="needs TensorRT's Python package"):
+def test_neither_library_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("tensorrt", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(
+        EngineError, match=r"needs TensorRT's Python package.*pip install tensorrt, or .*leave out --eng"
+    ):
         open_recognizer(BUNDLES / "conformer-offline", EngineChoice(kind="tensorrt"))

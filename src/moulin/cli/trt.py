@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +10,7 @@ import typer
 
 from moulin.cli.verbs import Verbs
 from moulin.errors import BundleError, EngineError, OptionsError
+from moulin.launch.tensorrt_libraries import ARCHITECTURES, Architecture
 
 app = typer.Typer(
     help="Build TensorRT engines.",
@@ -37,6 +39,14 @@ def build(
         float | None, typer.Option(help="Longest utterance.  [default: what the model takes, at most 120]")
     ] = None,
     workspace_gib: Annotated[float, typer.Option(help="GPU memory that TensorRT may take for trying.")] = 4.0,
+    architecture: Annotated[
+        Architecture | None,
+        typer.Option(
+            "--for",
+            help="Build with TensorRT-RTX for all GPUs of this architecture; needs no GPU here.  "
+            "[default: for this machine's GPU]",
+        ),
+    ] = None,
     gpu: Annotated[int, typer.Option(min=0, help="The GPU to build for, by number.")] = 0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only check the model, and print what trtexec would be told.")
@@ -44,6 +54,7 @@ def build(
 ) -> None:
     """Build the TensorRT engine of a model's encoder, for this GPU, and hold it against ONNX Runtime on speech.
 
+    With --for it is built for other machines' GPUs, and held against ONNX Runtime where it is first served.
     An engine that is there already, built from the same files with the same settings, is kept; one that gives NaN, or
     differs by more than its precision explains, is not.
     """
@@ -54,7 +65,8 @@ def build(
     from moulin.cli.fetch import local_model
     from moulin.demo.files import demo_speech
     from moulin.tensorrt_engine.build import build_plan, prepare, this_gpu
-    from moulin.tensorrt_engine.builders import BuildRequest, find_builder, trtexec_arguments
+    from moulin.tensorrt_engine.builders import BuildRequest, builder_ahead, find_builder, trtexec_arguments
+    from moulin.tensorrt_engine.plan_file import capability_of
     from moulin.tensorrt_engine.ready_plan import drift_check, engines_folder
 
     if not workspace_gib > 0:
@@ -73,14 +85,25 @@ def build(
         request = BuildRequest(Path("encoder.onnx"), Path("encoder.plan"), prepared.profiles, workspace_gib)
         typer.echo(" \\\n  ".join(["trtexec", *trtexec_arguments(request)]))
         return
-    builder, name = find_builder(say=_say), this_gpu(gpu)
-    typer.echo(f"Building it with TensorRT {builder.version} for {name} ...", err=True)
     assert isinstance(spec, OnnxModelSpec)
-    try:
-        check = drift_check(spec, precision, demo_speech, device=f"cuda:{gpu}", say=_say)
-    except EngineError as error:
-        check = None
-        _say(f"It will not be compared with ONNX Runtime: {error}")
+    name: str | None = None
+    check: Callable[[Path], float] | None = None
+    if architecture is not None:
+        capabilities = ARCHITECTURES[architecture]
+        builder = builder_ahead(capabilities[0], say=_say)
+        _say(
+            f"Building it with {builder.library} {builder.version} for {architecture}, "
+            f"compute capability {', '.join(builder.capabilities)} ..."
+        )
+        _say("It will be compared with ONNX Runtime when it is first served on such a GPU")
+    else:
+        name = this_gpu(gpu)
+        builder = find_builder(capability_of(name), say=_say)
+        _say(f"Building it with {builder.library} {builder.version} for {name} ...")
+        try:
+            check = drift_check(spec, precision, demo_speech, device=f"cuda:{gpu}", say=_say)
+        except EngineError as error:
+            _say(f"It will not be compared with ONNX Runtime: {error}")
     plan = build_plan(
         spec, prepared, to or engines_folder(spec), builder, name, precision, workspace_gib=workspace_gib, check=check
     )

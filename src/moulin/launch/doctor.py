@@ -21,6 +21,7 @@ from moulin.launch.descriptors import triton_needs
 from moulin.launch.interpreters import Interpreter
 from moulin.launch.ports import port_is_free
 from moulin.launch.serving_environment import NEEDED_MIB, interpreter_to_use
+from moulin.launch.tensorrt_libraries import LIBRARIES, Library
 from moulin.launch.tritonserver import NoTriton, TritonInstallation, find_tritonserver
 
 GATEWAY_MODULES = {
@@ -86,6 +87,7 @@ def examine(
         ],
         lambda: [_package("PyTorch (checkpoints)", "torch", False, install_hint("serve,torch"))],
         _gpu,
+        lambda: [_tensorrt(library) for library in LIBRARIES],
         lambda: [_port(host, port, flag, ports) for flag, port in ports.items()],
         lambda: [_shared_memory(shm_dir), _cache(cache), _open_files()],
     ]
@@ -207,6 +209,15 @@ def _gpu() -> list[Check]:
     if answer.returncode != 0 or not gpus:
         return [Check("GPU", False, False, gpus or "nvidia-smi sees no GPU", hint)]
     return [Check("GPU", True, False, gpus)]
+
+
+def _tensorrt(library: Library) -> Check:
+    """A library behind `--engine tensorrt`, with the GPUs that it serves."""
+    installed = library.installed
+    name = f"{library.name} (--engine tensorrt)"
+    return Check(
+        name, installed is not None, False, f"{installed or 'not installed'}; for {library.cards}", library.hint
+    )
 
 
 def _port(host: str, port: int, flag: str, ports: dict[str, int]) -> Check:

@@ -10,12 +10,13 @@ from collections.abc import Collection
 
 from moulin.errors import LaunchError
 from moulin.extras import install_hint
+from moulin.launch.tensorrt_libraries import LIBRARIES
 
 TRITON_REQUIREMENT = "nvidia-pytriton==0.7.0"
 """Installed without its dependencies: only its tritonserver is used."""
 
 _ALWAYS = ("numpy>=1.26,<2", "onnx>=1.16", "kaldi-native-fbank>=1.20")
-_BESIDE = {"torch": ("torch", "safetensors"), "tensorrt": ("tensorrt",)}
+_BESIDE = {"torch": ("torch", "safetensors")}
 """Packages of each engine. They are large and differ by machine, so the release installed here is required."""
 
 
@@ -27,7 +28,20 @@ def serving_requirements(engines: Collection[str] = ()) -> tuple[str, ...]:
     """
     runtime = "onnxruntime" if _version("onnxruntime-gpu") is None else "onnxruntime-gpu"
     beside = [_same_release(package) for engine in sorted(engines) for package in _BESIDE.get(engine, ())]
+    if "tensorrt" in engines:
+        beside += _tensorrt_libraries()
     return (*_ALWAYS, f"{runtime}>=1.18", *beside)
+
+
+def _tensorrt_libraries() -> list[str]:
+    """TensorRT or TensorRT-RTX, whichever is installed here; both where both are, and the card decides."""
+    found = [library.installed_package for library in LIBRARIES]
+    if not any(found):
+        raise LaunchError(
+            "Expected tensorrt in this Python, which the models to serve run with, or tensorrt-rtx-cu13, got neither",
+            hint=" or ".join(library.hint for library in LIBRARIES),
+        )
+    return [_same_release(package) for package in found if package is not None]
 
 
 def _same_release(package: str) -> str:
@@ -35,7 +49,7 @@ def _same_release(package: str) -> str:
     if version is None:
         raise LaunchError(
             f"Expected {package} in this Python, which the models to serve run with, got none",
-            hint=install_hint("torch") if package != "tensorrt" else "pip install tensorrt",
+            hint=install_hint("torch"),
         )
     return f"{package}=={version.partition('+')[0]}"
 

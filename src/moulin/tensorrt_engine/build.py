@@ -14,6 +14,7 @@ import onnx
 from moulin.bundle.spec import ModelSpec, OnnxModelSpec
 from moulin.engine.onnxruntime.encoder import OnnxRuntimeEncoder
 from moulin.errors import EngineError, OptionsError
+from moulin.launch.tensorrt_libraries import ARCHITECTURES, TENSORRT_RTX
 from moulin.onnx_rewrites.ctc_head import drop_ctc_head
 from moulin.onnx_rewrites.packed_states import pack_states
 from moulin.tensorrt_engine.builders import Builder, BuildRequest
@@ -75,7 +76,7 @@ def build_plan(
     prepared: Preparation,
     to: Path,
     builder: Builder,
-    gpu: str,
+    gpu: str | None,
     precision: PlanPrecision,
     *,
     workspace_gib: float = WORKSPACE_GIB,
@@ -83,11 +84,12 @@ def build_plan(
 ) -> Path:
     """Build the engine into the folder `to`, unless it is there already; returns its file. Raises EngineError.
 
-    The file's name identifies GPU, TensorRT version, precision, profiles and model. `check` is called for every engine
+    `gpu` is the GPU's name by `this_gpu`; None for a builder that needs no GPU. The file's name identifies GPU or
+    compute capabilities, library and version, precision, profiles and model. `check` is called for every engine
     that is not checked yet, and returns its drift or raises EngineError, upon which the engine is deleted.
     """
     facts = PlanFacts(
-        Machine(gpu, builder.version),
+        Machine("any" if builder.capabilities else str(gpu), builder.version, builder.library, builder.capabilities),
         precision,
         file_hash(spec.encoder.file, *spec.encoder.external_files),
         prepared.profiles,
@@ -108,14 +110,20 @@ def build_plan(
     return plan
 
 
+_AHEAD = (
+    f"--for {'|'.join(ARCHITECTURES)} builds for that architecture without a GPU, with TensorRT-RTX "
+    f"({TENSORRT_RTX.hint}); --dry-run shows what would be built"
+)
+
+
 def this_gpu(index: int = 0) -> str:
     """The GPU's name and compute capability from nvidia-smi. Raises EngineError where there is no such GPU."""
     query = ["nvidia-smi", f"--id={index}", "--query-gpu=name,compute_cap", "--format=csv,noheader"]
     if shutil.which("nvidia-smi") is None:
-        raise EngineError("Building an engine needs an NVIDIA GPU, and nvidia-smi is not installed")
+        raise EngineError("Building an engine needs an NVIDIA GPU, and nvidia-smi is not installed", hint=_AHEAD)
     done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
     if done.returncode != 0 or not done.stdout.strip():
-        raise EngineError(f"nvidia-smi finds no GPU {index}: {(done.stdout + done.stderr).strip()}")
+        raise EngineError(f"nvidia-smi finds no GPU {index}: {(done.stdout + done.stderr).strip()}", hint=_AHEAD)
     return done.stdout.strip()
 
 

@@ -1,8 +1,7 @@
-"""Builders of an engine from an ONNX file: TensorRT's Python API, or trtexec."""
+"""Builders of an engine from an ONNX file: the Python API of TensorRT or TensorRT-RTX, or trtexec."""
 
 from __future__ import annotations
 
-import importlib
 import re
 import shlex
 import shutil
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from moulin.errors import EngineError
+from moulin.launch.tensorrt_libraries import TENSORRT_RTX, Library, LibraryName, architecture_of, library_for
 from moulin.tensorrt_engine.profiles import Profile, Range, Shape
 
 _TRTEXEC_PLACES = ("/usr/src/tensorrt/bin/trtexec", "/opt/tensorrt/bin/trtexec")
@@ -32,28 +32,45 @@ class BuildRequest:
 
 class Builder(Protocol):
     @property
+    def library(self) -> LibraryName:
+        """The library whose plans it writes."""
+
+    @property
     def version(self) -> str:
-        """TensorRT's version, for example 10.3.0."""
+        """The library's version, for example 10.3.0."""
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        """The compute capabilities to build for, for example 8.9; empty: that of the GPU of this machine."""
 
     def build(self, request: BuildRequest) -> None:
         """Write the plan. Raises EngineError with TensorRT's reason."""
 
 
-def find_builder(*, say: Callable[[str], None] | None = None) -> Builder:
-    """TensorRT's Python API if installed, else trtexec. Raises EngineError where there is neither."""
+def find_builder(capability: str, *, say: Callable[[str], None] | None = None) -> Builder:
+    """The builder for a GPU of this machine: the Python API of the first library that serves its compute capability
+    (for example 8.9), else trtexec. Raises EngineError where there is neither."""
     try:
-        return PythonBuilder(importlib.import_module("tensorrt"), say=say)
-    except ModuleNotFoundError:
-        pass
+        return PythonBuilder(*library_for(capability), capability=capability, say=say)
+    except EngineError as error:
+        reason = error
     places = [shutil.which("trtexec"), *_TRTEXEC_PLACES]
     for place in places:
         if place is not None and Path(place).is_file():
             return TrtexecBuilder(Path(place))
     raise EngineError(
-        "Building an engine needs TensorRT, and neither the Python package tensorrt nor trtexec is installed",
-        hint="run it in NVIDIA's container (nvcr.io/nvidia/tritonserver has TensorRT), or pip install tensorrt; "
-        "--dry-run shows what would be built",
-    )
+        f"{reason.message}; and trtexec is not installed",
+        hint="run it in NVIDIA's container (nvcr.io/nvidia/tritonserver has TensorRT), or "
+        f"{str(reason.hint).partition(', or leave out')[0]}; --dry-run shows what would be built",
+    ) from reason
+
+
+def builder_ahead(capability: str, *, say: Callable[[str], None] | None = None) -> Builder:
+    """TensorRT-RTX's builder for all GPUs of the architecture of `capability`, which needs no GPU here.
+
+    Raises EngineError where TensorRT-RTX is not installed.
+    """
+    return PythonBuilder(TENSORRT_RTX, TENSORRT_RTX.load(), capability=capability, say=say)
 
 
 class TrtexecBuilder:
@@ -65,8 +82,16 @@ class TrtexecBuilder:
         self._version = self._read_version()
 
     @property
+    def library(self) -> LibraryName:
+        return "TensorRT"
+
+    @property
     def version(self) -> str:
         return self._version
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        return ()
 
     def build(self, request: BuildRequest) -> None:
         done = _run([str(self._binary), *trtexec_arguments(request)])
@@ -118,15 +143,30 @@ def _spelled(shape: Shape) -> str:
 
 
 class PythonBuilder:
-    """TensorRT's Python API, 10 and later."""
+    """The Python API of TensorRT 10 and later, or of TensorRT-RTX."""
 
-    def __init__(self, tensorrt: Any, *, say: Callable[[str], None] | None = None) -> None:
-        """`tensorrt` is the module; `say` receives lines about the build's progress."""
-        self._tensorrt, self._say = tensorrt, say
+    def __init__(
+        self, library: Library, module: Any, *, capability: str, say: Callable[[str], None] | None = None
+    ) -> None:
+        """`module` is the library's; `say` receives lines about the build's progress.
+
+        TensorRT builds on the GPU in use. TensorRT-RTX builds without one, and here for all compute capabilities of the
+        architecture of `capability`: a plan from another machine and one built on the GPU itself are the same.
+        """
+        self._library, self._tensorrt, self._say = library, module, say
+        self._capabilities = architecture_of(capability) if library is TENSORRT_RTX else ()
+
+    @property
+    def library(self) -> LibraryName:
+        return self._library.name
 
     @property
     def version(self) -> str:
-        return ".".join(self._tensorrt.__version__.split(".")[:3])
+        return library_version(self._tensorrt)
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        return self._capabilities
 
     def build(self, request: BuildRequest) -> None:
         trt = self._tensorrt
@@ -138,23 +178,41 @@ class PythonBuilder:
         parser = trt.OnnxParser(network, logger)
         if not parser.parse_from_file(str(request.onnx)):
             errors = [str(parser.get_error(number)) for number in range(parser.num_errors)]
-            raise EngineError(f"TensorRT does not accept the encoder: {errors[0] if errors else 'it gives no reason'}")
+            reason = errors[0] if errors else "it gives no reason"
+            raise EngineError(f"{self.library} does not accept the encoder: {reason}")
         config = builder.create_builder_config()
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, round(request.workspace_gib * _GIB))
+        if self._capabilities:
+            config.num_compute_capabilities = len(self._capabilities)
+        for number, capability in enumerate(self._capabilities):
+            known = getattr(trt.ComputeCapability, f"SM{capability.replace('.', '')}", None)
+            if known is None or not config.set_compute_capability(known, number):
+                raise EngineError(f"{self.library} {self.version} does not build for compute capability {capability}")
         for wanted in request.profiles:
             profile = builder.create_optimization_profile()
             for name, found in wanted.items():
                 profile.set_shape(name, found.least, found.best, found.largest)
-            config.add_optimization_profile(profile)
+            if config.add_optimization_profile(profile) < 0:
+                raise EngineError(f"{self.library} refuses the profile {_written(wanted)}; its log has the reason")
         if self._say is not None:
             config.progress_monitor = _progress_monitor(trt, self._say)
         plan = builder.build_serialized_network(network, config)
         if plan is None:
             raise EngineError(
-                "TensorRT could not build the engine; its log has the reason",
-                hint="if memory is short, lower --workspace-gib, --max-batch or --max-seconds",
+                f"{self.library} could not build the engine; its log has the reason",
+                hint="if memory is short, lower --workspace-gib, --max-batch or --max-seconds; if the log has "
+                "an internal error, try --precision fp32",
             )
         request.plan.write_bytes(bytes(plan))
+
+
+def library_version(module: Any) -> str:
+    """The version of TensorRT's or TensorRT-RTX's module, to three numbers."""
+    return ".".join(module.__version__.split(".")[:3])
+
+
+def _written(profile: Profile) -> str:
+    return ", ".join(f"{name} {_spelled(r.least)} to {_spelled(r.largest)}" for name, r in profile.items())
 
 
 def _progress_monitor(trt: Any, say: Callable[[str], None]) -> Any:

@@ -1,4 +1,4 @@
-"""TensorRT's runtime API (10 and later): a plan whose inputs and outputs are PyTorch tensors on one GPU.
+"""The runtime API of TensorRT (10 and later) and TensorRT-RTX: a plan with PyTorch tensors as inputs and outputs.
 
 PyTorch provides memory and the stream; TensorRT does all computation.
 """
@@ -17,13 +17,15 @@ from torch import Tensor
 
 from moulin.errors import EngineError, first_line
 from moulin.tensorrt_engine.profiles import Profile, Range, Shape
+from moulin.tensorrt_engine.runtime_cache import RuntimeCache
 
 
 class TensorRtPlan:
     """A deserialised plan with one execution context, for one caller at a time: the one within `computing`."""
 
     def __init__(self, file: Path, tensorrt: Any, device: torch.device) -> None:
-        """`tensorrt` is the module. `device` is a GPU; the stand-in for TensorRT in tests uses the CPU.
+        """`tensorrt` is the module, of TensorRT or TensorRT-RTX. `device` is a GPU; the stand-in in
+        tests uses the CPU.
 
         Raises EngineError where TensorRT cannot load the plan, or the GPU has too little memory for it.
         """
@@ -35,13 +37,20 @@ class TensorRtPlan:
         self._logger = tensorrt.Logger(tensorrt.Logger.WARNING)
         self._runtime = tensorrt.Runtime(self._logger)
         with self.computing():
-            self._engine = self._runtime.deserialize_cuda_engine(file.read_bytes())
+            content = file.read_bytes()
+            check_validity(self._runtime, content, file, tensorrt)
+            self._engine = self._runtime.deserialize_cuda_engine(content)
             if self._engine is None:
                 raise EngineError(
                     f"TensorRT {tensorrt.__version__} cannot load {file}; its log has the reason",
                     hint="build the engine again with `moulin trt build`",
                 )
-            self._context = self._engine.create_execution_context()
+            self._cache = RuntimeCache.of(self._engine, file, device)
+            self._context = (
+                self._engine.create_execution_context()
+                if self._cache is None
+                else self._engine.create_execution_context(self._cache.config)
+            )
             if self._context is None:
                 raise EngineError(
                     f"TensorRT cannot allocate memory for running {file}; its log has the reason",
@@ -90,6 +99,8 @@ class TensorRtPlan:
             found[name] = torch.empty(shape, dtype=dtype, device=self.device)
             self._check(context.set_tensor_address(name, found[name].data_ptr()), f"the memory of {name}")
         self._check(context.execute_async_v3(self._stream_handle), "the whole pass")
+        if self._cache is not None:
+            self._cache.after_pass()
         return found
 
     def _choose_profile(self, shapes: Mapping[str, Shape]) -> None:
@@ -115,6 +126,22 @@ class TensorRtPlan:
     @property
     def _stream_handle(self) -> int:
         return 0 if self._stream is None else self._stream.cuda_stream
+
+
+def check_validity(runtime: Any, content: bytes, file: Path, tensorrt: Any) -> None:
+    """Raise EngineError with TensorRT-RTX's reasons where it cannot run the plan `content` of `file` here. TensorRT has
+    no such check."""
+    if not hasattr(runtime, "get_engine_validity"):
+        return
+    validity, diagnostics = runtime.get_engine_validity(content)
+    if validity != tensorrt.EngineValidity.INVALID:
+        return
+    known = tensorrt.EngineInvalidityDiagnostics.__members__.items()
+    reasons = [name.lower().replace("_", " ") for name, flag in known if int(diagnostics) & int(flag)]
+    raise EngineError(
+        f"TensorRT-RTX {tensorrt.__version__} cannot run {file} on this GPU: {', '.join(reasons) or 'no reason given'}",
+        hint="build the engine again with `moulin trt build`, on this machine or with --for its architecture",
+    )
 
 
 def _shape(dims: Sequence[int]) -> Shape:

@@ -1,5 +1,5 @@
-"""The description beside an engine file (a plan): the machine and model that it was built for. A plan runs only there,
-and TensorRT's own error elsewhere comes late and is unclear."""
+"""The description beside an engine file (a plan): the machine and model that it was built for. A plan runs only there
+(one of TensorRT-RTX on every GPU of an architecture), and TensorRT's own error elsewhere comes late and is unclear."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from moulin.errors import BundleError, EngineError
+from moulin.launch.tensorrt_libraries import LibraryName, architecture_name
 from moulin.tensorrt_engine.profiles import Profile
 
 PlanPrecision = Literal["fp32", "fp16", "bf16"]
@@ -20,12 +21,24 @@ PLAN_PRECISIONS: tuple[PlanPrecision, ...] = get_args(PlanPrecision)
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The GPU and TensorRT version that a plan is bound to."""
+    """The GPU, library and version that a plan is bound to."""
 
     gpu: str
-    """nvidia-smi's name of the GPU, with its compute capability."""
+    """nvidia-smi's name of the GPU, with its compute capability; "any" for a plan with `capabilities`."""
     tensorrt: str
-    """The version, for example 10.3.0."""
+    """The library's version, for example 10.3.0."""
+    library: LibraryName = "TensorRT"
+    capabilities: tuple[str, ...] = ()
+    """The compute capabilities that a plan of TensorRT-RTX runs on, whatever the GPU's name; else empty."""
+
+    @property
+    def where(self) -> str:
+        """The GPUs, in words."""
+        return f"compute capability {', '.join(self.capabilities)}" if self.capabilities else self.gpu
+
+    def runs_on(self, gpu: str) -> bool:
+        """Whether a plan for this machine runs on the GPU with the name `gpu`."""
+        return capability_of(gpu) in self.capabilities if self.capabilities else gpu == self.gpu
 
 
 @dataclass(frozen=True)
@@ -82,28 +95,50 @@ def check_plan(plan: Path, machine: Machine, model: str) -> None:
     if not plan.is_file():
         raise BundleError(f"There is no engine at {plan}", hint="`moulin trt build` makes it")
     facts = _read_facts(plan)
-    built = Machine(**facts["machine"])
-    different = [
-        f"{what} {getattr(built, name)}, and here is {getattr(machine, name)}"
-        for name, what in (("gpu", "for the GPU"), ("tensorrt", "with TensorRT"))
-        if getattr(built, name) != getattr(machine, name)
-    ]
-    if different:
-        raise EngineError(
-            f"{plan} was built {'; '.join(different)}",
-            hint="an engine runs only where it was built: run `moulin trt build` here",
+    built = built_for(plan)
+    different = []
+    if not built.runs_on(machine.gpu):
+        different.append(f"for the GPU {built.where}, and here is {machine.gpu}")
+    if (built.library, built.tensorrt) != (machine.library, machine.tensorrt):
+        different.append(
+            f"with {built.library} {built.tensorrt}, and here is {machine.library} {machine.tensorrt}",
         )
+    if different:
+        raise EngineError(f"{plan} was built {'; '.join(different)}", hint=_remedy(built, machine))
     if facts["model"] != model:
         raise EngineError(
             f"{plan} was built from other files than the model's", hint="run `moulin trt build` with this model"
         )
 
 
+def _remedy(built: Machine, here: Machine) -> str:
+    if not built.capabilities:
+        return "an engine runs only where it was built: run `moulin trt build` here"
+    wanted = architecture_name(capability_of(here.gpu))
+    ahead = f", or `moulin trt build --for {wanted}` anywhere" if wanted else ""
+    return f"run `moulin trt build` here{ahead}, with {here.library} {here.tensorrt}"
+
+
+def built_for(plan: Path) -> Machine:
+    """The machine that `plan` was built for. Raises BundleError."""
+    return _machine(_read_facts(plan))
+
+
+def _machine(facts: dict[str, Any]) -> Machine:
+    read = facts["machine"]
+    return Machine(**(read | {"capabilities": tuple(read.get("capabilities", ()))}))
+
+
+def capability_of(gpu: str) -> str:
+    """The compute capability in a GPU's name by `Machine.gpu`."""
+    return gpu.rpartition(", ")[2]
+
+
 def _read_facts(plan: Path) -> dict[str, Any]:
     try:
         facts: dict[str, Any] = json.loads(facts_file(plan).read_text())
-        Machine(**facts["machine"]), facts["model"], facts["profiles"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        _machine(facts), facts["model"], facts["profiles"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(
             f"{facts_file(plan)}, the description of {plan.name}, cannot be read: {error}",
             hint="build the engine again with `moulin trt build`",

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moulin.arrays import Floats
 from moulin.bundle.files import Precision
 from moulin.bundle.spec import ModelSpec, OnnxModelSpec
 from moulin.engine.features import model_max_sec
 from moulin.engine.limits import MAX_AUDIO_SEC
-from moulin.errors import EngineError, OptionsError, first_line
+from moulin.errors import EngineError, OptionsError
 from moulin.extras import install_hint
 from moulin.launch.cache import cache_dir
+from moulin.launch.tensorrt_libraries import Library, library_for, library_named
 
 if TYPE_CHECKING:
     import torch
@@ -34,23 +34,9 @@ def _silent(_text: str) -> None:
     pass
 
 
-def tensorrt_module() -> Any:
-    """TensorRT's Python package. Raises EngineError where it is not installed or older than 10."""
-    try:
-        tensorrt = importlib.import_module("tensorrt")
-    except ImportError as error:
-        raise EngineError(
-            f"The engine tensorrt needs TensorRT's Python package, which cannot be loaded: {first_line(error)}",
-            hint="pip install tensorrt, or leave out --engine: ONNX Runtime runs the model with --device cuda",
-        ) from error
-    if int(tensorrt.__version__.partition(".")[0]) < 10:
-        raise EngineError(f"The engine tensorrt needs TensorRT 10 or later, got {tensorrt.__version__}")
-    return tensorrt
-
-
 def check_tensorrt(device: str) -> None:
     """Raise EngineError where TensorRT, PyTorch or the GPU is missing, and OptionsError for a device that is no GPU."""
-    _module_and_gpu(device)
+    _libraries_on(device)
 
 
 def plan_precision(precision: Precision | None) -> PlanPrecision:
@@ -81,16 +67,20 @@ def ready_plan(
     """
     from moulin.tensorrt_engine.build import build_plan, prepare
     from moulin.tensorrt_engine.builders import PythonBuilder
+    from moulin.tensorrt_engine.plan_file import capability_of
 
     wanted = plan_precision(precision)
-    tensorrt, gpu = _module_and_gpu(device)
+    here = _libraries_on(device)
     limit = None if spec.streaming else min(max_audio_sec, model_max_sec(spec))
     prepared = prepare(spec, precision=wanted, max_batch=max_batch or MAX_BATCH, max_seconds=limit)
     assert isinstance(spec, OnnxModelSpec)
     check = drift_check(spec, wanted, speech, device=device, say=say)
-    name = gpu_name(gpu)
-    builder = PythonBuilder(tensorrt, say=say)
-    say(f"The engine of {spec.name} for TensorRT {builder.version} on {name}, {wanted}: the first time takes minutes")
+    name = gpu_name(here.gpu)
+    builder = PythonBuilder(here.library, here.module, capability=capability_of(name), say=say)
+    say(
+        f"The engine of {spec.name} for {builder.library} {builder.version} on {name}, {wanted}: "
+        "the first time takes minutes"
+    )
     return build_plan(spec, prepared, to or engines_folder(spec), builder, name, wanted, check=check)
 
 
@@ -106,13 +96,13 @@ def drift_check(
 
     Raises EngineError where TensorRT cannot be called from Python here.
     """
-    tensorrt, gpu = _module_and_gpu(device)
+    here = _libraries_on(device)
 
     def check(plan: Path) -> float:
         from moulin.tensorrt_engine.drift import measure_drift
         from moulin.tensorrt_engine.loaded_plan import TensorRtPlan
 
-        drift = measure_drift(spec, TensorRtPlan(plan, tensorrt, gpu), precision, speech())
+        drift = measure_drift(spec, TensorRtPlan(plan, here.module, here.gpu), precision, speech())
         say(f"It differs from ONNX Runtime by {drift:.2%} on speech, as {precision} may")
         return drift
 
@@ -120,16 +110,16 @@ def drift_check(
 
 
 def open_plan(spec: OnnxModelSpec, plan: Path, *, device: str) -> TensorRtPlan:
-    """The engine in the file `plan`. Raises BundleError, and EngineError where it was built for another model, GPU or
-    TensorRT version."""
-    from moulin.tensorrt_engine.builders import PythonBuilder
+    """The engine in the file `plan`. Raises BundleError, and EngineError where it was built for another model, GPU,
+    library or version."""
+    from moulin.tensorrt_engine.builders import library_version
     from moulin.tensorrt_engine.loaded_plan import TensorRtPlan
     from moulin.tensorrt_engine.plan_file import Machine, check_plan, file_hash
 
-    tensorrt, gpu = _module_and_gpu(device)
-    here = Machine(gpu_name(gpu), PythonBuilder(tensorrt).version)
-    check_plan(plan, here, file_hash(spec.encoder.file, *spec.encoder.external_files))
-    return TensorRtPlan(plan, tensorrt, gpu)
+    here = _libraries_on(device, plan)
+    machine = Machine(gpu_name(here.gpu), library_version(here.module), here.library.name)
+    check_plan(plan, machine, file_hash(spec.encoder.file, *spec.encoder.external_files))
+    return TensorRtPlan(plan, here.module, here.gpu)
 
 
 def gpu_name(gpu: torch.device) -> str:
@@ -140,10 +130,19 @@ def gpu_name(gpu: torch.device) -> str:
     return f"{properties.name}, {properties.major}.{properties.minor}"
 
 
-def _module_and_gpu(device: str) -> tuple[Any, torch.device]:
+class _Here(NamedTuple):
+    """The library for a GPU, its module, and the GPU."""
+
+    library: Library
+    module: Any
+    gpu: torch.device
+
+
+def _libraries_on(device: str, plan: Path | None = None) -> _Here:
+    """The library for the GPU `device`: that which built `plan` if it is installed, else the first that serves it."""
     if device == "cpu":
         raise OptionsError("The engine tensorrt runs on a GPU only", hint="add --device cuda, or leave out --engine")
-    tensorrt = tensorrt_module()
+    library_for()  # before PyTorch, which takes seconds to load
     try:
         import torch  # noqa: F401
     except ModuleNotFoundError as error:
@@ -152,5 +151,12 @@ def _module_and_gpu(device: str) -> tuple[Any, torch.device]:
             hint=install_hint("gpu,torch", "tensorrt"),
         ) from error
     from moulin.engine.torch.prediction import torch_device
+    from moulin.tensorrt_engine.plan_file import built_for, capability_of
 
-    return tensorrt, torch_device(device)
+    gpu = torch_device(device)
+    capability = capability_of(gpu_name(gpu))
+    if plan is not None and plan.is_file():
+        built_by = library_named(built_for(plan).library)
+        if built_by.serves(capability):
+            return _Here(built_by, built_by.load(), gpu)
+    return _Here(*library_for(capability), gpu)

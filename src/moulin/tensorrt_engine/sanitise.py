@@ -23,9 +23,9 @@ def sanitise(model: ModelProto) -> ModelProto:
 def inline_paddings(graph: GraphProto) -> int:
     """Replace every `If` that pads a tensor or passes it on by its padding branch; returns their number.
 
-    Icefall's Zipformer2 has one for each downsampling (`if pad > 0: ...`), for which its users had to comment out lines
-    of zipformer.py before TensorRT accepted the export. Padding by zero frames equals no padding, so the branch can
-    always run.
+    Icefall's Zipformer2 has one for each downsampling (`if pad > 0: ...`). Padding by zero frames equals no padding, so
+    the branch can always run. (The lines of zipformer.py that the original's guide asks to comment out are others: the
+    early return of the positional encoding's `extend_pe`.)
     """
     nodes: list[NodeProto] = []
     inlined = 0

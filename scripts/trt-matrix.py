@@ -1,0 +1,88 @@
+"""Builds engines with TensorRT-RTX, which needs no GPU, and prints a table of what its builder said.
+
+    python scripts/trt-matrix.py [--models NAME...] [--for ARCHITECTURE...] [--precisions P...] [--max-batch N]
+
+Models are the test bundles, digits-en-streaming and the published sizes (random weights), or folders.
+Every plan is built as `moulin trt build --for` does and thrown away. Ends with 1 where one was not built.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.bundles import BUNDLES, MORE_OFFLINE, MORE_STREAMING, OFFLINE, STREAMING  # noqa: E402
+
+from moulin.bundle.choice import Wish  # noqa: E402
+from moulin.bundle.load_model import load_model  # noqa: E402
+from moulin.bundle.spec import OnnxModelSpec  # noqa: E402
+from moulin.cli.fetch import local_model  # noqa: E402
+from moulin.demo.files import DEMO_STREAMING_MODEL  # noqa: E402
+from moulin.errors import MoulinError  # noqa: E402
+from moulin.evaluate.published_sizes import SIZES, write_random_model  # noqa: E402
+from moulin.launch.tensorrt_libraries import ARCHITECTURES  # noqa: E402
+from moulin.tensorrt_engine.build import build_plan, prepare  # noqa: E402
+from moulin.tensorrt_engine.builders import builder_ahead  # noqa: E402
+from moulin.tensorrt_engine.plan_file import PLAN_PRECISIONS, PlanPrecision  # noqa: E402
+
+DEMOS = {"digits-en-streaming": DEMO_STREAMING_MODEL}  # digits-en itself is int8
+FAMILIES = (*OFFLINE, *STREAMING, *MORE_OFFLINE, *MORE_STREAMING)
+
+
+def main() -> int:
+    names = (*FAMILIES, *DEMOS, *SIZES)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=names, metavar="NAME", help=f"a folder, or {', '.join(names)}")
+    parser.add_argument("--for", nargs="+", choices=list(ARCHITECTURES), default=list(ARCHITECTURES), dest="targets")
+    parser.add_argument("--precisions", nargs="+", choices=PLAN_PRECISIONS, default=PLAN_PRECISIONS)
+    parser.add_argument("--max-batch", type=int, default=64)
+    parser.add_argument("--max-seconds", type=float, default=None, help="of offline models")
+    asked = parser.parse_args()
+    version = builder_ahead("8.9").version
+    print(f'TensorRT-RTX {version}, {datetime.now(UTC):%Y-%m-%d}, `make trt TRT="{" ".join(sys.argv[1:])}"`\n')
+    print("| model | for | precision | operators | profiles | plan, MB | build, s |\n|---|---|---|---|---|---|---|")
+    failed = 0
+    for name in asked.models:
+        with tempfile.TemporaryDirectory() as folder:
+            model = _model(name, Path(folder))
+            for precision in asked.precisions:
+                for target in asked.targets:
+                    try:
+                        cells = _built(model, precision, ARCHITECTURES[target][0], asked.max_batch, asked.max_seconds)
+                    except MoulinError as error:
+                        failed += 1
+                        cells = f"{error} | | | "
+                    print(f"| {name} | {target} | {precision} | {cells} |", flush=True)
+    return 1 if failed else 0
+
+
+def _model(name: str, folder: Path) -> Path:
+    """The folder of the model `name`; of a published size written into `folder`."""
+    if name in SIZES:
+        write_random_model(name, folder, onnx=True)
+        return folder
+    return DEMOS.get(name, BUNDLES / name if name in FAMILIES else Path(name))
+
+
+def _built(model: Path, precision: PlanPrecision, capability: str, max_batch: int, max_seconds: float | None) -> str:
+    """Cells of the table from `operators` on. Raises MoulinError."""
+    spec = load_model(local_model(model, Wish(precision="fp32", form="onnx")).path)
+    assert isinstance(spec, OnnxModelSpec)
+    seconds = None if spec.streaming else max_seconds
+    prepared = prepare(spec, precision=precision, max_batch=max_batch, max_seconds=seconds)
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.monotonic()
+        plan = build_plan(spec, prepared, Path(folder), builder_ahead(capability), None, precision)
+        took, size = time.monotonic() - began, plan.stat().st_size
+    return f"{len(prepared.model.graph.node)} | {len(prepared.profiles)} | {size / 1e6:.1f} | {took:.0f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
