@@ -35,7 +35,9 @@ def read_json(text: str | bytes, *, most_bytes: int, most_depth: int = MOST_DEPT
         raise
     except UnicodeDecodeError as error:
         raise JsonError(f"it is not UTF-8 (byte {error.start})") from None
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise JsonError(_too_deep(most_depth)) from None
+    except ValueError as error:
         raise JsonError(cut(str(error), 200)) from None
     _check(value, most_depth)
     return value
@@ -58,10 +60,14 @@ def _check(value: object, most_depth: int) -> None:
             return
         level = inner
     if any(isinstance(item, dict | list) for item in level):
-        raise JsonError(f"it is nested more than {most_depth} levels deep")
+        raise JsonError(_too_deep(most_depth))
     for item in level:
         if isinstance(item, str):
             _check_text(item)
+
+
+def _too_deep(most_depth: int) -> str:
+    return f"it is nested more than {most_depth} levels deep"
 
 
 def _check_text(text: str) -> None:

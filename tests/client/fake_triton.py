@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from tritonclient.grpc.service_pb2 import ModelMetadataResponse
+from tritonclient.grpc.service_pb2 import ModelInferResponse, ModelMetadataResponse
 from tritonclient.utils import InferenceServerException, deserialize_bytes_tensor
 
 from moulin.live_transcript import Segment, StreamUpdate
@@ -20,10 +20,14 @@ class Reply:
     """An `InferResult` with these outputs, each one BYTES [1]."""
 
     def __init__(self, **outputs: Any) -> None:
+        self.id = ""
         self._outputs = {name: np.array([json.dumps(value).encode()], np.object_) for name, value in outputs.items()}
 
     def as_numpy(self, name: str) -> Any:
         return self._outputs.get(name)
+
+    def get_response(self) -> ModelInferResponse:
+        return ModelInferResponse(id=self.id)
 
 
 def tensors(inputs: list[Any]) -> dict[str, Any]:
@@ -77,8 +81,11 @@ class FakeTriton:
             failure, self.fail = self.fail, None
             raise failure
         if self.models[name] == "offline":
-            return Reply(RESULT={"text": "", "words": [], "duration_sec": 0.0})
-        return self._stream(**arguments)
+            reply = Reply(RESULT={"text": "", "words": [], "duration_sec": 0.0})
+        else:
+            reply = self._stream(**arguments)
+        reply.id = arguments["request_id"]
+        return reply
 
     def close(self) -> None: ...
 

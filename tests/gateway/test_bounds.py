@@ -189,6 +189,15 @@ def test_malformed_origins(gateway: str, with_keys: str, origin: str, path: str)
     assert 400 <= raw(with_keys, head)[0] < 500
 
 
+def test_two_lengths_of_one_body(gateway: str) -> None:
+    lines = ["Transfer-Encoding: chunked", "Content-Length: 4"]
+    head = "\r\n".join(["POST /v1/models HTTP/1.1", "Host: localhost", *lines, "", ""]).encode()
+    status, headers, body = raw(gateway, head, body=b"0\r\n\r\n")  # until the gateway closes
+    assert status == 400
+    assert b"connection: close" in headers.lower()
+    assert error_in(body)["code"] == "invalid_http"
+
+
 @pytest.mark.parametrize("host", [*STRANGE, "localhost:port", "\xff"])
 @pytest.mark.parametrize("path", ["/v1/nowhere", "/v1/models/x", "/healthz", "/nowhere", "/page/nothing"])
 def test_malformed_hosts(gateway: str, host: str, path: str) -> None:

@@ -49,6 +49,9 @@ class Access:
     def _check(self, connection: HTTPConnection) -> None:
         if sum(len(name) + len(value) for name, value in connection.scope["headers"]) > MOST_HEADERS_BYTES:
             raise headers_too_large()
+        if "content-length" in connection.headers and "transfer-encoding" in connection.headers:
+            # A proxy in front may believe the other one, and take part of the body for a request (RFC 9112, 6.3).
+            raise ApiError(400, "Expected Content-Length or Transfer-Encoding, got both", code="invalid_http")
         path = connection.scope["path"]  # connection.url would parse the Host header, which may be anything
         if connection.scope["type"] == "websocket" or (path.startswith("/v1/") and not self._keys):
             self._check_origin(connection.headers)

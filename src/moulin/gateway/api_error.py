@@ -67,6 +67,8 @@ class ApiError(MoulinError):
             headers["retry-after"] = str(max(1, math.ceil(self.retry_after_sec)))
         if self.status == 401:
             headers["www-authenticate"] = "Bearer"
+        if self.code == "invalid_http":  # where the next request begins is a guess
+            headers["connection"] = "close"
         return headers
 
 

@@ -16,6 +16,7 @@ from moulin.gateway.app import create_app
 from moulin.gateway.connection_limit import RESERVE, connection_limit
 from moulin.gateway.connections import BoundedListener, BoundedProtocol, Connections
 from moulin.gateway.settings import GatewaySettings
+from moulin.gateway.websocket_protocol import WebSocketProtocol
 
 _GRACE_SEC = 10
 """Time for running requests to finish when the gateway stops."""
@@ -75,6 +76,7 @@ def server_config(settings: GatewaySettings, connections: Connections | None = N
         # Both by name, whatever else is installed: the limit on connections is built on them.
         loop="asyncio",
         http=partial(BoundedProtocol, connections or _connections(settings)),  # type: ignore[arg-type]
+        ws=WebSocketProtocol,
         log_config=None,
         access_log=False,
         server_header=False,

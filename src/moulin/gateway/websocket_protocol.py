@@ -1,0 +1,37 @@
+"""WebSockets on uvicorn, with a bound on the pieces of a message, and no traceback for a client's bytes."""
+
+from __future__ import annotations
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import CloseCode, Frame
+
+MOST_FRAMES = 10_000
+"""Frames of one message. Its size is bounded by the library; frames may be empty, and each takes memory."""
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's protocol on websockets, without I/O."""
+
+    def handle_cont(self, event: Frame) -> None:
+        """Add a frame to the message, or close with 1009."""
+        if len(self.frames) >= MOST_FRAMES:
+            self._end(CloseCode.MESSAGE_TOO_BIG, f"Expected at most {MOST_FRAMES:,} frames in a message")
+        else:
+            super().handle_cont(event)
+
+    def send_receive_event_to_app(self) -> None:
+        """Hand the message on, or close with 1007 where it is text that is no UTF-8."""
+        if self.curr_msg_data_type == "text" and not self.close_sent:
+            self.frames = [b"".join(self.frames)]
+            try:
+                self.frames[0].decode()
+            except UnicodeDecodeError:
+                self._end(CloseCode.INVALID_DATA, "Expected UTF-8 in a text message")
+                return
+        super().send_receive_event_to_app()
+
+    def _end(self, code: CloseCode, reason: str) -> None:
+        self.frames = []
+        if not self.close_sent:
+            self.conn.send_close(code, reason)
+            self.handle_parser_exception()

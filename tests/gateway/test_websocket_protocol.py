@@ -1,0 +1,90 @@
+"""Frames as no client's library sends them, to an application that echoes messages."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import uvicorn
+from websockets.frames import Frame, Opcode
+
+from moulin.gateway.websocket_protocol import MOST_FRAMES, WebSocketProtocol
+
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
+)
+
+
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    assert scope["type"] == "websocket"
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] != "websocket.disconnect":
+        if message["type"] == "websocket.receive":
+            await send({**message, "type": "websocket.send"})
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(echo, loop="asyncio", ws=WebSocketProtocol, log_config=None, lifespan="off")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
+    thread.start()
+    yield listener.getsockname()[1]
+    server.should_exit = True
+    thread.join(20)
+
+
+def answer(port: int, opcode: Opcode, pieces: list[bytes]) -> bytes:
+    """What comes back for one message in `pieces` until the server closes, or until a whole short frame is there."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(HANDSHAKE)
+        received = b""
+        while b"\r\n\r\n" not in received:
+            received += connection.recv(1 << 16)
+        received = received.partition(b"\r\n\r\n")[2]
+        for number, data in enumerate(pieces):
+            frame = Frame(Opcode.CONT if number else opcode, data, fin=number == len(pieces) - 1)
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.sendall(frame.serialize(mask=True))
+        with suppress(ConnectionResetError):
+            while len(received) < 2 or len(received) < 2 + received[1]:
+                if not (chunk := connection.recv(1 << 16)):
+                    break
+                received += chunk
+        return received
+
+
+@pytest.mark.parametrize(
+    ("opcode", "pieces", "code"),
+    [
+        (Opcode.TEXT, [b"\xff"], 1007),
+        (Opcode.TEXT, [b"\xc3", b"\x28"], 1007),
+        (Opcode.BINARY, [b""] * (MOST_FRAMES + 1), 1009),
+        (Opcode.TEXT, [b""] * (MOST_FRAMES + 1), 1009),
+    ],
+)
+def test_refused(port: int, caplog: pytest.LogCaptureFixture, opcode: Opcode, pieces: list[bytes], code: int) -> None:
+    received = answer(port, opcode, pieces)
+    assert received[0] == 0x80 | Opcode.CLOSE
+    assert int.from_bytes(received[2:4], "big") == code
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.parametrize(
+    ("opcode", "pieces"),
+    [
+        (Opcode.TEXT, ["ä".encode()[:1], "ä".encode()[1:]]),
+        (Opcode.BINARY, [b"\xff", b"", b"\0"]),
+        (Opcode.BINARY, [b"x", *[b""] * (MOST_FRAMES - 1)]),
+    ],
+)
+def test_taken(port: int, opcode: Opcode, pieces: list[bytes]) -> None:
+    received = answer(port, opcode, pieces)
+    assert received == bytes([0x80 | opcode, sum(map(len, pieces))]) + b"".join(pieces)
