@@ -51,7 +51,7 @@ def test_a_published_size(tmp_path: Path) -> None:
         pytest.param(["--size", "conformer-7b"], "There is no size 'conformer-7b'", marks=needs_torch),
         (["--batches", "1,x"], "Expected numbers of utterances separated by commas for --batches, got '1,x'"),
         (["--model", MODEL, "--runners", "torch:int4"], "Expected a runner as NAME or NAME:PRECISION, got"),
-        (["--model", MODEL, "--runners", "tensorrt"], "The engine tensorrt needs TensorRT's Python package"),
+        (["--model", MODEL, "--runners", "tensorrt"], "Expected a GPU cuda, "),
         pytest.param(["--model", MODEL, "--runners", "gpu"], "The runner gpu runs on a GPU only", marks=needs_torch),
         (["--model", BUNDLES / "lstm-streaming"], "Expected an offline model, got the streaming lstm"),
     ],

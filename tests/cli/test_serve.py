@@ -359,7 +359,7 @@ def test_a_port_in_use(flag: str) -> None:
         (["--engine", "torch"], "moulin: The engine torch runs checkpoints, and "),
         (
             [BUNDLES / "conformer-offline", "--engine", "tensorrt"],
-            "moulin: The engine tensorrt needs TensorRT's Python package, which cannot be",
+            "moulin: Expected a GPU cuda, ",
         ),
         (["--name", "a/b"], "moulin: Expected a model name of letters, digits, '_', '-' and '.', got 'a/b'\n"),
         (["--max-batch", "0"], "moulin: Expected max-batch of 1 to 1e6, got 0\n"),

@@ -177,7 +177,7 @@ def test_a_head_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     whole = dict(content["model"])
     for name, tensor, message in (
         ("weight", torch.zeros(46, 64), r"'ctc_output.1.bias' to have the shape \[46\], got \[47\]"),
-        ("weight", torch.zeros(47, 63), "CTC head's channels to be 64, got 63"),
+        ("weight", torch.zeros(47, 63), "CTC head's channels to be 64 as the encoder's, got 63"),
         ("bias", torch.zeros(3), r"'ctc_output.1.bias'"),
     ):
         content["model"] = whole | {f"ctc_output.1.{name}": tensor}

@@ -30,6 +30,7 @@ def test_defaults() -> None:
         "beam": 4,
         "temperature": 1.0,
         "blank_penalty": 0.0,
+        "blank_skip": None,
         "endpoint": True,
         "rule1_min_trailing_silence_sec": 2.4,
         "rule2_min_trailing_silence_sec": 1.2,

@@ -59,6 +59,7 @@ SERVICE: dict[str, Any] = {
         "cuda_graphs": True,
         "precision": "fp32",
         "threads": None,
+        "head": None,
         "workers": None,
         "plan": None,
     },
@@ -67,7 +68,7 @@ SERVICE: dict[str, Any] = {
     "max_audio_sec": 120.0,
     "max_queue": 2048,
     "queue_delay_ms": 0.0,
-    "decoding": {"method": "greedy", "beam": 4, "temperature": 1.0, "blank_penalty": 0.0},
+    "decoding": {"method": "greedy", "beam": 4, "temperature": 1.0, "blank_penalty": 0.0, "blank_skip": None},
 }
 
 
@@ -105,6 +106,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         cuda_graphs=False,
         precision="int8",
         threads=5,
+        head="transducer",
         workers=2,
         plan=_plan(tmp_path),
     )
@@ -145,6 +147,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
             "cuda_graphs": False,
             "precision": "int8",
             "threads": 5,
+            "head": "transducer",
             "workers": 2,
             "plan": "encoder.plan",
         },
@@ -153,7 +156,13 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         "max_audio_sec": 33.5,
         "max_queue": 11,
         "queue_delay_ms": 2.5,
-        "decoding": {"method": "modified_beam_search", "beam": 6, "temperature": 1.5, "blank_penalty": -0.25},
+        "decoding": {
+            "method": "modified_beam_search",
+            "beam": 6,
+            "temperature": 1.5,
+            "blank_penalty": -0.25,
+            "blank_skip": None,
+        },
     }
     version = tmp_path / "english-v2" / "1"
     assert ((version / "encoder.plan").read_bytes(), (version / "encoder.json").read_text()) == (b"plan", "{}")

@@ -21,7 +21,7 @@ from moulin.triton_repo.streaming_options import StreamingOptions
 from tests.bundles import BUNDLES
 
 STREAM: dict[str, Any] = {
-    "decoding": {"method": "greedy", "beam": 4, "temperature": 1.0, "blank_penalty": 0.0},
+    "decoding": {"method": "greedy", "beam": 4, "temperature": 1.0, "blank_penalty": 0.0, "blank_skip": None},
     "endpoint": True,
     "rules": {
         "rule1_min_trailing_silence_sec": 2.4,
@@ -65,6 +65,7 @@ SERVICE: dict[str, Any] = {
         "cuda_graphs": True,
         "precision": "fp32",
         "threads": None,
+        "head": None,
         "workers": None,
         "plan": None,
     },
@@ -125,6 +126,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         cuda_graphs=False,
         precision="fp32",
         threads=5,
+        head="transducer",
         workers=2,
         plan=_plan(tmp_path),
     )
@@ -147,7 +149,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         assert getattr(options, option.name) != getattr(StreamingOptions(), option.name), option.name
     for option in dataclasses.fields(EngineChoice):
         assert getattr(engine, option.name) != getattr(EngineChoice(), option.name), option.name
-    assert stream.keys() == StreamOptions().to_dict().keys()
+    assert stream.keys() | {"blank_skip"} == StreamOptions().to_dict().keys()  # which needs a CTC head
     assert all(value != StreamOptions().to_dict()[name] for name, value in stream.items())
     fields, service = _without_service(_built(tmp_path, options))
     assert fields == {
@@ -168,6 +170,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
             "cuda_graphs": False,
             "precision": "fp32",
             "threads": 5,
+            "head": "transducer",
             "workers": 2,
             "plan": "encoder.plan",
         },
@@ -180,7 +183,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         "idle_timeout_sec": 2.5,
         "takeover_sec": 1.5,
         "stream": {
-            "decoding": {name: stream[name] for name in STREAM["decoding"]},
+            "decoding": {name: stream.get(name) for name in STREAM["decoding"]},
             "endpoint": False,
             "rules": {name: stream[name] for name in STREAM["rules"]},
         },

@@ -61,6 +61,7 @@ class DifferingText:
     beam: int | None = None
     blank_penalty: float | None = None
     temperature: float | None = None
+    blank_skip: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
