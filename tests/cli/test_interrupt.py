@@ -162,9 +162,12 @@ HANGING = textwrap.dedent("""
     def _native():
         ctypes.CDLL(None).usleep(ctypes.c_uint(90_000_000))  # without the interpreter lock, without an end
 
-    def _ignoring():
+    def _ignoring(first=""):
         while True:
             try:
+                if first:
+                    said, first = first, ""
+                    print(said, flush=True)
                 _native() if how == "native" else time.sleep(90)
             except KeyboardInterrupt:
                 pass
@@ -175,6 +178,8 @@ HANGING = textwrap.dedent("""
         part = Path(sys.argv[2])
         part.write_text("half")
         with unfinished(part):
+            if how == "patient":
+                _ignoring("here")
             print("here", flush=True)
             if how == "executor":
                 with ThreadPoolExecutor(1) as pool:

@@ -13,7 +13,7 @@ import pytest
 
 from moulin.errors import LaunchError
 from moulin.launch.file_lock import FileLock, owner_is_gone
-from moulin.launch.workspace import workspace
+from moulin.launch.workspace import discard, workspace
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def _another(pid: int) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     """Another process with a workspace, which believes itself to be process `pid`."""
     code = (
         f"import os; os.getpid = lambda: {pid}\n"
-        "from moulin.launch.workspace import workspace\n"
+        "from moulin.launch.workspace import discard, workspace\n"
         "with workspace('repository') as folder:\n"
         "    (folder / 'model').write_text('theirs'); print(folder, flush=True); input()"
     )
@@ -123,3 +123,14 @@ def test_locks(tmp_path: Path) -> None:
     assert owner_is_gone(file) is None
     for lock in both:
         lock.release()
+
+
+@pytest.mark.parametrize("half_removed", [False, True])
+def test_discarded_from_another_thread(cache: Path, half_removed: bool) -> None:
+    """By a second Ctrl-C, perhaps while the first one's removal is under way."""
+    with workspace("repository") as folder:
+        (folder / "model").write_text("ours")
+        if half_removed:
+            folder.parent.rename(cache / f".new-{folder.parent.name.removeprefix('at-')}")
+        discard(folder)
+        assert list(cache.iterdir()) == []

@@ -90,15 +90,13 @@ class _Interrupts:
             self._cleanups.remove(cleanup)
 
     def say(self) -> None:
-        """Print the line on standard error, once."""
-        with self._lock:
-            if self._said:
-                return
-            self._said = True
+        """Print the line on standard error, once. Whoever comes second waits until it is there, and may end then."""
         # On a terminal a progress bar may have hidden the cursor.
         line = b"\r\x1b[K\x1b[?25hInterrupted.\n" if os.isatty(2) else b"Interrupted.\n"
-        with contextlib.suppress(OSError, ValueError):
-            if select.select([], [2], [], 0)[1]:  # nothing that is full keeps the process from ending
+        with self._lock, contextlib.suppress(OSError, ValueError):
+            # Nothing that is full keeps the process from ending.
+            if not self._said and select.select([], [2], [], 0)[1]:
+                self._said = True
                 os.write(2, line)
 
     def _listen(self, heard: socket.socket) -> None:

@@ -16,7 +16,7 @@ import typer
 
 from moulin.cli.flags import flag_names, with_flags
 from moulin.cli.gateway_place import GatewayOptions, GatewayPlace
-from moulin.cli.interrupt import interrupts, unfinished
+from moulin.cli.interrupt import interrupts
 from moulin.cli.model_options import ModelOptions
 from moulin.cli.models import NamedModel, Services, build_models, load_models
 from moulin.cli.serve_log import ServeLog, ServeLogOptions
@@ -178,7 +178,6 @@ class _Service:
 def _serve_models(named: Sequence[NamedModel], services: Services, service: _Service) -> None:
     from moulin.launch.ports import claim_ports
     from moulin.launch.tritonserver import find_tritonserver
-    from moulin.launch.workspace import workspace
     from moulin.models.engines import check_engine
 
     _check_resources(len(named))
@@ -187,7 +186,7 @@ def _serve_models(named: Sequence[NamedModel], services: Services, service: _Ser
     claim_ports(service.running.server.host, service.running.server.ports)
     with _until_stopped(service.log):
         triton = find_tritonserver(engines=engines, say=service.log.say)
-        with workspace("repository") as built, unfinished(built):
+        with _workspace() as built:
             build_models(named, built, services, link=True)
             service.log.say(f"Loading {' and '.join(model.spec.name for model in named)} ...")
             served = [
@@ -200,6 +199,18 @@ def _serve_models(named: Sequence[NamedModel], services: Services, service: _Ser
                 for model in named
             ]
             service.run(built, triton, served)
+
+
+@contextmanager
+def _workspace() -> Iterator[Path]:
+    """A folder for the repository. Where a second Ctrl-C ends the process it is removed too, even while the main thread
+    is removing it."""
+    from moulin.launch.workspace import discard, workspace
+
+    made: list[Path] = []
+    with interrupts.at_the_end(lambda: discard(made[0])), workspace("repository") as folder:
+        made.append(folder)
+        yield folder
 
 
 def _refuse_what_was_decided(context: typer.Context, repository: Path) -> None:
@@ -221,7 +232,6 @@ def _refuse_what_was_decided(context: typer.Context, repository: Path) -> None:
 
 def _serve_repository(repository: Path, service: _Service) -> None:
     from moulin.launch.tritonserver import find_tritonserver
-    from moulin.launch.workspace import workspace
     from moulin.triton_repo.built_models import built_models
 
     models = built_models(repository)
@@ -232,7 +242,7 @@ def _serve_repository(repository: Path, service: _Service) -> None:
         known = [model.engine or "ensemble", "streaming" if model.streaming else "offline", model.precision]
         served.append(Served(model.name, model.streaming, f"({', '.join(filter(None, known))})", model.device))
     service.log.say(f"Loading {' and '.join(model.name for model in models)} from {repository} ...")
-    with workspace("repository") as place, unfinished(place):
+    with _workspace() as place:
         # Triton's python stubs fail where there is a space in the path.
         link = place / "repository"
         link.symlink_to(repository.resolve(), target_is_directory=True)

@@ -20,6 +20,7 @@ from moulin.launch.cache import cache_dir
 from moulin.launch.file_lock import FileLock, owner_is_gone
 
 _OWNER = "owner"
+_TRIES = 10
 _HALF_MADE_SEC = 86400.0
 """The age at which a folder that never got its final name is removed: making one takes milliseconds."""
 
@@ -46,6 +47,16 @@ def workspace(name: str) -> Iterator[Path]:
     finally:
         _remove(place)
         lock.release()
+
+
+def discard(folder: Path) -> None:
+    """Remove the workspace with `folder`, also one that another thread is removing; of a process that ends at once."""
+    place = folder.parent
+    for _ in range(_TRIES):
+        for name in (place, _removed(place)):
+            shutil.rmtree(name, ignore_errors=True)
+        if not place.exists() and not _removed(place).exists():
+            return
 
 
 def _make(parent: Path, name: str) -> tuple[Path, FileLock]:
@@ -75,9 +86,13 @@ def _sweep(parent: Path) -> None:
                 shutil.rmtree(half, ignore_errors=True)
 
 
+def _removed(place: Path) -> Path:
+    return place.with_name(f".new-{place.name.removeprefix('at-')}")
+
+
 def _remove(place: Path) -> None:
     """Remove the folder, whose lock we hold: first from the names at which others look."""
-    removed = place.with_name(f".new-{place.name.removeprefix('at-')}")
+    removed = _removed(place)
     with contextlib.suppress(OSError):
         place.rename(removed)
         place = removed
