@@ -26,7 +26,8 @@ from moulin.bundle.spec import OnnxModelSpec  # noqa: E402
 from moulin.cli.fetch import local_model  # noqa: E402
 from moulin.demo.files import DEMO_STREAMING_MODEL  # noqa: E402
 from moulin.errors import MoulinError  # noqa: E402
-from moulin.evaluate.published_sizes import SIZES, write_random_model  # noqa: E402
+from moulin.evaluate.published_sizes import SIZES, random_transducer, write_random_model  # noqa: E402
+from moulin.export.to_onnx import export_onnx  # noqa: E402
 from moulin.launch.tensorrt_libraries import ARCHITECTURES  # noqa: E402
 from moulin.tensorrt_engine.build import build_plan, prepare  # noqa: E402
 from moulin.tensorrt_engine.builders import builder_ahead  # noqa: E402
@@ -34,10 +35,11 @@ from moulin.tensorrt_engine.plan_file import PLAN_PRECISIONS, PlanPrecision  # n
 
 DEMOS = {"digits-en-streaming": DEMO_STREAMING_MODEL}  # digits-en itself is int8
 FAMILIES = (*OFFLINE, *STREAMING, *MORE_OFFLINE, *MORE_STREAMING)
+STREAMS = {f"{size}-streaming": size for size in ("conformer-77m", "zipformer2-causal-66m")}
 
 
 def main() -> int:
-    names = (*FAMILIES, *DEMOS, *SIZES)
+    names = (*FAMILIES, *DEMOS, *SIZES, *STREAMS)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=names, metavar="NAME", help=f"a folder, or {', '.join(names)}")
     parser.add_argument("--for", nargs="+", choices=list(ARCHITECTURES), default=list(ARCHITECTURES), dest="targets")
@@ -67,6 +69,11 @@ def _model(name: str, folder: Path) -> Path:
     """The folder of the model `name`; of a published size written into `folder`."""
     if name in SIZES:
         write_random_model(name, folder, onnx=True)
+        return folder
+    if name in STREAMS:
+        transducer = random_transducer(STREAMS[name])
+        write_random_model(STREAMS[name], folder, onnx=False)
+        export_onnx(transducer, folder, "", transducer.encoder.streaming_layout())
         return folder
     return DEMOS.get(name, BUNDLES / name if name in FAMILIES else Path(name))
 

@@ -63,6 +63,16 @@ def test_a_plan_is_built_ahead_for_an_architecture(tmp_path: Path) -> None:
         check_plan(plan, Machine("NVIDIA A100, 8.0", "10.13.2"), model)
 
 
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_streaming_conformer_is_built_in_half_precision(precision: PlanPrecision, tmp_path: Path) -> None:
+    """The builder fails inside itself where all of its attention is in half precision."""
+    spec = load_bundle(BUNDLES / "conformer-streaming")
+    plan = build_plan(
+        spec, prepare(spec, precision=precision, max_batch=4), tmp_path, builder_ahead("8.9"), None, precision
+    )
+    assert plan.stat().st_size > 1_000_000
+
+
 def test_what_the_parser_refuses_is_said(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(b"nothing of the kind")
     request = BuildRequest(tmp_path / "a.onnx", tmp_path / "a.plan", [], 1)

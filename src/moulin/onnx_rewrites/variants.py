@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 
 import ml_dtypes  # ONNX's own
@@ -23,8 +24,9 @@ def write_fp16(files: OnnxFiles) -> OnnxFiles:
     return written
 
 
-def in_half_precision(model: onnx.ModelProto) -> onnx.ModelProto:
-    """`model` with weights and arithmetic in half precision; inputs, outputs and `_angles` are not converted."""
+def in_half_precision(model: onnx.ModelProto, *, single: Collection[str] = ()) -> onnx.ModelProto:
+    """`model` with weights and arithmetic in half precision; inputs, outputs, `_angles` and the operators called
+    `single` are not converted."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
@@ -33,7 +35,8 @@ def in_half_precision(model: onnx.ModelProto) -> onnx.ModelProto:
     with warnings.catch_warnings():
         # The converter warns for each tensor that values are raised to the smallest of half precision.
         warnings.simplefilter("ignore")
-        converted = convert_float_to_float16(model, keep_io_types=True, node_block_list=_angles(model))
+        kept = [*_angles(model), *(node.name for node in model.graph.node if node.op_type in single)]
+        converted = convert_float_to_float16(model, keep_io_types=True, node_block_list=kept)
     _remove_round_trips(converted)
     # The converter puts the nodes that convert inputs after those that use them.
     OnnxModel(converted).topological_sort()
@@ -79,8 +82,9 @@ def _casts_to(node: onnx.NodeProto, kind: int) -> bool:
     return node.op_type == "Cast" and any(one.name == "to" and one.i == kind for one in node.attribute)
 
 
-def in_brain_precision(model: onnx.ModelProto) -> onnx.ModelProto:
-    """`model` in bfloat16, which has float32's range and three bits of precision less than half precision.
+def in_brain_precision(model: onnx.ModelProto, *, single: Collection[str] = ()) -> onnx.ModelProto:
+    """`model` in bfloat16, which has float32's range and three bits of precision less than half precision; operators
+    called `single` are not converted.
 
     ONNX Runtime has no converter for it: the model is converted to half precision, then every type and weight replaced.
     """
@@ -89,7 +93,7 @@ def in_brain_precision(model: onnx.ModelProto) -> onnx.ModelProto:
     # The conversion changes its argument; weights are taken from this copy.
     untouched = onnx.ModelProto()
     untouched.CopyFrom(model)
-    converted = in_half_precision(untouched)
+    converted = in_half_precision(untouched, single=single)
     for tensor in converted.graph.initializer:
         if tensor.data_type == half:
             tensor.CopyFrom(_brain(weights.get(tensor.name, tensor), tensor.name))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +68,7 @@ def prepare(
         )
         min_frames = encoder.min_frames
     made_for = profiles(spec, max_batch=max_batch, min_frames=min_frames, max_seconds=max_seconds)
-    return Preparation(_in_precision(model, precision), made_for)
+    return Preparation(_in_precision(model, precision, single=_in_single_precision(spec)), made_for)
 
 
 def build_plan(
@@ -127,10 +127,19 @@ def this_gpu(index: int = 0) -> str:
     return done.stdout.strip()
 
 
-def _in_precision(model: onnx.ModelProto, precision: PlanPrecision) -> onnx.ModelProto:
-    """`model` in the engine's precision, with inputs and outputs unchanged."""
+def _in_single_precision(spec: OnnxModelSpec) -> Collection[str]:
+    """Operators that an engine in half precision computes in single precision.
+
+    TensorRT-RTX 1.7 merges a streaming Conformer's attention into one kernel, and fails inside itself (Myelin,
+    tactics_tiled_layout.cpp) where softmax is in half precision.
+    """
+    return {"Softmax"} if spec.streaming and spec.family == "conformer" else ()
+
+
+def _in_precision(model: onnx.ModelProto, precision: PlanPrecision, *, single: Collection[str]) -> onnx.ModelProto:
+    """`model` in the engine's precision, with inputs, outputs and operators called `single` unchanged."""
     if precision == "fp32":
         return model
     from moulin.onnx_rewrites.variants import in_brain_precision, in_half_precision
 
-    return in_half_precision(model) if precision == "fp16" else in_brain_precision(model)
+    return (in_half_precision if precision == "fp16" else in_brain_precision)(model, single=single)
