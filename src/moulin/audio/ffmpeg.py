@@ -43,6 +43,9 @@ _BLOCK_SAMPLES = 4096
 _FRAMES_AT_ONCE = 16
 """Frames that go into the resampler before blocks are taken out of it; asking costs as much as a frame's decoding."""
 
+_DEFAULT, _COVER = 1, 0x400
+"""Of FFmpeg's dispositions of a track: the one to play, and a picture that is the file's cover."""
+
 _TAGGED_LENGTH = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
 _LEAST_MISSING_SEC = 0.5
 _LOOKED_AT_SEC = 60.0
@@ -157,7 +160,7 @@ def _chosen(name: str, container: Any, file: BinaryFile, track: int | None, faul
 
 
 def is_default(stream: Any) -> bool:
-    return bool(int(getattr(stream, "disposition", 0)) & 1)
+    return _has_disposition(stream, _DEFAULT)
 
 
 def _is_silent(name: str, file: BinaryFile, number: int, limit_sec: float) -> bool:
@@ -328,26 +331,28 @@ class Frames:
 
 def _knows_no_delay(container: Any, packet: Any, frame: Any) -> bool:
     """Whether nothing was taken off a track's first packet. Beside a picture, time stamps are right as they are."""
-    pictures = [stream for stream in container.streams if stream.type == "video" and not _is_cover(stream)]
+    pictures = [
+        stream for stream in container.streams if stream.type == "video" and not _has_disposition(stream, _COVER)
+    ]
     return not pictures and packet.pts == frame.pts and container.format.name not in ("matroska,webm", "asf")
 
 
-def _is_cover(stream: Any) -> bool:
-    return bool(int(getattr(stream, "disposition", 0)) & 0x400)
+def _has_disposition(stream: Any, flag: int) -> bool:
+    return bool(int(getattr(stream, "disposition", 0)) & flag)
 
 
 class _Converter:
     """Frames of one rate, format and layout to sound at another rate."""
 
     def __init__(self, frame: Any, sample_rate: int) -> None:
-        self._kind = _kind(frame)
+        self._kind = kind_of(frame)
         self._channels = frame.layout.nb_channels
         self._rate = sample_rate
         self._waiting = 0
         self._graph = _graph(frame, sample_rate)
 
     def takes(self, frame: Any) -> bool:
-        return _kind(frame) == self._kind
+        return kind_of(frame) == self._kind
 
     def taken(self, frame: Any) -> Iterator[Sound]:
         """The sound that is ready after `frame`."""
@@ -381,7 +386,8 @@ class _Converter:
             yield Sound(self._rate, samples)
 
 
-def _kind(frame: Any) -> tuple[int, str, str]:
+def kind_of(frame: Any) -> tuple[int, str, str]:
+    """Rate, sample format and channel layout: what a resampler is made for."""
     return frame.sample_rate, frame.format.name, frame.layout.name
 
 
@@ -390,7 +396,7 @@ def _graph(frame: Any, sample_rate: int) -> Any:
     from av.error import FFmpegError
     from av.filter import Graph
 
-    rate, format, layout = _kind(frame)
+    rate, format, layout = kind_of(frame)
     graph = Graph()
     try:
         filters = [

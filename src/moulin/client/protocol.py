@@ -116,7 +116,7 @@ def requested_outputs() -> list[InferRequestedOutput]:
 
 
 class RequestIds:
-    """An id of its own for each request of a client: the reply carries it, and so shows whose it is."""
+    """Ids for the requests of a client, all different. A reply carries the id of its request."""
 
     def __init__(self) -> None:
         self._client, self._numbers = secrets.token_hex(4), count()

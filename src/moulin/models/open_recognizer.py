@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from moulin.bundle.spec import CheckpointSpec, CtcModelSpec, ModelSpec, OnnxModelSpec
 from moulin.decoding.options import DecodingOptions
@@ -19,6 +20,9 @@ from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
 from moulin.models.engines import check_gpu_engine, no_ctc
 from moulin.models.load_for_engine import load_for_engine
 from moulin.models.precisions import runs_on_gpu_engine
+
+if TYPE_CHECKING:
+    from moulin.engine.torch.runner import TorchRunner
 
 
 def open_recognizer(
@@ -66,14 +70,19 @@ def open_recognizer(
     return Recognizer(spec, on_host, options=options, skips_blanks=skips_blanks(spec, engine))
 
 
+def _torch_runner(spec: CheckpointSpec, engine: EngineChoice) -> TorchRunner:
+    from moulin.engine.torch.runner import TorchRunner
+    from moulin.models.shared_transducer import shared_transducer
+
+    transducer = shared_transducer(spec.checkpoint, engine.device)
+    return TorchRunner(spec, transducer, device=engine.device, threads=engine.threads)
+
+
 def _ctc_runner(spec: ModelSpec, engine: EngineChoice) -> CtcRunner:
     on, threads = engine.device, engine.threads
     match engine.kind, spec:
         case "torch", CheckpointSpec():
-            from moulin.engine.torch.runner import TorchRunner
-            from moulin.models.shared_transducer import shared_transducer
-
-            return TorchRunner(spec, shared_transducer(spec.checkpoint, on), device=on, threads=threads)
+            return _torch_runner(spec, engine)
         case "onnxruntime", CtcModelSpec():
             return OnnxRuntimeEncoder(
                 spec.encoder,
@@ -92,10 +101,7 @@ def _runner(spec: ModelSpec, engine: EngineChoice, max_audio_sec: float) -> Runn
     on, threads = engine.device, engine.threads
     match engine.kind, spec:
         case "torch", CheckpointSpec():
-            from moulin.engine.torch.runner import TorchRunner
-            from moulin.models.shared_transducer import shared_transducer
-
-            return TorchRunner(spec, shared_transducer(spec.checkpoint, on), device=on, threads=threads)
+            return _torch_runner(spec, engine)
         case "onnxruntime", OnnxModelSpec():
             return OnnxRuntimeRunner(
                 spec, device=on, threads=threads, workers=engine.workers, with_blank=spec.has_ctc_head

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from moulin.bundle.spec import CheckpointSpec, CtcModelSpec, ModelSpec, OnnxModelSpec
 from moulin.decoding.options import DecodingOptions
@@ -18,6 +19,9 @@ from moulin.models.engines import check_gpu_engine, no_ctc
 from moulin.models.load_for_engine import load_for_engine
 from moulin.models.precisions import runs_on_gpu_engine
 from moulin.streaming.options import StreamOptions
+
+if TYPE_CHECKING:
+    from moulin.engine.torch.stream_runner import TorchStreamRunner
 
 
 def open_stream_recognizer(
@@ -59,17 +63,24 @@ def open_stream_recognizer(
     return StreamRecognizer(spec, stepper, options=options, skips_blanks=skips_blanks(spec, engine))
 
 
+def _torch_runner(
+    spec: CheckpointSpec, engine: EngineChoice, capacity: int, max_batch: int | None
+) -> TorchStreamRunner:
+    from moulin.engine.torch.stream_runner import TorchStreamRunner
+    from moulin.models.shared_transducer import shared_transducer
+
+    on = engine.device
+    transducer = shared_transducer(spec.checkpoint, on)
+    return TorchStreamRunner(
+        spec, transducer, device=on, threads=engine.threads, capacity=capacity, max_batch=max_batch
+    )
+
+
 def _ctc_runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batch: int | None) -> StreamEncoder:
     on, threads = engine.device, engine.threads
     match engine.kind, spec:
         case "torch", CheckpointSpec():
-            from moulin.engine.torch.stream_runner import TorchStreamRunner
-            from moulin.models.shared_transducer import shared_transducer
-
-            transducer = shared_transducer(spec.checkpoint, on)
-            return TorchStreamRunner(
-                spec, transducer, device=on, threads=threads, capacity=capacity, max_batch=max_batch
-            )
+            return _torch_runner(spec, engine, capacity, max_batch)
         case "onnxruntime", CtcModelSpec():
             return OnnxRuntimeStreamEncoder(
                 spec, device=on, threads=threads, workers=engine.workers, capacity=capacity, max_batch=max_batch
@@ -82,13 +93,7 @@ def _runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batch: int
     on, threads = engine.device, engine.threads
     match engine.kind, spec:
         case "torch", CheckpointSpec():
-            from moulin.engine.torch.stream_runner import TorchStreamRunner
-            from moulin.models.shared_transducer import shared_transducer
-
-            transducer = shared_transducer(spec.checkpoint, on)
-            return TorchStreamRunner(
-                spec, transducer, device=on, threads=threads, capacity=capacity, max_batch=max_batch
-            )
+            return _torch_runner(spec, engine, capacity, max_batch)
         case "onnxruntime", OnnxModelSpec():
             return OnnxRuntimeStreamRunner(
                 spec,

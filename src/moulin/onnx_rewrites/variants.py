@@ -13,7 +13,7 @@ import onnx
 import onnx.numpy_helper
 
 from moulin.bundle.onnx_files import OnnxFiles
-from moulin.onnx_rewrites.swoosh import remove_dead_nodes
+from moulin.onnx_rewrites.dead_nodes import remove_dead_nodes
 
 
 def write_fp16(files: OnnxFiles) -> OnnxFiles:

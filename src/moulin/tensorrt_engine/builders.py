@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from moulin.errors import EngineError
-from moulin.launch.tensorrt_libraries import TENSORRT_RTX, Library, LibraryName, architecture_of, library_for
+from moulin.launch.tensorrt_libraries import (
+    TENSORRT_RTX,
+    Library,
+    LibraryName,
+    architecture_of,
+    install_hints,
+    library_for,
+)
 from moulin.tensorrt_engine.profiles import Profile, Range, Shape
 
 _TRTEXEC_PLACES = ("/usr/src/tensorrt/bin/trtexec", "/opt/tensorrt/bin/trtexec")
@@ -61,7 +68,7 @@ def find_builder(capability: str, *, say: Callable[[str], None] | None = None) -
     raise EngineError(
         f"{reason.message}; and trtexec is not installed",
         hint="run it in NVIDIA's container (nvcr.io/nvidia/tritonserver has TensorRT), or "
-        f"{str(reason.hint).partition(', or leave out')[0]}; --dry-run shows what would be built",
+        f"{install_hints(capability)}; --dry-run shows what would be built",
     ) from reason
 
 

@@ -17,7 +17,6 @@ from typing import TypeVar
 import numpy as np
 
 from moulin.bundle.spec import ModelSpec
-from moulin.decoding.options import DecodingOptions
 from moulin.engine.features import model_max_sec
 from moulin.models.blank_skip import check_blank_skip
 from moulin.models.precisions import settled
@@ -79,13 +78,9 @@ def _placed(options: _Options, spec: ModelSpec) -> tuple[_Options, Path | None]:
     Raises OptionsError where the engine does not run the model, or not in that precision.
     """
     _, engine = settled(spec, options.engine)
-    check_blank_skip(spec, engine, _decoding(options))
+    check_blank_skip(spec, engine, options.decoding)
     placed = replace(engine, plan=Path(PLAN_NAME) if engine.plan else None)
     return replace(options, engine=placed, encoder=f"bundle/{spec.file.name}"), engine.plan
-
-
-def _decoding(options: OfflineOptions | StreamingOptions) -> DecodingOptions:
-    return options.decoding if isinstance(options, OfflineOptions) else options.stream.decoding
 
 
 def _place_bundle(spec: ModelSpec, to: Path, *, link: bool) -> None:
