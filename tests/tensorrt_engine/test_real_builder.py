@@ -80,6 +80,16 @@ def test_what_the_parser_refuses_is_said(tmp_path: Path) -> None:
         builder_ahead("8.9").build(request)
 
 
+def test_what_the_builder_refuses_is_said(tmp_path: Path) -> None:
+    prepared = prepare(load_bundle(BUNDLES / "lstm-streaming"), precision="fp16", max_batch=4)
+    onnx.save(prepared.model, tmp_path / "a.onnx")
+    log: list[str] = []
+    with pytest.raises(EngineError, match=r"could not build the engine: .*no optimization profile has been defined"):
+        builder_ahead("8.9", log=log.append).build(BuildRequest(tmp_path / "a.onnx", tmp_path / "a.plan", [], 1))
+    assert any(line.startswith("  error: ") and "no optimization profile" in line for line in log)
+    assert any(line.startswith("  info: ") for line in log)
+
+
 def test_every_architecture_is_one_that_the_builder_knows() -> None:
     known = {name for name in trt.ComputeCapability.__members__ if name.startswith("SM")}
     assert {f"SM{c.replace('.', '')}" for found in ARCHITECTURES.values() for c in found} == known

@@ -51,6 +51,7 @@ def build(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only check the model, and print what trtexec would be told.")
     ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show the library's own log.")] = False,
 ) -> None:
     """Build the TensorRT engine of a model's encoder, for this GPU, and hold it against ONNX Runtime on speech.
 
@@ -90,7 +91,7 @@ def build(
     check: Callable[[Path], float] | None = None
     if architecture is not None:
         capabilities = ARCHITECTURES[architecture]
-        builder = builder_ahead(capabilities[0], say=_say)
+        builder = builder_ahead(capabilities[0], say=_say, log=_say if verbose else None)
         _say(
             f"Building it with {builder.library} {builder.version} for {architecture}, "
             f"compute capability {', '.join(builder.capabilities)} ..."
@@ -98,7 +99,7 @@ def build(
         _say("It will be compared with ONNX Runtime when it is first served on such a GPU")
     else:
         name = this_gpu(gpu)
-        builder = find_builder(capability_of(name), say=_say)
+        builder = find_builder(capability_of(name), say=_say, log=_say if verbose else None)
         _say(f"Building it with {builder.library} {builder.version} for {name} ...")
         try:
             check = drift_check(spec, precision, demo_speech, device=f"cuda:{gpu}", say=_say)
