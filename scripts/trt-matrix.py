@@ -25,6 +25,7 @@ from moulin.bundle.load_model import load_model  # noqa: E402
 from moulin.bundle.spec import OnnxModelSpec  # noqa: E402
 from moulin.cli.fetch import local_model  # noqa: E402
 from moulin.demo.files import DEMO_STREAMING_MODEL  # noqa: E402
+from moulin.engine.limits import MAX_AUDIO_SEC  # noqa: E402
 from moulin.errors import MoulinError  # noqa: E402
 from moulin.evaluate.published_sizes import SIZES, random_transducer, write_random_model  # noqa: E402
 from moulin.export.to_onnx import export_onnx  # noqa: E402
@@ -45,7 +46,7 @@ def main() -> int:
     parser.add_argument("--for", nargs="+", choices=list(ARCHITECTURES), default=list(ARCHITECTURES), dest="targets")
     parser.add_argument("--precisions", nargs="+", choices=PLAN_PRECISIONS, default=PLAN_PRECISIONS)
     parser.add_argument("--max-batch", type=int, default=64)
-    parser.add_argument("--max-seconds", type=float, default=None, help="of offline models")
+    parser.add_argument("--max-seconds", type=float, default=MAX_AUDIO_SEC, help="of offline models")
     asked = parser.parse_args()
     version = builder_ahead("8.9").version
     print(f'TensorRT-RTX {version}, {datetime.now(UTC):%Y-%m-%d}, `make trt TRT="{" ".join(sys.argv[1:])}"`\n')
@@ -78,12 +79,11 @@ def _model(name: str, folder: Path) -> Path:
     return DEMOS.get(name, BUNDLES / name if name in FAMILIES else Path(name))
 
 
-def _built(model: Path, precision: PlanPrecision, capability: str, max_batch: int, max_seconds: float | None) -> str:
+def _built(model: Path, precision: PlanPrecision, capability: str, max_batch: int, max_seconds: float) -> str:
     """Cells of the table from `operators` on. Raises MoulinError."""
     spec = load_model(local_model(model, Wish(precision="fp32", form="onnx")).path)
     assert isinstance(spec, OnnxModelSpec)
-    seconds = None if spec.streaming else max_seconds
-    prepared = prepare(spec, precision=precision, max_batch=max_batch, max_seconds=seconds)
+    prepared = prepare(spec, precision=precision, max_batch=max_batch, max_seconds=max_seconds)
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
         plan = build_plan(spec, prepared, Path(folder), builder_ahead(capability), None, precision)
