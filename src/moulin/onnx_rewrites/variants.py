@@ -18,10 +18,14 @@ from moulin.onnx_rewrites.dead_nodes import remove_dead_nodes
 
 def write_fp16(files: OnnxFiles) -> OnnxFiles:
     """Write `*.fp16.onnx` beside the files: weights and arithmetic in half precision, inputs and outputs unchanged."""
-    written = _beside(files, ".fp16.onnx")
-    for source, target in _pairs(files, written):
-        onnx.save(in_half_precision(onnx.load(source)), target)
-    return written
+    return OnnxFiles(*map(fp16_beside, (files.encoder, files.decoder, files.joiner)))
+
+
+def fp16_beside(source: Path) -> Path:
+    """Write the fp16 form of the file `source` beside it."""
+    target = source.with_name(f"{source.stem}.fp16.onnx")
+    onnx.save(in_half_precision(onnx.load(source)), target)
+    return target
 
 
 def in_half_precision(model: onnx.ModelProto, *, single: Collection[str] = ()) -> onnx.ModelProto:
@@ -115,26 +119,23 @@ def _brain(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
 
 
 def write_int8(files: OnnxFiles) -> OnnxFiles:
-    """Write `*.int8.onnx` beside the files: dynamically quantised matrix products, and the decoder's embedding."""
+    """Write `*.int8.onnx` beside the files: dynamically quantised matrix products, and the decoder's embedding (the
+    file whose name begins so)."""
+    return OnnxFiles(*map(int8_beside, (files.encoder, files.decoder, files.joiner)))
+
+
+def int8_beside(source: Path) -> Path:
+    """Write the int8 form of the file `source` beside it."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    written = _beside(files, ".int8.onnx")
-    for source, target in _pairs(files, written):
-        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-            whole = Path(scratch) / target.name
-            quantize_dynamic(
-                model_input=source,
-                model_output=whole,
-                op_types_to_quantize=["Gather", "MatMul"] if source == files.decoder else ["MatMul"],
-                weight_type=QuantType.QInt8,
-            )
-            whole.replace(target)
-    return written
-
-
-def _beside(files: OnnxFiles, suffix: str) -> OnnxFiles:
-    return OnnxFiles(*(file.with_name(file.stem + suffix) for file in (files.encoder, files.decoder, files.joiner)))
-
-
-def _pairs(files: OnnxFiles, others: OnnxFiles) -> tuple[tuple[Path, Path], ...]:
-    return (files.encoder, others.encoder), (files.decoder, others.decoder), (files.joiner, others.joiner)
+    target = source.with_name(f"{source.stem}.int8.onnx")
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        whole = Path(scratch) / target.name
+        quantize_dynamic(
+            model_input=source,
+            model_output=whole,
+            op_types_to_quantize=["Gather", "MatMul"] if source.name.startswith("decoder") else ["MatMul"],
+            weight_type=QuantType.QInt8,
+        )
+        whole.replace(target)
+    return target
