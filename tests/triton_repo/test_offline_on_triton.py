@@ -139,6 +139,15 @@ def test_result_comes_where_it_is_named(client: Any, recordings: list[Recording]
     assert infer(client, request).as_numpy("RESULT") is None
 
 
+def test_result_says_whose_it_is(client: Any, recordings: list[Recording]) -> None:
+    """A reply's id is that of the request to which Triton took it to belong; RESULT's is that of the model's."""
+    request, wanted = tensors([recordings[0].waveform] * 2), [grpc.InferRequestedOutput("RESULT")]
+    named = infer(client, request, outputs=wanted, request_id="ü 7").as_numpy("RESULT").ravel()
+    assert [json.loads(row)["request_id"] for row in named] == ["ü 7"] * 2
+    unnamed = infer(client, request, outputs=wanted).as_numpy("RESULT").ravel()
+    assert all("request_id" not in json.loads(row) for row in unnamed)
+
+
 def test_both_models_answer_under_their_names(client: Any, recordings: list[Recording]) -> None:
     index = client.get_model_repository_index(as_json=True)["models"]
     states = {model["name"]: model["state"] for model in index}
