@@ -184,7 +184,10 @@ def client_error(error: InferenceServerException, url: str, model: str) -> Clien
             f"The server at {url} did not answer in time", hint="raise the timeout, or send less at once"
         )
     if _DEAD_STUB in message:
-        return ServerUnavailable(f"The model {quoted(model)} at {url} has failed: {message}", hint="restart its server")
+        return ServerUnavailable(
+            f"The model {quoted(model)} at {url} has failed: {message}",
+            hint="send it again in some seconds: 'moulin serve' starts Triton anew; where it does not run, restart Triton",
+        )
     if _UNKNOWN_OUTPUT in message:
         return _foreign_model()
     if _NO_SEQUENCE_ID in message:
