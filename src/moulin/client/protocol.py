@@ -186,7 +186,7 @@ def client_error(error: InferenceServerException, url: str, model: str) -> Clien
     if _DEAD_STUB in message:
         return ServerUnavailable(
             f"The model {quoted(model)} at {url} has failed: {message}",
-            hint="send it again in some seconds: 'moulin serve' starts Triton anew; where it does not run, restart Triton",
+            hint="send it again in some seconds, when 'moulin serve' has restarted it; otherwise restart Triton",
         )
     if _UNKNOWN_OUTPUT in message:
         return _foreign_model()
