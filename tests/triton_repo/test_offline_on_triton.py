@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,15 @@ def test_live_streams_get_the_cpu_first(server: TritonServer) -> None:
     assert server.pid is not None
     nice = {name: os.getpriority(os.PRIO_PROCESS, pid) for pid, name in running_stubs(server.pid).items()}
     assert nice["transducer_0_0"] > nice["transducer_streaming_0_0"]
+
+
+def test_the_threads_that_say_that_it_lives_do_too(server: TritonServer) -> None:
+    """Triton gives up on a process whose own threads get no CPU for a second."""
+    assert server.pid is not None
+    (pid,) = (pid for pid, name in running_stubs(server.pid).items() if name == "transducer_0_0")
+    threads = [int(thread.name) for thread in Path(f"/proc/{pid}/task").iterdir()]
+    usual = os.getpriority(os.PRIO_PROCESS, server.pid)
+    assert {os.getpriority(os.PRIO_PROCESS, thread) - usual for thread in threads} == {0, 10}
 
 
 @pytest.mark.parametrize("padding_sec", [0.1, 1, 10, 60])
