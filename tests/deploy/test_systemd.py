@@ -38,7 +38,7 @@ def test_its_command_is_taken() -> None:
 
 
 def test_the_gateways_settings_are_taken() -> None:
-    command = [MOULIN, "gateway", "--config", FOLDER / "moulin.toml", "--print-config"]
+    command: list[str | Path] = [MOULIN, "gateway", "--config", FOLDER / "moulin.toml", "--print-config"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
 
