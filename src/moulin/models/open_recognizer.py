@@ -72,10 +72,10 @@ def open_recognizer(
 
 def _torch_runner(spec: CheckpointSpec, engine: EngineChoice) -> TorchRunner:
     from moulin.engine.torch.runner import TorchRunner
-    from moulin.models.shared_transducer import shared_transducer
+    from moulin.models.shared_model import shared_model
 
-    transducer = shared_transducer(spec.checkpoint, engine.device)
-    return TorchRunner(spec, transducer, device=engine.device, threads=engine.threads)
+    model = shared_model(spec.checkpoint, engine.device)
+    return TorchRunner(spec, model, device=engine.device, threads=engine.threads)
 
 
 def _ctc_runner(spec: ModelSpec, engine: EngineChoice) -> CtcRunner:

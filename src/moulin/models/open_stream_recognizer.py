@@ -67,13 +67,11 @@ def _torch_runner(
     spec: CheckpointSpec, engine: EngineChoice, capacity: int, max_batch: int | None
 ) -> TorchStreamRunner:
     from moulin.engine.torch.stream_runner import TorchStreamRunner
-    from moulin.models.shared_transducer import shared_transducer
+    from moulin.models.shared_model import shared_model
 
     on = engine.device
-    transducer = shared_transducer(spec.checkpoint, on)
-    return TorchStreamRunner(
-        spec, transducer, device=on, threads=engine.threads, capacity=capacity, max_batch=max_batch
-    )
+    model = shared_model(spec.checkpoint, on)
+    return TorchStreamRunner(spec, model, device=on, threads=engine.threads, capacity=capacity, max_batch=max_batch)
 
 
 def _ctc_runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batch: int | None) -> StreamEncoder:

@@ -11,10 +11,10 @@ import pytest
 
 from moulin.engine.host_pipeline import HostPipeline
 from moulin.engine.host_stepper import HostStepper
-from moulin.models import shared_transducer as shared
+from moulin.models import shared_model as shared
 from moulin.models.open_recognizer import open_recognizer
 from moulin.models.open_stream_recognizer import open_stream_recognizer
-from moulin.models.shared_transducer import shared_transducer
+from moulin.models.shared_model import shared_model
 from tests.bundles import BUNDLES
 from tests.conftest import Recording
 
@@ -45,11 +45,11 @@ def test_recordings_and_streams_share_the_parameters_and_hear_what_they_hear_alo
 
 def test_it_is_loaded_again_when_it_has_changed_and_dropped_when_nobody_uses_it(tmp_path: Path) -> None:
     file = Path(shutil.copy(CHECKPOINT, tmp_path / "epoch-1.pt"))
-    first = shared_transducer(file, "cpu")
-    assert shared_transducer(tmp_path / "." / "epoch-1.pt", "cpu") is first
-    assert shared_transducer(file, "cuda") is not first
+    first = shared_model(file, "cpu")
+    assert shared_model(tmp_path / "." / "epoch-1.pt", "cpu") is first
+    assert shared_model(file, "cuda") is not first
     file.touch()
-    again = shared_transducer(file, "cpu")
+    again = shared_model(file, "cpu")
     assert again is not first
     del first, again
     gc.collect()
