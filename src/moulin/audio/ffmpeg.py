@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -23,6 +23,7 @@ from moulin.audio.parts import BinaryFile
 from moulin.audio.patience import Patience, PatientFile
 from moulin.audio.pcm import scale_to_float
 from moulin.audio.timeline import Timeline
+from moulin.audio.transport_stream import interruptions
 from moulin.errors import AudioError
 
 logger = logging.getLogger(__name__)
@@ -83,6 +84,11 @@ def ffmpeg_sounds(
         except Exception as error:
             raise refusal(name, error) from error
         yield from _sounds(name, container, stream, sample_rate, Timeline(zero_sec), faults)
+        if container.format.name == "mpegts":
+            with suppress(CannotDecodeError):
+                places = interruptions(PatientFile(file, patience), stream.id)
+                if places:
+                    faults.damaged(f"packets are missing at {places} place{'s'[: places > 1]}")
 
 
 def audio_tracks(name: str, file: BinaryFile) -> int:
