@@ -22,6 +22,7 @@ from moulin.cli.models import NamedModel, Services, build_models, load_models
 from moulin.cli.serve_log import ServeLog, ServeLogOptions
 from moulin.cli.wish import mode_of
 from moulin.errors import OptionsError
+from moulin.launch.address_space import expect_address_space
 from moulin.launch.server_options import ServerOptions
 from moulin.options import held
 from moulin.triton_repo.contract import MODEL_NAME, STREAMING_MODEL_NAME
@@ -85,6 +86,7 @@ def serve(
     interrupts.allow(None)  # requests under way may finish
     log = ServeLog(running.log)
     with log.errors():
+        expect_address_space()
         gateway = running.gateway.place(running.server.host, quiet=running.log.quiet, log_format=log.form)
         service = _Service(running, log, gateway, parent)
         if repository is not None:
