@@ -23,6 +23,7 @@ from moulin.cli.serve_log import ServeLog, ServeLogOptions
 from moulin.cli.settings import ConfigFile, PrintConfig, arguments, print_settings, variables
 from moulin.cli.wish import mode_of
 from moulin.errors import OptionsError
+from moulin.launch.address_space import expect_address_space
 from moulin.launch.server_options import ServerOptions
 from moulin.options import held
 from moulin.triton_repo.contract import MODEL_NAME, STREAMING_MODEL_NAME
@@ -98,6 +99,7 @@ def serve(
     with log.errors():
         if config is not None:
             log.say(f"Settings from {config}")
+        expect_address_space()
         gateway = running.gateway.place(
             running.server.host, quiet=running.log.quiet, log_format=log.form, config=config
         )
