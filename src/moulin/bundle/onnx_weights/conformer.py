@@ -14,9 +14,9 @@ from moulin.bundle.onnx_weights.encoder_parts import (
     linear,
     projection,
 )
-from moulin.bundle.onnx_weights.matching import Match, union
+from moulin.bundle.onnx_weights.matching import Match
 from moulin.bundle.onnx_weights.norms import basic_norm
-from moulin.bundle.onnx_weights.skeleton import NOTHING, Flow, Operation
+from moulin.bundle.onnx_weights.operation import Flow, Operation, union
 from moulin.encoders.recipe import Recipe
 
 
@@ -48,7 +48,7 @@ def _attention(match: Match, name: str, flow: Flow) -> Flow:
     positions = [
         (bias, operation)
         for bias in biases
-        for operation in match.candidates(NOTHING, "linear")
+        for operation in match.constants()
         if (bias.alone, operation.alone) in products
     ]
     content = [bias for bias in biases if (bias.alone, memory.alone) in products]
@@ -76,8 +76,10 @@ def _in_proj(match: Match, name: str, flow: Flow) -> tuple[Operation, Operation]
         return both, both
     query, memory = found
     weights = [operation.weight for operation in found if operation.weight is not None]
-    biases = [operation.bias for operation in found if operation.bias is not None]
-    if len(weights) != 2 or len(biases) != 2 or memory.width != 2 * query.width:
+    biases = [
+        np.zeros(operation.width, np.float32) if operation.bias is None else operation.bias for operation in found
+    ]
+    if len(weights) != 2 or memory.width != 2 * query.width:
         raise match.unmatched(f"'{name}.in_proj.weight' in '{query.node}' and '{memory.node}'")
     match.take(f"{name}.in_proj.weight", np.concatenate(weights))
     match.take(f"{name}.in_proj.bias", np.concatenate(biases))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from moulin.bundle.onnx_weights.matching import Match
 from moulin.bundle.onnx_weights.norms import basic_norm
-from moulin.bundle.onnx_weights.skeleton import NOTHING, Flow, Operation
+from moulin.bundle.onnx_weights.operation import NOTHING, Flow, Operation
 
 
 def convolutions(match: Match, *names: str) -> Operation:
@@ -59,7 +59,7 @@ def is_last(match: Match, flow: Flow) -> bool:
 
 
 def projection(match: Match, flow: Flow) -> None:
-    """The joiner's `encoder_proj`, at the end of every exported encoder, and the CTC head beside it, if there is one."""
+    """The joiner's `encoder_proj`, at the end of every exported encoder, and a CTC head beside it."""
     found = match.candidates(flow, "linear")
     heads = [operation for operation in found if operation.alone != _projected(match)]
     match.layer(

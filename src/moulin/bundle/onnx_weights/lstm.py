@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from moulin.bundle.onnx_weights.encoder_parts import conv2d_subsampling, feed_forward, is_last, projection
-from moulin.bundle.onnx_weights.matching import Match, union
+from moulin.bundle.onnx_weights.matching import Match
 from moulin.bundle.onnx_weights.norms import basic_norm
-from moulin.bundle.onnx_weights.skeleton import NOTHING, Flow
+from moulin.bundle.onnx_weights.operation import NOTHING, Flow, union
 from moulin.encoders.recipe import Recipe
 
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from moulin.bundle.onnx_weights.model_file import Array
-from moulin.bundle.onnx_weights.skeleton import NOTHING, Flow, Kind, Operation, Skeleton
+from moulin.bundle.onnx_weights.operation import NOTHING, Flow, Kind, Operation
+from moulin.bundle.onnx_weights.skeleton import Skeleton
 from moulin.errors import BundleError
 from moulin.quoting import quoted
 
@@ -34,6 +35,11 @@ class Match:
         """The unused operations of `kinds` that `flow` feeds, and nothing else."""
         found = self._fed_by.get(flow, ())
         return [operation for operation in found if operation.index not in self._used and operation.kind in kinds]
+
+    def constants(self) -> list[Operation]:
+        """The linear layers that constants alone feed. One may be of several layers, where their weights are the same
+        and an optimiser computes it once."""
+        return [operation for operation in self._fed_by.get(NOTHING, ()) if operation.kind == "linear"]
 
     def find(self, what: str, flow: Flow, *kinds: Kind) -> Operation:
         """The only one of `candidates`, now used. Raises UnmatchedGraphError, which names the parameters `what`."""
@@ -92,10 +98,3 @@ class Match:
                 what = f", with the weight {quoted(operation.origin)}" if operation.origin else ""
                 raise self.unmatched(f"no {operation.kind} {quoted(operation.node)}{what}")
         return self.tensors
-
-
-def union(*operations: Operation) -> Flow:
-    flow = NOTHING
-    for operation in operations:
-        flow |= operation.alone
-    return flow

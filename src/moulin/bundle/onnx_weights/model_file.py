@@ -60,8 +60,8 @@ class WeightFile:
         self._mapped: dict[Path, NDArray[np.uint8]] = {}
 
     def array(self, tensor: onnx.TensorProto) -> Array:
-        """The values of `tensor`; writing to them leaves the file as it is. Raises BundleError where they do not fit its
-        shape."""
+        """The values of `tensor`; writing to them leaves the file as it is. Raises BundleError where they do not fit
+        its shape."""
         import onnx
         from onnx import numpy_helper
 

@@ -6,7 +6,8 @@ import numpy as np
 
 from moulin.bundle.onnx_weights.matching import Match
 from moulin.bundle.onnx_weights.model_file import Array
-from moulin.bundle.onnx_weights.skeleton import Flow, Operation, Skeleton
+from moulin.bundle.onnx_weights.operation import Flow, Operation
+from moulin.bundle.onnx_weights.skeleton import Skeleton
 
 
 def basic_norm(match: Match, name: str, flow: Flow) -> Flow:
@@ -23,7 +24,7 @@ def bias_norm(match: Match, name: str, flow: Flow) -> Flow:
     """Take `bias` and `log_scale` of x * mean((x - bias)^2)^-0.5 * exp(log_scale); see `basic_norm`."""
     norm = match.find(f"{name}.bias", flow, "norm")
     constants = match.skeleton.constants
-    for node in match.skeleton.made_of(norm.output):
+    for node in match.skeleton.nodes.behind(norm.output):
         if node.op_type == "Sub" and (bias := constants.float(node.input[1])) is not None:
             match.take(f"{name}.bias", bias.reshape(-1))
             break
@@ -39,7 +40,7 @@ def bias_norm(match: Match, name: str, flow: Flow) -> Flow:
 def _scalar_after(skeleton: Skeleton, norm: Operation, op_type: str) -> Array | None:
     """The constant of the first node of a type in the chain of nodes with one input after `norm`, float32 []."""
     name = norm.output
-    while len(users := skeleton.after(name)) == 1:
+    while len(users := skeleton.nodes.after(name)) == 1:
         (node,) = users
         constants = [given for given in node.input if given in skeleton.constants]
         if len(constants) != len(node.input) - 1:

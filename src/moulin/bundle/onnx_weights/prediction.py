@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from moulin.bundle.onnx_weights.matching import Match
 from moulin.bundle.onnx_weights.model_file import Array, WeightFile
-from moulin.bundle.onnx_weights.skeleton import NOTHING, Skeleton
+from moulin.bundle.onnx_weights.operation import NOTHING
+from moulin.bundle.onnx_weights.skeleton import Skeleton
 
 
 def decoder_weights(file: WeightFile) -> Mapping[str, Array]:

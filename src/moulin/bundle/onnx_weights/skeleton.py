@@ -11,70 +11,20 @@ Sizes of tensors (`Shape`) end a flow: they are the same whatever the values are
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from moulin.bundle.onnx_weights.constants import Constants, attributes_of, dequantized
 from moulin.bundle.onnx_weights.model_file import Array, WeightFile
+from moulin.bundle.onnx_weights.nodes import Nodes, branches, in_order
+from moulin.bundle.onnx_weights.operation import NOTHING, Flow, Kind, Operation, the_one
 from moulin.errors import BundleError
 from moulin.quoting import quoted
 
 if TYPE_CHECKING:
     import onnx
-
-Kind = Literal["linear", "conv", "embedding", "norm", "mix", "combine", "average", "scale", "shift", "edges"]
-"""What an operation does to its input x:
-
-linear, conv, embedding: the layers of these names. norm: a mean over channels of squares, from which x is scaled.
-mix: a + (x - a) * weight, where x and a are both not constant. combine: x * weight + y * (1 - weight). average: a
-product with a vector, of which sums are taken. scale, shift: a product with, or the sum with, a constant of several
-elements. edges: a product with what is computed from constants and sizes.
-"""
-
-Flow = int
-"""A set of operations, bit i for the operation with index i."""
-
-NOTHING: Flow = 0
-
-
-@dataclass(slots=True)
-class Operation:
-    """One operation with parameters. `weight` and `bias` are views of the file, or computed from it."""
-
-    index: int
-    kind: Kind
-    node: str
-    """The node's name in the graph, for messages."""
-    input: Flow
-    output: str
-    weight: Array | None = None
-    bias: Array | None = None
-    origin: str = ""
-    """The initializer with the weight."""
-    operand: str = ""
-    """Of `edges`: the tensor that the input is multiplied by."""
-    other: Flow = NOTHING
-    """Of `combine`: the flow of y."""
-    attributes: dict[str, Any] = field(default_factory=dict)
-    quantized_weight: Array | None = None
-    zero_point: Array | None = None
-
-    @property
-    def alone(self) -> Flow:
-        """The flow of its output."""
-        return 1 << self.index
-
-    @property
-    def width(self) -> int:
-        """The channels of the output of a linear layer or convolution; 0 for other kinds."""
-        weight = self.quantized_weight if self.weight is None else self.weight
-        if weight is None or self.kind not in ("linear", "conv"):
-            return 0
-        return int(weight.shape[0])
 
 
 class Skeleton:
@@ -90,16 +40,10 @@ class Skeleton:
         """Products of two tensors, neither of them constant, with the flows of both."""
         self._embeddings = embeddings
         self._flows: dict[str, Flow] = {}
-        self._makers: dict[str, onnx.NodeProto] = {}
-        self._users: dict[str, list[onnx.NodeProto]] = defaultdict(list)
         graph = file.model.graph
         for value in graph.input:
             self._flows[value.name] = NOTHING
-        for node in _all_nodes(graph):
-            for name in node.input:
-                self._users[name].append(node)
-            for name in node.output:
-                self._makers[name] = node
+        self.nodes = Nodes(graph, self.constants)
         self._walk(graph)
 
     def flow(self, name: str) -> Flow:
@@ -111,40 +55,11 @@ class Skeleton:
         nodes = [operation.node for operation in self.operations if flow & operation.alone]
         return ", ".join(quoted(node) for node in nodes[-3:]) or "the input"
 
-    def made_of(self, name: str) -> Iterator[onnx.NodeProto]:
-        """The nodes that a tensor is computed by, from the last to the first, without those of known
-        constants and of sizes."""
-        waiting, seen = [name], set()
-        while waiting:
-            one = waiting.pop()
-            node = self._makers.get(one)
-            if node is None or one in seen or node.op_type == "Shape" or self.constants.value(one) is not None:
-                continue
-            seen.add(one)
-            yield node
-            waiting += list(node.input)
-            for graph in _graphs_of(node):
-                waiting += [output.name for output in graph.output]
-
-    def after(self, name: str) -> list[onnx.NodeProto]:
-        """The nodes that take the tensor `name`, through casts and identities."""
-        found = []
-        for node in self._users.get(name, ()):
-            found += self.after(node.output[0]) if node.op_type in _SAME else [node]
-        return found
-
-    def maker(self, name: str) -> onnx.NodeProto | None:
-        """The node that computes `name`, through casts and identities."""
-        node = self._makers.get(name)
-        while node is not None and node.op_type in _SAME:
-            node = self._makers.get(node.input[0])
-        return node
-
     # ------------------------------------------------------------------------------------------------------- the walk
 
     def _walk(self, graph: onnx.GraphProto) -> None:
         self.constants.take(graph)
-        for node in graph.node:
+        for node in in_order(graph):
             if node.domain not in ("", "ai.onnx"):
                 raise BundleError(
                     f"Expected operators of ONNX in {self.file.file}, got {quoted(node.op_type)} of "
@@ -165,7 +80,7 @@ class Skeleton:
 
     def _if(self, node: onnx.NodeProto) -> Flow:
         flow = NOTHING
-        for graph in _graphs_of(node):
+        for graph in branches(node):
             self._walk(graph)
             for output in graph.output:
                 flow |= self.flow(output.name)
@@ -182,10 +97,6 @@ class Skeleton:
         operation = Operation(len(self.operations), kind, node.name or node.output[0], given, node.output[0], **facts)
         self.operations.append(operation)
         return operation.alone
-
-    def _one(self, flow: Flow) -> Operation | None:
-        """The operation of a flow of exactly one."""
-        return self.operations[flow.bit_length() - 1] if flow and not flow & (flow - 1) else None
 
     def _matmul(self, node: onnx.NodeProto) -> Flow:
         first, second = node.input
@@ -270,7 +181,7 @@ class Skeleton:
     def _dequantizelinear(self, node: onnx.NodeProto) -> Flow | None:
         """Of an embedding's quantised rows; that of a constant is a constant."""
         flow = self.flow(node.input[0])
-        operation = self._one(flow)
+        operation = the_one(self.operations, flow)
         scale = self.constants.float(node.input[1])
         if operation is None or operation.quantized_weight is None or scale is None:
             return None
@@ -289,7 +200,7 @@ class Skeleton:
         if constant.size == 1:
             return None
         flow = self.flow(given)
-        operation = self._one(flow)
+        operation = the_one(self.operations, flow)
         if operation is not None and operation.bias is None and operation.width == constant.size == max(constant.shape):
             operation.bias = constant.reshape(-1)
             return flow
@@ -298,7 +209,7 @@ class Skeleton:
     def _cut_bias(self, node: onnx.NodeProto) -> Flow | None:
         """The sum with a bias that is cut like the weight in `_matrix`."""
         for given, name in (node.input, reversed(node.input)):
-            layer = self._one(self.flow(given))
+            layer = the_one(self.operations, self.flow(given))
             if name in self.constants and layer is not None and layer.kind == "linear" and layer.weight is not None:
                 bias = self.constants.value(name, size=layer.weight.shape[1])
                 if layer.bias is None and bias is not None and bias.shape == layer.weight.shape[:1]:
@@ -310,7 +221,7 @@ class Skeleton:
         """x * weight + y * (1 - weight)."""
         parts = []
         for name in node.input:
-            maker = self.maker(name)
+            maker = self.nodes.maker(name)
             if maker is None or maker.op_type != "Mul":
                 return None
             given, constant = self._split(maker)
@@ -329,10 +240,10 @@ class Skeleton:
         return self._add_operation("shift", node, self.flow(given), weight=-constant)
 
     def _squared_to_mean(self, node: onnx.NodeProto) -> bool:
-        squares = self.after(node.output[0])
+        squares = self.nodes.after(node.output[0])
         return bool(squares) and all(
             square.op_type in ("Pow", "Mul")
-            and all(user.op_type == "ReduceMean" for user in self.after(square.output[0]))
+            and all(user.op_type == "ReduceMean" for user in self.nodes.after(square.output[0]))
             for square in squares
         )
 
@@ -341,20 +252,20 @@ class Skeleton:
         if constant is None:
             return self._scaled_integers(node) or self._edges(node)
         flow = self.flow(given)
-        maker = self.maker(given)
+        maker = self.nodes.maker(given)
         if maker is not None and maker.op_type == "Sub" and not any(name in self.constants for name in maker.input):
             return self._add_operation("mix", node, flow, weight=constant)
-        if constant.size == 1:
-            return None
-        users = self.after(node.output[0])
+        if constant.size == 1 or (maker is not None and maker.op_type == "DynamicQuantizeLinear"):
+            return None  # the latter is the product of an input's and a weight's scales
+        users = self.nodes.after(node.output[0])
         sums = bool(users) and all(user.op_type == "ReduceSum" for user in users)
         return self._add_operation("average" if sums else "scale", node, flow, weight=constant)
 
     def _scaled_integers(self, node: onnx.NodeProto) -> Flow | None:
         """The product of an integer operation's output and the scales of its input and weight."""
         for output, scales in (node.input, reversed(node.input)):
-            operation = self._one(self.flow(output))
-            maker = self.maker(scales)
+            operation = the_one(self.operations, self.flow(output))
+            maker = self.nodes.maker(scales)
             if operation is None or operation.quantized_weight is None or maker is None or maker.op_type != "Mul":
                 continue
             _, scale = self._split(maker, any_size=True)
@@ -370,7 +281,7 @@ class Skeleton:
     def _edges(self, node: onnx.NodeProto) -> Flow | None:
         for output, operand in (node.input, reversed(node.input)):
             flow = self.flow(output)
-            operation = self._one(flow)
+            operation = the_one(self.operations, flow)
             if operation is not None and operation.kind == "conv" and self.flow(operand) == NOTHING:
                 return self._add_operation("edges", node, flow, operand=operand)
         return None
@@ -385,7 +296,6 @@ class Skeleton:
         return first, None
 
 
-_SAME = ("Cast", "Identity", "Dropout")
 _VISITS: dict[str, Callable[[Skeleton, onnx.NodeProto], Flow | None]] = {
     "Add": Skeleton._add,
     "Conv": Skeleton._conv,
@@ -404,14 +314,3 @@ _VISITS: dict[str, Callable[[Skeleton, onnx.NodeProto], Flow | None]] = {
     "Sub": Skeleton._sub,
 }
 """What is done with a node; other nodes are transparent."""
-
-
-def _graphs_of(node: onnx.NodeProto) -> list[onnx.GraphProto]:
-    return [attribute.g for attribute in node.attribute if attribute.HasField("g")]
-
-
-def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for inner in _graphs_of(node):
-            yield from _all_nodes(inner)

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from moulin.bundle.onnx_weights.matching import Match, union
-from moulin.bundle.onnx_weights.skeleton import NOTHING, Flow, Operation
+from moulin.bundle.onnx_weights.matching import Match
+from moulin.bundle.onnx_weights.operation import NOTHING, Flow, Operation, union
 
 if TYPE_CHECKING:
     import onnx
@@ -36,7 +36,7 @@ def shapes_of(match: Match, prefix: str) -> dict[str, tuple[int, ...]]:
 def positions_of(match: Match, name: str, weights_in: Operation, values: Flow = NOTHING) -> Operation:
     """The projection of distances that belongs to the attention weights made of `weights_in`: a linear layer fed by
     constants alone, which meets them and `values` before another linear layer."""
-    for operation in match.candidates(NOTHING, "linear"):
+    for operation in match.constants():
         if match.candidates(union(weights_in, operation) | values, "linear"):
             match.use(operation)
             match.layer(name, operation, bias=False)
@@ -49,7 +49,7 @@ def heads_of(match: Match, weights_in: Operation) -> int:
     flow = weights_in.alone
     for node, queries, keys in match.skeleton.products:
         if queries == keys == flow:
-            for maker in match.skeleton.made_of(node.input[0]):
+            for maker in match.skeleton.nodes.behind(node.input[0]):
                 if maker.op_type == "Reshape" and len(sizes := _sizes(match, maker.input[1])) == 4:
                     heads = sizes[2]
                     if heads is not None and heads > 0 and weights_in.width % heads == 0:
@@ -63,7 +63,7 @@ def _sizes(match: Match, name: str) -> list[int | None]:
     value = constants.value(name)
     if value is not None:
         return [int(size) for size in value.ravel()]
-    maker: onnx.NodeProto | None = match.skeleton.maker(name) or constants.maker(name)
+    maker: onnx.NodeProto | None = match.skeleton.nodes.maker(name) or constants.maker(name)
     if maker is None or maker.op_type != "Concat":
         return []
     sizes = [constants.value(part) for part in maker.input]

@@ -12,9 +12,9 @@ from moulin.bundle.onnx_weights.encoder_parts import (
     linear,
     projection,
 )
-from moulin.bundle.onnx_weights.matching import Match, union
+from moulin.bundle.onnx_weights.matching import Match
 from moulin.bundle.onnx_weights.norms import basic_norm
-from moulin.bundle.onnx_weights.skeleton import Flow
+from moulin.bundle.onnx_weights.operation import Flow, union
 from moulin.bundle.onnx_weights.stacks import Stacks, heads_of, positions_of, shapes_of
 from moulin.encoders.recipe import Recipe
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from moulin.bundle.onnx_weights.encoder_parts import convolutions, feed_forward, is_last, linear, projection
-from moulin.bundle.onnx_weights.matching import Match, union
+from moulin.bundle.onnx_weights.matching import Match
 from moulin.bundle.onnx_weights.model_file import Array
 from moulin.bundle.onnx_weights.norms import bias_norm
-from moulin.bundle.onnx_weights.skeleton import Flow, Operation
+from moulin.bundle.onnx_weights.operation import Flow, Operation, union
 from moulin.bundle.onnx_weights.stacks import Stacks, heads_of, positions_of, shapes_of
 from moulin.encoders.recipe import Recipe
 
@@ -147,7 +147,7 @@ def _edges(match: Match, edges: Operation) -> Array | None:
     kernel, and takes the beginning of the left one and the end of the right one for a shorter."""
     constants = match.skeleton.constants
     left = right = None
-    for node in match.skeleton.made_of(edges.operand):
+    for node in match.skeleton.nodes.behind(edges.operand):
         if node.op_type == "Concat" and len(node.input) == 2:
             first, second = (constants.float(name) for name in node.input)
             left, right = left if first is None else first, right if second is None else second
