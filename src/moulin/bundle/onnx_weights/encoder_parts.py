@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from moulin.bundle.onnx_weights.matching import Match
 from moulin.bundle.onnx_weights.norms import basic_norm
-from moulin.bundle.onnx_weights.operation import NOTHING, Flow, Operation
+from moulin.bundle.onnx_weights.operation import Flow, Operation
 
 
 def convolutions(match: Match, *names: str) -> Operation:
     """The convolutions of an embedding, one after the other; returns the last."""
-    flow: Flow = NOTHING
+    flow = match.skeleton.operations[0].alone
     for name in names:
         conv = match.find(f"{name}.weight", flow, "conv")
         match.layer(name, conv)

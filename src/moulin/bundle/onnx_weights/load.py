@@ -81,7 +81,7 @@ class OnnxWeights:
 def _encoder_weights(file: WeightFile, spec: OnnxModelSpec) -> tuple[Mapping[str, Array], str, Recipe]:
     """The encoder's parameters, its family and what they do not tell; the family is tried where the file does not say
     it."""
-    skeleton = Skeleton(file)
+    skeleton = Skeleton(file, features=spec.encoder.input("x", 0).name)
     layers = _numbers(spec.encoder.metadata.get("num_encoder_layers", ""))
     first: UnmatchedGraphError | None = None
     for family in [spec.family] if spec.family in _READERS else _READERS:

@@ -94,7 +94,7 @@ class Match:
         """The parameters. Raises UnmatchedGraphError where operations are left over: the network does something else
         than what is known of its family."""
         for operation in self.skeleton.operations:
-            if operation.index not in self._used:
+            if operation.index not in self._used and operation.kind != "input":
                 what = f", with the weight {quoted(operation.origin)}" if operation.origin else ""
                 raise self.unmatched(f"no {operation.kind} {quoted(operation.node)}{what}")
         return self.tensors

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from moulin.bundle.onnx_weights.model_file import Array
 
-Kind = Literal["linear", "conv", "embedding", "norm", "mix", "combine", "average", "scale", "shift", "edges"]
+Kind = Literal["input", "linear", "conv", "embedding", "norm", "mix", "combine", "average", "scale", "shift", "edges"]
 """What an operation does to its input x:
 
-linear, conv, embedding: the layers of these names. norm: a mean over channels of squares, from which x is scaled.
+input: nothing; it is the graph's own input of features. linear, conv, embedding: the layers of these names. norm: a mean over channels of squares, from which x is scaled.
 mix: a + (x - a) * weight, where x and a are both not constant. combine: x * weight + y * (1 - weight). average: a
 product with a vector, of which sums are taken. scale, shift: a product with, or the sum with, a constant of several
 elements. edges: a product with what is computed from constants and sizes.

@@ -6,7 +6,8 @@ transparent here: a tensor's `Flow` is the set of the operations whose outputs r
 an operation is found by the flow of its input. In a residual network the flow of the sum so far is different at every
 place, which makes that exact.
 
-Sizes of tensors (`Shape`) end a flow: they are the same whatever the values are.
+Sizes of tensors (`Shape`) end a flow: they are the same whatever the values are. What is computed from sizes,
+constants and states alone (positions, masks) has no flow, and no parameters act on it but those of linear layers.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ if TYPE_CHECKING:
 class Skeleton:
     """The operations of the graph of `file`, in the order in which they are computed."""
 
-    def __init__(self, file: WeightFile, *, embeddings: bool = False) -> None:
-        """`embeddings`: take a row picked from a matrix as an embedding layer, not as a transparent node. Raises
-        BundleError for a graph with operators of other runtimes than ONNX."""
+    def __init__(self, file: WeightFile, *, features: str | None = None, embeddings: bool = False) -> None:
+        """`features` is the input that is the first operation; other inputs have no flow. `embeddings`: take a row
+        picked from a matrix as an embedding layer, not as a transparent node. Raises BundleError for a graph with
+        operators of other runtimes than ONNX."""
         self.file = file
         self.constants = Constants(file)
         self.operations: list[Operation] = []
@@ -43,6 +45,9 @@ class Skeleton:
         graph = file.model.graph
         for value in graph.input:
             self._flows[value.name] = NOTHING
+        if features is not None:
+            self.operations.append(Operation(0, "input", features, NOTHING, features))
+            self._flows[features] = self.operations[0].alone
         self.nodes = Nodes(graph, self.constants)
         self._walk(graph)
 
@@ -200,6 +205,8 @@ class Skeleton:
         if constant.size == 1:
             return None
         flow = self.flow(given)
+        if flow == NOTHING:
+            return None
         operation = the_one(self.operations, flow)
         if operation is not None and operation.bias is None and operation.width == constant.size == max(constant.shape):
             operation.bias = constant.reshape(-1)
@@ -235,9 +242,10 @@ class Skeleton:
 
     def _sub(self, node: onnx.NodeProto) -> Flow | None:
         given, constant = self._split(node)
-        if constant is None or constant.size == 1 or self._squared_to_mean(node):
+        flow = self.flow(given)
+        if constant is None or constant.size == 1 or flow == NOTHING or self._squared_to_mean(node):
             return None
-        return self._add_operation("shift", node, self.flow(given), weight=-constant)
+        return self._add_operation("shift", node, flow, weight=-constant)
 
     def _squared_to_mean(self, node: onnx.NodeProto) -> bool:
         squares = self.nodes.after(node.output[0])
@@ -252,6 +260,8 @@ class Skeleton:
         if constant is None:
             return self._scaled_integers(node) or self._edges(node)
         flow = self.flow(given)
+        if flow == NOTHING:
+            return None
         maker = self.nodes.maker(given)
         if maker is not None and maker.op_type == "Sub" and not any(name in self.constants for name in maker.input):
             return self._add_operation("mix", node, flow, weight=constant)
