@@ -1,4 +1,4 @@
-"""Loading of checkpoints as networks of `moulin.encoders`."""
+"""Loading of checkpoints, and of the weights in ONNX files, as networks of `moulin.encoders`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 
 from moulin.bundle.checkpoint import Checkpoint, average_between, average_checkpoints, read_checkpoint
 from moulin.bundle.facts import Fact, Said, doubts, facts_of
+from moulin.bundle.onnx_weights.load import OnnxWeights
 from moulin.bundle.parameters import check_sizes
+from moulin.bundle.spec import ModelSpec, OnnxModelSpec
 from moulin.bundle.stored import SUFFIX, read_stored
 from moulin.bundle.untrusted_file import errors_of
 from moulin.encoders.recipe import NOTHING_SAID, Recipe
@@ -44,6 +46,13 @@ def load_transducer(
     of that name). `recipe` holds facts given as flags (`bundle.facts.Said`). Raises BundleError and OptionsError.
     """
     return load_with_facts(files, use_averaged_model=use_averaged_model, recipe=recipe).transducer
+
+
+def transducer_of(spec: ModelSpec) -> Transducer:
+    """The network of a checkpoint, or the one in a transducer's ONNX files. Raises BundleError."""
+    if isinstance(spec, OnnxModelSpec):
+        return OnnxWeights(spec).transducer()
+    return load_transducer([spec.file])
 
 
 def load_with_facts(

@@ -16,7 +16,7 @@ from moulin.cli.model_options import ModelOptions
 from moulin.errors import BundleError, OptionsError
 
 if TYPE_CHECKING:
-    from moulin.bundle.spec import ModelSpec
+    from moulin.bundle.spec import ModelSpec, OnnxModelSpec
     from moulin.encoders.recipe import Recipe
 
 
@@ -102,6 +102,7 @@ def _facts(spec: ModelSpec) -> dict[str, Any]:
             "state_kb_per_stream": round(streaming.state_bytes / 1e3, 1),
         }
     if isinstance(spec, OnnxModelSpec):
+        facts["gpu_engine"] = _on_gpu_engine(spec)
         facts["files"] = {
             "encoder": spec.files.encoder.name,
             "decoder": spec.files.decoder.name,
@@ -110,6 +111,7 @@ def _facts(spec: ModelSpec) -> dict[str, Any]:
             "bpe_model": spec.files.bpe_model.name if spec.files.bpe_model else None,
         }
     else:
+        facts["gpu_engine"] = "no: it decodes no CTC head"
         facts["files"] = {"model": spec.file.name, "tokens": spec.tokens_file.name}
     facts["metadata"] = dict(spec.encoder.metadata)
     return facts
@@ -159,6 +161,14 @@ def _checkpoint_facts(chosen: ChosenCheckpoints, tokens: Path | None, recipe: Re
         "encoder": dataclasses.asdict(encoder.config),
         "facts": {fact.name: {"value": fact.value, "source": fact.source} for fact in loaded.facts},
     }
+
+
+def _on_gpu_engine(spec: OnnxModelSpec) -> str:
+    """Whether our GPU engine runs the files, and if not why."""
+    from moulin.models.files_on_gpu import why_not_its_network
+
+    reason = why_not_its_network(spec)
+    return "yes, with the weights in these files" if reason is None else f"no: {reason}"
 
 
 def _heads(*, has_ctc: bool) -> list[str]:

@@ -14,6 +14,7 @@ from moulin.bundle.onnx_weights.encoder_parts import (
     linear,
     projection,
 )
+from moulin.bundle.onnx_weights.integers import as_array
 from moulin.bundle.onnx_weights.matching import Match
 from moulin.bundle.onnx_weights.norms import basic_norm
 from moulin.bundle.onnx_weights.operation import Flow, Operation, union
@@ -75,11 +76,11 @@ def _in_proj(match: Match, name: str, flow: Flow) -> tuple[Operation, Operation]
         both = linear(match, f"{name}.in_proj", flow)
         return both, both
     query, memory = found
-    weights = [operation.weight for operation in found if operation.weight is not None]
+    weights = [as_array(match.weight(operation)) for operation in found]
     biases = [
         np.zeros(operation.width, np.float32) if operation.bias is None else operation.bias for operation in found
     ]
-    if len(weights) != 2 or memory.width != 2 * query.width:
+    if memory.width != 2 * query.width:
         raise match.unmatched(f"'{name}.in_proj.weight' in '{query.node}' and '{memory.node}'")
     match.take(f"{name}.in_proj.weight", np.concatenate(weights))
     match.take(f"{name}.in_proj.bias", np.concatenate(biases))

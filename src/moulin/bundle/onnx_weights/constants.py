@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moulin.bundle.onnx_weights.integers import dequantized
 from moulin.bundle.onnx_weights.model_file import Array, WeightFile
 from moulin.errors import BundleError
 
@@ -147,17 +148,6 @@ def _softmax(inputs: Sequence[Any], attributes: Mapping[str, Any]) -> Any:
     axis = attributes.get("axis", -1)
     grown = np.exp(x - x.max(axis=axis, keepdims=True))
     return grown / grown.sum(axis=axis, keepdims=True)
-
-
-def dequantized(values: Array, scale: Array, zero_point: Array | None, axis: int = -1) -> Array:
-    """(values - zero_point) * scale, in float32; `scale` and `zero_point` have one value, or one a channel."""
-    sizes = [1] * values.ndim
-    if scale.size > 1:
-        sizes[axis] = scale.size
-    shifted: Any = values.astype(np.int32)
-    if zero_point is not None:
-        shifted = shifted - zero_point.astype(np.int32).reshape(sizes if zero_point.size > 1 else [1] * values.ndim)
-    return np.asarray(shifted.astype(np.float32) * scale.astype(np.float32).reshape(sizes))
 
 
 _ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Pow")

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from moulin.bundle.onnx_weights.conformer import conformer
+from moulin.bundle.onnx_weights.integers import Integers, as_array
 from moulin.bundle.onnx_weights.lstm import lstm
 from moulin.bundle.onnx_weights.matching import Match, UnmatchedGraphError
 from moulin.bundle.onnx_weights.model_file import Array, WeightFile
@@ -20,7 +19,11 @@ from moulin.bundle.onnx_weights.zipformer2 import zipformer2
 from moulin.bundle.spec import SUBSAMPLING_FACTOR, OnnxModelSpec
 from moulin.bundle.untrusted_file import errors_of
 from moulin.encoders.recipe import Recipe
-from moulin.encoders.transducer import Transducer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from moulin.encoders.transducer import Transducer
 
 _READERS: dict[str, Callable[[Match, Sequence[int]], Recipe]] = {
     "zipformer2": zipformer2,
@@ -33,7 +36,7 @@ _READERS: dict[str, Callable[[Match, Sequence[int]], Recipe]] = {
 class OnnxWeights:
     """The parameters in a model's three ONNX files, under the names that they have in a checkpoint.
 
-    Finding them reads the graphs alone; `transducer` reads the weights.
+    Finding them reads the graphs alone, and needs no PyTorch; `transducer` reads the weights.
     """
 
     def __init__(self, spec: OnnxModelSpec) -> None:
@@ -46,12 +49,14 @@ class OnnxWeights:
             of_decoder, self._has_relu = decoder_weights(decoder), has_relu(decoder)
         with errors_of(spec.joiner.file):
             of_joiner = joiner_weights(joiner)
-        self.arrays: Mapping[str, Array] = {**of_encoder, **of_decoder, **of_joiner}
-        """Views of the mapped files, or what was computed from them."""
+        self.arrays: Mapping[str, Array | Integers] = {**of_encoder, **of_decoder, **of_joiner}
+        """Views of the mapped files, integers to be dequantised, or what was computed from them."""
         self.recipe = _with_streaming(recipe, spec, self.family, self.arrays)
 
     def transducer(self) -> Transducer:
         """The network. Raises UnmatchedGraphError where its parameters do not make the model that the files are."""
+        from moulin.encoders.transducer import Transducer
+
         file = self.spec.encoder.file
         tensors = {name: _tensor(name, values, file) for name, values in self.arrays.items()}
         try:
@@ -78,7 +83,7 @@ class OnnxWeights:
             _check_streaming(transducer, spec)
 
 
-def _encoder_weights(file: WeightFile, spec: OnnxModelSpec) -> tuple[Mapping[str, Array], str, Recipe]:
+def _encoder_weights(file: WeightFile, spec: OnnxModelSpec) -> tuple[Mapping[str, Array | Integers], str, Recipe]:
     """The encoder's parameters, its family and what they do not tell; the family is tried where the file does not say
     it."""
     skeleton = Skeleton(file, features=spec.encoder.input("x", 0).name)
@@ -95,7 +100,9 @@ def _encoder_weights(file: WeightFile, spec: OnnxModelSpec) -> tuple[Mapping[str
     raise first
 
 
-def _with_streaming(recipe: Recipe, spec: OnnxModelSpec, family: str, weights: Mapping[str, Array]) -> Recipe:
+def _with_streaming(
+    recipe: Recipe, spec: OnnxModelSpec, family: str, weights: Mapping[str, Array | Integers]
+) -> Recipe:
     """`recipe` with the sizes of streaming, as `Encoder.streaming_layout` counts them, from the graph's inputs."""
     recipe = replace(recipe, feature_dim=spec.feature_dim)
     streaming = spec.streaming
@@ -113,8 +120,8 @@ def _with_streaming(recipe: Recipe, spec: OnnxModelSpec, family: str, weights: M
             left_context_frames=left["cached_attn"][1],
             right_context=right,
         )
-    first_stack = weights.get("encoder.encoders.0.downsample.bias", weights.get("encoder.encoders.0.upsample.bias", ()))
-    factor = max(1, len(first_stack))
+    names = ("encoder.encoders.0.downsample.bias", "encoder.encoders.0.upsample.bias")
+    factor = next((weights[name].shape[0] for name in names if name in weights), 1)
     if family == "zipformer":
         return replace(recipe, causal=True, chunk_size=chunk, left_context_frames=left["cached_key_0"][1] * factor)
     return replace(recipe, chunk_size=chunk // 2, left_context_frames=left["cached_key_0"][0] * factor)
@@ -143,7 +150,10 @@ def _check_streaming(transducer: Transducer, spec: OnnxModelSpec) -> None:
         raise UnmatchedGraphError(f"Expected windows and chunks of {expected} frames in {file}, got {sizes}")
 
 
-def _tensor(name: str, values: Array, file: Path) -> Tensor:
+def _tensor(name: str, weight: Array | Integers, file: Path) -> Tensor:
+    import torch
+
+    values = as_array(weight)
     tensor = torch.from_numpy(values if values.flags.writeable else values.copy())
     if tensor.numel() and not all(bool(end.isfinite()) for end in tensor.aminmax()):
         raise UnmatchedGraphError(f"Expected finite numbers in the weights of {file}, got others in '{name}'")

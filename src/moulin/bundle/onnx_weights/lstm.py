@@ -8,6 +8,7 @@ import numpy as np
 
 from moulin.bundle.onnx_weights.encoder_parts import conv2d_subsampling, feed_forward, is_last, projection
 from moulin.bundle.onnx_weights.matching import Match
+from moulin.bundle.onnx_weights.model_file import Array
 from moulin.bundle.onnx_weights.norms import basic_norm
 from moulin.bundle.onnx_weights.operation import NOTHING, Flow, union
 from moulin.encoders.recipe import Recipe
@@ -39,11 +40,9 @@ def _lstm(match: Match, name: str, flow: Flow) -> Flow:
     else:
         raise match.unmatched(f"'{name}.weight_hh_l0' beside '{frame.node}', got none")
     match.use(state)
-    assert frame.weight is not None
-    assert state.weight is not None
-    match.take(f"{name}.weight_ih_l0", frame.weight)
-    match.take(f"{name}.weight_hh_l0", state.weight)
-    bias = np.zeros(frame.width, np.float32)
+    match.take(f"{name}.weight_ih_l0", match.weight(frame))
+    match.take(f"{name}.weight_hh_l0", match.weight(state))
+    bias: Array = np.zeros(frame.width, np.float32)
     for operation in (frame, state):
         if operation.bias is not None:
             bias = bias + operation.bias
@@ -52,6 +51,5 @@ def _lstm(match: Match, name: str, flow: Flow) -> Flow:
     if not projections:
         return flow | gates
     last = match.only(f"{name}.weight_hr_l0", gates, projections, ("linear",))
-    assert last.weight is not None
-    match.take(f"{name}.weight_hr_l0", last.weight)
+    match.take(f"{name}.weight_hr_l0", match.weight(last))
     return flow | last.alone

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from moulin.bundle.onnx_weights.integers import Integers
 from moulin.bundle.onnx_weights.model_file import Array
 from moulin.bundle.onnx_weights.operation import NOTHING, Flow, Kind, Operation
 from moulin.bundle.onnx_weights.skeleton import Skeleton
@@ -23,7 +24,7 @@ class Match:
 
     def __init__(self, skeleton: Skeleton) -> None:
         self.skeleton = skeleton
-        self.tensors: dict[str, Array] = {}
+        self.tensors: dict[str, Array | Integers] = {}
         self._used: set[int] = set()
         self._fed_by: dict[Flow, list[Operation]] = defaultdict(list)
         for operation in skeleton.operations:
@@ -73,12 +74,10 @@ class Match:
     def layer(self, name: str, operation: Operation, *, bias: bool = True) -> None:
         """Take `name`.weight and `name`.bias from a linear layer or a convolution. A missing bias is zero: exporters
         leave out such ones."""
-        if operation.weight is None:
-            raise self.unmatched(f"a known quantisation of '{name}.weight', got that of {operation.node}")
-        self.take(f"{name}.weight", operation.weight)
+        self.take(f"{name}.weight", self.weight(operation))
         if bias:
-            width = operation.weight.shape[0]
-            self.take(f"{name}.bias", np.zeros(width, np.float32) if operation.bias is None else operation.bias)
+            none = np.zeros(operation.width, np.float32)
+            self.take(f"{name}.bias", none if operation.bias is None else operation.bias)
         elif operation.bias is not None and np.any(operation.bias):
             raise self.unmatched(f"no bias of '{name}', got {quoted(operation.node)}")
 
@@ -87,10 +86,17 @@ class Match:
         for name in [name for name in self.tensors if name.startswith(before)]:
             self.tensors[after + name.removeprefix(before)] = self.tensors.pop(name)
 
-    def take(self, name: str, values: Array) -> None:
-        self.tensors[name] = np.asarray(values)
+    def weight(self, operation: Operation) -> Array | Integers:
+        """The weight of a layer. Raises UnmatchedGraphError for integers of an unknown scale."""
+        values = operation.values
+        if values is None or (isinstance(values, Integers) and values.scale is None):
+            raise self.unmatched(f"a known quantisation of {quoted(operation.origin)} in {quoted(operation.node)}")
+        return values
 
-    def finish(self) -> Mapping[str, Array]:
+    def take(self, name: str, values: Array | Integers) -> None:
+        self.tensors[name] = values if isinstance(values, Integers) else np.asarray(values)
+
+    def finish(self) -> Mapping[str, Array | Integers]:
         """The parameters. Raises UnmatchedGraphError where operations are left over: the network does something else
         than what is known of its family."""
         for operation in self.skeleton.operations:

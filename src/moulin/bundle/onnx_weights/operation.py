@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from moulin.bundle.onnx_weights.integers import Integers
 from moulin.bundle.onnx_weights.model_file import Array
 
 Kind = Literal["input", "linear", "conv", "embedding", "norm", "mix", "combine", "average", "scale", "shift", "edges"]
 """What an operation does to its input x:
 
-input: nothing; it is the graph's own input of features. linear, conv, embedding: the layers of these names. norm: a mean over channels of squares, from which x is scaled.
-mix: a + (x - a) * weight, where x and a are both not constant. combine: x * weight + y * (1 - weight). average: a
-product with a vector, of which sums are taken. scale, shift: a product with, or the sum with, a constant of several
-elements. edges: a product with what is computed from constants and sizes.
+input: nothing; it is the graph's own input of features. linear, conv, embedding: the layers of these names. norm: a
+mean over channels of squares, from which x is scaled. mix: a + (x - a) * weight, where x and a are both not constant.
+combine: x * weight + y * (1 - weight). average: a product with a vector, of which sums are taken. scale, shift: a
+product with, or the sum with, a constant of several elements. edges: a product with what is computed from constants and
+sizes.
 """
 
 Flow = int
@@ -44,9 +46,8 @@ class Operation:
     other: Flow = NOTHING
     """Of `combine`: the flow of y."""
     attributes: dict[str, Any] = field(default_factory=dict)
-    quantized_weight: Array | None = None
-    """The weight in integers, until the scale is met."""
-    zero_point: Array | None = None
+    integers: Integers | None = None
+    """Instead of `weight`, where the file has integers."""
 
     @property
     def alone(self) -> Flow:
@@ -56,10 +57,18 @@ class Operation:
     @property
     def width(self) -> int:
         """The channels of the output of a linear layer or convolution; 0 for other kinds."""
-        weight = self.quantized_weight if self.weight is None else self.weight
-        if weight is None or self.kind not in ("linear", "conv"):
-            return 0
-        return int(weight.shape[0])
+        return int(self.shape[0]) if self.shape and self.kind in ("linear", "conv") else 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the weight; () without one."""
+        values = self.values
+        return () if values is None else values.shape
+
+    @property
+    def values(self) -> Array | Integers | None:
+        """The weight, in integers or not."""
+        return self.weight if self.integers is None else self.integers
 
 
 def union(*operations: Operation) -> Flow:

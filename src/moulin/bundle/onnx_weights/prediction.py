@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from moulin.bundle.onnx_weights.integers import Integers
 from moulin.bundle.onnx_weights.matching import Match
 from moulin.bundle.onnx_weights.model_file import Array, WeightFile
 from moulin.bundle.onnx_weights.operation import NOTHING
 from moulin.bundle.onnx_weights.skeleton import Skeleton
 
 
-def decoder_weights(file: WeightFile) -> Mapping[str, Array]:
+def decoder_weights(file: WeightFile) -> Mapping[str, Array | Integers]:
     """`decoder.*`, and the joiner's `decoder_proj`."""
     match = Match(Skeleton(file, embeddings=True))
     embedding = match.find("decoder.embedding.weight", NOTHING, "embedding")
-    if embedding.weight is None:
-        raise match.unmatched(f"a known quantisation of 'decoder.embedding.weight', got that of '{embedding.node}'")
-    match.take("decoder.embedding.weight", embedding.weight)
+    match.take("decoder.embedding.weight", match.weight(embedding))
     flow = embedding.alone
     if match.candidates(flow, "conv"):
         conv = match.find("decoder.conv.weight", flow, "conv")
@@ -31,7 +30,7 @@ def has_relu(file: WeightFile) -> bool:
     return any(node.op_type == "Relu" for node in file.model.graph.node)
 
 
-def joiner_weights(file: WeightFile) -> Mapping[str, Array]:
+def joiner_weights(file: WeightFile) -> Mapping[str, Array | Integers]:
     """The joiner's `output_linear`."""
     match = Match(Skeleton(file))
     match.layer("joiner.output_linear", match.find("joiner.output_linear", NOTHING, "linear"))

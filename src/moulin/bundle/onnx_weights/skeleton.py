@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moulin.bundle.onnx_weights.constants import Constants, attributes_of, dequantized
+from moulin.bundle.onnx_weights.constants import Constants, attributes_of
+from moulin.bundle.onnx_weights.integers import Integers
 from moulin.bundle.onnx_weights.model_file import Array, WeightFile
 from moulin.bundle.onnx_weights.nodes import Nodes, branches, in_order
 from moulin.bundle.onnx_weights.operation import NOTHING, Flow, Kind, Operation, the_one
@@ -168,8 +169,7 @@ class Skeleton:
             kind,
             node,
             self.flow(first),
-            quantized_weight=quantized.T if kind == "linear" else quantized,
-            zero_point=zero_point,
+            integers=Integers(quantized.T if kind == "linear" else quantized, zero_point),
             origin=self.constants.origin(second),
             attributes=attributes_of(node),
         )
@@ -178,8 +178,7 @@ class Skeleton:
         table = self.constants.value(node.input[0]) if self._embeddings else None
         if table is None or table.ndim != 2:
             return None
-        quantized = table.dtype.kind != "f"
-        facts = {"quantized_weight" if quantized else "weight": table}
+        facts: dict[str, Any] = {"weight": table} if table.dtype.kind == "f" else {"integers": Integers(table, None)}
         given = self.flow(node.input[1])
         return self._add_operation("embedding", node, given, **facts, origin=self.constants.origin(node.input[0]))
 
@@ -188,11 +187,10 @@ class Skeleton:
         flow = self.flow(node.input[0])
         operation = the_one(self.operations, flow)
         scale = self.constants.float(node.input[1])
-        if operation is None or operation.quantized_weight is None or scale is None:
+        if operation is None or operation.integers is None or scale is None:
             return None
-        zero_point = self.constants.value(node.input[2]) if len(node.input) > 2 else None
-        operation.weight = dequantized(operation.quantized_weight, scale, zero_point)
-        operation.quantized_weight = None
+        operation.integers.scale = scale
+        operation.integers.zero_point = self.constants.value(node.input[2]) if len(node.input) > 2 else None
         return flow
 
     def _reducemean(self, node: onnx.NodeProto) -> Flow:
@@ -276,16 +274,12 @@ class Skeleton:
         for output, scales in (node.input, reversed(node.input)):
             operation = the_one(self.operations, self.flow(output))
             maker = self.nodes.maker(scales)
-            if operation is None or operation.quantized_weight is None or maker is None or maker.op_type != "Mul":
+            if operation is None or operation.integers is None or operation.integers.scale is not None:
                 continue
-            _, scale = self._split(maker, any_size=True)
-            if scale is None:
-                continue
-            linear = operation.kind == "linear"
-            weight = dequantized(operation.quantized_weight, scale.reshape(-1), operation.zero_point, axis=0)
-            operation.weight = weight if linear else weight.reshape(operation.quantized_weight.shape)
-            operation.quantized_weight = None
-            return operation.alone
+            scale = self._split(maker)[1] if maker is not None and maker.op_type == "Mul" else None
+            if scale is not None:
+                operation.integers.scale = scale.reshape(-1)
+                return operation.alone
         return None
 
     def _edges(self, node: onnx.NodeProto) -> Flow | None:
@@ -296,12 +290,12 @@ class Skeleton:
                 return self._add_operation("edges", node, flow, operand=operand)
         return None
 
-    def _split(self, node: onnx.NodeProto, *, any_size: bool = False) -> tuple[str, Array | None]:
+    def _split(self, node: onnx.NodeProto) -> tuple[str, Array | None]:
         """The input of an elementwise node, and its constant with floating-point numbers; None without one."""
         first, second = node.input[:2]
         for given, name in ((first, second), (second, first)):
             constant = self.constants.float(name)
-            if constant is not None and (any_size or node.op_type != "Sub" or name == second):
+            if constant is not None and (node.op_type != "Sub" or name == second):
                 return given, constant
         return first, None
 

@@ -49,7 +49,7 @@ def _pos_head_dims(match: Match, heads: Sequence[int]) -> tuple[int, ...]:
     for index, number in enumerate(heads):
         end = ".layers.0.self_attn.linear_pos.weight"
         (rows,) = (
-            len(values)
+            values.shape[0]
             for name, values in match.tensors.items()
             if name in (f"encoder.encoders.{index}{end}", f"encoder.encoders.{index}.encoder{end}")
         )

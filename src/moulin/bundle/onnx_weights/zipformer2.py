@@ -133,8 +133,7 @@ def _causal_convolution(match: Match, name: str, gate: Operation, found: list[Op
     match.layer(f"{name}.chunkwise_conv", within)
     match.layer(f"{name}.causal_conv", causal)
     edges = match.find(f"{name}.chunkwise_conv_scale", within.alone, "edges", "scale")
-    assert within.weight is not None
-    channels, _, kernel = within.weight.shape
+    channels, _, kernel = within.shape
     scale = _folded_edges(edges.weight, kernel) if edges.weight is not None else _edges(match, edges)
     if scale is None or scale.shape != (2, channels, kernel):
         raise match.unmatched(f"'{name}.chunkwise_conv_scale' of {channels} channels in '{edges.node}'")

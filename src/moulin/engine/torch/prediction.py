@@ -11,7 +11,7 @@ from torch import Tensor
 
 from moulin.arrays import Floats, Ints
 from moulin.bundle.files import Precision
-from moulin.bundle.spec import CheckpointSpec
+from moulin.bundle.spec import ModelSpec
 from moulin.decoding.blank_skip import with_blank
 from moulin.encoders.transducer import Transducer
 from moulin.engine.device import gpu_index
@@ -24,7 +24,7 @@ class TorchPrediction:
     """A `PredictionNetwork` of a loaded transducer, on the CPU: both networks are so small that a launch on a GPU costs
     more than the computation."""
 
-    def __init__(self, spec: CheckpointSpec, transducer: Transducer, *, threads: int | None = None) -> None:
+    def __init__(self, spec: ModelSpec, transducer: Transducer, *, threads: int | None = None) -> None:
         """`threads` is PyTorch's number for the whole process, by default all CPUs that it may use. Raises
         OptionsError."""
         if threads is not None and threads < 1:
@@ -59,7 +59,7 @@ class TorchNetworks(TorchPrediction):
     """A whole transducer, with the encoder on the `device`."""
 
     def __init__(
-        self, spec: CheckpointSpec, transducer: Transducer, *, device: str = "cpu", threads: int | None = None
+        self, spec: ModelSpec, transducer: Transducer, *, device: str = "cpu", threads: int | None = None
     ) -> None:
         """`transducer` is the loaded one of `spec`, and its encoder is moved to the device.
 
