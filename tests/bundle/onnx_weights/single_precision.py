@@ -24,6 +24,38 @@ def in_single_precision(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def with_weights_of(halves: onnx.ModelProto, exact: onnx.ModelProto) -> onnx.ModelProto:
+    """The fp32 graph `exact` with the weights of `halves`, which it was converted to. An fp16 graph has other constants
+    rounded too: those of activations, and the table of encoded distances."""
+    model: onnx.ModelProto = onnx.ModelProto.FromString(exact.SerializeToString())
+    graph = in_single_precision(halves).graph
+    rounded = {tensor.name: tensor for tensor in graph.initializer}
+    rounded |= {node.output[0]: node.attribute[0].t for node in graph.node if node.op_type == "Constant"}
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(rounded[tensor.name])
+    weights = _weights_in_constants(model.graph)
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.output[0] in weights:
+            node.attribute[0].t.CopyFrom(rounded[node.output[0]])
+    return model
+
+
+def _weights_in_constants(graph: onnx.GraphProto) -> set[str]:
+    """Constants that hold weights: matrices and vectors that nothing is cut out of, and the numbers of norms, which
+    follow a mean or its power."""
+    makers = {name: node.op_type for node in graph.node for name in node.output}
+    found = set()
+    for node in graph.node:
+        if node.op_type in ("Add", "Mul", "MatMul", "Gemm"):
+            others = {makers.get(name) for name in node.input} - {"Constant"}
+            for name in node.input:
+                if makers.get(name) == "Constant" and (
+                    node.op_type in ("MatMul", "Gemm") or others & {"ReduceMean", "Pow"}
+                ):
+                    found.add(name)
+    return found
+
+
 def _widen(graph: onnx.GraphProto) -> None:
     for tensor in graph.initializer:
         _widen_tensor(tensor)

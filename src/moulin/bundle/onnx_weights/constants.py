@@ -75,7 +75,8 @@ class Constants:
             if part and found is None:
                 is_size = node.op_type == "Gather" and self._is_size(part)
                 return np.array(size, dtype=np.int64) if is_size and size is not None else None
-            inputs.append(found)
+            halves = found is not None and found.dtype == np.float16 and node.op_type in _ARITHMETIC
+            inputs.append(found.astype(np.float32) if found is not None and halves else found)
         if math.prod(np.broadcast_shapes(*_spread(node.op_type, inputs))) > _MOST_ELEMENTS:
             raise BundleError(f"Expected node '{node.name}' of {self._file.file} to compute a weight, got a larger one")
         return np.asarray(_COMPUTED[node.op_type](inputs, attributes))
@@ -151,6 +152,8 @@ def _softmax(inputs: Sequence[Any], attributes: Mapping[str, Any]) -> Any:
 
 
 _ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Pow")
+_ARITHMETIC = (*_ELEMENTWISE, "Exp", "Neg", "Softmax")
+"""What is computed in single precision also from weights in half precision."""
 _COMPUTED: dict[str, Callable[[Sequence[Any], Mapping[str, Any]], Any]] = {
     "Identity": lambda x, _: x[0],
     "Cast": _cast,

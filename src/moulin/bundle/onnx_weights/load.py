@@ -155,7 +155,8 @@ def _tensor(name: str, weight: Array | Integers, file: Path) -> Tensor:
 
     values = as_array(weight)
     tensor = torch.from_numpy(values if values.flags.writeable else values.copy())
-    if tensor.numel() and not all(bool(end.isfinite()) for end in tensor.aminmax()):
+    in_order = tensor.t() if tensor.ndim == 2 else tensor  # matrices are transposed views of what is in the file
+    if tensor.numel() and not all(bool(end.isfinite()) for end in in_order.aminmax()):
         raise UnmatchedGraphError(f"Expected finite numbers in the weights of {file}, got others in '{name}'")
     return tensor
 
