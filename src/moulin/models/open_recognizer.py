@@ -42,14 +42,14 @@ def open_recognizer(
     """
     spec, engine = load_for_engine(model, engine, "offline")
     check_blank_skip(spec, engine, options)
-    if isinstance(spec, CheckpointSpec) and runs_on_gpu_engine(spec, engine.device, spec.precision):
+    if engine.kind == "torch" and runs_on_gpu_engine(spec, engine.device, spec.precision):
         check_gpu_engine(engine.device)
-        from moulin.bundle.transducer import load_transducer
+        from moulin.bundle.transducer import transducer_of
         from moulin.engine.gpu.pipeline import GpuEnginePipeline
 
         on_gpu = GpuEnginePipeline(
             spec,
-            load_transducer([spec.checkpoint]),
+            transducer_of(spec),
             device=engine.device,
             tail_padding_sec=tail_padding_sec,
             max_audio_sec=max_audio_sec,
@@ -70,11 +70,11 @@ def open_recognizer(
     return Recognizer(spec, on_host, options=options, skips_blanks=skips_blanks(spec, engine))
 
 
-def _torch_runner(spec: CheckpointSpec, engine: EngineChoice) -> TorchRunner:
+def _torch_runner(spec: ModelSpec, engine: EngineChoice) -> TorchRunner:
     from moulin.engine.torch.runner import TorchRunner
     from moulin.models.shared_model import shared_model
 
-    model = shared_model(spec.checkpoint, engine.device)
+    model = shared_model(spec, engine.device)
     return TorchRunner(spec, model, device=engine.device, threads=engine.threads)
 
 
@@ -100,7 +100,7 @@ def _ctc_runner(spec: ModelSpec, engine: EngineChoice) -> CtcRunner:
 def _runner(spec: ModelSpec, engine: EngineChoice, max_audio_sec: float) -> Runner:
     on, threads = engine.device, engine.threads
     match engine.kind, spec:
-        case "torch", CheckpointSpec():
+        case "torch", CheckpointSpec() | OnnxModelSpec():
             return _torch_runner(spec, engine)
         case "onnxruntime", OnnxModelSpec():
             return OnnxRuntimeRunner(

@@ -39,14 +39,14 @@ def open_stream_recognizer(
     """
     spec, engine = load_for_engine(model, engine, "streaming")
     check_blank_skip(spec, engine, options.decoding if options else None)
-    if isinstance(spec, CheckpointSpec) and runs_on_gpu_engine(spec, engine.device, spec.precision):
+    if engine.kind == "torch" and runs_on_gpu_engine(spec, engine.device, spec.precision):
         check_gpu_engine(engine.device)
-        from moulin.bundle.transducer import load_transducer
+        from moulin.bundle.transducer import transducer_of
         from moulin.engine.gpu.stepper import GpuStepper
 
         on_gpu = GpuStepper(
             spec,
-            load_transducer([spec.checkpoint]),
+            transducer_of(spec),
             device=engine.device,
             threads=engine.threads,
             capacity=max_streams,
@@ -63,14 +63,12 @@ def open_stream_recognizer(
     return StreamRecognizer(spec, stepper, options=options, skips_blanks=skips_blanks(spec, engine))
 
 
-def _torch_runner(
-    spec: CheckpointSpec, engine: EngineChoice, capacity: int, max_batch: int | None
-) -> TorchStreamRunner:
+def _torch_runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batch: int | None) -> TorchStreamRunner:
     from moulin.engine.torch.stream_runner import TorchStreamRunner
     from moulin.models.shared_model import shared_model
 
     on = engine.device
-    model = shared_model(spec.checkpoint, on)
+    model = shared_model(spec, on)
     return TorchStreamRunner(spec, model, device=on, threads=engine.threads, capacity=capacity, max_batch=max_batch)
 
 
@@ -90,7 +88,7 @@ def _ctc_runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batch:
 def _runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batch: int | None) -> StreamRunner:
     on, threads = engine.device, engine.threads
     match engine.kind, spec:
-        case "torch", CheckpointSpec():
+        case "torch", CheckpointSpec() | OnnxModelSpec():
             return _torch_runner(spec, engine, capacity, max_batch)
         case "onnxruntime", OnnxModelSpec():
             return OnnxRuntimeStreamRunner(
