@@ -38,11 +38,11 @@ def load_checkpoint_spec(model: Path, *, streaming: bool, head: Head | None = No
 def _read(checkpoint: Path, *, streaming: bool) -> CheckpointSpec:
     loaded = load_with_facts([checkpoint])
     transducer = loaded.transducer
-    tokens, _ = vocabulary_on_disk(checkpoint)
+    tokens, bpe_model = vocabulary_on_disk(checkpoint)
     vocab_size = transducer.joiner.vocab_size
     return CheckpointSpec(
         family=transducer.encoder.family,
-        tokens=read_tokens(tokens, vocab_size),
+        tokens=read_tokens(tokens, vocab_size, bpe_model),
         feature_dim=transducer.encoder.feature_dim,
         vocab_size=vocab_size,
         context_size=transducer.decoder.context_size,
