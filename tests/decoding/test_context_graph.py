@@ -17,7 +17,8 @@ TOKENS = st.lists(st.integers(1, 5), max_size=20)
 
 
 def plain_bonuses(phrases: dict[tuple[int, ...], float], tokens: list[int]) -> list[float]:
-    graph, state, bonuses = PlainContextGraph(phrases), (), []
+    graph, bonuses = PlainContextGraph(phrases), []
+    state: State = ()
     for token in tokens:
         bonus, state = graph.advance(state, token)
         bonuses.append(bonus)
@@ -29,7 +30,8 @@ def bonuses(graphs: ContextGraphs, number: int, tokens: list[int]) -> list[float
     which, state, found = np.array([number]), np.zeros(1, np.int32), []
     for token in tokens:
         bonus, state = graphs.advance(which, state, np.array([token]))
-        assert (bonus.dtype, state.dtype) == (np.float32, np.int32)
+        assert bonus.dtype == np.float32
+        assert state.dtype == np.int32
         found += bonus.tolist()
     return [*found, float(graphs.held_by(which, state)[0])]
 

@@ -146,7 +146,8 @@ class ContextGraphs:
 
     def held_by(self, graphs: Ints, states: Ints32) -> Floats:
         """The bonuses, float32 of any shape, of phrases that have begun in `states` and are not complete."""
-        return self.held[self.roots[graphs] + states]
+        held: Floats = self.held[self.roots[graphs] + states]
+        return held
 
 
 def _keys(states: Ints, tokens: Ints | Ints32) -> Ints:
