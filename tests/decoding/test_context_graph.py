@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moulin.decoding.context_graph import EMPTY, ContextGraph, ContextGraphs
@@ -27,21 +27,23 @@ def plain_bonuses(phrases: dict[tuple[int, ...], float], tokens: list[int]) -> l
 
 def bonuses(graphs: ContextGraphs, number: int, tokens: list[int]) -> list[float]:
     """The bonus of every token, and what the last state holds."""
-    which, state, found = np.array([number]), np.zeros(1, np.int32), []
+    root = graphs.roots[[number]]
+    state, found = root, []
     for token in tokens:
-        bonus, state = graphs.advance(which, state, np.array([token]))
+        bonus, state = graphs.advance(root, state, np.array([token]))
         assert bonus.dtype == np.float32
-        assert state.dtype == np.int32
         found += bonus.tolist()
-    return [*found, float(graphs.held_by(which, state)[0])]
+    return [*found, float(graphs.held[state[0]])]
 
 
+@settings(deadline=None)
 @given(PHRASES, TOKENS)
 def test_bonuses_are_those_of_the_definition(phrases: dict[tuple[int, ...], float], tokens: list[int]) -> None:
     graph = ContextGraph.of(phrases)
     assert bonuses(graph.alone, 0, tokens) == pytest.approx(plain_bonuses(phrases, tokens))
 
 
+@settings(deadline=None)
 @given(st.lists(PHRASES, min_size=1, max_size=5), st.data())
 def test_graphs_of_an_arena_do_not_mix(several: list[dict[tuple[int, ...], float]], data: st.DataObject) -> None:
     """Hypotheses in different graphs advance together, and each as in its own."""
@@ -56,9 +58,10 @@ def test_graphs_of_an_arena_do_not_mix(several: list[dict[tuple[int, ...], float
         ),
         np.int64,
     ).reshape(len(rows), length)
-    states, found = np.zeros(len(rows), np.int32), []
+    roots = arena.roots[rows]
+    states, found = roots, []
     for frame in range(length):
-        bonus, states = arena.advance(np.array(rows), states, tokens[:, frame])
+        bonus, states = arena.advance(roots, states, tokens[:, frame])
         found.append(bonus)
     for row, number in enumerate(rows):
         phrases = several[number] if number < len(several) else {}
@@ -66,6 +69,7 @@ def test_graphs_of_an_arena_do_not_mix(several: list[dict[tuple[int, ...], float
         assert [float(bonus[row]) for bonus in found] == pytest.approx(wanted)
 
 
+@settings(deadline=None)
 @given(PHRASES)
 def test_the_order_of_phrases_does_not_matter(phrases: dict[tuple[int, ...], float]) -> None:
     one, other = ContextGraph.of(phrases), ContextGraph.of(dict(reversed(phrases.items())))
@@ -73,6 +77,7 @@ def test_the_order_of_phrases_does_not_matter(phrases: dict[tuple[int, ...], flo
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
+@settings(deadline=None)
 @given(PHRASES)
 def test_children_are_found_by_offsets_and_tokens(phrases: dict[tuple[int, ...], float]) -> None:
     """What a kernel reads: from the root by children alone, each phrase ends where it is complete."""

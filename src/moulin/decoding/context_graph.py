@@ -27,6 +27,7 @@ from moulin.arrays import Floats, Ints, Ints32
 _TOKEN_BITS = 20
 """A vocabulary has at most a million tokens (`moulin.bundle.tokens.MOST_TOKENS`)."""
 _TOKEN_MASK = (1 << _TOKEN_BITS) - 1
+_NO_KEY = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,9 +57,9 @@ class ContextGraph:
         starts = np.cumsum(lengths) - lengths
         scores = np.fromiter(phrases.values(), np.float64, len(phrases))
         most = 1 + len(flat)
-        keys, fails, follows = (np.zeros(most, np.int64) for _ in range(3))
-        held, gained = np.zeros(most), np.zeros(most)
-        complete = np.zeros(most, np.bool_)
+        keys = np.full(most + 1, _NO_KEY)
+        fails, follows = np.zeros(most, np.int64), np.zeros(most, np.int64)
+        held, gained, complete = np.zeros(most), np.zeros(most), np.zeros(most, np.bool_)
         keys[0] = -1
         at = np.zeros(len(phrases), np.int64)  # the state that each phrase has reached
         level, begin = 0, 1
@@ -69,7 +70,7 @@ class ContextGraph:
             bonuses = np.zeros(len(arcs))
             np.maximum.at(bonuses, which, scores[going])
             if level:
-                fails[new] = _follow(keys[:begin], fails, np.zeros_like(parents), fails[parents], tokens)
+                fails[new] = _follow(keys[: begin + 1], fails, np.zeros_like(parents), fails[parents], tokens)
             keys[new] = arcs
             held[new] = held[parents] + bonuses
             ends = np.zeros(len(arcs), np.bool_)
@@ -101,53 +102,42 @@ class ContextGraph:
 
 @dataclass(frozen=True, slots=True)
 class ContextGraphs:
-    """An arena: the states of G graphs one after another. States are numbered within their graph."""
+    """An arena: the states of G graphs one after another, numbered throughout."""
 
     roots: Ints
-    """[G]: the place of each graph's first state."""
+    """[G]: the first state of each graph."""
     keys: Ints
-    """[S]: ascending; of each state the place of the one before it, and its token."""
-    fails: Ints32
+    """[S + 1]: of each state the one before it and its last token, ascending; one more that no state has."""
+    fails: Ints
     """[S]"""
     held: Floats
     """[S]"""
     gained: Floats
     """[S]"""
-    follows: Ints32
+    follows: Ints
     """[S]"""
 
     @classmethod
     def of(cls, graphs: Sequence[ContextGraph]) -> Self:
         sizes = np.array([len(graph) for graph in graphs])
         roots = np.cumsum(sizes) - sizes
-        parents = np.concatenate(
-            [
-                root + np.repeat(np.arange(len(graph)), np.diff(graph.first_children))
-                for root, graph in zip(roots, graphs, strict=True)
-            ]
-        )
-        joined = {
-            name: np.concatenate([getattr(graph, name) for graph in graphs])
+        own_root = np.repeat(roots, sizes)
+        parents = np.concatenate([np.repeat(np.arange(len(graph)), np.diff(graph.first_children)) for graph in graphs])
+        tokens, fails, held, gained, follows = (
+            np.concatenate([getattr(graph, name) for graph in graphs])
             for name in ("tokens", "fails", "held", "gained", "follows")
-        }
-        tokens = joined.pop("tokens")
-        keys = np.empty(len(tokens), np.int64)
+        )
+        keys = np.full(len(tokens) + 1, _NO_KEY)
         keys[roots] = (roots << _TOKEN_BITS) - 1  # between the graph before and this one, and no token's
-        keys[tokens >= 0] = _keys(parents, tokens[tokens >= 0])
-        return cls(roots, keys, **joined)
+        inner = np.flatnonzero(tokens >= 0)
+        keys[inner] = _keys(own_root[inner] + parents, tokens[inner])
+        return cls(roots, keys, fails + own_root, held, gained, follows + own_root)
 
-    def advance(self, graphs: Ints, states: Ints32, tokens: Ints) -> tuple[Floats, Ints32]:
-        """The bonuses, float32 [M], of hypotheses in `states` of `graphs` that get `tokens`, and their next states,
-        int32 [M]."""
-        roots = self.roots[graphs]
-        before = roots + states
-        arrived = _follow(self.keys, self.fails, roots, before, tokens)
-        return self.gained[arrived] - self.held[before], self.follows[arrived]
-
-    def held_by(self, graphs: Ints, states: Ints32) -> Floats:
-        """The bonuses, float32 of any shape, of phrases that have begun in `states` and are not complete."""
-        held: Floats = self.held[self.roots[graphs] + states]
-        return held
+    def advance(self, roots: Ints, states: Ints, tokens: Ints) -> tuple[Floats, Ints]:
+        """The bonuses, float32 [M], of hypotheses in `states` of the graphs at `roots` that get `tokens`, and the next
+        states, int64 [M]."""
+        arrived = _follow(self.keys, self.fails, roots, states, tokens)
+        return self.gained[arrived] - self.held[states], self.follows[arrived]
 
 
 def _keys(states: Ints, tokens: Ints | Ints32) -> Ints:
@@ -156,25 +146,31 @@ def _keys(states: Ints, tokens: Ints | Ints32) -> Ints:
 
 
 def _children(keys: Ints, states: Ints, tokens: Ints) -> Ints:
-    """The child of each of `states` by its token, -1 for none; all are places in `keys`."""
+    """The child of each of `states` by its token, -1 for none."""
     wanted = _keys(states, tokens)
-    found = np.searchsorted(keys, wanted)
-    found[keys.take(found, mode="clip") != wanted] = -1
+    found = keys.searchsorted(wanted)
+    found[keys[found] != wanted] = -1
     return found
 
 
-def _follow(keys: Ints, fails: Ints | Ints32, roots: Ints, states: Ints, tokens: Ints) -> Ints:
-    """The places in `keys` that `tokens` lead to from `states`: a child of the state, else of the first of its fail
-    states that has one, else the root."""
-    arrived = _children(keys, states, tokens)
-    lost = np.flatnonzero((arrived < 0) & (states != roots))
-    here = states[lost]
-    while lost.size:
-        here = roots[lost] + fails[here]
-        arrived[lost] = found = _children(keys, here, tokens[lost])
-        more = (found < 0) & (here != roots[lost])
-        lost, here = lost[more], here[more]
-    return np.where(arrived < 0, roots, arrived)
+def _follow(keys: Ints, fails: Ints, roots: Ints, states: Ints, tokens: Ints) -> Ints:
+    """The states that `tokens` lead to from `states`: a child of the state, else of the first of its fail states that
+    has one, the last of which is the root, else the root."""
+    count = len(states)
+    # Most are found there or at the root: one search for both.
+    found = _children(keys, np.concatenate([states, roots]), np.concatenate([tokens, tokens]))
+    arrived = found[:count]
+    lost = np.flatnonzero(arrived < 0)
+    if not lost.size:
+        return arrived
+    arrived[lost] = np.maximum(found[count:], roots)[lost]  # a root is before its children
+    here = fails[states[lost]]
+    while (on := here != roots[lost]).any():
+        lost, here = lost[on], here[on]
+        child = _children(keys, here, tokens[lost])
+        arrived[lost] = np.where(child < 0, arrived[lost], child)
+        lost, here = lost[child < 0], fails[here[child < 0]]
+    return arrived
 
 
 EMPTY = ContextGraph.of({})

@@ -27,7 +27,8 @@ def advance_modified_beam_search(
     """
     order = np.argsort(-encoder_out_lens, kind="stable")
     encoder_out, lengths, options = encoder_out[order], encoder_out_lens[order], options.take(order)
-    sorted_beams, graphs = beams.take(order, options.places), RowGraphs(options.graphs)
+    sorted_beams = beams.take(order, options.places)
+    graphs = RowGraphs(options.graphs, sorted_beams.context_states)
     shape = (int(lengths.max(initial=0)), *sorted_beams.scores.shape)
     parents = np.zeros(shape, dtype=np.int16)
     tokens = np.zeros(shape, dtype=np.int32)  # 0: nothing appended
@@ -37,6 +38,8 @@ def advance_modified_beam_search(
         parents[frame, :going], tokens[frame, :going], log_probs[frame, :going] = _advance(
             network, encoder_out[:going, frame], sorted_beams.prefix(going), options, graphs
         )
+    if graphs:
+        sorted_beams.context_states[:] = graphs.states()
     beams.put(order, sorted_beams)
     found = Found.nothing(len(order), shape[2], encoder_out.shape[1])
     found.put(order, _trace_back(parents, tokens, log_probs, lengths, sorted_beams.scores))
@@ -46,7 +49,8 @@ def advance_modified_beam_search(
 def _advance(
     network: PredictionNetwork, encoder_frame: Floats, beams: Beams, options: RowOptions, graphs: RowGraphs
 ) -> tuple[Ints, Ints, Floats]:
-    """One frame: changes `beams`, returns the parent place, appended token (or 0) and its log-prob, each [N, P].
+    """One frame: changes `beams`, and `graphs` with them; returns the parent place, appended token (or 0) and its
+    log-prob, each [N, P].
 
     `options` and `graphs` may have more than these N rows; the further ones are ignored. Bonuses of hotwords count from
     the next frame on, as in Icefall and sherpa-onnx: the best extensions are chosen without.
@@ -72,8 +76,7 @@ def _advance(
 
     appended = is_emitted(token, network.skipped_ids)
     if graphs:
-        beams.context_states[:] = beams.context_states[rows, parent]
-        graphs.advance(beams.context_states, token, appended & np.isfinite(scores), scores)
+        scores += graphs.advance(parent, token, appended)
     hashes = beams.hashes[rows, parent]
     hashes = np.where(appended, hashes * _HASH_FACTOR + token.astype(np.uint64) + np.uint64(1), hashes)
     beams.num_tokens[:] = beams.num_tokens[rows, parent] + appended

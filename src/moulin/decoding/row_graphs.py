@@ -16,51 +16,65 @@ Graphs = tuple[ContextGraph | None, ContextGraph | None]
 NO_GRAPHS: Graphs = (None, None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Column:
     """The server's graphs of all rows, or the requests'."""
 
     index: int
     arena: ContextGraphs
-    numbers: Ints
-    """[N]: each row's graph in the arena; an empty one for rows without."""
+    roots: Ints
+    """[N]: the root of each row's graph, an empty one for rows without."""
+    states: Ints
+    """[N, P]: where each hypothesis is in the arena."""
 
 
 class RowGraphs:
-    """The graphs of N rows, each distinct one once. False where no row has any."""
+    """The graphs of N rows, each distinct one once, and the states of P hypotheses a row. False where no row has any
+    graph."""
 
-    def __init__(self, graphs: NDArray[np.object_]) -> None:
-        """`graphs` [N, 2] are ContextGraph or None."""
-        columns = (_column(index, graphs[:, index].tolist()) for index in range(graphs.shape[1]))
+    def __init__(self, graphs: NDArray[np.object_], states: Ints32) -> None:
+        """`graphs` [N, 2] are ContextGraph or None; `states` [N, P, 2] are numbered within each."""
+        self._shape = states.shape
+        columns = (_column(index, graphs[:, index].tolist(), states[:, :, index]) for index in range(len(states.T)))
         self._columns = [column for column in columns if column is not None]
 
     def __bool__(self) -> bool:
         return bool(self._columns)
 
-    def advance(self, states: Ints32, tokens: Ints, emitted: Bools, scores: Doubles) -> None:
-        """Add the bonuses of `tokens` [M, P], where they are `emitted`, to `scores` [M, P], and change the `states`
-        [M, P, 2] of these hypotheses; the rows are the first M."""
+    def advance(self, parents: Ints, tokens: Ints, emitted: Bools) -> Doubles:
+        """Go on in the first M rows: each hypothesis is now the one in place `parents` [M, P], with `tokens` [M, P] more
+        where they are `emitted`. Returns the bonuses of these tokens [M, P]."""
         rows, places = np.nonzero(emitted)
-        if not rows.size:
-            return
-        chosen = tokens[rows, places]
+        chosen, bonuses = tokens[rows, places], np.zeros(emitted.shape)
         for column in self._columns:
-            at = (rows, places, column.index)
-            bonuses, states[at] = column.arena.advance(column.numbers[rows], states[at], chosen)
-            scores[rows, places] += bonuses
+            states = column.states[: len(parents)]
+            states[:] = states[np.arange(len(parents))[:, None], parents]
+            if rows.size:
+                gained, states[rows, places] = column.arena.advance(column.roots[rows], states[rows, places], chosen)
+                bonuses[rows, places] += gained
+        return bonuses
 
-    def held(self, states: Ints32) -> Doubles:
-        """The bonuses [N, P] of phrases that have begun in `states` [N, P, 2] and are not complete."""
-        total = np.zeros(states.shape[:2])
+    def held(self) -> Doubles:
+        """The bonuses [N, P] of phrases that have begun and are not complete."""
+        total = np.zeros(self._shape[:2])
         for column in self._columns:
-            total += column.arena.held_by(column.numbers[:, None], states[:, :, column.index])
+            total += column.arena.held[column.states]
         return total
 
+    def states(self) -> Ints32:
+        """The states [N, P, 2], numbered within each graph; 0 without."""
+        found = np.zeros(self._shape, np.int32)
+        for column in self._columns:
+            found[:, :, column.index] = column.states - column.roots[:, None]
+        return found
 
-def _column(index: int, graphs: list[Any]) -> _Column | None:
+
+def _column(index: int, graphs: list[Any], states: Ints32) -> _Column | None:
     distinct = {id(graph): graph for graph in graphs if graph is not None}
     if not distinct:
         return None
-    places = {key: place for place, key in enumerate(distinct)}
+    numbers = {key: number for number, key in enumerate(distinct)}
+    # The server's graph, which may be large, is the only one of its column.
     arena = next(iter(distinct.values())).alone if len(distinct) == 1 else ContextGraphs.of([*distinct.values(), EMPTY])
-    return _Column(index, arena, np.array([places.get(id(graph), len(places)) for graph in graphs]))
+    roots = arena.roots[[numbers.get(id(graph), len(numbers)) for graph in graphs]]
+    return _Column(index, arena, roots, roots[:, None] + states)

@@ -65,11 +65,8 @@ class Searches:
     def ended(self, continuation: Continuation, found: Found, options: RowOptions) -> Found:
         """What `advance` has `found`, for searches that get no more frames: without the bonuses of hotwords that have
         begun and are not complete."""
-        graphs = RowGraphs(options.graphs)
-        if not graphs:
-            return found
-        states = self._beams.context_states[continuation.slots, : options.places]
-        return replace(found, scores=found.scores - graphs.held(states))
+        graphs = RowGraphs(options.graphs, self._beams.context_states[continuation.slots, : options.places])
+        return replace(found, scores=found.scores - graphs.held()) if graphs else found
 
     def _advance(
         self, continuation: Continuation, encoder_out: Floats, encoder_out_lens: Ints, options: RowOptions
