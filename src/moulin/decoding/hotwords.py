@@ -81,6 +81,11 @@ def given_hotwords(file_or_words: str, most: int = MOST_HOTWORDS) -> tuple[Hotwo
     return _named(((f"--hotwords, word {number}", part) for number, part in enumerate(parts, 1)), most, "--hotwords")
 
 
+def as_json(hotwords: Sequence[Hotword]) -> list[str | dict[str, Any]]:
+    """`hotwords` as `hotwords_of` takes them from JSON."""
+    return [one.phrase if one.score is None else {"phrase": one.phrase, "score": one.score} for one in hotwords]
+
+
 def hotwords_text(hotwords: Sequence[Hotword]) -> str:
     """The content of a file with `hotwords`."""
     return "".join(f"{one.phrase}{'' if one.score is None else f' :{one.score!r}'}\n" for one in hotwords)

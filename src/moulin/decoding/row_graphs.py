@@ -42,8 +42,8 @@ class RowGraphs:
         return bool(self._columns)
 
     def advance(self, parents: Ints, tokens: Ints, emitted: Bools) -> Doubles:
-        """Go on in the first M rows: each hypothesis is now the one in place `parents` [M, P], with `tokens` [M, P] more
-        where they are `emitted`. Returns the bonuses of these tokens [M, P]."""
+        """Go on in the first M rows: each hypothesis is now the one in place `parents` [M, P], with one of `tokens`
+        [M, P] more where that is `emitted`. Returns the bonuses of these tokens [M, P]."""
         rows, places = np.nonzero(emitted)
         chosen, bonuses = tokens[rows, places], np.zeros(emitted.shape)
         for column in self._columns:
