@@ -105,7 +105,7 @@ def test_greedy_search_is_refused_where_that_is_chosen() -> None:
 
 def test_a_checkpoint_in_pytorch_has_them_too(clips: Sequence[Floats]) -> None:
     folder: Path = BUNDLES / "zipformer2-offline"
-    options = [BEAM, DecodingOptions(hotwords=(Hotword("b", 8.0), Hotword("k", 8.0)))]
+    options = [BEAM, DecodingOptions(hotwords=(Hotword("i r", 10.0),))]
     texts = []
     for engine in (EngineChoice("onnxruntime"), EngineChoice("torch")):
         with open_recognizer(folder, engine) as recognizer:
