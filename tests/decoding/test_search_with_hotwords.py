@@ -47,6 +47,23 @@ def test_each_row_has_its_own_graphs(rows: list[tuple[DecodingOptions, Graphs, i
     equal(found, search_reference(network, encoder_out, lens, options).hypotheses())
 
 
+def test_many_rows_with_as_many_graphs() -> None:
+    """256 of them in one batch, each as it is alone."""
+    rng = np.random.default_rng(0)
+    network, (encoder_out, lens) = ToyNetwork(vocab_size=40, peaky=1.0), frames([12] * 256)
+    graphs: list[Graphs] = [
+        (None, ContextGraph.of({tuple(row): 2.0 for row in rng.integers(3, 40, (20, 2)).tolist()})) for _ in range(256)
+    ]
+    options = DecodingOptions("modified_beam_search")
+    together = search(network, encoder_out, lens, RowOptions.of([options] * 256, graphs)).hypotheses()
+    plain = search(network, encoder_out, lens, RowOptions.of([options] * 256)).hypotheses()
+    for row in range(256):
+        one = slice(row, row + 1)
+        alone = search(network, encoder_out[one], lens[one], RowOptions.of([options], graphs[one])).hypotheses()
+        equal(together[one], alone)
+    assert sum(one.tokens != other.tokens for one, other in zip(together, plain, strict=True)) > 50
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     graphs=st.lists(GRAPHS, min_size=3, max_size=3),

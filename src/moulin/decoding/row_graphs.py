@@ -23,9 +23,9 @@ class _Column:
     index: int
     arena: ContextGraphs
     roots: Ints
-    """[N]: the root of each row's graph, an empty one for rows without."""
+    """[N * P]: the root of each hypothesis's graph, an empty one for rows without."""
     states: Ints
-    """[N, P]: where each hypothesis is in the arena."""
+    """[N * P]: where each hypothesis is in the arena."""
 
 
 class RowGraphs:
@@ -35,6 +35,7 @@ class RowGraphs:
     def __init__(self, graphs: NDArray[np.object_], states: Ints32) -> None:
         """`graphs` [N, 2] are ContextGraph or None; `states` [N, P, 2] are numbered within each."""
         self._shape = states.shape
+        self._first_places = np.arange(len(states))[:, None] * states.shape[1]
         columns = (_column(index, graphs[:, index].tolist(), states[:, :, index]) for index in range(len(states.T)))
         self._columns = [column for column in columns if column is not None]
 
@@ -44,28 +45,27 @@ class RowGraphs:
     def advance(self, parents: Ints, tokens: Ints, emitted: Bools) -> Doubles:
         """Go on in the first M rows: each hypothesis is now the one in place `parents` [M, P], with one of `tokens`
         [M, P] more where that is `emitted`. Returns the bonuses of these tokens [M, P]."""
-        rows, places = np.nonzero(emitted)
-        chosen, bonuses = tokens[rows, places], np.zeros(emitted.shape)
+        sources = (self._first_places[: len(parents)] + parents).ravel()
+        where = np.flatnonzero(emitted)
+        chosen, bonuses = tokens.ravel()[where], np.zeros(emitted.shape)
         for column in self._columns:
-            states = column.states[: len(parents)]
-            states[:] = states[np.arange(len(parents))[:, None], parents]
-            if rows.size:
-                gained, states[rows, places] = column.arena.advance(column.roots[rows], states[rows, places], chosen)
-                bonuses[rows, places] += gained
+            column.states[: len(sources)] = column.states[sources]
+            gained, column.states[where] = column.arena.advance(column.roots[where], column.states[where], chosen)
+            bonuses.ravel()[where] += gained
         return bonuses
 
     def held(self) -> Doubles:
         """The bonuses [N, P] of phrases that have begun and are not complete."""
         total = np.zeros(self._shape[:2])
         for column in self._columns:
-            total += column.arena.held[column.states]
+            total += column.arena.held[column.states].reshape(total.shape)
         return total
 
     def states(self) -> Ints32:
         """The states [N, P, 2], numbered within each graph; 0 without."""
         found = np.zeros(self._shape, np.int32)
         for column in self._columns:
-            found[:, :, column.index] = column.states - column.roots[:, None]
+            found[:, :, column.index] = (column.states - column.roots).reshape(self._shape[:2])
         return found
 
 
@@ -77,4 +77,5 @@ def _column(index: int, graphs: list[Any], states: Ints32) -> _Column | None:
     # The server's graph, which may be large, is the only one of its column.
     arena = next(iter(distinct.values())).alone if len(distinct) == 1 else ContextGraphs.of([*distinct.values(), EMPTY])
     roots = arena.roots[[numbers.get(id(graph), len(numbers)) for graph in graphs]]
-    return _Column(index, arena, roots, roots[:, None] + states)
+    of_each = np.repeat(roots, states.shape[1])
+    return _Column(index, arena, of_each, of_each + states.ravel())
