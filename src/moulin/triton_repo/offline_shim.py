@@ -42,6 +42,7 @@ class TritonPythonModel:
             parameters.encoder,
             parameters.engine,
             options=parameters.options.decoding,
+            hotwords=parameters.hotwords,
             max_audio_sec=parameters.options.max_audio_sec,
         )
         self._service = OfflineService(self._recognizer)

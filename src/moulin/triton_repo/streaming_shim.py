@@ -70,6 +70,7 @@ class TritonPythonModel:
             max_streams=capacity,
             max_batch=parameters.options.max_batch,
             options=parameters.options.stream,
+            hotwords=parameters.hotwords,
         )
         recognizer.warm_up()
         return recognizer
