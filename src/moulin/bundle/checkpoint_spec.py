@@ -47,10 +47,10 @@ def _read(checkpoint: Path, *, streaming: bool) -> CheckpointSpec:
     loaded = load_with_facts([checkpoint])
     model = loaded.model
     transducer = model if isinstance(model, Transducer) else None
-    tokens, _ = vocabulary_on_disk(checkpoint)
+    tokens, bpe_model = vocabulary_on_disk(checkpoint)
     return CheckpointSpec(
         family=model.encoder.family,
-        tokens=read_tokens(tokens, model.vocab_size),
+        tokens=read_tokens(tokens, model.vocab_size, bpe_model),
         feature_dim=model.encoder.feature_dim,
         vocab_size=model.vocab_size,
         context_size=transducer.decoder.context_size if transducer else 0,

@@ -150,6 +150,9 @@ class OnnxModelSpec(ModelSpec):
     joiner: OnnxGraph
     ctc_output: str | None = None
     """The encoder's tensor with the CTC head's log-probabilities [N, T', vocab_size]."""
+    run_in: Precision | None = None
+    """The precision in which PyTorch or our GPU engine runs the network that the files hold (`bundle.onnx_weights`);
+    None where a runtime runs the files themselves."""
 
     @property
     def file(self) -> Path:
@@ -165,11 +168,13 @@ class OnnxModelSpec(ModelSpec):
 
     @property
     def precision(self) -> Precision:
-        return self.files.precision
+        return self.run_in or self.files.precision
 
     @property
     def max_frames(self) -> int | None:
-        return None if self.streaming else _covered_frames(self.encoder, self.family)
+        if self.streaming or self.run_in:  # a network computes the positions that a file has a table of
+            return None
+        return _covered_frames(self.encoder, self.family)
 
     @property
     def size_bytes(self) -> int:
@@ -225,7 +230,9 @@ class CheckpointSpec(ModelSpec):
 
     @property
     def all_files(self) -> tuple[Path, ...]:
-        return self.checkpoint, self.tokens_file
+        bpe_model = self.tokens.bpe_model
+        more = () if bpe_model in (None, self.tokens_file) else (bpe_model,)
+        return self.checkpoint, self.tokens_file, *more
 
     @property
     def precision(self) -> Precision:

@@ -1,4 +1,4 @@
-"""Loading of checkpoints as networks of `moulin.encoders`."""
+"""Loading of checkpoints, and of the weights in ONNX files, as networks of `moulin.encoders`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 
 from moulin.bundle.checkpoint import Checkpoint, average_between, average_checkpoints, read_checkpoint
 from moulin.bundle.facts import Fact, Said, doubts, facts_of
+from moulin.bundle.onnx_weights.load import OnnxWeights
 from moulin.bundle.parameters import check_sizes
+from moulin.bundle.spec import ModelSpec, OnnxModelSpec
 from moulin.bundle.stored import SUFFIX, read_stored
 from moulin.bundle.untrusted_file import errors_of
 from moulin.encoders.acoustic_model import family_of
@@ -57,6 +59,18 @@ def load_transducer(
     head alone too, and OptionsError.
     """
     return load_with_facts(files, use_averaged_model=use_averaged_model, recipe=recipe).transducer
+
+
+def transducer_of(spec: ModelSpec) -> Transducer:
+    """The transducer of a checkpoint, or the one in ONNX files. Raises BundleError."""
+    if isinstance(spec, OnnxModelSpec):
+        return OnnxWeights(spec).transducer()
+    return load_transducer([spec.file])
+
+
+def model_of(spec: ModelSpec) -> Transducer | CtcModel:
+    """`transducer_of`, or the model of a checkpoint with a CTC head alone. Raises BundleError."""
+    return transducer_of(spec) if isinstance(spec, OnnxModelSpec) else load_with_facts([spec.file]).model
 
 
 def load_with_facts(

@@ -16,7 +16,7 @@ from moulin.cli.model_options import ModelOptions
 from moulin.errors import BundleError, OptionsError
 
 if TYPE_CHECKING:
-    from moulin.bundle.spec import ModelSpec
+    from moulin.bundle.spec import ModelSpec, OnnxModelSpec
     from moulin.encoders.acoustic_model import AcousticModel
     from moulin.encoders.recipe import Recipe
 
@@ -103,6 +103,7 @@ def _facts(spec: ModelSpec) -> dict[str, Any]:
             "state_kb_per_stream": round(streaming.state_bytes / 1e3, 1),
         }
     if isinstance(spec, OnnxModelSpec):
+        facts["gpu_engine"] = _on_gpu_engine(spec)
         facts["files"] = {
             "encoder": spec.files.encoder.name,
             "decoder": spec.files.decoder.name,
@@ -111,6 +112,7 @@ def _facts(spec: ModelSpec) -> dict[str, Any]:
             "bpe_model": spec.files.bpe_model.name if spec.files.bpe_model else None,
         }
     else:
+        facts["gpu_engine"] = "no: it decodes no CTC head"
         facts["files"] = {"model": spec.file.name, "tokens": spec.tokens_file.name}
     facts["metadata"] = dict(spec.encoder.metadata)
     return facts
@@ -169,6 +171,14 @@ def _sizes_of_transducer(model: AcousticModel) -> dict[str, int]:
         return {}
     decoder, joiner = model.decoder, model.joiner
     return {"context_size": decoder.context_size, "decoder_dim": decoder.dim, "joiner_dim": joiner.joiner_dim}
+
+
+def _on_gpu_engine(spec: OnnxModelSpec) -> str:
+    """Whether our GPU engine runs the files, and if not why."""
+    from moulin.models.files_on_gpu import why_not_its_network
+
+    reason = why_not_its_network(spec)
+    return "yes, with the weights in these files" if reason is None else f"no: {reason}"
 
 
 def _heads(*, has_ctc: bool) -> list[str]:

@@ -1,4 +1,4 @@
-"""Checkpoints that are open in this process: a recognizer of recordings and one of streams share the parameters."""
+"""Networks that are open in this process: a recognizer of recordings and one of streams share the parameters."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 if TYPE_CHECKING:
+    from moulin.bundle.spec import ModelSpec
     from moulin.encoders.ctc_model import CtcModel
     from moulin.encoders.transducer import Transducer
 
@@ -15,18 +16,18 @@ _open: WeakValueDictionary[tuple[Path, int, int, str], Transducer | CtcModel] = 
 _lock = threading.Lock()
 
 
-def shared_model(checkpoint: Path, device: str) -> Transducer | CtcModel:
-    """The transducer or CTC model in `checkpoint` for PyTorch's runners on `device`, loaded once while anyone uses it.
+def shared_model(spec: ModelSpec, device: str) -> Transducer | CtcModel:
+    """The network of `spec` for PyTorch's runners on `device`, loaded once while anyone uses it.
 
-    Its encoder is moved to the device; nothing else of it may be changed. Raises as `load_with_facts` does.
+    Its encoder is moved to the device; nothing else of it may be changed. Raises as `model_of` does.
     """
-    from moulin.bundle.transducer import load_with_facts
+    from moulin.bundle.transducer import model_of
 
-    file = checkpoint.resolve()
+    file = spec.file.resolve()
     stat = file.stat()
     key = file, stat.st_mtime_ns, stat.st_size, device
     with _lock:
         model = _open.get(key)
         if model is None:
-            model = _open[key] = load_with_facts([checkpoint]).model
+            model = _open[key] = model_of(spec)
         return model

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from moulin.arrays import Floats, Ints
 from moulin.bundle.files import Precision
-from moulin.bundle.spec import CheckpointSpec
+from moulin.bundle.spec import ModelSpec
 from moulin.decoding.blank_skip import with_blank
 from moulin.encoders.ctc_model import CtcModel
 from moulin.encoders.transducer import Transducer
@@ -25,7 +25,7 @@ class TorchPrediction:
     """A `PredictionNetwork` of a loaded transducer, on the CPU: both networks are so small that a launch on a GPU costs
     more than the computation. A CTC model has neither, and is not asked for them."""
 
-    def __init__(self, spec: CheckpointSpec, model: Transducer | CtcModel, *, threads: int | None = None) -> None:
+    def __init__(self, spec: ModelSpec, model: Transducer | CtcModel, *, threads: int | None = None) -> None:
         """`threads` is PyTorch's number for the whole process, by default all CPUs that it may use. Raises
         OptionsError."""
         if threads is not None and threads < 1:
@@ -66,7 +66,7 @@ class TorchNetworks(TorchPrediction):
 
     def __init__(
         self,
-        spec: CheckpointSpec,
+        spec: ModelSpec,
         model: Transducer | CtcModel,
         *,
         device: str = "cpu",

@@ -8,7 +8,7 @@ from moulin.arrays import Floats, Ints
 from moulin.audio.batched_fbank import EPSILON, BatchedFbank
 from moulin.audio.fbank import FbankOptions
 from moulin.bundle.checkpoint_spec import layout_of
-from moulin.bundle.spec import CheckpointSpec
+from moulin.bundle.spec import ModelSpec
 from moulin.encoders.ctc_model import CtcModel
 from moulin.encoders.transducer import Transducer
 from moulin.engine.batching import CPU_BATCH_STREAMS, GPU_BATCH_STREAMS
@@ -23,7 +23,7 @@ class TorchStreamRunner(TorchNetworks):
 
     def __init__(
         self,
-        spec: CheckpointSpec,
+        spec: ModelSpec,
         model: Transducer | CtcModel,
         *,
         capacity: int,
@@ -42,7 +42,7 @@ class TorchStreamRunner(TorchNetworks):
         fbank = BatchedFbank(FbankOptions(num_mel_bins=spec.feature_dim))
         self._spectrum = torch.from_numpy(fbank.spectrum).to(self.device)
         self._mel = torch.from_numpy(fbank.mel).to(self.device)
-        layout = layout_of(model, spec.checkpoint)
+        layout = layout_of(model, spec.file)
         self._states = self._encoder.initial_states(layout, capacity, self.device)
 
     def fbank(self, frames: Floats) -> Floats:
