@@ -9,14 +9,20 @@ import onnx
 import pytest
 
 from moulin.bundle.spec import OnnxModelSpec
-from moulin.errors import EngineError
+from moulin.errors import BundleError, EngineError
 from moulin.models import files_on_gpu
+from moulin.models import load_for_engine as loading
 from moulin.models.engine_choice import EngineChoice
 from moulin.models.files_on_gpu import why_not_its_network
 from moulin.models.load_for_engine import load_for_engine
 from tests.bundles import BUNDLES, STREAMING
 
 pytestmark = pytest.mark.needs("torch")
+
+
+@pytest.fixture(autouse=True)
+def nothing_said_yet() -> None:
+    loading._warn.cache_clear()
 
 
 @pytest.fixture
@@ -107,7 +113,13 @@ def test_without_a_gpu_the_reason_is_said(
     monkeypatch.setattr(files_on_gpu, "check_gpu_engine", missing)
     _, settled = load_for_engine(files, EngineChoice(device="cuda"), None)
     assert settled.kind == "onnxruntime"
-    assert caplog.messages[0].endswith("not on our GPU engine: Expected a GPU cuda, PyTorch finds 0 GPUs")
+    load_for_engine(files, EngineChoice(device="cuda"), None)
+    (said,) = caplog.messages
+    assert said.endswith("not on our GPU engine: Expected a GPU cuda, PyTorch finds 0 GPUs")
+    with pytest.raises(BundleError, match="has no bf16 encoder, only fp32") as refused:
+        load_for_engine(files, EngineChoice(device="cuda", precision="bf16"), None)
+    assert refused.value.hint is not None
+    assert "our GPU engine would run it in any, but: Expected a GPU cuda" in refused.value.hint
 
 
 def test_the_reason_for_inspect(files: Path) -> None:
