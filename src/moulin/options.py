@@ -169,6 +169,8 @@ def _to_dict(options: Any) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if is_dataclass(value):
         return _to_dict(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
     return value.as_posix() if isinstance(value, Path) else value
 
 

@@ -19,6 +19,7 @@ from moulin.decoding.options import DecodingOptions
 from moulin.options import Bounds, check_options, facts_of, held, option, plain_type, spelled, types_of
 from moulin.streaming.options import StreamOptions
 from moulin.triton_repo.offline_options import OfflineOptions
+from moulin.triton_repo.repository import HOTWORDS_NAME
 from moulin.triton_repo.shim_parameters import ShimParameters
 from moulin.triton_repo.streaming_options import StreamingOptions
 from tests.bundles import BUNDLES
@@ -143,6 +144,7 @@ def walk(options: type) -> Iterator[tuple[Field[Any], Any]]:
 SAID_BY_OTHERS = {"model_name", "encoder"}  # --name and --streaming-name; the model's files
 OF_A_REQUEST = {
     *("temperature", "blank_penalty"),
+    "hotwords",  # --hotwords of serve are the server's own
     *("rule1_min_trailing_silence_sec", "rule2_min_trailing_silence_sec", "rule3_min_utterance_length_sec"),
 }
 OF_THE_LIBRARY = {
@@ -167,7 +169,14 @@ def test_every_option_is_a_flag_of_serve(options: type) -> None:
     assert without_flag <= SAID_BY_OTHERS | OF_A_REQUEST | OF_THE_LIBRARY
 
 
-ODD: dict[str, Any] = {"kind": "torch", "device": "cpu", "precision": "fp32", "blank_skip": 0.5, "head": "transducer"}
+ODD: dict[str, Any] = {
+    "kind": "torch",
+    "device": "cpu",
+    "precision": "fp32",
+    "blank_skip": 0.5,
+    "head": "transducer",
+    "hotwords": "a b, c :2",
+}
 """What a checkpoint can be built with where there is no GPU; other options get a value by their type."""
 
 
@@ -197,10 +206,12 @@ def test_every_flag_of_repo_build_arrives_in_the_shim(bundle: str, options: Any,
             continue
         value = expected[one.name] = odd_value(one, kind)
         flag = spelled(one)
+        if one.name == "hotwords":
+            expected[one.name] = HOTWORDS_NAME
         arguments += [f"--{flag}" if value else f"--no-{flag}"] if kind is bool else [f"--{flag}", value]
     moulin_here("repo", "build", BUNDLES / bundle / "epoch-1.pt", "--to", tmp_path, *arguments).expect(0)
     told = ShimParameters.read(shim_args(tmp_path / "transducer"), options).options
-    arrived = dict(values_of(told))
+    arrived = {name: value for name, value in values_of(told) if value != ()}  # a request's hotwords have no flag
     assert len(expected) >= 8
     assert {name: arrived[name] for name in expected} == expected
 

@@ -5,7 +5,15 @@ from tritonclient.grpc import service_pb2 as pb
 from moulin.client.served_model import ServedModel, ready_models, served_models
 
 
-def _response(name: str, inputs: str, output: str, *, streaming: bool = False, limit: str | None = None) -> object:
+def _response(
+    name: str,
+    inputs: str,
+    output: str,
+    *,
+    streaming: bool = False,
+    limit: str | None = None,
+    hotwords: str | None = None,
+) -> object:
     response = pb.ModelConfigResponse()
     response.config.name = name
     for tensor in inputs.split():
@@ -15,21 +23,23 @@ def _response(name: str, inputs: str, output: str, *, streaming: bool = False, l
         response.config.sequence_batching.SetInParent()
     if limit is not None:
         response.config.parameters["max_utterance_sec"].string_value = limit
+    if hotwords is not None:
+        response.config.parameters["hotwords"].string_value = hotwords
     return response
 
 
 def test_models_of_moulin_are_told_by_their_tensors() -> None:
     responses = [
-        _response("zipformer", "WAV WAV_LENS", "RESULT", limit="120"),
+        _response("zipformer", "WAV WAV_LENS", "RESULT", limit="120", hotwords="true"),
         _response("resnet", "IMAGE", "RESULT"),
         _response("encoder", "WAV", "HIDDEN"),
-        _response("live", "WAV WAV_LENS", "RESULT", streaming=True, limit="20.5"),
+        _response("live", "WAV WAV_LENS", "RESULT", streaming=True, limit="20.5", hotwords="false"),
         _response("older", "WAV WAV_LENS", "RESULT"),
     ]
     assert served_models(responses) == [
         ServedModel("live", True, 20.5),
         ServedModel("older", False, 30.0),
-        ServedModel("zipformer", False, 120.0),
+        ServedModel("zipformer", False, 120.0, uses_hotwords=True),
     ]
 
 

@@ -16,7 +16,16 @@ from moulin.errors import OptionsError
 
 
 def test_defaults() -> None:
-    usual = {"method": "greedy", "beam": 4, "temperature": 1.0, "blank_penalty": 0.0, "blank_skip": None}
+    usual = {
+        "method": "greedy",
+        "beam": 4,
+        "temperature": 1.0,
+        "blank_penalty": 0.0,
+        "blank_skip": None,
+        "hotwords": (),
+        "hotwords_score": 1.5,
+        "hotwords_method": "modified_beam_search",
+    }
     assert DecodingOptions().to_dict() == usual
 
 
@@ -89,7 +98,8 @@ def test_no_changes(nothing: str | bytes) -> None:
 def test_an_unknown_option_is_refused_with_the_known_ones() -> None:
     with pytest.raises(OptionsError, match="There is no decoding option 'beem'") as caught:
         DecodingOptions().updated_from_json('{"beem": 4}')
-    assert caught.value.hint == "the options are method, beam, temperature, blank_penalty, blank_skip"
+    known = "method, beam, temperature, blank_penalty, blank_skip, hotwords, hotwords_score, hotwords_method"
+    assert caught.value.hint == f"the options are {known}"
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from moulin.decoding.modified_beam_search import _top
 from moulin.decoding.network import log_softmax
 from moulin.decoding.options import METHODS, DecodingOptions, Method
 from moulin.decoding.reference import search_reference
+from moulin.decoding.row_graphs import Graphs
 from moulin.decoding.row_options import RowOptions
 from moulin.decoding.search import Continuation, Searches, search
 from moulin.errors import EngineError
@@ -321,9 +322,11 @@ def test_an_encoder_that_gives_nan_shows_in_the_score_of_its_row(method: Method)
 class Streams:
     """Searches that go on, with their open hypotheses."""
 
-    def __init__(self, network: ToyNetwork, options: Sequence[DecodingOptions]) -> None:
+    def __init__(
+        self, network: ToyNetwork, options: Sequence[DecodingOptions], graphs: Sequence[Graphs] | None = None
+    ) -> None:
         count = len(options)
-        self._options = RowOptions.of(options)
+        self._options = RowOptions.of(options, graphs)
         self._searches = Searches(network, slots=count, places=self._options.places, joiner_dim=JOINER_DIM)
         self._said = OpenHypotheses(count, self._options.places, network.context_size)
         self._num_frames = np.zeros(count, np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -83,3 +84,17 @@ def test_faults_are_named_by_their_path(session: Any, param: str, code: str | No
 def test_the_pause_of_the_stream(detection: TurnDetection | None, silence_sec: float) -> None:
     options = RealtimeConfig("m", turn_detection=detection).stream_options
     assert options == {"endpoint": True, "rule2_min_trailing_silence_sec": silence_sec}
+
+
+def test_keywords_and_the_words_of_a_prompt_are_hotwords() -> None:
+    transcription = {"model": "m", "keywords": ["nvidia", "open ai"], "prompt": "moulin, nvidia"}
+    session = {"audio": {"input": {"transcription": transcription}}}
+    config = RealtimeConfig("m").updated(session)
+    assert config.stream_options["hotwords"] == ["nvidia", "open ai"]
+    assert replace(config, uses_hotwords=True).stream_options["hotwords"] == ["nvidia", "open ai", "moulin"]
+    assert config.to_dict("s")["audio"]["input"]["transcription"]["keywords"] == ["nvidia", "open ai"]
+    older = config.updated_older({"input_audio_transcription": {"keywords": None, "prompt": None}})
+    assert "hotwords" not in older.stream_options
+    for wrong in (["a"] * 1001, ["a" * 101], [""], "nvidia", [1]):
+        with pytest.raises(ApiError, match="keywords"):
+            config.updated({"audio": {"input": {"transcription": {"keywords": wrong}}}})

@@ -23,9 +23,25 @@ def test_lists_come_with_brackets_or_without() -> None:
 
 def test_decoding_options() -> None:
     request = transcription_request(_form(("method", "modified_beam_search"), ("beam", "8"), ("temperature", "0.7")))
-    assert request.decoding_changes == {"method": "modified_beam_search", "beam": 8}
+    assert request.decoding_changes(with_prompt=True) == {"method": "modified_beam_search", "beam": 8}
     with pytest.raises(OptionsError, match="beam"):
-        _ = transcription_request(_form(("method", "modified_beam_search"), ("beam", "0"))).decoding_changes
+        transcription_request(_form(("method", "modified_beam_search"), ("beam", "0"))).decoding_changes(
+            with_prompt=False
+        )
+
+
+def test_keywords_and_the_words_of_a_prompt_are_hotwords() -> None:
+    form = _form(
+        ("keywords[]", "nvidia"), ("keywords", "open ai"), ("prompt", "moulin, nvidia"), ("hotwords_score", "2")
+    )
+    request = transcription_request(form)
+    with_prompt = {"hotwords": ["nvidia", "open ai", "moulin"], "hotwords_score": 2.0}
+    assert request.decoding_changes(with_prompt=True) == with_prompt
+    assert request.decoding_changes(with_prompt=False)["hotwords"] == ["nvidia", "open ai"]
+    for words in ([f"a{number}" for number in range(1001)], ["a" * 101], [" "]):
+        request = transcription_request(_form(*(("keywords[]", word) for word in words)))
+        with pytest.raises(OptionsError, match="hotword"):
+            request.decoding_changes(with_prompt=False)
 
 
 @pytest.mark.parametrize(

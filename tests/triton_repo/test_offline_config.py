@@ -12,6 +12,7 @@ from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from moulin.bundle.load import load_bundle
+from moulin.decoding.hotwords import Hotword
 from moulin.decoding.options import DecodingOptions
 from moulin.errors import OptionsError
 from moulin.models.engine_choice import EngineChoice
@@ -47,6 +48,7 @@ DEFAULTS: dict[str, Any] = {
     ],
     "parameters": {
         "max_utterance_sec": {"string_value": "39.78"},
+        "hotwords": {"string_value": "true"},
     },
 }
 
@@ -68,7 +70,17 @@ SERVICE: dict[str, Any] = {
     "max_audio_sec": 120.0,
     "max_queue": 2048,
     "queue_delay_ms": 0.0,
-    "decoding": {"method": "greedy", "beam": 4, "temperature": 1.0, "blank_penalty": 0.0, "blank_skip": None},
+    "hotwords": None,
+    "decoding": {
+        "method": "greedy",
+        "beam": 4,
+        "temperature": 1.0,
+        "blank_penalty": 0.0,
+        "blank_skip": None,
+        "hotwords": [],
+        "hotwords_score": 1.5,
+        "hotwords_method": "modified_beam_search",
+    },
 }
 
 
@@ -118,7 +130,16 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         max_queue=11,
         queue_delay_ms=2.5,
         max_audio_sec=33.5,
-        decoding=DecodingOptions(method="modified_beam_search", beam=6, temperature=1.5, blank_penalty=-0.25),
+        hotwords="a b, c :2",
+        decoding=DecodingOptions(
+            method="modified_beam_search",
+            beam=6,
+            temperature=1.5,
+            blank_penalty=-0.25,
+            hotwords=(Hotword("d"), Hotword("e", 2.5)),
+            hotwords_score=3.5,
+            hotwords_method="refuse",
+        ),
         encoder="filled in when it is built",
     )
     # Every option must differ from its default, or the test would not notice that one is ignored.
@@ -136,7 +157,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
             "max_queue_delay_microseconds": "2500",
             "default_queue_policy": {"max_queue_size": 11},
         },
-        "parameters": {"max_utterance_sec": {"string_value": "33.5"}},
+        "parameters": {"max_utterance_sec": {"string_value": "33.5"}, "hotwords": {"string_value": "true"}},
     }
     assert service == {
         "model_name": "english-v2",
@@ -156,12 +177,16 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         "max_audio_sec": 33.5,
         "max_queue": 11,
         "queue_delay_ms": 2.5,
+        "hotwords": "hotwords.txt",
         "decoding": {
             "method": "modified_beam_search",
             "beam": 6,
             "temperature": 1.5,
             "blank_penalty": -0.25,
             "blank_skip": None,
+            "hotwords": [{"phrase": "d", "score": None}, {"phrase": "e", "score": 2.5}],
+            "hotwords_score": 3.5,
+            "hotwords_method": "refuse",
         },
     }
     version = tmp_path / "english-v2" / "1"

@@ -12,6 +12,7 @@ from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from moulin.bundle.load import load_bundle
+from moulin.decoding.hotwords import Hotword
 from moulin.errors import OptionsError
 from moulin.models.engine_choice import EngineChoice
 from moulin.options import from_json
@@ -21,7 +22,16 @@ from moulin.triton_repo.streaming_options import StreamingOptions
 from tests.bundles import BUNDLES
 
 STREAM: dict[str, Any] = {
-    "decoding": {"method": "greedy", "beam": 4, "temperature": 1.0, "blank_penalty": 0.0, "blank_skip": None},
+    "decoding": {
+        "method": "greedy",
+        "beam": 4,
+        "temperature": 1.0,
+        "blank_penalty": 0.0,
+        "blank_skip": None,
+        "hotwords": [],
+        "hotwords_score": 1.5,
+        "hotwords_method": "modified_beam_search",
+    },
     "endpoint": True,
     "rules": {
         "rule1_min_trailing_silence_sec": 2.4,
@@ -77,6 +87,7 @@ SERVICE: dict[str, Any] = {
     "queue_delay_ms": 10.0,
     "idle_timeout_sec": 15.0,
     "takeover_sec": 3.0,
+    "hotwords": None,
     "stream": STREAM,
 }
 
@@ -91,9 +102,10 @@ def _built(to: Path, options: StreamingOptions) -> dict[str, Any]:
 
 
 def _without_service(fields: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-    """The fields, and what their one parameter says."""
+    """The fields, and what the parameter of the operator's options says."""
     parameters = fields.pop("parameters")
-    assert list(parameters) == ["service"]
+    assert parameters.keys() == {"service", "hotwords"}
+    assert parameters["hotwords"]["string_value"] == "true"
     return fields, json.loads(parameters["service"]["string_value"])
 
 
@@ -119,6 +131,9 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         "rule1_min_trailing_silence_sec": 3.5,
         "rule2_min_trailing_silence_sec": 0.75,
         "rule3_min_utterance_length_sec": 30.0,
+        "hotwords": (Hotword("d"), Hotword("e", 2.5)),
+        "hotwords_score": 3.5,
+        "hotwords_method": "refuse",
     }
     engine = EngineChoice(
         kind="onnxruntime",
@@ -141,6 +156,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         takeover_sec=1.5,
         linger_ms=50.0,
         max_step_ms=320.0,
+        hotwords="a b, c :2",
         stream=StreamOptions().updated(stream),
         encoder="filled in when it is built",
     )
@@ -182,8 +198,12 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         "queue_delay_ms": 0.0,
         "idle_timeout_sec": 2.5,
         "takeover_sec": 1.5,
+        "hotwords": "hotwords.txt",
         "stream": {
-            "decoding": {name: stream.get(name) for name in STREAM["decoding"]},
+            "decoding": {
+                **{name: stream.get(name) for name in STREAM["decoding"]},
+                "hotwords": [{"phrase": "d", "score": None}, {"phrase": "e", "score": 2.5}],
+            },
             "endpoint": False,
             "rules": {name: stream[name] for name in STREAM["rules"]},
         },

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -20,8 +20,10 @@ from moulin.audio.coded_frames import encoder_delay_sec, is_cut
 from moulin.audio.decoded import CannotDecodeError, Gap, PyAvMissingError, Sound, check_rate, closing, reason, refusal
 from moulin.audio.faults import Faults
 from moulin.audio.parts import BinaryFile
+from moulin.audio.patience import Patience, PatientFile
 from moulin.audio.pcm import scale_to_float
 from moulin.audio.timeline import Timeline
+from moulin.audio.transport_stream import interruptions
 from moulin.errors import AudioError
 
 logger = logging.getLogger(__name__)
@@ -51,11 +53,21 @@ _LEAST_MISSING_SEC = 0.5
 _LOOKED_AT_SEC = 60.0
 """The beginning of a track by which it is taken for silent."""
 
+_MOST_LOOKED_AT = 32
+"""Tracks that are looked at for sound: each takes a pass through the file."""
+
 _SILENT_PEAK = 1e-3
 
 
 def ffmpeg_sounds(
-    name: str, file: BinaryFile, *, sample_rate: int, track: int | None, is_first: bool, faults: Faults
+    name: str,
+    file: BinaryFile,
+    *,
+    sample_rate: int,
+    track: int | None,
+    is_first: bool,
+    faults: Faults,
+    patience: Patience,
 ) -> Iterator[Sound | Gap]:
     """Decode one audio track of `file`: sound at `sample_rate` Hz, and the gaps between it.
 
@@ -65,20 +77,26 @@ def ffmpeg_sounds(
     Raises CannotDecodeError when nothing can be decoded, AudioError for a file without (that) audio track, and
     PyAvMissingError.
     """
-    with opened(name, file) as container:
+    with opened(name, PatientFile(file, patience)) as container:
         try:
             stream = _chosen(name, container, file, track, faults)
+            patience.renew()
             zero_sec = _zero_sec(container, is_first)
         except (AudioError, CannotDecodeError):
             raise
         except Exception as error:
             raise refusal(name, error) from error
         yield from _sounds(name, container, stream, sample_rate, Timeline(zero_sec), faults)
+        if container.format.name == "mpegts":
+            with suppress(CannotDecodeError):
+                places = interruptions(PatientFile(file, patience), stream.id)
+                if places:
+                    faults.damaged(f"packets are missing at {places} place{'s'[: places > 1]}")
 
 
 def audio_tracks(name: str, file: BinaryFile) -> int:
     """The number of audio tracks. Raises as `ffmpeg_sounds`."""
-    with opened(name, file) as container:
+    with opened(name, PatientFile(file, Patience())) as container:
         return len(container.streams.audio)
 
 
@@ -147,7 +165,7 @@ def _chosen(name: str, container: Any, file: BinaryFile, track: int | None, faul
         (
             stream
             for limit_sec in (_LOOKED_AT_SEC, float("inf"))
-            for stream in by_default
+            for stream in by_default[:_MOST_LOOKED_AT]
             if not _is_silent(name, file, tracks.index(stream), limit_sec)
         ),
         by_default[0],
@@ -169,8 +187,9 @@ def _is_silent(name: str, file: BinaryFile, number: int, limit_sec: float) -> bo
     The file's position is kept: a container that is open already reads on from there.
     """
     position = file.tell()
+    patience = Patience()
     try:
-        with opened(name, file) as container:
+        with opened(name, PatientFile(file, patience)) as container:
             sounds = _sounds(name, container, container.streams.audio[number], 8000, Timeline(0.0), Faults())
             heard_sec = 0.0
             for sound in sounds:
@@ -179,6 +198,7 @@ def _is_silent(name: str, file: BinaryFile, number: int, limit_sec: float) -> bo
                 if sound.samples.size and np.abs(sound.samples).max() > _SILENT_PEAK:
                     return False
                 heard_sec += len(sound.samples) / sound.rate
+                patience.renew()
                 if heard_sec > limit_sec:
                     break
     except Exception as error:
@@ -303,7 +323,7 @@ class Frames:
             except StopIteration:
                 self.is_cut = last is not None and is_cut(codec, bytes(last))
                 return
-            except FFmpegError as error:  # the container ends in the middle of a packet
+            except (FFmpegError, CannotDecodeError) as error:  # the container ends in the middle of a packet
                 self.damage = error
                 return
             except Exception as error:

@@ -44,7 +44,7 @@ _GRAPH = re.compile(
 
 
 # Icefall's offline CTC export is model.onnx, its streaming one ctc-epoch-99-avg-1-chunk-16-left-128.onnx.
-_CTC = re.compile(r"(?:model|ctc)(?P<label>(?:[-_.].*?)?)(?:[._-](?P<precision>int8|fp16|fp32))?\.onnx")
+_CTC = re.compile(r"(?:model|ctc)(?P<label>(?:[-_.].*?)??)(?:[._-](?P<precision>int8|fp16|fp32))?\.onnx")
 
 
 @dataclass(frozen=True, slots=True)

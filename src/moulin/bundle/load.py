@@ -91,7 +91,7 @@ def _load(model: Path, precision: Precision | None, expect: Literal["offline", "
         encoder=encoder,
         decoder=decoder,
         joiner=joiner,
-        tokens=read_tokens(files.tokens, vocab_size),
+        tokens=read_tokens(files.tokens, vocab_size, files.bpe_model),
         feature_dim=feature_dim,
         vocab_size=vocab_size,
         context_size=context_size,

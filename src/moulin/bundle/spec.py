@@ -230,7 +230,9 @@ class CheckpointSpec(ModelSpec):
 
     @property
     def all_files(self) -> tuple[Path, ...]:
-        return self.checkpoint, self.tokens_file
+        bpe_model = self.tokens.bpe_model
+        more = () if bpe_model in (None, self.tokens_file) else (bpe_model,)
+        return self.checkpoint, self.tokens_file, *more
 
     @property
     def precision(self) -> Precision:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 from moulin.bundle.sentencepiece_model import read_pieces
+from moulin.bundle.spelling import WORD_MARKER, Speller
 from moulin.bundle.untrusted_file import errors_of, expect_regular
 from moulin.errors import BundleError
 from moulin.quoting import quoted
@@ -31,7 +32,6 @@ _MOST_BEYOND = 100_000
 """Lines of tokens.txt beyond the model's own tokens: disambiguation symbols."""
 _MOST_LINE_BYTES = 4096
 _MOST_DIGITS = 18
-_WORD_MARKER = "▁"
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _DISAMBIGUATION = re.compile(r"#\d+")
 _SPECIAL = re.compile(r"<(?!0x[0-9A-Fa-f]{2}>)[^<>]+>")
@@ -44,6 +44,7 @@ _BYTE_CODE_POINTS = [
     *range(32, 127),
     *(c for c in range(288, 423) if c not in (306, 307, 319, 320, 329, 383)),
 ]
+_BYTE_CHARS = "".join(map(chr, _BYTE_CODE_POINTS))
 _CHAR_TO_BYTE = {chr(code_point): byte for byte, code_point in enumerate(_BYTE_CODE_POINTS)}
 _CONTROL_CHARS = {char for char, byte in _CHAR_TO_BYTE.items() if byte < 0x20}
 _SPACES = re.compile(r"(?<=(\S))\s+(?=(\S))")
@@ -62,6 +63,8 @@ class TokenTable:
     """Token ids 0 to N-1 and their symbols. Blank is 0."""
 
     symbols: tuple[str, ...]
+    bpe_model: Path | None = field(default=None, compare=False)
+    """The SentencePiece model that spells phrases in these tokens; None leaves that to the best cover."""
 
     def __len__(self) -> int:
         return len(self.symbols)
@@ -75,6 +78,39 @@ class TokenTable:
     def skipped_ids(self) -> tuple[int, ...]:
         """The tokens that no search emits: blank, and `<unk>` where there is one."""
         return (BLANK_ID,) if self.unk_id is None else (BLANK_ID, self.unk_id)
+
+    def spell(self, phrase: str) -> tuple[int, ...]:
+        """The ids that spell `phrase`, by `bpe_model` where there is one: see `moulin.bundle.spelling`.
+
+        Its case is folded to what the vocabulary has. Raises OptionsError where the vocabulary cannot spell it,
+        BundleError for a damaged bpe.model, and EngineError where the package sentencepiece is missing.
+        """
+        return self._speller.spell(phrase)
+
+    @cached_property
+    def _speller(self) -> Speller:
+        return Speller(self, self.bpe_model)
+
+    def is_text(self, token: int) -> bool:
+        """Whether `token` stands for text, and is neither special (`<blk>`) nor a single byte (`<0xE4>`)."""
+        symbol = self.symbols[token]
+        return not (_SPECIAL.fullmatch(symbol) or _BYTE_TOKEN.fullmatch(symbol))
+
+    @cached_property
+    def byte_ids(self) -> dict[int, int]:
+        """The ids of the tokens `<0x00>` to `<0xFF>` by byte."""
+        return {byte[0]: token for token, symbol in enumerate(self.symbols) if (byte := self.byte_of(symbol))}
+
+    @staticmethod
+    def byte_of(symbol: str) -> bytes:
+        """The byte that a `symbol` such as `<0xE4>` stands for, nothing for others."""
+        found = _BYTE_TOKEN.fullmatch(symbol)
+        return bytes([int(found[1], 16)]) if found else b""
+
+    @staticmethod
+    def byte_text(text: str) -> str:
+        """`text` as byte-BPE sees it: a printable character for each byte of its UTF-8."""
+        return "".join(_BYTE_CHARS[byte] for byte in text.encode("utf-8"))
 
     @cached_property
     def kind(self) -> str:
@@ -164,11 +200,11 @@ class TokenTable:
 
     @cached_property
     def _marks_words(self) -> bool:
-        return any(symbol.startswith(_WORD_MARKER) for symbol in self.symbols)
+        return any(symbol.startswith(WORD_MARKER) for symbol in self.symbols)
 
     @cached_property
     def _is_byte_bpe(self) -> bool:
-        plain = [s.replace(_WORD_MARKER, "") for s in self.symbols if not _SPECIAL.fullmatch(s)]
+        plain = [s.replace(WORD_MARKER, "") for s in self.symbols if not _SPECIAL.fullmatch(s)]
         # Latvian and Lithuanian pieces consist of the same characters, and some decode to valid multi-byte UTF-8
         # ("žī"). But these languages use letters that stand for control characters (ā, č, ė), which occur in no
         # transcript; a byte vocabulary contains those only if it contains every byte.
@@ -184,11 +220,11 @@ class TokenTable:
         return tuple(self._symbol_bytes(symbol) for symbol in self.symbols)
 
     def _symbol_bytes(self, symbol: str) -> bytes:
-        if byte := _BYTE_TOKEN.fullmatch(symbol):
-            return bytes([int(byte[1], 16)])
+        if byte := self.byte_of(symbol):
+            return byte
         if _SPECIAL.fullmatch(symbol):
             return b""
-        spaced = symbol.replace(_WORD_MARKER, " ")
+        spaced = symbol.replace(WORD_MARKER, " ")
         if self._is_byte_bpe and all(char in _CHAR_TO_BYTE for char in spaced):
             return bytes(_CHAR_TO_BYTE[char] for char in spaced)
         return spaced.encode("utf-8")
@@ -211,19 +247,19 @@ def _words_of_whole(pieces: Sequence[str]) -> list[WordSpan]:
     return words
 
 
-def read_tokens(file: Path, vocab_size: int) -> TokenTable:
+def read_tokens(file: Path, vocab_size: int, bpe_model: Path | None = None) -> TokenTable:
     """Read tokens.txt (lines of `SYMBOL ID`), which must contain the ids 0 to vocab_size - 1, each once; or a bpe.model
-    (`*.model`), which must have vocab_size pieces.
+    (`*.model`), which must have vocab_size pieces. `bpe_model` beside a tokens.txt will spell phrases.
 
     Disambiguation symbols (`#0`) after them are ignored, as in Icefall. Raises BundleError.
     """
     if not 0 < vocab_size <= MOST_TOKENS:
         raise BundleError(f"Expected a vocabulary of 1 to {MOST_TOKENS:,} tokens, the model has {quoted(vocab_size)}")
     with errors_of(file):
-        return _read(file, vocab_size)
+        return _read(file, vocab_size, bpe_model)
 
 
-def _read(file: Path, vocab_size: int) -> TokenTable:
+def _read(file: Path, vocab_size: int, bpe_model: Path | None) -> TokenTable:
     if file.suffix == ".model":
         pieces = read_pieces(file)
         if len(pieces) != vocab_size:
@@ -231,7 +267,7 @@ def _read(file: Path, vocab_size: int) -> TokenTable:
                 f"Expected {vocab_size} pieces in {file}, as many as the model has tokens, got {len(pieces)}",
                 hint="its vocabulary is not this bpe.model alone: take tokens.txt from the training",
             )
-        return TokenTable(pieces)
+        return TokenTable(pieces, file)
     symbols = _symbols(file, vocab_size)
     words = [token for token, symbol in symbols.items() if not _DISAMBIGUATION.fullmatch(symbol)]
     missing = next((token for token in range(vocab_size) if token not in symbols), None)
@@ -242,7 +278,7 @@ def _read(file: Path, vocab_size: int) -> TokenTable:
             f"Expected {vocab_size} tokens in {file}, as the model was exported with, got {len(words)} ({detail})",
             hint="take tokens.txt from the same training as the ONNX files",
         )
-    return TokenTable(tuple(symbols[token] for token in range(vocab_size)))
+    return TokenTable(tuple(symbols[token] for token in range(vocab_size)), bpe_model)
 
 
 def _symbols(file: Path, vocab_size: int) -> dict[int, str]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from moulin.cli.flags import ChangesOf, with_flags, without
+from moulin.cli.hotwords import HOTWORDS, changed_hotwords
 from moulin.cli.interrupt import interrupts
 from moulin.cli.messages import warn
 from moulin.cli.recognized_by import RecognizedBy
@@ -50,6 +51,7 @@ def stream(
     format: Annotated[  # the flag's name
         Literal["text", "json"], typer.Option(help="What to print.")
     ] = "text",
+    hotwords: Annotated[str | None, HOTWORDS] = None,
     *,
     by: Annotated[RecognizedBy, without("threads", "cuda_graphs")],
     options: Annotated[dict[str, Any], ChangesOf(StreamOptions, "the server's")],
@@ -68,6 +70,7 @@ def stream(
     if mic and raw is not None:
         raise OptionsError("Expected --raw with a FILE or -, got it with --mic")
     source = None if file is None else AudioSource(file, parse_raw_format(raw) if raw else None)
+    options |= changed_hotwords(hotwords)
     is_live = source is not None and _is_live(source.name)
     model = by.runnable(streaming=True)
 

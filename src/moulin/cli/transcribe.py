@@ -13,6 +13,7 @@ import typer
 
 from moulin.audio.selection import Selection
 from moulin.cli.flags import ChangesOf, with_flags, without
+from moulin.cli.hotwords import HOTWORDS, changed_hotwords
 from moulin.cli.interrupt import unfinished
 from moulin.cli.messages import show_error
 from moulin.cli.recognized_by import RecognizedBy
@@ -44,6 +45,7 @@ def transcribe(
     raw: Annotated[
         str | None, typer.Option(metavar="ENCODING:RATE[:CHANNELS]", help="The files are headerless, e.g. s16le:8000.")
     ] = None,
+    hotwords: Annotated[str | None, HOTWORDS] = None,
     *,
     selection: Selection,
     by: Annotated[RecognizedBy, without("threads", "cuda_graphs")],
@@ -58,6 +60,7 @@ def transcribe(
     from moulin.cli.transcribing_progress import transcribing_progress
     from moulin.transcribe_files import transcribe_in_process, transcribe_on_server
 
+    changes |= changed_hotwords(hotwords)
     sources = find_sources(files, parse_raw_format(raw) if raw else None, selection, on_skipped=_say_skipped)
     if format in SUBTITLES and to is None and len(sources) > 1:
         raise OptionsError(f"Subtitles of {len(sources)} recordings do not go into one file", hint="add --to FOLDER")

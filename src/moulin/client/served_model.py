@@ -18,6 +18,8 @@ class ServedModel:
     streaming: bool
     max_utterance_sec: float
     """The longest utterance that the model takes; longer recordings are cut. Streams have no limit."""
+    uses_hotwords: bool = False
+    """Whether requests may have hotwords."""
 
 
 def ready_models(index: Any) -> list[str]:
@@ -40,5 +42,14 @@ def _is_ours(config: Any) -> bool:
 
 
 def _served_model(config: Any) -> ServedModel:
-    limit = config.parameters["max_utterance_sec"].string_value if "max_utterance_sec" in config.parameters else ""
-    return ServedModel(config.name, config.HasField("sequence_batching"), float(limit) if limit else _UNTOLD_LIMIT_SEC)
+    facts = {
+        name: config.parameters[name].string_value
+        for name in ("max_utterance_sec", "hotwords")
+        if name in config.parameters
+    }
+    return ServedModel(
+        config.name,
+        config.HasField("sequence_batching"),
+        float(facts.get("max_utterance_sec") or _UNTOLD_LIMIT_SEC),
+        facts.get("hotwords") == "true",
+    )

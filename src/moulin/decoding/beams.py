@@ -29,6 +29,8 @@ class Beams:
     """[N, P]"""
     hashes: NDArray[np.uint64]
     """[N, P]: a hash of all tokens so far; equal hashes and counts mean equal tokens."""
+    context_states: Ints32
+    """[N, P, 2]: the states in the row's two context graphs, 0 without."""
 
     @classmethod
     def memory(cls, rows: int, places: int, context_size: int, joiner_dim: int) -> Self:
@@ -44,6 +46,7 @@ class Beams:
             decoder_out=zeros(joiner_dim, dtype=np.float32),
             num_tokens=zeros(dtype=np.int64),
             hashes=zeros(dtype=np.uint64),
+            context_states=zeros(2, dtype=np.int32),
         )
 
     def take(self, rows: Ints, places: int) -> Self:
@@ -83,3 +86,4 @@ class Beams:
     def _alone(self, rows: Ints) -> None:
         self.scores[rows] = -np.inf
         self.scores[rows, 0] = 0.0
+        self.context_states[rows] = 0  # phrases begin anew, as in sherpa-onnx after an endpoint

@@ -16,7 +16,8 @@ class Hypothesis:
     """A sequence of tokens.
 
     `frames[i]` is the encoder frame at which `tokens[i]` was emitted and `log_probs[i]` its log-probability there.
-    `score` is the total log-probability of the path or, in beam search, of all merged paths.
+    `score` is the total log-probability of the path or, in beam search, of all merged paths, with the bonuses of
+    hotwords.
     """
 
     tokens: tuple[int, ...]
@@ -44,8 +45,8 @@ class Found:
     log_probs: Floats
     """[N, P, T]"""
     scores: Doubles
-    """[N, P]: log-probability since the search began or was last reduced to one hypothesis (`Continuation.decided`);
-    -inf for no hypothesis."""
+    """[N, P]: log-probability since the search began or was last reduced to one hypothesis (`Continuation.decided`),
+    with the bonuses of hotwords; -inf for no hypothesis."""
 
     @classmethod
     def nothing(cls, rows: int, places: int, frames: int) -> Self:

@@ -12,6 +12,7 @@ from moulin.arrays import Doubles, Floats, Ints, Ints32
 from moulin.decoding.beams import Beams
 from moulin.decoding.found import Found
 from moulin.decoding.network import PredictionNetwork, is_emitted, log_softmax
+from moulin.decoding.row_graphs import RowGraphs
 from moulin.decoding.row_options import RowOptions
 
 
@@ -27,6 +28,7 @@ def advance_modified_beam_search(
     order = np.argsort(-encoder_out_lens, kind="stable")
     encoder_out, lengths, options = encoder_out[order], encoder_out_lens[order], options.take(order)
     sorted_beams = beams.take(order, options.places)
+    graphs = RowGraphs(options.graphs, sorted_beams.context_states)
     shape = (int(lengths.max(initial=0)), *sorted_beams.scores.shape)
     parents = np.zeros(shape, dtype=np.int16)
     tokens = np.zeros(shape, dtype=np.int32)  # 0: nothing appended
@@ -34,8 +36,10 @@ def advance_modified_beam_search(
     for frame in range(shape[0]):
         going = int(np.count_nonzero(lengths > frame))
         parents[frame, :going], tokens[frame, :going], log_probs[frame, :going] = _advance(
-            network, encoder_out[:going, frame], sorted_beams.prefix(going), options
+            network, encoder_out[:going, frame], sorted_beams.prefix(going), options, graphs
         )
+    if graphs:
+        sorted_beams.context_states[:] = graphs.states()
     beams.put(order, sorted_beams)
     found = Found.nothing(len(order), shape[2], encoder_out.shape[1])
     found.put(order, _trace_back(parents, tokens, log_probs, lengths, sorted_beams.scores))
@@ -43,11 +47,13 @@ def advance_modified_beam_search(
 
 
 def _advance(
-    network: PredictionNetwork, encoder_frame: Floats, beams: Beams, options: RowOptions
+    network: PredictionNetwork, encoder_frame: Floats, beams: Beams, options: RowOptions, graphs: RowGraphs
 ) -> tuple[Ints, Ints, Floats]:
-    """One frame: changes `beams`, returns the parent place, appended token (or 0) and its log-prob, each [N, P].
+    """One frame: changes `beams`, and `graphs` with them; returns the parent place, appended token (or 0) and its
+    log-prob, each [N, P].
 
-    `options` may have more than these N rows; the further ones are ignored.
+    `options` and `graphs` may have more than these N rows; the further ones are ignored. Bonuses of hotwords count from
+    the next frame on, as in Icefall and sherpa-onnx: the best extensions are chosen without.
     """
     num_rows, num_places = beams.scores.shape
     rows = np.arange(num_rows)[:, None]
@@ -69,6 +75,8 @@ def _advance(
     scores[np.arange(num_places) >= options.beams[:num_rows, None]] = -np.inf
 
     appended = is_emitted(token, network.skipped_ids)
+    if graphs:
+        scores += graphs.advance(parent, token, appended)
     hashes = beams.hashes[rows, parent]
     hashes = np.where(appended, hashes * _HASH_FACTOR + token.astype(np.uint64) + np.uint64(1), hashes)
     beams.num_tokens[:] = beams.num_tokens[rows, parent] + appended
@@ -107,7 +115,8 @@ def _merge(scores: Doubles, hashes: NDArray[np.uint64], num_tokens: Ints) -> Dou
     """Add up the probabilities of places with the same tokens into the first of them; the others become -inf."""
     same = (hashes[:, :, None] == hashes[:, None, :]) & (num_tokens[:, :, None] == num_tokens[:, None, :])
     is_first = same.argmax(axis=2) == np.arange(scores.shape[1])
-    peak = np.where(np.isfinite(scores[:, :1]), scores[:, :1], 0.0)  # places are sorted by score
+    peak = scores.max(axis=1, keepdims=True)
+    peak[~np.isfinite(peak)] = 0.0
     shares = np.exp(scores - peak)
     with np.errstate(divide="ignore"):
         summed = np.log(np.where(same, shares[:, None, :], 0.0).sum(axis=2)) + peak

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
+from moulin.decoding.hotwords import SCORES, Hotword, hotwords_of
 from moulin.errors import OptionsError
 from moulin.options import Bounds, check_options, option
 from moulin.quoting import quoted
 from moulin.untrusted_json import JsonError, read_json
 
 Method = Literal["greedy", "modified_beam_search"]
+HotwordsMethod = Literal["modified_beam_search", "refuse"]
 METHODS: tuple[Method, ...] = get_args(Method)
 MAX_BEAM = 32
-MOST_OPTIONS_BYTES = 1 << 16
-"""The limit on the JSON of one row's options."""
+MOST_OPTIONS_BYTES = 1 << 18
+"""The limit on the JSON of one row's options: 1,000 hotwords with scores fit."""
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
 MAX_BLANK_PENALTY = 100.0
 """Limits beyond which the arithmetic of float32 gives infinities and NaN instead of another result."""
@@ -27,7 +29,7 @@ class DecodingOptions:
 
     Logits are divided by `temperature`: above 1 beam search weighs its hypotheses more alike, and confidences are
     lower. `blank_penalty` is subtracted from the logit of blank: more words, fewer deletions. `blank_skip` is for a
-    transducer with a CTC head. Raises OptionsError.
+    transducer with a CTC head. `hotwords` may be given as JSON has them (`hotwords_of`). Raises OptionsError.
     """
 
     method: Method = option("greedy", "Decoding method.")
@@ -39,6 +41,13 @@ class DecodingOptions:
         "Skip frames whose blank has at least this probability by the model's CTC head, say 0.95.",
         usual="off",
         bounds=Bounds(above=0, below=1),
+    )
+    hotwords: tuple[Hotword, ...] = ()
+    hotwords_score: float = option(
+        1.5, "Bonus for each token of a hotword that has no score of its own.", bounds=SCORES
+    )
+    hotwords_method: HotwordsMethod = option(
+        "modified_beam_search", "What becomes of greedy search with hotwords, which it cannot use."
     )
 
     def __post_init__(self) -> None:
@@ -55,6 +64,7 @@ class DecodingOptions:
                 f"Expected a blank_penalty of {-MAX_BLANK_PENALTY:g} to {MAX_BLANK_PENALTY:g}, "
                 f"got {quoted(self.blank_penalty)}"
             )
+        object.__setattr__(self, "hotwords", hotwords_of(self.hotwords))
         check_options(self)
 
     def to_dict(self) -> dict[str, Any]:
@@ -68,7 +78,7 @@ class DecodingOptions:
                 raise OptionsError(
                     f"There is no decoding option {quoted(name)}", hint=f"the options are {', '.join(known)}"
                 )
-        return DecodingOptions(**{**asdict(self), **changes})
+        return replace(self, **changes)
 
     def updated_from_json(self, text: str | bytes) -> DecodingOptions:
         """These options with the changes of a JSON object such as `{"method": "modified_beam_search"}`."""

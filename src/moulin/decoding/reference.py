@@ -5,7 +5,8 @@ Greedy search takes the most likely token at every frame, and emits it unless it
 Modified beam search (Icefall's `modified_beam_search`) extends at each frame all hypotheses by every token, keeps the
 `beam` best extensions, and merges those that now spell the same tokens by adding their probabilities. The winner is
 the hypothesis with the best log-probability per token, where the initial context counts as tokens too (icefall and
-sherpa-onnx, `GetMostProbable(length_norm=true)`).
+sherpa-onnx, `GetMostProbable(length_norm=true)`). A token gives its hypothesis the bonuses of both context graphs,
+after the best extensions have been chosen; at the end the bonuses of phrases that are not complete are taken back.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 from moulin.arrays import Floats, Ints
 from moulin.decoding.found import Found, Hypothesis
 from moulin.decoding.network import PredictionNetwork, initial_context, log_softmax
+from moulin.decoding.plain_context_graph import PlainContextGraph, State
 from moulin.decoding.row_options import RowOptions
 
 
@@ -71,20 +73,28 @@ class _Path:
     frames: tuple[int, ...] = ()
     log_probs: tuple[float, ...] = ()
     score: float = 0.0
+    states: tuple[State, ...] = ((), ())
 
 
 def _modified_beam_search(
     network: PredictionNetwork, encoder_out: Floats, searched: Sequence[int], options: RowOptions
 ) -> Hypothesis:
+    graphs = [PlainContextGraph(graph.phrases if graph else {}) for graph in options.graphs[0]]
     paths = [_Path()]
     for frame in searched:
-        paths = _step(network, encoder_out[frame], frame, paths, options)
+        paths = _step(network, encoder_out[frame], frame, paths, options, graphs)
+    paths = [replace(path, score=path.score - sum(map(PlainContextGraph.held, graphs, path.states))) for path in paths]
     best = max(paths, key=lambda path: path.score / (len(path.tokens) + network.context_size))
     return Hypothesis(best.tokens, best.frames, best.log_probs, best.score)
 
 
 def _step(
-    network: PredictionNetwork, encoder_frame: Floats, frame: int, paths: list[_Path], options: RowOptions
+    network: PredictionNetwork,
+    encoder_frame: Floats,
+    frame: int,
+    paths: list[_Path],
+    options: RowOptions,
+    graphs: Sequence[PlainContextGraph],
 ) -> list[_Path]:
     """The paths after one more frame; those with equal tokens are merged."""
     start = initial_context(network.context_size)
@@ -102,12 +112,17 @@ def _step(
         score = float(totals[parent, token])
         path = replace(paths[parent], score=score)
         if token not in network.skipped_ids:
+            advanced = [graph.advance(state, token) for graph, state in zip(graphs, path.states, strict=True)]
             path = _Path(
-                (*path.tokens, token), (*path.frames, frame), (*path.log_probs, float(log_probs[parent, token])), score
+                (*path.tokens, token),
+                (*path.frames, frame),
+                (*path.log_probs, float(log_probs[parent, token])),
+                score + sum(bonus for bonus, _ in advanced),
+                tuple(state for _, state in advanced),
             )
         same = merged.get(path.tokens)
         if same is not None:
             # The better path came first: its frames stay.
-            path = replace(same, score=float(np.logaddexp(same.score, score)))
+            path = replace(same, score=float(np.logaddexp(same.score, path.score)))
         merged[path.tokens] = path
     return list(merged.values())

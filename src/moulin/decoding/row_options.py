@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moulin.arrays import Floats, Ints, Ints32
 from moulin.decoding.options import DecodingOptions
+from moulin.decoding.row_graphs import NO_GRAPHS, Graphs
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +25,15 @@ class RowOptions:
     """1 / temperature."""
     blank_skips: Floats
     """Frames whose blank has at least this log-probability by the CTC head are skipped; infinity skips none."""
+    graphs: NDArray[np.object_]
+    """[N, 2]: the `ContextGraph` of the server's hotwords and that of the request's, None for none."""
 
     @classmethod
-    def of(cls, options: Sequence[DecodingOptions]) -> Self:
-        """One row for each of `options`."""
+    def of(cls, options: Sequence[DecodingOptions], graphs: Sequence[Graphs] | None = None) -> Self:
+        """One row for each of `options`, with its `graphs`."""
         rows = cls.defaults(len(options))
         for row, chosen in enumerate(options):
-            rows.set(row, chosen)
+            rows.set(row, chosen, NO_GRAPHS if graphs is None else graphs[row])
         return rows
 
     @classmethod
@@ -40,14 +44,16 @@ class RowOptions:
             np.zeros(count, np.float32),
             np.ones(count, np.float32),
             np.full(count, np.inf, np.float32),
+            np.full((count, 2), None),
         )
 
     def __len__(self) -> int:
         return len(self.beams)
 
-    def set(self, row: int, options: DecodingOptions) -> None:
-        """Change one row in place."""
-        self.beams[row] = 0 if options.method == "greedy" else options.beam
+    def set(self, row: int, options: DecodingOptions, graphs: Graphs = NO_GRAPHS) -> None:
+        """Change one row in place. A row with hotwords is searched with a beam, whatever its method."""
+        self.graphs[row, 0], self.graphs[row, 1] = graphs
+        self.beams[row] = 0 if options.method == "greedy" and graphs == NO_GRAPHS else options.beam
         self.blank_penalties[row] = options.blank_penalty
         self.sharpness[row] = 1.0 / options.temperature
         self.blank_skips[row] = np.inf if options.blank_skip is None else np.log(options.blank_skip)

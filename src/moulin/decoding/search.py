@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -14,6 +14,7 @@ from moulin.decoding.found import Found
 from moulin.decoding.greedy import advance_greedy
 from moulin.decoding.modified_beam_search import advance_modified_beam_search
 from moulin.decoding.network import PredictionNetwork
+from moulin.decoding.row_graphs import RowGraphs
 from moulin.decoding.row_options import RowOptions
 
 
@@ -60,6 +61,12 @@ class Searches:
         spoken = skip_blanks(encoder_out, encoder_out_lens, options, self._joiner_dim)
         found = self._advance(continuation, spoken.encoder_out, spoken.lengths, options)
         return spoken.with_their_frames(found)
+
+    def ended(self, continuation: Continuation, found: Found, options: RowOptions) -> Found:
+        """What `advance` has `found`, for searches that get no more frames: without the bonuses of hotwords that have
+        begun and are not complete."""
+        graphs = RowGraphs(options.graphs, self._beams.context_states[continuation.slots, : options.places])
+        return replace(found, scores=found.scores - graphs.held()) if graphs else found
 
     def _advance(
         self, continuation: Continuation, encoder_out: Floats, encoder_out_lens: Ints, options: RowOptions
@@ -108,5 +115,6 @@ def search(
     rows = len(encoder_out)
     joiner_dim = encoder_out.shape[-1] if joiner_dim is None else joiner_dim
     searches = Searches(network, slots=rows, places=options.places, joiner_dim=joiner_dim)
-    found = searches.advance(Continuation.beginning(rows), encoder_out, encoder_out_lens, options)
-    return found.best(network.context_size)
+    whole = Continuation.beginning(rows)
+    found = searches.advance(whole, encoder_out, encoder_out_lens, options)
+    return searches.ended(whole, found, options).best(network.context_size)

@@ -11,9 +11,12 @@ from moulin.audio.loudness import loudness
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.bundle.spec import ModelSpec
 from moulin.decoding.found import Hypothesis
+from moulin.decoding.hotword_graphs import HotwordGraphs
 from moulin.decoding.options import DecodingOptions
+from moulin.decoding.row_graphs import NO_GRAPHS, Graphs
 from moulin.decoding.row_options import RowOptions
 from moulin.engine.no_blank_skip import no_blank_skip
+from moulin.engine.no_hotwords import no_hotwords
 from moulin.engine.pipeline import Pipeline
 from moulin.engine.spelling import spell
 from moulin.engine.word_times import Sound
@@ -31,10 +34,12 @@ class Recognizer:
         *,
         options: DecodingOptions | None = None,
         skips_blanks: bool = False,
+        hotwords: HotwordGraphs | None = None,
     ) -> None:
         """`options` are the defaults of `transcribe`; `skips_blanks` says whether the pipeline does what
-        `DecodingOptions.blank_skip` asks for, and otherwise that option is refused."""
-        self.spec, self._skips_blanks = spec, skips_blanks
+        `DecodingOptions.blank_skip` asks for, and otherwise that option is refused. `hotwords` are the automata of a
+        pipeline that uses them; None refuses hotwords."""
+        self.spec, self._skips_blanks, self._hotwords = spec, skips_blanks, hotwords
         self.pipeline = pipeline
         self.options = options or DecodingOptions()
 
@@ -68,13 +73,17 @@ class Recognizer:
             spelt = found if isinstance(found, MoulinError) else self._spell(found, waveforms[position])
             answers[position] = spelt
 
-        refused = self._refused(options)
-        answers.update(refused)
-        some = [position for position in range(len(waveforms)) if position not in refused]
+        graphs: dict[int, Graphs] = {}
+        for position, chosen in enumerate(options):
+            try:
+                graphs[position] = self._graphs(chosen)
+            except MoulinError as error:
+                answers[position] = error
+        some = list(graphs)
         if some:
             self.pipeline(
                 [waveforms[position] for position in some],
-                RowOptions.of([options[position] for position in some]),
+                RowOptions.of([options[position] for position in some], list(graphs.values())),
                 [names[position] for position in some],
                 lambda row, found: answer(some[row], found),
             )
@@ -100,11 +109,15 @@ class Recognizer:
         """Stop the worker threads."""
         self.pipeline.close()
 
-    def _refused(self, options: Sequence[DecodingOptions]) -> dict[int, MoulinError]:
-        """The errors of rows whose options the model cannot fulfil."""
-        if self._skips_blanks:
-            return {}
-        return {row: no_blank_skip(self.spec) for row, chosen in enumerate(options) if chosen.blank_skip is not None}
+    def _graphs(self, options: DecodingOptions) -> Graphs:
+        """The automata of a row's hotwords. Raises OptionsError for options that the model cannot fulfil."""
+        if options.blank_skip is not None and not self._skips_blanks:
+            raise no_blank_skip(self.spec)
+        if self._hotwords is not None:
+            return self._hotwords.of(options)
+        if options.hotwords:
+            raise no_hotwords(ctc=self.spec.head == "ctc")
+        return NO_GRAPHS
 
     def _spell(self, hypothesis: Hypothesis, waveform: Floats) -> Transcript:
         frame_sec = self.spec.encoder_frame_sec

@@ -14,12 +14,15 @@ from moulin.audio.loudness import LoudnessTracks
 from moulin.audio.waveform import SAMPLE_RATE, check_waveform, check_waveforms
 from moulin.bundle.spec import ModelSpec
 from moulin.decoding.found import Found, Hypothesis
+from moulin.decoding.hotword_graphs import HotwordGraphs
 from moulin.decoding.hypotheses import OpenHypotheses
-from moulin.decoding.options import MAX_BEAM
+from moulin.decoding.options import MAX_BEAM, DecodingOptions
+from moulin.decoding.row_graphs import NO_GRAPHS, Graphs
 from moulin.decoding.row_options import RowOptions
 from moulin.decoding.search import Continuation
 from moulin.engine.features import TAIL_PADDING_SEC
 from moulin.engine.no_blank_skip import no_blank_skip
+from moulin.engine.no_hotwords import no_hotwords
 from moulin.engine.precision_error import precision_error
 from moulin.engine.spelling import spell_words
 from moulin.engine.stepper import StepLimits, Stepper
@@ -52,16 +55,18 @@ class StreamRecognizer:
         options: StreamOptions | None = None,
         tail_padding_sec: float = TAIL_PADDING_SEC,
         skips_blanks: bool = False,
+        hotwords: HotwordGraphs | None = None,
     ) -> None:
         """`skips_blanks` says whether the stepper does what `DecodingOptions.blank_skip` asks for, and otherwise that
-        option is refused. Raises BundleError for an offline model."""
+        option is refused. `hotwords` are the automata of a stepper that uses them; None refuses hotwords.
+        Raises BundleError for an offline model."""
         if spec.streaming is None:
             raise BundleError(f"Expected a streaming model, got the {spec.mode} {spec.family} in {spec.path}")
         self.spec = spec
         self.chunk_sec = spec.streaming.chunk_sec
         """Seconds of audio from a stream's step to its next."""
         self.options = options or StreamOptions()
-        self.stepper, self._skips_blanks = stepper, skips_blanks
+        self.stepper, self._skips_blanks, self._hotwords = stepper, skips_blanks, hotwords
         self._chunk_encoder_frames = spec.streaming.chunk_encoder_frames
         self._tail_samples = round(tail_padding_sec * SAMPLE_RATE)
         capacity = stepper.limits.capacity
@@ -87,19 +92,29 @@ class StreamRecognizer:
         return self._slots.num_taken
 
     def open(self, options: StreamOptions | None = None) -> Stream:
-        """A new stream. Raises StreamsFull, and OptionsError for a `blank_skip` that the model cannot fulfil."""
-        if (options or self.options).decoding.blank_skip is not None and not self._skips_blanks:
-            raise no_blank_skip(self.spec)
+        """A new stream. Raises StreamsFull, and OptionsError for a `blank_skip` or hotwords that the model cannot
+        fulfil."""
+        graphs = self._graphs((options or self.options).decoding)
         stream = Stream(self._slots.acquire(), options or self.options)
         slot, chosen = stream.slot, stream.options
         self._inbox.open(slot)
         self._loudness.open(slot)
         self._endpoints.set(slot, chosen.rules if chosen.endpoint else None)
-        self._options.set(slot, chosen.decoding)
+        self._options.set(slot, chosen.decoding, graphs)
         self._segment_starts[slot] = 0
         self._broken[slot] = False
         self._begin_search(slot)
         return stream
+
+    def _graphs(self, options: DecodingOptions) -> Graphs:
+        """The automata of a stream's hotwords. Raises OptionsError for options that the model cannot fulfil."""
+        if options.blank_skip is not None and not self._skips_blanks:
+            raise no_blank_skip(self.spec)
+        if self._hotwords is not None:
+            return self._hotwords.of(options)
+        if options.hotwords:
+            raise no_hotwords(ctc=self.spec.head == "ctc")
+        return NO_GRAPHS
 
     def accept(self, stream: Stream, samples: Floats) -> None:
         """Append audio: float32 [n] (16 kHz, mono, in [-1, 1]), n may be 0. It is copied.
@@ -133,6 +148,7 @@ class StreamRecognizer:
 
     def close(self, stream: Stream) -> None:
         """Give the stream's slot back; it must not be used again."""
+        self._options.graphs[stream.slot] = None
         self._slots.release(stream.slot)
 
     def is_ready(self, stream: Stream) -> bool:

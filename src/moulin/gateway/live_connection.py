@@ -104,7 +104,8 @@ class LiveConnection:
 
     async def _find(self, step: Find) -> None:
         try:
-            step.model = (await self._services.catalog.streaming(step.name)).name
+            found = await self._services.catalog.streaming(step.name)
+            step.model, step.uses_hotwords = found.name, found.uses_hotwords
         except MoulinError as error:
             step.refusal = api_error(error)
 

@@ -65,7 +65,7 @@ async def _realtime_session(services: Services, websocket: WebSocket) -> Session
         model = await services.catalog.streaming(query.get("model"))
     except ApiError as error:  # the client can still choose another with session.update
         model, refusal = await services.catalog.streaming(None), error
-    return RealtimeSession(RealtimeConfig(model.name), older=older, refusal=refusal)
+    return RealtimeSession(RealtimeConfig(model.name, uses_hotwords=model.uses_hotwords), older=older, refusal=refusal)
 
 
 async def _live_session(services: Services, websocket: WebSocket) -> Session:

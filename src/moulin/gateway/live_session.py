@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from moulin.decoding.options import MOST_OPTIONS_BYTES
 from moulin.errors import AudioError, OptionsError
 from moulin.gateway.api_error import ApiError, api_error
 from moulin.gateway.live_audio import ContainerSent, FormatGuard, LiveAudio, Samples
@@ -23,7 +24,7 @@ from moulin.untrusted_json import JsonError, read_json
 
 Encoding = Literal["s16le", "f32le"]
 
-_MOST_MESSAGE_BYTES = 1 << 16
+_MOST_MESSAGE_BYTES = MOST_OPTIONS_BYTES + 1024
 """The limit on a message in JSON; audio goes into binary ones."""
 _MOST_ID = 512
 

@@ -50,6 +50,7 @@ class Find:
 
     name: str
     model: str | None = None
+    uses_hotwords: bool = False
     refusal: ApiError | None = None
 
 

@@ -12,8 +12,10 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moulin.audio.pcm import PcmEncoding
+from moulin.decoding.hotwords import MOST_CHARS, MOST_HOTWORDS
 from moulin.gateway.api_error import ApiError
 from moulin.gateway.live_audio import FormatGuard, LiveAudio
+from moulin.gateway.prompt_words import prompt_words
 from moulin.quoting import cut, quoted
 
 _LOGPROBS = "item.input_audio_transcription.logprobs"
@@ -71,20 +73,25 @@ class TurnDetection:
 
 @dataclass(frozen=True, slots=True)
 class RealtimeConfig:
-    """A session's settings. Without `turn_detection` the client commits. `language` and `prompt` are only shown."""
+    """A session's settings. Without `turn_detection` the client commits. `language` is only shown; `keywords` are
+    hotwords, and where the model `uses_hotwords` the words of a `prompt` that lists some."""
 
     model: str
     format: AudioFormat = PCM
     turn_detection: TurnDetection | None = TurnDetection()
     language: str | None = None
     prompt: str | None = None
+    keywords: tuple[str, ...] = ()
     logprobs: bool = False
+    uses_hotwords: bool = False
 
     @property
     def stream_options(self) -> dict[str, Any]:
         """The options for streams on Triton."""
         silence = self.turn_detection.silence_sec if self.turn_detection else _SETTLED_SEC
-        return {"endpoint": True, "rule2_min_trailing_silence_sec": silence}
+        words = [*self.keywords, *(prompt_words(self.prompt) if self.uses_hotwords else ())]
+        hotwords = {"hotwords": list(dict.fromkeys(words))} if words else {}
+        return {"endpoint": True, "rule2_min_trailing_silence_sec": silence, **hotwords}
 
     def updated(self, session: Any) -> RealtimeConfig:
         """The settings after a `session.update` with `session`; the model has the client's name. Raises ApiError."""
@@ -126,7 +133,8 @@ class RealtimeConfig:
         return {"id": session_id, "object": "realtime.transcription_session", "include": include}
 
     def _transcription(self) -> dict[str, Any]:
-        return {"model": self.model, "language": self.language, "prompt": self.prompt}
+        keywords = {"keywords": list(self.keywords)} if self.keywords else {}
+        return {"model": self.model, "language": self.language, "prompt": self.prompt, **keywords}
 
     def _turn_detection(self) -> dict[str, Any] | None:
         return self.turn_detection.to_dict() if self.turn_detection else None
@@ -141,17 +149,21 @@ class _Strict(BaseModel):
 
 
 class _Transcription(_Strict):
-    # The session's events show these three again, so they are bounded.
+    # The session's events show these four again, so they are bounded.
     model: str | None = Field(None, max_length=256)
     language: str | None = Field(None, max_length=64)
     prompt: str | None = Field(None, max_length=10_000)
+    keywords: list[Annotated[str, Field(min_length=1, max_length=MOST_CHARS)]] | None = Field(
+        None, max_length=MOST_HOTWORDS
+    )
     # Hints for other kinds of models: accepted and unused.
     languages: list[str] | None = Field(None, max_length=100)
-    keywords: list[str] | None = Field(None, max_length=10_000)
     delay: Literal["minimal", "low", "medium", "high", "xhigh"] | None = None
 
     def settings(self) -> dict[str, Any]:
         settings = {name: getattr(self, name) for name in ("language", "prompt") if self.given(name)}
+        if self.given("keywords"):
+            settings["keywords"] = tuple(self.keywords or ())
         return settings | ({"model": self.model} if self.model is not None else {})
 
 

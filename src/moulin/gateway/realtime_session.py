@@ -173,7 +173,7 @@ class RealtimeSession:
             yield find
             if find.model is None:
                 raise find.refusal or ApiError(404, f"There is no model {quoted(find.name)}", code="model_not_found")
-            config = replace(config, model=find.model)
+            config = replace(config, model=find.model, uses_hotwords=find.uses_hotwords)
         detects, detected = config.turn_detection is not None, old.turn_detection is not None
         if (config.model, config.format, config.stream_options, detects) != (
             (old.model, old.format, old.stream_options, detected)

@@ -11,14 +11,15 @@ from moulin.audio.selection import Selection
 from moulin.decoding.options import DecodingOptions
 from moulin.errors import OptionsError
 from moulin.gateway.api_error import ApiError
+from moulin.gateway.prompt_words import prompt_words
 from moulin.quoting import quoted
 
 ResponseFormat = Literal["json", "text", "srt", "verbose_json", "vtt"]
 
 
 class TranscriptionRequest(BaseModel):
-    """OpenAI's fields, and moulin's own `method`, `beam`, `blank_penalty`, `channels` and `track`. Unknown fields are
-    refused."""
+    """OpenAI's fields, and moulin's own `method`, `beam`, `blank_penalty`, `hotwords_score`, `channels` and `track`.
+    Unknown fields are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,7 +30,9 @@ class TranscriptionRequest(BaseModel):
     language: str | None = None
     """Accepted and unused; a model recognises the language that it was trained on."""
     prompt: str | None = None
-    """Accepted and unused; transducers have no prompt."""
+    """A list of words and phrases is hotwords; other prompts are accepted and unused."""
+    keywords: tuple[str, ...] = Field((), alias="keywords[]")
+    """Hotwords."""
     temperature: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Accepted and unused; a transducer's search is not random."""
     chunking_strategy: str | None = None
@@ -38,6 +41,7 @@ class TranscriptionRequest(BaseModel):
     method: str | None = None
     beam: int | None = None
     blank_penalty: float | None = None
+    hotwords_score: float | None = None
     channels: str = "mix"
     track: str | None = None
 
@@ -46,10 +50,14 @@ class TranscriptionRequest(BaseModel):
         """The channels and the track to transcribe. Raises OptionsError."""
         return Selection(self.channels, self.track)
 
-    @property
-    def decoding_changes(self) -> dict[str, Any]:
-        """The decoding options in the request. Raises OptionsError."""
-        chosen = self.model_dump(include={"method", "beam", "blank_penalty"}, exclude_none=True)
+    def decoding_changes(self, *, with_prompt: bool) -> dict[str, Any]:
+        """The decoding options in the request; the words of its prompt are among them `with_prompt`. Raises
+        OptionsError."""
+        names = {"method", "beam", "blank_penalty", "hotwords_score"}
+        chosen = self.model_dump(include=names, exclude_none=True)
+        words = [*self.keywords, *(prompt_words(self.prompt) if with_prompt else ())]
+        if words:
+            chosen["hotwords"] = list(dict.fromkeys(words))
         DecodingOptions().updated(chosen)
         return chosen
 
@@ -62,7 +70,7 @@ def transcription_request(form: FormData) -> TranscriptionRequest:
         if name == "file":
             continue
         _expect_text(value)
-        if name in ("timestamp_granularities", "include"):
+        if name in ("timestamp_granularities", "include", "keywords"):
             name = f"{name}[]"
         if name.endswith("[]"):
             fields.setdefault(name, []).append(value)

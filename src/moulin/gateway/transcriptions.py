@@ -84,8 +84,9 @@ class _Transcription:
 
     async def begin(self) -> None:
         """Find the model and check the options. Raises ApiError, OptionsError, ServerUnavailable."""
-        self._changes = self._wanted.decoding_changes
+        self._wanted.decoding_changes(with_prompt=False)
         self._model = await self._services.catalog.for_recordings(self._wanted.model)
+        self._changes = self._wanted.decoding_changes(with_prompt=self._model.uses_hotwords)
 
     async def answer(self) -> Response:
         """The whole transcript."""

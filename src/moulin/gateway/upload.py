@@ -15,6 +15,7 @@ from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 from starlette.types import Message
 
+from moulin.decoding.hotwords import MOST_HOTWORDS
 from moulin.gateway.api_error import ApiError
 from moulin.quoting import cut
 
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 _FIELDS_BYTES = 1 << 20
 """The limit on the size of all fields beside the file."""
 
-_MAX_FIELDS = 64
+_MAX_FIELDS = 64 + MOST_HOTWORDS
 
 _SLOW_SEC = 15.0
 """The time in which nothing need have come."""

@@ -15,7 +15,7 @@ from moulin.launch.tensorrt_libraries import LIBRARIES
 TRITON_REQUIREMENT = "nvidia-pytriton==0.7.0"
 """Installed without its dependencies: only its tritonserver is used."""
 
-_ALWAYS = ("numpy>=1.26,<2", "onnx>=1.16", "kaldi-native-fbank>=1.20")
+_ALWAYS = ("numpy>=1.26,<2", "onnx>=1.16", "kaldi-native-fbank>=1.20", "sentencepiece>=0.2.1")
 _BESIDE = {"torch": ("torch", "safetensors")}
 """Packages of each engine. They are large and differ by machine, so the release installed here is required."""
 

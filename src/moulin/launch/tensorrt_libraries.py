@@ -21,6 +21,9 @@ ARCHITECTURES: dict[Architecture, tuple[str, ...]] = {
 }
 """Compute capabilities that TensorRT-RTX builds for, by NVIDIA's names of the architectures."""
 
+FP16_ALONE = frozenset(ARCHITECTURES["turing"])
+"""Compute capabilities that TensorRT-RTX's compiler has neither products in fp32 nor bf16 for (1.7.1 says so)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Library:

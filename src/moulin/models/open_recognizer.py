@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moulin.bundle.spec import CheckpointSpec, CtcModelSpec, ModelSpec, OnnxModelSpec
+from moulin.decoding.hotwords import Hotword
 from moulin.decoding.options import DecodingOptions
 from moulin.demo.files import demo_speech
 from moulin.engine.features import TAIL_PADDING_SEC
@@ -18,6 +20,7 @@ from moulin.engine.runner import CtcRunner, Runner
 from moulin.models.blank_skip import check_blank_skip, skips_blanks
 from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
 from moulin.models.engines import check_gpu_engine, no_ctc
+from moulin.models.hotwords import hotword_graphs
 from moulin.models.load_for_engine import load_for_engine
 from moulin.models.precisions import runs_on_gpu_engine
 
@@ -30,18 +33,21 @@ def open_recognizer(
     engine: EngineChoice = USUAL_ENGINE,
     *,
     options: DecodingOptions | None = None,
+    hotwords: Sequence[Hotword] = (),
     tail_padding_sec: float = TAIL_PADDING_SEC,
     max_audio_sec: float = MAX_AUDIO_SEC,
 ) -> Recognizer:
     """Load the offline model in `model`, ONNX files or a checkpoint, for `engine`.
 
-    `options` are the defaults of `Recognizer.transcribe`; `tail_padding_sec` of silence is appended to each utterance.
+    `options` are the defaults of `Recognizer.transcribe`, `hotwords` those of every utterance beside its own;
+    `tail_padding_sec` of silence is appended to each utterance.
 
     On a GPU a checkpoint runs in fp16 or bf16 by our GPU engine, in fp32 by its modules: see `models.precisions`.
     Raises BundleError, EngineError or OptionsError.
     """
     spec, engine = load_for_engine(model, engine, "offline")
     check_blank_skip(spec, engine, options)
+    graphs = hotword_graphs(spec, engine, hotwords, options)
     if engine.kind == "torch" and runs_on_gpu_engine(spec, engine.device, spec.precision):
         check_gpu_engine(engine.device)
         from moulin.bundle.transducer import transducer_of
@@ -67,15 +73,15 @@ def open_recognizer(
             max_audio_sec=max_audio_sec,
         )
     )
-    return Recognizer(spec, on_host, options=options, skips_blanks=skips_blanks(spec, engine))
+    return Recognizer(spec, on_host, options=options, skips_blanks=skips_blanks(spec, engine), hotwords=graphs)
 
 
 def _torch_runner(spec: ModelSpec, engine: EngineChoice) -> TorchRunner:
     from moulin.engine.torch.runner import TorchRunner
-    from moulin.models.shared_transducer import shared_transducer
+    from moulin.models.shared_model import shared_model
 
-    transducer = shared_transducer(spec, engine.device)
-    return TorchRunner(spec, transducer, device=engine.device, threads=engine.threads)
+    model = shared_model(spec, engine.device)
+    return TorchRunner(spec, model, device=engine.device, threads=engine.threads)
 
 
 def _ctc_runner(spec: ModelSpec, engine: EngineChoice) -> CtcRunner:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moulin.bundle.spec import CheckpointSpec, CtcModelSpec, ModelSpec, OnnxModelSpec
+from moulin.decoding.hotwords import Hotword
 from moulin.decoding.options import DecodingOptions
 from moulin.demo.files import demo_speech
 from moulin.engine.host_stepper import CtcStepper, HostStepper
@@ -16,6 +18,7 @@ from moulin.engine.stream_runner import StreamEncoder, StreamRunner
 from moulin.models.blank_skip import check_blank_skip, skips_blanks
 from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
 from moulin.models.engines import check_gpu_engine, no_ctc
+from moulin.models.hotwords import hotword_graphs
 from moulin.models.load_for_engine import load_for_engine
 from moulin.models.precisions import runs_on_gpu_engine
 from moulin.streaming.options import StreamOptions
@@ -31,14 +34,16 @@ def open_stream_recognizer(
     max_streams: int = MAX_STREAMS,
     max_batch: int | None = None,
     options: StreamOptions | None = None,
+    hotwords: Sequence[Hotword] = (),
 ) -> StreamRecognizer:
     """Load the streaming model in `model`, ONNX files or a checkpoint, for `engine`; see `OnnxRuntimeStreamRunner` and
-    `StreamRecognizer` for the options.
+    `StreamRecognizer` for the options. `hotwords` are those of every stream beside its own.
 
     `models.precisions` has the precision for a model and a device. Raises BundleError, EngineError or OptionsError.
     """
     spec, engine = load_for_engine(model, engine, "streaming")
     check_blank_skip(spec, engine, options.decoding if options else None)
+    graphs = hotword_graphs(spec, engine, hotwords, options.decoding if options else None)
     if engine.kind == "torch" and runs_on_gpu_engine(spec, engine.device, spec.precision):
         check_gpu_engine(engine.device)
         from moulin.bundle.transducer import transducer_of
@@ -60,18 +65,16 @@ def open_stream_recognizer(
         if spec.head == "ctc"
         else HostStepper(spec, _runner(spec, engine, max_streams, max_batch))
     )
-    return StreamRecognizer(spec, stepper, options=options, skips_blanks=skips_blanks(spec, engine))
+    return StreamRecognizer(spec, stepper, options=options, skips_blanks=skips_blanks(spec, engine), hotwords=graphs)
 
 
 def _torch_runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batch: int | None) -> TorchStreamRunner:
     from moulin.engine.torch.stream_runner import TorchStreamRunner
-    from moulin.models.shared_transducer import shared_transducer
+    from moulin.models.shared_model import shared_model
 
     on = engine.device
-    transducer = shared_transducer(spec, on)
-    return TorchStreamRunner(
-        spec, transducer, device=on, threads=engine.threads, capacity=capacity, max_batch=max_batch
-    )
+    model = shared_model(spec, on)
+    return TorchStreamRunner(spec, model, device=on, threads=engine.threads, capacity=capacity, max_batch=max_batch)
 
 
 def _ctc_runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batch: int | None) -> StreamEncoder:

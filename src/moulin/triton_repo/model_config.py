@@ -52,6 +52,12 @@ def add_instances(config: Any, count: int, gpu: int | None) -> None:
         group.gpus.append(gpu)
 
 
+def with_hotwords(config: Any, *, used: bool) -> Any:
+    """`config`, which tells clients whether the model uses hotwords."""
+    add_parameters(config, {"hotwords": "true" if used else "false"})
+    return config
+
+
 def add_parameters(config: Any, parameters: Mapping[str, str]) -> None:
     """Add facts for clients and about an ensemble's networks; see `service_parameter` for the operator's options."""
     for name, value in parameters.items():

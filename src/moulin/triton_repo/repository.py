@@ -3,26 +3,29 @@
 DIR/transducer/config.pbtxt
 DIR/transducer/1/model.py         imports moulin, nothing else
 DIR/transducer/1/bundle/          the model's files (copied, or a link to where they are)
+DIR/transducer/1/hotwords.txt     the server's own hotwords, if any
 DIR/transducer/warmup/            tensors that Triton sends before it reports ready (offline)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from moulin.bundle.spec import ModelSpec
+from moulin.decoding.hotwords import MOST_SERVER_HOTWORDS, Hotword, given_hotwords, hotwords_text
 from moulin.engine.features import model_max_sec
 from moulin.models.blank_skip import check_blank_skip
+from moulin.models.hotwords import hotword_graphs, uses_hotwords
 from moulin.models.precisions import settled
 from moulin.tensorrt_engine.plan_file import facts_file
 from moulin.triton_repo import contract
-from moulin.triton_repo.model_config import PLAN_NAME
+from moulin.triton_repo.model_config import PLAN_NAME, with_hotwords
 from moulin.triton_repo.model_folder import new_model, place_file, write_config, write_shim
 from moulin.triton_repo.offline_config import WARMUP_SAMPLES, offline_config
 from moulin.triton_repo.offline_options import OfflineOptions
@@ -30,6 +33,9 @@ from moulin.triton_repo.streaming_config import streaming_config
 from moulin.triton_repo.streaming_options import StreamingOptions
 
 _Options = TypeVar("_Options", OfflineOptions, StreamingOptions)
+
+HOTWORDS_NAME = "hotwords.txt"
+"""The file of the server's hotwords in a version's folder."""
 
 
 def build_offline_repository(spec: ModelSpec, to: Path, options: OfflineOptions, *, link: bool = False) -> Path:
@@ -39,10 +45,11 @@ def build_offline_repository(spec: ModelSpec, to: Path, options: OfflineOptions,
     model's folder. The old model stays as it is until the new one is complete, so that `spec` may lie inside it.
     Raises OptionsError where `to` cannot be written or the model's folder holds something else, and as `settled` does.
     """
-    options, plan = _placed(options, spec)
-    with _new_model(spec, to / options.model_name, "offline_shim", plan, link=link) as model_dir:
+    placed = _placed(options, spec)
+    with _new_model(spec, to / options.model_name, "offline_shim", placed, link=link) as model_dir:
         longest_sec = min(model_max_sec(spec), options.max_audio_sec)
-        write_config(model_dir, offline_config(options, max_utterance_sec=longest_sec))
+        config = offline_config(placed.options, max_utterance_sec=longest_sec)
+        write_config(model_dir, with_hotwords(config, used=placed.uses_hotwords))
         warmup = model_dir / "warmup"
         warmup.mkdir()
         noise = np.random.default_rng(0).normal(0, 0.01, WARMUP_SAMPLES).astype("<f4")
@@ -54,33 +61,58 @@ def build_offline_repository(spec: ModelSpec, to: Path, options: OfflineOptions,
 def build_streaming_repository(spec: ModelSpec, to: Path, options: StreamingOptions, *, link: bool = False) -> Path:
     """`build_offline_repository` for the streaming model `spec`, without warm-up data: Triton's warm-up knows no
     sequences, so the shim warms up by itself."""
-    options, plan = _placed(options, spec)
-    with _new_model(spec, to / options.model_name, "streaming_shim", plan, link=link) as model_dir:
-        write_config(model_dir, streaming_config(options))
+    placed = _placed(options, spec)
+    with _new_model(spec, to / options.model_name, "streaming_shim", placed, link=link) as model_dir:
+        write_config(model_dir, with_hotwords(streaming_config(placed.options), used=placed.uses_hotwords))
     return to / options.model_name
 
 
+@dataclass(frozen=True, slots=True)
+class _Placed(Generic[_Options]):
+    """What a model's folder holds beside the model."""
+
+    options: _Options
+    """The settled engine, and paths in the version's folder."""
+    plan: Path | None
+    hotwords: Sequence[Hotword]
+    uses_hotwords: bool
+
+
 @contextmanager
-def _new_model(spec: ModelSpec, model_dir: Path, shim: str, plan: Path | None, *, link: bool) -> Iterator[Path]:
+def _new_model(
+    spec: ModelSpec,
+    model_dir: Path,
+    shim: str,
+    placed: _Placed[OfflineOptions] | _Placed[StreamingOptions],
+    *,
+    link: bool,
+) -> Iterator[Path]:
     """A folder with the model's files and code, which takes the place of `model_dir` on leaving."""
     with new_model(model_dir, linked=spec.path if link else None) as new:
         _place_bundle(spec, new / "1" / "bundle", link=link)
-        if plan is not None:
-            place_file(plan, new / "1" / PLAN_NAME, link=link)
-            place_file(facts_file(plan), facts_file(new / "1" / PLAN_NAME), link=link)
+        if placed.plan is not None:
+            place_file(placed.plan, new / "1" / PLAN_NAME, link=link)
+            place_file(facts_file(placed.plan), facts_file(new / "1" / PLAN_NAME), link=link)
+        if placed.hotwords:
+            (new / "1" / HOTWORDS_NAME).write_text(hotwords_text(placed.hotwords), encoding="utf-8")
         write_shim(new, shim)
         yield new
 
 
-def _placed(options: _Options, spec: ModelSpec) -> tuple[_Options, Path | None]:
-    """`options` with the settled engine and the paths in the version's folder, and the plan to put there.
-
-    Raises OptionsError where the engine does not run the model, or not in that precision.
-    """
+def _placed(options: _Options, spec: ModelSpec) -> _Placed[_Options]:
+    """Raises OptionsError where the engine does not run the model, or not in that precision, and for hotwords that it
+    does not use or that cannot be spelt."""
     _, engine = settled(spec, options.engine)
     check_blank_skip(spec, engine, options.decoding)
-    placed = replace(engine, plan=Path(PLAN_NAME) if engine.plan else None)
-    return replace(options, engine=placed, encoder=f"bundle/{spec.file.name}"), engine.plan
+    hotwords = given_hotwords(options.hotwords, MOST_SERVER_HOTWORDS) if options.hotwords is not None else ()
+    hotword_graphs(spec, engine, hotwords, options.decoding)
+    in_folder = replace(
+        options,
+        engine=replace(engine, plan=Path(PLAN_NAME) if engine.plan else None),
+        encoder=f"bundle/{spec.file.name}",
+        hotwords=HOTWORDS_NAME if hotwords else None,
+    )
+    return _Placed(in_folder, engine.plan, hotwords, uses_hotwords(spec, engine))
 
 
 def _place_bundle(spec: ModelSpec, to: Path, *, link: bool) -> None:

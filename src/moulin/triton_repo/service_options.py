@@ -23,6 +23,11 @@ class ServiceOptions:
     instances: int = option(
         1, "Processes that each hold the model and share the threads.", bounds=Bounds(1, at_most=1024)
     )
+    hotwords: str | None = option(
+        None,
+        "Hotwords of all requests: a file with one PHRASE or PHRASE :SCORE a line, or words with commas between.",
+        metavar="FILE|WORDS",
+    )
     encoder: str = ""
     """The encoder's or the checkpoint's file, relative to the version's folder; filled in when the model is built."""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, Self, TypeVar
 
+from moulin.decoding.hotwords import MOST_SERVER_HOTWORDS, Hotword, given_hotwords
 from moulin.models.engine_choice import EngineChoice
 from moulin.triton_repo.offline_options import OfflineOptions
 from moulin.triton_repo.service_parameter import read_service
@@ -38,6 +39,13 @@ class ShimParameters(Generic[_Options]):
     @property
     def encoder(self) -> Path:
         return self.version / self.options.encoder
+
+    @property
+    def hotwords(self) -> tuple[Hotword, ...]:
+        """The server's own hotwords. Raises OptionsError where their file is not what it was."""
+        if self.options.hotwords is None:
+            return ()
+        return given_hotwords(str(self.version / self.options.hotwords), MOST_SERVER_HOTWORDS)
 
     @property
     def threads(self) -> int:

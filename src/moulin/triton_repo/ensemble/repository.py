@@ -19,6 +19,7 @@ import onnx
 from moulin.bundle.onnx_graph import OnnxGraph
 from moulin.bundle.spec import ModelSpec, OnnxModelSpec
 from moulin.bundle.tokens import tokens_text
+from moulin.engine.no_hotwords import no_hotwords
 from moulin.engine.onnxruntime.encoder import OnnxRuntimeEncoder
 from moulin.errors import BundleError, OptionsError
 from moulin.models.engines import choose_engine
@@ -105,6 +106,8 @@ def _checked(spec: ModelSpec, options: OfflineOptions | StreamingOptions, backen
             "Blank frames are not skipped in the layout ensemble, whose encoder has sherpa's tensors alone",
             hint="leave out --layout, or --blank-skip",
         )
+    if options.hotwords is not None or options.decoding.hotwords:
+        raise no_hotwords()
     if options.engine.kind == "tensorrt":
         raise OptionsError(
             "The engine tensorrt is for the layout fused; in the ensemble TensorRT is a backend",

@@ -20,6 +20,7 @@ from moulin.decoding.network import PredictionNetwork
 from moulin.decoding.options import DecodingOptions
 from moulin.decoding.row_options import RowOptions
 from moulin.decoding.search import search
+from moulin.engine.no_hotwords import no_hotwords
 from moulin.engine.spelling import spell
 from moulin.engine.together import answer_together
 from moulin.engine.word_times import Sound
@@ -73,6 +74,8 @@ class ScorerPart:
             options = read_options(None if given is None else given.ravel().tolist(), len(samples), self.options)
         except OptionsError as error:
             return error
+        if any(chosen.hotwords for chosen in options):
+            return no_hotwords()
         return _Request(
             encoder_out.astype(np.float32, copy=False),
             np.where(samples > 0, lengths, 0).astype(np.int64),

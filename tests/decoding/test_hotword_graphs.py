@@ -1,0 +1,131 @@
+"""Automata of requests: spelt, kept by their content, and bounded."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from moulin.decoding.context_graph import ContextGraph
+from moulin.decoding.hotword_graphs import HotwordGraphs
+from moulin.decoding.hotwords import Hotword
+from moulin.decoding.options import DecodingOptions
+from moulin.decoding.row_graphs import NO_GRAPHS
+from moulin.errors import OptionsError
+
+BEAM = "modified_beam_search"
+
+
+class Speller:
+    """Letters by their code points, in lower case; counts its calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, phrase: str) -> tuple[int, ...]:
+        self.calls += 1
+        if not phrase.isalpha():
+            raise OptionsError(f"The hotword {phrase!r} cannot be spelt", hint="spell it otherwise")
+        return tuple(map(ord, phrase.lower()))
+
+
+def options(*words: str | Hotword, score: float = 1.5, method: str = BEAM, refuse: bool = False) -> DecodingOptions:
+    return DecodingOptions(
+        method,  # type: ignore[arg-type]
+        hotwords=tuple(word if isinstance(word, Hotword) else Hotword(word) for word in words),
+        hotwords_score=score,
+        hotwords_method="refuse" if refuse else "modified_beam_search",
+    )
+
+
+def phrases(graph: ContextGraph | None) -> dict[str, float]:
+    assert graph is not None
+    return {"".join(map(chr, phrase)): score for phrase, score in graph.phrases.items()}
+
+
+def test_the_same_hotwords_are_built_once() -> None:
+    spell = Speller()
+    graphs = HotwordGraphs(spell)
+    _, first = graphs.of(options("ab", "cd"))
+    _, again = graphs.of(options("ab", "cd"))
+    assert first is again
+    assert spell.calls == 2
+    assert phrases(first) == {"ab": 1.5, "cd": 1.5}
+    _, other = graphs.of(options("ab", "cd", score=2.0))
+    assert phrases(other) == {"ab": 2.0, "cd": 2.0}
+
+
+def test_no_hotwords_are_no_graphs() -> None:
+    assert HotwordGraphs(Speller()).of(options()) == NO_GRAPHS
+
+
+def test_a_phrase_that_is_named_twice_has_the_higher_score() -> None:
+    _, graph = HotwordGraphs(Speller()).of(options(Hotword("AB", 2.0), "ab", Hotword("Ab", 0.5)))
+    assert phrases(graph) == {"ab": 2.0}
+
+
+def test_a_phrase_of_the_server_and_the_request_counts_once() -> None:
+    """With the higher of both scores: the request adds what is missing."""
+    graphs = HotwordGraphs(Speller(), [Hotword("ab"), Hotword("cd", 3.0)], score=1.0)
+    server, request = graphs.of(options("cd", "ab", "ef", score=2.0))
+    assert phrases(server) == {"ab": 1.0, "cd": 3.0}
+    assert phrases(request) == {"ab": 1.0, "ef": 2.0}
+    server, request = graphs.of(options("cd"))
+    assert server is not None
+    assert request is None
+    assert graphs.of(options()) == (server, None)
+
+
+def test_what_cannot_be_spelt_is_refused_by_name() -> None:
+    graphs = HotwordGraphs(Speller())
+    with pytest.raises(OptionsError, match="'a1' cannot be spelt"):
+        graphs.of(options("ab", "a1"))
+    with pytest.raises(OptionsError, match=r"2 of 3 hotwords cannot be spelt .*: 'a1', 'b2'") as caught:
+        graphs.of(options("a1", "ab", "b2"))
+    assert caught.value.hint == "spell it otherwise"
+    with pytest.raises(OptionsError, match=r"9 of 9 hotwords .*'x0', 'x1', 'x2', 'x3', 5 more"):
+        HotwordGraphs(Speller(), [Hotword(f"x{number}") for number in range(9)])
+
+
+@pytest.mark.parametrize("server", [(), (Hotword("ab"),)])
+def test_greedy_search_is_refused_where_that_is_chosen(server: tuple[Hotword, ...]) -> None:
+    graphs = HotwordGraphs(Speller(), server)
+    words = () if server else ("ab",)
+    graphs.of(options(*words, method="greedy"))
+    graphs.of(options(*words, refuse=True))
+    with pytest.raises(OptionsError, match="modified_beam_search with hotwords, got greedy"):
+        graphs.of(options(*words, method="greedy", refuse=True))
+    HotwordGraphs(Speller()).of(options(method="greedy", refuse=True))
+
+
+def test_what_is_kept_is_bounded() -> None:
+    """The least recently used ones go first, and a single one may be larger than the bound."""
+    spell = Speller()
+    graphs = HotwordGraphs(spell, most_states=30)
+    for letter in "abc":
+        graphs.of(options(letter * 9))
+    calls = spell.calls
+    graphs.of(options("a" * 9))  # used again: b is the oldest
+    graphs.of(options("d" * 9))
+    assert spell.calls == calls + 1
+    graphs.of(options("a" * 9))
+    graphs.of(options("c" * 9))
+    assert spell.calls == calls + 1
+    graphs.of(options("b" * 9))
+    assert spell.calls == calls + 2
+    graphs.of(options("e" * 90))
+    assert graphs._num_states == 91
+    assert list(graphs._kept) == [(options("e" * 90).hotwords, 1.5)]
+
+
+def test_from_many_threads() -> None:
+    graphs = HotwordGraphs(Speller(), most_states=200)
+
+    def ask(number: int) -> dict[str, float]:
+        word = chr(97 + number % 20) * (1 + number % 7)
+        return phrases(graphs.of(options(word))[1])
+
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(ask, range(2000)))
+    assert found == [{chr(97 + number % 20) * (1 + number % 7): 1.5} for number in range(2000)]
+    assert graphs._num_states == sum(len(graph) for graph in graphs._kept.values()) <= 200
