@@ -54,7 +54,8 @@ PORTS = ("--http-port=0", "--grpc-port=0", "--metrics-port=0", "--gateway-port=0
 PATIENCE_SEC = 60.0
 RECOVERY_SEC = 10.0
 CHUNK = 4800
-SHORT_STOP_SEC = 1.0
+SHORT_STOP_SEC = (0.3, 1.9)
+PAUSE_SEC = 3.0
 STARVED_SEC = 8.0
 MEMORY_EVERY_SEC = 10.0
 
@@ -291,19 +292,32 @@ def disturb(service: Service, chosen: random.Random) -> str:
     kinds = {kind for kind in service.family().values() if kind in ("tritonserver", "stub", "gateway")}
     kind = chosen.choice(sorted(kinds))
     pid = chosen.choice([pid for pid, its in service.family().items() if its == kind])
-    how = chosen.choice(["kill", "kill", "stop", "stop shortly", "starve"])
-    with contextlib.suppress(ProcessLookupError):
-        if how == "kill":
-            os.kill(pid, signal.SIGKILL)
-        elif how == "stop":
-            os.kill(pid, signal.SIGSTOP)
-        elif how == "stop shortly":
-            os.kill(pid, signal.SIGSTOP)
-            time.sleep(SHORT_STOP_SEC)
-            os.kill(pid, signal.SIGCONT)
-        else:
+    match how := chosen.choice(["kill", "kill", "stop", "stop shortly", "stop shortly", "pause", "starve"]):
+        case "kill":
+            _signal([pid], signal.SIGKILL)
+        case "stop":
+            _signal([pid], signal.SIGSTOP)
+        case "stop shortly":
+            _pause([pid], chosen.uniform(*SHORT_STOP_SEC))
+        case "pause":
+            _pause(list(service.family()), PAUSE_SEC)
+            return "pause all"
+        case _:
             return _starve()
     return f"{how} {kind}"
+
+
+def _signal(pids: list[int], number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _pause(pids: list[int], seconds: float) -> None:
+    """As a container or a machine is paused where `pids` are all of them."""
+    _signal(pids, signal.SIGSTOP)
+    time.sleep(seconds)
+    _signal(pids, signal.SIGCONT)
 
 
 def _starve() -> str:
@@ -357,7 +371,7 @@ def soak(options: argparse.Namespace) -> dict[str, Any]:
             if time.monotonic() < until:
                 at = time.monotonic()
                 what_happened = disturb(service, chosen)
-                if what_happened.startswith(("stop shortly", "starve")):
+                if what_happened.startswith(("stop shortly", "pause", "starve")):
                     at = time.monotonic()
                 disturbances.append((what_happened, recovery_sec(service, found[0], at)))
                 line = f"{time.strftime('%H:%M:%S')} {what_happened}: {disturbances[-1][1]:.1f} s"

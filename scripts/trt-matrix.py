@@ -25,8 +25,10 @@ from moulin.bundle.load_model import load_model  # noqa: E402
 from moulin.bundle.spec import OnnxModelSpec  # noqa: E402
 from moulin.cli.fetch import local_model  # noqa: E402
 from moulin.demo.files import DEMO_STREAMING_MODEL  # noqa: E402
+from moulin.engine.limits import MAX_AUDIO_SEC  # noqa: E402
 from moulin.errors import MoulinError  # noqa: E402
-from moulin.evaluate.published_sizes import SIZES, write_random_model  # noqa: E402
+from moulin.evaluate.published_sizes import SIZES, random_transducer, write_random_model  # noqa: E402
+from moulin.export.to_onnx import export_onnx  # noqa: E402
 from moulin.launch.tensorrt_libraries import ARCHITECTURES  # noqa: E402
 from moulin.tensorrt_engine.build import build_plan, prepare  # noqa: E402
 from moulin.tensorrt_engine.builders import builder_ahead  # noqa: E402
@@ -34,16 +36,17 @@ from moulin.tensorrt_engine.plan_file import PLAN_PRECISIONS, PlanPrecision  # n
 
 DEMOS = {"digits-en-streaming": DEMO_STREAMING_MODEL}  # digits-en itself is int8
 FAMILIES = (*OFFLINE, *STREAMING, *MORE_OFFLINE, *MORE_STREAMING)
+STREAMS = {f"{size}-streaming": size for size in ("conformer-77m", "zipformer2-causal-66m")}
 
 
 def main() -> int:
-    names = (*FAMILIES, *DEMOS, *SIZES)
+    names = (*FAMILIES, *DEMOS, *SIZES, *STREAMS)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=names, metavar="NAME", help=f"a folder, or {', '.join(names)}")
     parser.add_argument("--for", nargs="+", choices=list(ARCHITECTURES), default=list(ARCHITECTURES), dest="targets")
     parser.add_argument("--precisions", nargs="+", choices=PLAN_PRECISIONS, default=PLAN_PRECISIONS)
     parser.add_argument("--max-batch", type=int, default=64)
-    parser.add_argument("--max-seconds", type=float, default=None, help="of offline models")
+    parser.add_argument("--max-seconds", type=float, default=MAX_AUDIO_SEC, help="of offline models")
     asked = parser.parse_args()
     version = builder_ahead("8.9").version
     print(f'TensorRT-RTX {version}, {datetime.now(UTC):%Y-%m-%d}, `make trt TRT="{" ".join(sys.argv[1:])}"`\n')
@@ -68,15 +71,19 @@ def _model(name: str, folder: Path) -> Path:
     if name in SIZES:
         write_random_model(name, folder, onnx=True)
         return folder
+    if name in STREAMS:
+        transducer = random_transducer(STREAMS[name])
+        write_random_model(STREAMS[name], folder, onnx=False)
+        export_onnx(transducer, folder, "", transducer.encoder.streaming_layout())
+        return folder
     return DEMOS.get(name, BUNDLES / name if name in FAMILIES else Path(name))
 
 
-def _built(model: Path, precision: PlanPrecision, capability: str, max_batch: int, max_seconds: float | None) -> str:
+def _built(model: Path, precision: PlanPrecision, capability: str, max_batch: int, max_seconds: float) -> str:
     """Cells of the table from `operators` on. Raises MoulinError."""
     spec = load_model(local_model(model, Wish(precision="fp32", form="onnx")).path)
     assert isinstance(spec, OnnxModelSpec)
-    seconds = None if spec.streaming else max_seconds
-    prepared = prepare(spec, precision=precision, max_batch=max_batch, max_seconds=seconds)
+    prepared = prepare(spec, precision=precision, max_batch=max_batch, max_seconds=max_seconds)
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
         plan = build_plan(spec, prepared, Path(folder), builder_ahead(capability), None, precision)

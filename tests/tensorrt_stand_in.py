@@ -8,6 +8,7 @@ the chosen profile, that a change of profile forgets shapes, that every tensor h
 from __future__ import annotations
 
 import ctypes
+import enum
 import functools
 import json
 from collections.abc import Callable
@@ -39,11 +40,12 @@ def install(monkeypatch: pytest.MonkeyPatch, cache: Path) -> StandIn:
     return module
 
 
-class Logger:
-    WARNING = 2
+class BaseLogger:
+    class Severity(enum.IntEnum):
+        INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
 
-    def __init__(self, level: int) -> None:
-        assert level == self.WARNING
+    def log(self, severity: Severity, msg: str) -> None:
+        raise NotImplementedError
 
 
 class IProgressMonitor:
@@ -54,7 +56,7 @@ class StandIn:
     """The module. `damage` may change what engines give; calls named in `failing` fail as TensorRT's do."""
 
     __version__ = "10.13.2.6"
-    Logger = Logger
+    ILogger = BaseLogger
     IProgressMonitor = IProgressMonitor
     MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
     NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=1)
@@ -84,7 +86,8 @@ class StandIn:
 
         return SimpleNamespace(parse_from_file=parse, num_errors=0)
 
-    def Runtime(self, _logger: object) -> Any:
+    def Runtime(self, logger: BaseLogger) -> Any:
+        self.logger = logger
         return SimpleNamespace(deserialize_cuda_engine=self._deserialize)
 
     def _build(self, network: Any, config: _Config) -> bytes:
@@ -203,7 +206,10 @@ class Context:
     def execute_async_v3(self, stream: int) -> bool:
         assert isinstance(stream, int)
         engine, module = self._engine, self._engine.module
-        if "execute_async_v3" in module.failing or set(self._addresses) != {*engine.inputs, *engine.outputs}:
+        if "execute_async_v3" in module.failing:
+            module.logger.log(BaseLogger.Severity.ERROR, "enqueueV3: Error Code 1: Cuda Runtime ()\nmore")
+            return False
+        if set(self._addresses) != {*engine.inputs, *engine.outputs}:
             return False
         module.profiles_used.append(self._profile)
         given = {

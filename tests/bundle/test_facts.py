@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from moulin.bundle.facts import FLAGS
-from moulin.bundle.transducer import LoadedTransducer, load_with_facts
+from moulin.bundle.transducer import LoadedModel, load_with_facts
 from moulin.encoders.decoder import Decoder
 from moulin.encoders.joiner import Joiner
 from moulin.encoders.recipe import Recipe
@@ -26,12 +26,12 @@ def state_dict(bundle: str) -> dict[str, torch.Tensor]:
     return model
 
 
-def read(folder: Path, bundle: str, recipe: Recipe | None = None, **parameters: Any) -> LoadedTransducer:
+def read(folder: Path, bundle: str, recipe: Recipe | None = None, **parameters: Any) -> LoadedModel:
     torch.save({"model": state_dict(bundle), **parameters}, folder / "epoch-1.pt")
     return load_with_facts([folder / "epoch-1.pt"], recipe=recipe or Recipe())
 
 
-def sources(loaded: LoadedTransducer) -> dict[str, tuple[object, str]]:
+def sources(loaded: LoadedModel) -> dict[str, tuple[object, str]]:
     return {fact.name: (fact.value, fact.source) for fact in loaded.facts}
 
 

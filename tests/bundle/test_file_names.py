@@ -12,6 +12,7 @@ from moulin.bundle.file_names import (
     checkpoint_rank,
     is_checkpoint_name,
     names_language,
+    parse_ctc_name,
     parse_onnx_name,
     what_was_trained,
 )
@@ -104,3 +105,21 @@ def test_labels_of_one_training_are_equal_without_their_epoch() -> None:
 def test_languages_are_whole_words() -> None:
     assert names_language(PurePosixPath("models/zh-en/epoch-9.pt"), "zh_EN")
     assert not names_language(PurePosixPath("models/then/epoch-9.pt"), "en")
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "precision"),
+    [
+        ("model.onnx", "", "fp32"),
+        ("model.int8.onnx", "", "int8"),
+        ("model.fp16.onnx", "", "fp16"),
+        ("ctc-epoch-99-avg-1-chunk-16-left-128.onnx", "-epoch-99-avg-1-chunk-16-left-128", "fp32"),
+        ("ctc-epoch-99-avg-1.int8.onnx", "-epoch-99-avg-1", "int8"),
+        ("model-small.int8.onnx", "-small", "int8"),
+    ],
+)
+def test_names_of_ctc_models(name: str, label: str, precision: str) -> None:
+    """Forms of one model have one label: Icefall's export writes model.onnx and model.int8.onnx together."""
+    parsed = parse_ctc_name(PurePosixPath(name))
+    assert parsed is not None
+    assert (parsed.label, parsed.precision) == (label, precision)

@@ -86,7 +86,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def _share_serving_environment(cache: Path) -> None:
+def share_serving_environment(cache: Path) -> None:
     """Where this Python is not Triton's, its environment is made once for all tests: not in each one's `cache` anew."""
     if find_tritonserver().serving is not None:
         (cache / "moulin").mkdir(parents=True)
@@ -108,7 +108,7 @@ class Serving:
         folder.mkdir(parents=True, exist_ok=True)
         log, cache = folder / "stderr", cache or folder / "cache"
         if not cache.exists():
-            _share_serving_environment(cache)
+            share_serving_environment(cache)
         with log.open("wb") as err, (folder / "stdout").open("wb") as out:
             process = subprocess.Popen(
                 command,

@@ -12,16 +12,21 @@ from pathlib import Path
 import huggingface_hub.constants
 import numpy as np
 import pytest
+import torch
 
 from moulin.arrays import Floats
 from moulin.audio.decode import read_audio
 from moulin.client import Client
 from moulin.encoders.recipe import Recipe
 from moulin.evaluate.manifest import demo_clips
+from moulin.launch.tensorrt_libraries import TENSORRT_RTX
 from moulin.models.engine_choice import EngineChoice
 from moulin.models.open_recognizer import open_recognizer
 from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.streaming.options import StreamOptions
+from moulin.tensorrt_engine import ready_plan
+from moulin.tensorrt_engine.builders import library_version
+from moulin.tensorrt_engine.plan_file import Machine, built_for
 from moulin.triton_repo.offline_options import OfflineOptions
 from moulin.triton_repo.shim_parameters import ShimParameters
 from tests.bundles import BUNDLES
@@ -223,11 +228,46 @@ def test_from_the_hub_to_a_repository_with_an_engine(
     assert tensorrt.builds == 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("row", [*WITH_TENSORRT, SERVED[2]], ids=["stateless3", "wenetspeech", "stateless3-streaming"])
+def test_from_the_hub_through_the_real_builder(
+    row: Row, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same with TensorRT-RTX's own parser and builder, for a card that is a name here: nothing runs the engine.
+    The streaming row is the third one's command with --engine tensorrt."""
+    rtx = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX has no wheel for this Python or machine")
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", site.url)
+    template = site.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    here = ready_plan._Here(TENSORRT_RTX, rtx, torch.device("cpu"))
+    monkeypatch.setattr(ready_plan, "_libraries_on", lambda *_: here)
+    monkeypatch.setattr(ready_plan, "gpu_name", lambda _gpu: "NVIDIA L4, 8.9")
+    monkeypatch.setattr(ready_plan, "drift_check", lambda *_, **__: lambda _plan: 0.001)
+    words = shlex.split(shlex.join(row.words[1:]).replace("--engine onnxruntime", "--engine tensorrt"))
+    limits = ["--max-batch", "4", *(["--max-audio-sec", "12"] if not row.streaming else [])]
+    done = moulin_here("repo", "build", *words, "--to", tmp_path / "repository", *limits).expect(0)
+    assert "for TensorRT-RTX " in done.err
+    (plan,) = (tmp_path / "repository").rglob("encoder.plan")
+    assert plan.stat().st_size > 1_000_000
+    assert built_for(plan) == Machine("any", library_version(rtx), "TensorRT-RTX", ("8.9",))
+
+
 def test_an_engine_alone(site: Site, tmp_path: Path) -> None:
     environ = {**os.environ, "HF_ENDPOINT": site.url, "XDG_CACHE_HOME": str(tmp_path)}
     done = moulin(*ROWS[-1].words, "--dry-run", environ=environ).expect(0)
     assert "--maxShapes=" in done.out
     assert "16x1930x80" in done.out
+
+
+@pytest.mark.slow
+def test_an_engine_alone_by_the_real_builder(site: Site, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX has no wheel for this Python or machine")
+    environ = {**os.environ, "HF_ENDPOINT": site.url, "XDG_CACHE_HOME": str(tmp_path)}
+    words = [str(tmp_path / word) if word == "engines" else word for word in ROWS[-1].words]
+    done = moulin(*words, "--for", "ada", environ=environ).expect(0)
+    assert Path(done.out.strip()).stat().st_size > 1_000_000
+    assert built_for(Path(done.out.strip())).capabilities == ("8.9",)
 
 
 @pytest.mark.parametrize("row", SERVED[:7], ids=NAMES)

@@ -39,14 +39,63 @@ def test_an_engine_is_built_and_compared(tmp_path: Path, monkeypatch: pytest.Mon
     assert tensorrt.builds == 1
 
 
+SAME: dict[str, tuple[list[object], list[object]]] = {
+    "defaults": ([], []),
+    "limits": (["--max-batch", 3, "--max-seconds", 20], ["--max-batch", 3, "--max-audio-sec", 20]),
+    "precision": (["--precision", "bf16"], ["--precision", "bf16"]),
+    "workspace": (["--workspace-gib", 2], []),
+}
+"""Options of `trt build`, and of the service that looks for the same engine."""
+
+
+@pytest.mark.parametrize(
+    ("model", "case"),
+    [
+        *((model, case) for model in ("conformer-offline", "lstm-streaming") for case in SAME),
+        ("zipformer2-offline/epoch-1.pt", "defaults"),
+    ],
+)
+def test_the_service_finds_the_engine(model: str, case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `trt build` built into the cache is what `repo build` and `serve` look for, and nothing is built again."""
+    tensorrt = install(monkeypatch, tmp_path / "cache")
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt)
+    monkeypatch.setattr("moulin.tensorrt_engine.build.this_gpu", lambda _index: "NVIDIA H200, 9.0")
+    monkeypatch.setattr("moulin.tensorrt_engine.drift.measure_drift", lambda *_: 0.001)
+    to_build, to_serve = SAME[case]
+    if "streaming" in model and "--max-seconds" in to_build:
+        to_build = to_build[:2]
+    built = Path(moulin_here("trt", "build", BUNDLES / model, *to_build).expect(0).out.strip())
+    served = moulin_here(
+        "repo", "build", BUNDLES / model, "--to", tmp_path / "repository", "--link", "--engine", "tensorrt", *to_serve
+    )
+    served.expect(0)
+    (link,) = (tmp_path / "repository").rglob("encoder.plan")
+    assert link.resolve() == built
+    assert tensorrt.builds == 1
+    assert len(list((tmp_path / "cache").rglob("*.plan"))) == 1
+
+
+def test_another_workspace_builds_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensorrt = install(monkeypatch, tmp_path / "cache")
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt)
+    monkeypatch.setattr("moulin.tensorrt_engine.build.this_gpu", lambda _index: "NVIDIA H200, 9.0")
+    monkeypatch.setattr("moulin.tensorrt_engine.drift.measure_drift", lambda *_: 0.001)
+    asked: list[list[object]] = [[], ["--workspace-gib", 4], ["--workspace-gib", 2], []]
+    for number, options in enumerate(asked, 1):
+        moulin_here("trt", "build", BUNDLES / "lstm-streaming", *options).expect(0)
+        assert tensorrt.builds == (1 if number < 3 else 2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([BUNDLES / "conformer-offline"], "needs an NVIDIA GPU, and nvidia-smi is not installed"),
-        ([DEMO_MODEL], "An engine is built from fp32 files, and "),
-        ([BUNDLES / "conformer-offline" / "epoch-1.pt"], "An engine is built from ONNX files, and "),
+        ([DEMO_MODEL], "digits-en has no fp32 encoder, only int8"),
+        ([BUNDLES / "zipformer2-ctc-offline" / "model.onnx"], "runs transducers, and "),
         ([BUNDLES / "conformer-offline", "--max-batch", 0], "Expected max-batch of at least 1, got 0"),
         ([BUNDLES / "conformer-offline", "--max-seconds", 300], "Expected max-seconds of at most 199.8, for which"),
+        ([BUNDLES / "conformer-offline", "--max-seconds", 0], "Expected max-seconds above 0, got 0"),
+        ([BUNDLES / "lstm-streaming", "--max-seconds", 10], "--max-seconds is for whole utterances"),
         ([BUNDLES / "conformer-offline", "--workspace-gib", 0], "Expected workspace-gib above 0, got 0"),
         (["/no/such"], "There is no model at /no/such"),
     ],

@@ -1,4 +1,5 @@
-"""A server that answers one request with the reply to another: the caller gets an error, never another's words."""
+"""A server that answers one request with the reply to another: the caller gets an error, never another's words. Either
+Triton takes the wrong reply, or it puts the right id around the words that its model gave for another request."""
 
 from __future__ import annotations
 
@@ -20,24 +21,26 @@ SILENCE = np.zeros(160, np.float32)
 
 
 class Confused(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
-    """Answers every second request with the reply to the one before."""
+    """Answers every second request with the reply to the one before, or with the words of that under the right id."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, right_id: bool) -> None:
         self.ids: list[str] = []
+        self._right_id = right_id
 
     def ModelInfer(self, request: service_pb2.ModelInferRequest, _: grpc.ServicerContext) -> object:
         self.ids.append(request.id)
         own = self.ids[-1] if len(self.ids) % 2 else self.ids[-2]
-        reply = service_pb2.ModelInferResponse(model_name=request.model_name, id=own)
+        id_around = request.id if self._right_id else own
+        reply = service_pb2.ModelInferResponse(model_name=request.model_name, id=id_around)
         reply.outputs.add(name="RESULT", datatype="BYTES", shape=[1, 1])
-        text = json.dumps(Transcript(f"words of {own}", (), 1.0).to_dict()).encode()
+        text = json.dumps(Transcript(f"words of {own}", (), 1.0).to_dict() | {"request_id": own}).encode()
         reply.raw_output_contents.append(len(text).to_bytes(4, "little") + text)
         return reply
 
 
-@pytest.fixture
-def confused() -> Iterator[tuple[str, Confused]]:
-    server, service = grpc.server(ThreadPoolExecutor(2)), Confused()
+@pytest.fixture(params=[False, True], ids=["wrong reply", "wrong words"])
+def confused(request: pytest.FixtureRequest) -> Iterator[tuple[str, Confused]]:
+    server, service = grpc.server(ThreadPoolExecutor(2)), Confused(right_id=request.param)
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(service, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -17,8 +18,10 @@ import yaml
 
 from moulin.cli.app import app
 from moulin.gateway.metrics import Metrics
+from moulin.gateway.supervision import Supervision
 from moulin.launch.ports import claim_ports
 from moulin.launch.server import TritonServer
+from moulin.launch.supervision import SupervisionBoard
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "deploy" / "docker"
@@ -111,14 +114,32 @@ def test_prometheus_asks_the_ports_that_are_served() -> None:
     assert Path(gateway["authorization"]["credentials_file"]).name in secrets
 
 
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian's package prometheus)")
+def test_each_alert_comes_when_it_should() -> None:
+    done = subprocess.run(
+        ["promtool", "test", "rules", DOCKER / "alerts_test.yaml"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_alert_has_its_test() -> None:
+    (group,) = yaml.safe_load((DOCKER / "alerts.yaml").read_text())["groups"]
+    names = {rule["alert"] for rule in group["rules"]}
+    for test in yaml.safe_load((DOCKER / "alerts_test.yaml").read_text())["tests"]:
+        assert {case["alertname"] for case in test["alert_rule_test"]} == names
+
+
 @pytest.mark.triton
-def test_every_metric_of_the_dashboard_is_published(server: TritonServer) -> None:
+def test_every_metric_of_the_dashboard_and_the_alerts_is_published(server: TritonServer) -> None:
     dashboard = json.loads((DOCKER / "grafana" / "dashboards" / "moulin.json").read_text())
     shown = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    (group,) = yaml.safe_load((DOCKER / "alerts.yaml").read_text())["groups"]
+    shown += [rule["expr"] for rule in group["rules"]]
     wanted = {name for expression in shown for name in re.findall(r"\b(?:nv|moulin)_\w+", expression)}
     with urllib.request.urlopen(server.metrics_url) as answer:
         text = answer.read().decode()
-    published = set(re.findall(r"^# TYPE (\w+)", text + Metrics().exposition().decode(), flags=re.MULTILINE))
+    text += (Metrics().exposition() + Supervision(SupervisionBoard().fd).exposition()).decode()
+    published = set(re.findall(r"^# TYPE (\w+)", text, flags=re.MULTILINE))
     # The samples of a histogram; a counter's total is its name in Triton, and an addition to it in the gateway.
     published |= {f"{name}_bucket" for name in published} | {f"{name}_total" for name in published}
     on_a_gpu = {name for name in wanted if name.startswith("nv_gpu_")}

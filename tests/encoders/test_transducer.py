@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from moulin.bundle.checkpoint import read_checkpoint
-from moulin.encoders.transducer import Transducer, family_of
+from moulin.encoders.acoustic_model import family_of
+from moulin.encoders.transducer import Transducer
 from tests.bundles import BUNDLES, OFFLINE, STREAMING
 
 

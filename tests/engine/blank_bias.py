@@ -157,3 +157,20 @@ def skipping_encoder(bias: float, to: Path) -> Path:
     encoder.metadata_props.extend(metadata)
     onnx.save(encoder, to)
     return to
+
+
+@dataclass(frozen=True)
+class Raised:
+    """A test model whose CTC head skips a share of the frames, as a checkpoint and as moulin exports it."""
+
+    share: float
+    bias: float
+    checkpoint: Path
+    onnx: Path
+
+
+def raised_model(bundle: Path, share: float, log_probs: NDArray[np.float32], folder: Path) -> Raised:
+    """The model of `bundle` that skips `share` of the frames with `log_probs` [T, vocab_size] by its CTC head."""
+    bias = bias_for(share, log_probs)
+    checkpoint = raised_checkpoint(bundle, bias, folder / "checkpoint")
+    return Raised(share, bias, checkpoint, raised_export(bundle, bias, folder / "onnx"))

@@ -3,7 +3,6 @@ graph, decoded by sherpa-onnx."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +23,11 @@ from tests.engine.blank_bias import (
     OFFLINE,
     SHARES,
     THRESHOLD,
+    Raised,
     Utterance,
-    bias_for,
-    raised_checkpoint,
-    raised_export,
+    raised_model,
     skipping_encoder,
 )
-
-
-@dataclass(frozen=True)
-class Raised:
-    """The model whose CTC head skips a share of the frames of the utterances, in each form."""
-
-    share: float
-    bias: float
-    checkpoint: Path
-    onnx: Path
-    peers_encoder: Path
 
 
 @pytest.fixture(scope="module")
@@ -52,16 +39,18 @@ def utterances(clips: list[Floats], noises: list[Floats]) -> list[Utterance]:
 def model(
     request: pytest.FixtureRequest, utterances: list[Utterance], tmp_path_factory: pytest.TempPathFactory
 ) -> Raised:
-    bias = bias_for(request.param, np.concatenate([utterance.log_probs for utterance in utterances]))
-    folder = tmp_path_factory.mktemp("raised")
-    checkpoint = raised_checkpoint(OFFLINE, bias, folder / "checkpoint")
-    exported = raised_export(OFFLINE, bias, folder / "onnx")
-    return Raised(request.param, bias, checkpoint, exported, skipping_encoder(bias, folder / "skipping-encoder.onnx"))
+    log_probs = np.concatenate([utterance.log_probs for utterance in utterances])
+    return raised_model(OFFLINE, request.param, log_probs, tmp_path_factory.mktemp("raised"))
 
 
-def peer(model: Raised, method: Method) -> Any:
+@pytest.fixture(scope="module")
+def peers_encoder(model: Raised, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return skipping_encoder(model.bias, tmp_path_factory.mktemp("peer") / "skipping-encoder.onnx")
+
+
+def peer(encoder: Path, method: Method) -> Any:
     return sherpa_onnx.OfflineRecognizer.from_transducer(
-        encoder=str(model.peers_encoder),
+        encoder=str(encoder),
         decoder=str(OFFLINE / "decoder-epoch-1-avg-1.onnx"),
         joiner=str(OFFLINE / "joiner-epoch-1-avg-1.onnx"),
         tokens=str(OFFLINE / "tokens.txt"),
@@ -81,9 +70,9 @@ def found_by(recognizer: Recognizer, waveforms: list[Floats], options: list[Deco
 @pytest.mark.parametrize("form", ["checkpoint", "onnx"])
 @pytest.mark.parametrize("method", METHODS)
 def test_tokens_and_times_are_those_of_the_peer(
-    model: Raised, utterances: list[Utterance], form: str, method: Method
+    model: Raised, peers_encoder: Path, utterances: list[Utterance], form: str, method: Method
 ) -> None:
-    theirs = peer(model, method)
+    theirs = peer(peers_encoder, method)
     options = DecodingOptions(method, beam=4, blank_skip=THRESHOLD)
     waveforms = [utterance.waveform for utterance in utterances]
     frames = skipped = 0

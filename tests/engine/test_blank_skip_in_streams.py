@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,7 +24,7 @@ from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.streaming.options import StreamOptions
 from moulin.streaming.stream import Stream
 from tests.bundles import BUNDLES
-from tests.engine.blank_bias import SHARES, STREAMING, THRESHOLD, bias_for, raised, raised_checkpoint, raised_export
+from tests.engine.blank_bias import SHARES, STREAMING, THRESHOLD, Raised, raised, raised_model
 from tests.icefall import run, session
 from tests.streaming.plain_encoder import PlainEncoder, plain_session
 
@@ -66,14 +65,6 @@ class Recording:
         return np.flatnonzero(raised(self.log_probs, bias)[:, 0] < np.log(THRESHOLD))
 
 
-@dataclass(frozen=True)
-class Raised:
-    share: float
-    bias: float
-    checkpoint: Path
-    onnx: Path
-
-
 @pytest.fixture(scope="module")
 def heard(clips: list[Floats], noises: list[Floats]) -> list[Recording]:
     return [Recording(waveform) for waveform in (clips[0][8_000:60_000], clips[3][16_000:40_001], noises[0], noises[2])]
@@ -81,11 +72,8 @@ def heard(clips: list[Floats], noises: list[Floats]) -> list[Recording]:
 
 @pytest.fixture(scope="module", params=SHARES)
 def model(request: pytest.FixtureRequest, heard: list[Recording], tmp_path_factory: pytest.TempPathFactory) -> Raised:
-    bias = bias_for(request.param, np.concatenate([recording.log_probs for recording in heard]))
-    folder = tmp_path_factory.mktemp("raised")
-    checkpoint = raised_checkpoint(STREAMING, bias, folder / "checkpoint")
-    exported = raised_export(STREAMING, bias, folder / "onnx")
-    return Raised(request.param, bias, checkpoint, exported)
+    log_probs = np.concatenate([recording.log_probs for recording in heard])
+    return raised_model(STREAMING, request.param, log_probs, tmp_path_factory.mktemp("raised"))
 
 
 def tokens_of(recognizer: StreamRecognizer, streams: Sequence[Stream]) -> list[tuple[list[int], list[int]]]:

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import sherpa_onnx
+import torch
 
 from moulin.arrays import Floats
 from moulin.audio.decode import read_audio
@@ -50,19 +51,48 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Path]:
     return {bundle: raised_export(bundle, 0.0, to / bundle.name) for bundle in (OFFLINE, STREAMING)}
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoints as Icefall's training with --use-transducer 0 --use-ctc 1 writes them: their tensors are of no
+    transducer, though their parameters say sizes of one. And moulin's exports of them."""
+    to = tmp_path_factory.mktemp("trained")
+    for bundle, name in ((OFFLINE, "offline"), (STREAMING, "live")):
+        content = torch.load(bundle / "epoch-1.pt", weights_only=True)
+        kept = {key: it for key, it in content["model"].items() if key.startswith(("encoder", "ctc_output."))}
+        said: dict[str, Any] = {"use_transducer": False, "use_ctc": True, "decoder_dim": 512, "joiner_dim": 512}
+        if bundle == STREAMING:
+            said |= {"chunk_size": "16", "left_context_frames": "64", "causal": True}
+        (to / name).mkdir()
+        torch.save({"model": kept, **said}, to / name / "epoch-1.pt")
+        shutil.copyfile(bundle / "tokens.txt", to / name / "tokens.txt")
+        streaming = ["--streaming"] if bundle == STREAMING else []
+        written = moulin_here(
+            "export", to / name / "epoch-1.pt", "--to", to / f"{name}-onnx", *streaming, "--int8", "--fp16"
+        )
+        assert "CTC model: largest error" in written.expect(0).err
+    return to
+
+
 def offline_peer() -> Any:
     return sherpa_onnx.OfflineRecognizer.from_zipformer_ctc(
         model=str(OFFLINE / "model.onnx"), tokens=str(OFFLINE / "tokens.txt"), num_threads=1
     )
 
 
-FORMS = ["alone", "beside the transducer", "both in one encoder", "checkpoint"]
+FORMS = ["alone", "beside the transducer", "both in one encoder", "checkpoint", "trained alone", "its export"]
 
 
-def model_of(form: str, bundle: Path, alone: Path, exports: dict[Path, Path]) -> tuple[Path, EngineChoice]:
+def model_of(
+    form: str, bundle: Path, alone: Path, exports: dict[Path, Path], trained: Path
+) -> tuple[Path, EngineChoice]:
+    name = "offline" if bundle == OFFLINE else "live"
     match form:
+        case "trained alone":
+            return trained / name / "epoch-1.pt", EngineChoice()
+        case "its export":
+            return trained / f"{name}-onnx", EngineChoice()
         case "alone":
-            return alone / ("offline" if bundle == OFFLINE else "live"), EngineChoice()
+            return alone / name, EngineChoice()
         case "beside the transducer":
             return bundle, CTC
         case "checkpoint":
@@ -72,9 +102,9 @@ def model_of(form: str, bundle: Path, alone: Path, exports: dict[Path, Path]) ->
 
 @pytest.mark.parametrize("form", FORMS)
 def test_greedy_offline_is_sherpa_onnxs(
-    form: str, alone: Path, exports: dict[Path, Path], clips: list[Floats], noises: list[Floats]
+    form: str, alone: Path, exports: dict[Path, Path], trained: Path, clips: list[Floats], noises: list[Floats]
 ) -> None:
-    model, engine = model_of(form, OFFLINE, alone, exports)
+    model, engine = model_of(form, OFFLINE, alone, exports, trained)
     waveforms = [clips[0], clips[3][:50_001], *noises]
     theirs = offline_peer()
     with open_recognizer(model, engine, tail_padding_sec=0.0) as ours:
@@ -103,11 +133,12 @@ def test_greedy_in_streams_is_sherpa_onnxs(
     form: str,
     alone: Path,
     exports: dict[Path, Path],
+    trained: Path,
     clips: list[Floats],
     noises: list[Floats],
     tmp_path: Path,
 ) -> None:
-    model, engine = model_of(form, STREAMING, alone, exports)
+    model, engine = model_of(form, STREAMING, alone, exports, trained)
     if form == "checkpoint":
         model = with_chunk(tmp_path)
     recordings = [Recording(waveform) for waveform in (clips[0][8_000:60_000], noises[0], noises[2])]
@@ -123,8 +154,6 @@ def test_greedy_in_streams_is_sherpa_onnxs(
 
 
 def with_chunk(to: Path) -> Path:
-    import torch
-
     content = torch.load(STREAMING / "epoch-1.pt", weights_only=True)
     torch.save({**content, "chunk_size": "16", "left_context_frames": "64", "causal": True}, to / "epoch-1.pt")
     shutil.copyfile(STREAMING / "tokens.txt", to / "tokens.txt")
@@ -151,13 +180,18 @@ def heard_by_peer(recording: Recording) -> tuple[list[str], list[float]]:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_forms_of_a_model_agree(
-    method: Method, alone: Path, exports: dict[Path, Path], clips: list[Floats], noises: list[Floats]
+    method: Method,
+    alone: Path,
+    exports: dict[Path, Path],
+    trained: Path,
+    clips: list[Floats],
+    noises: list[Floats],
 ) -> None:
     options = [DecodingOptions(method, beam=4)] * 3
     waveforms = [clips[0], *noises[:2]]
     heard = []
     for form in FORMS:
-        model, engine = model_of(form, OFFLINE, alone, exports)
+        model, engine = model_of(form, OFFLINE, alone, exports, trained)
         with open_recognizer(model, engine) as ours:
             found = found_by(ours, waveforms, options)
             heard.append([(each.tokens, each.frames) for each in found])
@@ -216,6 +250,60 @@ def test_other_ctc_models_are_refused_by_what_they_are(
     with pytest.raises(BundleError, match=message) as caught:
         load_model(tmp_path)
     assert caught.value.hint
+
+
+def test_its_files_are_those_of_icefalls_export(trained: Path) -> None:
+    """Names, order, metadata; and sherpa-onnx loads them."""
+    pairs = [(trained / "offline-onnx" / "model.onnx", OFFLINE / "model.onnx")]
+    pairs.append((trained / "live-onnx" / STREAMING_NAME, STREAMING / STREAMING_NAME))
+    for ours, theirs in (map(onnx.load, pair) for pair in pairs):
+        for part in ("input", "output"):
+            names = [[tensor.name for tensor in getattr(model.graph, part)] for model in (ours, theirs)]
+            assert names[0] == names[1]
+        said = [{it.key: it.value for it in model.metadata_props} for model in (ours, theirs)]
+        assert said[0] == said[1]
+    variants = {file.name for file in (trained / "offline-onnx").iterdir()}
+    assert variants == {"model.onnx", "model.int8.onnx", "model.fp16.onnx", "tokens.txt"}
+    peer = sherpa_onnx.OfflineRecognizer.from_zipformer_ctc(
+        model=str(pairs[0][0]), tokens=str(OFFLINE / "tokens.txt"), num_threads=1
+    )
+    stream = peer.create_stream()
+    stream.accept_waveform(16_000, read_audio(demo_clips()[0].audio))
+    peer.decode_stream(stream)
+    assert stream.result.tokens
+
+
+def test_commands_with_a_checkpoint_of_a_ctc_model(trained: Path, tmp_path: Path) -> None:
+    clip, checkpoint = demo_clips()[0].audio, trained / "offline" / "epoch-1.pt"
+    facts = json.loads(moulin_here("inspect", checkpoint, "--json").expect(0).out)
+    assert (facts["heads"], facts["mode"], facts["vocab_size"]) == (["ctc"], "checkpoint", 47)
+    assert "joiner_dim" not in facts
+    wanted = moulin_here("transcribe", clip, "--model", OFFLINE, "--head", "ctc").expect(0).out
+    assert moulin_here("transcribe", clip, "--model", checkpoint).expect(0).out == wanted
+    live = moulin_here("stream", clip, "--model", trained / "live" / "epoch-1.pt").expect(0).out
+    assert live == moulin_here("stream", clip, "--model", STREAMING, "--head", "ctc").expect(0).out
+    average = ["--to", tmp_path, "--safetensors"]
+    moulin_here("export", checkpoint, trained / "offline" / "epoch-1.pt", *average).expect(0)
+    assert moulin_here("transcribe", clip, "--model", tmp_path / "model.safetensors").expect(0).out == wanted
+    for refused, message in (
+        (["transcribe", clip, "--model", checkpoint, "--head", "transducer"], "has a CTC head alone"),
+        (["trt", "build", checkpoint], "runs transducers, and "),
+        (["transcribe", clip, "--model", checkpoint, "--blank-skip", 0.9], "the CTC head itself is decoded"),
+    ):
+        assert message in moulin_here(*refused).expect(1).err
+
+
+def test_what_is_neither_model_is_refused(tmp_path: Path) -> None:
+    whole = torch.load(OFFLINE / "epoch-1.pt", weights_only=True)["model"]
+    shutil.copyfile(OFFLINE / "tokens.txt", tmp_path / "tokens.txt")
+    for left_out, message in (
+        (("decoder.", "joiner.", "ctc_output."), r"it has no 'decoder\.\*'"),
+        (("joiner.",), r"it has no 'joiner\.\*'"),
+        (("decoder.",), r"it has no 'decoder\.\*'"),
+    ):
+        torch.save({"model": {k: v for k, v in whole.items() if not k.startswith(left_out)}}, tmp_path / "epoch-1.pt")
+        with pytest.raises(BundleError, match=message):
+            load_model(tmp_path / "epoch-1.pt")
 
 
 def test_commands(alone: Path) -> None:

@@ -7,16 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from moulin.bundle.load_model import load_model
-from moulin.evaluate.encoder_runners import Kind, open_encoder
+from moulin.evaluate.encoder_runners import CHECKPOINT_KINDS, Kind, open_encoder
 from tests.bundles import BUNDLES
 from tests.tensorrt_stand_in import install
 
 
-@pytest.mark.parametrize("kind", ["onnxruntime", "torch"])
+@pytest.mark.parametrize("kind", ["onnxruntime", "torch", "torch-compiled"])
 @pytest.mark.parametrize("on_device", [False, True])
-def test_what_is_measured_is_the_encoder(kind: Kind, on_device: bool) -> None:
+def test_what_is_measured_is_the_encoder(kind: Kind, on_device: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's compiler is here without its last part, which needs one for C++ and half a minute."""
+    compiler = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda run, **_: compiler(run, backend="eager"))
     folder = BUNDLES / "conformer-offline"
     x = np.random.default_rng(0).normal(-6, 4, (2, 70, 80)).astype(np.float32)
     lengths = np.array([70, 50])
@@ -39,7 +43,7 @@ def test_an_engine_of_tensorrt(on_device: bool, monkeypatch: pytest.MonkeyPatch,
 
 
 def _result(folder: Any, kind: Kind | None, x: Any, lengths: Any, *, on_device: bool) -> tuple[Kind, Any]:
-    spec = load_model(folder, prefer_checkpoint=kind == "torch")
+    spec = load_model(folder, prefer_checkpoint=kind in CHECKPOINT_KINDS)
     chosen, encoder = open_encoder(spec, kind, device="cpu", threads=1, on_device=on_device)
     found: Any = encoder.prepare(x, lengths)()
     if isinstance(found, list | tuple):  # encoder_out and its lengths

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from moulin.bundle.transducer import LoadedTransducer, load_with_facts
+from moulin.bundle.transducer import LoadedModel, load_with_facts
 from moulin.encoders.encoder import StreamingLayout
 from moulin.export.to_onnx import export_onnx
 from tests.icefall import CASES, Case, assert_equal, run, session, speech, with_parameters
@@ -42,7 +42,7 @@ def one_thread() -> Iterator[None]:
 @dataclass(frozen=True)
 class Read:
     case: Case
-    loaded: LoadedTransducer
+    loaded: LoadedModel
     parameters: bool
     folder: Path
 

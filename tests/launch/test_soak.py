@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +12,6 @@ SOAK = Path(__file__).parents[2] / "scripts" / "soak.py"
 
 @pytest.mark.slow
 @pytest.mark.triton
-@pytest.mark.skipif(
-    "MOULIN_SOAK" not in os.environ,
-    reason="a text is wrong in one of some thousand requests, which is open (docs/reliability.md): make soak",
-)
 def test_a_minute_of_kills_and_stops_costs_no_word(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     command = [sys.executable, str(SOAK), "--minutes", "1", "--every-sec", "3", "--seed", "7", "--to", str(report)]

@@ -46,7 +46,6 @@ def test_the_form_on_disk_has_its_usual_engine(onnx: ModelSpec, checkpoint: Mode
 @pytest.mark.parametrize(
     ("model", "engine", "error", "message", "hint"),
     [
-        (FILES, "torch", OptionsError, "The engine torch runs checkpoints, and {path} holds ONNX files", "epoch-N.pt"),
         (
             CHECKPOINT,
             "onnxruntime",

@@ -47,6 +47,9 @@ RUNS: dict[tuple[Engine, str, str], dict[str, dict[Precision | None, Precision]]
     ("torch", "checkpoint", OFFLINE): {"cpu": MODULES, "cuda": GPU_ENGINE},
     ("torch", "checkpoint", STREAMING): {"cpu": MODULES, "cuda": GPU_ENGINE},
     ("torch", "checkpoint", OTHER_STREAMING): {"cpu": MODULES, "cuda": MODULES},
+    ("torch", "encoder", OFFLINE): {"cpu": MODULES, "cuda": GPU_ENGINE},
+    ("torch", "encoder", STREAMING): {"cpu": MODULES, "cuda": GPU_ENGINE},
+    ("torch", "encoder", OTHER_STREAMING): {"cpu": MODULES, "cuda": MODULES},
 }
 WISHES: list[Precision | None] = [None, *PRECISIONS]
 COMBINATIONS = [(*key, device, wish) for key, device, wish in product(RUNS, ("cpu", "cuda"), WISHES)]
@@ -54,6 +57,9 @@ needs_torch = pytest.mark.needs("torch")
 
 
 def model_of(form: str, bundle: str) -> Path:
+    """A checkpoint, a folder with ONNX files and that checkpoint, or the encoder's file in it."""
+    if form == "encoder":
+        return next(file for file in (BUNDLES / bundle).glob("encoder*.onnx") if "int8" not in file.name)
     return BUNDLES / bundle / "epoch-1.pt" if form == "checkpoint" else BUNDLES / bundle
 
 
@@ -171,7 +177,7 @@ def open_as_the_shim_does(parameters: Any, *, streaming: bool) -> None:
 
 @pytest.mark.parametrize(
     ("engine", "form", "bundle", "device", "wish"),
-    [pytest.param(*one, marks=needs_torch if one[1] == "checkpoint" else ()) for one in COMBINATIONS],
+    [pytest.param(*one, marks=needs_torch if one[0] == "torch" else ()) for one in COMBINATIONS],
 )
 def test_the_table_answers_for_itself(
     engine: Engine, form: str, bundle: str, device: str, wish: Precision | None

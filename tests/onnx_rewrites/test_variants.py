@@ -10,7 +10,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from moulin.bundle.load import load_bundle
 from moulin.onnx_rewrites.variants import in_brain_precision, in_half_precision
+from tests.bundles import BUNDLES
 
 from .conftest import Exported
 
@@ -82,3 +84,51 @@ def test_angles_of_exported_encoders(exported: Exported) -> None:
         for node in model.graph.node:
             if node.op_type in ("Sin", "Cos"):
                 assert types[node.input[0]] == TensorProto.FLOAT, (exported.bundle, node.name)
+
+
+@pytest.mark.parametrize("convert", [in_half_precision, in_brain_precision])
+@pytest.mark.parametrize("bundle", ["conformer-streaming", "conformer-streaming-right2"])
+def test_operators_that_stay_in_single_precision(bundle: str, convert: Any) -> None:
+    model = convert(onnx.load(load_bundle(BUNDLES / bundle).encoder.file), single={"Softmax"})
+    onnx.checker.check_model(model)
+    makers = {output: node for node in model.graph.node for output in node.output}
+    takers = {name: node for node in model.graph.node for name in node.input}
+    half = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
+    found = [node for node in model.graph.node if node.op_type == "Softmax"]
+    assert len(found) == 3  # a layer
+    for node in found:
+        before, after = makers[node.input[0]], takers[node.output[0]]
+        assert (before.op_type, before.attribute[0].i) == ("Cast", TensorProto.FLOAT)
+        assert after.op_type == "Cast"
+        assert after.attribute[0].i in half
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+@pytest.mark.parametrize("bundle", ["conformer-streaming", "conformer-streaming-right2"])
+def test_a_softmax_in_single_precision_computes_the_same(bundle: str, rows: int) -> None:
+    """Against Icefall's graph in ONNX Runtime, for as many streams in any state."""
+    spec = load_bundle(BUNDLES / bundle)
+    assert spec.streaming is not None
+    made = np.random.default_rng(rows)
+    window = (rows, spec.streaming.window_frames, spec.feature_dim)
+    inputs: dict[str, Any] = {spec.encoder.input("x", 0).name: made.normal(-6, 4, window).astype(np.float32)}
+    for state in spec.streaming.states:
+        shape = list(state.shape)
+        shape[state.batch_axis] = rows
+        inputs[state.name] = (
+            made.normal(0, 1, shape).astype(np.float32)
+            if state.dtype == "float32"
+            else made.integers(0, 200, shape, np.int64)
+        )
+    graph = onnx.load(spec.encoder.file)
+    theirs = unoptimised(graph).run(None, inputs)
+    mixed = unoptimised(in_half_precision(graph, single={"Softmax"})).run(None, inputs)
+    for found, wanted in zip(mixed, theirs, strict=True):
+        assert np.linalg.norm(found - wanted) < 4e-3 * np.linalg.norm(wanted)
+
+
+def unoptimised(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    """With half precision on a CPU ONNX Runtime's optimiser fails."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -22,6 +22,7 @@ from moulin.tensorrt_engine.builders import (
     trtexec_arguments,
 )
 from moulin.tensorrt_engine.plan_file import facts_file
+from tests.tensorrt_stand_in import BaseLogger
 
 from .fake_trtexec import CONFORMER, PROFILES, trtexec
 
@@ -77,6 +78,10 @@ def test_what_goes_wrong_in_trtexec(tmp_path: Path) -> None:
     request = BuildRequest(tmp_path / "a.onnx", tmp_path / "a.plan", PROFILES, 4)
     with pytest.raises(EngineError, match=r"could not build the engine: Error\[2\]: Requested .*run it yourself"):
         failing.build(request)
+    lines: list[str] = []
+    with pytest.raises(EngineError):
+        TrtexecBuilder(trtexec(tmp_path, ends=f"echo '{reason}'; exit 1"), log=lines.append).build(request)
+    assert lines[1:] == [f"  {reason}"]  # after its banner
     with pytest.raises(EngineError, match="exit status 0"):  # and no plan
         TrtexecBuilder(trtexec(tmp_path, ends="true")).build(request)
     with pytest.raises(EngineError, match="--help to print its version, got"):
@@ -84,18 +89,11 @@ def test_what_goes_wrong_in_trtexec(tmp_path: Path) -> None:
     assert TrtexecBuilder(trtexec(tmp_path, banner="[TensorRT v8601]")).version == "8.6.1"
 
 
-class Logger:
-    WARNING = 1
-
-    def __init__(self, level: int) -> None:
-        assert level == self.WARNING
-
-
 class Recorder:
     """Stands for TensorRT's module: notes every call with its arguments."""
 
     __version__ = "10.13.2.6"
-    Logger = Logger
+    ILogger = BaseLogger
     MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
 
     def __init__(
@@ -106,7 +104,9 @@ class Recorder:
         self.NetworkDefinitionCreationFlag = SimpleNamespace(**({"STRONGLY_TYPED": 1} if strongly_typed else {}))
         self._plan, self._parses = plan, parses
 
-    def Builder(self, _logger: object) -> Any:
+    def Builder(self, logger: BaseLogger) -> Any:
+        self._logger = logger
+
         def profile() -> Any:
             shapes: dict[str, Any] = {}
             return SimpleNamespace(shapes=shapes, set_shape=lambda name, *three: shapes.__setitem__(name, three))
@@ -119,8 +119,17 @@ class Recorder:
             create_network=lambda flags: self.calls.append(("network", flags)),
             create_builder_config=lambda: config,
             create_optimization_profile=profile,
-            build_serialized_network=lambda *_: self._plan,
+            build_serialized_network=self._build,
         )
+
+    def _build(self, *_: object) -> bytes | None:
+        levels = BaseLogger.Severity
+        self._logger.log(levels.WARNING, "Detected layernorm nodes in FP16.")
+        self._logger.log(levels.VERBOSE, "Compiler backend convergence mode enabled")
+        if self._plan is None:
+            self._logger.log(levels.INTERNAL_ERROR, "Error Code 1: Myelin (\x1b[1m" + "w" * 1000 + ")\nIn compileGraph")
+            self._logger.log(levels.ERROR, "Error Code 4")
+        return self._plan
 
     def _added(self, profile: Any) -> int:
         self.calls.append(("profile", profile.shapes))
@@ -158,8 +167,14 @@ def test_what_goes_wrong_in_the_python_api(tmp_path: Path) -> None:
     request = BuildRequest(tmp_path / "a.onnx", tmp_path / "a.plan", PROFILES, 2)
     with pytest.raises(EngineError, match="does not accept the encoder: In node 0: UNSUPPORTED_NODE"):
         PythonBuilder(TENSORRT, Recorder(b"", parses=False), capability="9.0").build(request)
-    with pytest.raises(EngineError, match=r"could not build the engine.*lower --workspace-gib"):
-        PythonBuilder(TENSORRT, Recorder(None), capability="9.0").build(request)
+    lines: list[str] = []
+    with pytest.raises(EngineError, match=r"could not build the engine: Error .*lower --workspace-gib") as caught:
+        PythonBuilder(TENSORRT, Recorder(None), capability="9.0", log=lines.append).build(request)
+    assert r"Myelin (\x1b[1mwww" in caught.value.message
+    assert len(caught.value.message) < 400
+    assert "compileGraph" not in caught.value.message
+    assert [line.split(":")[0] for line in lines] == ["  warning", "  internal error", "  error"]
+    assert "compileGraph" in lines[1]
     with pytest.raises(EngineError, match=r"refuses the profile x 1x9x80 to 8x100x80, x_lens 1 to 8"):
         PythonBuilder(TENSORRT, Recorder(b"", profile=-1), capability="9.0").build(request)
     assert not request.plan.exists()

@@ -44,7 +44,7 @@ def test_whole_utterances_of_any_length_that_the_model_takes(bundle: str) -> Non
     found = profiles(spec, max_batch=2, min_frames=9)
     lengths = [(profile["x"].least[1], profile["x"].largest[1]) for profile in found]
     assert lengths[0][0] == 9
-    assert lengths[-1][1] == spec.max_frames
+    assert lengths[-1][1] == min(spec.max_frames or 12_030, 12_030)  # as long as the service takes
     # Nothing between two profiles.
     assert all(before[1] == after[0] for before, after in itertools.pairwise(lengths))
     assert all(runs(spec, shapes) for shapes in corners(found[:1]))
@@ -83,8 +83,7 @@ def test_limits_of_the_user_and_of_the_service() -> None:
 
 def test_what_cannot_be() -> None:
     spec = load_bundle(BUNDLES / "zipformer2-offline")
-    with pytest.raises(OptionsError, match=r"max-seconds of at most 39\.8, for which this model was exported, got 60"):
-        profiles(spec, max_batch=1, min_frames=9, max_seconds=60)
+    assert profiles(spec, max_batch=1, min_frames=9, max_seconds=60)[-1]["x"].largest[1] == spec.max_frames
     for seconds in (0, -1, float("nan")):
         with pytest.raises(OptionsError, match="max-seconds above 0"):
             profiles(spec, max_batch=1, min_frames=9, max_seconds=seconds)

@@ -11,14 +11,17 @@ from typing import Any
 
 import onnx
 import pytest
+import torch
 
 from moulin.bundle.load import load_bundle
 from moulin.errors import EngineError
 from moulin.launch.tensorrt_libraries import ARCHITECTURES, TENSORRT_RTX
+from moulin.tensorrt_engine import ready_plan
 from moulin.tensorrt_engine.build import build_plan, prepare
-from moulin.tensorrt_engine.builders import BuildRequest, builder_ahead
+from moulin.tensorrt_engine.builders import BuildRequest, PythonBuilder, builder_ahead
 from moulin.tensorrt_engine.plan_file import PLAN_PRECISIONS, Machine, PlanPrecision, built_for, check_plan, file_hash
 from tests.bundles import BUNDLES, MORE_OFFLINE, MORE_STREAMING, OFFLINE, STREAMING
+from tests.cli.command import moulin_here
 
 trt: Any = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX has no wheel for this Python or machine")
 
@@ -63,11 +66,63 @@ def test_a_plan_is_built_ahead_for_an_architecture(tmp_path: Path) -> None:
         check_plan(plan, Machine("NVIDIA A100, 8.0", "10.13.2"), model)
 
 
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_streaming_conformer_is_built_in_half_precision(precision: PlanPrecision, tmp_path: Path) -> None:
+    """The builder fails inside itself where all of its attention is in half precision."""
+    spec = load_bundle(BUNDLES / "conformer-streaming")
+    plan = build_plan(
+        spec, prepare(spec, precision=precision, max_batch=4), tmp_path, builder_ahead("8.9"), None, precision
+    )
+    assert plan.stat().st_size > 1_000_000
+
+
+def test_the_service_finds_what_was_built_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a card of the architecture, which is a name here: the engine is found, and only then compared."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    built = Path(moulin_here("trt", "build", BUNDLES / "lstm-streaming", "--for", "ada").expect(0).out.strip())
+    here = ready_plan._Here(TENSORRT_RTX, trt, torch.device("cpu"))
+    monkeypatch.setattr(ready_plan, "_libraries_on", lambda *_: here)
+    monkeypatch.setattr(ready_plan, "gpu_name", lambda _gpu: "NVIDIA L4, 8.9")
+    compared: list[Path] = []
+
+    def compare(plan: Path) -> float:
+        compared.append(plan)
+        return 0.001
+
+    monkeypatch.setattr(ready_plan, "drift_check", lambda *_, **__: compare)
+    monkeypatch.setattr(PythonBuilder, "build", lambda *_: pytest.fail("built again"))
+    spec = load_bundle(BUNDLES / "lstm-streaming")
+    assert ready_plan.ready_plan(spec, device="cuda", speech=list) == built
+    assert compared == [built]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_turing_multiplies_in_half_precision_alone(precision: PlanPrecision, tmp_path: Path) -> None:
+    """It is said before the build; what the compiler says stands behind it."""
+    spec = load_bundle(BUNDLES / "lstm-streaming")
+    prepared, builder = prepare(spec, precision=precision, max_batch=4), builder_ahead("7.5")
+    with pytest.raises(EngineError, match=f"capability 7.5 in fp16 alone, got {precision}"):
+        build_plan(spec, prepared, tmp_path, builder, None, precision)
+    onnx.save(prepared.model, tmp_path / "a.onnx")
+    with pytest.raises(EngineError, match=r"FP32 GEMM is not supported|HW-specific datatypes: b16"):
+        builder.build(BuildRequest(tmp_path / "a.onnx", tmp_path / "a.plan", prepared.profiles, 1))
+
+
 def test_what_the_parser_refuses_is_said(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(b"nothing of the kind")
     request = BuildRequest(tmp_path / "a.onnx", tmp_path / "a.plan", [], 1)
     with pytest.raises(EngineError, match="TensorRT-RTX does not accept the encoder"):
         builder_ahead("8.9").build(request)
+
+
+def test_what_the_builder_refuses_is_said(tmp_path: Path) -> None:
+    prepared = prepare(load_bundle(BUNDLES / "lstm-streaming"), precision="fp16", max_batch=4)
+    onnx.save(prepared.model, tmp_path / "a.onnx")
+    log: list[str] = []
+    with pytest.raises(EngineError, match=r"could not build the engine: .*no optimization profile has been defined"):
+        builder_ahead("8.9", log=log.append).build(BuildRequest(tmp_path / "a.onnx", tmp_path / "a.plan", [], 1))
+    assert any(line.startswith("  error: ") and "no optimization profile" in line for line in log)
+    assert any(line.startswith("  info: ") for line in log)
 
 
 def test_every_architecture_is_one_that_the_builder_knows() -> None:

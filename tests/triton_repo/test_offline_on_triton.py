@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,15 @@ def test_live_streams_get_the_cpu_first(server: TritonServer) -> None:
     assert server.pid is not None
     nice = {name: os.getpriority(os.PRIO_PROCESS, pid) for pid, name in running_stubs(server.pid).items()}
     assert nice["transducer_0_0"] > nice["transducer_streaming_0_0"]
+
+
+def test_the_threads_that_say_that_it_lives_do_too(server: TritonServer) -> None:
+    """Triton gives up on a process whose own threads get no CPU for a second."""
+    assert server.pid is not None
+    (pid,) = (pid for pid, name in running_stubs(server.pid).items() if name == "transducer_0_0")
+    threads = [int(thread.name) for thread in Path(f"/proc/{pid}/task").iterdir()]
+    usual = os.getpriority(os.PRIO_PROCESS, server.pid)
+    assert {os.getpriority(os.PRIO_PROCESS, thread) - usual for thread in threads} == {0, 10}
 
 
 @pytest.mark.parametrize("padding_sec", [0.1, 1, 10, 60])
@@ -137,6 +147,15 @@ def test_result_comes_where_it_is_named(client: Any, recordings: list[Recording]
             (word.word, word.start_sec) for word in recording.heard.words
         ]
     assert infer(client, request).as_numpy("RESULT") is None
+
+
+def test_result_says_whose_it_is(client: Any, recordings: list[Recording]) -> None:
+    """A reply's id is that of the request to which Triton took it to belong; RESULT's is that of the model's."""
+    request, wanted = tensors([recordings[0].waveform] * 2), [grpc.InferRequestedOutput("RESULT")]
+    named = infer(client, request, outputs=wanted, request_id="ü 7").as_numpy("RESULT").ravel()
+    assert [json.loads(row)["request_id"] for row in named] == ["ü 7"] * 2
+    unnamed = infer(client, request, outputs=wanted).as_numpy("RESULT").ravel()
+    assert all("request_id" not in json.loads(row) for row in unnamed)
 
 
 def test_both_models_answer_under_their_names(client: Any, recordings: list[Recording]) -> None:

@@ -413,6 +413,12 @@ def test_outputs_come_as_they_are_named(client: Any) -> None:
     assert _ask(client, 34, SPEECH, "e").as_numpy("RESULT") is None
 
 
+def test_result_says_whose_it_is(client: Any) -> None:
+    named = _ask(client, 35, SPEECH, "s", outputs=RESULT, request_id="chunk 7")
+    assert json.loads(named.as_numpy("RESULT")[0])["request_id"] == "chunk 7"
+    assert "request_id" not in json.loads(_ask(client, 35, SPEECH, "e", outputs=RESULT).as_numpy("RESULT")[0])
+
+
 def test_options_of_each_stream(client: Any, recordings: list[Recording], heard_live: list[Transcript]) -> None:
     """A large blank penalty of the wrong sign leaves nothing; beam search hears about the same; and no endpoint."""
     quiet = with_options(tensors([recordings[0].waveform]), b'{"blank_penalty": -100}')

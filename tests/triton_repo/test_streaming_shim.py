@@ -82,6 +82,7 @@ def sender() -> _Sender:
 def client(shim: Any, sender: _Sender) -> Any:
     request = SimpleNamespace(
         requested_output_names=lambda: ["TRANSCRIPTS"],
+        request_id=lambda: "",
         get_response_sender=lambda: sender,
     )
     return shim._Client(request)

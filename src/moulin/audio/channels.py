@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from moulin.audio.faults import Faults
 
+MOST_MIXED = 64
+"""Channels that are compared with each other, which takes time by their square."""
+
 _WINDOW_SEC = 2.0
 """Audio that is compared at once, and held back so long."""
 

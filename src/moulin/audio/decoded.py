@@ -60,7 +60,9 @@ def described(error: Exception) -> str:
 
 
 def reason(error: Exception) -> str:
-    """A library's own words for a refusal; any other exception with its type."""
+    """A library's own words for a refusal, or ours; any other exception with its type."""
+    if isinstance(error, CannotDecodeError):
+        return str(error)
     if not is_the_librarys(error):
         return described(error)
     said = getattr(error, "error_string", None) or getattr(error, "strerror", None) or first_line(error)
@@ -79,6 +81,8 @@ def check_rate(rate: int, name: str) -> None:
 
 def refusal(name: str, error: Exception) -> CannotDecodeError:
     """A library's own reason for refusing a file; for any other exception its description, with a log entry."""
+    if isinstance(error, CannotDecodeError):
+        return error
     if not is_the_librarys(error):
         logger.debug("%s: a decoder failed with an unexpected exception", name, exc_info=error)
     return CannotDecodeError(reason(error))

@@ -9,6 +9,7 @@ from moulin.audio.faults import Faults
 from moulin.audio.ffmpeg import ffmpeg_sounds
 from moulin.audio.libsndfile import soundfile_sounds
 from moulin.audio.parts import BinaryFile, is_mpeg_audio
+from moulin.audio.patience import Patience
 from moulin.errors import AudioError
 from moulin.extras import install_hint
 
@@ -16,8 +17,10 @@ from moulin.extras import install_hint
 class Decoder:
     """The two libraries, in the order that suits a file, as one."""
 
-    def __init__(self, name: str, sample_rate: int, track: int | None, faults: Faults) -> None:
+    def __init__(self, name: str, sample_rate: int, track: int | None, faults: Faults, patience: Patience) -> None:
+        """`patience` ends FFmpeg's work; who takes sounds renews it."""
         self._name, self._rate, self._track, self._faults = name, sample_rate, track, faults
+        self._patience = patience
 
     def sounds(self, file: BinaryFile, *, is_first: bool) -> Iterator[Sound | Gap]:
         """Raises AudioError."""
@@ -35,7 +38,13 @@ class Decoder:
 
     def _by_ffmpeg(self, file: BinaryFile, is_first: bool) -> Iterator[Sound | Gap]:
         return ffmpeg_sounds(
-            self._name, file, sample_rate=self._rate, track=self._track, is_first=is_first, faults=self._faults
+            self._name,
+            file,
+            sample_rate=self._rate,
+            track=self._track,
+            is_first=is_first,
+            faults=self._faults,
+            patience=self._patience,
         )
 
     def _by_libsndfile(self, file: BinaryFile, is_first: bool) -> Iterator[Sound | Gap]:
@@ -59,6 +68,7 @@ class Decoder:
         left = round(begin_sec * self._rate)
         try:
             for sound in self._by_ffmpeg(file, is_first):
+                self._patience.renew()
                 if isinstance(sound, Gap):
                     skipped = round(sound.seconds * self._rate)
                     if skipped > left:

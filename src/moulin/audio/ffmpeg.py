@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -20,8 +20,10 @@ from moulin.audio.coded_frames import encoder_delay_sec, is_cut
 from moulin.audio.decoded import CannotDecodeError, Gap, PyAvMissingError, Sound, check_rate, closing, reason, refusal
 from moulin.audio.faults import Faults
 from moulin.audio.parts import BinaryFile
+from moulin.audio.patience import Patience, PatientFile
 from moulin.audio.pcm import scale_to_float
 from moulin.audio.timeline import Timeline
+from moulin.audio.transport_stream import interruptions
 from moulin.errors import AudioError
 
 logger = logging.getLogger(__name__)
@@ -43,16 +45,29 @@ _BLOCK_SAMPLES = 4096
 _FRAMES_AT_ONCE = 16
 """Frames that go into the resampler before blocks are taken out of it; asking costs as much as a frame's decoding."""
 
+_DEFAULT, _COVER = 1, 0x400
+"""Of FFmpeg's dispositions of a track: the one to play, and a picture that is the file's cover."""
+
 _TAGGED_LENGTH = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
 _LEAST_MISSING_SEC = 0.5
 _LOOKED_AT_SEC = 60.0
 """The beginning of a track by which it is taken for silent."""
 
+_MOST_LOOKED_AT = 32
+"""Tracks that are looked at for sound: each takes a pass through the file."""
+
 _SILENT_PEAK = 1e-3
 
 
 def ffmpeg_sounds(
-    name: str, file: BinaryFile, *, sample_rate: int, track: int | None, is_first: bool, faults: Faults
+    name: str,
+    file: BinaryFile,
+    *,
+    sample_rate: int,
+    track: int | None,
+    is_first: bool,
+    faults: Faults,
+    patience: Patience,
 ) -> Iterator[Sound | Gap]:
     """Decode one audio track of `file`: sound at `sample_rate` Hz, and the gaps between it.
 
@@ -62,20 +77,26 @@ def ffmpeg_sounds(
     Raises CannotDecodeError when nothing can be decoded, AudioError for a file without (that) audio track, and
     PyAvMissingError.
     """
-    with opened(name, file) as container:
+    with opened(name, PatientFile(file, patience)) as container:
         try:
             stream = _chosen(name, container, file, track, faults)
+            patience.renew()
             zero_sec = _zero_sec(container, is_first)
         except (AudioError, CannotDecodeError):
             raise
         except Exception as error:
             raise refusal(name, error) from error
         yield from _sounds(name, container, stream, sample_rate, Timeline(zero_sec), faults)
+        if container.format.name == "mpegts":
+            with suppress(CannotDecodeError):
+                places = interruptions(PatientFile(file, patience), stream.id)
+                if places:
+                    faults.damaged(f"packets are missing at {places} place{'s'[: places > 1]}")
 
 
 def audio_tracks(name: str, file: BinaryFile) -> int:
     """The number of audio tracks. Raises as `ffmpeg_sounds`."""
-    with opened(name, file) as container:
+    with opened(name, PatientFile(file, Patience())) as container:
         return len(container.streams.audio)
 
 
@@ -144,7 +165,7 @@ def _chosen(name: str, container: Any, file: BinaryFile, track: int | None, faul
         (
             stream
             for limit_sec in (_LOOKED_AT_SEC, float("inf"))
-            for stream in by_default
+            for stream in by_default[:_MOST_LOOKED_AT]
             if not _is_silent(name, file, tracks.index(stream), limit_sec)
         ),
         by_default[0],
@@ -157,7 +178,7 @@ def _chosen(name: str, container: Any, file: BinaryFile, track: int | None, faul
 
 
 def is_default(stream: Any) -> bool:
-    return bool(int(getattr(stream, "disposition", 0)) & 1)
+    return _has_disposition(stream, _DEFAULT)
 
 
 def _is_silent(name: str, file: BinaryFile, number: int, limit_sec: float) -> bool:
@@ -166,8 +187,9 @@ def _is_silent(name: str, file: BinaryFile, number: int, limit_sec: float) -> bo
     The file's position is kept: a container that is open already reads on from there.
     """
     position = file.tell()
+    patience = Patience()
     try:
-        with opened(name, file) as container:
+        with opened(name, PatientFile(file, patience)) as container:
             sounds = _sounds(name, container, container.streams.audio[number], 8000, Timeline(0.0), Faults())
             heard_sec = 0.0
             for sound in sounds:
@@ -176,6 +198,7 @@ def _is_silent(name: str, file: BinaryFile, number: int, limit_sec: float) -> bo
                 if sound.samples.size and np.abs(sound.samples).max() > _SILENT_PEAK:
                     return False
                 heard_sec += len(sound.samples) / sound.rate
+                patience.renew()
                 if heard_sec > limit_sec:
                     break
     except Exception as error:
@@ -300,7 +323,7 @@ class Frames:
             except StopIteration:
                 self.is_cut = last is not None and is_cut(codec, bytes(last))
                 return
-            except FFmpegError as error:  # the container ends in the middle of a packet
+            except (FFmpegError, CannotDecodeError) as error:  # the container ends in the middle of a packet
                 self.damage = error
                 return
             except Exception as error:
@@ -328,26 +351,28 @@ class Frames:
 
 def _knows_no_delay(container: Any, packet: Any, frame: Any) -> bool:
     """Whether nothing was taken off a track's first packet. Beside a picture, time stamps are right as they are."""
-    pictures = [stream for stream in container.streams if stream.type == "video" and not _is_cover(stream)]
+    pictures = [
+        stream for stream in container.streams if stream.type == "video" and not _has_disposition(stream, _COVER)
+    ]
     return not pictures and packet.pts == frame.pts and container.format.name not in ("matroska,webm", "asf")
 
 
-def _is_cover(stream: Any) -> bool:
-    return bool(int(getattr(stream, "disposition", 0)) & 0x400)
+def _has_disposition(stream: Any, flag: int) -> bool:
+    return bool(int(getattr(stream, "disposition", 0)) & flag)
 
 
 class _Converter:
     """Frames of one rate, format and layout to sound at another rate."""
 
     def __init__(self, frame: Any, sample_rate: int) -> None:
-        self._kind = _kind(frame)
+        self._kind = kind_of(frame)
         self._channels = frame.layout.nb_channels
         self._rate = sample_rate
         self._waiting = 0
         self._graph = _graph(frame, sample_rate)
 
     def takes(self, frame: Any) -> bool:
-        return _kind(frame) == self._kind
+        return kind_of(frame) == self._kind
 
     def taken(self, frame: Any) -> Iterator[Sound]:
         """The sound that is ready after `frame`."""
@@ -381,7 +406,8 @@ class _Converter:
             yield Sound(self._rate, samples)
 
 
-def _kind(frame: Any) -> tuple[int, str, str]:
+def kind_of(frame: Any) -> tuple[int, str, str]:
+    """Rate, sample format and channel layout: what a resampler is made for."""
     return frame.sample_rate, frame.format.name, frame.layout.name
 
 
@@ -390,7 +416,7 @@ def _graph(frame: Any, sample_rate: int) -> Any:
     from av.error import FFmpegError
     from av.filter import Graph
 
-    rate, format, layout = _kind(frame)
+    rate, format, layout = kind_of(frame)
     graph = Graph()
     try:
         filters = [

@@ -20,7 +20,7 @@ from moulin.arrays import Floats
 from moulin.audio.containers import SNIFFED_BYTES, container_of
 from moulin.audio.decoded import check_rate, reason
 from moulin.audio.faults import Faults
-from moulin.audio.ffmpeg import Frames, how_to_open, is_default
+from moulin.audio.ffmpeg import Frames, how_to_open, is_default, kind_of
 from moulin.audio.live_wav import LiveWav, UnknownWavError
 from moulin.audio.pcm import RawFormat, pcm_frames, scale_to_float
 from moulin.audio.recording import Recording
@@ -213,10 +213,6 @@ def _decoded(frames: Frames) -> Iterator[Floats]:
         yield from resampler.taken(None)
 
 
-def _kind(frame: Any) -> tuple[int, str, str]:
-    return frame.sample_rate, frame.format.name, frame.layout.name
-
-
 class _Resampler:
     """Decoded frames of one kind to 16 kHz mono."""
 
@@ -224,11 +220,11 @@ class _Resampler:
         """`frame` is the first one; `delay_sec` is left out at the beginning."""
         import av
 
-        self._kind, self._left = _kind(frame), round(delay_sec * SAMPLE_RATE)
+        self._kind, self._left = kind_of(frame), round(delay_sec * SAMPLE_RATE)
         self._resampler = av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
 
     def takes(self, frame: Any) -> bool:
-        return _kind(frame) == self._kind
+        return kind_of(frame) == self._kind
 
     def taken(self, frame: Any | None) -> Iterator[Floats]:
         """What is ready after `frame`; after None, which is the last, all the rest."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from moulin.arrays import Floats
-from moulin.audio.channels import ChannelMixer
+from moulin.audio.channels import MOST_MIXED, ChannelMixer
 from moulin.audio.decoded import Gap, Sound, check_rate
 from moulin.audio.faults import Faults
 from moulin.audio.timeline import MAX_SILENCE_SEC, Skip
@@ -46,7 +46,13 @@ class Mono:
             yield from run.rest()
 
     def _check_channel(self, channels: int) -> None:
-        """Raises AudioError where a file does not have the channel; a later part without it is silent."""
+        """Raises AudioError where a file does not have the channel, or too many for a mix; a later part without it is
+        silent."""
+        if self._channel is None and channels > MOST_MIXED:
+            raise AudioError(
+                f"{self._name} has {channels} channels, expected at most {MOST_MIXED} to be mixed",
+                hint="choose one by its number",
+            )
         if self._channel is None or self._channel <= channels:
             self._has_channel = True
             return

@@ -16,6 +16,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from moulin.arrays import Floats
@@ -26,6 +27,7 @@ from moulin.audio.faults import Faults
 from moulin.audio.ffmpeg import audio_tracks
 from moulin.audio.mono import Mono
 from moulin.audio.parts import BinaryFile, Part, PartView, parts_of
+from moulin.audio.patience import Patience, PatientFile
 from moulin.audio.pcm import RawFormat, pcm_frames
 from moulin.audio.sample_format import format_doubt
 from moulin.audio.selection import MIX, Selection
@@ -35,6 +37,12 @@ from moulin.audio.waveform import SAMPLE_RATE
 from moulin.errors import AudioError, AudioTooLong, MoulinError
 
 _PCM_BLOCK = 16_384
+_SKIP_SEC = 10.0
+"""What a gap that is skipped counts against `max_duration_sec`: the model hears what is behind it by itself, however
+short that is."""
+
+_MOST_SINGLE = 64
+"""Channels and tracks that are heard each by itself: every one takes a pass through the file."""
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +50,8 @@ logger = logging.getLogger(__name__)
 class Recording(Iterator["Floats | Skip"]):
     """Blocks of one track, mixed or of one channel. The file is opened with the first block and closed after the last.
 
-    `next` raises AudioError when no audio can be decoded, and AudioTooLong beyond `max_duration_sec` of samples and
-    silence, so that a small file that unpacks to hours cannot fill the memory.
+    `next` raises AudioError when no audio can be decoded, also after seconds of work without any, and AudioTooLong
+    beyond `max_duration_sec` of samples and silence, so that a small file that unpacks to hours cannot fill the memory.
     """
 
     def __init__(
@@ -92,10 +100,13 @@ def selected(source: Source, selection: Selection, *, name: str | None = None) -
         tracks = [selection.track]
         try:
             if selection.track == "all":
-                tracks = [str(number + 1) for number in range(max(_track_count(name, file), 1))]
+                count = max(_track_count(name, file), 1)
+                _check_single(name, count, "tracks")
+                tracks = [str(number + 1) for number in range(count)]
             if selection.channels != "each":
                 return tuple(Selection(selection.channels, track) for track in tracks)
             counts = [_channel_count(name, file, Selection(track=track).track_number) for track in tracks]
+            _check_single(name, sum(counts), "channels")
         except MoulinError:
             raise
         except Exception as error:
@@ -105,6 +116,14 @@ def selected(source: Source, selection: Selection, *, name: str | None = None) -
         for track, count in zip(tracks, counts, strict=True)
         for channel in range(count)
     )
+
+
+def _check_single(name: str, count: int, what: str) -> None:
+    if count > _MOST_SINGLE:
+        raise AudioError(
+            f"{name} has {count} {what}, expected at most {_MOST_SINGLE} that are heard each by itself",
+            hint="choose one by its number",
+        )
 
 
 def opened_recordings(
@@ -121,7 +140,8 @@ def opened_recordings(
 
 def _track_count(name: str, file: BinaryFile) -> int:
     try:
-        return audio_tracks(name, _view(file, parts_of(file)[0], file.seek(0, io.SEEK_END)))
+        end = file.seek(0, io.SEEK_END)
+        return audio_tracks(name, _view(file, _parts(file, end, Patience())[0], end))
     except (CannotDecodeError, PyAvMissingError):
         return 1
 
@@ -151,10 +171,9 @@ def _blocks(
             limit = None if max_duration_sec is None else max_duration_sec * sample_rate + 1
             made = 0
             for block in mono.blocks(_sounds(name, file, sample_rate, selection.track_number, faults)):
-                if not isinstance(block, Skip):
-                    made += len(block)
-                    if limit is not None and made > limit:
-                        raise AudioTooLong(f"{name} is too long: expected at most {max_duration_sec:g} s of audio")
+                made += round(_SKIP_SEC * sample_rate) if isinstance(block, Skip) else len(block)
+                if limit is not None and made > limit:
+                    raise AudioTooLong(f"{name} is too long: expected at most {max_duration_sec:g} s of audio")
                 yield block
         except MoulinError:
             raise
@@ -185,27 +204,45 @@ def _sounds(name: str, file: BinaryFile, sample_rate: int, track: int | None, fa
     end = file.seek(0, io.SEEK_END)
     if end == 0:
         raise AudioError(f"{name} is empty (0 bytes), expected audio")
-    parts = parts_of(file)
+    patience = Patience()
+    parts = _parts(file, end, patience)
     refusals: list[AudioError] = []
-    decoder = Decoder(name, sample_rate, track, faults)
+    decoder = Decoder(name, sample_rate, track, faults, patience)
     for number, part in enumerate(parts):
         decoded_sec = 0.0
         try:
             for sound in decoder.sounds(_view(file, part, end), is_first=number == 0):
                 decoded_sec += sound.seconds
                 yield sound
+                patience.renew()
+            if patience.ended is not None:
+                faults.damaged(str(patience.ended))
         except AudioError as error:
             if isinstance(error, AudioTooLong) or len(parts) == 1:
                 raise
             refusals.append(error)
             faults.add(f"bytes {part.begin} to {part.end} of {end} cannot be decoded ({error.message})")
-        if lacks_its_end(file, part):
-            faults.damaged("the last page, block or packet is not whole")
-        missing = missing_bytes(file, part)
-        if missing and not faults.is_missing:
-            faults.missing(decoded_sec * missing / (part.end - part.begin))
+        with suppress(CannotDecodeError):
+            _note_missing(PatientFile(file, patience), part, decoded_sec, faults)
     if len(refusals) == len(parts):
         raise refusals[0]
+
+
+def _parts(file: BinaryFile, end: int, patience: Patience) -> list[Part]:
+    """The parts of `file`; one where looking for them takes too long."""
+    try:
+        return parts_of(PatientFile(file, patience))
+    except CannotDecodeError:
+        patience.renew()
+        return [Part(0, end)]
+
+
+def _note_missing(file: BinaryFile, part: Part, decoded_sec: float, faults: Faults) -> None:
+    if lacks_its_end(file, part):
+        faults.damaged("the last page, block or packet is not whole")
+    missing = missing_bytes(file, part)
+    if missing and not faults.is_missing:
+        faults.missing(decoded_sec * missing / (part.end - part.begin))
 
 
 def _view(file: BinaryFile, part: Part, end: int) -> BinaryFile:

@@ -12,6 +12,7 @@ from moulin.bundle.spec import CheckpointSpec, StateSpec, StreamingSpec
 from moulin.bundle.tokens import read_tokens
 from moulin.bundle.transducer import load_with_facts
 from moulin.bundle.untrusted_file import errors_of
+from moulin.encoders.acoustic_model import AcousticModel
 from moulin.encoders.encoder import StreamingLayout
 from moulin.encoders.transducer import Transducer
 from moulin.errors import BundleError
@@ -25,6 +26,13 @@ def load_checkpoint_spec(model: Path, *, streaming: bool, head: Head | None = No
     checkpoint = find_checkpoint(model)
     with errors_of(checkpoint):
         spec = _read(checkpoint, streaming=streaming)
+    if spec.head == "ctc":
+        if head == "transducer":
+            raise BundleError(
+                f"{checkpoint} has a CTC head alone, and no transducer",
+                hint="leave out --head: it was trained with --use-transducer 0",
+            )
+        return spec
     if head != "ctc":
         return spec
     if not spec.has_ctc_head:
@@ -37,28 +45,29 @@ def load_checkpoint_spec(model: Path, *, streaming: bool, head: Head | None = No
 
 def _read(checkpoint: Path, *, streaming: bool) -> CheckpointSpec:
     loaded = load_with_facts([checkpoint])
-    transducer = loaded.transducer
+    model = loaded.model
+    transducer = model if isinstance(model, Transducer) else None
     tokens, bpe_model = vocabulary_on_disk(checkpoint)
-    vocab_size = transducer.joiner.vocab_size
     return CheckpointSpec(
-        family=transducer.encoder.family,
-        tokens=read_tokens(tokens, vocab_size, bpe_model),
-        feature_dim=transducer.encoder.feature_dim,
-        vocab_size=vocab_size,
-        context_size=transducer.decoder.context_size,
-        joiner_dim=transducer.joiner.joiner_dim,
-        streaming=_streaming_spec(layout_of(transducer, checkpoint)) if streaming else None,
+        family=model.encoder.family,
+        tokens=read_tokens(tokens, model.vocab_size, bpe_model),
+        feature_dim=model.encoder.feature_dim,
+        vocab_size=model.vocab_size,
+        context_size=transducer.decoder.context_size if transducer else 0,
+        joiner_dim=transducer.joiner.joiner_dim if transducer else 0,
+        streaming=_streaming_spec(layout_of(model, checkpoint)) if streaming else None,
         checkpoint=checkpoint,
         tokens_file=tokens,
         doubts=tuple(loaded.doubts(streaming=streaming)),
-        has_ctc_head=transducer.ctc is not None,
+        head="transducer" if transducer else "ctc",
+        has_ctc_head=transducer is not None and transducer.ctc is not None,
     )
 
 
-def layout_of(transducer: Transducer, checkpoint: Path) -> StreamingLayout:
-    """The window, chunk and states of `transducer` in streaming. Raises BundleError where it was not trained for it."""
+def layout_of(model: AcousticModel, checkpoint: Path) -> StreamingLayout:
+    """The window, chunk and states of `model` in streaming. Raises BundleError where it was not trained for it."""
     try:
-        return transducer.encoder.streaming_layout()
+        return model.encoder.streaming_layout()
     except ValueError as error:
         raise BundleError(
             f"{checkpoint} cannot stream: {error}",

@@ -7,9 +7,9 @@ from pathlib import Path
 from moulin.bundle.choice import Head, Mode, Wish
 from moulin.bundle.files import choose_on_disk, vocabulary_on_disk
 from moulin.bundle.foreign import gives_log_probs_alone, refuse_other_kinds
-from moulin.bundle.load import FAMILIES, check_input, load_bundle, streaming_spec
+from moulin.bundle.load import FAMILIES, check_input, expect_mode, load_bundle, streaming_spec
 from moulin.bundle.onnx_files import CTC_OUTPUT
-from moulin.bundle.onnx_graph import OnnxGraph, read_onnx_graph
+from moulin.bundle.onnx_graph import read_onnx_graph
 from moulin.bundle.precision import Precision
 from moulin.bundle.spec import CtcModelSpec, ModelSpec
 from moulin.bundle.tokens import MOST_TOKENS, read_tokens
@@ -18,6 +18,7 @@ from moulin.errors import BundleError
 from moulin.quoting import listed, quoted
 
 _SUFFIX = "_ctc"
+_KEPT_BY_EXPORT = "`moulin export` keeps the head of a checkpoint that was trained with --use-ctc"
 
 
 def load_onnx_model(
@@ -40,7 +41,7 @@ def load_onnx_model(
         raise BundleError(
             f"{spec.name} has no CTC head: {spec.file.name} is a transducer's encoder, beside it no model.onnx or "
             "ctc-*.onnx",
-            hint="`moulin export` keeps the head of a checkpoint that was trained with --use-ctc",
+            hint=_KEPT_BY_EXPORT,
         )
     with errors_of(model):
         return _load(spec.file, spec.precision, expect)
@@ -54,7 +55,7 @@ def _load(file: Path, precision: Precision, expect: Mode | None) -> CtcModelSpec
         if not gives_log_probs_alone(graph):
             raise BundleError(
                 f"{file} has no CTC head: it gives {listed(tensor.name for tensor in graph.outputs)}",
-                hint="`moulin export` keeps the head of a checkpoint that was trained with --use-ctc",
+                hint=_KEPT_BY_EXPORT,
             )
         log_probs = graph.output("log_probs", 0)
     family = graph.metadata.get("model_type", "unknown").removesuffix(_SUFFIX)
@@ -83,14 +84,5 @@ def _load(file: Path, precision: Precision, expect: Mode | None) -> CtcModelSpec
         file_precision=precision,
         head="ctc",
     )
-    _expect_mode(spec, graph, expect)
+    expect_mode(spec, expect, f"CTC model {file}")
     return spec
-
-
-def _expect_mode(spec: CtcModelSpec, graph: OnnxGraph, expect: Mode | None) -> None:
-    if expect is not None and spec.mode != expect:
-        article = "an" if expect == "offline" else "a"
-        raise BundleError(
-            f"Expected {article} {expect} model, got the {spec.mode} CTC model {graph.file}",
-            hint=f"export the checkpoint for {expect} use, or pass another folder",
-        )

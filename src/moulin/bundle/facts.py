@@ -13,11 +13,11 @@ from typing import Literal
 from torch import Tensor
 
 from moulin.bundle.parameters import Parameters, is_trained_by, recipe_of, sizes_of
+from moulin.encoders.acoustic_model import AcousticModel
 from moulin.encoders.conformer import CHUNK_SIZE as CONFORMER_CHUNK_SIZE
 from moulin.encoders.conformer import LEFT_CONTEXT, RIGHT_CONTEXT
 from moulin.encoders.head_split import told_by_shapes
 from moulin.encoders.recipe import Recipe
-from moulin.encoders.transducer import Transducer
 from moulin.encoders.zipformer import DECODE_CHUNK_LEN, NUM_LEFT_CHUNKS
 from moulin.encoders.zipformer2 import CHUNK_SIZE, LEFT_CONTEXT_FRAMES, head_products
 from moulin.errors import OptionsError
@@ -93,26 +93,26 @@ class Said:
         return otherwise
 
 
-def facts_of(transducer: Transducer, tensors: Mapping[str, Tensor], said: Said) -> list[Fact]:
-    """Every fact of `transducer`, which was built from `tensors` and `said`."""
-    family = transducer.encoder.family
+def facts_of(model: AcousticModel, tensors: Mapping[str, Tensor], said: Said) -> list[Fact]:
+    """Every fact of `model`, which was built from `tensors` and `said`."""
+    family = model.encoder.family
     split = _source_of_heads(tensors, said) if family == "zipformer2" else "shapes"
     facts = []
-    for name, value in sizes_of(transducer).items():
+    for name, value in sizes_of(model).items():
         names = ("nhead", "num_heads") if name == "nhead" else (name,)
         in_heads = family == "zipformer2" and name in ("num_heads", "query_head_dim", "pos_head_dim", "value_head_dim")
         otherwise: Source = split if in_heads else "shapes"
         if family == "zipformer" and name == "pos_head_dim":
             otherwise = "recipe's default"
         facts.append(Fact(name, value, said.source(*names, otherwise=otherwise)))
-    return [*facts, *_of_streaming(transducer, said)]
+    return [*facts, *_of_streaming(model, said)]
 
 
-def doubts(transducer: Transducer, tensors: Mapping[str, Tensor], said: Said, *, streaming: bool) -> list[str]:
+def doubts(model: AcousticModel, tensors: Mapping[str, Tensor], said: Said, *, streaming: bool) -> list[str]:
     """Assumptions that neither parameters nor shapes confirm, one sentence each."""
     found = []
-    encoder = transducer.encoder
-    if unknown := transducer.unknown(tensors):
+    encoder = model.encoder
+    if unknown := model.unknown(tensors):
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
         found.append(
             f"'{unknown[0]}'{more} of its tensors are of no {encoder.family} that moulin knows, and left out: where "
@@ -143,8 +143,8 @@ def shown(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _of_streaming(transducer: Transducer, said: Said) -> list[Fact]:
-    encoder, recipe = transducer.encoder, transducer.encoder.recipe
+def _of_streaming(model: AcousticModel, said: Said) -> list[Fact]:
+    encoder, recipe = model.encoder, model.encoder.recipe
     default: dict[str, int]
     match encoder.family:
         case "zipformer2":

@@ -44,7 +44,7 @@ _GRAPH = re.compile(
 
 
 # Icefall's offline CTC export is model.onnx, its streaming one ctc-epoch-99-avg-1-chunk-16-left-128.onnx.
-_CTC = re.compile(r"(?:model|ctc)(?P<label>(?:[-_.].*?)?)(?:[._-](?P<precision>int8|fp16|fp32))?\.onnx")
+_CTC = re.compile(r"(?:model|ctc)(?P<label>(?:[-_.].*?)??)(?:[._-](?P<precision>int8|fp16|fp32))?\.onnx")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +95,7 @@ def parse_onnx_name(path: PurePosixPath) -> OnnxName | None:
         return None
     if language is None and (named := _LANGUAGE_LABEL.fullmatch(label)) and is_language(named["language"]):
         language, label = named["language"], named["rest"]
-    precision: Precision = "fp32"
-    if match["precision"] in ("int8", "fp16"):
-        precision = "int8" if match["precision"] == "int8" else "fp16"
-    return OnnxName(path, match["role"], language, label, precision)
+    return OnnxName(path, match["role"], language, label, _precision(match))
 
 
 def parse_ctc_name(path: PurePosixPath) -> OnnxName | None:
@@ -106,10 +103,14 @@ def parse_ctc_name(path: PurePosixPath) -> OnnxName | None:
     match = _CTC.fullmatch(path.name)
     if match is None:
         return None
-    precision: Precision = "fp32"
-    if match["precision"] in ("int8", "fp16"):
-        precision = "int8" if match["precision"] == "int8" else "fp16"
-    return OnnxName(path, "ctc", None, match["label"], precision)
+    return OnnxName(path, "ctc", None, match["label"], _precision(match))
+
+
+def _precision(name: re.Match[str]) -> Precision:
+    match name["precision"]:
+        case "int8" | "fp16" as marked:
+            return marked
+    return "fp32"
 
 
 def is_language(code: str) -> bool:

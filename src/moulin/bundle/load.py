@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from moulin.bundle.choice import MissingNetworkError, Wish
+from moulin.bundle.choice import MissingNetworkError, Mode, Wish
 from moulin.bundle.files import BundleFiles, Precision, find_bundle_files
 from moulin.bundle.foreign import refuse_foreign, refuse_foreign_decoder
 from moulin.bundle.onnx_files import CTC_OUTPUT
 from moulin.bundle.onnx_graph import OnnxGraph, TensorSpec, read_onnx_graph
-from moulin.bundle.spec import SUBSAMPLING_FACTOR, OnnxModelSpec, StateSpec, StreamingSpec
+from moulin.bundle.spec import SUBSAMPLING_FACTOR, ModelSpec, OnnxModelSpec, StateSpec, StreamingSpec
 from moulin.bundle.tokens import MOST_TOKENS, read_tokens
 from moulin.bundle.untrusted_file import errors_of
 from moulin.errors import BundleError
@@ -100,14 +100,18 @@ def _load(model: Path, precision: Precision | None, expect: Literal["offline", "
         ctc_output=ctc_output,
         has_ctc_head=ctc_output is not None,
     )
+    expect_mode(spec, expect, f"{family} in {spec.path}")
+    return spec
+
+
+def expect_mode(spec: ModelSpec, expect: Mode | None, what: str) -> None:
+    """Raises BundleError where `spec`, which the message calls `what`, is not for the use `expect`."""
     if expect is not None and spec.mode != expect:
+        article = "an" if expect == "offline" else "a"
         raise BundleError(
-            f"Expected an {expect} model, got the {spec.mode} {family} in {spec.path}"
-            if expect == "offline"
-            else f"Expected a {expect} model, got the {spec.mode} {family} in {spec.path}",
+            f"Expected {article} {expect} model, got the {spec.mode} {what}",
             hint=f"export the checkpoint for {expect} use, or pass another folder",
         )
-    return spec
 
 
 def check_input(encoder: OnnxGraph) -> int:
@@ -160,8 +164,8 @@ def _expect_size(graph: OnnxGraph, tensor: TensorSpec, axis: int, size: int, wha
 
 
 def streaming_spec(encoder: OnnxGraph, family: str, out: str) -> StreamingSpec | None:
-    """The chunks and states of an encoder that gives its frames as `out`; None for an offline one, whose inputs are x
-    and, in nearly every export, x_lens. Raises BundleError."""
+    """The chunks and states of a streaming encoder; None for an offline one. `out` is the name of the output with the
+    frames. An offline encoder has the input x and, in nearly every export, x_lens. Raises BundleError."""
     x = encoder.input("x", 0)
     states = [tensor for tensor in encoder.inputs if tensor.name not in (x.name, "x_lens")]
     if not states or (len(encoder.inputs) == 2 and len(states) == 1 and len(states[0].shape) == 1):

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from moulin.bundle.external_weights import external_files
+from moulin.bundle.onnx_without_weights import parse_without_weights
 from moulin.bundle.protobuf_size import expect_few_values
 from moulin.bundle.untrusted_file import errors_of
 from moulin.errors import BundleError, EngineError
@@ -105,7 +106,7 @@ def _read(file: Path) -> OnnxGraph:
 
     try:
         expect_few_values(file, onnx.ModelProto, _MOST_VALUES)
-        model = onnx.load(file, load_external_data=False)
+        model = parse_without_weights(file)
     except DecodeError:
         raise BundleError(
             f"{file} is not a complete ONNX file ({file.stat().st_size:,} bytes)",

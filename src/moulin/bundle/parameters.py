@@ -11,6 +11,7 @@ from dataclasses import fields
 from typing import Any, NamedTuple
 
 from moulin.bundle.spec import SUBSAMPLING_FACTOR
+from moulin.encoders.acoustic_model import AcousticModel
 from moulin.encoders.recipe import Recipe, per_stack
 from moulin.encoders.transducer import Transducer
 from moulin.encoders.zipformer import DECODE_CHUNK_LEN, NUM_LEFT_CHUNKS
@@ -72,16 +73,21 @@ SIZES: dict[str, tuple[Size, ...]] = {
 }
 
 
-def sizes_of(transducer: Transducer) -> dict[str, int | tuple[int, ...]]:
-    """Every size of `transducer` under its option's name."""
-    encoder, decoder, joiner = transducer.encoder, transducer.decoder, transducer.joiner
+def sizes_of(model: AcousticModel) -> dict[str, int | tuple[int, ...]]:
+    """Every size of `model` under its option's name."""
+    encoder = model.encoder
+    of_transducer = {}
+    if isinstance(model, Transducer):
+        of_transducer = {
+            "context_size": model.decoder.context_size,
+            "decoder_dim": model.decoder.dim,
+            "joiner_dim": model.joiner.joiner_dim,
+        }
     return {
         "feature_dim": encoder.feature_dim,
         **{size.name: size.of(encoder.config) for size in SIZES[encoder.family]},
-        "context_size": decoder.context_size,
-        "decoder_dim": decoder.dim,
-        "joiner_dim": joiner.joiner_dim,
-        "vocab_size": joiner.vocab_size,
+        **of_transducer,
+        "vocab_size": model.vocab_size,
     }
 
 
@@ -111,9 +117,9 @@ def is_trained_by(parameters: Parameters, family: str) -> bool:
     return any(parameters.get(size.name) is not None for size in SIZES[family])
 
 
-def check_sizes(parameters: Parameters, transducer: Transducer) -> None:
+def check_sizes(parameters: Parameters, model: AcousticModel) -> None:
     """Raise BundleError where `parameters` contradict the tensors, or a fixed size of moulin's."""
-    for name, told in sizes_of(transducer).items():
+    for name, told in sizes_of(model).items():
         said = _numbers(parameters, name)
         if said is None:
             continue

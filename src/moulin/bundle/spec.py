@@ -150,6 +150,9 @@ class OnnxModelSpec(ModelSpec):
     joiner: OnnxGraph
     ctc_output: str | None = None
     """The encoder's tensor with the CTC head's log-probabilities [N, T', vocab_size]."""
+    run_in: Precision | None = None
+    """The precision in which PyTorch or our GPU engine runs the network that the files hold (`bundle.onnx_weights`);
+    None where a runtime runs the files themselves."""
 
     @property
     def file(self) -> Path:
@@ -165,18 +168,13 @@ class OnnxModelSpec(ModelSpec):
 
     @property
     def precision(self) -> Precision:
-        return self.files.precision
+        return self.run_in or self.files.precision
 
     @property
     def max_frames(self) -> int | None:
-        """The longest input that the offline encoder's position encodings cover, in feature frames.
-
-        Conformer attends at 25 Hz, ((T-1)//2-1)//2 steps; Zipformer's first stack at 50 Hz, (T-7)//2 steps.
-        """
-        steps = self.encoder.max_positions
-        if steps is None or self.streaming:
+        if self.streaming or self.run_in:  # a network computes the positions that a file has a table of
             return None
-        return 4 * steps + 6 if self.family == "conformer" else 2 * steps + 8
+        return _covered_frames(self.encoder, self.family)
 
     @property
     def size_bytes(self) -> int:
@@ -185,8 +183,8 @@ class OnnxModelSpec(ModelSpec):
 
 @dataclass(frozen=True)
 class CtcModelSpec(ModelSpec):
-    """An ONNX file whose CTC head is decoded: one of Icefall's CTC exports, or an encoder that moulin exported with
-    both heads. Built by `load_onnx_model`."""
+    """An ONNX file with a CTC head, which is decoded instead of a transducer: a CTC export of Icefall's, or an encoder
+    that `moulin export` wrote with both heads. Built by `load_onnx_model`."""
 
     encoder: OnnxGraph
     log_probs: str
@@ -208,9 +206,7 @@ class CtcModelSpec(ModelSpec):
 
     @property
     def max_frames(self) -> int | None:
-        """As an `OnnxModelSpec`'s: Icefall's CTC exports are Zipformers."""
-        steps = self.encoder.max_positions
-        return None if steps is None or self.streaming else 2 * steps + 8
+        return None if self.streaming else _covered_frames(self.encoder, self.family)
 
     @property
     def size_bytes(self) -> int:
@@ -250,3 +246,14 @@ class CheckpointSpec(ModelSpec):
     @property
     def size_bytes(self) -> int:
         return self.checkpoint.stat().st_size
+
+
+def _covered_frames(encoder: OnnxGraph, family: str) -> int | None:
+    """The longest input that an offline encoder's position encodings cover, in feature frames; None without a limit.
+
+    Conformer attends at 25 Hz, ((T-1)//2-1)//2 steps; Zipformer's first stack at 50 Hz, (T-7)//2 steps.
+    """
+    steps = encoder.max_positions
+    if steps is None:
+        return None
+    return 4 * steps + 6 if family == "conformer" else 2 * steps + 8

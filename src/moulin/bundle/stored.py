@@ -1,4 +1,4 @@
-"""moulin's own stored form of a transducer: one safetensors file, with the recipe's options in its metadata.
+"""moulin's own stored form of a model: one safetensors file, with the recipe's options in its metadata.
 
 Tensors have Icefall's names. Averages are already taken, factors of scaled parameters multiplied in, and tensors that
 only training needs left out; the file is memory-mapped and cannot hold code.
@@ -12,7 +12,7 @@ from pathlib import Path
 from moulin.bundle.checkpoint import Checkpoint
 from moulin.bundle.parameters import as_parameters
 from moulin.bundle.untrusted_file import errors_of, expect_regular
-from moulin.encoders.transducer import Transducer
+from moulin.encoders.acoustic_model import AcousticModel
 from moulin.errors import BundleError
 from moulin.quoting import cut
 from moulin.untrusted_json import JsonError, read_json
@@ -22,17 +22,17 @@ _FORMAT, _VERSION = "moulin-transducer", "1"
 _MOST_JSON_BYTES = 1 << 20
 
 
-def write_stored(transducer: Transducer, file: Path) -> None:
-    """Write `transducer` and its recipe (`Encoder.recipe`) into `file`."""
+def write_stored(model: AcousticModel, file: Path) -> None:
+    """Write `model` and its recipe (`Encoder.recipe`) into `file`."""
     from safetensors.torch import save_file
 
     metadata = {
         "format": _FORMAT,
         "version": _VERSION,
-        "family": transducer.encoder.family,
-        "parameters": json.dumps(as_parameters(transducer.encoder.recipe)),
+        "family": model.encoder.family,
+        "parameters": json.dumps(as_parameters(model.encoder.recipe)),
     }
-    save_file({name: tensor.contiguous() for name, tensor in transducer.tensors().items()}, file, metadata)
+    save_file({name: tensor.contiguous() for name, tensor in model.tensors().items()}, file, metadata)
 
 
 def read_stored(file: Path) -> Checkpoint:

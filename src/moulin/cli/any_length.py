@@ -1,4 +1,4 @@
-"""Published ONNX files whose position encodings end after 20 or 40 s, made into ones without that limit."""
+"""Copies without a limit of length of published ONNX files, whose position encodings end after 20 or 40 s."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import typer
 
 from moulin.bundle.spec import FRAME_SHIFT_SEC, ModelSpec, OnnxModelSpec
+from moulin.cli.interrupt import unfinished
 
 
 def of_any_length(spec: ModelSpec) -> Path | None:
@@ -18,7 +19,7 @@ def of_any_length(spec: ModelSpec) -> Path | None:
     """
     if not isinstance(spec, OnnxModelSpec) or spec.max_frames is None or spec.encoder.external_files:
         return None
-    if spec.precision == "int8":
+    if spec.precision == "int8" or spec.family not in ("zipformer2", "unknown"):
         return None
     import onnx
 
@@ -38,7 +39,7 @@ def of_any_length(spec: ModelSpec) -> Path | None:
     limit = f"{spec.max_frames * FRAME_SHIFT_SEC:.0f} s at once"
     typer.echo(f"{spec.name} was exported for {limit}; writing it for any length, into {to}", err=True)
     to.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=to.parent, prefix=".new-") as folder:
+    with tempfile.TemporaryDirectory(dir=to.parent, prefix=".new-") as folder, unfinished(Path(folder)):
         new = Path(folder) / "model"
         new.mkdir()
         for file in spec.all_files:

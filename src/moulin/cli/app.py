@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from typing import Annotated
 
@@ -13,7 +14,8 @@ from moulin.cli import bench, doctor, export, fetch, gateway, inspect, repo, ser
 from moulin.cli.interrupt import STATUS, interrupts
 from moulin.cli.messages import show_error
 from moulin.cli.verbs import HELP_WIDTH, Verbs
-from moulin.errors import MoulinError
+from moulin.errors import MoulinError, first_line
+from moulin.launch.address_space import HINT
 
 # Plain help, no rich markup: it answers in a third of the time.
 app = typer.Typer(
@@ -82,6 +84,11 @@ def _run() -> None:
         # The reader of our output (head, less) has gone: not an error. Python would complain again on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except (ImportError, MemoryError) as error:
+        if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
+            raise
+        show_error(MoulinError(f"Too little address space (ulimit -v): {first_line(error)}", hint=HINT))
+        sys.exit(1)
     except OSError as error:
         # A full disk, a folder without permission: the system's own message is the best one.
         typer.secho(f"moulin: {error}", err=True, fg=typer.colors.RED)

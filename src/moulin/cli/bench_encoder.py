@@ -33,8 +33,8 @@ class EncoderOptions:
     size: str | None = option(None, "A model of a published size with random weights instead, e.g. conformer-77m.")
     runners: str | None = option(
         None,
-        "What to measure, separated by commas: onnxruntime, torch, tensorrt, gpu (ours, for checkpoints); in another "
-        "precision as onnxruntime:fp16.",
+        "What to measure, separated by commas: onnxruntime, torch, torch-compiled, tensorrt, gpu (ours, for "
+        "checkpoints); in another precision as onnxruntime:fp16.",
         usual="the model's engine",
     )
     on_device: bool = option(False, "Features and encoder frames stay on the device; no copies in the clock.")
@@ -145,7 +145,8 @@ def _opened(
         opened: dict[str, MeasuredEncoder] = {}
         specs = []
         for kind, precision in parsed:
-            choice = EngineChoice("torch" if kind == "gpu" else kind, engine.device, precision=precision)
+            usual = "torch" if kind == "torch-compiled" or kind == "gpu" else kind
+            choice = EngineChoice(usual, engine.device, precision=precision)
             found = (
                 folder
                 if options.size is not None

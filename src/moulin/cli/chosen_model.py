@@ -93,12 +93,12 @@ def _write(chosen: ChosenCheckpoints, tokens: Path, recipe: Recipe | None, to: P
     if stored:
         from moulin.bundle.checkpoint_files import STORED_NAME
         from moulin.bundle.stored import write_stored
-        from moulin.bundle.transducer import load_transducer
+        from moulin.bundle.transducer import load_with_facts
         from moulin.encoders.recipe import NOTHING_SAID
 
         averaged = chosen.use_averaged_model
-        transducer = load_transducer(chosen.files, use_averaged_model=averaged, recipe=recipe or NOTHING_SAID)
-        write_stored(transducer, to / STORED_NAME)
+        loaded = load_with_facts(chosen.files, use_averaged_model=averaged, recipe=recipe or NOTHING_SAID)
+        write_stored(loaded.model, to / STORED_NAME)
     else:
         (to / chosen.files[-1].name).symlink_to(chosen.files[-1].resolve())
     copy_vocabulary(tokens, to)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import shlex
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +19,8 @@ from moulin.errors import EngineError, OptionsError
 if TYPE_CHECKING:
     from moulin.arrays import Floats
     from moulin.bundle.files import Precision
-    from moulin.bundle.onnx_files import OnnxFiles
+    from moulin.encoders.acoustic_model import AcousticModel
+    from moulin.encoders.ctc_model import CtcModel
     from moulin.encoders.encoder import StreamingLayout
     from moulin.encoders.transducer import Transducer
 
@@ -62,46 +64,44 @@ def export(
     from moulin.bundle.checkpoint_files import require_torch
 
     require_torch()
-    from moulin.bundle.load import load_bundle
-    from moulin.bundle.onnx_files import OnnxFiles
+    from moulin.bundle.ctc_model import load_onnx_model
     from moulin.bundle.tokens import read_tokens
     from moulin.bundle.transducer import load_with_facts
     from moulin.cli.chosen_model import copy_vocabulary, vocabulary_of
     from moulin.cli.messages import warn
     from moulin.encoders.recipe import NOTHING_SAID
-    from moulin.export.to_onnx import export_onnx
 
     chosen = choose_checkpoints(checkpoints, said.checkpoint)
     last = chosen.files[-1]
     _say("Reading " + ", ".join(map(str, chosen.files)))
     loaded = load_with_facts(chosen.files, use_averaged_model=chosen.use_averaged_model, recipe=recipe or NOTHING_SAID)
-    transducer = loaded.transducer
+    model = loaded.model
     for doubt in loaded.doubts(streaming=streaming):
         warn(doubt)
     vocabulary = vocabulary_of(last, said.tokens)
-    table = read_tokens(vocabulary, transducer.joiner.vocab_size)
-    layout = _layout(transducer) if streaming else None
+    table = read_tokens(vocabulary, model.vocab_size)
+    layout = _layout(model) if streaming else None
 
     to.mkdir(parents=True, exist_ok=True)
     label = _label(chosen.label, layout)
-    _say(f"Writing a {'streaming' if layout else 'whole-utterance'} {transducer.encoder.family} into {to}")
+    _say(f"Writing a {'streaming' if layout else 'whole-utterance'} {model.encoder.family} into {to}")
     # A name of its own: another process may be writing the same export.
     with unfinished(to / f".{label}-{secrets.token_hex(4)}.part") as new:
         new.mkdir()
-        written = export_onnx(transducer, new, label, layout)
+        written = _written(model, new, label, layout)
         copy_vocabulary(vocabulary, new, table)
         if safetensors:
             from moulin.bundle.checkpoint_files import STORED_NAME
             from moulin.bundle.stored import write_stored
 
-            write_stored(transducer, new / STORED_NAME)
+            write_stored(model, new / STORED_NAME)
         _write_variants(written, fp16=fp16, int8=int8)
         for file in new.iterdir():
             file.replace(to / file.name)
         new.rmdir()
-    files = OnnxFiles(*(to / file.name for file in (written.encoder, written.decoder, written.joiner)))
-    _check(transducer, files, layout)
-    load_bundle(files.encoder)
+    files = tuple(to / file.name for file in written)
+    _check(model, files, layout)
+    load_onnx_model(files[0])
     _say(f"Serve it: moulin serve {shlex.quote(str(to))}")
     typer.echo(to)
 
@@ -121,7 +121,6 @@ def exported_model(model: Path, *, streaming: bool, precision: Precision | None 
     from moulin.bundle.transducer import load_with_facts
     from moulin.cli.chosen_model import copy_vocabulary
     from moulin.cli.messages import warn
-    from moulin.export.to_onnx import export_onnx
     from moulin.launch.cache import cache_dir
     from moulin.tensorrt_engine.plan_file import file_hash
 
@@ -138,15 +137,14 @@ def exported_model(model: Path, *, streaming: bool, precision: Precision | None 
     loaded = load_with_facts([checkpoint])
     for doubt in loaded.doubts(streaming=streaming):
         warn(doubt)
-    transducer = loaded.transducer
-    layout = _layout(transducer) if streaming else None
+    layout = _layout(loaded.model) if streaming else None
     to.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=to.parent, prefix=".new-") as folder, unfinished(Path(folder)):
         new = Path(folder) / "model"
         new.mkdir()
-        files = export_onnx(transducer, new, _label(f"{checkpoint.stem}-avg-1", layout), layout)
-        copy_vocabulary(tokens, new, read_tokens(tokens, transducer.joiner.vocab_size))
-        _check(transducer, files, layout)
+        files = _written(loaded.model, new, _label(f"{checkpoint.stem}-avg-1", layout), layout)
+        copy_vocabulary(tokens, new, read_tokens(tokens, loaded.model.vocab_size))
+        _check(loaded.model, files, layout)
         _write_variants(files, fp16=fp16, int8=int8)
         try:
             new.rename(to)
@@ -156,12 +154,25 @@ def exported_model(model: Path, *, streaming: bool, precision: Precision | None 
     return to
 
 
-def _layout(transducer: Transducer) -> StreamingLayout:
+def _written(
+    model: Transducer | CtcModel, folder: Path, label: str, layout: StreamingLayout | None
+) -> tuple[Path, ...]:
+    """The files of `model`, written into `folder`: encoder, decoder and joiner, or one of a CTC model."""
+    from moulin.encoders.ctc_model import CtcModel
+    from moulin.export.to_onnx import export_ctc, export_onnx
+
+    if isinstance(model, CtcModel):
+        return (export_ctc(model, folder, label, layout),)
+    files = export_onnx(model, folder, label, layout)
+    return files.encoder, files.decoder, files.joiner
+
+
+def _layout(model: AcousticModel) -> StreamingLayout:
     try:
-        return transducer.encoder.streaming_layout()
+        return model.encoder.streaming_layout()
     except ValueError as error:
         raise OptionsError(
-            f"This {transducer.encoder.family} cannot be exported for streams: {error}",
+            f"This {model.encoder.family} cannot be exported for streams: {error}",
             hint="export it for whole utterances, without --streaming",
         ) from error
 
@@ -176,14 +187,22 @@ def _label(label: str, layout: StreamingLayout | None) -> str:
     return label if right == "0" else f"{label}-right-{right}"
 
 
-def _check(transducer: Transducer, files: OnnxFiles, layout: StreamingLayout | None) -> None:
+def _check(model: Transducer | CtcModel, files: Sequence[Path], layout: StreamingLayout | None) -> None:
     """Compare the files with the modules that they were traced from. Raises EngineError, and deletes nothing, where
     they differ."""
-    from moulin.export.parity import TOLERANCE, compare
+    from moulin.bundle.onnx_files import OnnxFiles
+    from moulin.encoders.ctc_model import CtcModel
+    from moulin.export.parity import TOLERANCE, compare, compare_ctc
 
     _say("Comparing the ONNX files with moulin's own PyTorch modules, on noise and on two recordings of speech")
     failed: list[str] = []
-    for comparison in compare(transducer, files, layout, _speech(transducer.encoder.feature_dim)):
+    speech = _speech(model.encoder.feature_dim)
+    comparisons = (
+        compare_ctc(model, files[0], layout, speech)
+        if isinstance(model, CtcModel)
+        else compare(model, OnnxFiles(*files), layout, speech)
+    )
+    for comparison in comparisons:
         _say(f"  {comparison.what}: largest error {comparison.largest_error:.1e}")
         if not comparison.holds:
             failed.append(comparison.what)
@@ -191,7 +210,7 @@ def _check(transducer: Transducer, files: OnnxFiles, layout: StreamingLayout | N
         raise EngineError(
             f"The exported {' and '.join(failed)} differ from moulin's own PyTorch modules by more than {TOLERANCE:g} "
             "on noise and two recordings of speech",
-            hint=f"the files are in {files.encoder.parent}; do not serve them, and report it with the recipe's name",
+            hint=f"the files are in {files[0].parent}; do not serve them, and report it with the recipe's name",
         )
 
 
@@ -204,14 +223,12 @@ def _speech(num_mel_bins: int) -> list[Floats]:
     return [fbank(waveform) for waveform in demo_speech()[:2]]
 
 
-def _write_variants(files: OnnxFiles, *, fp16: bool, int8: bool) -> None:
-    from moulin.onnx_rewrites.variants import write_fp16, write_int8
+def _write_variants(files: Sequence[Path], *, fp16: bool, int8: bool) -> None:
+    from moulin.onnx_rewrites.variants import fp16_beside, int8_beside
 
-    for wanted, write, what in ((fp16, write_fp16, "fp16"), (int8, write_int8, "int8")):
+    for wanted, write, what in ((fp16, fp16_beside, "fp16"), (int8, int8_beside, "int8")):
         if wanted:
-            written = write(files)
-            size = sum(file.stat().st_size for file in (written.encoder, written.decoder, written.joiner))
-            _say(f"  {what}: {size / 1e6:.1f} MB")
+            _say(f"  {what}: {sum(write(file).stat().st_size for file in files) / 1e6:.1f} MB")
 
 
 def _say(text: str) -> None:

@@ -18,6 +18,7 @@ import typer
 from moulin.cli.flags import with_flags
 from moulin.cli.gateway_access import GatewayAccess
 from moulin.cli.interrupt import interrupts
+from moulin.cli.settings import ConfigFile, PrintConfig, print_settings, variables
 from moulin.errors import OptionsError
 from moulin.extras import install_hint
 from moulin.options import Bounds, held, option
@@ -90,11 +91,16 @@ class LogOptions:
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command(name="gateway", epilog="Example: moulin gateway --triton asr-1:8001 --triton asr-2:8001")(gateway)
+    app.command(
+        name="gateway",
+        epilog="Example: moulin gateway --triton asr-1:8001 --triton asr-2:8001",
+        context_settings=variables("gateway"),
+    )(gateway)
 
 
 @with_flags
 def gateway(
+    context: typer.Context,
     triton: Annotated[
         list[str] | None,
         typer.Option(
@@ -112,6 +118,8 @@ def gateway(
     otlp_endpoint: Annotated[
         str | None, typer.Option(metavar="URL", help="Send OpenTelemetry traces there, over OTLP/HTTP.")
     ] = None,
+    config: ConfigFile = None,
+    print_config: PrintConfig = False,
     *,
     listening: Listening,
     limits: Limits,
@@ -121,6 +129,9 @@ def gateway(
 
     Stops on Ctrl-C or SIGTERM, when requests under way have finished. A port of 0 takes a free one.
     """
+    if print_config:
+        print_settings(context)
+        return
     check_installed()
     from moulin.gateway.connection_limit import connection_limit
     from moulin.gateway.request_log import log_to_stderr
@@ -142,6 +153,8 @@ def gateway(
     )
     unblock_stderr()
     log_to_stderr(log.log_format or ("text" if sys.stderr.isatty() else "json"), quiet=log.quiet)
+    if config is not None:
+        logger.info("Settings from %s", config)
     connection_limit(settings)  # before anything is started
     listener = listen(settings) if listen_fd is None else socket.socket(fileno=listen_fd)
     if listen_fd is None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moulin.cli.gateway_access import GatewayAccess
+from moulin.cli.settings import has_table
 from moulin.log_form import LogFormat
 from moulin.options import Bounds, check_options, held, option
 
@@ -30,8 +32,11 @@ class GatewayOptions:
     def __post_init__(self) -> None:
         check_options(self)
 
-    def place(self, host: str, *, quiet: bool, log_format: LogFormat) -> GatewayPlace | None:
-        """The gateway's addresses; None for no gateway. A port of 0 becomes a free one.
+    def place(
+        self, host: str, *, quiet: bool, log_format: LogFormat, config: Path | None = None
+    ) -> GatewayPlace | None:
+        """The gateway's addresses; None for no gateway. A port of 0 becomes a free one. `config` is a settings file,
+        whose table [gateway] has its other settings.
 
         Raises OptionsError where keys are needed and missing, or packages are; LaunchError for a busy port.
         """
@@ -47,7 +52,9 @@ class GatewayOptions:
         settings = gateway_settings(host=host, api_keys=self.access.keys(), allow_anonymous=self.access.allow_anonymous)
         connection_limit(settings)
         port = claim_ports(host, {"--gateway-port": self.port}, owner="the gateway")["--gateway-port"]
-        return GatewayPlace(host, port, self.access, quiet, log_format)
+        return GatewayPlace(
+            host, port, self.access, quiet, log_format, config if has_table(config, "gateway") else None
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,7 @@ class GatewayPlace:
     access: GatewayAccess
     quiet: bool
     log_format: LogFormat
+    config: Path | None
 
     @property
     def address(self) -> str:
@@ -73,6 +81,8 @@ class GatewayPlace:
 
         arguments = ["--triton", triton, "--host", self.host, "--port", str(self.port), "--name", model]
         arguments += ["--log-format", self.log_format]
+        if self.config is not None:
+            arguments += ["--config", str(self.config)]
         if self.access.api_keys is not None:
             arguments += ["--api-keys", str(self.access.api_keys)]
         if self.access.allow_anonymous:

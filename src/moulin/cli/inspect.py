@@ -16,7 +16,8 @@ from moulin.cli.model_options import ModelOptions
 from moulin.errors import BundleError, OptionsError
 
 if TYPE_CHECKING:
-    from moulin.bundle.spec import ModelSpec
+    from moulin.bundle.spec import ModelSpec, OnnxModelSpec
+    from moulin.encoders.acoustic_model import AcousticModel
     from moulin.encoders.recipe import Recipe
 
 
@@ -102,6 +103,7 @@ def _facts(spec: ModelSpec) -> dict[str, Any]:
             "state_kb_per_stream": round(streaming.state_bytes / 1e3, 1),
         }
     if isinstance(spec, OnnxModelSpec):
+        facts["gpu_engine"] = _on_gpu_engine(spec)
         facts["files"] = {
             "encoder": spec.files.encoder.name,
             "decoder": spec.files.decoder.name,
@@ -110,6 +112,7 @@ def _facts(spec: ModelSpec) -> dict[str, Any]:
             "bpe_model": spec.files.bpe_model.name if spec.files.bpe_model else None,
         }
     else:
+        facts["gpu_engine"] = "no: it decodes no CTC head"
         facts["files"] = {"model": spec.file.name, "tokens": spec.tokens_file.name}
     facts["metadata"] = dict(spec.encoder.metadata)
     return facts
@@ -125,12 +128,13 @@ def _checkpoint_facts(chosen: ChosenCheckpoints, tokens: Path | None, recipe: Re
     from moulin.cli.chosen_model import vocabulary_of
     from moulin.cli.messages import warn
     from moulin.encoders.recipe import NOTHING_SAID
+    from moulin.encoders.transducer import Transducer
 
     file = chosen.files[-1]
     loaded = load_with_facts(chosen.files, use_averaged_model=chosen.use_averaged_model, recipe=recipe or NOTHING_SAID)
     for doubt in loaded.doubts(streaming=False):
         warn(doubt)
-    transducer, encoder = loaded.transducer, loaded.transducer.encoder
+    model, encoder = loaded.model, loaded.model.encoder
     said_of_tokens = {}
     try:
         vocabulary = vocabulary_of(file, tokens)
@@ -139,7 +143,7 @@ def _checkpoint_facts(chosen: ChosenCheckpoints, tokens: Path | None, recipe: Re
             raise
         warn(f"{error.message}: serve and export need it")
     else:
-        kind = read_tokens(vocabulary, transducer.joiner.vocab_size).kind
+        kind = read_tokens(vocabulary, model.vocab_size).kind
         said_of_tokens = {"vocabulary": kind, "tokens": str(vocabulary)}
     average = {"average": chosen.label, "averaged": [part.name for part in chosen.files]}
     return {
@@ -147,18 +151,34 @@ def _checkpoint_facts(chosen: ChosenCheckpoints, tokens: Path | None, recipe: Re
         "path": str(file),
         **(average if chosen.is_average else {}),
         "family": encoder.family,
-        "heads": _heads(has_ctc=transducer.ctc is not None),
+        "heads": _heads(has_ctc=model.ctc is not None) if isinstance(model, Transducer) else ["ctc"],
         "mode": "checkpoint",
-        "parameters": sum(parameter.numel() for parameter in transducer.parameters()),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "feature_dim": encoder.feature_dim,
-        "vocab_size": transducer.joiner.vocab_size,
+        "vocab_size": model.vocab_size,
         **said_of_tokens,
-        "context_size": transducer.decoder.context_size,
-        "decoder_dim": transducer.decoder.dim,
-        "joiner_dim": transducer.joiner.joiner_dim,
+        **_sizes_of_transducer(model),
         "encoder": dataclasses.asdict(encoder.config),
         "facts": {fact.name: {"value": fact.value, "source": fact.source} for fact in loaded.facts},
     }
+
+
+def _sizes_of_transducer(model: AcousticModel) -> dict[str, int]:
+    """Those of decoder and joiner, where there are any."""
+    from moulin.encoders.transducer import Transducer
+
+    if not isinstance(model, Transducer):
+        return {}
+    decoder, joiner = model.decoder, model.joiner
+    return {"context_size": decoder.context_size, "decoder_dim": decoder.dim, "joiner_dim": joiner.joiner_dim}
+
+
+def _on_gpu_engine(spec: OnnxModelSpec) -> str:
+    """Whether our GPU engine runs the files, and if not why."""
+    from moulin.models.files_on_gpu import why_not_its_network
+
+    reason = why_not_its_network(spec)
+    return "yes, with the weights in these files" if reason is None else f"no: {reason}"
 
 
 def _heads(*, has_ctc: bool) -> list[str]:

@@ -90,7 +90,7 @@ class _Interrupts:
             self._cleanups.remove(cleanup)
 
     def say(self) -> None:
-        """Print the line on standard error, once. Whoever comes second waits until it is there, and may end then."""
+        """Print the line on standard error, once. A second caller waits until the first has printed it."""
         # On a terminal a progress bar may have hidden the cursor.
         line = b"\r\x1b[K\x1b[?25hInterrupted.\n" if os.isatty(2) else b"Interrupted.\n"
         with self._lock, contextlib.suppress(OSError, ValueError):

@@ -238,7 +238,7 @@ def _engine(model: NamedModel, services: Services, backend: Backend) -> EngineCh
         device=engine.device,
         speech=demo_speech,
         precision=engine.precision,
-        max_batch=services.streaming.max_batch,
+        max_batch=(services.streaming if model.spec.streaming else services.offline).max_batch,
         max_audio_sec=services.offline.max_audio_sec,
         say=partial(typer.echo, err=True),
     )

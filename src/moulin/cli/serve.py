@@ -20,8 +20,10 @@ from moulin.cli.interrupt import interrupts
 from moulin.cli.model_options import ModelOptions
 from moulin.cli.models import NamedModel, Services, build_models, load_models
 from moulin.cli.serve_log import ServeLog, ServeLogOptions
+from moulin.cli.settings import ConfigFile, PrintConfig, arguments, print_settings, variables
 from moulin.cli.wish import mode_of
 from moulin.errors import OptionsError
+from moulin.launch.address_space import expect_address_space
 from moulin.launch.server_options import ServerOptions
 from moulin.options import held
 from moulin.triton_repo.contract import MODEL_NAME, STREAMING_MODEL_NAME
@@ -44,7 +46,11 @@ class RunningOptions:
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command(name="serve", epilog="Example: moulin serve models/zipformer --max-batch 32")(serve)
+    app.command(
+        name="serve",
+        epilog="Example: moulin serve models/zipformer --max-batch 32",
+        context_settings=variables("serve"),
+    )(serve)
 
 
 @with_flags
@@ -69,6 +75,8 @@ def serve(
             "exports are taken as they are, a checkpoint is for both if it was trained for both]",
         ),
     ] = None,
+    config: ConfigFile = None,
+    print_config: PrintConfig = False,
     *,
     said: ModelOptions,
     services: Services,
@@ -80,12 +88,21 @@ def serve(
     """
     from moulin.launch.unblocked_output import unblock_stderr
 
+    if print_config:
+        print_settings(context)
+        return
+    models = models or [Path(folder) for folder in arguments(context, "models")]
     parent = os.getppid()
     unblock_stderr()
     interrupts.allow(None)  # requests under way may finish
     log = ServeLog(running.log)
     with log.errors():
-        gateway = running.gateway.place(running.server.host, quiet=running.log.quiet, log_format=log.form)
+        if config is not None:
+            log.say(f"Settings from {config}")
+        expect_address_space()
+        gateway = running.gateway.place(
+            running.server.host, quiet=running.log.quiet, log_format=log.form, config=config
+        )
         service = _Service(running, log, gateway, parent)
         if repository is not None:
             _refuse_what_was_decided(context, repository)
@@ -219,7 +236,7 @@ def _refuse_what_was_decided(context: typer.Context, repository: Path) -> None:
     for parameter in context.command.params:
         name = parameter.name or ""
         value, source = context.params.get(name), context.get_parameter_source(name)
-        if name in allowed or source is None or source.name not in ("COMMANDLINE", "ENVIRONMENT"):
+        if name in allowed or source is None or source.name == "DEFAULT":
             continue
         if name == "models" and not value:
             continue

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import typer
 
-from moulin.cli.messages import show_error
 from moulin.errors import MoulinError, OptionsError
 from moulin.launch.repeats import Repeats
 from moulin.launch.triton_lines import TritonLines
@@ -58,12 +57,6 @@ class ServeLog:
             first = text.strip().partition("\n")[0]
             self._write(logging.INFO, "moulin.serve", first, fields)
 
-    def error(self, error: MoulinError) -> None:
-        if self.form == "text":
-            show_error(error)
-        else:
-            self._write(logging.ERROR, "moulin.serve", error.message, {"hint": error.hint} if error.hint else {})
-
     @contextmanager
     def errors(self) -> Iterator[None]:
         """What moulin raises on purpose ends the command with status 1, in JSON if that was asked for."""
@@ -72,7 +65,7 @@ class ServeLog:
         except MoulinError as error:
             if self.form == "text":
                 raise
-            self.error(error)
+            self._write(logging.ERROR, "moulin.serve", error.message, {"hint": error.hint} if error.hint else {})
             raise typer.Exit(1) from None
 
     def triton_line(self, line: str) -> None:

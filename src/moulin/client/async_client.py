@@ -125,7 +125,7 @@ class AsyncClient:
             if protocol.has_other_inputs(error):
                 self._inputs.pop(model, None)
             raise protocol.client_error(error, self.url, model) from error
-        protocol.expect_own(result, own_id, self.url)
+        protocol.expect_own(result, own_id)
         return result
 
     async def close(self) -> None:

@@ -116,7 +116,7 @@ def requested_outputs() -> list[InferRequestedOutput]:
 
 
 class RequestIds:
-    """An id of its own for each request of a client: the reply carries it, and so shows whose it is."""
+    """Ids for the requests of a client, all different. A reply carries the id of its request."""
 
     def __init__(self) -> None:
         self._client, self._numbers = secrets.token_hex(4), count()
@@ -126,12 +126,15 @@ class RequestIds:
         return f"{request_id}{':' if request_id else ''}{self._client}-{next(self._numbers)}"
 
 
-def expect_own(result: Any, request_id: str, url: str) -> None:
+def expect_own(result: Any, request_id: str) -> None:
     """Raises ServerUnavailable where the `InferResult` is the reply to another request than that with this id."""
-    got = result.get_response().id
+    _expect_id(result.get_response().id, request_id)
+
+
+def _expect_id(got: str, request_id: str) -> None:
     if got != request_id:
         raise ServerUnavailable(
-            f"The server at {url} mixed up replies: expected that to {quoted(request_id)}, got that to {quoted(got)}",
+            f"The server mixed up replies: expected that to {quoted(request_id)}, got that to {quoted(got)}",
             hint="send the request again",
         )
 
@@ -181,7 +184,10 @@ def client_error(error: InferenceServerException, url: str, model: str) -> Clien
             f"The server at {url} did not answer in time", hint="raise the timeout, or send less at once"
         )
     if _DEAD_STUB in message:
-        return ServerUnavailable(f"The model {quoted(model)} at {url} has failed: {message}", hint="restart its server")
+        return ServerUnavailable(
+            f"The model {quoted(model)} at {url} has failed: {message}",
+            hint="send it again in some seconds, when 'moulin serve' has restarted it; otherwise restart Triton",
+        )
     if _UNKNOWN_OUTPUT in message:
         return _foreign_model()
     if _NO_SEQUENCE_ID in message:
@@ -219,11 +225,16 @@ def _unavailable(message: str, url: str) -> ClientError:
 
 
 def _results(result: Any) -> list[dict[str, Any]]:
-    """The RESULT of each row, parsed."""
+    """The RESULT of each row, parsed. Raises ServerUnavailable where the model wrote it for another request; older ones
+    do not say for which."""
     rows = result.as_numpy("RESULT")
     if rows is None:
         raise _foreign_model()
-    return [json.loads(row) for row in rows.ravel()]
+    found = [json.loads(row) for row in rows.ravel()]
+    own_id = result.get_response().id
+    for fields in found:
+        _expect_id(fields.get("request_id", own_id), own_id)
+    return found
 
 
 def _foreign_model() -> ClientError:

@@ -1,4 +1,4 @@
-"""CTC prefix beam search: the tokens whose paths, of all alignments together, are the most probable.
+"""CTC prefix beam search: the most probable token sequence, whose probability is the sum over all of its alignments.
 
 For each prefix the probabilities of its paths that end in blank and of those that end in its last token are kept apart
 (Hannun et al. 2014, arXiv 1408.2873); the `beam` most probable prefixes go on. With a beam that no prefix falls out of
@@ -21,7 +21,7 @@ class Prefix:
     """A sequence of tokens, and what the last call of `PrefixBeam.advanced` added to it."""
 
     key: int
-    """A hash of all of its tokens; equal keys mean equal tokens."""
+    """A hash of all of its tokens, by which prefixes are compared."""
     last: int
     """Its last token, 0 for none."""
     in_blank: float

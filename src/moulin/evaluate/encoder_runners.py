@@ -22,10 +22,10 @@ from moulin.errors import EngineError, OptionsError, first_line
 from moulin.models.engine_choice import Engine, EngineChoice
 from moulin.models.engines import choose_engine
 
-Kind = Engine | Literal["gpu"]
-KINDS: tuple[Kind, ...] = (*get_args(Engine), "gpu")
-"""The engines, of which torch runs a checkpoint's plain modules, and our GPU engine."""
-CHECKPOINT_KINDS: tuple[Kind, ...] = ("torch", "gpu")
+Kind = Engine | Literal["torch-compiled", "gpu"]
+KINDS: tuple[Kind, ...] = (*get_args(Engine), "torch-compiled", "gpu")
+"""The engines, of which torch runs a checkpoint's plain modules; these through PyTorch's compiler; our GPU engine."""
+CHECKPOINT_KINDS: tuple[Kind, ...] = ("torch", "torch-compiled", "gpu")
 
 Call = Callable[[], object]
 
@@ -49,7 +49,7 @@ def open_encoder(
 ) -> tuple[Kind, MeasuredEncoder]:
     """The encoder of the offline model `spec`; without a `kind` by the usual engine. For TensorRT an engine is built in
     `precision` for the batches that come. Raises as the engines do."""
-    chosen: Kind = "gpu" if kind == "gpu" else choose_engine(spec, kind)
+    chosen: Kind = kind if kind == "torch-compiled" or kind == "gpu" else choose_engine(spec, kind)
     if chosen in CHECKPOINT_KINDS:
         if not isinstance(spec, CheckpointSpec):
             raise OptionsError(f"The runner {chosen} takes checkpoints, and {spec.path} holds ONNX files")
@@ -57,8 +57,9 @@ def open_encoder(
         from moulin.models.engines import check_gpu_engine
 
         spec = replace(spec, run_in=precision) if precision else spec
-        if chosen == "torch":
-            return chosen, ModulesEncoder(spec, device=device, threads=threads, on_device=on_device)
+        if chosen != "gpu":
+            compiled = chosen == "torch-compiled"
+            return chosen, ModulesEncoder(spec, device=device, threads=threads, on_device=on_device, compiled=compiled)
         if device == "cpu":
             raise OptionsError("The runner gpu runs on a GPU only", hint="add --device cuda")
         check_gpu_engine(device)

@@ -12,7 +12,6 @@ from moulin.errors import AudioError, EngineError, OptionsError, first_line
 from moulin.extras import install_hint
 from moulin.quoting import cut, quoted
 
-DATASET = "hf-audio/open-asr-leaderboard"
 USUAL_SETS = (
     "ami_cleaned",
     "earnings22",

@@ -22,15 +22,21 @@ from moulin.tensorrt_engine.runner import TensorRtEncoder
 
 
 class ModulesEncoder:
-    """The modules of `moulin.encoders`, run operator by operator, in the spec's precision (fp32 by default)."""
+    """The modules of `moulin.encoders` in the spec's precision (fp32 by default), run operator by operator or,
+    `compiled`, as PyTorch's compiler makes them for each shape, on a GPU in CUDA graphs."""
 
-    def __init__(self, spec: CheckpointSpec, *, device: str, threads: int | None, on_device: bool) -> None:
+    def __init__(
+        self, spec: CheckpointSpec, *, device: str, threads: int | None, on_device: bool, compiled: bool = False
+    ) -> None:
         self._device, self._dtype, self._on_device = torch_device(device), DTYPES[spec.precision], on_device
         if threads is not None:
             torch.set_num_threads(threads)
         transducer = load_transducer([spec.checkpoint])
         self._encoder = transducer.encoder.to(self._device, self._dtype)
         self._projection = transducer.joiner.encoder_proj.to(self._device, self._dtype)
+        self._run: Callable[[Tensor, Tensor], Tensor] = self._modules
+        if compiled:
+            self._run = torch.compile(self._modules, mode="reduce-overhead", dynamic=False)
 
     def prepare(self, x: Floats, x_lens: Ints) -> Callable[[], object]:
         features, lengths = torch.from_numpy(x), torch.from_numpy(x_lens)
@@ -38,12 +44,14 @@ class ModulesEncoder:
             features, lengths = features.to(self._device), lengths.to(self._device)
 
         def forward() -> Tensor:
-            on = lengths.to(self._device)
-            encoder_out, _ = self._encoder(features.to(self._device, self._dtype), on)
-            projected: Tensor = self._projection(encoder_out)
-            return projected
+            return self._run(features.to(self._device, self._dtype), lengths.to(self._device))
 
         return _call(forward, self._device, on_device=self._on_device)
+
+    def _modules(self, x: Tensor, x_lens: Tensor) -> Tensor:
+        encoder_out, _ = self._encoder(x, x_lens)
+        projected: Tensor = self._projection(encoder_out)
+        return projected
 
 
 class GpuEngineEncoder:

@@ -15,6 +15,8 @@ from torch import Tensor
 from moulin.arrays import Floats
 from moulin.bundle.onnx_files import OnnxFiles
 from moulin.bundle.spec import MIN_FRAMES
+from moulin.encoders.acoustic_model import AcousticModel
+from moulin.encoders.ctc_model import CtcModel
 from moulin.encoders.encoder import StreamingLayout
 from moulin.encoders.transducer import Transducer
 
@@ -51,9 +53,7 @@ def compare(
     chunks of one stream and of three.
     """
     rng = np.random.default_rng(0)
-    size = transducer.encoder.feature_dim
-    noise = [rng.normal(-6.0, 4.0, (length, size)).astype(np.float32) for length in _LENGTHS]
-    features = [*noise, *(utterance for utterance in speech if utterance.shape[1] == size)]
+    features = _features(transducer, speech, rng)
     with torch.inference_mode():
         if layout is None:
             yield _summary("encoder", _offline(transducer, files.encoder, features))
@@ -61,6 +61,23 @@ def compare(
             yield _summary("encoder", _streaming(transducer, files.encoder, layout, features))
         yield _summary("decoder", _decoder(transducer, files.decoder, rng))
         yield _summary("joiner", _joiner(transducer, files.joiner, rng))
+
+
+def compare_ctc(
+    model: CtcModel, file: Path, layout: StreamingLayout | None, speech: Sequence[Floats]
+) -> Iterator[Comparison]:
+    """`compare` of a CTC model, which is one file."""
+    features = _features(model, speech, np.random.default_rng(0))
+    with torch.inference_mode():
+        pairs = _offline(model, file, features) if layout is None else _streaming(model, file, layout, features)
+        yield _summary("CTC model", pairs)
+
+
+def _features(model: AcousticModel, speech: Sequence[Floats], rng: np.random.Generator) -> list[Floats]:
+    """Noise of several lengths, and `speech`."""
+    size = model.encoder.feature_dim
+    noise = [rng.normal(-6.0, 4.0, (length, size)).astype(np.float32) for length in _LENGTHS]
+    return [*noise, *(utterance for utterance in speech if utterance.shape[1] == size)]
 
 
 Pair = tuple[Tensor, NDArray[Any]]
@@ -83,16 +100,15 @@ def _error(ours: NDArray[Any], theirs: NDArray[Any]) -> float:
     return float(difference.max(initial=0.0)) if np.isfinite(difference).all() else float("inf")
 
 
-def _offline(transducer: Transducer, file: Path, features: Sequence[Floats]) -> Iterator[Pair]:
+def _offline(model: Transducer | CtcModel, file: Path, features: Sequence[Floats]) -> Iterator[Pair]:
     run = _session(file)
     for batch in (*([utterance] for utterance in features), features):
         lengths = np.array([len(utterance) for utterance in batch])
-        x = np.zeros((len(batch), int(lengths.max()), transducer.encoder.feature_dim), np.float32)
+        x = np.zeros((len(batch), int(lengths.max()), model.encoder.feature_dim), np.float32)
         for row, utterance in zip(x, batch, strict=True):
             row[: len(utterance)] = utterance
         inputs = torch.from_numpy(x), torch.from_numpy(lengths)
-        encode = transducer.encode_with_log_probs if transducer.ctc else transducer.encode
-        our_out, our_lengths, *our_log_probs = encode(*inputs)
+        our_out, our_lengths, *our_log_probs = _encoded(model, *inputs)
         their_out, their_lengths, *their_log_probs = run(x, lengths)
         yield our_lengths, their_lengths
         for ours, theirs in zip((our_out, *our_log_probs), (their_out, *their_log_probs), strict=True):
@@ -100,8 +116,15 @@ def _offline(transducer: Transducer, file: Path, features: Sequence[Floats]) -> 
                 yield ours[row, :length], theirs[row, :length]
 
 
+def _encoded(model: Transducer | CtcModel, x: Tensor, x_lens: Tensor) -> tuple[Tensor, ...]:
+    """What an exported file gives."""
+    if isinstance(model, CtcModel):
+        return model.log_probs(x, x_lens)
+    return model.encode_with_log_probs(x, x_lens) if model.ctc else model.encode(x, x_lens)
+
+
 def _streaming(
-    transducer: Transducer, file: Path, layout: StreamingLayout, features: Sequence[Floats]
+    model: Transducer | CtcModel, file: Path, layout: StreamingLayout, features: Sequence[Floats]
 ) -> Iterator[Pair]:
     run = _session(file)
     joined = np.concatenate(features)
@@ -111,15 +134,18 @@ def _streaming(
         streams = np.stack(
             [np.resize(np.roll(joined, -97 * row, axis=0), (needed, joined.shape[1])) for row in range(batch)]
         )
-        ours = transducer.encoder.initial_states(layout, batch)
+        ours = model.encoder.initial_states(layout, batch)
         theirs = [state.movedim(0, spec.batch_axis).numpy() for state, spec in zip(ours, layout.states, strict=True)]
         for chunk in range(_CHUNKS):
             x = np.ascontiguousarray(streams[:, chunk * layout.chunk_frames :][:, : layout.window_frames])
-            encoder_out, ours = transducer.encoder.streaming_forward(torch.from_numpy(x), ours)
+            encoder_out, ours = model.encoder.streaming_forward(torch.from_numpy(x), ours)
             their_out, *returned = run(x, *theirs)
-            yield transducer.joiner.encoder_proj(encoder_out), their_out
-            if transducer.ctc:
-                yield transducer.ctc(encoder_out), returned.pop()
+            if isinstance(model, CtcModel):
+                yield model.ctc(encoder_out), their_out
+            else:
+                yield model.joiner.encoder_proj(encoder_out), their_out
+                if model.ctc:
+                    yield model.ctc(encoder_out), returned.pop()
             following = iter(returned)
             theirs = [
                 state + spec.increment if spec.increment else next(following)

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from moulin.bundle.onnx_files import CTC_OUTPUT, OnnxFiles
-from moulin.encoders.encoder import StreamingLayout
+from moulin.encoders.ctc_model import CtcModel
+from moulin.encoders.encoder import Encoder, StreamingLayout
 from moulin.encoders.lstm import Lstm
 from moulin.encoders.transducer import Transducer
 from moulin.errors import OptionsError
-from moulin.export.onnx_graphs import OfflineEncoder, ProjectedDecoder, StreamingEncoder
+from moulin.export.onnx_graphs import OfflineCtc, OfflineEncoder, ProjectedDecoder, StreamingEncoder
 
 _OPSET = 13
 """The opset of Icefall's exports."""
@@ -32,10 +33,8 @@ def export_onnx(
     Batch and time are dynamic; a streaming encoder's time is fixed to one window. Raises OptionsError for an LSTM
     without a `layout`.
     """
-    if layout is None and isinstance(transducer.encoder, Lstm):
-        # ONNX's LSTM has no projection, and an unrolled one has a fixed number of steps. Icefall has no offline export
-        # of its LSTM either.
-        raise OptionsError("An LSTM is exported for streaming only", hint="add --streaming")
+    if layout is None:
+        _refuse_offline_lstm(transducer.encoder)
     files = OnnxFiles(*(directory / f"{part}-{label}.onnx" for part in ("encoder", "decoder", "joiner")))
     if layout is None:
         _export_offline_encoder(transducer, files.encoder)
@@ -62,6 +61,38 @@ def export_onnx(
     return files
 
 
+def export_ctc(model: CtcModel, directory: Path, label: str, layout: StreamingLayout | None = None) -> Path:
+    """Write a CTC model as model.onnx into `directory`, or where there is a `layout` as ctc-`label`.onnx.
+
+    Names and metadata are those of Icefall's export-onnx-ctc.py and export-onnx-streaming-ctc.py. Raises OptionsError
+    for an LSTM without a `layout`.
+    """
+    if layout is not None:
+        file = directory / f"ctc-{label}.onnx"
+        _export_streaming_encoder(model, layout, file)
+        return file
+    _refuse_offline_lstm(model.encoder)
+    file, metadata = directory / "model.onnx", model.encoder.offline_metadata()
+    x = torch.zeros(2, _TRACED_FRAMES, model.encoder.feature_dim)
+    of_ctc = {key: f"{metadata[key]}{suffix}" for key, suffix in (("model_type", "_ctc"), ("comment", " CTC"))}
+    _export(
+        OfflineCtc(model),
+        {"x": x, "x_lens": torch.tensor([_TRACED_FRAMES, _TRACED_FRAMES - 20])},
+        {"log_probs": {0: "N", 1: "T_out"}, "log_probs_len": {0: "N"}},
+        {"x": {0: "N", 1: "T"}, "x_lens": {0: "N"}},
+        file,
+        {**metadata, **of_ctc},
+    )
+    return file
+
+
+def _refuse_offline_lstm(encoder: Encoder) -> None:
+    if isinstance(encoder, Lstm):
+        # ONNX's LSTM has no projection, and an unrolled one has a fixed number of steps. Icefall has no offline export
+        # of its LSTM either.
+        raise OptionsError("An LSTM is exported for streaming only", hint="add --streaming")
+
+
 def _export_offline_encoder(transducer: Transducer, file: Path) -> None:
     x = torch.zeros(2, _TRACED_FRAMES, transducer.encoder.feature_dim)
     # Another name than for x's time axis, because the lengths differ.
@@ -78,19 +109,22 @@ def _export_offline_encoder(transducer: Transducer, file: Path) -> None:
     )
 
 
-def _export_streaming_encoder(transducer: Transducer, layout: StreamingLayout, file: Path) -> None:
-    batch = 2
-    inputs = {"x": torch.zeros(batch, layout.window_frames, transducer.encoder.feature_dim)}
-    input_axes, output_axes = {"x": {0: "N"}}, {"encoder_out": {0: "N"}}
-    initial = transducer.encoder.initial_states(layout, batch)
+def _export_streaming_encoder(model: Transducer | CtcModel, layout: StreamingLayout, file: Path) -> None:
+    batch, metadata = 2, dict(layout.metadata)
+    ctc_alone = isinstance(model, CtcModel)
+    if ctc_alone:
+        metadata["comment"] = f"streaming ctc {model.encoder.family}"
+    inputs = {"x": torch.zeros(batch, layout.window_frames, model.encoder.feature_dim)}
+    input_axes, output_axes = {"x": {0: "N"}}, {"log_probs" if ctc_alone else "encoder_out": {0: "N"}}
+    initial = model.encoder.initial_states(layout, batch)
     for spec, state in zip(layout.states, initial, strict=True):
         inputs[spec.name] = state.movedim(0, spec.batch_axis)
         input_axes[spec.name] = {spec.batch_axis: "N"}
         if not spec.increment:
             output_axes[f"new_{spec.name}"] = {spec.batch_axis: "N"}
-    if transducer.ctc:
+    if model.ctc and not ctc_alone:
         output_axes[CTC_OUTPUT] = {0: "N"}
-    _export(StreamingEncoder(transducer, layout), inputs, output_axes, input_axes, file, layout.metadata)
+    _export(StreamingEncoder(model, layout), inputs, output_axes, input_axes, file, metadata)
 
 
 def _export(

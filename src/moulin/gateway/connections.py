@@ -23,6 +23,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from moulin.gateway.api_error import RETRY_AFTER_SEC, ApiError
+from moulin.gateway.event_turns import Turns
 from moulin.gateway.http_protocol import HttpProtocol
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Connections:
     ) -> None:
         """`header_sec`: how long a connection may be idle, with whatever part of its headers."""
         self._limit, self._reserve, self._header_sec, self._clock = limit, reserve, header_sec, clock
+        self.turns = Turns()
         self._held: dict[int, _Held] = {}
         self._idle: OrderedDict[int, _Held] = OrderedDict()
         self._idle_of: dict[str, OrderedDict[int, _Held]] = {}
@@ -230,7 +232,7 @@ class BoundedProtocol(HttpProtocol):
     """The HTTP protocol, which reports to `Connections` whether it is at work."""
 
     def __init__(self, connections: Connections, **uvicorns: Any) -> None:
-        super().__init__(**uvicorns)
+        super().__init__(connections.turns, **uvicorns)
         self._all = connections
         self._held: _Held | None = None
         self._number = -1
@@ -249,8 +251,8 @@ class BoundedProtocol(HttpProtocol):
         super().connection_lost(exc)
         self._all.gone(self._number)
 
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+    def handle_events(self) -> None:
+        super().handle_events()
         self._note()
 
     def on_response_complete(self) -> None:

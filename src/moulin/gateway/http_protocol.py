@@ -10,12 +10,14 @@ import json
 import sys
 from contextlib import suppress
 from http import HTTPStatus
+from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from moulin.gateway.access import headers_too_large
+from moulin.gateway.access import MOST_HEADERS_BYTES, headers_too_large
 from moulin.gateway.api_error import ApiError
+from moulin.gateway.event_turns import SlicedConnection, Turns
 
 MOST_HEADERS = 128
 MOST_LINE_BYTES = 8000
@@ -23,7 +25,40 @@ MOST_LINE_BYTES = 8000
 
 
 class HttpProtocol(H11Protocol):
-    """uvicorn's protocol on h11."""
+    """uvicorn's protocol on h11, which takes a few events at once and the next in its turn."""
+
+    conn: SlicedConnection
+
+    def __init__(self, turns: Turns, **uvicorns: Any) -> None:
+        super().__init__(**uvicorns)
+        self.conn = SlicedConnection(max_incomplete_event_size=MOST_HEADERS_BYTES)
+        self._turns = turns
+        self._waits = False
+        """Whether more events are to be taken in a later turn."""
+
+    def data_received(self, data: bytes) -> None:
+        if self._waits:  # reading was begun again by somebody else
+            self.conn.receive_data(data)
+            self.transport.pause_reading()
+        else:
+            super().data_received(data)
+
+    def handle_events(self) -> None:
+        """Take a slice of events; the rest, before anything else is read, in turn."""
+        self.conn.begin_slice()
+        super().handle_events()
+        if self.conn.may_have_more and not self._waits:
+            self._waits = True
+            self.transport.pause_reading()
+            self._turns.add(self._go_on)
+
+    def _go_on(self) -> None:
+        self._waits = False
+        if self.transport.is_closing():
+            return
+        self.handle_events()
+        if not (self._waits or self.flow.read_paused):
+            self.transport.resume_reading()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         """Go on as a WebSocket, or refuse with 431 or 400 and close."""

@@ -13,5 +13,8 @@ OFFLINE_FAMILIES = {
 }
 """Classes for whole utterances: each is a `moulin.gpu.encoder.GpuEncoder`."""
 
+MAX_CONTEXT_SIZE = 2
+"""The most tokens that a decoder may see."""
+
 STREAM_FAMILIES = {"zipformer2": "moulin.gpu.stream_zipformer2:GpuStreamZipformer2"}
 """Classes for streams: each is a `moulin.gpu.encoder.GpuStreamEncoder`."""

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from moulin.encoders.decoder import Decoder
 from moulin.encoders.joiner import Joiner
+from moulin.gpu.families import MAX_CONTEXT_SIZE
 
 MAX_TABLE_BYTES = 2 << 30
 
@@ -85,7 +86,7 @@ class Predictor:
         max_table_bytes: int = MAX_TABLE_BYTES,
     ) -> Self:
         """Raises ValueError for a decoder that sees more than two tokens."""
-        if decoder.context_size > 2:
+        if decoder.context_size > MAX_CONTEXT_SIZE:
             raise ValueError(f"expected a decoder that sees 1 or 2 tokens, got one that sees {decoder.context_size}")
         vocab_size, joiner_dim = joiner.vocab_size, joiner.joiner_dim
         earlier, later = (part.to(device) for part in _contributions(decoder))

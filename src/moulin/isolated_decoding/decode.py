@@ -28,11 +28,16 @@ logger = logging.getLogger(__name__)
 _NICE = 10
 """Below everything else on the machine: many recordings at once delay each other, and not live streams."""
 
+_LONG_SEC, _NICE_TO_SHORT = 0.25, 19
+"""CPU time after which a recording gives way to shorter ones, such as a clip. A process cannot
+take that back, and ends with its recording."""
+
 
 def work(orders: socket.socket) -> None:
-    """Take one recording after the other, until the server closes its end."""
+    """Take one recording after the other, until the server closes its end or one took long."""
     os.nice(_NICE)
-    while True:
+    signal.signal(signal.SIGPROF, lambda *_: os.setpriority(os.PRIO_PROCESS, 0, _NICE_TO_SHORT))
+    while os.getpriority(os.PRIO_PROCESS, 0) < _NICE_TO_SHORT:
         data, descriptors, _, _ = socket.recv_fds(orders, MAX_ORDER_BYTES, 2)
         if not data:
             return
@@ -47,6 +52,7 @@ def _decode(order: Order, recording: int, result: socket.socket) -> None:
 
     The process is killed where it needs more CPU time than `order.limits` allow.
     """
+    signal.setitimer(signal.ITIMER_PROF, _LONG_SEC)
     _limit_memory(order.limits.memory_bytes)
     _Log.sends_to(result)
     send_pieces(order, partial(_charged_recordings, order, f"/proc/self/fd/{recording}"), result)

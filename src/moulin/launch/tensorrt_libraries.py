@@ -21,6 +21,9 @@ ARCHITECTURES: dict[Architecture, tuple[str, ...]] = {
 }
 """Compute capabilities that TensorRT-RTX builds for, by NVIDIA's names of the architectures."""
 
+FP16_ALONE = frozenset(ARCHITECTURES["turing"])
+"""Compute capabilities that TensorRT-RTX's compiler has neither products in fp32 nor bf16 for (1.7.1 says so)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Library:
@@ -115,12 +118,15 @@ def library_for(capability: str | None = None) -> tuple[Library, Any]:
             return library, library.load()
         except EngineError as error:
             reasons.append(error.message)
-    fitting = [library for library in LIBRARIES if capability is None or library.serves(capability)]
     raise EngineError(
         f"The engine tensorrt needs TensorRT's Python package or TensorRT-RTX's: {'; '.join(reasons)}",
-        hint=f"{', or '.join(library.hint for library in fitting)}, "
-        "or leave out --engine: ONNX Runtime runs the model with --device cuda",
+        hint=f"{install_hints(capability)}, or leave out --engine: ONNX Runtime runs the model with --device cuda",
     )
+
+
+def install_hints(capability: str | None = None) -> str:
+    """The pip commands of the libraries that serve `capability`; None: of all."""
+    return ", or ".join(library.hint for library in LIBRARIES if capability is None or library.serves(capability))
 
 
 def architecture_name(capability: str) -> Architecture | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moulin.bundle.spec import CheckpointSpec, ModelSpec
+from moulin.bundle.spec import ModelSpec
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.no_blank_skip import no_blank_skip
 from moulin.models.engine_choice import EngineChoice
@@ -11,7 +11,7 @@ from moulin.models.precisions import runs_on_gpu_engine
 
 def skips_blanks(spec: ModelSpec, engine: EngineChoice) -> bool:
     """Whether `engine`, with every choice settled, gives what the search needs to skip frames of `spec`."""
-    if isinstance(spec, CheckpointSpec) and runs_on_gpu_engine(spec, engine.device, engine.precision or spec.precision):
+    if engine.kind == "torch" and runs_on_gpu_engine(spec, engine.device, engine.precision or spec.precision):
         return False
     return spec.has_ctc_head and engine.kind != "tensorrt"
 

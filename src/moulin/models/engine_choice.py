@@ -23,7 +23,7 @@ class EngineChoice:
         None,
         "What runs the model.",
         flag="--engine",
-        usual="onnxruntime for ONNX files, torch for a checkpoint",
+        usual="onnxruntime for ONNX files, on a GPU torch where their weights can be read; torch for a checkpoint",
     )
     device: str = option("cpu", "cpu, cuda or cuda:N; with TensorRT always a GPU.")
     cuda_graphs: bool = option(True, "Launch whole passes of a checkpoint on a GPU at once.")
@@ -60,8 +60,16 @@ class EngineChoice:
 
     @property
     def file_precision(self) -> Precision | None:
-        """The precision of the files to take: TensorRT builds engines of `precision` from files in fp32."""
-        return "fp32" if self.kind == "tensorrt" else self.precision
+        """The precision of the files to take. TensorRT builds engines of `precision` from files in fp32; for networks,
+        which run in `precision`, the most exact files are the best."""
+        if self.kind == "tensorrt":
+            return "fp32"
+        return None if self.kind == "torch" else self.precision
+
+    @property
+    def may_be_gpu_engine(self) -> bool:
+        """Whether ONNX files run on our GPU engine where they can."""
+        return self.kind is None and self.gpu is not None and self.precision in (None, "fp16", "bf16")
 
     @property
     def prefers_checkpoint(self) -> bool:

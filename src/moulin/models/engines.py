@@ -12,7 +12,7 @@ from typing import get_args
 
 from moulin.bundle.choice import Form
 from moulin.bundle.precision import Precision
-from moulin.bundle.spec import CheckpointSpec, ModelSpec
+from moulin.bundle.spec import CheckpointSpec, ModelSpec, OnnxModelSpec
 from moulin.errors import EngineError, OptionsError
 from moulin.models.engine_choice import Engine, EngineChoice
 
@@ -62,14 +62,15 @@ RUNTIMES: dict[Engine, Runtime] = {
 def choose_engine(spec: ModelSpec, wanted: Engine | None = None) -> Engine:
     """`wanted`, or by default the first of `RUNTIMES` for the form that the model has on disk.
 
-    Raises OptionsError where the engine does not take that form.
+    PyTorch runs the network in a transducer's ONNX files too (`bundle.onnx_weights`). Raises OptionsError where the
+    engine does not take that form.
     """
     form: Form = "checkpoint" if isinstance(spec, CheckpointSpec) else "onnx"
     if wanted is None:
         return next(engine for engine, runtime in RUNTIMES.items() if runtime.form == form)
     if wanted not in RUNTIMES:
         raise OptionsError(f"Expected an engine of {', '.join(ENGINES)}, got {wanted!r}")
-    if RUNTIMES[wanted].form == form:
+    if RUNTIMES[wanted].form == form or (wanted == "torch" and isinstance(spec, OnnxModelSpec)):
         return wanted
     if form == "checkpoint":
         raise OptionsError(
@@ -77,8 +78,8 @@ def choose_engine(spec: ModelSpec, wanted: Engine | None = None) -> Engine:
             hint="`moulin export` writes ONNX files of it; or leave out --engine",
         )
     raise OptionsError(
-        f"The engine {wanted} runs checkpoints, and {spec.path} holds ONNX files",
-        hint="name the checkpoint that they were exported from (epoch-N.pt, pretrained.pt); or leave out --engine",
+        f"The engine {wanted} runs transducers, and {spec.file} has a CTC head alone",
+        hint="leave out --engine: ONNX Runtime runs it",
     )
 
 

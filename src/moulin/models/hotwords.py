@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from moulin.bundle.spec import CheckpointSpec, ModelSpec
+from moulin.bundle.spec import ModelSpec
 from moulin.decoding.hotword_graphs import HotwordGraphs
 from moulin.decoding.hotwords import Hotword
 from moulin.decoding.options import DecodingOptions
@@ -15,7 +15,7 @@ from moulin.models.precisions import runs_on_gpu_engine
 
 def uses_hotwords(spec: ModelSpec, engine: EngineChoice) -> bool:
     """Whether `engine`, with every choice settled, searches `spec` on the host, with hotwords."""
-    if isinstance(spec, CheckpointSpec) and runs_on_gpu_engine(spec, engine.device, engine.precision or spec.precision):
+    if engine.kind == "torch" and runs_on_gpu_engine(spec, engine.device, engine.precision or spec.precision):
         return False
     return spec.head != "ctc"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from moulin.bundle.spec import CheckpointSpec, CtcModelSpec, ModelSpec, OnnxModelSpec
 from moulin.decoding.hotwords import Hotword
@@ -22,6 +23,9 @@ from moulin.models.engines import check_gpu_engine, no_ctc
 from moulin.models.hotwords import hotword_graphs
 from moulin.models.load_for_engine import load_for_engine
 from moulin.models.precisions import runs_on_gpu_engine
+
+if TYPE_CHECKING:
+    from moulin.engine.torch.runner import TorchRunner
 
 
 def open_recognizer(
@@ -44,14 +48,14 @@ def open_recognizer(
     spec, engine = load_for_engine(model, engine, "offline")
     check_blank_skip(spec, engine, options)
     graphs = hotword_graphs(spec, engine, hotwords, options)
-    if isinstance(spec, CheckpointSpec) and runs_on_gpu_engine(spec, engine.device, spec.precision):
+    if engine.kind == "torch" and runs_on_gpu_engine(spec, engine.device, spec.precision):
         check_gpu_engine(engine.device)
-        from moulin.bundle.transducer import load_transducer
+        from moulin.bundle.transducer import transducer_of
         from moulin.engine.gpu.pipeline import GpuEnginePipeline
 
         on_gpu = GpuEnginePipeline(
             spec,
-            load_transducer([spec.checkpoint]),
+            transducer_of(spec),
             device=engine.device,
             tail_padding_sec=tail_padding_sec,
             max_audio_sec=max_audio_sec,
@@ -72,14 +76,19 @@ def open_recognizer(
     return Recognizer(spec, on_host, options=options, skips_blanks=skips_blanks(spec, engine), hotwords=graphs)
 
 
+def _torch_runner(spec: ModelSpec, engine: EngineChoice) -> TorchRunner:
+    from moulin.engine.torch.runner import TorchRunner
+    from moulin.models.shared_model import shared_model
+
+    model = shared_model(spec, engine.device)
+    return TorchRunner(spec, model, device=engine.device, threads=engine.threads)
+
+
 def _ctc_runner(spec: ModelSpec, engine: EngineChoice) -> CtcRunner:
     on, threads = engine.device, engine.threads
     match engine.kind, spec:
         case "torch", CheckpointSpec():
-            from moulin.engine.torch.runner import TorchRunner
-            from moulin.models.shared_transducer import shared_transducer
-
-            return TorchRunner(spec, shared_transducer(spec.checkpoint, on), device=on, threads=threads)
+            return _torch_runner(spec, engine)
         case "onnxruntime", CtcModelSpec():
             return OnnxRuntimeEncoder(
                 spec.encoder,
@@ -97,11 +106,8 @@ def _ctc_runner(spec: ModelSpec, engine: EngineChoice) -> CtcRunner:
 def _runner(spec: ModelSpec, engine: EngineChoice, max_audio_sec: float) -> Runner:
     on, threads = engine.device, engine.threads
     match engine.kind, spec:
-        case "torch", CheckpointSpec():
-            from moulin.engine.torch.runner import TorchRunner
-            from moulin.models.shared_transducer import shared_transducer
-
-            return TorchRunner(spec, shared_transducer(spec.checkpoint, on), device=on, threads=threads)
+        case "torch", CheckpointSpec() | OnnxModelSpec():
+            return _torch_runner(spec, engine)
         case "onnxruntime", OnnxModelSpec():
             return OnnxRuntimeRunner(
                 spec, device=on, threads=threads, workers=engine.workers, with_blank=spec.has_ctc_head

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from moulin.bundle.spec import CheckpointSpec, CtcModelSpec, ModelSpec, OnnxModelSpec
 from moulin.decoding.hotwords import Hotword
@@ -21,6 +22,9 @@ from moulin.models.hotwords import hotword_graphs
 from moulin.models.load_for_engine import load_for_engine
 from moulin.models.precisions import runs_on_gpu_engine
 from moulin.streaming.options import StreamOptions
+
+if TYPE_CHECKING:
+    from moulin.engine.torch.stream_runner import TorchStreamRunner
 
 
 def open_stream_recognizer(
@@ -40,14 +44,14 @@ def open_stream_recognizer(
     spec, engine = load_for_engine(model, engine, "streaming")
     check_blank_skip(spec, engine, options.decoding if options else None)
     graphs = hotword_graphs(spec, engine, hotwords, options.decoding if options else None)
-    if isinstance(spec, CheckpointSpec) and runs_on_gpu_engine(spec, engine.device, spec.precision):
+    if engine.kind == "torch" and runs_on_gpu_engine(spec, engine.device, spec.precision):
         check_gpu_engine(engine.device)
-        from moulin.bundle.transducer import load_transducer
+        from moulin.bundle.transducer import transducer_of
         from moulin.engine.gpu.stepper import GpuStepper
 
         on_gpu = GpuStepper(
             spec,
-            load_transducer([spec.checkpoint]),
+            transducer_of(spec),
             device=engine.device,
             threads=engine.threads,
             capacity=max_streams,
@@ -64,17 +68,20 @@ def open_stream_recognizer(
     return StreamRecognizer(spec, stepper, options=options, skips_blanks=skips_blanks(spec, engine), hotwords=graphs)
 
 
+def _torch_runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batch: int | None) -> TorchStreamRunner:
+    from moulin.engine.torch.stream_runner import TorchStreamRunner
+    from moulin.models.shared_model import shared_model
+
+    on = engine.device
+    model = shared_model(spec, on)
+    return TorchStreamRunner(spec, model, device=on, threads=engine.threads, capacity=capacity, max_batch=max_batch)
+
+
 def _ctc_runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batch: int | None) -> StreamEncoder:
     on, threads = engine.device, engine.threads
     match engine.kind, spec:
         case "torch", CheckpointSpec():
-            from moulin.engine.torch.stream_runner import TorchStreamRunner
-            from moulin.models.shared_transducer import shared_transducer
-
-            transducer = shared_transducer(spec.checkpoint, on)
-            return TorchStreamRunner(
-                spec, transducer, device=on, threads=threads, capacity=capacity, max_batch=max_batch
-            )
+            return _torch_runner(spec, engine, capacity, max_batch)
         case "onnxruntime", CtcModelSpec():
             return OnnxRuntimeStreamEncoder(
                 spec, device=on, threads=threads, workers=engine.workers, capacity=capacity, max_batch=max_batch
@@ -86,14 +93,8 @@ def _ctc_runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batch:
 def _runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batch: int | None) -> StreamRunner:
     on, threads = engine.device, engine.threads
     match engine.kind, spec:
-        case "torch", CheckpointSpec():
-            from moulin.engine.torch.stream_runner import TorchStreamRunner
-            from moulin.models.shared_transducer import shared_transducer
-
-            transducer = shared_transducer(spec.checkpoint, on)
-            return TorchStreamRunner(
-                spec, transducer, device=on, threads=threads, capacity=capacity, max_batch=max_batch
-            )
+        case "torch", CheckpointSpec() | OnnxModelSpec():
+            return _torch_runner(spec, engine, capacity, max_batch)
         case "onnxruntime", OnnxModelSpec():
             return OnnxRuntimeStreamRunner(
                 spec,

@@ -10,7 +10,7 @@
 | checkpoint | torch       | GPU | streams of others   | fp32                                  |
 
 On a GPU fp16 and bf16 are our GPU engine, fp32 is the plain modules. A checkpoint for onnxruntime or tensorrt is
-exported first, and then is ONNX.
+exported first, and then is ONNX. ONNX files for torch are the network that they hold, as in a checkpoint.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from moulin.bundle.precision import Precision
-from moulin.bundle.spec import CheckpointSpec, ModelSpec
+from moulin.bundle.spec import CheckpointSpec, ModelSpec, OnnxModelSpec
 from moulin.engine.device import gpu_index
 from moulin.errors import OptionsError
 from moulin.gpu.families import STREAM_FAMILIES
@@ -53,7 +53,7 @@ def precision_for(spec: ModelSpec, engine: Engine, device: str, precision: Preci
     `engine` is one that runs the form of `spec` (`choose_engine`). Raises OptionsError with the reason where it does
     not run in `precision`.
     """
-    if isinstance(spec, CheckpointSpec):
+    if isinstance(spec, CheckpointSpec | OnnxModelSpec):
         precision = precision or spec.run_in
     check_precision(EngineChoice(engine, device, precision=precision))
     if engine == "onnxruntime":
@@ -102,7 +102,7 @@ def settled(spec: _Spec, choice: EngineChoice) -> tuple[_Spec, EngineChoice]:
         raise no_ctc(kind)
     device = replace(choice, kind=kind).runs_on
     precision = precision_for(spec, kind, device, choice.precision)
-    if isinstance(spec, CheckpointSpec):
+    if kind == "torch" and isinstance(spec, CheckpointSpec | OnnxModelSpec):
         spec = replace(spec, run_in=precision)
     return spec, replace(choice, kind=kind, device=device, precision=precision)
 

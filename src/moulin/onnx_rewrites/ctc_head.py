@@ -5,7 +5,7 @@ from __future__ import annotations
 from onnx import ModelProto
 
 from moulin.bundle.onnx_files import CTC_OUTPUT
-from moulin.onnx_rewrites.swoosh import remove_dead_nodes
+from moulin.onnx_rewrites.dead_nodes import remove_dead_nodes
 
 
 def drop_ctc_head(model: ModelProto) -> None:

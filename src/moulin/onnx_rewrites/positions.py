@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moulin.onnx_rewrites.dead_nodes import remove_dead_nodes, remove_unread_initializers
+
 if TYPE_CHECKING:
     import onnx
 
@@ -23,8 +25,6 @@ def compute_positions(model: onnx.ModelProto) -> int:
     """Replace every slice of a table of Zipformer2's position encodings by their computation, in place; return the
     number of slices. Tables with other values, and other graphs, are not changed."""
     from onnx import numpy_helper
-
-    from moulin.onnx_rewrites.swoosh import remove_dead_nodes
 
     if next((it.version for it in model.opset_import if it.domain in ("", "ai.onnx")), 0) < _LEAST_OPSET:
         return 0
@@ -45,7 +45,7 @@ def compute_positions(model: onnx.ModelProto) -> int:
         del model.graph.node[:]
         model.graph.node.extend(nodes)
         remove_dead_nodes(model)
-        _remove_unread_initializers(model)
+        remove_unread_initializers(model)
     return replaced
 
 
@@ -113,12 +113,3 @@ def _computed(model: onnx.ModelProto, cut: onnx.NodeProto, table: NDArray[Any]) 
     dtype = TensorProto.FLOAT16 if table.dtype == np.float16 else TensorProto.FLOAT
     nodes.append(helper.make_node("Cast", [result], [cut.output[0]], to=dtype))
     return nodes
-
-
-def _remove_unread_initializers(model: onnx.ModelProto) -> None:
-    from moulin.onnx_rewrites.swoosh import read_names
-
-    read = read_names(model.graph) | {output.name for output in model.graph.output}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)

@@ -16,6 +16,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from moulin.onnx_rewrites.dead_nodes import remove_dead_nodes
+
 if TYPE_CHECKING:
     import onnx
 
@@ -136,26 +138,3 @@ def _replacement(model: onnx.ModelProto, swoosh: _Swoosh) -> list[onnx.NodeProto
         helper.make_node("Sub", [name("linear"), name("log")], [name("sum")]),
         helper.make_node("Sub", [name("sum"), name("constant")], [swoosh.output]),
     ]
-
-
-def remove_dead_nodes(model: onnx.ModelProto) -> None:
-    """Remove the nodes of `model` whose outputs are not used."""
-    graph = model.graph
-    while True:
-        used = {output.name for output in graph.output} | read_names(graph)
-        alive = [node for node in graph.node if any(output in used for output in node.output)]
-        if len(alive) == len(graph.node):
-            return
-        del graph.node[:]
-        graph.node.extend(alive)
-
-
-def read_names(graph: onnx.GraphProto) -> set[str]:
-    """Every tensor that a node reads, including nodes in the branches of If and the bodies of Loop."""
-    names: set[str] = set()
-    for node in graph.node:
-        names.update(node.input)
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                names |= read_names(inner) | {output.name for output in inner.output}
-    return names

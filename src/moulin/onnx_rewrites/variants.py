@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 
 import ml_dtypes  # ONNX's own
@@ -12,19 +13,24 @@ import onnx
 import onnx.numpy_helper
 
 from moulin.bundle.onnx_files import OnnxFiles
-from moulin.onnx_rewrites.swoosh import remove_dead_nodes
+from moulin.onnx_rewrites.dead_nodes import remove_dead_nodes
 
 
 def write_fp16(files: OnnxFiles) -> OnnxFiles:
     """Write `*.fp16.onnx` beside the files: weights and arithmetic in half precision, inputs and outputs unchanged."""
-    written = _beside(files, ".fp16.onnx")
-    for source, target in _pairs(files, written):
-        onnx.save(in_half_precision(onnx.load(source)), target)
-    return written
+    return OnnxFiles(*map(fp16_beside, (files.encoder, files.decoder, files.joiner)))
 
 
-def in_half_precision(model: onnx.ModelProto) -> onnx.ModelProto:
-    """`model` with weights and arithmetic in half precision; inputs, outputs and `_angles` are not converted."""
+def fp16_beside(source: Path) -> Path:
+    """Write the fp16 form of the file `source` beside it."""
+    target = source.with_name(f"{source.stem}.fp16.onnx")
+    onnx.save(in_half_precision(onnx.load(source)), target)
+    return target
+
+
+def in_half_precision(model: onnx.ModelProto, *, single: Collection[str] = ()) -> onnx.ModelProto:
+    """`model` with weights and arithmetic in half precision; inputs, outputs, `_angles` and the operators called
+    `single` are not converted."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
@@ -33,7 +39,8 @@ def in_half_precision(model: onnx.ModelProto) -> onnx.ModelProto:
     with warnings.catch_warnings():
         # The converter warns for each tensor that values are raised to the smallest of half precision.
         warnings.simplefilter("ignore")
-        converted = convert_float_to_float16(model, keep_io_types=True, node_block_list=_angles(model))
+        kept = [*_angles(model), *(node.name for node in model.graph.node if node.op_type in single)]
+        converted = convert_float_to_float16(model, keep_io_types=True, node_block_list=kept)
     _remove_round_trips(converted)
     # The converter puts the nodes that convert inputs after those that use them.
     OnnxModel(converted).topological_sort()
@@ -79,8 +86,9 @@ def _casts_to(node: onnx.NodeProto, kind: int) -> bool:
     return node.op_type == "Cast" and any(one.name == "to" and one.i == kind for one in node.attribute)
 
 
-def in_brain_precision(model: onnx.ModelProto) -> onnx.ModelProto:
-    """`model` in bfloat16, which has float32's range and three bits of precision less than half precision.
+def in_brain_precision(model: onnx.ModelProto, *, single: Collection[str] = ()) -> onnx.ModelProto:
+    """`model` in bfloat16, which has float32's range and three bits of precision less than half precision; operators
+    called `single` are not converted.
 
     ONNX Runtime has no converter for it: the model is converted to half precision, then every type and weight replaced.
     """
@@ -89,7 +97,7 @@ def in_brain_precision(model: onnx.ModelProto) -> onnx.ModelProto:
     # The conversion changes its argument; weights are taken from this copy.
     untouched = onnx.ModelProto()
     untouched.CopyFrom(model)
-    converted = in_half_precision(untouched)
+    converted = in_half_precision(untouched, single=single)
     for tensor in converted.graph.initializer:
         if tensor.data_type == half:
             tensor.CopyFrom(_brain(weights.get(tensor.name, tensor), tensor.name))
@@ -111,26 +119,23 @@ def _brain(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
 
 
 def write_int8(files: OnnxFiles) -> OnnxFiles:
-    """Write `*.int8.onnx` beside the files: dynamically quantised matrix products, and the decoder's embedding."""
+    """Write `*.int8.onnx` beside the files: dynamically quantised matrix products, and the decoder's embedding (the
+    file whose name begins so)."""
+    return OnnxFiles(*map(int8_beside, (files.encoder, files.decoder, files.joiner)))
+
+
+def int8_beside(source: Path) -> Path:
+    """Write the int8 form of the file `source` beside it."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    written = _beside(files, ".int8.onnx")
-    for source, target in _pairs(files, written):
-        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-            whole = Path(scratch) / target.name
-            quantize_dynamic(
-                model_input=source,
-                model_output=whole,
-                op_types_to_quantize=["Gather", "MatMul"] if source == files.decoder else ["MatMul"],
-                weight_type=QuantType.QInt8,
-            )
-            whole.replace(target)
-    return written
-
-
-def _beside(files: OnnxFiles, suffix: str) -> OnnxFiles:
-    return OnnxFiles(*(file.with_name(file.stem + suffix) for file in (files.encoder, files.decoder, files.joiner)))
-
-
-def _pairs(files: OnnxFiles, others: OnnxFiles) -> tuple[tuple[Path, Path], ...]:
-    return (files.encoder, others.encoder), (files.decoder, others.decoder), (files.joiner, others.joiner)
+    target = source.with_name(f"{source.stem}.int8.onnx")
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        whole = Path(scratch) / target.name
+        quantize_dynamic(
+            model_input=source,
+            model_output=whole,
+            op_types_to_quantize=["Gather", "MatMul"] if source.name.startswith("decoder") else ["MatMul"],
+            weight_type=QuantType.QInt8,
+        )
+        whole.replace(target)
+    return target

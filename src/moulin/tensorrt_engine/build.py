@@ -5,23 +5,35 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 
 from moulin.bundle.spec import ModelSpec, OnnxModelSpec
+from moulin.engine.limits import MAX_AUDIO_SEC
 from moulin.engine.onnxruntime.encoder import OnnxRuntimeEncoder
 from moulin.errors import EngineError, OptionsError
-from moulin.launch.tensorrt_libraries import ARCHITECTURES, TENSORRT_RTX
+from moulin.launch.tensorrt_libraries import ARCHITECTURES, FP16_ALONE, TENSORRT_RTX
 from moulin.onnx_rewrites.ctc_head import drop_ctc_head
 from moulin.onnx_rewrites.packed_states import pack_states
 from moulin.tensorrt_engine.builders import Builder, BuildRequest
 from moulin.tensorrt_engine.operators import refusals
-from moulin.tensorrt_engine.plan_file import Machine, PlanFacts, PlanPrecision, file_hash, is_checked, write_facts
+from moulin.tensorrt_engine.plan_file import (
+    Machine,
+    PlanFacts,
+    PlanPrecision,
+    built_within,
+    file_hash,
+    is_checked,
+    write_facts,
+)
 from moulin.tensorrt_engine.profiles import Profile, profiles
 from moulin.tensorrt_engine.sanitise import sanitise
+
+MAX_BATCH = 64
+"""The most utterances or streams in a batch of an engine, where nothing else is asked for."""
 
 WORKSPACE_GIB = 4.0
 """The limit on memory for TensorRT's trials of kernels; without one it has taken more than the GPU has."""
@@ -36,13 +48,22 @@ class Preparation:
 
 
 def prepare(
-    spec: ModelSpec, *, precision: PlanPrecision = "fp16", max_batch: int = 64, max_seconds: float | None = None
+    spec: ModelSpec,
+    *,
+    precision: PlanPrecision = "fp16",
+    max_batch: int = MAX_BATCH,
+    max_seconds: float = MAX_AUDIO_SEC,
 ) -> Preparation:
     """The encoder of `spec` in a form that TensorRT accepts, a streaming one with its states packed, and its profiles.
 
     Raises OptionsError for a checkpoint or impossible limits, and EngineError where the graph has operators that
     TensorRT does not accept.
     """
+    if spec.head == "ctc":
+        raise OptionsError(
+            f"An engine of TensorRT runs transducers, and {spec.file} is a CTC model",
+            hint="ONNX Runtime and PyTorch decode it: `moulin serve` without --engine",
+        )
     if not isinstance(spec, OnnxModelSpec):
         raise OptionsError(
             f"An engine is built from ONNX files, and {spec.file} is a checkpoint",
@@ -68,7 +89,7 @@ def prepare(
         )
         min_frames = encoder.min_frames
     made_for = profiles(spec, max_batch=max_batch, min_frames=min_frames, max_seconds=max_seconds)
-    return Preparation(_in_precision(model, precision), made_for)
+    return Preparation(_in_precision(model, precision, single=_in_single_precision(spec)), made_for)
 
 
 def build_plan(
@@ -79,32 +100,39 @@ def build_plan(
     gpu: str | None,
     precision: PlanPrecision,
     *,
-    workspace_gib: float = WORKSPACE_GIB,
+    workspace_gib: float | None = None,
     check: Callable[[Path], float] | None = None,
 ) -> Path:
     """Build the engine into the folder `to`, unless it is there already; returns its file. Raises EngineError.
 
     `gpu` is the GPU's name by `this_gpu`; None for a builder that needs no GPU. The file's name identifies GPU or
-    compute capabilities, library and version, precision, profiles and model. `check` is called for every engine
-    that is not checked yet, and returns its drift or raises EngineError, upon which the engine is deleted.
+    compute capabilities, library and version, precision, profiles and model. An engine built within another
+    `workspace_gib` than is asked for is built again; None takes it whatever its workspace was. `check` is called for
+    every engine that is not checked yet, and returns its drift or raises EngineError, upon which the engine is deleted.
     """
+    if precision != "fp16" and FP16_ALONE & set(builder.capabilities):
+        raise EngineError(
+            f"{builder.library} builds for compute capability {', '.join(builder.capabilities)} in fp16 alone, "
+            f"got {precision}",
+            hint="leave out --precision, or serve the model with --engine onnxruntime",
+        )
     facts = PlanFacts(
         Machine("any" if builder.capabilities else str(gpu), builder.version, builder.library, builder.capabilities),
         precision,
         file_hash(spec.encoder.file, *spec.encoder.external_files),
         prepared.profiles,
-        workspace_gib,
+        WORKSPACE_GIB if workspace_gib is None else workspace_gib,
     )
     to.mkdir(parents=True, exist_ok=True)
     plan = to / f"encoder-{precision}-{facts.key}.plan"
-    if plan.is_file():
+    if plan.is_file() and workspace_gib in (None, built_within(plan)):
         if check is not None and not is_checked(plan):
             write_facts(plan, facts, check(plan))
         return plan
     with tempfile.TemporaryDirectory(dir=to, prefix=".new-") as folder:
         source, new = Path(folder) / "encoder.onnx", Path(folder) / "encoder.plan"
         onnx.save(prepared.model, source, save_as_external_data=prepared.model.ByteSize() > 2**30)
-        builder.build(BuildRequest(source, new, prepared.profiles, workspace_gib))
+        builder.build(BuildRequest(source, new, prepared.profiles, facts.workspace_gib))
         write_facts(plan, facts, None if check is None else check(new))
         new.rename(plan)
     return plan
@@ -127,10 +155,19 @@ def this_gpu(index: int = 0) -> str:
     return done.stdout.strip()
 
 
-def _in_precision(model: onnx.ModelProto, precision: PlanPrecision) -> onnx.ModelProto:
-    """`model` in the engine's precision, with inputs and outputs unchanged."""
+def _in_single_precision(spec: OnnxModelSpec) -> Collection[str]:
+    """Operators that an engine in half precision computes in single precision.
+
+    TensorRT-RTX 1.7 merges a streaming Conformer's attention into one kernel, and fails inside itself (Myelin,
+    tactics_tiled_layout.cpp) where softmax is in half precision.
+    """
+    return {"Softmax"} if spec.streaming and spec.family == "conformer" else ()
+
+
+def _in_precision(model: onnx.ModelProto, precision: PlanPrecision, *, single: Collection[str]) -> onnx.ModelProto:
+    """`model` in the engine's precision, with inputs, outputs and operators called `single` unchanged."""
     if precision == "fp32":
         return model
     from moulin.onnx_rewrites.variants import in_brain_precision, in_half_precision
 
-    return in_half_precision(model) if precision == "fp16" else in_brain_precision(model)
+    return (in_half_precision if precision == "fp16" else in_brain_precision)(model, single=single)

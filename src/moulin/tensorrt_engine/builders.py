@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from moulin.errors import EngineError
-from moulin.launch.tensorrt_libraries import TENSORRT_RTX, Library, LibraryName, architecture_of, library_for
+from moulin.launch.tensorrt_libraries import (
+    TENSORRT_RTX,
+    Library,
+    LibraryName,
+    architecture_of,
+    install_hints,
+    library_for,
+)
+from moulin.tensorrt_engine.library_log import Listener, Say, listening, logger_of
 from moulin.tensorrt_engine.profiles import Profile, Range, Shape
 
 _TRTEXEC_PLACES = ("/usr/src/tensorrt/bin/trtexec", "/opt/tensorrt/bin/trtexec")
@@ -47,38 +55,43 @@ class Builder(Protocol):
         """Write the plan. Raises EngineError with TensorRT's reason."""
 
 
-def find_builder(capability: str, *, say: Callable[[str], None] | None = None) -> Builder:
+def find_builder(capability: str, *, say: Say | None = None, log: Say | None = None) -> Builder:
     """The builder for a GPU of this machine: the Python API of the first library that serves its compute capability
-    (for example 8.9), else trtexec. Raises EngineError where there is neither."""
+    (for example 8.9), else trtexec.
+
+    `say` receives lines about the build's progress, `log` the library's own log. Raises EngineError where there is
+    neither.
+    """
     try:
-        return PythonBuilder(*library_for(capability), capability=capability, say=say)
+        return PythonBuilder(*library_for(capability), capability=capability, say=say, log=log)
     except EngineError as error:
         reason = error
     places = [shutil.which("trtexec"), *_TRTEXEC_PLACES]
     for place in places:
         if place is not None and Path(place).is_file():
-            return TrtexecBuilder(Path(place))
+            return TrtexecBuilder(Path(place), log=log)
     raise EngineError(
         f"{reason.message}; and trtexec is not installed",
         hint="run it in NVIDIA's container (nvcr.io/nvidia/tritonserver has TensorRT), or "
-        f"{str(reason.hint).partition(', or leave out')[0]}; --dry-run shows what would be built",
+        f"{install_hints(capability)}; --dry-run shows what would be built",
     ) from reason
 
 
-def builder_ahead(capability: str, *, say: Callable[[str], None] | None = None) -> Builder:
-    """TensorRT-RTX's builder for all GPUs of the architecture of `capability`, which needs no GPU here.
+def builder_ahead(capability: str, *, say: Say | None = None, log: Say | None = None) -> Builder:
+    """TensorRT-RTX's builder for all GPUs of the architecture of `capability`, which needs no GPU here; `say` and `log`
+    as for `find_builder`.
 
     Raises EngineError where TensorRT-RTX is not installed.
     """
-    return PythonBuilder(TENSORRT_RTX, TENSORRT_RTX.load(), capability=capability, say=say)
+    return PythonBuilder(TENSORRT_RTX, TENSORRT_RTX.load(), capability=capability, say=say, log=log)
 
 
 class TrtexecBuilder:
     """The command line tool that comes with TensorRT."""
 
-    def __init__(self, binary: Path) -> None:
-        """Raises EngineError where `binary` does not print its version."""
-        self._binary = binary
+    def __init__(self, binary: Path, *, log: Say | None = None) -> None:
+        """`log` receives what it prints. Raises EngineError where `binary` does not print its version."""
+        self._binary, self._log = binary, log
         self._version = self._read_version()
 
     @property
@@ -95,6 +108,9 @@ class TrtexecBuilder:
 
     def build(self, request: BuildRequest) -> None:
         done = _run([str(self._binary), *trtexec_arguments(request)])
+        if self._log is not None:
+            for line in done.stdout.splitlines():
+                self._log(f"  {line}")
         if done.returncode != 0 or not request.plan.is_file():
             errors = re.findall(r"\[E\] (.*)", done.stdout)
             reason = errors[0] if errors else f"exit status {done.returncode}"
@@ -146,14 +162,14 @@ class PythonBuilder:
     """The Python API of TensorRT 10 and later, or of TensorRT-RTX."""
 
     def __init__(
-        self, library: Library, module: Any, *, capability: str, say: Callable[[str], None] | None = None
+        self, library: Library, module: Any, *, capability: str, say: Say | None = None, log: Say | None = None
     ) -> None:
-        """`module` is the library's; `say` receives lines about the build's progress.
+        """`module` is the library's; `say` receives lines about the build's progress, `log` the library's own log.
 
         TensorRT builds on the GPU in use. TensorRT-RTX builds without one, and here for all compute capabilities of the
         architecture of `capability`: a plan from another machine and one built on the GPU itself are the same.
         """
-        self._library, self._tensorrt, self._say = library, module, say
+        self._library, self._tensorrt, self._say, self._log = library, module, say, log
         self._capabilities = architecture_of(capability) if library is TENSORRT_RTX else ()
 
     @property
@@ -169,17 +185,35 @@ class PythonBuilder:
         return self._capabilities
 
     def build(self, request: BuildRequest) -> None:
+        with listening(self._tensorrt, self._log) as listener:
+            builder = self._tensorrt.Builder(logger_of(self._tensorrt))
+            network = self._parsed(builder, request.onnx)
+            config = self._configured(builder, request, listener)
+            plan = builder.build_serialized_network(network, config)
+            if plan is None:
+                raise EngineError(
+                    f"{self.library} could not build the engine: {listener.reason}",
+                    hint="`moulin trt build --verbose` shows its whole log; if memory is short, lower --workspace-gib, "
+                    "--max-batch or --max-seconds; after an internal error, try --precision fp32",
+                )
+            request.plan.write_bytes(bytes(plan))
+
+    def _parsed(self, builder: Any, onnx: Path) -> Any:
+        """The network of the file `onnx`."""
         trt = self._tensorrt
-        logger = trt.Logger(trt.Logger.WARNING)
-        builder = trt.Builder(logger)
         # Since TensorRT 11 every network is strongly typed, and the flag may not exist.
         flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
         network = builder.create_network(0 if flag is None else 1 << int(flag))
-        parser = trt.OnnxParser(network, logger)
-        if not parser.parse_from_file(str(request.onnx)):
+        parser = trt.OnnxParser(network, logger_of(trt))
+        if not parser.parse_from_file(str(onnx)):
             errors = [str(parser.get_error(number)) for number in range(parser.num_errors)]
             reason = errors[0] if errors else "it gives no reason"
             raise EngineError(f"{self.library} does not accept the encoder: {reason}")
+        return network
+
+    def _configured(self, builder: Any, request: BuildRequest, listener: Listener) -> Any:
+        """The builder's configuration for `request`."""
+        trt = self._tensorrt
         config = builder.create_builder_config()
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, round(request.workspace_gib * _GIB))
         if self._capabilities:
@@ -193,17 +227,10 @@ class PythonBuilder:
             for name, found in wanted.items():
                 profile.set_shape(name, found.least, found.best, found.largest)
             if config.add_optimization_profile(profile) < 0:
-                raise EngineError(f"{self.library} refuses the profile {_written(wanted)}; its log has the reason")
+                raise EngineError(f"{self.library} refuses the profile {_written(wanted)}: {listener.reason}")
         if self._say is not None:
             config.progress_monitor = _progress_monitor(trt, self._say)
-        plan = builder.build_serialized_network(network, config)
-        if plan is None:
-            raise EngineError(
-                f"{self.library} could not build the engine; its log has the reason",
-                hint="if memory is short, lower --workspace-gib, --max-batch or --max-seconds; if the log has "
-                "an internal error, try --precision fp32",
-            )
-        request.plan.write_bytes(bytes(plan))
+        return config
 
 
 def library_version(module: Any) -> str:
@@ -215,7 +242,7 @@ def _written(profile: Profile) -> str:
     return ", ".join(f"{name} {_spelled(r.least)} to {_spelled(r.largest)}" for name, r in profile.items())
 
 
-def _progress_monitor(trt: Any, say: Callable[[str], None]) -> Any:
+def _progress_monitor(trt: Any, say: Say) -> Any:
     """A progress monitor that reports the outermost of TensorRT's nested build phases, with their times."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]

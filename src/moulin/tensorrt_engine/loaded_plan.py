@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from moulin.errors import EngineError, first_line
+from moulin.tensorrt_engine.library_log import Listener, listening, logger_of
 from moulin.tensorrt_engine.profiles import Profile, Range, Shape
 from moulin.tensorrt_engine.runtime_cache import RuntimeCache
 
@@ -33,16 +34,14 @@ class TensorRtPlan:
         self._lock = threading.Lock()
         on_gpu = device.type == "cuda"
         self._stream: Any = torch.cuda.Stream(device) if on_gpu else None  # type: ignore[no-untyped-call]
-        # Logger and runtime have to outlive the engine.
-        self._logger = tensorrt.Logger(tensorrt.Logger.WARNING)
-        self._runtime = tensorrt.Runtime(self._logger)
-        with self.computing():
+        self._runtime = tensorrt.Runtime(logger_of(tensorrt))  # has to outlive the engine
+        with self.computing(), listening(tensorrt) as listener:
             content = file.read_bytes()
             check_validity(self._runtime, content, file, tensorrt)
             self._engine = self._runtime.deserialize_cuda_engine(content)
             if self._engine is None:
                 raise EngineError(
-                    f"TensorRT {tensorrt.__version__} cannot load {file}; its log has the reason",
+                    f"TensorRT {tensorrt.__version__} cannot load {file}: {listener.reason}",
                     hint="build the engine again with `moulin trt build`",
                 )
             self._cache = RuntimeCache.of(self._engine, file, device)
@@ -53,7 +52,7 @@ class TensorRtPlan:
             )
             if self._context is None:
                 raise EngineError(
-                    f"TensorRT cannot allocate memory for running {file}; its log has the reason",
+                    f"TensorRT cannot allocate memory for running {file}: {listener.reason}",
                     hint="a smaller --max-batch or --max-audio-sec needs less of the GPU's memory",
                 )
         engine = self._engine
@@ -84,40 +83,44 @@ class TensorRtPlan:
 
         Raises EngineError for shapes outside all profiles, and where TensorRT fails.
         """
-        self._choose_profile({name: tuple(tensor.shape) for name, tensor in inputs.items()})
+        with listening(self._tensorrt) as listener:
+            return self._run(inputs, listener)
+
+    def _run(self, inputs: Mapping[str, Tensor], listener: Listener) -> dict[str, Tensor]:
+        def check(done: bool, what: str) -> None:
+            if not done:
+                raise EngineError(f"TensorRT failed on {what} with {self.file.name}: {listener.reason}")
+
         context = self._context
+        profile = self._fitting_profile({name: tuple(tensor.shape) for name, tensor in inputs.items()})
+        if profile != self._profile:
+            check(context.set_optimization_profile_async(profile, self._stream_handle), f"profile {profile}")
+            self._profile = profile
         # Keeps the inputs alive until TensorRT has read them.
         given = {name: inputs[name].to(dtype).contiguous() for name, dtype in self.inputs.items()}
         for name, tensor in given.items():
-            self._check(context.set_input_shape(name, tuple(tensor.shape)), f"the shape {_spelled(tensor)} of {name}")
-            self._check(context.set_tensor_address(name, tensor.data_ptr()), f"the memory of {name}")
+            check(context.set_input_shape(name, tuple(tensor.shape)), f"the shape {_spelled(tensor)} of {name}")
+            check(context.set_tensor_address(name, tensor.data_ptr()), f"the memory of {name}")
         found: dict[str, Tensor] = {}
         for name, dtype in self.outputs.items():
             shape = _shape(context.get_tensor_shape(name))
             if min(shape, default=0) < 0:
                 raise EngineError(f"{self.file.name} leaves the shape of {name} open: TensorRT gives {list(shape)}")
             found[name] = torch.empty(shape, dtype=dtype, device=self.device)
-            self._check(context.set_tensor_address(name, found[name].data_ptr()), f"the memory of {name}")
-        self._check(context.execute_async_v3(self._stream_handle), "the whole pass")
+            check(context.set_tensor_address(name, found[name].data_ptr()), f"the memory of {name}")
+        check(context.execute_async_v3(self._stream_handle), "the whole pass")
         if self._cache is not None:
             self._cache.after_pass()
         return found
 
-    def _choose_profile(self, shapes: Mapping[str, Shape]) -> None:
-        """Switch to the first profile that contains `shapes`; the shorter ones come first and are faster."""
-        fitting = [number for number, profile in enumerate(self.profiles) if _holds(profile, shapes)]
-        if not fitting:
-            given = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
-            reach = "; ".join(_reach(profile) for profile in self.profiles)
-            raise EngineError(f"{self.file.name} was built for {reach}, got {given}")
-        if fitting[0] != self._profile:
-            chosen = self._context.set_optimization_profile_async(fitting[0], self._stream_handle)
-            self._check(chosen, f"profile {fitting[0]}")
-            self._profile = fitting[0]
-
-    def _check(self, done: bool, what: str) -> None:
-        if not done:
-            raise EngineError(f"TensorRT failed on {what} with {self.file.name}; its log has the reason")
+    def _fitting_profile(self, shapes: Mapping[str, Shape]) -> int:
+        """The first profile that contains `shapes`; the shorter ones come first and are faster."""
+        for number, profile in enumerate(self.profiles):
+            if _holds(profile, shapes):
+                return number
+        given = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+        reach = "; ".join(_reach(profile) for profile in self.profiles)
+        raise EngineError(f"{self.file.name} was built for {reach}, got {given}")
 
     def _dtype(self, name: str) -> torch.dtype:
         numpy_dtype = np.dtype(self._tensorrt.nptype(self._engine.get_tensor_dtype(name)))

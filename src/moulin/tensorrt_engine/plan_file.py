@@ -43,7 +43,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class PlanFacts:
-    """Everything that determines a plan's content."""
+    """What a plan was built of, and how."""
 
     machine: Machine
     precision: PlanPrecision
@@ -63,8 +63,10 @@ class PlanFacts:
 
     @property
     def key(self) -> str:
-        """A hash of the facts; part of the file's name."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
+        """A hash of what a plan does and where; part of the file's name. It leaves out the workspace: the service takes
+        an engine whatever memory its builder had."""
+        facts = {name: value for name, value in self.to_dict().items() if name != "workspace_gib"}
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def facts_file(plan: Path) -> Path:
@@ -82,6 +84,11 @@ def write_facts(plan: Path, facts: PlanFacts, drift: float | None) -> None:
 def is_checked(plan: Path) -> bool:
     """Whether the engine has been compared with ONNX Runtime. Raises BundleError."""
     return _read_facts(plan).get("drift") is not None
+
+
+def built_within(plan: Path) -> float:
+    """The workspace that the builder of `plan` had, in GiB. Raises BundleError."""
+    return float(_read_facts(plan)["workspace_gib"])
 
 
 def num_profiles(plan: Path) -> int:
@@ -137,7 +144,7 @@ def capability_of(gpu: str) -> str:
 def _read_facts(plan: Path) -> dict[str, Any]:
     try:
         facts: dict[str, Any] = json.loads(facts_file(plan).read_text())
-        _machine(facts), facts["model"], facts["profiles"]
+        _machine(facts), facts["model"], facts["profiles"], facts["workspace_gib"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(
             f"{facts_file(plan)}, the description of {plan.name}, cannot be read: {error}",

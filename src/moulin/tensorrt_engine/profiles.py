@@ -33,13 +33,13 @@ Profile = Mapping[str, Range]
 
 
 def profiles(
-    spec: OnnxModelSpec, *, max_batch: int, min_frames: int, max_seconds: float | None = None
+    spec: OnnxModelSpec, *, max_batch: int, min_frames: int, max_seconds: float = MAX_AUDIO_SEC
 ) -> list[Profile]:
     """Profiles for batches of 1 to `max_batch`, from the facts of the model.
 
-    An offline encoder gets several, which together span `min_frames` to `max_seconds` of audio; the default is the
-    model's limit or, without one, the service's. A streaming encoder has one window length, and its states packed.
-    Raises OptionsError.
+    An offline encoder gets several, which together span `min_frames` to `max_seconds` of audio (by default the
+    service's limit), or to the model's limit if that is less. A streaming encoder has one window length, and its states
+    packed. Raises OptionsError.
     """
     if max_batch < 1:
         raise OptionsError(f"Expected max-batch of at least 1, got {max_batch}")
@@ -81,17 +81,9 @@ def _batches(rest: Shape, max_batch: int) -> Range:
     return Range((1, *rest), (max_batch, *rest), (max_batch, *rest))
 
 
-def _max_frames(spec: OnnxModelSpec, max_seconds: float | None) -> int:
+def _max_frames(spec: OnnxModelSpec, max_seconds: float) -> int:
     """The most frames of an utterance, with the silence appended to it."""
-    if max_seconds is not None:
-        if not max_seconds > 0:
-            raise OptionsError(f"Expected max-seconds above 0, got {max_seconds:g}")
-        wanted = round((max_seconds + TAIL_PADDING_SEC) / FRAME_SHIFT_SEC)
-        if spec.max_frames is not None and wanted > spec.max_frames:
-            limit = spec.max_frames * FRAME_SHIFT_SEC - TAIL_PADDING_SEC
-            raise OptionsError(
-                f"Expected max-seconds of at most {limit:.1f}, for which this model was exported, got {max_seconds:g}",
-                hint="`moulin export` writes files without a limit from the checkpoint",
-            )
-        return wanted
-    return spec.max_frames or round((MAX_AUDIO_SEC + TAIL_PADDING_SEC) / FRAME_SHIFT_SEC)
+    if not max_seconds > 0:
+        raise OptionsError(f"Expected max-seconds above 0, got {max_seconds:g}")
+    wanted = round((max_seconds + TAIL_PADDING_SEC) / FRAME_SHIFT_SEC)
+    return wanted if spec.max_frames is None else min(wanted, spec.max_frames)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from moulin.arrays import Floats
 from moulin.bundle.files import Precision
 from moulin.bundle.spec import ModelSpec, OnnxModelSpec
-from moulin.engine.features import model_max_sec
 from moulin.engine.limits import MAX_AUDIO_SEC
 from moulin.errors import EngineError, OptionsError
 from moulin.extras import install_hint
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 
     from moulin.tensorrt_engine.loaded_plan import TensorRtPlan
     from moulin.tensorrt_engine.plan_file import PlanPrecision
-
-MAX_BATCH = 64
 
 Say = Callable[[str], None]
 
@@ -65,14 +62,13 @@ def ready_plan(
 
     `say` receives lines about the progress. Raises OptionsError and EngineError.
     """
-    from moulin.tensorrt_engine.build import build_plan, prepare
+    from moulin.tensorrt_engine.build import MAX_BATCH, build_plan, prepare
     from moulin.tensorrt_engine.builders import PythonBuilder
     from moulin.tensorrt_engine.plan_file import capability_of
 
     wanted = plan_precision(precision)
     here = _libraries_on(device)
-    limit = None if spec.streaming else min(max_audio_sec, model_max_sec(spec))
-    prepared = prepare(spec, precision=wanted, max_batch=max_batch or MAX_BATCH, max_seconds=limit)
+    prepared = prepare(spec, precision=wanted, max_batch=max_batch or MAX_BATCH, max_seconds=max_audio_sec)
     assert isinstance(spec, OnnxModelSpec)
     check = drift_check(spec, wanted, speech, device=device, say=say)
     name = gpu_name(here.gpu)

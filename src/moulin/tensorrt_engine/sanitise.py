@@ -1,4 +1,5 @@
-"""Rewriting of a graph for TensorRT: conditional paddings made unconditional, constants folded."""
+"""Rewriting of a graph for TensorRT: conditional paddings made unconditional, constants folded, the
+batch of positions stated."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto
 
 from moulin.errors import EngineError, first_line
+from moulin.onnx_rewrites.position_batch import state_position_batch
 
 
 def sanitise(model: ModelProto) -> ModelProto:
@@ -17,7 +19,9 @@ def sanitise(model: ModelProto) -> ModelProto:
     without = ModelProto()
     without.CopyFrom(model)
     inline_paddings(without.graph)
-    return fold_constants(without)
+    folded = fold_constants(without)
+    state_position_batch(folded)
+    return folded
 
 
 def inline_paddings(graph: GraphProto) -> int:

@@ -41,7 +41,8 @@ Old clients join the items of the first row offline and of the whole array in st
 """
 
 RESULT = "RESULT"
-"""BYTES, JSON. Offline [B, 1]: `Transcript.to_dict()` of each row. Streaming [1]: `StreamUpdate.to_dict()`.
+"""BYTES, JSON. Offline [B, 1]: `Transcript.to_dict()` of each row. Streaming [1]: `StreamUpdate.to_dict()`. Beside
+them `request_id`, where the request has an id.
 
 Like any output of Triton's it is returned where the request names it, and where the request names no outputs at all.
 """

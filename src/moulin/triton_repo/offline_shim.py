@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ from moulin.models.open_recognizer import open_recognizer
 from moulin.quoting import bounded
 from moulin.transcript import Transcript
 from moulin.triton_repo import contract
+from moulin.triton_repo.exchange import Exchange, end_if_over
 from moulin.triton_repo.offline_options import OfflineOptions
 from moulin.triton_repo.offline_service import OfflineRequest, OfflineService
+from moulin.triton_repo.result_text import result_text
 from moulin.triton_repo.shim_errors import is_invalid
 from moulin.triton_repo.shim_parameters import ShimParameters
 from moulin.triton_repo.stub_check import check_stub
@@ -34,6 +36,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         check_stub(pb_utils.Tensor)
+        threads_of_triton = _threads()
         parameters = ShimParameters.read(args, OfflineOptions)
         self._recognizer = open_recognizer(
             parameters.encoder,
@@ -47,8 +50,9 @@ class TritonPythonModel:
         gc.collect()
         gc.freeze()
         self._heartbeat = Heartbeat()
+        self._name, self._exchange = args["model_instance_name"], Exchange.of_this_process()
         if parameters.engine.gpu is None:
-            _be_nice()
+            _be_nice(but=threads_of_triton)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         parsed = [_parse(request) for request in requests]
@@ -56,18 +60,26 @@ class TritonPythonModel:
         for request, tensors, answer in zip(requests, parsed, answers, strict=True):
             if isinstance(answer, MoulinError) or tensors.is_mostly_padding:
                 release(request)
-        return [_response(*pair) for pair in zip(requests, answers, strict=True)]
+        responses = [_response(*pair) for pair in zip(requests, answers, strict=True)]
+        end_if_over(self._exchange, self._name)
+        return responses
 
     def finalize(self) -> None:
         self._heartbeat.close()
         self._recognizer.close()
 
 
-def _be_nice() -> None:
-    """Lower the priority of all threads, and of those that they start. Not before: nobody is served during a load."""
-    for thread in Path("/proc/self/task").glob("[0-9]*"):
+def _threads() -> set[int]:
+    return {int(thread.name) for thread in Path("/proc/self/task").glob("[0-9]*")}
+
+
+def _be_nice(*, but: set[int]) -> None:
+    """Lower the priority of the threads that compute, and of those that they start. Not before: nobody is served
+    during a load. Triton's own threads say that the process is alive (`exchange.py`): those of `but` that do not call
+    this keep their priority."""
+    for thread in _threads() - but | {threading.get_native_id()}:
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, int(thread.name), _NICENESS)
+            os.setpriority(os.PRIO_PROCESS, thread, _NICENESS)
 
 
 def _parse(request: Any) -> OfflineRequest:
@@ -92,7 +104,7 @@ def _response(request: Any, answer: list[Transcript] | MoulinError) -> Any:
     if contract.TRANSCRIPTS in wanted:
         outputs.append(_column(contract.TRANSCRIPTS, [transcript.text for transcript in answer]))
     if contract.RESULT in wanted:
-        results = [json.dumps(transcript.to_dict(), ensure_ascii=False) for transcript in answer]
+        results = [result_text(transcript.to_dict(), request.request_id()) for transcript in answer]
         outputs.append(_column(contract.RESULT, results))
     return pb_utils.InferenceResponse(outputs)
 

@@ -19,7 +19,6 @@ import numpy as np
 
 from moulin.bundle.spec import ModelSpec
 from moulin.decoding.hotwords import MOST_SERVER_HOTWORDS, Hotword, given_hotwords, hotwords_text
-from moulin.decoding.options import DecodingOptions
 from moulin.engine.features import model_max_sec
 from moulin.models.blank_skip import check_blank_skip
 from moulin.models.hotwords import hotword_graphs, uses_hotwords
@@ -104,9 +103,9 @@ def _placed(options: _Options, spec: ModelSpec) -> _Placed[_Options]:
     """Raises OptionsError where the engine does not run the model, or not in that precision, and for hotwords that it
     does not use or that cannot be spelt."""
     _, engine = settled(spec, options.engine)
-    check_blank_skip(spec, engine, _decoding(options))
+    check_blank_skip(spec, engine, options.decoding)
     hotwords = given_hotwords(options.hotwords, MOST_SERVER_HOTWORDS) if options.hotwords is not None else ()
-    hotword_graphs(spec, engine, hotwords, _decoding(options))
+    hotword_graphs(spec, engine, hotwords, options.decoding)
     in_folder = replace(
         options,
         engine=replace(engine, plan=Path(PLAN_NAME) if engine.plan else None),
@@ -114,10 +113,6 @@ def _placed(options: _Options, spec: ModelSpec) -> _Placed[_Options]:
         hotwords=HOTWORDS_NAME if hotwords else None,
     )
     return _Placed(in_folder, engine.plan, hotwords, uses_hotwords(spec, engine))
-
-
-def _decoding(options: OfflineOptions | StreamingOptions) -> DecodingOptions:
-    return options.decoding if isinstance(options, OfflineOptions) else options.stream.decoding
 
 
 def _place_bundle(spec: ModelSpec, to: Path, *, link: bool) -> None:

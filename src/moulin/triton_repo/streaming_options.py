@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from moulin.decoding.options import DecodingOptions
 from moulin.engine.limits import MAX_STREAMS
 from moulin.options import Bounds, held, option, setting
 from moulin.streaming.options import StreamOptions
@@ -48,3 +49,8 @@ class StreamingOptions(ServiceOptions):
     queue_delay_ms: float = setting(10.0, bounds=_WAIT)
     """The longest time for Triton to keep a chunk, to hand it over together with others."""
     stream: StreamOptions = held(StreamOptions)
+
+    @property
+    def decoding(self) -> DecodingOptions:
+        """Those of `stream`."""
+        return self.stream.decoding

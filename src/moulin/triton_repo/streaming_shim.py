@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections.abc import Sequence
@@ -19,6 +18,8 @@ from moulin.launch.heartbeat import Heartbeat
 from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.quoting import bounded, cut
 from moulin.triton_repo import contract
+from moulin.triton_repo.exchange import Exchange, end_if_over
+from moulin.triton_repo.result_text import result_text
 from moulin.triton_repo.shim_errors import is_invalid
 from moulin.triton_repo.shim_parameters import ShimParameters
 from moulin.triton_repo.streaming_metrics import StreamingMetrics
@@ -60,6 +61,7 @@ class TritonPythonModel:
         self._postman = _Postman()
         self._linger_sec = options.linger_ms / 1000
         self._heartbeat = Heartbeat()
+        self._name, self._exchange = args["model_instance_name"], Exchange.of_this_process()
 
     def _open(self, parameters: ShimParameters[StreamingOptions], capacity: int) -> StreamRecognizer:
         recognizer = open_stream_recognizer(
@@ -80,11 +82,12 @@ class TritonPythonModel:
             self._submit(request, client, partial(call.post, client))
         replies = call.collect(self._linger_sec)
         # All of them or none: it is undocumented what Triton does with some now and others later.
-        if len(replies) == len(clients):
-            return [client.response(replies[client]) for client in clients]
-        for client, reply in replies.items():
-            self._postman.post(client, reply)
-        return None
+        responses = [client.response(replies[client]) for client in clients] if len(replies) == len(clients) else None
+        end_if_over(self._exchange, self._name)
+        if responses is None:
+            for client, reply in replies.items():
+                self._postman.post(client, reply)
+        return responses
 
     def _submit(self, request: Any, client: _Client, respond: Respond) -> None:
         try:
@@ -156,17 +159,18 @@ class _Postman:
 class _Client:
     """The client's side of one request."""
 
-    __slots__ = ("_answered", "_lock", "_sender", "wanted")
+    __slots__ = ("_answered", "_lock", "_request_id", "_sender", "wanted")
 
     def __init__(self, request: Any) -> None:
         self.wanted: Sequence[str] = request.requested_output_names()
+        self._request_id: str = request.request_id()
         self._sender = request.get_response_sender()
         self._answered = False
         self._lock = threading.Lock()
 
     def respond(self, reply: StreamReply | MoulinError) -> None:
         try:
-            response = _response(self.wanted, reply)
+            response = self._response(reply)
             with self._lock:
                 self._answered = True
                 self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
@@ -177,12 +181,22 @@ class _Client:
         """The reply for `execute` to return."""
         with self._lock:
             self._answered = True
-        return _response(self.wanted, reply)
+        return self._response(reply)
 
     def has_gone(self) -> bool:
         # tritonserver 2.51 ends with a segmentation fault where it is asked about a request that has been answered.
         with self._lock:
             return not self._answered and bool(self._sender.is_cancelled())
+
+    def _response(self, reply: StreamReply | MoulinError) -> Any:
+        if isinstance(reply, MoulinError):
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError(bounded(str(reply)), _code(reply)))
+        outputs = []
+        if contract.TRANSCRIPTS in self.wanted:
+            outputs.append(_text(contract.TRANSCRIPTS, reply.text))
+        if contract.RESULT in self.wanted and reply.update is not None:
+            outputs.append(_text(contract.RESULT, result_text(reply.update.to_dict(), self._request_id)))
+        return pb_utils.InferenceResponse(outputs)
 
 
 def _parse(request: Any, client: _Client) -> StreamRequest:
@@ -202,17 +216,6 @@ def _parse(request: Any, client: _Client) -> StreamRequest:
         wav_int16=tensors.get(contract.WAV_INT16),
         chunk_index=tensors.get(contract.CHUNK_INDEX),
     )
-
-
-def _response(wanted: Sequence[str], reply: StreamReply | MoulinError) -> Any:
-    if isinstance(reply, MoulinError):
-        return pb_utils.InferenceResponse(error=pb_utils.TritonError(bounded(str(reply)), _code(reply)))
-    outputs = []
-    if contract.TRANSCRIPTS in wanted:
-        outputs.append(_text(contract.TRANSCRIPTS, reply.text))
-    if contract.RESULT in wanted and reply.update is not None:
-        outputs.append(_text(contract.RESULT, json.dumps(reply.update.to_dict(), ensure_ascii=False)))
-    return pb_utils.InferenceResponse(outputs)
 
 
 def _code(error: MoulinError) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 
 from moulin.arrays import Floats
 from moulin.audio.waveform import MAX_PEAK, SAMPLE_RATE, check_waveform
-from moulin.bundle.spec import FRAME_SHIFT_SEC, CheckpointSpec
+from moulin.bundle.spec import FRAME_SHIFT_SEC, ModelSpec
 from moulin.decoding.found import Hypothesis
 from moulin.decoding.row_options import RowOptions
 from moulin.encoders.transducer import Transducer
@@ -34,7 +34,7 @@ class GpuEnginePipeline:
 
     def __init__(
         self,
-        spec: CheckpointSpec,
+        spec: ModelSpec,
         transducer: Transducer,
         *,
         device: str = "cuda",

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from moulin.audio.fbank import FbankOptions
-from moulin.bundle.spec import CheckpointSpec
+from moulin.bundle.spec import ModelSpec
 from moulin.decoding.found import Found
 from moulin.decoding.options import MAX_BEAM, DecodingOptions
 from moulin.decoding.search import Searches
@@ -46,7 +46,7 @@ class GpuStepper:
 
     def __init__(
         self,
-        spec: CheckpointSpec,
+        spec: ModelSpec,
         transducer: Transducer,
         *,
         capacity: int,

@@ -1,4 +1,4 @@
-"""A transducer in PyTorch: what its runners for whole utterances and for streams have in common."""
+"""A transducer or CTC model in PyTorch: what its runners for whole utterances and for streams have in common."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from moulin.arrays import Floats, Ints
 from moulin.bundle.files import Precision
-from moulin.bundle.spec import CheckpointSpec
+from moulin.bundle.spec import ModelSpec
 from moulin.decoding.blank_skip import with_blank
+from moulin.encoders.ctc_model import CtcModel
 from moulin.encoders.transducer import Transducer
 from moulin.engine.device import gpu_index
 from moulin.errors import EngineError, OptionsError, first_line
@@ -22,15 +23,15 @@ DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.flo
 
 class TorchPrediction:
     """A `PredictionNetwork` of a loaded transducer, on the CPU: both networks are so small that a launch on a GPU costs
-    more than the computation."""
+    more than the computation. A CTC model has neither, and is not asked for them."""
 
-    def __init__(self, spec: CheckpointSpec, transducer: Transducer, *, threads: int | None = None) -> None:
+    def __init__(self, spec: ModelSpec, model: Transducer | CtcModel, *, threads: int | None = None) -> None:
         """`threads` is PyTorch's number for the whole process, by default all CPUs that it may use. Raises
         OptionsError."""
         if threads is not None and threads < 1:
             raise OptionsError(f"Expected at least 1 thread, got {threads}")
         self.spec = spec
-        self._decoder, self._joiner = transducer.decoder, transducer.joiner
+        self._model = model
         self._threads = threads or len(os.sched_getaffinity(0))
         torch.set_num_threads(self._threads)
 
@@ -48,32 +49,42 @@ class TorchPrediction:
 
     def decoder(self, y: Ints) -> Floats:
         with computing("cpu"):
-            return _array(self._joiner.decoder_proj(self._decoder(torch.from_numpy(y))))
+            return _array(self._transducer.predict(torch.from_numpy(y)))
 
     def joiner(self, encoder_out: Floats, decoder_out: Floats) -> Floats:
         with computing("cpu"):
-            return _array(self._joiner(torch.from_numpy(encoder_out), torch.from_numpy(decoder_out)))
+            return _array(self._transducer.joiner(torch.from_numpy(encoder_out), torch.from_numpy(decoder_out)))
+
+    @property
+    def _transducer(self) -> Transducer:
+        assert isinstance(self._model, Transducer)
+        return self._model
 
 
 class TorchNetworks(TorchPrediction):
-    """A whole transducer, with the encoder on the `device`."""
+    """A whole model, with the encoder on the `device`."""
 
     def __init__(
-        self, spec: CheckpointSpec, transducer: Transducer, *, device: str = "cpu", threads: int | None = None
+        self,
+        spec: ModelSpec,
+        model: Transducer | CtcModel,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
     ) -> None:
-        """`transducer` is the loaded one of `spec`, and its encoder is moved to the device.
+        """`model` is the loaded one of `spec`, and its encoder is moved to the device.
 
         Raises OptionsError, and EngineError where the device does not work.
         """
         self.device = torch_device(device)
         # TF32 would keep only three digits of a convolution's inputs; fp32 must mean fp32.
         torch.backends.cudnn.allow_tf32 = False
-        super().__init__(spec, transducer, threads=threads)
-        self._transducer = transducer
-        self._encoder = transducer.encoder.to(self.device)
-        # Applied once for each encoder frame, on the encoder's device.
-        self._encoder_proj = self._joiner.encoder_proj.to(self.device)
-        self._ctc = transducer.ctc.to(self.device) if transducer.ctc else None
+        super().__init__(spec, model, threads=threads)
+        self._encoder = model.encoder.to(self.device)
+        self._ctc = model.ctc.to(self.device) if model.ctc else None
+        if isinstance(model, Transducer):
+            # Applied once for each encoder frame, on the encoder's device.
+            model.joiner.encoder_proj.to(self.device)
 
     @property
     def num_workers(self) -> int:
@@ -85,7 +96,7 @@ class TorchNetworks(TorchPrediction):
         if self.spec.head == "ctc":
             assert self._ctc is not None  # `load_checkpoint_spec` has looked
             return _array(self._ctc(encoder_out))
-        projected = _array(self._encoder_proj(encoder_out))
+        projected = _array(self._transducer.joiner.encoder_proj(encoder_out))
         return with_blank(projected, _array(self._ctc(encoder_out)[..., :1])) if self._ctc else projected
 
     def _computing(self) -> AbstractContextManager[None]:

@@ -8,7 +8,8 @@ from moulin.arrays import Floats, Ints
 from moulin.audio.batched_fbank import EPSILON, BatchedFbank
 from moulin.audio.fbank import FbankOptions
 from moulin.bundle.checkpoint_spec import layout_of
-from moulin.bundle.spec import CheckpointSpec
+from moulin.bundle.spec import ModelSpec
+from moulin.encoders.ctc_model import CtcModel
 from moulin.encoders.transducer import Transducer
 from moulin.engine.batching import CPU_BATCH_STREAMS, GPU_BATCH_STREAMS
 from moulin.engine.device import gpu_index
@@ -22,8 +23,8 @@ class TorchStreamRunner(TorchNetworks):
 
     def __init__(
         self,
-        spec: CheckpointSpec,
-        transducer: Transducer,
+        spec: ModelSpec,
+        model: Transducer | CtcModel,
         *,
         capacity: int,
         device: str = "cpu",
@@ -35,13 +36,13 @@ class TorchStreamRunner(TorchNetworks):
         Raises BundleError for a model that cannot stream, OptionsError, and EngineError as `TorchNetworks` does.
         """
         check_counts({"streams": capacity, "streams in a batch": max_batch})
-        super().__init__(spec, transducer, device=device, threads=threads)
+        super().__init__(spec, model, device=device, threads=threads)
         usual_max_batch = CPU_BATCH_STREAMS if gpu_index(device) is None else GPU_BATCH_STREAMS
         self.limits = StepLimits(capacity, max_batch or usual_max_batch)
         fbank = BatchedFbank(FbankOptions(num_mel_bins=spec.feature_dim))
         self._spectrum = torch.from_numpy(fbank.spectrum).to(self.device)
         self._mel = torch.from_numpy(fbank.mel).to(self.device)
-        layout = layout_of(self._transducer, spec.checkpoint)
+        layout = layout_of(model, spec.file)
         self._states = self._encoder.initial_states(layout, capacity, self.device)
 
     def fbank(self, frames: Floats) -> Floats:

@@ -14,6 +14,7 @@ from moulin.launch.heartbeat import Heartbeat
 from moulin.quoting import bounded
 from moulin.triton_repo.ensemble.open_part import open_part
 from moulin.triton_repo.ensemble.part import Tensors
+from moulin.triton_repo.exchange import Exchange, end_if_over
 from moulin.triton_repo.shim_errors import is_invalid
 from moulin.triton_repo.stub_check import check_stub
 
@@ -29,10 +30,13 @@ class TritonPythonModel:
         version = Path(args["model_repository"], args["model_version"])
         self._part = open_part(values["part"], values, version, ask)
         self._heartbeat = Heartbeat()
+        self._name, self._exchange = args["model_instance_name"], Exchange.of_this_process()
 
     def execute(self, requests: list[Any]) -> list[Any]:
         answers = self._part.answer([self._tensors(request) for request in requests])
-        return [_response(request, answer) for request, answer in zip(requests, answers, strict=True)]
+        responses = [_response(request, answer) for request, answer in zip(requests, answers, strict=True)]
+        end_if_over(self._exchange, self._name)
+        return responses
 
     def finalize(self) -> None:
         self._heartbeat.close()

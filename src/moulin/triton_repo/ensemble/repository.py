@@ -101,13 +101,12 @@ def _checked(spec: ModelSpec, options: OfflineOptions | StreamingOptions, backen
             f"The layout ensemble takes ONNX files, and {spec.file} is a checkpoint",
             hint="`moulin export` writes ONNX files of it; or leave out --layout",
         )
-    decoding = options.decoding if isinstance(options, OfflineOptions) else options.stream.decoding
-    if decoding.blank_skip is not None:
+    if options.decoding.blank_skip is not None:
         raise OptionsError(
             "Blank frames are not skipped in the layout ensemble, whose encoder has sherpa's tensors alone",
             hint="leave out --layout, or --blank-skip",
         )
-    if options.hotwords is not None or decoding.hotwords:
+    if options.hotwords is not None or options.decoding.hotwords:
         raise no_hotwords()
     if options.engine.kind == "tensorrt":
         raise OptionsError(

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from moulin.bundle.load_model import load_model
 from moulin.engine.host_pipeline import HostPipeline
 from moulin.engine.host_stepper import HostStepper
-from moulin.models import shared_transducer as shared
+from moulin.models import shared_model as shared
 from moulin.models.open_recognizer import open_recognizer
 from moulin.models.open_stream_recognizer import open_stream_recognizer
-from moulin.models.shared_transducer import shared_transducer
+from moulin.models.shared_model import shared_model
 from tests.bundles import BUNDLES
 from tests.conftest import Recording
 
@@ -45,11 +46,13 @@ def test_recordings_and_streams_share_the_parameters_and_hear_what_they_hear_alo
 
 def test_it_is_loaded_again_when_it_has_changed_and_dropped_when_nobody_uses_it(tmp_path: Path) -> None:
     file = Path(shutil.copy(CHECKPOINT, tmp_path / "epoch-1.pt"))
-    first = shared_transducer(file, "cpu")
-    assert shared_transducer(tmp_path / "." / "epoch-1.pt", "cpu") is first
-    assert shared_transducer(file, "cuda") is not first
+    shutil.copy(CHECKPOINT.parent / "tokens.txt", tmp_path)
+    spec, by_another_path = load_model(file), load_model(tmp_path / "." / "epoch-1.pt")
+    first = shared_model(spec, "cpu")
+    assert shared_model(by_another_path, "cpu") is first
+    assert shared_model(spec, "cuda") is not first
     file.touch()
-    again = shared_transducer(file, "cpu")
+    again = shared_model(spec, "cpu")
     assert again is not first
     del first, again
     gc.collect()

@@ -1,0 +1,1 @@
+"""The parameters of a transducer from the ONNX files that Icefall exported it to."""

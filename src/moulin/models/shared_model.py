@@ -1,0 +1,33 @@
+"""Networks that are open in this process: a recognizer of recordings and one of streams share the parameters."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+if TYPE_CHECKING:
+    from moulin.bundle.spec import ModelSpec
+    from moulin.encoders.ctc_model import CtcModel
+    from moulin.encoders.transducer import Transducer
+
+_open: WeakValueDictionary[tuple[Path, int, int, str], Transducer | CtcModel] = WeakValueDictionary()
+_lock = threading.Lock()
+
+
+def shared_model(spec: ModelSpec, device: str) -> Transducer | CtcModel:
+    """The network of `spec` for PyTorch's runners on `device`, loaded once while anyone uses it.
+
+    Its encoder is moved to the device; nothing else of it may be changed. Raises as `model_of` does.
+    """
+    from moulin.bundle.transducer import model_of
+
+    file = spec.file.resolve()
+    stat = file.stat()
+    key = file, stat.st_mtime_ns, stat.st_size, device
+    with _lock:
+        model = _open.get(key)
+        if model is None:
+            model = _open[key] = model_of(spec)
+        return model

@@ -1,0 +1,38 @@
+"""Limits on address space, under which libraries fail in the middle of something."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .command import MOULIN
+
+
+def _under(limit_mib: int, *arguments: str, cache: Path) -> subprocess.CompletedProcess[str]:
+    script = f"ulimit -v {limit_mib << 10}; exec {MOULIN} {' '.join(arguments)}"
+    return subprocess.run(
+        ["env", f"XDG_CACHE_HOME={cache}", "sh", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("limit_mib", [90, 200, 1500])
+def test_serve_says_how_much_it_needs(limit_mib: int, tmp_path: Path) -> None:
+    done = _under(limit_mib, "serve", cache=tmp_path)
+    assert done.returncode == 1
+    first, hint = done.stderr.splitlines()
+    assert first.startswith("moulin: Expected at least 2.5 GiB of address space (ulimit -v), got ")
+    assert hint.startswith("  hint: ")
+
+
+@pytest.mark.parametrize("limit_mib", [90, 200])
+def test_any_command_fails_in_a_line(limit_mib: int, tmp_path: Path) -> None:
+    done = _under(limit_mib, "transcribe", "nothing.wav", cache=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("  hint: ")

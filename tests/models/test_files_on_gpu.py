@@ -1,0 +1,116 @@
+"""Which ONNX files our GPU engine runs without being told, and what is said where it does not."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import onnx
+import pytest
+
+from moulin.bundle.spec import OnnxModelSpec
+from moulin.errors import EngineError
+from moulin.models import files_on_gpu
+from moulin.models.engine_choice import EngineChoice
+from moulin.models.files_on_gpu import why_not_its_network
+from moulin.models.load_for_engine import load_for_engine
+from tests.bundles import BUNDLES, STREAMING
+
+pytestmark = pytest.mark.needs("torch")
+
+
+@pytest.fixture
+def a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files_on_gpu, "check_gpu_engine", lambda _device: None)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """A published model: no checkpoint is beside its files, in fp32 and int8."""
+    for file in (BUNDLES / "zipformer2-offline").iterdir():
+        if file.suffix in (".onnx", ".txt"):
+            shutil.copy(file, tmp_path)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("a_gpu")
+@pytest.mark.parametrize(
+    ("choice", "kind", "precision"),
+    [
+        (EngineChoice(device="cuda"), "torch", "fp16"),
+        (EngineChoice(device="cuda", precision="bf16"), "torch", "bf16"),
+        (EngineChoice(device="cuda", precision="fp16"), "torch", "fp16"),
+        (EngineChoice(device="cuda", precision="int8"), "onnxruntime", "int8"),
+        (EngineChoice(device="cuda", precision="fp32"), "onnxruntime", "fp32"),
+        (EngineChoice("onnxruntime", "cuda"), "onnxruntime", "fp32"),
+        (EngineChoice("torch", "cuda", precision="fp32"), "torch", "fp32"),
+        (EngineChoice("torch"), "torch", "fp32"),
+        (EngineChoice(), "onnxruntime", "fp32"),
+    ],
+)
+def test_the_engine_of_published_files(
+    choice: EngineChoice, kind: str, precision: str, files: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec, settled = load_for_engine(files, choice, None)
+    assert (settled.kind, settled.precision, spec.precision) == (kind, precision, precision)
+    assert isinstance(spec, OnnxModelSpec)
+    assert spec.run_in == (precision if kind == "torch" else None)
+    assert (spec.max_frames is None) == (kind == "torch")  # positions are computed, not taken from a table
+    assert not caplog.messages
+
+
+@pytest.mark.usefixtures("a_gpu")
+def test_int8_files_alone_are_dequantised(files: Path) -> None:
+    for file in files.glob("*.onnx"):
+        if "int8" not in file.name:
+            file.unlink()
+    spec, settled = load_for_engine(files, EngineChoice(device="cuda"), None)
+    assert (settled.kind, spec.precision) == ("torch", "fp16")
+
+
+@pytest.mark.usefixtures("a_gpu")
+@pytest.mark.parametrize("bundle", STREAMING)
+def test_streams_of_the_families_that_it_knows(bundle: str, caplog: pytest.LogCaptureFixture) -> None:
+    (encoder,) = (BUNDLES / bundle).glob("encoder*.onnx")
+    spec, settled = load_for_engine(encoder, EngineChoice(device="cuda"), "streaming")
+    family = spec.family
+    if family == "zipformer2":
+        assert settled.kind == "torch"
+        assert not caplog.messages
+    else:
+        assert settled.kind == "onnxruntime"
+        assert caplog.messages == [
+            f"{spec.name} runs on ONNX Runtime, not on our GPU engine: it streams zipformer2 alone, not {family}"
+        ]
+
+
+@pytest.mark.usefixtures("a_gpu")
+def test_a_graph_with_something_unknown_runs_on_onnx_runtime(files: Path, caplog: pytest.LogCaptureFixture) -> None:
+    encoder = files / "encoder-epoch-1-avg-1.onnx"
+    model = onnx.load(encoder)
+    (node,) = (node for node in model.graph.node if node.name == "/encoder_embed/out_norm/ReduceMean")
+    node.op_type = "ReduceMax"
+    onnx.save(model, encoder)
+    spec, settled = load_for_engine(files, EngineChoice(device="cuda"), None)
+    assert (settled.kind, spec.precision) == ("onnxruntime", "fp32")
+    (said,) = caplog.messages
+    assert "runs on ONNX Runtime, not on our GPU engine: Expected" in said
+    assert "'encoder_embed.out_norm.bias' as the only norm fed by '/encoder_embed/out/MatMul'" in said
+
+
+def test_without_a_gpu_the_reason_is_said(
+    files: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def missing(device: str) -> None:
+        raise EngineError(f"Expected a GPU {device}, PyTorch finds 0 GPUs")
+
+    monkeypatch.setattr(files_on_gpu, "check_gpu_engine", missing)
+    _, settled = load_for_engine(files, EngineChoice(device="cuda"), None)
+    assert settled.kind == "onnxruntime"
+    assert caplog.messages[0].endswith("not on our GPU engine: Expected a GPU cuda, PyTorch finds 0 GPUs")
+
+
+def test_the_reason_for_inspect(files: Path) -> None:
+    spec, _ = load_for_engine(files, EngineChoice(), None)
+    assert isinstance(spec, OnnxModelSpec)
+    assert why_not_its_network(spec) is None
