@@ -29,8 +29,8 @@ _NICE = 10
 """Below everything else on the machine: many recordings at once delay each other, and not live streams."""
 
 _LONG_SEC, NICE_TO_SHORT = 0.25, 19
-"""CPU time after which a recording gives way to shorter ones, such as a clip. A process cannot take that back, and is for
-no other recording."""
+"""CPU time after which a recording gives way to shorter ones, such as a clip. A process cannot take that back and is
+for no other recording."""
 
 
 def work(orders: socket.socket) -> None:
