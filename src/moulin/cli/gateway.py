@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from moulin.cli.flags import with_flags
-from moulin.cli.gateway_access import GatewayAccess
+from moulin.cli.gateway_access import GatewayAccess, riva_port_option
 from moulin.cli.interrupt import interrupts
 from moulin.cli.settings import ConfigFile, PrintConfig, print_settings, variables
 from moulin.errors import OptionsError
@@ -35,6 +35,7 @@ class Listening:
 
     host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0 for other machines too.")
     port: int = option(9000, "Port to listen on.", bounds=Bounds(at_least=0, at_most=65535))
+    riva_port: int | None = riva_port_option()
     access: GatewayAccess = held(GatewayAccess)
     allow_origin: list[str] | None = option(
         None, "Let web pages of this origin call (CORS), or * all; several times.", metavar="ORIGIN"
@@ -48,6 +49,7 @@ class Listening:
         return {
             "host": self.host,
             "port": self.port,
+            "riva_port": self.riva_port,
             "api_keys": self.access.keys(),
             "allow_anonymous": self.access.allow_anonymous,
             "allow_origins": self.allow_origin or (),
@@ -135,8 +137,9 @@ def gateway(
     check_installed()
     from moulin.gateway.connection_limit import connection_limit
     from moulin.gateway.request_log import log_to_stderr
-    from moulin.gateway.server import listen, run
+    from moulin.gateway.server import listen, run, with_riva_port
     from moulin.gateway.settings import gateway_settings
+    from moulin.launch.ports import reachable
     from moulin.launch.unblocked_output import unblock_stderr
 
     given: dict[str, Any] = {
@@ -158,17 +161,20 @@ def gateway(
     connection_limit(settings)  # before anything is started
     listener = listen(settings) if listen_fd is None else socket.socket(fileno=listen_fd)
     if listen_fd is None:
+        settings = with_riva_port(settings)
         logger.info("Listening on %s", _url(listener, "https" if settings.tls else "http"))
+        if settings.riva_port is not None:
+            logger.info("Riva's gRPC on %s", reachable(settings.host, settings.riva_port))
     interrupts.allow(None)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
         if workers > 1:
-            _run_workers(listener, workers)
+            _run_workers(listener, workers, settings.riva_port)
         else:
             run(settings, listener)
 
 
-def _run_workers(listener: socket.socket, count: int) -> None:
+def _run_workers(listener: socket.socket, count: int, riva_port: int | None) -> None:
     """Run this command once for each worker, on our socket, with metrics in a shared folder."""
     from prometheus_client.multiprocess import mark_process_dead
 
@@ -193,6 +199,7 @@ def _run_workers(listener: socket.socket, count: int) -> None:
             f"{listener.fileno()}",
             "--supervision-fd",
             f"{board.fd}",
+            *(() if riva_port is None else ("--riva-port", f"{riva_port}")),
         ]
         environ = {**os.environ, _METRICS_VARIABLE: folder}
         fds = (listener.fileno(), board.fd)

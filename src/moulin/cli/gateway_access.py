@@ -6,11 +6,23 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from moulin.errors import OptionsError
-from moulin.options import option
+from moulin.options import Bounds, option
 
 KEYS_VARIABLE = "MOULIN_API_KEYS"
+
+
+def riva_port_option() -> Any:
+    """The option `riva_port`, of both commands."""
+    return option(
+        None,
+        "Riva's gRPC too, usually on 50051; 0 takes a free port.",
+        metavar="PORT",
+        usual="off",
+        bounds=Bounds(at_least=0, at_most=65535),
+    )
 
 
 @dataclass(frozen=True, slots=True)

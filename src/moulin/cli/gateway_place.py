@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moulin.cli.gateway_access import GatewayAccess
+from moulin.cli.gateway_access import GatewayAccess, riva_port_option
 from moulin.cli.settings import has_table
 from moulin.log_form import LogFormat
 from moulin.options import Bounds, check_options, held, option
@@ -26,6 +26,7 @@ class GatewayOptions:
         flag="--gateway-port",
         bounds=Bounds(at_least=0, at_most=65535),
     )
+    riva_port: int | None = riva_port_option()
     no_gateway: bool = option(False, "Triton alone.")
     access: GatewayAccess = held(GatewayAccess)
 
@@ -51,9 +52,18 @@ class GatewayOptions:
 
         settings = gateway_settings(host=host, api_keys=self.access.keys(), allow_anonymous=self.access.allow_anonymous)
         connection_limit(settings)
-        port = claim_ports(host, {"--gateway-port": self.port}, owner="the gateway")["--gateway-port"]
+        wanted = {"--gateway-port": self.port}
+        if self.riva_port is not None:
+            wanted["--riva-port"] = self.riva_port
+        ports = claim_ports(host, wanted, owner="the gateway")
         return GatewayPlace(
-            host, port, self.access, quiet, log_format, config if has_table(config, "gateway") else None
+            host,
+            ports["--gateway-port"],
+            ports.get("--riva-port"),
+            self.access,
+            quiet,
+            log_format,
+            config if has_table(config, "gateway") else None,
         )
 
 
@@ -63,6 +73,7 @@ class GatewayPlace:
 
     host: str
     port: int
+    riva_port: int | None
     access: GatewayAccess
     quiet: bool
     log_format: LogFormat
@@ -75,12 +86,21 @@ class GatewayPlace:
 
         return reachable(self.host, self.port)
 
+    @property
+    def riva_address(self) -> str | None:
+        """That of Riva's gRPC; None where it is off."""
+        from moulin.launch.ports import reachable
+
+        return None if self.riva_port is None else reachable(self.host, self.riva_port)
+
     def process(self, triton: str, model: str, board: SupervisionBoard) -> GatewayProcess:
         """The gateway in front of the Triton at this gRPC address; OpenAI's model names stand for `model`."""
         from moulin.launch.gateway import GatewayProcess
 
         arguments = ["--triton", triton, "--host", self.host, "--port", str(self.port), "--name", model]
         arguments += ["--log-format", self.log_format]
+        if self.riva_port is not None:
+            arguments += ["--riva-port", str(self.riva_port)]
         if self.config is not None:
             arguments += ["--config", str(self.config)]
         if self.access.api_keys is not None:

@@ -285,6 +285,8 @@ def _announce(log: ServeLog, models: Sequence[Served], server: TritonServer, gat
     addresses = {"gRPC": server.grpc_url, "HTTP": server.http_url, "metrics": server.metrics_url}
     if gateway is not None:
         addresses |= {"OpenAI": f"http://{gateway.address}/v1", "page": f"http://{gateway.address}/"}
+        if gateway.riva_address is not None:
+            addresses["Riva"] = gateway.riva_address
     commands = [
         f"moulin {'stream' if model.streaming else 'transcribe'} speech.wav --url {server.grpc_url}"
         + ("" if model.name in _usual_names(model) else f" --name {model.name}")

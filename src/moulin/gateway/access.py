@@ -25,6 +25,27 @@ _OPEN_PATHS = ("/", "/healthz", "/readyz", "/favicon.ico")
 _OPEN_FOLDER = "/page/"
 
 
+class ApiKeys:
+    """The gateway's keys; false where it asks for none."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._keys = [key.encode() for key in settings.api_keys]
+
+    def __bool__(self) -> bool:
+        return bool(self._keys)
+
+    def number(self, offered: str) -> str:
+        """The number of the offered key. All keys are compared, so that timing reveals nothing. Raises ApiError."""
+        if not offered:
+            raise ApiError(
+                401, "Expected an API key, got none", code="missing_api_key", hint="send 'Authorization: Bearer KEY'"
+            )
+        matches = [hmac.compare_digest(offered.encode(), key) for key in self._keys]
+        if True not in matches:
+            raise ApiError(401, "The API key is not one of this gateway's", code="invalid_api_key")
+        return f"key {matches.index(True)}"
+
+
 class Access:
     """ASGI middleware before every route, for HTTP and WebSockets, that lets only permitted requests through.
 
@@ -33,7 +54,7 @@ class Access:
 
     def __init__(self, app: ASGIApp, settings: GatewaySettings, limits: Limits) -> None:
         self._app, self._settings, self._limits = app, settings, limits
-        self._keys = [key.encode() for key in settings.api_keys]
+        self._keys = ApiKeys(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -59,7 +80,7 @@ class Access:
             return
         caller = connection.client.host if connection.client else ""
         if self._keys:
-            caller = self._key_number(_offered_key(connection.headers))
+            caller = self._keys.number(_offered_key(connection.headers))
         connection.state.caller = caller
         if path.startswith("/v1/"):
             self._limits.count(caller)
@@ -67,17 +88,6 @@ class Access:
     def _is_open(self, path: str, method: str) -> bool:
         """Whether the path needs no key."""
         return path in _OPEN_PATHS or path.startswith(_OPEN_FOLDER) or method == "OPTIONS"
-
-    def _key_number(self, offered: str) -> str:
-        """The number of the offered key. All keys are compared, so that timing reveals nothing. Raises ApiError."""
-        if not offered:
-            raise ApiError(
-                401, "Expected an API key, got none", code="missing_api_key", hint="send 'Authorization: Bearer KEY'"
-            )
-        matches = [hmac.compare_digest(offered.encode(), key) for key in self._keys]
-        if True not in matches:
-            raise ApiError(401, "The API key is not one of this gateway's", code="invalid_api_key")
-        return f"key {matches.index(True)}"
 
     def _check_origin(self, headers: Headers) -> None:
         """Refuse other web pages: browsers let any page open WebSockets to any address, and post files there without
@@ -107,10 +117,15 @@ def headers_too_large() -> ApiError:
     )
 
 
+def bearer_key(authorization: str) -> str:
+    """The key in `Bearer KEY`; empty where there is none."""
+    scheme, _, key = authorization.partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
+
+
 def _offered_key(headers: Headers) -> str:
-    scheme, _, key = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        return key.strip()
+    if key := bearer_key(headers.get("authorization", "")):
+        return key
     for protocol in headers.get("sec-websocket-protocol", "").split(","):
         if protocol.strip().startswith(_KEY_SUBPROTOCOL):
             return protocol.strip().removeprefix(_KEY_SUBPROTOCOL)

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 from starlette.applications import Starlette
@@ -43,6 +43,7 @@ from moulin.gateway import http_routes, live_routes
 from moulin.gateway.access import Access
 from moulin.gateway.api_error import ApiError, answer, api_error
 from moulin.gateway.request_context import RequestContext
+from moulin.gateway.riva.server import RivaServer
 from moulin.gateway.services import Services
 from moulin.gateway.settings import GatewaySettings
 from moulin.gateway.stopping import Stopping
@@ -51,18 +52,22 @@ from moulin.quoting import cut
 
 
 def create_app(settings: GatewaySettings) -> Starlette:
-    """An application without global state: any number of them may run in a process."""
+    """An application without global state: any number of them may run in a process.
+
+    `state.riva` is the `RivaServer` that lives as long as it does, or None.
+    """
     services = Services.of(settings)
+    riva = None if settings.riva_port is None else RivaServer(services)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         beating = asyncio.create_task(_beat())
-        async with services.triton, services.recordings:
+        async with services.triton, services.recordings, riva or nullcontext():
             yield
         beating.cancel()
         services.tracing.close()
 
-    return Starlette(
+    app = Starlette(
         routes=[
             *http_routes.routes(services),
             *live_routes.routes(services),
@@ -77,6 +82,8 @@ def create_app(settings: GatewaySettings) -> Starlette:
         exception_handlers=_EXCEPTION_HANDLERS,
         lifespan=lifespan,
     )
+    app.state.riva = riva
+    return app
 
 
 async def _beat() -> None:

@@ -6,11 +6,12 @@ import asyncio
 import logging
 import math
 from collections.abc import Iterable
+from typing import Any, Protocol
 
 from moulin.errors import MoulinError
 from moulin.gateway.api_error import ApiError, api_error
 from moulin.gateway.live_recognition import LiveRecognition
-from moulin.gateway.live_socket import ClientGone, CloseCode, LiveSocket
+from moulin.gateway.live_socket import ClientGone, CloseCode
 from moulin.gateway.live_steps import Event, Find, Finish, Forget, Hear, Session, Step
 from moulin.gateway.services import Services
 
@@ -30,10 +31,20 @@ class _Closing(Exception):
         self.code, self.reason = code, reason
 
 
+class Socket(Protocol):
+    """What a `LiveSocket` does, over another transport. `send` and `receive` raise ClientGone."""
+
+    async def receive(self, timeout_sec: float) -> str | bytes | None: ...
+
+    async def send(self, fields: dict[str, Any]) -> None: ...
+
+    async def close(self, code: CloseCode, reason: str) -> None: ...
+
+
 class LiveConnection:
     """Carries out the session's steps in order; no message is read while a step is carried out."""
 
-    def __init__(self, services: Services, socket: LiveSocket, session: Session, recognition: LiveRecognition) -> None:
+    def __init__(self, services: Services, socket: Socket, session: Session, recognition: LiveRecognition) -> None:
         self._services, self._socket, self._session, self._recognition = services, socket, session, recognition
         self._failures = 0
         self._last_audio = 0.0

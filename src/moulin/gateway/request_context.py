@@ -6,6 +6,7 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Mapping
 from contextvars import ContextVar
 from urllib.parse import quote
 
@@ -44,8 +45,7 @@ class RequestContext:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        offered = headers.get("x-request-id", "")
-        request_id = offered if _SANE_ID.fullmatch(offered) else f"req_{secrets.token_hex(12)}"
+        request_id = request_id_of(headers)
         scope.setdefault("state", {})["request_id"] = request_id
         REQUEST_ID.set(request_id)
         started, status = time.monotonic(), 0
@@ -78,27 +78,59 @@ class RequestContext:
             self._report(scope, status, time.monotonic() - started)
 
     def _report(self, scope: Scope, status: int, seconds: float) -> None:
-        method = _method(scope)
-        route = getattr(scope.get("route"), "path", "other")  # not the path, of which clients can make up any number
-        self._metrics.requests.labels(route, method, str(status)).inc()
-        self._metrics.request_seconds.labels(route).observe(seconds)
-        if scope["path"] in _QUIET and status < 400:
-            return
         client = scope.get("client")
-        logger.info(
-            "%s %s %d",
-            method,
+        report_request(
+            self._metrics,
+            _method(scope),
             _path(scope),
-            status,
-            extra={
-                "method": method,
-                "path": _path(scope),
-                "status": status,
-                "duration_ms": round(seconds * 1000, 1),
-                "client": cut(client[0]) if client else None,
-                **scope["state"].get("log", {}),
-            },
+            # Not the path, of which clients can make up any number.
+            route=getattr(scope.get("route"), "path", "other"),
+            status=status,
+            seconds=seconds,
+            client=client[0] if client else None,
+            log=None if scope["path"] in _QUIET and status < 400 else scope["state"].get("log", {}),
         )
+
+
+def request_id_of(headers: Mapping[str, str]) -> str:
+    """The client's `X-Request-Id`, or a new id."""
+    offered = headers.get("x-request-id", "")
+    return offered if _SANE_ID.fullmatch(offered) else f"req_{secrets.token_hex(12)}"
+
+
+def report_request(
+    metrics: Metrics,
+    method: str,
+    path: str,
+    *,
+    route: str,
+    status: int,
+    seconds: float,
+    client: str | None,
+    log: Mapping[str, object] | None,
+) -> None:
+    """Count an answered request and write its line in the log, with the fields of `log`; None for no line.
+
+    `method`, `route` and `status`, of HTTP, are of closed sets.
+    """
+    metrics.requests.labels(route, method, str(status)).inc()
+    metrics.request_seconds.labels(route).observe(seconds)
+    if log is None:
+        return
+    logger.info(
+        "%s %s %d",
+        method,
+        path,
+        status,
+        extra={
+            "method": method,
+            "path": path,
+            "status": status,
+            "duration_ms": round(seconds * 1000, 1),
+            "client": cut(client) if client else None,
+            **log,
+        },
+    )
 
 
 def _method(scope: Scope) -> str:

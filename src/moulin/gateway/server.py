@@ -17,6 +17,7 @@ from moulin.gateway.connection_limit import RESERVE, connection_limit
 from moulin.gateway.connections import BoundedListener, BoundedProtocol, Connections
 from moulin.gateway.settings import GatewaySettings
 from moulin.gateway.websocket_protocol import WebSocketProtocol
+from moulin.launch.ports import claim_ports
 
 _GRACE_SEC = 10
 """Time for running requests to finish when the gateway stops."""
@@ -39,15 +40,36 @@ def listen(settings: GatewaySettings) -> socket.socket:
         ) from error
 
 
+def with_riva_port(settings: GatewaySettings) -> GatewaySettings:
+    """`settings` with a port of Riva's on which nobody listens, if it is on. Raises LaunchError.
+
+    gRPC listens by itself, in each worker, and would share the port with whoever else does so.
+    """
+    if settings.riva_port is None:
+        return settings
+    claimed = claim_ports(settings.host, {"--riva-port": settings.riva_port}, owner="Riva's gRPC")
+    return settings.model_copy(update={"riva_port": claimed["--riva-port"]})
+
+
 def run(settings: GatewaySettings, listener: socket.socket) -> None:
     """Serve until SIGINT or SIGTERM; running requests get ten seconds to finish.
 
     Raises LaunchError where there are too few file descriptors.
     """
     connections = _connections(settings)
-    server = uvicorn.Server(server_config(settings, connections))
+    server = _Server(server_config(settings, connections))
     with _not_raised_again():
         server.run([BoundedListener(listener, connections)])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's, with which Riva's begins to stop."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        riva = self.config.app.state.riva  # type: ignore[union-attr]
+        if riva is not None:
+            riva.begin_to_stop()
+        await super().shutdown(sockets)
 
 
 @contextmanager

@@ -27,6 +27,8 @@ class GatewaySettings(BaseModel):
 
     host: str = "127.0.0.1"
     port: NonNegativeInt = 9000
+    riva_port: NonNegativeInt | None = None
+    """The port of Riva's gRPC; None for none, 0 for a free one."""
     api_keys: tuple[str, ...] = ()
     allow_anonymous: bool = False
     """Serve other machines without a key."""

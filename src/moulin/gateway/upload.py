@@ -71,7 +71,7 @@ async def received_form(
     parsing = Request(request.scope, counted)
     try:
         async with asyncio.timeout(min(max_sec, _SLOW_SEC)) as deadline:
-            with _on_disk():
+            with on_disk():
                 form = await parsing.form(max_files=1, max_fields=_MAX_FIELDS)
     except HTTPException as error:
         raise (
@@ -97,13 +97,13 @@ def recording_in(form: FormData) -> Recording:
             param="file",
             hint="curl sends one with -F file=@speech.wav",
         )
-    with _on_disk():
+    with on_disk():
         file.file.rollover()  # type: ignore[attr-defined]  # small files are still in memory
     return Recording(cut(file.filename or "the file"), file.file.fileno())
 
 
 @contextmanager
-def _on_disk() -> Iterator[None]:
+def on_disk() -> Iterator[None]:
     """Where the disk does not take what comes, that is not the client's fault. Raises ApiError 507."""
     try:
         yield

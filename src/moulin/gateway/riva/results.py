@@ -1,0 +1,78 @@
+"""Transcripts and segments as Riva's results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from typing import Any
+
+from moulin.gateway.riva.messages import (
+    SpeechRecognitionAlternative,
+    SpeechRecognitionResult,
+    StreamingRecognitionResult,
+    WordInfo,
+)
+from moulin.gateway.riva.wish import Wish
+from moulin.live_transcript import Segment
+from moulin.spacing import join_texts
+from moulin.transcript import PlacedWord, Transcript, Word
+
+
+def recognized(transcript: Transcript, wish: Wish) -> Iterator[Any]:
+    """`SpeechRecognitionResult`s: one of a recording, or one of each channel with speech; none without speech."""
+    if not wish.each_channel:
+        if transcript.text:
+            yield _recognized(_alternative(transcript.text, transcript.words, wish), 1, transcript.duration_sec)
+        return
+    channels: dict[int, list[Word]] = {}
+    for word in transcript.words:
+        channel = word.channel if isinstance(word, PlacedWord) else None
+        channels.setdefault(channel or 1, []).append(word)
+    for channel, words in sorted(channels.items()):
+        text = reduce(join_texts, (word.word for word in words), "")
+        yield _recognized(_alternative(text, words, wish), channel, transcript.duration_sec)
+
+
+def live_result(segment: Segment, wish: Wish, audio_sec: float) -> Any:
+    """A segment as a `StreamingRecognitionResult`. The stability of one that is open is the share of its words that
+    are followed by another: the last may still change."""
+    words = len(segment.words)
+    return StreamingRecognitionResult(
+        alternatives=[_alternative(segment.text, segment.words, wish)],
+        is_final=segment.is_final,
+        stability=1.0 if segment.is_final else (words - 1) / words if words else 0.0,
+        channel_tag=1,
+        audio_processed=audio_sec,
+    )
+
+
+def _recognized(alternative: Any, channel: int, audio_sec: float) -> Any:
+    return SpeechRecognitionResult(alternatives=[alternative], channel_tag=channel, audio_processed=audio_sec)
+
+
+def _alternative(text: str, words: Sequence[Word], wish: Wish) -> Any:
+    languages = [wish.language] if wish.language else []
+    return SpeechRecognitionAlternative(
+        transcript=text,
+        confidence=_confidence(words),
+        words=[_word(word, wish) for word in words] if wish.word_times else [],
+        language_code=languages,
+    )
+
+
+def _word(word: Word, wish: Wish) -> Any:
+    return WordInfo(
+        start_time=round(word.start_sec * 1000),
+        end_time=round(word.end_sec * 1000),
+        word=word.word,
+        confidence=word.confidence,
+        language_code=wish.language,
+    )
+
+
+def _confidence(words: Sequence[Word]) -> float:
+    """The geometric mean of the words' confidences, as theirs is of their tokens'; 0 without words."""
+    if not words:
+        return 0.0
+    return math.exp(math.fsum(math.log(max(word.confidence, 1e-9)) for word in words) / len(words))
