@@ -107,6 +107,18 @@ def test_a_graph_with_something_unknown_runs_on_onnx_runtime(files: Path, caplog
     assert "'encoder_embed.out_norm.bias' as the only norm fed by '/encoder_embed/out/MatMul'" in said
 
 
+@pytest.mark.usefixtures("a_gpu")
+def test_a_decoder_of_another_form_too(files: Path, caplog: pytest.LogCaptureFixture) -> None:
+    decoder = files / "decoder-epoch-1-avg-1.onnx"
+    model = onnx.load(decoder)
+    (node,) = (node for node in model.graph.node if node.op_type == "Relu")
+    node.op_type = "Identity"
+    onnx.save(model, decoder)
+    _, settled = load_for_engine(files, EngineChoice(device="cuda"), None)
+    assert settled.kind == "onnxruntime"
+    assert caplog.messages[0].endswith("to have a ReLU in the decoder True, got False")
+
+
 def test_without_a_gpu_the_reason_is_said(
     files: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

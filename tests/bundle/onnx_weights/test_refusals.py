@@ -109,7 +109,7 @@ def test_a_decoder_of_another_form(tmp_path: Path) -> None:
         onnx.save(model, to)
 
     spec = changed("conformer-offline", tmp_path, without_relu)
-    with pytest.raises(BundleError, match="to have a ReLU in the decoder False, got True"):
+    with pytest.raises(BundleError, match="to have a ReLU in the decoder True, got False"):
         OnnxWeights(spec).transducer()
 
 

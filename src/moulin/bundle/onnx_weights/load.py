@@ -46,12 +46,13 @@ class OnnxWeights:
         with errors_of(spec.encoder.file):
             of_encoder, self.family, recipe = _encoder_weights(encoder, spec)
         with errors_of(spec.decoder.file):
-            of_decoder, self._has_relu = decoder_weights(decoder), has_relu(decoder)
+            of_decoder = decoder_weights(decoder)
         with errors_of(spec.joiner.file):
             of_joiner = joiner_weights(joiner)
         self.arrays: Mapping[str, Array | Integers] = {**of_encoder, **of_decoder, **of_joiner}
         """Views of the mapped files, integers to be dequantised, or what was computed from them."""
         self.recipe = _with_streaming(recipe, spec, self.family, self.arrays)
+        self._check_prediction(has_relu(decoder))
 
     def transducer(self) -> Transducer:
         """The network. Raises UnmatchedGraphError where its parameters do not make the model that the files are."""
@@ -63,24 +64,25 @@ class OnnxWeights:
             transducer = Transducer.from_tensors(tensors, self.recipe)
         except ValueError as error:
             raise UnmatchedGraphError(f"{file} does not fit: {error}") from error
-        self._check(transducer)
+        if self.spec.streaming is not None:
+            _check_streaming(transducer, self.spec)
         return transducer
 
-    def _check(self, transducer: Transducer) -> None:
-        spec, decoder = self.spec, transducer.decoder
+    def _check_prediction(self, relu: bool) -> None:
+        """Raise UnmatchedGraphError where decoder and joiner are not those of the files' interface or the family."""
+        spec, shapes = self.spec, {name: values.shape for name, values in self.arrays.items()}
+        context_size = shapes["decoder.conv.weight"][2] if "decoder.conv.weight" in shapes else 1
         for what, got, expected in (
-            ("feature_dim", transducer.encoder.feature_dim, spec.feature_dim),
-            ("vocab_size", decoder.vocab_size, spec.vocab_size),
-            ("context_size", decoder.context_size, spec.context_size),
-            ("joiner_dim", transducer.joiner.joiner_dim, spec.joiner_dim),
-            ("a ReLU in the decoder", decoder.relu, self._has_relu),
+            ("vocab_size", shapes["decoder.embedding.weight"][0], spec.vocab_size),
+            ("vocab_size", shapes["joiner.output_linear.weight"][0], spec.vocab_size),
+            ("joiner_dim", shapes["joiner.output_linear.weight"][1], spec.joiner_dim),
+            ("context_size", context_size, spec.context_size),
+            ("a ReLU in the decoder", relu, context_size > 1 or self.family != "zipformer2"),
         ):
             if got != expected:
                 raise UnmatchedGraphError(
-                    f"Expected the weights of {spec.encoder.file} to have {what} {expected}, got {got}"
+                    f"Expected the weights of {spec.decoder.file} to have {what} {expected}, got {got}"
                 )
-        if spec.streaming is not None:
-            _check_streaming(transducer, spec)
 
 
 def _encoder_weights(file: WeightFile, spec: OnnxModelSpec) -> tuple[Mapping[str, Array | Integers], str, Recipe]:
