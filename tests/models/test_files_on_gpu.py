@@ -9,11 +9,14 @@ import onnx
 import pytest
 
 from moulin.bundle.spec import OnnxModelSpec
+from moulin.decoding.hotwords import Hotword
+from moulin.decoding.options import DecodingOptions
 from moulin.errors import BundleError, EngineError
 from moulin.models import files_on_gpu
 from moulin.models import load_for_engine as loading
 from moulin.models.engine_choice import EngineChoice
 from moulin.models.files_on_gpu import why_not_its_network
+from moulin.models.host_search import needs_host_search
 from moulin.models.load_for_engine import load_for_engine
 from moulin.models.open_recognizer import open_recognizer
 from moulin.models.open_stream_recognizer import open_stream_recognizer
@@ -117,6 +120,27 @@ def test_a_decoder_of_another_form_too(files: Path, caplog: pytest.LogCaptureFix
     _, settled = load_for_engine(files, EngineChoice(device="cuda"), None)
     assert settled.kind == "onnxruntime"
     assert caplog.messages[0].endswith("to have a ReLU in the decoder True, got False")
+
+
+@pytest.mark.usefixtures("a_gpu")
+@pytest.mark.parametrize(
+    ("options", "hotwords", "reason"),
+    [
+        (DecodingOptions(blank_skip=0.95), False, "it skips no blank frames"),
+        (DecodingOptions(hotwords=(Hotword("a"),)), False, "it knows no hotwords"),
+        (None, True, "it knows no hotwords"),
+        (DecodingOptions(), False, None),
+        (None, False, None),
+    ],
+)
+def test_what_it_does_not_do_runs_on_onnx_runtime(
+    options: DecodingOptions | None, hotwords: bool, reason: str | None, files: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    host_search = needs_host_search(options, hotwords=hotwords)
+    _, settled = load_for_engine(files, EngineChoice(device="cuda"), None, host_search=host_search)
+    assert settled.kind == ("onnxruntime" if reason else "torch")
+    said = [message.rpartition(": ")[2] for message in caplog.messages]
+    assert said == ([reason] if reason else [])
 
 
 def test_without_a_gpu_the_reason_is_said(

@@ -13,6 +13,7 @@ import typer
 from moulin.cli.model_options import NOTHING_SAID, ModelOptions
 from moulin.errors import BundleError, OptionsError
 from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
+from moulin.models.host_search import needs_host_search
 from moulin.options import held, option
 from moulin.triton_repo.contract import MODEL_NAME, streaming_name_beside
 from moulin.triton_repo.offline_options import OfflineOptions
@@ -56,6 +57,11 @@ class Services:
     def engine(self) -> EngineChoice:
         return self.offline.engine
 
+    @property
+    def host_search(self) -> str | None:
+        """As `needs_host_search` says it; both services have these options from the same flags."""
+        return needs_host_search(self.offline.decoding, hotwords=self.offline.hotwords is not None)
+
 
 @dataclass(frozen=True, slots=True)
 class NamedModel:
@@ -79,6 +85,7 @@ def load_models(
     mode: Mode | None = None,
     onnx_only: bool = False,
     both_ways: bool = False,
+    host_search: str | None = None,
 ) -> list[NamedModel]:
     """At most one offline and one streaming model, with their names, by `runnable_of_mode`. `both_ways` adds to a lone
     checkpoint that can stream its streaming form.
@@ -93,7 +100,9 @@ def load_models(
     files = len(models) > 1 and all(model.suffix == ".pt" for model in models)
     if files or said.tokens is not None or said.checkpoint.is_made:
         models, recipe = [chosen_model(models, said.checkpoint, tokens=said.tokens, recipe=recipe)], None
-    runnable = partial(_load, engine=engine, said=said, mode=mode, onnx_only=onnx_only, recipe=recipe)
+    runnable = partial(
+        _load, engine=engine, said=said, mode=mode, onnx_only=onnx_only, recipe=recipe, host_search=host_search
+    )
     loaded = _one_of_each_mode(map(runnable, models))
     if mode is None and loaded.keys() == {"offline"}:
         if both_ways:
@@ -139,6 +148,7 @@ def _load(
     mode: Mode | None,
     onnx_only: bool,
     recipe: Recipe | None,
+    host_search: str | None,
 ) -> tuple[ModelSpec, EngineChoice]:
     from moulin.bundle.checkpoint_files import is_checkpoint
     from moulin.cli.any_length import of_any_length
@@ -150,11 +160,10 @@ def _load(
     checkpoint = is_checkpoint(found.path, preferred=engine.prefers_checkpoint)
     if onnx_only and engine.kind is None and not checkpoint:  # the files themselves, not the network in them
         engine = replace(engine, kind="onnxruntime")
-    spec, chosen = load_for_engine(
-        found.path, engine, "streaming" if checkpoint and found.mode == "streaming" else None
-    )
+    expect: Mode | None = "streaming" if checkpoint and found.mode == "streaming" else None
+    spec, chosen = load_for_engine(found.path, engine, expect, host_search=host_search)
     if unlimited := of_any_length(spec):
-        spec, chosen = load_for_engine(unlimited, engine, None)
+        spec, chosen = load_for_engine(unlimited, engine, None, host_search=host_search)
     warn_of(spec)
     return spec, chosen
 

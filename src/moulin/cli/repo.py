@@ -80,6 +80,7 @@ def build(
         names=services.names,
         mode=wanted,
         onnx_only=services.layout == "ensemble",
+        host_search=services.host_search,
     )
     if wanted is not None:
         for model in named:

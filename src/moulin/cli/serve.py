@@ -118,6 +118,7 @@ def serve(
             names=services.names,
             mode=mode_of(streaming),
             onnx_only=services.layout == "ensemble",
+            host_search=services.host_search,
             both_ways=True,
         )
         _serve_models(named, services, service)

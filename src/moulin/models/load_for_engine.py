@@ -20,18 +20,20 @@ from moulin.models.precisions import check_precision, settled
 logger = logging.getLogger(__name__)
 
 
-def load_for_engine(model: Path, choice: EngineChoice, expect: Mode | None) -> tuple[ModelSpec, EngineChoice]:
+def load_for_engine(
+    model: Path, choice: EngineChoice, expect: Mode | None, *, host_search: str | None = None
+) -> tuple[ModelSpec, EngineChoice]:
     """The model in `model`, ONNX files or a checkpoint, and `choice` as `settled` completes it.
 
     Where no engine is chosen, ONNX files run on our GPU engine on a GPU, or on ONNX Runtime with a warning that says
-    why not. Raises BundleError, EngineError or OptionsError.
+    why not, `host_search` among the reasons (`needs_host_search`). Raises BundleError, EngineError or OptionsError.
     """
     check_precision(choice)
     reason = None
     if choice.may_be_gpu_engine and not is_checkpoint(model):
         spec = load_onnx_model(model, expect=expect, head=choice.head)
         if isinstance(spec, OnnxModelSpec):
-            reason = why_not_on_gpu_engine(spec, choice.device)
+            reason = host_search or why_not_on_gpu_engine(spec, choice.device)
             if reason is None:
                 return settled(spec, replace(choice, kind="torch"))
     try:

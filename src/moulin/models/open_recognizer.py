@@ -20,6 +20,7 @@ from moulin.engine.runner import CtcRunner, Runner
 from moulin.models.blank_skip import check_blank_skip, skips_blanks
 from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
 from moulin.models.engines import check_gpu_engine, no_ctc
+from moulin.models.host_search import needs_host_search
 from moulin.models.hotwords import hotword_graphs
 from moulin.models.load_for_engine import load_for_engine
 from moulin.models.precisions import runs_on_gpu_engine
@@ -45,7 +46,8 @@ def open_recognizer(
     On a GPU a checkpoint runs in fp16 or bf16 by our GPU engine, in fp32 by its modules: see `models.precisions`.
     Raises BundleError, EngineError or OptionsError.
     """
-    spec, engine = load_for_engine(model, engine, "offline")
+    host_search = needs_host_search(options, hotwords=bool(hotwords))
+    spec, engine = load_for_engine(model, engine, "offline", host_search=host_search)
     check_blank_skip(spec, engine, options)
     graphs = hotword_graphs(spec, engine, hotwords, options)
     if engine.kind == "torch" and runs_on_gpu_engine(spec, engine.device, spec.precision):

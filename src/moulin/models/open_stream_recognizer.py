@@ -18,6 +18,7 @@ from moulin.engine.stream_runner import StreamEncoder, StreamRunner
 from moulin.models.blank_skip import check_blank_skip, skips_blanks
 from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
 from moulin.models.engines import check_gpu_engine, no_ctc
+from moulin.models.host_search import needs_host_search
 from moulin.models.hotwords import hotword_graphs
 from moulin.models.load_for_engine import load_for_engine
 from moulin.models.precisions import runs_on_gpu_engine
@@ -41,7 +42,8 @@ def open_stream_recognizer(
 
     `models.precisions` has the precision for a model and a device. Raises BundleError, EngineError or OptionsError.
     """
-    spec, engine = load_for_engine(model, engine, "streaming")
+    host_search = needs_host_search(options.decoding if options else None, hotwords=bool(hotwords))
+    spec, engine = load_for_engine(model, engine, "streaming", host_search=host_search)
     check_blank_skip(spec, engine, options.decoding if options else None)
     graphs = hotword_graphs(spec, engine, hotwords, options.decoding if options else None)
     if engine.kind == "torch" and runs_on_gpu_engine(spec, engine.device, spec.precision):

@@ -1,0 +1,14 @@
+"""What the searches on the host do and our GPU engine does not."""
+
+from __future__ import annotations
+
+from moulin.decoding.options import DecodingOptions
+
+
+def needs_host_search(options: DecodingOptions | None, *, hotwords: bool) -> str | None:
+    """Why our GPU engine is not for these options, a clause; None where it is. `hotwords`: whether there are some for
+    every request."""
+    usual = options or DecodingOptions()
+    if hotwords or usual.hotwords:
+        return "it knows no hotwords"
+    return "it skips no blank frames" if usual.blank_skip is not None else None
