@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -306,6 +307,33 @@ def test_tls(server: TritonServer, recordings: list[Recording]) -> None:
         riva = Riva(port, http, use_ssl=True, ssl_root_cert=TLS / "certificate.pem")
         (result,) = riva.recognize(pcm(recordings[0].waveform)).results
         assert result.alternatives[0].transcript == recordings[0].text
+
+
+def test_phrases_to_expect(riva: Riva, recordings: list[Recording]) -> None:
+    """They are hotwords: what the vocabulary cannot spell is refused, whether or not it is said."""
+    audio = pcm(recordings[0].waveform)
+    assert riva.recognize(audio, speech_contexts=[{"phrases": ["FIVE FIVE"], "boost": 20}]).results
+    for ask in (riva.recognize, lambda data, **config: list(riva.stream([data], **config))):
+        with pytest.raises(grpc.RpcError, match="漢字") as caught:
+            ask(audio, speech_contexts=[{"phrases": ["漢字"]}])
+        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_call_that_outlasts_the_grace_period(server: TritonServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moulin.gateway.riva.server.GRACE_SEC", 0.5)
+
+    def talking() -> Iterator[bytes]:
+        for _ in range(200):
+            yield bytes(3200)
+            time.sleep(0.1)
+
+    with ThreadPoolExecutor() as pool:
+        with riva_gateway(server) as riva:
+            call = pool.submit(lambda: list(riva.stream(talking())))
+            assert eventually(lambda: riva.metric("moulin_gateway_active_streams") == 1)
+        with pytest.raises(grpc.RpcError, match="The gateway is stopping") as caught:
+            call.result(30)
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
 
 
 def test_without_triton() -> None:
