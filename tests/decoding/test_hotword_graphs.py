@@ -101,7 +101,8 @@ def test_greedy_search_is_refused_where_that_is_chosen(server: tuple[Hotword, ..
 def test_what_is_kept_is_bounded() -> None:
     """The least recently used ones go first, and a single one may be larger than the bound."""
     spell = Speller()
-    graphs = HotwordGraphs(spell, most_states=30)
+    size = ContextGraph.of({(1,) * 9: 1.0}).size_bytes
+    graphs = HotwordGraphs(spell, most_bytes=3 * size)
     for letter in "abc":
         graphs.of(options(letter * 9))
     calls = spell.calls
@@ -113,13 +114,14 @@ def test_what_is_kept_is_bounded() -> None:
     assert spell.calls == calls + 1
     graphs.of(options("b" * 9))
     assert spell.calls == calls + 2
-    graphs.of(options("e" * 90))
-    assert graphs._num_states == 91
-    assert list(graphs._kept) == [(options("e" * 90).hotwords, 1.5)]
+    many = options(*("e" * number for number in range(1, 60)))
+    assert graphs.of(many)[1] is graphs.of(many)[1]
+    assert graphs._kept_bytes > 3 * size
+    assert list(graphs._kept) == [(many.hotwords, 1.5)]
 
 
 def test_from_many_threads() -> None:
-    graphs = HotwordGraphs(Speller(), most_states=200)
+    graphs = HotwordGraphs(Speller(), most_bytes=40_000)
 
     def ask(number: int) -> dict[str, float]:
         word = chr(97 + number % 20) * (1 + number % 7)
@@ -128,4 +130,4 @@ def test_from_many_threads() -> None:
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(ask, range(2000)))
     assert found == [{chr(97 + number % 20) * (1 + number % 7): 1.5} for number in range(2000)]
-    assert graphs._num_states == sum(len(graph) for graph in graphs._kept.values()) <= 200
+    assert graphs._kept_bytes == sum(graph.size_bytes for graph in graphs._kept.values()) <= 40_000

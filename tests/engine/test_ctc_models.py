@@ -24,7 +24,7 @@ from moulin.models.open_recognizer import open_recognizer
 from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.streaming.options import StreamOptions
 from tests.bundles import BUNDLES
-from tests.cli.command import moulin_here
+from tests.cli.command import MOULIN, Serving, moulin_here
 from tests.engine.blank_bias import OFFLINE, STREAMING, raised_export
 from tests.engine.test_blank_skip import found_by
 from tests.engine.test_blank_skip_in_streams import Recording, hear
@@ -291,6 +291,22 @@ def test_commands_with_a_checkpoint_of_a_ctc_model(trained: Path, tmp_path: Path
         (["transcribe", clip, "--model", checkpoint, "--blank-skip", 0.9], "the CTC head itself is decoded"),
     ):
         assert message in moulin_here(*refused).expect(1).err
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("name", ["offline", "live"])
+def test_a_checkpoint_of_a_ctc_model_through_triton(name: str, trained: Path, tmp_path: Path) -> None:
+    clip, streaming = demo_clips()[0].audio, name == "live"
+    words = [MOULIN, "serve", str(trained / name / "epoch-1.pt"), *(["--streaming"] if streaming else [])]
+    free = ["--http-port=0", "--grpc-port=0", "--metrics-port=0", "--no-gateway"]
+    serving = Serving.start([*words, *free], tmp_path)
+    try:
+        serving.wait_ready()
+        verb, bundle = ("stream", STREAMING) if streaming else ("transcribe", OFFLINE)
+        found = moulin_here(verb, clip, "--url", serving.grpc_url).expect(0).out
+        assert found == moulin_here(verb, clip, "--model", bundle, "--head", "ctc").expect(0).out
+    finally:
+        serving.kill()
 
 
 def test_what_is_neither_model_is_refused(tmp_path: Path) -> None:

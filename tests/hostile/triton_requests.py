@@ -45,7 +45,8 @@ _NAMES = (
     "n" * 50_000,
 )
 _PARAMETERS = (
-    "sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers", "triton_enable_empty_final_response",
+    "sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers",
+    "triton_enable_empty_final_response",
     "triton_", "binary_data_output", "classification", "shared_memory_region", "shared_memory_offset",
     "shared_memory_byte_size", "max_tokens", "", "p" * 10_000,
 )  # fmt: skip

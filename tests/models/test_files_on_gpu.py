@@ -9,14 +9,23 @@ import onnx
 import pytest
 
 from moulin.bundle.spec import OnnxModelSpec
-from moulin.errors import EngineError
+from moulin.errors import BundleError, EngineError
 from moulin.models import files_on_gpu
+from moulin.models import load_for_engine as loading
 from moulin.models.engine_choice import EngineChoice
 from moulin.models.files_on_gpu import why_not_its_network
 from moulin.models.load_for_engine import load_for_engine
-from tests.bundles import BUNDLES, STREAMING
+from moulin.models.open_recognizer import open_recognizer
+from moulin.models.open_stream_recognizer import open_stream_recognizer
+from tests.bundles import BUNDLES, OFFLINE, STREAMING
+from tests.conftest import Recording
 
 pytestmark = pytest.mark.needs("torch")
+
+
+@pytest.fixture(autouse=True)
+def nothing_said_yet() -> None:
+    loading._warn.cache_clear()
 
 
 @pytest.fixture
@@ -107,7 +116,47 @@ def test_without_a_gpu_the_reason_is_said(
     monkeypatch.setattr(files_on_gpu, "check_gpu_engine", missing)
     _, settled = load_for_engine(files, EngineChoice(device="cuda"), None)
     assert settled.kind == "onnxruntime"
-    assert caplog.messages[0].endswith("not on our GPU engine: Expected a GPU cuda, PyTorch finds 0 GPUs")
+    load_for_engine(files, EngineChoice(device="cuda"), None)
+    (said,) = caplog.messages
+    assert said.endswith("not on our GPU engine: Expected a GPU cuda, PyTorch finds 0 GPUs")
+    with pytest.raises(BundleError, match="has no bf16 encoder, only fp32") as refused:
+        load_for_engine(files, EngineChoice(device="cuda", precision="bf16"), None)
+    assert refused.value.hint is not None
+    assert "our GPU engine would run it in any, but: Expected a GPU cuda" in refused.value.hint
+
+
+@pytest.mark.usefixtures("a_gpu")
+def test_chunks_that_the_kernels_do_not_take(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("triton")
+    monkeypatch.setattr("moulin.gpu.stream_zipformer2.MAX_BLOCK", 64)
+    (encoder,) = (BUNDLES / "zipformer2-streaming").glob("encoder*.onnx")
+    _, settled = load_for_engine(encoder, EngineChoice(device="cuda"), "streaming")
+    assert settled.kind == "onnxruntime"
+    assert "takes no chunk of 16 frames with a left context of 64" in caplog.messages[0]
+
+
+@pytest.mark.parametrize("bundle", OFFLINE)
+def test_recordings_by_the_modules_of_pytorch(bundle: str, recordings: list[Recording]) -> None:
+    (encoder,) = (file for file in (BUNDLES / bundle).glob("encoder*.onnx") if "int8" not in file.name)
+    texts = []
+    for engine in ("torch", "onnxruntime"):
+        with open_recognizer(encoder, EngineChoice(engine)) as recognizer:
+            texts.append(recognizer.transcribe([recordings[0].waveform[:32_000]])[0].text)
+    assert texts[0] == texts[1] != ""
+
+
+@pytest.mark.parametrize("bundle", STREAMING)
+def test_streams_by_the_modules_of_pytorch(bundle: str, recordings: list[Recording]) -> None:
+    (encoder,) = (BUNDLES / bundle).glob("encoder*.onnx")
+    texts = []
+    for engine in ("torch", "onnxruntime"):
+        with open_stream_recognizer(encoder, EngineChoice(engine), max_streams=1) as live:
+            stream = live.open()
+            live.accept(stream, recordings[0].waveform[:32_000])
+            live.finish(stream)
+            live.advance(stream)
+            texts.append(live.text(stream))
+    assert texts[0] == texts[1] != ""
 
 
 def test_the_reason_for_inspect(files: Path) -> None:

@@ -94,6 +94,7 @@ class Recorder:
 
     __version__ = "10.13.2.6"
     ILogger = BaseLogger
+    needs = 0
     MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
 
     def __init__(
@@ -126,6 +127,8 @@ class Recorder:
         levels = BaseLogger.Severity
         self._logger.log(levels.WARNING, "Detected layernorm nodes in FP16.")
         self._logger.log(levels.VERBOSE, "Compiler backend convergence mode enabled")
+        if self.needs:
+            self._logger.log(levels.VERBOSE, f" (foreignNode) Exceeded mem budget of 429. Need {self.needs}")
         if self._plan is None:
             self._logger.log(levels.INTERNAL_ERROR, "Error Code 1: Myelin (\x1b[1m" + "w" * 1000 + ")\nIn compileGraph")
             self._logger.log(levels.ERROR, "Error Code 4")
@@ -168,13 +171,17 @@ def test_what_goes_wrong_in_the_python_api(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="does not accept the encoder: In node 0: UNSUPPORTED_NODE"):
         PythonBuilder(TENSORRT, Recorder(b"", parses=False), capability="9.0").build(request)
     lines: list[str] = []
-    with pytest.raises(EngineError, match=r"could not build the engine: Error .*lower --workspace-gib") as caught:
+    with pytest.raises(EngineError, match=r"could not build the engine: Error .*build --verbose. shows") as caught:
         PythonBuilder(TENSORRT, Recorder(None), capability="9.0", log=lines.append).build(request)
     assert r"Myelin (\x1b[1mwww" in caught.value.message
     assert len(caught.value.message) < 400
     assert "compileGraph" not in caught.value.message
     assert [line.split(":")[0] for line in lines] == ["  warning", "  internal error", "  error"]
     assert "compileGraph" in lines[1]
+    recorder = Recorder(None)
+    recorder.needs = 15112026496
+    with pytest.raises(EngineError, match=r"needs a workspace of 14\.1 GiB .*smaller --max-batch"):
+        PythonBuilder(TENSORRT, recorder, capability="9.0").build(request)
     with pytest.raises(EngineError, match=r"refuses the profile x 1x9x80 to 8x100x80, x_lens 1 to 8"):
         PythonBuilder(TENSORRT, Recorder(b"", profile=-1), capability="9.0").build(request)
     assert not request.plan.exists()

@@ -40,7 +40,6 @@ class Decoder:
         return ffmpeg_sounds(
             self._name,
             file,
-            sample_rate=self._rate,
             track=self._track,
             is_first=is_first,
             faults=self._faults,
@@ -65,20 +64,19 @@ class Decoder:
 
     def _from(self, begin_sec: float, file: BinaryFile, is_first: bool) -> Iterator[Sound | Gap]:
         """What FFmpeg decodes from `begin_sec` on; nothing where it cannot."""
-        left = round(begin_sec * self._rate)
+        left_sec = begin_sec
         try:
             for sound in self._by_ffmpeg(file, is_first):
                 self._patience.renew()
                 if isinstance(sound, Gap):
-                    skipped = round(sound.seconds * self._rate)
-                    if skipped > left:
-                        yield Gap((skipped - left) / self._rate)
-                    left = max(left - skipped, 0)
-                elif len(sound.samples) > left:
-                    yield Sound(sound.rate, sound.samples[left:])
-                    left = 0
-                else:
-                    left -= len(sound.samples)
+                    if sound.seconds > left_sec:
+                        yield Gap(sound.seconds - left_sec)
+                    left_sec = max(left_sec - sound.seconds, 0.0)
+                    continue
+                skipped = min(round(left_sec * sound.rate), len(sound.samples))
+                left_sec -= skipped / sound.rate
+                if skipped < len(sound.samples):
+                    yield Sound(sound.rate, sound.samples[skipped:])
         except (CannotDecodeError, PyAvMissingError):
             return
 

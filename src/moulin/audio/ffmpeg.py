@@ -1,6 +1,6 @@
 """Decoding by FFmpeg (PyAV): every container that people have, with its time stamps, tracks and changes of rate.
 
-Samples are resampled by libswresample, several frames a call; its channels stay apart.
+Frames become float samples by FFmpeg's filters, several a call; its channels stay apart, and rates are as they are.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from moulin.audio.patience import Patience, PatientFile
 from moulin.audio.pcm import scale_to_float
 from moulin.audio.timeline import Timeline
 from moulin.audio.transport_stream import interruptions
+from moulin.audio.waveform import SAMPLE_RATE
 from moulin.errors import AudioError
 
 logger = logging.getLogger(__name__)
@@ -38,12 +39,11 @@ _FFMPEG_CONTAINERS = (
 _EXACT_LENGTHS = ("aiff", "ape", "au", "caf", "flac", "matroska", "mov", "tta", "w64", "wav", "wv")
 """Containers that declare the length of their audio; of the others FFmpeg estimates it by the bit rate."""
 
-_RESAMPLER = "filter_size=64"
-"""Twice the usual length of the filter: flat up to 7 kHz at 16 kHz, -65 dB of what would fold back below 7.6 kHz."""
-
 _BLOCK_SAMPLES = 4096
+"""Of a block at 16 kHz; at higher rates as many times more."""
+
 _FRAMES_AT_ONCE = 16
-"""Frames that go into the resampler before blocks are taken out of it; asking costs as much as a frame's decoding."""
+"""Frames that go into the filters before blocks are taken out of them; asking costs as much as a frame's decoding."""
 
 _DEFAULT, _COVER = 1, 0x400
 """Of FFmpeg's dispositions of a track: the one to play, and a picture that is the file's cover."""
@@ -63,13 +63,12 @@ def ffmpeg_sounds(
     name: str,
     file: BinaryFile,
     *,
-    sample_rate: int,
     track: int | None,
     is_first: bool,
     faults: Faults,
     patience: Patience,
 ) -> Iterator[Sound | Gap]:
-    """Decode one audio track of `file`: sound at `sample_rate` Hz, and the gaps between it.
+    """Decode one audio track of `file`: sound at its own rate, and the gaps between it.
 
     `track` counts audio tracks from 1; None chooses one (`_chosen`). The recording begins where its earliest track
     does; an MP4 file that `is_first` begins at zero. What is damaged or missing goes to `faults`.
@@ -86,7 +85,7 @@ def ffmpeg_sounds(
             raise
         except Exception as error:
             raise refusal(name, error) from error
-        yield from _sounds(name, container, stream, sample_rate, Timeline(zero_sec), faults)
+        yield from _sounds(name, container, stream, Timeline(zero_sec), faults)
         if container.format.name == "mpegts":
             with suppress(CannotDecodeError):
                 places = interruptions(PatientFile(file, patience), stream.id)
@@ -190,7 +189,7 @@ def _is_silent(name: str, file: BinaryFile, number: int, limit_sec: float) -> bo
     patience = Patience()
     try:
         with opened(name, PatientFile(file, patience)) as container:
-            sounds = _sounds(name, container, container.streams.audio[number], 8000, Timeline(0.0), Faults())
+            sounds = _sounds(name, container, container.streams.audio[number], Timeline(0.0), Faults())
             heard_sec = 0.0
             for sound in sounds:
                 if isinstance(sound, Gap):
@@ -216,13 +215,11 @@ def _zero_sec(container: Any, is_first: bool) -> float:
     return float(start_sec)
 
 
-def _sounds(
-    name: str, container: Any, stream: Any, sample_rate: int, timeline: Timeline, faults: Faults
-) -> Iterator[Sound | Gap]:
+def _sounds(name: str, container: Any, stream: Any, timeline: Timeline, faults: Faults) -> Iterator[Sound | Gap]:
     """Decoded sound and gaps, without the encoder's delay where the container does not know it."""
     frames = Frames(name, container, stream)
     left_sec: float | None = None
-    for sound in _placed(frames, sample_rate, timeline, faults):
+    for sound in _placed(frames, timeline, faults):
         if isinstance(sound, Gap):
             yield sound
             continue
@@ -236,8 +233,8 @@ def _sounds(
             yield sound
 
 
-def _placed(frames: Frames, sample_rate: int, timeline: Timeline, faults: Faults) -> Iterator[Sound | Gap]:
-    """Decoded sound at `sample_rate`, and the gaps between it."""
+def _placed(frames: Frames, timeline: Timeline, faults: Faults) -> Iterator[Sound | Gap]:
+    """Decoded sound, and the gaps between it."""
     name, container, stream = frames.name, frames.container, frames.stream
     converter: _Converter | None = None
     end_sec, decoded = 0.0, False
@@ -259,7 +256,7 @@ def _placed(frames: Frames, sample_rate: int, timeline: Timeline, faults: Faults
             yield Gap(gap_sec)
         if converter is None:
             check_rate(frame.sample_rate, name)
-            converter = _Converter(frame, sample_rate)
+            converter = _Converter(frame)
         yield from converter.taken(frame)
     if converter is not None:
         yield from converter.rest()
@@ -362,14 +359,14 @@ def _has_disposition(stream: Any, flag: int) -> bool:
 
 
 class _Converter:
-    """Frames of one rate, format and layout to sound at another rate."""
+    """Frames of one rate, format and layout to sound, many at once."""
 
-    def __init__(self, frame: Any, sample_rate: int) -> None:
+    def __init__(self, frame: Any) -> None:
         self._kind = kind_of(frame)
         self._channels = frame.layout.nb_channels
-        self._rate = sample_rate
+        self._rate = frame.sample_rate
         self._waiting = 0
-        self._graph = _graph(frame, sample_rate)
+        self._graph = _graph(frame)
 
     def takes(self, frame: Any) -> bool:
         return kind_of(frame) == self._kind
@@ -389,7 +386,7 @@ class _Converter:
             yield from self._ready()
 
     def rest(self) -> Iterator[Sound]:
-        """The sound that is still in the resampler, which takes no more."""
+        """The sound that is still in the filters, which take no more."""
         if self._graph is not None:
             self._graph.push(None)
             yield from self._ready()
@@ -411,7 +408,7 @@ def kind_of(frame: Any) -> tuple[int, str, str]:
     return frame.sample_rate, frame.format.name, frame.layout.name
 
 
-def _graph(frame: Any, sample_rate: int) -> Any:
+def _graph(frame: Any) -> Any:
     """FFmpeg's filters for such frames; None where it has no name for their channels."""
     from av.error import FFmpegError
     from av.filter import Graph
@@ -421,15 +418,14 @@ def _graph(frame: Any, sample_rate: int) -> Any:
     try:
         filters = [
             graph.add_abuffer(sample_rate=rate, format=format, layout=layout, time_base=Fraction(1, rate)),
-            graph.add("aresample", f"{sample_rate}:{_RESAMPLER}"),
             graph.add("aformat", "sample_fmts=flt"),
-            graph.add("asetnsamples", f"n={_BLOCK_SAMPLES}:p=0"),
+            graph.add("asetnsamples", f"n={_BLOCK_SAMPLES * max(rate // SAMPLE_RATE, 1)}:p=0"),
             graph.add("abuffersink"),
         ]
         for one, following in pairwise(filters):
             one.link_to(following)
         graph.configure()
     except (FFmpegError, ValueError) as error:
-        logger.debug("FFmpeg has no resampler for %s channels", layout, exc_info=error)
+        logger.debug("FFmpeg has no filters for %s channels", layout, exc_info=error)
         return None
     return graph

@@ -18,14 +18,17 @@ class Patience:
         self.renew()
 
     def renew(self) -> None:
-        """Begin anew: sound has come, or another thread goes on."""
-        self._until = time.thread_time() + WITHOUT_SOUND_SEC
+        """Begin anew with the next read: sound has come, or another thread goes on."""
+        self._since: float | None = None
         self.ended: CannotDecodeError | None = None
         """Why the recording may not be read any more, once that was tried."""
 
-    @property
     def is_over(self) -> bool:
-        return time.thread_time() > self._until
+        """To be asked by the thread that works."""
+        now = time.thread_time()
+        if self._since is None:
+            self._since = now
+        return now - self._since > WITHOUT_SOUND_SEC
 
 
 class PatientFile(io.RawIOBase):
@@ -54,7 +57,7 @@ class PatientFile(io.RawIOBase):
 
     def read(self, size: int = -1, /) -> bytes:
         patience = self._patience
-        if patience.ended is None and patience.is_over:
+        if patience.ended is None and patience.is_over():
             patience.ended = CannotDecodeError(f"{WITHOUT_SOUND_SEC:g} s of work have given no sound")
             raise patience.ended
         return b"" if patience.ended else self._file.read(size) or b""

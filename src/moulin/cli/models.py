@@ -148,6 +148,8 @@ def _load(
 
     found = runnable_of_mode(model, engine, mode=mode, language=said.language, onnx_only=onnx_only, recipe=recipe)
     checkpoint = is_checkpoint(found.path, preferred=engine.prefers_checkpoint)
+    if onnx_only and engine.kind is None and not checkpoint:  # the files themselves, not the network in them
+        engine = replace(engine, kind="onnxruntime")
     spec, chosen = load_for_engine(
         found.path, engine, "streaming" if checkpoint and found.mode == "streaming" else None
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moulin.errors import OptionsError
+from moulin.errors import BundleError, OptionsError
 
 if TYPE_CHECKING:
     from moulin.bundle.choice import Mode
@@ -47,7 +48,12 @@ def runnable_of_mode(
     if engine.kind == "tensorrt":  # before anything is fetched or exported for it
         RUNTIMES[engine.kind].check(engine.runs_on)
     wish = wish_of(engine, mode=mode, language=language, onnx_only=onnx_only)
-    found = local_model(model, wish)
+    try:
+        found = local_model(model, wish)
+    except BundleError:
+        if not engine.may_be_gpu_engine or wish.precision is None:
+            raise
+        found = local_model(model, replace(wish, precision=None))  # weights in any precision run in any other
     path = found.path
     if is_checkpoint(path, preferred=engine.prefers_checkpoint):
         path = chosen_model([path], recipe=recipe)

@@ -94,6 +94,11 @@ class ContextGraph:
         """The number of states."""
         return len(self.tokens)
 
+    @property
+    def size_bytes(self) -> int:
+        """About what the graph needs in memory, small objects included."""
+        return 3000 + 300 * len(self.phrases) + 28 * len(self)
+
     @cached_property
     def alone(self) -> ContextGraphs:
         """The arena of this graph, number 0, and an empty one, number 1."""

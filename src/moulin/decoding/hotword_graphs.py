@@ -13,8 +13,8 @@ from moulin.decoding.row_graphs import Graphs
 from moulin.errors import OptionsError
 from moulin.quoting import listed, quoted
 
-MOST_STATES = 1 << 20
-"""States of all automata that are kept, about 30 MB. The server's own list is not counted."""
+MOST_BYTES = 32 << 20
+"""The limit on all automata of requests that are kept."""
 
 _NAMED = 4
 
@@ -26,13 +26,13 @@ class HotwordGraphs:
     """The automata of a model's server and of its requests. Safe to call from several threads."""
 
     def __init__(
-        self, spell: Spell, server: Sequence[Hotword] = (), *, score: float = 1.5, most_states: int = MOST_STATES
+        self, spell: Spell, server: Sequence[Hotword] = (), *, score: float = 1.5, most_bytes: int = MOST_BYTES
     ) -> None:
         """`server` are hotwords of all requests, whose usual score is `score`. Raises OptionsError where some cannot be
         spelt."""
-        self._spell, self._most_states = spell, most_states
+        self._spell, self._most_bytes = spell, most_bytes
         self._kept: OrderedDict[tuple[tuple[Hotword, ...], float], ContextGraph] = OrderedDict()
-        self._num_states = 0
+        self._kept_bytes = 0
         self._lock = threading.Lock()
         self._server: ContextGraph | None = None
         if server:
@@ -67,10 +67,10 @@ class HotwordGraphs:
             if key in self._kept:  # another thread was first
                 return
             self._kept[key] = graph
-            self._num_states += len(graph)
-            while self._num_states > self._most_states and len(self._kept) > 1:
+            self._kept_bytes += graph.size_bytes
+            while self._kept_bytes > self._most_bytes and len(self._kept) > 1:
                 _, oldest = self._kept.popitem(last=False)
-                self._num_states -= len(oldest)
+                self._kept_bytes -= oldest.size_bytes
 
     def _built(self, hotwords: Sequence[Hotword], score: float) -> ContextGraph:
         phrases: dict[tuple[int, ...], float] = {}

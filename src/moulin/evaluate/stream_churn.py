@@ -66,18 +66,15 @@ class ChurnReport:
             samples=len(self.crowd.samples),
             samples_differing=len(self.differing),
             sample_errors=self.errors.figures(),
-            differing=[
-                DifferingText(
-                    expected,
-                    sample.text,
-                    round(len(sample.samples) / SAMPLE_RATE, 2),
-                    sample.finished,
-                    **sample.options.decoding.to_dict(),
-                )
-                for sample, expected in self.differing[:_EXAMPLES]
-            ],
+            differing=[_differing(sample, expected) for sample, expected in self.differing[:_EXAMPLES]],
             faults=self.faults,
         )
+
+
+def _differing(sample: Sample, expected: str) -> DifferingText:
+    seconds, chosen = round(len(sample.samples) / SAMPLE_RATE, 2), sample.options.decoding
+    searched = chosen.method, chosen.beam, chosen.blank_penalty, chosen.temperature, chosen.blank_skip
+    return DifferingText(expected, sample.text, seconds, sample.finished, *searched)
 
 
 def run_churn(

@@ -59,7 +59,7 @@ class GpuStreamZipformer2:
         those that the kernels do not take."""
         encoder.streaming_layout(chunk_size, left_context_frames)
         chunk, left = _sizes(encoder, chunk_size, left_context_frames)
-        _check_sizes(encoder.config, chunk, left)
+        check_sizes(encoder.config, chunk, left)
         like = torch.empty(0, device=device, dtype=dtype)
         config, embed = encoder.config, encoder.encoder_embed
         self.dtype, self.feature_dim = dtype, encoder.feature_dim
@@ -117,7 +117,7 @@ def _sizes(encoder: Zipformer2, chunk_size: int | None, left_context_frames: int
     return chunk, encoder.left_context_frames if left_context_frames is None else left_context_frames
 
 
-def _check_sizes(config: Zipformer2Config, chunk: int, left: int) -> None:
+def check_sizes(config: Zipformer2Config, chunk: int, left: int) -> None:
     """Raises EngineError for sizes that the kernels do not take."""
     if chunk < CONVNEXT_PADDING:
         raise EngineError(

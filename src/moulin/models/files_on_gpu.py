@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from typing import Any
 
 from moulin.bundle.spec import OnnxModelSpec
 from moulin.errors import BundleError, EngineError, OptionsError
@@ -20,9 +21,25 @@ def why_not_on_gpu_engine(spec: OnnxModelSpec, device: str) -> str | None:
         return reason
     try:
         check_gpu_engine(device)
+        if spec.streaming is not None:
+            _check_chunks(spec)
     except (EngineError, OptionsError) as error:
         return error.message
     return None
+
+
+def _check_chunks(spec: OnnxModelSpec) -> None:
+    """Raises EngineError for a chunk or left context of a Zipformer2 that the kernels do not take."""
+    from moulin.bundle.onnx_weights.load import OnnxWeights
+    from moulin.encoders.zipformer2 import infer_config
+    from moulin.gpu.stream_zipformer2 import check_sizes
+
+    weights = OnnxWeights(spec)
+    shapes: Any = weights.arrays  # all that is looked at
+    recipe = weights.recipe
+    assert recipe.chunk_size is not None
+    assert recipe.left_context_frames is not None
+    check_sizes(infer_config(shapes, recipe), recipe.chunk_size, recipe.left_context_frames)
 
 
 def why_not_its_network(spec: OnnxModelSpec) -> str | None:

@@ -26,6 +26,11 @@ from moulin.tensorrt_engine.profiles import Profile, Range, Shape
 
 _TRTEXEC_PLACES = ("/usr/src/tensorrt/bin/trtexec", "/opt/tensorrt/bin/trtexec")
 _GIB = 2**30
+_WHOLE_LOG = "`moulin trt build --verbose` shows its whole log; after an internal error, try --precision fp32"
+_SHORT_OF_MEMORY = (
+    "a smaller --max-batch or --max-seconds (of the service --max-audio-sec) needs less; or give it to "
+    "`moulin trt build --workspace-gib`, whose engine the service takes"
+)
 
 
 @dataclass(frozen=True)
@@ -193,8 +198,7 @@ class PythonBuilder:
             if plan is None:
                 raise EngineError(
                     f"{self.library} could not build the engine: {listener.reason}",
-                    hint="`moulin trt build --verbose` shows its whole log; if memory is short, lower --workspace-gib, "
-                    "--max-batch or --max-seconds; after an internal error, try --precision fp32",
+                    hint=_SHORT_OF_MEMORY if listener.needed_bytes else _WHOLE_LOG,
                 )
             request.plan.write_bytes(bytes(plan))
 

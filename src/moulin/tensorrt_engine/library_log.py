@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 from moulin.quoting import cut
 
+_NEEDED = re.compile(r"Exceeded mem budget of \d+\. Need (\d+)")
 _log = logging.getLogger(__name__)
 _MOST_SHOWN = 300
 """Characters of an error in a message."""
@@ -24,10 +26,14 @@ class Listener:
 
     say: Say | None = None
     first_error: str = ""
+    needed_bytes: int = 0
+    """The workspace that the builder wanted where it had too little, which is no error's text."""
 
     @property
     def reason(self) -> str:
-        """The first line of the first error, cut; words where there is none."""
+        """The needed workspace, or the first line of the first error, cut; words where there is neither."""
+        if self.needed_bytes:
+            return f"it needs a workspace of {self.needed_bytes / 2**30:.1f} GiB"
         lines = self.first_error.strip().splitlines()
         return cut(lines[0], _MOST_SHOWN) if lines else "it gives no reason"
 
@@ -61,7 +67,10 @@ def logger_of(tensorrt: Any) -> Any:
             is_error = severity in (levels.INTERNAL_ERROR, levels.ERROR)
             if is_error and not self.listeners:
                 _log.error("%s", cut(msg, _MOST_SHOWN))
+            needed = _NEEDED.search(msg)
             for listener in tuple(self.listeners):
+                if needed:
+                    listener.needed_bytes = max(listener.needed_bytes, int(needed[1]))
                 if is_error:
                     listener.first_error = listener.first_error or msg
                 if listener.say is not None and severity != levels.VERBOSE:

@@ -26,10 +26,6 @@ def before(graph: onnx.GraphProto, taken: str, op_type: str, values: object) -> 
     graph.node.insert(0, helper.make_node(op_type, [taken, "secret"], ["changed"], name="the_change"))
 
 
-def maker_of(graph: onnx.GraphProto, name: str) -> onnx.NodeProto:
-    return next(node for node in graph.node if name in node.output)
-
-
 def scaled_features(graph: onnx.GraphProto) -> None:
     before(graph, "x", "Mul", np.full(80, 2.0))
 

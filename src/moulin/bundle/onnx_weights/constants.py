@@ -14,7 +14,6 @@ import numpy as np
 
 from moulin.bundle.onnx_weights.integers import dequantized
 from moulin.bundle.onnx_weights.model_file import Array, WeightFile
-from moulin.errors import BundleError
 
 if TYPE_CHECKING:
     import onnx
@@ -77,9 +76,12 @@ class Constants:
                 return np.array(size, dtype=np.int64) if is_size and size is not None else None
             halves = found is not None and found.dtype == np.float16 and node.op_type in _ARITHMETIC
             inputs.append(found.astype(np.float32) if found is not None and halves else found)
-        if math.prod(np.broadcast_shapes(*_spread(node.op_type, inputs))) > _MOST_ELEMENTS:
-            raise BundleError(f"Expected node '{node.name}' of {self._file.file} to compute a weight, got a larger one")
-        return np.asarray(_COMPUTED[node.op_type](inputs, attributes))
+        try:
+            if math.prod(np.broadcast_shapes(*_spread(node.op_type, inputs))) > _MOST_ELEMENTS:
+                return None
+            return np.asarray(_COMPUTED[node.op_type](inputs, attributes))
+        except (ValueError, IndexError, TypeError):  # for the graph's input it may be right, and is no weight
+            return None
 
     def float(self, name: str) -> Array | None:
         """The `value` of `name` where it has floating-point numbers."""
