@@ -123,7 +123,7 @@ def test_rivas_grpc_of_workers_and_at_the_end(start: Start, server: TritonServer
     """Both workers answer on one port; on SIGTERM a call under way is finished, and no other taken."""
     address, process, log = start("--triton", server.grpc_url, "--workers", "2", "--riva-port", "0")
     assert eventually(lambda: _answers(f"http://{address}")), log.read_text()
-    (riva,) = re.findall(r"Riva's gRPC on (\S+:\d+)", log.read_text())
+    (riva,) = re.findall(r"Listening on (\S+:\d+) for Riva", log.read_text())
     config = messages.RecognitionConfig(sample_rate_hertz=16_000)
     live = messages.StreamingRecognizeRequest(streaming_config={"config": config})
     samples = np.rint(recordings[0].waveform * 32768).astype("<i2")
