@@ -87,6 +87,19 @@ def test_what_cannot_be_spelt_is_refused_by_name() -> None:
         HotwordGraphs(Speller(), [Hotword(f"x{number}") for number in range(9)])
 
 
+def test_optional_ones_that_cannot_be_spelt_are_left_out() -> None:
+    graphs = HotwordGraphs(Speller())
+    hint = Hotword("a1", optional=True)
+    _, request = graphs.of(DecodingOptions(hotwords=(Hotword("ab"), hint)))
+    _, without = graphs.of(options("ab"))
+    assert request is not None
+    assert without is not None
+    assert request.phrases == without.phrases
+    assert graphs.of(DecodingOptions(hotwords=(hint,))) == (None, None)
+    with pytest.raises(OptionsError, match="'b2' cannot be spelt"):
+        graphs.of(DecodingOptions(hotwords=(hint, Hotword("b2"))))
+
+
 @pytest.mark.parametrize("server", [(), (Hotword("ab"),)])
 def test_greedy_search_is_refused_where_that_is_chosen(server: tuple[Hotword, ...]) -> None:
     graphs = HotwordGraphs(Speller(), server)

@@ -21,6 +21,8 @@ from moulin.errors import OptionsError
         ([], ()),
         (["nvidia", "open ai"], (Hotword("nvidia"), Hotword("open ai"))),
         ([{"phrase": "moulin", "score": 2}, {"phrase": "é"}], (Hotword("moulin", 2), Hotword("é"))),
+        ([{"phrase": "a", "score": 2, "optional": True}], (Hotword("a", 2, optional=True),)),
+        ([{"phrase": "a", "optional": True}, "b"], (Hotword("a", optional=True), Hotword("b"))),
     ],
 )
 def test_json(value: Any, wanted: tuple[Hotword, ...]) -> None:
@@ -50,6 +52,7 @@ def test_json(value: Any, wanted: tuple[Hotword, ...]) -> None:
         ([{"phrase": "a", "score": 1e9}], "at most 100"),
         ([{"phrase": "a", "score": "2"}], "got '2'"),
         ([{"phrase": "a", "score": True}], "got True"),
+        ([{"phrase": "a", "optional": 1}], "to be true or false, got 1"),
         (["a"] * (MOST_HOTWORDS + 1), "at most 1,000 hotwords in a request, got 1,001"),
     ],
 )

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moulin.decoding.options import DecodingOptions
-from moulin.gateway.prompt_words import prompt_words
+from moulin.gateway.prompt_words import prompt_words, spoken_hotwords
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,11 @@ def test_prompts(prompt: str | None, wanted: list[str]) -> None:
 @given(st.text(max_size=500))
 def test_whatever_is_taken_is_valid(prompt: str) -> None:
     DecodingOptions(hotwords=tuple(prompt_words(prompt)))  # type: ignore[arg-type]
+
+
+def test_a_prompt_is_a_hint_beside_keywords() -> None:
+    hint = [{"phrase": "b", "optional": True}]
+    assert spoken_hotwords(["a", "a"], "b, a, b") == ["a", *hint]
+    assert spoken_hotwords([], None) == []
+    many = [f"k{number}" for number in range(999)]
+    assert spoken_hotwords(many, "b, c") == [*many, *hint]

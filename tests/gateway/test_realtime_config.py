@@ -91,7 +91,8 @@ def test_keywords_and_the_words_of_a_prompt_are_hotwords() -> None:
     session = {"audio": {"input": {"transcription": transcription}}}
     config = RealtimeConfig("m").updated(session)
     assert config.stream_options["hotwords"] == ["nvidia", "open ai"]
-    assert replace(config, uses_hotwords=True).stream_options["hotwords"] == ["nvidia", "open ai", "moulin"]
+    heard = ["nvidia", "open ai", {"phrase": "moulin", "optional": True}]
+    assert replace(config, uses_hotwords=True).stream_options["hotwords"] == heard
     assert config.to_dict("s")["audio"]["input"]["transcription"]["keywords"] == ["nvidia", "open ai"]
     older = config.updated_older({"input_audio_transcription": {"keywords": None, "prompt": None}})
     assert "hotwords" not in older.stream_options

@@ -35,7 +35,7 @@ def test_keywords_and_the_words_of_a_prompt_are_hotwords() -> None:
         ("keywords[]", "nvidia"), ("keywords", "open ai"), ("prompt", "moulin, nvidia"), ("hotwords_score", "2")
     )
     request = transcription_request(form)
-    with_prompt = {"hotwords": ["nvidia", "open ai", "moulin"], "hotwords_score": 2.0}
+    with_prompt = {"hotwords": ["nvidia", "open ai", {"phrase": "moulin", "optional": True}], "hotwords_score": 2.0}
     assert request.decoding_changes(with_prompt=True) == with_prompt
     assert request.decoding_changes(with_prompt=False)["hotwords"] == ["nvidia", "open ai"]
     for words in ([f"a{number}" for number in range(1001)], ["a" * 101], [" "]):

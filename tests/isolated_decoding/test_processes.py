@@ -390,3 +390,33 @@ def runs(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def test_a_long_recording_gives_way_to_short_ones(tmp_path: Path) -> None:
+    """Its process has the lowest priority after a quarter of a second of work, and takes no other recording."""
+    silence = np.zeros((48_000 * 200, 8), np.float32)
+    minutes = written(tmp_path / "minutes.flac", silence, rate=48_000)
+    clip = written(tmp_path / "clip.wav", np.zeros(16_000, np.float32))
+
+    async def use(processes: DecodingProcesses) -> None:
+        await pieces_of(processes, clip)
+        assert niceness_of_workers() == [10]
+        with minutes.open("rb") as file:
+            wanted = {"max_audio_sec": 3600.0, "max_utterance_sec": None}
+            async with processes.decoding(file.fileno(), "minutes", **wanted) as decoding:  # type: ignore[arg-type]
+                async for _ in decoding:
+                    if decoding.decoded_sec > 150:
+                        assert niceness_of_workers() == [19]
+        await pieces_of(processes, clip)
+        assert 10 in niceness_of_workers()
+
+    run(use)
+
+
+def niceness_of_workers() -> list[int]:
+    """Of the processes that the fork server of this process has forked."""
+    found = []
+    listed = [task.read_text().split() for task in Path("/proc/self/task").glob("*/children")]
+    for server in {int(child) for task in listed for child in task}:
+        found += [os.getpriority(os.PRIO_PROCESS, worker) for worker in children(server)]
+    return found

@@ -56,7 +56,10 @@ def build(
     ] = None,
     workspace_gib: Annotated[
         float | None,
-        typer.Option(help="GPU memory that TensorRT may take for trying.  [default: 4]"),
+        typer.Option(
+            help="GPU memory that TensorRT may take for trying, TensorRT-RTX for computing.  [default: 4; for "
+            "TensorRT-RTX no limit]"
+        ),
     ] = None,
     architecture: Annotated[
         Architecture | None,
@@ -94,8 +97,8 @@ def build(
     from moulin.demo.files import demo_speech
     from moulin.engine.limits import MAX_AUDIO_SEC
     from moulin.models.engine_choice import EngineChoice
-    from moulin.tensorrt_engine.build import WORKSPACE_GIB, build_plan, prepare, this_gpu
-    from moulin.tensorrt_engine.builders import BuildRequest, builder_ahead, find_builder, trtexec_arguments
+    from moulin.tensorrt_engine.build import build_plan, prepare, this_gpu
+    from moulin.tensorrt_engine.builders import TRIALS_GIB, BuildRequest, builder_ahead, find_builder, trtexec_arguments
     from moulin.tensorrt_engine.plan_file import capability_of
     from moulin.tensorrt_engine.ready_plan import drift_check, engines_folder
 
@@ -111,7 +114,7 @@ def build(
     _say(f"TensorRT takes the encoder of {spec.name}: {nodes} operators, {precision}")
     if dry_run:
         request = BuildRequest(
-            Path("encoder.onnx"), Path("encoder.plan"), prepared.profiles, workspace_gib or WORKSPACE_GIB
+            Path("encoder.onnx"), Path("encoder.plan"), prepared.profiles, workspace_gib or TRIALS_GIB
         )
         typer.echo(" \\\n  ".join(["trtexec", *trtexec_arguments(request)]))
         return

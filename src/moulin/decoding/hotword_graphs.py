@@ -80,8 +80,9 @@ class HotwordGraphs:
             try:
                 tokens = self._spell(one.phrase)
             except OptionsError as error:
-                faults.append(error)
-                wrong.append(one.phrase)
+                if not one.optional:
+                    faults.append(error)
+                    wrong.append(one.phrase)
                 continue
             phrases[tokens] = max(score if one.score is None else one.score, phrases.get(tokens, 0.0))
         if len(faults) == 1:

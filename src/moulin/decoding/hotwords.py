@@ -25,17 +25,20 @@ _MOST_FILE_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Hotword:
-    """A phrase, and the bonus for each of its tokens; None takes `DecodingOptions.hotwords_score`. Raises
-    OptionsError."""
+    """A phrase, and the bonus for each of its tokens; None takes `DecodingOptions.hotwords_score`. An `optional` one is
+    left out where the model cannot spell it. Raises OptionsError."""
 
     phrase: str
     score: float | None = None
+    optional: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.phrase, str) or not self.phrase.strip():
             raise OptionsError(f"Expected a hotword of letters, got {quoted(self.phrase)}")
         if len(self.phrase) > MOST_CHARS:
             raise OptionsError(f"Expected hotwords of at most {MOST_CHARS} characters, got {quoted(self.phrase)}")
+        if not isinstance(self.optional, bool):
+            raise OptionsError(f"Expected optional of a hotword to be true or false, got {quoted(self.optional)}")
         if self.score is None:
             return
         is_number = isinstance(self.score, int | float) and not isinstance(self.score, bool)
@@ -46,7 +49,8 @@ class Hotword:
 
 
 def hotwords_of(values: Any) -> tuple[Hotword, ...]:
-    """The hotwords of a request: a list of phrases or of `{"phrase": …, "score": …}`. Raises OptionsError."""
+    """The hotwords of a request: a list of phrases or of `{"phrase": …, "score": …, "optional": …}`. Raises
+    OptionsError."""
     if not isinstance(values, list | tuple):
         raise OptionsError(
             f"Expected hotwords to be a list of phrases, got {quoted(values)}", hint='for example ["nvidia", "moulin"]'
@@ -62,9 +66,9 @@ def hotwords_of(values: Any) -> tuple[Hotword, ...]:
 def _hotword(value: object) -> Hotword:
     if isinstance(value, str):
         return Hotword(value)
-    if not isinstance(value, dict) or not {"phrase"} <= value.keys() <= {"phrase", "score"}:
+    if not isinstance(value, dict) or not {"phrase"} <= value.keys() <= {"phrase", "score", "optional"}:
         raise OptionsError(f'Expected a hotword to be text or {{"phrase": …, "score": …}}, got {quoted(value)}')
-    return Hotword(value["phrase"], value.get("score"))
+    return Hotword(**value)
 
 
 def given_hotwords(file_or_words: str, most: int = MOST_HOTWORDS) -> tuple[Hotword, ...]:
@@ -83,7 +87,12 @@ def given_hotwords(file_or_words: str, most: int = MOST_HOTWORDS) -> tuple[Hotwo
 
 def as_json(hotwords: Sequence[Hotword]) -> list[str | dict[str, Any]]:
     """`hotwords` as `hotwords_of` takes them from JSON."""
-    return [one.phrase if one.score is None else {"phrase": one.phrase, "score": one.score} for one in hotwords]
+    return [one.phrase if one == Hotword(one.phrase) else _fields(one) for one in hotwords]
+
+
+def _fields(one: Hotword) -> dict[str, Any]:
+    score = {} if one.score is None else {"score": one.score}
+    return {"phrase": one.phrase, **score, **({"optional": True} if one.optional else {})}
 
 
 def hotwords_text(hotwords: Sequence[Hotword]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
 from moulin.decoding.hotwords import MOST_CHARS, MOST_HOTWORDS
 
@@ -19,6 +21,14 @@ def prompt_words(prompt: str | None) -> list[str]:
     if len(found) > MOST_HOTWORDS or any(map(_is_prose, found)):
         return []
     return found
+
+
+def spoken_hotwords(keywords: Sequence[str], prompt: str | None) -> list[str | dict[str, Any]]:
+    """`hotwords` of a request: the keywords, and the words of a prompt. A prompt is a hint that clients send to every
+    model, so what this one cannot spell of it is left out."""
+    words: list[str | dict[str, Any]] = list(dict.fromkeys(keywords))
+    hints = [word for word in dict.fromkeys(prompt_words(prompt)) if word not in words]
+    return words + [{"phrase": word, "optional": True} for word in hints[: max(MOST_HOTWORDS - len(words), 0)]]
 
 
 def _is_prose(part: str) -> bool:

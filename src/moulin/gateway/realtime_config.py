@@ -15,7 +15,7 @@ from moulin.audio.pcm import PcmEncoding
 from moulin.decoding.hotwords import MOST_CHARS, MOST_HOTWORDS
 from moulin.gateway.api_error import ApiError
 from moulin.gateway.live_audio import FormatGuard, LiveAudio
-from moulin.gateway.prompt_words import prompt_words
+from moulin.gateway.prompt_words import spoken_hotwords
 from moulin.quoting import cut, quoted
 
 _LOGPROBS = "item.input_audio_transcription.logprobs"
@@ -89,8 +89,8 @@ class RealtimeConfig:
     def stream_options(self) -> dict[str, Any]:
         """The options for streams on Triton."""
         silence = self.turn_detection.silence_sec if self.turn_detection else _SETTLED_SEC
-        words = [*self.keywords, *(prompt_words(self.prompt) if self.uses_hotwords else ())]
-        hotwords = {"hotwords": list(dict.fromkeys(words))} if words else {}
+        words = spoken_hotwords(self.keywords, self.prompt if self.uses_hotwords else None)
+        hotwords = {"hotwords": words} if words else {}
         return {"endpoint": True, "rule2_min_trailing_silence_sec": silence, **hotwords}
 
     def updated(self, session: Any) -> RealtimeConfig:

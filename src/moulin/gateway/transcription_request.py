@@ -11,7 +11,7 @@ from moulin.audio.selection import Selection
 from moulin.decoding.options import DecodingOptions
 from moulin.errors import OptionsError
 from moulin.gateway.api_error import ApiError
-from moulin.gateway.prompt_words import prompt_words
+from moulin.gateway.prompt_words import spoken_hotwords
 from moulin.quoting import quoted
 
 ResponseFormat = Literal["json", "text", "srt", "verbose_json", "vtt"]
@@ -55,9 +55,8 @@ class TranscriptionRequest(BaseModel):
         OptionsError."""
         names = {"method", "beam", "blank_penalty", "hotwords_score"}
         chosen = self.model_dump(include=names, exclude_none=True)
-        words = [*self.keywords, *(prompt_words(self.prompt) if with_prompt else ())]
-        if words:
-            chosen["hotwords"] = list(dict.fromkeys(words))
+        if words := spoken_hotwords(self.keywords, self.prompt if with_prompt else None):
+            chosen["hotwords"] = words
         DecodingOptions().updated(chosen)
         return chosen
 

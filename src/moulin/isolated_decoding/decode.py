@@ -28,16 +28,16 @@ logger = logging.getLogger(__name__)
 _NICE = 10
 """Below everything else on the machine: many recordings at once delay each other, and not live streams."""
 
-_LONG_SEC, _NICE_TO_SHORT = 0.25, 19
-"""CPU time after which a recording gives way to shorter ones, such as a clip. A process cannot
-take that back, and ends with its recording."""
+_LONG_SEC, NICE_TO_SHORT = 0.25, 19
+"""CPU time after which a recording gives way to shorter ones, such as a clip. A process cannot take that back and is
+for no other recording."""
 
 
 def work(orders: socket.socket) -> None:
-    """Take one recording after the other, until the server closes its end or one took long."""
+    """Take one recording after the other, until the server closes its end."""
     os.nice(_NICE)
-    signal.signal(signal.SIGPROF, lambda *_: os.setpriority(os.PRIO_PROCESS, 0, _NICE_TO_SHORT))
-    while os.getpriority(os.PRIO_PROCESS, 0) < _NICE_TO_SHORT:
+    signal.signal(signal.SIGPROF, lambda *_: os.setpriority(os.PRIO_PROCESS, 0, NICE_TO_SHORT))
+    while True:
         data, descriptors, _, _ = socket.recv_fds(orders, MAX_ORDER_BYTES, 2)
         if not data:
             return

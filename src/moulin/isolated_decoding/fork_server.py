@@ -24,7 +24,7 @@ from dataclasses import dataclass
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
 
 from moulin.errors import EngineError
-from moulin.isolated_decoding.decode import work
+from moulin.isolated_decoding.decode import NICE_TO_SHORT, work
 from moulin.isolated_decoding.messages import MAX_ORDER_BYTES
 from moulin.long_audio.voice_activity import VoiceActivity
 
@@ -106,7 +106,8 @@ class ForkServer:
             os.kill(worker.process, signal.SIGKILL)
             return
         worker.number = None
-        if len(self._idle) < self._most_idle and worker.taken < _RECORDINGS_OF_ONE:
+        may_go_on = os.getpriority(os.PRIO_PROCESS, worker.process) < NICE_TO_SHORT
+        if len(self._idle) < self._most_idle and worker.taken < _RECORDINGS_OF_ONE and may_go_on:
             self._idle.append(worker)
         else:
             worker.orders.close()  # which ends it

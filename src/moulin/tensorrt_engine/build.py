@@ -35,9 +35,6 @@ from moulin.tensorrt_engine.sanitise import sanitise
 MAX_BATCH = 64
 """The most utterances or streams in a batch of an engine, where nothing else is asked for."""
 
-WORKSPACE_GIB = 4.0
-"""The limit on memory for TensorRT's trials of kernels; without one it has taken more than the GPU has."""
-
 
 @dataclass(frozen=True)
 class Preparation:
@@ -121,7 +118,7 @@ def build_plan(
         precision,
         file_hash(spec.encoder.file, *spec.encoder.external_files),
         prepared.profiles,
-        WORKSPACE_GIB if workspace_gib is None else workspace_gib,
+        builder.usual_workspace_gib if workspace_gib is None else workspace_gib,
     )
     to.mkdir(parents=True, exist_ok=True)
     plan = to / f"encoder-{precision}-{facts.key}.plan"

@@ -26,6 +26,11 @@ from moulin.tensorrt_engine.profiles import Profile, Range, Shape
 
 _TRTEXEC_PLACES = ("/usr/src/tensorrt/bin/trtexec", "/opt/tensorrt/bin/trtexec")
 _GIB = 2**30
+
+TRIALS_GIB = 4.0
+"""The limit on memory for TensorRT's trials of kernels; without one it has taken more than the GPU has. TensorRT-RTX
+tries nothing when it builds: its workspace is the memory of the engine's own intermediate results."""
+
 _WHOLE_LOG = "`moulin trt build --verbose` shows its whole log; after an internal error, try --precision fp32"
 _SHORT_OF_MEMORY = (
     "a smaller --max-batch or --max-seconds (of the service --max-audio-sec) needs less; or give it to "
@@ -40,7 +45,8 @@ class BuildRequest:
     onnx: Path
     plan: Path
     profiles: Sequence[Profile]
-    workspace_gib: float
+    workspace_gib: float | None
+    """The limit on memory; None for no limit."""
 
 
 class Builder(Protocol):
@@ -55,6 +61,10 @@ class Builder(Protocol):
     @property
     def capabilities(self) -> tuple[str, ...]:
         """The compute capabilities to build for, for example 8.9; empty: that of the GPU of this machine."""
+
+    @property
+    def usual_workspace_gib(self) -> float | None:
+        """The limit on memory where nobody asks for one; None for no limit."""
 
     def build(self, request: BuildRequest) -> None:
         """Write the plan. Raises EngineError with TensorRT's reason."""
@@ -111,6 +121,10 @@ class TrtexecBuilder:
     def capabilities(self) -> tuple[str, ...]:
         return ()
 
+    @property
+    def usual_workspace_gib(self) -> float | None:
+        return TRIALS_GIB
+
     def build(self, request: BuildRequest) -> None:
         done = _run([str(self._binary), *trtexec_arguments(request)])
         if self._log is not None:
@@ -141,7 +155,7 @@ def trtexec_arguments(request: BuildRequest) -> list[str]:
         f"--onnx={request.onnx}",
         f"--saveEngine={request.plan}",
         "--stronglyTyped",
-        f"--memPoolSize=workspace:{round(1024 * request.workspace_gib)}M",
+        *([f"--memPoolSize=workspace:{round(1024 * request.workspace_gib)}M"] if request.workspace_gib else []),
         "--skipInference",
     ]
     for number, profile in enumerate(request.profiles):
@@ -189,6 +203,10 @@ class PythonBuilder:
     def capabilities(self) -> tuple[str, ...]:
         return self._capabilities
 
+    @property
+    def usual_workspace_gib(self) -> float | None:
+        return None if self._library is TENSORRT_RTX else TRIALS_GIB
+
     def build(self, request: BuildRequest) -> None:
         with listening(self._tensorrt, self._log) as listener:
             builder = self._tensorrt.Builder(logger_of(self._tensorrt))
@@ -219,7 +237,8 @@ class PythonBuilder:
         """The builder's configuration for `request`."""
         trt = self._tensorrt
         config = builder.create_builder_config()
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, round(request.workspace_gib * _GIB))
+        if request.workspace_gib is not None:
+            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, round(request.workspace_gib * _GIB))
         if self._capabilities:
             config.num_compute_capabilities = len(self._capabilities)
         for number, capability in enumerate(self._capabilities):

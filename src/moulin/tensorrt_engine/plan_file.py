@@ -50,7 +50,7 @@ class PlanFacts:
     model: str
     """SHA-256 of the ONNX file, its external weights included."""
     profiles: Sequence[Profile]
-    workspace_gib: float
+    workspace_gib: float | None
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -86,9 +86,10 @@ def is_checked(plan: Path) -> bool:
     return _read_facts(plan).get("drift") is not None
 
 
-def built_within(plan: Path) -> float:
-    """The workspace that the builder of `plan` had, in GiB. Raises BundleError."""
-    return float(_read_facts(plan)["workspace_gib"])
+def built_within(plan: Path) -> float | None:
+    """The workspace that the builder of `plan` had, in GiB; None for no limit. Raises BundleError."""
+    workspace: float | None = _read_facts(plan)["workspace_gib"]
+    return workspace
 
 
 def num_profiles(plan: Path) -> int:
