@@ -70,6 +70,9 @@ $(BIN)/python:
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint \
 	deploy/constraints-$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt --editable
 
+# Without its dependencies: it wants an older release of websockets than we, for what no test uses.
+RIVA_CLIENT = nvidia-riva-client==2.28.0
+
 # What is installed is remembered in stamp files, so that a second run starts at once.
 $(VENV)/.demo: $(BIN)/python pyproject.toml
 	@echo "Installing what the demo needs into $(VENV), about a minute ..." >&2
@@ -79,6 +82,7 @@ $(VENV)/.demo: $(BIN)/python pyproject.toml
 $(VENV)/.test: $(BIN)/python pyproject.toml
 	@echo "Installing what the tests need into $(VENV), one to three minutes ..." >&2
 	$(INSTALL) '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(RIVA_CLIENT)
 	scripts/browser.sh
 	@touch $@ $(VENV)/.demo
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import ssl
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
+import numpy as np
 import pytest
 
+from moulin.gateway.riva import messages
 from moulin.launch.ports import claim_ports
 from moulin.launch.server import TritonServer
 from tests.conftest import Recording
@@ -110,6 +115,57 @@ def test_workers_share_a_port_and_their_metrics(
     process.send_signal(signal.SIGTERM)
     assert process.wait(300) == 0
     assert eventually(lambda: not alive(second))
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.triton
+def test_rivas_grpc_of_workers_and_at_the_end(start: Start, server: TritonServer, recordings: list[Recording]) -> None:
+    """Both workers answer on one port; on SIGTERM a call under way is finished, and no other taken."""
+    address, process, log = start("--triton", server.grpc_url, "--workers", "2", "--riva-port", "0")
+    assert eventually(lambda: _answers(f"http://{address}")), log.read_text()
+    (riva,) = re.findall(r"Listening on (\S+:\d+) for Riva", log.read_text())
+    config = messages.RecognitionConfig(sample_rate_hertz=16_000)
+    live = messages.StreamingRecognizeRequest(streaming_config={"config": config})
+    samples = np.rint(recordings[0].waveform * 32768).astype("<i2")
+    stopping, refused = threading.Event(), threading.Event()
+
+    def talking() -> Iterator[bytes]:
+        yield live.SerializeToString()
+        for piece in np.array_split(samples, 10):
+            yield messages.StreamingRecognizeRequest(audio_content=piece.tobytes()).SerializeToString()
+        stopping.set()
+        refused.wait(60)
+
+    def channel() -> Any:
+        return grpc.insecure_channel(riva, options=[("grpc.use_local_subchannel_pool", 1)])
+
+    def recognize(connected: Any) -> Any:
+        request = messages.RecognizeRequest(config=config, audio=samples.tobytes()).SerializeToString()
+        answer = connected.unary_unary(f"/{messages.SERVICE}/Recognize")(request, timeout=60)
+        return messages.RecognizeResponse.FromString(answer)
+
+    for _ in range(8):
+        with channel() as connected:
+            (result,) = recognize(connected).results
+            assert result.alternatives[0].transcript == recordings[0].text
+    with channel() as connected:
+        responses = connected.stream_stream(f"/{messages.SERVICE}/StreamingRecognize")(talking())
+        assert stopping.wait(60)
+        process.send_signal(signal.SIGTERM)
+
+        def is_refused() -> bool:
+            with channel() as other:
+                try:
+                    recognize(other)
+                except grpc.RpcError as error:
+                    return bool(error.code() == grpc.StatusCode.UNAVAILABLE)
+                return False
+
+        assert eventually(is_refused)
+        refused.set()
+        last = messages.StreamingRecognizeResponse.FromString(list(responses)[-1])
+    assert last.results[0].is_final
+    assert process.wait(300) == 0
     assert "Traceback" not in log.read_text()
 
 

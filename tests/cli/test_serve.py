@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import socket
@@ -57,8 +58,9 @@ def _transcribed_by_gateway(serving: Serving, recording: Recording) -> str:
 
 @pytest.mark.triton
 def test_the_demo_models_are_announced_and_served(start: Callable[..., Serving], recordings: list[Recording]) -> None:
-    serving = start(MOULIN, "serve", *FREE_PORTS)
+    serving = start(MOULIN, "serve", *FREE_PORTS, "--riva-port", "0")
     serving.wait_ready()
+    assert re.search(r"^  Riva +127\.0\.0\.1:\d+$", serving.err, re.MULTILINE)
     assert "Serving digits-en (zipformer2, offline, int8) as transducer on cpu\n" in serving.err
     assert "Serving digits-en-streaming (zipformer2, streaming, fp32) as transducer_streaming on cpu\n" in serving.err
     assert f"moulin transcribe speech.wav --url {serving.grpc_url}\n" in serving.err

@@ -164,7 +164,7 @@ def gateway(
         settings = with_riva_port(settings)
         logger.info("Listening on %s", _url(listener, "https" if settings.tls else "http"))
         if settings.riva_port is not None:
-            logger.info("Riva's gRPC on %s", reachable(settings.host, settings.riva_port))
+            logger.info("Listening on %s for Riva", reachable(settings.host, settings.riva_port))
     interrupts.allow(None)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):

@@ -91,6 +91,17 @@ def api_error(error: Exception) -> ApiError:
     return ApiError(500, "Something went wrong in the gateway", code="internal_error", hint="its log has the reason")
 
 
+def server_stopping(what: str) -> ApiError:
+    """The error for a request or call that is under way when the grace period ends."""
+    return ApiError(
+        503,
+        f"The gateway is stopping, and the {what} took longer than it waits",
+        code="server_stopping",
+        hint="send it again",
+        retry_after_sec=RETRY_AFTER_SEC,
+    )
+
+
 def _refusal(
     error: MoulinError, status: int, code: str, *, param: str | None = None, retry_after_sec: float | None = None
 ) -> ApiError:

@@ -8,7 +8,7 @@ import json
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from moulin.gateway.api_error import RETRY_AFTER_SEC, ApiError
+from moulin.gateway.api_error import server_stopping
 
 
 class Stopping:
@@ -32,13 +32,7 @@ class Stopping:
         try:
             await self._app(scope, receive, observed)
         except asyncio.CancelledError:
-            refusal = ApiError(
-                503,
-                "The gateway is stopping, and the request took longer than it waits",
-                code="server_stopping",
-                hint="send it again",
-                retry_after_sec=RETRY_AFTER_SEC,
-            )
+            refusal = server_stopping("request")
             if begun is None:
                 headers = {**refusal.headers(), "connection": "close"}
                 await JSONResponse(refusal.body(), refusal.status, headers)(scope, receive, send)

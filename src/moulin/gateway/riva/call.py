@@ -14,7 +14,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from moulin.gateway.access import ApiKeys, bearer_key
-from moulin.gateway.api_error import ApiError, api_error
+from moulin.gateway.api_error import ApiError, api_error, server_stopping
 from moulin.gateway.request_context import REQUEST_ID, report_request, request_id_of
 from moulin.gateway.riva.messages import SERVICE
 from moulin.gateway.services import Services
@@ -82,10 +82,24 @@ class Calls:
 
     def __init__(self, services: Services) -> None:
         self._services, self._keys = services, ApiKeys(services.settings)
+        self._under_way: set[asyncio.Task[Any]] = set()
+        self._ended = False
+
+    def end(self) -> None:
+        """Answer all that is under way with UNAVAILABLE."""
+        self._ended = True
+        for task in self._under_way:
+            task.cancel()
 
     def handler(self, method: str, behaviour: Behaviour, request_type: Any) -> Callable[[Any, Any], Awaitable[Any]]:
         async def handle(_requests: Any, context: Any) -> Any:
-            return await self._serve(Call(context, method, request_type), context, behaviour)
+            task = asyncio.current_task()
+            assert task is not None
+            self._under_way.add(task)
+            try:
+                return await self._serve(Call(context, method, request_type), context, behaviour)
+            finally:
+                self._under_way.discard(task)
 
         return handle
 
@@ -97,12 +111,10 @@ class Calls:
         try:
             with self._services.tracing.request(f"gRPC {path}", call.metadata, about):
                 self._admit(call)
-                response = await behaviour(self._services, call)
+                response = await self._answer(call, behaviour)
             status = 200
             context.set_trailing_metadata(call.trailing())
             return response
-        except asyncio.CancelledError:
-            raise
         except Exception as error:
             refusal = api_error(error)
             status = refusal.status
@@ -120,6 +132,14 @@ class Calls:
                 client=call.address,
                 log=call.log,
             )
+
+    async def _answer(self, call: Call, behaviour: Behaviour) -> Any:
+        try:
+            return await behaviour(self._services, call)
+        except asyncio.CancelledError:
+            if not self._ended:
+                raise  # the client has left
+            raise server_stopping("call") from None
 
     def _admit(self, call: Call) -> None:
         """Raises ApiError 401, 429."""

@@ -18,6 +18,8 @@ from moulin.gateway.settings import GatewaySettings
 
 GRACE_SEC = 10.0
 """Time for calls under way to finish when the gateway stops."""
+_LAST_WORDS_SEC = 1.0
+"""Time for the answers to those that are not."""
 MOST_MESSAGE_BYTES = 64 << 20
 """The limit on a message, which is held in memory: half an hour of 16 kHz in 16 bits."""
 
@@ -31,7 +33,7 @@ class RivaServer:
     """Riva's service beside the HTTP server, in its event loop; an asynchronous context manager."""
 
     def __init__(self, services: Services) -> None:
-        self._services = services
+        self._services, self._calls = services, Calls(services)
         self._server: Any = None
         self._stopping: asyncio.Task[None] | None = None
         self.port = 0
@@ -40,7 +42,7 @@ class RivaServer:
         """Listen. Raises LaunchError."""
         settings = self._services.settings
         self._server = grpc.aio.server(options=_options(settings), maximum_concurrent_rpcs=_most_calls(settings))
-        self._server.add_generic_rpc_handlers((_handlers(Calls(self._services)),))
+        self._server.add_generic_rpc_handlers((_handlers(self._calls),))
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         try:
             self.port = self._listen(f"{host}:{settings.riva_port}")
@@ -60,7 +62,13 @@ class RivaServer:
     def begin_to_stop(self) -> None:
         """Take no more calls; those under way may go on for `GRACE_SEC`. Idempotent."""
         if self._server is not None and self._stopping is None:
-            self._stopping = asyncio.create_task(self._server.stop(GRACE_SEC))
+            self._stopping = asyncio.create_task(self._stop())
+
+    async def _stop(self) -> None:
+        stopping = asyncio.create_task(self._server.stop(GRACE_SEC + _LAST_WORDS_SEC))
+        await asyncio.wait({stopping}, timeout=GRACE_SEC)
+        self._calls.end()
+        await stopping
 
     def _listen(self, address: str) -> int:
         settings = self._services.settings
