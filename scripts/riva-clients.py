@@ -50,7 +50,6 @@ async def _livekit(server: str, file: str) -> list[tuple[str, str]]:
     from livekit import rtc
     from livekit.plugins import nvidia
 
-    heard: list[tuple[str, str]] = []
     rate, pieces = _pieces(file)
     async with asyncio.timeout(60):
         stream = nvidia.STT(server=server, use_ssl=False, api_key="unused").stream()
@@ -58,11 +57,9 @@ async def _livekit(server: str, file: str) -> list[tuple[str, str]]:
             stream.push_frame(rtc.AudioFrame(piece, rate, 1, len(piece) // 2))
         stream.flush()
         stream.end_input()
-        async for event in stream:
-            if event.alternatives:
-                heard.append((event.type.value, event.alternatives[0].text))
+        heard = [(event.type.value, event.alternatives[0].text) async for event in stream if event.alternatives]
         await stream.aclose()
-    return heard
+        return heard
 
 
 async def _pipecat(server: str, file: str, *, segmented: bool) -> list[tuple[str, str]]:
