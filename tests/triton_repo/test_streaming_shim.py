@@ -168,5 +168,6 @@ def test_what_config_pbtxt_says_reaches_the_engine(
         "engine": replace(engine, workers=4),
         "max_streams": 3,
         "max_batch": 7,
+        "hotwords": (),
         "options": StreamOptions(),
     }
