@@ -418,8 +418,6 @@ def niceness_of_workers() -> list[int]:
     found = []
     listed = [task.read_text().split() for task in Path("/proc/self/task").glob("*/children")]
     for server in {int(child) for task in listed for child in task}:
-        if (
-            b"moulin.isolated_decoding" in Path(f"/proc/{server}/cmdline").read_bytes()
-        ):  # others: Triton
+        if b"moulin.isolated_decoding" in Path(f"/proc/{server}/cmdline").read_bytes():  # others: Triton
             found += [os.getpriority(os.PRIO_PROCESS, worker) for worker in children(server)]
     return found
