@@ -71,7 +71,7 @@ class Speller:
         return frozenset("".join(self._tokens.text([token]) for token in self._ids.values()))
 
     def _spell(self, words: str, byte_ids: dict[int, int]) -> tuple[int, ...] | None:
-        """The ids of `words`, whose case is that of the vocabulary; None where it cannot be spelt."""
+        """The ids of `words`, already in the case of the vocabulary; None where they cannot be spelt."""
         if self._bpe_model is None:
             return self._cover(self._marked(words), byte_ids)
         ids: list[int] = []

@@ -13,10 +13,9 @@ from moulin.bundle.spec import ModelSpec
 from moulin.decoding.found import Hypothesis
 from moulin.decoding.hotword_graphs import HotwordGraphs
 from moulin.decoding.options import DecodingOptions
-from moulin.decoding.row_graphs import NO_GRAPHS, Graphs
+from moulin.decoding.row_graphs import Graphs
 from moulin.decoding.row_options import RowOptions
-from moulin.engine.no_blank_skip import no_blank_skip
-from moulin.engine.no_hotwords import no_hotwords
+from moulin.engine.asked_for import graphs_asked_for
 from moulin.engine.pipeline import Pipeline
 from moulin.engine.spelling import spell
 from moulin.engine.word_times import Sound
@@ -110,14 +109,7 @@ class Recognizer:
         self.pipeline.close()
 
     def _graphs(self, options: DecodingOptions) -> Graphs:
-        """The automata of a row's hotwords. Raises OptionsError for options that the model cannot fulfil."""
-        if options.blank_skip is not None and not self._skips_blanks:
-            raise no_blank_skip(self.spec)
-        if self._hotwords is not None:
-            return self._hotwords.of(options)
-        if options.hotwords:
-            raise no_hotwords(ctc=self.spec.head == "ctc")
-        return NO_GRAPHS
+        return graphs_asked_for(self.spec, options, skips_blanks=self._skips_blanks, hotwords=self._hotwords)
 
     def _spell(self, hypothesis: Hypothesis, waveform: Floats) -> Transcript:
         frame_sec = self.spec.encoder_frame_sec

@@ -17,12 +17,11 @@ from moulin.decoding.found import Found, Hypothesis
 from moulin.decoding.hotword_graphs import HotwordGraphs
 from moulin.decoding.hypotheses import OpenHypotheses
 from moulin.decoding.options import MAX_BEAM, DecodingOptions
-from moulin.decoding.row_graphs import NO_GRAPHS, Graphs
+from moulin.decoding.row_graphs import Graphs
 from moulin.decoding.row_options import RowOptions
 from moulin.decoding.search import Continuation
+from moulin.engine.asked_for import graphs_asked_for
 from moulin.engine.features import TAIL_PADDING_SEC
-from moulin.engine.no_blank_skip import no_blank_skip
-from moulin.engine.no_hotwords import no_hotwords
 from moulin.engine.precision_error import precision_error
 from moulin.engine.spelling import spell_words
 from moulin.engine.stepper import StepLimits, Stepper
@@ -107,14 +106,7 @@ class StreamRecognizer:
         return stream
 
     def _graphs(self, options: DecodingOptions) -> Graphs:
-        """The automata of a stream's hotwords. Raises OptionsError for options that the model cannot fulfil."""
-        if options.blank_skip is not None and not self._skips_blanks:
-            raise no_blank_skip(self.spec)
-        if self._hotwords is not None:
-            return self._hotwords.of(options)
-        if options.hotwords:
-            raise no_hotwords(ctc=self.spec.head == "ctc")
-        return NO_GRAPHS
+        return graphs_asked_for(self.spec, options, skips_blanks=self._skips_blanks, hotwords=self._hotwords)
 
     def accept(self, stream: Stream, samples: Floats) -> None:
         """Append audio: float32 [n] (16 kHz, mono, in [-1, 1]), n may be 0. It is copied.

@@ -26,7 +26,7 @@ def conv2d_subsampling(match: Match, name: str) -> Flow:
 
 
 def feed_forward(match: Match, up: str, down: str, flow: Flow) -> Flow:
-    """Two linear layers whose output is added to their input; returns the flow of the sum."""
+    """Take two linear layers, and return the flow after them: their output added to their input."""
     first, second = match.pair(up, down, flow)
     match.layer(up, first)
     match.layer(down, second)

@@ -1,4 +1,4 @@
-"""The parameters of an exported LSTM encoder, whose layers are unrolled over the one frame of a chunk."""
+"""The parameters of an exported LSTM encoder. A chunk is one frame, so the graph has each layer written out once."""
 
 from __future__ import annotations
 

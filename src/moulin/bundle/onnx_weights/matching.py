@@ -16,7 +16,7 @@ from moulin.quoting import quoted
 
 
 class UnmatchedGraphError(BundleError):
-    """A graph whose weights cannot be told apart or recognised; the message names the node or parameter."""
+    """Some weights of the graph are not recognised, or could be two; the message names the node or parameter."""
 
 
 class Match:
@@ -82,7 +82,7 @@ class Match:
             raise self.unmatched(f"no bias of '{name}', got {quoted(operation.node)}")
 
     def rename(self, before: str, after: str) -> None:
-        """Let parameters whose names begin with `before` begin with `after`."""
+        """Rename parameters: where a name begins with `before`, it now begins with `after`."""
         for name in [name for name in self.tensors if name.startswith(before)]:
             self.tensors[after + name.removeprefix(before)] = self.tensors.pop(name)
 

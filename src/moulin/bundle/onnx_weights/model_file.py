@@ -1,5 +1,4 @@
-"""ONNX files as graphs whose weights stay on disk: all of them are views of mapped files, which are read when they are
-used."""
+"""ONNX files as graphs. The weights stay on disk: each is a view of a mapped file, and is read when it is used."""
 
 from __future__ import annotations
 

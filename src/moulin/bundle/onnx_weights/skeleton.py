@@ -53,7 +53,7 @@ class Skeleton:
         self._walk(graph)
 
     def flow(self, name: str) -> Flow:
-        """The operations whose outputs reach the tensor `name`."""
+        """The operations that the tensor `name` comes from."""
         return self._flows.get(name, NOTHING)
 
     def names(self, flow: Flow) -> str:

@@ -3,7 +3,7 @@ several modules use."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from moulin.bundle.onnx_weights.matching import Match
@@ -11,6 +11,9 @@ from moulin.bundle.onnx_weights.operation import NOTHING, Flow, Operation, union
 
 if TYPE_CHECKING:
     import onnx
+
+Layer = Callable[[Match, str, Flow], tuple[Flow, int]]
+"""From a layer's name and the flow before it to the flow after it, and the number of its heads."""
 
 
 class Stacks:
@@ -31,6 +34,29 @@ def shapes_of(match: Match, prefix: str) -> dict[str, tuple[int, ...]]:
     return {
         name.removeprefix(prefix): values.shape for name, values in match.tensors.items() if name.startswith(prefix)
     }
+
+
+def plain_stacks(match: Match, stacks: Stacks, flow: Flow, layer: Layer) -> list[tuple[Flow, int]]:
+    """Stacks at the frame rate of the embedding: the flow after each, and its heads. `layer` takes the parameters of a
+    layer with a name (which ends with a dot) behind a flow."""
+    found: list[tuple[Flow, int]] = []
+    count = 0
+    first: dict[str, tuple[int, ...]] = {}
+    while not match.candidates(flow, "average"):
+        name = f"encoder.encoders.{stacks.index}.layers.{count}."
+        flow, heads = layer(match, name, flow)
+        shapes = shapes_of(match, name)
+        if first and (shapes != first or stacks.is_full(count)):
+            stacks.index += 1
+            count = 0
+            match.rename(name, f"encoder.encoders.{stacks.index}.layers.0.")
+        if count == 0:
+            first = shapes
+            found.append((flow, heads))
+        found[-1] = flow, heads
+        count += 1
+    stacks.index += 1
+    return found
 
 
 def positions_of(match: Match, name: str, weights_in: Operation, values: Flow = NOTHING) -> Operation:

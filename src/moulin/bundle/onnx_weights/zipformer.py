@@ -15,7 +15,7 @@ from moulin.bundle.onnx_weights.encoder_parts import (
 from moulin.bundle.onnx_weights.matching import Match
 from moulin.bundle.onnx_weights.norms import basic_norm
 from moulin.bundle.onnx_weights.operation import Flow, union
-from moulin.bundle.onnx_weights.stacks import Stacks, heads_of, positions_of, shapes_of
+from moulin.bundle.onnx_weights.stacks import Stacks, heads_of, plain_stacks, positions_of
 from moulin.encoders.recipe import Recipe
 
 
@@ -35,7 +35,7 @@ def zipformer(match: Match, layers: Sequence[int] = ()) -> Recipe:
         if match.candidates(flow, "average"):
             found = [_downsampled(match, stacks, flow)]
         else:
-            found = _plain(match, stacks, flow)
+            found = plain_stacks(match, stacks, flow, _layer)
         outputs += [output for output, _ in found]
         heads += [number for _, number in found]
         flow = outputs[-1]
@@ -76,28 +76,6 @@ def _combine(match: Match, name: str, first: Flow, second: Flow) -> Flow | None:
                 match.take(f"{name}.weight1", weight)
                 return operation.alone
     return None
-
-
-def _plain(match: Match, stacks: Stacks, flow: Flow) -> list[tuple[Flow, int]]:
-    """Stacks at the frame rate of the embedding: the flow after each, and its heads."""
-    found: list[tuple[Flow, int]] = []
-    count = 0
-    first: dict[str, tuple[int, ...]] = {}
-    while not match.candidates(flow, "average"):
-        name = f"encoder.encoders.{stacks.index}.layers.{count}."
-        flow, heads = _layer(match, name, flow)
-        shapes = shapes_of(match, name)
-        if first and (shapes != first or stacks.is_full(count)):
-            stacks.index += 1
-            count = 0
-            match.rename(name, f"encoder.encoders.{stacks.index}.layers.0.")
-        if count == 0:
-            first = shapes
-            found.append((flow, heads))
-        found[-1] = flow, heads
-        count += 1
-    stacks.index += 1
-    return found
 
 
 def _downsampled(match: Match, stacks: Stacks, before: Flow) -> tuple[Flow, int]:

@@ -11,7 +11,7 @@ from moulin.bundle.onnx_weights.matching import Match
 from moulin.bundle.onnx_weights.model_file import Array
 from moulin.bundle.onnx_weights.norms import bias_norm
 from moulin.bundle.onnx_weights.operation import Flow, Operation, union
-from moulin.bundle.onnx_weights.stacks import Stacks, heads_of, positions_of, shapes_of
+from moulin.bundle.onnx_weights.stacks import Stacks, heads_of, plain_stacks, positions_of
 from moulin.encoders.recipe import Recipe
 
 
@@ -43,24 +43,9 @@ def _embedding(match: Match) -> Flow:
 
 
 def _plain(match: Match, stacks: Stacks, flow: Flow) -> tuple[Flow, list[int]]:
-    """Stacks at the frame rate of the embedding: the flow after them, and the heads of each."""
-    heads: list[int] = []
-    count = 0
-    first: dict[str, tuple[int, ...]] = {}
-    while not match.candidates(flow, "average"):
-        name = f"encoder.encoders.{stacks.index}.layers.{count}."
-        flow, number = _layer(match, name, flow)
-        shapes = shapes_of(match, name)
-        if first and (shapes != first or stacks.is_full(count)):
-            stacks.index += 1
-            count = 0
-            match.rename(name, f"encoder.encoders.{stacks.index}.layers.0.")
-        if count == 0:
-            first = shapes
-            heads.append(number)
-        count += 1
-    stacks.index += 1
-    return flow, heads
+    """`plain_stacks`: the flow after the last, and the heads of each."""
+    found = plain_stacks(match, stacks, flow, _layer)
+    return found[-1][0] if found else flow, [heads for _, heads in found]
 
 
 def _downsampled(match: Match, stacks: Stacks, before: Flow) -> tuple[Flow, list[int]]:
@@ -76,7 +61,7 @@ def _downsampled(match: Match, stacks: Stacks, before: Flow) -> tuple[Flow, list
 
 
 def _downsample(match: Match, name: str, flow: Flow) -> Operation:
-    """The export has the softmax of the `bias`, whose logarithm has the same softmax."""
+    """The export holds softmax(bias). Its logarithm is as good as the bias itself: the softmax of both is the same."""
     average = match.find(f"{name}.bias", flow, "average")
     assert average.weight is not None
     match.take(f"{name}.bias", np.log(average.weight.astype(np.float32)).reshape(-1))
