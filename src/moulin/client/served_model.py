@@ -20,6 +20,8 @@ class ServedModel:
     """The longest utterance that the model takes; longer recordings are cut. Streams have no limit."""
     uses_hotwords: bool = False
     """Whether requests may have hotwords."""
+    lanes: bool = False
+    """Whether it takes bundles of many streams."""
 
 
 def ready_models(index: Any) -> list[str]:
@@ -52,4 +54,16 @@ def _served_model(config: Any) -> ServedModel:
         config.HasField("sequence_batching"),
         float(facts.get("max_utterance_sec") or _UNTOLD_LIMIT_SEC),
         facts.get("hotwords") == "true",
+        has_lanes(config),
     )
+
+
+def has_lanes(config: Any) -> bool:
+    """Whether a `ModelConfig` is of a model that takes bundles of many streams."""
+    return any(tensor.name == "BUNDLE" for tensor in config.input)
+
+
+def instances(config: Any) -> int:
+    """The number of a model's instances, by its `ModelConfig`."""
+    count: int = sum(group.count * max(1, len(group.gpus)) for group in config.instance_group)
+    return max(1, count)
