@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
     Options = TypeVar("Options", OfflineOptions, StreamingOptions)
 
-WireName = Literal["http", "http-int16", "grpc", "grpc-int16", "grpc-stream", "grpc-stream-int16"]
-"""The transport of requests: HTTP, unary gRPC or a few gRPC streams; samples as float32 or as 16 bits."""
+WireName = Literal["http", "http-int16", "grpc", "grpc-int16", "grpc-stream", "grpc-stream-int16", "bundle"]
+"""The transport of requests: HTTP, unary gRPC or a few gRPC streams; samples as float32 or as 16 bits. `bundle`: many
+streams in one request."""
 
 CONCURRENCY = 64
 """Concurrent requests: as many as one batch holds, so that the server never waits for the client."""
@@ -93,6 +94,12 @@ def connect(
     wire: WireName, url: str, model: str, options: str, clips: Sequence[Clip], generator: int = 0
 ) -> Connection:
     """`clips` as sequences of chunks, or, where all are whole recordings, as one request each."""
+    if wire == "bundle":
+        if any(clip.whole for clip in clips):
+            raise OptionsError("Bundles are for streams, not for whole recordings", hint="measure them over grpc")
+        from moulin.evaluate.targets.triton_bundle import BundleConnection
+
+        return BundleConnection(url, model, options, clips)
     from moulin.evaluate.targets.triton_streams import triton_connection
 
     return triton_connection(_wire(wire, url, model), clips, generator, options)
