@@ -37,6 +37,8 @@ WireName = Literal["http", "http-int16", "grpc", "grpc-int16", "grpc-stream", "g
 """The transport of requests: HTTP, unary gRPC or a few gRPC streams; samples as float32 or as 16 bits. `bundle`: many
 streams in one request."""
 
+_IDLE_MODEL_PY = "from moulin.evaluate.targets.idle_shim import TritonPythonModel\n"
+
 CONCURRENCY = 64
 """Concurrent requests: as many as one batch holds, so that the server never waits for the client."""
 
@@ -67,6 +69,13 @@ def at_once(spec: ModelSpec, settings: ServerSettings) -> Iterator[Transcribe]:
 def started(wire: WireName, spec: ModelSpec | None, settings: ServerSettings) -> Iterator[RunningTarget]:
     """moulin's service: a request for each chunk or recording over `wire`."""
     with _moulin(needed(spec), settings) as server:
+        yield _running(server, wire, settings)
+
+
+@contextmanager
+def started_idle(wire: WireName, spec: ModelSpec | None, settings: ServerSettings) -> Iterator[RunningTarget]:
+    """moulin's streaming service over a stepper that does nothing: the way in alone."""
+    with _moulin(needed(spec), settings, idle=True) as server:
         yield _running(server, wire, settings)
 
 
@@ -129,7 +138,7 @@ def _running(server: TritonServer, wire: WireName, settings: ServerSettings) -> 
 
 
 @contextmanager
-def _moulin(spec: ModelSpec, settings: ServerSettings) -> Iterator[TritonServer]:
+def _moulin(spec: ModelSpec, settings: ServerSettings, *, idle: bool = False) -> Iterator[TritonServer]:
     from moulin.triton_repo.offline_options import OfflineOptions
     from moulin.triton_repo.repository import build_offline_repository, build_streaming_repository
     from moulin.triton_repo.streaming_options import StreamingOptions
@@ -138,7 +147,9 @@ def _moulin(spec: ModelSpec, settings: ServerSettings) -> Iterator[TritonServer]
         engine = settings.engine
         if spec.streaming:
             streaming = with_options(StreamingOptions(engine=engine), settings.moulin)
-            build_streaming_repository(spec, repository, streaming, link=True)
+            folder = build_streaming_repository(spec, repository, streaming, link=True)
+            if idle:
+                (folder / "1" / "model.py").write_text(_IDLE_MODEL_PY)
         else:
             offline = OfflineOptions(engine=engine, decoding=DecodingOptions().updated(settings.decoding))
             build_offline_repository(spec, repository, with_options(offline, settings.moulin), link=True)
