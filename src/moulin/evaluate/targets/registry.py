@@ -17,6 +17,7 @@ from moulin.evaluate.targets import (
     openai_rest,
     sherpa_engine,
     sherpa_server,
+    started_gateway,
     triton,
 )
 from moulin.evaluate.targets.target import ConnectTo, RunningTarget, ServerSettings, Start, StartAtOnce
@@ -53,6 +54,12 @@ TARGETS: Mapping[str, Target] = {
     "moulin-triton": Target(triton.at_once),
     **{f"moulin-triton-{wire}": _both(partial(triton.started, wire)) for wire in _WIRES},
     "moulin-triton-bundle": Target(streams=partial(triton.started, "bundle")),
+    **{
+        f"moulin-gateway{f'-{count}' if count > 1 else ''}": Target(streams=partial(started_gateway.started, count))
+        for count in started_gateway.WORKERS
+    },
+    "idle-gateway": Target(streams=partial(started_gateway.started, 1, idle=True)),
+    "idle-gateway-unary": Target(streams=partial(started_gateway.started, 1, idle=True, lanes=False)),
     "sherpa-onnx": Target(requests=sherpa_engine.requests, streams=sherpa_engine.streams),
     **{f"sherpa-onnx-batch{n}": Target(partial(sherpa_engine.batches_at_once, n)) for n in (1, 4, 16)},
     "sherpa-onnx-threads": Target(sherpa_engine.threads_at_once),

@@ -61,21 +61,21 @@ def at_once(spec: ModelSpec, settings: ServerSettings) -> Iterator[Transcribe]:
 
             return list(await asyncio.gather(*map(send, range(len(waveforms)))))
 
-    with _moulin(spec, settings) as server:
+    with served(spec, settings) as server:
         yield lambda waveforms: asyncio.run(send_all(server.grpc_url, waveforms))
 
 
 @contextmanager
 def started(wire: WireName, spec: ModelSpec | None, settings: ServerSettings) -> Iterator[RunningTarget]:
     """moulin's service: a request for each chunk or recording over `wire`."""
-    with _moulin(needed(spec), settings) as server:
+    with served(needed(spec), settings) as server:
         yield _running(server, wire, settings)
 
 
 @contextmanager
 def started_idle(wire: WireName, spec: ModelSpec | None, settings: ServerSettings) -> Iterator[RunningTarget]:
     """moulin's streaming service over a stepper that does nothing: the way in alone."""
-    with _moulin(needed(spec), settings, idle=True) as server:
+    with served(needed(spec), settings, idle=True) as server:
         yield _running(server, wire, settings)
 
 
@@ -138,7 +138,10 @@ def _running(server: TritonServer, wire: WireName, settings: ServerSettings) -> 
 
 
 @contextmanager
-def _moulin(spec: ModelSpec, settings: ServerSettings, *, idle: bool = False) -> Iterator[TritonServer]:
+def served(
+    spec: ModelSpec, settings: ServerSettings, *, idle: bool = False, lanes: bool = True
+) -> Iterator[TritonServer]:
+    """moulin's service; `idle` over a stepper that does nothing, and without `lanes` as older versions serve streams."""
     from moulin.triton_repo.offline_options import OfflineOptions
     from moulin.triton_repo.repository import build_offline_repository, build_streaming_repository
     from moulin.triton_repo.streaming_options import StreamingOptions
@@ -150,11 +153,27 @@ def _moulin(spec: ModelSpec, settings: ServerSettings, *, idle: bool = False) ->
             folder = build_streaming_repository(spec, repository, streaming, link=True)
             if idle:
                 (folder / "1" / "model.py").write_text(_IDLE_MODEL_PY)
+            if not lanes:
+                _remove_lanes(folder / "config.pbtxt")
         else:
             offline = OfflineOptions(engine=engine, decoding=DecodingOptions().updated(settings.decoding))
             build_offline_repository(spec, repository, with_options(offline, settings.moulin), link=True)
         with _triton(repository, choose_engine(spec, engine.kind)) as server:
             yield server
+
+
+def _remove_lanes(file: Path) -> None:
+    """Take the tensors of lanes out of a config.pbtxt."""
+    from google.protobuf import text_format
+    from tritonclient.grpc import model_config_pb2 as pb
+
+    config = text_format.Parse(file.read_text(), pb.ModelConfig())
+    usual = {contract.WAV, contract.WAV_LENS, contract.OPTIONS, contract.WAV_INT16, contract.CHUNK_INDEX}
+    for tensors, kept in ((config.input, usual), (config.output, {contract.TRANSCRIPTS, contract.RESULT})):
+        some = [tensor for tensor in tensors if tensor.name in kept]
+        del tensors[:]
+        tensors.extend(some)
+    file.write_text(text_format.MessageToString(config))
 
 
 @contextmanager
