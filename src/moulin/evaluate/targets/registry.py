@@ -65,9 +65,7 @@ TARGETS: Mapping[str, Target] = {
     "sherpa-onnx-threads": Target(sherpa_engine.threads_at_once),
     "sherpa-onnx-server": _both(sherpa_server.started),
     **{f"echo-{wire}": Target(streams=partial(triton.started_echo, wire)) for wire in _WIRES},
-    **{
-        f"idle-{wire}": Target(streams=partial(triton.started_idle, wire)) for wire in get_args(triton.WireName)
-    },
+    **{f"idle-{wire}": Target(streams=partial(triton.started_idle, wire)) for wire in get_args(triton.WireName)},
     "echo": Target(streams=partial(triton.started_echo, "http")),
     "triton-grpc": _both_at(partial(triton.at, "grpc")),
     "triton-http": _both_at(partial(triton.at, "http")),
