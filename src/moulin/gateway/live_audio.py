@@ -24,7 +24,8 @@ _DOUBTED_SEC = 2
 _LOOKS = 3
 """The audio that is looked at for another sample format than was said, and how often: it may begin with silence."""
 
-Samples = NDArray[np.float32] | NDArray[np.int16]
+Samples = NDArray[Any]
+"""float32 in [-1, 1], or int16."""
 
 
 class ContainerSent(AudioError):
