@@ -17,6 +17,7 @@ from moulin.gateway.api_error import ApiError
 from moulin.gateway.form_fields import form_fields
 from moulin.gateway.prompt_words import prompt_words, spoken_hotwords
 from moulin.gateway.spoken_languages import check_languages
+from moulin.gateway.validation_sentences import sentence_about
 from moulin.quoting import quoted
 
 ResponseFormat = Literal["json", "text", "srt", "verbose_json", "vtt", "diarized_json"]
@@ -194,11 +195,5 @@ def _check_speakers(request: TranscriptionRequest, selection: Selection) -> None
 def _refusal(error: ValidationError) -> ApiError:
     first = error.errors()[0]
     name = str(first["loc"][0])
-    if first["type"] == "missing":
-        return ApiError(
-            400, f"Expected a field {quoted(name)}, got none", code="missing_required_parameter", param=name
-        )
-    wanted = first["msg"].removeprefix("Input should be ")
-    return ApiError(
-        400, f"Expected {name} to be {wanted}, got {quoted(first['input'])}", code="invalid_value", param=name
-    )
+    code = "missing_required_parameter" if first["type"] == "missing" else "invalid_value"
+    return ApiError(400, sentence_about(name, first), code=code, param=name)
