@@ -10,12 +10,16 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from moulin.gateway.api_error import ApiError, answer
+from moulin.gateway.client_secrets import ClientSecret, ClientSecrets
 from moulin.gateway.limits import Limits
-from moulin.gateway.settings import GatewaySettings, is_loopback
+from moulin.gateway.settings import SECRET_PREFIX, GatewaySettings, is_loopback
 from moulin.quoting import cut
 
 _KEY_SUBPROTOCOL = "openai-insecure-api-key."
 """OpenAI's subprotocol for sending a key from a browser, which cannot set headers of a WebSocket."""
+
+_SECRETS_PATH = "/v1/realtime"
+"""The only path that a client secret opens."""
 
 MOST_HEADERS_BYTES = 64 << 10
 """The limit on all headers of a request: that of h11, which checks it only where they come in several pieces."""
@@ -35,6 +39,10 @@ class ApiKeys:
         return bool(self._keys)
 
     def number(self, offered: str) -> str:
+        """The name of the offered key: that of its number. Raises ApiError."""
+        return caller_of(self.index(offered))
+
+    def index(self, offered: str) -> int:
         """The number of the offered key. All keys are compared, so that timing reveals nothing. Raises ApiError."""
         if not offered:
             raise ApiError(
@@ -43,7 +51,12 @@ class ApiKeys:
         matches = [hmac.compare_digest(offered.encode(), key) for key in self._keys]
         if True not in matches:
             raise ApiError(401, "The API key is not one of this gateway's", code="invalid_api_key")
-        return f"key {matches.index(True)}"
+        return matches.index(True)
+
+
+def caller_of(key_number: int) -> str:
+    """The name of an API key as a caller, which says nothing about the key."""
+    return f"key {key_number}"
 
 
 class Access:
@@ -55,6 +68,7 @@ class Access:
     def __init__(self, app: ASGIApp, settings: GatewaySettings, limits: Limits) -> None:
         self._app, self._settings, self._limits = app, settings, limits
         self._keys = ApiKeys(settings)
+        self._secrets = ClientSecrets(settings.api_keys)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -74,16 +88,32 @@ class Access:
             # A proxy in front may believe the other one, and take part of the body for a request (RFC 9112, 6.3).
             raise ApiError(400, "Expected Content-Length or Transfer-Encoding, got both", code="invalid_http")
         path = connection.scope["path"]  # connection.url would parse the Host header, which may be anything
-        if connection.scope["type"] == "websocket" or (path.startswith("/v1/") and not self._keys):
+        secret = self._client_secret(connection)
+        if (not self._keys and path.startswith("/v1/")) or (connection.scope["type"] == "websocket" and secret is None):
             self._check_origin(connection.headers)
         if connection.scope["type"] == "http" and self._is_open(path, connection.scope["method"]):
             return
         caller = connection.client.host if connection.client else ""
         if self._keys:
-            caller = self._keys.number(_offered_key(connection.headers))
+            number = secret.key_number if secret else self._keys.index(_offered_key(connection.headers))
+            connection.state.key_number, caller = number, caller_of(number)
         connection.state.caller = caller
+        connection.state.client_secret = secret
         if path.startswith("/v1/"):
             self._limits.count(caller)
+
+    def _client_secret(self, connection: HTTPConnection) -> ClientSecret | None:
+        """The secret that opens a live session, whatever page it is from: a page that has one may call. Raises ApiError
+        for one that is not valid; where there are no keys, that is none."""
+        if connection.scope["type"] != "websocket" or connection.scope["path"] != _SECRETS_PATH:
+            return None
+        offered = _offered_key(connection.headers)
+        try:
+            return self._secrets.open(offered) if offered.startswith(SECRET_PREFIX) else None
+        except ApiError:
+            if self._keys:
+                raise
+            return None
 
     def _is_open(self, path: str, method: str) -> bool:
         """Whether the path needs no key."""

@@ -10,6 +10,8 @@ from starlette.websockets import WebSocket
 
 from moulin.errors import AudioError, MoulinError
 from moulin.gateway.api_error import ApiError, api_error
+from moulin.gateway.client_secret_routes import configured
+from moulin.gateway.client_secrets import ClientSecret
 from moulin.gateway.live_connection import LiveConnection
 from moulin.gateway.live_recognition import LiveRecognition
 from moulin.gateway.live_session import Encoding, LiveSession
@@ -74,6 +76,10 @@ def _live_refusal(error: ApiError) -> dict[str, Any]:
 async def _realtime_session(services: Services, websocket: WebSocket) -> Session:
     query = websocket.query_params
     older = "realtime=v1" in websocket.headers.get("openai-beta", "")
+    secret: ClientSecret | None = websocket.state.client_secret
+    if secret is not None:
+        config = await configured(services, secret.session, older=secret.older)
+        return RealtimeSession(config, older=older or secret.older, ignored=services.ignored)
     refusal = None
     try:
         model = await services.catalog.streaming(query.get("model"))

@@ -11,6 +11,9 @@ from moulin.client.protocol import DEFAULT_MODEL, check_url
 from moulin.errors import OptionsError
 from moulin.quoting import quoted
 
+SECRET_PREFIX = "ek_"
+"""OpenAI's short-lived keys begin with it."""
+
 
 class GatewaySettings(BaseModel):
     """Settings. Sizes are in bytes, times in seconds; `None` means no limit. Limits apply to each worker process."""
@@ -86,6 +89,10 @@ class GatewaySettings(BaseModel):
         for key in self.api_keys:
             if not key.isascii() or not key.isprintable() or " " in key or not key:
                 raise OptionsError("Expected API keys of printable ASCII without spaces, got another character in one")
+            if key.startswith(SECRET_PREFIX):
+                raise OptionsError(
+                    f"Expected API keys that do not begin with {SECRET_PREFIX}, as short-lived keys do, got one that does"
+                )
         if not (self.api_keys or self.allow_anonymous or is_loopback(self.host)):
             raise OptionsError(
                 f"Expected API keys for a gateway that listens on {self.host}, where other machines reach it, got none",
