@@ -293,17 +293,15 @@ async def _realtime(chosen: argparse.Namespace, client: Any = None, detection: s
                 await asyncio.sleep(_PIECE_SEC / 4)
             if detection is None:
                 await connection.input_audio_buffer.commit()
+            await asyncio.sleep(_SETTLED_SEC)
+            await connection.close()
 
         sending = asyncio.create_task(send())
-        with suppress(TimeoutError):
-            async with asyncio.timeout(60):
-                async for event in connection:
-                    if event.type == "error":
-                        raise RuntimeError(event.error.message)
-                    if event.type == "conversation.item.input_audio_transcription.completed":
-                        texts.append(event.transcript)
-                        if detection is None or sending.done():
-                            break
+        async for event in connection:
+            if event.type == "error":
+                raise RuntimeError(event.error.message)
+            if event.type == "conversation.item.input_audio_transcription.completed":
+                texts.append(event.transcript)
         await sending
     return " ".join(texts)
 

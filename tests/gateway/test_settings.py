@@ -76,5 +76,5 @@ def test_nothing_changes_them(tmp_path: Path) -> None:
 
 
 def test_api_keys_that_look_like_short_lived_ones() -> None:
-    with pytest.raises(OptionsError, match="do not begin with ek_"):
+    with pytest.raises(OptionsError, match="than short-lived ones"):
         gateway_settings(api_keys=("ek_mine",))

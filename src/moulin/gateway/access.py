@@ -25,7 +25,7 @@ MOST_HEADERS_BYTES = 64 << 10
 """The limit on all headers of a request: that of h11, which checks it only where they come in several pieces."""
 
 # Health checks have no key. The page asks its user for one.
-_OPEN_PATHS = ("/", "/healthz", "/readyz", "/favicon.ico")
+_OPEN_PATHS = ("/", "/healthz", "/readyz", "/favicon.ico", "/docs", "/openapi.json")
 _OPEN_FOLDER = "/page/"
 
 

@@ -39,7 +39,7 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
 from moulin.errors import MoulinError
-from moulin.gateway import client_secret_routes, http_routes, ignored_fields, live_routes
+from moulin.gateway import client_secret_routes, docs_page, http_routes, ignored_fields, live_routes
 from moulin.gateway.access import Access
 from moulin.gateway.api_error import ApiError, answer, api_error
 from moulin.gateway.misplaced_paths import path_hint, socket_hint
@@ -72,6 +72,7 @@ def create_app(settings: GatewaySettings) -> Starlette:
         routes=[
             *http_routes.routes(services),
             *client_secret_routes.routes(services),
+            *docs_page.routes(),
             *live_routes.routes(services),
             WebSocketRoute("/{path:path}", _unknown_socket),
         ],

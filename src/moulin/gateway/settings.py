@@ -91,7 +91,7 @@ class GatewaySettings(BaseModel):
                 raise OptionsError("Expected API keys of printable ASCII without spaces, got another character in one")
             if key.startswith(SECRET_PREFIX):
                 raise OptionsError(
-                    f"Expected API keys that do not begin with {SECRET_PREFIX}, as short-lived keys do, got one that does"
+                    f"Expected API keys that begin otherwise than short-lived ones, got one with {SECRET_PREFIX}"
                 )
         if not (self.api_keys or self.allow_anonymous or is_loopback(self.host)):
             raise OptionsError(

@@ -22,7 +22,7 @@ from moulin.quoting import quoted
 
 ResponseFormat = Literal["json", "text", "srt", "verbose_json", "vtt", "diarized_json"]
 
-_LISTS = (
+LISTS = (
     "timestamp_granularities",
     "include",
     "keywords",
@@ -42,15 +42,20 @@ class TranscriptionRequest(BaseModel):
     `others` are the names of further fields, which change nothing.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     model: str
+    """A name of `GET /v1/models`, or one of OpenAI's."""
     response_format: ResponseFormat = "json"
+    """`diarized_json` with `channels=each` or `track=all`: speakers are channels."""
     timestamp_granularities: tuple[Literal["word", "segment"], ...] = ()
+    """With `verbose_json`."""
     stream: bool = False
+    """Server-sent events as the recording is heard; with `json` or `text`."""
     language: str | None = None
     """Compared with what the model hears, where that is known."""
     languages: tuple[str, ...] = ()
+    """Likewise: one of them is to be the model's."""
     prompt: str | None = None
     """A list of words and phrases is hotwords; other prompts are accepted and unused."""
     keywords: tuple[str, ...] = ()
@@ -60,14 +65,23 @@ class TranscriptionRequest(BaseModel):
     chunking_strategy: str | dict[str, str] | None = None
     """Accepted and unused; long recordings are always cut at silences."""
     known_speaker_names: tuple[str, ...] = ()
+    """Accepted and unused; no voice is known."""
     known_speaker_references: tuple[str, ...] = ()
+    """Accepted and unused."""
     include: tuple[Literal["logprobs"], ...] = ()
+    """One entry a word."""
     method: str | None = None
+    """moulin's own: `greedy` or `modified_beam_search`."""
     beam: int | None = None
+    """moulin's own: hypotheses of modified beam search."""
     blank_penalty: float | None = None
+    """moulin's own: subtracted from the score of blank."""
     hotwords_score: float | None = None
+    """moulin's own: the bonus of each token of a hotword."""
     channels: str = "mix"
+    """moulin's own: `mix`, `left`, `right`, a number, or `each`."""
     track: str | None = None
+    """moulin's own: a number, or `all`."""
     others: tuple[str, ...] = ()
 
     @property
@@ -108,7 +122,7 @@ _KNOWN = tuple(name for name in TranscriptionRequest.model_fields if name != "ot
 
 def transcription_request(form: FormData) -> TranscriptionRequest:
     """The fields of `form` except the file. Raises ApiError 400 for an invalid one."""
-    fields = form_fields(form.multi_items(), _LISTS)
+    fields = form_fields(form.multi_items(), LISTS)
     others = tuple(name for name in fields if name not in _KNOWN)
     for name in others:
         _check_unknown(name, fields.pop(name))
