@@ -9,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from moulin.errors import OptionsError
-from moulin.gateway.settings import GatewaySettings, gateway_settings, is_loopback
+from moulin.gateway.settings import GatewaySettings, gateway_settings
+from moulin.launch.ports import is_loopback
 
 
 def test_the_defaults_serve_this_machine_alone() -> None:

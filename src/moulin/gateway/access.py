@@ -11,7 +11,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from moulin.gateway.api_error import ApiError, answer
 from moulin.gateway.limits import Limits
-from moulin.gateway.settings import GatewaySettings, is_loopback
+from moulin.gateway.settings import GatewaySettings
+from moulin.launch.ports import is_loopback
 from moulin.quoting import cut
 
 _KEY_SUBPROTOCOL = "openai-insecure-api-key."

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from moulin.client.protocol import DEFAULT_MODEL, check_url
 from moulin.errors import OptionsError
+from moulin.launch.ports import is_loopback
 
 OPENAI_MODELS = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
 """Model names in requests of programs written for OpenAI, which get the default model."""
@@ -100,13 +100,3 @@ def gateway_settings(**fields: object) -> GatewaySettings:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         raise OptionsError(f"Gateway setting {name}: {first['msg']}, got {first['input']!r}") from None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a server that listens on `host` is reachable from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
