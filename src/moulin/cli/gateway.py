@@ -18,6 +18,7 @@ import typer
 from moulin.cli.flags import with_flags
 from moulin.cli.gateway_access import GatewayAccess, riva_port_option
 from moulin.cli.interrupt import interrupts
+from moulin.cli.openai_options import OpenAIOptions
 from moulin.cli.settings import ConfigFile, PrintConfig, print_settings, variables
 from moulin.errors import OptionsError
 from moulin.extras import install_hint
@@ -37,6 +38,7 @@ class Listening:
     port: int = option(9000, "Port to listen on.", bounds=Bounds(at_least=0, at_most=65535))
     riva_port: int | None = riva_port_option()
     access: GatewayAccess = held(GatewayAccess)
+    openai: OpenAIOptions = held(OpenAIOptions)
     allow_origin: list[str] | None = option(
         None, "Let web pages of this origin call (CORS), or * all; several times.", metavar="ORIGIN"
     )
@@ -52,6 +54,7 @@ class Listening:
             "riva_port": self.riva_port,
             "api_keys": self.access.keys(),
             "allow_anonymous": self.access.allow_anonymous,
+            **self.openai.settings(),
             "allow_origins": self.allow_origin or (),
             "trusted_proxies": self.trusted_proxy or (),
             "tls_certificate": self.tls_certificate,
