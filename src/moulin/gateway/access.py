@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -10,12 +11,15 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from moulin.gateway.api_error import ApiError, answer
+from moulin.gateway.deepgram.errors import answer_refusal, is_deepgrams
 from moulin.gateway.limits import Limits
 from moulin.gateway.settings import GatewaySettings, is_loopback
 from moulin.quoting import cut
 
 _KEY_SUBPROTOCOL = "openai-insecure-api-key."
 """OpenAI's subprotocol for sending a key from a browser, which cannot set headers of a WebSocket."""
+
+_SCHEMES = ("bearer", "token")
 
 MOST_HEADERS_BYTES = 64 << 10
 """The limit on all headers of a request: that of h11, which checks it only where they come in several pieces."""
@@ -63,7 +67,8 @@ class Access:
         try:
             self._check(HTTPConnection(scope))
         except ApiError as error:
-            await answer(error, scope, receive, send)
+            refuse = answer_refusal if is_deepgrams(scope["path"]) else answer
+            await refuse(error, scope, receive, send)
             return
         await self._app(scope, receive, send)
 
@@ -118,15 +123,21 @@ def headers_too_large() -> ApiError:
 
 
 def bearer_key(authorization: str) -> str:
-    """The key in `Bearer KEY`; empty where there is none."""
+    """The key in `Bearer KEY`, or in Deepgram's `Token KEY`; empty where there is none."""
     scheme, _, key = authorization.partition(" ")
-    return key.strip() if scheme.lower() == "bearer" else ""
+    return key.strip() if scheme.lower() in _SCHEMES else ""
+
+
+def key_subprotocol(offered: Sequence[str]) -> str | None:
+    """The subprotocol, `token` or `bearer`, behind which a browser sends a key to Deepgram; None where it does not."""
+    return offered[0] if len(offered) > 1 and offered[0].lower() in _SCHEMES else None
 
 
 def _offered_key(headers: Headers) -> str:
     if key := bearer_key(headers.get("authorization", "")):
         return key
-    for protocol in headers.get("sec-websocket-protocol", "").split(","):
-        if protocol.strip().startswith(_KEY_SUBPROTOCOL):
-            return protocol.strip().removeprefix(_KEY_SUBPROTOCOL)
-    return ""
+    protocols = [protocol.strip() for protocol in headers.get("sec-websocket-protocol", "").split(",")]
+    for protocol in protocols:
+        if protocol.startswith(_KEY_SUBPROTOCOL):
+            return protocol.removeprefix(_KEY_SUBPROTOCOL)
+    return protocols[1] if key_subprotocol(protocols) else ""

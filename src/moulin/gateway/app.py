@@ -42,6 +42,7 @@ from moulin.errors import MoulinError
 from moulin.gateway import http_routes, live_routes
 from moulin.gateway.access import Access
 from moulin.gateway.api_error import ApiError, answer, api_error
+from moulin.gateway.deepgram import routes as deepgram_routes
 from moulin.gateway.request_context import RequestContext
 from moulin.gateway.riva.server import RivaServer
 from moulin.gateway.services import Services
@@ -71,6 +72,7 @@ def create_app(settings: GatewaySettings) -> Starlette:
         routes=[
             *http_routes.routes(services),
             *live_routes.routes(services),
+            *deepgram_routes.routes(services),
             WebSocketRoute("/{path:path}", _unknown_socket),
         ],
         middleware=[
@@ -117,7 +119,7 @@ _CODES = {404: "not_found", 405: "method_not_allowed"}
 async def _unknown_socket(websocket: WebSocket) -> None:
     """A WebSocket at a path that has none."""
     message = f"There is no WebSocket at {cut(websocket.scope['path'])}"
-    refusal = ApiError(404, message, code="not_found", hint="live speech is at /v1/realtime and /v1/stream")
+    refusal = ApiError(404, message, code="not_found", hint="live speech is at /v1/realtime, /v1/stream and /v1/listen")
     await answer(refusal, websocket.scope, websocket.receive, websocket.send)
 
 
