@@ -70,7 +70,8 @@ def listen(gateway: str, body: bytes, query: str = "", **headers: str) -> httpx.
 
 def connected(gateway: str, query: str = "", **options: Any) -> ClientConnection:
     given: dict[str, Any] = {"additional_headers": KEY} | options
-    return connect(f"ws://{gateway}/v1/listen?model=nova-3&{query}", **given)
+    opened: ClientConnection = connect(f"ws://{gateway}/v1/listen?model=nova-3&{query}", **given)
+    return opened
 
 
 def streamed(gateway: str, data: bytes, query: str, step: int = 3200) -> list[dict[str, Any]]:

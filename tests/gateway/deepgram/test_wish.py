@@ -13,7 +13,7 @@ from moulin.gateway.deepgram.wish import LEAST_PAUSE_SEC, Wish
 RAW = {"encoding": "linear16", "sample_rate": "16000"}
 
 
-def wish(*more: tuple[str, str], live: bool = True, **query: str) -> Wish:
+def wish(*more: tuple[str, str], live: bool = True, **query: Any) -> Wish:
     return Wish.of([*query.items(), *more], live=live)
 
 
@@ -29,7 +29,7 @@ def wish(*more: tuple[str, str], live: bool = True, **query: str) -> Wish:
         ({"encoding": "alaw", "sample_rate": "8000"}, RawFormat("alaw", 8_000)),
     ],
 )
-def test_encodings(query: dict[str, str], raw: RawFormat | None) -> None:
+def test_encodings(query: dict[str, Any], raw: RawFormat | None) -> None:
     assert wish(**query).raw == raw
 
 
@@ -53,7 +53,7 @@ def test_encodings(query: dict[str, str], raw: RawFormat | None) -> None:
         ({"translate": "de"}, "Expected no translate"),
     ],
 )
-def test_what_is_refused(query: dict[str, str], message: str) -> None:
+def test_what_is_refused(query: dict[str, Any], message: str) -> None:
     with pytest.raises(ApiError, match=message) as caught:
         wish(**query)
     assert caught.value.status == 400
@@ -72,7 +72,7 @@ def test_what_is_refused(query: dict[str, str], message: str) -> None:
         ({"utterance_end_ms": ""}, LEAST_PAUSE_SEC, True),
     ],
 )
-def test_pauses(query: dict[str, str], pause_sec: float, speech_final: bool) -> None:
+def test_pauses(query: dict[str, Any], pause_sec: float, speech_final: bool) -> None:
     found = wish(**query)
     assert (found.pause_sec, found.speech_final) == (pause_sec, speech_final)
     assert found.stream_options(hotwords=True) == {"rule2_min_trailing_silence_sec": pause_sec}
