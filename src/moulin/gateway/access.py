@@ -1,8 +1,7 @@
-"""Access control: API keys, origins of web pages, and request rates."""
+"""Access control: who may call, from which web pages, and how often."""
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
@@ -11,9 +10,11 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from moulin.gateway.api_error import ApiError, answer
+from moulin.gateway.api_keys import KEY_NAME, ApiKeys
 from moulin.gateway.deepgram.errors import answer_refusal, is_deepgrams
 from moulin.gateway.limits import Limits
-from moulin.gateway.settings import GatewaySettings, is_loopback
+from moulin.gateway.settings import GatewaySettings
+from moulin.launch.ports import is_loopback
 from moulin.quoting import cut
 
 _KEY_SUBPROTOCOL = "openai-insecure-api-key."
@@ -27,27 +28,6 @@ MOST_HEADERS_BYTES = 64 << 10
 # Health checks have no key. The page asks its user for one.
 _OPEN_PATHS = ("/", "/healthz", "/readyz", "/favicon.ico")
 _OPEN_FOLDER = "/page/"
-
-
-class ApiKeys:
-    """The gateway's keys; false where it asks for none."""
-
-    def __init__(self, settings: GatewaySettings) -> None:
-        self._keys = [key.encode() for key in settings.api_keys]
-
-    def __bool__(self) -> bool:
-        return bool(self._keys)
-
-    def number(self, offered: str) -> str:
-        """The number of the offered key. All keys are compared, so that timing reveals nothing. Raises ApiError."""
-        if not offered:
-            raise ApiError(
-                401, "Expected an API key, got none", code="missing_api_key", hint="send 'Authorization: Bearer KEY'"
-            )
-        matches = [hmac.compare_digest(offered.encode(), key) for key in self._keys]
-        if True not in matches:
-            raise ApiError(401, "The API key is not one of this gateway's", code="invalid_api_key")
-        return f"key {matches.index(True)}"
 
 
 class Access:
@@ -85,10 +65,17 @@ class Access:
             return
         caller = connection.client.host if connection.client else ""
         if self._keys:
-            caller = self._keys.number(_offered_key(connection.headers))
+            caller = self._keys.name(_offered_key(connection.headers))
+            KEY_NAME.set(caller)
+            self._check_metrics(path, caller)
         connection.state.caller = caller
         if path.startswith("/v1/"):
             self._limits.count(caller)
+
+    def _check_metrics(self, path: str, key: str) -> None:
+        """Raises ApiError 403."""
+        if path == "/metrics" and self._settings.metrics_keys and key not in self._settings.metrics_keys:
+            raise ApiError(403, "This API key may not read the metrics", code="key_not_allowed")
 
     def _is_open(self, path: str, method: str) -> bool:
         """Whether the path needs no key."""

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Self
 
 from moulin.audio.selection import Selection
+from moulin.gateway.adaptive_limit import AdaptiveLimit
 from moulin.gateway.api_error import RETRY_AFTER_SEC, ApiError
 from moulin.gateway.fair_places import FairPlaces
 from moulin.gateway.metrics import Metrics
@@ -41,7 +42,9 @@ class Recordings:
         self, triton: TritonServers, metrics: Metrics, tracing: Tracing, limits: DecodingLimits | None = None
     ) -> None:
         self._triton, self._metrics, self._tracing = triton, metrics, tracing
-        self._turns, self._places = FairPlaces(_RECORDINGS_AT_ONCE), FairPlaces(_PIECES_AT_ONCE)
+        self._turns = FairPlaces(_RECORDINGS_AT_ONCE)
+        self._limit = AdaptiveLimit(at_least=2 * triton.count, at_most=_PIECES_AT_ONCE)
+        self._places = FairPlaces(self._limit.value)
         self._processes = DecodingProcesses(limits)
         self._live = 0
 
@@ -131,7 +134,7 @@ class Recordings:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
-        self._metrics.audio_seconds.labels("recording").inc(pieces.decoded_sec)
+        self._metrics.count_audio("recording", pieces.decoded_sec)
         self._metrics.rtfx.observe(pieces.decoded_sec / max(time.monotonic() - started, 1e-3))
 
     async def _transcript(
@@ -143,4 +146,7 @@ class Recordings:
             "moulin.end_sec": piece.end_sec,
         }
         with self._tracing.span("triton infer", about):
-            return piece, await self._triton.transcribe(model, piece.waveform, options, request_id=request_id)
+            sent, full = time.monotonic(), self._places.full
+            transcript = await self._triton.transcribe(model, piece.waveform, options, request_id=request_id)
+            self._places.resize(self._limit.after(time.monotonic() - sent, full=full))
+            return piece, transcript

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from moulin.encoders.conformer import Conformer, ConformerLayer, RelativeAttention, relative_positions
-from moulin.encoders.joiner import Joiner
 from moulin.gpu.encoder import Addition, Counts, GpuEncoder, Projection, bias_of, embedding_projection, on
 from moulin.gpu.kernels.depthwise import Depthwise
 from moulin.gpu.kernels.pointwise import basic_norm
@@ -18,10 +17,10 @@ from moulin.gpu.modules import Convolution, FeedForward
 
 class GpuConformer(GpuEncoder):
     def __init__(
-        self, encoder: Conformer, joiner: Joiner, *, device: torch.device, dtype: torch.dtype, max_frames: int
+        self, encoder: Conformer, out: nn.Linear, *, device: torch.device, dtype: torch.dtype, max_frames: int
     ) -> None:
         like = torch.empty(0, device=device, dtype=dtype)
-        self.dtype, self.feature_dim = dtype, encoder.feature_dim
+        self.dtype, self.feature_dim, self.out_channels = dtype, encoder.feature_dim, out.out_features
         embed = encoder.encoder_embed
         one, two, three = (embed.conv[index] for index in (0, 2, 4))
         self._convs = Subsampling.of(one, two, three, "double_swish", device, dtype)  # type: ignore[arg-type]
@@ -30,7 +29,7 @@ class GpuConformer(GpuEncoder):
         frames = self._convs.frames(max_frames) + 1
         positions = relative_positions(frames, frames, encoder.output_dim, torch.empty(0))
         self._layers = [_Layer(layer, positions, like) for layer in encoder.encoder.layers]  # type: ignore[arg-type]
-        self._encoder_proj = Projection.of(joiner.encoder_proj, missing=None, like=like)
+        self._out_layer = Projection.of(out, missing=None, like=like)
 
     def counts(self, frames: Counts) -> Counts:
         """Counts of feature frames and of encoder frames."""
@@ -44,7 +43,7 @@ class GpuConformer(GpuEncoder):
         rows = basic_norm(rows, torch.zeros_like(rows[0]), self._embed_epsilon)
         for layer in self._layers:
             rows = layer(rows, batch, counts[1])
-        return self._encoder_proj(rows).view(batch, frames, -1)
+        return self._out_layer(rows).view(batch, frames, -1)
 
 
 class _Layer:
