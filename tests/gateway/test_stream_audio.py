@@ -11,9 +11,9 @@ import soundfile
 
 from moulin.arrays import Floats
 from moulin.audio.pcm import PcmEncoding, RawFormat
+from moulin.audio.wav_header import wav_header
 from moulin.errors import AudioError, MoulinError
 from moulin.gateway.stream_audio import StreamAudio
-from moulin.gateway.wav_header import wav_header
 
 ENCODINGS: dict[str, PcmEncoding] = {"PCM_16": "s16le", "ULAW": "mulaw", "ALAW": "alaw", "FLOAT": "f32le"}
 

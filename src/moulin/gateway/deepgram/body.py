@@ -14,10 +14,10 @@ from starlette.requests import Request
 
 from moulin.audio.containers import SNIFFED_BYTES, container_of
 from moulin.audio.pcm import RawFormat
+from moulin.audio.wav_header import wav_header
 from moulin.gateway.api_error import ApiError
 from moulin.gateway.settings import GatewaySettings
 from moulin.gateway.upload import Recording, on_disk
-from moulin.gateway.wav_header import wav_header
 
 _SLOW_SEC = 15.0
 """The time in which nothing need have come."""

@@ -9,6 +9,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from moulin.audio.containers import SNIFFED_BYTES, container_of
+from moulin.audio.wav_header import wav_header
 from moulin.decoding.options import DecodingOptions
 from moulin.gateway.api_error import ApiError
 from moulin.gateway.named_model import named_or_default
@@ -18,7 +19,6 @@ from moulin.gateway.riva.results import recognized
 from moulin.gateway.riva.wish import Wish
 from moulin.gateway.services import Services
 from moulin.gateway.upload import Recording, on_disk
-from moulin.gateway.wav_header import wav_header
 from moulin.gateway.whole_recording import heard_recording
 
 
