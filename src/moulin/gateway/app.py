@@ -42,6 +42,7 @@ from moulin.errors import MoulinError
 from moulin.gateway import http_routes, ignored_fields, live_routes
 from moulin.gateway.access import Access
 from moulin.gateway.api_error import ApiError, answer, api_error
+from moulin.gateway.deepgram import routes as deepgram_routes
 from moulin.gateway.misplaced_paths import path_hint, socket_hint
 from moulin.gateway.request_context import RequestContext
 from moulin.gateway.riva.server import RivaServer
@@ -72,6 +73,7 @@ def create_app(settings: GatewaySettings) -> Starlette:
         routes=[
             *http_routes.routes(services),
             *live_routes.routes(services),
+            *deepgram_routes.routes(services),
             WebSocketRoute("/{path:path}", _unknown_socket),
         ],
         middleware=[

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, Posit
 
 from moulin.client.protocol import DEFAULT_MODEL, check_url
 from moulin.errors import OptionsError
+from moulin.gateway.named_keys import named_keys
 from moulin.launch.ports import is_loopback
 from moulin.quoting import quoted
 
@@ -30,6 +31,11 @@ class GatewaySettings(BaseModel):
     riva_port: NonNegativeInt | None = None
     """The port of Riva's gRPC; None for none, 0 for a free one."""
     api_keys: tuple[str, ...] = ()
+    """Entries `KEY` or `NAME KEY`."""
+    api_keys_file: Path | None = None
+    """The file that `api_keys` are from, which is read again when it changes."""
+    metrics_keys: tuple[str, ...] = ()
+    """Names of the keys that may read /metrics; by default all."""
     allow_anonymous: bool = False
     """Serve other machines without a key."""
     allow_origins: tuple[str, ...] = ()
@@ -81,9 +87,7 @@ class GatewaySettings(BaseModel):
         for file in (self.tls_certificate, self.tls_key):
             if file is not None and not file.is_file():
                 raise OptionsError(f"Expected a PEM file at {file}, got no such file")
-        for key in self.api_keys:
-            if not key.isascii() or not key.isprintable() or " " in key or not key:
-                raise OptionsError("Expected API keys of printable ASCII without spaces, got another character in one")
+        named_keys(self.api_keys)
         if not (self.api_keys or self.allow_anonymous or is_loopback(self.host)):
             raise OptionsError(
                 f"Expected API keys for a gateway that listens on {self.host}, where other machines reach it, got none",
