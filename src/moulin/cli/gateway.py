@@ -9,7 +9,6 @@ import socket
 import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
@@ -39,12 +38,6 @@ class Listening:
     riva_port: int | None = riva_port_option()
     access: GatewayAccess = held(GatewayAccess)
     openai: OpenAIOptions = held(OpenAIOptions)
-    allow_origin: list[str] | None = option(
-        None, "Let web pages of this origin call (CORS), or * all; several times.", metavar="ORIGIN"
-    )
-    trusted_proxy: list[str] | None = option(None, "Believe X-Forwarded-For of this reverse proxy.", metavar="ADDRESS")
-    tls_certificate: Path | None = option(None, "Serve HTTPS, with --tls-key.", metavar="PEM")
-    tls_key: Path | None = option(None, "The certificate's key.", metavar="PEM")
 
     def settings(self) -> dict[str, Any]:
         """As `GatewaySettings` names them."""
@@ -52,13 +45,8 @@ class Listening:
             "host": self.host,
             "port": self.port,
             "riva_port": self.riva_port,
-            "api_keys": self.access.keys(),
-            "allow_anonymous": self.access.allow_anonymous,
+            **self.access.settings(),
             **self.openai.settings(),
-            "allow_origins": self.allow_origin or (),
-            "trusted_proxies": self.trusted_proxy or (),
-            "tls_certificate": self.tls_certificate,
-            "tls_key": self.tls_key,
         }
 
 

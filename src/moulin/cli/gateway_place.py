@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from moulin.cli.gateway_access import GatewayAccess, riva_port_option
 from moulin.cli.openai_options import OpenAIOptions
-from moulin.cli.settings import has_table
+from moulin.cli.settings import has_table, setting_of
 from moulin.log_form import LogFormat
 from moulin.options import Bounds, check_options, held, option
 
@@ -52,12 +52,7 @@ class GatewayOptions:
         from moulin.gateway.connection_limit import connection_limit
         from moulin.gateway.settings import gateway_settings
 
-        settings = gateway_settings(
-            host=host,
-            api_keys=self.access.keys(),
-            allow_anonymous=self.access.allow_anonymous,
-            **self.openai.settings(),
-        )
+        settings = gateway_settings(host=host, **self.access.settings(), **self.openai.settings())
         connection_limit(settings)
         wanted = {"--gateway-port": self.port}
         if self.riva_port is not None:
@@ -96,6 +91,16 @@ class GatewayPlace:
         return reachable(self.host, self.port)
 
     @property
+    def tls(self) -> bool:
+        """Whether it serves HTTPS, as its own settings may say too."""
+        said = setting_of(self.config, "gateway", "tls-certificate")
+        return self.access.tls_certificate is not None or said is not None
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self.tls else 'http'}://{self.address}"
+
+    @property
     def riva_address(self) -> str | None:
         """That of Riva's gRPC; None where it is off."""
         from moulin.launch.ports import reachable
@@ -112,11 +117,8 @@ class GatewayPlace:
             arguments += ["--riva-port", str(self.riva_port)]
         if self.config is not None:
             arguments += ["--config", str(self.config)]
-        if self.access.api_keys is not None:
-            arguments += ["--api-keys", str(self.access.api_keys)]
-        if self.access.allow_anonymous:
-            arguments.append("--allow-anonymous")
+        arguments += self.access.arguments()
         arguments += self.openai.arguments()
         if self.quiet:
             arguments.append("--quiet")
-        return GatewayProcess(arguments, address=self.address, board=board)
+        return GatewayProcess(arguments, address=self.address, tls=self.tls, board=board)

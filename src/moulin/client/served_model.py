@@ -26,6 +26,8 @@ class ServedModel:
     """Codes of ISO 639, where the names of its files say so."""
     created: int = 0
     """When the model's files were made, in seconds since 1970."""
+    lanes: bool = False
+    """Whether it takes bundles of many streams."""
 
 
 def ready_models(index: Any) -> list[str]:
@@ -58,4 +60,16 @@ def _served_model(config: Any) -> ServedModel:
         facts.get("bundle"),
         tuple(facts.get("languages", "").split()),
         int(created) if created.isascii() and created.isdecimal() else 0,
+        has_lanes(config),
     )
+
+
+def has_lanes(config: Any) -> bool:
+    """Whether a `ModelConfig` is of a model that takes bundles of many streams."""
+    return any(tensor.name == "BUNDLE" for tensor in config.input)
+
+
+def instances(config: Any) -> int:
+    """The number of a model's instances, by its `ModelConfig`."""
+    count: int = sum(group.count * max(1, len(group.gpus)) for group in config.instance_group)
+    return max(1, count)

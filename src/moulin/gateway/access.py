@@ -1,8 +1,8 @@
-"""Access control: API keys, origins of web pages, and request rates."""
+"""Access control: who may call, from which web pages, and how often."""
 
 from __future__ import annotations
 
-import hmac
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -10,13 +10,19 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from moulin.gateway.api_error import ApiError, answer
-from moulin.gateway.client_secrets import ClientSecret, ClientSecrets
+from moulin.gateway.api_keys import KEY_NAME, ApiKeys
+from moulin.gateway.client_secrets import ClientSecret, opened
+from moulin.gateway.deepgram.errors import answer_refusal, is_deepgrams
 from moulin.gateway.limits import Limits
-from moulin.gateway.settings import SECRET_PREFIX, GatewaySettings, is_loopback
+from moulin.gateway.named_keys import SECRET_PREFIX
+from moulin.gateway.settings import GatewaySettings
+from moulin.launch.ports import is_loopback
 from moulin.quoting import cut
 
 _KEY_SUBPROTOCOL = "openai-insecure-api-key."
 """OpenAI's subprotocol for sending a key from a browser, which cannot set headers of a WebSocket."""
+
+_SCHEMES = ("bearer", "token")
 
 _SECRETS_PATH = "/v1/realtime"
 """The only path that a client secret opens."""
@@ -29,36 +35,6 @@ _OPEN_PATHS = ("/", "/healthz", "/readyz", "/favicon.ico", "/docs", "/openapi.js
 _OPEN_FOLDER = "/page/"
 
 
-class ApiKeys:
-    """The gateway's keys; false where it asks for none."""
-
-    def __init__(self, settings: GatewaySettings) -> None:
-        self._keys = [key.encode() for key in settings.api_keys]
-
-    def __bool__(self) -> bool:
-        return bool(self._keys)
-
-    def number(self, offered: str) -> str:
-        """The name of the offered key: that of its number. Raises ApiError."""
-        return caller_of(self.index(offered))
-
-    def index(self, offered: str) -> int:
-        """The number of the offered key. All keys are compared, so that timing reveals nothing. Raises ApiError."""
-        if not offered:
-            raise ApiError(
-                401, "Expected an API key, got none", code="missing_api_key", hint="send 'Authorization: Bearer KEY'"
-            )
-        matches = [hmac.compare_digest(offered.encode(), key) for key in self._keys]
-        if True not in matches:
-            raise ApiError(401, "The API key is not one of this gateway's", code="invalid_api_key")
-        return matches.index(True)
-
-
-def caller_of(key_number: int) -> str:
-    """The name of an API key as a caller, which says nothing about the key."""
-    return f"key {key_number}"
-
-
 class Access:
     """ASGI middleware before every route, for HTTP and WebSockets, that lets only permitted requests through.
 
@@ -68,7 +44,6 @@ class Access:
     def __init__(self, app: ASGIApp, settings: GatewaySettings, limits: Limits) -> None:
         self._app, self._settings, self._limits = app, settings, limits
         self._keys = ApiKeys(settings)
-        self._secrets = ClientSecrets(settings.api_keys)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -77,7 +52,8 @@ class Access:
         try:
             self._check(HTTPConnection(scope))
         except ApiError as error:
-            await answer(error, scope, receive, send)
+            refuse = answer_refusal if is_deepgrams(scope["path"]) else answer
+            await refuse(error, scope, receive, send)
             return
         await self._app(scope, receive, send)
 
@@ -95,8 +71,10 @@ class Access:
             return
         caller = connection.client.host if connection.client else ""
         if self._keys:
-            number = secret.key_number if secret else self._keys.index(_offered_key(connection.headers))
-            connection.state.key_number, caller = number, caller_of(number)
+            key = secret.key if secret else self._keys.found(_offered_key(connection.headers))
+            connection.state.api_key, caller = key.key, key.name
+            KEY_NAME.set(caller)
+            self._check_metrics(path, caller)
         connection.state.caller = caller
         connection.state.client_secret = secret
         if path.startswith("/v1/"):
@@ -109,11 +87,16 @@ class Access:
             return None
         offered = _offered_key(connection.headers)
         try:
-            return self._secrets.open(offered) if offered.startswith(SECRET_PREFIX) else None
+            return opened(offered, self._keys.current()) if offered.startswith(SECRET_PREFIX) else None
         except ApiError:
             if self._keys:
                 raise
             return None
+
+    def _check_metrics(self, path: str, key: str) -> None:
+        """Raises ApiError 403."""
+        if path == "/metrics" and self._settings.metrics_keys and key not in self._settings.metrics_keys:
+            raise ApiError(403, "This API key may not read the metrics", code="key_not_allowed")
 
     def _is_open(self, path: str, method: str) -> bool:
         """Whether the path needs no key."""
@@ -148,15 +131,21 @@ def headers_too_large() -> ApiError:
 
 
 def bearer_key(authorization: str) -> str:
-    """The key in `Bearer KEY`; empty where there is none."""
+    """The key in `Bearer KEY`, or in Deepgram's `Token KEY`; empty where there is none."""
     scheme, _, key = authorization.partition(" ")
-    return key.strip() if scheme.lower() == "bearer" else ""
+    return key.strip() if scheme.lower() in _SCHEMES else ""
+
+
+def key_subprotocol(offered: Sequence[str]) -> str | None:
+    """The subprotocol, `token` or `bearer`, behind which a browser sends a key to Deepgram; None where it does not."""
+    return offered[0] if len(offered) > 1 and offered[0].lower() in _SCHEMES else None
 
 
 def _offered_key(headers: Headers) -> str:
     if key := bearer_key(headers.get("authorization", "")):
         return key
-    for protocol in headers.get("sec-websocket-protocol", "").split(","):
-        if protocol.strip().startswith(_KEY_SUBPROTOCOL):
-            return protocol.strip().removeprefix(_KEY_SUBPROTOCOL)
-    return ""
+    protocols = [protocol.strip() for protocol in headers.get("sec-websocket-protocol", "").split(",")]
+    for protocol in protocols:
+        if protocol.startswith(_KEY_SUBPROTOCOL):
+            return protocol.removeprefix(_KEY_SUBPROTOCOL)
+    return protocols[1] if key_subprotocol(protocols) else ""

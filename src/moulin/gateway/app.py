@@ -44,6 +44,7 @@ from moulin.errors import MoulinError
 from moulin.gateway import client_secret_routes, docs_page, http_routes, ignored_fields, live_routes
 from moulin.gateway.access import Access
 from moulin.gateway.api_error import ApiError, answer, api_error
+from moulin.gateway.deepgram import routes as deepgram_routes
 from moulin.gateway.misplaced_paths import path_hint, socket_hint
 from moulin.gateway.request_context import RequestContext
 from moulin.gateway.riva.server import RivaServer
@@ -76,6 +77,7 @@ def create_app(settings: GatewaySettings) -> Starlette:
             *client_secret_routes.routes(services),
             *docs_page.routes(),
             *live_routes.routes(services),
+            *deepgram_routes.routes(services),
             WebSocketRoute("/{path:path}", _unknown_socket),
         ],
         middleware=[

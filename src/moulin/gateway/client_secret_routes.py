@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from moulin.gateway.api_error import ApiError
-from moulin.gateway.client_secrets import FEWEST_SEC, MOST_SEC, USUAL_SEC, ClientSecrets
+from moulin.gateway.client_secrets import FEWEST_SEC, MOST_SEC, USUAL_SEC, new_secret
 from moulin.gateway.realtime_config import RealtimeConfig
 from moulin.gateway.realtime_session import random_id
 from moulin.gateway.services import Services
@@ -22,13 +22,11 @@ _MOST_BYTES = 1 << 17
 
 
 def routes(services: Services) -> list[BaseRoute]:
-    secrets = ClientSecrets(services.settings.api_keys)
-
     async def client_secrets(request: Request) -> Response:
         body = await _body(request)
         valid_sec, session = _valid_sec(body.get("expires_after")), body.get("session") or {}
         config = await configured(services, session, older=False)
-        value, expires_at = secrets.make(_key_number(request), session, older=False, valid_sec=valid_sec)
+        value, expires_at = new_secret(_api_key(request), session, older=False, valid_sec=valid_sec)
         shown = {**config.to_dict(random_id("sess")), "expires_at": expires_at}
         return JSONResponse(
             {"value": value, "expires_at": expires_at, "session": shown}, headers=services.ignored.note(config.ignored)
@@ -37,7 +35,7 @@ def routes(services: Services) -> list[BaseRoute]:
     async def transcription_sessions(request: Request) -> Response:
         session = await _body(request)
         config = await configured(services, session, older=True)
-        value, expires_at = secrets.make(_key_number(request), session, older=True, valid_sec=_OLDER_SEC)
+        value, expires_at = new_secret(_api_key(request), session, older=True, valid_sec=_OLDER_SEC)
         secret = {"value": value, "expires_at": expires_at}
         return JSONResponse(
             {**config.to_older_dict(random_id("sess")), "client_secret": secret},
@@ -59,8 +57,9 @@ async def configured(services: Services, session: Any, *, older: bool) -> Realti
     return config.with_languages_checked(begun)
 
 
-def _key_number(request: Request) -> int:
-    return getattr(request.state, "key_number", 0)
+def _api_key(request: Request) -> bytes | None:
+    """The API key of the request, which `Access` has found; None where there are none."""
+    return getattr(request.state, "api_key", None)
 
 
 async def _body(request: Request) -> dict[str, Any]:

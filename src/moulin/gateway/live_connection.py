@@ -10,11 +10,11 @@ from typing import Any, Protocol
 
 from moulin.errors import MoulinError
 from moulin.gateway.api_error import ApiError, api_error
-from moulin.gateway.live_recognition import LiveRecognition
 from moulin.gateway.live_socket import ClientGone, CloseCode
 from moulin.gateway.live_steps import Event, Find, Finish, Forget, Hear, Session, Step
 from moulin.gateway.services import Services
 from moulin.gateway.stream_place import StreamPlace
+from moulin.live_transcript import StreamUpdate
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,14 @@ class Socket(Protocol):
     async def close(self, code: CloseCode, reason: str) -> None: ...
 
 
+class Recognition(Protocol):
+    """What a `LiveRecognition` does."""
+
+    async def hear(self, step: Hear) -> StreamUpdate: ...
+
+    async def forget(self) -> None: ...
+
+
 class LiveConnection:
     """Carries out the session's steps in order; no message is read while a step is carried out."""
 
@@ -50,7 +58,7 @@ class LiveConnection:
         services: Services,
         socket: Socket,
         session: Session,
-        recognition: LiveRecognition,
+        recognition: Recognition,
         place: StreamPlace | None = None,
     ) -> None:
         """With a `place`, the client may be silent for `session_idle_sec`, and has the place only while it sends audio;

@@ -40,4 +40,4 @@ def socket_hint(path: str) -> str:
     """The same about a WebSocket."""
     if re.fullmatch(r"/openai/.*", path):
         return _NO_AZURE
-    return "live speech is at /v1/realtime and /v1/stream"
+    return "live speech is at /v1/realtime, /v1/stream and /v1/listen"

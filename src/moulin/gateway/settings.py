@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from moulin.client.protocol import DEFAULT_MODEL, check_url
 from moulin.errors import OptionsError
+from moulin.gateway.named_keys import named_keys
+from moulin.launch.ports import is_loopback
 from moulin.quoting import quoted
-
-SECRET_PREFIX = "ek_"
-"""OpenAI's short-lived keys begin with it."""
 
 
 class GatewaySettings(BaseModel):
@@ -33,6 +31,11 @@ class GatewaySettings(BaseModel):
     riva_port: NonNegativeInt | None = None
     """The port of Riva's gRPC; None for none, 0 for a free one."""
     api_keys: tuple[str, ...] = ()
+    """Entries `KEY` or `NAME KEY`."""
+    api_keys_file: Path | None = None
+    """The file that `api_keys` are from, which is read again when it changes."""
+    metrics_keys: tuple[str, ...] = ()
+    """Names of the keys that may read /metrics; by default all."""
     allow_anonymous: bool = False
     """Serve other machines without a key."""
     allow_origins: tuple[str, ...] = ()
@@ -86,13 +89,7 @@ class GatewaySettings(BaseModel):
         for file in (self.tls_certificate, self.tls_key):
             if file is not None and not file.is_file():
                 raise OptionsError(f"Expected a PEM file at {file}, got no such file")
-        for key in self.api_keys:
-            if not key.isascii() or not key.isprintable() or " " in key or not key:
-                raise OptionsError("Expected API keys of printable ASCII without spaces, got another character in one")
-            if key.startswith(SECRET_PREFIX):
-                raise OptionsError(
-                    f"Expected API keys that begin otherwise than short-lived ones, got one with {SECRET_PREFIX}"
-                )
+        named_keys(self.api_keys)
         if not (self.api_keys or self.allow_anonymous or is_loopback(self.host)):
             raise OptionsError(
                 f"Expected API keys for a gateway that listens on {self.host}, where other machines reach it, got none",
@@ -118,13 +115,3 @@ def gateway_settings(**fields: object) -> GatewaySettings:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         raise OptionsError(f"Gateway setting {name}: {first['msg']}, got {first['input']!r}") from None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a server that listens on `host` is reachable from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -7,24 +7,22 @@ import torch
 from torch import Tensor, nn
 
 from moulin.encoders import zipformer as plain
-from moulin.encoders.joiner import Joiner
 from moulin.gpu.encoder import Addition, Counts, GpuEncoder, Projection, bias_of, embedding_projection, on
 from moulin.gpu.kernels.attention_weights import AttentionWeights, attention_weights, distance_table
-from moulin.gpu.kernels.depthwise import Depthwise
 from moulin.gpu.kernels.pointwise import basic_norm_bypass
 from moulin.gpu.kernels.resampling import attentive_downsample, upsample_bypass
 from moulin.gpu.kernels.subsampling import Subsampling, subsampling
 from moulin.gpu.kernels.weighted_values import weighted_values
-from moulin.gpu.modules import Convolution, FeedForward
+from moulin.gpu.modules import Convolution, FeedForward, convolved
 
 
 class GpuZipformer(GpuEncoder):
     def __init__(
-        self, encoder: plain.Zipformer, joiner: Joiner, *, device: torch.device, dtype: torch.dtype, max_frames: int
+        self, encoder: plain.Zipformer, out: nn.Linear, *, device: torch.device, dtype: torch.dtype, max_frames: int
     ) -> None:
         like = torch.empty(0, device=device, dtype=dtype)
         config, embed = encoder.config, encoder.encoder_embed
-        self.dtype, self.feature_dim = dtype, encoder.feature_dim
+        self.dtype, self.feature_dim, self.out_channels = dtype, encoder.feature_dim, out.out_features
         self._factors, self._skips = config.downsampling_factors, config.skips
         convs = [module for module in embed.conv if isinstance(module, nn.Conv2d)]
         self._convs = Subsampling.of(convs[0], convs[1], convs[2], "double_swish", device, dtype)
@@ -39,7 +37,7 @@ class GpuZipformer(GpuEncoder):
             for skip, module, dim in zip(self._skips, encoder.skip_modules, (0, *config.encoder_dims[:-1]), strict=True)
         ]
         self._out = _Downsample(encoder.downsample_output, like)
-        self._encoder_proj = Projection.of(joiner.encoder_proj, missing=None, like=like)
+        self._out_layer = Projection.of(out, missing=None, like=like)
 
     def counts(self, frames: Counts) -> Counts:
         """Counts of feature frames, of frames after the embedding and in each stack, and of encoder frames."""
@@ -61,7 +59,7 @@ class GpuZipformer(GpuEncoder):
             x = stack(x, embedded, counts[2 + index])
             outputs.append(x)
         x = self._out(x, embedded)
-        return self._encoder_proj(x.view(-1, x.shape[2])).view(*x.shape[:2], -1)
+        return self._out_layer(x.view(-1, x.shape[2])).view(*x.shape[:2], -1)
 
 
 def _mix(combiner: nn.Module, dim: int, like: Tensor) -> Tensor:
@@ -174,10 +172,10 @@ class _Layer:
         )
         mixed = weighted_values(weights, projected[..., 2 * width : 2 * width + width // 2], lengths)
         rows = self._attention_out(rows, mixed.view(len(rows), -1))
-        rows = self._conv1(rows, batch, lengths)
+        rows = self._conv1.last(rows, convolved(self._conv1.first(rows), lengths, self._conv1.conv))
         rows = self._feed_forward2(rows)
         rows = self._attend_again(rows, weights, lengths)
-        rows = self._conv2(rows, batch, lengths)
+        rows = self._conv2.last(rows, convolved(self._conv2.first(rows), lengths, self._conv2.conv))
         rows = self._feed_forward3(rows)
         return basic_norm_bypass(rows, self._missing, self._epsilon, before, self._scale)
 
@@ -200,12 +198,8 @@ class _Layer:
 
 
 def _convolution(module: plain._Convolution, missing: Tensor, like: Tensor) -> Convolution:
-    conv = module.depthwise_conv
-    assert conv.bias is not None
-    left = module.kernel - 1 if module.causal else module.kernel // 2
-    prepared = Depthwise(on(conv.weight[:, 0].t(), like), on(conv.bias, like), left)
     first, last = module.pointwise_conv1, module.pointwise_conv2
-    return Convolution(first, prepared, last, "double_swish", missing=missing, like=like)
+    return Convolution.of(first, module.depthwise_conv, last, causal=module.causal, missing=missing, like=like)
 
 
 def _feed_forward(module: plain._FeedForward, missing: Tensor | None, like: Tensor) -> FeedForward:
