@@ -4,7 +4,8 @@
     moulin serve
     python scripts/openai-clients.py speech.wav              # 16 bits, one channel; --server http://localhost:9000
 
-openai-node's live sessions want TLS, of the same server or of a gateway in front of it:
+Live sessions of openai-node, and of openai for Python a year ago, want TLS, of the same server or of a gateway before
+it:
 
     moulin gateway --port 9443 --tls-certificate certificate.pem --tls-key key.pem
     python scripts/openai-clients.py speech.wav --tls https://localhost:9443 --ca certificate.pem
@@ -40,7 +41,7 @@ _PYTHONS = {
     "newest": ["openai[realtime]", "livekit-plugins-openai", "pipecat-ai[openai]"],
     "a year old": [
         *("openai[realtime]==2.8.1", "livekit-plugins-openai==1.3.5", "livekit-agents==1.3.5"),
-        "pipecat-ai[openai]==0.0.96",
+        *("pipecat-ai[openai]==0.0.96", "opentelemetry-sdk==1.38.0", "opentelemetry-exporter-otlp==1.38.0"),
     ],
 }
 _NODES = {
@@ -132,7 +133,8 @@ def _rows(chosen: argparse.Namespace) -> Iterator[dict[str, Any]]:
         for inside in _TRIES:
             if chosen.only in f"python {age} {inside}":
                 command = [str(python), __file__, chosen.file, "--inside", inside, "--server", chosen.server]
-                yield from _run([*command, "--key", chosen.key], inside)
+                command += ["--key", chosen.key, *(["--tls", chosen.tls] if chosen.tls else [])]
+                yield from _run(command, inside, **({"SSL_CERT_FILE": chosen.ca} if chosen.ca else {}))
     for age, packages in _NODES.items():
         node = _node(age, packages)
         if chosen.only in f"node {age}":
@@ -213,10 +215,11 @@ def _pieces(file: str, rate: int | None = None) -> tuple[int, list[bytes]]:
     return own, [data[at : at + size] for at in range(0, len(data), size)]
 
 
-def _client(chosen: argparse.Namespace, key: str | None = None) -> Any:
+def _client(chosen: argparse.Namespace, key: str | None = None, *, live: bool = False) -> Any:
     from openai import AsyncOpenAI
 
-    return AsyncOpenAI(base_url=f"{chosen.server}/v1", api_key=key or chosen.key, max_retries=0)
+    server = chosen.tls if live and chosen.tls and version("openai") < "3" else chosen.server
+    return AsyncOpenAI(base_url=f"{server}/v1", api_key=key or chosen.key, max_retries=0)
 
 
 async def _transcribed(chosen: argparse.Namespace) -> Tried:
@@ -277,7 +280,7 @@ async def _models(chosen: argparse.Namespace) -> Tried:
 async def _realtime(chosen: argparse.Namespace, client: Any = None, detection: str | None = "server_vad") -> str:
     _, pieces = _pieces(chosen.file, 24_000)
     texts = []
-    client = client or _client(chosen)
+    client = client or _client(chosen, live=True)
     async with client.realtime.connect(extra_query={"intent": "transcription"}) as connection:
         transcription = {"model": "gpt-4o-transcribe", "language": "en"}
         given = {
@@ -321,7 +324,7 @@ async def _realtime_with_secret(chosen: argparse.Namespace) -> Tried:
     """client_secrets"""
     session: Any = {"type": "transcription", "audio": {"input": {"transcription": {"model": "gpt-4o-transcribe"}}}}
     secret = await _client(chosen).realtime.client_secrets.create(session=session)
-    text = await _realtime(chosen, _client(chosen, secret.value))
+    text = await _realtime(chosen, _client(chosen, secret.value, live=True))
     return "realtime.client_secrets.create, realtime.connect with its value", text, "live"
 
 
