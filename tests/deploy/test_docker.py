@@ -89,7 +89,7 @@ def test_compose_files_are_of_its_schema() -> None:
     schema = ["--builtin-schema", "vendor.compose-spec"]
     files = sorted(DOCKER.glob("compose*.yaml"))
     assert len(files) >= 3
-    command = [sys.executable, "-m", "check_jsonschema", *schema, *files]
+    command = [sys.executable, "-m", "check_jsonschema", *schema, *map(str, files)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
