@@ -17,6 +17,7 @@ import typer
 from moulin.cli.flags import with_flags
 from moulin.cli.gateway_access import GatewayAccess, riva_port_option
 from moulin.cli.interrupt import interrupts
+from moulin.cli.openai_options import OpenAIOptions
 from moulin.cli.settings import ConfigFile, PrintConfig, print_settings, variables
 from moulin.errors import OptionsError
 from moulin.extras import install_hint
@@ -36,6 +37,7 @@ class Listening:
     port: int = option(9000, "Port to listen on.", bounds=Bounds(at_least=0, at_most=65535))
     riva_port: int | None = riva_port_option()
     access: GatewayAccess = held(GatewayAccess)
+    openai: OpenAIOptions = held(OpenAIOptions)
 
     def settings(self) -> dict[str, Any]:
         """As `GatewaySettings` names them."""
@@ -44,6 +46,7 @@ class Listening:
             "port": self.port,
             "riva_port": self.riva_port,
             **self.access.settings(),
+            **self.openai.settings(),
         }
 
 

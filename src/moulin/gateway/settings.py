@@ -10,9 +10,7 @@ from moulin.client.protocol import DEFAULT_MODEL, check_url
 from moulin.errors import OptionsError
 from moulin.gateway.named_keys import named_keys
 from moulin.launch.ports import is_loopback
-
-OPENAI_MODELS = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
-"""Model names in requests of programs written for OpenAI, which get the default model."""
+from moulin.quoting import quoted
 
 
 class GatewaySettings(BaseModel):
@@ -23,8 +21,10 @@ class GatewaySettings(BaseModel):
     triton: tuple[str, ...] = ("localhost:8001",)
     """gRPC addresses. Requests go to the server with the fewest in flight; a stream stays on its server."""
     default_model: str = DEFAULT_MODEL
-    aliases: tuple[str, ...] = OPENAI_MODELS
-    """Further names of the default model."""
+    model_aliases: tuple[str, ...] = ()
+    """Further names, each NAME, of the default model, or NAME=MODEL; beside those of `model_names.NAME_PATTERNS`."""
+    strict_fields: bool = False
+    """Refuse fields of requests that change nothing; by default they are named in `X-Moulin-Ignored`."""
 
     host: str = "127.0.0.1"
     port: NonNegativeInt = 9000
@@ -79,6 +79,9 @@ class GatewaySettings(BaseModel):
             raise OptionsError("Expected the address of at least one Triton server, got none")
         for address in self.triton:
             check_url(address)
+        for name, model in self.aliases.items():
+            if not name or not model:
+                raise OptionsError(f"Expected an alias NAME or NAME=MODEL, got {quoted(f'{name}={model}')}")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise OptionsError("Expected a TLS certificate and its key, got one of the two")
         for file in (self.tls_certificate, self.tls_key):
@@ -90,6 +93,12 @@ class GatewaySettings(BaseModel):
                 f"Expected API keys for a gateway that listens on {self.host}, where other machines reach it, got none",
                 hint="give --api-keys FILE, or --allow-anonymous to serve everybody",
             )
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """The model for each name of `model_aliases`."""
+        pairs = (alias.partition("=") for alias in self.model_aliases)
+        return {name: model if equals else self.default_model for name, equals, model in pairs}
 
     @property
     def tls(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, suppress
 
 from starlette.requests import ClientDisconnect, Request
@@ -49,15 +49,15 @@ class Transcriptions:
                     return await while_connected(request.receive, transcription.answer())
             except ClientDisconnect:
                 return Response(status_code=CLIENT_GONE)
-            return _EventStream(transcription.events(), place.pop_all())
+            return _EventStream(transcription.events(), place.pop_all(), transcription.headers)
         raise AssertionError("unreachable")
 
 
 class _EventStream(StreamingResponse):
     """Server-sent events. Closes `place`, and with it the file, after the last event or when the client disconnects."""
 
-    def __init__(self, events: AsyncGenerator[bytes], place: AsyncExitStack) -> None:
-        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+    def __init__(self, events: AsyncGenerator[bytes], place: AsyncExitStack, headers: Mapping[str, str]) -> None:
+        headers = {"cache-control": "no-cache", "x-accel-buffering": "no", **headers}
         super().__init__(events, media_type="text/event-stream", headers=headers)
         self._events, self._place = events, place
 
@@ -80,13 +80,18 @@ class _Transcription:
         """Find the model and check the options. Raises ApiError, OptionsError, ServerUnavailable."""
         self._wanted.decoding_changes(with_prompt=False)
         self._model = await self._services.catalog.for_recordings(self._wanted.model)
+        self.headers = self._services.ignored.note(self._wanted.ignored(self._model))
+        if self._wanted.language is None and len(self._model.languages) == 1:
+            self._wanted = self._wanted.model_copy(update={"language": self._model.languages[0]})
         self._changes = self._wanted.decoding_changes(with_prompt=self._model.uses_hotwords)
 
     async def answer(self) -> Response:
         """The whole transcript."""
         async for _ in self._deltas():
             pass
-        return response(self._transcript, self._wanted)
+        answer = response(self._transcript, self._wanted)
+        answer.headers.update(self.headers)
+        return answer
 
     async def events(self) -> AsyncGenerator[bytes]:
         """Events with the transcript as it grows, then with all of it, or with an error."""

@@ -13,8 +13,9 @@ Rows [B T, D] and frames [B, T, D] are views of the same memory; lengths are int
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -22,9 +23,13 @@ from torch import Tensor, nn
 
 from moulin.arrays import Ints32
 from moulin.encoders.joiner import Joiner
+from moulin.encoders.recipe import Recipe
 from moulin.gpu.kernels.stream_attention import Chunks
 
 Counts = Ints32
+
+At = TypeVar("At")
+"""The description of a batch for an encoder's layers: lengths of utterances, or slots and chunk numbers of streams."""
 
 
 class GpuEncoder(ABC):
@@ -84,15 +89,22 @@ class GpuStreamEncoder(Protocol):
         projection, for streams in `capacity` slots. Raises EngineError for sizes that the kernels do not take."""
 
     @staticmethod
-    def values_a_stream(encoder: Any) -> int:
-        """The number of values of `dtype` in a stream's states."""
+    def check_sizes(tensors: Mapping[str, Any], recipe: Recipe) -> None:
+        """Raises EngineError where the kernels do not take the sizes of a model with `tensors`, of which only the
+        shapes are looked at, and `recipe`, which has those of streaming."""
+
+    @staticmethod
+    def state_bytes(encoder: Any, dtype: torch.dtype) -> int:
+        """The size of a stream's states on the card, for `encoder` in `dtype`."""
 
     @property
     def out_frames(self) -> int:
-        """Encoder frames of a chunk."""
+        """Encoder frames of a chunk, without those of its right context."""
 
     def __call__(self, windows: Tensor, at: Chunks) -> Tensor:
-        """Windows float32 [B, T, feature_dim] of the chunks `at` to encoder_out [B, out_frames, joiner_dim]."""
+        """Windows float32 [B, T, feature_dim] of the chunks `at` to encoder_out [B, out_frames, joiner_dim].
+
+        A window holds the features of the chunk's right context too, which the next chunk computes again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,5 +16,8 @@ OFFLINE_FAMILIES = {
 MAX_CONTEXT_SIZE = 2
 """The most tokens that a decoder may see."""
 
-STREAM_FAMILIES = {"zipformer2": "moulin.gpu.stream_zipformer2:GpuStreamZipformer2"}
+STREAM_FAMILIES = {
+    "zipformer2": "moulin.gpu.stream_zipformer2:GpuStreamZipformer2",
+    "conformer": "moulin.gpu.stream_conformer:GpuStreamConformer",
+}
 """Classes for streams: each is a `moulin.gpu.encoder.GpuStreamEncoder`."""

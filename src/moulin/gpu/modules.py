@@ -5,9 +5,11 @@ A module's last bias is not added (see `Projection`); `missing` [D] is the vecto
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor, nn
 
-from moulin.gpu.encoder import Addition, Projection
+from moulin.gpu.encoder import Addition, Projection, on
 from moulin.gpu.kernels.activations import Activation
 from moulin.gpu.kernels.depthwise import Depthwise, depthwise
 from moulin.gpu.kernels.pointwise import activate_, gate
@@ -26,22 +28,37 @@ class FeedForward:
         return self._down(rows, activate_(self._up(rows), self._activation))
 
 
+@dataclass(frozen=True, slots=True)
 class Convolution:
-    """A gated linear unit, a convolution over time, an activation, and a linear layer."""
+    """A gated linear unit, a convolution over time, an activation, and a linear layer.
 
-    def __init__(
-        self,
+    What happens between the linear layers depends on where a frame's neighbours are: `first` gives values and gates
+    [B T, 2 D], and `last` adds its output for the convolved ones [B T, D].
+    """
+
+    first: Projection
+    conv: Depthwise
+    last: Addition
+
+    @classmethod
+    def of(
+        cls,
         first: nn.Linear | nn.Conv1d,
-        conv: Depthwise,
+        conv: nn.Conv1d,
         last: nn.Linear | nn.Conv1d,
-        activation: Activation,
         *,
+        causal: bool,
         missing: Tensor,
         like: Tensor,
-    ) -> None:
-        self._first, self._conv = Projection.of(first, missing=missing, like=like), conv
-        self._last, self._activation = Addition.of(last, like=like), activation
+    ) -> Convolution:
+        assert conv.bias is not None
+        weight = on(conv.weight[:, 0].t(), like)
+        prepared = Depthwise(weight, on(conv.bias, like), len(weight) - 1 if causal else len(weight) // 2)
+        return cls(Projection.of(first, missing=missing, like=like), prepared, Addition.of(last, like=like))
 
-    def __call__(self, rows: Tensor, batch: int, lengths: Tensor) -> Tensor:
-        gated = gate(self._first(rows)).view(batch, -1, rows.shape[1])
-        return self._last(rows, depthwise(gated, lengths, self._conv, self._activation).view_as(rows))
+
+def convolved(projected: Tensor, lengths: Tensor, conv: Depthwise) -> Tensor:
+    """Values times the sigmoid of gates, `projected` [B T, 2 D], convolved within utterances of `lengths` int32 [B]
+    frames, and activated: [B T, D]."""
+    gated = gate(projected)
+    return depthwise(gated.view(len(lengths), -1, gated.shape[1]), lengths, conv, "double_swish").view_as(gated)

@@ -9,12 +9,11 @@ from torch import Tensor, nn
 from moulin.encoders import zipformer as plain
 from moulin.gpu.encoder import Addition, Counts, GpuEncoder, Projection, bias_of, embedding_projection, on
 from moulin.gpu.kernels.attention_weights import AttentionWeights, attention_weights, distance_table
-from moulin.gpu.kernels.depthwise import Depthwise
 from moulin.gpu.kernels.pointwise import basic_norm_bypass
 from moulin.gpu.kernels.resampling import attentive_downsample, upsample_bypass
 from moulin.gpu.kernels.subsampling import Subsampling, subsampling
 from moulin.gpu.kernels.weighted_values import weighted_values
-from moulin.gpu.modules import Convolution, FeedForward
+from moulin.gpu.modules import Convolution, FeedForward, convolved
 
 
 class GpuZipformer(GpuEncoder):
@@ -173,10 +172,10 @@ class _Layer:
         )
         mixed = weighted_values(weights, projected[..., 2 * width : 2 * width + width // 2], lengths)
         rows = self._attention_out(rows, mixed.view(len(rows), -1))
-        rows = self._conv1(rows, batch, lengths)
+        rows = self._conv1.last(rows, convolved(self._conv1.first(rows), lengths, self._conv1.conv))
         rows = self._feed_forward2(rows)
         rows = self._attend_again(rows, weights, lengths)
-        rows = self._conv2(rows, batch, lengths)
+        rows = self._conv2.last(rows, convolved(self._conv2.first(rows), lengths, self._conv2.conv))
         rows = self._feed_forward3(rows)
         return basic_norm_bypass(rows, self._missing, self._epsilon, before, self._scale)
 
@@ -199,12 +198,8 @@ class _Layer:
 
 
 def _convolution(module: plain._Convolution, missing: Tensor, like: Tensor) -> Convolution:
-    conv = module.depthwise_conv
-    assert conv.bias is not None
-    left = module.kernel - 1 if module.causal else module.kernel // 2
-    prepared = Depthwise(on(conv.weight[:, 0].t(), like), on(conv.bias, like), left)
     first, last = module.pointwise_conv1, module.pointwise_conv2
-    return Convolution(first, prepared, last, "double_swish", missing=missing, like=like)
+    return Convolution.of(first, module.depthwise_conv, last, causal=module.causal, missing=missing, like=like)
 
 
 def _feed_forward(module: plain._FeedForward, missing: Tensor | None, like: Tensor) -> FeedForward:

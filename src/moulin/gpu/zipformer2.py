@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from moulin.encoders.zipformer2 import (
     encoded_distances,
 )
 from moulin.encoders.zipformer2 import FeedForward as PlainFeedForward
-from moulin.gpu.encoder import Addition, Counts, GpuEncoder, Projection, bias_of, embedding_projection, on
+from moulin.gpu.encoder import Addition, At, Counts, GpuEncoder, Projection, bias_of, embedding_projection, on
 from moulin.gpu.kernels.attention_weights import AttentionWeights, attention_weights, distance_table
 from moulin.gpu.kernels.convnext import ConvNeXtWeights, convnext
 from moulin.gpu.kernels.depthwise import Depthwise, depthwise
@@ -32,9 +32,6 @@ from moulin.gpu.kernels.resampling import downsample, upsample_bypass
 from moulin.gpu.kernels.subsampling import Subsampling, subsampling
 from moulin.gpu.kernels.weighted_values import gated_values, weighted_values
 from moulin.gpu.modules import FeedForward
-
-At = TypeVar("At")
-"""The description of a batch for its layers: lengths of utterances, or slots and chunk numbers of streams."""
 
 
 class GpuZipformer2(GpuEncoder):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Any
 
 from moulin.bundle.spec import OnnxModelSpec
 from moulin.errors import BundleError, EngineError, OptionsError
@@ -29,17 +28,12 @@ def why_not_on_gpu_engine(spec: OnnxModelSpec, device: str) -> str | None:
 
 
 def _check_chunks(spec: OnnxModelSpec) -> None:
-    """Raises EngineError for a chunk or left context of a Zipformer2 that the kernels do not take."""
+    """Raises EngineError for a chunk or left context that the kernels do not take."""
     from moulin.bundle.onnx_weights.load import OnnxWeights
-    from moulin.encoders.zipformer2 import infer_config
-    from moulin.gpu.stream_zipformer2 import check_sizes
+    from moulin.gpu.open_encoder import check_stream_sizes
 
     weights = OnnxWeights(spec)
-    shapes: Any = weights.arrays  # all that is looked at
-    recipe = weights.recipe
-    assert recipe.chunk_size is not None
-    assert recipe.left_context_frames is not None
-    check_sizes(infer_config(shapes, recipe), recipe.chunk_size, recipe.left_context_frames)
+    check_stream_sizes(weights.family, weights.arrays, weights.recipe)
 
 
 def why_not_its_network(spec: OnnxModelSpec) -> str | None:

@@ -6,7 +6,7 @@
 | ONNX       | tensorrt    | GPU | all                 | fp16, bf16, fp32                      |
 | checkpoint | torch       | CPU | all                 | fp32                                  |
 | checkpoint | torch       | GPU | recordings          | fp16, bf16, fp32                      |
-| checkpoint | torch       | GPU | streams, zipformer2 | fp16, bf16, fp32                      |
+| checkpoint | torch       | GPU | streams, zipformer2 and conformer | fp16, bf16, fp32        |
 | checkpoint | torch       | GPU | streams of others   | fp32                                  |
 
 On a GPU fp16 and bf16 are our GPU engine, fp32 is the plain modules. A checkpoint for onnxruntime or tensorrt is
@@ -123,7 +123,7 @@ def _refusal(spec: ModelSpec, device: str, precision: Precision) -> OptionsError
         )
     return OptionsError(
         f"{what} of a {spec.family} checkpoint run in fp32 on {device}, not in {precision}: "
-        "our GPU engine streams Zipformer2 alone",
+        f"our GPU engine streams {' and '.join(STREAM_FAMILIES)} alone",
         hint="leave out --precision; ONNX files of it run in fp16, with --engine onnxruntime or tensorrt",
     )
 

@@ -1,17 +1,22 @@
-"""A Zipformer2 whose stacks have other heads each, with random weights."""
+"""Small models with odd sizes and random weights."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
+from moulin.encoders.conformer import Conformer, ConformerConfig
 from moulin.encoders.decoder import Decoder
+from moulin.encoders.encoder import Encoder
 from moulin.encoders.joiner import Joiner
+from moulin.encoders.recipe import Recipe
+from moulin.encoders.subsampling import SubsamplingConfig
 from moulin.encoders.transducer import Transducer
 from moulin.encoders.zipformer2 import Zipformer2, Zipformer2Config
 
 
 def random_zipformer2(*, causal: bool) -> Transducer:
+    """A Zipformer2 whose stacks have other heads each."""
     config = Zipformer2Config(
         num_layers=(1, 1, 1),
         downsampling_factors=(1, 2, 1),
@@ -26,7 +31,19 @@ def random_zipformer2(*, causal: bool) -> Transducer:
         causal=causal,
         embed_channels=(4, 8, 16),
     )
-    encoder = Zipformer2(config)
+    return _random(Zipformer2(config))
+
+
+def random_conformer(recipe: Recipe) -> Transducer:
+    config = ConformerConfig(
+        num_layers=2, dim=36, num_heads=3, hidden=20, kernel=7, subsampling=SubsamplingConfig(23, (3, 5, 17))
+    )
+    return _random(Conformer(config), recipe)
+
+
+def _random(encoder: Encoder, recipe: Recipe | None = None) -> Transducer:
+    if recipe is not None:
+        encoder.recipe = recipe
     with torch.no_grad():
         for parameter in encoder.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
