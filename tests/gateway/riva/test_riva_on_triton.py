@@ -24,7 +24,7 @@ from moulin.launch.ports import claim_ports
 from moulin.launch.server import TritonServer
 from moulin.transcript import Transcript
 from tests.cli.command import eventually
-from tests.conftest import Recording
+from tests.conftest import TINY_MODEL, Recording
 from tests.gateway.running_gateway import running_gateway
 
 pytestmark = [pytest.mark.triton, pytest.mark.needs("riva")]
@@ -102,8 +102,9 @@ def test_the_models(riva: Riva) -> None:
 
     ask = riva.asr.stub.GetRivaSpeechRecognitionConfig
     found = {model.model_name: model.parameters for model in ask(RivaSpeechRecognitionConfigRequest()).model_config}
-    assert found["transducer"] == {"type": "offline", "language_code": "und"}
-    assert found["transducer_streaming"] == {"type": "online", "language_code": "und"}
+    assert found["transducer"] == {"type": "offline", "language_code": "en"}
+    assert found["transducer_streaming"] == {"type": "online", "language_code": "en"}
+    assert found[TINY_MODEL]["language_code"] == "und"
     (one,) = ask(RivaSpeechRecognitionConfigRequest(model_name="transducer")).model_config
     assert one.model_name == "transducer"
 
@@ -230,6 +231,14 @@ def test_recordings_that_are_refused(riva: Riva, fields: dict[str, Any], audio: 
         riva.recognize(audio, **fields)
     assert caught.value.code() == grpc.StatusCode[code]
     assert "\n" not in caught.value.details()
+
+
+def test_another_language_than_the_models(riva: Riva) -> None:
+    for ask in (riva.recognize, lambda data, **config: list(riva.stream([data], **config))):
+        with pytest.raises(
+            grpc.RpcError, match="Expected a recording in en, which the model hears, got the language 'de'"
+        ):
+            ask(bytes(3200), language_code="de-DE")
 
 
 def test_streams_that_are_refused(riva: Riva) -> None:

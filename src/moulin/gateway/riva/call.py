@@ -49,8 +49,8 @@ class Call:
         """An API key or, without keys, an address, as `Limits` counts them."""
         self.log: dict[str, object] = {}
         """Further fields for the line in the log."""
-        self.ignored: tuple[str, ...] = ()
-        """Names of fields of the client's that change nothing."""
+        self.ignored: dict[str, str] = {}
+        """Metadata that name fields of the client's that change nothing."""
 
     async def read(self) -> Any:
         """The next request; None when the client has sent its last. Raises ApiError 400."""
@@ -67,9 +67,7 @@ class Call:
 
     def trailing(self, error: ApiError | None = None) -> tuple[tuple[str, str], ...]:
         """Metadata at the end of the call."""
-        found = [("x-request-id", self.request_id)]
-        if self.ignored:
-            found.append(("x-moulin-ignored", ", ".join(self.ignored)))
+        found = [("x-request-id", self.request_id), *self.ignored.items()]
         if error is not None and error.retry_after_sec is not None:
             found.append(("retry-after", str(max(1, math.ceil(error.retry_after_sec)))))
         return tuple(found)
