@@ -33,11 +33,13 @@ OPTIONS = [
 ]
 """The last beam is too wide for the card."""
 
-BY_CHECKPOINT = ["conformer-streaming"]
+BY_CHECKPOINT = ["conformer-streaming", "lstm-streaming", "zipformer-streaming"]
 """Zipformer2's are in `test_gpu_streams`."""
 BY_FILES = [
     "conformer-streaming",
     "conformer-streaming-right2",
+    "lstm-streaming",
+    "zipformer-streaming",
     "zipformer2-streaming",
     "zipformer2-streaming-context1",
 ]
@@ -53,10 +55,11 @@ def files(bundle: str) -> OnnxModelSpec:
 
 
 def audio(seed: int, spec: ModelSpec) -> Floats:
-    """Noise that comes and goes, for a few chunks."""
+    """Noise that comes and goes, for two or three chunks, or for more that are short."""
     assert spec.streaming is not None
     rng = np.random.default_rng(seed)
-    count = spec.streaming.window_frames * 160 + int((1.3 + seed % 2) * spec.streaming.chunk_frames * 160)
+    chunk = max(spec.streaming.chunk_frames, 20) * 160
+    count = spec.streaming.window_frames * 160 + int((1.3 + seed % 2) * chunk)
     loudness = np.repeat(rng.choice([0.01, 0.3], count // 800 + 1), 800)[:count]
     noise: Floats = (loudness * rng.normal(0, 1, count)).astype(np.float32)
     return noise
