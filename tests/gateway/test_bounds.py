@@ -95,7 +95,7 @@ def test_metrics_have_labels_of_closed_sets(gateway: str) -> None:
     status, _, body = raw(gateway, request(path="/metrics"))
     assert status == 200
     assert len(body) < 50_000
-    routes = {"/healthz", "/readyz", "/metrics", "/v1/models", "/v1/models/{name}", "/v1/audio/transcriptions",
+    routes = {"/healthz", "/readyz", "/metrics", "/v1/models", "/v1/models/{name:path}", "/v1/audio/transcriptions",
               "/v1/audio/translations", "/v1/realtime", "/v1/stream", "/", "/page/{name}", "/favicon.ico",
               "/{path:path}", "other"}  # fmt: skip
     for family in text_string_to_metric_families(body.decode()):

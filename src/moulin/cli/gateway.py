@@ -9,7 +9,6 @@ import socket
 import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
@@ -18,6 +17,7 @@ import typer
 from moulin.cli.flags import with_flags
 from moulin.cli.gateway_access import GatewayAccess, riva_port_option
 from moulin.cli.interrupt import interrupts
+from moulin.cli.openai_options import OpenAIOptions
 from moulin.cli.settings import ConfigFile, PrintConfig, print_settings, variables
 from moulin.errors import OptionsError
 from moulin.extras import install_hint
@@ -37,12 +37,7 @@ class Listening:
     port: int = option(9000, "Port to listen on.", bounds=Bounds(at_least=0, at_most=65535))
     riva_port: int | None = riva_port_option()
     access: GatewayAccess = held(GatewayAccess)
-    allow_origin: list[str] | None = option(
-        None, "Let web pages of this origin call (CORS), or * all; several times.", metavar="ORIGIN"
-    )
-    trusted_proxy: list[str] | None = option(None, "Believe X-Forwarded-For of this reverse proxy.", metavar="ADDRESS")
-    tls_certificate: Path | None = option(None, "Serve HTTPS, with --tls-key.", metavar="PEM")
-    tls_key: Path | None = option(None, "The certificate's key.", metavar="PEM")
+    openai: OpenAIOptions = held(OpenAIOptions)
 
     def settings(self) -> dict[str, Any]:
         """As `GatewaySettings` names them."""
@@ -50,12 +45,8 @@ class Listening:
             "host": self.host,
             "port": self.port,
             "riva_port": self.riva_port,
-            "api_keys": self.access.keys(),
-            "allow_anonymous": self.access.allow_anonymous,
-            "allow_origins": self.allow_origin or (),
-            "trusted_proxies": self.trusted_proxy or (),
-            "tls_certificate": self.tls_certificate,
-            "tls_key": self.tls_key,
+            **self.access.settings(),
+            **self.openai.settings(),
         }
 
 

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 from moulin.errors import MoulinError
 from moulin.gateway.api_error import ApiError, api_error
-from moulin.gateway.live_recognition import LiveRecognition
 from moulin.gateway.live_socket import ClientGone, CloseCode
 from moulin.gateway.live_steps import Event, Find, Finish, Forget, Hear, Session, Step
 from moulin.gateway.services import Services
+from moulin.live_transcript import StreamUpdate
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +41,18 @@ class Socket(Protocol):
     async def close(self, code: CloseCode, reason: str) -> None: ...
 
 
+class Recognition(Protocol):
+    """What a `LiveRecognition` does."""
+
+    async def hear(self, step: Hear) -> StreamUpdate: ...
+
+    async def forget(self) -> None: ...
+
+
 class LiveConnection:
     """Carries out the session's steps in order; no message is read while a step is carried out."""
 
-    def __init__(self, services: Services, socket: Socket, session: Session, recognition: LiveRecognition) -> None:
+    def __init__(self, services: Services, socket: Socket, session: Session, recognition: Recognition) -> None:
         self._services, self._socket, self._session, self._recognition = services, socket, session, recognition
         self._failures = 0
         self._last_audio = 0.0

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from moulin.encoders.conformer import Conformer, RelativeAttention, relative_positions
 from moulin.encoders.conformer import ConformerLayer as PlainLayer
-from moulin.encoders.joiner import Joiner
 from moulin.gpu.encoder import Addition, At, Counts, GpuEncoder, Projection, bias_of, on
 from moulin.gpu.kernels.depthwise import Depthwise
 from moulin.gpu.kernels.pointwise import basic_norm
@@ -21,15 +20,15 @@ from moulin.gpu.modules import Convolution, Embedding, FeedForward, convolved, l
 
 class GpuConformer(GpuEncoder):
     def __init__(
-        self, encoder: Conformer, joiner: Joiner, *, device: torch.device, dtype: torch.dtype, max_frames: int
+        self, encoder: Conformer, out: nn.Linear, *, device: torch.device, dtype: torch.dtype, max_frames: int
     ) -> None:
         like = torch.empty(0, device=device, dtype=dtype)
-        self.dtype, self.feature_dim = dtype, encoder.feature_dim
+        self.dtype, self.feature_dim, self.out_channels = dtype, encoder.feature_dim, out.out_features
         self._embed = Embedding(encoder.encoder_embed, like)
         frames = self._embed.frames(max_frames) + 1
         positions = relative_positions(frames, frames, encoder.output_dim, torch.empty(0))
         self._layers = [_UtteranceLayer(layer, positions, like) for layer in encoder.encoder.layers]  # type: ignore[arg-type]
-        self._encoder_proj = Projection.of(joiner.encoder_proj, missing=None, like=like)
+        self._out_layer = Projection.of(out, missing=None, like=like)
 
     def counts(self, frames: Counts) -> Counts:
         """Counts of feature frames and of encoder frames."""
@@ -40,7 +39,7 @@ class GpuConformer(GpuEncoder):
         rows = self._embed(features, counts[0])
         for layer in self._layers:
             rows = layer(rows, counts[1])
-        return self._encoder_proj(rows).view(len(features), self._embed.frames(features.shape[1]), -1)
+        return self._out_layer(rows).view(len(features), self._embed.frames(features.shape[1]), -1)
 
 
 class ConformerLayer(ABC, Generic[At]):

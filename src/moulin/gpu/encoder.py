@@ -33,17 +33,19 @@ At = TypeVar("At")
 
 
 class GpuEncoder(ABC):
-    """An encoder from features to encoder frames, projected for the joiner, for batches of whole utterances."""
+    """An encoder from features to encoder frames, through one more layer, for batches of whole utterances."""
 
     dtype: torch.dtype
     feature_dim: int
+    out_channels: int
+    """Of the layer behind the encoder."""
 
     @abstractmethod
     def __init__(
-        self, encoder: Any, joiner: Joiner, *, device: torch.device, dtype: torch.dtype, max_frames: int
+        self, encoder: Any, out: nn.Linear, *, device: torch.device, dtype: torch.dtype, max_frames: int
     ) -> None:
-        """The form of `encoder`, which is of the family that `moulin.gpu.families` has it for, and of the joiner's
-        projection, for utterances of up to `max_frames` feature frames."""
+        """The form of `encoder`, which is of the family that `moulin.gpu.families` has it for, and of the layer `out`
+        behind it (`moulin.gpu.blank_skip.output_layer`), for utterances of up to `max_frames` feature frames."""
 
     @abstractmethod
     def counts(self, frames: Counts) -> Counts:
@@ -61,7 +63,7 @@ class GpuEncoder(ABC):
     @abstractmethod
     def __call__(self, features: Tensor, counts: Tensor) -> Tensor:
         """Features float32 [B, T, feature_dim] and `counts` int32 [S, B], all at least 1, to encoder_out
-        [B, T', joiner_dim]."""
+        [B, T', out_channels]."""
 
 
 class GpuStreamEncoder(Protocol):

@@ -12,18 +12,20 @@ from moulin.encoders.encoder import Encoder
 from moulin.encoders.recipe import Recipe
 from moulin.encoders.transducer import Transducer
 from moulin.errors import EngineError
+from moulin.gpu.blank_skip import output_layer
 from moulin.gpu.encoder import GpuEncoder, GpuStreamEncoder
 from moulin.gpu.families import OFFLINE_FAMILIES, STREAM_FAMILIES
 
 
 def gpu_encoder(transducer: Transducer, *, device: torch.device, dtype: torch.dtype, max_frames: int) -> GpuEncoder:
-    """The encoder, and the joiner's projection of it, for utterances of up to `max_frames` feature frames.
+    """The encoder, and the joiner's projection of it with a CTC head's logits behind where there is one
+    (`blank_skip.output_layer`), for utterances of up to `max_frames` feature frames.
 
     Raises EngineError for a family without a form for the GPU.
     """
     form: type[GpuEncoder] = _form(OFFLINE_FAMILIES, transducer.encoder.family, "encoder")
     with torch.inference_mode():
-        return form(transducer.encoder, transducer.joiner, device=device, dtype=dtype, max_frames=max_frames)
+        return form(transducer.encoder, output_layer(transducer), device=device, dtype=dtype, max_frames=max_frames)
 
 
 def gpu_stream_encoder(

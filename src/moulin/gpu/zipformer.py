@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from moulin.encoders import zipformer as plain
-from moulin.encoders.joiner import Joiner
 from moulin.gpu.encoder import Addition, At, Counts, GpuEncoder, Projection, bias_of, embedding_projection, on
 from moulin.gpu.kernels.attention_weights import AttentionWeights, attention_weights, distance_table
 from moulin.gpu.kernels.depthwise import Depthwise
@@ -25,11 +24,11 @@ from moulin.gpu.modules import Convolution, FeedForward, convolved
 
 class GpuZipformer(GpuEncoder):
     def __init__(
-        self, encoder: plain.Zipformer, joiner: Joiner, *, device: torch.device, dtype: torch.dtype, max_frames: int
+        self, encoder: plain.Zipformer, out: nn.Linear, *, device: torch.device, dtype: torch.dtype, max_frames: int
     ) -> None:
         like = torch.empty(0, device=device, dtype=dtype)
         config, embed = encoder.config, encoder.encoder_embed
-        self.dtype, self.feature_dim = dtype, encoder.feature_dim
+        self.dtype, self.feature_dim, self.out_channels = dtype, encoder.feature_dim, out.out_features
         self._factors, self._skips = config.downsampling_factors, config.skips
         convs = [module for module in embed.conv if isinstance(module, nn.Conv2d)]
         self._convs = Subsampling.of(convs[0], convs[1], convs[2], "double_swish", device, dtype)
@@ -41,7 +40,7 @@ class GpuZipformer(GpuEncoder):
         ]
         self._skip_scales = skip_scales(encoder, like)
         self._out = Downsampling(encoder.downsample_output, like)
-        self._encoder_proj = Projection.of(joiner.encoder_proj, missing=None, like=like)
+        self._out_layer = Projection.of(out, missing=None, like=like)
 
     def counts(self, frames: Counts) -> Counts:
         """Counts of feature frames, of frames after the embedding and in each stack, and of encoder frames."""
@@ -63,7 +62,7 @@ class GpuZipformer(GpuEncoder):
             x = stack(x, embedded, counts[2 + index])
             outputs.append(x)
         x = self._out(x, embedded)
-        return self._encoder_proj(x.view(-1, x.shape[2])).view(*x.shape[:2], -1)
+        return self._out_layer(x.view(-1, x.shape[2])).view(*x.shape[:2], -1)
 
 
 def skip_scales(encoder: plain.Zipformer, like: Tensor) -> list[Tensor | None]:

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from moulin.encoders.joiner import Joiner
 from moulin.encoders.norms import BiasNorm
 from moulin.encoders.zipformer2 import (
     OUTPUT_DOWNSAMPLING,
@@ -37,11 +36,11 @@ from moulin.gpu.modules import FeedForward
 
 class GpuZipformer2(GpuEncoder):
     def __init__(
-        self, encoder: Zipformer2, joiner: Joiner, *, device: torch.device, dtype: torch.dtype, max_frames: int
+        self, encoder: Zipformer2, out: nn.Linear, *, device: torch.device, dtype: torch.dtype, max_frames: int
     ) -> None:
         like = torch.empty(0, device=device, dtype=dtype)
         config, embed = encoder.config, encoder.encoder_embed
-        self.dtype, self.feature_dim = dtype, encoder.feature_dim
+        self.dtype, self.feature_dim, self.out_channels = dtype, encoder.feature_dim, out.out_features
         self._factors = config.downsampling_factors
         one, two, three = (embed.conv[index] for index in (0, 2, 4))
         self._convs = Subsampling.of(one, two, three, "swoosh_r", device, dtype)  # type: ignore[arg-type]
@@ -55,7 +54,7 @@ class GpuZipformer2(GpuEncoder):
         ]
         self._dims = config.encoder_dims
         self._downsampling = on(encoder.encoder.downsample_output.bias.softmax(dim=0), like, dtype=torch.float32)
-        self._encoder_proj = Projection.of(joiner.encoder_proj, missing=None, like=like)
+        self._out_layer = Projection.of(out, missing=None, like=like)
 
     def counts(self, frames: Counts) -> Counts:
         """Counts of feature frames, of frames after the embedding and in each stack, and of encoder frames."""
@@ -74,7 +73,7 @@ class GpuZipformer2(GpuEncoder):
             x = stack(x, embedded, counts[2 + index])
             outputs.append(x)
         x = downsample(widest(outputs, self._dims), embedded, self._downsampling, max(self._dims))
-        return self._encoder_proj(x.view(-1, x.shape[2])).view(*x.shape[:2], -1)
+        return self._out_layer(x.view(-1, x.shape[2])).view(*x.shape[:2], -1)
 
 
 def widest(outputs: Sequence[Tensor], dims: Sequence[int]) -> Tensor:

@@ -64,7 +64,7 @@ def open_recognizer(
             cuda_graphs=engine.cuda_graphs,
         )
         on_gpu.warm_up()
-        return Recognizer(spec, on_gpu, options=options, skips_blanks=False)
+        return Recognizer(spec, on_gpu, options=options, skips_blanks=skips_blanks(spec, engine))
     on_host = (
         CtcPipeline(spec, _ctc_runner(spec, engine), tail_padding_sec=tail_padding_sec, max_audio_sec=max_audio_sec)
         if spec.head == "ctc"

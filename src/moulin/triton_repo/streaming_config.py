@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from moulin.triton_repo.model_config import add_chunk_index, add_instances, add_int16, new_config
+from moulin.triton_repo.model_config import add_chunk_index, add_instances, add_int16, add_lanes, new_config
 from moulin.triton_repo.service_parameter import add_service
 from moulin.triton_repo.streaming_options import StreamingOptions
 
@@ -27,6 +27,7 @@ def streaming_config(options: StreamingOptions) -> Any:
     config = new_config(options.model_name, max_requests)
     add_int16(config)
     add_chunk_index(config)
+    add_lanes(config)
 
     # No control inputs: the shim reads flags and sequence id from the request, which spares two tensors a chunk and,
     # for an id that is a string, one that Triton 2.51 fills with random memory.

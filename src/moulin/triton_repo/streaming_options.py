@@ -12,6 +12,7 @@ from moulin.triton_repo.service_options import ServiceOptions
 
 IDLE_TIMEOUT_SEC = 15.0
 TAKEOVER_SEC = 3.0
+LANE_TIMEOUT_SEC = 3.0
 
 _WAIT = Bounds(at_least=0, below=1e6)
 _TIME = Bounds(above=0, below=1e6)
@@ -32,6 +33,10 @@ class StreamingOptions(ServiceOptions):
         bounds=_TIME,
     )
     """Clients with fixed ids that were killed can so be run again. The first stream ends as a vanished client's."""
+    lane_timeout_sec: float = option(
+        LANE_TIMEOUT_SEC, "Close a lane of many streams after so long without a bundle.", bounds=_TIME
+    )
+    """Its streams end as a vanished client's."""
     max_step_ms: float | None = option(
         None,
         "Refuse new streams while a chunk takes longer than so many milliseconds.",

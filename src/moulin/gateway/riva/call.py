@@ -13,8 +13,9 @@ from urllib.parse import unquote
 import grpc
 from google.protobuf.message import DecodeError
 
-from moulin.gateway.access import ApiKeys, bearer_key
+from moulin.gateway.access import bearer_key
 from moulin.gateway.api_error import ApiError, api_error, server_stopping
+from moulin.gateway.api_keys import KEY_NAME, ApiKeys
 from moulin.gateway.request_context import REQUEST_ID, report_request, request_id_of
 from moulin.gateway.riva.messages import SERVICE
 from moulin.gateway.services import Services
@@ -105,6 +106,7 @@ class Calls:
 
     async def _serve(self, call: Call, context: Any, behaviour: Behaviour) -> Any:
         REQUEST_ID.set(call.request_id)
+        KEY_NAME.set("")
         started, status = time.monotonic(), _CLIENT_GONE
         path = f"/{SERVICE}/{call.method}"
         about = {"rpc.system": "grpc", "rpc.method": call.method, "moulin.request_id": call.request_id}
@@ -144,7 +146,8 @@ class Calls:
     def _admit(self, call: Call) -> None:
         """Raises ApiError 401, 429."""
         if self._keys:
-            call.caller = self._keys.number(bearer_key(call.metadata.get("authorization", "")))
+            call.caller = self._keys.name(bearer_key(call.metadata.get("authorization", "")))
+            KEY_NAME.set(call.caller)
         self._services.limits.count(call.caller)
 
 
