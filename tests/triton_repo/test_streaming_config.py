@@ -125,7 +125,7 @@ def _built(to: Path, options: StreamingOptions) -> dict[str, Any]:
 def _without_service(fields: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     """The fields, and what the parameter of the operator's options says."""
     parameters = fields.pop("parameters")
-    assert parameters.keys() == {"service", "hotwords"}
+    assert parameters.keys() == {"service", "hotwords", "bundle", "created"}
     assert parameters["hotwords"]["string_value"] == "true"
     return fields, json.loads(parameters["service"]["string_value"])
 

@@ -54,7 +54,7 @@ class LiveRecognition:
         metrics, now = self._services.metrics, time.monotonic()
         seconds = len(step.samples) / SAMPLE_RATE
         self.audio_sec += seconds
-        metrics.audio_seconds.labels("stream").inc(seconds)
+        metrics.count_audio("stream", seconds)
         if step.end is not None:
             metrics.final_seconds.observe(now - came)
         if self._arrivals is None:

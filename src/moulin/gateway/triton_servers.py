@@ -58,6 +58,11 @@ class TritonServers:
             await server.bundles.close()
             await server.client.close()
 
+    @property
+    def count(self) -> int:
+        """The number of servers."""
+        return len(self._urls)
+
     async def models(self) -> dict[str, ServedModel]:
         """The served models by name, at most seconds old. A server that does not answer keeps its last known models.
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from tritonclient.grpc import model_config_pb2 as pb
 
+from moulin.bundle.file_names import languages_of
+from moulin.bundle.spec import ModelSpec
 from moulin.triton_repo import contract
 
 PLAN_NAME = "encoder.plan"
@@ -81,9 +83,12 @@ def add_instances(config: Any, count: int, gpu: int | None) -> None:
         group.gpus.append(gpu)
 
 
-def with_hotwords(config: Any, *, used: bool) -> Any:
-    """`config`, which tells clients whether the model uses hotwords."""
-    add_parameters(config, {"hotwords": "true" if used else "false"})
+def with_facts(config: Any, spec: ModelSpec, *, hotwords: bool = False) -> Any:
+    """`config`, which tells clients what model it is, and whether it uses hotwords."""
+    facts = {"bundle": spec.name, "created": f"{spec.file.stat().st_mtime:.0f}"}
+    if languages := languages_of(spec.name):
+        facts["languages"] = " ".join(languages)
+    add_parameters(config, {"hotwords": "true" if hotwords else "false", **facts})
     return config
 
 
