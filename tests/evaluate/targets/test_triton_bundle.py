@@ -31,7 +31,7 @@ SETTINGS = ServerSettings(EngineChoice(threads=1))
 IN_CHUNKS: Cut = partial(read_clips, model=None, chunk_samples=5120)
 
 
-def test_bundles_hear_what_the_engine_does(server: TritonServer, heard_live: list[Transcript]) -> None:
+def test_bundles_hear_what_the_engine_does(server: TritonServer) -> None:
     accuracy = Accuracy("bundle")
     name = f"triton-bundle={server.grpc_url}/{STREAMING_MODEL_NAME}"
     with target(name, "streams")(None, SETTINGS) as running:
