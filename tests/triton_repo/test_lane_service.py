@@ -28,7 +28,7 @@ from .fake_stream_runner import CHUNK_SAMPLES, SPEC, WINDOW_SAMPLES, Clock, Fake
 AUDIO = in_16_bits(np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32))
 NOTHING = AUDIO[:0]
 CAPACITY = 32
-_PATIENCE_SEC = 30
+_PATIENCE_SEC = 300
 
 
 @dataclass
