@@ -22,6 +22,16 @@ _PER_UPLOAD = 3
 """Descriptors of a recording besides its connection: the file that it is received into, and its decoder's."""
 
 
+def http_connections(settings: GatewaySettings) -> int:
+    """Those of `connection_limit` that are not Riva's."""
+    return connection_limit(settings) - (riva_connections(settings) if settings.riva_port is not None else 0)
+
+
+def riva_connections(settings: GatewaySettings) -> int:
+    """Those of `connection_limit` that Riva's gRPC may hold: half."""
+    return max(1, connection_limit(settings) // 2)
+
+
 def connection_limit(settings: GatewaySettings) -> int:
     """The connections that the gateway may hold; raises this process's limit on open files.
 
