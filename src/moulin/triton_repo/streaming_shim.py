@@ -109,8 +109,8 @@ class TritonPythonModel:
         return responses
 
     def _gather(self, num_requests: int, linger_sec: float) -> None:
-        """Let the next requests gather in Triton: handed over one by one they cost it and moulin far more. Its own queue
-        delay would hold up lanes, too."""
+        """Let the next requests gather in Triton: handed over one by one they cost it and moulin far more. Its own
+        queue delay would hold up lanes, too."""
         if not self._lanes.num_lanes and num_requests < _ENOUGH and linger_sec < self._gather_sec:
             time.sleep(self._gather_sec - linger_sec)
 
