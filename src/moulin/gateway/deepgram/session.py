@@ -132,6 +132,15 @@ class DeepgramSession:
                 yield from self._finalize(fields.get("channel"))
             case "CloseStream":
                 yield from self._close()
+            case "Configure":
+                yield Event(
+                    {
+                        "type": "ConfigureFailure",
+                        "request_id": self.request_id,
+                        "code": "CONFIGURE_KEYTERMS_NOT_SUPPORTED",
+                        "description": "What a stream is asked for cannot change; open another with other parameters",
+                    }
+                )
             case kind:
                 known = "KeepAlive, Finalize or CloseStream"
                 raise ApiError(400, f"Expected a message of type {known}, got {quoted(kind)}", code="SchemaError")
