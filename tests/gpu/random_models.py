@@ -9,9 +9,11 @@ from moulin.encoders.conformer import Conformer, ConformerConfig
 from moulin.encoders.decoder import Decoder
 from moulin.encoders.encoder import Encoder
 from moulin.encoders.joiner import Joiner
+from moulin.encoders.lstm import Lstm, LstmConfig
 from moulin.encoders.recipe import Recipe
 from moulin.encoders.subsampling import SubsamplingConfig
 from moulin.encoders.transducer import Transducer
+from moulin.encoders.zipformer import Zipformer, ZipformerConfig
 from moulin.encoders.zipformer2 import Zipformer2, Zipformer2Config
 
 
@@ -32,6 +34,27 @@ def random_zipformer2(*, causal: bool) -> Transducer:
         embed_channels=(4, 8, 16),
     )
     return _random(Zipformer2(config))
+
+
+def random_zipformer(recipe: Recipe) -> Transducer:
+    """A Zipformer whose stacks have other sizes each."""
+    config = ZipformerConfig(
+        num_encoder_layers=(1, 1, 1),
+        encoder_dims=(24, 40, 44),
+        attention_dims=(18, 20, 16),
+        nhead=(3, 5, 2),
+        feedforward_dims=(16, 24, 32),
+        cnn_module_kernels=(7, 3, 9),
+        downsampling_factors=(1, 3, 2),
+        feature_dim=23,
+        pos_dim=5,
+    )
+    return _random(Zipformer(config), recipe)
+
+
+def random_lstm(*, cells: int) -> Transducer:
+    config = LstmConfig(num_layers=2, dim=36, cells=cells, hidden=20, subsampling=SubsamplingConfig(25, (3, 5, 17), 0))
+    return _random(Lstm(config))
 
 
 def random_conformer(recipe: Recipe) -> Transducer:

@@ -18,7 +18,7 @@ from moulin.gpu.kernels.stream_attention import Chunks
 from moulin.gpu.open_encoder import check_stream_sizes, gpu_stream_encoder, state_bytes
 from tests.bundles import BUNDLES
 
-from .random_models import random_conformer, random_zipformer2
+from .random_models import random_conformer, random_lstm, random_zipformer, random_zipformer2
 
 
 def of_bundle(name: str, **recipe: Any) -> Transducer:
@@ -35,11 +35,14 @@ def small_zipformer2() -> Transducer:
 
 BY_BUNDLE: dict[str, Callable[[], Transducer]] = {
     "zipformer2": lambda: of_bundle("zipformer2-streaming", chunk_size=8, left_context_frames=16),
+    "zipformer": lambda: of_bundle("zipformer-streaming", chunk_size=16, left_context_frames=16),
     "conformer": lambda: of_bundle("conformer-streaming", chunk_size=5, left_context_frames=9, right_context=2),
+    "lstm": lambda: of_bundle("lstm-streaming"),
 }
 """Chunks and left contexts so small that a few chunks fill the rings."""
 OTHERS: dict[str, Callable[[], Transducer]] = {
     "zipformer2, other sizes in every stack": small_zipformer2,
+    "zipformer, other sizes in every stack": lambda: random_zipformer(Recipe(chunk_size=24, left_context_frames=18)),
     "conformer, no right context": lambda: random_conformer(Recipe(chunk_size=4, left_context_frames=7)),
     "conformer, more right context than chunk": lambda: random_conformer(
         Recipe(chunk_size=1, left_context_frames=3, right_context=4)
@@ -47,6 +50,8 @@ OTHERS: dict[str, Callable[[], Transducer]] = {
     "conformer, several blocks of frames": lambda: random_conformer(
         Recipe(chunk_size=67, left_context_frames=70, right_context=2)
     ),
+    "lstm without a projection": lambda: random_lstm(cells=36),
+    "lstm of odd sizes": lambda: random_lstm(cells=51),
 }
 FAMILIES = sorted(BY_BUNDLE)
 
@@ -71,10 +76,11 @@ class PlainStream:
 
 @pytest.mark.parametrize("make", [*BY_BUNDLE.values(), *OTHERS.values()], ids=[*BY_BUNDLE, *OTHERS])
 def test_equals_the_plain_encoder(make: Callable[[], Transducer], device: torch.device) -> None:
-    """Streams come and go in three slots, in changing batches and order, for more chunks than a ring holds."""
+    """Streams come and go in three slots, in changing batches and order, for more chunks than a ring holds. The last
+    slot is that of rows that fill a batch up."""
     transducer = make()
     layout = transducer.encoder.streaming_layout()
-    ours = on_gpu(transducer, 3, torch.float32, device)
+    ours = on_gpu(transducer, 4, torch.float32, device)
     streams: dict[int, PlainStream] = {}
     numbers = dict.fromkeys(range(3), 0)
     for slots, starting in [
@@ -87,9 +93,11 @@ def test_equals_the_plain_encoder(make: Callable[[], Transducer], device: torch.
         for slot in starting:
             streams[slot], numbers[slot] = PlainStream(transducer), 0
         windows = torch.randn(len(slots), layout.window_frames, ours.feature_dim) * 3 - 5
-        at = chunks(slots, [numbers[slot] for slot in slots], device)
-        out = ours(windows.to(device), at).cpu()
-        assert out.shape[1] == ours.out_frames
+        filling = [3, 3] if starting == [0] else []
+        at = chunks([*slots, *filling], [*(numbers[slot] for slot in slots), *(0 for _ in filling)], device)
+        full = torch.cat([windows, torch.zeros(len(filling), *windows.shape[1:])])
+        out = ours(full.to(device), at).cpu()
+        assert out.shape[:2] == (len(full), ours.out_frames)
         for row, slot in enumerate(slots):
             wanted = streams[slot](windows[row])
             assert float((out[row] - wanted).abs().max()) < 1e-4 * max(1.0, float(wanted.abs().max()))

@@ -14,8 +14,10 @@ from moulin.encoders.conformer import Conformer, ConformerConfig
 from moulin.encoders.decoder import Decoder
 from moulin.encoders.encoder import Encoder
 from moulin.encoders.joiner import Joiner
+from moulin.encoders.lstm import Lstm, LstmConfig
 from moulin.encoders.recipe import Recipe
 from moulin.encoders.transducer import Transducer
+from moulin.encoders.zipformer import Zipformer, ZipformerConfig
 from moulin.encoders.zipformer2 import Zipformer2, Zipformer2Config
 from moulin.errors import OptionsError
 from moulin.export.to_onnx import export_onnx
@@ -34,6 +36,24 @@ def _conformer(chunk: int, left: int, right: int) -> Conformer:
     return encoder
 
 
+def _zipformer() -> Zipformer:
+    """The first Zipformer of pruned_transducer_stateless7_streaming."""
+    layers, hidden, factors = (2, 4, 3, 2, 4), (1024, 1024, 2048, 2048, 1024), (1, 2, 4, 8, 2)
+    config = ZipformerConfig(layers, (384,) * 5, (192,) * 5, (8,) * 5, hidden, (31,) * 5, factors)
+    encoder = Zipformer(config, causal=True)
+    encoder.recipe = Recipe(causal=True, chunk_size=32, left_context_frames=64)
+    return encoder
+
+
+def _lstm() -> Lstm:
+    encoder = Lstm(LstmConfig())
+    bound = encoder.config.cells**-0.5
+    for name, parameter in encoder.named_parameters():
+        if ".lstm." in name:
+            torch.nn.init.uniform_(parameter, -bound, bound)
+    return encoder
+
+
 def _zipformer2(layers: _SizeList, dims: _SizeList, hidden: _SizeList, *, causal: bool = False) -> Zipformer2:
     heads, kernels = (4, 4, 4, 8, 4, 4), (31, 31, 15, 15, 15, 31)
     factors, query, value = (1, 2, 4, 8, 4, 2), (32,) * 6, (12,) * 6
@@ -44,6 +64,8 @@ SIZES: dict[str, Callable[[], Encoder]] = {
     "conformer-77m": lambda: Conformer(ConformerConfig()),
     "conformer-streaming-77m": lambda: _conformer(16, 64, 0),
     "conformer-streaming-right2-77m": lambda: _conformer(8, 64, 2),
+    "zipformer-streaming-70m": _zipformer,
+    "lstm-84m": _lstm,
     "zipformer2-23m": lambda: _zipformer2(
         (2, 2, 2, 2, 2, 2), (192, 256, 256, 256, 256, 256), (512, 768, 768, 768, 768, 768)
     ),
@@ -60,8 +82,9 @@ SIZES: dict[str, Callable[[], Encoder]] = {
         (2, 2, 4, 5, 4, 2), (192, 384, 768, 1024, 768, 384), (512, 1024, 2048, 3072, 2048, 1024)
     ),
 }
-"""Encoders of pruned_transducer_stateless3 on LibriSpeech (for streams with chunks of 640 ms, and of 320 ms and two
-frames of right context), and of the recipe `zipformer` in S, M (also for streams), L and XL."""
+"""Encoders of pruned_transducer_stateless3 on LibriSpeech (for streams in chunks of 640 ms, and of 320 ms with two
+frames of right context), of pruned_transducer_stateless7_streaming (320 ms), of lstm_transducer_stateless2, and of the
+recipe `zipformer` in S, M (also for streams), L and XL."""
 
 
 def random_transducer(size: str) -> Transducer:

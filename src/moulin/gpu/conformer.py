@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from moulin.encoders.conformer import Conformer, RelativeAttention, relative_positions
 from moulin.encoders.conformer import ConformerLayer as PlainLayer
-from moulin.gpu.encoder import Addition, At, Counts, GpuEncoder, Projection, bias_of, embedding_projection, on
+from moulin.gpu.encoder import Addition, At, Counts, GpuEncoder, Projection, bias_of, on
 from moulin.gpu.kernels.depthwise import Depthwise
 from moulin.gpu.kernels.pointwise import basic_norm
 from moulin.gpu.kernels.relative_attention import relative_attention
-from moulin.gpu.kernels.subsampling import Subsampling, subsampling
-from moulin.gpu.modules import Convolution, FeedForward, convolved
+from moulin.gpu.modules import Convolution, Embedding, FeedForward, convolved, linear_layers
 
 
 class GpuConformer(GpuEncoder):
@@ -25,12 +24,8 @@ class GpuConformer(GpuEncoder):
     ) -> None:
         like = torch.empty(0, device=device, dtype=dtype)
         self.dtype, self.feature_dim, self.out_channels = dtype, encoder.feature_dim, out.out_features
-        embed = encoder.encoder_embed
-        one, two, three = (embed.conv[index] for index in (0, 2, 4))
-        self._convs = Subsampling.of(one, two, three, "double_swish", device, dtype)  # type: ignore[arg-type]
-        self._embed = embedding_projection(embed.out, embed.out.in_features // self._convs.channels[2], like)
-        self._embed_epsilon = float(embed.out_norm.eps.exp())
-        frames = self._convs.frames(max_frames) + 1
+        self._embed = Embedding(encoder.encoder_embed, like)
+        frames = self._embed.frames(max_frames) + 1
         positions = relative_positions(frames, frames, encoder.output_dim, torch.empty(0))
         self._layers = [_UtteranceLayer(layer, positions, like) for layer in encoder.encoder.layers]  # type: ignore[arg-type]
         self._out_layer = Projection.of(out, missing=None, like=like)
@@ -41,13 +36,10 @@ class GpuConformer(GpuEncoder):
         return counts
 
     def __call__(self, features: Tensor, counts: Tensor) -> Tensor:
-        x = subsampling(features, counts[0], self._convs)
-        batch, frames = x.shape[:2]
-        rows = self._embed(x.view(batch * frames, -1))
-        rows = basic_norm(rows, torch.zeros_like(rows[0]), self._embed_epsilon)
+        rows = self._embed(features, counts[0])
         for layer in self._layers:
             rows = layer(rows, counts[1])
-        return self._out_layer(rows).view(batch, frames, -1)
+        return self._out_layer(rows).view(len(features), self._embed.frames(features.shape[1]), -1)
 
 
 class ConformerLayer(ABC, Generic[At]):
@@ -117,10 +109,3 @@ def _attention_in(attention: RelativeAttention, missing: Tensor, like: Tensor) -
     bias[:dim] = bias[:dim] * scale + attention.pos_bias_v.detach().flatten()
     layer.load_state_dict({"weight": weight, "bias": bias})
     return Projection.of(layer, missing=missing, like=like)
-
-
-def linear_layers(module: nn.Sequential) -> tuple[nn.Linear, nn.Linear]:
-    up, _, down = module
-    assert isinstance(up, nn.Linear)
-    assert isinstance(down, nn.Linear)
-    return up, down

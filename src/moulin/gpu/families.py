@@ -18,6 +18,8 @@ MAX_CONTEXT_SIZE = 2
 
 STREAM_FAMILIES = {
     "zipformer2": "moulin.gpu.stream_zipformer2:GpuStreamZipformer2",
+    "zipformer": "moulin.gpu.stream_zipformer:GpuStreamZipformer",
     "conformer": "moulin.gpu.stream_conformer:GpuStreamConformer",
+    "lstm": "moulin.gpu.stream_lstm:GpuStreamLstm",
 }
 """Classes for streams: each is a `moulin.gpu.encoder.GpuStreamEncoder`."""

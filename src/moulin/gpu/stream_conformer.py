@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,13 +18,12 @@ from moulin.encoders.conformer import ConformerLayer as PlainLayer
 from moulin.encoders.joiner import Joiner
 from moulin.encoders.recipe import Recipe
 from moulin.gpu.conformer import ConformerLayer
-from moulin.gpu.encoder import Projection, embedding_projection
+from moulin.gpu.encoder import Projection
 from moulin.gpu.kernels.depthwise import Depthwise
-from moulin.gpu.kernels.pointwise import basic_norm
 from moulin.gpu.kernels.stream_attention import Chunks
 from moulin.gpu.kernels.stream_convolutions import ring_causal_depthwise
 from moulin.gpu.kernels.stream_relative_attention import ring_relative_attention
-from moulin.gpu.kernels.subsampling import Subsampling, subsampling
+from moulin.gpu.modules import Embedding
 
 _EDGE = 3
 """Feature frames at either end of a window that only its first or last vector sees, which are dropped."""
@@ -48,13 +46,7 @@ class GpuStreamConformer:
         like = torch.empty(0, device=device, dtype=dtype)
         self.dtype, self.feature_dim = dtype, encoder.feature_dim
         self._chunk, left, right = _sizes(encoder)
-        embed = encoder.encoder_embed
-        one, two, three = (embed.conv[index] for index in (0, 2, 4))
-        convs = Subsampling.of(one, two, three, "double_swish", device, dtype)  # type: ignore[arg-type]
-        self._convs = replace(convs, padding=(0, convs.padding[1]))
-        self._embed = embedding_projection(embed.out, embed.out.in_features // self._convs.channels[2], like)
-        self._embed_epsilon = float(embed.out_norm.eps.exp())
-        self._nothing_missing = torch.zeros(encoder.output_dim, device=device)
+        self._embed = Embedding(encoder.encoder_embed, like, whole=False)
         frames = self._chunk + right
         positions = relative_positions(frames, left + frames, encoder.output_dim, torch.empty(0))
         rings = _ring_sizes(encoder)
@@ -81,10 +73,7 @@ class GpuStreamConformer:
 
     def __call__(self, windows: Tensor, at: Chunks) -> Tensor:
         batch = len(windows)
-        seen = windows[:, _EDGE:-_EDGE].contiguous()
-        x = subsampling(seen, self._lengths[:batch], self._convs)
-        rows = self._embed(x.view(batch * x.shape[1], -1))
-        rows = basic_norm(rows, self._nothing_missing, self._embed_epsilon)
+        rows = self._embed(windows[:, _EDGE:-_EDGE].contiguous(), self._lengths[:batch])
         for layer in self._layers:
             rows = layer(rows, at)
         own = rows.view(batch, -1, rows.shape[1])[:, : self._chunk].flatten(0, 1)

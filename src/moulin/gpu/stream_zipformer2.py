@@ -165,7 +165,13 @@ class _StreamLayer(Zipformer2Layer[Chunks]):
 
     def _weigh(self, projected: Tensor, at: Chunks) -> Tensor:
         return ring_attention_weights(
-            projected, at, self._keys, self._distances, chunk=self._chunk, pos_dim=self._pos_dim
+            projected,
+            at,
+            self._keys,
+            self._distances,
+            chunk=self._chunk,
+            position_at=2 * self._key_at,
+            pos_dim=self._pos_dim,
         )
 
     def _gate(self, weights: Tensor, projected: Tensor, at: Chunks) -> Tensor:

@@ -6,9 +6,8 @@ import importlib.util
 
 from moulin.bundle.spec import OnnxModelSpec
 from moulin.errors import BundleError, EngineError, OptionsError
-from moulin.gpu.families import MAX_CONTEXT_SIZE, STREAM_FAMILIES
+from moulin.gpu.families import MAX_CONTEXT_SIZE
 from moulin.models.engines import check_gpu_engine
-from moulin.models.precisions import gpu_engine_knows
 
 
 def why_not_on_gpu_engine(spec: OnnxModelSpec, device: str) -> str | None:
@@ -40,8 +39,6 @@ def why_not_its_network(spec: OnnxModelSpec) -> str | None:
     """`why_not_on_gpu_engine` on a machine that has all that is needed."""
     from moulin.bundle.onnx_weights.load import OnnxWeights
 
-    if not gpu_engine_knows(spec):
-        return f"it streams {' and '.join(STREAM_FAMILIES)} alone, not {spec.family}"
     if spec.context_size > MAX_CONTEXT_SIZE:
         return f"it knows decoders that see up to {MAX_CONTEXT_SIZE} tokens, and this one sees {spec.context_size}"
     try:

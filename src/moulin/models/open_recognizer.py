@@ -50,7 +50,7 @@ def open_recognizer(
     spec, engine = load_for_engine(model, engine, "offline", host_search=host_search)
     check_blank_skip(spec, engine, options)
     graphs = hotword_graphs(spec, engine, hotwords, options)
-    if engine.kind == "torch" and runs_on_gpu_engine(spec, engine.device, spec.precision):
+    if engine.kind == "torch" and runs_on_gpu_engine(engine.device, spec.precision):
         check_gpu_engine(engine.device)
         from moulin.bundle.transducer import transducer_of
         from moulin.engine.gpu.pipeline import GpuEnginePipeline
