@@ -193,6 +193,7 @@ def test_an_empty_message_closes_as_it_did_for_older_clients() -> None:
         ('{"type": {}}', "Expected a message of type"),
         ('{"type": "Finalize", "channel": 1}', "Expected a channel of 0 to 0, got 1"),
         ('{"type": "Finalize", "channel": true}', "Expected a channel"),
+        ('{"type": "Finalize", "channel": 0.0}', "Expected a channel"),
         ('{"type": "Finalize", "channel": []}', "Expected a channel"),
         ("x" * 5000, "expected at most 4,096 bytes"),
     ],

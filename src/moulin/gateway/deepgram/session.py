@@ -148,7 +148,7 @@ class DeepgramSession:
     def _finalize(self, number: Any) -> Iterator[Step]:
         """Close the open utterance, of one channel or of all, and go on."""
         numbers = range(len(self._channels))
-        if number is not None and (isinstance(number, bool) or number not in numbers):
+        if number is not None and (type(number) is not int or number not in numbers):
             raise ApiError(
                 400, f"Expected a channel of 0 to {len(numbers) - 1}, got {quoted(number)}", code="SchemaError"
             )
