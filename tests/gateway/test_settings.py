@@ -75,3 +75,8 @@ def test_nothing_changes_them(tmp_path: Path) -> None:
     with pytest.raises(ValidationError):
         settings.port = 1
     assert isinstance(settings, GatewaySettings)
+
+
+def test_api_keys_that_look_like_short_lived_ones() -> None:
+    with pytest.raises(OptionsError, match="than short-lived ones"):
+        gateway_settings(api_keys=("ek_mine",))

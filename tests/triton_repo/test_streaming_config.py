@@ -82,11 +82,7 @@ DEFAULTS: dict[str, Any] = {
     "instance_group": [{"kind": "KIND_CPU", "count": 1}],
     "sequence_batching": {
         "max_sequence_idle_microseconds": "75000000",
-        "oldest": {
-            "max_candidate_sequences": 65536,
-            "max_queue_delay_microseconds": "10000",
-            "preferred_batch_size": [64],
-        },
+        "oldest": {"max_candidate_sequences": 65536},
     },
 }
 
@@ -108,7 +104,7 @@ SERVICE: dict[str, Any] = {
     "max_batch": None,
     "linger_ms": 0.0,
     "max_step_ms": None,
-    "queue_delay_ms": 10.0,
+    "queue_delay_ms": 5.0,
     "idle_timeout_sec": 15.0,
     "takeover_sec": 3.0,
     "lane_timeout_sec": 3.0,

@@ -59,13 +59,14 @@ class Limits:
     max_decode_sec: float = option(600.0, "CPU time for decoding one recording.")
     min_upload_bytes_per_sec: float = option(1000.0, "Abort slower uploads.")
     max_requests: int = option(256, "Recordings received or transcribed at once.")
-    max_streams: int = option(256, "Live streams open at once.")
+    max_streams: int = option(256, "Live streams with audio at once.")
     max_connections: int | None = option(
         None, "Connections open at once.", usual="what open files (ulimit -n) allow, 4096 at most"
     )
     header_timeout_sec: float = option(10.0, "Close a connection whose request's headers take longer.")
     max_requests_per_minute: float | None = option(None, "Of one API key, or of one address.", usual="no limit")
-    stream_idle_sec: float = option(60.0, "Close a live stream on which nothing comes for so long.")
+    stream_idle_sec: float = option(60.0, "A live stream without audio for so long does not count as one.")
+    session_idle_sec: float = option(3600.0, "Close a live session on which nothing comes for so long.")
 
     def settings(self) -> dict[str, Any]:
         """As `GatewaySettings` names them."""

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from moulin.audio.waveform import check_waveform, in_16_bits
 from moulin.client.lane import DROP, END, FINALIZE, NOTHING, Lane, LaneStream
-from moulin.errors import ClientError, ServerBusy, ServerUnavailable
+from moulin.errors import ClientError, ServerBusy
 from moulin.live_transcript import LiveTranscript, StreamUpdate
 from moulin.transcript import Transcript
 
@@ -35,21 +35,38 @@ class AsyncBundledStream:
     def __init__(self, bundle: AsyncStreamBundle, stream: LaneStream, lane: Lane) -> None:
         self._bundle, self._stream, self.lane = bundle, stream, lane
         self._settled: asyncio.Future[None] | None = None
+        self.on_news: Callable[[], None] | None = None
+        """Called in the event loop when there is news of the stream, for users of `push`; it must not raise."""
 
     @property
     def live(self) -> LiveTranscript:
         """The transcript so far."""
         return self._stream.live
 
-    def push(self, samples: ArrayLike) -> None:
-        """Send the next samples, float or int16 [N], 16 kHz mono, and return at once. Raises AudioError and, where the
-        stream has ended, ClientError."""
-        self._push(_int16(samples))
+    @property
+    def decoded_samples(self) -> int:
+        """The samples that have been decoded as far as they go."""
+        return self._stream.decoded
+
+    @property
+    def ended(self) -> bool:
+        """Whether the stream is over, with its result or an error."""
+        return self._stream.ended
+
+    @property
+    def error(self) -> ClientError | None:
+        """Why the stream is over, if it has failed."""
+        return self._stream.error if self._stream.ended else None
+
+    def push(self, samples: ArrayLike, *, end: bool = False) -> None:
+        """Send the next samples, float or int16 [N], 16 kHz mono, and return at once; `end` marks the last ones. Raises
+        AudioError and, where the stream has ended, ClientError."""
+        self._push(_int16(samples), END if end else 0)
 
     async def send(self, samples: ArrayLike, *, end: bool = False) -> StreamUpdate:
         """Send the next samples; `end` marks the last ones. Returns when all that has been sent is decoded as far as
         it goes, with what is new since the last call. Raises as `push`, and ServerBusy where there is no place."""
-        self._push(_int16(samples), END if end else 0)
+        self.push(samples, end=end)
         return await self.settled()
 
     async def settled(self) -> StreamUpdate:
@@ -97,6 +114,8 @@ class AsyncBundledStream:
         """Called when there is news of the stream."""
         if self._settled is not None and self._stream.is_settled and not self._settled.done():
             self._settled.set_result(None)
+        if self.on_news is not None:
+            self.on_news()
 
 
 class AsyncStreamBundle:
@@ -132,6 +151,11 @@ class AsyncStreamBundle:
         self.num_requests = self.num_rows = 0
 
     @property
+    def is_lost(self) -> bool:
+        """Whether its lanes are lost, and no new one has been opened."""
+        return self._failure is not None and not self._lanes
+
+    @property
     def lanes(self) -> list[Lane]:
         """The lanes that are open."""
         return list(self._lanes)
@@ -140,7 +164,7 @@ class AsyncStreamBundle:
         """A stream on the instance with most room. `options` are those of `StreamOptions`. The server checks them and
         finds it a place with the first samples. Raises ClientError where no lane can be opened."""
         if self._closing:
-            raise ClientError("The bundle has been closed")
+            raise _closed()
         if len(self._lanes) < self._wanted:
             await self._open_lanes()
         stream = LaneStream(options or None)
@@ -159,9 +183,6 @@ class AsyncStreamBundle:
             _, late = await asyncio.wait(tasks, timeout=_CLOSE_SEC)
             for task in late:
                 task.cancel()
-        gone = ClientError("The bundle has been closed")
-        for lane in list(self._lanes):
-            self._lose(lane, gone)
 
     # ------------------------------------------------------------------------------------------------------------ lanes
 
@@ -174,12 +195,12 @@ class AsyncStreamBundle:
             if now - self._failed_at >= _LOST_SEC:
                 await self._try_to_open()
             if not self._lanes:
-                raise self._failure or ServerUnavailable("No lane to the server can be opened")
+                raise self._failure or _closed()
 
     async def _try_to_open(self) -> None:
         covered, spare = {lane.instance for lane in self._lanes}, []
         for _ in range(_MOST_TRIES * self._wanted):
-            if len(covered) >= self._wanted:
+            if len(covered) >= self._wanted or self._closing:
                 break
             lane = Lane()
             try:
@@ -191,6 +212,7 @@ class AsyncStreamBundle:
                 spare.append(lane)  # kept meanwhile, or Triton would choose this instance again
                 continue
             covered.add(lane.instance)
+            self._failure = None
             self._woken[lane] = asyncio.Event()
             self._lanes[lane] = asyncio.create_task(self._run(lane))
         for lane in spare:
@@ -213,9 +235,13 @@ class AsyncStreamBundle:
                 woken.clear()
                 await self._exchange(lane)
             await self._exchange(lane, end=True)
+            self._lose(lane, _closed())
         except ClientError as error:
             self._failed_at, self._failure = asyncio.get_running_loop().time(), error
             self._lose(lane, error)
+        except BaseException:
+            self._lose(lane, _closed())
+            raise
 
     async def _exchange(self, lane: Lane, *, end: bool = False) -> None:
         """Send a bundle and tell the streams. Raises ClientError; the lane is to be given up then."""
@@ -268,6 +294,10 @@ class AsyncStreamBundle:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def _closed() -> ClientError:
+    return ClientError("The bundle has been closed")
 
 
 def _int16(samples: ArrayLike) -> NDArray[np.int16]:

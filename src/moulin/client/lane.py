@@ -105,7 +105,8 @@ class LaneStream:
         self.live.apply(update)
         self._closed += [segment for segment in update.segments if segment.is_final]
         self._endpoint |= update.endpoint
-        self.ended |= update.is_final
+        if update.is_final:
+            self.ended, self.decoded = True, self.sent
 
     def take_update(self) -> StreamUpdate:
         """What has become known since the last call, with the open segment, as the unary contract's RESULT."""

@@ -31,11 +31,11 @@ class BundledStream:
         """The transcript so far."""
         return self._stream.live
 
-    def push(self, samples: ArrayLike) -> None:
+    def push(self, samples: ArrayLike, *, end: bool = False) -> None:
         """See `AsyncBundledStream.push`."""
 
         async def push() -> None:
-            self._stream.push(samples)
+            self._stream.push(samples, end=end)
 
         self._bundle._run(push())
 

@@ -11,8 +11,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from moulin.gateway.api_error import ApiError, answer
 from moulin.gateway.api_keys import KEY_NAME, ApiKeys
+from moulin.gateway.client_secrets import ClientSecret, opened
 from moulin.gateway.deepgram.errors import answer_refusal, is_deepgrams
 from moulin.gateway.limits import Limits
+from moulin.gateway.named_keys import SECRET_PREFIX
 from moulin.gateway.settings import GatewaySettings
 from moulin.launch.ports import is_loopback
 from moulin.quoting import cut
@@ -22,11 +24,14 @@ _KEY_SUBPROTOCOL = "openai-insecure-api-key."
 
 _SCHEMES = ("bearer", "token")
 
+_SECRETS_PATH = "/v1/realtime"
+"""The only path that a client secret opens."""
+
 MOST_HEADERS_BYTES = 64 << 10
 """The limit on all headers of a request: that of h11, which checks it only where they come in several pieces."""
 
 # Health checks have no key. The page asks its user for one.
-_OPEN_PATHS = ("/", "/healthz", "/readyz", "/favicon.ico")
+_OPEN_PATHS = ("/", "/healthz", "/readyz", "/favicon.ico", "/docs", "/openapi.json")
 _OPEN_FOLDER = "/page/"
 
 
@@ -59,18 +64,34 @@ class Access:
             # A proxy in front may believe the other one, and take part of the body for a request (RFC 9112, 6.3).
             raise ApiError(400, "Expected Content-Length or Transfer-Encoding, got both", code="invalid_http")
         path = connection.scope["path"]  # connection.url would parse the Host header, which may be anything
-        if connection.scope["type"] == "websocket" or (path.startswith("/v1/") and not self._keys):
+        secret = self._client_secret(connection)
+        if (not self._keys and path.startswith("/v1/")) or (connection.scope["type"] == "websocket" and secret is None):
             self._check_origin(connection.headers)
         if connection.scope["type"] == "http" and self._is_open(path, connection.scope["method"]):
             return
         caller = connection.client.host if connection.client else ""
         if self._keys:
-            caller = self._keys.name(_offered_key(connection.headers))
+            key = secret.key if secret else self._keys.found(_offered_key(connection.headers))
+            connection.state.api_key, caller = key.key, key.name
             KEY_NAME.set(caller)
             self._check_metrics(path, caller)
         connection.state.caller = caller
+        connection.state.client_secret = secret
         if path.startswith("/v1/"):
             self._limits.count(caller)
+
+    def _client_secret(self, connection: HTTPConnection) -> ClientSecret | None:
+        """The secret that opens a live session, whatever page it is from: a page that has one may call. Raises ApiError
+        for one that is not valid; where there are no keys, that is none."""
+        if connection.scope["type"] != "websocket" or connection.scope["path"] != _SECRETS_PATH:
+            return None
+        offered = _offered_key(connection.headers)
+        try:
+            return opened(offered, self._keys.current()) if offered.startswith(SECRET_PREFIX) else None
+        except ApiError:
+            if self._keys:
+                raise
+            return None
 
     def _check_metrics(self, path: str, key: str) -> None:
         """Raises ApiError 403."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hmac
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 
 from moulin.errors import OptionsError
 from moulin.gateway.api_error import ApiError
-from moulin.gateway.named_keys import key_entries, named_keys
+from moulin.gateway.named_keys import NamedKey, key_entries, named_keys
 from moulin.gateway.settings import GatewaySettings
 
 logger = logging.getLogger(__name__)
@@ -34,8 +34,17 @@ class ApiKeys:
     def __bool__(self) -> bool:
         return bool(self._keys)
 
+    def current(self) -> Sequence[NamedKey]:
+        """All keys."""
+        self._refresh()
+        return self._keys
+
     def name(self, offered: str) -> str:
-        """The name of the offered key. All keys are compared, so that timing reveals nothing. Raises ApiError."""
+        """The name of the offered key. Raises ApiError."""
+        return self.found(offered).name
+
+    def found(self, offered: str) -> NamedKey:
+        """The offered key. All keys are compared, so that timing reveals nothing. Raises ApiError."""
         self._refresh()
         if not offered:
             raise ApiError(
@@ -44,7 +53,7 @@ class ApiKeys:
         matches = [hmac.compare_digest(offered.encode(), key.key) for key in self._keys]
         if True not in matches:
             raise ApiError(401, "The API key is not one of this gateway's", code="invalid_api_key")
-        return self._keys[matches.index(True)].name
+        return self._keys[matches.index(True)]
 
     def _refresh(self) -> None:
         """Read the file again where it has changed. Of one that cannot be used the keys before it stay."""

@@ -14,9 +14,11 @@ The seam for routes is one function, `routes(services: Services) -> list[BaseRou
 * `await services.catalog.streaming(name)` (or `.offline(name)`): the served model for a client's `model`, or an
   ApiError 404 that lists the models. `None` is the default model.
 * `services.triton.stream(model.name, request_id=..., **options)`: an `AsyncLiveStream` on one of the servers.
-* `with services.limits.stream(websocket.state.caller):` around a live stream; raises ApiError 429 at the limit.
+* `with services.limits.session(websocket.state.caller):` around a live session, which may be idle for an hour, and a
+  `StreamPlace` while it has audio, or `services.limits.stream` around one that always has; ApiError 429 at the limit.
 * `services.metrics`: `active_streams`, `first_partial_seconds`, `final_seconds`, `audio_seconds.labels("stream")`.
 * `moulin.gateway.api_error.api_error(exception)`: any exception as an error for the client; `.status`, `.body()`.
+* `services.ignored.note(names)`: the header that names fields which change nothing.
 * `request.state.log` (a dict, if set): further fields for the request's line in the log.
 
 HTTP handlers raise: MoulinErrors and HTTPExceptions become OpenAI's error body.
@@ -39,7 +41,7 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
 from moulin.errors import MoulinError
-from moulin.gateway import http_routes, ignored_fields, live_routes
+from moulin.gateway import client_secret_routes, docs_page, http_routes, ignored_fields, live_routes
 from moulin.gateway.access import Access
 from moulin.gateway.api_error import ApiError, answer, api_error
 from moulin.gateway.deepgram import routes as deepgram_routes
@@ -72,6 +74,8 @@ def create_app(settings: GatewaySettings) -> Starlette:
     app = Starlette(
         routes=[
             *http_routes.routes(services),
+            *client_secret_routes.routes(services),
+            *docs_page.routes(),
             *live_routes.routes(services),
             *deepgram_routes.routes(services),
             WebSocketRoute("/{path:path}", _unknown_socket),

@@ -54,7 +54,7 @@ class Metrics:
             buckets=(0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
             registry=registry,
         )
-        self.active_streams = _gauge("moulin_gateway_active_streams", "Live streams that are open.", registry)
+        self.active_streams = _gauge("moulin_gateway_active_streams", "Live streams with audio.", registry)
         self.first_partial_seconds = Histogram(
             "moulin_gateway_first_partial_seconds",
             "From the first audio with speech of a live stream to its first text.",

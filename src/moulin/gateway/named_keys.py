@@ -9,6 +9,9 @@ from pathlib import Path
 
 from moulin.errors import OptionsError
 
+SECRET_PREFIX = "ek_"
+"""Short-lived keys begin with it, as OpenAI's do (`client_secrets`)."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}")
 
 
@@ -41,6 +44,11 @@ def _named(number: int, entry: str) -> NamedKey:
         raise OptionsError(
             "Expected API keys of printable ASCII without spaces, each alone or behind a name, got other characters "
             f"in entry {number + 1}"
+        )
+    if key.startswith(SECRET_PREFIX):
+        raise OptionsError(
+            f"Expected API keys that begin otherwise than short-lived ones, got one with {SECRET_PREFIX} in entry "
+            f"{number + 1}"
         )
     return NamedKey(name, key.encode())
 

@@ -56,7 +56,7 @@ class GatewaySettings(BaseModel):
     max_requests: PositiveInt = 256
     """Recordings that may be in progress, from upload to response; the next is refused."""
     max_streams: PositiveInt = 256
-    """Live streams that may be open at once."""
+    """Live streams with audio at once."""
     max_connections: PositiveInt | None = None
     """Connections that may be open at once; by default as many as the limit on open files allows, 4,096 at most."""
     header_timeout_sec: PositiveFloat = 10.0
@@ -64,7 +64,9 @@ class GatewaySettings(BaseModel):
     max_requests_per_minute: PositiveFloat | None = None
     """The limit for one API key, or for one address without keys."""
     stream_idle_sec: PositiveFloat = 60.0
-    """A live stream without messages for this time is closed."""
+    """A live stream without audio for this time loses its place among `max_streams`."""
+    session_idle_sec: PositiveFloat = 3600.0
+    """A live session over a WebSocket of moulin's or OpenAI's without messages for this time is closed."""
     triton_timeout_sec: PositiveFloat = 120.0
     """The timeout for one piece of audio."""
     metrics_folder: Path | None = None

@@ -17,11 +17,12 @@ from moulin.gateway.api_error import ApiError
 from moulin.gateway.form_fields import form_fields
 from moulin.gateway.prompt_words import prompt_words, spoken_hotwords
 from moulin.gateway.spoken_languages import check_languages
+from moulin.gateway.validation_sentences import sentence_about
 from moulin.quoting import quoted
 
 ResponseFormat = Literal["json", "text", "srt", "verbose_json", "vtt", "diarized_json"]
 
-_LISTS = (
+LISTS = (
     "timestamp_granularities",
     "include",
     "keywords",
@@ -41,15 +42,20 @@ class TranscriptionRequest(BaseModel):
     `others` are the names of further fields, which change nothing.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     model: str
+    """A name of `GET /v1/models`, or one of OpenAI's."""
     response_format: ResponseFormat = "json"
+    """`diarized_json` with `channels=each` or `track=all`: speakers are channels."""
     timestamp_granularities: tuple[Literal["word", "segment"], ...] = ()
+    """With `verbose_json`."""
     stream: bool = False
+    """Server-sent events as the recording is heard; with `json` or `text`."""
     language: str | None = None
     """Compared with what the model hears, where that is known."""
     languages: tuple[str, ...] = ()
+    """Likewise: one of them is to be the model's."""
     prompt: str | None = None
     """A list of words and phrases is hotwords; other prompts are accepted and unused."""
     keywords: tuple[str, ...] = ()
@@ -59,14 +65,23 @@ class TranscriptionRequest(BaseModel):
     chunking_strategy: str | dict[str, str] | None = None
     """Accepted and unused; long recordings are always cut at silences."""
     known_speaker_names: tuple[str, ...] = ()
+    """Accepted and unused; no voice is known."""
     known_speaker_references: tuple[str, ...] = ()
+    """Accepted and unused."""
     include: tuple[Literal["logprobs"], ...] = ()
+    """One entry a word."""
     method: str | None = None
+    """moulin's own: `greedy` or `modified_beam_search`."""
     beam: int | None = None
+    """moulin's own: hypotheses of modified beam search."""
     blank_penalty: float | None = None
+    """moulin's own: subtracted from the score of blank."""
     hotwords_score: float | None = None
+    """moulin's own: the bonus of each token of a hotword."""
     channels: str = "mix"
+    """moulin's own: `mix`, `left`, `right`, a number, or `each`."""
     track: str | None = None
+    """moulin's own: a number, or `all`."""
     others: tuple[str, ...] = ()
 
     @property
@@ -107,7 +122,7 @@ _KNOWN = tuple(name for name in TranscriptionRequest.model_fields if name != "ot
 
 def transcription_request(form: FormData) -> TranscriptionRequest:
     """The fields of `form` except the file. Raises ApiError 400 for an invalid one."""
-    fields = form_fields(form.multi_items(), _LISTS)
+    fields = form_fields(form.multi_items(), LISTS)
     others = tuple(name for name in fields if name not in _KNOWN)
     for name in others:
         _check_unknown(name, fields.pop(name))
@@ -194,11 +209,5 @@ def _check_speakers(request: TranscriptionRequest, selection: Selection) -> None
 def _refusal(error: ValidationError) -> ApiError:
     first = error.errors()[0]
     name = str(first["loc"][0])
-    if first["type"] == "missing":
-        return ApiError(
-            400, f"Expected a field {quoted(name)}, got none", code="missing_required_parameter", param=name
-        )
-    wanted = first["msg"].removeprefix("Input should be ")
-    return ApiError(
-        400, f"Expected {name} to be {wanted}, got {quoted(first['input'])}", code="invalid_value", param=name
-    )
+    code = "missing_required_parameter" if first["type"] == "missing" else "invalid_value"
+    return ApiError(400, sentence_about(name, first), code=code, param=name)

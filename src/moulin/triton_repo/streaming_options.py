@@ -51,8 +51,9 @@ class StreamingOptions(ServiceOptions):
         bounds=_WAIT,
     )
     """Triton brings no other chunks to the instance meanwhile. Worth it where a step takes all streams that wait."""
-    queue_delay_ms: float = setting(10.0, bounds=_WAIT)
-    """The longest time for Triton to keep a chunk, to hand it over together with others."""
+    queue_delay_ms: float = setting(5.0, bounds=_WAIT)
+    """The time for which the next chunks gather in Triton after a call, to be handed over together; where a lane is
+    open, none."""
     stream: StreamOptions = held(StreamOptions)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from queue import SimpleQueue
@@ -31,6 +32,9 @@ from moulin.triton_repo.stub_check import check_stub
 from moulin.triton_repo.tensor_memory import LARGE_BYTES, release
 
 logger = logging.getLogger(__name__)
+
+_ENOUGH = 64
+"""Requests of a call behind which no others need to gather."""
 
 _Reply = StreamReply | LaneReply | MoulinError
 
@@ -71,7 +75,7 @@ class TritonPythonModel:
         }
         self._metrics = StreamingMetrics(self._service, self._lanes, labels)
         self._postman = _Postman()
-        self._linger_sec = options.linger_ms / 1000
+        self._linger_sec, self._gather_sec = options.linger_ms / 1000, options.queue_delay_ms / 1000
         self._heartbeat = Heartbeat()
         self._name, self._exchange = args["model_instance_name"], Exchange.of_this_process()
 
@@ -93,7 +97,9 @@ class TritonPythonModel:
         for request, client in zip(requests, clients, strict=True):
             self._submit(request, client, partial(call.post, client))
         # A lane's reply, which is there at once, waits for no other.
-        replies = call.collect(0 if any(client.is_lane for client in clients) else self._linger_sec)
+        linger_sec = 0.0 if any(client.is_lane for client in clients) else self._linger_sec
+        self._gather(len(clients), linger_sec)
+        replies = call.collect(linger_sec)
         # All of them or none: it is undocumented what Triton does with some now and others later.
         responses = [client.response(replies[client]) for client in clients] if len(replies) == len(clients) else None
         end_if_over(self._exchange, self._name)
@@ -101,6 +107,12 @@ class TritonPythonModel:
             for client, reply in replies.items():
                 self._postman.post(client, reply)
         return responses
+
+    def _gather(self, num_requests: int, linger_sec: float) -> None:
+        """Let the next requests gather in Triton: handed over one by one they cost it and moulin far more. Its own queue
+        delay would hold up lanes, too."""
+        if not self._lanes.num_lanes and num_requests < _ENOUGH and linger_sec < self._gather_sec:
+            time.sleep(self._gather_sec - linger_sec)
 
     def _submit(self, request: Any, client: _Client, respond: Callable[[_Reply], None]) -> None:
         try:

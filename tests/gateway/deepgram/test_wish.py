@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from moulin.audio.pcm import RawFormat
+from moulin.client.served_model import ServedModel
 from moulin.gateway.api_error import ApiError
 from moulin.gateway.deepgram.wish import LEAST_PAUSE_SEC, Wish
 
@@ -46,7 +47,6 @@ def test_encodings(query: dict[str, Any], raw: RawFormat | None) -> None:
         ({"interim_results": "yes"}, "Expected interim_results to be true or false, got 'yes'"),
         ({"endpointing": "soon"}, "Expected endpointing to be a number of 0 to 60000, got 'soon'"),
         ({"utterance_end_ms": "-1"}, "Expected utterance_end_ms"),
-        ({"language": "en US"}, "Expected language to be a tag such as en-US, got 'en US'"),
         ({"diarize": "true"}, "Expected no diarize, got 'true'"),
         ({"redact": "pci"}, "Expected no redact, got 'pci'"),
         ({"callback": "http://elsewhere"}, "Expected no callback"),
@@ -84,8 +84,8 @@ def test_words_to_expect() -> None:
     assert found.phrases == ("New York", "moulin", "one", "two", "a:b")
     assert found.decoding_options(hotwords=True) == {"hotwords": list(found.phrases)}
     assert found.decoding_options(hotwords=False) == {}
-    assert found.all_ignored(hotwords=True) == ()
-    assert found.all_ignored(hotwords=False) == ("keyterm",)
+    assert found.ignored_with(ServedModel("m", True, 30.0, uses_hotwords=True)) == ()
+    assert found.ignored_with(ServedModel("m", True, 30.0)) == ("keyterm",)
 
 
 def test_what_is_ignored_is_named() -> None:
@@ -99,3 +99,16 @@ def test_a_recording() -> None:
     found = wish(live=False, multichannel="True", utterances="true", utt_split="1.5", paragraphs="true")
     assert found.selection.channels == "each"
     assert (found.utterances, found.utt_split_sec, found.paragraphs) == (True, 1.5, True)
+
+
+@pytest.mark.parametrize(
+    ("said", "heard", "ignored"),
+    [("en-US", ("en",), ()), ("multi", ("en",), ("language",)), ("en", (), ("language",)), ("", ("en",), ())],
+)
+def test_languages(said: str, heard: tuple[str, ...], ignored: tuple[str, ...]) -> None:
+    assert wish(language=said).ignored_with(ServedModel("m", True, 30.0, languages=heard)) == ignored
+
+
+def test_another_language_than_the_models_is_refused() -> None:
+    with pytest.raises(ApiError, match="Expected a recording in en, which the model hears, got the language 'de'"):
+        wish(language="de").ignored_with(ServedModel("m", True, 30.0, languages=("en",)))

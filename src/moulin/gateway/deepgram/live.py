@@ -40,23 +40,24 @@ async def listen_live(services: Services, websocket: WebSocket) -> None:
         model = await named_or_default(services.catalog.streaming, wish.model)
         options = wish.stream_options(hotwords=model.uses_hotwords)
         StreamOptions().updated(options)
+        headers = services.ignored.note(wish.ignored_with(model))
         with ExitStack() as places:
             for _ in range(wish.channels):
                 places.enter_context(services.limits.stream(websocket.state.caller))
                 places.enter_context(services.metrics.active_streams.track_inprogress())
-            await _serve(services, websocket, wish, model.name, options, wish.all_ignored(hotwords=model.uses_hotwords))
+            await _serve(services, websocket, wish, model.name, options, headers)
     except MoulinError as error:
         await answer_refusal(api_error(error), websocket.scope, websocket.receive, websocket.send)
 
 
 async def _serve(
-    services: Services, websocket: WebSocket, wish: Wish, model: str, options: dict[str, Any], ignored: tuple[str, ...]
+    services: Services, websocket: WebSocket, wish: Wish, model: str, options: dict[str, Any], headers: dict[str, str]
 ) -> None:
     request_id = websocket.state.request_id
-    headers = {"dg-request-id": request_id, "x-moulin-ignored": ", ".join(ignored)}
+    headers = headers | {"dg-request-id": request_id}
     await websocket.accept(
         subprotocol=key_subprotocol(websocket.scope.get("subprotocols") or []),
-        headers=[(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items() if value],
+        headers=[(name.encode(), value.encode()) for name, value in headers.items()],
     )
     socket = DeepgramSocket(websocket)
     recognition = ChannelRecognitions(services, request_id, wish.channels)

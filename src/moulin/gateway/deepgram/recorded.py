@@ -38,6 +38,7 @@ async def _answer(services: Services, request: Request) -> Response:
     wish = Wish.of(request.query_params.multi_items(), live=False)
     with services.limits.request(about.caller):
         model = await named_or_default(services.catalog.for_recordings, wish.model)
+        headers = services.ignored.note(wish.ignored_with(model))
         options = wish.decoding_options(hotwords=model.uses_hotwords)
         DecodingOptions().updated(options)
         async with AsyncExitStack() as received:
@@ -63,6 +64,6 @@ async def _answer(services: Services, request: Request) -> Response:
         sha256=body.sha256,
     )
     warnings = {"warnings": list(transcript.warnings)} if transcript.warnings else {}
-    ignored = ", ".join(wish.all_ignored(hotwords=model.uses_hotwords)).encode("latin-1", "replace").decode("latin-1")
-    headers = {"dg-request-id": about.request_id} | ({"x-moulin-ignored": ignored} if ignored else {})
-    return JSONResponse({"metadata": found | warnings, "results": results}, headers=headers)
+    return JSONResponse(
+        {"metadata": found | warnings, "results": results}, headers=headers | {"dg-request-id": about.request_id}
+    )

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from moulin.audio.pcm import PcmEncoding, RawFormat
 from moulin.audio.selection import Selection
+from moulin.client.served_model import ServedModel
 from moulin.gateway.api_error import ApiError
 from moulin.gateway.live_audio import MAX_RATE, MIN_RATE
+from moulin.gateway.spoken_languages import check_languages
 from moulin.quoting import quoted
 
 MOST_CHANNELS = 32
@@ -45,7 +46,6 @@ _USED = {
 }
 _USED_LIVE = {"interim_results", "endpointing", "utterance_end_ms", "vad_events"}
 _OFF = ("", "false", "none", "null", "0")
-_LANGUAGE = re.compile(r"[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8})*")
 _MOST_IGNORED = 32
 
 
@@ -94,12 +94,9 @@ class Wish:
         pause_ms = 0.0 if is_off or endpointing == "true" else query.number("endpointing", at_least=0, at_most=60_000)
         end_ms = query.number("utterance_end_ms", at_least=0, at_most=60_000) if query.text("utterance_end_ms") else 0
         pause_sec = max(LEAST_PAUSE_SEC, pause_ms / 1000)
-        language = query.text("language")
-        if language and not _LANGUAGE.fullmatch(language):
-            raise _invalid("language", "to be a tag such as en-US", language)
         return cls(
             model=query.text("model"),
-            language=language,
+            language=query.text("language"),
             raw=raw,
             multichannel=multichannel,
             interim_results=query.flag("interim_results"),
@@ -132,9 +129,12 @@ class Wish:
         """Options of a stream, as `StreamOptions` names them."""
         return self.decoding_options(hotwords=hotwords) | {"rule2_min_trailing_silence_sec": self.pause_sec}
 
-    def all_ignored(self, *, hotwords: bool) -> tuple[str, ...]:
-        """The names of what changes nothing with a model that uses hotwords, or not."""
-        return self.ignored if hotwords or not self.phrases else (*self.ignored, "keyterm")
+    def ignored_with(self, model: ServedModel) -> tuple[str, ...]:
+        """The names of what changes nothing with this model. Raises ApiError for a language that it does not hear."""
+        unused = [] if model.uses_hotwords or not self.phrases else ["keyterm"]
+        if self.language and not check_languages((self.language,), model.languages, param="language"):
+            unused.append("language")
+        return (*self.ignored, *unused)
 
 
 class _Query:

@@ -16,7 +16,7 @@ from moulin.gateway.named_model import named_or_default
 from moulin.gateway.riva.call import Call
 from moulin.gateway.riva.messages import RecognizeResponse
 from moulin.gateway.riva.results import recognized
-from moulin.gateway.riva.wish import Wish
+from moulin.gateway.riva.wish import Wish, expect_language
 from moulin.gateway.services import Services
 from moulin.gateway.upload import Recording, on_disk
 from moulin.gateway.whole_recording import heard_recording
@@ -31,7 +31,8 @@ async def recognize(services: Services, call: Call) -> Any:
         model = await named_or_default(services.catalog.for_recordings, wish.model)
         options = wish.decoding_options(hotwords=model.uses_hotwords)
         DecodingOptions().updated(options)
-        call.ignored = wish.ignored
+        expect_language(wish, model.languages)
+        call.ignored = services.ignored.note(wish.ignored)
         with _kept(request.audio, wish) as recording:
             request.ClearField("audio")
             transcript = await heard_recording(

@@ -13,7 +13,7 @@ from moulin.gateway.named_model import named_or_default
 from moulin.gateway.riva.call import Call
 from moulin.gateway.riva.messages import StreamingRecognizeResponse
 from moulin.gateway.riva.session import END, RivaSession
-from moulin.gateway.riva.wish import Wish
+from moulin.gateway.riva.wish import Wish, expect_language
 from moulin.gateway.services import Services
 from moulin.streaming.options import StreamOptions
 
@@ -36,7 +36,8 @@ async def streaming_recognize(services: Services, call: Call) -> None:
         model = await named_or_default(services.catalog.streaming, wish.model)
         options = wish.stream_options(hotwords=model.uses_hotwords)
         StreamOptions().updated(options)
-        call.ignored = wish.ignored
+        expect_language(wish, model.languages)
+        call.ignored = services.ignored.note(wish.ignored)
         call.log = {"model": model.name}
         session = RivaSession(wish, first.streaming_config.interim_results, model.name, options)
         recognition = LiveRecognition(services, call.request_id)
