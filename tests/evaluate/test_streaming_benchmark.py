@@ -38,7 +38,17 @@ def speech(spec: OnnxModelSpec) -> list[Clip]:
 @pytest.mark.triton
 @pytest.mark.parametrize(
     "name",
-    ["moulin", "moulin-triton-http", "moulin-triton-grpc-int16", "sherpa-onnx", "sherpa-onnx-server", "echo"],
+    [
+        "moulin",
+        "moulin-triton-http",
+        "moulin-triton-grpc-int16",
+        "moulin-triton-bundle",
+        "moulin-gateway",
+        "sherpa-onnx",
+        "sherpa-onnx-server",
+        "echo",
+        "idle-gateway-unary",
+    ],
 )
 def test_every_step_of_every_stream_is_answered(name: str, spec: OnnxModelSpec, speech: list[Clip]) -> None:
     load = streams_plan(speech, 3, Pace(5120, seconds=2.5, warmup_sec=0.5))
@@ -49,7 +59,7 @@ def test_every_step_of_every_stream_is_answered(name: str, spec: OnnxModelSpec, 
     assert measurement.finished >= 3
     assert len(measurement.latency) > 3
     assert measurement.usage.server_cpu_sec is not None
-    assert measurement.usage.server_cpu_sec > 0
+    assert measurement.usage.server_cpu_sec > 0 or name == "echo"  # which may need less than a tick of the clock
     assert measurement.usage.peak_memory_bytes > 10_000_000
     assert len(run.lines()) == len(run.records)
     if measurement.statistics:

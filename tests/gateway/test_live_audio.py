@@ -137,3 +137,19 @@ def test_samples_of_any_kind_are_no_file(encoding: PcmEncoding, seed: int) -> No
     audio = LiveAudio(encoding)
     for begin in range(0, len(data), 100):
         audio.accept(data[begin : begin + 100])
+
+
+@pytest.mark.parametrize("sizes", [[3, 3198, 1, 9000], [20_000], [1]])
+def test_samples_of_16_bits_stay_as_they_are(sizes: list[int]) -> None:
+    """The same samples as in floats, also where a message ends within one; at another rate they are resampled."""
+    samples = np.random.default_rng(0).integers(-32768, 32768, 12_000).astype("<i2").tobytes()
+    kept, floats, at = LiveAudio(keeps_int16=True), LiveAudio(), 0
+    for size in sizes:
+        data, at = samples[at : at + size], at + size
+        for own, usual in zip(kept.accept(data), floats.accept(data), strict=True):
+            assert own.dtype == np.int16
+            np.testing.assert_array_equal(own / np.float32(32768), usual)
+    np.testing.assert_array_equal(kept.flush() / np.float32(32768), floats.flush())
+    assert kept.flush().dtype == np.int16
+    resampled = LiveAudio("s16le", 8000, keeps_int16=True)
+    assert all(piece.dtype == np.float32 for piece in resampled.accept(samples))

@@ -183,6 +183,8 @@ def test_decoded_samples_are_those_that_complete_no_further_window(count: int, s
             inbox.take(slot)
     (decoded,) = inbox.decoded(slot).tolist()
     assert inbox.are_ready(slot).tolist() == [inbox.is_ready(1)]
+    assert inbox.ended(slot).tolist() == [inbox.has_ended(1)]
+    assert inbox.finished(slot).tolist() == [inbox.is_finished(1)] == [ends]
     if inbox.ended(slot)[0] or not (ends or inbox.is_ready(1)):
         assert decoded == count
     elif count:

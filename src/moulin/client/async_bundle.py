@@ -223,16 +223,19 @@ class AsyncStreamBundle:
 
     async def _run(self, lane: Lane) -> None:
         """Send the lane's bundles until it is lost or all are closed."""
-        woken = self._woken[lane]
+        woken, now = self._woken[lane], asyncio.get_running_loop().time
+        next_at = now()
         try:
             while not self._closing:
                 if not lane.has_rows and not lane.is_behind:
                     with suppress(TimeoutError):
                         async with asyncio.timeout(_ALIVE_SEC):
                             await woken.wait()
-                if not (lane.is_full or self._closing):
-                    await asyncio.sleep(self._gather_sec)
+                # What comes while the last bundle is young gathers; after a while of silence nothing needs to wait.
+                if not (lane.is_full or self._closing) and (wait_sec := next_at - now()) > 0:
+                    await asyncio.sleep(wait_sec)
                 woken.clear()
+                next_at = now() + self._gather_sec
                 await self._exchange(lane)
             await self._exchange(lane, end=True)
             self._lose(lane, _closed())

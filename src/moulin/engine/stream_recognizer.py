@@ -201,11 +201,11 @@ class StreamRecognizer:
 
     def finished(self, stream: Stream) -> bool:
         """Whether the stream's audio has ended."""
-        return bool(self._inbox.finished(_slots([stream]))[0])
+        return self._inbox.is_finished(stream.slot)
 
     def ended(self, stream: Stream) -> bool:
         """Whether the stream's audio has ended and all of it has been decoded."""
-        return bool(self._inbox.ended(_slots([stream]))[0])
+        return self._inbox.has_ended(stream.slot)
 
     def duration_sec(self, stream: Stream) -> float:
         """The duration of the stream's audio so far."""
@@ -327,7 +327,7 @@ class StreamRecognizer:
         whether it has any."""
         best = self._said.hypothesis(stream.slot)
         count = len(best.tokens) if count is None else count
-        now = int(self._encoder_frames(_slots([stream]))[0])
+        now = self._searched_frames(stream)
         self._segment_starts[stream.slot] = now
         if count:
             closed = Hypothesis(best.tokens[:count], best.frames[:count], best.log_probs[:count], best.score)
@@ -344,8 +344,12 @@ class StreamRecognizer:
         self._fresh[slot] = True
         self._said.clear(slot)
 
+    def _searched_frames(self, stream: Stream) -> int:
+        """Encoder frames searched so far."""
+        return int(self._inbox.num_taken[stream.slot]) * self._chunk_encoder_frames
+
     def _encoder_frames(self, slots: Ints) -> Ints:
-        """[N]: encoder frames searched so far."""
+        """`_searched_frames` of many streams, [N]."""
         return self._inbox.num_taken[slots].astype(np.int64) * self._chunk_encoder_frames
 
     # --------------------------------------------------------------------------------------------------------- results
@@ -400,7 +404,7 @@ class StreamRecognizer:
         """The words of the open segment. Only frames that have been searched count, so that times do not depend on how
         much audio has been sent ahead."""
         ended, frame_sec = self.ended(stream), self.spec.encoder_frame_sec
-        searched = None if ended else int(self._encoder_frames(_slots([stream]))[0])
+        searched = None if ended else self._searched_frames(stream)
         sound = Sound(
             self._loudness.until(stream.slot, searched),
             self._loudness.first_frame(stream.slot),

@@ -24,7 +24,8 @@ _DOUBTED_SEC = 2
 _LOOKS = 3
 """The audio that is looked at for another sample format than was said, and how often: it may begin with silence."""
 
-Samples = NDArray[np.float32]
+Samples = NDArray[Any]
+"""float32 in [-1, 1], or int16."""
 
 
 class ContainerSent(AudioError):
@@ -37,12 +38,16 @@ class LiveAudio:
     Bytes of an incomplete sample wait for the next call.
     """
 
-    def __init__(self, encoding: PcmEncoding = "s16le", sample_rate: int = SAMPLE_RATE) -> None:
-        """A decoder for mono audio. Raises AudioError for an unknown encoding or a rate out of range."""
+    def __init__(
+        self, encoding: PcmEncoding = "s16le", sample_rate: int = SAMPLE_RATE, *, keeps_int16: bool = False
+    ) -> None:
+        """A decoder for mono audio; `keeps_int16` leaves s16le at 16 kHz as it is. Raises AudioError for an unknown
+        encoding or a rate out of range."""
         if not MIN_RATE <= sample_rate <= MAX_RATE:
             raise AudioError(f"Expected a sample rate of {MIN_RATE} to {MAX_RATE} Hz, got {sample_rate}")
         self._encoding, self._sample_bytes = encoding, sample_bytes(encoding)
         self._sample_rate = sample_rate
+        self._is_int16 = keeps_int16 and encoding == "s16le" and sample_rate == SAMPLE_RATE
         self._received = 0
         self._head: bytes | None = b""  # the beginning, until it is known to be none of a file
         self._bytes = b""
@@ -57,7 +62,7 @@ class LiveAudio:
         return self._received / self._sample_rate
 
     def accept(self, data: bytes) -> list[Samples]:
-        """The pieces that `data` completes, float32 [n] at 16 kHz.
+        """The pieces that `data` completes, float32 (or int16) [n] at 16 kHz.
 
         Raises AudioError for invalid samples, which are dropped; the stream continues. Raises ContainerSent where the
         audio begins as a file does, until `discard` or `flush`.
@@ -66,7 +71,11 @@ class LiveAudio:
         self._bytes += data
         whole = len(self._bytes) - len(self._bytes) % self._sample_bytes
         taken, self._bytes = self._bytes[:whole], self._bytes[whole:]
-        samples = check_waveform(pcm_to_float(taken, self._encoding), what="audio")
+        samples: Samples
+        if self._is_int16:
+            samples = np.frombuffer(taken, "<i2")
+        else:
+            samples = check_waveform(pcm_to_float(taken, self._encoding), what="audio")
         self._received += len(samples)
         self._touched = self._touched or len(samples) > 0
         self._add(samples)
@@ -85,7 +94,7 @@ class LiveAudio:
 
         Later audio is resampled as a new recording.
         """
-        self._add(np.zeros(0, np.float32), last=True)
+        self._add(np.zeros(0, np.int16 if self._is_int16 else np.float32), last=True)
         rest = self._take(self._waiting_samples)
         self._start()
         return rest
@@ -121,7 +130,7 @@ class LiveAudio:
         self._waiting_samples += len(samples)
 
     def _take(self, count: int) -> Samples:
-        waiting = np.concatenate(self._waiting)
+        waiting: Samples = np.concatenate(self._waiting)
         self._waiting, self._waiting_samples = [waiting[count:]], len(waiting) - count
         return waiting[:count]
 

@@ -45,7 +45,7 @@ class LiveSession:
 
     def __post_init__(self) -> None:
         """Raises AudioError for an unknown encoding or a rate out of range."""
-        self._audio = LiveAudio(self.encoding, self.sample_rate)
+        self._audio = LiveAudio(self.encoding, self.sample_rate, keeps_int16=True)
         self._guard = FormatGuard(self.encoding, self.sample_rate)
 
     @property

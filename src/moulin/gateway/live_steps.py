@@ -34,7 +34,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hear:
-    """Audio, float32 [N] at 16 kHz, for the stream on Triton. If none is open, one is opened with `options`.
+    """Audio, float32 or int16 [N] at 16 kHz, for the stream on Triton. If none is open, one is opened with `options`.
 
     `end` is the reason why the stream ends with these samples, if it does: a commit, or no further audio.
     """

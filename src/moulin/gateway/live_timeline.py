@@ -49,6 +49,8 @@ class Timeline:
 
     def _placed(self, segment: Segment) -> Segment:
         start = self._start_sec or 0.0
+        if not (start or self._first_number):
+            return segment
         words = tuple(
             replace(word, start_sec=round(word.start_sec + start, 3), end_sec=round(word.end_sec + start, 3))
             for word in segment.words

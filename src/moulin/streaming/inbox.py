@@ -143,6 +143,15 @@ class Inbox:
         ended: NDArray[np.bool_] = (ends != _GOES_ON) & (self.num_taken[slots] >= ends)
         return ended
 
+    def is_finished(self, slot: int) -> bool:
+        """`finished` of one slot: numbers of one stream cost less than arrays of one item."""
+        return bool(self._num_windows[slot] != _GOES_ON)
+
+    def has_ended(self, slot: int) -> bool:
+        """`ended` of one slot."""
+        end = self._num_windows[slot]
+        return bool(end != _GOES_ON and self.num_taken[slot] >= end)
+
     def heard(self, slots: Ints) -> NDArray[np.int32]:
         """[N]: how many samples of the next window of each of `slots` have arrived, counted from the window's first."""
         begin = self.num_taken[slots].astype(np.int64) * self.layout.chunk - self.layout.overhang
