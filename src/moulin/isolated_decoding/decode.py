@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import resource
 import signal
 import socket
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from moulin.arrays import Floats
-from moulin.audio.recording import Recording, opened_recordings
+from moulin.audio.recording import opened_recordings
 from moulin.audio.selection import Selection
-from moulin.audio.timeline import Skip
-from moulin.audio.waveform import SAMPLE_RATE
 from moulin.errors import MoulinError
-from moulin.isolated_decoding.messages import ERRORS, MAX_ORDER_BYTES, UNEXPECTED, DecodingLimits, Order, packed
+from moulin.isolated_decoding.cpu_budget import ChargedRecording, CpuBudget
+from moulin.isolated_decoding.messages import ERRORS, MAX_ORDER_BYTES, UNEXPECTED, Order, packed
 from moulin.long_audio.recording_blocks import RecordingBlocks
 from moulin.long_audio.recording_pieces import OpenRecordings, RecordingPieces
 
@@ -86,47 +83,11 @@ def _send_pieces(order: Order, recordings: OpenRecordings, result: socket.socket
     _send(result, {"done": True, "decoded_sec": pieces.decoded_sec, "warnings": pieces.warnings})
 
 
-def _charged_recordings(order: Order, path: str) -> list[tuple[Selection, _Charged]]:
+def _charged_recordings(order: Order, path: str) -> list[tuple[Selection, ChargedRecording]]:
     """The recordings, each block of which allows the process more CPU time."""
-    budget = _Budget(order.limits)
+    budget = CpuBudget(order.limits)
     opened = opened_recordings(path, order.selection, max_duration_sec=order.max_audio_sec, name=order.name)
-    return [(single, _Charged(recording, budget)) for single, recording in opened]
-
-
-class _Budget:
-    """The process's limit of CPU time, beyond which the kernel kills it."""
-
-    def __init__(self, limits: DecodingLimits) -> None:
-        self._limits, self._decoded, self._allowed = limits, 0, 0
-        self._used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])  # by recordings before this one
-        self.allow(0)
-
-    def allow(self, samples: int) -> None:
-        """Note that so many samples more have come."""
-        self._decoded += samples
-        allowed = math.ceil(self._used + self._limits.allowed_cpu_sec(self._decoded / SAMPLE_RATE))
-        if allowed != self._allowed:
-            resource.setrlimit(resource.RLIMIT_CPU, (allowed, resource.RLIM_INFINITY))
-            self._allowed = allowed
-
-
-class _Charged:
-    """A recording that asks for CPU time with each block."""
-
-    def __init__(self, recording: Recording, budget: _Budget) -> None:
-        self._recording, self._budget = recording, budget
-
-    def __iter__(self) -> Iterator[Floats | Skip]:
-        return self
-
-    def __next__(self) -> Floats | Skip:
-        block = next(self._recording)
-        self._budget.allow(0 if isinstance(block, Skip) else len(block))
-        return block
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        return self._recording.warnings
+    return [(single, ChargedRecording(recording, budget)) for single, recording in opened]
 
 
 def _limit_memory(more: int) -> None:
