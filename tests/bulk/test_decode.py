@@ -58,7 +58,7 @@ def test_pieces_are_those_of_moulin_transcribe(tmp_path: Path, recordings: list[
 
 
 def test_channels_are_heard_each(stereo: Path) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"id": "each", "path": str(stereo), "channels": "each"},
         {"id": "2", "path": str(stereo), "channels": "2"},
         {"id": "part", "path": str(stereo), "channels": "each", "offset_sec": 1.0, "window_sec": 2.0},
@@ -160,7 +160,7 @@ def site(recordings: list[Recording]) -> Iterator[str]:
 @pytest.mark.needs("aiohttp")
 def test_addresses(site: str, recordings: list[Recording]) -> None:
     file = recordings[0].file
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"id": "path", "path": str(file)},
         {"id": "http", "path": f"{site}/{file.name}"},
         {"id": "window", "path": f"{site}/{file.name}", "offset_sec": 1.0, "window_sec": 1.0},

@@ -45,8 +45,7 @@ class Blocks:
 def taken(blocks: Blocks, windows: Sequence[Window]) -> list[Floats]:
     one_pass = Windows(blocks, windows)
     return [
-        np.concatenate([np.zeros(0, np.float32), *one_pass.take(number, "a.wav")])  # type: ignore[list-item]
-        for number in range(len(windows))
+        np.concatenate([np.zeros(0, np.float32), *one_pass.take(number, "a.wav")]) for number in range(len(windows))
     ]
 
 

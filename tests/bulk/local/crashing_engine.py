@@ -18,5 +18,5 @@ def poisoned(message: Message) -> Any:
 
 
 if __name__ == "__main__":
-    usual.taken_table = poisoned
+    usual.taken_table = poisoned  # type: ignore[attr-defined]
     run_child(usual.serve)

@@ -168,7 +168,7 @@ with folder(Path(sys.argv[1]), shard=sys.argv[2]).owned():
     ],
 )
 def test_a_shard_has_one_owner(tmp_path: Path, shard: str, message: str | None) -> None:
-    command = [sys.executable, "-c", HOLDS, tmp_path, "1/2"]
+    command = [sys.executable, "-c", HOLDS, str(tmp_path), "1/2"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"here\n"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-import sys
+import traceback
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 
 from moulin.audio.waveform import SAMPLE_RATE
-from moulin.bulk.local.channel import Channel, taken_object, taken_table
+from moulin.bulk.local.channel import Channel, Message, taken_object, taken_table
 from moulin.bulk.local.child import run_child
 from moulin.bulk.transcriber import ENGINE_FAILED, Transcriber
 from moulin.errors import MoulinError
@@ -28,12 +29,28 @@ def serve(channel: Channel) -> None:
         channel.send({"fatal": error.message, "hint": error.hint})
         return
     channel.send({"ready": True, "max_utterance_sec": recognizer.max_utterance_sec})
-    while (message := channel.receive()) is not None:
+    with ThreadPoolExecutor(tables_at_once(transcriber)) as threads:
+        while (message := channel.receive()) is not None:
+            threads.submit(_transcribe, message, transcriber, channel)
+
+
+def tables_at_once(transcriber: Transcriber) -> int:
+    """Tables under way in one process: on a GPU a second one, whose rows are made while the card has the first."""
+    return 1 if transcriber.engine.gpu is None else 2
+
+
+def _transcribe(message: Message, transcriber: Transcriber, channel: Channel) -> None:
+    """Send the transcripts of a table, or end the process: the executor gives the table to a new one."""
+    try:
         transcribed = transcriber(taken_table(message))
         if _has_failed(transcribed) and not _is_well(transcriber):
-            sys.stderr.flush()
             os._exit(1)  # a card that has failed once fails everything after; a new process begins anew
-        channel.send_table({"transcribed": True}, transcribed)
+        channel.send_table({"transcribed": message.fields["table"]}, transcribed)
+    except BrokenPipeError:
+        os._exit(0)  # the executor has gone
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
 
 
 def _has_failed(transcribed: Any) -> bool:

@@ -16,12 +16,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Protocol
 
 import numpy as np
 
 from moulin.bulk.local.channel import Message, copied_table, object_file, read_table, table_file
 from moulin.bulk.local.child import Child
+from moulin.bulk.local.engine_process import tables_at_once
 from moulin.bulk.local.settings import DecodingSettings, ExecutorSettings
 from moulin.bulk.local.tasks import FIRST_ROWS, MAX_ROWS, Task, Tasks, crashed
 from moulin.bulk.pyarrow_here import pa
@@ -39,9 +41,6 @@ _LOOK_SEC = 0.2
 
 _STALLED_SEC = 1800.0
 """The time after which a process that says nothing is killed."""
-
-_IN_ENGINE = 2
-"""Tables that an engine has: the one that it works on, and the next."""
 
 _MAX_LOST = 5
 """Processes of a kind that may end one after another without having done anything."""
@@ -64,6 +63,7 @@ class _Table:
     file: int
     rows: int
     deaths: int = 0
+    """Engines that have ended while they had it."""
 
 
 @dataclass(eq=False, slots=True)
@@ -81,8 +81,8 @@ class _Engine:
     child: Child
     number: int
     is_ready: bool = False
-    tables: deque[_Table] = field(default_factory=deque)
-    heard: float = 0.0
+    tables: dict[int, _Table] = field(default_factory=dict)
+    """Those that it has, by number, in the order in which it got them."""
 
 
 class Executor:
@@ -96,6 +96,7 @@ class Executor:
         self._ready: deque[_Table] = deque()
         self._max_utterance_sec = MAX_PIECE_SEC
         self._stops = False
+        self._numbers = count()
         self._lost = {"decoder": 0, "engine": 0}
         self._seconds = self._rows = 0.0
 
@@ -134,7 +135,7 @@ class Executor:
             self._waiting.unregister(worker.child.channel)
             worker.child.kill()
             worker.child.ended()
-        for table in (*self._ready, *(table for engine in self._engines for table in engine.tables)):
+        for table in (*self._ready, *(table for engine in self._engines for table in engine.tables.values())):
             os.close(table.file)
         self._decoders, self._engines, self._ready = [], [], deque()
         self._waiting.close()
@@ -155,10 +156,14 @@ class Executor:
             return
         engines = sorted((engine for engine in self._engines if engine.is_ready), key=lambda one: len(one.tables))
         for engine in engines:
-            while self._ready and len(engine.tables) < _IN_ENGINE:
-                table = self._ready.popleft()
-                engine.tables.append(table)
-                self._send(engine, {"table": True}, table.file)
+            at_once = tables_at_once(self._settings.transcribers[engine.number])
+            while self._ready and len(engine.tables) <= at_once:  # those under way, and the next
+                suspects = [*engine.tables.values(), self._ready[0]]
+                if len(suspects) > 1 and any(table.deaths for table in suspects):
+                    break  # over which an engine has ended, is with an engine alone
+                number, table = next(self._numbers), self._ready.popleft()
+                engine.tables[number] = table
+                self._send(engine, {"table": number}, table.file)
         if not engines:  # how long pieces may be is not known yet
             return
         places = self._settings.tables_ahead * len(self._engines)
@@ -257,7 +262,6 @@ class Executor:
         if message is None:
             self._engine_ended(engine)
             return
-        engine.heard = time.monotonic()
         fields = message.fields
         if "fatal" in fields:
             raise EngineError(fields["fatal"], hint=fields["hint"])
@@ -270,7 +274,7 @@ class Executor:
 
     def _take(self, engine: _Engine, message: Message) -> None:
         transcribed = copied_table(message)
-        os.close(engine.tables.popleft().file)
+        os.close(engine.tables.pop(message.fields["transcribed"]).file)
         self._output.add(transcribed)
 
     def _engine_ended(self, engine: _Engine) -> None:
@@ -279,9 +283,11 @@ class Executor:
         how = engine.child.ended()
         self._note_lost("engine", how)
         logger.warning("The engine on %s has ended (%s) and is started again", self._device(engine), how)
-        if engine.tables:
-            engine.tables[0].deaths += 1
-        for table in reversed(engine.tables):
+        at_once = tables_at_once(self._settings.transcribers[engine.number])
+        tables = list(engine.tables.values())
+        for table in tables[:at_once]:
+            table.deaths += 1
+        for table in reversed(tables):
             if table.deaths >= _MAX_TABLE_DEATHS:
                 self._try_apart(table, how)
             else:

@@ -65,8 +65,8 @@ def begin(folder: Path, job: Job) -> None:
     inside = folder / FOLDER
     inside.mkdir(parents=True, exist_ok=True)
     new = inside / f"{_JOB}.{secrets.token_hex(4)}.tmp"
-    new.write_text(json.dumps(job.to_dict(), indent=2) + "\n", encoding="utf-8")
     try:
+        new.write_text(json.dumps(job.to_dict(), indent=2) + "\n", encoding="utf-8")
         os.link(new, inside / _JOB)  # of several that start at once one is first
     except FileExistsError:
         pass
@@ -116,8 +116,11 @@ def note_recordings(folder: Path, manifest: Path, count: int) -> None:
     """Note for `moulin bulk status` what was to be done, of all shards together."""
     file = folder / FOLDER / _RECORDINGS
     new = file.with_name(f"{_RECORDINGS}.{secrets.token_hex(4)}.tmp")
-    new.write_text(json.dumps({"manifest": str(manifest), "recordings": count}) + "\n", encoding="utf-8")
-    new.replace(file)
+    try:
+        new.write_text(json.dumps({"manifest": str(manifest), "recordings": count}) + "\n", encoding="utf-8")
+        new.replace(file)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def noted_recordings(folder: Path) -> int | None:
