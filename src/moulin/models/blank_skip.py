@@ -11,8 +11,8 @@ from moulin.models.precisions import runs_on_gpu_engine
 
 def skips_blanks(spec: ModelSpec, engine: EngineChoice) -> bool:
     """Whether `engine`, with every choice settled, gives what the search needs to skip frames of `spec`."""
-    if engine.kind == "torch" and runs_on_gpu_engine(spec, engine.device, engine.precision or spec.precision):
-        return False
+    if engine.kind == "torch" and runs_on_gpu_engine(engine.device, engine.precision or spec.precision):
+        return spec.has_ctc_head and spec.streaming is None
     return spec.has_ctc_head and engine.kind != "tensorrt"
 
 

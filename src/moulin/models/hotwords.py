@@ -15,7 +15,7 @@ from moulin.models.precisions import runs_on_gpu_engine
 
 def uses_hotwords(spec: ModelSpec, engine: EngineChoice) -> bool:
     """Whether `engine`, with every choice settled, searches `spec` on the host, with hotwords."""
-    if engine.kind == "torch" and runs_on_gpu_engine(spec, engine.device, engine.precision or spec.precision):
+    if engine.kind == "torch" and runs_on_gpu_engine(engine.device, engine.precision or spec.precision):
         return False
     return spec.head != "ctc"
 

@@ -46,7 +46,7 @@ def open_stream_recognizer(
     spec, engine = load_for_engine(model, engine, "streaming", host_search=host_search)
     check_blank_skip(spec, engine, options.decoding if options else None)
     graphs = hotword_graphs(spec, engine, hotwords, options.decoding if options else None)
-    if engine.kind == "torch" and runs_on_gpu_engine(spec, engine.device, spec.precision):
+    if engine.kind == "torch" and runs_on_gpu_engine(engine.device, spec.precision):
         check_gpu_engine(engine.device)
         from moulin.bundle.transducer import transducer_of
         from moulin.engine.gpu.stepper import GpuStepper

@@ -25,7 +25,7 @@ from moulin.models.hotwords import hotword_graphs, uses_hotwords
 from moulin.models.precisions import settled
 from moulin.tensorrt_engine.plan_file import facts_file
 from moulin.triton_repo import contract
-from moulin.triton_repo.model_config import PLAN_NAME, with_hotwords
+from moulin.triton_repo.model_config import PLAN_NAME, with_facts
 from moulin.triton_repo.model_folder import new_model, place_file, write_config, write_shim
 from moulin.triton_repo.offline_config import WARMUP_SAMPLES, offline_config
 from moulin.triton_repo.offline_options import OfflineOptions
@@ -49,7 +49,7 @@ def build_offline_repository(spec: ModelSpec, to: Path, options: OfflineOptions,
     with _new_model(spec, to / options.model_name, "offline_shim", placed, link=link) as model_dir:
         longest_sec = min(model_max_sec(spec), options.max_audio_sec)
         config = offline_config(placed.options, max_utterance_sec=longest_sec)
-        write_config(model_dir, with_hotwords(config, used=placed.uses_hotwords))
+        write_config(model_dir, with_facts(config, spec, hotwords=placed.uses_hotwords))
         warmup = model_dir / "warmup"
         warmup.mkdir()
         noise = np.random.default_rng(0).normal(0, 0.01, WARMUP_SAMPLES).astype("<f4")
@@ -63,7 +63,7 @@ def build_streaming_repository(spec: ModelSpec, to: Path, options: StreamingOpti
     sequences, so the shim warms up by itself."""
     placed = _placed(options, spec)
     with _new_model(spec, to / options.model_name, "streaming_shim", placed, link=link) as model_dir:
-        write_config(model_dir, with_hotwords(streaming_config(placed.options), used=placed.uses_hotwords))
+        write_config(model_dir, with_facts(streaming_config(placed.options), spec, hotwords=placed.uses_hotwords))
     return to / options.model_name
 
 
