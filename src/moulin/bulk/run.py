@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from moulin.audio.selection import MIX, Selection
-from moulin.bulk.decode import TABLE_SEC
 from moulin.bulk.local.executor import Executor
 from moulin.bulk.local.settings import ExecutorSettings
 from moulin.bulk.manifests.manifest import read_recordings
@@ -29,6 +28,10 @@ from moulin.engine.device import gpu_index
 from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
 
 PART_HOURS = 20.0
+CORE_SEC = 60.0
+"""Seconds of audio for each core in a table: a second of work of a small model, ten of a large one, for which SIGTERM
+waits."""
+
 _SHOWN_EVERY_SEC = 0.5
 _USUAL_DECODING = DecodingOptions()
 
@@ -60,12 +63,13 @@ class BulkRun:
 
     def settings(self) -> ExecutorSettings:
         """Of the executor: a process with the model for each device, and the other cores for decoding."""
-        transcribers = tuple(
-            Transcriber(self.model, device, engine=self.engine, options=self.decoding) for device in self.devices
-        )
         cores = len(os.sched_getaffinity(0))
+        table_sec = GPU_BATCH_SEC if self.is_on_gpu else CORE_SEC * (self.engine.threads or cores)
+        transcribers = tuple(
+            Transcriber(self.model, device, engine=self.engine, options=self.decoding, batch_sec=table_sec)
+            for device in self.devices
+        )
         free = cores - len(self.devices) if self.is_on_gpu else cores // 2
-        table_sec = GPU_BATCH_SEC if self.is_on_gpu else TABLE_SEC
         return ExecutorSettings(transcribers, self.decoders or max(1, free), table_sec)
 
     def job(self) -> Job:

@@ -16,6 +16,9 @@ from moulin.bulk.local.child import run_child
 from moulin.bulk.transcriber import ENGINE_FAILED, Transcriber
 from moulin.errors import MoulinError
 
+TABLES_AT_ONCE = 2
+"""Tables under way in one process: while the rows of one are made, cores or card work on the other."""
+
 
 def serve(channel: Channel) -> None:
     """Open the model, and transcribe until the executor closes its end."""
@@ -29,14 +32,9 @@ def serve(channel: Channel) -> None:
         channel.send({"fatal": error.message, "hint": error.hint})
         return
     channel.send({"ready": True, "max_utterance_sec": recognizer.max_utterance_sec})
-    with ThreadPoolExecutor(tables_at_once(transcriber)) as threads:
+    with ThreadPoolExecutor(TABLES_AT_ONCE) as threads:
         while (message := channel.receive()) is not None:
             threads.submit(_transcribe, message, transcriber, channel)
-
-
-def tables_at_once(transcriber: Transcriber) -> int:
-    """Tables under way in one process: on a GPU a second one, whose rows are made while the card has the first."""
-    return 1 if transcriber.engine.gpu is None else 2
 
 
 def _transcribe(message: Message, transcriber: Transcriber, channel: Channel) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 
 from moulin.bulk.local.channel import Message, copied_table, object_file, read_table, table_file
 from moulin.bulk.local.child import Child
-from moulin.bulk.local.engine_process import tables_at_once
+from moulin.bulk.local.engine_process import TABLES_AT_ONCE
 from moulin.bulk.local.settings import DecodingSettings, ExecutorSettings
 from moulin.bulk.local.tasks import FIRST_ROWS, MAX_ROWS, Task, Tasks, crashed
 from moulin.bulk.pyarrow_here import pa
@@ -156,8 +156,7 @@ class Executor:
             return
         engines = sorted((engine for engine in self._engines if engine.is_ready), key=lambda one: len(one.tables))
         for engine in engines:
-            at_once = tables_at_once(self._settings.transcribers[engine.number])
-            while self._ready and len(engine.tables) <= at_once:  # those under way, and the next
+            while self._ready and len(engine.tables) <= TABLES_AT_ONCE:  # those under way, and the next
                 suspects = [*engine.tables.values(), self._ready[0]]
                 if len(suspects) > 1 and any(table.deaths for table in suspects):
                     break  # over which an engine has ended, is with an engine alone
@@ -283,9 +282,8 @@ class Executor:
         how = engine.child.ended()
         self._note_lost("engine", how)
         logger.warning("The engine on %s has ended (%s) and is started again", self._device(engine), how)
-        at_once = tables_at_once(self._settings.transcribers[engine.number])
         tables = list(engine.tables.values())
-        for table in tables[:at_once]:
+        for table in tables[:TABLES_AT_ONCE]:
             table.deaths += 1
         for table in reversed(tables):
             if table.deaths >= _MAX_TABLE_DEATHS:

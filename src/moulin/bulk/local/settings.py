@@ -24,5 +24,5 @@ class ExecutorSettings:
     """One for each device."""
     decoders: int
     table_sec: float = TABLE_SEC
-    tables_ahead: int = 3
+    tables_ahead: int = 4
     """Tables of audio for each engine, those that it has among them."""
