@@ -25,6 +25,9 @@ def test_defaults() -> None:
         "hotwords": (),
         "hotwords_score": 1.5,
         "hotwords_method": "modified_beam_search",
+        "nbest": 1,
+        "lm_scale": None,
+        "lodr_scale": None,
     }
     assert DecodingOptions().to_dict() == usual
 
@@ -99,6 +102,7 @@ def test_an_unknown_option_is_refused_with_the_known_ones() -> None:
     with pytest.raises(OptionsError, match="There is no decoding option 'beem'") as caught:
         DecodingOptions().updated_from_json('{"beem": 4}')
     known = "method, beam, temperature, blank_penalty, blank_skip, hotwords, hotwords_score, hotwords_method"
+    known += ", nbest, lm_scale, lodr_scale"
     assert caught.value.hint == f"the options are {known}"
 
 

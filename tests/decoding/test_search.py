@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from moulin.arrays import Floats, Ints
 from moulin.decoding.found import Found, Hypothesis
 from moulin.decoding.hypotheses import OpenHypotheses
+from moulin.decoding.language_model import Fusion
 from moulin.decoding.modified_beam_search import _top
 from moulin.decoding.network import log_softmax
 from moulin.decoding.options import METHODS, DecodingOptions, Method
@@ -323,11 +324,17 @@ class Streams:
     """Searches that go on, with their open hypotheses."""
 
     def __init__(
-        self, network: ToyNetwork, options: Sequence[DecodingOptions], graphs: Sequence[Graphs] | None = None
+        self,
+        network: ToyNetwork,
+        options: Sequence[DecodingOptions],
+        graphs: Sequence[Graphs] | None = None,
+        fusion: Fusion | None = None,
     ) -> None:
         count = len(options)
         self._options = RowOptions.of(options, graphs)
-        self._searches = Searches(network, slots=count, places=self._options.places, joiner_dim=JOINER_DIM)
+        self._searches = Searches(
+            network, slots=count, places=self._options.places, joiner_dim=JOINER_DIM, fusion=fusion
+        )
         self._said = OpenHypotheses(count, self._options.places, network.context_size)
         self._num_frames = np.zeros(count, np.int64)
         self._fresh = np.ones(count, np.bool_)
@@ -342,6 +349,9 @@ class Streams:
 
     def drop(self, row: int, count: int) -> None:
         self._said.drop(row, count)
+
+    def ranked(self, row: int, places: int) -> list[Hypothesis]:
+        return self._said.ranked(row, places)
 
     @property
     def hypotheses(self) -> list[Hypothesis]:

@@ -16,9 +16,12 @@ from moulin.decoding.hotwords import Hotword
 from moulin.decoding.options import DecodingOptions
 from moulin.errors import OptionsError
 from moulin.models.engine_choice import EngineChoice
+from moulin.models.language_model_files import LanguageModelFiles
 from moulin.triton_repo.offline_options import OfflineOptions
 from moulin.triton_repo.repository import build_offline_repository
 from tests.bundles import BUNDLES
+
+NGRAMS = Path(__file__).parent.parent / "data" / "ngrams" / "any.arpa"
 
 DEFAULTS: dict[str, Any] = {
     "name": "transducer",
@@ -49,6 +52,7 @@ DEFAULTS: dict[str, Any] = {
     "parameters": {
         "max_utterance_sec": {"string_value": "39.78"},
         "hotwords": {"string_value": "true"},
+        "alternatives": {"string_value": "true"},
     },
 }
 
@@ -71,6 +75,7 @@ SERVICE: dict[str, Any] = {
     "max_queue": 2048,
     "queue_delay_ms": 0.0,
     "hotwords": None,
+    "lm": {"lm": None, "lodr": None},
     "decoding": {
         "method": "greedy",
         "beam": 4,
@@ -80,6 +85,9 @@ SERVICE: dict[str, Any] = {
         "hotwords": [],
         "hotwords_score": 1.5,
         "hotwords_method": "modified_beam_search",
+        "nbest": 1,
+        "lm_scale": None,
+        "lodr_scale": None,
     },
 }
 
@@ -131,6 +139,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         queue_delay_ms=2.5,
         max_audio_sec=33.5,
         hotwords="a b, c :2",
+        lm=LanguageModelFiles(NGRAMS, NGRAMS),
         decoding=DecodingOptions(
             method="modified_beam_search",
             beam=6,
@@ -139,6 +148,9 @@ def test_every_option_arrives(tmp_path: Path) -> None:
             hotwords=(Hotword("d"), Hotword("e", 2.5)),
             hotwords_score=3.5,
             hotwords_method="refuse",
+            nbest=7,
+            lm_scale=0.5,
+            lodr_scale=0.25,
         ),
         encoder="filled in when it is built",
     )
@@ -157,7 +169,11 @@ def test_every_option_arrives(tmp_path: Path) -> None:
             "max_queue_delay_microseconds": "2500",
             "default_queue_policy": {"max_queue_size": 11},
         },
-        "parameters": {"max_utterance_sec": {"string_value": "33.5"}, "hotwords": {"string_value": "true"}},
+        "parameters": {
+            "max_utterance_sec": {"string_value": "33.5"},
+            "hotwords": {"string_value": "true"},
+            "alternatives": {"string_value": "true"},
+        },
     }
     assert service == {
         "model_name": "english-v2",
@@ -178,6 +194,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         "max_queue": 11,
         "queue_delay_ms": 2.5,
         "hotwords": "hotwords.txt",
+        "lm": {"lm": "lm.arpa", "lodr": "lodr.arpa"},
         "decoding": {
             "method": "modified_beam_search",
             "beam": 6,
@@ -190,6 +207,9 @@ def test_every_option_arrives(tmp_path: Path) -> None:
             ],
             "hotwords_score": 3.5,
             "hotwords_method": "refuse",
+            "nbest": 7,
+            "lm_scale": 0.5,
+            "lodr_scale": 0.25,
         },
     }
     version = tmp_path / "english-v2" / "1"

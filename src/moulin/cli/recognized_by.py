@@ -8,6 +8,7 @@ from pathlib import Path
 from moulin.cli.model_options import language_option
 from moulin.errors import OptionsError
 from moulin.models.engine_choice import EngineChoice
+from moulin.models.language_model_files import NO_FILES, LanguageModelFiles
 from moulin.options import held, option
 from moulin.triton_repo.contract import MODEL_NAME
 
@@ -22,6 +23,7 @@ class RecognizedBy:
     model: Path | None = option(None, "Recognise in this process with this model, no server.")
     name: str = option(MODEL_NAME, "The model's name in Triton.")
     engine: EngineChoice = held(EngineChoice)
+    lm: LanguageModelFiles = held(LanguageModelFiles)
     language: str | None = language_option()
 
     def __post_init__(self) -> None:
@@ -31,6 +33,11 @@ class RecognizedBy:
             raise OptionsError(
                 f"Expected --name with a server, got --name {self.name} with --model",
                 hint="--model recognises without a server; --name is a model's name there",
+            )
+
+        if self.lm != NO_FILES and self.model is None:
+            raise OptionsError(
+                "Expected --lm with --model, got a server", hint="a server has its own: moulin serve --lm FILE"
             )
 
     @property

@@ -76,7 +76,7 @@ def stream(
 
     with _chunks(source, chunk_ms, is_live=is_live, realtime=realtime) as chunks:
         if model is not None:
-            updates = stream_in_process(chunks, model, by.engine, options=options)
+            updates = stream_in_process(chunks, model, by.engine, options=options, lm=by.lm)
         else:
             updates = stream_to_server(chunks, by.address, model=by.name, options=options)
         # Closed at once when something fails or Ctrl-C is pressed, so that the server's slot is free again.

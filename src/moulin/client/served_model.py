@@ -20,6 +20,8 @@ class ServedModel:
     """The longest utterance that the model takes; longer recordings are cut. Streams have no limit."""
     uses_hotwords: bool = False
     """Whether requests may have hotwords."""
+    gives_alternatives: bool = False
+    """Whether requests may have `nbest`."""
 
 
 def ready_models(index: Any) -> list[str]:
@@ -44,7 +46,7 @@ def _is_ours(config: Any) -> bool:
 def _served_model(config: Any) -> ServedModel:
     facts = {
         name: config.parameters[name].string_value
-        for name in ("max_utterance_sec", "hotwords")
+        for name in ("max_utterance_sec", "hotwords", "alternatives")
         if name in config.parameters
     }
     return ServedModel(
@@ -52,4 +54,5 @@ def _served_model(config: Any) -> ServedModel:
         config.HasField("sequence_batching"),
         float(facts.get("max_utterance_sec") or _UNTOLD_LIMIT_SEC),
         facts.get("hotwords") == "true",
+        facts.get("alternatives") == "true",
     )

@@ -28,7 +28,8 @@ class OpenHypotheses:
         self._frames = np.zeros((rows, max_tokens), dtype=np.int32)
         self._log_probs = np.zeros((rows, max_tokens), dtype=np.float32)
         self._counts = np.zeros(rows, dtype=np.int64)
-        self._scores = np.zeros(rows)
+        self._scores = np.full(rows, -np.inf)
+        self._scores[:slots] = 0
         self._earlier: dict[int, tuple[list[int], list[int], list[float]]] = {}
         self._num_earlier = np.zeros(rows, dtype=np.int64)
         self._best = np.zeros(slots, dtype=np.int64)  # place
@@ -40,7 +41,9 @@ class OpenHypotheses:
     def clear(self, slot: int) -> None:
         """Forget all hypotheses of `slot`."""
         rows = slice(slot, None, self._slots)
-        self._counts[rows] = self._scores[rows] = self._num_earlier[rows] = 0
+        self._counts[rows] = self._num_earlier[rows] = 0
+        self._scores[rows] = -np.inf
+        self._scores[slot] = 0
         if self._earlier:
             for row in range(slot, len(self._counts), self._slots):
                 self._earlier.pop(row, None)
@@ -65,7 +68,7 @@ class OpenHypotheses:
             self._copy(rows[moved], sources[moved])
         frames = (found.frames + first_frames[:, None, None])[alive]
         self._append(rows, found.counts[alive], found.tokens[alive], frames, found.log_probs[alive])
-        self._scores[rows] = found.scores[alive]
+        self._scores[every] = found.scores
         if self._context_size is None:
             self._best[slots] = found.scores.argmax(axis=1)
             return
@@ -86,7 +89,18 @@ class OpenHypotheses:
 
     def hypothesis(self, slot: int) -> Hypothesis:
         """The best hypothesis of `slot`."""
-        row = self._row(slot)
+        return self._in_row(self._row(slot))
+
+    def ranked(self, slot: int, places: int) -> list[Hypothesis]:
+        """The hypotheses in the first `places` of `slot`, the best first."""
+        rows = np.arange(places) * self._slots + slot
+        scores = self._scores[rows]
+        if self._context_size is not None:
+            scores = scores / (self._counts[rows] + self._num_earlier[rows] + self._context_size)
+        order = np.argsort(-scores, kind="stable")
+        return [self._in_row(int(row)) for row in rows[order] if np.isfinite(self._scores[row])]
+
+    def _in_row(self, row: int) -> Hypothesis:
         count = self._counts[row]
         earlier = self._earlier.get(row, ([], [], []))
         return Hypothesis(
@@ -107,6 +121,7 @@ class OpenHypotheses:
             del of_row[:count]
         self._num_earlier[row] = len(earlier[0])
         self._forget(row, from_array)
+        self._scores[row :: self._slots] = -np.inf
         self._scores[row] = 0
         self._best[slot] = 0
         # drop() may run twice before a step; the search still uses the old numbering, so keep the first choice.

@@ -16,6 +16,7 @@ Method = Literal["greedy", "modified_beam_search"]
 HotwordsMethod = Literal["modified_beam_search", "refuse"]
 METHODS: tuple[Method, ...] = get_args(Method)
 MAX_BEAM = 32
+MAX_NBEST = 10
 MOST_OPTIONS_BYTES = 1 << 18
 """The limit on the JSON of one row's options: 1,000 hotwords with scores fit."""
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
@@ -29,7 +30,9 @@ class DecodingOptions:
 
     Logits are divided by `temperature`: above 1 beam search weighs its hypotheses more alike, and confidences are
     lower. `blank_penalty` is subtracted from the logit of blank: more words, fewer deletions. `blank_skip` is for a
-    transducer with a CTC head. `hotwords` may be given as JSON has them (`hotwords_of`). Raises OptionsError.
+    transducer with a CTC head. `nbest` is how many texts the result has, where that is more than one as `alternatives`;
+    the beam is at least as wide. `hotwords` may be given as JSON has them (`hotwords_of`). `lm_scale` None is without a
+    language model. Raises OptionsError.
     """
 
     method: Method = option("greedy", "Decoding method.")
@@ -47,7 +50,19 @@ class DecodingOptions:
         1.5, "Bonus for each token of a hotword that has no score of its own.", bounds=SCORES
     )
     hotwords_method: HotwordsMethod = option(
-        "modified_beam_search", "What becomes of greedy search with hotwords, which it cannot use."
+        "modified_beam_search", "What becomes of greedy search with hotwords or nbest, which it cannot use."
+    )
+    nbest: int = option(
+        1, "Return up to so many different texts, the best first; widens the beam.", bounds=Bounds(1, at_most=MAX_NBEST)
+    )
+    lm_scale: float | None = option(
+        None, "Weight of the language model; 0 is without.", usual="0.3 with --lm", bounds=Bounds(0, at_most=10)
+    )
+    lodr_scale: float | None = option(
+        None,
+        "Weight at which the bigram of --lodr is subtracted.",
+        usual="0.1 with --lodr",
+        bounds=Bounds(0, at_most=10),
     )
 
     def __post_init__(self) -> None:

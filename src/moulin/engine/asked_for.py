@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from moulin.bundle.spec import ModelSpec
 from moulin.decoding.hotword_graphs import HotwordGraphs
+from moulin.decoding.language_model import Fusion
 from moulin.decoding.options import DecodingOptions
 from moulin.decoding.row_graphs import NO_GRAPHS, Graphs
+from moulin.engine.lm_scales import check_scales
+from moulin.engine.nbest import check_nbest
 from moulin.engine.no_blank_skip import no_blank_skip
 from moulin.engine.no_hotwords import no_hotwords
 
 
-def graphs_asked_for(
-    spec: ModelSpec, options: DecodingOptions, *, skips_blanks: bool, hotwords: HotwordGraphs | None
-) -> Graphs:
-    """The automata of a row's hotwords. Raises OptionsError for options that the model cannot fulfil; `hotwords` is
-    None where the search uses none."""
-    if options.blank_skip is not None and not skips_blanks:
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What a model and its search can do beyond the plain search."""
+
+    skips_blanks: bool = False
+    hotwords: HotwordGraphs | None = None
+    """None where the search uses none."""
+    gives_others: bool = False
+    """Whether it gives the hypotheses beside the best."""
+    fusion: Fusion | None = None
+    """The language model that its search uses, if any."""
+
+
+def graphs_asked_for(spec: ModelSpec, options: DecodingOptions, can: Abilities) -> Graphs:
+    """The automata of a row's hotwords. Raises OptionsError for options that the model cannot fulfil."""
+    if options.blank_skip is not None and not can.skips_blanks:
         raise no_blank_skip(spec)
-    if hotwords is not None:
-        return hotwords.of(options)
+    check_nbest(options, gives_others=can.gives_others)
+    check_scales(options, can.fusion)
+    if can.hotwords is not None:
+        return can.hotwords.of(options)
     if options.hotwords:
         raise no_hotwords(ctc=spec.head == "ctc")
     return NO_GRAPHS

@@ -66,7 +66,7 @@ def _verbose(transcript: Transcript, request: TranscriptionRequest) -> dict[str,
         ]
     if "segment" in wanted:
         fields["segments"] = [_segment(number, cue, request.temperature) for number, cue in enumerate(cues(transcript))]
-    return fields
+    return {**fields, **transcript.others_to_dict()}
 
 
 def _segment(number: int, cue: Cue, temperature: float) -> dict[str, Any]:

@@ -18,8 +18,8 @@ ResponseFormat = Literal["json", "text", "srt", "verbose_json", "vtt"]
 
 
 class TranscriptionRequest(BaseModel):
-    """OpenAI's fields, and moulin's own `method`, `beam`, `blank_penalty`, `hotwords_score`, `channels` and `track`.
-    Unknown fields are refused."""
+    """OpenAI's fields, and moulin's own `method`, `beam`, `blank_penalty`, `hotwords_score`, `nbest`, `channels` and
+    `track`. Unknown fields are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,6 +42,7 @@ class TranscriptionRequest(BaseModel):
     beam: int | None = None
     blank_penalty: float | None = None
     hotwords_score: float | None = None
+    nbest: int | None = None
     channels: str = "mix"
     track: str | None = None
 
@@ -53,7 +54,7 @@ class TranscriptionRequest(BaseModel):
     def decoding_changes(self, *, with_prompt: bool) -> dict[str, Any]:
         """The decoding options in the request; the words of its prompt are among them `with_prompt`. Raises
         OptionsError."""
-        names = {"method", "beam", "blank_penalty", "hotwords_score"}
+        names = {"method", "beam", "blank_penalty", "hotwords_score", "nbest"}
         chosen = self.model_dump(include=names, exclude_none=True)
         if words := spoken_hotwords(self.keywords, self.prompt if with_prompt else None):
             chosen["hotwords"] = words
@@ -103,6 +104,12 @@ def _check_together(request: TranscriptionRequest) -> None:
             400,
             f"Expected response_format verbose_json with timestamp_granularities, got {request.response_format}",
             param="timestamp_granularities",
+        )
+    if (request.nbest or 1) > 1 and request.response_format != "verbose_json":
+        raise ApiError(
+            400,
+            f"Expected response_format verbose_json with nbest, got {request.response_format}",
+            param="nbest",
         )
     if request.stream and request.response_format not in ("json", "text"):
         raise ApiError(

@@ -6,14 +6,12 @@ from moulin.bundle.spec import ModelSpec
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.no_blank_skip import no_blank_skip
 from moulin.models.engine_choice import EngineChoice
-from moulin.models.precisions import runs_on_gpu_engine
+from moulin.models.precisions import searches_on_host
 
 
 def skips_blanks(spec: ModelSpec, engine: EngineChoice) -> bool:
     """Whether `engine`, with every choice settled, gives what the search needs to skip frames of `spec`."""
-    if engine.kind == "torch" and runs_on_gpu_engine(spec, engine.device, engine.precision or spec.precision):
-        return False
-    return spec.has_ctc_head and engine.kind != "tensorrt"
+    return searches_on_host(spec, engine) and spec.has_ctc_head and engine.kind != "tensorrt"
 
 
 def check_blank_skip(spec: ModelSpec, engine: EngineChoice, options: DecodingOptions | None) -> None:

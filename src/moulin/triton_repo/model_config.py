@@ -52,9 +52,10 @@ def add_instances(config: Any, count: int, gpu: int | None) -> None:
         group.gpus.append(gpu)
 
 
-def with_hotwords(config: Any, *, used: bool) -> Any:
-    """`config`, which tells clients whether the model uses hotwords."""
-    add_parameters(config, {"hotwords": "true" if used else "false"})
+def with_abilities(config: Any, *, hotwords: bool, alternatives: bool) -> Any:
+    """`config`, which tells clients whether the model uses hotwords and gives alternatives."""
+    facts = {"hotwords": hotwords, "alternatives": alternatives}
+    add_parameters(config, {name: "true" if fact else "false" for name, fact in facts.items()})
     return config
 
 

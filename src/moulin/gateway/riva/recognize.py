@@ -29,7 +29,7 @@ async def recognize(services: Services, call: Call) -> Any:
             request = await _received(services, call)
         wish = Wish.of(request.config)
         model = await _model(services, wish.model)
-        options = wish.decoding_options(hotwords=model.uses_hotwords)
+        options = wish.decoding_options(hotwords=model.uses_hotwords, alternatives=model.gives_alternatives)
         DecodingOptions().updated(options)
         call.ignored = wish.ignored
         with _kept(request.audio, wish) as recording:

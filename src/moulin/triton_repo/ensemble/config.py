@@ -99,6 +99,7 @@ def tied_configs(spec: OnnxModelSpec, options: StreamingOptions, backend: Backen
     add_parameters(
         tied,
         {
+            "alternatives": "true",
             "family": spec.family,
             "feature_dim": str(spec.feature_dim),
             "vocab_size": str(spec.vocab_size),
@@ -122,7 +123,8 @@ def _written(engine: EngineChoice, spec: OnnxModelSpec, backend: Backend) -> Eng
 def _ensemble(options: OfflineOptions, tensors: EncoderInterface, *, max_utterance_sec: float) -> Any:
     config = pb.ModelConfig(name=options.model_name, platform="ensemble", max_batch_size=options.max_batch)
     add_service(config, options)  # for `moulin serve --repository`
-    add_parameters(config, {"max_utterance_sec": f"{max_utterance_sec:g}"})  # for clients, which cut longer recordings
+    # For clients, which cut longer recordings.
+    add_parameters(config, {"max_utterance_sec": f"{max_utterance_sec:g}", "alternatives": "true"})
     add_contract(config)
     _step(
         config,
