@@ -57,10 +57,10 @@ def _open(file: Path) -> IO[bytes]:
     return file.open("rb")
 
 
-def write_arpa(ngrams: Ngrams, file: Path) -> None:
+def write_arpa(ngrams: Ngrams, file: Path, *, gzipped: bool = False) -> None:
     """Write `ngrams`, all of whose words are single words. Raises OSError."""
     words = np.array(ngrams.words, dtype=np.object_)
-    with file.open("w", encoding="utf-8") as to:
+    with gzip.open(file, "wt", encoding="utf-8") if gzipped else file.open("w", encoding="utf-8") as to:
         to.write("\\data\\\n")
         for order, level in enumerate(ngrams.levels, 1):
             to.write(f"ngram {order}={len(level.words)}\n")

@@ -8,6 +8,7 @@ probabilities of every context sum to 1.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -40,15 +41,16 @@ class _Counted:
 def kneser_ney(sentences: Iterable[Sequence[str]], order: int) -> Ngrams:
     """A model of `order` 1 to 10 from sentences of words or tokens. Raises OptionsError where there is no text."""
     ids = {BEGIN: 0, END: 1, UNKNOWN: 2}
-    flat: list[int] = []
-    lengths = []
+    flat, lengths = array("q"), array("q")
     for sentence in sentences:
         if sentence:
-            flat += (0, *(ids.setdefault(word, len(ids)) for word in sentence), 1)
+            flat.append(0)
+            flat.extend(ids.setdefault(word, len(ids)) for word in sentence)
+            flat.append(1)
             lengths.append(len(sentence) + 2)
     if not flat:
         raise OptionsError("Expected text to count n-grams in, got none")
-    counted = _counted(np.array(flat), np.array(lengths), order, len(ids))
+    counted = _counted(np.frombuffer(flat, np.int64), np.frombuffer(lengths, np.int64), order, len(ids))
 
     words = len(ids)
     below = np.full(words, 1 / (words - 1))  # all words but <s> alike
