@@ -34,14 +34,19 @@ def open_fusion(spec: ModelSpec, engine: EngineChoice, files: LanguageModelFiles
             "Expected no --lm: what runs this model uses no language model yet",
             hint="a transducer on ONNX Runtime, TensorRT, or PyTorch in fp32 does",
         )
-    ngrams = NgramModel.of(read_arpa(files.lm))
-    model = _token_model(ngrams, spec.tokens) or _word_model(ngrams, spec.tokens, files.lm)
-    lodr = None
-    if files.lodr is not None:
-        lodr = _token_model(NgramModel.of(read_arpa(files.lodr)), spec.tokens)
-        if lodr is None:
-            raise BundleError(f"Expected n-grams of the model's tokens in {files.lodr}, got others")
-    return Fusion(model, lodr)
+    fusion = fusion_of(NgramModel.of(read_arpa(files.lm)), spec.tokens, files.lm)
+    if files.lodr is None:
+        return fusion
+    lodr = _token_model(NgramModel.of(read_arpa(files.lodr)), spec.tokens)
+    if lodr is None:
+        raise BundleError(f"Expected n-grams of the model's tokens in {files.lodr}, got others")
+    return Fusion(fusion.model, lodr)
+
+
+def fusion_of(ngrams: NgramModel, tokens: TokenTable, file: Path) -> Fusion:
+    """n-grams of tokens, where all their words are such, else of words. Raises BundleError about `file` where they are
+    neither."""
+    return Fusion(_token_model(ngrams, tokens) or _word_model(ngrams, tokens, file))
 
 
 def _token_model(ngrams: NgramModel, tokens: TokenTable) -> TokenModel | None:
