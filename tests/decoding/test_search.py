@@ -15,7 +15,7 @@ from moulin.arrays import Floats, Ints
 from moulin.decoding.found import Found, Hypothesis
 from moulin.decoding.hypotheses import OpenHypotheses
 from moulin.decoding.language_model import Fusion
-from moulin.decoding.modified_beam_search import _top
+from moulin.decoding.modified_beam_search import largest
 from moulin.decoding.network import log_softmax
 from moulin.decoding.options import METHODS, DecodingOptions, Method
 from moulin.decoding.reference import search_reference
@@ -271,7 +271,7 @@ def test_log_softmax(temperature: float, blank_penalty: float) -> None:
 def test_top_takes_the_leftmost_of_equal_values(rows: list[list[int]], count: int) -> None:
     totals = np.array(rows, dtype=np.float64)
     wanted = [sorted(range(9), key=lambda at: (-row[at], at))[:count] for row in rows]
-    assert _top(totals, count).tolist() == wanted
+    assert largest(totals, count).tolist() == wanted
 
 
 # ------------------------------------------------------------------------------------------------- rows of options
@@ -336,6 +336,7 @@ class Streams:
             network, slots=count, places=self._options.places, joiner_dim=JOINER_DIM, fusion=fusion
         )
         self._said = OpenHypotheses(count, self._options.places, network.context_size)
+        self._said.by_score[:] = self._options.prune_beams > 0
         self._num_frames = np.zeros(count, np.int64)
         self._fresh = np.ones(count, np.bool_)
 

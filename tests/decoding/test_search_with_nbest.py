@@ -139,5 +139,5 @@ def test_of_equal_lengths_or_none() -> None:
     found = Found.nothing(2, 3, 2)
     found.scores[:], found.counts[:] = [[-4.0, -3.0, -np.inf], [-1.0, -2.0, -9.0]], [[2, 0, 0], [0, 2, 2]]
     assert found.ranked(1).scores.tolist() == [[-4.0, -3.0, -np.inf], [-2.0, -1.0, -9.0]]
-    assert found.ranked(None).scores.tolist() == [[-3.0, -4.0, -np.inf], [-1.0, -2.0, -9.0]]
+    assert found.ranked(1, np.array([True, True])).scores.tolist() == [[-3.0, -4.0, -np.inf], [-1.0, -2.0, -9.0]]
     assert OpenHypotheses(1, 2, 2).ranked(0, 2) == [Hypothesis((), (), (), 0.0)]

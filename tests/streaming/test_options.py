@@ -28,6 +28,8 @@ def test_defaults() -> None:
     assert StreamOptions().to_dict() == {
         "method": "greedy",
         "beam": 4,
+        "max_contexts": 4,
+        "max_states": 32,
         "temperature": 1.0,
         "blank_penalty": 0.0,
         "blank_skip": None,

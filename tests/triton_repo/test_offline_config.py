@@ -79,6 +79,8 @@ SERVICE: dict[str, Any] = {
     "decoding": {
         "method": "greedy",
         "beam": 4,
+        "max_contexts": 4,
+        "max_states": 32,
         "temperature": 1.0,
         "blank_penalty": 0.0,
         "blank_skip": None,
@@ -143,6 +145,8 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         decoding=DecodingOptions(
             method="modified_beam_search",
             beam=6,
+            max_contexts=5,
+            max_states=64,
             temperature=1.5,
             blank_penalty=-0.25,
             hotwords=(Hotword("d"), Hotword("e", 2.5)),
@@ -198,6 +202,8 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         "decoding": {
             "method": "modified_beam_search",
             "beam": 6,
+            "max_contexts": 5,
+            "max_states": 64,
             "temperature": 1.5,
             "blank_penalty": -0.25,
             "blank_skip": None,

@@ -28,6 +28,8 @@ STREAM: dict[str, Any] = {
     "decoding": {
         "method": "greedy",
         "beam": 4,
+        "max_contexts": 4,
+        "max_states": 32,
         "temperature": 1.0,
         "blank_penalty": 0.0,
         "blank_skip": None,
@@ -132,6 +134,8 @@ def test_every_option_arrives(tmp_path: Path) -> None:
     stream = {
         "method": "modified_beam_search",
         "beam": 6,
+        "max_contexts": 5,
+        "max_states": 64,
         "temperature": 1.5,
         "blank_penalty": -0.25,
         "endpoint": False,

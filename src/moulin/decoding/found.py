@@ -91,24 +91,27 @@ class Found:
         """The hypotheses in the first places alone."""
         return Found(*(getattr(self, name)[:, :1] for name in self.__slots__))
 
-    def best(self, context_size: int) -> Found:
-        """The hypothesis of each row with the best log-probability per token, in a single place.
+    def best(self, context_size: int, by_score: Bools | None = None) -> Found:
+        """The hypothesis of each row with the best log-probability per token, in a single place; in rows `by_score` [N]
+        that with the best log-probability, whatever its length.
 
         The decoder's first context counts as tokens, as in Icefall and sherpa-onnx (`GetMostProbable`).
         """
         if self.scores.shape[1] == 1:
             return self
-        places = (self.scores / (self.counts + context_size)).argmax(axis=1)
+        places = self._compared(context_size, by_score).argmax(axis=1)
         rows = np.arange(len(places))
         return Found(*(getattr(self, name)[rows, places][:, None] for name in self.__slots__))
 
-    def ranked(self, context_size: int | None) -> Found:
-        """The hypotheses of each row, the best first, as `best` compares them; None for `context_size` compares their
-        log-probabilities, whatever their lengths."""
-        lengths = 1 if context_size is None else self.counts + context_size
-        order = np.argsort(-(self.scores / lengths), axis=1, kind="stable")
+    def ranked(self, context_size: int, by_score: Bools | None = None) -> Found:
+        """The hypotheses of each row, the best first, as `best` compares them."""
+        order = np.argsort(-self._compared(context_size, by_score), axis=1, kind="stable")
         rows = np.arange(len(order))[:, None]
         return Found(*(getattr(self, name)[rows, order] for name in self.__slots__))
+
+    def _compared(self, context_size: int, by_score: Bools | None) -> Doubles:
+        per_token: Doubles = self.scores / (self.counts + context_size)
+        return per_token if by_score is None else np.where(by_score[:, None], self.scores, per_token)
 
     def hypotheses(self, with_others: Bools | None = None) -> list[Hypothesis]:
         """The hypothesis in the first place of every row; for rows `with_others` [N] those in its other places too."""

@@ -33,6 +33,8 @@ class OpenHypotheses:
         self._earlier: dict[int, tuple[list[int], list[int], list[float]]] = {}
         self._num_earlier = np.zeros(rows, dtype=np.int64)
         self._best = np.zeros(slots, dtype=np.int64)  # place
+        self.by_score = np.full(slots, context_size is None)
+        """[slots]: whether the most probable hypothesis is the best, whatever its length."""
         self.decided = np.full(slots, -1, dtype=np.int32)
         """[slots]: `Continuation.decided` for the next step; to be set to -1 after it."""
         self.kept = np.zeros(slots, dtype=np.int32)
@@ -69,11 +71,7 @@ class OpenHypotheses:
         frames = (found.frames + first_frames[:, None, None])[alive]
         self._append(rows, found.counts[alive], found.tokens[alive], frames, found.log_probs[alive])
         self._scores[every] = found.scores
-        if self._context_size is None:
-            self._best[slots] = found.scores.argmax(axis=1)
-            return
-        num_tokens = self._counts[every] + self._num_earlier[every]
-        self._best[slots] = (found.scores / (num_tokens + self._context_size)).argmax(axis=1)
+        self._best[slots] = (found.scores / self._lengths(every, slots)).argmax(axis=1)
 
     def count(self, slot: int) -> int:
         """The number of tokens of the slot's best hypothesis."""
@@ -94,11 +92,14 @@ class OpenHypotheses:
     def ranked(self, slot: int, places: int) -> list[Hypothesis]:
         """The hypotheses in the first `places` of `slot`, the best first."""
         rows = np.arange(places) * self._slots + slot
-        scores = self._scores[rows]
-        if self._context_size is not None:
-            scores = scores / (self._counts[rows] + self._num_earlier[rows] + self._context_size)
+        scores = self._scores[rows] / self._lengths(rows[None], np.array([slot]))[0]
         order = np.argsort(-scores, kind="stable")
         return [self._in_row(int(row)) for row in rows[order] if np.isfinite(self._scores[row])]
+
+    def _lengths(self, rows: Ints, slots: Ints) -> Ints:
+        """What the scores of `rows` [N, P] of `slots` [N] are divided by when they are compared."""
+        tokens = self._counts[rows] + self._num_earlier[rows] + (self._context_size or 0)
+        return np.where(self.by_score[slots, None], 1, tokens)
 
     def _in_row(self, row: int) -> Hypothesis:
         count = self._counts[row]

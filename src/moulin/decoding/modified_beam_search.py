@@ -49,7 +49,7 @@ def advance_modified_beam_search(
         sorted_beams.context_states[:] = graphs.states()
     beams.put(order, sorted_beams)
     found = Found.nothing(len(order), shape[2], encoder_out.shape[1])
-    found.put(order, _trace_back(parents, tokens, log_probs, lengths, sorted_beams.scores))
+    found.put(order, trace_back(parents, tokens, log_probs, lengths, sorted_beams.scores))
     return found
 
 
@@ -82,7 +82,7 @@ def _advance(
         log_probs[broken] = -np.inf  # a row whose encoder gives NaN is left without a hypothesis
     totals = np.full((num_rows, num_places, vocab_size), -np.inf)
     totals[alive] = log_probs + beams.scores[alive][:, None]
-    best = _top(totals.reshape(num_rows, -1), num_places)
+    best = largest(totals.reshape(num_rows, -1), num_places)
     parent, token = np.divmod(best, vocab_size)
     scores = totals[rows, parent, token]
     scores[np.arange(num_places) >= options.beams[:num_rows, None]] = -np.inf
@@ -112,7 +112,7 @@ def _advance(
 _HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, from the golden ratio: wrapping products spread over 64 bits
 
 
-def _top(totals: Doubles, count: int) -> Ints:
+def largest(totals: Doubles, count: int) -> Ints:
     """The positions of the `count` largest values in each row, the largest first, of equal ones the leftmost."""
     if count >= totals.shape[1]:
         return np.argsort(-totals, axis=1, kind="stable")[:, :count]
@@ -138,7 +138,7 @@ def _merge(scores: Doubles, hashes: NDArray[np.uint64], num_tokens: Ints) -> Dou
     return np.where(is_first, summed, -np.inf)
 
 
-def _trace_back(parents: NDArray[np.int16], tokens: Ints32, log_probs: Floats, lengths: Ints, scores: Doubles) -> Found:
+def trace_back(parents: NDArray[np.int16], tokens: Ints32, log_probs: Floats, lengths: Ints, scores: Doubles) -> Found:
     """Follow every place from a row's last frame to its first; `scores` [N, P] are those after the last frame."""
     num_frames, num_rows, num_places = parents.shape
     place = np.tile(np.arange(num_places), (num_rows, 1))

@@ -12,9 +12,10 @@ from moulin.options import Bounds, check_options, option
 from moulin.quoting import quoted
 from moulin.untrusted_json import JsonError, read_json
 
-Method = Literal["greedy", "modified_beam_search"]
+Method = Literal["greedy", "modified_beam_search", "fast_beam_search"]
 HotwordsMethod = Literal["modified_beam_search", "refuse"]
-METHODS: tuple[Method, ...] = get_args(Method)
+METHODS: tuple[Method, ...] = ("greedy", "modified_beam_search")
+"""Those of every engine; `fast_beam_search` is of transducers that are searched on the host."""
 MAX_BEAM = 32
 MAX_NBEST = 10
 MOST_OPTIONS_BYTES = 1 << 18
@@ -26,7 +27,8 @@ MAX_BLANK_PENALTY = 100.0
 
 @dataclass(frozen=True, slots=True)
 class DecodingOptions:
-    """`beam` is how many hypotheses modified beam search keeps.
+    """`beam` is how many hypotheses modified beam search keeps; `moulin.decoding.fast_beam_search` says what it and
+    `max_contexts` and `max_states` are to that search.
 
     Logits are divided by `temperature`: above 1 beam search weighs its hypotheses more alike, and confidences are
     lower. `blank_penalty` is subtracted from the logit of blank: more words, fewer deletions. `blank_skip` is for a
@@ -64,10 +66,12 @@ class DecodingOptions:
         usual="0.1 with --lodr",
         bounds=Bounds(0, at_most=10),
     )
+    max_contexts: int = option(4, "Contexts that fast_beam_search keeps.", bounds=Bounds(1, at_most=MAX_BEAM))
+    max_states: int = option(32, "States that fast_beam_search keeps.", bounds=Bounds(1, at_most=1024))
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise OptionsError(f"Expected a decoding method of {', '.join(METHODS)}, got {quoted(self.method)}")
+        if self.method not in (known := get_args(Method)):
+            raise OptionsError(f"Expected a decoding method of {', '.join(known)}, got {quoted(self.method)}")
         if not _is_int(self.beam) or not 1 <= self.beam <= MAX_BEAM:
             raise OptionsError(f"Expected a beam of 1 to {MAX_BEAM}, got {quoted(self.beam)}")
         if not _is_number(self.temperature) or not MIN_TEMPERATURE <= self.temperature <= MAX_TEMPERATURE:
@@ -81,6 +85,10 @@ class DecodingOptions:
             )
         object.__setattr__(self, "hotwords", hotwords_of(self.hotwords))
         check_options(self)
+        if self.max_states < self.max_contexts:  # where all tokens may follow, each context has one state
+            raise OptionsError(
+                f"Expected max-states of at least max-contexts, {self.max_contexts}, got {self.max_states}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -2,6 +2,8 @@
 
 Greedy search takes the most likely token at every frame, and emits it unless it is blank.
 
+Fast beam search is Icefall's and k2's (`moulin.decoding.fast_beam_search`).
+
 Modified beam search (Icefall's `modified_beam_search`) extends at each frame all hypotheses by every token, keeps the
 `beam` best extensions, and merges those that now spell the same tokens by adding their probabilities. The winner is
 the hypothesis with the best log-probability per token, where the initial context counts as tokens too (icefall and
@@ -38,6 +40,7 @@ def search_reference(
     hypotheses = []
     for row, (frames, length) in enumerate(zip(encoder_out, encoder_out_lens, strict=True)):
         one = _greedy if options.beams[row] == 0 else partial(_modified_beam_search, language_model=language_model)
+        one = _fast_beam_search if options.prune_beams[row] > 0 else one
         searched = list(range(length))
         if joiner_dim is not None and frames.shape[1] > joiner_dim:  # the last channel is the CTC head's blank
             searched = [frame for frame in searched if not frames[frame, joiner_dim] >= options.blank_skips[row]]
@@ -69,6 +72,34 @@ def _greedy(
         context = [*context[1:], token]
         decoder_out = network.decoder(np.array([context], dtype=np.int64))
     return Hypothesis(tuple(tokens), tuple(frames), tuple(log_probs), score)
+
+
+def _fast_beam_search(
+    network: PredictionNetwork, encoder_out: Floats, searched: Sequence[int], options: RowOptions
+) -> Hypothesis:
+    """The best path to each context, by what the decoder sees: see `moulin.decoding.fast_beam_search`."""
+    beam, most = float(options.prune_beams[0]), int(options.beams[0])
+    paths = {(0,) * network.context_size: Hypothesis((), (), (), 0.0)}
+    for frame in searched:
+        threshold = max(path.score for path in paths.values()) - beam
+        found: dict[tuple[int, ...], Hypothesis] = {}
+        for context, path in paths.items():
+            decoder_out = network.decoder(np.array([context], np.int64))
+            logits = network.joiner(encoder_out[frame : frame + 1], decoder_out)
+            for token, value in enumerate(log_softmax(logits, options.blank_penalties, options.sharpness)[0]):
+                score = path.score + float(value)
+                if token and score < threshold:
+                    continue
+                to, longer = (*context[1:], token) if token else context, replace(path, score=score)
+                if token not in network.skipped_ids:
+                    longer = Hypothesis(
+                        (*path.tokens, token), (*path.frames, frame), (*path.log_probs, float(value)), score
+                    )
+                if to not in found or longer.score > found[to].score:
+                    found[to] = longer
+        best = sorted(found.items(), key=lambda one: -one[1].score)[:most]
+        paths = {context: path for context, path in best if path.score >= best[0][1].score - beam}
+    return max(paths.values(), key=lambda path: path.score)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ class RowOptions:
     """Arrays [N] with one value a row; see `DecodingOptions`. A new option is a new array here."""
 
     beams: Ints32
-    """Hypotheses of modified beam search; 0 is greedy search."""
+    """Hypotheses of a search with a beam; 0 is greedy search."""
     blank_penalties: Floats
     sharpness: Floats
     """1 / temperature."""
@@ -33,6 +33,8 @@ class RowOptions:
     """Weights of the language model; 0 is without."""
     lodr_scales: Floats
     """Weights of the low-order model that is subtracted."""
+    prune_beams: Floats
+    """The beam of fast beam search in log-probability; 0 is another search."""
 
     @classmethod
     def of(cls, options: Sequence[DecodingOptions], graphs: Sequence[Graphs] | None = None) -> Self:
@@ -54,6 +56,7 @@ class RowOptions:
             np.zeros(count, np.bool_),
             np.zeros(count, np.float32),
             np.zeros(count, np.float32),
+            np.zeros(count, np.float32),
         )
 
     def __len__(self) -> int:
@@ -67,7 +70,10 @@ class RowOptions:
         self.lm_scales[row], self.lodr_scales[row] = options.lm_scale or 0.0, options.lodr_scale or 0.0
         biased = graphs != NO_GRAPHS or options.lm_scale
         greedy = options.method == "greedy" and options.nbest == 1 and not biased
-        self.beams[row] = 0 if greedy else max(options.beam, options.nbest)
+        fast = options.method == "fast_beam_search"
+        self.prune_beams[row] = options.beam if fast else 0
+        narrow = options.max_contexts if fast else max(options.beam, options.nbest)
+        self.beams[row] = 0 if greedy else narrow
         self.blank_penalties[row] = options.blank_penalty
         self.sharpness[row] = 1.0 / options.temperature
         self.blank_skips[row] = np.inf if options.blank_skip is None else np.log(options.blank_skip)

@@ -12,6 +12,7 @@ import numpy as np
 from moulin.arrays import Bools, Floats, Ints, Ints32
 from moulin.decoding.beams import Beams
 from moulin.decoding.blank_skip import skip_blanks
+from moulin.decoding.fast_beam_search import advance_fast_beam_search, begin_fast_beam_search
 from moulin.decoding.found import Found
 from moulin.decoding.greedy import advance_greedy
 from moulin.decoding.language_model import Fusion, RowFusion
@@ -47,6 +48,9 @@ class Continuation:
         return type(self)(*(getattr(self, name)[rows] for name in self.__slots__))
 
 
+_Advance = Callable[[PredictionNetwork, Beams, Floats, Ints, RowOptions], Found]
+
+
 class Searches:
     """Searches that go on as frames come, each in a slot. Different slots may be used from different threads."""
 
@@ -61,6 +65,11 @@ class Searches:
     ) -> None:
         """`places` is the largest beam. `fusion` is the language model of rows that have a weight for it."""
         self._network, self._joiner_dim, self._fusion = network, joiner_dim, fusion
+        self._advances: tuple[_Advance, ...] = (
+            advance_greedy,
+            partial(advance_modified_beam_search, fusion=fusion),
+            advance_fast_beam_search,
+        )
         lm_width = 0 if fusion is None else fusion.width
         self._beams = Beams.memory(slots, places, network.context_size, joiner_dim, lm_width)
 
@@ -90,30 +99,26 @@ class Searches:
         going_on = np.flatnonzero((continuation.decided >= 0) & ~continuation.fresh)
         beams.decide(going_on, continuation.decided[going_on], continuation.kept[going_on], self._fusion)
         beams.begin(np.flatnonzero(continuation.fresh), self._network, self._fusion)
+        begin_fast_beam_search(beams, np.flatnonzero(continuation.fresh & (options.prune_beams > 0)), self._network)
         found = self._found(beams, encoder_out, encoder_out_lens, options)
         self._beams.put(slots, beams)
         fused = RowFusion(self._fusion, options.lm_scales, options.lodr_scales, beams.lm_states)
         return replace(found, scores=found.scores + fused.open()) if fused else found
 
     def _found(self, beams: Beams, encoder_out: Floats, encoder_out_lens: Ints, options: RowOptions) -> Found:
-        """Search rows of both kinds, each by its own search. Changes `beams`."""
-        by_beam = options.beams > 0
-        if by_beam.all() or not by_beam.any():
-            alike = self._by_beam if by_beam.any() else advance_greedy
-            return alike(self._network, beams, encoder_out, encoder_out_lens, options)
-        found = Found.nothing(len(by_beam), options.places, encoder_out.shape[1])
-        for rows, advance in (
-            (np.flatnonzero(~by_beam), advance_greedy),
-            (np.flatnonzero(by_beam), self._by_beam),
-        ):
-            part, lengths = beams.take(rows, options.places), encoder_out_lens[rows]
-            found.put(rows, advance(self._network, part, encoder_out[rows], lengths, options.take(rows)))
-            beams.put(rows, part)
+        """Search rows of any kinds, each by its own search. Changes `beams`."""
+        kinds = np.where(options.prune_beams > 0, 2, options.beams > 0)
+        if not (kinds != kinds[:1]).any():
+            advance = self._advances[kinds[0] if len(kinds) else 0]
+            return advance(self._network, beams, encoder_out, encoder_out_lens, options)
+        found = Found.nothing(len(kinds), options.places, encoder_out.shape[1])
+        for kind, advance in enumerate(self._advances):
+            rows = np.flatnonzero(kinds == kind)
+            if len(rows):
+                part, lengths = beams.take(rows, options.places), encoder_out_lens[rows]
+                found.put(rows, advance(self._network, part, encoder_out[rows], lengths, options.take(rows)))
+                beams.put(rows, part)
         return found
-
-    @property
-    def _by_beam(self) -> Callable[[PredictionNetwork, Beams, Floats, Ints, RowOptions], Found]:
-        return partial(advance_modified_beam_search, fusion=self._fusion)
 
 
 def search(
@@ -137,4 +142,5 @@ def search(
     whole = Continuation.beginning(rows)
     found = searches.advance(whole, encoder_out, encoder_out_lens, options)
     ended = searches.ended(whole, found, options)
-    return ended.ranked(network.context_size) if options.wants_others.any() else ended.best(network.context_size)
+    choose = ended.ranked if options.wants_others.any() else ended.best
+    return choose(network.context_size, options.prune_beams > 0)

@@ -105,6 +105,8 @@ class StreamRecognizer:
         self._loudness.open(slot)
         self._endpoints.set(slot, chosen.rules if chosen.endpoint else None)
         self._options.set(slot, chosen.decoding, graphs)
+        if self.spec.head != "ctc":
+            self._said.by_score[slot] = chosen.decoding.method == "fast_beam_search"
         self._segment_starts[slot] = 0
         self._broken[slot] = False
         self._begin_search(slot)

@@ -11,6 +11,8 @@ def needs_host_search(options: DecodingOptions | None, *, hotwords: bool) -> str
     usual = options or DecodingOptions()
     if hotwords or usual.hotwords:
         return "it knows no hotwords"
+    if usual.method == "fast_beam_search":
+        return "it knows no fast_beam_search"
     if usual.lm_scale:
         return "it knows no language models"
     if usual.nbest > 1:
