@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 EXTRAS = "serve,mic,hub,bench,tracing,demo,rtx,lint"
 BESIDE = (
     *("hypothesis", "httpx", "playwright", "openai", "pytest", "pytest-xdist", "pyyaml", "tritonclient[http]"),
-    *("grpcio-tools", "whisper-normalizer"),
+    *("grpcio-tools", "whisper-normalizer", "deepgram-sdk", "check-jsonschema"),
 )
 LEFT_OUT = re.compile(r"^(moulin|torch|triton|nvidia-(?!pytriton).*|cuda-.*)$")
 

@@ -8,7 +8,7 @@ stream. `LiveTranscript` joins them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from moulin.spacing import join_texts
@@ -49,7 +49,7 @@ class Segment:
             "end_sec": self.end_sec,
             "is_final": self.is_final,
             **({"ends_in_pause": True} if self.ends_in_pause else {}),
-            "words": [asdict(word) for word in self.words],
+            "words": [word.to_dict() for word in self.words],
             **alternatives_of(self.alternatives),
         }
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from moulin.audio.waveform import SAMPLE_RATE
 from moulin.live_transcript import StreamUpdate
 from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
 from moulin.models.language_model_files import NO_FILES, LanguageModelFiles
+
+if TYPE_CHECKING:
+    from moulin.client.gateway_address import GatewayAddress
 
 Updates = Generator[StreamUpdate, None, None]
 
@@ -73,6 +76,26 @@ def stream_to_server(chunks: Chunks, url: str, *, model: str, options: Mapping[s
             yield stream.send(chunk)
         # A separate request, because a chunk is known to be the last only when no other follows.
         yield stream.send((), end=True)
+
+
+def stream_to_gateway(
+    chunks: Chunks,
+    address: GatewayAddress,
+    *,
+    model: str | None,
+    options: Mapping[str, Any],
+    on_warning: Callable[[str], None] = lambda _sentence: None,
+) -> Updates:
+    """`stream_to_server` through a gateway's WebSocket, for which None is its default model.
+
+    Updates come with the chunk after them. Raises what `GatewayStream` does.
+    """
+    from moulin.client.gateway_stream import GatewayStream
+
+    with GatewayStream(address, model=model, options=options, on_warning=on_warning) as stream:
+        for chunk in chunks:
+            yield from stream.send(chunk)
+        yield from stream.finish()
 
 
 def stream_in_process(

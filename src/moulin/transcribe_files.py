@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Semaphore
 from typing import TYPE_CHECKING, Any
 
+from moulin.audio.selection import MIX, Selection
 from moulin.audio.source import AudioSource
 from moulin.errors import AudioError, BundleError, ClientError, EngineError, MoulinError, ServerUnavailable
 from moulin.long_audio.cutter import Piece
@@ -26,6 +27,7 @@ from moulin.transcribe_by_stream import is_streaming_model, stream_in_process, s
 from moulin.transcript import Transcript
 
 if TYPE_CHECKING:
+    from moulin.client.gateway_address import GatewayAddress
     from moulin.engine.recognizer import Recognizer
 
 _FILES_AT_ONCE = 64
@@ -91,6 +93,55 @@ def transcribe_on_server(
                 return Outcome(source, error)
 
         yield from in_order(sources, one, jobs)
+
+
+def transcribe_on_gateway(
+    sources: Sequence[AudioSource],
+    address: GatewayAddress,
+    *,
+    model: str | None,
+    changes: Mapping[str, Any],
+    jobs: int,
+    on_progress: OnProgress = unheard,
+) -> Iterator[Outcome]:
+    """Outcomes in the order of `sources`, which are sent as they are, at most `jobs` at once. None is the gateway's
+    default model.
+
+    Raises OptionsError for options that the gateway's REST does not have, and ServerUnavailable where no gateway
+    answers.
+    """
+    from moulin.client.gateway_recordings import DEFAULT_MODEL, GatewayClient, rest_fields
+
+    client, fields = GatewayClient(address, model=model or DEFAULT_MODEL), rest_fields(changes)
+
+    def one(source: AudioSource) -> Outcome:
+        try:
+            with source.opened() as (file, size):
+                chosen = [*fields, *_selection_fields(source.selection)]
+                transcript = client.transcribe(file, size, Path(source.name).name, chosen)
+        except ServerUnavailable:
+            raise
+        except (AudioError, ClientError) as error:
+            return Outcome(source, _by_its_name(error, source))
+        on_progress(source, transcript.duration_sec)
+        return Outcome(source, transcript)
+
+    yield from in_order(sources, one, jobs)
+
+
+def _by_its_name(error: MoulinError, source: AudioSource) -> MoulinError:
+    """`error` about the recording by the name that it has here: a gateway is told no folders."""
+    name = Path(source.name).name
+    if error.message.startswith(f"{name} "):
+        return type(error)(source.name + error.message.removeprefix(name), hint=error.hint)
+    return error
+
+
+def _selection_fields(selection: Selection) -> Iterator[tuple[str, str]]:
+    if selection.channels != MIX.channels:
+        yield "channels", selection.channels
+    if selection.track is not None:
+        yield "track", selection.track
 
 
 def transcribe_in_process(

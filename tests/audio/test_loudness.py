@@ -82,3 +82,42 @@ def test_what_is_forgotten() -> None:
     assert (tracks.first_frame(0), tracks.until(0, None)) == (10, b"")
     tracks.open(0)
     assert (tracks.first_frame(0), tracks.until(0, None)) == (0, b"")
+
+
+@given(
+    st.lists(
+        st.lists(st.sampled_from([0, 1, 15, 16, 17, 639, 640, 641, 5120, 700_000]), min_size=3, max_size=3), max_size=6
+    ),
+    st.integers(0, 3),
+)
+def test_runs_of_many_streams_are_as_one_by_one(rounds: list[list[int]], seed: int) -> None:
+    """Also where a stream has more levels than the array holds, and some are forgotten meanwhile."""
+    together, alone = LoudnessTracks(4, FRAME), LoudnessTracks(4, FRAME)
+    rng = np.random.default_rng(seed)
+    for number, counts in enumerate(rounds):
+        slots, lengths = rng.permutation(4)[:3], np.array(counts)
+        samples = rng.integers(-3000, 3000, sum(counts)).astype(np.int16)
+        together.accept_runs(slots, samples, lengths)
+        ends = np.cumsum(lengths)
+        for slot, end, count in zip(slots.tolist(), ends.tolist(), counts, strict=True):
+            alone.accept_many(np.array([slot]), samples[None, end - count : end])
+        if number == 2:
+            for tracks in (together, alone):
+                tracks.forget_before(1, 3)
+        for slot in range(4):
+            assert together.until(slot, None) == alone.until(slot, None)
+            assert together.first_frame(slot) == alone.first_frame(slot)
+
+
+def test_a_long_segment_is_kept_and_forgotten_from_its_beginning() -> None:
+    audio, tracks = noise(3000 * FRAME), LoudnessTracks(2, FRAME)
+    wanted = loudness(audio, FRAME).tobytes()
+    for begin in range(0, len(audio), 700 * FRAME):
+        tracks.accept(1, audio[begin : begin + 700 * FRAME])
+    assert tracks.until(1, None) == wanted
+    assert tracks.until(1, 2500) == wanted[:2500]
+    for frame in (100, 1500, 2990):
+        tracks.forget_before(1, frame)
+        assert (tracks.first_frame(1), tracks.until(1, None)) == (frame, wanted[frame:])
+    tracks.open(1)
+    assert (tracks.first_frame(1), tracks.until(1, None)) == (0, b"")

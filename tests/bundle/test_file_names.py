@@ -11,6 +11,7 @@ from moulin.bundle.file_names import (
     OnnxName,
     checkpoint_rank,
     is_checkpoint_name,
+    languages_of,
     names_language,
     parse_ctc_name,
     parse_onnx_name,
@@ -123,3 +124,19 @@ def test_names_of_ctc_models(name: str, label: str, precision: str) -> None:
     parsed = parse_ctc_name(PurePosixPath(name))
     assert parsed is not None
     assert (parsed.label, parsed.precision) == (label, precision)
+
+
+@pytest.mark.parametrize(
+    ("name", "languages"),
+    [
+        ("digits-en", ("en",)),
+        ("sherpa-onnx-streaming-zipformer-bilingual-zh-en-2023-02-20", ("zh", "en")),
+        ("icefall-asr-commonvoice-fr-pruned/exp", ("fr",)),
+        ("vosk-model-small-ru", ("ru",)),
+        ("my-model-is-it", ()),
+        ("zipformer2", ()),
+        ("fr_fr", ("fr",)),
+    ],
+)
+def test_languages_in_the_name_of_a_model(name: str, languages: tuple[str, ...]) -> None:
+    assert languages_of(name) == languages

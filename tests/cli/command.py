@@ -141,7 +141,7 @@ class Serving:
 
     @property
     def gateway_address(self) -> str:
-        match = re.search(r"OpenAI +http://(\S+)/v1", self.err)
+        match = re.search(r"OpenAI +https?://(\S+)/v1", self.err)
         assert match, self.err
         return match[1]
 

@@ -35,11 +35,12 @@ def test_the_largest_number_of_streams_is_searched(tmp_path: Path) -> None:
 @pytest.mark.needs("torch")
 def test_steps_of_a_checkpoint(tmp_path: Path) -> None:
     to = tmp_path / "x.json"
-    options = ["--steps", "--batches", "1,3", "--engine", "torch", "--audio", "float32", "--to", to]
+    options = ["--steps", "--batches", "1,3", "--engine", "torch", "--plain", "--audio", "float32", "--to", to]
     done = moulin_here("bench", "capacity", "--model", MODEL, *options).expect(0)
-    assert [row.split()[2] for row in done.out.splitlines()[1:]] == ["1", "3"]
+    rows = [row.split()[2] for row in done.out.splitlines() if row.startswith("zipformer2 fp32")]
+    assert rows == ["1", "3", "1", "3"]
     report = json.loads(to.read_text())
-    assert [step["batch"] for step in report["steps"]] == [1, 3]
+    assert [step["batch"] for step in report["steps"]] == [1, 3, 1, 3]
     assert all(0 < step["p50_ms"] <= step["p95_ms"] and "gpu_ms" not in step for step in report["steps"])
     assert "largest" not in report
 
@@ -65,6 +66,7 @@ def test_ctrl_c_leaves_the_runs_that_there_are(tmp_path: Path) -> None:
         (["--streams", "9"], "Expected LOWEST,HIGHEST for --streams, got '9'"),
         (["--streams", "9,2"], "Expected LOWEST,HIGHEST"),
         (["--steps", "--batches", "0"], "Expected numbers of streams in a step"),
+        (["--plain"], "Expected --plain with --steps"),
         (["--size", "zipformer2-66m"], "Expected --model or --size, got both"),
     ],
 )

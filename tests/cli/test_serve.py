@@ -7,9 +7,11 @@ import re
 import shlex
 import signal
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -22,6 +24,7 @@ from tests.conftest import Recording
 from .command import MOULIN, Serving, alive, eventually, moulin
 
 FREE_PORTS = ["--http-port=0", "--grpc-port=0", "--metrics-port=0", "--gateway-port=0"]
+TLS = Path(__file__).parents[1] / "data" / "tls"
 SERVE = [MOULIN, "serve", str(BUNDLES / "conformer-offline"), *FREE_PORTS]
 
 
@@ -214,6 +217,41 @@ def test_a_model_whose_process_dies_is_served_again(start: Callable[..., Serving
     serving.process.send_signal(signal.SIGTERM)
     assert serving.process.wait(300) == 0
     serving.assert_nothing_left(serving.process.pid)
+
+
+@pytest.mark.triton
+def test_the_gateway_beside_triton_has_keys_origins_and_tls(
+    start: Callable[..., Serving], recordings: list[Recording], tmp_path: Path
+) -> None:
+    """As `moulin gateway` has; and keys that are read anew."""
+    keys = tmp_path / "keys"
+    keys.write_text("app secret\nmonitor watching\n")
+    pair = ("--tls-certificate", str(TLS / "certificate.pem"), "--tls-key", str(TLS / "key.pem"))
+    serving = start(
+        *SERVE, *pair, "--api-keys", str(keys), "--metrics-key", "monitor", "--allow-origin", "https://app.example"
+    )
+    serving.wait_ready()
+    url = f"https://{serving.gateway_address}".replace("127.0.0.1", "localhost")
+    assert f"  page     https://{serving.gateway_address}/\n" in serving.err
+    trusted = ssl.create_default_context(cafile=TLS / "certificate.pem")
+
+    def answer(key: str) -> httpx.Response:
+        headers = {"authorization": f"Bearer {key}", "origin": "https://app.example"}
+        form: dict[str, Any] = {"files": {"file": recordings[0].file.read_bytes()}, "data": {"model": "whisper-1"}}
+        return httpx.post(f"{url}/v1/audio/transcriptions", **form, headers=headers, verify=trusted, timeout=60)
+
+    found = answer("secret")
+    assert found.status_code == 200
+    assert found.headers["access-control-allow-origin"] == "https://app.example"
+    assert "key=app" in serving.err
+    keys.write_text("app changed\nmonitor watching\n")
+    assert eventually(lambda: answer("changed").status_code == 200)
+    assert answer("secret").status_code == 401
+    for key, status in [("changed", 403), ("watching", 200)]:
+        metrics = httpx.get(f"{url}/metrics", headers={"authorization": f"Bearer {key}"}, verify=trusted)
+        assert metrics.status_code == status
+    assert 'moulin_gateway_key_audio_seconds_total{key="app",kind="recording"}' in metrics.text
+    assert 'moulin_process_up{process="gateway"} 1.0' in metrics.text
 
 
 @pytest.mark.triton

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
@@ -18,17 +18,26 @@ from moulin.demo.files import DEMO_MODEL
 from moulin.launch.server import TritonServer
 from tests.bundles import BUNDLES
 from tests.conftest import TINY_MODEL, Recording
+from tests.gateway.running_gateway import running_gateway
 
 from .command import MOULIN, Finished, moulin, moulin_here
 
 Transcribe = Callable[..., Finished]
 
 
-@pytest.fixture(params=["model", pytest.param("url", marks=pytest.mark.triton)])
+@pytest.fixture(scope="module")
+def gateway(server: TritonServer) -> Iterator[str]:
+    with running_gateway(server.grpc_url) as address:
+        yield f"http://{address}"
+
+
+@pytest.fixture(params=["model", *(pytest.param(way, marks=pytest.mark.triton) for way in ("url", "gateway"))])
 def transcribe(request: pytest.FixtureRequest) -> Transcribe:
-    """`moulin transcribe` with the demo model in process, and through the server."""
+    """`moulin transcribe` with the demo model in process, through the server, and through a gateway before it."""
     if request.param == "model":
         where = ["--model", str(DEMO_MODEL)]
+    elif request.param == "gateway":
+        where = ["--url", request.getfixturevalue("gateway")]
     else:
         server: TritonServer = request.getfixturevalue("server")
         where = ["--url", server.grpc_url]
@@ -205,8 +214,8 @@ def test_decoding_options_reach_the_decoder(
             "s16le",
         ),
         (
-            ["--url", "http://localhost:8000"],
-            "gRPC address as HOST:PORT, got 'http://localhost:8000'",
+            ["--url", "ws://localhost:8000"],
+            "gRPC address as HOST:PORT, got 'ws://localhost:8000'",
             "localhost:8001",
         ),
         (["--url", "127.0.0.1:1"], "No Triton server answers at 127.0.0.1:1: Connection refused", "moulin serve"),

@@ -13,6 +13,7 @@ def _response(
     streaming: bool = False,
     limit: str | None = None,
     hotwords: str | None = None,
+    **facts: str,
 ) -> object:
     response = pb.ModelConfigResponse()
     response.config.name = name
@@ -25,6 +26,8 @@ def _response(
         response.config.parameters["max_utterance_sec"].string_value = limit
     if hotwords is not None:
         response.config.parameters["hotwords"].string_value = hotwords
+    for name_of_fact, value in facts.items():
+        response.config.parameters[name_of_fact].string_value = value
     return response
 
 
@@ -41,6 +44,18 @@ def test_models_of_moulin_are_told_by_their_tensors() -> None:
         ServedModel("older", False, 30.0),
         ServedModel("zipformer", False, 120.0, uses_hotwords=True),
     ]
+
+
+def test_facts_about_a_model() -> None:
+    told = _response("m", "WAV", "RESULT", bundle="zipformer-zh-en", languages="zh en", created="1790000000")
+    odd = _response("o", "WAV", "RESULT", created="-1e9")
+    told_model, odd_model = served_models([told, odd])
+    assert (told_model.bundle, told_model.languages, told_model.created) == (
+        "zipformer-zh-en",
+        ("zh", "en"),
+        1_790_000_000,
+    )
+    assert (odd_model.bundle, odd_model.languages, odd_model.created) == (None, (), 0)
 
 
 def test_only_ready_models_are_named() -> None:

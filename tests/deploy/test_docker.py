@@ -84,12 +84,32 @@ def compose(*names: str) -> dict[str, Any]:
     return services
 
 
-@pytest.mark.parametrize("names", [("compose.yaml",), ("compose.yaml", "compose.gpu.yaml")])
-def test_services(names: tuple[str, ...]) -> None:
-    services = compose(*names)
-    assert set(services) == {"server", "gateway", "prometheus", "grafana"}
+@pytest.mark.needs("check_jsonschema")
+def test_compose_files_are_of_its_schema() -> None:
+    schema = ["--builtin-schema", "vendor.compose-spec"]
+    files = sorted(DOCKER.glob("compose*.yaml"))
+    assert len(files) >= 3
+    command = [sys.executable, "-m", "check_jsonschema", *schema, *map(str, files)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_wyoming_asks_the_gateway() -> None:
+    services = compose("compose.yaml", "compose.wyoming.yaml")
+    environment = services["wyoming"]["environment"]
+    assert environment["STT_OPENAI_URL"] == "http://gateway:9000/v1"
+    assert services["wyoming"]["ports"] == ["${WYOMING_ADDRESS:-127.0.0.1}:10300:10300"]
+    assert re.search(r"wyoming_openai==[\d.]+$", services["wyoming"]["build"]["dockerfile_inline"], re.MULTILINE)
+
+
+@pytest.mark.parametrize("also", ["compose.gpu.yaml", "compose.wyoming.yaml", None])
+def test_services(also: str | None) -> None:
+    services = compose("compose.yaml", *([also] if also else []))
+    assert set(services) - {"wyoming"} == {"server", "gateway", "prometheus", "grafana"}
     for name, service in services.items():
-        if service["build"]:
+        if "dockerfile_inline" in service["build"]:
+            assert service["image"].startswith("moulin:")
+        elif service["build"]:
             assert (ROOT / service["build"]["dockerfile"]).is_file()
         else:
             assert re.fullmatch(r"\S+:\$\{\w+:-[\w.]+\}", service["image"]), name

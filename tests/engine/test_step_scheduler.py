@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pytest
 
-from moulin.arrays import Floats
+from moulin.arrays import Bools, Floats, Ints
 from moulin.bundle.load import load_bundle
 from moulin.engine.host_stepper import HostStepper
 from moulin.engine.onnxruntime.stream_runner import OnnxRuntimeStreamRunner
@@ -28,11 +29,19 @@ PATIENCE_SEC = 300.0
 """A test that waits longer has failed; none takes a time for its result."""
 
 
+_AT: list[FakeStream] = []
+"""The fake streams by slot."""
+
+
 @dataclass(eq=False)
 class FakeStream:
     name: str
     windows: int = 1
     """Steps for which the stream has audio."""
+
+    def __post_init__(self) -> None:
+        self.slot = len(_AT)
+        _AT.append(self)
 
 
 @dataclass
@@ -60,8 +69,11 @@ class FakeRecognizer:
         """The streams of each batch so far."""
         return ["".join(stream.name for stream in batch) for batch in self.batches]
 
-    def is_ready(self, stream: FakeStream) -> bool:
-        return stream.windows > 0
+    def are_ready(self, slots: Ints) -> Bools:
+        return np.array([_AT[slot].windows > 0 for slot in slots.tolist()])
+
+    def step_slots(self, slots: Ints) -> None:
+        self.step([_AT[slot] for slot in slots.tolist()])
 
     def step(self, streams: Sequence[FakeStream]) -> None:
         with self._lock:
@@ -470,3 +482,26 @@ def test_the_latency_is_that_of_who_waits_longest(monkeypatch: pytest.MonkeyPatc
         assert scheduler.latency_sec() == pytest.approx(0.6 + 0.2 * (4 - 0.6))
         now[0] += 10
         assert scheduler.latency_sec() == 0, "nobody has stepped for long"
+
+
+def test_streams_submitted_together_are_told_when_they_are_done() -> None:
+    """More streams than a batch holds, with different numbers of windows: each is told once, some together."""
+    recognizer = FakeRecognizer(max_batch=4)
+    streams = [FakeStream(str(number), windows=1 + number % 3) for number in range(10)]
+    told: list[list[int]] = []
+    ended = threading.Semaphore(0)
+
+    def done(slots: Ints, error: Exception | None) -> None:
+        assert error is None
+        told.append(slots.tolist())
+        for _ in slots:
+            ended.release()
+
+    with scheduled(recognizer, patience_sec=0) as scheduler:
+        scheduler.submit_slots(np.array([stream.slot for stream in streams]), done)
+        for _ in streams:
+            assert ended.acquire(timeout=PATIENCE_SEC)
+    assert sorted(slot for slots in told for slot in slots) == sorted(stream.slot for stream in streams)
+    assert len(told) < len(streams)
+    assert not recognizer.faults
+    assert all(stream.windows == 0 for stream in streams)

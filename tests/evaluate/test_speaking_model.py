@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from moulin.bundle.checkpoint_spec import load_checkpoint_spec
+from moulin.encoders.conformer import Conformer, ConformerConfig
+from moulin.encoders.recipe import Recipe
 from moulin.encoders.zipformer2 import Zipformer2
 from moulin.evaluate import published_sizes, speaking_model
 from moulin.evaluate.manifest import demo_clips
@@ -41,3 +44,21 @@ def test_a_causal_one_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     write_speaking_model("tiny", tmp_path, streaming=True)
     with open_stream_recognizer(tmp_path, max_streams=2) as recognizer:
         assert recognizer.num_open == 0
+
+
+def test_the_recipe_is_in_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks and right context that the tensors do not tell."""
+
+    def tiny() -> Conformer:
+        encoder = Conformer(ConformerConfig(1, 32, 4, 48, 7, causal=True))
+        encoder.recipe = Recipe(causal=True, chunk_size=8, left_context_frames=24, right_context=2)
+        return encoder
+
+    use_tiny(monkeypatch, causal=True)
+    monkeypatch.setitem(published_sizes.SIZES, "tiny", tiny)
+    write_speaking_model("tiny", tmp_path, streaming=True)
+    spec = load_checkpoint_spec(tmp_path, streaming=True)
+    assert spec.streaming is not None
+    assert (spec.streaming.chunk_frames, spec.streaming.window_frames) == (32, 51)
+    assert spec.streaming.states[0].shape[2] == 24
+    assert not spec.doubts

@@ -61,22 +61,22 @@ class SimulatedTriton:
     def _cut(self, words: list[Word], silence_sec: float, duration: float, *, ended: bool) -> list[Segment]:
         segments = []
         while opened := words[self._closed :]:
-            count = self._closes(opened, silence_sec, duration, ended=ended)
+            count, paused = self._closes(opened, silence_sec, duration, ended=ended)
             final = count > 0
             taken = opened[:count] if final else opened
-            segments.append(Segment(self._segments, " ".join(w.word for w in taken), tuple(taken), final))
+            segments.append(Segment(self._segments, " ".join(w.word for w in taken), tuple(taken), final, paused))
             if not final:
                 break
             self._closed += count
             self._segments += 1
         return segments
 
-    def _closes(self, opened: list[Word], silence_sec: float, duration: float, *, ended: bool) -> int:
-        """How many words the open segment has when it is closed; 0 where it goes on."""
+    def _closes(self, opened: list[Word], silence_sec: float, duration: float, *, ended: bool) -> tuple[int, bool]:
+        """How many words the open segment has when it is closed, 0 where it goes on; and whether a pause closed it."""
         for count, word in enumerate(opened, start=1):
             follows = opened[count].start_sec if count < len(opened) else duration
             if follows - word.end_sec >= silence_sec:
-                return count
+                return count, True
             if count > 1 and word.end_sec - opened[0].start_sec >= self.longest_sec:
-                return count - 1
-        return len(opened) if ended else 0
+                return count - 1, False
+        return (len(opened) if ended else 0), False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -173,3 +174,21 @@ def test_paths_that_are_not_there(open_to_all: str) -> None:
     with pytest.raises(websockets.exceptions.InvalidStatus) as caught:
         connect(f"ws://{open_to_all}/v1/nowhere")
     assert caught.value.response.status_code in (403, 404)
+
+
+def test_keys_have_names_in_metrics_and_log(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    gateway = start(api_keys=("app secret", "monitor watching"), metrics_keys=("monitor",))
+    with caplog.at_level(logging.INFO):
+        for _ in range(3):
+            httpx.get(f"http://{gateway}/v1/models", headers=bearer("secret"))
+    assert [vars(record).get("key") for record in caplog.records if record.name.startswith("moulin")] == ["app"] * 3
+    refused = httpx.get(f"http://{gateway}/metrics", headers=bearer("secret"))
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "key_not_allowed")
+    metrics = httpx.get(f"http://{gateway}/metrics", headers=bearer("watching")).text
+    assert 'moulin_gateway_key_requests_total{key="app"} 4.0' in metrics
+    assert "secret" not in metrics
+
+
+def test_a_request_without_a_key_counts_for_none(open_to_all: str) -> None:
+    httpx.get(f"http://{open_to_all}/v1/models")
+    assert "moulin_gateway_key_requests_total{" not in httpx.get(f"http://{open_to_all}/metrics").text

@@ -104,3 +104,24 @@ def test_the_number_is_never_exceeded(orders: list[tuple[str, bool]], number: in
             held.remove(caller)
             places.release(caller)
         assert places.taken == len(held) <= number + -(-number // 8)
+
+
+def test_places_become_more_and_fewer() -> None:
+    async def run() -> list[int]:
+        places, counts = FairPlaces(2), list[int]()
+        waiting = [asyncio.create_task(places.wait("a")) for _ in range(8)]
+        await asyncio.sleep(0)
+        for number in (4, 1):
+            places.resize(number)
+            await asyncio.sleep(0)
+            counts.append(places.taken)
+        for _ in range(4):
+            places.release("a")
+            await asyncio.sleep(0)
+        counts.append(places.taken)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        return counts
+
+    assert asyncio.run(run()) == [4, 4, 1]

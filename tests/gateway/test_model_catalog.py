@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from moulin.client.served_model import ServedModel
+from moulin.errors import OptionsError
 from moulin.gateway.api_error import ApiError
 from moulin.gateway.model_catalog import ModelCatalog
 from moulin.gateway.settings import gateway_settings
@@ -73,7 +74,38 @@ def test_a_streaming_model_hears_recordings_where_it_is_named_or_alone(
 
 def test_the_default_model_may_be_another() -> None:
     assert find(BOTH, "offline", "whisper-1", default_model="other") == "other"
-    assert find(BOTH, "offline", "my-name", aliases=("my-name",)) == "transducer"
+
+
+ALIASES = ("my-name", "live=transducer_streaming", "gpt-transcribe=other", "gone=nothing")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "found"),
+    [
+        ("offline", "my-name", "transducer"),
+        ("streaming", "my-name", "transducer_streaming"),
+        ("streaming", "live", "transducer_streaming"),
+        ("for_recordings", "live", "transducer_streaming"),
+        ("for_recordings", "gpt-transcribe", "other"),
+        ("for_recordings", "gpt-4o-transcribe", "transducer"),
+        ("called", "live", "transducer_streaming"),
+        ("called", "whisper-1", "transducer"),
+        ("called", "gpt-realtime-whisper", "transducer_streaming"),
+    ],
+)
+def test_the_operators_aliases(kind: str, name: str, found: str) -> None:
+    assert find(BOTH, kind, name, model_aliases=ALIASES) == found
+
+
+def test_an_alias_of_a_model_that_is_not_served() -> None:
+    with pytest.raises(ApiError, match="no model 'gone'"):
+        find(BOTH, "called", "gone", model_aliases=ALIASES)
+
+
+def test_aliases_that_mean_nothing_are_refused() -> None:
+    for alias in ("", "=model", "name="):
+        with pytest.raises(OptionsError, match="Expected an alias NAME or NAME=MODEL"):
+            gateway_settings(model_aliases=(alias,))
 
 
 @pytest.mark.parametrize(

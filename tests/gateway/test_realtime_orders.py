@@ -11,6 +11,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moulin.client.served_model import ServedModel
 from moulin.errors import ClientError
 from moulin.gateway.live_steps import Event, Find, Forget, Hear, Step
 from moulin.gateway.realtime_config import RealtimeConfig
@@ -67,7 +68,7 @@ class Conversation:
                     self.triton.forget()
                     self.forgot = True
                 case Find():
-                    step.model = step.name
+                    step.model = ServedModel(step.name, True, 30.0)
                 case Hear() if self.fails:
                     self.fails, self.forgot = False, True
                     self.triton.forget()

@@ -14,7 +14,9 @@ from openai.types.beta.realtime import RealtimeServerEvent as OlderServerEvent
 from openai.types.realtime import RealtimeServerEvent
 from pydantic import TypeAdapter
 
+from moulin.client.served_model import ServedModel
 from moulin.errors import ClientError, ServerBusy
+from moulin.gateway.ignored_fields import IgnoredFields
 from moulin.gateway.live_steps import Event, Find, Forget, Hear, Step
 from moulin.gateway.realtime_config import RealtimeConfig
 from moulin.gateway.realtime_session import MAX_APPEND_BYTES, RealtimeSession
@@ -41,16 +43,24 @@ def _update(*closed: Said, growing: Said | None = None, last: bool = False) -> S
     return StreamUpdate(tuple(segments), bool(closed), last, 1.0)
 
 
-MODELS = ("digits", "letters")
+MODELS = {
+    "digits": ServedModel("digits", True, 30.0, languages=("en",)),
+    "letters": ServedModel("letters", True, 30.0),
+    "gpt-realtime-whisper": ServedModel("digits", True, 30.0, languages=("en",)),
+}
 
 
 class Client:
     """Sends events, answers what the session asks of Triton from a script, and checks every event against the SDK's."""
 
-    def __init__(self, *, older: bool = False, turn_detection: bool = True) -> None:
+    def __init__(
+        self, *, older: bool = False, turn_detection: bool = True, config: RealtimeConfig | None = None
+    ) -> None:
         numbers = itertools.count(1)
         self.session = RealtimeSession(
-            RealtimeConfig("digits"), older=older, new_id=lambda kind: f"{kind}_{next(numbers)}"
+            config or RealtimeConfig.of_name("digits", MODELS["digits"]),
+            older=older,
+            new_id=lambda kind: f"{kind}_{next(numbers)}",
         )
         self.older = older
         self.heard: list[Hear] = []
@@ -85,7 +95,7 @@ class Client:
             elif isinstance(step, Forget):
                 self.forgotten += 1
             elif isinstance(step, Find):
-                step.model = step.name if step.name in MODELS else None
+                step.model = MODELS.get(step.name)
             elif isinstance(step, Hear):
                 events += self._taken(self._answer(step))
         return events
@@ -97,7 +107,9 @@ class Client:
 
     def _checked(self, fields: dict[str, Any]) -> dict[str, Any]:
         kind = fields["type"]
-        if not kind.startswith("transcription_session"):  # whose type in the SDK knows no models but OpenAI's
+        # "warning" is moulin's own, and rates other than OpenAI's are.
+        own = kind == "warning" or '"rate": 16000' in json.dumps(fields)
+        if not (own or kind.startswith("transcription_session")):  # whose type in the SDK knows no models but OpenAI's
             adapter = OLDER_EVENT if self.older else EVENT
             assert adapter.validate_python(json.loads(json.dumps(fields))).type == kind
         return fields
@@ -423,7 +435,7 @@ def test_turn_detection_ends_a_turn_that_the_client_began() -> None:
 def test_settings_that_do_not_concern_the_stream_leave_it_alone() -> None:
     client = Client()
     client.say(1)
-    session = {"audio": {"input": {"transcription": {"language": "de"}}}, "include": None}
+    session = {"audio": {"input": {"transcription": {"language": "en"}}}, "include": None}
     assert _kinds(client.send("session.update", session=session)) == ["session.updated"]
     assert not client.session.is_resting
 
@@ -474,10 +486,14 @@ def _session(**input_settings: Any) -> str:
         ('{"type": "session.update"}', "missing_required_parameter", "session"),
         ('{"type": "session.update", "session": []}', "invalid_value", "session"),
         ('{"type": "session.update", "session": {"type": "realtime"}}', "invalid_value", "session.type"),
-        ('{"type": "session.update", "session": {"voice": "x"}}', "unknown_parameter", "session.voice"),
+        (
+            '{"type": "session.update", "session": {"input_audio_format": "pcm16"}}',
+            *("unknown_parameter", "session.input_audio_format"),
+        ),
+        ('{"type": "transcription_session.update", "session": {"audio": {}}}', "unknown_parameter", "session.audio"),
         (_session(rate=8000), "unknown_parameter", "session.audio.input.rate"),
         (
-            _session(format={"type": "audio/pcm", "rate": 16000}),
+            _session(format={"type": "audio/pcm", "rate": 7000}),
             "invalid_value",
             "session.audio.input.format.rate",
         ),
@@ -488,12 +504,8 @@ def _session(**input_settings: Any) -> str:
             "invalid_value",
             "session.audio.input.turn_detection.silence_duration_ms",
         ),
-        (
-            _session(turn_detection={"type": "server_vad", "eagerness": "low"}),
-            "unknown_parameter",
-            "session.audio.input.turn_detection.eagerness",
-        ),
         (_session(transcription={"model": "whale-song"}), "model_not_found", None),
+        (_session(transcription={"model": "digits", "language": "de"}), "invalid_value", "language"),
         (
             '{"type": "transcription_session.update", "session": {"input_audio_format": "mp3"}}',
             "invalid_value",
@@ -534,11 +546,88 @@ def test_samples_of_another_format_are_doubted_once() -> None:
             event_id=f"event_{first}",
         )
     ]
-    error = _refused(messages)
-    assert error["code"] == "sample_format"
-    assert "f32le, not s16le" in error["message"]
-    assert error["event_id"].startswith("event_")
+    (warning,) = messages
+    assert (warning["type"], warning["code"], warning["param"]) == ("warning", "sample_format", "audio")
+    assert "f32le, not s16le" in warning["message"]
     assert client.heard, "it goes on"
+
+
+def test_what_changes_nothing_is_named() -> None:
+    client = Client()
+    given = {
+        "type": "transcription",
+        "voice": "x",
+        "audio": {
+            "output": {"voice": "y"},
+            "input": {
+                "noise_reduction": {"type": "near_field"},
+                "transcription": {"model": "digits", "language": "en", "delay": "low", "colour": "red"},
+                "turn_detection": {"type": "server_vad", "eagerness": "low", "idle_timeout_ms": 5000},
+            },
+        },
+    }
+    (updated,) = client.send("session.update", session=given)
+    assert sorted(updated["ignored"]) == [
+        "session.audio.input.noise_reduction.type",
+        "session.audio.input.transcription.colour",
+        "session.audio.input.transcription.delay",
+        "session.audio.input.turn_detection.eagerness",
+        "session.audio.input.turn_detection.idle_timeout_ms",
+        "session.audio.output",
+        "session.voice",
+    ]
+    (updated,) = client.send("session.update", session={"audio": {"input": {"transcription": {"prompt": "a"}}}})
+    assert "ignored" not in updated
+    (updated,) = client.send("session.update", session={str(number) * 1000: 1 for number in range(10_000)})
+    assert len(json.dumps(updated)) < 20_000
+    strict = RealtimeSession(RealtimeConfig("digits"), ignored=IgnoredFields(strict=True))
+    (refused,) = strict.receive('{"type": "session.update", "session": {"voice": "x"}}')
+    assert isinstance(refused, Event)
+    assert refused.fields["error"]["param"] == "session.voice"
+
+
+def test_languages_that_cannot_be_compared_are_named() -> None:
+    client = Client()
+    session = {"audio": {"input": {"transcription": {"model": "letters", "language": "de", "languages": ["fr"]}}}}
+    (updated,) = client.send("session.update", session=session)
+    assert updated["ignored"] == ["language", "languages"]
+    assert updated["session"]["audio"]["input"]["transcription"]["languages"] == ["fr"]
+
+
+def test_names_that_openai_serves_without_turn_detection() -> None:
+    """LiveKit leaves the field out for them, and commits by its own detector; other names get the usual detection."""
+
+    def detection(*updates: dict[str, Any], config: RealtimeConfig | None = None) -> Any:
+        client = Client(config=config)
+        for given in updates:
+            (updated,) = client.send("session.update", session={"audio": {"input": given}})
+        return updated["session"]["audio"]["input"]["turn_detection"] and True
+
+    live: dict[str, Any] = {"transcription": {"model": "gpt-realtime-whisper"}}
+    plain: dict[str, Any] = {"transcription": {"model": "digits"}}
+    vad: dict[str, Any] = {"turn_detection": {"type": "server_vad"}}
+    assert detection(live) is None
+    assert detection(plain) is True
+    assert detection(live, plain) is True
+    assert detection(live | vad) is True
+    assert detection(vad, live) is True
+    assert detection({"turn_detection": None}, plain) is None
+    assert detection({"turn_detection": {"type": "none"}}) is None
+    named = RealtimeConfig.of_name("gpt-live-transcribe", MODELS["digits"])
+    assert detection({}, config=named) is None
+    assert detection(vad, config=named) is True
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
+def test_rates(rate: int) -> None:
+    client = Client(turn_detection=False)
+    audio_input = {"format": {"type": "audio/pcm", "rate": rate}}
+    (updated,) = [step.fields for step in client.session.receive(_session(**audio_input)) if isinstance(step, Event)]
+    assert updated["session"]["audio"]["input"]["format"] == {"type": "audio/pcm", "rate": rate}
+    second = base64.b64encode(np.full(rate, 1000, "<i2").tobytes()).decode()
+    client.send("input_audio_buffer.append", audio=second)
+    client.send("input_audio_buffer.commit")
+    assert sum(len(step.samples) for step in client.heard) == pytest.approx(16_000, abs=200)
 
 
 def test_half_a_sample_waits_for_its_other_half() -> None:

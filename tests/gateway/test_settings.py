@@ -9,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from moulin.errors import OptionsError
-from moulin.gateway.settings import GatewaySettings, gateway_settings, is_loopback
+from moulin.gateway.settings import GatewaySettings, gateway_settings
+from moulin.launch.ports import is_loopback
 
 
 def test_the_defaults_serve_this_machine_alone() -> None:
@@ -55,7 +56,8 @@ def test_other_machines_need_a_key_or_permission(host: str, loopback: bool) -> N
         ({"triton": []}, "Expected the address of at least one Triton server"),
         ({"tls_certificate": "/x"}, "Expected a TLS certificate and its key, got one of the two"),
         ({"tls_certificate": "/x", "tls_key": "/x"}, "Expected a PEM file at /x, got no such file"),
-        ({"api_keys": ["a b"]}, "API keys of printable ASCII without spaces"),
+        ({"api_keys": ["a b c"]}, "API keys of printable ASCII without spaces"),
+        ({"api_keys": ["a", "/ b"]}, "names of API keys of up to 64 letters.* in entry 2"),
         ({"api_keys": ["ключ"]}, "API keys of printable ASCII without spaces"),
         ({"api_keys": [""]}, "API keys of printable ASCII without spaces"),
     ],
@@ -73,3 +75,8 @@ def test_nothing_changes_them(tmp_path: Path) -> None:
     with pytest.raises(ValidationError):
         settings.port = 1
     assert isinstance(settings, GatewaySettings)
+
+
+def test_api_keys_that_look_like_short_lived_ones() -> None:
+    with pytest.raises(OptionsError, match="than short-lived ones"):
+        gateway_settings(api_keys=("ek_mine",))

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from openai.types.audio import (
     Transcription,
+    TranscriptionDiarized,
     TranscriptionTextDeltaEvent,
     TranscriptionTextDoneEvent,
     TranscriptionVerbose,
@@ -94,3 +95,21 @@ def test_warnings_and_channels() -> None:
     assert [word["channel"] for word in verbose["words"]] == [1, 2]
     assert [(segment["text"], segment["channel"]) for segment in verbose["segments"]] == [("ONE", 1), ("TWO", 2)]
     assert json.loads(done_event(heard, _request()).removeprefix(b"data: "))["warnings"] == ["the file is cut short"]
+
+
+def test_a_speaker_for_each_channel() -> None:
+    words = tuple(
+        PlacedWord(f"W{number}", start, start + 0.5, 0.9, channel=channel, track=None)
+        for number, (channel, start) in enumerate([(2, 0.0), (2, 0.6), (2, 3.0), (1, 4.0), (2, 4.6)])
+    )
+    heard = Transcript(" ".join(word.word for word in words), words, 9.0)
+    request = _request(("response_format", "diarized_json"), ("channels", "each"))
+    found = TranscriptionDiarized.model_validate_json(bytes(response(heard, request).body))
+    assert (found.task, found.duration, found.text) == ("transcribe", 9.0, heard.text)
+    assert [(segment.speaker, segment.start, segment.end, segment.text) for segment in found.segments] == [
+        ("B", 0.0, 1.1, "W0 W1"),
+        ("B", 3.0, 3.5, "W2"),
+        ("A", 4.0, 4.5, "W3"),
+        ("B", 4.6, 5.1, "W4"),
+    ]
+    assert len({segment.id for segment in found.segments}) == 4

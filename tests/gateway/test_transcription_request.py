@@ -6,8 +6,10 @@ import pytest
 from starlette.datastructures import FormData
 
 from moulin.audio.selection import Selection
+from moulin.client.served_model import ServedModel
 from moulin.errors import OptionsError
 from moulin.gateway.api_error import ApiError
+from moulin.gateway.ignored_fields import IgnoredFields
 from moulin.gateway.transcription_request import transcription_request
 
 
@@ -48,9 +50,17 @@ def test_keywords_and_the_words_of_a_prompt_are_hotwords() -> None:
     ("fields", "param", "code"),
     [
         ([("beams", "8")], "beams", "unknown_parameter"),
+        ([("channel", "each")], "channel", "unknown_parameter"),
+        ([("diarize", "true")], "diarize", "unsupported_value"),
+        ([("task", "translate")], "task", "unsupported_value"),
+        ([("translate", "1")], "translate", "unsupported_value"),
+        ([("response_format", "diarized_json")], "response_format", "unsupported_value"),
+        (
+            [("response_format", "diarized_json"), ("channels", "each"), ("known_speaker_names[]", "Ann")],
+            *("known_speaker_names", "unsupported_value"),
+        ),
         ([("response_format", "xml")], "response_format", "invalid_value"),
         ([("temperature", "2")], "temperature", "invalid_value"),
-        ([("timestamp_granularities[]", "word")], "timestamp_granularities", None),
         ([("stream", "true"), ("response_format", "srt")], "response_format", None),
     ],
 )
@@ -77,9 +87,6 @@ LONG = "x" * 10_000_000
         ("stream", LONG),
         ("beam", LONG),
         ("include", LONG),
-        ("x", LONG),
-        (LONG, "x"),
-        (f"{LONG}[]", "x"),
         ("model", "\ud800"),
         ("language", "\udfff"),
         ("x\ud800", "x"),
@@ -104,3 +111,59 @@ def test_channels_and_tracks() -> None:
         assert (caught.value.status, caught.value.param) == (400, name)
     with pytest.raises(ApiError, match="stream=false with channels=each"):
         transcription_request(FormData([("model", "m"), ("channels", "each"), ("stream", "true")]))
+
+
+ENGLISH = ServedModel("m", False, 30.0, uses_hotwords=True, languages=("en",))
+UNKNOWN = ServedModel("m", False, 30.0)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [],
+        [("language", ""), ("prompt", ""), ("temperature", ""), ("timestamp_granularities[]", ""), ("seed", "")],
+        [("language", "en"), ("languages[]", "de"), ("languages[]", "en-GB"), ("prompt", "moulin, nvidia")],
+        [("temperature", "0"), ("chunking_strategy", "auto"), ("stream", "false")],
+        [("timestamp_granularities[0]", "word"), ("response_format", "verbose_json")],
+    ],
+)
+def test_what_is_used_or_not_given_is_not_ignored(fields: list[tuple[str, str]]) -> None:
+    assert list(transcription_request(_form(*fields)).ignored(ENGLISH)) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "ignored"),
+    [
+        ([("seed", "7"), ("user", "ann"), ("vad_filter", "true")], ["seed", "user", "vad_filter"]),
+        ([("stream_include_usage", "true"), ("stream_options[include_usage]", "true")], None),
+        ([("diarize", "false"), ("task", "transcribe")], ["diarize", "task"]),
+        ([("prompt", "The patient is 80 years old."), ("temperature", "0.2")], ["prompt", "temperature"]),
+        ([("chunking_strategy[type]", "server_vad"), ("chunking_strategy[threshold]", "0.5")], ["chunking_strategy"]),
+        ([("known_speaker_names[]", "Ann"), ("known_speaker_references[]", "data:")], None),
+        ([("timestamp_granularities[]", "word")], ["timestamp_granularities"]),
+        ([("language", "english"), ("languages", "auto")], ["language", "languages"]),
+        ([("x[y][z]", "1"), ("x[", "2"), ("]", "3")], ["x[y][z]", "x[", "]"]),
+    ],
+)
+def test_what_changes_nothing_is_named(fields: list[tuple[str, str]], ignored: list[str] | None) -> None:
+    names = list(transcription_request(_form(*fields)).ignored(ENGLISH))
+    assert names == (ignored or [name.split("[")[0] for name, _ in fields])
+
+
+def test_a_language_that_the_model_does_not_hear_is_refused() -> None:
+    for fields, param in (
+        ([("language", "de")], "language"),
+        ([("languages[]", "fr"), ("languages[]", "de")], "languages"),
+    ):
+        request = transcription_request(_form(*fields))
+        with pytest.raises(ApiError, match="Expected a recording in en") as caught:
+            list(request.ignored(ENGLISH))
+        assert caught.value.param == param
+        assert list(request.ignored(UNKNOWN)) == [param]
+
+
+def test_names_of_any_length_change_nothing() -> None:
+    request = transcription_request(_form(("x", LONG), (LONG, "x"), (f"{LONG}[]", "x")))
+    assert len(request.others) == 2
+    headers = IgnoredFields(strict=False).note(request.ignored(ENGLISH))
+    assert len(headers["x-moulin-ignored"]) < 200

@@ -81,6 +81,52 @@ def test_bodies_that_are_no_form(
     assert message in answer.json()["error"]["message"]
 
 
+def _part(disposition: str, body: str = "abc") -> bytes:
+    return f"--a\r\nContent-Disposition: {disposition}\r\n\r\n{body}\r\n".encode()
+
+
+PLAIN = _part('form-data; name="file"; filename="a.wav"')
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "name"),
+    [
+        ("multipart/form-data; boundary=a", PLAIN + b"--a--\r\n", "a.wav"),
+        ("Multipart/Form-Data; Boundary=a", PLAIN + b"--a--\r\n", "a.wav"),
+        ('MULTIPART/FORM-DATA ;boundary="a"', PLAIN + b"--a--", "a.wav"),
+        ("multipart/form-data; charset=UTF-8; boundary=a", b"\r\n" + PLAIN + b"--a--\r\n", "a.wav"),
+        ("multipart/form-data; boundary=a", b"This is a form. --a\r\n x--a \r\n" + PLAIN + b"--a--\r\n", "a.wav"),
+        ("multipart/form-data; boundary=a", b"x" * 50_000 + b"\r\n" + PLAIN + b"--a--\r\nepilogue --a", "a.wav"),
+        (
+            "multipart/form-data; boundary=a",
+            _part("form-data; name=file; filename*=UTF-8''na%C3%AFve%22%0d%0a.wav") + b"--a--\r\n",
+            "naïve___.wav",
+        ),
+        (
+            "multipart/form-data; boundary=a",
+            _part("Form-Data; Name=\"file\"; FILENAME*=iso-8859-1'fr'%E9t%E9.wav; x=y") + b"--a--\r\n",
+            "été.wav",
+        ),
+        (
+            "multipart/form-data; boundary=a",
+            _part("form-data; name=file; filename*=nocharset''%ff.wav; filename=plain.wav") + b"--a--\r\n",
+            "plain.wav",
+        ),
+        (
+            "multipart/form-data; boundary=a",
+            _part("form-data; name=file; filename*0=a; filename*1=.wav") + b"--a--",
+            "a.wav",
+        ),
+        ("multipart/form-data; boundary=a", _part("form-data; name=file; filename*=what") + b"--a--\r\n", "what"),
+    ],
+)
+@pytest.mark.parametrize("block", [1, 7, 1000])
+def test_forms_as_the_standards_allow_them(kind: str, body: bytes, name: str, block: int, client: TestClient) -> None:
+    chunks = (body[first : first + block] for first in range(0, len(body), block))
+    answer = client.post("/", content=chunks, headers={"content-type": kind})
+    assert answer.json() == {"name": name, "bytes": 3}
+
+
 def test_an_upload_that_trickles_is_aborted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A byte each tenth of a second, where a thousand a second are expected from 0.3 s on."""
     monkeypatch.setattr(upload, "_SLOW_SEC", 0.3)

@@ -19,10 +19,10 @@ from moulin.errors import EngineError
 from moulin.evaluate.torch_encoders import GpuEngineEncoder
 from moulin.gpu.encoder import GpuEncoder
 from moulin.gpu.families import OFFLINE_FAMILIES, STREAM_FAMILIES
-from moulin.gpu.open_encoder import gpu_encoder, gpu_stream_encoder, values_a_stream
+from moulin.gpu.open_encoder import gpu_encoder, gpu_stream_encoder, state_bytes
 from tests.bundles import BUNDLES
 
-from .random_zipformer2 import random_zipformer2
+from .random_models import random_zipformer2
 
 NAMES = [
     "conformer-offline",
@@ -109,7 +109,7 @@ def test_every_family_of_the_tables_is_there() -> None:
             module, _, name = where.partition(":")
             form = getattr(importlib.import_module(module), name)
             assert issubclass(form, GpuEncoder) == (families is OFFLINE_FAMILIES)
-            assert hasattr(form, "values_a_stream") == (families is STREAM_FAMILIES)
+            assert hasattr(form, "state_bytes") == (families is STREAM_FAMILIES)
 
 
 def test_whether_a_family_is_known_is_told_without_torch() -> None:
@@ -118,8 +118,9 @@ def test_whether_a_family_is_known_is_told_without_torch() -> None:
 
 
 def test_streams_of_a_family_without_a_form_are_refused(device: torch.device) -> None:
-    conformer = load("conformer-streaming")
-    with pytest.raises(EngineError, match="does not know the conformer encoder of streams"):
-        gpu_stream_encoder(conformer, capacity=1, max_batch=1, device=device, dtype=torch.float32)
-    with pytest.raises(EngineError, match="does not know the conformer encoder of streams"):
-        values_a_stream(conformer.encoder)
+    transducer = load("conformer-streaming")
+    transducer.encoder.family = "emformer"
+    with pytest.raises(EngineError, match="does not know the emformer encoder of streams"):
+        gpu_stream_encoder(transducer, capacity=1, max_batch=1, device=device, dtype=torch.float32)
+    with pytest.raises(EngineError, match="does not know the emformer encoder of streams"):
+        state_bytes(transducer.encoder, torch.float32)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from moulin.bundle.checkpoint_spec import load_checkpoint_spec
-from moulin.bundle.spec import CheckpointSpec
 from moulin.bundle.transducer import load_transducer
 from moulin.decoding.found import Found
 from moulin.decoding.options import DecodingOptions, Method
@@ -19,20 +17,18 @@ from moulin.decoding.search import Continuation
 from moulin.engine.gpu.stepper import GpuStepper, check_memory
 from moulin.engine.stepper import Stepper
 from moulin.errors import EngineError, OptionsError
-from moulin.gpu.stream_zipformer2 import GpuStreamZipformer2
 from moulin.streaming.turns import Turns
 from tests.bundles import BUNDLES
 
 from .plain_stepper import PlainStepper
-from .test_stream_zipformer2 import load
 
 SPEC = replace(load_checkpoint_spec(BUNDLES / "zipformer2-streaming", streaming=True), run_in="fp32")
 BEAM: Method = "modified_beam_search"
 
 
-def stepper(device: torch.device, capacity: int, spec: CheckpointSpec = SPEC) -> GpuStepper:
-    transducer = load_transducer([spec.checkpoint])
-    return GpuStepper(spec, transducer, capacity=capacity, max_batch=capacity, device=str(device), beam=3)
+def stepper(device: torch.device, capacity: int) -> GpuStepper:
+    transducer = load_transducer([SPEC.checkpoint])
+    return GpuStepper(SPEC, transducer, capacity=capacity, max_batch=capacity, device=str(device), beam=3)
 
 
 def step(stepper: Stepper, slots: list[int], options: RowOptions, decided: list[int], kept: list[int]) -> Found:
@@ -98,11 +94,12 @@ def test_nan_stays_in_its_stream(device: torch.device) -> None:
 
 
 def test_refusals(device: torch.device) -> None:
-    lstm = replace(load_checkpoint_spec(BUNDLES / "lstm-streaming", streaming=True), run_in="fp16")
-    with pytest.raises(EngineError, match="does not know the lstm encoder of streams"):
-        stepper(device, 1, lstm)
+    transducer = load_transducer([SPEC.checkpoint])
+    transducer.encoder.family = "emformer"
+    with pytest.raises(EngineError, match="does not know the emformer encoder of streams"):
+        GpuStepper(SPEC, transducer, capacity=1, device=str(device))
     with pytest.raises(OptionsError, match="at least 1 of streams"):
-        stepper(device, 0, lstm)
+        stepper(device, 0)
 
 
 def test_more_streams_than_memory() -> None:
@@ -114,21 +111,3 @@ def test_more_streams_than_memory() -> None:
     with pytest.raises(EngineError, match="are free") as refused:
         check_memory(3_000_000_000, 1, 1_100_000, 1024)
     assert refused.value.hint == "a smaller --max-batch, or fewer --instances"
-
-
-def test_a_streams_states_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    transducer, encoder = load("zipformer2-streaming")
-    allocated: list[int] = []
-    zeros = torch.zeros
-
-    def counted(*size: int, **options: Any) -> torch.Tensor:
-        tensor = zeros(*size, **options)
-        if size[0] == 7:
-            allocated.append(tensor.numel())
-        return tensor
-
-    monkeypatch.setattr(torch, "zeros", counted)
-    GpuStreamZipformer2(
-        encoder, transducer.joiner, capacity=7, max_batch=1, device=torch.device("cpu"), dtype=torch.float32
-    )
-    assert sum(allocated) == 7 * GpuStreamZipformer2.values_a_stream(encoder)

@@ -20,7 +20,6 @@ from moulin.engine.gpu.pipeline import GpuEnginePipeline
 from moulin.engine.gpu.stepper import GpuStepper
 from moulin.engine.host_pipeline import HostPipeline
 from moulin.engine.recognizer import Recognizer
-from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.engine.torch.runner import TorchRunner
 from moulin.evaluate.manifest import demo_clips
 from moulin.evaluate.wer import WordErrors, count_word_errors, digits_spelled_alike
@@ -71,23 +70,6 @@ def test_utterances_have_the_tokens_that_onnx_runtime_finds(bundle: str, device:
     with Recognizer(spec, HostPipeline(spec, GpuEncoderRunner(spec, device)), skips_blanks=False) as ours:
         heard = ours.transcribe([clip])
     assert heard[0].text == wanted[0].text != ""
-
-
-def test_streams_have_the_tokens_that_onnx_runtime_finds(device: torch.device, clip: Floats) -> None:
-    spec = files("zipformer2-streaming")
-    engine = GpuStepper(spec, transducer_of(spec), capacity=2, max_batch=2, device=str(device), cuda_graphs=False)
-    texts = []
-    for recognizer in (
-        StreamRecognizer(spec, engine, skips_blanks=False),
-        open_stream_recognizer(spec.file, max_streams=2),
-    ):
-        with recognizer as live:
-            stream = live.open()
-            live.accept(stream, np.asarray(clip))
-            live.finish(stream)
-            live.advance(stream)
-            texts.append(live.text(stream))
-    assert texts[0] == texts[1] != ""
 
 
 def word_errors(heard: list[str]) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from moulin.client.served_model import ServedModel
 from moulin.gateway.live_session import LiveSession
 from moulin.gateway.live_steps import Event, Find, Hear, Session
 from moulin.gateway.realtime_config import RealtimeConfig
@@ -117,7 +118,7 @@ def carried_out(session: Session, steps: Any) -> None:
                 update = StreamUpdate((), False, step.end is not None, len(step.samples) / 16_000)
                 carried_out(session, session.heard(step, update))
             case Find():
-                step.model = "m"
+                step.model = ServedModel("m", True, 30.0)
             case Event():
                 json.dumps(step.fields, ensure_ascii=False).encode()
                 assert len(json.dumps(step.fields)) < 200_000

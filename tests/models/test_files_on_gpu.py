@@ -81,19 +81,12 @@ def test_int8_files_alone_are_dequantised(files: Path) -> None:
 
 
 @pytest.mark.usefixtures("a_gpu")
-@pytest.mark.parametrize("bundle", STREAMING)
-def test_streams_of_the_families_that_it_knows(bundle: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("bundle", [*STREAMING, "conformer-streaming-right2"])
+def test_streams_of_all_families(bundle: str, caplog: pytest.LogCaptureFixture) -> None:
     (encoder,) = (BUNDLES / bundle).glob("encoder*.onnx")
     spec, settled = load_for_engine(encoder, EngineChoice(device="cuda"), "streaming")
-    family = spec.family
-    if family == "zipformer2":
-        assert settled.kind == "torch"
-        assert not caplog.messages
-    else:
-        assert settled.kind == "onnxruntime"
-        assert caplog.messages == [
-            f"{spec.name} runs on ONNX Runtime, not on our GPU engine: it streams zipformer2 alone, not {family}"
-        ]
+    assert (settled.kind, spec.precision) == ("torch", "fp16")
+    assert not caplog.messages
 
 
 @pytest.mark.usefixtures("a_gpu")
@@ -162,13 +155,22 @@ def test_without_a_gpu_the_reason_is_said(
 
 
 @pytest.mark.usefixtures("a_gpu")
-def test_chunks_that_the_kernels_do_not_take(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("bundle", "sizes"),
+    [
+        ("zipformer2-streaming", "16 frames with a left context of 64"),
+        ("zipformer-streaming", "32 feature frames with a left context of 64"),
+    ],
+)
+def test_chunks_that_the_kernels_do_not_take(
+    bundle: str, sizes: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     pytest.importorskip("triton")
-    monkeypatch.setattr("moulin.gpu.stream_zipformer2.MAX_BLOCK", 64)
-    (encoder,) = (BUNDLES / "zipformer2-streaming").glob("encoder*.onnx")
+    monkeypatch.setattr(f"moulin.gpu.stream_{bundle.partition('-')[0]}.MAX_BLOCK", 64)
+    (encoder,) = (BUNDLES / bundle).glob("encoder*.onnx")
     _, settled = load_for_engine(encoder, EngineChoice(device="cuda"), "streaming")
     assert settled.kind == "onnxruntime"
-    assert "takes no chunk of 16 frames with a left context of 64" in caplog.messages[0]
+    assert f"takes no chunk of {sizes}" in caplog.messages[0]
 
 
 @pytest.mark.parametrize("bundle", OFFLINE)

@@ -29,27 +29,23 @@ from moulin.triton_repo.streaming_options import StreamingOptions
 from tests.bundles import BUNDLES
 from tests.triton_repo.shim_args import shim_args
 
-# (engine, form) -> mode and family -> device -> what a wish runs in; a wish that is missing is refused.
+# (engine, form) -> mode -> device -> what a wish runs in; a wish that is missing is refused.
 ANY_FILE: dict[Precision | None, Precision] = {None: "fp32", "fp32": "fp32", "int8": "int8"}
 PLANS: dict[Precision | None, Precision] = {None: "fp16", "fp16": "fp16", "bf16": "bf16", "fp32": "fp32"}
 MODULES: dict[Precision | None, Precision] = {None: "fp32", "fp32": "fp32"}
 GPU_ENGINE: dict[Precision | None, Precision] = {None: "fp16", "fp16": "fp16", "bf16": "bf16", "fp32": "fp32"}
 
 # Bundles: of zipformer2 there are int8 files too, of none fp16 ones.
-OFFLINE, STREAMING, OTHER_STREAMING = "zipformer2-offline", "zipformer2-streaming", "lstm-streaming"
+OFFLINE, STREAMING = "zipformer2-offline", "zipformer2-streaming"
 RUNS: dict[tuple[Engine, str, str], dict[str, dict[Precision | None, Precision]]] = {
     ("onnxruntime", "onnx", OFFLINE): {"cpu": ANY_FILE, "cuda": ANY_FILE},
     ("onnxruntime", "onnx", STREAMING): {"cpu": MODULES, "cuda": MODULES},
-    ("onnxruntime", "onnx", OTHER_STREAMING): {"cpu": MODULES, "cuda": MODULES},
     ("tensorrt", "onnx", OFFLINE): {"cpu": PLANS, "cuda": PLANS},  # cpu means the first GPU there
     ("tensorrt", "onnx", STREAMING): {"cpu": PLANS, "cuda": PLANS},
-    ("tensorrt", "onnx", OTHER_STREAMING): {"cpu": PLANS, "cuda": PLANS},
     ("torch", "checkpoint", OFFLINE): {"cpu": MODULES, "cuda": GPU_ENGINE},
     ("torch", "checkpoint", STREAMING): {"cpu": MODULES, "cuda": GPU_ENGINE},
-    ("torch", "checkpoint", OTHER_STREAMING): {"cpu": MODULES, "cuda": MODULES},
     ("torch", "encoder", OFFLINE): {"cpu": MODULES, "cuda": GPU_ENGINE},
     ("torch", "encoder", STREAMING): {"cpu": MODULES, "cuda": GPU_ENGINE},
-    ("torch", "encoder", OTHER_STREAMING): {"cpu": MODULES, "cuda": MODULES},
 }
 WISHES: list[Precision | None] = [None, *PRECISIONS]
 COMBINATIONS = [(*key, device, wish) for key, device, wish in product(RUNS, ("cpu", "cuda"), WISHES)]
@@ -195,7 +191,7 @@ def test_the_table_answers_for_itself(
 
 
 @needs_torch
-@pytest.mark.parametrize("bundle", [OFFLINE, STREAMING, OTHER_STREAMING, "conformer-streaming", "zipformer-streaming"])
+@pytest.mark.parametrize("bundle", [OFFLINE, STREAMING])
 @pytest.mark.parametrize("wish", ["fp16", "bf16"])
 def test_half_precision_of_a_checkpoint_on_a_cpu_says_why_not(bundle: str, wish: Precision) -> None:
     what = "Streams" if "streaming" in bundle else "Recordings"

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from moulin.arrays import Floats
 from moulin.audio.fbank import FbankOptions
+from moulin.audio.waveform import as_floats
 from moulin.streaming.inbox import Inbox, ring_samples
 from moulin.streaming.window_layout import WindowLayout
 
@@ -138,3 +139,54 @@ def test_a_new_stream_in_the_slot_of_one_that_was_discarded() -> None:
     assert inbox.num_samples[0] == 0
     inbox.accept(0, speech(8000, seed=1))
     np.testing.assert_array_equal(window(inbox, 0), speech(8000, seed=1)[: LAYOUT.samples - LAYOUT.overhang])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.sampled_from([0, 1, 77, 1600, 5120, 7320, 10_000, 40_000]), min_size=3, max_size=3), max_size=8
+    ),
+    st.booleans(),
+    st.integers(0, 3),
+)
+def test_runs_of_many_streams_are_accepted_as_one_by_one(rounds: list[list[int]], int16: bool, seed: int) -> None:
+    """Streams with audio of different lengths, some of which waits for room, while windows are taken."""
+    together, alone = new_inbox(), new_inbox()
+    rng = np.random.default_rng(seed)
+    for counts in rounds:
+        slots, lengths = rng.permutation(3), np.array(counts)
+        samples = rng.integers(-20000, 20000, sum(counts)).astype(np.int16)
+        floats = as_floats(samples)
+        together.accept_runs(slots, samples if int16 else floats, lengths)
+        ends = np.cumsum(lengths)
+        for slot, end, count in zip(slots.tolist(), ends.tolist(), counts, strict=True):
+            alone.accept(slot, floats[end - count : end])
+        everyone = np.arange(3)
+        ready = together.are_ready(everyone)
+        assert ready.tolist() == [alone.is_ready(slot) for slot in range(3)]
+        for slot in np.flatnonzero(ready).tolist():
+            np.testing.assert_array_equal(window(together, slot), window(alone, slot))
+        together.take(np.flatnonzero(ready))
+        alone.take(np.flatnonzero(ready))
+        np.testing.assert_array_equal(together.num_samples, alone.num_samples)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 40_000), st.integers(0, 6), st.booleans())
+def test_decoded_samples_are_those_that_complete_no_further_window(count: int, steps: int, ends: bool) -> None:
+    inbox, slot = new_inbox(), np.array([1])
+    inbox.accept(1, speech(count))
+    if ends:
+        inbox.finish(1, 4800)
+    for _ in range(steps):
+        if inbox.is_ready(1):
+            inbox.take(slot)
+    (decoded,) = inbox.decoded(slot).tolist()
+    assert inbox.are_ready(slot).tolist() == [inbox.is_ready(1)]
+    if inbox.ended(slot)[0] or not (ends or inbox.is_ready(1)):
+        assert decoded == count
+    elif count:
+        assert decoded < count
+        taken = int(inbox.num_taken[1])
+        assert LAYOUT.whole_windows(decoded) <= taken
+        assert ends or LAYOUT.whole_windows(decoded + 1) == taken + 1

@@ -53,6 +53,8 @@ DEFAULTS: dict[str, Any] = {
         "max_utterance_sec": {"string_value": "39.78"},
         "hotwords": {"string_value": "true"},
         "alternatives": {"string_value": "true"},
+        "bundle": {"string_value": "zipformer2-offline"},
+        "created": {"string_value": "1767225600"},
     },
 }
 
@@ -173,11 +175,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
             "max_queue_delay_microseconds": "2500",
             "default_queue_policy": {"max_queue_size": 11},
         },
-        "parameters": {
-            "max_utterance_sec": {"string_value": "33.5"},
-            "hotwords": {"string_value": "true"},
-            "alternatives": {"string_value": "true"},
-        },
+        "parameters": {**DEFAULTS["parameters"], "max_utterance_sec": {"string_value": "33.5"}},
     }
     assert service == {
         "model_name": "english-v2",

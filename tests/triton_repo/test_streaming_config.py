@@ -48,29 +48,49 @@ STREAM: dict[str, Any] = {
     },
 }
 
+
+def _of_lane(name: str, kind: str, size: str = "-1") -> dict[str, Any]:
+    return {
+        "name": name,
+        "data_type": f"TYPE_{kind}",
+        "dims": [size],
+        "optional": True,
+        "allow_ragged_batch": True,
+    }
+
+
 DEFAULTS: dict[str, Any] = {
     "name": "transducer",
     "backend": "python",
     "max_batch_size": 64,
     "input": [
         {"name": "WAV", "data_type": "TYPE_FP32", "dims": ["-1"], "allow_ragged_batch": True, "optional": True},
-        {"name": "WAV_LENS", "data_type": "TYPE_INT32", "dims": ["1"]},
+        {"name": "WAV_LENS", "data_type": "TYPE_INT32", "dims": ["1"], "optional": True},
         {"name": "OPTIONS", "data_type": "TYPE_STRING", "dims": ["1"], "optional": True},
         {"name": "WAV_INT16", "data_type": "TYPE_INT16", "dims": ["-1"], "optional": True, "allow_ragged_batch": True},
         {"name": "CHUNK_INDEX", "data_type": "TYPE_UINT64", "dims": ["1"], "optional": True},
+        _of_lane("BUNDLE", "UINT64", "1"),
+        _of_lane("STREAMS", "UINT64"),
+        _of_lane("EVENTS", "UINT8"),
+        _of_lane("STREAM_OPTIONS", "STRING"),
+        _of_lane("CHUNK_LENS", "INT32"),
+        _of_lane("CHUNKS", "INT16"),
     ],
     "output": [
         {"name": "TRANSCRIPTS", "data_type": "TYPE_STRING", "dims": ["1"]},
         {"name": "RESULT", "data_type": "TYPE_STRING", "dims": ["1"]},
+        {"name": "UPDATE_STREAMS", "data_type": "TYPE_UINT64", "dims": ["-1"]},
+        {"name": "UPDATE_KINDS", "data_type": "TYPE_UINT8", "dims": ["-1"]},
+        {"name": "UPDATE_LENS", "data_type": "TYPE_INT32", "dims": ["-1"]},
+        {"name": "UPDATES", "data_type": "TYPE_UINT8", "dims": ["-1"]},
+        {"name": "DECODED_STREAMS", "data_type": "TYPE_UINT64", "dims": ["-1"]},
+        {"name": "DECODED", "data_type": "TYPE_UINT64", "dims": ["-1"]},
+        {"name": "LANE", "data_type": "TYPE_UINT8", "dims": ["-1"]},
     ],
     "instance_group": [{"kind": "KIND_CPU", "count": 1}],
     "sequence_batching": {
         "max_sequence_idle_microseconds": "75000000",
-        "oldest": {
-            "max_candidate_sequences": 65536,
-            "max_queue_delay_microseconds": "10000",
-            "preferred_batch_size": [64],
-        },
+        "oldest": {"max_candidate_sequences": 65536},
     },
 }
 
@@ -92,9 +112,10 @@ SERVICE: dict[str, Any] = {
     "max_batch": None,
     "linger_ms": 0.0,
     "max_step_ms": None,
-    "queue_delay_ms": 10.0,
+    "queue_delay_ms": 5.0,
     "idle_timeout_sec": 15.0,
     "takeover_sec": 3.0,
+    "lane_timeout_sec": 3.0,
     "hotwords": None,
     "lm": {"lm": None, "lodr": None},
     "stream": STREAM,
@@ -113,7 +134,7 @@ def _built(to: Path, options: StreamingOptions) -> dict[str, Any]:
 def _without_service(fields: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     """The fields, and what the parameter of the operator's options says."""
     parameters = fields.pop("parameters")
-    assert parameters.keys() == {"service", "hotwords", "alternatives"}
+    assert parameters.keys() == {"service", "hotwords", "alternatives", "bundle", "created"}
     assert parameters["hotwords"]["string_value"] == parameters["alternatives"]["string_value"] == "true"
     return fields, json.loads(parameters["service"]["string_value"])
 
@@ -168,6 +189,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         queue_delay_ms=0.0,
         idle_timeout_sec=2.5,
         takeover_sec=1.5,
+        lane_timeout_sec=4.5,
         linger_ms=50.0,
         max_step_ms=320.0,
         hotwords="a b, c :2",
@@ -213,6 +235,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         "queue_delay_ms": 0.0,
         "idle_timeout_sec": 2.5,
         "takeover_sec": 1.5,
+        "lane_timeout_sec": 4.5,
         "hotwords": "hotwords.txt",
         "lm": {"lm": "lm.arpa", "lodr": "lodr.arpa"},
         "stream": {

@@ -147,6 +147,21 @@ def test_replies_that_come_in_time_go_back_together_and_others_by_post(shim: Any
     assert posted == [("b", "B")]
 
 
+@pytest.mark.parametrize(
+    ("num_lanes", "num_requests", "linger_sec", "slept"),
+    [(0, 1, 0.0, [0.25]), (0, 1, 0.125, [0.125]), (0, 64, 0.0, []), (0, 1, 0.25, []), (1, 1, 0.0, [])],
+)
+def test_requests_gather_where_no_lane_is_open(
+    shim: Any, monkeypatch: pytest.MonkeyPatch, num_lanes: int, num_requests: int, linger_sec: float, slept: list[float]
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(shim.time, "sleep", waits.append)
+    model = object.__new__(shim.TritonPythonModel)
+    model._lanes, model._gather_sec = SimpleNamespace(num_lanes=num_lanes), 0.25
+    model._gather(num_requests, linger_sec)
+    assert waits == slept
+
+
 @pytest.mark.parametrize("cuda_graphs", [True, False])
 def test_what_config_pbtxt_says_reaches_the_engine(
     shim: Any, monkeypatch: pytest.MonkeyPatch, cuda_graphs: bool

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import overload
+
 import numpy as np
 from numpy.typing import NDArray
 
 from moulin.arrays import Floats, Ints
+from moulin.audio.runs import places_in, starts_of
 from moulin.audio.waveform import as_floats
 
 STEPS_PER_DB = 2
 _SILENCE_DB = -100.0
 _SILENCE_POWER = np.float32(10 ** (_SILENCE_DB / 10))
+
+_MAX_FRAMES = 1024
+"""Levels of a stream's open segment that the array holds: 40 s of frames of 40 ms."""
 
 _STRIDE = 16
 """Every sixteenth sample is taken: the power of 40 samples in 40 ms is within some 1.5 dB of that of all 640."""
@@ -49,16 +55,19 @@ class LoudnessTracks:
 
     def __init__(self, slots: int, frame_samples: int) -> None:
         self._frame_samples = frame_samples
-        self._levels = [bytearray() for _ in range(slots)]
-        self._first_frames = [0] * slots
+        # The latest levels; earlier ones of long segments are in a dictionary.
+        self._levels = np.zeros((slots, _MAX_FRAMES), np.uint8)
+        self._counts = np.zeros(slots, np.int64)
+        self._earlier: dict[int, bytearray] = {}
+        self._first_frames = np.zeros(slots, np.int64)
         # Every `_STRIDE`th sample of the beginning of each stream's next frame, and how many samples there are in all.
         self._rests = np.zeros((slots, frame_samples // _STRIDE), np.float32)
         self._num_rest = np.zeros(slots, np.int64)
 
     def open(self, slot: int) -> None:
         """Begin a stream in `slot`."""
-        self._levels[slot] = bytearray()
-        self._first_frames[slot] = self._num_rest[slot] = 0
+        self._earlier.pop(slot, None)
+        self._counts[slot] = self._first_frames[slot] = self._num_rest[slot] = 0
 
     def accept(self, slot: int, samples: Floats) -> None:
         """Append audio: float32 [n], n may be 0."""
@@ -73,19 +82,43 @@ class LoudnessTracks:
             rows = np.flatnonzero(num_rest == rest)
             self._append(slots[rows], samples if len(rows) == len(slots) else samples[rows], rest)
 
+    def accept_runs(self, slots: Ints, samples: Floats | NDArray[np.int16], lengths: Ints) -> None:
+        """Append audio of many streams: float32 or int16 [n], `lengths` [N] of it for each of `slots`, which differ."""
+        size, rest = self._frame_samples // _STRIDE, self._num_rest[slots]
+        there, after = _num_taken(rest), rest + lengths
+        counts = _num_taken(after)  # taken samples of each stream since the beginning of its frame
+        begins = starts_of(counts)
+        taken = np.empty(int(counts.sum()), np.float32)
+        runs, places = places_in(there)
+        taken[begins[runs] + places] = self._rests[slots[runs], places]
+        runs, places = places_in(counts - there)
+        from_run = starts_of(lengths) + -rest % _STRIDE
+        taken[begins[runs] + there[runs] + places] = as_floats(samples[from_run[runs] + places * _STRIDE])
+        whole = after // self._frame_samples
+        runs, places = places_in(whole)
+        frames = taken[(begins[runs] + places * size)[:, None] + np.arange(size)]
+        self._add(slots, whole, _levels(frames.reshape(-1), self._frame_samples))
+        runs, places = places_in(counts - whole * size)
+        self._rests[slots[runs], places] = taken[begins[runs] + whole[runs] * size + places]
+        self._num_rest[slots] = after - whole * self._frame_samples
+
     def first_frame(self, slot: int) -> int:
         """The frame of the first level that is kept."""
-        return self._first_frames[slot]
+        return int(self._first_frames[slot])
 
     def until(self, slot: int, frame: int | None) -> bytes:
         """The levels from `first_frame` to before `frame`, by default all."""
-        levels = self._levels[slot]
-        return bytes(levels if frame is None else levels[: max(0, frame - self._first_frames[slot])])
+        levels = self._earlier.get(slot, b"") + self._levels[slot, : self._counts[slot]].tobytes()
+        return bytes(levels if frame is None else levels[: max(0, frame - self.first_frame(slot))])
 
     def forget_before(self, slot: int, frame: int) -> None:
         """Drop the levels before `frame`."""
-        count = min(max(0, frame - self._first_frames[slot]), len(self._levels[slot]))
-        del self._levels[slot][:count]
+        earlier, kept = self._earlier.get(slot, bytearray()), int(self._counts[slot])
+        count = min(max(0, frame - self.first_frame(slot)), len(earlier) + kept)
+        from_array = max(0, count - len(earlier))
+        del earlier[:count]
+        self._levels[slot, : kept - from_array] = self._levels[slot, from_array:kept].copy()
+        self._counts[slot] = kept - from_array
         self._first_frames[slot] += count
 
     def _append(self, slots: Ints, samples: Floats | NDArray[np.int16], rest: int) -> None:
@@ -96,19 +129,35 @@ class LoudnessTracks:
             taken = np.concatenate([self._rests[slots, : _num_taken(rest)], taken], axis=1)
         at = whole * _num_taken(self._frame_samples)
         if whole:
-            self._add(slots, _levels(taken[:, :at], self._frame_samples))
+            levels = _levels(taken[:, :at], self._frame_samples)
+            self._add(slots, np.full(len(slots), whole), levels.reshape(-1))
         if over:
             self._rests[slots, : _num_taken(over)] = taken[:, at:]
         if over != rest:
             self._num_rest[slots] = over
 
-    def _add(self, slots: Ints, levels: NDArray[np.uint8]) -> None:
-        each = levels.tobytes()
-        frames = levels.shape[1]
-        for number, slot in enumerate(slots.tolist()):
-            self._levels[slot] += each[number * frames : (number + 1) * frames]
+    def _add(self, slots: Ints, counts: Ints, levels: NDArray[np.uint8]) -> None:
+        """Append `counts` [N] of `levels` to each of `slots`."""
+        for row in np.flatnonzero(self._counts[slots] + counts > _MAX_FRAMES).tolist():
+            slot = int(slots[row])
+            self._earlier.setdefault(slot, bytearray()).extend(self._levels[slot, : self._counts[slot]].tobytes())
+            self._counts[slot] = 0
+            if (count := int(counts[row])) > _MAX_FRAMES:  # more at once than the array holds
+                begin = int(counts[:row].sum())
+                self._earlier[slot].extend(levels[begin : begin + count].tobytes())
+                kept = np.ones(len(levels), np.bool_)
+                kept[begin : begin + count] = False
+                self._add(np.delete(slots, row), np.delete(counts, row), levels[kept])
+                return
+        runs, places = places_in(counts)
+        self._levels[slots[runs], self._counts[slots[runs]] + places] = levels
+        self._counts[slots] += counts
 
 
-def _num_taken(samples: int) -> int:
+@overload
+def _num_taken(samples: int) -> int: ...
+@overload
+def _num_taken(samples: Ints) -> Ints: ...
+def _num_taken(samples: int | Ints) -> int | Ints:
     """How many of so many samples from the beginning of a frame are taken."""
     return -(-samples // _STRIDE)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast, get_args
+from typing import BinaryIO, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +19,9 @@ from moulin.audio.pcm import PcmEncoding
 from moulin.audio.pcm import RawFormat as RawFormat
 from moulin.audio.recording import Recording, opened_recordings
 from moulin.audio.selection import MIX, Selection
-from moulin.audio.source_file import Source
+from moulin.audio.source_file import Source, open_source
 from moulin.audio.timeline import Skip
+from moulin.audio.wav_header import wav_header
 from moulin.errors import AudioError, OptionsError
 
 AUDIO_SUFFIXES = (
@@ -59,19 +62,34 @@ class AudioSource:
         source: Source = sys.stdin.buffer.read() if self.name == "-" else self.name
         return opened_recordings(source, self.selection)
 
+    @contextmanager
+    def opened(self) -> Iterator[tuple[BinaryIO, int]]:
+        """The recording as a file and its size, undecoded; raw samples behind a WAV header. Raises AudioError."""
+        if self.raw is None:
+            _, file = open_source(sys.stdin.buffer.read() if self.name == "-" else self.name)
+            with file:
+                yield file, file.seek(0, io.SEEK_END)
+            return
+        data = self._raw_data()
+        header = wav_header(self.raw, len(data))
+        yield io.BytesIO(header + data), len(header) + len(data)
+
     def declared_sec(self) -> float | None:
         """The duration in the file's header in seconds; None where there is none to read without decoding."""
         return None if self.raw or self.name == "-" else declared_duration_sec(self.name)
 
     def _raw_recordings(self, raw: RawFormat) -> list[tuple[Selection, Recording]]:
-        try:
-            data = sys.stdin.buffer.read() if self.name == "-" else Path(self.name).read_bytes()
-        except OSError as error:
-            raise AudioError(f"{self.name} cannot be read: {error.strerror or error}") from error
+        data = self._raw_data()
         singles = [self.selection]
         if self.selection.channels == "each":
             singles = [Selection(str(channel + 1)) for channel in range(raw.channels)]
         return [(single, Recording.of_pcm(data, raw, single, name=self.name)) for single in singles]
+
+    def _raw_data(self) -> bytes:
+        try:
+            return sys.stdin.buffer.read() if self.name == "-" else Path(self.name).read_bytes()
+        except OSError as error:
+            raise AudioError(f"{self.name} cannot be read: {error.strerror or error}") from error
 
 
 OnSkipped = Callable[[str, Sequence[Path]], None]

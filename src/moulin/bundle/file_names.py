@@ -30,6 +30,8 @@ _CODES = (
     "ara ceb cmn deu eng fil fra hak haw hin ita jpn kor nan nld pol por rus spa tha tur ukr vie wuu yue zho"
 )
 _LANGUAGES = frozenset(_CODES.split())
+_WORDS = "am as az be el ha he hi id is it la lo ms my no oc om or pa ps sd si so to wo"
+"""Codes that occur in names for other reasons."""
 _LANGUAGE_LABEL = re.compile(rf"[-_](?P<language>{_LANGUAGE}?)(?P<rest>(?:[-_](?:epoch|iter|chunk|\d+ms).*)?)")
 _CHUNK = re.compile(r"[-_]chunk[-_](?P<frames>-?\d+)")
 _CHUNK_MS = re.compile(r"[-_](?:chunk[-_])?(?P<ms>\d+)ms")
@@ -116,6 +118,13 @@ def _precision(name: re.Match[str]) -> Precision:
 def is_language(code: str) -> bool:
     """Whether `code` (`de`, `zh-en`, `pt_BR`, `yue`) begins with the code of a language."""
     return re.split("[-_]", code.lower())[0] in _LANGUAGES
+
+
+def languages_of(name: str) -> tuple[str, ...]:
+    """The languages that a model's name says, as of `zipformer-zh-en-streaming`, by the codes of ISO 639 that stand in
+    it and are no English words."""
+    words = re.split(r"[^a-z]+", name.lower())
+    return tuple(dict.fromkeys(word for word in words if word in _LANGUAGES.difference(_WORDS.split())))
 
 
 def is_projection(path: PurePosixPath) -> bool:

@@ -33,6 +33,7 @@ class CapacityRuns:
     seconds: float = option(6.0, "Length of each run, without its warm-up.", bounds=Bounds(above=0))
     budget_sec: float = option(100.0, "After so long no run begins.", bounds=AT_LEAST_1)
     steps: bool = option(False, "Measure single steps of --batches streams instead of the search.")
+    plain: bool = option(False, "With --steps, steps of a checkpoint's plain modules in fp32 too, in the same run.")
     batches: str = option("1,16,64,256,512,1024", "Streams in a step, for --steps, separated by commas.")
     audio: Literal["int16", "float32"] = option("int16", "The form of the samples.")
     step_threads: int | None = option(
@@ -42,6 +43,8 @@ class CapacityRuns:
 
     def __post_init__(self) -> None:
         check_options(self)
+        if self.plain and not self.steps:
+            raise OptionsError("Expected --plain with --steps", hint="--precision fp32 searches with the plain modules")
 
     @property
     def between(self) -> tuple[int, int]:
@@ -74,7 +77,7 @@ def capacity(measured: MeasuredModel, runs: CapacityRuns, to: ToOption = None) -
     """
     from moulin.evaluate.report import check_outputs, make_report, write
     from moulin.evaluate.results.live_streams import LiveStreamFigures
-    from moulin.evaluate.stream_engines import demo_audio, open_streams, to_float32
+    from moulin.evaluate.stream_engines import demo_audio, open_plain, open_streams, to_float32
 
     check_outputs(to or [])
     slots = 2 * max(runs.of_steps) if runs.steps else runs.between[1]
@@ -89,6 +92,10 @@ def capacity(measured: MeasuredModel, runs: CapacityRuns, to: ToOption = None) -
             grown = (_with_steps if runs.steps else _searched)(figures, recognizer, speech, runs)
             for with_another_run in grown:
                 figures = with_another_run
+            if runs.plain:
+                beside = open_plain(spec, engine, max_streams=max(runs.of_steps), max_batch=runs.max_batch)
+                for with_another_run in _with_steps(figures, beside, speech, runs):
+                    figures = with_another_run
         except KeyboardInterrupt:
             figures = replace(figures, interrupted=True)
         if figures.capacity:

@@ -9,7 +9,6 @@ import socket
 import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
@@ -18,6 +17,7 @@ import typer
 from moulin.cli.flags import with_flags
 from moulin.cli.gateway_access import GatewayAccess, riva_port_option
 from moulin.cli.interrupt import interrupts
+from moulin.cli.openai_options import OpenAIOptions
 from moulin.cli.settings import ConfigFile, PrintConfig, print_settings, variables
 from moulin.errors import OptionsError
 from moulin.extras import install_hint
@@ -37,12 +37,7 @@ class Listening:
     port: int = option(9000, "Port to listen on.", bounds=Bounds(at_least=0, at_most=65535))
     riva_port: int | None = riva_port_option()
     access: GatewayAccess = held(GatewayAccess)
-    allow_origin: list[str] | None = option(
-        None, "Let web pages of this origin call (CORS), or * all; several times.", metavar="ORIGIN"
-    )
-    trusted_proxy: list[str] | None = option(None, "Believe X-Forwarded-For of this reverse proxy.", metavar="ADDRESS")
-    tls_certificate: Path | None = option(None, "Serve HTTPS, with --tls-key.", metavar="PEM")
-    tls_key: Path | None = option(None, "The certificate's key.", metavar="PEM")
+    openai: OpenAIOptions = held(OpenAIOptions)
 
     def settings(self) -> dict[str, Any]:
         """As `GatewaySettings` names them."""
@@ -50,12 +45,8 @@ class Listening:
             "host": self.host,
             "port": self.port,
             "riva_port": self.riva_port,
-            "api_keys": self.access.keys(),
-            "allow_anonymous": self.access.allow_anonymous,
-            "allow_origins": self.allow_origin or (),
-            "trusted_proxies": self.trusted_proxy or (),
-            "tls_certificate": self.tls_certificate,
-            "tls_key": self.tls_key,
+            **self.access.settings(),
+            **self.openai.settings(),
         }
 
 
@@ -68,13 +59,14 @@ class Limits:
     max_decode_sec: float = option(600.0, "CPU time for decoding one recording.")
     min_upload_bytes_per_sec: float = option(1000.0, "Abort slower uploads.")
     max_requests: int = option(256, "Recordings received or transcribed at once.")
-    max_streams: int = option(256, "Live streams open at once.")
+    max_streams: int = option(256, "Live streams with audio at once.")
     max_connections: int | None = option(
         None, "Connections open at once.", usual="what open files (ulimit -n) allow, 4096 at most"
     )
     header_timeout_sec: float = option(10.0, "Close a connection whose request's headers take longer.")
     max_requests_per_minute: float | None = option(None, "Of one API key, or of one address.", usual="no limit")
-    stream_idle_sec: float = option(60.0, "Close a live stream on which nothing comes for so long.")
+    stream_idle_sec: float = option(60.0, "A live stream without audio for so long does not count as one.")
+    session_idle_sec: float = option(3600.0, "Close a live session on which nothing comes for so long.")
 
     def settings(self) -> dict[str, Any]:
         """As `GatewaySettings` names them."""

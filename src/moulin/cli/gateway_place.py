@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moulin.cli.gateway_access import GatewayAccess, riva_port_option
-from moulin.cli.settings import has_table
+from moulin.cli.openai_options import OpenAIOptions
+from moulin.cli.settings import has_table, setting_of
 from moulin.log_form import LogFormat
 from moulin.options import Bounds, check_options, held, option
 
@@ -29,6 +30,7 @@ class GatewayOptions:
     riva_port: int | None = riva_port_option()
     no_gateway: bool = option(False, "Triton alone.")
     access: GatewayAccess = held(GatewayAccess)
+    openai: OpenAIOptions = held(OpenAIOptions)
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -50,7 +52,7 @@ class GatewayOptions:
         from moulin.gateway.connection_limit import connection_limit
         from moulin.gateway.settings import gateway_settings
 
-        settings = gateway_settings(host=host, api_keys=self.access.keys(), allow_anonymous=self.access.allow_anonymous)
+        settings = gateway_settings(host=host, **self.access.settings(), **self.openai.settings())
         connection_limit(settings)
         wanted = {"--gateway-port": self.port}
         if self.riva_port is not None:
@@ -61,6 +63,7 @@ class GatewayOptions:
             ports["--gateway-port"],
             ports.get("--riva-port"),
             self.access,
+            self.openai,
             quiet,
             log_format,
             config if has_table(config, "gateway") else None,
@@ -75,6 +78,7 @@ class GatewayPlace:
     port: int
     riva_port: int | None
     access: GatewayAccess
+    openai: OpenAIOptions
     quiet: bool
     log_format: LogFormat
     config: Path | None
@@ -85,6 +89,16 @@ class GatewayPlace:
         from moulin.launch.ports import reachable
 
         return reachable(self.host, self.port)
+
+    @property
+    def tls(self) -> bool:
+        """Whether it serves HTTPS, as its own settings may say too."""
+        said = setting_of(self.config, "gateway", "tls-certificate")
+        return self.access.tls_certificate is not None or said is not None
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self.tls else 'http'}://{self.address}"
 
     @property
     def riva_address(self) -> str | None:
@@ -103,10 +117,8 @@ class GatewayPlace:
             arguments += ["--riva-port", str(self.riva_port)]
         if self.config is not None:
             arguments += ["--config", str(self.config)]
-        if self.access.api_keys is not None:
-            arguments += ["--api-keys", str(self.access.api_keys)]
-        if self.access.allow_anonymous:
-            arguments.append("--allow-anonymous")
+        arguments += self.access.arguments()
+        arguments += self.openai.arguments()
         if self.quiet:
             arguments.append("--quiet")
-        return GatewayProcess(arguments, address=self.address, board=board)
+        return GatewayProcess(arguments, address=self.address, tls=self.tls, board=board)

@@ -285,7 +285,7 @@ def _announce(log: ServeLog, models: Sequence[Served], server: TritonServer, gat
     serving = [f"Serving {model.what} as {model.name} on {model.device}" for model in models]
     addresses = {"gRPC": server.grpc_url, "HTTP": server.http_url, "metrics": server.metrics_url}
     if gateway is not None:
-        addresses |= {"OpenAI": f"http://{gateway.address}/v1", "page": f"http://{gateway.address}/"}
+        addresses |= {"OpenAI": f"{gateway.url}/v1", "page": f"{gateway.url}/"}
         if gateway.riva_address is not None:
             addresses["Riva"] = gateway.riva_address
     commands = [

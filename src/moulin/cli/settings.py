@@ -51,6 +51,12 @@ def has_table(file: Path | None, verb: str) -> bool:
     return file is not None and bool(_read(file).get(verb))
 
 
+def setting_of(file: Path | None, verb: str, key: str) -> Any:
+    """A setting of another verb, from its variable or the file; None where neither has it. Raises OptionsError."""
+    said = os.environ.get(prefix(verb) + key.upper().replace("-", "_"))
+    return said or (None if file is None else _read(file).get(verb, {}).get(key))
+
+
 def print_settings(context: typer.Context) -> None:
     """Print all settings, as they are after flags, variables and file, as a file that `--config` reads."""
     typer.echo("\n".join(_lines(context)))

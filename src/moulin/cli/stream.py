@@ -63,7 +63,7 @@ def stream(
     that of 'moulin transcribe'. Ctrl-C ends a pipe or the microphone; what was said is still recognised.
     """
     from moulin.audio.source import AudioSource, parse_raw_format
-    from moulin.stream_audio import stream_in_process, stream_to_server
+    from moulin.stream_audio import stream_in_process, stream_to_gateway, stream_to_server
 
     if mic == (file is not None):
         raise OptionsError(f"Expected a FILE or --mic, got {'both' if mic else 'neither'}")
@@ -72,13 +72,15 @@ def stream(
     source = None if file is None else AudioSource(file, parse_raw_format(raw) if raw else None)
     options |= changed_hotwords(hotwords)
     is_live = source is not None and _is_live(source.name)
-    model = by.runnable(streaming=True)
+    model, gateway = by.runnable(streaming=True), by.gateway
 
     with _chunks(source, chunk_ms, is_live=is_live, realtime=realtime) as chunks:
         if model is not None:
             updates = stream_in_process(chunks, model, by.engine, options=options, lm=by.lm)
+        elif gateway is not None:
+            updates = stream_to_gateway(chunks, gateway, model=by.name, options=options, on_warning=warn)
         else:
-            updates = stream_to_server(chunks, by.address, model=by.name, options=options)
+            updates = stream_to_server(chunks, by.address, model=by.served_name, options=options)
         # Closed at once when something fails or Ctrl-C is pressed, so that the server's slot is free again.
         with closing(updates):
             if format == "json":

@@ -59,7 +59,7 @@ def transcribe(
     """
     from moulin.audio.source import find_sources, parse_raw_format
     from moulin.cli.transcribing_progress import transcribing_progress
-    from moulin.transcribe_files import transcribe_in_process, transcribe_on_server
+    from moulin.transcribe_files import transcribe_in_process, transcribe_on_gateway, transcribe_on_server
 
     changes |= changed_hotwords(hotwords)
     sources = find_sources(files, parse_raw_format(raw) if raw else None, selection, on_skipped=_say_skipped)
@@ -69,23 +69,22 @@ def transcribe(
     if to is not None:
         _check_folder(to, sources)
 
-    model = by.runnable(streaming=False)
+    model, gateway = by.runnable(streaming=False), by.gateway
     failures = 0
     with transcribing_progress(sources) as progress:
-        outcomes = (
-            transcribe_in_process(
-                sources,
-                model,
-                replace(by.engine, threads=min(jobs, _cpus())),
-                changes=changes,
-                lm=by.lm,
-                on_progress=progress.heard,
+        if model is not None:
+            engine = replace(by.engine, threads=min(jobs, _cpus()))
+            outcomes = transcribe_in_process(
+                sources, model, engine, changes=changes, lm=by.lm, on_progress=progress.heard
             )
-            if model is not None
-            else transcribe_on_server(
-                sources, by.address, model=by.name, changes=changes, jobs=jobs, on_progress=progress.heard
+        elif gateway is not None:
+            outcomes = transcribe_on_gateway(
+                sources, gateway, model=by.name, changes=changes, jobs=jobs, on_progress=progress.heard
             )
-        )
+        else:
+            outcomes = transcribe_on_server(
+                sources, by.address, model=by.served_name, changes=changes, jobs=jobs, on_progress=progress.heard
+            )
         for outcome in outcomes:
             progress.ended(outcome.source)
             if isinstance(outcome.result, MoulinError):

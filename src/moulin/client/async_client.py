@@ -13,11 +13,13 @@ import tritonclient.grpc.aio as triton
 from tritonclient.utils import InferenceServerException
 
 from moulin.client import protocol
+from moulin.client.async_bundle import GATHER_SEC, AsyncStreamBundle
 from moulin.client.async_stream import AsyncLiveStream
 from moulin.client.protocol import CHANNEL_ARGUMENTS, DEFAULT_MODEL, DEFAULT_URL, Audio
-from moulin.client.served_model import ServedModel, ready_models, served_models
+from moulin.client.served_model import ServedModel, has_lanes, instances, ready_models, served_models
 from moulin.client.stream_session import StreamSession
 from moulin.errors import ClientError
+from moulin.quoting import quoted
 from moulin.transcript import Transcript
 
 
@@ -80,6 +82,37 @@ class AsyncClient:
             yield stream
         finally:
             await stream.close()
+
+    @asynccontextmanager
+    async def bundle(
+        self, *, model: str | None = None, lanes: int | None = None, gather_sec: float = GATHER_SEC
+    ) -> AsyncIterator[AsyncStreamBundle]:
+        """Many live streams in few requests, to a streaming model as `stream` chooses it. `lanes` is by default the
+        number of the model's instances. Raises ClientError where the server has no lanes."""
+        if model is None:
+            beside = protocol.streaming_name(self.model)
+            model = beside if await self._has(beside) else self.model
+        bundle = await self.open_bundle(model, lanes=lanes, gather_sec=gather_sec)
+        try:
+            yield bundle
+        finally:
+            await bundle.close()
+
+    async def open_bundle(
+        self, model: str, *, lanes: int | None = None, gather_sec: float = GATHER_SEC
+    ) -> AsyncStreamBundle:
+        """As `bundle`; the caller closes it."""
+        limit = {"client_timeout": self.timeout_sec}
+        try:
+            config = (await self._triton.get_model_config(model, **limit)).config
+        except InferenceServerException as error:
+            raise protocol.client_error(error, self.url, model) from error
+        if not has_lanes(config):
+            raise ClientError(
+                f"The model {quoted(model)} at {self.url} takes no bundles of streams",
+                hint="it is no streaming model, or an older moulin serves it",
+            )
+        return AsyncStreamBundle(partial(self._infer, model), lanes or instances(config), gather_sec=gather_sec)
 
     async def is_ready(self) -> bool:
         """Whether the server is up and has loaded the model."""

@@ -20,6 +20,14 @@ class ServedModel:
     """The longest utterance that the model takes; longer recordings are cut. Streams have no limit."""
     uses_hotwords: bool = False
     """Whether requests may have hotwords."""
+    bundle: str | None = None
+    """The name of the model's folder; None where an earlier moulin wrote the repository, as with the next two."""
+    languages: tuple[str, ...] = ()
+    """Codes of ISO 639, where the names of its files say so."""
+    created: int = 0
+    """When the model's files were made, in seconds since 1970."""
+    lanes: bool = False
+    """Whether it takes bundles of many streams."""
     gives_alternatives: bool = False
     """Whether requests may have `nbest`."""
 
@@ -44,15 +52,27 @@ def _is_ours(config: Any) -> bool:
 
 
 def _served_model(config: Any) -> ServedModel:
-    facts = {
-        name: config.parameters[name].string_value
-        for name in ("max_utterance_sec", "hotwords", "alternatives")
-        if name in config.parameters
-    }
+    facts = {name: value.string_value for name, value in config.parameters.items()}
+    created = facts.get("created", "")
     return ServedModel(
         config.name,
         config.HasField("sequence_batching"),
         float(facts.get("max_utterance_sec") or _UNTOLD_LIMIT_SEC),
         facts.get("hotwords") == "true",
+        facts.get("bundle"),
+        tuple(facts.get("languages", "").split()),
+        int(created) if created.isascii() and created.isdecimal() else 0,
+        has_lanes(config),
         facts.get("alternatives") == "true",
     )
+
+
+def has_lanes(config: Any) -> bool:
+    """Whether a `ModelConfig` is of a model that takes bundles of many streams."""
+    return any(tensor.name == "BUNDLE" for tensor in config.input)
+
+
+def instances(config: Any) -> int:
+    """The number of a model's instances, by its `ModelConfig`."""
+    count: int = sum(group.count * max(1, len(group.gpus)) for group in config.instance_group)
+    return max(1, count)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from moulin.arrays import Floats, Ints, Ints32
+from moulin.arrays import Bools, Floats, Ints, Ints32
 from moulin.decoding.found import Found, Hypothesis
 
 MAX_TOKENS = 512
@@ -52,16 +52,18 @@ class OpenHypotheses:
         self._best[slot] = 0
         self.decided[slot] = -1
 
-    def advance(self, slots: Ints, found: Found, first_frames: Ints) -> None:
+    def advance(self, slots: Ints, found: Found, first_frames: Ints) -> Bools:
         """Extend the hypotheses of `slots` [N], all different, by what a search has `found`. `first_frames` [N] are the
-        numbers, within each stream, of the first frame that was searched."""
+        numbers, within each stream, of the first frame that was searched. Returns whether each best hypothesis has
+        changed, bool [N]."""
         places = found.origins.shape[1]
         if places == 1:
             # Nothing moves, and the first place is the best.
             frames = found.frames[:, 0] + first_frames[:, None]
             self._append(slots, found.counts[:, 0], found.tokens[:, 0], frames, found.log_probs[:, 0])
             self._scores[slots] = found.scores[:, 0]
-            return
+            gained: Bools = found.counts[:, 0] > 0
+            return gained
         alive = ~np.isneginf(found.scores)
         every = slots[:, None] + np.arange(places) * self._slots
         rows, sources = every[alive], (slots[:, None] + found.origins * self._slots)[alive]
@@ -71,7 +73,11 @@ class OpenHypotheses:
         frames = (found.frames + first_frames[:, None, None])[alive]
         self._append(rows, found.counts[alive], found.tokens[alive], frames, found.log_probs[alive])
         self._scores[every] = found.scores
-        self._best[slots] = (found.scores / self._lengths(every, slots)).argmax(axis=1)
+        before, each = self._best[slots], np.arange(len(slots))
+        best = (found.scores / self._lengths(every, slots)).argmax(axis=1)
+        self._best[slots] = best
+        changed: Bools = (found.counts[each, best] > 0) | (found.origins[each, best] != before)
+        return changed
 
     def count(self, slot: int) -> int:
         """The number of tokens of the slot's best hypothesis."""

@@ -30,6 +30,11 @@ class CtcHead(nn.Module):
         load_tensors(head, tensors)
         return head
 
+    @property
+    def logits(self) -> nn.Linear:
+        """The layer before the softmax."""
+        return self.ctc_output[1]  # type: ignore[return-value]
+
     def forward(self, encoder_out: Tensor) -> Tensor:
         """Encoder frames [N, T', encoder_dim] to log-probabilities [N, T', vocab_size]; blank is token 0."""
         return self.ctc_output(encoder_out)  # type: ignore[no-any-return]

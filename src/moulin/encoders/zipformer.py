@@ -85,6 +85,27 @@ class ZipformerConfig:
             _expect(fits, f"a stack {i} that can follow one of {input_dim} channels", stack.dim)
             input_dim = stack.dim
 
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], recipe: Recipe = NOTHING_SAID) -> ZipformerConfig:
+        """The sizes of `tensors`. Shapes do not show the size of a head's positional query (`recipe.pos_head_dim`),
+        which is 4 in the recipes. Raises ValueError."""
+        _, embed_inputs = expect_shape(tensors, "encoder_embed.out.weight", (None, None))
+        count = max(1, _count(tensors, "encoders."))
+        pos_dims = set(per_stack("pos_head_dim", recipe.pos_head_dim or (_POS_DIM,), count))
+        pos_dim = pos_dims.pop()
+        _expect(not pos_dims and pos_dim > 0, "one positive pos_head_dim for all stacks", recipe.pos_head_dim)
+        stacks = [_stack_sizes(tensors, i, pos_dim) for i in range(count)]
+        feature_dim = feature_dim_of(recipe, 4 * (embed_inputs // _EMBED_CHANNELS[-1]) + 3)
+        layers, dims, attention_dims, heads, hidden_dims, kernels, factors = zip(*stacks, strict=True)
+        if recipe.num_heads is not None and per_stack("num_heads", recipe.num_heads, count) != heads:
+            raise ValueError(
+                f"num_heads says {','.join(map(str, recipe.num_heads))}, the shapes of the tensors "
+                f"'*.self_attn.linear_pos.weight' with {pos_dim} channels a head say {','.join(map(str, heads))}"
+            )
+        return cls(
+            layers, dims, attention_dims, heads, hidden_dims, kernels, factors, feature_dim=feature_dim, pos_dim=pos_dim
+        )
+
     @property
     def stacks(self) -> tuple[_StackSizes, ...]:
         sizes = (self.num_encoder_layers, self.encoder_dims, self.attention_dims, self.nhead, self.feedforward_dims)
@@ -133,25 +154,8 @@ class Zipformer(Encoder):
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], recipe: Recipe = NOTHING_SAID) -> Self:
-        """See `Encoder`. Shapes show neither whether the model is causal (trained with the streaming recipe) nor the
-        size of a head's positional query (`recipe.pos_head_dim`), which is 4 in the recipes."""
-        _, embed_inputs = expect_shape(tensors, "encoder_embed.out.weight", (None, None))
-        count = max(1, _count(tensors, "encoders."))
-        pos_dims = set(per_stack("pos_head_dim", recipe.pos_head_dim or (_POS_DIM,), count))
-        pos_dim = pos_dims.pop()
-        _expect(not pos_dims and pos_dim > 0, "one positive pos_head_dim for all stacks", recipe.pos_head_dim)
-        stacks = [_stack_sizes(tensors, i, pos_dim) for i in range(count)]
-        feature_dim = feature_dim_of(recipe, 4 * (embed_inputs // _EMBED_CHANNELS[-1]) + 3)
-        layers, dims, attention_dims, heads, hidden_dims, kernels, factors = zip(*stacks, strict=True)
-        if recipe.num_heads is not None and per_stack("num_heads", recipe.num_heads, count) != heads:
-            raise ValueError(
-                f"num_heads says {','.join(map(str, recipe.num_heads))}, the shapes of the tensors "
-                f"'*.self_attn.linear_pos.weight' with {pos_dim} channels a head say {','.join(map(str, heads))}"
-            )
-        config = ZipformerConfig(
-            layers, dims, attention_dims, heads, hidden_dims, kernels, factors, feature_dim=feature_dim, pos_dim=pos_dim
-        )
-        encoder = cls(config, recipe.causal or False)
+        """See `Encoder`. Shapes do not show whether the model is causal (trained with the streaming recipe)."""
+        encoder = cls(ZipformerConfig.from_tensors(tensors, recipe), recipe.causal or False)
         encoder.recipe = recipe
         load_tensors(encoder, tensors)
         return encoder

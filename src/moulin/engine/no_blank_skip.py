@@ -16,7 +16,8 @@ def no_blank_skip(spec: ModelSpec) -> OptionsError:
     if spec.has_ctc_head:
         return OptionsError(
             "Expected no blank_skip: what runs this model does not compute its CTC head",
-            hint="ONNX Runtime, and PyTorch in fp32, do; TensorRT, our GPU engine and the layout ensemble do not",
+            hint="ONNX Runtime, PyTorch, and our GPU engine for recordings do; TensorRT, our GPU engine for streams "
+            "and the layout ensemble do not",
         )
     return OptionsError(
         f"Expected no blank_skip, which needs a CTC head beside the transducer, and {spec.name} has none",

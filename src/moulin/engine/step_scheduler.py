@@ -8,6 +8,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from moulin.arrays import Ints
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.streaming.stream import Stream
 
@@ -27,12 +30,21 @@ Done = Callable[[Exception | None], None]
 It must not raise: that would end the worker.
 """
 
+SlotsDone = Callable[[Ints, Exception | None], None]
+"""`Done` of streams that were submitted together, with the slots of some of them; called until it has had all."""
+
 
 @dataclass(slots=True)
 class _Waiting:
-    stream: Stream
-    done: Done
+    """Streams that were submitted together, and have not been taken into a step since."""
+
+    slots: Ints
+    done: SlotsDone
     since: float
+
+    def split(self, count: int) -> tuple[_Waiting, _Waiting]:
+        """The first `count`, and the others."""
+        return _Waiting(self.slots[:count], self.done, self.since), _Waiting(self.slots[count:], self.done, self.since)
 
 
 class StepScheduler:
@@ -48,11 +60,12 @@ class StepScheduler:
     """
 
     def __init__(self, recognizer: StreamRecognizer, *, patience_sec: float = PATIENCE_SEC) -> None:
-        self._recognizer = recognizer
+        self.recognizer = recognizer
         self._patience_sec = patience_sec
         self._max_batch = recognizer.limits.max_batch
         self._half_batch = -(-self._max_batch // 2)
         self._queue: deque[_Waiting] = deque()
+        self._num_queued = 0  # streams
         self._changed = threading.Condition()
         self._num_idle = recognizer.limits.num_workers
         self._closing = False
@@ -78,9 +91,12 @@ class StepScheduler:
 
         It must not be submitted again before that.
         """
+        self.submit_slots(np.array([stream.slot]), lambda _, error: done(error))
+
+    def submit_slots(self, slots: Ints, done: SlotsDone) -> None:
+        """`submit` for the streams in `slots` [N], which need not step together; few calls for many streams."""
         with self._changed:
-            self._queue.append(_Waiting(stream, done, time.monotonic()))
-            self._changed.notify()
+            self._enqueue([_Waiting(slots, done, time.monotonic())])
 
     def latency_sec(self) -> float:
         """The present latency of a step, from when its longest waiting stream was submitted to its end.
@@ -106,27 +122,34 @@ class StepScheduler:
     def _work(self) -> None:
         while batch := self._take():
             begin = time.monotonic()
-            error = self._step([waiting.stream for waiting in batch])
+            slots = np.concatenate([waiting.slots for waiting in batch])
+            error = self._step(slots)
             end = time.monotonic()
-            unfinished = []
+            ready = self.recognizer.are_ready(slots) if error is None else np.zeros(len(slots), np.bool_)
+            unfinished, at = [], 0
             for waiting in batch:
-                if error is None and self._recognizer.is_ready(waiting.stream):
-                    unfinished.append(waiting)
-                else:
-                    waiting.done(error)
+                again = ready[at : at + len(waiting.slots)]
+                at += len(again)
+                if again.any():
+                    unfinished.append(_Waiting(waiting.slots[again], waiting.done, end))
+                if not again.all():
+                    waiting.done(waiting.slots[~again], error)
             with self._changed:
                 self._num_idle += 1
                 self._note_times(batch, begin, end)
-                now = time.monotonic()
-                for waiting in unfinished:
-                    waiting.since = now
-                self._queue.extend(unfinished)
-                self._changed.notify(len(unfinished))
+                self._enqueue(unfinished)
+
+    def _enqueue(self, some: Sequence[_Waiting]) -> None:
+        """Put streams at the end of the queue. The lock is held."""
+        count = sum(len(waiting.slots) for waiting in some)
+        self._queue.extend(some)
+        self._num_queued += count
+        self._changed.notify(count)
 
     def _note_times(self, batch: Sequence[_Waiting], begin: float, end: float) -> None:
         """Add a step's times to the sums. The lock is held, and `since` is still when each of `batch` began to wait."""
         self.step_sec += end - begin
-        self.wait_sec += begin * len(batch) - sum(waiting.since for waiting in batch)
+        self.wait_sec += sum((begin - waiting.since) * len(waiting.slots) for waiting in batch)
         self._latency_sec += _LATENCY_SHARE * (end - batch[0].since - self._latency_sec)
         self._last_step_end = end
 
@@ -138,33 +161,42 @@ class StepScheduler:
             if self._closing:
                 return []
             # Idle workers share the queue; a share is at least half a full batch.
-            share = max(-(-len(self._queue) // self._num_idle), self._half_batch)
-            batch = [self._queue.popleft() for _ in range(min(share, self._max_batch, len(self._queue)))]
+            share = max(-(-self._num_queued // self._num_idle), self._half_batch)
+            room = min(share, self._max_batch, self._num_queued)
             self._num_idle -= 1
+            self._num_queued -= room
             self.num_steps += 1
-            self.num_stepped += len(batch)
+            self.num_stepped += room
+            batch = []
+            while room:
+                waiting = self._queue.popleft()
+                if len(waiting.slots) > room:
+                    waiting, rest = waiting.split(room)
+                    self._queue.appendleft(rest)
+                batch.append(waiting)
+                room -= len(waiting.slots)
             return batch
 
     def _delay(self) -> float | None:
         """Seconds to wait before taking a batch; None to wait until a stream is submitted."""
         if not self._queue:
             return None
-        if len(self._queue) >= self._half_batch:
+        if self._num_queued >= self._half_batch:
             return 0
         patience_sec = self._patience_sec
         if self._num_idle == len(self._workers):
-            recognizer = self._recognizer
+            recognizer = self.recognizer
             # Each open stream outside the queue becomes ready once in `chunk_sec`: is one expected within the time?
-            others = recognizer.num_open - len(self._queue)
+            others = recognizer.num_open - self._num_queued
             patience_sec = recognizer.limits.gathering_sec
             if others * patience_sec < recognizer.chunk_sec:
                 return 0
         return max(0, self._queue[0].since + patience_sec - time.monotonic())
 
-    def _step(self, streams: Sequence[Stream]) -> Exception | None:
-        """Step `streams` together. Returns the error, if any."""
+    def _step(self, slots: Ints) -> Exception | None:
+        """Step the streams in `slots` together. Returns the error, if any."""
         try:
-            self._recognizer.step(streams)
+            self.recognizer.step_slots(slots)
         except Exception as error:  # whatever a step makes fail must not stop the worker
             return error
         return None

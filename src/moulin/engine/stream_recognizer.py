@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from functools import partial
 from types import TracebackType
@@ -10,7 +11,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from moulin.arrays import Floats, Ints
+from moulin.arrays import Bools, Floats, Ints
 from moulin.audio.loudness import LoudnessTracks
 from moulin.audio.waveform import SAMPLE_RATE, check_waveform, check_waveforms
 from moulin.bundle.spec import ModelSpec
@@ -38,12 +39,15 @@ from moulin.streaming.stream import ClosedSegment, Stream
 from moulin.streaming.turns import Turns
 from moulin.transcript import Alternative, Word
 
+_NEVER = np.iinfo(np.int64).max
+
 
 class StreamRecognizer:
     """Recognises many streams with one streaming model.
 
     Has no threads, queues or clocks: the caller of `step` decides which streams go together. Different streams may be
-    used from different threads, one stream only by one at a time.
+    used from different threads, one stream only by one at a time; but during a stream's step also audio may come for it
+    (`accept_runs`, `finish`), its news be read, its options change and its segment be closed (`finalize`).
 
     A step works on arrays by slot, for all of its streams at once; only streams that pause or end are handled singly.
     """
@@ -83,6 +87,11 @@ class StreamRecognizer:
         self._segment_starts = np.zeros(capacity, dtype=np.int64)  # in encoder frames
         self._fresh = np.zeros(capacity, dtype=np.bool_)  # the next step begins a search
         self._broken = np.zeros(capacity, dtype=np.bool_)  # the encoder gave NaN or infinity
+        self._changed = np.zeros(capacity, dtype=np.bool_)  # since `news`
+        self._finalized_at = np.full(capacity, _NEVER)  # windows after which the open segment is to be closed
+        self._new_options: dict[int, tuple[StreamOptions, Graphs]] = {}  # for the next step
+        self._open: list[Stream | None] = [None] * capacity
+        self._lock = threading.RLock()  # for what may happen during a step
 
     # ------------------------------------------------------------------------------------------------ a stream's life
 
@@ -108,8 +117,10 @@ class StreamRecognizer:
         if self.spec.head != "ctc":
             self._said.by_score[slot] = chosen.decoding.method == "fast_beam_search"
         self._segment_starts[slot] = 0
-        self._broken[slot] = False
+        self._broken[slot] = self._changed[slot] = False
+        self._finalized_at[slot] = _NEVER
         self._begin_search(slot)
+        self._open[slot] = stream
         return stream
 
     def _graphs(self, options: DecodingOptions) -> Graphs:
@@ -135,11 +146,38 @@ class StreamRecognizer:
         self._inbox.accept_many(slots, rows)
         self._loudness.accept_many(slots, rows)
 
+    def accept_runs(self, slots: Ints, samples: NDArray[np.int16], lengths: Ints) -> None:
+        """Append audio of the streams in `slots` [N], all different and unfinished: int16 [n], `lengths` [N] for each,
+        in their order."""
+        with self._lock:
+            self._inbox.accept_runs(slots, samples, lengths)
+            self._loudness.accept_runs(slots, samples, lengths)
+
     def finish(self, stream: Stream) -> None:
         """End the stream's audio, which further steps decode to its last frame."""
-        self._inbox.finish(stream.slot, self._tail_samples)
-        if self.ended(stream):
-            self._close_segment(stream)
+        with self._lock:
+            self._inbox.finish(stream.slot, self._tail_samples)
+            if self.ended(stream):
+                self._close_segment(stream)
+                self._changed[stream.slot] = True
+
+    def finalize(self, stream: Stream) -> None:
+        """Close the open segment when the audio so far has been decoded as far as it goes; the stream goes on."""
+        with self._lock:
+            windows = self._inbox.layout.whole_windows(int(self._inbox.num_samples[stream.slot]))
+            if self.finished(stream):
+                return
+            if self._inbox.num_taken[stream.slot] >= windows:
+                self._finalize(stream)
+            else:
+                self._finalized_at[stream.slot] = windows
+
+    def change_options(self, stream: Stream, options: StreamOptions) -> None:
+        """Change the options, from the stream's next step on. Where those of the search differ, the open segment ends
+        there, and a search begins anew. Raises OptionsError as `open` does."""
+        graphs = self._graphs(options.decoding)
+        with self._lock:
+            self._new_options[stream.slot] = options, graphs
 
     def discard(self, stream: Stream) -> None:
         """Decode no more of the stream, whatever audio is waiting. May be called during a step."""
@@ -148,11 +186,25 @@ class StreamRecognizer:
     def close(self, stream: Stream) -> None:
         """Give the stream's slot back; it must not be used again."""
         self._options.graphs[stream.slot] = None
+        self._new_options.pop(stream.slot, None)
+        self._open[stream.slot] = None
         self._slots.release(stream.slot)
 
     def is_ready(self, stream: Stream) -> bool:
         """Whether there is enough audio for a step."""
         return self._inbox.is_ready(stream.slot)
+
+    def are_ready(self, slots: Ints) -> Bools:
+        """Whether there is enough audio for a step of the stream in each of `slots`, bool [N]."""
+        return self._inbox.are_ready(slots)
+
+    def decoded_samples(self, slots: Ints) -> Ints:
+        """[N]: the samples of the stream in each of `slots` that have been decoded as far as they go."""
+        return self._inbox.decoded(slots)
+
+    def received_samples(self, slots: Ints) -> Ints:
+        """[N]: the samples of the stream in each of `slots` so far."""
+        return self._inbox.num_samples[slots]
 
     def finished(self, stream: Stream) -> bool:
         """Whether the stream's audio has ended."""
@@ -170,23 +222,35 @@ class StreamRecognizer:
 
     def step(self, streams: Sequence[Stream]) -> None:
         """Take every one of `streams`, all of them ready and different, one chunk further. Raises EngineError."""
-        slots = _slots(streams)
-        numbers = self._inbox.num_taken[slots]
-        turns = Turns(
-            Continuation(slots, self._fresh[slots], self._said.decided[slots], self._said.kept[slots]),
-            numbers,
-            self._inbox.heard(slots),
-            self._options.take(slots),
-        )
+        self.step_slots(_slots(streams))
+
+    def step_slots(self, slots: Ints) -> None:
+        """`step` of the streams in `slots` [N]."""
+        with self._lock:
+            self._take_new_options(slots)
+            numbers = self._inbox.num_taken[slots]
+            turns = Turns(
+                Continuation(slots, self._fresh[slots], self._said.decided[slots], self._said.kept[slots]),
+                numbers,
+                self._inbox.heard(slots),
+                self._options.take(slots),
+            )
         found = self.stepper.step(turns)
-        self._inbox.take(slots)
-        self._note(slots, found, numbers.astype(np.int64) * self._chunk_encoder_frames)
-        cuts, ended = self._cuts(slots), self._inbox.ended(slots)
-        for row in np.flatnonzero(ended | cuts.astype(np.bool_)).tolist():
-            if ended[row]:
-                self._close_segment(streams[row])
-            else:
-                self._end_segment(streams[row], cuts[row])
+        with self._lock:
+            self._inbox.take(slots)
+            self._note(slots, found, numbers.astype(np.int64) * self._chunk_encoder_frames)
+            cuts, ended = self._cuts(slots), self._inbox.ended(slots)
+            finalized = self._inbox.num_taken[slots] >= self._finalized_at[slots]
+            rows = np.flatnonzero(ended | cuts.astype(np.bool_) | finalized)
+            self._changed[slots[rows]] = True
+            for row in rows.tolist():
+                stream = self._at(int(slots[row]))
+                if ended[row]:
+                    self._close_segment(stream)
+                elif cuts[row]:
+                    self._end_segment(stream, cuts[row])
+                if finalized[row]:
+                    self._finalize(stream)
 
     def advance(self, stream: Stream) -> StreamUpdate:
         """Make all steps that are possible. Returns what they changed."""
@@ -217,8 +281,24 @@ class StreamRecognizer:
         """Store what a step has `found` in frames from `first_frames` [N] on."""
         self._fresh[slots] = False
         self._said.decided[slots] = -1
-        self._said.advance(slots, found, first_frames)
-        self._broken[slots] |= ~np.isfinite(found.scores.max(axis=1))
+        self._changed[slots] |= self._said.advance(slots, found, first_frames)
+        broken = ~np.isfinite(found.scores.max(axis=1))
+        self._broken[slots] |= broken
+        self._changed[slots] |= broken
+
+    def _take_new_options(self, slots: Ints) -> None:
+        """Use the options that have changed since the last step of these streams."""
+        if not self._new_options:
+            return
+        for slot in [slot for slot in slots.tolist() if slot in self._new_options]:
+            stream, (options, graphs) = self._at(slot), self._new_options.pop(slot)
+            if options.decoding != stream.options.decoding:
+                if self._close_segment(stream):
+                    self._changed[slot] = True
+                self._begin_search(slot)
+                self._options.set(slot, options.decoding, graphs)
+            self._endpoints.set(slot, options.rules if options.endpoint else None)
+            stream.options = options
 
     # -------------------------------------------------------------------------------------------------------- segments
 
@@ -242,6 +322,12 @@ class StreamRecognizer:
         # The last word may be unfinished: it goes into the next segment, and the search goes on.
         words = self.spec.tokens.words(self._said.hypothesis(stream.slot).tokens)
         self._close_segment(stream, words[-1].first if len(words) > 1 else None)
+
+    def _finalize(self, stream: Stream) -> None:
+        """Close the open segment because its client asked for it."""
+        self._finalized_at[stream.slot] = _NEVER
+        self._changed[stream.slot] = stream.endpoint = True
+        self._close_segment(stream)
 
     def _close_segment(self, stream: Stream, count: int | None = None, *, paused: bool = False) -> bool:
         """Close the open segment after its first `count` tokens, by default all; the others begin the next. Returns
@@ -317,6 +403,26 @@ class StreamRecognizer:
             segments.append(Segment(stream.num_closed, text(best.tokens), words, is_final=False))
         endpoint, stream.endpoint = stream.endpoint, False
         return StreamUpdate(tuple(segments), endpoint, self.ended(stream), round(self.duration_sec(stream), 3))
+
+    def news(self, slots: Ints) -> tuple[Ints, list[tuple[int, StreamUpdate | EngineError]]]:
+        """`decoded_samples` of `slots` [N], and for each whose words, segments or end have changed since the last call
+        the slot, and its update or the stream's failure."""
+        with self._lock:
+            changed = slots[self._changed[slots]]
+            self._changed[changed] = False
+            updates = [(slot, self._update_or_error(self._at(slot))) for slot in changed.tolist()]
+            return self.decoded_samples(slots), updates
+
+    def _update_or_error(self, stream: Stream) -> StreamUpdate | EngineError:
+        try:
+            return self.update(stream)
+        except EngineError as error:
+            return error
+
+    def _at(self, slot: int) -> Stream:
+        stream = self._open[slot]
+        assert stream is not None
+        return stream
 
     def _words(self, stream: Stream, said: Hypothesis) -> tuple[Word, ...]:
         """The words of the open segment. Only frames that have been searched count, so that times do not depend on how

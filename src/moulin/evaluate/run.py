@@ -88,7 +88,7 @@ async def run_plan(name: str, running: RunningTarget, plan: Plan, normalize: Nor
     before = await asyncio.to_thread(running.statistics) if running.statistics else None
     async with plan.generator(running) as generate:
         begin = asyncio.get_running_loop().time() + _LEAD_SEC
-        watching = asyncio.create_task(watch(running.pid, *plan.window(begin)))
+        watching = asyncio.create_task(watch(running.pids, *plan.window(begin)))
         try:
             generated = await generate(begin)
             usage = await watching

@@ -13,7 +13,7 @@ from moulin.audio.decode import read_audio
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.decoding.options import DecodingOptions
 from moulin.evaluate.manifest import demo_clips
-from moulin.evaluate.published_sizes import write_speaking_checkpoint
+from moulin.evaluate.published_sizes import write_checkpoint, write_speaking_checkpoint
 from moulin.models.engine_choice import EngineChoice
 from moulin.models.open_recognizer import open_recognizer
 from moulin.models.open_stream_recognizer import open_stream_recognizer
@@ -39,7 +39,7 @@ def write_speaking_model(size: str, folder: Path, *, streaming: bool, device: st
         penalty = blank_penalty(lambda tried: sum(map(_num_tokens, hear(tried))) / frames)
     with torch.no_grad():
         transducer.joiner.output_linear.bias[0] -= penalty
-    torch.save({"model": transducer.tensors()}, folder / "epoch-1.pt")
+    write_checkpoint(transducer, folder)
 
 
 def blank_penalty(tokens_a_frame: Callable[[float], float]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +33,15 @@ def open_streams(
     return recognizer
 
 
-def open_plain(spec: ModelSpec, engine: EngineChoice) -> StreamRecognizer:
+def open_plain(
+    spec: ModelSpec, engine: EngineChoice, *, max_streams: int = _PLAIN_STREAMS, max_batch: int | None = None
+) -> StreamRecognizer:
     """A recognizer to compare with: a checkpoint's plain modules in fp32 on the same device, ONNX files on the CPU."""
+    sizes: dict[str, Any] = {"max_streams": max_streams, "max_batch": max_batch}
     if isinstance(spec, CheckpointSpec):
         plain = EngineChoice(device=engine.device, precision="fp32", threads=engine.threads)
-        return open_stream_recognizer(spec.file, plain, max_streams=_PLAIN_STREAMS)
-    return open_stream_recognizer(spec.path, EngineChoice(threads=engine.threads), max_streams=_PLAIN_STREAMS)
+        return open_stream_recognizer(spec.file, plain, **sizes)
+    return open_stream_recognizer(spec.path, EngineChoice(threads=engine.threads), **sizes)
 
 
 def demo_audio() -> NDArray[np.int16]:

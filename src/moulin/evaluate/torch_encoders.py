@@ -76,7 +76,6 @@ class GpuEngineEncoder:
             graphs = EncoderGraphs(
                 encoder,
                 device=self._device,
-                joiner_dim=self._transducer.joiner.joiner_dim,
                 max_batch_frames=rows * frames,
                 enabled=self._enabled,
             )
@@ -90,7 +89,7 @@ class GpuEngineEncoder:
             with torch.cuda.stream(stream) if on_gpu else nullcontext():
                 if not self._on_device:
                     inputs.copy_(features, non_blocking=True)
-                encoder_out = graphs.run(inputs, counts)[: len(x)]
+                encoder_out = graphs.run(inputs, counts)[: len(x), :, : self._transducer.joiner.joiner_dim]
                 return encoder_out if self._on_device else encoder_out.float().cpu()
 
         return _call(forward, self._device, on_device=self._on_device)

@@ -1,8 +1,8 @@
-"""Access control: API keys, origins of web pages, and request rates."""
+"""Access control: who may call, from which web pages, and how often."""
 
 from __future__ import annotations
 
-import hmac
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -10,40 +10,29 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from moulin.gateway.api_error import ApiError, answer
+from moulin.gateway.api_keys import KEY_NAME, ApiKeys
+from moulin.gateway.client_secrets import ClientSecret, opened
+from moulin.gateway.deepgram.errors import answer_refusal, is_deepgrams
 from moulin.gateway.limits import Limits
-from moulin.gateway.settings import GatewaySettings, is_loopback
+from moulin.gateway.named_keys import SECRET_PREFIX
+from moulin.gateway.settings import GatewaySettings
+from moulin.launch.ports import is_loopback
 from moulin.quoting import cut
 
 _KEY_SUBPROTOCOL = "openai-insecure-api-key."
 """OpenAI's subprotocol for sending a key from a browser, which cannot set headers of a WebSocket."""
 
+_SCHEMES = ("bearer", "token")
+
+_SECRETS_PATH = "/v1/realtime"
+"""The only path that a client secret opens."""
+
 MOST_HEADERS_BYTES = 64 << 10
 """The limit on all headers of a request: that of h11, which checks it only where they come in several pieces."""
 
 # Health checks have no key. The page asks its user for one.
-_OPEN_PATHS = ("/", "/healthz", "/readyz", "/favicon.ico")
+_OPEN_PATHS = ("/", "/healthz", "/readyz", "/favicon.ico", "/docs", "/openapi.json")
 _OPEN_FOLDER = "/page/"
-
-
-class ApiKeys:
-    """The gateway's keys; false where it asks for none."""
-
-    def __init__(self, settings: GatewaySettings) -> None:
-        self._keys = [key.encode() for key in settings.api_keys]
-
-    def __bool__(self) -> bool:
-        return bool(self._keys)
-
-    def number(self, offered: str) -> str:
-        """The number of the offered key. All keys are compared, so that timing reveals nothing. Raises ApiError."""
-        if not offered:
-            raise ApiError(
-                401, "Expected an API key, got none", code="missing_api_key", hint="send 'Authorization: Bearer KEY'"
-            )
-        matches = [hmac.compare_digest(offered.encode(), key) for key in self._keys]
-        if True not in matches:
-            raise ApiError(401, "The API key is not one of this gateway's", code="invalid_api_key")
-        return f"key {matches.index(True)}"
 
 
 class Access:
@@ -63,7 +52,8 @@ class Access:
         try:
             self._check(HTTPConnection(scope))
         except ApiError as error:
-            await answer(error, scope, receive, send)
+            refuse = answer_refusal if is_deepgrams(scope["path"]) else answer
+            await refuse(error, scope, receive, send)
             return
         await self._app(scope, receive, send)
 
@@ -74,16 +64,39 @@ class Access:
             # A proxy in front may believe the other one, and take part of the body for a request (RFC 9112, 6.3).
             raise ApiError(400, "Expected Content-Length or Transfer-Encoding, got both", code="invalid_http")
         path = connection.scope["path"]  # connection.url would parse the Host header, which may be anything
-        if connection.scope["type"] == "websocket" or (path.startswith("/v1/") and not self._keys):
+        secret = self._client_secret(connection)
+        if (not self._keys and path.startswith("/v1/")) or (connection.scope["type"] == "websocket" and secret is None):
             self._check_origin(connection.headers)
         if connection.scope["type"] == "http" and self._is_open(path, connection.scope["method"]):
             return
         caller = connection.client.host if connection.client else ""
         if self._keys:
-            caller = self._keys.number(_offered_key(connection.headers))
+            key = secret.key if secret else self._keys.found(_offered_key(connection.headers))
+            connection.state.api_key, caller = key.key, key.name
+            KEY_NAME.set(caller)
+            self._check_metrics(path, caller)
         connection.state.caller = caller
+        connection.state.client_secret = secret
         if path.startswith("/v1/"):
             self._limits.count(caller)
+
+    def _client_secret(self, connection: HTTPConnection) -> ClientSecret | None:
+        """The secret that opens a live session, whatever page it is from: a page that has one may call. Raises ApiError
+        for one that is not valid; where there are no keys, that is none."""
+        if connection.scope["type"] != "websocket" or connection.scope["path"] != _SECRETS_PATH:
+            return None
+        offered = _offered_key(connection.headers)
+        try:
+            return opened(offered, self._keys.current()) if offered.startswith(SECRET_PREFIX) else None
+        except ApiError:
+            if self._keys:
+                raise
+            return None
+
+    def _check_metrics(self, path: str, key: str) -> None:
+        """Raises ApiError 403."""
+        if path == "/metrics" and self._settings.metrics_keys and key not in self._settings.metrics_keys:
+            raise ApiError(403, "This API key may not read the metrics", code="key_not_allowed")
 
     def _is_open(self, path: str, method: str) -> bool:
         """Whether the path needs no key."""
@@ -118,15 +131,21 @@ def headers_too_large() -> ApiError:
 
 
 def bearer_key(authorization: str) -> str:
-    """The key in `Bearer KEY`; empty where there is none."""
+    """The key in `Bearer KEY`, or in Deepgram's `Token KEY`; empty where there is none."""
     scheme, _, key = authorization.partition(" ")
-    return key.strip() if scheme.lower() == "bearer" else ""
+    return key.strip() if scheme.lower() in _SCHEMES else ""
+
+
+def key_subprotocol(offered: Sequence[str]) -> str | None:
+    """The subprotocol, `token` or `bearer`, behind which a browser sends a key to Deepgram; None where it does not."""
+    return offered[0] if len(offered) > 1 and offered[0].lower() in _SCHEMES else None
 
 
 def _offered_key(headers: Headers) -> str:
     if key := bearer_key(headers.get("authorization", "")):
         return key
-    for protocol in headers.get("sec-websocket-protocol", "").split(","):
-        if protocol.strip().startswith(_KEY_SUBPROTOCOL):
-            return protocol.strip().removeprefix(_KEY_SUBPROTOCOL)
-    return ""
+    protocols = [protocol.strip() for protocol in headers.get("sec-websocket-protocol", "").split(",")]
+    for protocol in protocols:
+        if protocol.startswith(_KEY_SUBPROTOCOL):
+            return protocol.removeprefix(_KEY_SUBPROTOCOL)
+    return protocols[1] if key_subprotocol(protocols) else ""

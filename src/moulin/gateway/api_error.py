@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from moulin.errors import (
@@ -110,12 +110,17 @@ def _refusal(
 
 async def answer(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer a request with `error`; a WebSocket, which is not accepted yet, with the same status and body as HTTP."""
+    await answer_with(JSONResponse(error.body(), error.status, error.headers()), error, scope, receive, send)
+
+
+async def answer_with(response: Response, error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+    """`answer` with a response of another form."""
     if scope["type"] == "websocket":
         assert (await receive())["type"] == "websocket.connect"
         if "websocket.http.response" not in scope.get("extensions", {}):
             await send({"type": "websocket.close", "code": 1008, "reason": close_reason(error.message)})
             return
-    await JSONResponse(error.body(), error.status, error.headers())(scope, receive, send)
+    await response(scope, receive, send)
 
 
 def close_reason(text: str) -> str:

@@ -14,9 +14,11 @@ The seam for routes is one function, `routes(services: Services) -> list[BaseRou
 * `await services.catalog.streaming(name)` (or `.offline(name)`): the served model for a client's `model`, or an
   ApiError 404 that lists the models. `None` is the default model.
 * `services.triton.stream(model.name, request_id=..., **options)`: an `AsyncLiveStream` on one of the servers.
-* `with services.limits.stream(websocket.state.caller):` around a live stream; raises ApiError 429 at the limit.
+* `with services.limits.session(websocket.state.caller):` around a live session, which may be idle for an hour, and a
+  `StreamPlace` while it has audio, or `services.limits.stream` around one that always has; ApiError 429 at the limit.
 * `services.metrics`: `active_streams`, `first_partial_seconds`, `final_seconds`, `audio_seconds.labels("stream")`.
 * `moulin.gateway.api_error.api_error(exception)`: any exception as an error for the client; `.status`, `.body()`.
+* `services.ignored.note(names)`: the header that names fields which change nothing.
 * `request.state.log` (a dict, if set): further fields for the request's line in the log.
 
 HTTP handlers raise: MoulinErrors and HTTPExceptions become OpenAI's error body.
@@ -39,9 +41,11 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
 from moulin.errors import MoulinError
-from moulin.gateway import http_routes, live_routes
+from moulin.gateway import client_secret_routes, docs_page, http_routes, ignored_fields, live_routes
 from moulin.gateway.access import Access
 from moulin.gateway.api_error import ApiError, answer, api_error
+from moulin.gateway.deepgram import routes as deepgram_routes
+from moulin.gateway.misplaced_paths import path_hint, socket_hint
 from moulin.gateway.request_context import RequestContext
 from moulin.gateway.riva.server import RivaServer
 from moulin.gateway.services import Services
@@ -70,7 +74,10 @@ def create_app(settings: GatewaySettings) -> Starlette:
     app = Starlette(
         routes=[
             *http_routes.routes(services),
+            *client_secret_routes.routes(services),
+            *docs_page.routes(),
             *live_routes.routes(services),
+            *deepgram_routes.routes(services),
             WebSocketRoute("/{path:path}", _unknown_socket),
         ],
         middleware=[
@@ -106,7 +113,7 @@ def _cors(settings: GatewaySettings) -> list[Middleware]:
             allow_origins=settings.allow_origins,
             allow_methods=("GET", "POST"),
             allow_headers=("*",),
-            expose_headers=("x-request-id", "retry-after"),
+            expose_headers=("x-request-id", "retry-after", ignored_fields.HEADER),
         )
     ]
 
@@ -117,7 +124,7 @@ _CODES = {404: "not_found", 405: "method_not_allowed"}
 async def _unknown_socket(websocket: WebSocket) -> None:
     """A WebSocket at a path that has none."""
     message = f"There is no WebSocket at {cut(websocket.scope['path'])}"
-    refusal = ApiError(404, message, code="not_found", hint="live speech is at /v1/realtime and /v1/stream")
+    refusal = ApiError(404, message, code="not_found", hint=socket_hint(websocket.scope["path"]))
     await answer(refusal, websocket.scope, websocket.receive, websocket.send)
 
 
@@ -129,7 +136,8 @@ async def _answer_error(_request: Request, error: Exception) -> Response:
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     message = f"{cut(request.method, 20)} {cut(request.scope['path'])}: {cut(error.detail, 200)}"
-    refusal = ApiError(error.status_code, message, code=_CODES.get(error.status_code))
+    hint = path_hint(request.scope["path"]) if error.status_code == 404 else None
+    refusal = ApiError(error.status_code, message, code=_CODES.get(error.status_code), hint=hint)
     return JSONResponse(refusal.body(), refusal.status, dict(error.headers or {}))
 
 

@@ -22,13 +22,23 @@ _PER_UPLOAD = 3
 """Descriptors of a recording besides its connection: the file that it is received into, and its decoder's."""
 
 
+def http_connections(settings: GatewaySettings) -> int:
+    """Those of `connection_limit` that are not Riva's."""
+    return connection_limit(settings) - (riva_connections(settings) if settings.riva_port is not None else 0)
+
+
+def riva_connections(settings: GatewaySettings) -> int:
+    """Those of `connection_limit` that Riva's gRPC may hold: half."""
+    return max(1, connection_limit(settings) // 2)
+
+
 def connection_limit(settings: GatewaySettings) -> int:
     """The connections that the gateway may hold; raises this process's limit on open files.
 
     That is `max_connections`, or as many as the requests and streams that are allowed may need. Raises LaunchError
     where there are not enough descriptors for what was asked for, with the number that would do.
     """
-    wanted = settings.max_connections or max(_USUAL, 2 * (settings.max_requests + settings.max_streams))
+    wanted = wanted_connections(settings)
     least = _FEWEST if _is_usual(settings) else _asked_for(settings)
     limit = expect_descriptors(_needed(least, settings), f"{_what(settings)} of the gateway")
     usable = limit - _base(settings)
@@ -38,6 +48,11 @@ def connection_limit(settings: GatewaySettings) -> int:
     if possible < _asked_for(settings):
         logger.warning("%d open files (ulimit -n) leave %d connections, fewer than usual", limit, possible)
     return min(wanted, possible)
+
+
+def wanted_connections(settings: GatewaySettings) -> int:
+    """`connection_limit` where there are descriptors enough."""
+    return settings.max_connections or max(_USUAL, 2 * (settings.max_requests + settings.max_streams))
 
 
 def _is_usual(settings: GatewaySettings) -> bool:

@@ -26,9 +26,6 @@ class FairPlaces:
 
     def __init__(self, places: int) -> None:
         self._places = places
-        self._kept = -(-places // _KEPT_SHARE)
-        self._few = -(-self._kept // 4)
-        """A caller with fewer places may have one of those that are kept."""
         self._held: Counter[str] = Counter()
         self._taken = 0
         self._waiting: list[_Waiting] = []
@@ -37,6 +34,16 @@ class FairPlaces:
     def taken(self) -> int:
         """The number of places in use."""
         return self._taken
+
+    @property
+    def full(self) -> bool:
+        """Whether all places are taken, those that are kept left out."""
+        return self._taken >= self._places
+
+    def resize(self, places: int) -> None:
+        """Have so many places from now on. Nobody loses a place: where there are fewer, some are not given again."""
+        self._places = places
+        self._hand_out()
 
     def take(self, caller: str) -> bool:
         """Take a place for `caller` if there is one; it is to be released."""
@@ -81,7 +88,9 @@ class FairPlaces:
     def _has_place(self, caller: str) -> bool:
         if self._taken < self._places:
             return True
-        return self._taken < self._places + self._kept and self._held[caller] < self._few
+        kept = -(-self._places // _KEPT_SHARE)
+        few = -(-kept // 4)  # a caller with fewer places may have one of those that are kept
+        return self._taken < self._places + kept and self._held[caller] < few
 
     def _hand_out(self) -> None:
         while self._waiting:

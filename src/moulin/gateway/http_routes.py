@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from moulin.audio.waveform import SAMPLE_RATE
 from moulin.client.served_model import ServedModel
 from moulin.errors import ServerUnavailable
 from moulin.gateway.api_error import ApiError, api_error
 from moulin.gateway.services import Services
 from moulin.gateway.supervision import Supervision
 from moulin.gateway.transcriptions import Transcriptions
-from moulin.quoting import quoted
 
 
 def routes(services: Services) -> list[BaseRoute]:
@@ -40,16 +42,18 @@ def routes(services: Services) -> list[BaseRoute]:
         )
 
     async def models(_request: Request) -> Response:
-        """The models in OpenAI's form; `created` is unknown and 0."""
-        served = [_model_object(model) for model in await services.catalog.models()]
+        """The served models, and the operator's aliases."""
+        served = [_model_object(model.name, model) for model in await services.catalog.models()]
+        names = {model["id"] for model in served}
+        for alias in services.settings.aliases:
+            if alias not in names:
+                with suppress(ApiError):  # of a model that is not served at the moment
+                    served.append(_model_object(alias, await services.catalog.called(alias)))
         return JSONResponse({"object": "list", "data": served})
 
     async def model(request: Request) -> Response:
         name = request.path_params["name"]
-        for served in await services.catalog.models():
-            if served.name == name:
-                return JSONResponse(_model_object(served))
-        raise ApiError(404, f"The model {quoted(name)} does not exist", code="model_not_found", param="model")
+        return JSONResponse(_model_object(name, await services.catalog.called(name)))
 
     async def translations(_request: Request) -> Response:
         raise ApiError(
@@ -64,17 +68,22 @@ def routes(services: Services) -> list[BaseRoute]:
         Route("/readyz", ready),
         Route("/metrics", metrics),
         Route("/v1/models", models),
-        Route("/v1/models/{name}", model),
+        Route("/v1/models/{name:path}", model),
         Route("/v1/audio/transcriptions", Transcriptions(services).transcribe, methods=["POST"]),
         Route("/v1/audio/translations", translations, methods=["POST"]),
     ]
 
 
-def _model_object(model: ServedModel) -> dict[str, object]:
+def _model_object(name: str, model: ServedModel) -> dict[str, object]:
+    """OpenAI's fields, and moulin's own. `created` is 0 where the repository does not tell it."""
     return {
-        "id": model.name,
+        "id": name,
         "object": "model",
-        "created": 0,
+        "created": model.created,
         "owned_by": "moulin",
+        "served_as": model.name,
         "streaming": model.streaming,
+        "bundle": model.bundle,
+        "languages": list(model.languages),
+        "sample_rate": SAMPLE_RATE,
     }

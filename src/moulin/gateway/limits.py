@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from moulin.gateway.api_error import RETRY_AFTER_SEC, ApiError
+from moulin.gateway.connection_limit import wanted_connections
 from moulin.gateway.fair_places import FairPlaces
 from moulin.gateway.settings import GatewaySettings
 
@@ -24,6 +25,7 @@ class Limits:
     def __init__(self, settings: GatewaySettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings, self._clock = settings, clock
         self._requests, self._streams = FairPlaces(settings.max_requests), FairPlaces(settings.max_streams)
+        self._sessions = FairPlaces(-(-wanted_connections(settings) * 3 // 4))
         self._full_at: dict[str, float] = {}
         """The time at which each caller's allowance is full again, in the order of last use."""
 
@@ -37,6 +39,13 @@ class Limits:
     def stream(self, caller: str) -> Iterator[None]:
         """Count one live stream of `caller` within the context. Raises ApiError at the limit."""
         with _taken(self._streams, caller, "live streams are open"):
+            yield
+
+    @contextmanager
+    def session(self, caller: str) -> Iterator[None]:
+        """Count one live session of `caller`, with audio or without, within the context. Three quarters of all
+        connections may be sessions. Raises ApiError at the limit."""
+        with _taken(self._sessions, caller, "live sessions are open"):
             yield
 
     def count(self, caller: str) -> None:

@@ -10,10 +10,11 @@ from typing import Any, Protocol
 
 from moulin.errors import MoulinError
 from moulin.gateway.api_error import ApiError, api_error
-from moulin.gateway.live_recognition import LiveRecognition
 from moulin.gateway.live_socket import ClientGone, CloseCode
 from moulin.gateway.live_steps import Event, Find, Finish, Forget, Hear, Session, Step
 from moulin.gateway.services import Services
+from moulin.gateway.stream_place import StreamPlace
+from moulin.live_transcript import StreamUpdate
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +42,29 @@ class Socket(Protocol):
     async def close(self, code: CloseCode, reason: str) -> None: ...
 
 
+class Recognition(Protocol):
+    """What a `LiveRecognition` does."""
+
+    async def hear(self, step: Hear) -> StreamUpdate: ...
+
+    async def forget(self) -> None: ...
+
+
 class LiveConnection:
     """Carries out the session's steps in order; no message is read while a step is carried out."""
 
-    def __init__(self, services: Services, socket: Socket, session: Session, recognition: LiveRecognition) -> None:
+    def __init__(
+        self,
+        services: Services,
+        socket: Socket,
+        session: Session,
+        recognition: Recognition,
+        place: StreamPlace | None = None,
+    ) -> None:
+        """With a `place`, the client may be silent for `session_idle_sec`, and has the place only while it sends audio;
+        without one, the caller holds one, and the client may be silent for `stream_idle_sec`."""
         self._services, self._socket, self._session, self._recognition = services, socket, session, recognition
+        self._place = place
         self._failures = 0
         self._last_audio = 0.0
 
@@ -65,23 +84,36 @@ class LiveConnection:
             await self._recognition.forget()
 
     async def _listen(self) -> None:
-        now = asyncio.get_running_loop().time
-        idle_sec = self._services.settings.stream_idle_sec
-        last_message = now()
+        now, settings = asyncio.get_running_loop().time, self._services.settings
+        idle_sec = settings.stream_idle_sec if self._place is None else settings.session_idle_sec
+        last_message = self._last_audio = now()
         while True:
-            rests_at = math.inf if self._session.is_resting else self._last_audio + REST_SEC
-            idle_at = last_message + idle_sec
-            if now() >= min(rests_at, idle_at):
-                await self._take(self._session.rest())
-                if idle_at <= rests_at:
-                    idle = ApiError(408, f"Nothing has come for {idle_sec:g} s", code="idle_timeout")
-                    await self._take([self._session.refused(idle)])
-                    raise _Closing(CloseCode.IDLE, idle.message)
-            else:
-                message = await self._socket.receive(min(rests_at, idle_at) - now())
+            rest_sec = min(REST_SEC, settings.stream_idle_sec)
+            rests_at = math.inf if self._session.is_resting else self._last_audio + rest_sec
+            has_place = self._place is not None and self._place.is_taken
+            frees_at = self._last_audio + settings.stream_idle_sec if has_place else math.inf
+            ends_at = last_message + idle_sec
+            next_at = min(rests_at, frees_at, ends_at)
+            if now() < next_at:
+                message = await self._socket.receive(next_at - now())
                 if message is not None:
                     last_message = now()
                     await self._take(self._session.receive(message))
+            elif next_at == rests_at:
+                await self._take(self._session.rest())
+            elif next_at == ends_at:
+                await self._end_idle(idle_sec)
+            elif self._place is not None:
+                self._place.release()
+
+    async def _end_idle(self, idle_sec: float) -> None:
+        """Close the connection. Without an error event where that may be after an hour: some clients take any of these
+        for the end of their work, but connect again where they are only disconnected."""
+        await self._take(self._session.rest())
+        idle = ApiError(408, f"Nothing has come for {idle_sec:g} s", code="idle_timeout")
+        if self._place is None:
+            await self._take([self._session.refused(idle)])
+        raise _Closing(CloseCode.IDLE, idle.message)
 
     async def _take(self, steps: Iterable[Step]) -> None:
         for step in steps:
@@ -100,6 +132,8 @@ class LiveConnection:
     async def _hear(self, step: Hear) -> None:
         self._last_audio = asyncio.get_running_loop().time()
         try:
+            if self._place is not None:
+                self._place.take()
             update = await self._recognition.hear(step)
         except MoulinError as error:
             await self._take(self._session.failed(error))
@@ -115,8 +149,7 @@ class LiveConnection:
 
     async def _find(self, step: Find) -> None:
         try:
-            found = await self._services.catalog.streaming(step.name)
-            step.model, step.uses_hotwords = found.name, found.uses_hotwords
+            step.model = await self._services.catalog.streaming(step.name)
         except MoulinError as error:
             step.refusal = api_error(error)
 

@@ -6,7 +6,7 @@ import time
 from contextlib import AsyncExitStack
 
 from moulin.audio.waveform import SAMPLE_RATE
-from moulin.client import AsyncLiveStream
+from moulin.client import AsyncBundledStream, AsyncLiveStream
 from moulin.gateway.live_steps import Hear
 from moulin.gateway.services import Services
 from moulin.live_transcript import StreamUpdate
@@ -18,7 +18,7 @@ class LiveRecognition:
     def __init__(self, services: Services, request_id: str) -> None:
         self._services, self._request_id = services, request_id
         self._open = AsyncExitStack()
-        self._stream: AsyncLiveStream | None = None
+        self._stream: AsyncLiveStream | AsyncBundledStream | None = None
         self._arrivals: list[tuple[float, float]] | None = []
         """Pieces before the first text: the end of each in the stream, and its time of arrival."""
         self.audio_sec = 0.0
@@ -54,7 +54,7 @@ class LiveRecognition:
         metrics, now = self._services.metrics, time.monotonic()
         seconds = len(step.samples) / SAMPLE_RATE
         self.audio_sec += seconds
-        metrics.audio_seconds.labels("stream").inc(seconds)
+        metrics.count_audio("stream", seconds)
         if step.end is not None:
             metrics.final_seconds.observe(now - came)
         if self._arrivals is None:

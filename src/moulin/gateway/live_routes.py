@@ -10,6 +10,8 @@ from starlette.websockets import WebSocket
 
 from moulin.errors import AudioError, MoulinError
 from moulin.gateway.api_error import ApiError, api_error
+from moulin.gateway.client_secret_routes import configured
+from moulin.gateway.client_secrets import ClientSecret
 from moulin.gateway.live_connection import LiveConnection
 from moulin.gateway.live_recognition import LiveRecognition
 from moulin.gateway.live_session import Encoding, LiveSession
@@ -19,6 +21,7 @@ from moulin.gateway.page import page_routes
 from moulin.gateway.realtime_config import RealtimeConfig
 from moulin.gateway.realtime_session import RealtimeSession, realtime_refusal
 from moulin.gateway.services import Services
+from moulin.gateway.stream_place import StreamPlace
 from moulin.quoting import quoted
 
 _OpenSession = Callable[[Services, WebSocket], Awaitable[Session]]
@@ -29,24 +32,33 @@ _Refusal = Callable[[ApiError], dict[str, Any]]
 def routes(services: Services) -> list[BaseRoute]:
     async def realtime(websocket: WebSocket) -> None:
         """OpenAI's realtime transcription session."""
-        await _serve(services, websocket, _realtime_session, realtime_refusal)
+        await _serve(services, websocket, _realtime_session, realtime_refusal, place_at_once=False)
 
     async def stream(websocket: WebSocket) -> None:
         """Binary PCM in, JSON out."""
-        await _serve(services, websocket, _live_session, lambda error: LiveSession.refused(error).fields)
+        await _serve(services, websocket, _live_session, _live_refusal, place_at_once=True)
 
     return [WebSocketRoute("/v1/realtime", realtime), WebSocketRoute("/v1/stream", stream), *page_routes()]
 
 
-async def _serve(services: Services, websocket: WebSocket, open_session: _OpenSession, refusal: _Refusal) -> None:
-    """Serve one WebSocket. An error is sent after accepting, because browsers hide a refusal's status and body."""
+async def _serve(
+    services: Services, websocket: WebSocket, open_session: _OpenSession, refusal: _Refusal, *, place_at_once: bool
+) -> None:
+    """Serve one WebSocket. An error is sent after accepting, because browsers hide a refusal's status and body.
+
+    `place_at_once`: it has a place among the streams before there is audio, so that one that would be refused then is
+    refused now. Clients of the other kind connect beforehand, and keep the connection.
+    """
     socket = LiveSocket(websocket)
     await socket.accept()
     try:
-        with services.limits.stream(websocket.state.caller), services.metrics.active_streams.track_inprogress():
+        place = StreamPlace(services, websocket.state.caller)
+        with services.limits.session(websocket.state.caller), place:
+            if place_at_once:
+                place.take()
             session = await open_session(services, websocket)
             recognition = LiveRecognition(services, websocket.state.request_id)
-            await LiveConnection(services, socket, session, recognition).run()
+            await LiveConnection(services, socket, session, recognition, place).run()
             websocket.state.log = {"audio_sec": round(recognition.audio_sec, 3)}
     except MoulinError as error:
         refused = api_error(error)
@@ -57,15 +69,24 @@ async def _serve(services: Services, websocket: WebSocket, open_session: _OpenSe
         await socket.close(CloseCode.of(refused), refused.message)
 
 
+def _live_refusal(error: ApiError) -> dict[str, Any]:
+    return LiveSession.refused(error).fields
+
+
 async def _realtime_session(services: Services, websocket: WebSocket) -> Session:
     query = websocket.query_params
     older = "realtime=v1" in websocket.headers.get("openai-beta", "")
+    secret: ClientSecret | None = websocket.state.client_secret
+    if secret is not None:
+        config = await configured(services, secret.session, older=secret.older)
+        return RealtimeSession(config, older=older or secret.older, ignored=services.ignored)
     refusal = None
     try:
         model = await services.catalog.streaming(query.get("model"))
     except ApiError as error:  # the client can still choose another with session.update
         model, refusal = await services.catalog.streaming(None), error
-    return RealtimeSession(RealtimeConfig(model.name, uses_hotwords=model.uses_hotwords), older=older, refusal=refusal)
+    config = RealtimeConfig.of_name(query.get("model"), model)
+    return RealtimeSession(config, older=older, refusal=refusal, ignored=services.ignored)
 
 
 async def _live_session(services: Services, websocket: WebSocket) -> Session:

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from moulin.client.served_model import ServedModel
 from moulin.gateway.api_error import ApiError
 from moulin.gateway.live_audio import Samples
 from moulin.live_transcript import StreamUpdate
@@ -49,8 +50,7 @@ class Find:
     """A look-up of the served model for a client's `name`; the driver fills in the model or the refusal."""
 
     name: str
-    model: str | None = None
-    uses_hotwords: bool = False
+    model: ServedModel | None = None
     refusal: ApiError | None = None
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from moulin.gateway.api_keys import KEY_NAME
+
 _LATENCY_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
@@ -34,13 +36,25 @@ class Metrics:
         self.transcribing = _gauge("moulin_gateway_transcribing", "Recordings that are being transcribed.", registry)
         self.audio_seconds = Counter("moulin_gateway_audio_seconds", "Audio transcribed.", ("kind",), registry=registry)
         """`kind` is `recording` or `stream`."""
+        self.key_requests = Counter(
+            "moulin_gateway_key_requests",
+            "Requests answered, by the name of their API key.",
+            ("key",),
+            registry=registry,
+        )
+        self.key_audio_seconds = Counter(
+            "moulin_gateway_key_audio_seconds",
+            "Audio transcribed, by the name of the API key.",
+            ("key", "kind"),
+            registry=registry,
+        )
         self.rtfx = Histogram(
             "moulin_gateway_rtfx",
             "Seconds of audio transcribed in a second, of a whole recording.",
             buckets=(0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
             registry=registry,
         )
-        self.active_streams = _gauge("moulin_gateway_active_streams", "Live streams that are open.", registry)
+        self.active_streams = _gauge("moulin_gateway_active_streams", "Live streams with audio.", registry)
         self.first_partial_seconds = Histogram(
             "moulin_gateway_first_partial_seconds",
             "From the first audio with speech of a live stream to its first text.",
@@ -53,6 +67,12 @@ class Metrics:
             buckets=_LATENCY_BUCKETS,
             registry=registry,
         )
+
+    def count_audio(self, kind: str, seconds: float) -> None:
+        """Count audio transcribed for the current request: of a `recording` or a `stream`."""
+        self.audio_seconds.labels(kind).inc(seconds)
+        if key := KEY_NAME.get():
+            self.key_audio_seconds.labels(key, kind).inc(seconds)
 
     def exposition(self) -> bytes:
         """The metrics in Prometheus' text format."""

@@ -15,12 +15,13 @@ import base64
 import binascii
 import secrets
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import zip_longest
 from typing import Any, Literal
 
 from moulin.errors import AudioError
 from moulin.gateway.api_error import ApiError, api_error
+from moulin.gateway.ignored_fields import IgnoredFields
 from moulin.gateway.live_audio import Samples
 from moulin.gateway.live_steps import Event, Find, Forget, Hear, Step
 from moulin.gateway.live_timeline import Timeline
@@ -64,11 +65,13 @@ class RealtimeSession:
         *,
         older: bool = False,
         refusal: ApiError | None = None,
+        ignored: IgnoredFields | None = None,
         new_id: Callable[[str], str] = random_id,
     ) -> None:
         """`older`: the client asked for the API's beta form. `refusal`: the error about the URL's model, if any."""
         self._config = config
         self._older, self._refusal, self._new_id = older, refusal, new_id
+        self._ignored = ignored or IgnoredFields(strict=False)
         self._id = new_id("sess")
         self._audio, self._guard = config.format.decoder(), config.format.guard()
         self._audio_sec = 0.0  # received in earlier formats
@@ -158,12 +161,16 @@ class RealtimeSession:
 
     def _update(self, fields: dict[str, Any]) -> Iterator[Step]:
         yield from self._change(self._config.updated(_required(fields, "session")))
-        yield self._event("session.updated", session=self._config.to_dict(self._id))
+        yield self._event("session.updated", session=self._config.to_dict(self._id), **self._named_ignored())
 
     def _update_older(self, fields: dict[str, Any]) -> Iterator[Step]:
         yield from self._change(self._config.updated_older(_required(fields, "session")))
         self._older = True
-        yield self._event("transcription_session.updated", session=self._config.to_older_dict(self._id))
+        shown = self._config.to_older_dict(self._id)
+        yield self._event("transcription_session.updated", session=shown, **self._named_ignored())
+
+    def _named_ignored(self) -> dict[str, Any]:
+        return {"ignored": list(self._config.ignored)} if self._config.ignored else {}
 
     def _change(self, config: RealtimeConfig) -> Iterator[Step]:
         """Apply new settings; those that concern an open stream end it, and the next has them."""
@@ -173,7 +180,9 @@ class RealtimeSession:
             yield find
             if find.model is None:
                 raise find.refusal or ApiError(404, f"There is no model {quoted(find.name)}", code="model_not_found")
-            config = replace(config, model=find.model, uses_hotwords=find.uses_hotwords)
+            config = config.served_by(find.model)
+        config = config.with_languages_checked(old)
+        self._ignored.note(config.ignored)
         detects, detected = config.turn_detection is not None, old.turn_detection is not None
         if (config.model, config.format, config.stream_options, detects) != (
             (old.model, old.format, old.stream_options, detected)
@@ -184,7 +193,7 @@ class RealtimeSession:
             yield self._committed()
             yield from self._complete()
         self._config = config
-        if config.format is not old.format:
+        if config.format != old.format:
             self._audio_sec += self._audio.received_sec
             self._audio, self._guard = config.format.decoder(), config.format.guard()
 
@@ -195,8 +204,9 @@ class RealtimeSession:
         except AudioError as error:
             raise ApiError(400, error.message, code="invalid_audio", param="audio", hint=error.hint) from None
         if (doubt := self._guard.accept(data)) is not None:
-            # The protocol has no event for warnings; after an error, too, a session goes on.
-            yield self.refused(ApiError(400, doubt, code="sample_format", param="audio"), _event_id(fields))
+            # The protocol has no event for warnings. Some clients end their work at the first `error`, and all pass
+            # over events that they do not know.
+            yield self._event("warning", code="sample_format", message=doubt, param="audio")
         for piece in pieces:
             yield self._hear(piece, None)
 

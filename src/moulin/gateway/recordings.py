@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
@@ -10,6 +11,8 @@ from contextlib import asynccontextmanager
 from typing import Any, Self
 
 from moulin.audio.selection import Selection
+from moulin.gateway.adaptive_limit import AdaptiveLimit
+from moulin.gateway.api_error import RETRY_AFTER_SEC, ApiError
 from moulin.gateway.fair_places import FairPlaces
 from moulin.gateway.metrics import Metrics
 from moulin.gateway.tracing import Attributes, Tracing
@@ -24,6 +27,8 @@ from moulin.transcript import Transcript
 _RECORDINGS_AT_ONCE = 32
 _PIECES_AT_ONCE = 32
 _PIECES_OF_ONE = 8
+_LIVE_AT_ONCE = 64
+"""Live streams in containers, each with a process."""
 
 
 class Recordings:
@@ -37,8 +42,11 @@ class Recordings:
         self, triton: TritonServers, metrics: Metrics, tracing: Tracing, limits: DecodingLimits | None = None
     ) -> None:
         self._triton, self._metrics, self._tracing = triton, metrics, tracing
-        self._turns, self._places = FairPlaces(_RECORDINGS_AT_ONCE), FairPlaces(_PIECES_AT_ONCE)
+        self._turns = FairPlaces(_RECORDINGS_AT_ONCE)
+        self._limit = AdaptiveLimit(at_least=2 * triton.count, at_most=_PIECES_AT_ONCE)
+        self._places = FairPlaces(self._limit.value)
         self._processes = DecodingProcesses(limits)
+        self._live = 0
 
     async def __aenter__(self) -> Self:
         self._starting = asyncio.create_task(self._processes.start())  # the first recording need not wait for it
@@ -74,6 +82,24 @@ class Recordings:
         finally:
             self._turns.release(caller)
 
+    @asynccontextmanager
+    async def decoding_live(self, name: str) -> AsyncIterator[tuple[Decoding, socket.socket]]:
+        """See `DecodingProcesses`. Raises ApiError 429 where as many live containers are decoded as may be."""
+        if self._live >= _LIVE_AT_ONCE:
+            raise ApiError(
+                429,
+                f"{self._live} live streams in containers are open, which is the limit",
+                code="server_busy",
+                hint="try again later, or send samples",
+                retry_after_sec=RETRY_AFTER_SEC,
+            )
+        self._live += 1
+        try:
+            async with self._processes.decoding_live(name) as (decoding, feed):
+                yield decoding, feed
+        finally:
+            self._live -= 1
+
     async def heard(
         self, pieces: Decoding, caller: str, model: str, options: Mapping[str, Any], request_id: str
     ) -> AsyncIterator[tuple[Piece, Transcript]]:
@@ -108,7 +134,7 @@ class Recordings:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
-        self._metrics.audio_seconds.labels("recording").inc(pieces.decoded_sec)
+        self._metrics.count_audio("recording", pieces.decoded_sec)
         self._metrics.rtfx.observe(pieces.decoded_sec / max(time.monotonic() - started, 1e-3))
 
     async def _transcript(
@@ -120,4 +146,7 @@ class Recordings:
             "moulin.end_sec": piece.end_sec,
         }
         with self._tracing.span("triton infer", about):
-            return piece, await self._triton.transcribe(model, piece.waveform, options, request_id=request_id)
+            sent, full = time.monotonic(), self._places.full
+            transcript = await self._triton.transcribe(model, piece.waveform, options, request_id=request_id)
+            self._places.resize(self._limit.after(time.monotonic() - sent, full=full))
+            return piece, transcript

@@ -56,7 +56,7 @@ class RecordingsByStream:
                 last = np.concatenate(waiting) if waiting else ()
                 for transcript in _closed(await stream.send(last, end=True)):
                     yield whole.piece, transcript
-        self._metrics.audio_seconds.labels("recording").inc(blocks.decoded_sec)
+        self._metrics.count_audio("recording", blocks.decoded_sec)
         self._metrics.rtfx.observe(blocks.decoded_sec / max(time.monotonic() - started, 1e-3))
 
 

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moulin.gateway.api_error import api_error
+from moulin.gateway.api_keys import KEY_NAME
 from moulin.gateway.metrics import Metrics
 from moulin.gateway.tracing import Tracing
 from moulin.quoting import cut
@@ -48,6 +49,7 @@ class RequestContext:
         request_id = request_id_of(headers)
         scope.setdefault("state", {})["request_id"] = request_id
         REQUEST_ID.set(request_id)
+        KEY_NAME.set("")
         started, status = time.monotonic(), 0
 
         async def observed(message: Message) -> None:
@@ -109,12 +111,16 @@ def report_request(
     client: str | None,
     log: Mapping[str, object] | None,
 ) -> None:
-    """Count an answered request and write its line in the log, with the fields of `log`; None for no line.
+    """Count an answered request, for its key too, and write its line in the log, with the fields of `log`; None for no
+    line.
 
     `method`, `route` and `status`, of HTTP, are of closed sets.
     """
     metrics.requests.labels(route, method, str(status)).inc()
     metrics.request_seconds.labels(route).observe(seconds)
+    key = KEY_NAME.get()
+    if key:
+        metrics.key_requests.labels(key).inc()
     if log is None:
         return
     logger.info(
@@ -128,6 +134,7 @@ def report_request(
             "status": status,
             "duration_ms": round(seconds * 1000, 1),
             "client": cut(client) if client else None,
+            **({"key": key} if key else {}),
             **log,
         },
     )

@@ -13,7 +13,7 @@ import uvicorn
 
 from moulin.errors import LaunchError
 from moulin.gateway.app import create_app
-from moulin.gateway.connection_limit import RESERVE, connection_limit
+from moulin.gateway.connection_limit import RESERVE, http_connections
 from moulin.gateway.connections import BoundedListener, BoundedProtocol, Connections
 from moulin.gateway.settings import GatewaySettings
 from moulin.gateway.websocket_protocol import WebSocketProtocol
@@ -88,7 +88,7 @@ def _not_raised_again() -> Iterator[None]:
 
 
 def _connections(settings: GatewaySettings) -> Connections:
-    return Connections(connection_limit(settings), RESERVE, header_sec=settings.header_timeout_sec)
+    return Connections(http_connections(settings), RESERVE, header_sec=settings.header_timeout_sec)
 
 
 def server_config(settings: GatewaySettings, connections: Connections | None = None) -> uvicorn.Config:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from moulin.gateway.ignored_fields import IgnoredFields
 from moulin.gateway.limits import Limits
 from moulin.gateway.metrics import Metrics
 from moulin.gateway.model_catalog import ModelCatalog
@@ -23,6 +24,7 @@ class Services:
     triton: TritonServers
     catalog: ModelCatalog
     limits: Limits
+    ignored: IgnoredFields
     metrics: Metrics
     recordings: Recordings
     recordings_by_stream: RecordingsByStream
@@ -35,5 +37,5 @@ class Services:
         tracing = open_tracing(settings.otlp_endpoint)
         recordings = Recordings(triton, metrics, tracing, DecodingLimits(cpu_sec=settings.max_decode_sec))
         by_stream, limits = RecordingsByStream(triton, metrics), Limits(settings)
-        catalog = ModelCatalog(triton, settings)
-        return cls(settings, triton, catalog, limits, metrics, recordings, by_stream, tracing)
+        catalog, ignored = ModelCatalog(triton, settings), IgnoredFields(strict=settings.strict_fields)
+        return cls(settings, triton, catalog, limits, ignored, metrics, recordings, by_stream, tracing)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from moulin.client.protocol import DEFAULT_MODEL, check_url
 from moulin.errors import OptionsError
-
-OPENAI_MODELS = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
-"""Model names in requests of programs written for OpenAI, which get the default model."""
+from moulin.gateway.named_keys import named_keys
+from moulin.launch.ports import is_loopback
+from moulin.quoting import quoted
 
 
 class GatewaySettings(BaseModel):
@@ -22,14 +21,21 @@ class GatewaySettings(BaseModel):
     triton: tuple[str, ...] = ("localhost:8001",)
     """gRPC addresses. Requests go to the server with the fewest in flight; a stream stays on its server."""
     default_model: str = DEFAULT_MODEL
-    aliases: tuple[str, ...] = OPENAI_MODELS
-    """Further names of the default model."""
+    model_aliases: tuple[str, ...] = ()
+    """Further names, each NAME, of the default model, or NAME=MODEL; beside those of `model_names.NAME_PATTERNS`."""
+    strict_fields: bool = False
+    """Refuse fields of requests that change nothing; by default they are named in `X-Moulin-Ignored`."""
 
     host: str = "127.0.0.1"
     port: NonNegativeInt = 9000
     riva_port: NonNegativeInt | None = None
     """The port of Riva's gRPC; None for none, 0 for a free one."""
     api_keys: tuple[str, ...] = ()
+    """Entries `KEY` or `NAME KEY`."""
+    api_keys_file: Path | None = None
+    """The file that `api_keys` are from, which is read again when it changes."""
+    metrics_keys: tuple[str, ...] = ()
+    """Names of the keys that may read /metrics; by default all."""
     allow_anonymous: bool = False
     """Serve other machines without a key."""
     allow_origins: tuple[str, ...] = ()
@@ -50,7 +56,7 @@ class GatewaySettings(BaseModel):
     max_requests: PositiveInt = 256
     """Recordings that may be in progress, from upload to response; the next is refused."""
     max_streams: PositiveInt = 256
-    """Live streams that may be open at once."""
+    """Live streams with audio at once."""
     max_connections: PositiveInt | None = None
     """Connections that may be open at once; by default as many as the limit on open files allows, 4,096 at most."""
     header_timeout_sec: PositiveFloat = 10.0
@@ -58,7 +64,9 @@ class GatewaySettings(BaseModel):
     max_requests_per_minute: PositiveFloat | None = None
     """The limit for one API key, or for one address without keys."""
     stream_idle_sec: PositiveFloat = 60.0
-    """A live stream without messages for this time is closed."""
+    """A live stream without audio for this time loses its place among `max_streams`."""
+    session_idle_sec: PositiveFloat = 3600.0
+    """A live session over a WebSocket of moulin's or OpenAI's without messages for this time is closed."""
     triton_timeout_sec: PositiveFloat = 120.0
     """The timeout for one piece of audio."""
     metrics_folder: Path | None = None
@@ -73,19 +81,26 @@ class GatewaySettings(BaseModel):
             raise OptionsError("Expected the address of at least one Triton server, got none")
         for address in self.triton:
             check_url(address)
+        for name, model in self.aliases.items():
+            if not name or not model:
+                raise OptionsError(f"Expected an alias NAME or NAME=MODEL, got {quoted(f'{name}={model}')}")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise OptionsError("Expected a TLS certificate and its key, got one of the two")
         for file in (self.tls_certificate, self.tls_key):
             if file is not None and not file.is_file():
                 raise OptionsError(f"Expected a PEM file at {file}, got no such file")
-        for key in self.api_keys:
-            if not key.isascii() or not key.isprintable() or " " in key or not key:
-                raise OptionsError("Expected API keys of printable ASCII without spaces, got another character in one")
+        named_keys(self.api_keys)
         if not (self.api_keys or self.allow_anonymous or is_loopback(self.host)):
             raise OptionsError(
                 f"Expected API keys for a gateway that listens on {self.host}, where other machines reach it, got none",
                 hint="give --api-keys FILE, or --allow-anonymous to serve everybody",
             )
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """The model for each name of `model_aliases`."""
+        pairs = (alias.partition("=") for alias in self.model_aliases)
+        return {name: model if equals else self.default_model for name, equals, model in pairs}
 
     @property
     def tls(self) -> bool:
@@ -100,13 +115,3 @@ def gateway_settings(**fields: object) -> GatewaySettings:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         raise OptionsError(f"Gateway setting {name}: {first['msg']}, got {first['input']!r}") from None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a server that listens on `host` is reachable from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import math
 import zlib
+from collections.abc import Iterator, Sequence
+from functools import reduce
 from typing import Any
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from moulin.cues import Cue, cues
 from moulin.gateway.transcription_request import TranscriptionRequest
+from moulin.spacing import join_texts
 from moulin.transcript import Transcript, Word, place_of
 from moulin.transcript_formats import to_srt, to_vtt
+
+_TURN_PAUSE_SEC = 1.0
+"""A longer pause ends a segment of `diarized_json`."""
 
 
 def response(transcript: Transcript, request: TranscriptionRequest) -> Response:
@@ -24,6 +30,8 @@ def response(transcript: Transcript, request: TranscriptionRequest) -> Response:
             return PlainTextResponse(to_srt(transcript))
         case "vtt":
             return PlainTextResponse(to_vtt(transcript), media_type="text/vtt")
+        case "diarized_json":
+            return JSONResponse(_diarized(transcript, request))
         case "verbose_json":
             return JSONResponse(_verbose(transcript, request))
         case "json":
@@ -67,6 +75,53 @@ def _verbose(transcript: Transcript, request: TranscriptionRequest) -> dict[str,
     if "segment" in wanted:
         fields["segments"] = [_segment(number, cue, request.temperature) for number, cue in enumerate(cues(transcript))]
     return {**fields, **transcript.others_to_dict()}
+
+
+def _diarized(transcript: Transcript, request: TranscriptionRequest) -> dict[str, Any]:
+    """A speaker for each channel or track, A, B, … in their order."""
+    places = sorted(set(map(_speaker_place, transcript.words)))
+    return {
+        "task": "transcribe",
+        "duration": transcript.duration_sec,
+        **_plain(transcript, request),
+        "segments": [
+            {
+                "type": "transcript.text.segment",
+                "id": f"seg_{number}",
+                "start": words[0].start_sec,
+                "end": words[-1].end_sec,
+                "text": reduce(join_texts, (word.word for word in words)),
+                "speaker": _speaker_name(places.index(_speaker_place(words[0]))),
+            }
+            for number, words in enumerate(_spoken_in_turn(transcript.words))
+        ],
+    }
+
+
+def _spoken_in_turn(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
+    """What one speaker says until another does, or until a pause."""
+    begin = 0
+    for end in range(1, len(words) + 1):
+        last = words[end - 1]
+        following = words[end] if end < len(words) else None
+        if (
+            following is None
+            or _speaker_place(following) != _speaker_place(last)
+            or following.start_sec - last.end_sec > _TURN_PAUSE_SEC
+        ):
+            yield words[begin:end]
+            begin = end
+
+
+def _speaker_place(word: Word) -> tuple[int, int]:
+    place = place_of(word)
+    return place.get("track", 0), place.get("channel", 0)
+
+
+def _speaker_name(number: int) -> str:
+    """A, B, …, Z, A2, B2, …"""
+    again, letter = divmod(number, 26)
+    return chr(ord("A") + letter) + (str(again + 1) if again else "")
 
 
 def _segment(number: int, cue: Cue, temperature: float) -> dict[str, Any]:

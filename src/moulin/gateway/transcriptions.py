@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, suppress
-from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
@@ -18,14 +16,10 @@ from moulin.gateway.services import Services
 from moulin.gateway.transcription_formats import delta_event, done_event, event, response
 from moulin.gateway.transcription_request import TranscriptionRequest, transcription_request
 from moulin.gateway.upload import Recording, received_form, recording_in
+from moulin.gateway.while_connected import CLIENT_GONE, while_connected
 from moulin.long_audio.joined_transcript import JoinedTranscript
 
 logger = logging.getLogger(__name__)
-
-_Result = TypeVar("_Result")
-
-_CLIENT_GONE = 499
-"""nginx's status for a client that has disconnected; it appears in the log only."""
 
 
 class Transcriptions:
@@ -52,25 +46,25 @@ class Transcriptions:
                 transcription = _Transcription(self._services, request, wanted, recording)
                 await transcription.begin()
                 if not wanted.stream:
-                    return await _while_connected(request.receive, transcription.answer())
+                    return await while_connected(request.receive, transcription.answer())
             except ClientDisconnect:
-                return Response(status_code=_CLIENT_GONE)
-            return _EventStream(transcription.events(), place.pop_all())
+                return Response(status_code=CLIENT_GONE)
+            return _EventStream(transcription.events(), place.pop_all(), transcription.headers)
         raise AssertionError("unreachable")
 
 
 class _EventStream(StreamingResponse):
     """Server-sent events. Closes `place`, and with it the file, after the last event or when the client disconnects."""
 
-    def __init__(self, events: AsyncGenerator[bytes], place: AsyncExitStack) -> None:
-        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+    def __init__(self, events: AsyncGenerator[bytes], place: AsyncExitStack, headers: Mapping[str, str]) -> None:
+        headers = {"cache-control": "no-cache", "x-accel-buffering": "no", **headers}
         super().__init__(events, media_type="text/event-stream", headers=headers)
         self._events, self._place = events, place
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         async with self._place, aclosing(self._events):
             with suppress(ClientDisconnect):
-                await _while_connected(receive, self.stream_response(send))
+                await while_connected(receive, self.stream_response(send))
 
 
 class _Transcription:
@@ -86,13 +80,18 @@ class _Transcription:
         """Find the model and check the options. Raises ApiError, OptionsError, ServerUnavailable."""
         self._wanted.decoding_changes(with_prompt=False)
         self._model = await self._services.catalog.for_recordings(self._wanted.model)
+        self.headers = self._services.ignored.note(self._wanted.ignored(self._model))
+        if self._wanted.language is None and len(self._model.languages) == 1:
+            self._wanted = self._wanted.model_copy(update={"language": self._model.languages[0]})
         self._changes = self._wanted.decoding_changes(with_prompt=self._model.uses_hotwords)
 
     async def answer(self) -> Response:
         """The whole transcript."""
         async for _ in self._deltas():
             pass
-        return response(self._transcript, self._wanted)
+        answer = response(self._transcript, self._wanted)
+        answer.headers.update(self.headers)
+        return answer
 
     async def events(self) -> AsyncGenerator[bytes]:
         """Events with the transcript as it grows, then with all of it, or with an error."""
@@ -123,31 +122,12 @@ class _Transcription:
                 async for piece, heard in found:
                     yield self._joined.add(piece, heard)
         except AudioError as error:
-            raise _audio_refusal(error) from error
+            raise audio_refusal(error) from error
         self._transcript = self._joined.transcript(pieces.decoded_sec, pieces.warnings)
         about.log = {"model": self._model.name, "audio_sec": round(pieces.decoded_sec, 3)}
 
 
-async def _while_connected(receive: Receive, work: Coroutine[Any, Any, _Result]) -> _Result:
-    """The result of `work`, which is cancelled as soon as the client has disconnected. Raises ClientDisconnect."""
-    working, leaving = asyncio.create_task(work), asyncio.create_task(_disconnected(receive))
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return await working
-        raise ClientDisconnect
-    finally:
-        working.cancel()
-        leaving.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-def _audio_refusal(error: AudioError) -> ApiError:
+def audio_refusal(error: AudioError) -> ApiError:
     too_long = isinstance(error, AudioTooLong)
     return ApiError(
         413 if too_long else 400,

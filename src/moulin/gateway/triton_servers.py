@@ -9,10 +9,11 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from moulin.client import AsyncClient, AsyncLiveStream
+from moulin.client import AsyncBundledStream, AsyncClient, AsyncLiveStream
 from moulin.client.protocol import Audio
 from moulin.client.served_model import ServedModel
 from moulin.errors import ClientError, ServerUnavailable
+from moulin.gateway.bundles import Bundles
 from moulin.quoting import quoted
 from moulin.transcript import Transcript
 
@@ -27,6 +28,7 @@ _ASKED_FOR_SEC = 5.0
 @dataclass(eq=False, slots=True)
 class _Server:
     client: AsyncClient
+    bundles: Bundles
     models: dict[str, ServedModel] = field(default_factory=dict)
     under_way: int = 0
     avoided_until: float = 0.0
@@ -47,12 +49,19 @@ class TritonServers:
         self._refreshing = asyncio.Lock()
 
     async def __aenter__(self) -> TritonServers:
-        self._servers = [_Server(AsyncClient(url, timeout_sec=self._timeout_sec)) for url in self._urls]
+        clients = [AsyncClient(url, timeout_sec=self._timeout_sec) for url in self._urls]
+        self._servers = [_Server(client, Bundles(client)) for client in clients]
         return self
 
     async def __aexit__(self, *_: object) -> None:
         for server in self._servers:
+            await server.bundles.close()
             await server.client.close()
+
+    @property
+    def count(self) -> int:
+        """The number of servers."""
+        return len(self._urls)
 
     async def models(self) -> dict[str, ServedModel]:
         """The served models by name, at most seconds old. A server that does not answer keeps its last known models.
@@ -92,17 +101,33 @@ class TritonServers:
         raise error or ServerUnavailable(f"No Triton server offers the model {quoted(model)}")
 
     @asynccontextmanager
-    async def stream(self, model: str, *, request_id: str = "", **options: Any) -> AsyncIterator[AsyncLiveStream]:
+    async def stream(
+        self, model: str, *, request_id: str = "", **options: Any
+    ) -> AsyncIterator[AsyncLiveStream | AsyncBundledStream]:
         """A live stream with a streaming model, on one server until its end. `options` are those of `StreamOptions`.
 
-        Nothing is sent before the first `send`, which raises what `transcribe` does.
+        Streams share few requests where the model takes bundles; then `request_id` goes with none. Nothing of the
+        stream is sent before the first `send`, which raises what `transcribe` does.
         """
+        error: ServerUnavailable | None = None
         for server in self._by_preference(model):
+            try:
+                with self._asking(server):
+                    opened = await _opened(server, model, options)
+            except ServerUnavailable as unavailable:
+                error = unavailable
+                continue
             with self._asking(server):
-                async with server.client.stream(model=model, request_id=request_id, **options) as stream:
-                    yield stream
+                if opened is None:
+                    async with server.client.stream(model=model, request_id=request_id, **options) as stream:
+                        yield stream
+                else:
+                    try:
+                        yield opened
+                    finally:
+                        await opened.close()
             return
-        raise ServerUnavailable(f"No Triton server offers the model {quoted(model)}")
+        raise error or ServerUnavailable(f"No Triton server offers the model {quoted(model)}")
 
     async def _refresh(self) -> None:
         found = await asyncio.gather(*map(_offered, self._servers))
@@ -137,6 +162,14 @@ class TritonServers:
             raise
         finally:
             server.under_way -= 1
+
+
+async def _opened(server: _Server, model: str, options: Mapping[str, Any]) -> AsyncBundledStream | None:
+    """A stream of the server's bundle; None for a model that takes none. Raises ClientError."""
+    if not server.models[model].lanes:
+        return None
+    bundle = await server.bundles.of(model)
+    return await bundle.open(**options)
 
 
 async def _offered(server: _Server) -> list[ServedModel] | ClientError:

@@ -10,13 +10,13 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from starlette.datastructures import FormData, UploadFile
-from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 from starlette.types import Message
 
 from moulin.decoding.hotwords import MOST_HOTWORDS
 from moulin.gateway.api_error import ApiError
+from moulin.gateway.multipart import FORM, content_kind, multipart_form
 from moulin.quoting import cut
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ async def received_form(
     comes at less than `min_bytes_per_sec` on average, 400 or 415 for an invalid body, and 507 where the disk is full.
     """
     kind = request.headers.get("content-type", "")
-    if not kind.startswith("multipart/form-data"):
+    if content_kind(kind) != FORM:
         raise ApiError(415, f"Expected a multipart/form-data body, got {kind or 'no content type'}")
     if request.headers.get("content-encoding", "identity") != "identity":
         raise ApiError(415, "Expected a body that is not compressed", hint="send FLAC or Opus to send less")
@@ -72,10 +72,10 @@ async def received_form(
     try:
         async with asyncio.timeout(min(max_sec, _SLOW_SEC)) as deadline:
             with on_disk():
-                form = await parsing.form(max_files=1, max_fields=_MAX_FIELDS)
-    except HTTPException as error:
+                form = await multipart_form(parsing, max_files=1, max_fields=_MAX_FIELDS)
+    except MultiPartException as error:
         raise (
-            _too_large(max_bytes) if received > limit else ApiError(400, f"The form is damaged: {error.detail}")
+            _too_large(max_bytes) if received > limit else ApiError(400, f"The form is damaged: {error.message}")
         ) from None
     except TimeoutError:
         message = f"Expected the upload to end within {max_sec:g} s, and {min_bytes_per_sec:g} bytes of it a second"

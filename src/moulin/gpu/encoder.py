@@ -13,8 +13,9 @@ Rows [B T, D] and frames [B, T, D] are views of the same memory; lengths are int
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -22,23 +23,29 @@ from torch import Tensor, nn
 
 from moulin.arrays import Ints32
 from moulin.encoders.joiner import Joiner
+from moulin.encoders.recipe import Recipe
 from moulin.gpu.kernels.stream_attention import Chunks
 
 Counts = Ints32
 
+At = TypeVar("At")
+"""The description of a batch for an encoder's layers: lengths of utterances, or slots and chunk numbers of streams."""
+
 
 class GpuEncoder(ABC):
-    """An encoder from features to encoder frames, projected for the joiner, for batches of whole utterances."""
+    """An encoder from features to encoder frames, through one more layer, for batches of whole utterances."""
 
     dtype: torch.dtype
     feature_dim: int
+    out_channels: int
+    """Of the layer behind the encoder."""
 
     @abstractmethod
     def __init__(
-        self, encoder: Any, joiner: Joiner, *, device: torch.device, dtype: torch.dtype, max_frames: int
+        self, encoder: Any, out: nn.Linear, *, device: torch.device, dtype: torch.dtype, max_frames: int
     ) -> None:
-        """The form of `encoder`, which is of the family that `moulin.gpu.families` has it for, and of the joiner's
-        projection, for utterances of up to `max_frames` feature frames."""
+        """The form of `encoder`, which is of the family that `moulin.gpu.families` has it for, and of the layer `out`
+        behind it (`moulin.gpu.blank_skip.output_layer`), for utterances of up to `max_frames` feature frames."""
 
     @abstractmethod
     def counts(self, frames: Counts) -> Counts:
@@ -56,7 +63,7 @@ class GpuEncoder(ABC):
     @abstractmethod
     def __call__(self, features: Tensor, counts: Tensor) -> Tensor:
         """Features float32 [B, T, feature_dim] and `counts` int32 [S, B], all at least 1, to encoder_out
-        [B, T', joiner_dim]."""
+        [B, T', out_channels]."""
 
 
 class GpuStreamEncoder(Protocol):
@@ -82,15 +89,22 @@ class GpuStreamEncoder(Protocol):
         projection, for streams in `capacity` slots. Raises EngineError for sizes that the kernels do not take."""
 
     @staticmethod
-    def values_a_stream(encoder: Any) -> int:
-        """The number of values of `dtype` in a stream's states."""
+    def check_sizes(tensors: Mapping[str, Any], recipe: Recipe) -> None:
+        """Raises EngineError where the kernels do not take the sizes of a model with `tensors`, of which only the
+        shapes are looked at, and `recipe`, which has those of streaming."""
+
+    @staticmethod
+    def state_bytes(encoder: Any, dtype: torch.dtype) -> int:
+        """The size of a stream's states on the card, for `encoder` in `dtype`."""
 
     @property
     def out_frames(self) -> int:
-        """Encoder frames of a chunk."""
+        """Encoder frames of a chunk, without those of its right context."""
 
     def __call__(self, windows: Tensor, at: Chunks) -> Tensor:
-        """Windows float32 [B, T, feature_dim] of the chunks `at` to encoder_out [B, out_frames, joiner_dim]."""
+        """Windows float32 [B, T, feature_dim] of the chunks `at` to encoder_out [B, out_frames, joiner_dim].
+
+        A window holds the features of the chunk's right context too, which the next chunk computes again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,5 +16,10 @@ OFFLINE_FAMILIES = {
 MAX_CONTEXT_SIZE = 2
 """The most tokens that a decoder may see."""
 
-STREAM_FAMILIES = {"zipformer2": "moulin.gpu.stream_zipformer2:GpuStreamZipformer2"}
+STREAM_FAMILIES = {
+    "zipformer2": "moulin.gpu.stream_zipformer2:GpuStreamZipformer2",
+    "zipformer": "moulin.gpu.stream_zipformer:GpuStreamZipformer",
+    "conformer": "moulin.gpu.stream_conformer:GpuStreamConformer",
+    "lstm": "moulin.gpu.stream_lstm:GpuStreamLstm",
+}
 """Classes for streams: each is a `moulin.gpu.encoder.GpuStreamEncoder`."""

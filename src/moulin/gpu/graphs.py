@@ -48,17 +48,19 @@ class EncoderGraphs:
     """An encoder on its device. Not thread-safe: passes run in sequence on one stream, not the default one."""
 
     def __init__(
-        self, encoder: GpuEncoder, *, device: torch.device, joiner_dim: int, max_batch_frames: int, enabled: bool = True
+        self, encoder: GpuEncoder, *, device: torch.device, max_batch_frames: int, enabled: bool = True
     ) -> None:
         """Batches of more than `max_batch_frames` feature frames, filling included, run without a graph; all do, unless
         `enabled`."""
         self._encoder, self._device, self._enabled = encoder, device, enabled
-        self._joiner_dim = joiner_dim
+        self._channels = encoder.out_channels
         rates = encoder.counts_of(1).shape[0]
         self._max_frames = max_batch_frames
         self._features = torch.zeros(max_batch_frames * encoder.feature_dim, device=device)
         self._counts = torch.ones(rates * (max_batch_frames // MIN_FRAMES), dtype=torch.int32, device=device)
-        self._encoder_out = torch.zeros(max_batch_frames // 4 * joiner_dim, dtype=encoder.dtype, device=device)
+        self._encoder_out = torch.zeros(
+            max_batch_frames // 4 * encoder.out_channels, dtype=encoder.dtype, device=device
+        )
         self._rates = rates
         self._graphs: OrderedDict[tuple[int, int], torch.cuda.CUDAGraph | None] = OrderedDict()
         self._pool: Any = None
@@ -76,7 +78,7 @@ class EncoderGraphs:
         return features, self._counts[: self._rates * rows].view(self._rates, rows)
 
     def run(self, features: Tensor, counts: Tensor) -> Tensor:
-        """encoder_out [rows, T', joiner_dim] for the filled `inputs`; overwritten by the next run."""
+        """encoder_out [rows, T', out_channels] for the filled `inputs`; overwritten by the next run."""
         rows, frames, _ = features.shape
         if not self._has_graph(rows, frames):
             return self._encoder(features, counts)
@@ -88,7 +90,7 @@ class EncoderGraphs:
         self._graphs.move_to_end(key)
         graph = self._graphs[key]
         out_frames = self._encoder.out_frames(frames)
-        out = self._encoder_out[: rows * out_frames * self._joiner_dim].view(rows, out_frames, self._joiner_dim)
+        out = self._encoder_out[: rows * out_frames * self._channels].view(rows, out_frames, self._channels)
         if graph is None:
             graph = self._graphs[key] = self._capture(features, counts, out)
             if len(self._graphs) > MAX_GRAPHS:

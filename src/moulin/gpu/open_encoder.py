@@ -9,20 +9,23 @@ from typing import Any
 import torch
 
 from moulin.encoders.encoder import Encoder
+from moulin.encoders.recipe import Recipe
 from moulin.encoders.transducer import Transducer
 from moulin.errors import EngineError
+from moulin.gpu.blank_skip import output_layer
 from moulin.gpu.encoder import GpuEncoder, GpuStreamEncoder
 from moulin.gpu.families import OFFLINE_FAMILIES, STREAM_FAMILIES
 
 
 def gpu_encoder(transducer: Transducer, *, device: torch.device, dtype: torch.dtype, max_frames: int) -> GpuEncoder:
-    """The encoder, and the joiner's projection of it, for utterances of up to `max_frames` feature frames.
+    """The encoder, and the joiner's projection of it with a CTC head's logits behind where there is one
+    (`blank_skip.output_layer`), for utterances of up to `max_frames` feature frames.
 
     Raises EngineError for a family without a form for the GPU.
     """
-    form: type[GpuEncoder] = _form(OFFLINE_FAMILIES, transducer.encoder, "encoder")
+    form: type[GpuEncoder] = _form(OFFLINE_FAMILIES, transducer.encoder.family, "encoder")
     with torch.inference_mode():
-        return form(transducer.encoder, transducer.joiner, device=device, dtype=dtype, max_frames=max_frames)
+        return form(transducer.encoder, output_layer(transducer), device=device, dtype=dtype, max_frames=max_frames)
 
 
 def gpu_stream_encoder(
@@ -32,25 +35,29 @@ def gpu_stream_encoder(
 
     Raises EngineError for a family without a form for streams on the GPU, and for sizes that it does not take.
     """
-    form = _stream_form(transducer.encoder)
+    form = _stream_form(transducer.encoder.family)
     encoder, joiner = transducer.encoder, transducer.joiner
     with torch.inference_mode():
         return form(encoder, joiner, capacity=capacity, max_batch=max_batch, device=device, dtype=dtype)
 
 
-def values_a_stream(encoder: Encoder) -> int:
-    """The number of values that the form of `encoder` keeps for each slot. Raises EngineError for a family without
-    one."""
-    return _stream_form(encoder).values_a_stream(encoder)
+def state_bytes(encoder: Encoder, dtype: torch.dtype) -> int:
+    """The bytes that the form of `encoder` keeps for each slot. Raises EngineError for a family without one."""
+    return _stream_form(encoder.family).state_bytes(encoder, dtype)
 
 
-def _stream_form(encoder: Encoder) -> type[GpuStreamEncoder]:
-    form: type[GpuStreamEncoder] = _form(STREAM_FAMILIES, encoder, "encoder of streams")
+def check_stream_sizes(family: str, tensors: Mapping[str, Any], recipe: Recipe) -> None:
+    """Raises EngineError for an encoder that `gpu_stream_encoder` would refuse; see `GpuStreamEncoder.check_sizes`."""
+    _stream_form(family).check_sizes(tensors, recipe)
+
+
+def _stream_form(family: str) -> type[GpuStreamEncoder]:
+    form: type[GpuStreamEncoder] = _form(STREAM_FAMILIES, family, "encoder of streams")
     return form
 
 
-def _form(families: Mapping[str, str], encoder: Encoder, what: str) -> Any:
-    if encoder.family not in families:
-        raise EngineError(f"The GPU engine does not know the {encoder.family} {what}")
-    module, _, name = families[encoder.family].partition(":")
+def _form(families: Mapping[str, str], family: str, what: str) -> Any:
+    if family not in families:
+        raise EngineError(f"The GPU engine does not know the {family} {what}")
+    module, _, name = families[family].partition(":")
     return getattr(importlib.import_module(module), name)

@@ -33,6 +33,7 @@ from moulin.bundle.spec import MIN_FRAMES
 from moulin.decoding.found import Hypothesis
 from moulin.decoding.options import DecodingOptions
 from moulin.decoding.row_options import RowOptions
+from moulin.gpu.blank_skip import blank_log_probs, skip_blanks
 from moulin.gpu.encoder import GpuEncoder
 from moulin.gpu.graphs import EncoderGraphs, bucket_frames, bucket_rows, most_rows
 from moulin.gpu.kernels.beam import beam_search
@@ -139,7 +140,6 @@ class GpuPipeline:
         self._graphs = EncoderGraphs(
             encoder,
             device=device,
-            joiner_dim=predictor.joiner_dim,
             max_batch_frames=max_batch_frames,
             enabled=cuda_graphs,
         )
@@ -221,11 +221,15 @@ class GpuPipeline:
                 counts.copy_(rows.counts)
                 peaks = torch.zeros(len(rows.lengths), device=self._device)
                 fbank(samples, rows.starts, rows.lengths, self._tail, frames, self._matrices, features, peaks)
-                encoder_out = self._graphs.run(features, counts).clone()
+                out = self._graphs.run(features, counts)  # overwritten by the next run
+                channels = self._predictor.joiner_dim
+                encoder_out = out[..., :channels].clone(memory_format=torch.contiguous_format)
+                skips = np.isfinite(chosen.blank_skips).any() and out.shape[2] > channels
+                blanks = blank_log_probs(out[..., channels:]) if skips else None
             searching = next(self._searches)
             with torch.cuda.stream(searching):
                 searching.wait_stream(self._encoding)
-                found = self._search(encoder_out, rows, chosen, searching)
+                found = self._search(encoder_out, blanks, rows, chosen, searching)
                 peaks.record_stream(searching)
                 memory = torch.empty(found.memory.shape, dtype=torch.int32, pin_memory=True)
                 memory.copy_(found.memory, non_blocking=True)
@@ -253,18 +257,25 @@ class GpuPipeline:
         on_host.options.write(options.take(np.minimum(np.arange(rows), count - 1)))
         return on_host, bucket_frames(int(num_frames.max()))
 
-    def _search(self, encoder_out: Tensor, rows: _Rows, options: RowOptions, searching: Any) -> FoundTensors:
+    def _search(
+        self, encoder_out: Tensor, blanks: Tensor | None, rows: _Rows, options: RowOptions, searching: Any
+    ) -> FoundTensors:
         """Search on the stream `searching`, the current one; where a batch has rows of both kinds, greedy search runs
-        beside it on another stream."""
+        beside it on another stream. With the log-probabilities `blanks` [B, T] frames are skipped as `options` say."""
         batch, frames, _ = encoder_out.shape
-        found = FoundTensors.empty(batch, frames, 1, self._device)
-        arguments = encoder_out, rows.counts[-1], rows.options, self._predictor, found
+        found, lengths, spoken = FoundTensors.empty(batch, frames, 1, self._device), rows.counts[-1], None
+        if blanks is not None:
+            blanks.record_stream(searching)
+            encoder_out.record_stream(searching)
+            spoken = skip_blanks(encoder_out, blanks, lengths, self._thresholds(options, batch))
+            encoder_out, lengths, _ = spoken
+        arguments = encoder_out, lengths, rows.options, self._predictor, found
         by_beams, greedily = bool(options.beams.any()), not options.beams.all()
         beside = searching
         if by_beams and greedily:
             beside = next(self._searches)
             beside.wait_stream(searching)
-        for tensor in (encoder_out, rows.memory):
+        for tensor in (encoder_out, lengths, rows.memory):
             tensor.record_stream(searching)
             tensor.record_stream(beside)
         if by_beams:
@@ -273,7 +284,15 @@ class GpuPipeline:
             with torch.cuda.stream(beside):
                 greedy(*arguments)
             searching.wait_stream(beside)
+        if spoken is not None:
+            spoken.give_their_numbers(found)
         return found
+
+    def _thresholds(self, options: RowOptions, rows: int) -> Tensor:
+        """float32 [rows] on the card: above it a row's frame is skipped; infinite in the rows that fill up."""
+        thresholds = torch.full((rows,), torch.inf, pin_memory=self._device.type == "cuda")
+        thresholds[: len(options)] = torch.from_numpy(options.blank_skips)
+        return thresholds.to(self._device, non_blocking=True)
 
     def _pack(self, batch: Sequence[int], waveforms: Sequence[Samples]) -> _Packed:
         """Start to copy the samples of a micro-batch into pinned memory; too short ones get zeros."""

@@ -7,12 +7,15 @@ The states of a stream are written once, in its slot, and read where they lie: a
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from moulin.encoders.joiner import Joiner
+from moulin.encoders.recipe import Recipe
 from moulin.encoders.zipformer2 import (
     CONVNEXT_PADDING,
     OUTPUT_DOWNSAMPLING,
@@ -20,6 +23,7 @@ from moulin.encoders.zipformer2 import (
     Zipformer2,
     Zipformer2Config,
     encoded_distances,
+    infer_config,
 )
 from moulin.errors import EngineError
 from moulin.gpu.encoder import Projection, embedding_projection, on
@@ -51,15 +55,12 @@ class GpuStreamZipformer2:
         max_batch: int,
         device: torch.device,
         dtype: torch.dtype,
-        chunk_size: int | None = None,
-        left_context_frames: int | None = None,
     ) -> None:
-        """`chunk_size` and `left_context_frames` are counted at 50 Hz, and the encoder's own by default. Raises
-        ValueError for a model that is not causal, and for sizes that its frame rates do not divide, and EngineError for
-        those that the kernels do not take."""
-        encoder.streaming_layout(chunk_size, left_context_frames)
-        chunk, left = _sizes(encoder, chunk_size, left_context_frames)
-        check_sizes(encoder.config, chunk, left)
+        """Raises ValueError for a model that is not causal, and for sizes that its frame rates do not divide, and
+        EngineError for those that the kernels do not take."""
+        encoder.streaming_layout()
+        chunk, left = encoder.chunk_size, encoder.left_context_frames
+        _check(encoder.config, chunk, left)
         like = torch.empty(0, device=device, dtype=dtype)
         config, embed = encoder.config, encoder.encoder_embed
         self.dtype, self.feature_dim = dtype, encoder.feature_dim
@@ -83,13 +84,18 @@ class GpuStreamZipformer2:
         self._lengths = [torch.full((max_batch,), length, dtype=torch.int32, device=device) for length in lengths]
 
     @staticmethod
-    def values_a_stream(encoder: Zipformer2) -> int:
-        """The number of values in a stream's states, with the encoder's own chunk and left context."""
+    def check_sizes(tensors: Mapping[str, Any], recipe: Recipe) -> None:
+        assert recipe.chunk_size is not None
+        assert recipe.left_context_frames is not None
+        _check(infer_config(tensors, recipe), recipe.chunk_size, recipe.left_context_frames)
+
+    @staticmethod
+    def state_bytes(encoder: Zipformer2, dtype: torch.dtype) -> int:
         config, values = encoder.config, math.prod(_embed_past_size(encoder.config))
-        chunk, left = _sizes(encoder, None, None)
+        chunk, left = encoder.chunk_size, encoder.left_context_frames
         for stack, num_layers in enumerate(config.num_layers):
             values += num_layers * sum(map(math.prod, _ring_sizes(config, stack, chunk, left)))
-        return values
+        return values * dtype.itemsize
 
     @property
     def out_frames(self) -> int:
@@ -111,13 +117,7 @@ class GpuStreamZipformer2:
         return self._encoder_proj(x.view(-1, x.shape[2])).view(*x.shape[:2], -1)
 
 
-def _sizes(encoder: Zipformer2, chunk_size: int | None, left_context_frames: int | None) -> tuple[int, int]:
-    """The sizes that are given, else the encoder's own."""
-    chunk = encoder.chunk_size if chunk_size is None else chunk_size
-    return chunk, encoder.left_context_frames if left_context_frames is None else left_context_frames
-
-
-def check_sizes(config: Zipformer2Config, chunk: int, left: int) -> None:
+def _check(config: Zipformer2Config, chunk: int, left: int) -> None:
     """Raises EngineError for sizes that the kernels do not take."""
     if chunk < CONVNEXT_PADDING:
         raise EngineError(
@@ -165,7 +165,13 @@ class _StreamLayer(Zipformer2Layer[Chunks]):
 
     def _weigh(self, projected: Tensor, at: Chunks) -> Tensor:
         return ring_attention_weights(
-            projected, at, self._keys, self._distances, chunk=self._chunk, pos_dim=self._pos_dim
+            projected,
+            at,
+            self._keys,
+            self._distances,
+            chunk=self._chunk,
+            position_at=2 * self._key_at,
+            pos_dim=self._pos_dim,
         )
 
     def _gate(self, weights: Tensor, projected: Tensor, at: Chunks) -> Tensor:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from moulin.encoders.joiner import Joiner
 from moulin.encoders.norms import BiasNorm
 from moulin.encoders.zipformer2 import (
     OUTPUT_DOWNSAMPLING,
@@ -24,7 +23,7 @@ from moulin.encoders.zipformer2 import (
     encoded_distances,
 )
 from moulin.encoders.zipformer2 import FeedForward as PlainFeedForward
-from moulin.gpu.encoder import Addition, Counts, GpuEncoder, Projection, bias_of, embedding_projection, on
+from moulin.gpu.encoder import Addition, At, Counts, GpuEncoder, Projection, bias_of, embedding_projection, on
 from moulin.gpu.kernels.attention_weights import AttentionWeights, attention_weights, distance_table
 from moulin.gpu.kernels.convnext import ConvNeXtWeights, convnext
 from moulin.gpu.kernels.depthwise import Depthwise, depthwise
@@ -34,17 +33,14 @@ from moulin.gpu.kernels.subsampling import Subsampling, subsampling
 from moulin.gpu.kernels.weighted_values import gated_values, weighted_values
 from moulin.gpu.modules import FeedForward
 
-At = TypeVar("At")
-"""The description of a batch for its layers: lengths of utterances, or slots and chunk numbers of streams."""
-
 
 class GpuZipformer2(GpuEncoder):
     def __init__(
-        self, encoder: Zipformer2, joiner: Joiner, *, device: torch.device, dtype: torch.dtype, max_frames: int
+        self, encoder: Zipformer2, out: nn.Linear, *, device: torch.device, dtype: torch.dtype, max_frames: int
     ) -> None:
         like = torch.empty(0, device=device, dtype=dtype)
         config, embed = encoder.config, encoder.encoder_embed
-        self.dtype, self.feature_dim = dtype, encoder.feature_dim
+        self.dtype, self.feature_dim, self.out_channels = dtype, encoder.feature_dim, out.out_features
         self._factors = config.downsampling_factors
         one, two, three = (embed.conv[index] for index in (0, 2, 4))
         self._convs = Subsampling.of(one, two, three, "swoosh_r", device, dtype)  # type: ignore[arg-type]
@@ -58,7 +54,7 @@ class GpuZipformer2(GpuEncoder):
         ]
         self._dims = config.encoder_dims
         self._downsampling = on(encoder.encoder.downsample_output.bias.softmax(dim=0), like, dtype=torch.float32)
-        self._encoder_proj = Projection.of(joiner.encoder_proj, missing=None, like=like)
+        self._out_layer = Projection.of(out, missing=None, like=like)
 
     def counts(self, frames: Counts) -> Counts:
         """Counts of feature frames, of frames after the embedding and in each stack, and of encoder frames."""
@@ -77,7 +73,7 @@ class GpuZipformer2(GpuEncoder):
             x = stack(x, embedded, counts[2 + index])
             outputs.append(x)
         x = downsample(widest(outputs, self._dims), embedded, self._downsampling, max(self._dims))
-        return self._encoder_proj(x.view(-1, x.shape[2])).view(*x.shape[:2], -1)
+        return self._out_layer(x.view(-1, x.shape[2])).view(*x.shape[:2], -1)
 
 
 def widest(outputs: Sequence[Tensor], dims: Sequence[int]) -> Tensor:

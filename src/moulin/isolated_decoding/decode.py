@@ -8,18 +8,20 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from moulin.arrays import Floats
+from moulin.audio.live_input import LiveInput
 from moulin.audio.recording import Recording, opened_recordings
 from moulin.audio.selection import Selection
 from moulin.audio.timeline import Skip
 from moulin.audio.waveform import SAMPLE_RATE
-from moulin.errors import MoulinError
+from moulin.errors import AudioError, MoulinError
 from moulin.isolated_decoding.messages import ERRORS, MAX_ORDER_BYTES, UNEXPECTED, DecodingLimits, Order, packed
+from moulin.long_audio.cutter import Piece
 from moulin.long_audio.recording_blocks import RecordingBlocks
 from moulin.long_audio.recording_pieces import OpenRecordings, RecordingPieces
 
@@ -52,16 +54,41 @@ def _decode(order: Order, recording: int, result: socket.socket) -> None:
 
     The process is killed where it needs more CPU time than `order.limits` allow.
     """
-    signal.setitimer(signal.ITIMER_PROF, _LONG_SEC)
+    if not order.live:
+        signal.setitimer(signal.ITIMER_PROF, _LONG_SEC)
     _limit_memory(order.limits.memory_bytes)
     _Log.sends_to(result)
+    if order.live:
+        _send_all(order, partial(_LiveBlocks, order, recording), result)
+        return
     send_pieces(order, partial(_charged_recordings, order, f"/proc/self/fd/{recording}"), result)
 
 
 def send_pieces(order: Order, recordings: OpenRecordings, result: socket.socket) -> None:
     """Send the pieces of the `recordings` that the order's selection stands for, and how they end."""
+
+    def pieces() -> RecordingBlocks | RecordingPieces:
+        if order.max_utterance_sec is None:
+            return RecordingBlocks(recordings, order.selection)
+        return RecordingPieces(recordings, order.selection, max_utterance_sec=order.max_utterance_sec)
+
+    _send_all(order, pieces, result)
+
+
+class _Pieces(Protocol):
+    @property
+    def decoded_sec(self) -> float: ...
+
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
+
+    def __iter__(self) -> Iterator[Piece]: ...
+
+
+def _send_all(order: Order, opened: Callable[[], _Pieces], result: socket.socket) -> None:
+    """Send the pieces, and how they end."""
     try:
-        _send_pieces(order, recordings, result)
+        _send_pieces(opened(), result)
     except MoulinError as error:
         kind = next(kind for kind in ERRORS if isinstance(error, ERRORS[kind]))
         _send(result, {"error": kind, "message": error.message, "hint": error.hint})
@@ -73,12 +100,7 @@ def send_pieces(order: Order, recordings: OpenRecordings, result: socket.socket)
         _send(result, {"error": UNEXPECTED, "message": f"{type(error).__name__}: {error}", "hint": None})
 
 
-def _send_pieces(order: Order, recordings: OpenRecordings, result: socket.socket) -> None:
-    pieces: RecordingBlocks | RecordingPieces
-    if order.max_utterance_sec is None:
-        pieces = RecordingBlocks(recordings, order.selection)
-    else:
-        pieces = RecordingPieces(recordings, order.selection, max_utterance_sec=order.max_utterance_sec)
+def _send_pieces(pieces: _Pieces, result: socket.socket) -> None:
     for piece in pieces:
         place = None if piece.place is None else [piece.place.channel, piece.place.track]
         header = {"start": piece.start_samples, "place": place, "decoded_sec": pieces.decoded_sec}
@@ -91,6 +113,34 @@ def _charged_recordings(order: Order, path: str) -> list[tuple[Selection, _Charg
     budget = _Budget(order.limits)
     opened = opened_recordings(path, order.selection, max_duration_sec=order.max_audio_sec, name=order.name)
     return [(single, _Charged(recording, budget)) for single, recording in opened]
+
+
+class _LiveBlocks(Iterator[Piece]):
+    """The audio of an open pipe or socket as it comes."""
+
+    warnings = ()
+
+    def __init__(self, order: Order, descriptor: int) -> None:
+        self._name, self._budget = order.name, _Budget(order.limits)
+        self._input = LiveInput(descriptor, order.name)
+        self._blocks = iter(self._input)
+        self._samples = 0
+
+    @property
+    def decoded_sec(self) -> float:
+        return self._samples / SAMPLE_RATE
+
+    def __next__(self) -> Piece:
+        for block in self._blocks:
+            if len(block):
+                piece = Piece(self._samples, block)
+                self._samples += len(block)
+                self._budget.allow(len(block))
+                return piece
+        self._input.close()
+        if self._input.fault is not None:
+            raise AudioError(f"{self._name} cannot be decoded any further: {self._input.fault}")
+        raise StopIteration
 
 
 class _Budget:

@@ -66,6 +66,8 @@ class Order:
     max_audio_sec: float
     selection: Selection = MIX
     limits: DecodingLimits = DecodingLimits()
+    live: bool = False
+    """Whether the recording is a pipe or socket that is still being written: all audio, mixed, as soon as it comes."""
 
     def to_bytes(self) -> bytes:
         fields = dataclasses.asdict(self) | {"name": self.name[:_MAX_NAME]}

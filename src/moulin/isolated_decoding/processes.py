@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import signal
 import socket
 import subprocess
@@ -66,8 +67,25 @@ class DecodingProcesses:
 
         Without `max_utterance_sec` its pieces are all of its audio in blocks of about a second.
         """
-        server = await self._running()
         order = Order(next(self._numbers), name, max_utterance_sec, max_audio_sec, selection, self._limits)
+        async with self._decoding(order, recording) as decoding:
+            yield decoding
+
+    @asynccontextmanager
+    async def decoding_live(self, name: str) -> AsyncIterator[tuple[Decoding, socket.socket]]:
+        """The audio of a container as it comes, all of it in blocks of whatever length, and a socket that does not
+        block, into which the container's bytes are to be written and which is to be shut down behind the last."""
+        order = Order(next(self._numbers), name, None, math.inf, limits=self._limits, live=True)
+        feed, fed = socket.socketpair()
+        feed.setblocking(False)
+        with feed, fed:
+            async with self._decoding(order, fed.fileno()) as decoding:
+                fed.close()  # the process has its own
+                yield decoding, feed
+
+    @asynccontextmanager
+    async def _decoding(self, order: Order, recording: int) -> AsyncIterator[Decoding]:
+        server = await self._running()
         mine, theirs = socket.socketpair()
         mine.setblocking(False)
         with mine:
@@ -133,7 +151,7 @@ class Decoding(AsyncIterator[Piece]):
 
     async def _message(self) -> tuple[dict[str, Any], bytearray]:
         try:
-            async with asyncio.timeout(_STALLED_SEC):
+            async with asyncio.timeout(None if self._order.live else _STALLED_SEC):
                 of_header, of_samples = LENGTHS.unpack(await self._read(LENGTHS.size))
                 return json.loads(await self._read(of_header)), await self._read(of_samples)
         except TimeoutError:

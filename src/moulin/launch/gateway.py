@@ -42,11 +42,14 @@ class GatewayProcess:
         arguments: Sequence[str],
         *,
         address: str,
+        tls: bool = False,
         environ: Mapping[str, str] = os.environ,
         board: SupervisionBoard | None = None,
     ) -> None:
-        """`address` is the HOST:PORT at which the gateway will answer; it publishes what `board` says."""
-        self._arguments, self._address, self._environ, self._board = arguments, address, environ, board
+        """`address` is the HOST:PORT at which the gateway will answer, over HTTPS with `tls`; it publishes what `board`
+        says."""
+        self._arguments, self._address, self._tls = arguments, address, tls
+        self._environ, self._board = environ, board
         self._process: subprocess.Popen[bytes] | None = None
         self._liveness = ProcessLiveness("The gateway")
 
@@ -85,7 +88,7 @@ class GatewayProcess:
         self._liveness = ProcessLiveness("The gateway")
         started = time.monotonic()
         next_look = started
-        while not answers(self._address, "/healthz"):
+        while not answers(self._address, "/healthz", tls=self._tls):
             now = time.monotonic()
             if cancelled is not None and cancelled.is_set():
                 raise LaunchError("Expected the gateway to start, got a stop before it answered")
@@ -110,7 +113,7 @@ class GatewayProcess:
             return None
         if (code := self._process.poll()) is not None:
             return Failure("ended", f"The gateway ended with exit code {code}")
-        answering = answers(self._address, "/healthz")
+        answering = answers(self._address, "/healthz", tls=self._tls)
         signs = signs_of(self._process.pid)
         return self._liveness.observe(signs, time.monotonic(), answers=answering) if signs else None
 

@@ -17,6 +17,7 @@ from typing import Self
 
 from moulin.errors import LaunchError
 from moulin.launch.answers import Probe, answers
+from moulin.launch.closed_protocols import closed_protocols
 from moulin.launch.liveness import Failure, LoadLiveness, ProcessLiveness
 from moulin.launch.log import ServerLog
 from moulin.launch.ports import claim_ports, reachable
@@ -262,7 +263,7 @@ class TritonServer:
         command += [f"{flag}={port}" for flag, port in self._ports.items()]
         command += [f"--{service}-address={options.host}" for service in ("http", "grpc", "metrics")]
         command.append(f"--exit-timeout-secs={options.exit_timeout_sec + _TRITONS_OWN_SEC}")
-        command += _KEEPALIVE
+        command += [*_KEEPALIVE, *closed_protocols(options.host)]
         if options.log_verbose:
             command.append(f"--log-verbose={options.log_verbose}")
         if not options.auto_complete_config:

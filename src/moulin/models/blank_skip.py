@@ -11,7 +11,9 @@ from moulin.models.precisions import searches_on_host
 
 def skips_blanks(spec: ModelSpec, engine: EngineChoice) -> bool:
     """Whether `engine`, with every choice settled, gives what the search needs to skip frames of `spec`."""
-    return searches_on_host(spec, engine) and spec.has_ctc_head and engine.kind != "tensorrt"
+    if not searches_on_host(spec, engine):
+        return spec.has_ctc_head and spec.streaming is None
+    return spec.has_ctc_head and engine.kind != "tensorrt"
 
 
 def check_blank_skip(spec: ModelSpec, engine: EngineChoice, options: DecodingOptions | None) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Any
 
 from moulin.bundle.spec import OnnxModelSpec
 from moulin.errors import BundleError, EngineError, OptionsError
-from moulin.gpu.families import MAX_CONTEXT_SIZE, STREAM_FAMILIES
+from moulin.gpu.families import MAX_CONTEXT_SIZE
 from moulin.models.engines import check_gpu_engine
-from moulin.models.precisions import gpu_engine_knows
 
 
 def why_not_on_gpu_engine(spec: OnnxModelSpec, device: str) -> str | None:
@@ -29,25 +27,18 @@ def why_not_on_gpu_engine(spec: OnnxModelSpec, device: str) -> str | None:
 
 
 def _check_chunks(spec: OnnxModelSpec) -> None:
-    """Raises EngineError for a chunk or left context of a Zipformer2 that the kernels do not take."""
+    """Raises EngineError for a chunk or left context that the kernels do not take."""
     from moulin.bundle.onnx_weights.load import OnnxWeights
-    from moulin.encoders.zipformer2 import infer_config
-    from moulin.gpu.stream_zipformer2 import check_sizes
+    from moulin.gpu.open_encoder import check_stream_sizes
 
     weights = OnnxWeights(spec)
-    shapes: Any = weights.arrays  # all that is looked at
-    recipe = weights.recipe
-    assert recipe.chunk_size is not None
-    assert recipe.left_context_frames is not None
-    check_sizes(infer_config(shapes, recipe), recipe.chunk_size, recipe.left_context_frames)
+    check_stream_sizes(weights.family, weights.arrays, weights.recipe)
 
 
 def why_not_its_network(spec: OnnxModelSpec) -> str | None:
     """`why_not_on_gpu_engine` on a machine that has all that is needed."""
     from moulin.bundle.onnx_weights.load import OnnxWeights
 
-    if not gpu_engine_knows(spec):
-        return f"it streams {' and '.join(STREAM_FAMILIES)} alone, not {spec.family}"
     if spec.context_size > MAX_CONTEXT_SIZE:
         return f"it knows decoders that see up to {MAX_CONTEXT_SIZE} tokens, and this one sees {spec.context_size}"
     try:

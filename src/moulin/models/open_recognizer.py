@@ -59,7 +59,7 @@ def open_recognizer(
     graphs = hotword_graphs(spec, engine, hotwords, options)
     fusion = open_fusion(spec, engine, lm)
     check_scales(options, fusion)
-    if engine.kind == "torch" and runs_on_gpu_engine(spec, engine.device, spec.precision):
+    if engine.kind == "torch" and runs_on_gpu_engine(engine.device, spec.precision):
         check_gpu_engine(engine.device)
         from moulin.bundle.transducer import transducer_of
         from moulin.engine.gpu.pipeline import GpuEnginePipeline
@@ -73,7 +73,7 @@ def open_recognizer(
             cuda_graphs=engine.cuda_graphs,
         )
         on_gpu.warm_up()
-        return Recognizer(spec, on_gpu, options=options, skips_blanks=False)
+        return Recognizer(spec, on_gpu, options=options, skips_blanks=skips_blanks(spec, engine))
     on_host = (
         CtcPipeline(spec, _ctc_runner(spec, engine), tail_padding_sec=tail_padding_sec, max_audio_sec=max_audio_sec)
         if spec.head == "ctc"

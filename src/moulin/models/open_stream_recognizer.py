@@ -58,7 +58,7 @@ def open_stream_recognizer(
     graphs = hotword_graphs(spec, engine, hotwords, decoding)
     fusion = open_fusion(spec, engine, lm)
     check_scales(decoding, fusion)
-    if engine.kind == "torch" and runs_on_gpu_engine(spec, engine.device, spec.precision):
+    if engine.kind == "torch" and runs_on_gpu_engine(engine.device, spec.precision):
         check_gpu_engine(engine.device)
         from moulin.bundle.transducer import transducer_of
         from moulin.engine.gpu.stepper import GpuStepper

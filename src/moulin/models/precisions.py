@@ -1,13 +1,11 @@
 """The precision in which an engine runs a model: one table for recordings and streams, commands and Triton's models.
 
-| form       | engine      | on  | of                  | runs in (by default the first)        |
-|------------|-------------|-----|---------------------|---------------------------------------|
-| ONNX       | onnxruntime | any | all                 | what the chosen files are: fp32, fp16, int8 |
-| ONNX       | tensorrt    | GPU | all                 | fp16, bf16, fp32                      |
-| checkpoint | torch       | CPU | all                 | fp32                                  |
-| checkpoint | torch       | GPU | recordings          | fp16, bf16, fp32                      |
-| checkpoint | torch       | GPU | streams, zipformer2 | fp16, bf16, fp32                      |
-| checkpoint | torch       | GPU | streams of others   | fp32                                  |
+| form       | engine      | on  | runs in (by default the first)              |
+|------------|-------------|-----|---------------------------------------------|
+| ONNX       | onnxruntime | any | what the chosen files are: fp32, fp16, int8 |
+| ONNX       | tensorrt    | GPU | fp16, bf16, fp32                            |
+| checkpoint | torch       | CPU | fp32                                        |
+| checkpoint | torch       | GPU | fp16, bf16, fp32; a CTC head in fp32        |
 
 On a GPU fp16 and bf16 are our GPU engine, fp32 is the plain modules. A checkpoint for onnxruntime or tensorrt is
 exported first, and then is ONNX. ONNX files for torch are the network that they hold, as in a checkpoint.
@@ -22,7 +20,6 @@ from moulin.bundle.precision import Precision
 from moulin.bundle.spec import CheckpointSpec, ModelSpec, OnnxModelSpec
 from moulin.engine.device import gpu_index
 from moulin.errors import OptionsError
-from moulin.gpu.families import STREAM_FAMILIES
 from moulin.models.engine_choice import Engine, EngineChoice
 from moulin.models.engines import RUNTIMES, choose_engine, no_ctc
 
@@ -69,26 +66,19 @@ def precision_for(spec: ModelSpec, engine: Engine, device: str, precision: Preci
     if precision is None:
         return possible[0]
     if precision not in possible:
-        raise _refusal(spec, device, precision)
+        raise _refusal(spec, precision)
     return precision
 
 
 def checkpoint_precisions(spec: ModelSpec, device: str) -> tuple[Precision, ...]:
     """The precisions in which a checkpoint runs on `device`, the default first."""
-    if gpu_index(device) is not None and gpu_engine_knows(spec):
-        return _GPU_ENGINE if spec.head == "transducer" else ("fp32",)
-    return ("fp32",)
+    return _GPU_ENGINE if gpu_index(device) is not None and spec.head == "transducer" else ("fp32",)
 
 
-def gpu_engine_knows(spec: ModelSpec) -> bool:
-    """Whether our GPU engine is chosen for a checkpoint: every offline one (the engine refuses what it cannot run), and
-    the streaming ones of `STREAM_FAMILIES`."""
-    return spec.streaming is None or spec.family in STREAM_FAMILIES
-
-
-def runs_on_gpu_engine(spec: ModelSpec, device: str, running_in: Precision) -> bool:
-    """Whether our GPU engine, not PyTorch's modules, runs a checkpoint in the precision `running_in`."""
-    return gpu_index(device) is not None and running_in in _HALF and gpu_engine_knows(spec)
+def runs_on_gpu_engine(device: str, running_in: Precision) -> bool:
+    """Whether our GPU engine, not PyTorch's modules, runs a checkpoint in the precision `running_in`. The engine
+    refuses what it cannot run."""
+    return gpu_index(device) is not None and running_in in _HALF
 
 
 def settled(spec: _Spec, choice: EngineChoice) -> tuple[_Spec, EngineChoice]:
@@ -107,24 +97,15 @@ def settled(spec: _Spec, choice: EngineChoice) -> tuple[_Spec, EngineChoice]:
     return spec, replace(choice, kind=kind, device=device, precision=precision)
 
 
-def _refusal(spec: ModelSpec, device: str, precision: Precision) -> OptionsError:
+def _refusal(spec: ModelSpec, precision: Precision) -> OptionsError:
     what = "Streams" if spec.streaming else "Recordings"
     if spec.head == "ctc":
         return OptionsError(
             f"The CTC head of a checkpoint runs in fp32, not in {precision}", hint="leave out --precision, or --head"
         )
-    if gpu_index(device) is None:
-        hint = "leave out --precision; or export it for ONNX Runtime with --engine onnxruntime"
-        if gpu_engine_knows(spec):
-            hint = "add --device cuda, or leave out --precision"
-        return OptionsError(
-            f"{what} of a checkpoint run in fp32 on a CPU, not in {precision}: 16-bit arithmetic is for GPUs",
-            hint=hint,
-        )
     return OptionsError(
-        f"{what} of a {spec.family} checkpoint run in fp32 on {device}, not in {precision}: "
-        "our GPU engine streams Zipformer2 alone",
-        hint="leave out --precision; ONNX files of it run in fp16, with --engine onnxruntime or tensorrt",
+        f"{what} of a checkpoint run in fp32 on a CPU, not in {precision}: 16-bit arithmetic is for GPUs",
+        hint="add --device cuda, or leave out --precision",
     )
 
 
@@ -134,4 +115,4 @@ def _listed(names: tuple[Precision, ...]) -> str:
 
 def searches_on_host(spec: ModelSpec, engine: EngineChoice) -> bool:
     """Whether `engine`, with every choice settled, searches `spec` on the host."""
-    return engine.kind != "torch" or not runs_on_gpu_engine(spec, engine.device, engine.precision or spec.precision)
+    return engine.kind != "torch" or not runs_on_gpu_engine(engine.device, engine.precision or spec.precision)

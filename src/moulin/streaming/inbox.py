@@ -9,6 +9,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from moulin.arrays import Floats, Ints
+from moulin.audio.runs import copy_runs, starts_of
 from moulin.audio.waveform import as_floats
 from moulin.streaming.window_layout import WindowLayout
 
@@ -38,12 +39,14 @@ class Inbox:
         self._in_ring = np.zeros(slots, dtype=np.int64)
         self._num_windows = np.full(slots, _GOES_ON, dtype=np.int64)
         self._waiting: dict[int, deque[Floats]] = {}
+        self._waits = np.zeros(slots, dtype=np.bool_)  # whether a slot is in `_waiting`
 
     def open(self, slot: int) -> None:
         """Begin a stream in `slot`. Samples that an earlier stream left in the ring are never read."""
         self.num_samples[slot] = self.num_taken[slot] = self._in_ring[slot] = 0
         self._num_windows[slot] = _GOES_ON
         self._waiting.pop(slot, None)
+        self._waits[slot] = False
 
     def accept(self, slot: int, samples: Floats) -> None:
         """Append audio: float32 [n], n may be 0. It is copied."""
@@ -54,6 +57,7 @@ class Inbox:
         count = self._fill(slot, samples)
         if count < len(samples):
             self._waiting[slot] = deque([samples[count:].copy()])
+            self._waits[slot] = True
 
     def accept_many(self, slots: Ints, samples: Floats | NDArray[np.int16]) -> None:
         """Append audio of many streams: float32 or int16 [N, n], a row for each of `slots`, all different."""
@@ -62,9 +66,7 @@ class Inbox:
             return
         starts = self._in_ring[slots]
         at = starts % self._ring
-        fits = starts + count <= self._room_end(slots)
-        if self._waiting:
-            fits &= [slot not in self._waiting for slot in slots.tolist()]
+        fits = (starts + count <= self._room_end(slots)) & ~self._waits[slots]
         straight = fits & (at + count <= self._ring)
         self._put(slots[straight], at[straight], samples if straight.all() else samples[straight])
         # Rows that wrap around the ring's end: as their chunks are equally long, few different positions occur.
@@ -77,6 +79,25 @@ class Inbox:
         self.num_samples[slots[fits]] += count
         for row in np.flatnonzero(~fits).tolist():
             self.accept(int(slots[row]), as_floats(samples[row]))
+
+    def accept_runs(self, slots: Ints, samples: Floats | NDArray[np.int16], lengths: Ints) -> None:
+        """Append audio of many streams: float32 or int16 [n], `lengths` [N] of it for each of `slots`, which differ."""
+        starts, begins = self._in_ring[slots], starts_of(lengths)
+        fits = (starts + lengths <= self._room_end(slots)) & ~self._waits[slots]
+        rows = np.flatnonzero(fits)
+        at, some = starts[rows] % self._ring, lengths[rows]
+        straight = np.minimum(some, self._ring - at)  # the others wrap around the ring's end
+        copy_runs(
+            samples,
+            self.rings.reshape(-1),
+            np.concatenate([begins[rows], begins[rows] + straight]),
+            np.concatenate([slots[rows] * self._ring + at, slots[rows] * self._ring]),
+            np.concatenate([straight, some - straight]),
+        )
+        self._in_ring[slots[rows]] += some
+        self.num_samples[slots[rows]] += some
+        for row in np.flatnonzero(~fits).tolist():
+            self.accept(int(slots[row]), as_floats(samples[begins[row] : begins[row] + lengths[row]]))
 
     def finish(self, slot: int, tail_samples: int) -> None:
         """End the stream's audio; silence follows as in `WindowLayout.all_windows`. One that has ended stays so."""
@@ -99,6 +120,23 @@ class Inbox:
             end = self.layout.whole_windows(int(self.num_samples[slot]))
         return bool(self.num_taken[slot] < end)
 
+    def are_ready(self, slots: Ints) -> NDArray[np.bool_]:
+        """`is_ready` of each of `slots`, bool [N]."""
+        ends = self._num_windows[slots]
+        whole = (self.num_samples[slots] - self.layout.samples + self.layout.overhang) // self.layout.chunk + 1
+        ready: NDArray[np.bool_] = self.num_taken[slots] < np.where(ends == _GOES_ON, whole, ends)
+        return ready
+
+    def decoded(self, slots: Ints) -> Ints:
+        """[N]: the samples of each of `slots` that have been decoded as far as they go: with no more than these, no
+        window would be left to take."""
+        count, ends = self.num_samples[slots], self._num_windows[slots]
+        first_window = self.layout.samples - self.layout.overhang
+        enough = first_window + self.num_taken[slots].astype(np.int64) * self.layout.chunk  # for the next window
+        still = np.where(ends == _GOES_ON, count, count - 1)
+        decoded: Ints = np.where(self.ended(slots), count, np.maximum(np.minimum(still, enough - 1), 0))
+        return decoded
+
     def ended(self, slots: Ints) -> NDArray[np.bool_]:
         """Whether each of `slots` is finished and has no window left, bool [N]."""
         ends = self._num_windows[slots]
@@ -114,10 +152,8 @@ class Inbox:
     def take(self, slots: Ints) -> None:
         """Move each of `slots` past its next window, which makes room in the rings."""
         self.num_taken[slots] += 1
-        if self._waiting:
-            for slot in slots.tolist():
-                if slot in self._waiting:
-                    self._refill(slot)
+        for slot in slots[self._waits[slots]].tolist():
+            self._refill(slot)
 
     def _put(self, slots: Ints, at: Ints, samples: Floats | NDArray[np.int16]) -> None:
         """Write rows [N, n] to positions `at` [N] of their rings; none reaches beyond the ring's end."""
@@ -138,6 +174,7 @@ class Inbox:
                 return
             pieces.popleft()
         del self._waiting[slot]
+        self._waits[slot] = False
 
     def _fill(self, slot: int, samples: Floats) -> int:
         """Append as many of `samples` to the ring as it has room for. Returns how many."""

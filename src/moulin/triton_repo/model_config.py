@@ -7,6 +7,8 @@ from typing import Any
 
 from tritonclient.grpc import model_config_pb2 as pb
 
+from moulin.bundle.file_names import languages_of
+from moulin.bundle.spec import ModelSpec
 from moulin.triton_repo import contract
 
 PLAN_NAME = "encoder.plan"
@@ -44,6 +46,35 @@ def add_chunk_index(config: Any) -> None:
     config.input.add(name=contract.CHUNK_INDEX, data_type=pb.TYPE_UINT64, dims=[1], optional=True)
 
 
+def add_lanes(config: Any) -> None:
+    """Add the tensors of lanes. WAV_LENS becomes optional: a bundle has none of the usual inputs."""
+    next(tensor for tensor in config.input if tensor.name == contract.WAV_LENS).optional = True
+    for name, kind in _LANE_INPUTS.items():
+        size = 1 if name == contract.BUNDLE else -1
+        config.input.add(name=name, data_type=kind, dims=[size], optional=True, allow_ragged_batch=True)
+    for name, kind in _LANE_OUTPUTS.items():
+        config.output.add(name=name, data_type=kind, dims=[-1])
+
+
+_LANE_INPUTS = {
+    contract.BUNDLE: pb.TYPE_UINT64,
+    contract.STREAMS: pb.TYPE_UINT64,
+    contract.EVENTS: pb.TYPE_UINT8,
+    contract.STREAM_OPTIONS: pb.TYPE_STRING,
+    contract.CHUNK_LENS: pb.TYPE_INT32,
+    contract.CHUNKS: pb.TYPE_INT16,
+}
+_LANE_OUTPUTS = {
+    contract.UPDATE_STREAMS: pb.TYPE_UINT64,
+    contract.UPDATE_KINDS: pb.TYPE_UINT8,
+    contract.UPDATE_LENS: pb.TYPE_INT32,
+    contract.UPDATES: pb.TYPE_UINT8,
+    contract.DECODED_STREAMS: pb.TYPE_UINT64,
+    contract.DECODED: pb.TYPE_UINT64,
+    contract.LANE: pb.TYPE_UINT8,
+}
+
+
 def add_instances(config: Any, count: int, gpu: int | None) -> None:
     """Add `count` processes, on the CPU or bound to one GPU."""
     group = config.instance_group.add(count=count, kind=pb.ModelInstanceGroup.KIND_CPU)
@@ -52,10 +83,13 @@ def add_instances(config: Any, count: int, gpu: int | None) -> None:
         group.gpus.append(gpu)
 
 
-def with_abilities(config: Any, *, hotwords: bool, alternatives: bool) -> Any:
-    """`config`, which tells clients whether the model uses hotwords and gives alternatives."""
-    facts = {"hotwords": hotwords, "alternatives": alternatives}
-    add_parameters(config, {name: "true" if fact else "false" for name, fact in facts.items()})
+def with_facts(config: Any, spec: ModelSpec, *, hotwords: bool = False, alternatives: bool = False) -> Any:
+    """`config`, which tells clients what model it is, and whether it uses hotwords and gives alternatives."""
+    facts = {"bundle": spec.name, "created": f"{spec.file.stat().st_mtime:.0f}"}
+    if languages := languages_of(spec.name):
+        facts["languages"] = " ".join(languages)
+    abilities = {"hotwords": hotwords, "alternatives": alternatives}
+    add_parameters(config, {name: "true" if can else "false" for name, can in abilities.items()} | facts)
     return config
 
 

@@ -30,7 +30,7 @@ from moulin.models.language_model_files import LanguageModelFiles, with_scales
 from moulin.models.precisions import searches_on_host, settled
 from moulin.tensorrt_engine.plan_file import facts_file
 from moulin.triton_repo import contract
-from moulin.triton_repo.model_config import PLAN_NAME, with_abilities
+from moulin.triton_repo.model_config import PLAN_NAME, with_facts
 from moulin.triton_repo.model_folder import new_model, place_file, write_config, write_shim
 from moulin.triton_repo.offline_config import WARMUP_SAMPLES, offline_config
 from moulin.triton_repo.offline_options import OfflineOptions
@@ -56,7 +56,7 @@ def build_offline_repository(spec: ModelSpec, to: Path, options: OfflineOptions,
     with _new_model(spec, to / options.model_name, "offline_shim", placed, link=link) as model_dir:
         longest_sec = min(model_max_sec(spec), options.max_audio_sec)
         config = offline_config(placed.options, max_utterance_sec=longest_sec)
-        write_config(model_dir, placed.with_abilities(config))
+        write_config(model_dir, placed.with_facts(config, spec))
         warmup = model_dir / "warmup"
         warmup.mkdir()
         noise = np.random.default_rng(0).normal(0, 0.01, WARMUP_SAMPLES).astype("<f4")
@@ -70,7 +70,7 @@ def build_streaming_repository(spec: ModelSpec, to: Path, options: StreamingOpti
     sequences, so the shim warms up by itself."""
     placed = _placed(options, spec)
     with _new_model(spec, to / options.model_name, "streaming_shim", placed, link=link) as model_dir:
-        write_config(model_dir, placed.with_abilities(streaming_config(placed.options)))
+        write_config(model_dir, placed.with_facts(streaming_config(placed.options), spec))
     return to / options.model_name
 
 
@@ -86,8 +86,8 @@ class _Placed(Generic[_Options]):
     uses_hotwords: bool
     gives_alternatives: bool
 
-    def with_abilities(self, config: Any) -> Any:
-        return with_abilities(config, hotwords=self.uses_hotwords, alternatives=self.gives_alternatives)
+    def with_facts(self, config: Any, spec: ModelSpec) -> Any:
+        return with_facts(config, spec, hotwords=self.uses_hotwords, alternatives=self.gives_alternatives)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from moulin.triton_repo.model_config import add_chunk_index, add_instances, add_int16, new_config
+from moulin.triton_repo.model_config import add_chunk_index, add_instances, add_int16, add_lanes, new_config
 from moulin.triton_repo.service_parameter import add_service
 from moulin.triton_repo.streaming_options import StreamingOptions
 
@@ -27,15 +27,13 @@ def streaming_config(options: StreamingOptions) -> Any:
     config = new_config(options.model_name, max_requests)
     add_int16(config)
     add_chunk_index(config)
+    add_lanes(config)
 
     # No control inputs: the shim reads flags and sequence id from the request, which spares two tensors a chunk and,
     # for an id that is a string, one that Triton 2.51 fills with random memory.
     sequences = config.sequence_batching
     sequences.max_sequence_idle_microseconds = round((options.idle_timeout_sec + _IDLE_MARGIN_SEC) * 1e6)
-    if options.queue_delay_ms:
-        # Chunks that are handed over one by one cost Triton and moulin a tenth more CPU than a few at a time.
-        sequences.oldest.max_queue_delay_microseconds = round(options.queue_delay_ms * 1000)
-        sequences.oldest.preferred_batch_size.append(max_requests)
+    # No queue delay of Triton's, which would hold up lanes: the shim gathers chunks itself.
     sequences.oldest.max_candidate_sequences = max(_MAX_SEQUENCES, 2 * options.max_streams)
 
     add_instances(config, options.instances, options.engine.gpu)

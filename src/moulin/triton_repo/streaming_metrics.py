@@ -11,6 +11,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
+from moulin.triton_repo.lane_service import LaneService
 from moulin.triton_repo.streaming_service import StreamingService
 
 _INTERVAL_SEC = 1.0
@@ -18,6 +19,7 @@ _INTERVAL_SEC = 1.0
 _GAUGES = {
     "moulin_streams": "Streams that are open",
     "moulin_streams_limit": "Streams that may be open",
+    "moulin_lanes": "Lanes of many streams that are open",
 }
 _COUNTERS = {
     "moulin_streams_opened_total": "Streams that were started",
@@ -27,7 +29,10 @@ _COUNTERS = {
     "moulin_streams_timed_out_total": "Streams that were closed because no request came for too long",
     "moulin_chunks_total": "Requests that were answered",
     "moulin_chunk_seconds_total": "Seconds between the arrivals and the answers of those requests",
-    "moulin_audio_seconds_total": "Seconds of audio in those requests",
+    "moulin_audio_seconds_total": "Seconds of audio in those requests and in bundles",
+    "moulin_bundles_total": "Requests of lanes that were answered",
+    "moulin_bundle_chunks_total": "Chunks in those requests",
+    "moulin_lanes_timed_out_total": "Lanes that were closed because no bundle came for too long",
     "moulin_steps_total": "Encoder calls",
     "moulin_step_streams_total": "Streams in those calls",
     "moulin_step_seconds_total": "Seconds in those calls, and in the search after them",
@@ -38,8 +43,8 @@ _COUNTERS = {
 class StreamingMetrics:
     """Publishes a service's counters every second: an update is a message to Triton, too expensive for every chunk."""
 
-    def __init__(self, service: StreamingService, labels: dict[str, str]) -> None:
-        self._service = service
+    def __init__(self, service: StreamingService, lanes: LaneService, labels: dict[str, str]) -> None:
+        self._service, self._lanes = service, lanes
         self._published = dict.fromkeys(_COUNTERS, 0.0)
         self._families: list[Any] = []  # a metric goes away with its family
         self._gauges = {
@@ -67,18 +72,22 @@ class StreamingMetrics:
             self._publish()
 
     def _publish(self) -> None:
-        service, counters = self._service, self._service.counters()
+        service, counters, lanes = self._service, self._service.counters(), self._lanes.counters
         self._gauges["moulin_streams"].set(service.num_open)
         self._gauges["moulin_streams_limit"].set(service.capacity)
+        self._gauges["moulin_lanes"].set(self._lanes.num_lanes)
         now = {
-            "moulin_streams_opened_total": counters.opened,
-            "moulin_streams_refused_total": counters.refused,
-            "moulin_streams_refused_for_load_total": counters.refused_for_load,
+            "moulin_streams_opened_total": counters.opened + lanes.opened,
+            "moulin_streams_refused_total": counters.refused + lanes.refused,
+            "moulin_streams_refused_for_load_total": counters.refused_for_load + lanes.refused_for_load,
             "moulin_streams_taken_over_total": counters.taken_over,
-            "moulin_streams_timed_out_total": counters.timed_out,
+            "moulin_streams_timed_out_total": counters.timed_out + lanes.streams_timed_out,
             "moulin_chunks_total": counters.replies,
             "moulin_chunk_seconds_total": counters.waited_sec,
-            "moulin_audio_seconds_total": counters.audio_sec,
+            "moulin_audio_seconds_total": counters.audio_sec + lanes.audio_sec,
+            "moulin_bundles_total": lanes.bundles,
+            "moulin_bundle_chunks_total": lanes.chunks,
+            "moulin_lanes_timed_out_total": lanes.timed_out,
             "moulin_steps_total": counters.steps,
             "moulin_step_streams_total": counters.step_streams,
             "moulin_step_seconds_total": counters.step_sec,

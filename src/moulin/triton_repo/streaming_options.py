@@ -12,6 +12,7 @@ from moulin.triton_repo.service_options import ServiceOptions
 
 IDLE_TIMEOUT_SEC = 15.0
 TAKEOVER_SEC = 3.0
+LANE_TIMEOUT_SEC = 3.0
 
 _WAIT = Bounds(at_least=0, below=1e6)
 _TIME = Bounds(above=0, below=1e6)
@@ -32,6 +33,10 @@ class StreamingOptions(ServiceOptions):
         bounds=_TIME,
     )
     """Clients with fixed ids that were killed can so be run again. The first stream ends as a vanished client's."""
+    lane_timeout_sec: float = option(
+        LANE_TIMEOUT_SEC, "Close a lane of many streams after so long without a bundle.", bounds=_TIME
+    )
+    """Its streams end as a vanished client's."""
     max_step_ms: float | None = option(
         None,
         "Refuse new streams while a chunk takes longer than so many milliseconds.",
@@ -46,8 +51,9 @@ class StreamingOptions(ServiceOptions):
         bounds=_WAIT,
     )
     """Triton brings no other chunks to the instance meanwhile. Worth it where a step takes all streams that wait."""
-    queue_delay_ms: float = setting(10.0, bounds=_WAIT)
-    """The longest time for Triton to keep a chunk, to hand it over together with others."""
+    queue_delay_ms: float = setting(5.0, bounds=_WAIT)
+    """The time for which the next chunks gather in Triton after a call, to be handed over together; where a lane is
+    open, none."""
     stream: StreamOptions = held(StreamOptions)
 
     @property

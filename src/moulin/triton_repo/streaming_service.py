@@ -159,7 +159,7 @@ class StreamingService:
         self._instances = instances
         self._idle_timeout_sec, self._takeover_sec = idle_timeout_sec, takeover_sec
         self._clock = clock
-        self._scheduler = StepScheduler(recognizer)
+        self.scheduler = StepScheduler(recognizer)
         # Streams that take further requests, by id. One whose `end` has come is not among them, so that its id may
         # start again at once; it is in `_all` until that request is answered.
         self._accepting: dict[StreamId, _Open] = {}
@@ -182,7 +182,7 @@ class StreamingService:
 
     def counters(self) -> StreamingCounters:
         """The counts so far."""
-        scheduler = self._scheduler
+        scheduler = self.scheduler
         return replace(
             self._counters,
             steps=scheduler.num_steps,
@@ -228,7 +228,7 @@ class StreamingService:
         """Stop the service; waiting requests get an error. No `submit` may be under way."""
         self._closing.set()
         self._sweeper.join()
-        self._scheduler.close()
+        self.scheduler.close()
         with self._lock:
             waiting = [pending for opened in self._all for pending in opened.pending]
             self._accepting.clear()
@@ -275,7 +275,7 @@ class StreamingService:
         if changes is not None:
             options = options.updated_from_json(changes)
         if before is None:
-            self._check_load()
+            self.check_load()
         else:
             self._close(self._accepting.pop(stream_id))
             self._counters.taken_over += 1
@@ -300,9 +300,9 @@ class StreamingService:
                 "have passed without a request for it",
             )
 
-    def _check_load(self) -> None:
+    def check_load(self) -> None:
         """Refuse a new stream where it would slow open ones down too much. Raises StreamsFull."""
-        if self._max_step_sec is not None and (latency := self._scheduler.latency_sec()) > self._max_step_sec:
+        if self._max_step_sec is not None and (latency := self.scheduler.latency_sec()) > self._max_step_sec:
             self._counters.refused_for_load += 1
             raise StreamsFull(
                 f"Too {StreamsFull.BUSY}: a chunk takes {latency * 1000:.0f} ms, "
@@ -346,7 +346,7 @@ class StreamingService:
         while more:
             error = self._feed(opened.stream, opened.pending[0])
             if error is None and self._recognizer.is_ready(opened.stream):
-                self._scheduler.submit(opened.stream, partial(self._stepped, opened))
+                self.scheduler.submit(opened.stream, partial(self._stepped, opened))
                 return
             more = self._answer(opened, error)
 

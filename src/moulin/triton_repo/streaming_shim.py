@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from queue import SimpleQueue
 from typing import Any
@@ -19,20 +20,27 @@ from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.quoting import bounded, cut
 from moulin.triton_repo import contract
 from moulin.triton_repo.exchange import Exchange, end_if_over
+from moulin.triton_repo.lane_service import LaneRequest, LaneService
+from moulin.triton_repo.lane_tensors import LaneReply, is_bundle
 from moulin.triton_repo.result_text import result_text
 from moulin.triton_repo.shim_errors import is_invalid
 from moulin.triton_repo.shim_parameters import ShimParameters
 from moulin.triton_repo.streaming_metrics import StreamingMetrics
 from moulin.triton_repo.streaming_options import StreamingOptions
-from moulin.triton_repo.streaming_service import Respond, StreamingService, StreamReply, StreamRequest
+from moulin.triton_repo.streaming_service import StreamingService, StreamReply, StreamRequest
 from moulin.triton_repo.stub_check import check_stub
 from moulin.triton_repo.tensor_memory import LARGE_BYTES, release
 
 logger = logging.getLogger(__name__)
 
+_ENOUGH = 64
+"""Requests of a call behind which no others need to gather."""
+
+_Reply = StreamReply | LaneReply | MoulinError
+
 
 class TritonPythonModel:
-    """Converts tensors for `StreamingService`, and its replies to tensors.
+    """Converts tensors for `StreamingService` and `LaneService`, and their replies to tensors.
 
     Where all replies of a call are ready at once (to audio that completes no chunk), or within `linger_ms`, `execute`
     returns them together, which costs Triton and moulin less than one by one. Otherwise they are sent when they are
@@ -52,14 +60,22 @@ class TritonPythonModel:
             max_step_sec=options.max_step_ms / 1000 if options.max_step_ms is not None else None,
             instances=options.instances,
         )
+        self._lanes = LaneService(
+            recognizer,
+            self._service.scheduler,
+            instance=args["model_instance_name"],
+            check_load=self._service.check_load,
+            lane_timeout_sec=options.lane_timeout_sec,
+            idle_timeout_sec=options.idle_timeout_sec,
+        )
         labels = {
             "model": args["model_name"],
             "version": args["model_version"],
             "instance": args["model_instance_name"],
         }
-        self._metrics = StreamingMetrics(self._service, labels)
+        self._metrics = StreamingMetrics(self._service, self._lanes, labels)
         self._postman = _Postman()
-        self._linger_sec = options.linger_ms / 1000
+        self._linger_sec, self._gather_sec = options.linger_ms / 1000, options.queue_delay_ms / 1000
         self._heartbeat = Heartbeat()
         self._name, self._exchange = args["model_instance_name"], Exchange.of_this_process()
 
@@ -81,7 +97,10 @@ class TritonPythonModel:
         call = _Call(len(clients), self._postman)
         for request, client in zip(requests, clients, strict=True):
             self._submit(request, client, partial(call.post, client))
-        replies = call.collect(self._linger_sec)
+        # A lane's reply, which is there at once, waits for no other.
+        linger_sec = 0.0 if any(client.is_lane for client in clients) else self._linger_sec
+        self._gather(len(clients), linger_sec)
+        replies = call.collect(linger_sec)
         # All of them or none: it is undocumented what Triton does with some now and others later.
         responses = [client.response(replies[client]) for client in clients] if len(replies) == len(clients) else None
         end_if_over(self._exchange, self._name)
@@ -90,9 +109,21 @@ class TritonPythonModel:
                 self._postman.post(client, reply)
         return responses
 
-    def _submit(self, request: Any, client: _Client, respond: Respond) -> None:
+    def _gather(self, num_requests: int, linger_sec: float) -> None:
+        """Let the next requests gather in Triton: handed over one by one they cost it and moulin far more. Its own
+        queue delay would hold up lanes, too."""
+        if not self._lanes.num_lanes and num_requests < _ENOUGH and linger_sec < self._gather_sec:
+            time.sleep(self._gather_sec - linger_sec)
+
+    def _submit(self, request: Any, client: _Client, respond: Callable[[_Reply], None]) -> None:
         try:
-            parsed = _parse(request, client)
+            # The usual request has few of the tensors: asking for them one by one takes longer.
+            tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+            if is_bundle(tensors):
+                client.is_lane = True
+                respond(self._bundle(request, tensors))
+                return
+            parsed = _parse(request, tensors, client)
         except Exception as error:  # whatever a request makes fail must stay its own failure
             respond(EngineError(f"The request cannot be read: {type(error).__name__}: {cut(first_line(error), 200)}"))
         else:
@@ -101,10 +132,20 @@ class TritonPythonModel:
             if size >= LARGE_BYTES:
                 release(request)
 
+    def _bundle(self, request: Any, tensors: dict[str, np.ndarray[Any, Any]]) -> LaneReply | MoulinError:
+        flags = request.flags()
+        start = bool(flags & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_START)
+        end = bool(flags & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_END)
+        try:
+            return self._lanes.submit(LaneRequest(request.correlation_id(), start, end, tensors))
+        except MoulinError as error:
+            return error.with_traceback(None)  # its frames hold the request's tensors
+
     def finalize(self) -> None:
         self._heartbeat.close()
         self._metrics.close()
         self._service.close()
+        self._lanes.close()
         self._postman.close()
 
 
@@ -113,11 +154,11 @@ class _Call:
 
     def __init__(self, num_requests: int, postman: _Postman) -> None:
         self._num_requests, self._postman = num_requests, postman
-        self._replies: dict[_Client, StreamReply | MoulinError] = {}
+        self._replies: dict[_Client, _Reply] = {}
         self._returning = False
         self._complete = threading.Condition()
 
-    def post(self, client: _Client, reply: StreamReply | MoulinError) -> None:
+    def post(self, client: _Client, reply: _Reply) -> None:
         with self._complete:
             if not self._returning:
                 self._replies[client] = reply
@@ -126,7 +167,7 @@ class _Call:
                 return
         self._postman.post(client, reply)
 
-    def collect(self, linger_sec: float) -> dict[_Client, StreamReply | MoulinError]:
+    def collect(self, linger_sec: float) -> dict[_Client, _Reply]:
         """The replies that have come, after a wait of up to `linger_sec` for all."""
         with self._complete:
             if linger_sec:
@@ -139,11 +180,11 @@ class _Postman:
     """Sends replies in the order in which they were posted, on a thread of its own."""
 
     def __init__(self) -> None:
-        self._letters: SimpleQueue[tuple[_Client, StreamReply | MoulinError] | None] = SimpleQueue()
+        self._letters: SimpleQueue[tuple[_Client, _Reply] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._deliver, name="moulin-replies", daemon=True)
         self._thread.start()
 
-    def post(self, client: _Client, reply: StreamReply | MoulinError) -> None:
+    def post(self, client: _Client, reply: _Reply) -> None:
         self._letters.put((client, reply))
 
     def close(self) -> None:
@@ -160,16 +201,17 @@ class _Postman:
 class _Client:
     """The client's side of one request."""
 
-    __slots__ = ("_answered", "_lock", "_request_id", "_sender", "wanted")
+    __slots__ = ("_answered", "_lock", "_request_id", "_sender", "is_lane", "wanted")
 
     def __init__(self, request: Any) -> None:
         self.wanted: Sequence[str] = request.requested_output_names()
+        self.is_lane = False
         self._request_id: str = request.request_id()
         self._sender = request.get_response_sender()
         self._answered = False
         self._lock = threading.Lock()
 
-    def respond(self, reply: StreamReply | MoulinError) -> None:
+    def respond(self, reply: _Reply) -> None:
         try:
             response = self._response(reply)
             with self._lock:
@@ -178,7 +220,7 @@ class _Client:
         except Exception:  # the others' replies are to be sent all the same
             logger.exception("A reply could not be delivered")
 
-    def response(self, reply: StreamReply | MoulinError) -> Any:
+    def response(self, reply: _Reply) -> Any:
         """The reply for `execute` to return."""
         with self._lock:
             self._answered = True
@@ -189,9 +231,13 @@ class _Client:
         with self._lock:
             return not self._answered and bool(self._sender.is_cancelled())
 
-    def _response(self, reply: StreamReply | MoulinError) -> Any:
+    def _response(self, reply: _Reply) -> Any:
         if isinstance(reply, MoulinError):
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(bounded(str(reply)), _code(reply)))
+        if isinstance(reply, LaneReply):
+            return pb_utils.InferenceResponse(
+                [pb_utils.Tensor(name, array) for name, array in reply.tensors().items() if name in self.wanted]
+            )
         outputs = []
         if contract.TRANSCRIPTS in self.wanted:
             outputs.append(_text(contract.TRANSCRIPTS, reply.text))
@@ -200,10 +246,8 @@ class _Client:
         return pb_utils.InferenceResponse(outputs)
 
 
-def _parse(request: Any, client: _Client) -> StreamRequest:
+def _parse(request: Any, tensors: dict[str, np.ndarray[Any, Any]], client: _Client) -> StreamRequest:
     flags = request.flags()
-    # The usual request has two of the four tensors: asking for them one by one takes longer.
-    tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
     options = tensors.get(contract.OPTIONS)
     return StreamRequest(
         stream_id=request.correlation_id(),

@@ -62,7 +62,7 @@ def test_texts() -> None:
     said = []
     for device in ("cpu", "cuda"):
         recognizer = open_stream_recognizer(
-            BUNDLES / "lstm-streaming" / "epoch-1.pt", EngineChoice(device=device), max_streams=2
+            BUNDLES / "lstm-streaming" / "epoch-1.pt", EngineChoice(device=device, precision="fp32"), max_streams=2
         )
         stream = recognizer.open()
         recognizer.accept(stream, speech[0])

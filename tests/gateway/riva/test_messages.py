@@ -18,7 +18,8 @@ def test_the_compiled_messages_are_those_of_the_proto_files(tmp_path: Path) -> N
     from grpc_tools import protoc
 
     out = tmp_path / "messages.binpb"
-    command = ["protoc", f"-I{FOLDER}", "--include_imports", f"--descriptor_set_out={out}", "riva_asr.proto"]
+    command = ["protoc", f"-I{FOLDER}", "--include_imports", f"--descriptor_set_out={out}"]
+    command += ["riva_asr.proto", "health.proto"]
     assert protoc.main(command) == 0
     compiled = FileDescriptorSet.FromString(out.read_bytes())
     assert compiled == FileDescriptorSet.FromString((FOLDER / "messages.binpb").read_bytes())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from moulin.launch.ports import claim_ports
 from moulin.launch.server import TritonServer
 from moulin.transcript import Transcript
 from tests.cli.command import eventually
-from tests.conftest import Recording
+from tests.conftest import TINY_MODEL, Recording
 from tests.gateway.running_gateway import running_gateway
 
 pytestmark = [pytest.mark.triton, pytest.mark.needs("riva")]
@@ -100,8 +102,9 @@ def test_the_models(riva: Riva) -> None:
 
     ask = riva.asr.stub.GetRivaSpeechRecognitionConfig
     found = {model.model_name: model.parameters for model in ask(RivaSpeechRecognitionConfigRequest()).model_config}
-    assert found["transducer"] == {"type": "offline", "language_code": "und"}
-    assert found["transducer_streaming"] == {"type": "online", "language_code": "und"}
+    assert found["transducer"] == {"type": "offline", "language_code": "en"}
+    assert found["transducer_streaming"] == {"type": "online", "language_code": "en"}
+    assert found[TINY_MODEL]["language_code"] == "und"
     (one,) = ask(RivaSpeechRecognitionConfigRequest(model_name="transducer")).model_config
     assert one.model_name == "transducer"
 
@@ -230,6 +233,14 @@ def test_recordings_that_are_refused(riva: Riva, fields: dict[str, Any], audio: 
     assert "\n" not in caught.value.details()
 
 
+def test_another_language_than_the_models(riva: Riva) -> None:
+    for ask in (riva.recognize, lambda data, **config: list(riva.stream([data], **config))):
+        with pytest.raises(
+            grpc.RpcError, match="Expected a recording in en, which the model hears, got the language 'de'"
+        ):
+            ask(bytes(3200), language_code="de-DE")
+
+
 def test_streams_that_are_refused(riva: Riva) -> None:
     with grpc.insecure_channel(riva.address) as channel:
         call = channel.stream_stream(STREAMING)
@@ -334,6 +345,76 @@ def test_a_call_that_outlasts_the_grace_period(server: TritonServer, monkeypatch
         with pytest.raises(grpc.RpcError, match="The gateway is stopping") as caught:
             call.result(30)
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+
+
+def test_calls_that_begin_as_the_gateway_stops(server: TritonServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They get an answer instead of none."""
+    monkeypatch.setattr("moulin.gateway.riva.server._LATE_SEC", 3.0)
+    port = claim_ports("127.0.0.1", {"--riva-port": 0})["--riva-port"]
+    with ThreadPoolExecutor() as pool:
+        with running_gateway(server.grpc_url, riva_port=port) as http:
+            riva = Riva(port, http)
+            assert riva.recognize(bytes(3200)) is not None
+            stopped = pool.submit(_stops_in, riva, 0.5)
+        code, details = stopped.result(30)
+    assert code == grpc.StatusCode.UNAVAILABLE
+    assert "The gateway is stopping" in details
+
+
+def _stops_in(riva: Riva, seconds: float) -> tuple[grpc.StatusCode, str]:
+    """The status of a stream that begins so much later."""
+    time.sleep(seconds)
+    with pytest.raises(grpc.RpcError) as caught:
+        list(riva.stream([bytes(3200)]))
+    return caught.value.code(), caught.value.details()
+
+
+def test_health(server: TritonServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As gRPC defines it, without a key."""
+    with riva_gateway(server, api_keys=("secret",)) as riva, grpc.insecure_channel(riva.address) as channel:
+        check = channel.unary_unary("/grpc.health.v1.Health/Check")
+
+        def status(service: str = "") -> str:
+            answer = messages.HealthResponse.FromString(
+                check(messages.HealthRequest(service=service).SerializeToString())
+            )
+            return str(messages.HealthResponse.ServingStatus.Name(answer.status))
+
+        assert status() == status(messages.SERVICE) == "SERVING"
+        with pytest.raises(grpc.RpcError) as caught:
+            status("nobody")
+        assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+        monkeypatch.setattr(
+            "moulin.gateway.triton_servers.TritonServers.is_ready", lambda _self: asyncio.sleep(0, False)
+        )
+        assert status() == "NOT_SERVING"
+
+
+def test_connections_are_bounded(server: TritonServer) -> None:
+    """By half of those that the gateway may hold."""
+    with riva_gateway(server, max_connections=20, max_requests=2, max_streams=2) as riva, ExitStack() as opened:
+
+        def answered() -> bool:
+            """Whether another connection is spoken to."""
+            host, _, port = riva.address.partition(":")
+            client = opened.enter_context(socket.create_connection((host, int(port)), timeout=10))
+            client.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+            try:
+                return len(client.recv(100)) > 0
+            except OSError:
+                return False
+
+        assert sum(answered() for _ in range(30)) == 10
+
+
+def test_the_caller_behind_a_proxy(server: TritonServer, caplog: pytest.LogCaptureFixture) -> None:
+    with (
+        riva_gateway(server, trusted_proxies=("127.0.0.1", "::1")) as riva,
+        caplog.at_level("INFO", logger="moulin.gateway.request_context"),
+    ):
+        riva.asr.auth.metadata = [("x-forwarded-for", "203.0.113.7")]
+        riva.recognize(bytes(3200))
+        assert eventually(lambda: any(vars(record).get("client") == "203.0.113.7" for record in caplog.records))
 
 
 def test_without_triton() -> None:

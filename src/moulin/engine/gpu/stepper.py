@@ -20,7 +20,7 @@ from moulin.engine.stream_runner import check_counts
 from moulin.engine.torch.prediction import DTYPES, TorchPrediction, computing, torch_device
 from moulin.errors import BundleError, EngineError
 from moulin.gpu.graphs import most_rows
-from moulin.gpu.open_encoder import gpu_stream_encoder, values_a_stream
+from moulin.gpu.open_encoder import gpu_stream_encoder, state_bytes
 from moulin.gpu.stream_pipeline import GpuStreamPipeline
 from moulin.streaming.inbox import Inbox
 from moulin.streaming.turns import Turns
@@ -68,7 +68,7 @@ class GpuStepper:
             raise BundleError(f"Expected a streaming model, got the {spec.mode} {spec.family} in {spec.path}")
         self._device, dtype, largest = torch_device(device), DTYPES[spec.precision], most_rows(max_batch or MAX_BATCH)
         self._beam_places = 1 << (beam - 1).bit_length()
-        stream_bytes = values_a_stream(transducer.encoder) * dtype.itemsize
+        stream_bytes = state_bytes(transducer.encoder, dtype)
         if self._device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self._device)
             check_memory(free, capacity, stream_bytes, largest)

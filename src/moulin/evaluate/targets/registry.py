@@ -17,6 +17,7 @@ from moulin.evaluate.targets import (
     openai_rest,
     sherpa_engine,
     sherpa_server,
+    started_gateway,
     triton,
 )
 from moulin.evaluate.targets.target import ConnectTo, RunningTarget, ServerSettings, Start, StartAtOnce
@@ -46,18 +47,29 @@ def _both_at(connect_to: ConnectTo) -> Target:
     return Target(requests_at=connect_to, streams_at=connect_to)
 
 
+_WIRES = [wire for wire in get_args(triton.WireName) if wire != "bundle"]
+
 TARGETS: Mapping[str, Target] = {
     "moulin": Target(moulin_engine.at_once, moulin_engine.requests, moulin_engine.streams),
     "moulin-triton": Target(triton.at_once),
-    **{f"moulin-triton-{wire}": _both(partial(triton.started, wire)) for wire in get_args(triton.WireName)},
+    **{f"moulin-triton-{wire}": _both(partial(triton.started, wire)) for wire in _WIRES},
+    "moulin-triton-bundle": Target(streams=partial(triton.started, "bundle")),
+    **{
+        f"moulin-gateway{f'-{count}' if count > 1 else ''}": Target(streams=partial(started_gateway.started, count))
+        for count in started_gateway.WORKERS
+    },
+    "idle-gateway": Target(streams=partial(started_gateway.started, 1, idle=True)),
+    "idle-gateway-unary": Target(streams=partial(started_gateway.started, 1, idle=True, lanes=False)),
     "sherpa-onnx": Target(requests=sherpa_engine.requests, streams=sherpa_engine.streams),
     **{f"sherpa-onnx-batch{n}": Target(partial(sherpa_engine.batches_at_once, n)) for n in (1, 4, 16)},
     "sherpa-onnx-threads": Target(sherpa_engine.threads_at_once),
     "sherpa-onnx-server": _both(sherpa_server.started),
-    **{f"echo-{wire}": Target(streams=partial(triton.started_echo, wire)) for wire in get_args(triton.WireName)},
+    **{f"echo-{wire}": Target(streams=partial(triton.started_echo, wire)) for wire in _WIRES},
+    **{f"idle-{wire}": Target(streams=partial(triton.started_idle, wire)) for wire in get_args(triton.WireName)},
     "echo": Target(streams=partial(triton.started_echo, "http")),
     "triton-grpc": _both_at(partial(triton.at, "grpc")),
     "triton-http": _both_at(partial(triton.at, "http")),
+    "triton-bundle": Target(streams_at=partial(triton.at, "bundle")),
     "sherpa": _both_at(sherpa_server.at),
     "rest": Target(requests_at=openai_rest.rest_at),
     "stream": Target(streams_at=gateway_stream.stream_at),

@@ -77,6 +77,13 @@ class RunningTarget:
     statistics: ReadStatistics | None = None
     in_process: bool = False
     """Whether it runs in the load generator's own process."""
+    gateway_pid: int | None = None
+    """The process id of the gateway in front of it, if one was started."""
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes of which the usage is measured, with those that they start."""
+        return [pid for pid in (self.pid, self.gateway_pid) if pid is not None]
 
 
 Start = Callable[[ModelSpec | None, ServerSettings], AbstractContextManager[RunningTarget]]

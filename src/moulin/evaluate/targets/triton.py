@@ -33,8 +33,11 @@ if TYPE_CHECKING:
 
     Options = TypeVar("Options", OfflineOptions, StreamingOptions)
 
-WireName = Literal["http", "http-int16", "grpc", "grpc-int16", "grpc-stream", "grpc-stream-int16"]
-"""The transport of requests: HTTP, unary gRPC or a few gRPC streams; samples as float32 or as 16 bits."""
+WireName = Literal["http", "http-int16", "grpc", "grpc-int16", "grpc-stream", "grpc-stream-int16", "bundle"]
+"""The transport of requests: HTTP, unary gRPC or a few gRPC streams; samples as float32 or as 16 bits. `bundle`: many
+streams in one request."""
+
+_IDLE_MODEL_PY = "from moulin.evaluate.targets.idle_shim import TritonPythonModel\n"
 
 CONCURRENCY = 64
 """Concurrent requests: as many as one batch holds, so that the server never waits for the client."""
@@ -58,14 +61,21 @@ def at_once(spec: ModelSpec, settings: ServerSettings) -> Iterator[Transcribe]:
 
             return list(await asyncio.gather(*map(send, range(len(waveforms)))))
 
-    with _moulin(spec, settings) as server:
+    with served(spec, settings) as server:
         yield lambda waveforms: asyncio.run(send_all(server.grpc_url, waveforms))
 
 
 @contextmanager
 def started(wire: WireName, spec: ModelSpec | None, settings: ServerSettings) -> Iterator[RunningTarget]:
     """moulin's service: a request for each chunk or recording over `wire`."""
-    with _moulin(needed(spec), settings) as server:
+    with served(needed(spec), settings) as server:
+        yield _running(server, wire, settings)
+
+
+@contextmanager
+def started_idle(wire: WireName, spec: ModelSpec | None, settings: ServerSettings) -> Iterator[RunningTarget]:
+    """moulin's streaming service over a stepper that does nothing: the way in alone."""
+    with served(needed(spec), settings, idle=True) as server:
         yield _running(server, wire, settings)
 
 
@@ -93,6 +103,12 @@ def connect(
     wire: WireName, url: str, model: str, options: str, clips: Sequence[Clip], generator: int = 0
 ) -> Connection:
     """`clips` as sequences of chunks, or, where all are whole recordings, as one request each."""
+    if wire == "bundle":
+        if any(clip.whole for clip in clips):
+            raise OptionsError("Bundles are for streams, not for whole recordings", hint="measure them over grpc")
+        from moulin.evaluate.targets.triton_bundle import BundleConnection
+
+        return BundleConnection(url, model, options, clips)
     from moulin.evaluate.targets.triton_streams import triton_connection
 
     return triton_connection(_wire(wire, url, model), clips, generator, options)
@@ -122,7 +138,10 @@ def _running(server: TritonServer, wire: WireName, settings: ServerSettings) -> 
 
 
 @contextmanager
-def _moulin(spec: ModelSpec, settings: ServerSettings) -> Iterator[TritonServer]:
+def served(
+    spec: ModelSpec, settings: ServerSettings, *, idle: bool = False, lanes: bool = True
+) -> Iterator[TritonServer]:
+    """moulin's service; `idle` over a stepper that does nothing, without `lanes` as older versions serve streams."""
     from moulin.triton_repo.offline_options import OfflineOptions
     from moulin.triton_repo.repository import build_offline_repository, build_streaming_repository
     from moulin.triton_repo.streaming_options import StreamingOptions
@@ -131,12 +150,30 @@ def _moulin(spec: ModelSpec, settings: ServerSettings) -> Iterator[TritonServer]
         engine = settings.engine
         if spec.streaming:
             streaming = with_options(StreamingOptions(engine=engine), settings.moulin)
-            build_streaming_repository(spec, repository, streaming, link=True)
+            folder = build_streaming_repository(spec, repository, streaming, link=True)
+            if idle:
+                (folder / "1" / "model.py").write_text(_IDLE_MODEL_PY)
+            if not lanes:
+                _remove_lanes(folder / "config.pbtxt")
         else:
             offline = OfflineOptions(engine=engine, decoding=DecodingOptions().updated(settings.decoding))
             build_offline_repository(spec, repository, with_options(offline, settings.moulin), link=True)
         with _triton(repository, choose_engine(spec, engine.kind)) as server:
             yield server
+
+
+def _remove_lanes(file: Path) -> None:
+    """Take the tensors of lanes out of a config.pbtxt."""
+    from google.protobuf import text_format
+    from tritonclient.grpc import model_config_pb2 as pb
+
+    config = text_format.Parse(file.read_text(), pb.ModelConfig())
+    usual = {contract.WAV, contract.WAV_LENS, contract.OPTIONS, contract.WAV_INT16, contract.CHUNK_INDEX}
+    for tensors, kept in ((config.input, usual), (config.output, {contract.TRANSCRIPTS, contract.RESULT})):
+        some = [tensor for tensor in tensors if tensor.name in kept]
+        del tensors[:]
+        tensors.extend(some)
+    file.write_text(text_format.MessageToString(config))
 
 
 @contextmanager

@@ -13,10 +13,12 @@ from urllib.parse import unquote
 import grpc
 from google.protobuf.message import DecodeError
 
-from moulin.gateway.access import ApiKeys, bearer_key
+from moulin.gateway.access import bearer_key
 from moulin.gateway.api_error import ApiError, api_error, server_stopping
+from moulin.gateway.api_keys import KEY_NAME, ApiKeys
 from moulin.gateway.request_context import REQUEST_ID, report_request, request_id_of
 from moulin.gateway.riva.messages import SERVICE
+from moulin.gateway.riva.trusted_proxies import TrustedProxies
 from moulin.gateway.services import Services
 
 logger = logging.getLogger(__name__)
@@ -37,18 +39,18 @@ _STATUS = {
 class Call:
     """A call under way. Its messages are read one at a time: gRPC slows down a client that sends faster."""
 
-    def __init__(self, context: Any, method: str, request_type: Any) -> None:
+    def __init__(self, context: Any, method: str, request_type: Any, proxies: TrustedProxies) -> None:
         self._context, self._request_type = context, request_type
         self.method = method
         self.metadata = {name: value for name, value in context.invocation_metadata() if isinstance(value, str)}
         self.request_id = request_id_of(self.metadata)
-        self.address = address_of(context.peer())
+        self.address = proxies.client(address_of(context.peer()), self.metadata)
         self.caller = self.address
         """An API key or, without keys, an address, as `Limits` counts them."""
         self.log: dict[str, object] = {}
         """Further fields for the line in the log."""
-        self.ignored: tuple[str, ...] = ()
-        """Names of fields of the client's that change nothing."""
+        self.ignored: dict[str, str] = {}
+        """Metadata that name fields of the client's that change nothing."""
 
     async def read(self) -> Any:
         """The next request; None when the client has sent its last. Raises ApiError 400."""
@@ -65,9 +67,7 @@ class Call:
 
     def trailing(self, error: ApiError | None = None) -> tuple[tuple[str, str], ...]:
         """Metadata at the end of the call."""
-        found = [("x-request-id", self.request_id)]
-        if self.ignored:
-            found.append(("x-moulin-ignored", ", ".join(self.ignored)))
+        found = [("x-request-id", self.request_id), *self.ignored.items()]
         if error is not None and error.retry_after_sec is not None:
             found.append(("retry-after", str(max(1, math.ceil(error.retry_after_sec)))))
         return tuple(found)
@@ -82,8 +82,13 @@ class Calls:
 
     def __init__(self, services: Services) -> None:
         self._services, self._keys = services, ApiKeys(services.settings)
+        self._proxies = TrustedProxies(services.settings.trusted_proxies)
         self._under_way: set[asyncio.Task[Any]] = set()
-        self._ended = False
+        self._refuses = self._ended = False
+
+    def refuse(self) -> None:
+        """Answer all that begins from now on with UNAVAILABLE."""
+        self._refuses = True
 
     def end(self) -> None:
         """Answer all that is under way with UNAVAILABLE."""
@@ -97,7 +102,7 @@ class Calls:
             assert task is not None
             self._under_way.add(task)
             try:
-                return await self._serve(Call(context, method, request_type), context, behaviour)
+                return await self._serve(Call(context, method, request_type, self._proxies), context, behaviour)
             finally:
                 self._under_way.discard(task)
 
@@ -105,6 +110,7 @@ class Calls:
 
     async def _serve(self, call: Call, context: Any, behaviour: Behaviour) -> Any:
         REQUEST_ID.set(call.request_id)
+        KEY_NAME.set("")
         started, status = time.monotonic(), _CLIENT_GONE
         path = f"/{SERVICE}/{call.method}"
         about = {"rpc.system": "grpc", "rpc.method": call.method, "moulin.request_id": call.request_id}
@@ -142,9 +148,12 @@ class Calls:
             raise server_stopping("call") from None
 
     def _admit(self, call: Call) -> None:
-        """Raises ApiError 401, 429."""
+        """Raises ApiError 401, 429, 503."""
+        if self._refuses:
+            raise server_stopping("call")
         if self._keys:
-            call.caller = self._keys.number(bearer_key(call.metadata.get("authorization", "")))
+            call.caller = self._keys.name(bearer_key(call.metadata.get("authorization", "")))
+            KEY_NAME.set(call.caller)
         self._services.limits.count(call.caller)
 
 

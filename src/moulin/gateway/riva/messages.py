@@ -1,10 +1,11 @@
-"""The messages of riva.proto and riva_asr.proto, as classes.
+"""The messages of riva.proto, riva_asr.proto and health.proto, as classes.
 
-They are made from `messages.binpb`, protoc's compiled form of both, in a pool of their own: generated Python would
+They are made from `messages.binpb`, protoc's compiled form of all, in a pool of their own: generated Python would
 refuse older releases of protobuf, and would clash in protobuf's common pool with the code of Riva's own client.
 After a change of a .proto, here:
 
-    python -m grpc_tools.protoc -I. --include_imports --descriptor_set_out=messages.binpb riva_asr.proto
+    python -m grpc_tools.protoc -I. --include_imports --descriptor_set_out=messages.binpb riva_asr.proto \
+        health.proto
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 
 SERVICE = "nvidia.riva.asr.RivaSpeechRecognition"
+HEALTH_SERVICE = "grpc.health.v1.Health"
 
 
 def _pool() -> DescriptorPool:
@@ -29,8 +31,8 @@ def _pool() -> DescriptorPool:
 POOL = _pool()
 
 
-def _message(name: str) -> Any:
-    return GetMessageClass(POOL.FindMessageTypeByName(f"nvidia.riva.asr.{name}"))
+def _message(name: str, package: str = "nvidia.riva.asr") -> Any:
+    return GetMessageClass(POOL.FindMessageTypeByName(f"{package}.{name}"))
 
 
 RecognizeRequest = _message("RecognizeRequest")
@@ -45,6 +47,8 @@ SpeechRecognitionResult = _message("SpeechRecognitionResult")
 StreamingRecognitionResult = _message("StreamingRecognitionResult")
 SpeechRecognitionAlternative = _message("SpeechRecognitionAlternative")
 WordInfo = _message("WordInfo")
+HealthRequest = _message("HealthCheckRequest", "grpc.health.v1")
+HealthResponse = _message("HealthCheckResponse", "grpc.health.v1")
 
 _ENCODINGS = POOL.FindEnumTypeByName("nvidia.riva.AudioEncoding").values_by_number
 

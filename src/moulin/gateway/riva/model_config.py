@@ -10,7 +10,7 @@ from moulin.gateway.riva.messages import ConfigResponse
 from moulin.gateway.services import Services
 
 _UNKNOWN_LANGUAGE = "und"
-"""BCP 47's tag for a language that is not known; a model's files do not say it."""
+"""BCP 47's tag for a language that is not known: not every model's files say it."""
 
 
 async def model_config(services: Services, call: Call) -> Any:
@@ -26,7 +26,7 @@ async def model_config(services: Services, call: Call) -> Any:
                 "model_name": model.name,
                 "parameters": {
                     "type": "online" if model.streaming else "offline",
-                    "language_code": _UNKNOWN_LANGUAGE,
+                    "language_code": model.languages[0] if model.languages else _UNKNOWN_LANGUAGE,
                 },
             }
             for model in named or models

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from functools import reduce
 from typing import Any
 
+from moulin.gateway.confidence import confidence_of
 from moulin.gateway.riva.messages import (
     SpeechRecognitionAlternative,
     SpeechRecognitionResult,
@@ -60,7 +60,7 @@ def _alternative(text: str, words: Sequence[Word], wish: Wish) -> Any:
     languages = [wish.language] if wish.language else []
     return SpeechRecognitionAlternative(
         transcript=text,
-        confidence=_confidence(words),
+        confidence=confidence_of(words),
         words=[_word(word, wish) for word in words] if wish.word_times else [],
         language_code=languages,
     )
@@ -74,10 +74,3 @@ def _word(word: Word, wish: Wish) -> Any:
         confidence=word.confidence,
         language_code=wish.language,
     )
-
-
-def _confidence(words: Sequence[Word]) -> float:
-    """The geometric mean of the words' confidences, as theirs is of their tokens'; 0 without words."""
-    if not words:
-        return 0.0
-    return math.exp(math.fsum(math.log(max(word.confidence, 1e-9)) for word in words) / len(words))

@@ -8,7 +8,9 @@ from typing import Any, Self
 import grpc
 
 from moulin.errors import LaunchError
+from moulin.gateway.connection_limit import riva_connections
 from moulin.gateway.riva.call import Behaviour, Calls
+from moulin.gateway.riva.health import Health
 from moulin.gateway.riva.messages import SERVICE, ConfigRequest, RecognizeRequest, StreamingRecognizeRequest
 from moulin.gateway.riva.model_config import model_config
 from moulin.gateway.riva.recognize import recognize
@@ -18,6 +20,8 @@ from moulin.gateway.settings import GatewaySettings
 
 GRACE_SEC = 10.0
 """Time for calls under way to finish when the gateway stops."""
+_LATE_SEC = 0.3
+"""Time in which calls that begin as the gateway stops are refused with a message."""
 _LAST_WORDS_SEC = 1.0
 """Time for the answers to those that are not."""
 MOST_MESSAGE_BYTES = 64 << 20
@@ -33,7 +37,7 @@ class RivaServer:
     """Riva's service beside the HTTP server, in its event loop; an asynchronous context manager."""
 
     def __init__(self, services: Services) -> None:
-        self._services, self._calls = services, Calls(services)
+        self._services, self._calls, self._health = services, Calls(services), Health(services)
         self._server: Any = None
         self._stopping: asyncio.Task[None] | None = None
         self.port = 0
@@ -42,7 +46,7 @@ class RivaServer:
         """Listen. Raises LaunchError."""
         settings = self._services.settings
         self._server = grpc.aio.server(options=_options(settings), maximum_concurrent_rpcs=_most_calls(settings))
-        self._server.add_generic_rpc_handlers((_handlers(self._calls),))
+        self._server.add_generic_rpc_handlers((_handlers(self._calls), self._health.handlers()))
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         try:
             self.port = self._listen(f"{host}:{settings.riva_port}")
@@ -65,6 +69,9 @@ class RivaServer:
             self._stopping = asyncio.create_task(self._stop())
 
     async def _stop(self) -> None:
+        self._health.stop()
+        self._calls.refuse()
+        await asyncio.sleep(_LATE_SEC)  # what is on its way gets an answer of ours instead of none
         stopping = asyncio.create_task(self._server.stop(GRACE_SEC + _LAST_WORDS_SEC))
         await asyncio.wait({stopping}, timeout=GRACE_SEC)
         self._calls.end()
@@ -115,6 +122,7 @@ def _options(settings: GatewaySettings) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 1),  # workers share the port, which `moulin gateway` has found free
         ("grpc.max_receive_message_length", min(MOST_MESSAGE_BYTES, settings.max_upload_bytes)),
         ("grpc.max_concurrent_streams", _most_calls(settings)),
+        ("grpc.max_allowed_incoming_connections", riva_connections(settings)),
         ("grpc.server_handshake_timeout_ms", round(settings.header_timeout_sec * 1000)),
         ("grpc.max_connection_idle_ms", _IDLE_MS),
         ("grpc.keepalive_time_ms", _ALIVE_MS),

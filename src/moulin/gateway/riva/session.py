@@ -6,15 +6,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from moulin.errors import MoulinError
+from moulin.errors import AudioError, MoulinError
 from moulin.gateway.api_error import ApiError, api_error
-from moulin.gateway.live_audio import Samples
+from moulin.gateway.live_audio import ContainerSent, Samples
 from moulin.gateway.live_steps import Event, Finish, Hear, Step
 from moulin.gateway.live_timeline import Timeline
-from moulin.gateway.riva.audio import StreamAudio
 from moulin.gateway.riva.results import live_result
 from moulin.gateway.riva.wish import Wish
+from moulin.gateway.stream_audio import StreamAudio
 from moulin.live_transcript import Segment, StreamUpdate
+
+_NO_FILES = "send a recording to Recognize, or LINEAR_PCM"
 
 END = "end"
 """The message for the end of the client's audio; all others are audio."""
@@ -33,7 +35,7 @@ class RivaSession:
     _shown: Segment | None = None
 
     def __post_init__(self) -> None:
-        self._audio = StreamAudio(self.wish)
+        self._audio = StreamAudio(lambda: self.wish.raw)
 
     @property
     def is_resting(self) -> bool:
@@ -45,16 +47,18 @@ class RivaSession:
     def receive(self, message: str | bytes) -> Iterator[Step]:
         try:
             if isinstance(message, bytes):
-                for piece in self._audio.accept(message):
+                for _, piece in self._audio.accept(message):
                     yield self._hear(piece)
             else:
                 yield from self.rest()
                 yield Finish()
+        except ContainerSent as error:
+            yield from self._failed(api_error(AudioError(error.message, hint=_NO_FILES)))
         except MoulinError as error:
             yield from self._failed(api_error(error))
 
     def rest(self) -> Iterator[Step]:
-        if self.is_resting and self._audio.is_empty:
+        if self.is_resting and self._audio.is_empty():
             return
         try:
             rest = self._audio.flush()

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from moulin.client.served_model import ServedModel
 from moulin.gateway.api_error import ApiError
 from moulin.gateway.live_connection import LiveConnection
 from moulin.gateway.live_recognition import LiveRecognition
 from moulin.gateway.live_socket import ClientGone, CloseCode
+from moulin.gateway.named_model import named_or_default
 from moulin.gateway.riva.call import Call
 from moulin.gateway.riva.messages import StreamingRecognizeResponse
 from moulin.gateway.riva.session import END, RivaSession
-from moulin.gateway.riva.wish import Wish
+from moulin.gateway.riva.wish import Wish, expect_language
 from moulin.gateway.services import Services
 from moulin.streaming.options import StreamOptions
 
@@ -33,10 +33,11 @@ async def streaming_recognize(services: Services, call: Call) -> None:
                 param="enable_separate_recognition_per_channel",
                 hint="open a stream for each channel, or send the recording to Recognize",
             )
-        model = await _model(services, wish.model)
+        model = await named_or_default(services.catalog.streaming, wish.model)
         options = wish.stream_options(hotwords=model.uses_hotwords, alternatives=model.gives_alternatives)
         StreamOptions().updated(options)
-        call.ignored = wish.ignored
+        expect_language(wish, model.languages)
+        call.ignored = services.ignored.note(wish.ignored)
         call.log = {"model": model.name}
         session = RivaSession(wish, first.streaming_config.interim_results, model.name, options)
         recognition = LiveRecognition(services, call.request_id)
@@ -59,14 +60,6 @@ async def _first(services: Services, call: Call) -> Any:
     if first is None or first.WhichOneof("streaming_request") != "streaming_config":
         raise ApiError(400, "Expected a streaming_config first, got none", param="streaming_config")
     return first
-
-
-async def _model(services: Services, name: str) -> ServedModel:
-    """The model of that name, or the default one: clients ask for NVIDIA's models."""
-    try:
-        return await services.catalog.streaming(name or None)
-    except ApiError:
-        return await services.catalog.streaming(None)
 
 
 class _CallSocket:

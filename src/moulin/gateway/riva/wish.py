@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from moulin.decoding.options import MAX_NBEST
 from moulin.gateway.api_error import ApiError
 from moulin.gateway.live_audio import MAX_RATE, MIN_RATE
 from moulin.gateway.riva.messages import encoding_name
+from moulin.gateway.spoken_languages import check_languages
 from moulin.quoting import quoted
 
 MOST_CHANNELS = 32
@@ -112,6 +114,12 @@ class Wish:
         """Options of a stream, as `StreamOptions` names them."""
         pause = {} if self.pause_sec is None else {"rule2_min_trailing_silence_sec": self.pause_sec}
         return self.decoding_options(hotwords=hotwords, alternatives=alternatives) | pause
+
+
+def expect_language(wish: Wish, languages: Sequence[str]) -> None:
+    """Raises ApiError where the client's language is none that the model hears, as far as its files say."""
+    if wish.language:
+        check_languages((wish.language,), languages, param="language_code")
 
 
 def _ignored(config: Any) -> list[str]:

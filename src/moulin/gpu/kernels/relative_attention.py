@@ -39,24 +39,9 @@ def relative_attention(projected: Tensor, lengths: Tensor, table: Tensor, shift:
     """
     batch, frames, _ = projected.shape
     heads, dim = shift.shape
-    rows, distances = batch * frames, triton.cdiv(2 * frames, 64) * 64  # rows padded to whole vectors
-    by_distance = torch.empty(heads, rows, distances, dtype=projected.dtype, device=projected.device)
-    _by_distance_kernel[(triton.cdiv(rows, 128) * triton.cdiv(distances, 128), heads)](
-        projected,
-        table,
-        by_distance,
-        rows,
-        distances,
-        projected.stride(1),
-        len(table) // 2 - frames,
-        len(table),
-        dim,
-        128,
-        128,
-        max(16, triton.next_power_of_2(dim)),
-        dot_precision(projected.dtype),
-        num_warps=8,
-    )
+    rows = batch * frames
+    by_distance = scores_by_distance(projected.view(rows, -1), table, heads, len(table) // 2 - frames, 2 * frames)
+    distances = by_distance.shape[2]
     out = torch.empty(batch, frames, heads * dim, dtype=projected.dtype, device=projected.device)
     block = 64
     _relative_attention_kernel[(triton.cdiv(frames, block), heads, batch)](
@@ -80,6 +65,33 @@ def relative_attention(projected: Tensor, lengths: Tensor, table: Tensor, shift:
     return out
 
 
+def scores_by_distance(projected: Tensor, table: Tensor, heads: int, first: int, distances: int) -> Tensor:
+    """q p for every query and distance: [heads, rows, `distances` padded to whole vectors].
+
+    `projected` [rows, C] holds the queries of all heads first. Column 0 is the distance in row `first` of `table`
+    [R, D]; columns for rows that the table lacks are zeros.
+    """
+    rows, dim, distances = len(projected), table.shape[1] // heads, triton.cdiv(distances, 64) * 64
+    out = torch.empty(heads, rows, distances, dtype=projected.dtype, device=projected.device)
+    _by_distance_kernel[(triton.cdiv(rows, 128) * triton.cdiv(distances, 128), heads)](
+        projected,
+        table,
+        out,
+        rows,
+        distances,
+        projected.stride(0),
+        first,
+        len(table),
+        dim,
+        128,
+        128,
+        max(16, triton.next_power_of_2(dim)),
+        dot_precision(projected.dtype),
+        num_warps=8,
+    )
+    return out
+
+
 @triton.jit(do_not_specialize=["rows", "first", "table_rows"])
 def _by_distance_kernel(
     projected,
@@ -96,8 +108,7 @@ def _by_distance_kernel(
     BLOCK_D: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Each query's score of each distance, from -T in column 0 to T - 1 and the padding. The time goes into writing
-    [heads, B T, 2 T]."""
+    """The time goes into writing [heads, rows, distances]."""
     head, heads = tl.program_id(1).to(tl.int64), tl.num_programs(1)
     blocks = tl.cdiv(distances, BLOCK_N)
     m = (tl.program_id(0) // blocks * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)

@@ -38,14 +38,17 @@ def ring_attention_weights(
     table: Tensor,
     *,
     chunk: int,
+    position_at: int,
     pos_dim: int,
+    zeros_before: bool = False,
 ) -> Tensor:
     """softmax(query key + position distance) over the frames in the rings, [B, heads, chunk, K] in the order of a ring,
     K the ring's length rounded up, with zeros for frames that are not attended to.
 
-    `projected` [B chunk, C] holds the queries of all heads, then their keys, then their positional queries; `table` is
-    as in `moulin.gpu.kernels.attention_weights`, for distances from -(ring - 1) on. `keys` [slots, ring,
-    heads * query_dim] takes the chunk's keys.
+    `projected` [B chunk, C] holds the queries of all heads, then their keys, and from column `position_at` on their
+    positional queries; `table` is as in `moulin.gpu.kernels.attention_weights`, for distances from -(ring - 1) on.
+    `keys` [slots, ring, heads * query_dim] takes the chunk's keys. Frames before a stream's beginning are not attended
+    to, or with `zeros_before` have keys of zeros.
     """
     batch = len(at.slots)
     heads, distances, padded_pos_dim = table.shape
@@ -62,13 +65,14 @@ def ring_attention_weights(
         out,
         projected.stride(0),
         key_at,
-        2 * key_at,
+        position_at,
         distances,
         width,
         chunk,
         ring,
         query_dim,
         pos_dim,
+        zeros_before,
         max(16, triton.next_power_of_2(chunk)),
         triton.next_power_of_2(width),
         max(16, triton.next_power_of_2(query_dim)),
@@ -91,7 +95,7 @@ def ring_values(weights: Tensor, values: Tensor, at: Chunks, ring: Tensor) -> Te
     chunk's `values` [B chunk, heads * dim]: the same shape."""
     batch, heads, chunk, width = weights.shape
     dim = values.shape[1] // heads
-    out = torch.empty_like(values)
+    out = torch.empty(values.shape, dtype=values.dtype, device=values.device)
     _ring_values_kernel[(batch, heads)](
         weights,
         values,
@@ -175,6 +179,7 @@ def _ring_weights_kernel(
     RING: tl.constexpr,
     QUERY_DIM: tl.constexpr,
     POS_DIM: tl.constexpr,
+    ZEROS_BEFORE: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -202,6 +207,8 @@ def _ring_weights_kernel(
     at = keys + n[None, :] * (heads * QUERY_DIM) + d[:, None]
     seen = tl.load(at, mask=heard[None, :] & (d < QUERY_DIM)[:, None], other=0.0)
     scores = tl.dot(query, seen, input_precision=PRECISION)
+    if ZEROS_BEFORE:
+        heard = n < RING
     # Frames that do not exist take the last one's distances.
     distance = after[None, :] - tl.minimum(m, CHUNK - 1)[:, None] + (RING - 1)
     distance = tl.where(heard[None, :], distance, 0)

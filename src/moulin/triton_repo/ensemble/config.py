@@ -25,7 +25,7 @@ from moulin.triton_repo.ensemble.components import (
     encoder_interface,
     prediction_interface,
 )
-from moulin.triton_repo.model_config import add_contract, add_instances, add_parameters
+from moulin.triton_repo.model_config import add_contract, add_instances, add_parameters, with_facts
 from moulin.triton_repo.offline_options import OfflineOptions
 from moulin.triton_repo.service_parameter import add_service
 from moulin.triton_repo.streaming_config import streaming_config
@@ -56,7 +56,11 @@ def ensemble_configs(
     prediction = prediction_interface(spec, backend)
     rows = options.max_batch * max(WINDOW_FRAMES, options.decoding.beam)
     return {
-        None: _ensemble(options, tensors, max_utterance_sec=min(model_max_sec(spec), options.max_audio_sec)),
+        None: with_facts(
+            _ensemble(options, tensors, max_utterance_sec=min(model_max_sec(spec), options.max_audio_sec)),
+            spec,
+            alternatives=True,
+        ),
         "feature_extractor": _feature_extractor(spec, options, backend, tensors, min_frames),
         "encoder": _encoder(spec, options, backend, tensors, num_profiles),
         **_networks(options.model_name, backend, prediction, rows),
@@ -99,7 +103,6 @@ def tied_configs(spec: OnnxModelSpec, options: StreamingOptions, backend: Backen
     add_parameters(
         tied,
         {
-            "alternatives": "true",
             "family": spec.family,
             "feature_dim": str(spec.feature_dim),
             "vocab_size": str(spec.vocab_size),
@@ -112,7 +115,11 @@ def tied_configs(spec: OnnxModelSpec, options: StreamingOptions, backend: Backen
             **_prediction_parameters(options.model_name, prediction, rows),
         },
     )
-    return {None: tied, "encoder": encoder, **_networks(options.model_name, backend, prediction, rows)}
+    return {
+        None: with_facts(tied, spec, alternatives=True),
+        "encoder": encoder,
+        **_networks(options.model_name, backend, prediction, rows),
+    }
 
 
 def _written(engine: EngineChoice, spec: OnnxModelSpec, backend: Backend) -> EngineChoice:
@@ -123,8 +130,7 @@ def _written(engine: EngineChoice, spec: OnnxModelSpec, backend: Backend) -> Eng
 def _ensemble(options: OfflineOptions, tensors: EncoderInterface, *, max_utterance_sec: float) -> Any:
     config = pb.ModelConfig(name=options.model_name, platform="ensemble", max_batch_size=options.max_batch)
     add_service(config, options)  # for `moulin serve --repository`
-    # For clients, which cut longer recordings.
-    add_parameters(config, {"max_utterance_sec": f"{max_utterance_sec:g}", "alternatives": "true"})
+    add_parameters(config, {"max_utterance_sec": f"{max_utterance_sec:g}"})  # for clients, which cut longer recordings
     add_contract(config)
     _step(
         config,

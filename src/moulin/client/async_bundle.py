@@ -1,0 +1,307 @@
+"""Many streams of speech to one server in few requests, for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from moulin.audio.waveform import check_waveform, in_16_bits
+from moulin.client.lane import DROP, END, FINALIZE, NOTHING, Lane, LaneStream
+from moulin.errors import ClientError, ServerBusy
+from moulin.live_transcript import LiveTranscript, StreamUpdate
+from moulin.transcript import Transcript
+
+GATHER_SEC = 0.01
+"""The longest wait of a chunk for others to go with, and the time between questions for news."""
+
+_ALIVE_SEC = 0.4
+"""The time between bundles of a lane that has nothing to say: the server closes one that is silent for 3 s."""
+_MOST_TRIES = 4
+"""Lanes that are opened for each instance until every instance has one."""
+_LOST_SEC = 1.0
+"""The time after a failure before lanes are opened again."""
+_CLOSE_SEC = 5.0
+
+
+class AsyncBundledStream:
+    """`AsyncLiveStream` over an `AsyncStreamBundle`, by whose `open` it is made: one call of `send` at a time."""
+
+    def __init__(self, bundle: AsyncStreamBundle, stream: LaneStream, lane: Lane) -> None:
+        self._bundle, self._stream, self.lane = bundle, stream, lane
+        self._settled: asyncio.Future[None] | None = None
+        self.on_news: Callable[[], None] | None = None
+        """Called in the event loop when there is news of the stream, for users of `push`; it must not raise."""
+
+    @property
+    def live(self) -> LiveTranscript:
+        """The transcript so far."""
+        return self._stream.live
+
+    @property
+    def decoded_samples(self) -> int:
+        """The samples that have been decoded as far as they go."""
+        return self._stream.decoded
+
+    @property
+    def ended(self) -> bool:
+        """Whether the stream is over, with its result or an error."""
+        return self._stream.ended
+
+    @property
+    def error(self) -> ClientError | None:
+        """Why the stream is over, if it has failed."""
+        return self._stream.error if self._stream.ended else None
+
+    def push(self, samples: ArrayLike, *, end: bool = False) -> None:
+        """Send the next samples, float or int16 [N], 16 kHz mono, and return at once; `end` marks the last ones. Raises
+        AudioError and, where the stream has ended, ClientError."""
+        self._push(_int16(samples), END if end else 0)
+
+    async def send(self, samples: ArrayLike, *, end: bool = False) -> StreamUpdate:
+        """Send the next samples; `end` marks the last ones. Returns when all that has been sent is decoded as far as
+        it goes, with what is new since the last call. Raises as `push`, and ServerBusy where there is no place."""
+        self.push(samples, end=end)
+        return await self.settled()
+
+    async def settled(self) -> StreamUpdate:
+        """Wait until all that has been sent is decoded as far as it goes. Returns what is new since the last call."""
+        stream = self._stream
+        if not stream.is_settled:
+            self._settled = asyncio.get_running_loop().create_future()
+            await self._settled
+        if stream.error is not None:
+            error, stream.error = stream.error, stream.error if stream.ended else None
+            raise error
+        return stream.take_update()
+
+    async def finish(self, samples: ArrayLike = ()) -> Transcript:
+        """Send the last samples, if any, and return the whole transcript."""
+        await self.send(samples, end=True)
+        return self.live.transcript()
+
+    async def finalize(self) -> StreamUpdate:
+        """Close the segment when what has been sent is decoded as far as it goes; the stream goes on."""
+        self._push(event=FINALIZE)
+        return await self.settled()
+
+    def change_options(self, **options: Any) -> None:
+        """Change options of the stream, from the samples that are sent next on."""
+        self._push(options=options)
+
+    async def close(self) -> None:
+        """Forget the stream if it has not ended."""
+        if not self._stream.ended:
+            self._stream.rows.clear()
+            self._push(event=DROP)
+            self._stream.ended = True
+
+    def _push(
+        self, samples: NDArray[np.int16] = NOTHING, event: int = 0, options: Mapping[str, Any] | None = None
+    ) -> None:
+        stream = self._stream
+        if stream.ended:
+            raise stream.error or ClientError("The stream has ended", hint="open another one")
+        stream.push(samples, event, options)
+        self._bundle._wake(self.lane, stream)
+
+    def _tell(self) -> None:
+        """Called when there is news of the stream."""
+        if self._settled is not None and self._stream.is_settled and not self._settled.done():
+            self._settled.set_result(None)
+        if self.on_news is not None:
+            self.on_news()
+
+
+class AsyncStreamBundle:
+    """Streams that share lanes to one server: a lane for each instance of its model, and one request under way on each.
+
+        async with AsyncClient("localhost:8001") as client, client.bundle() as bundle:
+            stream = await bundle.open()
+            async for samples in microphone:
+                print(await stream.send(samples))
+            print((await stream.finish()).text)
+
+    Chunks wait up to `gather_sec` for others to go with. After a request that failed its lane and the streams on it are
+    lost: they raise the error, and new streams go to new lanes.
+    """
+
+    def __init__(
+        self,
+        infer: Callable[..., Awaitable[Any]],
+        lanes: int,
+        *,
+        gather_sec: float = GATHER_SEC,
+    ) -> None:
+        """`infer` is tritonclient's with the model given, and raises ClientError. `lanes` is the number of instances.
+        Made by `AsyncClient.bundle`."""
+        self._infer, self._wanted, self._gather_sec = infer, lanes, gather_sec
+        self._lanes: dict[Lane, asyncio.Task[None]] = {}
+        self._woken: dict[Lane, asyncio.Event] = {}
+        self._streams: dict[LaneStream, AsyncBundledStream] = {}
+        self._opening = asyncio.Lock()
+        self._failed_at = -_LOST_SEC
+        self._failure: ClientError | None = None
+        self._closing = False
+        self.num_requests = self.num_rows = 0
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether its lanes are lost, and no new one has been opened."""
+        return self._failure is not None and not self._lanes
+
+    @property
+    def lanes(self) -> list[Lane]:
+        """The lanes that are open."""
+        return list(self._lanes)
+
+    async def open(self, **options: Any) -> AsyncBundledStream:
+        """A stream on the instance with most room. `options` are those of `StreamOptions`. The server checks them and
+        finds it a place with the first samples. Raises ClientError where no lane can be opened."""
+        if self._closing:
+            raise _closed()
+        if len(self._lanes) < self._wanted:
+            await self._open_lanes()
+        stream = LaneStream(options or None)
+        lane = max(self._lanes, key=lambda lane: lane.room)
+        opened = self._streams[stream] = AsyncBundledStream(self, stream, lane)
+        lane.start(stream)
+        return opened
+
+    async def close(self) -> None:
+        """End all lanes, and with them the streams that are open."""
+        self._closing = True
+        for event in self._woken.values():
+            event.set()
+        tasks = list(self._lanes.values())
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=_CLOSE_SEC)
+            for task in late:
+                task.cancel()
+
+    # ------------------------------------------------------------------------------------------------------------ lanes
+
+    async def _open_lanes(self) -> None:
+        """Open lanes until every instance has one. Raises ClientError where there is none after that."""
+        async with self._opening:
+            now = asyncio.get_running_loop().time()
+            if len(self._lanes) >= self._wanted:
+                return
+            if now - self._failed_at >= _LOST_SEC:
+                await self._try_to_open()
+            if not self._lanes:
+                raise self._failure or _closed()
+
+    async def _try_to_open(self) -> None:
+        covered, spare = {lane.instance for lane in self._lanes}, []
+        for _ in range(_MOST_TRIES * self._wanted):
+            if len(covered) >= self._wanted or self._closing:
+                break
+            lane = Lane()
+            try:
+                await self._exchange(lane)
+            except ClientError as error:
+                self._failed_at, self._failure = asyncio.get_running_loop().time(), error
+                break
+            if lane.instance in covered:
+                spare.append(lane)  # kept meanwhile, or Triton would choose this instance again
+                continue
+            covered.add(lane.instance)
+            self._failure = None
+            self._woken[lane] = asyncio.Event()
+            self._lanes[lane] = asyncio.create_task(self._run(lane))
+        for lane in spare:
+            with suppress(ClientError):
+                await self._exchange(lane, end=True)
+        if spare and len(self._lanes) < self._wanted:  # fewer instances than was said
+            self._wanted = max(1, len(self._lanes))
+
+    async def _run(self, lane: Lane) -> None:
+        """Send the lane's bundles until it is lost or all are closed."""
+        woken = self._woken[lane]
+        try:
+            while not self._closing:
+                if not lane.has_rows and not lane.is_behind:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(_ALIVE_SEC):
+                            await woken.wait()
+                if not (lane.is_full or self._closing):
+                    await asyncio.sleep(self._gather_sec)
+                woken.clear()
+                await self._exchange(lane)
+            await self._exchange(lane, end=True)
+            self._lose(lane, _closed())
+        except ClientError as error:
+            self._failed_at, self._failure = asyncio.get_running_loop().time(), error
+            self._lose(lane, error)
+        except BaseException:
+            self._lose(lane, _closed())
+            raise
+
+    async def _exchange(self, lane: Lane, *, end: bool = False) -> None:
+        """Send a bundle and tell the streams. Raises ClientError; the lane is to be given up then."""
+        request = lane.request(end=end)
+        self.num_requests += 1
+        self.num_rows += lane.num_under_way
+        changed, homeless = lane.reply(await self._infer(**request))
+        for stream in changed:
+            self._tell(stream)
+        for stream in homeless:
+            self._start_elsewhere(stream, lane)
+
+    def _start_elsewhere(self, stream: LaneStream, refused: Lane) -> None:
+        """Find another instance for a stream that had no place on one."""
+        stream.refused.add(refused.instance)
+        others = [lane for lane in self._lanes if lane.instance not in stream.refused and lane.room > 0]
+        if not others:
+            stream.ended = True
+            stream.error = stream.error or ServerBusy("All streams are in use")
+            self._tell(stream)
+            return
+        stream.error = None
+        lane = max(others, key=lambda lane: lane.room)
+        self._streams[stream].lane = lane
+        lane.start(stream)
+        self._wake(lane, stream)
+
+    def _lose(self, lane: Lane, error: ClientError) -> None:
+        self._lanes.pop(lane, None)
+        self._woken.pop(lane, None)
+        for stream in lane.lose(error):
+            self._tell(stream)
+
+    def _tell(self, stream: LaneStream) -> None:
+        opened = self._streams.get(stream)
+        if opened is not None:
+            opened._tell()
+            if stream.ended:
+                del self._streams[stream]
+
+    def _wake(self, lane: Lane, stream: LaneStream) -> None:
+        lane.wake(stream)
+        if lane in self._woken:
+            self._woken[lane].set()
+
+    async def __aenter__(self) -> AsyncStreamBundle:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def _closed() -> ClientError:
+    return ClientError("The bundle has been closed")
+
+
+def _int16(samples: ArrayLike) -> NDArray[np.int16]:
+    array = np.asarray(samples)
+    if array.dtype == np.int16 and array.ndim == 1:
+        return array
+    return in_16_bits(check_waveform(array if array.size else np.zeros(0, np.float32), what="samples"))

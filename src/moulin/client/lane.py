@@ -1,0 +1,315 @@
+"""The protocol of one lane, a Triton sequence of many streams, without a connection: bundles out, news in.
+
+    while True:
+        result = client.infer(model, **lane.request())
+        for stream in lane.reply(result): ...
+
+A lane has one bundle under way; rows that come meanwhile go with the next. Needs numpy and tritonclient only.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.grpc import InferInput, InferRequestedOutput
+
+from moulin.client.stream_session import MAX_SEQUENCE_ID
+from moulin.errors import ClientError, RequestRefused, ServerBusy, ServerUnavailable
+from moulin.live_transcript import LiveTranscript, Segment, StreamUpdate
+
+SAMPLE_RATE = 16_000
+
+MAX_ROWS = 200
+MAX_SAMPLES = 1 << 19
+"""The largest bundle, 1 MiB of audio; what is more waits for the next."""
+
+START, END, OPTIONS, DROP, FINALIZE = 1, 2, 4, 8, 16
+"""Bits of EVENTS."""
+_LAST = END | DROP | FINALIZE
+"""Those behind which a row gets no more audio."""
+_TEXT, _FINAL, _CLOSED, _FAILED, _REFUSED = range(5)
+"""UPDATE_KINDS."""
+
+NOTHING = np.zeros(0, np.int16)
+_FULL = frozenset({"full", "busy"})
+
+
+@dataclass(slots=True)
+class Row:
+    """What a stream sends with one bundle."""
+
+    event: int = 0
+    options: Mapping[str, Any] | None = None
+    pieces: list[NDArray[np.int16]] = field(default_factory=list)
+
+    @property
+    def num_samples(self) -> int:
+        return sum(map(len, self.pieces))
+
+
+@dataclass(slots=True, eq=False)
+class LaneStream:
+    """A stream's rows that wait, and what is known of it."""
+
+    options: Mapping[str, Any] | None = None
+    number: int = 0
+    live: LiveTranscript = field(default_factory=LiveTranscript)
+    rows: deque[Row] = field(default_factory=deque)
+    """Rows that no bundle has taken yet."""
+    under_way: Row | None = None
+    sent: int = 0
+    """Samples pushed so far."""
+    decoded: int = 0
+    """Samples decoded so far, as far as they go."""
+    ending: bool = False
+    """Whether the last samples have been pushed."""
+    ended: bool = False
+    """Whether the server has no such stream any more."""
+    refused: set[str] = field(default_factory=set)
+    """Instances that had no place for it."""
+    error: ClientError | None = None
+    """Why the stream has ended, or why its last row was refused; cleared when it was told."""
+    _closed: list[Segment] = field(default_factory=list)
+    _endpoint: bool = False
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is to come of what has been pushed."""
+        if self.ended or self.error is not None:
+            return True
+        return not (self.rows or self.under_way or self.ending or self.decoded < self.sent)
+
+    def push(
+        self, samples: NDArray[np.int16] = NOTHING, event: int = 0, options: Mapping[str, Any] | None = None
+    ) -> None:
+        """Put samples behind those that wait, and an event behind them; options hold from these samples on."""
+        last = self.rows[-1] if self.rows else None
+        if last is None or last.event & _LAST or (options is not None and (last.pieces or last.options)):
+            self.rows.append(last := Row())
+        if options is not None:
+            last.options, last.event = options, last.event | OPTIONS
+        if len(samples):
+            last.pieces.append(samples)
+        last.event |= event
+        self.sent += len(samples)
+        self.ending |= bool(event & END)
+
+    def apply(self, update: StreamUpdate) -> None:
+        self.live.apply(update)
+        self._closed += [segment for segment in update.segments if segment.is_final]
+        self._endpoint |= update.endpoint
+        if update.is_final:
+            self.ended, self.decoded = True, self.sent
+
+    def take_update(self) -> StreamUpdate:
+        """What has become known since the last call, with the open segment, as the unary contract's RESULT."""
+        closed, self._closed = self._closed, []
+        endpoint, self._endpoint = self._endpoint, False
+        segments = (*closed, *([self.live.open] if self.live.open else []))
+        return StreamUpdate(segments, endpoint, self.ended, round(self.sent / SAMPLE_RATE, 3))
+
+
+class Lane:
+    """One lane. After a failed request it is unknown what the server has done and said: the lane is lost then, and its
+    streams with it (`lose`)."""
+
+    def __init__(self) -> None:
+        self.sequence_id = 1 + secrets.randbelow(MAX_SEQUENCE_ID)
+        self.streams: dict[int, LaneStream] = {}
+        self.instance = ""
+        self.capacity = self.open = 0
+        """Streams of the instance, of all lanes."""
+        self.error: ClientError | None = None
+        """Why the lane is lost."""
+        self._bundle = 0
+        self._numbers = 0
+        self._waiting: dict[int, LaneStream] = {}
+        self._sent: list[LaneStream] = []
+        self._starting: set[LaneStream] = set()
+        self._unsettled: set[LaneStream] = set()
+
+    @property
+    def num_under_way(self) -> int:
+        """Rows of the last bundle."""
+        return len(self._sent)
+
+    @property
+    def has_rows(self) -> bool:
+        return bool(self._waiting)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a bundle has as many rows as it should."""
+        return len(self._waiting) >= MAX_ROWS
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether audio is not decoded yet, or an end not answered: a bundle asks for it."""
+        return bool(self._unsettled)
+
+    @property
+    def room(self) -> int:
+        """Free places of the instance, as far as this lane knows."""
+        return self.capacity - self.open - len(self._starting)
+
+    def start(self, stream: LaneStream) -> None:
+        """Give `stream` a place on this lane; the server learns of it with its first samples (`wake`)."""
+        self._numbers += 1
+        self._starting.add(stream)
+        stream.number = self._numbers
+        self.streams[stream.number] = stream
+        if not stream.rows:  # else it comes from another lane
+            stream.rows.append(Row(START | OPTIONS if stream.options else START, stream.options))
+
+    def wake(self, stream: LaneStream) -> None:
+        """`stream` has rows that are to be sent."""
+        if stream.number in self.streams:
+            self._waiting[stream.number] = stream
+            self._unsettled.add(stream)
+
+    def request(self, *, end: bool = False) -> dict[str, Any]:
+        """The keyword arguments of tritonclient's `infer` that send the next bundle."""
+        self._sent, total = [], 0
+        for stream in list(self._waiting.values()):
+            if len(self._sent) == MAX_ROWS or total > MAX_SAMPLES:
+                break
+            stream.under_way = row = stream.rows.popleft()
+            total += row.num_samples
+            self._sent.append(stream)
+            if not stream.rows:
+                del self._waiting[stream.number]
+        self._bundle += 1
+        return {
+            "inputs": _inputs(self._bundle, self._sent),
+            "outputs": _OUTPUTS,
+            "sequence_id": self.sequence_id,
+            "sequence_start": self._bundle == 1,
+            "sequence_end": end,
+        }
+
+    def reply(self, result: Any) -> tuple[list[LaneStream], list[LaneStream]]:
+        """Apply an `InferResult`. Returns the streams with news, and those that found no place: they may start on
+        another lane. Raises ClientError where the reply is none of a lane; the lane is lost then."""
+        facts = _array(result, "LANE", np.uint8).tobytes()
+        if not facts:
+            raise ClientError("The server sent no LANE", hint="its model is not a streaming one of this moulin")
+        lane = json.loads(facts)
+        if lane["bundle"] != self._bundle:
+            raise ServerUnavailable(
+                f"The server mixed up replies: expected that to bundle {self._bundle}, got that to {lane['bundle']}",
+                hint="open another lane",
+            )
+        self.instance, self.capacity, self.open = lane["instance"], lane["capacity"], lane["open"]
+        changed, homeless = {id(stream): stream for stream in self._sent}, []
+        at, content = 0, _array(result, "UPDATES", np.uint8).tobytes()
+        for number, kind, size in zip(
+            _array(result, "UPDATE_STREAMS", np.uint64).tolist(),
+            _array(result, "UPDATE_KINDS", np.uint8).tolist(),
+            _array(result, "UPDATE_LENS", np.int32).tolist(),
+            strict=True,
+        ):
+            fields, at = json.loads(content[at : at + size]), at + size
+            if (stream := self.streams.get(number)) is None:
+                continue  # it was dropped
+            changed[id(stream)] = stream
+            if kind not in (_FAILED, _REFUSED):
+                stream.apply(StreamUpdate.from_dict(fields))
+            elif kind == _REFUSED and fields["code"] in _FULL and stream.under_way:
+                del changed[id(stream)]
+                homeless.append(self._take_back(stream, fields))
+                continue
+            else:
+                self._fail(stream, fields, refused=kind == _REFUSED)
+            if stream.ended:
+                self._forget(stream)
+        decoded = _array(result, "DECODED", np.uint64).tolist()
+        for number, count in zip(_array(result, "DECODED_STREAMS", np.uint64).tolist(), decoded, strict=True):
+            if (stream := self.streams.get(number)) is not None:
+                stream.decoded = count
+                changed[id(stream)] = stream
+        for stream in self._sent:
+            if stream.under_way is not None and stream.under_way.event & DROP:
+                self._forget(stream)
+            stream.under_way = None
+        self._starting.difference_update(self._sent)
+        self._unsettled.difference_update(stream for stream in changed.values() if stream.is_settled)
+        return list(changed.values()), homeless
+
+    def lose(self, error: ClientError) -> list[LaneStream]:
+        """The lane is lost, and its streams with it, which are returned."""
+        self.error, lost = error, list(self.streams.values())
+        for stream in lost:
+            stream.ended, stream.error = True, error
+        self.streams.clear()
+        self._waiting.clear()
+        self._unsettled.clear()
+        return lost
+
+    def _take_back(self, stream: LaneStream, fields: dict[str, Any]) -> LaneStream:
+        """A stream that was not opened, as it was before."""
+        assert stream.under_way is not None
+        stream.rows.appendleft(stream.under_way)
+        stream.under_way = None
+        stream.error = _error(fields)
+        self._forget(stream)
+        return stream
+
+    def _fail(self, stream: LaneStream, fields: dict[str, Any], *, refused: bool) -> None:
+        stream.error = _error(fields)
+        row = stream.under_way
+        if not refused or fields["code"] == "not_open" or (row and row.event & START):
+            stream.ended = True
+        elif row is not None:
+            stream.sent -= row.num_samples
+
+    def _forget(self, stream: LaneStream) -> None:
+        self.streams.pop(stream.number, None)
+        self._waiting.pop(stream.number, None)
+        self._unsettled.discard(stream)
+        self._starting.discard(stream)
+
+
+def _error(fields: dict[str, Any]) -> ClientError:
+    kinds: dict[str, type[ClientError]] = {"full": ServerBusy, "busy": ServerBusy, "invalid": RequestRefused}
+    return kinds.get(fields["code"], ClientError)(fields["error"], hint=fields["hint"])
+
+
+_OUTPUTS = [
+    InferRequestedOutput(name)
+    for name in ("LANE", "UPDATE_STREAMS", "UPDATE_KINDS", "UPDATE_LENS", "UPDATES", "DECODED_STREAMS", "DECODED")
+]
+
+
+def _array(result: Any, name: str, dtype: type) -> NDArray[Any]:
+    """An output as an array [n]; outputs without elements are left out of a reply."""
+    array = result.as_numpy(name)
+    return np.zeros(0, dtype) if array is None else array.reshape(-1)
+
+
+def _inputs(number: int, streams: list[LaneStream]) -> list[InferInput]:
+    rows = [stream.under_way for stream in streams if stream.under_way is not None]
+    pieces = [piece for row in rows for piece in row.pieces]
+    tensors: dict[str, tuple[str, NDArray[Any]]] = {"BUNDLE": ("UINT64", np.array([number], np.uint64))}
+    if rows:
+        tensors["STREAMS"] = "UINT64", np.array([stream.number for stream in streams], np.uint64)
+    if pieces:
+        tensors["CHUNK_LENS"] = "INT32", np.array([row.num_samples for row in rows], np.int32)
+        tensors["CHUNKS"] = "INT16", np.concatenate(pieces)
+    if any(row.event for row in rows):
+        tensors["EVENTS"] = "UINT8", np.array([row.event for row in rows], np.uint8)
+    options = [json.dumps(dict(row.options)).encode() for row in rows if row.options is not None]
+    if options:
+        tensors["STREAM_OPTIONS"] = "BYTES", np.array(options, np.object_)
+    inputs = []
+    for name, (datatype, tensor) in tensors.items():
+        item = InferInput(name, [1, len(tensor)], datatype)
+        item.set_data_from_numpy(tensor[None])
+        inputs.append(item)
+    return inputs

@@ -1,0 +1,43 @@
+"""What to do about a path that is not here, for the hint of a 404."""
+
+from __future__ import annotations
+
+import re
+
+_OURS = r"(?:audio/transcriptions|audio/translations|models|realtime|stream|listen)(?:/.*)?"
+
+_NO_AZURE = (
+    "this is no Azure: use OpenAI's client with a base URL that ends in /v1; --model-alias knows the deployment's name"
+)
+_HINTS = (
+    (rf"/{_OURS}", "the base URL ends in /v1"),
+    (rf"(?:/v1){{2,}}/{_OURS}", "the base URL has /v1 once, and the client adds the rest"),
+    (
+        rf"/v1/(?:{_OURS}/)+{_OURS}",
+        "the base URL ends in /v1, and the client adds the rest",
+    ),
+    (
+        rf"/openai/deployments/[^/]+/{_OURS}|/openai/realtime|/openai/models.*",
+        _NO_AZURE,
+    ),
+    (rf"/.+/v1/{_OURS}", "the base URL ends in /v1 right behind the host and port"),
+    (
+        r"/(?:v1/)?(?:chat/completions|completions|responses|embeddings|audio/speech|images/.*|files.*|batches.*)",
+        "this server transcribes speech: /v1/audio/transcriptions and /v1/realtime",
+    ),
+)
+
+
+def path_hint(path: str) -> str:
+    """A sentence about `path`, at which nothing is."""
+    for pattern, hint in _HINTS:
+        if re.fullmatch(pattern, path):
+            return hint
+    return "GET /docs lists what is here"
+
+
+def socket_hint(path: str) -> str:
+    """The same about a WebSocket."""
+    if re.fullmatch(r"/openai/.*", path):
+        return _NO_AZURE
+    return "live speech is at /v1/realtime, /v1/stream and /v1/listen"

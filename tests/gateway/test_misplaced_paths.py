@@ -1,0 +1,58 @@
+"""Hints of 404s; the paths are those that clients ask for with a wrong base URL."""
+
+from __future__ import annotations
+
+import openai
+import pytest
+from starlette.testclient import TestClient
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from moulin.gateway.app import create_app
+from moulin.gateway.settings import gateway_settings
+
+from .running_gateway import running_gateway
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("/audio/transcriptions", "the base URL ends in /v1"),
+        ("/models", "the base URL ends in /v1"),
+        ("/v1/v1/audio/transcriptions", "/v1 once"),
+        ("/v1/audio/transcriptions/audio/transcriptions", "the client adds the rest"),
+        ("/openai/v1/audio/transcriptions", "right behind the host"),
+        ("/openai/deployments/my-whisper/audio/transcriptions", "this is no Azure"),
+        ("/v1/chat/completions", "this server transcribes speech"),
+        ("/nowhere", "GET /docs lists"),
+    ],
+)
+def test_hints(path: str, hint: str) -> None:
+    with TestClient(create_app(gateway_settings(triton=("127.0.0.1:1",)))) as client:
+        answer = client.post(path)
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "not_found"
+    assert hint in answer.json()["error"]["message"]
+
+
+def test_clients_with_other_base_urls() -> None:
+    """As OpenAI's own classes build their paths."""
+    with running_gateway("127.0.0.1:1") as address:
+        for client, hint in (
+            (openai.OpenAI(base_url=f"http://{address}", api_key="x"), "the base URL ends in /v1"),
+            (openai.OpenAI(base_url=f"http://{address}/openai/v1", api_key="x"), "right behind the host"),
+            (
+                openai.AzureOpenAI(azure_endpoint=f"http://{address}", api_key="x", api_version="2025-01-01"),
+                "this is no Azure",
+            ),
+        ):
+            with client, pytest.raises(openai.NotFoundError, match=hint):
+                client.audio.transcriptions.create(file=b"x", model="whisper-1")
+
+
+def test_an_azure_socket() -> None:
+    with running_gateway("127.0.0.1:1") as address:
+        for path, hint in (("openai/realtime", b"this is no Azure"), ("realtime", b"/v1/realtime")):
+            with pytest.raises(InvalidStatus) as caught, connect(f"ws://{address}/{path}"):
+                pass
+            assert hint in (caught.value.response.body or b"")

@@ -1,0 +1,114 @@
+"""The card's skipping of blank frames against the host's, which `tests/decoding` and sherpa-onnx judge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from moulin.bundle.checkpoint import read_checkpoint
+from moulin.bundle.transducer import load_transducer
+from moulin.decoding import blank_skip as plain
+from moulin.decoding.found import Hypothesis
+from moulin.decoding.options import METHODS, DecodingOptions
+from moulin.decoding.row_options import RowOptions
+from moulin.encoders.transducer import Transducer
+from moulin.gpu.blank_skip import blank_log_probs, output_layer, skip_blanks
+from moulin.gpu.kernels.searches import FoundTensors
+from moulin.gpu.open_encoder import gpu_encoder
+from moulin.gpu.pipeline import GpuPipeline
+from moulin.gpu.predictor import Predictor
+from moulin.models.open_recognizer import open_recognizer
+from tests.engine.blank_bias import OFFLINE, raised_checkpoint
+
+THRESHOLD = 0.9
+LENGTHS = [7, 12, 0, 1, 12]
+
+
+@pytest.fixture(params=["some", "all", "none", "NaN"])
+def blanks(request: pytest.FixtureRequest) -> torch.Tensor:
+    """Log-probabilities of blank [5, 12], never at the threshold."""
+    generator = torch.Generator().manual_seed(3)
+    drawn = torch.rand(5, 12, generator=generator)
+    match request.param:
+        case "all":
+            drawn = drawn * 0.05 + 0.94
+        case "none":
+            drawn = drawn * 0.8
+        case "NaN":
+            drawn[1, ::3] = torch.nan
+    return drawn.log()
+
+
+def test_the_frames_that_are_left_are_the_hosts(blanks: torch.Tensor, device: torch.device) -> None:
+    frames = torch.randn(5, 12, 6)
+    asked = [DecodingOptions(blank_skip=THRESHOLD)] * 4 + [DecodingOptions()]
+    options = RowOptions.of(asked)
+    both = torch.cat([frames, blanks[..., None]], dim=2).numpy()
+    wanted = plain.skip_blanks(both, np.array(LENGTHS), options, 6)
+    lengths, thresholds = torch.tensor(LENGTHS, dtype=torch.int32), torch.from_numpy(options.blank_skips)
+    found = skip_blanks(*(each.to(device) for each in (frames, blanks, lengths, thresholds)))
+    assert found.lengths.tolist() == wanted.lengths.tolist()
+    assert wanted.frames is not None
+    for row, count in enumerate(wanted.lengths.tolist()):
+        assert torch.equal(found.encoder_out[row, :count].cpu(), torch.from_numpy(wanted.encoder_out[row, :count]))
+        assert found.frames[row, :count].tolist() == wanted.frames[row, :count].tolist()
+
+
+def test_numbers_of_frames_are_the_original_ones(device: torch.device) -> None:
+    blanks = torch.full((2, 8), -5.0)
+    blanks[0, [0, 1, 4]] = 0.0
+    lengths, thresholds = torch.tensor([8, 8], dtype=torch.int32), torch.tensor([-0.1, torch.inf])
+    spoken = skip_blanks(*(each.to(device) for each in (torch.randn(2, 8, 4), blanks, lengths, thresholds)))
+    found = FoundTensors.empty(2, 8, 1, device)
+    found.frames.fill_(2**31 - 1)  # what no search has written
+    found.frames[0, :, :3] = torch.tensor([0, 2, 4], dtype=torch.int32, device=device)
+    spoken.give_their_numbers(found)
+    assert found.frames[0, 0, :3].tolist() == [2, 5, 7]
+    assert int(found.frames[0].max()) < 8
+
+
+def test_the_layer_behind_the_encoder_is_both_heads() -> None:
+    transducer = Transducer.from_tensors(read_checkpoint(OFFLINE / "epoch-1.pt").tensors)
+    assert transducer.ctc is not None
+    frames = torch.randn(2, 5, transducer.encoder.output_dim)
+    layer, width = output_layer(transducer), transducer.joiner.joiner_dim
+    with torch.inference_mode():
+        both = layer(frames)
+        assert torch.allclose(both[..., :width], transducer.joiner.encoder_proj(frames), atol=1e-5)
+        assert torch.allclose(blank_log_probs(both[..., width:]), transducer.ctc(frames)[..., 0], atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: the pipeline has streams of CUDA")
+@pytest.mark.parametrize("bias", [-4.0, 0.0, 1.5, 4.0, 50.0], ids=["none", "few", "half", "most", "all"])
+def test_the_whole_pipeline_in_fp32(bias: float, tmp_path: Path) -> None:
+    """Rows that skip and rows that do not, greedy and with beams, in one batch."""
+    model = raised_checkpoint(OFFLINE, bias, tmp_path / "model")
+    generator = np.random.default_rng(5)
+    waveforms = [(generator.normal(0, 0.1, 16_000 * sec)).astype(np.float32) for sec in (1, 3, 2, 5, 4)]
+    options = [
+        DecodingOptions(METHODS[row % 2], blank_skip=THRESHOLD if row < 4 else None) for row in range(len(waveforms))
+    ]
+    with open_recognizer(model) as on_host:
+        found: dict[int, Hypothesis | Exception] = {}
+        on_host.pipeline(waveforms, RowOptions.of(options), [""] * len(waveforms), found.__setitem__)
+        unk_id = next((token for token in on_host.spec.tokens.skipped_ids if token != 0), -1)
+    transducer, card = load_transducer([model / "epoch-1.pt"]), torch.device("cuda")
+    encoder = gpu_encoder(transducer, device=card, dtype=torch.float32, max_frames=700)
+    predictor = Predictor.of(transducer.decoder, transducer.joiner, device=card, dtype=torch.float32, unk_id=unk_id)
+    pipeline = GpuPipeline(encoder, predictor, device=card, tail_samples=4800)
+    heard: dict[int, Hypothesis] = {}
+
+    def result(position: int, hypothesis: Hypothesis, _peak: float) -> None:
+        heard[position] = hypothesis
+
+    for _ in range(3):  # the third as graphs
+        pipeline(waveforms, RowOptions.of(options), result)
+        for row, wanted in found.items():
+            assert isinstance(wanted, Hypothesis)
+            assert (heard[row].tokens, heard[row].frames) == (wanted.tokens, wanted.frames)
+            assert heard[row].score == pytest.approx(wanted.score, abs=1e-2)
+    pipeline.close()
+    assert all(heard[row].tokens == () for row in range(4)) == (bias == 50.0)
