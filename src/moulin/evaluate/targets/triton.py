@@ -141,7 +141,7 @@ def _running(server: TritonServer, wire: WireName, settings: ServerSettings) -> 
 def served(
     spec: ModelSpec, settings: ServerSettings, *, idle: bool = False, lanes: bool = True
 ) -> Iterator[TritonServer]:
-    """moulin's service; `idle` over a stepper that does nothing, without `lanes` as older versions serve streams."""
+    """moulin's service; `idle` over a stepper that does nothing; without `lanes` as older versions serve streams."""
     from moulin.triton_repo.offline_options import OfflineOptions
     from moulin.triton_repo.repository import build_offline_repository, build_streaming_repository
     from moulin.triton_repo.streaming_options import StreamingOptions
