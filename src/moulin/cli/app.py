@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from moulin import __version__
-from moulin.cli import bench, bulk, doctor, export, fetch, gateway, inspect, repo, serve, stream, transcribe, trt
+from moulin.cli import bench, bulk, doctor, export, fetch, gateway, inspect, lm, repo, serve, stream, transcribe, trt
 from moulin.cli.interrupt import STATUS, interrupts
 from moulin.cli.messages import show_error
 from moulin.cli.verbs import HELP_WIDTH, Verbs
@@ -34,6 +34,7 @@ app.add_typer(bulk.app, name="bulk")
 app.add_typer(repo.app, name="repo")
 app.add_typer(bench.app, name="bench")
 app.add_typer(trt.app, name="trt")
+app.add_typer(lm.app, name="lm")
 
 
 def _print_version(wanted: bool) -> None:
