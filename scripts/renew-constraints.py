@@ -18,7 +18,8 @@ ROOT = Path(__file__).parents[1]
 EXTRAS = "serve,mic,hub,bench,tracing,demo,rtx,lint"
 BESIDE = (
     *("hypothesis", "httpx", "playwright", "openai", "pytest", "pytest-xdist", "pyyaml", "tritonclient[http]"),
-    *("grpcio-tools", "whisper-normalizer", "deepgram-sdk", "check-jsonschema"),
+    *("grpcio-tools", "kubernetes-validate", "whisper-normalizer", "pyarrow", "pyarrow<22; python_version < '3.13'"),
+    *("deepgram-sdk", "check-jsonschema"),
 )
 LEFT_OUT = re.compile(r"^(moulin|torch|triton|nvidia-(?!pytriton).*|cuda-.*)$")
 

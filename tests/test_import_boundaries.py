@@ -15,7 +15,8 @@ ENGINE = {"onnxruntime", "onnx", "torch", "kaldi_native_fbank", "tensorrt"}
     [
         (
             "moulin.cli.app",
-            ENGINE | {"huggingface_hub", "numpy", "rich", "tritonclient", "soundfile", "soxr", "grpc", "pytriton"},
+            ENGINE
+            | {"huggingface_hub", "numpy", "rich", "tritonclient", "soundfile", "soxr", "grpc", "pytriton", "pyarrow"},
         ),
         ("moulin.client", ENGINE | {"soundfile", "soxr", "av", "pytriton", "moulin.engine", "moulin.bundle"}),
         ("moulin.bundle.load", {"onnxruntime", "torch", "tritonclient", "soundfile"}),
@@ -26,6 +27,7 @@ ENGINE = {"onnxruntime", "onnx", "torch", "kaldi_native_fbank", "tensorrt"}
             "moulin.gateway.server",
             ENGINE | {"moulin.engine", "moulin.bundle", "soundfile", "soxr", "av", "opentelemetry"},
         ),
+        ("moulin.bulk.local.decoding_process", ENGINE | {"tritonclient"}),
         ("moulin.long_audio.pieces", ENGINE | {"soundfile", "soxr", "tritonclient", "moulin.engine"}),
         ("moulin.transcript_formats", {"numpy", *ENGINE}),
     ],

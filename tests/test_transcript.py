@@ -5,7 +5,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moulin.transcript import PlacedWord, Transcript, Word
+from moulin.transcript import Alternative, Part, PlacedWord, Transcript, Word
 
 SECONDS = st.floats(0, 1e5)
 WORDS = st.builds(Word, st.text(max_size=8), SECONDS, SECONDS, st.floats(0, 1))
@@ -35,6 +35,22 @@ def test_an_old_client_reads_a_newer_server() -> None:
 
 def test_words_may_be_left_out() -> None:
     assert Transcript.from_dict({"text": "HI", "duration_sec": 1.5}) == Transcript("HI", (), 1.5)
+
+
+def test_alternatives_and_parts() -> None:
+    one, other = (Alternative(text, (Word(text, 0.5, 0.75, 0.5),), -1.25) for text in ("ONE", "WON"))
+    parts = (Part((one, other)), Part((Alternative("", (), -0.5),)))
+    for several in ({"alternatives": (one, other)}, {"parts": parts}):
+        transcript = Transcript("ONE", one.words, 2.0, **several)
+        fields = json.loads(json.dumps(transcript.to_dict()))
+        assert list(fields) == ["text", "words", "duration_sec", *several]
+        assert Transcript.from_dict(fields) == transcript
+    assert fields["parts"][0]["alternatives"][1] == {
+        "text": "WON",
+        "score": -1.25,
+        "words": [{"word": "WON", "start_sec": 0.5, "end_sec": 0.75, "confidence": 0.5}],
+    }
+    assert [(part["start_sec"], part["end_sec"]) for part in fields["parts"]] == [(0.5, 0.75), (0.0, 0.0)]
 
 
 def test_warnings_and_places_are_there_where_they_are() -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moulin.spacing import join_texts
-from moulin.transcript import Transcript, Word
+from moulin.transcript import Alternative, Part, Transcript, Word, alternatives_in, alternatives_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,8 @@ class Segment:
     words: tuple[Word, ...]
     is_final: bool
     ends_in_pause: bool = False
+    alternatives: tuple[Alternative, ...] = ()
+    """The texts that a final segment may say, the best first, where several were asked for."""
 
     @property
     def start_sec(self) -> float:
@@ -48,12 +50,14 @@ class Segment:
             "is_final": self.is_final,
             **({"ends_in_pause": True} if self.ends_in_pause else {}),
             "words": [word.to_dict() for word in self.words],
+            **alternatives_of(self.alternatives),
         }
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Segment:
         words = tuple(map(Word.from_dict, fields.get("words", ())))
-        return cls(fields["number"], fields["text"], words, fields["is_final"], fields.get("ends_in_pause", False))
+        pause = fields.get("ends_in_pause", False)
+        return cls(fields["number"], fields["text"], words, fields["is_final"], pause, alternatives_in(fields))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,11 @@ class LiveTranscript:
     def transcript(self) -> Transcript:
         """All segments as the transcript of one recording."""
         words = tuple(word for segment in self._segments() for word in segment.words)
-        return Transcript(self.text, words, self.duration_sec)
+        parts = tuple(Part(segment.alternatives) for segment in self._segments() if segment.alternatives)
+        alternatives = parts[0].alternatives if len(parts) == len(self.final) == 1 and self.open is None else ()
+        return Transcript(
+            self.text, words, self.duration_sec, alternatives=alternatives, parts=() if alternatives else parts
+        )
 
     def _segments(self) -> Iterator[Segment]:
         yield from self.final

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.live_transcript import StreamUpdate
 from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
+from moulin.models.language_model_files import NO_FILES, LanguageModelFiles
 
 if TYPE_CHECKING:
     from moulin.client.gateway_address import GatewayAddress
@@ -103,6 +104,7 @@ def stream_in_process(
     engine: EngineChoice = USUAL_ENGINE,
     *,
     options: Mapping[str, Any],
+    lm: LanguageModelFiles = NO_FILES,
 ) -> Updates:
     """`stream_to_server` without a server. Raises BundleError or EngineError where the model cannot be used."""
     from moulin.models.open_stream_recognizer import open_stream_recognizer
@@ -110,7 +112,8 @@ def stream_in_process(
 
     defaults = StreamOptions().updated(options)
     # With one worker a single call of the encoder uses all threads.
-    with open_stream_recognizer(model, replace(engine, workers=1), max_streams=1, options=defaults) as recognizer:
+    one = replace(engine, workers=1)
+    with open_stream_recognizer(model, one, max_streams=1, options=defaults, lm=lm) as recognizer:
         stream = recognizer.open()
         try:
             for chunk in chunks:

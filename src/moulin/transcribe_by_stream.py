@@ -19,6 +19,7 @@ from moulin.long_audio.cutter import Piece
 from moulin.long_audio.joined_transcript import JoinedTranscript
 from moulin.long_audio.recording_blocks import RecordingBlocks, Run
 from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
+from moulin.models.language_model_files import NO_FILES, LanguageModelFiles
 from moulin.outcome import OnProgress, Outcome, in_order, unheard
 from moulin.transcript import Transcript
 
@@ -83,6 +84,7 @@ def stream_in_process(
     engine: EngineChoice = USUAL_ENGINE,
     *,
     changes: Mapping[str, Any],
+    lm: LanguageModelFiles = NO_FILES,
     on_progress: OnProgress = unheard,
 ) -> Iterator[Outcome]:
     """Outcomes in the order of `sources`. Raises BundleError or EngineError where the model cannot be used."""
@@ -91,7 +93,7 @@ def stream_in_process(
 
     options = StreamOptions().updated(changes)
     with (
-        open_stream_recognizer(model, engine, max_streams=_STREAMS_AT_ONCE, options=options) as recognizer,
+        open_stream_recognizer(model, engine, max_streams=_STREAMS_AT_ONCE, options=options, lm=lm) as recognizer,
         ThreadPoolExecutor(engine.threads) as readers,
     ):
         waiting = iter(sources)

@@ -21,6 +21,7 @@ from moulin.long_audio.joined_transcript import JoinedTranscript
 from moulin.long_audio.pieces import MAX_PIECE_SEC
 from moulin.long_audio.recording_pieces import RecordingPieces
 from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
+from moulin.models.language_model_files import NO_FILES, LanguageModelFiles
 from moulin.outcome import OnProgress, Outcome, in_order, unheard
 from moulin.transcribe_by_stream import is_streaming_model, stream_in_process, stream_on_server
 from moulin.transcript import Transcript
@@ -149,6 +150,7 @@ def transcribe_in_process(
     engine: EngineChoice = USUAL_ENGINE,
     *,
     changes: Mapping[str, Any],
+    lm: LanguageModelFiles = NO_FILES,
     on_progress: OnProgress = unheard,
 ) -> Iterator[Outcome]:
     """Outcomes in the order of `sources`. An export for live audio hears them as streams. Raises BundleError or
@@ -158,11 +160,11 @@ def transcribe_in_process(
 
     options = DecodingOptions().updated(changes)
     try:
-        opened = open_recognizer(model, engine, options=options)
+        opened = open_recognizer(model, engine, options=options, lm=lm)
     except BundleError:
         if not is_streaming_model(model, engine):
             raise
-        yield from stream_in_process(sources, model, engine, changes=changes, on_progress=on_progress)
+        yield from stream_in_process(sources, model, engine, changes=changes, lm=lm, on_progress=on_progress)
         return
     with opened as recognizer, ThreadPoolExecutor(engine.threads) as readers:
         waiting = iter(sources)

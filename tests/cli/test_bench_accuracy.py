@@ -42,6 +42,21 @@ def test_the_demo_model_by_default_in_all_forms(tmp_path: Path) -> None:
     assert "within noise (14 recordings, paired)" in same.out
 
 
+def test_hotwords_with_several_scores() -> None:
+    command = ["bench", "accuracy", "--targets", "moulin", "--hotwords", "zero"]
+    done = moulin(*command, "--hotwords-scores", "1.5,5").expect(0)
+    *_, head, plain, low, high = done.out.splitlines()
+    assert head.split() == ["phrases", "said", "found", "recall", "invented", "WER"]
+    assert plain.split() == ["moulin", "9", "6", "66.7%", "2", "6.43%"]
+    assert low.split() == ["moulin", "hotwords", "1.5", "9", "6", "66.7%", "3", "6.43%"]
+    assert high.split() == ["moulin", "hotwords", "5", "9", "8", "88.9%", "5", "7.86%"]
+    assert "got '1,x'" in moulin(*command, "--hotwords-scores", "1,x").expect(1).err
+    assert (
+        "hotwords-score above 0 and of at most 100, got 0" in moulin(*command, "--hotwords-scores", "0").expect(1).err
+    )
+    assert "Expected targets that take hotwords" in moulin(*command[:2], "--hotwords", "zero").expect(1).err
+
+
 def test_other_data_has_no_words_alike_unless_told(tmp_path: Path) -> None:
     """References that say oh where the model says ZERO."""
     folder = tmp_path / "calls"

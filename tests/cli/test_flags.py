@@ -19,7 +19,7 @@ from moulin.decoding.options import DecodingOptions
 from moulin.options import Bounds, check_options, facts_of, held, option, plain_type, spelled, types_of
 from moulin.streaming.options import StreamOptions
 from moulin.triton_repo.offline_options import OfflineOptions
-from moulin.triton_repo.repository import HOTWORDS_NAME
+from moulin.triton_repo.repository import HOTWORDS_NAME, LM_NAMES
 from moulin.triton_repo.shim_parameters import ShimParameters
 from moulin.triton_repo.streaming_options import StreamingOptions
 from tests.bundles import BUNDLES
@@ -169,6 +169,7 @@ def test_every_option_is_a_flag_of_serve(options: type) -> None:
     assert without_flag <= SAID_BY_OTHERS | OF_A_REQUEST | OF_THE_LIBRARY
 
 
+NGRAMS = Path(__file__).parent.parent / "data" / "ngrams" / "any.arpa"
 ODD: dict[str, Any] = {
     "kind": "torch",
     "device": "cpu",
@@ -176,6 +177,8 @@ ODD: dict[str, Any] = {
     "blank_skip": 0.5,
     "head": "transducer",
     "hotwords": "a b, c :2",
+    "lm": NGRAMS,
+    "lodr": NGRAMS,
 }
 """What a checkpoint can be built with where there is no GPU; other options get a value by their type."""
 
@@ -206,8 +209,8 @@ def test_every_flag_of_repo_build_arrives_in_the_shim(bundle: str, options: Any,
             continue
         value = expected[one.name] = odd_value(one, kind)
         flag = spelled(one)
-        if one.name == "hotwords":
-            expected[one.name] = HOTWORDS_NAME
+        expected |= {"hotwords": HOTWORDS_NAME} if one.name == "hotwords" else {}
+        expected |= {one.name: getattr(LM_NAMES, one.name)} if value == NGRAMS else {}
         arguments += [f"--{flag}" if value else f"--no-{flag}"] if kind is bool else [f"--{flag}", value]
     moulin_here("repo", "build", BUNDLES / bundle / "epoch-1.pt", "--to", tmp_path, *arguments).expect(0)
     told = ShimParameters.read(shim_args(tmp_path / "transducer"), options).options

@@ -19,12 +19,17 @@ def test_defaults() -> None:
     usual = {
         "method": "greedy",
         "beam": 4,
+        "max_contexts": 4,
+        "max_states": 32,
         "temperature": 1.0,
         "blank_penalty": 0.0,
         "blank_skip": None,
         "hotwords": (),
         "hotwords_score": 1.5,
         "hotwords_method": "modified_beam_search",
+        "nbest": 1,
+        "lm_scale": None,
+        "lodr_scale": None,
     }
     assert DecodingOptions().to_dict() == usual
 
@@ -99,6 +104,7 @@ def test_an_unknown_option_is_refused_with_the_known_ones() -> None:
     with pytest.raises(OptionsError, match="There is no decoding option 'beem'") as caught:
         DecodingOptions().updated_from_json('{"beem": 4}')
     known = "method, beam, temperature, blank_penalty, blank_skip, hotwords, hotwords_score, hotwords_method"
+    known += ", nbest, lm_scale, lodr_scale, max_contexts, max_states"
     assert caught.value.hint == f"the options are {known}"
 
 

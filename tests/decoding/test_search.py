@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from moulin.arrays import Floats, Ints
 from moulin.decoding.found import Found, Hypothesis
 from moulin.decoding.hypotheses import OpenHypotheses
-from moulin.decoding.modified_beam_search import _top
+from moulin.decoding.language_model import Fusion
+from moulin.decoding.modified_beam_search import largest
 from moulin.decoding.network import log_softmax
 from moulin.decoding.options import METHODS, DecodingOptions, Method
 from moulin.decoding.reference import search_reference
@@ -270,7 +271,7 @@ def test_log_softmax(temperature: float, blank_penalty: float) -> None:
 def test_top_takes_the_leftmost_of_equal_values(rows: list[list[int]], count: int) -> None:
     totals = np.array(rows, dtype=np.float64)
     wanted = [sorted(range(9), key=lambda at: (-row[at], at))[:count] for row in rows]
-    assert _top(totals, count).tolist() == wanted
+    assert largest(totals, count).tolist() == wanted
 
 
 # ------------------------------------------------------------------------------------------------- rows of options
@@ -323,12 +324,19 @@ class Streams:
     """Searches that go on, with their open hypotheses."""
 
     def __init__(
-        self, network: ToyNetwork, options: Sequence[DecodingOptions], graphs: Sequence[Graphs] | None = None
+        self,
+        network: ToyNetwork,
+        options: Sequence[DecodingOptions],
+        graphs: Sequence[Graphs] | None = None,
+        fusion: Fusion | None = None,
     ) -> None:
         count = len(options)
         self._options = RowOptions.of(options, graphs)
-        self._searches = Searches(network, slots=count, places=self._options.places, joiner_dim=JOINER_DIM)
+        self._searches = Searches(
+            network, slots=count, places=self._options.places, joiner_dim=JOINER_DIM, fusion=fusion
+        )
         self._said = OpenHypotheses(count, self._options.places, network.context_size)
+        self._said.by_score[:] = self._options.prune_beams > 0
         self._num_frames = np.zeros(count, np.int64)
         self._fresh = np.ones(count, np.bool_)
 
@@ -342,6 +350,9 @@ class Streams:
 
     def drop(self, row: int, count: int) -> None:
         self._said.drop(row, count)
+
+    def ranked(self, row: int, places: int) -> list[Hypothesis]:
+        return self._said.ranked(row, places)
 
     @property
     def hypotheses(self) -> list[Hypothesis]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -86,3 +87,15 @@ def test_places_are_given_back(clock: Clock, kind: str) -> None:
             pass
     with place("a"), place("a"):
         pass
+
+
+def test_three_quarters_of_all_connections_may_be_sessions(clock: Clock) -> None:
+    """Shared by callers: one alone leaves some to others."""
+    house = limits(clock, max_connections=16)
+    with ExitStack() as held:
+        for _ in range(12):
+            held.enter_context(house.session("a"))
+        with pytest.raises(ApiError, match="12 live sessions are open"), house.session("a"):
+            raise AssertionError("a thirteenth one")
+        with house.session("b"), house.stream("a"):
+            pass

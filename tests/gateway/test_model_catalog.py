@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -21,6 +22,9 @@ class Served:
     def __init__(self, **models: bool) -> None:
         """Name to whether it is a streaming model."""
         self._models = {name: ServedModel(name, streaming, 30.0) for name, streaming in models.items()}
+
+    def say(self, **facts: Any) -> None:
+        self._models = {name: replace(model, **facts) for name, model in self._models.items()}
 
     async def models(self) -> dict[str, ServedModel]:
         return self._models
@@ -148,3 +152,20 @@ def test_not_found(models: dict[str, bool], kind: str, name: str | None, message
         find(models, kind, name)
     assert (caught.value.status, caught.value.code, caught.value.param) == (404, "model_not_found", "model")
     assert str(caught.value).startswith(f"There is no model {message}")
+
+
+@pytest.mark.parametrize(
+    ("said", "languages"), [((), ("zh",)), (("en", "de"), ("en", "de")), (("any",), ()), (("en", "any"), ())]
+)
+def test_the_operator_knows_what_models_hear(said: tuple[str, ...], languages: tuple[str, ...]) -> None:
+    served = Served(transducer=False)
+    served.say(languages=("zh",))
+    catalog = ModelCatalog(cast(TritonServers, served), gateway_settings(model_languages=said))
+    assert asyncio.run(catalog.offline(None)).languages == languages
+    assert [model.languages for model in asyncio.run(catalog.models())] == [languages]
+
+
+def test_languages_that_are_no_codes_are_refused() -> None:
+    for code in ("", "english", "EN", "e1é"):
+        with pytest.raises(OptionsError, match="Expected languages as codes"):
+            gateway_settings(model_languages=(code,))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from openai.types.audio import (
@@ -15,9 +16,11 @@ from openai.types.audio import (
 )
 from starlette.datastructures import FormData
 
+from moulin.errors import OptionsError
+from moulin.gateway.api_error import ApiError
 from moulin.gateway.transcription_formats import delta_event, done_event, response
 from moulin.gateway.transcription_request import TranscriptionRequest, transcription_request
-from moulin.transcript import PlacedWord, Transcript, Word
+from moulin.transcript import Alternative, Part, PlacedWord, Transcript, Word
 
 HEARD = Transcript("ÉTÉ TWO", (Word("ÉTÉ", 0.2, 0.52, 0.5), Word("TWO", 0.6, 0.84, 0.25)), 2.345)
 
@@ -49,6 +52,22 @@ def test_verbose_json() -> None:
     (segment,) = found.segments
     assert (segment.text, segment.start, segment.seek) == (HEARD.text, 0.2, 20)
     assert segment.avg_logprob == pytest.approx((math.log(0.5) + math.log(0.25)) / 2, abs=1e-4)
+
+
+def test_alternatives() -> None:
+    heard = replace(HEARD, alternatives=(Alternative(HEARD.text, HEARD.words, -1.5), Alternative("TWO", (), -2.0)))
+    wanted = _request(("response_format", "verbose_json"), ("nbest", "2"))
+    assert wanted.decoding_changes(with_prompt=False) == {"nbest": 2}
+    found = json.loads(bytes(response(heard, wanted).body))
+    assert found["alternatives"] == heard.to_dict()["alternatives"]
+    assert [one["score"] for one in found["alternatives"]] == [-1.5, -2.0]
+    parts = replace(HEARD, parts=(Part(heard.alternatives),))
+    assert json.loads(bytes(response(parts, wanted).body))["parts"] == parts.to_dict()["parts"]
+    with pytest.raises(ApiError, match="Expected response_format verbose_json with nbest, got json"):
+        _request(("nbest", "2"))
+    assert _request(("nbest", "1")).nbest == 1
+    with pytest.raises(OptionsError, match="Expected nbest of 1 to 10, got 11"):
+        _request(("response_format", "verbose_json"), ("nbest", "11")).decoding_changes(with_prompt=False)
 
 
 def test_text_and_subtitles() -> None:

@@ -307,7 +307,7 @@ def test_an_asynchronous_stream(gateway: str, recordings: list[Recording]) -> No
         ({}, 400, "missing_required_parameter", "model", "Expected a field 'model', got none"),
         ({"model": "nobody"}, 404, "model_not_found", "model", "There is no model 'nobody' for recordings"),
         ({"model": "m", "response_format": "xml"}, 400, "invalid_value", "response_format", "got 'xml'"),
-        ({"model": "m", "temperature": "2"}, 400, "invalid_value", "temperature", "less than or equal to 1, got '2'"),
+        ({"model": "m", "temperature": "2"}, 400, "invalid_value", "temperature", "to be at most 1, got '2'"),
         ({"model": "m", "temperature": "nan"}, 400, "invalid_value", "temperature", "got 'nan'"),
         ({"model": "m", "stream": "perhaps"}, 400, "invalid_value", "stream", "got 'perhaps'"),
         ({"model": "m", "channel": "1"}, 400, "unknown_parameter", "channel", "Unknown parameter: 'channel'"),

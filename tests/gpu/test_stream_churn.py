@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 from moulin.bundle.checkpoint_spec import load_checkpoint_spec
@@ -19,19 +20,29 @@ from tests.bundles import BUNDLES
 
 from .plain_stepper import PlainStepper
 
-MODEL = BUNDLES / "zipformer2-streaming" / "epoch-1.pt"
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="the plain twin is the same for all families")
 
 
-def test_streams_that_come_and_go(device: torch.device) -> None:
+@pytest.mark.parametrize(
+    "bundle",
+    [
+        "zipformer2-streaming",
+        pytest.param("zipformer-streaming", marks=needs_gpu),
+        pytest.param("conformer-streaming", marks=needs_gpu),
+        pytest.param("lstm-streaming", marks=needs_gpu),
+    ],
+)
+def test_streams_that_come_and_go(bundle: str, device: torch.device) -> None:
     """Streams in fp32; without a GPU fewer, by the stepper's plain twin."""
-    spec = replace(load_checkpoint_spec(MODEL, streaming=True), run_in="fp32")
+    model = BUNDLES / bundle / "epoch-1.pt"
+    spec = replace(load_checkpoint_spec(model, streaming=True), run_in="fp32")
     on_gpu, places = device.type == "cuda", 24
     stepper: Stepper
     if on_gpu:
-        stepper = GpuStepper(spec, load_transducer([MODEL]), capacity=places, max_batch=16, device="cuda")
+        stepper = GpuStepper(spec, load_transducer([model]), capacity=places, max_batch=16, device="cuda")
     else:
         stepper = PlainStepper(spec, places)
-    plain = open_stream_recognizer(MODEL, max_streams=32, max_batch=32)
+    plain = open_stream_recognizer(model, max_streams=32, max_batch=32)
     audio = np.random.default_rng(0).normal(0, 3000, 64_000).astype(np.int16)
     churn = Churn(streams=2000 if on_gpu else 60, open_at_once=places, longest_sec=1.2, one_sampled_in=2)
     report = run_churn(StreamRecognizer(spec, stepper), plain, audio, churn)

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 from moulin.client.served_model import ServedModel
+from moulin.gateway.deepgram.session import DeepgramSession
+from moulin.gateway.deepgram.wish import Wish
 from moulin.gateway.live_session import LiveSession
-from moulin.gateway.live_steps import Event, Find, Hear, Session
+from moulin.gateway.live_steps import Event, Find, Finish, Hear, Session
 from moulin.gateway.realtime_config import RealtimeConfig
 from moulin.gateway.realtime_session import RealtimeSession
 from moulin.live_transcript import StreamUpdate
@@ -140,3 +142,21 @@ def test_live_messages(kind: str, seeds: Seeds, survived: dict[str, int]) -> Non
         assert all(step.fields["type"] != "error" for step in events), seed
         carried_out(session, session.rest())
         survived["sessions"] = survived.get("sessions", 0) + 1
+
+
+def test_deepgrams_messages(seeds: Seeds, survived: dict[str, int]) -> None:
+    """A message of JSON that is damaged ends no session, which has its metadata at the end."""
+    orders: list[dict[str, Any]] = [{"type": "KeepAlive"}, {"type": "Finalize", "channel": 1}, {"type": "Configure"}]
+    wish = Wish.of(
+        {"encoding": "linear16", "sample_rate": "16000", "channels": "2", "multichannel": "true"}.items(), live=True
+    )
+    for seed in seeds(5):
+        session = DeepgramSession(wish, "m", {}, "r", lambda: "")
+        for number, order in enumerate(orders * 3):
+            steps = list(session.receive(mutated_json(order, seed * 100 + number)))
+            assert not any(isinstance(step, Finish) for step in steps), (seed, number)
+            carried_out(session, steps)
+            carried_out(session, session.receive(mutated(PCM, seed * 100 + number)))
+        last = list(session.receive('{"type": "CloseStream"}'))
+        assert isinstance(last[-1], Finish)
+        survived["deepgram"] = survived.get("deepgram", 0) + 1

@@ -8,7 +8,7 @@ import numpy as np
 
 from moulin.long_audio.cutter import Piece, Place
 from moulin.long_audio.joined_transcript import JoinedTranscript
-from moulin.transcript import Transcript, Word, place_of
+from moulin.transcript import Alternative, Transcript, Word, place_of
 
 
 def piece(start_sec: float) -> Piece:
@@ -58,3 +58,32 @@ def test_a_server_without_words() -> None:
     joined.add(replace(piece(0), place=Place(1, 2)), Transcript("LATER", (), 1.0))
     joined.add(replace(piece(0), place=Place(2, 2)), Transcript("", (), 1.0))
     assert joined.transcript(1.0).text == "LATER"
+
+
+def several(text: str, *others: str) -> Transcript:
+    found = [Alternative(each, (Word(each, 0.1, 0.2, 0.5),), -float(n)) for n, each in enumerate((text, *others))]
+    return Transcript(text, found[0].words, 1.0, alternatives=tuple(found))
+
+
+def test_alternatives_of_a_recording_of_one_piece() -> None:
+    joined = JoinedTranscript()
+    joined.add(piece(2.0), several("ONE", "WON"))
+    heard = joined.transcript(5.0)
+    assert [(one.text, one.score) for one in heard.alternatives] == [("ONE", 0.0), ("WON", -1.0)]
+    assert heard.alternatives[0].words == heard.words
+    assert heard.words[0].start_sec == 2.1
+    assert heard.parts == ()
+
+
+def test_alternatives_of_several_pieces_are_each_its_own() -> None:
+    joined = JoinedTranscript()
+    joined.add(replace(piece(7.0), place=Place(1, None)), several("TWO", "TOO"))
+    joined.add(replace(piece(2.0), place=Place(2, None)), several("ONE"))
+    heard = joined.transcript(9.0)
+    assert heard.alternatives == ()
+    assert [[one.text for one in part.alternatives] for part in heard.parts] == [["ONE"], ["TWO", "TOO"]]
+    assert [(part.start_sec, part.end_sec) for part in heard.parts] == [(2.1, 2.2), (7.1, 7.2)]
+    assert [place_of(part.alternatives[0].words[0]) for part in heard.parts] == [{"channel": 2}, {"channel": 1}]
+    again = JoinedTranscript()
+    again.add(piece(1.0), heard)
+    assert [part.start_sec for part in again.transcript(9.0).parts] == [3.1, 8.1], "of a stream's segments too"

@@ -16,9 +16,12 @@ from moulin.decoding.hotwords import Hotword
 from moulin.decoding.options import DecodingOptions
 from moulin.errors import OptionsError
 from moulin.models.engine_choice import EngineChoice
+from moulin.models.language_model_files import LanguageModelFiles
 from moulin.triton_repo.offline_options import OfflineOptions
 from moulin.triton_repo.repository import build_offline_repository
 from tests.bundles import BUNDLES
+
+NGRAMS = Path(__file__).parent.parent / "data" / "ngrams" / "any.arpa"
 
 DEFAULTS: dict[str, Any] = {
     "name": "transducer",
@@ -49,6 +52,7 @@ DEFAULTS: dict[str, Any] = {
     "parameters": {
         "max_utterance_sec": {"string_value": "39.78"},
         "hotwords": {"string_value": "true"},
+        "alternatives": {"string_value": "true"},
         "bundle": {"string_value": "zipformer2-offline"},
         "created": {"string_value": "1767225600"},
     },
@@ -73,15 +77,21 @@ SERVICE: dict[str, Any] = {
     "max_queue": 2048,
     "queue_delay_ms": 0.0,
     "hotwords": None,
+    "lm": {"lm": None, "lodr": None},
     "decoding": {
         "method": "greedy",
         "beam": 4,
+        "max_contexts": 4,
+        "max_states": 32,
         "temperature": 1.0,
         "blank_penalty": 0.0,
         "blank_skip": None,
         "hotwords": [],
         "hotwords_score": 1.5,
         "hotwords_method": "modified_beam_search",
+        "nbest": 1,
+        "lm_scale": None,
+        "lodr_scale": None,
     },
 }
 
@@ -133,14 +143,20 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         queue_delay_ms=2.5,
         max_audio_sec=33.5,
         hotwords="a b, c :2",
+        lm=LanguageModelFiles(NGRAMS, NGRAMS),
         decoding=DecodingOptions(
             method="modified_beam_search",
             beam=6,
+            max_contexts=5,
+            max_states=64,
             temperature=1.5,
             blank_penalty=-0.25,
             hotwords=(Hotword("d"), Hotword("e", 2.5)),
             hotwords_score=3.5,
             hotwords_method="refuse",
+            nbest=7,
+            lm_scale=0.5,
+            lodr_scale=0.25,
         ),
         encoder="filled in when it is built",
     )
@@ -180,9 +196,12 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         "max_queue": 11,
         "queue_delay_ms": 2.5,
         "hotwords": "hotwords.txt",
+        "lm": {"lm": "lm.arpa", "lodr": "lodr.arpa"},
         "decoding": {
             "method": "modified_beam_search",
             "beam": 6,
+            "max_contexts": 5,
+            "max_states": 64,
             "temperature": 1.5,
             "blank_penalty": -0.25,
             "blank_skip": None,
@@ -192,6 +211,9 @@ def test_every_option_arrives(tmp_path: Path) -> None:
             ],
             "hotwords_score": 3.5,
             "hotwords_method": "refuse",
+            "nbest": 7,
+            "lm_scale": 0.5,
+            "lodr_scale": 0.25,
         },
     }
     version = tmp_path / "english-v2" / "1"

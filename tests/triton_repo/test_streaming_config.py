@@ -15,22 +15,30 @@ from moulin.bundle.load import load_bundle
 from moulin.decoding.hotwords import Hotword
 from moulin.errors import OptionsError
 from moulin.models.engine_choice import EngineChoice
+from moulin.models.language_model_files import LanguageModelFiles
 from moulin.options import from_json
 from moulin.streaming.options import StreamOptions
 from moulin.triton_repo.repository import build_streaming_repository
 from moulin.triton_repo.streaming_options import StreamingOptions
 from tests.bundles import BUNDLES
 
+NGRAMS = Path(__file__).parent.parent / "data" / "ngrams" / "any.arpa"
+
 STREAM: dict[str, Any] = {
     "decoding": {
         "method": "greedy",
         "beam": 4,
+        "max_contexts": 4,
+        "max_states": 32,
         "temperature": 1.0,
         "blank_penalty": 0.0,
         "blank_skip": None,
         "hotwords": [],
         "hotwords_score": 1.5,
         "hotwords_method": "modified_beam_search",
+        "nbest": 1,
+        "lm_scale": None,
+        "lodr_scale": None,
     },
     "endpoint": True,
     "rules": {
@@ -109,6 +117,7 @@ SERVICE: dict[str, Any] = {
     "takeover_sec": 3.0,
     "lane_timeout_sec": 3.0,
     "hotwords": None,
+    "lm": {"lm": None, "lodr": None},
     "stream": STREAM,
 }
 
@@ -125,8 +134,8 @@ def _built(to: Path, options: StreamingOptions) -> dict[str, Any]:
 def _without_service(fields: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     """The fields, and what the parameter of the operator's options says."""
     parameters = fields.pop("parameters")
-    assert parameters.keys() == {"service", "hotwords", "bundle", "created"}
-    assert parameters["hotwords"]["string_value"] == "true"
+    assert parameters.keys() == {"service", "hotwords", "alternatives", "bundle", "created"}
+    assert parameters["hotwords"]["string_value"] == parameters["alternatives"]["string_value"] == "true"
     return fields, json.loads(parameters["service"]["string_value"])
 
 
@@ -146,6 +155,8 @@ def test_every_option_arrives(tmp_path: Path) -> None:
     stream = {
         "method": "modified_beam_search",
         "beam": 6,
+        "max_contexts": 5,
+        "max_states": 64,
         "temperature": 1.5,
         "blank_penalty": -0.25,
         "endpoint": False,
@@ -155,6 +166,9 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         "hotwords": (Hotword("d"), Hotword("e", 2.5)),
         "hotwords_score": 3.5,
         "hotwords_method": "refuse",
+        "nbest": 7,
+        "lm_scale": 0.5,
+        "lodr_scale": 0.25,
     }
     engine = EngineChoice(
         kind="onnxruntime",
@@ -179,6 +193,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         linger_ms=50.0,
         max_step_ms=320.0,
         hotwords="a b, c :2",
+        lm=LanguageModelFiles(NGRAMS, NGRAMS),
         stream=StreamOptions().updated(stream),
         encoder="filled in when it is built",
     )
@@ -222,6 +237,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         "takeover_sec": 1.5,
         "lane_timeout_sec": 4.5,
         "hotwords": "hotwords.txt",
+        "lm": {"lm": "lm.arpa", "lodr": "lodr.arpa"},
         "stream": {
             "decoding": {
                 **{name: stream.get(name) for name in STREAM["decoding"]},

@@ -112,7 +112,7 @@ def find_sources(
     for name in names:
         if name != "-" and Path(name).is_dir():
             files = sorted(path for path in Path(name).rglob("*") if path.is_file() and not _is_hidden(path, name))
-            found = [path for path in files if _is_audio(path)]
+            found = [path for path in files if is_audio(path)]
             if not found:
                 raise AudioError(f"There is no audio in the folder {name}", hint="name the files themselves")
             skipped = [path for path in files if path not in set(found)]
@@ -128,7 +128,7 @@ def _is_hidden(path: Path, folder: str) -> bool:
     return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
-def _is_audio(path: Path) -> bool:
+def is_audio(path: Path) -> bool:
     """By its suffix; `.ts` is also that of TypeScript."""
     suffix = path.suffix.lower()
     if suffix != ".ts":

@@ -189,7 +189,7 @@ class Speller:
         missing = [char for char in unknown if char != " "]
         why = f"it has no {listed(map(repr, missing))}" if missing else "no tokens of it spell these letters together"
         return OptionsError(
-            f"The hotword {quoted(words)} cannot be spelt in the model's vocabulary: {why}",
+            f"The phrase {quoted(words)} cannot be spelt in the model's vocabulary: {why}",
             hint="write it as the model writes its transcripts: numbers in words, no signs that it never writes",
         )
 

@@ -118,7 +118,7 @@ class TokenTable:
         if self._is_byte_bpe:
             return "byte-bpe"
         cjk = any(is_cjk(symbol[0]) for symbol in self.symbols)
-        if not self._marks_words:
+        if not self.marks_words:
             return "char"
         return "bpe+char" if cjk else "bpe"
 
@@ -137,7 +137,7 @@ class TokenTable:
 
         In a vocabulary without any `▁` each token (in byte BPE, each character) is a word.
         """
-        if self._marks_words and (pieces := self._whole_pieces(ids)) is not None:
+        if self.marks_words and (pieces := self._whole_pieces(ids)) is not None:
             return _words_of_whole(pieces)
         words: list[WordSpan] = []
         open_word = False
@@ -155,7 +155,7 @@ class TokenTable:
         return words
 
     def _joins(self, first: int, word: WordSpan) -> bool:
-        return self._marks_words or first <= word.last
+        return self.marks_words or first <= word.last
 
     def _whole_pieces(self, ids: Sequence[int]) -> list[str] | None:
         """The texts of `ids` if each token is whole (`_whole`), else None. This fast path covers most recordings in
@@ -199,7 +199,8 @@ class TokenTable:
         return tuple(whole(data) for data in self._bytes)
 
     @cached_property
-    def _marks_words(self) -> bool:
+    def marks_words(self) -> bool:
+        """Whether `▁` marks the beginnings of words."""
         return any(symbol.startswith(WORD_MARKER) for symbol in self.symbols)
 
     @cached_property
@@ -214,6 +215,11 @@ class TokenTable:
             and (letters.isdisjoint(_CONTROL_CHARS) or letters >= _CONTROL_CHARS)
             and any(_decodes_to_multibyte(symbol) for symbol in plain)
         )
+
+    @property
+    def token_bytes(self) -> tuple[bytes, ...]:
+        """The bytes of UTF-8 of each token; a space stands before a word, and special tokens have none."""
+        return self._bytes
 
     @cached_property
     def _bytes(self) -> tuple[bytes, ...]:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from moulin import __version__
-from moulin.cli import bench, doctor, export, fetch, gateway, inspect, repo, serve, stream, transcribe, trt
+from moulin.cli import bench, bulk, doctor, export, fetch, gateway, inspect, lm, repo, serve, stream, transcribe, trt
 from moulin.cli.interrupt import STATUS, interrupts
 from moulin.cli.messages import show_error
 from moulin.cli.verbs import HELP_WIDTH, Verbs
@@ -30,9 +30,11 @@ app = typer.Typer(
 )
 for verb in (serve, gateway, transcribe, stream, inspect, export, fetch, doctor):
     verb.add_to(app)
+app.add_typer(bulk.app, name="bulk")
 app.add_typer(repo.app, name="repo")
 app.add_typer(bench.app, name="bench")
 app.add_typer(trt.app, name="trt")
+app.add_typer(lm.app, name="lm")
 
 
 def _print_version(wanted: bool) -> None:

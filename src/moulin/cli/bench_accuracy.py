@@ -7,15 +7,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from moulin.cli.bench_options import AT_LEAST_1, ApiKeyOption, MeasuredModel, MeasuredOn, StartedWith, ToOption
 from moulin.cli.flags import ChangesOf, with_flags
+from moulin.cli.hotwords import HOTWORDS
 from moulin.cli.interrupt import STATUS
+from moulin.decoding.hotwords import as_json, given_hotwords
 from moulin.decoding.options import DecodingOptions
+from moulin.errors import OptionsError
 from moulin.options import Bounds, check_options, option
+from moulin.quoting import quoted
 
 if TYPE_CHECKING:
     from moulin.evaluate.accuracy import Accuracy, Cut, Scored
@@ -52,9 +57,15 @@ def accuracy(
     started: StartedWith,
     decoding: Annotated[dict[str, Any], ChangesOf(DecodingOptions, "the target's")],
     api_key: ApiKeyOption = "",
+    hotwords: Annotated[str | None, HOTWORDS] = None,
+    hotwords_scores: Annotated[
+        str, typer.Option(metavar="SCORES", help="The scores that --hotwords are tried with, with commas between.")
+    ] = "0.5,1,1.5,2,2.5,3,3.5,4,4.5,5",
     to: ToOption = None,
 ) -> None:
     """Word and character error rates: every recording once, as fast as the target goes.
+
+    With --hotwords once without and once with each score, and a table of what was found and invented.
 
     Recordings that fail are counted by themselves and are not in the rates; the exit status is then 1. Ctrl-C ends
     with what there is.
@@ -66,27 +77,31 @@ def accuracy(
     from moulin.evaluate.targets.registry import target
 
     names = hearing.targets.split(",")
+    rounds = _rounds(names, hotwords, hotwords_scores)
     check_outputs(to or [])
     results: list[Accuracy] = []
     interrupted = False
     with measured.opened_for(names, None) as (spec, engine):
         streams = hearing.streaming or (spec is not None and spec.streaming is not None)
         starts = {name: target(name, "streams" if streams else "requests") for name in names}
-        settings = started.settings(engine, decoding, api_key)
         recordings = on.read()
         utterances = recordings.utterances
         sizes = spec.streaming if spec else None
         in_chunks = partial(read_clips, model=sizes, chunk_samples=hearing.chunk_ms * 16)
         cut: Cut = in_chunks if streams else whole_clips
         try:
-            for name, start in starts.items():
-                with start(spec, settings) as running, _progress(name, len(utterances)) as on_scored:
-                    results.append(Accuracy(name))
+            for (name, start), (label, changes) in product(starts.items(), rounds.items()):
+                settings = started.settings(engine, {**decoding, **changes}, api_key)
+                shown = f"{name}{label}"
+                with start(spec, settings) as running, _progress(shown, len(utterances)) as on_scored:
+                    results.append(Accuracy(shown))
                     normalize, workers = recordings.normalize, hearing.workers
                     measure_accuracy(
                         results[-1], running, utterances, cut, normalize, workers=workers, on_scored=on_scored
                     )
-                _print(results[-1], hearing.show)
+                _print(results[-1], 0 if hotwords else hearing.show)
+            if hotwords is not None:
+                _print_phrases(results, [one.phrase for one in given_hotwords(hotwords)])
         except KeyboardInterrupt:
             interrupted = True
             if results and results[-1].scored:
@@ -107,6 +122,40 @@ def accuracy(
         raise typer.Exit(STATUS)
     if any(result.failed for result in results):
         raise typer.Exit(1)
+
+
+def _rounds(targets: Sequence[str], hotwords: str | None, scores: str) -> dict[str, dict[str, Any]]:
+    """Decoding options of each run of a target, by what is added to its name. Raises OptionsError."""
+    if hotwords is None:
+        return {"": {}}
+    if any("sherpa" in name for name in targets):
+        raise OptionsError(
+            f"Expected targets that take hotwords, got {','.join(targets)}", hint="say --targets moulin, or rest=URL"
+        )
+    try:
+        tried = [float(score) for score in scores.split(",")]
+    except ValueError:
+        raise OptionsError(f"Expected scores with commas between, as 0.5,1.5, got {quoted(scores)}") from None
+    words = as_json(given_hotwords(hotwords))
+    with_each = {f" hotwords {score:g}": {"hotwords": words, "hotwords_score": score} for score in tried}
+    for changes in with_each.values():
+        DecodingOptions().updated(changes)
+    return {"": {"method": "modified_beam_search"}, **with_each}
+
+
+def _print_phrases(results: Sequence[Accuracy], phrases: Sequence[str]) -> None:
+    from moulin.evaluate.phrase_counts import PhraseCounts
+
+    width = max(len(result.target) for result in results)
+    typer.echo(f"\n{'':{width}}  phrases said   found  recall  invented     WER")
+    for result in results:
+        each = (PhraseCounts.of(it.said, it.heard, phrases, str.upper) for it in result.answered)
+        counts = sum(each, PhraseCounts())
+        recall = "none" if counts.recall is None else f"{counts.recall:.1%}"
+        typer.echo(
+            f"{result.target:{width}}  {counts.said:12}  {counts.found:6}  {recall:>6}  {counts.invented:8}  "
+            f"{result.words.rate:6.2%}"
+        )
 
 
 def _lines(results: Sequence[Accuracy]) -> Iterator[dict[str, object]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from moulin.cli.model_options import language_option
 from moulin.errors import OptionsError
 from moulin.models.engine_choice import EngineChoice
+from moulin.models.language_model_files import NO_FILES, LanguageModelFiles
 from moulin.options import held, option
 from moulin.triton_repo.contract import MODEL_NAME
 
@@ -37,6 +38,7 @@ class RecognizedBy:
     model: Path | None = option(None, "Recognise in this process with this model, no server.")
     name: str | None = option(None, "The model's name in Triton.", usual=f"{MODEL_NAME}; the default one of a gateway")
     engine: EngineChoice = held(EngineChoice)
+    lm: LanguageModelFiles = held(LanguageModelFiles)
     language: str | None = language_option()
 
     def __post_init__(self) -> None:
@@ -48,6 +50,10 @@ class RecognizedBy:
                 hint="--model recognises without a server; --name is a model's name there",
             )
 
+        if self.lm != NO_FILES and self.model is None:
+            raise OptionsError(
+                "Expected --lm with --model, got a server", hint="a server has its own: moulin serve --lm FILE"
+            )
         if self.api_key is not None and self.gateway is None:
             raise OptionsError(
                 "Expected --api-key with the URL of a gateway, got none", hint="Triton's gRPC takes no keys"

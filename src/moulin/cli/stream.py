@@ -76,7 +76,7 @@ def stream(
 
     with _chunks(source, chunk_ms, is_live=is_live, realtime=realtime) as chunks:
         if model is not None:
-            updates = stream_in_process(chunks, model, by.engine, options=options)
+            updates = stream_in_process(chunks, model, by.engine, options=options, lm=by.lm)
         elif gateway is not None:
             updates = stream_to_gateway(chunks, gateway, model=by.name, options=options, on_warning=warn)
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -19,6 +19,7 @@ from moulin.cli.messages import show_error
 from moulin.cli.recognized_by import RecognizedBy
 from moulin.decoding.options import DecodingOptions
 from moulin.errors import MoulinError, OptionsError
+from moulin.transcript import Part
 from moulin.transcript_formats import SUBTITLES, to_json
 
 if TYPE_CHECKING:
@@ -73,7 +74,9 @@ def transcribe(
     with transcribing_progress(sources) as progress:
         if model is not None:
             engine = replace(by.engine, threads=min(jobs, _cpus()))
-            outcomes = transcribe_in_process(sources, model, engine, changes=changes, on_progress=progress.heard)
+            outcomes = transcribe_in_process(
+                sources, model, engine, changes=changes, lm=by.lm, on_progress=progress.heard
+            )
         elif gateway is not None:
             outcomes = transcribe_on_gateway(
                 sources, gateway, model=by.name, changes=changes, jobs=jobs, on_progress=progress.heard
@@ -111,7 +114,16 @@ def _formatted(outcome: Outcome, format: str, *, several: bool) -> str:
         return to_json(transcript, outcome.source.name)
     if format in SUBTITLES:
         return SUBTITLES[format](transcript).rstrip("\n")
-    return f"{outcome.source.name}\t{transcript.text}" if several else transcript.text
+    lines = [f"{outcome.source.name}\t{transcript.text}" if several else transcript.text]
+    parts = transcript.parts or (Part(transcript.alternatives),)
+    return "\n".join(lines + [line for part in parts for line in _alternatives(part, timed=bool(transcript.parts))])
+
+
+def _alternatives(part: Part, *, timed: bool) -> Iterator[str]:
+    """A line for each alternative: where it begins if `timed`, its score and text."""
+    at = f"{part.start_sec:8.2f} s" if timed else ""
+    for one in part.alternatives:
+        yield f"{at}{one.score:10.2f}  {one.text}"
 
 
 def _print(source: AudioSource, text: str, format: str, to: Path | None) -> None:

@@ -28,6 +28,8 @@ class ServedModel:
     """When the model's files were made, in seconds since 1970."""
     lanes: bool = False
     """Whether it takes bundles of many streams."""
+    gives_alternatives: bool = False
+    """Whether requests may have `nbest`."""
 
 
 def ready_models(index: Any) -> list[str]:
@@ -61,6 +63,7 @@ def _served_model(config: Any) -> ServedModel:
         tuple(facts.get("languages", "").split()),
         int(created) if created.isascii() and created.isdecimal() else 0,
         has_lanes(config),
+        facts.get("alternatives") == "true",
     )
 
 

@@ -78,13 +78,14 @@ class CtcSearches:
 
 
 def search_ctc(log_probs: Floats, lengths: Ints, options: RowOptions, skipped_ids: tuple[int, ...]) -> Found:
-    """The best hypothesis of whole utterances: log_probs float32 [N, T, vocab_size], of which the first `lengths` int64
-    [N] frames are read."""
+    """The hypotheses of whole utterances, the best first, or the best alone where no row wants others: log_probs
+    float32 [N, T, vocab_size], of which the first `lengths` int64 [N] frames are read."""
     rows = len(lengths)
     found = CtcSearches(slots=rows, skipped_ids=skipped_ids).advance(
         Continuation.beginning(rows), log_probs, lengths, options
     )
-    return found.first()  # the prefixes are in the order of their probabilities
+    # The prefixes are in the order of their probabilities.
+    return found if options.wants_others.any() else found.first()
 
 
 def _weighed(log_probs: Floats, options: RowOptions) -> Floats:

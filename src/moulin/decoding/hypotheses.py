@@ -28,10 +28,13 @@ class OpenHypotheses:
         self._frames = np.zeros((rows, max_tokens), dtype=np.int32)
         self._log_probs = np.zeros((rows, max_tokens), dtype=np.float32)
         self._counts = np.zeros(rows, dtype=np.int64)
-        self._scores = np.zeros(rows)
+        self._scores = np.full(rows, -np.inf)
+        self._scores[:slots] = 0
         self._earlier: dict[int, tuple[list[int], list[int], list[float]]] = {}
         self._num_earlier = np.zeros(rows, dtype=np.int64)
         self._best = np.zeros(slots, dtype=np.int64)  # place
+        self.by_score = np.full(slots, context_size is None)
+        """[slots]: whether the most probable hypothesis is the best, whatever its length."""
         self.decided = np.full(slots, -1, dtype=np.int32)
         """[slots]: `Continuation.decided` for the next step; to be set to -1 after it."""
         self.kept = np.zeros(slots, dtype=np.int32)
@@ -40,7 +43,9 @@ class OpenHypotheses:
     def clear(self, slot: int) -> None:
         """Forget all hypotheses of `slot`."""
         rows = slice(slot, None, self._slots)
-        self._counts[rows] = self._scores[rows] = self._num_earlier[rows] = 0
+        self._counts[rows] = self._num_earlier[rows] = 0
+        self._scores[rows] = -np.inf
+        self._scores[slot] = 0
         if self._earlier:
             for row in range(slot, len(self._counts), self._slots):
                 self._earlier.pop(row, None)
@@ -67,13 +72,9 @@ class OpenHypotheses:
             self._copy(rows[moved], sources[moved])
         frames = (found.frames + first_frames[:, None, None])[alive]
         self._append(rows, found.counts[alive], found.tokens[alive], frames, found.log_probs[alive])
-        self._scores[rows] = found.scores[alive]
+        self._scores[every] = found.scores
         before, each = self._best[slots], np.arange(len(slots))
-        if self._context_size is None:
-            best = found.scores.argmax(axis=1)
-        else:
-            num_tokens = self._counts[every] + self._num_earlier[every]
-            best = (found.scores / (num_tokens + self._context_size)).argmax(axis=1)
+        best = (found.scores / self._lengths(every, slots)).argmax(axis=1)
         self._best[slots] = best
         changed: Bools = (found.counts[each, best] > 0) | (found.origins[each, best] != before)
         return changed
@@ -92,7 +93,21 @@ class OpenHypotheses:
 
     def hypothesis(self, slot: int) -> Hypothesis:
         """The best hypothesis of `slot`."""
-        row = self._row(slot)
+        return self._in_row(self._row(slot))
+
+    def ranked(self, slot: int, places: int) -> list[Hypothesis]:
+        """The hypotheses in the first `places` of `slot`, the best first."""
+        rows = np.arange(places) * self._slots + slot
+        scores = self._scores[rows] / self._lengths(rows[None], np.array([slot]))[0]
+        order = np.argsort(-scores, kind="stable")
+        return [self._in_row(int(row)) for row in rows[order] if np.isfinite(self._scores[row])]
+
+    def _lengths(self, rows: Ints, slots: Ints) -> Ints:
+        """What the scores of `rows` [N, P] of `slots` [N] are divided by when they are compared."""
+        tokens = self._counts[rows] + self._num_earlier[rows] + (self._context_size or 0)
+        return np.where(self.by_score[slots, None], 1, tokens)
+
+    def _in_row(self, row: int) -> Hypothesis:
         count = self._counts[row]
         earlier = self._earlier.get(row, ([], [], []))
         return Hypothesis(
@@ -113,6 +128,7 @@ class OpenHypotheses:
             del of_row[:count]
         self._num_earlier[row] = len(earlier[0])
         self._forget(row, from_array)
+        self._scores[row :: self._slots] = -np.inf
         self._scores[row] = 0
         self._best[slot] = 0
         # drop() may run twice before a step; the search still uses the old numbering, so keep the first choice.

@@ -11,13 +11,19 @@ from numpy.typing import NDArray
 from moulin.arrays import Doubles, Floats, Ints, Ints32
 from moulin.decoding.beams import Beams
 from moulin.decoding.found import Found
+from moulin.decoding.language_model import Fusion, RowFusion
 from moulin.decoding.network import PredictionNetwork, is_emitted, log_softmax
 from moulin.decoding.row_graphs import RowGraphs
 from moulin.decoding.row_options import RowOptions
 
 
 def advance_modified_beam_search(
-    network: PredictionNetwork, beams: Beams, encoder_out: Floats, encoder_out_lens: Ints, options: RowOptions
+    network: PredictionNetwork,
+    beams: Beams,
+    encoder_out: Floats,
+    encoder_out_lens: Ints,
+    options: RowOptions,
+    fusion: Fusion | None = None,
 ) -> Found:
     """Search the next frames of all rows at once. Changes `beams`, which have places for the widest row's hypotheses.
 
@@ -29,6 +35,7 @@ def advance_modified_beam_search(
     encoder_out, lengths, options = encoder_out[order], encoder_out_lens[order], options.take(order)
     sorted_beams = beams.take(order, options.places)
     graphs = RowGraphs(options.graphs, sorted_beams.context_states)
+    fused = RowFusion(fusion, options.lm_scales, options.lodr_scales, sorted_beams.lm_states)
     shape = (int(lengths.max(initial=0)), *sorted_beams.scores.shape)
     parents = np.zeros(shape, dtype=np.int16)
     tokens = np.zeros(shape, dtype=np.int32)  # 0: nothing appended
@@ -36,24 +43,30 @@ def advance_modified_beam_search(
     for frame in range(shape[0]):
         going = int(np.count_nonzero(lengths > frame))
         parents[frame, :going], tokens[frame, :going], log_probs[frame, :going] = _advance(
-            network, encoder_out[:going, frame], sorted_beams.prefix(going), options, graphs
+            network, encoder_out[:going, frame], sorted_beams.prefix(going), options, graphs, fused
         )
     if graphs:
         sorted_beams.context_states[:] = graphs.states()
     beams.put(order, sorted_beams)
     found = Found.nothing(len(order), shape[2], encoder_out.shape[1])
-    found.put(order, _trace_back(parents, tokens, log_probs, lengths, sorted_beams.scores))
+    found.put(order, trace_back(parents, tokens, log_probs, lengths, sorted_beams.scores))
     return found
 
 
 def _advance(
-    network: PredictionNetwork, encoder_frame: Floats, beams: Beams, options: RowOptions, graphs: RowGraphs
+    network: PredictionNetwork,
+    encoder_frame: Floats,
+    beams: Beams,
+    options: RowOptions,
+    graphs: RowGraphs,
+    fused: RowFusion,
 ) -> tuple[Ints, Ints, Floats]:
-    """One frame: changes `beams`, and `graphs` with them; returns the parent place, appended token (or 0) and its
-    log-prob, each [N, P].
+    """One frame: changes `beams`, and `graphs` and `fused` with them; returns the parent place, appended token (or 0)
+    and its log-prob, each [N, P].
 
-    `options` and `graphs` may have more than these N rows; the further ones are ignored. Bonuses of hotwords count from
-    the next frame on, as in Icefall and sherpa-onnx: the best extensions are chosen without.
+    `options`, `graphs` and `fused` may have more than these N rows; the further ones are ignored. Bonuses of hotwords
+    and the language model count from the next frame on, as in Icefall and sherpa-onnx: the best extensions are chosen
+    without.
     """
     num_rows, num_places = beams.scores.shape
     rows = np.arange(num_rows)[:, None]
@@ -69,7 +82,7 @@ def _advance(
         log_probs[broken] = -np.inf  # a row whose encoder gives NaN is left without a hypothesis
     totals = np.full((num_rows, num_places, vocab_size), -np.inf)
     totals[alive] = log_probs + beams.scores[alive][:, None]
-    best = _top(totals.reshape(num_rows, -1), num_places)
+    best = largest(totals.reshape(num_rows, -1), num_places)
     parent, token = np.divmod(best, vocab_size)
     scores = totals[rows, parent, token]
     scores[np.arange(num_places) >= options.beams[:num_rows, None]] = -np.inf
@@ -77,6 +90,8 @@ def _advance(
     appended = is_emitted(token, network.skipped_ids)
     if graphs:
         scores += graphs.advance(parent, token, appended)
+    if fused:
+        scores += fused.advance(parent, token, appended)
     hashes = beams.hashes[rows, parent]
     hashes = np.where(appended, hashes * _HASH_FACTOR + token.astype(np.uint64) + np.uint64(1), hashes)
     beams.num_tokens[:] = beams.num_tokens[rows, parent] + appended
@@ -97,7 +112,7 @@ def _advance(
 _HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, from the golden ratio: wrapping products spread over 64 bits
 
 
-def _top(totals: Doubles, count: int) -> Ints:
+def largest(totals: Doubles, count: int) -> Ints:
     """The positions of the `count` largest values in each row, the largest first, of equal ones the leftmost."""
     if count >= totals.shape[1]:
         return np.argsort(-totals, axis=1, kind="stable")[:, :count]
@@ -123,7 +138,7 @@ def _merge(scores: Doubles, hashes: NDArray[np.uint64], num_tokens: Ints) -> Dou
     return np.where(is_first, summed, -np.inf)
 
 
-def _trace_back(parents: NDArray[np.int16], tokens: Ints32, log_probs: Floats, lengths: Ints, scores: Doubles) -> Found:
+def trace_back(parents: NDArray[np.int16], tokens: Ints32, log_probs: Floats, lengths: Ints, scores: Doubles) -> Found:
     """Follow every place from a row's last frame to its first; `scores` [N, P] are those after the last frame."""
     num_frames, num_rows, num_places = parents.shape
     place = np.tile(np.arange(num_places), (num_rows, 1))

@@ -12,10 +12,12 @@ from moulin.options import Bounds, check_options, option
 from moulin.quoting import quoted
 from moulin.untrusted_json import JsonError, read_json
 
-Method = Literal["greedy", "modified_beam_search"]
+Method = Literal["greedy", "modified_beam_search", "fast_beam_search"]
 HotwordsMethod = Literal["modified_beam_search", "refuse"]
-METHODS: tuple[Method, ...] = get_args(Method)
+METHODS: tuple[Method, ...] = ("greedy", "modified_beam_search")
+"""Those of every engine; `fast_beam_search` is of transducers that are searched on the host."""
 MAX_BEAM = 32
+MAX_NBEST = 10
 MOST_OPTIONS_BYTES = 1 << 18
 """The limit on the JSON of one row's options: 1,000 hotwords with scores fit."""
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
@@ -25,11 +27,14 @@ MAX_BLANK_PENALTY = 100.0
 
 @dataclass(frozen=True, slots=True)
 class DecodingOptions:
-    """`beam` is how many hypotheses modified beam search keeps.
+    """`beam` is how many hypotheses modified beam search keeps; `moulin.decoding.fast_beam_search` says what it and
+    `max_contexts` and `max_states` are to that search.
 
     Logits are divided by `temperature`: above 1 beam search weighs its hypotheses more alike, and confidences are
     lower. `blank_penalty` is subtracted from the logit of blank: more words, fewer deletions. `blank_skip` is for a
-    transducer with a CTC head. `hotwords` may be given as JSON has them (`hotwords_of`). Raises OptionsError.
+    transducer with a CTC head. `nbest` is how many texts the result has, where that is more than one as `alternatives`;
+    the beam is at least as wide. `hotwords` may be given as JSON has them (`hotwords_of`). `lm_scale` None is without a
+    language model. Raises OptionsError.
     """
 
     method: Method = option("greedy", "Decoding method.")
@@ -47,12 +52,26 @@ class DecodingOptions:
         1.5, "Bonus for each token of a hotword that has no score of its own.", bounds=SCORES
     )
     hotwords_method: HotwordsMethod = option(
-        "modified_beam_search", "What becomes of greedy search with hotwords, which it cannot use."
+        "modified_beam_search", "What becomes of greedy search with hotwords or nbest, which it cannot use."
     )
+    nbest: int = option(
+        1, "Return up to so many different texts, the best first; widens the beam.", bounds=Bounds(1, at_most=MAX_NBEST)
+    )
+    lm_scale: float | None = option(
+        None, "Weight of the language model; 0 is without.", usual="0.3 with --lm", bounds=Bounds(0, at_most=10)
+    )
+    lodr_scale: float | None = option(
+        None,
+        "Weight at which the bigram of --lodr is subtracted.",
+        usual="0.1 with --lodr",
+        bounds=Bounds(0, at_most=10),
+    )
+    max_contexts: int = option(4, "Contexts that fast_beam_search keeps.", bounds=Bounds(1, at_most=MAX_BEAM))
+    max_states: int = option(32, "States that fast_beam_search keeps.", bounds=Bounds(1, at_most=1024))
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise OptionsError(f"Expected a decoding method of {', '.join(METHODS)}, got {quoted(self.method)}")
+        if self.method not in (known := get_args(Method)):
+            raise OptionsError(f"Expected a decoding method of {', '.join(known)}, got {quoted(self.method)}")
         if not _is_int(self.beam) or not 1 <= self.beam <= MAX_BEAM:
             raise OptionsError(f"Expected a beam of 1 to {MAX_BEAM}, got {quoted(self.beam)}")
         if not _is_number(self.temperature) or not MIN_TEMPERATURE <= self.temperature <= MAX_TEMPERATURE:
@@ -66,6 +85,10 @@ class DecodingOptions:
             )
         object.__setattr__(self, "hotwords", hotwords_of(self.hotwords))
         check_options(self)
+        if self.max_states < self.max_contexts:  # where all tokens may follow, each context has one state
+            raise OptionsError(
+                f"Expected max-states of at least max-contexts, {self.max_contexts}, got {self.max_states}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from moulin.arrays import Floats, Ints, Ints32
+from moulin.arrays import Bools, Floats, Ints, Ints32
 from moulin.decoding.options import DecodingOptions
 from moulin.decoding.row_graphs import NO_GRAPHS, Graphs
 
@@ -19,7 +19,7 @@ class RowOptions:
     """Arrays [N] with one value a row; see `DecodingOptions`. A new option is a new array here."""
 
     beams: Ints32
-    """Hypotheses of modified beam search; 0 is greedy search."""
+    """Hypotheses of a search with a beam; 0 is greedy search."""
     blank_penalties: Floats
     sharpness: Floats
     """1 / temperature."""
@@ -27,6 +27,14 @@ class RowOptions:
     """Frames whose blank has at least this log-probability by the CTC head are skipped; infinity skips none."""
     graphs: NDArray[np.object_]
     """[N, 2]: the `ContextGraph` of the server's hotwords and that of the request's, None for none."""
+    wants_others: Bools
+    """Whether the hypotheses beside the best are part of the result."""
+    lm_scales: Floats
+    """Weights of the language model; 0 is without."""
+    lodr_scales: Floats
+    """Weights of the low-order model that is subtracted."""
+    prune_beams: Floats
+    """The beam of fast beam search in log-probability; 0 is another search."""
 
     @classmethod
     def of(cls, options: Sequence[DecodingOptions], graphs: Sequence[Graphs] | None = None) -> Self:
@@ -45,15 +53,27 @@ class RowOptions:
             np.ones(count, np.float32),
             np.full(count, np.inf, np.float32),
             np.full((count, 2), None),
+            np.zeros(count, np.bool_),
+            np.zeros(count, np.float32),
+            np.zeros(count, np.float32),
+            np.zeros(count, np.float32),
         )
 
     def __len__(self) -> int:
         return len(self.beams)
 
     def set(self, row: int, options: DecodingOptions, graphs: Graphs = NO_GRAPHS) -> None:
-        """Change one row in place. A row with hotwords is searched with a beam, whatever its method."""
+        """Change one row in place. A row with hotwords, `nbest` or a language model is searched with a beam, whatever
+        its method."""
         self.graphs[row, 0], self.graphs[row, 1] = graphs
-        self.beams[row] = 0 if options.method == "greedy" and graphs == NO_GRAPHS else options.beam
+        self.wants_others[row] = options.nbest > 1
+        self.lm_scales[row], self.lodr_scales[row] = options.lm_scale or 0.0, options.lodr_scale or 0.0
+        biased = graphs != NO_GRAPHS or options.lm_scale
+        greedy = options.method == "greedy" and options.nbest == 1 and not biased
+        fast = options.method == "fast_beam_search"
+        self.prune_beams[row] = options.beam if fast else 0
+        narrow = options.max_contexts if fast else max(options.beam, options.nbest)
+        self.beams[row] = 0 if greedy else narrow
         self.blank_penalties[row] = options.blank_penalty
         self.sharpness[row] = 1.0 / options.temperature
         self.blank_skips[row] = np.inf if options.blank_skip is None else np.log(options.blank_skip)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -10,8 +12,10 @@ import numpy as np
 from moulin.arrays import Bools, Floats, Ints, Ints32
 from moulin.decoding.beams import Beams
 from moulin.decoding.blank_skip import skip_blanks
+from moulin.decoding.fast_beam_search import advance_fast_beam_search, begin_fast_beam_search
 from moulin.decoding.found import Found
 from moulin.decoding.greedy import advance_greedy
+from moulin.decoding.language_model import Fusion, RowFusion
 from moulin.decoding.modified_beam_search import advance_modified_beam_search
 from moulin.decoding.network import PredictionNetwork
 from moulin.decoding.row_graphs import RowGraphs
@@ -44,13 +48,30 @@ class Continuation:
         return type(self)(*(getattr(self, name)[rows] for name in self.__slots__))
 
 
+_Advance = Callable[[PredictionNetwork, Beams, Floats, Ints, RowOptions], Found]
+
+
 class Searches:
     """Searches that go on as frames come, each in a slot. Different slots may be used from different threads."""
 
-    def __init__(self, network: PredictionNetwork, *, slots: int, places: int, joiner_dim: int) -> None:
-        """`places` is the largest beam."""
-        self._network, self._joiner_dim = network, joiner_dim
-        self._beams = Beams.memory(slots, places, network.context_size, joiner_dim)
+    def __init__(
+        self,
+        network: PredictionNetwork,
+        *,
+        slots: int,
+        places: int,
+        joiner_dim: int,
+        fusion: Fusion | None = None,
+    ) -> None:
+        """`places` is the largest beam. `fusion` is the language model of rows that have a weight for it."""
+        self._network, self._joiner_dim, self._fusion = network, joiner_dim, fusion
+        self._advances: tuple[_Advance, ...] = (
+            advance_greedy,
+            partial(advance_modified_beam_search, fusion=fusion),
+            advance_fast_beam_search,
+        )
+        lm_width = 0 if fusion is None else fusion.width
+        self._beams = Beams.memory(slots, places, network.context_size, joiner_dim, lm_width)
 
     def advance(
         self, continuation: Continuation, encoder_out: Floats, encoder_out_lens: Ints, options: RowOptions
@@ -76,26 +97,27 @@ class Searches:
         if places > 1:  # those beyond a row's beam hold what a wider search left in the slot
             beams.scores[np.arange(places) >= np.maximum(options.beams, 1)[:, None]] = -np.inf
         going_on = np.flatnonzero((continuation.decided >= 0) & ~continuation.fresh)
-        beams.decide(going_on, continuation.decided[going_on], continuation.kept[going_on])
-        beams.begin(np.flatnonzero(continuation.fresh), self._network)
+        beams.decide(going_on, continuation.decided[going_on], continuation.kept[going_on], self._fusion)
+        beams.begin(np.flatnonzero(continuation.fresh), self._network, self._fusion)
+        begin_fast_beam_search(beams, np.flatnonzero(continuation.fresh & (options.prune_beams > 0)), self._network)
         found = self._found(beams, encoder_out, encoder_out_lens, options)
         self._beams.put(slots, beams)
-        return found
+        fused = RowFusion(self._fusion, options.lm_scales, options.lodr_scales, beams.lm_states)
+        return replace(found, scores=found.scores + fused.open()) if fused else found
 
     def _found(self, beams: Beams, encoder_out: Floats, encoder_out_lens: Ints, options: RowOptions) -> Found:
-        """Search rows of both kinds, each by its own search. Changes `beams`."""
-        by_beam = options.beams > 0
-        if by_beam.all() or not by_beam.any():
-            alike = advance_modified_beam_search if by_beam.any() else advance_greedy
-            return alike(self._network, beams, encoder_out, encoder_out_lens, options)
-        found = Found.nothing(len(by_beam), options.places, encoder_out.shape[1])
-        for rows, advance in (
-            (np.flatnonzero(~by_beam), advance_greedy),
-            (np.flatnonzero(by_beam), advance_modified_beam_search),
-        ):
-            part, lengths = beams.take(rows, options.places), encoder_out_lens[rows]
-            found.put(rows, advance(self._network, part, encoder_out[rows], lengths, options.take(rows)))
-            beams.put(rows, part)
+        """Search rows of any kinds, each by its own search. Changes `beams`."""
+        kinds = np.where(options.prune_beams > 0, 2, options.beams > 0)
+        if not (kinds != kinds[:1]).any():
+            advance = self._advances[kinds[0] if len(kinds) else 0]
+            return advance(self._network, beams, encoder_out, encoder_out_lens, options)
+        found = Found.nothing(len(kinds), options.places, encoder_out.shape[1])
+        for kind, advance in enumerate(self._advances):
+            rows = np.flatnonzero(kinds == kind)
+            if len(rows):
+                part, lengths = beams.take(rows, options.places), encoder_out_lens[rows]
+                found.put(rows, advance(self._network, part, encoder_out[rows], lengths, options.take(rows)))
+                beams.put(rows, part)
         return found
 
 
@@ -105,8 +127,10 @@ def search(
     encoder_out_lens: Ints,
     options: RowOptions,
     joiner_dim: int | None = None,
+    fusion: Fusion | None = None,
 ) -> Found:
-    """The best hypothesis of whole utterances, each searched with its own options.
+    """The best hypothesis of whole utterances, each searched with its own options, in the first place; where any of
+    them wants the others, these are in the next places, the best first.
 
     encoder_out is float32 [N, T, joiner_dim], of which the first `encoder_out_lens` int64 [N] frames are read. With
     `joiner_dim` it may have the channel more that `moulin.decoding.blank_skip` needs. `moulin.decoding.reference`
@@ -114,7 +138,9 @@ def search(
     """
     rows = len(encoder_out)
     joiner_dim = encoder_out.shape[-1] if joiner_dim is None else joiner_dim
-    searches = Searches(network, slots=rows, places=options.places, joiner_dim=joiner_dim)
+    searches = Searches(network, slots=rows, places=options.places, joiner_dim=joiner_dim, fusion=fusion)
     whole = Continuation.beginning(rows)
     found = searches.advance(whole, encoder_out, encoder_out_lens, options)
-    return searches.ended(whole, found, options).best(network.context_size)
+    ended = searches.ended(whole, found, options)
+    choose = ended.ranked if options.wants_others.any() else ended.best
+    return choose(network.context_size, options.prune_beams > 0)

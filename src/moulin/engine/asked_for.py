@@ -2,23 +2,67 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from moulin.bundle.spec import ModelSpec
 from moulin.decoding.hotword_graphs import HotwordGraphs
+from moulin.decoding.language_model import Fusion
 from moulin.decoding.options import DecodingOptions
 from moulin.decoding.row_graphs import NO_GRAPHS, Graphs
+from moulin.engine.lm_scales import check_scales
+from moulin.engine.nbest import check_nbest
 from moulin.engine.no_blank_skip import no_blank_skip
 from moulin.engine.no_hotwords import no_hotwords
+from moulin.errors import OptionsError
 
 
-def graphs_asked_for(
-    spec: ModelSpec, options: DecodingOptions, *, skips_blanks: bool, hotwords: HotwordGraphs | None
-) -> Graphs:
-    """The automata of a row's hotwords. Raises OptionsError for options that the model cannot fulfil; `hotwords` is
-    None where the search uses none."""
-    if options.blank_skip is not None and not skips_blanks:
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What a model and its search can do beyond the plain search."""
+
+    skips_blanks: bool = False
+    hotwords: HotwordGraphs | None = None
+    """None where the search uses none."""
+    gives_others: bool = False
+    """Whether it gives the hypotheses beside the best."""
+    fusion: Fusion | None = None
+    """The language model that its search uses, if any."""
+
+
+def graphs_asked_for(spec: ModelSpec, options: DecodingOptions, can: Abilities) -> Graphs:
+    """The automata of a row's hotwords. Raises OptionsError for options that the model cannot fulfil."""
+    if options.blank_skip is not None and not can.skips_blanks:
         raise no_blank_skip(spec)
-    if hotwords is not None:
-        return hotwords.of(options)
+    if options.method == "fast_beam_search":
+        check_fast_beam_search(spec, options, can)
+    check_nbest(options, gives_others=can.gives_others)
+    check_scales(options, can.fusion)
+    if can.hotwords is not None:
+        graphs = can.hotwords.of(options)
+        if options.method == "fast_beam_search" and graphs != NO_GRAPHS:
+            raise _no_bias("hotwords")
+        return graphs
     if options.hotwords:
         raise no_hotwords(ctc=spec.head == "ctc")
     return NO_GRAPHS
+
+
+def check_fast_beam_search(spec: ModelSpec, options: DecodingOptions, can: Abilities) -> None:
+    """Raises OptionsError where that search cannot be had, or not with the other options."""
+    if spec.head == "ctc" or not can.gives_others:
+        raise OptionsError(
+            "Expected the method greedy or modified_beam_search, got fast_beam_search, which is for a transducer that "
+            "is searched on the host",
+            hint="ONNX Runtime, TensorRT, and PyTorch in fp32 have it; our GPU engine and CTC heads do not",
+        )
+    if options.nbest > 1:
+        raise _no_bias("nbest")
+    if options.lm_scale:
+        raise _no_bias("a language model")
+
+
+def _no_bias(what: str) -> OptionsError:
+    return OptionsError(
+        f"Expected the method modified_beam_search with {what}, got fast_beam_search, which has none",
+        hint="leave out the method: modified_beam_search is the better of the two",
+    )

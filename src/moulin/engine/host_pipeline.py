@@ -10,6 +10,7 @@ from moulin.arrays import Floats, Ints
 from moulin.bundle.spec import ModelSpec
 from moulin.decoding.ctc import search_ctc
 from moulin.decoding.found import Found
+from moulin.decoding.language_model import Fusion
 from moulin.decoding.row_options import RowOptions
 from moulin.decoding.search import search
 from moulin.engine.encoding import BatchedEncoder
@@ -20,7 +21,8 @@ from moulin.engine.precision_error import precision_error
 from moulin.engine.runner import CtcRunner, Runner
 
 Search = Callable[[Floats, Ints, RowOptions], Found]
-"""From the encoder's frames [N, T', channels], of which the given numbers [N] are valid, to the best hypotheses."""
+"""From the encoder's frames [N, T', channels], of which the given numbers [N] are valid, to hypotheses, the best
+first."""
 
 
 class _Pipeline:
@@ -47,7 +49,7 @@ class _Pipeline:
 
     def __call__(self, waveforms: Sequence[Floats], options: RowOptions, names: Sequence[str], answer: Answer) -> None:
         encoder_out, encoder_out_lens = self.encode(self.features(waveforms))
-        found = self._search(encoder_out, encoder_out_lens, options).hypotheses()
+        found = self._search(encoder_out, encoder_out_lens, options).hypotheses(options.wants_others)
         for position, (hypothesis, name) in enumerate(zip(found, names, strict=True)):
             if math.isfinite(hypothesis.score):
                 answer(position, hypothesis)
@@ -75,9 +77,10 @@ class HostPipeline(_Pipeline):
 
     runner: Runner
 
-    def __init__(self, spec: ModelSpec, runner: Runner, **settings: float) -> None:
-        """`settings` are those of `_Pipeline`."""
-        super().__init__(spec, runner, partial(search, runner, joiner_dim=spec.joiner_dim), **settings)
+    def __init__(self, spec: ModelSpec, runner: Runner, *, fusion: Fusion | None = None, **settings: float) -> None:
+        """`fusion` is the language model of those who weigh it; `settings` are those of `_Pipeline`."""
+        searching = partial(search, runner, joiner_dim=spec.joiner_dim, fusion=fusion)
+        super().__init__(spec, runner, searching, **settings)
 
 
 class CtcPipeline(_Pipeline):

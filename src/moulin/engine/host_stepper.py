@@ -10,6 +10,7 @@ from moulin.audio.fbank import FbankOptions
 from moulin.bundle.spec import ModelSpec
 from moulin.decoding.ctc import CtcSearches
 from moulin.decoding.found import Found
+from moulin.decoding.language_model import Fusion
 from moulin.decoding.options import MAX_BEAM
 from moulin.decoding.search import Searches
 from moulin.engine.stepper import StepLimits
@@ -58,11 +59,11 @@ class HostStepper(_Stepper):
 
     runner: StreamRunner
 
-    def __init__(self, spec: ModelSpec, runner: StreamRunner) -> None:
-        """Raises BundleError for an offline model."""
+    def __init__(self, spec: ModelSpec, runner: StreamRunner, fusion: Fusion | None = None) -> None:
+        """`fusion` is the language model of those who weigh it. Raises BundleError for an offline model."""
 
         def searches(slots: int) -> Searches:
-            return Searches(runner, slots=slots, places=MAX_BEAM, joiner_dim=spec.joiner_dim)
+            return Searches(runner, slots=slots, places=MAX_BEAM, joiner_dim=spec.joiner_dim, fusion=fusion)
 
         super().__init__(spec, runner, searches)
 

@@ -12,10 +12,11 @@ from moulin.audio.waveform import SAMPLE_RATE
 from moulin.bundle.spec import ModelSpec
 from moulin.decoding.found import Hypothesis
 from moulin.decoding.hotword_graphs import HotwordGraphs
+from moulin.decoding.language_model import Fusion
 from moulin.decoding.options import DecodingOptions
 from moulin.decoding.row_graphs import Graphs
 from moulin.decoding.row_options import RowOptions
-from moulin.engine.asked_for import graphs_asked_for
+from moulin.engine.asked_for import Abilities, graphs_asked_for
 from moulin.engine.pipeline import Pipeline
 from moulin.engine.spelling import spell
 from moulin.engine.word_times import Sound
@@ -34,11 +35,14 @@ class Recognizer:
         options: DecodingOptions | None = None,
         skips_blanks: bool = False,
         hotwords: HotwordGraphs | None = None,
+        gives_others: bool = False,
+        fusion: Fusion | None = None,
     ) -> None:
-        """`options` are the defaults of `transcribe`; `skips_blanks` says whether the pipeline does what
-        `DecodingOptions.blank_skip` asks for, and otherwise that option is refused. `hotwords` are the automata of a
-        pipeline that uses them; None refuses hotwords."""
-        self.spec, self._skips_blanks, self._hotwords = spec, skips_blanks, hotwords
+        """`options` are the defaults of `transcribe`. `skips_blanks` says whether the pipeline does what
+        `DecodingOptions.blank_skip` asks for, `gives_others` the same of `nbest`, and otherwise these options are
+        refused. `hotwords` are the automata of a pipeline that uses them; None refuses hotwords.
+        `fusion` is the language model that the pipeline uses, if any."""
+        self.spec, self._can = spec, Abilities(skips_blanks, hotwords, gives_others, fusion)
         self.pipeline = pipeline
         self.options = options or DecodingOptions()
 
@@ -69,8 +73,10 @@ class Recognizer:
         answers: dict[int, Transcript | MoulinError] = {}
 
         def answer(position: int, found: Hypothesis | MoulinError) -> None:
-            spelt = found if isinstance(found, MoulinError) else self._spell(found, waveforms[position])
-            answers[position] = spelt
+            if isinstance(found, Hypothesis):
+                answers[position] = self._spell(found, waveforms[position], options[position].nbest)
+            else:
+                answers[position] = found
 
         graphs: dict[int, Graphs] = {}
         for position, chosen in enumerate(options):
@@ -109,17 +115,19 @@ class Recognizer:
         self.pipeline.close()
 
     def _graphs(self, options: DecodingOptions) -> Graphs:
-        return graphs_asked_for(self.spec, options, skips_blanks=self._skips_blanks, hotwords=self._hotwords)
+        return graphs_asked_for(self.spec, options, self._can)
 
-    def _spell(self, hypothesis: Hypothesis, waveform: Floats) -> Transcript:
+    def _spell(self, hypothesis: Hypothesis, waveform: Floats, nbest: int) -> Transcript:
         frame_sec = self.spec.encoder_frame_sec
-        levels = loudness(waveform, round(frame_sec * SAMPLE_RATE)).tobytes() if hypothesis.tokens else b""
+        any_words = hypothesis.tokens or hypothesis.others
+        levels = loudness(waveform, round(frame_sec * SAMPLE_RATE)).tobytes() if any_words else b""
         return spell(
             self.spec.tokens,
             hypothesis,
             frame_sec=frame_sec,
             duration_sec=len(waveform) / SAMPLE_RATE,
             sound=Sound(levels),
+            nbest=nbest,
         )
 
     def __enter__(self) -> Self:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from moulin.bundle.tokens import TokenTable
 from moulin.decoding.found import Hypothesis
 from moulin.engine.word_times import Sound, word_spans
-from moulin.transcript import Transcript, Word
+from moulin.transcript import Alternative, Transcript, Word
 
 
 def spell(
@@ -17,13 +19,28 @@ def spell(
     frame_sec: float,
     duration_sec: float,
     sound: Sound | None = None,
+    nbest: int = 1,
 ) -> Transcript:
-    """The transcript of an utterance of `duration_sec`; encoder frames are `frame_sec` long."""
+    """The transcript of an utterance of `duration_sec`; encoder frames are `frame_sec` long. It has alternatives where
+    `nbest` is above 1."""
+    words = partial(spell_words, tokens, frame_sec=frame_sec, duration_sec=duration_sec, sound=sound)
     return Transcript(
         text=tokens.text(hypothesis.tokens),
-        words=spell_words(tokens, hypothesis, frame_sec=frame_sec, duration_sec=duration_sec, sound=sound),
+        words=words(hypothesis),
         duration_sec=round(duration_sec, 3),
+        alternatives=alternatives(tokens, (hypothesis, *hypothesis.others), nbest, words) if nbest > 1 else (),
     )
+
+
+def alternatives(
+    tokens: TokenTable, ranked: Iterable[Hypothesis], nbest: int, words: Callable[[Hypothesis], tuple[Word, ...]]
+) -> tuple[Alternative, ...]:
+    """The first `nbest` different texts of hypotheses that are `ranked`, each as the best of those with it has it."""
+    found: dict[str, Hypothesis] = {}
+    for hypothesis in ranked:
+        if len(found) < nbest:
+            found.setdefault(tokens.text(hypothesis.tokens), hypothesis)
+    return tuple(Alternative(text, words(one), round(one.score, 4)) for text, one in found.items())
 
 
 def spell_words(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -17,14 +18,15 @@ from moulin.bundle.spec import ModelSpec
 from moulin.decoding.found import Found, Hypothesis
 from moulin.decoding.hotword_graphs import HotwordGraphs
 from moulin.decoding.hypotheses import OpenHypotheses
+from moulin.decoding.language_model import Fusion
 from moulin.decoding.options import MAX_BEAM, DecodingOptions
 from moulin.decoding.row_graphs import Graphs
 from moulin.decoding.row_options import RowOptions
 from moulin.decoding.search import Continuation
-from moulin.engine.asked_for import graphs_asked_for
+from moulin.engine.asked_for import Abilities, graphs_asked_for
 from moulin.engine.features import TAIL_PADDING_SEC
 from moulin.engine.precision_error import precision_error
-from moulin.engine.spelling import spell_words
+from moulin.engine.spelling import alternatives, spell_words
 from moulin.engine.stepper import StepLimits, Stepper
 from moulin.engine.word_times import REACH_BACK, Sound
 from moulin.errors import BundleError, EngineError, StreamError
@@ -35,7 +37,7 @@ from moulin.streaming.options import StreamOptions
 from moulin.streaming.slots import SlotPool
 from moulin.streaming.stream import ClosedSegment, Stream
 from moulin.streaming.turns import Turns
-from moulin.transcript import Word
+from moulin.transcript import Alternative, Word
 
 _NEVER = np.iinfo(np.int64).max
 
@@ -59,9 +61,12 @@ class StreamRecognizer:
         tail_padding_sec: float = TAIL_PADDING_SEC,
         skips_blanks: bool = False,
         hotwords: HotwordGraphs | None = None,
+        gives_others: bool = False,
+        fusion: Fusion | None = None,
     ) -> None:
-        """`skips_blanks` says whether the stepper does what `DecodingOptions.blank_skip` asks for, and otherwise that
-        option is refused. `hotwords` are the automata of a stepper that uses them; None refuses hotwords.
+        """`skips_blanks` says whether the stepper does what `DecodingOptions.blank_skip` asks for, `gives_others` the
+        same of `nbest`, and otherwise these options are refused. `hotwords` are the automata of a stepper that uses
+        them; None refuses hotwords. `fusion` is the language model that it uses, if any.
         Raises BundleError for an offline model."""
         if spec.streaming is None:
             raise BundleError(f"Expected a streaming model, got the {spec.mode} {spec.family} in {spec.path}")
@@ -69,7 +74,7 @@ class StreamRecognizer:
         self.chunk_sec = spec.streaming.chunk_sec
         """Seconds of audio from a stream's step to its next."""
         self.options = options or StreamOptions()
-        self.stepper, self._skips_blanks, self._hotwords = stepper, skips_blanks, hotwords
+        self.stepper, self._can = stepper, Abilities(skips_blanks, hotwords, gives_others, fusion)
         self._chunk_encoder_frames = spec.streaming.chunk_encoder_frames
         self._tail_samples = round(tail_padding_sec * SAMPLE_RATE)
         capacity = stepper.limits.capacity
@@ -109,6 +114,8 @@ class StreamRecognizer:
         self._loudness.open(slot)
         self._endpoints.set(slot, chosen.rules if chosen.endpoint else None)
         self._options.set(slot, chosen.decoding, graphs)
+        if self.spec.head != "ctc":
+            self._said.by_score[slot] = chosen.decoding.method == "fast_beam_search"
         self._segment_starts[slot] = 0
         self._broken[slot] = self._changed[slot] = False
         self._finalized_at[slot] = _NEVER
@@ -117,7 +124,7 @@ class StreamRecognizer:
         return stream
 
     def _graphs(self, options: DecodingOptions) -> Graphs:
-        return graphs_asked_for(self.spec, options, skips_blanks=self._skips_blanks, hotwords=self._hotwords)
+        return graphs_asked_for(self.spec, options, self._can)
 
     def accept(self, stream: Stream, samples: Floats) -> None:
         """Append audio: float32 [n] (16 kHz, mono, in [-1, 1]), n may be 0. It is copied.
@@ -330,15 +337,27 @@ class StreamRecognizer:
         now = self._searched_frames(stream)
         self._segment_starts[stream.slot] = now
         if count:
-            closed = Hypothesis(best.tokens[:count], best.frames[:count], best.log_probs[:count], best.score)
+            closed = _beginning(best, count)
             words = self._words(stream, best)[: len(self.spec.tokens.words(closed.tokens))]
             stream.closed_text = join_texts(stream.closed_text, self.spec.tokens.text(closed.tokens))
-            stream.unreported.append(ClosedSegment(closed, words, paused))
+            others = self._alternatives(stream, best.tokens[count:])
+            stream.unreported.append(ClosedSegment(closed, words, paused, others))
             stream.num_closed += 1
             stream.said_until_sec = words[-1].end_sec if words else stream.said_until_sec
         self._said.drop(stream.slot, count)
         self._loudness.forget_before(stream.slot, min([now, *best.frames[count:]]) - REACH_BACK)
         return bool(count)
+
+    def _alternatives(self, stream: Stream, behind: tuple[int, ...]) -> tuple[Alternative, ...]:
+        """The alternatives of a segment that is closed before the tokens `behind`: of the hypotheses that end in them,
+        for the next segment begins with them."""
+        wanted = stream.options.decoding.nbest
+        if wanted == 1:
+            return ()
+        ranked = self._said.ranked(stream.slot, int(self._options.beams[stream.slot]))
+        ends = [(one, len(one.tokens) - len(behind)) for one in ranked]
+        closed = [_beginning(one, end) for one, end in ends if end > 0 and one.tokens[end:] == behind]
+        return alternatives(self.spec.tokens, closed, wanted, partial(self._words, stream))
 
     def _begin_search(self, slot: int) -> None:
         self._fresh[slot] = True
@@ -372,7 +391,16 @@ class StreamRecognizer:
         while stream.unreported:
             number, closed = stream.num_closed - len(stream.unreported), stream.unreported.popleft()
             said = text(closed.hypothesis.tokens)
-            segments.append(Segment(number, said, closed.words, is_final=True, ends_in_pause=closed.ends_in_pause))
+            segments.append(
+                Segment(
+                    number,
+                    said,
+                    closed.words,
+                    is_final=True,
+                    ends_in_pause=closed.ends_in_pause,
+                    alternatives=closed.alternatives,
+                )
+            )
         best = self._said.hypothesis(stream.slot)
         if best.tokens:
             words = self._words(stream, best)
@@ -429,6 +457,11 @@ class StreamRecognizer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Do nothing, for there is only memory to release: `with` works as for the offline recognizer."""
+
+
+def _beginning(whole: Hypothesis, count: int) -> Hypothesis:
+    """The first `count` tokens of `whole`, with its score."""
+    return Hypothesis(whole.tokens[:count], whole.frames[:count], whole.log_probs[:count], whole.score)
 
 
 def _slots(streams: Sequence[Stream]) -> Ints:

@@ -24,11 +24,12 @@ def read_manifest(source: Path, text: Path | None = None) -> list[Utterance]:
     """
     from moulin.evaluate.manifests import kaldi, lhotse_manifest, transcribed_folder
     from moulin.evaluate.manifests.jsonl import read_jsonl
+    from moulin.manifests import lhotse_entry
 
     if source.is_dir():
         if (source / "wav.scp").is_file():
             utterances = kaldi.read_kaldi(source / "wav.scp", text)
-        elif (listed := lhotse_manifest.find_in(source)) is not None:
+        elif (listed := lhotse_entry.find_in(source)) is not None:
             utterances = lhotse_manifest.read_lhotse(listed, text)
         elif (source / "manifest.jsonl").is_file():
             utterances = read_jsonl(source / "manifest.jsonl")
@@ -38,7 +39,7 @@ def read_manifest(source: Path, text: Path | None = None) -> list[Utterance]:
         raise OptionsError(f"{source} does not exist", hint=f"expected {FORMS}")
     elif source.suffix == ".scp":
         utterances = kaldi.read_kaldi(source, text)
-    elif lhotse_manifest.is_lhotse(source):
+    elif lhotse_entry.is_lhotse(source):
         utterances = lhotse_manifest.read_lhotse(source, text)
     else:
         utterances = read_jsonl(source)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Container
 from contextlib import suppress
+from dataclasses import replace
 
 from moulin.client.protocol import streaming_name
 from moulin.client.served_model import ServedModel
 from moulin.gateway.api_error import ApiError
 from moulin.gateway.model_names import is_realtime_only, pattern_of
-from moulin.gateway.settings import GatewaySettings
+from moulin.gateway.settings import ANY_LANGUAGE, GatewaySettings
 from moulin.gateway.triton_servers import TritonServers
 from moulin.quoting import listed, quoted
 
@@ -22,7 +23,15 @@ class ModelCatalog:
 
     async def models(self) -> list[ServedModel]:
         """All served models. Raises ServerUnavailable."""
-        return list((await self._triton.models()).values())
+        return list((await self._models()).values())
+
+    async def _models(self) -> dict[str, ServedModel]:
+        """By their names, with the languages that the operator says."""
+        models = await self._triton.models()
+        if not (said := self._settings.model_languages):
+            return models
+        languages = () if ANY_LANGUAGE in said else said
+        return {name: replace(model, languages=languages) for name, model in models.items()}
 
     async def offline(self, name: str | None) -> ServedModel:
         """The model for recordings called `name`, or by an alias. Raises ApiError or ServerUnavailable."""
@@ -33,7 +42,7 @@ class ModelCatalog:
 
         Raises ApiError or ServerUnavailable.
         """
-        models = await self._triton.models()
+        models = await self._models()
         if (meant := self._meant(name, models)) in models:
             return models[meant]
         if all(model.streaming for model in models.values()):
@@ -67,7 +76,7 @@ class ModelCatalog:
         return name if pattern_of(name) is None else self._settings.default_model
 
     async def _find(self, name: str | None, *, streaming: bool) -> ServedModel:
-        models = await self._triton.models()
+        models = await self._models()
         wanted = self._meant(name, models)
         for candidate in (streaming_name(wanted), wanted) if streaming else (wanted,):
             if candidate in models and models[candidate].streaming == streaming:

@@ -61,4 +61,8 @@ class RecordingsByStream:
 
 
 def _closed(update: StreamUpdate) -> list[Transcript]:
-    return [Transcript(segment.text, segment.words, 0.0) for segment in update.segments if segment.is_final]
+    return [
+        Transcript(segment.text, segment.words, 0.0, alternatives=segment.alternatives)
+        for segment in update.segments
+        if segment.is_final
+    ]

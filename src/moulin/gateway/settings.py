@@ -12,6 +12,8 @@ from moulin.gateway.named_keys import named_keys
 from moulin.launch.ports import is_loopback
 from moulin.quoting import quoted
 
+ANY_LANGUAGE = "any"
+
 
 class GatewaySettings(BaseModel):
     """Settings. Sizes are in bytes, times in seconds; `None` means no limit. Limits apply to each worker process."""
@@ -23,6 +25,8 @@ class GatewaySettings(BaseModel):
     default_model: str = DEFAULT_MODEL
     model_aliases: tuple[str, ...] = ()
     """Further names, each NAME, of the default model, or NAME=MODEL; beside those of `model_names.NAME_PATTERNS`."""
+    model_languages: tuple[str, ...] = ()
+    """What all models hear, codes of ISO 639-1; `any` compares nothing. By default what each model's name says."""
     strict_fields: bool = False
     """Refuse fields of requests that change nothing; by default they are named in `X-Moulin-Ignored`."""
 
@@ -84,6 +88,9 @@ class GatewaySettings(BaseModel):
         for name, model in self.aliases.items():
             if not name or not model:
                 raise OptionsError(f"Expected an alias NAME or NAME=MODEL, got {quoted(f'{name}={model}')}")
+        for code in self.model_languages:
+            if code != ANY_LANGUAGE and not (len(code) == 2 and code.isascii() and code.islower()):
+                raise OptionsError(f"Expected languages as codes of two letters (en), or any, got {quoted(code)}")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise OptionsError("Expected a TLS certificate and its key, got one of the two")
         for file in (self.tls_certificate, self.tls_key):

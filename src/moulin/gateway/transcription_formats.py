@@ -74,7 +74,7 @@ def _verbose(transcript: Transcript, request: TranscriptionRequest) -> dict[str,
         ]
     if "segment" in wanted:
         fields["segments"] = [_segment(number, cue, request.temperature) for number, cue in enumerate(cues(transcript))]
-    return fields
+    return {**fields, **transcript.others_to_dict()}
 
 
 def _diarized(transcript: Transcript, request: TranscriptionRequest) -> dict[str, Any]:

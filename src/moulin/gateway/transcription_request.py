@@ -30,14 +30,15 @@ LISTS = (
     "known_speaker_names",
     "known_speaker_references",
 )
-_OWN = ("method", "beam", "blank_penalty", "hotwords_score", "channels", "track")
+_OWN = ("method", "beam", "blank_penalty", "hotwords_score", "nbest", "channels", "track")
 _TRANSLATIONS = ("translate", "translation", "target_language", "to_language")
 _SPEAKERS = ("diarize", "diarization", "speaker_labels", "enable_diarization", "enable_speaker_diarization")
 _OFF = ("false", "0", "no", "off", "none", "null")
 
 
 class TranscriptionRequest(BaseModel):
-    """OpenAI's fields, and moulin's own `method`, `beam`, `blank_penalty`, `hotwords_score`, `channels` and `track`.
+    """OpenAI's fields, and moulin's own `method`, `beam`, `blank_penalty`, `hotwords_score`, `nbest`, `channels` and
+    `track`.
 
     `others` are the names of further fields, which change nothing.
     """
@@ -78,6 +79,8 @@ class TranscriptionRequest(BaseModel):
     """moulin's own: subtracted from the score of blank."""
     hotwords_score: float | None = None
     """moulin's own: the bonus of each token of a hotword."""
+    nbest: int | None = None
+    """moulin's own: up to so many texts, with `verbose_json`."""
     channels: str = "mix"
     """moulin's own: `mix`, `left`, `right`, a number, or `each`."""
     track: str | None = None
@@ -92,7 +95,7 @@ class TranscriptionRequest(BaseModel):
     def decoding_changes(self, *, with_prompt: bool) -> dict[str, Any]:
         """The decoding options in the request; the words of its prompt are among them `with_prompt`. Raises
         OptionsError."""
-        names = {"method", "beam", "blank_penalty", "hotwords_score"}
+        names = {"method", "beam", "blank_penalty", "hotwords_score", "nbest"}
         chosen = self.model_dump(include=names, exclude_none=True)
         if words := spoken_hotwords(self.keywords, self.prompt if with_prompt else None):
             chosen["hotwords"] = words
@@ -163,6 +166,12 @@ def _check_unknown(name: str, value: Any) -> None:
 
 
 def _check_together(request: TranscriptionRequest) -> None:
+    if (request.nbest or 1) > 1 and request.response_format != "verbose_json":
+        raise ApiError(
+            400,
+            f"Expected response_format verbose_json with nbest, got {request.response_format}",
+            param="nbest",
+        )
     if request.stream and request.response_format not in ("json", "text"):
         raise ApiError(
             400,

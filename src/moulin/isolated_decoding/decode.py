@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import resource
 import signal
@@ -15,12 +14,12 @@ from typing import Any, Protocol
 
 from moulin.arrays import Floats
 from moulin.audio.live_input import LiveInput
-from moulin.audio.recording import Recording, opened_recordings
+from moulin.audio.recording import opened_recordings
 from moulin.audio.selection import Selection
-from moulin.audio.timeline import Skip
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.errors import AudioError, MoulinError
-from moulin.isolated_decoding.messages import ERRORS, MAX_ORDER_BYTES, UNEXPECTED, DecodingLimits, Order, packed
+from moulin.isolated_decoding.cpu_budget import ChargedRecording, CpuBudget
+from moulin.isolated_decoding.messages import ERRORS, MAX_ORDER_BYTES, UNEXPECTED, Order, packed
 from moulin.long_audio.cutter import Piece
 from moulin.long_audio.recording_blocks import RecordingBlocks
 from moulin.long_audio.recording_pieces import OpenRecordings, RecordingPieces
@@ -108,11 +107,11 @@ def _send_pieces(pieces: _Pieces, result: socket.socket) -> None:
     _send(result, {"done": True, "decoded_sec": pieces.decoded_sec, "warnings": pieces.warnings})
 
 
-def _charged_recordings(order: Order, path: str) -> list[tuple[Selection, _Charged]]:
+def _charged_recordings(order: Order, path: str) -> list[tuple[Selection, ChargedRecording]]:
     """The recordings, each block of which allows the process more CPU time."""
-    budget = _Budget(order.limits)
+    budget = CpuBudget(order.limits)
     opened = opened_recordings(path, order.selection, max_duration_sec=order.max_audio_sec, name=order.name)
-    return [(single, _Charged(recording, budget)) for single, recording in opened]
+    return [(single, ChargedRecording(recording, budget)) for single, recording in opened]
 
 
 class _LiveBlocks(Iterator[Piece]):
@@ -121,7 +120,7 @@ class _LiveBlocks(Iterator[Piece]):
     warnings = ()
 
     def __init__(self, order: Order, descriptor: int) -> None:
-        self._name, self._budget = order.name, _Budget(order.limits)
+        self._name, self._budget = order.name, CpuBudget(order.limits)
         self._input = LiveInput(descriptor, order.name)
         self._blocks = iter(self._input)
         self._samples = 0
@@ -141,42 +140,6 @@ class _LiveBlocks(Iterator[Piece]):
         if self._input.fault is not None:
             raise AudioError(f"{self._name} cannot be decoded any further: {self._input.fault}")
         raise StopIteration
-
-
-class _Budget:
-    """The process's limit of CPU time, beyond which the kernel kills it."""
-
-    def __init__(self, limits: DecodingLimits) -> None:
-        self._limits, self._decoded, self._allowed = limits, 0, 0
-        self._used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])  # by recordings before this one
-        self.allow(0)
-
-    def allow(self, samples: int) -> None:
-        """Note that so many samples more have come."""
-        self._decoded += samples
-        allowed = math.ceil(self._used + self._limits.allowed_cpu_sec(self._decoded / SAMPLE_RATE))
-        if allowed != self._allowed:
-            resource.setrlimit(resource.RLIMIT_CPU, (allowed, resource.RLIM_INFINITY))
-            self._allowed = allowed
-
-
-class _Charged:
-    """A recording that asks for CPU time with each block."""
-
-    def __init__(self, recording: Recording, budget: _Budget) -> None:
-        self._recording, self._budget = recording, budget
-
-    def __iter__(self) -> Iterator[Floats | Skip]:
-        return self
-
-    def __next__(self) -> Floats | Skip:
-        block = next(self._recording)
-        self._budget.allow(0 if isinstance(block, Skip) else len(block))
-        return block
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        return self._recording.warnings
 
 
 def _limit_memory(more: int) -> None:

@@ -8,7 +8,7 @@ from functools import reduce
 
 from moulin.long_audio.cutter import Piece, Place
 from moulin.spacing import join_texts
-from moulin.transcript import PlacedWord, Transcript, Word
+from moulin.transcript import Part, PlacedWord, Transcript, Word
 
 _TURN_PAUSE_SEC = 0.8
 """A pause in one channel after which the words of another one may come first."""
@@ -19,17 +19,22 @@ class JoinedTranscript:
     """A transcript that grows by one piece at a time, in their order.
 
     The words of channels or tracks that are heard one by one are put in order of time, turn by turn, when it is done.
+    The alternatives of a piece are its own, not the recording's, unless it is the only piece.
     """
 
     text: str = ""
     words: list[Word] = field(default_factory=list)
     _turns: list[tuple[float, str, list[Word]]] = field(default_factory=list)
+    _parts: list[Part] = field(default_factory=list)
+    _pieces: int = 0
 
     def add(self, piece: Piece, heard: Transcript) -> str:
         """Append `heard`, whose times count from the beginning of `piece`; returns the text added."""
         before = self.text
         self.text = join_texts(before, heard.text)
         words = [_moved(word, piece.start_sec) for word in heard.words]
+        self._pieces += 1
+        self._parts += (_part(part, piece) for part in heard.parts or _only_part(heard))
         if piece.place is None:
             self.words += words
         elif words:
@@ -46,7 +51,30 @@ class JoinedTranscript:
             turns = sorted(self._turns, key=lambda turn: turn[0])
             text = reduce(join_texts, (text for _, text, _ in turns), "")
             words = [word for _, _, spoken in turns for word in spoken]
-        return Transcript(text, tuple(words), round(duration_sec, 3), tuple(warnings))
+        parts = tuple(sorted(self._parts, key=lambda part: part.start_sec))
+        alternatives = parts[0].alternatives if len(parts) == self._pieces == 1 else ()
+        return Transcript(
+            text,
+            tuple(words),
+            round(duration_sec, 3),
+            tuple(warnings),
+            alternatives,
+            () if alternatives else parts,
+        )
+
+
+def _only_part(heard: Transcript) -> tuple[Part, ...]:
+    return (Part(heard.alternatives),) if heard.alternatives else ()
+
+
+def _part(part: Part, piece: Piece) -> Part:
+    return Part(tuple(replace(one, words=tuple(_located(one.words, piece))) for one in part.alternatives))
+
+
+def _located(words: Iterable[Word], piece: Piece) -> Iterator[Word]:
+    for word in words:
+        moved = _moved(word, piece.start_sec)
+        yield moved if piece.place is None else _placed(moved, piece.place)
 
 
 def _turns(words: list[Word]) -> Iterator[list[Word]]:

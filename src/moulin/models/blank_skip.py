@@ -6,12 +6,12 @@ from moulin.bundle.spec import ModelSpec
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.no_blank_skip import no_blank_skip
 from moulin.models.engine_choice import EngineChoice
-from moulin.models.precisions import runs_on_gpu_engine
+from moulin.models.precisions import searches_on_host
 
 
 def skips_blanks(spec: ModelSpec, engine: EngineChoice) -> bool:
     """Whether `engine`, with every choice settled, gives what the search needs to skip frames of `spec`."""
-    if engine.kind == "torch" and runs_on_gpu_engine(engine.device, engine.precision or spec.precision):
+    if not searches_on_host(spec, engine):
         return spec.has_ctc_head and spec.streaming is None
     return spec.has_ctc_head and engine.kind != "tensorrt"
 

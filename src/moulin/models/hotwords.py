@@ -10,14 +10,12 @@ from moulin.decoding.hotwords import Hotword
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.no_hotwords import no_hotwords
 from moulin.models.engine_choice import EngineChoice
-from moulin.models.precisions import runs_on_gpu_engine
+from moulin.models.precisions import searches_on_host
 
 
 def uses_hotwords(spec: ModelSpec, engine: EngineChoice) -> bool:
     """Whether `engine`, with every choice settled, searches `spec` on the host, with hotwords."""
-    if engine.kind == "torch" and runs_on_gpu_engine(engine.device, engine.precision or spec.precision):
-        return False
-    return spec.head != "ctc"
+    return searches_on_host(spec, engine) and spec.head != "ctc"
 
 
 def hotword_graphs(

@@ -13,6 +13,8 @@ from moulin.demo.files import demo_speech
 from moulin.engine.features import TAIL_PADDING_SEC
 from moulin.engine.host_pipeline import CtcPipeline, HostPipeline
 from moulin.engine.limits import MAX_AUDIO_SEC
+from moulin.engine.lm_scales import check_scales
+from moulin.engine.nbest import check_nbest
 from moulin.engine.onnxruntime.encoder import OnnxRuntimeEncoder
 from moulin.engine.onnxruntime.runner import OnnxRuntimeRunner
 from moulin.engine.recognizer import Recognizer
@@ -22,8 +24,10 @@ from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
 from moulin.models.engines import check_gpu_engine, no_ctc
 from moulin.models.host_search import needs_host_search
 from moulin.models.hotwords import hotword_graphs
+from moulin.models.language_model import open_fusion
+from moulin.models.language_model_files import NO_FILES, LanguageModelFiles, with_scales
 from moulin.models.load_for_engine import load_for_engine
-from moulin.models.precisions import runs_on_gpu_engine
+from moulin.models.precisions import runs_on_gpu_engine, searches_on_host
 
 if TYPE_CHECKING:
     from moulin.engine.torch.runner import TorchRunner
@@ -35,21 +39,26 @@ def open_recognizer(
     *,
     options: DecodingOptions | None = None,
     hotwords: Sequence[Hotword] = (),
+    lm: LanguageModelFiles = NO_FILES,
     tail_padding_sec: float = TAIL_PADDING_SEC,
     max_audio_sec: float = MAX_AUDIO_SEC,
 ) -> Recognizer:
     """Load the offline model in `model`, ONNX files or a checkpoint, for `engine`.
 
-    `options` are the defaults of `Recognizer.transcribe`, `hotwords` those of every utterance beside its own;
-    `tail_padding_sec` of silence is appended to each utterance.
+    `options` are the defaults of `Recognizer.transcribe`, `hotwords` those of every utterance beside its own, and `lm`
+    the language model; `tail_padding_sec` of silence is appended to each utterance.
 
     On a GPU a checkpoint runs in fp16 or bf16 by our GPU engine, in fp32 by its modules: see `models.precisions`.
     Raises BundleError, EngineError or OptionsError.
     """
+    options = with_scales(options or DecodingOptions(), lm)
     host_search = needs_host_search(options, hotwords=bool(hotwords))
     spec, engine = load_for_engine(model, engine, "offline", host_search=host_search)
     check_blank_skip(spec, engine, options)
+    check_nbest(options, gives_others=searches_on_host(spec, engine))
     graphs = hotword_graphs(spec, engine, hotwords, options)
+    fusion = open_fusion(spec, engine, lm)
+    check_scales(options, fusion)
     if engine.kind == "torch" and runs_on_gpu_engine(engine.device, spec.precision):
         check_gpu_engine(engine.device)
         from moulin.bundle.transducer import transducer_of
@@ -71,11 +80,20 @@ def open_recognizer(
         else HostPipeline(
             spec,
             _runner(spec, engine, max_audio_sec),
+            fusion=fusion,
             tail_padding_sec=tail_padding_sec,
             max_audio_sec=max_audio_sec,
         )
     )
-    return Recognizer(spec, on_host, options=options, skips_blanks=skips_blanks(spec, engine), hotwords=graphs)
+    return Recognizer(
+        spec,
+        on_host,
+        options=options,
+        skips_blanks=skips_blanks(spec, engine),
+        hotwords=graphs,
+        gives_others=True,
+        fusion=fusion,
+    )
 
 
 def _torch_runner(spec: ModelSpec, engine: EngineChoice) -> TorchRunner:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from moulin.decoding.options import DecodingOptions
 from moulin.demo.files import demo_speech
 from moulin.engine.host_stepper import CtcStepper, HostStepper
 from moulin.engine.limits import MAX_STREAMS
+from moulin.engine.lm_scales import check_scales
+from moulin.engine.nbest import check_nbest
 from moulin.engine.onnxruntime.stream_runner import OnnxRuntimeStreamEncoder, OnnxRuntimeStreamRunner
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.engine.stream_runner import StreamEncoder, StreamRunner
@@ -20,8 +23,10 @@ from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
 from moulin.models.engines import check_gpu_engine, no_ctc
 from moulin.models.host_search import needs_host_search
 from moulin.models.hotwords import hotword_graphs
+from moulin.models.language_model import open_fusion
+from moulin.models.language_model_files import NO_FILES, LanguageModelFiles, with_scales
 from moulin.models.load_for_engine import load_for_engine
-from moulin.models.precisions import runs_on_gpu_engine
+from moulin.models.precisions import runs_on_gpu_engine, searches_on_host
 from moulin.streaming.options import StreamOptions
 
 if TYPE_CHECKING:
@@ -36,16 +41,23 @@ def open_stream_recognizer(
     max_batch: int | None = None,
     options: StreamOptions | None = None,
     hotwords: Sequence[Hotword] = (),
+    lm: LanguageModelFiles = NO_FILES,
 ) -> StreamRecognizer:
     """Load the streaming model in `model`, ONNX files or a checkpoint, for `engine`; see `OnnxRuntimeStreamRunner` and
-    `StreamRecognizer` for the options. `hotwords` are those of every stream beside its own.
+    `StreamRecognizer` for the options. `hotwords` are those of every stream beside its own, `lm` the language model.
 
     `models.precisions` has the precision for a model and a device. Raises BundleError, EngineError or OptionsError.
     """
-    host_search = needs_host_search(options.decoding if options else None, hotwords=bool(hotwords))
+    options = options or StreamOptions()
+    decoding = with_scales(options.decoding, lm)
+    options = replace(options, decoding=decoding)
+    host_search = needs_host_search(decoding, hotwords=bool(hotwords))
     spec, engine = load_for_engine(model, engine, "streaming", host_search=host_search)
-    check_blank_skip(spec, engine, options.decoding if options else None)
-    graphs = hotword_graphs(spec, engine, hotwords, options.decoding if options else None)
+    check_blank_skip(spec, engine, decoding)
+    check_nbest(decoding, gives_others=searches_on_host(spec, engine))
+    graphs = hotword_graphs(spec, engine, hotwords, decoding)
+    fusion = open_fusion(spec, engine, lm)
+    check_scales(decoding, fusion)
     if engine.kind == "torch" and runs_on_gpu_engine(engine.device, spec.precision):
         check_gpu_engine(engine.device)
         from moulin.bundle.transducer import transducer_of
@@ -58,16 +70,24 @@ def open_stream_recognizer(
             threads=engine.threads,
             capacity=max_streams,
             max_batch=max_batch,
-            beam=max((options or StreamOptions()).decoding.beam, DecodingOptions().beam),
+            beam=max(decoding.beam, DecodingOptions().beam),
             cuda_graphs=engine.cuda_graphs,
         )
         return StreamRecognizer(spec, on_gpu, options=options, skips_blanks=False)
     stepper = (
         CtcStepper(spec, _ctc_runner(spec, engine, max_streams, max_batch))
         if spec.head == "ctc"
-        else HostStepper(spec, _runner(spec, engine, max_streams, max_batch))
+        else HostStepper(spec, _runner(spec, engine, max_streams, max_batch), fusion)
     )
-    return StreamRecognizer(spec, stepper, options=options, skips_blanks=skips_blanks(spec, engine), hotwords=graphs)
+    return StreamRecognizer(
+        spec,
+        stepper,
+        options=options,
+        skips_blanks=skips_blanks(spec, engine),
+        hotwords=graphs,
+        gives_others=True,
+        fusion=fusion,
+    )
 
 
 def _torch_runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batch: int | None) -> TorchStreamRunner:

@@ -111,3 +111,8 @@ def _refusal(spec: ModelSpec, precision: Precision) -> OptionsError:
 
 def _listed(names: tuple[Precision, ...]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def searches_on_host(spec: ModelSpec, engine: EngineChoice) -> bool:
+    """Whether `engine`, with every choice settled, searches `spec` on the host."""
+    return engine.kind != "torch" or not runs_on_gpu_engine(engine.device, engine.precision or spec.precision)

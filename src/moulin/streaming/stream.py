@@ -7,16 +7,17 @@ from dataclasses import dataclass, field
 
 from moulin.decoding.found import Hypothesis
 from moulin.streaming.options import StreamOptions
-from moulin.transcript import Word
+from moulin.transcript import Alternative, Word
 
 
 @dataclass(frozen=True, slots=True)
 class ClosedSegment:
-    """A closed segment's tokens and words; `ends_in_pause` as in `live_transcript.Segment`."""
+    """A closed segment's tokens and words; `ends_in_pause` and `alternatives` as in `live_transcript.Segment`."""
 
     hypothesis: Hypothesis
     words: tuple[Word, ...]
     ends_in_pause: bool
+    alternatives: tuple[Alternative, ...] = ()
 
 
 @dataclass(slots=True, eq=False)

@@ -83,12 +83,13 @@ def add_instances(config: Any, count: int, gpu: int | None) -> None:
         group.gpus.append(gpu)
 
 
-def with_facts(config: Any, spec: ModelSpec, *, hotwords: bool = False) -> Any:
-    """`config`, which tells clients what model it is, and whether it uses hotwords."""
+def with_facts(config: Any, spec: ModelSpec, *, hotwords: bool = False, alternatives: bool = False) -> Any:
+    """`config`, which tells clients what model it is, and whether it uses hotwords and gives alternatives."""
     facts = {"bundle": spec.name, "created": f"{spec.file.stat().st_mtime:.0f}"}
     if languages := languages_of(spec.name):
         facts["languages"] = " ".join(languages)
-    add_parameters(config, {"hotwords": "true" if hotwords else "false", **facts})
+    abilities = {"hotwords": hotwords, "alternatives": alternatives}
+    add_parameters(config, {name: "true" if can else "false" for name, can in abilities.items()} | facts)
     return config
 
 

@@ -43,6 +43,7 @@ class TritonPythonModel:
             parameters.engine,
             options=parameters.options.decoding,
             hotwords=parameters.hotwords,
+            lm=parameters.lm,
             max_audio_sec=parameters.options.max_audio_sec,
         )
         self._service = OfflineService(self._recognizer)

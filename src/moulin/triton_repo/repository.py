@@ -4,6 +4,7 @@ DIR/transducer/config.pbtxt
 DIR/transducer/1/model.py         imports moulin, nothing else
 DIR/transducer/1/bundle/          the model's files (copied, or a link to where they are)
 DIR/transducer/1/hotwords.txt     the server's own hotwords, if any
+DIR/transducer/1/lm.arpa          its language model, and lodr.arpa, if any; both may be gzipped
 DIR/transducer/warmup/            tensors that Triton sends before it reports ready (offline)
 """
 
@@ -13,16 +14,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from moulin.bundle.spec import ModelSpec
 from moulin.decoding.hotwords import MOST_SERVER_HOTWORDS, Hotword, given_hotwords, hotwords_text
 from moulin.engine.features import model_max_sec
+from moulin.engine.lm_scales import check_scales
+from moulin.engine.nbest import check_nbest
 from moulin.models.blank_skip import check_blank_skip
 from moulin.models.hotwords import hotword_graphs, uses_hotwords
-from moulin.models.precisions import settled
+from moulin.models.language_model import open_fusion
+from moulin.models.language_model_files import LanguageModelFiles, with_scales
+from moulin.models.precisions import searches_on_host, settled
 from moulin.tensorrt_engine.plan_file import facts_file
 from moulin.triton_repo import contract
 from moulin.triton_repo.model_config import PLAN_NAME, with_facts
@@ -36,6 +41,8 @@ _Options = TypeVar("_Options", OfflineOptions, StreamingOptions)
 
 HOTWORDS_NAME = "hotwords.txt"
 """The file of the server's hotwords in a version's folder."""
+LM_NAMES = LanguageModelFiles(Path("lm.arpa"), Path("lodr.arpa"))
+"""Those of its language model."""
 
 
 def build_offline_repository(spec: ModelSpec, to: Path, options: OfflineOptions, *, link: bool = False) -> Path:
@@ -49,7 +56,7 @@ def build_offline_repository(spec: ModelSpec, to: Path, options: OfflineOptions,
     with _new_model(spec, to / options.model_name, "offline_shim", placed, link=link) as model_dir:
         longest_sec = min(model_max_sec(spec), options.max_audio_sec)
         config = offline_config(placed.options, max_utterance_sec=longest_sec)
-        write_config(model_dir, with_facts(config, spec, hotwords=placed.uses_hotwords))
+        write_config(model_dir, placed.with_facts(config, spec))
         warmup = model_dir / "warmup"
         warmup.mkdir()
         noise = np.random.default_rng(0).normal(0, 0.01, WARMUP_SAMPLES).astype("<f4")
@@ -63,7 +70,7 @@ def build_streaming_repository(spec: ModelSpec, to: Path, options: StreamingOpti
     sequences, so the shim warms up by itself."""
     placed = _placed(options, spec)
     with _new_model(spec, to / options.model_name, "streaming_shim", placed, link=link) as model_dir:
-        write_config(model_dir, with_facts(streaming_config(placed.options), spec, hotwords=placed.uses_hotwords))
+        write_config(model_dir, placed.with_facts(streaming_config(placed.options), spec))
     return to / options.model_name
 
 
@@ -75,7 +82,12 @@ class _Placed(Generic[_Options]):
     """The settled engine, and paths in the version's folder."""
     plan: Path | None
     hotwords: Sequence[Hotword]
+    lm: LanguageModelFiles
     uses_hotwords: bool
+    gives_alternatives: bool
+
+    def with_facts(self, config: Any, spec: ModelSpec) -> Any:
+        return with_facts(config, spec, hotwords=self.uses_hotwords, alternatives=self.gives_alternatives)
 
 
 @contextmanager
@@ -95,24 +107,32 @@ def _new_model(
             place_file(facts_file(placed.plan), facts_file(new / "1" / PLAN_NAME), link=link)
         if placed.hotwords:
             (new / "1" / HOTWORDS_NAME).write_text(hotwords_text(placed.hotwords), encoding="utf-8")
+        for file, name in ((placed.lm.lm, LM_NAMES.lm), (placed.lm.lodr, LM_NAMES.lodr)):
+            if file is not None and name is not None:
+                place_file(file, new / "1" / name, link=link)
         write_shim(new, shim)
         yield new
 
 
 def _placed(options: _Options, spec: ModelSpec) -> _Placed[_Options]:
-    """Raises OptionsError where the engine does not run the model, or not in that precision, and for hotwords that it
-    does not use or that cannot be spelt."""
+    """Raises OptionsError where the engine does not run the model, or not in that precision, and for hotwords and a
+    language model that it does not use or that do not fit its vocabulary."""
     _, engine = settled(spec, options.engine)
     check_blank_skip(spec, engine, options.decoding)
+    check_nbest(options.decoding, gives_others=searches_on_host(spec, engine))
     hotwords = given_hotwords(options.hotwords, MOST_SERVER_HOTWORDS) if options.hotwords is not None else ()
     hotword_graphs(spec, engine, hotwords, options.decoding)
+    lm = options.lm
+    check_scales(with_scales(options.decoding, lm), open_fusion(spec, engine, lm))
     in_folder = replace(
         options,
         engine=replace(engine, plan=Path(PLAN_NAME) if engine.plan else None),
         encoder=f"bundle/{spec.file.name}",
         hotwords=HOTWORDS_NAME if hotwords else None,
+        lm=LanguageModelFiles(lm.lm and LM_NAMES.lm, lm.lodr and LM_NAMES.lodr),
     )
-    return _Placed(in_folder, engine.plan, hotwords, uses_hotwords(spec, engine))
+    on_host = searches_on_host(spec, engine)
+    return _Placed(in_folder, engine.plan, hotwords, lm, uses_hotwords(spec, engine), on_host)
 
 
 def _place_bundle(spec: ModelSpec, to: Path, *, link: bool) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from moulin.errors import OptionsError
 from moulin.models.engine_choice import EngineChoice
+from moulin.models.language_model_files import LanguageModelFiles
 from moulin.options import Bounds, check_options, held, option
 from moulin.triton_repo import contract
 
@@ -28,6 +29,7 @@ class ServiceOptions:
         "Hotwords of all requests: a file with one PHRASE or PHRASE :SCORE a line, or words with commas between.",
         metavar="FILE|WORDS",
     )
+    lm: LanguageModelFiles = held(LanguageModelFiles)
     encoder: str = ""
     """The encoder's or the checkpoint's file, relative to the version's folder; filled in when the model is built."""
 

@@ -11,6 +11,7 @@ from typing import Generic, Self, TypeVar
 
 from moulin.decoding.hotwords import MOST_SERVER_HOTWORDS, Hotword, given_hotwords
 from moulin.models.engine_choice import EngineChoice
+from moulin.models.language_model_files import LanguageModelFiles
 from moulin.triton_repo.offline_options import OfflineOptions
 from moulin.triton_repo.service_parameter import read_service
 from moulin.triton_repo.streaming_options import StreamingOptions
@@ -46,6 +47,14 @@ class ShimParameters(Generic[_Options]):
         if self.options.hotwords is None:
             return ()
         return given_hotwords(str(self.version / self.options.hotwords), MOST_SERVER_HOTWORDS)
+
+    @property
+    def lm(self) -> LanguageModelFiles:
+        """The files of the server's language model."""
+        files = self.options.lm
+        return LanguageModelFiles(
+            self.version / files.lm if files.lm else None, self.version / files.lodr if files.lodr else None
+        )
 
     @property
     def threads(self) -> int:

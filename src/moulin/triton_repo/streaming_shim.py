@@ -87,6 +87,7 @@ class TritonPythonModel:
             max_batch=parameters.options.max_batch,
             options=parameters.options.stream,
             hotwords=parameters.hotwords,
+            lm=parameters.lm,
         )
         recognizer.warm_up()
         return recognizer

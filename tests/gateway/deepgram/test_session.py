@@ -189,10 +189,11 @@ def test_an_empty_message_closes_as_it_did_for_older_clients() -> None:
     [
         ("{", "not JSON"),
         ("[]", "Expected a JSON object, got list"),
-        ('{"type": "Configure"}', "KeepAlive, Finalize or CloseStream, got 'Configure'"),
+        ('{"type": "Close"}', "KeepAlive, Finalize or CloseStream, got 'Close'"),
         ('{"type": {}}', "Expected a message of type"),
         ('{"type": "Finalize", "channel": 1}', "Expected a channel of 0 to 0, got 1"),
         ('{"type": "Finalize", "channel": true}', "Expected a channel"),
+        ('{"type": "Finalize", "channel": 0.0}', "Expected a channel"),
         ('{"type": "Finalize", "channel": []}', "Expected a channel"),
         ("x" * 5000, "expected at most 4,096 bytes"),
     ],
@@ -203,6 +204,15 @@ def test_a_message_that_means_nothing_is_answered_and_the_stream_goes_on(message
     (error,) = client.events
     assert (error["type"], error["variant"]) == ("Error", "SchemaError")
     assert expected in error["description"]
+    assert client.finished is None
+
+
+def test_a_stream_cannot_be_configured_anew() -> None:
+    client = Client()
+    client.send('{"type": "Configure", "keyterms": ["moulin"]}')
+    (failure,) = client.events
+    assert (failure["type"], failure["request_id"]) == ("ConfigureFailure", "req_1")
+    assert failure["code"] == "CONFIGURE_KEYTERMS_NOT_SUPPORTED"
     assert client.finished is None
 
 

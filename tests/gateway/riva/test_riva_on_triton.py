@@ -235,9 +235,7 @@ def test_recordings_that_are_refused(riva: Riva, fields: dict[str, Any], audio: 
 
 def test_another_language_than_the_models(riva: Riva) -> None:
     for ask in (riva.recognize, lambda data, **config: list(riva.stream([data], **config))):
-        with pytest.raises(
-            grpc.RpcError, match="Expected a recording in en, which the model hears, got the language 'de'"
-        ):
+        with pytest.raises(grpc.RpcError, match="Expected a recording in en, which the model hears"):
             ask(bytes(3200), language_code="de-DE")
 
 

@@ -32,7 +32,6 @@ def test_encodings_without_a_header(encoding: int, raw: RawFormat) -> None:
 
 def test_what_clients_send_and_no_model_uses_is_named() -> None:
     config = {
-        "max_alternatives": 3,
         "profanity_filter": True,
         "enable_automatic_punctuation": True,
         "verbatim_transcripts": True,
@@ -46,7 +45,6 @@ def test_what_clients_send_and_no_model_uses_is_named() -> None:
         "enable_automatic_punctuation",
         "verbatim_transcripts",
         "custom_configuration",
-        "max_alternatives",
         "speech_contexts.boost",
         "endpointing_config.start_history",
         "endpointing_config.stop_threshold",
@@ -57,15 +55,23 @@ def test_what_clients_send_and_no_model_uses_is_named() -> None:
 def test_phrases_are_hotwords_where_the_model_uses_them() -> None:
     contexts = [{"phrases": ["ONE", "TWO"], "boost": 4}, {"phrases": ["TWO"]}, {"phrases": ["NO"], "boost": -1}]
     found = wish(speech_contexts=contexts)
-    assert found.decoding_options(hotwords=True) == {"hotwords": ["ONE", "TWO"]}
-    assert found.decoding_options(hotwords=False) == {}
+    assert found.decoding_options(hotwords=True, alternatives=True) == {"hotwords": ["ONE", "TWO"]}
+    assert found.decoding_options(hotwords=False, alternatives=True) == {}
+
+
+@pytest.mark.parametrize(("wanted", "nbest"), [(0, {}), (1, {}), (3, {"nbest": 3}), (30, {"nbest": 10}), (-1, {})])
+def test_alternatives_where_the_model_gives_them(wanted: int, nbest: dict[str, int]) -> None:
+    found = wish(max_alternatives=wanted)
+    assert found.decoding_options(hotwords=True, alternatives=True) == nbest
+    assert found.stream_options(hotwords=True, alternatives=True) == nbest
+    assert found.stream_options(hotwords=True, alternatives=False) == {}
 
 
 def test_the_window_of_silence_ends_a_segment() -> None:
-    options = wish(endpointing_config={"stop_history": 700}).stream_options(hotwords=True)
+    options = wish(endpointing_config={"stop_history": 700}).stream_options(hotwords=True, alternatives=True)
     assert StreamOptions().updated(options).rules.rule2_min_trailing_silence_sec == 0.7
     # Clients send -1 for what nobody chose.
-    assert wish(endpointing_config={"stop_history": -1}).stream_options(hotwords=True) == {}
+    assert wish(endpointing_config={"stop_history": -1}).stream_options(hotwords=True, alternatives=True) == {}
 
 
 @pytest.mark.parametrize(

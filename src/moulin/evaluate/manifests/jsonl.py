@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from moulin.errors import OptionsError
-from moulin.evaluate.manifests.lines import read_lines
 from moulin.evaluate.utterance import Utterance
+from moulin.manifests.lines import read_lines
 
 
 def read_jsonl(file: Path) -> list[Utterance]:

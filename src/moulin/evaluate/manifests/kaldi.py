@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from moulin.errors import OptionsError
-from moulin.evaluate.manifests.lines import read_lines
 from moulin.evaluate.utterance import Utterance
+from moulin.manifests.kaldi_tables import archive_error, check_audio, read_segment, read_table
 
 
 def read_kaldi(wav_scp: Path, text: Path | None = None) -> list[Utterance]:
@@ -16,16 +16,16 @@ def read_kaldi(wav_scp: Path, text: Path | None = None) -> list[Utterance]:
     (`FILE.ark:OFFSET`) are refused: a list of files to measure on does not get to run programs. Raises OptionsError.
     """
     folder = wav_scp.parent
-    recordings = {key: _audio(wav_scp, number, key, value) for key, (number, value) in _table(wav_scp).items()}
+    recordings = {key: _audio(wav_scp, number, key, value) for key, (number, value) in read_table(wav_scp).items()}
     segments_file = folder / "segments"
-    segments = _table(segments_file) if segments_file.is_file() else None
+    segments = read_table(segments_file) if segments_file.is_file() else None
     text = text or folder / "text"
     utterances = []
-    for key, (number, said) in _table(text).items():
+    for key, (number, said) in read_table(text).items():
         if segments is None:
             recording, start_sec, duration_sec = key, 0.0, None
         elif key in segments:
-            recording, start_sec, duration_sec = _segment(segments_file, *segments[key])
+            recording, start_sec, duration_sec = read_segment(segments_file, *segments[key])
         else:
             raise OptionsError(f"{key!r} on line {number} of {text} is not in {segments_file}")
         if recording not in recordings:
@@ -34,43 +34,11 @@ def read_kaldi(wav_scp: Path, text: Path | None = None) -> list[Utterance]:
     return utterances
 
 
-def _table(file: Path) -> dict[str, tuple[int, str]]:
-    """The lines of `file` by their first word: (line number, rest of the line)."""
-    table: dict[str, tuple[int, str]] = {}
-    for number, line in read_lines(file):
-        key, _, value = line.partition(" ") if " " in line else line.partition("\t")
-        if key in table:
-            raise OptionsError(f"{key!r} on line {number} of {file} is already on line {table[key][0]}")
-        table[key] = (number, value.strip())
-    return table
-
-
 def _audio(wav_scp: Path, number: int, key: str, value: str) -> Path:
-    if value.endswith("|"):
-        raise OptionsError(
-            f"Expected a file for {key!r} on line {number} of {wav_scp}, got the command {value!r}",
-            hint="commands are not run; write the audio into files first (wav-copy), or list the files themselves",
-        )
-    if not value:
-        raise OptionsError(f"Expected a file for {key!r} on line {number} of {wav_scp}, got nothing")
+    check_audio(wav_scp, number, key, value)
     file = Path(value)
     beside = wav_scp.parent / file
     if not file.is_file() and not beside.is_file() and ".ark:" in value:
-        raise OptionsError(
-            f"Expected a file for {key!r} on line {number} of {wav_scp}, got a place in an archive: {value!r}",
-            hint="write the audio into files first (wav-copy)",
-        )
+        raise archive_error(wav_scp, number, key, value)
     # Kaldi's paths are relative to where its scripts run, most others to the list itself.
     return beside if beside.is_file() else file
-
-
-def _segment(file: Path, number: int, value: str) -> tuple[str, float, float | None]:
-    """The recording of a segment, its offset and its duration, for which Kaldi writes -1 up to the end."""
-    try:
-        recording, start, end = value.split()
-        start_sec, end_sec = float(start), float(end)
-    except ValueError:
-        raise OptionsError(
-            f"Expected RECORDING START END in seconds on line {number} of {file}, got {value!r}"
-        ) from None
-    return recording, start_sec, None if end_sec < 0 else end_sec - start_sec

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,36 +12,12 @@ from numpy.typing import NDArray
 from moulin.audio.decode import resample
 from moulin.audio.waveform import SAMPLE_RATE, check_waveform
 from moulin.errors import AudioError, EngineError, OptionsError, first_line
-from moulin.evaluate.manifests.lines import read_lines
 from moulin.evaluate.utterance import Utterance
 from moulin.extras import install_hint
+from moulin.manifests.lhotse_entry import first_entry
 
 if TYPE_CHECKING:
     from lhotse import CutSet
-
-_SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
-
-
-def find_in(folder: Path) -> Path | None:
-    """The cuts or, where there are none, the recordings that lie in `folder`. Raises OptionsError where several do."""
-    files = [file for file in sorted(folder.iterdir()) if file.name.endswith(_SUFFIXES)]
-    for kind in ("cuts", "recordings"):
-        named = [file for file in files if kind in file.name and is_lhotse(file)]
-        if len(named) > 1:
-            raise OptionsError(
-                f"{folder} holds several {kind}: {', '.join(file.name for file in named)}", hint="name one of them"
-            )
-        if named:
-            return named[0]
-    return None
-
-
-def is_lhotse(file: Path) -> bool:
-    """Whether the first line of `file` is a cut or a recording of Lhotse's."""
-    if not file.name.endswith(_SUFFIXES):
-        return False
-    entry = _first_entry(file)
-    return "sources" in entry or entry.get("type", "").endswith("Cut")
 
 
 def read_lhotse(file: Path, supervisions: Path | None = None) -> list[Utterance]:
@@ -58,7 +33,7 @@ def read_lhotse(file: Path, supervisions: Path | None = None) -> list[Utterance]
             f"{file} is a manifest of Lhotse's, which is not installed", hint=install_hint("lhotse")
         ) from error
     try:
-        if "sources" not in _first_entry(file):
+        if "sources" not in first_entry(file):
             cuts: CutSet = CutSet.from_file(file)
         else:
             beside = supervisions or file.with_name(file.name.replace("recordings", "supervisions"))
@@ -99,16 +74,3 @@ def _loader(file: Path, cut: Any, audio: Path) -> Callable[[], NDArray[np.float3
         return check_waveform(resample(samples, cut.sampling_rate, SAMPLE_RATE), what=cut.id)
 
     return load
-
-
-def _first_entry(file: Path) -> dict[str, Any]:
-    """The first entry of a manifest; empty where it is no JSON object."""
-    try:
-        line = next(read_lines(file), (0, ""))[1]
-        entry = json.loads(line)
-    except ValueError:
-        # A manifest as one JSON list begins like this; Lhotse reads that, too.
-        return {"sources": None} if '"sources"' in line else {"type": "MonoCut"} if '"MonoCut"' in line else {}
-    if isinstance(entry, list):
-        entry = entry[0] if entry else {}
-    return entry if isinstance(entry, dict) else {}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from moulin.errors import OptionsError
-from moulin.evaluate.manifests.lines import read_lines
 from moulin.evaluate.utterance import Utterance
+from moulin.manifests.lines import read_lines
 
 TRANSCRIPT_SUFFIXES = (".txt", ".lab")
 _CHAPTER = "*.trans.txt"  # lines of ID TEXT

@@ -132,6 +132,15 @@ class DeepgramSession:
                 yield from self._finalize(fields.get("channel"))
             case "CloseStream":
                 yield from self._close()
+            case "Configure":
+                yield Event(
+                    {
+                        "type": "ConfigureFailure",
+                        "request_id": self.request_id,
+                        "code": "CONFIGURE_KEYTERMS_NOT_SUPPORTED",
+                        "description": "What a stream is asked for cannot change; open another with other parameters",
+                    }
+                )
             case kind:
                 known = "KeepAlive, Finalize or CloseStream"
                 raise ApiError(400, f"Expected a message of type {known}, got {quoted(kind)}", code="SchemaError")
@@ -139,7 +148,7 @@ class DeepgramSession:
     def _finalize(self, number: Any) -> Iterator[Step]:
         """Close the open utterance, of one channel or of all, and go on."""
         numbers = range(len(self._channels))
-        if number is not None and (isinstance(number, bool) or number not in numbers):
+        if number is not None and (type(number) is not int or number not in numbers):
             raise ApiError(
                 400, f"Expected a channel of 0 to {len(numbers) - 1}, got {quoted(number)}", code="SchemaError"
             )

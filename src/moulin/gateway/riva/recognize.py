@@ -29,7 +29,7 @@ async def recognize(services: Services, call: Call) -> Any:
             request = await _received(services, call)
         wish = Wish.of(request.config)
         model = await named_or_default(services.catalog.for_recordings, wish.model)
-        options = wish.decoding_options(hotwords=model.uses_hotwords)
+        options = wish.decoding_options(hotwords=model.uses_hotwords, alternatives=model.gives_alternatives)
         DecodingOptions().updated(options)
         expect_language(wish, model.languages)
         call.ignored = services.ignored.note(wish.ignored)

@@ -23,7 +23,7 @@ def recognized(transcript: Transcript, wish: Wish) -> Iterator[Any]:
     """`SpeechRecognitionResult`s: one of a recording, or one of each channel with speech; none without speech."""
     if not wish.each_channel:
         if transcript.text:
-            yield _recognized(_alternative(transcript.text, transcript.words, wish), 1, transcript.duration_sec)
+            yield _recognized(_alternatives(transcript, wish), 1, transcript.duration_sec)
         return
     channels: dict[int, list[Word]] = {}
     for word in transcript.words:
@@ -31,7 +31,7 @@ def recognized(transcript: Transcript, wish: Wish) -> Iterator[Any]:
         channels.setdefault(channel or 1, []).append(word)
     for channel, words in sorted(channels.items()):
         text = reduce(join_texts, (word.word for word in words), "")
-        yield _recognized(_alternative(text, words, wish), channel, transcript.duration_sec)
+        yield _recognized([_alternative(text, words, wish)], channel, transcript.duration_sec)
 
 
 def live_result(segment: Segment, wish: Wish, audio_sec: float) -> Any:
@@ -39,7 +39,7 @@ def live_result(segment: Segment, wish: Wish, audio_sec: float) -> Any:
     are followed by another: the last may still change."""
     words = len(segment.words)
     return StreamingRecognitionResult(
-        alternatives=[_alternative(segment.text, segment.words, wish)],
+        alternatives=_alternatives(segment, wish),
         is_final=segment.is_final,
         stability=1.0 if segment.is_final else (words - 1) / words if words else 0.0,
         channel_tag=1,
@@ -47,8 +47,13 @@ def live_result(segment: Segment, wish: Wish, audio_sec: float) -> Any:
     )
 
 
-def _recognized(alternative: Any, channel: int, audio_sec: float) -> Any:
-    return SpeechRecognitionResult(alternatives=[alternative], channel_tag=channel, audio_processed=audio_sec)
+def _recognized(alternatives: list[Any], channel: int, audio_sec: float) -> Any:
+    return SpeechRecognitionResult(alternatives=alternatives, channel_tag=channel, audio_processed=audio_sec)
+
+
+def _alternatives(heard: Transcript | Segment, wish: Wish) -> list[Any]:
+    """One, unless the client asked for several and the audio was heard in one part."""
+    return [_alternative(one.text, one.words, wish) for one in heard.alternatives or (heard,)]
 
 
 def _alternative(text: str, words: Sequence[Word], wish: Wish) -> Any:

@@ -34,7 +34,7 @@ async def streaming_recognize(services: Services, call: Call) -> None:
                 hint="open a stream for each channel, or send the recording to Recognize",
             )
         model = await named_or_default(services.catalog.streaming, wish.model)
-        options = wish.stream_options(hotwords=model.uses_hotwords)
+        options = wish.stream_options(hotwords=model.uses_hotwords, alternatives=model.gives_alternatives)
         StreamOptions().updated(options)
         expect_language(wish, model.languages)
         call.ignored = services.ignored.note(wish.ignored)

@@ -8,6 +8,7 @@ from typing import Any
 
 from moulin.audio.pcm import PcmEncoding, RawFormat
 from moulin.audio.selection import Selection
+from moulin.decoding.options import MAX_NBEST
 from moulin.gateway.api_error import ApiError
 from moulin.gateway.live_audio import MAX_RATE, MIN_RATE
 from moulin.gateway.riva.messages import encoding_name
@@ -50,6 +51,8 @@ class Wish:
     """The pause that ends an utterance; None for the server's."""
     ignored: tuple[str, ...]
     """The names of fields that change nothing."""
+    alternatives: int = 1
+    """The most texts of a result."""
 
     @classmethod
     def of(cls, config: Any) -> Wish:
@@ -79,6 +82,7 @@ class Wish:
             phrases=tuple(dict.fromkeys(p for c in config.speech_contexts if c.boost >= 0 for p in c.phrases)),
             pause_sec=stop_ms / 1000 if stop_ms > 0 else None,
             ignored=tuple(_ignored(config)),
+            alternatives=max(1, min(config.max_alternatives, MAX_NBEST)),
         )
 
     @property
@@ -101,14 +105,15 @@ class Wish:
             raise _invalid("sample_rate_hertz", f"of {MIN_RATE} to {MAX_RATE} with {self.encoding}", self.sample_rate)
         return RawFormat(_PCM[self.encoding], self.sample_rate, self.channels)
 
-    def decoding_options(self, *, hotwords: bool) -> dict[str, Any]:
-        """Options of the search. `hotwords`: whether the model uses them."""
-        return {"hotwords": list(self.phrases)} if self.phrases and hotwords else {}
+    def decoding_options(self, *, hotwords: bool, alternatives: bool) -> dict[str, Any]:
+        """Options of the search. `hotwords`, `alternatives`: whether the model uses or gives them."""
+        phrases = {"hotwords": list(self.phrases)} if self.phrases and hotwords else {}
+        return phrases | ({"nbest": self.alternatives} if self.alternatives > 1 and alternatives else {})
 
-    def stream_options(self, *, hotwords: bool) -> dict[str, Any]:
+    def stream_options(self, *, hotwords: bool, alternatives: bool) -> dict[str, Any]:
         """Options of a stream, as `StreamOptions` names them."""
         pause = {} if self.pause_sec is None else {"rule2_min_trailing_silence_sec": self.pause_sec}
-        return self.decoding_options(hotwords=hotwords) | pause
+        return self.decoding_options(hotwords=hotwords, alternatives=alternatives) | pause
 
 
 def expect_language(wish: Wish, languages: Sequence[str]) -> None:
@@ -119,8 +124,6 @@ def expect_language(wish: Wish, languages: Sequence[str]) -> None:
 
 def _ignored(config: Any) -> list[str]:
     names = [name for name in _UNUSED if getattr(config, name)]
-    if config.max_alternatives > 1:
-        names.append("max_alternatives")
     if any(context.boost for context in config.speech_contexts):
         names.append("speech_contexts.boost")
     given = config.endpointing_config

@@ -57,7 +57,9 @@ def ensemble_configs(
     rows = options.max_batch * max(WINDOW_FRAMES, options.decoding.beam)
     return {
         None: with_facts(
-            _ensemble(options, tensors, max_utterance_sec=min(model_max_sec(spec), options.max_audio_sec)), spec
+            _ensemble(options, tensors, max_utterance_sec=min(model_max_sec(spec), options.max_audio_sec)),
+            spec,
+            alternatives=True,
         ),
         "feature_extractor": _feature_extractor(spec, options, backend, tensors, min_frames),
         "encoder": _encoder(spec, options, backend, tensors, num_profiles),
@@ -114,7 +116,7 @@ def tied_configs(spec: OnnxModelSpec, options: StreamingOptions, backend: Backen
         },
     )
     return {
-        None: with_facts(tied, spec),
+        None: with_facts(tied, spec, alternatives=True),
         "encoder": encoder,
         **_networks(options.model_name, backend, prediction, rows),
     }

@@ -115,7 +115,7 @@ def open_tied_streams(parameters: ShimParameters[StreamingOptions], ask: Ask, *,
         feature_dim=spec.feature_dim,
         capacity=capacity,
     )
-    return StreamRecognizer(spec, HostStepper(spec, runner), options=parameters.options.stream)
+    return StreamRecognizer(spec, HostStepper(spec, runner), options=parameters.options.stream, gives_others=True)
 
 
 def _prediction(values: Values, tokens: TokenTable, ask: Ask) -> RemotePrediction:

@@ -19,6 +19,7 @@ import onnx
 from moulin.bundle.onnx_graph import OnnxGraph
 from moulin.bundle.spec import ModelSpec, OnnxModelSpec
 from moulin.bundle.tokens import tokens_text
+from moulin.engine.lm_scales import check_scales
 from moulin.engine.no_hotwords import no_hotwords
 from moulin.engine.onnxruntime.encoder import OnnxRuntimeEncoder
 from moulin.errors import BundleError, OptionsError
@@ -108,6 +109,9 @@ def _checked(spec: ModelSpec, options: OfflineOptions | StreamingOptions, backen
         )
     if options.hotwords is not None or options.decoding.hotwords:
         raise no_hotwords()
+    if options.lm.lm is not None:
+        raise OptionsError("The layout ensemble uses no language model", hint="leave out --layout, or --lm")
+    check_scales(options.decoding, None)
     if options.engine.kind == "tensorrt":
         raise OptionsError(
             "The engine tensorrt is for the layout fused; in the ensemble TensorRT is a backend",

@@ -20,6 +20,8 @@ from moulin.decoding.network import PredictionNetwork
 from moulin.decoding.options import DecodingOptions
 from moulin.decoding.row_options import RowOptions
 from moulin.decoding.search import search
+from moulin.engine.lm_scales import check_scales
+from moulin.engine.nbest import check_nbest
 from moulin.engine.no_hotwords import no_hotwords
 from moulin.engine.spelling import spell
 from moulin.engine.together import answer_together
@@ -72,6 +74,9 @@ class ScorerPart:
         given = request.get(contract.OPTIONS)
         try:
             options = read_options(None if given is None else given.ravel().tolist(), len(samples), self.options)
+            for chosen in options:
+                check_nbest(chosen, gives_others=True)
+                check_scales(chosen, None)
         except OptionsError as error:
             return error
         if any(chosen.hotwords for chosen in options):
@@ -101,11 +106,21 @@ class ScorerPart:
         )
         lengths = np.concatenate([request.lengths for request in requests])
         options = RowOptions.of([options for request in requests for options in request.options])
-        hypotheses = iter(search(self.network, encoder_out, lengths, options).hypotheses())
+        found = search(self.network, encoder_out, lengths, options)
+        hypotheses = iter(found.hypotheses(options.wants_others))
         return [
             [
-                spell(self.tokens, next(hypotheses), frame_sec=self.frame_sec, duration_sec=duration_sec, sound=sound)
-                for duration_sec, sound in zip(request.durations_sec, request.sounds, strict=True)
+                spell(
+                    self.tokens,
+                    next(hypotheses),
+                    frame_sec=self.frame_sec,
+                    duration_sec=duration_sec,
+                    sound=sound,
+                    nbest=chosen.nbest,
+                )
+                for duration_sec, sound, chosen in zip(
+                    request.durations_sec, request.sounds, request.options, strict=True
+                )
             ]
             for request in requests
         ]

@@ -1,0 +1,100 @@
+"""Columns of manifests in JSONL and parquet to a table of recordings; places of relative paths; ids, each once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+
+from moulin.bulk.pyarrow_here import pa
+from moulin.bulk.schema import RECORDINGS
+from moulin.bulk.source import is_address
+from moulin.errors import OptionsError
+from moulin.quoting import quoted
+
+PATHS = ("audio", "audio_filepath", "path")
+"""Names of the column with the recording's path or address: the first that is there counts."""
+
+TEXTS = ("id", *PATHS, "channels", "track")
+NUMBERS = ("offset", "duration")
+
+
+def recordings_of(given: Any, manifest: Path) -> Any:
+    """A table of recordings from one with columns of TEXTS and NUMBERS, others aside.
+
+    `duration` cuts where an `offset` is there too: most manifests give it for information, rounded. Ids are by default
+    the paths as they are written. Raises OptionsError.
+    """
+    present = [name for name in PATHS if name in given.column_names and given.column(name).null_count < len(given)]
+    if not present:
+        raise OptionsError(
+            f"Expected a column or field of {', '.join(PATHS)} in {manifest}, got {', '.join(given.column_names[:20])}"
+        )
+    paths = pc.coalesce(*(given.column(name).cast(pa.string()) for name in present))
+    nothing = pa.nulls(len(given), pa.string())
+    texts = {name: _column(given, name, pa.string()) for name in ("id", "channels", "track")}
+    offset, duration = (_column(given, name, pa.float64()) for name in NUMBERS)
+    missing = pc.or_kleene(pc.is_null(paths), pc.equal(paths, ""))
+    if pc.any(missing).as_py():
+        raise OptionsError(f"Expected a path in row {pc.index(missing, True).as_py() + 1} of {manifest}, got none")
+    window = pc.if_else(pc.is_null(offset), pa.scalar(None, pa.float64()), duration)
+    columns = {
+        "id": pc.coalesce(texts["id"], paths),
+        "path": placed(paths, manifest.parent, Path()),
+        "offset_sec": offset,
+        "window_sec": window,
+        "channels": texts["channels"],
+        "track": texts["track"],
+        "recording": nothing,
+    }
+    return pa.table(columns, schema=RECORDINGS)
+
+
+def _column(given: Any, name: str, kind: Any) -> Any:
+    if name not in given.column_names:
+        return pa.chunked_array([pa.nulls(len(given), kind)])
+    return given.column(name).cast(kind)
+
+
+def placed(paths: Any, *folders: Path) -> Any:
+    """`paths`, the relative ones in the first of `folders` in which the first of them is; in the first where it is in
+    none. Addresses and absolute paths stay. No other file is looked for."""
+    relative = pc.invert(
+        pc.or_(pc.starts_with(paths, "/"), pc.match_substring_regex(paths, "^[A-Za-z][A-Za-z0-9+.-]+://."))
+    )
+    first = pc.index(relative, True).as_py()
+    if first < 0:
+        return paths
+    example = paths[first].as_py()
+    folder = next((folder for folder in folders if (folder / example).exists()), folders[0])
+    if folder == Path():
+        return paths
+    beside = pc.binary_join_element_wise(pa.scalar(str(folder)), paths, "/")
+    return pc.if_else(relative, beside, paths)
+
+
+def place_of(path: str, *folders: Path) -> Path:
+    """The folder of a relative path, as of `placed`; the current one for an address or an absolute path."""
+    if is_address(path) or path.startswith("/"):
+        return Path()
+    return next((folder for folder in folders if (folder / path).exists()), folders[0])
+
+
+def check_ids(recordings: Any, manifest: Path) -> None:
+    """Raises OptionsError where an id occurs twice, with both rows."""
+    ids = recordings.column("id")
+    counts = pc.value_counts(ids.combine_chunks() if len(ids) else pa.array([], pa.string()))
+    twice = counts.filter(pc.greater(counts.field("counts"), 1))
+    if not len(twice):
+        return
+    twin = twice.field("values")[0].as_py()
+    first = pc.index(ids, twin).as_py()
+    second = pc.index(ids, twin, first + 1).as_py()
+    rows = [recordings.slice(row, 1).to_pylist()[0]["path"] for row in (first, second)]
+    more = f"; {len(twice) - 1:,} more ids occur several times" if len(twice) > 1 else ""
+    raise OptionsError(
+        f"The id {quoted(twin)} is in row {first + 1} of {manifest} ({quoted(rows[0])}) and in row {second + 1} "
+        f"({quoted(rows[1])}){more}",
+        hint="every recording needs an id of its own, by which a job is resumed",
+    )

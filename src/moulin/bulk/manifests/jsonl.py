@@ -1,0 +1,63 @@
+"""JSONL and parquet with a path on each line or row: `{"audio": …}`, with `id`, `offset` and `duration` where given."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from moulin.bulk.manifests.columns import NUMBERS, TEXTS, recordings_of
+from moulin.bulk.pyarrow_here import pa
+from moulin.errors import OptionsError, first_line
+from moulin.manifests.lines import read_lines
+from moulin.quoting import cut
+
+_BLOCK_BYTES = 8 << 20
+
+
+def read_jsonl(file: Path) -> Any:
+    """The table of recordings in `file`, packed with gzip or not. Raises OptionsError."""
+    import pyarrow.json
+
+    schema = pa.schema([*((name, pa.string()) for name in TEXTS), *((name, pa.float64()) for name in NUMBERS)])
+    try:
+        with pa.input_stream(str(file), compression="gzip" if file.suffix == ".gz" else None) as stream:
+            given = pyarrow.json.read_json(
+                stream,
+                read_options=pyarrow.json.ReadOptions(block_size=_BLOCK_BYTES),
+                parse_options=pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+            )
+    except OSError as error:
+        raise OptionsError(f"{file} cannot be read: {error.strerror or first_line(error)}") from error
+    except pa.ArrowInvalid:  # ids that are numbers, a line that is no object: slower, and it says which
+        given = pa.Table.from_pylist([_fields(file, number, line) for number, line in read_lines(file)], schema=schema)
+    return recordings_of(given, file)
+
+
+def _fields(file: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        entry = json.loads(line)
+        fields: dict[str, Any] = {name: entry[name] for name in TEXTS if entry.get(name) is not None}
+        if any(isinstance(value, dict | list) for value in fields.values()):
+            raise TypeError
+        texts = {name: str(value) for name, value in fields.items()}
+        return texts | {name: float(entry[name]) for name in NUMBERS if entry.get(name) is not None}
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise OptionsError(
+            f'Expected {{"audio": …}} on line {number} of {file}, got {cut(line, 200)!r}',
+            hint="id, offset and duration (in seconds), channels and track may be there too",
+        ) from None
+
+
+def read_parquet(file: Path) -> Any:
+    """The table of recordings in `file`. Raises OptionsError."""
+    import pyarrow.parquet
+
+    try:
+        opened = pyarrow.parquet.ParquetFile(file)
+        names = [name for name in (*TEXTS, *NUMBERS) if name in opened.schema_arrow.names]
+        return recordings_of(opened.read(columns=names), file)
+    except OSError as error:
+        raise OptionsError(f"{file} cannot be read: {error.strerror or first_line(error)}") from error
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise OptionsError(f"{file} is no manifest in parquet: {first_line(error)}") from error

@@ -1,0 +1,177 @@
+"""One run of a job by the local executor: from a manifest and a model to parts in a folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from moulin.audio.selection import MIX, Selection
+from moulin.bulk.local.executor import Executor
+from moulin.bulk.local.settings import ExecutorSettings
+from moulin.bulk.manifests.manifest import read_recordings
+from moulin.bulk.output.formats import FormatName
+from moulin.bulk.output.job import Job, begin, digest_of, note_recordings
+from moulin.bulk.output.open_part import ChangedParts, OpenPart
+from moulin.bulk.output.parts import WHOLE, PartFolder, Shard
+from moulin.bulk.pending import Pending, pending_rows, recordings_by_id
+from moulin.bulk.progress import Counted, State
+from moulin.bulk.transcriber import GPU_BATCH_SEC, Transcriber
+from moulin.decoding.options import DecodingOptions
+from moulin.engine.device import gpu_index
+from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
+
+PART_HOURS = 20.0
+CORE_SEC = 60.0
+"""Seconds of audio for each core in a table: a second of work of a small model, ten of a large one, for which SIGTERM
+waits."""
+
+_SHOWN_EVERY_SEC = 0.5
+_USUAL_DECODING = DecodingOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class BulkRun:
+    """What a run is to do."""
+
+    source: Path
+    """A manifest or a folder."""
+    to: Path
+    model: Path
+    """The files of an offline model."""
+    devices: tuple[str, ...] = ("cpu",)
+    engine: EngineChoice = USUAL_ENGINE
+    """On each of `devices`."""
+    decoding: DecodingOptions = _USUAL_DECODING
+    selection: Selection = MIX
+    format: FormatName = "parquet"
+    decoders: int | None = None
+    part_hours: float = PART_HOURS
+    shard: Shard = WHOLE
+    retries: bool = False
+    """Whether the recordings with errors are tried again, instead of those that were never tried."""
+
+    @property
+    def is_on_gpu(self) -> bool:
+        return any(gpu_index(device) is not None for device in self.devices)
+
+    def settings(self) -> ExecutorSettings:
+        """Of the executor: a process with the model for each device, and the other cores for decoding."""
+        cores = len(os.sched_getaffinity(0))
+        table_sec = GPU_BATCH_SEC if self.is_on_gpu else CORE_SEC * (self.engine.threads or cores)
+        transcribers = tuple(
+            Transcriber(self.model, device, engine=self.engine, options=self.decoding, batch_sec=table_sec)
+            for device in self.devices
+        )
+        free = cores - len(self.devices) if self.is_on_gpu else cores // 2
+        return ExecutorSettings(transcribers, self.decoders or max(1, free), table_sec)
+
+    def job(self) -> Job:
+        """The description of the job. Loads the model's facts; raises BundleError, EngineError or OptionsError."""
+        from moulin.models.load_for_engine import load_for_engine
+
+        spec, _ = load_for_engine(self.model, self.engine, "offline")
+        chosen = {"kind": self.engine.kind, "precision": self.engine.precision, "head": self.engine.head}
+        return Job(
+            self.format, spec.name, digest_of(spec.all_files), chosen, self.decoding.to_dict(), asdict(self.selection)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a run ended."""
+
+    state: State
+    is_complete: bool
+    """Whether all recordings of the shard are in parts; else it was told to stop."""
+
+
+OnState = Callable[[State], None]
+"""Called with the state now and then."""
+
+
+def run_bulk(
+    run: BulkRun, on_state: OnState = lambda _: None, on_skipped: Callable[[str], None] = lambda _: None
+) -> Ended:
+    """Transcribe what is not transcribed yet.
+
+    SIGTERM ends it with what the engines have in a part; so does KeyboardInterrupt, which is raised on. Raises
+    BundleError, EngineError, OptionsError, and OSError where the disk is full: parts that are there are complete.
+    """
+    if not run.source.exists():
+        read_recordings(run.source)  # raises, before anything is started
+    job = run.job()
+    begin(run.to, job)
+    parts = PartFolder(run.to, job, run.shard)
+    with parts.owned(), _stopped_by_sigterm() as stopped, _executor(run) as executor:
+        executor.start()  # models load while the manifest is read
+        recordings = read_recordings(run.source, on_skipped)
+        note_recordings(run.to, run.source, recordings.num_rows)
+        pending = pending_rows(recordings, parts, run.selection, retries=run.retries)
+        output = _output(run, parts, recordings, pending)
+        shown = _Shown(output, on_state)
+
+        def look() -> None:
+            shown()
+            if stopped.is_set():
+                executor.stop()
+
+        try:
+            is_complete = executor.run(pending.rows, output, look)
+        except KeyboardInterrupt:
+            output.write()
+            raise
+        output.write()
+        return Ended(output.state(), is_complete)
+
+
+def _output(run: BulkRun, parts: PartFolder, recordings: Any, pending: Pending) -> Counted:
+    by_id = recordings_by_id(recordings)
+    written = (
+        ChangedParts(parts, by_id, pending.failed_in)
+        if run.retries
+        else OpenPart(parts, by_id, part_sec=run.part_hours * 3600)
+    )
+    return Counted(written, total=pending.total, done=pending.done, failed=pending.failed)
+
+
+@contextmanager
+def _executor(run: BulkRun) -> Iterator[Executor]:
+    executor = Executor(run.settings())
+    try:
+        yield executor
+    finally:
+        executor.close()
+
+
+class _Shown:
+    """Tells the state, not too often."""
+
+    def __init__(self, output: Counted, on_state: OnState) -> None:
+        self._output, self._on_state, self._last = output, on_state, 0.0
+
+    def __call__(self) -> None:
+        now = time.monotonic()
+        if now - self._last >= _SHOWN_EVERY_SEC:
+            self._last = now
+            self._on_state(self._output.state())
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets within the block, where this is the main thread."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    try:
+        yield stopped
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,153 @@
+"""`moulin bulk`: a manifest or a folder to parts with its transcripts, resumable; and how far a job is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from moulin.audio.selection import Selection
+from moulin.cli.bulk_progress import ProgressForm, duration, shown_progress
+from moulin.cli.flags import with_flags, without
+from moulin.cli.hotwords import HOTWORDS, changed_hotwords
+from moulin.cli.interrupt import interrupts
+from moulin.cli.verbs import Verbs
+from moulin.decoding.options import DecodingOptions
+from moulin.models.engine_choice import EngineChoice
+
+if TYPE_CHECKING:
+    from moulin.bulk.run import Ended
+
+_WRITING_SEC = 30.0
+"""What Ctrl-C leaves for the part that is open; a second one ends the command at once."""
+
+STOPPED_STATUS = 143
+"""The exit status after SIGTERM, as of a process that it ends."""
+
+
+class _RunByDefault(Verbs):
+    """`moulin bulk MANIFEST …` is `moulin bulk run MANIFEST …`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["run", *args]
+        parsed: list[str] = super().parse_args(ctx, args)
+        return parsed
+
+
+app = typer.Typer(
+    name="bulk",
+    cls=_RunByDefault,
+    no_args_is_help=True,
+    help="Transcribe any number of recordings into parts: resumable, each recording once.",
+    epilog="Example: moulin bulk calls.jsonl --to transcripts --model path/to/model --device cuda:all",
+)
+
+
+@app.command(no_args_is_help=True)
+@with_flags
+def run(
+    source: Annotated[
+        Path, typer.Argument(metavar="MANIFEST|FOLDER", help="JSONL, parquet, Lhotse, Kaldi, a list, or a folder.")
+    ],
+    to: Annotated[Path, typer.Option(help="The folder of the job. A run goes on with what is missing there.")],
+    model: Annotated[Path, typer.Option(help="An offline model, as of moulin transcribe.")],
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda, cuda:N, a list such as cuda:0,cuda:1, or cuda:all: a process each.")
+    ] = "cpu",
+    decoders: Annotated[
+        int | None,
+        typer.Option(
+            min=1, show_default=False, help="Processes that decode.  [default: the free cores; on a CPU half of them]"
+        ),
+    ] = None,
+    part_hours: Annotated[
+        float, typer.Option(min=0.001, help="Hours of audio in a part; written after ten minutes at the latest.")
+    ] = 20.0,
+    format: Annotated[  # the flag's name
+        str, typer.Option(metavar="parquet|jsonl|lhotse|srt", help="What parts are; srt also writes a file each.")
+    ] = "parquet",
+    shard: Annotated[str, typer.Option(metavar="K/N", help="The Kth of N shares, for arrays of jobs.")] = "1/1",
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try those with errors again.")] = False,
+    progress: Annotated[ProgressForm, typer.Option(help="How to show it; json goes to standard output.")] = "auto",
+    hotwords: Annotated[str | None, HOTWORDS] = None,
+    language: Annotated[str | None, typer.Option(help="Which one, where a model has several.")] = None,
+    *,
+    selection: Selection,
+    engine: Annotated[EngineChoice, without("device", "cuda_graphs")],
+    decoding: DecodingOptions,
+) -> None:
+    """Transcribe what a manifest or a folder lists, into parts that appear complete.
+
+    Run it again after whatever stopped it: recordings that are in a part are not transcribed again. A recording that
+    cannot be transcribed has an error in its row. SIGTERM and Ctrl-C write what is done; the exit status is 0 when
+    every recording has a row.
+    """
+    from dataclasses import replace
+
+    from moulin.bulk.output.formats import format_named
+    from moulin.bulk.output.parts import Shard
+    from moulin.bulk.run import BulkRun, run_bulk
+    from moulin.cli.runnable_model import runnable_model
+    from moulin.engine.device import device_list
+
+    wanted = format_named(format)
+    devices = device_list(device)
+    engine = replace(engine, device=devices[0])
+    files = runnable_model(model, engine, streaming=False, language=language)
+    bulk = BulkRun(
+        source,
+        to,
+        files,
+        devices,
+        engine,
+        decoding.updated(changed_hotwords(hotwords)),
+        selection,
+        wanted,
+        decoders,
+        part_hours,
+        Shard.of(shard),
+        retry_failed,
+    )
+    interrupts.allow(_WRITING_SEC)
+    with shown_progress(progress) as on_state:
+        ended = run_bulk(bulk, on_state, lambda said: typer.echo(said, err=True))
+        if progress == "json":
+            typer.echo(json.dumps(ended.state.to_dict()))
+    typer.echo(_said(ended, to), err=True)
+    if not ended.is_complete:
+        raise typer.Exit(STOPPED_STATUS)
+
+
+@app.command(no_args_is_help=True)
+def status(
+    folder: Annotated[Path, typer.Argument(help="The folder of a job.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print an object of JSON.")] = False,
+) -> None:
+    """Count what of a job is done, has failed and is missing, and why."""
+    from moulin.bulk.status import status_of
+
+    found = status_of(folder)
+    if as_json:
+        typer.echo(json.dumps(found.to_dict(), ensure_ascii=False))
+        return
+    missing = "unknown" if found.missing is None else f"{found.missing:,}"
+    typer.echo(f"done     {found.done:,} in {found.parts:,} parts, by {found.model}")
+    typer.echo(f"failed   {found.failed:,}")
+    typer.echo(f"missing  {missing}")
+    for kind, count in found.kinds.most_common(20):
+        typer.echo(f"  {count:>8,}  {kind}")
+
+
+def _said(ended: Ended, to: Path) -> str:
+    state = ended.state
+    if not state.audio_hours and state.done == state.total and not state.parts:
+        return f"Nothing is missing: all {state.total:,} recordings are done"
+    failed = f", {state.failed:,} of them failed (moulin bulk status {to} says why)" if state.failed else ""
+    done = "All" if state.done == state.total else f"{state.done:,} of"
+    return (
+        f"{done} {state.total:,} recordings are done{failed}; {state.audio_hours:,.2f} h of audio in "
+        f"{duration(state.elapsed_sec)}"
+    )

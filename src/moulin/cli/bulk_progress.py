@@ -1,0 +1,78 @@
+"""The progress of `moulin bulk`: a bar on a terminal, or an object of JSON a line."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from moulin.bulk.progress import State
+
+ProgressForm = Literal["auto", "bar", "lines", "json", "none"]
+
+_JSON_EVERY_SEC, _LINE_EVERY_SEC = 2.0, 60.0
+
+
+@contextmanager
+def shown_progress(form: ProgressForm) -> Iterator[Callable[[State], None]]:
+    """A callback that shows a state: JSON on standard output, else on standard error."""
+    if form == "auto":
+        form = "bar" if sys.stderr.isatty() else "lines"
+    if form == "none":
+        yield lambda _: None
+    elif form == "json":
+        yield _seldom(_JSON_EVERY_SEC, lambda state: typer.echo(json.dumps(state.to_dict())))
+    elif form == "lines":
+        yield _seldom(_LINE_EVERY_SEC, lambda state: typer.echo(_line(state), err=True))
+    else:
+        with _bar() as show:
+            yield show
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[State], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("Loading", total=None)
+        yield lambda state: progress.update(task, total=state.total, completed=state.done, description=_line(state))
+
+
+def _seldom(every_sec: float, show: Callable[[State], None]) -> Callable[[State], None]:
+    last = 0.0
+
+    def shown(state: State) -> None:
+        nonlocal last
+        if (now := time.monotonic()) - last >= every_sec:
+            last = now
+            show(state)
+
+    return shown
+
+
+def _line(state: State) -> str:
+    left = "" if state.left_sec is None else f", {duration(state.left_sec)} left"
+    failed = f", {state.failed:,} failed" if state.failed else ""
+    return (
+        f"{state.done:,} of {state.total:,} recordings{failed}, {state.recordings_a_sec:,.1f} a second, "
+        f"{state.times_real_time:,.0f} times real time{left}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 42 s, 5 min, 3.2 h, 2.1 days."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} days"

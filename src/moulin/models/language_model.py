@@ -1,0 +1,100 @@
+"""A server's language model: n-grams of a file for the tokens of a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from moulin.bundle.spec import ModelSpec
+from moulin.bundle.tokens import TokenTable
+from moulin.decoding.language_model import Fusion, LanguageModel, TokenModel, WordModel, unknown_word, word_hash
+from moulin.errors import BundleError, OptionsError
+from moulin.language_models.arpa import read_arpa
+from moulin.language_models.ngram_model import NgramModel
+from moulin.language_models.ngrams import SPECIAL
+from moulin.models.engine_choice import EngineChoice
+from moulin.models.language_model_files import LanguageModelFiles
+from moulin.models.precisions import searches_on_host
+from moulin.quoting import listed, quoted
+
+_MARKER = "▁"
+
+
+def open_fusion(spec: ModelSpec, engine: EngineChoice, files: LanguageModelFiles) -> Fusion | None:
+    """The language model for `spec` on `engine`, with every choice settled; None without files.
+
+    Raises OptionsError where its search uses none, BundleError for files that are not n-grams for the model's
+    vocabulary.
+    """
+    if files.lm is None:
+        return None
+    if spec.head == "ctc" or not searches_on_host(spec, engine):
+        raise OptionsError(
+            "Expected no --lm: what runs this model uses no language model yet",
+            hint="a transducer on ONNX Runtime, TensorRT, or PyTorch in fp32 does",
+        )
+    fusion = fusion_of(NgramModel.of(read_arpa(files.lm)), spec.tokens, files.lm)
+    if files.lodr is None:
+        return fusion
+    lodr = _token_model(NgramModel.of(read_arpa(files.lodr)), spec.tokens)
+    if lodr is None:
+        raise BundleError(f"Expected n-grams of the model's tokens in {files.lodr}, got others")
+    return Fusion(fusion.model, lodr)
+
+
+def fusion_of(ngrams: NgramModel, tokens: TokenTable, file: Path) -> Fusion:
+    """n-grams of tokens, where all their words are such, else of words. Raises BundleError about `file` where they are
+    neither."""
+    return Fusion(_token_model(ngrams, tokens) or _word_model(ngrams, tokens, file))
+
+
+def _token_model(ngrams: NgramModel, tokens: TokenTable) -> TokenModel | None:
+    """The model where its words are tokens, else None."""
+    symbols = set(tokens.symbols)
+    if not all(word in symbols or word in SPECIAL for word in ngrams.words):
+        return None
+    unknown = unknown_word(ngrams, _unknown_of(ngrams))
+    words = [ngrams.ids.get(symbol, unknown) for symbol in tokens.symbols]
+    return TokenModel(ngrams, np.array(words, np.int64))
+
+
+def _unknown_of(ngrams: NgramModel) -> int | None:
+    return next((ngrams.ids[word] for word in ("<unk>", "<UNK>") if word in ngrams.ids), None)
+
+
+def _word_model(ngrams: NgramModel, tokens: TokenTable, file: Path) -> LanguageModel:
+    """Raises BundleError."""
+    words = [word for word in ngrams.words if word not in SPECIAL]
+    if any(word.startswith(_MARKER) for word in words):
+        wrong = [word for word in words if word not in set(tokens.symbols)]
+        raise BundleError(
+            f"{len(wrong):,} of the {len(words):,} tokens in {file} are not the model's: "
+            f"{listed(map(quoted, wrong), 4)}",
+            hint="make it with the model's own tokens: moulin lm build TEXT --tokens MODEL",
+        )
+    if tokens.kind != "bpe":
+        raise BundleError(
+            f"Expected n-grams of the model's tokens in {file}: only tokens with ▁ before a word spell words, and its "
+            f"vocabulary is of the kind {tokens.kind}",
+            hint="make one with: moulin lm build TEXT --tokens MODEL",
+        )
+    letters = set(b"".join(tokens.token_bytes).decode("utf-8", errors="ignore"))
+    if not any(set(word) <= letters for word in words):
+        raise BundleError(
+            f"None of the {len(words):,} words in {file} consists of the letters in the model's vocabulary: "
+            f"{listed(map(quoted, words), 4)}",
+            hint="write it as the model writes: in capitals, say",
+        )
+    hashes = [word_hash(data.removeprefix(b" ")) for data in tokens.token_bytes]
+    of_words = np.array([word_hash(word.encode())[0] for word in words], np.uint64)
+    order = np.argsort(of_words)
+    return WordModel(
+        ngrams,
+        unknown_word(ngrams, _unknown_of(ngrams)),
+        np.array([data.startswith(b" ") for data in tokens.token_bytes]),
+        np.array([found for found, _ in hashes], np.uint64),
+        np.array([factor for _, factor in hashes], np.uint64),
+        of_words[order],
+        np.array([ngrams.ids[word] for word in words], np.int64)[order],
+    )

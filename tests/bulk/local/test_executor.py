@@ -1,0 +1,100 @@
+"""The executor with real processes, some of which end over recordings."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import moulin.bulk.local.executor as module
+from moulin.bulk.local.executor import Executor
+from moulin.bulk.local.settings import ExecutorSettings
+from moulin.bulk.pyarrow_here import pa
+from moulin.bulk.schema import RECORDINGS
+from moulin.bulk.transcriber import Transcriber
+from moulin.errors import EngineError
+from tests.bundles import BUNDLES
+from tests.conftest import Recording
+
+TINY = BUNDLES / "conformer-offline"
+ROOT = Path(__file__).parents[3]
+
+
+class Kept:
+    """All rows that came, by id: each once."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, dict[str, Any]] = {}
+
+    def add(self, transcribed: Any) -> None:
+        for row in transcribed.to_pylist():
+            assert row["id"] not in self.rows
+            self.rows[row["id"]] = row
+
+    def write_if_old(self) -> None: ...
+
+
+def run(files: list[str], model: Path = TINY, *, decoders: int = 2, table_sec: float = 20.0) -> Kept:
+    rows = [{"id": str(number), "path": file} for number, file in enumerate(files)]
+    kept = Kept()
+    executor = Executor(ExecutorSettings((Transcriber(model),), decoders, table_sec))
+    try:
+        executor.start()
+        assert executor.run(pa.Table.from_pylist(rows, RECORDINGS), kept)
+    finally:
+        executor.close()
+    assert set(kept.rows) == {row["id"] for row in rows}
+    return kept
+
+
+@pytest.fixture(autouse=True)
+def _from_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+@pytest.fixture
+def files(tmp_path: Path, recordings: list[Recording]) -> list[str]:
+    """Two dozen recordings, one of which crashes and one of which poisons."""
+    copies = [str(recordings[number % 14].file) for number in range(24)]
+    for number, name in ((5, "crash.flac"), (11, "poison.flac")):
+        shutil.copy(copies[number], tmp_path / name)
+        copies[number] = str(tmp_path / name)
+    return copies
+
+
+def test_a_recording_that_crashes_decoders_fails_alone(files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DECODER", "tests.bulk.local.crashing_decoder")
+    rows = run(files).rows
+    assert [id for id, row in rows.items() if row["error"]] == ["5"]
+    assert rows["5"]["error"] == f"{files[5]} cannot be decoded: the decoder crashed on it (SIGSEGV)"
+
+
+def test_a_recording_that_ends_engines_fails_alone(files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ENGINE", "tests.bulk.local.crashing_engine")
+    rows = run(files).rows
+    assert [id for id, row in rows.items() if row["error"]] == ["11"]
+    assert rows["11"]["error"] == f"The engine ended on {files[11]} (exit status 3)"
+
+
+def test_a_model_that_cannot_be_used_is_said_at_once(tmp_path: Path, files: list[str]) -> None:
+    with pytest.raises(EngineError, match="There is no model at"):
+        run(files, tmp_path / "none")
+
+
+def test_processes_that_cannot_start_end_the_job(files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DECODER", "moulin.no_such_module")
+    with pytest.raises(EngineError, match="Processes end again and again"):
+        run(files)
+
+
+def test_nothing_to_do() -> None:
+    assert run([]).rows == {}
+
+
+def test_memory_of_tables_does_not_pile_up(files: list[str]) -> None:
+    """Descriptors of memory files that are left open would be memory that is never given back."""
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    run(files)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -1,0 +1,339 @@
+"""`moulin bulk` as a person runs it, killed in every way and run again: each recording once, with the usual text."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from moulin.bulk.manifests.manifest import read_recordings
+from moulin.bulk.pyarrow_here import pa
+from moulin.demo.files import DEMO_MODEL
+from tests.bundles import BUNDLES
+from tests.conftest import Recording
+
+from .command import MOULIN, TIMEOUT_SEC, Finished, alive, eventually, moulin
+
+TINY = BUNDLES / "conformer-offline"
+COPIES = 5
+PART_HOURS = 0.02
+"""72 seconds of audio."""
+
+
+def command(source: Path, to: Path, *more: object, model: Path = DEMO_MODEL) -> list[str]:
+    flags = ["--to", to, "--model", model, "--part-hours", PART_HOURS, "--decoders", 2, "--progress", "none"]
+    return [MOULIN, "bulk", *map(str, [source, *flags, *more])]
+
+
+def bulk(source: Path, to: Path, *more: object, model: Path = DEMO_MODEL) -> Finished:
+    return moulin(*command(source, to, *more, model=model)[1:])
+
+
+@contextmanager
+def running(source: Path, to: Path, *more: object) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        command(source, to, *more),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def many(recordings: list[Recording], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest that names each of the 14 recordings five times: 9 minutes of audio."""
+    file = tmp_path_factory.mktemp("many") / "many.jsonl"
+    with file.open("w") as lines:
+        for copy in range(COPIES):
+            for number, recording in enumerate(recordings):
+                lines.write(json.dumps({"id": f"{copy}-{number}", "audio": str(recording.file)}) + "\n")
+    return file
+
+
+def rows(to: Path) -> dict[str, dict[str, Any]]:
+    """All rows of all parts by id, each of which is there once."""
+    import pyarrow.parquet
+
+    found: dict[str, dict[str, Any]] = {}
+    for part in sorted(to.glob("part-*.parquet")):
+        for row in pyarrow.parquet.ParquetFile(part).read().to_pylist():
+            assert row["id"] not in found
+            found[row["id"]] = row
+    return found
+
+
+def expect_all(to: Path, recordings: list[Recording]) -> None:
+    found = rows(to)
+    assert len(found) == COPIES * len(recordings)
+    for id, row in found.items():
+        assert row["text"] == recordings[int(id.partition("-")[2])].text, id
+    assert not list((to / "_moulin").glob("*.tmp"))
+
+
+def has_parts(to: Path, least: int, process: subprocess.Popen[bytes]) -> bool:
+    """Wait for so many parts; returns whether the process still runs."""
+    assert eventually(lambda: len(list(to.glob("part-*"))) >= least or process.poll() is not None, TIMEOUT_SEC)
+    return process.poll() is None
+
+
+def none_alive(processes: list[int]) -> bool:
+    return not any(map(alive, processes))
+
+
+def children(parent: int, module: str = "") -> list[int]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[1]) == parent and module in (process / "cmdline").read_text():
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("victim", ["decoding_process", "engine_process"])
+def test_a_process_that_is_killed_is_replaced(
+    victim: str, many: Path, recordings: list[Recording], tmp_path: Path
+) -> None:
+    with running(many, tmp_path) as process:
+        killed = 0
+        while process.poll() is None and killed < 3:
+            for pid in children(process.pid, victim):
+                os.kill(pid, signal.SIGKILL)
+                killed += 1
+            time.sleep(1.5)
+        _, err = process.communicate(timeout=TIMEOUT_SEC)
+    assert process.returncode == 0, err.decode()
+    assert killed
+    expect_all(tmp_path, recordings)
+
+
+@pytest.mark.parametrize("who", ["parent", "group"])
+def test_a_job_that_is_killed_goes_on(who: str, many: Path, recordings: list[Recording], tmp_path: Path) -> None:
+    for least in (1, 3):
+        with running(many, tmp_path) as process:
+            assert has_parts(tmp_path, least, process)
+            family = children(process.pid)
+            if who == "group":
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()
+            process.wait()
+        assert eventually(partial(none_alive, family))
+    assert len(rows(tmp_path)) > 0
+    bulk(many, tmp_path).expect(0)
+    expect_all(tmp_path, recordings)
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_job_that_is_stopped_writes_what_it_has(
+    sent: signal.Signals, status: int, many: Path, recordings: list[Recording], tmp_path: Path
+) -> None:
+    with running(many, tmp_path, "--part-hours", "100", "--progress", "json") as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if json.loads(line)["done"]:
+                break
+        # As a terminal and as Slurm do: to all processes of the group.
+        os.killpg(process.pid, sent)
+        _, err = process.communicate(timeout=TIMEOUT_SEC)
+    assert process.returncode == status, err.decode()
+    assert b"Traceback" not in err
+    assert 0 < len(rows(tmp_path)) < COPIES * len(recordings)
+    bulk(many, tmp_path).expect(0)
+    expect_all(tmp_path, recordings)
+
+
+def test_a_full_disk(many: Path, recordings: list[Recording], tmp_path: Path) -> None:
+    to, kept = tmp_path / "to", tmp_path / "kept"
+    to.mkdir()
+    run = " ".join(command(many, to))
+    script = f"""
+        mount -t tmpfs -o size=24k x {to}
+        if {run} 2>{tmp_path}/first; then exit 3; fi
+        if {run} 2>{tmp_path}/second; then exit 4; fi
+        ls {to} > {tmp_path}/listed
+        mount -o remount,size=10m {to}
+        {run}
+        cp -r {to} {kept}
+    """
+    if subprocess.run(["unshare", "--mount", "mount", "-t", "tmpfs", "x", to], capture_output=True).returncode:
+        pytest.skip("mount namespaces are not allowed here")
+    done = subprocess.run(["unshare", "--mount", "sh", "-ec", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for name in ("first", "second"):
+        assert "No space left on device" in (tmp_path / name).read_text()
+        assert "Traceback" not in (tmp_path / name).read_text()
+    assert (tmp_path / "listed").read_text().count("part-") > 0
+    expect_all(kept, recordings)
+
+
+def test_shards_at_the_same_time(many: Path, recordings: list[Recording], tmp_path: Path) -> None:
+    with running(many, tmp_path, "--shard", "1/2") as first, running(many, tmp_path, "--shard", "2/2") as second:
+        for process in (first, second):
+            _, err = process.communicate(timeout=TIMEOUT_SEC)
+            assert process.returncode == 0, err.decode()
+    expect_all(tmp_path, recordings)
+    assert "Nothing is missing" in bulk(many, tmp_path).expect(0).err
+
+
+def damaged(folder: Path, good: Path) -> dict[str, Callable[[Path], object]]:
+    content = good.read_bytes()
+    files: dict[str, Callable[[Path], object]] = {
+        "empty.wav": Path.touch,
+        "noise.mp3": lambda file: file.write_bytes(np.random.default_rng(1).bytes(5000)),
+        "pipe.wav": os.mkfifo,
+        "away.wav": lambda file: file.symlink_to("/no/such/file"),
+    }
+    for name, make in files.items():
+        make(folder / name)
+    (folder / "cut.flac").write_bytes(content[: len(content) // 2])
+    (folder / "ä b'\n.flac").write_bytes(content)
+    (folder / "deep").mkdir()
+    (folder / "deep" / "good.flac").write_bytes(content)
+    return files
+
+
+def test_a_folder_of_damaged_files(tmp_path: Path, recordings: list[Recording]) -> None:
+    source, to = tmp_path / "source", tmp_path / "to"
+    source.mkdir()
+    files = damaged(source, recordings[0].file)
+    done = bulk(source, to, model=TINY).expect(0)
+    assert f"4 of them failed (moulin bulk status {to} says why)" in done.err
+    found = rows(to)
+    assert {id for id, row in found.items() if row["error"]} == set(files)
+    assert found["deep/good.flac"]["text"] == found["ä b'\n.flac"]["text"]
+    assert found["cut.flac"]["warnings"]
+    status = json.loads(moulin("bulk", "status", to, "--json").expect(0).out)
+    assert (status["done"], status["failed"], status["missing"], status["recordings"]) == (7, 4, 0, 7)
+    assert status["failures"]["… does not exist, expected an audio file"] == 1
+    shown = moulin("bulk", "status", to).expect(0).out
+    assert "failed   4" in shown
+
+    # Two of the files become good; the parts keep their names, and every recording its one row.
+    parts = sorted(to.glob("part-*"))
+    for name in ("empty.wav", "away.wav"):
+        (source / name).unlink()
+        shutil.copy(recordings[0].file, source / name)
+    again = bulk(source, to, "--retry-failed", model=TINY).expect(0)
+    assert "2 of them failed" in again.err
+    assert sorted(to.glob("part-*")) == parts
+    found = rows(to)
+    assert len(found) == 7
+    assert found["away.wav"]["text"] == found["deep/good.flac"]["text"]
+
+
+@pytest.mark.parametrize("format", ["jsonl", "lhotse", "srt"])
+def test_formats_are_resumed(format: str, recordings: list[Recording], tmp_path: Path) -> None:
+    manifest, to = tmp_path / "m.jsonl", tmp_path / "to"
+
+    def write(count: int) -> None:
+        lines = [json.dumps({"id": f"calls/{n}", "audio": str(recordings[n].file)}) for n in range(count)]
+        manifest.write_text("\n".join(lines))
+
+    write(3)
+    bulk(manifest, to, "--format", format, model=TINY).expect(0)
+    write(5)
+    assert json.loads(moulin("bulk", "status", to, "--json").out)["done"] == 3
+    bulk(manifest, to, "--format", format, model=TINY).expect(0)
+    assert json.loads(moulin("bulk", "status", to, "--json").out)["done"] == 5
+    assert len(list(to.glob("part-*"))) == 2
+    assert len(list(to.glob("calls/*.srt"))) == (5 if format == "srt" else 0)
+    other = bulk(manifest, to, "--format", format, "--method", "modified_beam_search", model=TINY).expect(1)
+    assert "holds a job with another decoding" in other.err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--shard", "5/4"], "Expected a shard as K/N"),
+        (["--format", "csv"], "Expected a format of parquet, jsonl, lhotse, srt"),
+        (["--device", "cuda:0,cuda:0"], "Expected every device once"),
+        (["--channels", "middle"], "Expected channels to be"),
+    ],
+)
+def test_wrong_flags(more: list[str], message: str, many: Path, tmp_path: Path) -> None:
+    done = bulk(many, tmp_path, *more).expect(1)
+    assert message in done.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_manifest_and_no_job(tmp_path: Path) -> None:
+    assert "does not exist" in bulk(tmp_path / "no.jsonl", tmp_path / "to").expect(1).err
+    assert not (tmp_path / "to").exists()
+    assert "There is no job of moulin bulk in" in moulin("bulk", "status", tmp_path).expect(1).err
+
+
+def test_twins_are_refused_before_any_work(recordings: list[Recording], tmp_path: Path) -> None:
+    manifest = tmp_path / "m.txt"
+    manifest.write_text(f"{recordings[0].file}\n{recordings[0].file}\n")
+    done = bulk(manifest, tmp_path / "to").expect(1)
+    assert "is in row 1 of" in done.err
+    assert not list((tmp_path / "to").glob("part-*"))
+
+
+def test_help() -> None:
+    assert "moulin bulk" in moulin("bulk").out + moulin("bulk").err
+    shown = moulin("bulk", "--help").expect(0).out
+    assert "status" in shown
+    assert "--retry-failed" in moulin("bulk", "run", "--help").expect(0).out
+
+
+@pytest.mark.slow
+def test_ten_thousand_files(recordings: list[Recording], tmp_path: Path) -> None:
+    """Killed and run again, over and over: every id once, with its text; and memory that does not grow."""
+    manifest = tmp_path / "m.jsonl"
+    with manifest.open("w") as lines:
+        for number in range(10_000):
+            audio = str(recordings[number % 14].file)
+            lines.write(json.dumps({"id": str(number), "audio": audio, "offset": 0.5, "duration": 1.0}) + "\n")
+    assert read_recordings(manifest).num_rows == 10_000
+    peaks: list[int] = []
+    for after_sec in (15, 25, 20, None):
+        with running(manifest, tmp_path / "to") as process:
+            if after_sec is not None:
+                time.sleep(after_sec)
+                if process.poll() is None:
+                    family = [process.pid, *children(process.pid)]
+                    peaks.append(max(map(peak_bytes, family)))
+                    os.killpg(process.pid, signal.SIGKILL)
+            process.communicate(timeout=TIMEOUT_SEC)
+    found = rows(tmp_path / "to")
+    assert len(found) == 10_000
+    for id, row in found.items():
+        assert row["text"] == found[str(int(id) % 14)]["text"]
+    assert max(peaks) < 1 << 30
+
+
+def peak_bytes(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+def test_the_seam_needs_no_command(recordings: list[Recording]) -> None:
+    """As docs/bulk.md shows it."""
+    from moulin.bulk.decode import decode
+    from moulin.bulk.transcriber import Transcriber
+
+    table = pa.table({"id": ["a"], "path": [str(recordings[0].file)]})
+    (heard,) = [Transcriber(DEMO_MODEL)(decoded) for decoded in decode(table)]
+    assert heard.column("text").to_pylist() == [recordings[0].text]
