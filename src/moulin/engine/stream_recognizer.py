@@ -113,15 +113,19 @@ class StreamRecognizer:
         self._inbox.open(slot)
         self._loudness.open(slot)
         self._endpoints.set(slot, chosen.rules if chosen.endpoint else None)
-        self._options.set(slot, chosen.decoding, graphs)
-        if self.spec.head != "ctc":
-            self._said.by_score[slot] = chosen.decoding.method == "fast_beam_search"
+        self._use(slot, chosen.decoding, graphs)
         self._segment_starts[slot] = 0
         self._broken[slot] = self._changed[slot] = False
         self._finalized_at[slot] = _NEVER
         self._begin_search(slot)
         self._open[slot] = stream
         return stream
+
+    def _use(self, slot: int, options: DecodingOptions, graphs: Graphs) -> None:
+        """Search `slot` with these options from its next step on."""
+        self._options.set(slot, options, graphs)
+        if self.spec.head != "ctc":
+            self._said.by_score[slot] = options.method == "fast_beam_search"
 
     def _graphs(self, options: DecodingOptions) -> Graphs:
         return graphs_asked_for(self.spec, options, self._can)
@@ -296,7 +300,7 @@ class StreamRecognizer:
                 if self._close_segment(stream):
                     self._changed[slot] = True
                 self._begin_search(slot)
-                self._options.set(slot, options.decoding, graphs)
+                self._use(slot, options.decoding, graphs)
             self._endpoints.set(slot, options.rules if options.endpoint else None)
             stream.options = options
 
