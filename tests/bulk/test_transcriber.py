@@ -17,7 +17,7 @@ from moulin.bulk.schema import RECORDINGS, TRANSCRIBED, transcript_of
 from moulin.bulk.transcriber import ENGINE_FAILED, Transcriber, batches
 from moulin.decoding.options import DecodingOptions
 from moulin.demo.files import DEMO_MODEL
-from moulin.errors import BundleError, EngineError
+from moulin.errors import BundleError, EngineError, OptionsError
 from moulin.transcribe_files import transcribe_in_process
 from moulin.transcript import Transcript
 from tests.conftest import Recording
@@ -74,6 +74,11 @@ def test_options_reach_the_search(recordings: list[Recording]) -> None:
     (decoded,) = decode(table(recordings[0].file))
     (row,) = Transcriber(DEMO_MODEL, options=DecodingOptions(blank_penalty=8.0))(decoded).to_pylist()
     assert row["text"] != recordings[0].text
+
+
+def test_alternatives_have_no_column() -> None:
+    with pytest.raises(OptionsError, match="Expected nbest 1 in bulk, got 3"):
+        Transcriber(DEMO_MODEL, options=DecodingOptions(nbest=3))
 
 
 def test_no_model(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from moulin.bulk.schema import (
     transcribed_table,
 )
 from moulin.decoding.options import DecodingOptions
-from moulin.errors import AudioError, EngineError
+from moulin.errors import AudioError, EngineError, OptionsError
 from moulin.long_audio.cutter import Piece
 from moulin.long_audio.joined_transcript import JoinedTranscript
 from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
@@ -58,6 +58,8 @@ class Transcriber:
         self.model = Path(model)
         self.engine = engine if device is None else replace(engine, device=device)
         self.options = options or DecodingOptions()
+        if self.options.nbest > 1:
+            raise OptionsError(f"Expected nbest 1 in bulk, got {self.options.nbest}: rows have no alternatives")
         self.batch_sec = batch_sec or (CPU_BATCH_SEC if self.engine.gpu is None else GPU_BATCH_SEC)
         self._recognizer: Recognizer | None = None
         self._opening = threading.Lock()

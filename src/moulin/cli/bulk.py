@@ -77,7 +77,7 @@ def run(
     *,
     selection: Selection,
     engine: Annotated[EngineChoice, without("device", "cuda_graphs")],
-    decoding: DecodingOptions,
+    decoding: Annotated[DecodingOptions, without("nbest", "lm_scale", "lodr_scale")],
 ) -> None:
     """Transcribe what a manifest or a folder lists, into parts that appear complete.
 
