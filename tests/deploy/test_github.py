@@ -1,4 +1,4 @@
-"""The project's pages and jobs on GitHub: their forms by its own schemas, and that jobs run what is in the repository."""
+"""The project on GitHub: its forms by its own schemas, and jobs that run what is in the repository."""
 
 from __future__ import annotations
 
