@@ -35,6 +35,27 @@ def test_hints(path: str, hint: str) -> None:
     assert hint in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("path", ["/v1/realtime", "/v1/stream"])
+def test_a_socket_without_an_upgrade(path: str) -> None:
+    """What comes through a proxy that does not pass it on."""
+    with TestClient(create_app(gateway_settings(triton=("127.0.0.1:1",)))) as client:
+        answer = client.get(path)
+    assert answer.status_code == 404
+    assert "Upgrade" in answer.json()["error"]["message"]
+
+
+def test_hints_of_other_methods() -> None:
+    with TestClient(create_app(gateway_settings(triton=("127.0.0.1:1",)))) as client:
+        openais, deepgrams = client.get("/v1/audio/transcriptions"), client.get("/v1/listen")
+    assert openais.status_code == deepgrams.status_code == 405
+    assert openais.headers["allow"] == deepgrams.headers["allow"] == "POST"
+    assert openais.json()["error"]["message"].endswith("Method Not Allowed (hint: it takes POST)")
+    said = deepgrams.json()
+    assert said["err_code"] == "METHOD_NOT_ALLOWED"
+    assert "it takes POST; for live speech a WebSocket" in said["err_msg"]
+    assert said["request_id"] == deepgrams.headers["dg-request-id"] == deepgrams.headers["x-request-id"]
+
+
 def test_clients_with_other_base_urls() -> None:
     """As OpenAI's own classes build their paths."""
     with running_gateway("127.0.0.1:1") as address:

@@ -9,7 +9,9 @@ _OURS = r"(?:audio/transcriptions|audio/translations|models|realtime|stream|list
 _NO_AZURE = (
     "this is no Azure: use OpenAI's client with a base URL that ends in /v1; --model-alias knows the deployment's name"
 )
+_SOCKET = "a WebSocket is opened here, and a proxy in front has to pass on its Upgrade header"
 _HINTS = (
+    (r"/v1/(?:realtime|stream)", _SOCKET),
     (rf"/{_OURS}", "the base URL ends in /v1"),
     (rf"(?:/v1){{2,}}/{_OURS}", "the base URL has /v1 once, and the client adds the rest"),
     (
@@ -34,6 +36,13 @@ def path_hint(path: str) -> str:
         if re.fullmatch(pattern, path):
             return hint
     return "GET /docs lists what is here"
+
+
+def method_hint(path: str, allowed: str) -> str:
+    """A sentence about `path`, which takes the methods `allowed` alone."""
+    methods = [method for method in allowed.split(", ") if method != "HEAD"]
+    hint = f"it takes {' and '.join(methods)}"
+    return f"{hint}; for live speech {_SOCKET}" if path == "/v1/listen" else hint
 
 
 def socket_hint(path: str) -> str:

@@ -17,9 +17,9 @@ from moulin.errors import MoulinError
 from moulin.gateway.access import key_subprotocol
 from moulin.gateway.api_error import api_error
 from moulin.gateway.deepgram.container import DecodedSocket
-from moulin.gateway.deepgram.errors import answer_refusal
 from moulin.gateway.deepgram.session import DeepgramSession, HearChannel
 from moulin.gateway.deepgram.wish import Wish
+from moulin.gateway.error_forms import answer
 from moulin.gateway.live_connection import LiveConnection, Socket
 from moulin.gateway.live_recognition import LiveRecognition
 from moulin.gateway.live_socket import CloseCode, LiveSocket
@@ -47,7 +47,7 @@ async def listen_live(services: Services, websocket: WebSocket) -> None:
                 places.enter_context(services.metrics.active_streams.track_inprogress())
             await _serve(services, websocket, wish, model.name, options, headers)
     except MoulinError as error:
-        await answer_refusal(api_error(error), websocket.scope, websocket.receive, websocket.send)
+        await answer(api_error(error), websocket.scope, websocket.receive, websocket.send)
 
 
 async def _serve(
