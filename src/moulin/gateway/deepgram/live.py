@@ -7,6 +7,7 @@ import math
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from starlette.websockets import WebSocket
@@ -62,8 +63,9 @@ async def _serve(
     socket = DeepgramSocket(websocket)
     recognition = ChannelRecognitions(services, request_id, wish.channels)
     heard = wish if wish.raw is not None else replace(wish, raw=_DECODED)
-    session = DeepgramSession(heard, model, options, request_id, socket.sha256)
     async with _decoded(services, socket, is_container=wish.raw is None) as decoded:
+        warnings = partial(getattr, decoded, "warnings", ())
+        session = DeepgramSession(heard, model, options, request_id, socket.sha256, warnings)
         await LiveConnection(services, decoded, session, recognition).run()
     websocket.state.log = {"model": model, "audio_sec": round(recognition.audio_sec, 3)}
 
