@@ -21,7 +21,7 @@ from .running_gateway import running_gateway
         ("/models", "the base URL ends in /v1"),
         ("/v1/v1/audio/transcriptions", "/v1 once"),
         ("/v1/audio/transcriptions/audio/transcriptions", "the client adds the rest"),
-        ("/openai/v1/audio/transcriptions", "right behind the host"),
+        ("/api/v1/audio/transcriptions", "right behind the host"),
         ("/openai/deployments/my-whisper/audio/transcriptions", "this is no Azure"),
         ("/v1/chat/completions", "this server transcribes speech"),
         ("/nowhere", "GET /docs lists"),
@@ -61,7 +61,7 @@ def test_clients_with_other_base_urls() -> None:
     with running_gateway("127.0.0.1:1") as address:
         for client, hint in (
             (openai.OpenAI(base_url=f"http://{address}", api_key="x"), "the base URL ends in /v1"),
-            (openai.OpenAI(base_url=f"http://{address}/openai/v1", api_key="x"), "right behind the host"),
+            (openai.OpenAI(base_url=f"http://{address}/api/v1", api_key="x"), "right behind the host"),
             (
                 openai.AzureOpenAI(azure_endpoint=f"http://{address}", api_key="x", api_version="2025-01-01"),
                 "this is no Azure",
@@ -69,6 +69,20 @@ def test_clients_with_other_base_urls() -> None:
         ):
             with client, pytest.raises(openai.NotFoundError, match=hint):
                 client.audio.transcriptions.create(file=b"x", model="whisper-1")
+
+
+def test_groqs_paths() -> None:
+    """They are those without `/openai`, with all that is asked for there."""
+    page = {"origin": "https://elsewhere.example"}
+    for settings in ({}, {"api_keys": ("secret",)}):
+        with TestClient(create_app(gateway_settings(triton=("127.0.0.1:1",), **settings))) as client:
+            for method, path in (("GET", "models"), ("POST", "audio/transcriptions"), ("GET", "nowhere")):
+                for headers in ({}, page, {"authorization": "Bearer secret"}):
+                    here, groqs = (
+                        client.request(method, f"{prefix}/v1/{path}", headers=headers) for prefix in ("", "/openai")
+                    )
+                    assert (groqs.status_code, groqs.json()) == (here.status_code, here.json())
+                    assert groqs.status_code != 404 or path == "nowhere"
 
 
 def test_an_azure_socket() -> None:

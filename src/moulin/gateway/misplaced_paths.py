@@ -1,8 +1,10 @@
-"""What to do about a path that is not here, for the hint of a 404."""
+"""Paths that clients ask for beside those of the routes: what they mean, or the hint of a 404."""
 
 from __future__ import annotations
 
 import re
+
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 _OURS = r"(?:audio/transcriptions|audio/translations|models|realtime|stream|listen)(?:/.*)?"
 
@@ -28,6 +30,23 @@ _HINTS = (
         "this server transcribes speech: /v1/audio/transcriptions and /v1/realtime",
     ),
 )
+
+
+_GROQS = "/openai/v1/"
+
+
+class GroqsPaths:
+    """ASGI middleware: what Groq's client asks for, whose paths begin with `/openai/v1/` whatever its base URL, is what
+    has no `/openai` in front."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith(_GROQS):
+            path = scope["path"].removeprefix("/openai")
+            scope = {**scope, "path": path, "raw_path": path.encode()}
+        await self._app(scope, receive, send)
 
 
 def path_hint(path: str) -> str:
