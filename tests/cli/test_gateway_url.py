@@ -105,6 +105,14 @@ def test_tls(server: TritonServer, recordings: list[Recording]) -> None:
             done = moulin(verb, recordings[0].file, "--url", url).expect(1)
             assert f"No gateway answers at {url}: " in done.err
             assert "certificate" in done.err
+            assert "hint: SSL_CERT_FILE names" in done.err
+            plain = f"http://localhost:{address.rpartition(':')[2]}"
+            done = moulin(verb, recordings[0].file, "--url", plain).expect(1)
+            assert "hint: a server with TLS is at https://" in done.err
+    with running_gateway(server.grpc_url) as address:
+        for verb in ("transcribe", "stream"):
+            done = moulin(verb, recordings[0].file, "--url", f"https://{address}").expect(1)
+            assert "hint: a server without TLS is at http://" in done.err
 
 
 @pytest.mark.triton
@@ -145,6 +153,8 @@ def test_what_the_gateway_refuses(gateway: str, recordings: list[Recording], tmp
         (["--url", NOBODY, "--api-key", "ключ"], "Expected an API key of printable ASCII"),
         (["--url", NOBODY, "--api-key", "@/nowhere"], "Cannot read the API key in /nowhere: No such file"),
         (["--url", NOBODY, "--api-key", "@SEVERAL"], "Expected one API key in .*, got several lines"),
+        (["--url", "ftp://h:1", "--api-key", "k"], "Expected --url HOST:PORT of Triton's gRPC, or a gateway's http://"),
+        (["--url", "wss://h:1/v1"], "Expected --url HOST:PORT of Triton's gRPC, or a gateway's http://"),
         (["--url", "h:1", "--api-key", "k"], "Expected --api-key with the URL of a gateway"),
         (["--url", NOBODY, "--hotwords", "one :3"], "Expected hotwords without scores of their own"),
         (["--url", NOBODY, "--blank-skip", "0.9"], "Expected options that a gateway's recordings have, got blank_skip"),

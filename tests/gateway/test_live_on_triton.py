@@ -588,6 +588,11 @@ def test_a_browser_with_a_short_lived_key(server: TritonServer, recordings: list
             for wrong in (5, 7201):
                 with pytest.raises(openai.BadRequestError, match="seconds from 10 to 7,200"):
                     await client.realtime.client_secrets.create(expires_after={"seconds": wrong})
+            wrong_anchor: Any = {"anchor": "now"}
+            with pytest.raises(openai.BadRequestError, match="the anchor created_at, got 'now'"):
+                await client.realtime.client_secrets.create(expires_after=wrong_anchor)
+            misspelt = await client.realtime.client_secrets.with_raw_response.create(extra_body={"sesion": {}})
+            assert misspelt.headers["x-moulin-ignored"] == "sesion"
             with pytest.raises(openai.BadRequestError, match="holds no conversations"):
                 await client.realtime.client_secrets.create(session={"type": "realtime"})
             with pytest.raises(openai.NotFoundError, match="no model 'nobody'"):
@@ -622,7 +627,7 @@ def test_a_browser_with_a_short_lived_key(server: TritonServer, recordings: list
                 await connect(f"ws://{other}/v1/{path}", subprotocols=offered(key))
             assert caught.value.response.status_code == 401
         async with AsyncOpenAI(base_url=f"http://{one}/v1", api_key=secret.value, max_retries=0) as client:
-            with pytest.raises(openai.AuthenticationError):
+            with pytest.raises(openai.AuthenticationError, match="a client secret opens WS /v1/realtime"):
                 await client.models.list()
             with pytest.raises(openai.AuthenticationError):
                 await client.realtime.client_secrets.create()

@@ -62,6 +62,12 @@ def test_every_field_of_openais_client_is_in_the_form(described: dict[str, Any])
     assert "others" not in fields
 
 
+def test_errors_have_the_form_of_the_path(described: dict[str, Any]) -> None:
+    for path, form in (("/v1/listen", "DeepgramError"), ("/v1/audio/transcriptions", "Error")):
+        answer = described["paths"][path]["post"]["responses"]["default"]["content"]["application/json"]
+        assert answer["schema"]["$ref"].endswith(f"/{form}")
+
+
 def test_every_reference_leads_somewhere(described: dict[str, Any]) -> None:
     def references(value: Any) -> Iterator[str]:
         if isinstance(value, dict):
@@ -118,5 +124,7 @@ def test_the_page_says_the_same(client: TestClient, described: dict[str, Any]) -
                 assert operation["summary"] in page.text
     for field in ("keywords[]", "response_format", "channels", "expires_after"):
         assert field in page.text
+    places = [page.text.index(heading) for heading in ("Recordings", "WS /v1/realtime", "WS /v1/listen", "Operation")]
+    assert places == sorted(places)
     for link in page.links:
         assert client.get(link).status_code == 200, link

@@ -38,7 +38,10 @@ async def _events(_request: Request) -> Response:
 def _answer(path: str) -> httpx.Response:
     """To a request for `path`, of a server that is stopped as soon as the request is under way."""
     _begun.clear()
-    app = Starlette(routes=[Route("/never", _never), Route("/events", _events)], middleware=[Middleware(Stopping)])
+    app = Starlette(
+        routes=[Route("/never", _never), Route("/v1/listen", _never), Route("/events", _events)],
+        middleware=[Middleware(Stopping)],
+    )
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1, lifespan="off"))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
@@ -53,6 +56,13 @@ def _answer(path: str) -> httpx.Response:
         answer = httpx.get(f"http://{host}:{port}{path}", timeout=30)
         thread.join(30)
     return answer
+
+
+def test_deepgrams_form() -> None:
+    answer = _answer("/v1/listen")
+    assert answer.status_code == 503
+    assert answer.json()["err_code"] == "SERVICE_UNAVAILABLE"
+    assert "The gateway is stopping" in answer.json()["err_msg"]
 
 
 def test_a_clear_error() -> None:

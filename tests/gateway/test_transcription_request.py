@@ -23,6 +23,13 @@ def test_lists_come_with_brackets_or_without() -> None:
         assert transcription_request(form).timestamp_granularities == ("word", "segment")
 
 
+def test_two_values_of_one_field() -> None:
+    assert transcription_request(_form(("model", "whisper-1"), ("user", "a"), ("user", "b"))).model == "whisper-1"
+    with pytest.raises(ApiError, match=r"Expected one response_format, got 'srt' and 'json'") as caught:
+        transcription_request(_form(("response_format", "srt"), ("response_format", "json")))
+    assert caught.value.param == "response_format"
+
+
 def test_decoding_options() -> None:
     request = transcription_request(_form(("method", "modified_beam_search"), ("beam", "8"), ("temperature", "0.7")))
     assert request.decoding_changes(with_prompt=True) == {"method": "modified_beam_search", "beam": 8}

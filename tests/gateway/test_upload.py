@@ -63,6 +63,14 @@ def test_too_large_by_its_length_or_by_what_comes(client: TestClient) -> None:
         assert (answer.status_code, answer.json()["error"]["code"]) == (413, "file_too_large")
 
 
+def _part(disposition: str, body: str = "abc") -> bytes:
+    return f"--a\r\nContent-Disposition: {disposition}\r\n\r\n{body}\r\n".encode()
+
+
+PLAIN = _part('form-data; name="file"; filename="a.wav"')
+FORM = {"content-type": "multipart/form-data; boundary=a"}
+
+
 @pytest.mark.parametrize(
     ("headers", "body", "status", "message"),
     [
@@ -70,6 +78,11 @@ def test_too_large_by_its_length_or_by_what_comes(client: TestClient) -> None:
         ({"content-type": "multipart/form-data; boundary=a", "content-encoding": "gzip"}, b"", 415, "not compressed"),
         ({"content-type": "multipart/form-data; boundary=a"}, b"nothing of it", 400, "The form is damaged"),
         ({"content-type": "multipart/form-data"}, b"", 400, "The form is damaged: Missing boundary"),
+        (FORM, PLAIN + b"--a\r\nContent-Disposition: form-data; name=x\r\n\r\n1", 400, "ends before its last boundary"),
+        (FORM, PLAIN[:-4], 400, "ends before its last boundary"),
+        (FORM, PLAIN + PLAIN + b"--a--", 400, "Expected one recording in a request, got more files"),
+        (FORM, _part("form-data; name=x") * 1065 + b"--a--", 400, "Expected at most 1,064 fields, got more"),
+        (FORM, _part("form-data; name=x", "x" * 1_048_577) + b"--a--", 400, "Expected 'x' to have at most 1,048,576"),
         ({"content-type": "multipart/form-data; boundary=a"}, b"--a--\r\n", 400, "in the field 'file', got none"),
     ],
 )
@@ -79,13 +92,6 @@ def test_bodies_that_are_no_form(
     answer = client.post("/", content=body, headers=headers)
     assert answer.status_code == status
     assert message in answer.json()["error"]["message"]
-
-
-def _part(disposition: str, body: str = "abc") -> bytes:
-    return f"--a\r\nContent-Disposition: {disposition}\r\n\r\n{body}\r\n".encode()
-
-
-PLAIN = _part('form-data; name="file"; filename="a.wav"')
 
 
 @pytest.mark.parametrize(

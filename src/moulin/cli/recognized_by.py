@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from moulin.errors import OptionsError
 from moulin.models.engine_choice import EngineChoice
 from moulin.models.language_model_files import NO_FILES, LanguageModelFiles
 from moulin.options import held, option
+from moulin.quoting import quoted
 from moulin.triton_repo.contract import MODEL_NAME
 
 if TYPE_CHECKING:
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 
 DEFAULT_URL = "localhost:8001"
 KEY_VARIABLE = "MOULIN_API_KEY"
+
+
+_OTHER_SCHEME = re.compile("(?!dns:|unix:)[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+"""The beginning of an address that neither gRPC nor a gateway has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,10 @@ class RecognizedBy:
         if self.lm != NO_FILES and self.model is None:
             raise OptionsError(
                 "Expected --lm with --model, got a server", hint="a server has its own: moulin serve --lm FILE"
+            )
+        if self.url is not None and self.gateway is None and _OTHER_SCHEME.match(self.url):
+            raise OptionsError(
+                f"Expected --url HOST:PORT of Triton's gRPC, or a gateway's http:// or https://, got {quoted(self.url)}"
             )
         if self.api_key is not None and self.gateway is None:
             raise OptionsError(

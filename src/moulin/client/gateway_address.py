@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -72,8 +73,18 @@ class GatewayAddress:
     def unreachable(self, reason: object) -> ServerUnavailable:
         return ServerUnavailable(
             f"No gateway answers at {cut(self.url)}: {cut(str(reason) or type(reason).__name__)}",
-            hint="Triton's gRPC port has no https:// in front",
+            hint=self._cause(reason),
         )
+
+    def _cause(self, reason: object) -> str:
+        """What to look at when nothing was understood."""
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            return "SSL_CERT_FILE names a file with the certificate of a server of your own"
+        if isinstance(reason, ssl.SSLError):
+            return "a server without TLS is at http://"
+        if self.is_secure or (isinstance(reason, OSError) and not isinstance(reason, ConnectionError)):
+            return "the gateway's port is 9000 by default"
+        return "a server with TLS is at https://; Triton's gRPC port has nothing in front"
 
     def refusal(self, status: int, body: bytes, headers: Mapping[str, str]) -> ClientError:
         """The error in a response that is no success."""

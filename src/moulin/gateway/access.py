@@ -9,10 +9,10 @@ from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from moulin.gateway.api_error import ApiError, answer
+from moulin.gateway.api_error import ApiError
 from moulin.gateway.api_keys import KEY_NAME, ApiKeys
 from moulin.gateway.client_secrets import ClientSecret, opened
-from moulin.gateway.deepgram.errors import answer_refusal, is_deepgrams
+from moulin.gateway.error_forms import answer
 from moulin.gateway.limits import Limits
 from moulin.gateway.named_keys import SECRET_PREFIX
 from moulin.gateway.settings import GatewaySettings
@@ -52,8 +52,7 @@ class Access:
         try:
             self._check(HTTPConnection(scope))
         except ApiError as error:
-            refuse = answer_refusal if is_deepgrams(scope["path"]) else answer
-            await refuse(error, scope, receive, send)
+            await answer(error, scope, receive, send)
             return
         await self._app(scope, receive, send)
 

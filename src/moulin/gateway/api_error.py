@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from moulin.errors import (
@@ -108,13 +108,8 @@ def _refusal(
     return ApiError(status, error.message, code=code, param=param, hint=error.hint, retry_after_sec=retry_after_sec)
 
 
-async def answer(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer a request with `error`; a WebSocket, which is not accepted yet, with the same status and body as HTTP."""
-    await answer_with(JSONResponse(error.body(), error.status, error.headers()), error, scope, receive, send)
-
-
 async def answer_with(response: Response, error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
-    """`answer` with a response of another form."""
+    """Answer a request with the response that says `error`, and a WebSocket that is not accepted yet as well."""
     if scope["type"] == "websocket":
         assert (await receive())["type"] == "websocket.connect"
         if "websocket.http.response" not in scope.get("extensions", {}):

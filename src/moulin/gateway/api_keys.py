@@ -10,7 +10,7 @@ from contextvars import ContextVar
 
 from moulin.errors import OptionsError
 from moulin.gateway.api_error import ApiError
-from moulin.gateway.named_keys import NamedKey, key_entries, named_keys
+from moulin.gateway.named_keys import SECRET_PREFIX, NamedKey, key_entries, named_keys
 from moulin.gateway.settings import GatewaySettings
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,9 @@ class ApiKeys:
             )
         matches = [hmac.compare_digest(offered.encode(), key.key) for key in self._keys]
         if True not in matches:
-            raise ApiError(401, "The API key is not one of this gateway's", code="invalid_api_key")
+            is_secret = offered.startswith(SECRET_PREFIX)
+            hint = "a client secret opens WS /v1/realtime, and nothing else" if is_secret else None
+            raise ApiError(401, "The API key is not one of this gateway's", code="invalid_api_key", hint=hint)
         return self._keys[matches.index(True)]
 
     def _refresh(self) -> None:

@@ -2,6 +2,7 @@
 
 `create_app` builds it. A request passes these layers in order:
 
+    GroqsPaths       `/openai/v1/…` is `/v1/…`
     Stopping         the answer to requests that outlast the grace period
     RequestContext   an id (`request.state.request_id`), a line in the log, metrics, unexpected exceptions
     Access           API key, origin, rate; WebSockets are refused before they are accepted
@@ -36,16 +37,17 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
 from moulin.errors import MoulinError
 from moulin.gateway import client_secret_routes, docs_page, http_routes, ignored_fields, live_routes
 from moulin.gateway.access import Access
-from moulin.gateway.api_error import ApiError, answer, api_error
+from moulin.gateway.api_error import ApiError, api_error
 from moulin.gateway.deepgram import routes as deepgram_routes
-from moulin.gateway.misplaced_paths import path_hint, socket_hint
+from moulin.gateway.error_forms import answer, error_response
+from moulin.gateway.misplaced_paths import GroqsPaths, method_hint, path_hint, socket_hint
 from moulin.gateway.request_context import RequestContext
 from moulin.gateway.riva.server import RivaServer
 from moulin.gateway.services import Services
@@ -81,6 +83,7 @@ def create_app(settings: GatewaySettings) -> Starlette:
             WebSocketRoute("/{path:path}", _unknown_socket),
         ],
         middleware=[
+            Middleware(GroqsPaths),
             Middleware(Stopping),
             Middleware(RequestContext, metrics=services.metrics, tracing=services.tracing),
             *_cors(settings),
@@ -128,17 +131,22 @@ async def _unknown_socket(websocket: WebSocket) -> None:
     await answer(refusal, websocket.scope, websocket.receive, websocket.send)
 
 
-async def _answer_error(_request: Request, error: Exception) -> Response:
-    refusal = api_error(error)
-    return JSONResponse(refusal.body(), refusal.status, refusal.headers())
+async def _answer_error(request: Request, error: Exception) -> Response:
+    return error_response(api_error(error), request.scope)
 
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     message = f"{cut(request.method, 20)} {cut(request.scope['path'])}: {cut(error.detail, 200)}"
-    hint = path_hint(request.scope["path"]) if error.status_code == 404 else None
+    hint, headers = None, dict(error.headers or {})
+    if error.status_code == 404:
+        hint = path_hint(request.scope["path"])
+    elif error.status_code == 405:
+        hint = method_hint(request.scope["path"], headers.get("Allow", ""))
     refusal = ApiError(error.status_code, message, code=_CODES.get(error.status_code), hint=hint)
-    return JSONResponse(refusal.body(), refusal.status, dict(error.headers or {}))
+    response = error_response(refusal, request.scope)
+    response.headers.update(headers)
+    return response
 
 
 _EXCEPTION_HANDLERS: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {

@@ -19,6 +19,8 @@ from moulin.untrusted_json import JsonError, read_json
 _OLDER_SEC = 60
 """OpenAI's, of the older form."""
 _MOST_BYTES = 1 << 17
+_ANCHOR = "created_at"
+_FIELDS = {"session", "expires_after"}
 
 
 def routes(services: Services) -> list[BaseRoute]:
@@ -29,7 +31,8 @@ def routes(services: Services) -> list[BaseRoute]:
         value, expires_at = new_secret(_api_key(request), session, older=False, valid_sec=valid_sec)
         shown = {**config.to_dict(random_id("sess")), "expires_at": expires_at}
         return JSONResponse(
-            {"value": value, "expires_at": expires_at, "session": shown}, headers=services.ignored.note(config.ignored)
+            {"value": value, "expires_at": expires_at, "session": shown},
+            headers=services.ignored.note([*config.ignored, *sorted(body.keys() - _FIELDS)]),
         )
 
     async def transcription_sessions(request: Request) -> Response:
@@ -82,6 +85,13 @@ def _valid_sec(expires_after: Any) -> int:
     if expires_after is None:
         return USUAL_SEC
     seconds = expires_after.get("seconds", USUAL_SEC) if isinstance(expires_after, dict) else None
+    if seconds is not None and (anchor := expires_after.get("anchor", _ANCHOR)) != _ANCHOR:
+        raise ApiError(
+            400,
+            f"Expected expires_after to have the anchor {_ANCHOR}, got {quoted(anchor)}",
+            code="invalid_value",
+            param="expires_after",
+        )
     if not isinstance(seconds, int) or isinstance(seconds, bool) or not FEWEST_SEC <= seconds <= MOST_SEC:
         raise ApiError(
             400,

@@ -19,10 +19,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from moulin.gateway.api_error import RETRY_AFTER_SEC, ApiError
+from moulin.gateway.error_forms import error_response
 from moulin.gateway.event_turns import Turns
 from moulin.gateway.http_protocol import HttpProtocol
 
@@ -308,8 +308,9 @@ def _when_full(app: Any) -> ASGIApp:
             hint="try again later",
             retry_after_sec=RETRY_AFTER_SEC,
         )
-        headers = {**refusal.headers(), "connection": "close"}
-        await JSONResponse(refusal.body(), refusal.status, headers)(scope, receive, send)
+        response = error_response(refusal, scope)
+        response.headers["connection"] = "close"
+        await response(scope, receive, send)
 
     return answer
 

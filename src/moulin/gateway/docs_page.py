@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from moulin.gateway.openapi import document
+from moulin.gateway.openapi import LIVE_SPEECH, TAGS, document
 
 _HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; "
@@ -48,14 +48,16 @@ def _page(described: dict[str, Any]) -> Iterator[str]:
         for method, operation in methods.items()
         if method != "parameters"
     ]
-    for tag, group in groupby(sorted(operations, key=lambda found: found[:3]), key=lambda found: found[0]):
+    operations.sort(key=lambda found: (TAGS.index(found[0]), found[2]))
+    for tag, group in groupby(operations, key=lambda found: found[0]):
         yield f"<h2>{escape(tag)}</h2>"
         for _, method, path, operation in group:
             yield from _operation(method, path, operation)
-    yield "<h2>WebSockets</h2><dl>"
-    for path, what in described["x-websockets"].items():
-        yield f"<dt><code>{escape(path)}</code></dt><dd>{escape(what)}</dd>"
-    yield "</dl></main></body></html>\n"
+        if tag == LIVE_SPEECH:
+            for path, what in described["x-websockets"].items():
+                yield f'<section><h3><span class="method">WS</span> <code>{escape(path)}</code></h3>'
+                yield f"<p>{escape(what)}.</p></section>"
+    yield "</main></body></html>\n"
 
 
 def _operation(method: str, path: str, operation: dict[str, Any]) -> Iterator[str]:

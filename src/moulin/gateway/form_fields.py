@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from starlette.datastructures import UploadFile
@@ -14,11 +14,14 @@ from moulin.quoting import quoted
 _INDEXED = re.compile(r"(?P<name>[^\[\]]+)\[(?P<key>[^\[\]]*)\]")
 
 
-def form_fields(items: Iterable[tuple[str, str | UploadFile]], lists: Iterable[str]) -> dict[str, Any]:
+def form_fields(
+    items: Iterable[tuple[str, str | UploadFile]], lists: Iterable[str], single: Collection[str] = ()
+) -> dict[str, Any]:
     """Values by name, but for the file: text, a list (`name[]`, `name[0]`, `name` of `lists`), an object (`name[key]`).
 
-    An empty value is a field that was not given. Of one that is given twice the last counts, and its names in `lists`
-    are lists however they come. Raises ApiError 400 for text that is no Unicode, or a file in another field.
+    An empty value is a field that was not given, and names in `lists` are lists however they come. Raises ApiError 400
+    for text that is no Unicode, a file in another field, and two values of a field in `single`; of another that is
+    given twice the last counts.
     """
     fields: dict[str, Any] = {}
     for name, value in items:
@@ -39,6 +42,8 @@ def form_fields(items: Iterable[tuple[str, str | UploadFile]], lists: Iterable[s
         indexed = _INDEXED.fullmatch(name)
         name, key = (indexed["name"], indexed["key"]) if indexed else (name, None)
         if key is None and name not in lists:
+            if name in single and fields.get(name, value) != value:
+                raise given_twice(name, fields[name], value)
             fields[name] = value
         elif not key or key.isdecimal():
             gathered = fields.get(name)
@@ -47,6 +52,17 @@ def form_fields(items: Iterable[tuple[str, str | UploadFile]], lists: Iterable[s
             gathered = fields.get(name)
             fields[name] = {**gathered, key: value} if isinstance(gathered, dict) else {key: value}
     return fields
+
+
+def given_twice(name: str, one: object, other: object) -> ApiError:
+    """The refusal of two values where one counts: to take either would be a guess."""
+    return ApiError(
+        400,
+        f"Expected one {name}, got {quoted(one)} and {quoted(other)}",
+        code="invalid_value",
+        param=name,
+        hint="give it once",
+    )
 
 
 def _expect_unicode(value: str) -> None:

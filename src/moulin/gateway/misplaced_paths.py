@@ -1,15 +1,19 @@
-"""What to do about a path that is not here, for the hint of a 404."""
+"""Paths that clients ask for beside those of the routes: what they mean, or the hint of a 404."""
 
 from __future__ import annotations
 
 import re
+
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 _OURS = r"(?:audio/transcriptions|audio/translations|models|realtime|stream|listen)(?:/.*)?"
 
 _NO_AZURE = (
     "this is no Azure: use OpenAI's client with a base URL that ends in /v1; --model-alias knows the deployment's name"
 )
+_SOCKET = "a WebSocket is opened here, and a proxy in front has to pass on its Upgrade header"
 _HINTS = (
+    (r"/v1/(?:realtime|stream)", _SOCKET),
     (rf"/{_OURS}", "the base URL ends in /v1"),
     (rf"(?:/v1){{2,}}/{_OURS}", "the base URL has /v1 once, and the client adds the rest"),
     (
@@ -28,12 +32,36 @@ _HINTS = (
 )
 
 
+_GROQS = "/openai/v1/"
+
+
+class GroqsPaths:
+    """ASGI middleware: what Groq's client asks for, whose paths begin with `/openai/v1/` whatever its base URL, is what
+    has no `/openai` in front."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith(_GROQS):
+            path = scope["path"].removeprefix("/openai")
+            scope = {**scope, "path": path, "raw_path": path.encode()}
+        await self._app(scope, receive, send)
+
+
 def path_hint(path: str) -> str:
     """A sentence about `path`, at which nothing is."""
     for pattern, hint in _HINTS:
         if re.fullmatch(pattern, path):
             return hint
     return "GET /docs lists what is here"
+
+
+def method_hint(path: str, allowed: str) -> str:
+    """A sentence about `path`, which takes the methods `allowed` alone."""
+    methods = [method for method in allowed.split(", ") if method != "HEAD"]
+    hint = f"it takes {' and '.join(methods)}"
+    return f"{hint}; for live speech {_SOCKET}" if path == "/v1/listen" else hint
 
 
 def socket_hint(path: str) -> str:

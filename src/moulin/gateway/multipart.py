@@ -16,6 +16,8 @@ from starlette.datastructures import FormData
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from moulin.quoting import quoted
+
 FORM = b"multipart/form-data"
 
 
@@ -26,7 +28,7 @@ def content_kind(header: str) -> bytes:
 
 
 async def multipart_form(request: Request, *, max_files: int, max_fields: int) -> FormData:
-    """The form in the body of `request`. Raises MultiPartException."""
+    """The form in the body of `request`. Raises MultiPartException, of which FormTooLarge says what is too much."""
     _, parameters = parse_options_header(request.headers.get("content-type"))
     async with aclosing(_from_first_boundary(request.stream(), parameters.get(b"boundary", b""))) as body:
         return await _Parser(request.headers, body, max_files=max_files, max_fields=max_fields).parse()
@@ -48,10 +50,40 @@ async def _from_first_boundary(body: AsyncIterator[bytes], boundary: bytes) -> A
         yield block
 
 
+class FormTooLarge(MultiPartException):
+    """A form has more files, fields or text than may be; the message is a sentence."""
+
+
 class _Parser(MultiPartParser):
+    _has_ended = False
+
+    async def parse(self) -> FormData:
+        form = await super().parse()
+        if not self._has_ended:  # a field or a part of the recording may be missing
+            for file in self._files_to_close_on_error:
+                file.close()
+            raise MultiPartException("it ends before its last boundary")
+        return form
+
     def on_headers_finished(self) -> None:
         self._current_part.content_disposition = _with_plain_file_name(self._current_part.content_disposition or b"")
-        super().on_headers_finished()
+        try:
+            super().on_headers_finished()
+        except MultiPartException:
+            if self._current_files > self.max_files:
+                raise FormTooLarge("Expected one recording in a request, got more files") from None
+            if self._current_fields > self.max_fields:
+                raise FormTooLarge(f"Expected at most {self.max_fields:,} fields, got more") from None
+            raise
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        part = self._current_part
+        if part.file is None and len(part.data) + end - start > self.max_part_size:
+            raise FormTooLarge(f"Expected {quoted(part.field_name)} to have at most {self.max_part_size:,} bytes")
+        super().on_part_data(data, start, end)
+
+    def on_end(self) -> None:
+        self._has_ended = True
 
 
 def _with_plain_file_name(disposition: bytes) -> bytes:

@@ -13,9 +13,14 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 import moulin
 from moulin.gateway.client_secrets import FEWEST_SEC, MOST_SEC, USUAL_SEC
+from moulin.gateway.deepgram.errors import is_deepgrams
 from moulin.gateway.transcription_request import LISTS, TranscriptionRequest
 
 _JSON = "application/json"
+
+LIVE_SPEECH = "Live speech"
+TAGS = ("Recordings", LIVE_SPEECH, "Models", "Operation")
+"""In the order in which they are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,9 @@ _SCHEMAS: dict[str, Any] = {
             param={"type": ["string", "null"]},
             code={"type": ["string", "null"]},
         ),
+    ),
+    "DeepgramError": _object(
+        ("err_code", "err_msg", "request_id"), err_code=_STRING, err_msg=_STRING, request_id=_STRING
     ),
     "Model": _object(
         ("id", "object", "created", "owned_by"),
@@ -96,6 +104,12 @@ def _form() -> dict[str, Any]:
     return {"multipart/form-data": {"schema": _object(("file", "model"), **fields)}}
 
 
+def _expires_after() -> dict[str, Any]:
+    seconds = {"type": "integer", "minimum": FEWEST_SEC, "maximum": MOST_SEC, "default": USUAL_SEC}
+    said = f"`seconds` from now: {FEWEST_SEC} to {MOST_SEC:,}; {USUAL_SEC} without it."
+    return {**_object(anchor={"const": "created_at"}, seconds=seconds), "description": said}
+
+
 def _operations() -> dict[tuple[str, str], Operation]:
     model = {_JSON: {"schema": _of("Model")}}
     transcription = {
@@ -123,28 +137,20 @@ def _operations() -> dict[tuple[str, str], Operation]:
         ("/v1/models", "get"): Operation("Models", "The models", {_JSON: {"schema": _of("Models")}}),
         ("/v1/models/{name}", "get"): Operation("Models", "A model, by any of its names", model),
         ("/v1/realtime/client_secrets", "post"): Operation(
-            "Live speech",
+            LIVE_SPEECH,
             "A short-lived key for a browser",
             {_JSON: {"schema": _of("ClientSecret")}},
             {
                 _JSON: {
                     "schema": _object(
                         session={"type": "object", "description": "As in `session.update`."},
-                        expires_after=_object(
-                            anchor={"const": "created_at"},
-                            seconds={
-                                "type": "integer",
-                                "minimum": FEWEST_SEC,
-                                "maximum": MOST_SEC,
-                                "default": USUAL_SEC,
-                            },
-                        ),
+                        expires_after=_expires_after(),
                     )
                 }
             },
         ),
         ("/v1/realtime/transcription_sessions", "post"): Operation(
-            "Live speech",
+            LIVE_SPEECH,
             "A short-lived key for a browser, in the older form",
             state,
             {_JSON: {"schema": {"type": "object", "description": "As in `transcription_session.update`."}}},
@@ -177,7 +183,7 @@ def document(routes: Iterable[BaseRoute]) -> dict[str, Any]:
             continue
         path = route.path.replace(":path}", "}")
         methods = {method.lower() for method in route.methods or ()} - {"head"}
-        found = {method: _described(known[path, method]) for method in sorted(methods) if (path, method) in known}
+        found = {method: _described(path, known[path, method]) for method in sorted(methods) if (path, method) in known}
         if found:
             named = [{"name": "name", "in": "path", "required": True, "schema": _STRING}] if "{name}" in path else []
             paths[path] = {**found, **({"parameters": named} if named else {})}
@@ -192,6 +198,7 @@ def document(routes: Iterable[BaseRoute]) -> dict[str, Any]:
             "ends in `/v1`. WebSockets: " + "; ".join(f"`{path}`: {what}" for path, what in sockets.items()) + ".",
         },
         "servers": [{"url": "/"}],
+        "tags": [{"name": tag} for tag in TAGS],
         "security": [{}, {"key": []}],
         "paths": dict(sorted(paths.items())),
         "components": {
@@ -202,13 +209,14 @@ def document(routes: Iterable[BaseRoute]) -> dict[str, Any]:
     }
 
 
-def _described(operation: Operation) -> dict[str, Any]:
+def _described(path: str, operation: Operation) -> dict[str, Any]:
+    error = _of("DeepgramError" if is_deepgrams(path) else "Error")
     described: dict[str, Any] = {
         "tags": [operation.tag],
         "summary": operation.summary,
         "responses": {
             **({"200": {"description": "The answer", "content": operation.answers}} if operation.answers else {}),
-            "default": {"description": "An error", "content": {_JSON: {"schema": _of("Error")}}},
+            "default": {"description": "An error", "content": {_JSON: {"schema": error}}},
         },
     }
     if operation.description:

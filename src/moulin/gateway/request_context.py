@@ -11,11 +11,11 @@ from contextvars import ContextVar
 from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moulin.gateway.api_error import api_error
 from moulin.gateway.api_keys import KEY_NAME
+from moulin.gateway.error_forms import error_response
 from moulin.gateway.metrics import Metrics
 from moulin.gateway.tracing import Tracing
 from moulin.quoting import cut
@@ -70,8 +70,7 @@ class RequestContext:
         except Exception as error:
             logger.exception("The gateway failed")
             if status == 0 and scope["type"] == "http":
-                refusal = api_error(error)
-                await JSONResponse(refusal.body(), refusal.status)(scope, receive, observed)
+                await error_response(api_error(error), scope)(scope, receive, observed)
             elif status == 0:
                 await observed({"type": "websocket.close", "code": 1011})
             else:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moulin.gateway.api_error import server_stopping
+from moulin.gateway.error_forms import error_response
 
 
 class Stopping:
@@ -34,8 +34,9 @@ class Stopping:
         except asyncio.CancelledError:
             refusal = server_stopping("request")
             if begun is None:
-                headers = {**refusal.headers(), "connection": "close"}
-                await JSONResponse(refusal.body(), refusal.status, headers)(scope, receive, send)
+                response = error_response(refusal, scope)
+                response.headers["connection"] = "close"
+                await response(scope, receive, send)
             elif _is_event_stream(begun):
                 text = f"data: {json.dumps(refusal.body())}\n\n"
                 await send({"type": "http.response.body", "body": text.encode(), "more_body": False})

@@ -121,11 +121,12 @@ class TranscriptionRequest(BaseModel):
 
 
 _KNOWN = tuple(name for name in TranscriptionRequest.model_fields if name != "others")
+_SINGLE = frozenset(_KNOWN).difference(LISTS)
 
 
 def transcription_request(form: FormData) -> TranscriptionRequest:
     """The fields of `form` except the file. Raises ApiError 400 for an invalid one."""
-    fields = form_fields(form.multi_items(), LISTS)
+    fields = form_fields(form.multi_items(), LISTS, single=_SINGLE)
     others = tuple(name for name in fields if name not in _KNOWN)
     for name in others:
         _check_unknown(name, fields.pop(name))

@@ -16,7 +16,7 @@ from starlette.types import Message
 
 from moulin.decoding.hotwords import MOST_HOTWORDS
 from moulin.gateway.api_error import ApiError
-from moulin.gateway.multipart import FORM, content_kind, multipart_form
+from moulin.gateway.multipart import FORM, FormTooLarge, content_kind, multipart_form
 from moulin.quoting import cut
 
 logger = logging.getLogger(__name__)
@@ -74,9 +74,10 @@ async def received_form(
             with on_disk():
                 form = await multipart_form(parsing, max_files=1, max_fields=_MAX_FIELDS)
     except MultiPartException as error:
-        raise (
-            _too_large(max_bytes) if received > limit else ApiError(400, f"The form is damaged: {error.message}")
-        ) from None
+        if received > limit:
+            raise _too_large(max_bytes) from None
+        is_damaged = not isinstance(error, FormTooLarge)
+        raise ApiError(400, f"The form is damaged: {error.message}" if is_damaged else error.message) from None
     except TimeoutError:
         message = f"Expected the upload to end within {max_sec:g} s, and {min_bytes_per_sec:g} bytes of it a second"
         raise ApiError(408, f"{message}, got {received} bytes so far") from None

@@ -117,8 +117,6 @@ def _charged_recordings(order: Order, path: str) -> list[tuple[Selection, Charge
 class _LiveBlocks(Iterator[Piece]):
     """The audio of an open pipe or socket as it comes."""
 
-    warnings = ()
-
     def __init__(self, order: Order, descriptor: int) -> None:
         self._name, self._budget = order.name, CpuBudget(order.limits)
         self._input = LiveInput(descriptor, order.name)
@@ -128,6 +126,10 @@ class _LiveBlocks(Iterator[Piece]):
     @property
     def decoded_sec(self) -> float:
         return self._samples / SAMPLE_RATE
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return self._input.warnings
 
     def __next__(self) -> Piece:
         for block in self._blocks:

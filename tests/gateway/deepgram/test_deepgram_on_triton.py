@@ -7,6 +7,7 @@ import io
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import av
@@ -49,17 +50,19 @@ def coded(samples: Floats, form: str, subtype: str) -> bytes:
     return file.getvalue()
 
 
-def webm(samples: Floats) -> bytes:
+def webm(samples: Floats, tracks: int = 1) -> bytes:
     """As a browser records it: Opus in a WebM file that cannot be sought in."""
     file = io.BytesIO()
     with av.open(file, "w", format="webm", options={"live": "1"}) as container:
-        stream = container.add_stream("libopus", rate=48_000, layout="mono")
+        streams = [container.add_stream("libopus", rate=48_000, layout="mono") for _ in range(tracks)]
         resampler = av.AudioResampler(format="flt", layout="mono", rate=48_000)
         frame = av.AudioFrame.from_ndarray(samples[None], format="flt", layout="mono")
         frame.sample_rate = 16_000
         for resampled in [*resampler.resample(frame), *resampler.resample(None)]:
-            container.mux(stream.encode(resampled))
-        container.mux(stream.encode(None))
+            for stream in streams:
+                container.mux(stream.encode(resampled))
+        for stream in streams:
+            container.mux(stream.encode(None))
     return file.getvalue()
 
 
@@ -305,6 +308,23 @@ def test_finalize_in_the_middle_of_a_container(gateway: str, recordings: list[Re
         assert rest[-1]["duration"] == pytest.approx(len(recordings[0].waveform) / 16_000, abs=0.001)
 
 
+def test_a_container_of_which_nothing_comes(gateway: str) -> None:
+    """Neither is it anything else that only looks like CloseStream."""
+    with connected(gateway) as socket:
+        socket.send('{"said": "CloseStream"}')
+        assert "Expected a message of type" in json.loads(socket.recv(30))["description"]
+        socket.send(CLOSE)
+        events = rest_of(socket)
+        assert socket.close_code == 1000
+    assert [(event["type"], event["duration"]) for event in events] == [("Metadata", 0.0)]
+
+
+def test_warnings_about_a_container(gateway: str, recordings: list[Recording]) -> None:
+    events = streamed(gateway, webm(recordings[0].waveform[:32_000], tracks=2), "")
+    assert events[-1]["type"] == "Metadata"
+    assert events[-1]["warnings"] == ["there are 2 audio tracks, of which number 1 is heard"]
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -388,9 +408,18 @@ def test_a_line_on_which_nothing_comes(gateway: str) -> None:
         assert socket.close_reason.startswith("NET-0001")
 
 
+@pytest.fixture
+def opened() -> Iterator[ExitStack]:
+    """What is closed at the end of the test."""
+    with ExitStack() as stack:
+        yield stack
+
+
 @pytest.mark.needs("deepgram")
 @pytest.mark.filterwarnings("ignore:websockets:DeprecationWarning")
-def test_deepgrams_own_client(gateway: str, recordings: list[Recording], heard_live: list[Transcript]) -> None:
+def test_deepgrams_own_client(
+    gateway: str, recordings: list[Recording], heard_live: list[Transcript], opened: ExitStack
+) -> None:
     from deepgram import DeepgramClient
     from deepgram.core.api_error import ApiError
     from deepgram.core.events import EventType
@@ -398,7 +427,8 @@ def test_deepgrams_own_client(gateway: str, recordings: list[Recording], heard_l
 
     http, ws = f"http://{gateway}", f"ws://{gateway}"
     place = DeepgramClientEnvironment(base=http, production=ws, agent=ws, agent_rest=http)
-    client = DeepgramClient(api_key="secret", environment=place)
+    pool = opened.enter_context(httpx.Client())  # which the client itself would leave open
+    client = DeepgramClient(api_key="secret", environment=place, httpx_client=pool)
     response: Any = client.listen.v1.media.transcribe_file(
         request=recordings[0].file.read_bytes(), model="nova-3", smart_format=True, utterances=True
     )

@@ -39,9 +39,12 @@ def test_encodings(query: dict[str, Any], raw: RawFormat | None) -> None:
     [
         ({"encoding": "g729", "sample_rate": "8000"}, "Expected encoding to be one of linear16, .*got 'g729'"),
         ({"encoding": "linear16"}, "Expected sample_rate with encoding linear16, got none"),
-        (RAW | {"sample_rate": "4000"}, "Expected sample_rate to be a number of 8000 to 192000, got '4000'"),
+        (RAW | {"sample_rate": "4000"}, "Expected sample_rate to be a whole number of 8000 to 192000, got '4000'"),
+        (RAW | {"sample_rate": "16000.5"}, "Expected sample_rate to be a whole number"),
+        (RAW | {"sample_rate": "1_6000"}, "Expected sample_rate to be a whole number"),
+        (RAW | {"channels": "1.5"}, "Expected channels to be a whole number"),
         (RAW | {"sample_rate": "nan"}, "Expected sample_rate"),
-        (RAW | {"channels": "0"}, "Expected channels to be a number of 1 to 32, got '0'"),
+        (RAW | {"channels": "0"}, "Expected channels to be a whole number of 1 to 32, got '0'"),
         (RAW | {"channels": "9", "multichannel": "true"}, "channels of at most 8 with multichannel, got 9"),
         ({"multichannel": "true"}, "Expected encoding, .*got containers"),
         ({"interim_results": "yes"}, "Expected interim_results to be true or false, got 'yes'"),
@@ -57,6 +60,18 @@ def test_what_is_refused(query: dict[str, Any], message: str) -> None:
     with pytest.raises(ApiError, match=message) as caught:
         wish(**query)
     assert caught.value.status == 400
+
+
+def test_what_is_given_twice() -> None:
+    assert wish(("model", "nova-3"), ("model", ""), model="nova-3").model == "nova-3"
+    with pytest.raises(ApiError, match="Expected one model, got 'nova-3' and 'base'") as caught:
+        wish(("model", "base"), model="nova-3")
+    assert caught.value.param == "model"
+
+
+def test_an_empty_value_is_none() -> None:
+    raw: dict[str, Any] = RAW
+    assert wish(multichannel="", endpointing="", utterance_end_ms="", **raw) == wish(**raw)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from typing import Any, Self
 from moulin.audio.containers import SNIFFED_BYTES, container_of
 from moulin.errors import AudioError, MoulinError
 from moulin.gateway.api_error import api_error
+from moulin.gateway.deepgram.session import closes_stream
 from moulin.gateway.live_connection import Socket
 from moulin.gateway.live_socket import ClientGone, CloseCode
 from moulin.isolated_decoding.processes import Decoding
@@ -40,6 +41,11 @@ class DecodedSocket:
         """A message of the client's that waits for the samples before it."""
         self._closing = False
         self._ended = False
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What of the audio could not be decoded; complete when all samples have been received."""
+        return self._decoding.warnings
 
     async def __aenter__(self) -> Self:
         return self
@@ -99,11 +105,12 @@ class DecodedSocket:
     async def _read(self) -> str | None:
         """Read a message: audio goes to the process, all else is returned."""
         message = await self._client.receive(math.inf)
-        if isinstance(message, str) and '"CloseStream"' not in message:
+        if isinstance(message, str) and not closes_stream(message):
             return message
         if isinstance(message, str) or not message:
             self._expect_container(last=True)
             self._closing = True
+            self._ended = not self._head  # without audio there is nothing to wait for
             self._feed.shutdown(socket.SHUT_WR)
             return message or '{"type": "CloseStream"}'
         self._head += message[: SNIFFED_BYTES - len(self._head)]

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
-from starlette.types import Receive, Scope, Send
 
-from moulin.gateway.api_error import ApiError, answer_with
+from moulin.gateway.api_error import ApiError
 
 _CODES = {
     400: "Bad Request",
     401: "INVALID_AUTH",
     403: "FORBIDDEN",
     404: "NOT_FOUND",
+    405: "METHOD_NOT_ALLOWED",
     408: "REQUEST_TIMEOUT",
     413: "PAYLOAD_TOO_LARGE",
     415: "Bad Request",
@@ -40,12 +40,6 @@ def error_body(error: ApiError, request_id: str) -> dict[str, Any]:
 def refusal(error: ApiError, request_id: str) -> Response:
     headers = error.headers() | {"dg-request-id": request_id, "dg-error": _header_text(str(error))}
     return JSONResponse(error_body(error, request_id), error.status, headers)
-
-
-async def answer_refusal(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer a request, or a WebSocket that is not accepted yet, with `error`."""
-    request_id = scope.get("state", {}).get("request_id", "")
-    await answer_with(refusal(error, request_id), error, scope, receive, send)
 
 
 def _header_text(text: str) -> str:

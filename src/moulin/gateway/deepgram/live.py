@@ -7,6 +7,7 @@ import math
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from starlette.websockets import WebSocket
@@ -17,9 +18,9 @@ from moulin.errors import MoulinError
 from moulin.gateway.access import key_subprotocol
 from moulin.gateway.api_error import api_error
 from moulin.gateway.deepgram.container import DecodedSocket
-from moulin.gateway.deepgram.errors import answer_refusal
 from moulin.gateway.deepgram.session import DeepgramSession, HearChannel
 from moulin.gateway.deepgram.wish import Wish
+from moulin.gateway.error_forms import answer
 from moulin.gateway.live_connection import LiveConnection, Socket
 from moulin.gateway.live_recognition import LiveRecognition
 from moulin.gateway.live_socket import CloseCode, LiveSocket
@@ -47,7 +48,7 @@ async def listen_live(services: Services, websocket: WebSocket) -> None:
                 places.enter_context(services.metrics.active_streams.track_inprogress())
             await _serve(services, websocket, wish, model.name, options, headers)
     except MoulinError as error:
-        await answer_refusal(api_error(error), websocket.scope, websocket.receive, websocket.send)
+        await answer(api_error(error), websocket.scope, websocket.receive, websocket.send)
 
 
 async def _serve(
@@ -62,8 +63,9 @@ async def _serve(
     socket = DeepgramSocket(websocket)
     recognition = ChannelRecognitions(services, request_id, wish.channels)
     heard = wish if wish.raw is not None else replace(wish, raw=_DECODED)
-    session = DeepgramSession(heard, model, options, request_id, socket.sha256)
     async with _decoded(services, socket, is_container=wish.raw is None) as decoded:
+        warnings = partial(getattr, decoded, "warnings", ())
+        session = DeepgramSession(heard, model, options, request_id, socket.sha256, warnings)
         await LiveConnection(services, decoded, session, recognition).run()
     websocket.state.log = {"model": model, "audio_sec": round(recognition.audio_sec, 3)}
 

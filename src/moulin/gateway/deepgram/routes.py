@@ -8,9 +8,10 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from moulin.gateway.api_error import ApiError
-from moulin.gateway.deepgram.errors import answer_refusal, refusal
+from moulin.gateway.deepgram.errors import refusal
 from moulin.gateway.deepgram.live import listen_live
 from moulin.gateway.deepgram.recorded import listen_recorded
+from moulin.gateway.error_forms import answer
 from moulin.gateway.services import Services
 
 
@@ -27,7 +28,7 @@ def routes(services: Services) -> list[BaseRoute]:
         return refusal(_newer(), request.state.request_id)
 
     async def newer_live(websocket: WebSocket) -> None:
-        await answer_refusal(_newer(), websocket.scope, websocket.receive, websocket.send)
+        await answer(_newer(), websocket.scope, websocket.receive, websocket.send)
 
     return [
         Route("/v1/listen", recorded, methods=["POST"]),

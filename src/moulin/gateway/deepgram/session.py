@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -52,6 +52,8 @@ class DeepgramSession:
     request_id: str
     sha256: Callable[[], str]
     """The digest of all bytes of audio so far, in hexadecimal."""
+    warnings: Callable[[], Sequence[str]] = tuple
+    """What of the audio could not be decoded, at its end."""
     _audio: StreamAudio = field(init=False)
     _channels: list[_Channel] = field(init=False)
 
@@ -165,7 +167,8 @@ class DeepgramSession:
             channels=len(self._channels),
             sha256=self.sha256(),
         )
-        yield Event({"type": "Metadata", **found})
+        warnings = {"warnings": list(said)} if (said := self.warnings()) else {}
+        yield Event({"type": "Metadata", **found, **warnings})
         yield Finish()
 
     # Steps and events
@@ -237,6 +240,14 @@ class DeepgramSession:
         refusal = api_error(error)
         yield self.refused(refusal)
         yield Finish(refusal)
+
+
+def closes_stream(message: str) -> bool:
+    """Whether a message of the client's says that all audio has been sent."""
+    try:
+        return _parsed(message).get("type") == "CloseStream"
+    except ApiError:
+        return False
 
 
 def _parsed(text: str) -> dict[str, Any]:

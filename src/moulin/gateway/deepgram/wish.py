@@ -11,6 +11,7 @@ from moulin.audio.pcm import PcmEncoding, RawFormat
 from moulin.audio.selection import Selection
 from moulin.client.served_model import ServedModel
 from moulin.gateway.api_error import ApiError
+from moulin.gateway.form_fields import given_twice
 from moulin.gateway.live_audio import MAX_RATE, MIN_RATE
 from moulin.gateway.spoken_languages import check_languages
 from moulin.quoting import quoted
@@ -138,7 +139,7 @@ class Wish:
 
 
 class _Query:
-    """A URL's parameters; each may come several times."""
+    """A URL's parameters; those that are read with `all` may come several times."""
 
     def __init__(self, items: Iterable[tuple[str, str]]) -> None:
         self._values: dict[str, list[str]] = {}
@@ -146,7 +147,11 @@ class _Query:
             self._values.setdefault(name, []).append(value)
 
     def text(self, name: str, otherwise: str = "") -> str:
-        return self._values.get(name, [otherwise])[-1]
+        """The value; `otherwise` where there is none, or an empty one. Raises ApiError 400 for two."""
+        values = [value for value in self._values.get(name, ()) if value]
+        if len(set(values)) > 1:
+            raise given_twice(name, *values[:2])
+        return values[0] if values else otherwise
 
     def all(self, name: str) -> list[str]:
         return self._values.get(name, [])
@@ -167,6 +172,12 @@ class _Query:
             raise _invalid(name, f"to be a number of {at_least:g} to {at_most:g}", value)
         return number
 
+    def whole_number(self, name: str, *, at_least: int, at_most: int) -> int:
+        value = self.text(name)
+        if not (value.isascii() and value.isdecimal() and len(value) < 10 and at_least <= int(value) <= at_most):
+            raise _invalid(name, f"to be a whole number of {at_least} to {at_most}", value)
+        return int(value)
+
     def expect_off(self, name: str, hint: str) -> None:
         for value in self.all(name):
             if value.lower() not in _OFF:
@@ -183,14 +194,14 @@ class _Query:
 def _raw(query: _Query) -> RawFormat | None:
     encoding, channels = query.text("encoding").lower(), 1
     if query.text("channels"):
-        channels = int(query.number("channels", at_least=1, at_most=MOST_CHANNELS))
+        channels = query.whole_number("channels", at_least=1, at_most=MOST_CHANNELS)
     if not encoding or encoding in _CODED:
         return None
     if encoding not in _PCM:
         raise _invalid("encoding", f"to be one of {', '.join([*_PCM, *_CODED])}", encoding)
     if not query.text("sample_rate"):
         raise ApiError(400, f"Expected sample_rate with encoding {encoding}, got none", param="sample_rate")
-    return RawFormat(_PCM[encoding], int(query.number("sample_rate", at_least=MIN_RATE, at_most=MAX_RATE)), channels)
+    return RawFormat(_PCM[encoding], query.whole_number("sample_rate", at_least=MIN_RATE, at_most=MAX_RATE), channels)
 
 
 def _phrases(query: _Query) -> Iterable[str]:
