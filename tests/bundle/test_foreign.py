@@ -152,3 +152,17 @@ def test_an_attention_model_says_what_it_is(tmp_path: Path) -> None:
     write_graph(tmp_path / "encoder.onnx", {"x": ["N", "T", 80]}, ["out"], {})
     with pytest.raises(BundleError, match=r"has no joiner\*.onnx .hint: an encoder and a decoder without a joiner"):
         load_bundle(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["zipformer2-offline", "conformer-streaming"])
+@pytest.mark.parametrize(("one", "other"), [("encoder", "decoder"), ("decoder", "joiner"), ("joiner", "encoder")])
+def test_files_with_each_others_names(name: str, one: str, other: str, copy_bundle: CopyBundle) -> None:
+    folder = copy_bundle(name)
+    for first in folder.glob(f"{one}*.onnx"):
+        second = first.with_name(first.name.replace(one, other))
+        aside = first.rename(folder / "aside")
+        second.rename(first)
+        aside.rename(second)
+    with pytest.raises(BundleError, match="but has the tensors of the") as caught:
+        load_bundle(folder)
+    assert "rename them" in str(caught.value.hint)

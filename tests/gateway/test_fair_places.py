@@ -57,6 +57,24 @@ def test_who_has_fewest_is_next_and_of_equals_the_first() -> None:
     run(work())
 
 
+def test_a_place_is_freed_when_who_waited_for_it_has_just_gone() -> None:
+    async def work() -> None:
+        places = FairPlaces(1)
+        assert places.take("a")
+        gone, there = (asyncio.create_task(places.wait("a")) for _ in range(2))
+        await asyncio.sleep(0)
+        gone.cancel()
+        places.release("a")  # before the cancelled task has run
+        await there
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        assert places.taken == 1
+        places.release("a")
+        assert places.taken == 0
+
+    run(work())
+
+
 def test_a_hundred_of_one_caller_do_not_delay_another() -> None:
     async def work() -> None:
         places = FairPlaces(8)

@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import kaldialign
 import numpy as np
 import openai
 import pytest
@@ -134,6 +135,26 @@ def test_speech_becomes_what_it_is_in_process(
             np.testing.assert_allclose(times, [word.start_sec for word in heard_live[0].words], atol=0.081)
             assert done["duration_sec"] == pytest.approx(len(recordings[0].waveform) / 16_000, abs=0.001)
             assert await closed(connection) == (1000, "")
+
+    run(script())
+
+
+def test_hotwords_come_and_go_while_somebody_speaks(
+    gateway: str, recordings: list[Recording], heard_live: list[Transcript]
+) -> None:
+    changes = [{"hotwords": ["zero"], "hotwords_score": 0.01}, {}, {"method": "modified_beam_search"}]
+
+    async def script() -> None:
+        async with stream(gateway) as connection:
+            for at, options in enumerate(changes):
+                await connection.send(json.dumps({"type": "options", "options": options}))
+                await connection.send(s16(recordings[at].waveform))
+            await connection.send('{"type": "end"}')
+            *_, done = await until(connection, "done")
+        said = [heard_live[at].text for at in range(len(changes))]
+        errors = kaldialign.edit_distance(" ".join(said).split(), done["text"].split())["total"]
+        assert errors <= 2, (said, done["text"])  # two of the three are searched with a beam
+        assert said[1] in done["text"]
 
     run(script())
 

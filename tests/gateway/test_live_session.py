@@ -131,15 +131,30 @@ def test_the_same_text_is_news_in_another_segment() -> None:
     assert _types(client.say() + client.say() + client.say()) == ["partial", "final", "endpoint", "partial"]
 
 
-def test_options_come_before_the_audio() -> None:
+def test_options_are_those_of_the_audio_behind_them() -> None:
     client = Client()
     assert client.tell("options", options={"endpoint": False, "method": "greedy"}) == []
     client.say()
-    assert client.heard[0].options == {"endpoint": False, "method": "greedy"}
-    refused = _refused(client.tell("options", options={"endpoint": True}))
-    assert (refused["code"], refused["hint"]) == ("options_too_late", "send them before the audio")
-    client.rest()
-    assert client.tell("options", options={}) == []
+    client.will_hear(_final("ONE", last=True))
+    (final,) = client.tell("options", options={"hotwords": ["zero"]})
+    assert (final["type"], final["segment"]["number"]) == ("final", 0)
+    client.will_hear(_partial("TWO"))
+    (partial,) = client.say()
+    assert partial["segment"]["number"] == 1
+    first = {"endpoint": False, "method": "greedy"}
+    assert [(hear.options, hear.end) for hear in client.heard] == [
+        (first, None),
+        (first, "rest"),
+        ({"hotwords": ["zero"]}, None),
+    ]
+
+
+def test_wrong_options_in_the_middle_change_nothing() -> None:
+    client = Client()
+    client.say()
+    assert _refused(client.tell("options", options={"beem": 4}))["code"] == "invalid_options"
+    client.say()
+    assert [(hear.options, hear.end) for hear in client.heard] == [({}, None)] * 2
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,12 @@ import asyncio
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
 import uvicorn
+import websockets
 from websockets.frames import Frame, Opcode
 
 from moulin.gateway.websocket_protocol import MOST_FRAMES, WebSocketProtocol
@@ -29,16 +30,38 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
             await send({**message, "type": "websocket.send"})
 
 
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
+async def slow_echo(scope: Any, receive: Any, send: Any) -> None:
+    async def slow_receive() -> Any:
+        message = await receive()
+        await asyncio.sleep(0.1)
+        return message
+
+    await echo(scope, slow_receive, send)
+
+
+@contextmanager
+def serving(app: Any, **settings: Any) -> Iterator[int]:
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(echo, loop="asyncio", ws=WebSocketProtocol, log_config=None, lifespan="off")
+    config = uvicorn.Config(app, loop="asyncio", ws=WebSocketProtocol, log_config=None, lifespan="off", **settings)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
     thread.start()
     yield listener.getsockname()[1]
     server.should_exit = True
     thread.join(20)
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with serving(echo) as at:
+        yield at
+
+
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[int]:
+    """A server that is slow, and soon takes a client for gone."""
+    with serving(slow_echo, ws_ping_interval=0.05, ws_ping_timeout=0.05) as at:
+        yield at
 
 
 def answer(port: int, opcode: Opcode, pieces: list[bytes]) -> bytes:
@@ -88,3 +111,23 @@ def test_refused(port: int, caplog: pytest.LogCaptureFixture, opcode: Opcode, pi
 def test_taken(port: int, opcode: Opcode, pieces: list[bytes]) -> None:
     received = answer(port, opcode, pieces)
     assert received == bytes([0x80 | opcode, sum(map(len, pieces))]) + b"".join(pieces)
+
+
+def test_a_client_whose_pongs_wait_behind_its_messages_is_there(impatient: int) -> None:
+    async def script() -> None:
+        async with asyncio.timeout(120), websockets.connect(f"ws://127.0.0.1:{impatient}", max_size=None) as client:
+            messages = [bytes([number]) * 300_000 for number in range(20)]
+            sending = asyncio.gather(*(client.send(message) for message in messages))
+            assert [await client.recv() for _ in messages] == messages
+            await sending
+
+    asyncio.run(script())
+
+
+def test_a_client_that_answers_no_ping_is_gone(impatient: int) -> None:
+    received = b""
+    with socket.create_connection(("127.0.0.1", impatient), timeout=60) as connection:
+        connection.sendall(HANDSHAKE)
+        while chunk := connection.recv(1 << 16):
+            received += chunk
+    assert b"keepalive ping timeout" in received

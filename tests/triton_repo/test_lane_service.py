@@ -150,7 +150,7 @@ def alone(samples: Any) -> str:
 
 def test_a_stream_is_heard_as_alone_and_gives_its_place_back(lane: Lane, unary: StreamingService) -> None:
     lane.start(7)
-    assert lane.lane == {"instance": "a", "capacity": CAPACITY, "open": 1, "bundle": 1}
+    assert lane.lane == {"instance": "a", "capacity": CAPACITY, "open": 1, "lane": "1", "bundle": 1}
     for begin in range(0, len(AUDIO), 1000):
         lane.send({7: AUDIO[begin : begin + 1000]})
     lane.send({7: NOTHING}, {7: Event.END})
@@ -415,6 +415,19 @@ def test_a_silent_lane_is_closed_with_its_streams_also_during_a_step(
     there.send({1: AUDIO}, {1: Event.END})
     there.wait_for(1, Kind.CLOSED)
     assert there.texts[1].text == alone(AUDIO)
+
+
+def test_a_pause_of_the_service_is_no_silence_of_a_lane(lanes: LaneService, clock: Clock) -> None:
+    lane = Lane(lanes)
+    lane.start(1)
+    clock.now += 20
+    lanes.excuse(18)
+    lanes.sweep()
+    lane.send({1: AUDIO}, {1: Event.END})
+    lane.wait_for(1, Kind.CLOSED)
+    clock.now += 4
+    lanes.sweep()
+    assert lanes.num_lanes == 0
 
 
 def test_a_stream_without_audio_is_closed_on_a_lane_that_lives(lanes: LaneService, clock: Clock) -> None:

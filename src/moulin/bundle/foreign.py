@@ -59,6 +59,21 @@ _KINDS = (
 )
 
 
+_ROLES = {"encoder_out": "encoder", "decoder_out": "decoder", "logit": "joiner"}
+"""What a part of a transducer is, by its output's name in every export of Icefall's."""
+
+
+def refuse_swapped(encoder: OnnxGraph, decoder: OnnxGraph, joiner: OnnxGraph) -> None:
+    """Raise BundleError where one of the files is another part of the transducer than its name says."""
+    for graph, role in ((encoder, "encoder"), (decoder, "decoder"), (joiner, "joiner")):
+        roles = {_ROLES[tensor.name] for tensor in graph.outputs if tensor.name in _ROLES}
+        if roles and role not in roles:
+            raise BundleError(
+                f"{graph.file} is named as the {role}, but has the tensors of the {' and '.join(sorted(roles))}",
+                hint="files seem to have each other's names: rename them",
+            )
+
+
 def refuse_foreign(encoder: OnnxGraph) -> None:
     """Raise BundleError, which names the kind of model, where `encoder` is not that of an Icefall transducer."""
     if gives_log_probs_alone(encoder):

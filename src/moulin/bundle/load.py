@@ -8,7 +8,7 @@ from typing import Literal
 
 from moulin.bundle.choice import MissingNetworkError, Mode, Wish
 from moulin.bundle.files import BundleFiles, Precision, find_bundle_files
-from moulin.bundle.foreign import refuse_foreign, refuse_foreign_decoder
+from moulin.bundle.foreign import refuse_foreign, refuse_foreign_decoder, refuse_swapped
 from moulin.bundle.onnx_files import CTC_OUTPUT
 from moulin.bundle.onnx_graph import OnnxGraph, TensorSpec, read_onnx_graph
 from moulin.bundle.spec import SUBSAMPLING_FACTOR, ModelSpec, OnnxModelSpec, StateSpec, StreamingSpec
@@ -67,6 +67,8 @@ def load_bundle(
 def _load(model: Path, precision: Precision | None, expect: Literal["offline", "streaming"] | None) -> OnnxModelSpec:
     files = _find(model, precision, expect)
     encoder, decoder, joiner = (read_onnx_graph(f) for f in (files.encoder, files.decoder, files.joiner))
+    refuse_swapped(encoder, decoder, joiner)
+    refuse_swapped(encoder, decoder, joiner)
     refuse_foreign(encoder)
     refuse_foreign_decoder(decoder)
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from moulin.audio.waveform import check_waveform, in_16_bits
 from moulin.client.lane import DROP, END, FINALIZE, NOTHING, Lane, LaneStream
-from moulin.errors import ClientError, ServerBusy
+from moulin.errors import ClientError, RequestRefused, ServerBusy
 from moulin.live_transcript import LiveTranscript, StreamUpdate
 from moulin.transcript import Transcript
 
@@ -240,7 +240,9 @@ class AsyncStreamBundle:
             await self._exchange(lane, end=True)
             self._lose(lane, _closed())
         except ClientError as error:
-            self._failed_at, self._failure = asyncio.get_running_loop().time(), error
+            self._failure = error
+            if not isinstance(error.__cause__, RequestRefused):  # else the server answers
+                self._failed_at = now()
             self._lose(lane, error)
         except BaseException:
             self._lose(lane, _closed())
@@ -251,7 +253,11 @@ class AsyncStreamBundle:
         request = lane.request(end=end)
         self.num_requests += 1
         self.num_rows += lane.num_under_way
-        changed, homeless = lane.reply(await self._infer(**request))
+        try:
+            result = await self._infer(**request)
+        except RequestRefused as error:
+            raise lane.refused(error) from error
+        changed, homeless = lane.reply(result)
         for stream in changed:
             self._tell(stream)
         for stream in homeless:

@@ -23,12 +23,18 @@ from tritonclient.grpc import InferInput, InferRequestedOutput
 from moulin.client.stream_session import MAX_SEQUENCE_ID
 from moulin.errors import ClientError, RequestRefused, ServerBusy, ServerUnavailable
 from moulin.live_transcript import LiveTranscript, Segment, StreamUpdate
+from moulin.quoting import quoted
 
 SAMPLE_RATE = 16_000
 
 MAX_ROWS = 200
 MAX_SAMPLES = 1 << 19
-"""The largest bundle, 1 MiB of audio; what is more waits for the next."""
+"""The most audio in a bundle, 1 MiB; what is more waits for the next."""
+MAX_AHEAD_SAMPLES = 60 * SAMPLE_RATE
+"""The audio of a stream that the server has and has not decoded, behind which more waits here: it refuses ten minutes.
+"""
+_PIECE_SAMPLES = MAX_SAMPLES // 4
+"""The most audio in a row."""
 
 START, END, OPTIONS, DROP, FINALIZE = 1, 2, 4, 8, 16
 """Bits of EVENTS."""
@@ -66,6 +72,8 @@ class LaneStream:
     under_way: Row | None = None
     sent: int = 0
     """Samples pushed so far."""
+    taken: int = 0
+    """Samples that bundles have taken so far."""
     decoded: int = 0
     """Samples decoded so far, as far as they go."""
     ending: bool = False
@@ -86,20 +94,35 @@ class LaneStream:
             return True
         return not (self.rows or self.under_way or self.ending or self.decoded < self.sent)
 
+    @property
+    def is_ahead(self) -> bool:
+        """Whether more audio is to wait until the server has decoded more."""
+        return self.taken - self.decoded >= MAX_AHEAD_SAMPLES
+
     def push(
         self, samples: NDArray[np.int16] = NOTHING, event: int = 0, options: Mapping[str, Any] | None = None
     ) -> None:
         """Put samples behind those that wait, and an event behind them; options hold from these samples on."""
-        last = self.rows[-1] if self.rows else None
-        if last is None or last.event & _LAST or (options is not None and (last.pieces or last.options)):
-            self.rows.append(last := Row())
         if options is not None:
-            last.options, last.event = options, last.event | OPTIONS
-        if len(samples):
-            last.pieces.append(samples)
-        last.event |= event
+            # In a row without audio, which would be refused with them.
+            self.rows.append(Row(OPTIONS, options))
+        for begin in range(0, max(len(samples), 1), _PIECE_SAMPLES):
+            piece = samples[begin : begin + _PIECE_SAMPLES]
+            if not self._takes(len(piece)):
+                self.rows.append(Row())
+            if len(piece):
+                self.rows[-1].pieces.append(piece)
+        self.rows[-1].event |= event
         self.sent += len(samples)
         self.ending |= bool(event & END)
+
+    def _takes(self, count: int) -> bool:
+        """Whether the last row that waits may have so many samples more."""
+        if not self.rows:
+            return False
+        last = self.rows[-1]
+        alone = last.event & _LAST or (last.event & (START | OPTIONS) == OPTIONS and count)
+        return not alone and last.num_samples + count <= _PIECE_SAMPLES
 
     def apply(self, update: StreamUpdate) -> None:
         self.live.apply(update)
@@ -178,13 +201,18 @@ class Lane:
         """The keyword arguments of tritonclient's `infer` that send the next bundle."""
         self._sent, total = [], 0
         for stream in list(self._waiting.values()):
-            if len(self._sent) == MAX_ROWS or total > MAX_SAMPLES:
+            count = stream.rows[0].num_samples
+            if len(self._sent) == MAX_ROWS or total + count > MAX_SAMPLES:
                 break
-            stream.under_way = row = stream.rows.popleft()
-            total += row.num_samples
+            del self._waiting[stream.number]
+            if count and stream.is_ahead:
+                continue  # until more is decoded
+            stream.under_way = stream.rows.popleft()
+            total += count
+            stream.taken += count
             self._sent.append(stream)
-            if not stream.rows:
-                del self._waiting[stream.number]
+            if stream.rows:
+                self._waiting[stream.number] = stream  # behind the others
         self._bundle += 1
         return {
             "inputs": _inputs(self._bundle, self._sent),
@@ -201,10 +229,12 @@ class Lane:
         if not facts:
             raise ClientError("The server sent no LANE", hint="its model is not a streaming one of this moulin")
         lane = json.loads(facts)
-        if lane["bundle"] != self._bundle:
+        got, own = (lane["lane"], lane["bundle"]), (str(self.sequence_id), self._bundle)
+        if got != own:
             raise ServerUnavailable(
-                f"The server mixed up replies: expected that to bundle {self._bundle}, got that to {lane['bundle']}",
-                hint="open another lane",
+                f"The server mixed up replies: expected that to lane {own[0]}, bundle {own[1]}, got that to lane "
+                f"{quoted(got[0])}, bundle {quoted(got[1])}",
+                hint="open another stream",
             )
         self.instance, self.capacity, self.open = lane["instance"], lane["capacity"], lane["open"]
         changed, homeless = {id(stream): stream for stream in self._sent}, []
@@ -234,6 +264,8 @@ class Lane:
             if (stream := self.streams.get(number)) is not None:
                 stream.decoded = count
                 changed[id(stream)] = stream
+                if stream.rows:
+                    self._waiting[number] = stream
         for stream in self._sent:
             if stream.under_way is not None and stream.under_way.event & DROP:
                 self._forget(stream)
@@ -241,6 +273,15 @@ class Lane:
         self._starting.difference_update(self._sent)
         self._unsettled.difference_update(stream for stream in changed.values() if stream.is_settled)
         return list(changed.values()), homeless
+
+    def refused(self, error: RequestRefused) -> ClientError:
+        """What streams are to be told where a bundle was refused as a whole."""
+        if self._bundle == 1:
+            return error
+        return ServerUnavailable(
+            f"The server has closed the lane of this stream: {error.message}",
+            hint="open another stream; a lane is closed when the server or its client is held up for some seconds",
+        )
 
     def lose(self, error: ClientError) -> list[LaneStream]:
         """The lane is lost, and its streams with it, which are returned."""
@@ -256,6 +297,7 @@ class Lane:
         """A stream that was not opened, as it was before."""
         assert stream.under_way is not None
         stream.rows.appendleft(stream.under_way)
+        stream.taken -= stream.under_way.num_samples
         stream.under_way = None
         stream.error = _error(fields)
         self._forget(stream)
@@ -268,6 +310,7 @@ class Lane:
             stream.ended = True
         elif row is not None:
             stream.sent -= row.num_samples
+            stream.taken -= row.num_samples
 
     def _forget(self, stream: LaneStream) -> None:
         self.streams.pop(stream.number, None)

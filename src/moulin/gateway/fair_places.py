@@ -93,8 +93,9 @@ class FairPlaces:
         return self._taken < self._places + kept and self._held[caller] < few
 
     def _hand_out(self) -> None:
-        while self._waiting:
-            next_one = min(self._waiting, key=lambda waiting: self._held[waiting.caller])  # the first of equals
+        # A task that was cancelled is in the list until it runs again.
+        while waiting := [one for one in self._waiting if not one.place.cancelled()]:
+            next_one = min(waiting, key=lambda one: self._held[one.caller])  # the first of equals
             if not self.take(next_one.caller):
                 return
             self._waiting.remove(next_one)

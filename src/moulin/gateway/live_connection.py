@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 REST_SEC = 5.0
 """After this time without audio the stream on Triton is ended, before Triton closes it as idle."""
+_LOOK_SEC = 0.05
+"""The shortest wait for a message."""
 _MAX_FAILURES = 3
 """Consecutive failures of streams after which the connection is closed."""
 
@@ -87,6 +89,7 @@ class LiveConnection:
         now, settings = asyncio.get_running_loop().time, self._services.settings
         idle_sec = settings.stream_idle_sec if self._place is None else settings.session_idle_sec
         last_message = self._last_audio = now()
+        looked = False
         while True:
             rest_sec = min(REST_SEC, settings.stream_idle_sec)
             rests_at = math.inf if self._session.is_resting else self._last_audio + rest_sec
@@ -94,11 +97,14 @@ class LiveConnection:
             frees_at = self._last_audio + settings.stream_idle_sec if has_place else math.inf
             ends_at = last_message + idle_sec
             next_at = min(rests_at, frees_at, ends_at)
-            if now() < next_at:
-                message = await self._socket.receive(next_at - now())
+            left_sec = next_at - now()
+            if left_sec > 0 or not looked:
+                # A message may wait where the time has passed unheard: a step took it, or this process was paused.
+                looked = left_sec <= 0
+                message = await self._socket.receive(max(left_sec, _LOOK_SEC))
                 if message is not None:
-                    last_message = now()
                     await self._take(self._session.receive(message))
+                    last_message = now()
             elif next_at == rests_at:
                 await self._take(self._session.rest())
             elif next_at == ends_at:
@@ -130,11 +136,13 @@ class LiveConnection:
                     raise _Closing(CloseCode.of(error), error.message) if error else _Closing(CloseCode.DONE, "")
 
     async def _hear(self, step: Hear) -> None:
-        self._last_audio = asyncio.get_running_loop().time()
+        now = asyncio.get_running_loop().time
+        self._last_audio = now()
         try:
             if self._place is not None:
                 self._place.take()
             update = await self._recognition.hear(step)
+            self._last_audio = now()  # the time of a busy server is no silence of the client
         except MoulinError as error:
             await self._take(self._session.failed(error))
             refusal = api_error(error)

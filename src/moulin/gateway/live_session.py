@@ -125,16 +125,9 @@ class LiveSession:
             StreamOptions().updated(options)
         except OptionsError as error:
             raise _invalid_options(error.message, error.hint) from None
-        if not self.is_resting:
-            raise ApiError(
-                400,
-                "The options of a stream cannot change",
-                code="options_too_late",
-                param="options",
-                hint="send them before the audio",
-            )
+        # Of a stream that is open the segment closes, and the next audio goes to another.
+        yield from self.rest()
         self._options = options
-        return iter(())
 
     def _finish(self, _fields: dict[str, Any]) -> Iterator[Step]:
         yield from self.rest()

@@ -12,6 +12,20 @@ MOST_FRAMES = 10_000
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     """uvicorn's protocol on websockets, without I/O."""
 
+    _last_data = 0.0
+
+    def data_received(self, data: bytes) -> None:
+        self._last_data = self.loop.time()
+        super().data_received(data)
+
+    def keepalive_timeout(self) -> None:
+        """Close with 1011, unless the client's pong may be behind messages that this server has not read yet."""
+        if self.read_paused or self._last_data > self.ping_sent_at:
+            self.pong_timer = self.pending_ping_payload = None
+            self.schedule_ping()
+        else:
+            super().keepalive_timeout()
+
     def handle_cont(self, event: Frame) -> None:
         """Add a frame to the message, or close with 1009."""
         if len(self.frames) >= MOST_FRAMES:

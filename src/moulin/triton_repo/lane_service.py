@@ -147,7 +147,7 @@ class LaneService:
             lane = self._lane(request, bundle.number)
             lane.next_bundle, lane.last_heard = bundle.number + 1, now
             self._take(lane, bundle, now)
-            reply = self._reply(lane, bundle.number)
+            reply = self._reply(lane, request.lane_id, bundle.number)
             if request.end:
                 self._close(self._lanes.pop(request.lane_id))
             return reply
@@ -165,6 +165,13 @@ class LaneService:
                 idle = lane.slots[quiet & ~self._queued[lane.slots] & ~self._ending[lane.slots]]
                 if len(idle):
                     self._fail_idle(lane, idle)
+
+    def excuse(self, seconds: float) -> None:
+        """Do not count the last `seconds` as silence of lanes or streams: this process could not hear them."""
+        with self._lock:
+            for lane in self._lanes.values():
+                lane.last_heard += seconds
+                self._last_row[lane.slots] += seconds
 
     def close(self) -> None:
         """Close all lanes. The scheduler must have been closed, and no `submit` be under way."""
@@ -321,7 +328,7 @@ class LaneService:
 
     # ---------------------------------------------------------------------------------------------------------- replies
 
-    def _reply(self, lane: _Lane, number: int) -> LaneReply:
+    def _reply(self, lane: _Lane, lane_id: LaneId, number: int) -> LaneReply:
         slots = lane.slots
         decoded, updates = self._recognizer.news(slots)
         more = decoded != self._reported[slots]
@@ -346,6 +353,7 @@ class LaneService:
             "instance": self._instance,
             "capacity": len(self._streams),
             "open": self._recognizer.num_open,
+            "lane": str(lane_id),  # as text: 63 bits are more than a number of JavaScript has
             "bundle": number,
         }
         reply.lane = json.dumps(facts).encode()
@@ -398,7 +406,12 @@ class LaneService:
         return stream
 
     def _sweep_now_and_then(self) -> None:
+        last = time.monotonic()
         while not self._closing.wait(_SWEEP_SEC):
+            now = time.monotonic()
+            if (late_sec := now - last - _SWEEP_SEC) > _SWEEP_SEC:  # paused, as containers are, or short of a core
+                self.excuse(late_sec)
+            last = now
             self.sweep()
 
 

@@ -205,7 +205,8 @@ def test_streams(network: Network, predictor: Predictor, device: torch.device) -
             DecodingOptions(BEAM, 3, temperature=1.5, blank_penalty=1.0),
         ]
     )
-    slots, places, chunk, rows = np.array([4, 0, 1, 6, 2]), 4, 8, 5
+    chunk = 8 if device.type == "cuda" else 4  # the interpreter takes its time
+    slots, places, rows = np.array([4, 0, 1, 6, 2]), 4, 5
     encoder_out = frames_of(network, rows, 5 * chunk)
     memory = SlotMemory.zeros(7, places, device)
     for part in memory:
