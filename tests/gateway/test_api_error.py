@@ -33,6 +33,7 @@ from moulin.gateway.api_error import ApiError, api_error
         (ClientError("m"), 500, "server_error", "recognition_failed", {}),
         (EngineError("m"), 500, "server_error", "recognition_failed", {}),
         (KeyError("m"), 500, "server_error", "internal_error", {}),
+        (RuntimeError("can't start new thread"), 503, "server_error", "server_unavailable", {"retry-after": "1"}),
     ],
 )
 def test_kinds(error: Exception, status: int, type: str, code: str | None, headers: dict[str, str]) -> None:

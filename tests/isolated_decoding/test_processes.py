@@ -7,6 +7,7 @@ import contextlib
 import io
 import os
 import resource
+import signal
 import socket
 import subprocess
 import time
@@ -223,6 +224,37 @@ def test_the_server_is_started_again(tmp_path: Path) -> None:
             await lost
         assert len(await pieces_of(processes, clip)) == 1
         assert not runs(running), "a process outlives its server"
+
+    run(use)
+
+
+def test_a_stopped_server_is_started_again() -> None:
+    clip = Path(demo_clips()[0].audio)
+
+    async def use(processes: DecodingProcesses) -> None:
+        await processes.start()
+        assert processes._server is not None
+        stopped = processes._server._process.pid
+        os.kill(stopped, signal.SIGSTOP)
+        with pytest.raises(ServerUnavailable, match=r"was not decoded.*"):
+            await pieces_of(processes, clip)
+        assert len(await pieces_of(processes, clip)) == 1
+        assert processes._server._process.pid != stopped
+
+    run(use)
+
+
+def test_a_server_that_is_looked_at_stays() -> None:
+    async def use(processes: DecodingProcesses) -> None:
+        await processes.start()
+        server = processes._server
+        assert server is not None
+        for _ in range(3):
+            server._answered = False
+            async with asyncio.timeout(60):
+                while not server._answered:
+                    await asyncio.sleep(0.05)
+        assert not server.has_ended
 
     run(use)
 

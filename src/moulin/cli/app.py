@@ -16,6 +16,8 @@ from moulin.cli.messages import show_error
 from moulin.cli.verbs import HELP_WIDTH, Verbs
 from moulin.errors import MoulinError, first_line
 from moulin.launch.address_space import HINT
+from moulin.launch.threads import HINT as MORE_THREADS
+from moulin.launch.threads import is_out_of_threads
 
 # Plain help, no rich markup: it answers in a third of the time.
 app = typer.Typer(
@@ -57,15 +59,25 @@ def main() -> None:
 
     After Ctrl-C, unless the command is one that Ctrl-C ends (`serve`, `gateway`), the exit status is 130.
     """
-    with interrupts.watching():
-        try:
-            _run()
-        except SystemExit as end:
-            # typer turns KeyboardInterrupt into a status, perhaps before the thread has counted it; and a failure while
-            # a command ends is not worth a message.
-            if (interrupts.count or end.code == STATUS) and not interrupts.is_usual_end:
-                raise _interrupted() from None
+    try:
+        with interrupts.watching():
+            _run_to_status()
+    except RuntimeError as error:
+        if not is_out_of_threads(error):
             raise
+        show_error(MoulinError("No more threads can be started (ulimit -u)", hint=MORE_THREADS))
+        sys.exit(1)
+
+
+def _run_to_status() -> None:
+    try:
+        _run()
+    except SystemExit as end:
+        # typer turns KeyboardInterrupt into a status, perhaps before the thread has counted it; and a failure while
+        # a command ends is not worth a message.
+        if (interrupts.count or end.code == STATUS) and not interrupts.is_usual_end:
+            raise _interrupted() from None
+        raise
 
 
 def _interrupted() -> SystemExit:

@@ -132,6 +132,7 @@ def gateway(
     from moulin.gateway.server import listen, run, with_riva_port
     from moulin.gateway.settings import gateway_settings
     from moulin.launch.ports import reachable
+    from moulin.launch.threads import GATEWAY_NEEDS, expect_threads
     from moulin.launch.unblocked_output import unblock_stderr
 
     given: dict[str, Any] = {
@@ -146,6 +147,8 @@ def gateway(
         **limits.settings(),
         **{name: value for name, value in given.items() if value is not None},
     )
+    if supervision_fd is None and listen_fd is None:  # else who started it has looked
+        expect_threads(GATEWAY_NEEDS * workers, "the gateway")
     unblock_stderr()
     log_to_stderr(log.log_format or ("text" if sys.stderr.isatty() else "json"), quiet=log.quiet)
     if config is not None:

@@ -25,6 +25,7 @@ from moulin.cli.wish import mode_of
 from moulin.errors import OptionsError
 from moulin.launch.address_space import expect_address_space
 from moulin.launch.server_options import ServerOptions
+from moulin.launch.threads import expect_threads, service_needs
 from moulin.options import held
 from moulin.triton_repo.contract import MODEL_NAME, STREAMING_MODEL_NAME
 
@@ -93,13 +94,15 @@ def serve(
         return
     models = models or [Path(folder) for folder in arguments(context, "models")]
     parent = os.getppid()
-    unblock_stderr()
     interrupts.allow(None)  # requests under way may finish
     log = ServeLog(running.log)
     with log.errors():
+        expect_address_space()
+        instances = max(2, len(models)) * services.offline.instances
+        expect_threads(service_needs(instances, gateway=not running.gateway.no_gateway), "the service")
+        unblock_stderr()
         if config is not None:
             log.say(f"Settings from {config}")
-        expect_address_space()
         gateway = running.gateway.place(
             running.server.host, quiet=running.log.quiet, log_format=log.form, config=config
         )

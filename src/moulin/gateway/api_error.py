@@ -18,6 +18,7 @@ from moulin.errors import (
     ServerUnavailable,
     StreamError,
 )
+from moulin.launch.threads import is_out_of_threads
 from moulin.quoting import bounded, cut
 
 RETRY_AFTER_SEC = 1.0
@@ -88,6 +89,9 @@ def api_error(error: Exception) -> ApiError:
         return _refusal(error, 400, "invalid_request")
     if isinstance(error, MoulinError):
         return _refusal(error, 500, "recognition_failed")
+    if is_out_of_threads(error):
+        unavailable = ServerUnavailable("The gateway can start no more threads", hint="try again")
+        return _refusal(unavailable, 503, "server_unavailable", retry_after_sec=RETRY_AFTER_SEC)
     return ApiError(500, "Something went wrong in the gateway", code="internal_error", hint="its log has the reason")
 
 

@@ -84,11 +84,13 @@ class ForkServer:
         if not data:
             return False
         message = json.loads(data)
-        if "number" in message:
+        if "alive" in message:
+            self._report(message)
+        elif "number" in message:
             try:
                 self._hand_out(data, message["number"], descriptors)
-            except OSError:  # no process or descriptor is left for it; the others go on
-                traceback.print_exc()
+            except OSError as error:  # no process or descriptor is left for it; the others go on
+                print(f"No process for a recording: {error.strerror}", file=sys.stderr)
                 self._report({"ended": message["number"], "status": 1})
             for descriptor in descriptors:
                 os.close(descriptor)

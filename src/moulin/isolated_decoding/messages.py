@@ -1,7 +1,7 @@
 """Messages between a caller, the fork server and the processes that decode.
 
 An order to the server is one datagram: an `Order` in JSON, with the descriptors of the recording and of a socket for
-the result. On that socket come messages of a JSON header and samples.
+the result. On that socket come messages of a JSON header and samples. `{"alive": 1}` comes back as it is.
 """
 
 from __future__ import annotations

@@ -21,11 +21,18 @@ import numpy as np
 from moulin.audio.selection import MIX, Selection
 from moulin.errors import AudioError, MoulinError, ServerUnavailable
 from moulin.isolated_decoding.messages import ERRORS, LENGTHS, MAX_ORDER_BYTES, UNEXPECTED, DecodingLimits, Order
+from moulin.launch.liveness import ProcessLiveness
+from moulin.launch.vital_signs import signs_of
 from moulin.long_audio.cutter import Piece, Place
+
+logger = logging.getLogger(__name__)
 
 _READY_SEC = 60.0
 _STALLED_SEC = 120.0
 """The time after which a process that sends nothing, and uses no CPU time that would end it, is killed."""
+
+_LOOK_SEC = 1.0
+"""The pause between two looks at the server of the processes."""
 
 _END_SEC = 5.0
 _BUSY_SEC = 0.01
@@ -199,6 +206,8 @@ class _Server:
         self.has_ended = False
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(control, self._take_reports)
+        self._answered = False
+        self._watch: asyncio.Task[None] | None = None
 
     @classmethod
     async def started(cls) -> _Server:
@@ -221,7 +230,22 @@ class _Server:
         except (TimeoutError, ConnectionError):
             await server.close()
             raise ServerUnavailable("The processes that decode recordings do not start") from None
+        server._watch = asyncio.create_task(server._watched())
         return server
+
+    async def _watched(self) -> None:
+        """Kill it where it is stopped or hangs; the next recording starts another, and those under way fail."""
+        liveness = ProcessLiveness("The server of the processes that decode recordings")
+        while not self.has_ended and (signs := signs_of(self._process.pid)) is not None:
+            failure = liveness.observe(signs, self._loop.time(), answers=self._answered)
+            if failure is not None:
+                logger.warning("%s; it is started again", failure.reason)
+                self._process.kill()  # which ends its processes
+                self._lost()
+                return
+            self._answered = False
+            self._tell(b'{"alive": 1}')
+            await asyncio.sleep(_LOOK_SEC)
 
     async def begin(self, order: Order, recording: int, result: int) -> None:
         self._ends[order.number] = self._loop.create_future()
@@ -279,6 +303,8 @@ class _Server:
             report = json.loads(data)
             if "ready" in report:
                 self._ready.set_result(None)
+            elif "alive" in report:
+                self._answered = True
             elif (end := self._ends.get(report["ended"])) is not None and not end.done():
                 end.set_result(report["status"])
 
@@ -288,6 +314,8 @@ class _Server:
         self.has_ended = True
         self._loop.remove_reader(self._control)
         self._control.close()
+        if self._watch is not None and self._watch is not asyncio.current_task():
+            self._watch.cancel()
         futures: list[asyncio.Future[Any]] = [self._ready, *self._ends.values()]
         for waited_for in futures:
             if not waited_for.done():

@@ -22,6 +22,8 @@ from moulin.launch.interpreters import Interpreter
 from moulin.launch.ports import port_is_free
 from moulin.launch.serving_environment import NEEDED_MIB, interpreter_to_use
 from moulin.launch.tensorrt_libraries import LIBRARIES, Library
+from moulin.launch.threads import HINT as MORE_THREADS
+from moulin.launch.threads import service_needs, startable
 from moulin.launch.tritonserver import NoTriton, TritonInstallation, find_tritonserver
 
 GATEWAY_MODULES = {
@@ -89,7 +91,7 @@ def examine(
         _gpu,
         lambda: [_tensorrt(library) for library in LIBRARIES],
         lambda: [_port(host, port, flag, ports) for flag, port in ports.items()],
-        lambda: [_shared_memory(shm_dir), _cache(cache), _open_files()],
+        lambda: [_shared_memory(shm_dir), _cache(cache), _open_files(), _threads()],
     ]
     return [finding for check in checks for finding in check()]
 
@@ -246,6 +248,14 @@ def _open_files() -> Check:
     ok = unlimited or hard >= needed
     limit = "no limit" if unlimited else f"{hard} at most (ulimit -Hn)"
     return Check("open files", ok, True, limit, None if ok else f"allow {needed} or more: ulimit -n 65536")
+
+
+def _threads() -> Check:
+    """Whether a service of two models, with its gateway, could start its threads now."""
+    needed = service_needs(2, gateway=True)
+    possible = startable(needed)
+    detail = f"{possible} of {needed} can be started"
+    return Check("threads", possible >= needed, True, detail, None if possible >= needed else MORE_THREADS)
 
 
 def _cache(cache: Path) -> Check:
