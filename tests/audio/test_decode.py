@@ -248,6 +248,8 @@ def wav_with(offset: int, field: bytes) -> bytes:
         (np.random.default_rng(0).bytes(50_000), "cannot be decoded as audio"),
         (bytes(50_000), "cannot be decoded as audio"),
         (bytes(sound_bytes(chirp())[:30]), "cannot be decoded as audio"),
+        (bytes(sound_bytes(chirp())[:44]), r"has no audio: .*\(48,000 bytes that its header declares are missing\)"),
+        (bytes(sound_bytes(chirp(), format="FLAC")[:42]), r"has no audio: .*0\.000 s of a declared"),
         (bytes(sound_bytes(chirp(), format="FLAC")[:60]), "cannot be decoded as audio"),
         (wav_with(24, struct.pack("<I", 0)), "cannot be decoded as audio"),
         (wav_with(24, struct.pack("<I", 1)), "sample rate of 1000 to 768000 Hz, got 1"),
@@ -258,8 +260,8 @@ def wav_with(offset: int, field: bytes) -> bytes:
         (video_without_sound(), "has no audio track, only video streams"),
     ],
     ids=[
-        "empty", "text", "noise", "zeros", "half-header", "flac-header", "rate-0", "rate-1", "rate-max", "channels-0",
-        "channels-max", "mp4-without-index", "video",
+        "empty", "text", "noise", "zeros", "half-header", "header-alone", "flac-header-alone", "flac-header",
+        "rate-0", "rate-1", "rate-max", "channels-0", "channels-max", "mp4-without-index", "video",
     ],
 )  # fmt: skip
 def test_refuses_what_is_not_audio(tmp_path: Path, content: bytes, message: str) -> None:
@@ -269,6 +271,30 @@ def test_refuses_what_is_not_audio(tmp_path: Path, content: bytes, message: str)
         with pytest.raises(AudioError, match=message) as caught:
             read_audio(source)
         assert caught.value.message.startswith(name)
+
+
+@pytest.mark.parametrize("suffix", ["flac", "mp3", "ogg", "aac", "opus", "m4a"])
+@pytest.mark.parametrize(
+    "content",
+    [b"not audio at all", b"<html><title>404 Not Found</title></html>" * 500, bytes(1000)],
+    ids=["text", "html", "zeros"],
+)
+def test_a_suffix_makes_no_audio(tmp_path: Path, suffix: str, content: bytes) -> None:
+    """FFmpeg takes any file called .flac for one, and then finds nothing in it."""
+    path = tmp_path / f"speech.{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(AudioError, match="cannot be decoded as audio"):
+        read_audio(path)
+
+
+@pytest.mark.parametrize("rate", [16000, 48000])
+def test_flac_without_samples_is_an_empty_waveform(tmp_path: Path, rate: int) -> None:
+    path = tmp_path / "speech.flac"
+    header = bytearray(sound_bytes(chirp(rate), rate, "FLAC")[:42])
+    header[4] |= 0x80  # the last block of metadata
+    header[21:26] = bytes([header[21] & 0xF0, 0, 0, 0, 0])
+    path.write_bytes(header)
+    assert read_audio(path).shape == (0,)
 
 
 def test_refuses_missing_files_directories_and_impossible_paths(tmp_path: Path) -> None:

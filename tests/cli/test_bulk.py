@@ -8,8 +8,10 @@ import shutil
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,16 +21,18 @@ import pytest
 
 from moulin.bulk.manifests.manifest import read_recordings
 from moulin.bulk.pyarrow_here import pa
+from moulin.bulk.status import status_of
 from moulin.demo.files import DEMO_MODEL
+from moulin.models.open_recognizer import open_recognizer
 from tests.bundles import BUNDLES
 from tests.conftest import Recording
 
-from .command import MOULIN, TIMEOUT_SEC, Finished, alive, eventually, moulin
+from .command import MOULIN, TIMEOUT_SEC, Finished, alive, eventually, moulin, moulin_here
 
 TINY = BUNDLES / "conformer-offline"
-COPIES = 5
-PART_HOURS = 0.02
-"""72 seconds of audio."""
+COPIES = 3
+PART_HOURS = 0.01
+"""36 seconds of audio."""
 
 
 def command(source: Path, to: Path, *more: object, model: Path = DEMO_MODEL) -> list[str]:
@@ -40,10 +44,15 @@ def bulk(source: Path, to: Path, *more: object, model: Path = DEMO_MODEL) -> Fin
     return moulin(*command(source, to, *more, model=model)[1:])
 
 
+def refused(source: Path, to: Path, *more: object, model: Path = DEMO_MODEL) -> Finished:
+    """Of what ends before any process is started: in this process."""
+    return moulin_here(*command(source, to, *more, model=model)[1:]).expect(1)
+
+
 @contextmanager
-def running(source: Path, to: Path, *more: object) -> Iterator[subprocess.Popen[bytes]]:
+def running(source: Path, to: Path, *more: object, model: Path = DEMO_MODEL) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
-        command(source, to, *more),
+        command(source, to, *more, model=model),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -59,13 +68,21 @@ def running(source: Path, to: Path, *more: object) -> Iterator[subprocess.Popen[
 
 @pytest.fixture(scope="module")
 def many(recordings: list[Recording], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A manifest that names each of the 14 recordings five times: 9 minutes of audio."""
+    """A manifest that names each of the 14 recordings three times: 5.6 minutes of audio."""
     file = tmp_path_factory.mktemp("many") / "many.jsonl"
     with file.open("w") as lines:
         for copy in range(COPIES):
             for number, recording in enumerate(recordings):
                 lines.write(json.dumps({"id": f"{copy}-{number}", "audio": str(recording.file)}) + "\n")
     return file
+
+
+@pytest.fixture(scope="module")
+def tiny(recordings: list[Recording]) -> list[Recording]:
+    """The recordings with what a small model in fp32 says, which takes a seventh of the time."""
+    with open_recognizer(TINY) as recognizer:
+        heard = [recognizer.transcribe([recording.waveform])[0] for recording in recordings]
+    return [replace(recording, heard=said) for recording, said in zip(recordings, heard, strict=True)]
 
 
 def rows(to: Path) -> dict[str, dict[str, Any]]:
@@ -110,26 +127,21 @@ def children(parent: int, module: str = "") -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("victim", ["decoding_process", "engine_process"])
-def test_a_process_that_is_killed_is_replaced(
-    victim: str, many: Path, recordings: list[Recording], tmp_path: Path
-) -> None:
+def test_processes_that_are_killed_are_replaced(many: Path, recordings: list[Recording], tmp_path: Path) -> None:
     with running(many, tmp_path) as process:
-        killed = 0
-        while process.poll() is None and killed < 3:
-            for pid in children(process.pid, victim):
+        for victim in ("decoding_process", "engine_process"):
+            assert has_parts(tmp_path, 1, process)
+            killed = children(process.pid, victim)
+            assert killed
+            for pid in killed:
                 os.kill(pid, signal.SIGKILL)
-                killed += 1
-            time.sleep(1.5)
         _, err = process.communicate(timeout=TIMEOUT_SEC)
     assert process.returncode == 0, err.decode()
-    assert killed
     expect_all(tmp_path, recordings)
 
 
-@pytest.mark.parametrize("who", ["parent", "group"])
-def test_a_job_that_is_killed_goes_on(who: str, many: Path, recordings: list[Recording], tmp_path: Path) -> None:
-    for least in (1, 3):
+def test_a_job_that_is_killed_goes_on(many: Path, recordings: list[Recording], tmp_path: Path) -> None:
+    for who, least in (("parent", 1), ("group", 3)):
         with running(many, tmp_path) as process:
             assert has_parts(tmp_path, least, process)
             family = children(process.pid)
@@ -144,31 +156,31 @@ def test_a_job_that_is_killed_goes_on(who: str, many: Path, recordings: list[Rec
     expect_all(tmp_path, recordings)
 
 
-@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_job_that_is_stopped_writes_what_it_has(
-    sent: signal.Signals, status: int, many: Path, recordings: list[Recording], tmp_path: Path
-) -> None:
-    with running(many, tmp_path, "--part-hours", "100", "--progress", "json") as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if json.loads(line)["done"]:
-                break
-        # As a terminal and as Slurm do: to all processes of the group.
-        os.killpg(process.pid, sent)
-        _, err = process.communicate(timeout=TIMEOUT_SEC)
-    assert process.returncode == status, err.decode()
-    assert b"Traceback" not in err
-    assert 0 < len(rows(tmp_path)) < COPIES * len(recordings)
+def test_a_job_that_is_stopped_writes_what_it_has(many: Path, recordings: list[Recording], tmp_path: Path) -> None:
+    done = 0
+    for sent, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        with running(many, tmp_path, "--part-hours", "100", "--progress", "json") as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if json.loads(line)["done"] > done:
+                    break
+            # As a terminal and as Slurm do: to all processes of the group.
+            os.killpg(process.pid, sent)
+            _, err = process.communicate(timeout=TIMEOUT_SEC)
+        assert process.returncode == status, err.decode()
+        assert b"Traceback" not in err
+        before, done = done, len(rows(tmp_path))
+        assert before < done < COPIES * len(recordings)
     bulk(many, tmp_path).expect(0)
     expect_all(tmp_path, recordings)
 
 
-def test_a_full_disk(many: Path, recordings: list[Recording], tmp_path: Path) -> None:
+def test_a_full_disk(many: Path, tiny: list[Recording], tmp_path: Path) -> None:
     to, kept = tmp_path / "to", tmp_path / "kept"
     to.mkdir()
-    run = " ".join(command(many, to))
+    run = " ".join(command(many, to, model=TINY))
     script = f"""
-        mount -t tmpfs -o size=24k x {to}
+        mount -t tmpfs -o size=40k x {to}
         if {run} 2>{tmp_path}/first; then exit 3; fi
         if {run} 2>{tmp_path}/second; then exit 4; fi
         ls {to} > {tmp_path}/listed
@@ -184,16 +196,19 @@ def test_a_full_disk(many: Path, recordings: list[Recording], tmp_path: Path) ->
         assert "No space left on device" in (tmp_path / name).read_text()
         assert "Traceback" not in (tmp_path / name).read_text()
     assert (tmp_path / "listed").read_text().count("part-") > 0
-    expect_all(kept, recordings)
+    expect_all(kept, tiny)
 
 
-def test_shards_at_the_same_time(many: Path, recordings: list[Recording], tmp_path: Path) -> None:
-    with running(many, tmp_path, "--shard", "1/2") as first, running(many, tmp_path, "--shard", "2/2") as second:
+def test_shards_at_the_same_time(many: Path, tiny: list[Recording], tmp_path: Path) -> None:
+    with (
+        running(many, tmp_path, "--shard", "1/2", model=TINY) as first,
+        running(many, tmp_path, "--shard", "2/2", model=TINY) as second,
+    ):
         for process in (first, second):
             _, err = process.communicate(timeout=TIMEOUT_SEC)
             assert process.returncode == 0, err.decode()
-    expect_all(tmp_path, recordings)
-    assert "Nothing is missing" in bulk(many, tmp_path).expect(0).err
+    expect_all(tmp_path, tiny)
+    assert "Nothing is missing" in bulk(many, tmp_path, model=TINY).expect(0).err
 
 
 def damaged(folder: Path, good: Path) -> dict[str, Callable[[Path], object]]:
@@ -223,10 +238,10 @@ def test_a_folder_of_damaged_files(tmp_path: Path, recordings: list[Recording]) 
     assert {id for id, row in found.items() if row["error"]} == set(files)
     assert found["deep/good.flac"]["text"] == found["ä b'\n.flac"]["text"]
     assert found["cut.flac"]["warnings"]
-    status = json.loads(moulin("bulk", "status", to, "--json").expect(0).out)
+    status = json.loads(moulin_here("bulk", "status", to, "--json").expect(0).out)
     assert (status["done"], status["failed"], status["missing"], status["recordings"]) == (7, 4, 0, 7)
     assert status["failures"]["… does not exist, expected an audio file"] == 1
-    shown = moulin("bulk", "status", to).expect(0).out
+    shown = moulin_here("bulk", "status", to).expect(0).out
     assert "failed   4" in shown
 
     # Two of the files become good; the parts keep their names, and every recording its one row.
@@ -253,12 +268,12 @@ def test_formats_are_resumed(format: str, recordings: list[Recording], tmp_path:
     write(3)
     bulk(manifest, to, "--format", format, model=TINY).expect(0)
     write(5)
-    assert json.loads(moulin("bulk", "status", to, "--json").out)["done"] == 3
+    assert status_of(to).done == 3
     bulk(manifest, to, "--format", format, model=TINY).expect(0)
-    assert json.loads(moulin("bulk", "status", to, "--json").out)["done"] == 5
+    assert status_of(to).done == 5
     assert len(list(to.glob("part-*"))) == 2
     assert len(list(to.glob("calls/*.srt"))) == (5 if format == "srt" else 0)
-    other = bulk(manifest, to, "--format", format, "--method", "modified_beam_search", model=TINY).expect(1)
+    other = refused(manifest, to, "--format", format, "--method", "modified_beam_search", model=TINY)
     assert "holds a job with another decoding" in other.err
 
 
@@ -272,15 +287,14 @@ def test_formats_are_resumed(format: str, recordings: list[Recording], tmp_path:
     ],
 )
 def test_wrong_flags(more: list[str], message: str, many: Path, tmp_path: Path) -> None:
-    done = bulk(many, tmp_path, *more).expect(1)
-    assert message in done.err
+    assert message in refused(many, tmp_path, *more).err
     assert not list(tmp_path.iterdir())
 
 
 def test_no_manifest_and_no_job(tmp_path: Path) -> None:
-    assert "does not exist" in bulk(tmp_path / "no.jsonl", tmp_path / "to").expect(1).err
+    assert "does not exist" in refused(tmp_path / "no.jsonl", tmp_path / "to").err
     assert not (tmp_path / "to").exists()
-    assert "There is no job of moulin bulk in" in moulin("bulk", "status", tmp_path).expect(1).err
+    assert "There is no job of moulin bulk in" in moulin_here("bulk", "status", tmp_path).expect(1).err
 
 
 def test_twins_are_refused_before_any_work(recordings: list[Recording], tmp_path: Path) -> None:
@@ -292,10 +306,11 @@ def test_twins_are_refused_before_any_work(recordings: list[Recording], tmp_path
 
 
 def test_help() -> None:
-    assert "moulin bulk" in moulin("bulk").out + moulin("bulk").err
-    shown = moulin("bulk", "--help").expect(0).out
+    alone = moulin_here("bulk")
+    assert "moulin bulk" in alone.out + alone.err
+    shown = moulin_here("bulk", "--help").expect(0).out
     assert "status" in shown
-    assert "--retry-failed" in moulin("bulk", "run", "--help").expect(0).out
+    assert "--retry-failed" in moulin_here("bulk", "run", "--help").expect(0).out
 
 
 @pytest.mark.slow
@@ -319,8 +334,10 @@ def test_ten_thousand_files(recordings: list[Recording], tmp_path: Path) -> None
             process.communicate(timeout=TIMEOUT_SEC)
     found = rows(tmp_path / "to")
     assert len(found) == 10_000
-    for id, row in found.items():
-        assert row["text"] == found[str(int(id) % 14)]["text"]
+    # In int8 the scale of a batch depends on all that is in it: now and then a word differs.
+    alike = [Counter(row["text"] for id, row in found.items() if int(id) % 14 == clip) for clip in range(14)]
+    usual = sum(texts.most_common(1)[0][1] for texts in alike)
+    assert usual > 0.98 * len(found)
     assert max(peaks) < 1 << 30
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 from pathlib import Path
 
@@ -39,7 +40,8 @@ def test_a_small_one(tmp_path: Path) -> None:
     file.write_text(SMALL)
     (tmp_path / "small.gz").write_bytes(gzip.compress(SMALL.encode()))
     (tmp_path / "crlf").write_bytes(SMALL.replace("\n", "\r\n").encode())
-    for found in map(read_arpa, (file, tmp_path / "small.gz", tmp_path / "crlf")):
+    (tmp_path / "bom").write_bytes(codecs.BOM_UTF8 + SMALL.encode())
+    for found in map(read_arpa, (file, tmp_path / "small.gz", tmp_path / "crlf", tmp_path / "bom")):
         assert found.words == ["<s>", "</s>", "été", "b"]
         unigrams, bigrams = found.levels
         assert unigrams.words.tolist() == [[0], [1], [2], [3]]
@@ -59,9 +61,10 @@ def test_a_small_one(tmp_path: Path) -> None:
         ("ngram 1=4", "ngram 1=5", r"Expected LOGPROB, 1 word and perhaps a back-off on line 11 of .*, got b''"),
         ("ngram 2=2", "ngram 2=1", r"Expected \\end\\, as there are as many n-grams as the header says on line 14"),
         ("-1\tété", "x\tété", r"Expected numbers before and behind the words on line 9 of .*\\xc3"),
-        ("-1\tété", "1\tété", "Expected a log-probability of at most 0 and a finite back-off on line 9"),
-        ("-1\tété", "nan\tété", "Expected a log-probability of at most 0 and a finite back-off on line 9"),
-        ("\t-0.5\n", "\tinf\n", "Expected a log-probability of at most 0 and a finite back-off on line 9"),
+        ("-1\tété", "1\tété", "Expected a log-probability of at most 0 and a back-off of at most 1,000 on line 9"),
+        ("-1\tété", "nan\tété", "Expected a log-probability of at most 0 and a back-off of at most 1,000 on line 9"),
+        ("\t-0.5\n", "\tinf\n", "Expected a log-probability of at most 0 and a back-off of at most 1,000 on line 9"),
+        ("\t-0.5\n", "\t1e38\n", "a back-off of at most 1,000 on line 9"),
         ("-0.75\tb", "-0.75\t</s>", r"Expected each word once among the 1-grams on line 10 of .*</s>"),
         ("<s> été", "<s> c", r"Expected words that are 1-grams too, not b'c', on line 13"),
         ("<s> été", "<s>", r"Expected LOGPROB, 2 words and perhaps a back-off on line 13"),
@@ -76,6 +79,13 @@ def test_faults_are_found_with_their_line(tmp_path: Path, old: str, new: str, ma
     (tmp_path / "bad.arpa").write_text(SMALL.replace(old, new, 1))
     with pytest.raises(BundleError, match=match):
         read_arpa(tmp_path / "bad.arpa")
+
+
+@pytest.mark.parametrize("never", ["-inf", "-1e300", "-1e38"])
+def test_what_never_occurs_is_finite(tmp_path: Path, never: str) -> None:
+    """Infinite scores would have no difference, nor a sum with a positive back-off."""
+    (tmp_path / "a").write_text(SMALL.replace("-1\tété", f"{never}\tété"))
+    assert read_arpa(tmp_path / "a").levels[0].log_probs[2] == pytest.approx(-1000 * np.log(10))
 
 
 @pytest.mark.parametrize("first_word", ["<s>", "W3"])

@@ -123,6 +123,13 @@ def test_n_grams_of_something_else(tmp_path: Path, said: tuple[str, ...], match:
         open_recognizer(DEMO_MODEL, lm=arpa(tmp_path / "lm", *said))
 
 
+def test_n_grams_of_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "lm"
+    file.write_text("\\data\\\nngram 1=2\n\n\\1-grams:\n-1 <s>\n-1 </s>\n\n\\end\\\n")
+    with pytest.raises(BundleError, match=r"There is no word in .* but </s>, <s>"):
+        open_recognizer(DEMO_MODEL, lm=LanguageModelFiles(file))
+
+
 def test_what_is_refused(tmp_path: Path, words: Path) -> None:
     files = LanguageModelFiles(words)
     with pytest.raises(OptionsError, match="Expected no --lm: what runs this model uses no language model yet"):

@@ -9,6 +9,7 @@ class Faults:
     def __init__(self) -> None:
         self._notes: list[str] = []
         self._damage: str | None = None
+        self._reason: str | None = None
         self._missing_sec = 0.0
 
     def add(self, what: str, hint: str | None = None) -> None:
@@ -20,6 +21,7 @@ class Faults:
         """A part could not be decoded."""
         if self._damage is None:
             self._damage = f"the file is damaged or cut short ({reason}); {treatment}"
+            self._reason = reason
 
     def missing(self, seconds: float) -> None:
         """Less is there than the header declares."""
@@ -31,8 +33,14 @@ class Faults:
         return self._missing_sec > 0
 
     @property
+    def loss(self) -> str | None:
+        """How it is known that something is missing or damaged; None where all is there."""
+        if self._missing_sec:
+            return f"about {self._missing_sec:.1f} s that its header declares are missing"
+        return self._reason
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         if self._missing_sec:
-            declared = f"about {self._missing_sec:.1f} s that its header declares are missing"
-            return (f"the file is damaged or cut short: {declared}", *self._notes)
+            return (f"the file is damaged or cut short: {self.loss}", *self._notes)
         return (self._damage, *self._notes) if self._damage else tuple(self._notes)

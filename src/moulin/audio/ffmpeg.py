@@ -260,6 +260,8 @@ def _placed(frames: Frames, timeline: Timeline, faults: Faults) -> Iterator[Soun
         yield from converter.taken(frame)
     if converter is not None:
         yield from converter.rest()
+    if not decoded and not stream.codec_context.sample_rate:  # a format that FFmpeg guessed by the file's suffix alone
+        raise CannotDecodeError("No audio is in it")
     if frames.damage is not None:
         if not decoded:
             raise refusal(name, frames.damage) from frames.damage

@@ -207,6 +207,7 @@ def _sounds(name: str, file: BinaryFile, sample_rate: int, track: int | None, fa
     patience = Patience()
     parts = _parts(file, end, patience)
     refusals: list[AudioError] = []
+    total_sec = 0.0
     decoder = Decoder(name, sample_rate, track, faults, patience)
     for number, part in enumerate(parts):
         decoded_sec = 0.0
@@ -222,10 +223,13 @@ def _sounds(name: str, file: BinaryFile, sample_rate: int, track: int | None, fa
                 raise
             refusals.append(error)
             faults.add(f"bytes {part.begin} to {part.end} of {end} cannot be decoded ({error.message})")
+        total_sec += decoded_sec
         with suppress(CannotDecodeError):
             _note_missing(PatientFile(file, patience), part, decoded_sec, faults)
     if len(refusals) == len(parts):
         raise refusals[0]
+    if not total_sec and faults.loss:  # else it is whole and has no samples
+        raise AudioError(f"{name} has no audio: the file is damaged or cut short ({faults.loss})")
 
 
 def _parts(file: BinaryFile, end: int, patience: Patience) -> list[Part]:
@@ -242,7 +246,10 @@ def _note_missing(file: BinaryFile, part: Part, decoded_sec: float, faults: Faul
         faults.damaged("the last page, block or packet is not whole")
     missing = missing_bytes(file, part)
     if missing and not faults.is_missing:
-        faults.missing(decoded_sec * missing / (part.end - part.begin))
+        if decoded_sec:
+            faults.missing(decoded_sec * missing / (part.end - part.begin))
+        else:
+            faults.damaged(f"{missing:,} bytes that its header declares are missing")
 
 
 def _view(file: BinaryFile, part: Part, end: int) -> BinaryFile:

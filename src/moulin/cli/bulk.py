@@ -42,7 +42,8 @@ app = typer.Typer(
     cls=_RunByDefault,
     no_args_is_help=True,
     help="Transcribe any number of recordings into parts: resumable, each recording once.",
-    epilog="Example: moulin bulk calls.jsonl --to transcripts --model path/to/model --device cuda:all",
+    epilog="Example: moulin bulk calls.jsonl --to transcripts --model path/to/model --device cuda:all. "
+    "Its options: moulin bulk run --help",
 )
 
 
@@ -50,7 +51,7 @@ app = typer.Typer(
 @with_flags
 def run(
     source: Annotated[
-        Path, typer.Argument(metavar="MANIFEST|FOLDER", help="JSONL, parquet, Lhotse, Kaldi, a list, or a folder.")
+        Path, typer.Argument(metavar="MANIFEST|FOLDER", help="JSONL, parquet, CSV, Lhotse, Kaldi, a list, or a folder.")
     ],
     to: Annotated[Path, typer.Option(help="The folder of the job. A run goes on with what is missing there.")],
     model: Annotated[Path, typer.Option(help="An offline model, as of moulin transcribe.")],
@@ -134,7 +135,7 @@ def status(
         typer.echo(json.dumps(found.to_dict(), ensure_ascii=False))
         return
     missing = "unknown" if found.missing is None else f"{found.missing:,}"
-    typer.echo(f"done     {found.done:,} in {found.parts:,} parts, by {found.model}")
+    typer.echo(f"done     {found.done:,} in {found.parts:,} part{'s'[: found.parts != 1]}, by {found.model}")
     typer.echo(f"failed   {found.failed:,}")
     typer.echo(f"missing  {missing}")
     for kind, count in found.kinds.most_common(20):

@@ -55,6 +55,13 @@ def check_fast_beam_search(spec: ModelSpec, options: DecodingOptions, can: Abili
             "is searched on the host",
             hint="ONNX Runtime, TensorRT, and PyTorch in fp32 have it; our GPU engine and CTC heads do not",
         )
+    check_no_bias(options)
+
+
+def check_no_bias(options: DecodingOptions) -> None:
+    """Raises OptionsError where fast_beam_search is asked for together with what that search has not."""
+    if options.method != "fast_beam_search":
+        return
     if options.nbest > 1:
         raise _no_bias("nbest")
     if options.lm_scale:

@@ -6,6 +6,7 @@ their arrays and the words.
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import math
 import re
@@ -28,6 +29,9 @@ MOST_WORDS = 1 << 24
 _BLOCK_BYTES = 1 << 22
 _MOST_LINE_BYTES = 1 << 16
 _LINES = 1 << 16
+_MOST = 1000.0
+"""The largest magnitude of a logarithm with base 10: -99 is usual for "never". A smaller probability (-inf) counts as
+this one, so that sums and differences of scores are finite."""
 _LN_10 = math.log(10)
 _COUNT = re.compile(rb"ngram\s+(\d{1,3})\s*=\s*(\d{1,12})\s*")
 _GZIP = b"\x1f\x8b"
@@ -105,6 +109,8 @@ class _Reader:
     def _counts(self) -> list[int]:
         """The number of n-grams of each order."""
         line = self._next()
+        if line is not None:
+            line = line.removeprefix(codecs.BOM_UTF8)
         while line is not None and line != b"\\data\\":  # comments may come first
             line = self._next()
         if line is None:
@@ -158,9 +164,9 @@ class _Reader:
         both = np.zeros((2, len(rows)))
         both[0] = np.fromiter((float(row[0]) for row in rows), np.float64, len(rows))
         both[1] = [float(row[-1]) if len(row) == order + 2 else 0.0 for row in rows]
-        if not ((both[0] <= 0).all() and np.isfinite(both[1]).all()):
+        if not ((both[0] <= 0).all() and (np.abs(both[1]) <= _MOST).all()):
             raise ValueError
-        return (both * _LN_10).astype(np.float32)
+        return (np.maximum(both, -_MOST) * _LN_10).astype(np.float32)
 
     def _fault(self, order: int, first: int, rows: list[list[bytes]]) -> NoReturn:
         """Raise the error of the first of `rows` that is wrong; they are lines from number `first` on."""
@@ -173,8 +179,10 @@ class _Reader:
                 log_prob, backoff = float(row[0]), float(row[-1]) if len(row) == order + 2 else 0.0
             except ValueError:
                 raise BundleError(f"Expected numbers before and behind the words {where}") from None
-            if not log_prob <= 0 or not math.isfinite(backoff):
-                raise BundleError(f"Expected a log-probability of at most 0 and a finite back-off {where}")
+            if not log_prob <= 0 or not abs(backoff) <= _MOST:
+                raise BundleError(
+                    f"Expected a log-probability of at most 0 and a back-off of at most {_MOST:,.0f} {where}"
+                )
             if order == 1:
                 if row[1] in seen or row[1] in self._ids:
                     raise BundleError(f"Expected each word once among the 1-grams {where}")

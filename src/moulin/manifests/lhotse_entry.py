@@ -39,7 +39,7 @@ def first_entry(file: Path) -> dict[str, Any]:
     try:
         line = next(read_lines(file), (0, ""))[1]
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         # A manifest as one JSON list begins like this; Lhotse reads that, too.
         return {"sources": None} if '"sources"' in line else {"type": "MonoCut"} if '"MonoCut"' in line else {}
     if isinstance(entry, list):

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from moulin.errors import OptionsError
 
+_UTF_8 = "utf-8-sig"  # with the mark that programs of Windows put first, or without
+
 
 def read_lines(file: Path) -> Iterator[tuple[int, str]]:
     """(number, line) of those that are not blank, without their ends. Raises OptionsError."""
     try:
-        with gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8") as lines:
+        with gzip.open(file, "rt", encoding=_UTF_8) if file.suffix == ".gz" else file.open(encoding=_UTF_8) as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield number, line.strip()

@@ -52,7 +52,7 @@ def fusion_of(ngrams: NgramModel, tokens: TokenTable, file: Path) -> Fusion:
 def _token_model(ngrams: NgramModel, tokens: TokenTable) -> TokenModel | None:
     """The model where its words are tokens, else None."""
     symbols = set(tokens.symbols)
-    if not all(word in symbols or word in SPECIAL for word in ngrams.words):
+    if set(ngrams.words) <= set(SPECIAL) or not all(word in symbols or word in SPECIAL for word in ngrams.words):
         return None
     unknown = unknown_word(ngrams, _unknown_of(ngrams))
     words = [ngrams.ids.get(symbol, unknown) for symbol in tokens.symbols]
@@ -79,6 +79,8 @@ def _word_model(ngrams: NgramModel, tokens: TokenTable, file: Path) -> LanguageM
             f"vocabulary is of the kind {tokens.kind}",
             hint="make one with: moulin lm build TEXT --tokens MODEL",
         )
+    if not words:
+        raise BundleError(f"There is no word in {file} but {', '.join(sorted(ngrams.words))}")
     letters = set(b"".join(tokens.token_bytes).decode("utf-8", errors="ignore"))
     if not any(set(word) <= letters for word in words):
         raise BundleError(

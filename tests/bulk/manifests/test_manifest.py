@@ -82,8 +82,8 @@ def test_relative_paths_are_beside_the_manifest_or_where_we_are(
 
 
 def test_a_folder(tmp_path: Path) -> None:
-    for name in ("b/2.wav", "a.FLAC", "b/1.mp3", "notes.txt", ".hidden/x.wav", "b/._1.mp3"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    for name in ("b/2.wav", "a.FLAC", "b/1.mp3", "notes.txt", ".hidden/x.wav", "b/._1.mp3", "b/_moulin/job.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).touch()
     skipped: list[str] = []
     table = read_recordings(tmp_path, skipped.append)
@@ -217,10 +217,14 @@ def test_twins_are_named(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("", "names no recordings"),
-        ('{"audio": "/a.wav"}\n{"text": "x"}\n', "Expected a path in row 2"),
+        ('{"audio": "/a.wav"}\n{"text": "x"}\n', "Expected one of audio, audio_filepath, path in row 2"),
         ('{"audio": "/a.wav"}\nnothing\n', "on line 2 of .*, got 'nothing'"),
         ('{"audio": "/a.wav"}\n{"audio": ["/b.wav"]}\n', "on line 2"),
-        ('{"text": "x"}\n', "Expected a column or field of audio"),
+        ('{"text": "x"}\n', "Expected one of audio, audio_filepath, path in row 1"),
+        ("a.wav\nb.wav\n", "on line 1 of .*, got 'a.wav'"),
+        ('{"audio": "\\ud800.wav"}\n', "on line 1 of"),
+        ('{"audio":' + "[" * 100_000 + "]" * 100_000 + "}", "on line 1 of"),
+        ('[{"audio": "/a.wav"}]', "entry 1 of .*, got "),
         ('{"audio": "/a.wav", "offset": "soon"}\n', "on line 1"),
     ],
 )
@@ -231,6 +235,67 @@ def test_jsonl_with_faults(tmp_path: Path, text: str, message: str) -> None:
         read_recordings(file)
 
 
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\n \n\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("name", ["m.jsonl", "m.jsonl.gz", "m.txt", "m.csv", "m.tsv", "wav.scp"])
+def test_text_as_programs_of_windows_write_it(tmp_path: Path, name: str, mark: str, ends: str) -> None:
+    lines = {
+        "m.txt": ["/ü.wav", "/b.wav"],
+        "m.csv": ["path,id,x", "/ü.wav,/ü.wav,1", '"/b.wav",,'],
+        "m.tsv": ["id\tpath", "/ü.wav\t/ü.wav", "\t/b.wav"],
+        "wav.scp": ["/ü.wav /ü.wav", "/b.wav /b.wav"],
+    }.get(name, ['{"audio": "/ü.wav"}', '{"audio": "/b.wav", "id": ""}'])
+    if name.endswith("sv"):  # a line of spaces is a row there
+        ends = ends.replace(" ", "")
+    content = (mark + ends.join(lines) + ends).encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    assert rows(tmp_path / name) == [{"id": "/ü.wav", "path": "/ü.wav"}, {"id": "/b.wav", "path": "/b.wav"}]
+
+
+def test_csv(tmp_path: Path) -> None:
+    file = tmp_path / "m.csv"
+    file.write_text('id,audio,offset,duration,channels\n1,"a,b.wav",0.5,2,1\n02,/c.wav,,,\n')
+    assert rows(file) == [
+        {"id": "1", "path": f"{tmp_path}/a,b.wav", "offset_sec": 0.5, "window_sec": 2.0, "channels": "1"},
+        {"id": "02", "path": "/c.wav"},
+    ]
+    for text, message in (
+        ("/a.wav\n/b.wav\n", "Expected a column of audio, audio_filepath, path in .*, got /a.wav"),
+        ("audio,offset\n/a.wav,soon\n", "is no table: .*soon"),
+        ("audio,id\n/a.wav\n", "is no table: .*Expected 2 columns, got 1"),
+        ("audio\n", "names no recordings"),
+        ("", "is no table: Empty CSV file"),
+    ):
+        file.write_text(text)
+        with pytest.raises(OptionsError, match=message):
+            read_recordings(file)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"audio": [{"path": "/a.wav", "bytes": b"x"}]}, "Expected text in the column audio of .*, got struct"),
+        ({"path": ["/a.wav"], "offset": ["soon"]}, "Expected numbers in the column offset of .*, got string"),
+        ({"path": ["/a.wav"], "id": [b"\xff"]}, "Expected text in the column id of .*, got binary"),
+        ({"path": [None]}, "in row 1 of .*, got none"),
+        ({"path": pa.array([], pa.string())}, "names no recordings"),
+        ({"x": [1]}, "Expected a column of audio, audio_filepath, path in"),
+    ],
+)
+def test_parquet_with_faults(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pa.table(columns), tmp_path / "m.parquet")
+    with pytest.raises(OptionsError, match=message):
+        read_recordings(tmp_path / "m.parquet")
+
+
+def test_whole_numbers_beside_missing_ones(tmp_path: Path) -> None:
+    """pandas writes a column of whole numbers in which one is missing as floats."""
+    file = jsonl(tmp_path, {"audio": "/a.wav", "track": 2.0, "channels": 1.0}, {"audio": "/b.wav"})
+    assert rows(file)[0] == {"id": "/a.wav", "path": "/a.wav", "track": "2", "channels": "1"}
+
+
 def test_no_manifest(tmp_path: Path) -> None:
     with pytest.raises(OptionsError, match="does not exist"):
         read_recordings(tmp_path / "no.jsonl")
@@ -238,8 +303,11 @@ def test_no_manifest(tmp_path: Path) -> None:
     with pytest.raises(OptionsError, match="is no manifest in parquet"):
         read_recordings(tmp_path / "m.parquet")
     (tmp_path / "a.wav").write_bytes(bytes(range(256)))
-    with pytest.raises(OptionsError, match="not text in UTF-8"):
+    with pytest.raises(OptionsError, match="is a recording, expected JSONL"):
         read_recordings(tmp_path / "a.wav")
+    (tmp_path / "a.wav").rename(tmp_path / "a.list")
+    with pytest.raises(OptionsError, match="not text in UTF-8"):
+        read_recordings(tmp_path / "a.list")
     (tmp_path / "folder").mkdir()
     with pytest.raises(OptionsError, match="no audio in the folder"):
         read_recordings(tmp_path / "folder")

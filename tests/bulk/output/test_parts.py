@@ -140,6 +140,13 @@ def test_a_folder_holds_one_job(tmp_path: Path, other: Job, said: str) -> None:
         jobs.begin(tmp_path, other)
 
 
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for to in (tmp_path / "file", tmp_path / "file" / "to"):
+        with pytest.raises(OptionsError, match=f"Expected a folder for parts, got {to}, which is or lies in a file"):
+            jobs.begin(to, job())
+
+
 def test_no_job(tmp_path: Path) -> None:
     with pytest.raises(OptionsError, match="There is no job of moulin bulk in"):
         jobs.read(tmp_path)

@@ -168,6 +168,18 @@ def test_options_of_a_request() -> None:
     assert heard(right) == [tokens().text((4, 5))]
 
 
+def test_fast_beam_search_has_no_alternatives() -> None:
+    alone, together = scorer(Models()).answer(
+        [
+            frames([4, 0, 5], options=b'{"method": "fast_beam_search"}'),
+            frames([4], options=b'{"method": "fast_beam_search", "nbest": 2}'),
+        ]
+    )
+    assert heard(alone) == [tokens().text((4, 5))]
+    assert isinstance(together, OptionsError)
+    assert "Expected the method modified_beam_search with nbest" in str(together)
+
+
 def test_a_model_that_fails_and_lengths_that_do_not_fit() -> None:
     def fails(model: str, tensors: Any, outputs: Sequence[str]) -> Any:
         raise EngineError(f"The model {model} failed: {outputs[0]} {len(tensors)}")

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from moulin.bulk.pyarrow_here import pa
 from moulin.bulk.schema import RECORDINGS
 from moulin.bulk.source import is_address
-from moulin.errors import OptionsError
+from moulin.errors import OptionsError, first_line
 from moulin.quoting import quoted
 
 PATHS = ("audio", "audio_filepath", "path")
@@ -26,21 +26,22 @@ def recordings_of(given: Any, manifest: Path) -> Any:
     `duration` cuts where an `offset` is there too: most manifests give it for information, rounded. Ids are by default
     the paths as they are written. Raises OptionsError.
     """
-    present = [name for name in PATHS if name in given.column_names and given.column(name).null_count < len(given)]
+    present = [name for name in PATHS if name in given.column_names]
     if not present:
         raise OptionsError(
-            f"Expected a column or field of {', '.join(PATHS)} in {manifest}, got {', '.join(given.column_names[:20])}"
+            f"Expected a column of {', '.join(PATHS)} in {manifest}, got {', '.join(given.column_names[:20]) or 'none'}"
         )
-    paths = pc.coalesce(*(given.column(name).cast(pa.string()) for name in present))
+    paths = pc.coalesce(*(_column(given, name, pa.string(), manifest) for name in present))
     nothing = pa.nulls(len(given), pa.string())
-    texts = {name: _column(given, name, pa.string()) for name in ("id", "channels", "track")}
-    offset, duration = (_column(given, name, pa.float64()) for name in NUMBERS)
+    texts = {name: _column(given, name, pa.string(), manifest) for name in ("id", "channels", "track")}
+    offset, duration = (_column(given, name, pa.float64(), manifest) for name in NUMBERS)
     missing = pc.or_kleene(pc.is_null(paths), pc.equal(paths, ""))
     if pc.any(missing).as_py():
-        raise OptionsError(f"Expected a path in row {pc.index(missing, True).as_py() + 1} of {manifest}, got none")
+        row = pc.index(missing, True).as_py() + 1
+        raise OptionsError(f"Expected one of {', '.join(PATHS)} in row {row} of {manifest}, got none")
     window = pc.if_else(pc.is_null(offset), pa.scalar(None, pa.float64()), duration)
     columns = {
-        "id": pc.coalesce(texts["id"], paths),
+        "id": pc.if_else(pc.fill_null(pc.equal(texts["id"], ""), True), paths, texts["id"]),
         "path": placed(paths, manifest.parent, Path()),
         "offset_sec": offset,
         "window_sec": window,
@@ -51,10 +52,19 @@ def recordings_of(given: Any, manifest: Path) -> Any:
     return pa.table(columns, schema=RECORDINGS)
 
 
-def _column(given: Any, name: str, kind: Any) -> Any:
+def _column(given: Any, name: str, kind: Any, manifest: Path) -> Any:
+    """The column `name` as `kind`; nulls where there is none. Raises OptionsError."""
     if name not in given.column_names:
         return pa.chunked_array([pa.nulls(len(given), kind)])
-    return given.column(name).cast(kind)
+    column = given.column(name)
+    try:
+        return column.cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        expected = "text" if kind == pa.string() else "numbers"
+        hint = "audio within a manifest is not read: write it into files" if pa.types.is_struct(column.type) else None
+        raise OptionsError(
+            f"Expected {expected} in the column {name} of {manifest}, got {column.type}: {first_line(error)}", hint=hint
+        ) from error
 
 
 def placed(paths: Any, *folders: Path) -> Any:

@@ -1,4 +1,4 @@
-"""JSONL and parquet with a path on each line or row: `{"audio": …}`, with `id`, `offset` and `duration` where given."""
+"""JSONL, parquet and CSV with a path in each row: `{"audio": …}`, and `id`, `offset`, `duration` where given."""
 
 from __future__ import annotations
 
@@ -40,13 +40,45 @@ def _fields(file: Path, number: int, line: str) -> dict[str, Any]:
         fields: dict[str, Any] = {name: entry[name] for name in TEXTS if entry.get(name) is not None}
         if any(isinstance(value, dict | list) for value in fields.values()):
             raise TypeError
-        texts = {name: str(value) for name, value in fields.items()}
+        texts = {name: _text(name, value) for name, value in fields.items()}
         return texts | {name: float(entry[name]) for name in NUMBERS if entry.get(name) is not None}
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise OptionsError(
             f'Expected {{"audio": …}} on line {number} of {file}, got {cut(line, 200)!r}',
             hint="id, offset and duration (in seconds), channels and track may be there too",
         ) from None
+
+
+def _text(name: str, value: Any) -> str:
+    if name in ("channels", "track") and isinstance(value, float):
+        value = int(value)  # programs that know no whole number beside a missing one write 1.0
+    text = str(value)
+    text.encode()  # raises for half of a pair of surrogates
+    return text
+
+
+def read_csv(file: Path) -> Any:
+    """The table of recordings in `file`, whose first line names its columns. Raises OptionsError."""
+    import pyarrow.csv
+
+    try:
+        given = pyarrow.csv.read_csv(
+            file,
+            parse_options=pyarrow.csv.ParseOptions(delimiter="\t" if file.suffix == ".tsv" else ","),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types={**dict.fromkeys(TEXTS, pa.string()), **dict.fromkeys(NUMBERS, pa.float64())},
+                strings_can_be_null=True,
+                null_values=[""],
+                quoted_strings_can_be_null=True,
+            ),
+        )
+    except OSError as error:
+        raise OptionsError(f"{file} cannot be read: {error.strerror or first_line(error)}") from error
+    except pa.ArrowInvalid as error:
+        raise OptionsError(
+            f"{file} is no table: {first_line(error)}", hint="its first line names the columns, audio among them"
+        ) from error
+    return recordings_of(given, file)
 
 
 def read_parquet(file: Path) -> Any:

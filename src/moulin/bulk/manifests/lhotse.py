@@ -75,7 +75,8 @@ def _row(file: Path, where: str, entry: dict[str, Any]) -> dict[str, Any]:
         ) from None
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
         raise OptionsError(
-            f"Expected a cut or a recording of Lhotse's on {where} of {file}, got {cut(json.dumps(entry), 200)}"
+            f"Expected a cut or a recording of Lhotse's on {where} of {file}, got {cut(json.dumps(entry), 200)}",
+            hint="other fields are read as JSONL: an object on each line",
         ) from None
 
 

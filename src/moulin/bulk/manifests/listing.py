@@ -9,6 +9,7 @@ from typing import Any
 
 from moulin.audio.source import is_audio
 from moulin.bulk.manifests.columns import placed
+from moulin.bulk.output.job import FOLDER
 from moulin.bulk.pyarrow_here import pa
 from moulin.bulk.schema import RECORDINGS
 from moulin.errors import OptionsError
@@ -27,7 +28,7 @@ def read_folder(folder: Path, on_skipped: OnSkipped = lambda _: None) -> Any:
     names: list[str] = []
     skipped = 0
     for at, folders, files in os.walk(folder, onerror=_refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not name.startswith(".") and name != FOLDER]
         inside = Path(at).relative_to(folder)
         for name in files:
             if name.startswith("."):

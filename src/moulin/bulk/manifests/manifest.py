@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from moulin.audio.source import is_audio
 from moulin.bulk.manifests.columns import check_ids
-from moulin.bulk.manifests.jsonl import read_jsonl, read_parquet
+from moulin.bulk.manifests.jsonl import read_csv, read_jsonl, read_parquet
 from moulin.bulk.manifests.kaldi import read_kaldi
 from moulin.bulk.manifests.lhotse import read_lhotse
 from moulin.bulk.manifests.listing import OnSkipped, read_folder, read_list
@@ -15,8 +16,8 @@ from moulin.manifests.lhotse_entry import find_in, is_lhotse
 from moulin.manifests.lines import read_lines
 
 FORMS = (
-    "JSONL or parquet with a path in each row, Lhotse's cuts or recordings, Kaldi's wav.scp with or without segments, "
-    "a text file of paths or addresses, or a folder of audio"
+    "JSONL, parquet or CSV with a path in each row, Lhotse's cuts or recordings, Kaldi's wav.scp with or without "
+    "segments, a text file of paths or addresses, or a folder of audio"
 )
 
 
@@ -43,10 +44,16 @@ def _read(source: Path, on_skipped: OnSkipped) -> Any:
         return read_folder(source, on_skipped)
     if not source.exists():
         raise OptionsError(f"{source} does not exist", hint=f"expected {FORMS}")
+    if is_audio(source):
+        raise OptionsError(
+            f"{source} is a recording, expected {FORMS}", hint="moulin transcribe is for single recordings"
+        )
     if source.suffix == ".scp":
         return read_kaldi(source)
     if source.suffix == ".parquet":
         return read_parquet(source)
+    if source.suffix in (".csv", ".tsv"):
+        return read_csv(source)
     if is_lhotse(source):
         return read_lhotse(source)
     match next(read_lines(source), (0, ""))[1][:1]:
@@ -54,4 +61,6 @@ def _read(source: Path, on_skipped: OnSkipped) -> Any:
             return read_jsonl(source)
         case "[":  # one list in JSON, on many lines
             return read_lhotse(source)
+    if ".jsonl" in source.suffixes[-2:]:
+        return read_jsonl(source)  # says what is wrong
     return read_list(source)

@@ -63,7 +63,10 @@ class Job:
 def begin(folder: Path, job: Job) -> None:
     """Write `job` into `folder`, which is made. Raises OptionsError where another job is there, and OSError."""
     inside = folder / FOLDER
-    inside.mkdir(parents=True, exist_ok=True)
+    try:
+        inside.mkdir(parents=True, exist_ok=True)
+    except (NotADirectoryError, FileExistsError) as error:
+        raise OptionsError(f"Expected a folder for parts, got {folder}, which is or lies in a file") from error
     new = inside / f"{_JOB}.{secrets.token_hex(4)}.tmp"
     try:
         new.write_text(json.dumps(job.to_dict(), indent=2) + "\n", encoding="utf-8")

@@ -20,6 +20,7 @@ from moulin.decoding.network import PredictionNetwork
 from moulin.decoding.options import DecodingOptions
 from moulin.decoding.row_options import RowOptions
 from moulin.decoding.search import search
+from moulin.engine.asked_for import check_no_bias
 from moulin.engine.lm_scales import check_scales
 from moulin.engine.nbest import check_nbest
 from moulin.engine.no_hotwords import no_hotwords
@@ -75,6 +76,7 @@ class ScorerPart:
         try:
             options = read_options(None if given is None else given.ravel().tolist(), len(samples), self.options)
             for chosen in options:
+                check_no_bias(chosen)
                 check_nbest(chosen, gives_others=True)
                 check_scales(chosen, None)
         except OptionsError as error:
