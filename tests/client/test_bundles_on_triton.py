@@ -106,7 +106,13 @@ def test_from_threads(server: TritonServer, recordings: list[Recording], heard_l
             return stream.finish().text
 
         assert list(pool.map(hear, recordings[:4])) == [alone.text for alone in heard_live[:4]]
+        stream = bundle.open()
     bundle.close()
+    stream.close()
+    with pytest.raises(ClientError, match="has been closed"):
+        stream.send(recordings[0].waveform)
+    with pytest.raises(ClientError, match="has been closed"):
+        bundle.open()
 
 
 def test_a_segment_is_closed_on_request(server: TritonServer, recordings: list[Recording]) -> None:

@@ -164,7 +164,7 @@ class AsyncStreamBundle:
         """A stream on the instance with most room. `options` are those of `StreamOptions`. The server checks them and
         finds it a place with the first samples. Raises ClientError where no lane can be opened."""
         if self._closing:
-            raise _closed()
+            raise closed_error()
         if len(self._lanes) < self._wanted:
             await self._open_lanes()
         stream = LaneStream(options or None)
@@ -195,7 +195,7 @@ class AsyncStreamBundle:
             if now - self._failed_at >= _LOST_SEC:
                 await self._try_to_open()
             if not self._lanes:
-                raise self._failure or _closed()
+                raise self._failure or closed_error()
 
     async def _try_to_open(self) -> None:
         covered, spare = {lane.instance for lane in self._lanes}, []
@@ -238,14 +238,14 @@ class AsyncStreamBundle:
                 next_at = now() + self._gather_sec
                 await self._exchange(lane)
             await self._exchange(lane, end=True)
-            self._lose(lane, _closed())
+            self._lose(lane, closed_error())
         except ClientError as error:
             self._failure = error
             if not isinstance(error.__cause__, RequestRefused):  # else the server answers
                 self._failed_at = now()
             self._lose(lane, error)
         except BaseException:
-            self._lose(lane, _closed())
+            self._lose(lane, closed_error())
             raise
 
     async def _exchange(self, lane: Lane, *, end: bool = False) -> None:
@@ -305,7 +305,8 @@ class AsyncStreamBundle:
         await self.close()
 
 
-def _closed() -> ClientError:
+def closed_error() -> ClientError:
+    """The error of a bundle that has been closed."""
     return ClientError("The bundle has been closed")
 
 

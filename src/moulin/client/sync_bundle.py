@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from numpy.typing import ArrayLike
 
-from moulin.client.async_bundle import GATHER_SEC, AsyncBundledStream, AsyncStreamBundle
+from moulin.client.async_bundle import GATHER_SEC, AsyncBundledStream, AsyncStreamBundle, closed_error
 from moulin.client.async_client import AsyncClient
 from moulin.client.protocol import DEFAULT_MODEL, DEFAULT_URL
 from moulin.live_transcript import LiveTranscript, StreamUpdate
@@ -65,7 +65,8 @@ class BundledStream:
 
     def close(self) -> None:
         """See `AsyncBundledStream.close`."""
-        self._bundle._run(self._stream.close())
+        if not self._stream.ended:
+            self._bundle._run(self._stream.close())
 
 
 class StreamBundle:
@@ -116,6 +117,9 @@ class StreamBundle:
         return await self._open.enter_async_context(client.bundle(lanes=lanes, gather_sec=gather_sec))
 
     def _run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
+        if self._loop.is_closed():
+            work.close()
+            raise closed_error()
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def _stop(self) -> None:
