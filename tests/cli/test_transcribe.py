@@ -215,7 +215,7 @@ def test_decoding_options_reach_the_decoder(
         ),
         (
             ["--url", "ws://localhost:8000"],
-            "gRPC address as HOST:PORT, got 'ws://localhost:8000'",
+            "HOST:PORT of Triton's gRPC, or a gateway's http:// or https://, got 'ws://localhost:8000'",
             "localhost:8001",
         ),
         (["--url", "127.0.0.1:1"], "No Triton server answers at 127.0.0.1:1: Connection refused", "moulin serve"),

@@ -17,6 +17,7 @@ from google.protobuf import json_format
 
 from moulin.errors import AudioError, EngineError, MoulinError, OptionsError, StreamError, StreamsFull
 from moulin.models.engine_choice import EngineChoice
+from moulin.models.language_model_files import NO_FILES
 from moulin.streaming.options import StreamOptions
 from moulin.triton_repo.shim_parameters import ShimParameters
 from moulin.triton_repo.streaming_config import streaming_config
@@ -184,5 +185,6 @@ def test_what_config_pbtxt_says_reaches_the_engine(
         "max_streams": 3,
         "max_batch": 7,
         "hotwords": (),
+        "lm": NO_FILES,
         "options": StreamOptions(),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import threading
@@ -19,6 +20,7 @@ from tritonclient.utils import InferenceServerException
 from moulin.client import Client
 from moulin.launch.server import TritonServer
 from moulin.launch.shared_memory import SHM_DIR
+from moulin.launch.stubs import running_stubs
 from tests.conftest import TINY_MODEL, TINY_STREAMING_MODEL, Recording
 
 from .sherpa_client import inputs, streaming_text, tensors, with_options
@@ -79,28 +81,27 @@ def test_a_stream_of_several_rows(client: Any, rows: int) -> None:
 
 
 def shared_mb() -> int:
-    """Megabytes of all regions of shared memory in use."""
-    return sum(region.stat().st_blocks * 512 for region in SHM_DIR.iterdir() if region.is_file()) // MB
+    """Megabytes of the regions of shared memory of this process's servers."""
+    return sum(region.stat().st_blocks * 512 for region in SHM_DIR.glob(f"moulin-*-{os.getpid()}-*")) // MB
 
 
-def stubs_mb() -> int:
-    """Megabytes of their own of the processes of python models."""
+def stubs_mb(server: TritonServer) -> int:
+    """Megabytes of their own of the processes of its models."""
+    assert server.pid is not None
     pages = 0
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if "triton_python_backend_stub" in (process / "cmdline").read_text():
-                rss, shared = (process / "statm").read_text().split()[1:3]
-                pages += int(rss) - int(shared)
-        except OSError:
-            continue
+    for pid in running_stubs(server.pid):
+        rss, shared = Path(f"/proc/{pid}/statm").read_text().split()[1:3]
+        pages += int(rss) - int(shared)
     return pages * 4096 // MB
 
 
 @pytest.mark.parametrize("model", [TINY_MODEL, TINY_STREAMING_MODEL])
-def test_padding_takes_no_memory_for_good(client: Any, model: str) -> None:
+def test_padding_takes_no_memory_for_good(server: TritonServer, client: Any, model: str) -> None:
     """205 MB with WAV_LENS 0, five times."""
     client.infer(model, inputs(tensors([SPEECH])), sequence_id=92, sequence_start=True, sequence_end=True)
-    shared, own = shared_mb(), stubs_mb()
+    shared, own = shared_mb(), stubs_mb(server)
+    assert shared
+    assert own
     for _ in range(5):
         request = {"WAV": np.zeros((1, 51_000_000), np.float32), "WAV_LENS": np.zeros((1, 1), np.int32)}
         if model == TINY_MODEL:  # padding is allowed there
@@ -109,7 +110,7 @@ def test_padding_takes_no_memory_for_good(client: Any, model: str) -> None:
             message = refusal(client, model, request, sequence_id=93, sequence_start=True, sequence_end=True)
             assert "at most 600 s of audio in one request" in message
     assert shared_mb() < shared + 64
-    assert stubs_mb() < own + 64
+    assert stubs_mb(server) < own + 64
 
 
 def test_large_requests_and_small_ones_get_their_own_words(

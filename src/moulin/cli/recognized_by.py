@@ -62,7 +62,9 @@ class RecognizedBy:
             )
         if self.url is not None and self.gateway is None and _OTHER_SCHEME.match(self.url):
             raise OptionsError(
-                f"Expected --url HOST:PORT of Triton's gRPC, or a gateway's http:// or https://, got {quoted(self.url)}"
+                "Expected --url HOST:PORT of Triton's gRPC, or a gateway's http:// or https://, got "
+                f"{quoted(self.url)}",
+                hint="localhost:8001, say, or http://localhost:9000: moulin finds the WebSocket there itself",
             )
         if self.api_key is not None and self.gateway is None:
             raise OptionsError(
