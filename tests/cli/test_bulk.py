@@ -31,6 +31,8 @@ from .command import MOULIN, TIMEOUT_SEC, Finished, alive, eventually, moulin, m
 
 TINY = BUNDLES / "conformer-offline"
 COPIES = 3
+LONG = 20
+"""Copies for a job that is not done before it is stopped."""
 PART_HOURS = 0.01
 """36 seconds of audio."""
 
@@ -66,15 +68,18 @@ def running(source: Path, to: Path, *more: object, model: Path = DEMO_MODEL) -> 
         process.communicate()
 
 
-@pytest.fixture(scope="module")
-def many(recordings: list[Recording], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A manifest that names each of the 14 recordings three times: 5.6 minutes of audio."""
-    file = tmp_path_factory.mktemp("many") / "many.jsonl"
+def manifest(recordings: list[Recording], file: Path, copies: int = COPIES) -> Path:
     with file.open("w") as lines:
-        for copy in range(COPIES):
+        for copy in range(copies):
             for number, recording in enumerate(recordings):
                 lines.write(json.dumps({"id": f"{copy}-{number}", "audio": str(recording.file)}) + "\n")
     return file
+
+
+@pytest.fixture(scope="module")
+def many(recordings: list[Recording], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest that names each of the 14 recordings three times: 5.6 minutes of audio."""
+    return manifest(recordings, tmp_path_factory.mktemp("many") / "many.jsonl")
 
 
 @pytest.fixture(scope="module")
@@ -97,9 +102,9 @@ def rows(to: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def expect_all(to: Path, recordings: list[Recording]) -> None:
+def expect_all(to: Path, recordings: list[Recording], copies: int = COPIES) -> None:
     found = rows(to)
-    assert len(found) == COPIES * len(recordings)
+    assert len(found) == copies * len(recordings)
     for id, row in found.items():
         assert row["text"] == recordings[int(id.partition("-")[2])].text, id
     assert not list((to / "_moulin").glob("*.tmp"))
@@ -156,10 +161,10 @@ def test_a_job_that_is_killed_goes_on(many: Path, recordings: list[Recording], t
     expect_all(tmp_path, recordings)
 
 
-def test_a_job_that_is_stopped_writes_what_it_has(many: Path, recordings: list[Recording], tmp_path: Path) -> None:
-    done = 0
+def test_a_job_that_is_stopped_writes_what_it_has(recordings: list[Recording], tmp_path: Path) -> None:
+    long, to, done = manifest(recordings, tmp_path / "long.jsonl", LONG), tmp_path / "to", 0
     for sent, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
-        with running(many, tmp_path, "--part-hours", "100", "--progress", "json") as process:
+        with running(long, to, "--part-hours", "100", "--progress", "json") as process:
             assert process.stdout is not None
             for line in process.stdout:
                 if json.loads(line)["done"] > done:
@@ -169,10 +174,10 @@ def test_a_job_that_is_stopped_writes_what_it_has(many: Path, recordings: list[R
             _, err = process.communicate(timeout=TIMEOUT_SEC)
         assert process.returncode == status, err.decode()
         assert b"Traceback" not in err
-        before, done = done, len(rows(tmp_path))
-        assert before < done < COPIES * len(recordings)
-    bulk(many, tmp_path).expect(0)
-    expect_all(tmp_path, recordings)
+        before, done = done, len(rows(to))
+        assert before < done < LONG * len(recordings)
+    bulk(long, to).expect(0)
+    expect_all(to, recordings, LONG)
 
 
 def test_a_full_disk(many: Path, tiny: list[Recording], tmp_path: Path) -> None:
