@@ -99,7 +99,7 @@ class RecognizedBy:
 
 
 def _key(given: str | None) -> str | None:
-    """The API key that `--api-key` or the variable gives. Raises OptionsError, whose message holds none."""
+    """The API key that `--api-key` or the variable gives. Raises OptionsError; no message has the key."""
     if given is None:
         return os.environ.get(KEY_VARIABLE) or None
     if not given.startswith("@"):

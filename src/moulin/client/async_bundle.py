@@ -30,7 +30,7 @@ _CLOSE_SEC = 5.0
 
 
 class AsyncBundledStream:
-    """`AsyncLiveStream` over an `AsyncStreamBundle`, by whose `open` it is made: one call of `send` at a time."""
+    """`AsyncLiveStream` over an `AsyncStreamBundle`, made by its `open`: one call of `send` at a time."""
 
     def __init__(self, bundle: AsyncStreamBundle, stream: LaneStream, lane: Lane) -> None:
         self._bundle, self._stream, self.lane = bundle, stream, lane

@@ -35,7 +35,7 @@ def begin_fast_beam_search(beams: Beams, rows: Ints, network: PredictionNetwork)
 def advance_fast_beam_search(
     network: PredictionNetwork, beams: Beams, encoder_out: Floats, encoder_out_lens: Ints, options: RowOptions
 ) -> Found:
-    """Search the next frames of all rows at once. Changes `beams`, whose places are in the order of their scores.
+    """Search the next frames of all rows at once. Changes `beams`; its places stay in the order of their scores.
 
     The longest rows come first, so that those with frames left are always a prefix.
     """

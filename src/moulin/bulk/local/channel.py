@@ -85,7 +85,7 @@ def read_table(file: int) -> Any:
 
 
 def taken_table(message: Message) -> Any:
-    """The table of a message, whose descriptor is closed."""
+    """The table of a message. Closes the message's descriptor."""
     assert message.file is not None
     try:
         return read_table(message.file)
@@ -110,7 +110,7 @@ def object_file(value: object) -> int:
 
 
 def taken_object(message: Message) -> Any:
-    """The inverse of `object_file`, whose descriptor is closed."""
+    """The inverse of `object_file`. Closes the descriptor."""
     assert message.file is not None
     with os.fdopen(message.file, "rb") as written:
         written.seek(0)

@@ -38,7 +38,7 @@ class Child:
             self._process.kill()
 
     def ended(self) -> str:
-        """Wait for the end of a process whose channel is closed; returns how it ended."""
+        """Wait for the process to end, after its channel is closed; returns how it ended."""
         self.channel.close()
         try:
             status = self._process.wait(_END_SEC)

@@ -58,7 +58,7 @@ def _text(name: str, value: Any) -> str:
 
 
 def read_csv(file: Path) -> Any:
-    """The table of recordings in `file`, whose first line names its columns. Raises OptionsError."""
+    """The table of recordings in `file`. Its first line names the columns. Raises OptionsError."""
     import pyarrow.csv
 
     try:
