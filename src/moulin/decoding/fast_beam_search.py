@@ -17,8 +17,8 @@ import numpy as np
 from moulin.arrays import Bools, Doubles, Floats, Ints
 from moulin.decoding.beams import Beams
 from moulin.decoding.found import Found
-from moulin.decoding.modified_beam_search import largest, trace_back
-from moulin.decoding.network import PredictionNetwork, is_emitted, log_softmax
+from moulin.decoding.modified_beam_search import joined, largest, trace_back
+from moulin.decoding.network import PredictionNetwork, is_emitted
 from moulin.decoding.row_options import RowOptions
 
 _HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
@@ -64,16 +64,11 @@ def _advance(
     `options` may have more than these N rows."""
     num_rows, num_places = beams.scores.shape
     rows = np.arange(num_rows)[:, None]
-    alive = np.isfinite(beams.scores)
-    alive_rows, _ = np.nonzero(alive)
-    if not alive_rows.size:
+    alive, log_probs = joined(network, encoder_frame, beams, options)
+    if not len(log_probs):
         nothing = np.zeros((num_rows, num_places), dtype=np.int64)
         return nothing, nothing, nothing.astype(np.float32)
-    logits = network.joiner(encoder_frame[alive_rows], beams.decoder_out[alive])
-    log_probs = log_softmax(logits, options.blank_penalties[alive_rows], options.sharpness[alive_rows])
     vocab_size = log_probs.shape[1]
-    if (broken := np.isnan(log_probs[:, 0])).any():
-        log_probs[broken] = -np.inf  # a row whose encoder gives NaN is left without a hypothesis
     beam = options.prune_beams[:num_rows, None]
     totals = np.full((num_rows, num_places, vocab_size), -np.inf)
     totals[alive] = log_probs + beams.scores[alive][:, None]

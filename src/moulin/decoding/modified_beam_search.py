@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from moulin.arrays import Doubles, Floats, Ints, Ints32
+from moulin.arrays import Bools, Doubles, Floats, Ints, Ints32
 from moulin.decoding.beams import Beams
 from moulin.decoding.found import Found
 from moulin.decoding.language_model import Fusion, RowFusion
@@ -70,16 +70,11 @@ def _advance(
     """
     num_rows, num_places = beams.scores.shape
     rows = np.arange(num_rows)[:, None]
-    alive = np.isfinite(beams.scores)  # places without a hypothesis are not joined
-    alive_rows, _ = np.nonzero(alive)
-    if not alive_rows.size:
+    alive, log_probs = joined(network, encoder_frame, beams, options)
+    if not len(log_probs):
         nothing = np.zeros((num_rows, num_places), dtype=np.int64)
         return nothing, nothing, nothing.astype(np.float32)
-    logits = network.joiner(encoder_frame[alive_rows], beams.decoder_out[alive])
-    log_probs = log_softmax(logits, options.blank_penalties[alive_rows], options.sharpness[alive_rows])
     vocab_size = log_probs.shape[1]
-    if (broken := np.isnan(log_probs[:, 0])).any():
-        log_probs[broken] = -np.inf  # a row whose encoder gives NaN is left without a hypothesis
     totals = np.full((num_rows, num_places, vocab_size), -np.inf)
     totals[alive] = log_probs + beams.scores[alive][:, None]
     best = largest(totals.reshape(num_rows, -1), num_places)
@@ -110,6 +105,22 @@ def _advance(
 
 
 _HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, from the golden ratio: wrapping products spread over 64 bits
+
+
+def joined(
+    network: PredictionNetwork, encoder_frame: Floats, beams: Beams, options: RowOptions
+) -> tuple[Bools, Floats]:
+    """Which places [N, P] have a hypothesis, and the log-probabilities of what may follow each of these A, [A, V] (A in
+    the order of `numpy.nonzero`); of none, [0, 0]. `options` may have more than these N rows."""
+    alive = np.isfinite(beams.scores)  # places without a hypothesis are not joined
+    rows, _ = np.nonzero(alive)
+    if not rows.size:
+        return alive, np.zeros((0, 0), np.float32)
+    logits = network.joiner(encoder_frame[rows], beams.decoder_out[alive])
+    log_probs = log_softmax(logits, options.blank_penalties[rows], options.sharpness[rows])
+    if (broken := np.isnan(log_probs[:, 0])).any():
+        log_probs[broken] = -np.inf  # a row whose encoder gives NaN is left without a hypothesis
+    return alive, log_probs
 
 
 def largest(totals: Doubles, count: int) -> Ints:
