@@ -149,7 +149,7 @@ OF_A_REQUEST = {
 }
 OF_THE_LIBRARY = {
     *("workers", "plan", "max_queue", "queue_delay_ms"),
-    *("exit_timeout_sec", "log_verbose", "auto_complete_config", "extra_args"),
+    *("gpus", "log_verbose", "auto_complete_config", "extra_args"),
 }
 
 

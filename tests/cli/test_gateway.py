@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -9,7 +10,8 @@ import signal
 import ssl
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,13 @@ import grpc
 import httpx
 import numpy as np
 import pytest
+from websockets import ConnectionClosed
+from websockets.asyncio.client import connect
 
 from moulin.gateway.riva import messages
 from moulin.launch.ports import claim_ports
 from moulin.launch.server import TritonServer
+from moulin.transcript import Transcript
 from tests.conftest import Recording
 
 from .command import MOULIN, alive, eventually, moulin
@@ -166,6 +171,102 @@ def test_rivas_grpc_of_workers_and_at_the_end(start: Start, server: TritonServer
     assert last.results[0].is_final
     assert process.wait(300) == 0
     assert "Traceback" not in log.read_text()
+
+
+def _live(address: str, recording: Recording, script: Callable[[Any], Awaitable[None]]) -> None:
+    """`script` gets a live connection on which the first half of the recording has been heard."""
+
+    async def talk() -> None:
+        async with (
+            asyncio.timeout(300),
+            connect(f"ws://{address}/v1/stream?encoding=f32le", max_size=None) as connection,
+        ):
+            await connection.send(recording.waveform[: len(recording.waveform) // 2].tobytes())
+            while json.loads(await connection.recv())["type"] != "partial":
+                pass
+            await script(connection)
+
+    asyncio.run(talk())
+
+
+async def _code_of_its_end(connection: Any) -> int | None:
+    """Read until the connection is closed: the code that came, if one did."""
+    with suppress(ConnectionClosed):
+        while True:
+            await connection.recv()
+    code: int | None = connection.close_code
+    return code
+
+
+@pytest.mark.triton
+def test_what_is_open_comes_to_its_end_and_nothing_new_begins(
+    start: Start, server: TritonServer, recordings: list[Recording], heard_live: list[Transcript]
+) -> None:
+    address, process, log = start("--triton", server.grpc_url, "--drain-sec", "300")
+    assert eventually(lambda: _answers(f"http://{address}")), log.read_text()
+    upload: dict[str, Any] = {"files": {"file": recordings[0].file.read_bytes()}, "data": {"model": "whisper-1"}}
+
+    async def script(connection: Any) -> None:
+        with (
+            httpx.Client(base_url=f"http://{address}", timeout=60) as one,
+            httpx.Client(base_url=one.base_url) as other,
+        ):
+            assert [client.get("/readyz").status_code for client in (one, other)] == [200, 200]
+            async with connect(f"ws://{address}/v1/realtime") as idle:
+                await idle.recv()
+                process.send_signal(signal.SIGTERM)
+                assert await _code_of_its_end(idle) == 1012
+            # On connections that were there before; nobody gets another.
+            assert one.get("/readyz").status_code == 503
+            refused = other.post("/v1/audio/transcriptions", **upload)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "server_stopping")
+            with pytest.raises(httpx.ConnectError):
+                one.get("/healthz")
+        await connection.send(recordings[0].waveform[len(recordings[0].waveform) // 2 :].tobytes())
+        await connection.send('{"type": "end"}')
+        while (event := json.loads(await connection.recv()))["type"] != "done":
+            assert event["type"] != "error", event
+        assert event["text"] == heard_live[0].text
+
+    _live(address, recordings[0], script)
+    assert process.wait(120) == 0
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_second_sigterm_ends_it(
+    start: Start, server: TritonServer, recordings: list[Recording], workers: str
+) -> None:
+    address, process, log = start("--triton", server.grpc_url, "--drain-sec", "3000", "--workers", workers)
+    assert eventually(lambda: _answers(f"http://{address}")), log.read_text()
+
+    async def script(connection: Any) -> None:
+        process.send_signal(signal.SIGTERM)
+        assert eventually(lambda: not _answers(f"http://{address}"))
+        await connection.send(recordings[0].waveform.tobytes())
+        while json.loads(await connection.recv())["type"] != "final":  # it goes on
+            pass
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 128 + signal.SIGTERM
+        await _code_of_its_end(connection)
+
+    _live(address, recordings[0], script)
+
+
+@pytest.mark.triton
+def test_what_takes_longer_than_it_drains_is_closed(
+    start: Start, server: TritonServer, recordings: list[Recording]
+) -> None:
+    address, process, log = start("--triton", server.grpc_url, "--drain-sec", "0.5")
+    assert eventually(lambda: _answers(f"http://{address}")), log.read_text()
+
+    async def script(connection: Any) -> None:
+        process.send_signal(signal.SIGTERM)
+        assert await _code_of_its_end(connection) == 1012
+
+    _live(address, recordings[0], script)
+    assert process.wait(60) == 0
 
 
 def test_it_waits_for_a_triton_that_is_not_there_yet(start: Start) -> None:

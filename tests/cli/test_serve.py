@@ -16,8 +16,10 @@ from typing import Any
 import httpx
 import pytest
 
-from moulin.client import Client
+from moulin.client import Client, StreamBundle
+from moulin.errors import ClientError, ServerBusy, ServerUnavailable
 from moulin.launch.answers import answers
+from moulin.transcript import Transcript
 from tests.bundles import BUNDLES
 from tests.conftest import Recording
 
@@ -25,6 +27,7 @@ from .command import MOULIN, Serving, alive, eventually, moulin
 
 FREE_PORTS = ["--http-port=0", "--grpc-port=0", "--metrics-port=0", "--gateway-port=0"]
 TLS = Path(__file__).parents[1] / "data" / "tls"
+SERVE_LIVE = [MOULIN, "serve", str(BUNDLES / "lstm-streaming"), *FREE_PORTS]
 SERVE = [MOULIN, "serve", str(BUNDLES / "conformer-offline"), *FREE_PORTS]
 
 
@@ -175,6 +178,53 @@ def test_it_ends_with_the_process_that_started_it(start: Callable[..., Serving])
     serving.process.kill()
     serving.process.wait()
     serving.assert_nothing_left(pid)
+
+
+@pytest.mark.triton
+def test_streams_come_to_their_end_when_it_stops(
+    start: Callable[..., Serving], recordings: list[Recording], heard_live: list[Transcript]
+) -> None:
+    """Of lanes and sequences; nothing new is taken, and it ends when they have."""
+    serving = start(MOULIN, "serve", *FREE_PORTS, "--no-gateway", "--drain-sec", "300")
+    serving.wait_ready()
+    waveform = recordings[0].waveform
+    with StreamBundle(serving.grpc_url) as bundle, Client(serving.grpc_url) as client, client.stream() as sequence:
+        stream = bundle.open()
+        for one in (stream, sequence):
+            one.send(waveform[:30_000])
+        serving.process.send_signal(signal.SIGTERM)
+
+        def is_refused() -> bool:
+            try:
+                bundle.open().send(waveform[:1000])
+            except (ServerBusy, ServerUnavailable):
+                return True
+            return False
+
+        assert eventually(is_refused)
+        with pytest.raises(ClientError), client.stream() as late:
+            late.send(waveform)
+        for one in (stream, sequence):
+            assert one.finish(waveform[30_000:]).text == heard_live[0].text
+        assert serving.process.wait(120) == 0
+    assert serving.err.endswith("Stopped.\n")
+    serving.assert_nothing_left(serving.process.pid)
+
+
+@pytest.mark.triton
+def test_the_second_sigterm_ends_it_with_a_stream_open(
+    start: Callable[..., Serving], recordings: list[Recording]
+) -> None:
+    serving = start(*SERVE_LIVE, "--drain-sec", "3000")
+    serving.wait_ready()
+    with Client(serving.grpc_url) as client, client.stream() as stream:
+        stream.send(recordings[0].waveform[:30_000])
+        serving.process.send_signal(signal.SIGTERM)
+        assert eventually(lambda: not answers(serving.gateway_address, "/healthz"))
+        stream.send(recordings[0].waveform[30_000:60_000])
+        serving.process.send_signal(signal.SIGTERM)
+        assert serving.process.wait(60) == 128 + signal.SIGTERM
+    serving.assert_nothing_left(serving.process.pid)
 
 
 @pytest.mark.triton

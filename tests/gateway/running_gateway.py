@@ -9,19 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import uvicorn
-
-from moulin.gateway.server import server_config
+from moulin.gateway.server import DrainingServer, server_config
 from moulin.gateway.settings import gateway_settings
 
 
 @contextmanager
-def running_gateway(triton: str, *, port: int = 0, **settings: Any) -> Iterator[str]:
-    """Its HOST:PORT; on a free port, or on that of one that has stopped."""
-    config = server_config(gateway_settings(triton=(triton,), **settings))
-    config.timeout_graceful_shutdown = 2
+def running_gateway(*triton: str, port: int = 0, drain_sec: float = 0.0, **settings: Any) -> Iterator[str]:
+    """Its HOST:PORT; on a free port, or on that of one that has stopped. `triton` are the addresses of its servers."""
+    config = server_config(gateway_settings(triton=triton, drain_sec=drain_sec, **settings))
     with socket.create_server(("127.0.0.1", port)) as listener:
-        server = uvicorn.Server(config)
+        server = DrainingServer(config, drain_sec)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         deadline = time.monotonic() + 30

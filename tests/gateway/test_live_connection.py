@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from moulin.gateway import live_connection
+from moulin.gateway.draining import Draining
 from moulin.gateway.live_connection import REST_SEC, LiveConnection
 from moulin.gateway.live_session import LiveSession
 from moulin.gateway.live_socket import ClientGone, CloseCode
@@ -66,9 +67,12 @@ class World:
     async def forget(self) -> None: ...
 
 
-def serve(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    services = cast(Services, SimpleNamespace(settings=GatewaySettings()))
-    monkeypatch.setattr(live_connection, "asyncio", SimpleNamespace(get_running_loop=lambda: world))
+def serve(world: World, monkeypatch: pytest.MonkeyPatch, draining: Draining | None = None) -> None:
+    draining = draining or Draining()
+    services = cast(Services, SimpleNamespace(settings=GatewaySettings(), draining=draining))
+    monkeypatch.setattr(
+        live_connection, "asyncio", SimpleNamespace(get_running_loop=lambda: world, timeout=asyncio.timeout)
+    )
     asyncio.run(LiveConnection(services, world, LiveSession("transducer"), world).run())
 
 
@@ -102,3 +106,26 @@ def test_silence_ends_the_stream_and_then_the_connection(monkeypatch: pytest.Mon
     serve(world, monkeypatch)
     assert world.ends == [None, "rest"]
     assert world.closed == CloseCode.IDLE
+
+
+def test_a_client_without_a_stream_is_closed_as_the_gateway_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, draining = World(['{"type": "ping"}']), Draining()
+    draining.begin()
+    monkeypatch.setattr(world, "receive", world.nothing_after_the_last)
+    serve(world, monkeypatch, draining)
+    assert world.closed == CloseCode.RESTART
+    assert not world.messages  # what had come is read
+
+
+def test_a_client_with_a_stream_goes_on_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, draining = World([CHUNK, CHUNK, CHUNK, '{"type": "end"}']), Draining()
+    heard = world.hear
+
+    async def then_drain(step: Hear) -> StreamUpdate:
+        draining.begin()
+        return await heard(step)
+
+    monkeypatch.setattr(world, "hear", then_drain)
+    serve(world, monkeypatch, draining)
+    assert world.ends == [None, None, None, "rest"]
+    assert world.closed == CloseCode.DONE

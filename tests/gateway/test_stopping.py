@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from moulin.gateway.draining import Draining
 from moulin.gateway.stopping import Stopping
 
 _begun = threading.Event()
@@ -40,7 +41,7 @@ def _answer(path: str) -> httpx.Response:
     _begun.clear()
     app = Starlette(
         routes=[Route("/never", _never), Route("/v1/listen", _never), Route("/events", _events)],
-        middleware=[Middleware(Stopping)],
+        middleware=[Middleware(Stopping, draining=Draining())],
     )
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1, lifespan="off"))
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -107,7 +107,7 @@ class GatewayPlace:
 
         return None if self.riva_port is None else reachable(self.host, self.riva_port)
 
-    def process(self, triton: str, model: str, board: SupervisionBoard) -> GatewayProcess:
+    def process(self, triton: str, model: str, board: SupervisionBoard, drain_sec: float) -> GatewayProcess:
         """The gateway in front of the Triton at this gRPC address; OpenAI's model names stand for `model`."""
         from moulin.launch.gateway import GatewayProcess
 
@@ -121,4 +121,4 @@ class GatewayPlace:
         arguments += self.openai.arguments()
         if self.quiet:
             arguments.append("--quiet")
-        return GatewayProcess(arguments, address=self.address, tls=self.tls, board=board)
+        return GatewayProcess(arguments, address=self.address, tls=self.tls, board=board, drain_sec=drain_sec)

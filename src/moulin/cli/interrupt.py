@@ -5,7 +5,8 @@ Runtime, an export), and it does not reach the threads of an executor, for which
 interpreter wait. So the C handler itself also tells a thread (`signal.set_wakeup_fd`): it gives the command `GRACE_SEC`
 to unwind and print, then removes unfinished files and ends the process with status 130.
 
-Where SIGINT is ignored (a shell's background job) nothing is changed.
+A service counts SIGTERM too (`count_also`), so that the second of either ends it. Where SIGINT is ignored (a shell's
+background job) nothing is changed.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from pathlib import Path
 GRACE_SEC = 0.7
 """Seconds from Ctrl-C to the end of a command that does not end by itself."""
 
-STATUS = 130
+_SIGNALLED = 128
+STATUS = _SIGNALLED + signal.SIGINT
+"""The exit status of a command that Ctrl-C has ended."""
 
 
 class _Interrupts:
@@ -34,6 +37,7 @@ class _Interrupts:
         self.count = 0
         """Signals so far, without those that `first_taken` leaves to the caller."""
         self._grace_sec: float | None = GRACE_SEC
+        self._counted = {signal.SIGINT}
         self._taken = False
         self._said = False
         self._lock = threading.Lock()
@@ -50,6 +54,7 @@ class _Interrupts:
         heard, told = socket.socketpair()
         told.setblocking(False)
         self.count, self._said, self._taken, self._grace_sec = 0, False, False, GRACE_SEC
+        self._counted = {signal.SIGINT}
         before = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
         thread = threading.Thread(target=self._listen, args=(heard,), name="moulin-interrupt", daemon=True)
         thread.start()
@@ -65,6 +70,10 @@ class _Interrupts:
     def allow(self, grace_sec: float | None) -> None:
         """Set how long the command may take to end; None for no limit. A second Ctrl-C ends it all the same."""
         self._grace_sec = grace_sec
+
+    def count_also(self, number: signal.Signals) -> None:
+        """Let this signal, for which the command has a handler, count as Ctrl-C does."""
+        self._counted.add(number)
 
     @property
     def is_usual_end(self) -> bool:
@@ -102,27 +111,27 @@ class _Interrupts:
     def _listen(self, heard: socket.socket) -> None:
         while numbers := heard.recv(16):
             for number in numbers:
-                if number == signal.SIGINT:
-                    self._note()
+                if number in self._counted:
+                    self._note(number)
 
-    def _note(self) -> None:
+    def _note(self, number: int) -> None:
         if self._taken:
             self._taken = False
             return
         self.count += 1
         if self.count > 1:
-            self._end()
+            self._end(_SIGNALLED + number)
         if self._grace_sec is not None:
             self._timer = threading.Timer(self._grace_sec, self._end)
             self._timer.daemon = True
             self._timer.start()
 
-    def _end(self) -> None:
+    def _end(self, status: int = STATUS) -> None:
         for cleanup in reversed(self._cleanups):
             with contextlib.suppress(Exception):
                 cleanup()
         self.say()
-        os._exit(STATUS)
+        os._exit(status)
 
 
 interrupts = _Interrupts()

@@ -68,7 +68,8 @@ class ApiError(MoulinError):
             headers["retry-after"] = str(max(1, math.ceil(self.retry_after_sec)))
         if self.status == 401:
             headers["www-authenticate"] = "Bearer"
-        if self.code == "invalid_http":  # where the next request begins is a guess
+        # Behind what is no HTTP nobody knows where the next request begins; a gateway that stops takes no next one.
+        if self.code in ("invalid_http", "server_stopping"):
             headers["connection"] = "close"
         return headers
 
@@ -102,6 +103,17 @@ def server_stopping(what: str) -> ApiError:
         f"The gateway is stopping, and the {what} took longer than it waits",
         code="server_stopping",
         hint="send it again",
+        retry_after_sec=RETRY_AFTER_SEC,
+    )
+
+
+def server_draining() -> ApiError:
+    """The error for a request, stream or call that begins while the gateway lets others come to their end."""
+    return ApiError(
+        503,
+        "The gateway is stopping, and takes nothing new",
+        code="server_stopping",
+        hint="send it again: where there are several gateways, another takes it",
         retry_after_sec=RETRY_AFTER_SEC,
     )
 

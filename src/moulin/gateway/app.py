@@ -3,7 +3,7 @@
 `create_app` builds it. A request passes these layers in order:
 
     GroqsPaths       `/openai/v1/…` is `/v1/…`
-    Stopping         the answer to requests that outlast the grace period
+    Stopping         the answers of a gateway that drains, or whose time to do so is over
     RequestContext   an id (`request.state.request_id`), a line in the log, metrics, unexpected exceptions
     Access           API key, origin, rate; WebSockets are refused before they are accepted
     CORS             only with configured origins
@@ -60,7 +60,7 @@ from moulin.quoting import cut
 def create_app(settings: GatewaySettings) -> Starlette:
     """An application without global state: any number of them may run in a process.
 
-    `state.riva` is the `RivaServer` that lives as long as it does, or None.
+    `state.riva` is the `RivaServer` that lives as long as it does, or None; `state.draining` begins its end.
     """
     services = Services.of(settings)
     riva = None if settings.riva_port is None else RivaServer(services)
@@ -84,7 +84,7 @@ def create_app(settings: GatewaySettings) -> Starlette:
         ],
         middleware=[
             Middleware(GroqsPaths),
-            Middleware(Stopping),
+            Middleware(Stopping, draining=services.draining),
             Middleware(RequestContext, metrics=services.metrics, tracing=services.tracing),
             *_cors(settings),
             Middleware(Access, settings=settings, limits=services.limits),
@@ -92,7 +92,7 @@ def create_app(settings: GatewaySettings) -> Starlette:
         exception_handlers=_EXCEPTION_HANDLERS,
         lifespan=lifespan,
     )
-    app.state.riva = riva
+    app.state.riva, app.state.draining = riva, services.draining
     return app
 
 

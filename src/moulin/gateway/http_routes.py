@@ -11,7 +11,7 @@ from starlette.routing import BaseRoute, Route
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.client.served_model import ServedModel
 from moulin.errors import ServerUnavailable
-from moulin.gateway.api_error import ApiError, api_error
+from moulin.gateway.api_error import ApiError, api_error, server_draining
 from moulin.gateway.services import Services
 from moulin.gateway.supervision import Supervision
 from moulin.gateway.transcriptions import Transcriptions
@@ -28,6 +28,9 @@ def routes(services: Services) -> list[BaseRoute]:
         """Readiness: a model is ready on a server. With the state of supervised processes."""
         processes = supervision.processes()
         state = {"processes": processes} if processes else {}
+        if services.draining.has_begun:
+            refusal = server_draining()
+            return JSONResponse({**refusal.body(), **state}, refusal.status, refusal.headers())
         if await services.triton.is_ready():
             return JSONResponse({"status": "ready", **state})
         down = supervision.summary()

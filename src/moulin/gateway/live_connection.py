@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from moulin.errors import MoulinError
-from moulin.gateway.api_error import ApiError, api_error
+from moulin.gateway.api_error import ApiError, api_error, server_draining
 from moulin.gateway.live_socket import ClientGone, CloseCode
 from moulin.gateway.live_steps import Event, Find, Finish, Forget, Hear, Session, Step
 from moulin.gateway.services import Services
@@ -97,20 +97,43 @@ class LiveConnection:
             frees_at = self._last_audio + settings.stream_idle_sec if has_place else math.inf
             ends_at = last_message + idle_sec
             next_at = min(rests_at, frees_at, ends_at)
-            left_sec = next_at - now()
+            drained = self._services.draining.has_begun and self._session.is_resting
+            left_sec = 0.0 if drained else next_at - now()
             if left_sec > 0 or not looked:
                 # A message may wait where the time has passed unheard: a step took it, or this process was paused.
                 looked = left_sec <= 0
-                message = await self._socket.receive(max(left_sec, _LOOK_SEC))
+                message = await self._receive(max(left_sec, _LOOK_SEC))
                 if message is not None:
                     await self._take(self._session.receive(message))
                     last_message = now()
+            elif drained:
+                await self._end_drained()
             elif next_at == rests_at:
                 await self._take(self._session.rest())
             elif next_at == ends_at:
                 await self._end_idle(idle_sec)
             elif self._place is not None:
                 self._place.release()
+
+    async def _receive(self, timeout_sec: float) -> str | bytes | None:
+        """The next message; None after that time, and when the gateway begins to drain."""
+        draining = self._services.draining
+        if draining.has_begun:
+            return await self._socket.receive(timeout_sec)
+        try:
+            async with asyncio.timeout(None) as unless_drained:
+                with draining.waking(lambda: unless_drained.reschedule(0.0)):
+                    return await self._socket.receive(timeout_sec)
+        except TimeoutError:
+            return None
+
+    async def _end_drained(self) -> None:
+        """Close a connection without an open stream, as the gateway stops: the client loses nothing, and connects to
+        another. With an error event where it has none of its own for that, as in `_end_idle`."""
+        stopping = server_draining()
+        if self._place is None:
+            await self._take([self._session.refused(stopping)])
+        raise _Closing(CloseCode.RESTART, stopping.message)
 
     async def _end_idle(self, idle_sec: float) -> None:
         """Close the connection. Without an error event where that may be after an hour: some clients take any of these

@@ -22,6 +22,7 @@ class CloseCode(IntEnum):
     DONE = 1000
     SLOW = 1008
     FAILED = 1011
+    RESTART = 1012
     TRY_LATER = 1013
     BAD_REQUEST = 4400
     NOT_FOUND = 4404

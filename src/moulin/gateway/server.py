@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from types import FrameType
 
 import uvicorn
 
@@ -19,8 +21,9 @@ from moulin.gateway.settings import GatewaySettings
 from moulin.gateway.websocket_protocol import WebSocketProtocol
 from moulin.launch.ports import claim_ports
 
-_GRACE_SEC = 10
-"""Time for running requests to finish when the gateway stops."""
+_LOOK_SEC = 0.1
+_LAST_WORDS_SEC = 2
+"""Time for the answers to requests that are cancelled."""
 
 _BACKLOG = 2048
 
@@ -52,24 +55,49 @@ def with_riva_port(settings: GatewaySettings) -> GatewaySettings:
 
 
 def run(settings: GatewaySettings, listener: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM; running requests get ten seconds to finish.
+    """Serve until SIGINT or SIGTERM, and then until nothing is open, for `drain_sec` at most, or the next signal.
 
     Raises LaunchError where there are too few file descriptors.
     """
     connections = _connections(settings)
-    server = _Server(server_config(settings, connections))
+    server = DrainingServer(server_config(settings, connections), settings.drain_sec)
     with _not_raised_again():
         server.run([BoundedListener(listener, connections)])
 
 
-class _Server(uvicorn.Server):
-    """uvicorn's, with which Riva's begins to stop."""
+class DrainingServer(uvicorn.Server):
+    """uvicorn's, which at first closes its listeners only; uvicorn's own closes WebSockets at once."""
+
+    def __init__(self, config: uvicorn.Config, drain_sec: float) -> None:
+        """Riva's server, too, is told to stop; its own time is in the settings."""
+        super().__init__(config)
+        self._drain_sec = drain_sec
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        riva = self.config.app.state.riva  # type: ignore[union-attr]
-        if riva is not None:
-            riva.begin_to_stop()
+        await self._drain(sockets or [])
         await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A second signal ends, whichever it is; for uvicorn it must be SIGINT."""
+        self.force_exit = self.should_exit
+        super().handle_exit(sig, frame)
+
+    async def _drain(self, sockets: list[socket.socket]) -> None:
+        """Take nothing new, and return when nothing is open or the time is over."""
+        for server in self.servers:
+            server.close()
+        for listener in sockets:
+            listener.close()
+        state = self.config.app.state  # type: ignore[union-attr]
+        state.draining.begin()
+        if state.riva is not None:
+            state.riva.begin_to_stop()
+        now = asyncio.get_running_loop().time
+        until = now() + self._drain_sec
+        while (self.server_state.tasks or (state.riva and state.riva.is_at_work)) and now() < until:
+            if self.force_exit:
+                return
+            await asyncio.sleep(_LOOK_SEC)
 
 
 @contextmanager
@@ -103,7 +131,7 @@ def server_config(settings: GatewaySettings, connections: Connections | None = N
         access_log=False,
         server_header=False,
         lifespan="on",
-        timeout_graceful_shutdown=_GRACE_SEC,
+        timeout_graceful_shutdown=_LAST_WORDS_SEC,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies),
         ws_max_size=_WEBSOCKET_MESSAGE_BYTES,

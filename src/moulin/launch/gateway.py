@@ -26,8 +26,8 @@ _LOOK_SEC = 1.0
 _READY_SEC = 60.0
 _FIRST_PAUSE_SEC = 1.0
 _KILLED_SEC = 5.0
-_EXIT_GRACE_SEC = 15.0
-"""Time for the gateway to exit; it gives running requests ten seconds of it."""
+_EXIT_GRACE_SEC = 5.0
+"""Time for the gateway to exit, beyond that which it has to drain."""
 
 
 class GatewayProcess:
@@ -45,11 +45,12 @@ class GatewayProcess:
         tls: bool = False,
         environ: Mapping[str, str] = os.environ,
         board: SupervisionBoard | None = None,
+        drain_sec: float = 10.0,
     ) -> None:
         """`address` is the HOST:PORT at which the gateway will answer, over HTTPS with `tls`; it publishes what `board`
-        says."""
+        says, and drains for `drain_sec` when it is stopped."""
         self._arguments, self._address, self._tls = arguments, address, tls
-        self._environ, self._board = environ, board
+        self._environ, self._board, self._drain_sec = environ, board, drain_sec
         self._process: subprocess.Popen[bytes] | None = None
         self._liveness = ProcessLiveness("The gateway")
 
@@ -79,7 +80,11 @@ class GatewayProcess:
         launcher = [sys.executable, "-I", "-S", str(Path(__file__).with_name("parent_death.py")), str(os.getpid())]
         board = ["--supervision-fd", str(self._board.fd)] if self._board else []
         self._process = subprocess.Popen(
-            [*launcher, sys.executable, "-m", "moulin", "gateway", *self._arguments, *board],
+            [
+                *launcher,
+                *(sys.executable, "-m", "moulin", "gateway", *self._arguments),
+                *("--drain-sec", f"{self._drain_sec:g}", *board),
+            ],
             stdin=subprocess.DEVNULL,
             env=dict(self._environ),
             start_new_session=True,
@@ -125,13 +130,13 @@ class GatewayProcess:
                 self._process.wait(_KILLED_SEC)
 
     def stop(self) -> None:
-        """Stop it after running requests have finished. Idempotent."""
+        """Stop it after it has drained. Idempotent."""
         if self._process is None or self._process.poll() is not None:
             return
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGTERM)
         try:
-            self._process.wait(_EXIT_GRACE_SEC)
+            self._process.wait(self._drain_sec + _EXIT_GRACE_SEC)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -173,7 +178,7 @@ class KeptGateway:
         self.stop()
 
     def stop(self) -> None:
-        """Stop the gateway after running requests have finished. Idempotent."""
+        """Stop the gateway after it has drained. Idempotent."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import signal
@@ -226,7 +227,8 @@ class TritonServer:
     def stop(self, grace_sec: float | None = None) -> None:
         """Stop the server and its stubs; requests in flight get `grace_sec`, else the exit timeout. Idempotent.
 
-        Streams that are open count as requests in flight. Then the models get five seconds to be unloaded.
+        Streams that are open count as requests in flight, and no new ones are taken. Then the models get five seconds
+        to be unloaded.
         """
         if self._process is None:
             return
@@ -234,6 +236,8 @@ class TritonServer:
             self._stopping = True
             if self._probe is not None:
                 self._probe.close()  # Triton waits for its HTTP connections
+            if self._regions is not None:
+                self._regions.note_draining()
             self._signal(signal.SIGTERM)
             deadline = time.monotonic() + (self.options.exit_timeout_sec if grace_sec is None else grace_sec)
             while not self._log.unloading and time.monotonic() < deadline and not self._exited.wait(_POLL_SEC):
@@ -262,7 +266,7 @@ class TritonServer:
             command.append(f"--backend-config=python,shm-region-prefix-name={self._regions.prefix}")
         command += [f"{flag}={port}" for flag, port in self._ports.items()]
         command += [f"--{service}-address={options.host}" for service in ("http", "grpc", "metrics")]
-        command.append(f"--exit-timeout-secs={options.exit_timeout_sec + _TRITONS_OWN_SEC}")
+        command.append(f"--exit-timeout-secs={math.ceil(options.exit_timeout_sec) + _TRITONS_OWN_SEC}")
         command += [*_KEEPALIVE, *closed_protocols(options.host)]
         if options.log_verbose:
             command.append(f"--log-verbose={options.log_verbose}")

@@ -17,8 +17,12 @@ class ServerOptions:
     grpc_port: int = option(8001, "Triton's port for gRPC.", bounds=_PORT)
     metrics_port: int = option(8002, "Triton's port for metrics.", bounds=_PORT)
     host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0 for other machines too.")
-    exit_timeout_sec: int = 10
-    """The longest time for requests in flight to finish when the server stops."""
+    exit_timeout_sec: float = option(
+        10.0,
+        "When it stops, wait so long for requests and streams that are open.",
+        flag="--drain-sec",
+        bounds=Bounds(at_least=0, at_most=86_400),
+    )
     log_verbose: int = 0
     auto_complete_config: bool = False
     """Let Triton fill gaps in config.pbtxt: it starts every python model once more to ask it."""

@@ -3,7 +3,8 @@
 Every server names its regions `moulin-<random>-<owner pid>-...`, which is also an argument of each python stub.
 The process that owns a server holds a lock on the file `moulin-<random>.owner` beside them. So a later process can tell
 whether the owner still runs, also where containers share /dev/shm without seeing each other's processes. The pid is
-there for people who look.
+there for people who look. A server that is about to end has a file `moulin-<random>-draining` too, by which its models
+know: Triton refuses new sequences then, but not new streams of a lane.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 from moulin.errors import LaunchError
 from moulin.launch.file_lock import FileLock, owner_is_gone
 
 SHM_DIR = Path("/dev/shm")
+STUB_REGION = 2
+"""The argument of a stub that names its shared memory."""
 _MIB_PER_MODEL = 4
 _NAME = re.compile(r"^moulin-(?P<token>[0-9a-f]{16})-\d+-")
 
@@ -30,7 +34,7 @@ class RegionOwner:
 
     def __init__(self, shm_dir: Path = SHM_DIR) -> None:
         """Raises LaunchError where the folder cannot be written."""
-        token = secrets.token_hex(8)
+        self._token = token = secrets.token_hex(8)
         self.prefix = f"moulin-{token}-{os.getpid()}-"
         """A `shm-region-prefix-name` that no other server has."""
         self._dir, self._file = shm_dir, shm_dir / f"moulin-{token}.owner"
@@ -44,12 +48,39 @@ class RegionOwner:
                 hint="mount a tmpfs there; start a container with --shm-size=1g",
             ) from error
 
+    def note_draining(self) -> None:
+        """Let the models know that the server is about to end."""
+        with contextlib.suppress(OSError):
+            _draining_file(self._dir, self._token).touch()
+
     def close(self) -> None:
-        """Delete the regions, and the lock's file. Idempotent."""
-        for file in (*self._dir.glob(f"{self.prefix}*"), self._file):
+        """Delete the regions, and the files beside them. Idempotent."""
+        for file in (*self._dir.glob(f"{self.prefix}*"), _draining_file(self._dir, self._token), self._file):
             with contextlib.suppress(OSError):
                 file.unlink()
         self._lock.release()
+
+
+class DrainNote:
+    """Whether the server of this process, a python stub, is about to end. Of a server that moulin did not start nobody
+    knows."""
+
+    def __init__(self, region: str, shm_dir: Path = SHM_DIR) -> None:
+        """`region` is the name of the stub's shared memory."""
+        named = _NAME.match(region.lstrip("/"))
+        self._file = _draining_file(shm_dir, named["token"]) if named else None
+
+    @classmethod
+    def of_this_process(cls) -> Self:
+        arguments = Path("/proc/self/cmdline").read_bytes().decode(errors="replace").split("\0")
+        return cls(arguments[STUB_REGION] if len(arguments) > STUB_REGION else "")
+
+    def __bool__(self) -> bool:
+        return self._file is not None and self._file.exists()
+
+
+def _draining_file(shm_dir: Path, token: str) -> Path:
+    return shm_dir / f"moulin-{token}-draining"
 
 
 def expect_shared_memory(num_models: int, shm_dir: Path = SHM_DIR) -> None:

@@ -10,8 +10,6 @@ from typing import Self
 from moulin.launch.gateway import KeptGateway
 from moulin.launch.kept_server import KeptServer
 
-GRACE_SEC = 10.0
-"""Time for running requests to finish when the service stops, those of the gateway and of Triton together."""
 _LEAST_SEC = 1.0
 _WATCH_SEC = 3600.0
 
@@ -19,11 +17,12 @@ _WATCH_SEC = 3600.0
 class Supervisor:
     """A context manager that starts Triton and waits until it is ready; `beside` adds the gateway.
 
-    On leaving, the gateway finishes its requests first, for which it needs Triton; the rest of the time is for Triton.
+    On leaving, the gateway drains first, for which it needs Triton; the rest of the time is for Triton.
     """
 
-    def __init__(self, triton: KeptServer) -> None:
-        self.triton = triton
+    def __init__(self, triton: KeptServer, *, drain_sec: float) -> None:
+        """`drain_sec` is the time for what is open when the service stops."""
+        self.triton, self._drain_sec = triton, drain_sec
         self._gateway: KeptGateway | None = None
         self._failed = threading.Event()
         self._error: Exception | None = None
@@ -44,7 +43,7 @@ class Supervisor:
             if self._gateway is not None:
                 self._gateway.stop()
         finally:
-            self.triton.stop(max(_LEAST_SEC, GRACE_SEC - (time.monotonic() - began)))
+            self.triton.stop(max(_LEAST_SEC, self._drain_sec - (time.monotonic() - began)))
             self._thread.join()
 
     def beside(self, gateway: KeptGateway) -> None:

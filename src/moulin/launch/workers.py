@@ -18,7 +18,8 @@ from moulin.launch.vital_signs import signs_of
 
 _LOOK_SEC = 1.0
 _FIRST_PAUSE_SEC = 1.0
-_EXIT_GRACE_SEC = 15.0
+_EXIT_GRACE_SEC = 5.0
+"""Time for workers to exit, beyond that which they have to drain."""
 
 
 def run_workers(
@@ -29,12 +30,15 @@ def run_workers(
     pass_fds: Sequence[int],
     board: SupervisionBoard,
     on_end: Callable[[int, str], None],
+    on_stop: Callable[[], None],
+    drain_sec: float,
 ) -> None:
     """Keep `count` processes of `command` running until KeyboardInterrupt, and then let them finish.
 
     All inherit the descriptors `pass_fds`, a shared listening socket among them. A process that ends, is stopped or
     hangs is replaced, the others are not touched; `on_end` receives its process id and the reason, `board` the cause.
-    All end with this process, even if it is killed.
+    All end with this process, even if it is killed. `on_stop` is called when they are told to finish, for which they
+    have `drain_sec`.
     """
     workers = [_Worker(command, environ, pass_fds) for _ in range(count)]
     board.state("worker", "running")
@@ -48,7 +52,8 @@ def run_workers(
             if all(worker.runs for worker in workers):
                 board.state("worker", "running")
     finally:
-        _stop(workers)
+        on_stop()
+        _stop(workers, drain_sec)
 
 
 class _Worker:
@@ -101,11 +106,11 @@ class _Worker:
         return self._liveness.observe(signs, now) if signs else None
 
 
-def _stop(workers: Sequence[_Worker]) -> None:
+def _stop(workers: Sequence[_Worker], drain_sec: float) -> None:
     for worker in workers:
         with contextlib.suppress(ProcessLookupError):
             worker.process.send_signal(signal.SIGTERM)
-    deadline = time.monotonic() + _EXIT_GRACE_SEC
+    deadline = time.monotonic() + drain_sec + _EXIT_GRACE_SEC
     for worker in workers:
         try:
             worker.process.wait(max(0.0, deadline - time.monotonic()))

@@ -24,12 +24,12 @@ import sys
 from pathlib import Path
 from typing import Self
 
-from moulin.launch.shared_memory import SHM_DIR
+from moulin.launch.shared_memory import SHM_DIR, STUB_REGION
 
 logger = logging.getLogger(__name__)
 
-_REGION, _CONTROL = 2, 7
-"""Arguments of a stub: the name of its shared memory, and where `IPCControlShm` is in it."""
+_CONTROL = 7
+"""The argument of a stub that says where `IPCControlShm` is in its shared memory."""
 _OWNER = 16
 """Bytes before every object, which count its users."""
 _MUTEX = {"x86_64": 40, "aarch64": 48}
@@ -68,7 +68,7 @@ class Exchange:
         """The queue of this stub; None, and a line in the log, where it cannot be read."""
         try:
             arguments = Path("/proc/self/cmdline").read_bytes().decode().split("\0")
-            return cls(SHM_DIR / arguments[_REGION].lstrip("/"), int(arguments[_CONTROL]))
+            return cls(SHM_DIR / arguments[STUB_REGION].lstrip("/"), int(arguments[_CONTROL]))
         except (OSError, ValueError, IndexError) as error:
             logger.warning(
                 "After a pause of this process Triton may confuse replies: its queue cannot be watched (%s)", error

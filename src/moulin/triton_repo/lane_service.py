@@ -103,14 +103,15 @@ class LaneService:
         *,
         instance: str = "",
         check_load: Callable[[], None] = lambda: None,
+        is_draining: Callable[[], bool] = lambda: False,
         lane_timeout_sec: float = LANE_TIMEOUT_SEC,
         idle_timeout_sec: float = IDLE_TIMEOUT_SEC,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`instance` names this service among others of the model. `check_load` raises StreamsFull where new streams
-        are to be refused."""
+        are to be refused, and `is_draining` says whether they are because the server is about to end."""
         self._recognizer, self._scheduler = recognizer, scheduler
-        self._instance, self._check_load = instance, check_load
+        self._instance, self._check_load, self._is_draining = instance, check_load, is_draining
         self._lane_timeout_sec, self._idle_timeout_sec = lane_timeout_sec, idle_timeout_sec
         self._clock = clock
         capacity = recognizer.limits.capacity
@@ -268,6 +269,8 @@ class LaneService:
 
     def _start(self, number: int, changes: bytes | None) -> int:
         """Open a stream. Returns its slot. Raises OptionsError and StreamsFull."""
+        if self._is_draining():
+            raise StreamsFull(f"Too {StreamsFull.BUSY}: the server is stopping", hint="open it on another server")
         options: StreamOptions = self._recognizer.options
         if changes is not None:
             options = options.updated_from_json(changes)
@@ -355,6 +358,7 @@ class LaneService:
             "open": self._recognizer.num_open,
             "lane": str(lane_id),  # as text: 63 bits are more than a number of JavaScript has
             "bundle": number,
+            **({"draining": True} if self._is_draining() else {}),
         }
         reply.lane = json.dumps(facts).encode()
         return reply

@@ -16,6 +16,7 @@ import triton_python_backend_utils as pb_utils
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.errors import EngineError, MoulinError, StreamsFull, first_line
 from moulin.launch.heartbeat import Heartbeat
+from moulin.launch.shared_memory import DrainNote
 from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.quoting import bounded, cut
 from moulin.triton_repo import contract
@@ -52,19 +53,20 @@ class TritonPythonModel:
         check_stub(pb_utils.Tensor)
         parameters = ShimParameters.read(args, StreamingOptions)
         options = parameters.options
-        recognizer = self._open(parameters, -(-options.max_streams // options.instances))
+        recognizer = self._open(parameters, -(-options.max_streams // options.num_instances))
         self._service = StreamingService(
             recognizer,
             idle_timeout_sec=options.idle_timeout_sec,
             takeover_sec=options.takeover_sec,
             max_step_sec=options.max_step_ms / 1000 if options.max_step_ms is not None else None,
-            instances=options.instances,
+            instances=options.num_instances,
         )
         self._lanes = LaneService(
             recognizer,
             self._service.scheduler,
             instance=args["model_instance_name"],
             check_load=self._service.check_load,
+            is_draining=DrainNote.of_this_process().__bool__,
             lane_timeout_sec=options.lane_timeout_sec,
             idle_timeout_sec=options.idle_timeout_sec,
         )

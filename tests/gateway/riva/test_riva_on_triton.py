@@ -328,16 +328,14 @@ def test_phrases_to_expect(riva: Riva, recordings: list[Recording]) -> None:
         assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_a_call_that_outlasts_the_grace_period(server: TritonServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("moulin.gateway.riva.server.GRACE_SEC", 0.5)
-
+def test_a_call_that_outlasts_the_time_to_drain(server: TritonServer) -> None:
     def talking() -> Iterator[bytes]:
         for _ in range(200):
             yield bytes(3200)
             time.sleep(0.1)
 
     with ThreadPoolExecutor() as pool:
-        with riva_gateway(server) as riva:
+        with riva_gateway(server, drain_sec=0.5) as riva:
             call = pool.submit(lambda: list(riva.stream(talking())))
             assert eventually(lambda: riva.metric("moulin_gateway_active_streams") == 1)
         with pytest.raises(grpc.RpcError, match="The gateway is stopping") as caught:

@@ -14,7 +14,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from moulin.gateway.access import bearer_key
-from moulin.gateway.api_error import ApiError, api_error, server_stopping
+from moulin.gateway.api_error import ApiError, api_error, server_draining, server_stopping
 from moulin.gateway.api_keys import KEY_NAME, ApiKeys
 from moulin.gateway.request_context import REQUEST_ID, report_request, request_id_of
 from moulin.gateway.riva.messages import SERVICE
@@ -86,6 +86,10 @@ class Calls:
         self._under_way: set[asyncio.Task[Any]] = set()
         self._refuses = self._ended = False
 
+    @property
+    def are_under_way(self) -> bool:
+        return bool(self._under_way)
+
     def refuse(self) -> None:
         """Answer all that begins from now on with UNAVAILABLE."""
         self._refuses = True
@@ -150,7 +154,7 @@ class Calls:
     def _admit(self, call: Call) -> None:
         """Raises ApiError 401, 429, 503."""
         if self._refuses:
-            raise server_stopping("call")
+            raise server_draining()
         if self._keys:
             call.caller = self._keys.name(bearer_key(call.metadata.get("authorization", "")))
             KEY_NAME.set(call.caller)

@@ -18,8 +18,6 @@ from moulin.gateway.riva.streaming_recognize import streaming_recognize
 from moulin.gateway.services import Services
 from moulin.gateway.settings import GatewaySettings
 
-GRACE_SEC = 10.0
-"""Time for calls under way to finish when the gateway stops."""
 _LATE_SEC = 0.3
 """Time in which calls that begin as the gateway stops are refused with a message."""
 _LAST_WORDS_SEC = 1.0
@@ -63,8 +61,13 @@ class RivaServer:
         assert self._stopping is not None
         await self._stopping
 
+    @property
+    def is_at_work(self) -> bool:
+        """Whether calls are under way."""
+        return self._calls.are_under_way
+
     def begin_to_stop(self) -> None:
-        """Take no more calls; those under way may go on for `GRACE_SEC`. Idempotent."""
+        """Take no more calls; those under way may go on for `drain_sec`. Idempotent."""
         if self._server is not None and self._stopping is None:
             self._stopping = asyncio.create_task(self._stop())
 
@@ -72,8 +75,9 @@ class RivaServer:
         self._health.stop()
         self._calls.refuse()
         await asyncio.sleep(_LATE_SEC)  # what is on its way gets an answer of ours instead of none
-        stopping = asyncio.create_task(self._server.stop(GRACE_SEC + _LAST_WORDS_SEC))
-        await asyncio.wait({stopping}, timeout=GRACE_SEC)
+        drain_sec = self._services.settings.drain_sec
+        stopping = asyncio.create_task(self._server.stop(drain_sec + _LAST_WORDS_SEC))
+        await asyncio.wait({stopping}, timeout=drain_sec)
         self._calls.end()
         await stopping
 

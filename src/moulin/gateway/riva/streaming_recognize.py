@@ -46,7 +46,7 @@ async def streaming_recognize(services: Services, call: Call) -> None:
             await LiveConnection(services, socket, session, recognition).run()
         finally:
             socket.leave()
-            call.log["audio_sec"] = round(recognition.audio_sec, 3)
+            call.log |= recognition.log
     if socket.error is not None:
         raise socket.error
 
