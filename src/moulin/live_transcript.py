@@ -8,7 +8,7 @@ stream. `LiveTranscript` joins them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from moulin.spacing import join_texts
@@ -39,6 +39,12 @@ class Segment:
     @property
     def end_sec(self) -> float:
         return self.words[-1].end_sec if self.words else 0.0
+
+    def placed(self, first_number: int, start_sec: float) -> Segment:
+        """The segment of a stream that begins at `start_sec` of a longer one, with its number and times there."""
+        others = tuple(replace(other, words=_placed(other.words, start_sec)) for other in self.alternatives)
+        number, words = self.number + first_number, _placed(self.words, start_sec)
+        return replace(self, number=number, words=words, alternatives=others)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values; `ends_in_pause` is there only where it is true."""
@@ -73,6 +79,12 @@ class StreamUpdate:
     endpoint: bool
     is_final: bool
     duration_sec: float
+
+    def placed(self, first_number: int, start_sec: float) -> StreamUpdate:
+        """The update of a stream that begins at `start_sec` of a longer one, as one of that, in which `first_number` is
+        the number of its first segment."""
+        segments = tuple(segment.placed(first_number, start_sec) for segment in self.segments)
+        return replace(self, segments=segments, duration_sec=round(self.duration_sec + start_sec, 3))
 
     def to_dict(self) -> dict[str, Any]:
         """The update as JSON-ready values."""
@@ -133,3 +145,10 @@ class LiveTranscript:
         yield from self.final
         if self.open is not None:
             yield self.open
+
+
+def _placed(words: tuple[Word, ...], start_sec: float) -> tuple[Word, ...]:
+    return tuple(
+        replace(word, start_sec=round(word.start_sec + start_sec, 3), end_sec=round(word.end_sec + start_sec, 3))
+        for word in words
+    )

@@ -2,6 +2,7 @@
 
 from moulin.client.async_bundle import AsyncBundledStream, AsyncStreamBundle
 from moulin.client.async_client import AsyncClient
+from moulin.client.async_pool import AsyncStreamPool
 from moulin.client.async_stream import AsyncLiveStream
 from moulin.client.sync_bundle import BundledStream, StreamBundle
 from moulin.client.sync_client import Client
@@ -12,6 +13,7 @@ __all__ = [
     "AsyncClient",
     "AsyncLiveStream",
     "AsyncStreamBundle",
+    "AsyncStreamPool",
     "BundledStream",
     "Client",
     "LiveStream",

@@ -6,14 +6,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from moulin.audio.waveform import check_waveform, in_16_bits
 from moulin.client.lane import DROP, END, FINALIZE, NOTHING, Lane, LaneStream
-from moulin.errors import ClientError, RequestRefused, ServerBusy
+from moulin.client.replay import Replay, ReplayMemory
+from moulin.errors import ClientError, RequestRefused, ServerBusy, ServerUnavailable
 from moulin.live_transcript import LiveTranscript, StreamUpdate
 from moulin.transcript import Transcript
 
@@ -33,7 +34,8 @@ class AsyncBundledStream:
     """`AsyncLiveStream` over an `AsyncStreamBundle`, made by its `open`: one call of `send` at a time."""
 
     def __init__(self, bundle: AsyncStreamBundle, stream: LaneStream, lane: Lane) -> None:
-        self._bundle, self._stream, self.lane = bundle, stream, lane
+        self._bundle, self.lane_stream, self.lane = bundle, stream, lane
+        self.opened_at = asyncio.get_running_loop().time()
         self._settled: asyncio.Future[None] | None = None
         self.on_news: Callable[[], None] | None = None
         """Called in the event loop when there is news of the stream, for users of `push`; it must not raise."""
@@ -41,22 +43,27 @@ class AsyncBundledStream:
     @property
     def live(self) -> LiveTranscript:
         """The transcript so far."""
-        return self._stream.live
+        return self.lane_stream.live
 
     @property
     def decoded_samples(self) -> int:
         """The samples that have been decoded as far as they go."""
-        return self._stream.decoded
+        return self.lane_stream.decoded
+
+    @property
+    def moves(self) -> int:
+        """How often the stream has lost its lane and gone on with another."""
+        return self.lane_stream.moves
 
     @property
     def ended(self) -> bool:
         """Whether the stream is over, with its result or an error."""
-        return self._stream.ended
+        return self.lane_stream.ended
 
     @property
     def error(self) -> ClientError | None:
         """Why the stream is over, if it has failed."""
-        return self._stream.error if self._stream.ended else None
+        return self.lane_stream.error if self.lane_stream.ended else None
 
     def push(self, samples: ArrayLike, *, end: bool = False) -> None:
         """Send the next samples, float or int16 [N], 16 kHz mono, and return at once; `end` marks the last ones. Raises
@@ -71,7 +78,7 @@ class AsyncBundledStream:
 
     async def settled(self) -> StreamUpdate:
         """Wait until all that has been sent is decoded as far as it goes. Returns what is new since the last call."""
-        stream = self._stream
+        stream = self.lane_stream
         if not stream.is_settled:
             self._settled = asyncio.get_running_loop().create_future()
             await self._settled
@@ -96,26 +103,43 @@ class AsyncBundledStream:
 
     async def close(self) -> None:
         """Forget the stream if it has not ended."""
-        if not self._stream.ended:
-            self._stream.rows.clear()
+        if not self.lane_stream.ended:
+            self.lane_stream.rows.clear()
             self._push(event=DROP)
-            self._stream.ended = True
+            self.lane_stream.end()
 
     def _push(
         self, samples: NDArray[np.int16] = NOTHING, event: int = 0, options: Mapping[str, Any] | None = None
     ) -> None:
-        stream = self._stream
+        stream = self.lane_stream
         if stream.ended:
             raise stream.error or ClientError("The stream has ended", hint="open another one")
         stream.push(samples, event, options)
         self._bundle._wake(self.lane, stream)
 
-    def _tell(self) -> None:
+    def fail(self, error: ClientError) -> None:
+        """End the stream, which is on no lane any more, with `error`."""
+        self.lane_stream.end(error)
+        self.tell()
+
+    def tell(self) -> None:
         """Called when there is news of the stream."""
-        if self._settled is not None and self._stream.is_settled and not self._settled.done():
+        if self._settled is not None and self.lane_stream.is_settled and not self._settled.done():
             self._settled.set_result(None)
         if self.on_news is not None:
             self.on_news()
+
+
+class Rescue(Protocol):
+    """Who finds other places for streams that have lost theirs."""
+
+    memory: ReplayMemory
+
+    def take(self, stream: AsyncBundledStream, refused_by: AsyncStreamBundle, error: ClientError) -> bool:
+        """Take over a stream that found no place at `refused_by`; else it ends with `error`."""
+
+    def take_lost(self, stream: AsyncBundledStream, error: ClientError) -> bool:
+        """Take over a stream whose lane is lost because of `error`, with which else it ends."""
 
 
 class AsyncStreamBundle:
@@ -127,8 +151,8 @@ class AsyncStreamBundle:
                 print(await stream.send(samples))
             print((await stream.finish()).text)
 
-    Chunks wait up to `gather_sec` for others to go with. After a request that failed its lane and the streams on it are
-    lost: they raise the error, and new streams go to new lanes.
+    Chunks wait up to `gather_sec` for others to go with. After a request that failed its lane is lost: the streams on
+    it go to the bundle's `Rescue`, or raise the error, and new streams go to new lanes. `AsyncStreamPool` has a rescue.
     """
 
     def __init__(
@@ -137,9 +161,11 @@ class AsyncStreamBundle:
         lanes: int,
         *,
         gather_sec: float = GATHER_SEC,
+        rescue: Rescue | None = None,
     ) -> None:
         """`infer` is tritonclient's with the model given, and raises ClientError. `lanes` is the number of instances.
         Made by `AsyncClient.bundle`."""
+        self._rescue = rescue
         self._infer, self._wanted, self._gather_sec = infer, lanes, gather_sec
         self._lanes: dict[Lane, asyncio.Task[None]] = {}
         self._woken: dict[Lane, asyncio.Event] = {}
@@ -152,7 +178,7 @@ class AsyncStreamBundle:
 
     @property
     def is_lost(self) -> bool:
-        """Whether its lanes are lost, and no new one has been opened."""
+        """Whether its lanes are lost or have ended with their server, and no new one has been opened."""
         return self._failure is not None and not self._lanes
 
     @property
@@ -160,18 +186,53 @@ class AsyncStreamBundle:
         """The lanes that are open."""
         return list(self._lanes)
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether the server is about to end, and takes no new streams."""
+        return bool(self._lanes) and all(lane.is_draining for lane in self._lanes)
+
+    @property
+    def num_streams(self) -> int:
+        """Streams that are open."""
+        return len(self._streams)
+
+    @property
+    def room(self) -> int:
+        """Free places of the server, as far as the last replies tell."""
+        return sum(max(0, lane.room) for lane in self._lanes)
+
+    @property
+    def load(self) -> float:
+        """The share of the server's places that are taken, 0 to 1, as far as the last replies tell."""
+        capacity = sum(lane.capacity for lane in self._lanes)
+        return 1.0 - self.room / capacity if capacity else 0.0
+
     async def open(self, **options: Any) -> AsyncBundledStream:
         """A stream on the instance with most room. `options` are those of `StreamOptions`. The server checks them and
         finds it a place with the first samples. Raises ClientError where no lane can be opened."""
         if self._closing:
             raise closed_error()
         if len(self._lanes) < self._wanted:
-            await self._open_lanes()
+            await self.open_lanes()
+        lane = self._roomiest()
+        if lane.is_draining:
+            raise ServerUnavailable(
+                "The server is stopping, and takes no new streams", hint="open it on another server"
+            )
         stream = LaneStream(options or None)
-        lane = max(self._lanes, key=lambda lane: lane.room)
+        if self._rescue is not None:
+            stream.replay = Replay(self._rescue.memory, options)
         opened = self._streams[stream] = AsyncBundledStream(self, stream, lane)
         lane.start(stream)
         return opened
+
+    def adopt(self, opened: AsyncBundledStream) -> None:
+        """Start a stream here that a `Rescue` has taken over; it must have rows. There must be a lane."""
+        stream, lane = opened.lane_stream, self._roomiest()
+        opened._bundle, opened.lane = self, lane
+        self._streams[stream] = opened
+        lane.start(stream)
+        self._wake(lane, stream)
 
     async def close(self) -> None:
         """End all lanes, and with them the streams that are open."""
@@ -186,7 +247,10 @@ class AsyncStreamBundle:
 
     # ------------------------------------------------------------------------------------------------------------ lanes
 
-    async def _open_lanes(self) -> None:
+    def _roomiest(self) -> Lane:
+        return max(self._lanes, key=lambda lane: (not lane.is_draining, lane.room))
+
+    async def open_lanes(self) -> None:
         """Open lanes until every instance has one. Raises ClientError where there is none after that."""
         async with self._opening:
             now = asyncio.get_running_loop().time()
@@ -226,7 +290,7 @@ class AsyncStreamBundle:
         woken, now = self._woken[lane], asyncio.get_running_loop().time
         next_at = now()
         try:
-            while not self._closing:
+            while not (self._closing or (lane.is_draining and not lane.streams)):
                 if not lane.has_rows and not lane.is_behind:
                     with suppress(TimeoutError):
                         async with asyncio.timeout(_ALIVE_SEC):
@@ -238,7 +302,8 @@ class AsyncStreamBundle:
                 next_at = now() + self._gather_sec
                 await self._exchange(lane)
             await self._exchange(lane, end=True)
-            self._lose(lane, closed_error())
+            self._failure = closed_error() if self._closing else ServerUnavailable("The server has stopped")
+            self._lose(lane, self._failure)  # with its streams, and those that came meanwhile to one that drains
         except ClientError as error:
             self._failure = error
             if not isinstance(error.__cause__, RequestRefused):  # else the server answers
@@ -268,9 +333,10 @@ class AsyncStreamBundle:
         stream.refused.add(refused.instance)
         others = [lane for lane in self._lanes if lane.instance not in stream.refused and lane.room > 0]
         if not others:
-            stream.ended = True
-            stream.error = stream.error or ServerBusy("All streams are in use")
-            self._tell(stream)
+            opened, error = self._streams.pop(stream), stream.error or ServerBusy("All streams are in use")
+            stream.error = None
+            if self._rescue is None or not self._rescue.take(opened, self, error):
+                opened.fail(error)
             return
         stream.error = None
         lane = max(others, key=lambda lane: lane.room)
@@ -281,13 +347,17 @@ class AsyncStreamBundle:
     def _lose(self, lane: Lane, error: ClientError) -> None:
         self._lanes.pop(lane, None)
         self._woken.pop(lane, None)
-        for stream in lane.lose(error):
-            self._tell(stream)
+        for stream in lane.lose():
+            opened = self._streams.pop(stream, None)
+            if opened is None or stream.ended:
+                continue
+            if self._rescue is None or self._closing or not self._rescue.take_lost(opened, error):
+                opened.fail(error)
 
     def _tell(self, stream: LaneStream) -> None:
         opened = self._streams.get(stream)
         if opened is not None:
-            opened._tell()
+            opened.tell()
             if stream.ended:
                 del self._streams[stream]
 

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import tritonclient.grpc.aio as triton
 from tritonclient.utils import InferenceServerException
 
 from moulin.client import protocol
-from moulin.client.async_bundle import GATHER_SEC, AsyncStreamBundle
+from moulin.client.async_bundle import GATHER_SEC, AsyncStreamBundle, Rescue
 from moulin.client.async_stream import AsyncLiveStream
+from moulin.client.loss import LOST_SEC, STUCK_SEC, answered
 from moulin.client.protocol import CHANNEL_ARGUMENTS, DEFAULT_MODEL, DEFAULT_URL, Audio
 from moulin.client.served_model import ServedModel, has_lanes, instances, ready_models, served_models
 from moulin.client.stream_session import StreamSession
 from moulin.errors import ClientError
 from moulin.quoting import quoted
 from moulin.transcript import Transcript
+
+_Answer = TypeVar("_Answer")
 
 
 class AsyncClient:
@@ -72,9 +75,7 @@ class AsyncClient:
         self, *, model: str | None = None, request_id: str = "", **options: Any
     ) -> AsyncIterator[AsyncLiveStream]:
         """See `Client.stream`."""
-        if model is None:
-            beside = protocol.streaming_name(self.model)
-            model = beside if await self._has(beside) else self.model
+        model = model or await self.streaming_model()
         inputs = await self._inputs_of(model)
         session = StreamSession(options, int16=self.int16 and "WAV_INT16" in inputs, numbered="CHUNK_INDEX" in inputs)
         stream = AsyncLiveStream(partial(self._infer, model, request_id=request_id), session)
@@ -89,22 +90,29 @@ class AsyncClient:
     ) -> AsyncIterator[AsyncStreamBundle]:
         """Many live streams in few requests, to a streaming model as `stream` chooses it. `lanes` is by default the
         number of the model's instances. Raises ClientError where the server has no lanes."""
-        if model is None:
-            beside = protocol.streaming_name(self.model)
-            model = beside if await self._has(beside) else self.model
-        bundle = await self.open_bundle(model, lanes=lanes, gather_sec=gather_sec)
+        bundle = await self.open_bundle(model or await self.streaming_model(), lanes=lanes, gather_sec=gather_sec)
         try:
             yield bundle
         finally:
             await bundle.close()
 
+    async def streaming_model(self) -> str:
+        """The name of the streaming model beside this client's, or else of that itself. Raises ClientError."""
+        beside = protocol.streaming_name(self.model)
+        return beside if await self.unless_lost(self._has(beside)) else self.model
+
     async def open_bundle(
-        self, model: str, *, lanes: int | None = None, gather_sec: float = GATHER_SEC
+        self,
+        model: str,
+        *,
+        lanes: int | None = None,
+        gather_sec: float = GATHER_SEC,
+        rescue: Rescue | None = None,
     ) -> AsyncStreamBundle:
-        """As `bundle`; the caller closes it."""
+        """As `bundle`; the caller closes it. `rescue` finds other places for streams that have lost theirs."""
         limit = {"client_timeout": self.timeout_sec}
         try:
-            config = (await self._triton.get_model_config(model, **limit)).config
+            config = (await self.unless_lost(self._triton.get_model_config(model, **limit))).config
         except InferenceServerException as error:
             raise protocol.client_error(error, self.url, model) from error
         if not has_lanes(config):
@@ -112,7 +120,19 @@ class AsyncClient:
                 f"The model {quoted(model)} at {self.url} takes no bundles of streams",
                 hint="it is no streaming model, or an older moulin serves it",
             )
-        return AsyncStreamBundle(partial(self._infer, model), lanes or instances(config), gather_sec=gather_sec)
+
+        async def infer(**arguments: Any) -> triton.InferResult:
+            return await self.unless_lost(self._infer(model, **arguments), stuck_sec=STUCK_SEC)
+
+        return AsyncStreamBundle(infer, lanes or instances(config), gather_sec=gather_sec, rescue=rescue)
+
+    async def unless_lost(self, asked: Awaitable[_Answer], *, stuck_sec: float | None = None) -> _Answer:
+        """The answer to what this client has asked; see `loss.answered`."""
+        return await answered(asked, self._is_live, server=self.url, stuck_sec=stuck_sec)
+
+    async def _is_live(self) -> bool:
+        """A health call. Raises InferenceServerException."""
+        return bool(await self._triton.is_server_live(client_timeout=LOST_SEC))
 
     async def is_ready(self) -> bool:
         """Whether the server is up and has loaded the model."""

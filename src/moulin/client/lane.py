@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import InferInput, InferRequestedOutput
 
+from moulin.client.replay import Replay
 from moulin.client.stream_session import MAX_SEQUENCE_ID
 from moulin.errors import ClientError, RequestRefused, ServerBusy, ServerUnavailable
 from moulin.live_transcript import LiveTranscript, Segment, StreamUpdate
@@ -35,6 +36,13 @@ MAX_AHEAD_SAMPLES = 60 * SAMPLE_RATE
 """
 _PIECE_SAMPLES = MAX_SAMPLES // 4
 """The most audio in a row."""
+
+_PAUSE_SAMPLES = int(0.4 * SAMPLE_RATE)
+"""Of a pause behind a final segment: the part that belongs to its last word."""
+_LEAD_SAMPLES = SAMPLE_RATE
+"""Audio before a word that is enough to hear it."""
+_LATE_SAMPLES = 2 * SAMPLE_RATE
+"""Decoded audio without words that may still turn out to have one: a word is known some time after its sound."""
 
 START, END, OPTIONS, DROP, FINALIZE = 1, 2, 4, 8, 16
 """Bits of EVENTS."""
@@ -84,6 +92,19 @@ class LaneStream:
     """Instances that had no place for it."""
     error: ClientError | None = None
     """Why the stream has ended, or why its last row was refused; cleared when it was told."""
+    replay: Replay | None = None
+    """What is to be said again on another lane, where the stream may move."""
+    moves: int = 0
+    """How often it has gone on with another lane."""
+    lost_at: float | None = None
+    """When its lane was lost; None when another has decoded what that had."""
+    _first_number: int = 0
+    _begin: int = 0
+    """The first number of a segment, and of a sample, on the present lane."""
+    _known: int = 0
+    """Samples that the lost lane had decoded. Until they are decoded again, its open segment is shown."""
+    _heard: Segment | None = None
+    _hides: bool = False
     _closed: list[Segment] = field(default_factory=list)
     _endpoint: bool = False
 
@@ -99,10 +120,22 @@ class LaneStream:
         """Whether more audio is to wait until the server has decoded more."""
         return self.taken - self.decoded >= MAX_AHEAD_SAMPLES
 
+    @property
+    def is_catching_up(self) -> bool:
+        """Whether less has been decoded on this lane than on the one that was lost."""
+        return self.lost_at is not None and self.decoded < self._known and not self.ended
+
     def push(
         self, samples: NDArray[np.int16] = NOTHING, event: int = 0, options: Mapping[str, Any] | None = None
     ) -> None:
         """Put samples behind those that wait, and an event behind them; options hold from these samples on."""
+        self._queue(samples, event, options)
+        self.sent += len(samples)
+        self.ending |= bool(event & END)
+        if self.replay is not None:
+            self.replay.add(samples, event & (END | FINALIZE), options)
+
+    def _queue(self, samples: NDArray[np.int16], event: int, options: Mapping[str, Any] | None) -> None:
         if options is not None:
             # In a row without audio, which would be refused with them.
             self.rows.append(Row(OPTIONS, options))
@@ -113,8 +146,6 @@ class LaneStream:
             if len(piece):
                 self.rows[-1].pieces.append(piece)
         self.rows[-1].event |= event
-        self.sent += len(samples)
-        self.ending |= bool(event & END)
 
     def _takes(self, count: int) -> bool:
         """Whether the last row that waits may have so many samples more."""
@@ -124,12 +155,71 @@ class LaneStream:
         alone = last.event & _LAST or (last.event & (START | OPTIONS) == OPTIONS and count)
         return not alone and last.num_samples + count <= _PIECE_SAMPLES
 
+    def start_row(self) -> None:
+        """Put the row in front that opens the stream."""
+        options = self.options if self.replay is None else dict(self.replay.options) or None
+        self.rows.appendleft(Row(START | OPTIONS if options else START, options))
+
+    def say_again(self) -> None:
+        """Be as a stream that no lane has taken, with everything that is not final yet. Its replay must be whole."""
+        assert self.replay is not None
+        self.moves += 1
+        self._known = max(self._known, self.decoded)
+        self._hides, self._heard = True, None
+        self._first_number = self.live.final[-1].number + 1 if self.live.final else 0
+        self._begin = self.taken = self.decoded = self.replay.begin
+        self.rows.clear()
+        self.refused.clear()
+        self.under_way = None
+        self.start_row()
+        for part in self.replay:
+            self._queue(part.samples, part.event, part.options)
+
     def apply(self, update: StreamUpdate) -> None:
+        if self._begin:
+            update = update.placed(self._first_number, self._begin / SAMPLE_RATE)
+        shown = self.live.open
         self.live.apply(update)
-        self._closed += [segment for segment in update.segments if segment.is_final]
+        closed = [segment for segment in update.segments if segment.is_final]
+        self._closed += closed
         self._endpoint |= update.endpoint
         if update.is_final:
-            self.ended, self.decoded = True, self.sent
+            self.decoded = self.sent
+            self.end()
+        elif self._hides and not closed:
+            self._heard, self.live.open = self.live.open, shown
+        else:
+            self._hides = False
+
+    def note_decoded(self, count: int) -> None:
+        """The lane has decoded `count` samples of what it got."""
+        self.decoded = self._begin + count
+        if self.lost_at is not None and self.decoded >= self._known:
+            self.lost_at = None
+            if self._hides:
+                self._hides, self.live.open = False, self._heard
+        if self.replay is not None:
+            self.replay.forget_before(self._final_until())
+
+    def end(self, error: ClientError | None = None) -> None:
+        """The stream is over, because of `error` if there is one."""
+        self.ended = True
+        self.error = error or self.error
+        if self.replay is not None:
+            self.replay.close()
+
+    def _final_until(self) -> int:
+        """The sample before which nothing has to be said again: behind the last word of the last final segment, and
+        otherwise shortly before the next word, or before where one may still be found."""
+        last = self.live.final[-1] if self.live.final else None
+        said = round(last.end_sec * SAMPLE_RATE) if last else 0
+        pause = _PAUSE_SAMPLES if last and last.ends_in_pause else 0
+        if self.live.open is not None and self.live.open.words and not self._hides:
+            word = round(self.live.open.start_sec * SAMPLE_RATE)
+            return max(min(said + pause, (said + word) // 2), word - _LEAD_SAMPLES)
+        if self._hides:
+            return 0
+        return min(max(said + pause, self.decoded - _LATE_SAMPLES), self.decoded)
 
     def take_update(self) -> StreamUpdate:
         """What has become known since the last call, with the open segment, as the unary contract's RESULT."""
@@ -141,7 +231,7 @@ class LaneStream:
 
 class Lane:
     """One lane. After a failed request it is unknown what the server has done and said: the lane is lost then, and its
-    streams with it (`lose`)."""
+    streams are to be said again on another, or end (`lose`)."""
 
     def __init__(self) -> None:
         self.sequence_id = 1 + secrets.randbelow(MAX_SEQUENCE_ID)
@@ -149,8 +239,8 @@ class Lane:
         self.instance = ""
         self.capacity = self.open = 0
         """Streams of the instance, of all lanes."""
-        self.error: ClientError | None = None
-        """Why the lane is lost."""
+        self.is_draining = False
+        """Whether the server is about to end, and takes no new streams."""
         self._bundle = 0
         self._numbers = 0
         self._waiting: dict[int, LaneStream] = {}
@@ -180,7 +270,7 @@ class Lane:
     @property
     def room(self) -> int:
         """Free places of the instance, as far as this lane knows."""
-        return self.capacity - self.open - len(self._starting)
+        return 0 if self.is_draining else self.capacity - self.open - len(self._starting)
 
     def start(self, stream: LaneStream) -> None:
         """Give `stream` a place on this lane; the server learns of it with its first samples (`wake`)."""
@@ -189,7 +279,7 @@ class Lane:
         stream.number = self._numbers
         self.streams[stream.number] = stream
         if not stream.rows:  # else it comes from another lane
-            stream.rows.append(Row(START | OPTIONS if stream.options else START, stream.options))
+            stream.start_row()
 
     def wake(self, stream: LaneStream) -> None:
         """`stream` has rows that are to be sent."""
@@ -237,6 +327,7 @@ class Lane:
                 hint="open another stream",
             )
         self.instance, self.capacity, self.open = lane["instance"], lane["capacity"], lane["open"]
+        self.is_draining = lane.get("draining", False)
         changed, homeless = {id(stream): stream for stream in self._sent}, []
         at, content = 0, _array(result, "UPDATES", np.uint8).tobytes()
         for number, kind, size in zip(
@@ -262,7 +353,7 @@ class Lane:
         decoded = _array(result, "DECODED", np.uint64).tolist()
         for number, count in zip(_array(result, "DECODED_STREAMS", np.uint64).tolist(), decoded, strict=True):
             if (stream := self.streams.get(number)) is not None:
-                stream.decoded = count
+                stream.note_decoded(count)
                 changed[id(stream)] = stream
                 if stream.rows:
                     self._waiting[number] = stream
@@ -283,11 +374,9 @@ class Lane:
             hint="open another stream; a lane is closed when the server or its client is held up for some seconds",
         )
 
-    def lose(self, error: ClientError) -> list[LaneStream]:
-        """The lane is lost, and its streams with it, which are returned."""
-        self.error, lost = error, list(self.streams.values())
-        for stream in lost:
-            stream.ended, stream.error = True, error
+    def lose(self) -> list[LaneStream]:
+        """The lane is lost. Returns the streams that it had."""
+        lost = list(self.streams.values())
         self.streams.clear()
         self._waiting.clear()
         self._unsettled.clear()
@@ -307,10 +396,12 @@ class Lane:
         stream.error = _error(fields)
         row = stream.under_way
         if not refused or fields["code"] == "not_open" or (row and row.event & START):
-            stream.ended = True
+            stream.end()
         elif row is not None:
             stream.sent -= row.num_samples
             stream.taken -= row.num_samples
+            if stream.replay is not None:
+                stream.replay.take_back(row.options, row.num_samples)
 
     def _forget(self, stream: LaneStream) -> None:
         self.streams.pop(stream.number, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from moulin.client.async_bundle import GATHER_SEC, AsyncBundledStream, AsyncStreamBundle, closed_error
 from moulin.client.async_client import AsyncClient
+from moulin.client.async_pool import AsyncStreamPool
 from moulin.client.protocol import DEFAULT_MODEL, DEFAULT_URL
 from moulin.live_transcript import LiveTranscript, StreamUpdate
 from moulin.transcript import Transcript
@@ -82,15 +83,15 @@ class StreamBundle:
 
     def __init__(
         self,
-        url: str = DEFAULT_URL,
+        url: str | Sequence[str] = DEFAULT_URL,
         *,
         model: str = DEFAULT_MODEL,
         lanes: int | None = None,
         gather_sec: float = GATHER_SEC,
         timeout_sec: float | None = None,
     ) -> None:
-        """`model` as for `Client`: its streaming model beside it is taken where there is one. Raises as
-        `AsyncClient.bundle`."""
+        """`model` as for `Client`: its streaming model beside it is taken where there is one. With several addresses
+        streams are shared out and moved as by `AsyncStreamPool`. Raises as `AsyncClient.bundle`."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="moulin-bundle", daemon=True)
         self._thread.start()
@@ -111,8 +112,11 @@ class StreamBundle:
             self._stop()
 
     async def _connect(
-        self, url: str, model: str, lanes: int | None, gather_sec: float, timeout_sec: float | None
-    ) -> AsyncStreamBundle:
+        self, url: str | Sequence[str], model: str, lanes: int | None, gather_sec: float, timeout_sec: float | None
+    ) -> AsyncStreamBundle | AsyncStreamPool:
+        if not isinstance(url, str):
+            pool = AsyncStreamPool(url, model=model, lanes=lanes, gather_sec=gather_sec, timeout_sec=timeout_sec)
+            return await self._open.enter_async_context(pool)
         client = await self._open.enter_async_context(AsyncClient(url, model=model, timeout_sec=timeout_sec))
         return await self._open.enter_async_context(client.bundle(lanes=lanes, gather_sec=gather_sec))
 

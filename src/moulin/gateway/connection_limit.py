@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
+from moulin.gateway.server_names import Name
 from moulin.gateway.settings import GatewaySettings
 from moulin.launch.descriptors import expect_descriptors
 
@@ -17,6 +18,8 @@ _FEWEST = 16
 _BASE = 96
 """Descriptors of the process itself: 15 at rest, those of the decoders' processes, and room for libraries'."""
 _PER_SERVER = 8
+_BY_NAME = 32
+"""Servers for which there is room behind each name in DNS."""
 _PER_CORE = 4
 _PER_UPLOAD = 3
 """Descriptors of a recording besides its connection: the file that it is received into, and its decoder's."""
@@ -76,4 +79,8 @@ def _needed(connections: int, settings: GatewaySettings) -> int:
 
 
 def _base(settings: GatewaySettings) -> int:
-    return _BASE + RESERVE + _PER_SERVER * len(settings.triton) + _PER_CORE * min(8, os.cpu_count() or 1)
+    return _BASE + RESERVE + _PER_SERVER * _servers(settings) + _PER_CORE * min(8, os.cpu_count() or 1)
+
+
+def _servers(settings: GatewaySettings) -> int:
+    return sum(_BY_NAME if Name.of(address) else 1 for address in settings.triton)

@@ -22,6 +22,13 @@ class LiveRecognition:
         self._arrivals: list[tuple[float, float]] | None = []
         """Pieces before the first text: the end of each in the stream, and its time of arrival."""
         self.audio_sec = 0.0
+        self.moves = 0
+        """How often its streams have gone on with another server."""
+
+    @property
+    def log(self) -> dict[str, object]:
+        """Fields for the line in the log."""
+        return log_fields(self.audio_sec, self.moves)
 
     async def hear(self, step: Hear) -> StreamUpdate:
         """Send the piece. Raises what `TritonServers.stream` does, and the stream is closed then."""
@@ -47,6 +54,8 @@ class LiveRecognition:
 
     async def _leave(self, error: BaseException | None) -> None:
         """Close the stream with `error`, from which `TritonServers` chooses the server for the next one."""
+        if isinstance(self._stream, AsyncBundledStream):
+            self.moves += self._stream.moves
         self._stream, stack, self._open = None, self._open, AsyncExitStack()
         await stack.__aexit__(type(error) if error else None, error, error.__traceback__ if error else None)
 
@@ -65,3 +74,8 @@ class LiveRecognition:
             arrived = next((at for end_sec, at in self._arrivals if end_sec > spoken), came)
             metrics.first_partial_seconds.observe(now - arrived)
             self._arrivals = None
+
+
+def log_fields(audio_sec: float, moves: int) -> dict[str, object]:
+    """What the line of a live connection says in the log."""
+    return {"audio_sec": round(audio_sec, 3), **({"moves": moves} if moves else {})}

@@ -59,7 +59,7 @@ async def _serve(
             session = await open_session(services, websocket)
             recognition = LiveRecognition(services, websocket.state.request_id)
             await LiveConnection(services, socket, session, recognition, place).run()
-            websocket.state.log = {"audio_sec": round(recognition.audio_sec, 3)}
+            websocket.state.log = recognition.log
     except MoulinError as error:
         refused = api_error(error)
         try:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from moulin.audio.waveform import SAMPLE_RATE
-from moulin.live_transcript import Segment, StreamUpdate
+from moulin.live_transcript import StreamUpdate
 
 
 class Timeline:
@@ -43,14 +41,5 @@ class Timeline:
 
     def placed(self, update: StreamUpdate) -> StreamUpdate:
         """`update` with times and segment numbers counted from the beginning of all audio."""
-        segments = tuple(self._placed(segment) for segment in update.segments)
-        self._closed += sum(segment.is_final for segment in segments)
-        return replace(update, segments=segments, duration_sec=round(update.duration_sec + (self._start_sec or 0.0), 3))
-
-    def _placed(self, segment: Segment) -> Segment:
-        start = self._start_sec or 0.0
-        words = tuple(
-            replace(word, start_sec=round(word.start_sec + start, 3), end_sec=round(word.end_sec + start, 3))
-            for word in segment.words
-        )
-        return replace(segment, number=segment.number + self._first_number, words=words)
+        self._closed += sum(segment.is_final for segment in update.segments)
+        return update.placed(self._first_number, self._start_sec or 0.0)

@@ -68,6 +68,51 @@ class Metrics:
             registry=registry,
         )
 
+        self.moved_streams = Counter(
+            "moulin_gateway_moved_streams",
+            "Live streams that went on with another lane than theirs.",
+            registry=registry,
+        )
+        self.move_seconds = Histogram(
+            "moulin_gateway_move_seconds",
+            "From the loss of a live stream's server to another that took it.",
+            buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0),
+            registry=registry,
+        )
+        self.lost_streams = Counter(
+            "moulin_gateway_lost_streams",
+            "Live streams that ended with their server: not_kept, too much of them was not final; not_taken, no other "
+            "server took them in time.",
+            ("reason",),
+            registry=registry,
+        )
+        self.streams_elsewhere = Counter(
+            "moulin_gateway_streams_elsewhere",
+            "Live streams that began on another server than the one that was asked first.",
+            registry=registry,
+        )
+        self.move_buffer_bytes = _gauge(
+            "moulin_gateway_move_buffer_bytes", "Audio that is kept in case that streams have to move.", registry
+        )
+        self.unmovable_streams = _gauge(
+            "moulin_gateway_unmovable_streams",
+            "Live streams that could not move now: too much of them is not final.",
+            registry,
+        )
+        self.servers = Gauge(
+            "moulin_gateway_servers",
+            "Triton servers: listed, and departed ones with streams or requests still.",
+            ("state",),
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
+        self.resolutions = Counter(
+            "moulin_gateway_resolutions",
+            "Look-ups of servers' names in DNS: answered, empty, failed.",
+            ("outcome",),
+            registry=registry,
+        )
+
     def count_audio(self, kind: str, seconds: float) -> None:
         """Count audio transcribed for the current request: of a `recording` or a `stream`."""
         self.audio_seconds.labels(kind).inc(seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from moulin.gateway.draining import Draining
 from moulin.gateway.ignored_fields import IgnoredFields
 from moulin.gateway.limits import Limits
 from moulin.gateway.metrics import Metrics
@@ -29,13 +30,19 @@ class Services:
     recordings: Recordings
     recordings_by_stream: RecordingsByStream
     tracing: Tracing
+    draining: Draining
 
     @classmethod
     def of(cls, settings: GatewaySettings) -> Services:
-        triton = TritonServers(settings.triton, timeout_sec=settings.triton_timeout_sec)
         metrics = Metrics(settings.metrics_folder)
+        triton = TritonServers(
+            settings.triton,
+            timeout_sec=settings.triton_timeout_sec,
+            kept_bytes=settings.move_buffer_bytes,
+            metrics=metrics,
+        )
         tracing = open_tracing(settings.otlp_endpoint)
         recordings = Recordings(triton, metrics, tracing, DecodingLimits(cpu_sec=settings.max_decode_sec))
         by_stream, limits = RecordingsByStream(triton, metrics), Limits(settings)
         catalog, ignored = ModelCatalog(triton, settings), IgnoredFields(strict=settings.strict_fields)
-        return cls(settings, triton, catalog, limits, ignored, metrics, recordings, by_stream, tracing)
+        return cls(settings, triton, catalog, limits, ignored, metrics, recordings, by_stream, tracing, Draining())

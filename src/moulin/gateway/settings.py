@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 
-from moulin.client.protocol import DEFAULT_MODEL, check_url
+from moulin.client.protocol import DEFAULT_MODEL
+from moulin.client.replay import KEPT_BYTES
 from moulin.errors import OptionsError
 from moulin.gateway.named_keys import named_keys
+from moulin.gateway.server_names import Name
 from moulin.launch.ports import is_loopback
 from moulin.quoting import quoted
 
@@ -21,7 +31,7 @@ class GatewaySettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     triton: tuple[str, ...] = ("localhost:8001",)
-    """gRPC addresses. Requests go to the server with the fewest in flight; a stream stays on its server."""
+    """gRPC addresses, and names in DNS as `dns:NAME:PORT`, each of whose addresses is a server."""
     default_model: str = DEFAULT_MODEL
     model_aliases: tuple[str, ...] = ()
     """Further names, each NAME, of the default model, or NAME=MODEL; beside those of `model_names.NAME_PATTERNS`."""
@@ -71,8 +81,12 @@ class GatewaySettings(BaseModel):
     """A live stream without audio for this time loses its place among `max_streams`."""
     session_idle_sec: PositiveFloat = 3600.0
     """A live session over a WebSocket of moulin's or OpenAI's without messages for this time is closed."""
+    drain_sec: NonNegativeFloat = 10.0
+    """When the gateway stops, what is open may go on for so long."""
     triton_timeout_sec: PositiveFloat = 120.0
     """The timeout for one piece of audio."""
+    move_buffer_bytes: NonNegativeInt = KEPT_BYTES
+    """Audio of live streams that is kept, to be said again to another server if theirs is lost."""
     metrics_folder: Path | None = None
     """The folder in which a gateway's workers share their metrics, so that each can report those of all."""
     supervision_fd: int | None = None
@@ -84,7 +98,7 @@ class GatewaySettings(BaseModel):
         if not self.triton:
             raise OptionsError("Expected the address of at least one Triton server, got none")
         for address in self.triton:
-            check_url(address)
+            Name.of(address)
         for name, model in self.aliases.items():
             if not name or not model:
                 raise OptionsError(f"Expected an alias NAME or NAME=MODEL, got {quoted(f'{name}={model}')}")

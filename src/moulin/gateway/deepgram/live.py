@@ -22,7 +22,7 @@ from moulin.gateway.deepgram.session import DeepgramSession, HearChannel
 from moulin.gateway.deepgram.wish import Wish
 from moulin.gateway.error_forms import answer
 from moulin.gateway.live_connection import LiveConnection, Socket
-from moulin.gateway.live_recognition import LiveRecognition
+from moulin.gateway.live_recognition import LiveRecognition, log_fields
 from moulin.gateway.live_socket import CloseCode, LiveSocket
 from moulin.gateway.live_steps import Hear
 from moulin.gateway.named_model import named_or_default
@@ -67,7 +67,7 @@ async def _serve(
         warnings = partial(getattr, decoded, "warnings", ())
         session = DeepgramSession(heard, model, options, request_id, socket.sha256, warnings)
         await LiveConnection(services, decoded, session, recognition).run()
-    websocket.state.log = {"model": model, "audio_sec": round(recognition.audio_sec, 3)}
+    websocket.state.log = {"model": model, **recognition.log}
 
 
 @asynccontextmanager
@@ -90,9 +90,9 @@ class ChannelRecognitions:
         self._all = [LiveRecognition(services, request_id) for _ in range(channels)]
 
     @property
-    def audio_sec(self) -> float:
-        """Seconds of all channels together."""
-        return math.fsum(each.audio_sec for each in self._all)
+    def log(self) -> dict[str, object]:
+        """Fields for the line in the log, of all channels together."""
+        return log_fields(math.fsum(each.audio_sec for each in self._all), sum(each.moves for each in self._all))
 
     async def hear(self, step: Hear) -> StreamUpdate:
         assert isinstance(step, HearChannel)
