@@ -3,6 +3,7 @@
 # make constraints   renew deploy/constraints-*.txt
 # make lint   ruff, mypy, and hadolint for the images
 # make soak   ten minutes of kills, stops and starvation under load; SOAK="--minutes 30" for more
+# make rolling   replace, kill and stop every process of a small cluster under load; ROLLING="--streams 60" for more
 # make trt    build every test bundle, demo model and published size with TensorRT-RTX, without a GPU: hours on two cores;
 #             TRT="--models conformer-offline --for ada --precisions fp16" for less
 # make serve  serve the demo model, or another with MODEL=folder
@@ -18,9 +19,10 @@ OTHER_PYTHONS = $(shell scripts/other-pythons.sh $(BIN)/python)
 PYTHONS ?=
 MODEL ?=
 SOAK ?=
+ROLLING ?=
 TRT ?=
 
-.PHONY: demo test soak trt constraints lint format serve system clean
+.PHONY: demo test soak rolling trt constraints lint format serve system clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m moulin.demo
@@ -33,6 +35,9 @@ endif
 
 soak: $(VENV)/.test
 	$(BIN)/python scripts/soak.py $(SOAK)
+
+rolling: $(VENV)/.test
+	$(BIN)/python scripts/rolling.py $(ROLLING)
 
 trt: $(VENV)/.test
 	$(BIN)/python scripts/trt-matrix.py $(TRT)

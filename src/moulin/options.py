@@ -188,4 +188,6 @@ def _read(kind: Any, value: Any, name: str) -> Any:
     plain, _ = plain_type(kind)
     if is_dataclass(plain):
         return _from_dict(plain, value, name)  # type: ignore[arg-type]
+    if get_origin(plain) is tuple and isinstance(value, list):
+        return tuple(value)
     return Path(value) if plain is Path and isinstance(value, str) else value

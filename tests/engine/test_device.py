@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from moulin.engine.device import device_list, gpu_count, gpu_index
+from moulin.engine.device import check_slices, device_list, gpu_count, gpu_index
 from moulin.errors import EngineError, OptionsError
 
 
@@ -44,3 +44,14 @@ def test_no_gpu() -> None:
     with pytest.raises(EngineError, match="Expected a GPU for cuda:all, got none"):
         device_list("cuda:all", lambda: 0)
     assert gpu_count() >= 0
+
+
+@pytest.mark.parametrize("visible", [None, "", "0,1", "MIG-1", "GPU-1,GPU-2"])
+def test_what_cuda_shows_is_all_used(visible: str | None) -> None:
+    check_slices(visible)
+
+
+def test_slices_of_a_gpu() -> None:
+    with pytest.raises(OptionsError, match="Expected one MIG slice in CUDA_VISIBLE_DEVICES, got 2") as refused:
+        check_slices("MIG-1, MIG-2")
+    assert "CUDA_VISIBLE_DEVICES=MIG-2 moulin serve" in (refused.value.hint or "")

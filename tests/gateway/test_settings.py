@@ -50,6 +50,9 @@ def test_other_machines_need_a_key_or_permission(host: str, loopback: bool) -> N
     ("fields", "message"),
     [
         ({"prot": 1}, "Gateway setting prot: Extra inputs are not permitted"),
+        ({"triton": ("dns:asr",)}, r"Expected servers by their name as dns:NAME:PORT, got 'dns:asr'"),
+        ({"triton": ("dns:asr:99999",)}, "Expected servers by their name as dns:NAME:PORT"),
+        ({"move_buffer_bytes": -1}, "Gateway setting move_buffer_bytes"),
         ({"port": "x"}, "Gateway setting port: .* got 'x'"),
         ({"max_requests": 0}, "Gateway setting max_requests: .* got 0"),
         ({"max_audio_sec": float("nan")}, "Gateway setting max_audio_sec"),

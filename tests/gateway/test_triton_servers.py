@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from moulin.client.served_model import ServedModel
-from moulin.errors import RequestRefused, ServerUnavailable
+from moulin.errors import RequestRefused, ServerBusy, ServerUnavailable
 from moulin.gateway import triton_servers
 from moulin.gateway.triton_servers import TritonServers
 from moulin.transcript import Transcript
@@ -32,6 +33,7 @@ class FakeClient:
     asked_for_models: int = 0
     hold: asyncio.Event | None = None
     request_ids: list[str] = field(default_factory=list)
+    is_closed: bool = False
 
     async def models(self) -> list[ServedModel]:
         self.asked_for_models += 1
@@ -58,7 +60,11 @@ class FakeClient:
         assert (model, request_id) == ("m", "id")
         yield self.url, options
 
-    async def close(self) -> None: ...
+    async def unless_lost(self, asked: Awaitable[Any]) -> Any:
+        return await asked
+
+    async def close(self) -> None:
+        self.is_closed = True
 
 
 class Clock:
@@ -85,6 +91,7 @@ class Servers:
 def servers(monkeypatch: pytest.MonkeyPatch) -> Servers:
     clients = {url: FakeClient(url) for url in ("a", "b")}
     monkeypatch.setattr(triton_servers, "AsyncClient", lambda url, **_: clients[url])
+    monkeypatch.setattr("moulin.gateway.triton_servers.random.random", lambda: 0.0)  # the first of equals
     clock = Clock()
     return Servers(TritonServers(["a", "b"], clock=clock), clients["a"], clients["b"], clock)
 
@@ -121,7 +128,9 @@ def test_another_answers_for_one_that_does_not_which_is_left_alone_for_a_while(s
         assert await servers.heard() == "b"
         assert servers.a.asked == 2
         servers.a.fail = None
-        servers.clock.now += 1.1
+        servers.clock.now += 1.1  # the time doubles
+        assert await servers.heard() == "b"
+        servers.clock.now += 1.0
         assert await servers.heard() == "a"
 
     run(servers, script)
@@ -209,3 +218,142 @@ def test_a_stream_stays_where_it_began(servers: Servers) -> None:
             assert await servers.heard() in ("a", "b")
 
     run(servers, script)
+
+
+def test_equals_share_what_comes(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    clients = {"a": servers.a, "b": servers.b}
+    monkeypatch.setattr(triton_servers, "AsyncClient", lambda url, **_: clients[url])
+
+    async def script() -> None:
+        assert min(Counter([await servers.heard() for _ in range(200)]).values()) > 50
+
+    run(servers, script)
+
+
+def test_a_full_queue_is_no_reason_to_refuse(servers: Servers) -> None:
+    async def script() -> None:
+        servers.a.fail = ServerBusy("full")
+        assert await servers.heard() == "b"
+        servers.b.fail = ServerBusy("full")
+        with pytest.raises(ServerBusy):
+            await servers.heard()
+
+    run(servers, script)
+
+
+# Names in DNS
+
+
+class Named:
+    """Servers behind a name, and a clock for the time between two look-ups."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.clients: dict[str, FakeClient] = {}
+        self.hosts: list[str] | OSError = ["127.0.0.2", "127.0.0.3"]
+        self.servers = TritonServers(["fixed:1", "dns:asr.example:8001"], resolve=self._resolve)
+        monkeypatch.setattr(triton_servers, "AsyncClient", self._client)
+
+    async def _resolve(self, name: str) -> list[str]:
+        assert name == "asr.example"
+        if isinstance(self.hosts, OSError):
+            raise self.hosts
+        return self.hosts
+
+    def _client(self, url: str, **_: Any) -> FakeClient:
+        assert url not in self.clients or self.clients[url].is_closed
+        self.clients[url] = FakeClient(url)
+        return self.clients[url]
+
+    async def now(self, hosts: list[str] | OSError) -> None:
+        """The name has these addresses, and the servers know."""
+        self.hosts = hosts
+        await self.servers._discover()
+        await self.servers.models()
+
+    @property
+    def open(self) -> list[str]:
+        return sorted(url for url, client in self.clients.items() if not client.is_closed)
+
+    async def heard_by(self) -> set[str]:
+        """Who answers when all are asked at once."""
+        asked = [self.servers.transcribe("m", SILENCE, request_id="id") for _ in range(64)]
+        return {transcript.text for transcript in await asyncio.gather(*asked)}
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        return self.servers._metrics.registry.get_sample_value(name, labels)
+
+
+@pytest.fixture
+def named(monkeypatch: pytest.MonkeyPatch) -> Named:
+    monkeypatch.setattr(triton_servers, "_TENDED_SEC", 0.01)
+    return Named(monkeypatch)
+
+
+def discover(named: Named, script: Callable[[], Awaitable[None]]) -> None:
+    async def entered() -> None:
+        async with named.servers:
+            await named.servers.models()
+            await script()
+
+    asyncio.run(entered())
+
+
+def test_servers_come_and_go_with_their_names_addresses(named: Named) -> None:
+    async def script() -> None:
+        assert await named.heard_by() == {"fixed:1", "127.0.0.2:8001", "127.0.0.3:8001"}
+        await named.now(["127.0.0.3", "127.0.0.4", "::1"])
+        assert await named.heard_by() == {"fixed:1", "127.0.0.3:8001", "127.0.0.4:8001", "[::1]:8001"}
+        while "127.0.0.2:8001" in named.open:
+            await asyncio.sleep(0.01)
+
+    discover(named, script)
+    assert named.open == []
+
+
+def test_what_a_name_server_does_not_know_changes_nothing(named: Named) -> None:
+    async def script() -> None:
+        nothings: list[list[str] | OSError] = [[], OSError("no such name"), []]
+        for nothing in nothings:
+            await named.now(nothing)
+            assert await named.heard_by() == {"fixed:1", "127.0.0.2:8001", "127.0.0.3:8001"}
+        assert named.metric("moulin_gateway_resolutions_total", outcome="empty") == 2
+        assert named.metric("moulin_gateway_resolutions_total", outcome="failed") == 1
+        assert named.metric("moulin_gateway_resolutions_total", outcome="answered") == 1
+
+    discover(named, script)
+
+
+def test_a_server_that_is_not_listed_any_more_finishes_what_it_has(named: Named) -> None:
+    async def script() -> None:
+        two = named.clients["127.0.0.2:8001"]
+        two.hold = asyncio.Event()
+        asked = [asyncio.create_task(named.servers.transcribe("m", SILENCE, request_id="id")) for _ in range(3)]
+        while not two.asked:
+            await asyncio.sleep(0)
+        await named.now(["127.0.0.3"])
+        while named.metric("moulin_gateway_servers", state="departed") != 1:
+            await asyncio.sleep(0.01)
+        assert "127.0.0.2:8001" not in await named.heard_by()
+        assert not two.is_closed
+        two.hold.set()
+        assert "127.0.0.2:8001" in {transcript.text for transcript in await asyncio.gather(*asked)}
+        while not two.is_closed:
+            await asyncio.sleep(0.01)
+
+    discover(named, script)
+
+
+def test_nobody_knows_the_name_yet(named: Named) -> None:
+    async def script() -> None:
+        named.servers = TritonServers(["dns:asr.example:8001"], resolve=named._resolve)
+        named.clients.clear()
+        named.hosts = OSError("no such name")
+        async with named.servers as servers:
+            with pytest.raises(ServerUnavailable, match=r"No address is known for dns:asr\.example:8001"):
+                await servers.models()
+            assert not await servers.is_ready()
+            await named.now(["127.0.0.2"])
+            assert await servers.is_ready()
+
+    discover(named, script)

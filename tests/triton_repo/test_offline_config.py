@@ -72,6 +72,7 @@ SERVICE: dict[str, Any] = {
         "plan": None,
     },
     "instances": 1,
+    "gpus": [],
     "max_batch": 64,
     "max_audio_sec": 120.0,
     "max_queue": 2048,
@@ -159,6 +160,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
             lodr_scale=0.25,
         ),
         encoder="filled in when it is built",
+        gpus=(1, 0),
     )
     # Every option must differ from its default, or the test would not notice that one is ignored.
     for option in dataclasses.fields(OfflineOptions):
@@ -170,7 +172,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         **DEFAULTS,
         "name": "english-v2",
         "max_batch_size": 7,
-        "instance_group": [{"kind": "KIND_GPU", "count": 3, "gpus": [1]}],
+        "instance_group": [{"kind": "KIND_GPU", "count": 3, "gpus": [1, 0]}],
         "dynamic_batching": {
             "max_queue_delay_microseconds": "2500",
             "default_queue_policy": {"max_queue_size": 11},
@@ -191,6 +193,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
             "plan": "encoder.plan",
         },
         "instances": 3,
+        "gpus": [1, 0],
         "max_batch": 7,
         "max_audio_sec": 33.5,
         "max_queue": 11,

@@ -13,9 +13,10 @@ from moulin.triton_repo.offline_options import OfflineOptions
 from moulin.triton_repo.shim_parameters import ShimParameters
 
 
-def read(values: dict[str, str]) -> ShimParameters[OfflineOptions]:
+def read(values: dict[str, str], **instance: str) -> ShimParameters[OfflineOptions]:
     parameters = {name: {"string_value": value} for name, value in values.items()}
     args = {"model_config": json.dumps({"parameters": parameters}), "model_repository": "/there", "model_version": "1"}
+    args |= instance
     return ShimParameters.read(args, OfflineOptions)
 
 
@@ -31,6 +32,15 @@ def told(engine: EngineChoice, instances: int = 1) -> ShimParameters[OfflineOpti
 def test_instances_share_the_threads(engine: Engine, instances: int, workers: int, call_threads: int) -> None:
     opened = told(EngineChoice(engine, threads=8), instances).engine
     assert (opened.workers, opened.threads) == (workers, call_threads)
+
+
+def test_an_instance_of_several_gpus_is_on_its_own() -> None:
+    options = OfflineOptions(engine=EngineChoice(device="cuda:1", threads=8), instances=2, gpus=(1, 3))
+    for gpu in (1, 3):
+        opened = read(
+            {"service": to_json(options)}, model_instance_kind="GPU", model_instance_device_id=str(gpu)
+        ).engine
+        assert (opened.device, opened.workers) == (f"cuda:{gpu}", 2)  # of four instances
 
 
 def test_by_default_all_threads() -> None:

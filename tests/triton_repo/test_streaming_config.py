@@ -108,6 +108,7 @@ SERVICE: dict[str, Any] = {
         "plan": None,
     },
     "instances": 1,
+    "gpus": [],
     "max_streams": 1024,
     "max_batch": None,
     "linger_ms": 0.0,
@@ -196,6 +197,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         lm=LanguageModelFiles(NGRAMS, NGRAMS),
         stream=StreamOptions().updated(stream),
         encoder="filled in when it is built",
+        gpus=(1, 0),
     )
     # Every option must differ from its default, or the test would not notice that one is ignored.
     for option in dataclasses.fields(StreamingOptions):
@@ -208,7 +210,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
     assert fields == {
         **DEFAULTS,
         "name": "english-live",
-        "instance_group": [{"kind": "KIND_GPU", "count": 3, "gpus": [1]}],
+        "instance_group": [{"kind": "KIND_GPU", "count": 3, "gpus": [1, 0]}],
         "sequence_batching": {
             "max_sequence_idle_microseconds": "62500000",
             "oldest": {"max_candidate_sequences": 65536},
@@ -228,6 +230,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
             "plan": "encoder.plan",
         },
         "instances": 3,
+        "gpus": [1, 0],
         "max_streams": 100,
         "max_batch": 7,
         "linger_ms": 50.0,

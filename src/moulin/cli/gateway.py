@@ -67,11 +67,17 @@ class Limits:
     max_requests_per_minute: float | None = option(None, "Of one API key, or of one address.", usual="no limit")
     stream_idle_sec: float = option(60.0, "A live stream without audio for so long does not count as one.")
     session_idle_sec: float = option(3600.0, "Close a live session on which nothing comes for so long.")
+    drain_sec: float = option(10.0, "When it stops, wait so long for requests and streams that are open.")
+
+    move_buffer_mb: int = option(
+        1024, "Memory for live audio that is said again to another server when one is lost.", bounds=Bounds(at_least=0)
+    )
 
     def settings(self) -> dict[str, Any]:
         """As `GatewaySettings` names them."""
         limits = asdict(self)
-        return {"max_upload_bytes": round(limits.pop("max_upload_mb") * 1e6), **limits}
+        upload, kept = round(limits.pop("max_upload_mb") * 1e6), limits.pop("move_buffer_mb") << 20
+        return {"max_upload_bytes": upload, "move_buffer_bytes": kept, **limits}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +104,9 @@ def gateway(
     triton: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="HOST:PORT",
-            help="gRPC address of a Triton server; several times for several.  [default: localhost:8001]",
+            metavar="HOST:PORT|dns:NAME:PORT",
+            help="gRPC address of a Triton server, or a name in DNS each of whose addresses is one; several times for "
+            "several.  [default: localhost:8001]",
         ),
     ] = None,
     name: Annotated[
@@ -121,7 +128,8 @@ def gateway(
 ) -> None:
     """Offer OpenAI's audio API, live captions and a web page, on top of running Triton servers.
 
-    Stops on Ctrl-C or SIGTERM, when requests under way have finished. A port of 0 takes a free one.
+    On Ctrl-C or SIGTERM nothing new is taken, and what is open goes on to its end, for --drain-sec at most; a second
+    signal ends it at once. A port of 0 takes a free one.
     """
     if print_config:
         print_settings(context)
@@ -161,15 +169,16 @@ def gateway(
         if settings.riva_port is not None:
             logger.info("Listening on %s for Riva", reachable(settings.host, settings.riva_port))
     interrupts.allow(None)
+    interrupts.count_also(signal.SIGTERM)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
         if workers > 1:
-            _run_workers(listener, workers, settings.riva_port)
+            _run_workers(listener, workers, settings.riva_port, settings.drain_sec)
         else:
             run(settings, listener)
 
 
-def _run_workers(listener: socket.socket, count: int, riva_port: int | None) -> None:
+def _run_workers(listener: socket.socket, count: int, riva_port: int | None, drain_sec: float) -> None:
     """Run this command once for each worker, on our socket, with metrics in a shared folder."""
     from prometheus_client.multiprocess import mark_process_dead
 
@@ -198,7 +207,16 @@ def _run_workers(listener: socket.socket, count: int, riva_port: int | None) -> 
         ]
         environ = {**os.environ, _METRICS_VARIABLE: folder}
         fds = (listener.fileno(), board.fd)
-        run_workers(command, count, environ=environ, pass_fds=fds, board=board, on_end=ended)
+        run_workers(
+            command,
+            count,
+            environ=environ,
+            pass_fds=fds,
+            board=board,
+            on_end=ended,
+            on_stop=listener.close,  # else the kernel would go on to accept connections for nobody
+            drain_sec=drain_sec,
+        )
 
 
 def _url(listener: socket.socket, scheme: str) -> str:

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from moulin.cli.model_options import NOTHING_SAID, ModelOptions
+from moulin.engine.device import gpu_index
 from moulin.errors import BundleError, OptionsError
 from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
 from moulin.models.host_search import needs_host_search
@@ -19,6 +20,14 @@ from moulin.options import held, option
 from moulin.triton_repo.contract import MODEL_NAME, streaming_name_beside
 from moulin.triton_repo.offline_options import OfflineOptions
 from moulin.triton_repo.streaming_options import StreamingOptions
+
+DeviceList = Annotated[
+    str,
+    typer.Option(
+        help="cpu, cuda, cuda:N, a list such as cuda:0,cuda:1, or cuda:all; with TensorRT always GPUs.  [default: cpu]",
+        show_default=False,
+    ),
+]
 
 if TYPE_CHECKING:
     from moulin.bundle.choice import Mode
@@ -56,7 +65,26 @@ class Services:
 
     @property
     def engine(self) -> EngineChoice:
+        """On several GPUs that of the first."""
         return self.offline.engine
+
+    def on(self, devices: Sequence[str]) -> Services:
+        """These services on one device, or on several GPUs. Raises OptionsError."""
+        gpus = tuple(gpu for device in devices if (gpu := gpu_index(device)) is not None)
+        if len(devices) > 1:
+            if len(gpus) < len(devices):
+                raise OptionsError(f"Expected GPUs alone where there are several devices, got {', '.join(devices)}")
+            if self.layout == "ensemble":
+                raise OptionsError(
+                    f"Expected one device for --layout ensemble, got {', '.join(devices)}",
+                    hint="--layout fused runs on several, or serve once for each",
+                )
+        engine, several = replace(self.engine, device=devices[0]), gpus if len(devices) > 1 else ()
+        return replace(
+            self,
+            offline=replace(self.offline, engine=engine, gpus=several),
+            streaming=replace(self.streaming, engine=engine, gpus=several),
+        )
 
     @property
     def host_search(self) -> str | None:

@@ -12,9 +12,10 @@ import typer
 
 from moulin.cli.flags import with_flags, without
 from moulin.cli.model_options import ModelOptions
-from moulin.cli.models import Services, build_models, load_models
+from moulin.cli.models import DeviceList, Services, build_models, load_models
 from moulin.cli.verbs import Verbs
 from moulin.cli.wish import mode_of
+from moulin.engine.device import device_list
 from moulin.errors import BundleError, LaunchError, OptionsError
 
 app = typer.Typer(
@@ -60,9 +61,10 @@ def build(
         ),
     ] = None,
     link: Annotated[bool, typer.Option("--link", help="Link to the model's files instead of copying them.")] = False,
+    device: DeviceList = "cpu",
     *,
     said: ModelOptions,
-    services: Annotated[Services, without("threads")],
+    services: Annotated[Services, without("threads", "device")],
 ) -> None:
     """Write a Triton repository that serves models with the public contract.
 
@@ -72,6 +74,7 @@ def build(
     """
     if backend is not None and services.layout != "ensemble":
         raise OptionsError("--backend is for --layout ensemble")
+    services = services.on(device_list(device))
     engine, wanted = services.engine, mode_of(streaming)
     named = load_models(
         models,

@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moulin.cli.flags import flag_names, with_flags
+from moulin.cli.flags import flag_names, with_flags, without
 from moulin.cli.gateway_place import GatewayOptions, GatewayPlace
 from moulin.cli.interrupt import interrupts
 from moulin.cli.model_options import ModelOptions
-from moulin.cli.models import NamedModel, Services, build_models, load_models
+from moulin.cli.models import DeviceList, NamedModel, Services, build_models, load_models
 from moulin.cli.serve_log import ServeLog, ServeLogOptions
 from moulin.cli.settings import ConfigFile, PrintConfig, arguments, print_settings, variables
 from moulin.cli.wish import mode_of
+from moulin.engine.device import check_slices, device_list
 from moulin.errors import OptionsError
 from moulin.launch.address_space import expect_address_space
 from moulin.launch.server_options import ServerOptions
@@ -76,16 +77,18 @@ def serve(
             "exports are taken as they are, a checkpoint is for both if it was trained for both]",
         ),
     ] = None,
+    device: DeviceList = "cpu",
     config: ConfigFile = None,
     print_config: PrintConfig = False,
     *,
     said: ModelOptions,
-    services: Services,
+    services: Annotated[Services, without("device")],
     running: RunningOptions,
 ) -> None:
     """Serve models on Triton until Ctrl-C, SIGTERM, or the end of the process that started this one.
 
-    Under nohup it outlives its parent. A port of 0 takes a free one.
+    Then nothing new is taken, and what is open goes on to its end, for --drain-sec at most; a second signal ends it at
+    once. Under nohup it outlives its parent. A port of 0 takes a free one.
     """
     from moulin.launch.unblocked_output import unblock_stderr
 
@@ -94,11 +97,15 @@ def serve(
         return
     models = models or [Path(folder) for folder in arguments(context, "models")]
     parent = os.getppid()
-    interrupts.allow(None)  # requests under way may finish
+    interrupts.allow(None)  # what is open may come to its end
+    interrupts.count_also(signal.SIGTERM)
     log = ServeLog(running.log)
     with log.errors():
+        if device != "cpu":
+            check_slices(os.environ.get("CUDA_VISIBLE_DEVICES"))
+        services = services.on(device_list(device))
         expect_address_space()
-        instances = max(2, len(models)) * services.offline.instances
+        instances = max(2, len(models)) * services.offline.num_instances
         expect_threads(service_needs(instances, gateway=not running.gateway.no_gateway), "the service")
         unblock_stderr()
         if config is not None:
@@ -174,9 +181,10 @@ class _Service:
             on_restart=partial(self._say_restart, "Triton"),
             board=board,
         )
-        with interrupts.at_the_end(kept.kill), Supervisor(kept) as supervisor:
+        drain_sec = self.running.server.exit_timeout_sec
+        with interrupts.at_the_end(kept.kill), Supervisor(kept, drain_sec=drain_sec) as supervisor:
             if self.gateway is not None:
-                process = self.gateway.process(kept.server.grpc_url, served[0].name, board)
+                process = self.gateway.process(kept.server.grpc_url, served[0].name, board, drain_sec)
                 beside = KeptGateway(process, on_restart=partial(self._say_restart, "it"), board=board)
                 with interrupts.at_the_end(beside.kill):
                     supervisor.beside(beside)
@@ -202,7 +210,12 @@ def _serve_models(named: Sequence[NamedModel], services: Services, service: _Ser
     from moulin.models.engines import check_engine
 
     _check_resources(len(named))
-    engines = {check_engine(model.spec, model.engine) for model in named}
+    devices = [f"cuda:{gpu}" for gpu in services.offline.gpus]
+    engines = {
+        check_engine(model.spec, replace(model.engine, device=device))
+        for model in named
+        for device in devices or [model.engine.device]
+    }
     # Ports are claimed first: making the environment for Triton may take minutes.
     claim_ports(service.running.server.host, service.running.server.ports)
     with _until_stopped(service.log):
@@ -215,7 +228,7 @@ def _serve_models(named: Sequence[NamedModel], services: Services, service: _Ser
                     model.name,
                     bool(model.spec.streaming),
                     f"{model.spec.name} ({model.spec.family}, {model.spec.mode}, {model.precision})",
-                    model.engine.device,
+                    ",".join(devices) or model.engine.device,
                 )
                 for model in named
             ]

@@ -33,6 +33,18 @@ def gpu_count() -> int:
     return count.value
 
 
+def check_slices(visible: str | None) -> None:
+    """`visible` is CUDA_VISIBLE_DEVICES. Raises OptionsError where it names several slices of a GPU (MIG): CUDA shows a
+    process the first alone, without a word."""
+    slices = [name.strip() for name in (visible or "").split(",") if name.strip().startswith("MIG-")]
+    if len(slices) > 1:
+        raise OptionsError(
+            f"Expected one MIG slice in CUDA_VISIBLE_DEVICES, got {len(slices)}: a process can use the first alone",
+            hint="run one `moulin serve` for each, with ports of its own: "
+            f"CUDA_VISIBLE_DEVICES={slices[1]} moulin serve MODEL --device cuda --http-port …",
+        )
+
+
 def device_list(devices: str, count_gpus: Callable[[], int] = gpu_count) -> tuple[str, ...]:
     """The devices in a list such as `cuda:0,cuda:1`, or all GPUs for `cuda:all`. One alone keeps its spelling.
 

@@ -34,7 +34,8 @@ class BuiltModel:
 
     @property
     def device(self) -> str:
-        return self.options.engine.device
+        """Several with commas between them."""
+        return ",".join(f"cuda:{gpu}" for gpu in self.options.gpus) or self.options.engine.device
 
     @property
     def precision(self) -> Precision | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tritonclient.grpc import model_config_pb2 as pb
@@ -75,12 +75,12 @@ _LANE_OUTPUTS = {
 }
 
 
-def add_instances(config: Any, count: int, gpu: int | None) -> None:
-    """Add `count` processes, on the CPU or bound to one GPU."""
+def add_instances(config: Any, count: int, gpu: int | None, gpus: Sequence[int] = ()) -> None:
+    """Add `count` processes on the CPU, or bound to one GPU, or for each of several `gpus`."""
     group = config.instance_group.add(count=count, kind=pb.ModelInstanceGroup.KIND_CPU)
     if gpu is not None:
         group.kind = pb.ModelInstanceGroup.KIND_GPU
-        group.gpus.append(gpu)
+        group.gpus.extend(gpus or [gpu])
 
 
 def with_facts(config: Any, spec: ModelSpec, *, hotwords: bool = False, alternatives: bool = False) -> Any:

@@ -22,7 +22,7 @@ def offline_config(options: OfflineOptions, *, max_utterance_sec: float) -> Any:
     config.dynamic_batching.max_queue_delay_microseconds = round(options.queue_delay_ms * 1000)
     config.dynamic_batching.default_queue_policy.max_queue_size = options.max_queue
 
-    add_instances(config, options.instances, options.engine.gpu)
+    add_instances(config, options.instances, options.engine.gpu, options.gpus)
 
     warmup = config.model_warmup.add(name="two seconds of noise", batch_size=1)
     for name, data_type, dims in (

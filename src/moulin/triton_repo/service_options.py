@@ -22,7 +22,9 @@ class ServiceOptions:
     model_name: str = contract.MODEL_NAME
     engine: EngineChoice = held(EngineChoice)
     instances: int = option(
-        1, "Processes that each hold the model and share the threads.", bounds=Bounds(1, at_most=1024)
+        1,
+        "Processes that each hold the model and share the threads; with several GPUs on each.",
+        bounds=Bounds(1, at_most=1024),
     )
     hotwords: str | None = option(
         None,
@@ -30,8 +32,15 @@ class ServiceOptions:
         metavar="FILE|WORDS",
     )
     lm: LanguageModelFiles = held(LanguageModelFiles)
+    gpus: tuple[int, ...] = ()
+    """Several GPUs, each of which gets `instances`; the device of `engine` is one of them. None where that is all."""
     encoder: str = ""
     """The encoder's or the checkpoint's file, relative to the version's folder; filled in when the model is built."""
+
+    @property
+    def num_instances(self) -> int:
+        """On all devices together."""
+        return self.instances * max(1, len(self.gpus))
 
     def __post_init__(self) -> None:
         if not _MODEL_NAME.fullmatch(self.model_name):

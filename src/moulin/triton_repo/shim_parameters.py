@@ -28,6 +28,8 @@ class ShimParameters(Generic[_Options]):
     """The version's folder, to which the paths in `options` are relative."""
     values: Mapping[str, str]
     """All parameters by name, unparsed; those of an ensemble's networks among them."""
+    gpu: int | None = None
+    """The GPU of this instance; None on the CPU."""
 
     @classmethod
     def read(cls, args: Mapping[str, str], options: type[_Options]) -> Self:
@@ -35,7 +37,8 @@ class ShimParameters(Generic[_Options]):
         parameters = json.loads(args["model_config"])["parameters"]
         values = {name: value["string_value"] for name, value in parameters.items()}
         model, version = args["model_repository"], args["model_version"]
-        return cls(read_service(options, values, f"{model}/config.pbtxt"), Path(model, version), values)
+        gpu = int(args["model_instance_device_id"]) if args.get("model_instance_kind") == "GPU" else None
+        return cls(read_service(options, values, f"{model}/config.pbtxt"), Path(model, version), values, gpu)
 
     @property
     def encoder(self) -> Path:
@@ -69,10 +72,11 @@ class ShimParameters(Generic[_Options]):
         in several processes on the same cores is slow. So it is for streams, which always have other calls beside them.
         """
         chosen = self.options.engine
-        share = max(1, self.threads // self.options.instances)
+        share = max(1, self.threads // self.options.num_instances)
         shared = chosen.kind == "torch" or isinstance(self.options, StreamingOptions)
         return replace(
             chosen,
+            device=chosen.device if self.gpu is None or not self.options.gpus else f"cuda:{self.gpu}",
             threads=share if shared else self.threads,
             workers=share,
             plan=self.version / chosen.plan if chosen.plan else None,

@@ -36,6 +36,6 @@ def streaming_config(options: StreamingOptions) -> Any:
     # No queue delay of Triton's, which would hold up lanes: the shim gathers chunks itself.
     sequences.oldest.max_candidate_sequences = max(_MAX_SEQUENCES, 2 * options.max_streams)
 
-    add_instances(config, options.instances, options.engine.gpu)
+    add_instances(config, options.instances, options.engine.gpu, options.gpus)
     add_service(config, options)
     return config
