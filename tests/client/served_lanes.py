@@ -31,11 +31,14 @@ class Served:
     """A server of lanes: `infer` is what `AsyncStreamBundle` calls."""
 
     def __init__(self, clock: Clock, runner: FakeStreamRunner) -> None:
-        self.unary = StreamingService(StreamRecognizer(SPEC, HostStepper(SPEC, runner)), clock=clock)
+        self.unary = StreamingService(
+            StreamRecognizer(SPEC, HostStepper(SPEC, runner)), is_draining=lambda: self.draining, clock=clock
+        )
         self.lanes = LaneService(
             self.unary.scheduler.recognizer,
             self.unary.scheduler,
             instance="a",
+            check_load=self.unary.check_load,
             is_draining=lambda: self.draining,
             clock=clock,
         )

@@ -13,12 +13,14 @@ from pathlib import Path
 import httpx
 import pytest
 
+from moulin.audio.waveform import as_floats, in_16_bits
 from moulin.bundle.load import load_bundle
 from moulin.client import AsyncStreamPool, StreamBundle
 from moulin.launch.server import TritonServer
 from moulin.launch.server_options import ServerOptions
 from moulin.launch.stubs import running_stubs
 from moulin.models.open_stream_recognizer import open_stream_recognizer
+from moulin.streaming.options import StreamOptions
 from moulin.triton_repo.repository import build_streaming_repository
 from moulin.triton_repo.streaming_options import StreamingOptions
 from tests.bundles import BUNDLES
@@ -30,11 +32,11 @@ MODEL = BUNDLES / "lstm-streaming"
 _PATIENCE_SEC = 300.0
 
 
-@pytest.fixture
-def servers(tmp_path: Path) -> Iterator[list[TritonServer]]:
+@pytest.fixture(params=[4])
+def servers(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[list[TritonServer]]:
     build_streaming_repository(load_bundle(MODEL), tmp_path, StreamingOptions())
     with ExitStack() as running:
-        started = [running.enter_context(TritonServer(tmp_path, ServerOptions(0, 0, 0))) for _ in range(4)]
+        started = [running.enter_context(TritonServer(tmp_path, ServerOptions(0, 0, 0))) for _ in range(request.param)]
         for server in started:
             server.wait_ready()
         yield started
@@ -50,8 +52,8 @@ def open_streams(server: TritonServer) -> int:
 
 def alone(recording: Recording) -> str:
     with open_stream_recognizer(MODEL) as recognizer:
-        stream = recognizer.open()
-        recognizer.accept(stream, recording.waveform)
+        stream = recognizer.open(StreamOptions(endpoint=False))
+        recognizer.accept(stream, as_floats(in_16_bits(recording.waveform)))
         recognizer.finish(stream)
         while recognizer.is_ready(stream):
             recognizer.step([stream])
@@ -96,8 +98,9 @@ def test_killed_stopped_and_with_a_stopped_model(servers: list[TritonServer], re
     asyncio.run(bounded())
 
 
+@pytest.mark.parametrize("servers", [2], indirect=True)
 def test_from_threads(servers: list[TritonServer], recordings: list[Recording]) -> None:
-    with StreamBundle([server.grpc_url for server in servers[:2]]) as bundle:
+    with StreamBundle([server.grpc_url for server in servers]) as bundle:
         streams = [bundle.open(endpoint=False) for _ in range(4)]
         for stream in streams:
             stream.send(recordings[0].waveform[:30_000])

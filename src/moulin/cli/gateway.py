@@ -16,7 +16,7 @@ import typer
 
 from moulin.cli.flags import with_flags
 from moulin.cli.gateway_access import GatewayAccess, riva_port_option
-from moulin.cli.interrupt import interrupts
+from moulin.cli.interrupt import interrupt_once, interrupts
 from moulin.cli.openai_options import OpenAIOptions
 from moulin.cli.settings import ConfigFile, PrintConfig, print_settings, variables
 from moulin.errors import OptionsError
@@ -170,7 +170,7 @@ def gateway(
             logger.info("Listening on %s for Riva", reachable(settings.host, settings.riva_port))
     interrupts.allow(None)
     interrupts.count_also(signal.SIGTERM)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, interrupt_once)
     with suppress(KeyboardInterrupt):
         if workers > 1:
             _run_workers(listener, workers, settings.riva_port, settings.drain_sec)

@@ -21,6 +21,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 GRACE_SEC = 0.7
 """Seconds from Ctrl-C to the end of a command that does not end by itself."""
@@ -135,6 +136,17 @@ class _Interrupts:
 
 
 interrupts = _Interrupts()
+
+
+def interrupt_once(number: int, _frame: FrameType | None) -> None:
+    """A handler for a signal that is counted: the first raises KeyboardInterrupt; the second, which would only disturb
+    the end that the first began, is left to the thread that counts."""
+    signal.signal(number, _leave_to_the_thread)
+    raise KeyboardInterrupt
+
+
+def _leave_to_the_thread(_number: int, _frame: FrameType | None) -> None:
+    pass
 
 
 @contextmanager

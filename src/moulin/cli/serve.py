@@ -9,14 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from moulin.cli.flags import flag_names, with_flags, without
 from moulin.cli.gateway_place import GatewayOptions, GatewayPlace
-from moulin.cli.interrupt import interrupts
+from moulin.cli.interrupt import interrupt_once, interrupts
 from moulin.cli.model_options import ModelOptions
 from moulin.cli.models import DeviceList, NamedModel, Services, build_models, load_models
 from moulin.cli.serve_log import ServeLog, ServeLogOptions
@@ -139,7 +138,7 @@ def _until_stopped(log: ServeLog) -> Iterator[None]:
     """SIGTERM and SIGHUP end the block as Ctrl-C does, unless they are ignored (nohup); then a line says so."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _interrupt)
+            signal.signal(number, interrupt_once)
     try:
         yield
     except KeyboardInterrupt:
@@ -290,10 +289,6 @@ def _check_resources(num_models: int) -> None:
 
     expect_descriptors(triton_needs(num_models), "Triton")
     expect_shared_memory(num_models)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _announce(log: ServeLog, models: Sequence[Served], server: TritonServer, gateway: GatewayPlace | None) -> None:

@@ -109,7 +109,7 @@ class LaneService:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`instance` names this service among others of the model. `check_load` raises StreamsFull where new streams
-        are to be refused, and `is_draining` says whether they are because the server is about to end."""
+        are to be refused, and `is_draining` says that they are for good: the server is about to end."""
         self._recognizer, self._scheduler = recognizer, scheduler
         self._instance, self._check_load, self._is_draining = instance, check_load, is_draining
         self._lane_timeout_sec, self._idle_timeout_sec = lane_timeout_sec, idle_timeout_sec
@@ -269,8 +269,6 @@ class LaneService:
 
     def _start(self, number: int, changes: bytes | None) -> int:
         """Open a stream. Returns its slot. Raises OptionsError and StreamsFull."""
-        if self._is_draining():
-            raise StreamsFull(f"Too {StreamsFull.BUSY}: the server is stopping", hint="open it on another server")
         options: StreamOptions = self._recognizer.options
         if changes is not None:
             options = options.updated_from_json(changes)

@@ -148,15 +148,17 @@ class StreamingService:
         takeover_sec: float = TAKEOVER_SEC,
         max_step_sec: float | None = None,
         instances: int = 1,
+        is_draining: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """New streams are refused while a chunk takes longer than `max_step_sec`, its wait included; with None never.
+        """New streams are refused while a chunk takes longer than `max_step_sec`, its wait included, with None never;
+        and where `is_draining` says that the server is about to end.
 
         `instances` such services share the streams of the model, which the refusal mentions.
         """
         self._recognizer = recognizer
         self._max_step_sec = max_step_sec
-        self._instances = instances
+        self._instances, self._is_draining = instances, is_draining
         self._idle_timeout_sec, self._takeover_sec = idle_timeout_sec, takeover_sec
         self._clock = clock
         self.scheduler = StepScheduler(recognizer)
@@ -301,7 +303,10 @@ class StreamingService:
             )
 
     def check_load(self) -> None:
-        """Refuse a new stream where it would slow open ones down too much. Raises StreamsFull."""
+        """Refuse a new stream where it would slow open ones down too much, or keep the server from ending. Raises
+        StreamsFull."""
+        if self._is_draining():
+            raise StreamsFull(f"Too {StreamsFull.BUSY}: the server is stopping", hint="open it on another server")
         if self._max_step_sec is not None and (latency := self.scheduler.latency_sec()) > self._max_step_sec:
             self._counters.refused_for_load += 1
             raise StreamsFull(

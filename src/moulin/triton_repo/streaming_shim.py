@@ -54,19 +54,21 @@ class TritonPythonModel:
         parameters = ShimParameters.read(args, StreamingOptions)
         options = parameters.options
         recognizer = self._open(parameters, -(-options.max_streams // options.num_instances))
+        is_draining = DrainNote.of_this_process().__bool__
         self._service = StreamingService(
             recognizer,
             idle_timeout_sec=options.idle_timeout_sec,
             takeover_sec=options.takeover_sec,
             max_step_sec=options.max_step_ms / 1000 if options.max_step_ms is not None else None,
             instances=options.num_instances,
+            is_draining=is_draining,
         )
         self._lanes = LaneService(
             recognizer,
             self._service.scheduler,
             instance=args["model_instance_name"],
             check_load=self._service.check_load,
-            is_draining=DrainNote.of_this_process().__bool__,
+            is_draining=is_draining,
             lane_timeout_sec=options.lane_timeout_sec,
             idle_timeout_sec=options.idle_timeout_sec,
         )
