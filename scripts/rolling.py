@@ -56,7 +56,6 @@ from moulin.models.open_stream_recognizer import open_stream_recognizer
 
 MOULIN = str(Path(sys.executable).with_name("moulin"))
 CHUNK = 5120
-CLIPS_OF_A_STREAM = 2
 SILENCE_SEC = 1.6
 DRAIN_SEC = {"serve": 5, "gateway": 40}
 """A server's streams move when its time is over; a gateway's end before."""
@@ -186,13 +185,14 @@ class Heard:
     failure: str | None = None
 
 
-def speeches(chosen: random.Random, count: int = 12) -> list[Speech]:
+def speeches(chosen: random.Random, of_each: int, count: int = 12) -> list[Speech]:
+    """Some, of so many recordings each."""
     clips = [(read_audio(clip.audio), clip.text) for clip in demo_clips()]
     pause = np.zeros(round(SILENCE_SEC * SAMPLE_RATE), np.float32)
     found = []
     with open_stream_recognizer(DEMO_STREAMING_MODEL) as recognizer:
         for _ in range(count):
-            taken = chosen.sample(clips, CLIPS_OF_A_STREAM)
+            taken = chosen.sample(clips, of_each)
             samples = np.concatenate([part for waveform, _ in taken for part in (waveform, pause)])
             stream, live = recognizer.open(), LiveTranscript()
             recognizer.accept(stream, in_16_bits(samples).astype(np.float32) / 32768)
@@ -458,7 +458,7 @@ def longest_pause(load: Load, happening: Happening) -> float:
 
 async def roll(options: argparse.Namespace) -> dict[str, Any]:
     chosen = random.Random(options.seed)
-    found = speeches(chosen)
+    found = speeches(chosen, options.clips)
     with open_recognizer(DEMO_MODEL) as recognizer:
         uploads = [
             (clip.audio.read_bytes(), recognizer.transcribe([read_audio(clip.audio)])[0].text) for clip in demo_clips()
@@ -489,12 +489,14 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=30, help="live streams at once")
     parser.add_argument("--uploads", type=int, default=2, help="uploads at once")
     parser.add_argument("--servers", type=int, default=3)
+    parser.add_argument("--clips", type=int, default=2, help="recordings in a stream; each is some eight seconds")
     parser.add_argument("--pause-sec", type=float, default=2.0, help="more on a machine with other work")
     parser.add_argument("--stop-pause-sec", type=float, default=4.0)
     parser.add_argument("--settle-sec", type=float, default=6.0, help="from one happening to the next")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--to", type=Path, help="a file for the report too")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that nothing is left
     report = asyncio.run(roll(options))
     text = json.dumps(report, indent=1)
     print(text)

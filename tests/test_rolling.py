@@ -14,7 +14,7 @@ ROLLING = Path(__file__).parents[1] / "scripts" / "rolling.py"
 @pytest.mark.triton
 def test_a_small_cluster_is_replaced_under_load(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
-    numbers = ["--streams", "6", "--uploads", "1", "--servers", "2", "--settle-sec", "4"]
+    numbers = ["--streams", "6", "--uploads", "1", "--servers", "2", "--clips", "1", "--settle-sec", "4"]
     # On a machine with other work pauses say nothing.
     bounds = ["--pause-sec", "60", "--stop-pause-sec", "60"]
     subprocess.run(
