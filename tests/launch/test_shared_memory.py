@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from moulin.errors import LaunchError
-from moulin.launch.shared_memory import RegionOwner, sweep_orphans
+from moulin.launch.shared_memory import DrainNote, RegionOwner, sweep_orphans
 
 
 @pytest.fixture
@@ -115,3 +115,16 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(LaunchError, match="Expected shared memory that can be written") as caught:
         RegionOwner(tmp_path / "absent")
     assert "--shm-size" in str(caught.value.hint)
+
+
+def test_models_know_that_their_server_is_about_to_end(tmp_path: Path) -> None:
+    owner, other = RegionOwner(tmp_path), RegionOwner(tmp_path)
+    notes = [DrainNote(f"/{each.prefix}0", tmp_path) for each in (owner, other)]
+    assert not any(notes)
+    owner.note_draining()
+    assert list(map(bool, notes)) == [True, False]
+    assert not DrainNote("/triton_python_backend_shm_region_1", tmp_path)  # of a server that moulin did not start
+    owner.close()
+    other.close()
+    assert not any(notes)
+    assert list(tmp_path.iterdir()) == []
