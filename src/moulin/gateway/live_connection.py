@@ -116,9 +116,9 @@ class LiveConnection:
                 self._place.release()
 
     async def _receive(self, timeout_sec: float) -> str | bytes | None:
-        """The next message; None after that time, and when the gateway begins to drain."""
+        """The next message; None after that time, and where no stream is open when the gateway begins to drain."""
         draining = self._services.draining
-        if draining.has_begun:
+        if draining.has_begun or not self._session.is_resting:  # else nothing is to be done at once
             return await self._socket.receive(timeout_sec)
         try:
             async with asyncio.timeout(None) as unless_drained:
@@ -130,6 +130,7 @@ class LiveConnection:
     async def _end_drained(self) -> None:
         """Close a connection without an open stream, as the gateway stops: the client loses nothing, and connects to
         another. With an error event where it has none of its own for that, as in `_end_idle`."""
+        await self._take(self._session.rest())
         stopping = server_draining()
         if self._place is None:
             await self._take([self._session.refused(stopping)])
