@@ -30,9 +30,10 @@ from moulin.launch.vital_signs import session_activity, signs_of
 _POLL_SEC = 0.1
 _LOOK_SEC = 1.0
 """The pause between two looks at the processes while models load."""
-_UNLOAD_SEC = 5.0
+_UNLOAD_SEC = 0.5
 """Time for models to be unloaded after the last request. Triton unloads one instance after the other, in a second each
-and more with a GPU. The processes of those that are left are killed then, for no client waits for them."""
+and more with a GPU. The processes of those that are left are killed then, for no client waits for them and they have
+nothing to save."""
 _UNLOAD_REST_SEC = 10.0
 """Time for Triton to notice that."""
 _TRITONS_OWN_SEC = 20
@@ -226,7 +227,7 @@ class TritonServer:
     def stop(self, grace_sec: float | None = None) -> None:
         """Stop the server and its stubs; requests in flight get `grace_sec`, else the exit timeout. Idempotent.
 
-        Streams that are open count as requests in flight. Then the models get five seconds to be unloaded.
+        Streams that are open count as requests in flight. Then the models get half a second to be unloaded.
         """
         if self._process is None:
             return
