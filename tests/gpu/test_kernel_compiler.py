@@ -6,10 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from moulin.bundle.checkpoint_spec import load_checkpoint_spec
+from moulin.bundle.transducer import transducer_of
+from moulin.engine.gpu.kernels import utterance_kernels
+from moulin.gpu.kernel_compiler import launching_nothing
 from tests.bundles import BUNDLES
 
 ONE_KERNEL = """
@@ -104,3 +109,14 @@ def test_every_family_compiles_and_is_found_again(bundle: str, mode: str, tmp_pa
     mark.unlink()
     assert run(WARM, tmp_path, checkpoint, mode) == count
     assert set(tmp_path.rglob("*.cubin")) == compiled
+
+
+@pytest.mark.parametrize("bundle", ["conformer-offline", "zipformer-offline", "zipformer2-ctc-offline"])
+def test_recordings_are_passed_without_a_launch(bundle: str) -> None:
+    """Both searches, features of both kinds of samples and the encoder are asked for."""
+    spec = replace(load_checkpoint_spec(BUNDLES / bundle, streaming=False), run_in="fp16")
+    names: set[str] = set()
+    with launching_nothing(lambda kernel, *_: names.add(kernel.__name__)):
+        utterance_kernels(spec, transducer_of(spec), max_audio_sec=20.0, tail_padding_sec=0.3).run()
+    assert {"_greedy_kernel", "_beam_kernel", "_windowed_kernel", "_filter_kernel"} < names
+    assert len(names) > 10
