@@ -21,7 +21,11 @@ def _worker(folder: str, places: int, orders: Connection) -> None:
     given = FairPlaces(places, SharedCounts(SharedFile(Path(folder) / "limits"), "streams"))
     while (order := orders.recv()) is not None:
         what, caller = order
-        orders.send(given.take(caller) if what == "take" else given.release(caller))
+        if what == "take":
+            orders.send(given.take(caller))
+        else:
+            given.release(caller)
+            orders.send(None)
 
 
 class Worker:

@@ -24,8 +24,8 @@ class Limits:
         """`clock` is the same for all processes of the machine."""
         self._settings, self._clock = settings, clock
         shared = None if settings.shared_folder is None else SharedFile(settings.shared_folder / "limits")
-        self._requests = FairPlaces(settings.max_requests, shared and SharedCounts(shared, "requests"))
-        self._streams = FairPlaces(settings.max_streams, shared and SharedCounts(shared, "streams"))
+        self._requests = FairPlaces(settings.max_requests, SharedCounts(shared, "requests") if shared else None)
+        self._streams = FairPlaces(settings.max_streams, SharedCounts(shared, "streams") if shared else None)
         self._sessions = FairPlaces(-(-wanted_connections(settings) * 3 // 4))
         self._full_at: Times = OwnTimes() if shared is None else SharedTimes(shared)
         """The time at which each caller's allowance is full again."""
