@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import site
 import subprocess
 import sys
 import tempfile
@@ -50,7 +51,9 @@ def main() -> None:
 def _together(model: Path, home: Path, streams: int, count: int, *, both: bool) -> dict[str, Any]:
     """Start `count` processes at once; the measurements of the last one that was ready."""
     began = time.time()
-    environment = {**os.environ, "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "BEGAN": str(began)}
+    # Triton-lang's own cache is below HOME, and so may be the packages of this Python.
+    places = {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "PYTHONUSERBASE": site.getuserbase()}
+    environment = {**os.environ, **places, "BEGAN": str(began)}
     command = [sys.executable, __file__, "--open", str(model), "--streams", str(streams), *["--both"] * both]
     started = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(count)]
     lines = [process.communicate()[0].splitlines() for process in started]
