@@ -4,6 +4,7 @@
 # make lint   ruff, mypy, and hadolint for the images
 # make soak   ten minutes of kills, stops and starvation under load; SOAK="--minutes 30" for more
 # make rolling   replace, kill and stop every process of a small cluster under load; ROLLING="--streams 60" for more
+# make clients  every stock client of docs/clients.md on the demo models: pip and npm fetch gigabytes of them
 # make trt    build every test bundle, demo model and published size with TensorRT-RTX, without a GPU: hours on two cores;
 #             TRT="--models conformer-offline --for ada --precisions fp16" for less
 # make serve  serve the demo model, or another with MODEL=folder
@@ -22,7 +23,7 @@ SOAK ?=
 ROLLING ?=
 TRT ?=
 
-.PHONY: demo test soak rolling trt constraints lint format serve system clean
+.PHONY: demo test soak rolling clients trt constraints lint format serve system clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m moulin.demo
@@ -38,6 +39,9 @@ soak: $(VENV)/.test
 
 rolling: $(VENV)/.test
 	$(BIN)/python scripts/rolling.py $(ROLLING)
+
+clients: $(VENV)/.test
+	scripts/all-clients.sh $(BIN)/python
 
 trt: $(VENV)/.test
 	$(BIN)/python scripts/trt-matrix.py $(TRT)

@@ -34,7 +34,7 @@ class Services:
 
     @classmethod
     def of(cls, settings: GatewaySettings) -> Services:
-        metrics = Metrics(settings.metrics_folder)
+        metrics = Metrics(settings.shared_folder)
         triton = TritonServers(
             settings.triton,
             timeout_sec=settings.triton_timeout_sec,

@@ -87,8 +87,9 @@ class GatewaySettings(BaseModel):
     """The timeout for one piece of audio."""
     move_buffer_bytes: NonNegativeInt = KEPT_BYTES
     """Audio of live streams that is kept, to be said again to another server if theirs is lost."""
-    metrics_folder: Path | None = None
-    """The folder in which a gateway's workers share their metrics, so that each can report those of all."""
+    shared_folder: Path | None = None
+    """The folder in which a gateway's workers share metrics and counts: each reports those of all, and limits are one
+    for all."""
     supervision_fd: int | None = None
     """The descriptor of the supervisor's `SupervisionBoard`, whose state the gateway publishes."""
     otlp_endpoint: str | None = None

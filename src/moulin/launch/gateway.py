@@ -26,7 +26,7 @@ _LOOK_SEC = 1.0
 _READY_SEC = 60.0
 _FIRST_PAUSE_SEC = 1.0
 _KILLED_SEC = 5.0
-_EXIT_GRACE_SEC = 5.0
+_EXIT_GRACE_SEC = 8.0
 """Time for the gateway to exit, beyond that which it has to drain."""
 
 
