@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from moulin.decoding.context_graph import ContextGraph
 from moulin.gpu.arena import AutomatonArena
@@ -17,7 +18,7 @@ def graph(seed: int, phrases: int = 3) -> ContextGraph:
     return ContextGraph.of({tuple(phrase): 1.0 for phrase in drawn})
 
 
-def rows_of(*graphs: ContextGraph | None, server: ContextGraph | None = None) -> np.ndarray:
+def rows_of(*graphs: ContextGraph | None, server: ContextGraph | None = None) -> NDArray[np.object_]:
     found = np.full((len(graphs), 2), None)
     found[:, 0] = server
     for row, one in enumerate(graphs):
@@ -28,6 +29,7 @@ def rows_of(*graphs: ContextGraph | None, server: ContextGraph | None = None) ->
 def check(arena: AutomatonArena, root: int, graph: ContextGraph) -> None:
     """The tables have `graph` at `root`."""
     for column, values in zip(arena.tables, Automaton.of_context_graph(graph).columns, strict=False):
+        assert isinstance(column, torch.Tensor)
         np.testing.assert_array_equal(column[root : root + len(values)].cpu().numpy(), values)
 
 

@@ -7,16 +7,17 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 import torch
-import triton
-import triton.language as tl
+from numpy.typing import ArrayLike
 
 from moulin.arrays import Floats, Ints
 from moulin.decoding.context_graph import ContextGraph
 from moulin.decoding.language_model import Fusion, LanguageModel, TokenModel, WordModel
 from moulin.gpu.arena import AutomatonArena
 from moulin.gpu.automata import Automaton
-from moulin.gpu.kernels.automata import AutomatonTables, advance, advance_words, completed, taken_back
+from moulin.gpu.kernels.automata import AutomatonTables
 from tests.decoding.test_search_with_language_model import TOKENS, token_model, token_ngrams, word_model, word_ngrams
+
+from .kernels.walks import walk_kernel, walk_words_kernel
 
 Phrases = Mapping[tuple[int, ...], float]
 
@@ -32,39 +33,8 @@ PHRASES: dict[str, Phrases] = {
 }
 
 
-@triton.jit
-def _walk_kernel(automata, roots, starts, tokens, gains, states, losses, LENGTH: tl.constexpr, PLACES: tl.constexpr):
-    """Each program's hypotheses get LENGTH tokens; where one is -1 it is not emitted."""
-    row, place = tl.program_id(0), tl.arange(0, PLACES)
-    at = tl.zeros((PLACES,), dtype=tl.int32) + tl.load(starts + row)
-    for number in range(LENGTH):
-        to = (row * LENGTH + number) * PLACES + place
-        token = tl.load(tokens + to)
-        gained, at = advance(automata, tl.load(roots + row), at, token, token >= 0)
-        tl.store(gains + to, gained)
-        tl.store(states + to, at)
-    tl.store(losses + row * PLACES + place, taken_back(automata, tl.load(roots + row), at))
-
-
-@triton.jit
-def _walk_words_kernel(automata, tokens, gains, states, LENGTH: tl.constexpr, PLACES: tl.constexpr):
-    """The same in the arena's n-grams of words; last what is gained where the text ends."""
-    place = tl.arange(0, PLACES)
-    root = tl.load(automata.language_models.places)
-    at = tl.zeros((PLACES,), dtype=tl.int32) + tl.load(automata.language_models.places + 1)
-    partial = tl.zeros((PLACES,), dtype=tl.int64)
-    for number in range(LENGTH):
-        token = tl.load(tokens + number * PLACES + place)
-        gained, at, partial = advance_words(automata, root, at, partial, token, token >= 0)
-        tl.store(gains + number * PLACES + place, gained)
-        tl.store(states + number * PLACES + place, at)
-    gained, at = completed(automata, root, at, partial, place >= 0)
-    tl.store(gains + LENGTH * PLACES + place, gained)
-    tl.store(states + LENGTH * PLACES + place, at)
-
-
 def walked(
-    tables: AutomatonTables, roots: Ints, starts: Ints, tokens: Ints, device: torch.device
+    tables: AutomatonTables, roots: ArrayLike, starts: ArrayLike, tokens: Ints, device: torch.device
 ) -> tuple[Floats, Ints, Floats]:
     """Gains and states after each of `tokens` [B, L, PLACES], and the losses in the end [B, PLACES]."""
     rows, length, _ = tokens.shape
@@ -72,7 +42,7 @@ def walked(
     states = torch.empty(tokens.shape, dtype=torch.int32, device=device)
     losses = torch.empty(rows, PLACES, device=device)
     given = (torch.from_numpy(np.ascontiguousarray(values, np.int32)).to(device) for values in (roots, starts, tokens))
-    _walk_kernel[(rows,)](tables, *given, gains, states, losses, length, PLACES)
+    walk_kernel[(rows,)](tables, *given, gains, states, losses, length, PLACES)
     return gains.cpu().numpy(), states.cpu().numpy(), losses.cpu().numpy()
 
 
@@ -135,7 +105,7 @@ def test_n_grams_of_words(seed: int, device: torch.device) -> None:
     gains = torch.empty(15, PLACES, device=device)
     states = torch.empty(15, PLACES, dtype=torch.int32, device=device)
     given = torch.from_numpy(tokens.astype(np.int32)).to(device)
-    _walk_words_kernel[(1,)](tables, given, gains, states, len(tokens), PLACES)
+    walk_words_kernel[(1,)](tables, given, gains, states, len(tokens), PLACES)
     check(model, gains.cpu().numpy(), states.cpu().numpy(), tokens)
 
 

@@ -116,19 +116,20 @@ def measure_hotwords(recognizer: Recognizer, size: str, beam: int, batch: int, c
             recognizer.graphs(options)
         spelling_ms.append(1e3 * (time.perf_counter() - begin))
         with_new.append((call_ms(some, without), call_ms(some, new)))
-    kernels = [_kernel_us(recognizer, waveforms[0], options, "beam") for options in (without, known)]
     return HotwordsRun(
         size,
         beam,
         batch,
         calls,
-        _PHRASES,
-        *(round(statistics.median(ms), 2) for ms in zip(*with_known, strict=True)),
-        round(statistics.median(more / less for less, more in with_known), 3),
-        round(statistics.median(more for _, more in with_new), 2),
-        round(statistics.median(more / less for less, more in with_new), 3),
-        round(statistics.median(spelling_ms), 1),
-        *kernels,
+        phrases=_PHRASES,
+        without_ms=round(statistics.median(less for less, _ in with_known), 2),
+        known_ms=round(statistics.median(more for _, more in with_known), 2),
+        known_ratio=round(statistics.median(more / less for less, more in with_known), 3),
+        new_ms=round(statistics.median(more for _, more in with_new), 2),
+        new_ratio=round(statistics.median(more / less for less, more in with_new), 3),
+        spelling_ms=round(statistics.median(spelling_ms), 1),
+        search_us=_kernel_us(recognizer, waveforms[0], without, "beam"),
+        search_with_us=_kernel_us(recognizer, waveforms[0], known, "beam"),
     )
 
 

@@ -60,7 +60,7 @@ class AutomatonArena:
         models = [] if fusion is None else _automata(fusion)
         lasting += models
         roots = np.cumsum([_EMPTY_ROWS, *(automaton.rows for automaton in lasting)]).tolist()
-        self._first = roots.pop()
+        self._first = int(roots.pop())
         self._end = self._first + rows
         self._memory = torch.zeros(len(AutomatonTables._fields) - 1, self._end, dtype=torch.int32, device=device)
         for root, automaton in zip(roots, lasting, strict=True):

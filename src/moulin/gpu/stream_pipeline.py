@@ -63,7 +63,8 @@ class _Fields(NamedTuple):
     @classmethod
     def of(cls, memory: Tensor) -> _Fields:
         """The parts of `memory`."""
-        return cls(*memory[:_OPTIONS], SearchOptions.of(memory[_OPTIONS:]))
+        slots, numbers, heard, fresh, decided, kept = memory[:_OPTIONS]
+        return cls(slots, numbers, heard, fresh, decided, kept, SearchOptions.of(memory[_OPTIONS:]))
 
 
 _OPTIONS = len(_Fields._fields) - 1  # rows before the options

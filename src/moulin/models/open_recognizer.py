@@ -71,7 +71,7 @@ def open_recognizer(
             tail_padding_sec=tail_padding_sec,
             max_audio_sec=max_audio_sec,
             cuda_graphs=engine.cuda_graphs,
-            hotwords=graphs and graphs.server,
+            hotwords=None if graphs is None else graphs.server,
             fusion=fusion,
         )
         on_gpu.warm_up()

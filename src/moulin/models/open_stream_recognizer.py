@@ -72,7 +72,7 @@ def open_stream_recognizer(
             max_batch=max_batch,
             beam=max(decoding.beam, decoding.nbest, DecodingOptions().beam),
             cuda_graphs=engine.cuda_graphs,
-            hotwords=graphs and graphs.server,
+            hotwords=None if graphs is None else graphs.server,
             fusion=fusion,
         )
         return StreamRecognizer(spec, on_gpu, options=options, skips_blanks=False, hotwords=graphs, fusion=fusion)

@@ -210,7 +210,7 @@ def test_language_models(kind: str, network: Network, encoder_out: torch.Tensor,
 
 
 def test_256_rows_with_as_many_graphs(network: Network, device: torch.device) -> None:
-    rows, frames = (256, 12) if device.type == "cuda" else (12, 8)
+    rows, frames = (256, 12) if device.type == "cuda" else (6, 6)
     encoder_out, lengths = frames_of(network, rows, frames), np.full(rows, frames)
     options = RowOptions.of([BEAM] * rows)
     for row in range(rows):

@@ -102,7 +102,9 @@ class SlotMemory(NamedTuple):
             each(dtype=torch.float64),
             each(places),
             each(places, dtype=torch.int64),
-            *(each(places, 2) for _ in range(3)),
+            each(places, 2),
+            each(places, 2),
+            each(places, 2),
             each(places, dtype=torch.int64),
         )
 
