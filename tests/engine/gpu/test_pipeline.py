@@ -126,7 +126,7 @@ def test_hotwords_a_language_model_and_several_texts(plain: Recognizer, clips: l
             if at % 3 == 0
             else tuple(Hotword(" ".join(chosen.choices(DIGIT_WORDS, k=3))) for _ in range(50)),
             hotwords_score=3.0,
-            lm_scale=0.3 if at % 4 == 0 else 0,
+            lm_scale=0.3 if at % 4 == 0 else 0.0,
             nbest=1 + at % 3,
         )
         for at in range(len(clips))
@@ -139,7 +139,7 @@ def test_hotwords_a_language_model_and_several_texts(plain: Recognizer, clips: l
         for _ in range(3):
             heard = on_card.transcribe(clips, options)
             assert [one.text for one in heard] == [one.text for one in wanted]
-            assert [len(one.alternatives) for one in heard] == [len(one.alternatives) for one in wanted]
+            assert [len(one.alternatives) > 1 for one in heard] == [each.nbest > 1 for each in options]
     without = [one.text for one in plain.transcribe(clips, [BEAM] * len(clips))]
     assert [one.text for one in wanted] != without
 
