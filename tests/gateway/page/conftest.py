@@ -15,7 +15,7 @@ from moulin.audio.decode import read_audio
 from tests.conftest import Recording
 
 _RATE = 48_000
-_FLAGS = (
+FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
@@ -64,7 +64,7 @@ def spoken(recordings: list[Recording], tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture(scope="module")
 def browser(playwright: Playwright, chromium: str) -> Iterator[Browser]:
     """Without a microphone."""
-    running = playwright.chromium.launch(executable_path=chromium, args=_FLAGS)
+    running = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
     yield running
     running.close()
 
@@ -73,7 +73,7 @@ def browser(playwright: Playwright, chromium: str) -> Iterator[Browser]:
 def listening_browser(playwright: Playwright, chromium: str, spoken: Path) -> Iterator[Browser]:
     """With a microphone that plays `spoken` once each time it is opened."""
     flags = ("--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={spoken}%noloop")
-    running = playwright.chromium.launch(executable_path=chromium, args=[*_FLAGS, *flags])
+    running = playwright.chromium.launch(executable_path=chromium, args=[*FLAGS, *flags])
     yield running
     running.close()
 
