@@ -15,7 +15,7 @@ from moulin.audio.decode import read_audio
 from tests.conftest import Recording
 
 _RATE = 48_000
-FLAGS = (
+_FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
@@ -64,7 +64,7 @@ def spoken(recordings: list[Recording], tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture(scope="module")
 def browser(playwright: Playwright, chromium: str) -> Iterator[Browser]:
     """Without a microphone."""
-    running = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+    running = playwright.chromium.launch(executable_path=chromium, args=_FLAGS)
     yield running
     running.close()
 
@@ -73,7 +73,16 @@ def browser(playwright: Playwright, chromium: str) -> Iterator[Browser]:
 def listening_browser(playwright: Playwright, chromium: str, spoken: Path) -> Iterator[Browser]:
     """With a microphone that plays `spoken` once each time it is opened."""
     flags = ("--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={spoken}%noloop")
-    running = playwright.chromium.launch(executable_path=chromium, args=[*FLAGS, *flags])
+    running = playwright.chromium.launch(executable_path=chromium, args=[*_FLAGS, *flags])
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def beeping_browser(playwright: Playwright, chromium: str) -> Iterator[Browser]:
+    """With a microphone that beeps."""
+    flags = [*_FLAGS, "--use-fake-device-for-media-stream"]
+    running = playwright.chromium.launch(executable_path=chromium, args=flags)
     yield running
     running.close()
 

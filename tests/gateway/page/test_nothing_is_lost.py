@@ -12,11 +12,9 @@ from moulin.demo.about import SAMPLE
 
 from .conftest import OpenPage
 from .looking import look
-from .scripted_gateway import Script, done, hills, scripted_gateway, word
-from .test_states import beeping_browser, live_segment
+from .scripted_gateway import Script, done, hills, live_segment, scripted_gateway, word
 
 pytestmark = pytest.mark.browser
-__all__ = ["beeping_browser"]  # a fixture
 
 SPOKEN = {"type": "final", "segment": live_segment(0, "FOUR FIVE SIX", 0.4, is_final=True)}
 HEARD = done(2.0, [word("ONE", 0.2, 0.6), word("TWO", 0.7, 1.1)], peaks=hills(2))

@@ -4,42 +4,21 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
 import pytest
-from playwright.sync_api import Browser, Page, Playwright, expect
+from playwright.sync_api import Browser, Page, expect
 
 from moulin.demo.about import SAMPLE
 
-from .conftest import FLAGS, OpenPage
+from .conftest import OpenPage
 from .looking import look
-from .scripted_gateway import MODELS, Script, delta, done, hills, scripted_gateway, word
+from .scripted_gateway import MODELS, Script, delta, done, hills, live_segment, scripted_gateway, word
 
 pytestmark = pytest.mark.browser
 
 FIRST = [word("ONE", 0.2, 0.6), word("TWO", 0.7, 1.1), word("NINE", 1.2, 1.6, 0.31), word("FOUR", 1.7, 2.1)]
 SECOND = [word("SEVEN", 3.2, 3.6), word("SEVEN", 3.7, 4.1), word("ZERO", 4.2, 4.6, 0.44)]
 WHOLE = done(5.0, FIRST, SECOND)
-
-
-def live_segment(number: int, text: str, start: float, **others: Any) -> dict[str, Any]:
-    words = [
-        {"word": one, "start_sec": start + i * 0.4, "end_sec": start + i * 0.4 + 0.3, "confidence": 0.4 if i == 2 else 0.95}
-        for i, one in enumerate(text.split())
-    ]
-    times = {"start_sec": start, "end_sec": words[-1]["end_sec"]}
-    return {"number": number, "text": text, "words": words, "is_final": False, **times, **others}
-
-
-@pytest.fixture(scope="module")
-def beeping_browser(playwright: Playwright, chromium: str) -> Iterator[Browser]:
-    """With a microphone that beeps."""
-    flags = [*FLAGS, "--use-fake-device-for-media-stream"]
-    running = playwright.chromium.launch(executable_path=chromium, args=flags)
-    yield running
-    running.close()
 
 
 def open_files(page: Page, *names: str) -> None:
