@@ -322,7 +322,9 @@ def test_a_stream_with_words_and_peaks(gateway: str, long_file: Path, tmp_path: 
     assert [delta["heard_sec"] for delta in deltas] == sorted(delta["heard_sec"] for delta in deltas)
     peaks = [part for event in (*deltas, done) for part in event.get("peaks", ())]
     found = np.concatenate([np.frombuffer(base64.b64decode(part["values"]), np.uint8) for part in peaks])
-    assert [part["first"] for part in peaks[1:]] == list(np.cumsum([len(base64.b64decode(p["values"])) for p in peaks]))[:-1]
+    assert [part["first"] for part in peaks[1:]] == list(
+        np.cumsum([len(base64.b64decode(p["values"])) for p in peaks])
+    )[:-1]
     frames = samples[: len(found) * 320].reshape(-1, 320)
     assert len(found) == len(samples) // 320
     np.testing.assert_allclose(found / 255, np.sqrt(np.abs(frames).max(axis=1)), atol=0.02)

@@ -1,4 +1,4 @@
-"""How the gateway takes what clients of OpenAI's API ask for, and its page: options of `moulin gateway` and `moulin serve`."""
+"""How the gateway takes what clients of OpenAI's API ask for: options of `moulin gateway` and `moulin serve`."""
 
 from __future__ import annotations
 
@@ -22,20 +22,16 @@ class OpenAIOptions:
     )
     strict_fields: bool = option(False, "Refuse requests with fields that change nothing, instead of naming them.")
 
-    no_history: bool = option(False, "Do not let the web page keep transcripts in its visitors' browsers.")
-
     def settings(self) -> dict[str, Any]:
         """As `GatewaySettings` names them."""
         return {
             "model_aliases": self.model_alias or (),
             "model_languages": self.model_language or (),
             "strict_fields": self.strict_fields,
-            "history": not self.no_history,
         }
 
     def arguments(self) -> list[str]:
         """For `moulin gateway`."""
         aliases = [part for alias in self.model_alias or () for part in ("--model-alias", alias)]
         languages = [part for code in self.model_language or () for part in ("--model-language", code)]
-        switches = {"--strict-fields": self.strict_fields, "--no-history": self.no_history}
-        return [*aliases, *languages, *(flag for flag, on in switches.items() if on)]
+        return [*aliases, *languages, *(["--strict-fields"] if self.strict_fields else [])]

@@ -83,9 +83,7 @@ class _Peaks:
         return {"peaks": found} if found else {}
 
 
-def send_pieces(
-    order: Order, recordings: OpenRecordings, result: socket.socket, peaks: _Peaks | None = None
-) -> None:
+def send_pieces(order: Order, recordings: OpenRecordings, result: socket.socket, peaks: _Peaks | None = None) -> None:
     """Send the pieces of the `recordings` that the order's selection stands for, and how they end."""
 
     def pieces() -> RecordingBlocks | RecordingPieces:
@@ -106,9 +104,7 @@ class _Pieces(Protocol):
     def __iter__(self) -> Iterator[Piece]: ...
 
 
-def _send_all(
-    order: Order, opened: Callable[[], _Pieces], result: socket.socket, peaks: _Peaks | None = None
-) -> None:
+def _send_all(order: Order, opened: Callable[[], _Pieces], result: socket.socket, peaks: _Peaks | None = None) -> None:
     """Send the pieces, and how they end."""
     try:
         _send_pieces(opened(), result, peaks or _Peaks())

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moulin.arrays import Floats
 from moulin.audio.timeline import Skip
@@ -63,7 +64,7 @@ class PeaksOf:
         self._grow(head)
         whole = (len(levels) - len(head)) // _PEAK_SAMPLES
         rows = levels[len(head) : len(head) + whole * _PEAK_SAMPLES].reshape(whole, _PEAK_SAMPLES)
-        self._found += _companded(rows.max(axis=1, initial=0.0)).tobytes()
+        self._found += _companded(rows.max(axis=1, initial=0.0))
         self._grow(levels[len(head) + whole * _PEAK_SAMPLES :])
 
     def _grow(self, levels: Floats) -> None:
@@ -83,9 +84,11 @@ class PeaksOf:
             self._samples = rest
 
     def _close(self) -> None:
-        self._found += _companded(np.array([self._open], np.float32)).tobytes()
+        self._found += _companded(np.array([self._open], np.float32))
         self._open, self._samples = 0.0, 0
 
 
-def _companded(peaks: Floats) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    return np.round(255 * np.sqrt(np.minimum(np.nan_to_num(peaks), 1.0))).astype(np.uint8)
+def _companded(peaks: Floats) -> bytes:
+    """A byte for each of `peaks`, float32 [n]."""
+    values: NDArray[np.uint8] = np.round(255 * np.sqrt(np.minimum(np.nan_to_num(peaks), 1.0))).astype(np.uint8)
+    return values.tobytes()

@@ -92,7 +92,12 @@ def done(duration: float, *segments: Sequence[dict[str, Any]], **others: Any) ->
 def live_segment(number: int, text: str, start: float, **others: Any) -> dict[str, Any]:
     """Of `WS /v1/stream`; its third word is doubtful."""
     words = [
-        {"word": one, "start_sec": start + i * 0.4, "end_sec": start + i * 0.4 + 0.3, "confidence": 0.4 if i == 2 else 0.95}
+        {
+            "word": one,
+            "start_sec": start + i * 0.4,
+            "end_sec": start + i * 0.4 + 0.3,
+            "confidence": 0.4 if i == 2 else 0.95,
+        }
         for i, one in enumerate(text.split())
     ]
     times = {"start_sec": start, "end_sec": words[-1]["end_sec"]}

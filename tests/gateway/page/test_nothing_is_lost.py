@@ -224,7 +224,8 @@ def test_what_is_older_than_a_week_goes(gateway: str, beeping_browser: Browser, 
         const { History } = await import("/page/history.js");
         const history = await History.open();
         const [summary] = await history.summaries();
-        const old = (id, days) => history.save({ ...summary, id, changedAt: Date.now() - days * 86400000 }, [{ note: id }]);
+        const ago = (days) => Date.now() - days * 86400000;
+        const old = (id, days) => history.save({ ...summary, id, changedAt: ago(days) }, [{ note: id }]);
         await old("six", 6.9);
         await old("eight", 7.1);
     }""")
@@ -234,7 +235,9 @@ def test_what_is_older_than_a_week_goes(gateway: str, beeping_browser: Browser, 
     kept(page, 2)
 
 
-def test_an_operator_who_lets_nothing_be_kept(script: Script, beeping_browser: Browser, open_page: OpenPage, tmp_path: Path) -> None:
+def test_an_operator_who_lets_nothing_be_kept(
+    script: Script, beeping_browser: Browser, open_page: OpenPage, tmp_path: Path
+) -> None:
     with scripted_gateway(script, history=False) as address:
         page = open_page(beeping_browser, address)
         dictate(page)

@@ -119,6 +119,25 @@ def test_stopping_keeps_what_was_said_and_speaking_goes_on(
     expect(page.locator("#empty")).to_be_visible()
 
 
+def test_words_to_expect_while_speaking(gateway: str, listening_browser: Browser, open_page: OpenPage) -> None:
+    """One that the model cannot spell is named, and nothing that was said is lost."""
+    page = open_page(listening_browser, gateway)
+    page.click("#options-button")
+    page.fill("#hotwords", "zero, 5%")
+    page.check("#readings")
+    page.click("#speak")
+    assert "5%" in notice(page)
+    expect(page.locator("#partial ruby").nth(1)).to_be_visible(timeout=PATIENCE_MS)
+    stop(page)
+    assert len(words(page, "#finals")) >= 2
+    page.click("#clear")
+    page.fill("#hotwords", "zero")
+    page.click("#speak")
+    expect(page.locator("#partial ruby").nth(3)).to_be_visible(timeout=PATIENCE_MS)
+    stop(page)
+    expect(page.locator(".readings").first).to_contain_text("other reading")
+
+
 def test_a_lost_connection_is_found_again_and_nothing_is_lost(
     server: TritonServer, listening_browser: Browser, open_page: OpenPage
 ) -> None:
@@ -191,7 +210,9 @@ def test_a_recording(gateway: str, browser: Browser, open_page: OpenPage, record
 
     expect(page.locator("#waveform-name")).to_have_text(re.compile(f"with {len(shown)} words"))
     page.wait_for_timeout(100)
-    drawn = page.locator("#canvas").evaluate("c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some(v => v)")
+    drawn = page.locator("#canvas").evaluate(
+        "c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some(v => v)"
+    )
     assert drawn
 
     for ending in ("srt", "vtt"):
@@ -382,7 +403,9 @@ def test_keys(gateway: str, browser: Browser, open_page: OpenPage, recordings: l
     assert player.evaluate("player => player.paused")
     page.focus("#waveform")
     page.keyboard.press("ArrowDown")
-    starts = [float(time) for time in page.locator("#finals .at").evaluate_all("all => all.map((one) => one.dataset.sec)")]
+    starts = [
+        float(time) for time in page.locator("#finals .at").evaluate_all("all => all.map((one) => one.dataset.sec)")
+    ]
     assert at() == pytest.approx(starts[1], abs=0.1)
     assert page.get_attribute("#waveform", "aria-valuenow") == f"{at():.1f}"
     page.focus("#find")

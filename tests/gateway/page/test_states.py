@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 import threading
 from pathlib import Path
+
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, FilePayload, Page, expect
 
 from moulin.demo.about import SAMPLE
 
 from .conftest import OpenPage
 from .looking import look
-from .scripted_gateway import MODELS, Script, delta, done, hills, live_segment, scripted_gateway, word
+from .scripted_gateway import MODELS, Said, Script, delta, done, hills, live_segment, scripted_gateway, word
 
 pytestmark = pytest.mark.browser
 
@@ -23,7 +24,8 @@ WHOLE = done(5.0, FIRST, SECOND)
 
 def open_files(page: Page, *names: str) -> None:
     content = SAMPLE.read_bytes()
-    page.set_input_files("#file", [{"name": name, "mimeType": "audio/flac", "buffer": content} for name in names])
+    chosen: list[FilePayload] = [{"name": name, "mimeType": "audio/flac", "buffer": content} for name in names]
+    page.set_input_files("#file", chosen)
 
 
 def opened_recording(page: Page) -> None:
@@ -72,11 +74,18 @@ def test_no_model_and_a_key(browser: Browser, open_page: OpenPage, tmp_path: Pat
 
 def test_recordings_under_way(browser: Browser, open_page: OpenPage, tmp_path: Path) -> None:
     goes_on, ends = threading.Event(), threading.Event()
-    first = [delta(*FIRST, peaks=hills(2.5)), goes_on, delta(*SECOND, peaks=hills(2.5, 125)), ends, WHOLE]
-    bad = [{"error": {"message": "second.flac cannot be decoded as audio (hint: is it whole?)", "code": "invalid_audio"}}]
+    first: list[Said] = [delta(*FIRST, peaks=hills(2.5)), goes_on, delta(*SECOND, peaks=hills(2.5, 125)), ends, WHOLE]
+    bad: list[Said] = [
+        {"error": {"message": "second.flac cannot be decoded as audio (hint: is it whole?)", "code": "invalid_audio"}}
+    ]
     with scripted_gateway(Script(answers=[first, bad, [WHOLE]])) as address:
         page = open_page(browser, address)
-        open_files(page, "first.flac", "second.flac", "a third one with a name that is much too long to fit in a line of a phone.flac")
+        open_files(
+            page,
+            "first.flac",
+            "second.flac",
+            "a third one with a name that is much too long to fit in a line of a phone.flac",
+        )
         expect(page.locator(".file.under-way .file-state")).to_have_text(re.compile(r"Transcribing, \d\d %"))
         expect(page.locator("#finals ruby")).to_have_count(4)
         expect(page.locator(".file.waiting")).to_have_count(2)
@@ -99,7 +108,9 @@ def test_a_full_server_is_tried_again(browser: Browser, open_page: OpenPage, tmp
     with scripted_gateway(script) as address:
         page = open_page(browser, address)
         open_files(page, "call.flac")
-        expect(page.locator(".file.later .file-state")).to_have_text(re.compile(r"The server is full.*Trying again in \d s\."))
+        expect(page.locator(".file.later .file-state")).to_have_text(
+            re.compile(r"The server is full.*Trying again in \d s\.")
+        )
         look(page, "full", tmp_path, "#notice-action", ".file.later")
         script.status = 200
         expect(page.locator("#status")).to_contain_text("Transcribed")
@@ -112,7 +123,7 @@ def test_a_recording(browser: Browser, open_page: OpenPage, tmp_path: Path) -> N
     with scripted_gateway(script) as address:
         page = open_page(browser, address)
         opened_recording(page)
-        expect(page.locator(".unsure")).to_have_count(2)
+        expect(page.locator("#finals .unsure")).to_have_count(2)
         expect(page.locator("#finals rt").first).to_be_hidden()  # word times are off at first
         look(page, "recording", tmp_path, "#waveform", "#player", "#copy", "#copy-times", "#clear")
         page.check("#times")
@@ -131,7 +142,10 @@ def test_a_recording(browser: Browser, open_page: OpenPage, tmp_path: Path) -> N
         look(page, "correcting", tmp_path, ".correction")
         page.fill(".correction", "ONE TWO FIVE FOUR")
         page.keyboard.press("Enter")
-        assert page.locator("#finals .said").first.evaluate("one => one.textContent.replace(/[0-9.]/g, '')") == "ONE TWO FIVE FOUR"
+        assert (
+            page.locator("#finals .said").first.evaluate("one => one.textContent.replace(/[0-9.]/g, '')")
+            == "ONE TWO FIVE FOUR"
+        )
         page.click("#clear")
         look(page, "cleared", tmp_path, "#undo-button", "#empty")
         page.click("#undo-button")
@@ -143,7 +157,9 @@ def test_a_long_recording(browser: Browser, open_page: OpenPage, tmp_path: Path)
     """Three hours: the waveform is of all of it."""
     lasts, pieces = 3 * 3600.0, []
     for begin in range(0, 3 * 3600, 600):
-        words = [word(name, begin + 2.0 * i, begin + 2.0 * i + 0.5) for i, name in enumerate(["ONE", "TWO", "SIX"] * 20)]
+        words = [
+            word(name, begin + 2.0 * i, begin + 2.0 * i + 0.5) for i, name in enumerate(["ONE", "TWO", "SIX"] * 20)
+        ]
         pieces.append(delta(*words, peaks=hills(600, begin * 50)))
     whole = done(lasts, *(piece["words"] for piece in pieces))
     with scripted_gateway(Script(answers=[[*pieces, whole]])) as address:
@@ -161,7 +177,10 @@ def test_a_long_recording(browser: Browser, open_page: OpenPage, tmp_path: Path)
 
 def test_channels_and_other_readings(browser: Browser, open_page: OpenPage, tmp_path: Path) -> None:
     calls = [word("ONE", 0.2, 0.6, channel=1), word("TWO", 0.8, 1.2, channel=1)], [word("SIX", 1.5, 1.9, channel=2)]
-    heard = [{"word": one, "start_sec": i * 0.5, "end_sec": i * 0.5 + 0.4, "confidence": 0.9} for i, one in enumerate(["ONE", "NINE"])]
+    heard = [
+        {"word": one, "start_sec": i * 0.5, "end_sec": i * 0.5 + 0.4, "confidence": 0.9}
+        for i, one in enumerate(["ONE", "NINE"])
+    ]
     readings = [
         {"text": "ONE NINE", "score": -0.9, "words": heard},
         {"text": "ONE FIVE", "score": -1.7, "words": [heard[0], {**heard[1], "word": "FIVE"}]},
@@ -190,7 +209,10 @@ def test_channels_and_other_readings(browser: Browser, open_page: OpenPage, tmp_
         page.click(".readings summary")
         look(page, "readings", tmp_path, ".reading")
         page.get_by_role("button", name="ONE FIVE").click()
-        assert [text for text in page.locator("#finals ruby").evaluate_all("all => all.map((one) => one.firstChild.data)")] == ["ONE", "FIVE"]
+        assert page.locator("#finals ruby").evaluate_all("all => all.map((one) => one.firstChild.data)") == [
+            "ONE",
+            "FIVE",
+        ]
 
 
 def test_speaking(beeping_browser: Browser, open_page: OpenPage, tmp_path: Path) -> None:
@@ -220,8 +242,15 @@ def test_speaking(beeping_browser: Browser, open_page: OpenPage, tmp_path: Path)
         expect(page.locator("#finals ruby")).to_have_count(6)  # what was open is kept
 
 
-def test_a_word_that_the_model_cannot_spell_does_not_end_the_stream(beeping_browser: Browser, open_page: OpenPage) -> None:
-    wrong = {"type": "error", "code": "invalid_options", "message": "'%' cannot be spelt", "hint": "write it in letters"}
+def test_a_word_that_the_model_cannot_spell_does_not_end_the_stream(
+    beeping_browser: Browser, open_page: OpenPage
+) -> None:
+    wrong = {
+        "type": "error",
+        "code": "invalid_options",
+        "message": "'%' cannot be spelt",
+        "hint": "write it in letters",
+    }
     script = Script(live=[wrong])
     with scripted_gateway(script) as address:
         page = open_page(beeping_browser, address)
@@ -235,7 +264,7 @@ def test_a_word_that_the_model_cannot_spell_does_not_end_the_stream(beeping_brow
         expect(page.locator("#status")).to_have_text("Ready")
 
 
-def test_a_microphone_that_is_not_allowed(browser: Browser, beeping_browser: Browser, open_page: OpenPage, tmp_path: Path) -> None:
+def test_a_microphone_that_is_not_allowed(beeping_browser: Browser, open_page: OpenPage, tmp_path: Path) -> None:
     with scripted_gateway(Script()) as address:
         page = open_page(beeping_browser, address, may_listen=False)
         page.click("#speak")
@@ -243,19 +272,27 @@ def test_a_microphone_that_is_not_allowed(browser: Browser, beeping_browser: Bro
         look(page, "not-allowed", tmp_path, "#notice")
 
 
+_LIKE_GECKO = "(KHTML, like Gecko)"
+_IPHONE = f"Mozilla/5.0 (iPhone; CPU iPhone OS 18_3 like Mac OS X) AppleWebKit/605.1.15 {_LIKE_GECKO}"
+_MAC = f"Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 {_LIKE_GECKO}"
+_WINDOWS = f"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 {_LIKE_GECKO} Chrome/134.0.0.0 Safari/537.36"
+_ANDROID = f"Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 {_LIKE_GECKO} Chrome/134.0.0.0 Mobile Safari/537.36"
+
+
 @pytest.mark.parametrize(
     ("agent", "said"),
     [
         ("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", "crossed-out microphone"),
-        ("Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.3 Safari/605.1.15", "Choose Safari"),
-        ("Mozilla/5.0 (iPhone; CPU iPhone OS 18_3 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.3 Mobile/15E148 Safari/604.1", "Website Settings"),
-        ("Mozilla/5.0 (iPhone; CPU iPhone OS 18_3 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) CriOS/134.0 Mobile/15E148 Safari/604.1", "phone's Settings"),
-        ("Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/134.0.0.0 Mobile Safari/537.36", "then Permissions"),
-        ("Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/134.0.0.0 Safari/537.36 Edg/134.0.0.0", "Permissions for this site"),
-        ("Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/134.0.0.0 Safari/537.36", "switch Microphone on"),
+        ("Mozilla/5.0 (Android 14; Mobile; rv:140.0) Gecko/140.0 Firefox/140.0", "Tap the lock"),
+        (f"{_MAC} Version/18.3 Safari/605.1.15", "Choose Safari"),
+        (f"{_IPHONE} Version/18.3 Mobile/15E148 Safari/604.1", "Website Settings"),
+        (f"{_IPHONE} CriOS/134.0 Mobile/15E148 Safari/604.1", "phone's Settings"),
+        (_ANDROID, "then Permissions"),
+        (f"{_WINDOWS} Edg/134.0.0.0", "Permissions for this site"),
+        (_WINDOWS, "switch Microphone on"),
         ("Nobody/1.0", "at the address bar"),
     ],
-)  # fmt: skip
+)
 def test_each_browser_is_told_its_own_way(browser: Browser, agent: str, said: str) -> None:
     with scripted_gateway(Script()) as address:
         page = browser.new_page()
@@ -266,7 +303,10 @@ def test_each_browser_is_told_its_own_way(browser: Browser, agent: str, said: st
 
 
 def test_a_model_without_hotwords_has_no_field_for_them(browser: Browser, open_page: OpenPage) -> None:
-    plain = [{**model, "hotwords": False, "alternatives": False, "description": None, "languages": ["de"]} for model in MODELS]
+    plain = [
+        {**model, "hotwords": False, "alternatives": False, "description": None, "languages": ["de"]}
+        for model in MODELS
+    ]
     with scripted_gateway(Script(models=plain)) as address:
         page = open_page(browser, address)
         page.click("#options-button")

@@ -31,7 +31,7 @@ export class FileList {
     else line.bar.value = item.part;
     const open = ["waiting", "under way", "later"].includes(item.state);
     line.cancel.hidden = !open;
-    line.show.hidden = !item.session || item.state === "waiting";
+    line.show.hidden = !item.session || item.state === "waiting" || this.files.on.isShown(item.session);
     line.again.hidden = item.state !== "failed";
   }
 

@@ -48,6 +48,7 @@ async function show(session) {
   sessions.remember(session);
   transcript.show(session);
   player.show(session);
+  files.list.draw();
   scrollTo({ top: 0 });
 }
 
@@ -77,6 +78,7 @@ async function clear(session) {
   }
   const wasShown = session === shown;
   sessions.remove(session);
+  ready();
   if (wasShown) { await show(null); byId("speak").focus(); }
   undoable(wasShown ? "Cleared." : "Deleted.", () => { sessions.put(session); if (wasShown) show(session); });
 }
@@ -232,7 +234,7 @@ addEventListener("beforeunload", (event) => {
 addEventListener("pagehide", () => {
   document.activeElement?.blur(); // a correction is kept
   speaking?.session.settle();
-  sessions.saveNow();
+  sessions.rescue();
   speaking?.microphone.stop();
 });
 

@@ -27,7 +27,7 @@ export class Refusal extends Error {
       : busy ? "The server is full at the moment."
       : "Speech recognition is not running at the moment.";
     const hint = this.status === 0 ? "Is this device online?" : "There is nothing that you have to do.";
-    return { text, hint, technical: busy || !this.status ? "" : [this.message, this.hint].filter(Boolean).join(". ") };
+    return { text, hint, technical: busy || !this.status ? "" : this.hint ? `${this.message} (${this.hint})` : this.message };
   }
 }
 

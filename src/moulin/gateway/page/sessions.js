@@ -6,7 +6,8 @@ import { Session } from "/page/session.js";
 
 const WANTED = "moulin-history";
 const SHOWN = "moulin-shown"; // of this tab, for a reload
-const SAVE_MS = 400;
+const RESCUED = "moulin-rescued"; // what changed just before the window went: the database may have been too slow
+const SAVE_MS = 400, RESCUE_MS = 5000;
 
 export class Sessions extends EventTarget {
   constructor() {
@@ -16,7 +17,6 @@ export class Sessions extends EventTarget {
     this.history = null;
     this.mayKeep = true; // the operator's word
     addEventListener("visibilitychange", () => { if (document.hidden) this.saveNow(); });
-    addEventListener("pagehide", () => this.saveNow());
   }
 
   // Read what is kept. Returns the transcript that this tab showed before a reload, or null.
@@ -25,6 +25,7 @@ export class Sessions extends EventTarget {
     if (!mayKeep) await History.remove();
     else this.history = await History.open();
     this.history?.onchange((id) => this.changedElsewhere(id));
+    await this.takeRescued();
     await this.read();
     return this.known.get(sessionStorage.getItem(SHOWN)) ?? null;
   }
@@ -115,6 +116,23 @@ export class Sessions extends EventTarget {
     this.tell();
     if (!this.keeps || this.waiting.has(session) || !this.known.has(session.id) || !session.isLoaded) return;
     this.waiting.set(session, setTimeout(() => this.save(session), SAVE_MS));
+  }
+
+  // The window goes.
+  rescue() {
+    this.saveNow();
+    if (!this.keeps) return;
+    const late = this.list.filter((session) => session.isLoaded && Date.now() - session.changedAt < RESCUE_MS);
+    try {
+      if (late.length) localStorage.setItem(RESCUED, JSON.stringify(late.map((session) => ({ ...session.summary(), entries: session.entries }))));
+    } catch { /* too much for it; the database has what was there a moment ago */ }
+  }
+
+  async takeRescued() {
+    const rescued = JSON.parse(localStorage.getItem(RESCUED) ?? "[]");
+    localStorage.removeItem(RESCUED);
+    if (!this.keeps) return;
+    for (const { entries, ...summary } of rescued) await this.history.save(summary, entries).catch(() => {});
   }
 
   saveNow() { for (const session of [...this.waiting.keys()]) this.save(session); }

@@ -77,7 +77,7 @@ export class Waveform {
 
   pen(canvas, width, height) {
     const dots = devicePixelRatio;
-    canvas.style.width = `${width}px`;
+    if (canvas === this.canvas) canvas.style.width = `${width}px`;
     canvas.width = width * dots;
     canvas.height = height * dots;
     const pen = canvas.getContext("2d");
@@ -108,7 +108,7 @@ export class Waveform {
       if (x < free || scrollLeft + x + label > this.durationSec * this.scale) continue; // no space: only the tick
       pen.fillStyle = this.color("--ink");
       pen.fillText(word, x, HEIGHT - LABELS + 5);
-      const time = start.toFixed(2);
+      const time = this.durationSec > 600 ? clock(start) : start.toFixed(2);
       pen.fillStyle = this.color("--soft");
       pen.fillText(time, x, HEIGHT - LABELS + 18);
       free = x + Math.max(label, pen.measureText(time).width) + 8;
