@@ -56,8 +56,10 @@ def words_event(text: str, words: Sequence[Word], heard_sec: float, peaks: Seque
 def verbose_done_event(
     transcript: Transcript, request: TranscriptionRequest, peaks: Sequence[dict[str, Any]] = ()
 ) -> bytes:
-    """The last event of `verbose_json`: all that the response without events would be."""
+    """The last event of `verbose_json`: all that the response without events would be, but `usage`, which OpenAI's
+    event counts in tokens."""
     fields = {"type": "transcript.text.done", **_verbose(transcript, request)}
+    del fields["usage"]
     return event({**fields, **({"peaks": list(peaks)} if peaks else {})})
 
 

@@ -23,8 +23,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from moulin.gateway.page import page_routes
 
-Said = dict[str, Any] | threading.Event
-"""An event or message, or what is waited for before the next."""
+Said = dict[str, Any] | threading.Event | int
+"""An event or message, or what is waited for before the next, or the code with which a live stream is closed."""
 
 _FACTS = {
     "object": "model",
@@ -188,5 +188,7 @@ async def _tell(websocket: WebSocket, said: Sequence[Said]) -> None:
     for one in said:
         if isinstance(one, threading.Event):
             await _set(one)
+        elif isinstance(one, int):
+            await websocket.close(one)
         else:
             await websocket.send_json(one)

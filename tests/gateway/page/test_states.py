@@ -242,6 +242,51 @@ def test_speaking(beeping_browser: Browser, open_page: OpenPage, tmp_path: Path)
         expect(page.locator("#finals ruby")).to_have_count(6)  # what was open is kept
 
 
+def test_a_pause_that_outlasts_the_connection(beeping_browser: Browser, open_page: OpenPage) -> None:
+    closes = threading.Event()
+    script = Script(live=[closes, 4408])
+    with scripted_gateway(script) as address:
+        page = open_page(beeping_browser, address)
+        with page.expect_websocket() as first:
+            page.click("#speak")
+        expect(page.locator("#status")).to_have_text("Listening")
+        page.click("#pause")
+        expect(page.locator("#status")).to_have_text("Paused")
+        with first.value.expect_event("close"):
+            closes.set()
+        script.live = []
+        expect(page.locator("#notice")).to_be_hidden()
+        with page.expect_websocket():
+            page.click("#pause")  # only now it connects again
+        expect(page.locator("#status")).to_have_text("Listening")
+        page.click("#speak")
+        expect(page.locator("#status")).to_have_text("Ready")
+
+
+def test_a_screen_that_was_locked(beeping_browser: Browser, open_page: OpenPage) -> None:
+    """The device stops the sound; when the page is seen again it goes on, and the text says what was not heard."""
+    with scripted_gateway(Script()) as address:
+        page = open_page(beeping_browser, address, ready=False)
+        page.add_init_script("""
+            const Plain = AudioContext;
+            globalThis.AudioContext = class extends Plain {
+                constructor(options) { super(options); globalThis.context = this; }
+            };
+        """)
+        page.goto(f"http://{address}/")
+        expect(page.locator("#status")).to_have_text("Ready")
+        page.click("#speak")
+        expect(page.locator("#status")).to_have_text("Listening")
+        expect(page.locator("#level-word")).not_to_be_empty()
+        page.evaluate("context.suspend()")
+        page.wait_for_timeout(2500)
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        expect(page.locator("#finals .gap")).to_have_text(re.compile(r"The device paused the microphone for \d+ s\."))
+        assert page.evaluate("context.state") == "running"
+        page.click("#speak")
+        expect(page.locator("#status")).to_have_text("Ready")
+
+
 def test_a_word_that_the_model_cannot_spell_does_not_end_the_stream(
     beeping_browser: Browser, open_page: OpenPage
 ) -> None:

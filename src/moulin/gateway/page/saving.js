@@ -21,6 +21,7 @@ export function offerFiles(shown, say) {
   }
   byId("copy").onclick = () => copy(captions.text(shown().segments), say);
   byId("copy-times").onclick = () => copy(captions.timedText(shown().segments), say);
+  byId("save").ontoggle = () => { if (byId("save").open) byId("save").scrollIntoView({ block: "nearest" }); };
   byId("save").onkeydown = (event) => {
     if (event.key !== "Escape" || !byId("save").open) return;
     event.stopPropagation();
