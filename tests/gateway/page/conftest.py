@@ -27,6 +27,7 @@ _FLAGS = (
 )
 
 PATIENCE_MS = 120_000
+expect.set_options(timeout=PATIENCE_MS)  # on a machine that is busy with other tests
 
 OpenPage = Callable[..., Page]
 

@@ -49,7 +49,7 @@ def save(page: Page, ending: str) -> None:
 
 def stop(page: Page) -> None:
     page.click("#speak")
-    expect(page.locator("#status")).to_have_text("Ready", timeout=PATIENCE_MS)
+    expect(page.locator("#status")).to_have_text("Ready")
 
 
 def assert_nearly(heard: list[str], recording: Recording) -> None:
@@ -154,7 +154,7 @@ def test_a_lost_connection_is_found_again_and_nothing_is_lost(
         expect(page.locator("#speak")).to_have_text("Stop")
     with running_gateway(server.grpc_url, port=int(address.rpartition(":")[2])):
         page.click("#notice-action")
-        expect(page.locator("#status")).to_have_text("Listening", timeout=PATIENCE_MS)
+        expect(page.locator("#status")).to_have_text("Listening")
         expect(page.locator("#notice")).to_be_hidden()
         expect(page.locator("#finals ruby").first).to_be_visible(timeout=PATIENCE_MS)
         stop(page)
@@ -173,7 +173,7 @@ def test_a_full_server_is_waited_for(server: TritonServer, listening_browser: Br
             other.recv()
             page.click("#speak")
             assert "The server is full." in notice(page)
-        expect(page.locator("#status")).to_have_text("Listening", timeout=PATIENCE_MS)
+        expect(page.locator("#status")).to_have_text("Listening")
         expect(page.locator("#notice")).to_be_hidden()
         stop(page)
         page.close()
@@ -202,7 +202,7 @@ def test_an_address_that_browsers_do_not_trust(gateway: str, browser: Browser, o
 def test_a_recording(gateway: str, browser: Browser, open_page: OpenPage, recordings: list[Recording]) -> None:
     page = open_page(browser, gateway)
     page.set_input_files("#file", recordings[1].file)
-    expect(page.locator("#status")).to_contain_text("Transcribed", timeout=PATIENCE_MS)
+    expect(page.locator("#status")).to_contain_text("Transcribed")
     assert words(page, "#finals") == recordings[1].text.split()
     shown = [float(time) for time in page.locator("#finals rt").all_text_contents()]
     assert shown == pytest.approx([word.start_sec for word in recordings[1].heard.words], abs=0.01)
@@ -241,7 +241,7 @@ def test_channels_and_what_is_missing(
     page.click("#options-button")
     page.select_option("#channels", "each")
     page.set_input_files("#file", tmp_path / "call.wav")
-    expect(page.locator("#status")).to_contain_text("Transcribed", timeout=PATIENCE_MS)
+    expect(page.locator("#status")).to_contain_text("Transcribed")
     for channel, recording in enumerate(recordings[:2], start=1):
         segments = page.locator("#finals li").filter(has_text=f"Channel {channel}")
         heard = " ".join(
@@ -299,7 +299,7 @@ def test_dropping_a_recording(gateway: str, browser: Browser, open_page: OpenPag
     expect(page.locator("#drop")).to_be_visible()
     page.dispatch_event("body", "drop", {"dataTransfer": data})
     expect(page.locator("#drop")).to_be_hidden()
-    expect(page.locator("#status")).to_contain_text("Transcribed", timeout=PATIENCE_MS)
+    expect(page.locator("#status")).to_contain_text("Transcribed")
     assert words(page, "#finals") == recordings[2].text.split()
 
 
@@ -315,7 +315,7 @@ def test_a_server_with_keys(server: TritonServer, listening_browser: Browser, op
         expect(page.locator("#key-form")).to_be_hidden()
         expect(page.locator("#status")).to_have_text("Ready")
         page.click("#speak")
-        expect(page.locator("#status")).to_have_text("Listening", timeout=PATIENCE_MS)
+        expect(page.locator("#status")).to_have_text("Listening")
         stop(page)
         page.close()
 
@@ -351,7 +351,7 @@ def test_models_of_one_kind(gateway: str, browser: Browser, open_page: OpenPage)
 def test_the_sample(gateway: str, browser: Browser, open_page: OpenPage, recordings: list[Recording]) -> None:
     page = open_page(browser, gateway)
     page.click("#sample")
-    expect(page.locator("#status")).to_contain_text("Transcribed", timeout=PATIENCE_MS)
+    expect(page.locator("#status")).to_contain_text("Transcribed")
     assert words(page, "#finals") == recordings[1].text.split()
 
 
@@ -370,7 +370,7 @@ def test_a_long_recording_grows(
         ])).observe(document.body, { childList: true, subtree: true, characterData: true });
     }""")
     page.set_input_files("#file", tmp_path / "long.flac")
-    expect(page.locator("#status")).to_contain_text("Transcribed", timeout=PATIENCE_MS)
+    expect(page.locator("#status")).to_contain_text("Transcribed")
     seen = page.evaluate("seen")
     percents = [int(found[1]) for state, _ in seen if (found := re.fullmatch(r"Transcribing, (\d+) %", state or ""))]
     assert len(set(percents)) > 5
@@ -385,7 +385,7 @@ def test_a_long_recording_grows(
 def test_keys(gateway: str, browser: Browser, open_page: OpenPage, recordings: list[Recording]) -> None:
     page = open_page(browser, gateway)
     page.set_input_files("#file", recordings[1].file)
-    expect(page.locator("#status")).to_contain_text("Transcribed", timeout=PATIENCE_MS)
+    expect(page.locator("#status")).to_contain_text("Transcribed")
     player = page.locator("#player")
 
     def at() -> float:
@@ -425,7 +425,7 @@ def test_hotwords_and_other_readings(
     page.fill("#hotwords", "zero")
     page.check("#readings")
     page.set_input_files("#file", recordings[0].file)
-    expect(page.locator("#status")).to_contain_text("Transcribed", timeout=PATIENCE_MS)
+    expect(page.locator("#status")).to_contain_text("Transcribed")
     page.click(".readings summary")
     other = page.locator(".reading").first.inner_text()
     page.locator(".reading").first.click()

@@ -118,6 +118,22 @@ def test_a_full_server_is_tried_again(browser: Browser, open_page: OpenPage, tmp
         assert len(script.told) >= 2
 
 
+def test_a_file_that_has_gone(browser: Browser, open_page: OpenPage, tmp_path: Path) -> None:
+    """It is not waited for as a server is."""
+    script = Script(status=503, error={"message": "No Triton", "code": "server_unavailable"})
+    with scripted_gateway(script) as address:
+        page = open_page(browser, address)
+        file = tmp_path / "call.flac"
+        file.write_bytes(SAMPLE.read_bytes())
+        page.set_input_files("#file", file)
+        expect(page.locator(".file.later")).to_be_visible()
+        file.unlink()
+        page.click("#notice-action")
+        expect(page.locator("#notice-text")).to_have_text("call.flac cannot be read.")
+        expect(page.locator("#empty")).to_be_visible()
+        expect(page.locator("#files")).to_be_hidden()
+
+
 def test_a_recording(browser: Browser, open_page: OpenPage, tmp_path: Path) -> None:
     script = Script(answers=[[delta(*FIRST, *SECOND, peaks=hills(5)), WHOLE]])
     with scripted_gateway(script) as address:
@@ -151,6 +167,14 @@ def test_a_recording(browser: Browser, open_page: OpenPage, tmp_path: Path) -> N
         page.click("#undo-button")
         expect(page.locator("#finals li")).to_have_count(2)
         expect(page.locator("#waveform")).to_be_visible()
+        page.locator("#finals .at").first.focus()
+        page.keyboard.press("Tab")  # without a mouse
+        page.keyboard.press("Enter")
+        page.keyboard.type("NINE ")
+        page.keyboard.press("Enter")
+        page.click("#undo-button")
+        texts = page.locator("#finals .said").all_inner_texts()
+        assert texts == ["ONE TWO FIVE FOUR", "SEVEN SEVEN ZERO"]
 
 
 def test_a_long_recording(browser: Browser, open_page: OpenPage, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ export class Files {
     if (this.items.length === 1) noNotice();
     Object.assign(item, { state: "under way", abort: new AbortController(), began: performance.now(), part: 0, heardSec: 0, sent: 0 });
     item.session ??= this.sessions.create({ kind: "recording", name: item.file.name, model: chosen().label });
-    item.before ??= this.on.shown();
+    if (item.before === undefined) item.before = this.on.shown();
     const { session } = item;
     session.about({ file: item.file, peaks: new Peaks(), isGrowing: true });
     session.replace([]);
@@ -62,7 +62,8 @@ export class Files {
     }
   }
 
-  heard(item) {
+  async heard(item) {
+    await checkReadable(item.file);
     const model = chosen();
     return transcribe(item.file, (model.offline ?? model.live).id, {
       channels: byId("channels").value, hotwords: hotwords(), nbest: readings(), signal: item.abort.signal,
@@ -169,6 +170,15 @@ export class Files {
   close() {
     this.items = this.items.filter(({ state }) => ["waiting", "under way", "later"].includes(state));
     this.list.draw();
+  }
+}
+
+// Raises an error for a folder, and for a file that has gone: to the browser they fail as a lost connection does.
+async function checkReadable(file) {
+  try {
+    await file.slice(0, 1).arrayBuffer();
+  } catch {
+    throw Object.assign(new Error(`${file.name} cannot be read.`), { hint: "It has gone or changed, or is a folder: open the recordings in it." });
   }
 }
 

@@ -3,6 +3,7 @@
 import { corrected } from "/page/corrections.js";
 import { byId, element } from "/page/dom.js";
 import { line, noteLine, spoken, stamp } from "/page/line.js";
+import { undoable } from "/page/notice.js";
 
 export class Transcript {
   // `onseek` gets the time of a clicked word or segment in seconds; `onchange` is called with every change of the lines.
@@ -82,10 +83,17 @@ export class Transcript {
       ? { item: noteLine(entry.note), words: [] }
       : line(entry, { playable: this.playable, correctable: !this.session.isGrowing }, {
         correct: () => this.correct(entry),
-        take: (other) => this.session.change(entry, { ...corrected(entry, other.text), words: other.words, isCue: false }),
+        take: (other) => this.change(entry, { text: other.text, words: other.words, isCorrected: true }, "Taken."),
       });
     this.lines.set(entry, made);
     return made.item;
+  }
+
+  // Put `fields` into an entry, with a way back.
+  change(entry, fields, said) {
+    const { session } = this, before = Object.fromEntries(Object.keys(fields).map((name) => [name, entry[name]]));
+    session.change(entry, fields);
+    undoable(said, () => session.change(entry, before));
   }
 
   showPartial() {
@@ -107,7 +115,7 @@ export class Transcript {
       if (ended) return;
       ended = true;
       session.isBusy = false;
-      if (keep && field.value.trim() !== entry.text) session.change(entry, corrected(entry, field.value));
+      if (keep && field.value.trim() !== entry.text) this.change(entry, corrected(entry, field.value), "Corrected.");
       else this.redraw(entry);
       if (keep !== "left") this.lines.get(entry)?.item.querySelector(".correct")?.focus();
     };
