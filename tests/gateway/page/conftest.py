@@ -108,7 +108,7 @@ def open_page() -> Iterator[OpenPage]:
         )  # fmt: skip
         page.goto(f"http://{address}/")
         if ready:
-            expect(page.locator("#status")).to_have_text("Ready", timeout=PATIENCE_MS)
+            expect(page.locator("#status")).to_have_text("Ready")
         return page
 
     yield opened

@@ -20,7 +20,7 @@ from moulin.launch.server import TritonServer
 from tests.conftest import Recording
 from tests.gateway.running_gateway import running_gateway
 
-from .conftest import PATIENCE_MS, OpenPage
+from .conftest import OpenPage
 
 pytestmark = [pytest.mark.triton, pytest.mark.browser]
 
@@ -32,7 +32,7 @@ def gateway(server: TritonServer) -> Iterator[str]:
 
 
 def notice(page: Page) -> str:
-    expect(page.locator("#notice")).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator("#notice")).to_be_visible()
     return page.inner_text("#notice")
 
 
@@ -70,7 +70,7 @@ def test_words_appear_while_they_are_spoken(
     page.click("#speak")
     expect(page.locator("#status")).to_have_text("Listening")
     expect(page.locator("#speak")).to_have_text("Stop")
-    expect(page.locator("#partial ruby").nth(2)).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator("#partial ruby").nth(2)).to_be_visible()
     begun = words(page, "#partial")
     assert words(page, "#finals") == []
     assert len(begun) < len(recordings[0].said.split())  # there is more to come
@@ -80,7 +80,7 @@ def test_words_appear_while_they_are_spoken(
     assert re.fullmatch(r"\d+ ms to the server and back", page.get_attribute("#figures", "title") or "")
 
     page.wait_for_timeout(len(recordings[0].waveform) / 16)  # milliseconds: it has been spoken, and some more
-    expect(page.locator("#finals ruby").first).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator("#finals ruby").first).to_be_visible()
     heard = words(page, "#finals")
     assert heard[:2] == begun[:2]
     assert_nearly(heard, recordings[0])
@@ -108,7 +108,7 @@ def test_stopping_keeps_what_was_said_and_speaking_goes_on(
     said: list[str] = []
     for _ in range(2):
         page.click("#speak")
-        expect(page.locator("#partial ruby").nth(1)).to_be_visible(timeout=PATIENCE_MS)
+        expect(page.locator("#partial ruby").nth(1)).to_be_visible()
         begun = words(page, "#partial")
         stop(page)
         assert words(page, "#finals")[: len(said) + 2] == [*said, *begun[:2]]
@@ -127,13 +127,13 @@ def test_words_to_expect_while_speaking(gateway: str, listening_browser: Browser
     page.check("#readings")
     page.click("#speak")
     assert "5%" in notice(page)
-    expect(page.locator("#partial ruby").nth(1)).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator("#partial ruby").nth(1)).to_be_visible()
     stop(page)
     assert len(words(page, "#finals")) >= 2
     page.click("#clear")
     page.fill("#hotwords", "zero")
     page.click("#speak")
-    expect(page.locator("#partial ruby").nth(3)).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator("#partial ruby").nth(3)).to_be_visible()
     stop(page)
     expect(page.locator(".readings").first).to_contain_text("other reading")
 
@@ -145,7 +145,7 @@ def test_a_lost_connection_is_found_again_and_nothing_is_lost(
         address = first.enter_context(running_gateway(server.grpc_url))
         page = open_page(listening_browser, address)
         page.click("#speak")
-        expect(page.locator("#partial ruby").nth(1)).to_be_visible(timeout=PATIENCE_MS)
+        expect(page.locator("#partial ruby").nth(1)).to_be_visible()
         begun = words(page, "#partial")
         first.close()
         said = notice(page)
@@ -156,7 +156,7 @@ def test_a_lost_connection_is_found_again_and_nothing_is_lost(
         page.click("#notice-action")
         expect(page.locator("#status")).to_have_text("Listening")
         expect(page.locator("#notice")).to_be_hidden()
-        expect(page.locator("#finals ruby").first).to_be_visible(timeout=PATIENCE_MS)
+        expect(page.locator("#finals ruby").first).to_be_visible()
         stop(page)
         # What was being said when the connection broke was sent again, and what was said meanwhile was kept.
         heard = words(page, "#finals")

@@ -48,8 +48,13 @@ export function undoable(text, undo) {
   byId("undo-text").textContent = text;
   byId("undo").hidden = false;
   byId("undo-button").onclick = () => { noUndo(); undo(); };
+  leaveLater();
+}
+
+// Behind a drawer nobody can reach it: it waits until that is closed.
+function leaveLater() {
   clearTimeout(leaving);
-  leaving = setTimeout(noUndo, UNDO_MS);
+  leaving = setTimeout(() => document.querySelector("dialog[open]") ? leaveLater() : noUndo(), UNDO_MS);
 }
 
 export function noUndo() {

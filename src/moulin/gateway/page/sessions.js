@@ -129,10 +129,10 @@ export class Sessions extends EventTarget {
   }
 
   async takeRescued() {
-    const rescued = JSON.parse(localStorage.getItem(RESCUED) ?? "[]");
+    const rescued = localStorage.getItem(RESCUED);
     localStorage.removeItem(RESCUED);
-    if (!this.keeps) return;
-    for (const { entries, ...summary } of rescued) await this.history.save(summary, entries).catch(() => {});
+    if (!this.keeps || !rescued) return;
+    for (const { entries, ...summary } of JSON.parse(rescued)) await this.history.save(summary, entries).catch(() => {});
   }
 
   saveNow() { for (const session of [...this.waiting.keys()]) this.save(session); }
