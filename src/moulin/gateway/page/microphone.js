@@ -18,8 +18,9 @@ const REASONS = {
 };
 
 export class Microphone {
-  // `onchunk` gets an Int16Array every tenth of a second; `onlost` is called when the microphone is disconnected,
-  // `onmuted` with whether the device keeps its sound from the page, as a phone does for a call.
+  // `onchunk` gets an Int16Array every tenth of a second, and when it was heard (Date.now()); `onlost` is called when the
+  // microphone is disconnected, `onmuted` with whether the device keeps its sound from the page, as a phone does for a
+  // call.
   constructor({ onchunk, onlost, onmuted }) {
     Object.assign(this, { onchunk, onlost, onmuted });
   }
@@ -52,7 +53,7 @@ export class Microphone {
     this.context = new AudioContext({ latencyHint: "interactive" });
     await this.context.audioWorklet.addModule("/page/capture.js");
     this.capture = new AudioWorkletNode(this.context, "capture", { numberOfOutputs: 0 });
-    this.capture.port.onmessage = ({ data }) => data ? this.onchunk(data) : this.flushed?.();
+    this.capture.port.onmessage = ({ data }) => data ? this.onchunk(data.samples, data.at) : this.flushed?.();
     this.analyser = new AnalyserNode(this.context, { fftSize: 1024, smoothingTimeConstant: 0 });
     this.window = new Float32Array(this.analyser.fftSize);
     const source = this.context.createMediaStreamSource(this.media);

@@ -14,7 +14,7 @@ export class Speaking {
     Object.assign(this, { session, model, options, on, roundTrip: null, delays: [], isPaused: false, isMuted: false });
     this.level = new Level();
     this.microphone = new Microphone({
-      onchunk: (chunk) => this.push(chunk),
+      onchunk: (chunk, at) => this.push(chunk, at),
       onlost: () => this.lostMicrophone(),
       onmuted: (yes) => this.muted(yes),
     });
@@ -51,11 +51,12 @@ export class Speaking {
     this.on.say(this.isPaused ? "Paused" : this.isMuted ? "The device has paused the microphone" : "Listening");
   }
 
-  push(chunk) {
-    // A locked screen or a call stops the sound without a word.
-    const silentSec = (Date.now() - this.heardAt) / 1000;
-    if (!this.isPaused && silentSec > GAP_SEC) this.gap(`The device paused the microphone for ${Math.round(silentSec)} s.`);
-    this.heardAt = Date.now();
+  // `at` is when it was heard, in ms: this window may be busy meanwhile.
+  push(chunk, at) {
+    // A locked screen or a call stops the sound without a word. The segment that is open goes on.
+    const silentSec = (at - this.heardAt) / 1000;
+    if (!this.isPaused && silentSec > GAP_SEC) this.session.note(`The device paused the microphone for ${Math.round(silentSec)} s.`);
+    this.heardAt = at;
     this.live?.push(chunk);
   }
 
@@ -115,11 +116,10 @@ export class Speaking {
   }
 
   // After a break longer than the kept audio, or when stopping during a break.
-  missed(seconds) { if (seconds >= 0.5) this.gap(`Not connected: ${Math.round(seconds)} s were not heard.`); }
-
-  gap(message) {
+  missed(seconds) {
+    if (seconds < 0.5) return;
     this.session.settle();
-    this.session.note(message);
+    this.session.note(`Not connected: ${Math.round(seconds)} s were not heard.`);
   }
 
   retry(seconds, reason) {
