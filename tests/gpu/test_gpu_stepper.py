@@ -103,11 +103,11 @@ def test_refusals(device: torch.device) -> None:
 
 
 def test_more_streams_than_memory() -> None:
-    check_memory(30_000_000_000, 20_000, 1_100_000, 1024)
+    check_memory(30_000_000_000, 20_000, 1_100_000, 1024, 5_500_000)
     with pytest.raises(EngineError, match=r"30,000 streams of 1.10 MB and steps of 1,024 .* need 38.6 GB") as refused:
-        check_memory(30_000_000_000, 30_000, 1_100_000, 1024)
+        check_memory(30_000_000_000, 30_000, 1_100_000, 1024, 5_500_000)
     assert refused.value.hint == "--max-streams 22152"
-    check_memory(30_000_000_000, 22_152, 1_100_000, 1024)
+    check_memory(30_000_000_000, 22_152, 1_100_000, 1024, 5_500_000)
     with pytest.raises(EngineError, match="are free") as refused:
-        check_memory(3_000_000_000, 1, 1_100_000, 1024)
+        check_memory(3_000_000_000, 1, 1_100_000, 1024, 5_500_000)
     assert refused.value.hint == "a smaller --max-batch, or fewer --instances"

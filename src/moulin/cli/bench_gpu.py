@@ -99,6 +99,7 @@ def _measure(model: Path, engine: EngineChoice, wanted: _Wanted, done: Mapping[s
 
     typer.echo(f"opening {wanted.size} …", err=True)
     with open_recognizer(model, engine) as recognizer:
+        getattr(recognizer.pipeline, "capture_all", lambda: None)()
         for part, runs in done.items():
             for run in _PARTS[part](recognizer, wanted):
                 runs.append(run)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,6 +34,7 @@ from moulin.bundle.spec import MIN_FRAMES
 from moulin.decoding.found import Hypothesis
 from moulin.decoding.options import DecodingOptions
 from moulin.decoding.row_options import RowOptions
+from moulin.gpu.background import in_background
 from moulin.gpu.blank_skip import blank_log_probs, skip_blanks
 from moulin.gpu.encoder import GpuEncoder
 from moulin.gpu.graphs import EncoderGraphs, bucket_frames, bucket_rows, most_rows
@@ -50,6 +52,10 @@ MAX_BATCH_FRAMES = 65_536
 _MIN_BATCH_FRAMES = 16_384
 """Below this, more utterances cost hardly more time: it does not pay to split them for overlap."""
 
+_CAPTURE_PAUSE_SEC = 0.02
+_IDLE_SEC = 0.2
+"""The time without a micro-batch after which a graph may be captured, which holds up those that come meanwhile."""
+
 _SEARCHES = 4  # beside each other
 _PACKED_AHEAD = 3  # micro-batches that wait in pinned memory for the GPU
 _UNDER_WAY = 8  # micro-batches that the GPU may have before it
@@ -66,7 +72,7 @@ class _Packed:
     copies: Sequence[Future[None]]
 
 
-class _Rows(NamedTuple):
+class Rows(NamedTuple):
     """The description of a micro-batch's B rows, on the host or on the card."""
 
     memory: Tensor
@@ -80,11 +86,12 @@ class _Rows(NamedTuple):
     """int32 [S, B]: frames at the encoder's S frame rates."""
 
     @classmethod
-    def empty(cls, rows: int, rates: int, *, pinned: bool) -> _Rows:
-        return cls.of(torch.empty(6 + rates, -(-rows // 4) * 4, dtype=torch.int32, pin_memory=pinned), rows)
+    def empty(cls, rows: int, rates: int, *, pinned: bool = False, device: torch.device | None = None) -> Rows:
+        memory = torch.empty(6 + rates, -(-rows // 4) * 4, dtype=torch.int32, device=device, pin_memory=pinned)
+        return cls.of(memory, rows)
 
     @classmethod
-    def of(cls, memory: Tensor, rows: int) -> _Rows:
+    def of(cls, memory: Tensor, rows: int) -> Rows:
         """The parts of `memory`."""
         starts = memory[:2].view(-1).view(torch.int64)
         lengths, beams, blank_penalties, sharpness = memory[2:6, :rows]
@@ -147,6 +154,10 @@ class GpuPipeline:
         self._copying, self._encoding = streams[:2]
         self._searches = itertools.cycle(streams[2:])
         self._submitting = threading.Lock()
+        self._last_call = 0.0
+        self._to_capture: list[int] = []
+        """Frames of single utterances whose graphs are still to be captured, the largest last."""
+        self._end_captures: Callable[[], None] = lambda: None
         self._packers, self._num_packers = ThreadPoolExecutor(threads, thread_name_prefix="moulin-pack"), threads
 
     def __call__(self, waveforms: Sequence[Samples], options: RowOptions, result: Result) -> None:
@@ -183,22 +194,42 @@ class GpuPipeline:
             yield batch
 
     def warm_up(self, longest_sec: float) -> None:
-        """Compile the kernels, for beams the default one's, and capture the graphs of single utterances of up to
-        `longest_sec`."""
+        """Load the kernels, for beams the default one's, and capture the graph of a single utterance of `longest_sec`;
+        those of shorter ones follow while nothing else is to be done."""
         second: tuple[Samples, ...] = (np.zeros(16_000, np.float32), np.zeros(16_000, np.int16))
         options = RowOptions.of([DecodingOptions(), DecodingOptions(method="modified_beam_search")])
         for waveform in second:
             self([waveform] * 2, options, lambda *_: None)
-        with self._submitting, torch.cuda.device(self._device), torch.inference_mode():
-            frames, longest = 0, self._frames(round(longest_sec * 16_000))
-            while frames < longest:
-                frames = bucket_frames(frames + 1)
-                with torch.cuda.stream(self._encoding):
-                    self._graphs.warm_up(1, frames)
-            torch.cuda.synchronize(self._device)
+        if not self._graphs.enabled:
+            return
+        # The largest first: smaller ones find room in its memory.
+        longest = bucket_frames(self._frames(round(longest_sec * 16_000)))
+        self._to_capture = [frames for frames in range(1, longest + 1) if bucket_frames(frames) == frames]
+        self._capture_next()
+        self._end_captures = in_background(
+            self, GpuPipeline._capture_when_idle, pause_sec=_CAPTURE_PAUSE_SEC, name="moulin-graphs"
+        )
+
+    def capture_all(self) -> None:
+        """Capture the graphs that are still to come, so that nothing else happens during a measurement."""
+        self._end_captures()
+        while self._to_capture:
+            self._capture_next()
 
     def close(self) -> None:
+        self._end_captures()
         self._packers.shutdown()
+
+    def _capture_when_idle(self) -> bool:
+        """Capture another graph, unless there was something to do just now. Returns whether there are more to come."""
+        if time.monotonic() - self._last_call > _IDLE_SEC:
+            self._capture_next()
+        return bool(self._to_capture)
+
+    def _capture_next(self) -> None:
+        with self._submitting, torch.inference_mode(), torch.cuda.stream(self._encoding):
+            self._graphs.warm_up(1, self._to_capture.pop())
+            self._encoding.synchronize()
 
     def _frames(self, length: int) -> int:
         return max(self._matrices.num_frames(length + self._tail), MIN_FRAMES)
@@ -210,8 +241,9 @@ class GpuPipeline:
             copied.result()
 
         with self._submitting:
+            self._last_call = time.monotonic()
             with torch.cuda.stream(self._copying):
-                rows = _Rows.of(on_host.memory.to(self._device, non_blocking=True), len(on_host.lengths))
+                rows = Rows.of(on_host.memory.to(self._device, non_blocking=True), len(on_host.lengths))
                 samples = packed.samples.to(self._device, non_blocking=True)
             with torch.cuda.stream(self._encoding):
                 self._encoding.wait_stream(self._copying)
@@ -240,7 +272,7 @@ class GpuPipeline:
         found = FoundTensors.of(memory, *encoder_out.shape[:2])
         return _Pending(packed.positions, chosen.beams, found, read_peaks, done)
 
-    def _rows(self, lengths: Ints, options: RowOptions) -> tuple[_Rows, int]:
+    def _rows(self, lengths: Ints, options: RowOptions) -> tuple[Rows, int]:
         """The rows of utterances of `lengths` samples, in pinned memory, and the frames that they are filled up to.
 
         The batch is filled up with silent utterances of the least length, with the options of the last one.
@@ -250,7 +282,7 @@ class GpuPipeline:
         samples, frames = np.zeros(rows, np.int32), np.full(rows, MIN_FRAMES, np.int32)
         samples[:count], frames[:count] = lengths, num_frames
         counts = self._encoder.counts(frames)
-        on_host = _Rows.empty(rows, len(counts), pinned=self._device.type == "cuda")
+        on_host = Rows.empty(rows, len(counts), pinned=self._device.type == "cuda")
         on_host.starts.numpy()[:] = np.cumsum(samples) - samples
         on_host.lengths.numpy()[:] = samples
         on_host.counts.numpy()[:] = counts
@@ -258,7 +290,7 @@ class GpuPipeline:
         return on_host, bucket_frames(int(num_frames.max()))
 
     def _search(
-        self, encoder_out: Tensor, blanks: Tensor | None, rows: _Rows, options: RowOptions, searching: Any
+        self, encoder_out: Tensor, blanks: Tensor | None, rows: Rows, options: RowOptions, searching: Any
     ) -> FoundTensors:
         """Search on the stream `searching`, the current one; where a batch has rows of both kinds, greedy search runs
         beside it on another stream. With the log-probabilities `blanks` [B, T] frames are skipped as `options` say."""

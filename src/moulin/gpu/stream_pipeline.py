@@ -11,7 +11,6 @@ on the number of streams, but for arrays of a few numbers a stream.
 from __future__ import annotations
 
 import threading
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,8 +20,9 @@ from torch import Tensor
 from moulin.arrays import Floats, Ints, Ints32
 from moulin.audio.fbank import FbankOptions
 from moulin.decoding.found import Found
+from moulin.gpu.background import in_background
 from moulin.gpu.encoder import GpuStreamEncoder
-from moulin.gpu.graphs import bucket_rows, capture, most_rows
+from moulin.gpu.graphs import bucket_rows, most_rows
 from moulin.gpu.kernels.beam import stream_beam_search
 from moulin.gpu.kernels.fbank import FbankMatrices
 from moulin.gpu.kernels.greedy import greedy
@@ -30,9 +30,13 @@ from moulin.gpu.kernels.searches import FoundTensors, SearchOptions, SlotMemory,
 from moulin.gpu.kernels.stream_attention import Chunks
 from moulin.gpu.kernels.stream_fbank import stream_fbank
 from moulin.gpu.predictor import Predictor
+from moulin.gpu.step_graphs import StepGraphs, step_sizes
 from moulin.streaming.inbox import ring_samples
 from moulin.streaming.turns import Turns
 from moulin.streaming.window_layout import WindowLayout
+
+_PAUSE_SEC = 0.25
+"""The time between two captures while streams are served; each holds steps up."""
 
 
 class _Fields(NamedTuple):
@@ -98,9 +102,9 @@ class GpuStreamPipeline:
         pinned = device.type == "cuda"
         self._rings = torch.zeros(capacity + 1, ring_samples(layout), pin_memory=pinned)
         self._matrices = FbankMatrices(FbankOptions(num_mel_bins=encoder.feature_dim), device)
-        self._searches = SlotMemory.zeros(capacity + 1, beam_places, device)
-        self._turns = _Fields.memory(self.max_batch, device)
-        fields = _Fields.of(self._turns)  # graphs are captured with rows that fill batches up
+        self._searches = SlotMemory.zeros(capacity + 1, beam_places, device, predictor.context_dtype)
+        self._turns, self._no_turns = (_Fields.memory(self.max_batch, device) for _ in range(2))
+        fields = _Fields.of(self._no_turns)  # all rows fill the batch up
         fields.slots.fill_(capacity)
         fields.options.sharpness.fill_(1.0)
         self._lengths = torch.full((self.max_batch,), encoder.out_frames, dtype=torch.int32, device=device)
@@ -112,12 +116,15 @@ class GpuStreamPipeline:
         # A blocking event: the waiting thread sleeps instead of spinning, for other processes need the core.
         self._done: Any = torch.cuda.Event(blocking=True) if pinned else None  # type: ignore[no-untyped-call]
         self._stepping = threading.Lock()
-        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, tuple[Tensor, Tensor]]] = {}
-        self._stream: Any = None
-        if device.type == "cuda":
-            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-            if cuda_graphs:
-                self._capture_all()
+        self._stream: Any = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self._graphs: StepGraphs[tuple[Tensor, Tensor]] | None = None
+        if device.type == "cuda" and cuda_graphs:
+            self._graphs = StepGraphs(self.max_batch)
+            with torch.inference_mode(), torch.cuda.stream(self._stream):
+                self._turns.copy_(self._no_turns)
+                self._graphs.capture_first(self._compute)
+                torch.cuda.synchronize(device)
+            in_background(self, GpuStreamPipeline._capture_next, pause_sec=_PAUSE_SEC, name="moulin-graphs")
 
     @property
     def rings(self) -> Floats:
@@ -142,32 +149,47 @@ class GpuStreamPipeline:
             memory_here = here.numpy().copy()  # the next step writes there
         return read_found(memory_here, rows, self._encoder.out_frames, turns.options.beams), wanted
 
+    def capture_all(self) -> None:
+        """Capture the graphs that are not there yet, so that nothing else happens during a measurement."""
+        while self._capture_next():
+            pass
+
+    def run_all_sizes(self) -> None:
+        """Launch the kernels of steps of all sizes, without graphs and for no stream."""
+        for rows in step_sizes(self.max_batch):
+            self.run_size(rows)
+
+    def run_size(self, rows: int) -> None:
+        """Launch the kernels of a step of `rows`, without a graph and for no stream."""
+        with torch.inference_mode():
+            self._turns.copy_(self._no_turns)
+            self._compute(rows)
+
     def replay_ms(self, rows: int, rounds: int = 20) -> float:
-        """The GPU's time for a step of `rows` streams, a size that has a graph; for benchmarks."""
-        graph, _ = self._graphs[rows]
+        """The GPU's time for a step of `rows` streams, one of `step_sizes`; for benchmarks."""
+        assert self._graphs is not None
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-        with torch.inference_mode(), torch.cuda.stream(self._stream):
+        with self._stepping, torch.inference_mode(), torch.cuda.stream(self._stream):
+            self._turns.copy_(self._no_turns)
+            self._graphs.capture(rows, self._compute)
             _Fields.of(self._turns).slots.copy_(torch.arange(self.max_batch) % (self._filling + 1))
             start.record()
             for _ in range(rounds):
-                graph.replay()
+                self._graphs.replay(rows)
             end.record()
         end.synchronize()
         return float(start.elapsed_time(end)) / rounds
 
     def _send(self, turns: Turns) -> int:
         """Send `turns` to the card. Returns the number of rows, with those that fill the batch up."""
-        rows = bucket_rows(len(turns.numbers))
+        count = len(turns.numbers)
+        rows = bucket_rows(count) if self._graphs is None else self._graphs.size_for(count)
         _write(self._turns_here.numpy()[:, :rows], turns, self._filling)
         self._turns.copy_(self._turns_here, non_blocking=True)
         return rows
 
     def _run(self, rows: int) -> tuple[Tensor, Tensor]:
-        if not self._graphs:
-            return self._compute(rows)
-        graph, results = self._graphs[rows]
-        graph.replay()
-        return results
+        return self._compute(rows) if self._graphs is None else self._graphs.replay(rows)
 
     def _compute(self, rows: int) -> tuple[Tensor, Tensor]:
         """The memory of a `FoundTensors`, and encoder_out [rows, T', J]."""
@@ -188,14 +210,12 @@ class GpuStreamPipeline:
         some: Floats = encoder_out[torch.from_numpy(rows).to(self._device)].float().cpu().numpy()
         return some
 
-    def _capture_all(self) -> None:
-        """Capture the graphs of all sizes, so that no stream waits for one."""
-        rows, pool = 0, None
-        with torch.inference_mode(), torch.cuda.stream(self._stream):
-            while rows < self.max_batch:
-                rows = bucket_rows(rows + 1)
-                step = partial(self._compute, rows)
-                step()  # compiles the kernels
-                self._graphs[rows] = capture(step, pool)
-                pool = self._graphs[rows][0].pool()
-            torch.cuda.synchronize(self._device)
+    def _capture_next(self) -> bool:
+        """Capture another graph, between steps. Returns whether there are more to come."""
+        if self._graphs is None or not self._graphs.lacks_any:
+            return False
+        with self._stepping, torch.inference_mode(), torch.cuda.stream(self._stream):
+            self._turns.copy_(self._no_turns)
+            self._graphs.capture_next(self._compute)
+            self._stream.synchronize()
+        return self._graphs.lacks_any

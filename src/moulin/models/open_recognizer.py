@@ -61,12 +61,12 @@ def open_recognizer(
     check_scales(options, fusion)
     if engine.kind == "torch" and runs_on_gpu_engine(engine.device, spec.precision):
         check_gpu_engine(engine.device)
-        from moulin.bundle.transducer import transducer_of
         from moulin.engine.gpu.pipeline import GpuEnginePipeline
+        from moulin.models.shared_model import shared_transducer
 
         on_gpu = GpuEnginePipeline(
             spec,
-            transducer_of(spec),
+            shared_transducer(spec),
             device=engine.device,
             tail_padding_sec=tail_padding_sec,
             max_audio_sec=max_audio_sec,

@@ -60,12 +60,12 @@ def open_stream_recognizer(
     check_scales(decoding, fusion)
     if engine.kind == "torch" and runs_on_gpu_engine(engine.device, spec.precision):
         check_gpu_engine(engine.device)
-        from moulin.bundle.transducer import transducer_of
         from moulin.engine.gpu.stepper import GpuStepper
+        from moulin.models.shared_model import shared_transducer
 
         on_gpu = GpuStepper(
             spec,
-            transducer_of(spec),
+            shared_transducer(spec),
             device=engine.device,
             threads=engine.threads,
             capacity=max_streams,

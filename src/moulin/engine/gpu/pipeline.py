@@ -9,11 +9,12 @@ import numpy as np
 
 from moulin.arrays import Floats
 from moulin.audio.waveform import MAX_PEAK, SAMPLE_RATE, check_waveform
-from moulin.bundle.spec import FRAME_SHIFT_SEC, ModelSpec
+from moulin.bundle.spec import ModelSpec
 from moulin.decoding.found import Hypothesis
 from moulin.decoding.row_options import RowOptions
 from moulin.encoders.transducer import Transducer
 from moulin.engine.features import TAIL_PADDING_SEC, check_duration
+from moulin.engine.gpu.kernels import complete_on, most_frames, utterance_kernels
 from moulin.engine.gpu.model import open_predictor
 from moulin.engine.limits import MAX_AUDIO_SEC
 from moulin.engine.pipeline import Answer
@@ -48,8 +49,9 @@ class GpuEnginePipeline:
         """
         self._spec, self._max_audio_sec = spec, max_audio_sec
         on, dtype = torch_device(device), DTYPES[spec.precision]
-        max_frames = round((max_audio_sec + tail_padding_sec) / FRAME_SHIFT_SEC) + 1
-        encoder = gpu_encoder(transducer, device=on, dtype=dtype, max_frames=max_frames)
+        limits = {"max_audio_sec": max_audio_sec, "tail_padding_sec": tail_padding_sec}
+        complete_on(on, utterance_kernels(spec, transducer, **limits))
+        encoder = gpu_encoder(transducer, device=on, dtype=dtype, max_frames=most_frames(**limits))
         predictor = open_predictor(spec, transducer, device=on, dtype=dtype)
         self._pipeline = GpuPipeline(
             encoder,
@@ -101,6 +103,10 @@ class GpuEnginePipeline:
     @property
     def max_utterance_sec(self) -> float:
         return self._max_audio_sec
+
+    def capture_all(self) -> None:
+        """See `GpuPipeline.capture_all`."""
+        self._pipeline.capture_all()
 
     def close(self) -> None:
         self._pipeline.close()

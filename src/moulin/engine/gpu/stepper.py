@@ -14,12 +14,12 @@ from moulin.decoding.found import Found
 from moulin.decoding.options import MAX_BEAM, DecodingOptions
 from moulin.decoding.search import Searches
 from moulin.encoders.transducer import Transducer
+from moulin.engine.gpu.kernels import complete_on, step_bytes, step_limits, stream_kernels
 from moulin.engine.gpu.model import open_predictor
 from moulin.engine.stepper import StepLimits
 from moulin.engine.stream_runner import check_counts
 from moulin.engine.torch.prediction import DTYPES, TorchPrediction, computing, torch_device
 from moulin.errors import BundleError, EngineError
-from moulin.gpu.graphs import most_rows
 from moulin.gpu.open_encoder import gpu_stream_encoder, state_bytes
 from moulin.gpu.stream_pipeline import GpuStreamPipeline
 from moulin.streaming.inbox import Inbox
@@ -27,10 +27,6 @@ from moulin.streaming.turns import Turns
 from moulin.streaming.window_layout import WindowLayout
 
 logger = logging.getLogger(__name__)
-
-MAX_BATCH = 1024
-_STEP_BYTES = 5_500_000
-"""Working memory of a step for each stream, graphs of all sizes together: 4.4 GB for 1,024, 21.2 GB for 4,096."""
 
 _GATHERING_SEC = 0.01
 
@@ -66,15 +62,16 @@ class GpuStepper:
         check_counts({"streams": capacity, "streams in a batch": max_batch})
         if spec.streaming is None:
             raise BundleError(f"Expected a streaming model, got the {spec.mode} {spec.family} in {spec.path}")
-        self._device, dtype, largest = torch_device(device), DTYPES[spec.precision], most_rows(max_batch or MAX_BATCH)
-        self._beam_places = 1 << (beam - 1).bit_length()
+        self._device, dtype = torch_device(device), DTYPES[spec.precision]
+        largest, self._beam_places = step_limits(max_batch, beam)
         stream_bytes = state_bytes(transducer.encoder, dtype)
         if self._device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self._device)
-            check_memory(free, capacity, stream_bytes, largest)
+            check_memory(free, capacity, stream_bytes, largest, step_bytes(spec, transducer, beam=beam))
         logger.info("%d streams of %.2f MB on %s", capacity, stream_bytes / 1e6, self._device)
         fbank = FbankOptions(num_mel_bins=spec.feature_dim)
         layout = WindowLayout.of(fbank, spec.streaming.window_frames, spec.streaming.chunk_frames)
+        complete_on(self._device, stream_kernels(spec, transducer, max_batch=max_batch, beam=beam))
         with computing(self._device):
             self.pipeline = GpuStreamPipeline(
                 gpu_stream_encoder(
@@ -112,9 +109,9 @@ class GpuStepper:
         return found
 
 
-def check_memory(free: int, capacity: int, stream_bytes: int, max_batch: int) -> None:
+def check_memory(free: int, capacity: int, stream_bytes: int, max_batch: int, step_bytes: int) -> None:
     """Raises EngineError where `free` bytes do not hold so many streams and the working memory of steps."""
-    steps = max_batch * _STEP_BYTES
+    steps = max_batch * step_bytes
     if capacity * stream_bytes + steps <= free:
         return
     fitting = (free - steps) // stream_bytes

@@ -18,10 +18,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from moulin.gpu.kernels.greedy import MAX_BLOCK_V, join, output_layer
+from moulin.gpu.kernels.contexts import hidden, history, number_type
+from moulin.gpu.kernels.greedy import join, output_layer
 from moulin.gpu.kernels.precision import dot_precision
 from moulin.gpu.kernels.searches import FoundTensors, SearchOptions, StreamSearches
-from moulin.gpu.predictor import Predictor
+from moulin.gpu.predictor import MAX_BLOCK_V, Predictor
 
 _ROWS = 32
 """Pairs of a context and a frame in a product. With a beam of 4 that is 8 frames, of which 4 or 5 are used: digits-en
@@ -117,8 +118,10 @@ def _launch(
         frames,
         predictor.joiner_dim,
         predictor.vocab_size + 1,
+        predictor.histories,
         predictor.unk_id,
         predictor.context_size,
+        number_type(predictor.context_dtype),
         beam,
         places,
         window,
@@ -134,7 +137,7 @@ def _launch(
     )
 
 
-@triton.jit(do_not_specialize=["frames", "unk_id"])
+@triton.jit(do_not_specialize=["frames", "histories", "unk_id"])
 def _beam_kernel(
     encoder_out,
     lengths,
@@ -146,8 +149,10 @@ def _beam_kernel(
     frames,
     joiner_dim,
     num_contexts,
+    histories,
     unk_id,
     CONTEXT_SIZE: tl.constexpr,
+    CONTEXT: tl.constexpr,
     BEAM: tl.constexpr,
     PLACES: tl.constexpr,
     WINDOW: tl.constexpr,
@@ -189,7 +194,7 @@ def _beam_kernel(
     settled = tl.zeros((1,), dtype=tl.float64)
     count = tl.zeros((PLACES,), dtype=tl.int32)
     hashes = tl.zeros((PLACES,), dtype=tl.int64)
-    a = tl.zeros((PLACES,), dtype=tl.int32)  # before the beginning
+    a = tl.zeros((PLACES,), dtype=CONTEXT)  # before the beginning
     b = tl.full((PLACES,), 1, dtype=tl.int32)  # blank
     emission = -1 - place  # before its first, the place that it comes from
     added = tl.zeros((PLACES,), dtype=tl.int32)
@@ -207,7 +212,7 @@ def _beam_kernel(
         count = tl.where(alone, tl.load(streams.kept + row), count)
         hashes = tl.load(memory.hashes + heir, mask=goes_on, other=0)
         a = tl.load(memory.contexts + 2 * heir, mask=goes_on, other=0)
-        b = tl.load(memory.contexts + 2 * heir + 1, mask=goes_on, other=1)
+        b = tl.load(memory.contexts + 2 * heir + 1, mask=goes_on, other=1).to(tl.int32)
     t = 0
     while t < length:
         # ------------------------------------------------------------------ the joiner, for a window of frames
@@ -218,8 +223,8 @@ def _beam_kernel(
             some = tl.arange(0, CONTEXTS) % PLACES
             tl.debug_barrier()
             _decode(
-                tl.gather(a, some, 0), tl.gather(b, some, 0), predictor, decoded,
-                CONTEXTS, DEPTH, WIDTH, BLOCK_J, PRECISION,
+                tl.gather(a, some, 0), tl.gather(b, some, 0), predictor, decoded, num_contexts,
+                CONTEXT_SIZE, CONTEXTS, DEPTH, WIDTH, BLOCK_J, PRECISION,
             )  # fmt: skip
             tl.debug_barrier()
             decoder_out = decoded + row_place * WIDTH
@@ -260,7 +265,8 @@ def _beam_kernel(
             if streams is not None:
                 added = tl.gather(added, parent, 0) + adds.to(tl.int32)
             last, before = tl.gather(b, parent, 0), tl.gather(emission, parent, 0)
-            a = tl.where(adds, last, tl.gather(a, parent, 0))
+            a = tl.gather(a, parent, 0)
+            a = tl.where(adds, history(a, last, num_contexts, histories, CONTEXT_SIZE), a)
             b = tl.where(adds, token + 1, last)
             emission = tl.where(adds, t * PLACES + place, before)
             tl.store(emitted + emission, token, mask=adds)
@@ -329,8 +335,9 @@ def _beam_kernel(
 
 @triton.jit
 def _decode(
-    a, b, predictor, out,
-    ROWS: tl.constexpr, DEPTH: tl.constexpr, WIDTH: tl.constexpr, BLOCK_J: tl.constexpr, PRECISION: tl.constexpr,
+    a, b, predictor, out, num_contexts,
+    CONTEXT_SIZE: tl.constexpr, ROWS: tl.constexpr, DEPTH: tl.constexpr, WIDTH: tl.constexpr, BLOCK_J: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The decoder's projected outputs for the contexts of all rows, into `out` [ROWS, WIDTH]."""
     row = tl.arange(0, ROWS)
@@ -339,10 +346,9 @@ def _decode(
         y = tl.zeros((ROWS, BLOCK_J), dtype=tl.float32)
         for d0 in range(0, DEPTH, 16):
             d = d0 + tl.arange(0, 16)
-            hidden = tl.load(predictor.earlier + a[:, None] * DEPTH + d[None, :]).to(tl.float32)
-            hidden = tl.maximum(hidden + tl.load(predictor.later + b[:, None] * DEPTH + d[None, :]).to(tl.float32), 0.0)
+            x = hidden(a[:, None], b[:, None], predictor.contributions, num_contexts, d[None, :], DEPTH, CONTEXT_SIZE)
             w = tl.load(predictor.projection + d[:, None] * WIDTH + j[None, :])
-            y = tl.dot(hidden.to(w.dtype), w, y, input_precision=PRECISION)
+            y = tl.dot(x.to(w.dtype), w, y, input_precision=PRECISION)
         y += tl.load(predictor.projection_bias + j)[None, :]
         tl.store(out + row[:, None] * WIDTH + j[None, :], y.to(out.dtype.element_ty))
 

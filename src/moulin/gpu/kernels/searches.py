@@ -45,10 +45,10 @@ class SlotMemory(NamedTuple):
     hashes: Tensor
     """int64 [slots, P], of all tokens: equal hashes and counts mean equal tokens. Not for greedy search."""
     contexts: Tensor
-    """int32 [slots, P, 2]: the decoder's next context, as `Predictor` counts."""
+    """`Predictor.context_dtype` [slots, P, 2]: the decoder's next context, see `moulin.gpu.kernels.contexts`."""
 
     @classmethod
-    def zeros(cls, slots: int, places: int, device: torch.device) -> SlotMemory:
+    def zeros(cls, slots: int, places: int, device: torch.device, contexts: torch.dtype = torch.int32) -> SlotMemory:
         def each(*size: int, dtype: torch.dtype = torch.int32) -> Tensor:
             return torch.zeros(slots, *size, dtype=dtype, device=device)
 
@@ -57,7 +57,7 @@ class SlotMemory(NamedTuple):
             each(dtype=torch.float64),
             each(places),
             each(places, dtype=torch.int64),
-            each(places, 2),
+            each(places, 2, dtype=contexts),
         )
 
 
