@@ -18,6 +18,7 @@ from moulin.cli.flags import with_flags
 from moulin.cli.gateway_access import GatewayAccess, riva_port_option
 from moulin.cli.interrupt import interrupts
 from moulin.cli.openai_options import OpenAIOptions
+from moulin.cli.page_options import PageOptions
 from moulin.cli.settings import ConfigFile, PrintConfig, print_settings, variables
 from moulin.errors import OptionsError
 from moulin.extras import install_hint
@@ -38,6 +39,7 @@ class Listening:
     riva_port: int | None = riva_port_option()
     access: GatewayAccess = held(GatewayAccess)
     openai: OpenAIOptions = held(OpenAIOptions)
+    page: PageOptions = held(PageOptions)
 
     def settings(self) -> dict[str, Any]:
         """As `GatewaySettings` names them."""
@@ -47,6 +49,7 @@ class Listening:
             "riva_port": self.riva_port,
             **self.access.settings(),
             **self.openai.settings(),
+            **self.page.settings(),
         }
 
 

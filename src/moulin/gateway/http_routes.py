@@ -10,6 +10,7 @@ from starlette.routing import BaseRoute, Route
 
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.client.served_model import ServedModel
+from moulin.demo.about import PURPOSES
 from moulin.errors import ServerUnavailable
 from moulin.gateway.api_error import ApiError, api_error
 from moulin.gateway.services import Services
@@ -86,4 +87,7 @@ def _model_object(name: str, model: ServedModel) -> dict[str, object]:
         "bundle": model.bundle,
         "languages": list(model.languages),
         "sample_rate": SAMPLE_RATE,
+        "description": PURPOSES.get(model.bundle or ""),
+        "hotwords": model.uses_hotwords,
+        "alternatives": model.gives_alternatives,
     }
