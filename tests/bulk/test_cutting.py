@@ -35,7 +35,7 @@ def table(recordings: list[Recording], tmp_path_factory: pytest.TempPathFactory)
         folder / "two.wav", np.stack([long, np.roll(long, 50_000)], axis=1)[: 50 * 16_000], 16_000, "PCM_16"
     )
     soundfile.write(folder / "short.wav", recordings[0].waveform, 16_000, "PCM_16")
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"id": "long", "path": "long.wav"},
         {"id": "two", "path": "two.wav", "channels": "each"},
         {"id": "early", "path": "long.wav", "offset_sec": 3.0, "window_sec": 45.0},
@@ -43,7 +43,7 @@ def table(recordings: list[Recording], tmp_path_factory: pytest.TempPathFactory)
         {"id": "short", "path": "short.wav"},
         {"id": "missing", "path": "no.wav"},
     ]
-    usual = {"channels": None, "offset_sec": None, "window_sec": None}
+    usual: dict[str, Any] = {"channels": None, "offset_sec": None, "window_sec": None}
     return pa.Table.from_pylist([{**usual, **row, "path": str(folder / str(row["path"]))} for row in rows])
 
 
@@ -85,7 +85,12 @@ def test_the_same_text(table: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     transcriber = Transcriber(BUNDLES / "conformer-offline")
     asked: list[str] = []
     usual: Callable[[str], Probabilities] = cutting.voice_activity
-    monkeypatch.setattr("moulin.bulk.transcriber.voice_activity", lambda device: asked.append(device) or usual(device))
+
+    def asking(device: str) -> Probabilities:
+        asked.append(device)
+        return usual(device)
+
+    monkeypatch.setattr("moulin.bulk.transcriber.voice_activity", asking)
     heard = [
         {
             row["id"]: (row["text"], row["error"])

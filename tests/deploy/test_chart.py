@@ -146,12 +146,15 @@ def test_objects_select_the_pods_that_are_there(values: str) -> None:
     labels = [one["spec"]["template"]["metadata"]["labels"] for one in deployments.values()]
     for one in objects:
         spec = one["spec"]
-        selector = {
-            "Service": lambda spec=spec: spec["selector"],
-            "NetworkPolicy": lambda spec=spec: spec["podSelector"]["matchLabels"],
-            "HorizontalPodAutoscaler": lambda: None,
-            "ScaledObject": lambda: None,
-        }.get(one["kind"], lambda spec=spec: spec["selector"]["matchLabels"])()
+        match one["kind"]:
+            case "HorizontalPodAutoscaler" | "ScaledObject":
+                selector = None
+            case "Service":
+                selector = spec["selector"]
+            case "NetworkPolicy":
+                selector = spec["podSelector"]["matchLabels"]
+            case _:
+                selector = spec["selector"]["matchLabels"]
         if selector is None:
             assert spec["scaleTargetRef"]["name"] in deployments
             assert "replicas" not in deployments[spec["scaleTargetRef"]["name"]]["spec"]  # else upgrades undo scaling

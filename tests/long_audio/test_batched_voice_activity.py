@@ -31,7 +31,9 @@ def long() -> Floats:
     tone = 0.3 * np.sin(np.arange(15 * 16_000) * 0.07).astype(np.float32)
     silence = np.zeros(30 * 16_000, np.float32)
     buried = spoken[: 20 * 16_000] + random.normal(0, 0.02, 20 * 16_000).astype(np.float32)
-    return np.concatenate([spoken, noise, silence, spoken[: 10 * 16_000] + 0.2, tone, buried]).clip(-1, 1)
+    parts = [spoken, noise, silence, spoken[: 10 * 16_000] + np.float32(0.2), tone, buried]
+    joined: Floats = np.concatenate(parts).astype(np.float32).clip(-1, 1)
+    return joined
 
 
 def one_by_one(recording: Floats) -> Floats:
@@ -57,7 +59,8 @@ def test_neighbours_change_nothing(batched: BatchedVoiceActivity, long: Floats) 
 def test_16_bits(batched: BatchedVoiceActivity, long: Floats) -> None:
     samples = np.round(long * 32767).astype(np.int16)
     as_floats = samples.astype(np.float32) / 32768
-    np.testing.assert_array_equal(*batched([samples, as_floats]))
+    found = batched([samples, as_floats])
+    np.testing.assert_array_equal(found[0], found[1])
 
 
 def test_nothing(batched: BatchedVoiceActivity) -> None:

@@ -65,8 +65,8 @@ class BatchedVoiceActivity:
             probabilities, state = self._network.recurrent(batch, state)
             on_host = probabilities.cpu().numpy()
             for row, number in enumerate(recordings):
-                part = found[number][begin : begin + _STEPS_AT_ONCE]
-                part[:] = on_host[: len(part), row]
+                filled = found[number][begin : begin + _STEPS_AT_ONCE]
+                filled[:] = on_host[: len(filled), row]
 
     def _features(self, recording: NDArray[np.int16] | Floats) -> torch.Tensor:
         """What the network makes of each frame by itself, [N, 128]."""
@@ -80,7 +80,10 @@ class BatchedVoiceActivity:
         frames = frames - _levels(frames)
         before = pad(frames[:-1, -CONTEXT_SAMPLES:], (0, 0, 1, 0))
         inputs = torch.cat([before, frames], dim=1)
-        parts = [self._network.convolved(_filled(part)) for part in inputs.split(_FRAMES_AT_ONCE)]
+        parts = [
+            self._network.convolved(_filled(inputs[begin : begin + _FRAMES_AT_ONCE]))
+            for begin in range(0, len(inputs), _FRAMES_AT_ONCE)
+        ]
         return torch.cat(parts)[: len(frames)]
 
 
@@ -119,10 +122,9 @@ class _Network:
         self._output = of["output.weight"].view(-1), of["output.bias"]
         self._lstm = torch.nn.LSTM(_HIDDEN, _HIDDEN).to(device).requires_grad_(False)
         into, over, biases = (_reordered(part) for part in (lstm[0][0], lstm[1][0], lstm[2].reshape(2, -1).T))
-        self._lstm.weight_ih_l0.copy_(into)
-        self._lstm.weight_hh_l0.copy_(over)
-        self._lstm.bias_ih_l0.copy_(biases[:, 0])
-        self._lstm.bias_hh_l0.copy_(biases[:, 1])
+        self._lstm.load_state_dict(
+            {"weight_ih_l0": into, "weight_hh_l0": over, "bias_ih_l0": biases[:, 0], "bias_hh_l0": biases[:, 1]}
+        )
 
     def convolved(self, frames: torch.Tensor) -> torch.Tensor:
         """Frames with their contexts [N, 576] to [N, 128]."""

@@ -72,7 +72,7 @@ def test_tables_come_as_they_are_asked_for_and_the_process_is_used_again(table: 
     first = next(tables)
     assert first.schema == DECODED
     assert 0 < first.num_rows < 12
-    tables.close()  # nobody wants the rest
+    del tables  # nobody wants the rest
     assert sum(decoded.num_rows for decoded in decoder(table)) == 12
     child = decoder._child
     assert child is not None

@@ -9,12 +9,20 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from moulin.bulk.local.settings import DecodingSettings
+from moulin.bulk.pyarrow_here import pa
+from moulin.bulk.ray.plan import RayChoice
+from moulin.bulk.schema import RECORDINGS
+from moulin.bulk.transcriber import Transcriber
+from moulin.errors import EngineError
 from moulin.models.open_recognizer import open_recognizer
+from tests.bulk.local.test_executor import Kept
 from tests.cli.command import TIMEOUT_SEC, eventually, moulin
 from tests.cli.test_bulk import TINY, expect_all, has_parts, manifest, rows, running
 from tests.conftest import Recording
@@ -124,6 +132,19 @@ def test_what_a_cluster_cannot_do_is_said(
     assert "Expected 1 GPU in Ray's cluster, got none" in said
     assert "Expected 10 CPUs in Ray's cluster" in moulin(*run, "--threads", 9).expect(1).err
     assert not (tmp_path / "texts").exists()
+
+
+def test_a_model_that_workers_cannot_use(recordings: list[Recording], cluster: tuple[object, str]) -> None:
+    from moulin.bulk.ray.executor import RayExecutor, RaySettings
+
+    settings = RaySettings(Transcriber("/no/model"), DecodingSettings(30.0, 60.0), RayChoice(cluster[1]))
+    executor = RayExecutor(settings)
+    rows = pa.Table.from_pylist([{"id": "a", "path": str(recordings[0].file)}], RECORDINGS)
+    with closing(executor):
+        executor.start()
+        with pytest.raises(EngineError, match="There is no model at /no/model") as raised:
+            executor.run(rows, Kept())
+    assert raised.value.hint
 
 
 def test_a_cluster_of_its_own_leaves_nothing_behind(recordings: list[Recording], tmp_path: Path) -> None:

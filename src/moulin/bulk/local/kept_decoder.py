@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import select
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -95,4 +96,4 @@ class KeptDecoder:
         if not refused:
             self._losses.note(how)
         for row, reason in refused:
-            yield failed_table(tasks.pending.slice(row, 1), lambda path, reason=reason: crashed(path, reason))
+            yield failed_table(tasks.pending.slice(row, 1), partial(crashed, how=reason))

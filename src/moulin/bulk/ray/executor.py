@@ -31,9 +31,9 @@ from moulin.bulk.ray.arriving import arriving
 from moulin.bulk.ray.blocks import blocks, not_in
 from moulin.bulk.ray.plan import Plan, RayChoice, planned_on_cpus, planned_on_gpus
 from moulin.bulk.ray.ray_here import ray
-from moulin.bulk.ray.stages import TranscribedBatch, decoded_batch
+from moulin.bulk.ray.stages import TranscribedBatch, check_usable, decoded_batch
 from moulin.bulk.transcriber import Transcriber
-from moulin.errors import EngineError, MoulinError, first_line
+from moulin.errors import EngineError, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -68,11 +68,15 @@ class RayExecutor:
         options: dict[str, Any] = {"address": address}
         os.environ["RAY_DATA_USAGE_DISABLED"] = "1"  # nothing that we start reports to anybody
         if address is None:
-            # With a key of its own, which Ray would else write to home.
-            os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+            os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray writes one to home
             self._folder = tempfile.mkdtemp(prefix="moulin-ray-")
-            options = {"address": "local", "include_dashboard": False, "_temp_dir": self._folder}
+            options = {
+                "address": "local",
+                "include_dashboard": False,
+                "_temp_dir": self._folder,
+                "_node_ip_address": "127.0.0.1",  # not for other machines
+            }
         try:
             with _sigterm_kept():
                 ray.init(**options, logging_level="ERROR")
@@ -93,23 +97,25 @@ class RayExecutor:
         """Transcribe the rows of a table of the schema RECORDINGS; returns whether all are done."""
         missing, done = pending, set[str]()
         while missing.num_rows:
+            ended: _PassEnded | None = None
             try:
                 for transcribed in self._pass(missing):
-                    if transcribed is not None and (new := not_in(done, transcribed)).num_rows:
-                        output.add(new)
+                    if transcribed is not None:
+                        check_usable(transcribed)
+                        if (new := not_in(done, transcribed)).num_rows:
+                            output.add(new)
                     output.write_if_old()
                     on_look()
                     if self._stops:
-                        return len(done) == pending.num_rows
-            except _PassEnded as ended:
-                logger.warning("%s; another pass follows", ended.message)
-                reason: BaseException | None = ended
-            else:
-                reason = None
+                        return bool(len(done) == pending.num_rows)
+            except _PassEnded as error:
+                ended = error
             is_done = pc.is_in(pending.column("id"), pa.array(list(done), pa.string()))
             left = pending.filter(pc.invert(is_done))
             if left.num_rows == missing.num_rows:
-                raise reason or EngineError(f"Ray has transcribed none of {left.num_rows:,} recordings")
+                raise ended or EngineError(f"Ray has transcribed none of {left.num_rows:,} recordings")
+            if ended is not None:
+                logger.warning("%s; another pass follows", ended.message)
             missing = left
         return True
 
@@ -130,14 +136,15 @@ class RayExecutor:
         return planned_on_gpus(nodes, self._settings.choice, self._settings.decoders)
 
     def _pass(self, rows: Any) -> Iterator[Any]:
-        """Tables of transcripts as they come, and None now and then. Raises _PassEnded where Ray fails, and what a
-        model that cannot be used raises."""
+        """Tables of transcripts as they come, and None now and then. Raises _PassEnded where Ray fails."""
         plan = self._plan()
         dataset = _transcripts(blocks(rows, plan.decoders), self._settings, plan)
         try:
             yield from arriving(dataset.iter_batches(batch_size=None, batch_format="pyarrow"))
-        except Exception as error:
-            raise _ours(error) from error
+        except Exception as error:  # of Ray's own, of which there are several kinds
+            raise _PassEnded(
+                f"Ray has ended the job: {first_line(error)}", hint="run the command again to go on where it stopped"
+            ) from error
 
 
 class _PassEnded(EngineError):
@@ -199,18 +206,4 @@ def _with_threads(transcriber: Transcriber, threads: int) -> Transcriber:
         engine=replace(transcriber.engine, threads=threads),
         options=transcriber.options,
         batch_sec=transcriber.batch_sec,
-    )
-
-
-def _ours(error: BaseException) -> MoulinError:
-    """The error of ours that Ray has wrapped, or one that names Ray's."""
-    seen: list[BaseException | None] = [error]
-    while seen:
-        one = seen.pop()
-        if isinstance(one, MoulinError):
-            return one
-        if one is not None:
-            seen += [one.__cause__, getattr(one, "cause", None)]
-    return _PassEnded(
-        f"Ray has ended the job: {first_line(error)}", hint="run the command again to go on where it stopped"
     )

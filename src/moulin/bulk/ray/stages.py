@@ -6,6 +6,7 @@ tried for ever. So libraries and model run in processes of the worker's own, as 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -13,8 +14,9 @@ from typing import Any
 from moulin.bulk.local.kept_decoder import KeptDecoder
 from moulin.bulk.local.kept_engine import KeptEngine
 from moulin.bulk.local.settings import DecodingSettings
-from moulin.bulk.schema import DECODED, TRANSCRIBED
+from moulin.bulk.schema import DECODED, TRANSCRIBED, failed_row, transcribed_table
 from moulin.bulk.transcriber import Transcriber
+from moulin.errors import EngineError, MoulinError
 
 
 def decoded_batch(recordings: Any, settings: DecodingSettings) -> Iterator[Any]:
@@ -39,4 +41,25 @@ class TranscribedBatch:
         self._engine.start()
 
     def __call__(self, decoded: Any) -> Any:
-        return self._engine(decoded) if decoded.num_rows else TRANSCRIBED.empty_table()
+        if not decoded.num_rows:
+            return TRANSCRIBED.empty_table()
+        try:
+            return self._engine(decoded)
+        except MoulinError as error:
+            return unusable(error)
+
+
+_UNUSABLE = "\0unusable"
+"""The id of a row that is no recording's."""
+
+
+def unusable(error: MoulinError) -> Any:
+    """A table that says that the model cannot be used: of an exception Ray would hand on no more than a traceback."""
+    said = json.dumps({"message": error.message, "hint": error.hint})
+    return transcribed_table([failed_row(_UNUSABLE, "", said)])
+
+
+def check_usable(transcribed: Any) -> None:
+    """Raises EngineError where `transcribed` is a table of `unusable`."""
+    if transcribed.num_rows == 1 and transcribed.column("id")[0].as_py() == _UNUSABLE:
+        raise EngineError(**json.loads(transcribed.column("error")[0].as_py()))
