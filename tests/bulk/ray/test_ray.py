@@ -29,7 +29,7 @@ from tests.conftest import Recording
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("ray")]
 
-COPIES = 20
+COPIES = 10
 
 
 def processes_below(parent: int) -> list[tuple[int, str]]:
