@@ -49,6 +49,7 @@ lint: $(VENV)/.test $(VENV)/.lint
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python scripts/benchmark-tables.py --check
+	$(BIN)/python scripts/numbers-on-paper.py --check
 	$(BIN)/hadolint deploy/docker/*.Dockerfile
 
 format: $(VENV)/.lint

@@ -47,6 +47,10 @@ def fetch(
         ),
     ] = None,
     device: DeviceOption = "cpu",
+    to: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Copy the model's files there too, as into an image or a pod's volume."),
+    ] = None,
     list_known: Annotated[bool, typer.Option("--list", help="Print the models that are known by name.")] = False,
 ) -> None:
     """Bring a model into the cache (~/.cache/moulin) and print its folder.
@@ -65,6 +69,11 @@ def fetch(
     wish = wish_of(EngineChoice(device=device, precision=precision), mode=mode_of(streaming), language=language)
     folder = _fetch(model, wish, revision).folder
     _refuse_foreign(folder)
+    if to is not None:
+        from moulin.fetch.copied import copy_model
+
+        copy_model(folder, to)
+        folder = to
     typer.echo(folder)
 
 

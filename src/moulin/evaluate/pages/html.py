@@ -26,10 +26,12 @@ _STYLE = Path(__file__).with_name("page.css")
 
 
 def to_html(report: Report) -> str:
-    return _page(document(report))
+    """The page of a report of any of the benchmarks."""
+    return page(document(report))
 
 
-def _page(whole: Document) -> str:
+def page(whole: Document) -> str:
+    """A document as a page."""
     sections = "\n".join(map(_section, whole.sections))
     return f"""<!doctype html>
 <html lang="en">
