@@ -96,7 +96,7 @@ def serve(
     parent = os.getppid()
     interrupts.allow(None)  # requests under way may finish
     log = ServeLog(running.log)
-    with log.errors():
+    with log.covering():
         expect_address_space()
         instances = max(2, len(models)) * services.offline.instances
         expect_threads(service_needs(instances, gateway=not running.gateway.no_gateway), "the service")

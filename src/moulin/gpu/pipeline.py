@@ -41,6 +41,7 @@ from moulin.gpu.kernels.fbank import FbankMatrices, fbank
 from moulin.gpu.kernels.greedy import greedy
 from moulin.gpu.kernels.searches import FoundTensors, SearchOptions
 from moulin.gpu.predictor import Predictor
+from moulin.start_progress import tell
 
 Samples = Floats | NDArray[np.int16]
 
@@ -185,14 +186,17 @@ class GpuPipeline:
     def warm_up(self, longest_sec: float) -> None:
         """Compile the kernels, for beams the default one's, and capture the graphs of single utterances of up to
         `longest_sec`."""
+        tell("compiling kernels")
         second: tuple[Samples, ...] = (np.zeros(16_000, np.float32), np.zeros(16_000, np.int16))
         options = RowOptions.of([DecodingOptions(), DecodingOptions(method="modified_beam_search")])
         for waveform in second:
             self([waveform] * 2, options, lambda *_: None)
         with self._submitting, torch.cuda.device(self._device), torch.inference_mode():
-            frames, longest = 0, self._frames(round(longest_sec * 16_000))
-            while frames < longest:
-                frames = bucket_frames(frames + 1)
+            sizes, longest = [bucket_frames(1)], self._frames(round(longest_sec * 16_000))
+            while sizes[-1] < longest:
+                sizes.append(bucket_frames(sizes[-1] + 1))
+            for number, frames in enumerate(sizes, start=1):
+                tell(f"capturing graphs {number} of {len(sizes)}")
                 with torch.cuda.stream(self._encoding):
                     self._graphs.warm_up(1, frames)
             torch.cuda.synchronize(self._device)

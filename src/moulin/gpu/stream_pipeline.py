@@ -30,6 +30,7 @@ from moulin.gpu.kernels.searches import FoundTensors, SearchOptions, SlotMemory,
 from moulin.gpu.kernels.stream_attention import Chunks
 from moulin.gpu.kernels.stream_fbank import stream_fbank
 from moulin.gpu.predictor import Predictor
+from moulin.start_progress import tell
 from moulin.streaming.inbox import ring_samples
 from moulin.streaming.turns import Turns
 from moulin.streaming.window_layout import WindowLayout
@@ -190,10 +191,12 @@ class GpuStreamPipeline:
 
     def _capture_all(self) -> None:
         """Capture the graphs of all sizes, so that no stream waits for one."""
-        rows, pool = 0, None
+        sizes, pool = [bucket_rows(1)], None
+        while sizes[-1] < self.max_batch:
+            sizes.append(bucket_rows(sizes[-1] + 1))
         with torch.inference_mode(), torch.cuda.stream(self._stream):
-            while rows < self.max_batch:
-                rows = bucket_rows(rows + 1)
+            for number, rows in enumerate(sizes, start=1):
+                tell(f"capturing graphs {number} of {len(sizes)}")
                 step = partial(self._compute, rows)
                 step()  # compiles the kernels
                 self._graphs[rows] = capture(step, pool)
