@@ -143,23 +143,23 @@ def test_a_page_is_whole_and_needs_nothing_else(kind: str) -> None:
     assert "moulin bench x</pre>" in page  # without where it was written to
 
 
-def disturbed_report() -> Report:
+def loads_report(*, disturbed: bool) -> Report:
     whole = requests_report()
     assert isinstance(whole.figures, LoadFigures)
-    return Report(
-        whole.header, replace(whole.figures, runs=[replace(run, disturbed=True) for run in whole.figures.runs])
-    )
+    runs = [replace(run, disturbed=disturbed) for run in whole.figures.runs]
+    return Report(whole.header, replace(whole.figures, runs=runs))
 
 
 def test_a_disturbed_run_is_said_first_and_shown_grey() -> None:
-    page = to_html(disturbed_report())
-    warning, facts = page.index("Other processes disturbed 3 of the 3 runs"), page.index('<dl class="facts">')
-    assert warning < facts
+    page = to_html(loads_report(disturbed=True))
+    assert page.index("Other processes disturbed 3 of the 3 runs") < page.index('<dl class="facts">')
     assert "<div class=doubtful>" in page
     assert "<div><dt>" not in page
-    assert "doubtful" not in re.sub(r"<style>.*</style>", "", to_html(requests_report()), flags=re.DOTALL)
-    text = to_markdown(disturbed_report())
-    assert text.index("Other processes disturbed") < text.index("disturbed by other processes")
+    text = to_markdown(loads_report(disturbed=True))
+    assert text.index("Other processes disturbed") < text.index("; disturbed by other processes")
+    quiet = to_html(loads_report(disturbed=False))
+    assert "<div><dt>" in quiet
+    assert "<div class=doubtful>" not in quiet
 
 
 def test_the_line_for_scripts() -> None:
