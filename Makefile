@@ -44,7 +44,7 @@ constraints: $(BIN)/python
 
 # In an environment of its own: nothing else needs mkdocs.
 docs: $(VENV)-docs/.docs
-	$(VENV)-docs/bin/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --quiet --strict
 
 # The pages of docs/reference that are written from the program.
 reference: $(VENV)/.test

@@ -8,6 +8,7 @@ Without arguments it rewrites them; with --check it changes nothing and exits wi
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -262,7 +263,6 @@ def metrics() -> Iterator[str]:
 
 def versions() -> Iterator[str]:
     """What `pyproject.toml` and the images ask for."""
-    import re
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -304,7 +304,11 @@ def _metric(name: str, kind: str, labels: tuple[str, ...], text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    """Text on one line, in which nothing is markup but what stands in backticks."""
+    parts = re.split(r"(`[^`]*`)", " ".join(text.split()).replace("|", "\\|"))
+    return "".join(
+        part if number % 2 else part.replace("<", "&lt;").replace("[", "\\[") for number, part in enumerate(parts)
+    )
 
 
 if __name__ == "__main__":

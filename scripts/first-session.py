@@ -80,7 +80,7 @@ def main() -> None:
             session.show("moulin serve", announced)
             session.say("In another terminal, a recording:")
             session.run("moulin transcribe phone-00.flac", "--url", grpc)
-            session.say("A folder, of which one file is no recording; then JSON and subtitles:")
+            session.say("Three files, one of which is no recording; then subtitles:")
             session.run("moulin transcribe phone-00.flac phone-01.flac notes.wav", "--url", grpc)
             session.run("moulin transcribe phone-00.flac --format srt", "--url", grpc)
             session.say("Live, as fast as it was spoken (`--mic` for a microphone):")
