@@ -6,8 +6,10 @@ site has no copy of the repository.
 
 from __future__ import annotations
 
+import importlib.util
 import posixpath
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,22 @@ _CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 def on_files(files: Files, config: Any) -> Files:
     for name, page in OUTSIDE.items():
         files.append(File.generated(config, page, content=(ROOT / name).read_text()))
+    for page, text in _reference().items():
+        files.append(File.generated(config, page, content=text))
     return files
+
+
+def _reference() -> dict[str, str]:
+    """Pages that are written from the code as it is now, not as it was when the environment was made."""
+    sys.path.insert(0, str(ROOT / "src"))
+    spec = importlib.util.spec_from_file_location("docs_reference", ROOT / "scripts" / "docs-reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    pages: dict[str, str] = module.built_pages()
+    return pages
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:

@@ -2,7 +2,8 @@
 """Writes docs/reference/*.md from the program: commands, settings, HTTP, tensors, metrics,
 versions.
 
-Without arguments it rewrites them; with --check it changes nothing and exits with 1 where one is out of date.
+Without arguments it rewrites them; with --check it changes nothing and exits with 1 where one is out of date. Two that
+are long and say what `-h` says are made when the site is built (`built_pages`), and are no files.
 """
 
 from __future__ import annotations
@@ -26,9 +27,8 @@ WRITTEN = "<!-- Written by scripts/docs-reference.py. -->"
 
 def main() -> None:
     check = sys.argv[1:] == ["--check"]
+    assert all(built_pages().values())
     pages = {
-        "cli": commands(),
-        "settings": settings(),
         "http": http(),
         "tensors": tensors(),
         "metrics": metrics(),
@@ -43,6 +43,12 @@ def main() -> None:
                 file.write_text(text)
     if check and stale:
         sys.exit(f"Out of date: {', '.join(stale)} (hint: run scripts/docs-reference.py)")
+
+
+def built_pages() -> dict[str, str]:
+    """The pages of the site that are no files, by their paths."""
+    pages = {"reference/cli.md": commands(), "reference/settings.md": settings()}
+    return {path: "\n".join([*lines, ""]) for path, lines in pages.items()}
 
 
 def verbs(command: Any, context: Any) -> Iterator[tuple[str, Any, Any]]:
