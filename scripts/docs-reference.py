@@ -242,7 +242,7 @@ def metrics() -> Iterator[str]:
     from moulin.gateway.metrics import Metrics
     from moulin.gateway.state_metrics import StateMetrics
     from moulin.gateway.supervision import Supervision
-    from moulin.triton_repo.streaming_metrics import _COUNTERS, _GAUGES
+    from moulin.triton_repo.streaming_metrics import _COUNTERS, _GAUGES, _LATENCY, _LATENCY_TEXT
 
     head = ("", "| metric | kind | labels | |", "|---|---|---|---|")
     yield "# Metrics"
@@ -260,6 +260,7 @@ def metrics() -> Iterator[str]:
     for kind, names in (("gauge", _GAUGES), ("counter", _COUNTERS)):
         for name, text in names.items():
             yield _metric(name.removesuffix("_total"), kind, ("model", "version", "instance"), text)
+    yield _metric(_LATENCY, "histogram", ("model", "version", "instance"), _LATENCY_TEXT)
     yield ""
     yield (
         "Beside them stand [Triton's own](https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/"

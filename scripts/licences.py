@@ -33,7 +33,8 @@ _OURS = {"moulin"}
 
 def main() -> None:
     found = {name: licence_of(dist) for name, dist in installed("moulin").items() if name not in _OURS}
-    written = {row["name"]: row["licence"] for row in _ROW.finditer(FILE.read_text())} if FILE.exists() else {}
+    old = FILE.read_text().removeprefix(HEAD) if FILE.exists() else ""
+    written = {row["name"]: row["licence"] for row in _ROW.finditer(old)}
     if sys.argv[1:] == ["--check"]:
         if missing := sorted(found.keys() - written.keys()):
             sys.exit(f"{FILE.relative_to(ROOT)} has no {', '.join(missing)} (hint: run scripts/licences.py)")
