@@ -10,7 +10,22 @@ from typing import Annotated
 import typer
 
 from moulin import __version__
-from moulin.cli import bench, bulk, doctor, export, fetch, gateway, inspect, lm, repo, serve, stream, transcribe, trt
+from moulin.cli import (
+    bench,
+    bulk,
+    doctor,
+    export,
+    fetch,
+    gateway,
+    inspect,
+    lm,
+    repo,
+    serve,
+    stream,
+    transcribe,
+    trt,
+    warm,
+)
 from moulin.cli.interrupt import STATUS, interrupts
 from moulin.cli.messages import show_error
 from moulin.cli.verbs import HELP_WIDTH, VerbApp
@@ -25,7 +40,7 @@ app = VerbApp(
     epilog="Try it: moulin serve, and in another terminal: moulin transcribe speech.wav",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": HELP_WIDTH},
 )
-for verb in (serve, gateway, transcribe, stream, inspect, export, fetch, doctor):
+for verb in (serve, gateway, transcribe, stream, inspect, export, warm, fetch, doctor):
     verb.add_to(app)
 app.add_typer(bulk.app, name="bulk")
 app.add_typer(repo.app, name="repo")

@@ -54,6 +54,7 @@ class ServeLog:
     def __init__(self, options: ServeLogOptions) -> None:
         self.form: LogFormat = options.log_format
         self._level = logging.INFO if options.verbose else logging.WARNING
+        self._quiet = options.quiet
         self._formatter = formatter(options.log_format)
         self._is_plain = options.log_format == "text" and sys.stderr.isatty()
         self._repeats = Repeats(burst=100)
@@ -107,7 +108,8 @@ class ServeLog:
             self._show_progress(progress)
             return
         read = self._lines.read(line)
-        if read.level < self._level or (self.form == "json" and not read.text.strip()):
+        hidden = self._quiet if read.is_ours else read.level < self._level
+        if hidden or (self.form == "json" and not read.text.strip()):
             return
         left_out = self._repeats.admit(_NUMBERS.sub("#", read.text[:_KEY_LENGTH]))
         if left_out is None:
@@ -115,7 +117,7 @@ class ServeLog:
         more = f" ({left_out} more like this were not shown)" if left_out else ""
         fields = {"source": read.source} if read.source else {}
         about = ""
-        if self.form == "text":
+        if self.form == "text" and not read.is_ours:
             about = f"Triton {logging.getLevelName(read.level).lower()}: " if read.source else "Triton: "
         self._write(read.level, _TRITON, about + read.text + more, fields)
 
