@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, ClassVar, cast
 
 import typer
 
 from moulin.cli.bench_options import AT_LEAST_1, positive_numbers
+from moulin.cli.bench_runs import finish
 from moulin.cli.flags import only, with_flags
 from moulin.cli.interrupt import STATUS
 from moulin.errors import OptionsError
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class EncoderOptions:
     """Options of the encoders that are measured, and of their batches."""
+
+    help_section: ClassVar[str] = "Runs"
 
     model: Path | None = option(None, "The folder of an offline model.", usual="the demo model")
     size: str | None = option(None, "A model of a published size with random weights instead, e.g. conformer-77m.")
@@ -68,7 +70,7 @@ def encoder(
     what there is.
     """
     from moulin.evaluate.encoder_benchmark import benchmark_encoders
-    from moulin.evaluate.report import check_outputs, make_report, write
+    from moulin.evaluate.report import check_outputs
     from moulin.evaluate.results.encoder import EncoderFigures
     from moulin.evaluate.targets.target import ServerSettings
 
@@ -96,7 +98,7 @@ def encoder(
         for latencies in measured:
             if latencies.failure is not None:
                 typer.echo(f"{latencies.runner} failed with {latencies.batch}: {latencies.failure}", err=True)
-        if to is not None and measured:
+        if measured:
             figures = EncoderFigures(
                 runs=[latencies.figures() for latencies in measured],
                 threads=ServerSettings(engine).threads,
@@ -106,7 +108,7 @@ def encoder(
                 rounds=options.rounds,
                 interrupted=interrupted,
             )
-            write(make_report(sys.argv[1:], spec, figures), [to])
+            finish(spec, figures, [to] if to else None)
     if interrupted:
         raise typer.Exit(STATUS)
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import typer
 
 from moulin.cli.bench_options import AT_LEAST_1, MeasuredModel, ToOption, positive_numbers
+from moulin.cli.bench_runs import finish
 from moulin.cli.flags import with_flags
 from moulin.cli.interrupt import STATUS
 from moulin.errors import OptionsError
@@ -29,6 +29,8 @@ _SEARCH_SEC = 11.0  # 275 encoder frames
 @dataclass(frozen=True, slots=True)
 class GpuRuns:
     """Options of the parts and models that are measured."""
+
+    help_section: ClassVar[str] = "Runs"
 
     sizes: str = option(_SIZES, "Models of published sizes with random weights, separated by commas.")
     model: Path | None = option(None, "The folder of an offline checkpoint instead.")
@@ -58,7 +60,7 @@ def gpu(runs: GpuRuns, to: ToOption = None) -> None:
     (where a call spends its time); memory (of the GPU, over many utterances). The encoder alone is measured by bench
     encoder, the service by bench offline --workers. Ctrl-C ends with what there is.
     """
-    from moulin.evaluate.report import check_outputs, make_report, write
+    from moulin.evaluate.report import check_outputs
     from moulin.evaluate.results.fields import from_json, to_json
     from moulin.evaluate.results.gpu_engine import GpuEngineFigures
 
@@ -75,9 +77,9 @@ def gpu(runs: GpuRuns, to: ToOption = None) -> None:
                 _measure(spec.file, engine, _Wanted(spec.name, beam, shapes, runs.utterances), done)
     except KeyboardInterrupt:
         interrupted = True
-    if to and any(done.values()):
+    if any(done.values()):
         figures = from_json(GpuEngineFigures, {**to_json(done), "interrupted": interrupted})
-        write(make_report(sys.argv[1:], spec, figures), to)
+        finish(spec, figures, to)
     if interrupted:
         raise typer.Exit(STATUS)
 

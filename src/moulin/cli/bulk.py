@@ -13,7 +13,8 @@ from moulin.cli.bulk_progress import ProgressForm, duration, shown_progress
 from moulin.cli.flags import with_flags, without
 from moulin.cli.hotwords import HOTWORDS, changed_hotwords
 from moulin.cli.interrupt import interrupts
-from moulin.cli.verbs import Verbs
+from moulin.cli.messages import say
+from moulin.cli.verbs import VerbApp, Verbs
 from moulin.decoding.options import DecodingOptions
 from moulin.errors import OptionsError
 from moulin.models.engine_choice import EngineChoice
@@ -42,17 +43,18 @@ class _RunByDefault(Verbs):
         return parsed
 
 
-app = typer.Typer(
+app = VerbApp(
     name="bulk",
     cls=_RunByDefault,
-    no_args_is_help=True,
     help="Transcribe any number of recordings into parts: resumable, each recording once.",
     epilog="Example: moulin bulk calls.jsonl --to transcripts --model path/to/model --device cuda:all. "
     "Its options: moulin bulk run --help",
 )
 
 
-@app.command(no_args_is_help=True)
+@app.command(
+    no_args_is_help=True, epilog="Example: moulin bulk run calls.jsonl --to transcripts --model models/zipformer"
+)
 @with_flags
 def run(
     source: Annotated[
@@ -148,10 +150,10 @@ def run(
     )
     interrupts.allow(_WRITING_SEC)
     with shown_progress(progress) as on_state:
-        ended = run_bulk(bulk, on_state, lambda said: typer.echo(said, err=True))
+        ended = run_bulk(bulk, on_state, say)
         if progress == "json":
             typer.echo(json.dumps(ended.state.to_dict()))
-    typer.echo(_said(ended, to), err=True)
+    say(_said(ended, to))
     if not ended.is_complete:
         raise typer.Exit(STOPPED_STATUS)
 
@@ -171,7 +173,7 @@ def _cluster(
     return None
 
 
-@app.command(no_args_is_help=True)
+@app.command(no_args_is_help=True, epilog="Example: moulin bulk status transcripts")
 def status(
     folder: Annotated[Path, typer.Argument(help="The folder of a job.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print an object of JSON.")] = False,

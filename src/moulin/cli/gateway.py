@@ -10,7 +10,7 @@ import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import typer
 
@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Listening:
     """Addresses, access and workers of the gateway."""
+
+    help_section: ClassVar[str] = "Addresses"
 
     host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0 for other machines too.")
     port: int = option(9000, "Port to listen on.", bounds=Bounds(at_least=0, at_most=65535))
@@ -57,6 +59,8 @@ class Listening:
 class Limits:
     """Limits of the gateway; checked by `GatewaySettings`."""
 
+    help_section: ClassVar[str] = "Limits"
+
     max_upload_mb: float = option(1024.0, "Refuse larger files.")
     max_audio_sec: float = option(14400.0, "Refuse longer recordings.")
     max_decode_sec: float = option(600.0, "CPU time for decoding one recording.")
@@ -80,6 +84,8 @@ class Limits:
 @dataclass(frozen=True, slots=True)
 class LogOptions:
     """Options of the gateway's log on standard error."""
+
+    help_section: ClassVar[str] = "Log"
 
     quiet: bool = option(False, "Log what goes wrong, not every request.")
     log_format: Literal["text", "json"] | None = option(

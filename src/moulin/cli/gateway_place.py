@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from moulin.cli.gateway_access import GatewayAccess, riva_port_option
 from moulin.cli.openai_options import OpenAIOptions
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class GatewayOptions:
     """Options of the gateway beside Triton. Raises OptionsError for an invalid port."""
+
+    help_section: ClassVar[str] = "Gateway"
 
     port: int = option(
         9000,

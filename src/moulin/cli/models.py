@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import typer
-
+from moulin.cli.messages import say
 from moulin.cli.model_options import NOTHING_SAID, ModelOptions
 from moulin.errors import BundleError, OptionsError
 from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
@@ -45,6 +44,8 @@ USUAL_NAMES = ModelNames()
 @dataclass(frozen=True, slots=True)
 class Services:
     """Options of the services: an offline one, a streaming one, or both, by one engine."""
+
+    help_section: ClassVar[str] = "Service"
 
     names: ModelNames = held(ModelNames)
     layout: Literal["fused", "ensemble"] = option(
@@ -117,7 +118,7 @@ def _say_what_it_is_taken_for(model: Path, engine: EngineChoice) -> None:
     from moulin.bundle.checkpoint_files import is_checkpoint
 
     if "streaming" in str(model).lower() and is_checkpoint(model, preferred=engine.prefers_checkpoint):
-        typer.echo(f"{model} is taken for whole utterances; --streaming is for live audio", err=True)
+        say(f"{model} is taken for whole utterances; --streaming is for live audio")
 
 
 def _streaming_form(spec: ModelSpec, engine: EngineChoice) -> dict[str, tuple[ModelSpec, EngineChoice]]:
@@ -133,7 +134,7 @@ def _streaming_form(spec: ModelSpec, engine: EngineChoice) -> dict[str, tuple[Mo
     except BundleError:
         return {}
     except OptionsError as error:
-        typer.echo(f"{spec.checkpoint} is served for recordings alone: {error.message}", err=True)
+        say(f"{spec.checkpoint} is served for recordings alone: {error.message}")
         return {}
     if isinstance(streaming, CheckpointSpec) and set(streaming.doubts) == set(spec.doubts):
         return {"streaming": (streaming, chosen)}
@@ -251,6 +252,6 @@ def _engine(model: NamedModel, services: Services, backend: Backend) -> EngineCh
         precision=engine.precision,
         max_batch=(services.streaming if model.spec.streaming else services.offline).max_batch,
         max_audio_sec=services.offline.max_audio_sec,
-        say=partial(typer.echo, err=True),
+        say=say,
     )
     return replace(engine, plan=plan)

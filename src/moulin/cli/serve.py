@@ -97,7 +97,7 @@ def serve(
     parent = os.getppid()
     interrupts.allow(None)  # requests under way may finish
     log = ServeLog(running.log)
-    with log.errors():
+    with log.covering():
         expect_address_space()
         instances = max(2, len(models)) * services.offline.instances
         gateways = 0 if running.gateway.no_gateway else running.gateway.workers

@@ -14,6 +14,7 @@ from moulin.demo.about import PURPOSES
 from moulin.errors import ServerUnavailable
 from moulin.gateway.api_error import ApiError, api_error
 from moulin.gateway.services import Services
+from moulin.gateway.state_metrics import StateMetrics
 from moulin.gateway.supervision import Supervision
 from moulin.gateway.transcriptions import Transcriptions
 
@@ -29,16 +30,18 @@ def routes(services: Services) -> list[BaseRoute]:
         """Readiness: a model is ready on a server. With the state of supervised processes."""
         processes = supervision.processes()
         state = {"processes": processes} if processes else {}
-        if await services.triton.is_ready():
+        faults = await services.triton.faults()
+        if not all(faults.values()):
             return JSONResponse({"status": "ready", **state})
-        down = supervision.summary()
-        message = f"No model is ready on {', '.join(services.settings.triton)}" + (f": {down}" if down else "")
+        reasons = supervision.summary() or "; ".join(dict.fromkeys(faults.values()))
+        message = f"No model is ready on {', '.join(faults)}: {reasons}"
         refusal = api_error(ServerUnavailable(message))
         return JSONResponse({**refusal.body(), **state}, refusal.status, refusal.headers())
 
     async def metrics(_request: Request) -> Response:
+        state = StateMetrics({address: not fault for address, fault in (await services.triton.faults()).items()})
         return PlainTextResponse(
-            services.metrics.exposition() + supervision.exposition(),
+            services.metrics.exposition() + state.exposition() + supervision.exposition(),
             media_type="text/plain; version=0.0.4; charset=utf-8",
         )
 

@@ -76,10 +76,14 @@ class TritonServers:
             known = self._known()
         return known
 
-    async def is_ready(self) -> bool:
-        """Whether a server answers now and serves a moulin model."""
+    async def faults(self) -> dict[str, str]:
+        """For each server's address why it cannot be used now; empty where it answers and serves a moulin model."""
         found = await asyncio.gather(*map(_offered, self._servers))
-        return any(isinstance(models, list) and models for models in found)
+        return dict(zip(self._urls, map(_fault, found), strict=True))
+
+    async def is_ready(self) -> bool:
+        """Whether any of them can be used."""
+        return not all((await self.faults()).values())
 
     async def transcribe(
         self, model: str, audio: Audio, options: Mapping[str, Any] | None = None, *, request_id: str = ""
@@ -170,6 +174,12 @@ async def _opened(server: _Server, model: str, options: Mapping[str, Any]) -> As
         return None
     bundle = await server.bundles.of(model)
     return await bundle.open(**options)
+
+
+def _fault(offered: list[ServedModel] | ClientError) -> str:
+    if isinstance(offered, ClientError):
+        return str(offered)
+    return "" if offered else "it serves no model of moulin"
 
 
 async def _offered(server: _Server) -> list[ServedModel] | ClientError:

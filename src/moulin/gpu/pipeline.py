@@ -46,6 +46,7 @@ from moulin.gpu.kernels.fbank import FbankMatrices, fbank
 from moulin.gpu.kernels.greedy import greedy
 from moulin.gpu.kernels.searches import NUM_OPTIONS, FoundTensors, SearchOptions, write_options
 from moulin.gpu.predictor import Predictor
+from moulin.start_progress import tell
 
 Samples = Floats | NDArray[np.int16]
 
@@ -218,6 +219,7 @@ class GpuPipeline:
     def warm_up(self, longest_sec: float) -> None:
         """Load the kernels, for beams the default one's, with and without hotwords, and capture the graph of a single
         utterance of `longest_sec`; those of shorter ones follow while nothing else is to be done."""
+        tell("loading kernels")
         second: tuple[Samples, ...] = (np.zeros(16_000, np.float32), np.zeros(16_000, np.int16))
         some = [DecodingOptions(), DecodingOptions(method="modified_beam_search")]
         hotwords = ContextGraph.of({(1, 2): 1.0})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from moulin.bundle.choice import Head
 from moulin.bundle.precision import Precision
@@ -18,6 +18,8 @@ Engine = Literal["onnxruntime", "torch", "tensorrt"]
 class EngineChoice:
     """The engine's options. Where one is None, `models.precisions.settled` chooses by model and machine. Raises
     OptionsError for values that no model allows."""
+
+    help_section: ClassVar[str] = "Engine"
 
     kind: Engine | None = option(
         None,

@@ -12,6 +12,7 @@ from moulin.evaluate.pages.blocks import (
     Block,
     Code,
     Document,
+    Fact,
     Facts,
     Paragraph,
     Plots,
@@ -65,11 +66,7 @@ def _block(block: Block) -> str:
             css = ' class="warning" role="note"' if warning else ""
             return f"<p{css}>{escape(text)}</p>"
         case Facts(facts):
-            cards = (
-                f"<div><dt>{escape(it.name)}</dt><dd>{escape(it.value)}<small>{escape(it.note)}</small></dd></div>"
-                for it in facts
-            )
-            return f'<dl class="facts">{"".join(cards)}</dl>'
+            return f'<dl class="facts">{"".join(map(_card, facts))}</dl>'
         case Table(header, rows):
             return _table(header, rows)
         case Plots(plots):
@@ -79,6 +76,12 @@ def _block(block: Block) -> str:
             return _alignment(title, pairs)
         case Code(text):
             return f"<pre>{escape(text)}</pre>"
+
+
+def _card(fact: Fact) -> str:
+    css = " class=doubtful" if fact.doubtful else ""
+    value = f"{escape(fact.value)}<small>{escape(fact.note)}</small>"
+    return f"<div{css}><dt>{escape(fact.name)}</dt><dd>{value}</dd></div>"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
