@@ -86,7 +86,11 @@ def open_encoder(
         from moulin.engine.openvino.encoder import OpenVinoEncoder
 
         on_openvino = OpenVinoEncoder(
-            spec.encoder, feature_dim=spec.feature_dim, precision=precision or "fp32", threads=threads
+            spec.encoder,
+            feature_dim=spec.feature_dim,
+            precision=precision or "fp32",
+            threads=threads,
+            max_frames=spec.max_frames,
         )
         return chosen, OnnxEncoder(on_openvino)
     encoder = OnnxRuntimeEncoder(

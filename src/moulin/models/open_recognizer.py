@@ -128,6 +128,7 @@ def _ctc_runner(spec: ModelSpec, engine: EngineChoice) -> CtcRunner:
                 precision=engine.precision or "fp32",
                 threads=threads,
                 workers=engine.workers,
+                max_frames=spec.max_frames,
                 out=spec.log_probs,
             )
         case chosen, _:

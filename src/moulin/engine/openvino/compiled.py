@@ -54,6 +54,8 @@ class CompiledModel:
             "NUM_STREAMS": streams,
             # Its own choice of cores would be the same for every process of a machine.
             "ENABLE_CPU_PINNING": False,
+            # Kernels that are kept; of each shape there are hundreds, and of the usual 5,000 a dozen shapes.
+            "CPU_RUNTIME_CACHE_CAPACITY": 50_000,
         }
         try:
             core = _core()

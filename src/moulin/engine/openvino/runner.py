@@ -29,5 +29,6 @@ class OpenVinoRunner(OpenVinoEncoder, OnnxRuntimePrediction):
             precision=precision,
             threads=threads,
             workers=workers,
+            max_frames=spec.max_frames,
             ctc_output=spec.ctc_output if with_blank else None,
         )
