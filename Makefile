@@ -3,6 +3,7 @@
 # make constraints   renew deploy/constraints-*.txt
 # make lint   ruff, mypy, and hadolint for the images
 # make soak   ten minutes of kills, stops and starvation under load; SOAK="--minutes 30" for more
+# make clients  every stock client of docs/clients.md on the demo models: pip and npm fetch gigabytes of them
 # make trt    build every test bundle, demo model and published size with TensorRT-RTX, without a GPU: hours on two cores;
 #             TRT="--models conformer-offline --for ada --precisions fp16" for less
 # make serve  serve the demo model, or another with MODEL=folder
@@ -20,7 +21,7 @@ MODEL ?=
 SOAK ?=
 TRT ?=
 
-.PHONY: demo test soak trt constraints lint format serve system clean
+.PHONY: demo test soak clients trt constraints lint format serve system clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m moulin.demo
@@ -33,6 +34,9 @@ endif
 
 soak: $(VENV)/.test
 	$(BIN)/python scripts/soak.py $(SOAK)
+
+clients: $(VENV)/.test
+	scripts/all-clients.sh $(BIN)/python
 
 trt: $(VENV)/.test
 	$(BIN)/python scripts/trt-matrix.py $(TRT)

@@ -39,6 +39,7 @@ from typing import Any
 _FOLDER = Path("build/openai-clients")
 _PYTHONS = {
     "newest": ["openai[realtime]", "livekit-plugins-openai", "pipecat-ai[openai]"],
+    "others": ["groq", "litellm"],
     "a year old": [
         *("openai[realtime]==2.8.1", "livekit-plugins-openai==1.3.5", "livekit-agents==1.3.5"),
         *("pipecat-ai[openai]==0.0.96", "opentelemetry-sdk==1.38.0", "opentelemetry-exporter-otlp==1.38.0"),
@@ -130,7 +131,7 @@ def _plain_text(chosen: argparse.Namespace, model: str) -> str:
 def _rows(chosen: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for age, packages in _PYTHONS.items():
         python = _python(age, packages)
-        for inside in _TRIES:
+        for inside in _OTHERS if age == "others" else [name for name in _TRIES if name not in _OTHERS]:
             if chosen.only in f"python {age} {inside}":
                 command = [str(python), __file__, chosen.file, "--inside", inside, "--server", chosen.server]
                 command += ["--key", chosen.key, *(["--tls", chosen.tls] if chosen.tls else [])]
@@ -482,6 +483,27 @@ async def _pipecat_live(chosen: argparse.Namespace) -> Tried:
     return (*await _pipecat(chosen, service, "OpenAIRealtimeSTTService()"), "live")
 
 
+async def _groq(chosen: argparse.Namespace) -> Tried:
+    """AsyncGroq"""
+    from groq import AsyncGroq
+
+    client = AsyncGroq(base_url=chosen.server, api_key=chosen.key, max_retries=0)
+    with Path(chosen.file).open("rb") as file:
+        heard = await client.audio.transcriptions.create(file=file, model="whisper-large-v3-turbo")
+    return "AsyncGroq(base_url=…): audio.transcriptions.create of whisper-large-v3-turbo", heard.text, "recording"
+
+
+async def _litellm(chosen: argparse.Namespace) -> Tried:
+    """atranscription"""
+    import litellm
+
+    with Path(chosen.file).open("rb") as file:
+        heard = await litellm.atranscription(
+            model="openai/whisper-1", file=file, api_base=f"{chosen.server}/v1", api_key=chosen.key
+        )
+    return "atranscription of openai/whisper-1", heard.text, "recording"
+
+
 _TRIES: dict[str, tuple[str, str, list[Callable[[argparse.Namespace], Awaitable[Tried]]]]] = {
     "openai": (
         "openai",
@@ -501,7 +523,11 @@ _TRIES: dict[str, tuple[str, str, list[Callable[[argparse.Namespace], Awaitable[
     ),
     "pipecat": ("pipecat-ai", "REST", [_pipecat_segments]),
     "pipecat realtime": ("pipecat-ai", "realtime", [_pipecat_live]),
+    "groq": ("groq", "REST", [_groq]),
+    "litellm": ("litellm", "REST", [_litellm]),
 }
+_OTHERS = ("groq", "litellm")
+"""Tried in an environment of their own."""
 
 
 if __name__ == "__main__":

@@ -30,6 +30,14 @@ def test_warnings_and_errors_alone(capsys: pytest.CaptureFixture[str], options: 
     assert line.endswith(" Triton error: failed to load")
 
 
+def test_how_far_a_model_is(capsys: pytest.CaptureFixture[str]) -> None:
+    ours = "moulin: asr_0_0: Compiled 3 of 9 GPU kernels"
+    (line,) = shown(capsys, ServeLog(ServeLogOptions()), ours)
+    assert line.endswith(" asr_0_0: Compiled 3 of 9 GPU kernels")
+    assert "Triton" not in line
+    assert not shown(capsys, ServeLog(ServeLogOptions(quiet=True)), ours)
+
+
 def test_all_of_it(capsys: pytest.CaptureFixture[str]) -> None:
     lines = shown(capsys, ServeLog(ServeLogOptions(verbose=True)), LOADING, FAILED, *TABLE)
     assert len(lines) == 7

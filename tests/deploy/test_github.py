@@ -32,8 +32,9 @@ def test_githubs_schemas(schema: str, files: list[Path]) -> None:
     assert checked.returncode == 0, checked.stdout
 
 
-def test_jobs_run_what_is_in_the_repository_and_nothing_else() -> None:
-    workflow: dict[str, Any] = yaml.safe_load((GITHUB / "workflows" / "ci.yml").read_text())
+@pytest.mark.parametrize("file", sorted((GITHUB / "workflows").glob("*.yml")), ids=lambda file: file.stem)
+def test_jobs_run_what_is_in_the_repository_and_nothing_else(file: Path) -> None:
+    workflow: dict[str, Any] = yaml.safe_load(file.read_text())
     commands = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
     assert commands
     for command in commands:

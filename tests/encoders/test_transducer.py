@@ -30,3 +30,12 @@ def test_a_part_of_another_size() -> None:
     tensors["joiner.encoder_proj.weight"] = tensors["joiner.encoder_proj.weight"][:, :-1]
     with pytest.raises(ValueError, match="as in the joiner, got"):
         Transducer.from_tensors(tensors)
+
+
+@pytest.mark.parametrize("bundle", [*OFFLINE, *STREAMING])
+def test_no_random_numbers_are_made_for_it(bundle: str) -> None:
+    """They take as long as reading a checkpoint; every parameter is read from it."""
+    read = read_checkpoint(BUNDLES / bundle / "epoch-1.pt").tensors
+    before = torch.get_rng_state()
+    Transducer.from_tensors(read)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -478,6 +478,8 @@ def test_the_latency_is_that_of_who_waits_longest(monkeypatch: pytest.MonkeyPatc
         recognizer.let_through()
         finished.wait_for(2)
         assert (scheduler.step_sec, scheduler.wait_sec) == (4, 3)
+        assert scheduler.stream_sec == 7
+        assert sum(scheduler.latencies) == scheduler.num_stepped
         # A fifth of a's three seconds, then a fifth of the way from there to b's four.
         assert scheduler.latency_sec() == pytest.approx(0.6 + 0.2 * (4 - 0.6))
         now[0] += 10

@@ -230,6 +230,7 @@ def test_half_a_message_of_everything(gateway: str) -> None:
         ("?sample_rate=many", "invalid_value", "sample_rate", 4400),
         ("?sample_rate=3", "invalid_value", "sample_rate", 4400),
         ("?rate=16000", "unknown_parameter", "rate", 4400),
+        ("?sample_rate=16000&sample_rate=8000", "invalid_value", "sample_rate", 4400),
     ],
 )
 def test_who_cannot_be_served_is_told(gateway: str, query: str, code: str, param: str, close_code: int) -> None:

@@ -22,11 +22,11 @@ def random_zipformer2(*, causal: bool) -> Transducer:
     config = Zipformer2Config(
         num_layers=(1, 1, 1),
         downsampling_factors=(1, 2, 1),
-        encoder_dims=(24, 40, 32),
+        encoder_dims=(28, 44, 36),
         num_heads=(3, 2, 5),
         query_head_dims=(5, 18, 8),
         value_head_dims=(3, 7, 20),
-        feedforward_dims=(16, 24, 32),
+        feedforward_dims=(17, 26, 31),
         conv_kernels=(7, 5, 9),
         pos_dim=10,
         pos_head_dims=(6, 3, 17),
@@ -70,6 +70,6 @@ def _random(encoder: Encoder, recipe: Recipe | None = None) -> Transducer:
     with torch.no_grad():
         for parameter in encoder.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
-    joiner = Joiner(encoder.output_dim, 8, 12, 20)
+    joiner = Joiner(encoder.output_dim, 9, 13, 19)
     nn.init.normal_(joiner.encoder_proj.weight, std=0.3)
-    return Transducer(encoder, Decoder(20, 8, 2), joiner).eval().requires_grad_(False)
+    return Transducer(encoder, Decoder(19, 9, 3, groups=9), joiner).eval().requires_grad_(False)

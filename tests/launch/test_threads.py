@@ -47,7 +47,7 @@ def test_too_few_is_an_error_with_both_numbers(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_what_a_service_needs_grows_with_its_processes() -> None:
-    assert 110 < service_needs(1, gateway=False) < service_needs(2, gateway=False) < service_needs(2, gateway=True)
+    assert 110 < service_needs(1, gateways=0) < service_needs(2, gateways=0) < service_needs(2, gateways=1)
 
 
 def test_the_limit_of_a_user_is_found(tmp_path: Path) -> None:

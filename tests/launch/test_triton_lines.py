@@ -30,6 +30,7 @@ NO_GPU = [
         ("W1129 05:58:07.380776 1 f.cc:1] plain", TritonLine(logging.WARNING, "plain", "f.cc:1")),
         ("Signal (15) received.", TritonLine(logging.INFO, "Signal (15) received.")),
         ("UserWarning: something in a model", TritonLine(logging.WARNING, "UserWarning: something in a model")),
+        ("moulin: asr_0_0: Compiling", TritonLine(logging.INFO, "asr_0_0: Compiling", is_ours=True)),
         ("", TritonLine(logging.INFO, "")),
     ],
 )

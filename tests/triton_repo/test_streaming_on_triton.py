@@ -27,6 +27,7 @@ from moulin.arrays import Floats
 from moulin.audio.decode import read_audio
 from moulin.bundle.load import load_bundle
 from moulin.demo.files import DEMO_STREAMING_MODEL
+from moulin.engine.step_scheduler import LATENCIES_SEC
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.evaluate.manifest import demo_clips
 from moulin.evaluate.wer import WordErrors, count_word_errors, digits_spelled_alike
@@ -699,6 +700,24 @@ def test_our_metrics_are_among_tritons(server: TritonServer, client: Any) -> Non
     assert [_metric(server, name) - value for name, value in zip(names, before, strict=True)] == [1.0, 2.0, 1.0]
     assert _metric(server, "moulin_streams_limit") == MAX_STREAMS
     assert _metric(server, "moulin_streams_limit", STREAMING_MODEL_NAME) == 1024
+
+
+def test_the_latency_of_steps_is_a_histogram(server: TritonServer, client: Any) -> None:
+    _wait_for_metrics(server, client)
+    before = _metric(server, "moulin_step_latency_seconds_count")
+    for kind in ("s", "", "e"):
+        _ask(client, 602, SPEECH, kind)
+    _eventually(lambda: _metric(server, "moulin_step_latency_seconds_count") > before)
+    with urllib.request.urlopen(server.metrics_url, timeout=PATIENCE_SEC) as response:
+        text = response.read().decode()
+    found = re.findall(r"^moulin_step_latency_seconds_bucket{([^}]*)} (\S+)$", text, re.MULTILINE)
+    of_model = [(labels, float(value)) for labels, value in found if f'model="{TINY_STREAMING_MODEL}"' in labels]
+    buckets = {float(re.search(r'le="([^"]+)"', labels)[1]): value for labels, value in of_model}  # type: ignore[index]
+    in_order = [buckets[bound] for bound in sorted(buckets)]
+    assert sorted(buckets) == [*LATENCIES_SEC, float("inf")]
+    assert in_order == sorted(in_order)
+    assert in_order[-1] == _metric(server, "moulin_step_latency_seconds_count")
+    assert _metric(server, "moulin_step_latency_seconds_sum") > 0
 
 
 def test_a_server_with_open_streams_stops(tmp_path: Path) -> None:

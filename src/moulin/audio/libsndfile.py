@@ -7,13 +7,18 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from moulin.audio.decoded import CannotDecodeError, Sound, StoppedEarlyError, closing, reason, refusal
 from moulin.audio.parts import BinaryFile
 
 logger = logging.getLogger(__name__)
 
-# Small, because a truncated FLAC loses the whole block in which libsndfile meets the truncation.
-_BLOCK_FRAMES = 4096
+_CODED_FRAMES = 4096
+_BLOCK_SAMPLES = 1 << 15
+"""Samples of all channels in a block: what is done for each block costs as much as decoding some thousands."""
+_PLAIN = ("PCM_16", "PCM_24", "PCM_32", "PCM_S8", "PCM_U8", "FLOAT", "DOUBLE", "ULAW", "ALAW")
+"""Subtypes that are not coded, but in FLAC."""
 
 # A file that declares no samples but is larger than any header was never given its length by its writer.
 _MAX_HEADER_BYTES = 4096
@@ -47,21 +52,37 @@ def soundfile_sounds(name: str, file: BinaryFile) -> Iterator[Sound]:
 
 
 def _blocks(name: str, sound: Any, librarys_error: type[Exception]) -> Iterator[Sound]:
-    done = 0
+    done, at_once = 0, _frames_at_once(sound)
     while True:
-        try:
-            block = sound.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)
-        except Exception as error:
+        block = np.empty((max(at_once, _BLOCK_SAMPLES // sound.channels), sound.channels), np.float32)
+        filled, fault = 0, None
+        while filled < len(block) and fault is None:
+            try:
+                read = len(sound.read(out=block[filled : filled + at_once]))
+            except Exception as error:
+                fault = error
+                break
+            if read == 0:
+                break
+            filled += read
+        if filled:
+            done += filled
+            yield Sound(sound.samplerate, block[:filled])
+        if fault is not None:
             if done == 0:
-                raise refusal(name, error) from error
-            if not isinstance(error, librarys_error):
-                raise
-            raise StoppedEarlyError(reason(error)) from error
-        if len(block) == 0:
+                raise refusal(name, fault) from fault
+            if not isinstance(fault, librarys_error):
+                raise fault
+            raise StoppedEarlyError(reason(fault)) from fault
+        if filled < len(block):
             break
-        done += len(block)
-        yield Sound(sound.samplerate, block)
     if done < sound.frames < _UNKNOWN_FRAMES:
         raise StoppedEarlyError(
             f"{done / sound.samplerate:.3f} s of a declared {sound.frames / sound.samplerate:.3f} s are there"
         )
+
+
+def _frames_at_once(sound: Any) -> int:
+    """Few of what is coded: of a truncated FLAC all frames of a read are lost in which libsndfile meets the end."""
+    is_coded = sound.format == "FLAC" or sound.subtype not in _PLAIN
+    return _CODED_FRAMES if is_coded else max(_CODED_FRAMES, _BLOCK_SAMPLES // sound.channels)

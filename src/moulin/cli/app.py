@@ -10,7 +10,22 @@ from typing import Annotated
 import typer
 
 from moulin import __version__
-from moulin.cli import bench, bulk, doctor, export, fetch, gateway, inspect, lm, repo, serve, stream, transcribe, trt
+from moulin.cli import (
+    bench,
+    bulk,
+    doctor,
+    export,
+    fetch,
+    gateway,
+    inspect,
+    lm,
+    repo,
+    serve,
+    stream,
+    transcribe,
+    trt,
+    warm,
+)
 from moulin.cli.interrupt import STATUS, interrupts
 from moulin.cli.messages import show_error
 from moulin.cli.verbs import HELP_WIDTH, Verbs
@@ -30,7 +45,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for verb in (serve, gateway, transcribe, stream, inspect, export, fetch, doctor):
+for verb in (serve, gateway, transcribe, stream, inspect, export, warm, fetch, doctor):
     verb.add_to(app)
 app.add_typer(bulk.app, name="bulk")
 app.add_typer(repo.app, name="repo")

@@ -34,10 +34,10 @@ class GpuRuns:
     model: Path | None = option(None, "The folder of an offline checkpoint instead.")
     parts: str = option("pipeline", "What to measure, of the parts above, separated by commas.")
     beam: int | None = option(
-        None, "Of the parts pipeline and search.", usual="4; 6 for zipformer2-290m", bounds=AT_LEAST_1
+        None, "Of the parts pipeline, hotwords and search.", usual="4; 6 for zipformer2-290m", bounds=AT_LEAST_1
     )
-    batches: str = option("256,1", "Utterances in a call, of the part pipeline.")
-    calls: str = option("4,60", "How many calls of each, of the part pipeline.")
+    batches: str = option("256,1", "Utterances in a call, of the parts pipeline and hotwords.")
+    calls: str = option("4,60", "How many calls of each, of the parts pipeline and hotwords.")
     utterances: int = option(100_000, "Of the part memory.", bounds=Bounds(at_least=256))
     device: str = option("cuda", "cuda or cuda:N.")
 
@@ -54,9 +54,9 @@ def gpu(runs: GpuRuns, to: ToOption = None) -> None:
     """Our offline GPU engine in this process, from waveforms in host memory to transcripts with word times.
 
     Parts: pipeline (RTFx by search and by utterances a call); options (equal options against another set for each
-    utterance); search (the search's kernels alone); breakdown (where a call spends its time); memory (of the GPU, over
-    many utterances). The encoder alone is measured by bench encoder, the service by bench offline --workers. Ctrl-C
-    ends with what there is.
+    utterance); hotwords (100 phrases for each utterance against none); search (the search's kernels alone); breakdown
+    (where a call spends its time); memory (of the GPU, over many utterances). The encoder alone is measured by bench
+    encoder, the service by bench offline --workers. Ctrl-C ends with what there is.
     """
     from moulin.evaluate.report import check_outputs, make_report, write
     from moulin.evaluate.results.fields import from_json, to_json
@@ -99,6 +99,7 @@ def _measure(model: Path, engine: EngineChoice, wanted: _Wanted, done: Mapping[s
 
     typer.echo(f"opening {wanted.size} …", err=True)
     with open_recognizer(model, engine) as recognizer:
+        getattr(recognizer.pipeline, "capture_all", lambda: None)()
         for part, runs in done.items():
             for run in _PARTS[part](recognizer, wanted):
                 runs.append(run)
@@ -119,6 +120,13 @@ def _options(recognizer: Recognizer, wanted: _Wanted) -> Iterator[object]:
     from moulin.evaluate.gpu_benchmark import measure_options
 
     yield measure_options(recognizer, wanted.size)
+
+
+def _hotwords(recognizer: Recognizer, wanted: _Wanted) -> Iterator[object]:
+    from moulin.evaluate.gpu_benchmark import measure_hotwords
+
+    for batch, calls in wanted.shapes:
+        yield measure_hotwords(recognizer, wanted.size, wanted.beam, batch, calls)
 
 
 def _search(recognizer: Recognizer, wanted: _Wanted) -> Iterator[object]:
@@ -144,6 +152,7 @@ def _memory(recognizer: Recognizer, wanted: _Wanted) -> Iterator[object]:
 _PARTS: Mapping[str, Callable[[Recognizer, _Wanted], Iterator[object]]] = {
     "pipeline": _pipeline,
     "options": _options,
+    "hotwords": _hotwords,
     "search": _search,
     "breakdown": _breakdown,
     "memory": _memory,

@@ -23,8 +23,8 @@ from moulin.errors import OptionsError
 from moulin.extras import install_hint
 from moulin.options import Bounds, held, option
 
-_METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-"""The variable with the folder of metrics, which prometheus_client reads when it is imported."""
+_SHARED_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable with the folder that workers share, which prometheus_client reads when it is imported."""
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def gateway(
         str | None,
         typer.Option(help="The model in Triton that clients get who ask for OpenAI's.  [default: transducer]"),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that serve together; limits count in each.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that serve together, and share the limits.")] = 1,
     listen_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     supervision_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     otlp_endpoint: Annotated[
@@ -140,7 +140,7 @@ def gateway(
         "default_model": name,
         "otlp_endpoint": otlp_endpoint,
         "supervision_fd": supervision_fd,
-        "metrics_folder": os.environ.get(_METRICS_VARIABLE),
+        "shared_folder": os.environ.get(_SHARED_VARIABLE),
     }
     settings = gateway_settings(
         **listening.settings(),
@@ -196,7 +196,7 @@ def _run_workers(listener: socket.socket, count: int, riva_port: int | None) -> 
             f"{board.fd}",
             *(() if riva_port is None else ("--riva-port", f"{riva_port}")),
         ]
-        environ = {**os.environ, _METRICS_VARIABLE: folder}
+        environ = {**os.environ, _SHARED_VARIABLE: folder}
         fds = (listener.fileno(), board.fd)
         run_workers(command, count, environ=environ, pass_fds=fds, board=board, on_end=ended)
 

@@ -28,6 +28,7 @@ class GatewayOptions:
         bounds=Bounds(at_least=0, at_most=65535),
     )
     riva_port: int | None = riva_port_option()
+    workers: int = option(1, "Processes of the gateway, which share its limits.", bounds=Bounds(at_least=1))
     no_gateway: bool = option(False, "Triton alone.")
     access: GatewayAccess = held(GatewayAccess)
     openai: OpenAIOptions = held(OpenAIOptions)
@@ -36,10 +37,11 @@ class GatewayOptions:
         check_options(self)
 
     def place(
-        self, host: str, *, quiet: bool, log_format: LogFormat, config: Path | None = None
+        self, host: str, *, quiet: bool, log_format: LogFormat, max_streams: int = 0, config: Path | None = None
     ) -> GatewayPlace | None:
         """The gateway's addresses; None for no gateway. A port of 0 becomes a free one. `config` is a settings file,
-        whose table [gateway] has its other settings.
+        whose table [gateway] has its other settings. Where these say nothing of it, the gateway takes at least
+        `max_streams` live streams.
 
         Raises OptionsError where keys are needed and missing, or packages are; LaunchError for a busy port.
         """
@@ -53,6 +55,11 @@ class GatewayOptions:
         from moulin.gateway.settings import gateway_settings
 
         settings = gateway_settings(host=host, **self.access.settings(), **self.openai.settings())
+        more_streams = max_streams if max_streams > settings.max_streams else None
+        if setting_of(config, "gateway", "max-streams") is not None:
+            more_streams = None
+        if more_streams is not None:
+            settings = settings.model_copy(update={"max_streams": more_streams})
         connection_limit(settings)
         wanted = {"--gateway-port": self.port}
         if self.riva_port is not None:
@@ -64,6 +71,8 @@ class GatewayOptions:
             ports.get("--riva-port"),
             self.access,
             self.openai,
+            self.workers,
+            more_streams,
             quiet,
             log_format,
             config if has_table(config, "gateway") else None,
@@ -79,6 +88,9 @@ class GatewayPlace:
     riva_port: int | None
     access: GatewayAccess
     openai: OpenAIOptions
+    workers: int
+    max_streams: int | None
+    """Its limit on live streams; None for what it has by itself."""
     quiet: bool
     log_format: LogFormat
     config: Path | None
@@ -112,7 +124,9 @@ class GatewayPlace:
         from moulin.launch.gateway import GatewayProcess
 
         arguments = ["--triton", triton, "--host", self.host, "--port", str(self.port), "--name", model]
-        arguments += ["--log-format", self.log_format]
+        arguments += ["--log-format", self.log_format, "--workers", str(self.workers)]
+        if self.max_streams is not None:
+            arguments += ["--max-streams", str(self.max_streams)]
         if self.riva_port is not None:
             arguments += ["--riva-port", str(self.riva_port)]
         if self.config is not None:

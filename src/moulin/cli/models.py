@@ -14,7 +14,6 @@ from moulin.cli.model_options import NOTHING_SAID, ModelOptions
 from moulin.errors import BundleError, OptionsError
 from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
 from moulin.models.host_search import needs_host_search
-from moulin.models.language_model_files import with_scales
 from moulin.options import held, option
 from moulin.triton_repo.contract import MODEL_NAME, streaming_name_beside
 from moulin.triton_repo.offline_options import OfflineOptions
@@ -61,8 +60,7 @@ class Services:
     @property
     def host_search(self) -> str | None:
         """As `needs_host_search` says it; both services have these options from the same flags."""
-        decoding = with_scales(self.offline.decoding, self.offline.lm)
-        return needs_host_search(decoding, hotwords=self.offline.hotwords is not None)
+        return needs_host_search(self.offline.decoding)
 
 
 @dataclass(frozen=True, slots=True)

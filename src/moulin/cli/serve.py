@@ -28,6 +28,7 @@ from moulin.launch.server_options import ServerOptions
 from moulin.launch.threads import expect_threads, service_needs
 from moulin.options import held
 from moulin.triton_repo.contract import MODEL_NAME, STREAMING_MODEL_NAME
+from moulin.triton_repo.streaming_options import StreamingOptions
 
 if TYPE_CHECKING:
     from moulin.launch.server import TritonServer
@@ -99,12 +100,17 @@ def serve(
     with log.errors():
         expect_address_space()
         instances = max(2, len(models)) * services.offline.instances
-        expect_threads(service_needs(instances, gateway=not running.gateway.no_gateway), "the service")
+        gateways = 0 if running.gateway.no_gateway else running.gateway.workers
+        expect_threads(service_needs(instances, gateways=gateways), "the service")
         unblock_stderr()
         if config is not None:
             log.say(f"Settings from {config}")
         gateway = running.gateway.place(
-            running.server.host, quiet=running.log.quiet, log_format=log.form, config=config
+            running.server.host,
+            quiet=running.log.quiet,
+            log_format=log.form,
+            max_streams=_asked_streams(services),
+            config=config,
         )
         service = _Service(running, log, gateway, parent)
         if repository is not None:
@@ -125,6 +131,12 @@ def serve(
             both_ways=True,
         )
         _serve_models(named, services, service)
+
+
+def _asked_streams(services: Services) -> int:
+    """--max-streams, where it is not the usual number: more than a gateway usually has descriptors for."""
+    asked = services.streaming.max_streams
+    return 0 if asked == StreamingOptions().max_streams else asked
 
 
 @contextmanager

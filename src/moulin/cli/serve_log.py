@@ -41,6 +41,7 @@ class ServeLog:
     def __init__(self, options: ServeLogOptions) -> None:
         self.form: LogFormat = options.log_format
         self._level = logging.INFO if options.verbose else logging.WARNING
+        self._quiet = options.quiet
         self._formatter = formatter(options.log_format)
         self._repeats = Repeats(burst=100)
         self._lines = TritonLines(needs_gpu=False)
@@ -71,7 +72,8 @@ class ServeLog:
     def triton_line(self, line: str) -> None:
         """A line of tritonserver's output; the same, apart from numbers, only so often."""
         read = self._lines.read(line)
-        if read.level < self._level or (self.form == "json" and not read.text.strip()):
+        hidden = self._quiet if read.is_ours else read.level < self._level
+        if hidden or (self.form == "json" and not read.text.strip()):
             return
         left_out = self._repeats.admit(_NUMBERS.sub("#", read.text[:_KEY_LENGTH]))
         if left_out is None:
@@ -79,7 +81,7 @@ class ServeLog:
         more = f" ({left_out} more like this were not shown)" if left_out else ""
         fields = {"source": read.source} if read.source else {}
         about = ""
-        if self.form == "text":
+        if self.form == "text" and not read.is_ours:
             about = f"Triton {logging.getLevelName(read.level).lower()}: " if read.source else "Triton: "
         self._write(read.level, "tritonserver", about + read.text + more, fields)
 

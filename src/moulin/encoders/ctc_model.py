@@ -12,6 +12,7 @@ from moulin.encoders.acoustic_model import AcousticModel, encoder_and_head, has_
 from moulin.encoders.ctc_head import CtcHead
 from moulin.encoders.encoder import Encoder
 from moulin.encoders.recipe import NOTHING_SAID, Recipe
+from moulin.encoders.tensors import Uninitialized
 
 
 class CtcModel(AcousticModel):
@@ -26,7 +27,8 @@ class CtcModel(AcousticModel):
     def from_tensors(cls, tensors: Mapping[str, Tensor], recipe: Recipe = NOTHING_SAID) -> Self:
         """The model with the parameters `tensors`, under Icefall's names. Raises ValueError where a part is missing or
         does not fit, and where `recipe` contradicts the shapes."""
-        encoder, ctc = encoder_and_head(tensors, recipe)
+        with Uninitialized():
+            encoder, ctc = encoder_and_head(tensors, recipe)
         if ctc is None:
             raise ValueError(f"it has no '{ctc_head.PREFIX}*'")
         return cls(encoder, ctc)

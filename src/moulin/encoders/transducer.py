@@ -13,7 +13,7 @@ from moulin.encoders.decoder import Decoder
 from moulin.encoders.encoder import Encoder
 from moulin.encoders.joiner import Joiner
 from moulin.encoders.recipe import NOTHING_SAID, Recipe
-from moulin.encoders.tensors import part
+from moulin.encoders.tensors import Uninitialized, part
 from moulin.encoders.zipformer2 import Zipformer2
 
 
@@ -32,9 +32,10 @@ class Transducer(AcousticModel):
         `recipe` has the facts that shapes do not determine. Raises ValueError for other models than Icefall's
         transducers, where parts are missing or do not fit together, and where `recipe` contradicts the shapes.
         """
-        encoder, ctc = encoder_and_head(tensors, recipe)
-        decoder = Decoder.from_tensors(_named(tensors, "decoder."), bigram_relu=not isinstance(encoder, Zipformer2))
-        joiner = Joiner.from_tensors(_named(tensors, "joiner."))
+        with Uninitialized():
+            encoder, ctc = encoder_and_head(tensors, recipe)
+            decoder = Decoder.from_tensors(_named(tensors, "decoder."), bigram_relu=not isinstance(encoder, Zipformer2))
+            joiner = Joiner.from_tensors(_named(tensors, "joiner."))
         for what, got, wanted in (
             ("the encoder's channels", encoder.output_dim, joiner.encoder_proj.in_features),
             ("the decoder's channels", decoder.dim, joiner.decoder_proj.in_features),

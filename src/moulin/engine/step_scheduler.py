@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ _LATENCY_SHARE = 0.2
 _LATENCY_FORGOTTEN_SEC = 1.0
 """Time without a step after which the average counts as 0: else a service that refuses streams for its latency would
 never take one again."""
+
+LATENCIES_SEC = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12)
+"""Bounds of `StepScheduler.latencies`."""
 
 Done = Callable[[Exception | None], None]
 """A callback, called on a worker's thread when a stream has no full window left, or with the error of its step.
@@ -77,6 +81,11 @@ class StepScheduler:
         """Seconds that all steps took together."""
         self.wait_sec = 0.0
         """Seconds that all streams waited for their steps to begin, together."""
+        self.stream_sec = 0.0
+        """Seconds from when each stream was ready to the end of its step, of all streams together."""
+        self.latencies = [0] * (len(LATENCIES_SEC) + 1)
+        """How many streams' steps, from when the stream was ready to the step's end, took at most each of LATENCIES_SEC
+        and more than the one before; the last is of those that took longer."""
         self._latency_sec = 0.0
         self._last_step_end = time.monotonic()
         self._workers = [
@@ -149,7 +158,10 @@ class StepScheduler:
     def _note_times(self, batch: Sequence[_Waiting], begin: float, end: float) -> None:
         """Add a step's times to the sums. The lock is held, and `since` is still when each of `batch` began to wait."""
         self.step_sec += end - begin
-        self.wait_sec += sum((begin - waiting.since) * len(waiting.slots) for waiting in batch)
+        for waiting in batch:
+            self.wait_sec += (begin - waiting.since) * len(waiting.slots)
+            self.stream_sec += (end - waiting.since) * len(waiting.slots)
+            self.latencies[bisect_left(LATENCIES_SEC, end - waiting.since)] += len(waiting.slots)
         self._latency_sec += _LATENCY_SHARE * (end - batch[0].since - self._latency_sec)
         self._last_step_end = end
 

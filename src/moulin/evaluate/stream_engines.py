@@ -27,9 +27,12 @@ _PLAIN_STREAMS = 512
 def open_streams(
     spec: ModelSpec, engine: EngineChoice, *, max_streams: int, max_batch: int | None = None
 ) -> StreamRecognizer:
-    """A warm recognizer for `max_streams` of `spec`, opened as the service opens it."""
+    """A warm recognizer for `max_streams` of `spec`, opened as the service opens it, with all graphs."""
     recognizer = open_stream_recognizer(spec.file, engine, max_streams=max_streams, max_batch=max_batch)
     recognizer.warm_up()
+    pipeline = getattr(recognizer.stepper, "pipeline", None)
+    if pipeline is not None:
+        pipeline.capture_all()
     return recognizer
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+
+from moulin.gateway.shared_counts import Counts, OwnCounts
 
 _KEPT_SHARE = 8
 """An eighth more places than the limit are kept for callers that have few, so that no single caller can take all."""
@@ -24,21 +25,22 @@ class FairPlaces:
     Beside them a few are kept for callers that have hardly any: these need not wait for others' work to end.
     """
 
-    def __init__(self, places: int) -> None:
+    def __init__(self, places: int, counts: Counts | None = None) -> None:
+        """`counts` may be shared with other processes, as long as nobody waits for a place: who waits is told of
+        places of this process only."""
         self._places = places
-        self._held: Counter[str] = Counter()
-        self._taken = 0
+        self._counts = counts or OwnCounts()
         self._waiting: list[_Waiting] = []
 
     @property
     def taken(self) -> int:
         """The number of places in use."""
-        return self._taken
+        return self._counts.taken
 
     @property
     def full(self) -> bool:
         """Whether all places are taken, those that are kept left out."""
-        return self._taken >= self._places
+        return self._counts.taken >= self._places
 
     def resize(self, places: int) -> None:
         """Have so many places from now on. Nobody loses a place: where there are fewer, some are not given again."""
@@ -47,18 +49,17 @@ class FairPlaces:
 
     def take(self, caller: str) -> bool:
         """Take a place for `caller` if there is one; it is to be released."""
-        if not self._has_place(caller):
-            return False
-        self._held[caller] += 1
-        self._taken += 1
-        return True
+        with self._counts.alone():
+            if not self._has_place(caller):
+                self._counts.forget_the_dead()
+                if not self._has_place(caller):
+                    return False
+            self._counts.add(caller, 1)
+            return True
 
     def release(self, caller: str) -> None:
         """Give back one of the caller's places, to whoever waits and has fewest."""
-        self._taken -= 1
-        self._held[caller] -= 1
-        if not self._held[caller]:
-            del self._held[caller]
+        self._counts.add(caller, -1)
         self._hand_out()
 
     @asynccontextmanager
@@ -86,16 +87,17 @@ class FairPlaces:
             raise
 
     def _has_place(self, caller: str) -> bool:
-        if self._taken < self._places:
+        taken = self._counts.taken
+        if taken < self._places:
             return True
         kept = -(-self._places // _KEPT_SHARE)
         few = -(-kept // 4)  # a caller with fewer places may have one of those that are kept
-        return self._taken < self._places + kept and self._held[caller] < few
+        return taken < self._places + kept and self._counts.held(caller) < few
 
     def _hand_out(self) -> None:
         # A task that was cancelled is in the list until it runs again.
         while waiting := [one for one in self._waiting if not one.place.cancelled()]:
-            next_one = min(waiting, key=lambda one: self._held[one.caller])  # the first of equals
+            next_one = min(waiting, key=lambda one: self._counts.held(one.caller))  # the first of equals
             if not self.take(next_one.caller):
                 return
             self._waiting.remove(next_one)

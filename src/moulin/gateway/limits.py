@@ -10,24 +10,25 @@ from moulin.gateway.api_error import RETRY_AFTER_SEC, ApiError
 from moulin.gateway.connection_limit import wanted_connections
 from moulin.gateway.fair_places import FairPlaces
 from moulin.gateway.settings import GatewaySettings
-
-_MAX_CALLERS = 10_000
-"""The number of callers with a remembered rate, limited because a caller can have many addresses."""
+from moulin.gateway.shared_counts import OwnTimes, SharedCounts, SharedFile, SharedTimes, Times
 
 
 class Limits:
-    """Counts of one worker process. Work beyond a limit is refused at once, with 429 and a time to retry.
+    """Counts of all workers of a gateway. Work beyond a limit is refused at once, with 429 and a time to retry.
 
     A caller is an API key or, without keys, an address (`Access`). An eighth more than a limit is kept for callers that
     have hardly anything under way: one caller alone can fill the limit, and not shut out the others.
     """
 
     def __init__(self, settings: GatewaySettings, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` is the same for all processes of the machine."""
         self._settings, self._clock = settings, clock
-        self._requests, self._streams = FairPlaces(settings.max_requests), FairPlaces(settings.max_streams)
+        shared = None if settings.shared_folder is None else SharedFile(settings.shared_folder / "limits")
+        self._requests = FairPlaces(settings.max_requests, SharedCounts(shared, "requests") if shared else None)
+        self._streams = FairPlaces(settings.max_streams, SharedCounts(shared, "streams") if shared else None)
         self._sessions = FairPlaces(-(-wanted_connections(settings) * 3 // 4))
-        self._full_at: dict[str, float] = {}
-        """The time at which each caller's allowance is full again, in the order of last use."""
+        self._full_at: Times = OwnTimes() if shared is None else SharedTimes(shared)
+        """The time at which each caller's allowance is full again."""
 
     @contextmanager
     def request(self, caller: str) -> Iterator[None]:
@@ -43,7 +44,7 @@ class Limits:
 
     @contextmanager
     def session(self, caller: str) -> Iterator[None]:
-        """Count one live session of `caller`, with audio or without, within the context. Three quarters of all
+        """Count one live session of `caller`, with audio or without, within the context. Three quarters of a process's
         connections may be sessions. Raises ApiError at the limit."""
         with _taken(self._sessions, caller, "live sessions are open"):
             yield
@@ -57,20 +58,19 @@ class Limits:
         if per_minute is None:
             return
         now, one_sec = self._clock(), 60.0 / per_minute
-        full_at = max(self._full_at.pop(caller, now), now)
-        # At most a minute's refill may be owed; with less than one request a minute, one request's.
-        wait_sec = full_at + one_sec - now - max(60.0, one_sec)
-        if wait_sec > 1e-9:
-            self._full_at[caller] = full_at
-            raise ApiError(
-                429,
-                f"Expected at most {per_minute:g} requests a minute, got more",
-                code="rate_limit_exceeded",
-                retry_after_sec=wait_sec,
-            )
-        self._full_at[caller] = full_at + one_sec
-        if len(self._full_at) > _MAX_CALLERS:
-            del self._full_at[next(iter(self._full_at))]
+        with self._full_at.alone():
+            full_at = max(self._full_at.of(caller), now)
+            # At most a minute's refill may be owed; with less than one request a minute, one request's.
+            wait_sec = full_at + one_sec - now - max(60.0, one_sec)
+            if wait_sec <= 1e-9:
+                self._full_at.put(caller, full_at + one_sec)
+                return
+        raise ApiError(
+            429,
+            f"Expected at most {per_minute:g} requests a minute, got more",
+            code="rate_limit_exceeded",
+            retry_after_sec=wait_sec,
+        )
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from moulin.errors import AudioError, MoulinError
 from moulin.gateway.api_error import ApiError, api_error
 from moulin.gateway.client_secret_routes import configured
 from moulin.gateway.client_secrets import ClientSecret
+from moulin.gateway.form_fields import given_twice
 from moulin.gateway.live_connection import LiveConnection
 from moulin.gateway.live_recognition import LiveRecognition
 from moulin.gateway.live_session import Encoding, LiveSession
@@ -73,8 +74,17 @@ def _live_refusal(error: ApiError) -> dict[str, Any]:
     return LiveSession.refused(error).fields
 
 
+def _parameters(websocket: WebSocket) -> dict[str, str]:
+    """The URL's parameters. Raises ApiError for one that has two values."""
+    found: dict[str, str] = {}
+    for name, value in websocket.query_params.multi_items():
+        if found.setdefault(name, value) != value:
+            raise given_twice(name, found[name], value)
+    return found
+
+
 async def _realtime_session(services: Services, websocket: WebSocket) -> Session:
-    query = websocket.query_params
+    query = _parameters(websocket)
     older = "realtime=v1" in websocket.headers.get("openai-beta", "")
     secret: ClientSecret | None = websocket.state.client_secret
     if secret is not None:
@@ -90,7 +100,7 @@ async def _realtime_session(services: Services, websocket: WebSocket) -> Session
 
 
 async def _live_session(services: Services, websocket: WebSocket) -> Session:
-    query = websocket.query_params
+    query = _parameters(websocket)
     unknown = set(query) - {"model", "encoding", "sample_rate"}
     if unknown:
         raise ApiError(

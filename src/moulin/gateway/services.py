@@ -33,7 +33,7 @@ class Services:
     @classmethod
     def of(cls, settings: GatewaySettings) -> Services:
         triton = TritonServers(settings.triton, timeout_sec=settings.triton_timeout_sec)
-        metrics = Metrics(settings.metrics_folder)
+        metrics = Metrics(settings.shared_folder)
         tracing = open_tracing(settings.otlp_endpoint)
         recordings = Recordings(triton, metrics, tracing, DecodingLimits(cpu_sec=settings.max_decode_sec))
         by_stream, limits = RecordingsByStream(triton, metrics), Limits(settings)

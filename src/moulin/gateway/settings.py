@@ -73,8 +73,9 @@ class GatewaySettings(BaseModel):
     """A live session over a WebSocket of moulin's or OpenAI's without messages for this time is closed."""
     triton_timeout_sec: PositiveFloat = 120.0
     """The timeout for one piece of audio."""
-    metrics_folder: Path | None = None
-    """The folder in which a gateway's workers share their metrics, so that each can report those of all."""
+    shared_folder: Path | None = None
+    """The folder in which a gateway's workers share metrics and counts: each reports those of all, and limits are one
+    for all."""
     supervision_fd: int | None = None
     """The descriptor of the supervisor's `SupervisionBoard`, whose state the gateway publishes."""
     otlp_endpoint: str | None = None

@@ -15,7 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from moulin.arrays import Ints32
 from moulin.encoders.joiner import Joiner
 from moulin.encoders.recipe import Recipe
 from moulin.gpu.kernels.stream_attention import Chunks
+from moulin.gpu.shared_parameters import shared
 
 Counts = Ints32
 
@@ -66,14 +67,11 @@ class GpuEncoder(ABC):
         [B, T', out_channels]."""
 
 
-class GpuStreamEncoder(Protocol):
+class GpuStreamEncoder(ABC):
     """An encoder from feature windows to encoder frames, projected for the joiner, with all streams' states by slot.
 
     Slots need no reset: chunk 0 of a stream reads nothing that another stream left there.
     """
-
-    dtype: torch.dtype
-    feature_dim: int
 
     def __init__(
         self,
@@ -86,21 +84,38 @@ class GpuStreamEncoder(Protocol):
         dtype: torch.dtype,
     ) -> None:
         """The form of `encoder`, which is of the family that `moulin.gpu.families` has it for, and of the joiner's
-        projection, for streams in `capacity` slots. Raises EngineError for sizes that the kernels do not take."""
+        projection, for streams in `capacity` slots. Raises EngineError for sizes that the kernels do not take, and
+        ValueError for a model that was not trained for streaming."""
+        self.dtype, self.feature_dim, self._max_batch = dtype, encoder.feature_dim, max_batch
+        self._like = torch.empty(0, device=device, dtype=dtype)
+        self._make(encoder, capacity, self._like)
+        self._encoder_proj = Projection.of(joiner.encoder_proj, missing=None, like=self._like)
+
+    @abstractmethod
+    def _make(self, encoder: Any, capacity: int, like: Tensor) -> None:
+        """Make all parts before the joiner's projection, with the dtype and on the device of `like`."""
+
+    def _lengths_of(self, frames: int) -> Tensor:
+        """int32 [max_batch], all `frames`: lengths of a batch, for kernels that ask for them."""
+        return torch.full((self._max_batch,), frames, dtype=torch.int32, device=self._like.device)
 
     @staticmethod
+    @abstractmethod
     def check_sizes(tensors: Mapping[str, Any], recipe: Recipe) -> None:
         """Raises EngineError where the kernels do not take the sizes of a model with `tensors`, of which only the
         shapes are looked at, and `recipe`, which has those of streaming."""
 
     @staticmethod
+    @abstractmethod
     def state_bytes(encoder: Any, dtype: torch.dtype) -> int:
         """The size of a stream's states on the card, for `encoder` in `dtype`."""
 
     @property
+    @abstractmethod
     def out_frames(self) -> int:
         """Encoder frames of a chunk, without those of its right context."""
 
+    @abstractmethod
     def __call__(self, windows: Tensor, at: Chunks) -> Tensor:
         """Windows float32 [B, T, feature_dim] of the chunks `at` to encoder_out [B, out_frames, joiner_dim].
 
@@ -126,7 +141,7 @@ class Projection:
         bias = torch.cat([bias_of(layer) for layer in layers])
         if missing is not None:
             bias = bias + weight @ missing
-        return cls(weight.t().to(like.device, like.dtype), bias.to(like.device, like.dtype))
+        return cls(shared(weight.t(), like.device, like.dtype), shared(bias, like.device, like.dtype))
 
     def __call__(self, rows: Tensor) -> Tensor:
         return torch.addmm(self.bias, rows, self.weight)
@@ -140,7 +155,7 @@ class Addition:
 
     @classmethod
     def of(cls, layer: nn.Linear | nn.Conv1d, *, like: Tensor) -> Addition:
-        return cls(layer.weight.detach().float().flatten(1).t().to(like.device, like.dtype))
+        return cls(shared(layer.weight.detach().float().flatten(1).t(), like.device, like.dtype))
 
     def __call__(self, rows: Tensor, change: Tensor) -> Tensor:
         """Add the layer's output for `change` to `rows`, in place."""
@@ -160,7 +175,7 @@ def bias_of(layer: nn.Linear | nn.Conv1d) -> Tensor:
 
 def on(tensor: Tensor, like: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
     """A parameter on the device of `like`, in its dtype unless another is given."""
-    return tensor.detach().to(like.device, dtype or like.dtype).contiguous()
+    return shared(tensor.contiguous(), like.device, dtype or like.dtype)
 
 
 def embedding_projection(out: nn.Linear, bands: int, like: Tensor) -> Projection:

@@ -13,8 +13,12 @@ OFFLINE_FAMILIES = {
 }
 """Classes for whole utterances: each is a `moulin.gpu.encoder.GpuEncoder`."""
 
-MAX_CONTEXT_SIZE = 2
-"""The most tokens that a decoder may see."""
+
+def contexts_fit(vocab_size: int, context_size: int) -> bool:
+    """Whether 64 bits number all contexts of a decoder that sees `context_size` tokens: four of a vocabulary of 55,000,
+    seven of one of 500."""
+    return bool((vocab_size + 1) ** context_size < 1 << 63)
+
 
 STREAM_FAMILIES = {
     "zipformer2": "moulin.gpu.stream_zipformer2:GpuStreamZipformer2",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import torch
@@ -36,6 +37,11 @@ def bucket_rows(rows: int) -> int:
     return -(-rows // step) * step
 
 
+def power_of_two(count: int) -> int:
+    """The least one that is at least `count`: the places of a beam."""
+    return 1 << (count - 1).bit_length()
+
+
 def most_rows(limit: int) -> int:
     """The largest bucket of utterances up to `limit`, at least 1."""
     rows = max(limit, 1)
@@ -52,7 +58,7 @@ class EncoderGraphs:
     ) -> None:
         """Batches of more than `max_batch_frames` feature frames, filling included, run without a graph; all do, unless
         `enabled`."""
-        self._encoder, self._device, self._enabled = encoder, device, enabled
+        self._encoder, self._device, self.enabled = encoder, device, enabled
         self._channels = encoder.out_channels
         rates = encoder.counts_of(1).shape[0]
         self._max_frames = max_batch_frames
@@ -107,7 +113,7 @@ class EncoderGraphs:
             self.run(features, counts)
 
     def _has_graph(self, rows: int, frames: int) -> bool:
-        return self._enabled and rows * frames <= self._max_frames
+        return self.enabled and rows * frames <= self._max_frames
 
     def _capture(self, features: Tensor, counts: Tensor, out: Tensor) -> torch.cuda.CUDAGraph:
         graph, _ = capture(lambda: out.copy_(self._encoder(features, counts)), self._pool)
@@ -124,6 +130,11 @@ def capture(run: Callable[[], Out], pool: Any) -> tuple[torch.cuda.CUDAGraph, Ou
     # "thread_local" lets other threads allocate. `torch.cuda.graph` would also collect garbage, which takes longer.
     graph = torch.cuda.CUDAGraph()
     graph.capture_begin(pool=pool, capture_error_mode="thread_local")
-    out = run()
+    try:
+        out = run()
+    except BaseException:
+        with suppress(RuntimeError):  # that the capture has failed
+            graph.capture_end()
+        raise
     graph.capture_end()
     return graph, out

@@ -58,6 +58,9 @@ def _stream_form(family: str) -> type[GpuStreamEncoder]:
 
 def _form(families: Mapping[str, str], family: str, what: str) -> Any:
     if family not in families:
-        raise EngineError(f"The GPU engine does not know the {family} {what}")
+        raise EngineError(
+            f"The GPU engine does not know the {family} {what}",
+            hint="--precision fp32, which runs a checkpoint without our GPU engine",
+        )
     module, _, name = families[family].partition(":")
     return getattr(importlib.import_module(module), name)

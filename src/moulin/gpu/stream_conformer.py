@@ -15,10 +15,9 @@ from torch import Tensor
 
 from moulin.encoders.conformer import Conformer, ConformerConfig, relative_positions
 from moulin.encoders.conformer import ConformerLayer as PlainLayer
-from moulin.encoders.joiner import Joiner
 from moulin.encoders.recipe import Recipe
 from moulin.gpu.conformer import ConformerLayer
-from moulin.gpu.encoder import Projection
+from moulin.gpu.encoder import GpuStreamEncoder
 from moulin.gpu.kernels.depthwise import Depthwise
 from moulin.gpu.kernels.stream_attention import Chunks
 from moulin.gpu.kernels.stream_convolutions import ring_causal_depthwise
@@ -29,22 +28,8 @@ _EDGE = 3
 """Feature frames at either end of a window that only its first or last vector sees, which are dropped."""
 
 
-class GpuStreamConformer:
-    """A `moulin.gpu.encoder.GpuStreamEncoder`."""
-
-    def __init__(
-        self,
-        encoder: Conformer,
-        joiner: Joiner,
-        *,
-        capacity: int,
-        max_batch: int,
-        device: torch.device,
-        dtype: torch.dtype,
-    ) -> None:
-        """Raises ValueError for a model that was not trained for streaming."""
-        like = torch.empty(0, device=device, dtype=dtype)
-        self.dtype, self.feature_dim = dtype, encoder.feature_dim
+class GpuStreamConformer(GpuStreamEncoder):
+    def _make(self, encoder: Conformer, capacity: int, like: Tensor) -> None:
         self._chunk, left, right = _sizes(encoder)
         self._embed = Embedding(encoder.encoder_embed, like, whole=False)
         frames = self._chunk + right
@@ -54,9 +39,8 @@ class GpuStreamConformer:
             _StreamLayer(layer, positions, like, rings=[(capacity, *ring) for ring in rings], chunk=self._chunk)  # type: ignore[arg-type]
             for layer in encoder.encoder.layers
         ]
-        self._encoder_proj = Projection.of(joiner.encoder_proj, missing=None, like=like)
         features = encoder.streaming_layout().window_frames - 2 * _EDGE
-        self._lengths = torch.full((max_batch,), features, dtype=torch.int32, device=device)
+        self._lengths = self._lengths_of(features)
 
     @staticmethod
     def check_sizes(tensors: Mapping[str, Any], recipe: Recipe) -> None:

@@ -12,36 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from moulin.encoders.joiner import Joiner
 from moulin.encoders.lstm import Lstm, LstmConfig, LstmLayer, ProjectedLstm
 from moulin.encoders.recipe import Recipe
-from moulin.gpu.encoder import Projection, bias_of, on
+from moulin.gpu.encoder import GpuStreamEncoder, Projection, bias_of, on
 from moulin.gpu.kernels.lstm_cell import add_output, beside_output, lstm_cell
 from moulin.gpu.kernels.pointwise import basic_norm
 from moulin.gpu.kernels.stream_attention import Chunks
 from moulin.gpu.modules import Embedding, FeedForward, linear_layers
 
 
-class GpuStreamLstm:
-    """A `moulin.gpu.encoder.GpuStreamEncoder`."""
-
-    def __init__(
-        self,
-        encoder: Lstm,
-        joiner: Joiner,
-        *,
-        capacity: int,
-        max_batch: int,
-        device: torch.device,
-        dtype: torch.dtype,
-    ) -> None:
-        like = torch.empty(0, device=device, dtype=dtype)
-        self.dtype, self.feature_dim = dtype, encoder.feature_dim
+class GpuStreamLstm(GpuStreamEncoder):
+    def _make(self, encoder: Lstm, capacity: int, like: Tensor) -> None:
         self._embed = Embedding(encoder.encoder_embed, like)
         self._layers = [_Layer(layer, encoder.config, capacity, like) for layer in encoder.encoder.layers]  # type: ignore[arg-type]
-        self._encoder_proj = Projection.of(joiner.encoder_proj, missing=None, like=like)
-        features = encoder.streaming_layout().window_frames
-        self._lengths = torch.full((max_batch,), features, dtype=torch.int32, device=device)
+        self._lengths = self._lengths_of(encoder.streaming_layout().window_frames)
 
     @staticmethod
     def check_sizes(tensors: Mapping[str, Any], recipe: Recipe) -> None:

@@ -11,7 +11,6 @@ on the number of streams, but for arrays of a few numbers a stream.
 from __future__ import annotations
 
 import threading
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,18 +20,33 @@ from torch import Tensor
 from moulin.arrays import Floats, Ints, Ints32
 from moulin.audio.fbank import FbankOptions
 from moulin.decoding.found import Found
+from moulin.gpu.arena import AutomatonArena
+from moulin.gpu.background import in_background
 from moulin.gpu.encoder import GpuStreamEncoder
-from moulin.gpu.graphs import bucket_rows, capture, most_rows
+from moulin.gpu.graphs import bucket_rows, most_rows
 from moulin.gpu.kernels.beam import stream_beam_search
 from moulin.gpu.kernels.fbank import FbankMatrices
 from moulin.gpu.kernels.greedy import greedy
-from moulin.gpu.kernels.searches import FoundTensors, SearchOptions, SlotMemory, StreamSearches, read_found, words
+from moulin.gpu.kernels.searches import (
+    NUM_OPTIONS,
+    FoundTensors,
+    SearchOptions,
+    SlotMemory,
+    StreamSearches,
+    read_found,
+    words,
+    write_options,
+)
 from moulin.gpu.kernels.stream_attention import Chunks
 from moulin.gpu.kernels.stream_fbank import stream_fbank
 from moulin.gpu.predictor import Predictor
+from moulin.gpu.step_graphs import StepGraphs, step_sizes
 from moulin.streaming.inbox import ring_samples
 from moulin.streaming.turns import Turns
 from moulin.streaming.window_layout import WindowLayout
+
+_PAUSE_SEC = 0.25
+"""The time between two captures while streams are served; each holds steps up."""
 
 
 class _Fields(NamedTuple):
@@ -48,30 +62,29 @@ class _Fields(NamedTuple):
 
     @classmethod
     def memory(cls, rows: int, device: torch.device, *, pinned: bool = False) -> Tensor:
-        return torch.zeros(9, rows, dtype=torch.int32, device=device, pin_memory=pinned)
+        return torch.zeros(_OPTIONS + NUM_OPTIONS, rows, dtype=torch.int32, device=device, pin_memory=pinned)
 
     @classmethod
     def of(cls, memory: Tensor) -> _Fields:
         """The parts of `memory`."""
-        slots, numbers, heard, fresh, decided, kept, beams, *others = memory
-        blank_penalties, sharpness = (field.view(torch.float32) for field in others)
-        options = SearchOptions(beams, blank_penalties, sharpness)
-        return cls(slots, numbers, heard, fresh, decided, kept, options)
+        slots, numbers, heard, fresh, decided, kept = memory[:_OPTIONS]
+        return cls(slots, numbers, heard, fresh, decided, kept, SearchOptions.of(memory[_OPTIONS:]))
 
 
-def _write(fields: Ints32, turns: Turns, filling: int) -> None:
-    """Copy `turns` to the first rows of `fields` [9, rows], the memory of `_Fields` on the host. The other rows fill
-    the batch up: they are in the slot `filling`, without audio."""
+_OPTIONS = len(_Fields._fields) - 1  # rows before the options
+
+
+def _write(fields: Ints32, turns: Turns, roots: Ints32, filling: int) -> None:
+    """Copy `turns`, whose graphs are at `roots` [N, 2], to the first rows of `fields` [13, rows], the memory of
+    `_Fields` on the host. The other rows fill the batch up: they are in the slot `filling`, without audio."""
     count, at = len(turns.numbers), turns.continuation
     fields[:, count:] = 0
     fields[0, count:] = filling
-    fields[-1, count:].view(np.float32)[:] = 1.0  # sharpness
+    fields[_OPTIONS + SearchOptions._fields.index("sharpness"), count:].view(np.float32)[:] = 1.0
     each = at.slots, turns.numbers, turns.heard, at.fresh, at.decided, at.kept
     for field, values in zip(fields, each, strict=False):
         field[:count] = values
-    for field, name in zip(fields[len(each) :], SearchOptions._fields, strict=True):
-        values = getattr(turns.options, name)
-        field.view(values.dtype)[:count] = values
+    write_options(fields[_OPTIONS:], turns.options, roots)
 
 
 class GpuStreamPipeline:
@@ -87,20 +100,21 @@ class GpuStreamPipeline:
         capacity: int,
         max_batch: int,
         beam_places: int,
+        arena: AutomatonArena,
         device: torch.device,
         cuda_graphs: bool = True,
     ) -> None:
         """The encoder has one slot more, the last, for the rows that fill a batch up. Beams are of at most
-        `beam_places`, a power of two."""
+        `beam_places`, a power of two. `arena` has room for the graphs of a whole batch."""
         self._encoder, self._predictor, self._layout = encoder, predictor, layout
-        self._device, self._filling = device, capacity
+        self._device, self._filling, self._arena = device, capacity, arena
         self.max_batch = most_rows(max_batch)
         pinned = device.type == "cuda"
         self._rings = torch.zeros(capacity + 1, ring_samples(layout), pin_memory=pinned)
         self._matrices = FbankMatrices(FbankOptions(num_mel_bins=encoder.feature_dim), device)
-        self._searches = SlotMemory.zeros(capacity + 1, beam_places, device)
-        self._turns = _Fields.memory(self.max_batch, device)
-        fields = _Fields.of(self._turns)  # graphs are captured with rows that fill batches up
+        self._searches = SlotMemory.zeros(capacity + 1, beam_places, device, predictor.context_dtype)
+        self._turns, self._no_turns = (_Fields.memory(self.max_batch, device) for _ in range(2))
+        fields = _Fields.of(self._no_turns)  # all rows fill the batch up
         fields.slots.fill_(capacity)
         fields.options.sharpness.fill_(1.0)
         self._lengths = torch.full((self.max_batch,), encoder.out_frames, dtype=torch.int32, device=device)
@@ -112,12 +126,15 @@ class GpuStreamPipeline:
         # A blocking event: the waiting thread sleeps instead of spinning, for other processes need the core.
         self._done: Any = torch.cuda.Event(blocking=True) if pinned else None  # type: ignore[no-untyped-call]
         self._stepping = threading.Lock()
-        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, tuple[Tensor, Tensor]]] = {}
-        self._stream: Any = None
-        if device.type == "cuda":
-            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-            if cuda_graphs:
-                self._capture_all()
+        self._stream: Any = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self._graphs: StepGraphs[tuple[Tensor, Tensor]] | None = None
+        if device.type == "cuda" and cuda_graphs:
+            self._graphs = StepGraphs(self.max_batch)
+            with torch.inference_mode(), torch.cuda.stream(self._stream):
+                self._turns.copy_(self._no_turns)
+                self._graphs.capture_first(self._compute)
+                torch.cuda.synchronize(device)
+            in_background(self, GpuStreamPipeline._capture_next, pause_sec=_PAUSE_SEC, name="moulin-graphs")
 
     @property
     def rings(self) -> Floats:
@@ -142,32 +159,48 @@ class GpuStreamPipeline:
             memory_here = here.numpy().copy()  # the next step writes there
         return read_found(memory_here, rows, self._encoder.out_frames, turns.options.beams), wanted
 
+    def capture_all(self) -> None:
+        """Capture the graphs that are not there yet, so that nothing else happens during a measurement."""
+        while self._capture_next():
+            pass
+
+    def run_all_sizes(self) -> None:
+        """Launch the kernels of steps of all sizes, without graphs and for no stream."""
+        for rows in step_sizes(self.max_batch):
+            self.run_size(rows)
+
+    def run_size(self, rows: int) -> None:
+        """Launch the kernels of a step of `rows`, without a graph and for no stream."""
+        with torch.inference_mode():
+            self._turns.copy_(self._no_turns)
+            self._compute(rows)
+
     def replay_ms(self, rows: int, rounds: int = 20) -> float:
-        """The GPU's time for a step of `rows` streams, a size that has a graph; for benchmarks."""
-        graph, _ = self._graphs[rows]
+        """The GPU's time for a step of `rows` streams, one of `step_sizes`; for benchmarks."""
+        assert self._graphs is not None
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-        with torch.inference_mode(), torch.cuda.stream(self._stream):
+        with self._stepping, torch.inference_mode(), torch.cuda.stream(self._stream):
+            self._turns.copy_(self._no_turns)
+            self._graphs.capture(rows, self._compute)
             _Fields.of(self._turns).slots.copy_(torch.arange(self.max_batch) % (self._filling + 1))
             start.record()
             for _ in range(rounds):
-                graph.replay()
+                self._graphs.replay(rows)
             end.record()
         end.synchronize()
         return float(start.elapsed_time(end)) / rounds
 
     def _send(self, turns: Turns) -> int:
         """Send `turns` to the card. Returns the number of rows, with those that fill the batch up."""
-        rows = bucket_rows(len(turns.numbers))
-        _write(self._turns_here.numpy()[:, :rows], turns, self._filling)
+        count = len(turns.numbers)
+        rows = bucket_rows(count) if self._graphs is None else self._graphs.size_for(count)
+        roots = self._arena.place(turns.options.graphs)
+        _write(self._turns_here.numpy()[:, :rows], turns, roots, self._filling)
         self._turns.copy_(self._turns_here, non_blocking=True)
         return rows
 
     def _run(self, rows: int) -> tuple[Tensor, Tensor]:
-        if not self._graphs:
-            return self._compute(rows)
-        graph, results = self._graphs[rows]
-        graph.replay()
-        return results
+        return self._compute(rows) if self._graphs is None else self._graphs.replay(rows)
 
     def _compute(self, rows: int) -> tuple[Tensor, Tensor]:
         """The memory of a `FoundTensors`, and encoder_out [rows, T', J]."""
@@ -178,7 +211,7 @@ class GpuStreamPipeline:
         streams = StreamSearches(turns.slots, turns.fresh, turns.decided, turns.kept, self._searches)
         arguments = encoder_out, self._lengths[:rows], turns.options, self._predictor, found, streams
         greedy(*arguments)
-        stream_beam_search(*arguments)
+        stream_beam_search(*arguments, self._arena.tables)
         return found.memory, encoder_out
 
     def _bring(self, encoder_out: Tensor, rows: Ints) -> Floats:
@@ -188,14 +221,12 @@ class GpuStreamPipeline:
         some: Floats = encoder_out[torch.from_numpy(rows).to(self._device)].float().cpu().numpy()
         return some
 
-    def _capture_all(self) -> None:
-        """Capture the graphs of all sizes, so that no stream waits for one."""
-        rows, pool = 0, None
-        with torch.inference_mode(), torch.cuda.stream(self._stream):
-            while rows < self.max_batch:
-                rows = bucket_rows(rows + 1)
-                step = partial(self._compute, rows)
-                step()  # compiles the kernels
-                self._graphs[rows] = capture(step, pool)
-                pool = self._graphs[rows][0].pool()
-            torch.cuda.synchronize(self._device)
+    def _capture_next(self) -> bool:
+        """Capture another graph, between steps. Returns whether there are more to come."""
+        if self._graphs is None or not self._graphs.lacks_any:
+            return False
+        with self._stepping, torch.inference_mode(), torch.cuda.stream(self._stream):
+            self._turns.copy_(self._no_turns)
+            self._graphs.capture_next(self._compute)
+            self._stream.synchronize()
+        return self._graphs.lacks_any

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from moulin.encoders import zipformer as plain
-from moulin.encoders.joiner import Joiner
 from moulin.encoders.recipe import Recipe
 from moulin.encoders.tensors import part
 from moulin.errors import EngineError
-from moulin.gpu.encoder import Projection, embedding_projection
+from moulin.gpu.encoder import GpuStreamEncoder, embedding_projection
 from moulin.gpu.kernels.depthwise import Depthwise
 from moulin.gpu.kernels.resampling import upsample_bypass
 from moulin.gpu.kernels.stream_attention import MAX_BLOCK, Chunks, block_size, ring_attention_weights, ring_values
@@ -29,29 +28,14 @@ from moulin.gpu.kernels.subsampling import Subsampling, subsampling
 from moulin.gpu.zipformer import Downsampling, ZipformerLayer, ZipformerStack, skip_scales
 
 
-class GpuStreamZipformer:
-    """A `moulin.gpu.encoder.GpuStreamEncoder`."""
-
-    def __init__(
-        self,
-        encoder: plain.Zipformer,
-        joiner: Joiner,
-        *,
-        capacity: int,
-        max_batch: int,
-        device: torch.device,
-        dtype: torch.dtype,
-    ) -> None:
-        """Raises ValueError for a model that was not trained for streaming, and EngineError for sizes that the kernels
-        do not take."""
-        like = torch.empty(0, device=device, dtype=dtype)
+class GpuStreamZipformer(GpuStreamEncoder):
+    def _make(self, encoder: plain.Zipformer, capacity: int, like: Tensor) -> None:
         chunk, left = _sizes(encoder)
         config, embed = encoder.config, encoder.encoder_embed
         _check(config, chunk, left)
-        self.dtype, self.feature_dim = dtype, encoder.feature_dim
         self._chunk, self._skips = chunk, config.skips
         convs = [module for module in embed.conv if isinstance(module, nn.Conv2d)]
-        self._convs = Subsampling.of(convs[0], convs[1], convs[2], "double_swish", device, dtype)
+        self._convs = Subsampling.of(convs[0], convs[1], convs[2], "double_swish", like.device, like.dtype)
         self._embed = embedding_projection(embed.out, embed.out.in_features // convs[2].out_channels, like)
         make_layer = partial(_StreamLayer, capacity=capacity, chunk=chunk, left=left)
         self._stacks = [
@@ -60,10 +44,9 @@ class GpuStreamZipformer:
         ]
         self._skip_scales = skip_scales(encoder, like)
         self._out = Downsampling(encoder.downsample_output, like)
-        self._encoder_proj = Projection.of(joiner.encoder_proj, missing=None, like=like)
         # All windows have the same length: lengths [B] of a batch in feature frames and in frames of the embedding.
         lengths = encoder.streaming_layout().window_frames, chunk
-        self._lengths = [torch.full((max_batch,), length, dtype=torch.int32, device=device) for length in lengths]
+        self._lengths = [self._lengths_of(length) for length in lengths]
 
     @staticmethod
     def check_sizes(tensors: Mapping[str, Any], recipe: Recipe) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moulin.encoders.joiner import Joiner
 from moulin.encoders.recipe import Recipe
 from moulin.encoders.zipformer2 import (
     CONVNEXT_PADDING,
@@ -26,7 +25,7 @@ from moulin.encoders.zipformer2 import (
     infer_config,
 )
 from moulin.errors import EngineError
-from moulin.gpu.encoder import Projection, embedding_projection, on
+from moulin.gpu.encoder import GpuStreamEncoder, embedding_projection, on
 from moulin.gpu.kernels.convnext import ConvNeXtWeights, convnext
 from moulin.gpu.kernels.depthwise import Depthwise
 from moulin.gpu.kernels.resampling import downsample
@@ -43,45 +42,29 @@ from moulin.gpu.kernels.subsampling import Subsampling, subsampling
 from moulin.gpu.zipformer2 import Norm, Zipformer2Layer, Zipformer2Stack, widest
 
 
-class GpuStreamZipformer2:
-    """A `moulin.gpu.encoder.GpuStreamEncoder`."""
-
-    def __init__(
-        self,
-        encoder: Zipformer2,
-        joiner: Joiner,
-        *,
-        capacity: int,
-        max_batch: int,
-        device: torch.device,
-        dtype: torch.dtype,
-    ) -> None:
-        """Raises ValueError for a model that is not causal, and for sizes that its frame rates do not divide, and
-        EngineError for those that the kernels do not take."""
+class GpuStreamZipformer2(GpuStreamEncoder):
+    def _make(self, encoder: Zipformer2, capacity: int, like: Tensor) -> None:
         encoder.streaming_layout()
         chunk, left = encoder.chunk_size, encoder.left_context_frames
         _check(encoder.config, chunk, left)
-        like = torch.empty(0, device=device, dtype=dtype)
         config, embed = encoder.config, encoder.encoder_embed
-        self.dtype, self.feature_dim = dtype, encoder.feature_dim
         self._chunk, self._dims = chunk, config.encoder_dims
         one, two, three = (embed.conv[index] for index in (0, 2, 4))
-        self._convs = Subsampling.of(one, two, three, "swoosh_r", device, dtype)  # type: ignore[arg-type]
-        self._convnext = ConvNeXtWeights.of(embed.convnext, device, dtype)
+        self._convs = Subsampling.of(one, two, three, "swoosh_r", like.device, like.dtype)  # type: ignore[arg-type]
+        self._convnext = ConvNeXtWeights.of(embed.convnext, like.device, like.dtype)
         self._embed = embedding_projection(embed.out, config.embed_bands, like)
         self._embed_norm = Norm(embed.out_norm, like)
-        self._embed_past = torch.zeros(capacity, *_embed_past_size(config), device=device, dtype=dtype)
+        self._embed_past = torch.zeros(capacity, *_embed_past_size(config), device=like.device, dtype=like.dtype)
         make_layer = partial(_StreamLayer, capacity=capacity, chunk=chunk, left=left)
         self._stacks = [
             Zipformer2Stack(stack, config, index, make_layer, like)  # type: ignore[arg-type]
             for index, stack in enumerate(encoder.encoder.encoders)
         ]
         self._downsampling = on(encoder.encoder.downsample_output.bias.softmax(dim=0), like, dtype=torch.float32)
-        self._encoder_proj = Projection.of(joiner.encoder_proj, missing=None, like=like)
         window = 2 * chunk + 7 + 2 * CONVNEXT_PADDING
         # All windows have the same length: lengths [B] of a batch at the three frame rates that kernels ask for.
         lengths = (window, chunk + 2 * CONVNEXT_PADDING, chunk)
-        self._lengths = [torch.full((max_batch,), length, dtype=torch.int32, device=device) for length in lengths]
+        self._lengths = [self._lengths_of(length) for length in lengths]
 
     @staticmethod
     def check_sizes(tensors: Mapping[str, Any], recipe: Recipe) -> None:

@@ -255,7 +255,7 @@ def _open_files() -> Check:
 
 def _threads() -> Check:
     """Whether a service of two models, with its gateway, could start its threads now."""
-    needed = service_needs(2, gateway=True)
+    needed = service_needs(2, gateways=1)
     possible = startable(needed)
     detail = f"{possible} of {needed} can be started"
     return Check("threads", possible >= needed, True, detail, None if possible >= needed else MORE_THREADS)

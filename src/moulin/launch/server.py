@@ -30,11 +30,9 @@ from moulin.launch.vital_signs import session_activity, signs_of
 _POLL_SEC = 0.1
 _LOOK_SEC = 1.0
 """The pause between two looks at the processes while models load."""
-_UNLOAD_SEC = 5.0
+_UNLOAD_SEC = 1.0
 """Time for models to be unloaded after the last request. Triton unloads one instance after the other, in a second each
-and more with a GPU. The processes of those that are left are killed then, for no client waits for them."""
-_UNLOAD_REST_SEC = 10.0
-"""Time for Triton to notice that."""
+and more with a GPU. What is left then is killed: no client waits for it, and it has nothing to save."""
 _TRITONS_OWN_SEC = 20
 """Triton's own exit timeout is longer by that much: it counts the unloading too, and ends with an error."""
 _LOST_SEC = 3.0
@@ -84,6 +82,7 @@ class TritonServer:
         self._probe: Probe | None = None
         self._stopping = False
         self._out_of_time = False
+        self._cut_short = False
         self._process: subprocess.Popen[bytes] | None = None
         self._spawn_error: OSError | None = None
         self._spawned = threading.Event()
@@ -182,11 +181,14 @@ class TritonServer:
     def poll(self) -> int | None:
         """The exit code (negative: the signal), or None while it runs or has not been started.
 
-        1 for a server that `stop` had to end, because requests were still in flight: Triton's own code for that.
+        1 for a server that `stop` had to end, because requests were still in flight: Triton's own code for that. 0 for
+        one whose unloading it cut short.
         """
         if self._process is None or not self._exited.is_set():
             return None
-        return 1 if self._out_of_time else self._process.returncode
+        if self._out_of_time:
+            return 1
+        return 0 if self._cut_short else self._process.returncode
 
     def wait(self, timeout_sec: float | None = None) -> int | None:
         """Wait until the process has ended and is cleaned up; None when it still runs or was never started."""
@@ -226,7 +228,7 @@ class TritonServer:
     def stop(self, grace_sec: float | None = None) -> None:
         """Stop the server and its stubs; requests in flight get `grace_sec`, else the exit timeout. Idempotent.
 
-        Streams that are open count as requests in flight. Then the models get five seconds to be unloaded.
+        Streams that are open count as requests in flight. Then the models get a second to be unloaded.
         """
         if self._process is None:
             return
@@ -238,19 +240,11 @@ class TritonServer:
             deadline = time.monotonic() + (self.options.exit_timeout_sec if grace_sec is None else grace_sec)
             while not self._log.unloading and time.monotonic() < deadline and not self._exited.wait(_POLL_SEC):
                 pass
-            if not (self._log.unloading and self._unloaded()) and not self._exited.is_set():
-                self._out_of_time = True
+            if not self._exited.wait(_UNLOAD_SEC if self._log.unloading else 0):
+                self._cut_short = self._log.unloading
+                self._out_of_time = not self._cut_short
                 self._signal(signal.SIGKILL)
         self._exited.wait()
-
-    def _unloaded(self) -> bool:
-        """Whether the server ends by itself in time."""
-        if self._exited.wait(_UNLOAD_SEC):
-            return True
-        for pid in running_stubs(self._process.pid) if self._process else ():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        return self._exited.wait(_UNLOAD_REST_SEC)
 
     def command(self, installation: TritonInstallation) -> list[str]:
         """tritonserver's argument list."""

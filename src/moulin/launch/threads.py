@@ -39,10 +39,10 @@ def expect_threads(needed: int, what: str) -> None:
         )
 
 
-def service_needs(num_instances: int, *, gateway: bool) -> int:
+def service_needs(num_instances: int, *, gateways: int) -> int:
     """Threads and processes of a service with so many processes of models, when it is busy."""
     cores = min(_MOST_CORES, len(os.sched_getaffinity(0)))
-    return _TRITON + cores + num_instances * (_INSTANCE + 2 * cores) + (GATEWAY_NEEDS if gateway else 0)
+    return _TRITON + cores + num_instances * (_INSTANCE + 2 * cores) + gateways * GATEWAY_NEEDS
 
 
 def startable(wanted: int) -> int:

@@ -6,6 +6,8 @@ import logging
 import re
 from typing import NamedTuple
 
+from moulin.launch.progress_log import PREFIX
+
 # The format of tritonserver 2.51 (24.10): `I1129 05:58:07.382189 18048 file.cc:472] "text"`.
 _HEAD = re.compile(r"(?P<level>[VIWEF])\d+ +(?:[\d:.]+ +)+(?P<source>[^ \]]+)\] *(?P<text>.*?)\s*$")
 _LEVELS = {"V": logging.DEBUG, "I": logging.INFO, "W": logging.WARNING, "E": logging.ERROR, "F": logging.CRITICAL}
@@ -19,11 +21,13 @@ _NO_GPU = re.compile(
 
 
 class TritonLine(NamedTuple):
-    """`level` is one of `logging`; `source` is Triton's file and line, None where it is another's output."""
+    """`level` is one of `logging`; `source` is Triton's file and line, None where it is another's output. `is_ours`
+    marks what a model of ours says about its start."""
 
     level: int
     text: str
     source: str | None = None
+    is_ours: bool = False
 
 
 class TritonLines:
@@ -40,6 +44,8 @@ class TritonLines:
     def read(self, line: str) -> TritonLine:
         head = _HEAD.match(line)
         if head is None:
+            if line.startswith(PREFIX):
+                return TritonLine(logging.INFO, line.removeprefix(PREFIX), is_ours=True)
             table = _TABLE.match(line)  # below a line whose level it has
             level = self._level if table else logging.INFO if _SIGNAL.match(line) else logging.WARNING
             return TritonLine(self._mild(level, line), line)

@@ -6,7 +6,7 @@ import importlib.util
 
 from moulin.bundle.spec import OnnxModelSpec
 from moulin.errors import BundleError, EngineError, OptionsError
-from moulin.gpu.families import MAX_CONTEXT_SIZE
+from moulin.gpu.families import contexts_fit
 from moulin.models.engines import check_gpu_engine
 
 
@@ -39,8 +39,8 @@ def why_not_its_network(spec: OnnxModelSpec) -> str | None:
     """`why_not_on_gpu_engine` on a machine that has all that is needed."""
     from moulin.bundle.onnx_weights.load import OnnxWeights
 
-    if spec.context_size > MAX_CONTEXT_SIZE:
-        return f"it knows decoders that see up to {MAX_CONTEXT_SIZE} tokens, and this one sees {spec.context_size}"
+    if not contexts_fit(spec.vocab_size, spec.context_size):
+        return f"it numbers contexts with 64 bits, too few for {spec.context_size} of {spec.vocab_size} tokens"
     try:
         OnnxWeights(spec)
     except BundleError as error:

@@ -26,7 +26,7 @@ from moulin.models.hotwords import hotword_graphs
 from moulin.models.language_model import open_fusion
 from moulin.models.language_model_files import NO_FILES, LanguageModelFiles, with_scales
 from moulin.models.load_for_engine import load_for_engine
-from moulin.models.precisions import runs_on_gpu_engine, searches_on_host
+from moulin.models.precisions import runs_on_gpu_engine
 from moulin.streaming.options import StreamOptions
 
 if TYPE_CHECKING:
@@ -51,29 +51,31 @@ def open_stream_recognizer(
     options = options or StreamOptions()
     decoding = with_scales(options.decoding, lm)
     options = replace(options, decoding=decoding)
-    host_search = needs_host_search(decoding, hotwords=bool(hotwords))
+    host_search = needs_host_search(decoding)
     spec, engine = load_for_engine(model, engine, "streaming", host_search=host_search)
     check_blank_skip(spec, engine, decoding)
-    check_nbest(decoding, gives_others=searches_on_host(spec, engine))
-    graphs = hotword_graphs(spec, engine, hotwords, decoding)
-    fusion = open_fusion(spec, engine, lm)
+    check_nbest(decoding)
+    graphs = hotword_graphs(spec, hotwords, decoding)
+    fusion = open_fusion(spec, lm)
     check_scales(decoding, fusion)
     if engine.kind == "torch" and runs_on_gpu_engine(engine.device, spec.precision):
         check_gpu_engine(engine.device)
-        from moulin.bundle.transducer import transducer_of
         from moulin.engine.gpu.stepper import GpuStepper
+        from moulin.models.shared_model import shared_transducer
 
         on_gpu = GpuStepper(
             spec,
-            transducer_of(spec),
+            shared_transducer(spec),
             device=engine.device,
             threads=engine.threads,
             capacity=max_streams,
             max_batch=max_batch,
-            beam=max(decoding.beam, DecodingOptions().beam),
+            beam=max(decoding.beam, decoding.nbest, DecodingOptions().beam),
             cuda_graphs=engine.cuda_graphs,
+            hotwords=None if graphs is None else graphs.server,
+            fusion=fusion,
         )
-        return StreamRecognizer(spec, on_gpu, options=options, skips_blanks=False)
+        return StreamRecognizer(spec, on_gpu, options=options, skips_blanks=False, hotwords=graphs, fusion=fusion)
     stepper = (
         CtcStepper(spec, _ctc_runner(spec, engine, max_streams, max_batch))
         if spec.head == "ctc"
@@ -85,7 +87,7 @@ def open_stream_recognizer(
         options=options,
         skips_blanks=skips_blanks(spec, engine),
         hotwords=graphs,
-        gives_others=True,
+        fast_beam_search=True,
         fusion=fusion,
     )
 

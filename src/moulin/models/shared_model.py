@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
+from moulin.errors import BundleError
+
 if TYPE_CHECKING:
     from moulin.bundle.spec import ModelSpec
     from moulin.encoders.ctc_model import CtcModel
@@ -31,3 +33,14 @@ def shared_model(spec: ModelSpec, device: str) -> Transducer | CtcModel:
         if model is None:
             model = _open[key] = model_of(spec)
         return model
+
+
+def shared_transducer(spec: ModelSpec) -> Transducer:
+    """`shared_model` for our GPU engine, which makes forms of its own of the parameters on the card
+    (`moulin.gpu.shared_parameters`) and changes nothing. Raises BundleError for a model with a CTC head alone too."""
+    from moulin.encoders.transducer import Transducer
+
+    model = shared_model(spec, "cpu")
+    if not isinstance(model, Transducer):
+        raise BundleError(f"Expected a transducer in {spec.file}, got a model with a CTC head alone")
+    return model

@@ -14,6 +14,7 @@ import triton_python_backend_utils as pb_utils
 
 from moulin.errors import MoulinError
 from moulin.launch.heartbeat import Heartbeat
+from moulin.launch.progress_log import PREFIX, progress_log
 from moulin.models.open_recognizer import open_recognizer
 from moulin.quoting import bounded
 from moulin.transcript import Transcript
@@ -38,14 +39,15 @@ class TritonPythonModel:
         check_stub(pb_utils.Tensor)
         threads_of_triton = _threads()
         parameters = ShimParameters.read(args, OfflineOptions)
-        self._recognizer = open_recognizer(
-            parameters.encoder,
-            parameters.engine,
-            options=parameters.options.decoding,
-            hotwords=parameters.hotwords,
-            lm=parameters.lm,
-            max_audio_sec=parameters.options.max_audio_sec,
-        )
+        with progress_log(f"{PREFIX}{args['model_instance_name']}: "):
+            self._recognizer = open_recognizer(
+                parameters.encoder,
+                parameters.engine,
+                options=parameters.options.decoding,
+                hotwords=parameters.hotwords,
+                lm=parameters.lm,
+                max_audio_sec=parameters.options.max_audio_sec,
+            )
         self._service = OfflineService(self._recognizer)
         # The objects loaded so far stay: the garbage collector need not walk through PyTorch's while requests wait.
         gc.collect()

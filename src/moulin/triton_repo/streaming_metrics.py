@@ -7,10 +7,13 @@ Triton's stub process.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
+from moulin.engine.step_scheduler import LATENCIES_SEC
 from moulin.triton_repo.lane_service import LaneService
 from moulin.triton_repo.streaming_service import StreamingService
 
@@ -39,6 +42,9 @@ _COUNTERS = {
     "moulin_step_wait_seconds_total": "Seconds that those streams waited for their call to begin",
 }
 
+_LATENCY = "moulin_step_latency_seconds"
+_LATENCY_TEXT = "From when a stream's audio for a step was there to the end of the step"
+
 
 class StreamingMetrics:
     """Publishes a service's counters every second: an update is a message to Triton, too expensive for every chunk."""
@@ -53,6 +59,7 @@ class StreamingMetrics:
         self._counters = {
             name: self._metric(name, text, pb_utils.MetricFamily.COUNTER, labels) for name, text in _COUNTERS.items()
         }
+        self._latency = _Latency(self._family, labels)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._publish_now_and_then, name="moulin-metrics", daemon=True)
         self._thread.start()
@@ -62,9 +69,12 @@ class StreamingMetrics:
         self._thread.join()
 
     def _metric(self, name: str, description: str, kind: Any, labels: dict[str, str]) -> Any:
+        return self._family(name, description, kind).Metric(labels=labels)
+
+    def _family(self, name: str, description: str, kind: Any) -> Any:
         family = pb_utils.MetricFamily(name=name, description=description, kind=kind)
         self._families.append(family)
-        return family.Metric(labels=labels)
+        return family
 
     def _publish_now_and_then(self) -> None:
         self._publish()
@@ -97,3 +107,27 @@ class StreamingMetrics:
             if value > self._published[name]:
                 self._counters[name].increment(value - self._published[name])
                 self._published[name] = value
+        self._latency.publish(counters.step_latencies, counters.step_stream_sec)
+
+
+class _Latency:
+    """A histogram, as Prometheus has them: counters with an upper bound `le` each. Triton's own kind takes each value
+    in a message."""
+
+    def __init__(self, family: Callable[[str, str, Any], Any], labels: dict[str, str]) -> None:
+        counter = pb_utils.MetricFamily.COUNTER
+        buckets = family(f"{_LATENCY}_bucket", _LATENCY_TEXT, counter)
+        bounds = [*map(str, LATENCIES_SEC), "+Inf"]
+        self._buckets = [buckets.Metric(labels={**labels, "le": bound}) for bound in bounds]
+        self._sum = family(f"{_LATENCY}_sum", _LATENCY_TEXT, counter).Metric(labels=labels)
+        self._count = family(f"{_LATENCY}_count", _LATENCY_TEXT, counter).Metric(labels=labels)
+        self._published = [0.0] * (len(bounds) + 2)
+
+    def publish(self, latencies: Sequence[int], seconds: float) -> None:
+        """`latencies` as of `StepScheduler.latencies`, and the sum of all in seconds."""
+        up_to = list(accumulate(latencies))
+        values = [*up_to, seconds, up_to[-1]]
+        for index, metric in enumerate((*self._buckets, self._sum, self._count)):
+            if values[index] > self._published[index]:
+                metric.increment(values[index] - self._published[index])
+                self._published[index] = values[index]

@@ -94,6 +94,9 @@ class StreamingCounters:
     step_streams: int = 0  # streams in those calls
     step_sec: float = 0.0  # all steps together
     step_wait_sec: float = 0.0  # waits of all streams until their steps began, together
+    step_stream_sec: float = 0.0  # of all streams together, from when each was ready to its step's end
+    step_latencies: tuple[int, ...] = ()
+    """As of `StepScheduler.latencies`."""
 
 
 @dataclass(slots=True)
@@ -189,6 +192,8 @@ class StreamingService:
             step_streams=scheduler.num_stepped,
             step_sec=scheduler.step_sec,
             step_wait_sec=scheduler.wait_sec,
+            step_stream_sec=scheduler.stream_sec,
+            step_latencies=tuple(scheduler.latencies),
         )
 
     def submit(self, request: StreamRequest, respond: Respond) -> None:

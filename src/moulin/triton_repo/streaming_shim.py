@@ -16,6 +16,7 @@ import triton_python_backend_utils as pb_utils
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.errors import EngineError, MoulinError, StreamsFull, first_line
 from moulin.launch.heartbeat import Heartbeat
+from moulin.launch.progress_log import PREFIX, progress_log
 from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.quoting import bounded, cut
 from moulin.triton_repo import contract
@@ -52,7 +53,8 @@ class TritonPythonModel:
         check_stub(pb_utils.Tensor)
         parameters = ShimParameters.read(args, StreamingOptions)
         options = parameters.options
-        recognizer = self._open(parameters, -(-options.max_streams // options.instances))
+        with progress_log(f"{PREFIX}{args['model_instance_name']}: "):
+            recognizer = self._open(parameters, -(-options.max_streams // options.instances))
         self._service = StreamingService(
             recognizer,
             idle_timeout_sec=options.idle_timeout_sec,

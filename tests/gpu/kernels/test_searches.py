@@ -20,9 +20,17 @@ from moulin.decoding.row_options import RowOptions
 from moulin.decoding.search import Continuation, Searches
 from moulin.encoders.decoder import Decoder
 from moulin.encoders.joiner import Joiner
+from moulin.gpu.arena import AutomatonArena
 from moulin.gpu.kernels.beam import beam_search, stream_beam_search
 from moulin.gpu.kernels.greedy import greedy
-from moulin.gpu.kernels.searches import FoundTensors, SearchOptions, SlotMemory, StreamSearches
+from moulin.gpu.kernels.searches import (
+    NUM_OPTIONS,
+    FoundTensors,
+    SearchOptions,
+    SlotMemory,
+    StreamSearches,
+    write_options,
+)
 from moulin.gpu.predictor import Predictor
 
 LENGTHS = [20, 1, 11, 15, 6, 0]
@@ -51,18 +59,26 @@ class Network:
 
 
 # Vocabulary, joiner and decoder channels, context, whether one token of context has a ReLU, what blank is favoured by,
-# <unk>. The second vocabulary is larger than what a kernel holds at once.
-CASES = [
-    (37, 21, 10, 2, True, 4.0, 2),
-    (600, 32, 24, 2, True, 5.0, -1),
-    (20, 16, 8, 1, True, 1.0, -1),
-    (20, 16, 9, 1, False, 1.0, -1),
-]
+# <unk>. The large vocabularies are larger than what a kernel holds at once; four tokens of one have 2^37 contexts.
+Sizes = tuple[int, int, int, int, bool, float, int]
+CASES: dict[str, Sizes] = {
+    "odd": (37, 21, 10, 2, True, 4.0, 2),
+    "large vocabulary": (600, 32, 24, 2, True, 5.0, -1),
+    "two tokens in all": (2, 19, 7, 2, True, 0.5, -1),
+    "one token of context": (20, 16, 8, 1, True, 1.0, -1),
+    "one token without a ReLU": (20, 16, 9, 1, False, 1.0, -1),
+    "three tokens of context": (29, 13, 11, 3, True, 3.0, 2),
+    "four of a large vocabulary": (600, 27, 13, 4, True, 5.0, -1),
+}
 
 
-@pytest.fixture(params=CASES, ids=["odd", "large vocabulary", "one token of context", "one token without a ReLU"])
+@pytest.fixture(params=list(CASES.values()), ids=list(CASES))
 def network(request: pytest.FixtureRequest) -> Network:
-    vocab_size, joiner_dim, dim, context_size, relu, blank, unk = request.param
+    return random_network(request.param)
+
+
+def random_network(sizes: Sizes) -> Network:
+    vocab_size, joiner_dim, dim, context_size, relu, blank, unk = sizes
     decoder = Decoder(vocab_size, dim, context_size, groups=dim if context_size > 1 else 1, bigram_relu=relu)
     joiner = Joiner(20, dim, joiner_dim, vocab_size)
     for parameter in [*decoder.parameters(), *joiner.parameters()]:
@@ -74,6 +90,8 @@ def network(request: pytest.FixtureRequest) -> Network:
 @pytest.fixture(params=[1 << 30, 0], ids=["table", "no table"])
 def predictor(request: pytest.FixtureRequest, network: Network, device: torch.device) -> Predictor:
     predictor = on_device(network, device, max_table_bytes=request.param)
+    if predictor.histories > 1 << 20 and request.param:
+        pytest.skip("too many contexts for a table")
     assert (predictor.scratch(1) is None) == (request.param > 0)
     return predictor
 
@@ -93,12 +111,11 @@ def tensor(values: ArrayLike, device: torch.device, dtype: torch.dtype = torch.i
     return torch.tensor(np.asarray(values), dtype=dtype, device=device)
 
 
-def on_card(options: RowOptions, device: torch.device) -> SearchOptions:
-    return SearchOptions(
-        tensor(options.beams, device),
-        tensor(options.blank_penalties, device, torch.float32),
-        tensor(options.sharpness, device, torch.float32),
-    )
+def on_card(options: RowOptions, device: torch.device, arena: AutomatonArena | None = None) -> SearchOptions:
+    roots = np.zeros((len(options), 2), np.int32) if arena is None else arena.place(options.graphs)
+    memory = np.zeros((NUM_OPTIONS, len(options)), np.int32)
+    write_options(memory, options, roots)
+    return SearchOptions.of(torch.from_numpy(memory).to(device))
 
 
 def on_card_at(at: Continuation, memory: SlotMemory, device: torch.device) -> StreamSearches:
@@ -208,7 +225,7 @@ def test_streams(network: Network, predictor: Predictor, device: torch.device) -
     chunk = 8 if device.type == "cuda" else 4  # the interpreter takes its time
     slots, places, rows = np.array([4, 0, 1, 6, 2]), 4, 5
     encoder_out = frames_of(network, rows, 5 * chunk)
-    memory = SlotMemory.zeros(7, places, device)
+    memory = SlotMemory.zeros(7, places, device, predictor.context_dtype)
     for part in memory:
         part.fill_(7)
     on_host = Searches(network, slots=7, places=places, joiner_dim=encoder_out.shape[2])
@@ -250,8 +267,8 @@ def test_streams(network: Network, predictor: Predictor, device: torch.device) -
 def test_a_streams_score_is_since_the_decision(method: Method, network: Network, device: torch.device) -> None:
     encoder_out = frames_of(network, 1, 24)
     options = RowOptions.of([DecodingOptions(method)])
-    memory, scores = SlotMemory.zeros(1, 4, device), []
-    predictor = on_device(network, device)
+    predictor, scores = on_device(network, device), []
+    memory = SlotMemory.zeros(1, 4, device, predictor.context_dtype)
     for number, decided in enumerate([-1, -1, 0]):
         found = FoundTensors.empty(1, 8, 4, device)
         at = Continuation(np.zeros(1, np.int64), *(np.array([value]) for value in (number == 0, decided, 0)))
@@ -267,6 +284,14 @@ def test_a_streams_score_is_since_the_decision(method: Method, network: Network,
     assert scores[1] < scores[2] < 0
 
 
-def test_contexts_of_three_tokens_are_refused(device: torch.device) -> None:
-    with pytest.raises(ValueError, match="sees 1 or 2 tokens, got one that sees 3"):
-        Predictor.of(Decoder(9, 8, 3, groups=8), Joiner(8, 8, 16, 9), device=device, dtype=torch.float32)
+@pytest.mark.parametrize("sizes", [(5_003, 21, 10, 1, True, 6.0, 2), (20_000, 18, 9, 2, True, 5.0, -1)])
+def test_a_vocabulary_of_thousands(sizes: Sizes, device: torch.device) -> None:
+    network = random_network(sizes)
+    encoder_out = frames_of(network, len(LENGTHS), max(LENGTHS))
+    rows = RowOptions.of([DecodingOptions(BEAM, 3), DecodingOptions(), *[DecodingOptions(BEAM, 2)] * 4])
+    check(searched(encoder_out, LENGTHS, rows, on_device(network, device), device), network, encoder_out, rows)
+
+
+def test_more_contexts_than_64_bits_number(device: torch.device) -> None:
+    with pytest.raises(ValueError, match="got one that sees 16 of 17 tokens"):
+        Predictor.of(Decoder(17, 8, 16, groups=8), Joiner(8, 8, 16, 17), device=device, dtype=torch.float32)

@@ -9,17 +9,21 @@ import numpy as np
 
 from moulin.arrays import Floats
 from moulin.audio.waveform import MAX_PEAK, SAMPLE_RATE, check_waveform
-from moulin.bundle.spec import FRAME_SHIFT_SEC, ModelSpec
+from moulin.bundle.spec import ModelSpec
+from moulin.decoding.context_graph import ContextGraph
 from moulin.decoding.found import Hypothesis
+from moulin.decoding.language_model import Fusion
 from moulin.decoding.row_options import RowOptions
 from moulin.encoders.transducer import Transducer
 from moulin.engine.features import TAIL_PADDING_SEC, check_duration
+from moulin.engine.gpu.kernels import complete_on, most_frames, utterance_kernels
 from moulin.engine.gpu.model import open_predictor
 from moulin.engine.limits import MAX_AUDIO_SEC
 from moulin.engine.pipeline import Answer
 from moulin.engine.precision_error import precision_error
 from moulin.engine.torch.prediction import DTYPES, torch_device
 from moulin.errors import AudioError, EngineError, MoulinError, first_line
+from moulin.gpu.arena import AutomatonArena
 from moulin.gpu.open_encoder import gpu_encoder
 from moulin.gpu.pipeline import GpuPipeline, Result
 
@@ -41,15 +45,19 @@ class GpuEnginePipeline:
         cuda_graphs: bool = True,
         tail_padding_sec: float = TAIL_PADDING_SEC,
         max_audio_sec: float = MAX_AUDIO_SEC,
+        hotwords: ContextGraph | None = None,
+        fusion: Fusion | None = None,
     ) -> None:
-        """`transducer` is the loaded one of `spec`, in whose precision it runs, fp16 or bf16.
+        """`transducer` is the loaded one of `spec`, in whose precision it runs, fp16 or bf16. `hotwords` are the
+        server's own, and `fusion` its language model.
 
         Raises EngineError where the device does not work or the model has a form that the GPU engine does not know.
         """
         self._spec, self._max_audio_sec = spec, max_audio_sec
         on, dtype = torch_device(device), DTYPES[spec.precision]
-        max_frames = round((max_audio_sec + tail_padding_sec) / FRAME_SHIFT_SEC) + 1
-        encoder = gpu_encoder(transducer, device=on, dtype=dtype, max_frames=max_frames)
+        limits = {"max_audio_sec": max_audio_sec, "tail_padding_sec": tail_padding_sec}
+        complete_on(on, utterance_kernels(spec, transducer, **limits))
+        encoder = gpu_encoder(transducer, device=on, dtype=dtype, max_frames=most_frames(**limits))
         predictor = open_predictor(spec, transducer, device=on, dtype=dtype)
         self._pipeline = GpuPipeline(
             encoder,
@@ -57,6 +65,7 @@ class GpuEnginePipeline:
             device=on,
             tail_samples=round(tail_padding_sec * SAMPLE_RATE),
             cuda_graphs=cuda_graphs,
+            arena=AutomatonArena(on, server=hotwords, fusion=fusion),
         )
 
     def warm_up(self, longest_sec: float = WARM_UP_SEC) -> None:
@@ -101,6 +110,10 @@ class GpuEnginePipeline:
     @property
     def max_utterance_sec(self) -> float:
         return self._max_audio_sec
+
+    def capture_all(self) -> None:
+        """See `GpuPipeline.capture_all`."""
+        self._pipeline.capture_all()
 
     def close(self) -> None:
         self._pipeline.close()

@@ -1,12 +1,15 @@
 """Streams to the gateway's plain protocol (`WS /v1/stream`): binary PCM in, JSON out.
 
-`partial` and `final` carry a segment each, `done` the whole text. A `ping` follows each chunk: its `pong` comes after
-all that was heard in the audio before it.
+`partial` and `final` carry a segment each, `done` the whole text. A chunk's reply is the event whose `duration_sec`
+ends within it. Chunks in which nothing new is heard have none: a `ping` follows one chunk in ten, and its `pong`,
+which comes after all that was heard before it, is that chunk's reply. The other silent chunks are not measured.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import operator
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,6 +24,8 @@ from moulin.evaluate.streaming_clips import Clip
 from moulin.evaluate.targets.target import RunningTarget, ServerSettings
 from moulin.evaluate.targets.web_socket import WebSocketConnection, WebSocketStream
 from moulin.spacing import join_texts
+
+_PING_EVERY = 10
 
 if TYPE_CHECKING:
     from websockets.frames import Frame
@@ -40,20 +45,33 @@ def _connect(
     url: str, api_key: str, options: dict[str, Any], clips: Sequence[Clip], _generator: int
 ) -> WebSocketConnection[GatewayStream]:
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    messages = {id(clip): _messages(clip) for clip in clips}
+    messages = {id(clip): _messages(clip, number) for number, clip in enumerate(clips)}
     begin = _text_frame({"type": "options", "options": options}) if options else b""
-    return WebSocketConnection(lambda record: GatewayStream(record, url, headers, begin, messages[id(record.clip)]))
+
+    def opened(record: Record) -> GatewayStream:
+        sent, pinged = messages[id(record.clip)]
+        return GatewayStream(record, url, headers, begin, sent, pinged)
+
+    return WebSocketConnection(opened)
 
 
 class GatewayStream(WebSocketStream):
     """One session with one recording."""
 
     def __init__(
-        self, record: Record, url: str, headers: dict[str, str], begin: bytes, messages: Sequence[bytes]
+        self,
+        record: Record,
+        url: str,
+        headers: dict[str, str],
+        begin: bytes,
+        messages: Sequence[bytes],
+        pinged: Sequence[bool],
     ) -> None:
         super().__init__(record, url, headers)
-        self._begin, self._messages = begin, messages
+        self._begin, self._messages, self._pinged = begin, messages, pinged
+        self._ends = np.cumsum([len(chunk) for chunk in record.clip.chunks]) / SAMPLE_RATE
         self._closed_text = ""
+        record.measured = tuple(map(operator.and_, record.measured, pinged))
 
     def on_open(self) -> bytes:
         return self._begin
@@ -63,6 +81,8 @@ class GatewayStream(WebSocketStream):
 
     def on_text(self, message: Frame, now: float) -> None:
         event: dict[str, Any] = json.loads(bytes(message.data))
+        if event.get("type") in ("partial", "final", "endpoint"):
+            self._answered(int(np.searchsorted(self._ends, event["duration_sec"] - 1e-3)), now)
         match event.get("type"):
             case "pong":
                 self.record.replied[event["id"]] = now
@@ -78,8 +98,17 @@ class GatewayStream(WebSocketStream):
             case "error":
                 self.fail(str(event.get("message", event)))
 
+    def _answered(self, index: int, now: float) -> None:
+        """Something was heard in the chunk `index`."""
+        record, last = self.record, len(self._pinged) - 1
+        if index < last and not self._pinged[index] and math.isnan(record.replied[index]):
+            record.replied[index] = now
+            measured = record.clip.measured[index]
+            record.measured = (*record.measured[:index], measured, *record.measured[index + 1 :])
 
-def _messages(clip: Clip) -> list[bytes]:
+
+def _messages(clip: Clip, number: int) -> tuple[list[bytes], list[bool]]:
+    """What is sent with each chunk, and whether a ping is. The pings of different clips come at different times."""
     from websockets.frames import Frame, Opcode
 
     frames = [
@@ -87,8 +116,10 @@ def _messages(clip: Clip) -> list[bytes]:
         for chunk in clip.chunks
     ]
     last = len(frames) - 1
-    after = [{"type": "end"} if index == last else {"type": "ping", "id": index} for index in range(len(frames))]
-    return [frame + _text_frame(message) for frame, message in zip(frames, after, strict=True)]
+    pinged = [index != last and (index + number) % _PING_EVERY == 0 for index in range(len(frames))]
+    pings = [_text_frame({"type": "ping", "id": index}) if ping else b"" for index, ping in enumerate(pinged)]
+    pings[-1] = _text_frame({"type": "end"})
+    return [frame + ping for frame, ping in zip(frames, pings, strict=True)], pinged
 
 
 def _text_frame(event: dict[str, Any]) -> bytes:

@@ -17,6 +17,7 @@ from moulin.encoders.zipformer2 import CONVNEXT_PADDING, ConvNeXt
 from moulin.gpu.kernels.activations import activate
 from moulin.gpu.kernels.depthwise import part_type
 from moulin.gpu.kernels.precision import dot_precision
+from moulin.gpu.shared_parameters import shared
 
 _KERNEL = 2 * CONVNEXT_PADDING + 1
 
@@ -38,20 +39,20 @@ class ConvNeXtWeights:
         channels, hidden = module.depthwise_conv.out_channels, module.pointwise_conv1.out_channels
         wide, wider = max(16, triton.next_power_of_2(channels)), -(-hidden // 64) * 64
 
-        def padded(weight: Tensor, *sizes: int) -> Tensor:
+        def padded(weight: Tensor, *sizes: int, to: torch.dtype = torch.float32) -> Tensor:
             weight = weight.detach().float()
             missing = [amount for size, have in zip(sizes, weight.shape, strict=True) for amount in (size - have, 0)]
-            return functional.pad(weight, missing[::-1]).contiguous().to(device)
+            return shared(functional.pad(weight, missing[::-1]).contiguous(), device, to)
 
         biases = (module.depthwise_conv.bias, module.pointwise_conv1.bias, module.pointwise_conv2.bias)
         first, second, third = (bias for bias in biases if bias is not None)
         depthwise = module.depthwise_conv.weight.flatten(1).t()
         return cls(
-            padded(depthwise, depthwise.shape[0], wide).to(dtype),
+            padded(depthwise, depthwise.shape[0], wide, to=dtype),
             padded(first, wide),
-            padded(module.pointwise_conv1.weight[:, :, 0, 0].t(), wide, wider).to(dtype),
+            padded(module.pointwise_conv1.weight[:, :, 0, 0].t(), wide, wider, to=dtype),
             padded(second, wider),
-            padded(module.pointwise_conv2.weight[:, :, 0, 0].t(), wider, wide).to(dtype),
+            padded(module.pointwise_conv2.weight[:, :, 0, 0].t(), wider, wide, to=dtype),
             padded(third, wide),
             module,
         )

@@ -12,12 +12,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from moulin.gpu.kernels.contexts import hidden, history, number_type
 from moulin.gpu.kernels.precision import dot_precision
 from moulin.gpu.kernels.searches import FoundTensors, SearchOptions, StreamSearches
-from moulin.gpu.predictor import Predictor
-
-MAX_BLOCK_V = 512
-"""Tokens whose logits a program has in registers at once."""
+from moulin.gpu.predictor import MAX_BLOCK_V, Predictor
 
 _FRAMES = 16
 
@@ -50,7 +48,10 @@ def greedy(
         frames,
         predictor.joiner_dim,
         predictor.vocab_size + 1,
+        predictor.histories,
         predictor.unk_id,
+        predictor.context_size,
+        number_type(predictor.context_dtype),
         1 if streams is None else streams.memory.scores.shape[1],
         predictor.depth,
         width,
@@ -65,16 +66,17 @@ def greedy(
 
 
 @triton.jit
-def project(a, b, predictor, out, DEPTH: tl.constexpr, WIDTH: tl.constexpr, BLOCK_J: tl.constexpr):
+def project(
+    a, b, predictor, out, num_contexts,
+    CONTEXT_SIZE: tl.constexpr, DEPTH: tl.constexpr, WIDTH: tl.constexpr, BLOCK_J: tl.constexpr,
+):  # fmt: skip
     """The decoder's projected output for one context, into `out` [WIDTH]."""
     d = tl.arange(0, DEPTH)
-    hidden = tl.load(predictor.earlier + a * DEPTH + d).to(tl.float32)
-    hidden += tl.load(predictor.later + b * DEPTH + d).to(tl.float32)
-    hidden = tl.maximum(hidden, 0.0)
+    decoded = hidden(a, b, predictor.contributions, num_contexts, d, DEPTH, CONTEXT_SIZE)
     for j0 in range(0, WIDTH, BLOCK_J):
         j = j0 + tl.arange(0, BLOCK_J)
         weight = tl.load(predictor.projection + d[:, None] * WIDTH + j[None, :]).to(tl.float32)
-        y = tl.sum(weight * hidden[:, None], axis=0) + tl.load(predictor.projection_bias + j)
+        y = tl.sum(weight * decoded[:, None], axis=0) + tl.load(predictor.projection_bias + j)
         tl.store(out + j, y.to(out.dtype.element_ty))
 
 
@@ -108,7 +110,7 @@ def output_layer(
     return logits
 
 
-@triton.jit(do_not_specialize=["frames", "unk_id"])
+@triton.jit(do_not_specialize=["frames", "histories", "unk_id"])
 def _greedy_kernel(
     encoder_out,
     lengths,
@@ -121,7 +123,10 @@ def _greedy_kernel(
     frames,
     joiner_dim,
     num_contexts,
+    histories,
     unk_id,
+    CONTEXT_SIZE: tl.constexpr,
+    CONTEXT: tl.constexpr,
     PLACES: tl.constexpr,
     DEPTH: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -143,7 +148,7 @@ def _greedy_kernel(
     log_probs = found.log_probs + row * frames
     step = tl.arange(0, FRAMES)
     frame, count, score = 0, 0, 0.0
-    a, b = 0, 1  # before the beginning, then blank
+    a, b = tl.cast(0, CONTEXT), tl.cast(1, tl.int32)  # before the beginning, then blank
     if streams is not None:
         slot = tl.load(streams.slots + row).to(tl.int64)
         contexts = streams.memory.contexts + slot * (2 * PLACES)
@@ -151,10 +156,10 @@ def _greedy_kernel(
         scored = goes_on & (tl.load(streams.decided + row) < 0)
         before = tl.load(streams.memory.settled + slot, mask=scored, other=0.0)
         a = tl.load(contexts, mask=goes_on, other=0)
-        b = tl.load(contexts + 1, mask=goes_on, other=1)
+        b = tl.load(contexts + 1, mask=goes_on, other=1).to(tl.int32)
     if scratch is not None:
         scratch += row * WIDTH
-        project(a, b, predictor, scratch, DEPTH, WIDTH, 16)
+        project(a, b, predictor, scratch, num_contexts, CONTEXT_SIZE, DEPTH, WIDTH, 16)
         tl.debug_barrier()
     while frame < length:
         t = frame + step
@@ -188,11 +193,11 @@ def _greedy_kernel(
             tl.store(token_frames + count, frame + first)
             tl.store(log_probs + count, tl.sum(tl.where(step == first, log_prob, 0.0), axis=0))
             count += 1
-            a = b
+            a = history(a, b, num_contexts, histories, CONTEXT_SIZE)
             b = token + 1
             if scratch is not None:
                 tl.debug_barrier()
-                project(a, b, predictor, scratch, DEPTH, WIDTH, 16)
+                project(a, b, predictor, scratch, num_contexts, CONTEXT_SIZE, DEPTH, WIDTH, 16)
                 tl.debug_barrier()
         frame += tl.minimum(first + 1, FRAMES)
     whole = score

@@ -128,6 +128,18 @@ def _by_distance_kernel(
     tl.store(at, scores.to(out.dtype.element_ty), mask=(m < rows)[:, None] & (n < distances)[None, :])
 
 
+@triton.jit
+def with_block(scores, value, values, total, peak, PRECISION: tl.constexpr):
+    """The attended values so far with another block of keys: `values` [M, D] are weighted by 2^(score - peak), of which
+    `total` [M] is the sum. `scores` [M, N] are in base 2, `value` [N, D]. Returns the new three."""
+    higher = tl.maximum(peak, tl.max(scores, axis=1))
+    weights = tl.exp2(scores - higher[:, None])
+    keep = tl.exp2(peak - higher)
+    total = total * keep + tl.sum(weights, axis=1)
+    values = tl.dot(weights.to(value.dtype), value, values * keep[:, None], input_precision=PRECISION)
+    return values, total, higher
+
+
 @triton.jit(do_not_specialize=["frames", "rows"])
 def _relative_attention_kernel(
     projected,
@@ -172,14 +184,7 @@ def _relative_attention_kernel(
         place = tl.load(places + n[None, :], mask=exists[:, None] & heard[None, :], other=0.0)
         scores = tl.dot(query, tl.trans(key), input_precision=PRECISION) + place.to(tl.float32)
         scores = tl.where(heard[None, :], scores * 1.4426950408889634, float("-inf"))
-
-        higher = tl.maximum(peak, tl.max(scores, axis=1))
-        weights = tl.exp2(scores - higher[:, None])
-        keep = tl.exp2(peak - higher)
-        total = total * keep + tl.sum(weights, axis=1)
-        values = values * keep[:, None]
-        values = tl.dot(weights.to(value.dtype), value, values, input_precision=PRECISION)
-        peak = higher
+        values, total, peak = with_block(scores, value, values, total, peak, PRECISION)
     values = values / total[:, None]
     at = out + (row * frames + m[:, None]) * (heads * DIM) + head * DIM + d[None, :]
     tl.store(at, values.to(out.dtype.element_ty), mask=inside)

@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from moulin.gpu.kernels.precision import dot_precision
-from moulin.gpu.kernels.relative_attention import scores_by_distance
+from moulin.gpu.kernels.relative_attention import scores_by_distance, with_block
 from moulin.gpu.kernels.stream_attention import Chunks
 
 
@@ -135,14 +135,7 @@ def _ring_relative_kernel(
         place = tl.load(places + n[None, :], mask=exists & heard, other=0.0)
         scores = tl.dot(query, tl.trans(key), input_precision=PRECISION) + place.to(tl.float32)
         scores = tl.where(heard, scores * 1.4426950408889634, float("-inf"))
-
-        higher = tl.maximum(peak, tl.max(scores, axis=1))
-        weights = tl.exp2(scores - higher[:, None])
-        keep = tl.exp2(peak - higher)
-        total = total * keep + tl.sum(weights, axis=1)
-        values = values * keep[:, None]
-        values = tl.dot(weights.to(value.dtype), value, values, input_precision=PRECISION)
-        peak = higher
+        values, total, peak = with_block(scores, value, values, total, peak, PRECISION)
     at = out + (row * FRAMES + m[:, None]) * width + head * DIM + d[None, :]
     tl.store(at, (values / total[:, None]).to(out.dtype.element_ty), mask=exists & known)
 

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from moulin.gpu.kernels.activations import Activation, activate, plain_activation
 from moulin.gpu.kernels.precision import dot_precision
+from moulin.gpu.shared_parameters import shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +57,18 @@ class Subsampling:
             weight = conv.weight.detach().float().permute(2, 3, 1, 0).flatten(1, 2)  # [3, 3 in, out]
             rows = max(16, triton.next_power_of_2(weight.shape[1]))
             missing = (0, columns - weight.shape[2], 0, rows - weight.shape[1])
-            return functional.pad(weight, missing).contiguous().to(device, dtype)
+            return shared(functional.pad(weight, missing).contiguous(), device, dtype)
 
         def bias(conv: nn.Conv2d, columns: int) -> Tensor:
             assert conv.bias is not None
-            return functional.pad(conv.bias.detach().float(), (0, columns - len(conv.bias))).to(device)
+            padded = functional.pad(conv.bias.detach().float(), (0, columns - len(conv.bias)))
+            return shared(padded, device, torch.float32)
 
         weight1 = functional.pad(one.weight.detach().float().flatten(1).t(), (0, first - channels[0]))
         padding, stride = one.padding, three.stride
         assert isinstance(padding, tuple)
         return cls(
-            weight1.contiguous().to(device),
+            shared(weight1.contiguous(), device, torch.float32),
             bias(one, first),
             by_row(two, second),
             bias(two, second),

@@ -44,6 +44,29 @@ def weighted_values(weights: AttentionWeights, values: Tensor, lengths: Tensor) 
     return out
 
 
+@triton.jit
+def _weighted(
+    weights, scales, values, m, columns, num_columns, length, frames, width, stride, gated_at,
+    GATED: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Rows `m` of an utterance's weights times the `columns` below `num_columns` of its `values` [T, stride], float32.
+    GATED weights are of x tanh(s), s in these columns and x `gated_at` columns further."""
+    inside = m < frames
+    total = tl.zeros((m.shape[0], columns.shape[0]), dtype=tl.float32)
+    for start in range(0, length, BLOCK_N):
+        n = start + tl.arange(0, BLOCK_N)
+        weight = tl.load(weights + m[:, None] * width + n[None, :], mask=inside[:, None], other=0.0)
+        heard = (n < length)[:, None] & (columns < num_columns)[None, :]
+        at = values + n[:, None] * stride + columns[None, :]
+        value = tl.load(at, mask=heard, other=0.0)
+        if GATED:
+            x = tl.load(at + gated_at, mask=heard, other=0.0).to(tl.float32)
+            value = (x * (2.0 * tl.sigmoid(2.0 * value.to(tl.float32)) - 1.0)).to(weight.dtype)
+        scale = tl.load(scales + start // BLOCK_N * frames + m, mask=inside, other=0.0)
+        total += tl.dot(weight, value, input_precision=PRECISION) * scale[:, None]
+    return total
+
+
 @triton.jit(do_not_specialize=["frames"])
 def _weighted_values_kernel(
     weights,
@@ -69,14 +92,9 @@ def _weighted_values_kernel(
     weights += (row * heads + head) * frames * width
     scales += (row * heads + head) * (width // BLOCK_N) * frames
     values += row * frames * stride + head * DIM
-    total = tl.zeros((BLOCK_M, BLOCK_D), dtype=tl.float32)
-    for start in range(0, length, BLOCK_N):
-        n = start + tl.arange(0, BLOCK_N)
-        weight = tl.load(weights + m[:, None] * width + n[None, :], mask=inside[:, None], other=0.0)
-        heard = (n < length)[:, None] & (d < DIM)[None, :]
-        value = tl.load(values + n[:, None] * stride + d[None, :], mask=heard, other=0.0)
-        scale = tl.load(scales + start // BLOCK_N * frames + m, mask=inside, other=0.0)
-        total += tl.dot(weight, value, input_precision=PRECISION) * scale[:, None]
+    total = _weighted(
+        weights, scales, values, m, d, DIM, length, frames, width, stride, 0, False, BLOCK_N, PRECISION
+    )  # fmt: skip
     at = out + (row * frames + m[:, None]) * (heads * DIM) + head * DIM + d[None, :]
     tl.store(at, total.to(out.dtype.element_ty), mask=inside[:, None] & (d < DIM)[None, :])
 
@@ -142,17 +160,9 @@ def _gated_values_kernel(
     weights += row * heads * frames * width
     scales += row * heads * (width // BLOCK_N) * frames
     projected += row * frames * stride
-    total = tl.zeros((BLOCK_M, BLOCK_C), dtype=tl.float32)
-    for start in range(0, length, BLOCK_N):
-        n = start + tl.arange(0, BLOCK_N)
-        weight = tl.load(weights + m[:, None] * width + n[None, :], mask=inside[:, None], other=0.0)
-        heard = (n < length)[:, None] & known[None, :]
-        at = projected + n[:, None] * stride + c[None, :]
-        s = tl.load(at, mask=heard, other=0.0).to(tl.float32)
-        x = tl.load(at + channels, mask=heard, other=0.0).to(tl.float32)
-        value = x * (2.0 * tl.sigmoid(2.0 * s) - 1.0)
-        scale = tl.load(scales + start // BLOCK_N * frames + m, mask=inside, other=0.0)
-        total += tl.dot(weight, value.to(weight.dtype), input_precision=PRECISION) * scale[:, None]
+    total = _weighted(
+        weights, scales, projected, m, c, channels, length, frames, width, stride, channels, True, BLOCK_N, PRECISION
+    )  # fmt: skip
     stored = inside[:, None] & known[None, :]
     y = tl.load(projected + m[:, None] * stride + 2 * channels + c[None, :], mask=stored, other=0.0)
     total *= y.to(tl.float32)
