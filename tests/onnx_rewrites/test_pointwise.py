@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -22,11 +24,11 @@ def test_counts(name: str) -> None:
     assert rewrite_pointwise(model) == 0
 
 
-def graph(*, kernel: int = 1, bias: bool = True, opset: int = 13, **attributes: object) -> onnx.ModelProto:
+def graph(*, kernel: int = 1, bias: bool = True, opset: int = 13, **attributes: Any) -> onnx.ModelProto:
     """x [N, 6, T, 5] to y, of 4 channels."""
     rng = np.random.default_rng(0)
     weights = {
-        "w": rng.normal(0, 1, (4, 6 // int(str(attributes.get("group", 1))), kernel, kernel)),
+        "w": rng.normal(0, 1, (4, 6 // attributes.get("group", 1), kernel, kernel)),
         "b": rng.normal(0, 1, 4),
     }
     inputs = ["x", "w", "b"] if bias else ["x", "w"]
