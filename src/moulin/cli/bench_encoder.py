@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,14 +36,16 @@ class EncoderOptions:
     size: str | None = option(None, "A model of a published size with random weights instead, e.g. conformer-77m.")
     runners: str | None = option(
         None,
-        "What to measure, separated by commas: onnxruntime, torch, torch-compiled, tensorrt, gpu (ours, for "
-        "checkpoints); in another precision as onnxruntime:fp16.",
+        "What to measure, separated by commas: onnxruntime, onnxruntime-exported (the file as it is, without "
+        "our rewriting), openvino, torch, torch-compiled, tensorrt, gpu (ours, for checkpoints); in another precision "
+        "as onnxruntime:fp16.",
         usual="the model's engine",
     )
     on_device: bool = option(False, "Features and encoder frames stay on the device; no copies in the clock.")
     batches: str = option("1,8,16,32,64,128", "Utterances in a call, separated by commas.")
     frames: int = option(663, "Length of every utterance, in features of 10 ms.", bounds=Bounds(at_least=9))
     rounds: int = option(3, "Rounds through all runners, for each number of utterances.", bounds=AT_LEAST_1)
+    cpu_time: bool = option(False, "The CPU's time instead of the clock's, on a machine that others use too.")
     seconds: float = option(1.0, "Length of a runner's turn in a round.", bounds=Bounds(at_least=0))
 
     def __post_init__(self) -> None:
@@ -87,6 +90,7 @@ def encoder(
             feature_dim=spec.feature_dim,
             rounds=options.rounds,
             seconds=options.seconds,
+            clock=time.process_time if options.cpu_time else time.perf_counter,
         )
         interrupted = False
         try:
@@ -105,6 +109,7 @@ def encoder(
                 device=engine.device,
                 frames=options.frames,
                 on_device=options.on_device,
+                cpu_time=options.cpu_time,
                 rounds=options.rounds,
                 interrupted=interrupted,
             )
@@ -148,6 +153,7 @@ def _opened(
         specs = []
         for kind, precision in parsed:
             usual = "torch" if kind == "torch-compiled" or kind == "gpu" else kind
+            usual = "onnxruntime" if usual == "onnxruntime-exported" else usual
             choice = EngineChoice(usual, engine.device, precision=precision)
             found = (
                 folder

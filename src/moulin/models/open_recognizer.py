@@ -123,6 +123,18 @@ def _ctc_runner(spec: ModelSpec, engine: EngineChoice) -> CtcRunner:
                 workers=engine.workers,
                 out=spec.log_probs,
             )
+        case "openvino", CtcModelSpec():
+            from moulin.engine.openvino.encoder import OpenVinoEncoder
+
+            return OpenVinoEncoder(
+                spec.encoder,
+                feature_dim=spec.feature_dim,
+                precision=engine.precision or "fp32",
+                threads=threads,
+                workers=engine.workers,
+                max_frames=spec.max_frames,
+                out=spec.log_probs,
+            )
         case chosen, _:
             raise no_ctc(chosen)
 
@@ -144,5 +156,15 @@ def _runner(spec: ModelSpec, engine: EngineChoice, max_audio_sec: float) -> Runn
                 spec, device=on, speech=demo_speech, precision=engine.precision, max_audio_sec=max_audio_sec
             )
             return TensorRtRunner(spec, open_plan(spec, plan, device=on), threads=threads)
+        case "openvino", OnnxModelSpec():
+            from moulin.engine.openvino.runner import OpenVinoRunner
+
+            return OpenVinoRunner(
+                spec,
+                precision=engine.precision or "fp32",
+                threads=threads,
+                workers=engine.workers,
+                with_blank=spec.has_ctc_head,
+            )
         case chosen, _:
             raise TypeError(f"{chosen} does not run a {type(spec).__name__}")

@@ -110,6 +110,17 @@ def _ctc_runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batch:
             return OnnxRuntimeStreamEncoder(
                 spec, device=on, threads=threads, workers=engine.workers, capacity=capacity, max_batch=max_batch
             )
+        case "openvino", CtcModelSpec():
+            from moulin.engine.openvino.stream_runner import OpenVinoStreamEncoder
+
+            return OpenVinoStreamEncoder(
+                spec,
+                precision=engine.precision or "fp32",
+                threads=threads,
+                workers=engine.workers,
+                capacity=capacity,
+                max_batch=max_batch,
+            )
         case chosen, _:
             raise no_ctc(chosen)
 
@@ -138,5 +149,17 @@ def _runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batch: int
             )
             opened = open_plan(spec, plan, device=on)
             return TensorRtStreamRunner(spec, opened, capacity=capacity, max_batch=max_batch)
+        case "openvino", OnnxModelSpec():
+            from moulin.engine.openvino.stream_runner import OpenVinoStreamRunner
+
+            return OpenVinoStreamRunner(
+                spec,
+                precision=engine.precision or "fp32",
+                threads=threads,
+                workers=engine.workers,
+                capacity=capacity,
+                max_batch=max_batch,
+                with_blank=spec.has_ctc_head,
+            )
         case chosen, _:
             raise TypeError(f"{chosen} does not run a {type(spec).__name__}")
