@@ -7,6 +7,8 @@
 # make clients  every stock client of docs/clients.md on the demo models: pip and npm fetch gigabytes of them
 # make trt    build every test bundle, demo model and published size with TensorRT-RTX, without a GPU: hours on two cores;
 #             TRT="--models conformer-offline --for ada --precisions fp16" for less
+# make docs   build the site from docs/ into build/site; links that lead nowhere fail
+# make release  wheel and sdist of the version in src/moulin/__init__.py into dist/, checked and tried; uploads nothing
 # make serve  serve the demo model, or another with MODEL=folder
 
 VENV := .venv
@@ -23,7 +25,7 @@ SOAK ?=
 ROLLING ?=
 TRT ?=
 
-.PHONY: demo test soak rolling clients trt constraints lint format serve system clean
+.PHONY: demo test soak rolling clients trt constraints docs reference release lint format serve system clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m moulin.demo
@@ -49,11 +51,24 @@ trt: $(VENV)/.test
 constraints: $(BIN)/python
 	$(BIN)/python scripts/renew-constraints.py $(BIN)/python $(OTHER_PYTHONS)
 
+# In an environment of its own: nothing else needs mkdocs.
+docs: $(VENV)-docs/.docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --quiet --strict
+
+# The pages of docs/reference that are written from the program.
+reference: $(VENV)/.test
+	$(BIN)/python scripts/docs-reference.py
+	$(BIN)/python scripts/licences.py
+
+release: $(VENV)/.release
+	$(BIN)/python scripts/release.py
+
 lint: $(VENV)/.test $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python scripts/benchmark-tables.py --check
+	$(BIN)/python scripts/numbers-on-paper.py --check
 	$(BIN)/hadolint deploy/docker/*.Dockerfile
 
 format: $(VENV)/.lint
@@ -68,7 +83,7 @@ system:
 	scripts/system-packages.sh "$(PYTHON)"
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-docs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "moulin needs Python 3.11, 3.12 or 3.13 with venv: apt-get install python3-venv" >&2; exit 1; }
@@ -76,7 +91,7 @@ $(BIN)/python:
 	"$(PYTHON)" -m venv $(VENV)
 
 # The releases that deploy/constraints-3.X.txt names for this Python.
-INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint \
+INSTALL = $(BIN)/python scripts/pip-install.py --constraint \
 	deploy/constraints-$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt --editable
 
 # Without its dependencies: it wants an older release of websockets than we, for what no test uses.
@@ -91,10 +106,19 @@ $(VENV)/.demo: $(BIN)/python pyproject.toml
 $(VENV)/.test: $(BIN)/python pyproject.toml
 	@echo "Installing what the tests need into $(VENV), one to three minutes ..." >&2
 	$(INSTALL) '.[test]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(RIVA_CLIENT)
+	$(BIN)/python scripts/pip-install.py --no-deps $(RIVA_CLIENT)
 	scripts/browser.sh
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.lint: $(BIN)/python pyproject.toml
 	$(INSTALL) '.[lint]'
+	@touch $@
+
+$(VENV)/.release: $(BIN)/python pyproject.toml
+	$(INSTALL) '.[release]'
+	@touch $@
+
+$(VENV)-docs/.docs: pyproject.toml
+	"$(PYTHON)" -m venv $(VENV)-docs
+	$(VENV)-docs/bin/python scripts/pip-install.py '.[docs]'
 	@touch $@

@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 # Everything that an image or a test takes, but what brings PyTorch (torch, lhotse) and the other ONNX Runtime (gpu).
-EXTRAS = "serve,mic,hub,bench,tracing,demo,rtx,lint"
+EXTRAS = "serve,mic,hub,bench,tracing,demo,rtx,openvino,lint"
 BESIDE = (
     *("hypothesis", "httpx", "playwright", "openai", "pytest", "pytest-xdist", "pyyaml", "tritonclient[http]"),
     *("grpcio-tools", "kubernetes-validate", "whisper-normalizer", "pyarrow", "pyarrow<22; python_version < '3.13'"),

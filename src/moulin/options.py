@@ -1,7 +1,8 @@
 """Options as fields of frozen dataclasses: each field says its default, bounds and help once.
 
 From a field come the flag of the command line (`cli.flags`), the check of its value (`check_options`) and its place in
-JSON (`to_json`, `from_json`). An options dataclass may hold others.
+JSON (`to_json`, `from_json`). An options dataclass may hold others, and say the heading above its flags in help
+(`section_of`).
 """
 
 from __future__ import annotations
@@ -78,6 +79,12 @@ def option(
     return field(default=default, metadata={_KEY: Facts(help, flag, metavar, usual, bounds)})
 
 
+def section_of(options: type) -> str | None:
+    """The heading above the flags of an options dataclass in help, which it says as `help_section: ClassVar[str]`."""
+    said: str | None = getattr(options, "help_section", None)
+    return said
+
+
 def setting(default: object, *, bounds: Bounds) -> Any:
     """A field of an options dataclass that has bounds, and no flag."""
     return field(default=default, metadata={_KEY: Facts(None, None, None, None, bounds)})
@@ -97,7 +104,8 @@ def facts_of(one: Field[Any]) -> Facts | None:
 @cache
 def types_of(options: type) -> dict[str, Any]:
     """The types of the fields of `options`, an options dataclass, by name."""
-    return get_type_hints(options)
+    hints = get_type_hints(options)
+    return {one.name: hints[one.name] for one in fields(options)}
 
 
 def plain_type(kind: Any) -> tuple[Any, bool]:

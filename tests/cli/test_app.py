@@ -55,6 +55,24 @@ def test_help_takes_the_width_of_the_terminal() -> None:
     assert max(map(len, narrow.splitlines())) <= 70
 
 
+def test_options_stand_below_headings_in_whole_lines() -> None:
+    out = moulin_here("serve", "--help").expect(0).out
+    headings = [line for line in out.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert headings[:2] == ["Arguments:", "Options:"]
+    wanted = {
+        "Model:",
+        "Service:",
+        "Engine:",
+        "Decoding:",
+        "Whole utterances:",
+        "Live streams:",
+        "Addresses:",
+        "Gateway:",
+    }
+    assert wanted | {"Access:", "Log:"} <= set(headings)
+    assert "[default: 64 for whole utterances; 16 for live streams]" in " ".join(out.split())
+
+
 def test_completion() -> None:
     asked = {"_MOULIN_COMPLETE": "complete_bash", "COMP_WORDS": "moulin se", "COMP_CWORD": "1"}
     assert moulin(environ=asked).expect(0).out == "serve\n"

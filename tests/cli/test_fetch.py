@@ -116,3 +116,21 @@ def test_the_list() -> None:
         size = "-" if model.size_mb is None else f"{model.size_mb} MB"
         for fact in (model.license, model.languages, model.page, model.mode, size):
             assert fact in row
+
+
+def test_a_copy_where_it_is_wanted(environ: dict[str, str], tmp_path: Path) -> None:
+    """As an init container of a pod does it, which may be killed on the way and started again."""
+    to = tmp_path / "models" / "0"
+    to.mkdir(parents=True)
+    (to / ".tokens.txt.part").write_text("half a file of one that was killed")
+    (to / "tokens.txt").write_text("of another release")
+    done = moulin("fetch", HUB_MODEL, "--to", to, environ=environ).expect(0)
+    assert done.out == f"{to}\n"
+    assert {file.name for file in to.iterdir()} >= {file.name for file in TINY.iterdir() if file.suffix == ".onnx"}
+    assert (to / "tokens.txt").read_bytes() == (TINY / "tokens.txt").read_bytes()
+    assert not list(to.glob(".*.part"))
+    assert not [file for file in to.iterdir() if file.is_symlink()]
+    moulin("inspect", to).expect(0)
+    file = tmp_path / "file"
+    file.touch()
+    assert "cannot be copied to" in moulin("fetch", HUB_MODEL, "--to", file, environ=environ).expect(1).err

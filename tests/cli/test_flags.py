@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import Field, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 import pytest
 import typer
@@ -15,6 +15,7 @@ from moulin.cli.flags import ChangesOf, flag_names, only, option_of, with_flags,
 from moulin.cli.model_options import ModelOptions
 from moulin.cli.models import Services
 from moulin.cli.serve import RunningOptions
+from moulin.cli.verbs import VerbApp
 from moulin.decoding.options import DecodingOptions
 from moulin.options import Bounds, check_options, facts_of, held, option, plain_type, spelled, types_of
 from moulin.streaming.options import StreamOptions
@@ -101,6 +102,51 @@ def test_only_and_without_reach_into_what_is_held() -> None:
 
     assert run(command, "--no-fan", "--light") == [(Kitchen(Oven(fan=False)), Oven(light=True))]
     assert "--degrees" not in run(command, "--help")[0]
+
+
+@dataclass(frozen=True)
+class Bread:
+    help_section: ClassVar[str] = "Bread"
+
+    minutes: int = option(40, "How long")
+    seeds: bool = option(False, "Put some on it.")
+
+
+@dataclass(frozen=True)
+class Cake:
+    help_section: ClassVar[str] = "Cakes"
+
+    minutes: int = option(30, "until it is brown.")
+    oven: Oven = held(Oven)
+
+
+@dataclass(frozen=True)
+class Bakery:
+    help_section: ClassVar[str] = "Bakery"
+
+    bread: Bread = held(Bread)
+    cake: Cake = held(Cake)
+
+
+def test_flags_stand_below_the_headings_of_their_dataclasses() -> None:
+    def command(shop: Bakery, day: Annotated[str, typer.Option(help="Which day.")] = "Monday") -> None: ...
+
+    app = VerbApp(add_completion=False)
+    app.command()(with_flags(command))
+    lines = CliRunner().invoke(app, ["--help"], catch_exceptions=False).output.splitlines()
+    below: dict[str, list[str]] = {}
+    for line in lines:
+        if line.endswith(":") and not line.startswith(" "):
+            heading = line.removesuffix(":")
+        elif line.startswith("  --"):
+            below.setdefault(heading, []).append(line.split()[0])
+    assert below == {
+        "Options": ["--day", "--help"],
+        "Bakery": ["--minutes"],
+        "Bread": ["--seeds"],
+        "Cakes": ["--degrees", "--fan", "--light", "--timer-min", "--pause-min", "--task"],
+    }
+    assert "How long; until it is brown. [default: 40 for bread; 30 for cakes]" in " ".join(" ".join(lines).split())
 
 
 def test_changes_are_what_was_given() -> None:

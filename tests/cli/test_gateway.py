@@ -22,6 +22,7 @@ import pytest
 from websockets import ConnectionClosed
 from websockets.asyncio.client import connect
 
+from moulin.cli.page_options import PageOptions
 from moulin.gateway.riva import messages
 from moulin.launch.ports import claim_ports
 from moulin.launch.server import TritonServer
@@ -310,3 +311,10 @@ def test_a_port_in_use(start: Start) -> None:
     port = address.rpartition(":")[2]
     done = moulin("gateway", "--port", port).expect(1)
     assert done.err.startswith(f"moulin: Expected port {port} on 127.0.0.1 to be free for the gateway")
+
+
+def test_the_operator_forbids_the_page_to_keep_texts(start: Start) -> None:
+    """Of `moulin serve` it goes on the command line of its gateway."""
+    address, _, log = start("--triton", "127.0.0.1:9", *PageOptions(no_history=True).arguments())
+    assert eventually(lambda: _answers(f"http://{address}")), log.read_text()
+    assert httpx.get(f"http://{address}/page/settings.json").json() == {"history": False}

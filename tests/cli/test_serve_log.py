@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
+import warnings
+from typing import Any
 
 import pytest
 import typer
 
+from moulin.cli.messages import say, warn
 from moulin.cli.serve_log import ServeLog, ServeLogOptions
 from moulin.errors import LaunchError, OptionsError
 
@@ -58,7 +63,7 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_an_error_in_json_ends_with_status_1(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(typer.Exit) as end, ServeLog(ServeLogOptions(log_format="json")).errors():
+    with pytest.raises(typer.Exit) as end, ServeLog(ServeLogOptions(log_format="json")).covering():
         raise LaunchError("Expected a port, got none", hint="take another")
     assert end.value.exit_code == 1
     fields = json.loads(capsys.readouterr().err)
@@ -70,8 +75,49 @@ def test_an_error_in_json_ends_with_status_1(capsys: pytest.CaptureFixture[str])
 
 
 def test_an_error_in_words_is_for_whoever_runs_the_command() -> None:
-    with pytest.raises(LaunchError), ServeLog(ServeLogOptions()).errors():
+    with pytest.raises(LaunchError), ServeLog(ServeLogOptions()).covering():
         raise LaunchError("Expected a port, got none")
+
+
+def test_own_lines_have_the_date_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    ServeLog(ServeLogOptions()).say("\nServing\n  gRPC  127.0.0.1:8001\n")
+    lines = capsys.readouterr().err.splitlines()
+    assert [re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:]+[+-]\d{4} (.*)", line)[1] for line in lines] == [  # type: ignore[index]
+        "Serving",
+        "  gRPC  127.0.0.1:8001",
+    ]
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.filterwarnings("always")
+def test_messages_warnings_and_libraries_come_in_the_same_form(capsys: pytest.CaptureFixture[str], form: Any) -> None:
+    with ServeLog(ServeLogOptions(log_format=form)).covering():
+        say("Taking the vocabulary x")
+        warn("causal is taken for granted")
+        logging.getLogger("some.library").error("lost %d of them", 3)
+        warnings.warn("old", UserWarning, stacklevel=1)
+    lines = capsys.readouterr().err.splitlines()
+    if form == "json":
+        records = [json.loads(line) for line in lines]
+        assert [record["level"] for record in records] == ["info", "warning", "error", "warning"]
+        texts = [record["message"] for record in records]
+    else:
+        assert all(re.match(r"\d{4}-", line) for line in lines)
+        texts = [line.partition(" ")[2] for line in lines]
+    assert texts[0] == "Taking the vocabulary x"
+    assert texts[1].removeprefix("warning: ") == "causal is taken for granted"
+    assert texts[2] == "lost 3 of them"
+    assert "UserWarning: old" in texts[3]
+    say("again on standard error")
+    assert capsys.readouterr().err == "again on standard error\n"
+
+
+def test_how_far_a_model_is_while_it_loads(capsys: pytest.CaptureFixture[str]) -> None:
+    """Off a terminal a line now and then, in the log's form; the shim writes them."""
+    log = ServeLog(ServeLogOptions(log_format="json"))
+    lines = shown(capsys, log, *(f"moulin progress: transducer_0_0: capturing graphs {n} of 40" for n in range(1, 41)))
+    (record,) = map(json.loads, lines)
+    assert (record["level"], record["message"]) == ("info", "transducer_0_0: capturing graphs 1 of 40")
 
 
 def test_the_same_line_only_so_often(capsys: pytest.CaptureFixture[str]) -> None:

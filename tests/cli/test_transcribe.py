@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -56,7 +57,8 @@ def test_several_are_a_table_in_the_order_of_the_arguments(transcribe: Transcrib
     chosen = [recordings[3], recordings[0], recordings[3], recordings[2]]
     done = transcribe(*(recording.file for recording in chosen)).expect(0)
     assert done.out == "".join(f"{recording.file}\t{recording.text}\n" for recording in chosen)
-    assert done.err == ""
+    seconds = round(sum(recording.heard.duration_sec for recording in chosen))
+    assert re.fullmatch(rf"4 files, {seconds} s of audio in [\d.]+ s, \d[\d.]* times real time\n", done.err)
 
 
 def test_json_is_an_object_a_line(transcribe: Transcribe, recordings: list[Recording]) -> None:
@@ -93,7 +95,9 @@ def test_a_folder_and_what_is_in_it(transcribe: Transcribe, recordings: list[Rec
     (tmp_path / "._b.flac").write_bytes(b"\0\5\x16\7 of macOS")
     done = transcribe(tmp_path).expect(0)
     assert done.out == f"{tmp_path}/a/z.flac\t{recordings[0].text}\n{tmp_path}/b.flac\t{recordings[1].text}\n"
-    assert done.err == f"skipped in {tmp_path}: 1 file without the suffix of audio (1 .txt)\n"
+    skipped, summary = done.err.splitlines()
+    assert skipped == f"skipped in {tmp_path}: 1 file without the suffix of audio (1 .txt)"
+    assert summary.startswith("2 files, ")
 
 
 def test_standard_input(transcribe: Transcribe, recordings: list[Recording]) -> None:
@@ -128,7 +132,23 @@ def test_a_bad_file_among_good_ones(transcribe: Transcribe, recordings: list[Rec
     assert about_absent == f"{absent} does not exist, expected an audio file"
     assert about_hot.startswith(str(hot))
     assert all(hint.startswith("  hint: ") for hint in hints)
-    assert summary == "3 of 5 recordings could not be transcribed"
+    assert summary.startswith("5 files, ")
+    assert summary.endswith(f"; 3 failed: {bad}, {absent}, {hot}")
+
+
+@pytest.mark.triton
+def test_another_port_than_grpcs_is_recognised(server: TritonServer, gateway: str, recordings: list[Recording]) -> None:
+    at_gateway = gateway.removeprefix("http://")
+    for address, answers, hint in (
+        (server.http_url, "its HTTP", "8001 by default"),
+        (at_gateway, "a gateway", f"--url {gateway}"),
+    ):
+        for verb in ("transcribe", "stream"):
+            done = moulin(verb, recordings[0].file, "--url", address).expect(1)
+            assert f"Expected Triton's gRPC at {address}, got {answers}" in done.err
+            assert hint in done.err
+    done = moulin("transcribe", recordings[0].file, "--url", f"http://{server.grpc_url}").expect(1)
+    assert "Triton's gRPC port has nothing in front" in done.err
 
 
 @pytest.mark.parametrize("address", ["https://example.org/a b.mp3", "s3://bucket/a.wav", "file:///tmp/a.wav"])
@@ -162,7 +182,8 @@ def test_files_into_a_folder(transcribe: Transcribe, recordings: list[Recording]
     to = tmp_path / "new" / "folder"
     for format, suffix in (("text", "txt"), ("vtt", "vtt")):
         done = transcribe(recordings[0].file, recordings[1].file, "--format", format, "--to", to).expect(0)
-        assert (done.out, done.err) == ("", "")
+        assert done.out == ""
+        assert done.err.startswith("2 files, ")
         written = (to / f"phone-01.{suffix}").read_text()
         assert written.endswith("\n")
     assert sorted(path.name for path in to.iterdir()) == [

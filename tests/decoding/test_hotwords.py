@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -125,3 +128,12 @@ def test_any_text_is_read_or_refused_in_one_line(text: str) -> None:
     except OptionsError as error:
         said = str(error)
     assert "\n" not in said
+
+
+def test_a_list_counts_its_hash_once_and_other_processes_their_own() -> None:
+    listed = DecodingOptions(hotwords=(Hotword("nvidia"), Hotword("open ai", 2.0))).hotwords
+    assert hash(listed) == hash(tuple(listed)) == hash(listed)
+    assert DecodingOptions(hotwords=listed, beam=3).hotwords is listed
+    code = "import pickle, sys; one = pickle.load(sys.stdin.buffer); print(hash(one) == hash(tuple(one)), len(one))"
+    done = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(listed), capture_output=True, check=True)
+    assert done.stdout.split() == [b"True", b"2"]

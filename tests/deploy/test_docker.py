@@ -18,6 +18,7 @@ import yaml
 
 from moulin.cli.app import app
 from moulin.gateway.metrics import Metrics
+from moulin.gateway.state_metrics import StateMetrics
 from moulin.gateway.supervision import Supervision
 from moulin.launch.ports import claim_ports
 from moulin.launch.server import TritonServer
@@ -158,7 +159,8 @@ def test_every_metric_of_the_dashboard_and_the_alerts_is_published(server: Trito
     wanted = {name for expression in shown for name in re.findall(r"\b(?:nv|moulin)_\w+", expression)}
     with urllib.request.urlopen(server.metrics_url) as answer:
         text = answer.read().decode()
-    text += (Metrics().exposition() + Supervision(SupervisionBoard().fd).exposition()).decode()
+    ours = Metrics().exposition(), StateMetrics({}).exposition(), Supervision(SupervisionBoard().fd).exposition()
+    text += b"".join(ours).decode()
     published = set(re.findall(r"^# TYPE (\w+)", text, flags=re.MULTILINE))
     # The samples of a histogram; a counter's total is its name in Triton, and an addition to it in the gateway.
     published |= {f"{name}_bucket" for name in published} | {f"{name}_total" for name in published}

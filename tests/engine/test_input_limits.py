@@ -53,4 +53,4 @@ def test_shortest_input_is_found_by_trying() -> None:
     assert lens.tolist() == [3]
     assert encoder_out.shape[1] >= 3
     with pytest.raises(EngineError, match="ConstantOfShape"):
-        runner._run_encoder(runner._encoder, frames, np.array([20]))
+        runner._run_encoder(frames, np.array([20]))

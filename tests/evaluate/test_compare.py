@@ -43,6 +43,16 @@ def streaming(p95: list[float], *, streams: int = 48) -> Report:
     return Report(HEADER, LoadFigures("streaming", runs))
 
 
+def test_what_other_processes_disturbed_has_no_winner() -> None:
+    before, after = streaming([20, 21, 22]), streaming([40, 41, 42])
+    assert {change.verdict for change in compare(before, after) if change.unit == "ms"} == {"worse"}
+    assert isinstance(after.figures, LoadFigures)
+    runs = [replace(run, disturbed=number == 1) for number, run in enumerate(after.figures.runs)]
+    disturbed = Report(HEADER, replace(after.figures, runs=runs))
+    for pair in ((before, disturbed), (disturbed, before)):
+        assert {change.verdict for change in compare(*pair) if change.unit == "ms"} == {"cannot be said: disturbed"}
+
+
 def gpu_engine(call_ms: list[float]) -> Report:
     calls = Calls(100.0, call_ms)
     return Report(HEADER, GpuEngineFigures(pipeline=[PipelineRun("small", "greedy", 4, 8, 3, calls, calls)]))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import cProfile
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from moulin.engine.recognizer import Recognizer
 from moulin.evaluate import gpu_benchmark
-from moulin.evaluate.gpu_benchmark import GREEDY, Corpus, measure_options, measure_pipeline
+from moulin.evaluate.gpu_benchmark import GREEDY, Corpus, measure_hotwords, measure_options, measure_pipeline
 from moulin.models.open_recognizer import open_recognizer
 from tests.bundles import BUNDLES
 
@@ -53,6 +54,20 @@ def test_mixed_options_are_all_different_and_beside_equal_ones(recognizer: Recog
     run = measure_options(recognizer, "tiny")
     assert run.batch == 14
     assert run.ratio == pytest.approx(run.mixed_ms / run.equal_ms, rel=0.01)
+
+
+def test_lists_of_hotwords_by_turns(recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_benchmark, "_kernel_us", lambda *_: 5.0)
+    one, other = (gpu_benchmark._phrases(recognizer, np.random.default_rng(seed)) for seed in (0, 1))
+    _, graph = recognizer.graphs(replace(GREEDY, hotwords=one))
+    assert graph is not None
+    assert len(graph.phrases) > 50
+    assert set(one) != set(other)
+    run = measure_hotwords(recognizer, "tiny", 4, 2, 2)
+    assert (run.beam, run.batch, run.calls, run.phrases) == (4, 2, 2, 100)
+    assert run.known_ratio == pytest.approx(run.known_ms / run.without_ms, rel=0.01)
+    assert run.new_ratio > 0
+    assert run.spelling_ms > 0
 
 
 def test_the_functions_that_take_the_time(recognizer: Recognizer) -> None:

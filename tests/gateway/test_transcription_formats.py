@@ -18,7 +18,13 @@ from starlette.datastructures import FormData
 
 from moulin.errors import OptionsError
 from moulin.gateway.api_error import ApiError
-from moulin.gateway.transcription_formats import delta_event, done_event, response
+from moulin.gateway.transcription_formats import (
+    delta_event,
+    done_event,
+    response,
+    verbose_done_event,
+    words_event,
+)
 from moulin.gateway.transcription_request import TranscriptionRequest, transcription_request
 from moulin.transcript import Alternative, Part, PlacedWord, Transcript, Word
 
@@ -81,6 +87,22 @@ def test_events() -> None:
     assert delta.delta == " TWO"
     done = TranscriptionTextDoneEvent.model_validate_json(done_event(HEARD, _request()).removeprefix(b"data: "))
     assert done.text == HEARD.text
+
+
+def test_events_with_words() -> None:
+    """OpenAI's events, with more in them."""
+    peaks = [{"first": 0, "a_second": 50, "values": "AAA="}]
+    event = words_event(" TWO", HEARD.words[1:], 0.84, peaks).removeprefix(b"data: ")
+    assert TranscriptionTextDeltaEvent.model_validate_json(event).delta == " TWO"
+    fields = json.loads(event)
+    assert fields["words"] == [{"word": "TWO", "start": 0.6, "end": 0.84, "confidence": 0.25}]
+    assert (fields["heard_sec"], fields["peaks"]) == (0.84, peaks)
+    wanted = _request(("response_format", "verbose_json"), ("timestamp_granularities[]", "word"), ("stream", "true"))
+    last = verbose_done_event(HEARD, wanted).removeprefix(b"data: ")
+    assert TranscriptionTextDoneEvent.model_validate_json(last).text == HEARD.text
+    whole = json.loads(bytes(response(HEARD, wanted).body))
+    assert whole.pop("usage")["type"] == "duration"  # OpenAI's event has tokens there
+    assert json.loads(last) == {"type": "transcript.text.done", **whole}
 
 
 def test_warnings_and_channels() -> None:

@@ -118,6 +118,10 @@ def test_channels_and_tracks() -> None:
         assert (caught.value.status, caught.value.param) == (400, name)
     with pytest.raises(ApiError, match="stream=false with channels=each"):
         transcription_request(FormData([("model", "m"), ("channels", "each"), ("stream", "true")]))
+    verbose = [("stream", "true"), ("response_format", "verbose_json"), ("include[]", "peaks")]
+    assert transcription_request(_form(("channels", "each"), *verbose)).include == ("peaks",)
+    with pytest.raises(ApiError, match="Expected stream=true and response_format verbose_json"):
+        transcription_request(_form(*verbose[1:]))
 
 
 ENGLISH = ServedModel("m", False, 30.0, uses_hotwords=True, languages=("en",))

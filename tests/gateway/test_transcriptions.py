@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import socket
@@ -71,6 +72,9 @@ def test_the_models(client: openai.OpenAI) -> None:
         "bundle": "digits-en-streaming",
         "languages": ["en"],
         "sample_rate": 16000,
+        "description": "English digits, a demo",
+        "hotwords": True,
+        "alternatives": True,
     }
     for alias in ("whisper-1", "gpt-transcribe", "openai/whisper-large-v3"):
         assert client.models.retrieve(alias) == models["transducer"].model_copy(update={"id": alias})
@@ -290,6 +294,40 @@ def test_a_stream_of_a_long_recording_comes_in_parts(client: openai.OpenAI, long
     starts = [word.start for word in whole.words]
     assert starts == sorted(starts)
     assert starts[-1] > 100
+
+
+@pytest.mark.parametrize("fields", [{}, {"channels": "each"}, {"model": "transducer_streaming"}], ids=str)
+def test_a_stream_with_words_and_peaks(gateway: str, long_file: Path, tmp_path: Path, fields: dict[str, str]) -> None:
+    """The words of the events are those of the whole, and the peaks those of all samples."""
+    samples, _ = soundfile.read(long_file, dtype="float32")
+    if "channels" in fields:
+        samples = samples[: 40 * 16_000]
+        soundfile.write(tmp_path / "two.flac", np.stack([samples, samples[::-1]], axis=1), 16_000)
+        long_file = tmp_path / "two.flac"
+    lists = {"timestamp_granularities[]": ["word", "segment"], "include[]": ["peaks"]}
+    form = {"model": "transducer", "response_format": "verbose_json", "stream": "true", **lists, **fields}
+    answer = httpx.post(gateway + TRANSCRIPTIONS, files={"file": long_file.read_bytes()}, data=form, timeout=120)
+    *deltas, done = [json.loads(line.removeprefix("data: ")) for line in answer.text.split("\n\n") if line]
+    assert len(deltas) > 3
+    assert {delta["type"] for delta in deltas} == {"transcript.text.delta"}
+    words = [word for delta in deltas for word in delta["words"]]
+    order = sorted(words, key=lambda word: (word["start"], word["end"])) if "channels" in fields else words
+    assert sorted(done["words"], key=lambda word: (word["start"], word["end"])) == order
+    assert done["segments"]
+    assert done["duration"] == pytest.approx(len(samples) / 16_000, abs=0.01)
+    if "channels" in fields:
+        assert {word["channel"] for word in words} == {1, 2}
+        return
+    assert "".join(delta["delta"] for delta in deltas) == done["text"]
+    assert [delta["heard_sec"] for delta in deltas] == sorted(delta["heard_sec"] for delta in deltas)
+    peaks = [part for event in (*deltas, done) for part in event.get("peaks", ())]
+    found = np.concatenate([np.frombuffer(base64.b64decode(part["values"]), np.uint8) for part in peaks])
+    assert [part["first"] for part in peaks[1:]] == list(
+        np.cumsum([len(base64.b64decode(p["values"])) for p in peaks])
+    )[:-1]
+    frames = samples[: len(found) * 320].reshape(-1, 320)
+    assert len(found) == len(samples) // 320
+    np.testing.assert_allclose(found / 255, np.sqrt(np.abs(frames).max(axis=1)), atol=0.02)
 
 
 def test_an_asynchronous_stream(gateway: str, recordings: list[Recording]) -> None:

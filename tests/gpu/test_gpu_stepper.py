@@ -10,6 +10,7 @@ import torch
 
 from moulin.bundle.checkpoint_spec import load_checkpoint_spec
 from moulin.bundle.transducer import load_transducer
+from moulin.decoding.context_graph import ContextGraph
 from moulin.decoding.found import Found
 from moulin.decoding.options import DecodingOptions, Method
 from moulin.decoding.row_options import RowOptions
@@ -79,6 +80,31 @@ def test_equals_its_definition(device: torch.device) -> None:
     found, wanted = (step(each, [1], options.take(np.array([1])), [-1], [0]) for each in (ours, plain))
     equal(found, wanted)
     assert found.scores.shape == (1, 1)
+
+
+def test_hotwords_on_the_card_and_too_many_for_it(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams with the server's list, one of its own, and one of its own that is searched on the host."""
+    monkeypatch.setattr("moulin.engine.gpu.stepper._MOST_GRAPH_ROWS", 100)
+    rng = np.random.default_rng(1)
+    server, small, large = (
+        ContextGraph.of({tuple(row): 4.0 for row in rng.integers(3, SPEC.vocab_size, (count, 2)).tolist()})
+        for count in (40, 30, 200)
+    )
+    assert len(small) < 100 < len(large)
+    options = RowOptions.of([DecodingOptions(BEAM, 3)] * 3, [(server, None), (server, small), (server, large)])
+    audio = [rng.normal(0, 0.2, 12_000).astype(np.float32) for _ in range(3)]
+    transducer = load_transducer([SPEC.checkpoint])
+    ours = GpuStepper(SPEC, transducer, capacity=3, max_batch=3, device=str(device), beam=3, hotwords=server)
+    plain = PlainStepper(SPEC, 3)
+    assert ours._too_wide(options).tolist() == [2]
+    for each in (ours, plain):
+        for slot, samples in enumerate(audio):
+            each.inbox.open(slot)
+            each.inbox.accept(slot, samples)
+    for slots, decided, kept in (([2, 0, 1], [-1] * 3, [0] * 3), ([1, 2, 0], [0, -1, 2], [1, 0, 1])):
+        found, wanted = (step(each, slots, options.take(np.array(slots)), decided, kept) for each in (ours, plain))
+        equal(found, wanted)
+        assert (found.scores.max(axis=1) > -5).any(), "with bonuses"
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # the interpreter's, of NaN

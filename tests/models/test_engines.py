@@ -60,7 +60,13 @@ def test_the_form_on_disk_has_its_usual_engine(onnx: ModelSpec, checkpoint: Mode
             "The engine tensorrt runs ONNX files, and {file} is a checkpoint",
             "`moulin export`",
         ),
-        (FILES, "tensorflow", OptionsError, "Expected an engine of onnxruntime, torch, tensorrt, got", "tensorflow"),
+        (
+            FILES,
+            "tensorflow",
+            OptionsError,
+            "Expected an engine of onnxruntime, torch, tensorrt, openvino, got",
+            "tensorflow",
+        ),
     ],
 )
 def test_an_engine_that_does_not_fit(

@@ -117,19 +117,19 @@ def test_a_decoder_of_another_form_too(files: Path, caplog: pytest.LogCaptureFix
 
 @pytest.mark.usefixtures("a_gpu")
 @pytest.mark.parametrize(
-    ("options", "hotwords", "reason"),
+    ("options", "reason"),
     [
-        (DecodingOptions(blank_skip=0.95), False, "it skips no blank frames"),
-        (DecodingOptions(hotwords=(Hotword("a"),)), False, "it knows no hotwords"),
-        (None, True, "it knows no hotwords"),
-        (DecodingOptions(), False, None),
-        (None, False, None),
+        (DecodingOptions(blank_skip=0.95), "it skips no blank frames"),
+        (DecodingOptions("fast_beam_search"), "it knows no fast_beam_search"),
+        (DecodingOptions(hotwords=(Hotword("a"),), nbest=3, lm_scale=0.3), None),
+        (DecodingOptions(), None),
+        (None, None),
     ],
 )
 def test_what_it_does_not_do_runs_on_onnx_runtime(
-    options: DecodingOptions | None, hotwords: bool, reason: str | None, files: Path, caplog: pytest.LogCaptureFixture
+    options: DecodingOptions | None, reason: str | None, files: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    host_search = needs_host_search(options, hotwords=hotwords)
+    host_search = needs_host_search(options)
     _, settled = load_for_engine(files, EngineChoice(device="cuda"), None, host_search=host_search)
     assert settled.kind == ("onnxruntime" if reason else "torch")
     said = [message.rpartition(": ")[2] for message in caplog.messages]

@@ -53,11 +53,11 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_by_tokens_and_by_words(words: Path, tokens: Path) -> None:
-    spec, engine = load_bundle(DEMO_MODEL), EngineChoice("onnxruntime")
-    found = [open_fusion(spec, engine, LanguageModelFiles(file)) for file in (words, tokens)]
+    spec = load_bundle(DEMO_MODEL)
+    found = [open_fusion(spec, LanguageModelFiles(file)) for file in (words, tokens)]
     assert [type(fusion.model) for fusion in found if fusion] == [WordModel, TokenModel]
-    assert open_fusion(spec, engine, LanguageModelFiles()) is None
-    both = open_fusion(spec, engine, LanguageModelFiles(words, tokens))
+    assert open_fusion(spec, LanguageModelFiles()) is None
+    both = open_fusion(spec, LanguageModelFiles(words, tokens))
     assert both is not None
     assert both.width == 3
 
@@ -132,7 +132,7 @@ def test_n_grams_of_nothing(tmp_path: Path) -> None:
 
 def test_what_is_refused(tmp_path: Path, words: Path) -> None:
     files = LanguageModelFiles(words)
-    with pytest.raises(OptionsError, match="Expected no --lm: what runs this model uses no language model yet"):
+    with pytest.raises(OptionsError, match="Expected no --lm: a language model is for"):
         open_recognizer(BUNDLES / "zipformer2-ctc-offline", EngineChoice(head="ctc"), lm=files)
     with pytest.raises(OptionsError, match="with a language model, got greedy"):
         open_recognizer(DEMO_MODEL, lm=files, options=DecodingOptions(hotwords_method="refuse"))

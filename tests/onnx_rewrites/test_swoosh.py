@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from moulin.bundle.load import load_bundle
 from moulin.engine.onnxruntime.runner import OnnxRuntimeRunner
-from moulin.onnx_rewrites.swoosh import rewrite_swoosh
+from moulin.onnx_rewrites.swoosh import rewrite_swoosh, swoosh_by_softplus
 from tests.bundles import BUNDLES, OFFLINE, STREAMING
 
 # Layers 1, 2, 1 with six activations each but for what a recipe's sizes leave out, and four in front; as counted in
@@ -92,6 +92,21 @@ def test_every_value(infinity_guard: bool) -> None:
     """Against the definition in float64, far beyond where exp overflows."""
     model = swoosh_graph(infinity_guard=infinity_guard)
     assert rewrite_swoosh(model) == 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    x = np.concatenate([np.linspace(-1000, 1000, 4001), np.linspace(-20, 20, 4001)]).astype(np.float32)
+    wide = x.astype(np.float64)
+    expected = np.logaddexp(0, wide - 4) - 0.08 * wide - 0.035
+    np.testing.assert_allclose(session.run(None, {"x": x})[0], expected, rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("as_exported", ["by Icefall", "by Icefall, with a guard", "by moulin"])
+def test_every_value_by_softplus(as_exported: str) -> None:
+    model = swoosh_graph(infinity_guard="guard" in as_exported)
+    if as_exported == "by moulin":
+        rewrite_swoosh(model)
+    assert swoosh_by_softplus(model) == 1
+    assert [node.op_type for node in model.graph.node if node.op_type in ("Log", "Exp", "Sigmoid")] == []
+    assert swoosh_by_softplus(model) == 0
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     x = np.concatenate([np.linspace(-1000, 1000, 4001), np.linspace(-20, 20, 4001)]).astype(np.float32)
     wide = x.astype(np.float64)

@@ -68,7 +68,10 @@ def test_what_an_earlier_moulin_wrote_is_refused_with_what_to_do() -> None:
     ("text", "message"),
     [
         ('{"encoder": "x", "max_brunch": 3}', "There is no option 'max_brunch' in the options"),
-        ('{"engine": {"kind": "abacus"}}', "Expected engine to be one of onnxruntime, torch, tensorrt, got 'abacus'"),
+        (
+            '{"engine": {"kind": "abacus"}}',
+            "Expected engine to be one of onnxruntime, torch, tensorrt, openvino, got 'abacus'",
+        ),
         ('{"engine": 3}', "Expected engine to be a JSON object, got int"),
         ('{"max_batch": "3"}', "Expected max-batch to be a whole number, got '3'"),
         ('{"max_batch": 0}', "Expected max-batch of 1 to 1e6, got 0"),

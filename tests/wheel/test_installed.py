@@ -133,9 +133,11 @@ def _addresses(log: IO[str]) -> dict[str, str]:
     deadline = time.monotonic() + PATIENCE_SEC
     for line in log:
         print(line, end="")
-        words = line.split()
-        if len(words) == 2 and line.startswith("  "):
+        date, _, text = line.partition(" ")
+        words = text.split()
+        if len(words) == 2 and text.startswith("  "):
             found[words[0]] = words[1]
+        assert date[:4].isdecimal(), f"{line!r} has no date"
         if "Ctrl-C stops it" in line:
             return found
         assert time.monotonic() < deadline

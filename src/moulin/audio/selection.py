@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from moulin.errors import OptionsError
 from moulin.options import option
@@ -14,6 +15,8 @@ _SIDES = {"left": 1, "right": 2}
 @dataclass(frozen=True, slots=True)
 class Selection:
     """Tracks and channels of a recording; both count from 1."""
+
+    help_section: ClassVar[str] = "Tracks and channels"
 
     channels: str = option(
         "mix",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
@@ -17,6 +18,7 @@ from moulin.bulk.source import local_file
 from moulin.bulk.windows import Windows
 from moulin.errors import AudioError, MoulinError
 from moulin.long_audio.pieces import MAX_PIECE_SEC
+from moulin.long_audio.recording_blocks import RecordingBlocks, Run
 from moulin.long_audio.recording_pieces import Blocks, RecordingPieces
 from moulin.quoting import quoted
 
@@ -42,16 +44,19 @@ def decode(
     *,
     max_utterance_sec: float = MAX_PIECE_SEC,
     table_sec: float = TABLE_SEC,
+    cuts: bool = True,
     open: Open = opened,
 ) -> Iterator[Any]:
     """A table of the schema RECORDINGS to tables of the schema DECODED, each of some `table_sec` seconds of audio.
 
-    Pieces are at most `max_utterance_sec` long, that of the model that will hear them. Rows keep their order,
+    Pieces are at most `max_utterance_sec` long, that of the model that will hear them; without `cuts` they are whole
+    recordings, but for parts that are skipped, and `Transcriber` cuts them. Rows keep their order,
     but windows of the same audio that follow one another are decoded in one pass, in the order of time. Never raises
     for a file: its row has an `error`.
     """
     decoded = DecodedRows()
-    for _ in decode_rows(recording_rows(recordings), decoded, max_utterance_sec=max_utterance_sec, open=open):
+    rows = recording_rows(recordings)
+    for _ in decode_rows(rows, decoded, max_utterance_sec=max_utterance_sec, cuts=cuts, open=open):
         if decoded.seconds >= table_sec:
             yield decoded.table()
             decoded.clear()
@@ -60,10 +65,15 @@ def decode(
 
 
 def decode_rows(
-    rows: Iterable[RecordingRow], decoded: DecodedRows, *, max_utterance_sec: float, open: Open = opened
+    rows: Iterable[RecordingRow],
+    decoded: DecodedRows,
+    *,
+    max_utterance_sec: float,
+    cuts: bool = True,
+    open: Open = opened,
 ) -> Iterator[RecordingRow]:
     """Each of `rows` when it is in `decoded`, with its audio or an error."""
-    one = partial(_decode_row, decoded=decoded, max_utterance_sec=max_utterance_sec)
+    one = partial(_decode_row, decoded=decoded, max_utterance_sec=max_utterance_sec if cuts else None)
     for _, together in groupby(rows, key=lambda row: row.audio):
         alike = list(together)
         try:
@@ -128,15 +138,30 @@ def _decode_row(
     recordings: Callable[[], Sequence[tuple[Selection, Blocks]]],
     *,
     decoded: DecodedRows,
-    max_utterance_sec: float,
+    max_utterance_sec: float | None,
 ) -> None:
+    """Add a row with its pieces; None for `max_utterance_sec` leaves them whole."""
+    begun = time.perf_counter()
     try:
-        pieces = RecordingPieces(recordings, selection, max_utterance_sec=max_utterance_sec)
-        for piece in pieces:
-            decoded.add_piece(piece)
-        decoded.end(row, pieces.decoded_sec, pieces.warnings)
+        audio: RecordingPieces | RecordingBlocks
+        if max_utterance_sec is None:
+            audio = RecordingBlocks(recordings, selection)
+            _add_whole(audio, decoded)
+        else:
+            audio = RecordingPieces(recordings, selection, max_utterance_sec=max_utterance_sec)
+            for piece in audio:
+                decoded.add_piece(piece)
+        decoded.end(row, audio.decoded_sec, audio.warnings, time.perf_counter() - begun)
     except MoulinError as error:
         decoded.fail(row, str(error))
     except Exception as error:  # a fault of ours: the other files go on
         logger.exception("%s: decoding failed", row.path)
         decoded.fail(row, f"{row.path} cannot be decoded: {described(error)}")
+
+
+def _add_whole(blocks: RecordingBlocks, decoded: DecodedRows) -> None:
+    run: Run | None = None
+    for block in blocks:
+        followed = run and run.followed_by(block)
+        decoded.add_block(block, goes_on=followed is not None)
+        run = followed or Run.of(block)

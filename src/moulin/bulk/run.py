@@ -1,4 +1,4 @@
-"""One run of a job by the local executor: from a manifest and a model to parts in a folder."""
+"""One run of a job: from a manifest and a model to parts in a folder."""
 
 from __future__ import annotations
 
@@ -7,30 +7,39 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moulin.audio.selection import MIX, Selection
-from moulin.bulk.local.executor import Executor
-from moulin.bulk.local.settings import ExecutorSettings
+from moulin.bulk.executor import Executor
+from moulin.bulk.local.settings import CutPlace, DecodingSettings, ExecutorSettings
 from moulin.bulk.manifests.manifest import read_recordings
 from moulin.bulk.output.formats import FormatName
-from moulin.bulk.output.job import Job, begin, digest_of, note_recordings
+from moulin.bulk.output.job import Job, begin, check, digest_of, note_recordings
 from moulin.bulk.output.open_part import ChangedParts, OpenPart
 from moulin.bulk.output.parts import WHOLE, PartFolder, Shard
 from moulin.bulk.pending import Pending, pending_rows, recordings_by_id
 from moulin.bulk.progress import Counted, State
+from moulin.bulk.ray.plan import RayChoice
 from moulin.bulk.transcriber import GPU_BATCH_SEC, Transcriber
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.device import gpu_index
+from moulin.engine.features import model_max_sec
+from moulin.long_audio.pieces import MAX_PIECE_SEC
 from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
+
+if TYPE_CHECKING:
+    from moulin.bundle.spec import ModelSpec
 
 PART_HOURS = 20.0
 CORE_SEC = 60.0
 """Seconds of audio for each core in a table: a second of work of a small model, ten of a large one, for which SIGTERM
 waits."""
+
+_RAY_CORES = 4
+"""Cores of an actor of Ray's on the CPU, for the length of tables."""
 
 _SHOWN_EVERY_SEC = 0.5
 _USUAL_DECODING = DecodingOptions()
@@ -56,31 +65,54 @@ class BulkRun:
     shard: Shard = WHOLE
     retries: bool = False
     """Whether the recordings with errors are tried again, instead of those that were never tried."""
+    ray: RayChoice | None = None
+    """The cluster that does the work; None is this machine."""
+    cut: CutPlace = "decoders"
 
     @property
     def is_on_gpu(self) -> bool:
         return any(gpu_index(device) is not None for device in self.devices)
 
-    def settings(self) -> ExecutorSettings:
-        """Of the executor: a process with the model for each device, and the other cores for decoding."""
-        cores = len(os.sched_getaffinity(0))
-        table_sec = GPU_BATCH_SEC if self.is_on_gpu else CORE_SEC * (self.engine.threads or cores)
-        transcribers = tuple(
-            Transcriber(self.model, device, engine=self.engine, options=self.decoding, batch_sec=table_sec)
-            for device in self.devices
-        )
-        free = cores - len(self.devices) if self.is_on_gpu else cores // 2
-        return ExecutorSettings(transcribers, self.decoders or max(1, free), table_sec)
-
-    def job(self) -> Job:
-        """The description of the job. Loads the model's facts; raises BundleError, EngineError or OptionsError."""
+    def spec(self) -> ModelSpec:
+        """The model's facts. Raises BundleError, EngineError or OptionsError."""
         from moulin.models.load_for_engine import load_for_engine
 
-        spec, _ = load_for_engine(self.model, self.engine, "offline")
+        return load_for_engine(self.model, self.engine, "offline")[0]
+
+    def job(self, spec: ModelSpec) -> Job:
+        """The description of the job."""
         chosen = {"kind": self.engine.kind, "precision": self.engine.precision, "head": self.engine.head}
         return Job(
             self.format, spec.name, digest_of(spec.all_files), chosen, self.decoding.to_dict(), asdict(self.selection)
         )
+
+    def executor(self, spec: ModelSpec) -> Executor:
+        """What does the work. Raises EngineError where Ray is needed and missing."""
+        if self.ray is None:
+            from moulin.bulk.local.executor import LocalExecutor
+
+            return LocalExecutor(self._local_settings())
+        from moulin.bulk.ray.executor import RayExecutor, RaySettings
+
+        table_sec = self._table_sec(self.engine.threads or _RAY_CORES)
+        decoding = DecodingSettings(min(MAX_PIECE_SEC, model_max_sec(spec)), table_sec, self.cut)
+        return RayExecutor(
+            RaySettings(self._transcriber(self.devices[0], table_sec), decoding, self.ray, self.decoders)
+        )
+
+    def _local_settings(self) -> ExecutorSettings:
+        """A process with the model for each device, and the other cores for decoding."""
+        cores = len(os.sched_getaffinity(0))
+        table_sec = self._table_sec(self.engine.threads or cores)
+        transcribers = tuple(self._transcriber(device, table_sec) for device in self.devices)
+        free = cores - len(self.devices) if self.is_on_gpu else cores // 2
+        return ExecutorSettings(transcribers, self.decoders or max(1, free), table_sec, self.cut)
+
+    def _table_sec(self, cores: int) -> float:
+        return GPU_BATCH_SEC if self.is_on_gpu else CORE_SEC * cores
+
+    def _transcriber(self, device: str, table_sec: float) -> Transcriber:
+        return Transcriber(self.model, device, engine=self.engine, options=self.decoding, batch_sec=table_sec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,29 +138,32 @@ def run_bulk(
     """
     if not run.source.exists():
         read_recordings(run.source)  # raises, before anything is started
-    job = run.job()
-    begin(run.to, job)
-    parts = PartFolder(run.to, job, run.shard)
-    with parts.owned(), _stopped_by_sigterm() as stopped, _executor(run) as executor:
+    spec = run.spec()
+    job = run.job(spec)
+    check(run.to, job)
+    with _stopped_by_sigterm() as stopped, closing(run.executor(spec)) as executor:
         executor.start()  # models load while the manifest is read
         recordings = read_recordings(run.source, on_skipped)
-        note_recordings(run.to, run.source, recordings.num_rows)
-        pending = pending_rows(recordings, parts, run.selection, retries=run.retries)
-        output = _output(run, parts, recordings, pending)
-        shown = _Shown(output, on_state)
+        begin(run.to, job)  # not before: a manifest that is refused leaves nothing
+        parts = PartFolder(run.to, job, run.shard)
+        with parts.owned():
+            note_recordings(run.to, run.source, recordings.num_rows)
+            pending = pending_rows(recordings, parts, run.selection, retries=run.retries)
+            output = _output(run, parts, recordings, pending)
+            shown = _Shown(output, on_state)
 
-        def look() -> None:
-            shown()
-            if stopped.is_set():
-                executor.stop()
+            def look() -> None:
+                shown()
+                if stopped.is_set():
+                    executor.stop()
 
-        try:
-            is_complete = executor.run(pending.rows, output, look)
-        except KeyboardInterrupt:
+            try:
+                is_complete = executor.run(pending.rows, output, look)
+            except KeyboardInterrupt:
+                output.write()
+                raise
             output.write()
-            raise
-        output.write()
-        return Ended(output.state(), is_complete)
+            return Ended(output.state(), is_complete)
 
 
 def _output(run: BulkRun, parts: PartFolder, recordings: Any, pending: Pending) -> Counted:
@@ -139,15 +174,6 @@ def _output(run: BulkRun, parts: PartFolder, recordings: Any, pending: Pending) 
         else OpenPart(parts, by_id, part_sec=run.part_hours * 3600)
     )
     return Counted(written, total=pending.total, done=pending.done, failed=pending.failed)
-
-
-@contextmanager
-def _executor(run: BulkRun) -> Iterator[Executor]:
-    executor = Executor(run.settings())
-    try:
-        yield executor
-    finally:
-        executor.close()
 
 
 class _Shown:

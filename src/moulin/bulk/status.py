@@ -28,6 +28,17 @@ class Status:
     kinds: Counter[str] = field(default_factory=Counter)
     """Failures by their message, without the recording's name."""
 
+    def add(self, table: Any) -> None:
+        """Count the rows of a part, a table with the columns `id` and `error`."""
+        self.parts += 1
+        self.done += table.num_rows
+        errors = table.filter(table.column("error").is_valid())
+        self.failed += errors.num_rows
+        for id, error in zip(errors.column("id").to_pylist(), errors.column("error").to_pylist(), strict=True):
+            kind = kind_of(error, id)
+            if kind in self.kinds or len(self.kinds) < _MOST_KINDS:
+                self.kinds[kind] += 1
+
     @property
     def missing(self) -> int | None:
         return None if self.recordings is None else max(self.recordings - self.done, 0)
@@ -49,14 +60,7 @@ def status_of(folder: Path) -> Status:
     """The status of the job in `folder`. Raises OptionsError where there is none, or a part is damaged."""
     status = Status(read(folder)["model"], recordings=noted_recordings(folder))
     for _, table in read_ids(folder, format_of(folder)):
-        status.parts += 1
-        status.done += table.num_rows
-        errors = table.filter(table.column("error").is_valid())
-        status.failed += errors.num_rows
-        for id, error in zip(errors.column("id").to_pylist(), errors.column("error").to_pylist(), strict=True):
-            kind = kind_of(error, id)
-            if kind in status.kinds or len(status.kinds) < _MOST_KINDS:
-                status.kinds[kind] += 1
+        status.add(table)
     return status
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moulin.audio.waveform import SAMPLE_RATE
+from moulin.bulk.cutting import Probabilities, cut_long, voice_activity
 from moulin.bulk.schema import (
     DecodedRecording,
     decoded_recordings,
@@ -23,6 +24,7 @@ from moulin.decoding.options import DecodingOptions
 from moulin.errors import AudioError, EngineError, OptionsError
 from moulin.long_audio.cutter import Piece
 from moulin.long_audio.joined_transcript import JoinedTranscript
+from moulin.long_audio.pieces import MAX_PIECE_SEC
 from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
 from moulin.transcript import Transcript
 
@@ -62,7 +64,13 @@ class Transcriber:
             raise OptionsError(f"Expected nbest 1 in bulk, got {self.options.nbest}: rows have no alternatives")
         self.batch_sec = batch_sec or (CPU_BATCH_SEC if self.engine.gpu is None else GPU_BATCH_SEC)
         self._recognizer: Recognizer | None = None
+        self._voice_activity: Probabilities | None = None
         self._opening = threading.Lock()
+
+    @property
+    def device(self) -> str:
+        """The device that the model runs on."""
+        return self.engine.runs_on
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _transcriber, (self.model, self.engine, self.options, self.batch_sec)
@@ -70,10 +78,10 @@ class Transcriber:
     def __call__(self, decoded: Any) -> Any:
         """A table of the schema DECODED to one of the schema TRANSCRIBED, row by row.
 
-        Never raises for a file: its row has an `error`. Raises BundleError, EngineError or OptionsError where the model
-        cannot be used.
+        Pieces that are longer than the model takes are cut at silences. Never raises for a file: its row has an
+        `error`. Raises BundleError, EngineError or OptionsError where the model cannot be used.
         """
-        recordings = decoded_recordings(decoded)
+        recordings = self._cut(decoded_recordings(decoded))
         heard = self._heard(recordings)
         return transcribed_table([_row(recording, heard[at]) for at, recording in enumerate(recordings)])
 
@@ -92,6 +100,15 @@ class Transcriber:
             if self._recognizer is not None:
                 self._recognizer.close()
                 self._recognizer = None
+
+    def _cut(self, recordings: Sequence[DecodedRecording]) -> list[DecodedRecording]:
+        return cut_long(recordings, min(MAX_PIECE_SEC, self.open().max_utterance_sec), self._open_voice_activity)
+
+    def _open_voice_activity(self) -> Probabilities:
+        with self._opening:
+            if self._voice_activity is None:
+                self._voice_activity = voice_activity(self.device)
+            return self._voice_activity
 
     def _heard(self, recordings: Sequence[DecodedRecording]) -> list[list[Transcript | EngineError | AudioError]]:
         """What was heard in each piece of each recording."""
@@ -143,7 +160,8 @@ def _row(recording: DecodedRecording, heard: list[Transcript | EngineError | Aud
         if not isinstance(answer, Transcript):
             return failed_row(recording.id, recording.path, str(answer))
         joined.add(Piece(piece.start_samples, samples, piece.place), answer)  # type: ignore[arg-type]
-    return transcribed_row(recording.id, recording.path, joined.transcript(recording.duration_sec, recording.warnings))
+    transcript = joined.transcript(recording.duration_sec, recording.warnings)
+    return transcribed_row(recording.id, recording.path, transcript, recording.sound)
 
 
 def _transcriber(model: Path, engine: EngineChoice, options: DecodingOptions, batch_sec: float) -> Transcriber:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from moulin.bundle.checkpoint_files import find_checkpoint
 from moulin.errors import BundleError, OptionsError
@@ -22,6 +23,8 @@ class CheckpointChoice:
     The last `avg` checkpoints up to the given one are averaged. With `use_averaged_model` the average is over all
     batches between two checkpoints, the given one and the one `avg` earlier.
     """
+
+    help_section: ClassVar[str] = "Checkpoint"
 
     epoch: int | None = option(
         None,

@@ -5,10 +5,9 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-import typer
-
 from moulin.bundle.spec import FRAME_SHIFT_SEC, ModelSpec, OnnxModelSpec
 from moulin.cli.interrupt import unfinished
+from moulin.cli.steps import step
 
 
 def of_any_length(spec: ModelSpec) -> Path | None:
@@ -37,9 +36,12 @@ def of_any_length(spec: ModelSpec) -> Path | None:
     if not compute_positions(model):
         return None
     limit = f"{spec.max_frames * FRAME_SHIFT_SEC:.0f} s at once"
-    typer.echo(f"{spec.name} was exported for {limit}; writing it for any length, into {to}", err=True)
     to.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=to.parent, prefix=".new-") as folder, unfinished(Path(folder)):
+    with (
+        step(f"{spec.name} was exported for {limit}; writing it for any length, into {to}"),
+        tempfile.TemporaryDirectory(dir=to.parent, prefix=".new-") as folder,
+        unfinished(Path(folder)),
+    ):
         new = Path(folder) / "model"
         new.mkdir()
         for file in spec.all_files:

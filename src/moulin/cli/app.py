@@ -28,22 +28,17 @@ from moulin.cli import (
 )
 from moulin.cli.interrupt import STATUS, interrupts
 from moulin.cli.messages import show_error
-from moulin.cli.verbs import HELP_WIDTH, Verbs
+from moulin.cli.verbs import HELP_WIDTH, VerbApp
 from moulin.errors import MoulinError, first_line
 from moulin.launch.address_space import HINT
 from moulin.launch.threads import HINT as MORE_THREADS
 from moulin.launch.threads import is_out_of_threads
 
-# Plain help, no rich markup: it answers in a third of the time.
-app = typer.Typer(
+app = VerbApp(
     name="moulin",
     help="Serve transducer speech recognition (Icefall, k2) on NVIDIA Triton Inference Server.",
     epilog="Try it: moulin serve, and in another terminal: moulin transcribe speech.wav",
-    no_args_is_help=True,
-    cls=Verbs,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": HELP_WIDTH},
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
 )
 for verb in (serve, gateway, transcribe, stream, inspect, export, warm, fetch, doctor):
     verb.add_to(app)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import typer
-
 from moulin.cli import (
     bench_accuracy,
     bench_capacity,
@@ -16,16 +14,13 @@ from moulin.cli import (
     bench_streaming,
 )
 from moulin.cli.interrupt import interrupts
-from moulin.cli.verbs import Verbs
+from moulin.cli.verbs import VerbApp
 
 _REPORT_SEC = 5.0
 
-app = typer.Typer(
+app = VerbApp(
     help="Measure whether it is right and how fast it is, beside a peer in the same run.",
     epilog="Example: moulin bench streaming --streams 16,32,64 --to report.html",
-    no_args_is_help=True,
-    cls=Verbs,
-    rich_markup_mode=None,
 )
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
+from moulin.cli.bars import bars, bars_are_shown
 from moulin.cli.bench_options import AT_LEAST_1, ApiKeyOption, MeasuredModel, MeasuredOn, StartedWith, ToOption
+from moulin.cli.bench_runs import finish
 from moulin.cli.flags import ChangesOf, with_flags
 from moulin.cli.hotwords import HOTWORDS
 from moulin.cli.interrupt import STATUS
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Hearing:
     """Targets that transcribe the recordings, and what is shown of their texts."""
+
+    help_section: ClassVar[str] = "Targets"
 
     targets: str = option(
         "moulin,sherpa-onnx",
@@ -71,7 +74,7 @@ def accuracy(
     with what there is.
     """
     from moulin.evaluate.accuracy import Accuracy, measure_accuracy
-    from moulin.evaluate.report import check_outputs, make_report, write
+    from moulin.evaluate.report import check_outputs
     from moulin.evaluate.results.accuracy import AccuracyFigures
     from moulin.evaluate.streaming_clips import read_clips, whole_clips
     from moulin.evaluate.targets.registry import target
@@ -108,7 +111,7 @@ def accuracy(
                 heard = f"{len(results[-1].scored)} of {len(utterances)} recordings of {results[-1].target}"
                 typer.echo(f"Interrupted after {heard}", err=True)
                 _print(results[-1], hearing.show)
-        if to and results:
+        if results:
             figures = AccuracyFigures(
                 kind="accuracy",
                 accuracy=[result.figures() for result in results],
@@ -117,7 +120,7 @@ def accuracy(
                 decoding=decoding,
                 interrupted=interrupted,
             )
-            write(make_report(sys.argv[1:], spec, figures), to, _lines(results))
+            finish(spec, figures, to, _lines(results))
     if interrupted:
         raise typer.Exit(STATUS)
     if any(result.failed for result in results):
@@ -191,15 +194,14 @@ def _print(result: Accuracy, show: int) -> None:
 @contextmanager
 def _progress(name: str, total: int) -> Iterator[Callable[[Scored], None]]:
     """A progress bar with the error rate so far, on a terminal."""
-    if not sys.stderr.isatty():
+    if not bars_are_shown():
         yield lambda _: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     errors = words = 0
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with bars(*columns) as progress:
         task = progress.add_task(name, total=total)
 
         def advance(scored: Scored) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import typer
 
 from moulin.cli.bench_options import AT_LEAST_1, MeasuredModel, ToOption, positive_numbers
+from moulin.cli.bench_runs import finish
 from moulin.cli.flags import with_flags
 from moulin.cli.interrupt import STATUS
 from moulin.errors import OptionsError
@@ -27,6 +27,8 @@ _STEP_HEADER = "runner            streams     p50     p95  on the GPU"
 @dataclass(frozen=True, slots=True)
 class CapacityRuns:
     """A search for the largest number of streams, or single steps."""
+
+    help_section: ClassVar[str] = "Runs"
 
     streams: str = option("16,512", "Numbers of streams to search between.", metavar="LOWEST,HIGHEST")
     p95_ms: float = option(160.0, "The latency to hold, 95th percentile.", bounds=AT_LEAST_1)
@@ -75,7 +77,7 @@ def capacity(measured: MeasuredModel, runs: CapacityRuns, to: ToOption = None) -
     A chunk's latency counts from when it was due to the end of its step. The number of streams is doubled until it does
     not hold, then halved to 3 %. Ctrl-C ends with what there is.
     """
-    from moulin.evaluate.report import check_outputs, make_report, write
+    from moulin.evaluate.report import check_outputs
     from moulin.evaluate.results.live_streams import LiveStreamFigures
     from moulin.evaluate.stream_engines import demo_audio, open_plain, open_streams, to_float32
 
@@ -100,8 +102,8 @@ def capacity(measured: MeasuredModel, runs: CapacityRuns, to: ToOption = None) -
             figures = replace(figures, interrupted=True)
         if figures.capacity:
             typer.echo(f"{figures.largest} real-time streams with a p95 latency under {runs.p95_ms:g} ms")
-        if to and (figures.capacity or figures.steps):
-            write(make_report(sys.argv[1:], spec, figures), to)
+        if figures.capacity or figures.steps:
+            finish(spec, figures, to)
     if figures.interrupted:
         raise typer.Exit(STATUS)
 

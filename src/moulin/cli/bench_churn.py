@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import typer
 
 from moulin.cli.bench_options import AT_LEAST_1, MeasuredModel, ToOption
+from moulin.cli.bench_runs import finish
 from moulin.cli.flags import with_flags
 from moulin.cli.interrupt import STATUS
 from moulin.options import Bounds, check_options, option
@@ -17,6 +18,8 @@ from moulin.options import Bounds, check_options, option
 @dataclass(frozen=True, slots=True)
 class ChurnOptions:
     """Options of the streams, and the share of their text that may differ."""
+
+    help_section: ClassVar[str] = "Runs"
 
     streams: int = option(1000, "How many streams in all.", bounds=Bounds(at_least=4))
     open_at_once: int = option(64, "How many of them beside each other.", flag="--open", bounds=AT_LEAST_1)
@@ -46,7 +49,7 @@ def churn(measured: MeasuredModel, wanted: ChurnOptions, to: ToOption = None) ->
     slot is lost, memory grows, updates do not add up to the text, or more characters differ than --max-differing.
     Ctrl-C ends with what there is.
     """
-    from moulin.evaluate.report import check_outputs, make_report, write
+    from moulin.evaluate.report import check_outputs
     from moulin.evaluate.results.live_streams import LiveStreamFigures
     from moulin.evaluate.stream_churn import run_churn
     from moulin.evaluate.stream_crowd import Churn
@@ -76,17 +79,16 @@ def churn(measured: MeasuredModel, wanted: ChurnOptions, to: ToOption = None) ->
         typer.echo(f"{run.samples} heard again: {run.samples_differing} differ, in {rate:.2%} of the characters")
         for fault in run.faults:
             typer.secho(fault, err=True, fg=typer.colors.RED)
-        if to:
-            figures = LiveStreamFigures(
-                "churn",
-                engine.device,
-                engine.threads,
-                wanted.max_batch,
-                slots=slots,
-                churn=[run],
-                interrupted=report.interrupted,
-            )
-            write(make_report(sys.argv[1:], spec, figures), to)
+        figures = LiveStreamFigures(
+            "churn",
+            engine.device,
+            engine.threads,
+            wanted.max_batch,
+            slots=slots,
+            churn=[run],
+            interrupted=report.interrupted,
+        )
+        finish(spec, figures, to)
     if report.interrupted:
         raise typer.Exit(STATUS)
     if run.faults:

@@ -41,6 +41,10 @@ def compare(
     typer.echo(f"{'':{width}}          A          B   difference  95 % interval")
     for change in changes:
         typer.echo(_row(change, width))
+    if any(change.disturbed for change in changes):
+        typer.echo(
+            "\nOther processes disturbed some of the runs: measure those again, on a machine with nothing else to do."
+        )
     if different := differences(old, new):
         typer.echo("\nAlso different:")
         for line in different:

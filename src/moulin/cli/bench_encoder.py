@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, ClassVar, cast
 
 import typer
 
 from moulin.cli.bench_options import AT_LEAST_1, positive_numbers
+from moulin.cli.bench_runs import finish
 from moulin.cli.flags import only, with_flags
 from moulin.cli.interrupt import STATUS
 from moulin.errors import OptionsError
@@ -29,18 +30,22 @@ if TYPE_CHECKING:
 class EncoderOptions:
     """Options of the encoders that are measured, and of their batches."""
 
+    help_section: ClassVar[str] = "Runs"
+
     model: Path | None = option(None, "The folder of an offline model.", usual="the demo model")
     size: str | None = option(None, "A model of a published size with random weights instead, e.g. conformer-77m.")
     runners: str | None = option(
         None,
-        "What to measure, separated by commas: onnxruntime, torch, torch-compiled, tensorrt, gpu (ours, for "
-        "checkpoints); in another precision as onnxruntime:fp16.",
+        "What to measure, separated by commas: onnxruntime, onnxruntime-exported (the file as it is, without "
+        "our rewriting), openvino, torch, torch-compiled, tensorrt, gpu (ours, for checkpoints); in another precision "
+        "as onnxruntime:fp16.",
         usual="the model's engine",
     )
     on_device: bool = option(False, "Features and encoder frames stay on the device; no copies in the clock.")
     batches: str = option("1,8,16,32,64,128", "Utterances in a call, separated by commas.")
     frames: int = option(663, "Length of every utterance, in features of 10 ms.", bounds=Bounds(at_least=9))
     rounds: int = option(3, "Rounds through all runners, for each number of utterances.", bounds=AT_LEAST_1)
+    cpu_time: bool = option(False, "The CPU's time instead of the clock's, on a machine that others use too.")
     seconds: float = option(1.0, "Length of a runner's turn in a round.", bounds=Bounds(at_least=0))
 
     def __post_init__(self) -> None:
@@ -68,7 +73,7 @@ def encoder(
     what there is.
     """
     from moulin.evaluate.encoder_benchmark import benchmark_encoders
-    from moulin.evaluate.report import check_outputs, make_report, write
+    from moulin.evaluate.report import check_outputs
     from moulin.evaluate.results.encoder import EncoderFigures
     from moulin.evaluate.targets.target import ServerSettings
 
@@ -85,6 +90,7 @@ def encoder(
             feature_dim=spec.feature_dim,
             rounds=options.rounds,
             seconds=options.seconds,
+            clock=time.process_time if options.cpu_time else time.perf_counter,
         )
         interrupted = False
         try:
@@ -96,17 +102,18 @@ def encoder(
         for latencies in measured:
             if latencies.failure is not None:
                 typer.echo(f"{latencies.runner} failed with {latencies.batch}: {latencies.failure}", err=True)
-        if to is not None and measured:
+        if measured:
             figures = EncoderFigures(
                 runs=[latencies.figures() for latencies in measured],
                 threads=ServerSettings(engine).threads,
                 device=engine.device,
                 frames=options.frames,
                 on_device=options.on_device,
+                cpu_time=options.cpu_time,
                 rounds=options.rounds,
                 interrupted=interrupted,
             )
-            write(make_report(sys.argv[1:], spec, figures), [to])
+            finish(spec, figures, [to] if to else None)
     if interrupted:
         raise typer.Exit(STATUS)
 
@@ -146,6 +153,7 @@ def _opened(
         specs = []
         for kind, precision in parsed:
             usual = "torch" if kind == "torch-compiled" or kind == "gpu" else kind
+            usual = "onnxruntime" if usual == "onnxruntime-exported" else usual
             choice = EngineChoice(usual, engine.device, precision=precision)
             found = (
                 folder

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import typer
 
 from moulin.cli.bench_options import AT_LEAST_1, MeasuredModel, ToOption, positive_numbers
+from moulin.cli.bench_runs import finish
 from moulin.cli.flags import with_flags
 from moulin.cli.interrupt import STATUS
 from moulin.errors import OptionsError
@@ -30,14 +30,16 @@ _SEARCH_SEC = 11.0  # 275 encoder frames
 class GpuRuns:
     """Options of the parts and models that are measured."""
 
+    help_section: ClassVar[str] = "Runs"
+
     sizes: str = option(_SIZES, "Models of published sizes with random weights, separated by commas.")
     model: Path | None = option(None, "The folder of an offline checkpoint instead.")
     parts: str = option("pipeline", "What to measure, of the parts above, separated by commas.")
     beam: int | None = option(
-        None, "Of the parts pipeline and search.", usual="4; 6 for zipformer2-290m", bounds=AT_LEAST_1
+        None, "Of the parts pipeline, hotwords and search.", usual="4; 6 for zipformer2-290m", bounds=AT_LEAST_1
     )
-    batches: str = option("256,1", "Utterances in a call, of the part pipeline.")
-    calls: str = option("4,60", "How many calls of each, of the part pipeline.")
+    batches: str = option("256,1", "Utterances in a call, of the parts pipeline and hotwords.")
+    calls: str = option("4,60", "How many calls of each, of the parts pipeline and hotwords.")
     utterances: int = option(100_000, "Of the part memory.", bounds=Bounds(at_least=256))
     device: str = option("cuda", "cuda or cuda:N.")
 
@@ -54,11 +56,11 @@ def gpu(runs: GpuRuns, to: ToOption = None) -> None:
     """Our offline GPU engine in this process, from waveforms in host memory to transcripts with word times.
 
     Parts: pipeline (RTFx by search and by utterances a call); options (equal options against another set for each
-    utterance); search (the search's kernels alone); breakdown (where a call spends its time); memory (of the GPU, over
-    many utterances). The encoder alone is measured by bench encoder, the service by bench offline --workers. Ctrl-C
-    ends with what there is.
+    utterance); hotwords (100 phrases for each utterance against none); search (the search's kernels alone); breakdown
+    (where a call spends its time); memory (of the GPU, over many utterances). The encoder alone is measured by bench
+    encoder, the service by bench offline --workers. Ctrl-C ends with what there is.
     """
-    from moulin.evaluate.report import check_outputs, make_report, write
+    from moulin.evaluate.report import check_outputs
     from moulin.evaluate.results.fields import from_json, to_json
     from moulin.evaluate.results.gpu_engine import GpuEngineFigures
 
@@ -75,9 +77,9 @@ def gpu(runs: GpuRuns, to: ToOption = None) -> None:
                 _measure(spec.file, engine, _Wanted(spec.name, beam, shapes, runs.utterances), done)
     except KeyboardInterrupt:
         interrupted = True
-    if to and any(done.values()):
+    if any(done.values()):
         figures = from_json(GpuEngineFigures, {**to_json(done), "interrupted": interrupted})
-        write(make_report(sys.argv[1:], spec, figures), to)
+        finish(spec, figures, to)
     if interrupted:
         raise typer.Exit(STATUS)
 
@@ -122,6 +124,13 @@ def _options(recognizer: Recognizer, wanted: _Wanted) -> Iterator[object]:
     yield measure_options(recognizer, wanted.size)
 
 
+def _hotwords(recognizer: Recognizer, wanted: _Wanted) -> Iterator[object]:
+    from moulin.evaluate.gpu_benchmark import measure_hotwords
+
+    for batch, calls in wanted.shapes:
+        yield measure_hotwords(recognizer, wanted.size, wanted.beam, batch, calls)
+
+
 def _search(recognizer: Recognizer, wanted: _Wanted) -> Iterator[object]:
     from moulin.decoding.options import DecodingOptions
     from moulin.evaluate.gpu_benchmark import GREEDY, measure_search
@@ -145,6 +154,7 @@ def _memory(recognizer: Recognizer, wanted: _Wanted) -> Iterator[object]:
 _PARTS: Mapping[str, Callable[[Recognizer, _Wanted], Iterator[object]]] = {
     "pipeline": _pipeline,
     "options": _options,
+    "hotwords": _hotwords,
     "search": _search,
     "breakdown": _breakdown,
     "memory": _memory,

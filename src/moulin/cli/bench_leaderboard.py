@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
 from moulin.cli.bench_options import AT_LEAST_1, MeasuredModel, StartedWith, ToOption
+from moulin.cli.bench_runs import finish
 from moulin.cli.flags import ChangesOf, with_flags
 from moulin.cli.interrupt import STATUS
 from moulin.decoding.options import DecodingOptions
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class LeaderboardRun:
     """Options of the sets and the way through them."""
+
+    help_section: ClassVar[str] = "Runs"
 
     dataset: str = option(
         "hf-audio/open-asr-leaderboard", "The data set: on the Hugging Face hub, or a folder in the same form."
@@ -64,7 +66,7 @@ def leaderboard(
     from moulin.evaluate.leaderboard import PUBLISHED, measure_set
     from moulin.evaluate.leaderboard_normalizer import leaderboard_normalizer
     from moulin.evaluate.leaderboard_sets import load_rows, parse_sets
-    from moulin.evaluate.report import check_outputs, make_report, write
+    from moulin.evaluate.report import check_outputs
     from moulin.evaluate.results.leaderboard import LeaderboardFigures
     from moulin.evaluate.targets.registry import at_once
 
@@ -98,8 +100,7 @@ def leaderboard(
                 interrupted=interrupted,
             )
             _print_summary(figures)
-            if to:
-                write(make_report(sys.argv[1:], spec, figures), to)
+            finish(spec, figures, to)
     if interrupted:
         raise typer.Exit(STATUS)
 

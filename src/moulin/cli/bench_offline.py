@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -20,6 +19,7 @@ from moulin.cli.bench_options import (
     ToOption,
     positive_numbers,
 )
+from moulin.cli.bench_runs import finish
 from moulin.cli.flags import ChangesOf, with_flags
 from moulin.cli.interrupt import STATUS
 from moulin.decoding.options import DecodingOptions
@@ -42,6 +42,8 @@ _REQUEST_TARGETS = "moulin-triton-grpc,sherpa-onnx"
 @dataclass(frozen=True, slots=True)
 class OfflineRuns:
     """Options of the runs and their targets: all recordings at once, or a request each."""
+
+    help_section: ClassVar[str] = "Runs"
 
     targets: str | None = option(None, "What to measure, separated by commas; a wrong name lists them.")
     rounds: int | None = option(
@@ -107,7 +109,7 @@ def offline(
     All recordings at once, round after round, or with --workers or --rate a request each, with its latency. Ctrl-C ends
     with what there is.
     """
-    from moulin.evaluate.report import check_outputs, make_report, write
+    from moulin.evaluate.report import check_outputs
 
     check_outputs(to or [])
     shapes = runs.shapes() if runs.as_requests else []
@@ -121,8 +123,8 @@ def offline(
         else:
             assert spec is not None
             figures = _batches(runs, spec, settings, recordings)
-        if to and figures:
-            write(make_report(sys.argv[1:], spec, figures), to, lines)
+        if figures:
+            finish(spec, figures, to, lines)
     if figures is None or figures.interrupted:
         raise typer.Exit(STATUS)
 

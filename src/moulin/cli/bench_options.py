@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
@@ -40,6 +40,8 @@ ApiKeyOption = Annotated[
 @dataclass(frozen=True, slots=True)
 class MeasuredModel:
     """The model of a benchmark, and its engine."""
+
+    help_section: ClassVar[str] = "Model"
 
     model: Path | None = option(None, "The model's folder.", usual="the demo model")
     size: str | None = option(
@@ -102,6 +104,8 @@ class MeasuredModel:
 class MeasuredOn:
     """Options of the recordings to measure on, and of the comparison of texts."""
 
+    help_section: ClassVar[str] = "Recordings"
+
     data: Path | None = option(
         None,
         "What to measure on: JSONL (audio, text), Lhotse cuts or recordings, Kaldi's folder or wav.scp, or a folder of "
@@ -146,6 +150,8 @@ class Recordings:
 @dataclass(frozen=True, slots=True)
 class StartedWith:
     """Options of the servers that are started for a run."""
+
+    help_section: ClassVar[str] = "Servers"
 
     sherpa_options: str | None = option(None, "Options of sherpa-onnx's server: max-batch-size=8,num-work-threads=2,…")
     moulin_options: str | None = option(None, "Options of moulin's service: instances=4,max-streams=8000,…")

@@ -1,12 +1,18 @@
-"""Runs of the benchmarks under a load: their lines on the terminal, and their end by Ctrl-C."""
+"""Runs of the benchmarks: their lines on the terminal, their end by Ctrl-C, and their result."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
 
 if TYPE_CHECKING:
+    from moulin.bundle.spec import ModelSpec
     from moulin.evaluate.measurement import Measurement
+    from moulin.evaluate.report import Figures
     from moulin.evaluate.run import Run
 
 HEADER = (
@@ -22,6 +28,18 @@ def row(run: Measurement) -> str:
         f"{run.target:20} {run.load:7g}{latencies}{run.final.percentile(95):11.1f}{len(run.failures):8}"
         f"{run.word_errors.rate:8.2%}{cores}{'  disturbed' if run.disturbed else ''}"
     )
+
+
+def finish(
+    spec: ModelSpec | None, figures: Figures, to: Sequence[Path] | None, lines: Iterable[Mapping[str, Any]] = ()
+) -> None:
+    """Write this command's result into the files `to`, and print the line for scripts. `lines` are for `.jsonl`."""
+    from moulin.evaluate.report import make_report, write
+    from moulin.evaluate.results.summary import summary_line
+
+    if to:
+        write(make_report(sys.argv[1:], spec, figures), to, lines)
+    typer.echo(summary_line(figures))
 
 
 def run_all(planned: Iterable[Run], on_run: Callable[[Run], None]) -> tuple[list[Run], bool]:

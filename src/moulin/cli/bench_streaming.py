@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -17,6 +16,7 @@ from moulin.cli.bench_options import (
     ToOption,
     positive_numbers,
 )
+from moulin.cli.bench_runs import finish
 from moulin.cli.flags import ChangesOf, with_flags
 from moulin.cli.interrupt import STATUS
 from moulin.decoding.options import DecodingOptions
@@ -31,6 +31,8 @@ _SAMPLES_A_MS = 16
 @dataclass(frozen=True, slots=True)
 class StreamRuns:
     """Options of the runs and their targets."""
+
+    help_section: ClassVar[str] = "Runs"
 
     targets: str = option(
         "moulin-triton-http,sherpa-onnx-server", "What to measure, separated by commas; a wrong name lists them."
@@ -72,7 +74,7 @@ def streaming(
     """
     from moulin.cli.bench_runs import HEADER, row, run_all
     from moulin.evaluate.largest_load import find_largest, largest_that_held
-    from moulin.evaluate.report import check_outputs, make_report, write
+    from moulin.evaluate.report import check_outputs
     from moulin.evaluate.results.loads import LoadFigures
     from moulin.evaluate.run import measure_plan
     from moulin.evaluate.streaming_benchmark import streams_plan
@@ -106,7 +108,7 @@ def streaming(
         largest = largest_that_held([one.measurement for one in done], runs.p95_ms) if runs.find_max else None
         for name, most in (largest or {}).items():
             typer.echo(f"{name:20} {most:5g} streams with a p95 latency under {runs.p95_ms:g} ms")
-        if to and done:
+        if done:
             figures = LoadFigures(
                 kind="streaming",
                 runs=[one.measurement.figures(brief=runs.find_max) for one in done],
@@ -124,6 +126,6 @@ def streaming(
                 interrupted=interrupted,
                 largest=largest,
             )
-            write(make_report(sys.argv[1:], spec, figures), to, (line for one in done for line in one.lines()))
+            finish(spec, figures, to, (line for one in done for line in one.lines()))
     if interrupted:
         raise typer.Exit(STATUS)

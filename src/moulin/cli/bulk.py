@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,12 +13,18 @@ from moulin.cli.bulk_progress import ProgressForm, duration, shown_progress
 from moulin.cli.flags import with_flags, without
 from moulin.cli.hotwords import HOTWORDS, changed_hotwords
 from moulin.cli.interrupt import interrupts
-from moulin.cli.verbs import Verbs
+from moulin.cli.messages import say
+from moulin.cli.verbs import VerbApp, Verbs
 from moulin.decoding.options import DecodingOptions
+from moulin.errors import OptionsError
 from moulin.models.engine_choice import EngineChoice
 
 if TYPE_CHECKING:
+    from moulin.bulk.ray.plan import RayChoice
     from moulin.bulk.run import Ended
+
+ExecutorName = Literal["local", "ray"]
+CutPlace = Literal["decoders", "engine"]
 
 _WRITING_SEC = 30.0
 """What Ctrl-C leaves for the part that is open; a second one ends the command at once."""
@@ -37,17 +43,18 @@ class _RunByDefault(Verbs):
         return parsed
 
 
-app = typer.Typer(
+app = VerbApp(
     name="bulk",
     cls=_RunByDefault,
-    no_args_is_help=True,
     help="Transcribe any number of recordings into parts: resumable, each recording once.",
     epilog="Example: moulin bulk calls.jsonl --to transcripts --model path/to/model --device cuda:all. "
     "Its options: moulin bulk run --help",
 )
 
 
-@app.command(no_args_is_help=True)
+@app.command(
+    no_args_is_help=True, epilog="Example: moulin bulk run calls.jsonl --to transcripts --model models/zipformer"
+)
 @with_flags
 def run(
     source: Annotated[
@@ -58,12 +65,31 @@ def run(
     device: Annotated[
         str, typer.Option(help="cpu, cuda, cuda:N, a list such as cuda:0,cuda:1, or cuda:all: a process each.")
     ] = "cpu",
+    executor: Annotated[
+        ExecutorName, typer.Option(help="What does the work: this machine, or a cluster of Ray's.")
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT|auto", show_default=False, help="Ray's cluster.  [default: one on this machine]"
+        ),
+    ] = None,
+    gpus: Annotated[
+        int | None, typer.Option(min=1, show_default=False, help="Cards of Ray's cluster.  [default: all of them]")
+    ] = None,
+    actors_per_gpu: Annotated[
+        int | None, typer.Option(min=1, show_default=False, help="Models on each card of Ray's.  [default: 1]")
+    ] = None,
     decoders: Annotated[
         int | None,
         typer.Option(
             min=1, show_default=False, help="Processes that decode.  [default: the free cores; on a CPU half of them]"
         ),
     ] = None,
+    cut: Annotated[
+        CutPlace,
+        typer.Option(help="Where long recordings are cut: one by one when decoded, or many at once by the engine."),
+    ] = "decoders",
     part_hours: Annotated[
         float, typer.Option(min=0.001, help="Hours of audio in a part; written after ten minutes at the latest.")
     ] = 20.0,
@@ -95,6 +121,14 @@ def run(
     from moulin.engine.device import device_list
 
     wanted = format_named(format)
+    cluster = _cluster(executor, ray_address, gpus, actors_per_gpu)
+    if gpus is not None and device == "cpu":
+        device = "cuda"
+    if cluster is not None and device not in ("cpu", "cuda"):
+        raise OptionsError(
+            f"Expected --device cpu or cuda with --executor ray, got {device!r}",
+            hint="Ray gives out the cards: --gpus N",
+        )
     devices = device_list(device)
     engine = replace(engine, device=devices[0])
     files = runnable_model(model, engine, streaming=False, language=language)
@@ -111,25 +145,48 @@ def run(
         part_hours,
         Shard.of(shard),
         retry_failed,
+        cluster,
+        cut,
     )
     interrupts.allow(_WRITING_SEC)
     with shown_progress(progress) as on_state:
-        ended = run_bulk(bulk, on_state, lambda said: typer.echo(said, err=True))
+        ended = run_bulk(bulk, on_state, say)
         if progress == "json":
             typer.echo(json.dumps(ended.state.to_dict()))
-    typer.echo(_said(ended, to), err=True)
+    say(_said(ended, to))
     if not ended.is_complete:
         raise typer.Exit(STOPPED_STATUS)
 
 
-@app.command(no_args_is_help=True)
+def _cluster(
+    executor: ExecutorName, address: str | None, gpus: int | None, actors_per_gpu: int | None
+) -> RayChoice | None:
+    """The choice of a cluster; None for this machine. Raises OptionsError for flags of the other executor."""
+    from moulin.bulk.ray.plan import RayChoice
+
+    if executor == "ray":
+        return RayChoice(address, gpus, actors_per_gpu or 1)
+    given = {"--ray-address": address, "--gpus": gpus, "--actors-per-gpu": actors_per_gpu}
+    for flag, value in given.items():
+        if value is not None:
+            raise OptionsError(f"{flag} is an option of --executor ray", hint="--device lists this machine's cards")
+    return None
+
+
+@app.command(no_args_is_help=True, epilog="Example: moulin bulk status transcripts")
 def status(
     folder: Annotated[Path, typer.Argument(help="The folder of a job.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print an object of JSON.")] = False,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page: throughput, failures, slowest recordings.")
+    ] = None,
 ) -> None:
     """Count what of a job is done, has failed and is missing, and why."""
     from moulin.bulk.status import status_of
 
+    if html is not None:
+        _write_page(folder, html)
+        return
     found = status_of(folder)
     if as_json:
         typer.echo(json.dumps(found.to_dict(), ensure_ascii=False))
@@ -140,6 +197,15 @@ def status(
     typer.echo(f"missing  {missing}")
     for kind, count in found.kinds.most_common(20):
         typer.echo(f"  {count:>8,}  {kind}")
+
+
+def _write_page(folder: Path, file: Path) -> None:
+    from moulin.bulk.figures import figures_of
+    from moulin.evaluate.pages.bulk_job import bulk_document
+    from moulin.evaluate.pages.html import page
+
+    file.write_text(page(bulk_document(figures_of(folder), str(folder))), encoding="utf-8")
+    typer.echo(file)
 
 
 def _said(ended: Ended, to: Path) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 import typer
+
+from moulin.cli.bars import bars, bars_are_shown
+from moulin.cli.messages import say
 
 if TYPE_CHECKING:
     from moulin.bulk.progress import State
@@ -23,13 +25,13 @@ _JSON_EVERY_SEC, _LINE_EVERY_SEC = 2.0, 60.0
 def shown_progress(form: ProgressForm) -> Iterator[Callable[[State], None]]:
     """A callback that shows a state: JSON on standard output, else on standard error."""
     if form == "auto":
-        form = "bar" if sys.stderr.isatty() else "lines"
+        form = "bar" if bars_are_shown() else "lines"
     if form == "none":
         yield lambda _: None
     elif form == "json":
         yield _seldom(_JSON_EVERY_SEC, lambda state: typer.echo(json.dumps(state.to_dict())))
     elif form == "lines":
-        yield _seldom(_LINE_EVERY_SEC, lambda state: typer.echo(_line(state), err=True))
+        yield _seldom(_LINE_EVERY_SEC, lambda state: say(_line(state)))
     else:
         with _bar() as show:
             yield show
@@ -37,11 +39,9 @@ def shown_progress(form: ProgressForm) -> Iterator[Callable[[State], None]]:
 
 @contextmanager
 def _bar() -> Iterator[Callable[[State], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 
-    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with bars(BarColumn(), TaskProgressColumn(), TextColumn("{task.description}")) as progress:
         task = progress.add_task("Loading", total=None)
         yield lambda state: progress.update(task, total=state.total, completed=state.done, description=_line(state))
 

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
 from moulin.bundle.checkpoint_choice import CheckpointChoice, ChosenCheckpoints, choose_checkpoints
+from moulin.cli.messages import say
 
 if TYPE_CHECKING:
     from moulin.bundle.tokens import TokenTable
@@ -47,7 +46,7 @@ def chosen_model(
     to = _folder(chosen, vocabulary, recipe)
     if not to.is_dir():
         if chosen.is_average:
-            typer.echo(f"{_said(chosen)}, into {to}", err=True)
+            say(f"{_said(chosen)}, into {to}")
         to.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=to.parent, prefix=".new-") as folder:
             new = Path(folder) / "model"
@@ -67,7 +66,7 @@ def vocabulary_of(checkpoint: Path, named: Path | None) -> Path:
 
     found, _ = vocabulary_on_disk(checkpoint, named=named)
     if named is None and found.parent != checkpoint.absolute().parent:
-        typer.echo(f"Taking the vocabulary {found}", err=True)
+        say(f"Taking the vocabulary {found}")
     return found
 
 

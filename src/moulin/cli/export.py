@@ -13,7 +13,9 @@ import typer
 
 from moulin.cli.flags import with_flags, without
 from moulin.cli.interrupt import unfinished
+from moulin.cli.messages import say
 from moulin.cli.model_options import ModelOptions
+from moulin.cli.steps import step
 from moulin.errors import EngineError, OptionsError
 
 if TYPE_CHECKING:
@@ -73,8 +75,10 @@ def export(
 
     chosen = choose_checkpoints(checkpoints, said.checkpoint)
     last = chosen.files[-1]
-    _say("Reading " + ", ".join(map(str, chosen.files)))
-    loaded = load_with_facts(chosen.files, use_averaged_model=chosen.use_averaged_model, recipe=recipe or NOTHING_SAID)
+    with step("Reading " + ", ".join(map(str, chosen.files))):
+        loaded = load_with_facts(
+            chosen.files, use_averaged_model=chosen.use_averaged_model, recipe=recipe or NOTHING_SAID
+        )
     model = loaded.model
     for doubt in loaded.doubts(streaming=streaming):
         warn(doubt)
@@ -84,11 +88,12 @@ def export(
 
     to.mkdir(parents=True, exist_ok=True)
     label = _label(chosen.label, layout)
-    _say(f"Writing a {'streaming' if layout else 'whole-utterance'} {model.encoder.family} into {to}")
+    writing = f"Writing a {'streaming' if layout else 'whole-utterance'} {model.encoder.family} into {to}"
     # A name of its own: another process may be writing the same export.
     with unfinished(to / f".{label}-{secrets.token_hex(4)}.part") as new:
         new.mkdir()
-        written = _written(model, new, label, layout)
+        with step(writing):
+            written = _written(model, new, label, layout)
         copy_vocabulary(vocabulary, new, table)
         if safetensors:
             from moulin.bundle.checkpoint_files import STORED_NAME
@@ -102,7 +107,7 @@ def export(
     files = tuple(to / file.name for file in written)
     _check(model, files, layout)
     load_onnx_model(files[0])
-    _say(f"Serve it: moulin serve {shlex.quote(str(to))}")
+    say(f"Serve it: moulin serve {shlex.quote(str(to))}")
     typer.echo(to)
 
 
@@ -133,7 +138,6 @@ def exported_model(model: Path, *, streaming: bool, precision: Precision | None 
     to = cache_dir() / "exported" / key / name_of(checkpoint.parent).replace("/", "-")
     if to.is_dir():
         return to
-    _say(f"Writing ONNX files of {checkpoint} for the engine, into {to}")
     loaded = load_with_facts([checkpoint])
     for doubt in loaded.doubts(streaming=streaming):
         warn(doubt)
@@ -142,7 +146,8 @@ def exported_model(model: Path, *, streaming: bool, precision: Precision | None 
     with tempfile.TemporaryDirectory(dir=to.parent, prefix=".new-") as folder, unfinished(Path(folder)):
         new = Path(folder) / "model"
         new.mkdir()
-        files = _written(loaded.model, new, _label(f"{checkpoint.stem}-avg-1", layout), layout)
+        with step(f"Writing ONNX files of {checkpoint} for the engine, into {to}"):
+            files = _written(loaded.model, new, _label(f"{checkpoint.stem}-avg-1", layout), layout)
         copy_vocabulary(tokens, new, read_tokens(tokens, loaded.model.vocab_size))
         _check(loaded.model, files, layout)
         _write_variants(files, fp16=fp16, int8=int8)
@@ -194,18 +199,18 @@ def _check(model: Transducer | CtcModel, files: Sequence[Path], layout: Streamin
     from moulin.encoders.ctc_model import CtcModel
     from moulin.export.parity import TOLERANCE, compare, compare_ctc
 
-    _say("Comparing the ONNX files with moulin's own PyTorch modules, on noise and on two recordings of speech")
     failed: list[str] = []
     speech = _speech(model.encoder.feature_dim)
-    comparisons = (
-        compare_ctc(model, files[0], layout, speech)
-        if isinstance(model, CtcModel)
-        else compare(model, OnnxFiles(*files), layout, speech)
-    )
-    for comparison in comparisons:
-        _say(f"  {comparison.what}: largest error {comparison.largest_error:.1e}")
-        if not comparison.holds:
-            failed.append(comparison.what)
+    with step("Comparing the ONNX files with moulin's own PyTorch modules, on noise and on two recordings of speech"):
+        comparisons = (
+            compare_ctc(model, files[0], layout, speech)
+            if isinstance(model, CtcModel)
+            else compare(model, OnnxFiles(*files), layout, speech)
+        )
+        for comparison in comparisons:
+            say(f"  {comparison.what}: largest error {comparison.largest_error:.1e}")
+            if not comparison.holds:
+                failed.append(comparison.what)
     if failed:
         raise EngineError(
             f"The exported {' and '.join(failed)} differ from moulin's own PyTorch modules by more than {TOLERANCE:g} "
@@ -228,8 +233,6 @@ def _write_variants(files: Sequence[Path], *, fp16: bool, int8: bool) -> None:
 
     for wanted, write, what in ((fp16, fp16_beside, "fp16"), (int8, int8_beside, "int8")):
         if wanted:
-            _say(f"  {what}: {sum(write(file).stat().st_size for file in files) / 1e6:.1f} MB")
-
-
-def _say(text: str) -> None:
-    typer.echo(text, err=True)
+            with step(f"Writing {what} variants"):
+                size = sum(write(file).stat().st_size for file in files)
+            say(f"  {what}: {size / 1e6:.1f} MB")

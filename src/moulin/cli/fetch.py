@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moulin.cli.arguments import DeviceOption, LanguageOption, PrecisionOption
+from moulin.cli.bars import bars, bars_are_shown
+from moulin.cli.messages import say
 from moulin.models.engine_choice import EngineChoice
 
 if TYPE_CHECKING:
@@ -47,6 +48,10 @@ def fetch(
         ),
     ] = None,
     device: DeviceOption = "cpu",
+    to: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Copy the model's files there too, as into an image or a pod's volume."),
+    ] = None,
     list_known: Annotated[bool, typer.Option("--list", help="Print the models that are known by name.")] = False,
 ) -> None:
     """Bring a model into the cache (~/.cache/moulin) and print its folder.
@@ -65,6 +70,11 @@ def fetch(
     wish = wish_of(EngineChoice(device=device, precision=precision), mode=mode_of(streaming), language=language)
     folder = _fetch(model, wish, revision).folder
     _refuse_foreign(folder)
+    if to is not None:
+        from moulin.fetch.copied import copy_model
+
+        copy_model(folder, to)
+        folder = to
     typer.echo(folder)
 
 
@@ -136,7 +146,7 @@ def _refuse_foreign(model: Path) -> None:
 
 def _say_notes(notes: Sequence[str]) -> None:
     for note in notes:
-        typer.echo(note, err=True)
+        say(note)
 
 
 def _fetch(model: str, wish: Wish, revision: str | None = None) -> Fetched:
@@ -147,27 +157,25 @@ def _fetch(model: str, wish: Wish, revision: str | None = None) -> Fetched:
 
     known = known_model(model)
     if known:
-        typer.echo(f"{known.name}: {known.languages}, {known.license} ({known.page})", err=True)
+        say(f"{known.name}: {known.languages}, {known.license} ({known.page})")
         wish = replace(wish, mode=wish.mode or known.mode)
     with _shown_progress() as progress:
         fetched = fetch_model(model, cache_dir(), revision=revision, wish=wish, progress=progress)
     _say_notes(fetched.notes)
     if not fetched.reached:
-        typer.echo("The hub cannot be reached; taking what was fetched before.", err=True)
+        say("The hub cannot be reached; taking what was fetched before.")
     elif fetched.received_bytes:
-        typer.echo(f"Fetched {size_text(fetched.received_bytes)}.", err=True)
+        say(f"Fetched {size_text(fetched.received_bytes)}.")
     return fetched
 
 
 @contextmanager
 def _shown_progress() -> Iterator[Progress]:
     """A bar for each file on a terminal, and else a line for each."""
-    if not sys.stderr.isatty():
+    if not bars_are_shown():
         yield _Lines()
         return
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-    from rich.progress import Progress as Bars
 
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -176,13 +184,13 @@ def _shown_progress() -> Iterator[Progress]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+    with bars(*columns) as shown:
         tasks = {}
 
         def show(name: str, done: int, total: int | None) -> None:
             if name not in tasks:
-                tasks[name] = bars.add_task(name, completed=done, total=total)
-            bars.update(tasks[name], completed=done, total=total)
+                tasks[name] = shown.add_task(name, completed=done, total=total)
+            shown.update(tasks[name], completed=done, total=total)
 
         yield show
 
@@ -197,7 +205,7 @@ class _Lines:
         if name not in self._begun:
             self._begun.add(name)
             rest = f" ({size_text(total - done)})" if total is not None else ""
-            typer.echo(f"{name}{rest} ...", err=True)
+            say(f"{name}{rest} ...")
 
 
 def _list_known() -> None:

@@ -18,7 +18,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 
-from moulin.options import Bounds, Facts, facts_of, plain_type, shown, spelled, types_of
+from moulin.options import Bounds, Facts, facts_of, plain_type, section_of, shown, spelled, types_of
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
 
@@ -82,6 +82,8 @@ class _Flagged:
     field: Field[Any]
     facts: Facts
     kind: Any
+    sections: tuple[str, ...]
+    """Headings in help of the dataclass that has the field and of those around it, from the outermost."""
 
     @property
     def name(self) -> str:
@@ -143,14 +145,16 @@ def option_of(options: type, name: str) -> Any:
     return _typer_option([one], None)
 
 
-def _flagged(options: type, choice: _Choice) -> Iterator[_Flagged]:
+def _flagged(options: type, choice: _Choice, around: tuple[str, ...] = ()) -> Iterator[_Flagged]:
+    section = section_of(options)
+    sections = around if section is None else (*around, section)
     for one in fields(options):
         kind = types_of(options)[one.name]
         plain, _ = plain_type(kind)
         if is_dataclass(plain):
-            yield from _flagged(plain, choice)  # type: ignore[arg-type]
+            yield from _flagged(plain, choice, sections)  # type: ignore[arg-type]
         elif facts := _offered(one, choice):
-            yield _Flagged(one, facts, kind)
+            yield _Flagged(one, facts, kind, sections)
 
 
 def _offered(one: Field[Any], choice: _Choice) -> Facts | None:
@@ -185,14 +189,40 @@ def _typer_option(alike: Sequence[_Flagged], changes: ChangesOf | None) -> Any:
     first = alike[0]
     texts = list(dict.fromkeys(one.facts.help for one in alike if one.facts.help))
     said = ["; ".join(texts)] if texts else []
-    usual = [text for one in alike if (text := one.default_text) is not None]
     if changes:
-        said.append(f"[default: {changes.otherwise}, or {usual[0]}]")
-    elif usual:
-        said.append(f"[default: {'; '.join(dict.fromkeys(usual))}]")
+        said.append(f"[default: {changes.otherwise}, or {first.default_text}]")
+    elif usual := _usual(alike):
+        said.append(f"[default: {usual}]")
     if bounds := _shown(first.facts.bounds):
         said.append(bounds)
-    return typer.Option(first.spelling, help="  ".join(said), metavar=first.facts.metavar, show_default=False)
+    return typer.Option(
+        first.spelling,
+        help="  ".join(said),
+        metavar=first.facts.metavar,
+        show_default=False,
+        rich_help_panel=_section(alike),
+    )
+
+
+def _usual(alike: Sequence[_Flagged]) -> str:
+    """The defaults; where there are several, each with the heading of what it is for."""
+    by_text: dict[str, _Flagged] = {}
+    for one in alike:
+        if (text := one.default_text) is not None:
+            by_text.setdefault(text, one)
+    if len(by_text) < 2:
+        return "".join(by_text)
+    return "; ".join(
+        f"{text} for {one.sections[-1].lower()}" if one.sections else text for text, one in by_text.items()
+    )
+
+
+def _section(alike: Sequence[_Flagged]) -> str | None:
+    """The heading above a flag: that of its dataclass, or around all that share the flag; None for the verb's own."""
+    if len({one.sections[-1:] for one in alike}) == 1:
+        return alike[0].sections[-1] if alike[0].sections else None
+    shared = [titles[0] for titles in zip(*(one.sections for one in alike), strict=False) if len(set(titles)) == 1]
+    return (shared or alike[0].sections or [None])[-1]
 
 
 def _shown(bounds: Bounds) -> str:
@@ -214,7 +244,7 @@ def _made(options: type, choice: _Choice, values: Mapping[str, Any]) -> Any:
         if is_dataclass(plain):
             found[one.name] = _made(plain, choice, values)  # type: ignore[arg-type]
         elif facts := _offered(one, choice):
-            value = values[_Flagged(one, facts, plain).name]
+            value = values[_Flagged(one, facts, plain, ()).name]
             if value is not None:
                 found[one.name] = value
     return options(**found)

@@ -10,7 +10,7 @@ import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import typer
 
@@ -18,6 +18,7 @@ from moulin.cli.flags import with_flags
 from moulin.cli.gateway_access import GatewayAccess, riva_port_option
 from moulin.cli.interrupt import interrupt_once, interrupts
 from moulin.cli.openai_options import OpenAIOptions
+from moulin.cli.page_options import PageOptions
 from moulin.cli.settings import ConfigFile, PrintConfig, print_settings, variables
 from moulin.errors import OptionsError
 from moulin.extras import install_hint
@@ -33,11 +34,14 @@ logger = logging.getLogger(__name__)
 class Listening:
     """Addresses, access and workers of the gateway."""
 
+    help_section: ClassVar[str] = "Addresses"
+
     host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0 for other machines too.")
     port: int = option(9000, "Port to listen on.", bounds=Bounds(at_least=0, at_most=65535))
     riva_port: int | None = riva_port_option()
     access: GatewayAccess = held(GatewayAccess)
     openai: OpenAIOptions = held(OpenAIOptions)
+    page: PageOptions = held(PageOptions)
 
     def settings(self) -> dict[str, Any]:
         """As `GatewaySettings` names them."""
@@ -47,12 +51,15 @@ class Listening:
             "riva_port": self.riva_port,
             **self.access.settings(),
             **self.openai.settings(),
+            **self.page.settings(),
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Limits of the gateway; checked by `GatewaySettings`."""
+
+    help_section: ClassVar[str] = "Limits"
 
     max_upload_mb: float = option(1024.0, "Refuse larger files.")
     max_audio_sec: float = option(14400.0, "Refuse longer recordings.")
@@ -83,6 +90,8 @@ class Limits:
 @dataclass(frozen=True, slots=True)
 class LogOptions:
     """Options of the gateway's log on standard error."""
+
+    help_section: ClassVar[str] = "Log"
 
     quiet: bool = option(False, "Log what goes wrong, not every request.")
     log_format: Literal["text", "json"] | None = option(

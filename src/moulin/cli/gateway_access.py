@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from moulin.errors import OptionsError
 from moulin.options import Bounds, option
@@ -29,6 +29,8 @@ def riva_port_option() -> Any:
 @dataclass(frozen=True, slots=True)
 class GatewayAccess:
     """`api_keys` is a file."""
+
+    help_section: ClassVar[str] = "Access"
 
     api_keys: Path | None = option(
         None,

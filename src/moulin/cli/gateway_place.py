@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from moulin.cli.gateway_access import GatewayAccess, riva_port_option
 from moulin.cli.openai_options import OpenAIOptions
+from moulin.cli.page_options import PageOptions
 from moulin.cli.settings import has_table, setting_of
 from moulin.log_form import LogFormat
 from moulin.options import Bounds, check_options, held, option
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 class GatewayOptions:
     """Options of the gateway beside Triton. Raises OptionsError for an invalid port."""
 
+    help_section: ClassVar[str] = "Gateway"
+
     port: int = option(
         9000,
         "OpenAI's API and the web page; more options: moulin gateway.",
@@ -32,6 +35,7 @@ class GatewayOptions:
     no_gateway: bool = option(False, "Triton alone.")
     access: GatewayAccess = held(GatewayAccess)
     openai: OpenAIOptions = held(OpenAIOptions)
+    page: PageOptions = held(PageOptions)
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -71,6 +75,7 @@ class GatewayOptions:
             ports.get("--riva-port"),
             self.access,
             self.openai,
+            self.page,
             self.workers,
             more_streams,
             quiet,
@@ -88,6 +93,7 @@ class GatewayPlace:
     riva_port: int | None
     access: GatewayAccess
     openai: OpenAIOptions
+    page: PageOptions
     workers: int
     max_streams: int | None
     """Its limit on live streams; None for what it has by itself."""
@@ -133,6 +139,7 @@ class GatewayPlace:
             arguments += ["--config", str(self.config)]
         arguments += self.access.arguments()
         arguments += self.openai.arguments()
+        arguments += self.page.arguments()
         if self.quiet:
             arguments.append("--quiet")
         return GatewayProcess(arguments, address=self.address, tls=self.tls, board=board, drain_sec=drain_sec)

@@ -103,6 +103,7 @@ def _facts(spec: ModelSpec) -> dict[str, Any]:
             "state_kb_per_stream": round(streaming.state_bytes / 1e3, 1),
         }
     if isinstance(spec, OnnxModelSpec):
+        facts["cpu_engines"] = _on_cpu(spec)
         facts["gpu_engine"] = _on_gpu_engine(spec)
         facts["files"] = {
             "encoder": spec.files.encoder.name,
@@ -171,6 +172,20 @@ def _sizes_of_transducer(model: AcousticModel) -> dict[str, int]:
         return {}
     decoder, joiner = model.decoder, model.joiner
     return {"context_size": decoder.context_size, "decoder_dim": decoder.dim, "joiner_dim": joiner.joiner_dim}
+
+
+def _on_cpu(spec: OnnxModelSpec) -> str:
+    """The engines and precisions that run the files on this CPU, the usual one first."""
+    from importlib.util import find_spec
+
+    from moulin.processor import this_processor
+
+    usual = f"onnxruntime in {spec.precision}"
+    if spec.precision != "fp32":
+        return usual
+    bf16 = " or bf16" if this_processor().multiplies_bf16 else ""
+    absent = "" if find_spec("openvino") is not None else ", which is not installed"
+    return f"{usual}, openvino in fp32{bf16}{absent}"
 
 
 def _on_gpu_engine(spec: OnnxModelSpec) -> str:

@@ -9,18 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moulin.cli.interrupt import unfinished
-from moulin.cli.verbs import Verbs
+from moulin.cli.verbs import VerbApp
 from moulin.errors import OptionsError
 
 if TYPE_CHECKING:
     from moulin.bundle.tokens import TokenTable
 
-app = typer.Typer(
+app = VerbApp(
     help="Build language models.",
     epilog="Example: moulin lm build text.txt --tokens models/zipformer --order 3 --to lm.arpa",
-    no_args_is_help=True,
-    cls=Verbs,
-    rich_markup_mode=None,
 )
 
 

@@ -1,8 +1,15 @@
-"""Messages of the command line: a line and, where there is one, a hint, both on standard error."""
+"""What the command line prints: results on standard output; on standard error what is done, warnings and errors.
+
+A service takes the messages into its log (`messages_to`), so that all that it says has one form. A progress bar makes
+way for both (`printed_by`).
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -11,18 +18,32 @@ from moulin.errors import MoulinError
 if TYPE_CHECKING:
     from moulin.bundle.spec import ModelSpec
 
+MessageSink = Callable[[int, str], None]
+"""Called with a level of `logging` and a message."""
+
+
+def echo(text: str, **style: Any) -> None:
+    """Print a line as `typer.secho` does, above a progress bar where there is one."""
+    with _printed_by[-1]():
+        typer.secho(text, **style)
+
 
 def show_error(error: MoulinError, about: str = "moulin") -> None:
     """Print `error`, with `about` in front unless the message begins with it."""
     line = error.message if error.message.startswith(f"{about} ") else f"{about}: {error.message}"
-    typer.secho(line, err=True, fg=typer.colors.RED)
+    echo(line, err=True, fg=typer.colors.RED)
     if error.hint:
-        typer.echo(f"  hint: {error.hint}", err=True)
+        echo(f"  hint: {error.hint}", err=True)
+
+
+def say(text: str) -> None:
+    """Print what is being done, or was found."""
+    _sinks[-1](logging.INFO, text)
 
 
 def warn(doubt: str) -> None:
     """Print a warning about a doubtful assumption."""
-    typer.echo(f"warning: {doubt}", err=True)
+    _sinks[-1](logging.WARNING, doubt)
 
 
 def warn_of(spec: ModelSpec) -> None:
@@ -31,3 +52,36 @@ def warn_of(spec: ModelSpec) -> None:
 
     for doubt in spec.doubts if isinstance(spec, CheckpointSpec) else ():
         warn(doubt)
+
+
+@contextmanager
+def messages_to(sink: MessageSink) -> Iterator[None]:
+    """Within the block give `sink` what `say` and `warn` would print."""
+    _sinks.append(sink)
+    try:
+        yield
+    finally:
+        _sinks.remove(sink)
+
+
+def messages_are_taken() -> bool:
+    """Whether something else than the terminal gets the messages."""
+    return len(_sinks) > 1
+
+
+@contextmanager
+def printed_by(around: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
+    """Within the block print each line in a context that `around` makes."""
+    _printed_by.append(around)
+    try:
+        yield
+    finally:
+        _printed_by.remove(around)
+
+
+def _print(level: int, text: str) -> None:
+    echo(f"warning: {text}" if level >= logging.WARNING else text, err=True)
+
+
+_sinks: list[MessageSink] = [_print]
+_printed_by: list[Callable[[], AbstractContextManager[None]]] = [nullcontext]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from moulin.bundle.checkpoint_choice import CheckpointChoice
 from moulin.cli.recipe_options import RecipeOptions
@@ -21,6 +21,8 @@ def language_option() -> Any:
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
     """The choice among a model's files, and facts that they do not tell."""
+
+    help_section: ClassVar[str] = "Model"
 
     checkpoint: CheckpointChoice = held(CheckpointChoice)
     tokens: Path | None = option(

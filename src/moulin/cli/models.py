@@ -6,16 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
+from moulin.cli.messages import say
 from moulin.cli.model_options import NOTHING_SAID, ModelOptions
 from moulin.engine.device import gpu_index
 from moulin.errors import BundleError, OptionsError
 from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
 from moulin.models.host_search import needs_host_search
-from moulin.models.language_model_files import with_scales
 from moulin.options import held, option
 from moulin.triton_repo.contract import MODEL_NAME, streaming_name_beside
 from moulin.triton_repo.offline_options import OfflineOptions
@@ -56,6 +56,8 @@ USUAL_NAMES = ModelNames()
 class Services:
     """Options of the services: an offline one, a streaming one, or both, by one engine."""
 
+    help_section: ClassVar[str] = "Service"
+
     names: ModelNames = held(ModelNames)
     layout: Literal["fused", "ensemble"] = option(
         "fused", "fused: one Triton model does everything. ensemble: sherpa's layout, a Triton model for each part."
@@ -89,8 +91,7 @@ class Services:
     @property
     def host_search(self) -> str | None:
         """As `needs_host_search` says it; both services have these options from the same flags."""
-        decoding = with_scales(self.offline.decoding, self.offline.lm)
-        return needs_host_search(decoding, hotwords=self.offline.hotwords is not None)
+        return needs_host_search(self.offline.decoding)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,7 @@ def _say_what_it_is_taken_for(model: Path, engine: EngineChoice) -> None:
     from moulin.bundle.checkpoint_files import is_checkpoint
 
     if "streaming" in str(model).lower() and is_checkpoint(model, preferred=engine.prefers_checkpoint):
-        typer.echo(f"{model} is taken for whole utterances; --streaming is for live audio", err=True)
+        say(f"{model} is taken for whole utterances; --streaming is for live audio")
 
 
 def _streaming_form(spec: ModelSpec, engine: EngineChoice) -> dict[str, tuple[ModelSpec, EngineChoice]]:
@@ -163,7 +164,7 @@ def _streaming_form(spec: ModelSpec, engine: EngineChoice) -> dict[str, tuple[Mo
     except BundleError:
         return {}
     except OptionsError as error:
-        typer.echo(f"{spec.checkpoint} is served for recordings alone: {error.message}", err=True)
+        say(f"{spec.checkpoint} is served for recordings alone: {error.message}")
         return {}
     if isinstance(streaming, CheckpointSpec) and set(streaming.doubts) == set(spec.doubts):
         return {"streaming": (streaming, chosen)}
@@ -281,6 +282,6 @@ def _engine(model: NamedModel, services: Services, backend: Backend) -> EngineCh
         precision=engine.precision,
         max_batch=(services.streaming if model.spec.streaming else services.offline).max_batch,
         max_audio_sec=services.offline.max_audio_sec,
-        say=partial(typer.echo, err=True),
+        say=say,
     )
     return replace(engine, plan=plan)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from moulin.options import option
 
@@ -11,6 +11,8 @@ from moulin.options import option
 @dataclass(frozen=True, slots=True)
 class OpenAIOptions:
     """Checked by `GatewaySettings`."""
+
+    help_section: ClassVar[str] = "OpenAI's API"
 
     model_alias: list[str] | None = option(
         None, "Another name of MODEL, or of the model that OpenAI's names mean; several times.", metavar="NAME[=MODEL]"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from moulin.errors import OptionsError
 from moulin.options import Bounds, check_options, option
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class RecipeOptions:
     """`Recipe` as flags of the command line. Raises OptionsError."""
+
+    help_section: ClassVar[str] = "Checkpoint"
 
     chunk_size: int | None = option(
         None,

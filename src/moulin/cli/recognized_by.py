@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from moulin.cli.model_options import language_option
 from moulin.errors import OptionsError
@@ -31,6 +32,8 @@ _OTHER_SCHEME = re.compile("(?!dns:|unix:)[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 class RecognizedBy:
     """The model `name` on the server or behind the gateway at `url`; or `model` by `engine`, without a server. Raises
     OptionsError."""
+
+    help_section: ClassVar[str] = "Server or model"
 
     url: str | None = option(
         None, "gRPC address of the server, or the URL of a gateway (https://…, http://…).", usual=DEFAULT_URL
@@ -88,6 +91,13 @@ class RecognizedBy:
         if self.url is None or not is_gateway(self.url):
             return None
         return GatewayAddress(self.url, _key(self.api_key))
+
+    def explained(self) -> AbstractContextManager[None]:
+        """Within the block a failure to reach a server tells which other port was named, if any."""
+        from moulin.cli.other_port import other_ports_recognised
+
+        is_server = self.model is None and self.gateway is None
+        return other_ports_recognised(self.address) if is_server else nullcontext()
 
     def runnable(self, *, streaming: bool) -> Path | None:
         """The files of `model` for `engine`, by `runnable_model`; None where a server recognises."""

@@ -13,17 +13,14 @@ import typer
 from moulin.cli.flags import with_flags, without
 from moulin.cli.model_options import ModelOptions
 from moulin.cli.models import DeviceList, Services, build_models, load_models
-from moulin.cli.verbs import Verbs
+from moulin.cli.verbs import VerbApp
 from moulin.cli.wish import mode_of
 from moulin.engine.device import device_list
 from moulin.errors import BundleError, LaunchError, OptionsError
 
-app = typer.Typer(
+app = VerbApp(
     help="Build Triton model repositories.",
     epilog="Example: moulin repo build models/zipformer --to repository",
-    no_args_is_help=True,
-    cls=Verbs,
-    rich_markup_mode=None,
 )
 
 

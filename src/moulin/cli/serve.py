@@ -100,7 +100,7 @@ def serve(
     interrupts.allow(None)  # what is open may come to its end
     interrupts.count_also(signal.SIGTERM)
     log = ServeLog(running.log)
-    with log.errors():
+    with log.covering():
         if device != "cpu":
             check_slices(os.environ.get("CUDA_VISIBLE_DEVICES"))
         services = services.on(device_list(device))

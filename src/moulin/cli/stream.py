@@ -74,7 +74,7 @@ def stream(
     is_live = source is not None and _is_live(source.name)
     model, gateway = by.runnable(streaming=True), by.gateway
 
-    with _chunks(source, chunk_ms, is_live=is_live, realtime=realtime) as chunks:
+    with _chunks(source, chunk_ms, is_live=is_live, realtime=realtime) as chunks, by.explained():
         if model is not None:
             updates = stream_in_process(chunks, model, by.engine, options=options, lm=by.lm)
         elif gateway is not None:

@@ -15,7 +15,7 @@ from moulin.audio.selection import Selection
 from moulin.cli.flags import ChangesOf, with_flags, without
 from moulin.cli.hotwords import HOTWORDS, changed_hotwords
 from moulin.cli.interrupt import unfinished
-from moulin.cli.messages import show_error
+from moulin.cli.messages import echo, say, show_error, warn
 from moulin.cli.recognized_by import RecognizedBy
 from moulin.decoding.options import DecodingOptions
 from moulin.errors import MoulinError, OptionsError
@@ -55,10 +55,12 @@ def transcribe(
     """Transcribe recordings of any format, rate, channel count and length; long ones are cut at silences.
 
     One file prints its text; several print FILE<TAB>TEXT. JSON is an object a line: file, text, words, duration_sec.
-    A file that cannot be transcribed is reported and skipped, and the exit status is then 1.
+    A file that cannot be transcribed is reported and skipped, and the exit status is then 1. Behind several stands how
+    fast it was.
     """
     from moulin.audio.source import find_sources, parse_raw_format
     from moulin.cli.transcribing_progress import transcribing_progress
+    from moulin.cli.transcribing_tally import Tally
     from moulin.transcribe_files import transcribe_in_process, transcribe_on_gateway, transcribe_on_server
 
     changes |= changed_hotwords(hotwords)
@@ -70,8 +72,8 @@ def transcribe(
         _check_folder(to, sources)
 
     model, gateway = by.runnable(streaming=False), by.gateway
-    failures = 0
-    with transcribing_progress(sources) as progress:
+    tally = Tally()
+    with transcribing_progress(sources) as progress, by.explained():
         if model is not None:
             engine = replace(by.engine, threads=min(jobs, _cpus()))
             outcomes = transcribe_in_process(
@@ -87,16 +89,16 @@ def transcribe(
             )
         for outcome in outcomes:
             progress.ended(outcome.source)
+            tally.add(outcome)
             if isinstance(outcome.result, MoulinError):
-                failures += 1
                 show_error(outcome.result, about=outcome.source.name)
             else:
                 for warning in outcome.result.warnings:
-                    typer.echo(f"warning: {outcome.source.name}: {warning}", err=True)
+                    warn(f"{outcome.source.name}: {warning}")
                 _print(outcome.source, _formatted(outcome, format, several=len(sources) > 1 and to is None), format, to)
-    if failures:
-        if len(sources) > 1:
-            typer.echo(f"{failures} of {len(sources)} recordings could not be transcribed", err=True)
+    if len(sources) > 1:
+        say(tally.line())
+    if tally.failed:
         raise typer.Exit(1)
 
 
@@ -104,7 +106,7 @@ def _say_skipped(folder: str, files: Sequence[Path]) -> None:
     kinds = Counter(file.suffix.lower() or "no suffix" for file in files)
     said = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(8))
     skipped = f"{len(files)} file{'s'[: len(files) > 1]}"
-    typer.echo(f"skipped in {folder}: {skipped} without the suffix of audio ({said})", err=True)
+    say(f"skipped in {folder}: {skipped} without the suffix of audio ({said})")
 
 
 def _formatted(outcome: Outcome, format: str, *, several: bool) -> str:
@@ -128,7 +130,7 @@ def _alternatives(part: Part, *, timed: bool) -> Iterator[str]:
 
 def _print(source: AudioSource, text: str, format: str, to: Path | None) -> None:
     if to is None:
-        typer.echo(text)
+        echo(text)
         return
     suffix = {"text": "txt"}.get(format, format)
     file = to / f"{_stem(source)}.{suffix}"

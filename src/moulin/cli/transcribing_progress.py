@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from moulin.cli.bars import bars, bars_are_shown
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -49,13 +50,11 @@ class TranscribingProgress:
 @contextmanager
 def transcribing_progress(sources: Sequence[AudioSource]) -> Iterator[TranscribingProgress]:
     """A progress bar that disappears on leaving."""
-    if not sys.stderr.isatty():
+    if not bars_are_shown():
         yield TranscribingProgress(None, None)
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with bars(TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()) as progress:
         what = "Transcribing" if len(sources) == 1 else f"Transcribing {len(sources)} recordings"
         yield TranscribingProgress(progress, progress.add_task(what, total=len(sources)))

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from moulin.cli.flags import with_flags
+from moulin.cli.messages import say
 from moulin.cli.model_options import ModelOptions
-from moulin.cli.verbs import Verbs
+from moulin.cli.steps import step
+from moulin.cli.verbs import VerbApp
 from moulin.cli.wish import mode_of
 from moulin.errors import EngineError, OptionsError
 from moulin.launch.tensorrt_libraries import ARCHITECTURES, Architecture
@@ -18,12 +20,9 @@ from moulin.launch.tensorrt_libraries import ARCHITECTURES, Architecture
 if TYPE_CHECKING:
     from moulin.bundle.spec import ModelSpec
 
-app = typer.Typer(
+app = VerbApp(
     help="Build TensorRT engines.",
     epilog="Example: moulin trt build models/zipformer --to engines --max-batch 64",
-    no_args_is_help=True,
-    cls=Verbs,
-    rich_markup_mode=None,
 )
 
 
@@ -111,7 +110,7 @@ def build(
         _check_max_seconds(spec, max_seconds)
     prepared = prepare(spec, precision=precision, max_batch=max_batch, max_seconds=max_seconds or MAX_AUDIO_SEC)
     nodes = len(prepared.model.graph.node)
-    _say(f"TensorRT takes the encoder of {spec.name}: {nodes} operators, {precision}")
+    say(f"TensorRT takes the encoder of {spec.name}: {nodes} operators, {precision}")
     if dry_run:
         request = BuildRequest(
             Path("encoder.onnx"), Path("encoder.plan"), prepared.profiles, workspace_gib or TRIALS_GIB
@@ -121,26 +120,26 @@ def build(
     assert isinstance(spec, OnnxModelSpec)
     name: str | None = None
     check: Callable[[Path], float] | None = None
-    log = _say if verbose else None
+    log = say if verbose else None
     if architecture is not None:
         capabilities = ARCHITECTURES[architecture]
-        builder = builder_ahead(capabilities[0], say=_say, log=log)
-        _say(
+        builder = builder_ahead(capabilities[0], say=say, log=log)
+        building = (
             f"Building it with {builder.library} {builder.version} for {architecture}, "
             f"compute capability {', '.join(builder.capabilities)} ..."
         )
-        _say("It will be compared with ONNX Runtime when it is first served on such a GPU")
+        say("It will be compared with ONNX Runtime when it is first served on such a GPU")
     else:
         name = this_gpu(gpu)
-        builder = find_builder(capability_of(name), say=_say, log=log)
-        _say(f"Building it with {builder.library} {builder.version} for {name} ...")
+        builder = find_builder(capability_of(name), say=say, log=log)
+        building = f"Building it with {builder.library} {builder.version} for {name} ..."
         try:
-            check = drift_check(spec, precision, demo_speech, device=f"cuda:{gpu}", say=_say)
+            check = drift_check(spec, precision, demo_speech, device=f"cuda:{gpu}", say=say)
         except EngineError as error:
-            _say(f"It will not be compared with ONNX Runtime: {error}")
-    plan = build_plan(
-        spec, prepared, to or engines_folder(spec), builder, name, precision, workspace_gib=workspace_gib, check=check
-    )
+            say(f"It will not be compared with ONNX Runtime: {error}")
+    folder = to or engines_folder(spec)
+    with step(building):
+        plan = build_plan(spec, prepared, folder, builder, name, precision, workspace_gib=workspace_gib, check=check)
     typer.echo(plan)
 
 
@@ -157,7 +156,3 @@ def _check_max_seconds(spec: ModelSpec, seconds: float) -> None:
             f"Expected max-seconds of at most {limit:.1f}, for which this model was exported, got {seconds:g}",
             hint="`moulin export` writes files without a limit from the checkpoint",
         )
-
-
-def _say(text: str) -> None:
-    typer.echo(text, err=True)

@@ -20,7 +20,7 @@ from moulin.launch.progress_log import progress_log
 def add_to(app: typer.Typer) -> None:
     app.command(
         name="warm",
-        epilog="Example, in a Dockerfile: RUN moulin warm models/zipformer --compute-capability 9.0",
+        epilog="Example: moulin warm models/zipformer --compute-capability 9.0 (in a Dockerfile, for example)",
         no_args_is_help=True,
     )(warm)
 

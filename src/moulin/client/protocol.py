@@ -51,7 +51,9 @@ CHANNEL_ARGUMENTS = [
 _NOBODY = re.compile(r"failed to connect|resolving|resolution|connection reset", re.IGNORECASE)
 _CLOSED = re.compile(r"socket closed", re.IGNORECASE)
 _HTTP_1 = re.compile(r"http1\.x|failed parsing HTTP/2", re.IGNORECASE)
-_GRPC_PORT = "name its gRPC port, which is 8001 by default; HTTP and the gateway have others"
+_GRPC_PORT = (
+    "name its gRPC port, which is 8001 by default; HTTP has another, and a gateway is named as http://HOST:PORT"
+)
 _HINTED = re.compile(r"(?P<message>.*) \(hint: (?P<hint>.*)\)", re.DOTALL)
 
 # Phrases of tritonserver's own messages, where its status does not tell errors apart.

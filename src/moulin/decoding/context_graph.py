@@ -14,6 +14,7 @@ children of a state have consecutive numbers, and a kernel finds one by a search
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -98,6 +99,12 @@ class ContextGraph:
     def size_bytes(self) -> int:
         """About what the graph needs in memory, small objects included."""
         return 3000 + 300 * len(self.phrases) + 28 * len(self)
+
+    @cached_property
+    def content(self) -> bytes:
+        """A hash of the arrays: graphs that do the same have the same."""
+        arrays = self.first_children, self.tokens, self.fails, self.held, self.gained, self.follows
+        return hashlib.blake2b(b"".join(array.tobytes() for array in arrays), digest_size=16).digest()
 
     @cached_property
     def alone(self) -> ContextGraphs:

@@ -105,6 +105,8 @@ class Found:
 
     def ranked(self, context_size: int, by_score: Bools | None = None) -> Found:
         """The hypotheses of each row, the best first, as `best` compares them."""
+        if self.scores.shape[1] == 1:
+            return self
         order = np.argsort(-self._compared(context_size, by_score), axis=1, kind="stable")
         rows = np.arange(len(order))[:, None]
         return Found(*(getattr(self, name)[rows, order] for name in self.__slots__))

@@ -38,6 +38,11 @@ class HotwordGraphs:
         if server:
             self._server = self._built(server, score)
 
+    @property
+    def server(self) -> ContextGraph | None:
+        """The automaton of the server's own hotwords, the first of all rows' `Graphs`."""
+        return self._server
+
     def of(self, options: DecodingOptions) -> Graphs:
         """The automata of a row with `options`. Raises OptionsError where a hotword cannot be spelt, and where greedy
         search is asked for and hotwords refuse it."""

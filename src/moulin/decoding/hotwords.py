@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,25 @@ class Hotword:
             )
 
 
-def hotwords_of(values: Any) -> tuple[Hotword, ...]:
+class Hotwords(tuple[Hotword, ...]):
+    """Hotwords that know their hash: automata are kept by their content, and a list has a thousand phrases."""
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return super().__hash__()
+
+    def __reduce__(self) -> tuple[type[Hotwords], tuple[tuple[Hotword, ...]]]:
+        return Hotwords, (tuple(self),)  # other processes have other hashes
+
+
+def hotwords_of(values: Any) -> Hotwords:
     """The hotwords of a request: a list of phrases or of `{"phrase": …, "score": …, "optional": …}`. Raises
     OptionsError."""
+    if isinstance(values, Hotwords):
+        return values
     if not isinstance(values, list | tuple):
         raise OptionsError(
             f"Expected hotwords to be a list of phrases, got {quoted(values)}", hint='for example ["nvidia", "moulin"]'
@@ -60,7 +77,7 @@ def hotwords_of(values: Any) -> tuple[Hotword, ...]:
             f"Expected at most {MOST_HOTWORDS:,} hotwords in a request, got {len(values):,}",
             hint=f"a server's own list (moulin serve --hotwords FILE) may have {MOST_SERVER_HOTWORDS:,}",
         )
-    return tuple(value if isinstance(value, Hotword) else _hotword(value) for value in values)
+    return Hotwords(value if isinstance(value, Hotword) else _hotword(value) for value in values)
 
 
 def _hotword(value: object) -> Hotword:

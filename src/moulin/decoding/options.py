@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from moulin.decoding.hotwords import SCORES, Hotword, hotwords_of
 from moulin.errors import OptionsError
@@ -36,6 +36,8 @@ class DecodingOptions:
     the beam is at least as wide. `hotwords` may be given as JSON has them (`hotwords_of`). `lm_scale` None is without a
     language model. Raises OptionsError.
     """
+
+    help_section: ClassVar[str] = "Decoding"
 
     method: Method = option("greedy", "Decoding method.")
     beam: int = option(4, "Beam of modified_beam_search.")

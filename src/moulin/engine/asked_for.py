@@ -23,8 +23,8 @@ class Abilities:
     skips_blanks: bool = False
     hotwords: HotwordGraphs | None = None
     """None where the search uses none."""
-    gives_others: bool = False
-    """Whether it gives the hypotheses beside the best."""
+    fast_beam_search: bool = False
+    """Whether it has that search."""
     fusion: Fusion | None = None
     """The language model that its search uses, if any."""
 
@@ -35,7 +35,7 @@ def graphs_asked_for(spec: ModelSpec, options: DecodingOptions, can: Abilities) 
         raise no_blank_skip(spec)
     if options.method == "fast_beam_search":
         check_fast_beam_search(spec, options, can)
-    check_nbest(options, gives_others=can.gives_others)
+    check_nbest(options)
     check_scales(options, can.fusion)
     if can.hotwords is not None:
         graphs = can.hotwords.of(options)
@@ -49,7 +49,7 @@ def graphs_asked_for(spec: ModelSpec, options: DecodingOptions, can: Abilities) 
 
 def check_fast_beam_search(spec: ModelSpec, options: DecodingOptions, can: Abilities) -> None:
     """Raises OptionsError where that search cannot be had, or not with the other options."""
-    if spec.head == "ctc" or not can.gives_others:
+    if spec.head == "ctc" or not can.fast_beam_search:
         raise OptionsError(
             "Expected the method greedy or modified_beam_search, got fast_beam_search, which is for a transducer that "
             "is searched on the host",

@@ -12,7 +12,7 @@ def check_scales(options: DecodingOptions, fusion: Fusion | None) -> None:
     if options.lm_scale and fusion is None:
         raise OptionsError(
             f"Expected lm_scale 0, as there is no language model here, got {options.lm_scale:g}",
-            hint="moulin serve --lm FILE; our GPU engine, the layout ensemble and CTC heads use none",
+            hint="moulin serve --lm FILE; the layout ensemble and CTC heads use none",
         )
     if options.lodr_scale and (fusion is None or fusion.lodr is None):
         raise OptionsError(

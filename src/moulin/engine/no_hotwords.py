@@ -13,6 +13,6 @@ def no_hotwords(*, ctc: bool = False) -> OptionsError:
             hint="leave out --head ctc, or the hotwords",
         )
     return OptionsError(
-        "Expected no hotwords: what runs this model does not use them yet",
-        hint="ONNX Runtime, TensorRT, and PyTorch in fp32 do; our GPU engine and the layout ensemble do not",
+        "Expected no hotwords: the layout ensemble does not use them yet",
+        hint="leave out --layout ensemble: the other layout does, on every engine",
     )

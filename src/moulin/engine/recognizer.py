@@ -35,14 +35,14 @@ class Recognizer:
         options: DecodingOptions | None = None,
         skips_blanks: bool = False,
         hotwords: HotwordGraphs | None = None,
-        gives_others: bool = False,
+        fast_beam_search: bool = False,
         fusion: Fusion | None = None,
     ) -> None:
         """`options` are the defaults of `transcribe`. `skips_blanks` says whether the pipeline does what
-        `DecodingOptions.blank_skip` asks for, `gives_others` the same of `nbest`, and otherwise these options are
-        refused. `hotwords` are the automata of a pipeline that uses them; None refuses hotwords.
+        `DecodingOptions.blank_skip` asks for, `fast_beam_search` whether it has that search, and otherwise these
+        options are refused. `hotwords` are the automata of a pipeline that uses them; None refuses hotwords.
         `fusion` is the language model that the pipeline uses, if any."""
-        self.spec, self._can = spec, Abilities(skips_blanks, hotwords, gives_others, fusion)
+        self.spec, self._can = spec, Abilities(skips_blanks, hotwords, fast_beam_search, fusion)
         self.pipeline = pipeline
         self.options = options or DecodingOptions()
 
@@ -81,7 +81,7 @@ class Recognizer:
         graphs: dict[int, Graphs] = {}
         for position, chosen in enumerate(options):
             try:
-                graphs[position] = self._graphs(chosen)
+                graphs[position] = self.graphs(chosen)
             except MoulinError as error:
                 answers[position] = error
         some = list(graphs)
@@ -93,6 +93,11 @@ class Recognizer:
                 lambda row, found: answer(some[row], found),
             )
         return [answers[position] for position in range(len(waveforms))]
+
+    def graphs(self, options: DecodingOptions) -> Graphs:
+        """The automata of hotwords, which are kept for the next ones with these `options`. Raises OptionsError for
+        options that the model cannot fulfil."""
+        return graphs_asked_for(self.spec, options, self._can)
 
     def check_form(self, waveform: Floats, *, what: str = "waveform") -> Floats:
         """The part of `check` that `transcribe_each` does not do itself. Raises AudioError."""
@@ -113,9 +118,6 @@ class Recognizer:
     def close(self) -> None:
         """Stop the worker threads."""
         self.pipeline.close()
-
-    def _graphs(self, options: DecodingOptions) -> Graphs:
-        return graphs_asked_for(self.spec, options, self._can)
 
     def _spell(self, hypothesis: Hypothesis, waveform: Floats, nbest: int) -> Transcript:
         frame_sec = self.spec.encoder_frame_sec

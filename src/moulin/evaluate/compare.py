@@ -8,7 +8,7 @@ word errors (another set of recordings), runs or rounds for speed (another time 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -41,16 +41,20 @@ class Change:
     """lower or higher"""
     basis: str
     """The kind of data that was resampled."""
+    disturbed: bool = False
+    """Whether other processes disturbed a run on either side: the figure says nothing of the program then."""
 
     @property
     def significant(self) -> bool | None:
-        """Whether the interval excludes 0; None without an interval."""
-        if self.low is None or self.high is None:
+        """Whether the interval excludes 0; None without an interval, and for what was disturbed."""
+        if self.low is None or self.high is None or self.disturbed:
             return None
         return self.low > 0 or self.high < 0
 
     @property
     def verdict(self) -> str:
+        if self.disturbed:
+            return "cannot be said: disturbed"
         if self.significant is None:
             return "cannot be said"
         if not self.significant:
@@ -141,12 +145,16 @@ def _loads(a: LoadFigures, b: LoadFigures) -> Iterator[Change]:
         for load in sorted(loads[0] & loads[1]):
             pair = [side[which, load] for side, which in zip(sides, names, strict=True)]
             about = f"{_label(names)} at {load:g}"
+            disturbed = any(run.disturbed for runs in pair for run in runs)
             for what, read in _LATENCIES.items():
                 if what == "final p95" and pair[0][0].unit != "streams":
                     continue  # for whole recordings it equals the latency
                 values = [[ms for run in runs if (ms := read(run)) is not None] for runs in pair]
                 if values[0] and values[1]:
-                    yield _unpaired(f"{what} of {about}", *map(np.array, values), unit="ms", better="lower", of="runs")
+                    change = _unpaired(
+                        f"{what} of {about}", *map(np.array, values), unit="ms", better="lower", of="runs"
+                    )
+                    yield replace(change, disturbed=disturbed)
             tables = [_summed_utterances(runs) for runs in pair]
             if tables[0] and tables[1]:
                 yield _error_rate(f"WER of {about}", *tables)

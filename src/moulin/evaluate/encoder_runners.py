@@ -17,14 +17,16 @@ from moulin.arrays import Floats, Ints
 from moulin.bundle.files import Precision
 from moulin.bundle.spec import FRAME_SHIFT_SEC, CheckpointSpec, ModelSpec, OnnxModelSpec
 from moulin.demo.files import demo_speech
+from moulin.engine.exported_encoder import ExportedEncoder
 from moulin.engine.onnxruntime.encoder import OnnxRuntimeEncoder
 from moulin.errors import EngineError, OptionsError, first_line
 from moulin.models.engine_choice import Engine, EngineChoice
 from moulin.models.engines import choose_engine
 
-Kind = Engine | Literal["torch-compiled", "gpu"]
-KINDS: tuple[Kind, ...] = (*get_args(Engine), "torch-compiled", "gpu")
-"""The engines, of which torch runs a checkpoint's plain modules; these through PyTorch's compiler; our GPU engine."""
+Kind = Engine | Literal["onnxruntime-exported", "torch-compiled", "gpu"]
+KINDS: tuple[Kind, ...] = (*get_args(Engine), "onnxruntime-exported", "torch-compiled", "gpu")
+"""The engines, of which torch runs a checkpoint's plain modules; the file as it was exported, which is what sherpa-onnx
+runs; the modules through PyTorch's compiler; our GPU engine."""
 CHECKPOINT_KINDS: tuple[Kind, ...] = ("torch", "torch-compiled", "gpu")
 
 Call = Callable[[], object]
@@ -49,7 +51,11 @@ def open_encoder(
 ) -> tuple[Kind, MeasuredEncoder]:
     """The encoder of the offline model `spec`; without a `kind` by the usual engine. For TensorRT an engine is built in
     `precision` for the batches that come. Raises as the engines do."""
-    chosen: Kind = kind if kind == "torch-compiled" or kind == "gpu" else choose_engine(spec, kind)
+    chosen: Kind = (
+        kind
+        if kind == "torch-compiled" or kind == "gpu" or kind == "onnxruntime-exported"
+        else choose_engine(spec, kind)
+    )
     if chosen in CHECKPOINT_KINDS:
         if not isinstance(spec, CheckpointSpec):
             raise OptionsError(f"The runner {chosen} takes checkpoints, and {spec.path} holds ONNX files")
@@ -74,12 +80,26 @@ def open_encoder(
             spec, device=device, speech=demo_speech, precision=precision, max_batch=max_batch, max_audio_sec=longest
         )
         return chosen, PlanEncoder(spec, open_plan(spec, plan, device=device), on_device=on_device)
+    if chosen == "openvino":
+        if on_device or device != "cpu":
+            raise OptionsError("The runner openvino runs on the CPU only", hint="leave out --on-device and --device")
+        from moulin.engine.openvino.encoder import OpenVinoEncoder
+
+        on_openvino = OpenVinoEncoder(
+            spec.encoder,
+            feature_dim=spec.feature_dim,
+            precision=precision or "fp32",
+            threads=threads,
+            max_frames=spec.max_frames,
+        )
+        return chosen, OnnxEncoder(on_openvino)
     encoder = OnnxRuntimeEncoder(
         spec.encoder,
         feature_dim=spec.feature_dim,
         precision=spec.precision,
         device=device,
         threads=threads,
+        rewrite=chosen != "onnxruntime-exported",
         # Where nothing is copied, the encoder is to show its best; a service's batches have other shapes all the time.
         fixed_shapes=on_device,
     )
@@ -87,7 +107,7 @@ def open_encoder(
 
 
 class OnnxEncoder:
-    def __init__(self, encoder: OnnxRuntimeEncoder) -> None:
+    def __init__(self, encoder: ExportedEncoder) -> None:
         self._encoder = encoder
 
     def prepare(self, x: Floats, x_lens: Ints) -> Call:

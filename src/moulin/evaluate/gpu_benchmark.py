@@ -18,10 +18,19 @@ import torch
 from moulin.arrays import Floats
 from moulin.audio.decode import read_audio
 from moulin.audio.waveform import SAMPLE_RATE
+from moulin.decoding.hotwords import Hotword
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.recognizer import Recognizer
 from moulin.evaluate.manifest import demo_clips
-from moulin.evaluate.results.gpu_engine import Breakdown, Calls, KernelRun, MemoryRun, OptionsRun, PipelineRun
+from moulin.evaluate.results.gpu_engine import (
+    Breakdown,
+    Calls,
+    HotwordsRun,
+    KernelRun,
+    MemoryRun,
+    OptionsRun,
+    PipelineRun,
+)
 
 GREEDY = DecodingOptions()
 WARMUP_PASSES = 3
@@ -30,6 +39,7 @@ WARMUP_PASSES = 3
 _LONGEST_SEC = 20.0
 _CALLS = 12
 _OPTIONS_CLIPS = 14
+_PHRASES, _NEW_LISTS = 100, 4
 _MIXED_BEAMS = (0, 2, 3, 4, 5, 6, 8)
 """Beams of the sets of options; 0 is greedy search."""
 
@@ -79,6 +89,59 @@ def measure_options(recognizer: Recognizer, size: str) -> OptionsRun:
     return OptionsRun(size, _OPTIONS_CLIPS, equal_ms, mixed_ms, round(mixed_ms / equal_ms, 3))
 
 
+def measure_hotwords(recognizer: Recognizer, size: str, beam: int, batch: int, calls: int) -> HotwordsRun:
+    """Measure calls of `batch` utterances with a list of hotwords for each, and without."""
+    plain = DecodingOptions("modified_beam_search", beam=beam)
+    random = np.random.default_rng(0)
+    waveforms = [Corpus().batch(batch, seed) for seed in range(calls)]
+
+    def listed() -> list[DecodingOptions]:
+        return [replace(plain, hotwords=_phrases(recognizer, random)) for _ in range(batch)]
+
+    def call_ms(some: Sequence[Floats], options: Sequence[DecodingOptions]) -> float:
+        begin = time.perf_counter()
+        recognizer.transcribe(some, options)
+        return 1e3 * (time.perf_counter() - begin)
+
+    known, without = listed(), [plain] * batch
+    with_known: list[tuple[float, float]] = []
+    for turn in range(WARMUP_PASSES + _CALLS):
+        each = [[call_ms(some, options) for some in waveforms] for options in (without, known)]
+        if turn >= WARMUP_PASSES:
+            with_known.append((statistics.fmean(each[0]), statistics.fmean(each[1])))
+    with_new, spelling_ms = [], []
+    for some in waveforms[:_NEW_LISTS]:
+        new, begin = listed(), time.perf_counter()
+        for options in new:
+            recognizer.graphs(options)
+        spelling_ms.append(1e3 * (time.perf_counter() - begin))
+        with_new.append((call_ms(some, without), call_ms(some, new)))
+    return HotwordsRun(
+        size,
+        beam,
+        batch,
+        calls,
+        phrases=_PHRASES,
+        without_ms=round(statistics.median(less for less, _ in with_known), 2),
+        known_ms=round(statistics.median(more for _, more in with_known), 2),
+        known_ratio=round(statistics.median(more / less for less, more in with_known), 3),
+        new_ms=round(statistics.median(more for _, more in with_new), 2),
+        new_ratio=round(statistics.median(more / less for less, more in with_new), 3),
+        spelling_ms=round(statistics.median(spelling_ms), 1),
+        search_us=_kernel_us(recognizer, waveforms[0], without, "beam"),
+        search_with_us=_kernel_us(recognizer, waveforms[0], known, "beam"),
+    )
+
+
+def _phrases(recognizer: Recognizer, random: np.random.Generator) -> tuple[Hotword, ...]:
+    """A list of phrases of two to six of the model's tokens."""
+    tokens = recognizer.spec.tokens
+    drawn = random.integers(1, len(tokens), (_PHRASES, 6))
+    some = [[token for token in row if tokens.is_text(token)] for row in drawn.tolist()]
+    texts = [tokens.text(row[: 2 + number % 5]).strip() for number, row in enumerate(some)]
+    return tuple(Hotword(text, optional=True) for text in texts if text)
+
+
 def measure_search(
     recognizer: Recognizer, size: str, options: DecodingOptions, batches: Sequence[int], audio_sec: float
 ) -> Iterator[KernelRun]:
@@ -89,12 +152,20 @@ def measure_search(
         chosen = [options] * batch
         for _ in range(WARMUP_PASSES):
             recognizer.transcribe(waveforms, chosen)
-        us = []
-        for _ in range(_CALLS):
-            spans = gpu_spans(lambda: recognizer.transcribe(waveforms, chosen))  # noqa: B023 (called at once)
-            us.append(sum(end - start for name, start, end in spans if named in name.lower()))
+        us = _kernel_us(recognizer, waveforms, chosen, named)
         frames = round(audio_sec / recognizer.spec.encoder_frame_sec)
-        yield KernelRun(size, options.method, options.beam, batch, frames, round(statistics.median(us), 1))
+        yield KernelRun(size, options.method, options.beam, batch, frames, us)
+
+
+def _kernel_us(
+    recognizer: Recognizer, waveforms: Sequence[Floats], options: Sequence[DecodingOptions], named: str
+) -> float:
+    """Microseconds of the GPU's kernels with this in their names, the median of some calls."""
+    us = []
+    for _ in range(_CALLS):
+        spans = gpu_spans(lambda: recognizer.transcribe(waveforms, options))
+        us.append(sum(end - start for name, start, end in spans if named in name.lower()))
+    return round(statistics.median(us), 1)
 
 
 def measure_breakdown(recognizer: Recognizer, size: str) -> Breakdown:

@@ -14,6 +14,7 @@ _PACKAGES = (
     "numpy",
     "onnxruntime",
     "onnxruntime-gpu",
+    "openvino",
     "torch",
     "kaldi-native-fbank",
     "nvidia-pytriton",

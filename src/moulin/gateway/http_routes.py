@@ -10,9 +10,11 @@ from starlette.routing import BaseRoute, Route
 
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.client.served_model import ServedModel
+from moulin.demo.about import PURPOSES
 from moulin.errors import ServerUnavailable
 from moulin.gateway.api_error import ApiError, api_error, server_draining
 from moulin.gateway.services import Services
+from moulin.gateway.state_metrics import StateMetrics
 from moulin.gateway.supervision import Supervision
 from moulin.gateway.transcriptions import Transcriptions
 
@@ -33,14 +35,16 @@ def routes(services: Services) -> list[BaseRoute]:
             return JSONResponse({**refusal.body(), **state}, refusal.status, refusal.headers())
         if await services.triton.is_ready():
             return JSONResponse({"status": "ready", **state})
-        down = supervision.summary()
-        message = f"No model is ready on {', '.join(services.settings.triton)}" + (f": {down}" if down else "")
+        faults = await services.triton.faults()
+        reasons = supervision.summary() or "; ".join(dict.fromkeys(faults.values()))
+        message = f"No model is ready on {', '.join(faults)}: {reasons}"
         refusal = api_error(ServerUnavailable(message))
         return JSONResponse({**refusal.body(), **state}, refusal.status, refusal.headers())
 
     async def metrics(_request: Request) -> Response:
+        state = StateMetrics({address: not fault for address, fault in (await services.triton.faults()).items()})
         return PlainTextResponse(
-            services.metrics.exposition() + supervision.exposition(),
+            services.metrics.exposition() + state.exposition() + supervision.exposition(),
             media_type="text/plain; version=0.0.4; charset=utf-8",
         )
 
@@ -89,4 +93,7 @@ def _model_object(name: str, model: ServedModel) -> dict[str, object]:
         "bundle": model.bundle,
         "languages": list(model.languages),
         "sample_rate": SAMPLE_RATE,
+        "description": PURPOSES.get(model.bundle or ""),
+        "hotwords": model.uses_hotwords,
+        "alternatives": model.gives_alternatives,
     }

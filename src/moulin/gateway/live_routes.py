@@ -39,7 +39,11 @@ def routes(services: Services) -> list[BaseRoute]:
         """Binary PCM in, JSON out."""
         await _serve(services, websocket, _live_session, _live_refusal, place_at_once=True)
 
-    return [WebSocketRoute("/v1/realtime", realtime), WebSocketRoute("/v1/stream", stream), *page_routes()]
+    return [
+        WebSocketRoute("/v1/realtime", realtime),
+        WebSocketRoute("/v1/stream", stream),
+        *page_routes(history=services.settings.history),
+    ]
 
 
 async def _serve(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from moulin.gateway.api_keys import KEY_NAME
@@ -17,6 +17,7 @@ class Metrics:
 
     def __init__(self, shared_folder: Path | None = None) -> None:
         """`shared_folder` is that of PROMETHEUS_MULTIPROC_DIR, which prometheus_client itself reads."""
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._shared_folder = shared_folder
         self.registry = registry = CollectorRegistry()
         self.requests = Counter(

@@ -71,6 +71,9 @@ _SCHEMAS: dict[str, Any] = {
         bundle={"type": ["string", "null"], "description": "The folder of the model's files."},
         languages={"type": "array", "items": _STRING, "description": "Codes that the folder's name has."},
         sample_rate=_INTEGER,
+        description={"type": ["string", "null"], "description": "What the bundled models are for."},
+        hotwords={"type": "boolean", "description": "Whether requests may have `keywords[]`."},
+        alternatives={"type": "boolean", "description": "Whether requests may have `nbest`."},
     ),
     "Models": _object(("object", "data"), object={"const": "list"}, data={"type": "array", "items": _of("Model")}),
     "Transcription": _object(
@@ -81,7 +84,7 @@ _SCHEMAS: dict[str, Any] = {
         warnings={"type": "array", "items": _STRING},
         duration={"type": "number", "description": "Of `verbose_json` and `diarized_json`."},
         language={"type": "string", "description": "Of `verbose_json`."},
-        words={"type": "array", "items": _object(word=_STRING, start=_NUMBER, end=_NUMBER)},
+        words={"type": "array", "items": _object(word=_STRING, start=_NUMBER, end=_NUMBER, confidence=_NUMBER)},
         segments={"type": "array", "items": _object(text=_STRING, start=_NUMBER, end=_NUMBER, speaker=_STRING)},
     ),
     "ClientSecret": _object(

@@ -65,6 +65,7 @@ class Recordings:
         *,
         max_audio_sec: float,
         max_utterance_sec: float | None,
+        peaks: bool = False,
     ) -> AsyncIterator[Decoding]:
         """Wait for the caller's turn, and decode the recording; see `DecodingProcesses`."""
         with self._metrics.queued.track_inprogress():
@@ -77,6 +78,7 @@ class Recordings:
                     selection,
                     max_audio_sec=max_audio_sec,
                     max_utterance_sec=max_utterance_sec,
+                    peaks=peaks,
                 ) as decoding:
                     yield decoding
         finally:

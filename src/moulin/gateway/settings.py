@@ -40,6 +40,9 @@ class GatewaySettings(BaseModel):
     strict_fields: bool = False
     """Refuse fields of requests that change nothing; by default they are named in `X-Moulin-Ignored`."""
 
+    history: bool = True
+    """Whether the web page may keep transcripts in its visitors' browsers."""
+
     host: str = "127.0.0.1"
     port: NonNegativeInt = 9000
     riva_port: NonNegativeInt | None = None

@@ -47,6 +47,22 @@ def delta_event(text: str) -> bytes:
     return event({"type": "transcript.text.delta", "delta": text})
 
 
+def words_event(text: str, words: Sequence[Word], heard_sec: float, peaks: Sequence[dict[str, Any]]) -> bytes:
+    """A delta of `verbose_json`: with words, how far the recording was heard, and peaks where they were asked for."""
+    fields = {"type": "transcript.text.delta", "delta": text, "heard_sec": round(heard_sec, 3)}
+    return event({**fields, "words": list(map(_word, words)), **({"peaks": list(peaks)} if peaks else {})})
+
+
+def verbose_done_event(
+    transcript: Transcript, request: TranscriptionRequest, peaks: Sequence[dict[str, Any]] = ()
+) -> bytes:
+    """The last event of `verbose_json`: all that the response without events would be, but `usage`, which OpenAI's
+    event counts in tokens."""
+    fields = {"type": "transcript.text.done", **_verbose(transcript, request)}
+    del fields["usage"]
+    return event({**fields, **({"peaks": list(peaks)} if peaks else {})})
+
+
 def done_event(transcript: Transcript, request: TranscriptionRequest) -> bytes:
     warnings = {"warnings": list(transcript.warnings)} if transcript.warnings else {}
     fields = {"type": "transcript.text.done", "text": transcript.text, **_log_probs(transcript, request)}
@@ -68,13 +84,16 @@ def _verbose(transcript: Transcript, request: TranscriptionRequest) -> dict[str,
     }
     wanted = request.timestamp_granularities or ("segment",)
     if "word" in wanted:
-        fields["words"] = [
-            {"word": word.word, "start": word.start_sec, "end": word.end_sec, **place_of(word)}
-            for word in transcript.words
-        ]
+        fields["words"] = list(map(_word, transcript.words))
     if "segment" in wanted:
         fields["segments"] = [_segment(number, cue, request.temperature) for number, cue in enumerate(cues(transcript))]
     return {**fields, **transcript.others_to_dict()}
+
+
+def _word(word: Word) -> dict[str, Any]:
+    """OpenAI's fields, and moulin's own."""
+    confidence = round(word.confidence, 4)
+    return {"word": word.word, "start": word.start_sec, "end": word.end_sec, "confidence": confidence, **place_of(word)}
 
 
 def _diarized(transcript: Transcript, request: TranscriptionRequest) -> dict[str, Any]:

@@ -52,7 +52,7 @@ class TranscriptionRequest(BaseModel):
     timestamp_granularities: tuple[Literal["word", "segment"], ...] = ()
     """With `verbose_json`."""
     stream: bool = False
-    """Server-sent events as the recording is heard; with `json` or `text`."""
+    """Server-sent events as the recording is heard; with `json`, `text` or `verbose_json`."""
     language: str | None = None
     """Compared with what the model hears, where that is known."""
     languages: tuple[str, ...] = ()
@@ -69,8 +69,8 @@ class TranscriptionRequest(BaseModel):
     """Accepted and unused; no voice is known."""
     known_speaker_references: tuple[str, ...] = ()
     """Accepted and unused."""
-    include: tuple[Literal["logprobs"], ...] = ()
-    """One entry a word."""
+    include: tuple[Literal["logprobs", "peaks"], ...] = ()
+    """`logprobs`: one entry a word. `peaks`, moulin's own: of the waveform, in the events of `verbose_json`."""
     method: str | None = None
     """moulin's own: `greedy` or `modified_beam_search`."""
     beam: int | None = None
@@ -173,23 +173,30 @@ def _check_together(request: TranscriptionRequest) -> None:
             f"Expected response_format verbose_json with nbest, got {request.response_format}",
             param="nbest",
         )
-    if request.stream and request.response_format not in ("json", "text"):
+    if request.stream and request.response_format not in ("json", "text", "verbose_json"):
         raise ApiError(
             400,
             f"Expected response_format json with stream=true, whose events hold text, got {request.response_format}",
             param="response_format",
         )
-
+    if "peaks" in request.include and not (request.stream and request.response_format == "verbose_json"):
+        raise ApiError(
+            400,
+            "Expected stream=true and response_format verbose_json with include[]=peaks",
+            code="unsupported_value",
+            param="include",
+        )
     try:
         selection = request.selection
     except OptionsError as error:
         param = "track" if error.message.startswith("Expected track") else "channels"
         raise ApiError(400, error.message, code="invalid_value", param=param) from None
-    if request.stream and not selection.is_single:
+    if request.stream and not selection.is_single and request.response_format != "verbose_json":
         raise ApiError(
             400,
             "Expected stream=false with channels=each or track=all, whose words are put in order at the end",
             param="stream",
+            hint="response_format verbose_json says which channel the words of each event are of",
         )
     if request.response_format == "diarized_json":
         _check_speakers(request, selection)

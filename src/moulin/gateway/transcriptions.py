@@ -13,7 +13,14 @@ from starlette.types import Receive, Scope, Send
 from moulin.errors import AudioError, AudioTooLong
 from moulin.gateway.api_error import ApiError, api_error
 from moulin.gateway.services import Services
-from moulin.gateway.transcription_formats import delta_event, done_event, event, response
+from moulin.gateway.transcription_formats import (
+    delta_event,
+    done_event,
+    event,
+    response,
+    verbose_done_event,
+    words_event,
+)
 from moulin.gateway.transcription_request import TranscriptionRequest, transcription_request
 from moulin.gateway.upload import Recording, received_form, recording_in
 from moulin.gateway.while_connected import CLIENT_GONE, while_connected
@@ -96,6 +103,11 @@ class _Transcription:
     async def events(self) -> AsyncGenerator[bytes]:
         """Events with the transcript as it grows, then with all of it, or with an error."""
         try:
+            if self._wanted.response_format == "verbose_json":
+                async for delta in self._deltas():
+                    yield words_event(delta, self._joined.added, self._heard_sec, self._pieces.taken_peaks())
+                yield verbose_done_event(self._transcript, self._wanted, self._pieces.taken_peaks())
+                return
             async for delta in self._deltas():
                 if delta:
                     yield delta_event(delta)
@@ -117,10 +129,14 @@ class _Transcription:
                 about.caller,
                 max_audio_sec=self._services.settings.max_audio_sec,
                 max_utterance_sec=None if model.streaming else model.max_utterance_sec,
+                peaks="peaks" in self._wanted.include,
             ) as pieces:
+                self._pieces = pieces
                 found = hear(pieces, about.caller, model.name, self._changes, about.request_id)
                 async for piece, heard in found:
-                    yield self._joined.add(piece, heard)
+                    text = self._joined.add(piece, heard)
+                    self._heard_sec = max([piece.end_sec, *(word.end_sec for word in self._joined.added[-1:])])
+                    yield text
         except AudioError as error:
             raise audio_refusal(error) from error
         self._transcript = self._joined.transcript(pieces.decoded_sec, pieces.warnings)

@@ -128,6 +128,12 @@ class TritonServers:
                 await asyncio.shield(refreshing)
         return self._known()
 
+    async def faults(self) -> dict[str, str]:
+        """For each server's address why it cannot be used now; empty where it answers and serves a moulin model."""
+        servers = dict(self._servers)
+        found = await asyncio.gather(*map(_offered, servers.values()))
+        return dict(zip(servers, map(_fault, found), strict=True))
+
     async def is_ready(self) -> bool:
         """Whether a server answers now and serves a moulin model."""
         asked = [asyncio.create_task(_offered(server)) for server in self._servers.values()]
@@ -301,6 +307,12 @@ async def _opened(server: _Server, model: str, options: Mapping[str, Any]) -> As
         return None
     bundle = await server.bundles.of(model)
     return await bundle.open(**options)
+
+
+def _fault(offered: list[ServedModel] | ClientError) -> str:
+    if isinstance(offered, ClientError):
+        return str(offered)
+    return "" if offered else "it serves no model of moulin"
 
 
 async def _offered(server: _Server) -> list[ServedModel] | ClientError:

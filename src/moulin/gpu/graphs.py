@@ -37,6 +37,11 @@ def bucket_rows(rows: int) -> int:
     return -(-rows // step) * step
 
 
+def power_of_two(count: int) -> int:
+    """The least one that is at least `count`: the places of a beam."""
+    return 1 << (count - 1).bit_length()
+
+
 def most_rows(limit: int) -> int:
     """The largest bucket of utterances up to `limit`, at least 1."""
     rows = max(limit, 1)

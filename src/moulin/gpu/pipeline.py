@@ -28,23 +28,29 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from moulin.arrays import Floats, Ints, Ints32
+from moulin.arrays import Bools, Floats, Ints, Ints32
 from moulin.audio.fbank import FbankOptions
 from moulin.bundle.spec import MIN_FRAMES
+from moulin.decoding.context_graph import ContextGraph
 from moulin.decoding.found import Hypothesis
 from moulin.decoding.options import DecodingOptions
+from moulin.decoding.row_graphs import NO_GRAPHS
 from moulin.decoding.row_options import RowOptions
+from moulin.gpu.arena import AutomatonArena
 from moulin.gpu.background import in_background
 from moulin.gpu.blank_skip import blank_log_probs, skip_blanks
 from moulin.gpu.encoder import GpuEncoder
-from moulin.gpu.graphs import EncoderGraphs, bucket_frames, bucket_rows, most_rows
+from moulin.gpu.graphs import EncoderGraphs, bucket_frames, bucket_rows, most_rows, power_of_two
 from moulin.gpu.kernels.beam import beam_search
 from moulin.gpu.kernels.fbank import FbankMatrices, fbank
 from moulin.gpu.kernels.greedy import greedy
-from moulin.gpu.kernels.searches import FoundTensors, SearchOptions
+from moulin.gpu.kernels.searches import NUM_OPTIONS, FoundTensors, SearchOptions, write_options
 from moulin.gpu.predictor import Predictor
+from moulin.start_progress import tell
 
 Samples = Floats | NDArray[np.int16]
+
+_OPTIONS = slice(3, 3 + NUM_OPTIONS)  # rows of the description of a micro-batch: starts and lengths, these, counts
 
 MAX_BATCH_FRAMES = 65_536
 """Feature frames of a micro-batch: beyond, larger ones are no faster."""
@@ -76,7 +82,7 @@ class Rows(NamedTuple):
     """The description of a micro-batch's B rows, on the host or on the card."""
 
     memory: Tensor
-    """int32 [6 + S, B rounded up to whole 16 bytes]: all others are views of it, and take one copy."""
+    """int32 [10 + S, B rounded up to whole 16 bytes]: all others are views of it, and take one copy."""
     starts: Tensor
     """int64 [B]: position of each row's first sample."""
     lengths: Tensor
@@ -87,16 +93,20 @@ class Rows(NamedTuple):
 
     @classmethod
     def empty(cls, rows: int, rates: int, *, pinned: bool = False, device: torch.device | None = None) -> Rows:
-        memory = torch.empty(6 + rates, -(-rows // 4) * 4, dtype=torch.int32, device=device, pin_memory=pinned)
+        size = _OPTIONS.stop + rates, -(-rows // 4) * 4
+        memory = torch.empty(size, dtype=torch.int32, device=device, pin_memory=pinned)
         return cls.of(memory, rows)
 
     @classmethod
     def of(cls, memory: Tensor, rows: int) -> Rows:
         """The parts of `memory`."""
         starts = memory[:2].view(-1).view(torch.int64)
-        lengths, beams, blank_penalties, sharpness = memory[2:6, :rows]
-        floats = blank_penalties.view(torch.float32), sharpness.view(torch.float32)
-        return cls(memory, starts[:rows], lengths, SearchOptions(beams, *floats), memory[6:, :rows])
+        options = SearchOptions.of(memory[_OPTIONS, :rows])
+        return cls(memory, starts[:rows], memory[2, :rows], options, memory[_OPTIONS.stop :, :rows])
+
+    def write_options(self, options: RowOptions, roots: Ints32) -> None:
+        """Write the options of all rows, on the host; `roots` [B, 2] are those of their graphs."""
+        write_options(self.memory[_OPTIONS].numpy(), options, roots)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +116,8 @@ class _Pending:
     positions: Sequence[int]
     beams: Ints32
     """[N]: the beam of each utterance."""
+    wants_others: Bools
+    """[N]: of which the hypotheses beside the best are wanted."""
     found: FoundTensors
     """The result in pinned memory, complete once `done`."""
     peaks: Tensor
@@ -117,9 +129,10 @@ class _Pending:
 
 
 Result = Callable[[int, Hypothesis, float], None]
-"""A callback (position, hypothesis, peak): the best hypothesis of a waveform, and its largest absolute sample (int16
-divided by 32768). The peak is NaN where a sample is NaN; then, and where it is out of scale, ignore the hypothesis.
-Where the score is not finite and the peak is, the encoder's precision was not enough."""
+"""A callback (position, hypothesis, peak): the best hypothesis of a waveform, with the others where its options want
+them, and its largest absolute sample (int16 divided by 32768). The peak is NaN where a sample is NaN; then, and where
+it is out of scale, ignore the hypothesis. Where the score is not finite and the peak is, the encoder's precision was
+not enough."""
 
 
 class GpuPipeline:
@@ -136,9 +149,11 @@ class GpuPipeline:
         first_batch_frames: int = MAX_BATCH_FRAMES,
         cuda_graphs: bool = True,
         threads: int = 8,
+        arena: AutomatonArena | None = None,
     ) -> None:
-        """`tail_samples` zeros are appended to every utterance; `threads` pack waveforms. The GPU waits for the first
-        micro-batch to be packed, which is sooner the fewer `first_batch_frames` of features it may have.
+        """`tail_samples` zeros are appended to every utterance; `threads` pack waveforms. `arena` holds the server's
+        hotwords and language model, if it has any. The GPU waits for the first micro-batch to be packed, which is
+        sooner the fewer `first_batch_frames` of features it may have.
         """
         self._encoder, self._predictor, self._device = encoder, predictor, device
         self._tail, self._max_batch_frames = tail_samples, max_batch_frames
@@ -152,6 +167,8 @@ class GpuPipeline:
         )
         streams: list[Any] = [torch.cuda.Stream(device) for _ in range(2 + _SEARCHES)]  # type: ignore[no-untyped-call]
         self._copying, self._encoding = streams[:2]
+        self._arena = arena or AutomatonArena(device)
+        self._searched: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._searches = itertools.cycle(streams[2:])
         self._submitting = threading.Lock()
         self._last_call = 0.0
@@ -166,7 +183,8 @@ class GpuPipeline:
         others.
         """
         with torch.cuda.device(self._device), torch.inference_mode():
-            plan = self.plan([len(waveform) for waveform in waveforms])
+            sizes = [0 if graph is None else len(graph) + 1 for graph in options.graphs[:, 1].tolist()]
+            plan = self.plan([len(waveform) for waveform in waveforms], sizes)
             packed = deque(self._pack(batch, waveforms) for batch in itertools.islice(plan, _PACKED_AHEAD))
             pending: deque[_Pending] = deque()
             while packed:
@@ -178,28 +196,36 @@ class GpuPipeline:
             while pending:
                 self._read(pending.popleft(), result)
 
-    def plan(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Positions of utterances of `lengths` samples in micro-batches of similar length, the longest first."""
+    def plan(self, lengths: Sequence[int], graph_rows: Sequence[int] | None = None) -> Iterator[list[int]]:
+        """Positions of utterances of `lengths` samples in micro-batches of similar length, the longest first. Their
+        requests' graphs, of `graph_rows`, fit into the arena, each of them in any case."""
         frames = [self._frames(length) for length in lengths]
         share = max(_MIN_BATCH_FRAMES, sum(frames) // _OVERLAPPING)
         usual = min(self._max_batch_frames, share)
         limit = min(usual, self.first_batch_frames)
         batch: list[int] = []
+        taken = 0
         for position in sorted(range(len(frames)), key=frames.__getitem__, reverse=True):
-            if batch and len(batch) == most_rows(limit // bucket_frames(frames[batch[0]])):
+            of_graph = graph_rows[position] if graph_rows else 0
+            is_full = batch and len(batch) == most_rows(limit // bucket_frames(frames[batch[0]]))
+            if is_full or (batch and taken + of_graph > self._arena.rows):
                 yield batch
-                batch, limit = [], usual
+                batch, limit, taken = [], usual, 0
             batch.append(position)
+            taken += of_graph
         if batch:
             yield batch
 
     def warm_up(self, longest_sec: float) -> None:
-        """Load the kernels, for beams the default one's, and capture the graph of a single utterance of `longest_sec`;
-        those of shorter ones follow while nothing else is to be done."""
+        """Load the kernels, for beams the default one's, with and without hotwords, and capture the graph of a single
+        utterance of `longest_sec`; those of shorter ones follow while nothing else is to be done."""
+        tell("loading kernels")
         second: tuple[Samples, ...] = (np.zeros(16_000, np.float32), np.zeros(16_000, np.int16))
-        options = RowOptions.of([DecodingOptions(), DecodingOptions(method="modified_beam_search")])
+        some = [DecodingOptions(), DecodingOptions(method="modified_beam_search")]
+        hotwords = ContextGraph.of({(1, 2): 1.0})
         for waveform in second:
-            self([waveform] * 2, options, lambda *_: None)
+            for graphs in (NO_GRAPHS, (None, hotwords)):
+                self([waveform] * 2, RowOptions.of(some, [NO_GRAPHS, graphs]), lambda *_: None)
         if not self._graphs.enabled:
             return
         # The largest first: smaller ones find room in its memory.
@@ -236,13 +262,16 @@ class GpuPipeline:
 
     def _submit(self, packed: _Packed, options: RowOptions) -> _Pending:
         chosen = options.take(np.array(packed.positions))
-        on_host, frames = self._rows(packed.lengths, chosen)
+        on_host, frames = self._rows(packed.lengths)
         for copied in packed.copies:
             copied.result()
 
         with self._submitting:
             self._last_call = time.monotonic()
             with torch.cuda.stream(self._copying):
+                searched = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                roots = self._arena.place(chosen.graphs, searched)
+                on_host.write_options(*_filled_up(chosen, roots, len(on_host.lengths)))
                 rows = Rows.of(on_host.memory.to(self._device, non_blocking=True), len(on_host.lengths))
                 samples = packed.samples.to(self._device, non_blocking=True)
             with torch.cuda.stream(self._encoding):
@@ -269,14 +298,15 @@ class GpuPipeline:
                 read_peaks.copy_(peaks, non_blocking=True)
                 done = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 done.record(searching)
+            if roots.any():  # searches run beside each other: the moment when this one and all before it have ended
+                self._searched.wait_event(done)
+                searched.record(self._searched)
         found = FoundTensors.of(memory, *encoder_out.shape[:2])
-        return _Pending(packed.positions, chosen.beams, found, read_peaks, done)
+        return _Pending(packed.positions, chosen.beams, chosen.wants_others, found, read_peaks, done)
 
-    def _rows(self, lengths: Ints, options: RowOptions) -> tuple[Rows, int]:
-        """The rows of utterances of `lengths` samples, in pinned memory, and the frames that they are filled up to.
-
-        The batch is filled up with silent utterances of the least length, with the options of the last one.
-        """
+    def _rows(self, lengths: Ints) -> tuple[Rows, int]:
+        """The rows of utterances of `lengths` samples, in pinned memory and without their options, and the frames that
+        they are filled up to. The batch is filled up with silent utterances of the least length."""
         num_frames = np.array([self._frames(length) for length in lengths.tolist()], dtype=np.int32)
         count, rows = len(lengths), bucket_rows(len(lengths))
         samples, frames = np.zeros(rows, np.int32), np.full(rows, MIN_FRAMES, np.int32)
@@ -286,7 +316,6 @@ class GpuPipeline:
         on_host.starts.numpy()[:] = np.cumsum(samples) - samples
         on_host.lengths.numpy()[:] = samples
         on_host.counts.numpy()[:] = counts
-        on_host.options.write(options.take(np.minimum(np.arange(rows), count - 1)))
         return on_host, bucket_frames(int(num_frames.max()))
 
     def _search(
@@ -295,7 +324,8 @@ class GpuPipeline:
         """Search on the stream `searching`, the current one; where a batch has rows of both kinds, greedy search runs
         beside it on another stream. With the log-probabilities `blanks` [B, T] frames are skipped as `options` say."""
         batch, frames, _ = encoder_out.shape
-        found, lengths, spoken = FoundTensors.empty(batch, frames, 1, self._device), rows.counts[-1], None
+        places = power_of_two(options.places) if options.wants_others.any() else 1
+        found, lengths, spoken = FoundTensors.empty(batch, frames, places, self._device), rows.counts[-1], None
         if blanks is not None:
             blanks.record_stream(searching)
             encoder_out.record_stream(searching)
@@ -311,7 +341,8 @@ class GpuPipeline:
             tensor.record_stream(searching)
             tensor.record_stream(beside)
         if by_beams:
-            beam_search(*arguments, beam=options.places)
+            biased = options.graphs.any() or options.lm_scales.any()
+            beam_search(*arguments, self._arena.tables if biased else None, beam=options.places)
         if greedily:
             with torch.cuda.stream(beside):
                 greedy(*arguments)
@@ -349,9 +380,15 @@ class GpuPipeline:
         ]
         return _Packed(batch, samples, lengths, copies)
 
-    @staticmethod
-    def _read(pending: _Pending, result: Result) -> None:
+    def _read(self, pending: _Pending, result: Result) -> None:
         pending.done.synchronize()
-        hypotheses = pending.found.read(pending.beams).hypotheses()
+        found = pending.found.read(pending.beams).ranked(self._predictor.context_size)
+        hypotheses = found.hypotheses(pending.wants_others)
         for position, hypothesis, peak in zip(pending.positions, hypotheses, pending.peaks.tolist(), strict=False):
             result(position, hypothesis, peak)
+
+
+def _filled_up(options: RowOptions, roots: Ints32, rows: int) -> tuple[RowOptions, Ints32]:
+    """The options and roots of as many rows; those that fill a batch up have the last utterance's."""
+    which = np.minimum(np.arange(rows), len(options) - 1)
+    return options.take(which), roots[which]

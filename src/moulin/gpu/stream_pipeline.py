@@ -20,13 +20,23 @@ from torch import Tensor
 from moulin.arrays import Floats, Ints, Ints32
 from moulin.audio.fbank import FbankOptions
 from moulin.decoding.found import Found
+from moulin.gpu.arena import AutomatonArena
 from moulin.gpu.background import in_background
 from moulin.gpu.encoder import GpuStreamEncoder
 from moulin.gpu.graphs import bucket_rows, most_rows
 from moulin.gpu.kernels.beam import stream_beam_search
 from moulin.gpu.kernels.fbank import FbankMatrices
 from moulin.gpu.kernels.greedy import greedy
-from moulin.gpu.kernels.searches import FoundTensors, SearchOptions, SlotMemory, StreamSearches, read_found, words
+from moulin.gpu.kernels.searches import (
+    NUM_OPTIONS,
+    FoundTensors,
+    SearchOptions,
+    SlotMemory,
+    StreamSearches,
+    read_found,
+    words,
+    write_options,
+)
 from moulin.gpu.kernels.stream_attention import Chunks
 from moulin.gpu.kernels.stream_fbank import stream_fbank
 from moulin.gpu.predictor import Predictor
@@ -52,30 +62,29 @@ class _Fields(NamedTuple):
 
     @classmethod
     def memory(cls, rows: int, device: torch.device, *, pinned: bool = False) -> Tensor:
-        return torch.zeros(9, rows, dtype=torch.int32, device=device, pin_memory=pinned)
+        return torch.zeros(_OPTIONS + NUM_OPTIONS, rows, dtype=torch.int32, device=device, pin_memory=pinned)
 
     @classmethod
     def of(cls, memory: Tensor) -> _Fields:
         """The parts of `memory`."""
-        slots, numbers, heard, fresh, decided, kept, beams, *others = memory
-        blank_penalties, sharpness = (field.view(torch.float32) for field in others)
-        options = SearchOptions(beams, blank_penalties, sharpness)
-        return cls(slots, numbers, heard, fresh, decided, kept, options)
+        slots, numbers, heard, fresh, decided, kept = memory[:_OPTIONS]
+        return cls(slots, numbers, heard, fresh, decided, kept, SearchOptions.of(memory[_OPTIONS:]))
 
 
-def _write(fields: Ints32, turns: Turns, filling: int) -> None:
-    """Copy `turns` to the first rows of `fields` [9, rows], the memory of `_Fields` on the host. The other rows fill
-    the batch up: they are in the slot `filling`, without audio."""
+_OPTIONS = len(_Fields._fields) - 1  # rows before the options
+
+
+def _write(fields: Ints32, turns: Turns, roots: Ints32, filling: int) -> None:
+    """Copy `turns`, whose graphs are at `roots` [N, 2], to the first rows of `fields` [13, rows], the memory of
+    `_Fields` on the host. The other rows fill the batch up: they are in the slot `filling`, without audio."""
     count, at = len(turns.numbers), turns.continuation
     fields[:, count:] = 0
     fields[0, count:] = filling
-    fields[-1, count:].view(np.float32)[:] = 1.0  # sharpness
+    fields[_OPTIONS + SearchOptions._fields.index("sharpness"), count:].view(np.float32)[:] = 1.0
     each = at.slots, turns.numbers, turns.heard, at.fresh, at.decided, at.kept
     for field, values in zip(fields, each, strict=False):
         field[:count] = values
-    for field, name in zip(fields[len(each) :], SearchOptions._fields, strict=True):
-        values = getattr(turns.options, name)
-        field.view(values.dtype)[:count] = values
+    write_options(fields[_OPTIONS:], turns.options, roots)
 
 
 class GpuStreamPipeline:
@@ -91,13 +100,14 @@ class GpuStreamPipeline:
         capacity: int,
         max_batch: int,
         beam_places: int,
+        arena: AutomatonArena,
         device: torch.device,
         cuda_graphs: bool = True,
     ) -> None:
         """The encoder has one slot more, the last, for the rows that fill a batch up. Beams are of at most
-        `beam_places`, a power of two."""
+        `beam_places`, a power of two. `arena` has room for the graphs of a whole batch."""
         self._encoder, self._predictor, self._layout = encoder, predictor, layout
-        self._device, self._filling = device, capacity
+        self._device, self._filling, self._arena = device, capacity, arena
         self.max_batch = most_rows(max_batch)
         pinned = device.type == "cuda"
         self._rings = torch.zeros(capacity + 1, ring_samples(layout), pin_memory=pinned)
@@ -184,7 +194,8 @@ class GpuStreamPipeline:
         """Send `turns` to the card. Returns the number of rows, with those that fill the batch up."""
         count = len(turns.numbers)
         rows = bucket_rows(count) if self._graphs is None else self._graphs.size_for(count)
-        _write(self._turns_here.numpy()[:, :rows], turns, self._filling)
+        roots = self._arena.place(turns.options.graphs)
+        _write(self._turns_here.numpy()[:, :rows], turns, roots, self._filling)
         self._turns.copy_(self._turns_here, non_blocking=True)
         return rows
 
@@ -200,7 +211,7 @@ class GpuStreamPipeline:
         streams = StreamSearches(turns.slots, turns.fresh, turns.decided, turns.kept, self._searches)
         arguments = encoder_out, self._lengths[:rows], turns.options, self._predictor, found, streams
         greedy(*arguments)
-        stream_beam_search(*arguments)
+        stream_beam_search(*arguments, self._arena.tables)
         return found.memory, encoder_out
 
     def _bring(self, encoder_out: Tensor, rows: Ints) -> Floats:

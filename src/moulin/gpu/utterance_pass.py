@@ -6,6 +6,7 @@ import torch
 
 from moulin.audio.fbank import FbankOptions
 from moulin.decoding.options import DecodingOptions
+from moulin.gpu.arena import AutomatonArena
 from moulin.gpu.encoder import GpuEncoder
 from moulin.gpu.kernel_compiler import META
 from moulin.gpu.kernels.beam import beam_search
@@ -44,5 +45,6 @@ def _pass(
     encoder_out = out[..., : predictor.joiner_dim].clone(memory_format=torch.contiguous_format)
     found = FoundTensors.empty(rows, encoder_out.shape[1], 1, META)
     arguments = encoder_out, batch.counts[-1], batch.options, predictor, found
-    beam_search(*arguments, beam=DecodingOptions().beam)
+    for automata in (None, AutomatonArena(META, rows=1).tables):
+        beam_search(*arguments, automata, beam=DecodingOptions().beam)
     greedy(*arguments)

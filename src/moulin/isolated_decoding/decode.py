@@ -7,7 +7,7 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,9 +20,10 @@ from moulin.audio.waveform import SAMPLE_RATE
 from moulin.errors import AudioError, MoulinError
 from moulin.isolated_decoding.cpu_budget import ChargedRecording, CpuBudget
 from moulin.isolated_decoding.messages import ERRORS, MAX_ORDER_BYTES, UNEXPECTED, Order, packed
+from moulin.isolated_decoding.peaks import PeaksOf
 from moulin.long_audio.cutter import Piece
 from moulin.long_audio.recording_blocks import RecordingBlocks
-from moulin.long_audio.recording_pieces import OpenRecordings, RecordingPieces
+from moulin.long_audio.recording_pieces import Blocks, OpenRecordings, RecordingPieces
 
 logger = logging.getLogger(__name__)
 
@@ -60,10 +61,29 @@ def _decode(order: Order, recording: int, result: socket.socket) -> None:
     if order.live:
         _send_all(order, partial(_LiveBlocks, order, recording), result)
         return
-    send_pieces(order, partial(_charged_recordings, order, f"/proc/self/fd/{recording}"), result)
+    peaks = _Peaks()
+    opened = partial(_charged_recordings, order, f"/proc/self/fd/{recording}")
+    send_pieces(order, (lambda: peaks.of(opened())) if order.peaks else opened, result, peaks)
 
 
-def send_pieces(order: Order, recordings: OpenRecordings, result: socket.socket) -> None:
+class _Peaks:
+    """The peaks of the recordings that an order stands for."""
+
+    def __init__(self) -> None:
+        self._recordings: list[PeaksOf] = []
+
+    def of(self, recordings: Sequence[tuple[Selection, Blocks]]) -> list[tuple[Selection, PeaksOf]]:
+        found = [(single, PeaksOf(recording)) for single, recording in recordings]
+        self._recordings = [recording for _, recording in found]
+        return found
+
+    def taken(self) -> dict[str, Any]:
+        """For the header of a message."""
+        found = [peaks for recording in self._recordings if (peaks := recording.taken()) is not None]
+        return {"peaks": found} if found else {}
+
+
+def send_pieces(order: Order, recordings: OpenRecordings, result: socket.socket, peaks: _Peaks | None = None) -> None:
     """Send the pieces of the `recordings` that the order's selection stands for, and how they end."""
 
     def pieces() -> RecordingBlocks | RecordingPieces:
@@ -71,7 +91,7 @@ def send_pieces(order: Order, recordings: OpenRecordings, result: socket.socket)
             return RecordingBlocks(recordings, order.selection)
         return RecordingPieces(recordings, order.selection, max_utterance_sec=order.max_utterance_sec)
 
-    _send_all(order, pieces, result)
+    _send_all(order, pieces, result, peaks)
 
 
 class _Pieces(Protocol):
@@ -84,10 +104,10 @@ class _Pieces(Protocol):
     def __iter__(self) -> Iterator[Piece]: ...
 
 
-def _send_all(order: Order, opened: Callable[[], _Pieces], result: socket.socket) -> None:
+def _send_all(order: Order, opened: Callable[[], _Pieces], result: socket.socket, peaks: _Peaks | None = None) -> None:
     """Send the pieces, and how they end."""
     try:
-        _send_pieces(opened(), result)
+        _send_pieces(opened(), result, peaks or _Peaks())
     except MoulinError as error:
         kind = next(kind for kind in ERRORS if isinstance(error, ERRORS[kind]))
         _send(result, {"error": kind, "message": error.message, "hint": error.hint})
@@ -99,12 +119,13 @@ def _send_all(order: Order, opened: Callable[[], _Pieces], result: socket.socket
         _send(result, {"error": UNEXPECTED, "message": f"{type(error).__name__}: {error}", "hint": None})
 
 
-def _send_pieces(pieces: _Pieces, result: socket.socket) -> None:
+def _send_pieces(pieces: _Pieces, result: socket.socket, peaks: _Peaks) -> None:
     for piece in pieces:
         place = None if piece.place is None else [piece.place.channel, piece.place.track]
         header = {"start": piece.start_samples, "place": place, "decoded_sec": pieces.decoded_sec}
-        _send(result, header, piece.waveform)
-    _send(result, {"done": True, "decoded_sec": pieces.decoded_sec, "warnings": pieces.warnings})
+        _send(result, header | peaks.taken(), piece.waveform)
+    done = {"done": True, "decoded_sec": pieces.decoded_sec, "warnings": pieces.warnings}
+    _send(result, done | peaks.taken())
 
 
 def _charged_recordings(order: Order, path: str) -> list[tuple[Selection, ChargedRecording]]:

@@ -66,6 +66,8 @@ class Order:
     max_audio_sec: float
     selection: Selection = MIX
     limits: DecodingLimits = DecodingLimits()
+    peaks: bool = False
+    """Whether each message has the peaks of what was decoded since the last, see `PeaksOf`."""
     live: bool = False
     """Whether the recording is a pipe or socket that is still being written: all audio, mixed, as soon as it comes."""
 

@@ -68,13 +68,15 @@ class DecodingProcesses:
         *,
         max_audio_sec: float,
         max_utterance_sec: float | None,
+        peaks: bool = False,
     ) -> AsyncIterator[Decoding]:
         """What `selection` takes of the open file `recording`, whose process is killed on leaving. `name` is for error
         messages.
 
-        Without `max_utterance_sec` its pieces are all of its audio in blocks of about a second.
+        Without `max_utterance_sec` its pieces are all of its audio in blocks of about a second. With `peaks` see
+        `Decoding.taken_peaks`.
         """
-        order = Order(next(self._numbers), name, max_utterance_sec, max_audio_sec, selection, self._limits)
+        order = Order(next(self._numbers), name, max_utterance_sec, max_audio_sec, selection, self._limits, peaks)
         async with self._decoding(order, recording) as decoding:
             yield decoding
 
@@ -135,16 +137,24 @@ class Decoding(AsyncIterator[Piece]):
         """What of the recording is missing or was chosen; there when there are no more pieces."""
         self.is_done = False
         """Whether all pieces have come."""
+        self._peaks: list[dict[str, Any]] = []
 
     async def __anext__(self) -> Piece:
         while not self.is_done:
             header, samples = await self._message()
             self.decoded_sec = header.get("decoded_sec", self.decoded_sec)
+            self._peaks += header.get("peaks", ())
             if "start" in header:
                 place = None if header["place"] is None else Place(*header["place"])
                 return Piece(header["start"], np.frombuffer(samples, np.float32), place)
             self._note(header)
         raise StopAsyncIteration
+
+    def taken_peaks(self) -> list[dict[str, Any]]:
+        """Peaks of what was decoded since the last call, if they were asked for: JSON-ready, as of `PeaksOf.taken`; of
+        each channel and track that is heard by itself."""
+        taken, self._peaks = self._peaks, []
+        return taken
 
     def _note(self, header: dict[str, Any]) -> None:
         self.is_done = "done" in header

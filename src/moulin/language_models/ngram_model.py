@@ -87,7 +87,14 @@ class NgramModel:
     def start(self) -> int:
         """The state at the beginning of a text: behind `<s>`, where the model has that."""
         begin = self.ids.get(BEGIN)
-        return 0 if begin is None else self._history(np.array([1 + begin]))[0]
+        return 0 if begin is None else self.history(np.array([1 + begin]))[0]
+
+    @property
+    def parents_and_words(self) -> tuple[Ints, Ints]:
+        """Of each n-gram, the states but that of no words: the state before its last word, and that word, [S - 1]
+        each."""
+        of_ngrams = self.keys[1:-1]
+        return of_ngrams >> _WORD_BITS, of_ngrams & ((1 << _WORD_BITS) - 1)
 
     def step(self, states: Ints, words: Ints) -> tuple[Doubles, Ints]:
         """The log-probabilities, float64 [M], of `words` [M] after the histories `states` [M], and the next states
@@ -101,9 +108,10 @@ class NgramModel:
             lost, here = lost[~found], here[~found]
             total[lost] += self.backoffs[here]
             here = self.fails[here].astype(np.int64)
-        return total + self.log_probs[arrived], self._history(arrived)
+        return total + self.log_probs[arrived], self.history(arrived)
 
-    def _history(self, states: Ints) -> Ints:
+    def history(self, states: Ints) -> Ints:
+        """What the next word sees of `states` [M]: of those of the highest order all but their first word."""
         going_on: Bools = states < self.num_histories
         return np.where(going_on, states, self.fails[states])
 

@@ -25,6 +25,7 @@ from moulin.launch.tensorrt_libraries import LIBRARIES, Library
 from moulin.launch.threads import HINT as MORE_THREADS
 from moulin.launch.threads import service_needs, startable
 from moulin.launch.tritonserver import NoTriton, TritonInstallation, find_tritonserver
+from moulin.processor import this_processor
 
 GATEWAY_MODULES = {
     "starlette": "starlette",
@@ -78,6 +79,8 @@ def examine(
         lambda: [_imported("numpy", "numpy", install_hint("serve"))],
         lambda: [_package("onnx", "onnx", True, install_hint("serve"))],
         _onnxruntime,
+        lambda: [_package("OpenVINO (--engine openvino)", "openvino", False, install_hint("serve,openvino"))],
+        lambda: [Check("processor", True, False, str(this_processor()))],
         lambda: [_package("kaldi-native-fbank", "kaldi_native_fbank", True, install_hint("serve"))],
         _soundfile,
         lambda: [_imported("soxr", "soxr", install_hint("serve"))],

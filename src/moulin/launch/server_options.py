@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from moulin.options import Bounds, check_options, option
 
@@ -12,6 +13,8 @@ _PORT = Bounds(at_least=0, at_most=65535)
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
     """Options of tritonserver; a port of 0 takes a free one. Raises OptionsError for an invalid port."""
+
+    help_section: ClassVar[str] = "Addresses"
 
     http_port: int = option(8000, "Triton's port for HTTP.", bounds=_PORT)
     grpc_port: int = option(8001, "Triton's port for gRPC.", bounds=_PORT)

@@ -16,18 +16,19 @@ TRITON_REQUIREMENT = "nvidia-pytriton==0.7.0"
 """Installed without its dependencies: only its tritonserver is used."""
 
 _ALWAYS = ("numpy>=1.26,<2", "onnx>=1.16", "kaldi-native-fbank>=1.20", "sentencepiece>=0.2.1")
-_BESIDE = {"torch": ("torch", "safetensors")}
-"""Packages of each engine. They are large and differ by machine, so the release installed here is required."""
+_BESIDE = {"torch": ("torch", "safetensors"), "openvino": ("openvino",)}
+"""Packages of each engine, whose extra has its name. They are large and differ by machine, so the release installed
+here is required."""
 
 
 def serving_requirements(engines: Collection[str] = ()) -> tuple[str, ...]:
-    """Requirements for models that run on `engines` (`onnxruntime`, `torch`, `tensorrt`). ONNX Runtime is always among
-    them, with CUDA if this Python's has it.
+    """Requirements for models that run on `engines` (`onnxruntime`, `torch`, `tensorrt`, `openvino`). ONNX Runtime is
+    always among them, with CUDA if this Python's has it.
 
     Raises LaunchError where the packages of an engine are not installed here.
     """
     runtime = "onnxruntime" if _version("onnxruntime-gpu") is None else "onnxruntime-gpu"
-    beside = [_same_release(package) for engine in sorted(engines) for package in _BESIDE.get(engine, ())]
+    beside = [_same_release(package, extra=engine) for engine in sorted(engines) for package in _BESIDE.get(engine, ())]
     if "tensorrt" in engines:
         beside += _tensorrt_libraries()
     return (*_ALWAYS, f"{runtime}>=1.18", *beside)
@@ -41,15 +42,15 @@ def _tensorrt_libraries() -> list[str]:
             "Expected tensorrt in this Python, which the models to serve run with, or tensorrt-rtx-cu13, got neither",
             hint=" or ".join(library.hint for library in LIBRARIES),
         )
-    return [_same_release(package) for package in found if package is not None]
+    return [_same_release(package, extra="rtx") for package in found if package is not None]
 
 
-def _same_release(package: str) -> str:
+def _same_release(package: str, *, extra: str) -> str:
     version = _version(package)
     if version is None:
         raise LaunchError(
             f"Expected {package} in this Python, which the models to serve run with, got none",
-            hint=install_hint("torch"),
+            hint=install_hint(extra),
         )
     return f"{package}=={version.partition('+')[0]}"
 

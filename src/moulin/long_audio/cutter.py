@@ -15,16 +15,16 @@ _FRAME_SEC = FRAME_SAMPLES / SAMPLE_RATE
 
 # The probability from which a frame counts as speech. Low, because a word taken for silence is lost to the model, while
 # noise taken for speech costs time only.
-_SPEECH = 0.25
+SPEECH = 0.25
 
-_PAUSE_SEC = 0.8
+PAUSE_SEC = 0.8
 """A silence that always ends a piece, and holds the margins of both neighbours. A model trained on utterances makes
 fewer errors after a pause when a piece begins there (docs/gateway.md has figures)."""
 
-_BREATH_SEC = 0.3
+BREATH_SEC = 0.3
 """A silence that ends a piece longer than half of the maximum."""
 
-_MARGIN_SEC = 0.4
+MARGIN_SEC = 0.4
 """Silence kept before and after speech; the rest of a pause is dropped."""
 
 _BLUR_FRAMES = 5
@@ -69,7 +69,7 @@ class Cutter:
         self._max_frames = max(int(max_piece_sec / _FRAME_SEC), 1)
         self._long_frames = self._max_frames // 2
         self._pause, self._breath, self._margin = (
-            round(seconds / _FRAME_SEC) for seconds in (_PAUSE_SEC, _BREATH_SEC, min(_MARGIN_SEC, max_piece_sec / 4))
+            round(seconds / _FRAME_SEC) for seconds in (PAUSE_SEC, BREATH_SEC, min(MARGIN_SEC, max_piece_sec / 4))
         )
         self._start = 0
         """The first sample of `_samples`, counted from the beginning of the recording."""
@@ -102,7 +102,7 @@ class Cutter:
         if end > begin:
             for probability in self._voice_activity(self._samples[begin:end]).tolist():
                 self._frames.append(probability)
-                if probability >= _SPEECH:
+                if probability >= SPEECH:
                     if self._last_speech is None:
                         self._drop(len(self._frames) - 1 - self._margin)
                     self._last_speech = len(self._frames) - 1
@@ -124,17 +124,8 @@ class Cutter:
         if length >= self._long_frames and silence >= self._breath:
             return length - silence // 2
         if length >= self._max_frames:
-            return self._least_speech()
+            return least_speech(np.array(self._frames, np.float32))
         return None
-
-    def _least_speech(self) -> int:
-        """The frame in the second half of the piece around which speech is least probable."""
-        length = len(self._frames)
-        if length < 4 * _BLUR_FRAMES:
-            return length
-        blurred = np.convolve(self._frames, np.ones(_BLUR_FRAMES) / _BLUR_FRAMES, mode="same")
-        # Without the last frames, which the convolution averages with zeros.
-        return length // 2 + int(np.argmin(blurred[length // 2 : length - _BLUR_FRAMES // 2]))
 
     def _cut(self, frames: int) -> Piece:
         piece = Piece(self._start, self._samples[: frames * FRAME_SAMPLES])
@@ -149,4 +140,14 @@ class Cutter:
         self._samples = self._samples[frames * FRAME_SAMPLES :].copy()
         self._start += frames * FRAME_SAMPLES
         del self._frames[:frames]
-        self._last_speech = next((at for at in reversed(range(len(self._frames))) if self._frames[at] >= _SPEECH), None)
+        self._last_speech = next((at for at in reversed(range(len(self._frames))) if self._frames[at] >= SPEECH), None)
+
+
+def least_speech(probabilities: Floats) -> int:
+    """The frame in the second half of a piece around which speech is least probable; its length where it is short."""
+    length = len(probabilities)
+    if length < 4 * _BLUR_FRAMES:
+        return length
+    blurred = np.convolve(probabilities, np.ones(_BLUR_FRAMES) / _BLUR_FRAMES, mode="same")
+    # Without the last frames, which the convolution averages with zeros.
+    return length // 2 + int(np.argmin(blurred[length // 2 : length - _BLUR_FRAMES // 2]))

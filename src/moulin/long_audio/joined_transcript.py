@@ -24,6 +24,8 @@ class JoinedTranscript:
 
     text: str = ""
     words: list[Word] = field(default_factory=list)
+    added: list[Word] = field(default_factory=list)
+    """The words of the last piece."""
     _turns: list[tuple[float, str, list[Word]]] = field(default_factory=list)
     _parts: list[Part] = field(default_factory=list)
     _pieces: int = 0
@@ -35,11 +37,11 @@ class JoinedTranscript:
         words = [_moved(word, piece.start_sec) for word in heard.words]
         self._pieces += 1
         self._parts += (_part(part, piece) for part in heard.parts or _only_part(heard))
+        self.added = words if piece.place is None else [_placed(word, piece.place) for word in words]
         if piece.place is None:
             self.words += words
         elif words:
-            placed = [_placed(word, piece.place) for word in words]
-            self._turns += ((turn[0].start_sec, _text(turn), turn) for turn in _turns(placed))
+            self._turns += ((turn[0].start_sec, _text(turn), turn) for turn in _turns(self.added))
         elif heard.text:
             self._turns.append((piece.start_sec, heard.text, []))
         return self.text[len(before) :]

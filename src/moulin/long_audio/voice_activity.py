@@ -19,13 +19,13 @@ from moulin.errors import EngineError
 from moulin.extras import install_hint
 
 FRAME_SAMPLES = 512
-_CONTEXT_SAMPLES = 64
+CONTEXT_SAMPLES = 64
 """Samples of the previous frame that are put before every frame."""
 
-_LEVEL_SHARE = 0.1
+LEVEL_SHARE = 0.1
 """The part of a frame in the running mean: half of it is of the last 0.2 s."""
 
-_MODEL = Path(__file__).with_name("silero_vad.onnx")
+MODEL = Path(__file__).with_name("silero_vad.onnx")
 
 
 class VoiceActivity:
@@ -34,7 +34,7 @@ class VoiceActivity:
     def __init__(self) -> None:
         """Raises EngineError where ONNX Runtime is not installed."""
         self._session = _session()
-        self._context = np.zeros(_CONTEXT_SAMPLES, np.float32)
+        self._context = np.zeros(CONTEXT_SAMPLES, np.float32)
         self._hidden = self._cell = np.zeros((1, 1, 128), np.float32)
         self._level: float | None = None
         """The mean of the samples so far, with those of the last half second weighing most."""
@@ -42,8 +42,8 @@ class VoiceActivity:
     def __call__(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities [N] of the recording's next N frames: samples [N * FRAME_SAMPLES], 16 kHz, mono; N >= 1."""
         frames = self._without_dc(samples.reshape(-1, FRAME_SAMPLES))
-        contexts = np.vstack([self._context, frames[:-1, -_CONTEXT_SAMPLES:]])
-        self._context = frames[-1, -_CONTEXT_SAMPLES:].copy()
+        contexts = np.vstack([self._context, frames[:-1, -CONTEXT_SAMPLES:]])
+        self._context = frames[-1, -CONTEXT_SAMPLES:].copy()
         inputs = {"input": np.hstack([contexts, frames]), "h": self._hidden, "c": self._cell}
         probabilities, self._hidden, self._cell = self._session.run(["speech_probs", "hn", "cn"], inputs)
         return np.asarray(probabilities, np.float32).reshape(-1)
@@ -58,7 +58,7 @@ class VoiceActivity:
             if self._level is None:
                 self._level = mean
             levels[number] = self._level
-            self._level += _LEVEL_SHARE * (mean - self._level)
+            self._level += LEVEL_SHARE * (mean - self._level)
         levels[-1] = self._level or 0.0
         ends = np.array(levels, np.float32)
         slope = np.arange(FRAME_SAMPLES, dtype=np.float32) / FRAME_SAMPLES
@@ -78,4 +78,4 @@ def _session() -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(_MODEL), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(str(MODEL), options, providers=["CPUExecutionProvider"])

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from moulin.bundle.choice import Head
 from moulin.bundle.precision import Precision
 from moulin.engine.device import gpu_index
 from moulin.options import Bounds, check_options, option
 
-Engine = Literal["onnxruntime", "torch", "tensorrt"]
+Engine = Literal["onnxruntime", "torch", "tensorrt", "openvino"]
 
 
 @dataclass(frozen=True, slots=True)
 class EngineChoice:
     """The engine's options. Where one is None, `models.precisions.settled` chooses by model and machine. Raises
     OptionsError for values that no model allows."""
+
+    help_section: ClassVar[str] = "Engine"
 
     kind: Engine | None = option(
         None,
@@ -29,8 +31,8 @@ class EngineChoice:
     cuda_graphs: bool = option(True, "Launch whole passes of a checkpoint on a GPU at once.")
     precision: Precision | None = option(
         None,
-        "Which variant of the ONNX files to take; in what to run a checkpoint or an engine of TensorRT.",
-        usual="the most exact file there is; a checkpoint in fp32, on a GPU in fp16; TensorRT in fp16",
+        "Which variant of the ONNX files to take; in what to run a checkpoint, or files on TensorRT or OpenVINO.",
+        usual="the most exact file there is; a checkpoint in fp32, on a GPU in fp16; TensorRT in fp16, OpenVINO fp32",
     )
     threads: int | None = option(None, "CPU threads.", usual="all", bounds=Bounds(at_least=1))
     head: Head | None = option(
@@ -39,7 +41,7 @@ class EngineChoice:
         usual="the transducer; ctc for a model with that alone",
     )
     workers: int | None = None
-    """Concurrent calls of ONNX Runtime's encoder; by default as many as suit the threads."""
+    """Concurrent calls of an exported encoder on a CPU; by default as many as suit the threads."""
     plan: Path | None = None
     """The file of a TensorRT engine; None takes it from the cache, where it is built if it is not there."""
 
@@ -60,9 +62,9 @@ class EngineChoice:
 
     @property
     def file_precision(self) -> Precision | None:
-        """The precision of the files to take. TensorRT builds engines of `precision` from files in fp32; for networks,
-        which run in `precision`, the most exact files are the best."""
-        if self.kind == "tensorrt":
+        """The precision of the files to take. TensorRT and OpenVINO make of files in fp32 what runs in `precision`; for
+        networks, which run in `precision`, the most exact files are the best."""
+        if self.kind in ("tensorrt", "openvino"):
             return "fp32"
         return None if self.kind == "torch" else self.precision
 

@@ -51,10 +51,17 @@ def _check_tensorrt(device: str) -> None:
     check_tensorrt(device)
 
 
+def _check_openvino(device: str) -> None:
+    from moulin.engine.openvino.compiled import check_openvino
+
+    check_openvino(device)
+
+
 RUNTIMES: dict[Engine, Runtime] = {
     "onnxruntime": Runtime("onnx", ("fp32", "fp16", "int8"), "ONNX Runtime runs ONNX files", _check_onnxruntime),
     "torch": Runtime("checkpoint", ("fp32", "fp16", "bf16"), "PyTorch runs checkpoints", _check_torch),
     "tensorrt": Runtime("onnx", ("fp16", "bf16", "fp32"), "TensorRT builds its engines", _check_tensorrt),
+    "openvino": Runtime("onnx", ("fp32", "bf16"), "OpenVINO runs fp32 files", _check_openvino),
 }
 """All engines; the first one of a form runs it where no engine is asked for."""
 

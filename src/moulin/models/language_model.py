@@ -13,26 +13,24 @@ from moulin.errors import BundleError, OptionsError
 from moulin.language_models.arpa import read_arpa
 from moulin.language_models.ngram_model import NgramModel
 from moulin.language_models.ngrams import SPECIAL
-from moulin.models.engine_choice import EngineChoice
 from moulin.models.language_model_files import LanguageModelFiles
-from moulin.models.precisions import searches_on_host
 from moulin.quoting import listed, quoted
 
 _MARKER = "▁"
 
 
-def open_fusion(spec: ModelSpec, engine: EngineChoice, files: LanguageModelFiles) -> Fusion | None:
-    """The language model for `spec` on `engine`, with every choice settled; None without files.
+def open_fusion(spec: ModelSpec, files: LanguageModelFiles) -> Fusion | None:
+    """The language model for `spec`; None without files.
 
-    Raises OptionsError where its search uses none, BundleError for files that are not n-grams for the model's
-    vocabulary.
+    Raises OptionsError for a CTC head, whose search uses none, BundleError for files that are not n-grams for the
+    model's vocabulary.
     """
     if files.lm is None:
         return None
-    if spec.head == "ctc" or not searches_on_host(spec, engine):
+    if spec.head == "ctc":
         raise OptionsError(
-            "Expected no --lm: what runs this model uses no language model yet",
-            hint="a transducer on ONNX Runtime, TensorRT, or PyTorch in fp32 does",
+            "Expected no --lm: a language model is for a transducer's search, and here a CTC head is decoded",
+            hint="leave out --head ctc, or --lm",
         )
     fusion = fusion_of(NgramModel.of(read_arpa(files.lm)), spec.tokens, files.lm)
     if files.lodr is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 from moulin.decoding.options import DecodingOptions
 from moulin.errors import OptionsError
@@ -15,6 +16,8 @@ USUAL_SCALE, USUAL_LODR_SCALE = 0.3, 0.1
 @dataclass(frozen=True, slots=True)
 class LanguageModelFiles:
     """The files of a language model and of a low-order one that is subtracted. Raises OptionsError."""
+
+    help_section: ClassVar[str] = "Decoding"
 
     lm: Path | None = option(
         None, "Language model: n-grams of tokens or words in an ARPA file, plain or gzipped.", metavar="FILE"

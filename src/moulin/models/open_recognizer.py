@@ -27,7 +27,7 @@ from moulin.models.hotwords import hotword_graphs
 from moulin.models.language_model import open_fusion
 from moulin.models.language_model_files import NO_FILES, LanguageModelFiles, with_scales
 from moulin.models.load_for_engine import load_for_engine
-from moulin.models.precisions import runs_on_gpu_engine, searches_on_host
+from moulin.models.precisions import runs_on_gpu_engine
 
 if TYPE_CHECKING:
     from moulin.engine.torch.runner import TorchRunner
@@ -52,12 +52,12 @@ def open_recognizer(
     Raises BundleError, EngineError or OptionsError.
     """
     options = with_scales(options or DecodingOptions(), lm)
-    host_search = needs_host_search(options, hotwords=bool(hotwords))
+    host_search = needs_host_search(options)
     spec, engine = load_for_engine(model, engine, "offline", host_search=host_search)
     check_blank_skip(spec, engine, options)
-    check_nbest(options, gives_others=searches_on_host(spec, engine))
-    graphs = hotword_graphs(spec, engine, hotwords, options)
-    fusion = open_fusion(spec, engine, lm)
+    check_nbest(options)
+    graphs = hotword_graphs(spec, hotwords, options)
+    fusion = open_fusion(spec, lm)
     check_scales(options, fusion)
     if engine.kind == "torch" and runs_on_gpu_engine(engine.device, spec.precision):
         check_gpu_engine(engine.device)
@@ -71,9 +71,13 @@ def open_recognizer(
             tail_padding_sec=tail_padding_sec,
             max_audio_sec=max_audio_sec,
             cuda_graphs=engine.cuda_graphs,
+            hotwords=None if graphs is None else graphs.server,
+            fusion=fusion,
         )
         on_gpu.warm_up()
-        return Recognizer(spec, on_gpu, options=options, skips_blanks=skips_blanks(spec, engine))
+        return Recognizer(
+            spec, on_gpu, options=options, skips_blanks=skips_blanks(spec, engine), hotwords=graphs, fusion=fusion
+        )
     on_host = (
         CtcPipeline(spec, _ctc_runner(spec, engine), tail_padding_sec=tail_padding_sec, max_audio_sec=max_audio_sec)
         if spec.head == "ctc"
@@ -91,7 +95,7 @@ def open_recognizer(
         options=options,
         skips_blanks=skips_blanks(spec, engine),
         hotwords=graphs,
-        gives_others=True,
+        fast_beam_search=True,
         fusion=fusion,
     )
 
@@ -119,6 +123,18 @@ def _ctc_runner(spec: ModelSpec, engine: EngineChoice) -> CtcRunner:
                 workers=engine.workers,
                 out=spec.log_probs,
             )
+        case "openvino", CtcModelSpec():
+            from moulin.engine.openvino.encoder import OpenVinoEncoder
+
+            return OpenVinoEncoder(
+                spec.encoder,
+                feature_dim=spec.feature_dim,
+                precision=engine.precision or "fp32",
+                threads=threads,
+                workers=engine.workers,
+                max_frames=spec.max_frames,
+                out=spec.log_probs,
+            )
         case chosen, _:
             raise no_ctc(chosen)
 
@@ -140,5 +156,15 @@ def _runner(spec: ModelSpec, engine: EngineChoice, max_audio_sec: float) -> Runn
                 spec, device=on, speech=demo_speech, precision=engine.precision, max_audio_sec=max_audio_sec
             )
             return TensorRtRunner(spec, open_plan(spec, plan, device=on), threads=threads)
+        case "openvino", OnnxModelSpec():
+            from moulin.engine.openvino.runner import OpenVinoRunner
+
+            return OpenVinoRunner(
+                spec,
+                precision=engine.precision or "fp32",
+                threads=threads,
+                workers=engine.workers,
+                with_blank=spec.has_ctc_head,
+            )
         case chosen, _:
             raise TypeError(f"{chosen} does not run a {type(spec).__name__}")

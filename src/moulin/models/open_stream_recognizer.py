@@ -26,7 +26,7 @@ from moulin.models.hotwords import hotword_graphs
 from moulin.models.language_model import open_fusion
 from moulin.models.language_model_files import NO_FILES, LanguageModelFiles, with_scales
 from moulin.models.load_for_engine import load_for_engine
-from moulin.models.precisions import runs_on_gpu_engine, searches_on_host
+from moulin.models.precisions import runs_on_gpu_engine
 from moulin.streaming.options import StreamOptions
 
 if TYPE_CHECKING:
@@ -51,12 +51,12 @@ def open_stream_recognizer(
     options = options or StreamOptions()
     decoding = with_scales(options.decoding, lm)
     options = replace(options, decoding=decoding)
-    host_search = needs_host_search(decoding, hotwords=bool(hotwords))
+    host_search = needs_host_search(decoding)
     spec, engine = load_for_engine(model, engine, "streaming", host_search=host_search)
     check_blank_skip(spec, engine, decoding)
-    check_nbest(decoding, gives_others=searches_on_host(spec, engine))
-    graphs = hotword_graphs(spec, engine, hotwords, decoding)
-    fusion = open_fusion(spec, engine, lm)
+    check_nbest(decoding)
+    graphs = hotword_graphs(spec, hotwords, decoding)
+    fusion = open_fusion(spec, lm)
     check_scales(decoding, fusion)
     if engine.kind == "torch" and runs_on_gpu_engine(engine.device, spec.precision):
         check_gpu_engine(engine.device)
@@ -70,10 +70,12 @@ def open_stream_recognizer(
             threads=engine.threads,
             capacity=max_streams,
             max_batch=max_batch,
-            beam=max(decoding.beam, DecodingOptions().beam),
+            beam=max(decoding.beam, decoding.nbest, DecodingOptions().beam),
             cuda_graphs=engine.cuda_graphs,
+            hotwords=None if graphs is None else graphs.server,
+            fusion=fusion,
         )
-        return StreamRecognizer(spec, on_gpu, options=options, skips_blanks=False)
+        return StreamRecognizer(spec, on_gpu, options=options, skips_blanks=False, hotwords=graphs, fusion=fusion)
     stepper = (
         CtcStepper(spec, _ctc_runner(spec, engine, max_streams, max_batch))
         if spec.head == "ctc"
@@ -85,7 +87,7 @@ def open_stream_recognizer(
         options=options,
         skips_blanks=skips_blanks(spec, engine),
         hotwords=graphs,
-        gives_others=True,
+        fast_beam_search=True,
         fusion=fusion,
     )
 
@@ -107,6 +109,17 @@ def _ctc_runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batch:
         case "onnxruntime", CtcModelSpec():
             return OnnxRuntimeStreamEncoder(
                 spec, device=on, threads=threads, workers=engine.workers, capacity=capacity, max_batch=max_batch
+            )
+        case "openvino", CtcModelSpec():
+            from moulin.engine.openvino.stream_runner import OpenVinoStreamEncoder
+
+            return OpenVinoStreamEncoder(
+                spec,
+                precision=engine.precision or "fp32",
+                threads=threads,
+                workers=engine.workers,
+                capacity=capacity,
+                max_batch=max_batch,
             )
         case chosen, _:
             raise no_ctc(chosen)
@@ -136,5 +149,17 @@ def _runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batch: int
             )
             opened = open_plan(spec, plan, device=on)
             return TensorRtStreamRunner(spec, opened, capacity=capacity, max_batch=max_batch)
+        case "openvino", OnnxModelSpec():
+            from moulin.engine.openvino.stream_runner import OpenVinoStreamRunner
+
+            return OpenVinoStreamRunner(
+                spec,
+                precision=engine.precision or "fp32",
+                threads=threads,
+                workers=engine.workers,
+                capacity=capacity,
+                max_batch=max_batch,
+                with_blank=spec.has_ctc_head,
+            )
         case chosen, _:
             raise TypeError(f"{chosen} does not run a {type(spec).__name__}")

@@ -4,10 +4,11 @@
 |------------|-------------|-----|---------------------------------------------|
 | ONNX       | onnxruntime | any | what the chosen files are: fp32, fp16, int8 |
 | ONNX       | tensorrt    | GPU | fp16, bf16, fp32                            |
+| ONNX       | openvino    | CPU | fp32; bf16 where the processor has it       |
 | checkpoint | torch       | CPU | fp32                                        |
 | checkpoint | torch       | GPU | fp16, bf16, fp32; a CTC head in fp32        |
 
-On a GPU fp16 and bf16 are our GPU engine, fp32 is the plain modules. A checkpoint for onnxruntime or tensorrt is
+On a GPU fp16 and bf16 are our GPU engine, fp32 is the plain modules. A checkpoint for an engine that runs ONNX is
 exported first, and then is ONNX. ONNX files for torch are the network that they hold, as in a checkpoint.
 """
 
@@ -60,7 +61,7 @@ def precision_for(spec: ModelSpec, engine: Engine, device: str, precision: Preci
                 hint="name the folder instead of the file: --precision chooses among what is in it",
             )
         return spec.precision
-    if engine == "tensorrt":
+    if engine in ("tensorrt", "openvino"):
         return precision or RUNTIMES[engine].precisions[0]
     possible = checkpoint_precisions(spec, device)
     if precision is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from moulin.decoding.options import DecodingOptions, json_object
 from moulin.errors import OptionsError
@@ -16,6 +16,8 @@ from moulin.streaming.endpoint_rules import EndpointRules
 @dataclass(frozen=True, slots=True)
 class StreamOptions:
     """Options of the search, and whether and when pauses cut the stream into segments."""
+
+    help_section: ClassVar[str] = "Live streams"
 
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
     endpoint: bool = option(True, "Cut streams into segments at pauses; a stream may choose.")

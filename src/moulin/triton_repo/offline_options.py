@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.limits import MAX_AUDIO_SEC
@@ -13,6 +14,8 @@ from moulin.triton_repo.service_options import ServiceOptions
 @dataclass(frozen=True)
 class OfflineOptions(ServiceOptions):
     """Options of the offline service; `engine.threads` are those of all instances together."""
+
+    help_section: ClassVar[str] = "Whole utterances"
 
     max_batch: int = option(64, "Most utterances in a batch, and in a request", bounds=Bounds(1, at_most=1e6))
     max_audio_sec: float = option(MAX_AUDIO_SEC, "Refuse longer utterances (offline).", bounds=Bounds(above=0))

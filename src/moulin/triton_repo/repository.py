@@ -27,7 +27,7 @@ from moulin.models.blank_skip import check_blank_skip
 from moulin.models.hotwords import hotword_graphs, uses_hotwords
 from moulin.models.language_model import open_fusion
 from moulin.models.language_model_files import LanguageModelFiles, with_scales
-from moulin.models.precisions import searches_on_host, settled
+from moulin.models.precisions import settled
 from moulin.tensorrt_engine.plan_file import facts_file
 from moulin.triton_repo import contract
 from moulin.triton_repo.model_config import PLAN_NAME, with_facts
@@ -84,10 +84,9 @@ class _Placed(Generic[_Options]):
     hotwords: Sequence[Hotword]
     lm: LanguageModelFiles
     uses_hotwords: bool
-    gives_alternatives: bool
 
     def with_facts(self, config: Any, spec: ModelSpec) -> Any:
-        return with_facts(config, spec, hotwords=self.uses_hotwords, alternatives=self.gives_alternatives)
+        return with_facts(config, spec, hotwords=self.uses_hotwords, alternatives=True)
 
 
 @contextmanager
@@ -119,11 +118,11 @@ def _placed(options: _Options, spec: ModelSpec) -> _Placed[_Options]:
     language model that it does not use or that do not fit its vocabulary."""
     _, engine = settled(spec, options.engine)
     check_blank_skip(spec, engine, options.decoding)
-    check_nbest(options.decoding, gives_others=searches_on_host(spec, engine))
+    check_nbest(options.decoding)
     hotwords = given_hotwords(options.hotwords, MOST_SERVER_HOTWORDS) if options.hotwords is not None else ()
-    hotword_graphs(spec, engine, hotwords, options.decoding)
+    hotword_graphs(spec, hotwords, options.decoding)
     lm = options.lm
-    check_scales(with_scales(options.decoding, lm), open_fusion(spec, engine, lm))
+    check_scales(with_scales(options.decoding, lm), open_fusion(spec, lm))
     in_folder = replace(
         options,
         engine=replace(engine, plan=Path(PLAN_NAME) if engine.plan else None),
@@ -131,8 +130,7 @@ def _placed(options: _Options, spec: ModelSpec) -> _Placed[_Options]:
         hotwords=HOTWORDS_NAME if hotwords else None,
         lm=LanguageModelFiles(lm.lm and LM_NAMES.lm, lm.lodr and LM_NAMES.lodr),
     )
-    on_host = searches_on_host(spec, engine)
-    return _Placed(in_folder, engine.plan, hotwords, lm, uses_hotwords(spec, engine), on_host)
+    return _Placed(in_folder, engine.plan, hotwords, lm, uses_hotwords(spec))
 
 
 def _place_bundle(spec: ModelSpec, to: Path, *, link: bool) -> None:

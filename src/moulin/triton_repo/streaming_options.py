@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.limits import MAX_STREAMS
@@ -21,6 +22,8 @@ _TIME = Bounds(above=0, below=1e6)
 @dataclass(frozen=True)
 class StreamingOptions(ServiceOptions):
     """Options of the streaming service. Its instances share `max_streams` and the device's threads."""
+
+    help_section: ClassVar[str] = "Live streams"
 
     max_batch: int | None = option(None, "most streams in a step.", usual="16", bounds=Bounds(1, at_most=1e6))
     """None takes a number that suits the device."""

@@ -20,6 +20,7 @@ from moulin.launch.progress_log import PREFIX, progress_log
 from moulin.launch.shared_memory import DrainNote
 from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.quoting import bounded, cut
+from moulin.start_progress import progress_to_stderr, tell
 from moulin.triton_repo import contract
 from moulin.triton_repo.exchange import Exchange, end_if_over
 from moulin.triton_repo.lane_service import LaneRequest, LaneService
@@ -52,6 +53,8 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         check_stub(pb_utils.Tensor)
+        progress_to_stderr(args["model_instance_name"])
+        tell("loading weights")
         parameters = ShimParameters.read(args, StreamingOptions)
         options = parameters.options
         with progress_log(f"{PREFIX}{args['model_instance_name']}: "):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import moulin.bulk.local.executor as module
-from moulin.bulk.local.executor import Executor
+from moulin.bulk.local.executor import LocalExecutor
 from moulin.bulk.local.settings import ExecutorSettings
 from moulin.bulk.pyarrow_here import pa
 from moulin.bulk.schema import RECORDINGS
@@ -41,7 +41,7 @@ def run(files: list[str], model: Path = TINY, *, decoders: int = 2, table_sec: f
     rows = [{"id": str(number), "path": file} for number, file in enumerate(files)]
     kept = Kept()
     open_before = len(list(Path("/proc/self/fd").iterdir()))
-    executor = Executor(ExecutorSettings((Transcriber(model),), decoders, table_sec))
+    executor = LocalExecutor(ExecutorSettings((Transcriber(model),), decoders, table_sec))
     try:
         executor.start()
         assert executor.run(pa.Table.from_pylist(rows, RECORDINGS), kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,13 +12,18 @@ import pytest
 import torch
 
 from moulin.arrays import Floats
+from moulin.decoding.hotwords import Hotword
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.recognizer import Recognizer
 from moulin.errors import AudioError, EngineError, MoulinError, OptionsError
+from moulin.language_models.arpa import write_arpa
+from moulin.language_models.kneser_ney import kneser_ney
 from moulin.models.engine_choice import EngineChoice
+from moulin.models.language_model_files import LanguageModelFiles
 from moulin.models.open_recognizer import open_recognizer
 from tests.bundles import BUNDLES
 
+DIGIT_WORDS = ["ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE"]
 DIGITS = Path(__file__).parents[2] / "data" / "digits-en"
 BEAM = DecodingOptions("modified_beam_search")
 
@@ -105,6 +111,61 @@ def test_options_of_their_own_in_one_batch(ours: Recognizer, clips: list[Floats]
     wanted = [ours.transcribe([clip], [each])[0].text for clip, each in zip(clips, options, strict=True)]
     for _ in range(3):
         assert [transcript.text for transcript in ours.transcribe(clips, options)] == wanted
+
+
+@on_gpu
+def test_hotwords_a_language_model_and_several_texts(plain: Recognizer, clips: list[Floats], tmp_path: Path) -> None:
+    """The server's and each clip's own, in one batch with clips without, as on the host."""
+    chosen = random.Random(0)
+    lines = [chosen.choices(DIGIT_WORDS, k=10) for _ in range(500)]
+    write_arpa(kneser_ney(lines, 2), tmp_path / "words.arpa")
+    server, lm = [Hotword("seven three", 2.0)], LanguageModelFiles(tmp_path / "words.arpa")
+    options = [
+        DecodingOptions(
+            hotwords=()
+            if at % 3 == 0
+            else tuple(Hotword(" ".join(chosen.choices(DIGIT_WORDS, k=3))) for _ in range(50)),
+            hotwords_score=3.0,
+            lm_scale=0.3 if at % 4 == 0 else 0.0,
+            nbest=1 + at % 3,
+        )
+        for at in range(len(clips))
+    ]
+    with (
+        open_recognizer(DIGITS, hotwords=server, lm=lm) as on_host,
+        open_recognizer(DIGITS, EngineChoice(device="cuda"), hotwords=server, lm=lm) as on_card,
+    ):
+        wanted = on_host.transcribe(clips, options)
+        for _ in range(3):
+            heard = on_card.transcribe(clips, options)
+            assert [one.text for one in heard] == [one.text for one in wanted]
+            assert [len(one.alternatives) > 1 for one in heard] == [each.nbest > 1 for each in options]
+    without = [one.text for one in plain.transcribe(clips, [BEAM] * len(clips))]
+    assert [one.text for one in wanted] != without
+
+
+@on_gpu
+def test_any_number_of_lists_in_the_same_memory(
+    ours: Recognizer, clips: list[Floats], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lists of which a small arena holds those of one or two calls, from three threads: the same is heard as with an
+    arena that holds all of them, and the memory stays as it is."""
+    from moulin.gpu.arena import AutomatonArena
+
+    def heard(number: int) -> list[str]:
+        chosen = random.Random(number % 8)
+        others = [["".join(chosen.choices("XZVWGU", k=5)) for _ in range(400)] for _ in clips[:8]]
+        options = [DecodingOptions(hotwords=(*map(Hotword, words), Hotword("zero", 8.0))) for words in others]
+        return [one.text for one in ours.transcribe(clips[:8], options)]
+
+    wanted = [heard(number) for number in range(8)]
+    assert any("ZERO" in text for text in wanted[0])
+    monkeypatch.setattr(ours.pipeline._pipeline, "_arena", AutomatonArena(torch.device("cuda"), rows=30_000))  # type: ignore[attr-defined]
+    assert [heard(number) for number in range(3)] == wanted[:3]
+    before = torch.cuda.memory_reserved()
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(heard, range(40))) == wanted * 5
+    assert torch.cuda.memory_reserved() <= before * 1.2
 
 
 @on_gpu

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from moulin.evaluate.results.live_streams import CapacityRun, LiveStreamFigures,
 from moulin.evaluate.results.loads import LoadFigures, LoadRun
 from moulin.evaluate.results.offline import OfflineFigures
 from moulin.evaluate.results.setup import Percentiles
+from moulin.evaluate.results.summary import summary_line
 from moulin.evaluate.streaming_load import Load
 from moulin.evaluate.target_usage import TargetUsage
 from moulin.evaluate.targets.triton_statistics import TritonStatistics
@@ -139,6 +141,40 @@ def test_a_page_is_whole_and_needs_nothing_else(kind: str) -> None:
     assert "nan" not in re.sub(r"<style>.*</style>", "", page, flags=re.DOTALL).lower()
     assert "prefers-color-scheme: dark" in page
     assert "moulin bench x</pre>" in page  # without where it was written to
+
+
+def loads_report(*, disturbed: bool) -> Report:
+    whole = requests_report()
+    assert isinstance(whole.figures, LoadFigures)
+    runs = [replace(run, disturbed=disturbed) for run in whole.figures.runs]
+    return Report(whole.header, replace(whole.figures, runs=runs))
+
+
+def test_a_disturbed_run_is_said_first_and_shown_grey() -> None:
+    page = to_html(loads_report(disturbed=True))
+    assert page.index("Other processes disturbed 3 of the 3 runs") < page.index('<dl class="facts">')
+    assert "<div class=doubtful>" in page
+    assert "<div><dt>" not in page
+    text = to_markdown(loads_report(disturbed=True))
+    assert text.index("Other processes disturbed") < text.index("; disturbed by other processes")
+    quiet = to_html(loads_report(disturbed=False))
+    assert "<div><dt>" in quiet
+    assert "<div class=doubtful>" not in quiet
+
+
+def test_the_line_for_scripts() -> None:
+    for kind, make in REPORTS.items():
+        line = summary_line(make().figures)
+        assert "\n" not in line
+        found = json.loads(line)
+        assert found["kind"] in (kind, make().figures.kind)
+    runs = json.loads(summary_line(requests_report().figures))["runs"]
+    assert [(run["target"], run["workers"], run["failures"] > 0) for run in runs] == [
+        ("fake", 1, False),
+        ("fake", 2, False),
+        ("fake", 3, True),
+    ]
+    assert runs[0]["latency_ms"]["p95"] > 0 or runs[0]["final_latency_ms"]["p95"] > 0
 
 
 @pytest.mark.parametrize("kind", REPORTS)

@@ -40,6 +40,15 @@ def test_one_point_alone() -> None:
     assert "circle" in line_chart([Series("a", [(48, 20)], 0)], x_label="x", y_label="y")
 
 
+def test_labels_of_dots() -> None:
+    line = Series("a", [(10, 20), (40, 30), (50, 90)], 0, labels=["1", "8", "64 <b>"])
+    chart = line_chart([line], x_label="x", y_label="y")
+    assert [label for label in re.findall(r'class="label"[^>]*>([^<]*)</text>', chart) if label == "8"] == ["8"]
+    assert "64 &lt;b&gt;" in chart
+    (x,) = re.findall(r'<text class="label" x="([\d.]+)" y="[\d.]+" text-anchor="end">64', chart)
+    assert float(x) < 620  # the last one is not cut off at the right
+
+
 def test_bars_are_as_long_as_their_values() -> None:
     chart = bar_chart([Row("a", [("x", 1, "s0"), ("y", 2, "s1")]), Row("b", [("x", 3, "s0")])], x_label="x")
     widths = [float(width) for width in re.findall(r'class="bar [^"]+".*?width="([\d.]+)"', chart)]

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.browser
 CAPTURE = """async ([rate, hertz, seconds]) => {
     globalThis.sampleRate = rate;
     globalThis.AudioWorkletProcessor = class {
-        port = { postMessage: (chunk) => chunk && out.push(...chunk) };
+        port = { postMessage: (chunk) => chunk && out.push(...chunk.samples) };
     };
     globalThis.registerProcessor = (name, processor) => { globalThis.Capture = processor; };
     await import(`/page/capture.js?${rate}-${hertz}`);

@@ -48,6 +48,14 @@ def test_nothing_comes_from_elsewhere(name: str) -> None:
         assert path.removeprefix("/page/") in NAMES
 
 
+def test_a_sample_and_what_the_operator_allows(client: TestClient) -> None:
+    sample = client.get("/page/sample.flac")
+    assert (sample.headers["content-type"], sample.content[:4]) == ("audio/flac", b"fLaC")
+    assert client.get("/page/settings.json").json() == {"history": True}
+    strict = TestClient(Starlette(routes=page_routes(history=False)))
+    assert strict.get("/page/settings.json").json() == {"history": False}
+
+
 def test_no_other_file_is_served(client: TestClient) -> None:
     for path in ("/page/", "/page/__init__.py", "/page/../__init__.py", "/page/index.html", "/page/nothing.js"):
         assert client.get(path).status_code == 404

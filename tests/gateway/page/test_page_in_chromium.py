@@ -20,7 +20,7 @@ from moulin.launch.server import TritonServer
 from tests.conftest import Recording
 from tests.gateway.running_gateway import running_gateway
 
-from .conftest import PATIENCE_MS, OpenPage
+from .conftest import OpenPage
 
 pytestmark = [pytest.mark.triton, pytest.mark.browser]
 
@@ -32,7 +32,7 @@ def gateway(server: TritonServer) -> Iterator[str]:
 
 
 def notice(page: Page) -> str:
-    expect(page.locator("#notice")).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator("#notice")).to_be_visible()
     return page.inner_text("#notice")
 
 
@@ -42,9 +42,14 @@ def words(page: Page, place: str) -> list[str]:
     return found
 
 
+def save(page: Page, ending: str) -> None:
+    page.click("#save summary")
+    page.click(f"#save-{ending}")
+
+
 def stop(page: Page) -> None:
     page.click("#speak")
-    expect(page.locator("#status")).to_have_text("Ready", timeout=PATIENCE_MS)
+    expect(page.locator("#status")).to_have_text("Ready")
 
 
 def assert_nearly(heard: list[str], recording: Recording) -> None:
@@ -65,20 +70,21 @@ def test_words_appear_while_they_are_spoken(
     page.click("#speak")
     expect(page.locator("#status")).to_have_text("Listening")
     expect(page.locator("#speak")).to_have_text("Stop")
-    expect(page.locator("#partial ruby").nth(2)).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator("#partial ruby").nth(2)).to_be_visible()
     begun = words(page, "#partial")
     assert words(page, "#finals") == []
     assert len(begun) < len(recordings[0].said.split())  # there is more to come
     level = float(page.get_attribute("#level", "aria-valuenow") or "nan")
     assert -60 <= level <= 0
-    expect(page.locator("#figures")).to_contain_text(re.compile(r"text after \d+\.\d s · \d+ ms to the server"))
+    expect(page.locator("#figures")).to_contain_text(re.compile(r"Text \d+\.\d s behind your voice"))
+    assert re.fullmatch(r"\d+ ms to the server and back", page.get_attribute("#figures", "title") or "")
 
     page.wait_for_timeout(len(recordings[0].waveform) / 16)  # milliseconds: it has been spoken, and some more
-    expect(page.locator("#finals ruby").first).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator("#finals ruby").first).to_be_visible()
     heard = words(page, "#finals")
     assert heard[:2] == begun[:2]
     assert_nearly(heard, recordings[0])
-    times = [float(time) for time in page.locator("#finals rt").all_inner_texts()]
+    times = [float(time) for time in page.locator("#finals rt").all_text_contents()]
     assert times == sorted(times)
     assert 0.5 < times[0] < times[-1] < 0.5 + len(recordings[0].waveform) / 16_000
     expect(page.locator("#partial")).to_be_hidden()
@@ -88,7 +94,7 @@ def test_words_appear_while_they_are_spoken(
     partials = [message for message in messages if message["type"] == "partial"]
     assert float(str(partials[2]["duration_sec"])) < times[-2]  # of the audio the server had heard by then
     with page.expect_download() as download:
-        page.click("#save-vtt")
+        save(page, "vtt")
     saved = Path(download.value.path()).read_text()
     assert saved.startswith("WEBVTT\n")
     assert "".join(re.findall(r"\w+$", saved, re.MULTILINE)[1:]).isupper()
@@ -102,15 +108,34 @@ def test_stopping_keeps_what_was_said_and_speaking_goes_on(
     said: list[str] = []
     for _ in range(2):
         page.click("#speak")
-        expect(page.locator("#partial ruby").nth(1)).to_be_visible(timeout=PATIENCE_MS)
+        expect(page.locator("#partial ruby").nth(1)).to_be_visible()
         begun = words(page, "#partial")
         stop(page)
         assert words(page, "#finals")[: len(said) + 2] == [*said, *begun[:2]]
         said = words(page, "#finals")
-    times = [float(time) for time in page.locator("#finals rt").all_inner_texts()]
+    times = [float(time) for time in page.locator("#finals rt").all_text_contents()]
     assert times == sorted(times)
     page.click("#clear")
     expect(page.locator("#empty")).to_be_visible()
+
+
+def test_words_to_expect_while_speaking(gateway: str, listening_browser: Browser, open_page: OpenPage) -> None:
+    """One that the model cannot spell is named, and nothing that was said is lost."""
+    page = open_page(listening_browser, gateway)
+    page.click("#options-button")
+    page.fill("#hotwords", "zero, 5%")
+    page.check("#readings")
+    page.click("#speak")
+    assert "5%" in notice(page)
+    expect(page.locator("#partial ruby").nth(1)).to_be_visible()
+    stop(page)
+    assert len(words(page, "#finals")) >= 2
+    page.click("#clear")
+    page.fill("#hotwords", "zero")
+    page.click("#speak")
+    expect(page.locator("#partial ruby").nth(3)).to_be_visible()
+    stop(page)
+    expect(page.locator(".readings").first).to_contain_text("other reading")
 
 
 def test_a_lost_connection_is_found_again_and_nothing_is_lost(
@@ -120,7 +145,7 @@ def test_a_lost_connection_is_found_again_and_nothing_is_lost(
         address = first.enter_context(running_gateway(server.grpc_url))
         page = open_page(listening_browser, address)
         page.click("#speak")
-        expect(page.locator("#partial ruby").nth(1)).to_be_visible(timeout=PATIENCE_MS)
+        expect(page.locator("#partial ruby").nth(1)).to_be_visible()
         begun = words(page, "#partial")
         first.close()
         said = notice(page)
@@ -129,9 +154,9 @@ def test_a_lost_connection_is_found_again_and_nothing_is_lost(
         expect(page.locator("#speak")).to_have_text("Stop")
     with running_gateway(server.grpc_url, port=int(address.rpartition(":")[2])):
         page.click("#notice-action")
-        expect(page.locator("#status")).to_have_text("Listening", timeout=PATIENCE_MS)
+        expect(page.locator("#status")).to_have_text("Listening")
         expect(page.locator("#notice")).to_be_hidden()
-        expect(page.locator("#finals ruby").first).to_be_visible(timeout=PATIENCE_MS)
+        expect(page.locator("#finals ruby").first).to_be_visible()
         stop(page)
         # What was being said when the connection broke was sent again, and what was said meanwhile was kept.
         heard = words(page, "#finals")
@@ -148,7 +173,7 @@ def test_a_full_server_is_waited_for(server: TritonServer, listening_browser: Br
             other.recv()
             page.click("#speak")
             assert "The server is full." in notice(page)
-        expect(page.locator("#status")).to_have_text("Listening", timeout=PATIENCE_MS)
+        expect(page.locator("#status")).to_have_text("Listening")
         expect(page.locator("#notice")).to_be_hidden()
         stop(page)
         page.close()
@@ -177,20 +202,22 @@ def test_an_address_that_browsers_do_not_trust(gateway: str, browser: Browser, o
 def test_a_recording(gateway: str, browser: Browser, open_page: OpenPage, recordings: list[Recording]) -> None:
     page = open_page(browser, gateway)
     page.set_input_files("#file", recordings[1].file)
-    expect(page.locator("#status")).to_contain_text("Transcribed", timeout=PATIENCE_MS)
+    expect(page.locator("#status")).to_contain_text("Transcribed")
     assert words(page, "#finals") == recordings[1].text.split()
-    shown = [float(time) for time in page.locator("#finals rt").all_inner_texts()]
+    shown = [float(time) for time in page.locator("#finals rt").all_text_contents()]
     assert shown == pytest.approx([word.start_sec for word in recordings[1].heard.words], abs=0.01)
     expect(page.locator("#recording-name")).to_have_text(recordings[1].file.name)
 
-    canvas = page.locator("#canvas")
-    expect(canvas).to_have_attribute("aria-label", re.compile(f"with {len(shown)} words"))
-    drawn = canvas.evaluate("c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some(v => v)")
+    expect(page.locator("#waveform-name")).to_have_text(re.compile(f"with {len(shown)} words"))
+    page.wait_for_timeout(100)
+    drawn = page.locator("#canvas").evaluate(
+        "c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some(v => v)"
+    )
     assert drawn
 
     for ending in ("srt", "vtt"):
         with page.expect_download() as download:
-            page.click(f"#save-{ending}")
+            save(page, ending)
         assert download.value.suggested_filename == f"{recordings[1].file.stem}.{ending}"
         assert Path(download.value.path()).read_text() == _transcribed(gateway, recordings[1].file, ending)
 
@@ -211,9 +238,10 @@ def test_channels_and_what_is_missing(
     soundfile.write(tmp_path / "call.wav", both, 16_000)
     (tmp_path / "call.wav").write_bytes((tmp_path / "call.wav").read_bytes()[:-64_000])
     page = open_page(browser, gateway)
+    page.click("#options-button")
     page.select_option("#channels", "each")
     page.set_input_files("#file", tmp_path / "call.wav")
-    expect(page.locator("#status")).to_contain_text("Transcribed", timeout=PATIENCE_MS)
+    expect(page.locator("#status")).to_contain_text("Transcribed")
     for channel, recording in enumerate(recordings[:2], start=1):
         segments = page.locator("#finals li").filter(has_text=f"Channel {channel}")
         heard = " ".join(
@@ -223,7 +251,7 @@ def test_channels_and_what_is_missing(
     expect(page.locator("#finals .gap")).to_contain_text("cut short")
     for ending in ("srt", "vtt"):
         with page.expect_download() as download:
-            page.click(f"#save-{ending}")
+            save(page, ending)
         expected = _transcribed(gateway, tmp_path / "call.wav", ending, channels="each")
         assert Path(download.value.path()).read_text() == expected
 
@@ -271,7 +299,7 @@ def test_dropping_a_recording(gateway: str, browser: Browser, open_page: OpenPag
     expect(page.locator("#drop")).to_be_visible()
     page.dispatch_event("body", "drop", {"dataTransfer": data})
     expect(page.locator("#drop")).to_be_hidden()
-    expect(page.locator("#status")).to_contain_text("Transcribed", timeout=PATIENCE_MS)
+    expect(page.locator("#status")).to_contain_text("Transcribed")
     assert words(page, "#finals") == recordings[2].text.split()
 
 
@@ -287,7 +315,7 @@ def test_a_server_with_keys(server: TritonServer, listening_browser: Browser, op
         expect(page.locator("#key-form")).to_be_hidden()
         expect(page.locator("#status")).to_have_text("Ready")
         page.click("#speak")
-        expect(page.locator("#status")).to_have_text("Listening", timeout=PATIENCE_MS)
+        expect(page.locator("#status")).to_have_text("Listening")
         stop(page)
         page.close()
 
@@ -295,7 +323,9 @@ def test_a_server_with_keys(server: TritonServer, listening_browser: Browser, op
 def test_no_triton(browser: Browser, open_page: OpenPage) -> None:
     with running_gateway("127.0.0.1:9") as address:
         page = open_page(browser, address, ready=False)
-        assert "No Triton server answers" in notice(page)
+        assert "Speech recognition is not running at the moment." in notice(page)
+        page.click("#notice-details summary")
+        expect(page.locator("#notice-technical")).to_contain_text("No Triton server answers")
         expect(page.locator("#speak")).to_be_disabled()
         page.close()
 
@@ -303,9 +333,9 @@ def test_no_triton(browser: Browser, open_page: OpenPage) -> None:
 def test_models_of_one_kind(gateway: str, browser: Browser, open_page: OpenPage) -> None:
     page = open_page(browser, gateway)
     assert page.locator("#model option").all_inner_texts() == [
-        "transducer",
-        "tiny-conformer (recordings only)",
-        "tiny-lstm",
+        "digits-en",
+        "conformer-offline (recordings only)",
+        "lstm-streaming",
     ]
     page.select_option("#model", "tiny-lstm")  # a streaming model hears recordings too
     expect(page.locator("#open")).to_be_enabled()
@@ -314,3 +344,89 @@ def test_models_of_one_kind(gateway: str, browser: Browser, open_page: OpenPage)
     expect(page.locator("#open")).to_be_enabled()
     expect(page.locator("#speak")).to_be_disabled()
     expect(page.locator("#status")).to_have_text("This model takes recordings only")
+    page.select_option("#model", "transducer")
+    expect(page.locator("#about-text")).to_have_text("English digits, a demo.")
+
+
+def test_the_sample(gateway: str, browser: Browser, open_page: OpenPage, recordings: list[Recording]) -> None:
+    page = open_page(browser, gateway)
+    page.click("#sample")
+    expect(page.locator("#status")).to_contain_text("Transcribed")
+    assert words(page, "#finals") == recordings[1].text.split()
+
+
+def test_a_long_recording_grows(
+    gateway: str, browser: Browser, open_page: OpenPage, recordings: list[Recording], tmp_path: Path
+) -> None:
+    """Text and waveform while it is transcribed, by both kinds of models; then all of it."""
+    silence = np.zeros(32_000, np.float32)
+    speech = np.concatenate([part for r in recordings for part in (r.waveform, silence)] * 3)
+    soundfile.write(tmp_path / "long.flac", speech, 16_000)
+    page = open_page(browser, gateway)
+    page.evaluate("""() => {
+        globalThis.seen = [];
+        new MutationObserver(() => seen.push([
+            document.querySelector(".file-state")?.textContent, document.querySelectorAll("#finals ruby").length,
+        ])).observe(document.body, { childList: true, subtree: true, characterData: true });
+    }""")
+    page.set_input_files("#file", tmp_path / "long.flac")
+    expect(page.locator("#status")).to_contain_text("Transcribed")
+    seen = page.evaluate("seen")
+    percents = [int(found[1]) for state, _ in seen if (found := re.fullmatch(r"Transcribing, (\d+) %", state or ""))]
+    assert len(set(percents)) > 5
+    assert percents == sorted(percents)
+    assert len({count for _, count in seen}) > 10
+    heard = words(page, "#finals")
+    assert len(heard) > 380
+    peaks = page.locator("#waveform-name")
+    expect(peaks).to_have_text(f"Waveform of {len(speech) / 16_000:.1f} seconds with {len(heard)} words")
+
+
+def test_keys(gateway: str, browser: Browser, open_page: OpenPage, recordings: list[Recording]) -> None:
+    page = open_page(browser, gateway)
+    page.set_input_files("#file", recordings[1].file)
+    expect(page.locator("#status")).to_contain_text("Transcribed")
+    player = page.locator("#player")
+
+    def at() -> float:
+        found: float = player.evaluate("player => player.currentTime")
+        return found
+
+    page.focus("#transcript")
+    page.keyboard.press("ArrowRight")
+    assert at() == pytest.approx(5, abs=0.1)
+    page.keyboard.press("ArrowLeft")
+    assert at() == pytest.approx(0, abs=0.1)
+    page.keyboard.press("Space")
+    page.wait_for_function("() => document.querySelector('.spoken')")
+    page.keyboard.press("Escape")
+    assert player.evaluate("player => player.paused")
+    page.focus("#waveform")
+    page.keyboard.press("ArrowDown")
+    starts = [
+        float(time) for time in page.locator("#finals .at").evaluate_all("all => all.map((one) => one.dataset.sec)")
+    ]
+    assert at() == pytest.approx(starts[1], abs=0.1)
+    assert page.get_attribute("#waveform", "aria-valuenow") == f"{at():.1f}"
+    page.focus("#find")
+    page.keyboard.type("one two")  # a space is a letter there
+    assert player.evaluate("player => player.paused")
+    expect(page.locator("#found")).to_have_text(re.compile(r"\d of \d|Not found"))
+
+
+def test_hotwords_and_other_readings(
+    gateway: str, browser: Browser, open_page: OpenPage, recordings: list[Recording]
+) -> None:
+    page = open_page(browser, gateway)
+    page.click("#options-button")
+    page.fill("#hotwords", "zero, 5%")
+    page.set_input_files("#file", recordings[0].file)
+    assert "5%" in notice(page)  # cannot be spelt, and the gateway says so
+    page.fill("#hotwords", "zero")
+    page.check("#readings")
+    page.set_input_files("#file", recordings[0].file)
+    expect(page.locator("#status")).to_contain_text("Transcribed")
+    page.click(".readings summary")
+    other = page.locator(".reading").first.inner_text()
+    page.locator(".reading").first.click()
+    assert " ".join(words(page, "#finals")) == other

@@ -20,9 +20,17 @@ from moulin.decoding.row_options import RowOptions
 from moulin.decoding.search import Continuation, Searches
 from moulin.encoders.decoder import Decoder
 from moulin.encoders.joiner import Joiner
+from moulin.gpu.arena import AutomatonArena
 from moulin.gpu.kernels.beam import beam_search, stream_beam_search
 from moulin.gpu.kernels.greedy import greedy
-from moulin.gpu.kernels.searches import FoundTensors, SearchOptions, SlotMemory, StreamSearches
+from moulin.gpu.kernels.searches import (
+    NUM_OPTIONS,
+    FoundTensors,
+    SearchOptions,
+    SlotMemory,
+    StreamSearches,
+    write_options,
+)
 from moulin.gpu.predictor import Predictor
 
 LENGTHS = [20, 1, 11, 15, 6, 0]
@@ -103,12 +111,11 @@ def tensor(values: ArrayLike, device: torch.device, dtype: torch.dtype = torch.i
     return torch.tensor(np.asarray(values), dtype=dtype, device=device)
 
 
-def on_card(options: RowOptions, device: torch.device) -> SearchOptions:
-    return SearchOptions(
-        tensor(options.beams, device),
-        tensor(options.blank_penalties, device, torch.float32),
-        tensor(options.sharpness, device, torch.float32),
-    )
+def on_card(options: RowOptions, device: torch.device, arena: AutomatonArena | None = None) -> SearchOptions:
+    roots = np.zeros((len(options), 2), np.int32) if arena is None else arena.place(options.graphs)
+    memory = np.zeros((NUM_OPTIONS, len(options)), np.int32)
+    write_options(memory, options, roots)
+    return SearchOptions.of(torch.from_numpy(memory).to(device))
 
 
 def on_card_at(at: Continuation, memory: SlotMemory, device: torch.device) -> StreamSearches:

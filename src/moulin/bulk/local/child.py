@@ -32,6 +32,12 @@ class Child:
     def process_id(self) -> int:
         return self._process.pid
 
+    def send_object(self, file: int) -> None:
+        """Send the process its settings, the first thing that it reads. Closes the descriptor, of `object_file`."""
+        with contextlib.suppress(OSError):  # it has ended: its closed channel says so
+            self.channel.send({"settings": True}, file)
+        os.close(file)
+
     def kill(self) -> None:
         """End it at once; what it sent before still comes."""
         with contextlib.suppress(ProcessLookupError):

@@ -47,9 +47,11 @@ def serve(channel: Channel) -> None:
         rows = list(recording_rows(taken_table(message)))
         decoded = DecodedRows()
         said = time.monotonic()
-        decoding = decode_rows(rows, decoded, max_utterance_sec=settings.max_utterance_sec, open=_opened)
+        decoding = decode_rows(
+            rows, decoded, max_utterance_sec=settings.max_utterance_sec, cuts=settings.cut == "decoders", open=_opened
+        )
         for done, _ in enumerate(decoding, start=1):
-            if decoded.seconds >= settings.table_sec and done < len(rows):
+            if settings.is_full(len(decoded), decoded.seconds) and done < len(rows):
                 if not _sent(channel, decoded, is_last=False):
                     return
                 decoded.clear()

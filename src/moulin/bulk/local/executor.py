@@ -17,15 +17,28 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from moulin.bulk.executor import Output
 from moulin.bulk.local.channel import Message, copied_table, object_file, read_table, table_file
 from moulin.bulk.local.child import Child
 from moulin.bulk.local.engine_process import TABLES_AT_ONCE
-from moulin.bulk.local.settings import DecodingSettings, ExecutorSettings
-from moulin.bulk.local.tasks import FIRST_ROWS, MAX_ROWS, Task, Tasks, crashed
+from moulin.bulk.local.kept_decoder import DECODER
+from moulin.bulk.local.kept_engine import ENGINE
+from moulin.bulk.local.losses import Losses
+from moulin.bulk.local.settings import DecodingSettings, ExecutorSettings, rows_at_least
+from moulin.bulk.local.tasks import (
+    FIRST_ROWS,
+    MAX_ROWS,
+    MAX_TABLE_DEATHS,
+    STALLED_SEC,
+    Task,
+    Tasks,
+    crashed,
+    engine_ended,
+)
 from moulin.bulk.pyarrow_here import pa
 from moulin.bulk.schema import failed_row, transcribed_table
 from moulin.errors import EngineError
@@ -33,27 +46,9 @@ from moulin.long_audio.pieces import MAX_PIECE_SEC
 
 logger = logging.getLogger(__name__)
 
-DECODER, ENGINE = "moulin.bulk.local.decoding_process", "moulin.bulk.local.engine_process"
-"""Modules of the processes."""
 
 _LOOK_SEC = 0.2
 """How often the executor looks at the clock and whether it is to stop, at least."""
-
-_STALLED_SEC = 1800.0
-"""The time after which a process that says nothing is killed."""
-
-_MAX_LOST = 5
-"""Processes of a kind that may end one after another without having done anything."""
-
-_MAX_TABLE_DEATHS = 2
-"""Engines that may end over one recording."""
-
-
-class Output(Protocol):
-    """Where transcripts go."""
-
-    def add(self, transcribed: Any) -> None: ...
-    def write_if_old(self) -> None: ...
 
 
 @dataclass(eq=False, slots=True)
@@ -85,8 +80,8 @@ class _Engine:
     """Those that it has, by number, in the order in which it got them."""
 
 
-class Executor:
-    """Transcribes rows once. `run` returns when they are done, or as soon as it is to stop."""
+class LocalExecutor:
+    """The `Executor` of one machine. `run` returns when they are done, or as soon as it is to stop."""
 
     def __init__(self, settings: ExecutorSettings) -> None:
         self._settings = settings
@@ -97,7 +92,7 @@ class Executor:
         self._max_utterance_sec = MAX_PIECE_SEC
         self._stops = False
         self._numbers = count()
-        self._lost = {"decoder": 0, "engine": 0}
+        self._decoder_losses, self._engine_losses = Losses("decoder"), Losses("engine")
         self._seconds = self._rows = 0.0
 
     def start(self) -> None:
@@ -189,7 +184,8 @@ class Executor:
         if not self._rows:
             return min(FIRST_ROWS, fair)
         mean_sec = max(self._seconds / self._rows, 0.1)
-        return max(1, min(MAX_ROWS, fair, int(self._settings.table_sec / mean_sec)))
+        rows = max(int(self._settings.table_sec / mean_sec), rows_at_least(self._settings.cut))
+        return max(1, min(MAX_ROWS, fair, rows))
 
     def _send(self, worker: _Decoder | _Engine, fields: dict[str, Any], file: int | None = None) -> None:
         try:
@@ -201,19 +197,15 @@ class Executor:
         decoder = _Decoder(Child(DECODER))
         self._decoders.append(decoder)
         self._waiting.register(decoder.child.channel, selectors.EVENT_READ, decoder)
-        self._send_object(decoder, DecodingSettings(self._max_utterance_sec, self._settings.table_sec))
+        settings = DecodingSettings(self._max_utterance_sec, self._settings.table_sec, self._settings.cut)
+        decoder.child.send_object(object_file(settings))
         return decoder
 
     def _start_engine(self, number: int) -> None:
         engine = _Engine(Child(ENGINE), number)
         self._engines.append(engine)
         self._waiting.register(engine.child.channel, selectors.EVENT_READ, engine)
-        self._send_object(engine, self._settings.transcribers[number])
-
-    def _send_object(self, worker: _Decoder | _Engine, value: object) -> None:
-        file = object_file(value)
-        self._send(worker, {"settings": True}, file)
-        os.close(file)
+        engine.child.send_object(object_file(self._settings.transcribers[number]))
 
     def _hear_decoder(self, decoder: _Decoder, tasks: Tasks) -> None:
         message = decoder.child.channel.receive()
@@ -225,7 +217,7 @@ class Executor:
             return
         table = _Table(message.file, message.fields["rows"])
         if table.rows:
-            self._lost["decoder"] = 0
+            self._decoder_losses.none()
             self._ready.append(table)
             decoder.delivered.update(read_table(table.file).column("id").to_pylist())
             self._rows += table.rows
@@ -242,7 +234,7 @@ class Executor:
         self._decoders.remove(decoder)
         how = decoder.child.ended()
         if decoder.task is None:
-            self._note_lost("decoder", how)
+            self._decoder_losses.note(how)
             return
         ids = tasks.table(decoder.task).column("id").to_pylist()
         undelivered = np.array([id not in decoder.delivered for id in ids], bool)
@@ -254,7 +246,7 @@ class Executor:
         if refused:
             logger.warning("A process that decodes has ended: %s", error)
         else:
-            self._note_lost("decoder", how)
+            self._decoder_losses.note(how)
 
     def _hear_engine(self, engine: _Engine) -> None:
         message = engine.child.channel.receive()
@@ -268,7 +260,7 @@ class Executor:
             engine.is_ready = True
             self._max_utterance_sec = min(MAX_PIECE_SEC, fields["max_utterance_sec"])
             return
-        self._lost["engine"] = 0
+        self._engine_losses.none()
         self._take(engine, message)
 
     def _take(self, engine: _Engine, message: Message) -> None:
@@ -280,13 +272,13 @@ class Executor:
         self._waiting.unregister(engine.child.channel)
         self._engines.remove(engine)
         how = engine.child.ended()
-        self._note_lost("engine", how)
+        self._engine_losses.note(how)
         logger.warning("The engine on %s has ended (%s) and is started again", self._device(engine), how)
         tables = list(engine.tables.values())
         for table in tables[:TABLES_AT_ONCE]:
             table.deaths += 1
         for table in reversed(tables):
-            if table.deaths >= _MAX_TABLE_DEATHS:
+            if table.deaths >= MAX_TABLE_DEATHS:
                 self._try_apart(table, how)
             else:
                 self._ready.appendleft(table)
@@ -299,27 +291,19 @@ class Executor:
         os.close(table.file)
         if rows.num_rows == 1:
             id, path = rows.column("id")[0].as_py(), rows.column("path")[0].as_py()
-            self._output.add(transcribed_table([failed_row(id, path, f"The engine ended on {path} ({how})")]))
-            self._lost["engine"] = 0
+            self._output.add(transcribed_table([failed_row(id, path, engine_ended(path, how))]))
+            self._engine_losses.none()
             return
         for row in range(rows.num_rows):
             alone = rows.take(pa.array([row]))
-            self._ready.appendleft(_Table(table_file(alone), 1, deaths=_MAX_TABLE_DEATHS - 1))
-
-    def _note_lost(self, kind: str, how: str) -> None:
-        self._lost[kind] += 1
-        if self._lost[kind] > _MAX_LOST:
-            raise EngineError(
-                f"Processes end again and again ({how}): the {kind}s",
-                hint="the lines before say why; run the command again to go on where it stopped",
-            )
+            self._ready.appendleft(_Table(table_file(alone), 1, deaths=MAX_TABLE_DEATHS - 1))
 
     def _kill_stalled(self) -> None:
         now = time.monotonic()
         for decoder in self._decoders:
-            if decoder.task is not None and not decoder.waits and now - decoder.heard > _STALLED_SEC:
+            if decoder.task is not None and not decoder.waits and now - decoder.heard > STALLED_SEC:
                 decoder.heard = now
                 decoder.child.kill()
 
     def _device(self, engine: _Engine) -> str:
-        return self._settings.transcribers[engine.number].engine.runs_on
+        return self._settings.transcribers[engine.number].device

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from moulin.bulk.decode import TABLE_SEC
 from moulin.bulk.transcriber import Transcriber
+
+CutPlace = Literal["decoders", "engine"]
+"""Where long recordings are cut: one by one by the processes that decode, or many at once by that with the model."""
+
+_CUT_TOGETHER = 16
+_MOST_SEC = 16 * 3600.0
+
+
+def rows_at_least(cut: CutPlace) -> int:
+    """Recordings of a table, unless they are very long: the engine's cuts are the faster the more there are."""
+    return 1 if cut == "decoders" else _CUT_TOGETHER
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +26,11 @@ class DecodingSettings:
 
     max_utterance_sec: float
     table_sec: float
+    cut: CutPlace = "decoders"
+
+    def is_full(self, rows: int, seconds: float) -> bool:
+        """Whether a table with so many rows goes out."""
+        return seconds >= (self.table_sec if rows >= rows_at_least(self.cut) else _MOST_SEC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,5 +41,6 @@ class ExecutorSettings:
     """One for each device."""
     decoders: int
     table_sec: float = TABLE_SEC
+    cut: CutPlace = "decoders"
     tables_ahead: int = 4
     """Tables of audio for each engine, those that it has among them."""

@@ -17,6 +17,12 @@ from moulin.bulk.runs import run_begins
 FIRST_ROWS, MAX_ROWS = 8, 512
 """Recordings of a task, before their length is known and at most."""
 
+STALLED_SEC = 1800.0
+"""The time after which a process that says nothing is killed."""
+
+MAX_TABLE_DEATHS = 2
+"""Engines that may end over one table of audio, or one recording."""
+
 _MAX_DEATHS = 3
 """Processes that may be killed over one recording. Others may have had the kernel's memory or an operator in mind."""
 
@@ -99,3 +105,8 @@ def crashed(path: str, how: str) -> str:
     if how == signal.SIGKILL.name:
         return f"{path} cannot be decoded: the decoder was killed, perhaps because memory was short"
     return f"{path} cannot be decoded: the decoder crashed on it ({how})"
+
+
+def engine_ended(path: str, how: str) -> str:
+    """The error of a recording over which engines have ended."""
+    return f"The engine ended on {path} ({how})"

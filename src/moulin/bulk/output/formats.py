@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
@@ -14,12 +14,15 @@ import pyarrow.json
 import pyarrow.parquet
 
 from moulin.bulk.pyarrow_here import pa
-from moulin.bulk.schema import TRANSCRIBED, transcript_of
+from moulin.bulk.schema import QUALITY, TRANSCRIBED, transcript_of
 from moulin.errors import OptionsError
 from moulin.transcript_formats import to_srt
 
 FormatName = Literal["parquet", "jsonl", "lhotse", "srt"]
 FORMAT_NAMES: tuple[FormatName, ...] = get_args(FormatName)
+
+FIGURES = ("id", "path", "error", "duration_sec", "warnings", *QUALITY)
+"""The columns that can be read from a part of any format."""
 
 _ROWS_AT_ONCE = 1024
 _BLOCK_BYTES = 32 << 20
@@ -34,8 +37,8 @@ class Format:
     suffix: str
     write: Callable[[Any, Any, Path], None]
     """Writes a table of the schema TRANSCRIBED, with that of its recordings row by row, into a file."""
-    read_ids: Callable[[Path], Any]
-    """The table of `id` and `error` of a part."""
+    read: Callable[[Path, Sequence[str]], Any]
+    """A table of some columns of a part, of FIGURES."""
     merge: Callable[[Path, Path, Path], None]
     """Writes a part again with the rows of another, which replace those with the same ids, into a third file."""
     beside: Callable[[Any, Path], None] = lambda _table, _folder: None
@@ -46,8 +49,8 @@ def _write_parquet(table: Any, _recordings: Any, file: Path) -> None:
     pyarrow.parquet.write_table(table, file, compression="zstd")
 
 
-def _parquet_ids(file: Path) -> Any:
-    return pyarrow.parquet.ParquetFile(file).read(columns=["id", "error"])
+def _read_parquet(file: Path, columns: Sequence[str]) -> Any:
+    return pyarrow.parquet.ParquetFile(file).read(columns=list(columns)).select(columns)
 
 
 def _merge_parquet(part: Path, changed: Path, to: Path) -> None:
@@ -72,16 +75,38 @@ def _rows(table: Any) -> Iterator[dict[str, Any]]:
         yield from batch.to_pylist()
 
 
-def _line_ids(error: Callable[[Any], Any], schema: Any) -> Callable[[Path], Any]:
-    def read(file: Path) -> Any:
-        read = pyarrow.json.read_json(
-            file,
-            read_options=pyarrow.json.ReadOptions(block_size=_BLOCK_BYTES),
-            parse_options=pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
-        )
-        return pa.table({"id": read.column("id"), "error": error(read)})
+def _read_json(file: Path, schema: Any) -> Any:
+    return pyarrow.json.read_json(
+        file,
+        read_options=pyarrow.json.ReadOptions(block_size=_BLOCK_BYTES),
+        parse_options=pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+    )
 
-    return read
+
+def _fields(columns: Sequence[str]) -> list[Any]:
+    """Fields as they are read from lines, where any may be missing."""
+    return [TRANSCRIBED.field(name).with_nullable(True) for name in columns]
+
+
+def _read_plain_lines(file: Path, columns: Sequence[str]) -> Any:
+    return _read_json(file, pa.schema(_fields(columns))).select(columns)
+
+
+def _read_supervisions(file: Path, columns: Sequence[str]) -> Any:
+    inside = [name for name in columns if name not in _SUPERVISION_FIELDS]
+    outside = [
+        pa.field(_SUPERVISION_FIELDS[name], TRANSCRIBED.field(name).type) for name in columns if name not in inside
+    ]
+    custom = [pa.field("custom", pa.struct(_fields(inside)))] if inside else []
+    read = _read_json(file, pa.schema([*outside, *custom]))
+    return pa.table(
+        {
+            name: pc.struct_field(read.column("custom"), name)
+            if name in inside
+            else read.column(_SUPERVISION_FIELDS[name])
+            for name in columns
+        }
+    )
 
 
 def _merge_lines(part: Path, changed: Path, to: Path) -> None:
@@ -93,11 +118,15 @@ def _merge_lines(part: Path, changed: Path, to: Path) -> None:
 
 
 def _plain_line(row: dict[str, Any], _recording: dict[str, Any]) -> dict[str, Any]:
-    """As `moulin transcribe --format json`, with id and path instead of file."""
+    """As `moulin transcribe --format json`, with id and path instead of file, and the figures of QUALITY."""
     head = {"id": row["id"], "path": row["path"]}
     if row["error"] is not None:
         return {**head, "error": row["error"]}
-    return {**head, **transcript_of(row).to_dict()}
+    return {**head, **transcript_of(row).to_dict(), **_quality(row)}
+
+
+def _quality(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: round(row[name], 4) for name in QUALITY if row[name] is not None}
 
 
 def _supervision(row: dict[str, Any], recording: dict[str, Any]) -> dict[str, Any]:
@@ -124,7 +153,11 @@ def _supervision(row: dict[str, Any], recording: dict[str, Any]) -> dict[str, An
         ]
         for word in row["words"] or ()
     ]
-    return {**line, "custom": custom, "alignment": {"word": words}}
+    return {**line, "custom": {**custom, **_quality(row)}, "alignment": {"word": words}}
+
+
+_SUPERVISION_FIELDS = {"id": "id", "text": "text", "duration_sec": "duration"}
+"""Columns by their names in a supervision; others are in `custom`."""
 
 
 def _write_subtitles(table: Any, folder: Path) -> None:
@@ -153,29 +186,11 @@ def subtitle_name(id: str) -> str:
     return f"{id}.srt" if plain and path.parts else f"{hashlib.sha256(id.encode()).hexdigest()[:32]}.srt"
 
 
-_ID = ("id", pa.string())
-_ERROR = ("error", pa.string())
-
 FORMATS: dict[FormatName, Format] = {
-    "parquet": Format("parquet", ".parquet", _write_parquet, _parquet_ids, _merge_parquet),
-    "jsonl": Format(
-        "jsonl",
-        ".jsonl",
-        _write_lines(_plain_line),
-        _line_ids(lambda read: read.column("error"), pa.schema([_ID, _ERROR])),
-        _merge_lines,
-    ),
-    "lhotse": Format(
-        "lhotse",
-        ".jsonl",
-        _write_lines(_supervision),
-        _line_ids(
-            lambda read: pc.struct_field(read.column("custom"), "error"),
-            pa.schema([_ID, ("custom", pa.struct([_ERROR]))]),
-        ),
-        _merge_lines,
-    ),
-    "srt": Format("srt", ".parquet", _write_parquet, _parquet_ids, _merge_parquet, _write_subtitles),
+    "parquet": Format("parquet", ".parquet", _write_parquet, _read_parquet, _merge_parquet),
+    "jsonl": Format("jsonl", ".jsonl", _write_lines(_plain_line), _read_plain_lines, _merge_lines),
+    "lhotse": Format("lhotse", ".jsonl", _write_lines(_supervision), _read_supervisions, _merge_lines),
+    "srt": Format("srt", ".parquet", _write_parquet, _read_parquet, _merge_parquet, _write_subtitles),
 }
 
 

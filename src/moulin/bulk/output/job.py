@@ -78,6 +78,15 @@ def begin(folder: Path, job: Job) -> None:
             new.replace(inside / _JOB)
     finally:
         new.unlink(missing_ok=True)
+    check(folder, job)
+
+
+def check(folder: Path, job: Job) -> None:
+    """Raises OptionsError where `folder` holds another job, or is no folder. Writes nothing."""
+    if folder.exists() and not folder.is_dir():
+        raise OptionsError(f"Expected a folder for parts, got {folder}, which is or lies in a file")
+    if not (folder / FOLDER / _JOB).exists():
+        return
     there = read(folder)
     wanted = json.loads(json.dumps(job.to_dict()))
     for name, value in there.items():
@@ -143,3 +152,9 @@ def digest_of(files: Sequence[Path]) -> str:
                 digest.update(block)
         digest.update(b"\0")
     return digest.hexdigest()
+
+
+def begun_at(folder: Path) -> float:
+    """When the job's first run began, in seconds since 1970. Raises OptionsError where there is no job."""
+    read(folder)
+    return (folder / FOLDER / _JOB).stat().st_mtime

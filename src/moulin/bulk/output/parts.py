@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moulin.bulk.output.formats import FORMATS
+from moulin.bulk.output.formats import FORMATS, Format
 from moulin.bulk.output.job import FOLDER, Job
 from moulin.bulk.pyarrow_here import pa
 from moulin.errors import MoulinError, OptionsError, first_line
@@ -114,14 +114,19 @@ def parts_in(folder: Path, suffix: str) -> list[Path]:
     return sorted(folder.glob(f"part-*{suffix}"))
 
 
-def read_ids(folder: Path, job_format: Any) -> Iterator[tuple[Path, Any]]:
+def read_ids(folder: Path, job_format: Format) -> Iterator[tuple[Path, Any]]:
     """Each part with its table of `id` and `error`. Raises OptionsError for a part that cannot be read."""
+    return read_columns(folder, job_format, ("id", "error"))
+
+
+def read_columns(folder: Path, job_format: Format, columns: Sequence[str]) -> Iterator[tuple[Path, Any]]:
+    """Each part with its table of some columns of FIGURES. Raises OptionsError for a part that cannot be read."""
     for part in parts_in(folder, job_format.suffix):
         try:
-            yield part, job_format.read_ids(part)
+            yield part, job_format.read(part, columns)
         except MoulinError:
             raise
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, KeyError, pa.ArrowException) as error:
             raise OptionsError(
                 f"{part} is damaged: {first_line(error)}", hint="remove it, and its recordings are transcribed again"
             ) from error

@@ -13,6 +13,7 @@ from moulin.encoders.transducer import Transducer
 from moulin.engine.gpu.model import open_predictor
 from moulin.engine.torch.prediction import DTYPES
 from moulin.errors import first_line
+from moulin.gpu.arena import AutomatonArena
 from moulin.gpu.graphs import most_rows
 from moulin.gpu.kernel_cache import KernelSet, complete_kernels
 from moulin.gpu.kernel_compiler import META, compiles_ahead, launching_nothing
@@ -90,6 +91,7 @@ def _steps(spec: ModelSpec, transducer: Transducer, rows: int, places: int) -> G
         capacity=1,
         max_batch=rows,
         beam_places=places,
+        arena=AutomatonArena(META, rows=1),
         device=META,
     )
 

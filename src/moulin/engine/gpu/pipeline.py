@@ -10,7 +10,9 @@ import numpy as np
 from moulin.arrays import Floats
 from moulin.audio.waveform import MAX_PEAK, SAMPLE_RATE, check_waveform
 from moulin.bundle.spec import ModelSpec
+from moulin.decoding.context_graph import ContextGraph
 from moulin.decoding.found import Hypothesis
+from moulin.decoding.language_model import Fusion
 from moulin.decoding.row_options import RowOptions
 from moulin.encoders.transducer import Transducer
 from moulin.engine.features import TAIL_PADDING_SEC, check_duration
@@ -21,6 +23,7 @@ from moulin.engine.pipeline import Answer
 from moulin.engine.precision_error import precision_error
 from moulin.engine.torch.prediction import DTYPES, torch_device
 from moulin.errors import AudioError, EngineError, MoulinError, first_line
+from moulin.gpu.arena import AutomatonArena
 from moulin.gpu.open_encoder import gpu_encoder
 from moulin.gpu.pipeline import GpuPipeline, Result
 
@@ -42,8 +45,11 @@ class GpuEnginePipeline:
         cuda_graphs: bool = True,
         tail_padding_sec: float = TAIL_PADDING_SEC,
         max_audio_sec: float = MAX_AUDIO_SEC,
+        hotwords: ContextGraph | None = None,
+        fusion: Fusion | None = None,
     ) -> None:
-        """`transducer` is the loaded one of `spec`, in whose precision it runs, fp16 or bf16.
+        """`transducer` is the loaded one of `spec`, in whose precision it runs, fp16 or bf16. `hotwords` are the
+        server's own, and `fusion` its language model.
 
         Raises EngineError where the device does not work or the model has a form that the GPU engine does not know.
         """
@@ -59,6 +65,7 @@ class GpuEnginePipeline:
             device=on,
             tail_samples=round(tail_padding_sec * SAMPLE_RATE),
             cuda_graphs=cuda_graphs,
+            arena=AutomatonArena(on, server=hotwords, fusion=fusion),
         )
 
     def warm_up(self, longest_sec: float = WARM_UP_SEC) -> None:

@@ -14,6 +14,9 @@ from moulin.engine.device import gpu_index
 from moulin.errors import EngineError, first_line
 from moulin.extras import install_hint
 from moulin.onnx_rewrites.depthwise import rewrite_depthwise, widen_depthwise
+from moulin.onnx_rewrites.fixed_shapes import fix_shapes
+from moulin.onnx_rewrites.merged_constants import merge_constants
+from moulin.onnx_rewrites.pointwise import rewrite_pointwise
 from moulin.onnx_rewrites.swoosh import rewrite_swoosh
 
 if TYPE_CHECKING:
@@ -63,10 +66,21 @@ def rewritten_encoder(
     model = onnx.load(encoder.file)
     rewritten = rewrite_swoosh(model)
     if device == "cpu":
-        rewritten += rewrite_depthwise(model)
+        rewritten += merge_constants(model) + fix_shapes(model) + rewrite_pointwise(model) + rewrite_depthwise(model)
     elif precision == "fp16" and not fixed_shapes:
         rewritten += widen_depthwise(model)
     return model.SerializeToString() if rewritten else None
+
+
+def plain_session(file: Path) -> onnxruntime.InferenceSession:
+    """A session on one CPU thread of the model in `file` without any optimisation: soon loaded, slow, and the least
+    likely to be wrong. Raises ONNX Runtime's exceptions."""
+    onnxruntime = _onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
 
 def new_session(

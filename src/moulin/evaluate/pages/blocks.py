@@ -21,6 +21,8 @@ class Fact:
     value: str
     name: str
     note: str = ""
+    doubtful: bool = False
+    """Shown grey: other processes disturbed what it is of."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,12 @@ def _cell(value: object) -> str:
     return "-" if value is None else str(value)
 
 
+def filled_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table without the columns in which no row has anything."""
+    filled = [column for column in range(len(header)) if any(row[column] != "-" for row in rows)]
+    return Table([header[column] for column in filled], [[row[column] for column in filled] for row in rows])
+
+
 def failures(results: Sequence[Failing]) -> list[Block]:
     """A warning for each of `results` in which something failed."""
     return [

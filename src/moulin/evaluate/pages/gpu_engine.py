@@ -16,6 +16,7 @@ def gpu_engine_sections(figures: GpuEngineFigures) -> list[Section]:
     parts = (
         ("The whole pipeline, RTFx", figures.pipeline),
         ("Equal and mixed options", figures.options),
+        ("With and without hotwords", figures.hotwords),
         ("The search's kernels", figures.search),
         ("Where a call spends its time", figures.breakdown),
         ("GPU memory", figures.memory),

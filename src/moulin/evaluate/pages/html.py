@@ -12,6 +12,7 @@ from moulin.evaluate.pages.blocks import (
     Block,
     Code,
     Document,
+    Fact,
     Facts,
     Paragraph,
     Plots,
@@ -26,10 +27,12 @@ _STYLE = Path(__file__).with_name("page.css")
 
 
 def to_html(report: Report) -> str:
-    return _page(document(report))
+    """The page of a report of any of the benchmarks."""
+    return page(document(report))
 
 
-def _page(whole: Document) -> str:
+def page(whole: Document) -> str:
+    """A document as a page."""
     sections = "\n".join(map(_section, whole.sections))
     return f"""<!doctype html>
 <html lang="en">
@@ -63,11 +66,7 @@ def _block(block: Block) -> str:
             css = ' class="warning" role="note"' if warning else ""
             return f"<p{css}>{escape(text)}</p>"
         case Facts(facts):
-            cards = (
-                f"<div><dt>{escape(it.name)}</dt><dd>{escape(it.value)}<small>{escape(it.note)}</small></dd></div>"
-                for it in facts
-            )
-            return f'<dl class="facts">{"".join(cards)}</dl>'
+            return f'<dl class="facts">{"".join(map(_card, facts))}</dl>'
         case Table(header, rows):
             return _table(header, rows)
         case Plots(plots):
@@ -77,6 +76,12 @@ def _block(block: Block) -> str:
             return _alignment(title, pairs)
         case Code(text):
             return f"<pre>{escape(text)}</pre>"
+
+
+def _card(fact: Fact) -> str:
+    css = " class=doubtful" if fact.doubtful else ""
+    value = f"{escape(fact.value)}<small>{escape(fact.note)}</small>"
+    return f"<div{css}><dt>{escape(fact.name)}</dt><dd>{value}</dd></div>"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

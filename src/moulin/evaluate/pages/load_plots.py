@@ -31,13 +31,13 @@ def load_plot(runs: Sequence[LoadRun], palette: Mapping[str, int], keys: str, li
                 load = run.audio_sec_a_sec or 0.0 if closed else run.load
                 by_load.setdefault(run.load, []).append((load, run.p95_ms))
         points = [tuple(map(median, zip(*found, strict=True))) for _, found in sorted(by_load.items())]
-        series.append(Series(name, [(x, y) for x, y in points], colour))
+        labels = [f"{load:g}" for load in sorted(by_load)] if closed else []
+        series.append(Series(name, [(x, y) for x, y in points], colour, labels=labels))
     limit = (limit_ms, f"limit {limit_ms:g} ms") if limit_ms else None
     x_label = "throughput, audio seconds a second" if closed else UNITS[unit]
     chart = line_chart(series, x_label=x_label, y_label="p95 latency, ms", log_y=True, limit=limit)
     repeated = len({(run.target, run.load) for run in runs}) < len(runs)
-    listed = ", ".join(f"{load:g}" for load in sorted({run.load for run in runs}))
-    title = f"Latency against throughput: {listed} {UNITS[unit]}" if closed else "Latency against load"
+    title = f"Latency against throughput, by {UNITS[unit]}" if closed else "Latency against load"
     return Plot(f"{title}{' (median of the runs)' if repeated else ''}", chart + keys)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from moulin.evaluate.pages.blocks import Block, Fact, Facts, Paragraph, Plots, Section, Table
-from moulin.evaluate.pages.figures import colours, failures, figure, utterance_plot
+from moulin.evaluate.pages.figures import colours, failures, figure, filled_columns, utterance_plot
 from moulin.evaluate.pages.load_plots import UNITS, counted, cpu_plot, load_plot, panels
 from moulin.evaluate.pages.plots import legend
 from moulin.evaluate.results.loads import LoadFigures, LoadRun, TritonFigures
@@ -45,8 +45,8 @@ def load_sections(figures: LoadFigures) -> list[Section]:
     # In pairs, so that plots that belong together stand side by side.
     first = [load_plot(runs, palette, keys, figures.p95_limit_ms), *cpu, *of_loads] if several else [*of_loads, *cpu]
     sections = [
-        Section("", [Facts(_facts(figures, heaviest)), Plots([*first, *wer])]),
-        Section("Every run", [_runs_table(runs), *failures(runs), *_disturbed(runs)]),
+        Section("", [*_disturbed(runs), Facts(_facts(figures, heaviest)), Plots([*first, *wer])]),
+        Section("Every run", [_latency_table(runs), _cost_table(runs), *failures(runs)]),
     ]
     if counts := [(run, run.triton) for run in runs if run.triton]:
         sections.append(Section("What Triton says of itself", [_triton_table(counts)]))
@@ -58,29 +58,55 @@ def _facts(figures: LoadFigures, heaviest: float) -> list[Fact]:
     if figures.largest:
         unit, limit_ms = UNITS[figures.runs[0].unit], figures.p95_limit_ms
         return [
-            Fact(f"{most:g}", f"{unit}, {name}", f"95 % of the replies within {limit_ms:g} ms")
+            _fact(
+                f"{most:g}",
+                f"{unit}, {name}",
+                f"95 % of the replies within {limit_ms:g} ms",
+                disturbed=_all_disturbed([run for run in figures.runs if (run.target, run.load) == (name, most)]),
+            )
             for name, most in figures.largest.items()
         ]
     return [
-        Fact(f"{figure(run.p95_ms)} ms", f"p95 of {run.target}", f"at {counted(run.load, run.unit)}")
+        _fact(
+            f"{figure(run.p95_ms)} ms",
+            f"p95 of {run.target}",
+            f"at {counted(run.load, run.unit)}",
+            disturbed=run.disturbed,
+        )
         for run in figures.runs
         if run.load == heaviest
     ][:_MAX_PANELS]
 
 
-def _runs_table(runs: Sequence[LoadRun]) -> Table:
+def _fact(value: str, name: str, note: str, *, disturbed: bool) -> Fact:
+    return Fact(value, name, f"{note}; disturbed by other processes" if disturbed else note, doubtful=disturbed)
+
+
+def _all_disturbed(runs: Sequence[LoadRun]) -> bool:
+    return bool(runs) and all(run.disturbed for run in runs)
+
+
+def _latency_table(runs: Sequence[LoadRun]) -> Table:
     header = (
         UNITS[runs[0].unit],
         "target",
         *(f"{name}, ms" for name in ("p50", "p90", "p95", "p99", "max", "first text p50", "final p95")),
-        *("failed", "WER", "CER", "revised words", "audio s/s", "CPU server", "CPU generator", "memory, MiB", "GPU"),
+        *("failed", "WER", "CER", "revised words"),
     )
-    return Table(header, [_run_row(run) for run in sorted(runs, key=lambda run: run.load)])
+    return filled_columns(header, [_latency_row(run) for run in _by_load(runs)])
 
 
-def _run_row(run: LoadRun) -> tuple[str, ...]:
+def _cost_table(runs: Sequence[LoadRun]) -> Table:
+    costs = ("audio s/s", "CPU server", "CPU generator", "CPU others", "memory, MiB", "GPU", "disturbed")
+    return filled_columns((UNITS[runs[0].unit], "target", *costs), [_cost_row(run) for run in _by_load(runs)])
+
+
+def _by_load(runs: Sequence[LoadRun]) -> list[LoadRun]:
+    return sorted(runs, key=lambda run: run.load)
+
+
+def _latency_row(run: LoadRun) -> tuple[str, ...]:
     latency = run.final_latency_ms if run.latency_ms.p50 is None else run.latency_ms
-    gpus = (f"{gpu.utilization_percent:.0f} %, {gpu.peak_memory_mib:,.0f} MiB" for gpu in run.gpus)
     return (
         f"{run.load:g}",
         run.target,
@@ -91,11 +117,21 @@ def _run_row(run: LoadRun) -> tuple[str, ...]:
         f"{run.wer:.2%}",
         "-" if run.cer is None else f"{run.cer:.2%}",
         "-" if run.revised_words is None else str(run.revised_words),
+    )
+
+
+def _cost_row(run: LoadRun) -> tuple[str, ...]:
+    gpus = (f"{gpu.utilization_percent:.0f} %, {gpu.peak_memory_mib:,.0f} MiB" for gpu in run.gpus)
+    return (
+        f"{run.load:g}",
+        run.target,
         figure(run.audio_sec_a_sec, 1),
         "-" if run.server_cpu_sec is None else f"{run.server_cpu_sec / run.seconds:.2f}",
         f"{run.generator_cpu_sec / run.seconds:.2f}",
+        "-" if run.others_cpu_sec is None else f"{run.others_cpu_sec / run.seconds:.2f}",
         figure(run.server_memory_mib) if run.server_memory_mib else "-",
         ", ".join(gpus) or "-",
+        "yes" if run.disturbed else "-",
     )
 
 

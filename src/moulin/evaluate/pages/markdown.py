@@ -6,6 +6,7 @@ from moulin.evaluate.pages.blocks import (
     Alignment,
     Block,
     Code,
+    Fact,
     Facts,
     Paragraph,
     Plots,
@@ -32,8 +33,7 @@ def _block(block: Block) -> str:
         case Paragraph(text, warning):
             return f"**{_escaped(text)}**" if warning else text
         case Facts(facts):
-            lines = [f"* **{it.value}** {it.name}{f' ({it.note})' if it.note else ''}" for it in facts]
-            return "\n".join(lines)
+            return "\n".join(map(_fact, facts))
         case Table(header, rows):
             cells = [header, ["---"] * len(header), *([_escaped(cell) for cell in row] for row in rows)]
             return "\n".join(f"| {' | '.join(line)} |" for line in cells)
@@ -43,6 +43,11 @@ def _block(block: Block) -> str:
             return f"```\n{text}\n```"
         case Plots():
             return ""
+
+
+def _fact(fact: Fact) -> str:
+    value = fact.value if fact.doubtful else f"**{fact.value}**"
+    return f"* {value} {fact.name}{f' ({fact.note})' if fact.note else ''}"
 
 
 def _escaped(text: str) -> str:

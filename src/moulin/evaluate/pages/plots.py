@@ -28,6 +28,8 @@ class Series:
     colour: int
     dashed: bool = False
     dots: bool = True
+    labels: Sequence[str] = ()
+    """A text above each dot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,9 @@ def line_chart(
         parts.append(f'<line class="limit" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(_text(_LEFT + 6, y - 5, limit[1], "start"))
     for line in series:
-        points = [(x_scale(x), y_scale(y), x, y) for x, y in line.points if y > 0 or not log_y]
+        labels = line.labels or [""] * len(line.points)
+        shown = [(*point, label) for point, label in zip(line.points, labels, strict=True) if point[1] > 0 or not log_y]
+        points = [(x_scale(x), y_scale(y), x, y) for x, y, _ in shown]
         path = " ".join(f"{px:.1f},{py:.1f}" for px, py, _, _ in points)
         dashed = " dashed" if line.dashed else ""
         parts.append(f'<polyline class="line s{line.colour}{dashed}" points="{path}">{_title(line.name)}</polyline>')
@@ -86,6 +90,10 @@ def line_chart(
                 f"{_title(f'{line.name}: {_number(x)}, {_number(y)}')}</circle>"
                 for px, py, x, y in points
             ]
+        for (px, py, _, _), (_, _, label) in zip(points, shown, strict=True):
+            if label:
+                anchor = "end" if px > _WIDTH - _RIGHT - 24 else "start"
+                parts.append(_text(px + (-7 if anchor == "end" else 7), max(py - 7, _TOP + 8), label, anchor))
     return _svg(_WIDTH, _HEIGHT, parts, f"{y_label} over {x_label}")
 
 

@@ -30,5 +30,7 @@ class EncoderFigures:
     device: str | None = field(default=None, metadata=SETTING)
     frames: int | None = field(default=None, metadata=SETTING)
     on_device: bool = False
+    cpu_time: bool = False
+    """Latencies are CPU time."""
     rounds: int | None = None
     interrupted: bool = False

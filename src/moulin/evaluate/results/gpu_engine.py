@@ -44,6 +44,30 @@ class OptionsRun:
 
 
 @dataclass(frozen=True, slots=True)
+class HotwordsRun:
+    """Beam search of `calls` calls of `batch` utterances, without hotwords and with `phrases` for each utterance, by
+    turns; milliseconds of a call, each the median of the turns, and the ratios' medians."""
+
+    size: str
+    beam: int
+    batch: int
+    calls: int
+    phrases: int
+    without_ms: float
+    known_ms: float
+    """With lists that the card has from the calls before."""
+    known_ratio: float
+    new_ms: float
+    """With lists that are new to the card, but spelt already."""
+    new_ratio: float
+    spelling_ms: float
+    """What it takes to spell and compile the lists of a call, where they are new."""
+    search_us: float
+    """The search's kernel in the first of the calls, without hotwords."""
+    search_with_us: float
+
+
+@dataclass(frozen=True, slots=True)
 class Breakdown:
     """The calling thread's milliseconds in each function of a call, and how long the GPU runs anything."""
 
@@ -79,6 +103,7 @@ class GpuEngineFigures:
     kind: str = "gpu-engine"
     pipeline: Sequence[PipelineRun] = ()
     options: Sequence[OptionsRun] = ()
+    hotwords: Sequence[HotwordsRun] = ()
     search: Sequence[KernelRun] = ()
     breakdown: Sequence[Breakdown] = ()
     memory: Sequence[MemoryRun] = ()

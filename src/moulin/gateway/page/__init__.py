@@ -7,14 +7,17 @@ from collections.abc import Awaitable, Callable
 from importlib.resources import files
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
+
+from moulin.demo.about import SAMPLE
 
 _TYPES = {
     "html": "text/html; charset=utf-8",
     "css": "text/css; charset=utf-8",
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
+    "flac": "audio/flac",
 }
 
 # Scripts and styles come from this server only, and none are inline; blob: allows playing a recording from the
@@ -30,16 +33,26 @@ _HEADERS = {
 }
 
 _START = "index.html"
+_SAMPLE_NAME = "sample.flac"
 
 
-def page_routes() -> list[BaseRoute]:
-    """Routes of the page at `/`, and of its files below `/page/`."""
+def page_routes(*, history: bool = True) -> list[BaseRoute]:
+    """Routes of the page at `/`, of its files below `/page/`, of a sample to try the bundled models on, and of
+    `/page/settings.json`: `history`, whether it may keep transcripts in the browser."""
     contents = {
         file.name: file.read_bytes() for file in files(__name__).iterdir() if file.name.rpartition(".")[2] in _TYPES
     }
+    contents[_SAMPLE_NAME] = SAMPLE.read_bytes()
+
+    async def settings(_request: Request) -> Response:
+        return JSONResponse({"history": history}, headers=_HEADERS)
+
     return [
-        Route("/" if name == _START else f"/page/{name}", _answer(name, content))
-        for name, content in sorted(contents.items())
+        Route("/page/settings.json", settings),
+        *(
+            Route("/" if name == _START else f"/page/{name}", _answer(name, content))
+            for name, content in sorted(contents.items())
+        ),
     ]
 
 

@@ -1,4 +1,6 @@
-// Subtitle files from segments { text, words, start_sec, end_sec }. Segments that the server sent as cues are not split.
+// Files of segments { text, words, start_sec, end_sec }. Segments that the server sent as cues are not split.
+
+import { clock as shortClock } from "/page/clock.js";
 
 // Subtitling guides allow two lines of 42 characters and 7 seconds; a pause of a second starts a new cue.
 const MAX_CHARS = 84, MAX_SEC = 7, PAUSE_SEC = 1;
@@ -11,6 +13,17 @@ const named = ({ channel }) => channel ? `channel ${channel}` : "";
 const bracketed = (label, text) => label ? `[${label}] ${text}` : text;
 
 export const text = (segments) => segments.map((segment) => bracketed(named(segment), segment.text)).join("\n") + "\n";
+
+export const timedText = (segments) =>
+  segments.map((segment) => `${shortClock(segment.start_sec)}  ${bracketed(named(segment), segment.text)}`).join("\n") + "\n";
+
+// As the server's JSON, with what a person corrected.
+export const json = ({ name, model, durationSec, segments }) => JSON.stringify({
+  name, model, duration_sec: durationSec, text: segments.map((segment) => segment.text).join(" "),
+  segments: segments.map(({ text, words, start_sec, end_sec, channel, alternatives, isCorrected }) => ({
+    text, start_sec, end_sec, channel, corrected: isCorrected, words, alternatives,
+  })),
+}, null, 1) + "\n";
 
 export const srt = (segments) =>
   cues(segments).map(({ text, start, end, label }, i) =>

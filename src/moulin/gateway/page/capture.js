@@ -72,9 +72,9 @@ class Capture extends AudioWorkletProcessor {
 
   flush() {
     if (!this.filled) return;
-    const full = this.chunk.slice(0, this.filled);
+    const samples = this.chunk.slice(0, this.filled);
     this.filled = 0;
-    this.port.postMessage(full, [full.buffer]);
+    this.port.postMessage({ samples, at: Date.now() }, [samples.buffer]);
   }
 }
 

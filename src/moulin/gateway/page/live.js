@@ -15,15 +15,18 @@ const REASONS = { server_busy: "The server is full.", server_unavailable: "The r
 
 export class Live {
   // `on` has: listening(), partial(segment), final(segment), retry(seconds, reason), gap(seconds), roundTrip(ms),
-  // delay(seconds), failed(message, hint), refused(). Times start at `fromSec`.
-  constructor(model, on, fromSec = 0) {
+  // delay(seconds), problem(message, hint), failed(message, hint), refused(). Times start at `fromSec`. `options` are those
+  // of the search.
+  constructor(model, on, { fromSec = 0, options = {} } = {}) {
     this.model = model;
+    this.options = options;
     this.on = on;
     this.kept = []; // chunks from sample `keptFrom` on
     this.keptFrom = this.captured = this.sent = Math.round(fromSec * RATE); // in samples from the first one spoken
     this.missed = 0; // samples lost in the current break
     this.attempt = 0;
-    this.state = "new"; // connecting, listening, waiting, ending, ended
+    this.state = "new"; // connecting, listening, waiting, resting (paused, not connected), ending, ended
+    this.isPaused = false;
     this.newest = 0; // end of the last word shown, in seconds
     this.connect();
   }
@@ -57,6 +60,14 @@ export class Live {
     this.close();
   }
 
+  // No audio will come for a while: the connection is kept if the server keeps it, and not sought again if it does not.
+  pause() { this.isPaused = true; }
+
+  resume() {
+    this.isPaused = false;
+    if (this.state === "resting") this.connect();
+  }
+
   // Reconnect now instead of after the waiting time.
   retryNow() {
     if (this.state !== "waiting") return;
@@ -82,7 +93,7 @@ export class Live {
       partial: () => this.show(message.segment, this.on.partial),
       final: () => this.settle(message.segment),
       pong: () => this.on.roundTrip(performance.now() - message.id),
-      error: () => { this.refusal = message; },
+      error: () => { this.refusal = message; this.withoutOptions(message); },
       done: () => this.done?.(),
     };
     handlers[message.type]?.();
@@ -95,11 +106,23 @@ export class Live {
     this.startSec = this.keptFrom / RATE;
     if (this.missed) this.on.gap(this.missed / RATE);
     this.missed = 0;
+    if (Object.keys(this.options).length) this.socket.send(JSON.stringify({ type: "options", options: this.options }));
     this.on.listening();
     this.sent = this.keptFrom;
     for (const chunk of this.kept) this.send(chunk);
     this.ping();
     this.pinging = setInterval(() => this.ping(), PING_SEC * 1000);
+  }
+
+  // Options that the server refuses, such as a word that it cannot spell, must not end the stream: go on without.
+  withoutOptions({ code, message, hint }) {
+    if (!Object.keys(this.options).length || !/^invalid_(options|request)$/.test(code)) return;
+    this.options = {};
+    this.on.problem(message, hint ?? "");
+    clearInterval(this.pinging);
+    this.socket.onmessage = this.socket.onclose = null;
+    this.socket.close();
+    this.connect();
   }
 
   ping() { this.socket.send(JSON.stringify({ type: "ping", id: performance.now() })); }
@@ -135,6 +158,7 @@ export class Live {
     const wasReady = this.state === "listening" || this.state === "ending";
     if (this.state === "ending") { this.done(); return; }
     if (this.state === "ended") return;
+    if (this.isPaused) { this.state = "resting"; return; }
     if (code === 4400 || code === 4404) { this.fail(this.refusal?.message ?? reason, this.refusal?.hint); return; }
     if (!wasReady && code === 1006 && await this.keyIsWanted()) { this.close(); this.on.refused(); return; }
     if (this.state === "ended") return;
@@ -170,6 +194,8 @@ export class Live {
 
 // A segment with its times counted from the beginning of the recording.
 function moved(segment, by) {
-  const words = segment.words.map((word) => ({ ...word, start_sec: word.start_sec + by, end_sec: word.end_sec + by }));
-  return { ...segment, words, start_sec: segment.start_sec + by, end_sec: segment.end_sec + by };
+  const later = (words) => words.map((word) => ({ ...word, start_sec: word.start_sec + by, end_sec: word.end_sec + by }));
+  const alternatives = segment.alternatives?.map((one) => ({ ...one, words: later(one.words) }));
+  const times = { words: later(segment.words), start_sec: segment.start_sec + by, end_sec: segment.end_sec + by };
+  return { ...segment, ...times, ...(alternatives ? { alternatives } : {}) };
 }

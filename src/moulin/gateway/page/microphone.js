@@ -1,5 +1,7 @@
 // The microphone as chunks of 16 kHz, 16 bit mono.
 
+import { allowHint } from "/page/browsers.js";
+
 // The reason why there is no microphone, for the user.
 export class MicrophoneError extends Error {
   constructor(message, hint = "") {
@@ -9,17 +11,18 @@ export class MicrophoneError extends Error {
 }
 
 const REASONS = {
-  NotAllowedError: ["The microphone was not allowed.", "Allow it for this page in the browser's address bar, then press Speak again."],
+  NotAllowedError: ["The microphone was not allowed.", allowHint()],
   NotFoundError: ["No microphone was found.", "Plug one in, or open a recording instead."],
   NotReadableError: ["The microphone cannot be read.", "Another program may be using it."],
   OverconstrainedError: ["No microphone that fits was found.", "Plug one in, or open a recording instead."],
 };
 
 export class Microphone {
-  // `onchunk` gets an Int16Array every tenth of a second; `onlost` is called when the microphone is disconnected.
-  constructor({ onchunk, onlost }) {
-    this.onchunk = onchunk;
-    this.onlost = onlost;
+  // `onchunk` gets an Int16Array every tenth of a second, and when it was heard (Date.now()); `onlost` is called when the
+  // microphone is disconnected, `onmuted` with whether the device keeps its sound from the page, as a phone does for a
+  // call.
+  constructor({ onchunk, onlost, onmuted }) {
+    Object.assign(this, { onchunk, onlost, onmuted });
   }
 
   // Raises MicrophoneError.
@@ -27,7 +30,7 @@ export class Microphone {
     if (!window.isSecureContext || !navigator.mediaDevices) {
       throw new MicrophoneError(
         "The browser lets pages use the microphone only over HTTPS or on localhost.",
-        "Serve the gateway with --tls-certificate, or open a recording instead.",
+        "Open this page by an address that begins with https, or open a recording instead.",
       );
     }
     try {
@@ -50,14 +53,30 @@ export class Microphone {
     this.context = new AudioContext({ latencyHint: "interactive" });
     await this.context.audioWorklet.addModule("/page/capture.js");
     this.capture = new AudioWorkletNode(this.context, "capture", { numberOfOutputs: 0 });
-    this.capture.port.onmessage = ({ data }) => data ? this.onchunk(data) : this.flushed?.();
+    this.capture.port.onmessage = ({ data }) => data ? this.onchunk(data.samples, data.at) : this.flushed?.();
     this.analyser = new AnalyserNode(this.context, { fftSize: 1024, smoothingTimeConstant: 0 });
     this.window = new Float32Array(this.analyser.fftSize);
     const source = this.context.createMediaStreamSource(this.media);
     source.connect(this.capture);
     source.connect(this.analyser);
-    for (const track of this.media.getTracks()) track.onended = () => this.onlost();
+    for (const track of this.media.getTracks()) {
+      track.onended = () => this.onlost();
+      track.onmute = () => this.onmuted(true);
+      track.onunmute = () => this.onmuted(false);
+    }
     await this.context.resume();
+  }
+
+  // Hear nothing for a while; the browser shows the microphone as unused where it can.
+  async pause() {
+    for (const track of this.media?.getTracks() ?? []) track.enabled = false;
+    await this.context?.suspend();
+  }
+
+  // Go on, also after the device itself has stopped the sound (a locked screen, a call).
+  async resume() {
+    for (const track of this.media?.getTracks() ?? []) track.enabled = true;
+    if (this.context && this.context.state !== "running") await this.context.resume();
   }
 
   // The level of the last moments in dB of full scale.
@@ -70,7 +89,10 @@ export class Microphone {
 
   // Stop; chunks still in transit from the audio thread are delivered before this resolves.
   async stop() {
-    for (const track of this.media?.getTracks() ?? []) { track.onended = null; track.stop(); }
+    for (const track of this.media?.getTracks() ?? []) {
+      track.onended = track.onmute = track.onunmute = null;
+      track.stop();
+    }
     if (this.capture && this.context.state === "running") {
       const flushed = new Promise((resolve) => { this.flushed = resolve; setTimeout(resolve, 500); });
       this.capture.port.postMessage("flush");

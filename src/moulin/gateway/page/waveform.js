@@ -1,114 +1,127 @@
-// A recording's waveform with its words below, each at the time of its recognition.
+// A recording's waveform with its words below, each where it was heard; and above it all of a long recording.
+//
+// Only the visible part is drawn, so that a recording may have any length.
 
-const RATE = 16000;
+import { clock } from "/page/clock.js";
+import { byId } from "/page/dom.js";
+
 const HEIGHT = 128;
 const LABELS = 34; // height for the words
-const MAX_WIDTH = 16000; // browsers do not draw wider canvases
-const MAX_DECODED_SEC = 1800; // browsers decode a whole file into memory
+const OVERVIEW_HEIGHT = 40;
 const PIXELS_A_SECOND = 88;
 
 export class Waveform {
-  constructor(frame, canvas, onseek) {
-    this.frame = frame;
-    this.canvas = canvas;
+  // `onseek` gets a time in seconds.
+  constructor(onseek) {
+    this.frame = byId("waveform");
+    this.canvas = byId("canvas");
+    this.overview = byId("overview");
     this.peaks = null;
     this.words = [];
-    this.played = 0;
-    canvas.addEventListener("click", (event) => onseek(event.offsetX / this.scale));
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
-    new ResizeObserver(() => this.layout()).observe(frame);
+    this.played = this.durationSec = 0;
+    this.onseek = onseek;
+    this.canvas.addEventListener("click", ({ offsetX }) => onseek((this.frame.scrollLeft + offsetX) / this.scale));
+    this.overview.addEventListener("click", ({ offsetX }) => onseek((offsetX / this.overview.clientWidth) * this.durationSec));
+    this.frame.addEventListener("scroll", () => this.drawSoon(), { passive: true });
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.drawSoon());
+    new ResizeObserver(() => this.layout()).observe(byId("recording"));
   }
 
-  // Decode `file`; there is no waveform where the browser cannot read it or it is long.
-  async load(file, durationSec) {
-    this.peaks = null;
-    if (durationSec <= MAX_DECODED_SEC) {
-      try {
-        const decoder = new OfflineAudioContext(1, 1, RATE);
-        this.peaks = peaksOf(await decoder.decodeAudioData(await file.arrayBuffer()));
-      } catch { /* a format that only the server reads has words but no waveform */ }
-    }
-    this.durationSec = durationSec;
-  }
-
-  show(words) {
-    this.words = words;
-    this.frame.hidden = false;
-    this.canvas.ariaLabel = `Waveform of ${this.durationSec.toFixed(1)} seconds with ${words.length} words`;
+  // Words { word, start_sec } in the order of their times. Without peaks there is none.
+  show(peaks, durationSec, words) {
+    Object.assign(this, { peaks, durationSec, words });
+    this.frame.hidden = !peaks?.length || !durationSec;
+    byId("waveform-name").textContent = `Waveform of ${durationSec.toFixed(1)} seconds with ${words.length} words`;
     this.layout();
   }
 
+  get isLong() { return this.durationSec * this.scale > 1.5 * this.frame.clientWidth; }
+
   layout() {
+    this.overview.hidden = true;
     if (this.frame.hidden || !this.durationSec) return;
-    const fitting = this.frame.clientWidth / this.durationSec;
-    this.scale = Math.max(fitting, Math.min(PIXELS_A_SECOND, MAX_WIDTH / this.durationSec));
-    const width = Math.max(1, Math.floor(this.durationSec * this.scale)), dots = width > MAX_WIDTH / 2 ? 1 : devicePixelRatio;
-    this.canvas.style.width = `${width}px`;
-    this.canvas.width = width * dots;
-    this.canvas.height = HEIGHT * dots;
-    this.dots = dots;
-    this.draw();
+    this.scale = Math.max(this.frame.clientWidth / this.durationSec, PIXELS_A_SECOND);
+    this.overview.hidden = !this.isLong;
+    byId("waveform-wide").style.width = `${Math.max(1, Math.floor(this.durationSec * this.scale))}px`;
+    this.frame.ariaValueMax = this.durationSec.toFixed(1);
+    this.mark(this.played, false);
   }
 
-  // Mark the part before `seconds` as played.
-  mark(seconds) {
+  // Mark the part before `seconds` as played, and `follow` it.
+  mark(seconds, follow = true) {
     this.played = seconds;
-    this.draw();
+    this.frame.ariaValueNow = seconds.toFixed(1);
+    this.frame.ariaValueText = `${clock(seconds)} of ${clock(this.durationSec)}`;
     const x = seconds * this.scale, { scrollLeft, clientWidth } = this.frame;
-    if (x < scrollLeft || x > scrollLeft + clientWidth - 40) this.frame.scrollLeft = x - 40;
+    if (follow && (x < scrollLeft || x > scrollLeft + clientWidth - 40)) this.frame.scrollLeft = x - 40;
+    this.drawSoon();
   }
+
+  drawSoon() { this.drawing ??= requestAnimationFrame(() => { this.drawing = null; this.draw(); }); }
 
   draw() {
-    if (!this.scale) return;
-    const pen = this.canvas.getContext("2d"), style = getComputedStyle(this.frame);
-    const color = (name) => style.getPropertyValue(name);
-    const width = this.canvas.width / this.dots, middle = (HEIGHT - LABELS) / 2;
-    pen.setTransform(this.dots, 0, 0, this.dots, 0, 0);
-    pen.clearRect(0, 0, width, HEIGHT);
+    if (this.frame.hidden || !this.scale) return;
+    const style = getComputedStyle(this.frame);
+    this.color = (name) => style.getPropertyValue(name);
+    const { scrollLeft, clientWidth } = this.frame;
+    const pen = this.pen(this.canvas, clientWidth, HEIGHT), middle = (HEIGHT - LABELS) / 2;
+    this.bars(pen, clientWidth, middle, (x) => (scrollLeft + x) / this.scale);
+    this.labels(pen, scrollLeft, clientWidth, 2 * middle - 4);
+    if (this.overview.hidden) return;
+    const wide = this.overview.clientWidth, small = this.pen(this.overview, wide, OVERVIEW_HEIGHT);
+    this.bars(small, wide, OVERVIEW_HEIGHT / 2, (x) => (x / wide) * this.durationSec);
+    small.strokeStyle = this.color("--accent");
+    small.strokeRect((scrollLeft / this.scale / this.durationSec) * wide + 0.5, 0.5,
+      Math.max(3, (clientWidth / this.scale / this.durationSec) * wide) - 1, OVERVIEW_HEIGHT - 1);
+  }
+
+  pen(canvas, width, height) {
+    const dots = devicePixelRatio;
+    if (canvas === this.canvas) canvas.style.width = `${width}px`;
+    canvas.width = width * dots;
+    canvas.height = height * dots;
+    const pen = canvas.getContext("2d");
+    pen.setTransform(dots, 0, 0, dots, 0, 0);
+    return pen;
+  }
+
+  // `at` gives the time of an x.
+  bars(pen, width, middle, at) {
     for (let x = 0; x < width; x += 2) {
-      const peak = this.peaks ? peakBetween(this.peaks, x / this.scale, (x + 2) / this.scale) : 0;
-      const half = Math.max(0.5, peak * (middle - 6));
-      pen.fillStyle = color(x < this.played * this.scale ? "--accent" : "--soft");
+      if (at(x) > this.durationSec) break;
+      const half = Math.max(0.5, this.peaks.between(at(x), at(x + 2)) * (middle - 4));
+      pen.fillStyle = this.color(at(x) < this.played ? "--accent" : "--soft");
       pen.fillRect(x, middle - half, 1, 2 * half);
     }
-    pen.font = `11px ${color("--mono")}`;
+  }
+
+  labels(pen, scrollLeft, width, top) {
+    pen.font = `11px ${this.color("--mono")}`;
     pen.textBaseline = "top";
-    let free = 0;
-    for (const { word, start_sec } of this.words) {
-      const x = start_sec * this.scale;
-      pen.fillStyle = color("--accent");
-      pen.fillRect(x, 2 * middle - 4, 1, 6);
+    let free = -Infinity;
+    for (let i = this.firstAfter((scrollLeft - 200) / this.scale); i < this.words.length; i++) {
+      const { word, start_sec: start } = this.words[i], x = start * this.scale - scrollLeft;
+      if (x > width) break;
+      pen.fillStyle = this.color("--accent");
+      pen.fillRect(x, top, 1, 6);
       const label = pen.measureText(word).width;
-      if (x < free || x + label > width) continue; // no space: only the tick
-      pen.fillStyle = color("--ink");
+      if (x < free || scrollLeft + x + label > this.durationSec * this.scale) continue; // no space: only the tick
+      pen.fillStyle = this.color("--ink");
       pen.fillText(word, x, HEIGHT - LABELS + 5);
-      const time = start_sec.toFixed(2);
-      pen.fillStyle = color("--soft");
+      const time = this.durationSec > 600 ? clock(start) : start.toFixed(2);
+      pen.fillStyle = this.color("--soft");
       pen.fillText(time, x, HEIGHT - LABELS + 18);
       free = x + Math.max(label, pen.measureText(time).width) + 8;
     }
   }
-}
 
-const PEAKS_A_SECOND = 200;
-
-// The peak of each 5 ms over all channels, normalised to a maximum of 1.
-function peaksOf(buffer) {
-  const step = RATE / PEAKS_A_SECOND;
-  const peaks = new Float32Array(Math.ceil(buffer.length / step));
-  for (let channel = 0; channel < buffer.numberOfChannels; channel++) {
-    buffer.getChannelData(channel).forEach((sample, i) => {
-      const at = Math.floor(i / step);
-      peaks[at] = Math.max(peaks[at], Math.abs(sample));
-    });
+  firstAfter(seconds) {
+    let low = 0, high = this.words.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.words[middle].start_sec < seconds) low = middle + 1;
+      else high = middle;
+    }
+    return low;
   }
-  const loudest = peaks.reduce((a, b) => Math.max(a, b), 1e-4);
-  return peaks.map((peak) => peak / loudest);
-}
-
-function peakBetween(peaks, from, to) {
-  let peak = 0;
-  const end = Math.max(Math.floor(from * PEAKS_A_SECOND) + 1, Math.floor(to * PEAKS_A_SECOND));
-  for (let i = Math.floor(from * PEAKS_A_SECOND); i < end && i < peaks.length; i++) peak = Math.max(peak, peaks[i]);
-  return peak;
 }

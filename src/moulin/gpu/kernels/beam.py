@@ -18,6 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from moulin.gpu.kernels.automata import AutomatonTables, advance, advance_words, completed, taken_back
 from moulin.gpu.kernels.contexts import hidden, history, number_type
 from moulin.gpu.kernels.greedy import join, output_layer
 from moulin.gpu.kernels.precision import dot_precision
@@ -58,13 +59,18 @@ def beam_search(
     options: SearchOptions,
     predictor: Predictor,
     found: FoundTensors,
+    automata: AutomatonTables | None = None,
     *,
     beam: int,
 ) -> None:
     """Modified beam search of the rows of encoder_out [B, T', J] whose beam is not 0, whole utterances of `lengths`
-    int32 [B] frames: the best hypothesis of each into the first place of `found`. `beam` is the largest; each size of
-    it is compiled when it is first needed. `moulin.decoding.reference` defines the result."""
-    _launch(encoder_out, lengths, options, predictor, found, None, beam)
+    int32 [B] frames: the best hypothesis of each into the first place of `found`; where that has as many places as
+    `beam`, rounded up to a power of two, all of them, in no order. `beam` is the largest; each size of it is compiled
+    when it is first needed.
+
+    `automata` are those of the rows' hotwords and language model; without, no row has any, and nothing is computed for
+    them. `moulin.decoding.reference` defines the result."""
+    _launch(encoder_out, lengths, options, predictor, found, None, automata, beam)
 
 
 def stream_beam_search(
@@ -74,10 +80,11 @@ def stream_beam_search(
     predictor: Predictor,
     found: FoundTensors,
     streams: StreamSearches,
+    automata: AutomatonTables | None = None,
 ) -> None:
     """`beam_search` for the next frames of streams: all hypotheses, each in its place of `found`, which has as many
     places as the streams' memory."""
-    _launch(encoder_out, lengths, options, predictor, found, streams, streams.memory.scores.shape[1])
+    _launch(encoder_out, lengths, options, predictor, found, streams, automata, streams.memory.scores.shape[1])
 
 
 def _launch(
@@ -87,10 +94,12 @@ def _launch(
     predictor: Predictor,
     found: FoundTensors,
     streams: StreamSearches | None,
+    automata: AutomatonTables | None,
     beam: int,
 ) -> None:
     batch, frames, _ = encoder_out.shape
     device = encoder_out.device
+    models = None if automata is None else automata.language_models
     width, vocab = predictor.weight.shape
     places = triton.next_power_of_2(beam)
     window = max(1, _ROWS // places)
@@ -115,6 +124,7 @@ def _launch(
         scratch,
         found,
         streams,
+        automata,
         frames,
         predictor.joiner_dim,
         predictor.vocab_size + 1,
@@ -124,6 +134,10 @@ def _launch(
         number_type(predictor.context_dtype),
         beam,
         places,
+        streams is not None or found.memory.shape[0] > 1,
+        automata is not None,
+        models is not None,
+        models is not None and models.words is not None,
         window,
         contexts,
         predictor.depth,
@@ -146,6 +160,7 @@ def _beam_kernel(
     scratch,
     found,
     streams,
+    automata,
     frames,
     joiner_dim,
     num_contexts,
@@ -155,6 +170,10 @@ def _beam_kernel(
     CONTEXT: tl.constexpr,
     BEAM: tl.constexpr,
     PLACES: tl.constexpr,
+    ALL_PLACES: tl.constexpr,
+    AUTOMATA: tl.constexpr,
+    NGRAMS: tl.constexpr,
+    WORDS: tl.constexpr,
     WINDOW: tl.constexpr,
     CONTEXTS: tl.constexpr,
     DEPTH: tl.constexpr,
@@ -198,6 +217,17 @@ def _beam_kernel(
     b = tl.full((PLACES,), 1, dtype=tl.int32)  # blank
     emission = -1 - place  # before its first, the place that it comes from
     added = tl.zeros((PLACES,), dtype=tl.int32)
+    if AUTOMATA:
+        server_root, request_root = tl.load(row_options.server_roots + row), tl.load(row_options.request_roots + row)
+        biased = (server_root > 0) | (request_root > 0)
+        in_server, in_request = tl.zeros((PLACES,), dtype=tl.int32), tl.zeros((PLACES,), dtype=tl.int32)
+        if NGRAMS:
+            models = automata.language_models
+            lm_scale, lodr_scale = tl.load(row_options.lm_scales + row), tl.load(row_options.lodr_scales + row)
+            lm_root, lodr_root = tl.load(models.places), tl.load(models.places + 2)
+            in_lm = tl.zeros((PLACES,), dtype=tl.int32) + tl.load(models.places + 1)
+            in_lodr = tl.zeros((PLACES,), dtype=tl.int32) + tl.load(models.places + 3)
+            partial = tl.zeros((PLACES,), dtype=tl.int64)  # words that may still grow
     if streams is not None:
         memory = streams.memory
         goes_on = (beam > 0) & (tl.load(streams.fresh + row) == 0)
@@ -213,6 +243,19 @@ def _beam_kernel(
         hashes = tl.load(memory.hashes + heir, mask=goes_on, other=0)
         a = tl.load(memory.contexts + 2 * heir, mask=goes_on, other=0)
         b = tl.load(memory.contexts + 2 * heir + 1, mask=goes_on, other=1).to(tl.int32)
+        if AUTOMATA:
+            # Behind a decision phrases begin anew, and a history goes on.
+            all_go_on = goes_on & (decided < 0)
+            in_server = tl.load(memory.context_states + 2 * of_slot, mask=all_go_on, other=0)
+            in_request = tl.load(memory.context_states + 2 * of_slot + 1, mask=all_go_on, other=0)
+            if NGRAMS:
+                in_lm = tl.where(goes_on, tl.load(memory.lm_states + 2 * heir, mask=goes_on, other=0), in_lm)
+                in_lodr = tl.where(goes_on, tl.load(memory.lm_states + 2 * heir + 1, mask=goes_on, other=0), in_lodr)
+                if WORDS:
+                    partial = tl.load(memory.partial_words + heir, mask=goes_on, other=0)
+                    pauses = alone & (count == 0)  # the last word has ended
+                    of_last, in_lm = completed(automata, lm_root, in_lm, partial, pauses)
+                    partial = tl.where(pauses, 0, partial)
     t = 0
     while t < length:
         # ------------------------------------------------------------------ the joiner, for a window of frames
@@ -262,6 +305,27 @@ def _beam_kernel(
             hashes, count = tl.gather(hashes, parent, 0), tl.gather(count, parent, 0)
             hashes = tl.where(adds, hashes * 6364136223846793005 + token + 1, hashes)
             count += adds.to(tl.int32)
+            if AUTOMATA and biased:
+                in_server, in_request = tl.gather(in_server, parent, 0), tl.gather(in_request, parent, 0)
+                if tl.max(adds.to(tl.int32), axis=0) > 0:
+                    if server_root > 0:
+                        gains, in_server = advance(automata, server_root, in_server, token, adds)
+                        best += gains
+                    if request_root > 0:
+                        gains, in_request = advance(automata, request_root, in_request, token, adds)
+                        best += gains
+            if NGRAMS and lm_scale > 0:
+                in_lm, in_lodr = tl.gather(in_lm, parent, 0), tl.gather(in_lodr, parent, 0)
+                partial = tl.gather(partial, parent, 0)
+                if tl.max(adds.to(tl.int32), axis=0) > 0:
+                    if WORDS:
+                        gains, in_lm, partial = advance_words(automata, lm_root, in_lm, partial, token, adds)
+                    else:
+                        gains, in_lm = advance(automata, lm_root, in_lm, token, adds)
+                    best += lm_scale * gains
+                    if lodr_scale > 0:
+                        gains, in_lodr = advance(automata, lodr_root, in_lodr, token, adds)
+                        best -= lodr_scale * gains
             if streams is not None:
                 added = tl.gather(added, parent, 0) + adds.to(tl.int32)
             last, before = tl.gather(b, parent, 0), tl.gather(emission, parent, 0)
@@ -291,17 +355,32 @@ def _beam_kernel(
             until = tl.where(tl.max(tl.where(alive, joined_in, 0), axis=0) < PLACES, until, t)
             joined_in %= PLACES  # of places without a hypothesis any will do
 
+    if AUTOMATA and streams is None:  # of phrases that have begun and are not complete
+        score += taken_back(automata, server_root, in_server) + taken_back(automata, request_root, in_request)
     whole = score.to(tl.float64) + settled
+    if WORDS:  # the last word counts as if it ended here
+        of_last, _behind = completed(automata, lm_root, in_lm, partial, place >= 0)
+        whole += lm_scale * of_last
     tl.debug_barrier()
-    if streams is not None:
+    if ALL_PLACES:
         # ------------------------------------------------------------------ all places, backwards
         if beam > 0:
-            tl.store(memory.scores + of_slot, score)
-            tl.store(memory.settled + slot + tl.arange(0, 1), settled)
-            tl.store(memory.counts + of_slot, count)
-            tl.store(memory.hashes + of_slot, hashes)
-            tl.store(memory.contexts + 2 * of_slot, a)
-            tl.store(memory.contexts + 2 * of_slot + 1, b)
+            if streams is None:
+                added = count
+            else:
+                tl.store(memory.scores + of_slot, score)
+                tl.store(memory.settled + slot + tl.arange(0, 1), settled)
+                tl.store(memory.counts + of_slot, count)
+                tl.store(memory.hashes + of_slot, hashes)
+                tl.store(memory.contexts + 2 * of_slot, a)
+                tl.store(memory.contexts + 2 * of_slot + 1, b)
+                if AUTOMATA:
+                    tl.store(memory.context_states + 2 * of_slot, in_server)
+                    tl.store(memory.context_states + 2 * of_slot + 1, in_request)
+                if NGRAMS:
+                    tl.store(memory.lm_states + 2 * of_slot, in_lm)
+                    tl.store(memory.lm_states + 2 * of_slot + 1, in_lodr)
+                    tl.store(memory.partial_words + of_slot, partial)
             words = tl.cdiv(tl.num_programs(0), 4) * 4 * (3 * frames + 3)  # see `FoundTensors`
             of_row = place * words + row
             tl.store(found.counts + of_row, added)

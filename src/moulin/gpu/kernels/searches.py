@@ -22,11 +22,49 @@ class SearchOptions(NamedTuple):
     """float32 [B]"""
     sharpness: Tensor
     """float32 [B]: 1 / temperature."""
+    server_roots: Tensor
+    """int32 [B]: where the automata of the server's hotwords begin in the arena (`AutomatonTables`); 0 is none."""
+    request_roots: Tensor
+    """int32 [B]: those of the request's."""
+    lm_scales: Tensor
+    """float32 [B]"""
+    lodr_scales: Tensor
+    """float32 [B]"""
 
-    def write(self, options: RowOptions) -> None:
-        """Copy `options` to the first rows; the tensors are in the host's memory."""
-        for name in self._fields:
-            getattr(self, name)[: len(options)] = torch.from_numpy(getattr(options, name))
+    @classmethod
+    def of(cls, memory: Tensor) -> SearchOptions:
+        """The parts of int32 [7, B]."""
+        beams, blank_penalties, sharpness, server_roots, request_roots, lm_scales, lodr_scales = memory
+        return cls(
+            beams,
+            blank_penalties.view(torch.float32),
+            sharpness.view(torch.float32),
+            server_roots,
+            request_roots,
+            lm_scales.view(torch.float32),
+            lodr_scales.view(torch.float32),
+        )
+
+
+NUM_OPTIONS = len(SearchOptions._fields)
+
+
+def write_options(memory: Ints32, options: RowOptions, roots: Ints32) -> None:
+    """Write N rows' `options` and the `roots` [N, 2] of their graphs to the first rows of the memory of a
+    `SearchOptions`, int32 [7, B] on the host.
+
+    In numpy: for a step of few streams operations of PyTorch would be a part of its time.
+    """
+    values = (
+        options.beams,
+        options.blank_penalties,
+        options.sharpness,
+        *roots.T,
+        options.lm_scales,
+        options.lodr_scales,
+    )
+    for row, of_row in zip(memory, values, strict=True):
+        row[: len(options)] = of_row.view(np.int32)
 
 
 class SlotMemory(NamedTuple):
@@ -46,6 +84,13 @@ class SlotMemory(NamedTuple):
     """int64 [slots, P], of all tokens: equal hashes and counts mean equal tokens. Not for greedy search."""
     contexts: Tensor
     """`Predictor.context_dtype` [slots, P, 2]: the decoder's next context, see `moulin.gpu.kernels.contexts`."""
+    context_states: Tensor
+    """int32 [slots, P, 2]: the states in the server's graph and in the request's. Not for greedy search."""
+    lm_states: Tensor
+    """int32 [slots, P, 2]: the states in the language model and in the one that is subtracted. Not for greedy
+    search."""
+    partial_words: Tensor
+    """int64 [slots, P]: hashes of words that may still grow (`WordTables`). Not for greedy search."""
 
     @classmethod
     def zeros(cls, slots: int, places: int, device: torch.device, contexts: torch.dtype = torch.int32) -> SlotMemory:
@@ -58,6 +103,9 @@ class SlotMemory(NamedTuple):
             each(places),
             each(places, dtype=torch.int64),
             each(places, 2, dtype=contexts),
+            each(places, 2),
+            each(places, 2),
+            each(places, dtype=torch.int64),
         )
 
 

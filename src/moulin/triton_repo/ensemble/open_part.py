@@ -115,7 +115,8 @@ def open_tied_streams(parameters: ShimParameters[StreamingOptions], ask: Ask, *,
         feature_dim=spec.feature_dim,
         capacity=capacity,
     )
-    return StreamRecognizer(spec, HostStepper(spec, runner), options=parameters.options.stream, gives_others=True)
+    stepper = HostStepper(spec, runner)
+    return StreamRecognizer(spec, stepper, options=parameters.options.stream, fast_beam_search=True)
 
 
 def _prediction(values: Values, tokens: TokenTable, ask: Ask) -> RemotePrediction:

@@ -8,7 +8,9 @@ import numpy as np
 
 from moulin.bundle.files import Precision
 from moulin.bundle.onnx_graph import OnnxGraph
-from moulin.engine.onnxruntime.session import new_session, rewritten_encoder, run
+from moulin.bundle.spec import StateSpec, StreamingSpec
+from moulin.engine.onnxruntime.checked_rewrite import open_checked
+from moulin.engine.onnxruntime.session import run
 from moulin.engine.together import answer_together
 from moulin.errors import MoulinError
 from moulin.onnx_rewrites.packed_states import NEW_STATES, STATES
@@ -22,9 +24,18 @@ class PackedEncoderPart:
 
     def __init__(self, graph: OnnxGraph, *, precision: Precision, device: str, threads: int) -> None:
         """Raises EngineError where ONNX Runtime, the device or the model does not work."""
-        content = rewritten_encoder(graph, precision, device)
-        self._session = new_session(graph.file, device, threads, content, few_shapes=True, precision=precision)
         self._inputs = [graph.input(name, position) for position, name in enumerate(_INPUTS)]
+        (_, window, feature_dim), (_, size) = (tensor.shape for tensor in self._inputs)
+        states = StateSpec(STATES, "float32", (1, int(size)), 0, NEW_STATES)
+        self._session, _ = open_checked(
+            graph,
+            device,
+            threads,
+            feature_dim=int(feature_dim),
+            precision=precision,
+            # The distance of windows does not matter for the comparison.
+            streaming=StreamingSpec(int(window), int(window), (states,)),
+        )
 
     def answer(self, requests: Sequence[Tensors]) -> list[Tensors | MoulinError]:
         return list(answer_together(requests, self._run, what="The encoder"))

@@ -117,6 +117,10 @@ def _checked(spec: ModelSpec, options: OfflineOptions | StreamingOptions, backen
             "The engine tensorrt is for the layout fused; in the ensemble TensorRT is a backend",
             hint="moulin repo build --layout ensemble --backend tensorrt",
         )
+    if options.engine.kind == "openvino":
+        raise OptionsError(
+            "The engine openvino is for the layout fused", hint="leave out --layout, or run the encoder on ONNX Runtime"
+        )
     if backend == "tensorrt" and options.engine.plan is None:
         raise OptionsError(
             "The backend tensorrt needs the encoder's engine", hint="`moulin repo build` on the GPU's machine builds it"

@@ -77,7 +77,7 @@ class ScorerPart:
             options = read_options(None if given is None else given.ravel().tolist(), len(samples), self.options)
             for chosen in options:
                 check_no_bias(chosen)
-                check_nbest(chosen, gives_others=True)
+                check_nbest(chosen)
                 check_scales(chosen, None)
         except OptionsError as error:
             return error

@@ -1,0 +1,64 @@
+"""What this machine's processor computes with: the instruction sets that decide between engines and precisions."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+_FLAGS = {
+    "avx2": "AVX2",
+    "avx512f": "AVX-512",
+    "avx512_vnni": "AVX-512 VNNI",
+    "avx_vnni": "AVX-VNNI",
+    "avx512_bf16": "AVX-512 BF16",
+    "amx_bf16": "AMX BF16",
+    "amx_int8": "AMX INT8",
+    "asimd": "NEON",
+    "sve": "SVE",
+    "bf16": "BF16",
+    "i8mm": "I8MM",
+}
+"""Linux' flags of x86-64 and aarch64 that matter for matrix products, and what they are called."""
+
+
+@dataclass(frozen=True, slots=True)
+class Processor:
+    """`flags` are Linux' names for the instruction sets."""
+
+    name: str
+    flags: frozenset[str]
+
+    @property
+    def multiplies_bf16(self) -> bool:
+        """Whether products in bfloat16 are faster than in single precision."""
+        return bool(self.flags & {"avx512_bf16", "amx_bf16", "bf16"})
+
+    @property
+    def multiplies_int8(self) -> bool:
+        """Whether there are instructions for products of eight-bit integers."""
+        return bool(self.flags & {"avx512_vnni", "avx_vnni", "amx_int8", "i8mm"})
+
+    def __str__(self) -> str:
+        known = [name for flag, name in _FLAGS.items() if flag in self.flags]
+        return f"{self.name} ({', '.join(known) or 'no vector instructions that moulin knows'})"
+
+
+@lru_cache
+def this_processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> Processor:
+    """The processor as Linux describes it; without flags where there is no `cpuinfo`."""
+    try:
+        fields = dict(_fields(cpuinfo.read_text(encoding="utf-8", errors="replace")))
+    except OSError:
+        fields = {}
+    flags = fields.get("flags") or fields.get("Features") or ""
+    return Processor(fields.get("model name") or platform.machine(), frozenset(flags.split()))
+
+
+def _fields(cpuinfo: str) -> Iterator[tuple[str, str]]:
+    for line in cpuinfo.splitlines():
+        name, colon, value = line.partition(":")
+        if colon:
+            yield name.strip(), value.strip()

@@ -1,0 +1,107 @@
+"""OpenVINO's runners against ONNX Runtime's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from moulin.arrays import Floats
+from moulin.audio.fbank import PADDING_VALUE, Fbank, FbankOptions, pad_features
+from moulin.bundle.load import load_bundle
+from moulin.demo.files import DEMO_STREAMING_MODEL, demo_speech
+from moulin.engine.onnxruntime.runner import OnnxRuntimeRunner
+from moulin.engine.onnxruntime.stream_runner import OnnxRuntimeStreamRunner
+from moulin.engine.openvino import parity
+from moulin.engine.openvino.compiled import CompiledModel, check_openvino
+from moulin.engine.openvino.runner import OpenVinoRunner
+from moulin.engine.openvino.stream_runner import OpenVinoStreamRunner
+from moulin.errors import EngineError, OptionsError
+from moulin.models.engine_choice import EngineChoice
+from moulin.models.open_stream_recognizer import open_stream_recognizer
+from moulin.processor import this_processor
+from tests.bundles import BUNDLES, OFFLINE, STREAMING
+
+pytestmark = pytest.mark.needs("openvino")
+
+
+@pytest.fixture(scope="module")
+def speech() -> list[Floats]:
+    return demo_speech()[:3]
+
+
+@pytest.mark.parametrize("name", OFFLINE)
+def test_recordings(name: str, speech: list[Floats]) -> None:
+    """Each alone, in lengths with every remainder by 8, and in a batch; padded as OpenVINO's runner pads."""
+    spec = load_bundle(BUNDLES / name)
+    fbank = Fbank(FbankOptions(num_mel_bins=spec.feature_dim))
+    features = [fbank(waveform)[:400] for waveform in speech]
+    runner, plain = OpenVinoRunner(spec, precision="fp32", threads=1), OnnxRuntimeRunner(spec, threads=1, rewrite=False)
+    batches = [[features[0][:length]] for length in range(193, 201)]
+    for batch in (*batches, [features[0], features[1][:150], features[2][:77]]):
+        x, x_lens = pad_features(batch)
+        found, found_lens = runner.encoder(x, x_lens)
+        padding = ((0, 0), (0, -x.shape[1] % 64), (0, 0))
+        wanted, lens = plain.encoder(np.pad(x, padding, constant_values=PADDING_VALUE), x_lens)
+        np.testing.assert_array_equal(found_lens, lens)
+        for row, length in enumerate(lens):
+            np.testing.assert_allclose(found[row, :length], wanted[row, :length], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", STREAMING)
+def test_streams(name: str, speech: list[Floats]) -> None:
+    spec = load_bundle(BUNDLES / name)
+    assert spec.streaming is not None
+    whole = Fbank(FbankOptions(num_mel_bins=spec.feature_dim))(np.concatenate(speech))
+    runner = OpenVinoStreamRunner(spec, precision="fp32", threads=1, capacity=4)
+    plain = OnnxRuntimeStreamRunner(spec, threads=1, capacity=4, rewrite=False)
+    for step, slots in enumerate(([0], [1, 0], [2, 0, 1], [1], [0, 2])):
+        first = [(step + 7 * slot) * spec.streaming.chunk_frames for slot in slots]
+        x = np.stack([whole[start : start + spec.streaming.window_frames] for start in first])
+        found, wanted = (one.encoder(x, np.array(slots)) for one in (runner, plain))
+        np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_texts_are_the_same(speech: list[Floats]) -> None:
+    def texts(engine: EngineChoice) -> list[str]:
+        recognizer = open_stream_recognizer(DEMO_STREAMING_MODEL, engine)
+        found = []
+        for waveform in speech:
+            stream = recognizer.open()
+            recognizer.accept(stream, waveform)
+            recognizer.finish(stream)
+            while recognizer.is_ready(stream):
+                recognizer.step([stream])
+            found.append(recognizer.text(stream))
+            recognizer.close(stream)
+        return found
+
+    assert texts(EngineChoice("openvino", threads=1)) == texts(EngineChoice("onnxruntime", threads=1))
+
+
+def test_another_result_does_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A weight that is off, as a mistake of OpenVINO's would be."""
+    spec = load_bundle(BUNDLES / "conformer-offline")
+
+    def one_weight_off(content: bytes, file: Path, **settings: object) -> CompiledModel:
+        model = onnx.load_from_string(content)
+        weight = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 2)
+        values = onnx.numpy_helper.to_array(weight).copy()
+        values[0] += 0.5
+        weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+        return CompiledModel(model.SerializeToString(), file, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("moulin.engine.openvino.encoder.CompiledModel", one_weight_off)
+    with pytest.raises(EngineError, match=r"on OpenVINO in fp32 differs from ONNX Runtime by .* on speech"):
+        OpenVinoRunner(spec, precision="fp32", threads=1)
+    assert set(parity.TOLERANCES) == {"fp32", "bf16"}
+
+
+def test_devices_and_precisions_that_it_has_not() -> None:
+    with pytest.raises(OptionsError, match="openvino runs on CPUs, not on cuda"):
+        check_openvino("cuda")
+    if not this_processor().multiplies_bf16:
+        with pytest.raises(EngineError, match="Expected a processor with AVX-512 BF16"):
+            OpenVinoRunner(load_bundle(BUNDLES / "conformer-offline"), precision="bf16", threads=1)

@@ -1,0 +1,40 @@
+"""Processors as Linux describes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from moulin.processor import this_processor
+
+ZEN4 = "processor\t: 0\nmodel name\t: AMD EPYC 9654\nflags\t\t: fpu fma avx2 avx512f avx512_vnni avx512_bf16\n"
+SAPPHIRE = "model name\t: Intel(R) Xeon(R) Platinum 8480+\nflags\t\t: avx2 avx512f avx512_bf16 amx_bf16 amx_int8\n"
+MILAN = "model name\t: AMD EPYC\nflags\t\t: fpu fma avx2\n"
+GRAVITON = "processor\t: 0\nFeatures\t: fp asimd sve i8mm bf16\nCPU implementer\t: 0x41\n"
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "bf16", "int8", "said"),
+    [
+        (ZEN4, True, True, "AMD EPYC 9654 (AVX2, AVX-512, AVX-512 VNNI, AVX-512 BF16)"),
+        (SAPPHIRE, True, True, "Intel(R) Xeon(R) Platinum 8480+ (AVX2, AVX-512, AVX-512 BF16, AMX BF16, AMX INT8)"),
+        (MILAN, False, False, "AMD EPYC (AVX2)"),
+        (GRAVITON, True, True, "(NEON, SVE, BF16, I8MM)"),
+        ("", False, False, "(no vector instructions that moulin knows)"),
+    ],
+)
+def test_what_it_computes_with(tmp_path: Path, cpuinfo: str, bf16: bool, int8: bool, said: str) -> None:
+    file = tmp_path / "cpuinfo"
+    file.write_text(cpuinfo)
+    processor = this_processor(file)
+    assert (processor.multiplies_bf16, processor.multiplies_int8) == (bf16, int8)
+    assert said in str(processor)
+
+
+def test_without_cpuinfo(tmp_path: Path) -> None:
+    assert this_processor(tmp_path / "none").flags == frozenset()
+
+
+def test_this_machine() -> None:
+    assert this_processor().flags
