@@ -22,7 +22,7 @@ _lock = threading.RLock()
 
 
 def shared(parameter: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """`parameter`, a tensor in the host's memory, on `device` in `dtype`: the same tensor for the same values, while
+    """`parameter`, best in the host's memory, on `device` in `dtype`: the same tensor for the same values, while
     anyone holds it. It must not be written to."""
     if device.type == "meta":
         return parameter.detach().to(device, dtype)
@@ -40,6 +40,6 @@ def held_once(key: Hashable, make: Callable[[], Made]) -> Made:
 
 
 def digest(tensor: Tensor) -> bytes:
-    """SHA-256 of the values of a tensor in the host's memory, in the order in which they lie there."""
+    """SHA-256 of the values of a tensor, in the order in which they lie in memory."""
     dense = tensor if tensor.is_contiguous() else tensor.t() if tensor.dim() == 2 else tensor.contiguous()
-    return hashlib.sha256(dense.contiguous().view(-1).view(torch.uint8).numpy().data).digest()
+    return hashlib.sha256(dense.contiguous().view(-1).view(torch.uint8).cpu().numpy().data).digest()

@@ -136,7 +136,7 @@ def searched(
     return FoundTensors.of(found.memory.cpu(), batch, frames).read(options.beams)
 
 
-def check(found: Found, network: Network, encoder_out: torch.Tensor, options: RowOptions, *, least: int = 20) -> None:
+def check(found: Found, network: Network, encoder_out: torch.Tensor, options: RowOptions, *, least: int = 15) -> None:
     wanted = search_reference(network, encoder_out.numpy(), np.array(LENGTHS, dtype=np.int64), options).hypotheses()
     assert sum(len(hypothesis.tokens) for hypothesis in wanted) > least
     for hypothesis, ours in zip(wanted, found.hypotheses(), strict=True):
