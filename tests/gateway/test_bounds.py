@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import platform
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+import moulin
 from moulin.gateway.api_error import ApiError, close_reason
 from moulin.gateway.http_protocol import MOST_HEADERS, MOST_LINE_BYTES
 from moulin.gateway.live_session import LiveSession
@@ -30,6 +32,12 @@ LABELS = {
     "method": {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET", "other"},
     "status": {str(status) for status in range(600)},
     "kind": {"recording", "stream"},
+    "state": {"listed", "departed"},
+    "reason": {"not_kept", "not_taken"},
+    "outcome": {"answered", "empty", "failed"},
+    "backend": {NOBODY},
+    "version": {moulin.__version__},
+    "python": {platform.python_version()},
 }
 """Every label of every metric, with its values; `route` and `le` are in the code."""
 
