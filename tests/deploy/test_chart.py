@@ -27,9 +27,6 @@ VALUES = {"default": [], "gpu": [CHART / "ci" / "values-gpu.yaml"], "fetch": [CH
 CUSTOM = {"ScaledObject", "PodMonitor"}
 """Kinds that are not Kubernetes' own."""
 
-COMING = re.compile(r"--drain-sec=\d+")
-"""What the chart says and moulin does not take yet: remove it when `moulin serve --drain-sec` is there."""
-
 pytestmark = [
     pytest.mark.skipif(HELM is None, reason="helm is missing: scripts/chart-tools.sh brings it"),
     pytest.mark.needs("kubernetes_validate"),
@@ -90,8 +87,7 @@ def test_moulin_takes_every_command(values: str) -> None:
         for one in [*pod.get("initContainers", ()), container(pod)]:
             program, verb = one["command"]
             assert program == "moulin"
-            args = [arg for arg in one["args"] if not COMING.fullmatch(arg)]
-            command.commands[verb].make_context(verb, args)
+            command.commands[verb].make_context(verb, list(one["args"]))
             seen.add(verb)
     assert seen >= {"gateway", "serve"}
     assert ("fetch" in seen) == (values == "fetch")
