@@ -446,7 +446,10 @@ def test_a_port_in_use(flag: str) -> None:
         (["--max-streams", "0"], "moulin: Expected max-streams of 1 to 1e6, got 0\n"),
         (["--idle-timeout-sec", "0"], "moulin: Expected idle-timeout-sec above 0 and below 1e6, got 0\n"),
         (["/no/such/model"], "moulin: There is no model at /no/such/model\n  hint: pass a folder with encoder*.onnx"),
-        (["--device", "gpu"], "moulin: Expected a device of cpu, cuda or cuda:N, got 'gpu'\n"),
+        (
+            ["--device", "gpu"],
+            "moulin: Expected a device of cpu, cuda or cuda:N, a list such as cuda:0,cuda:1, or cuda:all, got 'gpu'\n",
+        ),
         (
             [BUNDLES / "conformer-offline", "--engine", "tensorrt"],
             "moulin: Expected a GPU cuda, ",
