@@ -163,6 +163,7 @@ def test_a_recording(browser: Browser, open_page: OpenPage, tmp_path: Path) -> N
             == "ONE TWO FIVE FOUR"
         )
         page.click("#clear")
+        page.locator("#undo").hover()  # it stays while it is pointed at, however long looking takes
         look(page, "cleared", tmp_path, "#undo-button", "#empty")
         page.click("#undo-button")
         expect(page.locator("#finals li")).to_have_count(2)
