@@ -95,7 +95,7 @@ def test_nothing_is_said_of_a_call_that_fails_once_it_is_given_up() -> None:
 
 
 def _complaints(*, broken_together: bool) -> list[dict[str, Any]]:
-    """What the event loop complains of where the answer and the health call fail at once, or when they are cancelled."""
+    """What the event loop complains of where an answer and a health call fail at once, or when they are cancelled."""
     complaints: list[dict[str, Any]] = []
 
     async def script() -> None:
