@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import pytest
 
@@ -104,17 +103,6 @@ def test_signs_of_real_processes() -> None:
         assert eventually(lambda: (signs := signs_of(child.pid)) is not None and signs.state == "T")
         child.kill()
     assert signs_of(child.pid) is None
-
-
-def test_a_thread_that_waits_for_a_cpu_while_the_main_one_waits_for_it(tmp_path: Path) -> None:
-    """On a machine with much other work such a load uses no CPU time that counts."""
-    for thread, state in {"7": "S", "8": "R"}.items():
-        task = tmp_path / "7" / "task" / thread
-        task.mkdir(parents=True)
-        (task / "stat").write_text(f"{thread} (triton (stub)) {state} 1 7 7 " + "0 " * 40)
-    (tmp_path / "7" / "stat").write_text((tmp_path / "7" / "task" / "7" / "stat").read_text())
-    assert session_activity(7, tmp_path) == (0.0, True)
-    assert session_activity(8, tmp_path) == (0.0, False)
 
 
 def test_a_heart_beats_in_a_threads_name() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,6 @@ BEAT = "moulin-beat-"
 """The beginning of the name of the thread that counts; at most three digits follow."""
 
 _TICK_SEC = 1 / os.sysconf("SC_CLK_TCK")
-_BUSY = frozenset("RD")
 _STATE, _SESSION, _UTIME, _CHILDREN_STIME = 0, 3, 11, 14  # fields of /proc/PID/stat behind the program's name
 
 
@@ -42,31 +40,25 @@ def signs_of(pid: int, proc_dir: Path = Path("/proc")) -> Signs | None:
     if fields[_STATE] in "ZX":
         return None
     states, beat = [fields[_STATE]], None
-    for name, state in _threads(proc_dir / str(pid)):
-        states.append(state)
-        if name.startswith(BEAT):
-            beat = name
-    return Signs(fields[_STATE], _cpu_sec(fields), bool(_BUSY & set(states)), beat)
+    for task in (proc_dir / str(pid) / "task").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            name, _, rest = (task / "stat").read_text(errors="replace").partition("(")[2].rpartition(")")
+            states.append(rest.split()[_STATE])
+            if name.startswith(BEAT):
+                beat = name
+    return Signs(fields[_STATE], _cpu_sec(fields), bool({"R", "D"} & set(states)), beat)
 
 
 def session_activity(session: int, proc_dir: Path = Path("/proc")) -> tuple[float, bool]:
-    """CPU seconds of all processes of a session, and whether a thread of one of them is busy, as in `Signs`."""
+    """CPU seconds of all processes of a session, and whether one of them is busy."""
     cpu_sec, busy = 0.0, False
     for process in proc_dir.glob("[0-9]*"):
         with contextlib.suppress(OSError):
             fields = stat_fields(process)
             if fields[_SESSION] == str(session):
                 cpu_sec += _cpu_sec(fields)
-                busy = busy or bool(_BUSY & {state for _, state in _threads(process)})
+                busy |= fields[_STATE] in "RD"
     return cpu_sec, busy
-
-
-def _threads(process: Path) -> Iterator[tuple[str, str]]:
-    """The name and the state of each thread of a process, without those that have ended meanwhile."""
-    for task in (process / "task").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            name, _, rest = (task / "stat").read_text(errors="replace").partition("(")[2].rpartition(")")
-            yield name, rest.split()[_STATE]
 
 
 def stat_fields(process: Path) -> list[str]:
