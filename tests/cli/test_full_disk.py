@@ -31,6 +31,11 @@ def _allowed() -> None:
         ("mount -t tmpfs -o nr_inodes=6 x {cache}", "No space left on device"),
         ("touch {cache}/moulin", "Not a directory"),
         ("mount -t tmpfs -o size=1m x /dev/shm", "MiB of shared memory free in /dev/shm, got 1 MiB"),
+        (
+            "for d in /tmp /var/tmp; do mount --bind $d $d; mount -o remount,bind,ro $d; done; "
+            "mount -t tmpfs x {cache}; cd /proc",
+            "Expected a folder for temporary files that can be written, for uploads, got: No usable temporary",
+        ),
         ("mount -t tmpfs -o ro x /dev/shm", "Expected shared memory that can be written in /dev/shm"),
     ],
 )
@@ -38,7 +43,7 @@ def test_a_start_says_so_in_a_line(prepare: str, message: str, tmp_path: Path) -
     serve = f"exec env XDG_CACHE_HOME={tmp_path} {MOULIN} serve {PORTS}"
     done = _in_namespace(f"{prepare.format(cache=tmp_path)}; {serve}")
     assert done.returncode == 1
-    lines = [line for line in done.stderr.splitlines() if not line.startswith("Loading ")]
+    lines = [line for line in done.stderr.splitlines() if " Loading " not in line]
     assert len(lines) == 2, done.stderr
     assert lines[0].startswith("moulin: ")
     assert message in lines[0]

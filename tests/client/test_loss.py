@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -82,3 +83,39 @@ def test_what_was_asked_is_given_up_with_its_caller() -> None:
         assert asked.cancelled()
 
     asyncio.run(script())
+
+
+def test_nothing_is_said_of_a_health_call_that_fails_with_the_answer() -> None:
+    """As when a stopped tritonserver is killed: all of its connections break at once."""
+    assert _complaints(broken_together=True) == []
+
+
+def test_nothing_is_said_of_a_call_that_fails_once_it_is_given_up() -> None:
+    assert _complaints(broken_together=False) == []
+
+
+def _complaints(*, broken_together: bool) -> list[dict[str, Any]]:
+    """What the event loop complains of where an answer and a health call fail at once, or when they are cancelled."""
+    complaints: list[dict[str, Any]] = []
+
+    async def script() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: complaints.append(context))
+        broken = asyncio.Event()
+
+        async def call() -> None:
+            try:
+                await broken.wait()
+            except asyncio.CancelledError:
+                raise ConnectionResetError from None
+            raise ConnectionResetError
+
+        if broken_together:
+            loop.call_later(0.15, broken.set)
+        with pytest.raises((ConnectionResetError, ServerUnavailable)):
+            await answered(call(), call, server="a:1")
+        await asyncio.sleep(0.05)
+        gc.collect()
+
+    asyncio.run(script())
+    return complaints

@@ -157,10 +157,20 @@ def test_an_upload_that_trickles_is_aborted(monkeypatch: pytest.MonkeyPatch) -> 
     assert asyncio.run(slowly()) < 8
 
 
-def test_a_full_disk_is_not_the_clients_fault(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO])
+def test_a_full_disk_is_not_the_clients_fault(client: TestClient, fault: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise OSError(fault, os.strerror(fault))
 
     monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", full)
+    answer = client.post("/", files={"file": ("a.wav", b"x")})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (507, "insufficient_storage")
+
+
+def test_no_folder_for_temporary_files_is_not_the_clients_fault(
+    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Removed while the gateway runs, or never there."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "removed"))
     answer = client.post("/", files={"file": ("a.wav", b"x")})
     assert (answer.status_code, answer.json()["error"]["code"]) == (507, "insufficient_storage")

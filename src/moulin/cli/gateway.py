@@ -149,6 +149,7 @@ def gateway(
     from moulin.gateway.server import listen, run, with_riva_port
     from moulin.gateway.settings import gateway_settings
     from moulin.launch.ports import reachable
+    from moulin.launch.temporary_folder import expect_temporary_folder
     from moulin.launch.threads import GATEWAY_NEEDS, expect_threads
     from moulin.launch.unblocked_output import unblock_stderr
 
@@ -171,6 +172,8 @@ def gateway(
     if config is not None:
         logger.info("Settings from %s", config)
     connection_limit(settings)  # before anything is started
+    if listen_fd is None:
+        expect_temporary_folder()
     listener = listen(settings) if listen_fd is None else socket.socket(fileno=listen_fd)
     if listen_fd is None:
         settings = with_riva_port(settings)

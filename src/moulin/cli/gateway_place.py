@@ -57,6 +57,7 @@ class GatewayOptions:
         check_installed()
         from moulin.gateway.connection_limit import connection_limit
         from moulin.gateway.settings import gateway_settings
+        from moulin.launch.temporary_folder import expect_temporary_folder
 
         settings = gateway_settings(host=host, **self.access.settings(), **self.openai.settings())
         more_streams = max_streams if max_streams > settings.max_streams else None
@@ -65,6 +66,7 @@ class GatewayOptions:
         if more_streams is not None:
             settings = settings.model_copy(update={"max_streams": more_streams})
         connection_limit(settings)
+        expect_temporary_folder()
         wanted = {"--gateway-port": self.port}
         if self.riva_port is not None:
             wanted["--riva-port"] = self.riva_port

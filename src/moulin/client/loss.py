@@ -57,5 +57,12 @@ async def answered(
                 raise ServerUnavailable(f"A model of the server at {server} has answered nothing for {stuck_sec:g} s")
     finally:
         for call in (waiting, health):
-            if call is not None and not call.done():
+            if call is not None:
                 call.cancel()
+                call.add_done_callback(_forgotten)
+
+
+def _forgotten(call: asyncio.Future[Any]) -> None:
+    """Nobody waits for `call` any more; asyncio would complain, with a traceback, of an error that nobody asked for."""
+    if not call.cancelled():
+        call.exception()

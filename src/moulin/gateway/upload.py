@@ -26,6 +26,22 @@ _FIELDS_BYTES = 1 << 20
 
 _MAX_FIELDS = 64 + MOST_HOTWORDS
 
+_NOT_KEPT = frozenset(
+    (
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.ENOENT,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EFBIG,
+        errno.EIO,
+        errno.ESTALE,
+    )
+)
+"""Errors of a folder for temporary files: it is full, read-only, forbidden, removed or broken. Python says ENOENT of
+the first four where it has not written there before."""
+
 _SLOW_SEC = 15.0
 """The time in which nothing need have come."""
 
@@ -47,7 +63,8 @@ async def received_form(
     """The multipart form of `request`, whose files are closed, and thereby removed, on leaving.
 
     Raises ApiError 413 as soon as more than `max_bytes` are announced or received, 408 after `max_sec` or where it
-    comes at less than `min_bytes_per_sec` on average, 400 or 415 for an invalid body, and 507 where the disk is full.
+    comes at less than `min_bytes_per_sec` on average, 400 or 415 for an invalid body, and 507 where
+    the disk does not take it.
     """
     kind = request.headers.get("content-type", "")
     if content_kind(kind) != FORM:
@@ -109,7 +126,7 @@ def on_disk() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        if error.errno not in _NOT_KEPT:
             raise
         logger.error("An upload cannot be kept: %s (hint: TMPDIR names the folder)", error.strerror)
         message = "The server has no room for the recording"

@@ -36,7 +36,7 @@ async def received_body(request: Request, settings: GatewaySettings, raw: RawFor
     """The body, in a file without a name that is gone on leaving. `raw` is the form of samples without a header.
 
     Raises ApiError: 400 for no audio, 413 as soon as there is too much, 408 where it comes too slowly, 415 for JSON and
-    compressed bodies, 507 where the disk is full.
+    compressed bodies, 507 where the disk does not take it.
     """
     _expect_audio(request, settings)
     with ExitStack() as opened:
