@@ -37,7 +37,7 @@ def add_to(app: typer.Typer) -> None:
 
 @with_flags
 def transcribe(
-    files: Annotated[list[str], typer.Argument(metavar="FILES|FOLDERS...", help="Audio, folders of it, or - (stdin).")],
+    files: Annotated[list[str], typer.Argument(metavar="FILES|FOLDERS", help="Audio, folders of it, or - (stdin).")],
     format: Annotated[  # the flag's name
         Literal["text", "json", "srt", "vtt"], typer.Option(help="What to print.")
     ] = "text",
