@@ -1,25 +1,30 @@
-"""Lines of progress, from the process that writes them to the one that reads tritonserver's output."""
+"""Lines of progress, from what writes them to what reads tritonserver's output."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import logging
 
-from moulin.start_progress import progress_of
+import pytest
 
-WRITER = """
-from moulin.start_progress import progress_to_stderr, tell
-tell("unheard")
-progress_to_stderr("100%s_0_0")
-tell("capturing graphs 12 of 40")
-"""
+from moulin.launch.triton_lines import TritonLine, TritonLines
+from moulin.start_progress import progress_lines, tell
 
 
-def test_a_line_that_is_recognised() -> None:
-    done = subprocess.run([sys.executable, "-c", WRITER], capture_output=True, text=True, check=True)
-    (line,) = done.stderr.splitlines()
-    assert progress_of(line) == "100%s_0_0: capturing graphs 12 of 40"
+def test_progress_as_long_as_a_model_loads(capsys: pytest.CaptureFixture[str]) -> None:
+    engine, other = logging.getLogger("moulin.gpu.kernel_cache"), logging.getLogger("moulin.client")
+    tell("unheard")
+    with progress_lines("100%s_0_0"):
+        tell("loading weights")
+        engine.info("The %d GPU kernels are there", 9)
+        engine.warning("shown by others")
+        other.info("not the engine's")
+    engine.info("too late")
+    passing, lasting = map(TritonLines(needs_gpu=True).read, capsys.readouterr().err.splitlines())
+    assert passing == TritonLine(logging.INFO, "100%s_0_0: loading weights ...", is_ours=True, is_passing=True)
+    assert lasting == TritonLine(logging.INFO, "100%s_0_0: The 9 GPU kernels are there", is_ours=True)
 
 
-def test_other_lines_are_none() -> None:
-    assert progress_of('I1129 05:58:07.380776 18048 model_lifecycle.cc:472] "loading: transducer:1"') is None
+def test_without_an_instance(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_lines():
+        tell("compiled 3 of 9 GPU kernels")
+    assert capsys.readouterr().err == "compiled 3 of 9 GPU kernels ...\n"

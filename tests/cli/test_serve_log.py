@@ -36,9 +36,9 @@ def test_warnings_and_errors_alone(capsys: pytest.CaptureFixture[str], options: 
 
 
 def test_how_far_a_model_is(capsys: pytest.CaptureFixture[str]) -> None:
-    ours = "moulin: asr_0_0: Compiled 3 of 9 GPU kernels"
+    ours = "moulin: asr_0_0: 4000 streams of 0.20 MB on cuda:0"
     (line,) = shown(capsys, ServeLog(ServeLogOptions()), ours)
-    assert line.endswith(" asr_0_0: Compiled 3 of 9 GPU kernels")
+    assert line.endswith(" asr_0_0: 4000 streams of 0.20 MB on cuda:0")
     assert "Triton" not in line
     assert not shown(capsys, ServeLog(ServeLogOptions(quiet=True)), ours)
 
@@ -114,10 +114,24 @@ def test_messages_warnings_and_libraries_come_in_the_same_form(capsys: pytest.Ca
 
 def test_how_far_a_model_is_while_it_loads(capsys: pytest.CaptureFixture[str]) -> None:
     """Off a terminal a line now and then, in the log's form; the shim writes them."""
-    log = ServeLog(ServeLogOptions(log_format="json"))
-    lines = shown(capsys, log, *(f"moulin progress: transducer_0_0: capturing graphs {n} of 40" for n in range(1, 41)))
+    passing = [f"moulin: transducer_0_0: capturing graphs {n} of 40 ..." for n in range(1, 41)]
+    lines = shown(capsys, ServeLog(ServeLogOptions(log_format="json")), *passing)
     (record,) = map(json.loads, lines)
-    assert (record["level"], record["message"]) == ("info", "transducer_0_0: capturing graphs 1 of 40")
+    assert (record["level"], record["message"]) == ("info", "transducer_0_0: capturing graphs 1 of 40 ...")
+    assert not shown(capsys, ServeLog(ServeLogOptions(quiet=True)), *passing)
+
+
+def test_on_a_terminal_the_next_line_replaces_what_is_passing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    log = ServeLog(ServeLogOptions())
+    lines = ["a_0_0: loading weights ...", "a_0_0: 4000 streams", "a_0_0: loading kernels ..."]
+    weights, wiped, kernels = shown(capsys, log, *(f"moulin: {line}" for line in lines))
+    assert "a_0_0: loading weights ..." in weights
+    assert wiped.startswith("\x1b[2K")
+    assert "a_0_0: 4000 streams" in wiped
+    assert "a_0_0: loading kernels ..." in kernels
 
 
 def test_the_same_line_only_so_often(capsys: pytest.CaptureFixture[str]) -> None:

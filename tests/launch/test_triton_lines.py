@@ -31,6 +31,7 @@ NO_GPU = [
         ("Signal (15) received.", TritonLine(logging.INFO, "Signal (15) received.")),
         ("UserWarning: something in a model", TritonLine(logging.WARNING, "UserWarning: something in a model")),
         ("moulin: asr_0_0: Compiling", TritonLine(logging.INFO, "asr_0_0: Compiling", is_ours=True)),
+        ("moulin: a: x ...", TritonLine(logging.INFO, "a: x ...", is_ours=True, is_passing=True)),
         ("", TritonLine(logging.INFO, "")),
     ],
 )

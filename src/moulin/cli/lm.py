@@ -28,7 +28,7 @@ def _lm() -> None:
 
 @app.command(epilog="Example: moulin lm build calls.txt --to lm.arpa && moulin serve models/zipformer --lm lm.arpa")
 def build(
-    text: Annotated[list[Path], typer.Argument(metavar="TEXT...", help="Files with a sentence on each line.")],
+    text: Annotated[list[Path], typer.Argument(metavar="TEXT", help="Files with a sentence on each line.")],
     to: Annotated[Path, typer.Option(metavar="FILE", help="The ARPA file to write, gzipped where it ends in .gz.")],
     tokens: Annotated[
         Path | None,

@@ -23,7 +23,6 @@ from moulin.launch.triton_lines import TritonLines
 from moulin.log_form import LogFormat, formatter
 from moulin.options import option
 from moulin.quoting import cut
-from moulin.start_progress import progress_of
 
 _OWN, _TRITON = "moulin.serve", "tritonserver"
 _NUMBERS = re.compile(r"[0-9]+")
@@ -104,12 +103,12 @@ class ServeLog:
 
     def triton_line(self, line: str) -> None:
         """A line of tritonserver's output; the same, apart from numbers, only so often."""
-        if progress := progress_of(line):
-            self._show_progress(progress)
-            return
         read = self._lines.read(line)
         hidden = self._quiet if read.is_ours else read.level < self._level
         if hidden or (self.form == "json" and not read.text.strip()):
+            return
+        if read.is_passing:
+            self._show_progress(read.text)
             return
         left_out = self._repeats.admit(_NUMBERS.sub("#", read.text[:_KEY_LENGTH]))
         if left_out is None:
@@ -140,7 +139,7 @@ class ServeLog:
             self._has_status = True
         elif time.monotonic() >= self._next_progress:
             self._next_progress = time.monotonic() + _PROGRESS_EVERY_SEC
-            self._write(logging.INFO, _OWN, text, {})
+            self._write(logging.INFO, _TRITON, text, {})
 
     def _clear_status(self) -> None:
         if self._has_status:

@@ -8,9 +8,13 @@ from contextlib import contextmanager
 
 from moulin.cli.bars import bars, bars_are_shown
 from moulin.cli.messages import say
+from moulin.quoting import cut
 
 _SHORT_SEC = 1.0
 """A step that took less is shown without its time."""
+
+_BESIDE = 12
+"""Columns for the spinner and the time, which rich would leave out where the text is wide."""
 
 
 @contextmanager
@@ -27,7 +31,7 @@ def step(text: str) -> Iterator[None]:
 
     started = time.monotonic()
     with bars(SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()) as shown:
-        shown.add_task(text, total=None)
+        shown.add_task(cut(text, max(10, shown.console.width - _BESIDE)), total=None)
         yield
     seconds = time.monotonic() - started
     say(f"{text} ({seconds:.0f} s)" if seconds >= _SHORT_SEC else text)

@@ -37,7 +37,7 @@ def add_to(app: typer.Typer) -> None:
 
 @with_flags
 def transcribe(
-    files: Annotated[list[str], typer.Argument(metavar="FILES|FOLDERS...", help="Audio, folders of it, or - (stdin).")],
+    files: Annotated[list[str], typer.Argument(metavar="FILES|FOLDERS", help="Audio, folders of it, or - (stdin).")],
     format: Annotated[  # the flag's name
         Literal["text", "json", "srt", "vtt"], typer.Option(help="What to print.")
     ] = "text",
@@ -55,8 +55,8 @@ def transcribe(
     """Transcribe recordings of any format, rate, channel count and length; long ones are cut at silences.
 
     One file prints its text; several print FILE<TAB>TEXT. JSON is an object a line: file, text, words, duration_sec.
-    A file that cannot be transcribed is reported and skipped, and the exit status is then 1. Behind several stands how
-    fast it was.
+    A file that cannot be transcribed is reported and skipped, and the exit status is then 1. After several
+    files a line says how fast it was.
     """
     from moulin.audio.source import find_sources, parse_raw_format
     from moulin.cli.transcribing_progress import transcribing_progress

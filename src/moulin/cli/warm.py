@@ -14,7 +14,7 @@ from moulin.cli.model_options import ModelOptions
 from moulin.cli.models import Services, load_models
 from moulin.cli.wish import mode_of
 from moulin.errors import OptionsError
-from moulin.launch.progress_log import progress_log
+from moulin.start_progress import progress_lines
 
 
 def add_to(app: typer.Typer) -> None:
@@ -29,7 +29,7 @@ def add_to(app: typer.Typer) -> None:
 def warm(
     models: Annotated[
         list[Path],
-        typer.Argument(metavar="MODEL...", help="What `moulin serve` will be given: folders, checkpoints, or names."),
+        typer.Argument(metavar="MODEL", help="What `moulin serve` will be given: folders, checkpoints, or names."),
     ],
     streaming: Annotated[
         bool | None,
@@ -61,7 +61,7 @@ def warm(
     gpu = replace(engine, kind="torch", device="cuda" if engine.gpu is None else engine.device)
     for model in load_models(models, gpu, said=said, mode=mode_of(streaming), both_ways=True):
         began = time.monotonic()
-        with progress_log():
+        with progress_lines():
             count = warm_kernels(
                 model.spec,
                 capability,

@@ -7,7 +7,6 @@ for. Nothing of that needs a card. The compiled kernels are in Triton-lang's cac
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -22,7 +21,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import KernelInterface
 
-logger = logging.getLogger(__name__)
+from moulin.start_progress import tell
 
 META = torch.device("meta")
 """The device of tensors for passes that are only compiled."""
@@ -63,7 +62,7 @@ def _compile(run: Callable[[], None], capability: int, threads: int) -> int:
         for count, future in enumerate(as_completed(futures), start=1):
             future.result()
             if time.monotonic() - said > _SAY_EVERY_SEC:
-                logger.info("Compiled %d of %d GPU kernels", count, len(futures))
+                tell(f"compiled {count} of {len(futures)} GPU kernels")
                 said = time.monotonic()
     return len(futures)
 

@@ -6,7 +6,7 @@ import logging
 import re
 from typing import NamedTuple
 
-from moulin.launch.progress_log import PREFIX
+from moulin.start_progress import PASSING, PREFIX
 
 # The format of tritonserver 2.51 (24.10): `I1129 05:58:07.382189 18048 file.cc:472] "text"`.
 _HEAD = re.compile(r"(?P<level>[VIWEF])\d+ +(?:[\d:.]+ +)+(?P<source>[^ \]]+)\] *(?P<text>.*?)\s*$")
@@ -22,12 +22,13 @@ _NO_GPU = re.compile(
 
 class TritonLine(NamedTuple):
     """`level` is one of `logging`; `source` is Triton's file and line, None where it is another's output. `is_ours`
-    marks what a model of ours says about its start."""
+    marks what a model of ours says about its start, `is_passing` what the next such line replaces."""
 
     level: int
     text: str
     source: str | None = None
     is_ours: bool = False
+    is_passing: bool = False
 
 
 class TritonLines:
@@ -45,7 +46,8 @@ class TritonLines:
         head = _HEAD.match(line)
         if head is None:
             if line.startswith(PREFIX):
-                return TritonLine(logging.INFO, line.removeprefix(PREFIX), is_ours=True)
+                text, is_passing = line.removeprefix(PREFIX), line.endswith(PASSING)
+                return TritonLine(logging.INFO, text, is_ours=True, is_passing=is_passing)
             table = _TABLE.match(line)  # below a line whose level it has
             level = self._level if table else logging.INFO if _SIGNAL.match(line) else logging.WARNING
             return TritonLine(self._mild(level, line), line)

@@ -14,10 +14,9 @@ import triton_python_backend_utils as pb_utils
 
 from moulin.errors import MoulinError
 from moulin.launch.heartbeat import Heartbeat
-from moulin.launch.progress_log import PREFIX, progress_log
 from moulin.models.open_recognizer import open_recognizer
 from moulin.quoting import bounded
-from moulin.start_progress import progress_to_stderr, tell
+from moulin.start_progress import progress_lines, tell
 from moulin.transcript import Transcript
 from moulin.triton_repo import contract
 from moulin.triton_repo.exchange import Exchange, end_if_over
@@ -38,11 +37,10 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         check_stub(pb_utils.Tensor)
-        progress_to_stderr(args["model_instance_name"])
-        tell("loading weights")
         threads_of_triton = _threads()
         parameters = ShimParameters.read(args, OfflineOptions)
-        with progress_log(f"{PREFIX}{args['model_instance_name']}: "):
+        with progress_lines(args["model_instance_name"]):
+            tell("loading weights")
             self._recognizer = open_recognizer(
                 parameters.encoder,
                 parameters.engine,

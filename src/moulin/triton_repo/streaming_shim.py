@@ -16,11 +16,10 @@ import triton_python_backend_utils as pb_utils
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.errors import EngineError, MoulinError, StreamsFull, first_line
 from moulin.launch.heartbeat import Heartbeat
-from moulin.launch.progress_log import PREFIX, progress_log
 from moulin.launch.shared_memory import DrainNote
 from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.quoting import bounded, cut
-from moulin.start_progress import progress_to_stderr, tell
+from moulin.start_progress import progress_lines, tell
 from moulin.triton_repo import contract
 from moulin.triton_repo.exchange import Exchange, end_if_over
 from moulin.triton_repo.lane_service import LaneRequest, LaneService
@@ -53,11 +52,10 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         check_stub(pb_utils.Tensor)
-        progress_to_stderr(args["model_instance_name"])
-        tell("loading weights")
         parameters = ShimParameters.read(args, StreamingOptions)
         options = parameters.options
-        with progress_log(f"{PREFIX}{args['model_instance_name']}: "):
+        with progress_lines(args["model_instance_name"]):
+            tell("loading weights")
             recognizer = self._open(parameters, -(-options.max_streams // options.num_instances))
         is_draining = DrainNote.of_this_process().__bool__
         self._service = StreamingService(
