@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -82,3 +83,18 @@ def test_what_was_asked_is_given_up_with_its_caller() -> None:
         assert asked.cancelled()
 
     asyncio.run(script())
+
+
+def test_what_fails_as_it_is_given_up_is_not_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """As a call of gRPC's does where the connection breaks."""
+
+    async def breaks() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ConnectionResetError
+
+    with pytest.raises(ServerUnavailable, match="has answered nothing"):
+        ask(breaks, breaks)
+    gc.collect()
+    assert not caplog.records

@@ -57,5 +57,12 @@ async def answered(
                 raise ServerUnavailable(f"A model of the server at {server} has answered nothing for {stuck_sec:g} s")
     finally:
         for call in (waiting, health):
-            if call is not None and not call.done():
+            if call is not None:
                 call.cancel()
+                call.add_done_callback(_take_notice)  # nobody waits for it any more
+
+
+def _take_notice(call: asyncio.Future[Any]) -> None:
+    """Of an error that comes of the cancellation, or came with it: else the log says that it was never retrieved."""
+    if not call.cancelled():
+        call.exception()
