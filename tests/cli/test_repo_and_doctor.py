@@ -100,7 +100,10 @@ def test_the_layout_ensemble(tmp_path: Path) -> None:
         ([BUNDLES / "zipformer-streaming", "--offline"], "Expected offline models, got the streaming zipformer in"),
         ([BUNDLES / "zipformer-offline", "--streaming"], "Expected streaming models, got the offline zipformer in"),
         (["/no/such"], "There is no model at /no/such"),
-        ([DEMO_MODEL, "--device", "cuda:x"], "Expected a device of cpu, cuda or cuda:N, a list such as cuda:0,cuda:1, "),
+        (
+            [DEMO_MODEL, "--device", "cuda:x"],
+            "Expected a device of cpu, cuda or cuda:N, a list such as cuda:0,cuda:1, ",
+        ),
         ([DEMO_MODEL, "--name", "../up"], "Expected a model name of letters"),
         ([DEMO_MODEL, "--instances", "0"], "Expected instances of 1 to 1024, got 0"),
         ([DEMO_MODEL, "--to", "/dev/null/x"], "Cannot write the repository to /dev/null/x"),

@@ -30,6 +30,16 @@ def test_two_values_of_one_field() -> None:
     assert caught.value.param == "response_format"
 
 
+def test_fields_in_the_address() -> None:
+    """They would be overlooked."""
+    for name, value in [("channels", "each"), ("model", "other"), ("keywords[]", "nine"), ("diarize", "true")]:
+        with pytest.raises(ApiError) as caught:
+            transcription_request(_form(), [(name, value)])
+        assert caught.value.param == name.removesuffix("[]")
+    request = transcription_request(_form(("user", "a")), [("model", "whisper-1"), ("api-version", "1"), ("user", "b")])
+    assert request.others == ("user", "api-version")
+
+
 def test_decoding_options() -> None:
     request = transcription_request(_form(("method", "modified_beam_search"), ("beam", "8"), ("temperature", "0.7")))
     assert request.decoding_changes(with_prompt=True) == {"method": "modified_beam_search", "beam": 8}

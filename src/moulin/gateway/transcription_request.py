@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
@@ -124,12 +124,26 @@ _KNOWN = tuple(name for name in TranscriptionRequest.model_fields if name != "ot
 _SINGLE = frozenset(_KNOWN).difference(LISTS)
 
 
-def transcription_request(form: FormData) -> TranscriptionRequest:
-    """The fields of `form` except the file. Raises ApiError 400 for an invalid one."""
+def transcription_request(form: FormData, address: Sequence[tuple[str, str]] = ()) -> TranscriptionRequest:
+    """The fields of `form` except the file; those in the `address` change nothing. Raises ApiError 400 for an invalid
+    one, and for one in the address that would change the result in the form."""
     fields = form_fields(form.multi_items(), LISTS, single=_SINGLE)
     others = tuple(name for name in fields if name not in _KNOWN)
     for name in others:
         _check_unknown(name, fields.pop(name))
+    elsewhere = form_fields(address, LISTS)
+    for name, value in elsewhere.items():
+        if name not in _KNOWN:
+            _check_unknown(name, value)
+        elif fields.get(name) != value:
+            raise ApiError(
+                400,
+                f"Expected {name} in the form, got it in the address",
+                code="invalid_value",
+                param=name,
+                hint="curl sends it with -F, OpenAI's clients as an argument or in extra_body",
+            )
+    others += tuple(name for name in elsewhere if name not in (*_KNOWN, *others))
     try:
         request = TranscriptionRequest.model_validate({**fields, "others": others})
     except ValidationError as error:
@@ -176,7 +190,8 @@ def _check_together(request: TranscriptionRequest) -> None:
     if request.stream and request.response_format not in ("json", "text", "verbose_json"):
         raise ApiError(
             400,
-            f"Expected response_format json with stream=true, whose events hold text, got {request.response_format}",
+            "Expected response_format json, text or verbose_json with stream=true, whose events hold text, got "
+            f"{request.response_format}",
             param="response_format",
         )
     if "peaks" in request.include and not (request.stream and request.response_format == "verbose_json"):

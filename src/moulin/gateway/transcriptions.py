@@ -49,7 +49,8 @@ class Transcriptions:
                         min_bytes_per_sec=settings.min_upload_bytes_per_sec,
                     )
                     form = await place.enter_async_context(receiving)
-                wanted, recording = transcription_request(form), recording_in(form)
+                wanted = transcription_request(form, request.query_params.multi_items())
+                recording = recording_in(form)
                 transcription = _Transcription(self._services, request, wanted, recording)
                 await transcription.begin()
                 if not wanted.stream:

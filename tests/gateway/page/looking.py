@@ -28,6 +28,12 @@ _OVERFLOW = """() => {
     }).map((one) => one.outerHTML.slice(0, 200));
 }"""
 
+_UNDER_THE_FOOT = """() => {
+    const undo = document.querySelector("#undo");
+    const foot = document.querySelector(".deck").getBoundingClientRect().top;
+    return undo.checkVisibility() && undo.getBoundingClientRect().bottom > foot;
+}"""
+
 
 def look(page: Page, name: str, folder: Path, *visible: str) -> None:
     """The state `name`: axe finds nothing, nothing hangs over, and the elements `visible` are there."""
@@ -41,6 +47,7 @@ def look(page: Page, name: str, folder: Path, *visible: str) -> None:
         page.wait_for_timeout(60)  # the canvas is drawn with the next frame
         page.screenshot(path=pictures / f"{name}-{view}.png")
         assert page.evaluate(_OVERFLOW) == [], f"{name}, {view}"
+        assert not page.evaluate(_UNDER_THE_FOOT), f"{name}, {view}"
         found = _AXE.run(page).response["violations"]
         if found:
             pytest.fail(f"{name}, {view}: " + "; ".join(_sentence(violation) for violation in found))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, FilePayload, Page, expect
 
 from moulin.demo.about import SAMPLE
 
 from .conftest import OpenPage
 from .looking import look
-from .scripted_gateway import Script, done, hills, live_segment, scripted_gateway, word
+from .scripted_gateway import Script, delta, done, hills, live_segment, scripted_gateway, word
 
 pytestmark = pytest.mark.browser
 
@@ -213,6 +214,27 @@ def test_deleting_one(gateway: str, beeping_browser: Browser, open_page: OpenPag
     page.click("#earlier-close")
     page.click("#undo-button")
     expect(page.locator("#earlier-count")).to_have_text(" 1")
+
+
+def test_deleting_one_that_is_transcribed(gateway: str, script: Script, browser: Browser, open_page: OpenPage) -> None:
+    """It is not transcribed on, unseen; and what is shown again is kept again."""
+    never = threading.Event()
+    script.answers = [[delta(word("ONE", 0.2, 0.6)), never, HEARD], [HEARD]]
+    page = open_page(browser, gateway)
+    files = [FilePayload(name=name, mimeType="audio/flac", buffer=SAMPLE.read_bytes()) for name in ("a.flac", "b.flac")]
+    page.set_input_files("#file", files)
+    expect(page.locator("#finals ruby")).to_have_count(1)
+    page.click("#earlier-button")
+    page.locator("#earlier-list").get_by_role("button", name="Delete a.flac").click()
+    expect(page.locator(".file.failed .file-state")).to_have_text("Cancelled")
+    expect(page.locator(".file.done")).to_have_count(1)
+    expect(page.locator("#earlier-count")).to_have_text(" 1")
+    page.click("#earlier-close")
+    page.get_by_role("button", name="Show a.flac").click()
+    expect(page.locator("#finals ruby")).to_have_count(1)
+    expect(page.locator("#earlier-count")).to_have_text(" 2")
+    kept(page, 2)
+    never.set()
 
 
 def test_what_is_older_than_a_week_goes(gateway: str, beeping_browser: Browser, open_page: OpenPage) -> None:

@@ -178,6 +178,22 @@ def test_a_recording(browser: Browser, open_page: OpenPage, tmp_path: Path) -> N
         assert texts == ["ONE TWO FIVE FOUR", "SEVEN SEVEN ZERO"]
 
 
+def test_a_recording_that_the_browser_cannot_play(browser: Browser, open_page: OpenPage, tmp_path: Path) -> None:
+    goes_on = threading.Event()
+    script = Script(answers=[[goes_on, delta(*FIRST, *SECOND, peaks=hills(5)), WHOLE]])
+    with scripted_gateway(script) as address:
+        page = open_page(browser, address)
+        page.set_input_files("#file", FilePayload(name="call.avi", mimeType="video/avi", buffer=b"RIFF of a kind" * 50))
+        facts = page.locator("#recording-facts")
+        expect(facts).to_contain_text("cannot play this kind of file")
+        goes_on.set()
+        expect(page.locator("#status")).to_contain_text("Transcribed")
+        expect(facts).to_contain_text("cannot play this kind of file")  # it is said to the end
+        expect(page.locator("#finals .at").first).to_be_visible()
+        assert page.locator("#finals button.at").count() == 0  # nothing offers to play
+        look(page, "unplayable", tmp_path, "#recording-facts", "#waveform")
+
+
 def test_a_long_recording(browser: Browser, open_page: OpenPage, tmp_path: Path) -> None:
     """Three hours: the waveform is of all of it."""
     lasts, pieces = 3 * 3600.0, []

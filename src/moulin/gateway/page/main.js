@@ -39,6 +39,7 @@ function say(text) { if (byId("status").textContent !== text) byId("status").tex
 // The transcript on the page
 
 async function show(session) {
+  if (session && !sessions.known.has(session.id)) sessions.put(session); // one that was cleared, from the list of files
   if (session) await sessions.load(session);
   for (const type of ["reset", "added", "about"]) {
     shown?.removeEventListener(type, update);
@@ -77,6 +78,7 @@ async function clear(session) {
     return;
   }
   const wasShown = session === shown;
+  if (files.current?.session === session) files.cancel(files.current);
   sessions.remove(session);
   ready();
   if (wasShown) { await show(null); byId("speak").focus(); }

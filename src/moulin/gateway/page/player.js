@@ -19,9 +19,10 @@ export class Player {
     this.sound.onplay = () => this.follow();
     // The server reads more formats than browsers play.
     this.sound.onerror = () => {
-      if (!this.sound.src) return;
+      if (!this.sound.src || !this.session) return;
+      this.session.isUnplayable = true;
       this.sound.hidden = true;
-      byId("recording-facts").textContent = "This browser cannot play this kind of file; its text is below.";
+      this.update();
     };
     for (const type of ["wheel", "touchmove"]) addEventListener(type, () => { this.scrolledAt = performance.now(); }, { passive: true });
     addEventListener("keydown", (event) => this.key(event));
@@ -38,7 +39,7 @@ export class Player {
       this.session = session;
       this.waveform.played = 0;
       if (session?.file) this.sound.src = URL.createObjectURL(session.file);
-      this.sound.hidden = !session?.file;
+      this.sound.hidden = !session?.file || Boolean(session.isUnplayable);
     }
     this.update();
   }
@@ -47,10 +48,11 @@ export class Player {
   update() {
     const { session } = this, isRecording = session?.kind === "recording";
     byId("recording").hidden = !isRecording;
-    this.transcript.setPlayable(Boolean(isRecording && session.file));
+    this.transcript.setPlayable(Boolean(isRecording && session.file && !session.isUnplayable));
     if (!isRecording) return;
     byId("recording-name").textContent = session.name;
-    byId("recording-facts").textContent = session.file ? "" : "Only the text is kept. Open the recording again to hear it.";
+    byId("recording-facts").textContent = !session.file ? "Only the text is kept. Open the recording again to hear it."
+      : session.isUnplayable ? "This browser cannot play this kind of file; its text is below." : "";
     const duration = session.durationSec || session.expectedSec || session.peaks?.durationSec || 0;
     const words = session.segments.flatMap((segment) => segment.words).sort((a, b) => a.start_sec - b.start_sec);
     this.waveform.show(session.file ? session.peaks : null, duration, words);
