@@ -45,7 +45,8 @@ def test_the_demo_model_by_default_in_all_forms(tmp_path: Path) -> None:
 def test_hotwords_with_several_scores() -> None:
     command = ["bench", "accuracy", "--targets", "moulin", "--hotwords", "zero"]
     done = moulin(*command, "--hotwords-scores", "1.5,5").expect(0)
-    *_, head, plain, low, high = done.out.splitlines()
+    *_, head, plain, low, high, summary = done.out.splitlines()
+    assert json.loads(summary)["kind"] == "accuracy"
     assert head.split() == ["phrases", "said", "found", "recall", "invented", "WER"]
     assert plain.split() == ["moulin", "9", "6", "66.7%", "2", "6.43%"]
     assert low.split() == ["moulin", "hotwords", "1.5", "9", "6", "66.7%", "3", "6.43%"]

@@ -19,7 +19,8 @@ def test_the_largest_number_of_streams_is_searched(tmp_path: Path) -> None:
     to, page = tmp_path / "x.json", tmp_path / "x.html"
     command = ["--streams", "1,2", "--seconds", 2, "--p95-ms", 5000, "--to", to, "--to", page]
     done = moulin_here("bench", "capacity", "--model", MODEL, *command).expect(0)
-    header, *rows, found = done.out.splitlines()
+    header, *rows, found, summary = done.out.splitlines()
+    assert json.loads(summary)["kind"] == "capacity"
     assert header.split()[:3] == ["streams", "held", "p50"]
     assert [row.split()[:2] for row in rows] == [["1", "yes"], ["2", "yes"]]
     assert found == "2 real-time streams with a p95 latency under 5000 ms"

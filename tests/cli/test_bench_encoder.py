@@ -22,7 +22,8 @@ def test_runners_side_by_side(tmp_path: Path) -> None:
     done = moulin_here(
         "bench", "encoder", "--model", MODEL, *command, "--rounds", 1, "--seconds", 0, "--to", to
     ).expect(0)
-    header, *rows = done.out.splitlines()
+    header, *rows, summary = done.out.splitlines()
+    assert json.loads(summary)["kind"] == "encoder"
     assert header.split() == ["batch", "onnxruntime:int8", "ms", "QPS", "torch", "ms", "QPS"]
     assert [row.split()[0] for row in rows] == ["1", "3"]
     assert all(float(figure) > 0 for row in rows for figure in row.split())

@@ -58,7 +58,8 @@ def test_requests_to_a_server_that_runs(server: TritonServer, tmp_path: Path) ->
     address = f"triton-grpc={server.grpc_url}"
     arguments = ["--targets", address, "--workers", "1,2", "--seconds", 1, "--to", to, "--to", lines]
     done = moulin("bench", "offline", *arguments).expect(0)
-    header, *rows = done.out.splitlines()
+    header, *rows, summary = done.out.splitlines()
+    assert json.loads(summary)["kind"] == "requests"
     assert header.startswith("target")
     assert [row.split()[:2] for row in rows] == [[address, "1"], [address, "2"]]
     report = json.loads(to.read_text())

@@ -41,7 +41,8 @@ def test_runs_are_printed_and_reported(tmp_path: Path) -> None:
     to = tmp_path / "results" / "streaming.json"
     command = ["--targets", "sherpa-onnx-server", "--streams", "1,2", "--seconds", "1", "--tries", "1", "--to", str(to)]
     done = moulin("bench", "streaming", "--model", MODEL, *command, "--sherpa-options", "max-batch-size=3").expect(0)
-    header, *rows = done.out.splitlines()
+    header, *rows, summary = done.out.splitlines()
+    assert json.loads(summary)["kind"] == "streaming"
     assert header.startswith("target")
     assert [row.split()[:2] for row in rows] == [["sherpa-onnx-server", "1"], ["sherpa-onnx-server", "2"]]
     report = json.loads(to.read_text())
@@ -84,4 +85,4 @@ def test_ctrl_c_leaves_what_there_is(tmp_path: Path) -> None:
         process.wait()
     report = json.loads(to.read_text())
     assert report["interrupted"] is True
-    assert len(report["runs"]) == len(log.read_text().splitlines()) - 1
+    assert len(report["runs"]) == len(log.read_text().splitlines()) - 2  # the header, and the line for scripts
