@@ -50,7 +50,7 @@ def test_chunks_of_the_plain_protocol_have_latencies(gateway: str) -> None:
     with target(f"stream=ws://{gateway}", "streams")(None, SETTINGS) as running:
         run = asyncio.run(run_plan("stream", running, load, str.upper))
     assert run.measurement.failures == ()
-    assert len(run.measurement.latency) >= 10
+    assert len(run.measurement.latency) >= 3
     assert run.measurement.latency.percentile(50) < 5000
 
 
