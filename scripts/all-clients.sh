@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tries every stock client on the demo models: serves them, with a gateway for TLS before them, and runs the scripts of
-# the clients, whose environments are made in build/ (by pip and npm, some gigabytes). Ends with 1 where one failed.
+# Tries every stock client on the demo models: serves them, with a second gateway for TLS, and runs the clients' scripts.
+# Their environments are made in build/ by pip and npm and take some gigabytes. Ends with 1 if a client failed.
 #
 #     scripts/all-clients.sh PYTHON      # the Python that has moulin
 set -uo pipefail

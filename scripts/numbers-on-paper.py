@@ -61,7 +61,7 @@ class Measured:
     """tritonserver and the model's process, for a chunk of 320 ms in bundles."""
     gateway_us: float
     card_streams: float
-    """Streams whose steps one card does, without the way in."""
+    """How many streams one card bears in process, without a server in front of it."""
     served_streams: float
     """Streams of a card through Triton in bundles, on a host of 16 cores."""
     gateway_streams: float

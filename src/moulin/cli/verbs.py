@@ -24,7 +24,7 @@ _ARGUMENTS, _OPTIONS = "Arguments", "Options"
 
 
 class Verb(TyperCommand):
-    """A command whose flags are listed below the headings that they name (`rich_help_panel`), its own ones first."""
+    """A command whose help has sections. Each flag names its heading in `rich_help_panel`; the others come first."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         for heading, records in help_sections(self, ctx).items():

@@ -136,10 +136,12 @@ class Rescue(Protocol):
     memory: ReplayMemory
 
     def take(self, stream: AsyncBundledStream, refused_by: AsyncStreamBundle, error: ClientError) -> bool:
-        """Take over a stream that found no place at `refused_by`; else it ends with `error`."""
+        """Take over a stream that found no place at `refused_by`. Returns False where it cannot; the stream then ends
+        with `error`."""
 
     def take_lost(self, stream: AsyncBundledStream, error: ClientError) -> bool:
-        """Take over a stream whose lane is lost because of `error`, with which else it ends."""
+        """Take over a stream that lost its lane because of `error`. Returns False where it cannot; the stream then ends
+        with that error."""
 
 
 class AsyncStreamBundle:

@@ -1,4 +1,4 @@
-"""Many streams of speech to several servers, for asyncio: a stream whose server is lost goes on with another."""
+"""Many streams of speech to several servers, for asyncio. A stream that loses its server goes on with another."""
 
 from __future__ import annotations
 

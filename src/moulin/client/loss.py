@@ -11,7 +11,8 @@ from moulin.errors import ServerUnavailable
 LOST_SEC = 1.5
 """The time without any answer after which a server is lost."""
 STUCK_SEC = 2.5
-"""The time after which a model is lost whose server answers health calls: its process hangs or is stopped."""
+"""After this time without an answer a model counts as lost, even if its server answers health calls: the model's own
+process may hang or be stopped."""
 
 _ASK_SEC = 0.5
 """The time after which a server that has not answered is asked for its health, and from one question to the next."""

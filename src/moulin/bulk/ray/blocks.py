@@ -24,7 +24,7 @@ def blocks(rows: Any, decoders: int) -> list[Any]:
 
 
 def not_in(done: set[str], transcribed: Any) -> Any:
-    """The rows of `transcribed` whose ids are not in `done` yet; they are now."""
+    """The rows of `transcribed` whose ids are not yet in `done`. Adds their ids to `done`."""
     new = []
     for id in transcribed.column("id").to_pylist():
         new.append(id not in done)
