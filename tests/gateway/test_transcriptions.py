@@ -351,7 +351,7 @@ def test_an_asynchronous_stream(gateway: str, recordings: list[Recording]) -> No
         ({"model": "m", "channel": "1"}, 400, "unknown_parameter", "channel", "Unknown parameter: 'channel'"),
         (
             {"model": "m", "stream": "true", "response_format": "srt"},
-            *(400, None, "response_format", "Expected response_format json with stream=true"),
+            *(400, None, "response_format", "Expected response_format json, text or verbose_json with stream=true"),
         ),
         ({"model": "whisper-1", "beam": "99"}, 400, "invalid_request", None, "Expected a beam of 1 to 32, got 99"),
         ({"model": "whisper-1", "method": "x"}, 400, "invalid_request", None, "Expected a decoding method of greedy"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import sys
 from typing import Annotated
 
@@ -30,7 +29,7 @@ from moulin.cli.interrupt import STATUS, interrupts
 from moulin.cli.messages import show_error
 from moulin.cli.verbs import HELP_WIDTH, VerbApp
 from moulin.errors import MoulinError, first_line
-from moulin.launch.address_space import HINT
+from moulin.launch.address_space import HINT, is_out_of_address_space
 from moulin.launch.threads import HINT as MORE_THREADS
 from moulin.launch.threads import is_out_of_threads
 
@@ -108,12 +107,12 @@ def _run() -> None:
         # The reader of our output (head, less) has gone: not an error. Python would complain again on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except (ImportError, MemoryError) as error:
-        if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
+    except Exception as error:
+        if is_out_of_address_space(error):
+            show_error(MoulinError(f"Too little address space (ulimit -v): {first_line(error)}", hint=HINT))
+        elif isinstance(error, OSError):
+            # A full disk, a folder without permission: the system's own message is the best one.
+            typer.secho(f"moulin: {error}", err=True, fg=typer.colors.RED)
+        else:
             raise
-        show_error(MoulinError(f"Too little address space (ulimit -v): {first_line(error)}", hint=HINT))
-        sys.exit(1)
-    except OSError as error:
-        # A full disk, a folder without permission: the system's own message is the best one.
-        typer.secho(f"moulin: {error}", err=True, fg=typer.colors.RED)
         sys.exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 
 from moulin.errors import LaunchError
@@ -10,6 +11,17 @@ _NEEDED_GIB = 2.5
 """tritonserver maps 1.9 GiB with the two demo models, most of which it never uses; with 1.5 GiB a model hangs."""
 
 HINT = "lift it: `ulimit -v unlimited`; a container's memory limit or MemoryMax of systemd bounds what is used instead"
+
+
+_LACKING = re.compile(r"memory|bad_?alloc|failed to map|cannot map", re.IGNORECASE)
+"""What libraries say, each with an exception of its own: protobuf a TypeError, ONNX Runtime a RuntimeError."""
+
+
+def is_out_of_address_space(error: Exception) -> bool:
+    """Whether `error` comes of a limit on address space: only where there is one."""
+    if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
+        return False
+    return isinstance(error, ImportError | MemoryError) or _LACKING.search(str(error)) is not None
 
 
 def expect_address_space() -> None:
