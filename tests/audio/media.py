@@ -28,6 +28,7 @@ class Track:
     gap_at_sec: float = 0.0
     gap_sec: float = 0.0
     is_default: bool | None = None
+    is_comment: bool = False
 
 
 def media(
@@ -65,10 +66,13 @@ def media(
 
 def _stream(output: Any, codec: str, rate: int, track: Track) -> Any:
     stream = output.add_stream(codec, rate=rate)
-    stream.layout = "mono" if track.samples.ndim == 1 else {2: "stereo", 4: "quad", 6: "5.1"}[track.samples.shape[1]]
-    stream.bit_rate = 64_000 * (1 if track.samples.ndim == 1 else track.samples.shape[1])
+    channels = 1 if track.samples.ndim == 1 else track.samples.shape[1]
+    stream.layout = {1: "mono", 2: "stereo", 4: "quad", 6: "5.1"}[channels]
+    stream.bit_rate = 64_000 * channels
     if track.is_default is not None:
         stream.disposition = av.stream.Disposition.default if track.is_default else av.stream.Disposition(0)
+    if track.is_comment:
+        stream.disposition = av.stream.Disposition.comment
     if codec in ("tta", "wavpack"):
         stream.format = "s16p"  # the first that these know has 8 bits
     stream.codec_context.open()

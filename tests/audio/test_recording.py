@@ -57,7 +57,7 @@ LIBSNDFILE = [
 FFMPEG = [
     ("mp3", "libmp3lame"), ("adts", "aac"), ("flac", "flac"), ("ogg", "libopus"), ("ogg", "flac"), ("webm", "libopus"),
     ("matroska", "aac"), ("mp4", "aac"), ("mov", "pcm_s16le"), ("avi", "libmp3lame"), ("asf", "wmav2"),
-    ("mpegts", "aac"), ("wv", "wavpack"), ("tta", "tta"), ("mp2", "mp2"), ("ac3", "ac3"),
+    ("mpegts", "aac"), ("wv", "wavpack"), ("tta", "tta"), ("mp2", "mp2"), ("ac3", "ac3"), ("flv", "aac"),
 ]  # fmt: skip
 
 
@@ -105,6 +105,63 @@ def test_an_mp3_without_tags_whose_rate_changes(speech: Floats) -> None:
     parts = [media("mp3", "libmp3lame", speech, rate=rate, options=plain) for rate in (44100, 16000, 24000)]
     found, warnings = heard(b"".join(parts))
     near(found, np.concatenate([speech] * 3), within_ms=250)
+    assert warnings == ()
+
+
+TAG = b"ID3\x03\x00\x00\x00\x00\x07\x68" + bytes(1000)
+WITH_FOOTER = b"ID3\x04\x00\x10\x00\x00\x07\x68" + bytes(1000) + b"3DI\x04\x00\x10\x00\x00\x07\x68"
+
+
+@pytest.mark.parametrize("tags", [TAG, TAG * 3, WITH_FOOTER, WITH_FOOTER + TAG], ids=["1", "3", "footer", "both"])
+def test_tags_before_an_mp3_are_no_files(speech: Floats, tags: bytes) -> None:
+    one = tags + media("mp3", "libmp3lame", speech, options={"id3v2_version": "0"})
+    found, warnings = heard(one * 2)
+    near(found, np.concatenate([speech] * 2), within_ms=3)
+    assert warnings == ()
+
+
+def test_two_chunks_of_samples_in_a_wav(speech: Floats) -> None:
+    """Some recorders write one for each take; libsndfile reads the last, FFmpeg the first."""
+    takes = [(take * 32767).astype("<i2").tobytes() for take in (speech[:40_000], speech[40_000:])]
+    chunks = b"".join(b"data" + struct.pack("<I", len(take)) + take for take in takes)
+    header = wav(speech)[12:36]
+    data = b"RIFF" + struct.pack("<I", 4 + len(header) + len(chunks)) + b"WAVE" + header + chunks
+    found, warnings = heard(data)
+    near(found, speech, within_ms=1)
+    assert warnings == ()
+
+
+def voc(samples: Floats) -> bytes:
+    """A Creative Voice File of two blocks."""
+    data = (samples * 32767).astype("<i2").tobytes()
+    first, second = struct.pack("<IBBH4x", 16000, 16, 1, 4) + data[:99_000], data[99_000:]
+    blocks = b"".join(
+        bytes([kind]) + len(block).to_bytes(3, "little") + block for kind, block in ((9, first), (2, second))
+    )
+    return b"Creative Voice File\x1a\x1a\x00\x14\x01\x1f\x11" + blocks + b"\0"
+
+
+@pytest.mark.parametrize("kind", ["pcm_f32le", "pcm_mulaw", "voc"])
+def test_samples_that_libsndfile_takes_for_others(speech: Floats, kind: str) -> None:
+    """It gives noise, of the right length, without an error."""
+    data = voc(speech) if kind == "voc" else media("w64", kind, np.stack([speech] * 6, axis=1), rate=16000)
+    found, warnings = heard(data)
+    length = min(len(found), len(speech))
+    assert len(speech) - 16 < length
+    assert np.corrcoef(found[:length], speech[:length])[0, 1] > 0.99
+    assert warnings == ()
+
+
+@pytest.mark.parametrize("tail", [b"TAG" + bytes(125), bytes(5000)], ids=["tag", "zeros"])
+def test_what_follows_a_flac_is_no_damage(speech: Floats, tail: bytes) -> None:
+    found, warnings = heard(wav(speech, format="FLAC") + tail)
+    near(found, speech, within_ms=1)
+    assert warnings == ()
+
+
+def test_mp3_in_a_wav_is_whole(speech: Floats) -> None:
+    found, warnings = heard(media("wav", "libmp3lame", speech, rate=16000))
+    near(found, speech, within_ms=100)
     assert warnings == ()
 
 
@@ -205,7 +262,8 @@ def test_a_cut_live_webm_says_so(speech: Floats, share: float) -> None:
     [
         ("adts", "aac", 16000), ("adts", "aac", 22050), ("mpegts", "aac", 16000), ("flv", "aac", 44100),
         ("mp2", "mp2", 16000), ("mpegts", "mp2", 16000), ("mpegts", "mp2", 48000), ("ac3", "ac3", 48000),
-        ("avi", "libmp3lame", 16000), ("mp3", "libmp3lame", 16000),
+        ("avi", "libmp3lame", 16000), ("mp3", "libmp3lame", 16000), ("matroska", "aac", 16000),
+        ("matroska", "libmp3lame", 16000),
     ],
 )  # fmt: skip
 def test_the_encoders_delay_is_taken_off(speech: Floats, container: str, codec: str, rate: int) -> None:
@@ -290,6 +348,18 @@ def test_a_part_that_is_no_audio_is_a_warning(speech: Floats) -> None:
 def test_a_track_that_begins_late(speech: Floats, container: str, codec: str) -> None:
     found, warnings = heard(media(container, codec, Track(speech, offset_sec=5.0), with_video=True))
     near(found, np.concatenate([silence(5), speech]))
+    assert warnings == ()
+
+
+def test_a_late_tracks_times_have_the_encoders_delay(speech: Floats) -> None:
+    """Where a track begins at zero, the delay makes it late; behind silence there is room for it."""
+    found, _ = heard(media("mp4", "aac", Track(speech, offset_sec=5.0), rate=16000))
+    near(found, np.concatenate([silence(5), speech]), within_ms=3)
+
+
+def test_blocks_of_an_avi_that_are_large_are_no_gaps(speech: Floats) -> None:
+    found, warnings = heard(media("avi", "aac", np.tile(speech, 4), rate=16000))
+    near(found, np.tile(speech, 4), within_ms=70)
     assert warnings == ()
 
 
@@ -445,6 +515,12 @@ def test_the_default_track_comes_first(recordings: list[Clip]) -> None:
     one, other = Track(recordings[3].waveform, is_default=False), Track(recordings[5].waveform, is_default=True)
     found, _ = heard(media("matroska", "aac", one, other))
     near(found, other.samples)
+
+
+def test_a_comment_comes_last(recordings: list[Clip]) -> None:
+    comment, speech = Track(recordings[3].waveform, is_comment=True), Track(recordings[5].waveform, is_default=False)
+    found, _ = heard(media("matroska", "aac", comment, speech))
+    near(found, speech.samples)
 
 
 @pytest.mark.parametrize("container", ["mp4", "matroska", "mpegts"])

@@ -34,7 +34,7 @@ def encoder_delay_sec(codec: str, packet: bytes, first: Any) -> float:
     bytes; 0 for codecs without a known one. AAC is late by one frame."""
     if codec in ("mp2", "mp3") and len(packet) > 1:  # FFmpeg calls either so in an MPEG transport stream
         codec = "mp2" if _layer(packet) == 2 else "mp3"
-    samples = first.samples if codec == "aac" else _DELAYS.get(codec, 0)
+    samples = first.samples if codec in ("aac", "aac_latm") else _DELAYS.get(codec, 0)
     return float(samples / first.sample_rate)
 
 

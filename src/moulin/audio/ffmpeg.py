@@ -46,8 +46,9 @@ _BLOCK_SAMPLES = 4096
 _FRAMES_AT_ONCE = 16
 """Frames that go into the filters before blocks are taken out of them; asking costs as much as a frame's decoding."""
 
-_DEFAULT, _COVER = 1, 0x400
-"""Of FFmpeg's dispositions of a track: the one to play, and a picture that is the file's cover."""
+_DEFAULT, _COMMENT, _FOR_THE_BLIND, _COVER = 1, 0x8, 0x100, 0x400
+"""Of FFmpeg's dispositions of a track: the one to play, people who talk about it, a description of the picture, and a
+picture that is the file's cover."""
 
 _TAGGED_LENGTH = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
 _LEAST_MISSING_SEC = 0.5
@@ -86,7 +87,7 @@ def ffmpeg_sounds(
             raise
         except Exception as error:
             raise refusal(name, error) from error
-        yield from _sounds(name, container, stream, Timeline(zero_sec), faults)
+        yield from _sounds(name, container, stream, timeline_of(container, zero_sec), faults)
         if container.format.name == "mpegts":
             with suppress(CannotDecodeError):
                 places = interruptions(PatientFile(file, patience), stream.id)
@@ -141,7 +142,7 @@ def how_to_open(head: bytes) -> dict[str, Any]:
 
 
 def _chosen(name: str, container: Any, file: BinaryFile, track: int | None, faults: Faults) -> Any:
-    """The audio track `track`, or the best: default ones first, and the first of them that is not silent.
+    """The audio track `track`, or the best: the first by `rank` that is not silent.
 
     Only tracks with a codec that FFmpeg knows; decoding any other ends PyAV 17 with a segmentation fault.
     """
@@ -160,7 +161,7 @@ def _chosen(name: str, container: Any, file: BinaryFile, track: int | None, faul
         if len(tracks) > 1 and track is None:
             faults.add(f"only one of {len(tracks)} audio tracks can be decoded")
         return known[0]
-    by_default = sorted(known, key=lambda stream: not is_default(stream))
+    by_default = sorted(known, key=rank)
     heard = next(
         (
             stream
@@ -177,8 +178,9 @@ def _chosen(name: str, container: Any, file: BinaryFile, track: int | None, faul
     return heard
 
 
-def is_default(stream: Any) -> bool:
-    return _has_disposition(stream, _DEFAULT)
+def rank(stream: Any) -> tuple[bool, bool]:
+    """The order of tracks: default ones first, and of these, and of the others, what is no comment or description."""
+    return not _has_disposition(stream, _DEFAULT), _has_disposition(stream, _COMMENT | _FOR_THE_BLIND)
 
 
 def _is_silent(name: str, file: BinaryFile, number: int, limit_sec: float) -> bool:
@@ -208,6 +210,12 @@ def _is_silent(name: str, file: BinaryFile, number: int, limit_sec: float) -> bo
     return True
 
 
+def timeline_of(container: Any, zero_sec: float) -> Timeline:
+    """A timeline that begins at the time stamp `zero_sec`. AVI has none: FFmpeg counts blocks, and too many of them
+    where one has more bytes than the header says."""
+    return Timeline(zero_sec, is_rough=container.format.name == "avi")
+
+
 def _zero_sec(container: Any, is_first: bool) -> float:
     """The time stamp at which the recording begins."""
     start_sec = (container.start_time or 0) / 1_000_000
@@ -223,6 +231,8 @@ def _sounds(name: str, container: Any, stream: Any, timeline: Timeline, faults: 
     for sound in _placed(frames, timeline, faults):
         if isinstance(sound, Gap):
             yield sound
+            # A track that begins late has room for the delay before it, and its time stamps are right.
+            left_sec = 0.0 if left_sec is None else left_sec
             continue
         if left_sec is None:
             left_sec = frames.delay_sec
@@ -354,7 +364,7 @@ def _knows_no_delay(container: Any, packet: Any, frame: Any) -> bool:
     pictures = [
         stream for stream in container.streams if stream.type == "video" and not _has_disposition(stream, _COVER)
     ]
-    return not pictures and packet.pts == frame.pts and container.format.name not in ("matroska,webm", "asf")
+    return not pictures and packet.pts == frame.pts and container.format.name != "asf"
 
 
 def _has_disposition(stream: Any, flag: int) -> bool:

@@ -23,6 +23,8 @@ _PLAIN = ("PCM_16", "PCM_24", "PCM_32", "PCM_S8", "PCM_U8", "FLOAT", "DOUBLE", "
 # A file that declares no samples but is larger than any header was never given its length by its writer.
 _MAX_HEADER_BYTES = 4096
 
+_MPEG_DELAY_FRAMES = 2 * 1152
+
 _UNKNOWN_FRAMES = 1 << 40
 """libsndfile gives 2**63 - 1 where a header has no length."""
 
@@ -48,7 +50,18 @@ def soundfile_sounds(name: str, file: BinaryFile) -> Iterator[Sound]:
     with closing(name, sound):
         if sound.frames == 0 and file.seek(0, io.SEEK_END) > _MAX_HEADER_BYTES:
             raise CannotDecodeError("The header declares no samples")
+        if _is_misread(sound):
+            raise CannotDecodeError("libsndfile takes its samples for others")
         yield from _blocks(name, sound, soundfile.LibsndfileError)
+
+
+def _is_misread(sound: Any) -> bool:
+    """Whether noise would come: libsndfile takes a W64's extended format for integers whatever it says, and headers
+    within a VOC for samples."""
+    said = sound.extra_info
+    if sound.format == "W64":
+        return "WAVE_FORMAT_EXTENSIBLE" in said and "format : pcm" not in said
+    return sound.format == "VOC" and "multi-segment" in said
 
 
 def _blocks(name: str, sound: Any, librarys_error: type[Exception]) -> Iterator[Sound]:
@@ -58,7 +71,9 @@ def _blocks(name: str, sound: Any, librarys_error: type[Exception]) -> Iterator[
         filled, fault = 0, None
         while filled < len(block) and fault is None:
             try:
-                read = len(sound.read(out=block[filled : filled + at_once]))
+                # Not beyond what is declared: an ID3 tag behind a FLAC would cost the last frames.
+                wanted = min(at_once, sound.frames - done - filled)
+                read = len(sound.read(out=block[filled : filled + wanted])) if wanted > 0 else 0
             except Exception as error:
                 fault = error
                 break
@@ -76,7 +91,7 @@ def _blocks(name: str, sound: Any, librarys_error: type[Exception]) -> Iterator[
             raise StoppedEarlyError(reason(fault)) from fault
         if filled < len(block):
             break
-    if done < sound.frames < _UNKNOWN_FRAMES:
+    if done + _allowed_less(sound) < sound.frames < _UNKNOWN_FRAMES:
         raise StoppedEarlyError(
             f"{done / sound.samplerate:.3f} s of a declared {sound.frames / sound.samplerate:.3f} s are there"
         )
@@ -84,5 +99,13 @@ def _blocks(name: str, sound: Any, librarys_error: type[Exception]) -> Iterator[
 
 def _frames_at_once(sound: Any) -> int:
     """Few of what is coded: of a truncated FLAC all frames of a read are lost in which libsndfile meets the end."""
-    is_coded = sound.format == "FLAC" or sound.subtype not in _PLAIN
-    return _CODED_FRAMES if is_coded else max(_CODED_FRAMES, _BLOCK_SAMPLES // sound.channels)
+    return _CODED_FRAMES if _is_coded(sound) else max(_CODED_FRAMES, _BLOCK_SAMPLES // sound.channels)
+
+
+def _allowed_less(sound: Any) -> int:
+    """Frames that a whole file may have less than its header declares: MP3 in WAV counts the encoder's delay."""
+    return _MPEG_DELAY_FRAMES if sound.subtype.startswith("MPEG") else 0
+
+
+def _is_coded(sound: Any) -> bool:
+    return sound.format == "FLAC" or sound.subtype not in _PLAIN

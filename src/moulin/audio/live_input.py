@@ -20,11 +20,11 @@ from moulin.arrays import Floats
 from moulin.audio.containers import SNIFFED_BYTES, container_of
 from moulin.audio.decoded import check_rate, reason
 from moulin.audio.faults import Faults
-from moulin.audio.ffmpeg import Frames, how_to_open, is_default, kind_of
+from moulin.audio.ffmpeg import Frames, how_to_open, kind_of, rank, timeline_of
 from moulin.audio.live_wav import LiveWav, UnknownWavError
 from moulin.audio.pcm import RawFormat, pcm_frames, scale_to_float
 from moulin.audio.recording import Recording
-from moulin.audio.timeline import MAX_SILENCE_SEC, Skip, Timeline
+from moulin.audio.timeline import MAX_SILENCE_SEC, Skip
 from moulin.audio.waveform import SAMPLE_RATE, check_waveform
 from moulin.errors import AudioError, first_line
 
@@ -166,12 +166,12 @@ class LiveInput:
             yield from self._whole(pipe)
 
     def _track(self, container: Any) -> Any:
-        """The default audio track, else the first. Raises ValueError without one that can be decoded."""
+        """The first audio track by `rank`. Raises ValueError without one that can be decoded."""
         tracks = list(container.streams.audio)
         known = [track for track in tracks if track.codec_context is not None]
         if not known:
             raise ValueError("there is no audio, or of a codec that is not known")
-        chosen = next((track for track in known if is_default(track)), known[0])
+        chosen = min(known, key=rank)
         if len(tracks) > 1:
             number = tracks.index(chosen) + 1
             self._faults.add(f"there are {len(tracks)} audio tracks, of which number {number} is heard")
@@ -198,14 +198,14 @@ def _decoded(frames: Frames) -> Iterator[Floats]:
     """16 kHz mono of a track, with silence where its time stamps have a gap of up to `MAX_SILENCE_SEC`; a longer one
     may as well be another clock. Damaged packets are passed over."""
     resampler: _Resampler | None = None
-    timeline = Timeline((frames.container.start_time or 0) / 1_000_000)
+    timeline = timeline_of(frames.container, (frames.container.start_time or 0) / 1_000_000)
     for frame in frames:
         start_sec = None if frame.pts is None else float(frame.pts * frames.stream.time_base)
         gap_sec = timeline.gap_before(start_sec, frame.samples / frame.sample_rate)
         if resampler is None or not resampler.takes(frame):
             if resampler is not None:
                 yield from resampler.taken(None)
-            resampler = _Resampler(frame, 0.0 if resampler is not None else frames.delay_sec)
+            resampler = _Resampler(frame, 0.0 if resampler is not None or gap_sec else frames.delay_sec)
         if 0 < gap_sec <= MAX_SILENCE_SEC:
             yield np.zeros(round(gap_sec * SAMPLE_RATE), np.float32)
         yield from resampler.taken(frame)

@@ -34,6 +34,7 @@ _BEGINNINGS = {
     b"TTA1": re.compile(rb"TTA1[\x01\x02]\x00[\s\S]\x00"),
     b"wvpk": re.compile(rb"wvpk[\s\S]{12}\x00{4}[\s\S]{5}[\s\S]"),
     b"NIST_1A": re.compile(rb"NIST_1A\n"),
+    b"FLV\x01": re.compile(rb"FLV\x01[\x01\x04\x05]\x00\x00\x00\x09\x00{4}"),
 }
 """First bytes of files, and a pattern that is unlikely within their audio."""
 _OGG_PAGE = re.compile(rb"OggS\x00[\x00-\x07]")
@@ -118,13 +119,16 @@ def parts_of(file: BinaryFile) -> list[Part]:
 
 
 def mpeg_audio_at(file: BinaryFile, at: int) -> int:
-    """The position of the first frame of MPEG audio in a file that begins at `at`, behind its tag."""
-    head = read_at(file, at, 10)
-    return at + _tag_bytes(head) if head[:3] == b"ID3" else at
+    """The position of the first frame of MPEG audio in a file that begins at `at`, behind its tags."""
+    while (head := read_at(file, at, 10))[:3] == b"ID3" and len(head) == 10:
+        at += _tag_bytes(head)
+    return at
 
 
 def _tag_bytes(head: bytes) -> int:
-    return 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+    size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+    has_footer = head[3] == 4 and head[5] & 0x10
+    return 10 + size + (10 if has_footer else 0)
 
 
 def is_mpeg_audio(head: bytes) -> bool:
@@ -222,11 +226,12 @@ def _mp3_starts(file: BinaryFile, end: int) -> Iterator[int]:
             continue
         if at and at < clear:
             continue
-        after = at + _tag_bytes(match)
+        is_second = at == clear  # of two tags, one behind the other
+        after = mpeg_audio_at(file, at)
         frame = read_at(file, after, 2)
-        if at == 0 or after >= end or is_mpeg_audio(frame) or not any(frame):
+        if is_second or after >= end or is_mpeg_audio(frame) or not any(frame):
             clear = after
-            if at:
+            if not is_second:
                 yield at
 
 
@@ -236,7 +241,7 @@ def _wav_parts(file: BinaryFile, end: int) -> Iterator[Part]:
     begin = 0
     while begin < end:
         part = _wav_part(file, begin, end)
-        yield part
+        yield from _by_chunks(file, part)
         begin = part.end
 
 
@@ -274,6 +279,20 @@ def _wav_part(file: BinaryFile, begin: int, end: int) -> Part:
     following = next((at for at, _ in _found(file, _WAV, (b"WAVE",), samples.begin)), end)
     missing = max(samples.begin + (declared or 0) - end, 0) if following == end else 0
     return Part(begin, following, samples.sized(following - samples.begin), missing)
+
+
+def _by_chunks(file: BinaryFile, part: Part) -> list[Part]:
+    """`part` once for each chunk of samples, without the others: of several, libsndfile reads the last one alone."""
+    chunks, at = [], part.begin + 12
+    while at + 8 <= part.end:
+        header = read_at(file, at, 8)
+        if header[:4] == b"data":
+            chunks.append(at)
+        size = int.from_bytes(header[4:], "little")
+        at += 8 + size + size % 2
+    if len(chunks) < 2 or part.changes:
+        return [part]
+    return [replace(part, changes={at: b"skip" for at in chunks if at != own}) for own in chunks]
 
 
 def _wav_samples(file: BinaryFile, begin: int, end: int) -> _WavSamples | None:

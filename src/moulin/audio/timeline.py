@@ -35,9 +35,10 @@ class Skip:
 class Timeline:
     """Finds the gaps between frames. No decoder is involved: time stamps in, seconds of silence out."""
 
-    def __init__(self, zero_sec: float) -> None:
-        """`zero_sec` is the time stamp of the recording's beginning."""
+    def __init__(self, zero_sec: float, *, is_rough: bool = False) -> None:
+        """`zero_sec` is the time stamp of the recording's beginning. `is_rough`: only long jumps are gaps."""
         self._expected_sec = zero_sec
+        self._is_rough = is_rough
         self._drift_sec = 0.0
         """How far time stamps are ahead of the audio so far; negative where frames overlapped."""
         self._uneven = 0.0
@@ -58,7 +59,7 @@ class Timeline:
             return 0.0
         self._drift_sec += jump_sec
         gap_sec = self._drift_sec
-        if self._uneven > _UNEVEN:
+        if self._is_rough or self._uneven > _UNEVEN:
             gap_sec = min(jump_sec, gap_sec) if jump_sec > _SURE_SEC else 0.0
         if gap_sec < _TOLERANCE_SEC:
             return 0.0
