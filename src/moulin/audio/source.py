@@ -29,7 +29,8 @@ AUDIO_SUFFIXES = (
     *(".aac", ".wma", ".amr", ".awb", ".3gp", ".3gpp", ".3g2", ".aiff", ".aif", ".aifc", ".au", ".snd", ".caf"),
     *(".w64", ".rf64", ".sph", ".voc", ".mp4", ".m4v", ".mov", ".avi", ".wmv", ".asf", ".webm", ".weba", ".mka"),
     *(".mkv", ".flv", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".ac3", ".eac3", ".ec3", ".wv", ".tta", ".ape", ".bwf"),
-    *(".mxf", ".dts", ".oma", ".mpc", ".tak", ".dsf", ".wtv"),
+    *(".mxf", ".dts", ".oma", ".mpc", ".tak", ".dsf", ".wtv", ".vob", ".ogv", ".ogm", ".f4v", ".f4a", ".rm", ".rmvb"),
+    *(".ra", ".qt", ".m2t", ".m2a", ".mpa", ".isma", ".ismv", ".nist"),
 )
 """Suffixes of the files taken from a folder; a file named explicitly is read whatever its suffix."""
 
