@@ -52,7 +52,8 @@ class ChannelMixer:
         self._window = round(_WINDOW_SEC * rate)
         self._fade = round(_FADE_SEC * rate)
         self._step = max(rate // _COMPARED_RATE, 1)
-        self._blocks: list[NDArray[np.float32]] = []
+        self._samples = np.empty((channels, 0), np.float32)
+        """Channel by channel; the first `_held` of each are held back. Kept: fresh memory costs more than a copy."""
         self._held = 0
         self._covariance = np.zeros((channels, channels))
         self._history: list[NDArray[np.float64]] = []
@@ -62,8 +63,13 @@ class ChannelMixer:
 
     def mixed(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
         """The mix [m] that is ready after `block` [n, channels]; m is 0 for most blocks."""
-        self._blocks.append(block)
-        self._held += len(block)
+        end = self._held + len(block)
+        if end > self._samples.shape[1]:
+            samples = np.empty((self._channels, end + self._window), np.float32)
+            samples[:, : self._held] = self._samples[:, : self._held]
+            self._samples = samples
+        self._samples[:, self._held : end] = block.T
+        self._held = end
         return self._take() if self._held >= self._window else np.zeros(0, np.float32)
 
     def rest(self) -> NDArray[np.float32]:
@@ -71,8 +77,7 @@ class ChannelMixer:
         return self._take() if self._held else np.zeros(0, np.float32)
 
     def _take(self) -> NDArray[np.float32]:
-        window = np.ascontiguousarray(np.concatenate(self._blocks).T)
-        self._blocks, self._held = [], 0
+        window, self._held = self._samples[:, : self._held], 0
         with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses infinite and NaN samples
             before, self._weights = self._weights, self._compared(window)
             mix = _weighted(window, self._weights)

@@ -412,8 +412,9 @@ class _Converter:
                 frame = self._graph.pull()
             except (BlockingIOError, EOFError):
                 return
-            samples: NDArray[np.float32] = frame.to_ndarray().reshape(-1, self._channels)
-            yield Sound(self._rate, samples)
+            # The frame's own memory, which lives as long as the array: `to_ndarray` copies it twice.
+            samples: NDArray[np.float32] = np.frombuffer(frame.planes[0], np.float32, frame.samples * self._channels)
+            yield Sound(self._rate, samples.reshape(-1, self._channels))
 
 
 def kind_of(frame: Any) -> tuple[int, str, str]:
