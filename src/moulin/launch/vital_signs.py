@@ -49,18 +49,24 @@ def signs_of(pid: int, proc_dir: Path = Path("/proc")) -> Signs | None:
     return Signs(fields[_STATE], _cpu_sec(fields), bool({"R", "D"} & set(states)), beat)
 
 
-def family_activity(pid: int, proc_dir: Path = Path("/proc")) -> tuple[float, bool]:
-    """CPU seconds of a process and of all below it, and whether one of them is busy."""
+def family(pid: int, proc_dir: Path = Path("/proc")) -> dict[int, list[str]]:
+    """A process and all below it: process ids, and the fields of their `stat` as `stat_fields` gives them."""
     by_parent: dict[int, list[int]] = {}
     found: dict[int, list[str]] = {}
     for process in proc_dir.glob("[0-9]*"):
         with contextlib.suppress(OSError):
             fields = found[int(process.name)] = stat_fields(process)
             by_parent.setdefault(int(fields[_PARENT]), []).append(int(process.name))
-    family = [pid] if pid in found else []
-    for member in family:
-        family += by_parent.get(member, [])
-    return sum(_cpu_sec(found[each]) for each in family), any(found[each][_STATE] in "RD" for each in family)
+    members = [pid] if pid in found else []
+    for member in members:
+        members += by_parent.get(member, [])
+    return {member: found[member] for member in members}
+
+
+def family_activity(pid: int, proc_dir: Path = Path("/proc")) -> tuple[float, bool]:
+    """CPU seconds of a process and of all below it, and whether one of them is busy."""
+    members = family(pid, proc_dir).values()
+    return sum(map(_cpu_sec, members)), any(fields[_STATE] in "RD" for fields in members)
 
 
 def stat_fields(process: Path) -> list[str]:
