@@ -8,6 +8,7 @@
 # make trt    build every test bundle, demo model and published size with TensorRT-RTX, without a GPU: hours on two cores;
 #             TRT="--models conformer-offline --for ada --precisions fp16" for less
 # make docs   build the site from docs/ into build/site; links that lead nowhere fail
+# make session  docs/first-session.md and its pictures, by Chromium, anew
 # make release  wheel and sdist of the version in src/moulin/__init__.py into dist/, checked and tried; uploads nothing
 # make serve  serve the demo model, or another with MODEL=folder
 
@@ -24,8 +25,9 @@ MODEL ?=
 SOAK ?=
 ROLLING ?=
 TRT ?=
+RELEASE ?=
 
-.PHONY: demo test soak rolling clients trt constraints docs reference release lint format serve system clean
+.PHONY: demo test soak rolling clients trt constraints docs reference session release lint format serve system clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m moulin.demo
@@ -60,8 +62,12 @@ reference: $(VENV)/.test
 	$(BIN)/python scripts/docs-reference.py
 	$(BIN)/python scripts/licences.py
 
-release: $(VENV)/.release
-	$(BIN)/python scripts/release.py
+# On a terminal and in a browser, with the demo models; a release checks that it is still so.
+session: $(VENV)/.test $(VENV)/.release
+	$(BIN)/python scripts/first-session.py
+
+release: $(VENV)/.test $(VENV)/.release
+	$(BIN)/python scripts/release.py $(RELEASE)
 
 lint: $(VENV)/.test $(VENV)/.lint
 	$(BIN)/ruff check .
