@@ -53,9 +53,8 @@ trt: $(VENV)/.test
 constraints: $(BIN)/python
 	$(BIN)/python scripts/renew-constraints.py $(BIN)/python $(OTHER_PYTHONS)
 
-# In an environment of its own: nothing else needs mkdocs.
-docs: $(VENV)-docs/.docs
-	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --quiet --strict
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 # The pages of docs/reference that are written from the program.
 reference: $(VENV)/.test
@@ -89,7 +88,7 @@ system:
 	scripts/system-packages.sh "$(PYTHON)"
 
 clean:
-	rm -rf $(VENV) $(VENV)-docs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "moulin needs Python 3.11, 3.12 or 3.13 with venv: apt-get install python3-venv" >&2; exit 1; }
@@ -124,7 +123,6 @@ $(VENV)/.release: $(BIN)/python pyproject.toml
 	$(INSTALL) '.[release]'
 	@touch $@
 
-$(VENV)-docs/.docs: pyproject.toml
-	"$(PYTHON)" -m venv $(VENV)-docs
-	$(VENV)-docs/bin/python scripts/pip-install.py '.[docs]'
+$(VENV)/.docs: $(BIN)/python pyproject.toml
+	$(INSTALL) '.[docs]'
 	@touch $@
