@@ -8,6 +8,7 @@ from moulin.audio.fbank import Fbank, pad_features
 from moulin.bundle.load import load_bundle
 from moulin.demo.files import DEMO_MODEL
 from moulin.engine.encoding import BatchedEncoder
+from moulin.engine.onnxruntime.checked_rewrite import open_checked
 from moulin.engine.onnxruntime.runner import OnnxRuntimeRunner
 from moulin.engine.onnxruntime.session import new_session
 from moulin.errors import OptionsError
@@ -40,8 +41,10 @@ def test_int8_frames_are_an_utterances_own(clips: list[Floats]) -> None:
     assert spec.precision == "int8"
     features = [Fbank()(clip[:length]) for clip, length in zip(clips, (20_000, 50_000, 33_333, 8_000), strict=False)]
     frames, lens = BatchedEncoder(OnnxRuntimeRunner(spec, threads=2), joiner_dim=spec.joiner_dim)(features)
+    _, content = open_checked(spec.encoder, "cpu", 1, feature_dim=80, precision="int8")
+    assert content is not None
     for threads in (1, 2, 3):
-        session = new_session(spec.encoder.file, "cpu", threads, precision="int8")
+        session = new_session(spec.encoder.file, "cpu", threads, content, precision="int8")
         for row, utterance in enumerate(features):
             x, _ = pad_features([utterance], SHORTEST)
             (alone, _) = session.run(None, {"x": x, "x_lens": np.array([len(utterance)])})
