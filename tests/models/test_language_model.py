@@ -160,19 +160,19 @@ def rnn() -> TinyRnnLm:
 
 
 def test_rnns(rnn: TinyRnnLm, tokens: Path, tmp_path: Path) -> None:
-    """One with states is fused, one of whole texts rescores, each with or without n-grams to subtract; each request
-    has its own weight, and none is the search without."""
+    """One with states is fused, one of whole texts rescores, here with n-grams to subtract; each request has its own
+    weight, and none is the search without."""
     waveform = read_audio(demo_clips()[0].audio)
     with open_recognizer(DEMO_MODEL, options=BEAM) as plain:
         [usual] = plain.transcribe([waveform])
-    for file in (export_with_states(rnn, tmp_path / "lm.onnx"), export_of_texts(rnn, tmp_path / "texts")):
-        for lodr in (None, tokens):
-            with open_recognizer(DEMO_MODEL, lm=LanguageModelFiles(file, lodr)) as recognizer:
-                weights = [replace(recognizer.options, lm_scale=scale, nbest=2) for scale in (0.0, 0.3, 8.0)]
-                none, some, much = recognizer.transcribe([waveform] * 3, weights)
-                assert none.text == usual.text
-                assert some.alternatives[0].score != none.alternatives[0].score
-                assert much.alternatives[0].score < some.alternatives[0].score
+    files = (export_with_states(rnn, tmp_path / "lm.onnx"), None), (export_of_texts(rnn, tmp_path / "texts"), tokens)
+    for file, lodr in files:
+        with open_recognizer(DEMO_MODEL, lm=LanguageModelFiles(file, lodr)) as recognizer:
+            weights = [replace(recognizer.options, lm_scale=scale, nbest=2) for scale in (0.0, 0.3, 8.0)]
+            none, some, much = recognizer.transcribe([waveform] * 3, weights)
+            assert none.text == usual.text
+            assert some.alternatives[0].score != none.alternatives[0].score
+            assert much.alternatives[0].score < some.alternatives[0].score
 
 
 def test_rnns_of_streams(rnn: TinyRnnLm, tmp_path: Path) -> None:
