@@ -153,19 +153,20 @@ def test_a_stream_that_ends_has_what_the_whole_has(graphs: Graphs, beam: int, cu
 
 def test_tokens_that_a_segment_left_over_hold_no_bonus() -> None:
     """Phrases have begun anew behind them, and the search has forgotten what they were given."""
-    network, (encoder_out, _) = ToyNetwork(vocab_size=300, peaky=-100.0, seed=13), frames([6], 3)
-    options = DecodingOptions("modified_beam_search", beam=2)
-    plain = Streams(network, [options])
-    plain.advance(np.array([0]), encoder_out, np.array([6]))
-    [whole] = plain.hypotheses
-    assert whole.tokens[3] not in whole.tokens[4:], "the phrase cannot begin once more"
-    graphs: Graphs = (ContextGraph.of({(*whole.tokens[3:], 299): 0.01}), None)
-    streams = Streams(network, [options], [graphs])
-    streams.advance(np.array([0]), encoder_out[:, :4], np.array([4]))
-    streams.drop(0, 3)
-    streams.advance(np.array([0]), encoder_out[:, 4:], np.array([2]))
+    network, (encoder_out, _) = ToyNetwork(vocab_size=300, peaky=-100.0, seed=1), frames([6], 3)
+
+    def second_segment(graphs: Graphs) -> Streams:
+        streams = Streams(network, [DecodingOptions("modified_beam_search", beam=2)], [graphs])
+        streams.advance(np.array([0]), encoder_out[:, :4], np.array([4]))
+        streams.drop(0, 3)
+        streams.advance(np.array([0]), encoder_out[:, 4:], np.array([2]))
+        return streams
+
+    [said] = [one.tokens for one in second_segment(NO_GRAPHS).hypotheses]
+    assert said[0] not in said[1:], "the phrase cannot begin once more"
+    streams = second_segment((ContextGraph.of({(*said, 299): 0.01}), None))
     [before] = streams.hypotheses
-    assert before.tokens == whole.tokens[3:]
+    assert before.tokens == said
     streams.take_back(0)
     assert streams.hypotheses == [before]
 

@@ -136,7 +136,7 @@ def test_recordings_are_rescored(
     judge = judged(spec, files.of_texts, scale, beam, *([files.fst, -lodr_scale / scale] if lodr_scale else []))
     usual = DecodingOptions("modified_beam_search", beam)
     weighed = usual.updated({"lm_scale": scale, "lodr_scale": lodr_scale})
-    plain, found = _ours(pipeline, clips[:2], usual), _ours(pipeline, clips[:2], weighed)
+    plain, found = _ours(pipeline, clips[:4], usual), _ours(pipeline, clips[:4], weighed)
     for heard, audio in zip(found, clips, strict=False):
         stream = judge.create_stream()
         stream.accept_waveform(16000, audio)
