@@ -42,6 +42,8 @@ class Segment:
 
     def placed(self, first_number: int, start_sec: float) -> Segment:
         """The segment of a stream that begins at `start_sec` of a longer one, with its number and times there."""
+        if not first_number and not start_sec:
+            return self  # as in most streams: live updates have the words of every open segment
         others = tuple(replace(other, words=_placed(other.words, start_sec)) for other in self.alternatives)
         number, words = self.number + first_number, _placed(self.words, start_sec)
         return replace(self, number=number, words=words, alternatives=others)
@@ -83,6 +85,8 @@ class StreamUpdate:
     def placed(self, first_number: int, start_sec: float) -> StreamUpdate:
         """The update of a stream that begins at `start_sec` of a longer one, as one of that, in which `first_number` is
         the number of its first segment."""
+        if not first_number and not start_sec:
+            return self
         segments = tuple(segment.placed(first_number, start_sec) for segment in self.segments)
         return replace(self, segments=segments, duration_sec=round(self.duration_sec + start_sec, 3))
 

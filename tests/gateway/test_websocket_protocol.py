@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import uvicorn
 import websockets
 from websockets.frames import Frame, Opcode
 
+from moulin.gateway.received_messages import ReadAhead
 from moulin.gateway.websocket_protocol import MOST_FRAMES, WebSocketProtocol
 
 HANDSHAKE = (
@@ -42,9 +44,17 @@ async def slow_echo(scope: Any, receive: Any, send: Any) -> None:
 @contextmanager
 def serving(app: Any, **settings: Any) -> Iterator[int]:
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, loop="asyncio", ws=WebSocketProtocol, log_config=None, lifespan="off", **settings)
+    protocol = partial(WebSocketProtocol, ReadAhead())
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        ws=protocol,  # type: ignore[arg-type]
+        log_config=None,
+        lifespan="off",
+        **settings,
+    )
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     yield listener.getsockname()[1]
     server.should_exit = True

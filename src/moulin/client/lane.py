@@ -62,10 +62,11 @@ class Row:
     event: int = 0
     options: Mapping[str, Any] | None = None
     pieces: list[NDArray[np.int16]] = field(default_factory=list)
+    num_samples: int = 0
 
-    @property
-    def num_samples(self) -> int:
-        return sum(map(len, self.pieces))
+    def add(self, piece: NDArray[np.int16]) -> None:
+        self.pieces.append(piece)
+        self.num_samples += len(piece)
 
 
 @dataclass(slots=True, eq=False)
@@ -144,7 +145,7 @@ class LaneStream:
             if not self._takes(len(piece)):
                 self.rows.append(Row())
             if len(piece):
-                self.rows[-1].pieces.append(piece)
+                self.rows[-1].add(piece)
         self.rows[-1].event |= event
 
     def _takes(self, count: int) -> bool:

@@ -14,9 +14,11 @@ from types import FrameType
 import uvicorn
 
 from moulin.errors import LaunchError
+from moulin.gateway.accept_loop import AcceptLoop
 from moulin.gateway.app import create_app
 from moulin.gateway.connection_limit import RESERVE, http_connections
 from moulin.gateway.connections import BoundedListener, BoundedProtocol, Connections
+from moulin.gateway.received_messages import ReadAhead
 from moulin.gateway.settings import GatewaySettings
 from moulin.gateway.websocket_protocol import WebSocketProtocol
 from moulin.launch.ports import claim_ports
@@ -66,12 +68,24 @@ def run(settings: GatewaySettings, listener: socket.socket) -> None:
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn's, which at first closes its listeners only; uvicorn's own closes WebSockets at once."""
+    """uvicorn's, with our own loop that accepts, which at first closes its listeners only; uvicorn's own closes WebSockets
+    at once."""
 
     def __init__(self, config: uvicorn.Config, drain_sec: float) -> None:
         """Riva's server, too, is told to stop; its own time is in the settings."""
         super().__init__(config)
         self._drain_sec = drain_sec
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=[])
+        config = self.config
+        new_protocol = partial(
+            config.http_protocol_class,
+            config=config,  # type: ignore[arg-type]
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        self.servers = [AcceptLoop(each, new_protocol, config.ssl) for each in sockets or []]  # type: ignore[misc]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await self._drain(sockets or [])
@@ -123,10 +137,10 @@ def server_config(settings: GatewaySettings, connections: Connections | None = N
     """uvicorn's configuration; logging is left to the caller."""
     return uvicorn.Config(
         create_app(settings),
-        # Both by name, whatever else is installed: the limit on connections is built on them.
-        loop="asyncio",
+        # Both by name, whatever else is installed.
+        loop="uvloop",
         http=partial(BoundedProtocol, connections or _connections(settings)),  # type: ignore[arg-type]
-        ws=WebSocketProtocol,
+        ws=partial(WebSocketProtocol, ReadAhead()),  # type: ignore[arg-type]
         log_config=None,
         access_log=False,
         server_header=False,
