@@ -68,8 +68,7 @@ def run(settings: GatewaySettings, listener: socket.socket) -> None:
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn's, with our own loop that accepts, which at first closes its listeners only; uvicorn's own closes WebSockets
-    at once."""
+    """uvicorn's with an `AcceptLoop`, which closes only its listeners at first; uvicorn's closes WebSockets at once."""
 
     def __init__(self, config: uvicorn.Config, drain_sec: float) -> None:
         """Riva's server, too, is told to stop; its own time is in the settings."""
