@@ -152,7 +152,11 @@ class LiveTranscript:
 
 
 def _placed(words: tuple[Word, ...], start_sec: float) -> tuple[Word, ...]:
-    return tuple(
-        replace(word, start_sec=round(word.start_sec + start_sec, 3), end_sec=round(word.end_sec + start_sec, 3))
-        for word in words
-    )
+    return tuple(_placed_word(word, start_sec) for word in words)
+
+
+def _placed_word(word: Word, start_sec: float) -> Word:
+    start, end = round(word.start_sec + start_sec, 3), round(word.end_sec + start_sec, 3)
+    if type(word) is Word:  # `replace` takes six times as long, and updates have all words of the open segment
+        return Word(word.word, start, end, word.confidence)
+    return replace(word, start_sec=start, end_sec=end)

@@ -53,7 +53,7 @@ def test_a_client_that_does_not_read_is_let_go() -> None:
         peer = Peer()
         socket = await _accepted(peer)
         await socket.send({"text": "ä"})
-        assert peer.sent[-1]["text"] == '{"text": "ä"}'
+        assert peer.sent[-1]["text"] == '{"text":"ä"}'
         peer.reads = False
         with pytest.raises(ClientGone):
             await socket.send({})

@@ -9,6 +9,7 @@ from contextlib import suppress
 from enum import IntEnum
 from typing import Any, Protocol
 
+import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from uvicorn.protocols.utils import ClientDisconnected
 
@@ -97,6 +98,12 @@ class LiveSocket:
                 await self._websocket.close(code, close_reason(reason))
 
 
+_encode = msgspec.json.Encoder().encode
+
+
 def _json(fields: dict[str, Any]) -> bytes:
     """`fields` as JSON, whose lone surrogates, which no frame can hold, are replaced."""
-    return json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace")
+    try:
+        return _encode(fields)
+    except (UnicodeEncodeError, OverflowError, TypeError):
+        return json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace")

@@ -1,9 +1,10 @@
 """WebSockets on uvicorn: read ahead of the application, with a bound on the pieces of a message, and no traceback for a
 client's bytes.
 
-uvicorn hands over the handshake, and `websockets` without I/O reads frames and answers pings. The application takes
-messages from the scope's extension `EXTENSION`, this protocol itself, rather than through ASGI's `receive` and `send`,
-which work as well: that saves a timer a message, and the layers between.
+uvicorn hands over the handshake, and `websockets` without I/O reads all but the usual frames (`usual_frames.py`),
+answers pings and closes. The application takes messages from the scope's extension `EXTENSION`, which is this protocol,
+rather than through ASGI's `receive` and `send`, which work as well: that saves a timer a message, and the layers
+between.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import Any
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.exceptions import InvalidState
 from websockets.frames import CloseCode, Frame
+from websockets.protocol import OPEN
 
 from moulin.gateway.received_messages import ReadAhead, ReceivedMessages
+from moulin.gateway.usual_frames import FrameCutter, Other, text_frame
 
 MOST_FRAMES = 10_000
 """Frames of one message. Its size is bounded by the library; frames may be empty, and each takes memory."""
@@ -34,6 +36,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """`ahead` is that of all connections."""
         super().__init__(**uvicorns)
         self.queue = ReceivedMessages(ahead, self._pause_reading, self._resume_reading)
+        self._cutter = FrameCutter(self.config.ws_max_size)
+        self._came_early = False
         self._last_data = 0.0
 
     # ----------------------------------------------------------------------------------------------- to the application
@@ -60,19 +64,26 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if not self.writable.is_set():
             async with asyncio.timeout(patience_sec):
                 await self.writable.wait()
-        if self.disconnected or self.close_sent:
+        if self.disconnected or self.close_sent or self.conn.state is not OPEN:
             raise ClientDisconnected
-        try:
-            self.conn.send_text(text)
-        except InvalidState:
-            raise ClientDisconnected from None
-        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.transport.write(text_frame(text))
 
     # -------------------------------------------------------------------------------------------------- from the client
 
     def data_received(self, data: bytes) -> None:
         self._last_data = self.loop.time()
-        super().data_received(data)
+        if not self.handshake_complete:
+            self._came_early = self.handshake_initiated
+            super().data_received(data)
+            return
+        if self._came_early:  # the library may be within a frame
+            super().data_received(data)
+            return
+        for frame in self._cutter.cut(data):
+            if isinstance(frame, Other):
+                super().data_received(frame.data)
+            elif self.conn.state is OPEN:
+                self._put(frame[1], is_text=frame[0])
 
     def keepalive_timeout(self) -> None:
         """Close with 1011, unless the client's pong may be behind messages that this server has not read yet."""
@@ -93,9 +104,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Hand the message on, or close with 1007 where it is text that is no UTF-8."""
         data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
         self.frames = []
-        if self.close_sent:
-            return  # which the application has asked for
-        if self.curr_msg_data_type == "bytes":
+        if not self.close_sent:
+            self._put(data, is_text=self.curr_msg_data_type == "text")
+
+    def _put(self, data: bytes, *, is_text: bool) -> None:
+        if not is_text:
             self.queue.put_nowait({"type": "websocket.receive", "bytes": data}, len(data))
             return
         try:
