@@ -4,7 +4,7 @@
         result = client.infer(model, **lane.request())
         for stream in lane.reply(result): ...
 
-A lane has one bundle under way; rows that come meanwhile go with the next. Needs numpy and tritonclient only.
+A lane has one bundle under way; rows that come meanwhile go with the next. Needs numpy, msgspec and tritonclient.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ import socket
 import ssl
 from collections.abc import Callable
 
-_ACCEPTED_AT_ONCE = 256
-"""Connections in one turn of the event loop."""
+_ACCEPTED_AT_ONCE = 16
+"""Connections in one turn of the event loop; few, so that workers who share a listener get about as many each."""
 
 
 class AcceptLoop:

@@ -64,7 +64,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if not self.writable.is_set():
             async with asyncio.timeout(patience_sec):
                 await self.writable.wait()
-        if self.disconnected or self.close_sent or self.conn.state is not OPEN:
+        if self.close_sent or self.conn.state is not OPEN or self.transport.is_closing():
             raise ClientDisconnected
         self.transport.write(text_frame(text))
 
@@ -84,6 +84,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 super().data_received(frame.data)
             elif self.conn.state is OPEN:
                 self._put(frame[1], is_text=frame[0])
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.writable.set()  # nobody waits for a client that has gone
 
     def keepalive_timeout(self) -> None:
         """Close with 1011, unless the client's pong may be behind messages that this server has not read yet."""
