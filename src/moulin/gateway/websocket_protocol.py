@@ -1,7 +1,8 @@
-"""WebSockets on uvicorn, with a bound on the pieces of a message, and no traceback for a client's bytes."""
+"""WebSockets on uvicorn, with a bound on the pieces of a message, and no traceback or error for what a client does."""
 
 from __future__ import annotations
 
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame
 
@@ -17,6 +18,13 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         self._last_data = self.loop.time()
         super().data_received(data)
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """uvicorn logs an error for each handshake that ended otherwise than with a WebSocket, also for one that the
+        application refused."""
+        await super().send(message)
+        if self.initial_response is not None and self.close_sent:
+            self.handshake_complete = True
 
     def keepalive_timeout(self) -> None:
         """Close with 1011, unless the client's pong may be behind messages that this server has not read yet."""
