@@ -1,5 +1,6 @@
 # make demo   set up, start the real Triton, transcribe real speech, show it, stop everything
 # make test   set up and run the tests; with PYTHONS=all also a smaller suite on each other Python that is here
+# make test-slow   the tests that `make test` leaves out: minutes each, of what its quicker tests show piece by piece
 # make constraints   renew deploy/constraints-*.txt
 # make lint   ruff, mypy, and hadolint for the images
 # make soak   ten minutes of kills, stops and starvation under load; SOAK="--minutes 30" for more
@@ -21,22 +22,27 @@ PYTHON ?= $(shell for last in 12 13; do for p in python3 python3.12 python3.11 p
 # Every supported Python of this machine but the one of .venv.
 OTHER_PYTHONS = $(shell scripts/other-pythons.sh $(BIN)/python)
 PYTHONS ?=
+# Files are given to the processes in the order of tests/conftest.py, the long ones first.
+PYTEST = $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 MODEL ?=
 SOAK ?=
 ROLLING ?=
 TRT ?=
 RELEASE ?=
 
-.PHONY: demo test soak rolling clients trt constraints docs reference session release lint format serve system clean
+.PHONY: demo test test-slow soak rolling clients trt constraints docs reference session release lint format serve system clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m moulin.demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 ifeq ($(PYTHONS),all)
 	@test -z "$(OTHER_PYTHONS)" || scripts/test-wheel.sh $(OTHER_PYTHONS)
 endif
+
+test-slow: $(VENV)/.test
+	$(PYTEST) -m slow $(PYTEST_ARGS)
 
 soak: $(VENV)/.test
 	$(BIN)/python scripts/soak.py $(SOAK)
