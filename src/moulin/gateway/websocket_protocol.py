@@ -89,7 +89,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         event = await super().receive()
         if event["type"] == "websocket.receive":
             data = event.get("bytes")
-            self._ahead_bytes -= len(event["text"].encode() if data is None else data) + _MESSAGE_BYTES
+            self._ahead_bytes -= len((event.get("text") or "").encode() if data is None else data) + _MESSAGE_BYTES
             if self.read_paused and self._ahead_bytes <= MOST_AHEAD_BYTES:
                 self.read_paused = False
                 self.transport.resume_reading()
