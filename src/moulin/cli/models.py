@@ -91,7 +91,7 @@ class Services:
     @property
     def host_search(self) -> str | None:
         """As `needs_host_search` says it; both services have these options from the same flags."""
-        return needs_host_search(self.offline.decoding)
+        return needs_host_search(self.offline.decoding, self.offline.lm)
 
 
 @dataclass(frozen=True, slots=True)

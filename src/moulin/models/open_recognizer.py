@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from moulin.bundle.spec import CheckpointSpec, CtcModelSpec, ModelSpec, OnnxModelSpec
 from moulin.decoding.hotwords import Hotword
 from moulin.decoding.options import DecodingOptions
+from moulin.decoding.rescoring import Rescoring
 from moulin.demo.files import demo_speech
 from moulin.engine.features import TAIL_PADDING_SEC
 from moulin.engine.host_pipeline import CtcPipeline, HostPipeline
@@ -22,7 +23,7 @@ from moulin.engine.runner import CtcRunner, Runner
 from moulin.models.blank_skip import check_blank_skip, skips_blanks
 from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
 from moulin.models.engines import check_gpu_engine, no_ctc
-from moulin.models.host_search import needs_host_search
+from moulin.models.host_search import check_rnn_lm, needs_host_search
 from moulin.models.hotwords import hotword_graphs
 from moulin.models.language_model import open_fusion
 from moulin.models.language_model_files import NO_FILES, LanguageModelFiles, with_scales
@@ -52,15 +53,17 @@ def open_recognizer(
     Raises BundleError, EngineError or OptionsError.
     """
     options = with_scales(options or DecodingOptions(), lm)
-    host_search = needs_host_search(options)
+    host_search = needs_host_search(options, lm)
     spec, engine = load_for_engine(model, engine, "offline", host_search=host_search)
     check_blank_skip(spec, engine, options)
+    check_rnn_lm(spec, engine, lm)
     check_nbest(options)
     graphs = hotword_graphs(spec, hotwords, options)
     fusion = open_fusion(spec, lm)
     check_scales(options, fusion)
     if engine.kind == "torch" and runs_on_gpu_engine(engine.device, spec.precision):
         check_gpu_engine(engine.device)
+        assert not isinstance(fusion, Rescoring)
         from moulin.engine.gpu.pipeline import GpuEnginePipeline
         from moulin.models.shared_model import shared_transducer
 
