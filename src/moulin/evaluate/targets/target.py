@@ -17,6 +17,7 @@ from moulin.evaluate.connection import Connection
 from moulin.evaluate.streaming_clips import Clip
 from moulin.evaluate.targets.triton_statistics import ReadStatistics
 from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
+from moulin.models.language_model_files import NO_FILES, LanguageModelFiles
 
 SHERPA_SETTINGS: Mapping[str, str] = {
     "max-batch-size": "16",
@@ -40,6 +41,8 @@ class ServerSettings:
     """Options of the command line of the peer's server, without dashes."""
     moulin: Mapping[str, str] = field(default_factory=dict)
     """Options of moulin's service, by the names of the fields of StreamingOptions or OfflineOptions."""
+    lm: LanguageModelFiles = NO_FILES
+    """The language model of moulin's targets."""
     api_key: str = ""
     """The key for targets at an address that want one."""
 
