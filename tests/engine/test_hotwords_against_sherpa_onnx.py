@@ -128,7 +128,9 @@ def _hotwords(words: str) -> tuple[Hotword, ...]:
 @pytest.mark.parametrize("name", [*OFFLINE, *MORE_OFFLINE, "demo"])
 def test_recordings(name: str, tmp_path: Path, clips: list[Floats], noises: list[Floats]) -> None:
     spec = spec_of(name)
-    pipeline = HostPipeline(spec, OnnxRuntimeRunner(spec, threads=1), tail_padding_sec=0.0)
+    # In int8, as the demo is, another form of the file rounds otherwise.
+    runner = OnnxRuntimeRunner(spec, threads=1, rewrite=name != "demo")
+    pipeline = HostPipeline(spec, runner, tail_padding_sec=0.0)
     graphs = HotwordGraphs(spec.tokens.spell)
     recordings = clips[:3] if name == "demo" else [*clips[:2], *noises[:2]]
     usual = _ours(pipeline, recordings, DecodingOptions("modified_beam_search"))

@@ -64,7 +64,7 @@ class _Pipeline:
         return self.features.check(waveform, what=what)
 
     def check_form(self, waveform: Floats, *, what: str) -> Floats:
-        # An encoder in int8 rounds by the largest value in its batch: faulty samples would spoil the others' results.
+        # On a GPU int8 rounds by the largest value in a batch: faulty samples would spoil the results of others.
         return self.features.check(waveform, what=what)
 
     def close(self) -> None:

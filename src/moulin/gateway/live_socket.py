@@ -58,7 +58,8 @@ class LiveSocket:
     async def receive(self, timeout_sec: float) -> str | bytes | None:
         """The next message, or None after `timeout_sec` without one.
 
-        Nothing is read ahead: TCP slows down a client that sends faster than its audio is recognised.
+        Little is read ahead (`websocket_protocol.py`): TCP slows down a client that sends faster than its audio is
+        recognised.
         """
         try:
             async with asyncio.timeout(timeout_sec):

@@ -1,18 +1,41 @@
-"""WebSockets on uvicorn, with a bound on the pieces of a message, and no traceback for a client's bytes."""
+"""WebSockets on uvicorn: pings are answered while the application works, the pieces of a message are bounded, and a
+client's bytes give no traceback.
+
+uvicorn reads nothing behind a message until the application takes it, so that a ping there waits, and many clients
+disconnect after 20 s without a pong. Here some messages are read ahead.
+"""
 
 from __future__ import annotations
 
+import socket
+from asyncio.transports import BaseTransport
+
+from uvicorn._types import ASGIReceiveEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame
 
 MOST_FRAMES = 10_000
 """Frames of one message. Its size is bounded by the library; frames may be empty, and each takes memory."""
 
+MOST_AHEAD_BYTES = 2 << 20
+"""Messages that are read before the application takes them: a minute of 16-bit samples at 16 kHz."""
+_MESSAGE_BYTES = 512
+"""What a message takes beside its data."""
+
+_RECEIVE_BUFFER_BYTES = 256 << 10
+"""The system's buffer, in which pings wait behind the messages of a client that sends faster than it is heard. Usually
+it grows to some megabytes, minutes of audio."""
+
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     """uvicorn's protocol on websockets, without I/O."""
 
     _last_data = 0.0
+    _ahead_bytes = 0
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        super().connection_made(transport)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
 
     def data_received(self, data: bytes) -> None:
         self._last_data = self.loop.time()
@@ -34,7 +57,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             super().handle_cont(event)
 
     def send_receive_event_to_app(self) -> None:
-        """Hand the message on, or close with 1007 where it is text that is no UTF-8."""
+        """Hand the message on, and pause reading where too many wait; or close with 1007 where it is text that is no
+        UTF-8."""
         if self.curr_msg_data_type == "text" and not self.close_sent:
             self.frames = [b"".join(self.frames)]
             try:
@@ -42,7 +66,27 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             except UnicodeDecodeError:
                 self._end(CloseCode.INVALID_DATA, "Expected UTF-8 in a text message")
                 return
+        if self.close_sent:
+            super().send_receive_event_to_app()
+            return
+        self._ahead_bytes += sum(map(len, self.frames)) + _MESSAGE_BYTES
+        pauses = not self.read_paused and self._ahead_bytes > MOST_AHEAD_BYTES
+        was_paused, self.read_paused = self.read_paused, True  # uvicorn would pause after each message
         super().send_receive_event_to_app()
+        self.read_paused = was_paused or pauses
+        if pauses:
+            self.transport.pause_reading()
+
+    async def receive(self) -> ASGIReceiveEvent:
+        """The next message; reads on where enough has been taken."""
+        event = await super().receive()
+        if event["type"] == "websocket.receive":
+            data = event.get("bytes")
+            self._ahead_bytes -= len(event["text"].encode() if data is None else data) + _MESSAGE_BYTES
+            if self.read_paused and self._ahead_bytes <= MOST_AHEAD_BYTES:
+                self.read_paused = False
+                self.transport.resume_reading()
+        return event
 
     def _end(self, code: CloseCode, reason: str) -> None:
         self.frames = []

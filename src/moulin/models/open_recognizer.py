@@ -112,7 +112,6 @@ def _torch_runner(spec: ModelSpec, engine: EngineChoice) -> TorchRunner:
 
 
 def _ctc_runner(spec: ModelSpec, engine: EngineChoice) -> CtcRunner:
-    on, threads = engine.device, engine.threads
     match engine.kind, spec:
         case "torch", CheckpointSpec():
             return _torch_runner(spec, engine)
@@ -121,10 +120,8 @@ def _ctc_runner(spec: ModelSpec, engine: EngineChoice) -> CtcRunner:
                 spec.encoder,
                 feature_dim=spec.feature_dim,
                 precision=spec.precision,
-                device=on,
-                threads=threads,
-                workers=engine.workers,
                 out=spec.log_probs,
+                **engine.for_exported,
             )
         case "openvino", CtcModelSpec():
             from moulin.engine.openvino.encoder import OpenVinoEncoder
@@ -132,42 +129,32 @@ def _ctc_runner(spec: ModelSpec, engine: EngineChoice) -> CtcRunner:
             return OpenVinoEncoder(
                 spec.encoder,
                 feature_dim=spec.feature_dim,
-                precision=engine.precision or "fp32",
-                threads=threads,
-                workers=engine.workers,
                 max_frames=spec.max_frames,
                 out=spec.log_probs,
+                **engine.for_exported,
             )
         case chosen, _:
             raise no_ctc(chosen)
 
 
 def _runner(spec: ModelSpec, engine: EngineChoice, max_audio_sec: float) -> Runner:
-    on, threads = engine.device, engine.threads
     match engine.kind, spec:
         case "torch", CheckpointSpec() | OnnxModelSpec():
             return _torch_runner(spec, engine)
         case "onnxruntime", OnnxModelSpec():
-            return OnnxRuntimeRunner(
-                spec, device=on, threads=threads, workers=engine.workers, with_blank=spec.has_ctc_head
-            )
+            return OnnxRuntimeRunner(spec, with_blank=spec.has_ctc_head, **engine.for_exported)
         case "tensorrt", OnnxModelSpec():
             from moulin.tensorrt_engine.ready_plan import open_plan, ready_plan
             from moulin.tensorrt_engine.runner import TensorRtRunner
 
+            on = engine.device
             plan = engine.plan or ready_plan(
                 spec, device=on, speech=demo_speech, precision=engine.precision, max_audio_sec=max_audio_sec
             )
-            return TensorRtRunner(spec, open_plan(spec, plan, device=on), threads=threads)
+            return TensorRtRunner(spec, open_plan(spec, plan, device=on), threads=engine.threads)
         case "openvino", OnnxModelSpec():
             from moulin.engine.openvino.runner import OpenVinoRunner
 
-            return OpenVinoRunner(
-                spec,
-                precision=engine.precision or "fp32",
-                threads=threads,
-                workers=engine.workers,
-                with_blank=spec.has_ctc_head,
-            )
+            return OpenVinoRunner(spec, with_blank=spec.has_ctc_head, **engine.for_exported)
         case chosen, _:
             raise TypeError(f"{chosen} does not run a {type(spec).__name__}")

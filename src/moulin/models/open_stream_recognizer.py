@@ -105,48 +105,32 @@ def _torch_runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batc
 
 
 def _ctc_runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batch: int | None) -> StreamEncoder:
-    on, threads = engine.device, engine.threads
     match engine.kind, spec:
         case "torch", CheckpointSpec():
             return _torch_runner(spec, engine, capacity, max_batch)
         case "onnxruntime", CtcModelSpec():
-            return OnnxRuntimeStreamEncoder(
-                spec, device=on, threads=threads, workers=engine.workers, capacity=capacity, max_batch=max_batch
-            )
+            return OnnxRuntimeStreamEncoder(spec, capacity=capacity, max_batch=max_batch, **engine.for_exported)
         case "openvino", CtcModelSpec():
             from moulin.engine.openvino.stream_runner import OpenVinoStreamEncoder
 
-            return OpenVinoStreamEncoder(
-                spec,
-                precision=engine.precision or "fp32",
-                threads=threads,
-                workers=engine.workers,
-                capacity=capacity,
-                max_batch=max_batch,
-            )
+            return OpenVinoStreamEncoder(spec, capacity=capacity, max_batch=max_batch, **engine.for_exported)
         case chosen, _:
             raise no_ctc(chosen)
 
 
 def _runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batch: int | None) -> StreamRunner:
-    on, threads = engine.device, engine.threads
     match engine.kind, spec:
         case "torch", CheckpointSpec() | OnnxModelSpec():
             return _torch_runner(spec, engine, capacity, max_batch)
         case "onnxruntime", OnnxModelSpec():
             return OnnxRuntimeStreamRunner(
-                spec,
-                device=on,
-                threads=threads,
-                workers=engine.workers,
-                capacity=capacity,
-                max_batch=max_batch,
-                with_blank=spec.has_ctc_head,
+                spec, capacity=capacity, max_batch=max_batch, with_blank=spec.has_ctc_head, **engine.for_exported
             )
         case "tensorrt", OnnxModelSpec():
             from moulin.tensorrt_engine.ready_plan import open_plan, ready_plan
             from moulin.tensorrt_engine.stream_runner import TensorRtStreamRunner
 
+            on = engine.device
             plan = engine.plan or ready_plan(
                 spec, device=on, speech=demo_speech, precision=engine.precision, max_batch=max_batch
             )
@@ -156,13 +140,7 @@ def _runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batch: int
             from moulin.engine.openvino.stream_runner import OpenVinoStreamRunner
 
             return OpenVinoStreamRunner(
-                spec,
-                precision=engine.precision or "fp32",
-                threads=threads,
-                workers=engine.workers,
-                capacity=capacity,
-                max_batch=max_batch,
-                with_blank=spec.has_ctc_head,
+                spec, capacity=capacity, max_batch=max_batch, with_blank=spec.has_ctc_head, **engine.for_exported
             )
         case chosen, _:
             raise TypeError(f"{chosen} does not run a {type(spec).__name__}")

@@ -86,7 +86,7 @@ class _Placed(Generic[_Options]):
     uses_hotwords: bool
 
     def with_facts(self, config: Any, spec: ModelSpec) -> Any:
-        return with_facts(config, spec, hotwords=self.uses_hotwords, alternatives=True)
+        return with_facts(config, spec, hotwords=self.uses_hotwords, alternatives=True, engine=self.options.engine)
 
 
 @contextmanager
