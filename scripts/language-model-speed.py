@@ -76,6 +76,7 @@ def ratio(network: Any, frames: Any, fusion: LanguageModelUse, pairs: int = PAIR
 
 
 def with_rnns(rng: np.random.Generator, network: Any) -> None:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
     from tests.rnn_lm import RnnLm, export_of_texts, export_with_states
 
     for layers, size, batches, pairs in ((2, 512, (1, 8), 5), (3, 2048, (1,), 2)):
