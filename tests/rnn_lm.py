@@ -26,7 +26,8 @@ class RnnLm(nn.Module):
 
     def log_probs(self, x: Tensor) -> Tensor:
         """[N, L] to [N, L, vocab_size]."""
-        return self.output_linear(self.rnn(self.input_embedding(x))[0]).log_softmax(-1)
+        logits: Tensor = self.output_linear(self.rnn(self.input_embedding(x))[0])
+        return logits.log_softmax(-1)
 
     def score(self, tokens: Sequence[int], *, ended: bool) -> float:
         """The log-probability of a text, computed here at once and without states."""
@@ -71,7 +72,7 @@ def trained(texts: Sequence[Sequence[int]], vocab_size: int, *, steps: int = 60)
     for _ in range(steps):
         optimizer.zero_grad()
         loss = nn.functional.nll_loss(model.log_probs(x).flatten(0, 1), y.flatten())
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return model.eval()
 

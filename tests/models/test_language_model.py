@@ -11,7 +11,7 @@ import pytest
 
 from moulin.audio.decode import read_audio
 from moulin.bundle.load import load_bundle
-from moulin.decoding.language_model import TokenModel, WordModel
+from moulin.decoding.language_model import Fusion, TokenModel, WordModel
 from moulin.decoding.options import DecodingOptions
 from moulin.decoding.rescoring import Rescoring
 from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL
@@ -58,10 +58,10 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_by_tokens_and_by_words(words: Path, tokens: Path) -> None:
     spec = load_bundle(DEMO_MODEL)
     found = [open_fusion(spec, LanguageModelFiles(file)) for file in (words, tokens)]
-    assert [type(fusion.model) for fusion in found if fusion] == [WordModel, TokenModel]
+    assert [type(fusion.model) for fusion in found if isinstance(fusion, Fusion)] == [WordModel, TokenModel]
     assert open_fusion(spec, LanguageModelFiles()) is None
     both = open_fusion(spec, LanguageModelFiles(words, tokens))
-    assert both is not None
+    assert isinstance(both, Fusion)
     assert both.width == 3
 
 

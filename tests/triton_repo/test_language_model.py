@@ -59,10 +59,13 @@ def test_an_rnn_goes_into_the_repository(tmp_path: Path) -> None:
     offline = build_offline_repository(load_bundle(DEMO_MODEL), tmp_path / "r", OfflineOptions(lm=files))
     streams = StreamingOptions(lm=files, model_name="streams")
     streaming = build_streaming_repository(load_bundle(DEMO_STREAMING_MODEL), tmp_path / "r", streams)
-    for folder, options in ((offline, OfflineOptions), (streaming, StreamingOptions)):
+    of_folders = (
+        ShimParameters.read(shim_args(offline), OfflineOptions).lm,
+        ShimParameters.read(shim_args(streaming), StreamingOptions).lm,
+    )
+    for folder, lm in zip((offline, streaming), of_folders, strict=True):
+        assert lm == LanguageModelFiles(folder / "1" / "lm.onnx")
         assert (folder / "1" / "lm.onnx").read_bytes() == file.read_bytes()
-        read = ShimParameters.read(shim_args(folder), options)
-        assert read.lm == LanguageModelFiles(folder / "1" / "lm.onnx")
 
 
 def test_of_streams(tmp_path: Path, files: LanguageModelFiles) -> None:

@@ -41,10 +41,10 @@ class ServerSettings:
     """Options of the command line of the peer's server, without dashes."""
     moulin: Mapping[str, str] = field(default_factory=dict)
     """Options of moulin's service, by the names of the fields of StreamingOptions or OfflineOptions."""
-    lm: LanguageModelFiles = NO_FILES
-    """The language model of moulin's targets."""
     api_key: str = ""
     """The key for targets at an address that want one."""
+    lm: LanguageModelFiles = NO_FILES
+    """The language model of moulin's targets."""
 
     @property
     def threads(self) -> int:
