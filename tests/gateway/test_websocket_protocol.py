@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ import uvicorn
 import websockets
 from websockets.frames import Frame, Opcode
 
-from moulin.gateway.websocket_protocol import MOST_AHEAD_BYTES, MOST_FRAMES, WebSocketProtocol
+from moulin.gateway.received_messages import ALL_AHEAD_BYTES, MOST_AHEAD_BYTES, ReadAhead
+from moulin.gateway.websocket_protocol import MOST_FRAMES, WebSocketProtocol
 
 HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -40,11 +42,19 @@ async def slow_echo(scope: Any, receive: Any, send: Any) -> None:
 
 
 @contextmanager
-def serving(app: Any, **settings: Any) -> Iterator[int]:
+def serving(app: Any, *, ahead_bytes: int = ALL_AHEAD_BYTES, **settings: Any) -> Iterator[int]:
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, loop="asyncio", ws=WebSocketProtocol, log_config=None, lifespan="off", **settings)
+    protocol = partial(WebSocketProtocol, ReadAhead(ahead_bytes))
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        ws=protocol,  # type: ignore[arg-type]
+        log_config=None,
+        lifespan="off",
+        **settings,
+    )
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
         yield listener.getsockname()[1]
@@ -151,7 +161,7 @@ def test_pings_are_answered_while_the_application_works() -> None:
 
     async def script(port: int) -> None:
         async with asyncio.timeout(60), connecting(port) as client:
-            messages = [bytes([number]) * (MOST_AHEAD_BYTES // 30) for number in range(28)]
+            messages = [bytes([number]) * 500_000 for number in range(MOST_AHEAD_BYTES // 500_000 // 2)]
             for message in messages:
                 await client.send(message)
             await (await client.ping())  # behind all of them
@@ -164,7 +174,7 @@ def test_pings_are_answered_while_the_application_works() -> None:
 
 def test_what_is_read_ahead_is_bounded() -> None:
     """A client that sends more than its system and the server's hold waits, and loses nothing."""
-    busy = Busy()
+    busy, ahead_bytes = Busy(), 2 << 20
 
     async def script(port: int) -> None:
         async with asyncio.timeout(60), connecting(port) as client:
@@ -181,13 +191,13 @@ def test_what_is_read_ahead_is_bounded() -> None:
             while sent > before:  # until nothing more goes out
                 before = sent
                 await asyncio.sleep(0.3)
-            assert MOST_AHEAD_BYTES / 50_000 < sent < 300
+            assert ahead_bytes / 50_000 < sent < 300
             busy.may_go_on.set()
             heard = [await client.recv() for _ in range(400)]
             assert [message[0] for message in heard] == [number % 256 for number in range(400)]
             await sending
 
-    with serving(busy) as port:
+    with serving(busy, ahead_bytes=ahead_bytes) as port:
         asyncio.run(script(port))
 
 

@@ -30,6 +30,7 @@ from moulin.processor import num_cores, this_processor
 GATEWAY_MODULES = {
     "starlette": "starlette",
     "uvicorn": "uvicorn",
+    "uvloop": "uvloop",
     "websockets": "websockets",
     "multipart": "python-multipart",
     "pydantic": "pydantic",
