@@ -10,7 +10,7 @@ between.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.utils import ClientDisconnected
@@ -43,7 +43,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     # ----------------------------------------------------------------------------------------------- to the application
 
     async def run_asgi(self) -> None:
-        self.scope["extensions"][EXTENSION] = self  # type: ignore[index,typeddict-unknown-key]
+        cast(Any, self.scope)["extensions"][EXTENSION] = self
         try:
             await super().run_asgi()
         finally:
