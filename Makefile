@@ -1,5 +1,6 @@
 # make demo   set up, start the real Triton, transcribe real speech, show it, stop everything
 # make test   set up and run the tests; with PYTHONS=all also a smaller suite on each other Python that is here
+# make test-slow   the tests that `make test` leaves out: minutes each, of what its quicker tests show piece by piece
 # make constraints   renew deploy/constraints-*.txt
 # make lint   ruff, mypy, and hadolint for the images
 # make soak   ten minutes of kills, stops and starvation under load; SOAK="--minutes 30" for more
@@ -8,6 +9,7 @@
 # make trt    build every test bundle, demo model and published size with TensorRT-RTX, without a GPU: hours on two cores;
 #             TRT="--models conformer-offline --for ada --precisions fp16" for less
 # make docs   build the site from docs/ into build/site; links that lead nowhere fail
+# make session  docs/first-session.md and its pictures, by Chromium, anew
 # make release  wheel and sdist of the version in src/moulin/__init__.py into dist/, checked and tried; uploads nothing
 # make serve  serve the demo model, or another with MODEL=folder
 
@@ -20,21 +22,27 @@ PYTHON ?= $(shell for last in 12 13; do for p in python3 python3.12 python3.11 p
 # Every supported Python of this machine but the one of .venv.
 OTHER_PYTHONS = $(shell scripts/other-pythons.sh $(BIN)/python)
 PYTHONS ?=
+# Files are given to the processes in the order of tests/conftest.py, the long ones first.
+PYTEST = $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 MODEL ?=
 SOAK ?=
 ROLLING ?=
 TRT ?=
+RELEASE ?=
 
-.PHONY: demo test soak rolling clients trt constraints docs reference release lint format serve system clean
+.PHONY: demo test test-slow soak rolling clients trt constraints docs reference session release lint format serve system clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m moulin.demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 ifeq ($(PYTHONS),all)
 	@test -z "$(OTHER_PYTHONS)" || scripts/test-wheel.sh $(OTHER_PYTHONS)
 endif
+
+test-slow: $(VENV)/.test
+	$(PYTEST) -m slow $(PYTEST_ARGS)
 
 soak: $(VENV)/.test
 	$(BIN)/python scripts/soak.py $(SOAK)
@@ -51,17 +59,20 @@ trt: $(VENV)/.test
 constraints: $(BIN)/python
 	$(BIN)/python scripts/renew-constraints.py $(BIN)/python $(OTHER_PYTHONS)
 
-# In an environment of its own: nothing else needs mkdocs.
-docs: $(VENV)-docs/.docs
-	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --quiet --strict
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 # The pages of docs/reference that are written from the program.
 reference: $(VENV)/.test
 	$(BIN)/python scripts/docs-reference.py
 	$(BIN)/python scripts/licences.py
 
-release: $(VENV)/.release
-	$(BIN)/python scripts/release.py
+# On a terminal and in a browser, with the demo models; a release checks that it is still so.
+session: $(VENV)/.test $(VENV)/.release
+	$(BIN)/python scripts/first-session.py
+
+release: $(VENV)/.test $(VENV)/.release
+	$(BIN)/python scripts/release.py $(RELEASE)
 
 lint: $(VENV)/.test $(VENV)/.lint
 	$(BIN)/ruff check .
@@ -83,7 +94,7 @@ system:
 	scripts/system-packages.sh "$(PYTHON)"
 
 clean:
-	rm -rf $(VENV) $(VENV)-docs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "moulin needs Python 3.11, 3.12 or 3.13 with venv: apt-get install python3-venv" >&2; exit 1; }
@@ -118,7 +129,6 @@ $(VENV)/.release: $(BIN)/python pyproject.toml
 	$(INSTALL) '.[release]'
 	@touch $@
 
-$(VENV)-docs/.docs: pyproject.toml
-	"$(PYTHON)" -m venv $(VENV)-docs
-	$(VENV)-docs/bin/python scripts/pip-install.py '.[docs]'
+$(VENV)/.docs: $(BIN)/python pyproject.toml
+	$(INSTALL) '.[docs]'
 	@touch $@

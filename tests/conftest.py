@@ -6,6 +6,7 @@ import importlib.util
 import os
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -81,6 +82,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason=reason))
+    _long_files_first(items)
+
+
+def _long_files_first(items: list[pytest.Item]) -> None:
+    """Those that start a server, then those with many tests, so that several processes end at about the same time."""
+    starting = {item.path for item in items if item.get_closest_marker("triton")}
+    count = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path not in starting, -count[item.path], item.path))
 
 
 @pytest.hookimpl(wrapper=True)

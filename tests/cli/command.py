@@ -68,7 +68,7 @@ def moulin_here(*arguments: object) -> Finished:
     return Finished(status, out.getvalue(), err.getvalue())
 
 
-def eventually(condition: Callable[[], bool], timeout_sec: float = 30) -> bool:
+def eventually(condition: Callable[[], bool], timeout_sec: float = TIMEOUT_SEC) -> bool:
     """Whether `condition` comes true."""
     deadline = time.monotonic() + timeout_sec
     while not condition():

@@ -36,7 +36,6 @@ def test_an_offline_model_is_refused() -> None:
     assert "streaming" in done.err
 
 
-@pytest.mark.slow
 def test_runs_are_printed_and_reported(tmp_path: Path) -> None:
     to = tmp_path / "results" / "streaming.json"
     command = ["--targets", "sherpa-onnx-server", "--streams", "1,2", "--seconds", "1", "--tries", "1", "--to", str(to)]

@@ -105,9 +105,13 @@ def rows(to: Path) -> dict[str, dict[str, Any]]:
 def expect_all(to: Path, recordings: list[Recording], copies: int = COPIES) -> None:
     found = rows(to)
     assert len(found) == copies * len(recordings)
+    expect_texts(found, recordings)
+    assert not list((to / "_moulin").glob("*.tmp"))
+
+
+def expect_texts(found: dict[str, dict[str, Any]], recordings: list[Recording]) -> None:
     for id, row in found.items():
         assert row["text"] == recordings[int(id.partition("-")[2])].text, id
-    assert not list((to / "_moulin").glob("*.tmp"))
 
 
 def has_parts(to: Path, least: int, process: subprocess.Popen[bytes]) -> bool:
@@ -176,8 +180,7 @@ def test_a_job_that_is_stopped_writes_what_it_has(recordings: list[Recording], t
         assert b"Traceback" not in err
         before, done = done, len(rows(to))
         assert before < done < LONG * len(recordings)
-    bulk(long, to).expect(0)
-    expect_all(to, recordings, LONG)
+    expect_texts(rows(to), recordings)
 
 
 def test_a_full_disk(many: Path, tiny: list[Recording], tmp_path: Path) -> None:
@@ -345,10 +348,9 @@ def test_ten_thousand_files(recordings: list[Recording], tmp_path: Path) -> None
             process.communicate(timeout=TIMEOUT_SEC)
     found = rows(tmp_path / "to")
     assert len(found) == 10_000
-    # In int8 the scale of a batch depends on all that is in it: now and then a word differs.
     alike = [Counter(row["text"] for id, row in found.items() if int(id) % 14 == clip) for clip in range(14)]
     usual = sum(texts.most_common(1)[0][1] for texts in alike)
-    assert usual > 0.96 * len(found)
+    assert usual > 0.98 * len(found)
     assert max(peaks) < 1 << 30
 
 

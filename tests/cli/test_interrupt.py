@@ -11,7 +11,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +20,14 @@ import soundfile
 
 from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL
 from moulin.launch.server import TritonServer
+from moulin.launch.vital_signs import family, family_activity
 from tests.bundles import BUNDLES
 from tests.conftest import Recording
 
 from .command import MOULIN, TIMEOUT_SEC, eventually
 
-SOON_SEC = 20.0
-"""A busy machine's second; what is interrupted here would go on for minutes."""
+SOON_SEC = 40.0
+"""A busy machine's second; what is interrupted here would go on for a minute, and most of it for minutes."""
 
 
 @contextmanager
@@ -46,6 +47,20 @@ def running(*command: object, environ: dict[str, str] | None = None) -> Iterator
         process.communicate()
 
 
+def opened(process: subprocess.Popen[bytes], file: Path) -> bool:
+    """Wait until the command, or a process below it, has opened `file`."""
+
+    def is_open() -> bool:
+        for pid in family(process.pid):
+            for descriptor in Path(f"/proc/{pid}/fd").glob("*"):
+                with suppress(OSError):
+                    if descriptor.readlink() == file:
+                        return True
+        return process.poll() is not None
+
+    return eventually(is_open) and process.poll() is None
+
+
 def interrupted(process: subprocess.Popen[bytes], *, after_sec: float, times: int = 1) -> tuple[str, str, float]:
     """What it printed, and how long it took from the (last) Ctrl-C to its end."""
     time.sleep(after_sec)
@@ -60,11 +75,11 @@ def interrupted(process: subprocess.Popen[bytes], *, after_sec: float, times: in
 
 @pytest.fixture(scope="module")
 def long_wav(recordings: list[Recording], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two hours: minutes of work."""
+    """Forty minutes: a minute of work."""
     file = tmp_path_factory.mktemp("long") / "long.wav"
     block = np.concatenate([recording.waveform for recording in recordings])
     with soundfile.SoundFile(file, "w", 16000, 1) as sound:
-        for _ in range(2 * 3600 * 16000 // len(block)):
+        for _ in range(2400 * 16000 // len(block)):
             sound.write(block)
     return file
 
@@ -77,7 +92,8 @@ def test_transcribe(where: str, long_wav: Path, recordings: list[Recording], req
         server: TritonServer = request.getfixturevalue("server")
         place = ["--url", server.grpc_url]
     with running(MOULIN, "transcribe", *place, recordings[0].file, long_wav, "--format", "text") as process:
-        out, err, took_sec = interrupted(process, after_sec=6)
+        assert opened(process, long_wav), process.communicate()
+        out, err, took_sec = interrupted(process, after_sec=1)
     assert process.returncode == 130
     assert took_sec < SOON_SEC
     assert err == "Interrupted.\n"
@@ -86,7 +102,8 @@ def test_transcribe(where: str, long_wav: Path, recordings: list[Recording], req
 
 def test_stream(long_wav: Path) -> None:
     with running(MOULIN, "stream", "--model", DEMO_STREAMING_MODEL, long_wav) as process:
-        _, err, took_sec = interrupted(process, after_sec=5)
+        assert opened(process, long_wav), process.communicate()
+        _, err, took_sec = interrupted(process, after_sec=1)
     assert (process.returncode, err) == (130, "Interrupted.\n")
     assert took_sec < SOON_SEC
 
@@ -100,7 +117,8 @@ def test_bench_keeps_what_it_has(tmp_path: Path) -> None:
     line = "\n".join(f'{{"audio": "{clip.audio}", "text": "{clip.text}"}}' for clip in demo_clips())
     slow.write_text("\n".join([line] * 200))
     with running(MOULIN, *command, "--data", slow) as process:
-        _, _, took_sec = interrupted(process, after_sec=20)
+        assert eventually(lambda: family_activity(process.pid)[0] > 8 or process.poll() is not None)  # it transcribes
+        _, _, took_sec = interrupted(process, after_sec=0)
     assert process.returncode == 130
     assert took_sec < SOON_SEC
     assert '"interrupted": true' in report.read_text()

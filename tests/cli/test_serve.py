@@ -8,7 +8,6 @@ import shlex
 import signal
 import socket
 import ssl
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -347,9 +346,9 @@ def test_a_gateway_whose_port_is_taken_comes_back_later(
             taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             assert eventually(lambda: _bound(taken, host, int(port)))
             taken.listen()
-            assert eventually(lambda: "Expected the gateway to start, got exit code" in serving.err, 60)
+            assert eventually(lambda: "Expected the gateway to start, got exit code" in serving.err)
             assert client.transcribe(recordings[0].file).text != ""
-        assert eventually(lambda: answers(serving.gateway_address, "/readyz"), 60)
+        assert eventually(lambda: answers(serving.gateway_address, "/readyz"))
         assert _transcribed_by_gateway(serving, recordings[0]) != ""
         assert client.transcribe(recordings[0].file).text != ""
 
@@ -366,11 +365,9 @@ def _bound(taken: socket.socket, host: str, port: int) -> bool:
 def test_a_stopped_gateway_is_started_again_and_says_so(start: Callable[..., Serving]) -> None:
     serving = start(*SERVE)
     serving.wait_ready()
-    began = time.monotonic()
     os.kill(_gateway_pid(serving), signal.SIGSTOP)
     assert eventually(lambda: "The gateway is stopped (SIGSTOP); it is started again" in serving.err)
     assert eventually(lambda: answers(serving.gateway_address, "/readyz"))
-    assert time.monotonic() - began < 15
 
     def processes() -> dict[str, dict[str, object]]:
         found: dict[str, dict[str, object]] = httpx.get(f"http://{serving.gateway_address}/readyz").json()["processes"]

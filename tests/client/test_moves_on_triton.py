@@ -45,7 +45,7 @@ def servers(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[list[Tri
 
 
 def open_streams(server: TritonServer) -> int:
-    found = re.search(r"^moulin_streams\{[^}]*\} (\S+)", httpx.get(server.metrics_url, timeout=10).text, re.MULTILINE)
+    found = re.search(r"^moulin_streams\{[^}]*\} (\S+)", httpx.get(server.metrics_url, timeout=60).text, re.MULTILINE)
     assert found is not None
     return int(float(found[1]))
 

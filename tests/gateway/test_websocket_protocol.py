@@ -15,8 +15,12 @@ import uvicorn
 import websockets
 from websockets.frames import Frame, Opcode
 
+from moulin.gateway import received_messages
 from moulin.gateway.received_messages import ReadAhead
 from moulin.gateway.websocket_protocol import MOST_FRAMES, WebSocketProtocol
+
+MOST_AHEAD_BYTES = 2 << 20
+"""Instead of the real one, so that less has to be sent."""
 
 HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -56,9 +60,11 @@ def serving(app: Any, **settings: Any) -> Iterator[int]:
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
-    yield listener.getsockname()[1]
-    server.should_exit = True
-    thread.join(20)
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join(20)
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +138,78 @@ def test_a_client_whose_pongs_wait_behind_its_messages_is_there(impatient: int) 
             await sending
 
     asyncio.run(script())
+
+
+def connecting(port: int) -> websockets.connect:
+    return websockets.connect(f"ws://127.0.0.1:{port}", ping_interval=None, compression=None)
+
+
+class Busy:
+    """An application that echoes messages once it may: until then it works on the first."""
+
+    def __init__(self) -> None:
+        self.may_go_on = threading.Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def receive_and_work() -> Any:
+            message = await receive()
+            while message["type"] == "websocket.receive" and not self.may_go_on.is_set():
+                await asyncio.sleep(0.01)
+            return message
+
+        await echo(scope, receive_and_work, send)
+
+
+@pytest.fixture
+def little_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(received_messages, "MOST_AHEAD_BYTES", MOST_AHEAD_BYTES)
+
+
+@pytest.mark.usefixtures("little_ahead")
+def test_pings_are_answered_while_the_application_works() -> None:
+    busy = Busy()
+
+    async def script(port: int) -> None:
+        async with asyncio.timeout(60), connecting(port) as client:
+            messages = [bytes([number]) * (MOST_AHEAD_BYTES // 30) for number in range(28)]
+            for message in messages:
+                await client.send(message)
+            await (await client.ping())  # behind all of them
+            busy.may_go_on.set()
+            assert [await client.recv() for _ in messages] == messages
+
+    with serving(busy) as port:
+        asyncio.run(script(port))
+
+
+@pytest.mark.usefixtures("little_ahead")
+def test_what_is_read_ahead_is_bounded() -> None:
+    """A client that sends more than its system and the server's hold waits, and loses nothing."""
+    busy = Busy()
+
+    async def script(port: int) -> None:
+        async with asyncio.timeout(60), connecting(port) as client:
+            sent = 0
+
+            async def send_all() -> None:
+                nonlocal sent
+                for number in range(400):
+                    await client.send(bytes([number % 256]) * 50_000)
+                    sent += 1
+
+            sending = asyncio.create_task(send_all())
+            before = -1
+            while sent > before:  # until nothing more goes out
+                before = sent
+                await asyncio.sleep(0.3)
+            assert MOST_AHEAD_BYTES / 50_000 < sent < 300
+            busy.may_go_on.set()
+            heard = [await client.recv() for _ in range(400)]
+            assert [message[0] for message in heard] == [number % 256 for number in range(400)]
+            await sending
+
+    with serving(busy) as port:
+        asyncio.run(script(port))
 
 
 def test_a_client_that_answers_no_ping_is_gone(impatient: int) -> None:

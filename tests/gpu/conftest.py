@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 if "TRITON_INTERPRET" in os.environ:
-    from triton.runtime import interpreter
+    from .quick_interpreter import make_quick
 
-    # Checks of integer overflow, which a GPU does not make either, take a third of the time.
-    interpreter.interpreter_builder.options = replace(interpreter.interpreter_builder.options, sanitize_overflow=False)
+    make_quick()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

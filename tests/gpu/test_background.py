@@ -32,14 +32,14 @@ def start(owner: Owner) -> None:
 
 def join() -> None:
     for thread in threads():
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
 
 
 def test_until_there_is_nothing_left() -> None:
     owner = Owner(3)
     start(owner)
-    assert owner.done.wait(10)
+    assert owner.done.wait(60)
     join()
     assert owner.left == 0
 
@@ -48,7 +48,7 @@ def test_until_nobody_holds_the_owner() -> None:
     owner = Owner(-1)
     begun = owner.begun
     start(owner)
-    assert begun.wait(10)
+    assert begun.wait(60)
     del owner
     gc.collect()
     join()

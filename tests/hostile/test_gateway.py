@@ -60,7 +60,7 @@ def gateway() -> Iterator[tuple[str, int]]:
 
 def answered(gateway: tuple[str, int], sent: bytes) -> bytes:
     """What comes back until the gateway closes the connection, or has nothing more to say."""
-    with socket.create_connection(gateway, timeout=5) as connection:
+    with socket.create_connection(gateway, timeout=60) as connection:
         connection.sendall(sent)
         connection.shutdown(socket.SHUT_WR)
         answer = b""

@@ -179,7 +179,7 @@ def test_who_leaves_ends_the_work(tmp_path: Path) -> None:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.3):
                     await pieces_of(processes, path, max_audio_sec=20_000)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while children(server):
             assert time.monotonic() < deadline, "decoding goes on"
             await asyncio.sleep(0.01)
@@ -318,7 +318,7 @@ def test_no_more_processes_stay_than_there_are_cores() -> None:
         for _ in range(3):
             await asyncio.gather(*(pieces_of(processes, clip) for clip in clips))
             await asyncio.gather(*(leaves(processes, clip, n / 500) for n, clip in enumerate(clips)))
-        most, deadline = len(os.sched_getaffinity(0)), time.monotonic() + 5
+        most, deadline = len(os.sched_getaffinity(0)), time.monotonic() + 60
         while len(children(server)) > most:
             assert time.monotonic() < deadline, f"{len(children(server))} processes stay"
             await asyncio.sleep(0.01)
@@ -353,7 +353,7 @@ def test_a_server_that_is_busy_hears_of_the_end_later(tmp_path: Path) -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
                 await pieces_of(processes, hours, max_audio_sec=20_000)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while children(server._process.pid):
             assert time.monotonic() < deadline, "decoding goes on"
             await asyncio.sleep(0.01)

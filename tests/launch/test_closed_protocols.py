@@ -57,7 +57,7 @@ def test_an_operators_protocols_are_closed(server: TritonServer, name: str) -> N
 def test_over_http_too(server: TritonServer, path: str) -> None:
     request = urllib.request.Request(f"http://{server.http_url}/{path}", json.dumps({"log_verbose_level": 9}).encode())
     with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(request, timeout=10)
+        urllib.request.urlopen(request, timeout=60)
     assert caught.value.code == 403
     assert "restricted" in caught.value.read().decode()
 

@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import pytest
 
 from moulin.launch.backoff import Backoff
 from moulin.launch.heartbeat import Heartbeat
 from moulin.launch.liveness import Failure, LoadLiveness, ProcessLiveness
-from moulin.launch.vital_signs import Signs, session_activity, signs_of
+from moulin.launch.vital_signs import Signs, family_activity, signs_of
 from tests.cli.command import eventually
 
 
@@ -96,13 +97,25 @@ def test_signs_of_real_processes() -> None:
     command = [sys.executable, "-c", "input()"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as child:
         assert eventually(lambda: (signs := signs_of(child.pid)) is not None and signs.state == "S")
-        cpu_sec, busy = session_activity(child.pid)
+        cpu_sec, busy = family_activity(child.pid)
         assert cpu_sec >= 0
         assert not busy
         os.kill(child.pid, signal.SIGSTOP)
         assert eventually(lambda: (signs := signs_of(child.pid)) is not None and signs.state == "T")
         child.kill()
     assert signs_of(child.pid) is None
+
+
+def test_what_is_below_a_process_counts_and_nothing_else(tmp_path: Path) -> None:
+    ticks = os.sysconf("SC_CLK_TCK")
+    for pid, parent, state in ((7, 1, "S"), (8, 7, "S"), (9, 8, "R"), (10, 1, "R")):
+        (tmp_path / f"{pid}").mkdir()
+        (tmp_path / f"{pid}" / "stat").write_text(f"{pid} (a) b) {state} {parent} {'0 ' * 9}{ticks} 0 0 0")
+    assert family_activity(7, tmp_path) == (3.0, True)
+    assert family_activity(10, tmp_path) == (1.0, True)
+    (tmp_path / "9" / "stat").unlink()
+    assert family_activity(7, tmp_path) == (2.0, False)
+    assert family_activity(11, tmp_path) == (0.0, False)
 
 
 def test_a_heart_beats_in_a_threads_name() -> None:

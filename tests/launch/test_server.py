@@ -76,12 +76,12 @@ def test_starts_serves_and_leaves_nothing(tmp_path: Path) -> None:
     repository = write_model(tmp_path / "models", "echo")
     with TritonServer(repository, FREE_PORTS, on_line=lines.append) as server:
         assert not server.is_ready()
-        server.wait_ready(60)
+        server.wait_ready(300)
         assert len(_family(str(repository))) == 2
         assert _regions()
         assert server.poll() is None
         host, _, port = server.metrics_url.removeprefix("http://").removesuffix("/metrics").partition(":")
-        connection = http.client.HTTPConnection(host, int(port), timeout=5)
+        connection = http.client.HTTPConnection(host, int(port), timeout=60)
         connection.request("GET", "/metrics")
         assert connection.getresponse().status == 200
         connection.close()
@@ -102,7 +102,7 @@ def test_a_failing_initialize_is_the_reason(tmp_path: Path) -> None:
     code = initialize_with(r'raise ValueError("Expected tokens.txt in /x,\ngot none (hint: fetch it)")')
     repository = write_model(tmp_path / "models", "bad", code)
     with TritonServer(repository, FREE_PORTS) as server, pytest.raises(LaunchError) as caught:
-        server.wait_ready(60)
+        server.wait_ready(300)
     assert caught.value.message.endswith("model 'bad': ValueError: Expected tokens.txt in /x, got none")
     assert "exited with code 1" in caught.value.message
     assert caught.value.hint == "fetch it"
@@ -116,7 +116,7 @@ def test_a_broken_config_is_the_reason(tmp_path: Path) -> None:
         TritonServer(repository, FREE_PORTS) as server,
         pytest.raises(LaunchError, match='no field named "nonsense"'),
     ):
-        server.wait_ready(60)
+        server.wait_ready(300)
 
 
 @pytest.mark.triton
@@ -128,7 +128,7 @@ def test_not_ready_in_time_names_the_model(tmp_path: Path) -> None:
         pytest.raises(LaunchError, match=r"within 1\.5 s, got models still loading: slow"),
     ):
         server.wait_ready(1.5)
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 50
     assert _family(str(repository)) == []
     assert _regions() == set()
 
@@ -137,10 +137,10 @@ def test_not_ready_in_time_names_the_model(tmp_path: Path) -> None:
 def test_a_killed_server_is_noticed_and_cleared_up(tmp_path: Path) -> None:
     repository = write_model(tmp_path / "models", "echo")
     with TritonServer(repository, FREE_PORTS) as server:
-        server.wait_ready(60)
+        server.wait_ready(300)
         assert server.pid is not None
         os.kill(server.pid, signal.SIGKILL)
-        assert server.wait(10) == -signal.SIGKILL
+        assert server.wait(60) == -signal.SIGKILL
         assert _family(str(repository)) == []
         assert _regions() == set()
         with pytest.raises(LaunchError, match="ended by SIGKILL"):
@@ -153,7 +153,7 @@ def test_stubs_end_when_the_server_fails_after_loading(tmp_path: Path, busy_port
     repository = write_model(tmp_path / "models", "echo")
     options = ServerOptions(http_port=0, grpc_port=0, metrics_port=0, extra_args=(f"--grpc-port={busy_port}",))
     with TritonServer(repository, options) as server, pytest.raises(LaunchError, match="already in use"):
-        server.wait_ready(60)
+        server.wait_ready(300)
     assert _family(str(repository)) == []
     assert _regions() == set()
 
@@ -172,7 +172,7 @@ server = TritonServer(Path({str(repository)!r}), ServerOptions(http_port=0, grpc
 starter = threading.Thread(target=server.start)  # the end of the thread that starts it must not end the server
 starter.start()
 starter.join()
-{"server.wait_ready(60)" if body == "pass" else "import time; time.sleep(2)"}
+{"server.wait_ready(300)" if body == "pass" else "import time; time.sleep(2)"}
 print(server.is_ready(), server.poll(), flush=True)
 server.wait()
 """
@@ -232,7 +232,7 @@ def test_what_the_process_leaves_running_is_ended(tmp_path: Path) -> None:
     program.chmod(0o755)
     installation = dataclasses.replace(NO_INSTALLATION, binary=program)
     with TritonServer(tmp_path, FREE_PORTS, installation=installation) as server:
-        assert server.wait(10) == 3
+        assert server.wait(60) == 3
     child = server.log_tail[0].removeprefix("child ")
     assert _eventually(lambda: not Path("/proc", child).exists() or " Z " in Path("/proc", child, "stat").read_text())
 

@@ -38,7 +38,7 @@ def test_nobody_reads(pipe: tuple[int, int]) -> None:
 
     writing = threading.Thread(target=write, daemon=True)
     writing.start()
-    writing.join(10)
+    writing.join(60)
     assert not writing.is_alive()
     read = b""
     while b"left out" not in read:

@@ -17,13 +17,13 @@ from typing import Self
 from moulin.errors import LaunchError
 from moulin.launch.answers import answers
 from moulin.launch.backoff import Backoff
-from moulin.launch.liveness import Failure, ProcessLiveness
+from moulin.launch.liveness import Failure, LoadLiveness, ProcessLiveness
 from moulin.launch.supervision import SupervisionBoard
-from moulin.launch.vital_signs import signs_of
+from moulin.launch.vital_signs import family_activity, signs_of
 
 _POLL_SEC = 0.1
 _LOOK_SEC = 1.0
-_READY_SEC = 60.0
+_IDLE_START_SEC = 60.0
 _FIRST_PAUSE_SEC = 1.0
 _KILLED_SEC = 5.0
 _EXIT_GRACE_SEC = 8.0
@@ -75,7 +75,7 @@ class GatewayProcess:
     def start(self, cancelled: threading.Event | None = None) -> None:
         """Start the process, or a new one after it has ended, and wait until it answers, or `cancelled` is set.
 
-        Raises LaunchError.
+        Waits as long as it, or one of its workers, does something. Raises LaunchError.
         """
         launcher = [sys.executable, "-I", "-S", str(Path(__file__).with_name("parent_death.py")), str(os.getpid())]
         board = ["--supervision-fd", str(self._board.fd)] if self._board else []
@@ -91,8 +91,8 @@ class GatewayProcess:
             pass_fds=(self._board.fd,) if self._board else (),
         )
         self._liveness = ProcessLiveness("The gateway")
-        started = time.monotonic()
-        next_look = started
+        loading = LoadLiveness(_IDLE_START_SEC)
+        next_look = time.monotonic()
         while not answers(self._address, "/healthz", tls=self._tls):
             now = time.monotonic()
             if cancelled is not None and cancelled.is_set():
@@ -104,8 +104,11 @@ class GatewayProcess:
                 signs = signs_of(self._process.pid)
                 if signs is not None and (failure := self._liveness.observe(signs, now)):
                     raise LaunchError(f"Expected the gateway to start, got: {failure.reason}")
-            if now > started + _READY_SEC:
-                raise LaunchError(f"Expected the gateway to answer within {_READY_SEC:g} s at {self._address}")
+                if loading.observe(*family_activity(self._process.pid), now):
+                    raise LaunchError(
+                        f"Expected the gateway to answer at {self._address}, got {_IDLE_START_SEC:g} s in which it did "
+                        "nothing"
+                    )
             time.sleep(_POLL_SEC)
 
     def poll(self) -> int | None:

@@ -26,7 +26,7 @@ from moulin.launch.server_options import ServerOptions
 from moulin.launch.shared_memory import RegionOwner, sweep_orphans
 from moulin.launch.stubs import has_ended, running_stubs
 from moulin.launch.tritonserver import TritonInstallation, find_tritonserver
-from moulin.launch.vital_signs import session_activity, signs_of
+from moulin.launch.vital_signs import family_activity, signs_of
 
 _POLL_SEC = 0.1
 _LOOK_SEC = 1.0
@@ -361,7 +361,7 @@ class TritonServer:
             raise ServerFailed(
                 f"Expected tritonserver to become ready, got: {reason}", Failure("instance_ended", reason)
             )
-        if loading.is_idle(*session_activity(pid), now):
+        if loading.is_idle(*family_activity(pid), now):
             raise self._not_ready(f"to load its models, got {_IDLE_LOAD_SEC:g} s in which it did nothing for")
 
     def _not_ready(self, what: str) -> ServerFailed:

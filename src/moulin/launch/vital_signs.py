@@ -15,7 +15,7 @@ BEAT = "moulin-beat-"
 """The beginning of the name of the thread that counts; at most three digits follow."""
 
 _TICK_SEC = 1 / os.sysconf("SC_CLK_TCK")
-_STATE, _SESSION, _UTIME, _CHILDREN_STIME = 0, 3, 11, 14  # fields of /proc/PID/stat behind the program's name
+_STATE, _PARENT, _UTIME, _CHILDREN_STIME = 0, 1, 11, 14  # fields of /proc/PID/stat behind the program's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +49,24 @@ def signs_of(pid: int, proc_dir: Path = Path("/proc")) -> Signs | None:
     return Signs(fields[_STATE], _cpu_sec(fields), bool({"R", "D"} & set(states)), beat)
 
 
-def session_activity(session: int, proc_dir: Path = Path("/proc")) -> tuple[float, bool]:
-    """CPU seconds of all processes of a session, and whether one of them is busy."""
-    cpu_sec, busy = 0.0, False
+def family(pid: int, proc_dir: Path = Path("/proc")) -> dict[int, list[str]]:
+    """A process and all below it: process ids, and the fields of their `stat` as `stat_fields` gives them."""
+    by_parent: dict[int, list[int]] = {}
+    found: dict[int, list[str]] = {}
     for process in proc_dir.glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            fields = stat_fields(process)
-            if fields[_SESSION] == str(session):
-                cpu_sec += _cpu_sec(fields)
-                busy |= fields[_STATE] in "RD"
-    return cpu_sec, busy
+            fields = found[int(process.name)] = stat_fields(process)
+            by_parent.setdefault(int(fields[_PARENT]), []).append(int(process.name))
+    members = [pid] if pid in found else []
+    for member in members:
+        members += by_parent.get(member, [])
+    return {member: found[member] for member in members}
+
+
+def family_activity(pid: int, proc_dir: Path = Path("/proc")) -> tuple[float, bool]:
+    """CPU seconds of a process and of all below it, and whether one of them is busy."""
+    members = family(pid, proc_dir).values()
+    return sum(map(_cpu_sec, members)), any(fields[_STATE] in "RD" for fields in members)
 
 
 def stat_fields(process: Path) -> list[str]:

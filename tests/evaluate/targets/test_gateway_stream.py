@@ -31,7 +31,7 @@ def session(
         async with serve(handle, "127.0.0.1", 0) as server:
             host, port = next(iter(server.sockets)).getsockname()[:2]
             connection = stream_at(f"ws://{host}:{port}#my model", settings).connect([clip], 0)
-            (record,) = await asyncio.wait_for(run_once(connection, [clip], 1), 20)
+            (record,) = await asyncio.wait_for(run_once(connection, [clip], 1), 120)
             await connection.close()
         return record
 

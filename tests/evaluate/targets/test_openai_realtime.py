@@ -42,7 +42,7 @@ def session(handle: Callable[[ServerConnection], Awaitable[None]], *, api_key: s
             clips = [clip()]
             connection = running.connect(clips, 0)
             assert isinstance(connection, RealtimeConnection)
-            (record,) = await asyncio.wait_for(run_once(connection, clips, 1), 20)
+            (record,) = await asyncio.wait_for(run_once(connection, clips, 1), 120)
             await connection.close()
         return record
 

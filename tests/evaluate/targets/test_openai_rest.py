@@ -73,7 +73,7 @@ def outcomes(service: Service, count: int, *, workers: int = 1, api_key: str = "
         clips = [clip(str(number)) for number in range(count)]
         connection = RestConnection(f"http://{host}:{port}#digits", api_key, clips)
         async with server:
-            records = await asyncio.wait_for(run_once(connection, clips, workers), 20)
+            records = await asyncio.wait_for(run_once(connection, clips, workers), 120)
             await connection.close()
         assert connection.num_requests == count
         return [record.text or record.failure for record in records]

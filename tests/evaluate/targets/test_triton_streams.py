@@ -241,7 +241,7 @@ async def over_http(replies: list[list[bytes]]) -> list[tuple[bytes, str | None]
                 answered.set()
 
             wire.request(request.before + wire.serialize_id(number) + request.after, done)
-            await asyncio.wait_for(answered.wait(), 10)
+            await asyncio.wait_for(answered.wait(), 60)
         await wire.close()
     return answers
 
@@ -274,7 +274,7 @@ def test_http_where_nobody_listens() -> None:
 
         wire = HttpWire("127.0.0.1:1")
         wire.request(b"", done)
-        await asyncio.wait_for(answered.wait(), 10)
+        await asyncio.wait_for(answered.wait(), 60)
         await wire.close()
         return failures
 
