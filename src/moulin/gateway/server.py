@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from types import FrameType
+from typing import Any, cast
 
 import uvicorn
 
@@ -83,14 +84,14 @@ class DrainingServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=[])
-        config = self.config
         new_protocol = partial(
-            config.http_protocol_class,
-            config=config,  # type: ignore[arg-type]
+            cast(Any, self.config.http_protocol_class),
+            config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,
         )
-        self.servers = [AcceptLoop(each, new_protocol, config.ssl) for each in sockets or []]  # type: ignore[misc]
+        accepting: list[Any] = [AcceptLoop(each, new_protocol, self.config.ssl) for each in sockets or []]
+        self.servers = accepting
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await self._drain(sockets or [])
