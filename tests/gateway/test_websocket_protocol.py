@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -219,3 +221,19 @@ def test_a_client_that_answers_no_ping_is_gone(impatient: int) -> None:
         while chunk := connection.recv(1 << 16):
             received += chunk
     assert b"keepalive ping timeout" in received
+
+
+def test_over_tls() -> None:
+    tls = Path(__file__).parent.parent / "data" / "tls"
+    certificate, key = str(tls / "certificate.pem"), str(tls / "key.pem")
+
+    async def script(port: int) -> None:
+        context = ssl.create_default_context(cafile=certificate)
+        context.check_hostname = False
+        async with asyncio.timeout(60), websockets.connect(f"wss://127.0.0.1:{port}", ssl=context) as client:
+            await (await client.ping())
+            await client.send("ä" * 100_000)
+            assert await client.recv() == "ä" * 100_000
+
+    with serving(echo, ssl_certfile=certificate, ssl_keyfile=key) as port:
+        asyncio.run(script(port))
