@@ -70,7 +70,8 @@ def run(settings: GatewaySettings, listener: socket.socket) -> None:
     gc.freeze()  # what is imported is here to stay
     gc.set_threshold(*_GARBAGE)
     server = DrainingServer(server_config(settings, connections), settings.drain_sec)
-    with _not_raised_again():
+    with _not_raised_again() as told:
+        server.told_of_signals = told
         server.run([BoundedListener(listener, connections)])
 
 
@@ -81,9 +82,13 @@ class DrainingServer(uvicorn.Server):
         """Riva's server, too, is told to stop; its own time is in the settings."""
         super().__init__(config)
         self._drain_sec = drain_sec
+        self.told_of_signals = -1
+        """The descriptor that this process tells of its signals, which uvloop would take for itself."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=[])
+        if self.told_of_signals >= 0:  # handlers run in uvicorn's next tick
+            signal.set_wakeup_fd(self.told_of_signals, warn_on_full_buffer=False)
         new_protocol = partial(
             cast(Any, self.config.http_protocol_class),
             config=self.config,
@@ -121,16 +126,20 @@ class DrainingServer(uvicorn.Server):
 
 
 @contextmanager
-def _not_raised_again() -> Iterator[None]:
+def _not_raised_again() -> Iterator[int]:
     """Ignore SIGINT and SIGTERM outside uvicorn's own handlers: uvicorn restores these after serving and raises the
-    signal that stopped it once more, which must not count as a second Ctrl-C."""
+    signal that stopped it once more, which must not count as a second Ctrl-C. Gives the descriptor that is told of
+    signals, or -1."""
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield -1
         return
+    told = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(told, warn_on_full_buffer=False)
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield told
     finally:
+        signal.set_wakeup_fd(told, warn_on_full_buffer=False)
         for number, handler in before.items():
             signal.signal(number, handler)
 
