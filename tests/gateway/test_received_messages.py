@@ -29,7 +29,7 @@ def run(script: Coroutine[Any, Any, None]) -> None:
     asyncio.run(limited())
 
 
-def opened(ahead: ReadAhead | None = None) -> tuple[ReceivedMessages, list[str]]:
+def opened(ahead: ReadAhead | None = None) -> tuple[Any, list[str]]:
     """A queue, and what it has done to the reading."""
     done: list[str] = []
     queue = ReceivedMessages(ahead or ReadAhead(ALL), lambda: done.append("pause"), lambda: done.append("resume"))
@@ -42,7 +42,7 @@ def test_messages_come_in_order() -> None:
         for number in range(3):
             queue.put_nowait({**MESSAGE, "bytes": bytes([number])})
         taken = [await queue.get(1.0) for _ in range(3)]
-        assert [message["bytes"] for message in taken if message] == [b"\0", b"\1", b"\2"]  # type: ignore[typeddict-item]
+        assert [message["bytes"] for message in taken if message] == [b"\0", b"\1", b"\2"]
 
     run(script())
 

@@ -16,7 +16,7 @@ LIMIT = 1 << 20
 
 def cut(data: bytes, piece: int | None = None) -> list[tuple[bool, bytes] | bytes]:
     cutter = FrameCutter(LIMIT)
-    found = []
+    found: list[tuple[bool, bytes] | Other] = []
     for begin in range(0, len(data), piece or len(data)):
         found += cutter.cut(data[begin : begin + (piece or len(data))])
     return [each.data if isinstance(each, Other) else each for each in found]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +17,12 @@ import uvicorn
 import websockets
 from websockets.frames import Frame, Opcode
 
-from moulin.gateway.received_messages import ALL_AHEAD_BYTES, MOST_AHEAD_BYTES, ReadAhead
+from moulin.gateway import received_messages
+from moulin.gateway.received_messages import ReadAhead
 from moulin.gateway.websocket_protocol import MOST_FRAMES, WebSocketProtocol
+
+MOST_AHEAD_BYTES = 2 << 20
+"""Instead of the real one, so that less has to be sent."""
 
 HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -42,9 +48,9 @@ async def slow_echo(scope: Any, receive: Any, send: Any) -> None:
 
 
 @contextmanager
-def serving(app: Any, *, ahead_bytes: int = ALL_AHEAD_BYTES, **settings: Any) -> Iterator[int]:
+def serving(app: Any, **settings: Any) -> Iterator[int]:
     listener = socket.create_server(("127.0.0.1", 0))
-    protocol = partial(WebSocketProtocol, ReadAhead(ahead_bytes))
+    protocol = partial(WebSocketProtocol, ReadAhead())
     config = uvicorn.Config(
         app,
         loop="uvloop",
@@ -171,12 +177,18 @@ class Busy:
         await echo(scope, receive_and_work, send)
 
 
+@pytest.fixture
+def little_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(received_messages, "MOST_AHEAD_BYTES", MOST_AHEAD_BYTES)
+
+
+@pytest.mark.usefixtures("little_ahead")
 def test_pings_are_answered_while_the_application_works() -> None:
     busy = Busy()
 
     async def script(port: int) -> None:
         async with asyncio.timeout(60), connecting(port) as client:
-            messages = [bytes([number]) * 500_000 for number in range(MOST_AHEAD_BYTES // 500_000 // 2)]
+            messages = [bytes([number]) * (MOST_AHEAD_BYTES // 30) for number in range(28)]
             for message in messages:
                 await client.send(message)
             await (await client.ping())  # behind all of them
@@ -187,9 +199,10 @@ def test_pings_are_answered_while_the_application_works() -> None:
         asyncio.run(script(port))
 
 
+@pytest.mark.usefixtures("little_ahead")
 def test_what_is_read_ahead_is_bounded() -> None:
     """A client that sends more than its system and the server's hold waits, and loses nothing."""
-    busy, ahead_bytes = Busy(), 2 << 20
+    busy = Busy()
 
     async def script(port: int) -> None:
         async with asyncio.timeout(60), connecting(port) as client:
@@ -206,13 +219,13 @@ def test_what_is_read_ahead_is_bounded() -> None:
             while sent > before:  # until nothing more goes out
                 before = sent
                 await asyncio.sleep(0.3)
-            assert ahead_bytes / 50_000 < sent < 300
+            assert MOST_AHEAD_BYTES / 50_000 < sent < 300
             busy.may_go_on.set()
             heard = [await client.recv() for _ in range(400)]
             assert [message[0] for message in heard] == [number % 256 for number in range(400)]
             await sending
 
-    with serving(busy, ahead_bytes=ahead_bytes) as port:
+    with serving(busy) as port:
         asyncio.run(script(port))
 
 
@@ -223,3 +236,19 @@ def test_a_client_that_answers_no_ping_is_gone(impatient: int) -> None:
         while chunk := connection.recv(1 << 16):
             received += chunk
     assert b"keepalive ping timeout" in received
+
+
+def test_over_tls() -> None:
+    tls = Path(__file__).parent.parent / "data" / "tls"
+    certificate, key = str(tls / "certificate.pem"), str(tls / "key.pem")
+
+    async def script(port: int) -> None:
+        context = ssl.create_default_context(cafile=certificate)
+        context.check_hostname = False
+        async with asyncio.timeout(60), websockets.connect(f"wss://127.0.0.1:{port}", ssl=context) as client:
+            await (await client.ping())
+            await client.send("ä" * 100_000)
+            assert await client.recv() == "ä" * 100_000
+
+    with serving(echo, ssl_certfile=certificate, ssl_keyfile=key) as port:
+        asyncio.run(script(port))

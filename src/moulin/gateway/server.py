@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from types import FrameType
+from typing import Any, cast
 
 import uvicorn
 
@@ -69,7 +70,8 @@ def run(settings: GatewaySettings, listener: socket.socket) -> None:
     gc.freeze()  # what is imported is here to stay
     gc.set_threshold(*_GARBAGE)
     server = DrainingServer(server_config(settings, connections), settings.drain_sec)
-    with _not_raised_again():
+    with _not_raised_again() as told:
+        server.told_of_signals = told
         server.run([BoundedListener(listener, connections)])
 
 
@@ -80,17 +82,21 @@ class DrainingServer(uvicorn.Server):
         """Riva's server, too, is told to stop; its own time is in the settings."""
         super().__init__(config)
         self._drain_sec = drain_sec
+        self.told_of_signals = -1
+        """The descriptor that this process tells of its signals, which uvloop would take for itself."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=[])
-        config = self.config
+        if self.told_of_signals >= 0:  # handlers run in uvicorn's next tick
+            signal.set_wakeup_fd(self.told_of_signals, warn_on_full_buffer=False)
         new_protocol = partial(
-            config.http_protocol_class,
-            config=config,  # type: ignore[arg-type]
+            cast(Any, self.config.http_protocol_class),
+            config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,
         )
-        self.servers = [AcceptLoop(each, new_protocol, config.ssl) for each in sockets or []]  # type: ignore[misc]
+        accepting: list[Any] = [AcceptLoop(each, new_protocol, self.config.ssl) for each in sockets or []]
+        self.servers = accepting
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await self._drain(sockets or [])
@@ -120,16 +126,20 @@ class DrainingServer(uvicorn.Server):
 
 
 @contextmanager
-def _not_raised_again() -> Iterator[None]:
+def _not_raised_again() -> Iterator[int]:
     """Ignore SIGINT and SIGTERM outside uvicorn's own handlers: uvicorn restores these after serving and raises the
-    signal that stopped it once more, which must not count as a second Ctrl-C."""
+    signal that stopped it once more, which must not count as a second Ctrl-C. Gives the descriptor that is told of
+    signals, or -1."""
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield -1
         return
+    told = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(told, warn_on_full_buffer=False)
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield told
     finally:
+        signal.set_wakeup_fd(told, warn_on_full_buffer=False)
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -10,7 +10,9 @@ between.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import socket
+from asyncio.transports import BaseTransport
+from typing import Any, cast
 
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.utils import ClientDisconnected
@@ -25,6 +27,10 @@ MOST_FRAMES = 10_000
 """Frames of one message. Its size is bounded by the library; frames may be empty, and each takes memory."""
 
 EXTENSION = "moulin.websocket"
+
+_RECEIVE_BUFFER_BYTES = 256 << 10
+"""The system's buffer, in which pings wait behind the messages of a client that sends faster than it is heard. Usually
+it grows to some megabytes, minutes of audio."""
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
@@ -43,7 +49,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     # ----------------------------------------------------------------------------------------------- to the application
 
     async def run_asgi(self) -> None:
-        self.scope["extensions"][EXTENSION] = self  # type: ignore[index,typeddict-unknown-key]
+        cast(Any, self.scope)["extensions"][EXTENSION] = self
         try:
             await super().run_asgi()
         finally:
@@ -86,6 +92,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 super().data_received(frame.data)
             elif self.conn.state is OPEN:
                 self._put(frame[1], is_text=frame[0])
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        super().connection_made(transport)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
