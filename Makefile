@@ -9,6 +9,7 @@
 # make trt    build every test bundle, demo model and published size with TensorRT-RTX, without a GPU: hours on two cores;
 #             TRT="--models conformer-offline --for ada --precisions fp16" for less
 # make docs   build the site from docs/ into build/site; links that lead nowhere fail
+# make session  docs/first-session.md and its pictures, by Chromium, anew
 # make release  wheel and sdist of the version in src/moulin/__init__.py into dist/, checked and tried; uploads nothing
 # make serve  serve the demo model, or another with MODEL=folder
 
@@ -27,8 +28,9 @@ MODEL ?=
 SOAK ?=
 ROLLING ?=
 TRT ?=
+RELEASE ?=
 
-.PHONY: demo test test-slow soak rolling clients trt constraints docs reference release lint format serve system clean
+.PHONY: demo test test-slow soak rolling clients trt constraints docs reference session release lint format serve system clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m moulin.demo
@@ -57,17 +59,20 @@ trt: $(VENV)/.test
 constraints: $(BIN)/python
 	$(BIN)/python scripts/renew-constraints.py $(BIN)/python $(OTHER_PYTHONS)
 
-# In an environment of its own: nothing else needs mkdocs.
-docs: $(VENV)-docs/.docs
-	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --quiet --strict
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 # The pages of docs/reference that are written from the program.
 reference: $(VENV)/.test
 	$(BIN)/python scripts/docs-reference.py
 	$(BIN)/python scripts/licences.py
 
-release: $(VENV)/.release
-	$(BIN)/python scripts/release.py
+# On a terminal and in a browser, with the demo models; a release checks that it is still so.
+session: $(VENV)/.test $(VENV)/.release
+	$(BIN)/python scripts/first-session.py
+
+release: $(VENV)/.test $(VENV)/.release
+	$(BIN)/python scripts/release.py $(RELEASE)
 
 lint: $(VENV)/.test $(VENV)/.lint
 	$(BIN)/ruff check .
@@ -89,7 +94,7 @@ system:
 	scripts/system-packages.sh "$(PYTHON)"
 
 clean:
-	rm -rf $(VENV) $(VENV)-docs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "moulin needs Python 3.11, 3.12 or 3.13 with venv: apt-get install python3-venv" >&2; exit 1; }
@@ -124,7 +129,6 @@ $(VENV)/.release: $(BIN)/python pyproject.toml
 	$(INSTALL) '.[release]'
 	@touch $@
 
-$(VENV)-docs/.docs: pyproject.toml
-	"$(PYTHON)" -m venv $(VENV)-docs
-	$(VENV)-docs/bin/python scripts/pip-install.py '.[docs]'
+$(VENV)/.docs: $(BIN)/python pyproject.toml
+	$(INSTALL) '.[docs]'
 	@touch $@

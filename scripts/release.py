@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Makes a release in dist/: wheel and sdist, checked, and tried in a clean environment. Nothing is uploaded.
 
-    python scripts/release.py            # the version is in src/moulin/__init__.py
+    python scripts/release.py               # the version is in src/moulin/__init__.py
+    python scripts/release.py --rehearse    # whatever is uncommitted or unreleased: that it would come to its end
 
-It ends with what is left to do by hand: the tag, and the names of the images.
+It ends with what is left to do by hand: the tag, and the names of the images. A release also looks whether
+docs/first-session.md shows a first session as it is now, which takes Chromium.
 """
 
 from __future__ import annotations
@@ -29,11 +31,13 @@ class NotReady(SystemExit):
 
 def main() -> None:
     version = version_of(ROOT)
-    expect_changelog(ROOT, version)
-    if changed := _output("git", "status", "--porcelain"):
-        raise NotReady(f"Expected all to be committed, got\n{changed}")
+    if sys.argv[1:] != ["--rehearse"]:
+        expect_changelog(ROOT, version)
+        if changed := _output("git", "status", "--porcelain"):
+            raise NotReady(f"Expected all to be committed, got\n{changed}")
+        _run(sys.executable, ROOT / "scripts" / "first-session.py", "--check")
     shutil.rmtree(DIST, ignore_errors=True)
-    _run(sys.executable, "-m", "build", "--outdir", DIST, ROOT)
+    _run(sys.executable, "-m", "build", "--no-isolation", "--outdir", DIST, ROOT)
     _run(sys.executable, "-m", "twine", "check", "--strict", *DIST.iterdir())
     wheel, sdist = DIST / f"moulin-{version}-py3-none-any.whl", DIST / f"moulin-{version}.tar.gz"
     expect_contents(wheel, sdist)
@@ -83,7 +87,7 @@ def try_installed(wheel: Path, version: str) -> None:
     with tempfile.TemporaryDirectory(prefix="moulin-release-") as folder:
         _run(sys.executable, "-m", "venv", folder)
         python = Path(folder) / "bin" / "python"
-        _run(python, ROOT / "scripts" / "pip-install.py", f"{wheel}[engine]")
+        _run(python, ROOT / "scripts" / "pip-install.py", "--no-compile", f"{wheel}[engine]")
         said = _output(str(python.with_name("moulin")), "--version")
         if said != f"moulin {version}":
             raise NotReady(f"Expected the installed command to be moulin {version}, got {said!r}")

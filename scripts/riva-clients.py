@@ -12,23 +12,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import wave
 from collections.abc import Iterator
 from importlib.metadata import version
-from typing import Any
 
-_PIECE_SEC = 0.02
-_PAUSE_SEC = 2.0
-"""Silence behind the recording, by which a client that goes on knows that speech has ended."""
-
-
-def _pieces(file: str) -> tuple[int, list[bytes]]:
-    """The rate in Hz, and samples in 16 bits."""
-    with wave.open(file) as recording:
-        rate, data = recording.getframerate(), recording.readframes(recording.getnframes())
-    data += bytes(2 * round(_PAUSE_SEC * rate))
-    size = 2 * round(_PIECE_SEC * rate)
-    return rate, [data[at : at + size] for at in range(0, len(data), size)]
+from speaking import spoken_pieces, spoken_to_pipecat
 
 
 def _riva(server: str, file: str) -> Iterator[tuple[str, str]]:
@@ -36,7 +23,7 @@ def _riva(server: str, file: str) -> Iterator[tuple[str, str]]:
     import riva.client
 
     service = riva.client.ASRService(riva.client.Auth(uri=server))
-    rate, pieces = _pieces(file)
+    rate, pieces = spoken_pieces(file)
     config = riva.client.RecognitionConfig(encoding="LINEAR_PCM", sample_rate_hertz=rate, language_code="en-US")
     for result in service.offline_recognize(b"".join(pieces), config).results:
         yield "recording", result.alternatives[0].transcript
@@ -50,7 +37,7 @@ async def _livekit(server: str, file: str) -> list[tuple[str, str]]:
     from livekit import rtc
     from livekit.plugins import nvidia
 
-    rate, pieces = _pieces(file)
+    rate, pieces = spoken_pieces(file)
     async with asyncio.timeout(60):
         stream = nvidia.STT(server=server, use_ssl=False, api_key="unused").stream()
         for piece in pieces:
@@ -64,40 +51,12 @@ async def _livekit(server: str, file: str) -> list[tuple[str, str]]:
 
 async def _pipecat(server: str, file: str, *, segmented: bool) -> list[tuple[str, str]]:
     """The service for streams or the one for segments, with its usual settings."""
-    from pipecat.frames import frames
-    from pipecat.pipeline.pipeline import Pipeline
-    from pipecat.pipeline.runner import PipelineRunner
-    from pipecat.pipeline.task import PipelineParams, PipelineTask
-    from pipecat.processors.frame_processor import FrameProcessor
     from pipecat.services.nvidia import stt
 
-    heard: list[tuple[str, str]] = []
-
-    class Heard(FrameProcessor):  # type: ignore[misc]
-        async def process_frame(self, frame: Any, direction: Any) -> None:
-            await super().process_frame(frame, direction)
-            if isinstance(frame, frames.TranscriptionFrame | frames.InterimTranscriptionFrame):
-                heard.append((type(frame).__name__, frame.text))
-            await self.push_frame(frame, direction)
-
-    rate, pieces = _pieces(file)
+    rate, pieces = spoken_pieces(file)
     kind = stt.NvidiaSegmentedSTTService if segmented else stt.NvidiaSTTService
     service = kind(api_key="unused", server=server, use_ssl=False, sample_rate=rate)
-    task = PipelineTask(Pipeline([service, Heard()]), params=PipelineParams(audio_in_sample_rate=rate))
-
-    async def speak() -> None:
-        await asyncio.sleep(1)
-        await task.queue_frame(frames.VADUserStartedSpeakingFrame())
-        for piece in pieces:
-            await task.queue_frame(frames.InputAudioRawFrame(audio=piece, sample_rate=rate, num_channels=1))
-            await asyncio.sleep(_PIECE_SEC / 2)
-        await task.queue_frame(frames.VADUserStoppedSpeakingFrame())
-        await asyncio.sleep(3)
-        await task.queue_frame(frames.EndFrame())
-
-    async with asyncio.timeout(60):
-        await asyncio.gather(PipelineRunner(handle_sigint=False).run(task), speak())
-    return heard
+    return await spoken_to_pipecat(service, rate, pieces)
 
 
 def main() -> None:

@@ -412,7 +412,8 @@ def judge(load: Load, story: Story, gateways: list[Member], options: argparse.Na
         counts["streams moved" if moved else "streams that did not move"] += 1
         counts["moves"] += moved
         faults += wrong(heard, moved)
-    pauses = {each.what: longest_pause(load, each) for each in story.happenings}
+    longest = {each.what: longest_pause(load, each) for each in story.happenings}
+    pauses = {what: pause for what, (pause, _) in longest.items()}
     limits = {"kill server": options.pause_sec, "stop server": options.stop_pause_sec}
     for what, pause in pauses.items():
         for begins, limit in limits.items():
@@ -423,6 +424,7 @@ def judge(load: Load, story: Story, gateways: list[Member], options: argparse.Na
         "uploads": options.uploads,
         "counts": dict(sorted(counts.items())),
         "longest pause sec": pauses,
+        "which began after sec": {what: after for what, (_, after) in longest.items()},
         "ended after sec": {each.what: each.detail["ended_sec"] for each in story.happenings if each.detail},
         "load average": [round(number, 1) for number in os.getloadavg()],
         "faults": [fault for fault in faults if fault not in own],
@@ -451,9 +453,16 @@ def errors(said: str, heard: str) -> int:
     return count_word_errors(said, heard, normalize=digits_spelled_alike).errors
 
 
-def longest_pause(load: Load, happening: Happening) -> float:
-    pauses = [sec for heard in load.streams for at, sec in heard.pongs if happening.at - 1.0 <= at <= happening.until]
-    return round(max(pauses, default=0.0), 2)
+def longest_pause(load: Load, happening: Happening) -> tuple[float, float]:
+    """The pause, and when after the happening its chunk was sent."""
+    pauses = [
+        (sec, at - happening.at)
+        for heard in load.streams
+        for at, sec in heard.pongs
+        if happening.at - 1.0 <= at <= happening.until
+    ]
+    pause, after = max(pauses, default=(0.0, 0.0))
+    return round(pause, 2), round(after, 2)
 
 
 async def roll(options: argparse.Namespace) -> dict[str, Any]:

@@ -55,3 +55,10 @@ def test_text() -> None:
 def test_a_file_gets_the_date_too(monkeypatch: pytest.MonkeyPatch, is_terminal: bool, time: str) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
     assert re.fullmatch(time, formatter("text").format(record("x")))
+
+
+def test_a_line_on_a_terminal_takes_the_place_of_anothers_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    line = formatter("text", clears_line=True).format(record("Listening"))
+    assert re.fullmatch(r"\r\x1b\[2K\d\d:\d\d:\d\d Listening", line)
+    assert formatter("json", clears_line=True).format(record("Listening")).startswith("{")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from moulin.processor import this_processor
+from moulin.processor import Processor, num_cores, this_processor
 
 ZEN4 = "processor\t: 0\nmodel name\t: AMD EPYC 9654\nflags\t\t: fpu fma avx2 avx512f avx512_vnni avx512_bf16\n"
 SAPPHIRE = "model name\t: Intel(R) Xeon(R) Platinum 8480+\nflags\t\t: avx2 avx512f avx512_bf16 amx_bf16 amx_int8\n"
@@ -38,3 +39,32 @@ def test_without_cpuinfo(tmp_path: Path) -> None:
 
 def test_this_machine() -> None:
     assert this_processor().flags
+
+
+BARE, VIRTUAL = (Processor("", frozenset(flags)) for flags in ([], ["hypervisor"]))
+
+
+@pytest.mark.parametrize(
+    ("siblings", "processor", "cores"),
+    [
+        (["0", "1", "2", "3"], BARE, 4),
+        (["0", "1", "2", "3"], VIRTUAL, 2),  # which two are one core it does not say
+        (["0", "1", "2"], VIRTUAL, 2),
+        (["0"], VIRTUAL, 1),
+        (["0-1", "0-1", "2-3", "2-3"], VIRTUAL, 2),
+        (["0,2", "1", "0,2"], BARE, 2),
+        ([None, None], BARE, 2),  # as where /sys is not mounted
+    ],
+)
+def test_cores(tmp_path: Path, siblings: list[str | None], processor: Processor, cores: int) -> None:
+    for cpu, line in enumerate(siblings):
+        folder = tmp_path / f"cpu{cpu}" / "topology"
+        folder.mkdir(parents=True)
+        if line is not None:
+            # An old kernel has the other name alone.
+            (folder / ("thread_siblings_list" if cpu == 0 else "core_cpus_list")).write_text(f"{line}\n")
+    assert num_cores(range(len(siblings)), processor=processor, topology=tmp_path) == cores
+
+
+def test_cores_here() -> None:
+    assert 1 <= num_cores() <= len(os.sched_getaffinity(0))

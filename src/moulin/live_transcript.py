@@ -42,6 +42,8 @@ class Segment:
 
     def placed(self, first_number: int, start_sec: float) -> Segment:
         """The segment of a stream that begins at `start_sec` of a longer one, with its number and times there."""
+        if not first_number and not start_sec:
+            return self  # as in most streams: live updates have the words of every open segment
         others = tuple(replace(other, words=_placed(other.words, start_sec)) for other in self.alternatives)
         number, words = self.number + first_number, _placed(self.words, start_sec)
         return replace(self, number=number, words=words, alternatives=others)
@@ -83,6 +85,8 @@ class StreamUpdate:
     def placed(self, first_number: int, start_sec: float) -> StreamUpdate:
         """The update of a stream that begins at `start_sec` of a longer one, as one of that, in which `first_number` is
         the number of its first segment."""
+        if not first_number and not start_sec:
+            return self
         segments = tuple(segment.placed(first_number, start_sec) for segment in self.segments)
         return replace(self, segments=segments, duration_sec=round(self.duration_sec + start_sec, 3))
 
@@ -148,7 +152,11 @@ class LiveTranscript:
 
 
 def _placed(words: tuple[Word, ...], start_sec: float) -> tuple[Word, ...]:
-    return tuple(
-        replace(word, start_sec=round(word.start_sec + start_sec, 3), end_sec=round(word.end_sec + start_sec, 3))
-        for word in words
-    )
+    return tuple(_placed_word(word, start_sec) for word in words)
+
+
+def _placed_word(word: Word, start_sec: float) -> Word:
+    start, end = round(word.start_sec + start_sec, 3), round(word.end_sec + start_sec, 3)
+    if type(word) is Word:  # `replace` takes six times as long, and updates have all words of the open segment
+        return Word(word.word, start, end, word.confidence)
+    return replace(word, start_sec=start, end_sec=end)

@@ -12,10 +12,13 @@ from moulin.quoting import bounded, cut
 
 LogFormat = Literal["text", "json"]
 
+CLEAR_LINE = "\r\x1b[2K"
+"""What empties a terminal's line."""
+
 _USUAL = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", "color_message", "about"}
 """Attributes of every log record; others come from `extra`."""
 
-_SHOWN = ("duration_ms", "model", "audio_sec", "key", "request_id")
+_SHOWN = ("duration_ms", "model", "audio_sec", "moves", "key", "request_id")
 """Of those the ones that a line of text has too."""
 
 _MOST_BYTES = 16_000
@@ -23,9 +26,13 @@ _MOST_BYTES = 16_000
 _MOST_VALUE = 2000
 
 
-def formatter(form: LogFormat) -> logging.Formatter:
-    """For standard error: a terminal is shown the time of day, whatever else reads it gets the date too."""
-    return JsonFormatter() if form == "json" else TextFormatter(with_date=not sys.stderr.isatty())
+def formatter(form: LogFormat, *, clears_line: bool = False) -> logging.Formatter:
+    """For standard error: a terminal is shown the time of day, whatever else reads it gets the date too. Where another
+    process may show its progress on the same terminal, `clears_line`."""
+    if form == "json":
+        return JsonFormatter()
+    on_terminal = sys.stderr.isatty()
+    return TextFormatter(with_date=not on_terminal, clears_line=clears_line and on_terminal)
 
 
 class JsonFormatter(logging.Formatter):
@@ -45,16 +52,20 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """A line with the time, the message and the most important fields."""
+    """A line with the time, the message and the most important fields.
 
-    def __init__(self, *, with_date: bool = False) -> None:
+    With `clears_line` it takes the place of what stands on the terminal's line so far.
+    """
+
+    def __init__(self, *, with_date: bool = False, clears_line: bool = False) -> None:
         date = "%Y-%m-%dT%H:%M:%S%z" if with_date else "%H:%M:%S"
         super().__init__("%(asctime)s %(message)s%(about)s", date)
+        self._before = CLEAR_LINE if clears_line else ""
 
     def format(self, record: logging.LogRecord) -> str:
         extra = _extra(record)
         record.about = "".join(f"  {name}={_short(extra[name])}" for name in _SHOWN if name in extra)
-        return bounded(super().format(record), _MOST_BYTES)
+        return self._before + bounded(super().format(record), _MOST_BYTES)
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """The line before an exception's traceback, as one line: what a client sent must not look like another."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -41,6 +42,11 @@ class Processor:
         """Whether there are instructions for products of eight-bit integers."""
         return bool(self.flags & {"avx512_vnni", "avx_vnni", "amx_int8", "i8mm"})
 
+    @property
+    def is_virtual(self) -> bool:
+        """Whether this is a virtual machine that says so, as those on x86-64 do."""
+        return "hypervisor" in self.flags
+
     def __str__(self) -> str:
         known = [name for flag, name in _FLAGS.items() if flag in self.flags]
         return f"{self.name} ({', '.join(known) or 'no vector instructions that moulin knows'})"
@@ -55,6 +61,34 @@ def this_processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> Processor:
         fields = {}
     flags = fields.get("flags") or fields.get("Features") or ""
     return Processor(fields.get("model name") or platform.machine(), frozenset(flags.split()))
+
+
+def num_cores(
+    cpus: Collection[int] | None = None,
+    *,
+    processor: Processor | None = None,
+    topology: Path = Path("/sys/devices/system/cpu"),
+) -> int:
+    """Cores behind `cpus`, by default those that this process may run on.
+
+    Two CPUs may be one core, whose threads slow each other down. Most virtual machines that are given such pairs do not
+    say so: where one shows no pair at all, every two of its CPUs are taken for a core.
+    """
+    cpus = os.sched_getaffinity(0) if cpus is None else cpus
+    pairs = {_siblings(cpu, topology) for cpu in cpus}
+    if len(pairs) == len(cpus) and (processor or this_processor()).is_virtual:
+        return -(-len(cpus) // 2)
+    return len(pairs)
+
+
+def _siblings(cpu: int, topology: Path) -> str:
+    """The CPUs of the core that `cpu` is of, as Linux lists them; `cpu` alone where it does not."""
+    for name in ("core_cpus_list", "thread_siblings_list"):  # the second is that of kernels before 5.3
+        try:
+            return (topology / f"cpu{cpu}" / "topology" / name).read_text().strip()
+        except OSError:
+            continue
+    return str(cpu)
 
 
 def _fields(cpuinfo: str) -> Iterator[tuple[str, str]]:

@@ -112,6 +112,13 @@ def test_the_whole_file_is_read(container: str) -> None:
     assert len(samples) >= 16_000
 
 
+@pytest.mark.parametrize("width", [2, 7, 13, 16, 21, 32, 47])
+def test_text_whose_lines_are_as_long_as_a_codecs_frames(width: int) -> None:
+    """FFmpeg takes it for AMR without a header."""
+    for line in (b"hello, this is a line of text, which repeats", b"<td>" + b" " * 50, b"0," * 30):
+        assert isinstance(audio_or_audio_error((line[: width - 1] + b"\n") * 3000), AudioError)
+
+
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_cut_short_anywhere(container: str) -> None:
     content = whole(container)

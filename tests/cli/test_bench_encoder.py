@@ -55,6 +55,9 @@ def test_a_published_size(tmp_path: Path) -> None:
         (["--model", MODEL, "--runners", "tensorrt"], "Expected a GPU cuda, "),
         pytest.param(["--model", MODEL, "--runners", "gpu"], "The runner gpu runs on a GPU only", marks=needs_torch),
         (["--model", BUNDLES / "lstm-streaming"], "Expected an offline model, got the streaming lstm"),
+        (["--choose"], "Expected --choose with --model, and without --runners and --on-device"),
+        (["--choose", "--model", MODEL, "--runners", "openvino"], "Expected --choose with --model, and without"),
+        (["--choose", "--model", MODEL, "--device", "cuda"], "Expected --choose on the CPU"),
     ],
 )
 def test_what_cannot_be_measured(arguments: list[object], message: str) -> None:
@@ -65,3 +68,21 @@ def test_what_cannot_be_measured(arguments: list[object], message: str) -> None:
 
 def test_help_has_an_example() -> None:
     assert "Example: moulin bench encoder --size" in moulin("bench", "encoder", "--help").expect(0).out
+
+
+@pytest.mark.needs("openvino")
+def test_what_is_chosen_is_what_auto_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    options = ["--frames", "200", "--rounds", 1, "--seconds", 0]
+    done = moulin_here("bench", "encoder", "--model", MODEL, "--choose", *options).expect(0)
+    header, row, _summary = done.out.splitlines()
+    assert header.split()[1] == "onnxruntime:fp32"
+    assert "openvino:fp32" in header
+    (file,) = (tmp_path / "moulin" / "engines-on-cpu").iterdir()
+    kept = json.loads(file.read_text())
+    chosen = f"{kept['engine']} in {kept['precision']}"
+    assert done.err.splitlines()[-1] == f"--engine auto runs zipformer2-offline on {chosen} from now on: {file}"
+    assert len(kept["cpu_ms"]) == (len(row.split()) - 1) / 2
+    facts = json.loads(moulin_here("inspect", MODEL, "--json").expect(0).out)
+    assert facts["auto_engine"] == f"{chosen}, measured on this machine"
+    assert facts["cpu_engines"].startswith("onnxruntime in fp32, openvino in fp32")

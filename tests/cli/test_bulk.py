@@ -348,10 +348,9 @@ def test_ten_thousand_files(recordings: list[Recording], tmp_path: Path) -> None
             process.communicate(timeout=TIMEOUT_SEC)
     found = rows(tmp_path / "to")
     assert len(found) == 10_000
-    # In int8 the scale of a batch depends on all that is in it: now and then a word differs.
     alike = [Counter(row["text"] for id, row in found.items() if int(id) % 14 == clip) for clip in range(14)]
     usual = sum(texts.most_common(1)[0][1] for texts in alike)
-    assert usual > 0.96 * len(found)
+    assert usual > 0.98 * len(found)
     assert max(peaks) < 1 << 30
 
 

@@ -348,6 +348,10 @@ class Streams:
         self._said.decided[rows] = -1
         self._num_frames[rows] += lens
 
+    def take_back(self, row: int) -> None:
+        server, request = self._options.graphs[row]
+        self._said.take_back(row, (server, request), int(self._options.beams[row]))
+
     def drop(self, row: int, count: int) -> None:
         self._said.drop(row, count)
 

@@ -137,6 +137,40 @@ def test_an_open_phrase_has_no_bonus_in_the_end() -> None:
     assert found.score == pytest.approx(plain.score, abs=1.0), "up to hypotheses that were merged into it"
 
 
+@settings(max_examples=40, deadline=None)
+@given(graphs=GRAPHS, beam=st.sampled_from([2, 4, 8]), cut=st.integers(0, 16), seed=st.integers(0, 1000))
+def test_a_stream_that_ends_has_what_the_whole_has(graphs: Graphs, beam: int, cut: int, seed: int) -> None:
+    """Its open phrases are taken back by their tokens, where the reference asks its automaton."""
+    network, (encoder_out, lens) = ToyNetwork(seed=seed), frames([16], seed)
+    options = DecodingOptions("modified_beam_search", beam=beam)
+    streams = Streams(network, [options], [graphs])
+    for piece in (encoder_out[:, :cut], encoder_out[:, cut:]):
+        streams.advance(np.array([0]), piece, np.array([piece.shape[1]]))
+    streams.take_back(0)
+    rows = RowOptions.of([options], [graphs])
+    equal(streams.hypotheses, search_reference(network, encoder_out, lens, rows).hypotheses())
+
+
+def test_tokens_that_a_segment_left_over_hold_no_bonus() -> None:
+    """Phrases have begun anew behind them, and the search has forgotten what they were given."""
+    network, (encoder_out, _) = ToyNetwork(vocab_size=300, peaky=-100.0, seed=1), frames([6], 3)
+
+    def second_segment(graphs: Graphs) -> Streams:
+        streams = Streams(network, [DecodingOptions("modified_beam_search", beam=2)], [graphs])
+        streams.advance(np.array([0]), encoder_out[:, :4], np.array([4]))
+        streams.drop(0, 3)
+        streams.advance(np.array([0]), encoder_out[:, 4:], np.array([2]))
+        return streams
+
+    [said] = [one.tokens for one in second_segment(NO_GRAPHS).hypotheses]
+    assert said[0] not in said[1:], "the phrase cannot begin once more"
+    streams = second_segment((ContextGraph.of({(*said, 299): 0.01}), None))
+    [before] = streams.hypotheses
+    assert before.tokens == said
+    streams.take_back(0)
+    assert streams.hypotheses == [before]
+
+
 def test_a_row_with_hotwords_is_searched_with_a_beam() -> None:
     graph = ContextGraph.of({(3, 4): 1.5})
     rows = RowOptions.of([DecodingOptions(), DecodingOptions(beam=6)], [NO_GRAPHS, (graph, None)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -24,10 +25,13 @@ from moulin.launch.ports import claim_ports
 from moulin.launch.server import TritonServer
 from moulin.launch.supervision import SupervisionBoard
 
+from .test_chart import TOOLS
+
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "deploy" / "docker"
 DOCKERFILES = sorted(DOCKER.glob("*.Dockerfile"))
 HEALTHCHECK = DOCKER / "healthcheck.py"
+PROMTOOL = shutil.which("promtool", path=f"{TOOLS}{os.pathsep}{os.environ.get('PATH', '')}")
 
 
 def instructions(file: Path) -> list[tuple[str, str]]:
@@ -135,10 +139,11 @@ def test_prometheus_asks_the_ports_that_are_served() -> None:
     assert Path(gateway["authorization"]["credentials_file"]).name in secrets
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian's package prometheus)")
+@pytest.mark.skipif(PROMTOOL is None, reason="needs promtool: scripts/chart-tools.sh brings it")
 def test_each_alert_comes_when_it_should() -> None:
+    assert PROMTOOL is not None
     done = subprocess.run(
-        ["promtool", "test", "rules", DOCKER / "alerts_test.yaml"], capture_output=True, text=True, check=False
+        [PROMTOOL, "test", "rules", DOCKER / "alerts_test.yaml"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -1,7 +1,9 @@
-"""The systemd unit: systemd takes it, and its command is one that moulin takes."""
+"""The systemd unit and its drop-in: systemd takes them, and their command is one that moulin takes."""
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -13,6 +15,7 @@ import pytest
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "systemd"
 UNIT = (FOLDER / "moulin.service").read_text()
+PUBLIC = (FOLDER / "public.conf").read_text()
 MOULIN = Path(sys.executable).with_name("moulin")
 
 
@@ -21,8 +24,10 @@ def test_systemd_takes_it(tmp_path: Path) -> None:
     """As it is, but for the place of moulin, which must exist."""
     unit = tmp_path / "moulin.service"
     unit.write_text(UNIT.replace("/opt/moulin/bin/moulin", str(MOULIN)))
+    (tmp_path / "moulin.service.d").mkdir()
+    (tmp_path / "moulin.service.d" / "public.conf").write_text(PUBLIC)
     done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, check=False)
-    about_it = [line for line in done.stderr.splitlines() if "moulin.service" in line]
+    about_it = [line for line in done.stderr.splitlines() if "moulin.service" in line or "public.conf" in line]
     assert about_it == []
 
 
@@ -35,6 +40,20 @@ def test_its_command_is_taken() -> None:
     assert done.returncode == 0, done.stderr
     found = tomllib.loads(done.stdout)["serve"]
     assert (found["models"], found["log-format"]) == (["/srv/models/zipformer"], "json")
+
+
+def test_the_variables_of_the_drop_in_are_taken() -> None:
+    """They name files that systemd hands over, and open the gateway alone."""
+    variables = dict(re.findall(r"^Environment=(\w+)=(.+)$", PUBLIC, re.MULTILINE))
+    handed_over = {f"%d/{name}" for name in re.findall(r"^LoadCredential=([\w.-]+):", PUBLIC, re.MULTILINE)}
+    assert handed_over <= set(variables.values())
+    command: list[str | Path] = [MOULIN, "serve", "--config", FOLDER / "moulin.toml", "--print-config"]
+    environ = {**os.environ, **variables}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environ)
+    assert done.returncode == 0, done.stderr
+    found = tomllib.loads(done.stdout)["serve"]
+    assert (found["host"], found["gateway-host"]) == ("127.0.0.1", "0.0.0.0")
+    assert {found["api-keys"], found["tls-certificate"], found["tls-key"]} == handed_over
 
 
 def test_the_gateways_settings_are_taken() -> None:

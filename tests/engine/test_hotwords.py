@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from moulin.arrays import Floats
@@ -56,8 +57,32 @@ def test_what_cannot_be_spelt_fails_alone(clips: Sequence[Floats]) -> None:
         open_recognizer(DEMO_MODEL, hotwords=bad.hotwords)
 
 
+@pytest.mark.parametrize("how", ["finish", "finalize", "pause", "other options"])
+def test_a_phrase_that_is_left_half_said(how: str, clips: Sequence[Floats]) -> None:
+    """The last FIVE is heard as the NINE of a phrase until the segment closes without the rest of it."""
+    half = StreamOptions(DecodingOptions(hotwords=(Hotword("nine ghost vote", 6.0),)))
+    with open_stream_recognizer(DEMO_STREAMING_MODEL, max_streams=1, options=half) as recognizer:
+        stream = recognizer.open()
+        recognizer.accept(stream, clips[0])
+        recognizer.advance(stream)
+        assert recognizer.text(stream).endswith("SEVEN NINE")
+        match how:
+            case "finish":
+                recognizer.finish(stream)
+            case "finalize":
+                recognizer.finalize(stream)
+            case "pause":
+                recognizer.accept(stream, np.zeros(32_000, np.float32))
+            case "other options":
+                recognizer.change_options(stream, StreamOptions(BEAM))
+                recognizer.accept(stream, np.zeros(8_000, np.float32))
+        segments = recognizer.advance(stream).segments
+        assert segments[0].is_final
+        assert segments[0].text.endswith("SEVEN FIVE")
+
+
 def test_streams_have_their_own(clips: Sequence[Floats]) -> None:
-    options = [StreamOptions(BEAM), StreamOptions(DecodingOptions(hotwords=(Hotword("nine nine", 8.0),)))]
+    options = [StreamOptions(BEAM), StreamOptions(DecodingOptions(hotwords=(Hotword("nine", 8.0),)))]
     with open_stream_recognizer(DEMO_STREAMING_MODEL, max_streams=2) as recognizer:
 
         def heard(chosen: Sequence[StreamOptions]) -> list[str]:

@@ -128,7 +128,9 @@ def _hotwords(words: str) -> tuple[Hotword, ...]:
 @pytest.mark.parametrize("name", [*OFFLINE, *MORE_OFFLINE, "demo"])
 def test_recordings(name: str, tmp_path: Path, clips: list[Floats], noises: list[Floats]) -> None:
     spec = spec_of(name)
-    pipeline = HostPipeline(spec, OnnxRuntimeRunner(spec, threads=1), tail_padding_sec=0.0)
+    # In int8, as the demo is, another form of the file rounds otherwise.
+    runner = OnnxRuntimeRunner(spec, threads=1, rewrite=name != "demo")
+    pipeline = HostPipeline(spec, runner, tail_padding_sec=0.0)
     graphs = HotwordGraphs(spec.tokens.spell)
     recordings = clips[:3] if name == "demo" else [*clips[:2], *noises[:2]]
     usual = _ours(pipeline, recordings, DecodingOptions("modified_beam_search"))
@@ -189,14 +191,15 @@ def _padded(spec: OnnxModelSpec, audio: Floats) -> Floats:
 
 
 def _streams(ours: StreamRecognizer, recordings: Sequence[Floats], options: DecodingOptions) -> list[list[Hypothesis]]:
-    """All recordings as streams that step together."""
+    """All recordings as streams that step together, before their ends: sherpa-onnx's streams keep the bonus of a phrase
+    that is not complete in the end, which its recordings lose, as do the streams of k2-fsa's sherpa and ours."""
+    assert isinstance(ours.spec, OnnxModelSpec)
     streams = [ours.open(StreamOptions(options, endpoint=False)) for _ in recordings]
     for stream, audio in zip(streams, recordings, strict=True):
-        ours.accept(stream, audio)
-        ours.finish(stream)
+        ours.accept(stream, _padded(ours.spec, audio))
     while ready := [stream for stream in streams if ours.is_ready(stream)]:
         ours.step(ready)
-    found = [[closed.hypothesis for closed in stream.unreported] for stream in streams]
+    found = [[ours._said.hypothesis(stream.slot)] for stream in streams]
     for stream in streams:
         ours.close(stream)
     return found

@@ -38,6 +38,7 @@ LABELS = {
     "backend": {NOBODY},
     "version": {moulin.__version__},
     "python": {platform.python_version()},
+    "engines": {""},
 }
 """Every label of every metric, with its values; `route` and `le` are in the code."""
 

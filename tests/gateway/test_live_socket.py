@@ -7,28 +7,38 @@ from typing import Any
 
 import pytest
 from starlette.websockets import WebSocket
+from uvicorn.protocols.utils import ClientDisconnected
 
 from moulin.gateway.api_error import ApiError
 from moulin.gateway.live_socket import ClientGone, CloseCode, LiveSocket
+from moulin.gateway.websocket_protocol import EXTENSION
 
 
 class Peer:
-    """The server's end of a WebSocket in ASGI."""
+    """The server's end of a WebSocket, as `WebSocketProtocol` has it."""
 
     def __init__(self, *received: dict[str, Any], subprotocols: tuple[str, ...] = ()) -> None:
         self.received = [{"type": "websocket.connect"}, *received]
         self.sent: list[dict[str, Any]] = []
         self.reads = True
-        self.websocket = WebSocket({"type": "websocket", "subprotocols": list(subprotocols)}, self._receive, self._send)
+        scope = {"type": "websocket", "subprotocols": list(subprotocols), "extensions": {EXTENSION: self}}
+        self.websocket = WebSocket(scope, self.receive, self._send)
 
-    async def _receive(self) -> dict[str, Any]:
+    async def receive(self, timeout_sec: float | None = None) -> Any:
         if not self.received:
-            await asyncio.Event().wait()
+            await asyncio.sleep(timeout_sec or 3600)
+            return None
         return self.received.pop(0)
 
+    async def send_text(self, text: bytes, patience_sec: float) -> None:
+        if self.sent[-1]["type"] == "websocket.close":
+            raise ClientDisconnected
+        if not self.reads:
+            await asyncio.sleep(patience_sec)
+            raise TimeoutError
+        self.sent.append({"type": "websocket.send", "text": text.decode()})
+
     async def _send(self, message: Any) -> None:
-        if not self.reads and message["type"] == "websocket.send":
-            await asyncio.Event().wait()
         self.sent.append(message)
 
 
@@ -43,7 +53,7 @@ def test_a_client_that_does_not_read_is_let_go() -> None:
         peer = Peer()
         socket = await _accepted(peer)
         await socket.send({"text": "ä"})
-        assert peer.sent[-1]["text"] == '{"text": "ä"}'
+        assert peer.sent[-1]["text"] == '{"text":"ä"}'
         peer.reads = False
         with pytest.raises(ClientGone):
             await socket.send({})

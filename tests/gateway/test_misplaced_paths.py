@@ -85,6 +85,34 @@ def test_groqs_paths() -> None:
                     assert groqs.status_code != 404 or path == "nowhere"
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/models/"),
+        ("GET", "/openai/v1/models/"),
+        ("GET", "/v1/models/transducer/"),
+        ("POST", "/v1/audio/transcriptions/"),
+        ("POST", "/v1/listen/"),
+        ("GET", "/docs//"),
+        ("GET", "//"),
+    ],
+)
+def test_a_slash_at_the_end(method: str, path: str) -> None:
+    settings = gateway_settings(triton=("127.0.0.1:1",), api_keys=("secret",))
+    with TestClient(create_app(settings), follow_redirects=False) as client:
+        for headers in ({}, {"authorization": "Bearer secret"}):
+            with_it, without = (
+                client.request(method, f"http://testserver{at}", headers=headers)
+                for at in (path, path.rstrip("/") or "/")
+            )
+            assert with_it.status_code == without.status_code not in (307, 404)
+
+
+def test_a_slash_at_the_end_of_a_sockets_path() -> None:
+    with running_gateway("127.0.0.1:1") as address, connect(f"ws://{address}/v1/stream/") as socket:
+        assert '"error"' in str(socket.recv(10))  # no server of Triton's; at an unknown path the handshake is refused
+
+
 def test_an_azure_socket() -> None:
     with running_gateway("127.0.0.1:1") as address:
         for path, hint in (("openai/realtime", b"this is no Azure"), ("realtime", b"/v1/realtime")):

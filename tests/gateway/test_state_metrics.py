@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from moulin import __version__
+from moulin.client.served_model import ServedModel
 from moulin.gateway.metrics import Metrics
 from moulin.gateway.state_metrics import StateMetrics
 from moulin.launch.server import TritonServer
@@ -17,10 +19,15 @@ from .running_gateway import running_gateway
 
 
 def test_the_build_and_each_server() -> None:
-    text = StateMetrics({"a:8001": True, "b:8001": False}).exposition().decode()
+    exact = ServedModel("a", streaming=False, max_utterance_sec=30.0, engine="onnxruntime", precision="int8")
+    fast = replace(exact, engine="openvino", precision="bf16")
+    of_an_earlier_moulin = replace(exact, engine=None, precision=None)
+    metrics = StateMetrics({"a:8001": True, "b:8001": False}, [fast, exact, fast, of_an_earlier_moulin])
+    text = metrics.exposition().decode()
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     (build,) = (sample for sample in samples if sample.name == "moulin_build_info")
     assert build.labels["version"] == __version__
+    assert build.labels["engines"] == "onnxruntime:int8 openvino:bf16"
     assert {
         sample.labels["backend"]: sample.value for sample in samples if sample.name == "moulin_gateway_backend_up"
     } == {

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import uvicorn
 import websockets
 from websockets.frames import Frame, Opcode
 
+from moulin.gateway.received_messages import ALL_AHEAD_BYTES, MOST_AHEAD_BYTES, ReadAhead
 from moulin.gateway.websocket_protocol import MOST_FRAMES, WebSocketProtocol
 
 HANDSHAKE = (
@@ -40,15 +42,25 @@ async def slow_echo(scope: Any, receive: Any, send: Any) -> None:
 
 
 @contextmanager
-def serving(app: Any, **settings: Any) -> Iterator[int]:
+def serving(app: Any, *, ahead_bytes: int = ALL_AHEAD_BYTES, **settings: Any) -> Iterator[int]:
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, loop="asyncio", ws=WebSocketProtocol, log_config=None, lifespan="off", **settings)
+    protocol = partial(WebSocketProtocol, ReadAhead(ahead_bytes))
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        ws=protocol,  # type: ignore[arg-type]
+        log_config=None,
+        lifespan="off",
+        **settings,
+    )
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
-    yield listener.getsockname()[1]
-    server.should_exit = True
-    thread.join(20)
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join(20)
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +134,71 @@ def test_a_client_whose_pongs_wait_behind_its_messages_is_there(impatient: int) 
             await sending
 
     asyncio.run(script())
+
+
+def connecting(port: int) -> websockets.connect:
+    return websockets.connect(f"ws://127.0.0.1:{port}", ping_interval=None, compression=None)
+
+
+class Busy:
+    """An application that echoes messages once it may: until then it works on the first."""
+
+    def __init__(self) -> None:
+        self.may_go_on = threading.Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def receive_and_work() -> Any:
+            message = await receive()
+            while message["type"] == "websocket.receive" and not self.may_go_on.is_set():
+                await asyncio.sleep(0.01)
+            return message
+
+        await echo(scope, receive_and_work, send)
+
+
+def test_pings_are_answered_while_the_application_works() -> None:
+    busy = Busy()
+
+    async def script(port: int) -> None:
+        async with asyncio.timeout(60), connecting(port) as client:
+            messages = [bytes([number]) * 500_000 for number in range(MOST_AHEAD_BYTES // 500_000 // 2)]
+            for message in messages:
+                await client.send(message)
+            await (await client.ping())  # behind all of them
+            busy.may_go_on.set()
+            assert [await client.recv() for _ in messages] == messages
+
+    with serving(busy) as port:
+        asyncio.run(script(port))
+
+
+def test_what_is_read_ahead_is_bounded() -> None:
+    """A client that sends more than its system and the server's hold waits, and loses nothing."""
+    busy, ahead_bytes = Busy(), 2 << 20
+
+    async def script(port: int) -> None:
+        async with asyncio.timeout(60), connecting(port) as client:
+            sent = 0
+
+            async def send_all() -> None:
+                nonlocal sent
+                for number in range(400):
+                    await client.send(bytes([number % 256]) * 50_000)
+                    sent += 1
+
+            sending = asyncio.create_task(send_all())
+            before = -1
+            while sent > before:  # until nothing more goes out
+                before = sent
+                await asyncio.sleep(0.3)
+            assert ahead_bytes / 50_000 < sent < 300
+            busy.may_go_on.set()
+            heard = [await client.recv() for _ in range(400)]
+            assert [message[0] for message in heard] == [number % 256 for number in range(400)]
+            await sending
+
+    with serving(busy, ahead_bytes=ahead_bytes) as port:
+        asyncio.run(script(port))
 
 
 def test_a_client_that_answers_no_ping_is_gone(impatient: int) -> None:

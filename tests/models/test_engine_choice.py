@@ -23,7 +23,7 @@ from moulin.options import from_json, to_json
         ({"threads": 0}, "threads of at least 1, got 0"),
         ({"threads": 1.5}, "threads to be a whole number, got 1.5"),
         ({"threads": True}, "threads to be a whole number, got True"),
-        ({"kind": "abacus"}, "engine to be one of onnxruntime, torch, tensorrt, openvino, got 'abacus'"),
+        ({"kind": "abacus"}, "engine to be one of onnxruntime, torch, tensorrt, openvino, auto, got 'abacus'"),
         ({"precision": "fp8"}, "precision to be one of fp32, fp16, bf16, int8, got 'fp8'"),
         ({"cuda_graphs": 1}, "cuda-graphs to be true or false, got 1"),
         ({"plan": "encoder.plan"}, "plan to be a path, got 'encoder.plan'"),

@@ -32,7 +32,7 @@ def checkpoint() -> ModelSpec:
 
 
 def test_the_command_line_offers_all_engines() -> None:
-    assert get_args(EngineName) == ENGINES
+    assert get_args(EngineName) == (*ENGINES, "auto")
 
 
 def test_the_form_on_disk_has_its_usual_engine(onnx: ModelSpec, checkpoint: ModelSpec) -> None:

@@ -13,6 +13,7 @@ from moulin.audio.decode import read_audio
 from moulin.bundle.load import load_bundle
 from moulin.decoding.language_model import TokenModel, WordModel
 from moulin.decoding.options import DecodingOptions
+from moulin.decoding.rescoring import Rescoring
 from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL
 from moulin.errors import BundleError, MoulinError, OptionsError
 from moulin.evaluate.manifest import demo_clips
@@ -20,12 +21,14 @@ from moulin.evaluate.wer import count_word_errors
 from moulin.language_models.arpa import write_arpa
 from moulin.language_models.kneser_ney import kneser_ney
 from moulin.models.engine_choice import EngineChoice
+from moulin.models.host_search import check_rnn_lm, needs_host_search
 from moulin.models.language_model import open_fusion
 from moulin.models.language_model_files import LanguageModelFiles, with_scales
 from moulin.models.open_recognizer import open_recognizer
 from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.streaming.options import StreamOptions
 from tests.bundles import BUNDLES
+from tests.rnn_lm import TinyRnnLm, export_of_texts, export_with_states, trained
 
 BEAM = DecodingOptions("modified_beam_search")
 DIGITS = ["ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE"]
@@ -148,6 +151,69 @@ def test_what_is_refused(tmp_path: Path, words: Path) -> None:
             [answer] = recognizer.transcribe_each([waveform], [options], ["clip"])
             assert isinstance(answer, MoulinError)
             assert "_scale 0, as there is no" in str(answer)
+
+
+@pytest.fixture(scope="module")
+def rnn() -> TinyRnnLm:
+    table = load_bundle(DEMO_MODEL).tokens
+    return trained([table.spell(" ".join(line)) for line in numbers(50)], len(table), steps=30)
+
+
+def test_rnns(rnn: TinyRnnLm, tokens: Path, tmp_path: Path) -> None:
+    """One with states is fused, one of whole texts rescores, here with n-grams to subtract; each request has its own
+    weight, and none is the search without."""
+    waveform = read_audio(demo_clips()[0].audio)
+    with open_recognizer(DEMO_MODEL, options=BEAM) as plain:
+        [usual] = plain.transcribe([waveform])
+    files = (export_with_states(rnn, tmp_path / "lm.onnx"), None), (export_of_texts(rnn, tmp_path / "texts"), tokens)
+    for file, lodr in files:
+        with open_recognizer(DEMO_MODEL, lm=LanguageModelFiles(file, lodr)) as recognizer:
+            weights = [replace(recognizer.options, lm_scale=scale, nbest=2) for scale in (0.0, 0.3, 8.0)]
+            none, some, much = recognizer.transcribe([waveform] * 3, weights)
+            assert none.text == usual.text
+            assert some.alternatives[0].score != none.alternatives[0].score
+            assert much.alternatives[0].score < some.alternatives[0].score
+
+
+def test_rnns_of_streams(rnn: TinyRnnLm, tmp_path: Path) -> None:
+    file = export_with_states(rnn, tmp_path / "lm.onnx")
+    waveform = read_audio(demo_clips()[0].audio)
+    with open_stream_recognizer(DEMO_STREAMING_MODEL, max_streams=2, lm=LanguageModelFiles(file)) as recognizer:
+        assert recognizer.options.decoding.lm_scale == 0.3
+        streams = [recognizer.open(StreamOptions(replace(BEAM, lm_scale=scale))) for scale in (0.0, 8.0)]
+        for stream in streams:
+            recognizer.accept(stream, waveform)
+        while ready := [stream for stream in streams if recognizer.is_ready(stream)]:
+            recognizer.step(ready)
+        without, much = map(recognizer.text, streams)
+        assert without.startswith("ONE")
+        assert len(much) < len(without)
+
+
+def test_rnns_that_are_refused(rnn: TinyRnnLm, words: Path, tmp_path: Path) -> None:
+    of_texts = export_of_texts(rnn, tmp_path / "texts.onnx")
+    with pytest.raises(OptionsError, match=r"Expected a language model with states for streams, got .*texts.onnx"):
+        open_stream_recognizer(DEMO_STREAMING_MODEL, lm=LanguageModelFiles(of_texts))
+    with pytest.raises(BundleError, match=r"Expected n-grams of tokens in .* got an ONNX file"):
+        open_recognizer(DEMO_MODEL, lm=LanguageModelFiles(words, of_texts))
+    other = export_with_states(TinyRnnLm(31), tmp_path / "other.onnx")
+    with pytest.raises(BundleError, match="to be of the model's 30 tokens, got 31"):
+        open_recognizer(DEMO_MODEL, lm=LanguageModelFiles(other))
+    spec, files = load_bundle(DEMO_MODEL), LanguageModelFiles(of_texts)
+    assert isinstance(open_fusion(spec, files), Rescoring)
+    assert needs_host_search(None, files) == "it has no RNN language models"
+    assert needs_host_search(None, LanguageModelFiles(words)) is None
+    on_card = EngineChoice("torch", "cuda", precision="fp16")
+    with pytest.raises(OptionsError, match="Expected n-grams with our GPU engine, got the RNN"):
+        check_rnn_lm(spec, on_card, files)
+    check_rnn_lm(spec, on_card, LanguageModelFiles(words))
+    check_rnn_lm(spec, EngineChoice("onnxruntime", "cuda"), files)
+
+
+def test_the_fst_of_other_recognisers(tmp_path: Path, words: Path) -> None:
+    (tmp_path / "2gram.fst").write_bytes(b"\xd6\xfd\xb2\x7e\x06\x00\x00\x00vector")
+    with pytest.raises(BundleError, match="is an FST of n-grams, and moulin reads the ARPA file"):
+        open_recognizer(DEMO_MODEL, lm=LanguageModelFiles(words, tmp_path / "2gram.fst"))
 
 
 def test_usual_weights() -> None:

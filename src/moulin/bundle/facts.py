@@ -125,7 +125,7 @@ def doubts(model: AcousticModel, tensors: Mapping[str, Tensor], said: Said, *, s
             found.append(
                 f"Its shapes do not tell how many heads share their channels; moulin takes num_heads "
                 f"{shown(config.num_heads)} with pos_head_dim {shown(config.pos_head_dims)}: if it was trained with "
-                "others, say so with --num-heads or --pos-head-dim"
+                "others, tell moulin export or serve with --num-heads or --pos-head-dim"
             )
     if encoder.family in ("conformer", "zipformer") and said.recipe.causal is None:
         trained = is_trained_by(said.parameters, encoder.family)
@@ -133,8 +133,8 @@ def doubts(model: AcousticModel, tensors: Mapping[str, Tensor], said: Said, *, s
             found.append("Its parameters do not say that it was trained for streaming")
         elif not streaming and not trained:
             found.append(
-                "Nothing in it says whether it was trained for streaming, and moulin takes it that it was not: say "
-                "--causal if it was, or --no-causal to leave this warning out"
+                "Nothing in it says whether it was trained for streaming, and moulin takes it that it was not: tell "
+                "moulin export or serve --causal if it was, or --no-causal to leave this warning out"
             )
     return found
 

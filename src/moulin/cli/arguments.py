@@ -8,15 +8,15 @@ from moulin.bundle.precision import Precision
 from moulin.cli.flags import option_of
 from moulin.cli.model_options import ModelOptions
 from moulin.decoding.options import DecodingOptions, Method
-from moulin.models.engine_choice import Engine, EngineChoice
+from moulin.models.engine_choice import EngineChoice, EngineWish
 
-EngineName = Engine
+EngineName = EngineWish
 
 PrecisionOption = Annotated[Precision | None, option_of(EngineChoice, "precision")]
 LanguageOption = Annotated[str | None, option_of(ModelOptions, "language")]
 MethodOption = Annotated[Method | None, option_of(DecodingOptions, "method")]
 BeamOption = Annotated[int | None, option_of(DecodingOptions, "beam")]
-EngineOption = Annotated[Engine | None, option_of(EngineChoice, "kind")]
+EngineOption = Annotated[EngineWish | None, option_of(EngineChoice, "kind")]
 DeviceOption = Annotated[str, option_of(EngineChoice, "device")]
 
 

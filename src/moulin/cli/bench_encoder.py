@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, cast
 
@@ -21,9 +21,10 @@ from moulin.options import Bounds, check_options, option
 
 if TYPE_CHECKING:
     from moulin.bundle.files import Precision
-    from moulin.bundle.spec import ModelSpec
+    from moulin.bundle.spec import ModelSpec, OnnxModelSpec
     from moulin.evaluate.encoder_benchmark import Latencies
     from moulin.evaluate.encoder_runners import Kind, MeasuredEncoder
+    from moulin.models.engine_choice import Engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +47,21 @@ class EncoderOptions:
     frames: int = option(663, "Length of every utterance, in features of 10 ms.", bounds=Bounds(at_least=9))
     rounds: int = option(3, "Rounds through all runners, for each number of utterances.", bounds=AT_LEAST_1)
     cpu_time: bool = option(False, "The CPU's time instead of the clock's, on a machine that others use too.")
+    choose: bool = option(
+        False,
+        "Keep the fastest way to run --model on this CPU for --engine auto, by the CPU time of one utterance a call.",
+    )
     seconds: float = option(1.0, "Length of a runner's turn in a round.", bounds=Bounds(at_least=0))
 
     def __post_init__(self) -> None:
         check_options(self)
         if self.model is not None and self.size is not None:
             raise OptionsError("Expected --model or --size, got both")
+        if self.choose and (self.model is None or self.runners is not None or self.on_device):
+            raise OptionsError(
+                "Expected --choose with --model, and without --runners and --on-device",
+                hint="what is chosen for a model is kept by its contents",
+            )
 
 
 def add_to(app: typer.Typer) -> None:
@@ -78,6 +88,9 @@ def encoder(
     from moulin.evaluate.targets.target import ServerSettings
 
     check_outputs([to] if to else [])
+    choosing = options.choose
+    if choosing:
+        options = _to_choose(options, engine)
     counts = positive_numbers(options.batches, "--batches", "utterances")
     with _opened(options, engine, max(counts)) as (spec, opened):
         names = list(opened)
@@ -114,8 +127,49 @@ def encoder(
                 interrupted=interrupted,
             )
             finish(spec, figures, [to] if to else None)
+        if choosing and not interrupted:
+            _keep_fastest(spec, measured)
     if interrupted:
         raise typer.Exit(STATUS)
+
+
+def _to_choose(options: EncoderOptions, engine: EngineChoice) -> EncoderOptions:
+    """`options` with all ways that there are to run the model on this CPU."""
+    from moulin.cli.runnable_model import runnable_model
+    from moulin.models.auto_engine import ways
+    from moulin.models.load_for_engine import load_for_engine
+
+    if engine.gpu is not None:
+        raise OptionsError("Expected --choose on the CPU, got --device {engine.device}", hint="leave it out")
+    assert options.model is not None
+    usual = EngineChoice("onnxruntime")
+    spec, _ = load_for_engine(runnable_model(options.model, usual, streaming=False), usual, "offline")
+    runners = [f"{way.engine}:{way.precision}" for way in ways(_of_files(spec))]
+    return replace(options, choose=False, runners=",".join(runners), batches="1", cpu_time=True)
+
+
+def _keep_fastest(spec: ModelSpec, measured: Sequence[Latencies]) -> None:
+    from moulin.models.auto_engine import best_of
+    from moulin.models.kept_way import Way, keep
+    from moulin.processor import this_processor
+
+    found: dict[Way, float] = {}
+    for latencies in measured:
+        if latencies.failure is None:
+            kind, precision = _parsed(latencies.runner)
+            found[Way(cast("Engine", kind), cast("Precision", precision))] = latencies.median_ms
+    best = best_of(found)
+    cpu_ms = {str(way): round(milliseconds, 3) for way, milliseconds in found.items()}
+    file = keep(_of_files(spec), best, {"cpu_ms": cpu_ms}, this_processor())
+    typer.echo(f"--engine auto runs {spec.name} on {best} from now on: {file}", err=True)
+
+
+def _of_files(spec: ModelSpec) -> OnnxModelSpec:
+    from moulin.bundle.spec import OnnxModelSpec
+
+    if not isinstance(spec, OnnxModelSpec):
+        raise OptionsError(f"Expected a transducer's ONNX files to choose for, got {spec.file}")
+    return spec
 
 
 @contextmanager

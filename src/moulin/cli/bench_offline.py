@@ -153,7 +153,9 @@ def _batches(
         return None
     for it in measured.targets:
         spread = f"({it.rtfx_worst:.1f} to {it.rtfx_best:.1f})"
-        typer.echo(f"{it.name:20}  RTFx {it.rtfx_median:7.1f}  {spread}  WER {it.wer:.2%}")
+        used = it.cpu_ms_of_second(measured.audio_sec)
+        cpu = "" if used is None else f"  CPU {used:5.1f} ms a second of audio"
+        typer.echo(f"{it.name:20}  RTFx {it.rtfx_median:7.1f}  {spread}{cpu}  WER {it.wer:.2%}")
     return OfflineFigures(
         kind="offline",
         audio_sec=round(measured.audio_sec, 2),

@@ -119,6 +119,7 @@ def run(
     from moulin.bulk.run import BulkRun, run_bulk
     from moulin.cli.runnable_model import runnable_model
     from moulin.engine.device import device_list
+    from moulin.models.load_for_engine import load_for_engine
 
     wanted = format_named(format)
     cluster = _cluster(executor, ray_address, gpus, actors_per_gpu)
@@ -132,6 +133,9 @@ def run(
     devices = device_list(device)
     engine = replace(engine, device=devices[0])
     files = runnable_model(model, engine, streaming=False, language=language)
+    if engine.kind == "auto":  # the same for every machine that works on it
+        settled = load_for_engine(files, engine, "offline")[1]
+        engine = replace(engine, kind=settled.kind, precision=settled.precision)
     bulk = BulkRun(
         source,
         to,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -48,6 +48,17 @@ class GatewayAccess:
     trusted_proxy: list[str] | None = option(None, "Believe X-Forwarded-For of this reverse proxy.", metavar="ADDRESS")
     tls_certificate: Path | None = option(None, "Serve HTTPS, with --tls-key.", metavar="PEM")
     tls_key: Path | None = option(None, "The certificate's key.", metavar="PEM")
+
+    def beside(self, said: Callable[[str], Any]) -> GatewayAccess:
+        """With what the gateway's own settings say, by the names of flags, of who may call and of TLS where these do
+        not."""
+        files = {
+            name: Path(value)
+            for name in ("api_keys", "tls_certificate", "tls_key")
+            if getattr(self, name) is None and (value := said(name.replace("_", "-"))) is not None
+        }
+        anonymous = self.allow_anonymous or str(said("allow-anonymous")).lower() in ("true", "1", "yes", "on")
+        return replace(self, allow_anonymous=anonymous, **files)
 
     def settings(self) -> dict[str, Any]:
         """As `GatewaySettings` names them. Raises OptionsError; no message ever holds a key."""

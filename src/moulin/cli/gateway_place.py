@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -10,12 +11,17 @@ from moulin.cli.gateway_access import GatewayAccess, riva_port_option
 from moulin.cli.openai_options import OpenAIOptions
 from moulin.cli.page_options import PageOptions
 from moulin.cli.settings import has_table, setting_of
+from moulin.errors import OptionsError
 from moulin.log_form import LogFormat
 from moulin.options import Bounds, check_options, held, option
+from moulin.quoting import quoted
 
 if TYPE_CHECKING:
     from moulin.launch.gateway import GatewayProcess
     from moulin.launch.supervision import SupervisionBoard
+
+
+_USUAL_PORT = 9000
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +30,14 @@ class GatewayOptions:
 
     help_section: ClassVar[str] = "Gateway"
 
+    host: str | None = option(
+        None,
+        "Address of the gateway alone: 0.0.0.0 opens it to other machines, and Triton stays closed.",
+        flag="--gateway-host",
+        usual="--host",
+    )
     port: int = option(
-        9000,
+        _USUAL_PORT,
         "OpenAI's API and the web page; more options: moulin gateway.",
         flag="--gateway-port",
         bounds=Bounds(at_least=0, at_most=65535),
@@ -43,9 +55,9 @@ class GatewayOptions:
     def place(
         self, host: str, *, quiet: bool, log_format: LogFormat, max_streams: int = 0, config: Path | None = None
     ) -> GatewayPlace | None:
-        """The gateway's addresses; None for no gateway. A port of 0 becomes a free one. `config` is a settings file,
-        whose table [gateway] has its other settings. Where these say nothing of it, the gateway takes at least
-        `max_streams` live streams.
+        """The gateway's addresses, on `host` unless another is asked for; None for no gateway. A port of 0 becomes a
+        free one. `config` is a settings file, whose table [gateway] has its other settings. Where these say nothing of
+        it, the gateway takes at least `max_streams` live streams.
 
         Raises OptionsError where keys are needed and missing, or packages are; LaunchError for a busy port.
         """
@@ -59,15 +71,20 @@ class GatewayOptions:
         from moulin.gateway.settings import gateway_settings
         from moulin.launch.temporary_folder import expect_temporary_folder
 
-        settings = gateway_settings(host=host, **self.access.settings(), **self.openai.settings())
+        said = partial(setting_of, config, "gateway")
+        host = self.host or said("host") or host
+        access = self.access.beside(said)
+        settings = gateway_settings(host=host, **access.settings(), **self.openai.settings())
         more_streams = max_streams if max_streams > settings.max_streams else None
-        if setting_of(config, "gateway", "max-streams") is not None:
+        if said("max-streams") is not None:
             more_streams = None
         if more_streams is not None:
             settings = settings.model_copy(update={"max_streams": more_streams})
         connection_limit(settings)
         expect_temporary_folder()
-        wanted = {"--gateway-port": self.port}
+        # The usual port gives way to that of the gateway's own settings.
+        own_port = said("port") if self.port == _USUAL_PORT else None
+        wanted = {"--gateway-port": self.port if own_port is None else _port(own_port)}
         if self.riva_port is not None:
             wanted["--riva-port"] = self.riva_port
         ports = claim_ports(host, wanted, owner="the gateway")
@@ -75,7 +92,7 @@ class GatewayOptions:
             host,
             ports["--gateway-port"],
             ports.get("--riva-port"),
-            self.access,
+            access,
             self.openai,
             self.page,
             self.workers,
@@ -84,6 +101,13 @@ class GatewayOptions:
             log_format,
             config if has_table(config, "gateway") else None,
         )
+
+
+def _port(said: int | str) -> int:
+    """Raises OptionsError for what is none."""
+    if not str(said).isdecimal() or int(said) > 65535:
+        raise OptionsError(f"Expected port of 0 to 65535 among the gateway's settings, got {quoted(said)}")
+    return int(said)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +136,8 @@ class GatewayPlace:
 
     @property
     def tls(self) -> bool:
-        """Whether it serves HTTPS, as its own settings may say too."""
-        said = setting_of(self.config, "gateway", "tls-certificate")
-        return self.access.tls_certificate is not None or said is not None
+        """Whether it serves HTTPS."""
+        return self.access.tls_certificate is not None
 
     @property
     def url(self) -> str:

@@ -104,6 +104,7 @@ def _facts(spec: ModelSpec) -> dict[str, Any]:
         }
     if isinstance(spec, OnnxModelSpec):
         facts["cpu_engines"] = _on_cpu(spec)
+        facts["auto_engine"] = _auto(spec)
         facts["gpu_engine"] = _on_gpu_engine(spec)
         facts["files"] = {
             "encoder": spec.files.encoder.name,
@@ -178,14 +179,18 @@ def _on_cpu(spec: OnnxModelSpec) -> str:
     """The engines and precisions that run the files on this CPU, the usual one first."""
     from importlib.util import find_spec
 
-    from moulin.processor import this_processor
+    from moulin.models.auto_engine import ways
 
-    usual = f"onnxruntime in {spec.precision}"
-    if spec.precision != "fp32":
-        return usual
-    bf16 = " or bf16" if this_processor().multiplies_bf16 else ""
-    absent = "" if find_spec("openvino") is not None else ", which is not installed"
-    return f"{usual}, openvino in fp32{bf16}{absent}"
+    absent = spec.precision == "fp32" and find_spec("openvino") is None
+    return ", ".join(map(str, ways(spec))) + ("; openvino, which would too, is not installed" if absent else "")
+
+
+def _auto(spec: OnnxModelSpec) -> str:
+    """What `--engine auto` means here."""
+    from moulin.models.auto_engine import fastest
+
+    way, how = fastest(spec)
+    return f"{way}, {how}"
 
 
 def _on_gpu_engine(spec: OnnxModelSpec) -> str:

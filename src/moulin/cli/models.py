@@ -91,7 +91,7 @@ class Services:
     @property
     def host_search(self) -> str | None:
         """As `needs_host_search` says it; both services have these options from the same flags."""
-        return needs_host_search(self.offline.decoding)
+        return needs_host_search(self.offline.decoding, self.offline.lm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +105,11 @@ class NamedModel:
     @property
     def precision(self) -> Precision | None:
         return self.engine.precision
+
+    @property
+    def runs_in(self) -> str:
+        """The precision, and the engine where it is not the usual one."""
+        return f"{self.precision} on openvino" if self.engine.kind == "openvino" else str(self.precision)
 
 
 def load_models(
@@ -189,7 +194,7 @@ def _load(
 
     found = runnable_of_mode(model, engine, mode=mode, language=said.language, onnx_only=onnx_only, recipe=recipe)
     checkpoint = is_checkpoint(found.path, preferred=engine.prefers_checkpoint)
-    if onnx_only and engine.kind is None and not checkpoint:  # the files themselves, not the network in them
+    if onnx_only and engine.named is None and not checkpoint:  # the files themselves, not the network in them
         engine = replace(engine, kind="onnxruntime")
     expect: Mode | None = "streaming" if checkpoint and found.mode == "streaming" else None
     spec, chosen = load_for_engine(found.path, engine, expect, host_search=host_search)
@@ -269,7 +274,7 @@ def _options(model: NamedModel, services: Services, backend: Backend) -> Offline
 def _engine(model: NamedModel, services: Services, backend: Backend) -> EngineChoice:
     """The engine for `model`, with a plan where TensorRT runs it, in our own process or by Triton's backend. The engine
     that was asked for stays, which the layout ensemble may refuse."""
-    engine = replace(model.engine, kind=services.engine.kind) if services.layout == "ensemble" else model.engine
+    engine = replace(model.engine, kind=services.engine.named) if services.layout == "ensemble" else model.engine
     if (backend if services.layout == "ensemble" else engine.kind) != "tensorrt":
         return engine
     from moulin.demo.files import demo_speech

@@ -62,7 +62,7 @@ def runnable_of_mode(
             f"{', '.join(_flags(recipe))}: for what a checkpoint does not tell, and {path} holds ONNX files",
             hint="leave them out, or take the checkpoint beside the files with --engine torch",
         )
-    if engine.kind is not None and RUNTIMES[engine.kind].form == "onnx" and is_checkpoint(path):
+    if engine.named is not None and RUNTIMES[engine.named].form == "onnx" and is_checkpoint(path):
         path = exported_model(path, streaming=found.mode == "streaming", precision=engine.file_precision)
     return LocalModel(path, found.mode)
 

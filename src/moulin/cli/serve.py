@@ -238,7 +238,7 @@ def _serve_models(named: Sequence[NamedModel], services: Services, service: _Ser
                 Served(
                     model.name,
                     bool(model.spec.streaming),
-                    f"{model.spec.name} ({model.spec.family}, {model.spec.mode}, {model.precision})",
+                    f"{model.spec.name} ({model.spec.family}, {model.spec.mode}, {model.runs_in})",
                     ",".join(devices) or model.engine.device,
                 )
                 for model in named

@@ -20,7 +20,7 @@ from moulin.cli.messages import messages_to
 from moulin.errors import MoulinError, OptionsError
 from moulin.launch.repeats import Repeats
 from moulin.launch.triton_lines import TritonLines
-from moulin.log_form import LogFormat, formatter
+from moulin.log_form import CLEAR_LINE, LogFormat, formatter
 from moulin.options import option
 from moulin.quoting import cut
 
@@ -143,7 +143,7 @@ class ServeLog:
 
     def _clear_status(self) -> None:
         if self._has_status:
-            typer.echo("\r\x1b[2K", nl=False, err=True)
+            typer.echo(CLEAR_LINE, nl=False, err=True)
             self._has_status = False
 
 

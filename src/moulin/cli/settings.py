@@ -53,7 +53,9 @@ def has_table(file: Path | None, verb: str) -> bool:
 
 def setting_of(file: Path | None, verb: str, key: str) -> Any:
     """A setting of another verb, from its variable or the file; None where neither has it. Raises OptionsError."""
-    said = os.environ.get(prefix(verb) + key.upper().replace("-", "_"))
+    said = os.environ.get(prefix(verb) + key.upper().replace("-", "_"), "")
+    if _LINK.match(said):
+        said = ""  # Kubernetes' MOULIN_GATEWAY_PORT
     return said or (None if file is None else _read(file).get(verb, {}).get(key))
 
 

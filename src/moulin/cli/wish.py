@@ -27,8 +27,8 @@ def wish_of(
     form: Form | None = None
     if onnx_only:
         form = "onnx"
-    elif engine.kind is not None:
-        form = RUNTIMES[engine.kind].form
+    elif engine.named is not None:
+        form = RUNTIMES[engine.named].form
     elif engine.gpu is not None and importlib.util.find_spec("torch") is not None:
         form = "checkpoint"
     return Wish(engine.file_precision, mode, language, form, engine.head)

@@ -30,6 +30,10 @@ class ServedModel:
     """Whether it takes bundles of many streams."""
     gives_alternatives: bool = False
     """Whether requests may have `nbest`."""
+    engine: str | None = None
+    """What runs it; None in the layout `ensemble` too."""
+    precision: str | None = None
+    """What the encoder's arithmetic is in."""
 
 
 def ready_models(index: Any) -> list[str]:
@@ -64,6 +68,8 @@ def _served_model(config: Any) -> ServedModel:
         int(created) if created.isascii() and created.isdecimal() else 0,
         has_lanes(config),
         facts.get("alternatives") == "true",
+        facts.get("engine"),
+        facts.get("precision"),
     )
 
 

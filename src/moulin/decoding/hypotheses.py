@@ -6,6 +6,7 @@ import numpy as np
 
 from moulin.arrays import Bools, Floats, Ints, Ints32
 from moulin.decoding.found import Found, Hypothesis
+from moulin.decoding.row_graphs import Graphs, held_behind
 
 MAX_TOKENS = 512
 """Tokens of a hypothesis that the arrays hold; earlier ones are in a list. A segment of 20 s has some 100."""
@@ -38,7 +39,8 @@ class OpenHypotheses:
         self.decided = np.full(slots, -1, dtype=np.int32)
         """[slots]: `Continuation.decided` for the next step; to be set to -1 after it."""
         self.kept = np.zeros(slots, dtype=np.int32)
-        """[slots]: `Continuation.kept` for the next step."""
+        """[slots]: `Continuation.kept` for the next step; the first tokens of the open segment, which the one before
+        has left over."""
 
     def clear(self, slot: int) -> None:
         """Forget all hypotheses of `slot`."""
@@ -49,7 +51,7 @@ class OpenHypotheses:
         if self._earlier:
             for row in range(slot, len(self._counts), self._slots):
                 self._earlier.pop(row, None)
-        self._best[slot] = 0
+        self._best[slot] = self.kept[slot] = 0
         self.decided[slot] = -1
 
     def advance(self, slots: Ints, found: Found, first_frames: Ints) -> Bools:
@@ -116,6 +118,17 @@ class OpenHypotheses:
             (*earlier[2], *self._log_probs[row, :count].tolist()),
             float(self._scores[row]),
         )
+
+    def take_back(self, slot: int, graphs: Graphs, places: int) -> None:
+        """Choose the best of the hypotheses in the first `places` of `slot` without the bonuses of phrases that have
+        begun and are not complete."""
+        rows = np.arange(places) * self._slots + slot
+        rows = rows[np.isfinite(self._scores[rows])]
+        kept = int(self.kept[slot])  # phrases have begun anew behind these tokens
+        self._scores[rows] -= held_behind(graphs, [self._in_row(row).tokens[kept:] for row in rows.tolist()])
+        if len(rows):
+            best = (self._scores[rows] / self._lengths(rows[None], np.array([slot]))[0]).argmax()
+            self._best[slot] = rows[best] // self._slots
 
     def drop(self, slot: int, count: int) -> None:
         """Keep only the best hypothesis, and forget its first `count` tokens and its score."""

@@ -1,6 +1,7 @@
 """Shallow fusion: a hypothesis gains `lm_scale` times the language model's log-probability of what it says.
 
-The language model is one of the transducer's tokens, or one of words, which counts a word when the next one begins. Its
+The language model is one of the transducer's tokens (n-grams, or a network with states of its own:
+`moulin.engine.onnxruntime.rnn_lm`), or one of words, which counts a word when the next one begins. Its
 weight is part of a hypothesis's score from the next frame on, as in Icefall and sherpa-onnx: the best extensions of a
 frame are chosen without. Blank costs nothing, and the end of a text (`</s>`) is not counted: an utterance or segment is
 no sentence. With a low-order model of tokens beside it (LODR, Icefall's `modified_beam_search_LODR`), `lodr_scale`
@@ -178,8 +179,8 @@ class RowFusion:
         self._fusion, self._states = fusion, states
         self._some = fusion is not None and bool(scales.any())
         if self._some:
-            self._scales = np.repeat(scales, states.shape[1])
-            self._lodr_scales = np.repeat(lodr_scales, states.shape[1])
+            self._scales = np.repeat(scales[:, None], states.shape[1], axis=1)
+            self._lodr_scales = np.repeat(lodr_scales[:, None], states.shape[1], axis=1)
 
     def __bool__(self) -> bool:
         return self._some
@@ -188,26 +189,23 @@ class RowFusion:
         """Go on in the first M rows: each hypothesis is now the one in place `parents` [M, P], with one of `tokens`
         [M, P] more where that is `emitted`. Returns the gains of these tokens [M, P]."""
         assert self._fusion is not None
-        rows = len(parents)
-        states = self._states[:rows]
-        states[:] = states[np.arange(rows)[:, None], parents]
-        flat = states.reshape(-1, states.shape[2])
-        where = np.flatnonzero(emitted.ravel() & (self._scales[: emitted.size] > 0))
-        gains = np.zeros(emitted.size)
-        gains[where], flat[where] = self._fusion.advance(
-            flat[where], tokens.ravel()[where], self._scales[where], self._lodr_scales[where]
-        )
-        states[:] = flat.reshape(states.shape)
-        return gains.reshape(emitted.shape)
+        states = self._states[: len(parents)]
+        row, place = np.nonzero(parents != np.arange(parents.shape[1]))  # the states of a network are large
+        states[row, place] = states[row, parents[row, place]]
+        gains = np.zeros(emitted.shape)
+        where = emitted & (self._scales[: len(parents)] > 0)
+        if where.any():
+            scales, lodr_scales = self._scales[: len(parents)][where], self._lodr_scales[: len(parents)][where]
+            gains[where], states[where] = self._fusion.advance(states[where], tokens[where], scales, lodr_scales)
+        return gains
 
     def open(self) -> Doubles:
         """The gains [N, P] of words that may still grow."""
         assert self._fusion is not None
-        flat = self._states.reshape(-1, self._states.shape[2])
-        gains = np.zeros(len(flat))
-        where = np.flatnonzero(self._scales > 0)
-        gains[where] = self._fusion.open(flat[where], self._scales[where])
-        return gains.reshape(self._states.shape[:2])
+        gains = np.zeros(self._scales.shape)
+        where = self._scales > 0
+        gains[where] = self._fusion.open(self._states[where], self._scales[where])
+        return gains
 
 
 def unknown_word(ngrams: NgramModel, unknown: int | None) -> int:

@@ -86,7 +86,7 @@ def _advance(
     if graphs:
         scores += graphs.advance(parent, token, appended)
     if fused:
-        scores += fused.advance(parent, token, appended)
+        scores += fused.advance(parent, token, appended & np.isfinite(scores))
     hashes = beams.hashes[rows, parent]
     hashes = np.where(appended, hashes * _HASH_FACTOR + token.astype(np.uint64) + np.uint64(1), hashes)
     beams.num_tokens[:] = beams.num_tokens[rows, parent] + appended

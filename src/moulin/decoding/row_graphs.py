@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +68,23 @@ class RowGraphs:
         for column in self._columns:
             found[:, :, column.index] = (column.states - column.roots).reshape(self._shape[:2])
         return found
+
+
+def held_behind(graphs: Graphs, texts: Sequence[Sequence[int]]) -> Doubles:
+    """The bonuses [M] of phrases that have begun and are not complete behind each of M `texts`, the tokens of
+    hypotheses in a search with `graphs`."""
+    total, lengths = np.zeros(len(texts)), np.array([len(text) for text in texts])
+    tokens = np.zeros((len(texts), lengths.max(initial=0)), np.int64)
+    for row, text in enumerate(texts):
+        tokens[row, : len(text)] = text
+    for graph in graphs:
+        if graph is not None:
+            arena, states = graph.alone, np.zeros(len(texts), np.int64)
+            for at in range(tokens.shape[1]):
+                on = np.flatnonzero(lengths > at)
+                _, states[on] = arena.advance(np.zeros(len(on), np.int64), states[on], tokens[on, at])
+            total += arena.held[states]
+    return total
 
 
 def _column(index: int, graphs: list[Any], states: Ints32) -> _Column | None:

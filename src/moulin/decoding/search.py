@@ -18,6 +18,7 @@ from moulin.decoding.greedy import advance_greedy
 from moulin.decoding.language_model import Fusion, RowFusion
 from moulin.decoding.modified_beam_search import advance_modified_beam_search
 from moulin.decoding.network import PredictionNetwork
+from moulin.decoding.rescoring import LanguageModelUse, Rescoring
 from moulin.decoding.row_graphs import RowGraphs
 from moulin.decoding.row_options import RowOptions
 
@@ -127,7 +128,7 @@ def search(
     encoder_out_lens: Ints,
     options: RowOptions,
     joiner_dim: int | None = None,
-    fusion: Fusion | None = None,
+    fusion: LanguageModelUse | None = None,
 ) -> Found:
     """The best hypothesis of whole utterances, each searched with its own options, in the first place; where any of
     them wants the others, these are in the next places, the best first.
@@ -138,9 +139,13 @@ def search(
     """
     rows = len(encoder_out)
     joiner_dim = encoder_out.shape[-1] if joiner_dim is None else joiner_dim
-    searches = Searches(network, slots=rows, places=options.places, joiner_dim=joiner_dim, fusion=fusion)
+    fused, rescoring = (None, fusion) if isinstance(fusion, Rescoring) else (fusion, None)
+    searches = Searches(network, slots=rows, places=options.places, joiner_dim=joiner_dim, fusion=fused)
     whole = Continuation.beginning(rows)
     found = searches.advance(whole, encoder_out, encoder_out_lens, options)
     ended = searches.ended(whole, found, options)
+    if rescoring is not None:
+        gains = rescoring.gains(ended, options.lm_scales, options.lodr_scales)
+        ended = replace(ended, scores=ended.scores + gains)
     choose = ended.ranked if options.wants_others.any() else ended.best
     return choose(network.context_size, options.prune_beams > 0)

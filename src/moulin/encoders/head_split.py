@@ -110,7 +110,8 @@ def _by_default(stack: int, products: HeadProducts) -> int:
     if heads is None:
         raise ValueError(
             f"stack {stack} has {_described(products)}, which {_listed(products.possible_heads)} heads may share, and "
-            "none of these numbers gives the recipe's default sizes: pass --num-heads or --pos-head-dim"
+            "none of these numbers gives the recipe's default sizes: give moulin export or serve --num-heads or "
+            "--pos-head-dim"
         )
     return heads
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from moulin.bundle.spec import ModelSpec
 from moulin.decoding.hotword_graphs import HotwordGraphs
-from moulin.decoding.language_model import Fusion
 from moulin.decoding.options import DecodingOptions
+from moulin.decoding.rescoring import LanguageModelUse
 from moulin.decoding.row_graphs import NO_GRAPHS, Graphs
 from moulin.engine.lm_scales import check_scales
 from moulin.engine.nbest import check_nbest
@@ -25,7 +25,7 @@ class Abilities:
     """None where the search uses none."""
     fast_beam_search: bool = False
     """Whether it has that search."""
-    fusion: Fusion | None = None
+    fusion: LanguageModelUse | None = None
     """The language model that its search uses, if any."""
 
 

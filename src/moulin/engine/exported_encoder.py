@@ -15,14 +15,12 @@ from moulin.audio.fbank import PADDING_VALUE
 from moulin.bundle.onnx_graph import OnnxGraph, TensorSpec
 from moulin.bundle.spec import MIN_FRAMES
 from moulin.decoding.blank_skip import with_blank
-from moulin.engine.whole_machine import all_threads_help
 from moulin.errors import EngineError
+from moulin.processor import num_cores
 
 _LONGEST_MIN_FRAMES = 1024
 """The search for the shortest input ends at ten seconds of audio; an encoder that fails on that does not run."""
 
-_MEASURED_FRAMES = 300
-"""Three seconds, in which a thread has enough to do for others to be worth waking."""
 
 Values = Sequence[tuple[TensorSpec, NDArray[Any]]]
 """A graph's inputs, each with its value, whose dtype may be another than the graph's."""
@@ -56,12 +54,6 @@ class ExportedEncoder(ABC):
         values: list[NDArray[Any]] = [x, x_lens]
         # An export may have no input for lengths.
         return self._infer(list(zip(self._encoder_inputs, values, strict=False)), self._encoder_outputs, alone=alone)
-
-    def _all_threads_help(self) -> bool:
-        """Whether a call that is `alone` should have all threads (`whole_machine`). Raises EngineError."""
-        x = np.full((1, _MEASURED_FRAMES, self._feature_dim), PADDING_VALUE, dtype=np.float32)
-        x_lens = np.array([_MEASURED_FRAMES])
-        return all_threads_help(lambda: self._run_encoder(x, x_lens), lambda: self._run_encoder(x, x_lens, alone=True))
 
     def _find_min_frames(self) -> int:
         """The shortest input in frames that the encoder runs with; `encoder` pads to it, without changing the lengths.
@@ -103,3 +95,9 @@ class ExportedEncoder(ABC):
         if len(self._graph.outputs) > 1:
             names.append(self._graph.output("encoder_out_lens", 1).name)
         return [*names, self._ctc_output] if self._ctc_output else names
+
+
+def threads_alone(threads: int) -> int:
+    """Threads of a call that no other is beside, of the `threads` that an encoder may use: one a core. It is told by
+    the machine and not measured, so that the same server gives the same words however busy it was when it started."""
+    return min(threads, num_cores())

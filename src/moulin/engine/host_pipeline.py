@@ -10,7 +10,7 @@ from moulin.arrays import Floats, Ints
 from moulin.bundle.spec import ModelSpec
 from moulin.decoding.ctc import search_ctc
 from moulin.decoding.found import Found
-from moulin.decoding.language_model import Fusion
+from moulin.decoding.rescoring import LanguageModelUse
 from moulin.decoding.row_options import RowOptions
 from moulin.decoding.search import search
 from moulin.engine.encoding import BatchedEncoder
@@ -64,7 +64,7 @@ class _Pipeline:
         return self.features.check(waveform, what=what)
 
     def check_form(self, waveform: Floats, *, what: str) -> Floats:
-        # An encoder in int8 rounds by the largest value in its batch: faulty samples would spoil the others' results.
+        # On a GPU int8 rounds by the largest value in a batch: faulty samples would spoil the results of others.
         return self.features.check(waveform, what=what)
 
     def close(self) -> None:
@@ -77,7 +77,9 @@ class HostPipeline(_Pipeline):
 
     runner: Runner
 
-    def __init__(self, spec: ModelSpec, runner: Runner, *, fusion: Fusion | None = None, **settings: float) -> None:
+    def __init__(
+        self, spec: ModelSpec, runner: Runner, *, fusion: LanguageModelUse | None = None, **settings: float
+    ) -> None:
         """`fusion` is the language model of those who weigh it; `settings` are those of `_Pipeline`."""
         searching = partial(search, runner, joiner_dim=spec.joiner_dim, fusion=fusion)
         super().__init__(spec, runner, searching, **settings)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from moulin.decoding.language_model import Fusion
 from moulin.decoding.options import DecodingOptions
+from moulin.decoding.rescoring import LanguageModelUse
 from moulin.errors import OptionsError
 
 
-def check_scales(options: DecodingOptions, fusion: Fusion | None) -> None:
+def check_scales(options: DecodingOptions, fusion: LanguageModelUse | None) -> None:
     """Raises OptionsError where `options` weigh a model that is not there, or the search is greedy and to stay so."""
     if options.lm_scale and fusion is None:
         raise OptionsError(

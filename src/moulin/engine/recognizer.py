@@ -12,8 +12,8 @@ from moulin.audio.waveform import SAMPLE_RATE
 from moulin.bundle.spec import ModelSpec
 from moulin.decoding.found import Hypothesis
 from moulin.decoding.hotword_graphs import HotwordGraphs
-from moulin.decoding.language_model import Fusion
 from moulin.decoding.options import DecodingOptions
+from moulin.decoding.rescoring import LanguageModelUse
 from moulin.decoding.row_graphs import Graphs
 from moulin.decoding.row_options import RowOptions
 from moulin.engine.asked_for import Abilities, graphs_asked_for
@@ -36,7 +36,7 @@ class Recognizer:
         skips_blanks: bool = False,
         hotwords: HotwordGraphs | None = None,
         fast_beam_search: bool = False,
-        fusion: Fusion | None = None,
+        fusion: LanguageModelUse | None = None,
     ) -> None:
         """`options` are the defaults of `transcribe`. `skips_blanks` says whether the pipeline does what
         `DecodingOptions.blank_skip` asks for, `fast_beam_search` whether it has that search, and otherwise these

@@ -20,7 +20,7 @@ from moulin.decoding.hotword_graphs import HotwordGraphs
 from moulin.decoding.hypotheses import OpenHypotheses
 from moulin.decoding.language_model import Fusion
 from moulin.decoding.options import MAX_BEAM, DecodingOptions
-from moulin.decoding.row_graphs import Graphs
+from moulin.decoding.row_graphs import NO_GRAPHS, Graphs
 from moulin.decoding.row_options import RowOptions
 from moulin.decoding.search import Continuation
 from moulin.engine.asked_for import Abilities, graphs_asked_for
@@ -325,7 +325,7 @@ class StreamRecognizer:
             return
         # The last word may be unfinished: it goes into the next segment, and the search goes on.
         words = self.spec.tokens.words(self._said.hypothesis(stream.slot).tokens)
-        self._close_segment(stream, words[-1].first if len(words) > 1 else None)
+        self._close_segment(stream, words[-1].first if len(words) > 1 else None, said_all=False)
 
     def _finalize(self, stream: Stream) -> None:
         """Close the open segment because its client asked for it."""
@@ -333,9 +333,15 @@ class StreamRecognizer:
         self._changed[stream.slot] = stream.endpoint = True
         self._close_segment(stream)
 
-    def _close_segment(self, stream: Stream, count: int | None = None, *, paused: bool = False) -> bool:
-        """Close the open segment after its first `count` tokens, by default all; the others begin the next. Returns
-        whether it has any."""
+    def _close_segment(
+        self, stream: Stream, count: int | None = None, *, paused: bool = False, said_all: bool = True
+    ) -> bool:
+        """Close the open segment after its first `count` tokens, by default all; the others begin the next. Where what
+        was to be said has been said, phrases that are not complete lose their bonuses. Returns whether the segment has
+        any tokens."""
+        graphs: Graphs = tuple(self._options.graphs[stream.slot])
+        if said_all and graphs != NO_GRAPHS:
+            self._said.take_back(stream.slot, graphs, int(self._options.beams[stream.slot]))
         best = self._said.hypothesis(stream.slot)
         count = len(best.tokens) if count is None else count
         now = self._searched_frames(stream)

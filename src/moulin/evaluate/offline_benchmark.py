@@ -2,11 +2,13 @@
 
 Every target is set up and warmed up with one whole pass first. Then the rounds go through all targets in turn, so
 that other load on the machine affects all of them alike. The clock runs from the waveforms in memory to all the
-texts: reading and resampling the files is left out, features, search and (through Triton) the transport are in.
+texts: reading and resampling the files is left out, features, search and (through Triton) the transport are in. The
+CPU time is that of this process and of those that it started, in the same span: other load hardly changes it.
 """
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Generator, Sequence
@@ -17,6 +19,7 @@ import numpy as np
 
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.bundle.spec import ModelSpec
+from moulin.evaluate.process_usage import cpu_sec_by_process
 from moulin.evaluate.results.offline import Throughput, UtteranceErrors
 from moulin.evaluate.targets.registry import at_once
 from moulin.evaluate.targets.target import ServerSettings
@@ -52,6 +55,7 @@ def benchmark_offline(
     waveforms = [np.pad(samples, (0, 480 * again)) for again in range(repeat) for samples in recordings]
     audio_sec = sum(map(len, waveforms)) / SAMPLE_RATE
     seconds: dict[str, list[float]] = {name: [] for name in targets}
+    cpu_sec: dict[str, list[float]] = {name: [] for name in targets}
     texts: dict[str, list[str]] = {}
     with ExitStack() as stack:
         contenders = {name: stack.enter_context(at_once(name)(spec, settings)) for name in targets}
@@ -59,15 +63,33 @@ def benchmark_offline(
             transcribe(waveforms)
         for _ in range(rounds):
             for name, transcribe in contenders.items():
-                started = time.perf_counter()
+                used, started = _cpu_sec(), time.perf_counter()
                 texts[name] = transcribe(waveforms)
                 seconds[name].append(time.perf_counter() - started)
+                cpu_sec[name].append(_cpu_sec() - used)
             errors = {name: _errors([*utterances] * repeat, texts[name], normalize) for name in targets}
-            yield Rounds(audio_sec, [throughput(name, audio_sec, seconds[name], errors[name]) for name in targets])
+            yield Rounds(
+                audio_sec,
+                [throughput(name, audio_sec, seconds[name], errors[name], cpu_sec[name]) for name in targets],
+            )
 
 
-def throughput(name: str, audio_sec: float, seconds: Sequence[float], errors: dict[str, WordErrors]) -> Throughput:
-    """The figures of rounds of `audio_sec` that took `seconds` each; `errors` by recording, repetitions together."""
+def _cpu_sec() -> float:
+    """CPU seconds so far of this process and of its living descendants."""
+    pid = os.getpid()
+    others = sum(used for process, used in cpu_sec_by_process(pid).items() if process != pid)
+    return time.process_time() + others  # Linux counts other processes in hundredths of a second
+
+
+def throughput(
+    name: str,
+    audio_sec: float,
+    seconds: Sequence[float],
+    errors: dict[str, WordErrors],
+    cpu_sec: Sequence[float] | None = None,
+) -> Throughput:
+    """The figures of rounds of `audio_sec` that took `seconds`, and `cpu_sec` of CPU time, each; `errors` by recording,
+    repetitions together."""
     total = sum(errors.values(), WordErrors())
     return Throughput(
         name=name,
@@ -81,6 +103,7 @@ def throughput(name: str, audio_sec: float, seconds: Sequence[float], errors: di
         insertions=total.insertions,
         deletions=total.deletions,
         substitutions=total.substitutions,
+        cpu_sec=[round(value, 4) for value in cpu_sec] if cpu_sec is not None else None,
         utterances={recording: UtteranceErrors(its.errors, its.words) for recording, its in errors.items()},
     )
 

@@ -2,7 +2,7 @@
 
 `create_app` builds it. A request passes these layers in order:
 
-    GroqsPaths       `/openai/v1/…` is `/v1/…`
+    OtherPaths       `/openai/v1/…` is `/v1/…`, and `/v1/models/` is `/v1/models`
     Stopping         the answers of a gateway that drains, or whose time to do so is over
     RequestContext   an id (`request.state.request_id`), a line in the log, metrics, unexpected exceptions
     Access           API key, origin, rate; WebSockets are refused before they are accepted
@@ -47,7 +47,7 @@ from moulin.gateway.access import Access
 from moulin.gateway.api_error import ApiError, api_error
 from moulin.gateway.deepgram import routes as deepgram_routes
 from moulin.gateway.error_forms import answer, error_response
-from moulin.gateway.misplaced_paths import GroqsPaths, method_hint, path_hint, socket_hint
+from moulin.gateway.misplaced_paths import OtherPaths, method_hint, path_hint, socket_hint
 from moulin.gateway.request_context import RequestContext
 from moulin.gateway.riva.server import RivaServer
 from moulin.gateway.services import Services
@@ -83,7 +83,7 @@ def create_app(settings: GatewaySettings) -> Starlette:
             WebSocketRoute("/{path:path}", _unknown_socket),
         ],
         middleware=[
-            Middleware(GroqsPaths),
+            Middleware(OtherPaths),
             Middleware(Stopping, draining=services.draining),
             Middleware(RequestContext, metrics=services.metrics, tracing=services.tracing),
             *_cors(settings),

@@ -169,7 +169,7 @@ class Connections:
 class BoundedListener(socket.socket):
     """A listening socket whose `accept` keeps to the limit of `Connections`.
 
-    asyncio itself would accept until descriptors run out, and then log each further attempt with a traceback.
+    For an `AcceptLoop`; event loops themselves would accept until descriptors run out.
     """
 
     def __init__(self, listener: socket.socket, connections: Connections) -> None:

@@ -42,7 +42,8 @@ def routes(services: Services) -> list[BaseRoute]:
         return JSONResponse({**refusal.body(), **state}, refusal.status, refusal.headers())
 
     async def metrics(_request: Request) -> Response:
-        state = StateMetrics({address: not fault for address, fault in (await services.triton.faults()).items()})
+        backends = {address: not fault for address, fault in (await services.triton.faults()).items()}
+        state = StateMetrics(backends, services.triton.known_models)
         return PlainTextResponse(
             services.metrics.exposition() + state.exposition() + supervision.exposition(),
             media_type="text/plain; version=0.0.4; charset=utf-8",

@@ -68,9 +68,9 @@ class LiveAudio:
         audio begins as a file does, until `discard` or `flush`.
         """
         self._check_is_no_file(data)
-        self._bytes += data
-        whole = len(self._bytes) - len(self._bytes) % self._sample_bytes
-        taken, self._bytes = self._bytes[:whole], self._bytes[whole:]
+        taken = self._bytes + data if self._bytes else data
+        whole = len(taken) - len(taken) % self._sample_bytes
+        taken, self._bytes = taken[:whole], taken[whole:]
         samples: Samples
         if self._is_int16:
             samples = np.frombuffer(taken, "<i2")
@@ -130,8 +130,9 @@ class LiveAudio:
         self._waiting_samples += len(samples)
 
     def _take(self, count: int) -> Samples:
-        waiting: Samples = np.concatenate(self._waiting)
-        self._waiting, self._waiting_samples = [waiting[count:]], len(waiting) - count
+        waiting: Samples = np.concatenate(self._waiting) if len(self._waiting) > 1 else self._waiting[0]
+        self._waiting = [waiting[count:]] if count < len(waiting) else []
+        self._waiting_samples -= count
         return waiting[:count]
 
 

@@ -11,6 +11,9 @@ from moulin.gateway.live_steps import Hear
 from moulin.gateway.services import Services
 from moulin.live_transcript import StreamUpdate
 
+_COUNTED_SEC = 2.0
+"""The audio of an open stream that metrics may not know of yet."""
+
 
 class LiveRecognition:
     """Opens a stream with the first piece and closes it with the last, on failure, or by `forget`."""
@@ -21,7 +24,7 @@ class LiveRecognition:
         self._stream: AsyncLiveStream | AsyncBundledStream | None = None
         self._arrivals: list[tuple[float, float]] | None = []
         """Pieces before the first text: the end of each in the stream, and its time of arrival."""
-        self.audio_sec = 0.0
+        self.audio_sec = self._counted_sec = 0.0
         self.moves = 0
         """How often its streams have gone on with another server."""
 
@@ -54,16 +57,23 @@ class LiveRecognition:
 
     async def _leave(self, error: BaseException | None) -> None:
         """Close the stream with `error`, from which `TritonServers` chooses the server for the next one."""
+        if self.audio_sec > self._counted_sec:
+            self._count()
         if isinstance(self._stream, AsyncBundledStream):
             self.moves += self._stream.moves
         self._stream, stack, self._open = None, self._open, AsyncExitStack()
         await stack.__aexit__(type(error) if error else None, error, error.__traceback__ if error else None)
 
+    def _count(self) -> None:
+        self._services.metrics.count_audio("stream", self.audio_sec - self._counted_sec)
+        self._counted_sec = self.audio_sec
+
     def _measure(self, step: Hear, update: StreamUpdate, came: float) -> None:
         metrics, now = self._services.metrics, time.monotonic()
         seconds = len(step.samples) / SAMPLE_RATE
         self.audio_sec += seconds
-        metrics.count_audio("stream", seconds)
+        if self.audio_sec - self._counted_sec >= _COUNTED_SEC:
+            self._count()
         if step.end is not None:
             metrics.final_seconds.observe(now - came)
         if self._arrivals is None:

@@ -14,13 +14,13 @@ from typing import Any, Literal
 from moulin.decoding.options import MOST_OPTIONS_BYTES
 from moulin.errors import AudioError, OptionsError
 from moulin.gateway.api_error import ApiError, api_error
+from moulin.gateway.json_messages import read_message
 from moulin.gateway.live_audio import ContainerSent, FormatGuard, LiveAudio, Samples
 from moulin.gateway.live_steps import Event, Finish, Hear, Step
 from moulin.gateway.live_timeline import Timeline
 from moulin.live_transcript import LiveTranscript, Segment, StreamUpdate
 from moulin.quoting import quoted
 from moulin.streaming.options import StreamOptions
-from moulin.untrusted_json import JsonError, read_json
 
 Encoding = Literal["s16le", "f32le"]
 
@@ -172,15 +172,13 @@ def _invalid_options(message: str, hint: str | None = None) -> ApiError:
 
 
 def _parsed(text: str) -> dict[str, Any]:
-    try:
-        fields = read_json(text, most_bytes=_MOST_MESSAGE_BYTES)
-    except JsonError as error:
-        raise ApiError(
-            400, f"The message is not JSON: {error}", code="invalid_json", hint="audio goes into binary messages"
-        ) from None
-    if not isinstance(fields, dict):
-        raise ApiError(400, f"Expected a JSON object, got {type(fields).__name__}", code="invalid_message")
-    return fields
+    return read_message(
+        text,
+        most_bytes=_MOST_MESSAGE_BYTES,
+        not_json="invalid_json",
+        no_object="invalid_message",
+        hint="audio goes into binary messages",
+    )
 
 
 def _handler(fields: dict[str, Any]) -> Callable[[LiveSession, dict[str, Any]], Iterator[Step]]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from enum import IntEnum
-from typing import Any
+from typing import Any, Protocol
 
+import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from uvicorn.protocols.utils import ClientDisconnected
 
 from moulin.gateway.api_error import ApiError, close_reason
+from moulin.gateway.websocket_protocol import EXTENSION
 
 _SLOW_SEC = 20.0
 _CLOSE_SEC = 2.0
@@ -42,12 +46,21 @@ class ClientGone(Exception):
     """The client has disconnected, or does not read."""
 
 
+class Messages(Protocol):
+    """What a `WebSocketProtocol` does for an open connection."""
+
+    async def receive(self, timeout_sec: float) -> Mapping[str, Any] | None: ...
+
+    async def send_text(self, text: bytes, patience_sec: float) -> None: ...
+
+
 class LiveSocket:
     """A WebSocket for use by one task. `send` and `receive` raise ClientGone."""
 
     def __init__(self, websocket: WebSocket, *, slow_sec: float = _SLOW_SEC) -> None:
         """`slow_sec`: the time after which a client with an unread event counts as gone."""
         self._websocket, self._slow_sec = websocket, slow_sec
+        self._messages: Messages = websocket.scope["extensions"][EXTENSION]
 
     async def accept(self) -> None:
         """Accept the connection, with the first offered subprotocol that does not carry a key."""
@@ -56,14 +69,9 @@ class LiveSocket:
         await self._websocket.accept(subprotocol=names[0] if names else None)
 
     async def receive(self, timeout_sec: float) -> str | bytes | None:
-        """The next message, or None after `timeout_sec` without one.
-
-        Nothing is read ahead: TCP slows down a client that sends faster than its audio is recognised.
-        """
-        try:
-            async with asyncio.timeout(timeout_sec):
-                message = await self._websocket.receive()
-        except TimeoutError:
+        """The next message, or None after `timeout_sec` without one."""
+        message = await self._messages.receive(timeout_sec)
+        if message is None:
             return None
         if message["type"] == "websocket.disconnect":
             raise ClientGone
@@ -74,12 +82,11 @@ class LiveSocket:
     async def send(self, fields: dict[str, Any]) -> None:
         """Send an event; waits until the client has read enough of the earlier ones."""
         try:
-            async with asyncio.timeout(self._slow_sec):
-                await self._websocket.send_text(_json(fields))
+            await self._messages.send_text(_json(fields), self._slow_sec)
         except TimeoutError:
             await self.close(CloseCode.SLOW, f"the client has read nothing for {self._slow_sec:g} s")
             raise ClientGone from None
-        except (WebSocketDisconnect, RuntimeError) as error:  # starlette's exceptions for a closed connection
+        except ClientDisconnected as error:
             raise ClientGone from error
 
     async def close(self, code: CloseCode, reason: str) -> None:
@@ -91,6 +98,12 @@ class LiveSocket:
                 await self._websocket.close(code, close_reason(reason))
 
 
-def _json(fields: dict[str, Any]) -> str:
+_encode = msgspec.json.Encoder().encode
+
+
+def _json(fields: dict[str, Any]) -> bytes:
     """`fields` as JSON, whose lone surrogates, which no frame can hold, are replaced."""
-    return json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace").decode()
+    try:
+        return _encode(fields)
+    except (UnicodeEncodeError, OverflowError, TypeError):
+        return json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace")

@@ -35,18 +35,26 @@ _HINTS = (
 _GROQS = "/openai/v1/"
 
 
-class GroqsPaths:
-    """ASGI middleware: what Groq's client asks for, whose paths begin with `/openai/v1/` whatever its base URL, is what
-    has no `/openai` in front."""
+class OtherPaths:
+    """ASGI middleware: paths that mean another one. Groq's client, whatever its base URL, puts `/openai` in front of
+    `/v1/`; people put a `/` at the end."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].startswith(_GROQS):
-            path = scope["path"].removeprefix("/openai")
-            scope = {**scope, "path": path, "raw_path": path.encode()}
+        if scope["type"] in ("http", "websocket"):
+            path = meant_path(scope["path"], is_socket=scope["type"] == "websocket")
+            if path != scope["path"]:
+                scope = {**scope, "path": path, "raw_path": path.encode()}
         await self._app(scope, receive, send)
+
+
+def meant_path(path: str, *, is_socket: bool = False) -> str:
+    """The path of a route that `path` means."""
+    if not is_socket and path.startswith(_GROQS):
+        path = path.removeprefix("/openai")
+    return path.rstrip("/") or "/"
 
 
 def path_hint(path: str) -> str:

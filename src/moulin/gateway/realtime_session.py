@@ -22,6 +22,7 @@ from typing import Any, Literal
 from moulin.errors import AudioError
 from moulin.gateway.api_error import ApiError, api_error
 from moulin.gateway.ignored_fields import IgnoredFields
+from moulin.gateway.json_messages import read_message
 from moulin.gateway.live_audio import Samples
 from moulin.gateway.live_steps import Event, Find, Forget, Hear, Step
 from moulin.gateway.live_timeline import Timeline
@@ -30,7 +31,6 @@ from moulin.gateway.realtime_item import Delta, Item, log_probs
 from moulin.live_transcript import Segment, StreamUpdate
 from moulin.quoting import quoted
 from moulin.transcript import Word
-from moulin.untrusted_json import JsonError, read_json
 
 MAX_APPEND_BYTES = 15 << 20
 """OpenAI's limit for one event, as base64."""
@@ -346,13 +346,7 @@ _HANDLERS: dict[str, Callable[[RealtimeSession, dict[str, Any]], Iterator[Step]]
 
 
 def _parsed(message: str | bytes) -> dict[str, Any]:
-    try:
-        fields = read_json(message, most_bytes=_MOST_EVENT_BYTES)
-    except JsonError as error:
-        raise ApiError(400, f"The event is not JSON: {error}", code="invalid_json") from None
-    if not isinstance(fields, dict):
-        raise ApiError(400, f"Expected a JSON object as an event, got {type(fields).__name__}", code="invalid_event")
-    return fields
+    return read_message(message, most_bytes=_MOST_EVENT_BYTES, not_json="invalid_json", no_object="invalid_event")
 
 
 def _event_id(fields: dict[str, Any]) -> str | None:

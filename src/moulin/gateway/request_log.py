@@ -45,9 +45,12 @@ class RepeatFilter(logging.Filter):
 
 
 def log_to_stderr(form: LogFormat, *, quiet: bool = False) -> None:
-    """Configure the gateway process's logging: a line for each request unless `quiet`, and warnings."""
+    """Configure the gateway process's logging: a line for each request unless `quiet`, and warnings.
+
+    Each clears the line before it: `moulin serve` shows on the same terminal how far its models are.
+    """
     handler = logging.StreamHandler()
-    handler.setFormatter(formatter(form))
+    handler.setFormatter(formatter(form, clears_line=True))
     handler.addFilter(RepeatFilter())
     handler.addFilter(RequestIdFilter())
     logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, handlers=[handler], force=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 import threading
@@ -14,9 +15,11 @@ from types import FrameType
 import uvicorn
 
 from moulin.errors import LaunchError
+from moulin.gateway.accept_loop import AcceptLoop
 from moulin.gateway.app import create_app
 from moulin.gateway.connection_limit import RESERVE, http_connections
 from moulin.gateway.connections import BoundedListener, BoundedProtocol, Connections
+from moulin.gateway.received_messages import ReadAhead
 from moulin.gateway.settings import GatewaySettings
 from moulin.gateway.websocket_protocol import WebSocketProtocol
 from moulin.launch.ports import claim_ports
@@ -26,6 +29,9 @@ _LAST_WORDS_SEC = 2
 """Time for the answers to requests that are cancelled."""
 
 _BACKLOG = 2048
+
+_GARBAGE = (20_000, 20, 20)
+"""Thresholds of the garbage collector; with Python's own it takes 4 % of a live stream's time."""
 
 _WEBSOCKET_MESSAGE_BYTES = 16 << 20
 """The limit on a message; OpenAI's, for one with audio, is 15 MiB."""
@@ -60,18 +66,31 @@ def run(settings: GatewaySettings, listener: socket.socket) -> None:
     Raises LaunchError where there are too few file descriptors.
     """
     connections = _connections(settings)
+    gc.freeze()  # what is imported is here to stay
+    gc.set_threshold(*_GARBAGE)
     server = DrainingServer(server_config(settings, connections), settings.drain_sec)
     with _not_raised_again():
         server.run([BoundedListener(listener, connections)])
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn's, which at first closes its listeners only; uvicorn's own closes WebSockets at once."""
+    """uvicorn's with an `AcceptLoop`, which closes only its listeners at first; uvicorn's closes WebSockets at once."""
 
     def __init__(self, config: uvicorn.Config, drain_sec: float) -> None:
         """Riva's server, too, is told to stop; its own time is in the settings."""
         super().__init__(config)
         self._drain_sec = drain_sec
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=[])
+        config = self.config
+        new_protocol = partial(
+            config.http_protocol_class,
+            config=config,  # type: ignore[arg-type]
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        self.servers = [AcceptLoop(each, new_protocol, config.ssl) for each in sockets or []]  # type: ignore[misc]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await self._drain(sockets or [])
@@ -123,10 +142,10 @@ def server_config(settings: GatewaySettings, connections: Connections | None = N
     """uvicorn's configuration; logging is left to the caller."""
     return uvicorn.Config(
         create_app(settings),
-        # Both by name, whatever else is installed: the limit on connections is built on them.
-        loop="asyncio",
+        # Both by name, whatever else is installed.
+        loop="uvloop",
         http=partial(BoundedProtocol, connections or _connections(settings)),  # type: ignore[arg-type]
-        ws=WebSocketProtocol,
+        ws=partial(WebSocketProtocol, ReadAhead()),  # type: ignore[arg-type]
         log_config=None,
         access_log=False,
         server_header=False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
@@ -11,18 +11,25 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 import moulin
+from moulin.client.served_model import ServedModel
 
 
 class StateMetrics(Collector):
     """`moulin_build_info`, and whether each Triton server answers and serves a model."""
 
-    def __init__(self, backends: Mapping[str, bool]) -> None:
-        """`backends` has the state of each server by its address."""
-        self._backends = backends
+    def __init__(self, backends: Mapping[str, bool], models: Collection[ServedModel] = ()) -> None:
+        """`backends` has the state of each server by its address; `models` are those that the servers have."""
+        self._backends, self._models = backends, models
 
     def collect(self) -> Iterator[Metric]:
-        build = {"version": moulin.__version__, "python": platform.python_version()}
-        yield InfoMetricFamily("moulin_build", "The version that runs.", value=build)
+        # Of servers whose models run on one engine, in one precision each, two gateways say the same.
+        engines = {f"{model.engine}:{model.precision}" for model in self._models if model.engine}
+        build = {
+            "version": moulin.__version__,
+            "python": platform.python_version(),
+            "engines": " ".join(sorted(engines)),
+        }
+        yield InfoMetricFamily("moulin_build", "The version, and what the models behind it run on.", value=build)
         up = GaugeMetricFamily(
             "moulin_gateway_backend_up", "Whether a Triton server answers and serves a model.", labels=("backend",)
         )

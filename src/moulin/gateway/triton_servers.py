@@ -128,10 +128,18 @@ class TritonServers:
                 await asyncio.shield(refreshing)
         return self._known()
 
+    @property
+    def known_models(self) -> list[ServedModel]:
+        """The models of every server, as last heard: one of two servers is there twice."""
+        return [model for server in self._servers.values() for model in server.models.values()]
+
     async def faults(self) -> dict[str, str]:
         """For each server's address why it cannot be used now; empty where it answers and serves a moulin model."""
         servers = dict(self._servers)
         found = await asyncio.gather(*map(_offered, servers.values()))
+        for server, models in zip(servers.values(), found, strict=True):
+            if not isinstance(models, ClientError):
+                server.models = {model.name: model for model in models}
         return dict(zip(servers, map(_fault, found), strict=True))
 
     async def is_ready(self) -> bool:

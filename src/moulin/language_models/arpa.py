@@ -36,6 +36,7 @@ _LN_10 = math.log(10)
 _COUNT = re.compile(rb"ngram\s+(\d{1,3})\s*=\s*(\d{1,12})\s*")
 _GZIP = b"\x1f\x8b"
 _KENLM = b"mmap lm http://kheafield.com/code"
+_OPENFST = b"\xd6\xfd\xb2\x7e"
 
 
 def read_arpa(file: Path) -> Ngrams:
@@ -48,6 +49,11 @@ def read_arpa(file: Path) -> Ngrams:
         if begin == _KENLM:
             raise BundleError(
                 f"{file} is KenLM's binary form, and moulin reads the ARPA file that it was made of",
+                hint="give the ARPA, plain or gzipped",
+            )
+        if begin.startswith(_OPENFST):
+            raise BundleError(
+                f"{file} is an FST of n-grams, and moulin reads the ARPA file that it was made of",
                 hint="give the ARPA, plain or gzipped",
             )
         unpack: Callable[[Path], IO[bytes]] = gzip.open if begin.startswith(_GZIP) else _open  # type: ignore[assignment]

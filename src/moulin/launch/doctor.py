@@ -25,11 +25,12 @@ from moulin.launch.tensorrt_libraries import LIBRARIES, Library
 from moulin.launch.threads import HINT as MORE_THREADS
 from moulin.launch.threads import service_needs, startable
 from moulin.launch.tritonserver import NoTriton, TritonInstallation, find_tritonserver
-from moulin.processor import this_processor
+from moulin.processor import num_cores, this_processor
 
 GATEWAY_MODULES = {
     "starlette": "starlette",
     "uvicorn": "uvicorn",
+    "uvloop": "uvloop",
     "websockets": "websockets",
     "multipart": "python-multipart",
     "pydantic": "pydantic",
@@ -80,7 +81,7 @@ def examine(
         lambda: [_package("onnx", "onnx", True, install_hint("serve"))],
         _onnxruntime,
         lambda: [_package("OpenVINO (--engine openvino)", "openvino", False, install_hint("serve,openvino"))],
-        lambda: [Check("processor", True, False, str(this_processor()))],
+        lambda: [Check("processor", True, False, _products())],
         lambda: [_package("kaldi-native-fbank", "kaldi_native_fbank", True, install_hint("serve"))],
         _soundfile,
         lambda: [_imported("soxr", "soxr", install_hint("serve"))],
@@ -165,6 +166,18 @@ def _onnxruntime() -> list[Check]:
     except Exception as error:  # a broken native library raises whatever it likes
         return [Check("onnxruntime", False, True, first_line(error), install_hint("serve"))]
     return [Check("onnxruntime", True, True, detail)]
+
+
+def _products() -> str:
+    """The processor, and who multiplies in what on it."""
+    processor = this_processor()
+    openvino = importlib.util.find_spec("openvino") is not None
+    bf16 = "openvino (--precision bf16)" if openvino else "openvino, which is not installed"
+    return (
+        f"{processor}; bf16: {bf16 if processor.multiplies_bf16 else 'no'}; "
+        f"int8: {'its own instructions' if processor.multiplies_int8 else 'without instructions of its own'}; "
+        f"cores for one request: {num_cores()}"
+    )
 
 
 def _soundfile() -> list[Check]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from moulin.bundle.choice import Head
 from moulin.bundle.precision import Precision
@@ -12,6 +12,8 @@ from moulin.engine.device import gpu_index
 from moulin.options import Bounds, check_options, option
 
 Engine = Literal["onnxruntime", "torch", "tensorrt", "openvino"]
+EngineWish = Literal[Engine, "auto"]
+"""An engine, or the fastest one on this CPU (`models.auto_engine`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +23,10 @@ class EngineChoice:
 
     help_section: ClassVar[str] = "Engine"
 
-    kind: Engine | None = option(
+    kind: EngineWish | None = option(
         None,
-        "What runs the model.",
+        "What runs the model; auto is what is fastest on this CPU, onnxruntime or openvino, by a table or as `moulin "
+        "bench encoder --choose` measured.",
         flag="--engine",
         usual="onnxruntime for ONNX files, on a GPU torch where their weights can be read; torch for a checkpoint",
     )
@@ -61,17 +64,29 @@ class EngineChoice:
         return gpu_index(self.device)
 
     @property
+    def named(self) -> Engine | None:
+        """The engine, where one was named."""
+        return None if self.kind == "auto" else self.kind
+
+    @property
+    def for_exported(self) -> dict[str, Any]:
+        """The arguments that the runners of exported files share, on ONNX Runtime and on OpenVINO, once every choice
+        is settled."""
+        where = {"precision": self.precision or "fp32"} if self.kind == "openvino" else {"device": self.device}
+        return {"threads": self.threads, "workers": self.workers, **where}
+
+    @property
     def file_precision(self) -> Precision | None:
         """The precision of the files to take. TensorRT and OpenVINO make of files in fp32 what runs in `precision`; for
         networks, which run in `precision`, the most exact files are the best."""
-        if self.kind in ("tensorrt", "openvino"):
+        if self.kind in ("tensorrt", "openvino") or (self.kind == "auto" and self.precision == "bf16"):
             return "fp32"
         return None if self.kind == "torch" else self.precision
 
     @property
     def may_be_gpu_engine(self) -> bool:
         """Whether ONNX files run on our GPU engine where they can."""
-        return self.kind is None and self.gpu is not None and self.precision in (None, "fp16", "bf16")
+        return self.named is None and self.gpu is not None and self.precision in (None, "fp16", "bf16")
 
     @property
     def prefers_checkpoint(self) -> bool:

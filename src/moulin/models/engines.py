@@ -113,6 +113,6 @@ def check_engine(spec: ModelSpec, choice: EngineChoice) -> Engine:
 
     Raises OptionsError or EngineError where it does not work on the device.
     """
-    kind = choose_engine(spec, choice.kind)
+    kind = choose_engine(spec, choice.named)
     RUNTIMES[kind].check(replace(choice, kind=kind).runs_on)
     return kind

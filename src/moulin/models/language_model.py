@@ -1,4 +1,4 @@
-"""A server's language model: n-grams of a file for the tokens of a model."""
+"""A server's language model: n-grams or an RNN of a file for the tokens of a model."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from moulin.bundle.rnn_lm import is_rnn_lm, read_rnn_lm
 from moulin.bundle.spec import ModelSpec
 from moulin.bundle.tokens import TokenTable
 from moulin.decoding.language_model import Fusion, LanguageModel, TokenModel, WordModel, unknown_word, word_hash
+from moulin.decoding.rescoring import LanguageModelUse, Rescoring
+from moulin.engine.onnxruntime.rnn_lm import OnnxRnnLm, OnnxTextScorer
 from moulin.errors import BundleError, OptionsError
 from moulin.language_models.arpa import read_arpa
 from moulin.language_models.ngram_model import NgramModel
@@ -19,11 +22,12 @@ from moulin.quoting import listed, quoted
 _MARKER = "▁"
 
 
-def open_fusion(spec: ModelSpec, files: LanguageModelFiles) -> Fusion | None:
+def open_fusion(spec: ModelSpec, files: LanguageModelFiles) -> LanguageModelUse | None:
     """The language model for `spec`; None without files.
 
-    Raises OptionsError for a CTC head, whose search uses none, BundleError for files that are not n-grams for the
-    model's vocabulary.
+    Raises OptionsError for a CTC head, whose search uses none, and for a streaming model with an RNN that scores whole
+    texts, BundleError for files that are no language models for the model's vocabulary, EngineError where ONNX Runtime
+    does not run an RNN.
     """
     if files.lm is None:
         return None
@@ -32,13 +36,39 @@ def open_fusion(spec: ModelSpec, files: LanguageModelFiles) -> Fusion | None:
             "Expected no --lm: a language model is for a transducer's search, and here a CTC head is decoded",
             hint="leave out --head ctc, or --lm",
         )
+    if is_rnn_lm(files.lm):
+        return _of_rnn(spec, files.lm, _lodr(spec, files.lodr))
     fusion = fusion_of(NgramModel.of(read_arpa(files.lm)), spec.tokens, files.lm)
-    if files.lodr is None:
-        return fusion
-    lodr = _token_model(NgramModel.of(read_arpa(files.lodr)), spec.tokens)
+    return Fusion(fusion.model, _lodr(spec, files.lodr))
+
+
+def _of_rnn(spec: ModelSpec, file: Path, lodr: TokenModel | None) -> LanguageModelUse:
+    rnn = read_rnn_lm(file)
+    if rnn.vocab_size not in (None, spec.vocab_size):
+        raise BundleError(
+            f"Expected the language model {file} to be of the model's {spec.vocab_size:,} tokens, got "
+            f"{rnn.vocab_size:,}",
+            hint="train it on text in the model's own tokens",
+        )
+    if rnn.states is not None:
+        return Fusion(OnnxRnnLm(rnn), lodr)
+    if spec.streaming is not None:
+        raise OptionsError(
+            f"Expected a language model with states for streams, got {file}, which scores whole texts",
+            hint="Icefall's rnn_lm/export-onnx.py writes another beside it, with-state-*.onnx",
+        )
+    return Rescoring(OnnxTextScorer(rnn), lodr)
+
+
+def _lodr(spec: ModelSpec, file: Path | None) -> TokenModel | None:
+    if file is None:
+        return None
+    if is_rnn_lm(file):
+        raise BundleError(f"Expected n-grams of tokens in {file}, which are subtracted, got an ONNX file")
+    lodr = _token_model(NgramModel.of(read_arpa(file)), spec.tokens)
     if lodr is None:
-        raise BundleError(f"Expected n-grams of the model's tokens in {files.lodr}, got others")
-    return Fusion(fusion.model, lodr)
+        raise BundleError(f"Expected n-grams of the model's tokens in {file}, got others")
+    return lodr
 
 
 def fusion_of(ngrams: NgramModel, tokens: TokenTable, file: Path) -> Fusion:

@@ -20,7 +20,9 @@ class LanguageModelFiles:
     help_section: ClassVar[str] = "Decoding"
 
     lm: Path | None = option(
-        None, "Language model: n-grams of tokens or words in an ARPA file, plain or gzipped.", metavar="FILE"
+        None,
+        "Language model: n-grams of tokens or words in an ARPA file, plain or gzipped, or Icefall's RNN in ONNX.",
+        metavar="FILE",
     )
     lodr: Path | None = option(
         None, "n-grams of tokens, usually bigrams of the training text, to subtract (LODR).", metavar="FILE"

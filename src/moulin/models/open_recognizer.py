@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from moulin.bundle.spec import CheckpointSpec, CtcModelSpec, ModelSpec, OnnxModelSpec
 from moulin.decoding.hotwords import Hotword
 from moulin.decoding.options import DecodingOptions
+from moulin.decoding.rescoring import Rescoring
 from moulin.demo.files import demo_speech
 from moulin.engine.features import TAIL_PADDING_SEC
 from moulin.engine.host_pipeline import CtcPipeline, HostPipeline
@@ -22,7 +23,7 @@ from moulin.engine.runner import CtcRunner, Runner
 from moulin.models.blank_skip import check_blank_skip, skips_blanks
 from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
 from moulin.models.engines import check_gpu_engine, no_ctc
-from moulin.models.host_search import needs_host_search
+from moulin.models.host_search import check_rnn_lm, needs_host_search
 from moulin.models.hotwords import hotword_graphs
 from moulin.models.language_model import open_fusion
 from moulin.models.language_model_files import NO_FILES, LanguageModelFiles, with_scales
@@ -52,15 +53,17 @@ def open_recognizer(
     Raises BundleError, EngineError or OptionsError.
     """
     options = with_scales(options or DecodingOptions(), lm)
-    host_search = needs_host_search(options)
+    host_search = needs_host_search(options, lm)
     spec, engine = load_for_engine(model, engine, "offline", host_search=host_search)
     check_blank_skip(spec, engine, options)
+    check_rnn_lm(spec, engine, lm)
     check_nbest(options)
     graphs = hotword_graphs(spec, hotwords, options)
     fusion = open_fusion(spec, lm)
     check_scales(options, fusion)
     if engine.kind == "torch" and runs_on_gpu_engine(engine.device, spec.precision):
         check_gpu_engine(engine.device)
+        assert not isinstance(fusion, Rescoring)
         from moulin.engine.gpu.pipeline import GpuEnginePipeline
         from moulin.models.shared_model import shared_transducer
 
@@ -109,7 +112,6 @@ def _torch_runner(spec: ModelSpec, engine: EngineChoice) -> TorchRunner:
 
 
 def _ctc_runner(spec: ModelSpec, engine: EngineChoice) -> CtcRunner:
-    on, threads = engine.device, engine.threads
     match engine.kind, spec:
         case "torch", CheckpointSpec():
             return _torch_runner(spec, engine)
@@ -118,10 +120,8 @@ def _ctc_runner(spec: ModelSpec, engine: EngineChoice) -> CtcRunner:
                 spec.encoder,
                 feature_dim=spec.feature_dim,
                 precision=spec.precision,
-                device=on,
-                threads=threads,
-                workers=engine.workers,
                 out=spec.log_probs,
+                **engine.for_exported,
             )
         case "openvino", CtcModelSpec():
             from moulin.engine.openvino.encoder import OpenVinoEncoder
@@ -129,42 +129,32 @@ def _ctc_runner(spec: ModelSpec, engine: EngineChoice) -> CtcRunner:
             return OpenVinoEncoder(
                 spec.encoder,
                 feature_dim=spec.feature_dim,
-                precision=engine.precision or "fp32",
-                threads=threads,
-                workers=engine.workers,
                 max_frames=spec.max_frames,
                 out=spec.log_probs,
+                **engine.for_exported,
             )
         case chosen, _:
             raise no_ctc(chosen)
 
 
 def _runner(spec: ModelSpec, engine: EngineChoice, max_audio_sec: float) -> Runner:
-    on, threads = engine.device, engine.threads
     match engine.kind, spec:
         case "torch", CheckpointSpec() | OnnxModelSpec():
             return _torch_runner(spec, engine)
         case "onnxruntime", OnnxModelSpec():
-            return OnnxRuntimeRunner(
-                spec, device=on, threads=threads, workers=engine.workers, with_blank=spec.has_ctc_head
-            )
+            return OnnxRuntimeRunner(spec, with_blank=spec.has_ctc_head, **engine.for_exported)
         case "tensorrt", OnnxModelSpec():
             from moulin.tensorrt_engine.ready_plan import open_plan, ready_plan
             from moulin.tensorrt_engine.runner import TensorRtRunner
 
+            on = engine.device
             plan = engine.plan or ready_plan(
                 spec, device=on, speech=demo_speech, precision=engine.precision, max_audio_sec=max_audio_sec
             )
-            return TensorRtRunner(spec, open_plan(spec, plan, device=on), threads=threads)
+            return TensorRtRunner(spec, open_plan(spec, plan, device=on), threads=engine.threads)
         case "openvino", OnnxModelSpec():
             from moulin.engine.openvino.runner import OpenVinoRunner
 
-            return OpenVinoRunner(
-                spec,
-                precision=engine.precision or "fp32",
-                threads=threads,
-                workers=engine.workers,
-                with_blank=spec.has_ctc_head,
-            )
+            return OpenVinoRunner(spec, with_blank=spec.has_ctc_head, **engine.for_exported)
         case chosen, _:
             raise TypeError(f"{chosen} does not run a {type(spec).__name__}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from moulin.bundle.spec import CheckpointSpec, CtcModelSpec, ModelSpec, OnnxModelSpec
 from moulin.decoding.hotwords import Hotword
 from moulin.decoding.options import DecodingOptions
+from moulin.decoding.rescoring import Rescoring
 from moulin.demo.files import demo_speech
 from moulin.engine.host_stepper import CtcStepper, HostStepper
 from moulin.engine.limits import MAX_STREAMS
@@ -21,7 +22,7 @@ from moulin.engine.stream_runner import StreamEncoder, StreamRunner
 from moulin.models.blank_skip import check_blank_skip, skips_blanks
 from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
 from moulin.models.engines import check_gpu_engine, no_ctc
-from moulin.models.host_search import needs_host_search
+from moulin.models.host_search import check_rnn_lm, needs_host_search
 from moulin.models.hotwords import hotword_graphs
 from moulin.models.language_model import open_fusion
 from moulin.models.language_model_files import NO_FILES, LanguageModelFiles, with_scales
@@ -51,12 +52,14 @@ def open_stream_recognizer(
     options = options or StreamOptions()
     decoding = with_scales(options.decoding, lm)
     options = replace(options, decoding=decoding)
-    host_search = needs_host_search(decoding)
+    host_search = needs_host_search(decoding, lm)
     spec, engine = load_for_engine(model, engine, "streaming", host_search=host_search)
     check_blank_skip(spec, engine, decoding)
+    check_rnn_lm(spec, engine, lm)
     check_nbest(decoding)
     graphs = hotword_graphs(spec, hotwords, decoding)
     fusion = open_fusion(spec, lm)
+    assert not isinstance(fusion, Rescoring)
     check_scales(decoding, fusion)
     if engine.kind == "torch" and runs_on_gpu_engine(engine.device, spec.precision):
         check_gpu_engine(engine.device)
@@ -102,48 +105,32 @@ def _torch_runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batc
 
 
 def _ctc_runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batch: int | None) -> StreamEncoder:
-    on, threads = engine.device, engine.threads
     match engine.kind, spec:
         case "torch", CheckpointSpec():
             return _torch_runner(spec, engine, capacity, max_batch)
         case "onnxruntime", CtcModelSpec():
-            return OnnxRuntimeStreamEncoder(
-                spec, device=on, threads=threads, workers=engine.workers, capacity=capacity, max_batch=max_batch
-            )
+            return OnnxRuntimeStreamEncoder(spec, capacity=capacity, max_batch=max_batch, **engine.for_exported)
         case "openvino", CtcModelSpec():
             from moulin.engine.openvino.stream_runner import OpenVinoStreamEncoder
 
-            return OpenVinoStreamEncoder(
-                spec,
-                precision=engine.precision or "fp32",
-                threads=threads,
-                workers=engine.workers,
-                capacity=capacity,
-                max_batch=max_batch,
-            )
+            return OpenVinoStreamEncoder(spec, capacity=capacity, max_batch=max_batch, **engine.for_exported)
         case chosen, _:
             raise no_ctc(chosen)
 
 
 def _runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batch: int | None) -> StreamRunner:
-    on, threads = engine.device, engine.threads
     match engine.kind, spec:
         case "torch", CheckpointSpec() | OnnxModelSpec():
             return _torch_runner(spec, engine, capacity, max_batch)
         case "onnxruntime", OnnxModelSpec():
             return OnnxRuntimeStreamRunner(
-                spec,
-                device=on,
-                threads=threads,
-                workers=engine.workers,
-                capacity=capacity,
-                max_batch=max_batch,
-                with_blank=spec.has_ctc_head,
+                spec, capacity=capacity, max_batch=max_batch, with_blank=spec.has_ctc_head, **engine.for_exported
             )
         case "tensorrt", OnnxModelSpec():
             from moulin.tensorrt_engine.ready_plan import open_plan, ready_plan
             from moulin.tensorrt_engine.stream_runner import TensorRtStreamRunner
 
+            on = engine.device
             plan = engine.plan or ready_plan(
                 spec, device=on, speech=demo_speech, precision=engine.precision, max_batch=max_batch
             )
@@ -153,13 +140,7 @@ def _runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batch: int
             from moulin.engine.openvino.stream_runner import OpenVinoStreamRunner
 
             return OpenVinoStreamRunner(
-                spec,
-                precision=engine.precision or "fp32",
-                threads=threads,
-                workers=engine.workers,
-                capacity=capacity,
-                max_batch=max_batch,
-                with_blank=spec.has_ctc_head,
+                spec, capacity=capacity, max_batch=max_batch, with_blank=spec.has_ctc_head, **engine.for_exported
             )
         case chosen, _:
             raise TypeError(f"{chosen} does not run a {type(spec).__name__}")

@@ -21,6 +21,7 @@ from moulin.bundle.precision import Precision
 from moulin.bundle.spec import CheckpointSpec, ModelSpec, OnnxModelSpec
 from moulin.engine.device import gpu_index
 from moulin.errors import OptionsError
+from moulin.models.auto_engine import resolved
 from moulin.models.engine_choice import Engine, EngineChoice
 from moulin.models.engines import RUNTIMES, choose_engine, no_ctc
 
@@ -33,7 +34,7 @@ _GPU_ENGINE: tuple[Precision, ...] = ("fp16", "bf16", "fp32")
 def check_precision(choice: EngineChoice) -> None:
     """Raises OptionsError where the chosen engine runs no model at all in the chosen precision. Needs no model, which
     may have to be fetched or exported first."""
-    engine, precision = choice.kind, choice.precision
+    engine, precision = choice.named, choice.precision
     if engine is None or precision is None:
         return
     runtime = RUNTIMES[engine]
@@ -88,7 +89,9 @@ def settled(spec: _Spec, choice: EngineChoice) -> tuple[_Spec, EngineChoice]:
 
     Raises OptionsError as `choose_engine` and `precision_for` do.
     """
-    kind = choose_engine(spec, choice.kind)
+    if choice.kind == "auto":
+        choice = resolved(spec, choice)
+    kind = choose_engine(spec, choice.named)
     if spec.head == "ctc" and kind == "tensorrt":
         raise no_ctc(kind)
     device = replace(choice, kind=kind).runs_on

@@ -30,7 +30,7 @@ class BuiltModel:
 
     @property
     def engine(self) -> Engine | None:
-        return None if self.is_ensemble else self.options.engine.kind
+        return None if self.is_ensemble else self.options.engine.named
 
     @property
     def device(self) -> str:

@@ -9,6 +9,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from moulin.bundle.file_names import languages_of
 from moulin.bundle.spec import ModelSpec
+from moulin.models.engine_choice import EngineChoice
 from moulin.triton_repo import contract
 
 PLAN_NAME = "encoder.plan"
@@ -83,11 +84,21 @@ def add_instances(config: Any, count: int, gpu: int | None, gpus: Sequence[int] 
         group.gpus.extend(gpus or [gpu])
 
 
-def with_facts(config: Any, spec: ModelSpec, *, hotwords: bool = False, alternatives: bool = False) -> Any:
-    """`config`, which tells clients what model it is, and whether it uses hotwords and gives alternatives."""
+def with_facts(
+    config: Any,
+    spec: ModelSpec,
+    *,
+    hotwords: bool = False,
+    alternatives: bool = False,
+    engine: EngineChoice | None = None,
+) -> Any:
+    """`config`, which tells clients what model it is, whether it uses hotwords and gives alternatives, and what runs
+    it: `engine`, settled, where it is one of ours."""
     facts = {"bundle": spec.name, "created": f"{spec.file.stat().st_mtime:.0f}"}
     if languages := languages_of(spec.name):
         facts["languages"] = " ".join(languages)
+    if engine is not None:
+        facts |= {"engine": str(engine.kind), "precision": str(engine.precision)}
     abilities = {"hotwords": hotwords, "alternatives": alternatives}
     add_parameters(config, {name: "true" if can else "false" for name, can in abilities.items()} | facts)
     return config

@@ -4,7 +4,7 @@ DIR/transducer/config.pbtxt
 DIR/transducer/1/model.py         imports moulin, nothing else
 DIR/transducer/1/bundle/          the model's files (copied, or a link to where they are)
 DIR/transducer/1/hotwords.txt     the server's own hotwords, if any
-DIR/transducer/1/lm.arpa          its language model, and lodr.arpa, if any; both may be gzipped
+DIR/transducer/1/lm.arpa          its language model, or lm.onnx, and lodr.arpa, if any; n-grams may be gzipped
 DIR/transducer/warmup/            tensors that Triton sends before it reports ready (offline)
 """
 
@@ -18,12 +18,14 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from moulin.bundle.rnn_lm import is_rnn_lm
 from moulin.bundle.spec import ModelSpec
 from moulin.decoding.hotwords import MOST_SERVER_HOTWORDS, Hotword, given_hotwords, hotwords_text
 from moulin.engine.features import model_max_sec
 from moulin.engine.lm_scales import check_scales
 from moulin.engine.nbest import check_nbest
 from moulin.models.blank_skip import check_blank_skip
+from moulin.models.host_search import check_rnn_lm
 from moulin.models.hotwords import hotword_graphs, uses_hotwords
 from moulin.models.language_model import open_fusion
 from moulin.models.language_model_files import LanguageModelFiles, with_scales
@@ -41,8 +43,6 @@ _Options = TypeVar("_Options", OfflineOptions, StreamingOptions)
 
 HOTWORDS_NAME = "hotwords.txt"
 """The file of the server's hotwords in a version's folder."""
-LM_NAMES = LanguageModelFiles(Path("lm.arpa"), Path("lodr.arpa"))
-"""Those of its language model."""
 
 
 def build_offline_repository(spec: ModelSpec, to: Path, options: OfflineOptions, *, link: bool = False) -> Path:
@@ -86,7 +86,7 @@ class _Placed(Generic[_Options]):
     uses_hotwords: bool
 
     def with_facts(self, config: Any, spec: ModelSpec) -> Any:
-        return with_facts(config, spec, hotwords=self.uses_hotwords, alternatives=True)
+        return with_facts(config, spec, hotwords=self.uses_hotwords, alternatives=True, engine=self.options.engine)
 
 
 @contextmanager
@@ -106,7 +106,8 @@ def _new_model(
             place_file(facts_file(placed.plan), facts_file(new / "1" / PLAN_NAME), link=link)
         if placed.hotwords:
             (new / "1" / HOTWORDS_NAME).write_text(hotwords_text(placed.hotwords), encoding="utf-8")
-        for file, name in ((placed.lm.lm, LM_NAMES.lm), (placed.lm.lodr, LM_NAMES.lodr)):
+        of_lm = placed.options.lm
+        for file, name in ((placed.lm.lm, of_lm.lm), (placed.lm.lodr, of_lm.lodr)):
             if file is not None and name is not None:
                 place_file(file, new / "1" / name, link=link)
         write_shim(new, shim)
@@ -122,13 +123,16 @@ def _placed(options: _Options, spec: ModelSpec) -> _Placed[_Options]:
     hotwords = given_hotwords(options.hotwords, MOST_SERVER_HOTWORDS) if options.hotwords is not None else ()
     hotword_graphs(spec, hotwords, options.decoding)
     lm = options.lm
+    check_rnn_lm(spec, engine, lm)
     check_scales(with_scales(options.decoding, lm), open_fusion(spec, lm))
     in_folder = replace(
         options,
         engine=replace(engine, plan=Path(PLAN_NAME) if engine.plan else None),
         encoder=f"bundle/{spec.file.name}",
         hotwords=HOTWORDS_NAME if hotwords else None,
-        lm=LanguageModelFiles(lm.lm and LM_NAMES.lm, lm.lodr and LM_NAMES.lodr),
+        lm=LanguageModelFiles(
+            lm.lm and Path("lm.onnx" if is_rnn_lm(lm.lm) else "lm.arpa"), lm.lodr and Path("lodr.arpa")
+        ),
     )
     return _Placed(in_folder, engine.plan, hotwords, lm, uses_hotwords(spec))
 

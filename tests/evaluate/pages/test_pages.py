@@ -58,7 +58,8 @@ def accuracy_report() -> Report:
 
 
 def offline_report() -> Report:
-    result = throughput("moulin", 100.0, (1.0, 1.1), {"a": WordErrors(10, 1, 0, 0)})
+    result = throughput("moulin", 100.0, (1.0, 1.1), {"a": WordErrors(10, 1, 0, 0)}, (1.9, 2.1))
+    assert result.cpu_ms_of_second(100.0) == pytest.approx(20.0)
     return report(OfflineFigures("offline", 100.0, [result], threads=2))
 
 

@@ -44,6 +44,8 @@ def test_encodings(query: dict[str, Any], raw: RawFormat | None) -> None:
         (RAW | {"sample_rate": "1_6000"}, "Expected sample_rate to be a whole number"),
         (RAW | {"channels": "1.5"}, "Expected channels to be a whole number"),
         (RAW | {"sample_rate": "nan"}, "Expected sample_rate"),
+        ({"sample_rate": "abc"}, "Expected sample_rate to be a whole number of 8000 to 192000, got 'abc'"),
+        ({"encoding": "opus", "sample_rate": "0"}, "Expected sample_rate to be a whole number"),
         (RAW | {"channels": "0"}, "Expected channels to be a whole number of 1 to 32, got '0'"),
         (RAW | {"channels": "9", "multichannel": "true"}, "channels of at most 8 with multichannel, got 9"),
         ({"multichannel": "true"}, "Expected encoding, .*got containers"),

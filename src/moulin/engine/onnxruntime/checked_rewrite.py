@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "fp16": 2e-2}
-"""The largest difference between a rewritten encoder and its file (`graph_parity`)."""
+TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "fp16": 2e-2, "int8": 6e-2}
+"""The largest difference between a rewritten encoder and its file (`graph_parity`). Rounding to integers turns
+differences in the last digit into whole steps: digits-en's file as it is differs by 0.027 from itself, with ONNX
+Runtime's own optimisations and without, and rewritten by 0.020."""
 
 
 def open_checked(

@@ -12,7 +12,7 @@ from moulin.bundle.files import Precision
 from moulin.bundle.onnx_graph import OnnxGraph
 from moulin.engine.batching import CPU_BATCH_FRAMES, GPU_BATCH_FRAMES
 from moulin.engine.device import gpu_index
-from moulin.engine.exported_encoder import ExportedEncoder, Values
+from moulin.engine.exported_encoder import ExportedEncoder, Values, threads_alone
 from moulin.engine.onnxruntime.checked_rewrite import open_checked
 from moulin.engine.onnxruntime.session import new_session, run
 from moulin.errors import OptionsError
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class OnnxRuntimeEncoder(ExportedEncoder):
     """An encoder as ONNX Runtime sessions.
 
-    On the CPU there are two sessions: concurrent calls get one thread each, which avoids synchronisation, and a call
-    that is `alone` gets all `threads`, where these help (`whole_machine`).
+    On the CPU concurrent calls get one thread each, which avoids synchronisation. On more than one core there is a
+    second session for a call that is `alone`, with a thread a core.
     """
 
     def __init__(
@@ -59,14 +59,14 @@ class OnnxRuntimeEncoder(ExportedEncoder):
         self._encoder, content = open_checked(
             graph, device, 1, feature_dim=feature_dim, precision=precision, rewrite=rewrite, fixed_shapes=fixed_shapes
         )
-        self._whole_machine_encoder = (
-            self._encoder
-            if self.on_cuda or self._threads == 1
-            else new_session(graph.file, device, self._threads, content, precision=precision)
+        alone = 1 if self.on_cuda else threads_alone(self._threads)
+        self._encoder_alone = (
+            self._encoder if alone == 1 else new_session(graph.file, device, alone, content, precision=precision)
         )
         self.min_frames = self._find_min_frames()
-        if self._whole_machine_encoder is not self._encoder and not self._all_threads_help():
-            self._whole_machine_encoder = self._encoder
+        # In int8 the largest value in a call scales all others: alone, words do not depend on what else is spoken. On
+        # a CPU batches gain nothing anyway (`CPU_BATCH_FRAMES`).
+        self._in_batches = self._takes_lengths and (self.on_cuda or precision != "int8")
 
     @property
     def on_cuda(self) -> bool:
@@ -82,8 +82,8 @@ class OnnxRuntimeEncoder(ExportedEncoder):
 
     @property
     def max_batch_frames(self) -> int:
-        if not self._takes_lengths:
-            return 1  # an export without lengths cannot tell padding from speech: no batches
+        if not self._in_batches:
+            return 1
         return GPU_BATCH_FRAMES if self.on_cuda else CPU_BATCH_FRAMES
 
     def bound(self, x: Floats, x_lens: Ints) -> tuple[Any, onnxruntime.InferenceSession]:
@@ -92,7 +92,7 @@ class OnnxRuntimeEncoder(ExportedEncoder):
 
         index = gpu_index(self.device)
         place = ("cpu", 0) if index is None else ("cuda", index)
-        session = self._whole_machine_encoder
+        session = self._encoder_alone
         binding = session.io_binding()
         values: list[NDArray[Any]] = [x, x_lens]
         for tensor, value in zip(self._encoder_inputs, values, strict=False):
@@ -103,4 +103,4 @@ class OnnxRuntimeEncoder(ExportedEncoder):
         return binding, session
 
     def _infer(self, values: Values, outputs: list[str], *, alone: bool) -> list[NDArray[Any]]:
-        return run(self._whole_machine_encoder if alone else self._encoder, outputs, values)
+        return run(self._encoder_alone if alone else self._encoder, outputs, values)

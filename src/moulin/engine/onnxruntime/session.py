@@ -57,10 +57,6 @@ def rewritten_encoder(
     """The encoder rewritten to run faster on `device`, for `new_session`; None where it is not rewritten."""
     if encoder.external_files:
         return None  # weights in external files, usually large: ONNX Runtime reads them in place
-    if precision == "int8":
-        # Rounding to integers turns differences in the last digit into whole steps, and the tokens would differ from
-        # other runtimes'.
-        return None
     import onnx
 
     model = onnx.load(encoder.file)

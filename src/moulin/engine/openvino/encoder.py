@@ -13,7 +13,7 @@ from moulin.audio.fbank import PADDING_VALUE
 from moulin.bundle.onnx_graph import OnnxGraph
 from moulin.bundle.precision import Precision
 from moulin.engine.batching import CPU_BATCH_FRAMES
-from moulin.engine.exported_encoder import ExportedEncoder, Values
+from moulin.engine.exported_encoder import ExportedEncoder, Values, threads_alone
 from moulin.engine.openvino.compiled import CompiledModel
 from moulin.engine.openvino.parity import check_parity
 from moulin.engine.openvino.rewritten import rewritten_for_openvino
@@ -25,8 +25,8 @@ lengths of recordings hardly repeat. So they are padded to multiples of this man
 
 
 class OpenVinoEncoder(ExportedEncoder):
-    """An encoder compiled twice: concurrent calls get one thread each, a call that is `alone` gets all `threads`,
-    where these help (`whole_machine`)."""
+    """A compiled encoder: concurrent calls get one thread each. On more than one core it is compiled again for a call
+    that is `alone`, with a thread a core."""
 
     def __init__(
         self,
@@ -55,14 +55,11 @@ class OpenVinoEncoder(ExportedEncoder):
         self._many = CompiledModel(
             content, graph.file, precision=precision, threads=self.num_workers, streams=self.num_workers
         )
-        self._whole_machine = (
-            self._many
-            if self.threads == 1
-            else CompiledModel(content, graph.file, precision=precision, threads=self.threads)
+        alone = threads_alone(self.threads)
+        self._alone = (
+            self._many if alone == 1 else CompiledModel(content, graph.file, precision=precision, threads=alone)
         )
         self.min_frames = self._find_min_frames()
-        if self._whole_machine is not self._many and not self._all_threads_help():
-            self._whole_machine = self._many
         check_parity(graph, self._many, precision, feature_dim=feature_dim)
 
     @property
@@ -79,4 +76,4 @@ class OpenVinoEncoder(ExportedEncoder):
         return super().encoder(x, x_lens, alone=alone)
 
     def _infer(self, values: Values, outputs: list[str], *, alone: bool) -> list[NDArray[Any]]:
-        return (self._whole_machine if alone else self._many)(values, outputs)
+        return (self._alone if alone else self._many)(values, outputs)

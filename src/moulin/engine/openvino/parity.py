@@ -14,6 +14,10 @@ TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "bf16": 0.05}
 """The largest difference that rounding explains (`graph_parity`). Bfloat16 has eight bits: rounding the weights of
 digits-en alone gives a hundredth."""
 
+STREAM_TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "bf16": 0.25}
+"""The same of streams, whose states are values from within the network: of digits-en in bfloat16 they differ by up to
+0.15 where the encoder's frames differ by 0.03, and no word changes."""
+
 _LENGTHS = (297, 203, 124)
 """Lengths in frames that leave different remainders in every downsampling by 2, 4 and 8."""
 
@@ -31,9 +35,10 @@ def check_parity(
     difference = largest_difference(
         plain_session(graph.file).run, model.run, graph, feature_dim=feature_dim, streaming=streaming, lengths=_LENGTHS
     )
-    if not difference <= TOLERANCES[precision]:
+    tolerance = (STREAM_TOLERANCES if streaming else TOLERANCES)[precision]
+    if not difference <= tolerance:
         raise EngineError(
             f"{graph.file} on OpenVINO in {precision} differs from ONNX Runtime by {difference:.1e} on speech, and "
-            f"rounding explains at most {TOLERANCES[precision]:.0e}",
+            f"rounding explains at most {tolerance:.1g}",
             hint="leave out --engine openvino, and report it with the recipe's name",
         )

@@ -54,11 +54,12 @@ def _facts(figures: OfflineFigures) -> Facts:
 
 def _table(figures: OfflineFigures) -> Table:
     return Table(
-        ("target", "RTFx, median", "worst", "best", "WER", "errors", "words"),
+        ("target", "RTFx, median", "worst", "best", "CPU ms a second of audio", "WER", "errors", "words"),
         [
             (
                 it.name,
                 *(f"{rtfx:,.1f}" for rtfx in (it.rtfx_median, it.rtfx_worst, it.rtfx_best)),
+                "-" if (used := it.cpu_ms_of_second(figures.audio_sec)) is None else f"{used:.1f}",
                 f"{it.wer:.2%}",
                 str(it.word_errors),
                 str(it.words),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,7 +17,8 @@ class UtteranceErrors:
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """One target: wall time of each round, RTFx (audio seconds a second), and word errors of the last round."""
+    """One target: wall time of each round, RTFx (audio seconds a second), word errors of the last round, and CPU time
+    of each round."""
 
     name: str
     seconds: Sequence[float]
@@ -30,6 +32,11 @@ class Throughput:
     deletions: int | None = None
     substitutions: int | None = None
     utterances: Mapping[str, UtteranceErrors] | None = None
+    cpu_sec: Sequence[float] | None = None
+
+    def cpu_ms_of_second(self, audio_sec: float) -> float | None:
+        """CPU milliseconds for a second of audio in the median round, of `audio_sec`."""
+        return 1000 * statistics.median(self.cpu_sec) / audio_sec if self.cpu_sec else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
+from moulin.bundle.load_model import load_model
+from moulin.bundle.precision import Precision
 from moulin.bundle.spec import ModelSpec
 from moulin.errors import OptionsError
 from moulin.evaluate.targets import (
@@ -20,7 +22,9 @@ from moulin.evaluate.targets import (
     started_gateway,
     triton,
 )
-from moulin.evaluate.targets.target import ConnectTo, RunningTarget, ServerSettings, Start, StartAtOnce
+from moulin.evaluate.targets.target import ConnectTo, RunningTarget, ServerSettings, Start, StartAtOnce, Transcribe
+from moulin.models.engine_choice import Engine
+from moulin.models.precisions import check_precision
 
 Load = Literal["requests", "streams"]
 """Whole recordings, a request each; or recordings in chunks, in real time."""
@@ -37,6 +41,8 @@ class Target:
     streams: Start | None = None
     requests_at: ConnectTo | None = None
     streams_at: ConnectTo | None = None
+    engine: Engine | None = None
+    """The engine of `at_once`, where the name says it."""
 
 
 def _both(start: Start) -> Target:
@@ -51,6 +57,7 @@ _WIRES = [wire for wire in get_args(triton.WireName) if wire != "bundle"]
 
 TARGETS: Mapping[str, Target] = {
     "moulin": Target(moulin_engine.at_once, moulin_engine.requests, moulin_engine.streams),
+    "moulin-openvino": Target(moulin_engine.at_once, engine="openvino"),
     "moulin-triton": Target(triton.at_once),
     **{f"moulin-triton-{wire}": _both(partial(triton.started, wire)) for wire in _WIRES},
     "moulin-triton-bundle": Target(streams=partial(triton.started, "bundle")),
@@ -78,11 +85,19 @@ TARGETS: Mapping[str, Target] = {
 
 
 def at_once(name: str) -> StartAtOnce:
-    """The target called `name` that takes all recordings in one call. Raises OptionsError."""
-    if (row := TARGETS.get(name)) is None or row.at_once is None:
+    """The target called `name`, NAME or NAME:PRECISION, that takes all recordings in one call. Raises OptionsError."""
+    kind, in_precision, precision = name.partition(":")
+    row = TARGETS.get(kind)
+    known = get_args(Precision)
+    if row is None or row.at_once is None or (in_precision and precision not in known):
         names = [name for name, row in TARGETS.items() if row.at_once]
-        raise OptionsError(f"There is no target {name!r}", hint=f"the targets are {', '.join(names)}")
-    return row.at_once
+        raise OptionsError(
+            f"There is no target {name!r}",
+            hint=f"the targets are {', '.join(names)}, each also as NAME:PRECISION, of {', '.join(known)}",
+        )
+    if row.engine is None and not precision:
+        return row.at_once
+    return partial(_at_once_by, row.at_once, row.engine, cast("Precision | None", precision or None))
 
 
 def target(name: str, load: Load) -> Start:
@@ -101,6 +116,22 @@ def target(name: str, load: Load) -> Start:
 def started_names(load: Load) -> list[str]:
     """The targets that are started for a run."""
     return [name for name, row in TARGETS.items() if (row.requests if load == "requests" else row.streams)]
+
+
+@contextmanager
+def _at_once_by(
+    start: StartAtOnce, engine: Engine | None, precision: Precision | None, spec: ModelSpec, settings: ServerSettings
+) -> Iterator[Transcribe]:
+    """`start` with another engine or in another precision than the other targets of a run, of files in one folder."""
+    chosen = settings.engine
+    if engine is not None:
+        chosen = replace(chosen, kind=engine, precision=None)
+    if precision is not None:
+        chosen = replace(chosen, precision=precision)
+    check_precision(chosen)
+    files = load_model(spec.path, precision=chosen.file_precision, expect="offline")
+    with start(files, replace(settings, engine=chosen)) as transcribe:
+        yield transcribe
 
 
 @contextmanager

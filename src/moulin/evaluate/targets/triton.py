@@ -158,7 +158,7 @@ def served(
         else:
             offline = OfflineOptions(engine=engine, decoding=DecodingOptions().updated(settings.decoding))
             build_offline_repository(spec, repository, with_options(offline, settings.moulin), link=True)
-        with _triton(repository, choose_engine(spec, engine.kind)) as server:
+        with _triton(repository, choose_engine(spec, engine.named)) as server:
             yield server
 
 

@@ -10,13 +10,13 @@ from moulin.errors import AudioError, MoulinError
 from moulin.gateway.api_error import ApiError, api_error
 from moulin.gateway.deepgram.results import live_result, metadata, model_facts, model_uuid
 from moulin.gateway.deepgram.wish import Wish
+from moulin.gateway.json_messages import read_message
 from moulin.gateway.live_audio import ContainerSent, Samples
 from moulin.gateway.live_steps import Event, Finish, Forget, Hear, Step
 from moulin.gateway.live_timeline import Timeline
 from moulin.gateway.stream_audio import StreamAudio
 from moulin.live_transcript import Segment, StreamUpdate
 from moulin.quoting import quoted
-from moulin.untrusted_json import JsonError, read_json
 
 _MOST_MESSAGE_BYTES = 4096
 
@@ -251,12 +251,10 @@ def closes_stream(message: str) -> bool:
 
 
 def _parsed(text: str) -> dict[str, Any]:
-    try:
-        fields = read_json(text, most_bytes=_MOST_MESSAGE_BYTES)
-    except JsonError as error:
-        raise ApiError(
-            400, f"The message is not JSON: {error}", code="SchemaError", hint="send audio as bytes"
-        ) from None
-    if not isinstance(fields, dict):
-        raise ApiError(400, f"Expected a JSON object, got {type(fields).__name__}", code="SchemaError")
-    return fields
+    return read_message(
+        text,
+        most_bytes=_MOST_MESSAGE_BYTES,
+        not_json="SchemaError",
+        no_object="SchemaError",
+        hint="send audio as bytes",
+    )

@@ -192,16 +192,18 @@ class _Query:
 
 
 def _raw(query: _Query) -> RawFormat | None:
-    encoding, channels = query.text("encoding").lower(), 1
+    encoding, channels, rate = query.text("encoding").lower(), 1, None
     if query.text("channels"):
         channels = query.whole_number("channels", at_least=1, at_most=MOST_CHANNELS)
+    if query.text("sample_rate"):
+        rate = query.whole_number("sample_rate", at_least=MIN_RATE, at_most=MAX_RATE)
     if not encoding or encoding in _CODED:
         return None
     if encoding not in _PCM:
         raise _invalid("encoding", f"to be one of {', '.join([*_PCM, *_CODED])}", encoding)
-    if not query.text("sample_rate"):
+    if rate is None:
         raise ApiError(400, f"Expected sample_rate with encoding {encoding}, got none", param="sample_rate")
-    return RawFormat(_PCM[encoding], query.whole_number("sample_rate", at_least=MIN_RATE, at_most=MAX_RATE), channels)
+    return RawFormat(_PCM[encoding], rate, channels)
 
 
 def _phrases(query: _Query) -> Iterable[str]:

@@ -127,7 +127,7 @@ def _checked(spec: ModelSpec, options: OfflineOptions | StreamingOptions, backen
         )
     if backend == "tensorrt" and options.engine.gpu is None:
         raise OptionsError("The backend tensorrt runs on a GPU only", hint="add --device cuda")
-    choose_engine(spec, options.engine.kind)
+    choose_engine(spec, options.engine.named)
     return spec
 
 
