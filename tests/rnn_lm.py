@@ -14,20 +14,20 @@ import torch
 from torch import Tensor, nn
 
 SOS = EOS = 1
-EMBEDDING, HIDDEN, LAYERS = 12, 14, 2
 
 
-class TinyRnnLm(nn.Module):
-    def __init__(self, vocab_size: int) -> None:
+class RnnLm(nn.Module):
+    def __init__(self, vocab_size: int, *, embedding: int = 12, hidden: int = 14, layers: int = 2) -> None:
         super().__init__()
         self.vocab_size = vocab_size
-        self.input_embedding = nn.Embedding(vocab_size, EMBEDDING)
-        self.rnn = nn.LSTM(EMBEDDING, HIDDEN, LAYERS, batch_first=True)
-        self.output_linear = nn.Linear(HIDDEN, vocab_size)
+        self.input_embedding = nn.Embedding(vocab_size, embedding)
+        self.rnn = nn.LSTM(embedding, hidden, layers, batch_first=True)
+        self.output_linear = nn.Linear(hidden, vocab_size)
 
     def log_probs(self, x: Tensor) -> Tensor:
         """[N, L] to [N, L, vocab_size]."""
-        return self.output_linear(self.rnn(self.input_embedding(x))[0]).log_softmax(-1)
+        logits: Tensor = self.output_linear(self.rnn(self.input_embedding(x))[0])
+        return logits.log_softmax(-1)
 
     def score(self, tokens: Sequence[int], *, ended: bool) -> float:
         """The log-probability of a text, computed here at once and without states."""
@@ -38,7 +38,7 @@ class TinyRnnLm(nn.Module):
 
 
 class _WithStates(nn.Module):
-    def __init__(self, model: TinyRnnLm) -> None:
+    def __init__(self, model: RnnLm) -> None:
         super().__init__()
         self.model = model
 
@@ -48,7 +48,7 @@ class _WithStates(nn.Module):
 
 
 class _OfTexts(nn.Module):
-    def __init__(self, model: TinyRnnLm) -> None:
+    def __init__(self, model: RnnLm) -> None:
         super().__init__()
         self.model = model
 
@@ -62,37 +62,38 @@ class _OfTexts(nn.Module):
         return torch.where(inside, nll, torch.zeros_like(nll)).sum(1)
 
 
-def trained(texts: Sequence[Sequence[int]], vocab_size: int, *, steps: int = 60) -> TinyRnnLm:
+def trained(texts: Sequence[Sequence[int]], vocab_size: int, *, steps: int = 60) -> RnnLm:
     """A model of `texts` of tokens, all of one length."""
     torch.manual_seed(0)
-    model = TinyRnnLm(vocab_size)
+    model = RnnLm(vocab_size)
     optimizer = torch.optim.Adam(model.parameters(), 0.02)
     x = torch.tensor([[SOS, *text] for text in texts])
     y = torch.tensor([[*text, EOS] for text in texts])
     for _ in range(steps):
         optimizer.zero_grad()
         loss = nn.functional.nll_loss(model.log_probs(x).flatten(0, 1), y.flatten())
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return model.eval()
 
 
-def export_with_states(model: TinyRnnLm, file: Path, **other_metadata: str) -> Path:
-    state = torch.zeros(LAYERS, 1, HIDDEN)
-    sizes = {"num_layers": str(LAYERS), "hidden_size": str(HIDDEN), "embedding_dim": str(EMBEDDING)}
+def export_with_states(model: RnnLm, file: Path, **other_metadata: str) -> Path:
+    layers, hidden = model.rnn.num_layers, model.rnn.hidden_size
+    state = torch.zeros(layers, 1, hidden)
+    sizes = {"num_layers": str(layers), "hidden_size": str(hidden), "embedding_dim": str(model.rnn.input_size)}
     inputs = {"x": torch.zeros(1, 3, dtype=torch.int64), "h0": state, "c0": state}
     batch = {"h0": {1: "N"}, "c0": {1: "N"}, "next_h0": {1: "N"}, "next_c0": {1: "N"}}
     axes = {"x": {0: "N", 1: "L"}, "log_softmax": {0: "N"}, **batch}
     return _export(_WithStates(model), inputs, axes, 3, file, {**_metadata(model), **sizes, **other_metadata})
 
 
-def export_of_texts(model: TinyRnnLm, file: Path) -> Path:
+def export_of_texts(model: RnnLm, file: Path) -> Path:
     inputs = {"x": torch.zeros(1, 3, dtype=torch.int64), "x_lens": torch.tensor([3])}
     axes = {"x": {0: "N", 1: "L"}, "x_lens": {0: "N"}, "nll": {0: "N"}}
     return _export(_OfTexts(model), inputs, axes, 1, file, _metadata(model))
 
 
-def _metadata(model: TinyRnnLm) -> dict[str, str]:
+def _metadata(model: RnnLm) -> dict[str, str]:
     of_file = {"model_type": "rnnlm", "version": "1", "sos_id": str(SOS), "eos_id": str(EOS)}
     return {**of_file, "vocab_size": str(model.vocab_size)}
 

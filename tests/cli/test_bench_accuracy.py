@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,16 @@ def test_hotwords_with_several_scores() -> None:
         "hotwords-score above 0 and of at most 100, got 0" in moulin(*command, "--hotwords-scores", "0").expect(1).err
     )
     assert "Expected targets that take hotwords" in moulin(*command[:2], "--hotwords", "zero").expect(1).err
+
+
+def test_a_language_model(tmp_path: Path) -> None:
+    """It reaches each target that is started with one, here as a file that is missing."""
+    command = ["bench", "accuracy", "--lm", tmp_path / "none.arpa", "--targets"]
+    for model, target in product((DEMO_MODEL, DEMO_STREAMING_MODEL), ("moulin", "moulin-triton-grpc")):
+        done = moulin_here(*command, target, "--model", model).expect(1)
+        assert "There is no file of n-grams" in done.err
+    for target in ("moulin,sherpa-onnx", "moulin-triton-grpc=localhost:1"):
+        assert "Expected targets that are started with --lm" in moulin_here(*command, target).expect(1).err
 
 
 def test_other_data_has_no_words_alike_unless_told(tmp_path: Path) -> None:

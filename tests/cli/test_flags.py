@@ -20,7 +20,7 @@ from moulin.decoding.options import DecodingOptions
 from moulin.options import Bounds, check_options, facts_of, held, option, plain_type, spelled, types_of
 from moulin.streaming.options import StreamOptions
 from moulin.triton_repo.offline_options import OfflineOptions
-from moulin.triton_repo.repository import HOTWORDS_NAME, LM_NAMES
+from moulin.triton_repo.repository import HOTWORDS_NAME
 from moulin.triton_repo.shim_parameters import ShimParameters
 from moulin.triton_repo.streaming_options import StreamingOptions
 from tests.bundles import BUNDLES
@@ -256,7 +256,7 @@ def test_every_flag_of_repo_build_arrives_in_the_shim(bundle: str, options: Any,
         value = expected[one.name] = odd_value(one, kind)
         flag = spelled(one)
         expected |= {"hotwords": HOTWORDS_NAME} if one.name == "hotwords" else {}
-        expected |= {one.name: getattr(LM_NAMES, one.name)} if value == NGRAMS else {}
+        expected |= {one.name: Path(f"{one.name}.arpa")} if value == NGRAMS else {}
         arguments += [f"--{flag}" if value else f"--no-{flag}"] if kind is bool else [f"--{flag}", value]
     moulin_here("repo", "build", BUNDLES / bundle / "epoch-1.pt", "--to", tmp_path, *arguments).expect(0)
     told = ShimParameters.read(shim_args(tmp_path / "transducer"), options).options

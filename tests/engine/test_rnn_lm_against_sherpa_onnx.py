@@ -98,7 +98,7 @@ def opened(spec: OnnxModelSpec, lm: Path, lodr: Path | None) -> LanguageModelUse
     return fusion
 
 
-CASES = [(0.3, 4, None), (1.5, 8, None), (0.7, 4, 0.4), (0.5, 2, 1.0)]
+CASES = [(0.3, 4, None), (1.5, 8, None), (0.7, 4, 0.4), (0.5, 8, 1.0)]
 """Weights, beams, and weights of what is subtracted."""
 
 

@@ -63,6 +63,21 @@ def serving(app: Any, *, ahead_bytes: int = ALL_AHEAD_BYTES, **settings: Any) ->
         thread.join(20)
 
 
+async def refusing(_scope: Any, _receive: Any, send: Any) -> None:
+    await send({"type": "websocket.http.response.start", "status": 401, "headers": []})
+    await send({"type": "websocket.http.response.body", "body": b"No", "more_body": True})
+    await send({"type": "websocket.http.response.body", "body": b" key"})
+
+
+def test_a_refusal_is_no_error_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with serving(refusing) as at, socket.create_connection(("127.0.0.1", at), 20) as client:
+        client.sendall(HANDSHAKE)
+        answer = b"".join(iter(lambda: client.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert answer.endswith(b"\r\n\r\nNo key")
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
     with serving(echo) as at:

@@ -11,7 +11,7 @@ import pytest
 
 from moulin.audio.decode import read_audio
 from moulin.bundle.load import load_bundle
-from moulin.decoding.language_model import TokenModel, WordModel
+from moulin.decoding.language_model import Fusion, TokenModel, WordModel
 from moulin.decoding.options import DecodingOptions
 from moulin.decoding.rescoring import Rescoring
 from moulin.demo.files import DEMO_MODEL, DEMO_STREAMING_MODEL
@@ -28,7 +28,7 @@ from moulin.models.open_recognizer import open_recognizer
 from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.streaming.options import StreamOptions
 from tests.bundles import BUNDLES
-from tests.rnn_lm import TinyRnnLm, export_of_texts, export_with_states, trained
+from tests.rnn_lm import RnnLm, export_of_texts, export_with_states, trained
 
 BEAM = DecodingOptions("modified_beam_search")
 DIGITS = ["ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE"]
@@ -58,10 +58,10 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_by_tokens_and_by_words(words: Path, tokens: Path) -> None:
     spec = load_bundle(DEMO_MODEL)
     found = [open_fusion(spec, LanguageModelFiles(file)) for file in (words, tokens)]
-    assert [type(fusion.model) for fusion in found if fusion] == [WordModel, TokenModel]
+    assert [type(fusion.model) for fusion in found if isinstance(fusion, Fusion)] == [WordModel, TokenModel]
     assert open_fusion(spec, LanguageModelFiles()) is None
     both = open_fusion(spec, LanguageModelFiles(words, tokens))
-    assert both is not None
+    assert isinstance(both, Fusion)
     assert both.width == 3
 
 
@@ -154,12 +154,12 @@ def test_what_is_refused(tmp_path: Path, words: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def rnn() -> TinyRnnLm:
+def rnn() -> RnnLm:
     table = load_bundle(DEMO_MODEL).tokens
     return trained([table.spell(" ".join(line)) for line in numbers(50)], len(table), steps=30)
 
 
-def test_rnns(rnn: TinyRnnLm, tokens: Path, tmp_path: Path) -> None:
+def test_rnns(rnn: RnnLm, tokens: Path, tmp_path: Path) -> None:
     """One with states is fused, one of whole texts rescores, here with n-grams to subtract; each request has its own
     weight, and none is the search without."""
     waveform = read_audio(demo_clips()[0].audio)
@@ -175,7 +175,7 @@ def test_rnns(rnn: TinyRnnLm, tokens: Path, tmp_path: Path) -> None:
             assert much.alternatives[0].score < some.alternatives[0].score
 
 
-def test_rnns_of_streams(rnn: TinyRnnLm, tmp_path: Path) -> None:
+def test_rnns_of_streams(rnn: RnnLm, tmp_path: Path) -> None:
     file = export_with_states(rnn, tmp_path / "lm.onnx")
     waveform = read_audio(demo_clips()[0].audio)
     with open_stream_recognizer(DEMO_STREAMING_MODEL, max_streams=2, lm=LanguageModelFiles(file)) as recognizer:
@@ -190,13 +190,13 @@ def test_rnns_of_streams(rnn: TinyRnnLm, tmp_path: Path) -> None:
         assert len(much) < len(without)
 
 
-def test_rnns_that_are_refused(rnn: TinyRnnLm, words: Path, tmp_path: Path) -> None:
+def test_rnns_that_are_refused(rnn: RnnLm, words: Path, tmp_path: Path) -> None:
     of_texts = export_of_texts(rnn, tmp_path / "texts.onnx")
     with pytest.raises(OptionsError, match=r"Expected a language model with states for streams, got .*texts.onnx"):
         open_stream_recognizer(DEMO_STREAMING_MODEL, lm=LanguageModelFiles(of_texts))
     with pytest.raises(BundleError, match=r"Expected n-grams of tokens in .* got an ONNX file"):
         open_recognizer(DEMO_MODEL, lm=LanguageModelFiles(words, of_texts))
-    other = export_with_states(TinyRnnLm(31), tmp_path / "other.onnx")
+    other = export_with_states(RnnLm(31), tmp_path / "other.onnx")
     with pytest.raises(BundleError, match="to be of the model's 30 tokens, got 31"):
         open_recognizer(DEMO_MODEL, lm=LanguageModelFiles(other))
     spec, files = load_bundle(DEMO_MODEL), LanguageModelFiles(of_texts)

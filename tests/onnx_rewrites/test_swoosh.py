@@ -42,11 +42,13 @@ def test_encoder_output_is_the_same(scale: float) -> None:
         assert difference <= 1e-5 * np.linalg.norm(plain[row, :length])
 
 
-def test_int8_stays_as_exported() -> None:
+def test_int8_is_rewritten_too() -> None:
+    """To within its rounding."""
     spec = load_bundle(BUNDLES / "zipformer2-offline", precision="int8")
     x = np.random.default_rng(0).normal(-6, 4, (1, 200, spec.feature_dim)).astype(np.float32)
     plain, _ = OnnxRuntimeRunner(spec, rewrite=False).encoder(x, np.array([200]))
-    np.testing.assert_array_equal(OnnxRuntimeRunner(spec).encoder(x, np.array([200]))[0], plain)
+    rewritten, _ = OnnxRuntimeRunner(spec).encoder(x, np.array([200]))
+    assert 0 < np.abs(rewritten - plain).max() < 0.06 * np.abs(plain).max()
 
 
 def swoosh_graph(*, infinity_guard: bool, offset: float = 4.0, constant: float = 0.035) -> onnx.ModelProto:

@@ -22,7 +22,7 @@ from moulin.triton_repo.offline_service import OfflineRequest, OfflineService
 from moulin.triton_repo.repository import build_offline_repository, build_streaming_repository
 from moulin.triton_repo.shim_parameters import ShimParameters
 from moulin.triton_repo.streaming_options import StreamingOptions
-from tests.rnn_lm import TinyRnnLm, export_with_states
+from tests.rnn_lm import RnnLm, export_with_states
 from tests.triton_repo.shim_args import shim_args
 
 
@@ -54,15 +54,18 @@ def test_the_files_go_into_the_repository(tmp_path: Path, files: LanguageModelFi
 
 def test_an_rnn_goes_into_the_repository(tmp_path: Path) -> None:
     """Under a name that tells what it is, whatever it was called."""
-    file = export_with_states(TinyRnnLm(30), tmp_path / "rnn")
+    file = export_with_states(RnnLm(30), tmp_path / "rnn")
     files = LanguageModelFiles(file)
     offline = build_offline_repository(load_bundle(DEMO_MODEL), tmp_path / "r", OfflineOptions(lm=files))
     streams = StreamingOptions(lm=files, model_name="streams")
     streaming = build_streaming_repository(load_bundle(DEMO_STREAMING_MODEL), tmp_path / "r", streams)
-    for folder, options in ((offline, OfflineOptions), (streaming, StreamingOptions)):
+    of_folders = (
+        ShimParameters.read(shim_args(offline), OfflineOptions).lm,
+        ShimParameters.read(shim_args(streaming), StreamingOptions).lm,
+    )
+    for folder, lm in zip((offline, streaming), of_folders, strict=True):
+        assert lm == LanguageModelFiles(folder / "1" / "lm.onnx")
         assert (folder / "1" / "lm.onnx").read_bytes() == file.read_bytes()
-        read = ShimParameters.read(shim_args(folder), options)
-        assert read.lm == LanguageModelFiles(folder / "1" / "lm.onnx")
 
 
 def test_of_streams(tmp_path: Path, files: LanguageModelFiles) -> None:

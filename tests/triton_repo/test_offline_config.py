@@ -55,6 +55,8 @@ DEFAULTS: dict[str, Any] = {
         "alternatives": {"string_value": "true"},
         "bundle": {"string_value": "zipformer2-offline"},
         "created": {"string_value": "1767225600"},
+        "engine": {"string_value": "onnxruntime"},
+        "precision": {"string_value": "fp32"},
     },
 }
 
@@ -177,7 +179,11 @@ def test_every_option_arrives(tmp_path: Path) -> None:
             "max_queue_delay_microseconds": "2500",
             "default_queue_policy": {"max_queue_size": 11},
         },
-        "parameters": {**DEFAULTS["parameters"], "max_utterance_sec": {"string_value": "33.5"}},
+        "parameters": {
+            **DEFAULTS["parameters"],
+            "max_utterance_sec": {"string_value": "33.5"},
+            "precision": {"string_value": "int8"},
+        },
     }
     assert service == {
         "model_name": "english-v2",

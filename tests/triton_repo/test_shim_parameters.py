@@ -70,7 +70,7 @@ def test_what_an_earlier_moulin_wrote_is_refused_with_what_to_do() -> None:
         ('{"encoder": "x", "max_brunch": 3}', "There is no option 'max_brunch' in the options"),
         (
             '{"engine": {"kind": "abacus"}}',
-            "Expected engine to be one of onnxruntime, torch, tensorrt, openvino, got 'abacus'",
+            "Expected engine to be one of onnxruntime, torch, tensorrt, openvino, auto, got 'abacus'",
         ),
         ('{"engine": 3}', "Expected engine to be a JSON object, got int"),
         ('{"max_batch": "3"}', "Expected max-batch to be a whole number, got '3'"),

@@ -135,7 +135,7 @@ def _built(to: Path, options: StreamingOptions) -> dict[str, Any]:
 def _without_service(fields: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     """The fields, and what the parameter of the operator's options says."""
     parameters = fields.pop("parameters")
-    assert parameters.keys() == {"service", "hotwords", "alternatives", "bundle", "created"}
+    assert parameters.keys() == {"service", "hotwords", "alternatives", "bundle", "created", "engine", "precision"}
     assert parameters["hotwords"]["string_value"] == parameters["alternatives"]["string_value"] == "true"
     return fields, json.loads(parameters["service"]["string_value"])
 

@@ -138,6 +138,7 @@ def _addresses(log: IO[str]) -> dict[str, str]:
         if len(words) == 2 and text.startswith("  "):
             found[words[0]] = words[1]
         assert date[:4].isdecimal(), f"{line!r} has no date"
+        assert "runs as it was exported" not in line  # models run as they do in development
         if "Ctrl-C stops it" in line:
             return found
         assert time.monotonic() < deadline

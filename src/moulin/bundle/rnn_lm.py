@@ -61,12 +61,13 @@ def read_rnn_lm(file: Path) -> RnnLm:
     if graph.external_files:
         raise BundleError(f"Expected {file} to hold its weights itself, got {listed(map(str, graph.external_files))}")
     inputs = [(tensor.dtype, len(tensor.shape)) for tensor in graph.inputs]
+    states: RnnStates | None = None
     match inputs, len(graph.outputs):
         case [("int64", 2), ("float32", 3), ("float32", 3)], 3:
             states = _states(graph)
             vocab_size = _agreed(graph, "vocab_size", graph.outputs[0], -1)
         case [("int64", 2), ("int64", 1)], 1:
-            states, vocab_size = None, graph.metadata_int("vocab_size")
+            vocab_size = graph.metadata_int("vocab_size")
         case _:
             names = listed(f"{tensor.name} {tensor.dtype} {quoted(list(tensor.shape))}" for tensor in graph.inputs)
             raise BundleError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -20,6 +20,7 @@ from moulin.cli.interrupt import STATUS
 from moulin.decoding.hotwords import as_json, given_hotwords
 from moulin.decoding.options import DecodingOptions
 from moulin.errors import OptionsError
+from moulin.models.language_model_files import NO_FILES, LanguageModelFiles
 from moulin.options import Bounds, check_options, option
 from moulin.quoting import quoted
 
@@ -59,6 +60,7 @@ def accuracy(
     hearing: Hearing,
     started: StartedWith,
     decoding: Annotated[dict[str, Any], ChangesOf(DecodingOptions, "the target's")],
+    lm: LanguageModelFiles,
     api_key: ApiKeyOption = "",
     hotwords: Annotated[str | None, HOTWORDS] = None,
     hotwords_scores: Annotated[
@@ -81,6 +83,10 @@ def accuracy(
 
     names = hearing.targets.split(",")
     rounds = _rounds(names, hotwords, hotwords_scores)
+    if lm != NO_FILES and not all(name.startswith("moulin") and "=" not in name for name in names):
+        raise OptionsError(
+            f"Expected targets that are started with --lm, got {hearing.targets}", hint="say --targets moulin"
+        )
     check_outputs(to or [])
     results: list[Accuracy] = []
     interrupted = False
@@ -94,7 +100,7 @@ def accuracy(
         cut: Cut = in_chunks if streams else whole_clips
         try:
             for (name, start), (label, changes) in product(starts.items(), rounds.items()):
-                settings = started.settings(engine, {**decoding, **changes}, api_key)
+                settings = replace(started.settings(engine, {**decoding, **changes}, api_key), lm=lm)
                 shown = f"{name}{label}"
                 with start(spec, settings) as running, _progress(shown, len(utterances)) as on_scored:
                     results.append(Accuracy(shown))
@@ -117,7 +123,7 @@ def accuracy(
                 accuracy=[result.figures() for result in results],
                 data=recordings.data,
                 normalizer=recordings.normalize.description,
-                decoding=decoding,
+                decoding={**decoding, **{name: file.name for name, file in (("lm", lm.lm), ("lodr", lm.lodr)) if file}},
                 interrupted=interrupted,
             )
             finish(spec, figures, to, _lines(results))

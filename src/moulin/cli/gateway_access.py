@@ -52,13 +52,17 @@ class GatewayAccess:
     def beside(self, said: Callable[[str], Any]) -> GatewayAccess:
         """With what the gateway's own settings say, by the names of flags, of who may call and of TLS where these do
         not."""
-        files = {
-            name: Path(value)
-            for name in ("api_keys", "tls_certificate", "tls_key")
-            if getattr(self, name) is None and (value := said(name.replace("_", "-"))) is not None
-        }
-        anonymous = self.allow_anonymous or str(said("allow-anonymous")).lower() in ("true", "1", "yes", "on")
-        return replace(self, allow_anonymous=anonymous, **files)
+
+        def file(own: Path | None, name: str) -> Path | None:
+            return own if own is not None or said(name) is None else Path(said(name))
+
+        return replace(
+            self,
+            api_keys=file(self.api_keys, "api-keys"),
+            tls_certificate=file(self.tls_certificate, "tls-certificate"),
+            tls_key=file(self.tls_key, "tls-key"),
+            allow_anonymous=self.allow_anonymous or str(said("allow-anonymous")).lower() in ("true", "1", "yes", "on"),
+        )
 
     def settings(self) -> dict[str, Any]:
         """As `GatewaySettings` names them. Raises OptionsError; no message ever holds a key."""

@@ -199,6 +199,8 @@ def _load(
     expect: Mode | None = "streaming" if checkpoint and found.mode == "streaming" else None
     spec, chosen = load_for_engine(found.path, engine, expect, host_search=host_search)
     if unlimited := of_any_length(spec):
+        if engine.kind == "auto":  # what was measured for the files that were named
+            engine = replace(engine, kind=chosen.kind, precision=chosen.precision)
         spec, chosen = load_for_engine(unlimited, engine, None, host_search=host_search)
     warn_of(spec)
     return spec, chosen

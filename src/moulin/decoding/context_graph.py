@@ -149,7 +149,7 @@ class ContextGraphs:
         """The bonuses, float32 [M], of hypotheses in `states` of the graphs at `roots` that get `tokens`, and the next
         states, int64 [M]."""
         arrived = _follow(self.keys, self.fails, roots, states, tokens)
-        return self.gained[arrived] - self.held[states], self.follows[arrived]
+        return self.gained.take(arrived) - self.held.take(states), self.follows.take(arrived)
 
 
 def _keys(states: Ints, tokens: Ints | Ints32) -> Ints:
@@ -161,7 +161,7 @@ def _children(keys: Ints, states: Ints, tokens: Ints) -> Ints:
     """The child of each of `states` by its token, -1 for none."""
     wanted = _keys(states, tokens)
     found = keys.searchsorted(wanted)
-    found[keys[found] != wanted] = -1
+    found[keys.take(found) != wanted] = -1
     return found
 
 
@@ -172,16 +172,17 @@ def _follow(keys: Ints, fails: Ints, roots: Ints, states: Ints, tokens: Ints) ->
     # Most are found there or at the root: one search for both.
     found = _children(keys, np.concatenate([states, roots]), np.concatenate([tokens, tokens]))
     arrived = found[:count]
-    lost = np.flatnonzero(arrived < 0)
+    lost = (arrived < 0).nonzero()[0]
     if not lost.size:
         return arrived
-    arrived[lost] = np.maximum(found[count:], roots)[lost]  # a root is before its children
-    here = fails[states[lost]]
-    while (on := here != roots[lost]).any():
-        lost, here = lost[on], here[on]
-        child = _children(keys, here, tokens[lost])
-        arrived[lost] = np.where(child < 0, arrived[lost], child)
-        lost, here = lost[child < 0], fails[here[child < 0]]
+    arrived[lost] = np.maximum(found[count:], roots).take(lost)  # a root is before its children
+    here = fails.take(states.take(lost))
+    while (on := (here != roots.take(lost)).nonzero()[0]).size:
+        lost, here = lost.take(on), here.take(on)
+        child = _children(keys, here, tokens.take(lost))
+        there, on = (child >= 0).nonzero()[0], (child < 0).nonzero()[0]
+        arrived[lost.take(there)] = child.take(there)
+        lost, here = lost.take(on), fails.take(here.take(on))
     return arrived
 
 

@@ -28,6 +28,13 @@ class LanguageModel(Protocol):
     def width(self) -> int: ...
 
     @property
+    def computes_ahead(self) -> bool:
+        """Whether `advance` wants states that `ahead` has seen: of a network, whose answer is for all tokens."""
+
+    def ahead(self, states: Ints) -> Ints:
+        """States [M, width] that mean the same and from which any tokens may be asked for."""
+
+    @property
     def start(self) -> Ints:
         """The state [width] before the first token."""
 
@@ -49,7 +56,7 @@ class TokenModel:
     words: Ints
     """[vocab_size]: the n-grams' word of each token."""
 
-    width = 1
+    width, computes_ahead = 1, False
 
     @cached_property
     def start(self) -> Ints:
@@ -58,6 +65,9 @@ class TokenModel:
     def advance(self, states: Ints, tokens: Ints) -> tuple[Doubles, Ints]:
         log_probs, following = self.ngrams.step(states[:, 0], self.words[tokens])
         return log_probs, following[:, None]
+
+    def ahead(self, states: Ints) -> Ints:
+        return states
 
     def open(self, states: Ints) -> Doubles:
         return np.zeros(len(states))
@@ -87,7 +97,7 @@ class WordModel:
     known: Ints
     """[W]: these words."""
 
-    width = 2
+    width, computes_ahead = 2, False
 
     @cached_property
     def start(self) -> Ints:
@@ -101,6 +111,9 @@ class WordModel:
         partial = following[:, 1].view(np.uint64) * self.factors[tokens] + self.hashes[tokens]
         following[:, 1] = partial.view(np.int64)
         return log_probs, following
+
+    def ahead(self, states: Ints) -> Ints:
+        return states
 
     def open(self, states: Ints) -> Doubles:
         return self._completed(states)[0]
@@ -161,6 +174,11 @@ class Fusion:
             following = np.concatenate([following, behind], axis=1)
         return gains, following
 
+    def ahead(self, states: Ints) -> Ints:
+        """`LanguageModel.ahead` of states [M, width]."""
+        width = self.model.width
+        return np.concatenate([self.model.ahead(states[:, :width]), states[:, width:]], axis=1)
+
     def open(self, states: Ints, scales: Floats) -> Doubles:
         """The gains [M] of words that may still grow."""
         return self.model.open(states[:, : self.model.width]) * scales
@@ -190,11 +208,16 @@ class RowFusion:
         [M, P] more where that is `emitted`. Returns the gains of these tokens [M, P]."""
         assert self._fusion is not None
         states = self._states[: len(parents)]
-        row, place = np.nonzero(parents != np.arange(parents.shape[1]))  # the states of a network are large
-        states[row, place] = states[row, parents[row, place]]
         gains = np.zeros(emitted.shape)
         where = emitted & (self._scales[: len(parents)] > 0)
-        if where.any():
+        some = where.any()
+        if some and self._fusion.model.computes_ahead:
+            asked = np.zeros(emitted.shape, np.bool_)
+            asked[where.nonzero()[0], parents[where]] = True
+            states[asked] = self._fusion.ahead(states[asked])
+        row, place = np.nonzero(parents != np.arange(parents.shape[1]))  # the states of a network are large
+        states[row, place] = states[row, parents[row, place]]
+        if some:
             scales, lodr_scales = self._scales[: len(parents)][where], self._lodr_scales[: len(parents)][where]
             gains[where], states[where] = self._fusion.advance(states[where], tokens[where], scales, lodr_scales)
         return gains

@@ -46,14 +46,16 @@ class RowGraphs:
     def advance(self, parents: Ints, tokens: Ints, emitted: Bools) -> Doubles:
         """Go on in the first M rows: each hypothesis is now the one in place `parents` [M, P], with one of `tokens`
         [M, P] more where that is `emitted`. Returns the bonuses of these tokens [M, P]."""
+        # `take` and `nonzero` rather than indexing and NumPy's functions: the arrays are short, and calls are the cost.
         sources = (self._first_places[: len(parents)] + parents).ravel()
-        where = np.flatnonzero(emitted)
-        chosen, bonuses = tokens.ravel()[where], np.zeros(emitted.shape)
+        where = emitted.ravel().nonzero()[0]
+        chosen, bonuses = tokens.ravel().take(where), np.zeros(emitted.size)
         for column in self._columns:
-            column.states[: len(sources)] = column.states[sources]
-            gained, column.states[where] = column.arena.advance(column.roots[where], column.states[where], chosen)
-            bonuses.ravel()[where] += gained
-        return bonuses
+            states = column.states.take(sources)
+            gained, states[where] = column.arena.advance(column.roots.take(where), states.take(where), chosen)
+            column.states[: len(sources)] = states
+            bonuses[where] += gained
+        return bonuses.reshape(emitted.shape)
 
     def held(self) -> Doubles:
         """The bonuses [N, P] of phrases that have begun and are not complete."""

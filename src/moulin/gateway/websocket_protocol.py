@@ -1,5 +1,5 @@
 """WebSockets on uvicorn: read ahead of the application, with a bound on the pieces of a message, and no traceback for a
-client's bytes.
+client's bytes, no error for its refusal.
 
 uvicorn hands over the handshake, and `websockets` without I/O reads all but the usual frames (`usual_frames.py`),
 answers pings and closes. The application takes messages from the scope's extension `EXTENSION`, which is this protocol,
@@ -57,6 +57,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if message["type"] == "websocket.close":
             self.queue.drop()  # so that the client's own close is read
         await super().send(message)
+        if self.initial_response is not None and self.close_sent:
+            self.handshake_complete = True  # refused, which uvicorn would call an error in the log
 
     async def send_text(self, text: bytes, patience_sec: float) -> None:
         """Send a text message in UTF-8, when the client has read enough of the earlier ones. Raises TimeoutError where

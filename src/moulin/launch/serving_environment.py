@@ -54,6 +54,7 @@ _CHECK = (
     "print(json.dumps({name: importlib.metadata.version(name) for name in ('numpy', 'nvidia-pytriton')}))\n"
 )
 _MODULES = ("numpy", "onnx", "onnxruntime", "kaldi_native_fbank")
+"""Folders of site-packages without which an environment is incomplete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ def _fill(new: Path, interpreter: Interpreter, requirements: Sequence[str], say:
     python = new / "bin" / "python3"
     install_packages(python, requirements, say)
     install_packages(python, ["--no-deps", TRITON_REQUIREMENT], say)
-    answer = run_python(python, ["-I", "-c", _CHECK, *_MODULES], what="the packages for Triton")
+    answer = run_python(python, ["-I", "-c", _CHECK, *_MODULES, "soundfile"], what="the packages for Triton")
     versions = json.loads(answer.splitlines()[-1])
     facts = {
         "executable": str(interpreter.executable),

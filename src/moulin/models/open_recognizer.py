@@ -133,8 +133,8 @@ def _ctc_runner(spec: ModelSpec, engine: EngineChoice) -> CtcRunner:
                 out=spec.log_probs,
                 **engine.for_exported,
             )
-        case chosen, _:
-            raise no_ctc(chosen)
+        case _:
+            raise no_ctc(engine.named)
 
 
 def _runner(spec: ModelSpec, engine: EngineChoice, max_audio_sec: float) -> Runner:

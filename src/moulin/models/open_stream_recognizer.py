@@ -114,8 +114,8 @@ def _ctc_runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batch:
             from moulin.engine.openvino.stream_runner import OpenVinoStreamEncoder
 
             return OpenVinoStreamEncoder(spec, capacity=capacity, max_batch=max_batch, **engine.for_exported)
-        case chosen, _:
-            raise no_ctc(chosen)
+        case _:
+            raise no_ctc(engine.named)
 
 
 def _runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batch: int | None) -> StreamRunner:

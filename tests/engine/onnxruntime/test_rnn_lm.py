@@ -19,42 +19,45 @@ from moulin.engine.onnxruntime.rnn_lm import OnnxRnnLm, OnnxTextScorer
 from moulin.errors import BundleError
 from tests.decoding.test_search import Streams, equal
 from tests.decoding.toy_network import ToyNetwork, frames
-from tests.rnn_lm import SOS, TinyRnnLm, export_of_texts, export_with_states, trained
+from tests.rnn_lm import SOS, RnnLm, export_of_texts, export_with_states, trained
 
 VOCAB = 11
 
 
 @pytest.fixture(scope="module")
-def model() -> TinyRnnLm:
+def model() -> RnnLm:
     chosen = random.Random(1)
     return trained([chosen.choices(range(3, VOCAB), k=6) for _ in range(20)], VOCAB, steps=10)
 
 
 @pytest.fixture(scope="module")
-def with_states(model: TinyRnnLm, tmp_path_factory: pytest.TempPathFactory) -> OnnxRnnLm:
+def with_states(model: RnnLm, tmp_path_factory: pytest.TempPathFactory) -> OnnxRnnLm:
     return OnnxRnnLm(read_rnn_lm(export_with_states(model, tmp_path_factory.mktemp("lm") / "lm.onnx")))
 
 
 @pytest.fixture(scope="module")
-def of_texts(model: TinyRnnLm, tmp_path_factory: pytest.TempPathFactory) -> OnnxTextScorer:
+def of_texts(model: RnnLm, tmp_path_factory: pytest.TempPathFactory) -> OnnxTextScorer:
     return OnnxTextScorer(read_rnn_lm(export_of_texts(model, tmp_path_factory.mktemp("lm") / "lm.onnx")))
 
 
 TEXTS = [[5, 3, 3, 9], [], [10], [4, 5, 6, 7, 8, 9, 10]]
 
 
-def test_states_go_on_token_by_token(model: TinyRnnLm, with_states: OnnxRnnLm) -> None:
+def test_states_go_on_token_by_token(model: RnnLm, with_states: OnnxRnnLm) -> None:
     """All texts at once, of different lengths."""
     states, total = np.repeat(with_states.start[None], len(TEXTS), axis=0), np.zeros(len(TEXTS))
     for at in range(max(map(len, TEXTS))):
         on = np.array([number for number, text in enumerate(TEXTS) if len(text) > at])
-        gains, states[on] = with_states.advance(states[on], np.array([TEXTS[number][at] for number in on]))
+        gains, states[on] = with_states.advance(
+            with_states.ahead(states[on]), np.array([TEXTS[number][at] for number in on])
+        )
         total[on] += gains
+    assert with_states.ahead(with_states.ahead(states)).tolist() == with_states.ahead(states).tolist()
     np.testing.assert_allclose(total, [model.score(text, ended=False) for text in TEXTS], atol=1e-4)
     assert with_states.advance(states[:0], np.array([], np.int64))[0].shape == (0,)
 
 
-def test_whole_texts(model: TinyRnnLm, of_texts: OnnxTextScorer) -> None:
+def test_whole_texts(model: RnnLm, of_texts: OnnxTextScorer) -> None:
     """With their ends; padding adds nothing."""
     padded = np.array([[*text, *[0] * (8 - len(text))] for text in TEXTS])
     found = of_texts.log_probs(padded, np.array([len(text) for text in TEXTS]))
@@ -64,7 +67,7 @@ def test_whole_texts(model: TinyRnnLm, of_texts: OnnxTextScorer) -> None:
 
 @pytest.mark.parametrize("ended", [False, True], ids=["fused", "rescored"])
 def test_scores_have_the_texts_weighed_log_probability(
-    ended: bool, model: TinyRnnLm, with_states: OnnxRnnLm, of_texts: OnnxTextScorer
+    ended: bool, model: RnnLm, with_states: OnnxRnnLm, of_texts: OnnxTextScorer
 ) -> None:
     """A beam of all hypotheses, in rows of different weights: each text's score is that without a language model, plus
     PyTorch's count; with weight 0 it is the same to the bit."""
@@ -97,7 +100,7 @@ def test_any_pieces_equal_the_whole(with_states: OnnxRnnLm) -> None:
     equal(in_pieces.hypotheses, search(network, encoder_out, lens, RowOptions.of(options), fusion=fusion).hypotheses())
 
 
-def test_what_is_no_log_probability(model: TinyRnnLm, tmp_path: Path) -> None:
+def test_what_is_no_log_probability(model: RnnLm, tmp_path: Path) -> None:
     """A network whose weights are NaN, and one without a softmax."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model.output_linear.bias, "data", model.output_linear.bias.data * float("nan"))

@@ -11,6 +11,7 @@ import pytest
 from moulin.arrays import Floats
 from moulin.audio.fbank import PADDING_VALUE, Fbank, FbankOptions, pad_features
 from moulin.bundle.load import load_bundle
+from moulin.bundle.precision import Precision
 from moulin.demo.files import DEMO_STREAMING_MODEL, demo_speech
 from moulin.engine.onnxruntime.runner import OnnxRuntimeRunner
 from moulin.engine.onnxruntime.stream_runner import OnnxRuntimeStreamRunner
@@ -105,3 +106,22 @@ def test_devices_and_precisions_that_it_has_not() -> None:
     if not this_processor().multiplies_bf16:
         with pytest.raises(EngineError, match="Expected a processor with AVX-512 BF16"):
             OpenVinoRunner(load_bundle(BUNDLES / "conformer-offline"), precision="bf16", threads=1)
+
+
+@pytest.mark.skipif(not this_processor().multiplies_bf16, reason="needs a processor with products in bfloat16")
+def test_bf16(speech: list[Floats]) -> None:
+    """Within its bounds of fp32, and not fp32; streams too, whose states differ by more than the frames."""
+    features = Fbank()(speech[0])[:192]
+    x, x_lens = pad_features([features])
+    runners = [OpenVinoRunner(load_bundle(BUNDLES / "zipformer2-offline"), precision=p, threads=1) for p in PRECISIONS]
+    exact, brain = (runner.encoder(x, x_lens)[0] for runner in runners)
+    assert 1e-4 < np.abs(brain - exact).max() / np.abs(exact).max() < parity.TOLERANCES["bf16"]
+    spec = load_bundle(DEMO_STREAMING_MODEL)
+    assert spec.streaming is not None
+    window = features[None, : spec.streaming.window_frames]
+    live = [OpenVinoStreamRunner(spec, precision=p, threads=1, capacity=1) for p in PRECISIONS]
+    exact, brain = (runner.encoder(window, np.array([0])) for runner in live)
+    assert 1e-4 < np.abs(brain - exact).max() / np.abs(exact).max() < parity.TOLERANCES["bf16"]
+
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")

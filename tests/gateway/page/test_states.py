@@ -207,6 +207,7 @@ def test_a_long_recording(browser: Browser, open_page: OpenPage, tmp_path: Path)
         page = open_page(browser, address)
         opened_recording(page)
         expect(page.locator("#waveform-name")).to_have_text("Waveform of 10800.0 seconds with 1080 words")
+        expect(page.locator("#status")).to_contain_text("Transcribed 3:00:00 in ")
         page.locator("#waveform").evaluate("one => { one.scrollLeft = 9000 * 88; }")
         page.wait_for_timeout(100)
         drawn = page.locator("#canvas").evaluate(

@@ -15,9 +15,13 @@ from moulin.errors import BundleError
 class OnnxRnnLm:
     """A `LanguageModel` with states.
 
-    A state is `h` and `c` [layers, hidden] before the last token, as float32 within int64, and that token: so the
-    network runs once for each token that is appended, for all hypotheses of all rows in one call.
+    A state is `h` and `c` [layers, hidden] as float32 within int64, room for the log-probabilities of the next token,
+    and the last token, which the network has still to see. `ahead` shows it to the network, for all hypotheses of all
+    rows in one call, and the last token is then -1: each hypothesis costs one run, and only where it goes on, however
+    many frames of blank are between.
     """
+
+    computes_ahead = True
 
     def __init__(self, model: RnnLm) -> None:
         """Raises EngineError where ONNX Runtime does not run it, BundleError where it gives no log-probabilities."""
@@ -25,13 +29,17 @@ class OnnxRnnLm:
         self._graph, self._states = model.graph, model.states
         self._session = new_session(model.graph.file, "cpu", 1)
         self._outputs = [tensor.name for tensor in model.graph.outputs]
-        self.width = model.states.num_layers * model.states.hidden_size + 1
-        probabilities = np.exp(self._run(self.start[None])[0].astype(np.float64))
+        self._state_words = model.states.num_layers * model.states.hidden_size
+        begun = np.zeros((1, self._state_words + 1), np.int64)
+        begun[:, -1] = model.states.sos_id
+        probabilities = np.exp(self._run(begun)[0].astype(np.float64))
         if probabilities.ndim != 2 or not abs(probabilities.sum() - 1) < 1e-2:  # also for NaN
             raise BundleError(
                 f"Expected log-probabilities of the next token from {model.graph.file}, got values of shape "
                 f"{list(probabilities.shape)} whose exponentials sum to {probabilities.sum():g}"
             )
+        self._vocab_size = probabilities.shape[1]
+        self.width = self._state_words + (self._vocab_size + 1) // 2 + 1
 
     @cached_property
     def start(self) -> Ints:
@@ -40,13 +48,23 @@ class OnnxRnnLm:
         state[-1] = self._states.sos_id
         return state
 
+    def ahead(self, states: Ints) -> Ints:
+        unseen = (states[:, -1] >= 0).nonzero()[0]
+        if not len(unseen):
+            return states
+        log_probs, h, c = self._run(states[unseen])
+        following = states.copy()
+        floats = np.zeros((len(unseen), 2 * (self.width - 1)), np.float32)
+        floats[:, : 2 * self._state_words] = np.stack([h, c]).transpose(2, 0, 1, 3).reshape(len(unseen), -1)
+        floats[:, 2 * self._state_words :][:, : self._vocab_size] = log_probs
+        following[unseen, :-1] = floats.view(np.int64)
+        following[unseen, -1] = -1
+        return following
+
     def advance(self, states: Ints, tokens: Ints) -> tuple[Doubles, Ints]:
-        if not len(states):
-            return np.zeros(0), states
-        log_probs, h, c = self._run(states)
-        following = np.empty_like(states)
-        floats = np.stack([h, c]).transpose(2, 0, 1, 3).reshape(len(states), -1)
-        following[:, :-1] = np.ascontiguousarray(floats, np.float32).view(np.int64)
+        """`states` are those of `ahead`."""
+        log_probs = np.ascontiguousarray(states[:, self._state_words : -1]).view(np.float32)
+        following = states.copy()
         following[:, -1] = tokens
         return log_probs[np.arange(len(tokens)), tokens].astype(np.float64), following
 
@@ -57,9 +75,10 @@ class OnnxRnnLm:
         return states
 
     def _run(self, states: Ints) -> tuple[Floats, Floats, Floats]:
-        """Log-probabilities [M, vocab_size], and h and c [layers, M, hidden] behind `states` [M, width]."""
+        """Log-probabilities [M, vocab_size], and h and c [layers, M, hidden] behind the last tokens of `states`."""
         size = len(states), 2, self._states.num_layers, self._states.hidden_size
-        h, c = np.ascontiguousarray(states[:, :-1]).view(np.float32).reshape(size).transpose(1, 2, 0, 3)
+        floats = np.ascontiguousarray(states[:, : self._state_words]).view(np.float32)
+        h, c = floats.reshape(size).transpose(1, 2, 0, 3)
         inputs = (states[:, -1:], np.ascontiguousarray(h), np.ascontiguousarray(c))
         found = run(self._session, self._outputs, list(zip(self._graph.inputs, inputs, strict=True)))
         return found[0], found[1], found[2]

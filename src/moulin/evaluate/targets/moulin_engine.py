@@ -48,7 +48,10 @@ def streams(spec: ModelSpec | None, settings: ServerSettings) -> Iterator[Runnin
     from moulin.models.open_stream_recognizer import open_stream_recognizer
 
     recognizer = open_stream_recognizer(
-        needed(spec).file, settings.engine, options=StreamOptions().updated(settings.decoding)
+        needed(spec).file,
+        settings.engine,
+        options=StreamOptions().updated(settings.decoding),
+        lm=settings.lm,
     )
     recognizer.warm_up()
     scheduler = StepScheduler(recognizer)
@@ -61,7 +64,8 @@ def streams(spec: ModelSpec | None, settings: ServerSettings) -> Iterator[Runnin
 def _open_offline(spec: ModelSpec, settings: ServerSettings) -> Recognizer:
     from moulin.models.open_recognizer import open_recognizer
 
-    return open_recognizer(spec.file, settings.engine, options=DecodingOptions().updated(settings.decoding))
+    options = DecodingOptions().updated(settings.decoding)
+    return open_recognizer(spec.file, settings.engine, options=options, lm=settings.lm)
 
 
 class _Batches:

@@ -17,6 +17,7 @@ from moulin.evaluate.connection import Connection
 from moulin.evaluate.streaming_clips import Clip
 from moulin.evaluate.targets.triton_statistics import ReadStatistics
 from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
+from moulin.models.language_model_files import NO_FILES, LanguageModelFiles
 
 SHERPA_SETTINGS: Mapping[str, str] = {
     "max-batch-size": "16",
@@ -42,6 +43,8 @@ class ServerSettings:
     """Options of moulin's service, by the names of the fields of StreamingOptions or OfflineOptions."""
     api_key: str = ""
     """The key for targets at an address that want one."""
+    lm: LanguageModelFiles = NO_FILES
+    """The language model of moulin's targets."""
 
     @property
     def threads(self) -> int:

@@ -149,14 +149,16 @@ def served(
     with workspace("bench") as repository:
         engine = settings.engine
         if spec.streaming:
-            streaming = with_options(StreamingOptions(engine=engine), settings.moulin)
+            streaming = with_options(StreamingOptions(engine=engine, lm=settings.lm), settings.moulin)
             folder = build_streaming_repository(spec, repository, streaming, link=True)
             if idle:
                 (folder / "1" / "model.py").write_text(_IDLE_MODEL_PY)
             if not lanes:
                 _remove_lanes(folder / "config.pbtxt")
         else:
-            offline = OfflineOptions(engine=engine, decoding=DecodingOptions().updated(settings.decoding))
+            offline = OfflineOptions(
+                engine=engine, decoding=DecodingOptions().updated(settings.decoding), lm=settings.lm
+            )
             build_offline_repository(spec, repository, with_options(offline, settings.moulin), link=True)
         with _triton(repository, choose_engine(spec, engine.named)) as server:
             yield server

@@ -6,6 +6,11 @@ export function clock(seconds) {
   return minutes < 60 ? `${minutes}:${rest}` : `${Math.floor(minutes / 60)}:${String(minutes % 60).padStart(2, "0")}:${rest}`;
 }
 
+// How long something lasts: 8.1 s, or from two minutes on 3:00:00.
+export function lasting(seconds) {
+  return seconds < 120 ? `${seconds.toFixed(1)} s` : clock(seconds);
+}
+
 const TIME = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
 const DAY = new Intl.DateTimeFormat(undefined, { weekday: "long" });
 const DATE = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "long" });

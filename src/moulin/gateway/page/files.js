@@ -1,6 +1,6 @@
 // Recordings to transcribe, one after another, each with its state.
 
-import { clock } from "/page/clock.js";
+import { clock, lasting } from "/page/clock.js";
 import { byId } from "/page/dom.js";
 import { FileList } from "/page/file_list.js";
 import { hotwords, readings, chosen } from "/page/models.js";
@@ -99,7 +99,7 @@ export class Files {
     const tookSec = (performance.now() - item.began) / 1000, speed = heard.duration / tookSec;
     item.session.about({ durationSec: heard.duration, isGrowing: false });
     item.session.replace(wholeEntries(heard));
-    const took = `${heard.duration.toFixed(1)} s in ${tookSec.toFixed(1)} s${speed >= 2 ? `, ${Math.round(speed)} times real time` : ""}`;
+    const took = `${lasting(heard.duration)} in ${lasting(tookSec)}${speed >= 2 ? `, ${Math.round(speed)} times real time` : ""}`;
     Object.assign(item, { state: "done", part: null, text: `Transcribed ${took}` });
     return item.text;
   }
