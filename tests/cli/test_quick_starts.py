@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub.constants
 import numpy as np
@@ -118,8 +119,13 @@ def speech() -> Floats:
     return read_audio(demo_clips()[0].audio)[8_000:56_000]
 
 
+def _on_a_cpu(row: Row, name: str) -> Any:
+    """Without a GPU two rows serve the same model in the same way."""
+    return pytest.param(row, id=name, marks=pytest.mark.slow if name == "stateless3-trt" else ())
+
+
 @pytest.mark.triton
-@pytest.mark.parametrize("row", SERVED, ids=NAMES)
+@pytest.mark.parametrize("row", [_on_a_cpu(*one) for one in zip(SERVED, NAMES, strict=True)])
 def test_from_the_hub_to_a_transcript_of_triton(
     row: Row, start: Callable[..., Serving], site: Site, tmp_path: Path, speech: Floats
 ) -> None:

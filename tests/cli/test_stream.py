@@ -81,10 +81,13 @@ def said(updates: list[StreamUpdate]) -> LiveTranscript:
 
 
 def stream(*arguments: object, stdin: bytes | None = None) -> Finished:
+    if stdin is None:
+        return moulin_here("stream", *arguments, "--model", MODEL)
     return moulin("stream", *arguments, "--model", MODEL, stdin=stdin)
 
 
 def test_a_pipe_gets_the_text_once(clip: Path, said: LiveTranscript) -> None:
+    assert moulin("stream", clip, "--model", MODEL).expect(0) == Finished(0, said.text + "\n", "")
     assert stream(clip).expect(0) == Finished(0, said.text + "\n", "")
     assert stream("-", stdin=clip.read_bytes()).expect(0).out == said.text + "\n"
 
@@ -376,6 +379,6 @@ def test_what_is_refused(clip: Path, arguments: list[object], message: str, hint
 
 
 def test_help() -> None:
-    assert "Example: moulin stream " in moulin("stream", "--help").expect(0).out
-    assert "Usage: moulin stream" in moulin("stream").expect(2).err
-    assert "Invalid value for '--chunk-ms'" in moulin("stream", "x.wav", "--chunk-ms", "0").expect(2).err
+    assert "Example: moulin stream " in moulin_here("stream", "--help").expect(0).out
+    assert "Usage: moulin stream" in moulin_here("stream").expect(2).err
+    assert "Invalid value for '--chunk-ms'" in moulin_here("stream", "x.wav", "--chunk-ms", "0").expect(2).err

@@ -1,4 +1,4 @@
-"""`moulin transcribe` as a process: what it prints where, and its exit status."""
+"""`moulin transcribe`: what it prints where, and its exit status; as a process where that matters."""
 
 from __future__ import annotations
 
@@ -43,14 +43,18 @@ def transcribe(request: pytest.FixtureRequest) -> Transcribe:
         server: TritonServer = request.getfixturevalue("server")
         where = ["--url", server.grpc_url]
 
-    def run(*arguments: object, stdin: bytes | None = None) -> Finished:
+    def run(*arguments: object, stdin: bytes | None = None, here: bool = True) -> Finished:
+        if here and stdin is None:
+            return moulin_here("transcribe", *where, *arguments)
         return moulin("transcribe", *where, *arguments, stdin=stdin)
 
     return run
 
 
 def test_one_file_is_its_text_alone(transcribe: Transcribe, recordings: list[Recording]) -> None:
-    assert transcribe(recordings[0].file).expect(0) == Finished(0, recordings[0].text + "\n", "")
+    alone = Finished(0, recordings[0].text + "\n", "")
+    assert transcribe(recordings[0].file, here=False).expect(0) == alone
+    assert transcribe(recordings[0].file).expect(0) == alone
 
 
 def test_several_are_a_table_in_the_order_of_the_arguments(transcribe: Transcribe, recordings: list[Recording]) -> None:
@@ -144,10 +148,10 @@ def test_another_port_than_grpcs_is_recognised(server: TritonServer, gateway: st
         (at_gateway, "a gateway", f"--url {gateway}"),
     ):
         for verb in ("transcribe", "stream"):
-            done = moulin(verb, recordings[0].file, "--url", address).expect(1)
+            done = moulin_here(verb, recordings[0].file, "--url", address).expect(1)
             assert f"Expected Triton's gRPC at {address}, got {answers}" in done.err
             assert hint in done.err
-    done = moulin("transcribe", recordings[0].file, "--url", f"http://{server.grpc_url}").expect(1)
+    done = moulin_here("transcribe", recordings[0].file, "--url", f"http://{server.grpc_url}").expect(1)
     assert "Triton's gRPC port has nothing in front" in done.err
 
 
@@ -209,9 +213,9 @@ def test_a_name_that_is_not_unicode(transcribe: Transcribe, recordings: list[Rec
 @pytest.mark.triton
 def test_another_model_of_the_server(server: TritonServer, recordings: list[Recording]) -> None:
     file = recordings[0].file
-    local = moulin("transcribe", file, "--model", BUNDLES / "conformer-offline").expect(0)
-    assert moulin("transcribe", file, "--url", server.grpc_url, "--name", TINY_MODEL).expect(0).out == local.out
-    done = moulin("transcribe", file, "--url", server.grpc_url, "--name", "nobody").expect(1)
+    local = moulin_here("transcribe", file, "--model", BUNDLES / "conformer-offline").expect(0)
+    assert moulin_here("transcribe", file, "--url", server.grpc_url, "--name", TINY_MODEL).expect(0).out == local.out
+    done = moulin_here("transcribe", file, "--url", server.grpc_url, "--name", "nobody").expect(1)
     assert done.err.splitlines() == [
         f"{file}: The server at {server.grpc_url} has no model 'nobody'",
         "  hint: give the name that it is served under (--name)",
@@ -266,7 +270,7 @@ def test_what_is_refused_before_anything_is_read(
 
 def test_subtitles_of_several_files_need_a_folder(recordings: list[Recording]) -> None:
     files = [recordings[0].file, recordings[1].file]
-    done = moulin("transcribe", *files, "--model", DEMO_MODEL, "--format", "srt").expect(1)
+    done = moulin_here("transcribe", *files, "--model", DEMO_MODEL, "--format", "srt").expect(1)
     assert done.err == "moulin: Subtitles of 2 recordings do not go into one file\n  hint: add --to FOLDER\n"
 
 
@@ -274,13 +278,13 @@ def test_two_files_never_become_one(recordings: list[Recording], tmp_path: Path)
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         shutil.copy(recordings[0].file, tmp_path / folder / "same.flac")
-    done = moulin("transcribe", tmp_path, "--model", DEMO_MODEL, "--to", tmp_path / "out").expect(1)
+    done = moulin_here("transcribe", tmp_path, "--model", DEMO_MODEL, "--to", tmp_path / "out").expect(1)
     assert f"{tmp_path}/a/same.flac and {tmp_path}/b/same.flac would write the same file" in done.err
     assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_without_audio(tmp_path: Path) -> None:
-    done = moulin("transcribe", tmp_path, "--model", DEMO_MODEL).expect(1)
+    done = moulin_here("transcribe", tmp_path, "--model", DEMO_MODEL).expect(1)
     assert done.err == f"moulin: There is no audio in the folder {tmp_path}\n  hint: name the files themselves\n"
 
 
