@@ -54,7 +54,8 @@ class SimulatedTriton:
             elif not is_loud and begin is not None:
                 goes_on = number == len(loud) and not ended
                 name = f"W{begin}" if goes_on else f"W{begin}."
-                words.append(Word(name, begin * _BLOCK_SEC, number * _BLOCK_SEC, 0.5))
+                # Rounded as a server's times are.
+                words.append(Word(name, round(begin * _BLOCK_SEC, 3), round(number * _BLOCK_SEC, 3), 0.5))
                 begin = None
         return words
 
