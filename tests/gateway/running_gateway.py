@@ -9,15 +9,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from moulin.gateway.server import DrainingServer, server_config
+from moulin.gateway.connections import BoundedListener
+from moulin.gateway.server import DrainingServer, connections_for, server_config
 from moulin.gateway.settings import gateway_settings
 
 
 @contextmanager
 def running_gateway(*triton: str, port: int = 0, drain_sec: float = 0.0, **settings: Any) -> Iterator[str]:
     """Its HOST:PORT; on a free port, or on that of one that has stopped. `triton` are the addresses of its servers."""
-    config = server_config(gateway_settings(triton=triton, drain_sec=drain_sec, **settings))
-    with socket.create_server(("127.0.0.1", port)) as listener:
+    chosen = gateway_settings(triton=triton, drain_sec=drain_sec, **settings)
+    connections = connections_for(chosen)
+    config = server_config(chosen, connections)
+    with BoundedListener(socket.create_server(("127.0.0.1", port)), connections) as listener:
         server = DrainingServer(config, drain_sec)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()

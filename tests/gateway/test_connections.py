@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from websockets.sync.client import connect
 
 from moulin.errors import LaunchError
 from moulin.gateway.connection_limit import connection_limit
@@ -78,6 +79,17 @@ def test_headers_that_drip_are_closed_as_well(stack: ExitStack) -> None:
             connection.sendall(b"A: b\r\n")
             time.sleep(0.1)
     assert time.monotonic() - began < SOON_SEC
+
+
+def test_sockets_that_have_gone_take_no_place(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    connections = Connections(8, 2, header_sec=60)
+    monkeypatch.setattr("tests.gateway.running_gateway.connections_for", lambda _: connections)
+    address = stack.enter_context(running_gateway(NOWHERE))
+    for _ in range(2):
+        with ExitStack() as clients:
+            opened = [clients.enter_context(connect(f"ws://{address}/v1/stream", open_timeout=60)) for _ in range(8)]
+            assert all("server_unavailable" in str(client.recv(60)) for client in opened)  # there is no Triton
+        assert eventually(lambda: connections.count == 0)
 
 
 def test_a_silent_connection_is_closed(stack: ExitStack) -> None:
@@ -223,8 +235,8 @@ def test_a_tls_handshake_that_never_comes(tmp_path: Path, stack: ExitStack) -> N
     log = tmp_path / "log"
     command = [MOULIN, "gateway", "--port=0", "--header-timeout-sec=1", "--max-connections=8"]
     command += ["--tls-certificate", str(tls / "certificate.pem"), "--tls-key", str(tls / "key.pem")]
-    with log.open("wb") as file, subprocess.Popen(command, stderr=file) as gateway:
-        stack.callback(gateway.kill)
+    with log.open("wb") as file, subprocess.Popen(command, stderr=file) as gateway, ExitStack() as ending:
+        ending.callback(gateway.kill)  # before it is waited for
         assert eventually(lambda: "Listening on" in log.read_text())
         address = log.read_text().partition("Listening on https://")[2].split('"')[0].split()[0]
         silent = [_connected(address, stack) for _ in range(40)]  # more than there are places

@@ -108,10 +108,10 @@ class Connections:
         held.idle_since = self._clock()
         self._rest(held)
 
-    def gone(self, number: int) -> None:
-        """The connection has been closed."""
-        held = self._held.pop(number, None)
-        if held is not None:
+    def gone(self, held: _Held) -> None:
+        """The connection has been closed. It may be said again, when another has its descriptor."""
+        if self._held.get(held.number) is held:
+            del self._held[held.number]
             self._forget_idle(held)
             self._num_closing -= held.closing
 
@@ -191,7 +191,8 @@ class BoundedListener(socket.socket):
                 self._drop_one(error)
                 break
             connection = _Connection(plain, self._connections)
-            if self._connections.admit(connection.fileno(), _host(address), connection) is not None:
+            connection.held = self._connections.admit(connection.fileno(), _host(address), connection)
+            if connection.held is not None:
                 return connection, address
             logger.warning("All connections are at work; another was closed")
             connection.close()
@@ -216,16 +217,25 @@ class BoundedListener(socket.socket):
 
 
 class _Connection(socket.socket):
-    """An accepted socket that tells when it is closed."""
+    """An accepted socket that tells when it is closed, or detached: so uvloop ends those that it has been given."""
+
+    held: _Held | None = None
 
     def __init__(self, plain: socket.socket, connections: Connections) -> None:
         self._connections = connections
         super().__init__(plain.family, plain.type, plain.proto, fileno=plain.detach())
 
     def close(self) -> None:
-        if self.fileno() >= 0:
-            self._connections.gone(self.fileno())
+        self._tell()
         super().close()
+
+    def detach(self) -> int:
+        self._tell()
+        return super().detach()
+
+    def _tell(self) -> None:
+        if self.held is not None:
+            self._connections.gone(self.held)
 
 
 class BoundedProtocol(HttpProtocol):
@@ -235,13 +245,12 @@ class BoundedProtocol(HttpProtocol):
         super().__init__(connections.turns, **uvicorns)
         self._all = connections
         self._held: _Held | None = None
-        self._number = -1
         self._unread_since: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._number = transport.get_extra_info("socket").fileno()
-        self._held = self._all.of(self, self._number, self.client[0] if self.client else "")
+        number = transport.get_extra_info("socket").fileno()
+        self._held = self._all.of(self, number, self.client[0] if self.client else "")
         if self._held is None:
             transport.abort()
         elif self._held.extra:
@@ -249,7 +258,8 @@ class BoundedProtocol(HttpProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._all.gone(self._number)
+        if self._held is not None:
+            self._all.gone(self._held)
 
     def handle_events(self) -> None:
         super().handle_events()
@@ -266,7 +276,7 @@ class BoundedProtocol(HttpProtocol):
             self._all.works(self._held)
             self._held.protocol = None
             if self._held.sock is None:  # its end will not be seen
-                self._all.gone(self._number)
+                self._all.gone(self._held)
         super().handle_websocket_upgrade(event)
 
     def pause_writing(self) -> None:

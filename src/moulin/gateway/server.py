@@ -66,7 +66,7 @@ def run(settings: GatewaySettings, listener: socket.socket) -> None:
 
     Raises LaunchError where there are too few file descriptors.
     """
-    connections = _connections(settings)
+    connections = connections_for(settings)
     gc.freeze()  # what is imported is here to stay
     gc.set_threshold(*_GARBAGE)
     server = DrainingServer(server_config(settings, connections), settings.drain_sec)
@@ -144,17 +144,18 @@ def _not_raised_again() -> Iterator[int]:
             signal.signal(number, handler)
 
 
-def _connections(settings: GatewaySettings) -> Connections:
+def connections_for(settings: GatewaySettings) -> Connections:
+    """The connections of a process of the gateway, none yet."""
     return Connections(http_connections(settings), RESERVE, header_sec=settings.header_timeout_sec)
 
 
-def server_config(settings: GatewaySettings, connections: Connections | None = None) -> uvicorn.Config:
+def server_config(settings: GatewaySettings, connections: Connections) -> uvicorn.Config:
     """uvicorn's configuration; logging is left to the caller."""
     return uvicorn.Config(
         create_app(settings),
         # Both by name, whatever else is installed.
         loop="uvloop",
-        http=partial(BoundedProtocol, connections or _connections(settings)),  # type: ignore[arg-type]
+        http=partial(BoundedProtocol, connections),  # type: ignore[arg-type]
         ws=partial(WebSocketProtocol, ReadAhead()),  # type: ignore[arg-type]
         log_config=None,
         access_log=False,
