@@ -18,7 +18,7 @@ CLEAR_LINE = "\r\x1b[2K"
 _USUAL = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", "color_message", "about"}
 """Attributes of every log record; others come from `extra`."""
 
-_SHOWN = ("duration_ms", "model", "audio_sec", "moves", "key", "request_id")
+_SHOWN = ("duration_ms", "model", "audio_sec", "moves", "key", "error", "origin", "request_id")
 """Of those the ones that a line of text has too."""
 
 _MOST_BYTES = 16_000

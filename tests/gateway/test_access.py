@@ -126,6 +126,18 @@ def test_cors_is_off(open_to_all: str) -> None:
     assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
+def test_the_log_says_which_page_was_refused(open_to_all: str, caplog: pytest.LogCaptureFixture) -> None:
+    def lines() -> list[logging.LogRecord]:
+        return [one for one in caplog.records if one.getMessage() == "WEBSOCKET /v1/stream 403"]
+
+    with caplog.at_level(logging.INFO, logger="moulin.gateway"):
+        with pytest.raises(websockets.exceptions.InvalidStatus):
+            connect(f"ws://{open_to_all}/v1/stream", origin="https://elsewhere.example")
+        assert eventually(lambda: bool(lines()))
+    about = vars(lines()[0])
+    assert (about["error"], about["origin"]) == ("origin_not_allowed", "https://elsewhere.example")
+
+
 def test_pages_of_other_origins_may_not_post_either(open_to_all: str) -> None:
     """CORS keeps them from reading the answer, not from having us work."""
     url = f"http://{open_to_all}/v1/audio/transcriptions"

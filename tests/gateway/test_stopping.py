@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import threading
 from collections.abc import AsyncIterator
 
 import httpx
+import pytest
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -16,7 +18,10 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from moulin.gateway.draining import Draining
+from moulin.gateway.metrics import Metrics
+from moulin.gateway.request_context import RequestContext
 from moulin.gateway.stopping import Stopping
+from moulin.gateway.tracing import NoTracing
 
 _begun = threading.Event()
 
@@ -41,7 +46,10 @@ def _answer(path: str) -> httpx.Response:
     _begun.clear()
     app = Starlette(
         routes=[Route("/never", _never), Route("/v1/listen", _never), Route("/events", _events)],
-        middleware=[Middleware(Stopping, draining=Draining())],
+        middleware=[
+            Middleware(RequestContext, metrics=Metrics(), tracing=NoTracing()),
+            Middleware(Stopping, draining=Draining()),
+        ],
     )
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1, lifespan="off"))
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -66,8 +74,11 @@ def test_deepgrams_form() -> None:
     assert "The gateway is stopping" in answer.json()["err_msg"]
 
 
-def test_a_clear_error() -> None:
-    answer = _answer("/never")
+def test_a_clear_error(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="moulin.gateway"):
+        answer = _answer("/never")
+    (line,) = [record for record in caplog.records if record.name.startswith("moulin.gateway")]
+    assert (line.getMessage(), vars(line)["error"]) == ("GET /never 503", "server_stopping")
     assert answer.status_code == 503
     error = answer.json()["error"]
     assert (error["type"], error["code"]) == ("server_error", "server_stopping")

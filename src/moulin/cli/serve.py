@@ -206,10 +206,14 @@ class _Service:
     def _announce_and_wait(self, supervisor: Supervisor, served: Sequence[Served]) -> None:
         _announce(self.log, served, supervisor.triton.server, self.gateway)
         outlives_parent = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup
-        while True:
-            supervisor.wait(_CHECK_SEC)
-            if os.getppid() != self.parent and not outlives_parent:
-                raise KeyboardInterrupt
+        try:
+            while True:
+                supervisor.wait(_CHECK_SEC)
+                if os.getppid() != self.parent and not outlives_parent:
+                    raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            self.log.say(f"Stopping; what is open has {self.running.server.exit_timeout_sec:g} s")
+            raise
 
     def _say_restart(self, what: str, reason: str) -> None:
         self.log.say(f"{reason}; {what} is started again")
@@ -233,7 +237,7 @@ def _serve_models(named: Sequence[NamedModel], services: Services, service: _Ser
         triton = find_tritonserver(engines=engines, say=service.log.say)
         with _workspace() as built:
             build_models(named, built, services, link=True)
-            service.log.say(f"Loading {' and '.join(model.spec.name for model in named)} ...")
+            service.log.say(f"Loading {' and '.join(dict.fromkeys(model.spec.name for model in named))} ...")
             served = [
                 Served(
                     model.name,

@@ -49,9 +49,12 @@ class Access:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
+        connection = HTTPConnection(scope)
         try:
-            self._check(HTTPConnection(scope))
+            self._check(connection)
         except ApiError as error:
+            if error.code == "origin_not_allowed":  # a browser does not show its page why a WebSocket was refused
+                connection.state.log = {"origin": cut(connection.headers["origin"])}
             await answer(error, scope, receive, send)
             return
         await self._app(scope, receive, send)

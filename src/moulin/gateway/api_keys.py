@@ -71,7 +71,7 @@ class ApiKeys:
         except OptionsError as error:
             logger.warning("The API keys stay as they were: %s", error)
         else:
-            logger.info("%d API keys from %s", len(self._keys), self._file)
+            logger.info("API keys from %s: %d", self._file, len(self._keys))
 
     def _signature(self) -> tuple[int, int, int] | None:
         """What tells that the file has changed; None where there is none."""

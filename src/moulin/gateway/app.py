@@ -84,8 +84,8 @@ def create_app(settings: GatewaySettings) -> Starlette:
         ],
         middleware=[
             Middleware(OtherPaths),
-            Middleware(Stopping, draining=services.draining),
             Middleware(RequestContext, metrics=services.metrics, tracing=services.tracing),
+            Middleware(Stopping, draining=services.draining),
             *_cors(settings),
             Middleware(Access, settings=settings, limits=services.limits),
         ],

@@ -10,9 +10,11 @@ from moulin.gateway.deepgram.errors import is_deepgrams, refusal
 
 
 def error_response(error: ApiError, scope: Scope) -> Response:
-    """The response to the request or WebSocket of `scope`."""
+    """The response to the request or WebSocket of `scope`, whose line in the log gets the error's code."""
+    state = scope.get("state", {})
+    state["log"] = {**state.get("log", {}), "error": error.code}
     if is_deepgrams(scope["path"]):
-        return refusal(error, scope.get("state", {}).get("request_id", ""))
+        return refusal(error, state.get("request_id", ""))
     return JSONResponse(error.body(), error.status, error.headers())
 
 

@@ -36,7 +36,8 @@ _QUIET = ("/healthz", "/readyz", "/metrics")
 
 
 class RequestContext:
-    """The outermost ASGI middleware. Uses the client's `X-Request-Id`, if any, and returns the id in the response."""
+    """ASGI middleware around all others that answer. Uses the client's `X-Request-Id`, if any, and returns it in the
+    response."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing) -> None:
         self._app, self._metrics, self._tracing = app, metrics, tracing

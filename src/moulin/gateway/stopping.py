@@ -15,7 +15,7 @@ _ANSWERED = ("/healthz", "/readyz", "/metrics")
 
 
 class Stopping:
-    """The outermost ASGI middleware. Connections that are kept alive can still send requests while the gateway drains.
+    """ASGI middleware. Connections that are kept alive can still send requests while the gateway drains.
     Those that take too long are cancelled by uvicorn, which would say "Internal Server Error"."""
 
     def __init__(self, app: ASGIApp, draining: Draining) -> None:
