@@ -260,8 +260,10 @@ def test_a_folder_of_damaged_files(tmp_path: Path, recordings: list[Recording]) 
     for name in ("empty.wav", "away.wav"):
         (source / name).unlink()
         shutil.copy(recordings[0].file, source / name)
+    shutil.copy(recordings[0].file, source / "new.flac")
     again = bulk(source, to, "--retry-failed", model=TINY).expect(0)
     assert "2 of them failed" in again.err
+    assert "leaves what was never tried" in again.err
     assert sorted(to.glob("part-*")) == parts
     found = rows(to)
     assert len(found) == 7

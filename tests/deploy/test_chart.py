@@ -223,3 +223,13 @@ def test_wrong_values_are_refused_by_name(setting: str, message: str) -> None:
     done = helm("template", "asr", CHART, "--set", setting)
     assert done.returncode != 0
     assert message in done.stderr
+
+
+@pytest.mark.parametrize("anonymous", [True, False])
+def test_notes_ask_for_a_key_where_there_are_keys(anonymous: bool) -> None:
+    setting = f"gateway.allowAnonymous={str(anonymous).lower()}"
+    done = helm("install", "asr", CHART, "--namespace", "speech", "--dry-run=client", "--set", setting)
+    notes = done.stdout.partition("NOTES:")[2]
+    assert "moulin transcribe" in notes, done.stderr
+    assert ('--api-key "$KEY"' in notes) is not anonymous
+    assert ("KEY=$(openssl rand -hex 24)" in notes) is not anonymous

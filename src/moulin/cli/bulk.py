@@ -97,7 +97,9 @@ def run(
         str, typer.Option(metavar="parquet|jsonl|lhotse|srt", help="What parts are; srt also writes a file each.")
     ] = "parquet",
     shard: Annotated[str, typer.Option(metavar="K/N", help="The Kth of N shares, for arrays of jobs.")] = "1/1",
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try those with errors again.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try those with errors again, no others.")
+    ] = False,
     progress: Annotated[ProgressForm, typer.Option(help="How to show it; json goes to standard output.")] = "auto",
     hotwords: Annotated[str | None, HOTWORDS] = None,
     language: Annotated[str | None, typer.Option(help="Which one, where a model has several.")] = None,
@@ -110,7 +112,7 @@ def run(
 
     Run it again after whatever stopped it: recordings that are in a part are not transcribed again. A recording that
     cannot be transcribed has an error in its row. SIGTERM and Ctrl-C write what is done; the exit status is 0 when
-    every recording has a row.
+    every recording has a row, with --retry-failed when each with an error was tried.
     """
     from dataclasses import replace
 
@@ -158,6 +160,8 @@ def run(
         if progress == "json":
             typer.echo(json.dumps(ended.state.to_dict()))
     say(_said(ended, to))
+    if retry_failed and ended.is_complete and ended.state.done < ended.state.total:
+        say("--retry-failed leaves what was never tried: run it again without")
     if not ended.is_complete:
         raise typer.Exit(STOPPED_STATUS)
 

@@ -261,7 +261,8 @@ def test_csv(tmp_path: Path) -> None:
     ]
     for text, message in (
         ("/a.wav\n/b.wav\n", "Expected a column of audio, audio_filepath, path in .*, got /a.wav"),
-        ("audio,offset\n/a.wav,soon\n", "is no table: .*soon"),
+        ("id;audio\n1;/a.wav\n", "got id;audio .*separated by commas, in .*tsv by tabs"),
+        ("audio,offset\n/a.wav,soon\n", "is no table: .*soon.*are seconds"),
         ("audio,id\n/a.wav\n", "is no table: .*Expected 2 columns, got 1"),
         ("audio\n", "names no recordings"),
         ("", "is no table: Empty CSV file"),

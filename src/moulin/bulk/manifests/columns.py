@@ -28,8 +28,11 @@ def recordings_of(given: Any, manifest: Path) -> Any:
     """
     present = [name for name in PATHS if name in given.column_names]
     if not present:
+        names = given.column_names
+        is_one = len(names) == 1 and any(mark in names[0] for mark in ";\t|")
         raise OptionsError(
-            f"Expected a column of {', '.join(PATHS)} in {manifest}, got {', '.join(given.column_names[:20]) or 'none'}"
+            f"Expected a column of {', '.join(PATHS)} in {manifest}, got {', '.join(names[:20]) or 'none'}",
+            hint="columns are separated by commas, in *.tsv by tabs" if is_one else None,
         )
     paths = pc.coalesce(*(_column(given, name, pa.string(), manifest) for name in present))
     nothing = pa.nulls(len(given), pa.string())

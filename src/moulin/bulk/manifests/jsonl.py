@@ -76,7 +76,8 @@ def read_csv(file: Path) -> Any:
         raise OptionsError(f"{file} cannot be read: {error.strerror or first_line(error)}") from error
     except pa.ArrowInvalid as error:
         raise OptionsError(
-            f"{file} is no table: {first_line(error)}", hint="its first line names the columns, audio among them"
+            f"{file} is no table: {first_line(error)}",
+            hint="its first line names the columns, audio among them; offset and duration are seconds",
         ) from error
     return recordings_of(given, file)
 
