@@ -591,3 +591,10 @@ def test_very_many_chunks_of_samples_are_hidden_by_two_others() -> None:
     assert len(parts) == 1000
     assert max(len(part.changes) for part in parts) == 2
     assert parts[-1].missing_bytes > 0
+
+
+def test_a_voc_that_is_cut_says_so(speech: Floats) -> None:
+    whole = voc(speech)
+    assert heard(whole)[1] == ()
+    (warning,) = heard(whole[:-64_000])[1]
+    assert "missing" in warning
