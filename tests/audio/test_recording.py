@@ -5,6 +5,7 @@ What is heard is compared with the sound that went in, at its place on the conta
 
 from __future__ import annotations
 
+import io
 import pickle
 import struct
 import sys
@@ -16,6 +17,7 @@ import pytest
 import soxr
 
 from moulin.arrays import Floats
+from moulin.audio.parts import parts_of
 from moulin.audio.recording import Recording, opened_recordings, selected
 from moulin.audio.selection import Selection
 from moulin.audio.timeline import Skip, Timeline
@@ -579,3 +581,20 @@ def test_memory_is_flat(speech: Floats) -> None:
 def test_too_long(speech: Floats) -> None:
     with pytest.raises(AudioTooLong):
         heard(wav(speech), max_duration_sec=5)
+
+
+def test_very_many_chunks_of_samples_are_hidden_by_two_others() -> None:
+    chunks = (b"data" + struct.pack("<I", 2) + b"\1\0") * 20_000
+    form = b"fmt " + struct.pack("<IHHIIHH", 16, 1, 1, 16_000, 32_000, 2, 16)
+    file = io.BytesIO(b"RIFF" + struct.pack("<I", 4 + len(form) + len(chunks)) + b"WAVE" + form + chunks)
+    parts = parts_of(file)
+    assert len(parts) == 1000
+    assert max(len(part.changes) for part in parts) == 2
+    assert parts[-1].missing_bytes > 0
+
+
+def test_a_voc_that_is_cut_says_so(speech: Floats) -> None:
+    whole = voc(speech)
+    assert heard(whole)[1] == ()
+    (warning,) = heard(whole[:-64_000])[1]
+    assert "missing" in warning

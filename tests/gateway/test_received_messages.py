@@ -131,3 +131,25 @@ def test_what_is_dropped_is_read_past() -> None:
         assert await queue.get(0.0) is None
 
     run(script())
+
+
+def test_a_reader_who_never_waits_leaves_others_their_turn() -> None:
+    async def script() -> None:
+        queue, _ = opened()
+        turns = 0
+
+        async def neighbour() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        task = asyncio.create_task(neighbour())
+        for _ in range(1000):
+            queue.put_nowait(MESSAGE)
+        for _ in range(1000):
+            assert await queue.get(1.0) is MESSAGE
+        task.cancel()
+        assert turns > 30
+
+    run(script())

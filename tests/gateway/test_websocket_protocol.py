@@ -17,9 +17,10 @@ import uvicorn
 import websockets
 from websockets.frames import Frame, Opcode
 
-from moulin.gateway import received_messages
+from moulin.gateway import received_messages, websocket_protocol
+from moulin.gateway.event_turns import Turns
 from moulin.gateway.received_messages import ReadAhead
-from moulin.gateway.websocket_protocol import MOST_FRAMES, WebSocketProtocol
+from moulin.gateway.websocket_protocol import EXTENSION, MOST_FRAMES, WebSocketProtocol
 
 MOST_AHEAD_BYTES = 2 << 20
 """Instead of the real one, so that less has to be sent."""
@@ -50,7 +51,7 @@ async def slow_echo(scope: Any, receive: Any, send: Any) -> None:
 @contextmanager
 def serving(app: Any, **settings: Any) -> Iterator[int]:
     listener = socket.create_server(("127.0.0.1", 0))
-    protocol = partial(WebSocketProtocol, ReadAhead())
+    protocol = partial(WebSocketProtocol, ReadAhead(), Turns())
     config = uvicorn.Config(
         app,
         loop="uvloop",
@@ -252,3 +253,48 @@ def test_over_tls() -> None:
 
     with serving(echo, ssl_certfile=certificate, ssl_keyfile=key) as port:
         asyncio.run(script(port))
+
+
+def small_frames(opcode: Opcode, count: int, first: int = 0) -> bytes:
+    return b"".join(
+        Frame(opcode, number.to_bytes(4, "big")).serialize(mask=True) for number in range(first, first + count)
+    )
+
+
+def handshaken(port: int, receive_bytes: int | None = None) -> socket.socket:
+    client = socket.socket()
+    client.settimeout(20)
+    if receive_bytes is not None:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    client.connect(("127.0.0.1", port))
+    client.sendall(HANDSHAKE)
+    answered = b""
+    while not answered.endswith(b"\r\n\r\n"):
+        answered += client.recv(1)
+    return client
+
+
+def test_many_small_frames_are_taken_in_turns_and_all_of_them(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket_protocol, "_FRAMES_AT_ONCE", 3)
+    content = b"".join(number.to_bytes(4, "big") for number in range(2000))
+    with handshaken(port) as client:
+        client.sendall(small_frames(Opcode.BINARY, 1000))
+        client.sendall(small_frames(Opcode.BINARY, 1000, 1000) + Frame(Opcode.CLOSE, b"\x03\xe8").serialize(mask=True))
+        heard = b"".join(iter(partial(client.recv, 1 << 16), b""))
+    echoed = b"".join(b"\x82\x04" + content[at : at + 4] for at in range(0, len(content), 4))
+    # Those behind which the close is seen need no echo.
+    assert heard.startswith(echoed[:60])
+    assert echoed.startswith(heard.removesuffix(b"\x88\x02\x03\xe8"))
+
+
+def test_pings_of_a_client_that_does_not_read_fill_no_memory() -> None:
+    served: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        served.append(scope["extensions"][EXTENSION])
+        await echo(scope, receive, send)
+
+    ping = Frame(Opcode.PING, bytes(125)).serialize(mask=True)
+    with serving(app) as at, handshaken(at, 4096) as client:
+        client.sendall(ping * 80_000)
+        assert served[0].transport.get_write_buffer_size() < 1 << 18

@@ -110,6 +110,16 @@ def _caf_end(part: _Beginning) -> int:
     return 0
 
 
+def _voc_end(part: _Beginning) -> int:
+    at, size = int.from_bytes(part.head[20:22], "little"), part.part.end - part.part.begin
+    while 26 <= at < size:
+        block = read_at(part.file, part.part.begin + at, 4)
+        if len(block) < 4 or not block[0]:
+            return 0
+        at += 4 + int.from_bytes(block[1:], "little")
+    return at
+
+
 def _asf_end(part: _Beginning) -> int:
     head = part.head
     at = head.find(_ASF_PROPERTIES)
@@ -138,6 +148,7 @@ def _mp3_end(file: BinaryFile, part: Part) -> int:
 
 
 _CONTAINERS: dict[bytes, Callable[[_Beginning], int]] = {
+    b"Creative Voice File\x1a": _voc_end,
     b".snd": _au_end,
     _W64: _w64_end,
     b"caff": _caf_end,

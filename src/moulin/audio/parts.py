@@ -292,7 +292,20 @@ def _by_chunks(file: BinaryFile, part: Part) -> list[Part]:
         at += 8 + size + size % 2
     if len(chunks) < 2 or part.changes:
         return [part]
-    return [replace(part, changes={at: b"skip" for at in chunks if at != own}) for own in chunks]
+    own, unread = chunks[:_MAX_PARTS], chunks[_MAX_PARTS:]
+    parts = [replace(part, changes=_alone(chunks, number, part.end)) for number in range(len(own))]
+    return [*parts[:-1], replace(parts[-1], missing_bytes=part.end - unread[0])] if unread else parts
+
+
+def _alone(chunks: list[int], number: int, end: int) -> dict[int, bytes]:
+    """What hides all `chunks` but one: those before it and those behind it become a chunk each that nobody knows."""
+    own = chunks[number]
+    hidden = [(chunks[0], own)] if number else []
+    if number + 1 < len(chunks):
+        hidden.append((chunks[number + 1], end))
+    if any(stop - begin - 8 > 0xFFFFFFFF for begin, stop in hidden):
+        return {at: b"skip" for at in chunks[:_MAX_PARTS] if at != own}
+    return {begin: b"skip" + max(stop - begin - 8, 0).to_bytes(4, "little") for begin, stop in hidden}
 
 
 def _wav_samples(file: BinaryFile, begin: int, end: int) -> _WavSamples | None:

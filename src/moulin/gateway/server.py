@@ -156,7 +156,7 @@ def server_config(settings: GatewaySettings, connections: Connections) -> uvicor
         # Both by name, whatever else is installed.
         loop="uvloop",
         http=partial(BoundedProtocol, connections),  # type: ignore[arg-type]
-        ws=partial(WebSocketProtocol, ReadAhead()),  # type: ignore[arg-type]
+        ws=partial(WebSocketProtocol, ReadAhead(), connections.turns),  # type: ignore[arg-type]
         log_config=None,
         access_log=False,
         server_header=False,

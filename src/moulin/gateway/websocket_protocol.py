@@ -12,6 +12,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from asyncio.transports import BaseTransport
+from collections import deque
+from collections.abc import Iterator
 from typing import Any, cast
 
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
@@ -20,6 +22,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import CloseCode, Frame
 from websockets.protocol import OPEN
 
+from moulin.gateway.event_turns import Turns
 from moulin.gateway.received_messages import ReadAhead, ReceivedMessages
 from moulin.gateway.usual_frames import FrameCutter, Other, text_frame
 
@@ -27,6 +30,12 @@ MOST_FRAMES = 10_000
 """Frames of one message. Its size is bounded by the library; frames may be empty, and each takes memory."""
 
 EXTENSION = "moulin.websocket"
+
+_FRAMES_AT_ONCE = 100
+"""Frames of one connection in one turn of the event loop: a read of a socket may hold 40,000 pings."""
+
+_BYTES_AT_ONCE = 1024
+"""The same where frames are not told apart: so many bytes count as one."""
 
 _RECEIVE_BUFFER_BYTES = 256 << 10
 """The system's buffer, in which pings wait behind the messages of a client that sends faster than it is heard. Usually
@@ -38,12 +47,17 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     queue: ReceivedMessages  # type: ignore[assignment]
 
-    def __init__(self, ahead: ReadAhead, **uvicorns: Any) -> None:
-        """`ahead` is that of all connections."""
+    def __init__(self, ahead: ReadAhead, turns: Turns, **uvicorns: Any) -> None:
+        """`ahead` and `turns` are those of all connections."""
         super().__init__(**uvicorns)
-        self.queue = ReceivedMessages(ahead, self._pause_reading, self._resume_reading)
-        self._cutter = FrameCutter(self.config.ws_max_size)
+        self.queue = ReceivedMessages(ahead, self._set_reading, self._set_reading)
+        self._cutter, self._turns = FrameCutter(self.config.ws_max_size), turns
+        self._uncut: deque[bytes] = deque()
+        """What has been read since the frames that are cut in turns."""
+        self._cutting: Iterator[tuple[bool, bytes] | Other] | None = None
+        self._reads = True
         self._came_early = False
+        self._late_pong = b""
         self._last_data = 0.0
 
     # ----------------------------------------------------------------------------------------------- to the application
@@ -84,14 +98,35 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self._came_early = self.handshake_initiated
             super().data_received(data)
             return
-        if self._came_early:  # the library may be within a frame
-            super().data_received(data)
+        if self._cutting is not None:  # of a transport that had more at hand when it was paused
+            self._uncut.append(data)
             return
-        for frame in self._cutter.cut(data):
+        self._cutting = self._cut(data)
+        self._take_frames()
+
+    def _cut(self, data: bytes) -> Iterator[tuple[bool, bytes] | Other]:
+        if not self._came_early:
+            return self._cutter.cut(data)
+        # The library may be within a frame.
+        return (Other(data[at : at + _BYTES_AT_ONCE]) for at in range(0, len(data), _BYTES_AT_ONCE))
+
+    def _take_frames(self) -> None:
+        """Take some frames; the rest, before anything else is read, in turn."""
+        for _ in range(_FRAMES_AT_ONCE):
+            frame = None if self.transport.is_closing() or self._cutting is None else next(self._cutting, None)
             if isinstance(frame, Other):
                 super().data_received(frame.data)
-            elif self.conn.state is OPEN:
-                self._put(frame[1], is_text=frame[0])
+            elif frame is not None:
+                if self.conn.state is OPEN:
+                    self._put(frame[1], is_text=frame[0])
+            elif self._uncut and not self.transport.is_closing():
+                self._cutting = self._cut(self._uncut.popleft())
+            else:
+                self._cutting = None
+                self._set_reading()
+                return
+        self._turns.add(self._take_frames)
+        self._set_reading()
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)
@@ -101,9 +136,23 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().connection_lost(exc)
         self.writable.set()  # nobody waits for a client that has gone
 
+    def handle_ping(self) -> None:
+        """Answer; to a client that does not read, later and its last ping only, else its pings would fill memory."""
+        pong = b"".join(self.conn.data_to_send())
+        if self.writable.is_set():
+            self.transport.write(pong)
+        else:
+            self._late_pong = pong
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        pong, self._late_pong = self._late_pong, b""
+        if pong and not self.close_sent and not self.transport.is_closing():
+            self.transport.write(pong)
+
     def keepalive_timeout(self) -> None:
         """Close with 1011, unless the client's pong may be behind messages that this server has not read yet."""
-        if self.queue.is_paused or self._last_data > self.ping_sent_at:
+        if not self._reads or self._last_data > self.ping_sent_at:
             self.pong_timer = self.pending_ping_payload = None
             self.schedule_ping()
         else:
@@ -134,12 +183,16 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         else:
             self.queue.put_nowait({"type": "websocket.receive", "text": text}, len(data))
 
-    def _pause_reading(self) -> None:
-        self.transport.pause_reading()
-
-    def _resume_reading(self) -> None:
-        if not self.transport.is_closing():
+    def _set_reading(self) -> None:
+        """Read, or pause where enough waits."""
+        reads = self._cutting is None and not self.queue.is_paused
+        if reads == self._reads or self.transport.is_closing():
+            return
+        self._reads = reads
+        if reads:
             self.transport.resume_reading()
+        else:
+            self.transport.pause_reading()
 
     def _end(self, code: CloseCode, reason: str) -> None:
         self.frames = []
