@@ -293,7 +293,7 @@ def test_the_gateway_beside_triton_has_keys_origins_and_tls(
     found = answer("secret")
     assert found.status_code == 200
     assert found.headers["access-control-allow-origin"] == "https://app.example"
-    assert "key=app" in serving.err
+    assert eventually(lambda: "key=app" in serving.err)
     keys.write_text("app changed\nmonitor watching\n")
     assert eventually(lambda: answer("changed").status_code == 200)
     assert answer("secret").status_code == 401

@@ -147,6 +147,6 @@ def test_a_repository_of_an_earlier_moulin_is_refused_with_what_to_do(tmp_path: 
     done = moulin_here("serve", "--repository", tmp_path, "--no-gateway", *FREE_PORTS[:3]).expect(1)
     assert done.err == (
         f"moulin: Expected {config} to have the parameter 'service', got alternatives, bundle, created, "
-        "engine, hotwords, max_utterance_sec: an earlier moulin wrote it, or none\n  hint: build it anew with `moulin "
-        "repo build`\n"
+        "engine, hotwords, max_utterance_sec, precision: an earlier moulin wrote it, or none\n  hint: build it anew "
+        "with `moulin repo build`\n"
     )

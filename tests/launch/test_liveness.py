@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from moulin.launch.backoff import Backoff
-from moulin.launch.heartbeat import Heartbeat
 from moulin.launch.liveness import Failure, LoadLiveness, ProcessLiveness
 from moulin.launch.vital_signs import Signs, family_activity, signs_of
 from tests.cli.command import eventually
@@ -119,20 +118,14 @@ def test_what_is_below_a_process_counts_and_nothing_else(tmp_path: Path) -> None
 
 
 def test_a_heart_beats_in_a_threads_name() -> None:
-    heartbeat = Heartbeat(by_itself=False)
-    assert _beat() is None
-    heartbeat.beat()
-    first = _beat()
-    heartbeat.beat()
-    assert first is not None
-    assert _beat() != first
-    heartbeat.close()
-
-
-def _beat() -> str | None:
-    signs = signs_of(os.getpid())
-    assert signs is not None
-    return signs.beat
+    code = (
+        "import os; from moulin.launch.heartbeat import Heartbeat; from moulin.launch.vital_signs import signs_of\n"
+        "heart = Heartbeat(by_itself=False); print(signs_of(os.getpid()).beat)\n"
+        "for _ in range(2): heart.beat(); print(signs_of(os.getpid()).beat)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    before, first, second = done.stdout.splitlines()
+    assert before == "None" != first != second
 
 
 def test_a_hung_interpreter_is_found() -> None:

@@ -57,6 +57,6 @@ def heard(server: TritonServer, recording: Recording, options: dict[str, Any]) -
 
 def test_each_stream_has_its_own(server: TritonServer, recordings: list[Recording]) -> None:
     plain = heard(server, recordings[0], {"method": "modified_beam_search"})
-    biased = heard(server, recordings[0], {"hotwords": [{"phrase": "nine nine", "score": 8}]})
-    assert plain != biased
+    biased = heard(server, recordings[0], {"hotwords": [{"phrase": "one zero", "score": 8}]})
+    assert plain.split()[1] != "ZERO" == biased.split()[1]
     assert heard(server, recordings[0], {"method": "modified_beam_search"}) == plain

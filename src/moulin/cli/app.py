@@ -29,7 +29,7 @@ from moulin.cli.interrupt import STATUS, interrupts
 from moulin.cli.messages import show_error
 from moulin.cli.verbs import HELP_WIDTH, VerbApp
 from moulin.errors import MoulinError, first_line
-from moulin.launch.address_space import HINT, is_out_of_address_space
+from moulin.launch.address_space import COMMAND_GIB, HINT, expect_address_space, is_out_of_address_space
 from moulin.launch.threads import HINT as MORE_THREADS
 from moulin.launch.threads import is_out_of_threads
 
@@ -60,7 +60,8 @@ def _options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    del version  # its own callback has printed it
+    expect_address_space(COMMAND_GIB)
 
 
 def main() -> None:

@@ -15,7 +15,6 @@ from moulin.cli.model_options import NOTHING_SAID, ModelOptions
 from moulin.engine.device import gpu_index
 from moulin.errors import BundleError, OptionsError
 from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
-from moulin.models.host_search import needs_host_search
 from moulin.options import held, option
 from moulin.triton_repo.contract import MODEL_NAME, streaming_name_beside
 from moulin.triton_repo.offline_options import OfflineOptions
@@ -91,6 +90,8 @@ class Services:
     @property
     def host_search(self) -> str | None:
         """As `needs_host_search` says it; both services have these options from the same flags."""
+        from moulin.models.host_search import needs_host_search
+
         return needs_host_search(self.offline.decoding, self.offline.lm)
 
 

@@ -23,7 +23,7 @@ from moulin.cli.settings import ConfigFile, PrintConfig, arguments, print_settin
 from moulin.cli.wish import mode_of
 from moulin.engine.device import check_slices, device_list
 from moulin.errors import OptionsError
-from moulin.launch.address_space import expect_address_space
+from moulin.launch.address_space import TRITON_GIB, expect_address_space
 from moulin.launch.server_options import ServerOptions
 from moulin.launch.threads import expect_threads, service_needs
 from moulin.options import held
@@ -104,7 +104,7 @@ def serve(
         if device != "cpu":
             check_slices(os.environ.get("CUDA_VISIBLE_DEVICES"))
         services = services.on(device_list(device))
-        expect_address_space()
+        expect_address_space(TRITON_GIB)
         instances = max(2, len(models)) * services.offline.num_instances
         gateways = 0 if running.gateway.no_gateway else running.gateway.workers
         expect_threads(service_needs(instances, gateways=gateways), "the service")

@@ -7,7 +7,9 @@ import resource
 
 from moulin.errors import LaunchError
 
-_NEEDED_GIB = 2.5
+COMMAND_GIB = 0.5
+"""Of any command: with less, libraries fail anywhere, or hang because they get no thread (gRPC with 400 MiB)."""
+TRITON_GIB = 2.5
 """tritonserver maps 1.9 GiB with the two demo models, most of which it never uses; with 1.5 GiB a model hangs."""
 
 HINT = "lift it: `ulimit -v unlimited`; a container's memory limit or MemoryMax of systemd bounds what is used instead"
@@ -24,10 +26,10 @@ def is_out_of_address_space(error: Exception) -> bool:
     return isinstance(error, ImportError | MemoryError) or _LACKING.search(str(error)) is not None
 
 
-def expect_address_space() -> None:
-    """Raises LaunchError where Triton has too little."""
+def expect_address_space(needed_gib: float) -> None:
+    """Raises LaunchError where there is less."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit != resource.RLIM_INFINITY and limit < _NEEDED_GIB * 2**30:
+    if limit != resource.RLIM_INFINITY and limit < needed_gib * 2**30:
         raise LaunchError(
-            f"Expected at least {_NEEDED_GIB} GiB of address space (ulimit -v), got {limit / 2**30:.2g} GiB", hint=HINT
+            f"Expected at least {needed_gib} GiB of address space (ulimit -v), got {limit / 2**30:.2g} GiB", hint=HINT
         )

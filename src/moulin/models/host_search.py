@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from moulin.bundle.rnn_lm import is_rnn_lm
-from moulin.bundle.spec import ModelSpec
 from moulin.decoding.options import DecodingOptions
 from moulin.errors import OptionsError
 from moulin.models.engine_choice import EngineChoice
 from moulin.models.language_model_files import NO_FILES, LanguageModelFiles
 from moulin.models.precisions import searches_on_host
+
+if TYPE_CHECKING:
+    from moulin.bundle.spec import ModelSpec
 
 
 def needs_host_search(options: DecodingOptions | None, lm: LanguageModelFiles = NO_FILES) -> str | None:
