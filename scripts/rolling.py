@@ -459,7 +459,7 @@ def longest_pause(load: Load, happening: Happening) -> tuple[float, float]:
         (sec, at - happening.at)
         for heard in load.streams
         for at, sec in heard.pongs
-        if happening.at - 1.0 <= at <= happening.until
+        if happening.at - 1.0 <= at < happening.until - 1.0  # the last second is the next one's
     ]
     pause, after = max(pauses, default=(0.0, 0.0))
     return round(pause, 2), round(after, 2)
