@@ -57,7 +57,7 @@ def test_a_published_size(tmp_path: Path) -> None:
         (["--model", BUNDLES / "lstm-streaming"], "Expected an offline model, got the streaming lstm"),
         (["--choose"], "Expected --choose with --model, and without --runners and --on-device"),
         (["--choose", "--model", MODEL, "--runners", "openvino"], "Expected --choose with --model, and without"),
-        (["--choose", "--model", MODEL, "--device", "cuda"], "Expected --choose on the CPU"),
+        (["--choose", "--model", MODEL, "--device", "cuda"], "Expected --choose on the CPU, got --device cuda"),
     ],
 )
 def test_what_cannot_be_measured(arguments: list[object], message: str) -> None:

@@ -50,6 +50,21 @@ LETTERS = {
 """Phrases of the tiny models, whose tokens are letters."""
 
 
+def sherpa_with_beam(spec: OnnxModelSpec, beam: int, **more: Any) -> Any:
+    """sherpa-onnx's recognizer of `spec`, by modified beam search."""
+    files, kind = spec.files, sherpa_onnx.OnlineRecognizer if spec.streaming else sherpa_onnx.OfflineRecognizer
+    return kind.from_transducer(
+        encoder=str(files.encoder),
+        decoder=str(files.decoder),
+        joiner=str(files.joiner),
+        tokens=str(files.tokens),
+        num_threads=1,
+        decoding_method="modified_beam_search",
+        max_active_paths=beam,
+        **more,
+    )
+
+
 BEAMS_AND_SCORES = ((4, 1.5), (2, 3.0), (8, 0.8), (4, 4.0))
 
 
@@ -58,18 +73,11 @@ class Judge:
     its bpe.model, or all alike, which makes the fewest pieces the best."""
 
     def __init__(self, spec: OnnxModelSpec, folder: Path, hotwords: str, *, beam: int, score: float) -> None:
-        files = spec.files
         (folder / "hotwords.txt").write_text(hotwords + "\n")
         (folder / "bpe.vocab").write_text("".join(f"{piece}\t{_score(spec, piece)}\n" for piece in spec.tokens.symbols))
-        kind = sherpa_onnx.OnlineRecognizer if spec.streaming else sherpa_onnx.OfflineRecognizer
-        self.recognizer: Any = kind.from_transducer(
-            encoder=str(files.encoder),
-            decoder=str(files.decoder),
-            joiner=str(files.joiner),
-            tokens=str(files.tokens),
-            num_threads=1,
-            decoding_method="modified_beam_search",
-            max_active_paths=beam,
+        self.recognizer = sherpa_with_beam(
+            spec,
+            beam,
             modeling_unit="bpe",
             bpe_vocab=str(folder / "bpe.vocab"),
             hotwords_file=str(folder / "hotwords.txt"),

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sherpa_onnx
 
 from moulin.arrays import Floats
 from moulin.bundle.load import load_bundle
@@ -31,7 +30,7 @@ from moulin.models.language_model_files import LanguageModelFiles
 from tests.openfst import write_bigram_fst
 from tests.rnn_lm import export_of_texts, export_with_states, trained
 
-from .test_hotwords_against_sherpa_onnx import _ours, _padded, _streams, same, spelt
+from .test_hotwords_against_sherpa_onnx import _ours, _padded, _streams, same, sherpa_with_beam, spelt
 
 SYMBOLS = load_bundle(DEMO_MODEL).tokens.symbols
 DIGITS = [token for token, symbol in enumerate(SYMBOLS) if len(symbol) > 2 and symbol[0] == "▁"]
@@ -76,20 +75,8 @@ def with_every_end(texts: list[list[int]]) -> Ngrams:
 
 
 def judged(spec: OnnxModelSpec, lm: Path, lm_scale: float, beam: int, *lodr: Any) -> Any:
-    files, kind = spec.files, sherpa_onnx.OnlineRecognizer if spec.streaming else sherpa_onnx.OfflineRecognizer
     with_lodr = {"lodr_fst": str(lodr[0]), "lodr_scale": lodr[1]} if lodr else {}
-    return kind.from_transducer(
-        encoder=str(files.encoder),
-        decoder=str(files.decoder),
-        joiner=str(files.joiner),
-        tokens=str(files.tokens),
-        num_threads=1,
-        decoding_method="modified_beam_search",
-        max_active_paths=beam,
-        lm=str(lm),
-        lm_scale=lm_scale,
-        **with_lodr,
-    )
+    return sherpa_with_beam(spec, beam, lm=str(lm), lm_scale=lm_scale, **with_lodr)
 
 
 def opened(spec: OnnxModelSpec, lm: Path, lodr: Path | None) -> LanguageModelUse:

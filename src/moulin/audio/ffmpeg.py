@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 # FFmpeg also has demuxers for playlists (HLS, DASH, concat) that open other files and URLs named in the data; an
 # uploaded file must not be able to do that. Hence only containers that hold their audio themselves; and not those of
-# AMR without a header (amrnb, amrwb), for which FFmpeg takes text whose lines are of one length.
+# AMR without a header (amrnb, amrwb): FFmpeg would take text for it, where all lines have one length.
 _FFMPEG_CONTAINERS = (
     "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dsf,dts,eac3,flac,matroska,mov,mp3,mpc,mpc8,mpeg,mpegts,mxf,"
     "ogg,oma,rm,tak,tta,voc,w64,wav,wtv,wv,xwma"

@@ -15,7 +15,7 @@ from moulin.errors import BundleError
 from moulin.quoting import listed, quoted
 
 _IR_VERSION = b"\x08"
-"""The first byte of an ONNX file, whose first field is `ir_version`; no text begins with it."""
+"""The first byte of an ONNX file: the tag of its field `ir_version`. No text begins with it."""
 _MOST_STATE_FLOATS = 1 << 20
 
 

@@ -140,7 +140,7 @@ def _to_choose(options: EncoderOptions, engine: EngineChoice) -> EncoderOptions:
     from moulin.models.load_for_engine import load_for_engine
 
     if engine.gpu is not None:
-        raise OptionsError("Expected --choose on the CPU, got --device {engine.device}", hint="leave it out")
+        raise OptionsError(f"Expected --choose on the CPU, got --device {engine.device}", hint="leave it out")
     assert options.model is not None
     usual = EngineChoice("onnxruntime")
     spec, _ = load_for_engine(runnable_model(options.model, usual, streaming=False), usual, "offline")

@@ -29,7 +29,7 @@ class LanguageModel(Protocol):
 
     @property
     def computes_ahead(self) -> bool:
-        """Whether `advance` wants states that `ahead` has seen: of a network, whose answer is for all tokens."""
+        """Whether `ahead` must see a state before `advance` takes it: a network answers for all tokens at once."""
 
     def ahead(self, states: Ints) -> Ints:
         """States [M, width] that mean the same and from which any tokens may be asked for."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import ssl
 from collections.abc import Callable
+
+logger = logging.getLogger(__name__)
 
 _ACCEPTED_AT_ONCE = 16
 """Connections in one turn of the event loop; few, so that workers who share a listener get about as many each."""
@@ -47,6 +50,8 @@ class AcceptLoop:
     async def _open(self, connection: socket.socket) -> None:
         try:
             await self._loop.connect_accepted_socket(self._new_protocol, connection, ssl=self._tls)
-        except Exception:  # of a client: a TLS handshake that fails, a connection that ends
+        except Exception as error:
             with contextlib.suppress(OSError):
                 connection.close()
+            if not isinstance(error, OSError):  # those are a client's: a TLS handshake fails, or the connection ends
+                logger.exception("A connection cannot be opened")

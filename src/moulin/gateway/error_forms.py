@@ -10,7 +10,7 @@ from moulin.gateway.deepgram.errors import is_deepgrams, refusal
 
 
 def error_response(error: ApiError, scope: Scope) -> Response:
-    """The response to the request or WebSocket of `scope`, whose line in the log gets the error's code."""
+    """The response to the request or WebSocket of `scope`. The request's line in the log gets the error's code."""
     state = scope.get("state", {})
     state["log"] = {**state.get("log", {}), "error": error.code}
     if is_deepgrams(scope["path"]):

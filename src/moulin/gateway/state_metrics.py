@@ -22,7 +22,7 @@ class StateMetrics(Collector):
         self._backends, self._models = backends, models
 
     def collect(self) -> Iterator[Metric]:
-        # Of servers whose models run on one engine, in one precision each, two gateways say the same.
+        # Two gateways say the same where their servers run the models on the same engines.
         engines = {f"{model.engine}:{model.precision}" for model in self._models if model.engine}
         build = {
             "version": moulin.__version__,

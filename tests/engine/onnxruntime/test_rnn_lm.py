@@ -1,4 +1,4 @@
-"""RNN language models in ONNX against PyTorch, whose count of a text has no states."""
+"""RNN language models in ONNX against PyTorch, which counts a whole text at once."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_any_pieces_equal_the_whole(with_states: OnnxRnnLm) -> None:
 
 
 def test_what_is_no_log_probability(model: RnnLm, tmp_path: Path) -> None:
-    """A network whose weights are NaN, and one without a softmax."""
+    """A network with weights of NaN, and one without a softmax."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model.output_linear.bias, "data", model.output_linear.bias.data * float("nan"))
         for export, kind in ((export_with_states, OnnxRnnLm), (export_of_texts, OnnxTextScorer)):
