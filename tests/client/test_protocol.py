@@ -136,6 +136,22 @@ CONNECT = (
     "Failed to connect to remote host: Connection refused"
 )
 
+# What gRPC says of a connection that ends while a request is on it, by the moment: in a write, a read, or between.
+LOST = {
+    message: f"the connection was lost ({message})"
+    for message in (
+        "Stream removed (sendmsg: Broken pipe (32))",
+        "Stream removed",
+        "recvmsg:Connection timed out",
+        "Broken pipe",
+        "Transport closed",
+        "GOAWAY received",
+        "Connection aborted",
+        "Endpoint closing",
+        "keepalive: Ping timeout. Closing transport.",
+    )
+} | {"recvmsg:Connection reset by peer": "recvmsg:Connection reset by peer"}
+
 
 @pytest.mark.parametrize(
     ("status", "message", "kind", "expected", "hint"),
@@ -143,6 +159,10 @@ CONNECT = (
         ("UNAVAILABLE", CONNECT, ServerUnavailable, "No Triton server answers at h:1: Connection refused", "serve"),
         ("UNAVAILABLE", "Socket closed", ServerUnavailable, "No Triton server answers at h:1: Socket closed", "serve"),
         ("UNAVAILABLE", "Socket closed", ServerUnavailable, "No Triton server answers at h:1: Socket closed", "8001"),
+        *(
+            ("UNAVAILABLE", message, ServerUnavailable, f"No Triton server answers at h:1: {found}", "moulin serve")
+            for message, found in LOST.items()
+        ),
         ("UNAVAILABLE", HTTP_1, ServerUnavailable, "What answers at h:1 is no gRPC server, but an HTTP one", "8001"),
         (
             "UNAVAILABLE",

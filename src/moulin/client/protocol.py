@@ -50,6 +50,11 @@ CHANNEL_ARGUMENTS = [
 
 _NOBODY = re.compile(r"failed to connect|resolving|resolution|connection reset", re.IGNORECASE)
 _CLOSED = re.compile(r"socket closed", re.IGNORECASE)
+_LOST = re.compile(  # gRPC's own words for a connection that was up and is no more
+    r"stream re(?:mov|fus)ed|transport|endpoint|connection|broken pipe|goaway|(?:recv|send)msg|"
+    r"(?:ping|settings) timeout|handshak|rst_stream|fd shutdown",
+    re.IGNORECASE,
+)
 _HTTP_1 = re.compile(r"http1\.x|failed parsing HTTP/2", re.IGNORECASE)
 _GRPC_PORT = (
     "name its gRPC port, which is 8001 by default; HTTP has another, and a gateway is named as http://HOST:PORT"
@@ -222,6 +227,11 @@ def _unavailable(message: str, url: str) -> ClientError:
         return ServerUnavailable(
             f"No Triton server answers at {url}: {message.rpartition(': ')[2].rstrip(']')}",
             hint="start one with 'moulin serve', or name its gRPC address as HOST:PORT",
+        )
+    if _LOST.search(message):
+        return ServerUnavailable(
+            f"No Triton server answers at {url}: the connection was lost ({message})",
+            hint="try again; if it stays so, look at the server's log, or start one with 'moulin serve'",
         )
     return ServerUnavailable(f"The server at {url} is not ready: {message}")
 
