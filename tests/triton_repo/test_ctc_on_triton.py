@@ -29,6 +29,7 @@ from tests.engine.blank_bias import OFFLINE, STREAMING, Utterance, bias_for, rai
 
 pytestmark = [pytest.mark.triton, pytest.mark.needs("torch")]
 SKIP = DecodingOptions(blank_skip=0.95)
+ENSEMBLE = ["--layout", "ensemble"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         (ctc, "ctc", ["--method", "modified_beam_search"]),
         (both, "both_ctc", ["--head", "ctc"]),
         (both_live, "ctc_live", ["--head", "ctc"]),
+        (both, "parts", ["--blank-skip", 0.95, *ENSEMBLE]),
+        (both, "parts_ctc", ["--head", "ctc", *ENSEMBLE]),
+        (both_live, "parts_live", ["--blank-skip", 0.95, *ENSEMBLE]),
+        (both_live, "parts_ctc_live", ["--head", "ctc", *ENSEMBLE]),
         (BUNDLES / "zipformer2-offline", "without", []),
     ):
         moulin_here("repo", "build", model, "--to", to / "repository", "--name", name, *more).expect(0)
@@ -132,6 +137,18 @@ def test_ctc_heads(served: Served) -> None:
     )
 
 
+def test_the_layout_with_a_model_for_each_part(served: Served) -> None:
+    beam = DecodingOptions("modified_beam_search")
+    by_head = EngineChoice(head="ctc")
+    assert texts_there(served, "parts") == texts_here(served, served.both, SKIP)
+    assert texts_there(served, "parts", blank_skip=None) == texts_here(served, served.both, DecodingOptions())
+    assert texts_there(served, "parts_ctc") == texts_here(served, served.both, DecodingOptions(), by_head)
+    wanted = texts_here(served, served.both, beam, by_head)
+    assert texts_there(served, "parts_ctc", method="modified_beam_search") == wanted
+    assert live_there(served, "parts_live") == live_here(served, StreamOptions(SKIP))
+    assert live_there(served, "parts_ctc_live") == live_here(served, StreamOptions(), by_head)
+
+
 def test_who_asks_for_what_is_not_there_is_told_and_nobody_else(served: Served) -> None:
     wanted = texts_there(served, "without")
     with Client(served.server.grpc_url, model="without") as client:
@@ -152,6 +169,6 @@ def test_a_repository_that_could_not_skip_is_not_built(tmp_path: Path) -> None:
     assert "needs a CTC head beside the transducer" in refused.err
     refused = moulin_here(*build, OFFLINE, "--blank-skip", 0.95).expect(1)  # Icefall's export: in another encoder
     assert "moulin export" in refused.err
-    refused = moulin_here(*build, OFFLINE, "--head", "ctc", "--layout", "ensemble").expect(1)
-    assert "layout ensemble" in refused.err
+    refused = moulin_here(*build, OFFLINE, "--blank-skip", 0.95, *ENSEMBLE).expect(1)
+    assert "needs a CTC head beside the transducer" in refused.err
     assert not list(tmp_path.iterdir())
