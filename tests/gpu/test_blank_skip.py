@@ -134,7 +134,8 @@ def stream_blanks(noise: list[Floats], tmp_path_factory: pytest.TempPathFactory)
     plain.runner.encoder = keep  # type: ignore[method-assign]
     for _ in range(2):
         step(plain, [0, 1, 2, 3, 4], RowOptions.of(STREAMS), [-1] * 5, [0] * 5)
-    return np.concatenate([frames[..., -1].ravel() for frames in seen])[:, None]
+    blanks: Floats = np.concatenate([frames[..., -1].ravel() for frames in seen])[:, None]
+    return blanks
 
 
 @pytest.mark.parametrize("share", SHARES)

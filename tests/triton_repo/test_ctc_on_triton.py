@@ -58,10 +58,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         (ctc, "ctc", ["--method", "modified_beam_search"]),
         (both, "both_ctc", ["--head", "ctc"]),
         (both_live, "ctc_live", ["--head", "ctc"]),
-        (both, "parts", ["--blank-skip", 0.95, *ENSEMBLE]),
-        (both, "parts_ctc", ["--head", "ctc", *ENSEMBLE]),
-        (both_live, "parts_live", ["--blank-skip", 0.95, *ENSEMBLE]),
-        (both_live, "parts_ctc_live", ["--head", "ctc", *ENSEMBLE]),
         (BUNDLES / "zipformer2-offline", "without", []),
     ):
         moulin_here("repo", "build", model, "--to", to / "repository", "--name", name, *more).expect(0)
@@ -135,18 +131,6 @@ def test_ctc_heads(served: Served) -> None:
     assert live_there(served, "ctc_live", method="modified_beam_search") == live_here(
         served, StreamOptions(beam), by_head
     )
-
-
-def test_the_layout_with_a_model_for_each_part(served: Served) -> None:
-    beam = DecodingOptions("modified_beam_search")
-    by_head = EngineChoice(head="ctc")
-    assert texts_there(served, "parts") == texts_here(served, served.both, SKIP)
-    assert texts_there(served, "parts", blank_skip=None) == texts_here(served, served.both, DecodingOptions())
-    assert texts_there(served, "parts_ctc") == texts_here(served, served.both, DecodingOptions(), by_head)
-    wanted = texts_here(served, served.both, beam, by_head)
-    assert texts_there(served, "parts_ctc", method="modified_beam_search") == wanted
-    assert live_there(served, "parts_live") == live_here(served, StreamOptions(SKIP))
-    assert live_there(served, "parts_ctc_live") == live_here(served, StreamOptions(), by_head)
 
 
 def test_who_asks_for_what_is_not_there_is_told_and_nobody_else(served: Served) -> None:

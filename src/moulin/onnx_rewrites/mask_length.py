@@ -1,7 +1,8 @@
 """The width of an offline encoder's padding mask, told by the features' shape instead of by the longest length.
 
-Icefall's CTC exports compute it as the maximum of the lengths, which no engine knows when it plans its shapes. Where
-features are padded to the longest utterance both are the same.
+Icefall's CTC exports compute it as the maximum of the lengths. An engine of TensorRT does not know that when it plans
+its shapes, and features that are padded beyond the longest utterance are refused. Where they end with it both are the
+same.
 """
 
 from __future__ import annotations
@@ -14,10 +15,16 @@ from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 _FRAMES = "mask/frames"
 
 
-def tell_mask_length_by_shape(model: ModelProto, *, x: str, x_lens: str) -> int:
-    """Let every ReduceMax over what is computed of the lengths `x_lens` [N] alone be over the same of the length of `x`
-    [N, T, feature_dim], in place; returns their number."""
+def tell_mask_length_by_shape(model: ModelProto) -> int:
+    """Let every ReduceMax over what is computed of the lengths alone, the input of one axis [N], be over the same of
+    the length of the features [N, T, feature_dim], the input of three, in place; returns their number. A streaming
+    encoder has no such two."""
     graph = model.graph
+    initial = {tensor.name for tensor in graph.initializer}
+    inputs = [tensor for tensor in graph.input if tensor.name not in initial]
+    if sorted(len(tensor.type.tensor_type.shape.dim) for tensor in inputs) != [1, 3]:
+        return 0
+    x_lens, x = (tensor.name for tensor in sorted(inputs, key=lambda tensor: len(tensor.type.tensor_type.shape.dim)))
     makers = {output: node for node in graph.node for output in node.output}
     found = [node for node in graph.node if node.op_type == "ReduceMax" and _begins(node, makers, graph) == {x_lens}]
     if not found:

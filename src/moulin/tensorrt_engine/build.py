@@ -70,9 +70,7 @@ def prepare(
         )
     loaded = onnx.load(spec.encoder.file)
     keep_searched_outputs(loaded, spec)
-    if spec.streaming is None:
-        x, x_lens = spec.encoder.input("x", 0).name, spec.encoder.input("x_lens", 1).name
-        tell_mask_length_by_shape(loaded, x=x, x_lens=x_lens)
+    tell_mask_length_by_shape(loaded)
     model = sanitise(pack_states(loaded, spec.streaming) if spec.streaming else loaded)
     if found := refusals(model):
         raise EngineError(
