@@ -13,7 +13,6 @@ import pytest
 import sherpa_onnx
 
 from moulin.arrays import Floats
-from moulin.audio.fbank import Fbank
 from moulin.bundle.load import load_bundle
 from moulin.bundle.spec import ModelSpec, OnnxModelSpec
 from moulin.decoding.found import Hypothesis
@@ -22,7 +21,6 @@ from moulin.decoding.reference import search_reference
 from moulin.decoding.row_options import RowOptions
 from moulin.decoding.search import search
 from moulin.demo.files import DEMO_MODEL
-from moulin.engine.features import FeatureExtractor
 from moulin.engine.host_pipeline import HostPipeline
 from moulin.engine.onnxruntime.runner import OnnxRuntimeRunner
 from moulin.engine.recognizer import Recognizer
@@ -30,6 +28,8 @@ from moulin.errors import MoulinError
 from moulin.models.open_recognizer import open_recognizer
 from tests.bundle.byte_bpe import byte_encode
 from tests.bundles import BUNDLES, OFFLINE
+
+from .library_features import on_library_features
 
 
 def sherpa(spec: ModelSpec, method: Method) -> Any:
@@ -67,21 +67,12 @@ class Pair:
     options: DecodingOptions
 
 
-class LibraryFeatures(FeatureExtractor):
-    """Features by kaldi-native-fbank, as sherpa-onnx has them."""
-
-    def _features(self, waveform: Floats) -> Floats:
-        return Fbank()(waveform)
-
-
 def as_exported() -> Recognizer:
     """The demo model, in int8, as its file is, on features as sherpa-onnx has them: in int8 differences in the last
     digits become steps."""
     spec = load_bundle(DEMO_MODEL)
     pipeline = HostPipeline(spec, OnnxRuntimeRunner(spec, rewrite=False), tail_padding_sec=0.0)
-    pipeline.features.close()
-    pipeline.features = LibraryFeatures(feature_dim=spec.feature_dim, threads=1, tail_padding_sec=0.0)
-    return Recognizer(spec, pipeline)
+    return Recognizer(spec, on_library_features(pipeline))
 
 
 CASES = [pytest.param((name, method), id=f"{name}-{method}") for name in (*OFFLINE, "demo") for method in METHODS]
