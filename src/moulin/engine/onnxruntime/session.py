@@ -17,6 +17,7 @@ from moulin.onnx_rewrites.depthwise import rewrite_depthwise, widen_depthwise
 from moulin.onnx_rewrites.fixed_shapes import fix_shapes
 from moulin.onnx_rewrites.merged_constants import merge_constants
 from moulin.onnx_rewrites.pointwise import rewrite_pointwise
+from moulin.onnx_rewrites.relative_shift import shift_without_gather
 from moulin.onnx_rewrites.swoosh import rewrite_swoosh
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ def rewritten_encoder(
     model = onnx.load(encoder.file)
     rewritten = rewrite_swoosh(model)
     if device == "cpu":
-        rewritten += merge_constants(model) + fix_shapes(model) + rewrite_pointwise(model) + rewrite_depthwise(model)
+        rewritten += merge_constants(model) + shift_without_gather(model)
+        rewritten += fix_shapes(model) + rewrite_pointwise(model) + rewrite_depthwise(model)
     elif precision == "fp16" and not fixed_shapes:
         rewritten += widen_depthwise(model)
     return model.SerializeToString() if rewritten else None
