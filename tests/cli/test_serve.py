@@ -9,6 +9,7 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,17 +84,37 @@ def test_the_demo_models_are_announced_and_served(start: Callable[..., Serving],
 
 
 @pytest.mark.triton
-def test_ctrl_c_under_another_name(start: Callable[..., Serving]) -> None:
-    serving = start(*SERVE, "--name", "english", "--quiet", "--no-gateway")
-    serving.wait_ready()
-    assert "OpenAI" not in serving.err
-    lines = [line.partition(" ")[2] for line in serving.err.splitlines()]
-    assert lines[0] == "Loading conformer-offline ..."
-    assert "Serving conformer-offline (conformer, offline, fp32) as english on cpu" in lines
-    assert all(re.match(r"\d{4}-\d\d-\d\dT", line) for line in serving.err.splitlines())
-    assert f"--url {serving.grpc_url} --name english\n" in serving.err
-    serving.process.send_signal(signal.SIGINT)
-    assert serving.process.wait(300) == 0
+def test_ctrl_c_under_another_name(start: Callable[..., Serving], tmp_path: Path) -> None:
+    """As systemd starts it, with a socket for messages."""
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        by_systemd = ("env", f"NOTIFY_SOCKET={tmp_path / 'notify'}", "WATCHDOG_USEC=60000000")
+        serving = start(*by_systemd, *SERVE, "--name", "english", "--quiet", "--no-gateway")
+        serving.wait_ready()
+        assert "OpenAI" not in serving.err
+        lines = [line.partition(" ")[2] for line in serving.err.splitlines()]
+        assert lines[0] == "Loading conformer-offline ..."
+        announced = "Serving conformer-offline (conformer, offline, fp32) as english on cpu"
+        assert announced in lines
+        assert all(re.match(r"\d{4}-\d\d-\d\dT", line) for line in serving.err.splitlines())
+        assert f"--url {serving.grpc_url} --name english\n" in serving.err
+        for child in serving.family - {serving.process.pid}:
+            assert b"NOTIFY_SOCKET" not in Path(f"/proc/{child}/environ").read_bytes()
+        messages: list[str] = []
+
+        def told(message: str) -> bool:
+            with suppress(BlockingIOError):
+                messages.append(manager.recv(4096).decode())
+            return message in messages
+
+        assert eventually(lambda: told("WATCHDOG=1"))
+        serving.process.send_signal(signal.SIGINT)
+        assert serving.process.wait(300) == 0
+        stopping = "STOPPING=1\nSTATUS=Stopping; what is open has 10 s"
+        assert eventually(lambda: told(stopping))
+        usual = ["STATUS=Loading conformer-offline", f"READY=1\nSTATUS={announced}", "WATCHDOG=1", stopping]
+        assert list(dict.fromkeys(messages)) == usual
     serving.assert_nothing_left(serving.process.pid)
 
 
