@@ -8,6 +8,7 @@ import shlex
 import signal
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 from moulin.client import Client, StreamBundle
 from moulin.errors import ClientError, ServerBusy, ServerUnavailable
 from moulin.launch.answers import answers
+from moulin.launch.signal_echo import ECHO_SEC
 from moulin.transcript import Transcript
 from tests.bundles import BUNDLES
 from tests.conftest import Recording
@@ -243,6 +245,7 @@ def test_the_second_sigterm_ends_it_with_a_stream_open(
         serving.process.send_signal(signal.SIGTERM)
         assert eventually(lambda: not answers(serving.gateway_address, "/healthz"))
         stream.send(recordings[0].waveform[30_000:60_000])
+        time.sleep(2 * ECHO_SEC)  # else it would be taken for the echo of the first
         serving.process.send_signal(signal.SIGTERM)
         assert serving.process.wait(60) == 128 + signal.SIGTERM
     serving.assert_nothing_left(serving.process.pid)
