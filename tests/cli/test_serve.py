@@ -8,7 +8,9 @@ import shlex
 import signal
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import pytest
 from moulin.client import Client, StreamBundle
 from moulin.errors import ClientError, ServerBusy, ServerUnavailable
 from moulin.launch.answers import answers
+from moulin.launch.signal_echo import ECHO_SEC
 from moulin.transcript import Transcript
 from tests.bundles import BUNDLES
 from tests.conftest import Recording
@@ -83,17 +86,37 @@ def test_the_demo_models_are_announced_and_served(start: Callable[..., Serving],
 
 
 @pytest.mark.triton
-def test_ctrl_c_under_another_name(start: Callable[..., Serving]) -> None:
-    serving = start(*SERVE, "--name", "english", "--quiet", "--no-gateway")
-    serving.wait_ready()
-    assert "OpenAI" not in serving.err
-    lines = [line.partition(" ")[2] for line in serving.err.splitlines()]
-    assert lines[0] == "Loading conformer-offline ..."
-    assert "Serving conformer-offline (conformer, offline, fp32) as english on cpu" in lines
-    assert all(re.match(r"\d{4}-\d\d-\d\dT", line) for line in serving.err.splitlines())
-    assert f"--url {serving.grpc_url} --name english\n" in serving.err
-    serving.process.send_signal(signal.SIGINT)
-    assert serving.process.wait(300) == 0
+def test_ctrl_c_under_another_name(start: Callable[..., Serving], tmp_path: Path) -> None:
+    """As systemd starts it, with a socket for messages."""
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        by_systemd = ("env", f"NOTIFY_SOCKET={tmp_path / 'notify'}", "WATCHDOG_USEC=60000000")
+        serving = start(*by_systemd, *SERVE, "--name", "english", "--quiet", "--no-gateway")
+        serving.wait_ready()
+        assert "OpenAI" not in serving.err
+        lines = [line.partition(" ")[2] for line in serving.err.splitlines()]
+        assert lines[0] == "Loading conformer-offline ..."
+        announced = "Serving conformer-offline (conformer, offline, fp32) as english on cpu"
+        assert announced in lines
+        assert all(re.match(r"\d{4}-\d\d-\d\dT", line) for line in serving.err.splitlines())
+        assert f"--url {serving.grpc_url} --name english\n" in serving.err
+        for child in serving.family - {serving.process.pid}:
+            assert b"NOTIFY_SOCKET" not in Path(f"/proc/{child}/environ").read_bytes()
+        messages: list[str] = []
+
+        def told(message: str) -> bool:
+            with suppress(BlockingIOError):
+                messages.append(manager.recv(4096).decode())
+            return message in messages
+
+        assert eventually(lambda: told("WATCHDOG=1"))
+        serving.process.send_signal(signal.SIGINT)
+        assert serving.process.wait(300) == 0
+        stopping = "STOPPING=1\nSTATUS=Stopping; what is open has 10 s"
+        assert eventually(lambda: told(stopping))
+        usual = ["STATUS=Loading conformer-offline", f"READY=1\nSTATUS={announced}", "WATCHDOG=1", stopping]
+        assert list(dict.fromkeys(messages)) == usual
     serving.assert_nothing_left(serving.process.pid)
 
 
@@ -222,6 +245,7 @@ def test_the_second_sigterm_ends_it_with_a_stream_open(
         serving.process.send_signal(signal.SIGTERM)
         assert eventually(lambda: not answers(serving.gateway_address, "/healthz"))
         stream.send(recordings[0].waveform[30_000:60_000])
+        time.sleep(2 * ECHO_SEC)  # else it would be taken for the echo of the first
         serving.process.send_signal(signal.SIGTERM)
         assert serving.process.wait(60) == 128 + signal.SIGTERM
     serving.assert_nothing_left(serving.process.pid)

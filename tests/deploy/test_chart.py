@@ -217,12 +217,32 @@ def test_only_gateways_reach_the_servers() -> None:
         ("pools.cpu.keda.load=7", "load"),
         ("pools.Big.device=cpu", "Big"),
         ("preStopSec=60", "preStopSec"),
+        ("pools.cpu.resources.limit.memory=8Gi", "limit"),
+        ("pools.cpu.resources.limits.memory=8GB", "limits.memory: expected a quantity such as 8Gi, got 8GB"),
+        ("pools.cpu.resources.limits.memory=500m", "limits.memory: expected a quantity such as 8Gi, got 500m"),
+        (
+            "pools.cpu.resources.requests.cpu=2 cores",
+            "pools.cpu.resources.requests.cpu: expected a quantity such as 500m",
+        ),
+        ("gateway.resources.limits.memory=4gb", "gateway.resources.limits.memory: expected"),
+        ("pools.cpu.models.sizeLimit=8GB", "sizeLimit"),
     ],
 )
 def test_wrong_values_are_refused_by_name(setting: str, message: str) -> None:
     done = helm("template", "asr", CHART, "--set", setting)
     assert done.returncode != 0
     assert message in done.stderr
+    assert "anyOf" not in done.stderr  # what is wrong, and not how the schema is built
+
+
+@pytest.mark.parametrize("quantity", ["8Gi", "8G", "8589934592", "1.5Gi", "1e9", "512Mi", "900k", ".5Ti"])
+def test_quantities_as_kubernetes_writes_them(quantity: str) -> None:
+    found = dict(pods(rendered("default", "--set", f"pools.cpu.resources.limits.memory={quantity}")))
+    assert "memory" in container(found["asr-cpu"])["resources"]["limits"]
+
+
+def test_a_pool_can_be_left_out() -> None:
+    assert "asr-cpu" not in dict(pods(rendered("gpu")))
 
 
 @pytest.mark.parametrize("anonymous", [True, False])

@@ -176,6 +176,30 @@ def test_every_metric_of_the_dashboard_and_the_alerts_is_published(server: Trito
     assert {panel["datasource"]["uid"] for panel in dashboard["panels"]} == {source["datasources"][0]["uid"]}
 
 
+GRAFANA = TOOLS / "grafana" / "node_modules"
+
+
+@pytest.mark.skipif(not (GRAFANA.is_dir() and shutil.which("node")), reason="Grafana's schema or Node are missing")
+def test_the_dashboard_is_of_grafanas_schema(tmp_path: Path) -> None:
+    """Its types are TypeScript's, which refuses a literal with a field of another name or type."""
+    dashboard = json.loads((DOCKER / "grafana" / "dashboards" / "moulin.json").read_text())
+    types = GRAFANA / "@grafana" / "schema" / "dist" / "types" / "raw" / "dashboard" / "x" / "types.gen"
+
+    def refused(one: dict[str, Any]) -> str:
+        file = tmp_path / "dashboard.ts"
+        imported = f"import type {{ Dashboard }} from {json.dumps(str(types))};"
+        file.write_text(f"{imported}\nexport const one: Dashboard = {json.dumps(one)};\n")
+        compiler = GRAFANA / ".bin" / "tsc"
+        command = [str(compiler), "--noEmit", "--strict", "--skipLibCheck", str(file)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.stdout
+
+    assert refused(dashboard) == ""
+    panel = dashboard["panels"][0]
+    panel["gridPosition"] = panel.pop("gridPos")
+    assert "gridPosition" in refused(dashboard)
+
+
 def healthy(address: str) -> bool:
     done = subprocess.run([sys.executable, HEALTHCHECK, address], capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr

@@ -20,6 +20,7 @@ from starlette.routing import Route
 from moulin.gateway.draining import Draining
 from moulin.gateway.metrics import Metrics
 from moulin.gateway.request_context import RequestContext
+from moulin.gateway.request_log import CutOffFilter
 from moulin.gateway.stopping import Stopping
 from moulin.gateway.tracing import NoTracing
 
@@ -84,6 +85,16 @@ def test_a_clear_error(caplog: pytest.LogCaptureFixture) -> None:
     assert (error["type"], error["code"]) == ("server_error", "server_stopping")
     assert error["message"].startswith("The gateway is stopping")
     assert answer.headers["retry-after"] == "1"
+
+
+def test_the_log_calls_it_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    uvicorns, words = logging.getLogger("uvicorn.error"), CutOffFilter()
+    uvicorns.addFilter(words)
+    _answer("/never")
+    uvicorns.removeFilter(words)
+    (line,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert line.levelname == "WARNING"
+    assert line.getMessage() == "The time to stop (--drain-sec) is over; requests and streams that are cut off: 1"
 
 
 def test_an_event_stream_ends_with_the_error() -> None:

@@ -102,6 +102,12 @@ def choose_model(paths: Collection[PurePosixPath], inside: PurePosixPath, about:
     return _Folder(paths, inside, about).choose(wish)
 
 
+def is_aside(path: PurePosixPath, top: PurePosixPath) -> bool:
+    """Whether `path` lies in a folder below `top` that holds no acoustic model, such as a language model's."""
+    folders = path.relative_to(top).parts[:-1]
+    return any(part.lower() == aside or part.lower().startswith(f"{aside}_") for part in folders for aside in _ASIDE)
+
+
 class _Folder:
     """The models in a folder and its subfolders."""
 
@@ -109,9 +115,9 @@ class _Folder:
         self._top, self._about = top, about
         below = sorted(path for path in paths if path.is_relative_to(top))
         self._names = [name for path in below if (name := parse_onnx_name(path))]
-        self._ctc = [name for path in below if not self._is_aside(path) and (name := parse_ctc_name(path))]
+        self._ctc = [name for path in below if not is_aside(path, top) and (name := parse_ctc_name(path))]
         self._of_2022 = {path.parent for path in below if is_projection(path)}
-        self._checkpoints = [path for path in below if is_checkpoint_name(path) and not self._is_aside(path)]
+        self._checkpoints = [path for path in below if is_checkpoint_name(path) and not is_aside(path, top)]
 
     def choose(self, wish: Wish) -> Choice:
         exports = self._folders_with_exports()
@@ -374,12 +380,6 @@ class _Folder:
             "checkpoint",
             hint="a CTC or attention model is another kind of model, of which moulin serves Icefall's CTC exports "
             "(model.onnx, ctc-*.onnx), and TorchScript files (jit_script.pt) are no checkpoints",
-        )
-
-    def _is_aside(self, path: PurePosixPath) -> bool:
-        folders = path.relative_to(self._top).parts[:-1]
-        return any(
-            part.lower() == aside or part.lower().startswith(f"{aside}_") for part in folders for aside in _ASIDE
         )
 
     def _words(self, folder: PurePosixPath) -> list[str]:

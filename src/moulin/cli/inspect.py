@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,11 +15,15 @@ from moulin.cli.arguments import PrecisionOption
 from moulin.cli.flags import with_flags
 from moulin.cli.model_options import ModelOptions
 from moulin.errors import BundleError, OptionsError
+from moulin.quoting import listed
 
 if TYPE_CHECKING:
     from moulin.bundle.spec import ModelSpec, OnnxModelSpec
     from moulin.encoders.acoustic_model import AcousticModel
     from moulin.encoders.recipe import Recipe
+
+_MOST_SHOWN = 8
+"""Other models in a line of the table; the JSON has all."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -54,9 +59,11 @@ def inspect(
     wish, choice, tokens = Wish(precision, language=said.language), said.checkpoint, said.tokens
     local = [local_model(model, wish).path for model in models]
     if choice.is_made or tokens is not None or len(local) > 1 or is_checkpoint(local[0]):
-        facts = _checkpoint_facts(choose_checkpoints(local, choice), tokens, recipe)
+        chosen = choose_checkpoints(local, choice)
+        facts = _checkpoint_facts(chosen, tokens, recipe) | _beside(local[0], chosen.files)
     elif recipe is None:
-        facts = _facts(load_onnx_model(local[0], precision=precision))
+        spec = load_onnx_model(local[0], precision=precision)
+        facts = _facts(spec) | _beside(local[0], [spec.file])
     else:
         raise OptionsError(f"What a checkpoint does not tell was given, and {local[0]} holds ONNX files")
     if as_json:
@@ -67,9 +74,19 @@ def inspect(
     if origins:
         facts = {name: value for name, value in facts.items() if name not in origins and name != "encoder"}
     facts |= {name: f"{_joined(fact['value'])}  ({fact['source']})" for name, fact in origins.items()}
+    if "also_there" in facts:
+        facts["also_there"] = listed((f"{file} ({way})" for file, way in facts["also_there"].items()), _MOST_SHOWN)
     width = max(len(name) for name in facts)
     for name, value in facts.items():
         typer.echo(f"{name.replace('_', ' '):{width}}  {_shown(value)}")
+
+
+def _beside(model: Path, chosen: Sequence[Path]) -> dict[str, Any]:
+    """What else could be taken of the folder, and how; nothing where that is all."""
+    from moulin.bundle.also_there import also_there
+
+    others = also_there(model, chosen)
+    return {"also_there": others} if others else {}
 
 
 def _facts(spec: ModelSpec) -> dict[str, Any]:

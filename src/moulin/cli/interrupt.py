@@ -5,8 +5,8 @@ Runtime, an export), and it does not reach the threads of an executor, for which
 interpreter wait. So the C handler itself also tells a thread (`signal.set_wakeup_fd`): it gives the command `GRACE_SEC`
 to unwind and print, then removes unfinished files and ends the process with status 130.
 
-A service counts SIGTERM too (`count_also`), so that the second of either ends it. Where SIGINT is ignored (a shell's
-background job) nothing is changed.
+A service counts SIGTERM too (`count_also`), so that the second of either ends it, if it is no echo (`SignalEcho`).
+Where SIGINT is ignored (a shell's background job) nothing is changed.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+
+from moulin.launch.signal_echo import SignalEcho
 
 GRACE_SEC = 0.7
 """Seconds from Ctrl-C to the end of a command that does not end by itself."""
@@ -39,6 +41,7 @@ class _Interrupts:
         """Signals so far, without those that `first_taken` leaves to the caller."""
         self._grace_sec: float | None = GRACE_SEC
         self._counted = {signal.SIGINT}
+        self._echo = SignalEcho()
         self._taken = False
         self._said = False
         self._lock = threading.Lock()
@@ -112,7 +115,7 @@ class _Interrupts:
     def _listen(self, heard: socket.socket) -> None:
         while numbers := heard.recv(16):
             for number in numbers:
-                if number in self._counted:
+                if number in self._counted and not self._echo.is_echo(number):
                     self._note(number)
 
     def _note(self, number: int) -> None:

@@ -25,6 +25,7 @@ from moulin.engine.device import check_slices, device_list
 from moulin.errors import OptionsError
 from moulin.launch.address_space import TRITON_GIB, expect_address_space
 from moulin.launch.server_options import ServerOptions
+from moulin.launch.service_manager import ServiceManager
 from moulin.launch.threads import expect_threads, service_needs
 from moulin.options import held
 from moulin.triton_repo.contract import MODEL_NAME, STREAMING_MODEL_NAME
@@ -100,6 +101,7 @@ def serve(
     interrupts.allow(None)  # what is open may come to its end
     interrupts.count_also(signal.SIGTERM)
     log = ServeLog(running.log)
+    manager = ServiceManager(os.environ.pop("NOTIFY_SOCKET", None), is_watching="WATCHDOG_USEC" in os.environ)
     with log.covering():
         if device != "cpu":
             check_slices(os.environ.get("CUDA_VISIBLE_DEVICES"))
@@ -118,7 +120,7 @@ def serve(
             max_streams=_asked_streams(services),
             config=config,
         )
-        service = _Service(running, log, gateway, parent)
+        service = _Service(running, log, manager, gateway, parent)
         if repository is not None:
             _refuse_what_was_decided(context, repository)
             with _until_stopped(log):
@@ -173,8 +175,13 @@ class _Service:
 
     running: RunningOptions
     log: ServeLog
+    manager: ServiceManager
     gateway: GatewayPlace | None
     parent: int
+
+    def say_loading(self, names: str) -> None:
+        self.log.say(f"Loading {names} ...")
+        self.manager.status(f"Loading {names}")
 
     def run(self, repository: Path, triton: TritonInstallation, served: Sequence[Served]) -> None:
         from moulin.launch.gateway import KeptGateway
@@ -205,14 +212,18 @@ class _Service:
 
     def _announce_and_wait(self, supervisor: Supervisor, served: Sequence[Served]) -> None:
         _announce(self.log, served, supervisor.triton.server, self.gateway)
+        self.manager.ready(", ".join(_serving(served)))
         outlives_parent = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup
         try:
             while True:
                 supervisor.wait(_CHECK_SEC)
+                self.manager.alive()
                 if os.getppid() != self.parent and not outlives_parent:
                     raise KeyboardInterrupt
         except KeyboardInterrupt:
-            self.log.say(f"Stopping; what is open has {self.running.server.exit_timeout_sec:g} s")
+            stopping = f"Stopping; what is open has {self.running.server.exit_timeout_sec:g} s"
+            self.log.say(stopping)
+            self.manager.stopping(stopping)
             raise
 
     def _say_restart(self, what: str, reason: str) -> None:
@@ -237,7 +248,7 @@ def _serve_models(named: Sequence[NamedModel], services: Services, service: _Ser
         triton = find_tritonserver(engines=engines, say=service.log.say)
         with _workspace() as built:
             build_models(named, built, services, link=True)
-            service.log.say(f"Loading {' and '.join(dict.fromkeys(model.spec.name for model in named))} ...")
+            service.say_loading(" and ".join(dict.fromkeys(model.spec.name for model in named)))
             served = [
                 Served(
                     model.name,
@@ -290,7 +301,7 @@ def _serve_repository(repository: Path, service: _Service) -> None:
     for model in models:
         known = [model.engine or "ensemble", "streaming" if model.streaming else "offline", model.precision]
         served.append(Served(model.name, model.streaming, f"({', '.join(filter(None, known))})", model.device))
-    service.log.say(f"Loading {' and '.join(model.name for model in models)} from {repository} ...")
+    service.say_loading(f"{' and '.join(model.name for model in models)} from {repository}")
     with _workspace() as place:
         # Triton's python stubs fail where there is a space in the path.
         link = place / "repository"
@@ -309,7 +320,7 @@ def _check_resources(num_models: int) -> None:
 
 def _announce(log: ServeLog, models: Sequence[Served], server: TritonServer, gateway: GatewayPlace | None) -> None:
     """The addresses, and commands to try; in JSON one object with all of it."""
-    serving = [f"Serving {model.what} as {model.name} on {model.device}" for model in models]
+    serving = _serving(models)
     addresses = {"gRPC": server.grpc_url, "HTTP": server.http_url, "metrics": server.metrics_url}
     if gateway is not None:
         addresses |= {"OpenAI": f"{gateway.url}/v1", "page": f"{gateway.url}/"}
@@ -326,6 +337,11 @@ def _announce(log: ServeLog, models: Sequence[Served], server: TritonServer, gat
     lines = ["", *serving, *(f"  {name:8} {address}" for name, address in addresses.items()), ""]
     log.say("\n".join([*lines, "Try it in another terminal:", *(f"  {each}" for each in commands)]))
     log.say("Ctrl-C stops it.\n")
+
+
+def _serving(models: Sequence[Served]) -> list[str]:
+    """A line a model."""
+    return [f"Serving {model.what} as {model.name} on {model.device}" for model in models]
 
 
 def _usual_names(model: Served) -> tuple[str, ...]:

@@ -44,6 +44,19 @@ class RepeatFilter(logging.Filter):
         return left_out is not None
 
 
+class CutOffFilter(logging.Filter):
+    """Says in our words, and as a warning, that a stop cuts off what is open; uvicorn calls that an error. Each of
+    these requests has its answer and its own line."""
+
+    _UVICORNS = "Cancel %s running task(s), timeout graceful shutdown exceeded"
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.msg == self._UVICORNS:
+            record.levelno, record.levelname = logging.WARNING, logging.getLevelName(logging.WARNING)
+            record.msg = "The time to stop (--drain-sec) is over; requests and streams that are cut off: %s"
+        return True
+
+
 def log_to_stderr(form: LogFormat, *, quiet: bool = False) -> None:
     """Configure the gateway process's logging: a line for each request unless `quiet`, and warnings.
 
@@ -55,3 +68,4 @@ def log_to_stderr(form: LogFormat, *, quiet: bool = False) -> None:
     handler.addFilter(RequestIdFilter())
     logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, handlers=[handler], force=True)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").addFilter(CutOffFilter())

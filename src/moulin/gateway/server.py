@@ -24,6 +24,7 @@ from moulin.gateway.received_messages import ReadAhead
 from moulin.gateway.settings import GatewaySettings
 from moulin.gateway.websocket_protocol import WebSocketProtocol
 from moulin.launch.ports import claim_ports
+from moulin.launch.signal_echo import SignalEcho
 
 _LOOK_SEC = 0.1
 _LAST_WORDS_SEC = 2
@@ -81,7 +82,7 @@ class DrainingServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, drain_sec: float) -> None:
         """Riva's server, too, is told to stop; its own time is in the settings."""
         super().__init__(config)
-        self._drain_sec = drain_sec
+        self._drain_sec, self._echo = drain_sec, SignalEcho()
         self.told_of_signals = -1
         """The descriptor that this process tells of its signals, which uvloop would take for itself."""
 
@@ -104,6 +105,8 @@ class DrainingServer(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A second signal ends, whichever it is; for uvicorn it must be SIGINT."""
+        if self._echo.is_echo(sig):
+            return
         self.force_exit = self.should_exit
         super().handle_exit(sig, frame)
 

@@ -21,6 +21,7 @@ _GAUGES = {
     "moulin_streams": "Streams that are open",
     "moulin_streams_limit": "Streams that may be open",
     "moulin_lanes": "Lanes of many streams that are open",
+    "moulin_step_threads": "Threads for encoder calls: so many run at once",
 }
 _COUNTERS = {
     "moulin_streams_opened_total": "Streams that were started",
@@ -73,6 +74,7 @@ class StreamingMetrics:
         self._gauges["moulin_streams"].set(service.num_open)
         self._gauges["moulin_streams_limit"].set(service.capacity)
         self._gauges["moulin_lanes"].set(self._lanes.num_lanes)
+        self._gauges["moulin_step_threads"].set(service.step_threads)
         now: dict[str, float] = {
             "moulin_streams_opened_total": counters.opened + lanes.opened,
             "moulin_streams_refused_total": counters.refused + lanes.refused,

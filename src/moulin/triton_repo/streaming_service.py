@@ -185,6 +185,11 @@ class StreamingService:
         """The number of slots."""
         return self._recognizer.limits.capacity
 
+    @property
+    def step_threads(self) -> int:
+        """The number of threads that run steps, and so of steps at once."""
+        return self._recognizer.limits.num_workers
+
     def counters(self) -> StreamingCounters:
         """The counts so far."""
         scheduler = self.scheduler

@@ -130,7 +130,8 @@ def test_names_are_of_what_is_in_them(tmp_path: Path) -> None:
             job(model_sha256="1" * 64, model="big"),
             r"another model: tiny \(000000000000\), and not big \(111111111111\)",
         ),
-        (job(decoding={"beam": 8}), r'another decoding: \{"beam": 4\}, and not \{"beam": 8\}'),
+        (job(decoding={"beam": 8}), "another decoding: beam 4, and not beam 8"),
+        (job(decoding={"beam": 4, "lm": "a"}), "another decoding: no lm, and not lm 'a'"),
     ],
 )
 def test_a_folder_holds_one_job(tmp_path: Path, other: Job, said: str) -> None:

@@ -7,10 +7,8 @@ import json
 from collections.abc import Awaitable, Callable
 
 import numpy as np
-import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
-from moulin.errors import OptionsError
 from moulin.evaluate.connection import Record
 from moulin.evaluate.request_load import run_once
 from moulin.evaluate.streaming_clips import Clip
@@ -92,8 +90,3 @@ def test_a_refusal_says_why() -> None:
         await socket.close(1013, "later")
 
     assert session(handle, ServerSettings(EngineChoice(threads=1))).failure == "all 8 streams are in use"
-
-
-def test_an_address_that_is_none() -> None:
-    with pytest.raises(OptionsError, match="Expected ws://HOST:PORT for the target stream"):
-        stream_at("http://localhost", ServerSettings(EngineChoice(threads=1)))

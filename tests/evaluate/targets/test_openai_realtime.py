@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
-from moulin.errors import OptionsError
 from moulin.evaluate.connection import Record
 from moulin.evaluate.request_load import run_once
 from moulin.evaluate.streaming_clips import Clip
@@ -37,7 +36,7 @@ def session(handle: Callable[[ServerConnection], Awaitable[None]], *, api_key: s
         async with serve(handle, "127.0.0.1", 0) as server:
             host, port = next(iter(server.sockets)).getsockname()[:2]
             running = realtime_at(
-                f"ws://{host}:{port}#digits", ServerSettings(EngineChoice(threads=1), api_key=api_key)
+                f"http://{host}:{port}#digits", ServerSettings(EngineChoice(threads=1), api_key=api_key)
             )
             clips = [clip()]
             connection = running.connect(clips, 0)
@@ -113,8 +112,3 @@ def test_failures_say_why(kind: str | None, fields: dict[str, object], failure: 
             await socket.wait_closed()
 
     assert session(handle).failure == failure
-
-
-def test_an_address_that_is_none() -> None:
-    with pytest.raises(OptionsError, match="Expected ws://HOST:PORT for the target realtime"):
-        realtime_at("http://localhost", ServerSettings(EngineChoice(threads=1)))

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from moulin.errors import OptionsError
+from moulin.client.gateway_address import GatewayAddress
 from moulin.evaluate.request_load import run_once
 from moulin.evaluate.streaming_clips import Clip
-from moulin.evaluate.targets.openai_rest import RestConnection
+from moulin.evaluate.targets.openai_rest import RestConnection, rest_at
+from moulin.evaluate.targets.target import ServerSettings
+from moulin.models.engine_choice import EngineChoice
 
 
 def clip(name: str) -> Clip:
@@ -71,7 +73,9 @@ def outcomes(service: Service, count: int, *, workers: int = 1, api_key: str = "
         server = await asyncio.start_server(service.serve, "127.0.0.1", 0)
         host, port = server.sockets[0].getsockname()
         clips = [clip(str(number)) for number in range(count)]
-        connection = RestConnection(f"http://{host}:{port}#digits", api_key, clips)
+        settings = ServerSettings(EngineChoice(threads=1), api_key=api_key)
+        connection = rest_at(f"http://{host}:{port}#digits", settings).connect(clips, 0)
+        assert isinstance(connection, RestConnection)
         async with server:
             records = await asyncio.wait_for(run_once(connection, clips, workers), 120)
             await connection.close()
@@ -137,14 +141,9 @@ def test_failures_say_why_and_the_next_goes_on(reply: bytes, failure: str) -> No
 
 def test_nobody_there() -> None:
     async def run() -> str | None:
-        connection = RestConnection("127.0.0.1:1", "", clips := [clip("a")])
+        connection = RestConnection(GatewayAddress("http://127.0.0.1:1"), "transducer", clips := [clip("a")])
         (record,) = await run_once(connection, clips, 1)
         await connection.close()
         return record.failure
 
     assert str(asyncio.run(run())).startswith("cannot connect")
-
-
-def test_an_address_that_is_none() -> None:
-    with pytest.raises(OptionsError, match=r"Expected http://HOST:PORT for the target rest, got 'ftp://x'"):
-        RestConnection("ftp://x", "", [])

@@ -57,6 +57,18 @@ def test_captions(
     _expect_in_order(heard, heard_live[0].text.split())
 
 
+def test_a_microphone_that_is_not_there(browser: Browser, tmp_path: Path) -> None:
+    """It is said, and can be tried again."""
+    with _origin(tmp_path) as origin:
+        (tmp_path / "captions.html").write_text(_PAGE)
+        page = browser.new_page()
+        page.goto(f"{origin}/captions.html")
+        page.click("#start")
+        expect(page.locator("#captions")).not_to_be_empty()
+        expect(page.locator("#start")).to_be_enabled()
+        page.close()
+
+
 def test_captions_with_a_short_lived_key(
     listening_browser: Browser, server: TritonServer, heard_live: list[Transcript], tmp_path: Path
 ) -> None:

@@ -45,6 +45,21 @@ securityContext:
     drop: ["ALL"]
 {{- end -}}
 
+{{- /* The resources of a container, of (dict "resources" … "path" "gateway"). Fails for what is no quantity. */ -}}
+{{- define "moulin.resources" -}}
+{{- $path := .path }}
+{{- range $kind, $named := pick .resources "requests" "limits" }}
+{{- range $name, $value := $named }}
+{{- $isCpu := eq $name "cpu" }}
+{{- $form := ternary `^[0-9]*\.?[0-9]+m?$` `^[0-9]*\.?[0-9]+([eE][+-]?[0-9]+|k|[MGTPE]|[KMGTPE]i)?$` $isCpu }}
+{{- if not (regexMatch $form (toString $value)) }}
+{{- fail (printf "%s.resources.%s.%s: expected a quantity such as %s, got %v" $path $kind $name (ternary "500m" "8Gi" $isCpu) $value) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- toYaml .resources }}
+{{- end -}}
+
 {{- /* Before SIGTERM: endpoints and DNS forget the pod, which serves on. */ -}}
 {{- define "moulin.preStop" -}}
 lifecycle:

@@ -93,15 +93,21 @@ def check(folder: Path, job: Job) -> None:
         if wanted.get(name) != value and name != "model":
             raise OptionsError(
                 f"{folder} holds a job with another {name.replace('model_sha256', 'model')}: "
-                f"{_said(there, name)}, and not {_said(wanted, name)}",
+                f"{_said(there, name, wanted)}, and not {_said(wanted, name, there)}",
                 hint="write into another folder, or go on with the same model and options",
             )
 
 
-def _said(job: Mapping[str, Any], name: str) -> str:
+def _said(job: Mapping[str, Any], name: str, other: Mapping[str, Any]) -> str:
+    """The value of `name`; of options those that are others in the `other` job."""
     if name == "model_sha256":
         return f"{job['model']} ({job[name][:12]})"
-    return quoted(job[name]) if not isinstance(job[name], dict) else json.dumps(job[name])
+    here, there = job.get(name), other.get(name)
+    if not isinstance(here, dict) or not isinstance(there, dict):
+        return quoted(here)
+    differing = (key for key in sorted({*here, *there}) if here.get(key) != there.get(key))
+    said = (f"no {key}" if here.get(key) is None else f"{key} {quoted(here[key])}" for key in differing)
+    return ", ".join(said) or quoted(here)
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -13,14 +13,14 @@ import operator
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import numpy as np
 
 from moulin.audio.waveform import SAMPLE_RATE
-from moulin.errors import OptionsError
 from moulin.evaluate.connection import Record
 from moulin.evaluate.streaming_clips import Clip
+from moulin.evaluate.targets.addresses import gateway_at
 from moulin.evaluate.targets.target import RunningTarget, ServerSettings
 from moulin.evaluate.targets.web_socket import WebSocketConnection, WebSocketStream
 from moulin.spacing import join_texts
@@ -32,19 +32,16 @@ if TYPE_CHECKING:
 
 
 def stream_at(address: str, settings: ServerSettings) -> RunningTarget:
-    """The gateway at ws://HOST:PORT or wss://HOST[#MODEL]."""
-    url = urlsplit(address if "://" in address else f"ws://{address}")
-    if url.scheme not in ("ws", "wss") or not url.hostname:
-        raise OptionsError(f"Expected ws://HOST:PORT for the target stream, got {address!r}")
-    model = f"&model={quote(url.fragment)}" if url.fragment else ""
-    full = f"{url.scheme}://{url.netloc}/v1/stream?encoding=s16le&sample_rate={SAMPLE_RATE}{model}"
-    return RunningTarget(None, partial(_connect, full, settings.api_key, dict(settings.decoding)))
+    """The gateway at ADDRESS[#MODEL], see `gateway_at`."""
+    gateway, model = gateway_at(address, settings.api_key)
+    of_model = f"&model={quote(model)}" if model else ""
+    url = f"{gateway.websocket('stream')}?encoding=s16le&sample_rate={SAMPLE_RATE}{of_model}"
+    return RunningTarget(None, partial(_connect, url, gateway.headers, dict(settings.decoding)))
 
 
 def _connect(
-    url: str, api_key: str, options: dict[str, Any], clips: Sequence[Clip], _generator: int
+    url: str, headers: dict[str, str], options: dict[str, Any], clips: Sequence[Clip], _generator: int
 ) -> WebSocketConnection[GatewayStream]:
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     messages = {id(clip): _messages(clip, number) for number, clip in enumerate(clips)}
     begin = _text_frame({"type": "options", "options": options}) if options else b""
 

@@ -11,14 +11,13 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import numpy as np
 
 from moulin.audio.waveform import SAMPLE_RATE
-from moulin.errors import OptionsError
 from moulin.evaluate.connection import Connection, Record
 from moulin.evaluate.streaming_clips import Clip
+from moulin.evaluate.targets.addresses import gateway_at
 from moulin.evaluate.targets.target import RunningTarget, ServerSettings
 from moulin.evaluate.targets.web_socket import WebSocketConnection, WebSocketStream
 from moulin.spacing import join_texts
@@ -28,28 +27,24 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "transducer"
 RATE = 24_000
-_PATH = "/v1/realtime?intent=transcription"
 _TRANSCRIPTION = "conversation.item.input_audio_transcription."
 
 
 def realtime_at(address: str, settings: ServerSettings) -> RunningTarget:
-    """The service at ws://HOST:PORT or wss://HOST[#MODEL]."""
-    url = urlsplit(address if "://" in address else f"ws://{address}")
-    if url.scheme not in ("ws", "wss") or not url.hostname:
-        raise OptionsError(f"Expected ws://HOST:PORT for the target realtime, got {address!r}")
-    full = f"{url.scheme}://{url.netloc}{_PATH}"
-    return RunningTarget(None, partial(_connect, full, url.fragment or DEFAULT_MODEL, settings.api_key))
+    """The service at ADDRESS[#MODEL], see `gateway_at`."""
+    gateway, model = gateway_at(address, settings.api_key)
+    url = gateway.websocket("realtime?intent=transcription")
+    return RunningTarget(None, partial(_connect, url, model or DEFAULT_MODEL, gateway.headers))
 
 
-def _connect(url: str, model: str, api_key: str, clips: Sequence[Clip], _generator: int) -> Connection:
-    return RealtimeConnection(url, model, api_key, clips)
+def _connect(url: str, model: str, headers: dict[str, str], clips: Sequence[Clip], _generator: int) -> Connection:
+    return RealtimeConnection(url, model, headers, clips)
 
 
 class RealtimeConnection(WebSocketConnection["RealtimeStream"]):
     """A session for each stream."""
 
-    def __init__(self, url: str, model: str, api_key: str, clips: Sequence[Clip]) -> None:
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    def __init__(self, url: str, model: str, headers: dict[str, str], clips: Sequence[Clip]) -> None:
         messages = {id(clip): _messages(clip) for clip in clips}
         begin = _session(model)
 

@@ -12,41 +12,37 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from moulin.audio.waveform import SAMPLE_RATE
-from moulin.errors import OptionsError
+from moulin.client.gateway_address import GatewayAddress
 from moulin.evaluate.connection import Connection, Record
 from moulin.evaluate.streaming_clips import Clip
+from moulin.evaluate.targets.addresses import gateway_at
 from moulin.evaluate.targets.target import RunningTarget, ServerSettings
 
 DEFAULT_MODEL = "transducer"
-_PATH = "/v1/audio/transcriptions"
 _BOUNDARY = "moulin-bench-7d1f3c"
 _READ_BYTES = 64 * 1024
 
 
 def rest_at(address: str, settings: ServerSettings) -> RunningTarget:
-    """The service at http://HOST:PORT or https://HOST[#MODEL]."""
-    return RunningTarget(None, partial(_connect, address, settings.api_key))
+    """The service at ADDRESS[#MODEL], see `gateway_at`."""
+    gateway, model = gateway_at(address, settings.api_key)
+    return RunningTarget(None, partial(_connect, gateway, model or DEFAULT_MODEL))
 
 
-def _connect(address: str, api_key: str, clips: Sequence[Clip], _generator: int) -> Connection:
-    return RestConnection(address, api_key, clips)
+def _connect(gateway: GatewayAddress, model: str, clips: Sequence[Clip], _generator: int) -> Connection:
+    return RestConnection(gateway, model, clips)
 
 
 class RestConnection:
     """Connections that are kept open, as many as there are requests under way."""
 
-    def __init__(self, address: str, api_key: str, clips: Sequence[Clip]) -> None:
-        url = urlsplit(address if "://" in address else f"http://{address}")
-        if url.scheme not in ("http", "https") or not url.hostname:
-            raise OptionsError(f"Expected http://HOST:PORT for the target rest, got {address!r}")
-        self._host, self._secure = url.hostname, url.scheme == "https"
-        self._port = url.port or (443 if self._secure else 80)
+    def __init__(self, gateway: GatewayAddress, model: str, clips: Sequence[Clip]) -> None:
+        self._gateway, self._path = gateway, gateway.path("audio/transcriptions")
         self._head = [
-            ("Host", url.netloc),
+            ("Host", urlsplit(gateway.url).netloc),
             ("Content-Type", f"multipart/form-data; boundary={_BOUNDARY}"),
-            *([("Authorization", f"Bearer {api_key}")] if api_key else []),
+            *gateway.headers.items(),
         ]
-        model = url.fragment or DEFAULT_MODEL
         self._bodies = {id(clip): _form(clip, model) for clip in clips}
         self._idle: list[_Kept] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -100,7 +96,7 @@ class RestConnection:
             reused = bool(self._idle)
             kept = self._idle.pop() if reused else await self._open()
             try:
-                answer = await kept.exchange(self._head, body)
+                answer = await kept.exchange(self._path, self._head, body)
             except (OSError, h11.ProtocolError) as error:
                 kept.writer.close()
                 if not reused:
@@ -113,8 +109,9 @@ class RestConnection:
             return answer
 
     async def _open(self) -> _Kept:
-        context = ssl.create_default_context() if self._secure else None
-        return _Kept(*await asyncio.open_connection(self._host, self._port, ssl=context))
+        gateway = self._gateway
+        context = ssl.create_default_context() if gateway.is_secure else None
+        return _Kept(*await asyncio.open_connection(gateway.host, gateway.port, ssl=context))
 
 
 class _Broken(Exception):
@@ -130,10 +127,10 @@ class _Kept:
         self._reader, self.writer = reader, writer
         self._http = h11.Connection(h11.CLIENT)
 
-    async def exchange(self, head: Sequence[tuple[str, str]], body: bytes) -> tuple[int, bytes]:
+    async def exchange(self, path: str, head: Sequence[tuple[str, str]], body: bytes) -> tuple[int, bytes]:
         import h11
 
-        request = h11.Request(method="POST", target=_PATH, headers=[*head, ("Content-Length", str(len(body)))])
+        request = h11.Request(method="POST", target=path, headers=[*head, ("Content-Length", str(len(body)))])
         self.writer.write(b"".join(self._http.send(it) or b"" for it in (request, h11.Data(body), h11.EndOfMessage())))
         status, parts = 0, []
         while True:

@@ -27,6 +27,7 @@ from moulin.bundle.tokens import tokens_text
 from moulin.errors import EngineError, LaunchError, OptionsError
 from moulin.evaluate.connection import Connection, Record
 from moulin.evaluate.streaming_clips import Clip
+from moulin.evaluate.targets.addresses import websocket_at
 from moulin.evaluate.targets.in_process import with_tail
 from moulin.evaluate.targets.sherpa_options import check_cpu, decoding_of, onnx
 from moulin.evaluate.targets.target import SHERPA_SETTINGS, RunningTarget, ServerSettings
@@ -66,7 +67,7 @@ def started(spec: ModelSpec | None, settings: ServerSettings) -> Iterator[Runnin
 
 def at(address: str, _settings: ServerSettings) -> RunningTarget:
     """The server at ws://HOST:PORT."""
-    return RunningTarget(None, partial(connect, address if "://" in address else f"ws://{address}"))
+    return RunningTarget(None, partial(connect, websocket_at(address)))
 
 
 def connect(url: str, clips: Sequence[Clip], _generator: int = 0) -> Connection:
