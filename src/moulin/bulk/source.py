@@ -20,8 +20,8 @@ _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://.")
 _BY_PYARROW = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "file")
 _COPIED_AT_ONCE = 1 << 20
 
-SILENCE_SEC = 60.0
-"""How long a web server may say nothing."""
+SILENCE_SEC = 30.0
+"""How long a web server may say nothing; it is asked twice."""
 
 
 def is_address(path: str) -> bool:
@@ -55,6 +55,8 @@ def _copy(address: str) -> IO[bytes]:
                 copy.close()
         if isinstance(error, AudioError):
             raise
+        if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
+            error = error.__cause__  # fsspec's, of whatever went wrong with a web server
         reason = lack_of_room(error, Path(tempfile.gettempdir())) or described(error)
         raise AudioError(f"{address} cannot be read: {reason}") from error
 

@@ -161,6 +161,8 @@ def test_lhotse(tmp_path: Path) -> None:
         cut("both", two, channel=[0, 1], type="MultiCut"),
         name="cuts.jsonl",
     )
+    (odd,) = rows(jsonl(tmp_path, cut("odd", recording("one"), start=math.nan), name="odd.jsonl"))
+    assert math.isnan(odd["offset_sec"])  # for its row to say so
     one, of_two = {"path": "/audio/one.wav", "recording": "one"}, {"path": "/audio/two.wav", "recording": "two"}
     assert rows(file) == [
         {"id": "all", **one},

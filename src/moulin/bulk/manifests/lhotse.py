@@ -63,7 +63,7 @@ def _row(file: Path, where: str, entry: dict[str, Any]) -> dict[str, Any]:
         recording = entry["recording"]
         row = {"id": str(entry["id"]), "recording": str(recording["id"]), **_audio(recording, entry["channel"])}
         start, duration = float(entry["start"]), float(entry["duration"])
-        if start > 0 or start + duration < float(recording["duration"]) - _WHOLE_SEC:
+        if not (start <= 0 and start + duration >= float(recording["duration"]) - _WHOLE_SEC):  # NaN is no whole one
             row |= {"offset_sec": start, "window_sec": duration}
         return _text(row)
     except _Unfit as unfit:
