@@ -9,6 +9,7 @@ once, and what did not come is done in another pass: the output has each recordi
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import secrets
@@ -71,6 +72,8 @@ class RayExecutor:
             os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray writes one to home
             self._folder = tempfile.mkdtemp(prefix="moulin-ray-")
+            # Where Ray cannot start, it ends its processes only when this one does. Handlers run in reverse order.
+            atexit.register(shutil.rmtree, self._folder, ignore_errors=True)
             options = {
                 "address": "local",
                 "include_dashboard": False,
@@ -80,10 +83,12 @@ class RayExecutor:
         try:
             with _sigterm_kept():
                 ray.init(**options, logging_level="ERROR")
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        except Exception as error:  # of several kinds, a bare one where starting takes more than half a minute
             raise EngineError(
                 f"Ray cannot be {'started' if address is None else f'reached at {address}'}: {first_line(error)}",
-                hint="`ray status` on a machine of the cluster says whether it runs",
+                hint="the machine may be too busy, or have too little memory"
+                if address is None
+                else "`ray status` on a machine of the cluster says whether it runs",
             ) from error
         logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells of every pass; failures are raised
         self._is_connected = True
