@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import select
 import shutil
+import signal
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -10,6 +14,8 @@ from typing import Any
 import pytest
 
 import moulin.bulk.local.executor as module
+from moulin.bulk.local.channel import object_file
+from moulin.bulk.local.child import Child
 from moulin.bulk.local.executor import LocalExecutor
 from moulin.bulk.local.settings import DecodingSettings, ExecutorSettings
 from moulin.bulk.pyarrow_here import pa
@@ -96,6 +102,18 @@ def test_recordings_are_decoded_while_the_model_loads(files: list[str], monkeypa
     with closing(executor):
         executor.start()
         assert not executor.run(rows, Kept(), lambda: executor.stop() if executor._ready else None)
+
+
+def test_signals_to_all_processes_are_not_for_a_child_that_starts() -> None:
+    """Ctrl-C in the second in which it imports would else leave tracebacks."""
+    child = Child("tests.bulk.local.waiting_engine")
+    for sent in (signal.SIGINT, signal.SIGTERM) * 3:
+        os.kill(child.process_id, sent)
+        time.sleep(0.05)
+    child.send_object(object_file(None))
+    assert select.select([child.channel], [], [], 1.0)[0] == [], "it has ended"
+    child.kill()
+    assert child.ended() == "SIGKILL"
 
 
 def test_nothing_to_do() -> None:

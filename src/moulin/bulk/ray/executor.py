@@ -9,7 +9,6 @@ once, and what did not come is done in another pass: the output has each recordi
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import secrets
@@ -72,8 +71,6 @@ class RayExecutor:
             os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray writes one to home
             self._folder = tempfile.mkdtemp(prefix="moulin-ray-")
-            # Where Ray cannot start, it ends its processes only when this one does. Handlers run in reverse order.
-            atexit.register(shutil.rmtree, self._folder, ignore_errors=True)
             options = {
                 "address": "local",
                 "include_dashboard": False,
@@ -84,10 +81,11 @@ class RayExecutor:
             with _sigterm_kept():
                 ray.init(**options, logging_level="ERROR")
         except Exception as error:  # of several kinds, a bare one where starting takes more than half a minute
+            logs, self._folder = self._folder, None  # kept: they say why, and Ray still writes there
             raise EngineError(
-                f"Ray cannot be {'started' if address is None else f'reached at {address}'}: {first_line(error)}",
-                hint="the machine may be too busy, or have too little memory"
-                if address is None
+                f"Ray cannot be {'started' if logs else f'reached at {address}'}: {first_line(error)}",
+                hint=f"the machine may be too busy or have too little memory; the logs are in {logs}"
+                if logs
                 else "`ray status` on a machine of the cluster says whether it runs",
             ) from error
         logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells of every pass; failures are raised
