@@ -69,8 +69,8 @@ class RayExecutor:
         os.environ["RAY_DATA_USAGE_DISABLED"] = "1"  # nothing that we start reports to anybody
         if address is None:
             os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-            # Ray 2.60 listens on the machine's own address whatever it is told: the token keeps others out. Without this
-            # one it would write one to home.
+            # Ray 2.60 listens on the machine's own address whatever it is told; the token keeps others out. Ray would
+            # write one to home.
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             self._folder = tempfile.mkdtemp(prefix="moulin-ray-")
             options = {
