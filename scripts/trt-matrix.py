@@ -1,19 +1,23 @@
 """Builds engines with TensorRT-RTX, which needs no GPU, and prints a table of what its builder said.
 
-    python scripts/trt-matrix.py [--models NAME...] [--for ARCHITECTURE...] [--precisions P...] [--max-batch N]
+    python scripts/trt-matrix.py [--models NAME...] [--for ARCHITECTURE...] [--precisions P...] [--parse] ...
 
 Models are the test bundles, digits-en-streaming and the published sizes (random weights), or folders.
-Every plan is built as `moulin trt build --for` does and thrown away. Ends with 1 where one was not built.
+Every plan is built as `moulin trt build --for` does and thrown away; with --parse a graph only goes through the parser.
+The memory is the largest that this process has had until then. Ends with 1 where one was not built.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import sys
 import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+
+import onnx
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -47,21 +51,24 @@ def main() -> int:
     parser.add_argument("--precisions", nargs="+", choices=PLAN_PRECISIONS, default=PLAN_PRECISIONS)
     parser.add_argument("--max-batch", type=int, default=64)
     parser.add_argument("--max-seconds", type=float, default=MAX_AUDIO_SEC, help="of offline models")
+    parser.add_argument("--parse", action="store_true", help="build nothing")
     asked = parser.parse_args()
     version = builder_ahead("8.9").version
     print(f'TensorRT-RTX {version}, {datetime.now(UTC):%Y-%m-%d}, `make trt TRT="{" ".join(sys.argv[1:])}"`\n')
-    print("| model | for | precision | operators | profiles | plan, MB | build, s |\n|---|---|---|---|---|---|---|")
+    print("| model | for | precision | operators | profiles | plan, MB | s | memory, GB |")
+    print("|---|---|---|---|---|---|---|---|")
+    targets = asked.targets[:1] if asked.parse else asked.targets
     failed = 0
     for name in asked.models:
         with tempfile.TemporaryDirectory() as folder:
             model = _model(name, Path(folder))
             for precision in asked.precisions:
-                for target in asked.targets:
+                for target in targets:
                     try:
-                        cells = _built(model, precision, ARCHITECTURES[target][0], asked.max_batch, asked.max_seconds)
+                        cells = _built(model, precision, ARCHITECTURES[target][0], asked)
                     except MoulinError as error:
                         failed += 1
-                        cells = f"{error} | | | "
+                        cells = f"{error} | | | | "
                     print(f"| {name} | {target} | {precision} | {cells} |", flush=True)
     return 1 if failed else 0
 
@@ -79,16 +86,23 @@ def _model(name: str, folder: Path) -> Path:
     return DEMOS.get(name, BUNDLES / name if name in FAMILIES else Path(name))
 
 
-def _built(model: Path, precision: PlanPrecision, capability: str, max_batch: int, max_seconds: float) -> str:
+def _built(model: Path, precision: PlanPrecision, capability: str, asked: argparse.Namespace) -> str:
     """Cells of the table from `operators` on. Raises MoulinError."""
     spec = load_model(local_model(model, Wish(precision="fp32", form="onnx")).path)
     assert isinstance(spec, OnnxModelSpec)
-    prepared = prepare(spec, precision=precision, max_batch=max_batch, max_seconds=max_seconds)
+    prepared = prepare(spec, precision=precision, max_batch=asked.max_batch, max_seconds=asked.max_seconds)
     with tempfile.TemporaryDirectory() as folder:
+        builder, size = builder_ahead(capability), "-"
         began = time.monotonic()
-        plan = build_plan(spec, prepared, Path(folder), builder_ahead(capability), None, precision)
-        took, size = time.monotonic() - began, plan.stat().st_size
-    return f"{len(prepared.model.graph.node)} | {len(prepared.profiles)} | {size / 1e6:.1f} | {took:.0f}"
+        if asked.parse:
+            onnx.save(prepared.model, file := Path(folder) / "encoder.onnx", save_as_external_data=True)
+            builder.parse(file)
+        else:
+            plan = build_plan(spec, prepared, Path(folder), builder, None, precision)
+            size = f"{plan.stat().st_size / 1e6:.1f}"
+        took = time.monotonic() - began
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    return f"{len(prepared.model.graph.node)} | {len(prepared.profiles)} | {size} | {took:.0f} | {memory:.1f}"
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ from moulin.decoding.search import Continuation
 
 Lattice = Floats
 BLANK = (0,)
+SHARES = (0.0, 0.3, 0.6, 0.95, 1.0)
+"""Parts of the frames in which the head is sure of blank."""
 
 
 def lattice(frames: int, vocab_size: int, seed: int, sharpness: float = 1.0) -> Lattice:
@@ -28,6 +30,15 @@ def lattice(frames: int, vocab_size: int, seed: int, sharpness: float = 1.0) -> 
     logits = sharpness * np.random.default_rng(seed).standard_normal((frames, vocab_size))
     log_probs: Lattice = (logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)).astype(np.float32)
     return log_probs
+
+
+def with_blanks(log_probs: Lattice, share: float) -> Lattice:
+    """`log_probs` with a blank of 0.97 in `share` of the frames, spread over them."""
+    frames = len(log_probs)
+    sure = np.linspace(0, frames, round(share * frames), endpoint=False).astype(int)
+    logits = log_probs.copy()
+    logits[sure, 0] = np.log(0.97 / 0.03) + np.logaddexp.reduce(logits[sure, 1:], axis=1)
+    return logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
 
 
 def collapsed(path: tuple[int, ...]) -> tuple[int, ...]:
@@ -56,11 +67,12 @@ def found_in(log_probs: Lattice, options: DecodingOptions, skipped_ids: tuple[in
     size=st.sampled_from([(1, 2), (4, 2), (6, 2), (4, 3), (5, 3), (3, 4), (3, 5)]),
     seed=st.integers(0, 10_000),
     sharpness=st.sampled_from([0.0, 0.5, 2.0, 8.0]),
+    share=st.sampled_from(SHARES),
 )
 def test_prefix_beam_search_finds_the_most_probable_tokens_of_all_paths(
-    size: tuple[int, int], seed: int, sharpness: float
+    size: tuple[int, int], seed: int, sharpness: float, share: float
 ) -> None:
-    log_probs = lattice(*size, seed, sharpness)
+    log_probs = with_blanks(lattice(*size, seed, sharpness), share)
     wanted = all_paths(log_probs)
     found = found_in(log_probs, DecodingOptions("modified_beam_search", beam=MAX_BEAM))
     best = max(wanted.values())
@@ -71,10 +83,10 @@ def test_prefix_beam_search_finds_the_most_probable_tokens_of_all_paths(
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 10_000), frames=st.integers(1, 4))
-def test_every_prefix_has_the_sum_of_all_of_its_paths(seed: int, frames: int) -> None:
+@given(seed=st.integers(0, 10_000), frames=st.integers(1, 4), share=st.sampled_from(SHARES))
+def test_every_prefix_has_the_sum_of_all_of_its_paths(seed: int, frames: int, share: float) -> None:
     """All places, where no prefix falls out of the beam."""
-    log_probs = lattice(frames, 3, seed)
+    log_probs = with_blanks(lattice(frames, 3, seed), share)
     wanted = all_paths(log_probs)
     assert len(wanted) <= MAX_BEAM
     searches = CtcSearches(slots=1, skipped_ids=BLANK)

@@ -14,10 +14,9 @@ import sherpa_onnx
 import torch
 
 from moulin.bundle.load import load_bundle
+from moulin.bundle.load_model import load_model
 from moulin.bundle.transducer import load_transducer
 from moulin.errors import BundleError
-from moulin.onnx_rewrites.ctc_head import drop_ctc_head
-from moulin.onnx_rewrites.packed_states import pack_states
 from moulin.tensorrt_engine.build import prepare
 from tests.bundles import BUNDLES
 from tests.cli.command import moulin_here
@@ -144,19 +143,25 @@ def test_sherpa_onnx_loads_both_forms(exports: Exports) -> None:
     assert live[0] == live[1]
 
 
-def test_runtimes_that_do_not_use_the_head_get_the_encoder_without_it(exports: Exports) -> None:
-    live = load_bundle(exports.streaming)
-    assert live.streaming is not None
-    packed = pack_states(onnx.load(live.encoder.file), live.streaming)
-    assert [tensor.name for tensor in packed.graph.output] == ["encoder_out", "new_states"]
-    assert not any("ctc_output.1.bias" in name for node in packed.graph.node for name in node.input)
-    offline = prepare(load_bundle(exports.offline, precision="fp32"), max_batch=4, max_seconds=10.0)
-    assert [tensor.name for tensor in offline.model.graph.output] == ["encoder_out", "encoder_out_lens"]
-    onnx.checker.check_model(offline.model)
-    icefalls = onnx.load(OFFLINE / f"encoder{LABEL}.onnx")
-    before = icefalls.SerializeToString()
-    drop_ctc_head(icefalls)
-    assert icefalls.SerializeToString() == before
+def test_an_engine_has_what_the_search_of_the_head_reads(exports: Exports) -> None:
+    """Of the head beside a transducer the blank alone; where the head is decoded nothing for a joiner."""
+    icefalls = {OFFLINE: OFFLINE / f"encoder{LABEL}.onnx", STREAMING: STREAMING / f"encoder{CHUNK}.onnx"}
+    for folder, head, outputs in (
+        (exports.offline, "transducer", ["encoder_out", "encoder_out_lens", "blank_log_probs"]),
+        (exports.offline, "ctc", ["encoder_out_lens", "ctc_log_probs"]),
+        (exports.streaming, "transducer", ["encoder_out", "blank_log_probs", "new_states"]),
+        (exports.streaming, "ctc", ["ctc_log_probs", "new_states"]),
+        (icefalls[OFFLINE], "transducer", ["encoder_out", "encoder_out_lens"]),
+        (icefalls[STREAMING], "transducer", ["encoder_out", "new_states"]),
+        (OFFLINE, "ctc", ["log_probs", "log_probs_len"]),
+        (STREAMING, "ctc", ["log_probs", "new_states"]),
+    ):
+        spec = load_model(folder, precision="fp32", head="ctc" if head == "ctc" else "transducer")
+        model = prepare(spec, max_batch=4, max_seconds=10.0).model
+        assert [tensor.name for tensor in model.graph.output] == outputs
+        onnx.checker.check_model(model)
+        read = [name for node in model.graph.node for name in node.input]
+        assert any("encoder_proj" in name for name in read) == (head == "transducer")
 
 
 def files(folder: Path, label: str) -> dict[str, str]:

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
 import torch
 
+from moulin.arrays import Floats, Ints
 from moulin.bundle.checkpoint import read_checkpoint
-from moulin.bundle.transducer import load_transducer
+from moulin.bundle.checkpoint_spec import load_checkpoint_spec
+from moulin.bundle.spec import CheckpointSpec
+from moulin.bundle.transducer import load_transducer, transducer_of
 from moulin.decoding import blank_skip as plain
 from moulin.decoding.found import Hypothesis
 from moulin.decoding.options import METHODS, DecodingOptions
 from moulin.decoding.row_options import RowOptions
 from moulin.encoders.transducer import Transducer
+from moulin.engine.gpu.stepper import GpuStepper
+from moulin.engine.stepper import Stepper
 from moulin.gpu.blank_skip import blank_log_probs, output_layer, skip_blanks
 from moulin.gpu.kernels.searches import FoundTensors
 from moulin.gpu.open_encoder import gpu_encoder
 from moulin.gpu.pipeline import GpuPipeline
 from moulin.gpu.predictor import Predictor
 from moulin.models.open_recognizer import open_recognizer
-from tests.engine.blank_bias import OFFLINE, raised_checkpoint
+from tests.engine.blank_bias import OFFLINE, SHARES, STREAMING, bias_for, raised_checkpoint
+from tests.engine.blank_bias import THRESHOLD as SURE
 
+from .plain_stepper import PlainStepper
+from .test_gpu_stepper import equal, step
+
+AnyStepper = TypeVar("AnyStepper", bound=Stepper)
 THRESHOLD = 0.9
 LENGTHS = [7, 12, 0, 1, 12]
 
@@ -79,6 +91,73 @@ def test_the_layer_behind_the_encoder_is_both_heads() -> None:
         both = layer(frames)
         assert torch.allclose(both[..., :width], transducer.joiner.encoder_proj(frames), atol=1e-5)
         assert torch.allclose(blank_log_probs(both[..., width:]), transducer.ctc(frames)[..., 0], atol=1e-5)
+
+
+STREAMS = [
+    DecodingOptions(blank_skip=SURE),
+    DecodingOptions("modified_beam_search", 3, blank_skip=SURE),
+    DecodingOptions("modified_beam_search", 7, blank_skip=SURE),  # too wide for the card
+    DecodingOptions(),
+    DecodingOptions("modified_beam_search", 2),
+]
+
+
+def stream_spec(bias: float, to: Path) -> CheckpointSpec:
+    checkpoint = raised_checkpoint(STREAMING, bias, to) / "epoch-1.pt"
+    return replace(load_checkpoint_spec(checkpoint, streaming=True), run_in="fp32")
+
+
+@pytest.fixture(scope="module")
+def noise() -> list[Floats]:
+    generator = np.random.default_rng(3)
+    return [generator.normal(0, 0.2, 17_500).astype(np.float32) for _ in STREAMS]
+
+
+def with_audio(stepper: AnyStepper, waveforms: list[Floats]) -> AnyStepper:
+    for slot, samples in enumerate(waveforms):
+        stepper.inbox.open(slot)
+        stepper.inbox.accept(slot, samples)
+    return stepper
+
+
+@pytest.fixture(scope="module")
+def stream_blanks(noise: list[Floats], tmp_path_factory: pytest.TempPathFactory) -> Floats:
+    """The log-probabilities of blank [frames, 1] of two chunks of all streams."""
+    plain = with_audio(PlainStepper(stream_spec(0.0, tmp_path_factory.mktemp("plain") / "model"), 5), noise)
+    seen: list[Floats] = []
+    encode = plain.runner.encoder
+
+    def keep(x: Floats, slots: Ints) -> Floats:
+        seen.append(encode(x, slots))
+        return seen[-1]
+
+    plain.runner.encoder = keep  # type: ignore[method-assign]
+    for _ in range(2):
+        step(plain, [0, 1, 2, 3, 4], RowOptions.of(STREAMS), [-1] * 5, [0] * 5)
+    blanks: Floats = np.concatenate([frames[..., -1].ravel() for frames in seen])[:, None]
+    return blanks
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_streams_skip_as_on_the_host(
+    share: float, noise: list[Floats], stream_blanks: Floats, device: torch.device, tmp_path: Path
+) -> None:
+    """Rows that skip and rows that do not, greedy and with beams, on the card and too wide for it, in one batch; some
+    searches go on from a closed segment."""
+    bias = bias_for(share, stream_blanks)
+    spec = stream_spec(bias, tmp_path / "model")
+    options = RowOptions.of(STREAMS)
+    on_card = GpuStepper(spec, transducer_of(spec), capacity=5, max_batch=5, device=str(device), beam=3)
+    plain = PlainStepper(spec, 5)
+    for each in (on_card, plain):
+        with_audio(each, noise)
+    said = 0
+    for slots, decided, kept in (([0, 1, 2, 3, 4], [-1] * 5, [0] * 5), ([4, 2, 0, 1, 3], [0, 0, 0, -1, -1], [0] * 5)):
+        rows = options.take(np.array(slots))
+        found, wanted = (step(each, slots, rows, decided, kept) for each in (on_card, plain))
+        equal(found, wanted)
+        said += int(found.counts[np.array(slots) < 3].sum())
+    assert (said == 0) == (share == 1.0)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: the pipeline has streams of CUDA")

@@ -127,6 +127,6 @@ def test_streams_have_the_words_of_the_cpu(
         streams.append((samples, OPTIONS[seed % len(OPTIONS)], pieces))
     with open_stream_recognizer(spec.file, max_streams=1) as plain:
         wanted = [hear(plain, *stream) for stream in streams]
-    with StreamRecognizer(spec, engine, skips_blanks=False) as ours:
+    with StreamRecognizer(spec, engine) as ours:
         assert together(ours, streams, 2) == wanted
     assert sum(len(update[3]) for updates in wanted for update in updates) > 10

@@ -119,7 +119,7 @@ def test_a_decoder_of_another_form_too(files: Path, caplog: pytest.LogCaptureFix
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (DecodingOptions(blank_skip=0.95), "it skips no blank frames"),
+        (DecodingOptions(blank_skip=0.95), None),
         (DecodingOptions("fast_beam_search"), "it knows no fast_beam_search"),
         (DecodingOptions(hotwords=(Hotword("a"),), nbest=3, lm_scale=0.3), None),
         (DecodingOptions(), None),

@@ -39,13 +39,14 @@ def test_a_plan_of_another_machine_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_fact_makes_another_key() -> None:
-    facts = PlanFacts(Machine("gpu", "10.3.0"), "fp16", "abc", PROFILES, 4.0)
+    facts = PlanFacts(Machine("gpu", "10.3.0"), "fp16", "abc", PROFILES, ["encoder_out"], 4.0)
     changes: list[dict[str, Any]] = [
         {"machine": Machine("other", "10.3.0")},
         {"machine": Machine("gpu", "10.4.0")},
         {"precision": "fp32"},
         {"model": "abd"},
         {"profiles": PROFILES[:1]},
+        {"outputs": ["encoder_out", "blank_log_probs"]},
     ]
     keys = {dataclasses.replace(facts, **change).key for change in changes}
     assert len(keys | {facts.key}) == 1 + len(changes)

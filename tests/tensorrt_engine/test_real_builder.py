@@ -14,14 +14,17 @@ import pytest
 import torch
 
 from moulin.bundle.load import load_bundle
+from moulin.bundle.load_model import load_model
+from moulin.bundle.spec import OnnxModelSpec
 from moulin.errors import EngineError
 from moulin.launch.tensorrt_libraries import ARCHITECTURES, TENSORRT_RTX
 from moulin.tensorrt_engine import ready_plan
-from moulin.tensorrt_engine.build import build_plan, prepare
+from moulin.tensorrt_engine.build import Preparation, build_plan, prepare
 from moulin.tensorrt_engine.builders import BuildRequest, PythonBuilder, builder_ahead
 from moulin.tensorrt_engine.plan_file import PLAN_PRECISIONS, Machine, PlanPrecision, built_for, check_plan, file_hash
 from tests.bundles import BUNDLES, MORE_OFFLINE, MORE_STREAMING, OFFLINE, STREAMING
 from tests.cli.command import moulin_here
+from tests.engine import blank_bias
 
 trt: Any = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX has no wheel for this Python or machine")
 
@@ -29,7 +32,23 @@ trt: Any = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX has no wheel
 @pytest.mark.parametrize("precision", PLAN_PRECISIONS)
 @pytest.mark.parametrize("name", [*OFFLINE, *STREAMING, *MORE_OFFLINE, *MORE_STREAMING])
 def test_the_parser_takes_every_family(name: str, precision: PlanPrecision, tmp_path: Path) -> None:
-    prepared = prepare(load_bundle(BUNDLES / name), precision=precision, max_batch=4)
+    parse(prepare(load_bundle(BUNDLES / name), precision=precision, max_batch=4), tmp_path)
+
+
+@pytest.mark.parametrize("precision", PLAN_PRECISIONS)
+@pytest.mark.parametrize("head", ["beside the transducer", "decoded", "alone"])
+@pytest.mark.parametrize("bundle", [blank_bias.OFFLINE, blank_bias.STREAMING], ids=["offline", "streaming"])
+def test_the_parser_takes_ctc_heads(bundle: Path, head: str, precision: PlanPrecision, tmp_path: Path) -> None:
+    folder = bundle if head == "alone" else blank_bias.raised_export(bundle, 0.0, tmp_path / "export")
+    spec = load_model(folder, precision="fp32", head="transducer" if head == "beside the transducer" else "ctc")
+    prepared = prepare(spec, precision=precision, max_batch=4)
+    outputs = {tensor.name for tensor in prepared.model.graph.output}
+    assert ("blank_log_probs" in outputs) == ("encoder_out" in outputs) == (head == "beside the transducer")
+    parse(prepared, tmp_path)
+
+
+def parse(prepared: Preparation, tmp_path: Path) -> None:
+    """Parse, and compare what the parser reads with the graph and the profiles."""
     onnx.save(prepared.model, tmp_path / "encoder.onnx")
     logger = trt.Logger(trt.Logger.ERROR)
     network = trt.Builder(logger).create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -64,6 +83,13 @@ def test_a_plan_is_built_ahead_for_an_architecture(tmp_path: Path) -> None:
         check_plan(plan, Machine("NVIDIA L4, 8.9", builder.version, "TensorRT-RTX"), model)
     with pytest.raises(EngineError, match=r"with TensorRT-RTX \S+, and here is TensorRT 10.13.2"):
         check_plan(plan, Machine("NVIDIA A100, 8.0", "10.13.2"), model)
+
+
+def test_a_plan_with_both_heads_is_built(tmp_path: Path) -> None:
+    spec = load_model(blank_bias.raised_export(blank_bias.STREAMING, 0.0, tmp_path / "export"), precision="fp32")
+    assert isinstance(spec, OnnxModelSpec)
+    plan = build_plan(spec, prepare(spec, max_batch=2), tmp_path, builder_ahead("8.9"), None, "fp16")
+    assert plan.stat().st_size > 1_000_000
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])

@@ -79,7 +79,7 @@ def _load(file: Path, precision: Precision, expect: Mode | None) -> CtcModelSpec
         joiner_dim=0,
         streaming=streaming_spec(graph, family, log_probs.name),
         encoder=graph,
-        log_probs=log_probs.name,
+        out=log_probs.name,
         tokens_file=tokens,
         file_precision=precision,
         head="ctc",

@@ -9,6 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -123,6 +124,11 @@ class ModelSpec(ABC):
         """The longest input of an offline model in feature frames; None without a limit."""
 
     @property
+    def frame_channels(self) -> int:
+        """Channels of a frame that a search takes: for the joiner, or log-probabilities of a CTC head."""
+        return self.vocab_size if self.head == "ctc" else self.joiner_dim
+
+    @property
     def path(self) -> Path:
         """The model's folder."""
         return self.file.parent
@@ -167,6 +173,15 @@ class OnnxModelSpec(ModelSpec):
         return tuple(files)
 
     @property
+    def tokens_file(self) -> Path:
+        return self.files.tokens
+
+    @property
+    def out(self) -> str:
+        """The encoder's output with the frames [N, T', joiner_dim]."""
+        return self.encoder.output("encoder_out", 0).name
+
+    @property
     def precision(self) -> Precision:
         return self.run_in or self.files.precision
 
@@ -187,10 +202,12 @@ class CtcModelSpec(ModelSpec):
     that `moulin export` wrote with both heads. Built by `load_onnx_model`."""
 
     encoder: OnnxGraph
-    log_probs: str
+    out: str
     """The output with the log-probabilities [N, T', vocab_size]."""
     tokens_file: Path
     file_precision: Precision
+    ctc_output: ClassVar[None] = None
+    """As in `OnnxModelSpec`, which has frames for a joiner beside the log-probabilities."""
 
     @property
     def file(self) -> Path:
@@ -211,6 +228,10 @@ class CtcModelSpec(ModelSpec):
     @property
     def size_bytes(self) -> int:
         return self.encoder.size_bytes
+
+
+ExportedSpec = OnnxModelSpec | CtcModelSpec
+"""A model whose encoder is an ONNX file."""
 
 
 @dataclass(frozen=True)

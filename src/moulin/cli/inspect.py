@@ -73,9 +73,9 @@ def inspect(
 
 
 def _facts(spec: ModelSpec) -> dict[str, Any]:
-    from moulin.bundle.spec import FRAME_SHIFT_SEC, CtcModelSpec, OnnxModelSpec
+    from moulin.bundle.spec import FRAME_SHIFT_SEC, ExportedSpec, OnnxModelSpec
 
-    assert isinstance(spec, OnnxModelSpec | CtcModelSpec)
+    assert isinstance(spec, ExportedSpec)
 
     streaming = spec.streaming
     facts: dict[str, Any] = {
@@ -114,7 +114,7 @@ def _facts(spec: ModelSpec) -> dict[str, Any]:
             "bpe_model": spec.files.bpe_model.name if spec.files.bpe_model else None,
         }
     else:
-        facts["gpu_engine"] = "no: it decodes no CTC head"
+        facts["gpu_engine"] = "no: of ONNX files it takes a transducer's"
         facts["files"] = {"model": spec.file.name, "tokens": spec.tokens_file.name}
     facts["metadata"] = dict(spec.encoder.metadata)
     return facts

@@ -80,6 +80,10 @@ def build(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only check the model, and print what trtexec would be told.")
     ] = False,
+    head: Annotated[
+        Literal["transducer", "ctc"] | None,
+        typer.Option(help="As for `moulin serve`, of a model with both.  [default: the transducer]"),
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the library's own log.")] = False,
     *,
     said: ModelOptions,
@@ -91,20 +95,27 @@ def build(
     already, built from the same files with the same settings, is kept; one that gives NaN, or differs by more than its
     precision explains, is not.
     """
-    from moulin.bundle.spec import OnnxModelSpec
+    from moulin.bundle.spec import ExportedSpec
     from moulin.cli.models import load_models
     from moulin.demo.files import demo_speech
     from moulin.engine.limits import MAX_AUDIO_SEC
     from moulin.models.engine_choice import EngineChoice
     from moulin.tensorrt_engine.build import build_plan, prepare, this_gpu
-    from moulin.tensorrt_engine.builders import TRIALS_GIB, BuildRequest, builder_ahead, find_builder, trtexec_arguments
+    from moulin.tensorrt_engine.builders import (
+        TRIALS_GIB,
+        Builder,
+        BuildRequest,
+        builder_ahead,
+        find_builder,
+        trtexec_arguments,
+    )
     from moulin.tensorrt_engine.plan_file import capability_of
     from moulin.tensorrt_engine.ready_plan import drift_check, engines_folder
 
     if workspace_gib is not None and not workspace_gib > 0:
         raise OptionsError(f"Expected workspace-gib above 0, got {workspace_gib:g}")
     # The same fp32 files that --engine tensorrt takes, and no GPU is needed to find them.
-    files = EngineChoice("onnxruntime", precision="fp32")
+    files = EngineChoice("onnxruntime", precision="fp32", head=head)
     spec = load_models([model], files, said=said, mode=mode_of(streaming))[0].spec
     if max_seconds is not None:
         _check_max_seconds(spec, max_seconds)
@@ -117,13 +128,13 @@ def build(
         )
         typer.echo(" \\\n  ".join(["trtexec", *trtexec_arguments(request)]))
         return
-    assert isinstance(spec, OnnxModelSpec)
+    assert isinstance(spec, ExportedSpec)
     name: str | None = None
     check: Callable[[Path], float] | None = None
     log = say if verbose else None
     if architecture is not None:
         capabilities = ARCHITECTURES[architecture]
-        builder = builder_ahead(capabilities[0], say=say, log=log)
+        builder: Builder = builder_ahead(capabilities[0], say=say, log=log)
         building = (
             f"Building it with {builder.library} {builder.version} for {architecture}, "
             f"compute capability {', '.join(builder.capabilities)} ..."

@@ -9,18 +9,17 @@ from moulin.decoding.hotword_graphs import HotwordGraphs
 from moulin.decoding.options import DecodingOptions
 from moulin.decoding.rescoring import LanguageModelUse
 from moulin.decoding.row_graphs import NO_GRAPHS, Graphs
+from moulin.engine.blank_skip import check_blank_skip
 from moulin.engine.lm_scales import check_scales
 from moulin.engine.nbest import check_nbest
-from moulin.engine.no_blank_skip import no_blank_skip
 from moulin.engine.no_hotwords import no_hotwords
 from moulin.errors import OptionsError
 
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """What a model and its search can do beyond the plain search."""
+    """What a model's search can do beyond the plain search."""
 
-    skips_blanks: bool = False
     hotwords: HotwordGraphs | None = None
     """None where the search uses none."""
     fast_beam_search: bool = False
@@ -31,8 +30,7 @@ class Abilities:
 
 def graphs_asked_for(spec: ModelSpec, options: DecodingOptions, can: Abilities) -> Graphs:
     """The automata of a row's hotwords. Raises OptionsError for options that the model cannot fulfil."""
-    if options.blank_skip is not None and not can.skips_blanks:
-        raise no_blank_skip(spec)
+    check_blank_skip(spec, options)
     if options.method == "fast_beam_search":
         check_fast_beam_search(spec, options, can)
     check_nbest(options)

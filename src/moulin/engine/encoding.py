@@ -17,14 +17,15 @@ from moulin.engine.runner import OfflineEncoder
 class BatchedEncoder:
     """Spreads utterances over calls of the encoder, several of them at once. Safe to call from several threads."""
 
-    def __init__(self, runner: OfflineEncoder, *, joiner_dim: int) -> None:
+    def __init__(self, runner: OfflineEncoder, *, channels: int) -> None:
+        """`channels` are those of a batch without frames."""
         self._runner = runner
-        self._joiner_dim = joiner_dim
+        self._channels = channels
         self._workers = ThreadPoolExecutor(runner.num_workers, thread_name_prefix="moulin-encoder")
 
     def __call__(self, features: Sequence[Floats]) -> tuple[Floats, Ints]:
-        """Features float32 [T, feature_dim] of N utterances to encoder_out float32 [N, T', joiner_dim], padded with
-        zeros, and its lengths int64 [N]: 0 for no features. With as many more channels as the runner gives."""
+        """Features float32 [T, feature_dim] of N utterances to encoder_out float32 [N, T', channels], padded with
+        zeros, and its lengths int64 [N]: 0 for no features. With the channels that the runner gives."""
         batches = micro_batches(
             {position: len(frames) for position, frames in enumerate(features) if len(frames)},
             max_batch_frames=self._runner.max_batch_frames,
@@ -39,7 +40,7 @@ class BatchedEncoder:
         outputs = list(self._workers.map(encode, batches))
         encoder_out_lens = np.zeros(len(features), dtype=np.int64)
         longest = max((out.shape[1] for out, _ in outputs), default=0)
-        channels = outputs[0][0].shape[-1] if outputs else self._joiner_dim
+        channels = outputs[0][0].shape[-1] if outputs else self._channels
         encoder_out = np.zeros((len(features), longest, channels), dtype=np.float32)
         for batch, (out, lens) in zip(batches, outputs, strict=True):
             encoder_out[batch, : out.shape[1]] = out

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moulin.arrays import Floats, Ints
-from moulin.bundle.spec import CtcModelSpec, OnnxModelSpec
+from moulin.bundle.spec import ExportedSpec
 from moulin.decoding.blank_skip import with_blank
 from moulin.engine.exported_encoder import Values
 from moulin.engine.stepper import StepLimits
@@ -20,9 +20,8 @@ from moulin.streaming.encoder_states import EncoderStates
 class ExportedStreamEncoder(ABC):
     """Keeps the states of all streams in main memory."""
 
-    def __init__(self, spec: OnnxModelSpec | CtcModelSpec, limits: StepLimits, *, with_blank: bool) -> None:
-        """`with_blank` adds the channel of `moulin.decoding.blank_skip` where the model has a CTC head beside the
-        transducer. Raises BundleError for an offline model."""
+    def __init__(self, spec: ExportedSpec, limits: StepLimits) -> None:
+        """Raises BundleError for an offline model."""
         if spec.streaming is None:
             raise BundleError(f"Expected a streaming model, got the {spec.mode} {spec.family} in {spec.path}")
         self.limits = limits
@@ -30,12 +29,11 @@ class ExportedStreamEncoder(ABC):
         self._states = EncoderStates(self._specs, limits.capacity)
         self._x = spec.encoder.input("x", 0)
         self._inputs = [spec.encoder.input(state.name, -1) for state in self._specs]
-        ctc_output = spec.ctc_output if with_blank and isinstance(spec, OnnxModelSpec) else None
-        self._with_blank = ctc_output is not None
+        self._with_blank = spec.ctc_output is not None
         self._outputs = [
-            spec.log_probs if isinstance(spec, CtcModelSpec) else spec.encoder.output("encoder_out", 0).name,
+            spec.out,
             *(state.output for state in self._specs if state.output is not None),
-            *([ctc_output] if ctc_output else []),
+            *([spec.ctc_output] if spec.ctc_output else []),
         ]
 
     @abstractmethod

@@ -45,7 +45,7 @@ class _Pipeline:
             tail_padding_sec=tail_padding_sec,
             max_audio_sec=max_audio_sec,
         )
-        self.encode = BatchedEncoder(runner, joiner_dim=spec.joiner_dim or spec.vocab_size)
+        self.encode = BatchedEncoder(runner, channels=spec.frame_channels)
 
     def __call__(self, waveforms: Sequence[Floats], options: RowOptions, names: Sequence[str], answer: Answer) -> None:
         encoder_out, encoder_out_lens = self.encode(self.features(waveforms))

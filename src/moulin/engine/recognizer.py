@@ -33,16 +33,14 @@ class Recognizer:
         pipeline: Pipeline,
         *,
         options: DecodingOptions | None = None,
-        skips_blanks: bool = False,
         hotwords: HotwordGraphs | None = None,
         fast_beam_search: bool = False,
         fusion: LanguageModelUse | None = None,
     ) -> None:
-        """`options` are the defaults of `transcribe`. `skips_blanks` says whether the pipeline does what
-        `DecodingOptions.blank_skip` asks for, `fast_beam_search` whether it has that search, and otherwise these
-        options are refused. `hotwords` are the automata of a pipeline that uses them; None refuses hotwords.
+        """`options` are the defaults of `transcribe`. `fast_beam_search` says whether the pipeline has that search,
+        which otherwise is refused. `hotwords` are the automata of a pipeline that uses them; None refuses hotwords.
         `fusion` is the language model that the pipeline uses, if any."""
-        self.spec, self._can = spec, Abilities(skips_blanks, hotwords, fast_beam_search, fusion)
+        self.spec, self._can = spec, Abilities(hotwords, fast_beam_search, fusion)
         self.pipeline = pipeline
         self.options = options or DecodingOptions()
 

@@ -21,7 +21,7 @@ class OfflineEncoder(Protocol):
 
     def encoder(self, x: Floats, x_lens: Ints, *, alone: bool = False) -> tuple[Floats, Ints]:
         """Features float32 [N, T, feature_dim] and their lengths int64 [N] to encoder_out float32
-        [N, T', joiner_dim] and encoder_out_lens int64 [N]. A runner that was made `with_blank` gives one channel more
+        [N, T', joiner_dim] and encoder_out_lens int64 [N]. That of a transducer with a CTC head gives one channel more
         (`moulin.decoding.blank_skip`).
 
         `alone` says that no other call is under way, so that this one may use the whole machine. Raises EngineError.

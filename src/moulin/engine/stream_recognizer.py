@@ -59,22 +59,20 @@ class StreamRecognizer:
         *,
         options: StreamOptions | None = None,
         tail_padding_sec: float = TAIL_PADDING_SEC,
-        skips_blanks: bool = False,
         hotwords: HotwordGraphs | None = None,
         fast_beam_search: bool = False,
         fusion: Fusion | None = None,
     ) -> None:
-        """`skips_blanks` says whether the stepper does what `DecodingOptions.blank_skip` asks for, `fast_beam_search`
-        whether it has that search, and otherwise these options are refused. `hotwords` are the automata of a stepper
-        that uses them; None refuses hotwords. `fusion` is the language model that it uses, if any. Raises BundleError
-        for an offline model."""
+        """`fast_beam_search` says whether the stepper has that search, which otherwise is refused. `hotwords` are the
+        automata of a stepper that uses them; None refuses hotwords. `fusion` is the language model that it uses, if
+        any. Raises BundleError for an offline model."""
         if spec.streaming is None:
             raise BundleError(f"Expected a streaming model, got the {spec.mode} {spec.family} in {spec.path}")
         self.spec = spec
         self.chunk_sec = spec.streaming.chunk_sec
         """Seconds of audio from a stream's step to its next."""
         self.options = options or StreamOptions()
-        self.stepper, self._can = stepper, Abilities(skips_blanks, hotwords, fast_beam_search, fusion)
+        self.stepper, self._can = stepper, Abilities(hotwords, fast_beam_search, fusion)
         self._chunk_encoder_frames = spec.streaming.chunk_encoder_frames
         self._tail_samples = round(tail_padding_sec * SAMPLE_RATE)
         capacity = stepper.limits.capacity

@@ -26,8 +26,8 @@ class StreamEncoder(Protocol):
 
     def encoder(self, x: Floats, slots: Ints) -> Floats:
         """Windows float32 [N, window_frames, feature_dim] of the streams in `slots` int64 [N] to encoder_out float32
-        [N, T', joiner_dim], all of whose frames are valid. Takes their states one chunk further. A runner that was made
-        `with_blank` gives one channel more (`moulin.decoding.blank_skip`).
+        [N, T', joiner_dim], all of whose frames are valid. Takes their states one chunk further. That of a transducer
+        with a CTC head gives one channel more (`moulin.decoding.blank_skip`).
 
         Raises EngineError, and the states are then as before.
         """

@@ -11,18 +11,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from moulin.encoders.ctc_model import CtcModel
 from moulin.encoders.transducer import Transducer
 from moulin.gpu.encoder import bias_of
 from moulin.gpu.kernels.searches import FoundTensors
 
 
-def output_layer(transducer: Transducer) -> nn.Linear:
-    """What follows the encoder: the joiner's projection, and behind its channels the CTC head's logits, where the model
-    has that head."""
-    joiner = transducer.joiner.encoder_proj
-    if transducer.ctc is None:
+def output_layer(model: Transducer | CtcModel) -> nn.Linear:
+    """What follows the encoder: of a transducer the joiner's projection, and behind its channels the logits of the CTC
+    head where it has one; of a CTC model these alone."""
+    if isinstance(model, CtcModel):
+        return model.ctc.logits
+    joiner = model.joiner.encoder_proj
+    if model.ctc is None:
         return joiner
-    head = transducer.ctc.logits
+    head = model.ctc.logits
     both = nn.Linear(joiner.in_features, joiner.out_features + head.out_features)
     weight = torch.cat([joiner.weight.detach().float(), head.weight.detach().float()])
     both.load_state_dict({"weight": weight, "bias": torch.cat([bias_of(joiner), bias_of(head)])})
@@ -31,7 +34,17 @@ def output_layer(transducer: Transducer) -> nn.Linear:
 
 def blank_log_probs(logits: Tensor) -> Tensor:
     """The CTC head's log-probability of blank, float32 [B, T], of its logits [B, T, vocab_size]."""
-    return logits[..., 0].float() - logits.float().logsumexp(dim=-1)
+    # A copy, so that the memory of the other tokens' is free.
+    return logits.log_softmax(dim=-1, dtype=torch.float32)[..., 0].contiguous()
+
+
+def with_blank(encoded: Tensor, joiner_dim: int) -> Tensor:
+    """Frames [B, T, channels] of `output_layer` as searches on the host take them (`moulin.decoding.blank_skip`):
+    float32 [B, T, joiner_dim], or with the channel of blank."""
+    if encoded.shape[2] == joiner_dim:
+        return encoded.float()
+    blanks = blank_log_probs(encoded[..., joiner_dim:])
+    return torch.cat([encoded[..., :joiner_dim].float(), blanks[..., None]], dim=-1)
 
 
 class SpokenFrames(NamedTuple):

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 
 from moulin.arrays import Ints32
-from moulin.encoders.joiner import Joiner
 from moulin.encoders.recipe import Recipe
 from moulin.gpu.kernels.stream_attention import Chunks
 from moulin.gpu.shared_parameters import shared
@@ -68,7 +67,7 @@ class GpuEncoder(ABC):
 
 
 class GpuStreamEncoder(ABC):
-    """An encoder from feature windows to encoder frames, projected for the joiner, with all streams' states by slot.
+    """An encoder from feature windows to encoder frames, through one more layer, with all streams' states by slot.
 
     Slots need no reset: chunk 0 of a stream reads nothing that another stream left there.
     """
@@ -76,24 +75,24 @@ class GpuStreamEncoder(ABC):
     def __init__(
         self,
         encoder: Any,
-        joiner: Joiner,
+        out: nn.Linear,
         *,
         capacity: int,
         max_batch: int,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        """The form of `encoder`, which is of the family that `moulin.gpu.families` has it for, and of the joiner's
-        projection, for streams in `capacity` slots. Raises EngineError for sizes that the kernels do not take, and
-        ValueError for a model that was not trained for streaming."""
+        """The form of `encoder`, which is of the family that `moulin.gpu.families` has it for, and of the layer `out`
+        behind it (`moulin.gpu.blank_skip.output_layer`), for streams in `capacity` slots. Raises EngineError for sizes
+        that the kernels do not take, and ValueError for a model that was not trained for streaming."""
         self.dtype, self.feature_dim, self._max_batch = dtype, encoder.feature_dim, max_batch
         self._like = torch.empty(0, device=device, dtype=dtype)
         self._make(encoder, capacity, self._like)
-        self._encoder_proj = Projection.of(joiner.encoder_proj, missing=None, like=self._like)
+        self._projected = Projection.of(out, missing=None, like=self._like)
 
     @abstractmethod
     def _make(self, encoder: Any, capacity: int, like: Tensor) -> None:
-        """Make all parts before the joiner's projection, with the dtype and on the device of `like`."""
+        """Make all parts before the layer behind the encoder, with the dtype and on the device of `like`."""
 
     def _lengths_of(self, frames: int) -> Tensor:
         """int32 [max_batch], all `frames`: lengths of a batch, for kernels that ask for them."""
@@ -117,7 +116,7 @@ class GpuStreamEncoder(ABC):
 
     @abstractmethod
     def __call__(self, windows: Tensor, at: Chunks) -> Tensor:
-        """Windows float32 [B, T, feature_dim] of the chunks `at` to encoder_out [B, out_frames, joiner_dim].
+        """Windows float32 [B, T, feature_dim] of the chunks `at` to encoder_out [B, out_frames, channels].
 
         A window holds the features of the chunk's right context too, which the next chunk computes again."""
 

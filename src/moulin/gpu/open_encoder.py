@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from moulin.encoders.ctc_model import CtcModel
 from moulin.encoders.encoder import Encoder
 from moulin.encoders.recipe import Recipe
 from moulin.encoders.transducer import Transducer
@@ -17,28 +18,30 @@ from moulin.gpu.encoder import GpuEncoder, GpuStreamEncoder
 from moulin.gpu.families import OFFLINE_FAMILIES, STREAM_FAMILIES
 
 
-def gpu_encoder(transducer: Transducer, *, device: torch.device, dtype: torch.dtype, max_frames: int) -> GpuEncoder:
-    """The encoder, and the joiner's projection of it with a CTC head's logits behind where there is one
-    (`blank_skip.output_layer`), for utterances of up to `max_frames` feature frames.
+def gpu_encoder(
+    model: Transducer | CtcModel, *, device: torch.device, dtype: torch.dtype, max_frames: int
+) -> GpuEncoder:
+    """The encoder and the layer behind it (`blank_skip.output_layer`), for utterances of up to `max_frames` feature
+    frames.
 
     Raises EngineError for a family without a form for the GPU.
     """
-    form: type[GpuEncoder] = _form(OFFLINE_FAMILIES, transducer.encoder.family, "encoder")
+    form: type[GpuEncoder] = _form(OFFLINE_FAMILIES, model.encoder.family, "encoder")
     with torch.inference_mode():
-        return form(transducer.encoder, output_layer(transducer), device=device, dtype=dtype, max_frames=max_frames)
+        return form(model.encoder, output_layer(model), device=device, dtype=dtype, max_frames=max_frames)
 
 
 def gpu_stream_encoder(
-    transducer: Transducer, *, capacity: int, max_batch: int, device: torch.device, dtype: torch.dtype
+    model: Transducer | CtcModel, *, capacity: int, max_batch: int, device: torch.device, dtype: torch.dtype
 ) -> GpuStreamEncoder:
     """`gpu_encoder` for streams in `capacity` slots, of which `max_batch` go through it together.
 
     Raises EngineError for a family without a form for streams on the GPU, and for sizes that it does not take.
     """
-    form = _stream_form(transducer.encoder.family)
-    encoder, joiner = transducer.encoder, transducer.joiner
+    form = _stream_form(model.encoder.family)
     with torch.inference_mode():
-        return form(encoder, joiner, capacity=capacity, max_batch=max_batch, device=device, dtype=dtype)
+        out = output_layer(model)
+        return form(model.encoder, out, capacity=capacity, max_batch=max_batch, device=device, dtype=dtype)
 
 
 def state_bytes(encoder: Encoder, dtype: torch.dtype) -> int:

@@ -82,7 +82,7 @@ class Rows(NamedTuple):
     """The description of a micro-batch's B rows, on the host or on the card."""
 
     memory: Tensor
-    """int32 [10 + S, B rounded up to whole 16 bytes]: all others are views of it, and take one copy."""
+    """int32 [11 + S, B rounded up to whole 16 bytes]: all others are views of it, and take one copy."""
     starts: Tensor
     """int64 [B]: position of each row's first sample."""
     lengths: Tensor
@@ -329,7 +329,7 @@ class GpuPipeline:
         if blanks is not None:
             blanks.record_stream(searching)
             encoder_out.record_stream(searching)
-            spoken = skip_blanks(encoder_out, blanks, lengths, self._thresholds(options, batch))
+            spoken = skip_blanks(encoder_out, blanks, lengths, rows.options.blank_skips)
             encoder_out, lengths, _ = spoken
         arguments = encoder_out, lengths, rows.options, self._predictor, found
         by_beams, greedily = bool(options.beams.any()), not options.beams.all()
@@ -350,12 +350,6 @@ class GpuPipeline:
         if spoken is not None:
             spoken.give_their_numbers(found)
         return found
-
-    def _thresholds(self, options: RowOptions, rows: int) -> Tensor:
-        """float32 [rows] on the card: above it a row's frame is skipped; infinite in the rows that fill up."""
-        thresholds = torch.full((rows,), torch.inf, pin_memory=self._device.type == "cuda")
-        thresholds[: len(options)] = torch.from_numpy(options.blank_skips)
-        return thresholds.to(self._device, non_blocking=True)
 
     def _pack(self, batch: Sequence[int], waveforms: Sequence[Samples]) -> _Packed:
         """Start to copy the samples of a micro-batch into pinned memory; too short ones get zeros."""

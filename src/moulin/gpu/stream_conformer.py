@@ -61,7 +61,7 @@ class GpuStreamConformer(GpuStreamEncoder):
         for layer in self._layers:
             rows = layer(rows, at)
         own = rows.view(batch, -1, rows.shape[1])[:, : self._chunk].flatten(0, 1)
-        return self._encoder_proj(own).view(batch, self._chunk, -1)
+        return self._projected(own).view(batch, self._chunk, -1)
 
 
 def _sizes(encoder: Conformer) -> tuple[int, int, int]:

@@ -44,7 +44,7 @@ class GpuStreamLstm(GpuStreamEncoder):
         rows = self._embed(windows, self._lengths[: len(windows)])
         for layer in self._layers:
             rows = layer(rows, at)
-        return self._encoder_proj(rows)[:, None]
+        return self._projected(rows)[:, None]
 
 
 class _Layer:

@@ -22,6 +22,7 @@ from moulin.audio.fbank import FbankOptions
 from moulin.decoding.found import Found
 from moulin.gpu.arena import AutomatonArena
 from moulin.gpu.background import in_background
+from moulin.gpu.blank_skip import blank_log_probs, skip_blanks, with_blank
 from moulin.gpu.encoder import GpuStreamEncoder
 from moulin.gpu.graphs import bucket_rows, most_rows
 from moulin.gpu.kernels.beam import stream_beam_search
@@ -75,7 +76,7 @@ _OPTIONS = len(_Fields._fields) - 1  # rows before the options
 
 
 def _write(fields: Ints32, turns: Turns, roots: Ints32, filling: int) -> None:
-    """Copy `turns`, whose graphs are at `roots` [N, 2], to the first rows of `fields` [13, rows], the memory of
+    """Copy `turns`, whose graphs are at `roots` [N, 2], to the first rows of `fields` [14, rows], the memory of
     `_Fields` on the host. The other rows fill the batch up: they are in the slot `filling`, without audio."""
     count, at = len(turns.numbers), turns.continuation
     fields[:, count:] = 0
@@ -144,18 +145,19 @@ class GpuStreamPipeline:
 
     def step(self, turns: Turns, encoder_out_of: Ints) -> tuple[Found, Floats]:
         """Take the streams one chunk further. Returns the result, with the places that `turns.options` need, and the
-        encoder_out float32 [M, T', J] of the rows `encoder_out_of` [M]."""
+        encoder_out float32 [M, T', J] of the rows `encoder_out_of` [M], of a model with a CTC head with the channel of
+        blank."""
         places = turns.options.places
         with self._stepping, torch.inference_mode(), torch.cuda.stream(self._stream):
             rows = self._send(turns)
-            memory, encoder_out = self._run(rows)
+            memory, encoded = self._run(rows)
             # Places that no row needs are not copied.
             here = self._found_here[: places * memory.shape[1]].view(places, -1)
             here.copy_(memory[:places], non_blocking=True)
             if self._done is not None:
                 self._done.record()
                 self._done.synchronize()
-            wanted = self._bring(encoder_out, encoder_out_of)
+            wanted = self._bring(encoded, encoder_out_of)
             memory_here = here.numpy().copy()  # the next step writes there
         return read_found(memory_here, rows, self._encoder.out_frames, turns.options.beams), wanted
 
@@ -203,22 +205,30 @@ class GpuStreamPipeline:
         return self._compute(rows) if self._graphs is None else self._graphs.replay(rows)
 
     def _compute(self, rows: int) -> tuple[Tensor, Tensor]:
-        """The memory of a `FoundTensors`, and encoder_out [rows, T', J]."""
+        """The memory of a `FoundTensors`, and the encoder's frames [rows, T', channels]."""
         turns, frames = _Fields.of(self._turns[:, :rows]), self._encoder.out_frames
         windows = stream_fbank(self._rings, turns.slots, turns.numbers, turns.heard, self._layout, self._matrices)
-        encoder_out = self._encoder(windows, Chunks(turns.slots, turns.numbers))
+        encoded = self._encoder(windows, Chunks(turns.slots, turns.numbers))
         found = FoundTensors.empty(rows, frames, self._searches.scores.shape[1], self._device)
         streams = StreamSearches(turns.slots, turns.fresh, turns.decided, turns.kept, self._searches)
-        arguments = encoder_out, self._lengths[:rows], turns.options, self._predictor, found, streams
+        encoder_out, lengths, spoken, width = encoded, self._lengths[:rows], None, self._predictor.joiner_dim
+        if encoded.shape[2] > width:  # a CTC head's logits are behind
+            blanks = blank_log_probs(encoded[..., width:])
+            spoken = skip_blanks(encoded[..., :width], blanks, lengths, turns.options.blank_skips)
+            encoder_out, lengths, _ = spoken
+        arguments = encoder_out, lengths, turns.options, self._predictor, found, streams
         greedy(*arguments)
         stream_beam_search(*arguments, self._arena.tables)
-        return found.memory, encoder_out
+        if spoken is not None:
+            spoken.give_their_numbers(found)
+        return found.memory, encoded
 
-    def _bring(self, encoder_out: Tensor, rows: Ints) -> Floats:
-        """Copy `rows` [M] of `encoder_out` to the host, for searches there: few, if any."""
+    def _bring(self, encoded: Tensor, rows: Ints) -> Floats:
+        """Copy the frames of `rows` [M] to the host, for searches there: few, if any."""
         if not len(rows):
-            return np.zeros((0, *encoder_out.shape[1:]), np.float32)
-        some: Floats = encoder_out[torch.from_numpy(rows).to(self._device)].float().cpu().numpy()
+            return np.zeros((0, encoded.shape[1], self._predictor.joiner_dim), np.float32)
+        of_rows = encoded[torch.from_numpy(rows).to(self._device)]
+        some: Floats = with_blank(of_rows, self._predictor.joiner_dim).cpu().numpy()
         return some
 
     def _capture_next(self) -> bool:

@@ -79,7 +79,7 @@ class GpuStreamZipformer(GpuStreamEncoder):
             x = stack(x, frames, at)
             outputs.append(x)
         x = self._out(x, frames)
-        return self._encoder_proj(x.view(-1, x.shape[2])).view(*x.shape[:2], -1)
+        return self._projected(x.view(-1, x.shape[2])).view(*x.shape[:2], -1)
 
 
 def _sizes(encoder: plain.Zipformer) -> tuple[int, int]:

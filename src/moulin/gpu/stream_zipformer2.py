@@ -97,7 +97,7 @@ class GpuStreamZipformer2(GpuStreamEncoder):
             x = stack(x, frames, at)
             outputs.append(x)
         x = downsample(widest(outputs, self._dims), frames, self._downsampling, max(self._dims))
-        return self._encoder_proj(x.view(-1, x.shape[2])).view(*x.shape[:2], -1)
+        return self._projected(x.view(-1, x.shape[2])).view(*x.shape[:2], -1)
 
 
 def _check(config: Zipformer2Config, chunk: int, left: int) -> None:

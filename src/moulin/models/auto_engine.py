@@ -13,7 +13,7 @@ from functools import cache
 from importlib.util import find_spec
 
 from moulin.bundle.precision import Precision
-from moulin.bundle.spec import CtcModelSpec, ModelSpec, OnnxModelSpec
+from moulin.bundle.spec import ExportedSpec, ModelSpec
 from moulin.models.engine_choice import EngineChoice
 from moulin.models.kept_way import Way, kept_way
 from moulin.processor import Processor, this_processor
@@ -42,7 +42,7 @@ TABLE: tuple[_Row, ...] = (_Row(_BF16, "offline", 0, Way("openvino", "bf16")),)
 figures. Where no line fits, ONNX Runtime runs the files in their own precision."""
 
 
-def ways(spec: OnnxModelSpec | CtcModelSpec, processor: Processor | None = None) -> list[Way]:
+def ways(spec: ExportedSpec, processor: Processor | None = None) -> list[Way]:
     """All ways that this machine has to run the files of `spec`, ONNX Runtime first."""
     found = [Way("onnxruntime", spec.precision)]
     if spec.precision == "fp32" and find_spec("openvino") is not None:
@@ -53,7 +53,7 @@ def ways(spec: OnnxModelSpec | CtcModelSpec, processor: Processor | None = None)
 
 
 def fastest(
-    spec: OnnxModelSpec | CtcModelSpec, precision: Precision | None = None, processor: Processor | None = None
+    spec: ExportedSpec, precision: Precision | None = None, processor: Processor | None = None
 ) -> tuple[Way, str]:
     """The fastest way to run `spec`, in `precision` where it is given, and how that is known: measured, or by the
     table."""
@@ -71,7 +71,7 @@ def fastest(
 
 def resolved(spec: ModelSpec, choice: EngineChoice) -> EngineChoice:
     """`choice`, of an engine `auto`, with the engine that runs `spec`; the usual one for a checkpoint, or on a GPU."""
-    if choice.gpu is not None or not isinstance(spec, OnnxModelSpec | CtcModelSpec):
+    if choice.gpu is not None or not isinstance(spec, ExportedSpec):
         return replace(choice, kind=None)
     way, how = fastest(spec, choice.precision)
     _say(f"{spec.name} runs on {way}, {how}: {this_processor()}")

@@ -100,14 +100,6 @@ def check_gpu_engine(device: str) -> None:
         )
 
 
-def no_ctc(engine: Engine | None) -> OptionsError:
-    """The error of an engine that decodes no CTC head."""
-    return OptionsError(
-        f"The engine {engine} does not decode a CTC head",
-        hint="ONNX Runtime does, and PyTorch in fp32: leave out --engine or --head, or choose --precision fp32",
-    )
-
-
 def check_engine(spec: ModelSpec, choice: EngineChoice) -> Engine:
     """The engine that will run `spec`, checked before anything is started.
 

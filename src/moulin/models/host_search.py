@@ -22,7 +22,7 @@ def needs_host_search(options: DecodingOptions | None, lm: LanguageModelFiles = 
         return "it has no RNN language models"
     if usual.method == "fast_beam_search":
         return "it knows no fast_beam_search"
-    return "it skips no blank frames" if usual.blank_skip is not None else None
+    return None
 
 
 def check_rnn_lm(spec: ModelSpec, engine: EngineChoice, lm: LanguageModelFiles) -> None:

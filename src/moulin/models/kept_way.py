@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from moulin.bundle.precision import Precision
-from moulin.bundle.spec import CtcModelSpec, OnnxModelSpec
+from moulin.bundle.spec import ExportedSpec
 from moulin.launch.cache import cache_dir
 from moulin.models.engine_choice import Engine
 from moulin.processor import Processor
@@ -32,7 +32,7 @@ class Way:
         return f"{self.engine} in {self.precision}"
 
 
-def keep(spec: OnnxModelSpec | CtcModelSpec, way: Way, figures: dict[str, Any], processor: Processor) -> Path:
+def keep(spec: ExportedSpec, way: Way, figures: dict[str, Any], processor: Processor) -> Path:
     """Keep `way` for `spec` on this processor, with the `figures` that say why. Returns the file. Raises OSError."""
     file = _kept_file(spec, processor)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def keep(spec: OnnxModelSpec | CtcModelSpec, way: Way, figures: dict[str, Any], 
     return file
 
 
-def kept_way(spec: OnnxModelSpec | CtcModelSpec, processor: Processor) -> Way | None:
+def kept_way(spec: ExportedSpec, processor: Processor) -> Way | None:
     """What `keep` kept for `spec` on this processor; None without it."""
     file = _kept_file(spec, processor)
     try:
@@ -58,7 +58,7 @@ def kept_way(spec: OnnxModelSpec | CtcModelSpec, processor: Processor) -> Way | 
     return Way(engine, precision) if known else None
 
 
-def _kept_file(spec: OnnxModelSpec | CtcModelSpec, processor: Processor) -> Path:
+def _kept_file(spec: ExportedSpec, processor: Processor) -> Path:
     """The file by the contents of the encoder and by the processor: neither a path nor a name says what is fast."""
     model = _digest((spec.encoder.file, *spec.encoder.external_files))
     machine = hashlib.sha256(f"{processor.name} {' '.join(sorted(processor.flags))}".encode()).hexdigest()

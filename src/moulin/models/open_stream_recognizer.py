@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moulin.bundle.spec import CheckpointSpec, CtcModelSpec, ModelSpec, OnnxModelSpec
+from moulin.bundle.spec import CheckpointSpec, CtcModelSpec, ExportedSpec, ModelSpec, OnnxModelSpec
 from moulin.decoding.hotwords import Hotword
 from moulin.decoding.options import DecodingOptions
 from moulin.decoding.rescoring import Rescoring
 from moulin.demo.files import demo_speech
+from moulin.engine.blank_skip import check_blank_skip
 from moulin.engine.host_stepper import CtcStepper, HostStepper
 from moulin.engine.limits import MAX_STREAMS
 from moulin.engine.lm_scales import check_scales
@@ -19,19 +20,19 @@ from moulin.engine.nbest import check_nbest
 from moulin.engine.onnxruntime.stream_runner import OnnxRuntimeStreamEncoder, OnnxRuntimeStreamRunner
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.engine.stream_runner import StreamEncoder, StreamRunner
-from moulin.models.blank_skip import check_blank_skip, skips_blanks
 from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
-from moulin.models.engines import check_gpu_engine, no_ctc
+from moulin.models.engines import check_gpu_engine
 from moulin.models.host_search import check_rnn_lm, needs_host_search
 from moulin.models.hotwords import hotword_graphs
 from moulin.models.language_model import open_fusion
 from moulin.models.language_model_files import NO_FILES, LanguageModelFiles, with_scales
 from moulin.models.load_for_engine import load_for_engine
-from moulin.models.precisions import runs_on_gpu_engine
+from moulin.models.precisions import runs_on_gpu_engine, searches_on_host
 from moulin.streaming.options import StreamOptions
 
 if TYPE_CHECKING:
     from moulin.engine.torch.stream_runner import TorchStreamRunner
+    from moulin.tensorrt_engine.loaded_plan import TensorRtPlan
 
 
 def open_stream_recognizer(
@@ -54,14 +55,14 @@ def open_stream_recognizer(
     options = replace(options, decoding=decoding)
     host_search = needs_host_search(decoding, lm)
     spec, engine = load_for_engine(model, engine, "streaming", host_search=host_search)
-    check_blank_skip(spec, engine, decoding)
+    check_blank_skip(spec, decoding)
     check_rnn_lm(spec, engine, lm)
     check_nbest(decoding)
     graphs = hotword_graphs(spec, hotwords, decoding)
     fusion = open_fusion(spec, lm)
     assert not isinstance(fusion, Rescoring)
     check_scales(decoding, fusion)
-    if engine.kind == "torch" and runs_on_gpu_engine(engine.device, spec.precision):
+    if not searches_on_host(spec, engine):
         check_gpu_engine(engine.device)
         from moulin.engine.gpu.stepper import GpuStepper
         from moulin.models.shared_model import shared_transducer
@@ -78,7 +79,7 @@ def open_stream_recognizer(
             hotwords=None if graphs is None else graphs.server,
             fusion=fusion,
         )
-        return StreamRecognizer(spec, on_gpu, options=options, skips_blanks=False, hotwords=graphs, fusion=fusion)
+        return StreamRecognizer(spec, on_gpu, options=options, hotwords=graphs, fusion=fusion)
     stepper = (
         CtcStepper(spec, _ctc_runner(spec, engine, max_streams, max_batch))
         if spec.head == "ctc"
@@ -88,7 +89,6 @@ def open_stream_recognizer(
         spec,
         stepper,
         options=options,
-        skips_blanks=skips_blanks(spec, engine),
         hotwords=graphs,
         fast_beam_search=True,
         fusion=fusion,
@@ -104,18 +104,40 @@ def _torch_runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batc
     return TorchStreamRunner(spec, model, device=on, threads=engine.threads, capacity=capacity, max_batch=max_batch)
 
 
+def _plan(spec: ExportedSpec, engine: EngineChoice, max_batch: int | None) -> TensorRtPlan:
+    from moulin.tensorrt_engine.ready_plan import open_plan, ready_plan
+
+    on = engine.device
+    plan = engine.plan or ready_plan(
+        spec, device=on, speech=demo_speech, precision=engine.precision, max_batch=max_batch
+    )
+    return open_plan(spec, plan, device=on)
+
+
 def _ctc_runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batch: int | None) -> StreamEncoder:
     match engine.kind, spec:
+        case "torch", CheckpointSpec() if runs_on_gpu_engine(engine.device, spec.precision):
+            check_gpu_engine(engine.device)
+            from moulin.engine.gpu.ctc import GpuCtcStreamEncoder
+            from moulin.models.shared_model import shared_ctc_model
+
+            model, on = shared_ctc_model(spec), engine.device
+            return GpuCtcStreamEncoder(spec, model, capacity=capacity, max_batch=max_batch, device=on)
         case "torch", CheckpointSpec():
             return _torch_runner(spec, engine, capacity, max_batch)
         case "onnxruntime", CtcModelSpec():
             return OnnxRuntimeStreamEncoder(spec, capacity=capacity, max_batch=max_batch, **engine.for_exported)
+        case "tensorrt", CtcModelSpec():
+            from moulin.tensorrt_engine.stream_runner import TensorRtStreamEncoder
+
+            plan = _plan(spec, engine, max_batch)
+            return TensorRtStreamEncoder(spec, plan, capacity=capacity, max_batch=max_batch)
         case "openvino", CtcModelSpec():
             from moulin.engine.openvino.stream_runner import OpenVinoStreamEncoder
 
             return OpenVinoStreamEncoder(spec, capacity=capacity, max_batch=max_batch, **engine.for_exported)
-        case _:
-            raise no_ctc(engine.named)
+        case chosen, _:
+            raise TypeError(f"{chosen} does not run a {type(spec).__name__}")
 
 
 def _runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batch: int | None) -> StreamRunner:
@@ -123,24 +145,15 @@ def _runner(spec: ModelSpec, engine: EngineChoice, capacity: int, max_batch: int
         case "torch", CheckpointSpec() | OnnxModelSpec():
             return _torch_runner(spec, engine, capacity, max_batch)
         case "onnxruntime", OnnxModelSpec():
-            return OnnxRuntimeStreamRunner(
-                spec, capacity=capacity, max_batch=max_batch, with_blank=spec.has_ctc_head, **engine.for_exported
-            )
+            return OnnxRuntimeStreamRunner(spec, capacity=capacity, max_batch=max_batch, **engine.for_exported)
         case "tensorrt", OnnxModelSpec():
-            from moulin.tensorrt_engine.ready_plan import open_plan, ready_plan
             from moulin.tensorrt_engine.stream_runner import TensorRtStreamRunner
 
-            on = engine.device
-            plan = engine.plan or ready_plan(
-                spec, device=on, speech=demo_speech, precision=engine.precision, max_batch=max_batch
-            )
-            opened = open_plan(spec, plan, device=on)
-            return TensorRtStreamRunner(spec, opened, capacity=capacity, max_batch=max_batch)
+            plan = _plan(spec, engine, max_batch)
+            return TensorRtStreamRunner(spec, plan, capacity=capacity, max_batch=max_batch)
         case "openvino", OnnxModelSpec():
             from moulin.engine.openvino.stream_runner import OpenVinoStreamRunner
 
-            return OpenVinoStreamRunner(
-                spec, capacity=capacity, max_batch=max_batch, with_blank=spec.has_ctc_head, **engine.for_exported
-            )
+            return OpenVinoStreamRunner(spec, capacity=capacity, max_batch=max_batch, **engine.for_exported)
         case chosen, _:
             raise TypeError(f"{chosen} does not run a {type(spec).__name__}")

@@ -7,7 +7,7 @@
 | ONNX       | openvino    | CPU | fp32; bf16 where the processor has it       |
 | ONNX       | auto        | CPU | what is fastest of both (`auto_engine`)     |
 | checkpoint | torch       | CPU | fp32                                        |
-| checkpoint | torch       | GPU | fp16, bf16, fp32; a CTC head in fp32        |
+| checkpoint | torch       | GPU | fp16, bf16, fp32; for a CTC head fp32 first |
 
 On a GPU fp16 and bf16 are our GPU engine, fp32 is the plain modules. A checkpoint for an engine that runs ONNX is
 exported first, and then is ONNX. ONNX files for torch are the network that they hold, as in a checkpoint.
@@ -24,12 +24,13 @@ from moulin.engine.device import gpu_index
 from moulin.errors import OptionsError
 from moulin.models.auto_engine import resolved
 from moulin.models.engine_choice import Engine, EngineChoice
-from moulin.models.engines import RUNTIMES, choose_engine, no_ctc
+from moulin.models.engines import RUNTIMES, choose_engine
 
 _Spec = TypeVar("_Spec", bound=ModelSpec)
 
 _HALF = ("fp16", "bf16")
 _GPU_ENGINE: tuple[Precision, ...] = ("fp16", "bf16", "fp32")
+_GPU_CTC: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
 
 
 def check_precision(choice: EngineChoice) -> None:
@@ -75,12 +76,14 @@ def precision_for(spec: ModelSpec, engine: Engine, device: str, precision: Preci
 
 def checkpoint_precisions(spec: ModelSpec, device: str) -> tuple[Precision, ...]:
     """The precisions in which a checkpoint runs on `device`, the default first."""
-    return _GPU_ENGINE if gpu_index(device) is not None and spec.head == "transducer" else ("fp32",)
+    if gpu_index(device) is None:
+        return ("fp32",)
+    return _GPU_ENGINE if spec.head == "transducer" else _GPU_CTC
 
 
 def runs_on_gpu_engine(device: str, running_in: Precision) -> bool:
-    """Whether our GPU engine, not PyTorch's modules, runs a checkpoint in the precision `running_in`. The engine
-    refuses what it cannot run."""
+    """Whether our GPU engine, not PyTorch's modules, runs the encoder of a checkpoint in the precision `running_in`.
+    The engine refuses what it cannot run."""
     return gpu_index(device) is not None and running_in in _HALF
 
 
@@ -93,8 +96,6 @@ def settled(spec: _Spec, choice: EngineChoice) -> tuple[_Spec, EngineChoice]:
     if choice.kind == "auto":
         choice = resolved(spec, choice)
     kind = choose_engine(spec, choice.named)
-    if spec.head == "ctc" and kind == "tensorrt":
-        raise no_ctc(kind)
     device = replace(choice, kind=kind).runs_on
     precision = precision_for(spec, kind, device, choice.precision)
     if kind == "torch" and isinstance(spec, CheckpointSpec | OnnxModelSpec):
@@ -104,10 +105,6 @@ def settled(spec: _Spec, choice: EngineChoice) -> tuple[_Spec, EngineChoice]:
 
 def _refusal(spec: ModelSpec, precision: Precision) -> OptionsError:
     what = "Streams" if spec.streaming else "Recordings"
-    if spec.head == "ctc":
-        return OptionsError(
-            f"The CTC head of a checkpoint runs in fp32, not in {precision}", hint="leave out --precision, or --head"
-        )
     return OptionsError(
         f"{what} of a checkpoint run in fp32 on a CPU, not in {precision}: 16-bit arithmetic is for GPUs",
         hint="add --device cuda, or leave out --precision",
@@ -120,4 +117,8 @@ def _listed(names: tuple[Precision, ...]) -> str:
 
 def searches_on_host(spec: ModelSpec, engine: EngineChoice) -> bool:
     """Whether `engine`, with every choice settled, searches `spec` on the host."""
-    return engine.kind != "torch" or not runs_on_gpu_engine(engine.device, engine.precision or spec.precision)
+    return (
+        engine.kind != "torch"
+        or spec.head == "ctc"
+        or not runs_on_gpu_engine(engine.device, engine.precision or spec.precision)
+    )

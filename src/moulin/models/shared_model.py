@@ -35,6 +35,17 @@ def shared_model(spec: ModelSpec, device: str) -> Transducer | CtcModel:
         return model
 
 
+def shared_ctc_model(spec: ModelSpec) -> CtcModel:
+    """`shared_transducer` for a CTC head, of a model that may have a transducer too."""
+    from moulin.encoders.ctc_model import CtcModel
+
+    model = shared_model(spec, "cpu")
+    if isinstance(model, CtcModel):
+        return model
+    assert model.ctc is not None  # `load_checkpoint_spec` has looked
+    return CtcModel(model.encoder, model.ctc)
+
+
 def shared_transducer(spec: ModelSpec) -> Transducer:
     """`shared_model` for our GPU engine, which makes forms of its own of the parameters on the card
     (`moulin.gpu.shared_parameters`) and changes nothing. Raises BundleError for a model with a CTC head alone too."""

@@ -26,10 +26,15 @@ def warm_kernels(
     not run it in its precision, and EngineError where the engine does not know the model or a kernel cannot be
     compiled.
     """
+    if spec.head == "ctc":
+        raise OptionsError(
+            f"The kernels of a transducer are compiled ahead, and of {spec.name} the CTC head is decoded",
+            hint="leave out --head; its kernels are compiled when they are first launched",
+        )
     if not runs_on_gpu_engine("cuda", spec.precision):
         raise OptionsError(
             f"{spec.name} runs in {spec.precision} as plain modules, for which no kernels are compiled",
-            hint="leave out --precision; --head transducer, where a CTC head was chosen",
+            hint="leave out --precision",
         )
     from moulin.bundle.transducer import transducer_of
     from moulin.engine.gpu.kernels import stream_kernels, utterance_kernels

@@ -13,7 +13,6 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from moulin.bundle.spec import StateSpec, StreamingSpec
-from moulin.onnx_rewrites.ctc_head import drop_ctc_head
 
 STATES, NEW_STATES = "states", "new_states"
 
@@ -24,7 +23,7 @@ def packed_size(streaming: StreamingSpec) -> int:
 
 
 def pack_states(model: ModelProto, streaming: StreamingSpec) -> ModelProto:
-    """`model` with the inputs x and `states` float32 [N, S], and the outputs encoder_out and `new_states` [N, S].
+    """`model` with the inputs x and `states` float32 [N, S], and behind the outputs of its heads `new_states` [N, S].
 
     A stream's row holds its states in the order of `streaming`, each flattened without its batch axis; a new stream's
     are zeros. Counters are stored as floats, exact for the first 90 hours of a stream, and the one that Icefall leaves
@@ -32,7 +31,6 @@ def pack_states(model: ModelProto, streaming: StreamingSpec) -> ModelProto:
     """
     packed = ModelProto()
     packed.CopyFrom(model)
-    drop_ctc_head(packed)
     graph = packed.graph
     size = packed_size(streaming)
     _exchange(graph.input, {state.name for state in streaming.states}, STATES, size)

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import onnx
 
-from moulin.bundle.spec import ModelSpec, OnnxModelSpec
+from moulin.bundle.spec import ExportedSpec, ModelSpec
 from moulin.engine.limits import MAX_AUDIO_SEC
 from moulin.engine.onnxruntime.encoder import OnnxRuntimeEncoder
 from moulin.errors import EngineError, OptionsError
 from moulin.launch.tensorrt_libraries import ARCHITECTURES, FP16_ALONE, TENSORRT_RTX
-from moulin.onnx_rewrites.ctc_head import drop_ctc_head
+from moulin.onnx_rewrites.ctc_head import keep_searched_outputs
+from moulin.onnx_rewrites.mask_length import tell_mask_length_by_shape
 from moulin.onnx_rewrites.packed_states import pack_states
 from moulin.tensorrt_engine.builders import Builder, BuildRequest
 from moulin.tensorrt_engine.operators import refusals
@@ -51,17 +52,13 @@ def prepare(
     max_batch: int = MAX_BATCH,
     max_seconds: float = MAX_AUDIO_SEC,
 ) -> Preparation:
-    """The encoder of `spec` in a form that TensorRT accepts, a streaming one with its states packed, and its profiles.
+    """The encoder of `spec` in a form that TensorRT accepts, with the outputs that the search reads
+    (`keep_searched_outputs`), a streaming one with its states packed, and its profiles.
 
     Raises OptionsError for a checkpoint or impossible limits, and EngineError where the graph has operators that
     TensorRT does not accept.
     """
-    if spec.head == "ctc":
-        raise OptionsError(
-            f"An engine of TensorRT runs transducers, and {spec.file} is a CTC model",
-            hint="ONNX Runtime and PyTorch decode it: `moulin serve` without --engine",
-        )
-    if not isinstance(spec, OnnxModelSpec):
+    if not isinstance(spec, ExportedSpec):
         raise OptionsError(
             f"An engine is built from ONNX files, and {spec.file} is a checkpoint",
             hint="`moulin export` writes ONNX files from it",
@@ -72,7 +69,8 @@ def prepare(
             hint="name a folder that has fp32 files too; the engine's precision is --precision",
         )
     loaded = onnx.load(spec.encoder.file)
-    drop_ctc_head(loaded)
+    keep_searched_outputs(loaded, spec)
+    tell_mask_length_by_shape(loaded)
     model = sanitise(pack_states(loaded, spec.streaming) if spec.streaming else loaded)
     if found := refusals(model):
         raise EngineError(
@@ -82,7 +80,12 @@ def prepare(
     min_frames = 1
     if spec.streaming is None:
         encoder = OnnxRuntimeEncoder(
-            spec.encoder, feature_dim=spec.feature_dim, precision=spec.precision, threads=1, rewrite=False
+            spec.encoder,
+            feature_dim=spec.feature_dim,
+            precision=spec.precision,
+            threads=1,
+            rewrite=False,
+            out=spec.out,
         )
         min_frames = encoder.min_frames
     made_for = profiles(spec, max_batch=max_batch, min_frames=min_frames, max_seconds=max_seconds)
@@ -90,7 +93,7 @@ def prepare(
 
 
 def build_plan(
-    spec: OnnxModelSpec,
+    spec: ExportedSpec,
     prepared: Preparation,
     to: Path,
     builder: Builder,
@@ -103,7 +106,7 @@ def build_plan(
     """Build the engine into the folder `to`, unless it is there already; returns its file. Raises EngineError.
 
     `gpu` is the GPU's name by `this_gpu`; None for a builder that needs no GPU. The file's name identifies GPU or
-    compute capabilities, library and version, precision, profiles and model. An engine built within another
+    compute capabilities, library and version, precision, profiles, outputs and model. An engine built within another
     `workspace_gib` than is asked for is built again; None takes it whatever its workspace was. `check` is called for
     every engine that is not checked yet, and returns its drift or raises EngineError, upon which the engine is deleted.
     """
@@ -118,6 +121,7 @@ def build_plan(
         precision,
         file_hash(spec.encoder.file, *spec.encoder.external_files),
         prepared.profiles,
+        [output.name for output in prepared.model.graph.output],
         builder.usual_workspace_gib if workspace_gib is None else workspace_gib,
     )
     to.mkdir(parents=True, exist_ok=True)
@@ -152,7 +156,7 @@ def this_gpu(index: int = 0) -> str:
     return done.stdout.strip()
 
 
-def _in_single_precision(spec: OnnxModelSpec) -> Collection[str]:
+def _in_single_precision(spec: ExportedSpec) -> Collection[str]:
     """Operators that an engine in half precision computes in single precision.
 
     TensorRT-RTX 1.7 merges a streaming Conformer's attention into one kernel, and fails inside itself (Myelin,

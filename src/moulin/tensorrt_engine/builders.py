@@ -92,7 +92,7 @@ def find_builder(capability: str, *, say: Say | None = None, log: Say | None = N
     ) from reason
 
 
-def builder_ahead(capability: str, *, say: Say | None = None, log: Say | None = None) -> Builder:
+def builder_ahead(capability: str, *, say: Say | None = None, log: Say | None = None) -> PythonBuilder:
     """TensorRT-RTX's builder for all GPUs of the architecture of `capability`, which needs no GPU here; `say` and `log`
     as for `find_builder`.
 
@@ -219,6 +219,10 @@ class PythonBuilder:
                     hint=_SHORT_OF_MEMORY if listener.needed_bytes else _WHOLE_LOG,
                 )
             request.plan.write_bytes(bytes(plan))
+
+    def parse(self, onnx: Path) -> None:
+        """Raises EngineError where the library's parser does not accept the file `onnx`."""
+        self._parsed(self._tensorrt.Builder(logger_of(self._tensorrt)), onnx)
 
     def _parsed(self, builder: Any, onnx: Path) -> Any:
         """The network of the file `onnx`."""

@@ -11,14 +11,14 @@ import numpy as np
 
 from moulin.arrays import Floats
 from moulin.audio.fbank import Fbank, FbankOptions
-from moulin.bundle.spec import OnnxModelSpec
-from moulin.engine.onnxruntime.runner import OnnxRuntimeRunner
-from moulin.engine.onnxruntime.stream_runner import OnnxRuntimeStreamRunner
+from moulin.bundle.spec import ExportedSpec
+from moulin.engine.onnxruntime.encoder import OnnxRuntimeEncoder
+from moulin.engine.onnxruntime.stream_runner import OnnxRuntimeStreamEncoder
 from moulin.errors import EngineError
 from moulin.tensorrt_engine.loaded_plan import TensorRtPlan
 from moulin.tensorrt_engine.plan_file import PlanPrecision
 from moulin.tensorrt_engine.runner import TensorRtEncoder
-from moulin.tensorrt_engine.stream_runner import TensorRtStreamRunner
+from moulin.tensorrt_engine.stream_runner import TensorRtStreamEncoder
 
 TOLERANCES: dict[PlanPrecision, float] = {"fp32": 0.01, "fp16": 0.03, "bf16": 0.15}
 """The largest drift explained by rounding: the norm of the difference relative to that of ONNX Runtime's frames.
@@ -29,7 +29,7 @@ _UTTERANCES, _STREAMS, _CHUNKS = 4, 3, 20
 
 
 def measure_drift(
-    spec: OnnxModelSpec, plan: TensorRtPlan, precision: PlanPrecision, waveforms: Sequence[Floats]
+    spec: ExportedSpec, plan: TensorRtPlan, precision: PlanPrecision, waveforms: Sequence[Floats]
 ) -> float:
     """The drift of the encoder `plan` of `spec`, on `waveforms` of speech, float32 [n] each, 16 kHz.
 
@@ -62,11 +62,18 @@ def measure_drift(
     return drift
 
 
-def _offline(spec: OnnxModelSpec, plan: TensorRtPlan, speech: Sequence[Floats]) -> Iterator[tuple[Floats, Floats]]:
+def _offline(spec: ExportedSpec, plan: TensorRtPlan, speech: Sequence[Floats]) -> Iterator[tuple[Floats, Floats]]:
     """Valid encoder frames of engine and ONNX Runtime: of all recordings in one batch, and of one recording as long as
     each profile's best shape."""
     engine = TensorRtEncoder(spec, plan)
-    reference = OnnxRuntimeRunner(spec, rewrite=False)
+    reference = OnnxRuntimeEncoder(
+        spec.encoder,
+        feature_dim=spec.feature_dim,
+        precision=spec.precision,
+        rewrite=False,
+        ctc_output=spec.ctc_output,
+        out=spec.out,
+    )
     lengths = np.array([min(len(features), engine.max_frames) for features in speech[: engine.max_batch]])
     batch = np.zeros((len(lengths), lengths.max(), spec.feature_dim), np.float32)
     for row, length in enumerate(lengths):
@@ -90,12 +97,12 @@ def _offline(spec: OnnxModelSpec, plan: TensorRtPlan, speech: Sequence[Floats]) 
             yield found[row, :length], wanted[row, :length]
 
 
-def _streaming(spec: OnnxModelSpec, plan: TensorRtPlan, speech: Sequence[Floats]) -> Iterator[tuple[Floats, Floats]]:
+def _streaming(spec: ExportedSpec, plan: TensorRtPlan, speech: Sequence[Floats]) -> Iterator[tuple[Floats, Floats]]:
     """Encoder frames of engine and ONNX Runtime for several streams, step by step with their states."""
     assert spec.streaming is not None
     window, chunk = spec.streaming.window_frames, spec.streaming.chunk_frames
-    engine = TensorRtStreamRunner(spec, plan, capacity=_STREAMS)
-    reference = OnnxRuntimeStreamRunner(spec, capacity=_STREAMS, rewrite=False)
+    engine = TensorRtStreamEncoder(spec, plan, capacity=_STREAMS)
+    reference = OnnxRuntimeStreamEncoder(spec, capacity=_STREAMS, rewrite=False)
     whole = np.concatenate(speech)
     slots = np.arange(min(_STREAMS, engine.limits.max_batch))
     for step in range(_CHUNKS):

@@ -50,6 +50,8 @@ class PlanFacts:
     model: str
     """SHA-256 of the ONNX file, its external weights included."""
     profiles: Sequence[Profile]
+    outputs: Sequence[str]
+    """By name: the engine of another head of the same file has others."""
     workspace_gib: float | None
 
     def to_dict(self) -> dict[str, Any]:
@@ -58,6 +60,7 @@ class PlanFacts:
             "precision": self.precision,
             "model": self.model,
             "profiles": [{name: asdict(found) for name, found in profile.items()} for profile in self.profiles],
+            "outputs": list(self.outputs),
             "workspace_gib": self.workspace_gib,
         }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from moulin.bundle.spec import FRAME_SHIFT_SEC, OnnxModelSpec
+from moulin.bundle.spec import FRAME_SHIFT_SEC, ExportedSpec
 from moulin.engine.features import TAIL_PADDING_SEC
 from moulin.engine.limits import MAX_AUDIO_SEC
 from moulin.errors import OptionsError
@@ -33,7 +33,7 @@ Profile = Mapping[str, Range]
 
 
 def profiles(
-    spec: OnnxModelSpec, *, max_batch: int, min_frames: int, max_seconds: float = MAX_AUDIO_SEC
+    spec: ExportedSpec, *, max_batch: int, min_frames: int, max_seconds: float = MAX_AUDIO_SEC
 ) -> list[Profile]:
     """Profiles for batches of 1 to `max_batch`, from the facts of the model.
 
@@ -81,7 +81,7 @@ def _batches(rest: Shape, max_batch: int) -> Range:
     return Range((1, *rest), (max_batch, *rest), (max_batch, *rest))
 
 
-def _max_frames(spec: OnnxModelSpec, max_seconds: float) -> int:
+def _max_frames(spec: ExportedSpec, max_seconds: float) -> int:
     """The most frames of an utterance, with the silence appended to it."""
     if not max_seconds > 0:
         raise OptionsError(f"Expected max-seconds above 0, got {max_seconds:g}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moulin.arrays import Floats
 from moulin.bundle.files import Precision
-from moulin.bundle.spec import ModelSpec, OnnxModelSpec
+from moulin.bundle.spec import ExportedSpec, ModelSpec
 from moulin.engine.limits import MAX_AUDIO_SEC
 from moulin.errors import EngineError, OptionsError
 from moulin.extras import install_hint
@@ -69,7 +69,7 @@ def ready_plan(
     wanted = plan_precision(precision)
     here = _libraries_on(device)
     prepared = prepare(spec, precision=wanted, max_batch=max_batch or MAX_BATCH, max_seconds=max_audio_sec)
-    assert isinstance(spec, OnnxModelSpec)
+    assert isinstance(spec, ExportedSpec)
     check = drift_check(spec, wanted, speech, device=device, say=say)
     name = gpu_name(here.gpu)
     builder = PythonBuilder(here.library, here.module, capability=capability_of(name), say=say)
@@ -86,7 +86,7 @@ def engines_folder(spec: ModelSpec) -> Path:
 
 
 def drift_check(
-    spec: OnnxModelSpec, precision: PlanPrecision, speech: Speech, *, device: str, say: Say = _silent
+    spec: ExportedSpec, precision: PlanPrecision, speech: Speech, *, device: str, say: Say = _silent
 ) -> Callable[[Path], float]:
     """A function that measures the drift of an engine of `spec` (`measure_drift`).
 
@@ -105,7 +105,7 @@ def drift_check(
     return check
 
 
-def open_plan(spec: OnnxModelSpec, plan: Path, *, device: str) -> TensorRtPlan:
+def open_plan(spec: ExportedSpec, plan: Path, *, device: str) -> TensorRtPlan:
     """The engine in the file `plan`. Raises BundleError, and EngineError where it was built for another model, GPU,
     library or version."""
     from moulin.tensorrt_engine.builders import library_version

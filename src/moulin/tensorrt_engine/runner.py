@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -10,25 +11,25 @@ from torch import Tensor
 
 from moulin.arrays import Floats, Ints
 from moulin.audio.fbank import PADDING_VALUE
-from moulin.bundle.spec import OnnxModelSpec
+from moulin.bundle.spec import ExportedSpec, OnnxModelSpec
 from moulin.engine.batching import GPU_BATCH_FRAMES
 from moulin.engine.onnxruntime.prediction import OnnxRuntimePrediction
 from moulin.errors import EngineError
+from moulin.onnx_rewrites.ctc_head import BLANK_OUTPUT
 from moulin.tensorrt_engine.loaded_plan import TensorRtPlan
 
 
 class TensorRtEncoder:
-    """The encoder of an offline model as a plan."""
+    """A `CtcRunner`: the encoder of an offline model as a plan on a GPU."""
 
-    def __init__(self, spec: OnnxModelSpec, plan: TensorRtPlan) -> None:
-        """Raises EngineError where the plan is not of an offline encoder."""
+    def __init__(self, spec: ExportedSpec, plan: TensorRtPlan, *, threads: int | None = None) -> None:
+        """`threads` are the service's on the CPU. Raises EngineError where the plan is not of the model's encoder."""
         self._plan = plan
+        self._threads = threads or len(os.sched_getaffinity(0))
         self._x, self._x_lens = spec.encoder.input("x", 0).name, spec.encoder.input("x_lens", 1).name
-        self._out, self._out_lens = (
-            spec.encoder.output("encoder_out", 0).name,
-            spec.encoder.output("encoder_out_lens", 1).name,
-        )
-        check_tensors(plan, {self._x, self._x_lens}, {self._out, self._out_lens})
+        self._frames = frame_outputs(spec)
+        self._out_lens = spec.encoder.output("encoder_out_lens", 1).name
+        check_tensors(plan, {self._x, self._x_lens}, {*self._frames, self._out_lens})
         reaches = [profile[self._x] for profile in plan.profiles]
         self.max_batch = min(reach.largest[0] for reach in reaches)
         self.min_frames = min(reach.least[1] for reach in reaches)
@@ -54,17 +55,7 @@ class TensorRtEncoder:
     def _run(self, x: Floats, x_lens: Ints) -> tuple[Floats, Ints]:
         with self._plan.computing():
             found = self._plan.run(self.tensors(x, x_lens))
-            return found[self._out].float().cpu().numpy(), found[self._out_lens].long().cpu().numpy()
-
-
-class TensorRtRunner(TensorRtEncoder, OnnxRuntimePrediction):
-    """A `Runner`: the encoder as a plan on a GPU, decoder and joiner as ONNX Runtime sessions on the CPU."""
-
-    def __init__(self, spec: OnnxModelSpec, plan: TensorRtPlan, *, threads: int | None = None) -> None:
-        """Raises EngineError where the plan is not of the model's encoder."""
-        OnnxRuntimePrediction.__init__(self, spec)
-        TensorRtEncoder.__init__(self, spec, plan)
-        self._threads = threads or len(os.sched_getaffinity(0))
+            return frames_of(found, self._frames).cpu().numpy(), found[self._out_lens].long().cpu().numpy()
 
     @property
     def threads(self) -> int:
@@ -77,6 +68,26 @@ class TensorRtRunner(TensorRtEncoder, OnnxRuntimePrediction):
     @property
     def max_batch_frames(self) -> int:
         return GPU_BATCH_FRAMES
+
+
+class TensorRtRunner(TensorRtEncoder, OnnxRuntimePrediction):
+    """A `Runner`: the encoder as a plan on a GPU, decoder and joiner as ONNX Runtime sessions on the CPU."""
+
+    def __init__(self, spec: OnnxModelSpec, plan: TensorRtPlan, *, threads: int | None = None) -> None:
+        """As for `TensorRtEncoder`."""
+        OnnxRuntimePrediction.__init__(self, spec)
+        TensorRtEncoder.__init__(self, spec, plan, threads=threads)
+
+
+def frame_outputs(spec: ExportedSpec) -> list[str]:
+    """The plan's outputs that together are a search's frames: of a transducer with a CTC head with the channel of blank
+    (`moulin.decoding.blank_skip`)."""
+    return [spec.out] if spec.ctc_output is None else [spec.out, BLANK_OUTPUT]
+
+
+def frames_of(found: Mapping[str, Tensor], outputs: Sequence[str]) -> Tensor:
+    """The plan's `outputs` side by side, float32 [N, T', channels]."""
+    return torch.cat([found[name].float() for name in outputs], dim=-1)
 
 
 def check_tensors(plan: TensorRtPlan, inputs: set[str], outputs: set[str]) -> None:

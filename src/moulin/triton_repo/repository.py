@@ -21,10 +21,10 @@ import numpy as np
 from moulin.bundle.rnn_lm import is_rnn_lm
 from moulin.bundle.spec import ModelSpec
 from moulin.decoding.hotwords import MOST_SERVER_HOTWORDS, Hotword, given_hotwords, hotwords_text
+from moulin.engine.blank_skip import check_blank_skip
 from moulin.engine.features import model_max_sec
 from moulin.engine.lm_scales import check_scales
 from moulin.engine.nbest import check_nbest
-from moulin.models.blank_skip import check_blank_skip
 from moulin.models.host_search import check_rnn_lm
 from moulin.models.hotwords import hotword_graphs, uses_hotwords
 from moulin.models.language_model import open_fusion
@@ -118,7 +118,7 @@ def _placed(options: _Options, spec: ModelSpec) -> _Placed[_Options]:
     """Raises OptionsError where the engine does not run the model, or not in that precision, and for hotwords and a
     language model that it does not use or that do not fit its vocabulary."""
     _, engine = settled(spec, options.engine)
-    check_blank_skip(spec, engine, options.decoding)
+    check_blank_skip(spec, options.decoding)
     check_nbest(options.decoding)
     hotwords = given_hotwords(options.hotwords, MOST_SERVER_HOTWORDS) if options.hotwords is not None else ()
     hotword_graphs(spec, hotwords, options.decoding)

@@ -40,7 +40,7 @@ def test_int8_frames_are_an_utterances_own(clips: list[Floats]) -> None:
     spec = load_bundle(DEMO_MODEL)
     assert spec.precision == "int8"
     features = [Fbank()(clip[:length]) for clip, length in zip(clips, (20_000, 50_000, 33_333, 8_000), strict=False)]
-    frames, lens = BatchedEncoder(OnnxRuntimeRunner(spec, threads=2), joiner_dim=spec.joiner_dim)(features)
+    frames, lens = BatchedEncoder(OnnxRuntimeRunner(spec, threads=2), channels=spec.joiner_dim)(features)
     _, content = open_checked(spec.encoder, "cpu", 1, feature_dim=80, precision="int8")
     assert content is not None
     for threads in (1, 2, 3):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,17 @@ from moulin.engine.openvino.compiled import CompiledModel, check_openvino
 from moulin.engine.openvino.runner import OpenVinoRunner
 from moulin.engine.openvino.stream_runner import OpenVinoStreamRunner
 from moulin.errors import EngineError, OptionsError
-from moulin.models.engine_choice import EngineChoice
+from moulin.models.engine_choice import Engine, EngineChoice
+from moulin.models.open_recognizer import open_recognizer
 from moulin.models.open_stream_recognizer import open_stream_recognizer
 from moulin.processor import this_processor
 from tests.bundles import BUNDLES, OFFLINE, STREAMING
+from tests.engine.blank_bias import OFFLINE as OFFLINE_CTC
+from tests.engine.blank_bias import STREAMING as STREAMING_CTC
+from tests.engine.blank_bias import raised_export
 
 pytestmark = pytest.mark.needs("openvino")
+ENGINES: tuple[Engine, ...] = ("openvino", "onnxruntime")
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +69,29 @@ def test_streams(name: str, speech: list[Floats]) -> None:
         x = np.stack([whole[start : start + spec.streaming.window_frames] for start in first])
         found, wanted = (one.encoder(x, np.array(slots)) for one in (runner, plain))
         np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.needs("torch")
+def test_both_heads_of_one_encoder(speech: list[Floats], tmp_path: Path) -> None:
+    """The frames with the channel of blank, and the CTC head's log-probabilities, of recordings and streams."""
+    features = Fbank()(speech[0])[:192]
+    x, x_lens = pad_features([features])
+    live = [features[None, start : start + 45] for start in (0, 32)]
+    for head in (None, "ctc"):
+        offline = raised_export(OFFLINE_CTC, 0.0, tmp_path / f"offline-{head}")
+        choice = EngineChoice(head="ctc" if head else None, threads=1)
+        opened = [open_recognizer(offline, replace(choice, kind=kind)) for kind in ENGINES]
+        found, wanted = (one.pipeline.runner.encoder(x, x_lens)[0] for one in opened)  # type: ignore[attr-defined]
+        assert found.shape[2] == (47 if head else opened[0].spec.joiner_dim + 1)
+        np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-3)
+        streaming = raised_export(STREAMING_CTC, 0.0, tmp_path / f"live-{head}")
+        streams = [open_stream_recognizer(streaming, replace(choice, kind=kind), max_streams=1) for kind in ENGINES]
+        for window in live:
+            found, wanted = (
+                one.stepper.runner.encoder(window, np.array([0]))  # type: ignore[attr-defined]
+                for one in streams
+            )
+            np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-3)
 
 
 def test_texts_are_the_same(speech: list[Floats]) -> None:

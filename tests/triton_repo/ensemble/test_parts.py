@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,12 @@ import pytest
 from moulin.arrays import Floats, Ints
 from moulin.bundle.tokens import TokenTable, read_tokens
 from moulin.decoding.options import DecodingOptions
+from moulin.decoding.search import search
 from moulin.engine.encoding import BatchedEncoder
 from moulin.engine.features import FeatureExtractor
 from moulin.errors import AudioError, EngineError, MoulinError, OptionsError
+from moulin.onnx_rewrites.ctc_head import BLANK_OUTPUT
+from moulin.triton_repo.ensemble.components_spec import ComponentsSpec
 from moulin.triton_repo.ensemble.encoder import EncoderPart
 from moulin.triton_repo.ensemble.feature_extractor import FeatureExtractorPart
 from moulin.triton_repo.ensemble.remote_networks import RemoteNetwork, RemotePrediction
@@ -68,7 +72,7 @@ class FailsOnSevens:
 
 
 def test_the_encoder_sorts_and_a_request_that_fails_fails_alone() -> None:
-    part = EncoderPart(BatchedEncoder(FailsOnSevens(), joiner_dim=4))
+    part = EncoderPart(BatchedEncoder(FailsOnSevens(), channels=4), 4)
 
     def request(*lengths: int, value: float = 1.0) -> dict[str, Any]:
         x = np.full((len(lengths), max(lengths), 5), value, np.float32)
@@ -110,13 +114,32 @@ class Models:
 
 
 def scorer(models: Models, max_rows: int = 100) -> ScorerPart:
-    network = RemotePrediction(
+    return scorer_of(network_of(models, max_rows))
+
+
+def network_of(models: Models, max_rows: int = 100) -> RemotePrediction:
+    return RemotePrediction(
         RemoteNetwork(models, "decoder", (("y", "int64"),), ("decoder_out",), max_rows),
         RemoteNetwork(models, "joiner", (("encoder_out", "float16"), ("decoder_out", "float16")), ("logit",), max_rows),
         context_size=2,
         skipped_ids=(0,),
     )
-    return ScorerPart(network, tokens(), 0.04, DecodingOptions())
+
+
+def scorer_of(network: RemotePrediction, *, has_ctc_head: bool = False) -> ScorerPart:
+    spec = ComponentsSpec(
+        family="conformer",
+        tokens=tokens(),
+        feature_dim=80,
+        vocab_size=37,
+        context_size=2,
+        joiner_dim=4,
+        streaming=None,
+        has_ctc_head=has_ctc_head,
+        bundle="a-model",
+        tokens_file=BUNDLES / "conformer-offline" / "tokens.txt",
+    )
+    return ScorerPart(spec, partial(search, network, joiner_dim=4), DecodingOptions())
 
 
 def frames(*rows: list[int], samples: int = 6400, options: bytes | None = None) -> dict[str, Any]:
@@ -180,21 +203,56 @@ def test_fast_beam_search_has_no_alternatives() -> None:
     assert "Expected the method modified_beam_search with nbest" in str(together)
 
 
+def test_blank_frames_are_skipped_where_the_encoder_says_which() -> None:
+    skip = b'{"blank_skip": 0.9}'
+    blank = np.log(np.array([[0.95, 0.1, 0.8, 0.91]], np.float32))[..., None]
+    part = scorer_of(network_of(Models()), has_ctc_head=True)
+    asked, plain = part.answer(
+        [frames([4, 5, 6, 7], options=options) | {BLANK_OUTPUT: blank} for options in (skip, None)]
+    )
+    assert heard(asked) == [tokens().text((5, 6))]
+    assert heard(plain) == [tokens().text((4, 5, 6, 7))]
+    (refused,) = scorer(Models()).answer([frames([4], options=skip)])
+    assert isinstance(refused, OptionsError)
+    assert "needs a CTC head beside the transducer, and a-model has none" in str(refused)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+def test_what_is_not_a_number_is_its_requests_own_failure() -> None:
+    broken = frames([4, 5])
+    broken["encoder_out"][0, 1] = np.nan
+
+    class Honest(Models):
+        """A joiner that gives NaN for NaN."""
+
+        def __call__(self, model: str, tensors: Any, outputs: Sequence[str]) -> Any:
+            if model == "decoder":
+                return super().__call__(model, tensors, outputs)
+            bad = np.isnan(tensors["encoder_out"]).any(axis=1)
+            (logits,) = super().__call__(
+                model, {name: np.nan_to_num(value) for name, value in tensors.items()}, outputs
+            )
+            logits[bad] = np.nan
+            return [logits]
+
+    failed, fine = scorer(Honest()).answer([broken, frames([6])])
+    assert isinstance(failed, EngineError)
+    assert "Expected numbers from the encoder, got NaN or infinity" in str(failed)
+    assert heard(fine) == [tokens().text((6,))]
+
+
 def test_a_model_that_fails_and_lengths_that_do_not_fit() -> None:
     def fails(model: str, tensors: Any, outputs: Sequence[str]) -> Any:
         raise EngineError(f"The model {model} failed: {outputs[0]} {len(tensors)}")
 
     part = scorer(Models())
-    broken = ScorerPart(
+    broken = scorer_of(
         RemotePrediction(
             RemoteNetwork(fails, "decoder", (("y", "int64"),), ("decoder_out",), 9),
             RemoteNetwork(fails, "joiner", (), ("logit",), 9),
             2,
             (0,),
-        ),
-        tokens(),
-        0.04,
-        DecodingOptions(),
+        )
     )
     (answer,) = broken.answer([frames([4])])
     assert isinstance(answer, EngineError)

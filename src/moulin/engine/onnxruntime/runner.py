@@ -18,9 +18,8 @@ class OnnxRuntimeRunner(OnnxRuntimeEncoder, OnnxRuntimePrediction):
         threads: int | None = None,
         workers: int | None = None,
         rewrite: bool = True,
-        with_blank: bool = False,
     ) -> None:
-        """The options are those of `OnnxRuntimeEncoder`; `with_blank` is for a model with a CTC head."""
+        """The options are those of `OnnxRuntimeEncoder`."""
         OnnxRuntimePrediction.__init__(self, spec)
         OnnxRuntimeEncoder.__init__(
             self,
@@ -31,5 +30,5 @@ class OnnxRuntimeRunner(OnnxRuntimeEncoder, OnnxRuntimePrediction):
             threads=threads,
             workers=workers,
             rewrite=rewrite,
-            ctc_output=spec.ctc_output if with_blank else None,
+            ctc_output=spec.ctc_output,
         )

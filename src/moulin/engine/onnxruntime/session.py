@@ -15,6 +15,7 @@ from moulin.errors import EngineError, first_line
 from moulin.extras import install_hint
 from moulin.onnx_rewrites.depthwise import rewrite_depthwise, widen_depthwise
 from moulin.onnx_rewrites.fixed_shapes import fix_shapes
+from moulin.onnx_rewrites.mask_length import tell_mask_length_by_shape
 from moulin.onnx_rewrites.merged_constants import merge_constants
 from moulin.onnx_rewrites.pointwise import rewrite_pointwise
 from moulin.onnx_rewrites.swoosh import rewrite_swoosh
@@ -60,7 +61,7 @@ def rewritten_encoder(
     import onnx
 
     model = onnx.load(encoder.file)
-    rewritten = rewrite_swoosh(model)
+    rewritten = rewrite_swoosh(model) + tell_mask_length_by_shape(model)
     if device == "cpu":
         rewritten += merge_constants(model) + fix_shapes(model) + rewrite_pointwise(model) + rewrite_depthwise(model)
     elif precision == "fp16" and not fixed_shapes:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from moulin.arrays import Floats
 from moulin.audio.batched_fbank import BatchedFbank
 from moulin.audio.fbank import FbankOptions
-from moulin.bundle.spec import CtcModelSpec, OnnxModelSpec
+from moulin.bundle.spec import ExportedSpec, OnnxModelSpec
 from moulin.engine.batching import CPU_BATCH_STREAMS, GPU_BATCH_STREAMS
 from moulin.engine.exported_encoder import Values
 from moulin.engine.exported_stream_encoder import ExportedStreamEncoder
@@ -31,7 +31,7 @@ class OnnxRuntimeStreamEncoder(ExportedStreamEncoder):
 
     def __init__(
         self,
-        spec: OnnxModelSpec | CtcModelSpec,
+        spec: ExportedSpec,
         *,
         device: str = "cpu",
         threads: int | None = None,
@@ -39,9 +39,8 @@ class OnnxRuntimeStreamEncoder(ExportedStreamEncoder):
         capacity: int = MAX_STREAMS,
         max_batch: int | None = None,
         rewrite: bool = True,
-        with_blank: bool = False,
     ) -> None:
-        """`threads`, `rewrite` and `with_blank` are those of `OnnxRuntimeRunner`; `workers` is the number of concurrent
+        """`threads` and `rewrite` are those of `OnnxRuntimeRunner`; `workers` is the number of concurrent
         encoder calls on a CPU, by default one a thread. `capacity` is the limit on open streams, `max_batch` on streams
         in a batch.
 
@@ -52,7 +51,7 @@ class OnnxRuntimeStreamEncoder(ExportedStreamEncoder):
         threads = threads or len(os.sched_getaffinity(0))
         workers = (workers or threads) if on_cpu else 1
         limits = StepLimits(capacity, max_batch or (CPU_BATCH_STREAMS if on_cpu else GPU_BATCH_STREAMS), workers)
-        super().__init__(spec, limits, with_blank=with_blank)
+        super().__init__(spec, limits)
         self._encoder, _ = open_checked(
             spec.encoder,
             device,

@@ -18,9 +18,8 @@ class OpenVinoRunner(OpenVinoEncoder, OnnxRuntimePrediction):
         precision: Precision,
         threads: int | None = None,
         workers: int | None = None,
-        with_blank: bool = False,
     ) -> None:
-        """The options are those of `OpenVinoEncoder`; `with_blank` is for a model with a CTC head."""
+        """The options are those of `OpenVinoEncoder`."""
         OnnxRuntimePrediction.__init__(self, spec)
         OpenVinoEncoder.__init__(
             self,
@@ -30,5 +29,5 @@ class OpenVinoRunner(OpenVinoEncoder, OnnxRuntimePrediction):
             threads=threads,
             workers=workers,
             max_frames=spec.max_frames,
-            ctc_output=spec.ctc_output if with_blank else None,
+            ctc_output=spec.ctc_output,
         )

@@ -11,7 +11,7 @@ from moulin.arrays import Floats
 from moulin.audio.batched_fbank import BatchedFbank
 from moulin.audio.fbank import FbankOptions
 from moulin.bundle.precision import Precision
-from moulin.bundle.spec import CtcModelSpec, OnnxModelSpec
+from moulin.bundle.spec import ExportedSpec, OnnxModelSpec
 from moulin.engine.batching import CPU_BATCH_STREAMS
 from moulin.engine.exported_encoder import Values
 from moulin.engine.exported_stream_encoder import ExportedStreamEncoder
@@ -30,14 +30,13 @@ class OpenVinoStreamEncoder(ExportedStreamEncoder):
 
     def __init__(
         self,
-        spec: OnnxModelSpec | CtcModelSpec,
+        spec: ExportedSpec,
         *,
         precision: Precision,
         threads: int | None = None,
         workers: int | None = None,
         capacity: int = MAX_STREAMS,
         max_batch: int | None = None,
-        with_blank: bool = False,
     ) -> None:
         """`precision` is that of the arithmetic, fp32 or bf16; the file is in fp32. The other options are those of
         `OnnxRuntimeStreamEncoder`.
@@ -47,7 +46,7 @@ class OpenVinoStreamEncoder(ExportedStreamEncoder):
         check_counts({"threads": threads, "streams": capacity, "streams in a batch": max_batch})
         threads = threads or len(os.sched_getaffinity(0))
         workers = workers or threads
-        super().__init__(spec, StepLimits(capacity, max_batch or CPU_BATCH_STREAMS, workers), with_blank=with_blank)
+        super().__init__(spec, StepLimits(capacity, max_batch or CPU_BATCH_STREAMS, workers))
         graph = spec.encoder
         self._encoder = CompiledModel(
             rewritten_for_openvino(graph), graph.file, precision=precision, threads=threads, streams=workers

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 
 from moulin.arrays import Floats, Ints
-from moulin.audio.batched_fbank import EPSILON, BatchedFbank
-from moulin.audio.fbank import FbankOptions
 from moulin.bundle.checkpoint_spec import layout_of
 from moulin.bundle.spec import ModelSpec
 from moulin.encoders.ctc_model import CtcModel
@@ -15,6 +13,7 @@ from moulin.engine.batching import CPU_BATCH_STREAMS, GPU_BATCH_STREAMS
 from moulin.engine.device import gpu_index
 from moulin.engine.stepper import StepLimits
 from moulin.engine.stream_runner import check_counts
+from moulin.engine.torch.fbank import TorchFbank
 from moulin.engine.torch.prediction import TorchNetworks
 
 
@@ -39,17 +38,13 @@ class TorchStreamRunner(TorchNetworks):
         super().__init__(spec, model, device=device, threads=threads)
         usual_max_batch = CPU_BATCH_STREAMS if gpu_index(device) is None else GPU_BATCH_STREAMS
         self.limits = StepLimits(capacity, max_batch or usual_max_batch)
-        fbank = BatchedFbank(FbankOptions(num_mel_bins=spec.feature_dim))
-        self._spectrum = torch.from_numpy(fbank.spectrum).to(self.device)
-        self._mel = torch.from_numpy(fbank.mel).to(self.device)
+        self._fbank = TorchFbank(spec.feature_dim, self.device)
         layout = layout_of(model, spec.file)
         self._states = self._encoder.initial_states(layout, capacity, self.device)
 
     def fbank(self, frames: Floats) -> Floats:
         with self._computing():
-            energies = (torch.from_numpy(frames).to(self.device) @ self._spectrum).square() @ self._mel
-            features: Floats = energies.clamp(min=EPSILON).log().cpu().numpy()
-            return features
+            return self._fbank(frames)
 
     def encoder(self, x: Floats, slots: Ints) -> Floats:
         with self._computing():

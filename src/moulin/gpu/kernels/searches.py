@@ -22,6 +22,8 @@ class SearchOptions(NamedTuple):
     """float32 [B]"""
     sharpness: Tensor
     """float32 [B]: 1 / temperature."""
+    blank_skips: Tensor
+    """float32 [B]: `moulin.gpu.blank_skip` drops frames by it; the searches' kernels do not read it."""
     server_roots: Tensor
     """int32 [B]: where the automata of the server's hotwords begin in the arena (`AutomatonTables`); 0 is none."""
     request_roots: Tensor
@@ -33,12 +35,13 @@ class SearchOptions(NamedTuple):
 
     @classmethod
     def of(cls, memory: Tensor) -> SearchOptions:
-        """The parts of int32 [7, B]."""
-        beams, blank_penalties, sharpness, server_roots, request_roots, lm_scales, lodr_scales = memory
+        """The parts of int32 [8, B]."""
+        beams, blank_penalties, sharpness, blank_skips, server_roots, request_roots, lm_scales, lodr_scales = memory
         return cls(
             beams,
             blank_penalties.view(torch.float32),
             sharpness.view(torch.float32),
+            blank_skips.view(torch.float32),
             server_roots,
             request_roots,
             lm_scales.view(torch.float32),
@@ -51,7 +54,7 @@ NUM_OPTIONS = len(SearchOptions._fields)
 
 def write_options(memory: Ints32, options: RowOptions, roots: Ints32) -> None:
     """Write N rows' `options` and the `roots` [N, 2] of their graphs to the first rows of the memory of a
-    `SearchOptions`, int32 [7, B] on the host.
+    `SearchOptions`, int32 [8, B] on the host.
 
     In numpy: for a step of few streams operations of PyTorch would be a part of its time.
     """
@@ -59,6 +62,7 @@ def write_options(memory: Ints32, options: RowOptions, roots: Ints32) -> None:
         options.beams,
         options.blank_penalties,
         options.sharpness,
+        options.blank_skips,
         *roots.T,
         options.lm_scales,
         options.lodr_scales,

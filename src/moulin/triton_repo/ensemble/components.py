@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from moulin.bundle.onnx_graph import TensorSpec
-from moulin.bundle.spec import OnnxModelSpec
+from moulin.bundle.spec import ExportedSpec, OnnxModelSpec
 from moulin.errors import BundleError
+from moulin.onnx_rewrites.ctc_head import BLANK_OUTPUT
 from moulin.triton_repo import contract
 
 Part = Literal["feature_extractor", "encoder", "decoder", "joiner", "scorer"]
@@ -49,7 +50,10 @@ class EncoderInterface:
     x: TensorSpec
     x_lens: TensorSpec
     encoder_out: TensorSpec
+    """Frames for the joiner, or where a CTC head is decoded its log-probabilities."""
     encoder_out_lens: TensorSpec
+    blank: TensorSpec | None
+    """BLANK_OUTPUT, of a transducer with a CTC head."""
 
 
 def prediction_interface(spec: OnnxModelSpec, backend: Backend) -> PredictionInterface:
@@ -67,10 +71,10 @@ def prediction_interface(spec: OnnxModelSpec, backend: Backend) -> PredictionInt
     )
 
 
-def encoder_interface(spec: OnnxModelSpec, backend: Backend) -> EncoderInterface:
+def encoder_interface(spec: ExportedSpec, backend: Backend) -> EncoderInterface:
     """Raises BundleError where `backend` cannot run the encoder."""
     encoder = spec.encoder
-    x, encoder_out = encoder.input("x", 0), encoder.output("encoder_out", 0)
+    x, encoder_out = encoder.input("x", 0), encoder.output(spec.out, 0)
     if backend == "python":
         x_lens = encoder_out_lens = x  # names and types of the graph are not used
     elif len(encoder.inputs) < 2 or len(encoder.outputs) < 2:
@@ -83,9 +87,18 @@ def encoder_interface(spec: OnnxModelSpec, backend: Backend) -> EncoderInterface
     return EncoderInterface(
         x=_declared(backend, x, "x", "float32", -1, spec.feature_dim),
         x_lens=_declared(backend, x_lens, "x_lens", "int64", 1),
-        encoder_out=_declared(backend, encoder_out, "encoder_out", "float32", -1, spec.joiner_dim),
+        encoder_out=_declared(backend, encoder_out, "encoder_out", "float32", -1, spec.frame_channels),
         encoder_out_lens=_declared(backend, encoder_out_lens, "encoder_out_lens", "int64", 1),
+        blank=blank_interface(spec, backend),
     )
+
+
+def blank_interface(spec: ExportedSpec, backend: Backend) -> TensorSpec | None:
+    """BLANK_OUTPUT as the encoder's component declares it; None where it gives none."""
+    if spec.ctc_output is None:
+        return None
+    log_probs = spec.encoder.output(spec.ctc_output, -1)
+    return TensorSpec(BLANK_OUTPUT, "float32" if backend == "python" else log_probs.dtype, (-1, 1))
 
 
 def _declared(backend: Backend, found: TensorSpec, name: str, dtype: str, *shape: int) -> TensorSpec:

@@ -9,7 +9,7 @@ from typing import Any
 from tritonclient.grpc import model_config_pb2 as pb
 
 from moulin.bundle.onnx_graph import TensorSpec
-from moulin.bundle.spec import OnnxModelSpec
+from moulin.bundle.spec import ExportedSpec, OnnxModelSpec
 from moulin.decoding.greedy import WINDOW_FRAMES
 from moulin.engine.features import model_max_sec
 from moulin.models.engine_choice import EngineChoice
@@ -21,10 +21,12 @@ from moulin.triton_repo.ensemble.components import (
     EncoderInterface,
     Part,
     PredictionInterface,
+    blank_interface,
     component_name,
     encoder_interface,
     prediction_interface,
 )
+from moulin.triton_repo.ensemble.components_spec import spec_parameters
 from moulin.triton_repo.model_config import add_contract, add_instances, add_parameters, with_facts
 from moulin.triton_repo.offline_options import OfflineOptions
 from moulin.triton_repo.service_parameter import add_service
@@ -44,17 +46,18 @@ _MAX_STEP = 16
 
 
 def ensemble_configs(
-    spec: OnnxModelSpec, options: OfflineOptions, backend: Backend, *, min_frames: int, num_profiles: int = 1
+    spec: ExportedSpec, options: OfflineOptions, backend: Backend, *, min_frames: int, num_profiles: int = 1
 ) -> dict[Part | None, Any]:
-    """The `inference.ModelConfig` messages of an offline model's parts and, under None, of the ensemble itself.
+    """The `inference.ModelConfig` messages of an offline model's parts and, under None, of the ensemble itself. Where a
+    CTC head is decoded there is neither decoder nor joiner.
 
     `min_frames` is the fewest features that the encoder runs with, `num_profiles` how many profiles its TensorRT engine
     has. Raises BundleError where `backend` cannot run the model.
     """
     options = replace(options, engine=_written(options.engine, spec, backend))
     tensors = encoder_interface(spec, backend)
-    prediction = prediction_interface(spec, backend)
     rows = options.max_batch * max(WINDOW_FRAMES, options.decoding.beam)
+    networks, called = _prediction(spec, options.model_name, backend, rows)
     return {
         None: with_facts(
             _ensemble(options, tensors, max_utterance_sec=min(model_max_sec(spec), options.max_audio_sec)),
@@ -63,12 +66,12 @@ def ensemble_configs(
         ),
         "feature_extractor": _feature_extractor(spec, options, backend, tensors, min_frames),
         "encoder": _encoder(spec, options, backend, tensors, num_profiles),
-        **_networks(options.model_name, backend, prediction, rows),
-        "scorer": _scorer(spec, options, tensors, prediction, rows),
+        **networks,
+        "scorer": _scorer(spec, options, tensors, called),
     }
 
 
-def tied_configs(spec: OnnxModelSpec, options: StreamingOptions, backend: Backend) -> dict[Part | None, Any]:
+def tied_configs(spec: ExportedSpec, options: StreamingOptions, backend: Backend) -> dict[Part | None, Any]:
     """The messages of a streaming model's parts and, under None, of the python model that ties them together.
 
     The encoder has its states packed. Triton's own ensembles would not do: they run every part once a request, and a
@@ -76,26 +79,28 @@ def tied_configs(spec: OnnxModelSpec, options: StreamingOptions, backend: Backen
     """
     assert spec.streaming is not None
     options = replace(options, engine=_written(options.engine, spec, backend), instances=1)
-    prediction = prediction_interface(spec, backend)
     max_batch = options.max_batch or _MAX_STEP
     rows = max_batch * max(WINDOW_FRAMES, options.stream.decoding.beam)
+    networks, called = _prediction(spec, options.model_name, backend, rows)
     size = packed_size(spec.streaming)
-    found_x, found_out = spec.encoder.input("x", 0), spec.encoder.output("encoder_out", 0)
+    found_x, found_out = spec.encoder.input("x", 0), spec.encoder.output(spec.out, 0)
     names = ("x", "encoder_out") if backend == "python" else (found_x.name, found_out.name)
     x, states, encoder_out, new_states = (
         TensorSpec(names[0], found_x.dtype, (spec.streaming.window_frames, spec.feature_dim)),
         TensorSpec(STATES, "float32", (size,)),
-        TensorSpec(names[1], found_out.dtype, (-1, spec.joiner_dim)),
+        TensorSpec(names[1], found_out.dtype, (-1, spec.frame_channels)),
         TensorSpec(NEW_STATES, "float32", (size,)),
     )
+    blank = blank_interface(spec, backend)
+    outputs = [encoder_out, *([blank] if blank else []), new_states]
     encoder = _model(component_name(options.model_name, "encoder"), backend, max_batch)
     for tensor in (x, states):
         _input(encoder, tensor)
-    for tensor in (encoder_out, new_states):
+    for tensor in outputs:
         _output(encoder, tensor)
     add_instances(encoder, 1, options.engine.gpu)
     if backend == "python":
-        add_parameters(encoder, {"part": "packed_encoder"})
+        add_parameters(encoder, {"part": "packed_encoder", "outputs": _names(outputs)})
         add_service(encoder, options)
     # The tying model is on the CPU, whatever the encoder runs on.
     tied = streaming_config(replace(options, engine=replace(options.engine, device="cpu")))
@@ -103,26 +108,16 @@ def tied_configs(spec: OnnxModelSpec, options: StreamingOptions, backend: Backen
     add_parameters(
         tied,
         {
-            "family": spec.family,
-            "feature_dim": str(spec.feature_dim),
-            "vocab_size": str(spec.vocab_size),
-            "context_size": str(spec.context_size),
-            "joiner_dim": str(spec.joiner_dim),
-            "window_frames": str(spec.streaming.window_frames),
-            "chunk_frames": str(spec.streaming.chunk_frames),
+            **spec_parameters(spec),
             "state_size": str(size),
-            **_network_parameters(options.model_name, "encoder", [x, states], [encoder_out, new_states], max_batch),
-            **_prediction_parameters(options.model_name, prediction, rows),
+            **_network_parameters(options.model_name, "encoder", [x, states], outputs, max_batch),
+            **called,
         },
     )
-    return {
-        None: with_facts(tied, spec, alternatives=True),
-        "encoder": encoder,
-        **_networks(options.model_name, backend, prediction, rows),
-    }
+    return {None: with_facts(tied, spec, alternatives=True), "encoder": encoder, **networks}
 
 
-def _written(engine: EngineChoice, spec: OnnxModelSpec, backend: Backend) -> EngineChoice:
+def _written(engine: EngineChoice, spec: ExportedSpec, backend: Backend) -> EngineChoice:
     """`engine` as the parts read it: in the precision of the files, or of TensorRT's plan, which lies in its model."""
     return replace(engine, plan=None, precision=engine.precision if backend == "tensorrt" else spec.precision)
 
@@ -138,13 +133,10 @@ def _ensemble(options: OfflineOptions, tensors: EncoderInterface, *, max_utteran
         {"wav": contract.WAV, "wav_lens": contract.WAV_LENS},
         {"x": "x", "x_lens": "x_lens"},
     )
-    _step(
-        config,
-        "encoder",
-        {tensors.x.name: "x", tensors.x_lens.name: "x_lens"},
-        {tensors.encoder_out.name: "encoder_out", tensors.encoder_out_lens.name: "encoder_out_lens"},
-    )
-    named_alike = ("encoder_out", "encoder_out_lens", contract.WAV_LENS, contract.OPTIONS)
+    blank = {tensors.blank.name: tensors.blank.name} if tensors.blank else {}
+    frames = {tensors.encoder_out.name: "encoder_out", tensors.encoder_out_lens.name: "encoder_out_lens", **blank}
+    _step(config, "encoder", {tensors.x.name: "x", tensors.x_lens.name: "x_lens"}, frames)
+    named_alike = ("encoder_out", "encoder_out_lens", *blank, contract.WAV_LENS, contract.OPTIONS)
     results = (contract.TRANSCRIPTS, contract.RESULT)
     inputs = {name: name for name in named_alike} | {"wav": contract.WAV}
     _step(config, "scorer", inputs, {name: name for name in results})
@@ -152,7 +144,7 @@ def _ensemble(options: OfflineOptions, tensors: EncoderInterface, *, max_utteran
 
 
 def _feature_extractor(
-    spec: OnnxModelSpec, options: OfflineOptions, backend: Backend, tensors: EncoderInterface, min_frames: int
+    spec: ExportedSpec, options: OfflineOptions, backend: Backend, tensors: EncoderInterface, min_frames: int
 ) -> Any:
     """Features are computed on the CPU, whatever runs the encoder: they cross to the GPU once and never come back."""
     config = _part(options, "feature_extractor", "python")
@@ -176,7 +168,7 @@ def _feature_extractor(
 
 
 def _encoder(
-    spec: OnnxModelSpec, options: OfflineOptions, backend: Backend, tensors: EncoderInterface, num_profiles: int
+    spec: ExportedSpec, options: OfflineOptions, backend: Backend, tensors: EncoderInterface, num_profiles: int
 ) -> Any:
     config = _part(options, "encoder", backend)
     native = backend != "python"
@@ -184,14 +176,29 @@ def _encoder(
     _input(config, tensors.x_lens, scalar=native)
     _output(config, tensors.encoder_out)
     _output(config, tensors.encoder_out_lens, scalar=native)
+    if tensors.blank:
+        _output(config, tensors.blank)
     _batching(config, options)
     add_instances(config, options.instances, options.engine.gpu)
     if backend == "tensorrt":
         # By default Triton uses the first profile only; with all profiles listed it chooses one for each batch.
         config.instance_group[0].profile.extend(map(str, range(num_profiles)))
     if not native:
-        add_parameters(config, {"joiner_dim": str(spec.joiner_dim)})
+        add_parameters(
+            config, {"channels": str(spec.frame_channels), "out": spec.out, "ctc_output": spec.ctc_output or ""}
+        )
     return config
+
+
+def _prediction(
+    spec: ExportedSpec, model_name: str, backend: Backend, max_rows: int
+) -> tuple[dict[Part | None, Any], dict[str, str]]:
+    """The messages of decoder and joiner, and the parameters by which a search calls them; neither for a CTC head."""
+    if not isinstance(spec, OnnxModelSpec):
+        return {}, {}
+    tensors = prediction_interface(spec, backend)
+    called = _prediction_parameters(model_name, tensors, max_rows)
+    return _networks(model_name, backend, tensors, max_rows), called
 
 
 def _networks(model_name: str, backend: Backend, tensors: PredictionInterface, max_rows: int) -> dict[Part | None, Any]:
@@ -213,16 +220,13 @@ def _networks(model_name: str, backend: Backend, tensors: PredictionInterface, m
     return configs
 
 
-def _scorer(
-    spec: OnnxModelSpec,
-    options: OfflineOptions,
-    tensors: EncoderInterface,
-    prediction: PredictionInterface,
-    max_rows: int,
-) -> Any:
+def _scorer(spec: ExportedSpec, options: OfflineOptions, tensors: EncoderInterface, called: Mapping[str, str]) -> Any:
+    """`called` are the parameters by which it calls decoder and joiner."""
     config = _part(options, "scorer", "python")
     _input(config, TensorSpec("encoder_out", tensors.encoder_out.dtype, tensors.encoder_out.shape), ragged=True)
     _input(config, TensorSpec("encoder_out_lens", tensors.encoder_out_lens.dtype, (1,)))
+    if tensors.blank:
+        _input(config, tensors.blank, ragged=True)
     _input(config, TensorSpec("wav", "float32", (-1,)), ragged=True, optional=True)
     _input(config, TensorSpec(contract.WAV_LENS, "int32", (1,)))
     _input(config, TensorSpec(contract.OPTIONS, _STRING, (1,)), optional=True)
@@ -230,13 +234,7 @@ def _scorer(
         _output(config, TensorSpec(name, _STRING, (1,)))
     _batching(config, options)
     add_instances(config, 1, None)
-    parameters = {
-        "context_size": str(spec.context_size),
-        "vocab_size": str(spec.vocab_size),
-        "frame_sec": f"{spec.encoder_frame_sec:g}",
-        **_prediction_parameters(options.model_name, prediction, max_rows),
-    }
-    add_parameters(config, parameters)
+    add_parameters(config, {**spec_parameters(spec), **called})
     return config
 
 
@@ -256,9 +254,13 @@ def _network_parameters(
     return {
         f"{part}_model": component_name(model_name, part),
         f"{part}_inputs": " ".join(f"{tensor.name}:{tensor.dtype}" for tensor in inputs),
-        f"{part}_outputs": " ".join(tensor.name for tensor in outputs),
+        f"{part}_outputs": _names(outputs),
         f"{part}_max_rows": str(max_rows),
     }
+
+
+def _names(tensors: Sequence[TensorSpec]) -> str:
+    return " ".join(tensor.name for tensor in tensors)
 
 
 def _part(options: OfflineOptions, part: Part, backend: Backend) -> Any:

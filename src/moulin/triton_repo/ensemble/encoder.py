@@ -1,14 +1,19 @@
-"""The component `encoder` in python: x, x_lens to encoder_out, encoder_out_lens."""
+"""The component `encoder` in python: x, x_lens to encoder_out, encoder_out_lens, and of a transducer with a CTC head
+blank_log_probs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
 
 from moulin.arrays import Floats
 from moulin.engine.encoding import BatchedEncoder
 from moulin.engine.together import answer_together
 from moulin.errors import MoulinError, OptionsError
+from moulin.onnx_rewrites.ctc_head import BLANK_OUTPUT
 from moulin.triton_repo.ensemble.part import Tensors
 
 
@@ -17,6 +22,8 @@ class EncoderPart:
     """Cuts the padding off, sorts the utterances of all requests and forms batches of its own."""
 
     encoder: BatchedEncoder
+    channels: int
+    """Those of encoder_out; one more is that of blank (`moulin.decoding.blank_skip`)."""
 
     def answer(self, requests: Sequence[Tensors]) -> list[Tensors | MoulinError]:
         checked = [_features(request) for request in requests]
@@ -33,8 +40,14 @@ class EncoderPart:
         first = 0
         for request in requests:
             rows = slice(first, first + len(request))
-            longest = int(lengths[rows].max())
-            answers.append({"encoder_out": encoder_out[rows, :longest], "encoder_out_lens": lengths[rows, None]})
+            frames = encoder_out[rows, : int(lengths[rows].max())]
+            answer: dict[str, NDArray[Any]] = {
+                "encoder_out": frames[..., : self.channels],
+                "encoder_out_lens": lengths[rows, None],
+            }
+            if frames.shape[2] > self.channels:
+                answer[BLANK_OUTPUT] = frames[..., self.channels :]
+            answers.append(answer)
             first += len(request)
         return answers
 

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from moulin.bundle.onnx_graph import read_onnx_graph
-from moulin.bundle.spec import StreamingSpec
-from moulin.bundle.tokens import TokenTable, read_tokens
+from moulin.decoding.ctc import search_ctc
+from moulin.decoding.search import search
 from moulin.engine.encoding import BatchedEncoder
 from moulin.engine.features import FeatureExtractor
-from moulin.engine.host_stepper import HostStepper
+from moulin.engine.host_stepper import CtcStepper, HostStepper
 from moulin.engine.onnxruntime.encoder import OnnxRuntimeEncoder
 from moulin.engine.onnxruntime.prediction import DECODER, JOINER, OnnxRuntimeNetwork
 from moulin.engine.stream_recognizer import StreamRecognizer
 from moulin.triton_repo.ensemble.components import MODEL_FILES
+from moulin.triton_repo.ensemble.components_spec import ComponentsSpec
 from moulin.triton_repo.ensemble.encoder import EncoderPart
 from moulin.triton_repo.ensemble.feature_extractor import FeatureExtractorPart
 from moulin.triton_repo.ensemble.network import NetworkPart
 from moulin.triton_repo.ensemble.packed_encoder import PackedEncoderPart
 from moulin.triton_repo.ensemble.part import Ask, Part
 from moulin.triton_repo.ensemble.remote_networks import RemoteNetwork, RemotePrediction
-from moulin.triton_repo.ensemble.remote_stream_runner import ComponentsSpec, RemoteStreamRunner
+from moulin.triton_repo.ensemble.remote_stream_runner import RemoteStreamEncoder, RemoteStreamRunner
 from moulin.triton_repo.ensemble.scorer import ScorerPart
 from moulin.triton_repo.offline_options import OfflineOptions
 from moulin.triton_repo.service_options import ServiceOptions
@@ -83,48 +85,48 @@ def _encoder(values: Values, version: Path) -> EncoderPart:
         device=options.engine.device,
         threads=threads,
         workers=max(1, threads // options.instances),
+        ctc_output=values["ctc_output"] or None,
+        out=values["out"],
     )
-    return EncoderPart(BatchedEncoder(runner, joiner_dim=int(values["joiner_dim"])))
+    channels = int(values["channels"])
+    return EncoderPart(BatchedEncoder(runner, channels=channels + bool(values["ctc_output"])), channels)
 
 
 def _scorer(values: Values, version: Path, ask: Ask) -> ScorerPart:
-    tokens = read_tokens(version / "tokens.txt", int(values["vocab_size"]))
+    spec = ComponentsSpec.read(values, version / "tokens.txt")
     options = read_service(OfflineOptions, values, "the part scorer")
-    prediction = _prediction(values, tokens, ask)
-    return ScorerPart(prediction, tokens, float(values["frame_sec"]), options.decoding)
+    searching = (
+        partial(search_ctc, skipped_ids=spec.tokens.skipped_ids)
+        if spec.head == "ctc"
+        else partial(search, _prediction(values, spec, ask), joiner_dim=spec.joiner_dim)
+    )
+    return ScorerPart(spec, searching, options.decoding)
 
 
 def open_tied_streams(parameters: ShimParameters[StreamingOptions], ask: Ask, *, capacity: int) -> StreamRecognizer:
     """The streaming recognizer whose networks are other models, called by `ask`. Raises BundleError."""
-    values, tokens_file = parameters.values, parameters.version / "tokens.txt"
-    tokens = read_tokens(tokens_file, int(values["vocab_size"]))
-    spec = ComponentsSpec(
-        family=values["family"],
-        tokens=tokens,
-        feature_dim=int(values["feature_dim"]),
-        vocab_size=int(values["vocab_size"]),
-        context_size=int(values["context_size"]),
-        joiner_dim=int(values["joiner_dim"]),
-        streaming=StreamingSpec(int(values["window_frames"]), int(values["chunk_frames"]), ()),
-        tokens_file=tokens_file,
-    )
-    runner = RemoteStreamRunner(
-        _prediction(values, tokens, ask),
+    values = parameters.values
+    spec = ComponentsSpec.read(values, parameters.version / "tokens.txt")
+    encoder = RemoteStreamEncoder(
         RemoteNetwork.read("encoder", values, ask),
         state_size=int(values["state_size"]),
         feature_dim=spec.feature_dim,
         capacity=capacity,
     )
-    stepper = HostStepper(spec, runner)
+    stepper = (
+        CtcStepper(spec, encoder)
+        if spec.head == "ctc"
+        else HostStepper(spec, RemoteStreamRunner(encoder, _prediction(values, spec, ask)))
+    )
     return StreamRecognizer(spec, stepper, options=parameters.options.stream, fast_beam_search=True)
 
 
-def _prediction(values: Values, tokens: TokenTable, ask: Ask) -> RemotePrediction:
+def _prediction(values: Values, spec: ComponentsSpec, ask: Ask) -> RemotePrediction:
     return RemotePrediction(
         RemoteNetwork.read("decoder", values, ask),
         RemoteNetwork.read("joiner", values, ask),
-        int(values["context_size"]),
-        tokens.skipped_ids,
+        spec.context_size,
+        spec.tokens.skipped_ids,
     )
 
 
@@ -132,6 +134,7 @@ def _packed_encoder(values: Values, version: Path) -> PackedEncoderPart:
     options = read_service(StreamingOptions, values, "the part packed_encoder")
     return PackedEncoderPart(
         read_onnx_graph(version / MODEL_FILES["python"]),
+        values["outputs"].split(" "),
         precision=options.engine.precision or "fp32",
         device=options.engine.device,
         threads=_threads(options),

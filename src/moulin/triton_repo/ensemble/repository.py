@@ -3,7 +3,7 @@
 DIR/transducer/             config.pbtxt and an empty version: Triton runs it without code
 DIR/feature_extractor/1/    model.py
 DIR/encoder/1/              model.onnx, and model.py where python runs it; model.plan for TensorRT
-DIR/decoder/1/, joiner/1/   the same
+DIR/decoder/1/, joiner/1/   the same; not where a CTC head is decoded
 DIR/scorer/1/               model.py, tokens.txt
 """
 
@@ -17,16 +17,18 @@ from typing import Any
 import onnx
 
 from moulin.bundle.onnx_graph import OnnxGraph
-from moulin.bundle.spec import ModelSpec, OnnxModelSpec
+from moulin.bundle.spec import ExportedSpec, ModelSpec, OnnxModelSpec
 from moulin.bundle.tokens import tokens_text
+from moulin.engine.blank_skip import check_blank_skip
 from moulin.engine.lm_scales import check_scales
 from moulin.engine.no_hotwords import no_hotwords
 from moulin.engine.onnxruntime.encoder import OnnxRuntimeEncoder
 from moulin.errors import BundleError, OptionsError
 from moulin.models.engines import choose_engine
+from moulin.onnx_rewrites.ctc_head import has_other_outputs, keep_searched_outputs
 from moulin.onnx_rewrites.packed_states import pack_states
 from moulin.tensorrt_engine.plan_file import facts_file, num_profiles
-from moulin.triton_repo.ensemble.components import MODEL_FILES, PARTS, Backend, Part, component_name, encoder_interface
+from moulin.triton_repo.ensemble.components import MODEL_FILES, Backend, Part, component_name, encoder_interface
 from moulin.triton_repo.ensemble.config import ensemble_configs, tied_configs
 from moulin.triton_repo.model_folder import new_model, place_file, write_config, write_shim
 from moulin.triton_repo.offline_options import OfflineOptions
@@ -49,13 +51,17 @@ def build_offline_ensemble(
     min_frames = _min_frames(spec, backend)
     configs = ensemble_configs(spec, options, backend, min_frames=min_frames, num_profiles=profiles)
     with _new_models(spec, to, options.model_name, configs, link=link) as folders:
-        for part in PARTS:
-            if part == "encoder" and backend == "tensorrt":
-                _write_plan(options.engine.plan, folders[part], link=link)
-            else:
-                _write_component(spec, folders[part], part, link=link)
-            if configs[part].backend == "python":
-                write_shim(folders[part], "ensemble.component_shim")
+        if backend == "tensorrt":
+            _write_plan(options.engine.plan, folders["encoder"], link=link)
+        elif backend == "onnxruntime" and has_other_outputs(spec):
+            model = onnx.load(spec.encoder.file)
+            keep_searched_outputs(model, spec)
+            _write_graph(model, folders["encoder"])
+        else:
+            _place_graph(spec.encoder, folders["encoder"], link=link)
+        _place_prediction(spec, folders, link=link)
+        _place_tokens(spec, folders["scorer"] / "1" / "tokens.txt", link=link)
+        _write_shims(configs, folders)
     return to / options.model_name
 
 
@@ -77,38 +83,25 @@ def build_tied_streams(
         if backend == "tensorrt":
             _write_plan(options.engine.plan, folders["encoder"], link=link)
         else:
-            packed = pack_states(onnx.load(spec.encoder.file), spec.streaming)
-            file = folders["encoder"] / "1" / MODEL_FILES["onnxruntime"]
-            onnx.save(packed, file, save_as_external_data=packed.ByteSize() > 2**30, location="model.data")
-        _write_component(spec, folders["decoder"], "decoder", link=link)
-        _write_component(spec, folders["joiner"], "joiner", link=link)
-        networks: tuple[Part, ...] = ("encoder", "decoder", "joiner")
-        for part in networks:
-            if configs[part].backend == "python":
-                write_shim(folders[part], "ensemble.component_shim")
+            model = onnx.load(spec.encoder.file)
+            keep_searched_outputs(model, spec)
+            _write_graph(pack_states(model, spec.streaming), folders["encoder"])
+        _place_prediction(spec, folders, link=link)
+        _write_shims(configs, folders)
         _place_tokens(spec, folders[None] / "1" / "tokens.txt", link=link)
         write_shim(folders[None], "ensemble.streaming_shim")
     return to / options.model_name
 
 
-def _checked(spec: ModelSpec, options: OfflineOptions | StreamingOptions, backend: Backend) -> OnnxModelSpec:
-    if spec.head == "ctc":
-        raise OptionsError(
-            "The layout ensemble has sherpa's parts of a transducer, and a CTC head is to be decoded",
-            hint="leave out --layout",
-        )
-    if not isinstance(spec, OnnxModelSpec):
+def _checked(spec: ModelSpec, options: OfflineOptions | StreamingOptions, backend: Backend) -> ExportedSpec:
+    if not isinstance(spec, ExportedSpec):
         raise OptionsError(
             f"The layout ensemble takes ONNX files, and {spec.file} is a checkpoint",
             hint="`moulin export` writes ONNX files of it; or leave out --layout",
         )
-    if options.decoding.blank_skip is not None:
-        raise OptionsError(
-            "Blank frames are not skipped in the layout ensemble, whose encoder has sherpa's tensors alone",
-            hint="leave out --layout, or --blank-skip",
-        )
+    check_blank_skip(spec, options.decoding)
     if options.hotwords is not None or options.decoding.hotwords:
-        raise no_hotwords()
+        raise no_hotwords(ctc=spec.head == "ctc")
     if options.lm.lm is not None:
         raise OptionsError("The layout ensemble uses no language model", hint="leave out --layout, or --lm")
     check_scales(options.decoding, None)
@@ -133,7 +126,7 @@ def _checked(spec: ModelSpec, options: OfflineOptions | StreamingOptions, backen
 
 @contextmanager
 def _new_models(
-    spec: OnnxModelSpec, to: Path, name: str, configs: Mapping[Part | None, Any], *, link: bool
+    spec: ExportedSpec, to: Path, name: str, configs: Mapping[Part | None, Any], *, link: bool
 ) -> Iterator[dict[Part | None, Path]]:
     """Folders of the components and, under None, of the model that ties them together, each with its config.
 
@@ -150,12 +143,12 @@ def _new_models(
         yield found
 
 
-def _min_frames(spec: OnnxModelSpec, backend: Backend) -> int:
+def _min_frames(spec: ExportedSpec, backend: Backend) -> int:
     """The fewest features that the encoder runs with, for Triton's own backends; the one in python finds it itself."""
     if backend == "python":
         return 0
     return OnnxRuntimeEncoder(
-        spec.encoder, feature_dim=spec.feature_dim, precision=spec.precision, threads=1
+        spec.encoder, feature_dim=spec.feature_dim, precision=spec.precision, threads=1, out=spec.out
     ).min_frames
 
 
@@ -167,21 +160,35 @@ def _write_plan(plan: Path | None, model_dir: Path, *, link: bool) -> None:
     place_file(facts_file(plan), facts_file(to), link=link)
 
 
-def _write_component(spec: OnnxModelSpec, model_dir: Path, part: Part, *, link: bool) -> None:
-    """Write the files of a component, but for its config and code."""
-    graphs: dict[Part, OnnxGraph] = {"encoder": spec.encoder, "decoder": spec.decoder, "joiner": spec.joiner}
+def _write_graph(model: onnx.ModelProto, model_dir: Path) -> None:
+    file = model_dir / "1" / MODEL_FILES["onnxruntime"]
+    onnx.save(model, file, save_as_external_data=model.ByteSize() > 2**30, location="model.data")
+
+
+def _place_graph(graph: OnnxGraph, model_dir: Path, *, link: bool) -> None:
     version = model_dir / "1"
-    if part in graphs:
-        place_file(graphs[part].file, version / MODEL_FILES["onnxruntime"], link=link)
-        for file in graphs[part].external_files:
-            place_file(file, version / file.name, link=link)
-    if part == "scorer":
-        _place_tokens(spec, version / "tokens.txt", link=link)
+    place_file(graph.file, version / MODEL_FILES["onnxruntime"], link=link)
+    for file in graph.external_files:
+        place_file(file, version / file.name, link=link)
 
 
-def _place_tokens(spec: OnnxModelSpec, to: Path, *, link: bool) -> None:
+def _place_prediction(spec: ExportedSpec, folders: Mapping[Part | None, Path], *, link: bool) -> None:
+    """Place decoder and joiner, which a CTC head has not."""
+    if isinstance(spec, OnnxModelSpec):
+        _place_graph(spec.decoder, folders["decoder"], link=link)
+        _place_graph(spec.joiner, folders["joiner"], link=link)
+
+
+def _write_shims(configs: Mapping[Part | None, Any], folders: Mapping[Part | None, Path]) -> None:
+    """Write the code of the components in python."""
+    for part, config in configs.items():
+        if part is not None and config.backend == "python":
+            write_shim(folders[part], "ensemble.component_shim")
+
+
+def _place_tokens(spec: ExportedSpec, to: Path, *, link: bool) -> None:
     """Place the model's tokens.txt, which is written where the model has a bpe.model instead."""
-    if spec.files.tokens.suffix == ".model":
+    if spec.tokens_file.suffix == ".model":
         to.write_text(tokens_text(spec.tokens), encoding="utf-8")
     else:
-        place_file(spec.files.tokens, to, link=link)
+        place_file(spec.tokens_file, to, link=link)

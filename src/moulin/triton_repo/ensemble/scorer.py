@@ -1,12 +1,14 @@
 """The component `scorer`: encoder_out, encoder_out_lens, wav, WAV_LENS, OPTIONS to TRANSCRIPTS, RESULT.
 
-`wav` is for the times of words alone, and may be left out. It is not called WAV, by which clients know a model that
-transcribes.
+Of a transducer with a CTC head blank_log_probs too; where the head itself is decoded, its log-probabilities are
+encoder_out. `wav` is for the times of words alone, and may be left out. It is not called WAV, by which clients know a
+model that transcribes.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,19 +17,19 @@ import numpy as np
 from moulin.arrays import Floats, Ints
 from moulin.audio.loudness import loudness
 from moulin.audio.waveform import SAMPLE_RATE
-from moulin.bundle.tokens import TokenTable
-from moulin.decoding.network import PredictionNetwork
+from moulin.bundle.spec import ModelSpec
+from moulin.decoding.blank_skip import with_blank
+from moulin.decoding.found import Hypothesis
 from moulin.decoding.options import DecodingOptions
 from moulin.decoding.row_options import RowOptions
-from moulin.decoding.search import search
-from moulin.engine.asked_for import check_no_bias
-from moulin.engine.lm_scales import check_scales
-from moulin.engine.nbest import check_nbest
-from moulin.engine.no_hotwords import no_hotwords
+from moulin.engine.asked_for import Abilities, graphs_asked_for
+from moulin.engine.host_pipeline import Search
+from moulin.engine.precision_error import precision_error
 from moulin.engine.spelling import spell
 from moulin.engine.together import answer_together
 from moulin.engine.word_times import Sound
 from moulin.errors import MoulinError, OptionsError
+from moulin.onnx_rewrites.ctc_head import BLANK_OUTPUT
 from moulin.transcript import Transcript
 from moulin.triton_repo import contract
 from moulin.triton_repo.ensemble.part import Tensors
@@ -47,10 +49,8 @@ class _Request:
 class ScorerPart:
     """Searches the utterances of all requests together. Padding, and utterances without samples, are never decoded."""
 
-    network: PredictionNetwork
-    tokens: TokenTable
-    frame_sec: float
-    """Seconds from one encoder frame to the next."""
+    spec: ModelSpec
+    search: Search
     options: DecodingOptions
     """Options for requests without their own."""
 
@@ -76,13 +76,11 @@ class ScorerPart:
         try:
             options = read_options(None if given is None else given.ravel().tolist(), len(samples), self.options)
             for chosen in options:
-                check_no_bias(chosen)
-                check_nbest(chosen)
-                check_scales(chosen, None)
+                graphs_asked_for(self.spec, chosen, Abilities(fast_beam_search=True))
         except OptionsError as error:
             return error
-        if any(chosen.hotwords for chosen in options):
-            return no_hotwords()
+        if BLANK_OUTPUT in request:
+            encoder_out = with_blank(encoder_out, request[BLANK_OUTPUT])
         return _Request(
             encoder_out.astype(np.float32, copy=False),
             np.where(samples > 0, lengths, 0).astype(np.int64),
@@ -94,11 +92,11 @@ class ScorerPart:
     def _sounds(self, request: Tensors, lengths: Ints) -> list[Sound]:
         if (waveforms := request.get("wav")) is None:
             return [Sound()] * len(lengths)
-        frame = round(self.frame_sec * SAMPLE_RATE)
+        frame = round(self.spec.encoder_frame_sec * SAMPLE_RATE)
         rows = zip(waveforms, lengths.tolist(), strict=True)
         return [Sound(loudness(waveform[:length], frame).tobytes()) for waveform, length in rows]
 
-    def _score(self, requests: Sequence[_Request]) -> list[list[Transcript]]:
+    def _score(self, requests: Sequence[_Request]) -> list[list[Transcript] | MoulinError]:
         longest = max(request.encoder_out.shape[1] for request in requests)
         encoder_out = np.concatenate(
             [
@@ -108,23 +106,24 @@ class ScorerPart:
         )
         lengths = np.concatenate([request.lengths for request in requests])
         options = RowOptions.of([options for request in requests for options in request.options])
-        found = search(self.network, encoder_out, lengths, options)
+        found = self.search(encoder_out, lengths, options)
         hypotheses = iter(found.hypotheses(options.wants_others))
+        return [self._spelled(request, [next(hypotheses) for _ in request.options]) for request in requests]
+
+    def _spelled(self, request: _Request, found: Sequence[Hypothesis]) -> list[Transcript] | MoulinError:
+        if not all(math.isfinite(hypothesis.score) for hypothesis in found):
+            return precision_error(self.spec, "Expected numbers from the encoder")
+        rows = zip(found, request.durations_sec, request.sounds, request.options, strict=True)
         return [
-            [
-                spell(
-                    self.tokens,
-                    next(hypotheses),
-                    frame_sec=self.frame_sec,
-                    duration_sec=duration_sec,
-                    sound=sound,
-                    nbest=chosen.nbest,
-                )
-                for duration_sec, sound, chosen in zip(
-                    request.durations_sec, request.sounds, request.options, strict=True
-                )
-            ]
-            for request in requests
+            spell(
+                self.spec.tokens,
+                hypothesis,
+                frame_sec=self.spec.encoder_frame_sec,
+                duration_sec=duration_sec,
+                sound=sound,
+                nbest=chosen.nbest,
+            )
+            for hypothesis, duration_sec, sound, chosen in rows
         ]
 
 
