@@ -242,6 +242,7 @@ def metrics() -> Iterator[str]:
     from moulin.gateway.metrics import Metrics
     from moulin.gateway.state_metrics import StateMetrics
     from moulin.gateway.supervision import Supervision
+    from moulin.triton_repo.offline_metrics import COUNTERS
     from moulin.triton_repo.streaming_metrics import _COUNTERS, _GAUGES, _LATENCY, _LATENCY_TEXT
 
     head = ("", "| metric | kind | labels | |", "|---|---|---|---|")
@@ -261,6 +262,11 @@ def metrics() -> Iterator[str]:
         for name, text in names.items():
             yield _metric(name.removesuffix("_total"), kind, ("model", "version", "instance"), text)
     yield _metric(_LATENCY, "histogram", ("model", "version", "instance"), _LATENCY_TEXT)
+    yield ""
+    yield "## Of a model of whole recordings on a CPU, on Triton's metrics port"
+    yield from head
+    for name, text in COUNTERS.items():
+        yield _metric(name.removesuffix("_total"), "counter", ("model", "version", "instance"), text)
     yield ""
     yield (
         "Beside them stand [Triton's own](https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/"

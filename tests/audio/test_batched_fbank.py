@@ -5,8 +5,9 @@ import pytest
 
 from moulin.arrays import Floats
 from moulin.audio.batched_fbank import BatchedFbank
+from moulin.audio.batched_fbank import frames_of as frames_of_audio
 from moulin.audio.decode import read_audio
-from moulin.audio.fbank import FbankOptions
+from moulin.audio.fbank import Fbank, FbankOptions
 from moulin.errors import OptionsError
 from moulin.evaluate.manifest import demo_clips
 
@@ -50,6 +51,23 @@ def test_speech_is_near_to_kaldis_definition() -> None:
 def test_noise_is_that_of_the_library_for_all_options(options: FbankOptions) -> None:
     frames = noise(50, options.frame_length_samples)
     np.testing.assert_allclose(BatchedFbank(options)(frames), features_of(frames, options), atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        FbankOptions(),
+        FbankOptions(frame_length_ms=32.0),
+        FbankOptions(num_mel_bins=40, sample_rate=8000, high_freq=-200.0),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("length", [0, 1, 79, 80, 81, 119, 120, 159, 160, 239, 240, 399, 400, 401, 1000, 16_001])
+def test_frames_of_whole_audio_are_those_of_the_library(length: int, options: FbankOptions) -> None:
+    """Its ends are mirrored, several times where it is short; what repeats has filters without energy."""
+    audio = 0.1 * np.random.default_rng(length).standard_normal(length, dtype=np.float32)
+    features = BatchedFbank(options)(frames_of_audio(audio, options))
+    np.testing.assert_allclose(features, Fbank(options)(audio), atol=5e-3, rtol=0)
 
 
 def test_an_offset_is_removed() -> None:

@@ -30,6 +30,7 @@ from moulin.errors import MoulinError
 from moulin.streaming.options import StreamOptions
 from tests.bundles import BUNDLES, MORE_OFFLINE, MORE_STREAMING, OFFLINE, STREAMING
 
+from .library_features import on_library_features
 from .test_stream_parity import counted_as_sherpa_does, silence_for, streaming_spec
 
 DIGITS = {
@@ -139,6 +140,8 @@ def test_recordings(name: str, tmp_path: Path, clips: list[Floats], noises: list
     # In int8, as the demo is, another form of the file rounds otherwise.
     runner = OnnxRuntimeRunner(spec, threads=1, rewrite=name != "demo")
     pipeline = HostPipeline(spec, runner, tail_padding_sec=0.0)
+    if name == "demo":
+        on_library_features(pipeline)
     graphs = HotwordGraphs(spec.tokens.spell)
     recordings = clips[:3] if name == "demo" else [*clips[:2], *noises[:2]]
     usual = _ours(pipeline, recordings, DecodingOptions("modified_beam_search"))

@@ -30,6 +30,7 @@ from moulin.models.language_model_files import LanguageModelFiles
 from tests.openfst import write_bigram_fst
 from tests.rnn_lm import export_of_texts, export_with_states, trained
 
+from .library_features import on_library_features
 from .test_hotwords_against_sherpa_onnx import _ours, _padded, _streams, same, sherpa_with_beam, spelt
 
 SYMBOLS = load_bundle(DEMO_MODEL).tokens.symbols
@@ -120,7 +121,7 @@ def test_recordings_are_rescored(
     fusion = opened(spec, files.of_texts, files.lodr if lodr_scale else None)
     assert isinstance(fusion, Rescoring)
     runner = OnnxRuntimeRunner(spec, threads=1, rewrite=False)  # as sherpa-onnx runs the file
-    pipeline = HostPipeline(spec, runner, tail_padding_sec=0.0, fusion=fusion)
+    pipeline = on_library_features(HostPipeline(spec, runner, tail_padding_sec=0.0, fusion=fusion))
     judge = judged(spec, files.of_texts, scale, beam, *([files.fst, -lodr_scale / scale] if lodr_scale else []))
     usual = DecodingOptions("modified_beam_search", beam)
     weighed = usual.updated({"lm_scale": scale, "lodr_scale": lodr_scale})

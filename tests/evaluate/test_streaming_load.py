@@ -214,3 +214,6 @@ def test_cpu_time_is_divided_among_server_generator_and_others() -> None:
     assert measurement.usage.server_cpu_sec == 1.0
     assert measurement.others_cpu_sec == pytest.approx(1.0 - measurement.generator_cpu_sec)
     assert measurement.figures().latency_ms.p95 == 10.0
+    assert measurement.figures().cpu_ms_of_second == pytest.approx(
+        100.0
+    )  # one core second in ten seconds of one stream

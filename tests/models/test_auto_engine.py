@@ -24,8 +24,9 @@ from tests.bundles import BUNDLES
 
 OLD = Processor("old", frozenset({"avx2"}))
 NEW = Processor("new", frozenset({"avx2", "avx512f", "avx512_bf16"}))
+AMX = Processor("tiles", NEW.flags | {"amx_bf16", "amx_int8"})
 ORT, ORT8 = Way("onnxruntime", "fp32"), Way("onnxruntime", "int8")
-EXACT, BRAIN = Way("openvino", "fp32"), Way("openvino", "bf16")
+EXACT, BRAIN, BRAIN8 = (Way("openvino", precision) for precision in ("fp32", "bf16", "int8"))
 MODEL = BUNDLES / "zipformer2-offline"
 
 
@@ -41,7 +42,8 @@ def test_ways(spec: OnnxModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     coarse = load_bundle(MODEL, precision="int8")
     assert ways(spec, OLD) == [ORT, EXACT]
     assert ways(spec, NEW) == [ORT, EXACT, BRAIN]
-    assert ways(coarse, NEW) == [ORT8]
+    assert ways(coarse, OLD) == [ORT8]
+    assert ways(coarse, NEW) == [ORT8, BRAIN8]
     monkeypatch.setattr(auto_engine, "find_spec", lambda _name: None)
     assert ways(spec, NEW) == [ORT]
     assert fastest(spec, processor=NEW) == (ORT, "by the table")
@@ -51,7 +53,9 @@ def test_by_the_table(spec: OnnxModelSpec) -> None:
     assert fastest(spec, processor=OLD)[0] == ORT
     assert fastest(spec, processor=NEW)[0] == BRAIN
     assert fastest(spec, "fp32", NEW)[0] == ORT
-    assert fastest(load_bundle(MODEL, precision="int8"), processor=NEW)[0] == ORT8
+    coarse = load_bundle(MODEL, precision="int8")
+    assert fastest(coarse, processor=NEW)[0] == ORT8
+    assert fastest(coarse, processor=AMX)[0] == BRAIN8
     for row in auto_engine.TABLE:
         assert row.way.engine != "onnxruntime"
         assert row.mode in ("offline", "streaming")
@@ -95,6 +99,10 @@ def test_settled(spec: OnnxModelSpec, caplog: pytest.LogCaptureFixture, monkeypa
     ]
     assert settled(spec, replace(auto, precision="fp32"))[1].kind == "onnxruntime"
     assert load_for_engine(MODEL, replace(auto, precision="int8"), "offline")[1].kind == "onnxruntime"
+    monkeypatch.setattr(auto_engine, "this_processor", lambda: AMX)
+    coarse, chosen = load_for_engine(MODEL, replace(auto, precision="int8"), "offline")
+    assert (coarse.precision, chosen.kind, chosen.precision) == ("int8", "openvino", "int8")
+    assert chosen.file_precision == "int8"
     monkeypatch.setattr(auto_engine, "this_processor", lambda: OLD)
     assert settled(spec, auto)[1].kind == "onnxruntime"
     with pytest.raises(OptionsError, match="not in bf16"):

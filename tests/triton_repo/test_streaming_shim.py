@@ -25,7 +25,7 @@ from moulin.triton_repo.streaming_options import StreamingOptions
 from moulin.triton_repo.streaming_service import StreamReply
 
 _SHIM = "moulin.triton_repo.streaming_shim"
-_NEEDS_TRITON = (_SHIM, "moulin.triton_repo.streaming_metrics")
+_NEEDS_TRITON = (_SHIM, "moulin.triton_repo.streaming_metrics", "moulin.triton_repo.published")
 
 
 class _TritonError:

@@ -1,4 +1,4 @@
-"""Fbank of frames from any number of streams at once, as two matrix products.
+"""Fbank of frames from any number of streams or recordings at once, as two matrix products.
 
 The operations on a frame's samples before the power spectrum (DC removal, pre-emphasis, window, Fourier transform) are
 linear, so one matrix multiplication does them all; the mel filters are a second:
@@ -13,6 +13,7 @@ double precision (kaldi-native-fbank: 0.002); the largest errors are in filters 
 from __future__ import annotations
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from moulin.arrays import Doubles, Floats
 from moulin.audio.fbank import FbankOptions
@@ -49,6 +50,20 @@ class BatchedFbank:
         energies: Floats = np.square(frames @ self.spectrum) @ self.mel
         features: Floats = np.log(np.maximum(energies, np.float32(EPSILON)))
         return features
+
+
+def frames_of(samples: Floats, options: FbankOptions) -> Floats:
+    """The frames of whole audio [N], as `Fbank` cuts them: float32 [(N + 80) // 160, 400] with Icefall's options, a
+    view of a copy of the samples. Kaldi mirrors the audio for frames that extend beyond an end."""
+    length, shift = options.frame_length_samples, options.frame_shift_samples
+    count = (len(samples) + shift // 2) // shift
+    if not count:
+        return np.zeros((0, length), np.float32)
+    before = (length - shift) // 2
+    behind = max(0, (count - 1) * shift + length - before - len(samples))
+    mirrored = np.pad(samples, (before, behind), mode="symmetric")
+    frames: Floats = sliding_window_view(mirrored, length)[::shift][:count]
+    return frames
 
 
 def povey_window(length: int) -> Doubles:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from moulin.evaluate.targets.target import ServerSettings
 
 _BATCH_TARGETS = "moulin,moulin-triton,sherpa-onnx-batch1,sherpa-onnx-batch4,sherpa-onnx-batch16,sherpa-onnx-threads"
-_REQUEST_TARGETS = "moulin-triton-grpc,sherpa-onnx"
+_REQUEST_TARGETS = "moulin-triton-grpc,sherpa-onnx,sherpa-onnx-server"
 
 
 @dataclass(frozen=True, slots=True)

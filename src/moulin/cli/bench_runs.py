@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 HEADER = (
     f"{'target':20}    load     p50     p95     p99     max  final p95  failed     WER  cores: server generator others"
+    "  CPU ms a second of audio"
 )
 
 
@@ -24,9 +25,11 @@ def row(run: Measurement) -> str:
     latencies = "".join(f"{run.latency.percentile(percent):8.1f}" for percent in (50, 95, 99, 100))
     server = "n/a" if run.usage.server_cpu_sec is None else f"{run.usage.server_cpu_sec / run.seconds:.2f}"
     cores = f"{server:>15}{run.generator_cpu_sec / run.seconds:10.2f}{run.others_cpu_sec / run.seconds:7.2f}"
+    used = run.figures(brief=True).cpu_ms_of_second
+    cpu = "n/a" if used is None else f"{used:.1f}"
     return (
         f"{run.target:20} {run.load:7g}{latencies}{run.final.percentile(95):11.1f}{len(run.failures):8}"
-        f"{run.word_errors.rate:8.2%}{cores}{'  disturbed' if run.disturbed else ''}"
+        f"{run.word_errors.rate:8.2%}{cores}{cpu:>26}{'  disturbed' if run.disturbed else ''}"
     )
 
 

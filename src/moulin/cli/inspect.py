@@ -181,7 +181,7 @@ def _on_cpu(spec: OnnxModelSpec) -> str:
 
     from moulin.models.auto_engine import ways
 
-    absent = spec.precision == "fp32" and find_spec("openvino") is None
+    absent = spec.precision in ("fp32", "int8") and find_spec("openvino") is None
     return ", ".join(map(str, ways(spec))) + ("; openvino, which would too, is not installed" if absent else "")
 
 

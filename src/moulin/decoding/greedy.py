@@ -10,7 +10,7 @@ import numpy as np
 from moulin.arrays import Floats, Ints
 from moulin.decoding.beams import Beams
 from moulin.decoding.found import Found
-from moulin.decoding.network import PredictionNetwork, is_emitted, log_softmax
+from moulin.decoding.network import PredictionNetwork, is_emitted, log_softmax, scaled
 from moulin.decoding.row_options import RowOptions
 
 WINDOW_FRAMES = 8
@@ -28,6 +28,8 @@ def advance_greedy(
     that one (label looping, arXiv 2406.06220, with a window). The loop runs once a token or window instead of once a
     frame.
     """
+    if len(beams.scores) == 1:
+        return _advance_one(network, beams, encoder_out[0, : int(encoder_out_lens[0])], options, encoder_out.shape[1])
     found = Found.nothing(len(beams.scores), 1, encoder_out.shape[1])
     counts, score = found.counts[:, 0], beams.scores[:, 0]
     context, decoder_out = beams.contexts[:, 0], beams.decoder_out[:, 0]
@@ -67,4 +69,39 @@ def advance_greedy(
         decoder_out[winners] = network.decoder(context[winners])
 
     found.scores[:, 0] = score
+    return found
+
+
+def _advance_one(
+    network: PredictionNetwork, beams: Beams, encoder_out: Floats, options: RowOptions, max_frames: int
+) -> Found:
+    """`advance_greedy` of one row, encoder_out [T, joiner_dim]: there most of the time goes into calls of numpy for few
+    numbers, and this makes a third of them. `max_frames` is the size of what is found."""
+    found, skipped = Found.nothing(1, 1, max_frames), frozenset(network.skipped_ids)
+    as_they_are = options.blank_penalties[0] == 0 and options.sharpness[0] == 1
+    decoder_out = np.repeat(beams.decoder_out[:, 0], WINDOW_FRAMES, axis=0)
+    frame = count = 0
+    score = float(beams.scores[0, 0])
+    while frame < len(encoder_out):
+        window = encoder_out[frame : frame + WINDOW_FRAMES]
+        logits = network.joiner(window, decoder_out[: len(window)])
+        if not as_they_are:
+            logits = scaled(logits, options.blank_penalties, options.sharpness)
+        tokens = logits.argmax(axis=-1).tolist()
+        emitted = next((at for at, token in enumerate(tokens) if token not in skipped), None)
+        read = logits[: len(tokens) if emitted is None else emitted + 1]
+        # A log-softmax of the greatest logits alone.
+        log_probs = -np.log(np.exp(read - read.max(axis=-1, keepdims=True)).sum(axis=-1))
+        score += float(log_probs.sum(dtype=np.float64))
+        if emitted is not None:
+            place = (0, 0, count)
+            found.tokens[place], found.frames[place] = tokens[emitted], frame + emitted
+            found.log_probs[place] = log_probs[-1]
+            count += 1
+            beams.contexts[0, 0] = [*beams.contexts[0, 0, 1:], tokens[emitted]]
+            decoder_out[:] = network.decoder(beams.contexts[:, 0])
+        frame += len(read)
+    beams.scores[0, 0] = found.scores[0, 0] = score
+    beams.decoder_out[0, 0] = decoder_out[0]
+    found.counts[0, 0] = count
     return found

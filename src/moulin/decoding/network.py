@@ -41,16 +41,19 @@ def is_emitted(tokens: Ints, skipped_ids: tuple[int, ...]) -> Bools:
 
 
 def log_softmax(logits: Floats, blank_penalties: Floats, sharpness: Floats) -> Floats:
-    """Log-probabilities of `logits` [N, vocab_size], float32 of the same shape.
+    """Log-probabilities of `logits` [N, vocab_size], `scaled`: float32 of the same shape."""
+    logits = scaled(logits, blank_penalties, sharpness)
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    log_probs: Floats = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return log_probs
 
-    Row i is normalised after `blank_penalties[i]` has been subtracted from the logit of blank and all logits have been
-    multiplied by `sharpness[i]`, which is 1 / temperature.
-    """
+
+def scaled(logits: Floats, blank_penalties: Floats, sharpness: Floats) -> Floats:
+    """`logits` [N, vocab_size], in row i `blank_penalties[i]` less for blank, and then multiplied by `sharpness[i]`,
+    which is 1 / temperature. Both may have a single item, for all rows."""
     if blank_penalties.any():
         logits = logits.copy()
         logits[:, 0] -= blank_penalties
     if (sharpness != 1).any():
         logits = logits * sharpness[:, None]
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    log_probs: Floats = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return log_probs
+    return logits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -22,6 +23,8 @@ class BatchedEncoder:
         self._runner = runner
         self._channels = channels
         self._workers = ThreadPoolExecutor(runner.num_workers, thread_name_prefix="moulin-encoder")
+        self._lock = threading.Lock()
+        self._under_way = 0  # batches, those that wait for a worker included
 
     def __call__(self, features: Sequence[Floats]) -> tuple[Floats, Ints]:
         """Features float32 [T, feature_dim] of N utterances to encoder_out float32 [N, T', channels], padded with
@@ -31,13 +34,19 @@ class BatchedEncoder:
             max_batch_frames=self._runner.max_batch_frames,
             num_workers=self._runner.num_workers,
         )
-        alone = len(batches) == 1
+        with self._lock:
+            self._under_way += len(batches)
+            alone = self._under_way == 1
 
         def encode(batch: Sequence[int]) -> tuple[Floats, Ints]:
             x, x_lens = pad_features([features[position] for position in batch], MIN_FRAMES)
             return self._runner.encoder(x, x_lens, alone=alone)
 
-        outputs = list(self._workers.map(encode, batches))
+        try:
+            outputs = list(self._workers.map(encode, batches))
+        finally:
+            with self._lock:
+                self._under_way -= len(batches)
         encoder_out_lens = np.zeros(len(features), dtype=np.int64)
         longest = max((out.shape[1] for out, _ in outputs), default=0)
         channels = outputs[0][0].shape[-1] if outputs else self._channels

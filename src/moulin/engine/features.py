@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from moulin.arrays import Floats
-from moulin.audio.fbank import Fbank, FbankOptions
+from moulin.audio.batched_fbank import BatchedFbank, frames_of
+from moulin.audio.fbank import FbankOptions
 from moulin.audio.waveform import SAMPLE_RATE, check_waveform
 from moulin.bundle.spec import FRAME_SHIFT_SEC, ModelSpec
 from moulin.engine.limits import MAX_AUDIO_SEC
@@ -17,6 +18,9 @@ from moulin.errors import AudioError
 
 TAIL_PADDING_SEC = 0.3
 """Silence appended to every utterance: a recording that stops with the last sound loses its last word otherwise."""
+
+_BLOCK_FRAMES = 256
+"""Frames whose features are computed in a call, so that their spectra stay in the cache of a core."""
 
 
 def model_max_sec(spec: ModelSpec, tail_padding_sec: float = TAIL_PADDING_SEC) -> float:
@@ -40,9 +44,13 @@ class FeatureExtractor:
         tail_padding_sec: float = TAIL_PADDING_SEC,
         max_audio_sec: float = MAX_AUDIO_SEC,
     ) -> None:
-        """`max_frames` is the encoder's limit, and `max_audio_sec` the operator's."""
+        """`max_frames` is the encoder's limit, and `max_audio_sec` the operator's. Raises EngineError where ONNX
+        Runtime, which computes the features, does not work."""
+        from moulin.engine.onnxruntime.fbank import OnnxRuntimeFbank
+
         self.max_audio_sec = max_audio_sec
-        self._fbank = Fbank(FbankOptions(num_mel_bins=feature_dim))
+        self._options = FbankOptions(num_mel_bins=feature_dim)
+        self._fbank = OnnxRuntimeFbank(BatchedFbank(self._options), "cpu")
         self._tail = np.zeros(round(tail_padding_sec * SAMPLE_RATE), dtype=np.float32)
         self._model_max_sec = _max_sec(max_frames, tail_padding_sec)
         self._workers = ThreadPoolExecutor(threads, thread_name_prefix="moulin-fbank")
@@ -77,7 +85,9 @@ class FeatureExtractor:
         self._workers.shutdown()
 
     def _features(self, waveform: Floats) -> Floats:
-        return self._fbank(np.concatenate([waveform, self._tail]) if len(waveform) else waveform)
+        frames = frames_of(np.concatenate([waveform, self._tail]) if len(waveform) else waveform, self._options)
+        blocks = [self._fbank(frames[first : first + _BLOCK_FRAMES]) for first in range(0, len(frames), _BLOCK_FRAMES)]
+        return np.concatenate(blocks) if blocks else np.zeros((0, self._options.num_mel_bins), np.float32)
 
 
 def check_duration(duration_sec: float, max_audio_sec: float, *, what: str) -> None:

@@ -57,6 +57,10 @@ class _Pipeline:
                 answer(position, precision_error(self._spec, f"{name}: expected numbers from {self._spec.file}"))
 
     @property
+    def num_workers(self) -> int:
+        return self.runner.num_workers
+
+    @property
     def max_utterance_sec(self) -> float:
         return self.features.max_utterance_sec
 

@@ -18,6 +18,10 @@ class Pipeline(Protocol):
     """A loaded offline transducer. All methods may be called from several threads at once."""
 
     @property
+    def num_workers(self) -> int:
+        """Calls that are worth having under way at once, each of one utterance; 1 where batches are cheaper."""
+
+    @property
     def max_utterance_sec(self) -> float:
         """The longest waveform that `check` lets pass."""
 

@@ -109,6 +109,11 @@ class Recognizer:
         return self.pipeline.check(waveform, what=what)
 
     @property
+    def num_workers(self) -> int:
+        """Calls of `transcribe_each` that are worth having under way at once; 1 where larger batches are cheaper."""
+        return self.pipeline.num_workers
+
+    @property
     def max_utterance_sec(self) -> float:
         """The longest waveform that `check` lets pass."""
         return self.pipeline.max_utterance_sec

@@ -20,7 +20,7 @@ _STACK_BYTES = 1 << 16
 _TRITON = 110
 """Threads of a tritonserver, 101 on two cores with two models, and of the process that watches it. One more a core."""
 _INSTANCE = 8
-"""Of a model's process beside its runtime's, which has two a core."""
+"""Of a model's process beside its runtime's and those that answer requests, which are three a core."""
 GATEWAY_NEEDS = 96
 """Of a gateway: 12 at rest, 40 that receive uploads, a few of gRPC, and 32 processes that decode recordings."""
 _MOST_CORES = 64
@@ -42,7 +42,7 @@ def expect_threads(needed: int, what: str) -> None:
 def service_needs(num_instances: int, *, gateways: int) -> int:
     """Threads and processes of a service with so many processes of models, when it is busy."""
     cores = min(_MOST_CORES, len(os.sched_getaffinity(0)))
-    return _TRITON + cores + num_instances * (_INSTANCE + 2 * cores) + gateways * GATEWAY_NEEDS
+    return _TRITON + cores + num_instances * (_INSTANCE + 3 * cores) + gateways * GATEWAY_NEEDS
 
 
 def startable(wanted: int) -> int:

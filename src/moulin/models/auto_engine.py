@@ -36,8 +36,12 @@ class _Row:
 
 
 _BF16 = frozenset({"avx512_bf16", "amx_bf16"})
+_AMX = frozenset({"amx_bf16"})
 
-TABLE: tuple[_Row, ...] = (_Row(_BF16, "offline", 0, Way("openvino", "bf16")),)
+TABLE: tuple[_Row, ...] = (
+    _Row(_BF16, "offline", 0, Way("openvino", "bf16")),
+    _Row(_AMX, "offline", 0, Way("openvino", "int8")),
+)
 """The ways that are faster than ONNX Runtime by WORTH, the first that can be taken first; docs/cpu-engine.md has the
 figures. Where no line fits, ONNX Runtime runs the files in their own precision."""
 
@@ -45,10 +49,13 @@ figures. Where no line fits, ONNX Runtime runs the files in their own precision.
 def ways(spec: ExportedSpec, processor: Processor | None = None) -> list[Way]:
     """All ways that this machine has to run the files of `spec`, ONNX Runtime first."""
     found = [Way("onnxruntime", spec.precision)]
-    if spec.precision == "fp32" and find_spec("openvino") is not None:
-        found.append(Way("openvino", "fp32"))
-        if (processor or this_processor()).multiplies_bf16:
-            found.append(Way("openvino", "bf16"))
+    if find_spec("openvino") is None:
+        return found
+    multiplies_bf16 = (processor or this_processor()).multiplies_bf16
+    if spec.precision == "fp32":
+        found += [Way("openvino", "fp32"), *([Way("openvino", "bf16")] if multiplies_bf16 else [])]
+    elif spec.precision == "int8" and multiplies_bf16:
+        found.append(Way("openvino", "int8"))
     return found
 
 

@@ -77,8 +77,10 @@ class EngineChoice:
 
     @property
     def file_precision(self) -> Precision | None:
-        """The precision of the files to take. TensorRT and OpenVINO make of files in fp32 what runs in `precision`; for
-        networks, which run in `precision`, the most exact files are the best."""
+        """The precision of the files to take. TensorRT and OpenVINO make of files in fp32 what runs in `precision`, but
+        for int8 on OpenVINO; for networks, which run in `precision`, the most exact files are the best."""
+        if self.kind == "openvino" and self.precision == "int8":
+            return "int8"
         if self.kind in ("tensorrt", "openvino") or (self.kind == "auto" and self.precision == "bf16"):
             return "fp32"
         return None if self.kind == "torch" else self.precision

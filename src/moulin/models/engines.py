@@ -61,7 +61,7 @@ RUNTIMES: dict[Engine, Runtime] = {
     "onnxruntime": Runtime("onnx", ("fp32", "fp16", "int8"), "ONNX Runtime runs ONNX files", _check_onnxruntime),
     "torch": Runtime("checkpoint", ("fp32", "fp16", "bf16"), "PyTorch runs checkpoints", _check_torch),
     "tensorrt": Runtime("onnx", ("fp16", "bf16", "fp32"), "TensorRT builds its engines", _check_tensorrt),
-    "openvino": Runtime("onnx", ("fp32", "bf16"), "OpenVINO runs fp32 files", _check_openvino),
+    "openvino": Runtime("onnx", ("fp32", "bf16", "int8"), "OpenVINO runs ONNX files", _check_openvino),
 }
 """All engines; the first one of a form runs it where no engine is asked for."""
 

@@ -4,7 +4,7 @@
 |------------|-------------|-----|---------------------------------------------|
 | ONNX       | onnxruntime | any | what the chosen files are: fp32, fp16, int8 |
 | ONNX       | tensorrt    | GPU | fp16, bf16, fp32                            |
-| ONNX       | openvino    | CPU | fp32; bf16 where the processor has it       |
+| ONNX       | openvino    | CPU | fp32; bf16, int8 where the CPU has bf16     |
 | ONNX       | auto        | CPU | what is fastest of both (`auto_engine`)     |
 | checkpoint | torch       | CPU | fp32                                        |
 | checkpoint | torch       | GPU | fp16, bf16, fp32; for a CTC head fp32 first |

@@ -7,9 +7,12 @@ memory; after the convolutions at the start of a Zipformer they take as long as 
     (1 - k) LeakyRelu(z, -k / (1 - k))  -  log(sigmoid(|z|))  -  (c + k o)          k = 0.08
 
 because log(1 + exp z) = max(z, 0) - log(sigmoid(|z|)) and max(z, 0) - k z is a LeakyRelu. That is seven operators,
-without overflow, and the form in which `moulin export` writes it. A runtime whose Softplus is fast takes it as
+without overflow, and the form in which `moulin export` writes it. A runtime that fuses operators, and whose Softplus is
+fast, takes it as
 
-    Softplus(z) - k z - (c + k o)
+    (Softplus(z) / k - z) k  -  (c + k o)
+
+which has no product of z itself: OpenVINO computes such a one in a pass of its own.
 """
 
 from __future__ import annotations
@@ -159,11 +162,12 @@ def _by_softplus(model: onnx.ModelProto, swoosh: _Swoosh) -> list[onnx.NodeProto
     def name(part: str) -> str:
         return f"{swoosh.output}/softplus_{part}"
 
-    for part, value in (("slope", swoosh.slope), ("constant", swoosh.constant)):
+    for part, value in (("steep", 1 / swoosh.slope), ("slope", swoosh.slope), ("constant", swoosh.constant)):
         model.graph.initializer.append(helper.make_tensor(name(part), TensorProto.FLOAT, [], [value]))
     return [
         helper.make_node("Softplus", [swoosh.z], [name("curve")]),
-        helper.make_node("Mul", [swoosh.z, name("slope")], [name("linear")]),
-        helper.make_node("Sub", [name("curve"), name("linear")], [name("sum")]),
+        helper.make_node("Mul", [name("curve"), name("steep")], [name("scaled")]),
+        helper.make_node("Sub", [name("scaled"), swoosh.z], [name("difference")]),
+        helper.make_node("Mul", [name("difference"), name("slope")], [name("sum")]),
         helper.make_node("Sub", [name("sum"), name("constant")], [swoosh.output]),
     ]

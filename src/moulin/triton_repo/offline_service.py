@@ -88,7 +88,7 @@ class Transcriber(Protocol):
     ) -> list[Transcript | MoulinError]: ...
 
 
-_Utterance = tuple[Floats, DecodingOptions, str]
+Utterance = tuple[Floats, DecodingOptions, str]
 """Waveform, options, and the name in messages."""
 
 
@@ -99,20 +99,26 @@ class OfflineService:
         self._recognizer = recognizer
 
     def answer(self, requests: Sequence[OfflineRequest]) -> list[list[Transcript] | MoulinError]:
-        """The transcripts of each request, or its error."""
-        checked = [self._check(request) for request in requests]
+        """The transcripts of each request, or its error; all requests in one batch."""
+        checked = [self.check(request) for request in requests]
         good = [utterances for utterances in checked if not isinstance(utterances, MoulinError)]
         answers = iter(answer_together(good, self._transcribe))
         return [answer if isinstance(answer, MoulinError) else next(answers) for answer in checked]
 
-    def _transcribe(self, requests: Sequence[list[_Utterance]]) -> list[list[Transcript] | MoulinError]:
+    def answer_one(self, utterances: list[Utterance]) -> list[Transcript] | MoulinError:
+        """The transcripts of one request that has passed `check`, or its error."""
+        (answer,) = answer_together([utterances], self._transcribe)
+        return answer
+
+    def _transcribe(self, requests: Sequence[list[Utterance]]) -> list[list[Transcript] | MoulinError]:
         """Transcribe all requests in one batch."""
         everything = [utterance for request in requests for utterance in request]
         waveforms, options, names = zip(*everything, strict=True) if everything else ((), (), ())
         answers = iter(self._recognizer.transcribe_each(waveforms, options, names))
         return [_together([next(answers) for _ in request]) for request in requests]
 
-    def _check(self, request: OfflineRequest) -> list[_Utterance] | MoulinError:
+    def check(self, request: OfflineRequest) -> list[Utterance] | MoulinError:
+        """The utterances of a request, which may share memory with its tensors, or what is wrong with it."""
         try:
             return self._utterances(request)
         except MoulinError as error:
@@ -120,7 +126,7 @@ class OfflineService:
         except Exception as error:  # whatever a request makes fail must stay its own failure
             return EngineError(f"The request cannot be read: {type(error).__name__}: {cut(first_line(error), 200)}")
 
-    def _utterances(self, request: OfflineRequest) -> list[_Utterance]:
+    def _utterances(self, request: OfflineRequest) -> list[Utterance]:
         waveforms = read_waveforms(request.samples, request.lengths, self._recognizer.check_form)
         options = read_options(request.options, len(waveforms), self._recognizer.options)
         return [(*pair, f"WAV row {row}") for row, pair in enumerate(zip(waveforms, options, strict=True))]

@@ -6,8 +6,7 @@ Triton's stub process.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -15,9 +14,8 @@ import triton_python_backend_utils as pb_utils
 
 from moulin.engine.step_scheduler import LATENCIES_SEC
 from moulin.triton_repo.lane_service import LaneService
+from moulin.triton_repo.published import Counters, NowAndThen, labels_of
 from moulin.triton_repo.streaming_service import StreamingService
-
-_INTERVAL_SEC = 1.0
 
 _GAUGES = {
     "moulin_streams": "Streams that are open",
@@ -47,46 +45,35 @@ _LATENCY_TEXT = "From when a stream's audio for a step was there to the end of t
 
 
 class StreamingMetrics:
-    """Publishes a service's counters every second: an update is a message to Triton, too expensive for every chunk."""
+    """Publishes a service's counters now and then."""
 
-    def __init__(self, service: StreamingService, lanes: LaneService, labels: dict[str, str]) -> None:
+    def __init__(self, service: StreamingService, lanes: LaneService, args: Mapping[str, str]) -> None:
+        """`args` are those of the backend's `initialize`."""
         self._service, self._lanes = service, lanes
-        self._published = dict.fromkeys(_COUNTERS, 0.0)
+        labels = labels_of(args)
         self._families: list[Any] = []  # a metric goes away with its family
         self._gauges = {
-            name: self._metric(name, text, pb_utils.MetricFamily.GAUGE, labels) for name, text in _GAUGES.items()
+            name: self._family(name, text, pb_utils.MetricFamily.GAUGE).Metric(labels=labels)
+            for name, text in _GAUGES.items()
         }
-        self._counters = {
-            name: self._metric(name, text, pb_utils.MetricFamily.COUNTER, labels) for name, text in _COUNTERS.items()
-        }
+        self._counters = Counters(_COUNTERS, labels)
         self._latency = _Latency(self._family, labels)
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._publish_now_and_then, name="moulin-metrics", daemon=True)
-        self._thread.start()
+        self._thread = NowAndThen(self._publish)
 
     def close(self) -> None:
-        self._stopping.set()
-        self._thread.join()
-
-    def _metric(self, name: str, description: str, kind: Any, labels: dict[str, str]) -> Any:
-        return self._family(name, description, kind).Metric(labels=labels)
+        self._thread.close()
 
     def _family(self, name: str, description: str, kind: Any) -> Any:
         family = pb_utils.MetricFamily(name=name, description=description, kind=kind)
         self._families.append(family)
         return family
 
-    def _publish_now_and_then(self) -> None:
-        self._publish()
-        while not self._stopping.wait(_INTERVAL_SEC):
-            self._publish()
-
     def _publish(self) -> None:
         service, counters, lanes = self._service, self._service.counters(), self._lanes.counters
         self._gauges["moulin_streams"].set(service.num_open)
         self._gauges["moulin_streams_limit"].set(service.capacity)
         self._gauges["moulin_lanes"].set(self._lanes.num_lanes)
-        now = {
+        now: dict[str, float] = {
             "moulin_streams_opened_total": counters.opened + lanes.opened,
             "moulin_streams_refused_total": counters.refused + lanes.refused,
             "moulin_streams_refused_for_load_total": counters.refused_for_load + lanes.refused_for_load,
@@ -103,10 +90,7 @@ class StreamingMetrics:
             "moulin_step_seconds_total": counters.step_sec,
             "moulin_step_wait_seconds_total": counters.step_wait_sec,
         }
-        for name, value in now.items():
-            if value > self._published[name]:
-                self._counters[name].increment(value - self._published[name])
-                self._published[name] = value
+        self._counters.publish(now)
         self._latency.publish(counters.step_latencies, counters.step_stream_sec)
 
 

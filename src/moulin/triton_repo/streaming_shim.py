@@ -75,12 +75,7 @@ class TritonPythonModel:
             lane_timeout_sec=options.lane_timeout_sec,
             idle_timeout_sec=options.idle_timeout_sec,
         )
-        labels = {
-            "model": args["model_name"],
-            "version": args["model_version"],
-            "instance": args["model_instance_name"],
-        }
-        self._metrics = StreamingMetrics(self._service, self._lanes, labels)
+        self._metrics = StreamingMetrics(self._service, self._lanes, args)
         self._postman = _Postman()
         self._linger_sec, self._gather_sec = options.linger_ms / 1000, options.queue_delay_ms / 1000
         self._heartbeat = Heartbeat()

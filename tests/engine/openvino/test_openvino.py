@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from moulin.arrays import Floats
@@ -18,12 +19,15 @@ from moulin.engine.onnxruntime.runner import OnnxRuntimeRunner
 from moulin.engine.onnxruntime.stream_runner import OnnxRuntimeStreamRunner
 from moulin.engine.openvino import parity
 from moulin.engine.openvino.compiled import CompiledModel, check_openvino
+from moulin.engine.openvino.rewritten import rewritten_for_openvino
 from moulin.engine.openvino.runner import OpenVinoRunner
 from moulin.engine.openvino.stream_runner import OpenVinoStreamRunner
 from moulin.errors import EngineError, OptionsError
 from moulin.models.engine_choice import Engine, EngineChoice
+from moulin.models.engines import RUNTIMES
 from moulin.models.open_recognizer import open_recognizer
 from moulin.models.open_stream_recognizer import open_stream_recognizer
+from moulin.onnx_rewrites.dequantised import dequantise
 from moulin.processor import this_processor
 from tests.bundles import BUNDLES, OFFLINE, STREAMING
 from tests.engine.blank_bias import OFFLINE as OFFLINE_CTC
@@ -126,15 +130,16 @@ def test_another_result_does_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("moulin.engine.openvino.encoder.CompiledModel", one_weight_off)
     with pytest.raises(EngineError, match=r"on OpenVINO in fp32 differs from ONNX Runtime by .* on speech"):
         OpenVinoRunner(spec, precision="fp32", threads=1)
-    assert set(parity.TOLERANCES) == {"fp32", "bf16"}
+    assert set(parity.TOLERANCES) == set(parity.STREAM_TOLERANCES) == set(RUNTIMES["openvino"].precisions)
 
 
 def test_devices_and_precisions_that_it_has_not() -> None:
     with pytest.raises(OptionsError, match="openvino runs on CPUs, not on cuda"):
         check_openvino("cuda")
     if not this_processor().multiplies_bf16:
-        with pytest.raises(EngineError, match="Expected a processor with AVX-512 BF16"):
-            OpenVinoRunner(load_bundle(BUNDLES / "conformer-offline"), precision="bf16", threads=1)
+        for precision in ("bf16", "int8"):
+            with pytest.raises(EngineError, match="Expected a processor with AVX-512 BF16"):
+                OpenVinoRunner(load_bundle(BUNDLES / "conformer-offline"), precision=precision, threads=1)
 
 
 @pytest.mark.skipif(not this_processor().multiplies_bf16, reason="needs a processor with products in bfloat16")
@@ -151,6 +156,34 @@ def test_bf16(speech: list[Floats]) -> None:
     live = [OpenVinoStreamRunner(spec, precision=p, threads=1, capacity=1) for p in PRECISIONS]
     exact, brain = (runner.encoder(window, np.array([0])) for runner in live)
     assert 1e-4 < np.abs(brain - exact).max() / np.abs(exact).max() < parity.TOLERANCES["bf16"]
+
+
+@pytest.mark.skipif(not this_processor().multiplies_bf16, reason="needs a processor with products in bfloat16")
+def test_int8(speech: list[Floats]) -> None:
+    """The file's weights: nearer to the file without rounded activations than ONNX Runtime is, which rounds them."""
+    spec = load_bundle(BUNDLES / "zipformer2-offline", precision="int8")
+    x, x_lens = pad_features([Fbank(FbankOptions(num_mel_bins=spec.feature_dim))(speech[0])[:192]])
+    found, lens = OpenVinoRunner(spec, precision="int8", threads=1).encoder(x, x_lens)
+    rounded, rounded_lens = OnnxRuntimeRunner(spec, threads=1, rewrite=False).encoder(x, x_lens)
+    model = onnx.load(spec.encoder.file)
+    assert dequantise(model) > 0
+    (exact,) = onnxruntime.InferenceSession(model.SerializeToString()).run(
+        [spec.encoder.outputs[0].name], {"x": x, "x_lens": x_lens}
+    )
+    np.testing.assert_array_equal(lens, rounded_lens)
+    assert np.abs(found - rounded).max() < parity.TOLERANCES["int8"] * np.abs(rounded).max()
+    assert np.abs(found - exact).mean() < np.abs(rounded - exact).mean()
+
+
+def test_a_graph_that_is_quantised_in_another_way(tmp_path: Path) -> None:
+    """OpenVINO would end the process on some."""
+    spec = load_bundle(BUNDLES / "zipformer2-offline", precision="int8")
+    model = onnx.load(spec.encoder.file)
+    product = next(node for node in model.graph.node if node.op_type == "MatMulInteger")
+    model.graph.output.append(onnx.helper.make_tensor_value_info(product.output[0], onnx.TensorProto.INT32, None))
+    onnx.save(model, tmp_path / "encoder.onnx")
+    with pytest.raises(EngineError, match="holds DynamicQuantizeLinear, MatMulInteger in a form that moulin does not"):
+        rewritten_for_openvino(replace(spec.encoder, file=tmp_path / "encoder.onnx"))
 
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")

@@ -108,6 +108,10 @@ class GpuEnginePipeline:
         return waveform
 
     @property
+    def num_workers(self) -> int:
+        return 1
+
+    @property
     def max_utterance_sec(self) -> float:
         return self._max_audio_sec
 

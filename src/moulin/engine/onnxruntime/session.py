@@ -18,6 +18,7 @@ from moulin.onnx_rewrites.fixed_shapes import fix_shapes
 from moulin.onnx_rewrites.mask_length import tell_mask_length_by_shape
 from moulin.onnx_rewrites.merged_constants import merge_constants
 from moulin.onnx_rewrites.pointwise import rewrite_pointwise
+from moulin.onnx_rewrites.relative_shift import shift_without_gather
 from moulin.onnx_rewrites.swoosh import rewrite_swoosh
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ def rewritten_encoder(
     model = onnx.load(encoder.file)
     rewritten = rewrite_swoosh(model) + tell_mask_length_by_shape(model)
     if device == "cpu":
-        rewritten += merge_constants(model) + fix_shapes(model) + rewrite_pointwise(model) + rewrite_depthwise(model)
+        rewritten += merge_constants(model) + shift_without_gather(model)
+        rewritten += fix_shapes(model) + rewrite_pointwise(model) + rewrite_depthwise(model)
     elif precision == "fp16" and not fixed_shapes:
         rewritten += widen_depthwise(model)
     return model.SerializeToString() if rewritten else None

@@ -17,7 +17,8 @@ from moulin.errors import EngineError, OptionsError, first_line
 from moulin.extras import install_hint
 from moulin.processor import this_processor
 
-_COMPUTES_IN: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16"}
+_COMPUTES_IN: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "int8": "bf16"}
+"""The weights of int8 files are multiplied in bfloat16."""
 
 
 def check_openvino(device: str) -> None:
@@ -27,13 +28,14 @@ def check_openvino(device: str) -> None:
     _core()
 
 
-def check_bf16() -> None:
-    """Raise EngineError where this processor has no products in bfloat16: OpenVINO would compute in fp32 in silence."""
+def check_bf16(precision: Precision) -> None:
+    """Raise EngineError for a `precision` that is computed in bfloat16 where this processor has no such products:
+    OpenVINO would compute in fp32 in silence."""
     processor = this_processor()
-    if not processor.multiplies_bf16:
+    if _COMPUTES_IN[precision] == "bf16" and not processor.multiplies_bf16:
         raise EngineError(
-            f"Expected a processor with AVX-512 BF16, AMX or Arm's BF16 for bf16, got {processor}",
-            hint="leave out --precision",
+            f"Expected a processor with AVX-512 BF16, AMX or Arm's BF16 for {precision}, got {processor}",
+            hint="choose --engine onnxruntime" if precision == "int8" else "leave out --precision",
         )
 
 
@@ -45,8 +47,7 @@ class CompiledModel:
 
         Raises EngineError where OpenVINO does not take the model, or the processor not the precision.
         """
-        if precision == "bf16":
-            check_bf16()
+        check_bf16(precision)
         self._file = file
         settings = {
             "INFERENCE_PRECISION_HINT": _COMPUTES_IN[precision],

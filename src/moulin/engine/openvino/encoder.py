@@ -40,8 +40,9 @@ class OpenVinoEncoder(ExportedEncoder):
         ctc_output: str | None = None,
         out: str = "encoder_out",
     ) -> None:
-        """`precision` is that of the arithmetic, fp32 or bf16; the file is in fp32. `max_frames` is the model's limit.
-        `threads`, `workers`, `ctc_output` and `out` are those of `OnnxRuntimeEncoder`.
+        """`precision` is that of the arithmetic on a file in fp32, fp32 or bf16, or int8 for a file in int8, whose
+        weights are multiplied in bfloat16. `max_frames` is the model's limit. `threads`, `workers`, `ctc_output` and
+        `out` are those of `OnnxRuntimeEncoder`.
 
         Raises EngineError where OpenVINO or the model does not work, or does not give on speech what ONNX Runtime does.
         """

@@ -38,7 +38,7 @@ class OpenVinoStreamEncoder(ExportedStreamEncoder):
         capacity: int = MAX_STREAMS,
         max_batch: int | None = None,
     ) -> None:
-        """`precision` is that of the arithmetic, fp32 or bf16; the file is in fp32. The other options are those of
+        """`precision` is fp32, bf16 or int8, as for `OpenVinoEncoder`. The other options are those of
         `OnnxRuntimeStreamEncoder`.
 
         Raises EngineError where OpenVINO or the model does not work, or does not give on speech what ONNX Runtime does.

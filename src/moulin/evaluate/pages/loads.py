@@ -97,7 +97,16 @@ def _latency_table(runs: Sequence[LoadRun]) -> Table:
 
 
 def _cost_table(runs: Sequence[LoadRun]) -> Table:
-    costs = ("audio s/s", "CPU server", "CPU generator", "CPU others", "memory, MiB", "GPU", "disturbed")
+    costs = (
+        "audio s/s",
+        "CPU server",
+        "ms for 1 s of audio",
+        "CPU generator",
+        "CPU others",
+        "memory, MiB",
+        "GPU",
+        "disturbed",
+    )
     return filled_columns((UNITS[runs[0].unit], "target", *costs), [_cost_row(run) for run in _by_load(runs)])
 
 
@@ -127,6 +136,7 @@ def _cost_row(run: LoadRun) -> tuple[str, ...]:
         run.target,
         figure(run.audio_sec_a_sec, 1),
         "-" if run.server_cpu_sec is None else f"{run.server_cpu_sec / run.seconds:.2f}",
+        figure(run.cpu_ms_of_second, 1),
         f"{run.generator_cpu_sec / run.seconds:.2f}",
         "-" if run.others_cpu_sec is None else f"{run.others_cpu_sec / run.seconds:.2f}",
         figure(run.server_memory_mib) if run.server_memory_mib else "-",

@@ -95,6 +95,12 @@ class LoadRun:
         return float(load)
 
     @property
+    def cpu_ms_of_second(self) -> float | None:
+        """CPU milliseconds of the server for a second of audio; streams speak in real time. None where unknown."""
+        audio = self.streams or self.audio_sec_a_sec
+        return 1000 * self.server_cpu_sec / self.seconds / audio if self.server_cpu_sec is not None and audio else None
+
+    @property
     def p95_ms(self) -> float | None:
         """The 95th percentile for chunks, or for whole recordings where a target answers no chunks."""
         return self.final_latency_ms.p95 if self.latency_ms.p95 is None else self.latency_ms.p95

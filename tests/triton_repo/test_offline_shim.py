@@ -1,0 +1,142 @@
+"""The offline shim's dealings with Triton's response senders, with a double of `triton_python_backend_utils`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from queue import SimpleQueue
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from moulin.arrays import Floats
+from moulin.decoding.options import DecodingOptions
+from moulin.errors import MoulinError
+from moulin.transcript import Transcript
+from moulin.triton_repo.offline_service import OfflineService
+from moulin.triton_repo.offline_workers import OfflineWorkers
+
+_SHIM = "moulin.triton_repo.offline_shim"
+_NEEDS_TRITON = (_SHIM, "moulin.triton_repo.offline_metrics", "moulin.triton_repo.published")
+
+
+class Engine:
+    """Hears the length of each waveform, when it may."""
+
+    options = DecodingOptions()
+
+    def __init__(self) -> None:
+        self.may_answer = threading.Event()
+
+    def check_form(self, waveform: Floats, *, what: str = "waveform") -> Floats:  # noqa: ARG002
+        return waveform
+
+    def transcribe_each(
+        self,
+        waveforms: Sequence[Floats],
+        options: Sequence[DecodingOptions],  # noqa: ARG002
+        names: Sequence[str],  # noqa: ARG002
+    ) -> list[Transcript | MoulinError]:
+        assert self.may_answer.wait(60)
+        return [Transcript(str(len(waveform)), (), len(waveform) / 16000) for waveform in waveforms]
+
+
+@pytest.fixture
+def shim(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    utils = SimpleNamespace(
+        TRITONSERVER_RESPONSE_COMPLETE_FINAL=1,
+        TritonError=type(
+            "TritonError",
+            (),
+            {"INVALID_ARG": 3, "INTERNAL": 2, "__init__": lambda self, *said: setattr(self, "said", said)},
+        ),
+        InferenceResponse=lambda outputs=(), error=None: SimpleNamespace(outputs=outputs, error=error),
+        Tensor=lambda name, array: (name, array.shape, array.tolist()),
+        get_input_tensor_by_name=lambda request, name: request.tensors.get(name),
+    )
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", utils)
+    for name in _NEEDS_TRITON:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    yield importlib.import_module(_SHIM)
+    for name in _NEEDS_TRITON:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return Engine()
+
+
+@pytest.fixture
+def model(shim: Any, engine: Engine) -> Iterator[Any]:
+    loaded = object.__new__(shim.TritonPythonModel)
+    loaded._service = OfflineService(engine)
+    loaded._workers = OfflineWorkers(loaded._service, 2)
+    loaded._exchange, loaded._name = None, "transducer_0_0"
+    loaded._executing, loaded._turn = False, threading.Lock()
+    yield loaded
+    engine.may_answer.set()
+    loaded._workers.close()
+
+
+class Damaged:
+    def as_numpy(self) -> Any:
+        raise RuntimeError("a string that is cut off")
+
+
+def request(length: int, sent: SimpleQueue[Any], **more: Any) -> Any:
+    arrays = {"WAV": np.zeros((1, 10), np.float32), "WAV_LENS": np.array([[length]], np.int32)}
+    tensors = {name: SimpleNamespace(as_numpy=lambda array=array: array) for name, array in arrays.items()} | more
+    return SimpleNamespace(
+        tensors=tensors,
+        inputs=lambda: (),
+        requested_output_names=lambda: ["TRANSCRIPTS"],
+        request_id=lambda: "",
+        get_response_sender=lambda: SimpleNamespace(send=lambda response, flags: sent.put((length, response, flags))),
+    )
+
+
+def test_each_request_gets_its_reply_and_a_damaged_one_its_error(model: Any, engine: Engine) -> None:
+    sent: SimpleQueue[Any] = SimpleQueue()
+    engine.may_answer.set()
+    assert (
+        model.execute([request(7, sent), request(1, sent, OPTIONS=Damaged()), request(11, sent), request(5, sent)])
+        is None
+    )
+    replies = {length: (response, flags) for length, response, flags in (sent.get(timeout=60) for _ in range(4))}
+    assert {flags for _, flags in replies.values()} == {1}
+    assert replies[7][0].outputs == [("TRANSCRIPTS", (1, 1), [[b"7"]])]
+    assert replies[5][0].outputs == [("TRANSCRIPTS", (1, 1), [[b"5"]])]
+    assert replies[1][0].error.said == ("The request cannot be read: RuntimeError: a string that is cut off", 2)
+    assert replies[11][0].error.said[1] == 3
+
+
+def test_execute_returns_while_its_requests_are_under_way(model: Any, engine: Engine) -> None:
+    sent: SimpleQueue[Any] = SimpleQueue()
+    model.execute([request(3, sent), request(4, sent)])
+    assert sent.empty()
+    engine.may_answer.set()
+    assert {sent.get(timeout=60)[0] for _ in range(2)} == {3, 4}
+
+
+def test_no_reply_goes_out_behind_triton_giving_up_on_the_call(
+    model: Any, engine: Engine, shim: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks before each reply while `execute` has not returned, and before it returns; later nobody waits."""
+    looked: SimpleQueue[str] = SimpleQueue()
+    monkeypatch.setattr(shim, "end_if_over", lambda _, name: looked.put(name))
+    sent: SimpleQueue[Any] = SimpleQueue()
+    calling = threading.Thread(target=model.execute, args=([request(length, sent) for length in (1, 2, 3)],))
+    calling.start()
+    engine.may_answer.set()  # the third waits for one of the others
+    calling.join(60)
+    for _ in range(3):
+        sent.get(timeout=60)
+    seen = looked.qsize()
+    assert 2 <= seen <= 4
+    model._send(SimpleNamespace(send=lambda *_, **__: None), shim._Client(["TRANSCRIPTS"], ""), [])
+    assert looked.qsize() == seen
