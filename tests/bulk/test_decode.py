@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import http.server
 import os
+import re
+import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -16,6 +19,7 @@ import soundfile
 
 from moulin.audio.recording import opened_recordings
 from moulin.audio.selection import MIX, Selection
+from moulin.bulk import source
 from moulin.bulk.decode import decode
 from moulin.bulk.pyarrow_here import pa
 from moulin.bulk.schema import RECORDINGS, DecodedRecording, decoded_recordings
@@ -115,6 +119,11 @@ def test_no_file_raises(tmp_path: Path, recordings: list[Recording]) -> None:
         {"id": "window", "path": str(empty), "offset_sec": 1.0},
         {"id": "address", "path": "nothing-knows-this://bucket/a.wav"},
         {"id": "nul", "path": "a\0b.wav"},
+        {"id": "nul and window", "path": "a\0b.wav", "offset_sec": 1.0},
+        {"id": "long name", "path": "x" * 10_000, "offset_sec": 1.0},
+        {"id": "far", "path": good, "offset_sec": 1e305, "window_sec": 1.0},
+        {"id": "endless", "path": good, "offset_sec": 1.0, "window_sec": 1e305},
+        {"id": "backwards", "path": good, "offset_sec": 1.0, "window_sec": -1.0},
         {"id": "good", "path": good},
     ]
     heard = decoded(rows)
@@ -128,8 +137,11 @@ def test_a_fault_of_ours_is_the_files_alone(recordings: list[Recording], caplog:
             raise ZeroDivisionError("of ours")
         return opened_recordings(path, selection, name=name)
 
-    heard = decoded([{"id": str(n), "path": str(one.file)} for n, one in enumerate(recordings[:3])], open=open)
-    assert "ZeroDivisionError: of ours" in (heard["0"].error or "")
+    rows: list[dict[str, Any]] = [{"id": str(n), "path": str(one.file)} for n, one in enumerate(recordings[:3])]
+    rows += [{"id": f"window {n}", "path": rows[0]["path"], "offset_sec": 1.0} for n in range(2)]
+    heard = decoded(rows, open=open)
+    for id in ("0", "window 0", "window 1"):
+        assert "ZeroDivisionError: of ours" in (heard[id].error or "")
     assert [heard[id].error for id in ("1", "2")] == [None, None]
     assert "Traceback" in caplog.text
 
@@ -172,6 +184,24 @@ def test_addresses(site: str, recordings: list[Recording]) -> None:
         assert np.array_equal(audio(heard[id]), audio(heard["path"]))
     assert np.array_equal(audio(heard["window"]), audio(heard["path"])[16000:32000])
     assert (heard["gone"].error or "").startswith(f"{site}/gone.flac cannot be read: ")
+
+
+@pytest.mark.needs("fsspec")
+@pytest.mark.needs("aiohttp")
+def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "SILENCE_SEC", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel takes connections, and nobody answers
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/a.wav"
+        error = decoded([{"id": "a", "path": address}])["a"].error
+    assert (error or "").startswith(f"{address} cannot be read: SocketTimeoutError")
+
+
+def test_a_full_disk_for_temporary_files(recordings: list[Recording], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder is named: it is often not that of the output."""
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda: Path("/dev/full").open("wb"))  # noqa: SIM115 (`_copy` closes it)
+    error = decoded([{"id": "a", "path": f"file://{recordings[0].file.absolute()}"}])["a"].error
+    folder = re.escape(tempfile.gettempdir())
+    assert re.search(f"cannot be read: The folder {folder} lacks room: No space left on device, .* free$", error or "")
 
 
 @pytest.mark.parametrize(

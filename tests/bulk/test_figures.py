@@ -13,7 +13,8 @@ from moulin.bulk.figures import LISTED, figures_of
 from moulin.bulk.output import job as jobs
 from moulin.bulk.output.formats import FORMAT_NAMES, FormatName
 from moulin.bulk.output.job import Job
-from moulin.bulk.output.parts import PartFolder
+from moulin.bulk.output.manifest_ids import note_ids
+from moulin.bulk.output.parts import WHOLE, PartFolder
 from moulin.bulk.pending import recordings_by_id
 from moulin.bulk.pyarrow_here import pa
 from moulin.bulk.schema import (
@@ -55,9 +56,10 @@ def job(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     for rows, hours in zip(parts, (1, 2, 6), strict=True):
         of = pa.Table.from_pylist([{"id": one["id"], "path": one["path"]} for one in rows], RECORDINGS)
         table = transcribed_table(rows)
-        part = folder.write(table, recordings_by_id(of)(table.column("id")))
+        part = folder.write(table, recordings_by_id(of))
         os.utime(part, (begun + hours * 3600,) * 2)
-    jobs.note_recordings(tmp_path, Path("m.jsonl"), 50)
+    named = ["a", "b", "c", HOSTILE, "silent", *(f"n{number}" for number in range(45))]
+    note_ids(tmp_path, pa.array(named), WHOLE)
     return tmp_path
 
 

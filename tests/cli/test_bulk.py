@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -201,7 +202,10 @@ def test_a_full_disk(many: Path, tiny: list[Recording], tmp_path: Path) -> None:
     done = subprocess.run(["unshare", "--mount", "sh", "-ec", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     for name in ("first", "second"):
-        assert "No space left on device" in (tmp_path / name).read_text()
+        said = (tmp_path / name).read_text()
+        assert re.search(
+            f"The folder {to} lacks room: No space left on device, [0-9]+ KiB free\n  hint: make room", said
+        )
         assert "Traceback" not in (tmp_path / name).read_text()
     assert (tmp_path / "listed").read_text().count("part-") > 0
     expect_all(kept, tiny)
@@ -269,6 +273,16 @@ def test_a_folder_of_damaged_files(tmp_path: Path, recordings: list[Recording]) 
     assert len(found) == 7
     assert found["away.wav"]["text"] == found["deep/good.flac"]["text"]
 
+    # Files that went away are no longer counted, but for one line.
+    for name in ("noise.mp3", "away.wav"):
+        (source / name).unlink()
+    bulk(source, to, model=TINY).expect(0)
+    shown = moulin_here("bulk", "status", to).expect(0).out
+    assert "done     6 in" in shown
+    assert "failed   1" in shown
+    assert "missing  0" in shown
+    assert "others   2 in parts that the last run's manifest does not name" in shown
+
 
 @pytest.mark.parametrize("format", ["jsonl", "lhotse", "srt"])
 def test_formats_are_resumed(format: str, recordings: list[Recording], tmp_path: Path) -> None:
@@ -279,7 +293,10 @@ def test_formats_are_resumed(format: str, recordings: list[Recording], tmp_path:
         manifest.write_text("\n".join(lines))
 
     write(3)
-    bulk(manifest, to, "--format", format, model=TINY).expect(0)
+    done = bulk(manifest, to, "--format", format, "--progress", "lines", model=TINY).expect(0)
+    steps = [f"Reading {TINY}", f"Reading {manifest}", "Looking which of 3 recordings are done"]
+    assert done.err.splitlines()[: len(steps)] == steps
+    assert done.err.splitlines()[len(steps)].startswith("0 of 3 recordings")
     write(5)
     assert status_of(to).done == 3
     bulk(manifest, to, "--format", format, model=TINY).expect(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -114,7 +115,9 @@ def test_greedy_search_is_refused_where_that_is_chosen(server: tuple[Hotword, ..
 def test_what_is_kept_is_bounded() -> None:
     """The least recently used ones go first, and a single one may be larger than the bound."""
     spell = Speller()
-    size = ContextGraph.of({(1,) * 9: 1.0}).size_bytes
+    single = HotwordGraphs(spell)
+    single.of(options("a" * 9))
+    size = single._kept_bytes
     graphs = HotwordGraphs(spell, most_bytes=3 * size)
     for letter in "abc":
         graphs.of(options(letter * 9))
@@ -128,6 +131,7 @@ def test_what_is_kept_is_bounded() -> None:
     graphs.of(options("b" * 9))
     assert spell.calls == calls + 2
     many = options(*("e" * number for number in range(1, 60)))
+    assert size > sys.getsizeof("a" * 9) + ContextGraph.of({(97,) * 9: 1.5}).size_bytes
     assert graphs.of(many)[1] is graphs.of(many)[1]
     assert graphs._kept_bytes > 3 * size
     assert list(graphs._kept) == [(many.hotwords, 1.5)]
@@ -143,4 +147,12 @@ def test_from_many_threads() -> None:
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(ask, range(2000)))
     assert found == [{chr(97 + number % 20) * (1 + number % 7): 1.5} for number in range(2000)]
-    assert graphs._kept_bytes == sum(graph.size_bytes for graph in graphs._kept.values()) <= 40_000
+    assert sum(graph.size_bytes for graph in graphs._kept.values()) < graphs._kept_bytes <= 40_000
+
+
+def test_phrases_that_are_left_out_take_memory_too() -> None:
+    graphs = HotwordGraphs(Speller(), most_bytes=100_000)
+    for number in range(50):
+        hints = [Hotword(f"{number} {hint} {'x' * 80}", optional=True) for hint in range(20)]
+        assert graphs.of(options(*hints)) == NO_GRAPHS
+    assert 0 < len(graphs._kept) < 30

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -29,6 +28,9 @@ TABLE_SEC = 600.0
 
 MAX_AUDIO_SEC = 24 * 3600.0
 """The longest recording, which is in memory as a whole: 2.8 GB."""
+
+_FOREVER_SEC = 1e9
+"""What lies beyond is no time in a recording."""
 
 Open = Callable[[str, Selection, str], Sequence[tuple[Selection, Blocks]]]
 """Opens the file at a path, for a selection, with a name for messages: its recordings, as of `opened_recordings`."""
@@ -106,7 +108,13 @@ def _in_one_pass(
         yield row
     if not in_time:
         return
-    ((_, blocks),) = source()
+    try:
+        ((_, blocks),) = source()
+    except MoulinError:
+        raise
+    except Exception as error:  # a fault of ours: the other files go on
+        logger.exception("%s: decoding failed", rows[0].path)
+        raise AudioError(f"{rows[0].path} cannot be decoded: {described(error)}") from error
     windows = Windows(blocks, [(row.offset_sec, row.window_sec) for row in in_time])
     for number, row in enumerate(in_time):
         one(row, selection, lambda number=number: [(selection, windows.take(number, rows[0].path))])
@@ -129,7 +137,7 @@ def _windowed(
 
 def _is_window(row: RecordingRow) -> bool:
     window_sec = 1.0 if row.window_sec is None else row.window_sec
-    return 0 <= row.offset_sec < math.inf and 0 < window_sec < math.inf
+    return 0 <= row.offset_sec < _FOREVER_SEC and 0 < window_sec < _FOREVER_SEC
 
 
 def _decode_row(

@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 
 from moulin.arrays import Floats
 from moulin.bulk.output.formats import FIGURES
-from moulin.bulk.output.job import begun_at, format_of, noted_recordings, read
+from moulin.bulk.output.job import begun_at, format_of
 from moulin.bulk.output.parts import read_columns
-from moulin.bulk.status import Status, kind_of
+from moulin.bulk.status import Status, kind_of, status_of
 
 LISTED = 20
 """Recordings in each list."""
@@ -79,12 +79,10 @@ class JobFigures:
 
 def figures_of(folder: Path) -> JobFigures:
     """The figures of the job in `folder`. Raises OptionsError where there is none, or a part is damaged."""
-    status = Status(read(folder)["model"], recordings=noted_recordings(folder))
-    figures = JobFigures(status, begun_at(folder))
+    figures = JobFigures(status_of(folder), begun_at(folder))
     slowest, least, clipped = _Most(), _Most(), _Most()
     weighted = 0.0
     for part, table in read_columns(folder, format_of(folder), FIGURES):
-        status.add(table)
         audio_sec = _sum(table, "duration_sec")
         figures.parts.append((part.stat().st_mtime, audio_sec))
         figures.audio_sec += audio_sec

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ import numpy as np
 import pyarrow.compute as pc
 
 from moulin.audio.selection import MIX, Selection
-from moulin.bulk.output.formats import FORMATS
-from moulin.bulk.output.parts import PartFolder, Shard, read_ids
+from moulin.bulk.output.formats import FORMATS, RecordingsOf
+from moulin.bulk.output.parts import PartFolder, Shard, joined_ids, read_ids
 from moulin.bulk.pyarrow_here import pa
 from moulin.bulk.runs import run_begins
 
@@ -35,10 +34,10 @@ def pending_rows(recordings: Any, parts: PartFolder, selection: Selection, *, re
     error. Raises OptionsError for a damaged part."""
     mine = _selected(_of_shard(recordings, parts.shard), selection)
     tables = list(read_ids(parts.folder, FORMATS[parts.job.format]))
-    there = pa.concat_tables([table for _, table in tables]) if tables else _NO_IDS
+    there = joined_ids([table for _, table in tables])
     ids = mine.column("id")
     is_failed = pc.is_in(ids, _with_error(there))
-    is_done = pc.is_in(ids, there.column("id").combine_chunks())
+    is_done = pc.is_in(ids, there.column("id"))
     done, failed = (int(pc.sum(one).as_py() or 0) for one in (is_done, is_failed))
     if not retries:
         return Pending(mine.filter(pc.invert(is_done)), mine.num_rows, done, failed, {})
@@ -51,9 +50,6 @@ def pending_rows(recordings: Any, parts: PartFolder, selection: Selection, *, re
         if again:
             failed_in[part] = again
     return Pending(rows, mine.num_rows, done - failed, 0, failed_in)
-
-
-_NO_IDS: Any = pa.table({"id": pa.array([], pa.string()), "error": pa.array([], pa.string())})
 
 
 def _with_error(table: Any) -> Any:
@@ -80,11 +76,11 @@ def _selected(recordings: Any, selection: Selection) -> Any:
     return recordings
 
 
-def recordings_by_id(recordings: Any) -> Callable[[Any], Any]:
-    """A function from ids to their recordings, row by row."""
-    known = recordings.column("id").combine_chunks()
+def recordings_by_id(recordings: Any) -> RecordingsOf:
+    """The recordings of some ids among many."""
 
     def found(ids: Any) -> Any:
-        return recordings.take(pc.index_in(ids, known))
+        few = recordings.filter(pc.is_in(recordings.column("id"), ids))  # the index is of the few
+        return few.take(pc.index_in(ids, few.column("id")))
 
     return found

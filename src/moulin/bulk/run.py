@@ -6,18 +6,20 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from moulin.audio.selection import MIX, Selection
 from moulin.bulk.executor import Executor
+from moulin.bulk.full_disk import full_disk_named
 from moulin.bulk.local.settings import CutPlace, DecodingSettings, ExecutorSettings
 from moulin.bulk.manifests.manifest import read_recordings
 from moulin.bulk.output.formats import FormatName
-from moulin.bulk.output.job import Job, begin, check, digest_of, note_recordings
+from moulin.bulk.output.job import Job, begin, check, digest_of
+from moulin.bulk.output.manifest_ids import note_ids
 from moulin.bulk.output.open_part import ChangedParts, OpenPart
 from moulin.bulk.output.parts import WHOLE, PartFolder, Shard
 from moulin.bulk.pending import Pending, pending_rows, recordings_by_id
@@ -91,22 +93,28 @@ class BulkRun:
         if self.ray is None:
             from moulin.bulk.local.executor import LocalExecutor
 
-            return LocalExecutor(self._local_settings())
+            return LocalExecutor(self._local_settings(spec))
         from moulin.bulk.ray.executor import RayExecutor, RaySettings
 
         table_sec = self._table_sec(self.engine.threads or _RAY_CORES)
-        decoding = DecodingSettings(min(MAX_PIECE_SEC, model_max_sec(spec)), table_sec, self.cut)
-        return RayExecutor(
-            RaySettings(self._transcriber(self.devices[0], table_sec), decoding, self.ray, self.decoders)
+        settings = RaySettings(
+            self._transcriber(self.devices[0], table_sec),
+            self._decoding_settings(spec, table_sec),
+            self.ray,
+            self.decoders,
         )
+        return RayExecutor(settings)
 
-    def _local_settings(self) -> ExecutorSettings:
+    def _local_settings(self, spec: ModelSpec) -> ExecutorSettings:
         """A process with the model for each device, and the other cores for decoding."""
         cores = len(os.sched_getaffinity(0))
         table_sec = self._table_sec(self.engine.threads or cores)
         transcribers = tuple(self._transcriber(device, table_sec) for device in self.devices)
         free = cores - len(self.devices) if self.is_on_gpu else cores // 2
-        return ExecutorSettings(transcribers, self.decoders or max(1, free), table_sec, self.cut)
+        return ExecutorSettings(transcribers, self.decoders or max(1, free), self._decoding_settings(spec, table_sec))
+
+    def _decoding_settings(self, spec: ModelSpec, table_sec: float) -> DecodingSettings:
+        return DecodingSettings(min(MAX_PIECE_SEC, model_max_sec(spec)), table_sec, self.cut)
 
     def _table_sec(self, cores: int) -> float:
         return GPU_BATCH_SEC if self.is_on_gpu else CORE_SEC * cores
@@ -124,46 +132,71 @@ class Ended:
     """Whether all recordings of the shard are in parts; else it was told to stop."""
 
 
-OnState = Callable[[State], None]
-"""Called with the state now and then."""
+class Listener(Protocol):
+    """Who is told how far a run is."""
+
+    def step(self, text: str, /) -> None:
+        """What is done now, before the first recording: one of a few steps that may take long."""
+
+    def state(self, state: State, /) -> None:
+        """The state, now and then."""
+
+    def skipped(self, text: str, /) -> None:
+        """A sentence about files that are not taken."""
 
 
-def run_bulk(
-    run: BulkRun, on_state: OnState = lambda _: None, on_skipped: Callable[[str], None] = lambda _: None
-) -> Ended:
+def run_bulk(run: BulkRun, listener: Listener) -> Ended:
     """Transcribe what is not transcribed yet.
 
     SIGTERM ends it with what the engines have in a part; so does KeyboardInterrupt, which is raised on. Raises
-    BundleError, EngineError, OptionsError, and OSError where the disk is full: parts that are there are complete.
+    BundleError, EngineError and OptionsError, also where the disk is full: parts that are there are complete.
     """
     if not run.source.exists():
         read_recordings(run.source)  # raises, before anything is started
+    listener.step(f"Reading {run.model}")
     spec = run.spec()
     job = run.job(spec)
     check(run.to, job)
     with _stopped_by_sigterm() as stopped, closing(run.executor(spec)) as executor:
+        if run.ray is not None:
+            listener.step("Starting Ray" if run.ray.address is None else f"Connecting to Ray at {run.ray.address}")
         executor.start()  # models load while the manifest is read
-        recordings = read_recordings(run.source, on_skipped)
-        begin(run.to, job)  # not before: a manifest that is refused leaves nothing
-        parts = PartFolder(run.to, job, run.shard)
-        with parts.owned():
-            note_recordings(run.to, run.source, recordings.num_rows)
-            pending = pending_rows(recordings, parts, run.selection, retries=run.retries)
-            output = _output(run, parts, recordings, pending)
-            shown = _Shown(output, on_state)
+        listener.step(f"Reading {run.source}")
+        recordings = read_recordings(run.source, listener.skipped)
+        with full_disk_named(run.to):
+            begin(run.to, job)  # not before: a manifest that is refused leaves nothing
+            parts = PartFolder(run.to, job, run.shard)
+            with parts.owned():
+                return _into(parts, run, recordings, executor, stopped, listener)
 
-            def look() -> None:
-                shown()
-                if stopped.is_set():
-                    executor.stop()
 
-            try:
-                is_complete = executor.run(pending.rows, output, look)
-            except KeyboardInterrupt:
-                output.write()
-                raise
-            output.write()
-            return Ended(output.state(), is_complete)
+def _into(
+    parts: PartFolder,
+    run: BulkRun,
+    recordings: Any,
+    executor: Executor,
+    stopped: threading.Event,
+    listener: Listener,
+) -> Ended:
+    """Transcribe into `parts`, which are owned, until all is done or `stopped`."""
+    listener.step(f"Looking which of {recordings.num_rows:,} recordings are done")
+    note_ids(run.to, recordings.column("id"), run.shard)
+    pending = pending_rows(recordings, parts, run.selection, retries=run.retries)
+    output = _output(run, parts, recordings, pending)
+    shown = _Shown(output, listener)
+
+    def look() -> None:
+        shown()
+        if stopped.is_set():
+            executor.stop()
+
+    try:
+        is_complete = executor.run(pending.rows, output, look)
+    except KeyboardInterrupt:
+        output.write()
+        raise
+    output.write()
+    return Ended(output.state(), is_complete)
 
 
 def _output(run: BulkRun, parts: PartFolder, recordings: Any, pending: Pending) -> Counted:
@@ -179,14 +212,14 @@ def _output(run: BulkRun, parts: PartFolder, recordings: Any, pending: Pending) 
 class _Shown:
     """Tells the state, not too often."""
 
-    def __init__(self, output: Counted, on_state: OnState) -> None:
-        self._output, self._on_state, self._last = output, on_state, 0.0
+    def __init__(self, output: Counted, listener: Listener) -> None:
+        self._output, self._listener, self._last = output, listener, 0.0
 
     def __call__(self) -> None:
         now = time.monotonic()
         if now - self._last >= _SHOWN_EVERY_SEC:
             self._last = now
-            self._on_state(self._output.state())
+            self._listener.state(self._output.state())
 
 
 @contextmanager

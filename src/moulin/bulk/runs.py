@@ -18,7 +18,6 @@ def run_begins(recordings: Any) -> Ints | None:
         return None
     differs = np.zeros(max(count - 1, 0), bool)
     for name in ("path", "channels", "track"):
-        column = pc.fill_null(recordings.column(name), "").combine_chunks()
-        following = pc.not_equal(column.slice(1), column.slice(0, max(count - 1, 0)))
-        differs |= following.to_numpy(zero_copy_only=False)
+        column = pc.fill_null(recordings.column(name), "")
+        differs |= pc.not_equal(column.slice(1), column.slice(0, len(differs))).to_numpy()
     return np.concatenate([[0], np.flatnonzero(differs) + 1, [count]])

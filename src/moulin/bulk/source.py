@@ -7,17 +7,21 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
 from moulin.audio.decoded import described
+from moulin.bulk.full_disk import lack_of_room
 from moulin.errors import AudioError
 
 _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://.")
 _BY_PYARROW = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "file")
 _COPIED_AT_ONCE = 1 << 20
+
+SILENCE_SEC = 30.0
+"""How long a web server may say nothing; it is asked twice."""
 
 
 def is_address(path: str) -> bool:
@@ -32,16 +36,29 @@ def local_file(path: str) -> Iterator[str]:
         _check_kind(path)
         yield path
         return
-    with tempfile.TemporaryFile() as copy:
-        try:
-            with _opened(path) as remote:
-                shutil.copyfileobj(remote, copy, _COPIED_AT_ONCE)
-            copy.flush()
-        except AudioError:
-            raise
-        except Exception as error:  # of any of the file systems' libraries
-            raise AudioError(f"{path} cannot be read: {described(error)}") from error
+    with _copy(path) as copy:
         yield f"/proc/self/fd/{copy.fileno()}"
+
+
+def _copy(address: str) -> IO[bytes]:
+    """What lies at `address`, in a temporary file without a name. Raises AudioError."""
+    copy: IO[bytes] | None = None
+    try:
+        copy = tempfile.TemporaryFile()  # noqa: SIM115 (the caller closes it)
+        with _opened(address) as remote:
+            shutil.copyfileobj(remote, copy, _COPIED_AT_ONCE)
+        copy.flush()
+        return copy
+    except Exception as error:  # of any of the file systems' libraries
+        if copy is not None:
+            with suppress(OSError):  # where the disk is full, closing fails as writing did
+                copy.close()
+        if isinstance(error, AudioError):
+            raise
+        if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
+            error = error.__cause__  # fsspec's, of whatever went wrong with a web server
+        reason = lack_of_room(error, Path(tempfile.gettempdir())) or described(error)
+        raise AudioError(f"{address} cannot be read: {reason}") from error
 
 
 def _check_kind(path: str) -> None:
@@ -64,12 +81,21 @@ def _opened(address: str) -> IO[bytes]:
         return opened
     try:
         import fsspec
+
+        patience = _patience() if scheme in ("http", "https") else {}
     except ModuleNotFoundError as error:
         raise AudioError(
-            f"{address} cannot be read: addresses of {scheme}:// need fsspec", hint="pip install 'fsspec[http]'"
+            f"{address} cannot be read: addresses of {scheme}:// need {error.name}", hint="pip install 'fsspec[http]'"
         ) from error
-    by_fsspec: IO[bytes] = fsspec.open(address, "rb").open()
+    by_fsspec: IO[bytes] = fsspec.open(address, "rb", **patience).open()
     return by_fsspec
+
+
+def _patience() -> dict[str, Any]:
+    """Options of fsspec's: a server may be slow, for hours, but not silent. By default all is to come in 5 minutes."""
+    from aiohttp import ClientTimeout
+
+    return {"client_kwargs": {"timeout": ClientTimeout(total=None, sock_connect=SILENCE_SEC, sock_read=SILENCE_SEC)}}
 
 
 def _file_system(scheme: str, address: str) -> tuple[Any, str]:

@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from moulin.bulk.output.job import format_of, noted_recordings, read
-from moulin.bulk.output.parts import read_ids
+import pyarrow.compute as pc
+
+from moulin.bulk.output.job import format_of, read
+from moulin.bulk.output.manifest_ids import noted_ids
+from moulin.bulk.output.parts import joined_ids, read_ids
 from moulin.quoting import cut
 
 _MOST_KINDS = 1000
@@ -16,7 +19,7 @@ _MOST_KINDS = 1000
 
 @dataclass(slots=True)
 class Status:
-    """Counts of a job's recordings."""
+    """Counts of a job's recordings: those that the last run's manifest names, all shards together."""
 
     model: str
     parts: int = 0
@@ -24,24 +27,15 @@ class Status:
     """With a transcript or an error."""
     failed: int = 0
     recordings: int | None = None
-    """Those of the last run's manifest, all shards together; None where no run has come so far."""
+    """None where no run has come as far as the manifest; then `done` and `failed` are of all parts."""
+    others: int = 0
+    """Rows of parts that the manifest does not name: of an earlier one."""
     kinds: Counter[str] = field(default_factory=Counter)
     """Failures by their message, without the recording's name."""
 
-    def add(self, table: Any) -> None:
-        """Count the rows of a part, a table with the columns `id` and `error`."""
-        self.parts += 1
-        self.done += table.num_rows
-        errors = table.filter(table.column("error").is_valid())
-        self.failed += errors.num_rows
-        for id, error in zip(errors.column("id").to_pylist(), errors.column("error").to_pylist(), strict=True):
-            kind = kind_of(error, id)
-            if kind in self.kinds or len(self.kinds) < _MOST_KINDS:
-                self.kinds[kind] += 1
-
     @property
     def missing(self) -> int | None:
-        return None if self.recordings is None else max(self.recordings - self.done, 0)
+        return None if self.recordings is None else self.recordings - self.done
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -51,6 +45,7 @@ class Status:
             "done": self.done,
             "failed": self.failed,
             "missing": self.missing,
+            "others": self.others,
             "parts": self.parts,
             "failures": dict(self.kinds.most_common(_MOST_KINDS)),
         }
@@ -58,9 +53,19 @@ class Status:
 
 def status_of(folder: Path) -> Status:
     """The status of the job in `folder`. Raises OptionsError where there is none, or a part is damaged."""
-    status = Status(read(folder)["model"], recordings=noted_recordings(folder))
-    for _, table in read_ids(folder, format_of(folder)):
-        status.add(table)
+    parts = [table for _, table in read_ids(folder, format_of(folder))]
+    rows, status = joined_ids(parts), Status(read(folder)["model"], len(parts))
+    if (named := noted_ids(folder)) is not None:
+        mine = rows.filter(pc.is_in(rows.column("id"), named))
+        status.recordings, status.others = len(named), rows.num_rows - mine.num_rows
+        rows = mine
+    status.done = rows.num_rows
+    errors = rows.filter(rows.column("error").is_valid())
+    status.failed = errors.num_rows
+    for id, error in zip(errors.column("id").to_pylist(), errors.column("error").to_pylist(), strict=True):
+        kind = kind_of(error, id)
+        if kind in status.kinds or len(status.kinds) < _MOST_KINDS:
+            status.kinds[kind] += 1
     return status
 
 

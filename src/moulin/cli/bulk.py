@@ -155,8 +155,8 @@ def run(
         cut,
     )
     interrupts.allow(_WRITING_SEC)
-    with shown_progress(progress) as on_state:
-        ended = run_bulk(bulk, on_state, say)
+    with shown_progress(progress) as shown:
+        ended = run_bulk(bulk, shown)
         if progress == "json":
             typer.echo(json.dumps(ended.state.to_dict()))
     say(_said(ended, to))
@@ -203,6 +203,8 @@ def status(
     typer.echo(f"done     {found.done:,} in {found.parts:,} part{'s'[: found.parts != 1]}, by {found.model}")
     typer.echo(f"failed   {found.failed:,}")
     typer.echo(f"missing  {missing}")
+    if found.others:
+        typer.echo(f"others   {found.others:,} in parts that the last run's manifest does not name")
     for kind, count in found.kinds.most_common(20):
         typer.echo(f"  {count:>8,}  {kind}")
 

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import typer
@@ -21,29 +22,42 @@ ProgressForm = Literal["auto", "bar", "lines", "json", "none"]
 _JSON_EVERY_SEC, _LINE_EVERY_SEC = 2.0, 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The `Listener` of a run that prints."""
+
+    step: Callable[[str], None]
+    state: Callable[[State], None]
+    skipped: Callable[[str], None] = say
+
+
 @contextmanager
-def shown_progress(form: ProgressForm) -> Iterator[Callable[[State], None]]:
-    """A callback that shows a state: JSON on standard output, else on standard error."""
+def shown_progress(form: ProgressForm) -> Iterator[Shown]:
+    """Shows steps and states on standard error, but for states as JSON, which go to standard output."""
     if form == "auto":
         form = "bar" if bars_are_shown() else "lines"
     if form == "none":
-        yield lambda _: None
+        yield Shown(lambda _: None, lambda _: None)
     elif form == "json":
-        yield _seldom(_JSON_EVERY_SEC, lambda state: typer.echo(json.dumps(state.to_dict())))
+        yield Shown(say, _seldom(_JSON_EVERY_SEC, lambda state: typer.echo(json.dumps(state.to_dict()))))
     elif form == "lines":
-        yield _seldom(_LINE_EVERY_SEC, lambda state: say(_line(state)))
+        yield Shown(say, _seldom(_LINE_EVERY_SEC, lambda state: say(_line(state))))
     else:
-        with _bar() as show:
-            yield show
+        with _bar() as shown:
+            yield shown
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[State], None]]:
+def _bar() -> Iterator[Shown]:
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 
-    with bars(BarColumn(), TaskProgressColumn(), TextColumn("{task.description}")) as progress:
+    columns = BarColumn(), TaskProgressColumn(), TextColumn("{task.description}", markup=False)
+    with bars(*columns) as progress:
         task = progress.add_task("Loading", total=None)
-        yield lambda state: progress.update(task, total=state.total, completed=state.done, description=_line(state))
+        yield Shown(
+            lambda text: progress.update(task, description=text),
+            lambda state: progress.update(task, total=state.total, completed=state.done, description=_line(state)),
+        )
 
 
 def _seldom(every_sec: float, show: Callable[[State], None]) -> Callable[[State], None]:

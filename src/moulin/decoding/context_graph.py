@@ -97,8 +97,8 @@ class ContextGraph:
 
     @property
     def size_bytes(self) -> int:
-        """About what the graph needs in memory, small objects included."""
-        return 3000 + 300 * len(self.phrases) + 28 * len(self)
+        """About what the graph needs in memory, small objects and `alone` included."""
+        return 3000 + 300 * len(self.phrases) + 60 * len(self)
 
     @cached_property
     def content(self) -> bytes:

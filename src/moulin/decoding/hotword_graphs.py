@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -17,6 +18,8 @@ MOST_BYTES = 32 << 20
 """The limit on all automata of requests that are kept."""
 
 _NAMED = 4
+
+_HOTWORD_BYTES = 100  # without its phrase
 
 Spell = Callable[[str], tuple[int, ...]]
 """From a phrase to its tokens; raises OptionsError where the vocabulary cannot spell it."""
@@ -72,10 +75,10 @@ class HotwordGraphs:
             if key in self._kept:  # another thread was first
                 return
             self._kept[key] = graph
-            self._kept_bytes += graph.size_bytes
+            self._kept_bytes += _size_bytes(key[0], graph)
             while self._kept_bytes > self._most_bytes and len(self._kept) > 1:
-                _, oldest = self._kept.popitem(last=False)
-                self._kept_bytes -= oldest.size_bytes
+                (hotwords, _), oldest = self._kept.popitem(last=False)
+                self._kept_bytes -= _size_bytes(hotwords, oldest)
 
     def _built(self, hotwords: Sequence[Hotword], score: float) -> ContextGraph:
         phrases: dict[tuple[int, ...], float] = {}
@@ -107,3 +110,8 @@ class HotwordGraphs:
             return phrases
         rest = {tokens: score - self._server.phrases.get(tokens, 0.0) for tokens, score in phrases.items()}
         return {tokens: score for tokens, score in rest.items() if score > 0}
+
+
+def _size_bytes(hotwords: Sequence[Hotword], graph: ContextGraph) -> int:
+    """About what is kept of a list: also of phrases that no token spells, which the graph lacks."""
+    return graph.size_bytes + sum(_HOTWORD_BYTES + sys.getsizeof(one.phrase) for one in hotwords)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import select
 import shutil
+import signal
+import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import moulin.bulk.local.executor as module
+from moulin.bulk.local.channel import object_file
+from moulin.bulk.local.child import Child
 from moulin.bulk.local.executor import LocalExecutor
-from moulin.bulk.local.settings import ExecutorSettings
+from moulin.bulk.local.settings import DecodingSettings, ExecutorSettings
 from moulin.bulk.pyarrow_here import pa
 from moulin.bulk.schema import RECORDINGS
 from moulin.bulk.transcriber import Transcriber
@@ -41,7 +48,7 @@ def run(files: list[str], model: Path = TINY, *, decoders: int = 2, table_sec: f
     rows = [{"id": str(number), "path": file} for number, file in enumerate(files)]
     kept = Kept()
     open_before = len(list(Path("/proc/self/fd").iterdir()))
-    executor = LocalExecutor(ExecutorSettings((Transcriber(model),), decoders, table_sec))
+    executor = LocalExecutor(ExecutorSettings((Transcriber(model),), decoders, DecodingSettings(table_sec=table_sec)))
     try:
         executor.start()
         assert executor.run(pa.Table.from_pylist(rows, RECORDINGS), kept)
@@ -86,6 +93,27 @@ def test_processes_that_cannot_start_end_the_job(files: list[str], monkeypatch: 
     monkeypatch.setattr(module, "DECODER", "moulin.no_such_module")
     with pytest.raises(EngineError, match="Processes end again and again"):
         run(files)
+
+
+def test_recordings_are_decoded_while_the_model_loads(files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ENGINE", "tests.bulk.local.waiting_engine")
+    executor = LocalExecutor(ExecutorSettings((Transcriber(TINY),), 2, DecodingSettings(table_sec=20.0)))
+    rows = pa.Table.from_pylist([{"id": file, "path": file} for file in files], RECORDINGS)
+    with closing(executor):
+        executor.start()
+        assert not executor.run(rows, Kept(), lambda: executor.stop() if executor._ready else None)
+
+
+def test_signals_to_all_processes_are_not_for_a_child_that_starts() -> None:
+    """Ctrl-C in the second in which it imports would else leave tracebacks."""
+    child = Child("tests.bulk.local.waiting_engine")
+    for sent in (signal.SIGINT, signal.SIGTERM) * 3:
+        os.kill(child.process_id, sent)
+        time.sleep(0.05)
+    child.send_object(object_file(None))
+    assert select.select([child.channel], [], [], 1.0)[0] == [], "it has ended"
+    child.kill()
+    assert child.ended() == "SIGKILL"
 
 
 def test_nothing_to_do() -> None:

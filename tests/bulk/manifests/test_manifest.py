@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
+import os
 import time
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +48,15 @@ def test_jsonl(tmp_path: Path) -> None:
     assert rows(packed) == rows(file)
 
 
-def test_ids_that_are_numbers_in_jsonl(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ids", [(1, 2), (1, "two"), ("one", 2), (1, 1 << 70), (1, None)])
+def test_ids_that_are_numbers_in_jsonl(tmp_path: Path, ids: tuple[Any, Any]) -> None:
+    file = jsonl(tmp_path, *({"audio": f"/{id}.wav", "id": id, "channels": 1} for id in ids))
+    assert rows(file) == [
+        {"id": f"/{id}.wav" if id is None else str(id), "path": f"/{id}.wav", "channels": "1"} for id in ids
+    ]
+
+
+def test_the_first_id_is_no_number(tmp_path: Path) -> None:
     file = jsonl(tmp_path, {"audio": "/a.wav", "id": 1}, {"audio": "/b.wav", "id": "two"})
     assert rows(file) == [{"id": "1", "path": "/a.wav"}, {"id": "two", "path": "/b.wav"}]
 
@@ -150,6 +161,8 @@ def test_lhotse(tmp_path: Path) -> None:
         cut("both", two, channel=[0, 1], type="MultiCut"),
         name="cuts.jsonl",
     )
+    (odd,) = rows(jsonl(tmp_path, cut("odd", recording("one"), start=math.nan), name="odd.jsonl"))
+    assert math.isnan(odd["offset_sec"])  # for its row to say so
     one, of_two = {"path": "/audio/one.wav", "recording": "one"}, {"path": "/audio/two.wav", "recording": "two"}
     assert rows(file) == [
         {"id": "all", **one},
@@ -196,6 +209,7 @@ def test_lhotse_as_lhotse_writes_it(tmp_path: Path) -> None:
         (cut("x", recording("r", 0, 1, 2), channel=[0, 1], type="MultiCut"), r"the channels \[0, 1\] of \[0, 1, 2\]"),
         ({"id": "x", "sources": [{"type": "command", "channels": [0], "source": "sox"}]}, "type 'command'"),
         ([1], "Expected a cut or a recording"),
+        (recording("\ud800"), "Expected a cut or a recording of Lhotse's on line 2"),
     ],
 )
 def test_lhotse_that_is_no_file(tmp_path: Path, entry: Any, message: str) -> None:
@@ -295,6 +309,48 @@ def test_whole_numbers_beside_missing_ones(tmp_path: Path) -> None:
     """pandas writes a column of whole numbers in which one is missing as floats."""
     file = jsonl(tmp_path, {"audio": "/a.wav", "track": 2.0, "channels": 1.0}, {"audio": "/b.wav"})
     assert rows(file)[0] == {"id": "/a.wav", "path": "/a.wav", "track": "2", "channels": "1"}
+
+
+def test_numbers_that_are_missing(tmp_path: Path) -> None:
+    """As Python's json and programs without nulls write them."""
+    import pyarrow.parquet
+
+    missing = {"audio": "/a.wav", "id": math.nan, "offset": math.nan, "duration": math.nan, "channels": math.nan}
+    file = jsonl(tmp_path, missing, {"audio": "/b.wav", "offset": 1.0, "duration": math.nan})
+    expected = [{"id": "/a.wav", "path": "/a.wav"}, {"id": "/b.wav", "path": "/b.wav", "offset_sec": 1.0}]
+    assert rows(file) == expected
+    for kind in (pa.float64(), pa.float32()):
+        numbers = {"offset": [math.nan, 1.0], "duration": [math.nan] * 2, "channels": [math.nan] * 2}
+        columns = {"audio": ["/a.wav", "/b.wav"], **{name: pa.array(one, kind) for name, one in numbers.items()}}
+        pyarrow.parquet.write_table(pa.table(columns), tmp_path / "m.parquet")
+        assert rows(tmp_path / "m.parquet") == expected
+
+
+def test_a_line_of_ten_megabytes(tmp_path: Path) -> None:
+    long = "x" * 10_000_000
+    file = jsonl(tmp_path, {"audio": f"/{long}.wav", "id": "long"}, {"audio": "/b.wav", "text": long})
+    assert [row["id"] for row in rows(file)] == ["long", "/b.wav"]
+    (tmp_path / "m.txt").write_text(f"{long}\nb.wav\n")  # the first is looked for beside the list
+    assert [len(row["id"]) for row in rows(tmp_path / "m.txt")] == [len(long), 5]
+
+
+def test_texts_that_look_alike_are_different_ids(tmp_path: Path) -> None:
+    composed, apart = (unicodedata.normalize(form, "/é.wav") for form in ("NFC", "NFD"))
+    found = rows(jsonl(tmp_path, {"audio": composed}, {"audio": apart}))
+    assert [row["path"] for row in found] == [composed, apart]
+
+
+def test_twins_across_cuts(tmp_path: Path) -> None:
+    cuts = [cut(id, recording(of), start=start, duration=1.0) for id, of, start in (("x", "one", 0), ("x", "two", 5))]
+    with pytest.raises(OptionsError, match=r"The id 'x' is in row 1 of .*one\.wav'\) and in row 2 \('/audio/two"):
+        read_recordings(jsonl(tmp_path, *cuts, name="cuts.jsonl"))
+
+
+def test_a_manifest_from_a_pipe(tmp_path: Path) -> None:
+    """It is read more than once: a pipe would lose its beginning without a word."""
+    os.mkfifo(tmp_path / "m.jsonl")
+    with pytest.raises(OptionsError, match="no regular file"):
+        read_recordings(tmp_path / "m.jsonl")
 
 
 def test_no_manifest(tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from moulin.audio.selection import MIX, Selection
 from moulin.bulk.output import job as jobs
 from moulin.bulk.output.formats import FORMAT_NAMES, FORMATS, FormatName, subtitle_name
 from moulin.bulk.output.job import Job
+from moulin.bulk.output.manifest_ids import note_ids
 from moulin.bulk.output.open_part import MAX_AGE_SEC, ChangedParts, OpenPart
-from moulin.bulk.output.parts import PartFolder, Shard, parts_in, read_ids
+from moulin.bulk.output.parts import WHOLE, PartFolder, Shard, parts_in, read_ids
 from moulin.bulk.pending import pending_rows, recordings_by_id
 from moulin.bulk.pyarrow_here import pa
 from moulin.bulk.schema import RECORDINGS, failed_row, transcribed_row, transcribed_table
@@ -68,11 +69,11 @@ def test_every_format_is_found_again_and_changed_row_by_row(tmp_path: Path, form
     parts = folder(tmp_path, format)
     of = recordings_by_id(recordings("a", "b", "c", "d"))
     rows = table(heard("a"), failed_row("b", "b.wav", "no"), heard("c", "ÄÖ 你好"), failed_row("d", "d.wav", "nor"))
-    part = parts.write(rows, of(rows.column("id")))
+    part = parts.write(rows, of)
     assert ids_of(parts) == {"a": None, "b": "no", "c": None, "d": "nor"}
     before = part.read_bytes()
     new = table(heard("b", "C"))
-    parts.replace(part, new, of(new.column("id")))
+    parts.replace(part, new, of)
     assert ids_of(parts) == {"a": None, "b": None, "c": None, "d": "nor"}
     assert parts_in(tmp_path, part.suffix) == [part]
     assert part.read_bytes() != before
@@ -95,7 +96,7 @@ def test_lhotse_reads_its_supervisions(tmp_path: Path) -> None:
 
     parts = folder(tmp_path, "lhotse")
     rows = table(heard("a"), failed_row("b", "b.wav", "no"))
-    part = parts.write(rows, recordings("a", "b"))
+    part = parts.write(rows, recordings_by_id(recordings("a", "b")))
     first, second = SupervisionSet.from_file(part)
     assert (first.text, first.duration, first.alignment["word"][1].symbol) == ("A B", 3600.0, "B")
     assert (second.text, second.custom["error"]) == ("", "no")
@@ -106,7 +107,8 @@ def test_datasets_reads_the_parts(tmp_path: Path) -> None:
     import datasets
 
     rows = table(heard("a"), failed_row("b", "b.wav", "no"))
-    folder(tmp_path).write(rows, recordings("a", "b"))
+    folder(tmp_path).write(rows, recordings_by_id(recordings("a", "b")))
+    note_ids(tmp_path, rows.column("id"), WHOLE)
     assert datasets.load_dataset(str(tmp_path), split="train")["id"] == ["a", "b"]
 
 
@@ -117,8 +119,8 @@ def test_names_are_of_what_is_in_them(tmp_path: Path) -> None:
     for other in (job(model_sha256="1" * 64), job(decoding={"beam": 8}), job("jsonl")):
         assert other.part_name(["a"]).split(".")[0] != one.part_name(["a"]).split(".")[0]
     assert job(model="elsewhere").part_name(["a"]) == one.part_name(["a"])
-    folder(tmp_path).write(table(heard("a")), recordings("a"))
-    folder(tmp_path).write(table(heard("a")), recordings("a"))
+    folder(tmp_path).write(table(heard("a")), recordings_by_id(recordings("a")))
+    folder(tmp_path).write(table(heard("a")), recordings_by_id(recordings("a")))
     assert [part.name for part in parts_in(tmp_path, ".parquet")] == [one.part_name(["a"])]
 
 
@@ -222,7 +224,7 @@ def test_nothing_is_left_of_a_part_that_cannot_be_written(tmp_path: Path, monkey
 
 def test_a_damaged_part_is_named(tmp_path: Path) -> None:
     parts = folder(tmp_path)
-    part = parts.write(table(heard("a")), recordings("a"))
+    part = parts.write(table(heard("a")), recordings_by_id(recordings("a")))
     part.write_bytes(part.read_bytes()[:-9])
     with pytest.raises(OptionsError, match=rf"{part.name} is damaged"):
         ids_of(parts)
@@ -249,7 +251,7 @@ def test_pending_rows(tmp_path: Path) -> None:
     all_rows = recordings("a", "b", "c", "d")
     of = recordings_by_id(all_rows)
     for rows in (table(heard("a"), failed_row("b", "b.wav", "no")), table(failed_row("c", "c.wav", "no"), heard("x"))):
-        parts.write(rows, recordings(*rows.column("id").to_pylist()))
+        parts.write(rows, of)
     pending = pending_rows(all_rows, parts, MIX, retries=False)
     assert pending.rows.column("id").to_pylist() == ["d"]
     assert (pending.total, pending.done, pending.failed) == (4, 3, 2)
@@ -294,7 +296,11 @@ def test_subtitles_are_named_by_ids(id: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "id", ["../a", "/etc/passwd", "a/../../b", "", ".", "a//b", "a/", "\0", "a\nb", "x" * 300, "_moulin/a", ".a"]
+    "id",
+    [
+        *("../a", "/etc/passwd", "a/../../b", "", ".", "a//b", "a/", "\0", "a\nb", "x" * 300, "_moulin/a", ".a"),
+        *("x/" * 1000 + "a", "a.srt/b", "part-1.parquet/a"),  # too long a path; names of files
+    ],
 )
 def test_subtitles_stay_in_their_folder(id: str) -> None:
     name = subtitle_name(id)

@@ -8,9 +8,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from moulin.bulk.local.channel import Channel
+
+_OURS = (signal.SIGINT, signal.SIGTERM)
+"""Signals that a terminal or a job scheduler sends to all processes: the executor decides what follows."""
 
 _PR_SET_PDEATHSIG = 1
 _END_SEC = 5.0
@@ -24,7 +28,8 @@ class Child:
         self.channel, theirs = Channel.pair()
         try:
             command = [sys.executable, "-P", "-m", module, str(theirs.fileno()), str(os.getpid())]
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),))
+            with _blocked(_OURS):  # until `run_child` ignores them
+                self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),))
         finally:
             theirs.close()
 
@@ -55,13 +60,23 @@ class Child:
 
 
 def run_child(serve: Callable[[Channel], None]) -> None:
-    """The main function of such a process. It ends when the executor does, even by SIGKILL, and not by signals that a
-    terminal or a job scheduler sends to all processes: the executor decides."""
+    """The main function of such a process. It ends when the executor does, even by SIGKILL, and not by _OURS."""
     channel, parent = Channel.of(int(sys.argv[1])), int(sys.argv[2])
-    for ignored in (signal.SIGINT, signal.SIGTERM):
+    for ignored in _OURS:
         signal.signal(ignored, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _OURS)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     if os.getppid() != parent:  # it ended before that: no signal comes
         return
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the executor has gone
         serve(channel)
+
+
+@contextmanager
+def _blocked(signals: Iterable[signal.Signals]) -> Iterator[None]:
+    """A process that is started within the block begins with `signals` pending instead of ended by them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

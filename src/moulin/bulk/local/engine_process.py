@@ -27,11 +27,11 @@ def serve(channel: Channel) -> None:
         return
     transcriber: Transcriber = taken_object(message)
     try:
-        recognizer = transcriber.open()
+        transcriber.open()
     except MoulinError as error:
         channel.send({"fatal": error.message, "hint": error.hint})
         return
-    channel.send({"ready": True, "max_utterance_sec": recognizer.max_utterance_sec})
+    channel.send({"ready": True})
     with ThreadPoolExecutor(TABLES_AT_ONCE) as threads:
         while (message := channel.receive()) is not None:
             threads.submit(_transcribe, message, transcriber, channel)

@@ -28,7 +28,7 @@ from moulin.bulk.local.engine_process import TABLES_AT_ONCE
 from moulin.bulk.local.kept_decoder import DECODER
 from moulin.bulk.local.kept_engine import ENGINE
 from moulin.bulk.local.losses import Losses
-from moulin.bulk.local.settings import DecodingSettings, ExecutorSettings, rows_at_least
+from moulin.bulk.local.settings import ExecutorSettings, rows_at_least
 from moulin.bulk.local.tasks import (
     FIRST_ROWS,
     MAX_ROWS,
@@ -42,7 +42,6 @@ from moulin.bulk.local.tasks import (
 from moulin.bulk.pyarrow_here import pa
 from moulin.bulk.schema import failed_row, transcribed_table
 from moulin.errors import EngineError
-from moulin.long_audio.pieces import MAX_PIECE_SEC
 
 logger = logging.getLogger(__name__)
 
@@ -89,16 +88,16 @@ class LocalExecutor:
         self._decoders: list[_Decoder] = []
         self._engines: list[_Engine] = []
         self._ready: deque[_Table] = deque()
-        self._max_utterance_sec = MAX_PIECE_SEC
         self._stops = False
         self._numbers = count()
         self._decoder_losses, self._engine_losses = Losses("decoder"), Losses("engine")
         self._seconds = self._rows = 0.0
 
     def start(self) -> None:
-        """Start the engines, which takes a while; rows may come later."""
+        """Start the engines and a decoder, which takes a while; rows may come later."""
         for number in range(len(self._settings.transcribers)):
             self._start_engine(number)
+        self._start_decoder()
 
     def stop(self) -> None:
         """Take up no more work: `run` returns when the engines have given back what they have."""
@@ -158,10 +157,8 @@ class LocalExecutor:
                 number, table = next(self._numbers), self._ready.popleft()
                 engine.tables[number] = table
                 self._send(engine, {"table": number}, table.file)
-        if not engines:  # how long pieces may be is not known yet
-            return
         places = self._settings.tables_ahead * len(self._engines)
-        places -= len(self._ready) + sum(len(engine.tables) for engine in engines)
+        places -= len(self._ready) + sum(len(engine.tables) for engine in self._engines)
         for decoder in self._decoders:
             if decoder.waits and places > 0:
                 decoder.waits = False
@@ -184,7 +181,8 @@ class LocalExecutor:
         if not self._rows:
             return min(FIRST_ROWS, fair)
         mean_sec = max(self._seconds / self._rows, 0.1)
-        rows = max(int(self._settings.table_sec / mean_sec), rows_at_least(self._settings.cut))
+        decoding = self._settings.decoding
+        rows = max(int(decoding.table_sec / mean_sec), rows_at_least(decoding.cut))
         return max(1, min(MAX_ROWS, fair, rows))
 
     def _send(self, worker: _Decoder | _Engine, fields: dict[str, Any], file: int | None = None) -> None:
@@ -197,8 +195,7 @@ class LocalExecutor:
         decoder = _Decoder(Child(DECODER))
         self._decoders.append(decoder)
         self._waiting.register(decoder.child.channel, selectors.EVENT_READ, decoder)
-        settings = DecodingSettings(self._max_utterance_sec, self._settings.table_sec, self._settings.cut)
-        decoder.child.send_object(object_file(settings))
+        decoder.child.send_object(object_file(self._settings.decoding))
         return decoder
 
     def _start_engine(self, number: int) -> None:
@@ -258,7 +255,6 @@ class LocalExecutor:
             raise EngineError(fields["fatal"], hint=fields["hint"])
         if "ready" in fields:
             engine.is_ready = True
-            self._max_utterance_sec = min(MAX_PIECE_SEC, fields["max_utterance_sec"])
             return
         self._engine_losses.none()
         self._take(engine, message)

@@ -7,6 +7,7 @@ from typing import Literal
 
 from moulin.bulk.decode import TABLE_SEC
 from moulin.bulk.transcriber import Transcriber
+from moulin.long_audio.pieces import MAX_PIECE_SEC
 
 CutPlace = Literal["decoders", "engine"]
 """Where long recordings are cut: one by one by the processes that decode, or many at once by that with the model."""
@@ -24,8 +25,8 @@ def rows_at_least(cut: CutPlace) -> int:
 class DecodingSettings:
     """Of a process that decodes."""
 
-    max_utterance_sec: float
-    table_sec: float
+    max_utterance_sec: float = MAX_PIECE_SEC
+    table_sec: float = TABLE_SEC
     cut: CutPlace = "decoders"
 
     def is_full(self, rows: int, seconds: float) -> bool:
@@ -40,7 +41,6 @@ class ExecutorSettings:
     transcribers: tuple[Transcriber, ...]
     """One for each device."""
     decoders: int
-    table_sec: float = TABLE_SEC
-    cut: CutPlace = "decoders"
+    decoding: DecodingSettings
     tables_ahead: int = 4
     """Tables of audio for each engine, those that it has among them."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,6 @@ import pyarrow.compute as pc
 
 from moulin.bulk.pyarrow_here import pa
 from moulin.bulk.schema import RECORDINGS
-from moulin.bulk.source import is_address
 from moulin.errors import OptionsError, first_line
 from moulin.quoting import quoted
 
@@ -60,6 +61,9 @@ def _column(given: Any, name: str, kind: Any, manifest: Path) -> Any:
     if name not in given.column_names:
         return pa.chunked_array([pa.nulls(len(given), kind)])
     column = given.column(name)
+    if pa.types.is_floating(column.type):
+        column = column.cast(pa.float64())
+        column = pc.if_else(pc.is_nan(column), _MISSING, column)  # so some programs write missing numbers
     try:
         return column.cast(kind)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -68,6 +72,9 @@ def _column(given: Any, name: str, kind: Any, manifest: Path) -> Any:
         raise OptionsError(
             f"Expected {expected} in the column {name} of {manifest}, got {column.type}: {first_line(error)}", hint=hint
         ) from error
+
+
+_MISSING: Any = pa.scalar(None, pa.float64())
 
 
 def placed(paths: Any, *folders: Path) -> Any:
@@ -80,24 +87,31 @@ def placed(paths: Any, *folders: Path) -> Any:
     if first < 0:
         return paths
     example = paths[first].as_py()
-    folder = next((folder for folder in folders if (folder / example).exists()), folders[0])
+    folder = _first_with(example, folders)
     if folder == Path():
         return paths
     beside = pc.binary_join_element_wise(pa.scalar(str(folder)), paths, "/")
     return pc.if_else(relative, beside, paths)
 
 
-def place_of(path: str, *folders: Path) -> Path:
-    """The folder of a relative path, as of `placed`; the current one for an address or an absolute path."""
-    if is_address(path) or path.startswith("/"):
-        return Path()
-    return next((folder for folder in folders if (folder / path).exists()), folders[0])
+def with_places(recordings: Any, *folders: Path) -> Any:
+    """A table of recordings with its paths as of `placed`."""
+    at = RECORDINGS.get_field_index("path")
+    return recordings.set_column(at, RECORDINGS.field(at), placed(recordings.column(at), *folders))
+
+
+def _first_with(path: str, folders: Sequence[Path]) -> Path:
+    for folder in folders:
+        with suppress(OSError, ValueError):  # too long a name, a zero byte: its row says so
+            if (folder / path).exists():
+                return folder
+    return folders[0]
 
 
 def check_ids(recordings: Any, manifest: Path) -> None:
     """Raises OptionsError where an id occurs twice, with both rows."""
     ids = recordings.column("id")
-    counts = pc.value_counts(ids.combine_chunks() if len(ids) else pa.array([], pa.string()))
+    counts = pc.value_counts(ids)
     twice = counts.filter(pc.greater(counts.field("counts"), 1))
     if not len(twice):
         return

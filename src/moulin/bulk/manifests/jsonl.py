@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from moulin.bulk.manifests.columns import NUMBERS, TEXTS, recordings_of
 from moulin.bulk.pyarrow_here import pa
 from moulin.errors import OptionsError, first_line
+from moulin.manifests.lhotse_entry import first_entry
 from moulin.manifests.lines import read_lines
 from moulin.quoting import cut
 
@@ -19,7 +21,9 @@ def read_jsonl(file: Path) -> Any:
     """The table of recordings in `file`, packed with gzip or not. Raises OptionsError."""
     import pyarrow.json
 
-    schema = pa.schema([*((name, pa.string()) for name in TEXTS), *((name, pa.float64()) for name in NUMBERS)])
+    first = first_entry(file)
+    kinds = {name: pa.int64() if type(first.get(name)) is int else pa.string() for name in TEXTS}
+    schema = pa.schema([*kinds.items(), *((name, pa.float64()) for name in NUMBERS)])
     try:
         with pa.input_stream(str(file), compression="gzip" if file.suffix == ".gz" else None) as stream:
             given = pyarrow.json.read_json(
@@ -29,7 +33,8 @@ def read_jsonl(file: Path) -> Any:
             )
     except OSError as error:
         raise OptionsError(f"{file} cannot be read: {error.strerror or first_line(error)}") from error
-    except pa.ArrowInvalid:  # ids that are numbers, a line that is no object: slower, and it says which
+    except pa.ArrowInvalid:  # ids of both kinds, a line that is no object: slower, and it says which
+        schema = pa.schema([*((name, pa.string()) for name in TEXTS), *((name, pa.float64()) for name in NUMBERS)])
         given = pa.Table.from_pylist([_fields(file, number, line) for number, line in read_lines(file)], schema=schema)
     return recordings_of(given, file)
 
@@ -37,16 +42,20 @@ def read_jsonl(file: Path) -> Any:
 def _fields(file: Path, number: int, line: str) -> dict[str, Any]:
     try:
         entry = json.loads(line)
-        fields: dict[str, Any] = {name: entry[name] for name in TEXTS if entry.get(name) is not None}
-        if any(isinstance(value, dict | list) for value in fields.values()):
+        given = {name: entry[name] for name in (*TEXTS, *NUMBERS) if not _is_missing(entry.get(name))}
+        if any(isinstance(value, dict | list) for value in given.values()):
             raise TypeError
-        texts = {name: _text(name, value) for name, value in fields.items()}
-        return texts | {name: float(entry[name]) for name in NUMBERS if entry.get(name) is not None}
+        return {name: float(value) if name in NUMBERS else _text(name, value) for name, value in given.items()}
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise OptionsError(
             f'Expected {{"audio": …}} on line {number} of {file}, got {cut(line, 200)!r}',
             hint="id, offset and duration (in seconds), channels and track may be there too",
         ) from None
+
+
+def _is_missing(value: Any) -> bool:
+    """Also of NaN, which is how Python's json writes a missing number of pandas'."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _text(name: str, value: Any) -> str:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from moulin.bulk.manifests.columns import place_of
+from moulin.bulk.manifests.columns import with_places
 from moulin.bulk.pyarrow_here import pa
 from moulin.bulk.schema import RECORDINGS
 from moulin.errors import OptionsError
@@ -22,26 +22,17 @@ def read_kaldi(wav_scp: Path) -> Any:
         check_audio(wav_scp, number, key, value)
         if _IN_ARCHIVE.search(value):
             raise archive_error(wav_scp, number, key, value)
-    relative = next((value for _, value in recordings.values() if not value.startswith("/")), "/")
-    # Kaldi's paths are relative to where its scripts run, most others to the list itself.
-    folder = place_of(relative, Path(), wav_scp.parent)
-    paths = {key: str(folder / value) if folder != Path() else value for key, (_, value) in recordings.items()}
+    paths = {key: value for key, (_, value) in recordings.items()}
     segments_file = wav_scp.parent / "segments"
-    if not segments_file.is_file():
-        whole = [{"id": key, "path": path} for key, path in paths.items()]
-        return pa.Table.from_pylist(whole, schema=RECORDINGS)
     rows: list[dict[str, Any]] = []
-    for key, (number, value) in read_table(segments_file).items():
-        recording, offset_sec, window_sec = read_segment(segments_file, number, value)
-        if recording not in paths:
-            raise OptionsError(f"{recording!r}, which {segments_file} names on line {number}, is not in {wav_scp}")
-        rows.append(
-            {
-                "id": key,
-                "path": paths[recording],
-                "offset_sec": offset_sec,
-                "window_sec": window_sec,
-                "recording": recording,
-            }
-        )
-    return pa.Table.from_pylist(rows, schema=RECORDINGS)
+    if segments_file.is_file():
+        for key, (number, value) in read_table(segments_file).items():
+            recording, offset_sec, window_sec = read_segment(segments_file, number, value)
+            if recording not in paths:
+                raise OptionsError(f"{recording!r}, which {segments_file} names on line {number}, is not in {wav_scp}")
+            window = {"offset_sec": offset_sec, "window_sec": window_sec}
+            rows.append({"id": key, "path": paths[recording], "recording": recording, **window})
+    else:
+        rows += ({"id": key, "path": path} for key, path in paths.items())
+    # Kaldi's paths are relative to where its scripts run, most others to the list itself.
+    return with_places(pa.Table.from_pylist(rows, schema=RECORDINGS), Path(), wav_scp.parent)

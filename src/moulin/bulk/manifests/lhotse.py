@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from moulin.bulk.manifests.columns import place_of
+from moulin.bulk.manifests.columns import with_places
 from moulin.bulk.pyarrow_here import pa
 from moulin.bulk.schema import RECORDINGS
-from moulin.bulk.source import is_address
 from moulin.errors import OptionsError
 from moulin.manifests.lines import read_lines
 from moulin.quoting import cut, quoted
+
+_ROWS_AT_ONCE = 10_000
 
 _WHOLE_SEC = 0.001
 """A cut that ends so near to its recording's end is all of it."""
@@ -24,15 +26,11 @@ _ON_DISK = ("file", "url")
 def read_lhotse(file: Path) -> Any:
     """The cuts or recordings in `file`, JSONL or a list in JSON. Raises OptionsError, for each entry that is not a part
     of one file: mixed and padded cuts, changed speed, commands, audio in archives."""
-    rows = [_row(file, where, entry) for where, entry in _entries(file)]
-    relative = next((row["path"] for row in rows if not is_address(row["path"]) and row["path"][:1] != "/"), "/")
+    rows = (_row(file, where, entry) for where, entry in _entries(file))
+    some = iter(lambda: list(islice(rows, _ROWS_AT_ONCE)), [])
+    recordings = pa.Table.from_batches([pa.RecordBatch.from_pylist(each, RECORDINGS) for each in some], RECORDINGS)
     # Lhotse's paths are relative to where it was run.
-    folder = place_of(relative, Path(), file.parent)
-    if folder != Path():
-        for row in rows:
-            if not is_address(row["path"]):
-                row["path"] = str(folder / row["path"])
-    return pa.Table.from_pylist(rows, schema=RECORDINGS)
+    return with_places(recordings, Path(), file.parent)
 
 
 def _entries(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -57,7 +55,7 @@ def _entries(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _row(file: Path, where: str, entry: dict[str, Any]) -> dict[str, Any]:
     try:
         if "sources" in entry:
-            return {"id": str(entry["id"]), **_audio(entry, None)}
+            return _text({"id": str(entry["id"]), **_audio(entry, None)})
         if entry["type"] not in ("MonoCut", "MultiCut"):
             raise _Unfit(f"a {entry['type']}")
         if "recording" not in entry:
@@ -65,9 +63,9 @@ def _row(file: Path, where: str, entry: dict[str, Any]) -> dict[str, Any]:
         recording = entry["recording"]
         row = {"id": str(entry["id"]), "recording": str(recording["id"]), **_audio(recording, entry["channel"])}
         start, duration = float(entry["start"]), float(entry["duration"])
-        if start > 0 or start + duration < float(recording["duration"]) - _WHOLE_SEC:
+        if not (start <= 0 and start + duration >= float(recording["duration"]) - _WHOLE_SEC):  # NaN is no whole one
             row |= {"offset_sec": start, "window_sec": duration}
-        return row
+        return _text(row)
     except _Unfit as unfit:
         raise OptionsError(
             f"Expected a cut or recording that is a part of one file on {where} of {file}, got {unfit}",
@@ -78,6 +76,13 @@ def _row(file: Path, where: str, entry: dict[str, Any]) -> dict[str, Any]:
             f"Expected a cut or a recording of Lhotse's on {where} of {file}, got {cut(json.dumps(entry), 200)}",
             hint="other fields are read as JSONL: an object on each line",
         ) from None
+
+
+def _text(row: dict[str, Any]) -> dict[str, Any]:
+    """`row`. Raises UnicodeEncodeError, a ValueError, where one of its texts has half of a pair of surrogates."""
+    for name in ("id", "path", "recording"):
+        row.get(name, "").encode()
+    return row
 
 
 class _Unfit(Exception):

@@ -44,6 +44,10 @@ def _read(source: Path, on_skipped: OnSkipped) -> Any:
         return read_folder(source, on_skipped)
     if not source.exists():
         raise OptionsError(f"{source} does not exist", hint=f"expected {FORMS}")
+    if not source.is_file():
+        raise OptionsError(
+            f"{source} is no regular file", hint="write the manifest into a file: it is read more than once"
+        )
     if is_audio(source):
         raise OptionsError(
             f"{source} is a recording, expected {FORMS}", hint="moulin transcribe is for single recordings"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
@@ -21,6 +21,9 @@ from moulin.transcript_formats import to_srt
 FormatName = Literal["parquet", "jsonl", "lhotse", "srt"]
 FORMAT_NAMES: tuple[FormatName, ...] = get_args(FormatName)
 
+RecordingsOf = Callable[[Any], Any]
+"""Gives the recordings of ids, row by row; which takes a look at the whole manifest."""
+
 FIGURES = ("id", "path", "error", "duration_sec", "warnings", *QUALITY)
 """The columns that can be read from a part of any format."""
 
@@ -35,8 +38,8 @@ class Format:
 
     name: FormatName
     suffix: str
-    write: Callable[[Any, Any, Path], None]
-    """Writes a table of the schema TRANSCRIBED, with that of its recordings row by row, into a file."""
+    write: Callable[[Any, RecordingsOf, Path], None]
+    """Writes a table of the schema TRANSCRIBED into a file."""
     read: Callable[[Path, Sequence[str]], Any]
     """A table of some columns of a part, of FIGURES."""
     merge: Callable[[Path, Path, Path], None]
@@ -45,7 +48,7 @@ class Format:
     """Writes what belongs into the job's folder beside the part, before the part."""
 
 
-def _write_parquet(table: Any, _recordings: Any, file: Path) -> None:
+def _write_parquet(table: Any, _recordings_of: RecordingsOf, file: Path) -> None:
     pyarrow.parquet.write_table(table, file, compression="zstd")
 
 
@@ -58,16 +61,21 @@ def _merge_parquet(part: Path, changed: Path, to: Path) -> None:
     kept = old.filter(pc.invert(pc.is_in(old.column("id"), new.column("id").combine_chunks())))
     both = pa.concat_tables([kept, new])
     order = pc.index_in(old.column("id"), both.column("id").combine_chunks())
-    _write_parquet(both.take(order), None, to)
+    pyarrow.parquet.write_table(both.take(order), to, compression="zstd")
 
 
-def _write_lines(line: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]) -> Callable[[Any, Any, Path], None]:
-    def write(table: Any, recordings: Any, file: Path) -> None:
-        with file.open("w", encoding="utf-8") as lines:
-            for row, recording in zip(_rows(table), _rows(recordings), strict=True):
-                lines.write(json.dumps(line(row, recording), ensure_ascii=False) + "\n")
+def _write_plain_lines(table: Any, _recordings_of: RecordingsOf, file: Path) -> None:
+    _write_lines(map(_plain_line, _rows(table)), file)
 
-    return write
+
+def _write_supervisions(table: Any, recordings_of: RecordingsOf, file: Path) -> None:
+    _write_lines(map(_supervision, _rows(table), _rows(recordings_of(table.column("id")))), file)
+
+
+def _write_lines(entries: Iterable[dict[str, Any]], file: Path) -> None:
+    with file.open("w", encoding="utf-8") as lines:
+        for entry in entries:
+            lines.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
 
 def _rows(table: Any) -> Iterator[dict[str, Any]]:
@@ -117,7 +125,7 @@ def _merge_lines(part: Path, changed: Path, to: Path) -> None:
             merged.write(new.get(json.loads(line)["id"], line))
 
 
-def _plain_line(row: dict[str, Any], _recording: dict[str, Any]) -> dict[str, Any]:
+def _plain_line(row: dict[str, Any]) -> dict[str, Any]:
     """As `moulin transcribe --format json`, with id and path instead of file, and the figures of QUALITY."""
     head = {"id": row["id"], "path": row["path"]}
     if row["error"] is not None:
@@ -170,7 +178,7 @@ def _write_subtitles(table: Any, folder: Path) -> None:
             part.replace(file)
 
 
-_LONGEST_NAME = 200
+_LONGEST_NAME, _LONGEST_PATH = 200, 2000
 
 
 def subtitle_name(id: str) -> str:
@@ -181,15 +189,17 @@ def subtitle_name(id: str) -> str:
         path.as_posix() == id
         and id.isprintable()
         and not path.is_absolute()
+        and len(id.encode()) <= _LONGEST_PATH
         and all(not part.startswith((".", "_")) and len(part.encode()) <= _LONGEST_NAME for part in path.parts)
+        and not any(part.endswith((".srt", ".parquet")) for part in path.parts[:-1])  # names of files
     )
     return f"{id}.srt" if plain and path.parts else f"{hashlib.sha256(id.encode()).hexdigest()[:32]}.srt"
 
 
 FORMATS: dict[FormatName, Format] = {
     "parquet": Format("parquet", ".parquet", _write_parquet, _read_parquet, _merge_parquet),
-    "jsonl": Format("jsonl", ".jsonl", _write_lines(_plain_line), _read_plain_lines, _merge_lines),
-    "lhotse": Format("lhotse", ".jsonl", _write_lines(_supervision), _read_supervisions, _merge_lines),
+    "jsonl": Format("jsonl", ".jsonl", _write_plain_lines, _read_plain_lines, _merge_lines),
+    "lhotse": Format("lhotse", ".jsonl", _write_supervisions, _read_supervisions, _merge_lines),
     "srt": Format("srt", ".parquet", _write_parquet, _read_parquet, _merge_parquet, _write_subtitles),
 }
 

@@ -18,7 +18,7 @@ from moulin.quoting import quoted
 FOLDER = "_moulin"
 """The folder within a job's folder that is no output; readers of parquet pass over names that begin like this."""
 
-_JOB, _RECORDINGS = "job.json", "recordings.json"
+_JOB = "job.json"
 _READ_AT_ONCE = 1 << 22
 
 
@@ -128,25 +128,6 @@ def read(folder: Path) -> dict[str, Any]:
 def format_of(folder: Path) -> Format:
     """The format of the job in `folder`. Raises OptionsError."""
     return FORMATS[read(folder)["format"]]
-
-
-def note_recordings(folder: Path, manifest: Path, count: int) -> None:
-    """Note for `moulin bulk status` what was to be done, of all shards together."""
-    file = folder / FOLDER / _RECORDINGS
-    new = file.with_name(f"{_RECORDINGS}.{secrets.token_hex(4)}.tmp")
-    try:
-        new.write_text(json.dumps({"manifest": str(manifest), "recordings": count}) + "\n", encoding="utf-8")
-        new.replace(file)
-    finally:
-        new.unlink(missing_ok=True)
-
-
-def noted_recordings(folder: Path) -> int | None:
-    """The number of recordings in the last run's manifest; None where that is not known."""
-    try:
-        return int(json.loads((folder / FOLDER / _RECORDINGS).read_text(encoding="utf-8"))["recordings"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def digest_of(files: Sequence[Path]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from moulin.bulk.output.formats import RecordingsOf
 from moulin.bulk.output.parts import PartFolder
 from moulin.bulk.pyarrow_here import pa
 
@@ -22,12 +23,11 @@ class OpenPart:
     def __init__(
         self,
         folder: PartFolder,
-        recordings_of: Callable[[Any], Any],
+        recordings_of: RecordingsOf,
         *,
         part_sec: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`recordings_of` gives the recordings of ids, row by row."""
         self._folder, self._recordings_of, self._part_sec, self._clock = folder, recordings_of, part_sec, clock
         self._tables: list[Any] = []
         self._seconds, self._rows, self._since = 0.0, 0, 0.0
@@ -54,7 +54,7 @@ class OpenPart:
         if not self._tables:
             return
         table = pa.concat_tables(self._tables)
-        self._folder.write(table, self._recordings_of(table.column("id")))
+        self._folder.write(table, self._recordings_of)
         self.written += 1
         self._tables, self._seconds, self._rows = [], 0.0, 0
 
@@ -63,7 +63,7 @@ class ChangedParts:
     """Rows that were tried again, on their way into the parts where they are: a part is written again when all of its
     rows have come."""
 
-    def __init__(self, folder: PartFolder, recordings_of: Callable[[Any], Any], parts: dict[Any, Any]) -> None:
+    def __init__(self, folder: PartFolder, recordings_of: RecordingsOf, parts: dict[Any, Any]) -> None:
         """`parts` are the ids to be tried again by part."""
         self._folder, self._recordings_of = folder, recordings_of
         self._part_of = {id: part for part, ids in parts.items() for id in ids}
@@ -92,6 +92,6 @@ class ChangedParts:
 
     def _write(self, part: Any) -> None:
         table = pa.concat_tables(self._tables[part])
-        self._folder.replace(part, table, self._recordings_of(table.column("id")))
+        self._folder.replace(part, table, self._recordings_of)
         self._tables[part] = []
         self.written += 1

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moulin.bulk.output.formats import FORMATS, Format
+from moulin.bulk.output.formats import FORMATS, Format, RecordingsOf
 from moulin.bulk.output.job import FOLDER, Job
 from moulin.bulk.pyarrow_here import pa
 from moulin.errors import MoulinError, OptionsError, first_line
@@ -70,23 +70,20 @@ class PartFolder:
         finally:
             lock.release()
 
-    def write(self, table: Any, recordings: Any) -> Path:
-        """Write a part with the rows of `table`, of the schema TRANSCRIBED, whose `recordings` are given row by row.
-
-        Raises OSError where the disk is full.
-        """
+    def write(self, table: Any, recordings_of: RecordingsOf) -> Path:
+        """Write a part with the rows of `table`, of the schema TRANSCRIBED. Raises OSError where the disk is full."""
         self._format.beside(table, self.folder)
         file = self.folder / self.job.part_name(table.column("id").to_pylist())
         with self._new(file) as new:
-            self._format.write(table, recordings, new)
+            self._format.write(table, recordings_of, new)
         return file
 
-    def replace(self, part: Path, table: Any, recordings: Any) -> None:
+    def replace(self, part: Path, table: Any, recordings_of: RecordingsOf) -> None:
         """Put the rows of `table` in the place of those with the same ids in `part`."""
         self._format.beside(table, self.folder)
         changed = self._temporary(part, "rows")
         try:
-            self._format.write(table, recordings, changed)
+            self._format.write(table, recordings_of, changed)
             with self._new(part) as new:
                 self._format.merge(part, changed, new)
         finally:
@@ -117,6 +114,14 @@ def parts_in(folder: Path, suffix: str) -> list[Path]:
 def read_ids(folder: Path, job_format: Format) -> Iterator[tuple[Path, Any]]:
     """Each part with its table of `id` and `error`. Raises OptionsError for a part that cannot be read."""
     return read_columns(folder, job_format, ("id", "error"))
+
+
+def joined_ids(tables: Sequence[Any]) -> Any:
+    """The rows of tables of `read_ids`, of which there may be none."""
+    return pa.concat_tables(tables) if tables else _NO_IDS
+
+
+_NO_IDS: Any = pa.table({"id": pa.array([], pa.string()), "error": pa.array([], pa.string())})
 
 
 def read_columns(folder: Path, job_format: Format, columns: Sequence[str]) -> Iterator[tuple[Path, Any]]:

@@ -69,21 +69,25 @@ class RayExecutor:
         os.environ["RAY_DATA_USAGE_DISABLED"] = "1"  # nothing that we start reports to anybody
         if address is None:
             os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray writes one to home
+            # Ray 2.60 listens on the machine's own address whatever it is told; the token keeps others out. Ray would
+            # write one to home.
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             self._folder = tempfile.mkdtemp(prefix="moulin-ray-")
             options = {
                 "address": "local",
                 "include_dashboard": False,
                 "_temp_dir": self._folder,
-                "_node_ip_address": "127.0.0.1",  # not for other machines
             }
         try:
             with _sigterm_kept():
                 ray.init(**options, logging_level="ERROR")
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        except Exception as error:  # of several kinds, a bare one where starting takes more than half a minute
+            logs, self._folder = self._folder, None  # kept: they say why, and Ray still writes there
             raise EngineError(
-                f"Ray cannot be {'started' if address is None else f'reached at {address}'}: {first_line(error)}",
-                hint="`ray status` on a machine of the cluster says whether it runs",
+                f"Ray cannot be {'started' if logs else f'reached at {address}'}: {first_line(error)}",
+                hint=f"the machine may be too busy or have too little memory; the logs are in {logs}"
+                if logs
+                else "`ray status` on a machine of the cluster says whether it runs",
             ) from error
         logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells of every pass; failures are raised
         self._is_connected = True
