@@ -15,6 +15,9 @@ _FRAME_HEADER_BYTES = 8
 
 _TS_PACKET = 188
 
+_TEXT_BYTES, _LETTERS = 256, 12
+"""The bytes by which text is known, and how many different ones it has more than."""
+
 
 def container_of(head: bytes) -> str | None:
     """What a file that begins with `head` is, as a phrase for messages; None for PCM, and where more is needed."""
@@ -49,6 +52,12 @@ def _is_mp4(head: bytes) -> bool:
     return head[4:8] == b"ftyp" and head[:2] == b"\0\0" and head[8:12].isascii() and len(head) >= 12
 
 
+def _is_text(head: bytes) -> bool:
+    """Printable characters of many kinds: samples in base64, JSON, a web page with an error."""
+    head = head[:_TEXT_BYTES]
+    return len(head) == _TEXT_BYTES and head.isascii() and head.decode().isprintable() and len(set(head)) > _LETTERS
+
+
 def _is_old_quicktime(head: bytes) -> bool:
     """A file of the time before boxes of its kind, which begins with its index, its content or room for either."""
     return head.startswith(b"\0\0\0\x08wide") or (head[4:8] == b"moov" and head[12:16] in (b"mvhd", b"cmov"))
@@ -78,6 +87,7 @@ _NAMED: tuple[tuple[Callable[[bytes], bool], str], ...] = (
     (_starts(b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9"), "a WMA file"),
     (_starts(b"FLV\1\x04\0\0\0\x09", b"FLV\1\x05\0\0\0\x09"), "a Flash video"),
     (_starts(b"riff\x2e\x91\xcf\x11\xa5\xd6"), "a W64 file"),
+    (_is_text, "text"),
     (_starts(b".snd\0\0\0"), "an AU file"),
     (_starts(b"NIST_1A\n"), "a SPHERE file"),
     (_starts(b"Creative Voice File\x1a"), "a VOC file"),

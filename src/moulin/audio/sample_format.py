@@ -36,7 +36,7 @@ _LEAST_FILLED = 0.2
 _NARROW = ("u8", "s8", "mulaw", "alaw")
 """Formats of one byte a sample. They are not doubted: in them a high tone looks as rough as noise."""
 
-_OTHERS: tuple[PcmEncoding, ...] = ("f32le", "s16le", "s16be", "s32le", "s24le", "u8", "mulaw", "alaw", "f64le")
+_OTHERS: tuple[PcmEncoding, ...] = ("f32le", "s16le", "s16be", "s32le", "s24le", "u8", "s8", "mulaw", "alaw", "f64le")
 
 
 def format_doubt(data: bytes, encoding: PcmEncoding, channels: int = 1) -> str | None:
