@@ -333,12 +333,9 @@ def test_damage_in_the_middle_of_a_flac_loses_no_more_than_its_place(speech: Flo
     assert len(warnings) == 1
 
 
-@pytest.mark.parametrize(
-    ("container", "codec"), [("flac", "flac"), ("flv", "aac"), ("ogg", "libopus"), ("mp3", "libmp3lame"), ("wav", "")]
-)
-def test_very_many_files_joined(speech: Floats, container: str, codec: str) -> None:
-    short = speech[8000:12_000]
-    one = media(container, codec, short) if codec else wav(short)
+@pytest.mark.parametrize("format", ["WAV", "FLAC"])
+def test_very_many_files_joined(speech: Floats, format: str) -> None:
+    one = wav(speech[8000:9000], format=format)
     alone, _ = heard(one)
     found, warnings = heard(one * 1100)
     assert len(found) == pytest.approx(len(alone) * 1100, rel=0.01)
