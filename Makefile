@@ -15,8 +15,8 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-# The first Python that runs (a pyenv shim may be there and not run): 3.11 or 3.12, in which Triton runs too, else 3.13.
-PYTHON ?= $(shell for last in 12 13; do for p in python3 python3.12 python3.11 python3.13 /usr/bin/python3; do \
+# The first Python that runs (a pyenv shim may be there and not run): 3.11 or 3.12, in which Triton runs too, else 3.13 or 3.14.
+PYTHON ?= $(shell for last in 12 14; do for p in python3 python3.12 python3.11 python3.13 python3.14 /usr/bin/python3; do \
 	$$p -c "import sys, venv, ensurepip; assert (3, 11) <= sys.version_info[:2] <= (3, $$last)" 2>/dev/null \
 	&& echo $$p && break 2; done; done)
 # Every supported Python of this machine but the one of .venv.
@@ -97,7 +97,7 @@ clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
-	@test -n "$(PYTHON)" || { echo "moulin needs Python 3.11, 3.12 or 3.13 with venv: apt-get install python3-venv" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "moulin needs Python 3.11 to 3.14 with venv: apt-get install python3-venv" >&2; exit 1; }
 	$(MAKE) system
 	"$(PYTHON)" -m venv $(VENV)
 

@@ -19,7 +19,7 @@ EXTRAS = "serve,mic,hub,bench,tracing,demo,rtx,openvino,lint"
 BESIDE = (
     *("hypothesis", "httpx", "playwright", "openai", "pytest", "pytest-xdist", "pyyaml", "tritonclient[http]"),
     *("grpcio-tools", "kubernetes-validate", "whisper-normalizer", "pyarrow", "pyarrow<22; python_version < '3.13'"),
-    *("deepgram-sdk", "check-jsonschema"),
+    *("axe-playwright-python", "deepgram-sdk", "check-jsonschema"),
 )
 LEFT_OUT = re.compile(r"^(moulin|torch|triton|nvidia-(?!pytriton).*|cuda-.*)$")
 

@@ -11,10 +11,10 @@ What happens: each server and each gateway is told to stop and started again; th
 stopped with SIGSTOP as a partition would, and a gateway is killed.
 
 Ends with status 1 where a request failed that was not the killed gateway's own; where the text of a stream that did not
-move, or of an upload, is not that of an undisturbed run; where a moved stream's times or numbers go back, or it has
-more word errors than the undisturbed run and one a move; or where a stream paused for longer than `--pause-sec` around
-the kill or `--stop-pause-sec` around the stop. A pause is the time from a chunk of audio to the answer to a ping behind
-it.
+move, or of an upload, is not that of an undisturbed run; where a moved stream's times or numbers go back; where moved
+streams have more word errors than undisturbed ones and one a move in sum, or one stream three a move; or where a stream
+paused for longer than `--pause-sec` around the kill or `--stop-pause-sec` around the stop. A pause is the time from a
+chunk of audio to the answer to a ping behind it.
 Needs the extras `serve` and `test`. Takes about three minutes. Prints JSON.
 """
 
@@ -62,6 +62,8 @@ DRAIN_SEC = {"serve": 5, "gateway": 40}
 START_SEC = 90.0
 ANSWER_SEC = 60.0
 STOPPED_SEC = 8.0
+MOST_ERRORS_A_MOVE = 3
+"""Of one stream. What was left out or said twice would be more; one word more or less is how a model begins anew."""
 
 
 # ------------------------------------------------------------------------------------------------------------ processes
@@ -395,7 +397,7 @@ def judge(load: Load, story: Story, gateways: list[Member], options: argparse.Na
     killed = next(each for each in story.happenings if each.what.startswith("kill gateway"))
     counts: Counter[str] = Counter(load.outcomes)
     faults += [f"{counts['no gateway']} times no gateway could be connected to"] if counts["no gateway"] else []
-    own = []
+    own, undisturbed, moved_errors = [], 0, 0
     for fault in load.failures:  # of the killed gateway's own connections
         at, _, rest = fault.partition(" ")
         if killed.at - 1 <= float(at) <= killed.until and f"by {killed.what.removeprefix('kill ')}" in rest:
@@ -412,6 +414,11 @@ def judge(load: Load, story: Story, gateways: list[Member], options: argparse.Na
         counts["streams moved" if moved else "streams that did not move"] += 1
         counts["moves"] += moved
         faults += wrong(heard, moved)
+        if moved:
+            undisturbed += errors(heard.speech.said, heard.speech.heard)
+            moved_errors += errors(heard.speech.said, heard.text or "")
+    if moved_errors > undisturbed + counts["moves"]:
+        faults.append(f"moved streams: {moved_errors} word errors, undisturbed {undisturbed}, {counts['moves']} moves")
     longest = {each.what: longest_pause(load, each) for each in story.happenings}
     pauses = {what: pause for what, (pause, _) in longest.items()}
     limits = {"kill server": options.pause_sec, "stop server": options.stop_pause_sec}
@@ -423,6 +430,7 @@ def judge(load: Load, story: Story, gateways: list[Member], options: argparse.Na
         "streams": options.streams,
         "uploads": options.uploads,
         "counts": dict(sorted(counts.items())),
+        "word errors of moved streams": {"undisturbed": undisturbed, "moved": moved_errors},
         "longest pause sec": pauses,
         "which began after sec": {what: after for what, (_, after) in longest.items()},
         "ended after sec": {each.what: each.detail["ended_sec"] for each in story.happenings if each.detail},
@@ -444,7 +452,7 @@ def wrong(heard: Heard, moved: int) -> list[str]:
     said, right = heard.speech.said, heard.speech.heard
     if not moved and heard.text != right:
         found.append(f"{about}: {heard.text!r} instead of {right!r}")
-    if moved and errors(said, heard.text or "") > errors(said, right) + moved:
+    if moved and errors(said, heard.text or "") > errors(said, right) + MOST_ERRORS_A_MOVE * moved:
         found.append(f"{about}: {heard.text!r} instead of {right!r}")
     return found
 

@@ -76,7 +76,7 @@ def accuracy(
     with what there is.
     """
     from moulin.evaluate.accuracy import Accuracy, measure_accuracy
-    from moulin.evaluate.report import check_outputs
+    from moulin.evaluate.report_files import check_outputs
     from moulin.evaluate.results.accuracy import AccuracyFigures
     from moulin.evaluate.streaming_clips import read_clips, whole_clips
     from moulin.evaluate.targets.registry import target

@@ -77,7 +77,7 @@ def capacity(measured: MeasuredModel, runs: CapacityRuns, to: ToOption = None) -
     A chunk's latency counts from when it was due to the end of its step. The number of streams is doubled until it does
     not hold, then halved to 3 %. Ctrl-C ends with what there is.
     """
-    from moulin.evaluate.report import check_outputs
+    from moulin.evaluate.report_files import check_outputs
     from moulin.evaluate.results.live_streams import LiveStreamFigures
     from moulin.evaluate.stream_engines import demo_audio, open_plain, open_streams, to_float32
 

@@ -49,7 +49,7 @@ def churn(measured: MeasuredModel, wanted: ChurnOptions, to: ToOption = None) ->
     slot is lost, memory grows, updates do not add up to the text, or more characters differ than --max-differing.
     Ctrl-C ends with what there is.
     """
-    from moulin.evaluate.report import check_outputs
+    from moulin.evaluate.report_files import check_outputs
     from moulin.evaluate.results.live_streams import LiveStreamFigures
     from moulin.evaluate.stream_churn import run_churn
     from moulin.evaluate.stream_crowd import Churn

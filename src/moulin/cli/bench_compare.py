@@ -33,7 +33,7 @@ def compare(
     """
     from moulin.evaluate.compare import compare as compare_reports
     from moulin.evaluate.compare import differences
-    from moulin.evaluate.report import read_report
+    from moulin.evaluate.report_files import read_report
 
     old, new = read_report(a), read_report(b)
     changes = compare_reports(old, new)

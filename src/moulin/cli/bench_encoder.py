@@ -83,7 +83,7 @@ def encoder(
     what there is.
     """
     from moulin.evaluate.encoder_benchmark import benchmark_encoders
-    from moulin.evaluate.report import check_outputs
+    from moulin.evaluate.report_files import check_outputs
     from moulin.evaluate.results.encoder import EncoderFigures
     from moulin.evaluate.targets.target import ServerSettings
 

@@ -60,7 +60,7 @@ def gpu(runs: GpuRuns, to: ToOption = None) -> None:
     (where a call spends its time); memory (of the GPU, over many utterances). The encoder alone is measured by bench
     encoder, the service by bench offline --workers. Ctrl-C ends with what there is.
     """
-    from moulin.evaluate.report import check_outputs
+    from moulin.evaluate.report_files import check_outputs
     from moulin.evaluate.results.fields import from_json, to_json
     from moulin.evaluate.results.gpu_engine import GpuEngineFigures
 

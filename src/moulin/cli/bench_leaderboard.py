@@ -66,7 +66,7 @@ def leaderboard(
     from moulin.evaluate.leaderboard import PUBLISHED, measure_set
     from moulin.evaluate.leaderboard_normalizer import leaderboard_normalizer
     from moulin.evaluate.leaderboard_sets import load_rows, parse_sets
-    from moulin.evaluate.report import check_outputs
+    from moulin.evaluate.report_files import check_outputs
     from moulin.evaluate.results.leaderboard import LeaderboardFigures
     from moulin.evaluate.targets.registry import at_once
 

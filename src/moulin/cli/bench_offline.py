@@ -109,7 +109,7 @@ def offline(
     All recordings at once, round after round, or with --workers or --rate a request each, with its latency. Ctrl-C ends
     with what there is.
     """
-    from moulin.evaluate.report import check_outputs
+    from moulin.evaluate.report_files import check_outputs
 
     check_outputs(to or [])
     shapes = runs.shapes() if runs.as_requests else []

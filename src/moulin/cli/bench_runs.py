@@ -34,7 +34,8 @@ def finish(
     spec: ModelSpec | None, figures: Figures, to: Sequence[Path] | None, lines: Iterable[Mapping[str, Any]] = ()
 ) -> None:
     """Write this command's result into the files `to`, and print the line for scripts. `lines` are for `.jsonl`."""
-    from moulin.evaluate.report import make_report, write
+    from moulin.evaluate.report import make_report
+    from moulin.evaluate.report_files import write
     from moulin.evaluate.results.summary import summary_line
 
     if to:

@@ -74,7 +74,7 @@ def streaming(
     """
     from moulin.cli.bench_runs import HEADER, row, run_all
     from moulin.evaluate.largest_load import find_largest, largest_that_held
-    from moulin.evaluate.report import check_outputs
+    from moulin.evaluate.report_files import check_outputs
     from moulin.evaluate.results.loads import LoadFigures
     from moulin.evaluate.run import measure_plan
     from moulin.evaluate.streaming_benchmark import streams_plan

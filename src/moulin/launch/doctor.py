@@ -101,8 +101,8 @@ def examine(
 
 
 def _python() -> list[Check]:
-    ok = (3, 11) <= sys.version_info[:2] < (3, 14)
-    hint = None if ok else "use Python 3.11, 3.12 or 3.13"
+    ok = (3, 11) <= sys.version_info[:2] < (3, 15)
+    hint = None if ok else "use Python 3.11, 3.12, 3.13 or 3.14"
     return [Check("Python", ok, True, f"{platform.python_version()}, {sys.executable}", hint)]
 
 

@@ -1,8 +1,8 @@
 """A Python environment of moulin's own, in its cache, in which Triton and its python stub run.
 
-nvidia-pytriton's stub cannot read arrays of numpy 2, and numpy 1.26 has no wheels for Python 3.13. With either in the
-running Python, Triton gets a separate environment. It holds packages and the server, but not moulin's code, to which
-`tritonserver.py` links; so all installations of moulin that need the same packages share one.
+nvidia-pytriton's stub cannot read arrays of numpy 2, and numpy 1.26 has no wheels for Python 3.13 or later. With either
+in the running Python, Triton gets a separate environment. It holds packages and the server, but not moulin's code, to
+which `tritonserver.py` links; so all installations of moulin that need the same packages share one.
 
     cache/serving/py3.12-<hash of the requirements>/     a virtual environment
     cache/serving/py3.12-<hash>/moulin-serving.json      its description; written last

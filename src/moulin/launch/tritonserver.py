@@ -7,8 +7,8 @@ written to. Three facts about the stub determine this file:
 * it is linked with `libpython3.X.so.1.0`, which is not on the loader's path for most Pythons;
 * it starts its interpreter in isolated mode: `PYTHONPATH` and `PYTHONHOME` are ignored, and the environment is that of
   the first `python3` on `PATH`, which must have moulin and its models' packages;
-* it reads arrays of numpy 1 only, which has no wheels for Python 3.13. Where the running Python does not suit, models
-  run in a separate environment (`serving_environment.py`), with links to the running moulin.
+* it reads arrays of numpy 1 only, which has no wheels for Python 3.13 or later. Where the running Python does not suit,
+  models run in a separate environment (`serving_environment.py`), with links to the running moulin.
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ from moulin.evaluate.measurement import Counts, evaluate
 from moulin.evaluate.offline_benchmark import throughput
 from moulin.evaluate.pages.html import to_html
 from moulin.evaluate.pages.markdown import to_markdown
-from moulin.evaluate.report import Figures, Report, check_outputs, indented, make_report, read_report, to_text, write
+from moulin.evaluate.report import Figures, Report, make_report
+from moulin.evaluate.report_files import check_outputs, indented, read_report, to_text, write
 from moulin.evaluate.request_load import Workers
 from moulin.evaluate.results.accuracy import AccuracyFigures
 from moulin.evaluate.results.encoder import EncoderFigures, EncoderRun
