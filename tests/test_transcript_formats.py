@@ -3,7 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
@@ -186,3 +186,14 @@ def test_channels_are_labelled_and_overlap() -> None:
     assert all(end >= begin + 0.4 for _, _, begin, end in shown)
     assert "[channel 2] C D" in to_srt(transcript)
     assert "<v channel 1>A" in to_vtt(transcript)
+
+
+def test_warnings_are_comments_in_webvtt() -> None:
+    """WebVTT's comments end at an empty line, and have no arrow of a cue."""
+    transcript = replace(spoken("ONE TWO"), warnings=("one\n\nline", "2 --> 3"))
+    content = to_vtt(transcript)
+    assert content.startswith("WEBVTT\n\nNOTE one line\n\nNOTE 2 -> 3\n\n00:00:00.500 --> ")
+    assert parse("vtt", content.replace("NOTE one line\n\nNOTE 2 -> 3\n\n", "")) == parse(
+        "vtt", to_vtt(spoken("ONE TWO"))
+    )
+    assert to_srt(transcript) == to_srt(spoken("ONE TWO"))

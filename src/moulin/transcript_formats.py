@@ -25,9 +25,10 @@ def to_srt(transcript: Transcript) -> str:
 
 
 def to_vtt(transcript: Transcript) -> str:
-    """A WebVTT file; a channel or track is the cue's voice."""
+    """A WebVTT file; a channel or track is the cue's voice, and warnings are comments."""
+    notes = (f"NOTE {_in_one_line(warning).replace('-->', '->')}\n" for warning in transcript.warnings)
     shown = (f"{_times(cue, '.')}\n{_voiced(cue)}\n" for cue in cues(transcript))
-    return "\n".join(["WEBVTT\n", *shown])
+    return "\n".join(["WEBVTT\n", *notes, *shown])
 
 
 SUBTITLES: dict[str, Callable[[Transcript], str]] = {"srt": to_srt, "vtt": to_vtt}
@@ -52,6 +53,10 @@ def _clock(seconds: float, point: str) -> str:
     minutes, milliseconds = divmod(milliseconds, 60_000)
     hours, minutes = divmod(minutes, 60)
     return f"{hours:02}:{minutes:02}:{milliseconds // 1000:02}{point}{milliseconds % 1000:03}"
+
+
+def _in_one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _escape(text: str) -> str:

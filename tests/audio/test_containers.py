@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 
 from moulin.audio.containers import SNIFFED_BYTES, container_of
 from tests.conftest import Recording
+
+from .media import media
 
 SPEECH = np.random.default_rng(0).normal(0, 0.1, 48_000).astype(np.float32)
 
@@ -66,6 +69,38 @@ def test_files_of_ffmpeg(suffix: str, codec: str, phrase: str) -> None:
         for packet in [*stream.encode(frame), *stream.encode(None)]:
             container.mux(packet)
     assert container_of(file.getvalue()[:SNIFFED_BYTES]) == phrase
+
+
+@pytest.mark.needs("av")
+@pytest.mark.parametrize(
+    ("container", "codec", "phrase"),
+    [
+        ("mp2", "mp2", "an MP2 file"),
+        ("ac3", "ac3", "an AC-3 file"),
+        ("latm", "aac", "an AAC file (LATM)"),
+        ("wv", "wavpack", "a WavPack file"),
+        ("tta", "tta", "a TTA file"),
+        ("voc", "pcm_s16le", "a VOC file"),
+        ("mpeg", "mp2", "an MPEG program stream"),
+        ("asf", "wmav2", "a WMA file"),
+    ],
+)
+def test_files_of_fewer_people(container: str, codec: str, phrase: str) -> None:
+    assert container_of(media(container, codec, SPEECH)[:SNIFFED_BYTES]) == phrase
+
+
+@pytest.mark.parametrize(
+    ("head", "phrase"),
+    [
+        (base64.b64encode(SPEECH.tobytes()), "text"),
+        (b'{"type": "input_audio_buffer.append", "audio": "' + base64.b64encode(SPEECH.tobytes()), "text"),
+        (b"\0\0\0\x08wide\0\0\0\0mdat", "a QuickTime file"),
+        (b"NIST_1A\n   1024\n", "a SPHERE file"),
+        (b"a" * 3000, None),
+    ],
+)
+def test_what_is_known_by_its_first_bytes(head: bytes, phrase: str | None) -> None:
+    assert container_of(head[:SNIFFED_BYTES]) == phrase
 
 
 def test_speech_is_never_a_file(recordings: list[Recording]) -> None:

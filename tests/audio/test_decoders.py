@@ -222,8 +222,8 @@ def test_every_way_in_says_the_same(seam: Seam, tmp_path: Path, monkeypatch: pyt
         lambda: read_audio(path),
         lambda: list(audio_blocks(io.BytesIO(seam.content))),
         source.read,
-        lambda: list(Pieces(source.blocks(), max_utterance_sec=30.0)),
-        lambda: list(Pieces(source.blocks(), max_utterance_sec=1.0)),
+        lambda: list(Pieces(audio_blocks(path), max_utterance_sec=30.0)),
+        lambda: list(Pieces(audio_blocks(path), max_utterance_sec=1.0)),
         lambda: waveform(path),
     ]
     for way in ways:

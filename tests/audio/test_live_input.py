@@ -7,7 +7,7 @@ import os
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import soundfile
 from moulin.arrays import Floats
 from moulin.audio.live_input import LiveInput
 from moulin.audio.pcm import RawFormat
+from moulin.audio.selection import MIX, Selection
 from moulin.errors import AudioError
 from tests.conftest import Recording
 
@@ -33,13 +34,13 @@ def pcm(samples: Floats) -> bytes:
 
 
 @contextmanager
-def pipe(raw: RawFormat | None = None) -> Iterator[tuple[LiveInput, int]]:
+def pipe(raw: RawFormat | None = None, selection: Selection = MIX) -> Iterator[tuple[LiveInput, int]]:
     """An input, and where to write it. Tests that close the latter replace it."""
     reading, writing = os.pipe()
     spare = os.dup(writing)
     os.close(writing)
     try:
-        with closing(LiveInput(reading, "standard input", raw)) as live:
+        with closing(LiveInput(reading, "standard input", raw, selection)) as live:
             yield live, spare
     finally:
         os.close(reading)
@@ -136,17 +137,19 @@ def test_channels_that_cancel_each_other(recordings: list[Recording]) -> None:
         assert float(heard @ heard) > 0.2 * float(samples @ samples)
 
 
-def heard_of(data: bytes) -> tuple[Floats, str | None, tuple[str, ...]]:
+def heard_of(
+    data: bytes, raw: RawFormat | None = None, selection: Selection = MIX
+) -> tuple[Floats, str | None, tuple[str, ...]]:
     """What is heard of `data`, why it ended early, and the warnings."""
-    with pipe() as (live, to):
+    with pipe(raw, selection) as (live, to):
 
         def write() -> None:
-            with os.fdopen(to, "wb", buffering=0) as file:
+            with os.fdopen(to, "wb", buffering=0) as file, suppress(BrokenPipeError):
                 rest = memoryview(data)
                 while rest:
                     rest = rest[file.write(rest) :]
 
-        writer = threading.Thread(target=write)
+        writer = threading.Thread(target=write, daemon=True)
         writer.start()
         found: Floats = np.concatenate([np.zeros(0, np.float32), *live])
         writer.join()
@@ -188,7 +191,49 @@ def test_the_default_track_is_heard(recordings: list[Recording]) -> None:
     one, other = Track(recordings[3].waveform, is_default=False), Track(recordings[5].waveform, is_default=True)
     found, _, warnings = heard_of(media("matroska", "libopus", one, other))
     assert max(map(abs, shifts_ms(found, other.samples))) < 30
-    assert warnings == ("there are 2 audio tracks, of which number 2 is heard",)
+    (warning,) = warnings
+    assert warning.startswith("there are 2 audio tracks, of which number 2 is heard")
+    assert "--track NUMBER" in warning
+
+
+def test_a_track_and_a_channel_that_are_chosen(recordings: list[Recording]) -> None:
+    one, other = recordings[3].waveform[:64_000], recordings[5].waveform[:64_000]
+    tracks = media("matroska", "libopus", one, np.stack([other, one], axis=1))
+    found, _, warnings = heard_of(tracks, selection=Selection("left", "2"))
+    assert max(map(abs, shifts_ms(found, other))) < 30
+    assert warnings == ()
+    stereo = file_of(np.stack([one, other], axis=1), "WAV")
+    found, _, _ = heard_of(stereo, selection=Selection("right"))
+    np.testing.assert_allclose(found, other, atol=1e-4)
+    samples = np.frombuffer(stereo[44:], "<i2").tobytes()
+    found, _, _ = heard_of(samples, RawFormat("s16le", 16_000, 2), Selection("2"))
+    np.testing.assert_allclose(found, other, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("selection", "message"),
+    [(Selection("3"), "has 2 channels, expected channel 3"), (Selection(track="2"), "is one track, expected track 2")],
+)
+def test_a_choice_that_is_not_there(selection: Selection, message: str) -> None:
+    samples = np.zeros((16_000, 2), np.float32)
+    for data, raw in ((file_of(samples, "WAV"), None), (bytes(64_000), RawFormat("s16le", 16_000, 2))):
+        with pytest.raises(AudioError, match=message):
+            heard_of(data, raw, selection)
+
+
+def test_a_track_that_a_container_does_not_have(recordings: list[Recording]) -> None:
+    data = media("matroska", "libopus", recordings[0].waveform[:32_000])
+    with pytest.raises(AudioError, match="has 1 audio track, expected track 2"):
+        heard_of(data, selection=Selection(track="2"))
+
+
+@pytest.mark.parametrize("seconds", [1, 5])
+def test_samples_of_another_format_are_doubted(recordings: list[Recording], seconds: int) -> None:
+    floats = recordings[0].waveform[8000 : 8000 + seconds * 16_000].tobytes()
+    found, fault, (warning,) = heard_of(floats, RAW)
+    assert len(found) == seconds * 32_000
+    assert fault is None
+    assert "seem to be f32le, not s16le" in warning
 
 
 def test_stopping_ends_it() -> None:

@@ -25,6 +25,7 @@ from moulin.audio.decode import read_audio
 from moulin.demo.files import DEMO_STREAMING_MODEL
 from moulin.live_transcript import LiveTranscript, StreamUpdate
 from moulin.stream_audio import cut, stream_in_process
+from tests.audio.media import wav
 from tests.bundles import BUNDLES
 from tests.conftest import Recording
 
@@ -316,6 +317,25 @@ def test_a_headerless_file(clip: Path, said: LiveTranscript, tmp_path: Path) -> 
     assert stream(tmp_path / "speech.pcm", "--raw", "s16le:16000").expect(0).out == said.text + "\n"
 
 
+def test_a_channel_and_what_is_missing(clip: Path, said: LiveTranscript, tmp_path: Path) -> None:
+    """Of a file, and of the same through a pipe."""
+    speech = read_audio(clip)
+    data = wav(np.zeros_like(speech), speech)
+    (tmp_path / "call.wav").write_bytes(data)
+    for file, stdin in ((tmp_path / "call.wav", None), ("-", data)):
+        assert stream(file, "--channels", "right", stdin=stdin).expect(0).out == said.text + "\n"
+        assert "has 2 channels, expected channel 3" in stream(file, "--channels", "3", stdin=stdin).expect(1).err
+    (tmp_path / "call.wav").write_bytes(data[:-64_000])
+    for file, stdin in ((tmp_path / "call.wav", None), ("-", data[:-64_000])):
+        done = stream(file, "--channels", "right", stdin=stdin).expect(0)
+        assert "about 1.0 s that its header declares are missing" in done.err
+
+
+def test_floats_that_are_piped_as_integers(clip: Path) -> None:
+    done = stream("-", "--raw", "s16le:16000", stdin=read_audio(clip).tobytes()).expect(0)
+    assert "seem to be f32le, not s16le" in done.err
+
+
 def test_what_is_no_audio_on_standard_input() -> None:
     done = stream("-", stdin=b"not audio\n" * 100).expect(1)
     assert "neither WAV nor another container" in done.err
@@ -357,6 +377,13 @@ def test_a_reader_that_leaves(clip: Path) -> None:
         (["x.wav", "--mic"], "Expected a FILE or --mic, got both", None),
         (["--realtime"], "Expected a FILE or --mic, got neither", None),
         (["--mic", "--raw", "s16le:16000"], "Expected --raw with a FILE or -", None),
+        (["--mic", "--channels", "left"], "Expected --channels and --track with a FILE or -", None),
+        (
+            ["x.wav", "--channels", "each"],
+            "Expected one transcript of a stream, got channels each",
+            "moulin transcribe",
+        ),
+        (["x.wav", "--track", "all"], "Expected one transcript of a stream, got track all", "moulin transcribe"),
         (["x.wav", "--raw", "s16"], "Expected raw audio as ENCODING:RATE", "s16le:8000"),
         (["x.wav", "--model", "m", "--name", "english"], "Expected --name with a server", "--model recognises"),
         (["x.wav", "--url", "h:1", "--model", "m"], "Expected --url or --model, got both", "without a server"),

@@ -269,6 +269,15 @@ def test_samples_of_another_format_are_doubted_once() -> None:
     assert client.heard, "it goes on"
 
 
+def test_a_short_stream_of_another_format_is_doubted_at_its_end() -> None:
+    client = Client()
+    floats = np.sin(np.arange(16_000) * 0.05).astype("<f4").tobytes()
+    messages = [*client.say(floats), *client.tell("end")]
+    kinds = [message["type"] for message in messages]
+    assert kinds.count("warning") == 1
+    assert kinds.index("warning") < kinds.index("done")
+
+
 def test_silence_first_and_then_another_format() -> None:
     client = Client()
     client.will_hear()

@@ -605,6 +605,11 @@ def test_what_is_missing_is_said(gateway: str, recordings: list[Recording], tmp_
         assert "cut short" in warning
     events = post(stream="true").text
     assert "cut short" in events
+    for format in ("json", "verbose_json", "text", "srt", "vtt"):
+        answer = post(response_format=format)
+        (warning,) = json.loads(answer.headers["x-moulin-warnings"])
+        assert "cut short" in warning
+        assert (f"\nNOTE {warning}\n" in answer.text) == (format == "vtt")
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ _DELAYS = {"mp3": 1105, "mp2": 481, "ac3": 256, "eac3": 256}
 def is_cut(codec: str, frame: bytes) -> bool:
     """Whether `frame` has fewer bytes than its header declares. False for other codecs than MPEG audio and AC-3, and
     for what is no frame."""
-    declared = {"mp3": _mpeg_bytes, "mp2": _mpeg_bytes, "ac3": _ac3_bytes, "eac3": _ac3_bytes}.get(codec)
+    declared = {"mp3": mpeg_bytes, "mp2": mpeg_bytes, "ac3": ac3_bytes, "eac3": ac3_bytes}.get(codec)
     return declared is not None and len(frame) >= 6 and len(frame) < declared(frame)
 
 
@@ -33,18 +33,19 @@ def encoder_delay_sec(codec: str, packet: bytes, first: Any) -> float:
     """The delay of `codec` in seconds, where `first` is the first decoded frame (PyAV's) of a track, and `packet` its
     bytes; 0 for codecs without a known one. AAC is late by one frame."""
     if codec in ("mp2", "mp3") and len(packet) > 1:  # FFmpeg calls either so in an MPEG transport stream
-        codec = "mp2" if _layer(packet) == 2 else "mp3"
+        codec = "mp2" if mpeg_layer(packet) == 2 else "mp3"
     samples = first.samples if codec in ("aac", "aac_latm") else _DELAYS.get(codec, 0)
     return float(samples / first.sample_rate)
 
 
-def _layer(frame: bytes) -> int:
+def mpeg_layer(frame: bytes) -> int:
+    """The layer of a frame of MPEG audio, of two bytes at least."""
     return 4 - (frame[1] >> 1 & 3)
 
 
-def _mpeg_bytes(frame: bytes) -> int:
-    """The length of an MPEG audio frame of layers 2 and 3, 0 for anything else."""
-    version, layer = frame[1] >> 3 & 3, _layer(frame)
+def mpeg_bytes(frame: bytes) -> int:
+    """The length of an MPEG audio frame of layers 2 and 3 by its first four bytes, 0 for anything else."""
+    version, layer = frame[1] >> 3 & 3, mpeg_layer(frame)
     bit_rate, rate, padding = frame[2] >> 4, frame[2] >> 2 & 3, frame[2] >> 1 & 1
     if frame[0] != 0xFF or frame[1] < 0xE0 or version == 1 or layer not in (2, 3) or bit_rate in (0, 15) or rate == 3:
         return 0
@@ -53,8 +54,8 @@ def _mpeg_bytes(frame: bytes) -> int:
     return per_bit * _BIT_RATES[is_first, layer][bit_rate - 1] * 1000 // _MPEG_RATES[version][rate] + padding
 
 
-def _ac3_bytes(frame: bytes) -> int:
-    """The length of an AC-3 or E-AC-3 frame, 0 for anything else."""
+def ac3_bytes(frame: bytes) -> int:
+    """The length of an AC-3 or E-AC-3 frame by its first six bytes, 0 for anything else."""
     if frame[:2] != b"\x0b\x77":
         return 0
     if frame[5] >> 3 > 10:  # E-AC-3

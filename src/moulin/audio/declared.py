@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from moulin.audio.parts import BinaryFile, Part, mpeg_audio_at, read_at
+from moulin.audio.part import BinaryFile, Part, read_at
+from moulin.audio.parts import mpeg_audio_at
 
 _UNKNOWN_32, _UNKNOWN_64 = 0x7FFFF000, 1 << 56
 _W64 = bytes.fromhex("726966662e91cf11a5d628db04c10000")

@@ -8,7 +8,8 @@ from moulin.audio.decoded import CannotDecodeError, Gap, PyAvMissingError, Sound
 from moulin.audio.faults import Faults
 from moulin.audio.ffmpeg import ffmpeg_sounds
 from moulin.audio.libsndfile import soundfile_sounds
-from moulin.audio.parts import BinaryFile, is_mpeg_audio
+from moulin.audio.part import BinaryFile
+from moulin.audio.parts import is_mpeg_audio
 from moulin.audio.patience import Patience
 from moulin.errors import AudioError
 from moulin.extras import install_hint
@@ -95,14 +96,10 @@ class Decoder:
 
 
 def _suits_ffmpeg(file: BinaryFile, sample_rate: int) -> bool:
-    """Whether FFmpeg decodes the file in less time, or more completely: MP3, Opus, and FLAC that is resampled.
-
-    Vorbis in Ogg is not among them: FFmpeg gives it 16 ms late and with more samples than the stream has.
-    """
+    """Whether FFmpeg decodes the file in less time, or more completely: MP3, FLAC that is resampled, and Ogg, in which
+    libsndfile passes over pauses."""
     file.seek(0)
     head = file.read(64) or b""
     if head.startswith(b"fLaC"):
         return int.from_bytes(head[18:21], "big") >> 4 > sample_rate
-    if head.startswith(b"OggS"):
-        return b"OpusHead" in head
-    return head.startswith(b"ID3") or is_mpeg_audio(head)
+    return head.startswith((b"OggS", b"ID3")) or is_mpeg_audio(head)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from itertools import pairwise
@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from moulin.audio.coded_frames import encoder_delay_sec, is_cut
 from moulin.audio.decoded import CannotDecodeError, Gap, PyAvMissingError, Sound, check_rate, closing, reason, refusal
 from moulin.audio.faults import Faults
-from moulin.audio.parts import BinaryFile
+from moulin.audio.mp4_boxes import EditList, edited
+from moulin.audio.ogg_pages import OggPages
+from moulin.audio.part import BinaryFile
 from moulin.audio.patience import Patience, PatientFile
 from moulin.audio.pcm import scale_to_float
 from moulin.audio.timeline import Timeline
@@ -60,6 +62,9 @@ _MOST_LOOKED_AT = 32
 
 _SILENT_PEAK = 1e-3
 
+CHOOSE_TRACK = "moulin's option --track NUMBER, or its REST field track, chooses another one"
+"""A hint."""
+
 
 def ffmpeg_sounds(
     name: str,
@@ -78,16 +83,21 @@ def ffmpeg_sounds(
     Raises CannotDecodeError when nothing can be decoded, AudioError for a file without (that) audio track, and
     PyAvMissingError.
     """
-    with opened(name, PatientFile(file, patience)) as container:
+    movie = edited(PatientFile(file, patience))
+    with opened(name, movie.file) as container:
         try:
-            stream = _chosen(name, container, file, track, faults)
+            stream = _chosen(name, container, movie.file, track, faults)
             patience.renew()
-            zero_sec = _zero_sec(container, is_first)
+            edits = movie.edits.get(stream.id)
+            timeline = timeline_of(container, _zero_sec(container, is_first), edits.pauses if edits else ())
+            frames = Frames(name, container, stream)
+            if container.format.name == "ogg":
+                frames.packets = OggPages(movie.file, float(stream.time_base), faults).timed(frames.packets)
         except (AudioError, CannotDecodeError):
             raise
         except Exception as error:
             raise refusal(name, error) from error
-        yield from _sounds(name, container, stream, timeline_of(container, zero_sec), faults)
+        yield from _sounds(frames, timeline, faults, edits)
         if container.format.name == "mpegts":
             with suppress(CannotDecodeError):
                 places = interruptions(PatientFile(file, patience), stream.id)
@@ -151,7 +161,7 @@ def _chosen(name: str, container: Any, file: BinaryFile, track: int | None, faul
         kinds = " and ".join(sorted({stream.type for stream in container.streams}))
         raise AudioError(f"{name} has no audio track, only {kinds or 'empty'} streams")
     if track is not None and track > len(tracks):
-        raise AudioError(f"{name} has {len(tracks)} audio track{'s'[: len(tracks) > 1]}, expected track {track}")
+        raise no_such_track(name, len(tracks), track)
     known = [stream for stream in tracks if stream.codec_context is not None]
     if track is not None:
         known = [stream for stream in known if stream is tracks[track - 1]]
@@ -173,9 +183,13 @@ def _chosen(name: str, container: Any, file: BinaryFile, track: int | None, faul
     )
     faults.add(
         f"the file has {len(tracks)} audio tracks, of which number {tracks.index(heard) + 1} was transcribed",
-        hint="choose another one, or all",
+        hint=CHOOSE_TRACK,
     )
     return heard
+
+
+def no_such_track(name: str, count: int, track: int) -> AudioError:
+    return AudioError(f"{name} has {count} audio track{'s'[: count > 1]}, expected track {track}")
 
 
 def rank(stream: Any) -> tuple[bool, bool]:
@@ -192,7 +206,7 @@ def _is_silent(name: str, file: BinaryFile, number: int, limit_sec: float) -> bo
     patience = Patience()
     try:
         with opened(name, PatientFile(file, patience)) as container:
-            sounds = _sounds(name, container, container.streams.audio[number], Timeline(0.0), Faults())
+            sounds = _sounds(Frames(name, container, container.streams.audio[number]), Timeline(0.0), Faults())
             heard_sec = 0.0
             for sound in sounds:
                 if isinstance(sound, Gap):
@@ -210,10 +224,10 @@ def _is_silent(name: str, file: BinaryFile, number: int, limit_sec: float) -> bo
     return True
 
 
-def timeline_of(container: Any, zero_sec: float) -> Timeline:
+def timeline_of(container: Any, zero_sec: float, pauses: Sequence[tuple[float, float]] = ()) -> Timeline:
     """A timeline that begins at the time stamp `zero_sec`. AVI has none: FFmpeg counts blocks, and too many of them
     where one has more bytes than the header says."""
-    return Timeline(zero_sec, is_rough=container.format.name == "avi")
+    return Timeline(zero_sec, pauses, is_rough=container.format.name == "avi")
 
 
 def _zero_sec(container: Any, is_first: bool) -> float:
@@ -224,11 +238,10 @@ def _zero_sec(container: Any, is_first: bool) -> float:
     return float(start_sec)
 
 
-def _sounds(name: str, container: Any, stream: Any, timeline: Timeline, faults: Faults) -> Iterator[Sound | Gap]:
+def _sounds(frames: Frames, timeline: Timeline, faults: Faults, edits: EditList | None = None) -> Iterator[Sound | Gap]:
     """Decoded sound and gaps, without the encoder's delay where the container does not know it."""
-    frames = Frames(name, container, stream)
     left_sec: float | None = None
-    for sound in _placed(frames, timeline, faults):
+    for sound in _placed(frames, timeline, faults, edits):
         if isinstance(sound, Gap):
             yield sound
             # A track that begins late has room for the delay before it, and its time stamps are right.
@@ -244,12 +257,11 @@ def _sounds(name: str, container: Any, stream: Any, timeline: Timeline, faults: 
             yield sound
 
 
-def _placed(frames: Frames, timeline: Timeline, faults: Faults) -> Iterator[Sound | Gap]:
+def _placed(frames: Frames, timeline: Timeline, faults: Faults, edits: EditList | None) -> Iterator[Sound | Gap]:
     """Decoded sound, and the gaps between it."""
     name, container, stream = frames.name, frames.container, frames.stream
     converter: _Converter | None = None
     end_sec, decoded = 0.0, False
-    counted = container.format.name == "ogg"  # time is counted in samples there: a gap is a page that was lost
     unit_sec = float(stream.time_base)
     for frame in frames:
         start_sec = None if frame.pts is None else frame.pts * unit_sec
@@ -257,8 +269,6 @@ def _placed(frames: Frames, timeline: Timeline, faults: Faults) -> Iterator[Soun
         gap_sec = timeline.gap_before(start_sec, duration_sec)
         if start_sec is not None:
             end_sec = start_sec + duration_sec
-        if gap_sec and counted and decoded:
-            faults.damaged(f"{gap_sec:.3f} s are missing")
         decoded = True
         if converter is not None and (gap_sec or not converter.takes(frame)):
             yield from converter.rest()
@@ -279,7 +289,7 @@ def _placed(frames: Frames, timeline: Timeline, faults: Faults) -> Iterator[Soun
         faults.damaged(reason(frames.damage))
     elif frames.is_cut:
         faults.damaged("the last frame is not whole")
-    declared_sec = _declared_end_sec(container, stream)
+    declared_sec = edits.end_sec if edits is not None else _declared_end_sec(container, stream)
     if declared_sec is not None and declared_sec - end_sec > max(_LEAST_MISSING_SEC, 0.01 * declared_sec):
         faults.missing(declared_sec - end_sec)
 
@@ -310,7 +320,12 @@ class Frames:
     """Decoded frames of a track. `damage` is the last error of FFmpeg's on the way, after which decoding went on."""
 
     def __init__(self, name: str, container: Any, stream: Any) -> None:
+        """Raises CannotDecodeError."""
         self.name, self.container, self.stream = name, container, stream
+        try:
+            self.packets: Iterator[Any] = container.demux(stream)
+        except Exception as error:
+            raise refusal(name, error) from error
         self.damage: Exception | None = None
         self.is_cut = False
         """Whether the last frame has fewer bytes than it should: known at the end."""
@@ -323,10 +338,7 @@ class Frames:
         decoded = False
         last: Any = None
         codec = self.stream.codec_context.codec.canonical_name
-        try:
-            packets = self.container.demux(self.stream)
-        except Exception as error:
-            raise refusal(self.name, error) from error
+        packets = iter(self.packets)
         while True:
             try:
                 packet = next(packets)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from moulin.audio.decoded import CannotDecodeError, Sound, StoppedEarlyError, closing, reason, refusal
-from moulin.audio.parts import BinaryFile
+from moulin.audio.part import BinaryFile
 
 logger = logging.getLogger(__name__)
 

@@ -20,10 +20,13 @@ from moulin.arrays import Floats
 from moulin.audio.containers import SNIFFED_BYTES, container_of
 from moulin.audio.decoded import check_rate, reason
 from moulin.audio.faults import Faults
-from moulin.audio.ffmpeg import Frames, how_to_open, kind_of, rank, timeline_of
+from moulin.audio.ffmpeg import CHOOSE_TRACK, Frames, how_to_open, kind_of, no_such_track, rank, timeline_of
 from moulin.audio.live_wav import LiveWav, UnknownWavError
+from moulin.audio.mono import check_channel
 from moulin.audio.pcm import RawFormat, pcm_frames, scale_to_float
 from moulin.audio.recording import Recording
+from moulin.audio.sample_format import FormatGuard
+from moulin.audio.selection import MIX, Selection
 from moulin.audio.timeline import MAX_SILENCE_SEC, Skip
 from moulin.audio.waveform import SAMPLE_RATE, check_waveform
 from moulin.errors import AudioError, first_line
@@ -42,9 +45,9 @@ _PROBE = {"probesize": "32768", "analyzeduration": "200000"}
 class LiveInput:
     """An open file that is read while another program writes it."""
 
-    def __init__(self, descriptor: int, name: str, raw: RawFormat | None = None) -> None:
-        """`raw` is the format of audio without a header; `name` is for messages."""
-        self._descriptor, self._name, self._raw = descriptor, name, raw
+    def __init__(self, descriptor: int, name: str, raw: RawFormat | None = None, selection: Selection = MIX) -> None:
+        """`raw` is the format of audio without a header; `name` is for messages. `selection` must be single."""
+        self._descriptor, self._name, self._raw, self._selection = descriptor, name, raw, selection
         self._stopped, self._stopping = os.pipe()
         self._ended = False
         self._faults = Faults()
@@ -67,7 +70,8 @@ class LiveInput:
     def __iter__(self) -> Iterator[Floats]:
         """The audio as it comes: float32 [n], 16 kHz mono. Raises AudioError where it cannot be decoded."""
         if self._raw is not None:
-            yield from _Mono.all(self._whole_frames(self._raw))
+            self._check_only_track()
+            yield from _Mono.all(self._whole_frames(self._raw), self._channel)
             return
         head = self._beginning()
         if not head:
@@ -78,6 +82,14 @@ class LiveInput:
             yield from self._wav(head)
         else:
             yield from self._container(head)
+
+    @property
+    def _channel(self) -> int | None:
+        return self._selection.channel_number
+
+    def _check_only_track(self) -> None:
+        if self._selection.track_number not in (None, 1):
+            raise AudioError(f"{self._name} is one track, expected track {self._selection.track_number}")
 
     def _beginning(self) -> bytes:
         """Enough bytes to know a WAV file, or all there are."""
@@ -103,15 +115,22 @@ class LiveInput:
         return bool(select.select([self._stopped], [], [], 0)[0])
 
     def _whole_frames(self, format: RawFormat) -> Iterator[tuple[RawFormat, bytes]]:
-        rest = b""
+        rest, guard = b"", FormatGuard(format.encoding, format.sample_rate, format.channels)
         while data := self._read():
+            self._doubt(guard.accept(data))
             rest += data
             whole = len(rest) - len(rest) % format.frame_bytes
             if whole:
                 yield format, rest[:whole]
                 rest = rest[whole:]
+        self._doubt(guard.rest())
+
+    def _doubt(self, doubt: str | None) -> None:
+        if doubt is not None:
+            self._faults.add(doubt)
 
     def _wav(self, head: bytes) -> Iterator[Floats]:
+        self._check_only_track()
         wav, seen = LiveWav(), head
 
         def pieces() -> Iterator[tuple[RawFormat, bytes]]:
@@ -123,12 +142,14 @@ class LiveInput:
                 yield from wav.accept(data)
 
         try:
-            yield from _Mono.all(pieces())
+            yield from _Mono.all(pieces(), self._channel)
         except UnknownWavError:  # the header alone has been read
             yield from self._container(seen)
             return
         if wav.format is None:
             raise AudioError(f"{self._name} ended within its WAV header")
+        if wav.missing_sec and not self._is_stopped():
+            self._faults.missing(wav.missing_sec)
 
     def _container(self, head: bytes) -> Iterator[Floats]:
         pipe = _Pipe(self, head)
@@ -144,7 +165,7 @@ class LiveInput:
             container: Any = av.open(pipe, mode="r", buffer_size=4096, **how)
             with container:
                 frames = Frames(self._name, container, self._track(container))
-                for samples in _decoded(frames):
+                for samples in _decoded(frames, self._channel):
                     if not decoded:
                         pipe.forget()
                     decoded = True
@@ -166,15 +187,20 @@ class LiveInput:
             yield from self._whole(pipe)
 
     def _track(self, container: Any) -> Any:
-        """The first audio track by `rank`. Raises ValueError without one that can be decoded."""
-        tracks = list(container.streams.audio)
+        """The audio track that was chosen, or the first by `rank`. Raises AudioError for a number that no track has,
+        ValueError where none can be decoded."""
+        tracks, number = list(container.streams.audio), self._selection.track_number
+        if number is not None and number > len(tracks):
+            raise no_such_track(self._name, len(tracks), number)
         known = [track for track in tracks if track.codec_context is not None]
+        if number is not None:
+            known = [track for track in known if track is tracks[number - 1]]
         if not known:
             raise ValueError("there is no audio, or of a codec that is not known")
         chosen = min(known, key=rank)
-        if len(tracks) > 1:
-            number = tracks.index(chosen) + 1
-            self._faults.add(f"there are {len(tracks)} audio tracks, of which number {number} is heard")
+        if len(tracks) > 1 and number is None:
+            heard = tracks.index(chosen) + 1
+            self._faults.add(f"there are {len(tracks)} audio tracks, of which number {heard} is heard", CHOOSE_TRACK)
         return chosen
 
     def _whole(self, pipe: _Pipe) -> Iterator[Floats]:
@@ -187,14 +213,14 @@ class LiveInput:
             )
         while pipe.read(_READ_BYTES):
             pass
-        recording = Recording(bytes(pipe.seen), name=self._name)
+        recording = Recording(bytes(pipe.seen), self._selection, name=self._name)
         for block in recording:
             yield np.zeros(0, np.float32) if isinstance(block, Skip) else block
         for warning in recording.warnings:
             self._faults.add(warning)
 
 
-def _decoded(frames: Frames) -> Iterator[Floats]:
+def _decoded(frames: Frames, channel: int | None) -> Iterator[Floats]:
     """16 kHz mono of a track, with silence where its time stamps have a gap of up to `MAX_SILENCE_SEC`; a longer one
     may as well be another clock. Damaged packets are passed over."""
     resampler: _Resampler | None = None
@@ -205,7 +231,8 @@ def _decoded(frames: Frames) -> Iterator[Floats]:
         if resampler is None or not resampler.takes(frame):
             if resampler is not None:
                 yield from resampler.taken(None)
-            resampler = _Resampler(frame, 0.0 if resampler is not None or gap_sec else frames.delay_sec)
+            delay_sec = 0.0 if resampler is not None or gap_sec else frames.delay_sec
+            resampler = _Resampler(frame, delay_sec, channel)
         if 0 < gap_sec <= MAX_SILENCE_SEC:
             yield np.zeros(round(gap_sec * SAMPLE_RATE), np.float32)
         yield from resampler.taken(frame)
@@ -216,10 +243,11 @@ def _decoded(frames: Frames) -> Iterator[Floats]:
 class _Resampler:
     """Decoded frames of one kind to 16 kHz mono."""
 
-    def __init__(self, frame: Any, delay_sec: float) -> None:
+    def __init__(self, frame: Any, delay_sec: float, channel: int | None) -> None:
         """`frame` is the first one; `delay_sec` is left out at the beginning."""
         import av
 
+        self._channel = channel
         self._kind, self._left = kind_of(frame), round(delay_sec * SAMPLE_RATE)
         self._resampler = av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
 
@@ -231,7 +259,7 @@ class _Resampler:
         if frame is not None:
             frame.pts = None  # of time stamps with gaps the resampler would make silence itself
         for resampled in self._resampler.resample(frame):
-            mixed = _mixed(scale_to_float(resampled.to_ndarray().T))
+            mixed = _mixed(scale_to_float(resampled.to_ndarray().T), self._channel)
             skipped = min(self._left, len(mixed))
             self._left -= skipped
             yield mixed[skipped:]
@@ -262,9 +290,9 @@ class _Pipe:
 class _Mono:
     """One format's samples to 16 kHz, mono."""
 
-    def __init__(self, format: RawFormat) -> None:
+    def __init__(self, format: RawFormat, channel: int | None) -> None:
         check_rate(format.sample_rate, "the audio")
-        self.format = format
+        self.format, self._channel = format, channel
         self._resampler: Any = None
         if format.sample_rate != SAMPLE_RATE:
             import soxr
@@ -272,20 +300,20 @@ class _Mono:
             self._resampler = soxr.ResampleStream(format.sample_rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
 
     @classmethod
-    def all(cls, pieces: Iterator[tuple[RawFormat, bytes]]) -> Iterator[Floats]:
-        """The samples of `pieces`, each of whole frames in a format of its own."""
+    def all(cls, pieces: Iterator[tuple[RawFormat, bytes]], channel: int | None) -> Iterator[Floats]:
+        """The samples of `pieces`, each of whole frames in a format of its own, mixed or of one channel."""
         mono: _Mono | None = None
         for format, data in pieces:
             if mono is None or mono.format != format:
                 if mono is not None:
                     yield mono.rest()
-                mono = cls(format)
+                mono = cls(format, channel)
             yield mono.samples(data)
         if mono is not None:
             yield mono.rest()
 
     def samples(self, data: bytes) -> Floats:
-        mixed = _mixed(pcm_frames(data, self.format))
+        mixed = _mixed(pcm_frames(data, self.format), self._channel)
         return mixed if self._resampler is None else self._resampler.resample_chunk(mixed)
 
     def rest(self) -> Floats:
@@ -294,8 +322,14 @@ class _Mono:
         return nothing if self._resampler is None else self._resampler.resample_chunk(nothing, last=True)
 
 
-def _mixed(channels: NDArray[np.float32]) -> Floats:
-    """The mean of channels [n, C]; the strongest one where they cancel each other. Raises AudioError for NaN."""
+def _mixed(channels: NDArray[np.float32], channel: int | None) -> Floats:
+    """One channel of [n, C], from 1; for None the mean, or the strongest one where they cancel each other.
+
+    Raises AudioError for NaN and for a channel that is not there.
+    """
+    if channel is not None:
+        check_channel("the audio", channels.shape[1], channel)
+        channels = channels[:, channel - 1 : channel]
     if channels.shape[1] == 1:
         return check_waveform(channels[:, 0], what="the audio")
     with np.errstate(over="ignore", invalid="ignore"):

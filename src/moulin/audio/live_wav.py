@@ -50,6 +50,13 @@ class LiveWav:
             if piece is not _NO_AUDIO:
                 yield piece
 
+    @property
+    def missing_sec(self) -> float:
+        """Audio that the header declares and that has not come yet; 0 where it declares no length."""
+        if self.format is None or self._left is None or self._left > _UNCOUNTED // 2:
+            return 0.0
+        return self._left / self.format.frame_bytes / self.format.sample_rate
+
     def _next(self) -> tuple[RawFormat, bytes] | None:
         """What the next bytes are; None where more are needed."""
         if self._skip:

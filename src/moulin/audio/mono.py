@@ -57,9 +57,7 @@ class Mono:
             self._has_channel = True
             return
         if not self._has_channel:
-            raise AudioError(
-                f"{self._name} has {channels} channel{'s'[: channels > 1]}, expected channel {self._channel}"
-            )
+            check_channel(self._name, channels, self._channel)
         self._faults.add(f"a part of the file has no channel {self._channel}")
 
 
@@ -96,6 +94,12 @@ class _Run:
             mono = self._resampler.resample_chunk(mono, last=last)
         if len(mono):
             yield check_waveform(mono, what=self._name)
+
+
+def check_channel(name: str, channels: int, channel: int) -> None:
+    """Raises AudioError for a `channel`, from 1, that is not one of `channels`."""
+    if channel > channels:
+        raise AudioError(f"{name} has {channels} channel{'s'[: channels > 1]}, expected channel {channel}")
 
 
 def _silence(samples: int, sample_rate: int) -> Iterator[Floats | Skip]:

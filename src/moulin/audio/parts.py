@@ -10,17 +10,15 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Literal
 
-BinaryFile = io.RawIOBase | io.BytesIO
-"""A seekable binary file: an open one, one in memory, or a view of a part of either."""
+from moulin.audio.chunks import by_chunks, form_of, is_wav
+from moulin.audio.mp4_boxes import boxes, is_mp4
+from moulin.audio.part import BinaryFile, Part, found, read_at
+from moulin.audio.wav_parts import UNKNOWN_SIZE, wav_parts
 
-_MAX_PARTS = 1000
-"""Beyond it the rest is one part: opening a decoder takes about a millisecond."""
-
-_READ_BYTES = 1 << 20
-_OVERLAP_BYTES = 256
+_MOST_PARTS = 100_000
 _HEAD_BYTES = 16
 
 _BEGINNINGS = {
@@ -38,75 +36,30 @@ _BEGINNINGS = {
 }
 """First bytes of files, and a pattern that is unlikely within their audio."""
 _OGG_PAGE = re.compile(rb"OggS\x00[\x00-\x07]")
-_WAV = re.compile(rb"(?:RIFF[\s\S]{4}WAVE(?:fmt |JUNK|bext|LIST)|(?:RF64|BW64)[\s\S]{4}WAVEds64)")
-_WAV_MAGICS = (b"RIFF", b"RF64", b"BW64")
 # A tag, or the frame without sound that has the length and the encoder delay of what follows.
 _MP3 = re.compile(
     rb"ID3[\x02-\x04]\x00[\x00\x10\x20\x40\x60\x80\xa0\xc0\xe0][\x00-\x7f]{4}"
     rb"|\xff[\xe2\xe3\xf2\xf3\xfa\xfb][\s\S]{2}(?:\x00{9}|\x00{17}|\x00{32})(?:Xing|Info)"
 )
-_TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
-_UNKNOWN_SIZE = 0x7FFFF000
-"""Sizes from here on are written by programs that cannot know the size, such as FFmpeg into a pipe."""
-_UNKNOWN_LONG_SIZE = 1 << 56
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Bytes [begin, end) of a file, with some of them replaced: `changes` maps positions in the file to bytes."""
-
-    begin: int
-    end: int
-    changes: dict[int, bytes] = field(default_factory=dict)
-    missing_bytes: int = 0
-    """Bytes that the header of the part promises beyond the file's end."""
-
-
-class PartView(io.RawIOBase):
-    """A part as a file of its own. Closing it leaves the file open."""
-
-    def __init__(self, file: BinaryFile, part: Part) -> None:
-        self._file, self._part, self._at = file, part, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """As of a file; a position before the beginning is ignored, since libsndfile cannot bear an exception."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._part.end - self._part.begin}[whence]
-        if base + offset >= 0:
-            self._at = base + offset
-        return self._at
-
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
-        begin = self._part.begin + self._at
-        wanted = max(min(len(buffer), self._part.end - begin), 0)
-        self._file.seek(begin)
-        data = bytearray(self._file.read(wanted) or b"")
-        for place, replacement in self._part.changes.items():
-            for offset, byte in enumerate(replacement):
-                if begin <= place + offset < begin + len(data):
-                    data[place + offset - begin] = byte
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
 
 
 def parts_of(file: BinaryFile) -> list[Part]:
-    """The parts of `file` in order, at least one; each begins where a decoder would find the beginning of a file."""
+    """The parts of `file` in order, at least one; each begins where a decoder would find the beginning of a file.
+
+    Raises AudioError for a header that makes no sense.
+    """
     end = file.seek(0, io.SEEK_END)
     head = read_at(file, 0, _HEAD_BYTES)
-    if _is_wav(head):
-        return _limited(list(_wav_parts(file, end)), end)
+    parts, form = _files(file, end, head), form_of(head)
+    return parts if form is None else _limited([one for part in parts for one in by_chunks(file, part, form)], end)
+
+
+def _files(file: BinaryFile, end: int, head: bytes) -> list[Part]:
+    if is_wav(head):
+        return list(wav_parts(file, end))
     if head[:4] == b"FORM" or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
         return _sized_parts(file, end, head)
-    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"):
+    if is_mp4(head):
         return _between(list(_mp4_starts(file, end)), end)
     if head[:4] == b"OggS":
         return _between(list(_ogg_starts(file)), end)
@@ -114,7 +67,7 @@ def parts_of(file: BinaryFile) -> list[Part]:
         return _between(list(_mp3_starts(file, end)), end)
     for magic, pattern in _BEGINNINGS.items():
         if head.startswith(magic):
-            return _between([0, *(at for at, _ in _found(file, pattern, (magic,)))], end)
+            return _between([0, *(at for at, _ in found(file, pattern, (magic,)))], end)
     return [Part(0, end)]
 
 
@@ -142,33 +95,11 @@ def _between(starts: list[int], end: int) -> list[Part]:
 
 
 def _limited(parts: list[Part], end: int) -> list[Part]:
-    if len(parts) <= _MAX_PARTS:
+    """The first parts; the last of them says what is left out."""
+    if len(parts) <= _MOST_PARTS:
         return parts or [Part(0, end)]
-    return [*parts[: _MAX_PARTS - 1], Part(parts[_MAX_PARTS - 1].begin, end)]
-
-
-def read_at(file: BinaryFile, at: int, size: int) -> bytes:
-    """Up to `size` bytes from position `at` on."""
-    file.seek(at)
-    return file.read(size) or b""
-
-
-def _found(
-    file: BinaryFile, pattern: re.Pattern[bytes], hints: tuple[bytes, ...], begin: int = 0
-) -> Iterator[tuple[int, bytes]]:
-    """Matches of `pattern` from `begin` on, each with its position; none is longer than the overlap of two reads.
-
-    Every match contains one of `hints`, for which bytes are searched ten times as fast.
-    """
-    base, kept, last = begin, b"", -1
-    while data := read_at(file, base + len(kept), _READ_BYTES):
-        text = kept + data
-        for match in pattern.finditer(text) if any(hint in text for hint in hints) else ():
-            if base + match.start() > last:
-                last = base + match.start()
-                yield last, match.group()
-        kept = text[-_OVERLAP_BYTES:]
-        base += len(text) - len(kept)
+    *kept, last = parts[:_MOST_PARTS]
+    return [*kept, replace(last, missing_bytes=end - last.end)]
 
 
 def _sized_parts(file: BinaryFile, end: int, head: bytes) -> list[Part]:
@@ -184,32 +115,25 @@ def _sized_parts(file: BinaryFile, end: int, head: bytes) -> list[Part]:
             break
         starts.append(at)
     *parts, last = _between(starts, end)
-    is_cut = size < _UNKNOWN_SIZE and at > end + 1
+    is_cut = size < UNKNOWN_SIZE and at > end + 1
     return [*parts, replace(last, missing_bytes=at - end) if is_cut else last]
 
 
 def _mp4_starts(file: BinaryFile, end: int) -> Iterator[int]:
     """Beginnings of files among the boxes: another `ftyp` after a `moov` or `mdat`."""
-    at, filled = 0, False
+    filled = False
     yield 0
-    while at + 8 <= end:
-        header = read_at(file, at, 16)
-        size, kind = int.from_bytes(header[:4], "big"), header[4:8]
-        if size == 1:
-            size = int.from_bytes(header[8:16], "big")
-        if kind == b"ftyp" and filled:
-            yield at
+    for box in boxes(file, 0, end):
+        if box.kind == b"ftyp" and filled:
+            yield box.begin
             filled = False
-        filled |= kind in (b"moov", b"mdat", b"moof")
-        if size < 8:
-            return
-        at += size
+        filled |= box.kind in (b"moov", b"mdat", b"moof")
 
 
 def _ogg_starts(file: BinaryFile) -> Iterator[int]:
     """Beginnings of chained streams: a first page (or several, of streams side by side) after one that is none."""
     first_before = False
-    for at, page in _found(file, _OGG_PAGE, (b"OggS",)):
+    for at, page in found(file, _OGG_PAGE, (b"OggS",)):
         first = bool(page[5] & 2)
         if first and not first_before:
             yield at
@@ -219,7 +143,7 @@ def _ogg_starts(file: BinaryFile) -> Iterator[int]:
 def _mp3_starts(file: BinaryFile, end: int) -> Iterator[int]:
     yield 0
     clear = 0  # no other beginning before this byte: it lies in a tag or is its first frame
-    for at, match in _found(file, _MP3, (b"ID3", b"Xing", b"Info")):
+    for at, match in found(file, _MP3, (b"ID3", b"Xing", b"Info")):
         if match[:3] != b"ID3":
             if at > clear:
                 yield at
@@ -233,110 +157,3 @@ def _mp3_starts(file: BinaryFile, end: int) -> Iterator[int]:
             clear = after
             if not is_second:
                 yield at
-
-
-def _wav_parts(file: BinaryFile, end: int) -> Iterator[Part]:
-    """WAV files one after another. A size of the samples that is too small, or that nobody knew, is corrected: samples
-    last to the next file or to the end, but for chunks and tags there."""
-    begin = 0
-    while begin < end:
-        part = _wav_part(file, begin, end)
-        yield from _by_chunks(file, part)
-        begin = part.end
-
-
-def _is_wav(head: bytes) -> bool:
-    return head[:4] in _WAV_MAGICS and head[8:12] == b"WAVE"
-
-
-@dataclass(frozen=True, slots=True)
-class _WavSamples:
-    """Where a WAV file's samples begin, their declared size in bytes (None: nobody knew), and the sizes in its header:
-    of the file and of the samples, `size_bytes` long each (4, in RF64 8)."""
-
-    begin: int
-    declared: int | None
-    size_positions: tuple[int, int]
-    size_bytes: int
-
-    def sized(self, size: int) -> dict[int, bytes]:
-        """The bytes of a header that declares `size` bytes of samples."""
-        written = min(size, (1 << 8 * self.size_bytes) - 45).to_bytes(self.size_bytes, "little")
-        return dict.fromkeys(self.size_positions, written)
-
-
-def _wav_part(file: BinaryFile, begin: int, end: int) -> Part:
-    samples = _wav_samples(file, begin, end)
-    if samples is None:
-        return Part(begin, end)
-    declared = samples.declared
-    if declared and samples.begin + declared <= end:
-        # A few writers leave out the byte that fills up an odd number.
-        for stop in {samples.begin + declared + declared % 2, samples.begin + declared}:
-            following = _after_samples(file, stop, end)
-            if following is not None:
-                return Part(begin, following)
-    following = next((at for at, _ in _found(file, _WAV, (b"WAVE",), samples.begin)), end)
-    missing = max(samples.begin + (declared or 0) - end, 0) if following == end else 0
-    return Part(begin, following, samples.sized(following - samples.begin), missing)
-
-
-def _by_chunks(file: BinaryFile, part: Part) -> list[Part]:
-    """`part` once for each chunk of samples, without the others: of several, libsndfile reads the last one alone."""
-    chunks, at = [], part.begin + 12
-    while at + 8 <= part.end:
-        header = read_at(file, at, 8)
-        if header[:4] == b"data":
-            chunks.append(at)
-        size = int.from_bytes(header[4:], "little")
-        at += 8 + size + size % 2
-    if len(chunks) < 2 or part.changes:
-        return [part]
-    own, unread = chunks[:_MAX_PARTS], chunks[_MAX_PARTS:]
-    parts = [replace(part, changes=_alone(chunks, number, part.end)) for number in range(len(own))]
-    return [*parts[:-1], replace(parts[-1], missing_bytes=part.end - unread[0])] if unread else parts
-
-
-def _alone(chunks: list[int], number: int, end: int) -> dict[int, bytes]:
-    """What hides all `chunks` but one: those before it and those behind it become a chunk each that nobody knows."""
-    own = chunks[number]
-    hidden = [(chunks[0], own)] if number else []
-    if number + 1 < len(chunks):
-        hidden.append((chunks[number + 1], end))
-    if any(stop - begin - 8 > 0xFFFFFFFF for begin, stop in hidden):
-        return {at: b"skip" for at in chunks[:_MAX_PARTS] if at != own}
-    return {begin: b"skip" + max(stop - begin - 8, 0).to_bytes(4, "little") for begin, stop in hidden}
-
-
-def _wav_samples(file: BinaryFile, begin: int, end: int) -> _WavSamples | None:
-    """The samples of the WAV or RF64 file at `begin`; None where there is no chunk `data`."""
-    at, long_at = begin + 12, None
-    while at + 8 <= end:
-        header = read_at(file, at, 8)
-        size = int.from_bytes(header[4:], "little")
-        if header[:4] == b"ds64":
-            long_at = at + 8
-        if header[:4] == b"data" and (long_at is None or size != 0xFFFFFFFF):
-            return _WavSamples(at + 8, size if size < _UNKNOWN_SIZE else None, (at + 4, begin + 4), 4)
-        if header[:4] == b"data" and long_at is not None:
-            size = int.from_bytes(read_at(file, long_at + 8, 8), "little")
-            return _WavSamples(at + 8, size if size < _UNKNOWN_LONG_SIZE else None, (long_at + 8, long_at), 8)
-        at += 8 + size + size % 2
-    return None
-
-
-def _after_samples(file: BinaryFile, at: int, end: int) -> int | None:
-    """Where the WAV file ends whose samples end at `at`: at the next file or at `end`. None if more samples follow."""
-    is_chunk = False
-    while at + 8 < end:
-        header = read_at(file, at, 12)
-        if _is_wav(header):
-            return at
-        if header.startswith(_TAGS):
-            return end
-        size = int.from_bytes(header[4:8], "little")
-        if not all(0x20 <= byte < 0x7F for byte in header[:4]) or at + 8 + size > end + 1:
-            return end if is_chunk else None  # behind a chunk, a wrong size is less strange than sound
-        is_chunk = True
-        at += 8 + size + size % 2
-    return end

@@ -6,7 +6,7 @@ import io
 import time
 
 from moulin.audio.decoded import CannotDecodeError
-from moulin.audio.parts import BinaryFile
+from moulin.audio.part import BinaryFile
 
 WITHOUT_SOUND_SEC = 4.0
 

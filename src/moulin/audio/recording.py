@@ -26,7 +26,8 @@ from moulin.audio.decoders import Decoder
 from moulin.audio.faults import Faults
 from moulin.audio.ffmpeg import audio_tracks
 from moulin.audio.mono import Mono
-from moulin.audio.parts import BinaryFile, Part, PartView, parts_of
+from moulin.audio.part import BinaryFile, Part, PartView
+from moulin.audio.parts import parts_of
 from moulin.audio.patience import Patience, PatientFile
 from moulin.audio.pcm import RawFormat, pcm_frames
 from moulin.audio.sample_format import format_doubt
@@ -40,6 +41,9 @@ _PCM_BLOCK = 16_384
 _SKIP_SEC = 10.0
 """What a gap that is skipped counts against `max_duration_sec`: the model hears what is behind it by itself, however
 short that is."""
+
+_MOST_REFUSALS = 100
+"""Parts of a file that may be undecodable: each costs the opening of two decoders."""
 
 _MOST_SINGLE = 64
 """Channels and tracks that are heard each by itself: every one takes a pass through the file."""
@@ -226,7 +230,10 @@ def _sounds(name: str, file: BinaryFile, sample_rate: int, track: int | None, fa
         total_sec += decoded_sec
         with suppress(CannotDecodeError):
             _note_missing(PatientFile(file, patience), part, decoded_sec, faults)
-    if len(refusals) == len(parts):
+        if len(refusals) == _MOST_REFUSALS:
+            faults.add(f"what is behind byte {part.end} was not tried: too much cannot be decoded")
+            break
+    if not total_sec and len(refusals) in (len(parts), _MOST_REFUSALS):
         raise refusals[0]
     if not total_sec and faults.loss:  # else it is whole and has no samples
         raise AudioError(f"{name} has no audio: the file is damaged or cut short ({faults.loss})")

@@ -16,6 +16,10 @@ from moulin.audio.waveform import MAX_PEAK
 LOOKED_AT_BYTES = 1 << 19
 """The data that is looked at: 16 s of int16 at 16 kHz, in a few milliseconds."""
 
+_WINDOW_SEC = 2
+_LOOKS = 3
+"""Of a stream, the audio that is looked at, and how often: it may begin with silence."""
+
 _LEAST_SAMPLES = 4000
 _SMOOTH, _SMOOTHER = 0.7, 0.1
 """The least correlation of neighbouring samples in the right format, of speech 0.75 to 0.99; and how much more it is
@@ -32,7 +36,7 @@ _LEAST_FILLED = 0.2
 _NARROW = ("u8", "s8", "mulaw", "alaw")
 """Formats of one byte a sample. They are not doubted: in them a high tone looks as rough as noise."""
 
-_OTHERS: tuple[PcmEncoding, ...] = ("f32le", "s16le", "s16be", "s32le", "s24le", "u8", "mulaw", "alaw", "f64le")
+_OTHERS: tuple[PcmEncoding, ...] = ("f32le", "s16le", "s16be", "s32le", "s24le", "u8", "s8", "mulaw", "alaw", "f64le")
 
 
 def format_doubt(data: bytes, encoding: PcmEncoding, channels: int = 1) -> str | None:
@@ -45,6 +49,36 @@ def format_doubt(data: bytes, encoding: PcmEncoding, channels: int = 1) -> str |
         return None
     with np.errstate(all="ignore"):  # of floats, most bytes are none
         return _doubt(data, encoding, channels)
+
+
+class FormatGuard:
+    """Looks at the first seconds of a stream of PCM for another sample format than was said."""
+
+    def __init__(self, encoding: PcmEncoding, sample_rate: int, channels: int = 1) -> None:
+        self._encoding, self._channels = encoding, channels
+        frame_bytes = channels * sample_bytes(encoding)
+        self._window = min(_WINDOW_SEC * sample_rate, LOOKED_AT_BYTES // frame_bytes) * frame_bytes
+        self._data, self._looks = bytearray(), 0
+
+    def accept(self, data: bytes) -> str | None:
+        """A sentence, once, where the audio until now seems to be in another format."""
+        if self._looks == _LOOKS:
+            return None
+        self._data += data
+        return self._looked() if len(self._data) >= self._window else None
+
+    def rest(self) -> str | None:
+        """The same of a stream that has ended: it may have been short."""
+        return self._looked() if self._looks < _LOOKS else None
+
+    def _looked(self) -> str | None:
+        looked_at = bytes(self._data[: self._window])
+        del self._data[: self._window]
+        doubt = format_doubt(looked_at, self._encoding, self._channels)
+        self._looks = _LOOKS if doubt else self._looks + 1
+        if self._looks == _LOOKS:
+            self._data.clear()
+        return doubt
 
 
 def _doubt(data: bytes, encoding: PcmEncoding, channels: int) -> str | None:

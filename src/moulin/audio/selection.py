@@ -53,6 +53,22 @@ class Selection:
         return None if self.track in (None, "all") else int(self.track or 0)
 
 
+@dataclass(frozen=True, slots=True)
+class StreamSelection(Selection):
+    """The track and channel of a stream, which is one transcript."""
+
+    channels: str = option("mix", "All channels mixed, or one.", metavar="mix|left|right|NUMBER")
+    track: str | None = option(
+        None, "The audio track of a file with several.", metavar="NUMBER", usual="the default one, if it has sound"
+    )
+
+    def __post_init__(self) -> None:
+        Selection.__post_init__(self)
+        if not self.is_single:
+            got = "channels each" if self.channels == "each" else "track all"
+            raise OptionsError(f"Expected one transcript of a stream, got {got}", hint="moulin transcribe takes it")
+
+
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal() and 0 < int(text) < 1000
 

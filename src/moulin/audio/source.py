@@ -46,15 +46,16 @@ class AudioSource:
     raw: RawFormat | None = None
     selection: Selection = MIX
 
-    def read(self) -> NDArray[np.float32]:
-        """The waveform: float32 [N], 16 kHz, mono, without gaps of more than 60 s. Raises AudioError."""
-        blocks = [np.zeros(0, np.float32), *self.blocks()]
-        return np.concatenate(blocks)
+    def read(self, on_warning: Callable[[str], None] = lambda _sentence: None) -> NDArray[np.float32]:
+        """The waveform: float32 [N], 16 kHz, mono, without gaps of more than 60 s. The selection must be single.
 
-    def blocks(self) -> Iterator[NDArray[np.float32]]:
-        """`read` in blocks, as they are decoded. Raises AudioError while iterating."""
+        What is missing or was chosen goes to `on_warning`. Raises AudioError.
+        """
         ((_, recording),) = self.recordings()
-        yield from (block for block in recording if not isinstance(block, Skip))
+        blocks = [block for block in recording if not isinstance(block, Skip)]
+        for sentence in recording.warnings:
+            on_warning(sentence)
+        return np.concatenate([np.zeros(0, np.float32), *blocks])
 
     def recordings(self) -> list[tuple[Selection, Recording]]:
         """What is transcribed by itself: one recording, or one for each channel or track. Raises AudioError."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 MAX_SILENCE_SEC = 60.0
@@ -35,9 +37,14 @@ class Skip:
 class Timeline:
     """Finds the gaps between frames. No decoder is involved: time stamps in, seconds of silence out."""
 
-    def __init__(self, zero_sec: float, *, is_rough: bool = False) -> None:
-        """`zero_sec` is the time stamp of the recording's beginning. `is_rough`: only long jumps are gaps."""
+    def __init__(self, zero_sec: float, pauses: Sequence[tuple[float, float]] = (), *, is_rough: bool = False) -> None:
+        """`zero_sec` is the time stamp of the recording's beginning. `is_rough`: only long jumps are gaps.
+
+        `pauses` are those that time stamps leave out: a time stamp where there is one, in their order, and its length.
+        """
         self._expected_sec = zero_sec
+        self._pauses = deque(pauses)
+        self._paused_sec = 0.0
         self._is_rough = is_rough
         self._drift_sec = 0.0
         """How far time stamps are ahead of the audio so far; negative where frames overlapped."""
@@ -48,6 +55,8 @@ class Timeline:
         """Seconds without audio before a frame; 0 for almost all. `start_sec` is None for a frame without a time."""
         if start_sec is None:
             start_sec = self._expected_sec
+        else:
+            start_sec += self._pauses_before(start_sec + duration_sec / 2)
         jump_sec = start_sec - self._expected_sec
         self._expected_sec = start_sec + duration_sec
         if self._is_first:
@@ -65,3 +74,8 @@ class Timeline:
             return 0.0
         self._drift_sec -= gap_sec
         return gap_sec
+
+    def _pauses_before(self, time_sec: float) -> float:
+        while self._pauses and self._pauses[0][0] <= time_sec:
+            self._paused_sec += self._pauses.popleft()[1]
+        return self._paused_sec

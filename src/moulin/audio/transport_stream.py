@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from moulin.audio.parts import BinaryFile, read_at
+from moulin.audio.part import BinaryFile, read_at
 
 _SYNC = ord("G")
 _PACKET_BYTES = (188, 192, 204)

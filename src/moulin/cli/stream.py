@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from moulin.audio.selection import StreamSelection
 from moulin.cli.flags import ChangesOf, with_flags, without
 from moulin.cli.hotwords import HOTWORDS, changed_hotwords
 from moulin.cli.interrupt import interrupts
@@ -53,6 +54,7 @@ def stream(
     ] = "text",
     hotwords: Annotated[str | None, HOTWORDS] = None,
     *,
+    selection: StreamSelection,
     by: Annotated[RecognizedBy, without("threads", "cuda_graphs")],
     options: Annotated[dict[str, Any], ChangesOf(StreamOptions, "the server's")],
 ) -> None:
@@ -69,7 +71,9 @@ def stream(
         raise OptionsError(f"Expected a FILE or --mic, got {'both' if mic else 'neither'}")
     if mic and raw is not None:
         raise OptionsError("Expected --raw with a FILE or -, got it with --mic")
-    source = None if file is None else AudioSource(file, parse_raw_format(raw) if raw else None)
+    if mic and selection != StreamSelection():
+        raise OptionsError("Expected --channels and --track with a FILE or -, got them with --mic")
+    source = None if file is None else AudioSource(file, parse_raw_format(raw) if raw else None, selection)
     options |= changed_hotwords(hotwords)
     is_live = source is not None and _is_live(source.name)
     model, gateway = by.runnable(streaming=True), by.gateway
@@ -98,7 +102,10 @@ def _chunks(source: AudioSource | None, chunk_ms: int | None, *, is_live: bool, 
             yield chunks
         return
     with _live(source) if is_live else nullcontext() as live:
-        chunks = cut(source.read(), chunk_ms or 320) if live is None else gathered(live, chunk_ms or 100)
+        if live is None:
+            chunks = cut(source.read(lambda warning: warn(f"{source.name}: {warning}")), chunk_ms or 320)
+        else:
+            chunks = gathered(live, chunk_ms or 100)
         yield in_real_time(chunks) if realtime else chunks
 
 
@@ -120,7 +127,7 @@ def _live(source: AudioSource) -> Iterator[LiveInput]:
     name = "standard input" if is_stdin else source.name
     with nullcontext(sys.stdin.buffer) if is_stdin else Path(source.name).open("rb", buffering=0) as file:
         with (
-            closing(LiveInput(file.fileno(), name, source.raw)) as live,
+            closing(LiveInput(file.fileno(), name, source.raw, source.selection)) as live,
             _ended_by_ctrl_c(live.stop),
         ):
             yield live

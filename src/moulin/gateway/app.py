@@ -42,7 +42,7 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
 from moulin.errors import MoulinError
-from moulin.gateway import client_secret_routes, docs_page, http_routes, ignored_fields, live_routes
+from moulin.gateway import client_secret_routes, docs_page, http_routes, ignored_fields, live_routes, warnings_header
 from moulin.gateway.access import Access
 from moulin.gateway.api_error import ApiError, api_error
 from moulin.gateway.deepgram import routes as deepgram_routes
@@ -116,7 +116,7 @@ def _cors(settings: GatewaySettings) -> list[Middleware]:
             allow_origins=settings.allow_origins,
             allow_methods=("GET", "POST"),
             allow_headers=("*",),
-            expose_headers=("x-request-id", "retry-after", ignored_fields.HEADER),
+            expose_headers=("x-request-id", "retry-after", ignored_fields.HEADER, warnings_header.HEADER),
         )
     ]
 

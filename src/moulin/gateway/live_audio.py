@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from moulin.audio.containers import SNIFFED_BYTES, container_of
 from moulin.audio.pcm import PcmEncoding, pcm_to_float, sample_bytes
-from moulin.audio.sample_format import format_doubt
 from moulin.audio.waveform import SAMPLE_RATE, check_waveform
 from moulin.errors import AudioError
 
@@ -19,10 +18,6 @@ _MIN_PIECE = SAMPLE_RATE // 10
 """The fewest samples in a request. Microphones send every 10 or 20 ms, models step about every 320 ms."""
 _MAX_PIECE = 5 * SAMPLE_RATE
 """The most samples in a request, so that of a minute sent at once the first words are returned before the last."""
-
-_DOUBTED_SEC = 2
-_LOOKS = 3
-"""The audio that is looked at for another sample format than was said, and how often: it may begin with silence."""
 
 Samples = NDArray[Any]
 """float32 in [-1, 1], or int16."""
@@ -134,30 +129,6 @@ class LiveAudio:
         self._waiting = [waiting[count:]] if count < len(waiting) else []
         self._waiting_samples -= count
         return waiting[:count]
-
-
-class FormatGuard:
-    """Looks at the first seconds of PCM for another sample format than was said."""
-
-    def __init__(self, encoding: PcmEncoding, sample_rate: int) -> None:
-        self._encoding = encoding
-        self._window = _DOUBTED_SEC * sample_rate * sample_bytes(encoding)
-        self._data, self._looks = bytearray(), 0
-
-    def accept(self, data: bytes) -> str | None:
-        """A sentence, once, where the audio until now seems to be in another format."""
-        if self._looks == _LOOKS:
-            return None
-        self._data += data
-        if len(self._data) < self._window:
-            return None
-        looked_at = bytes(self._data[: self._window])
-        del self._data[: self._window]
-        doubt = format_doubt(looked_at, self._encoding)
-        self._looks = _LOOKS if doubt else self._looks + 1
-        if self._looks == _LOOKS:
-            self._data.clear()
-        return doubt
 
 
 def _resampler(sample_rate: int) -> Any:

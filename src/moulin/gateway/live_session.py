@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from moulin.audio.sample_format import FormatGuard
 from moulin.decoding.options import MOST_OPTIONS_BYTES
 from moulin.errors import AudioError, OptionsError
 from moulin.gateway.api_error import ApiError, api_error
 from moulin.gateway.json_messages import read_message
-from moulin.gateway.live_audio import ContainerSent, FormatGuard, LiveAudio, Samples
+from moulin.gateway.live_audio import ContainerSent, LiveAudio, Samples
 from moulin.gateway.live_steps import Event, Finish, Hear, Step
 from moulin.gateway.live_timeline import Timeline
 from moulin.live_transcript import LiveTranscript, Segment, StreamUpdate
@@ -112,8 +113,7 @@ class LiveSession:
         except AudioError as error:
             hint = f"{error.hint}; or the encoding is not {self.encoding}"
             raise ApiError(400, error.message, code="invalid_audio", hint=hint) from None
-        if (doubt := self._guard.accept(data)) is not None:
-            yield _message("warning", code="sample_format", message=doubt)
+        yield from _doubted(self._guard.accept(data))
         for piece in pieces:
             yield self._hear(piece)
 
@@ -131,6 +131,7 @@ class LiveSession:
 
     def _finish(self, _fields: dict[str, Any]) -> Iterator[Step]:
         yield from self.rest()
+        yield from _doubted(self._guard.rest())
         transcript = self._live.transcript()
         yield _message(
             "done",
@@ -165,6 +166,11 @@ _HANDLERS: dict[str, Callable[[LiveSession, dict[str, Any]], Iterator[Step]]] = 
 
 def _message(kind: str, **fields: Any) -> Event:
     return Event({"type": kind, **fields})
+
+
+def _doubted(doubt: str | None) -> Iterator[Event]:
+    if doubt is not None:
+        yield _message("warning", code="sample_format", message=doubt)
 
 
 def _invalid_options(message: str, hint: str | None = None) -> ApiError:

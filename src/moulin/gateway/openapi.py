@@ -93,7 +93,8 @@ _SCHEMAS: dict[str, Any] = {
 }
 
 _FORM_NOTE = (
-    "Fields that change nothing are named in the answer's header `X-Moulin-Ignored`; `--strict-fields` refuses them."
+    "Fields that change nothing are named in the answer's header `X-Moulin-Ignored`; `--strict-fields` refuses them. "
+    "What is missing of a recording or was chosen stands in `X-Moulin-Warnings`, a JSON array of sentences."
 )
 
 

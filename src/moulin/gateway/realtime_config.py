@@ -14,10 +14,11 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moulin.audio.pcm import PcmEncoding
+from moulin.audio.sample_format import FormatGuard
 from moulin.client.served_model import ServedModel
 from moulin.decoding.hotwords import MOST_CHARS, MOST_HOTWORDS
 from moulin.gateway.api_error import ApiError
-from moulin.gateway.live_audio import FormatGuard, LiveAudio
+from moulin.gateway.live_audio import LiveAudio
 from moulin.gateway.model_names import is_realtime_only
 from moulin.gateway.prompt_words import spoken_hotwords
 from moulin.gateway.spoken_languages import check_languages

@@ -203,12 +203,15 @@ class RealtimeSession:
             pieces = self._audio.accept(data)
         except AudioError as error:
             raise ApiError(400, error.message, code="invalid_audio", param="audio", hint=error.hint) from None
-        if (doubt := self._guard.accept(data)) is not None:
-            # The protocol has no event for warnings. Some clients end their work at the first `error`, and all pass
-            # over events that they do not know.
-            yield self._event("warning", code="sample_format", message=doubt, param="audio")
+        yield from self._doubted(self._guard.accept(data))
         for piece in pieces:
             yield self._hear(piece, None)
+
+    def _doubted(self, doubt: str | None) -> Iterator[Step]:
+        """The protocol has no event for warnings. Some clients end their work at the first `error`, and all pass over
+        events that they do not know."""
+        if doubt is not None:
+            yield self._event("warning", code="sample_format", message=doubt, param="audio")
 
     def _commit(self, _fields: dict[str, Any]) -> Iterator[Step]:
         buffered_sec = self.received_sec - self._buffer_start_sec
@@ -219,6 +222,7 @@ class RealtimeSession:
                 f"{MIN_COMMIT_SEC * 1000:.0f}ms of audio, but buffer only has {buffered_sec * 1000:.2f}ms of audio.",
                 code="input_audio_buffer_commit_empty",
             )
+        yield from self._doubted(self._guard.rest())
         if self._item is None:
             yield from self._announce(self._buffer_start_sec)
         yield self._committed()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from moulin.arrays import Floats
 from moulin.audio.live_wav import LiveWav, UnknownWavError
 from moulin.audio.pcm import RawFormat, pcm_frames
+from moulin.audio.sample_format import FormatGuard
 from moulin.errors import AudioError
 from moulin.gateway.live_audio import LiveAudio, Samples
 
@@ -24,11 +25,17 @@ class StreamAudio:
         self._wav: LiveWav | None = None
         self._form: RawFormat | None = None
         self._audios: list[LiveAudio] = []
+        self._guard: FormatGuard | None = None
+        self._doubts: list[str] = []
         self._part = b""  # of a frame of several channels
 
     def is_empty(self, channel: int = 0) -> bool:
         """Whether `flush` would return nothing."""
         return not self._head and (not self._audios or self._audios[channel].is_empty)
+
+    def warnings(self) -> list[str]:
+        """What the samples seem to be instead; complete at the end of the stream."""
+        return [*self._doubts, *filter(None, [self._guard.rest() if self._guard is not None else None])]
 
     @property
     def received_sec(self) -> float:
@@ -65,6 +72,8 @@ class StreamAudio:
             self._open(form)
         elif form != self._form:
             raise AudioError(f"Expected a stream of one format, got {self._form} and then {form}")
+        if self._guard is not None and (doubt := self._guard.accept(data)) is not None:
+            self._doubts.append(doubt)
         if form.channels == 1:
             parts = [data]
         else:
@@ -79,6 +88,7 @@ class StreamAudio:
         if self._channels not in (1, form.channels):
             raise AudioError(f"Expected {self._channels} channels, got a WAV header with {form.channels}")
         self._form = form
+        self._guard = FormatGuard(form.encoding, form.sample_rate, form.channels)
         encoding = form.encoding if form.channels == 1 else "f32le"
         self._audios = [LiveAudio(encoding, form.sample_rate) for _ in range(self._channels)]
 

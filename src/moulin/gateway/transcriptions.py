@@ -23,6 +23,7 @@ from moulin.gateway.transcription_formats import (
 )
 from moulin.gateway.transcription_request import TranscriptionRequest, transcription_request
 from moulin.gateway.upload import Recording, received_form, recording_in
+from moulin.gateway.warnings_header import warnings_header
 from moulin.gateway.while_connected import CLIENT_GONE, while_connected
 from moulin.long_audio.joined_transcript import JoinedTranscript
 
@@ -98,7 +99,7 @@ class _Transcription:
         async for _ in self._deltas():
             pass
         answer = response(self._transcript, self._wanted)
-        answer.headers.update(self.headers)
+        answer.headers.update({**self.headers, **warnings_header(self._transcript.warnings)})
         return answer
 
     async def events(self) -> AsyncGenerator[bytes]:

@@ -257,6 +257,38 @@ def test_channels_and_what_is_missing(
         assert Path(download.value.path()).read_text() == expected
 
 
+def test_every_choice_of_channels(
+    gateway: str, browser: Browser, open_page: OpenPage, recordings: list[Recording], tmp_path: Path
+) -> None:
+    """Three talkers in turn, one a channel: each choice gives those of its channels, in their order."""
+    talkers = recordings[:3]
+    turns = np.zeros((sum(len(talker.waveform) + 16_000 for talker in talkers), 3), np.float32)
+    at = 0
+    for channel, talker in enumerate(talkers):
+        turns[at : at + len(talker.waveform), channel] = talker.waveform
+        at += len(talker.waveform) + 16_000
+    soundfile.write(tmp_path / "call.wav", turns, 16_000)
+
+    def opened_with(choice: str) -> Page:
+        page = open_page(browser, gateway)
+        page.click("#options-button")
+        page.select_option("#channels", choice)
+        page.set_input_files("#file", tmp_path / "call.wav")
+        return page
+
+    one, two, three = (talker.text for talker in talkers)
+    choices = {"mix": [one, two, three], "each": [one, two, three], "left": [one], "right": [two], "3": [three]}
+    for choice, texts in choices.items():
+        page = opened_with(choice)
+        expect(page.locator("#status")).to_contain_text("Transcribed")
+        shown = " ".join(words(page, "#finals"))
+        # Another level, or another place in a piece, changes a word here and there; another channel all of them.
+        assert count_word_errors(" ".join(texts), shown).rate <= 0.4, choice
+        speakers = set(page.locator("#finals .speaker").all_text_contents())
+        assert speakers == ({"Channel 1", "Channel 2", "Channel 3"} if choice == "each" else set())
+    assert "has 3 channels, expected channel 4" in notice(opened_with("4"))
+
+
 def _transcribed(gateway: str, file: Path, response_format: str, **fields: str) -> str:
     """What the server itself makes of the file."""
     boundary = "b0undary"

@@ -167,7 +167,7 @@ class DeepgramSession:
             channels=len(self._channels),
             sha256=self.sha256(),
         )
-        warnings = {"warnings": list(said)} if (said := self.warnings()) else {}
+        warnings = {"warnings": said} if (said := [*self.warnings(), *self._audio.warnings()]) else {}
         yield Event({"type": "Metadata", **found, **warnings})
         yield Finish()
 

@@ -18,8 +18,8 @@ export const timedText = (segments) =>
   segments.map((segment) => `${shortClock(segment.start_sec)}  ${bracketed(named(segment), segment.text)}`).join("\n") + "\n";
 
 // As the server's JSON, with what a person corrected.
-export const json = ({ name, model, durationSec, segments }) => JSON.stringify({
-  name, model, duration_sec: durationSec, text: segments.map((segment) => segment.text).join(" "),
+export const json = ({ name, model, durationSec, segments, warnings }) => JSON.stringify({
+  name, model, duration_sec: durationSec, warnings: warnings.length ? warnings : undefined, text: segments.map((segment) => segment.text).join(" "),
   segments: segments.map(({ text, words, start_sec, end_sec, channel, alternatives, isCorrected }) => ({
     text, start_sec, end_sec, channel, corrected: isCorrected, words, alternatives,
   })),
@@ -29,8 +29,9 @@ export const srt = (segments) =>
   cues(segments).map(({ text, start, end, label }, i) =>
     `${i + 1}\n${clock(start, ",")} --> ${clock(end, ",")}\n${bracketed(label, lines(text))}\n`).join("\n");
 
-export const vtt = (segments) =>
-  ["WEBVTT\n", ...cues(segments).map(({ text, start, end, label }) =>
+// Warnings are comments.
+export const vtt = (segments, warnings = []) =>
+  ["WEBVTT\n", ...warnings.map((text) => `NOTE ${text.trim().replace(/\s+/g, " ").replaceAll("-->", "->")}\n`), ...cues(segments).map(({ text, start, end, label }) =>
     `${clock(start, ".")} --> ${clock(end, ".")}\n${label ? `<v ${label}>` : ""}${escaped(lines(text))}\n`)].join("\n");
 
 // A cue's text as one line, or as two about equally long, the second rather the longer one, as the server breaks them.

@@ -11,7 +11,7 @@ export function wholeEntries(heard) {
   const parts = heard.parts ?? (heard.alternatives ? [heard] : null);
   const entries = parts ? parts.flatMap(({ alternatives }) => partEntries(alternatives)) : cueEntries(heard);
   if (!entries.length) entries.push({ note: "No words were recognised in this recording." });
-  return [...entries, ...(heard.warnings ?? []).map((warning) => ({ note: `Note: ${warning}` }))];
+  return [...entries, ...(heard.warnings ?? []).map((warning) => ({ note: `Note: ${warning}`, warning }))];
 }
 
 function partEntries(alternatives) {

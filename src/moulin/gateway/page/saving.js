@@ -7,7 +7,7 @@ import { notice } from "/page/notice.js";
 const FORMATS = {
   txt: ["text/plain", (session) => captions.text(session.segments)],
   srt: ["application/x-subrip", (session) => captions.srt(session.segments)],
-  vtt: ["text/vtt", (session) => captions.vtt(session.segments)],
+  vtt: ["text/vtt", (session) => captions.vtt(session.segments, session.warnings)],
   json: ["application/json", captions.json],
 };
 

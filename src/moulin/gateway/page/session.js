@@ -1,7 +1,7 @@
 // One transcript: of what was spoken, or of a recording. Its text may grow, be corrected and be cleared.
 //
 // Entries are segments { text, words, start_sec, end_sec, channel?, isCue?, alternatives?, isCorrected? }, or notes
-// { note } in between. Words are { word, start_sec, end_sec, confidence?, channel? }.
+// { note, warning? } in between. Words are { word, start_sec, end_sec, confidence?, channel? }.
 //
 // Events: "reset" (other entries), "added" and "changed" (`entry`), "partial", "about" (name, duration, peaks, file).
 
@@ -17,6 +17,7 @@ export class Session extends EventTarget {
 
   get isLoaded() { return this.entries !== null; }
   get segments() { return (this.entries ?? []).filter((entry) => entry.note === undefined && entry.text); }
+  get warnings() { return (this.entries ?? []).flatMap(({ warning }) => warning ?? []); }
   get isEmpty() { return this.isLoaded && !this.entries.length && !this.open; }
 
   // Its first words.
