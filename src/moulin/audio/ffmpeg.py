@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from itertools import pairwise
@@ -62,6 +62,9 @@ _MOST_LOOKED_AT = 32
 
 _SILENT_PEAK = 1e-3
 
+_MOST_TAG_BYTES = 1024
+"""Of what a writer puts behind the audio (ID3v1: 128 bytes, with its extension 355)."""
+
 CHOOSE_TRACK = "moulin's option --track NUMBER, or its REST field track, chooses another one"
 """A hint."""
 
@@ -90,7 +93,7 @@ def ffmpeg_sounds(
             patience.renew()
             edits = movie.edits.get(stream.id)
             timeline = timeline_of(container, _zero_sec(container, is_first), edits.pauses if edits else ())
-            frames = Frames(name, container, stream)
+            frames = Frames(name, container, stream, movie.file.tell)
             if container.format.name == "ogg":
                 frames.packets = OggPages(movie.file, float(stream.time_base), faults).timed(frames.packets)
         except (AudioError, CannotDecodeError):
@@ -206,7 +209,8 @@ def _is_silent(name: str, file: BinaryFile, number: int, limit_sec: float) -> bo
     patience = Patience()
     try:
         with opened(name, PatientFile(file, patience)) as container:
-            sounds = _sounds(Frames(name, container, container.streams.audio[number]), Timeline(0.0), Faults())
+            frames = Frames(name, container, container.streams.audio[number], file.tell)
+            sounds = _sounds(frames, Timeline(0.0), Faults())
             heard_sec = 0.0
             for sound in sounds:
                 if isinstance(sound, Gap):
@@ -289,6 +293,8 @@ def _placed(frames: Frames, timeline: Timeline, faults: Faults, edits: EditList 
         faults.damaged(reason(frames.damage))
     elif frames.is_cut:
         faults.damaged("the last frame is not whole")
+    elif frames.skipped_bytes:
+        faults.damaged(f"{frames.skipped_bytes:,} bytes are no frames")
     declared_sec = edits.end_sec if edits is not None else _declared_end_sec(container, stream)
     if declared_sec is not None and declared_sec - end_sec > max(_LEAST_MISSING_SEC, 0.01 * declared_sec):
         faults.missing(declared_sec - end_sec)
@@ -319,9 +325,9 @@ def _tagged_sec(text: str) -> float | None:
 class Frames:
     """Decoded frames of a track. `damage` is the last error of FFmpeg's on the way, after which decoding went on."""
 
-    def __init__(self, name: str, container: Any, stream: Any) -> None:
-        """Raises CannotDecodeError."""
-        self.name, self.container, self.stream = name, container, stream
+    def __init__(self, name: str, container: Any, stream: Any, read: Callable[[], int]) -> None:
+        """`read` says how many bytes of the file have been read. Raises CannotDecodeError."""
+        self.name, self.container, self.stream, self._read = name, container, stream, read
         try:
             self.packets: Iterator[Any] = container.demux(stream)
         except Exception as error:
@@ -329,6 +335,9 @@ class Frames:
         self.damage: Exception | None = None
         self.is_cut = False
         """Whether the last frame has fewer bytes than it should: known at the end."""
+        self.skipped_bytes = 0
+        """Bytes of raw AAC (ADTS) that belong to no frame: known at the end. FFmpeg 8 said an error where it found the
+        next frame, FFmpeg 9 says nothing."""
         self.delay_sec = 0.0
         """What the encoder put before the beginning, if the container does not say so: known with the first frame."""
 
@@ -339,11 +348,17 @@ class Frames:
         last: Any = None
         codec = self.stream.codec_context.codec.canonical_name
         packets = iter(self.packets)
+        begin, in_packets = 0, 0
         while True:
             try:
                 packet = next(packets)
             except StopIteration:
                 self.is_cut = last is not None and is_cut(codec, bytes(last))
+                if (
+                    self.container.format.name == "aac"
+                    and (skipped := self._read() - begin - in_packets) > _MOST_TAG_BYTES
+                ):
+                    self.skipped_bytes = skipped
                 return
             except (FFmpegError, CannotDecodeError) as error:  # the container ends in the middle of a packet
                 self.damage = error
@@ -364,6 +379,8 @@ class Frames:
             if last is None and frames and _knows_no_delay(self.container, packet, frames[0]):
                 self.delay_sec = encoder_delay_sec(codec, bytes(packet), frames[0])
             if packet.size:
+                begin = (packet.pos or 0) if last is None else begin
+                in_packets += packet.size
                 last = packet
             for frame in frames:
                 decoded = True

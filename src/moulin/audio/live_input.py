@@ -164,7 +164,7 @@ class LiveInput:
             how["options"] = {**how.get("options", {}), **_PROBE}
             container: Any = av.open(pipe, mode="r", buffer_size=4096, **how)
             with container:
-                frames = Frames(self._name, container, self._track(container))
+                frames = Frames(self._name, container, self._track(container), lambda: pipe.count)
                 for samples in _decoded(frames, self._channel):
                     if not decoded:
                         pipe.forget()
@@ -177,6 +177,8 @@ class LiveInput:
                     self._faults.damaged(reason(frames.damage))
                 else:
                     self.fault = reason(frames.damage)
+            elif frames.skipped_bytes:
+                self._faults.damaged(f"{frames.skipped_bytes:,} bytes are no frames")
         except AudioError:
             raise
         except Exception as error:
@@ -270,6 +272,8 @@ class _Pipe:
 
     def __init__(self, source: LiveInput, head: bytes) -> None:
         self._source, self._head = source, head
+        self.count = 0
+        """Bytes that were read."""
         self.seen = bytearray()
         """All that was read, until `forget`."""
         self._remembers = True
@@ -279,6 +283,7 @@ class _Pipe:
             data, self._head = self._head[:count], self._head[count:]
         else:
             data = self._source._read(count)
+        self.count += len(data)
         if self._remembers:
             self.seen += data
         return data
