@@ -201,6 +201,7 @@ def test_it_ends_with_the_process_that_started_it(start: Callable[..., Serving])
     serving.process.kill()
     serving.process.wait()
     serving.assert_nothing_left(pid)
+    assert "Stopping, as the process that started it has ended (nohup keeps it); what is open has" in serving.err
 
 
 @pytest.mark.triton

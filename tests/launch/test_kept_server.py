@@ -187,8 +187,9 @@ def test_a_long_load_is_none_of_these(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_load_that_does_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "_IDLE_LOAD_SEC", 4.0)
     kept = KeptServer(write_model(tmp_path, "echo", _model("time.sleep(100)")), FREE_PORTS, on_restart=print)
-    with pytest.raises(LaunchError, match="got 4 s in which it did nothing for: echo"), kept:
+    with pytest.raises(LaunchError, match="got 4 s in which it did nothing for: echo") as raised, kept:
         pass
+    assert "--verbose" in str(raised.value.hint)  # there is no option for more time
 
 
 @pytest.mark.triton

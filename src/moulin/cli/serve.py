@@ -214,14 +214,16 @@ class _Service:
         _announce(self.log, served, supervisor.triton.server, self.gateway)
         self.manager.ready(", ".join(_serving(served)))
         outlives_parent = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup
+        why = ""
         try:
             while True:
                 supervisor.wait(_CHECK_SEC)
                 self.manager.alive()
                 if os.getppid() != self.parent and not outlives_parent:
+                    why = ", as the process that started it has ended (nohup keeps it)"
                     raise KeyboardInterrupt
         except KeyboardInterrupt:
-            stopping = f"Stopping; what is open has {self.running.server.exit_timeout_sec:g} s"
+            stopping = f"Stopping{why}; what is open has {self.running.server.exit_timeout_sec:g} s"
             self.log.say(stopping)
             self.manager.stopping(stopping)
             raise

@@ -161,7 +161,8 @@ class TritonServer:
         while not self.is_ready():
             now = time.monotonic()
             if deadline is not None and now >= deadline:
-                raise self._not_ready(f"to be ready within {timeout_sec:g} s, got models still loading")
+                hint = "a large model takes longer the first time; allow more time"
+                raise self._not_ready(f"to be ready within {timeout_sec:g} s, got models still loading", hint)
             self._look_at_loading(loading, now)
             if self._exited.wait(min(_POLL_SEC, deadline - now) if deadline is not None else _POLL_SEC):
                 raise self._early_exit()
@@ -362,16 +363,14 @@ class TritonServer:
                 f"Expected tritonserver to become ready, got: {reason}", Failure("instance_ended", reason)
             )
         if loading.is_idle(*family_activity(pid), now):
-            raise self._not_ready(f"to load its models, got {_IDLE_LOAD_SEC:g} s in which it did nothing for")
+            what = f"to load its models, got {_IDLE_LOAD_SEC:g} s in which it did nothing for"
+            hint = "start it again; --verbose shows Triton's log, /proc/pressure/cpu whether others have the cores"
+            raise self._not_ready(what, hint)
 
-    def _not_ready(self, what: str) -> ServerFailed:
+    def _not_ready(self, what: str, hint: str) -> ServerFailed:
         waiting_for = ", ".join(self._log.loading) or "none that its log names"
         message = f"Expected tritonserver {what}: {waiting_for}"
-        return ServerFailed(
-            message,
-            Failure("not_ready", message),
-            hint="a large model takes longer the first time; allow more time",
-        )
+        return ServerFailed(message, Failure("not_ready", message), hint=hint)
 
     def _early_exit(self) -> ServerFailed:
         code = self.poll() or 0
