@@ -38,7 +38,7 @@ def with_blanks(log_probs: Lattice, share: float) -> Lattice:
     sure = np.linspace(0, frames, round(share * frames), endpoint=False).astype(int)
     logits = log_probs.copy()
     logits[sure, 0] = np.log(0.97 / 0.03) + np.logaddexp.reduce(logits[sure, 1:], axis=1)
-    return logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    return np.asarray(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True), np.float32)
 
 
 def collapsed(path: tuple[int, ...]) -> tuple[int, ...]:

@@ -34,7 +34,7 @@ def frames(count: int) -> Floats:
 
 def test_a_call_is_alone_where_no_other_is_under_way() -> None:
     runner = Asked()
-    encode = BatchedEncoder(runner, joiner_dim=4)
+    encode = BatchedEncoder(runner, channels=4)
     with ThreadPoolExecutor(1) as other:
         first = other.submit(encode, [frames(300)])
         assert runner.began.wait(60)

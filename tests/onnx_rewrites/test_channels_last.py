@@ -36,7 +36,7 @@ def graph(
         helper.make_node("Reshape", ["by_frame", "target"], ["flat"]),
         helper.make_node("MatMul", ["flat", "matrix"], ["y"]),
     ]
-    outputs = {"y": ["N", "T", WIDTH], **({"flat": ["N", "T", rows]} if gives_out else {})}
+    outputs: dict[str, list[str | int]] = {"y": ["N", "T", WIDTH], **({"flat": ["N", "T", rows]} if gives_out else {})}
     return helper.make_model(
         helper.make_graph(
             nodes,

@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
+from moulin.arrays import Floats
 from moulin.bundle.load import load_bundle
 from moulin.onnx_rewrites.dequantised import dequantise
 from tests.bundles import BUNDLES
@@ -18,7 +19,7 @@ from tests.bundles import BUNDLES
 QUANTISED = {"MatMulInteger", "DynamicQuantizeLinear"}
 
 
-def product(*, per_channel: bool, folder: Path, unsigned: bool = False) -> tuple[onnx.ModelProto, np.ndarray]:
+def product(*, per_channel: bool, folder: Path, unsigned: bool = False) -> tuple[onnx.ModelProto, Floats]:
     """x [N, 16] times a matrix, plus a bias, quantised by ONNX Runtime's own tool; and the matrix."""
     weight = np.random.default_rng(0).normal(size=(16, 8)).astype(np.float32) * np.arange(1, 9, dtype=np.float32)
     graph = helper.make_graph(
@@ -35,7 +36,7 @@ def product(*, per_channel: bool, folder: Path, unsigned: bool = False) -> tuple
     return onnx.load(target), weight
 
 
-def run(model: onnx.ModelProto, **feeds: np.ndarray) -> np.ndarray:
+def run(model: onnx.ModelProto, **feeds: Floats) -> Floats:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return np.asarray(session.run(None, feeds)[0])
 

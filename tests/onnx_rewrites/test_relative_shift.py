@@ -48,7 +48,7 @@ def graph(*, past: int = 0, falls: int = -1, opset: int = 13) -> onnx.ModelProto
     ]
     initializers = [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in constants.items()]
     initializers += [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in vectors.items()]
-    inputs = {"queries": [HEADS, "N", "T", WIDTH], "distances": ["N", "n", HEADS, WIDTH]}
+    inputs: dict[str, list[str | int]] = {"queries": [HEADS, "N", "T", WIDTH], "distances": ["N", "n", HEADS, WIDTH]}
     model = helper.make_graph(
         nodes,
         "graph",
