@@ -107,3 +107,12 @@ def test_a_page_that_was_lost(recordings: list[Recording], kind: str) -> None:
     assert np.abs(silent).max() < 0.01
     rest = round((end + 0.1) * 16_000)
     assert max(map(abs, shifts_ms(found[rest:], speech[rest:]))) < 30
+
+
+def test_a_time_that_is_too_late_is_wrong(recordings: list[Recording]) -> None:
+    speech = recordings[0].waveform
+    pages = pages_of(media("ogg", "libopus", speech))
+    middle = len(pages) // 2
+    found, warnings = heard(b"".join([*pages[:middle], later(pages[middle], 1 << 60), *pages[middle + 1 :]]))
+    assert len(found) == pytest.approx(len(speech), abs=1600)
+    assert warnings == ("time stamps jump by more than 100 hours; times go on without such a jump",)

@@ -407,6 +407,16 @@ def test_a_long_pause_is_skipped_and_times_are_kept(speech: Floats) -> None:
     assert sum(len(block) for block in blocks if not isinstance(block, Skip)) == pytest.approx(len(speech), abs=1600)
 
 
+def test_gaps_have_a_limit_all_together() -> None:
+    """A file of 67 kB was heard as 9e13 s, and its peaks were as many zeros."""
+    timeline, gaps_sec, start_sec = Timeline(0.0), 0.0, 0.0
+    for hours in (0, 64, 30, 7, 2**50, 0):
+        start_sec += hours * 3600 + 1
+        gaps_sec += timeline.gap_before(start_sec - 1, 1.0)
+        assert timeline.is_beyond == (hours in (7, 2**50) or start_sec > 2**50)
+    assert gaps_sec == 94 * 3600
+
+
 @pytest.mark.parametrize("jitter_sec", [0.01, 0.04, 0.3])
 def test_jitter_of_time_stamps_inserts_nothing(jitter_sec: float) -> None:
     random = np.random.default_rng(0)

@@ -125,5 +125,6 @@ def test_the_demo_model_has_no_files_for_tensorrt(monkeypatch: pytest.MonkeyPatc
     about, hint = done.err.splitlines()
     assert about.endswith("digits-en has no fp32 encoder, only int8")
     assert hint == (
-        "  hint: leave out --precision and --engine tensorrt, which takes fp32 files, or name another model"
+        "  hint: leave out --precision and --engine tensorrt: it and bf16 on OpenVINO take fp32 files, "
+        "or name another model"
     )

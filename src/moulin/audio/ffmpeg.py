@@ -24,7 +24,7 @@ from moulin.audio.ogg_pages import OggPages
 from moulin.audio.part import BinaryFile
 from moulin.audio.patience import Patience, PatientFile
 from moulin.audio.pcm import scale_to_float
-from moulin.audio.timeline import Timeline
+from moulin.audio.timeline import MAX_GAPS_SEC, Timeline
 from moulin.audio.transport_stream import interruptions
 from moulin.audio.waveform import SAMPLE_RATE
 from moulin.errors import AudioError
@@ -285,6 +285,8 @@ def _placed(frames: Frames, timeline: Timeline, faults: Faults, edits: EditList 
         yield from converter.taken(frame)
     if converter is not None:
         yield from converter.rest()
+    if timeline.is_beyond:
+        faults.add(f"time stamps jump by more than {MAX_GAPS_SEC / 3600:.0f} hours; times go on without such a jump")
     if not decoded and not stream.codec_context.sample_rate:  # a format that FFmpeg guessed by the file's suffix alone
         raise CannotDecodeError("No audio is in it")
     if frames.damage is not None:

@@ -30,7 +30,8 @@ def is_mp4(head: bytes) -> bool:
 
 
 def boxes(file: BinaryFile, begin: int, end: int) -> Iterator[Box]:
-    """The boxes in bytes [begin, end), as far as their sizes make sense."""
+    """The boxes in bytes [begin, end), as far as their sizes make sense. One that is larger than the rest ends with it:
+    those within it would be read again behind it, and by every other one of that size."""
     while begin + 8 <= end:
         header = read_at(file, begin, 16)
         size, content = int.from_bytes(header[:4], "big"), begin + 8
@@ -40,7 +41,7 @@ def boxes(file: BinaryFile, begin: int, end: int) -> Iterator[Box]:
             size = end - begin
         if size < content - begin:
             return
-        yield Box(header[4:8], begin, content, begin + size)
+        yield Box(header[4:8], begin, content, min(begin + size, end))
         begin += size
 
 

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 MAX_SILENCE_SEC = 60.0
 """A longer gap is skipped: times go on behind it, and no silence is made for it."""
 
+MAX_GAPS_SEC = 100 * 3600.0
+"""All gaps of a recording together, a weekend's pause among them. Time stamps that go beyond are wrong."""
+
 _TOLERANCE_SEC = 0.06
 """Containers round time stamps, and clocks run a little apart. A smaller distance is no gap."""
 
@@ -50,9 +53,20 @@ class Timeline:
         """How far time stamps are ahead of the audio so far; negative where frames overlapped."""
         self._uneven = 0.0
         self._is_first = True
+        self._gaps_sec = 0.0
+        self.is_beyond = False
+        """Whether a gap was left out because all together would be longer than MAX_GAPS_SEC."""
 
     def gap_before(self, start_sec: float | None, duration_sec: float) -> float:
         """Seconds without audio before a frame; 0 for almost all. `start_sec` is None for a frame without a time."""
+        gap_sec = self._gap_before(start_sec, duration_sec)
+        if self._gaps_sec + gap_sec > MAX_GAPS_SEC:
+            self.is_beyond = True
+            return 0.0
+        self._gaps_sec += gap_sec
+        return gap_sec
+
+    def _gap_before(self, start_sec: float | None, duration_sec: float) -> float:
         if start_sec is None:
             start_sec = self._expected_sec
         else:

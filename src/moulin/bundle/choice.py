@@ -32,7 +32,7 @@ Form = Literal["onnx", "checkpoint"]
 Head = Literal["transducer", "ctc"]
 HEADS: tuple[Head, ...] = get_args(Head)
 
-_OR_TENSORRT = " and --engine tensorrt, which takes fp32 files"
+_OF_FP32 = " and --engine tensorrt: it and bf16 on OpenVINO take fp32 files"
 # Folders of a recipe that hold no acoustic model, although their files may have a model's name.
 _ASIDE = ("data", "lang", "lm", "rnn_lm", "rnnlm", "log", "tensorboard", "test_wavs", "decoding")
 
@@ -486,7 +486,7 @@ def _no_precision(about: str, encoders: Iterable[OnnxName], wanted: Precision) -
     there = [p for p in PRECISIONS if p in {name.precision for name in encoders}]
     return BundleError(
         f"{about} has no {wanted} encoder, only {', '.join(there)}",
-        hint=f"leave out --precision{_OR_TENSORRT if wanted == 'fp32' else ''}, or name another model",
+        hint=f"leave out --precision{_OF_FP32 if wanted == 'fp32' else ''}, or name another model",
     )
 
 
