@@ -537,7 +537,8 @@ def test_the_first_track_with_sound(speech: Floats) -> None:
         found, warnings = heard(media(container, "aac", np.zeros_like(speech), speech, with_video=True))
         near(found, speech)
         assert warnings == (
-            "the file has 2 audio tracks, of which number 2 was transcribed (hint: choose another one, or all)",
+            "the file has 2 audio tracks, of which number 2 was transcribed (hint: moulin's option --track NUMBER, or "
+            "its REST field track, chooses another one)",
         )
 
 

@@ -95,6 +95,10 @@ class Decoder:
         return refusal
 
 
+_THREE_OGG_PAGES = 3 * (27 + 255 + 255 * 255)
+"""The most bytes of so many pages (RFC 3533, section 6)."""
+
+
 def _suits_ffmpeg(file: BinaryFile, sample_rate: int) -> bool:
     """Whether FFmpeg decodes the file in less time, or more completely: MP3, FLAC that is resampled, and Ogg, in which
     libsndfile passes over pauses."""
@@ -102,4 +106,14 @@ def _suits_ffmpeg(file: BinaryFile, sample_rate: int) -> bool:
     head = file.read(64) or b""
     if head.startswith(b"fLaC"):
         return int.from_bytes(head[18:21], "big") >> 4 > sample_rate
-    return head.startswith((b"OggS", b"ID3")) or is_mpeg_audio(head)
+    if head.startswith(b"OggS"):
+        return not _is_one_page_of_vorbis(file)
+    return head.startswith(b"ID3") or is_mpeg_audio(head)
+
+
+def _is_one_page_of_vorbis(file: BinaryFile) -> bool:
+    """Whether the audio is one page, which FFmpeg gives a block late, and with more samples than there are."""
+    file.seek(0)
+    data = file.read(_THREE_OGG_PAGES) or b""
+    pages = data.count(b"OggS\0")  # of the kind of codec, of its tables, of audio
+    return b"\1vorbis" in data[:64] and pages <= 3 and len(data) < _THREE_OGG_PAGES
