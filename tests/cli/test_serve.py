@@ -246,7 +246,7 @@ def test_the_second_sigterm_ends_it_with_a_stream_open(
         serving.process.send_signal(signal.SIGTERM)
         assert eventually(lambda: not answers(serving.gateway_address, "/healthz"))
         stream.send(recordings[0].waveform[30_000:60_000])
-        time.sleep(2 * ECHO_SEC)  # else it would be taken for the echo of the first
+        time.sleep(10 * ECHO_SEC)  # else it would be taken for the echo of the first
         serving.process.send_signal(signal.SIGTERM)
         assert serving.process.wait(60) == 128 + signal.SIGTERM
     serving.assert_nothing_left(serving.process.pid)
