@@ -54,7 +54,7 @@ class Service:
     process: subprocess.Popen[bytes]
 
     def children(self, pattern: str) -> list[int]:
-        """Process ids below it whose command line has `pattern`."""
+        """The ids of its children, and of theirs, whose command line matches `pattern`."""
         done = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=False)
         return [pid for pid in map(int, done.stdout.split()) if self.process.pid in _above(pid)]
 

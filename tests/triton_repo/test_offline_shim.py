@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from queue import SimpleQueue
@@ -20,8 +18,7 @@ from moulin.transcript import Transcript
 from moulin.triton_repo.offline_service import OfflineService
 from moulin.triton_repo.offline_workers import OfflineWorkers
 
-_SHIM = "moulin.triton_repo.offline_shim"
-_NEEDS_TRITON = (_SHIM, "moulin.triton_repo.offline_metrics", "moulin.triton_repo.published")
+from .shim_double import imported_shim
 
 
 class Engine:
@@ -47,23 +44,14 @@ class Engine:
 
 @pytest.fixture
 def shim(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    utils = SimpleNamespace(
-        TRITONSERVER_RESPONSE_COMPLETE_FINAL=1,
-        TritonError=type(
-            "TritonError",
-            (),
-            {"INVALID_ARG": 3, "INTERNAL": 2, "__init__": lambda self, *said: setattr(self, "said", said)},
-        ),
-        InferenceResponse=lambda outputs=(), error=None: SimpleNamespace(outputs=outputs, error=error),
-        Tensor=lambda name, array: (name, array.shape, array.tolist()),
-        get_input_tensor_by_name=lambda request, name: request.tensors.get(name),
+    error = type(
+        "TritonError",
+        (),
+        {"INVALID_ARG": 3, "INTERNAL": 2, "__init__": lambda self, *said: setattr(self, "said", said)},
     )
-    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", utils)
-    for name in _NEEDS_TRITON:
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    yield importlib.import_module(_SHIM)
-    for name in _NEEDS_TRITON:
-        sys.modules.pop(name, None)
+    inputs = {"get_input_tensor_by_name": lambda request, name: request.tensors.get(name)}
+    with imported_shim(monkeypatch, "offline", TritonError=error, **inputs) as module:
+        yield module
 
 
 @pytest.fixture

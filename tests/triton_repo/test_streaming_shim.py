@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,8 +22,7 @@ from moulin.triton_repo.streaming_config import streaming_config
 from moulin.triton_repo.streaming_options import StreamingOptions
 from moulin.triton_repo.streaming_service import StreamReply
 
-_SHIM = "moulin.triton_repo.streaming_shim"
-_NEEDS_TRITON = (_SHIM, "moulin.triton_repo.streaming_metrics", "moulin.triton_repo.published")
+from .shim_double import imported_shim
 
 
 class _TritonError:
@@ -60,18 +57,8 @@ class _Sender:
 
 @pytest.fixture
 def shim(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    utils = SimpleNamespace(
-        TRITONSERVER_RESPONSE_COMPLETE_FINAL=1,
-        TritonError=_TritonError,
-        InferenceResponse=lambda outputs=(), error=None: SimpleNamespace(outputs=outputs, error=error),
-        Tensor=lambda name, array: (name, array.shape, array.tolist()),
-    )
-    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", utils)
-    for name in _NEEDS_TRITON:
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    yield importlib.import_module(_SHIM)
-    for name in _NEEDS_TRITON:
-        sys.modules.pop(name, None)
+    with imported_shim(monkeypatch, "streaming", TritonError=_TritonError) as module:
+        yield module
 
 
 @pytest.fixture

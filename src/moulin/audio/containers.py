@@ -106,7 +106,8 @@ _NAMED: tuple[tuple[Callable[[bytes], bool], str], ...] = (
 
 
 def _frames(head: bytes, frame_bytes: Callable[[bytes], int], alike: int = 0xFE) -> bool:
-    """Whether `head` begins with frames that follow each other, whose second bytes have the bits `alike` in common."""
+    """Whether `head` begins with several frames, each right behind the one before. In their second bytes the bits of
+    the mask `alike` are the same."""
     at = 0
     for _ in range(_SYNCED_FRAMES):
         header = head[at : at + _FRAME_HEADER_BYTES]

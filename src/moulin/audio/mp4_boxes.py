@@ -56,7 +56,7 @@ class EditList:
 
 @dataclass(slots=True)
 class EditedFile:
-    """A file whose edit lists FFmpeg plays right."""
+    """A file without the edits that FFmpeg plays wrong, and what they said."""
 
     file: BinaryFile
     edits: Mapping[int, EditList] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""WAV files one after another, and those whose header is wrong about their length.
+"""Several WAV files in one file, and WAV files whose header has a wrong length.
 
 A size of the samples that is too small, or that nobody knew, is corrected: samples last to the next file or to the end,
 but for chunks and tags there.
@@ -109,7 +109,8 @@ def _of(chunk: Chunk, begin: int, long_at: int, *, is_known: bool = True) -> _Sa
 
 
 def _behind(file: BinaryFile, at: int, end: int) -> int | None:
-    """Where the WAV file ends whose samples end at `at`: at the next file or at `end`. None if more samples follow."""
+    """The end of a WAV file, given the end `at` of its samples: the begin of the next file, or `end`. None where more
+    samples follow."""
     is_chunk = False
     while at + 8 < end:
         header = read_at(file, at, 12)

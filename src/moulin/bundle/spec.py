@@ -231,7 +231,7 @@ class CtcModelSpec(ModelSpec):
 
 
 ExportedSpec = OnnxModelSpec | CtcModelSpec
-"""A model whose encoder is an ONNX file."""
+"""The specs of models that are ONNX files."""
 
 
 @dataclass(frozen=True)

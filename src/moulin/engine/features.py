@@ -20,7 +20,7 @@ TAIL_PADDING_SEC = 0.3
 """Silence appended to every utterance: a recording that stops with the last sound loses its last word otherwise."""
 
 _BLOCK_FRAMES = 256
-"""Frames whose features are computed in a call, so that their spectra stay in the cache of a core."""
+"""Features are computed for so many frames in a call. With more, the spectra would not fit into a core's cache."""
 
 
 def model_max_sec(spec: ModelSpec, tail_padding_sec: float = TAIL_PADDING_SEC) -> float:

@@ -124,12 +124,17 @@ class OfflineService:
         except MoulinError as error:
             return error
         except Exception as error:  # whatever a request makes fail must stay its own failure
-            return EngineError(f"The request cannot be read: {type(error).__name__}: {cut(first_line(error), 200)}")
+            return unreadable(error)
 
     def _utterances(self, request: OfflineRequest) -> list[Utterance]:
         waveforms = read_waveforms(request.samples, request.lengths, self._recognizer.check_form)
         options = read_options(request.options, len(waveforms), self._recognizer.options)
         return [(*pair, f"WAV row {row}") for row, pair in enumerate(zip(waveforms, options, strict=True))]
+
+
+def unreadable(error: Exception) -> EngineError:
+    """The error of a request that cannot be read because of an unexpected `error`."""
+    return EngineError(f"The request cannot be read: {type(error).__name__}: {cut(first_line(error), 200)}")
 
 
 def _together(answers: Sequence[Transcript | MoulinError]) -> list[Transcript] | MoulinError:

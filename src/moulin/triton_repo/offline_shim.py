@@ -16,17 +16,17 @@ from typing import Any, Self
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from moulin.errors import EngineError, MoulinError, first_line
+from moulin.errors import MoulinError
 from moulin.launch.heartbeat import Heartbeat
 from moulin.models.open_recognizer import open_recognizer
-from moulin.quoting import bounded, cut
+from moulin.quoting import bounded
 from moulin.start_progress import progress_lines, tell
 from moulin.transcript import Transcript
 from moulin.triton_repo import contract
 from moulin.triton_repo.exchange import Exchange, end_if_over
 from moulin.triton_repo.offline_metrics import OfflineMetrics
 from moulin.triton_repo.offline_options import OfflineOptions
-from moulin.triton_repo.offline_service import OfflineRequest, OfflineService, Utterance
+from moulin.triton_repo.offline_service import OfflineRequest, OfflineService, Utterance, unreadable
 from moulin.triton_repo.offline_workers import OfflineWorkers
 from moulin.triton_repo.result_text import result_text
 from moulin.triton_repo.shim_errors import is_invalid
@@ -114,7 +114,7 @@ class TritonPythonModel:
             if isinstance(utterances, MoulinError) or tensors.is_mostly_padding:
                 release(request)
         except Exception as error:  # whatever a request makes fail must stay its own failure
-            return EngineError(f"The request cannot be read: {type(error).__name__}: {cut(first_line(error), 200)}")
+            return unreadable(error)
         return utterances
 
     def _send(self, sender: Any, client: _Client, answer: _Answer) -> None:

@@ -34,9 +34,9 @@ class GpuCtcEncoder:
     def __init__(
         self, spec: ModelSpec, model: CtcModel, *, max_frames: int, device: str = "cuda", threads: int | None = None
     ) -> None:
-        """`model` is the loaded one of `spec`, in whose precision it runs, for utterances of up to `max_frames`;
-        `threads` are the service's on the CPU. Raises EngineError where the device does not work or the GPU engine does
-        not know the encoder."""
+        """`model` has the weights of `spec`, and runs in the precision of `spec`. Utterances have `max_frames` at most.
+        `threads` are those of the search, on the CPU. Raises EngineError where the device does not work or the GPU
+        engine does not know the encoder."""
         self._device, dtype = torch_device(device), DTYPES[spec.precision]
         self.threads = threads or len(os.sched_getaffinity(0))
         with computing(self._device):
