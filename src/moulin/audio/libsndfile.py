@@ -11,6 +11,7 @@ import numpy as np
 
 from moulin.audio.decoded import CannotDecodeError, Sound, StoppedEarlyError, closing, reason, refusal
 from moulin.audio.part import BinaryFile
+from moulin.audio.waveform import as_floats
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +67,10 @@ def _is_misread(sound: Any) -> bool:
 
 def _blocks(name: str, sound: Any, librarys_error: type[Exception]) -> Iterator[Sound]:
     done, at_once = 0, _frames_at_once(sound)
+    # libsndfile takes five times as long as numpy to make the same floats of 16-bit samples.
+    dtype = np.int16 if sound.subtype == "PCM_16" else np.float32
     while True:
-        block = np.empty((max(at_once, _BLOCK_SAMPLES // sound.channels), sound.channels), np.float32)
+        block: Any = np.empty((max(at_once, _BLOCK_SAMPLES // sound.channels), sound.channels), dtype)
         filled, fault = 0, None
         while filled < len(block) and fault is None:
             try:
@@ -82,7 +85,7 @@ def _blocks(name: str, sound: Any, librarys_error: type[Exception]) -> Iterator[
             filled += read
         if filled:
             done += filled
-            yield Sound(sound.samplerate, block[:filled])
+            yield Sound(sound.samplerate, as_floats(block[:filled]))
         if fault is not None:
             if done == 0:
                 raise refusal(name, fault) from fault

@@ -29,6 +29,7 @@ from moulin.bulk.transcriber import GPU_BATCH_SEC, Transcriber
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.device import gpu_index
 from moulin.engine.features import model_max_sec
+from moulin.errors import EngineError
 from moulin.long_audio.pieces import MAX_PIECE_SEC
 from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
 
@@ -59,6 +60,8 @@ class BulkRun:
     devices: tuple[str, ...] = ("cpu",)
     engine: EngineChoice = USUAL_ENGINE
     """On each of `devices`."""
+    engines: int = 1
+    """Processes with the model on each of `devices`, of this machine."""
     decoding: DecodingOptions = _USUAL_DECODING
     selection: Selection = MIX
     format: FormatName = "parquet"
@@ -109,8 +112,10 @@ class BulkRun:
         """A process with the model for each device, and the other cores for decoding."""
         cores = len(os.sched_getaffinity(0))
         table_sec = self._table_sec(self.engine.threads or cores)
-        transcribers = tuple(self._transcriber(device, table_sec) for device in self.devices)
-        free = cores - len(self.devices) if self.is_on_gpu else cores // 2
+        transcribers = tuple(
+            self._transcriber(device, table_sec) for device in self.devices for _ in range(self.engines)
+        )
+        free = cores - len(transcribers) if self.is_on_gpu else cores // 2
         return ExecutorSettings(transcribers, self.decoders or max(1, free), self._decoding_settings(spec, table_sec))
 
     def _decoding_settings(self, spec: ModelSpec, table_sec: float) -> DecodingSettings:
@@ -192,7 +197,7 @@ def _into(
 
     try:
         is_complete = executor.run(pending.rows, output, look)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, EngineError):  # what has come is done, whatever became of the rest
         output.write()
         raise
     output.write()

@@ -80,6 +80,12 @@ def run(
     actors_per_gpu: Annotated[
         int | None, typer.Option(min=1, show_default=False, help="Models on each card of Ray's.  [default: 1]")
     ] = None,
+    engines: Annotated[
+        int | None,
+        typer.Option(
+            min=1, show_default=False, help="Processes with the model on each device of this machine.  [default: 1]"
+        ),
+    ] = None,
     decoders: Annotated[
         int | None,
         typer.Option(
@@ -125,6 +131,8 @@ def run(
 
     wanted = format_named(format)
     cluster = _cluster(executor, ray_address, gpus, actors_per_gpu)
+    if cluster is not None and engines is not None:
+        raise OptionsError("--engines is an option of --executor local", hint="Ray's is --actors-per-gpu")
     if gpus is not None and device == "cpu":
         device = "cuda"
     if cluster is not None and device not in ("cpu", "cuda"):
@@ -144,6 +152,7 @@ def run(
         files,
         devices,
         engine,
+        engines or 1,
         decoding.updated(changed_hotwords(hotwords)),
         selection,
         wanted,
