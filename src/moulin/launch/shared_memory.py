@@ -23,9 +23,10 @@ from moulin.errors import LaunchError
 from moulin.launch.file_lock import FileLock, owner_is_gone
 
 SHM_DIR = Path("/dev/shm")
-STUB_REGION = 2
-"""The argument of a stub that names its shared memory."""
+STUB_REGION, STUB_GROWTH = 2, 4
+"""The arguments of a stub that name its shared memory, and by how many bytes that grows."""
 _MIB_PER_MODEL = 4
+_REGIONS, _REGION_MIB = 64, 8
 _NAME = re.compile(r"^moulin-(?P<token>[0-9a-f]{16})-\d+-")
 
 
@@ -81,6 +82,15 @@ class DrainNote:
 
 def _draining_file(shm_dir: Path, token: str) -> Path:
     return shm_dir / f"moulin-{token}-draining"
+
+
+def region_bytes(shm_dir: Path = SHM_DIR) -> int:
+    """How large a region is at first, and by how much it grows; its pages are taken at once.
+
+    Triton's megabyte makes the region of a busy model grow again and again, and each time both processes map all of it
+    once more. A sixty-fourth of what is free leaves room for any number of models.
+    """
+    return min(max(shutil.disk_usage(shm_dir).free // _REGIONS >> 20, 1), _REGION_MIB) << 20
 
 
 def expect_shared_memory(num_models: int, shm_dir: Path = SHM_DIR) -> None:
