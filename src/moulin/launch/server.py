@@ -365,7 +365,8 @@ class TritonServer:
                 raise ServerFailed(f"Expected tritonserver to become ready, got: {failure.reason}", failure)
         # With Triton's auto-completion of configurations each stub runs twice.
         if not self.options.auto_complete_config and (lost := loading.lost(stubs, now)):
-            reason = f"The process of {lost} has died while it loaded"
+            why = f": {self._log.reason}" if self._log.reason else ""
+            reason = f"The process of {lost} has died while it loaded{why}"
             raise ServerFailed(
                 f"Expected tritonserver to become ready, got: {reason}", Failure("instance_ended", reason)
             )

@@ -25,7 +25,7 @@ from moulin.launch.file_lock import FileLock, owner_is_gone
 SHM_DIR = Path("/dev/shm")
 STUB_REGION, STUB_GROWTH = 2, 4
 """The arguments of a stub that name its shared memory, and by how many bytes that grows."""
-_MIB_PER_MODEL = 4
+_MIB_PER_INSTANCE = 4
 _REGIONS, _REGION_MIB = 64, 8
 _NAME = re.compile(r"^moulin-(?P<token>[0-9a-f]{16})-\d+-")
 
@@ -93,12 +93,12 @@ def region_bytes(shm_dir: Path = SHM_DIR) -> int:
     return min(max(shutil.disk_usage(shm_dir).free // _REGIONS >> 20, 1), _REGION_MIB) << 20
 
 
-def expect_shared_memory(num_models: int, shm_dir: Path = SHM_DIR) -> None:
-    """Raises LaunchError where there is not even room for models without a request.
+def expect_shared_memory(num_instances: int, shm_dir: Path = SHM_DIR) -> None:
+    """Raises LaunchError where there is not even room for instances of models without a request.
 
-    A model's process begins with a megabyte, and takes another one with its first requests.
+    The process of each begins with a megabyte, and takes another one with its first requests.
     """
-    needed_mib = _MIB_PER_MODEL * num_models
+    needed_mib = _MIB_PER_INSTANCE * num_instances
     try:
         free_mib = shutil.disk_usage(shm_dir).free // 2**20
     except OSError as error:
