@@ -18,6 +18,7 @@ import triton_python_backend_utils as pb_utils
 from moulin.errors import MoulinError
 from moulin.launch.heartbeat import Heartbeat
 from moulin.models.open_recognizer import open_recognizer
+from moulin.processor import load_with_few_threads
 from moulin.quoting import bounded
 from moulin.start_progress import progress_lines, tell
 from moulin.transcript import Transcript
@@ -55,6 +56,7 @@ class TritonPythonModel:
         parameters = ShimParameters.read(args, OfflineOptions)
         with progress_lines(args["model_instance_name"]):
             tell("loading weights")
+            load_with_few_threads(parameters.share)
             self._recognizer = open_recognizer(
                 parameters.encoder,
                 parameters.engine,

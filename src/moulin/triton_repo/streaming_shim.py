@@ -17,6 +17,7 @@ from moulin.errors import EngineError, MoulinError, StreamsFull, first_line
 from moulin.launch.heartbeat import Heartbeat
 from moulin.launch.shared_memory import DrainNote
 from moulin.models.open_stream_recognizer import open_stream_recognizer
+from moulin.processor import load_with_few_threads
 from moulin.quoting import bounded, cut
 from moulin.start_progress import progress_lines, tell
 from moulin.triton_repo import contract
@@ -54,6 +55,7 @@ class TritonPythonModel:
         options = parameters.options
         with progress_lines(args["model_instance_name"]):
             tell("loading weights")
+            load_with_few_threads(parameters.share)
             recognizer = self._open(parameters, -(-options.max_streams // options.num_instances))
         is_draining = DrainNote.of_this_process().__bool__
         self._service = StreamingService(
