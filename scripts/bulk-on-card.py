@@ -2,7 +2,7 @@
 """Throughput of `moulin bulk` on one GPU, of a model of a published size with random weights.
 
     scripts/bulk-on-card.py [--device cuda:0] [--size zipformer2-66m | --model FOLDER] [--cases short,mp3,long]
-                            [--seconds 240] [--engines 1] [--decoders N] [--precision fp16] [--cut decoders]
+                            [--seconds 240] [--engines-per-gpu 2] [--decoders N] [--precision fp16] [--cut decoders]
 
 `short` are WAV files of 10 s, 16 bits at 16 kHz, `mp3` the same as MP3 (left out without PyAV), `long` WAV files of an
 hour, a third of it silence: speech of the demo, under many names in /dev/shm. Each job is stopped after its share of
@@ -177,7 +177,7 @@ def _limited(job: subprocess.Popen[str], until: float) -> Iterator[subprocess.Po
 
 def measured(name: str, manifest: Path, model: Path, chosen: argparse.Namespace, until: float) -> dict[str, Any]:
     """The figures of a case."""
-    flags = {"--device": chosen.device, "--engines": chosen.engines, "--decoders": chosen.decoders}
+    flags = {"--device": chosen.device, "--engines-per-gpu": chosen.engines_per_gpu, "--decoders": chosen.decoders}
     flags |= {"--precision": chosen.precision, "--cut": chosen.cut if name == "long" else None}
     with tempfile.TemporaryDirectory() as to:
         command = [sys.executable, "-m", "moulin", "bulk", "run", str(manifest), "--to", to, "--model", str(model)]
@@ -221,7 +221,7 @@ def main() -> int:
     options.add_argument("--model", type=Path)
     options.add_argument("--cases", default="short,mp3,long")
     options.add_argument("--seconds", type=float, default=240, help="wall time of all of it")
-    options.add_argument("--engines", type=int)
+    options.add_argument("--engines-per-gpu", type=int)
     options.add_argument("--decoders", type=int)
     options.add_argument("--precision")
     options.add_argument("--cut")

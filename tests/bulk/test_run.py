@@ -1,7 +1,8 @@
-"""A run: what it keeps when its executor fails, and the processes that it asks for."""
+"""Who works on a job, and what is kept of it when that is lost."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,10 +12,45 @@ import pyarrow.parquet
 import pytest
 
 from moulin.bulk.executor import Output
+from moulin.bulk.local.executor import LocalExecutor
 from moulin.bulk.run import BulkRun, run_bulk
 from moulin.bulk.schema import failed_row, transcribed_table
+from moulin.bundle.load import load_bundle
 from moulin.demo.files import DEMO_MODEL
 from moulin.errors import EngineError
+from moulin.models.engine_choice import EngineChoice
+
+SPEC = load_bundle(DEMO_MODEL)
+
+
+@pytest.mark.parametrize(
+    ("devices", "cores", "engines_per_gpu", "processes", "decoders"),
+    [
+        (("cuda:0",), 16, None, ["cuda:0", "cuda:0"], 14),
+        (("cuda:0",), 4, None, ["cuda:0"], 3),
+        (("cuda:0", "cuda:1"), 8, None, ["cuda:0", "cuda:1"], 6),
+        (("cuda:0", "cuda:1"), 32, 3, ["cuda:0"] * 3 + ["cuda:1"] * 3, 26),
+        (("cuda:0",), 2, 4, ["cuda:0"] * 4, 1),
+        (("cpu",), 16, None, ["cpu"], 8),
+    ],
+)
+def test_processes(
+    devices: tuple[str, ...],
+    cores: int,
+    engines_per_gpu: int | None,
+    processes: list[str],
+    decoders: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    engine = EngineChoice("torch", devices[0])
+    run = BulkRun(Path("a"), Path("b"), DEMO_MODEL, devices, engine, engines_per_gpu=engines_per_gpu)
+    executor = run.executor(SPEC)
+    assert isinstance(executor, LocalExecutor)
+    settings = executor._settings
+    assert [transcriber.device for transcriber in settings.transcribers] == processes
+    assert settings.decoders == decoders
+
 
 LISTENER: Any = SimpleNamespace(step=lambda _: None, state=lambda _: None, skipped=lambda _: None)
 
@@ -41,9 +77,3 @@ def test_what_has_come_is_written_when_the_executor_is_lost(tmp_path: Path, monk
         run_bulk(run, LISTENER)
     (part,) = (tmp_path / "to").glob("part-*.parquet")
     assert pyarrow.parquet.ParquetFile(part).read().column("id").to_pylist() == ["/a.wav"]
-
-
-def test_several_processes_on_each_device() -> None:
-    run = BulkRun(Path("list"), Path("to"), DEMO_MODEL, ("cuda:0", "cuda:1"), engines=2)
-    transcribers = run._local_settings(run.spec()).transcribers
-    assert [one.device for one in transcribers] == ["cuda:0", "cuda:0", "cuda:1", "cuda:1"]
