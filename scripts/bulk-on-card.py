@@ -151,8 +151,9 @@ def moments(command: list[str], measured_sec: float, until: float) -> Iterator[M
             if not state["audio_hours"]:
                 continue
             begun = begun or now
-            if now - begun >= WARM_SEC:
-                yield Moment(now, state, cpu_sec(job.pid))
+            used = cpu_sec(job.pid)
+            if now - begun >= WARM_SEC and "engines" in used:  # none when the job ends
+                yield Moment(now, state, used)
             if now - begun >= WARM_SEC + measured_sec:
                 return
 
