@@ -1,9 +1,11 @@
-"""What this machine's processor computes with: the instruction sets that decide between engines and precisions."""
+"""What this machine's processor computes with: the instruction sets that decide between engines and precisions, its
+cores, and the compiler for our own operators."""
 
 from __future__ import annotations
 
 import os
 import platform
+import shutil
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -89,6 +91,11 @@ def num_cores(
     if len(pairs) == len(cpus) and (processor or this_processor()).is_virtual:
         return -(-len(cpus) // 2)
     return len(pairs)
+
+
+def c_compiler() -> str | None:
+    """The path of this machine's C compiler, if it has one."""
+    return next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
 
 
 def _siblings(cpu: int, topology: Path) -> str:
