@@ -278,6 +278,14 @@ def test_the_encoders_delay_of_fragments_is_taken_off(speech: Floats) -> None:
     near(heard(data)[0], speech, within_ms=3)
 
 
+def test_fragments_of_one_frame_each_are_heard_whole(speech: Floats) -> None:
+    """Their rounded times are those of the one before, in every fifth."""
+    options = {"movflags": "frag_every_frame+empty_moov"}
+    found, warnings = heard(media("mp4", "aac", speech, with_video=True, options=options))
+    near(found, speech, within_ms=25)
+    assert warnings == ()
+
+
 @pytest.mark.parametrize("kinds", [("RF64", "RF64"), ("RF64", "WAV"), ("WAV", "RF64"), ("RF64", "RF64", "RF64")])
 def test_long_wavs_joined(speech: Floats, kinds: Sequence[str]) -> None:
     found, warnings = heard(b"".join(wav(speech, format=kind) for kind in kinds))

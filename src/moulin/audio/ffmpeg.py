@@ -372,7 +372,7 @@ class Frames:
                     raise
                 raise refusal(self.name, error) from error
             try:
-                frames = packet.decode()
+                frames = (_kept(packet) if _is_no_repetition(packet, last) else packet).decode()
             except FFmpegError as error:  # live recordings often start with packets that refer to earlier ones
                 self.damage = error
                 continue
@@ -394,6 +394,24 @@ class Frames:
                 decoded = True
                 if frame.samples:
                     yield frame
+
+
+def _is_no_repetition(packet: Any, before: Any) -> bool:
+    """Whether FFmpeg drops a packet for its time stamp alone, which is that of the one before it. Files with a fragment
+    for every frame have such: their writers (FFmpeg among them) round the times of fragments."""
+    return (
+        bool(packet.is_discard) and before is not None and packet.dts == before.dts and bytes(packet) != bytes(before)
+    )
+
+
+def _kept(packet: Any) -> Any:
+    """`packet` without the mark by which FFmpeg drops it."""
+    from av import Packet
+
+    kept = Packet(bytes(packet))
+    kept.stream, kept.time_base = packet.stream, packet.time_base
+    kept.pts, kept.dts = packet.pts, packet.dts
+    return kept
 
 
 def _knows_no_delay(container: Any, packet: Any, frame: Any) -> bool:
