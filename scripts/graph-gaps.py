@@ -27,14 +27,14 @@ def main() -> None:
     asked = parser.parse_args()
     from moulin.decoding.options import DecodingOptions
     from moulin.evaluate.gpu_benchmark import Corpus, gpu_spans
-    from moulin.evaluate.published_sizes import write_speaking_checkpoint
+    from moulin.evaluate.speaking_model import write_speaking_model
     from moulin.models.engine_choice import EngineChoice
     from moulin.models.open_recognizer import open_recognizer
 
     options = DecodingOptions("modified_beam_search", asked.beam) if asked.beam else DecodingOptions()
     with tempfile.TemporaryDirectory() as place:
         if asked.model is None:
-            write_speaking_checkpoint(asked.size, Path(place))
+            write_speaking_model(asked.size, Path(place), streaming=False, device="cuda")
         recognizer = open_recognizer(asked.model or Path(place), EngineChoice(device="cuda"))
     recognizer.pipeline.capture_all()
     waveforms = Corpus().of_length(1, round(asked.seconds * 16_000))

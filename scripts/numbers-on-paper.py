@@ -86,7 +86,7 @@ class Measured:
         bundles, gateways = (result(f"2026-11-29-h200-way-in-{way}")["runs"] for way in ("bundles", "gateway"))
         whole = result("2026-11-29-h200-gpu-engine")["pipeline"]
         engine = [one for one in whole if one["method"] == "greedy" and one["batch"] == 256]
-        service = result("2026-11-27-h100-gpu-service")["triton"]
+        service = result("2026-11-30-h200-recordings")["runs"]
         decoding = result("2026-11-29-cpu2-decoding")
         return cls(
             server_us=us_a_chunk(bundle, bundle["server_processes_cpu_sec"][:2]),
@@ -96,7 +96,7 @@ class Measured:
             gateway_streams=held(gateways),
             card_mib=capacity["capacity"][0]["memory_mib"]["card"] / capacity["slots"],
             card_speed=max(one["int16"]["rtfx"] for one in engine),
-            served_speed=max(one["rtfx"] for one in service),
+            served_speed=max(one["audio_sec_a_sec"] for one in service),
             mp3_speed=decoding["formats"]["MP3 48 kHz stereo"]["moulin"],
             wav_speed=decoding["formats"]["WAV 16 kHz"]["moulin"],
             voice_speed=decoding["voice_activity"],
@@ -115,7 +115,7 @@ class Measured:
                 "2026-11-29-h200-way-in-gateway",
             ),
             ("recordings on a card, in process", f"{self.card_speed:,.0f} × real time", "2026-11-29-h200-gpu-engine"),
-            ("recordings through gRPC", f"{self.served_speed:,.0f} × real time", "2026-11-27-h100-gpu-service"),
+            ("recordings through gRPC", f"{self.served_speed:,.0f} × real time", "2026-11-30-h200-recordings"),
             ("a core decodes MP3, 48 kHz stereo", f"{self.mp3_speed:,.0f} × real time", "2026-11-29-cpu2-decoding"),
             ("a core reads WAV, 16 kHz", f"{self.wav_speed:,.0f} × real time", "2026-11-29-cpu2-decoding"),
             ("a core finds speech", f"{self.voice_speed:,.0f} × real time", "2026-11-29-cpu2-decoding"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from moulin.processor import Processor, num_cores, this_processor
+from moulin.processor import Processor, load_with_few_threads, num_cores, this_processor
 
 ZEN4 = "processor\t: 0\nmodel name\t: AMD EPYC 9654\nflags\t\t: fpu fma avx2 avx512f avx512_vnni avx512_bf16\n"
 SAPPHIRE = "model name\t: Intel(R) Xeon(R) Platinum 8480+\nflags\t\t: avx2 avx512f avx512_bf16 amx_bf16 amx_int8\n"
@@ -68,3 +68,12 @@ def test_cores(tmp_path: Path, siblings: list[str | None], processor: Processor,
 
 def test_cores_here() -> None:
     assert 1 <= num_cores() <= len(os.sched_getaffinity(0))
+
+
+def test_few_threads_load_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, expected in ((32, "4"), (2, "2"), (0, "1")):
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        load_with_few_threads(cores)
+        assert os.environ["OMP_NUM_THREADS"] == expected
+    load_with_few_threads(32)
+    assert os.environ["OMP_NUM_THREADS"] == "1"  # what a person has set stays

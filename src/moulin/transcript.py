@@ -25,13 +25,13 @@ class Word:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: word, start_sec, end_sec, confidence; channel and track where the word has them."""
         # Written out, for live updates have the words of every open segment: a third of the time of `asdict`.
-        return {
+        fields: dict[str, Any] = {
             "word": self.word,
             "start_sec": self.start_sec,
             "end_sec": self.end_sec,
             "confidence": self.confidence,
-            **place_of(self),
         }
+        return fields if type(self) is Word else {**fields, **place_of(self)}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Word:

@@ -6,11 +6,13 @@ FFmpeg here has no encoder for Vorbis: of a file by libsndfile, the times of pag
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from moulin.arrays import Floats
+from moulin.audio.live_input import LiveInput
 from tests.conftest import Recording
 
 from .media import Track, heard, media, shifts_ms, wav
@@ -116,3 +118,37 @@ def test_a_time_that_is_too_late_is_wrong(recordings: list[Recording]) -> None:
     found, warnings = heard(b"".join([*pages[:middle], later(pages[middle], 1 << 60), *pages[middle + 1 :]]))
     assert len(found) == pytest.approx(len(speech), abs=1600)
     assert warnings == ("time stamps jump by more than 100 hours; times go on without such a jump",)
+
+
+@pytest.mark.parametrize("kind", ["libopus", "VORBIS"])
+@pytest.mark.parametrize("number", [3, 5, 7])
+def test_a_page_whose_time_is_zero(recordings: list[Recording], kind: str, number: int) -> None:
+    """A clock that begins anew and is back with the next page makes no silence."""
+    speech = recordings[0].waveform
+    is_vorbis = kind == "VORBIS"
+    pages = pages_of(wav(speech, format="OGG", subtype=kind) if is_vorbis else media("ogg", kind, speech))
+    pages[number] = later(pages[number], -struct.unpack("<q", pages[number][6:14])[0])
+    found, warnings = heard(b"".join(pages))
+    assert len(found) == pytest.approx(len(speech), abs=400)
+    assert max(map(abs, shifts_ms(found, speech))) < 5
+    assert warnings == ()
+
+
+def test_vorbis_of_several_pages_is_in_time(recordings: list[Recording]) -> None:
+    """The sums of its packets' lengths by FFmpeg are a little less than a page's time says, which is no gap."""
+    speech = recordings[0].waveform
+    found, warnings = heard(wav(speech, format="OGG", subtype="VORBIS"))
+    assert len(found) == pytest.approx(len(speech), abs=16)
+    assert max(map(abs, shifts_ms(found, speech))) < 2
+    assert warnings == ()
+
+
+def test_vorbis_of_one_page_while_it_is_written(recordings: list[Recording], tmp_path: Path) -> None:
+    speech = recordings[0].waveform[:14_000]
+    (tmp_path / "short.ogg").write_bytes(wav(speech, format="OGG", subtype="VORBIS"))
+    with (tmp_path / "short.ogg").open("rb", buffering=0) as file:
+        live = LiveInput(file.fileno(), "pipe")
+        found = np.concatenate(list(live))
+        live.close()
+    assert max(map(abs, shifts_ms(found, speech, at=(0.5, 0.7)))) < 2
+    assert live.warnings == ()

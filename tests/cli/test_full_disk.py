@@ -48,3 +48,11 @@ def test_a_start_says_so_in_a_line(prepare: str, message: str, tmp_path: Path) -
     assert lines[0].startswith("moulin: ")
     assert message in lines[0]
     assert lines[1].startswith("  hint: ")
+
+
+def test_a_start_counts_the_instances(tmp_path: Path) -> None:
+    """Of the demo models, with which one of each would do."""
+    serve = f"exec env XDG_CACHE_HOME={tmp_path} {MOULIN} serve --instances 3 {PORTS}"
+    done = _in_namespace(f"mount -t tmpfs -o size=10m x /dev/shm; {serve}")
+    assert done.returncode == 1
+    assert "Expected at least 24 MiB of shared memory free in /dev/shm, got 10 MiB" in done.stderr

@@ -284,7 +284,9 @@ def test_a_model_whose_process_dies_is_served_again(start: Callable[..., Serving
     expected = _transcribed_by_gateway(serving, recordings[0])
     (stub,) = [pid for pid in serving.family if b"\0transducer_0_0\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     os.kill(stub, signal.SIGKILL)
-    assert eventually(lambda: "The process of transducer_0_0 has died; Triton is started again" in serving.err)
+    assert eventually(
+        lambda: "The process of transducer_0_0 (SIGKILL) has died; Triton is started again" in serving.err
+    )
     assert eventually(lambda: _answer_of_gateway(serving, recordings[0]).status_code == 503)
     assert eventually(lambda: _answer_of_gateway(serving, recordings[0]).status_code == 200)
     assert _transcribed_by_gateway(serving, recordings[0]) == expected

@@ -200,6 +200,14 @@ LOST = {
             "The model 'm' at h:1 has failed",
             "restart",
         ),
+        (
+            "INTERNAL",
+            "Failed to increase the shared memory pool size for key 'k' to 10 bytes",
+            ServerBusy,
+            "shared memory",
+            "shm",
+        ),
+        ("INTERNAL", "expected a single response, got 0", ServerBusy, "shared memory", "--shm-size"),
     ],
 )
 def test_errors(status: str, message: str | None, kind: type[ClientError], expected: str, hint: str | None) -> None:

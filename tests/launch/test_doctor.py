@@ -23,6 +23,13 @@ def test_this_machine() -> None:
     assert all(check.ok or check.hint for check in checks.values())
 
 
+def test_no_c_compiler_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "c_compiler", lambda: None)
+    check = next(check for check in examine() if check.name.startswith("C compiler"))
+    assert (check.ok, check.required, check.detail) == (False, False, "not found")
+    assert "gcc" in (check.hint or "")
+
+
 def test_a_missing_tritonserver_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(_binary: Path | None, **_options: object) -> None:
         raise LaunchError("Expected tritonserver, got none", hint="install it")

@@ -16,6 +16,7 @@ from moulin.launch.kept_server import KeptServer
 from moulin.launch.liveness import Failure
 from moulin.launch.server import TritonServer
 from moulin.launch.server_options import ServerOptions
+from moulin.launch.shared_memory import SHM_DIR
 from moulin.launch.stubs import running_stubs
 from moulin.launch.supervision import SupervisionBoard, read_supervision
 from moulin.launch.tritonserver import TritonInstallation
@@ -36,13 +37,14 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_dies_is_started_again_on_the_same_ports(tmp_path: Path) -> None:
     reasons: list[str] = []
     repository = write_model(write_model(tmp_path, "echo"), "other")
+    of_others = _regions()
     with KeptServer(repository, FREE_PORTS, on_restart=reasons.append) as kept:
         first = kept.server
         assert first.pid is not None
-        assert first.lost_instances() == []
+        assert first.lost_instances() == {}
         stubs = {instance: pid for pid, instance in running_stubs(first.pid).items()}
         assert sorted(stubs) == ["echo_0_0", "other_0_0"]
-        os.kill(stubs["other_0_0"], signal.SIGKILL)
+        os.kill(stubs["other_0_0"], signal.SIGSEGV)
         second = _next(kept, first)
         assert first.poll() == -signal.SIGKILL
         assert second.is_ready()
@@ -52,11 +54,18 @@ def test_what_dies_is_started_again_on_the_same_ports(tmp_path: Path) -> None:
             first.metrics_url,
         )
         assert second.pid is not None
-        os.kill(second.pid, signal.SIGKILL)
+        os.kill(second.pid, signal.SIGABRT)
         assert _next(kept, second).is_ready()
-    assert reasons[0] == "The process of other_0_0 has died"
-    assert reasons[1].startswith("tritonserver ended unexpectedly with exit code -9: ")
+        assert len(_regions() - of_others) == len(stubs), "those of servers that were killed are deleted"
+    assert reasons[0] == "The process of other_0_0 (SIGSEGV) has died"
+    assert reasons[1].startswith("tritonserver ended by SIGABRT unexpectedly: ")
+    assert "# 0x" not in reasons[1]
     assert len(reasons) == 2
+
+
+def _regions() -> set[Path]:
+    """Of servers of this process."""
+    return set(SHM_DIR.glob(f"moulin-*-{os.getpid()}-*"))
 
 
 def _next(kept: KeptServer, before: TritonServer) -> TritonServer:
@@ -65,6 +74,26 @@ def _next(kept: KeptServer, before: TritonServer) -> TritonServer:
         if kept.server is not before:
             return kept.server
     raise AssertionError("nobody noticed")
+
+
+@pytest.mark.parametrize("crashes", [1, 2, 3])
+def test_a_first_start_that_crashes_is_tried_again_twice(crashes: int, tmp_path: Path) -> None:
+    """As tritonserver does on a machine that is too busy for it while it loads its models."""
+    reasons: list[str] = []
+    program = tmp_path / "tritonserver"
+    what = "terminate called after throwing an instance of 'boost::interprocess::lock_exception'"
+    program.write_text(
+        f"#!/bin/sh\necho start >> {tmp_path}/starts\n[ $(wc -l < {tmp_path}/starts) -le {crashes} ] || exit 3\n"
+        f'printf "{what}\\nSignal (6) received.\\n 0# 0x00007F\\n"\nkill -ABRT $$\n'
+    )
+    program.chmod(0o755)
+    installation = TritonInstallation(program, None, None, None, "path", None)
+    kept = KeptServer(tmp_path, FREE_PORTS, installation=installation, on_restart=reasons.append)
+    last = f"SIGABRT: {what}" if crashes == 3 else "exited with code 3"
+    with pytest.raises(LaunchError, match=last), kept:
+        pass
+    crash = f"Expected tritonserver to become ready, got: ended by SIGABRT: {what}"
+    assert reasons == [crash] * min(crashes, 2)
 
 
 def test_what_always_dies_is_given_up(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from moulin.errors import LaunchError
-from moulin.launch.server import TritonServer
+from moulin.launch.server import ServerFailed, TritonServer
 from moulin.launch.server_options import ServerOptions
 from moulin.launch.shared_memory import SHM_DIR
 from moulin.launch.tritonserver import TritonInstallation
@@ -248,3 +248,15 @@ def test_never_started(tmp_path: Path) -> None:
 def test_urls_of_a_server_on_all_addresses(tmp_path: Path) -> None:
     assert TritonServer(tmp_path, ServerOptions(host="0.0.0.0")).grpc_url == "127.0.0.1:8001"
     assert TritonServer(tmp_path, ServerOptions(host="::")).grpc_url == "[::1]:8001"
+
+
+@pytest.mark.triton
+def test_a_model_that_fails_while_another_loads_is_told_with_its_reason(tmp_path: Path) -> None:
+    write_model(tmp_path, "broken", initialize_with("raise ValueError('no shared memory')"))
+    repository = write_model(tmp_path, "slow", initialize_with("import time; time.sleep(600)"))
+    options = ServerOptions(http_port=0, grpc_port=0, metrics_port=0)
+    message = "The process of broken_0_0 has died while it loaded: model 'broken': .*no shared memory"
+    with TritonServer(repository, options) as server:
+        with pytest.raises(ServerFailed, match=message):
+            server.wait_ready()
+        server.kill()

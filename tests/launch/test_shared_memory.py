@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from moulin.errors import LaunchError
-from moulin.launch.shared_memory import DrainNote, RegionOwner, sweep_orphans
+from moulin.launch.shared_memory import DrainNote, RegionOwner, region_bytes, sweep_orphans
 
 
 @pytest.fixture
@@ -128,3 +130,14 @@ def test_models_know_that_their_server_is_about_to_end(tmp_path: Path) -> None:
     other.close()
     assert not any(notes)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("free_mib", "region_mib"), [(0, 1), (8, 1), (64, 1), (127, 1), (128, 2), (511, 7), (512, 8), (100_000, 8)]
+)
+def test_regions_of_many_models_fit(free_mib: int, region_mib: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = free_mib << 20
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    assert region_bytes() == region_mib << 20
+    if free_mib >= 64:
+        assert 32 * region_bytes() <= free / 2

@@ -11,6 +11,7 @@ import pytest
 
 from moulin.bundle.load import load_bundle
 from moulin.bundle.load_model import load_model
+from moulin.bundle.onnx_graph import OnnxGraph
 from moulin.bundle.spec import OnnxModelSpec
 from moulin.errors import OptionsError
 from moulin.models import auto_engine
@@ -25,6 +26,7 @@ from tests.bundles import BUNDLES
 OLD = Processor("old", frozenset({"avx2"}))
 NEW = Processor("new", frozenset({"avx2", "avx512f", "avx512_bf16"}))
 AMX = Processor("tiles", NEW.flags | {"amx_bf16", "amx_int8"})
+LARGE = 250_000_000
 ORT, ORT8 = Way("onnxruntime", "fp32"), Way("onnxruntime", "int8")
 EXACT, BRAIN, BRAIN8 = (Way("openvino", precision) for precision in ("fp32", "bf16", "int8"))
 MODEL = BUNDLES / "zipformer2-offline"
@@ -35,6 +37,7 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OnnxModelSpec:
     """A model of which nothing is kept yet, where OpenVINO is installed."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(auto_engine, "find_spec", lambda _name: object())
+    monkeypatch.setattr(OnnxGraph, "size_bytes", LARGE)
     return load_bundle(MODEL)
 
 
@@ -49,13 +52,14 @@ def test_ways(spec: OnnxModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     assert fastest(spec, processor=NEW) == (ORT, "by the table")
 
 
-def test_by_the_table(spec: OnnxModelSpec) -> None:
+def test_by_the_table(spec: OnnxModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     assert fastest(spec, processor=OLD)[0] == ORT
     assert fastest(spec, processor=NEW)[0] == BRAIN
     assert fastest(spec, "fp32", NEW)[0] == ORT
-    coarse = load_bundle(MODEL, precision="int8")
-    assert fastest(coarse, processor=NEW)[0] == ORT8
-    assert fastest(coarse, processor=AMX)[0] == BRAIN8
+    assert fastest(load_bundle(MODEL, precision="int8"), processor=AMX)[0] == ORT8
+    monkeypatch.setattr(OnnxGraph, "size_bytes", LARGE // 10)
+    assert fastest(spec, processor=NEW)[0] == ORT
+    assert fastest(spec, "bf16", NEW)[0] == BRAIN
     for row in auto_engine.TABLE:
         assert row.way.engine != "onnxruntime"
         assert row.mode in ("offline", "streaming")
@@ -99,6 +103,7 @@ def test_settled(spec: OnnxModelSpec, caplog: pytest.LogCaptureFixture, monkeypa
     ]
     assert settled(spec, replace(auto, precision="fp32"))[1].kind == "onnxruntime"
     assert load_for_engine(MODEL, replace(auto, precision="int8"), "offline")[1].kind == "onnxruntime"
+    keep(load_bundle(MODEL, precision="int8"), BRAIN8, {}, AMX)
     monkeypatch.setattr(auto_engine, "this_processor", lambda: AMX)
     coarse, chosen = load_for_engine(MODEL, replace(auto, precision="int8"), "offline")
     assert (coarse.precision, chosen.kind, chosen.precision) == ("int8", "openvino", "int8")

@@ -22,7 +22,9 @@ def imported_shim(monkeypatch: pytest.MonkeyPatch, kind: Literal["offline", "str
         **more,
     )
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", utils)
-    needs_triton = [f"moulin.triton_repo.{name}" for name in (f"{kind}_shim", f"{kind}_metrics", "published")]
+    needs_triton = [
+        f"moulin.triton_repo.{name}" for name in (f"{kind}_shim", f"{kind}_metrics", "published", "reply_delivery")
+    ]
     for name in needs_triton:
         monkeypatch.delitem(sys.modules, name, raising=False)
     yield importlib.import_module(needs_triton[0])

@@ -14,6 +14,7 @@ import pytest
 from moulin.arrays import Floats
 from moulin.decoding.options import DecodingOptions
 from moulin.errors import MoulinError
+from moulin.launch.shared_memory import SHM_DIR
 from moulin.transcript import Transcript
 from moulin.triton_repo.offline_service import OfflineService
 from moulin.triton_repo.offline_workers import OfflineWorkers
@@ -65,10 +66,12 @@ def model(shim: Any, engine: Engine) -> Iterator[Any]:
     loaded._service = OfflineService(engine)
     loaded._workers = OfflineWorkers(loaded._service, 2)
     loaded._exchange, loaded._name = None, "transducer_0_0"
+    loaded._delivery = shim.ReplyDelivery(loaded._name, 0, SHM_DIR)
     loaded._executing, loaded._turn = False, threading.Lock()
     yield loaded
     engine.may_answer.set()
-    loaded._workers.close()
+    if loaded._workers:
+        loaded._workers.close()
 
 
 class Damaged:
@@ -128,3 +131,26 @@ def test_no_reply_goes_out_behind_triton_giving_up_on_the_call(
     assert 2 <= seen <= 4
     model._send(SimpleNamespace(send=lambda *_, **__: None), shim._Client(["TRANSCRIPTS"], ""), [])
     assert looked.qsize() == seen
+
+
+def test_a_reply_that_cannot_be_written_becomes_an_error(model: Any, shim: Any) -> None:
+    sent: SimpleQueue[Any] = SimpleQueue()
+    answer = [Transcript("\ud800", (), 1.0)]  # half of a surrogate pair
+    model._send(request(1, sent).get_response_sender(), shim._Client(["TRANSCRIPTS"], ""), answer)
+    said, code = sent.get(timeout=60)[1].error.said
+    assert said.startswith("The reply cannot be written: UnicodeEncodeError: ")
+    assert code == 2
+
+
+@pytest.mark.parametrize("has_room", [True, False])
+def test_replies_of_a_batch_go_one_by_one_where_memory_is_short(
+    has_room: bool, model: Any, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: SimpleQueue[Any] = SimpleQueue()
+    engine.may_answer.set()
+    monkeypatch.setattr(model, "_workers", None)
+    monkeypatch.setattr(model._service, "answer", lambda requests: [[Transcript("a", (), 1.0)] for _ in requests])
+    monkeypatch.setattr(model._delivery, "has_room", lambda: has_room)
+    monkeypatch.setattr(model._delivery, "send", lambda sender, response: sender.send(response, flags=1))
+    returned = model.execute([request(3, sent), request(4, sent)])
+    assert (returned is not None, sent.qsize()) == ((True, 0) if has_room else (False, 2))

@@ -14,6 +14,7 @@ import pytest
 from google.protobuf import json_format
 
 from moulin.errors import AudioError, EngineError, MoulinError, OptionsError, StreamError, StreamsFull
+from moulin.launch.shared_memory import SHM_DIR
 from moulin.models.engine_choice import EngineChoice
 from moulin.models.language_model_files import NO_FILES
 from moulin.streaming.options import StreamOptions
@@ -73,7 +74,7 @@ def client(shim: Any, sender: _Sender) -> Any:
         request_id=lambda: "",
         get_response_sender=lambda: sender,
     )
-    return shim._Client(request)
+    return shim._Client(request, shim.ReplyDelivery("transducer_streaming_0_0", 0, SHM_DIR))
 
 
 def test_a_client_says_whether_it_has_gone_until_it_has_its_reply(client: Any, sender: _Sender) -> None:
@@ -175,3 +176,18 @@ def test_what_config_pbtxt_says_reaches_the_engine(
         "lm": NO_FILES,
         "options": StreamOptions(),
     }
+
+
+def test_a_reply_that_cannot_be_written_becomes_an_error(client: Any, sender: _Sender) -> None:
+    client.respond(StreamReply("\ud800", None))  # half of a surrogate pair
+    assert sender.sent[0].error.code == "INTERNAL"
+    assert sender.sent[0].error.message.startswith("The reply cannot be written: UnicodeEncodeError: ")
+
+
+def test_nobody_is_asked_whether_a_client_has_gone_without_shared_memory(
+    client: Any, sender: _Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sender.cancelled = True
+    monkeypatch.setattr(client._delivery, "has_room", lambda: False)
+    assert not client.has_gone()
+    assert not sender.asked

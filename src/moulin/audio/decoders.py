@@ -52,7 +52,7 @@ class Decoder:
             raise CannotDecodeError(f"There is no track {self._track}")
         done_sec = 0.0
         try:
-            for sound in soundfile_sounds(self._name, file):
+            for sound in soundfile_sounds(self._name, file, self._faults):
                 done_sec += len(sound.samples) / sound.rate
                 yield sound
         except StoppedEarlyError as error:

@@ -351,6 +351,8 @@ class Frames:
         codec = self.stream.codec_context.codec.canonical_name
         packets = iter(self.packets)
         begin, in_packets = 0, 0
+        without_sound: int | None = None
+        """The time of the first packet of Vorbis, from which only the next one can be decoded."""
         while True:
             try:
                 packet = next(packets)
@@ -380,11 +382,15 @@ class Frames:
                 raise refusal(self.name, error) from error
             if last is None and frames and _knows_no_delay(self.container, packet, frames[0]):
                 self.delay_sec = encoder_delay_sec(codec, bytes(packet), frames[0])
+            if last is None and not frames and codec == "vorbis":
+                without_sound = packet.pts
             if packet.size:
                 begin = (packet.pos or 0) if last is None else begin
                 in_packets += packet.size
                 last = packet
             for frame in frames:
+                if not decoded and without_sound is not None and without_sound >= 0:
+                    frame.pts = without_sound  # its time is right where it is below 0, else that of sound
                 decoded = True
                 if frame.samples:
                     yield frame

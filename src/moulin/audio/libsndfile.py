@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 
 from moulin.audio.decoded import CannotDecodeError, Sound, StoppedEarlyError, closing, reason, refusal
+from moulin.audio.faults import Faults
 from moulin.audio.part import BinaryFile
+from moulin.audio.sample_format import FormatGuard
+from moulin.audio.waveform import as_floats
 
 logger = logging.getLogger(__name__)
 
@@ -20,17 +23,19 @@ _BLOCK_SAMPLES = 1 << 15
 _PLAIN = ("PCM_16", "PCM_24", "PCM_32", "PCM_S8", "PCM_U8", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 """Subtypes that are not coded, but in FLAC."""
 
+_WAV = ("WAV", "WAVEX", "RF64", "W64")
+
 # A file that declares no samples but is larger than any header was never given its length by its writer.
 _MAX_HEADER_BYTES = 4096
 
-_MPEG_DELAY_FRAMES = 2 * 1152
+_MPEG_TOLERANCE_SEC = 0.5
 
 _UNKNOWN_FRAMES = 1 << 40
 """libsndfile gives 2**63 - 1 where a header has no length."""
 
 
-def soundfile_sounds(name: str, file: BinaryFile) -> Iterator[Sound]:
-    """Decode `file` from its beginning.
+def soundfile_sounds(name: str, file: BinaryFile, faults: Faults) -> Iterator[Sound]:
+    """Decode `file` from its beginning. A WAV whose header says int16 and whose samples are others goes to `faults`.
 
     Raises CannotDecodeError when not even the first block can be decoded, and StoppedEarlyError where fewer frames come
     than the header declares; other exceptions after the first block pass through.
@@ -52,7 +57,27 @@ def soundfile_sounds(name: str, file: BinaryFile) -> Iterator[Sound]:
             raise CannotDecodeError("The header declares no samples")
         if _is_misread(sound):
             raise CannotDecodeError("libsndfile takes its samples for others")
-        yield from _blocks(name, sound, soundfile.LibsndfileError)
+        sounds = _blocks(name, sound, soundfile.LibsndfileError)
+        yield from _guarded(sounds, sound, faults) if _says_int16(sound) else sounds
+
+
+def _says_int16(sound: Any) -> bool:
+    return sound.format in _WAV and sound.subtype == "PCM_16"
+
+
+def _guarded(sounds: Iterator[Sound], sound: Any, faults: Faults) -> Iterator[Sound]:
+    """`sounds`, and a fault where the first of them seem to be no int16 but another format."""
+    guard = FormatGuard("s16le", sound.samplerate, sound.channels)
+    for each in sounds:
+        if not guard.is_done:
+            _add(guard.accept((each.samples * 32768).astype("<i2").tobytes()), faults)
+        yield each
+    _add(guard.rest(), faults)
+
+
+def _add(doubt: str | None, faults: Faults) -> None:
+    if doubt is not None:
+        faults.add(doubt)
 
 
 def _is_misread(sound: Any) -> bool:
@@ -66,8 +91,10 @@ def _is_misread(sound: Any) -> bool:
 
 def _blocks(name: str, sound: Any, librarys_error: type[Exception]) -> Iterator[Sound]:
     done, at_once = 0, _frames_at_once(sound)
+    # libsndfile takes five times as long as numpy to make the same floats of 16-bit samples.
+    dtype = np.int16 if sound.subtype == "PCM_16" else np.float32
     while True:
-        block = np.empty((max(at_once, _BLOCK_SAMPLES // sound.channels), sound.channels), np.float32)
+        block: Any = np.empty((max(at_once, _BLOCK_SAMPLES // sound.channels), sound.channels), dtype)
         filled, fault = 0, None
         while filled < len(block) and fault is None:
             try:
@@ -82,7 +109,7 @@ def _blocks(name: str, sound: Any, librarys_error: type[Exception]) -> Iterator[
             filled += read
         if filled:
             done += filled
-            yield Sound(sound.samplerate, block[:filled])
+            yield Sound(sound.samplerate, as_floats(block[:filled]))
         if fault is not None:
             if done == 0:
                 raise refusal(name, fault) from fault
@@ -103,8 +130,8 @@ def _frames_at_once(sound: Any) -> int:
 
 
 def _allowed_less(sound: Any) -> int:
-    """Frames that a whole file may have less than its header declares: MP3 in WAV counts the encoder's delay."""
-    return _MPEG_DELAY_FRAMES if sound.subtype.startswith("MPEG") else 0
+    """Frames that a whole file may have less than its header declares: of MP3 in WAV the length is guessed."""
+    return round(_MPEG_TOLERANCE_SEC * sound.samplerate) if sound.subtype.startswith("MPEG") else 0
 
 
 def _is_coded(sound: Any) -> bool:

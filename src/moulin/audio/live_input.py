@@ -141,8 +141,17 @@ class LiveInput:
                     seen += data
                 yield from wav.accept(data)
 
+        def guarded() -> Iterator[tuple[RawFormat, bytes]]:
+            guard: FormatGuard | None = None
+            for format, data in pieces():
+                guard = guard or FormatGuard(format.encoding, format.sample_rate, format.channels)
+                self._doubt(guard.accept(data))
+                yield format, data
+            if guard is not None:
+                self._doubt(guard.rest())
+
         try:
-            yield from _Mono.all(pieces(), self._channel)
+            yield from _Mono.all(guarded(), self._channel)
         except UnknownWavError:  # the header alone has been read
             yield from self._container(seen)
             return

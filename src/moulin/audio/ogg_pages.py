@@ -53,6 +53,8 @@ class OggPages:
         self._file, self._unit_sec, self._faults = file, unit_sec, faults
         self._before: int | None = None
         self._samples_before = 0
+        self._longest = 0
+        """The most samples of a packet so far: FFmpeg's times of Vorbis, whose packets differ, are right to one."""
         self._offset: int | None = None
         """How much later a page's time is than FFmpeg's for the same place (Opus: by the encoder's delay)."""
 
@@ -80,7 +82,8 @@ class OggPages:
         samples, end = sum(durations), following if following is not None else self._end(begin)
         if self._offset is None and following is not None and (header := _Page.at(self._file, begin)) is not None:
             self._offset = header.end_time - following
-        if end is not None and time is not None and (late := end - time - samples) > 0:
+        self._longest = max(self._longest, *durations)
+        if end is not None and time is not None and (late := end - time - samples) > self._longest:
             is_lost = self._is_lost_before(begin)
             if is_lost:
                 self._faults.damaged(f"{late * self._unit_sec:.3f} s are missing")

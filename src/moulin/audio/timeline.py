@@ -46,6 +46,8 @@ class Timeline:
         `pauses` are those that time stamps leave out: a time stamp where there is one, in their order, and its length.
         """
         self._expected_sec = zero_sec
+        self._without_restart_sec: float | None = None
+        """The time stamp to be expected if the last one that began anew was wrong."""
         self._pauses = deque(pauses)
         self._paused_sec = 0.0
         self._is_rough = is_rough
@@ -78,7 +80,13 @@ class Timeline:
             return jump_sec if jump_sec > _FIRST_TOLERANCE_SEC else 0.0
         is_uneven = abs(jump_sec) > _ROUNDING_SEC
         self._uneven = _MEMORY * self._uneven + (1 - _MEMORY) * is_uneven
+        if self._without_restart_sec is not None:
+            if abs(start_sec - self._without_restart_sec) < _RESTART_SEC:  # back on the clock of before
+                jump_sec, self._without_restart_sec = start_sec - self._without_restart_sec, None
+            else:
+                self._without_restart_sec += duration_sec
         if jump_sec < -_RESTART_SEC:
+            self._without_restart_sec = start_sec - jump_sec + duration_sec
             return 0.0
         self._drift_sec += jump_sec
         gap_sec = self._drift_sec

@@ -82,8 +82,10 @@ def as_floats(samples: NDArray[np.float32] | NDArray[np.int16]) -> NDArray[np.fl
 
 def in_16_bits(samples: NDArray[np.float32]) -> NDArray[np.int16]:
     """Samples of any shape rounded to int16; exact where they were 16-bit samples before."""
-    rounded: NDArray[np.int16] = np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
-    return rounded
+    scaled = samples * np.float32(32768)
+    np.rint(scaled, out=scaled)
+    np.clip(scaled, -32768, 32767, out=scaled)
+    return scaled.astype(np.int16)
 
 
 def _diagnose(array: NDArray[np.generic], peak: float, what: str) -> AudioError:

@@ -29,6 +29,7 @@ from moulin.bulk.transcriber import GPU_BATCH_SEC, Transcriber
 from moulin.decoding.options import DecodingOptions
 from moulin.engine.device import gpu_index
 from moulin.engine.features import model_max_sec
+from moulin.errors import EngineError
 from moulin.long_audio.pieces import MAX_PIECE_SEC
 from moulin.models.engine_choice import USUAL_ENGINE, EngineChoice
 
@@ -39,6 +40,11 @@ PART_HOURS = 20.0
 CORE_SEC = 60.0
 """Seconds of audio for each core in a table: a second of work of a small model, ten of a large one, for which SIGTERM
 waits."""
+
+ENGINES_PER_GPU = 2
+"""A card waits for the one core of Python that prepares its batches and spells their tokens."""
+
+_CORES_FOR_SEVERAL = 8
 
 _RAY_CORES = 4
 """Cores of an actor of Ray's on the CPU, for the length of tables."""
@@ -70,6 +76,8 @@ class BulkRun:
     ray: RayChoice | None = None
     """The cluster that does the work; None is this machine."""
     cut: CutPlace = "decoders"
+    engines_per_gpu: int | None = None
+    """Processes with the model on each card of this machine; by default ENGINES_PER_GPU where there are the cores."""
 
     @property
     def is_on_gpu(self) -> bool:
@@ -106,11 +114,13 @@ class BulkRun:
         return RayExecutor(settings)
 
     def _local_settings(self, spec: ModelSpec) -> ExecutorSettings:
-        """A process with the model for each device, and the other cores for decoding."""
+        """Processes with the model for each device, and the other cores for decoding."""
         cores = len(os.sched_getaffinity(0))
         table_sec = self._table_sec(self.engine.threads or cores)
-        transcribers = tuple(self._transcriber(device, table_sec) for device in self.devices)
-        free = cores - len(self.devices) if self.is_on_gpu else cores // 2
+        has_many = cores >= _CORES_FOR_SEVERAL * len(self.devices)
+        each = self.engines_per_gpu or (ENGINES_PER_GPU if has_many else 1) if self.is_on_gpu else 1
+        transcribers = tuple(self._transcriber(device, table_sec) for device in self.devices for _ in range(each))
+        free = cores - len(transcribers) if self.is_on_gpu else cores // 2
         return ExecutorSettings(transcribers, self.decoders or max(1, free), self._decoding_settings(spec, table_sec))
 
     def _decoding_settings(self, spec: ModelSpec, table_sec: float) -> DecodingSettings:
@@ -192,7 +202,7 @@ def _into(
 
     try:
         is_complete = executor.run(pending.rows, output, look)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, EngineError):  # what has come is done, whatever became of the rest
         output.write()
         raise
     output.write()

@@ -80,6 +80,14 @@ def run(
     actors_per_gpu: Annotated[
         int | None, typer.Option(min=1, show_default=False, help="Models on each card of Ray's.  [default: 1]")
     ] = None,
+    engines_per_gpu: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            show_default=False,
+            help="Processes with the model on each card of this machine.  [default: 2; 1 with few cores]",
+        ),
+    ] = None,
     decoders: Annotated[
         int | None,
         typer.Option(
@@ -125,6 +133,8 @@ def run(
 
     wanted = format_named(format)
     cluster = _cluster(executor, ray_address, gpus, actors_per_gpu)
+    if cluster is not None and engines_per_gpu is not None:
+        raise OptionsError("--engines-per-gpu is an option of --executor local", hint="--actors-per-gpu is Ray's")
     if gpus is not None and device == "cpu":
         device = "cuda"
     if cluster is not None and device not in ("cpu", "cuda"):
@@ -153,6 +163,7 @@ def run(
         retry_failed,
         cluster,
         cut,
+        engines_per_gpu,
     )
     interrupts.allow(_WRITING_SEC)
     with shown_progress(progress) as shown:

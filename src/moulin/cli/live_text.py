@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TextIO
 
@@ -11,6 +13,10 @@ from rich.live import Live
 from rich.text import Text
 
 from moulin.live_transcript import Segment, StreamUpdate
+from moulin.transcript import Word
+
+_WAIT_SEC = 1.0
+"""What a word waits until it is settled, and a line for more words, by the audio's clock."""
 
 
 class LiveText:
@@ -55,42 +61,65 @@ class LiveText:
         return Text("\n").join(lines[1 - self._console.height :])
 
 
-class GrowingText:
-    """Writes text where nothing can be taken back, a pipe or a file: a line for each segment, word by word.
+class TextLines:
+    """Writes text where nothing can be taken back, a pipe or a file, in whole lines.
 
-    The last word of the open segment is held back: it may be half a word yet, or move into the next segment. Where
-    modified beam search changes an earlier word, the segment is written again on a line of its own when it is closed.
+    A line ends with its segment, and within one once a second of audio. A word of an open segment is written when it is
+    settled: it began a second ago and another word follows, or it ended a second ago. Modified beam search may still
+    change it then; what is written stays, and the text goes on behind it.
     """
 
     def __init__(self, to: TextIO) -> None:
         self._to = to
-        self._written = ""
-        """What has been written of the open segment."""
-        self._lines = 0
+        self._written: tuple[Word, ...] = ()
+        """The words of the open segment that have been written."""
+        self._line_sec = -math.inf
+        """The end of the audio when the last line was written."""
+        self._is_empty = True
 
     def write(self, update: StreamUpdate) -> None:
+        now_sec = update.duration_sec
         for segment in update.segments:
             if segment.is_final:
-                self._continue(segment.text)
-                if self._written != segment.text:
-                    self._to.write(f"\n{segment.text}")
-                self._to.write("\n")
-                self._written, self._lines = "", self._lines + 1
-            else:
-                self._continue(_without_last_word(segment))
-        self._to.flush()
+                self._write(segment, len(segment.words), now_sec)
+                self._written = self._written[len(segment.words) :]
+            elif now_sec - self._line_sec >= _WAIT_SEC:
+                self._write(segment, _settled(segment.words, now_sec), now_sec)
 
     def end(self) -> None:
         """Write an empty line where nothing was said."""
-        if not self._lines:
-            self._to.write("\n")
-            self._to.flush()
+        if self._is_empty:
+            self._line("")
 
-    def _continue(self, text: str) -> None:
-        if text.startswith(self._written):
-            self._to.write(text[len(self._written) :])
-            self._written = text
+    def _write(self, segment: Segment, end: int, now_sec: float) -> None:
+        """The words of `segment` from the first unwritten one to before number `end`."""
+        begin = _number_of(self._written, segment.words)
+        if begin < end:
+            self._line(segment.text[_offset(segment, begin) : _offset(segment, end)].strip())
+            self._written, self._line_sec = segment.words[:end], now_sec
+
+    def _line(self, text: str) -> None:
+        self._to.write(f"{text}\n")
+        self._to.flush()
+        self._is_empty = False
 
 
-def _without_last_word(segment: Segment) -> str:
-    return segment.text[: segment.text.rfind(segment.words[-1].word)].rstrip() if segment.words else ""
+def _settled(words: Sequence[Word], now_sec: float) -> int:
+    """The number of `words`, from the first, that will not change any more."""
+    count = sum(word.start_sec <= now_sec - _WAIT_SEC for word in words[:-1])
+    return len(words) if words and words[-1].end_sec <= now_sec - _WAIT_SEC else count
+
+
+def _number_of(written: Sequence[Word], words: Sequence[Word]) -> int:
+    """The number of `words`, from the first, that are those `written` or stand in their place."""
+    if all(one.word == other.word for one, other in zip(written, words, strict=False)):
+        return min(len(written), len(words))
+    return sum(word.start_sec <= written[-1].start_sec for word in words)
+
+
+def _offset(segment: Segment, count: int) -> int:
+    """The end of the first `count` words in the segment's text."""
+    at = 0
+    for word in segment.words[:count]:
+        at = max(segment.text.find(word.word, at), at) + len(word.word)
+    return at

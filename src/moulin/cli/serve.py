@@ -237,7 +237,7 @@ def _serve_models(named: Sequence[NamedModel], services: Services, service: _Ser
     from moulin.launch.tritonserver import find_tritonserver
     from moulin.models.engines import check_engine
 
-    _check_resources(len(named))
+    _check_resources(len(named), len(named) * services.offline.num_instances)
     devices = [f"cuda:{gpu}" for gpu in services.offline.gpus]
     engines = {
         check_engine(model.spec, replace(model.engine, device=device))
@@ -297,7 +297,7 @@ def _serve_repository(repository: Path, service: _Service) -> None:
     from moulin.triton_repo.built_models import built_models
 
     models = built_models(repository)
-    _check_resources(len(models))
+    _check_resources(len(models), len(models))
     triton = find_tritonserver(engines={model.engine or "onnxruntime" for model in models}, say=service.log.say)
     served = []
     for model in models:
@@ -311,13 +311,13 @@ def _serve_repository(repository: Path, service: _Service) -> None:
         service.run(link, triton, served)
 
 
-def _check_resources(num_models: int) -> None:
+def _check_resources(num_models: int, num_instances: int) -> None:
     """Raises LaunchError, before anything is started, where open files or shared memory cannot do."""
     from moulin.launch.descriptors import expect_descriptors, triton_needs
     from moulin.launch.shared_memory import expect_shared_memory
 
     expect_descriptors(triton_needs(num_models), "Triton")
-    expect_shared_memory(num_models)
+    expect_shared_memory(num_instances)
 
 
 def _announce(log: ServeLog, models: Sequence[Served], server: TritonServer, gateway: GatewayPlace | None) -> None:

@@ -60,9 +60,10 @@ def stream(
 ) -> None:
     """Recognise speech while it is spoken.
 
-    On a terminal the text grows and settles as you listen; elsewhere that of a file is printed when all is said, that
-    of a pipe word by word, a line for each segment. JSON is an object a line for every change, and the last line is
-    that of 'moulin transcribe'. Ctrl-C ends a pipe or the microphone; what was said is still recognised.
+    On a terminal the text grows and settles as you listen. Elsewhere that of a file is printed when all is said; that
+    of a pipe or the microphone comes in lines, one a second while words come and one at each pause, and what is written
+    stays. JSON is an object a line for every change, and the last line is that of 'moulin transcribe'. Ctrl-C ends a
+    pipe or the microphone; what was said is still recognised.
     """
     from moulin.audio.source import AudioSource, parse_raw_format
     from moulin.stream_audio import stream_in_process, stream_to_gateway, stream_to_server
@@ -90,7 +91,7 @@ def stream(
             if format == "json":
                 _print_json(updates, file or "microphone")
             else:
-                _print_text(updates, at_once=is_live)
+                _print_text(updates, at_once=is_live or mic)
 
 
 @contextmanager
@@ -165,19 +166,19 @@ def _microphone(chunk_ms: int) -> Iterator[Chunks]:
 
 
 def _print_text(updates: Iterator[StreamUpdate], *, at_once: bool) -> None:
-    """Print the text; where it goes to no terminal, word by word (`at_once`) or all of it at the end."""
-    from moulin.cli.live_text import GrowingText, LiveText
+    """Print the text; where it goes to no terminal, line by line (`at_once`) or all of it at the end."""
+    from moulin.cli.live_text import LiveText, TextLines
 
-    live, growing = LiveTranscript(), GrowingText(sys.stdout)
+    live, lines = LiveTranscript(), TextLines(sys.stdout)
     to_terminal = sys.stdout.isatty()
     with LiveText() as shown:
         for update in updates:
             live.apply(update)
             shown.show(update)
             if at_once and not to_terminal:
-                growing.write(update)
+                lines.write(update)
     if at_once and not to_terminal:
-        growing.end()
+        lines.end()
     elif not to_terminal:
         typer.echo(live.text)
 

@@ -64,6 +64,10 @@ _HINTED = re.compile(r"(?P<message>.*) \(hint: (?P<hint>.*)\)", re.DOTALL)
 # Phrases of tritonserver's own messages, where its status does not tell errors apart.
 _QUEUE_FULL = "queue size"
 _DEAD_STUB = "is not healthy"  # the process of a python model has died
+_NO_SHARED_MEMORY = (  # for a request, and for the reply to one
+    "Failed to increase the shared memory pool size",
+    "expected a single response, got 0",
+)
 _UNKNOWN_OUTPUT = "unexpected inference output"
 _UNKNOWN_INPUT = "unexpected inference input"
 _NO_SEQUENCE_ID = "correlation ID"  # a request without one to a model with sequences
@@ -194,6 +198,11 @@ def client_error(error: InferenceServerException, url: str, model: str) -> Clien
         return ServerUnavailable(
             f"The model {quoted(model)} at {url} has failed: {message}",
             hint="send it again in some seconds, when 'moulin serve' has restarted it; otherwise restart Triton",
+        )
+    if any(phrase in message for phrase in _NO_SHARED_MEMORY):
+        return ServerBusy(
+            f"The server at {url} has no shared memory left for the request",
+            hint="send less at once, or start its container with more --shm-size",
         )
     if _UNKNOWN_OUTPUT in message:
         return _foreign_model()

@@ -71,7 +71,7 @@ def word_spans(emitted: Sequence[Span], sound: Sound) -> list[Span]:
         end = _end(sound, first, lasts[-1], following)
         begin = max(before, _begin(sound, first, end, before))
         before = end = max(end, begin)
-        spans += _divided(begin, end, len(lasts))
+        spans += [(begin, end)] if len(lasts) == 1 else _divided(begin, end, len(lasts))
     return spans
 
 

@@ -114,10 +114,12 @@ def write_random_model(size: str, folder: Path, *, onnx: bool, fp16: bool = Fals
 
 def write_speaking_checkpoint(size: str, folder: Path) -> Transducer:
     """A checkpoint `epoch-1.pt` of `size` in `folder`, whose random tokens differ enough in their chances to follow the
-    audio, and are spelt with letters; the model. Raises OptionsError."""
+    audio, and are spelt with letters; the model, the same every time. Raises OptionsError."""
     transducer = random_transducer(size)
-    torch.nn.init.normal_(transducer.joiner.output_linear.weight, std=0.15)
-    torch.nn.init.normal_(transducer.joiner.output_linear.weight[:1], std=0.6)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        torch.nn.init.normal_(transducer.joiner.output_linear.weight, std=0.15)
+        torch.nn.init.normal_(transducer.joiner.output_linear.weight[:1], std=0.6)
     letters = (chr(97 + number % 26) + chr(97 + number // 26) for number in range(_VOCABULARY - 3))
     pieces = (("▁" if number % 3 == 0 else "") + pair for number, pair in enumerate(letters))
     _write_tokens(folder, pieces)

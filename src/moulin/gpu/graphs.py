@@ -127,6 +127,8 @@ def capture(run: Callable[[], Out], pool: Any) -> tuple[torch.cuda.CUDAGraph, Ou
 
     To be called on the stream on which the graph will run, because cuBLAS has a workspace for each stream.
     """
+    # A thread's first product makes its handle of cuBLAS, which a capture does not survive, nor any work after it.
+    torch.cuda.current_blas_handle()  # type: ignore[no-untyped-call]
     # "thread_local" lets other threads allocate. `torch.cuda.graph` would also collect garbage, which takes longer.
     graph = torch.cuda.CUDAGraph()
     graph.capture_begin(pool=pool, capture_error_mode="thread_local")

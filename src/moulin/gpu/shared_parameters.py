@@ -27,6 +27,7 @@ def shared(parameter: Tensor, device: torch.device, dtype: torch.dtype) -> Tenso
     if device.type == "meta":
         return parameter.detach().to(device, dtype)
     here = parameter.detach().to(dtype)
+    device = torch.empty(0, device=device).device  # `cuda` is the current card, whose name has a number
     return held_once((device, dtype, here.shape, here.stride(), digest(here)), lambda: here.to(device))
 
 

@@ -25,7 +25,7 @@ from moulin.launch.tensorrt_libraries import LIBRARIES, Library
 from moulin.launch.threads import HINT as MORE_THREADS
 from moulin.launch.threads import service_needs, startable
 from moulin.launch.tritonserver import NoTriton, TritonInstallation, find_tritonserver
-from moulin.processor import num_cores, this_processor
+from moulin.processor import c_compiler, num_cores, this_processor
 
 GATEWAY_MODULES = {
     "starlette": "starlette",
@@ -82,6 +82,7 @@ def examine(
         _onnxruntime,
         lambda: [_package("OpenVINO (--engine openvino)", "openvino", False, install_hint("serve,openvino"))],
         lambda: [Check("processor", True, False, _products())],
+        lambda: [_compiler()],
         lambda: [_package("kaldi-native-fbank", "kaldi_native_fbank", True, install_hint("serve"))],
         _soundfile,
         lambda: [_imported("soxr", "soxr", install_hint("serve"))],
@@ -178,6 +179,13 @@ def _products() -> str:
         f"int8: {'its own instructions' if processor.multiplies_int8 else 'without instructions of its own'}; "
         f"cores for one request: {num_cores()}"
     )
+
+
+def _compiler() -> Check:
+    """What compiles our operators for ONNX Runtime on a CPU."""
+    found = c_compiler()
+    hint = None if found else "apt install gcc libc6-dev"
+    return Check("C compiler (faster encoders on a CPU)", found is not None, False, found or "not found", hint)
 
 
 def _soundfile() -> list[Check]:

@@ -22,6 +22,8 @@ from moulin.launch.tritonserver import TritonInstallation
 
 _FAILED_STARTS = 5
 _WITHIN_SEC = 600.0
+_CRASHED_STARTS = 2
+"""So often a first start that crashed is tried again."""
 _FIRST_PAUSE_SEC = 1.0
 """The pause before the second restart in a row; it doubles with each further one, up to half a minute."""
 _LOOK_SEC = 1.0
@@ -34,7 +36,7 @@ class KeptServer:
     load arbitrary models. So the whole server is restarted; running requests fail as unavailable.
 
     A server that was ready is started again however often it fails. One that cannot be started is given up the sixth
-    time in ten minutes.
+    time in ten minutes, a first start that crashes the third time.
     """
 
     def __init__(
@@ -119,13 +121,19 @@ class KeptServer:
             self._server.kill()
 
     def _start_first(self) -> None:
-        """A first start that fails by itself is the caller's to judge; one that somebody stopped is tried again."""
-        try:
-            self._start()
-        except ServerFailed as failed:
-            if failed.failure.cause != "stopped":
-                raise
-            self._restart(failed.failure)
+        """A first start that fails by itself is the caller's to judge. One that somebody stopped is tried again, and so
+        is one that crashed: tritonserver aborts where the machine is too busy for it while it loads models."""
+        for tries_left in range(_CRASHED_STARTS, -1, -1):
+            try:
+                self._start()
+                return
+            except ServerFailed as failed:
+                if failed.failure.cause == "stopped":
+                    self._restart(failed.failure)
+                    return
+                if not failed.crashed or not tries_left:
+                    raise
+                self._end(failed.failure)
 
     def _start(self) -> None:
         with self._starting:

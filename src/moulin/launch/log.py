@@ -20,6 +20,7 @@ _REASONS = (
     re.compile(r"(?P<reason>unrecognized option .+)"),
     re.compile(r"^error: (?P<reason>.+)"),
 )
+_CRASH = re.compile(r"Signal \(\d+\) received\.|\d+# ")
 _STATUS = re.compile(r"^(Internal|Invalid argument|Not found|Unavailable|Unknown|Unsupported|Already exists): ")
 
 
@@ -52,6 +53,12 @@ class ServerLog:
     def tail(self) -> list[str]:
         """The last lines, without their line ends."""
         return list(self._tail)
+
+    @property
+    def last_words(self) -> str | None:
+        """The last line that says something: what a crash is about, not the frames that tritonserver prints of it."""
+        said = (line.strip() for line in reversed(self._tail))
+        return next((line for line in said if line and not _CRASH.match(line)), None)
 
     @property
     def loading(self) -> list[str]:

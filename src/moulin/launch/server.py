@@ -23,8 +23,8 @@ from moulin.launch.liveness import Failure, LoadLiveness, ProcessLiveness
 from moulin.launch.log import ServerLog
 from moulin.launch.ports import claim_ports, reachable
 from moulin.launch.server_options import ServerOptions
-from moulin.launch.shared_memory import RegionOwner, sweep_orphans
-from moulin.launch.stubs import has_ended, running_stubs
+from moulin.launch.shared_memory import RegionOwner, region_bytes, sweep_orphans
+from moulin.launch.stubs import has_ended, how_it_ended, running_stubs
 from moulin.launch.tritonserver import TritonInstallation, find_tritonserver
 from moulin.launch.vital_signs import family_activity, signs_of
 
@@ -43,15 +43,16 @@ _KEEPALIVE = ("--grpc-keepalive-time=60000", "--grpc-keepalive-permit-without-ca
 """Pings, in milliseconds: connections of clients that have vanished are closed within minutes, not after two hours."""
 _PUMP_GRACE_SEC = 2.0
 _METRICS_GRACE_SEC = 2.0
+_CRASHES = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS)
 _HINTED = re.compile(r"^(?P<message>.*) \(hint: (?P<hint>.*)\)$")
 
 
 class ServerFailed(LaunchError):
-    """A server did not become ready; `failure` is the reason."""
+    """A server did not become ready; `failure` is the reason, and `crashed` whether a fault of its own has ended it."""
 
-    def __init__(self, message: str, failure: Failure, *, hint: str | None = None) -> None:
+    def __init__(self, message: str, failure: Failure, *, hint: str | None = None, crashed: bool = False) -> None:
         super().__init__(message, hint=hint)
-        self.failure = failure
+        self.failure, self.crashed = failure, crashed
 
 
 class TritonServer:
@@ -199,9 +200,11 @@ class TritonServer:
         self._exited.wait(timeout_sec)
         return self.poll()
 
-    def lost_instances(self) -> list[str]:
-        """Instances of models whose process has died since `wait_ready`; Triton still reports them as ready."""
-        return sorted(instance for pid, instance in self._stubs.items() if has_ended(pid))
+    def lost_instances(self) -> dict[str, str | None]:
+        """Instances of models whose process has died since `wait_ready`, with its signal or exit code where that is
+        known; Triton still reports them as ready."""
+        ended = sorted((instance, pid) for pid, instance in self._stubs.items() if has_ended(pid))
+        return {instance: how_it_ended(pid) for instance, pid in ended}
 
     def failure(self) -> Failure | None:
         """What has ended, is stopped or hangs since `wait_ready`; to be called about once a second.
@@ -211,10 +214,12 @@ class TritonServer:
         if self._stopping:
             return None
         if (code := self.poll()) is not None:
-            last_line = next((line for line in reversed(self.log_tail) if line.strip()), "it printed nothing")
-            return Failure("ended", f"tritonserver ended unexpectedly with exit code {code}: {last_line}")
+            return Failure(
+                "ended", f"tritonserver {_end_text(code)} unexpectedly: {self._log.last_words or 'it printed nothing'}"
+            )
         if lost := self.lost_instances():
-            return Failure("instance_ended", f"The process of {', '.join(lost)} has died")
+            died = ", ".join(f"{instance} ({how})" if how else instance for instance, how in lost.items())
+            return Failure("instance_ended", f"The process of {died} has died")
         if self._process is None or self._probe is None:
             return None
         answering = self._probe.answers()
@@ -258,7 +263,9 @@ class TritonServer:
         if installation.backends is not None:
             command.append(f"--backend-directory={installation.backends}")
         if self._regions is not None:
-            command.append(f"--backend-config=python,shm-region-prefix-name={self._regions.prefix}")
+            sizes = {flag: region_bytes() for flag in ("shm-default-byte-size", "shm-growth-byte-size")}
+            shared = {"shm-region-prefix-name": self._regions.prefix, **sizes}
+            command += [f"--backend-config=python,{key}={value}" for key, value in shared.items()]
         command += [f"{flag}={port}" for flag, port in self._ports.items()]
         command += [f"--{service}-address={options.host}" for service in ("http", "grpc", "metrics")]
         command.append(f"--exit-timeout-secs={math.ceil(options.exit_timeout_sec) + _TRITONS_OWN_SEC}")
@@ -358,7 +365,8 @@ class TritonServer:
                 raise ServerFailed(f"Expected tritonserver to become ready, got: {failure.reason}", failure)
         # With Triton's auto-completion of configurations each stub runs twice.
         if not self.options.auto_complete_config and (lost := loading.lost(stubs, now)):
-            reason = f"The process of {lost} has died while it loaded"
+            why = f": {self._log.reason}" if self._log.reason else ""
+            reason = f"The process of {lost} has died while it loaded{why}"
             raise ServerFailed(
                 f"Expected tritonserver to become ready, got: {reason}", Failure("instance_ended", reason)
             )
@@ -374,12 +382,11 @@ class TritonServer:
 
     def _early_exit(self) -> ServerFailed:
         code = self.poll() or 0
-        how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
-        reason = self._log.reason or next((line for line in reversed(self._log.tail) if line.strip()), "no output")
+        reason = self._log.reason or self._log.last_words or "no output"
         hinted = _HINTED.match(reason)
         message, hint = (hinted["message"], hinted["hint"]) if hinted else (reason, None)
-        message = f"Expected tritonserver to become ready, got: {how}: {message}"
-        return ServerFailed(message, Failure("not_ready", message), hint=hint)
+        message = f"Expected tritonserver to become ready, got: {_end_text(code)}: {message}"
+        return ServerFailed(message, Failure("not_ready", message), hint=hint, crashed=-code in _CRASHES)
 
 
 class _Loading:
@@ -402,6 +409,10 @@ class _Loading:
 
     def is_idle(self, cpu_sec: float, busy: bool, now: float) -> bool:
         return self._liveness is not None and self._liveness.observe(cpu_sec, busy, now)
+
+
+def _end_text(code: int) -> str:
+    return f"ended by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
 
 
 def _stub_text(instance: str) -> str:

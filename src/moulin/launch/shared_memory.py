@@ -23,9 +23,10 @@ from moulin.errors import LaunchError
 from moulin.launch.file_lock import FileLock, owner_is_gone
 
 SHM_DIR = Path("/dev/shm")
-STUB_REGION = 2
-"""The argument of a stub that names its shared memory."""
-_MIB_PER_MODEL = 4
+STUB_REGION, STUB_GROWTH = 2, 4
+"""The arguments of a stub that name its shared memory, and by how many bytes that grows."""
+_MIB_PER_INSTANCE = 4
+_REGIONS, _REGION_MIB = 64, 8
 _NAME = re.compile(r"^moulin-(?P<token>[0-9a-f]{16})-\d+-")
 
 
@@ -83,12 +84,21 @@ def _draining_file(shm_dir: Path, token: str) -> Path:
     return shm_dir / f"moulin-{token}-draining"
 
 
-def expect_shared_memory(num_models: int, shm_dir: Path = SHM_DIR) -> None:
-    """Raises LaunchError where there is not even room for models without a request.
+def region_bytes(shm_dir: Path = SHM_DIR) -> int:
+    """How large a region is at first, and by how much it grows; its pages are taken at once.
 
-    A model's process begins with a megabyte, and takes another one with its first requests.
+    Triton's megabyte makes the region of a busy model grow again and again, and each time both processes map all of it
+    once more. A sixty-fourth of what is free leaves room for any number of models.
     """
-    needed_mib = _MIB_PER_MODEL * num_models
+    return min(max(shutil.disk_usage(shm_dir).free // _REGIONS >> 20, 1), _REGION_MIB) << 20
+
+
+def expect_shared_memory(num_instances: int, shm_dir: Path = SHM_DIR) -> None:
+    """Raises LaunchError where there is not even room for instances of models without a request.
+
+    The process of each begins with a megabyte, and takes another one with its first requests.
+    """
+    needed_mib = _MIB_PER_INSTANCE * num_instances
     try:
         free_mib = shutil.disk_usage(shm_dir).free // 2**20
     except OSError as error:

@@ -94,6 +94,8 @@ def _text(words: list[Word]) -> str:
 
 
 def _moved(word: Word, by_sec: float) -> Word:
+    if not by_sec:
+        return word
     return replace(word, start_sec=round(word.start_sec + by_sec, 3), end_sec=round(word.end_sec + by_sec, 3))
 
 

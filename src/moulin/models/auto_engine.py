@@ -36,12 +36,8 @@ class _Row:
 
 
 _BF16 = frozenset({"avx512_bf16", "amx_bf16"})
-_AMX = frozenset({"amx_bf16"})
 
-TABLE: tuple[_Row, ...] = (
-    _Row(_BF16, "offline", 0, Way("openvino", "bf16")),
-    _Row(_AMX, "offline", 0, Way("openvino", "int8")),
-)
+TABLE: tuple[_Row, ...] = (_Row(_BF16, "offline", 200, Way("openvino", "bf16")),)
 """The ways that are faster than ONNX Runtime by WORTH, the first that can be taken first; docs/cpu-engine.md has the
 figures. Where no line fits, ONNX Runtime runs the files in their own precision."""
 

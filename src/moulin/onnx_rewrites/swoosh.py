@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class _Swoosh:
+class Swoosh:
     """One activation: `z` is the tensor x - o, `slope` is k, `constant` is c + k o."""
 
     output: str
@@ -47,13 +47,13 @@ def rewrite_swoosh(model: onnx.ModelProto) -> int:
 def swoosh_by_softplus(model: onnx.ModelProto) -> int:
     """Rewrite every Swoosh of `model`, spelt out or in the first form, to the second one, in place; return their
     number."""
-    return _rewrite(model, _spelt_out, _by_softplus) + _rewrite(model, _in_first_form, _by_softplus)
+    return _rewrite(model, _spelt_out, _by_softplus) + _rewrite(model, in_first_form, _by_softplus)
 
 
 def _rewrite(
     model: onnx.ModelProto,
-    read: Callable[[GraphView, onnx.NodeProto], _Swoosh | None],
-    written: Callable[[onnx.ModelProto, _Swoosh], list[onnx.NodeProto]],
+    read: Callable[[GraphView, onnx.NodeProto], Swoosh | None],
+    written: Callable[[onnx.ModelProto, Swoosh], list[onnx.NodeProto]],
 ) -> int:
     view = GraphView(model)
     found = [swoosh for node in model.graph.node if node.op_type == "Log" and (swoosh := read(view, node))]
@@ -69,7 +69,7 @@ def _rewrite(
     return len(found)
 
 
-def _spelt_out(view: GraphView, log: onnx.NodeProto) -> _Swoosh | None:
+def _spelt_out(view: GraphView, log: onnx.NodeProto) -> Swoosh | None:
     """The Swoosh around `log` as Icefall exports it; None where any node differs from the pattern."""
     softplus = _softplus(view, log)
     if softplus is None:
@@ -86,7 +86,7 @@ def _spelt_out(view: GraphView, log: onnx.NodeProto) -> _Swoosh | None:
     c, o = view.number(minus_constant.input[1]), view.number(shift.input[1])
     if k is None or c is None or o is None or not 0 < k < 1:
         return None
-    return _Swoosh(minus_constant.output[0], z, k, c + k * o)
+    return Swoosh(minus_constant.output[0], z, k, c + k * o)
 
 
 def _softplus(view: GraphView, log: onnx.NodeProto) -> tuple[str, str] | None:
@@ -112,8 +112,9 @@ def _softplus(view: GraphView, log: onnx.NodeProto) -> tuple[str, str] | None:
     return exp.input[0], where.output[0]
 
 
-def _in_first_form(view: GraphView, log: onnx.NodeProto) -> _Swoosh | None:
-    """The Swoosh around `log` as `rewrite_swoosh` leaves it; None where any node differs from the pattern."""
+def in_first_form(view: GraphView, log: onnx.NodeProto) -> Swoosh | None:
+    """The Swoosh around `log` as `rewrite_swoosh` leaves it, its constant 0 where that is merged into another layer
+    (`merged_constants.py`); None where any node differs from the pattern."""
     sigmoid = view.made_by(log.input[0], "Sigmoid")
     absolute = view.made_by(sigmoid.input[0], "Abs") if sigmoid else None
     difference = view.only_taker(log.output[0], "Sub")
@@ -122,21 +123,24 @@ def _in_first_form(view: GraphView, log: onnx.NodeProto) -> _Swoosh | None:
         return None
     leaky = next((node for name in linear.input if (node := view.made_by(name, "LeakyRelu"))), None)
     scale = next((value for name in linear.input if (value := view.number(name)) is not None), None)
-    minus_constant = view.only_taker(difference.output[0], "Sub")
-    constant = view.number(minus_constant.input[1]) if minus_constant else None
-    if leaky is None or scale is None or minus_constant is None or constant is None:
+    if leaky is None or scale is None:
         return None
     alpha = next((attribute.f for attribute in leaky.attribute if attribute.name == "alpha"), 0.01)
     if leaky.input[0] != absolute.input[0] or abs(alpha * scale + 1 - scale) > _ROUNDING:
         return None
-    return _Swoosh(minus_constant.output[0], leaky.input[0], 1 - scale, constant)
+    output, constant = difference.output[0], 0.0
+    minus_constant = view.only_taker(output, "Sub")
+    if minus_constant and minus_constant.input[0] == output:
+        number = view.number(minus_constant.input[1])
+        output, constant = (output, 0.0) if number is None else (minus_constant.output[0], number)
+    return Swoosh(output, leaky.input[0], 1 - scale, constant)
 
 
 _ROUNDING = 1e-6
 """The difference between the two slopes of one Swoosh that single precision explains."""
 
 
-def _by_sigmoid(model: onnx.ModelProto, swoosh: _Swoosh) -> list[onnx.NodeProto]:
+def _by_sigmoid(model: onnx.ModelProto, swoosh: Swoosh) -> list[onnx.NodeProto]:
     from onnx import TensorProto, helper
 
     def name(part: str) -> str:
@@ -156,7 +160,7 @@ def _by_sigmoid(model: onnx.ModelProto, swoosh: _Swoosh) -> list[onnx.NodeProto]
     ]
 
 
-def _by_softplus(model: onnx.ModelProto, swoosh: _Swoosh) -> list[onnx.NodeProto]:
+def _by_softplus(model: onnx.ModelProto, swoosh: Swoosh) -> list[onnx.NodeProto]:
     from onnx import TensorProto, helper
 
     def name(part: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import logging
 import os
 import threading
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ import triton_python_backend_utils as pb_utils
 from moulin.errors import MoulinError
 from moulin.launch.heartbeat import Heartbeat
 from moulin.models.open_recognizer import open_recognizer
+from moulin.processor import load_with_few_threads
 from moulin.quoting import bounded
 from moulin.start_progress import progress_lines, tell
 from moulin.transcript import Transcript
@@ -28,13 +28,12 @@ from moulin.triton_repo.offline_metrics import OfflineMetrics
 from moulin.triton_repo.offline_options import OfflineOptions
 from moulin.triton_repo.offline_service import OfflineRequest, OfflineService, Utterance, unreadable
 from moulin.triton_repo.offline_workers import OfflineWorkers
+from moulin.triton_repo.reply_delivery import ReplyDelivery
 from moulin.triton_repo.result_text import result_text
-from moulin.triton_repo.shim_errors import is_invalid
+from moulin.triton_repo.shim_errors import is_invalid, unwritable
 from moulin.triton_repo.shim_parameters import ShimParameters
 from moulin.triton_repo.stub_check import check_stub
 from moulin.triton_repo.tensor_memory import release
-
-logger = logging.getLogger(__name__)
 
 _NICENESS = 10
 """Gives the CPU first to a streaming model beside, whose replies are more urgent than those to uploads."""
@@ -57,6 +56,7 @@ class TritonPythonModel:
         parameters = ShimParameters.read(args, OfflineOptions)
         with progress_lines(args["model_instance_name"]):
             tell("loading weights")
+            load_with_few_threads(parameters.share)
             self._recognizer = open_recognizer(
                 parameters.encoder,
                 parameters.engine,
@@ -74,6 +74,7 @@ class TritonPythonModel:
         gc.freeze()
         self._heartbeat = Heartbeat()
         self._name, self._exchange = args["model_instance_name"], Exchange.of_this_process()
+        self._delivery = ReplyDelivery.of_this_process(self._name)
         self._executing = False
         self._turn = threading.Lock()  # of a reply, and of the beginning and end of `execute`
         if parameters.engine.gpu is None:
@@ -96,7 +97,7 @@ class TritonPythonModel:
             self._executing = False
         return None
 
-    def _answer_together(self, requests: list[Any]) -> list[Any]:
+    def _answer_together(self, requests: list[Any]) -> list[Any] | None:
         parsed = [_parse(request) for request in requests]
         answers = self._service.answer(parsed)
         for request, tensors, answer in zip(requests, parsed, answers, strict=True):
@@ -104,7 +105,11 @@ class TritonPythonModel:
                 release(request)
         responses = [_Client.of(request).response(answer) for request, answer in zip(requests, answers, strict=True)]
         end_if_over(self._exchange, self._name)
-        return responses
+        if self._delivery.has_room():
+            return responses
+        for request, response in zip(requests, responses, strict=True):
+            self._delivery.send(request.get_response_sender(), response)
+        return None
 
     def _utterances(self, request: Any) -> list[Utterance] | MoulinError:
         """The utterances of a request, in memory of their own, or what is wrong with it."""
@@ -119,14 +124,11 @@ class TritonPythonModel:
 
     def _send(self, sender: Any, client: _Client, answer: _Answer) -> None:
         """Reply to a request, unless Triton has stopped waiting for this process and answers with an error itself."""
-        try:
-            response = client.response(answer)
-            with self._turn:
-                if self._executing:
-                    end_if_over(self._exchange, self._name)
-            sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-        except Exception:  # the others' replies are to be sent all the same
-            logger.exception("A reply could not be delivered")
+        response = client.response(answer)
+        with self._turn:
+            if self._executing:
+                end_if_over(self._exchange, self._name)
+        self._delivery.send(sender, response)
 
     def finalize(self) -> None:
         self._heartbeat.close()
@@ -174,6 +176,12 @@ class _Client:
         return cls(request.requested_output_names(), request.request_id())
 
     def response(self, answer: _Answer) -> Any:
+        try:
+            return self._response(answer)
+        except Exception as error:  # a request must get a reply whatever happens
+            return self._response(unwritable(error))
+
+    def _response(self, answer: _Answer) -> Any:
         if isinstance(answer, MoulinError):
             code = pb_utils.TritonError.INVALID_ARG if is_invalid(answer) else pb_utils.TritonError.INTERNAL
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(bounded(str(answer)), code))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 
 import triton_python_backend_utils as pb_utils
+
+logger = logging.getLogger(__name__)
 
 INTERVAL_SEC = 1.0
 """Between two updates, each of which is a message to Triton: too expensive for every request."""
@@ -45,9 +48,13 @@ class NowAndThen:
         self._thread.join()
 
     def _run(self) -> None:
-        self._publish()
-        while not self._stopping.wait(INTERVAL_SEC):
-            self._publish()
+        while True:
+            try:
+                self._publish()
+            except Exception as error:  # where shared memory is full, for example; the next time may go well
+                logger.warning("Metrics could not be published: %s", error)
+            if self._stopping.wait(INTERVAL_SEC):
+                return
 
 
 def labels_of(args: Mapping[str, str]) -> dict[str, str]:

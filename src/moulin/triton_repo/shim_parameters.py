@@ -65,6 +65,11 @@ class ShimParameters(Generic[_Options]):
         return self.options.engine.threads or len(os.sched_getaffinity(0))
 
     @property
+    def share(self) -> int:
+        """Those of one instance."""
+        return max(1, self.threads // self.options.num_instances)
+
+    @property
     def engine(self) -> EngineChoice:
         """The engine that this instance opens. An offline call may use all threads, as other instances may be idle.
 
@@ -72,7 +77,7 @@ class ShimParameters(Generic[_Options]):
         in several processes on the same cores is slow. So it is for streams, which always have other calls beside them.
         """
         chosen = self.options.engine
-        share = max(1, self.threads // self.options.num_instances)
+        share = self.share
         shared = chosen.kind == "torch" or isinstance(self.options, StreamingOptions)
         return replace(
             chosen,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,22 +17,22 @@ from moulin.errors import EngineError, MoulinError, StreamsFull, first_line
 from moulin.launch.heartbeat import Heartbeat
 from moulin.launch.shared_memory import DrainNote
 from moulin.models.open_stream_recognizer import open_stream_recognizer
+from moulin.processor import load_with_few_threads
 from moulin.quoting import bounded, cut
 from moulin.start_progress import progress_lines, tell
 from moulin.triton_repo import contract
 from moulin.triton_repo.exchange import Exchange, end_if_over
 from moulin.triton_repo.lane_service import LaneRequest, LaneService
 from moulin.triton_repo.lane_tensors import LaneReply, is_bundle
+from moulin.triton_repo.reply_delivery import ReplyDelivery
 from moulin.triton_repo.result_text import result_text
-from moulin.triton_repo.shim_errors import is_invalid
+from moulin.triton_repo.shim_errors import is_invalid, unwritable
 from moulin.triton_repo.shim_parameters import ShimParameters
 from moulin.triton_repo.streaming_metrics import StreamingMetrics
 from moulin.triton_repo.streaming_options import StreamingOptions
 from moulin.triton_repo.streaming_service import StreamingService, StreamReply, StreamRequest
 from moulin.triton_repo.stub_check import check_stub
 from moulin.triton_repo.tensor_memory import LARGE_BYTES, release
-
-logger = logging.getLogger(__name__)
 
 _ENOUGH = 64
 """Requests of a call behind which no others need to gather."""
@@ -56,6 +55,7 @@ class TritonPythonModel:
         options = parameters.options
         with progress_lines(args["model_instance_name"]):
             tell("loading weights")
+            load_with_few_threads(parameters.share)
             recognizer = self._open(parameters, -(-options.max_streams // options.num_instances))
         is_draining = DrainNote.of_this_process().__bool__
         self._service = StreamingService(
@@ -76,10 +76,11 @@ class TritonPythonModel:
             idle_timeout_sec=options.idle_timeout_sec,
         )
         self._metrics = StreamingMetrics(self._service, self._lanes, args)
-        self._postman = _Postman()
         self._linger_sec, self._gather_sec = options.linger_ms / 1000, options.queue_delay_ms / 1000
         self._heartbeat = Heartbeat()
         self._name, self._exchange = args["model_instance_name"], Exchange.of_this_process()
+        self._delivery = ReplyDelivery.of_this_process(self._name)
+        self._postman = _Postman()
 
     def _open(self, parameters: ShimParameters[StreamingOptions], capacity: int) -> StreamRecognizer:
         recognizer = open_stream_recognizer(
@@ -95,7 +96,7 @@ class TritonPythonModel:
         return recognizer
 
     def execute(self, requests: list[Any]) -> list[Any] | None:
-        clients = [_Client(request) for request in requests]
+        clients = [_Client(request, self._delivery) for request in requests]
         call = _Call(len(clients), self._postman)
         for request, client in zip(requests, clients, strict=True):
             self._submit(request, client, partial(call.post, client))
@@ -104,7 +105,8 @@ class TritonPythonModel:
         self._gather(len(clients), linger_sec)
         replies = call.collect(linger_sec)
         # All of them or none: it is undocumented what Triton does with some now and others later.
-        responses = [client.response(replies[client]) for client in clients] if len(replies) == len(clients) else None
+        together = len(replies) == len(clients) and self._delivery.has_room()
+        responses = [client.response(replies[client]) for client in clients] if together else None
         end_if_over(self._exchange, self._name)
         if responses is None:
             for client, reply in replies.items():
@@ -203,35 +205,40 @@ class _Postman:
 class _Client:
     """The client's side of one request."""
 
-    __slots__ = ("_answered", "_lock", "_request_id", "_sender", "is_lane", "wanted")
+    __slots__ = ("_answered", "_delivery", "_lock", "_request_id", "_sender", "is_lane", "wanted")
 
-    def __init__(self, request: Any) -> None:
+    def __init__(self, request: Any, delivery: ReplyDelivery) -> None:
         self.wanted: Sequence[str] = request.requested_output_names()
         self.is_lane = False
         self._request_id: str = request.request_id()
         self._sender = request.get_response_sender()
+        self._delivery = delivery
         self._answered = False
         self._lock = threading.Lock()
 
     def respond(self, reply: _Reply) -> None:
-        try:
-            response = self._response(reply)
-            with self._lock:
-                self._answered = True
-                self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-        except Exception:  # the others' replies are to be sent all the same
-            logger.exception("A reply could not be delivered")
+        response = self._written(reply)
+        with self._lock:
+            self._answered = True
+            self._delivery.send(self._sender, response)
 
     def response(self, reply: _Reply) -> Any:
         """The reply for `execute` to return."""
         with self._lock:
             self._answered = True
-        return self._response(reply)
+        return self._written(reply)
 
     def has_gone(self) -> bool:
-        # tritonserver 2.51 ends with a segmentation fault where it is asked about a request that has been answered.
+        # tritonserver 2.51 ends with a segmentation fault where it is asked about a request that has been answered, and
+        # this process aborts where there is no shared memory for the question.
         with self._lock:
-            return not self._answered and bool(self._sender.is_cancelled())
+            return not self._answered and self._delivery.has_room() and bool(self._sender.is_cancelled())
+
+    def _written(self, reply: _Reply) -> Any:
+        try:
+            return self._response(reply)
+        except Exception as error:  # a request must get a reply whatever happens
+            return self._response(unwritable(error))
 
     def _response(self, reply: _Reply) -> Any:
         if isinstance(reply, MoulinError):

@@ -172,9 +172,9 @@ with folder(Path(sys.argv[1]), shard=sys.argv[2]).owned():
 @pytest.mark.parametrize(
     ("shard", "message"),
     [
-        ("1/2", "Another process works on shard 1 of"),
+        ("1/2", "Another process works on shard 1 of .*: 'process {other} on .*, since "),
         ("2/2", None),
-        ("3/3", "works on 1-of-2 of .*, which is divided otherwise than into 3"),
+        ("3/3", "works on 1-of-2 of .*, which is divided otherwise than into 3: 'process {other} on "),
     ],
 )
 def test_a_shard_has_one_owner(tmp_path: Path, shard: str, message: str | None) -> None:
@@ -186,7 +186,8 @@ def test_a_shard_has_one_owner(tmp_path: Path, shard: str, message: str | None) 
             with folder(tmp_path, shard=shard).owned():
                 pass
         else:
-            with pytest.raises(OptionsError, match=message), folder(tmp_path, shard=shard).owned():
+            named = message.format(other=other.pid)
+            with pytest.raises(OptionsError, match=named), folder(tmp_path, shard=shard).owned():
                 pass
         other.kill()
         other.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,6 +16,7 @@ from moulin.bulk.local.channel import Channel, Message, taken_object, taken_tabl
 from moulin.bulk.local.child import run_child
 from moulin.bulk.transcriber import ENGINE_FAILED, Transcriber
 from moulin.errors import MoulinError
+from moulin.processor import load_with_few_threads
 
 TABLES_AT_ONCE = 2
 """Tables under way in one process: while the rows of one are made, cores or card work on the other."""
@@ -26,6 +28,7 @@ def serve(channel: Channel) -> None:
     if message is None:
         return
     transcriber: Transcriber = taken_object(message)
+    load_with_few_threads(transcriber.engine.threads or len(os.sched_getaffinity(0)))
     try:
         transcriber.open()
     except MoulinError as error:
@@ -41,7 +44,9 @@ def _transcribe(message: Message, transcriber: Transcriber, channel: Channel) ->
     """Send the transcripts of a table, or end the process: the executor gives the table to a new one."""
     try:
         transcribed = transcriber(taken_table(message))
-        if _has_failed(transcribed) and not _is_well(transcriber):
+        failure = _failure(transcribed)
+        if failure is not None and not _is_well(transcriber):
+            print(f"{transcriber.device}: {failure}", file=sys.stderr, flush=True)
             os._exit(1)  # a card that has failed once fails everything after; a new process begins anew
         channel.send_table({"transcribed": message.fields["table"]}, transcribed)
     except BrokenPipeError:
@@ -51,8 +56,11 @@ def _transcribe(message: Message, transcriber: Transcriber, channel: Channel) ->
         os._exit(1)
 
 
-def _has_failed(transcribed: Any) -> bool:
-    return bool(pc.any(pc.starts_with(transcribed.column("error"), ENGINE_FAILED)).as_py())
+def _failure(transcribed: Any) -> str | None:
+    """The error of the first row with which the engine itself failed."""
+    errors = transcribed.column("error")
+    failed = errors.filter(pc.fill_null(pc.starts_with(errors, ENGINE_FAILED), fill_value=False))
+    return str(failed[0].as_py()) if len(failed) else None
 
 
 def _is_well(transcriber: Transcriber) -> bool:

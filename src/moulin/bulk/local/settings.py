@@ -39,7 +39,7 @@ class ExecutorSettings:
     """Of the executor."""
 
     transcribers: tuple[Transcriber, ...]
-    """One for each device."""
+    """One for each process with the model, on its device."""
     decoders: int
     decoding: DecodingSettings
     tables_ahead: int = 4

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from moulin.bulk.manifests.columns import with_places
+from moulin.bulk.manifests.plain_cuts import plain_row, window_of
 from moulin.bulk.pyarrow_here import pa
 from moulin.bulk.schema import RECORDINGS
 from moulin.errors import OptionsError
@@ -17,23 +18,20 @@ from moulin.quoting import cut, quoted
 
 _ROWS_AT_ONCE = 10_000
 
-_WHOLE_SEC = 0.001
-"""A cut that ends so near to its recording's end is all of it."""
-
 _ON_DISK = ("file", "url")
 
 
 def read_lhotse(file: Path) -> Any:
     """The cuts or recordings in `file`, JSONL or a list in JSON. Raises OptionsError, for each entry that is not a part
     of one file: mixed and padded cuts, changed speed, commands, audio in archives."""
-    rows = (_row(file, where, entry) for where, entry in _entries(file))
+    rows = _rows(file)
     some = iter(lambda: list(islice(rows, _ROWS_AT_ONCE)), [])
     recordings = pa.Table.from_batches([pa.RecordBatch.from_pylist(each, RECORDINGS) for each in some], RECORDINGS)
     # Lhotse's paths are relative to where it was run.
     return with_places(recordings, Path(), file.parent)
 
 
-def _entries(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _rows(file: Path) -> Iterator[dict[str, Any]]:
     lines = read_lines(file)
     first = next(lines, None)
     if first is None:
@@ -42,12 +40,10 @@ def _entries(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if first[1].startswith("["):
             text = "\n".join([first[1], *(line for _, line in lines)])
             for number, entry in enumerate(json.loads(text), start=1):
-                yield f"entry {number}", entry
+                yield _row(file, f"entry {number}", entry)
             return
-        number, line = first
-        yield f"line {number}", json.loads(line)
-        for number, line in lines:
-            yield f"line {number}", json.loads(line)
+        for number, line in chain([first], lines):
+            yield plain_row(line) or _row(file, f"line {number}", json.loads(line))
     except (ValueError, RecursionError) as error:
         raise OptionsError(f"{file} is not JSON: {error}") from None
 
@@ -62,10 +58,8 @@ def _row(file: Path, where: str, entry: dict[str, Any]) -> dict[str, Any]:
             raise _Unfit("a cut with features and no recording")
         recording = entry["recording"]
         row = {"id": str(entry["id"]), "recording": str(recording["id"]), **_audio(recording, entry["channel"])}
-        start, duration = float(entry["start"]), float(entry["duration"])
-        if not (start <= 0 and start + duration >= float(recording["duration"]) - _WHOLE_SEC):  # NaN is no whole one
-            row |= {"offset_sec": start, "window_sec": duration}
-        return _text(row)
+        window = window_of(float(entry["start"]), float(entry["duration"]), float(recording["duration"]))
+        return _text({**row, **window})
     except _Unfit as unfit:
         raise OptionsError(
             f"Expected a cut or recording that is a part of one file on {where} of {file}, got {unfit}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -20,6 +21,8 @@ FOLDER = "_moulin"
 
 _JOB = "job.json"
 _READ_AT_ONCE = 1 << 22
+_NOT_FOR_US = (errno.EROFS, errno.EACCES, errno.EPERM)
+"""Errors of folders that this user may not write to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,10 @@ def begin(folder: Path, job: Job) -> None:
         inside.mkdir(parents=True, exist_ok=True)
     except (NotADirectoryError, FileExistsError) as error:
         raise OptionsError(f"Expected a folder for parts, got {folder}, which is or lies in a file") from error
+    except OSError as error:
+        if error.errno not in _NOT_FOR_US:
+            raise
+        raise OptionsError(f"{folder} cannot be written to: {error.strerror}") from error
     new = inside / f"{_JOB}.{secrets.token_hex(4)}.tmp"
     try:
         new.write_text(json.dumps(job.to_dict(), indent=2) + "\n", encoding="utf-8")

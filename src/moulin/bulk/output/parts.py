@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,9 @@ from moulin.bulk.output.job import FOLDER, Job
 from moulin.bulk.pyarrow_here import pa
 from moulin.errors import MoulinError, OptionsError, first_line
 from moulin.launch.file_lock import FileLock, owner_is_gone
+from moulin.quoting import quoted
+
+_MOST_OWNER_CHARS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +55,20 @@ class PartFolder:
         """Nobody else works on the same recordings within the block. Raises OptionsError where somebody does."""
         inside = self.folder / FOLDER
         try:
-            lock = FileLock(inside / f"lock-{self.shard}")
+            lock = FileLock(mine := inside / f"lock-{self.shard}")
         except BlockingIOError:
-            raise OptionsError(f"Another process works on shard {self.shard.number} of {self.folder}") from None
+            raise OptionsError(
+                f"Another process works on shard {self.shard.number} of {self.folder}{_owner_of(mine)}"
+            ) from None
         try:
+            mine.write_text(f"process {os.getpid()} on {socket.gethostname()}, since {datetime.now():%Y-%m-%d %H:%M}")
             for other in inside.glob("lock-*-of-*"):
                 if not other.name.endswith(f"-of-{self.shard.count}"):
                     free = owner_is_gone(other)
                     if free is None and lock.is_held:
                         raise OptionsError(
                             f"Another process works on {other.name.removeprefix('lock-')} of {self.folder}, which is "
-                            f"divided otherwise than into {self.shard.count}"
+                            f"divided otherwise than into {self.shard.count}{_owner_of(other)}"
                         )
                     if free is not None:
                         free.release()
@@ -104,6 +112,16 @@ class PartFolder:
             with suppress(OSError):
                 new.unlink(missing_ok=True)
             raise
+
+
+def _owner_of(lock: Path) -> str:
+    """What its owner has written into a file that is locked, for the end of a sentence."""
+    try:
+        with lock.open(encoding="utf-8", errors="replace") as file:
+            said = file.read(_MOST_OWNER_CHARS)
+    except OSError:
+        return ""
+    return f": {quoted(said)}" if said else ""
 
 
 def parts_in(folder: Path, suffix: str) -> list[Path]:

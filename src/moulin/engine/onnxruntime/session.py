@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from moulin.bundle.files import Precision
 from moulin.bundle.onnx_graph import OnnxGraph, TensorSpec
 from moulin.engine.device import gpu_index
+from moulin.engine.onnxruntime.operators import operators_library
 from moulin.errors import EngineError, first_line
 from moulin.extras import install_hint
 from moulin.onnx_rewrites.depthwise import rewrite_depthwise, widen_depthwise
@@ -20,6 +21,7 @@ from moulin.onnx_rewrites.merged_constants import merge_constants
 from moulin.onnx_rewrites.pointwise import rewrite_pointwise
 from moulin.onnx_rewrites.relative_shift import shift_without_gather
 from moulin.onnx_rewrites.swoosh import rewrite_swoosh
+from moulin.onnx_rewrites.swoosh_operator import swoosh_in_one_operator
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -66,6 +68,8 @@ def rewritten_encoder(
     if device == "cpu":
         rewritten += merge_constants(model) + shift_without_gather(model)
         rewritten += fix_shapes(model) + rewrite_pointwise(model) + rewrite_depthwise(model)
+        if operators_library() is not None:
+            rewritten += swoosh_in_one_operator(model)
     elif precision == "fp16" and not fixed_shapes:
         rewritten += widen_depthwise(model)
     return model.SerializeToString() if rewritten else None
@@ -116,7 +120,10 @@ def new_session(
     # session.set_denormal_as_zero is not set: the first session of a process would leave the thread that creates it
     # with denormals as zeros, and digits-en is not faster with it, on speech or silence.
     providers = _providers(device, onnxruntime.get_available_providers(), fixed_shapes=fixed_shapes)
+    library = operators_library() if content is not None and device == "cpu" else None
     try:
+        if library is not None:
+            options.register_custom_ops_library(str(library))
         session = onnxruntime.InferenceSession(content or file, options, providers=providers)
     except Exception as error:  # as in `run`
         raise EngineError(f"ONNX Runtime cannot load {file}: {first_line(error)}") from error

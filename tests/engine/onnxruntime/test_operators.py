@@ -1,0 +1,85 @@
+"""The library of operators: compiled once, and never in the way of a model where it cannot be had."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from moulin.bundle.load import load_bundle
+from moulin.engine.onnxruntime import operators
+from moulin.engine.onnxruntime.operators import compiled_operators, operators_library
+from moulin.engine.onnxruntime.runner import OnnxRuntimeRunner
+from moulin.errors import EngineError
+from moulin.processor import c_compiler, this_processor
+from tests.bundles import BUNDLES
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    operators_library.cache_clear()
+    yield
+    operators_library.cache_clear()
+
+
+@pytest.mark.skipif(c_compiler() is None, reason="no C compiler")
+def test_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = compiled_operators(tmp_path / "operators")
+    assert list(library.parent.iterdir()) == [library]
+    monkeypatch.setenv("PATH", "")
+    assert compiled_operators(tmp_path / "operators") == library
+    with pytest.raises(EngineError, match="no C compiler"):
+        compiled_operators(tmp_path / "other")
+
+
+@pytest.mark.skipif(c_compiler() is None, reason="no C compiler")
+def test_another_processor_gets_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = compiled_operators(tmp_path)
+    another = this_processor(tmp_path / "cpuinfo")
+    monkeypatch.setattr(operators, "this_processor", lambda: another)
+    assert compiled_operators(tmp_path) != library
+
+
+def test_a_damaged_library_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operators, "_version", lambda: "damaged")
+    (tmp_path / "damaged.so").write_bytes(b"\x7fELF")
+    with pytest.raises(EngineError, match=r"damaged\.so"):
+        compiled_operators(tmp_path)
+
+
+def test_a_compiler_that_fails_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = tmp_path / "cc"
+    compiler.write_text("#!/bin/sh\necho 'no such header' >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setattr(operators, "c_compiler", lambda: str(compiler))
+    with pytest.raises(EngineError, match="cc failed: no such header"):
+        compiled_operators(tmp_path / "operators")
+    assert list((tmp_path / "operators").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(EngineError, match="file"):
+        compiled_operators(tmp_path / "file" / "operators")
+
+
+@pytest.mark.usefixtures("fresh")
+def test_an_encoder_runs_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In operators of ONNX Runtime's own, with one line in the log."""
+    spec = load_bundle(BUNDLES / "zipformer2-offline")
+    x, lens = np.random.default_rng(0).normal(-6, 4, (1, 200, spec.feature_dim)).astype(np.float32), np.array([200])
+    wanted, _ = OnnxRuntimeRunner(spec).encoder(x, lens)
+    operators_library.cache_clear()
+    monkeypatch.setattr(operators, "cache_dir", lambda: tmp_path)
+    monkeypatch.setattr(operators, "c_compiler", lambda: None)
+    with caplog.at_level(logging.INFO):
+        found, _ = OnnxRuntimeRunner(spec).encoder(x, lens)
+    assert [record.getMessage() for record in caplog.records if record.name == operators.__name__] == [
+        "Encoders run slower, without moulin's own operators: no C compiler was found (hint: install gcc)"
+    ]
+    np.testing.assert_allclose(found, wanted, atol=1e-4 * np.abs(wanted).max())
